@@ -1,0 +1,1 @@
+"""What every service stands on: the bus, the database, the outbox, configuration, keys, logs, metrics."""

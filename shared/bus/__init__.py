@@ -1,0 +1,1 @@
+"""The bus: topology and messages as data, one publisher, one consumer runtime."""

@@ -1,0 +1,17 @@
+"""`python -m shared.bus.declare`: declare the topology and stop. A deployment's own step."""
+
+from kombu import Connection
+
+from shared.bus import topology
+from shared.config import settings
+
+
+def main() -> None:
+    """Declare the topology on the broker of `AMQP_URL`."""
+    with Connection(settings().amqp_url, connect_timeout=10) as connection:
+        connection.ensure_connection(max_retries=10, interval_start=1, interval_max=5)
+        topology.declare(connection)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,347 @@
+"""Every message on the bus, as a msgspec Struct: decoding one is validating it.
+
+Three kinds, by the exchange they are published to:
+
+* `intake`: what a sender told us about an order. Published by the ingress.
+* `commands`: what somebody wants done. Published by operators, the ingress and the CLI.
+* `events`: facts, in the past tense. Written to the outbox beside the rows they tell of, and
+  published by the relay alone.
+
+To add one, write its Struct here and a handler in the service that cares. Topology, contracts and
+documentation follow from the Struct.
+"""
+
+import re
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar, Literal
+from uuid import UUID
+
+import msgspec
+
+# What may stand in one line: no control characters, so no header or log line can be forged.
+Line = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+OptionalLine = Annotated[str, msgspec.Meta(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+# Free text. PostgreSQL's text cannot hold a NUL, so it stops at the door and not after the 201.
+Text = Annotated[str, msgspec.Meta(min_length=1, max_length=4_000, pattern=r"^[^\x00]+$")]
+OptionalText = Annotated[str, msgspec.Meta(max_length=4_000, pattern=r"^[^\x00]*$")]
+# RFC 5321, 4.5.3.1 bounds the length. The form is the HTML standard's idea of a valid address with
+# a dot in the domain; whether the mailbox exists, only sending tells.
+EMAIL_PATTERN = (
+    r"^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}"
+    r"@[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+    r"(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)+\Z"
+)
+Email = Annotated[str, msgspec.Meta(max_length=254, pattern=EMAIL_PATTERN)]
+
+
+class TrackingStatus(StrEnum):
+    """Where an order is. `IN TRANSIT`, with a space or in small letters, is understood too."""
+
+    PENDING = "PENDING"
+    IN_TRANSIT = "IN_TRANSIT"
+    OUT_FOR_DELIVERY = "OUT_FOR_DELIVERY"
+    DELIVERED = "DELIVERED"
+    CANCELLED = "CANCELLED"
+
+    @classmethod
+    def _missing_(cls, value: object) -> "TrackingStatus | None":
+        if not isinstance(value, str):
+            return None
+        name = re.sub(r"[\s-]+", "_", value.strip()).upper()
+        return cls.__members__.get(name)
+
+
+FINAL_STATUSES = frozenset({TrackingStatus.DELIVERED, TrackingStatus.CANCELLED})
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """The base of every message's data."""
+
+    TYPE: ClassVar[str] = ""
+    EXCHANGE: ClassVar[str] = ""
+
+
+class CustomerDetails(msgspec.Struct, frozen=True, kw_only=True):
+    """The person who ordered, as the sender names them."""
+
+    name: Line
+    email: Email
+    phone: OptionalLine = ""
+
+
+# --- intake: what a sender said --------------------------------------------------------------
+
+
+class OrderCreated(Event, frozen=True, kw_only=True):
+    """A sender says: this order exists."""
+
+    TYPE: ClassVar[str] = "order.created"
+    EXCHANGE: ClassVar[str] = "intake"
+
+    order_id: UUID
+    account_id: UUID
+    customer_details: CustomerDetails
+    item_summary: Text
+    address: Text
+    tracking_status: TrackingStatus = TrackingStatus.PENDING
+
+
+class OrderStatusChanged(Event, frozen=True, kw_only=True):
+    """A sender says: this order is now here."""
+
+    TYPE: ClassVar[str] = "order.status_changed"
+    EXCHANGE: ClassVar[str] = "intake"
+
+    order_id: UUID
+    account_id: UUID
+    tracking_status: TrackingStatus
+    note: OptionalText = ""
+
+
+class OrderCancelled(Event, frozen=True, kw_only=True):
+    """A sender says: this order will not come."""
+
+    TYPE: ClassVar[str] = "order.cancelled"
+    EXCHANGE: ClassVar[str] = "intake"
+
+    order_id: UUID
+    account_id: UUID
+    reason: OptionalText = ""
+
+
+# --- commands: what somebody wants done ------------------------------------------------------
+
+
+class KycDecide(Event, frozen=True, kw_only=True):
+    """An operator's decision. The business is named by exactly one of the three ids."""
+
+    TYPE: ClassVar[str] = "kyc.decide"
+    EXCHANGE: ClassVar[str] = "commands"
+
+    decision: Literal["approve", "reject", "revoke"]
+    account_id: UUID | None = None
+    email: Email | None = None
+    business_registration_number: Line | None = None
+    reason: OptionalText = ""
+
+
+class SecretRotate(Event, frozen=True, kw_only=True):
+    """Replace an account's webhook secret.
+
+    With `secret_id`, only if that one is still the newest: a second request with the same expired
+    secret must not replace its replacement.
+    """
+
+    TYPE: ClassVar[str] = "secret.rotate"
+    EXCHANGE: ClassVar[str] = "commands"
+
+    account_id: UUID
+    cause: Literal["expired_use", "scheduled", "operator"]
+    secret_id: UUID | None = None
+    revoke_previous: bool = False
+
+
+class SecretRevoke(Event, frozen=True, kw_only=True):
+    """Revoke an account's webhook secrets: all of them, or the one named."""
+
+    TYPE: ClassVar[str] = "secret.revoke"
+    EXCHANGE: ClassVar[str] = "commands"
+
+    account_id: UUID
+    secret_id: UUID | None = None
+    reason: OptionalText = ""
+
+
+# --- events: facts ---------------------------------------------------------------------------
+
+
+class _AccountFact(Event, frozen=True, kw_only=True):
+    """A fact about an account carries whom to tell, so that the notifier need not ask anybody."""
+
+    EXCHANGE: ClassVar[str] = "events"
+
+    account_id: UUID
+    company_name: str
+    email: str
+
+
+class AccountOtpRequested(_AccountFact, frozen=True, kw_only=True):
+    """A one-time code was made. `sealed_code` opens under `shared.crypto` for `code_id`."""
+
+    TYPE: ClassVar[str] = "account.otp_requested"
+
+    code_id: UUID
+    sealed_code: bytes
+    expires_at: datetime
+
+
+class AccountVerified(_AccountFact, frozen=True, kw_only=True):
+    """An account proved its email address."""
+
+    TYPE: ClassVar[str] = "account.verified"
+
+
+class KycSubmitted(_AccountFact, frozen=True, kw_only=True):
+    """A business sent its KYC application."""
+
+    TYPE: ClassVar[str] = "kyc.submitted"
+
+    application_id: UUID
+    business_registration_number: str
+
+
+class KycApproved(_AccountFact, frozen=True, kw_only=True):
+    """An operator approved an application."""
+
+    TYPE: ClassVar[str] = "kyc.approved"
+
+    application_id: UUID
+    decided_by: str
+
+
+class KycRejected(_AccountFact, frozen=True, kw_only=True):
+    """An operator rejected an application; `reason` is meant for the business to read."""
+
+    TYPE: ClassVar[str] = "kyc.rejected"
+
+    application_id: UUID
+    decided_by: str
+    reason: str
+
+
+class KycRevoked(_AccountFact, frozen=True, kw_only=True):
+    """An operator took an approval back."""
+
+    TYPE: ClassVar[str] = "kyc.revoked"
+
+    application_id: UUID
+    decided_by: str
+    reason: str
+
+
+class SecretIssued(_AccountFact, frozen=True, kw_only=True):
+    """An account without an active secret got one."""
+
+    TYPE: ClassVar[str] = "secret.issued"
+
+    secret_id: UUID
+    expires_at: datetime
+
+
+class SecretRotated(_AccountFact, frozen=True, kw_only=True):
+    """A new secret replaced another, which goes on working until `previous_valid_until`."""
+
+    TYPE: ClassVar[str] = "secret.rotated"
+
+    secret_id: UUID
+    expires_at: datetime
+    previous_secret_id: UUID
+    previous_valid_until: datetime
+    cause: Literal["expired_use", "scheduled", "operator", "business"]
+
+
+class SecretExpiring(_AccountFact, frozen=True, kw_only=True):
+    """A replaced secret stops working soon."""
+
+    TYPE: ClassVar[str] = "secret.expiring"
+
+    secret_id: UUID
+    expires_at: datetime
+
+
+class SecretRevoked(_AccountFact, frozen=True, kw_only=True):
+    """Secrets stopped working at once."""
+
+    TYPE: ClassVar[str] = "secret.revoked"
+
+    secret_ids: tuple[UUID, ...]
+    reason: str
+
+
+class _OrderFact(Event, frozen=True, kw_only=True):
+    EXCHANGE: ClassVar[str] = "events"
+
+    order_id: UUID
+    account_id: UUID
+    company_name: str
+    customer_name: str
+    customer_email: str
+    item_summary: str
+    tracking_status: TrackingStatus
+
+
+class OrderRecorded(_OrderFact, frozen=True, kw_only=True):
+    """An order is in the books."""
+
+    TYPE: ClassVar[str] = "order.recorded"
+
+    address: str
+
+
+class OrderStatusRecorded(_OrderFact, frozen=True, kw_only=True):
+    """A recorded order moved on."""
+
+    TYPE: ClassVar[str] = "order.status_recorded"
+
+    previous_status: TrackingStatus
+    note: str
+
+
+class OrderCancellationRecorded(_OrderFact, frozen=True, kw_only=True):
+    """A recorded order was cancelled."""
+
+    TYPE: ClassVar[str] = "order.cancellation_recorded"
+
+    reason: str
+
+
+class EmailUndeliverable(Event, frozen=True, kw_only=True):
+    """A mail server refused an email for good. Addresses stay out of it: `fact_id` leads to them."""
+
+    TYPE: ClassVar[str] = "email.undeliverable"
+    EXCHANGE: ClassVar[str] = "events"
+
+    fact_id: UUID
+    fact_type: str
+    template: str
+    smtp_code: int
+    reason: str
+
+
+def _concrete(base: type[Event]) -> list[type[Event]]:
+    found = [base] if base.TYPE else []
+    for child in base.__subclasses__():
+        found += _concrete(child)
+    return found
+
+
+EVENT_TYPES: dict[str, type[Event]] = {event.TYPE: event for event in _concrete(Event)}
+"""Every message's Struct by its type, which is also its routing key."""
+
+_encoder = msgspec.json.Encoder()
+_decoders: dict[str, msgspec.json.Decoder[Any]] = {
+    type_: msgspec.json.Decoder(struct) for type_, struct in EVENT_TYPES.items()
+}
+
+
+def encode(event: Event) -> bytes:
+    """The event's data as JSON, in UTF-8."""
+    return _encoder.encode(event)
+
+
+def decode(type_: str, body: bytes) -> Event:
+    """Decode and validate a body.
+
+    Args:
+        type_: the message's `type` property.
+        body: the event's data, JSON in UTF-8.
+
+    Raises:
+        msgspec.DecodeError: the type is unknown, or the body does not fit it; the message says where.
+    """
+    decoder = _decoders.get(type_)
+    if decoder is None:
+        raise msgspec.DecodeError(f"unknown message type {type_!r}")
+    event: Event = decoder.decode(body)
+    return event

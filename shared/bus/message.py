@@ -1,0 +1,103 @@
+"""A message as it travels: properties, CloudEvents headers, body; and as a handler sees it.
+
+Headers follow CloudEvents 1.0 in binary mode, with the prefix `ce-`.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Generic, TypeVar
+from uuid import UUID
+
+from shared.bus.events import Event, encode
+from shared.ids import new_id
+
+E = TypeVar("E", bound=Event, covariant=True)
+
+ATTEMPT_HEADER = "x-attempt"
+"""How many times a message has been tried and failed; our own, since `x-death` changed in 4.0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message to publish."""
+
+    exchange: str
+    routing_key: str
+    type: str
+    message_id: str
+    body: bytes
+    correlation_id: str
+    time: datetime
+    source: str
+    traceparent: str | None = None
+
+    def headers(self) -> dict[str, str]:
+        """The AMQP headers: CloudEvents attributes, and the trace where there is one."""
+        headers = {
+            "ce-specversion": "1.0",
+            "ce-id": self.message_id,
+            "ce-source": self.source,
+            "ce-type": self.type,
+            "ce-time": self.time.isoformat(timespec="milliseconds"),
+            "ce-subject": self.correlation_id,
+        }
+        if self.traceparent:
+            headers["traceparent"] = self.traceparent
+        return headers
+
+
+@dataclass(frozen=True, slots=True)
+class Received(Generic[E]):
+    """One message as a handler sees it.
+
+    Attributes:
+        id: the message's id; a redelivery has the same.
+        type: its type, such as `order.created`.
+        time: when it happened, to the millisecond.
+        correlation_id: the order or account that the story is about.
+        data: the decoded body.
+        user_id: the broker-verified user who published it, where the property was set.
+        attempt: how many times it was tried before and failed.
+        traceparent: the W3C trace context it travels in, where there is one.
+    """
+
+    id: UUID
+    type: str
+    time: datetime
+    correlation_id: str
+    data: E
+    user_id: str | None = None
+    attempt: int = 0
+    traceparent: str | None = None
+
+
+def message_for(
+    event: Event,
+    *,
+    source: str,
+    correlation_id: UUID | str,
+    message_id: UUID | None = None,
+    time: datetime | None = None,
+    traceparent: str | None = None,
+) -> Message:
+    """The message that carries `event`.
+
+    Args:
+        event: the data; its class names exchange, type and routing key.
+        source: who says it, such as `services.orders`.
+        correlation_id: the order or account that the story is about.
+        message_id: its id; a new UUIDv7 when not given.
+        time: when it happened; now when not given.
+        traceparent: the W3C trace context to hand on.
+    """
+    return Message(
+        exchange=event.EXCHANGE,
+        routing_key=event.TYPE,
+        type=event.TYPE,
+        message_id=str(message_id or new_id()),
+        body=encode(event),
+        correlation_id=str(correlation_id),
+        time=time or datetime.now(UTC),
+        source=source,
+        traceparent=traceparent,
+    )

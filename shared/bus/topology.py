@@ -1,0 +1,178 @@
+"""The topology: every exchange, queue, binding and argument, as data.
+
+Whoever starts first declares it; declaring is idempotent. It holds on RabbitMQ 3.10 and 4.x: quorum
+queues, a delivery limit that is always set, at-least-once dead lettering.
+
+Args that recur:
+    x-delivery-limit: after so many redeliveries the broker dead-letters a message by itself.
+        Set explicitly: 3.10 has no default, 4.x has 20, and -1 would lose messages.
+    x-dead-letter-strategy: at-least-once. It needs x-overflow: reject-publish; with the default
+        drop-head the broker silently falls back to at-most-once.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from kombu import Connection
+
+DELIVERY_LIMIT = 20
+
+INTAKE = "intake"
+COMMANDS = "commands"
+EVENTS = "events"
+DEAD = "dead"
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A durable exchange."""
+
+    name: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """Messages of `exchange` whose routing key matches `key` reach the queue."""
+
+    exchange: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """A durable queue."""
+
+    name: str
+    bindings: tuple[Binding, ...]
+    arguments: dict[str, Any] = field(hash=False)
+
+    @property
+    def dead(self) -> str:
+        """The name of the queue that its dead messages wait in."""
+        return f"{self.name}.dead"
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """One rung of the retry ladder: a queue nobody consumes, which hands back after `seconds`."""
+
+    name: str
+    seconds: int
+
+
+def _work(name: str, *bindings: Binding) -> Queue:
+    return Queue(
+        name,
+        bindings,
+        {
+            "x-queue-type": "quorum",
+            "x-delivery-limit": DELIVERY_LIMIT,
+            "x-dead-letter-exchange": DEAD,
+            "x-dead-letter-routing-key": name,
+            "x-dead-letter-strategy": "at-least-once",
+            "x-overflow": "reject-publish",
+        },
+    )
+
+
+def _dead(work: Queue) -> Queue:
+    return Queue(work.dead, (Binding(DEAD, work.name),), {"x-queue-type": "quorum"})
+
+
+def _retry(rung: Rung) -> Queue:
+    # No x-dead-letter-routing-key: the default exchange routes an expired message by the key it
+    # came with, which is the name of the queue to come back to. The time to live is the queue's:
+    # a message's own would wait behind the head.
+    return Queue(
+        rung.name,
+        (Binding(rung.name, ""),),
+        {
+            "x-queue-type": "quorum",
+            "x-message-ttl": rung.seconds * 1000,
+            "x-dead-letter-exchange": "",
+            "x-dead-letter-strategy": "at-least-once",
+            "x-overflow": "reject-publish",
+        },
+    )
+
+
+ORDERS_INTAKE = _work("orders.intake", Binding(INTAKE, "order.#"))
+KYC_DECISIONS = _work("kyc.decisions", Binding(COMMANDS, "kyc.decide"))
+SECRETS_ISSUE = _work(
+    "secrets.issue", Binding(EVENTS, "kyc.approved"), Binding(EVENTS, "kyc.revoked")
+)
+SECRETS_ROTATE = _work("secrets.rotate", Binding(COMMANDS, "secret.#"))
+# A one-time code never waits behind a hundred thousand order emails.
+NOTIFIER_URGENT = _work(
+    "notifier.urgent",
+    Binding(EVENTS, "account.*"),
+    Binding(EVENTS, "kyc.*"),
+    Binding(EVENTS, "secret.*"),
+)
+NOTIFIER_ORDERS = _work("notifier.orders", Binding(EVENTS, "order.*"))
+
+WORK_QUEUES = (
+    ORDERS_INTAKE,
+    KYC_DECISIONS,
+    SECRETS_ISSUE,
+    SECRETS_ROTATE,
+    NOTIFIER_URGENT,
+    NOTIFIER_ORDERS,
+)
+DEAD_QUEUES = tuple(_dead(queue) for queue in WORK_QUEUES)
+
+RETRY_LADDER = (
+    Rung("retry.5s", 5),
+    Rung("retry.30s", 30),
+    Rung("retry.2m", 120),
+    Rung("retry.10m", 600),
+    Rung("retry.1h", 3600),
+)
+RETRY_QUEUES = tuple(_retry(rung) for rung in RETRY_LADDER)
+
+# The replayable record of a week. Bound type by type where `account.#` would bring the sealed
+# one-time codes along.
+JOURNAL = Queue(
+    "journal",
+    (
+        Binding(INTAKE, "#"),
+        Binding(COMMANDS, "#"),
+        Binding(EVENTS, "account.verified"),
+        Binding(EVENTS, "kyc.#"),
+        Binding(EVENTS, "secret.#"),
+        Binding(EVENTS, "order.#"),
+        Binding(EVENTS, "email.#"),
+    ),
+    {"x-queue-type": "stream", "x-max-age": "7D", "x-stream-max-segment-size-bytes": 100_000_000},
+)
+
+EXCHANGES = (
+    Exchange(INTAKE, "topic"),
+    Exchange(COMMANDS, "topic"),
+    Exchange(EVENTS, "topic"),
+    Exchange(DEAD, "direct"),
+    *(Exchange(rung.name, "fanout") for rung in RETRY_LADDER),
+)
+QUEUES = (*WORK_QUEUES, *DEAD_QUEUES, *RETRY_QUEUES, JOURNAL)
+
+
+def declare(connection: Connection) -> None:
+    """Declare everything on a broker.
+
+    Args:
+        connection: an open kombu connection; a channel of its own is opened and closed.
+
+    Raises:
+        amqp.exceptions.PreconditionFailed: something stands there with other arguments. It is
+            never deleted or changed here: what it holds may be somebody's orders.
+    """
+    with connection.channel() as channel:
+        for exchange in EXCHANGES:
+            channel.exchange_declare(exchange.name, exchange.kind, durable=True, auto_delete=False)
+        for queue in QUEUES:
+            channel.queue_declare(
+                queue.name, durable=True, auto_delete=False, arguments=queue.arguments
+            )
+            for binding in queue.bindings:
+                channel.queue_bind(queue.name, binding.exchange, binding.key)

@@ -1,0 +1,130 @@
+"""Configuration: environment variables, typed and checked once at start.
+
+Every variable has a default that works in development. With `ENVIRONMENT=production` the program
+refuses to start while a development key is in use, and says which one.
+"""
+
+import os
+from collections.abc import Mapping
+from functools import cache
+from typing import Annotated, Literal
+
+import msgspec
+
+DEVELOPMENT_JWT_KEY = "development-only-jwt-key-never-use-in-production"
+# 32 bytes of zeros and ones in base64url: recognisably not random.
+DEVELOPMENT_ENCRYPTION_KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+
+
+class ConfigurationError(Exception):
+    """The environment does not describe a system that may start; the message says what to change."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
+    """Everything that can be set, by the environment variable of the same name in capitals."""
+
+    environment: Literal["development", "test", "production"] = "development"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["console", "json"] = "console"
+
+    # Servers
+    amqp_url: str = "amqp://guest:guest@127.0.0.1:5672/"
+    database_url: str = "postgresql+psycopg2://postgres@127.0.0.1:5432/order_fellow"
+    database_pool_size: Count = 10
+    database_connect_timeout: Seconds = 5.0
+    amqp_heartbeat: Annotated[int, msgspec.Meta(ge=5, le=600)] = 30
+
+    # Keys. Several encryption keys may be listed, separated by commas: the first seals, all open.
+    secret_encryption_keys: str = DEVELOPMENT_ENCRYPTION_KEY
+    jwt_signing_key: str = DEVELOPMENT_JWT_KEY
+    access_token_seconds: Seconds = 600.0
+    refresh_token_seconds: Seconds = 86_400.0
+
+    # Ingress
+    host: str = "127.0.0.1"
+    port: Port = 8000
+    web_concurrency: Count = 2
+    public_url: str = "http://127.0.0.1:8000"
+    trusted_proxies: Annotated[int, msgspec.Meta(ge=0, le=10)] = 0
+    max_body_bytes: Count = 262_144
+    max_outstanding_confirms: Count = 5_000
+    confirm_timeout: Seconds = 2.0
+    account_rate_per_second: Count = 5_000
+    address_refusals_per_minute: Count = 600
+    sign_in_attempts_per_minute: Count = 30
+    secret_poll_seconds: Seconds = 15.0
+
+    # Webhook secrets
+    secret_lifetime_days: Count = 90
+    secret_rotate_ahead_days: Count = 14
+    secret_warn_ahead_days: Count = 3
+    secret_schedule_seconds: Seconds = 60.0
+
+    # Consumers
+    order_batch_size: Count = 500
+    email_batch_size: Count = 64
+
+    # Email
+    smtp_host: str = "127.0.0.1"
+    smtp_port: Port = 1025
+    smtp_starttls: bool = False
+    smtp_username: str = ""
+    smtp_password: str = ""
+    smtp_timeout: Seconds = 30.0
+    smtp_connections: Count = 4
+    email_from: str = "Order Fellow <no-reply@order-fellow.example>"
+
+    def encryption_keys(self) -> tuple[str, ...]:
+        """The encryption keys, the one that seals first."""
+        return tuple(key.strip() for key in self.secret_encryption_keys.split(",") if key.strip())
+
+
+def load(environ: Mapping[str, str]) -> Settings:
+    """Read and check the settings in `environ`.
+
+    Args:
+        environ: environment variables; those that are no setting of ours are ignored, and so is
+            one that is set to nothing.
+
+    Raises:
+        ConfigurationError: a value has the wrong type or range, or production runs on a
+            development default.
+    """
+    names = {field.encode_name for field in msgspec.structs.fields(Settings)}
+    given = {name: value for name, value in environ.items() if name in names and value != ""}
+    try:
+        settings = msgspec.convert(given, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"Bad configuration: {error}") from None
+    _check(settings)
+    return settings
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this process, read from its environment at the first call."""
+    return load(os.environ)
+
+
+def _check(settings: Settings) -> None:
+    if not settings.encryption_keys():
+        raise ConfigurationError("SECRET_ENCRYPTION_KEYS is empty: give at least one key")
+    if not settings.database_url.startswith("postgresql+psycopg2://"):
+        raise ConfigurationError("DATABASE_URL must start with postgresql+psycopg2://")
+    if settings.environment != "production":
+        return
+    if DEVELOPMENT_ENCRYPTION_KEY in settings.encryption_keys():
+        raise ConfigurationError(
+            "SECRET_ENCRYPTION_KEYS still holds the development key: make one with "
+            "`fellow keys generate` and set it before starting in production"
+        )
+    if settings.jwt_signing_key == DEVELOPMENT_JWT_KEY or len(settings.jwt_signing_key) < 32:
+        raise ConfigurationError(
+            "JWT_SIGNING_KEY is the development key or shorter than 32 characters: set a random one"
+        )
+    if "guest:guest@" in settings.amqp_url:
+        raise ConfigurationError("AMQP_URL signs in as guest: give the service its own user")

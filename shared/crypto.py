@@ -1,0 +1,89 @@
+"""Sealing at rest: AES-256-GCM under a list of keys, so that the key itself can rotate.
+
+Webhook secrets and one-time codes that must travel are sealed here. A sealed value carries the id
+of its key, and is bound to a context (such as the row's id), so that it cannot be moved elsewhere.
+"""
+
+import base64
+import binascii
+import hashlib
+import os
+from collections.abc import Sequence
+from functools import cache
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from shared.config import ConfigurationError, settings
+
+KEY_BYTES = 32
+_KEY_ID_BYTES = 4
+_NONCE_BYTES = 12  # NIST SP 800-38D, 5.2.1.1: 96 bits is the recommended length
+
+
+class CannotOpenError(Exception):
+    """A sealed value was made under a key that is not listed, for another context, or is damaged."""
+
+
+class Sealer:
+    """Seals under the first of its keys and opens under any of them."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        """Take the keys.
+
+        Args:
+            keys: 32 random bytes each, in base64 (either alphabet), the one that seals first.
+
+        Raises:
+            ConfigurationError: a key is not base64 or not 32 bytes long.
+        """
+        raw = [_decode_key(key) for key in keys]
+        self._ciphers = {_key_id(key): AESGCM(key) for key in raw}
+        self._current = _key_id(raw[0])
+
+    def seal(self, plain: bytes, context: str) -> bytes:
+        """Seal `plain`; only `open` with the same context gives it back."""
+        nonce = os.urandom(_NONCE_BYTES)
+        cipher = self._ciphers[self._current]
+        return self._current + nonce + cipher.encrypt(nonce, plain, context.encode())
+
+    def open(self, sealed: bytes, context: str) -> bytes:
+        """The bytes that were sealed.
+
+        Raises:
+            CannotOpenError: see there.
+        """
+        key_id, rest = sealed[:_KEY_ID_BYTES], sealed[_KEY_ID_BYTES:]
+        cipher = self._ciphers.get(key_id)
+        if cipher is None:
+            raise CannotOpenError("sealed under a key that SECRET_ENCRYPTION_KEYS does not list")
+        try:
+            return cipher.decrypt(rest[:_NONCE_BYTES], rest[_NONCE_BYTES:], context.encode())
+        except (InvalidTag, ValueError):
+            raise CannotOpenError("damaged, or sealed for another context") from None
+
+    def is_current(self, sealed: bytes) -> bool:
+        """Whether `sealed` was made under the key that seals now."""
+        return sealed[:_KEY_ID_BYTES] == self._current
+
+
+@cache
+def sealer() -> Sealer:
+    """The sealer over this process's `SECRET_ENCRYPTION_KEYS`."""
+    return Sealer(settings().encryption_keys())
+
+
+def _decode_key(key: str) -> bytes:
+    try:
+        raw = base64.b64decode(key.replace("-", "+").replace("_", "/"), validate=True)
+    except (binascii.Error, ValueError):
+        raise ConfigurationError("a key in SECRET_ENCRYPTION_KEYS is not base64") from None
+    if len(raw) != KEY_BYTES:
+        raise ConfigurationError(
+            f"a key in SECRET_ENCRYPTION_KEYS has {len(raw)} bytes; {KEY_BYTES} are needed"
+        )
+    return raw
+
+
+def _key_id(key: bytes) -> bytes:
+    return hashlib.sha256(b"order-fellow key id\0" + key).digest()[:_KEY_ID_BYTES]

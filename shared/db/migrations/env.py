@@ -1,0 +1,25 @@
+"""Alembic's environment: one transaction, one advisory lock."""
+
+from alembic import context
+from sqlalchemy import create_engine, text
+
+from shared.config import settings
+from shared.db.models import Base
+
+# Any number will do, as long as it stays the same.
+ADVISORY_LOCK = 7_034_221
+
+
+def run() -> None:
+    """Run the migrations on the database that the caller, or the environment, names."""
+    url = context.config.attributes.get("database_url") or settings().database_url
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
+        context.configure(connection=connection, target_metadata=Base.metadata)
+        with context.begin_transaction():
+            context.run_migrations()
+    engine.dispose()
+
+
+run()

@@ -1,0 +1,251 @@
+"""Every table. The comment above each group names the one service that writes it; others may read.
+
+Constraints do the guarding: one active secret an account, one open application an account, one
+delivery a fact and recipient. The code may be wrong and the books still right.
+"""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    ForeignKey,
+    Index,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    String,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from shared.ids import new_id
+
+
+class Base(DeclarativeBase):
+    """The declarative base; constraint names are fixed so that migrations can name them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's own attribute
+        datetime: DateTime(timezone=True),
+        UUID: Uuid(),
+        bytes: LargeBinary(),
+        str: Text(),
+        dict[str, Any]: JSONB(),
+    }
+
+
+# --- services.accounts -----------------------------------------------------------------------
+
+
+class Account(Base):
+    """A business."""
+
+    __tablename__ = "accounts"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    company_name: Mapped[str]
+    email: Mapped[str] = mapped_column(unique=True)  # stored in lower case
+    password_hash: Mapped[str]
+    email_verified_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class OneTimeCode(Base):
+    """The newest one-time code of an account; an older one is overwritten."""
+
+    __tablename__ = "one_time_codes"
+
+    account_id: Mapped[UUID] = mapped_column(
+        ForeignKey("accounts.id", ondelete="CASCADE"), primary_key=True
+    )
+    code_id: Mapped[UUID]
+    code_hash: Mapped[bytes]
+    attempts: Mapped[int] = mapped_column(SmallInteger, default=0, server_default="0")
+    expires_at: Mapped[datetime]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class RevokedToken(Base):
+    """A refresh token that was used up or logged out, kept until it would have expired anyway."""
+
+    __tablename__ = "revoked_tokens"
+
+    token_id: Mapped[UUID] = mapped_column(primary_key=True)
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+# --- services.kyc ----------------------------------------------------------------------------
+
+
+class KycApplication(Base):
+    """One submission. An account has at most one that is pending or approved."""
+
+    __tablename__ = "kyc_applications"
+    __table_args__ = (
+        Index(
+            "uq_kyc_applications_open",
+            "account_id",
+            unique=True,
+            postgresql_where=text("status IN ('pending', 'approved')"),
+        ),
+        Index("ix_kyc_applications_registration_number", "business_registration_number"),
+        CheckConstraint("status IN ('pending', 'approved', 'rejected', 'revoked')", "status"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"), index=True)
+    business_registration_number: Mapped[str]
+    business_address: Mapped[str]
+    contact_person_details: Mapped[str]
+    status: Mapped[str] = mapped_column(String(16))  # pending, approved, rejected, revoked
+    reason: Mapped[str] = mapped_column(default="", server_default="")
+    submitted_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    decided_at: Mapped[datetime | None]
+    decided_by: Mapped[str | None]
+
+
+# --- services.secrets ------------------------------------------------------------------------
+
+
+class WebhookSecret(Base):
+    """One webhook secret, sealed. `active` -> `retiring` -> `expired`; or `revoked` at once.
+
+    `expires_at` is the end of validity whatever the state: a retiring secret's is moved forward
+    when its overlap is shorter than its own life.
+    """
+
+    __tablename__ = "webhook_secrets"
+    __table_args__ = (
+        Index(
+            "uq_webhook_secrets_active",
+            "account_id",
+            unique=True,
+            postgresql_where=text("state = 'active'"),
+        ),
+        Index("ix_webhook_secrets_updated_at", "updated_at"),
+        Index(
+            "ix_webhook_secrets_due",
+            "expires_at",
+            postgresql_where=text("state IN ('active', 'retiring')"),
+        ),
+        CheckConstraint("state IN ('active', 'retiring', 'expired', 'revoked')", "state"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"), index=True)
+    key_hash: Mapped[bytes] = mapped_column(unique=True)  # SHA-256 of the whole whsk_ string
+    sealed: Mapped[bytes]  # the 32 bytes, sealed for the row's id
+    state: Mapped[str] = mapped_column(String(16))
+    issued_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime]
+    replaced_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
+    warned_at: Mapped[datetime | None]
+    # Set by a trigger at every change, also one made by hand: the caches poll by it.
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+# --- services.orders -------------------------------------------------------------------------
+
+
+class Order(Base):
+    """One order, as its sender described it, and where it is now."""
+
+    __tablename__ = "orders"
+    __table_args__ = (Index("ix_orders_account_id_id", "account_id", "id"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    account_id: Mapped[UUID]
+    customer_name: Mapped[str]
+    customer_email: Mapped[str]
+    customer_phone: Mapped[str]
+    item_summary: Mapped[str]
+    address: Mapped[str]
+    tracking_status: Mapped[str] = mapped_column(String(24))
+    status_at: Mapped[datetime]  # when the sender said so; a later stamp wins
+    accepted_at: Mapped[datetime]
+    recorded_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class OrderStatusHistory(Base):
+    """Every status an order was said to have, also those that came too late to count."""
+
+    __tablename__ = "order_status_history"
+
+    event_id: Mapped[UUID] = mapped_column(primary_key=True)
+    order_id: Mapped[UUID] = mapped_column(index=True)
+    tracking_status: Mapped[str] = mapped_column(String(24))
+    note: Mapped[str] = mapped_column(default="", server_default="")
+    at: Mapped[datetime]
+    applied: Mapped[bool]
+
+
+# --- services.notifier -----------------------------------------------------------------------
+
+
+class EmailDelivery(Base):
+    """One email: a fact, told to one recipient by one template, at most once."""
+
+    __tablename__ = "email_deliveries"
+    __table_args__ = (
+        UniqueConstraint("fact_id", "recipient"),
+        Index("ix_email_deliveries_subject_id", "subject_id"),
+        CheckConstraint("state IN ('sent', 'undeliverable')", "state"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    fact_id: Mapped[UUID]
+    subject_id: Mapped[str]  # the order or account the story is about
+    recipient: Mapped[str]
+    template: Mapped[str]
+    message_id: Mapped[str]  # of RFC 5322; derived, so that a double can be recognised
+    state: Mapped[str] = mapped_column(String(16))  # sent, undeliverable
+    response: Mapped[str] = mapped_column(default="", server_default="")
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+# --- shared.bus and shared.outbox, on behalf of the service that calls them --------------------
+
+
+class InboxEntry(Base):
+    """A message that a consumer has handled, so that a redelivery changes nothing."""
+
+    __tablename__ = "inbox"
+
+    consumer: Mapped[str] = mapped_column(String(64), primary_key=True)
+    message_id: Mapped[UUID] = mapped_column(primary_key=True)
+
+
+class OutboxMessage(Base):
+    """A message that waits for the relay."""
+
+    __tablename__ = "outbox"
+
+    sequence: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=True)
+    message_id: Mapped[UUID]
+    exchange: Mapped[str] = mapped_column(String(64))
+    routing_key: Mapped[str] = mapped_column(String(64))
+    type: Mapped[str] = mapped_column(String(64))
+    correlation_id: Mapped[str]
+    source: Mapped[str] = mapped_column(String(64))
+    traceparent: Mapped[str | None]
+    time: Mapped[datetime]
+    body: Mapped[bytes]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -1,0 +1,214 @@
+"""Routes on a Falcon ASGI app: authentication, decoding, a transaction in a thread, one error shape."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import falcon.asgi
+import msgspec
+import structlog
+from falcon.asgi import Request, Response
+
+from shared import tokens
+from shared.config import settings
+from shared.db.session import is_database_away, transaction
+from shared.http.errors import ApiError, unavailable
+from shared.http.route import Answer, Call, Route
+
+MAX_BODY_BYTES = 65_536
+Throttle = Callable[[str], ApiError | None]
+"""Counts one attempt from an address; the error to answer with when there were too many."""
+
+log = structlog.get_logger()
+_encoder = msgspec.json.Encoder()
+
+
+def mount(
+    app: falcon.asgi.App[Any, Any],
+    prefix: str,
+    routes: Iterable[Route],
+    threads: ThreadPoolExecutor,
+    throttle: Throttle,
+) -> None:
+    """Add routes to an app.
+
+    Args:
+        app: strips trailing slashes, so that each path answers with and without one.
+        prefix: what stands before every path, such as `/api/v1`.
+        routes: what to add.
+        threads: where handlers run; its size bounds how many do at a time.
+        throttle: asked before a throttled route is run.
+    """
+    by_path: dict[str, list[Route]] = defaultdict(list)
+    for route in routes:
+        by_path[route.path].append(route)
+    for path, group in by_path.items():
+        app.add_route(prefix + path.rstrip("/"), _resource(group, threads, throttle))
+
+
+def add_error_handlers(app: falcon.asgi.App[Any, Any]) -> None:
+    """Make every error of the app, Falcon's own included, answer in the one shape."""
+
+    async def on_api_error(_: Request, resp: Response, error: ApiError, __: Any) -> None:
+        write_error(resp, error)
+
+    async def on_http_error(_: Request, resp: Response, error: falcon.HTTPError, __: Any) -> None:
+        status = error.status_code
+        code = _FALCON_CODES.get(status, f"http_{status}")
+        sentence = error.description or error.title or "The request cannot be answered"
+        write_error(resp, ApiError(status, code, sentence, headers=dict(error.headers or {})))
+
+    async def on_exception(req: Request, resp: Response, error: Exception, __: Any) -> None:
+        if is_database_away(error):
+            log.warning("database_away", path=req.path, error=type(error).__name__)
+            write_error(
+                resp, unavailable("database_unavailable", "Try again shortly: storage is away.")
+            )
+            return
+        log.error("unhandled_error", method=req.method, path=req.path, exc_info=error)
+        write_error(
+            resp, ApiError(500, "internal_error", "Something broke on our side. It was logged.")
+        )
+
+    app.add_error_handler(Exception, on_exception)
+    app.add_error_handler(falcon.HTTPError, on_http_error)
+    app.add_error_handler(ApiError, on_api_error)
+
+
+def write_error(resp: Response, error: ApiError) -> None:
+    """Put an error into a response."""
+    resp.status = error.status
+    resp.content_type = falcon.MEDIA_JSON
+    resp.data = _encoder.encode(error.body())
+    for name, value in error.headers.items():
+        resp.set_header(name, value)
+
+
+def bearer(req: Request) -> tokens.Token:
+    """The access token of a request (RFC 6750, 2.1).
+
+    Raises:
+        ApiError: 401, when there is none or it is no good.
+    """
+    scheme, _, text = (req.get_header("Authorization") or "").partition(" ")
+    try:
+        if scheme.lower() == "bearer" and text:
+            return tokens.check(text.strip(), "access")
+    except tokens.InvalidTokenError:
+        pass
+    raise ApiError(
+        401,
+        "not_signed_in",
+        "A valid access token is needed: sign in and send it as 'Authorization: Bearer <access>'.",
+        headers={"WWW-Authenticate": "Bearer"},
+    )
+
+
+def client_address(req: Request) -> str:
+    """The client's address: the peer, or what the outermost trusted proxy saw.
+
+    With `TRUSTED_PROXIES=n`, the n-th entry of `X-Forwarded-For` from the right: those further left
+    are whatever the client cared to write.
+    """
+    hops = settings().trusted_proxies
+    if hops:
+        forwarded = [part.strip() for part in (req.get_header("X-Forwarded-For") or "").split(",")]
+        if len(forwarded) >= hops and forwarded[-hops]:
+            return forwarded[-hops]
+    return req.remote_addr
+
+
+async def read_body(req: Request, limit: int) -> bytes:
+    """The raw body, of at most `limit` bytes, however it is sent.
+
+    Raises:
+        ApiError: 413, before anything is read where the length is declared.
+    """
+    too_large = ApiError(413, "body_too_large", f"The body is larger than {limit} bytes.")
+    if (req.content_length or 0) > limit:
+        raise too_large
+    body = await req.stream.read(limit + 1)
+    if len(body) > limit:
+        raise too_large
+    return body
+
+
+def _resource(routes: list[Route], threads: ThreadPoolExecutor, throttle: Throttle) -> object:
+    resource = type("Resource", (), {})()
+    for route in routes:
+        setattr(resource, f"on_{route.method.lower()}", _responder(route, threads, throttle))
+    return resource
+
+
+def _responder(route: Route, threads: ThreadPoolExecutor, throttle: Throttle) -> Any:
+    body_decoder = msgspec.json.Decoder(route.body) if route.body else None
+
+    async def respond(req: Request, resp: Response, **path: str) -> None:
+        address = client_address(req)
+        if route.throttled and (refusal := throttle(address)):
+            raise refusal
+        account_id = bearer(req).account_id if route.bearer else None
+        call = Call(
+            account_id=account_id,
+            body=await _body(req, route, body_decoder),
+            query=_query(req, route),
+            path=path,
+            address=address,
+            traceparent=req.get_header("traceparent"),
+        )
+
+        def run() -> Answer | ApiError:
+            with transaction() as session:
+                return route.handler(session, call)
+
+        answer = await asyncio.get_running_loop().run_in_executor(threads, run)
+        if isinstance(answer, ApiError):
+            write_error(resp, answer)
+            return
+        resp.status = answer.status
+        # Secrets and tokens are among the answers: no cache may keep any of them.
+        resp.set_header("Cache-Control", "no-store")
+        if answer.body is not None:
+            resp.content_type = falcon.MEDIA_JSON
+            resp.data = _encoder.encode(answer.body)
+
+    return respond
+
+
+async def _body(
+    req: Request, route: Route, decoder: msgspec.json.Decoder[Any] | None
+) -> msgspec.Struct | None:
+    if decoder is None or route.body is None:
+        return None
+    raw = await read_body(req, MAX_BODY_BYTES)
+    if not raw.strip() and route.body_optional:
+        return route.body()
+    try:
+        body: msgspec.Struct = decoder.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ApiError(400, "invalid_body", f"The body is not as it should be: {error}") from None
+    return body
+
+
+def _query(req: Request, route: Route) -> msgspec.Struct | None:
+    if route.query is None:
+        return None
+    given = {
+        name: value[-1] if isinstance(value, list) else value for name, value in req.params.items()
+    }
+    try:
+        query: msgspec.Struct = msgspec.convert(given, route.query, strict=False)
+    except msgspec.ValidationError as error:
+        raise ApiError(400, "invalid_query", f"The query is not as it should be: {error}") from None
+    return query
+
+
+_FALCON_CODES = {
+    400: "bad_request",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "body_too_large",
+    415: "unsupported_media_type",
+}

@@ -1,0 +1,94 @@
+"""A route as data: what it takes and answers, who may call it, and the plain function behind it.
+
+The Falcon app and the OpenAPI document are both made from these, so they cannot disagree.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypeVar
+from uuid import UUID
+
+import msgspec
+from sqlalchemy.orm import Session
+
+from shared.http.errors import ApiError
+
+B = TypeVar("B")
+Q = TypeVar("Q")
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[B, Q]):
+    """One request, checked.
+
+    Attributes:
+        account_id: who is signed in; None on a route that asks for no bearer token.
+        body: the decoded body, or None where the route takes none.
+        query: the decoded query string, or None where the route takes none.
+        path: the variables of the path, as text.
+        address: the client's address, behind the configured number of trusted proxies.
+        traceparent: the W3C trace context of the request, where there is one.
+    """
+
+    account_id: UUID | None
+    body: B
+    query: Q
+    path: Mapping[str, str]
+    address: str
+    traceparent: str | None = None
+
+    @property
+    def caller(self) -> UUID:
+        """The signed-in account.
+
+        Raises:
+            RuntimeError: the route was not declared with `bearer=True`.
+        """
+        if self.account_id is None:
+            raise RuntimeError("this route has no signed-in account: declare it with bearer=True")
+        return self.account_id
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a handler answers: a status, and a body that is encoded as JSON (None: no body)."""
+
+    status: int
+    body: msgspec.Struct | None = None
+
+
+Handler = Callable[[Session, Call[Any, Any]], Answer | ApiError]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One method on one path.
+
+    Attributes:
+        method: the HTTP method.
+        path: below the API's prefix, with a trailing slash, such as `/orders/{order_id}/`.
+        handler: runs in a transaction, in a thread; committed unless it raises.
+        summary: one line for the documentation.
+        answers: the body's Struct by status; None for an answer without a body.
+        errors: the codes it may answer with, by status, with the sentence.
+        body: the Struct of the request body.
+        body_optional: whether an empty body stands for `body()`.
+        query: the Struct of the query string.
+        bearer: whether a valid access token is needed.
+        throttled: whether attempts are counted against the client's address, as wherever a
+            password or a code can be guessed.
+        tag: the section of the documentation.
+    """
+
+    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
+    path: str
+    handler: Handler
+    summary: str
+    answers: Mapping[int, type[msgspec.Struct] | None]
+    errors: tuple[tuple[int, str, str], ...] = ()
+    body: type[msgspec.Struct] | None = None
+    body_optional: bool = False
+    query: type[msgspec.Struct] | None = None
+    bearer: bool = False
+    throttled: bool = False
+    tag: str = field(default="")
