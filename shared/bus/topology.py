@@ -77,7 +77,13 @@ def _work(name: str, *bindings: Binding) -> Queue:
 
 
 def _dead(work: Queue) -> Queue:
-    return Queue(work.dead, (Binding(DEAD, work.name),), {"x-queue-type": "quorum"})
+    # Looking at a message and putting it back counts as a delivery, and RabbitMQ 4 drops after 20
+    # by default. A dead queue has nowhere further to send, so its limit is one nobody reaches.
+    return Queue(
+        work.dead,
+        (Binding(DEAD, work.name),),
+        {"x-queue-type": "quorum", "x-delivery-limit": 1_000_000_000},
+    )
 
 
 def _retry(rung: Rung) -> Queue:
