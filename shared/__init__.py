@@ -1,1 +1,1 @@
-"""What every service stands on: the bus, the database, the outbox, configuration, keys, logs, metrics."""
+"""What every service stands on: bus, database, outbox, configuration, keys, logs, metrics."""

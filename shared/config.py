@@ -21,7 +21,7 @@ Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 
 
 class ConfigurationError(Exception):
-    """The environment does not describe a system that may start; the message says what to change."""
+    """The environment describes no system that may start; the message says what to change."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):

@@ -22,7 +22,7 @@ _NONCE_BYTES = 12  # NIST SP 800-38D, 5.2.1.1: 96 bits is the recommended length
 
 
 class CannotOpenError(Exception):
-    """A sealed value was made under a key that is not listed, for another context, or is damaged."""
+    """A sealed value is damaged, for another context, or under a key that is not listed."""
 
 
 class Sealer:

@@ -19,18 +19,23 @@ from uuid import UUID
 
 import msgspec
 
+# The end of the text, in Python's regular expressions as in JSON Schema's (ECMA 262). Python's `$`
+# also matches before a last line feed, and ECMA 262 has no `\Z`.
+_END = r"(?![\s\S])"
 # What may stand in one line: no control characters, so no header or log line can be forged.
-Line = Annotated[str, msgspec.Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
-OptionalLine = Annotated[str, msgspec.Meta(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Line = Annotated[
+    str, msgspec.Meta(min_length=1, max_length=200, pattern=rf"^[^\x00-\x1f\x7f]+{_END}")
+]
+OptionalLine = Annotated[str, msgspec.Meta(max_length=200, pattern=rf"^[^\x00-\x1f\x7f]*{_END}")]
 # Free text. PostgreSQL's text cannot hold a NUL, so it stops at the door and not after the 201.
-Text = Annotated[str, msgspec.Meta(min_length=1, max_length=4_000, pattern=r"^[^\x00]+$")]
-OptionalText = Annotated[str, msgspec.Meta(max_length=4_000, pattern=r"^[^\x00]*$")]
+Text = Annotated[str, msgspec.Meta(min_length=1, max_length=4_000, pattern=rf"^[^\x00]+{_END}")]
+OptionalText = Annotated[str, msgspec.Meta(max_length=4_000, pattern=rf"^[^\x00]*{_END}")]
 # RFC 5321, 4.5.3.1 bounds the length. The form is the HTML standard's idea of a valid address with
 # a dot in the domain; whether the mailbox exists, only sending tells.
 EMAIL_PATTERN = (
     r"^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}"
     r"@[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-    r"(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)+\Z"
+    r"(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)+" + _END
 )
 Email = Annotated[str, msgspec.Meta(max_length=254, pattern=EMAIL_PATTERN)]
 
@@ -297,7 +302,7 @@ class OrderCancellationRecorded(_OrderFact, frozen=True, kw_only=True):
 
 
 class EmailUndeliverable(Event, frozen=True, kw_only=True):
-    """A mail server refused an email for good. Addresses stay out of it: `fact_id` leads to them."""
+    """A mail server refused an email for good. No address is in it: `fact_id` leads there."""
 
     TYPE: ClassVar[str] = "email.undeliverable"
     EXCHANGE: ClassVar[str] = "events"
@@ -338,7 +343,7 @@ def decode(type_: str, body: bytes) -> Event:
         body: the event's data, JSON in UTF-8.
 
     Raises:
-        msgspec.DecodeError: the type is unknown, or the body does not fit it; the message says where.
+        msgspec.DecodeError: the type is unknown, or the body does not fit; the message says where.
     """
     decoder = _decoders.get(type_)
     if decoder is None:

@@ -1,4 +1,4 @@
-"""Routes on a Falcon ASGI app: authentication, decoding, a transaction in a thread, one error shape."""
+"""Routes on a Falcon ASGI app: authentication, decoding, a transaction in a thread, errors."""
 
 import asyncio
 from collections import defaultdict

@@ -1,0 +1,21 @@
+# One image for every service; the command says which one it is.
+FROM python:3.13-slim AS build
+COPY requirements.lock /build/
+RUN python -m venv /app/venv \
+    && /app/venv/bin/pip install --no-cache-dir --no-deps --require-hashes -r /build/requirements.lock
+
+FROM python:3.13-slim
+RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin fellow
+COPY --from=build /app/venv /app/venv
+COPY shared /app/shared
+COPY services /app/services
+WORKDIR /app
+ENV PATH=/app/venv/bin:$PATH \
+    PYTHONPATH=/app \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    ENVIRONMENT=production \
+    LOG_FORMAT=json \
+    HOST=0.0.0.0
+USER fellow
+CMD ["python", "-m", "services.ingress"]

@@ -1,0 +1,77 @@
+import base64
+import os
+
+import msgspec
+import pytest
+
+from shared.config import (
+    DEVELOPMENT_ENCRYPTION_KEY,
+    DEVELOPMENT_JWT_KEY,
+    ConfigurationError,
+    Settings,
+    load,
+)
+
+PRODUCTION = {
+    "ENVIRONMENT": "production",
+    "SECRET_ENCRYPTION_KEYS": base64.urlsafe_b64encode(os.urandom(32)).decode(),
+    "JWT_SIGNING_KEY": "k" * 48,
+    "AMQP_URL": "amqps://fellow:pw@broker.example/",
+    "DATABASE_URL": "postgresql+psycopg2://fellow:pw@db.example/order_fellow",
+}
+
+
+def test_development_needs_nothing():
+    assert load({}) == Settings()
+
+
+def test_values_are_typed():
+    settings = load({"PORT": "9000", "SMTP_STARTTLS": "true", "CONFIRM_TIMEOUT": "1.5"})
+    assert (settings.port, settings.smtp_starttls, settings.confirm_timeout) == (9000, True, 1.5)
+
+
+def test_foreign_and_empty_variables_are_ignored():
+    assert load({"PATH": "/bin", "PORT": ""}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "eighty"),
+        ("PORT", "70000"),
+        ("CONFIRM_TIMEOUT", "0"),
+        ("ENVIRONMENT", "prod"),
+        ("SECRET_LIFETIME_DAYS", "-1"),
+        ("SECRET_ENCRYPTION_KEYS", " , "),
+        ("DATABASE_URL", "postgresql://u@h/d"),
+    ],
+)
+def test_a_bad_value_is_refused_by_name(name, value):
+    with pytest.raises(ConfigurationError, match=name):
+        load({name: value})
+
+
+def test_production_starts_with_keys_of_its_own():
+    assert load(PRODUCTION).environment == "production"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SECRET_ENCRYPTION_KEYS", DEVELOPMENT_ENCRYPTION_KEY),
+        (
+            "SECRET_ENCRYPTION_KEYS",
+            f"{PRODUCTION['SECRET_ENCRYPTION_KEYS']},{DEVELOPMENT_ENCRYPTION_KEY}",
+        ),
+        ("JWT_SIGNING_KEY", DEVELOPMENT_JWT_KEY),
+        ("JWT_SIGNING_KEY", "short"),
+        ("AMQP_URL", "amqp://guest:guest@broker.example/"),
+    ],
+)
+def test_production_refuses_development_keys_by_name(name, value):
+    with pytest.raises(ConfigurationError, match=name):
+        load(PRODUCTION | {name: value})
+
+
+def test_every_setting_has_a_default():
+    assert all(field.default is not msgspec.NODEFAULT for field in msgspec.structs.fields(Settings))

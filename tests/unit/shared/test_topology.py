@@ -1,0 +1,60 @@
+"""The rules that every queue must obey, whoever adds one."""
+
+import pytest
+from kombu.transport.virtual.exchange import TopicExchange
+
+from shared.bus import topology
+from shared.bus.events import EVENT_TYPES
+
+
+@pytest.mark.parametrize("queue", topology.WORK_QUEUES, ids=lambda queue: queue.name)
+def test_work_queues_cannot_lose_a_message(queue):
+    arguments = queue.arguments
+    assert arguments["x-queue-type"] == "quorum"
+    assert arguments["x-delivery-limit"] == 20
+    assert arguments["x-dead-letter-exchange"] == topology.DEAD
+    assert arguments["x-dead-letter-routing-key"] == queue.name
+    assert arguments["x-dead-letter-strategy"] == "at-least-once"
+    assert arguments["x-overflow"] == "reject-publish"
+
+
+def test_every_work_queue_has_a_dead_queue():
+    dead = {
+        (binding.key, queue.name) for queue in topology.DEAD_QUEUES for binding in queue.bindings
+    }
+    assert dead == {(queue.name, queue.dead) for queue in topology.WORK_QUEUES}
+
+
+@pytest.mark.parametrize("queue", topology.RETRY_QUEUES, ids=lambda queue: queue.name)
+def test_a_rung_hands_back_by_the_unchanged_key(queue):
+    assert queue.arguments["x-dead-letter-exchange"] == ""
+    assert "x-dead-letter-routing-key" not in queue.arguments
+    assert queue.arguments["x-message-ttl"] > 0
+
+
+def bound(exchange, key):
+    matcher = TopicExchange(channel=None)
+    return {
+        queue.name
+        for queue in topology.QUEUES
+        for binding in queue.bindings
+        if binding.exchange == exchange and matcher._match(matcher.key_to_pattern(binding.key), key)
+    }
+
+
+@pytest.mark.parametrize("type_", sorted(EVENT_TYPES))
+def test_every_message_has_somewhere_to_go(type_):
+    work = {queue.name for queue in topology.WORK_QUEUES}
+    # Nobody acts on this one; the journal keeps it.
+    expected_without_consumer = {"email.undeliverable"}
+    reached = bound(EVENT_TYPES[type_].EXCHANGE, type_)
+    assert bool(reached & work) != (type_ in expected_without_consumer)
+
+
+def test_the_journal_holds_everything_but_one_time_codes():
+    missing = {
+        type_
+        for type_, event in EVENT_TYPES.items()
+        if "journal" not in bound(event.EXCHANGE, type_)
+    }
+    assert missing == {"account.otp_requested"}
