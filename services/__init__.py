@@ -1,1 +1,1 @@
-"""The services. Each folder is one process or one part of the public HTTP app; none imports another."""
+"""The services: each folder is a process, or a part of the public app; none imports another."""
