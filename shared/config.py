@@ -30,6 +30,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     environment: Literal["development", "test", "production"] = "development"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["console", "json"] = "console"
+    # Touched by a consumer while it is alive; `python -m shared.health` looks at it.
+    health_file: str = ""
 
     # Servers
     amqp_url: str = "amqp://guest:guest@127.0.0.1:5672/"

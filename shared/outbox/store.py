@@ -2,14 +2,19 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import insert, text
+from psycopg2.extras import execute_values
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from shared.bus.message import Message
-from shared.db.models import OutboxMessage
 
 CHANNEL = "outbox"
 """The NOTIFY channel that wakes the relay."""
+
+_INSERT = (
+    "INSERT INTO outbox (message_id, exchange, routing_key, type, correlation_id, source, "
+    "traceparent, time, body) VALUES %s"
+)
 
 
 def add(session: Session, messages: Sequence[Message]) -> None:
@@ -21,21 +26,28 @@ def add(session: Session, messages: Sequence[Message]) -> None:
     """
     if not messages:
         return
-    session.execute(
-        insert(OutboxMessage),
-        [
-            {
-                "message_id": message.message_id,
-                "exchange": message.exchange,
-                "routing_key": message.routing_key,
-                "type": message.type,
-                "correlation_id": message.correlation_id,
-                "source": message.source,
-                "traceparent": message.traceparent,
-                "time": message.time,
-                "body": message.body,
-            }
-            for message in messages
-        ],
-    )
+    connection = session.connection().connection.driver_connection
+    if connection is None:
+        raise RuntimeError("the session has no connection")
+    with connection.cursor() as cursor:
+        # Rows are many and short here, and this is several times faster than executemany.
+        execute_values(
+            cursor,
+            _INSERT,
+            [
+                (
+                    message.message_id,
+                    message.exchange,
+                    message.routing_key,
+                    message.type,
+                    message.correlation_id,
+                    message.source,
+                    message.traceparent,
+                    message.time,
+                    message.body,
+                )
+                for message in messages
+            ],
+            page_size=1_000,
+        )
     session.execute(text(f"NOTIFY {CHANNEL}"))

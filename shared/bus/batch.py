@@ -1,0 +1,137 @@
+"""A batch in one transaction: what the inbox knows is skipped; a poison message harms nobody."""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from uuid import UUID
+
+import structlog
+from sqlalchemy.orm import Session
+
+from shared.bus import inbox
+from shared.bus.events import Event
+from shared.bus.incoming import Incoming
+from shared.bus.message import Received
+from shared.bus.retry import Hold, Malformed
+from shared.db.session import is_database_away, transaction
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds between tries while something is away
+
+E = TypeVar("E", bound=Event)
+Failures = Mapping[UUID, Exception]
+BatchHandler = Callable[[Session, Sequence[Received[Any]]], Failures | None]
+Handler = Callable[[Session, Received[E]], None]
+Decode = Callable[[Incoming], Received[Any]]
+
+log = structlog.get_logger()
+
+
+class StoppedError(Exception):
+    """The process stops while something is away; the batch goes back to the queue."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One delivery in hand.
+
+    Attributes:
+        tag: the delivery tag, to acknowledge by.
+        incoming: what came.
+    """
+
+    tag: int
+    incoming: Incoming
+
+
+def each(handlers: Mapping[type[Event], Handler[Any]]) -> BatchHandler:
+    """A batch handler that calls a plain handler for each message, by the type of its data.
+
+    A type without a handler is done, with no effect.
+    """
+
+    def handle(session: Session, messages: Sequence[Received[Any]]) -> None:
+        for message in messages:
+            handler = handlers.get(type(message.data))
+            if handler is not None:
+                handler(session, message)
+
+    return handle
+
+
+class Batches:
+    """Runs batches through a handler.
+
+    Args:
+        consumer: whose inbox.
+        decode: from what came to what the handler sees.
+        handle: what is to be done.
+        stopping: set when the process stops; ends waiting for what is away.
+    """
+
+    def __init__(
+        self, consumer: str, decode: Decode, handle: BatchHandler, stopping: threading.Event
+    ) -> None:
+        self._consumer = consumer
+        self._decode = decode
+        self._handle = handle
+        self._stopping = stopping
+
+    def run(self, deliveries: Sequence[Delivery]) -> dict[int, Exception]:
+        """Handle a batch; returns why deliveries failed, by tag. Those not named are done.
+
+        Raises:
+            StoppedError: nothing of the batch is certain; it must go back to the queue.
+        """
+        failed: dict[int, Exception] = {}
+        understood: list[tuple[int, Received[Any]]] = []
+        for delivery in deliveries:
+            try:
+                understood.append((delivery.tag, self._decode(delivery.incoming)))
+            except Malformed as error:
+                failed[delivery.tag] = error
+            except Exception as error:  # noqa: BLE001 - a body must not be able to stop a consumer
+                failed[delivery.tag] = Malformed(f"{type(error).__name__}: {error}")
+        if understood:
+            failures = self._settle([message for _, message in understood])
+            failed |= {tag: failures[m.id] for tag, m in understood if m.id in failures}
+        return failed
+
+    def _settle(self, messages: Sequence[Received[Any]]) -> Failures:
+        try:
+            return self._persist(messages)
+        except StoppedError:
+            raise
+        except Exception as error:  # noqa: BLE001 - any failure is the message's, and is reported
+            if len({message.id for message in messages}) == 1:
+                return {messages[0].id: error}
+        failures: dict[UUID, Exception] = {}
+        for message in messages:
+            failures |= self._settle([message])
+        return failures
+
+    def _persist(self, messages: Sequence[Received[Any]]) -> Failures:
+        """Try until neither the database nor what the handler holds for is away."""
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                return self._once(messages)
+            except Exception as error:
+                if not (isinstance(error, Hold) or is_database_away(error)):
+                    raise
+                log.warning(
+                    "holding", consumer=self._consumer, error=type(error).__name__, seconds=pause
+                )
+            if self._stopping.wait(pause):
+                raise StoppedError
+            pause = min(pause * 2, LONGEST_PAUSE)
+
+    def _once(self, messages: Sequence[Received[Any]]) -> Failures:
+        by_id = {message.id: message for message in reversed(messages)}
+        with transaction() as session:
+            new = inbox.claim(session, self._consumer, list(by_id))
+            fresh = [m for m in messages if m.id in new and by_id[m.id] is m]
+            failures = (self._handle(session, fresh) or {}) if fresh else {}
+            if failures:
+                inbox.release(session, self._consumer, list(failures))
+        return failures

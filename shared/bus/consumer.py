@@ -1,0 +1,264 @@
+"""The consumer runtime: one subscription, from the queue to the acknowledgement.
+
+Two threads. This one owns the AMQP connection: it receives up to the prefetch, keeps heartbeats
+alive and acknowledges. The other runs transactions, one batch at a time, so that a slow or absent
+database never costs the connection.
+
+Traps of kombu 5.7 and py-amqp 5.4 that shape it: heartbeats are off unless
+`Connection(heartbeat=)` is given and somebody calls `heartbeat_check`; `ConsumerMixin.run()` does
+not notice a stop while the broker is down; a changed prefetch counts for new consumers only.
+"""
+
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from kombu import Connection
+
+from shared.bus import topology
+from shared.bus.batch import Batches, BatchHandler, Decode, Delivery, StoppedError
+from shared.bus.incoming import Incoming, decode_by_type
+from shared.bus.requeue import Requeuer
+
+IDLE_SECONDS = 0.5  # how long to wait for a message, and so for a stop to be noticed
+BUSY_SECONDS = 0.005  # the same while a batch is in hand and there is room for more
+LONGEST_DELAY = 5.0  # seconds between attempts to connect
+
+# A message that was delivered so often without an answer may be what kills its consumer. It is
+# handled alone, and at the start nothing else is taken beside it: a crash then costs a delivery of
+# its own limit and nobody else's.
+SUSPICIOUS_DELIVERIES = 3
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subscription:
+    """A queue and what is done with its messages.
+
+    Attributes:
+        queue: from the topology.
+        handle: a batch handler; `batch.each` makes one of plain handlers.
+        consumer: the name of the inbox.
+        batch_size: how many messages share a transaction at most.
+        batch_seconds: how long the first message of a batch waits for others.
+        decode: from what came to what the handler sees.
+    """
+
+    queue: topology.Queue
+    handle: BatchHandler
+    consumer: str
+    batch_size: int = 100
+    batch_seconds: float = 0.02
+    decode: Decode = decode_by_type
+
+
+class Consumer:
+    """Runs one subscription until it is told to stop.
+
+    Args:
+        amqp_url: where the queue is.
+        heartbeat: seconds.
+        subscription: see there.
+        stopping: set to make `run` return: the batch in hand is finished, the rest goes back.
+    """
+
+    def __init__(
+        self,
+        amqp_url: str,
+        heartbeat: int,
+        subscription: Subscription,
+        stopping: threading.Event,
+    ) -> None:
+        self.subscription = subscription
+        self.last_turn = time.monotonic()
+        """When the loop last turned, on the monotonic clock; for liveness."""
+        self._amqp_url = amqp_url
+        self._heartbeat = heartbeat
+        self._stopping = stopping
+        self._batches = Batches(
+            subscription.consumer, subscription.decode, subscription.handle, stopping
+        )
+        self._requeuer = Requeuer(amqp_url, subscription.queue, subscription.consumer)
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"{subscription.queue.name}-work")
+
+    def run(self) -> None:
+        """Consume, and reconnect as often as it takes, until told to stop."""
+        delay, quiet = 0.2, False
+        while not self._stopping.is_set():
+            session: _Session | None = None
+            try:
+                with Connection(
+                    self._amqp_url,
+                    heartbeat=self._heartbeat,
+                    connect_timeout=5,
+                    transport_options={"read_timeout": 30, "write_timeout": 30},
+                ) as connection:
+                    connection.connect()
+                    topology.declare(connection)
+                    session = _Session(self, connection)
+                    if quiet:
+                        log.info("consuming_again", queue=self.subscription.queue.name)
+                    delay, quiet = 0.2, False
+                    session.run()
+            except Exception as error:  # noqa: BLE001 - whatever it was, a new connection is the cure
+                if not quiet:
+                    log.warning(
+                        "connection_lost",
+                        queue=self.subscription.queue.name,
+                        error=f"{type(error).__name__}: {error}"[:300],
+                    )
+                    quiet = True
+            if session is not None:
+                session.abandon()
+            self._requeuer.close()
+            self.last_turn = time.monotonic()
+            self._stopping.wait(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+            delay = min(delay * 2, LONGEST_DELAY)
+        self._worker.shutdown(wait=False)
+
+
+class _Session:
+    """One connection's worth of consuming: all its delivery tags die with it."""
+
+    def __init__(self, consumer: Consumer, connection: Connection) -> None:
+        self._consumer = consumer
+        self._subscription = consumer.subscription
+        self._connection = connection
+        self._channel = connection.channel()
+        self._waiting: deque[Delivery] = deque()
+        self._oldest = 0.0  # when the first of those waiting came
+        self._in_hand: Sequence[Delivery] = ()
+        self._future: Future[dict[int, Exception]] | None = None
+        self._prefetch = 0
+        self._last_heartbeat = time.monotonic()
+
+    def run(self) -> None:
+        """Consume until told to stop; returns with nothing in hand."""
+        self._consume(prefetch=1)
+        stopping = self._consumer._stopping
+        while not (stopping.is_set() and self._future is None):
+            self._consumer.last_turn = time.monotonic()
+            self._receive()
+            self._beat()
+            if self._future is not None and self._future.done():
+                self._finish()
+            if self._future is None and not stopping.is_set() and self._is_ready():
+                self._begin()
+
+    def abandon(self) -> None:
+        """Wait for the transaction under way; its messages come again and the inbox knows them."""
+        if self._future is None:
+            return
+        while not self._consumer._stopping.is_set():
+            self._consumer.last_turn = time.monotonic()
+            try:
+                self._future.exception(timeout=IDLE_SECONDS)
+            except FutureTimeoutError:
+                continue
+            return
+
+    def _consume(self, prefetch: int) -> None:
+        if self._prefetch:
+            self._channel.basic_cancel(self._subscription.queue.name)
+        self._prefetch = prefetch
+        self._channel.basic_qos(0, prefetch, False)
+        self._channel.basic_consume(
+            self._subscription.queue.name,
+            consumer_tag=self._subscription.queue.name,
+            callback=self._on_message,
+            on_cancel=self._on_cancel,
+        )
+
+    def _on_message(self, message: Any) -> None:
+        properties = message.properties
+        headers = properties.pop("application_headers", None) or {}
+        body = message.body
+        incoming = Incoming(
+            body=body if isinstance(body, bytes) else body.encode(),
+            properties=properties,
+            headers=headers,
+            exchange=message.delivery_info["exchange"],
+        )
+        if not self._waiting:
+            self._oldest = time.monotonic()
+        self._waiting.append(Delivery(message.delivery_info["delivery_tag"], incoming))
+
+    def _on_cancel(self, consumer_tag: str) -> None:
+        # The queue was deleted, or its leader moved: a new connection declares and consumes anew.
+        raise ConnectionError(f"the broker cancelled the consumer of {consumer_tag}")
+
+    def _receive(self) -> None:
+        try:
+            if self._future is not None and len(self._waiting) >= self._subscription.batch_size:
+                # Nothing more is wanted before the batch in hand is done.
+                self._future.exception(timeout=IDLE_SECONDS)
+            else:
+                self._connection.drain_events(timeout=self._patience())
+                # Take what else has come, without a wait for each.
+                while len(self._waiting) < self._subscription.batch_size:
+                    self._connection.drain_events(timeout=0.0005)
+        except (TimeoutError, FutureTimeoutError):
+            pass
+
+    def _patience(self) -> float:
+        if self._future is not None:
+            return BUSY_SECONDS
+        if self._waiting:
+            left = self._oldest + self._subscription.batch_seconds - time.monotonic()
+            return min(max(left, 0.0005), IDLE_SECONDS)
+        return IDLE_SECONDS
+
+    def _beat(self) -> None:
+        if time.monotonic() - self._last_heartbeat >= 1:
+            self._last_heartbeat = time.monotonic()
+            self._connection.heartbeat_check()
+
+    def _is_ready(self) -> bool:
+        if not self._waiting:
+            return False
+        if len(self._waiting) >= min(self._subscription.batch_size, self._prefetch):
+            return True
+        return time.monotonic() - self._oldest >= self._subscription.batch_seconds
+
+    def _begin(self) -> None:
+        batch: list[Delivery] = []
+        while self._waiting and len(batch) < self._subscription.batch_size:
+            suspicious = _deliveries(self._waiting[0]) >= SUSPICIOUS_DELIVERIES
+            if suspicious and batch:
+                break
+            batch.append(self._waiting.popleft())
+            if suspicious:
+                break
+        self._oldest = time.monotonic()
+        self._in_hand = batch
+        self._future = self._consumer._worker.submit(self._consumer._batches.run, batch)
+
+    def _finish(self) -> None:
+        future, self._future = self._future, None
+        batch, self._in_hand = self._in_hand, ()
+        if future is None:
+            return
+        try:
+            failed = future.result()
+        except StoppedError:
+            return
+        for delivery in batch:
+            if delivery.tag in failed:
+                self._consumer._requeuer.requeue(delivery, failed[delivery.tag])
+        # Batches end in the order in which they came, so all up to this tag are done.
+        self._channel.basic_ack(batch[-1].tag, multiple=True)
+        if self._prefetch == 1 and _deliveries(batch[-1]) < SUSPICIOUS_DELIVERIES:
+            self._consume(prefetch=2 * self._subscription.batch_size)
+
+
+def _deliveries(delivery: Delivery) -> int:
+    count = delivery.incoming.headers.get("x-delivery-count", 0)
+    return count if isinstance(count, int) else 0

@@ -1,0 +1,60 @@
+"""The inbox: which messages a consumer has handled, in the transaction of their effects."""
+
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+KEEP_DAYS = 30
+PRUNE_AT_MOST = 10_000
+
+
+def claim(session: Session, consumer: str, ids: Sequence[UUID]) -> set[UUID]:
+    """Enter messages; those that come back are new.
+
+    Args:
+        session: the transaction that also makes their effects.
+        consumer: whose inbox.
+        ids: message ids; in a stable order, so that two consumers do not lock each other out.
+    """
+    rows = session.execute(
+        text(
+            "INSERT INTO inbox (consumer, message_id) "
+            "SELECT :consumer, id FROM unnest(CAST(:ids AS uuid[])) AS id ORDER BY id "
+            "ON CONFLICT DO NOTHING RETURNING message_id"
+        ),
+        {"consumer": consumer, "ids": [str(id_) for id_ in ids]},
+    )
+    return set(rows.scalars())
+
+
+def release(session: Session, consumer: str, ids: Collection[UUID]) -> None:
+    """Take messages out again that failed, so that their retry is new."""
+    session.execute(
+        text(
+            "DELETE FROM inbox WHERE consumer = :consumer "
+            "AND message_id = ANY(CAST(:ids AS uuid[]))"
+        ),
+        {"consumer": consumer, "ids": [str(id_) for id_ in ids]},
+    )
+
+
+def prune(session: Session, consumer: str) -> None:
+    """Forget some of what is older than `KEEP_DAYS`.
+
+    Ids are UUIDv7, whose first 48 bits are milliseconds since 1970 (RFC 9562, 5.7), so age is a
+    range of the primary key. A derived id (UUIDv5) is anywhere and may go early; the tables' own
+    constraints guard those.
+    """
+    before = datetime.now(UTC) - timedelta(days=KEEP_DAYS)
+    oldest_kept = UUID(int=int(before.timestamp() * 1000) << 80)
+    session.execute(
+        text(
+            "DELETE FROM inbox WHERE consumer = :consumer AND message_id IN ("
+            "SELECT message_id FROM inbox WHERE consumer = :consumer AND message_id < :oldest "
+            "ORDER BY message_id LIMIT :most FOR UPDATE SKIP LOCKED)"
+        ),
+        {"consumer": consumer, "oldest": oldest_kept, "most": PRUNE_AT_MOST},
+    )

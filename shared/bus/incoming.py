@@ -1,0 +1,108 @@
+"""A delivery as it comes from the broker, before anybody has understood it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from shared.bus.events import decode
+from shared.bus.message import ATTEMPT_HEADER, Received
+from shared.bus.retry import Malformed
+from shared.ids import derived_id, new_id
+
+USER_HEADER = "x-user-id"
+"""Who published the first copy. The broker lets nobody publish under another's `user_id`, so a
+retry copy carries it here; it counts only on messages that came through the default exchange, where
+the ladder's queues send them, and where only services may publish."""
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """Body, properties and headers of one delivery.
+
+    Attributes:
+        body: as it came.
+        properties: the AMQP properties that were set, without the headers.
+        headers: the AMQP headers.
+        exchange: where it was published to; empty when it came by the retry ladder.
+    """
+
+    body: bytes
+    properties: Mapping[str, Any]
+    headers: Mapping[str, Any]
+    exchange: str
+
+    @property
+    def attempt(self) -> int:
+        """How many times it was tried before and failed."""
+        value = self.headers.get(ATTEMPT_HEADER, 0)
+        return value if isinstance(value, int) and value >= 0 else 0
+
+    @property
+    def message_id(self) -> UUID:
+        """The id: the property, or derived from it where it is no UUID, or a new one."""
+        given = self.properties.get("message_id")
+        if not given:
+            return new_id()
+        try:
+            return UUID(given)
+        except ValueError:
+            return derived_id("message", given)
+
+    @property
+    def time(self) -> datetime:
+        """When it happened: `ce-time` to the millisecond, or the property, or now."""
+        stamp = self.headers.get("ce-time")
+        if isinstance(stamp, str):
+            try:
+                time = datetime.fromisoformat(stamp)
+            except ValueError:
+                time = None
+            if time is not None and time.tzinfo is not None:
+                return time
+        seconds = self.properties.get("timestamp")
+        if isinstance(seconds, datetime):
+            return seconds.astimezone(UTC)
+        return datetime.now(UTC)
+
+    @property
+    def user_id(self) -> str | None:
+        """The user that the broker has verified, where the publisher set it."""
+        if self.exchange == "":
+            user = self.headers.get(USER_HEADER)
+        else:
+            user = self.properties.get("user_id")
+        return user if isinstance(user, str) and user else None
+
+    def received(self, type_: str, data: Any) -> Received[Any]:
+        """What a handler sees, once the data is understood."""
+        trace = self.headers.get("traceparent")
+        return Received(
+            id=self.message_id,
+            type=type_,
+            time=self.time,
+            correlation_id=str(self.properties.get("correlation_id") or ""),
+            data=data,
+            user_id=self.user_id,
+            attempt=self.attempt,
+            traceparent=trace if isinstance(trace, str) else None,
+        )
+
+
+def decode_by_type(incoming: Incoming) -> Received[Any]:
+    """Decode by the `type` property.
+
+    Raises:
+        Malformed: there is none, it is unknown, or the body does not fit it.
+    """
+    type_ = incoming.properties.get("type")
+    if not type_:
+        raise Malformed("the message has no type property")
+    try:
+        data = decode(type_, incoming.body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Malformed(str(error)) from None
+    return incoming.received(type_, data)

@@ -1,0 +1,156 @@
+"""One pika connection inside an asyncio loop that is opened again whenever it closes.
+
+pika: connect after the fork, and touch a connection only from its own loop's thread.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pika
+import structlog
+from pika.adapters.asyncio_connection import AsyncioConnection
+from pika.channel import Channel
+
+Setup = Callable[[AsyncioConnection], Awaitable[None]]
+FIRST_DELAY, LONGEST_DELAY = 0.2, 5.0  # seconds between attempts
+CONNECT_TIMEOUT = 10.0  # seconds
+
+log = structlog.get_logger()
+
+
+class ConnectionClosedError(Exception):
+    """The connection could not be opened, or closed."""
+
+
+class Link:
+    """Keeps one connection open.
+
+    Args:
+        amqp_url: where to.
+        name: how the broker shows the connection.
+        heartbeat: seconds; a peer that is silent for two of them counts as gone.
+        setup: awaited after each opening, with the open connection; what it raises closes it again.
+        on_lost: called after each loss of a connection whose setup had finished.
+    """
+
+    def __init__(
+        self,
+        amqp_url: str,
+        *,
+        name: str,
+        heartbeat: int,
+        setup: Setup,
+        on_lost: Callable[[str], None],
+    ) -> None:
+        self._parameters = pika.URLParameters(amqp_url)
+        self._parameters.heartbeat = heartbeat
+        self._parameters.socket_timeout = CONNECT_TIMEOUT
+        self._parameters.stack_timeout = CONNECT_TIMEOUT
+        self._parameters.client_properties = {"connection_name": name}
+        self._name = name
+        self._setup = setup
+        self._on_lost = on_lost
+        self._connection: AsyncioConnection | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin connecting, in the background of the running loop."""
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def stop(self) -> None:
+        """Close for good."""
+        if self._task is None:
+            return
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    def reset(self) -> None:
+        """Close the connection, so that a new one is opened."""
+        if self._connection is not None and self._connection.is_open:
+            self._connection.close()
+
+    async def _run(self) -> None:
+        delay, quiet = FIRST_DELAY, False
+        while True:
+            loop = asyncio.get_running_loop()
+            closed: asyncio.Future[BaseException] = loop.create_future()
+            ready = False
+            try:
+                self._connection = await _open(self._parameters, closed)
+                await asyncio.wait_for(self._setup(self._connection), CONNECT_TIMEOUT)
+                ready, delay, quiet = True, FIRST_DELAY, False
+                reason = await closed
+            except (ConnectionClosedError, OSError, TimeoutError) as error:
+                reason = error
+            except asyncio.CancelledError:
+                await self._close(closed)
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever setup met, a new connection is the cure
+                reason = error
+            await self._close(closed)
+            text = str(reason) or type(reason).__name__
+            if ready:
+                self._on_lost(text)
+            if not quiet:
+                log.warning("amqp_connection_lost", connection=self._name, reason=text[:300])
+                quiet = True
+            await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+            delay = min(delay * 2, LONGEST_DELAY)
+
+    async def _close(self, closed: "asyncio.Future[BaseException]") -> None:
+        connection, self._connection = self._connection, None
+        if connection is None or connection.is_closed:
+            return
+        if connection.is_open:
+            connection.close()
+        await asyncio.wait([closed], timeout=2)
+
+
+async def open_channel(connection: AsyncioConnection) -> Channel:
+    """A new channel on an open connection."""
+    opened: asyncio.Future[Channel] = asyncio.get_running_loop().create_future()
+    connection.channel(on_open_callback=opened.set_result)
+    return await opened
+
+
+async def call(method: Callable[..., Any], **arguments: Any) -> Any:
+    """Await a pika method that reports by `callback`."""
+    done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    def finish(frame: Any) -> None:
+        if not done.done():
+            done.set_result(frame)
+
+    method(**arguments, callback=finish)
+    return await done
+
+
+async def _open(
+    parameters: pika.URLParameters, closed: "asyncio.Future[BaseException]"
+) -> AsyncioConnection:
+    opened: asyncio.Future[AsyncioConnection] = asyncio.get_running_loop().create_future()
+
+    def on_open(connection: AsyncioConnection) -> None:
+        if not opened.done():
+            opened.set_result(connection)
+
+    def on_error(_: AsyncioConnection, error: BaseException | str) -> None:
+        if not opened.done():
+            opened.set_exception(ConnectionClosedError(str(error) or type(error).__name__))
+
+    def on_close(_: AsyncioConnection, reason: BaseException) -> None:
+        if not opened.done():
+            opened.set_exception(ConnectionClosedError(str(reason)))
+        if not closed.done():
+            closed.set_result(reason)
+
+    AsyncioConnection(
+        parameters,
+        on_open_callback=on_open,
+        on_open_error_callback=on_error,
+        on_close_callback=on_close,
+        custom_ioloop=asyncio.get_running_loop(),
+    )
+    return await asyncio.wait_for(opened, CONNECT_TIMEOUT + 5)

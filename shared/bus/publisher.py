@@ -1,0 +1,278 @@
+"""The publisher: one pika connection in the running loop, confirms pipelined.
+
+Many messages are outstanding at once; each caller awaits the confirm of its own. What the broker
+does, and what it means here (RabbitMQ, "Consumer Acknowledgements and Publisher Confirms"):
+
+* Confirms come out of order and, with `multiple`, for all tags up to one.
+* A message that no queue wants is returned first and then acknowledged all the same, so a return is
+  remembered by message id until the acknowledgement comes.
+* Under a memory or disk alarm it stops reading; it says so with `connection.blocked`.
+* pika has no backpressure of its own, so the number outstanding is bounded.
+"""
+
+import asyncio
+import time
+from collections import OrderedDict
+from typing import Any
+
+import structlog
+from kombu import Connection as KombuConnection
+from pika.adapters.asyncio_connection import AsyncioConnection
+from pika.channel import Channel
+
+from shared.bus import topology
+from shared.bus.framing import publish_frames
+from shared.bus.link import Link, call, open_channel
+from shared.bus.message import Message
+
+SWEEP_SECONDS = 0.05
+# A broker that confirms nothing for so long gets a new connection: a confirm that was lost with a
+# queue's leader may never come on the old one.
+STALLED_SECONDS = 30.0
+
+log = structlog.get_logger()
+
+
+class PublishError(Exception):
+    """The message is not known to be safe on the bus."""
+
+
+class UnavailableError(PublishError):
+    """There is no connection, it was lost, or its broker has stopped confirming."""
+
+
+class BlockedError(PublishError):
+    """The broker has an alarm and takes nothing."""
+
+
+class OverloadedError(PublishError):
+    """As many messages are outstanding as may be."""
+
+
+class ConfirmTimeoutError(PublishError):
+    """No confirm in time. The message may be on the bus all the same."""
+
+
+class NackedError(PublishError):
+    """The broker refused it."""
+
+
+class ReturnedError(PublishError):
+    """No queue is bound to its exchange and key."""
+
+
+class _Outstanding:
+    __slots__ = ("deadline", "future", "message_id")
+
+    def __init__(self, message_id: str, future: "asyncio.Future[None]", deadline: float) -> None:
+        self.message_id = message_id
+        self.future = future
+        self.deadline = deadline
+
+
+class Publisher:
+    """Publishes with confirms over one connection.
+
+    Args:
+        amqp_url: where to.
+        name: how the broker shows the connection.
+        max_outstanding: how many messages may wait for their confirm at once.
+        confirm_timeout: seconds to wait for one.
+        heartbeat: seconds.
+    """
+
+    def __init__(
+        self,
+        amqp_url: str,
+        *,
+        name: str,
+        max_outstanding: int,
+        confirm_timeout: float,
+        heartbeat: int,
+    ) -> None:
+        self._amqp_url = amqp_url
+        self._max_outstanding = max_outstanding
+        self._confirm_timeout = confirm_timeout
+        self._link = Link(
+            amqp_url, name=name, heartbeat=heartbeat, setup=self._opened, on_lost=self._lost
+        )
+        self._connection: AsyncioConnection | None = None
+        self._channel: Channel | None = None
+        self._frame_max = 0
+        self._blocked = False
+        self._tag = 0
+        self._outstanding: OrderedDict[int, _Outstanding] = OrderedDict()
+        self._returned: set[str] = set()
+        self._frames: list[bytes] = []
+        self._sweeper: asyncio.Task[None] | None = None
+
+    @property
+    def state(self) -> str:
+        """`connected`, `blocked`, `stalled` or `away`, for readiness and metrics."""
+        if self._channel is None:
+            return "away"
+        if self._blocked:
+            return "blocked"
+        return "stalled" if self._stalled() else "connected"
+
+    @property
+    def outstanding(self) -> int:
+        """How many messages wait for their confirm."""
+        return len(self._outstanding)
+
+    async def start(self) -> None:
+        """Begin connecting in the background; returns at once."""
+        self._link.start()
+        self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
+
+    async def stop(self) -> None:
+        """Wait for what is outstanding, as long as a confirm may take, then close."""
+        waiting = [entry.future for entry in self._outstanding.values()]
+        if waiting:
+            await asyncio.wait(waiting, timeout=self._confirm_timeout)
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        await self._link.stop()
+        self._lost("stopped")
+
+    async def publish(self, message: Message) -> None:
+        """Publish a message, persistent and mandatory; returns when the broker has confirmed it.
+
+        Raises:
+            PublishError: one of its kinds, each of which says what is known.
+        """
+        await self.send(message)
+
+    def send(self, message: Message) -> "asyncio.Future[None]":
+        """Like `publish`, but returns the confirm to await, so that many can be under way in order.
+
+        Raises:
+            UnavailableError: at once.
+            BlockedError: at once.
+            OverloadedError: at once.
+        """
+        if self._channel is None:
+            raise UnavailableError("not connected to the broker")
+        if self._blocked:
+            raise BlockedError("the broker has raised an alarm")
+        if self._stalled():
+            raise UnavailableError("the broker does not confirm")
+        if len(self._outstanding) >= self._max_outstanding:
+            raise OverloadedError(f"{self._max_outstanding} messages wait for their confirm")
+        frames = publish_frames(1, message, self._frame_max)
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        self._tag += 1
+        self._outstanding[self._tag] = _Outstanding(
+            message.message_id, future, time.monotonic() + self._confirm_timeout
+        )
+        if not self._frames:
+            # All that is published in this turn of the loop leaves in one write.
+            loop.call_soon(self._flush)
+        self._frames.append(frames)
+        return future
+
+    def _flush(self) -> None:
+        frames, self._frames = self._frames, []
+        if frames and self._connection is not None and self._connection.is_open:
+            # The one private method of pika's in use: it is what writes frames and counts them for
+            # the heartbeat. Its public callers encode each message anew.
+            self._connection._output_marshaled_frames([b"".join(frames)])
+
+    async def _opened(self, connection: AsyncioConnection) -> None:
+        await asyncio.to_thread(_declare, self._amqp_url)
+        connection.add_on_connection_blocked_callback(self._on_blocked)
+        connection.add_on_connection_unblocked_callback(self._on_unblocked)
+        channel = await open_channel(connection)
+        channel.add_on_close_callback(self._on_channel_closed)
+        channel.add_on_return_callback(self._on_return)
+        await call(channel.confirm_delivery, ack_nack_callback=self._on_confirm)
+        if channel.channel_number != 1:
+            raise RuntimeError("the publisher's channel must be the connection's first")
+        self._frame_max = connection.params.frame_max
+        self._tag, self._blocked = 0, False
+        self._connection, self._channel = connection, channel
+
+    def _lost(self, reason: str) -> None:
+        self._connection = self._channel = None
+        self._blocked = False
+        self._frames.clear()
+        self._returned.clear()
+        entries, self._outstanding = self._outstanding, OrderedDict()
+        for entry in entries.values():
+            _fail(entry.future, UnavailableError(f"the connection was lost: {reason}"))
+
+    def _on_channel_closed(self, _: Channel, reason: BaseException) -> None:
+        # A closed channel cannot be used again, and its confirms will not come.
+        self._lost(str(reason))
+        self._link.reset()
+
+    def _on_blocked(self, _: Any, __: Any) -> None:
+        self._blocked = True
+        log.warning("broker_blocked")
+
+    def _on_unblocked(self, _: Any, __: Any) -> None:
+        self._blocked = False
+        log.warning("broker_unblocked")
+
+    def _on_return(self, _: Channel, __: Any, properties: Any, ___: bytes) -> None:
+        self._returned.add(properties.message_id)
+
+    def _on_confirm(self, frame: Any) -> None:
+        method = frame.method
+        acked = method.NAME == "Basic.Ack"
+        if not method.multiple:
+            entry = self._outstanding.pop(method.delivery_tag, None)
+            if entry is not None:
+                self._settle(entry, acked)
+            return
+        while self._outstanding:
+            tag = next(iter(self._outstanding))
+            if tag > method.delivery_tag:
+                break
+            self._settle(self._outstanding.pop(tag), acked)
+
+    def _settle(self, entry: _Outstanding, acked: bool) -> None:
+        if not acked:
+            _fail(entry.future, NackedError("the broker refused the message"))
+        elif self._returned and entry.message_id in self._returned:
+            self._returned.discard(entry.message_id)
+            _fail(entry.future, ReturnedError("no queue is bound for the message"))
+        elif not entry.future.done():
+            entry.future.set_result(None)
+
+    def _stalled(self) -> bool:
+        """Whether the oldest outstanding message is overdue.
+
+        It stays in the books until its confirm or the connection's end, so that what the broker has
+        not answered for is bounded also when it answers for nothing.
+        """
+        if not self._outstanding:
+            return False
+        return next(iter(self._outstanding.values())).deadline < time.monotonic()
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            now = time.monotonic()
+            for entry in self._outstanding.values():
+                if entry.deadline >= now:
+                    break
+                _fail(
+                    entry.future,
+                    ConfirmTimeoutError(f"no confirm within {self._confirm_timeout:g} s"),
+                )
+                if entry.deadline + STALLED_SECONDS < now:
+                    self._link.reset()
+                    break
+
+
+def _fail(future: "asyncio.Future[None]", error: PublishError) -> None:
+    if not future.done():
+        future.set_exception(error)
+        future.exception()  # whoever stopped waiting must not cause a warning
+
+
+def _declare(amqp_url: str) -> None:
+    with KombuConnection(amqp_url, connect_timeout=5) as connection:
+        topology.declare(connection)

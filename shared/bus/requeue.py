@@ -1,0 +1,128 @@
+"""Copies of failed messages: to the retry ladder, or to the dead queue with the reason readable.
+
+On a connection of its own: publishing on the one that consumes would re-enter its callbacks.
+"""
+
+import random
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+from amqp import Message as AmqpMessage
+from kombu import Connection
+
+from shared.bus import topology
+from shared.bus.batch import Delivery
+from shared.bus.incoming import USER_HEADER
+from shared.bus.message import ATTEMPT_HEADER
+from shared.bus.retry import Permanent, Retry, RetryAfter, decide
+
+CONFIRM_TIMEOUT = 5.0  # seconds
+REASON_LENGTH = 500
+_KEPT = ("content_type", "content_encoding", "correlation_id", "message_id", "timestamp", "type")
+
+log = structlog.get_logger()
+
+
+class Requeuer:
+    """Publishes the copies, each confirmed before the original may be acknowledged.
+
+    Args:
+        amqp_url: where to.
+        queue: the queue that the messages come from.
+        consumer: who failed on them.
+    """
+
+    def __init__(self, amqp_url: str, queue: topology.Queue, consumer: str) -> None:
+        self._amqp_url = amqp_url
+        self._queue = queue
+        self._consumer = consumer
+        self._connection: Connection | None = None
+        self._rng = random.Random()  # noqa: S311 - jitter
+
+    def requeue(self, delivery: Delivery, error: Exception) -> str:
+        """Publish the copy of one failed message; returns the exchange it went to.
+
+        Raises:
+            Exception: it is not known to be safe there; the original must not be acknowledged.
+        """
+        attempt = delivery.incoming.attempt + 1
+        decision = decide(error, attempt, self._rng)
+        exchange = decision.rung.name if isinstance(decision, RetryAfter) else topology.DEAD
+        reason = printable(f"{type(error).__name__}: {error}")
+        try:
+            self._publish(self._copy(delivery, attempt, reason), exchange)
+        except BaseException:
+            # After a timeout the channel is out of step with its confirms.
+            self.close()
+            raise
+        log.log(
+            30 if isinstance(error, Permanent | Retry) else 40,
+            "message_failed",
+            queue=self._queue.name,
+            message_id=str(delivery.incoming.properties.get("message_id") or ""),
+            attempt=attempt,
+            to=exchange,
+            reason=type(error).__name__,
+            exc_info=None if isinstance(error, Permanent | Retry) else error,
+        )
+        return exchange
+
+    def close(self) -> None:
+        """Drop the connection; the next copy opens another."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.release()
+
+    def _copy(self, delivery: Delivery, attempt: int, reason: str) -> AmqpMessage:
+        incoming = delivery.incoming
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        headers: dict[str, Any] = {
+            name: value
+            for name, value in incoming.headers.items()
+            # The broker's own counters would make the copy look redelivered.
+            if name not in ("x-delivery-count", "x-acquired-count", USER_HEADER)
+        }
+        headers |= {
+            ATTEMPT_HEADER: attempt,
+            "x-reason": reason,
+            "x-queue": self._queue.name,
+            "x-consumer": self._consumer,
+            "x-failed-at": now,
+        }
+        headers.setdefault("x-first-failed-at", now)
+        if incoming.user_id:
+            headers[USER_HEADER] = incoming.user_id
+        properties = {
+            name: incoming.properties[name] for name in _KEPT if name in incoming.properties
+        }
+        properties.setdefault("message_id", str(incoming.message_id))
+        return AmqpMessage(
+            incoming.body, application_headers=headers, delivery_mode=2, **properties
+        )
+
+    def _publish(self, message: AmqpMessage, exchange: str) -> None:
+        if self._connection is None:
+            self._connection = Connection(
+                self._amqp_url,
+                connect_timeout=CONFIRM_TIMEOUT,
+                # No heartbeat: it is used in bursts and checked by each confirm.
+                transport_options={
+                    "read_timeout": CONFIRM_TIMEOUT,
+                    "write_timeout": CONFIRM_TIMEOUT,
+                },
+            )
+        channel: Any = self._connection.default_channel
+        channel.basic_publish_confirm(
+            message,
+            exchange=exchange,
+            routing_key=self._queue.name,
+            mandatory=True,
+            confirm_timeout=CONFIRM_TIMEOUT,
+        )
+
+
+def printable(text: str) -> str:
+    """`text` in one line of at most `REASON_LENGTH` printable characters."""
+    line = " ".join(text.split())
+    return "".join(c if c.isprintable() else "?" for c in line)[:REASON_LENGTH]

@@ -1,0 +1,53 @@
+"""`python -m shared.outbox`: the relay as a process."""
+
+import asyncio
+import signal
+import sys
+import time
+
+import structlog
+import uvloop
+
+from shared import health, logs
+from shared.config import ConfigurationError, Settings, settings
+from shared.outbox.relay import Relay
+
+STUCK_SECONDS = 60.0
+
+log = structlog.get_logger()
+
+
+async def _run(config: Settings) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    relay = Relay(config)
+
+    async def beat() -> None:
+        while True:
+            if time.monotonic() - relay.last_turn < STUCK_SECONDS:
+                health.beat(config.health_file)
+            await asyncio.sleep(1)
+
+    beating = asyncio.create_task(beat())
+    log.info("started")
+    await relay.run(stopping)
+    beating.cancel()
+    log.info("stopped")
+
+
+def main() -> int:
+    """Relay until SIGTERM or SIGINT; returns the exit code."""
+    try:
+        config = settings()
+    except ConfigurationError as error:
+        print(f"relay cannot start. {error}", file=sys.stderr)  # noqa: T201 - there is no log yet
+        return 2
+    logs.configure(config, "relay")
+    uvloop.run(_run(config))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

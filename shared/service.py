@@ -1,0 +1,138 @@
+"""A consumer process: its subscriptions and periodic jobs, from start to a clean stop."""
+
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import FrameType
+
+import structlog
+from sqlalchemy.orm import Session
+
+from shared import health, logs
+from shared.bus import inbox
+from shared.bus.consumer import Consumer, Subscription
+from shared.config import ConfigurationError, settings
+from shared.crypto import sealer
+from shared.db.session import is_database_away, transaction
+
+STOP_SECONDS = 8.0
+"""How long a batch in hand may take to finish after a stop; the promise to the outside is 10."""
+STUCK_SECONDS = 60.0
+PRUNE_SECONDS = 3600.0
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Periodic:
+    """A job that runs again and again, each time in a transaction of its own.
+
+    Attributes:
+        name: for the log.
+        seconds: from the end of one run to the start of the next.
+        run: must be safe beside another replica's run of the same job.
+    """
+
+    name: str
+    seconds: float
+    run: Callable[[Session], None]
+
+
+def run(name: str, subscriptions: Sequence[Subscription], jobs: Sequence[Periodic] = ()) -> int:
+    """Run a consumer process until SIGTERM or SIGINT.
+
+    Args:
+        name: the service, such as `services.kyc`.
+        subscriptions: each gets a thread and a connection.
+        jobs: each gets a thread.
+
+    Returns:
+        The exit code: 0 after a stop, 1 when a thread died, 2 for a bad configuration.
+    """
+    try:
+        config = settings()
+        sealer()
+    except ConfigurationError as error:
+        print(f"{name} cannot start. {error}", file=sys.stderr)  # noqa: T201 - there is no log yet
+        return 2
+    logs.configure(config, name)
+    stopping = threading.Event()
+    stop_on_signals(stopping)
+    consumers = [
+        Consumer(config.amqp_url, config.amqp_heartbeat, subscription, stopping)
+        for subscription in subscriptions
+    ]
+    jobs = [*jobs, *(_pruning(subscription) for subscription in subscriptions)]
+    threads = [
+        threading.Thread(target=consumer.run, name=consumer.subscription.queue.name, daemon=True)
+        for consumer in consumers
+    ] + [
+        threading.Thread(target=_repeat, args=(job, stopping), name=job.name, daemon=True)
+        for job in jobs
+    ]
+    for thread in threads:
+        thread.start()
+    log.info("started", queues=[subscription.queue.name for subscription in subscriptions])
+    died = _watch(threads, consumers, stopping, config.health_file)
+    stopping.set()
+    deadline = time.monotonic() + STOP_SECONDS
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    log.info("stopped")
+    sys.stderr.flush()
+    # A handler that is still busy must not keep the process: its messages are not acknowledged.
+    os._exit(1 if died else 0)
+
+
+def stop_on_signals(stopping: threading.Event) -> None:
+    """Set `stopping` at SIGTERM or SIGINT."""
+
+    def stop(_: int, __: FrameType | None) -> None:
+        stopping.set()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+
+
+def _watch(
+    threads: Sequence[threading.Thread],
+    consumers: Sequence[Consumer],
+    stopping: threading.Event,
+    health_file: str,
+) -> bool:
+    while not stopping.wait(1.0):
+        dead = [thread.name for thread in threads if not thread.is_alive()]
+        if dead:
+            log.error("thread_died", threads=dead)
+            return True
+        now = time.monotonic()
+        if all(now - consumer.last_turn < STUCK_SECONDS for consumer in consumers):
+            health.beat(health_file)
+    return False
+
+
+def _repeat(job: Periodic, stopping: threading.Event) -> None:
+    while not stopping.is_set():
+        try:
+            with transaction() as session:
+                job.run(session)
+        except Exception as error:
+            if is_database_away(error):
+                log.warning("database_away", job=job.name, error=type(error).__name__)
+            else:
+                log.exception("job_failed", job=job.name)
+        # Spread, so that replicas that started together do not tick together.
+        stopping.wait(job.seconds * random.uniform(0.9, 1.1))  # noqa: S311
+
+
+def _pruning(subscription: Subscription) -> Periodic:
+    return Periodic(
+        f"prune {subscription.consumer}",
+        PRUNE_SECONDS,
+        lambda session: inbox.prune(session, subscription.consumer),
+    )
