@@ -64,7 +64,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     secret_lifetime_days: Count = 90
     secret_rotate_ahead_days: Count = 14
     secret_warn_ahead_days: Count = 3
-    secret_schedule_seconds: Seconds = 60.0
+    secret_schedule_seconds: Seconds = 15.0
 
     # Consumers
     order_batch_size: Count = 500

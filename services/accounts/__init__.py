@@ -1,0 +1,1 @@
+"""Accounts of businesses: registration, proof of the email address, sign-in."""

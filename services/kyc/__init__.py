@@ -1,0 +1,1 @@
+"""KYC: businesses submit, operators decide over the bus."""

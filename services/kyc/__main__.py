@@ -1,0 +1,23 @@
+"""`python -m services.kyc`: carries out operators' decisions."""
+
+import sys
+
+from services.kyc.decisions import decide
+from services.kyc.reading import decode_decision
+from shared.bus import topology
+from shared.bus.batch import each
+from shared.bus.consumer import Subscription
+from shared.bus.events import KycDecide
+from shared.service import run
+
+SUBSCRIPTIONS = (
+    Subscription(
+        queue=topology.KYC_DECISIONS,
+        consumer="services.kyc",
+        handle=each({KycDecide: decide}),
+        decode=decode_decision,
+    ),
+)
+
+if __name__ == "__main__":
+    sys.exit(run("services.kyc", SUBSCRIPTIONS))

@@ -1,0 +1,102 @@
+"""Carrying out an operator's decision."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from services.kyc import states
+from shared.bus.events import Event, KycApproved, KycDecide, KycRejected, KycRevoked
+from shared.bus.message import Received, message_for
+from shared.bus.retry import Permanent
+from shared.db.models import Account, KycApplication
+from shared.outbox import store
+
+UNKNOWN_OPERATOR = "an unnamed operator"
+
+
+def decide(session: Session, received: Received[KycDecide]) -> None:
+    """Decide on the newest application of the business that the decision names.
+
+    The same decision twice changes nothing and tells nobody twice.
+
+    Raises:
+        Permanent: no such business, no application, or a decision that does not fit its state.
+    """
+    decision = received.data
+    account = _account(session, decision)
+    application = session.scalar(
+        select(KycApplication)
+        .where(KycApplication.account_id == account.id)
+        .order_by(KycApplication.submitted_at.desc(), KycApplication.id.desc())
+        .limit(1)
+        .with_for_update()
+    )
+    if application is None:
+        raise Permanent("this business has not submitted KYC")
+    if (
+        decision.business_registration_number is not None
+        and application.business_registration_number != decision.business_registration_number
+    ):
+        raise Permanent("that registration number is not on the business's newest application")
+    try:
+        new = states.after(decision.decision, application.status)  # type: ignore[arg-type]
+    except states.NotPossible as error:
+        raise Permanent(str(error)) from None
+    if new == application.status:
+        return
+    application.status = new
+    application.reason = decision.reason
+    application.decided_at = datetime.now(UTC)
+    application.decided_by = received.user_id or UNKNOWN_OPERATOR
+    session.flush()
+    store.add(
+        session,
+        [
+            message_for(
+                _fact(account, application),
+                source="services.kyc",
+                correlation_id=account.id,
+                traceparent=received.traceparent,
+            )
+        ],
+    )
+
+
+def _account(session: Session, decision: KycDecide) -> Account:
+    """The one business that everything given points to."""
+    query = select(Account)
+    if decision.account_id is not None:
+        query = query.where(Account.id == decision.account_id)
+    if decision.email is not None:
+        query = query.where(Account.email == decision.email.lower())
+    if decision.account_id is None and decision.email is None:
+        number = decision.business_registration_number
+        query = query.where(
+            Account.id.in_(
+                select(KycApplication.account_id).where(
+                    KycApplication.business_registration_number == number
+                )
+            )
+        )
+    accounts = session.scalars(query.limit(2)).all()
+    if not accounts:
+        raise Permanent("no business matches: check the id, email or registration number")
+    if len(accounts) > 1:
+        raise Permanent("several businesses gave this registration number: name one by email")
+    return accounts[0]
+
+
+def _fact(account: Account, application: KycApplication) -> Event:
+    common: dict[str, Any] = {
+        "account_id": account.id,
+        "company_name": account.company_name,
+        "email": account.email,
+        "application_id": application.id,
+        "decided_by": application.decided_by or UNKNOWN_OPERATOR,
+    }
+    if application.status == "approved":
+        return KycApproved(**common)
+    fact = KycRejected if application.status == "rejected" else KycRevoked
+    return fact(**common, reason=application.reason)

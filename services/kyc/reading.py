@@ -1,0 +1,81 @@
+"""Reading an operator's decision, also one typed by hand into any AMQP tool.
+
+Bare JSON, `{type, data}` or a CloudEvent in structured mode; a few words for the same thing. It is
+lenient in form and strict in meaning: whoever is named must be named by something known.
+"""
+
+from typing import Any
+
+import msgspec
+
+from shared.bus.events import KycDecide
+from shared.bus.incoming import Incoming
+from shared.bus.message import Received
+from shared.bus.retry import Malformed
+
+_DECISIONS = {
+    "approve": "approve",
+    "approved": "approve",
+    "reject": "reject",
+    "rejected": "reject",
+    "revoke": "revoke",
+    "revoked": "revoke",
+}
+_NAMES = {
+    "decision": ("decision", "action", "status"),
+    "account_id": ("account_id", "user_id", "id"),
+    "email": ("email",),
+    "business_registration_number": ("business_registration_number", "registration_number"),
+    "reason": ("reason", "rejection_reason", "message"),
+}
+
+
+def decode_decision(incoming: Incoming) -> Received[KycDecide]:
+    """What the operator means.
+
+    Raises:
+        Malformed: it is not clear; the sentence says what is missing.
+    """
+    type_ = incoming.properties.get("type")
+    if type_ and type_ != KycDecide.TYPE:
+        raise Malformed(f"the type property is {type_!r}; a decision's is {KycDecide.TYPE!r}")
+    return incoming.received(KycDecide.TYPE, read(incoming.body))
+
+
+def read(body: bytes) -> KycDecide:
+    """The decision in a body.
+
+    Raises:
+        Malformed: see `decode_decision`.
+    """
+    try:
+        given = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Malformed(f"the body is not JSON: {error}") from None
+    if isinstance(given, dict) and isinstance(given.get("data"), dict):
+        if given.get("type", KycDecide.TYPE) != KycDecide.TYPE:
+            raise Malformed(f"the envelope's type is not {KycDecide.TYPE!r}")
+        given = given["data"]
+    if not isinstance(given, dict):
+        raise Malformed("the body is not a JSON object")
+    found = {name: value for name in _NAMES if (value := _first(given, name)) is not None}
+    decision = _DECISIONS.get(str(found.get("decision", "")).strip().lower())
+    if decision is None:
+        raise Malformed("'decision' must be approve, reject or revoke")
+    if not found.keys() & {"account_id", "email", "business_registration_number"}:
+        raise Malformed("name the business: account_id, email or business_registration_number")
+    try:
+        decided = msgspec.convert(found | {"decision": decision}, KycDecide)
+    except msgspec.ValidationError as error:
+        raise Malformed(str(error)) from None
+    if decision == "reject" and not decided.reason.strip():
+        raise Malformed("a rejection needs a 'reason': the business is told it")
+    return decided
+
+
+def _first(given: dict[str, Any], name: str) -> Any:
+    for alias in _NAMES[name]:
+        value = given.get(alias)
+        if value is not None and value != "":
+            return value.strip() if isinstance(value, str) else value
+    return None

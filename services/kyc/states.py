@@ -1,0 +1,37 @@
+"""What a decision does to an application: the whole table."""
+
+from typing import Literal
+
+Status = Literal["pending", "approved", "rejected", "revoked"]
+Decision = Literal["approve", "reject", "revoke"]
+
+
+class NotPossible(Exception):  # noqa: N818
+    """The decision does not fit the application's state; the sentence says what to do."""
+
+
+_TABLE: dict[Decision, dict[Status, Status]] = {
+    "approve": {"pending": "approved", "approved": "approved"},
+    "reject": {"pending": "rejected", "rejected": "rejected"},
+    "revoke": {"approved": "revoked", "revoked": "revoked"},
+}
+_ADVICE: dict[tuple[Decision, Status], str] = {
+    ("approve", "rejected"): "it was rejected; the business must submit again",
+    ("approve", "revoked"): "it was revoked; the business must submit again",
+    ("reject", "approved"): "it is approved; revoke it instead",
+    ("reject", "revoked"): "it was revoked already",
+    ("revoke", "pending"): "it is pending; reject it instead",
+    ("revoke", "rejected"): "it was rejected, so there is nothing to revoke",
+}
+
+
+def after(decision: Decision, status: Status) -> Status:
+    """The state after a decision; the same state when it was decided so before.
+
+    Raises:
+        NotPossible: see there.
+    """
+    new = _TABLE[decision].get(status)
+    if new is None:
+        raise NotPossible(f"cannot {decision} the application: {_ADVICE[decision, status]}")
+    return new

@@ -1,0 +1,1 @@
+"""Webhook secrets: issued on approval, rotated before they expire, revoked at once."""

@@ -1,0 +1,150 @@
+"""The HTTP side: a business fetches its secret, or has it replaced."""
+
+from datetime import UTC, datetime
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from services.secrets import rotation
+from shared import webhook_keys
+from shared.db.models import Account, WebhookSecret
+from shared.http.errors import ApiError
+from shared.http.route import Answer, Call, Route
+
+
+class Previous(msgspec.Struct, kw_only=True):
+    """The secret before: it goes on working until `valid_until`."""
+
+    id: UUID
+    valid_until: datetime
+
+
+class Secret(msgspec.Struct, kw_only=True):
+    """The secret to sign with."""
+
+    id: UUID
+    secret_key: str
+    is_active: bool
+    created_at: datetime
+    expires_at: datetime
+    previous: Previous | None
+
+
+class Replacement(msgspec.Struct, kw_only=True):
+    """How to replace: with `revoke_previous` the secrets before stop working at once."""
+
+    revoke_previous: bool = False
+
+
+class Replaced(msgspec.Struct, kw_only=True):
+    """The new secret."""
+
+    secret_key: str
+    message: str
+    status: str
+    expires_at: datetime
+
+
+def show(session: Session, call: Call[None, None]) -> Answer:
+    """The active secret. One that has just expired is replaced here and now."""
+    account = _approved_account(session, call.caller)
+    secret = rotation.active(session, account.id)
+    if secret is not None and secret.expires_at <= datetime.now(UTC):
+        rotation.lock(session, account.id)
+        secret = rotation.active(session, account.id)
+        if secret is not None and secret.expires_at <= datetime.now(UTC):
+            secret = rotation.rotate(session, account, "expired_use")
+    if secret is None:
+        raise ApiError(404, *_NOT_READY, headers={"Retry-After": "1"})
+    retiring = session.scalar(
+        select(WebhookSecret)
+        .where(WebhookSecret.account_id == account.id, WebhookSecret.state == "retiring")
+        .where(WebhookSecret.expires_at > datetime.now(UTC))
+        .order_by(WebhookSecret.expires_at.desc())
+        .limit(1)
+    )
+    return Answer(
+        200,
+        Secret(
+            id=secret.id,
+            secret_key=_key(secret),
+            is_active=True,
+            created_at=secret.issued_at,
+            expires_at=secret.expires_at,
+            previous=Previous(id=retiring.id, valid_until=retiring.expires_at)
+            if retiring
+            else None,
+        ),
+    )
+
+
+def replace(session: Session, call: Call[Replacement, None]) -> Answer:
+    """Make a new secret. The one before goes on working until its own expiry, unless revoked."""
+    account = _approved_account(session, call.caller)
+    rotation.lock(session, account.id)
+    is_first = rotation.active(session, account.id) is None
+    secret = rotation.rotate(
+        session, account, "business", revoke_previous=call.body.revoke_previous
+    )
+    if is_first:
+        message = "Webhook secret created."
+    elif call.body.revoke_previous:
+        message = "Webhook secret regenerated. The previous one no longer works."
+    else:
+        message = "Webhook secret regenerated. The previous one works until its own expiry."
+    return Answer(
+        201 if is_first else 200,
+        Replaced(
+            secret_key=_key(secret),
+            message=message,
+            status="created" if is_first else "regenerated",
+            expires_at=secret.expires_at,
+        ),
+    )
+
+
+def _approved_account(session: Session, account_id: UUID) -> Account:
+    account = session.get(Account, account_id)
+    if account is None or not rotation.is_approved(session, account_id):
+        raise ApiError(
+            403,
+            "kyc_approval_required",
+            "KYC approval required",
+            message="You must complete and have your KYC approved to access webhook functionality.",
+        )
+    return account
+
+
+def _key(secret: WebhookSecret) -> str:
+    return webhook_keys.encode_key(webhook_keys.unseal(secret.sealed, secret.id))
+
+
+_NOT_READY = ("secret_not_ready", "Your secret is being made. Ask again in a second.")
+_KYC = (403, "kyc_approval_required", "KYC approval required")
+
+ROUTES = (
+    Route(
+        method="GET",
+        path="/webhook/secret/",
+        handler=show,
+        summary="Your webhook secret",
+        answers={200: Secret},
+        errors=(_KYC, (404, *_NOT_READY)),
+        bearer=True,
+        tag="Webhook secret",
+    ),
+    Route(
+        method="POST",
+        path="/webhook/secret/",
+        handler=replace,
+        summary="Replace your webhook secret",
+        body=Replacement,
+        body_optional=True,
+        answers={200: Replaced, 201: Replaced},
+        errors=(_KYC,),
+        bearer=True,
+        tag="Webhook secret",
+    ),
+)
