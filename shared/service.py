@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from shared import health, logs
 from shared.bus import inbox
 from shared.bus.consumer import Consumer, Subscription
-from shared.config import ConfigurationError, settings
+from shared.config import ConfigurationError, Settings, settings
 from shared.crypto import sealer
 from shared.db.session import is_database_away, transaction
 
@@ -43,13 +43,25 @@ class Periodic:
     run: Callable[[Session], None]
 
 
-def run(name: str, subscriptions: Sequence[Subscription], jobs: Sequence[Periodic] = ()) -> int:
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """What a process does.
+
+    Attributes:
+        subscriptions: each gets a thread and a connection.
+        jobs: each gets a thread.
+    """
+
+    subscriptions: Sequence[Subscription]
+    jobs: Sequence[Periodic] = ()
+
+
+def run(name: str, wire: Callable[[Settings], Wiring]) -> int:
     """Run a consumer process until SIGTERM or SIGINT.
 
     Args:
         name: the service, such as `services.kyc`.
-        subscriptions: each gets a thread and a connection.
-        jobs: each gets a thread.
+        wire: called once, with the settings, before anything starts.
 
     Returns:
         The exit code: 0 after a stop, 1 when a thread died, 2 for a bad configuration.
@@ -61,13 +73,15 @@ def run(name: str, subscriptions: Sequence[Subscription], jobs: Sequence[Periodi
         print(f"{name} cannot start. {error}", file=sys.stderr)  # noqa: T201 - there is no log yet
         return 2
     logs.configure(config, name)
+    wiring = wire(config)
     stopping = threading.Event()
     stop_on_signals(stopping)
     consumers = [
         Consumer(config.amqp_url, config.amqp_heartbeat, subscription, stopping)
-        for subscription in subscriptions
+        for subscription in wiring.subscriptions
     ]
-    jobs = [*jobs, *(_pruning(subscription) for subscription in subscriptions)]
+    inboxes = {subscription.consumer for subscription in wiring.subscriptions}
+    jobs = [*wiring.jobs, *(_pruning(consumer) for consumer in sorted(inboxes))]
     threads = [
         threading.Thread(target=consumer.run, name=consumer.subscription.queue.name, daemon=True)
         for consumer in consumers
@@ -77,7 +91,7 @@ def run(name: str, subscriptions: Sequence[Subscription], jobs: Sequence[Periodi
     ]
     for thread in threads:
         thread.start()
-    log.info("started", queues=[subscription.queue.name for subscription in subscriptions])
+    log.info("started", queues=[consumer.subscription.queue.name for consumer in consumers])
     died = _watch(threads, consumers, stopping, config.health_file)
     stopping.set()
     deadline = time.monotonic() + STOP_SECONDS
@@ -130,9 +144,7 @@ def _repeat(job: Periodic, stopping: threading.Event) -> None:
         stopping.wait(job.seconds * random.uniform(0.9, 1.1))  # noqa: S311
 
 
-def _pruning(subscription: Subscription) -> Periodic:
+def _pruning(consumer: str) -> Periodic:
     return Periodic(
-        f"prune {subscription.consumer}",
-        PRUNE_SECONDS,
-        lambda session: inbox.prune(session, subscription.consumer),
+        f"prune {consumer}", PRUNE_SECONDS, lambda session: inbox.prune(session, consumer)
     )

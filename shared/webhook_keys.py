@@ -1,7 +1,7 @@
 """The form of a webhook secret: 32 random bytes, shown as `whsk_` and their urlsafe base64.
 
-The key of the `X-API-Key` scheme is that whole string. At rest there are its SHA-256, to find it by,
-and the bytes, sealed for their row.
+The key of the `X-API-Key` scheme is that whole string. At rest there are its SHA-256, to find it
+by, and the bytes, sealed for their row.
 """
 
 import base64

@@ -8,16 +8,20 @@ from shared.bus import topology
 from shared.bus.batch import each
 from shared.bus.consumer import Subscription
 from shared.bus.events import KycDecide
-from shared.service import run
+from shared.config import Settings
+from shared.service import Wiring, run
 
-SUBSCRIPTIONS = (
-    Subscription(
+
+def wire(_: Settings) -> Wiring:
+    """What this process does."""
+    decisions = Subscription(
         queue=topology.KYC_DECISIONS,
         consumer="services.kyc",
         handle=each({KycDecide: decide}),
         decode=decode_decision,
-    ),
-)
+    )
+    return Wiring([decisions])
+
 
 if __name__ == "__main__":
-    sys.exit(run("services.kyc", SUBSCRIPTIONS))
+    sys.exit(run("services.kyc", wire))

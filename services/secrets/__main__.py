@@ -8,28 +8,28 @@ from shared.bus import topology
 from shared.bus.batch import each
 from shared.bus.consumer import Subscription
 from shared.bus.events import KycApproved, KycRevoked, SecretRevoke, SecretRotate
-from shared.config import settings
-from shared.service import Periodic, run
-
-SUBSCRIPTIONS = (
-    Subscription(
-        queue=topology.SECRETS_ISSUE,
-        consumer="services.secrets",
-        handle=each({KycApproved: on_approved, KycRevoked: on_revoked}),
-    ),
-    Subscription(
-        queue=topology.SECRETS_ROTATE,
-        consumer="services.secrets",
-        handle=each({SecretRotate: on_rotate, SecretRevoke: on_revoke}),
-    ),
-)
+from shared.config import Settings
+from shared.service import Periodic, Wiring, run
 
 
-def main() -> int:
-    """Run until told to stop; returns the exit code."""
-    schedule = Periodic("schedule", settings().secret_schedule_seconds, tick)
-    return run("services.secrets", SUBSCRIPTIONS, [schedule])
+def wire(config: Settings) -> Wiring:
+    """What this process does."""
+    return Wiring(
+        subscriptions=(
+            Subscription(
+                queue=topology.SECRETS_ISSUE,
+                consumer="services.secrets",
+                handle=each({KycApproved: on_approved, KycRevoked: on_revoked}),
+            ),
+            Subscription(
+                queue=topology.SECRETS_ROTATE,
+                consumer="services.secrets",
+                handle=each({SecretRotate: on_rotate, SecretRevoke: on_revoke}),
+            ),
+        ),
+        jobs=(Periodic("schedule", config.secret_schedule_seconds, tick),),
+    )
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run("services.secrets", wire))

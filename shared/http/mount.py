@@ -143,7 +143,9 @@ def _resource(routes: list[Route], threads: ThreadPoolExecutor, throttle: Thrott
 
 
 def _responder(route: Route, threads: ThreadPoolExecutor, throttle: Throttle) -> Any:
-    body_decoder = msgspec.json.Decoder(route.body) if route.body else None
+    body_decoder: msgspec.json.Decoder[Any] | None = (
+        msgspec.json.Decoder(route.body) if route.body is not None else None
+    )
 
     async def respond(req: Request, resp: Response, **path: str) -> None:
         address = client_address(req)
@@ -184,7 +186,7 @@ async def _body(
         return None
     raw = await read_body(req, MAX_BODY_BYTES)
     if not raw.strip() and route.body_optional:
-        return route.body()
+        raw = b"{}"
     try:
         body: msgspec.Struct = decoder.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -61,34 +61,45 @@ Handler = Callable[[Session, Call[Any, Any]], Answer | ApiError]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Route:
-    """One method on one path.
+class Operation:
+    """One method on one path, as the documentation needs to know it.
 
     Attributes:
         method: the HTTP method.
         path: below the API's prefix, with a trailing slash, such as `/orders/{order_id}/`.
-        handler: runs in a transaction, in a thread; committed unless it raises.
         summary: one line for the documentation.
         answers: the body's Struct by status; None for an answer without a body.
-        errors: the codes it may answer with, by status, with the sentence.
-        body: the Struct of the request body.
+        errors: the errors it may answer with: status, code, sentence.
+        body: the Struct of the request body, or several it may be one of.
         body_optional: whether an empty body stands for `body()`.
         query: the Struct of the query string.
+        headers: the request headers it needs, with what they hold.
         bearer: whether a valid access token is needed.
-        throttled: whether attempts are counted against the client's address, as wherever a
-            password or a code can be guessed.
         tag: the section of the documentation.
     """
 
     method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
     path: str
-    handler: Handler
     summary: str
     answers: Mapping[int, type[msgspec.Struct] | None]
     errors: tuple[tuple[int, str, str], ...] = ()
-    body: type[msgspec.Struct] | None = None
+    body: type[msgspec.Struct] | tuple[type[msgspec.Struct], ...] | None = None
     body_optional: bool = False
     query: type[msgspec.Struct] | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
     bearer: bool = False
+    tag: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route(Operation):
+    """An operation and the plain function behind it.
+
+    Attributes:
+        handler: runs in a transaction, in a thread; committed unless it raises.
+        throttled: whether attempts are counted against the client's address, as wherever a
+            password or a code can be guessed.
+    """
+
+    handler: Handler
     throttled: bool = False
-    tag: str = field(default="")

@@ -80,6 +80,7 @@ def upgrade() -> None:
         sa.Column("address", sa.Text(), nullable=False),
         sa.Column("tracking_status", sa.String(length=24), nullable=False),
         sa.Column("status_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("status_event_id", sa.Uuid(), nullable=False),
         sa.Column("accepted_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column(
             "recorded_at",

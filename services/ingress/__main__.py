@@ -1,0 +1,32 @@
+"""`python -m services.ingress`: gunicorn with the settings of the environment."""
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from shared.config import ConfigurationError, settings
+from shared.crypto import sealer
+
+
+def main() -> int:  # noqa: RET503 - execv never returns
+    """Check the configuration and become gunicorn.
+
+    Returns:
+        The exit code, only when the configuration is bad.
+    """
+    try:
+        settings()
+        sealer()
+    except ConfigurationError as error:
+        print(f"services.ingress cannot start. {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    # Before prometheus_client is imported anywhere; a fresh folder, so that old numbers are gone.
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="order-fellow-metrics-")
+    conf = Path(__file__).with_name("gunicorn.conf.py")
+    arguments = [sys.executable, "-m", "gunicorn", "--config", str(conf)]
+    os.execv(sys.executable, arguments)  # noqa: S606 - our own interpreter, no shell
+
+
+if __name__ == "__main__":
+    sys.exit(main())

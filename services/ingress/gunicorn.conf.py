@@ -1,0 +1,28 @@
+"""Gunicorn's settings; the values come from shared/config.py."""
+
+from typing import Any
+
+from prometheus_client import multiprocess
+
+from shared.config import settings
+
+_config = settings()
+
+wsgi_app = "services.ingress.app:create_app()"
+worker_class = "uvicorn_worker.UvicornWorker"
+workers = _config.web_concurrency
+bind = f"{_config.host}:{_config.port}"
+backlog = 2048
+keepalive = 30
+graceful_timeout = 8
+timeout = 30
+# The heartbeat file of a worker must not lie on a disk that may be slow or full.
+worker_tmp_dir = "/dev/shm"  # noqa: S108
+accesslog = None
+loglevel = "warning"
+proc_name = "order-fellow-ingress"
+
+
+def child_exit(_: Any, worker: Any) -> None:
+    """Take a dead worker's gauges off the metrics page."""
+    multiprocess.mark_process_dead(worker.pid)

@@ -1,0 +1,79 @@
+"""Prometheus metrics of the ingress, one page for all its workers.
+
+With several workers prometheus_client keeps each one's numbers in files of
+`PROMETHEUS_MULTIPROC_DIR`, which `__main__.py` sets before anything imports it.
+"""
+
+import os
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+    multiprocess,
+)
+
+_requests = Counter("webhook_requests", "Webhook requests by outcome.", ["code"])
+_latency = Histogram(
+    "webhook_seconds",
+    "Time from a webhook request to its answer.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+)
+_fallbacks = Gauge(
+    "webhook_outbox_fallbacks", "Messages accepted into the outbox.", multiprocess_mode="livesum"
+)
+_secrets = Gauge("secret_cache_size", "Secrets in memory.", multiprocess_mode="liveall")
+_age = Gauge(
+    "secret_cache_age_seconds",
+    "Since the cache last agreed with the database.",
+    multiprocess_mode="livemax",
+)
+_connected = Gauge(
+    "bus_connected", "Whether the publisher may publish.", multiprocess_mode="liveall"
+)
+_outstanding = Gauge(
+    "bus_outstanding_confirms", "Messages awaiting their confirm.", multiprocess_mode="livesum"
+)
+
+
+class Metrics:
+    """What the rest of the ingress reports to."""
+
+    def __init__(self) -> None:
+        self._by_code: dict[str, Counter] = {}
+
+    def webhook(self, code: str, seconds: float) -> None:
+        """Count one webhook request.
+
+        Args:
+            code: `accepted`, or the code of its error.
+            seconds: from its start to its answer.
+        """
+        counter = self._by_code.get(code)
+        if counter is None:
+            counter = self._by_code[code] = _requests.labels(code)
+        counter.inc()
+        _latency.observe(seconds)
+
+    def state(
+        self, *, fallbacks: int, secrets: int, age: float, connected: bool, outstanding: int
+    ) -> None:
+        """Set the gauges of this worker."""
+        _fallbacks.set(fallbacks)
+        _secrets.set(secrets)
+        _age.set(age)
+        _connected.set(connected)
+        _outstanding.set(outstanding)
+
+
+def page() -> tuple[str, bytes]:
+    """The content type and the text of the metrics page."""
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        registry = CollectorRegistry()
+        multiprocess.MultiProcessCollector(registry)
+        return CONTENT_TYPE_LATEST, generate_latest(registry)
+    return CONTENT_TYPE_LATEST, generate_latest(REGISTRY)

@@ -1,0 +1,167 @@
+"""OpenAPI 3.1, made from the operations and their Structs."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from shared.http.route import Operation
+
+REF = "#/components/schemas/{name}"
+
+
+class Error(msgspec.Struct, kw_only=True):
+    """Every error: a sentence for people and a stable code for programs."""
+
+    error: str
+    code: str
+
+
+_EVERYWHERE = (
+    (500, "internal_error", "Something broke on our side. It was logged."),
+    (503, "database_unavailable", "Try again shortly: storage is away."),
+)
+_WITH_BODY = (
+    (400, "invalid_body", "The body is not as it should be; the sentence says where."),
+    (413, "body_too_large", "The body is too large."),
+)
+_WITH_QUERY = ((400, "invalid_query", "The query is not as it should be."),)
+_WITH_BEARER = ((401, "not_signed_in", "A valid access token is needed."),)
+
+
+def document(operations: Sequence[Operation], *, prefix: str, server: str) -> dict[str, Any]:
+    """The OpenAPI document.
+
+    Args:
+        operations: what to describe.
+        prefix: what stands before every path.
+        server: where the API is, without the prefix.
+    """
+    schemas, components = msgspec.json.schema_components(_structs(operations), ref_template=REF)
+    references = dict(zip(_structs(operations), schemas, strict=True))
+    paths: dict[str, dict[str, Any]] = defaultdict(dict)
+    for operation in operations:
+        path = paths[prefix + operation.path]
+        path[operation.method.lower()] = _operation(operation, references)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Order Fellow",
+            "version": "1",
+            "description": "Signed order webhooks in; one recorded order and one email a step out.",
+        },
+        "servers": [{"url": server}],
+        "paths": dict(paths),
+        "components": {
+            "schemas": components,
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
+            },
+        },
+    }
+
+
+def errors_of(operation: Operation) -> list[tuple[int, str, str]]:
+    """Every error that an operation may answer with: its own, and those of what it takes."""
+    errors = list(operation.errors)
+    if operation.body is not None:
+        errors += _WITH_BODY
+    if operation.query is not None:
+        errors += _WITH_QUERY
+    if operation.bearer:
+        errors += _WITH_BEARER
+    errors += _EVERYWHERE
+    seen: set[tuple[int, str]] = set()
+    unique = []
+    for status, code, sentence in errors:
+        if (status, code) not in seen:
+            seen.add((status, code))
+            unique.append((status, code, sentence))
+    return sorted(unique)
+
+
+def _operation(operation: Operation, references: dict[Any, Any]) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "summary": operation.summary,
+        "tags": [operation.tag],
+        "responses": _responses(operation, references),
+    }
+    if operation.bearer:
+        described["security"] = [{"bearer": []}]
+    parameters = [
+        {"name": name, "in": "header", "required": True, "description": text, "schema": _STRING}
+        for name, text in operation.headers.items()
+    ]
+    parameters += [
+        {"name": part[1:-1], "in": "path", "required": True, "schema": _STRING}
+        for part in operation.path.split("/")
+        if part.startswith("{")
+    ]
+    if operation.query is not None:
+        parameters += _query_parameters(operation.query)
+    if parameters:
+        described["parameters"] = parameters
+    bodies = _bodies(operation)
+    if bodies:
+        schemas = [references[body] for body in bodies]
+        described["requestBody"] = {
+            "required": not operation.body_optional,
+            "content": {
+                "application/json": {
+                    "schema": schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
+                }
+            },
+        }
+    return described
+
+
+def _responses(operation: Operation, references: dict[Any, Any]) -> dict[str, Any]:
+    responses: dict[str, Any] = {}
+    for status, body in operation.answers.items():
+        description = (body.__doc__ or "").partition("\n")[0] if body else "Done."
+        responses[str(status)] = {"description": description}
+        if body is not None:
+            responses[str(status)]["content"] = {"application/json": {"schema": references[body]}}
+    by_status: dict[int, list[str]] = defaultdict(list)
+    for status, code, sentence in errors_of(operation):
+        by_status[status].append(f"`{code}`: {sentence}")
+    for status, lines in by_status.items():
+        responses[str(status)] = {
+            "description": "\n\n".join(lines),
+            "content": {"application/json": {"schema": references[Error]}},
+        }
+    return responses
+
+
+def _query_parameters(query: type[msgspec.Struct]) -> list[dict[str, Any]]:
+    (_,), components = msgspec.json.schema_components([query], ref_template=REF)
+    schema = components[query.__name__]
+    return [
+        {
+            "name": name,
+            "in": "query",
+            "required": name in schema.get("required", ()),
+            "schema": {key: value for key, value in of.items() if key != "default"}
+            if of.get("default", ...) is None
+            else of,
+        }
+        for name, of in schema["properties"].items()
+    ]
+
+
+def _bodies(operation: Operation) -> tuple[type[msgspec.Struct], ...]:
+    if operation.body is None:
+        return ()
+    return operation.body if isinstance(operation.body, tuple) else (operation.body,)
+
+
+def _structs(operations: Sequence[Operation]) -> list[type[msgspec.Struct]]:
+    found: dict[type[msgspec.Struct], None] = {Error: None}
+    for operation in operations:
+        found |= dict.fromkeys(_bodies(operation))
+        found |= dict.fromkeys(body for body in operation.answers.values() if body is not None)
+    return list(found)
+
+
+_STRING = {"type": "string"}

@@ -1,0 +1,1 @@
+"""Orders: recorded in batches, shown to their account."""

@@ -1,0 +1,207 @@
+"""The HTTP side: an account sees its own orders."""
+
+import base64
+import binascii
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from shared.bus.events import TrackingStatus
+from shared.db.models import EmailDelivery, Order, OrderStatusHistory
+from shared.http.errors import ApiError
+from shared.http.route import Answer, Call, Route
+
+Limit = Annotated[int, msgspec.Meta(ge=1, le=200)]
+Stamp = Annotated[datetime, msgspec.Meta(tz=True)]
+
+
+class Filter(msgspec.Struct, kw_only=True):
+    """Which orders, and where the page begins."""
+
+    status: TrackingStatus | None = None
+    customer_email: Annotated[str, msgspec.Meta(max_length=254)] | None = None
+    created_from: Stamp | None = None
+    created_to: Stamp | None = None
+    cursor: Annotated[str, msgspec.Meta(max_length=100)] | None = None
+    limit: Limit = 50
+
+
+class Customer(msgspec.Struct, kw_only=True):
+    """Who ordered."""
+
+    name: str
+    email: str
+    phone: str
+
+
+class OrderView(msgspec.Struct, kw_only=True):
+    """An order and where it is."""
+
+    id: UUID
+    customer_details: Customer
+    item_summary: str
+    address: str
+    tracking_status: str
+    status_at: datetime
+    created_at: datetime
+    recorded_at: datetime
+
+
+class StatusView(msgspec.Struct, kw_only=True):
+    """A status that the sender reported; not `applied` when it came too late to count."""
+
+    tracking_status: str
+    note: str
+    at: datetime
+    applied: bool
+
+
+class EmailView(msgspec.Struct, kw_only=True):
+    """An email that was sent about the order, or could not be."""
+
+    template: str
+    recipient: str
+    state: str
+    at: datetime
+    message_id: str
+
+
+class OrderDetail(OrderView, kw_only=True):
+    """An order with its history and its emails."""
+
+    status_history: list[StatusView]
+    emails: list[EmailView]
+
+
+class Page(msgspec.Struct, kw_only=True):
+    """Orders, newest first; `next` is the cursor of the next page, null on the last."""
+
+    results: list[OrderView]
+    next: str | None
+
+
+_NOT_FOUND = ("order_not_found", "You have no order with this id.")
+
+
+def index(session: Session, call: Call[None, Filter]) -> Answer:
+    """A page of the account's orders."""
+    wanted = call.query
+    query = select(Order).where(Order.account_id == call.caller)
+    if wanted.status is not None:
+        query = query.where(Order.tracking_status == wanted.status.value)
+    if wanted.customer_email is not None:
+        query = query.where(Order.customer_email == wanted.customer_email)
+    if wanted.created_from is not None:
+        query = query.where(Order.accepted_at >= wanted.created_from)
+    if wanted.created_to is not None:
+        query = query.where(Order.accepted_at < wanted.created_to)
+    if wanted.cursor is not None:
+        query = query.where(Order.id < _from_cursor(wanted.cursor))
+    # Ids are UUIDv7, so their order is that of acceptance, and the index has it.
+    orders = session.scalars(query.order_by(Order.id.desc()).limit(wanted.limit + 1)).all()
+    page = orders[: wanted.limit]
+    more = len(orders) > wanted.limit
+    return Answer(
+        200,
+        Page(
+            results=[OrderView(**_common(order)) for order in page],
+            next=_to_cursor(page[-1].id) if more else None,
+        ),
+    )
+
+
+def show(session: Session, call: Call[None, None]) -> Answer:
+    """One of the account's orders; another account's is as unknown as one that is not there."""
+    try:
+        order_id = UUID(call.path["order_id"])
+    except ValueError:
+        raise ApiError(404, *_NOT_FOUND) from None
+    order = session.get(Order, order_id)
+    if order is None or order.account_id != call.caller:
+        raise ApiError(404, *_NOT_FOUND)
+    history = session.scalars(
+        select(OrderStatusHistory)
+        .where(OrderStatusHistory.order_id == order_id)
+        .order_by(OrderStatusHistory.at, OrderStatusHistory.event_id)
+    )
+    emails = session.scalars(
+        select(EmailDelivery)
+        .where(EmailDelivery.subject_id == str(order_id))
+        .order_by(EmailDelivery.at, EmailDelivery.id)
+    )
+    return Answer(
+        200,
+        OrderDetail(
+            **_common(order),
+            status_history=[
+                StatusView(
+                    tracking_status=h.tracking_status, note=h.note, at=h.at, applied=h.applied
+                )
+                for h in history
+            ],
+            emails=[
+                EmailView(
+                    template=e.template,
+                    recipient=e.recipient,
+                    state=e.state,
+                    at=e.at,
+                    message_id=e.message_id,
+                )
+                for e in emails
+            ],
+        ),
+    )
+
+
+def _common(order: Order) -> dict[str, Any]:
+    return {
+        "id": order.id,
+        "customer_details": Customer(
+            name=order.customer_name, email=order.customer_email, phone=order.customer_phone
+        ),
+        "item_summary": order.item_summary,
+        "address": order.address,
+        "tracking_status": order.tracking_status,
+        "status_at": order.status_at,
+        "created_at": order.accepted_at,
+        "recorded_at": order.recorded_at,
+    }
+
+
+def _to_cursor(order_id: UUID) -> str:
+    return base64.urlsafe_b64encode(order_id.bytes).decode().rstrip("=")
+
+
+def _from_cursor(cursor: str) -> UUID:
+    try:
+        return UUID(bytes=base64.urlsafe_b64decode(cursor + "=="))
+    except (binascii.Error, ValueError):
+        raise ApiError(400, "invalid_query", "The cursor is not one of ours.") from None
+
+
+ROUTES = (
+    Route(
+        method="GET",
+        path="/orders/",
+        handler=index,
+        summary="Your orders, newest first",
+        query=Filter,
+        answers={200: Page},
+        bearer=True,
+        tag="Orders",
+    ),
+    Route(
+        method="GET",
+        path="/orders/{order_id}/",
+        handler=show,
+        summary="One order with its history and emails",
+        answers={200: OrderDetail},
+        errors=((404, *_NOT_FOUND),),
+        bearer=True,
+        tag="Orders",
+    ),
+)
