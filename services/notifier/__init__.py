@@ -1,0 +1,1 @@
+"""The notifier: one email a fact and recipient, by SMTP."""

@@ -1,0 +1,42 @@
+"""`python -m services.notifier`: sends the emails."""
+
+import sys
+from email.utils import parseaddr
+
+from services.notifier.sending import Notifier
+from services.notifier.smtp import Mailer
+from shared.bus import topology
+from shared.bus.consumer import Subscription
+from shared.config import Settings
+from shared.service import Wiring, run
+
+
+def wire(config: Settings) -> Wiring:
+    """What this process does. Each queue has mail connections of its own: codes never wait."""
+    return Wiring(
+        [
+            _subscription(config, topology.NOTIFIER_URGENT, connections=1, batch_size=8),
+            _subscription(
+                config,
+                topology.NOTIFIER_ORDERS,
+                connections=config.smtp_connections,
+                batch_size=config.email_batch_size,
+            ),
+        ]
+    )
+
+
+def _subscription(
+    config: Settings, queue: topology.Queue, *, connections: int, batch_size: int
+) -> Subscription:
+    mailer = Mailer(config, connections, parseaddr(config.email_from)[1])
+    return Subscription(
+        queue=queue,
+        consumer="services.notifier",
+        handle=Notifier(mailer, config.email_from).notify,
+        batch_size=batch_size,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(run("services.notifier", wire))

@@ -1,0 +1,149 @@
+"""From a fact to an email: who gets it, and its words.
+
+The first line of a text template is the subject; the rest is the text. The HTML template says the
+same. No template ever sees a secret: facts do not carry any.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+from uuid import UUID
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+
+from shared.bus.events import (
+    AccountOtpRequested,
+    Event,
+    KycApproved,
+    KycRejected,
+    KycRevoked,
+    KycSubmitted,
+    OrderCancellationRecorded,
+    OrderRecorded,
+    OrderStatusRecorded,
+    SecretExpiring,
+    SecretIssued,
+    SecretRevoked,
+    SecretRotated,
+)
+from shared.bus.message import Received
+from shared.bus.retry import Permanent
+from shared.config import settings
+from shared.crypto import CannotOpenError, sealer
+
+TEMPLATES: dict[type[Event], str] = {
+    AccountOtpRequested: "one_time_code",
+    KycSubmitted: "kyc_received",
+    KycApproved: "kyc_approved",
+    KycRejected: "kyc_rejected",
+    KycRevoked: "kyc_revoked",
+    SecretIssued: "secret_issued",
+    SecretRotated: "secret_rotated",
+    SecretExpiring: "secret_expiring",
+    SecretRevoked: "secret_revoked",
+    OrderRecorded: "order_received",
+    OrderStatusRecorded: "order_status",
+    OrderCancellationRecorded: "order_cancelled",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Email:
+    """An email to be sent.
+
+    Attributes:
+        fact_id: the fact that it tells of.
+        fact_type: its type.
+        subject_id: the order or account that the story is about.
+        template: which words.
+        recipient: the address.
+        recipient_name: how the recipient is called.
+        subject: the subject line.
+        text: the text part.
+        html: the HTML part.
+    """
+
+    fact_id: UUID
+    fact_type: str
+    subject_id: str
+    template: str
+    recipient: str
+    recipient_name: str
+    subject: str
+    text: str
+    html: str
+
+
+def compose(received: Received[Any]) -> Email | None:
+    """The email that a fact calls for; None when it calls for none.
+
+    Raises:
+        Permanent: a sealed code cannot be opened.
+    """
+    fact = received.data
+    template = TEMPLATES.get(type(fact))
+    if template is None:
+        return None
+    known: dict[str, Any] = {"fact": fact, "public_url": settings().public_url}
+    if isinstance(fact, AccountOtpRequested):
+        if fact.expires_at <= datetime.now(UTC):
+            return None
+        known["code"] = _open_code(fact)
+    is_order = isinstance(fact, OrderRecorded | OrderStatusRecorded | OrderCancellationRecorded)
+    text_template, html_template = _templates(template)
+    subject, _, text = text_template.render(known).partition("\n")
+    return Email(
+        fact_id=received.id,
+        fact_type=received.type,
+        subject_id=received.correlation_id,
+        template=template,
+        recipient=fact.customer_email if is_order else fact.email,
+        recipient_name=fact.customer_name if is_order else fact.company_name,
+        subject=subject.strip(),
+        text=text.strip() + "\n",
+        html=html_template.render(known),
+    )
+
+
+def _open_code(fact: AccountOtpRequested) -> str:
+    try:
+        return sealer().open(fact.sealed_code, f"otp:{fact.code_id}").decode()
+    except CannotOpenError as error:
+        raise Permanent(f"the one-time code cannot be opened: {error}") from None
+
+
+def _moment(value: datetime) -> str:
+    at = value.astimezone(UTC)
+    return f"{at.day} {at:%B %Y, %H:%M} UTC"
+
+
+def _status(value: Any) -> str:
+    return str(value).replace("_", " ").lower()
+
+
+def _filters(environment: Environment) -> Environment:
+    filters: dict[str, Callable[[Any], str]] = {"moment": _moment, "status": _status}
+    environment.filters.update(filters)
+    return environment
+
+
+@cache
+def _environments() -> tuple[Environment, Environment]:
+    loader = PackageLoader("services.notifier")
+    common: dict[str, Any] = {
+        "loader": loader,
+        "undefined": StrictUndefined,
+        "trim_blocks": True,
+        "lstrip_blocks": True,
+    }
+    # Plain text must not be escaped: a customer called O'Neil is O'Neil.
+    text = Environment(autoescape=False, **common)  # noqa: S701
+    return _filters(text), _filters(Environment(autoescape=True, **common))
+
+
+@cache
+def _templates(name: str) -> tuple[Template, Template]:
+    text, html = _environments()
+    return text.get_template(f"{name}.txt"), html.get_template(f"{name}.html")
