@@ -16,6 +16,7 @@ ENV PATH=/app/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     ENVIRONMENT=production \
     LOG_FORMAT=json \
+    HEALTH_FILE=/tmp/alive \
     HOST=0.0.0.0
 USER fellow
 CMD ["python", "-m", "services.ingress"]

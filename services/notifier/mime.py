@@ -1,8 +1,8 @@
 """An email as bytes, ready for DATA: RFC 5322 headers, multipart/alternative (RFC 2046, 5.1.4).
 
 The standard library's EmailMessage builds and folds a tree for each email, which is most of what
-sending one costs. All of ours have one shape, so this fills that shape in; the tests read what comes
-out with the standard library.
+sending one costs. All of ours have one shape, so this fills that shape in; the tests read what
+comes out with the standard library.
 """
 
 import binascii

@@ -1,0 +1,42 @@
+# Order Fellow. `make help` lists what there is.
+.DEFAULT_GOAL := help
+.PHONY: help demo run test test-unit lint format lock clean setup
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
+
+demo: setup ## play the whole story for real, on throwaway servers, then stop
+	@$(BIN)/python -m stack.demo
+
+run: setup ## start everything and stay (PORT=8000); Ctrl-C stops it, the data stays
+	@exec $(BIN)/python -m stack.run
+
+test: setup ## run every test, on real servers
+	@$(BIN)/python -m pytest
+
+test-unit: setup ## run the tests that need no server
+	@$(BIN)/python -m pytest tests/unit
+
+lint: setup ## ruff, mypy, import-linter
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy shared services stack
+	@$(BIN)/lint-imports
+
+format: setup ## put the code into ruff's format
+	@$(BIN)/ruff check --fix-only .
+	@$(BIN)/ruff format .
+
+lock: setup ## write the lock files anew from pyproject.toml
+	@$(BIN)/python stack/lock.py
+
+clean: ## remove the venv and all data; stops what a killed run has left
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -m stack.clean; fi
+	@rm -rf .venv .venv.lock .stack *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache examples/node_modules
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+setup:
+	@$(PYTHON) stack/bootstrap.py

@@ -1,0 +1,1 @@
+"""The tools of operators and ops staff: the `fellow` command."""

@@ -1,0 +1,105 @@
+"""Make `.venv`: the first step of every make target, with nothing but the standard library.
+
+Run by the system's own Python. Does nothing when the venv is as the lock file says.
+"""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+LOCK = ROOT / "requirements-dev.lock"
+STAMP = VENV / "installed"
+NEWEST = ("python3.14", "python3.13", "python3.12", "python3.11")
+
+
+def main() -> None:
+    """Bring the venv to what the lock file says."""
+    if sys.version_info < (3, 11):  # noqa: UP036 - this file runs before anything is checked
+        _use_newer_python()
+    with (ROOT / ".venv.lock").open("w") as lock:
+        # Two makes at once in one checkout: the second waits, and finds everything done.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        wanted = _fingerprint()
+        if STAMP.is_file() and STAMP.read_text() == wanted:
+            return
+        started = time.monotonic()
+        _say("Setting up .venv (once; about a minute, depending on the network)")
+        shutil.rmtree(VENV, ignore_errors=True)
+        _make_venv()
+        _pip("--require-hashes", "--requirement", str(LOCK))
+        # The project itself: `fellow` lands in .venv/bin. Its build tool came with the lock file.
+        _pip("--no-build-isolation", "--editable", str(ROOT))
+        STAMP.write_text(wanted)
+        _say(f".venv is ready ({time.monotonic() - started:.0f} s)")
+
+
+def _fingerprint() -> str:
+    parts = (LOCK.read_bytes(), (ROOT / "pyproject.toml").read_bytes(), sys.version.encode())
+    return hashlib.sha256(b"\0".join((*parts, str(ROOT).encode()))).hexdigest()
+
+
+def _use_newer_python() -> None:
+    for name in NEWEST:
+        path = shutil.which(name)
+        if path:
+            os.execv(path, [path, *sys.argv])
+    sys.exit(
+        f"Order Fellow needs Python 3.11 or newer; this is {sys.version.split()[0]}, "
+        "and no newer python3 is on the PATH."
+    )
+
+
+def _make_venv() -> None:
+    made = _run(sys.executable, "-m", "venv", str(VENV))
+    if made.returncode == 0:
+        return
+    # Debian keeps what makes a venv in a package of its own.
+    package = f"python3.{sys.version_info.minor}-venv"
+    if os.geteuid() == 0 and shutil.which("apt-get"):
+        _say(f"Installing Debian's {package}, which makes virtual environments")
+        environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+        for command in (("update", "-q"), ("install", "-qy", "--no-install-recommends", package)):
+            _run("apt-get", *command, environment=environment)
+        shutil.rmtree(VENV, ignore_errors=True)
+        made = _run(sys.executable, "-m", "venv", str(VENV))
+    if made.returncode != 0:
+        sys.exit(
+            f"{sys.executable} cannot make a virtual environment:\n{made.stdout.strip()}\n"
+            f"On Debian or Ubuntu: apt-get install {package}"
+        )
+
+
+def _pip(*arguments: str) -> None:
+    pip = str(VENV / "bin" / "python")
+    options = ("--quiet", "--disable-pip-version-check", "--no-input", "--no-deps")
+    installed = _run(pip, "-m", "pip", "install", *options, *arguments)
+    if installed.returncode != 0:
+        sys.exit(f"pip could not install what is needed:\n{installed.stdout.strip()}")
+
+
+def _run(
+    *command: str, environment: "dict[str, str] | None" = None
+) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        env=environment,
+    )
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,19 @@
+"""`make clean`'s part outside the checkout: servers that a killed run left, and their data."""
+
+import shutil
+
+from stack.servers import clear, data_folder
+
+
+def main() -> None:
+    """Remove all server data of this checkout."""
+    clear(data_folder("run"))
+    throwaway = data_folder("throwaway")
+    if throwaway.is_dir():
+        for folder in throwaway.iterdir():
+            clear(folder)
+    shutil.rmtree(throwaway.parent, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

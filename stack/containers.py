@@ -1,0 +1,164 @@
+"""The servers in containers, by testcontainers, with the images of docker-compose.yml."""
+
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import docker
+import psycopg2
+from amqp.exceptions import AMQPError
+from docker.errors import DockerException, ImageNotFound
+from kombu import Connection
+from testcontainers.core.container import DockerContainer
+
+from stack.postgres import execute
+from stack.processes import free_port
+from stack.rabbitmq import vhost_expression
+
+READY_SECONDS = 90.0
+COMPOSE = Path(__file__).resolve().parent.parent / "docker-compose.yml"
+
+# testcontainers' own helper container would be one more image to pull; everything is stopped here.
+os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
+
+
+def image(service: str) -> str:
+    """The image that docker-compose.yml names for a service, so that it stands in one place."""
+    found = re.search(rf"^  {service}:\n    image: (\S+)", COMPOSE.read_text(), re.MULTILINE)
+    if found is None:
+        raise ValueError(f"docker-compose.yml names no image for {service}")
+    return found[1]
+
+
+def are_available() -> bool:
+    """Whether a Docker daemon answers and has both images, or can pull them."""
+    try:
+        client = docker.from_env(timeout=10)
+        client.ping()
+    except DockerException:
+        return False
+    for name in (image("rabbitmq"), image("postgres")):
+        try:
+            client.images.get(name)
+        except ImageNotFound:
+            print(f"Pulling {name}", flush=True)
+            try:
+                client.images.pull(name)
+            except DockerException as error:
+                print(f"Docker cannot pull {name}: {error}", flush=True)
+                return False
+        except DockerException:
+            return False
+    return True
+
+
+class _Server:
+    """What both servers in containers have in common."""
+
+    def __init__(self, name: str, inside: int, volume: str | None, path: str) -> None:
+        self.port = free_port()
+        # testcontainers hands this to Docker's SDK, which also takes (address, port).
+        outside: Any = ("127.0.0.1", self.port)
+        self._container = DockerContainer(image(name)).with_bind_ports(inside, outside)
+        if volume is not None:
+            self._container.with_volume_mapping(volume, path, "rw")
+
+    def start(self) -> None:
+        """Start the container, or start it again on the same port, and wait until it answers."""
+        self.launch()
+        self.wait()
+
+    def launch(self) -> None:
+        """Start the container without waiting for what is in it."""
+        if self._container._container is None:
+            self._container.start()
+        else:
+            self._container.get_wrapped_container().start()
+
+    def wait(self) -> None:
+        """Wait until the server answers.
+
+        Raises:
+            RuntimeError: it does not.
+        """
+        deadline = time.monotonic() + READY_SECONDS
+        while not self._answers():
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{type(self).__name__} in its container does not answer")
+            time.sleep(0.3)
+
+    def stop(self) -> None:
+        """Stop and remove the container; a volume stays."""
+        if self._container._container is not None:
+            self._container.get_wrapped_container().stop(timeout=15)
+            self._container.stop(force=True, delete_volume=False)
+
+    def kill(self) -> None:
+        """SIGKILL what runs in the container."""
+        self._container.get_wrapped_container().kill()
+
+    def _answers(self) -> bool:
+        raise NotImplementedError
+
+    def _run(self, *command: str) -> str:
+        code, output = self._container.exec(list(command))
+        if code != 0:
+            raise RuntimeError(f"{command[0]} failed: {output.decode()[-1000:]}")
+        return output.decode()
+
+
+class RabbitMQContainer(_Server):
+    """RabbitMQ; the same methods as `stack.rabbitmq.RabbitMQ`."""
+
+    def __init__(self, volume: str | None = None) -> None:
+        super().__init__("rabbitmq", 5672, volume, "/var/lib/rabbitmq")
+        self._container.with_env("RABBITMQ_DEFAULT_USER", "fellow")
+        self._container.with_env("RABBITMQ_DEFAULT_PASS", "fellow")
+        # The node's name, and with it its data, follows the host name.
+        self._container.with_kwargs(hostname="rabbitmq")
+
+    def url(self, vhost: str = "") -> str:
+        """The address of a virtual host; of the default one when it is not named."""
+        return f"amqp://fellow:fellow@127.0.0.1:{self.port}/{vhost}"
+
+    def control(self, *arguments: str) -> str:
+        """Run rabbitmqctl in the container; returns what it printed."""
+        return self._run("rabbitmqctl", "--quiet", *arguments)
+
+    def add_vhosts(self, *names: str) -> None:
+        """Make virtual hosts that the node's user may do everything in."""
+        self.control("eval", vhost_expression(names))
+
+    def _answers(self) -> bool:
+        try:
+            with Connection(self.url(), connect_timeout=2) as connection:
+                connection.connect()
+        except (OSError, AMQPError):
+            return False
+        return True
+
+
+class PostgreSQLContainer(_Server):
+    """PostgreSQL; the same methods as `stack.postgres.PostgreSQL`."""
+
+    def __init__(self, volume: str | None = None) -> None:
+        super().__init__("postgres", 5432, volume, "/var/lib/postgresql/data")
+        self._container.with_env("POSTGRES_PASSWORD", "fellow")
+        self._container.with_env("POSTGRES_DB", "order_fellow")
+
+    def url(self, database: str = "order_fellow") -> str:
+        """The SQLAlchemy address of a database."""
+        return f"postgresql+psycopg2://postgres:fellow@127.0.0.1:{self.port}/{database}"
+
+    def execute(self, statement: str, database: str = "postgres") -> None:
+        """Run one statement as the superuser, outside a transaction."""
+        execute(self.url(database), statement)
+
+    def _answers(self) -> bool:
+        try:
+            self.execute("SELECT 1", "order_fellow")
+        except psycopg2.OperationalError:
+            return False
+        return True

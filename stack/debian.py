@@ -1,0 +1,59 @@
+"""Installing Debian's packages, without letting them start services of their own."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+POLICY = Path("/usr/sbin/policy-rc.d")
+CLUSTER_CONF = Path("/etc/postgresql-common/createcluster.conf")
+
+
+def can_install() -> bool:
+    """Whether packages can be installed: as root, with apt."""
+    return os.geteuid() == 0 and shutil.which("apt-get") is not None
+
+
+def install(*packages: str) -> None:
+    """Install packages.
+
+    Raises:
+        RuntimeError: apt could not; with the end of what it said.
+    """
+    print(f"Installing {', '.join(packages)} from the distribution's packages", flush=True)
+    with _no_services():
+        environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+        for command in (("update", "-q"), ("install", "-qy", "--no-install-recommends", *packages)):
+            done = subprocess.run(
+                ("apt-get", *command),
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                check=False,
+            )
+    if done.returncode != 0:
+        raise RuntimeError(f"apt-get could not install {packages}:\n{done.stdout[-2000:]}")
+
+
+@contextmanager
+def _no_services() -> Iterator[None]:
+    """While packages install: start nothing (invoke-rc.d asks POLICY), make no cluster."""
+    made = []
+    for path, text, mode in (
+        (POLICY, "#!/bin/sh\nexit 101\n", 0o755),
+        (CLUSTER_CONF, "create_main_cluster = false\n", 0o644),
+    ):
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+            path.chmod(mode)
+            made.append(path)
+    try:
+        yield
+    finally:
+        for path in made:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,219 @@
+"""`make demo`: the whole story, for real, in front of your eyes.
+
+Everything goes through the doors that users have: HTTP, the bus, the mailbox.
+"""
+
+import email.message
+import hashlib
+import hmac
+import json
+import re
+import secrets
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import httpx
+from amqp import Message
+from kombu import Connection
+from rich.console import Console
+
+from stack.mailbox import Maildir, text_of
+from stack.system import STACK, CannotRunError, System, stop_on_signals, system
+
+ORDERS = 20
+PATIENCE = 30.0  # seconds for any one thing to happen
+
+T = TypeVar("T")
+console = Console(highlight=False)
+
+
+class StoryError(Exception):
+    """A step did not go as it should; the message says which."""
+
+
+def main() -> int:
+    """Play the story; returns the exit code."""
+    stop_on_signals()
+    console.print("[bold]Order Fellow: the whole story, on real RabbitMQ, PostgreSQL and SMTP[/]\n")
+    try:
+        with system("demo", STACK / "demo", console) as running:
+            try:
+                Story(running).play()
+            except (StoryError, httpx.HTTPError) as error:
+                console.print(f"[red]The story stops here:[/] {error}")
+                for name in ("ingress", "orders", "kyc", "secrets", "notifier", "relay"):
+                    console.print(f"[dim]{name}: {running.supervisor.tail(name)}[/]", markup=True)
+                return 1
+    except CannotRunError as error:
+        console.print(f"[red]Order Fellow cannot run:[/] {error}")
+        return 1
+    except KeyboardInterrupt:
+        console.print("Stopped.")
+        return 130
+    console.print(
+        "\nEverything is stopped again. [bold]make run[/] keeps a system running, with its docs at "
+        "/api/v1/docs/.\ndocs/architecture.md walks an order through the code."
+    )
+    return 0
+
+
+class Story:
+    """The story of one business and its customers.
+
+    Args:
+        running: where it happens.
+    """
+
+    def __init__(self, running: System) -> None:
+        self._running = running
+        self._http = httpx.Client(base_url=f"{running.api_url}/api/v1", timeout=10)
+        self._mailbox = Maildir(running.mailbox)
+        self._business = f"it-{secrets.token_hex(3)}@kettle.example"
+        self._step = 0
+
+    def play(self) -> None:
+        """From registration to the customers' emails."""
+        password = secrets.token_urlsafe(16)
+        self._say("A business registers", "POST /api/v1/users/auth/register/")
+        registration = {
+            "company_name": "Kettle & Co",
+            "email": self._business,
+            "password": password,
+        }
+        account = self._post("/users/auth/register/", registration, 201)
+
+        self._say("It proves its email address with the code that was mailed", "notifier.urgent")
+        mail = self._mail_to(self._business, "code")
+        code = re.search(r"\b\d{6}\b", text_of(mail))
+        if code is None:
+            raise StoryError("the email holds no code")
+        self._post("/users/verify-otp/", {"email": self._business, "otp": code[0]}, 200)
+
+        self._say("It signs in and submits KYC", "POST /api/v1/kyc/")
+        credentials = {"email": self._business, "password": password}
+        tokens = self._post("/users/auth/login/", credentials, 200)
+        self._http.headers["Authorization"] = f"Bearer {tokens['access']}"
+        facts = {
+            "business_registration_number": "RC-1001",
+            "business_address": "1 Broad Street, Lagos",
+            "contact_person_details": "Ada Eze, +234 800 000 0000",
+        }
+        self._post("/kyc/", facts, 201)
+        refused = self._http.get("/webhook/secret/")
+        self._show(f"without approval: {refused.status_code} {refused.json()['error']}")
+
+        decision = {"decision": "approve", "account_id": account["id"]}
+        self._say("An operator publishes the approval to the bus", "exchange commands, kyc.decide")
+        self._publish(decision)
+        self._show(json.dumps(decision))
+
+        self._say("The approval issues a webhook secret", "kyc.approved -> secret.issued")
+        secret = self._until(self._secret, "a secret")
+        self._show(f"{secret[:12]}... (never in an email)")
+        self._mail_to(self._business, "webhook secret is ready")
+
+        self._say(f"The business signs and sends {ORDERS} orders", "POST /api/v1/webhooks/orders/")
+        started = time.perf_counter()
+        orders = [self._send(secret, self._order(number)) for number in range(ORDERS)]
+        taken = time.perf_counter() - started
+        self._show(f"{ORDERS} times 201, {taken / ORDERS * 1000:.1f} ms each, one after the other")
+        forged = self._http.post(
+            "/webhooks/orders/",
+            content=b"{}",
+            headers={"X-API-Key": secret, "X-Webhook-Signature": "0" * 64},
+        )
+        self._show(f"a forged one: {forged.status_code} {forged.json()['error']}")
+
+        self._say("Each customer is told, once", "order.recorded -> notifier.orders -> SMTP")
+        mails = [self._mail_to(f"customer{number}@shop.example", "") for number in range(ORDERS)]
+        console.print(f"\n[dim]{_quote(mails[0])}[/]\n", markup=True)
+
+        self._say("An order moves on", "order.status_changed")
+        change = {
+            "type": "order.status_changed",
+            "order_id": orders[0],
+            "tracking_status": "IN TRANSIT",
+        }
+        self._send(secret, change)
+        self._mail_to("customer0@shop.example", "in transit")
+        detail = self._http.get(f"/orders/{orders[0]}/").json()
+        history = " -> ".join(entry["tracking_status"] for entry in detail["status_history"])
+        self._show(f"GET /orders/{{id}}/: {history}, {len(detail['emails'])} emails")
+        console.print("\n[green bold]The whole story went through.[/]")
+
+    def _say(self, what: str, where: str) -> None:
+        self._step += 1
+        console.print(f"[bold cyan]{self._step}.[/] {what} [dim]({where})[/]")
+
+    def _show(self, text: str) -> None:
+        console.print(f"   {text}", markup=False)
+
+    def _post(self, path: str, body: dict[str, Any], expected: int) -> dict[str, Any]:
+        answer = self._http.post(path, json=body)
+        if answer.status_code != expected:
+            raise StoryError(f"{path} answered {answer.status_code}: {answer.text}")
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def _publish(self, decision: dict[str, str]) -> None:
+        # Bare JSON, as an operator would type it into any AMQP tool.
+        with Connection(self._running.amqp_url) as connection:
+            channel: Any = connection.default_channel
+            message = Message(json.dumps(decision))
+            channel.basic_publish_confirm(message, exchange="commands", routing_key="kyc.decide")
+
+    def _secret(self) -> str | None:
+        answer = self._http.get("/webhook/secret/")
+        return answer.json()["secret_key"] if answer.status_code == 200 else None
+
+    def _order(self, number: int) -> dict[str, Any]:
+        return {
+            "customer_details": {
+                "name": "Zoë Ade",
+                "email": f"customer{number}@shop.example",
+                "phone": "+234 800 000 0000",
+            },
+            "item_summary": f"{number + 1} × blue kettle",  # noqa: RUF001
+            "address": "12 Marina Road, Lagos",
+            "tracking_status": "PENDING",
+        }
+
+    def _send(self, secret: str, order: dict[str, Any]) -> str:
+        body = json.dumps(order).encode()
+        signature = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+        headers = {"X-API-Key": secret, "X-Webhook-Signature": signature}
+        answer = self._http.post("/webhooks/orders/", content=body, headers=headers)
+        if answer.status_code != 201:
+            raise StoryError(f"an order was answered {answer.status_code}: {answer.text}")
+        order_id: str = answer.json()["order_id"]
+        return order_id
+
+    def _mail_to(self, address: str, subject: str) -> email.message.EmailMessage:
+        def find() -> email.message.EmailMessage | None:
+            for mail in self._mailbox.emails():
+                if address in str(mail["To"]) and subject in str(mail["Subject"]):
+                    return mail
+            return None
+
+        return self._until(find, f"an email to {address}")
+
+    def _until(self, look: Callable[[], T | None], what: str) -> T:
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            found = look()
+            if found is not None:
+                return found
+            self._running.supervisor.watch()
+            time.sleep(0.05)
+        raise StoryError(f"{what} did not come within {PATIENCE:g} s")
+
+
+def _quote(mail: email.message.EmailMessage) -> str:
+    head = f"To: {mail['To']}\nSubject: {mail['Subject']}\n\n{text_of(mail)}"
+    return "\n".join(f"   | {line}" for line in head.strip().splitlines())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,35 @@
+"""`make lock`: write the lock files, with hashes and without the name of any index."""
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+OPTIONS = (
+    "--quiet",
+    "--universal",
+    "--generate-hashes",
+    "--no-header",
+    "--no-emit-index-url",
+    "--no-emit-find-links",
+    "--upgrade",
+)
+
+
+def main() -> None:
+    """Compile `requirements.lock` (the image) and `requirements-dev.lock` (a checkout)."""
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run((sys.executable, "-m", "venv", folder), check=True)
+        programs = Path(folder) / "bin"
+        subprocess.run((programs / "pip", "install", "--quiet", "uv"), check=True)
+        for name, more in (
+            ("requirements.lock", ()),
+            ("requirements-dev.lock", ("--group", "dev")),
+        ):
+            command = (programs / "uv", "pip", "compile", *OPTIONS, *more)
+            subprocess.run((*command, "pyproject.toml", "-o", name), cwd=ROOT, check=True)
+
+
+if __name__ == "__main__":
+    main()

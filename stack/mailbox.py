@@ -1,0 +1,127 @@
+"""A development mail server: whatever is sent to it lands in a Maildir, and nowhere else.
+
+`python -m stack.mailbox PORT MAILDIR` runs it as a process; tests run it in a thread.
+"""
+
+import asyncio
+import email
+import email.policy
+import os
+import signal
+import sys
+from collections.abc import Callable
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any
+
+import uuid_utils
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import SMTP
+
+Respond = Callable[[str], str | None]
+"""Given a recipient, the reply that refuses it, such as `550 no such user`; None accepts it."""
+
+
+class Maildir:
+    """The folder: one file an email, complete as soon as it is in `new` (maildir(5)).
+
+    Args:
+        path: where; made when it is not there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        for name in ("tmp", "new", "cur"):
+            (path / name).mkdir(parents=True, exist_ok=True)
+
+    def deliver(self, content: bytes) -> None:
+        """Add one email."""
+        name = str(uuid_utils.uuid7())
+        unfinished = self.path / "tmp" / name
+        unfinished.write_bytes(content)
+        unfinished.rename(self.path / "new" / name)
+
+    def emails(self) -> list[EmailMessage]:
+        """All emails, oldest first."""
+        files = sorted((self.path / "new").iterdir(), key=lambda file: file.name)
+        return [_parse(file.read_bytes()) for file in files]
+
+
+class Handler:
+    """What aiosmtpd calls.
+
+    Args:
+        maildir: where emails go.
+        respond: refuses recipients; see `Respond`.
+    """
+
+    def __init__(self, maildir: Maildir, respond: Respond | None = None) -> None:
+        self.maildir = maildir
+        self.respond = respond
+
+    async def handle_RCPT(  # noqa: N802 - aiosmtpd's name
+        self, _: Any, __: Any, envelope: Any, address: str, ___: Any
+    ) -> str:
+        """Accept or refuse a recipient."""
+        refusal = self.respond(address) if self.respond else None
+        if refusal is not None:
+            return refusal
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
+
+    async def handle_DATA(self, _: Any, __: Any, envelope: Any) -> str:  # noqa: N802
+        """Keep the email."""
+        self.maildir.deliver(envelope.original_content)
+        return "250 OK"
+
+
+class MailServer:
+    """The mail server in a thread, for tests.
+
+    Args:
+        path: the Maildir.
+        port: where it listens on loopback; 0 takes a free one.
+    """
+
+    def __init__(self, path: Path, port: int) -> None:
+        self.maildir = Maildir(path)
+        self.handler = Handler(self.maildir)
+        self.port = port
+        self._controller = Controller(self.handler, hostname="127.0.0.1", port=port)
+
+    def start(self) -> None:
+        """Start listening."""
+        self._controller.start()
+
+    def stop(self) -> None:
+        """Stop listening and drop every connection."""
+        self._controller.stop()
+
+
+def text_of(message: EmailMessage) -> str:
+    """The text part of an email."""
+    part = message.get_body(("plain",))
+    return part.get_content() if part is not None else ""
+
+
+def _parse(content: bytes) -> EmailMessage:
+    parsed = email.message_from_bytes(content, policy=email.policy.default)
+    if not isinstance(parsed, EmailMessage):
+        raise TypeError("email.policy.default makes an EmailMessage")
+    return parsed
+
+
+async def _serve(port: int, path: Path) -> None:
+    handler = Handler(Maildir(path))
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    server = await loop.create_server(lambda: SMTP(handler), "127.0.0.1", port)
+    await stopping.wait()
+    server.close()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve(int(sys.argv[1]), Path(sys.argv[2])))

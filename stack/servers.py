@@ -1,0 +1,204 @@
+"""Where RabbitMQ and PostgreSQL come from.
+
+In this order: those that `AMQP_URL` and `DATABASE_URL` name; containers, when a Docker daemon
+answers and has the images or can pull them; private nodes of the machine's own packages; as root
+with apt, the same after installing those packages; else one clear sentence.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from stack import debian, postgres, rabbitmq
+from stack.processes import kill_leftover
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class NoServersError(Exception):
+    """There is no way to get the servers here; the message says what would help."""
+
+
+class Server(Protocol):
+    """What both have in common, wherever they run; see `stack.rabbitmq` and `stack.postgres`."""
+
+    def launch(self) -> None:
+        """Start without waiting."""
+
+    def wait(self) -> None:
+        """Wait until it answers."""
+
+    def start(self) -> None:
+        """Both; on the same ports as before."""
+
+    def stop(self) -> None:
+        """Stop cleanly."""
+
+    def kill(self) -> None:
+        """SIGKILL."""
+
+
+class Broker(Server, Protocol):
+    """RabbitMQ."""
+
+    def url(self, vhost: str = "") -> str:
+        """The address of a virtual host."""
+
+    def control(self, *arguments: str) -> str:
+        """Run rabbitmqctl."""
+
+    def add_vhosts(self, *names: str) -> None:
+        """Make virtual hosts."""
+
+
+class Database(Server, Protocol):
+    """PostgreSQL."""
+
+    def url(self, database: str = "order_fellow") -> str:
+        """The SQLAlchemy address of a database."""
+
+    def execute(self, statement: str, database: str = "postgres") -> None:
+        """Run one statement as the superuser."""
+
+
+@dataclass(frozen=True)
+class Servers:
+    """The two servers.
+
+    Attributes:
+        amqp_url: where RabbitMQ is.
+        database_url: where PostgreSQL is.
+        broker: RabbitMQ, when it is ours to stop and to kill.
+        database: PostgreSQL, when it is ours.
+        origin: where they come from, in words.
+    """
+
+    amqp_url: str
+    database_url: str
+    broker: Broker | None
+    database: Database | None
+    origin: str
+
+
+def data_folder(purpose: str) -> Path:
+    """Where this checkout's servers keep their data.
+
+    Not in the checkout: PostgreSQL may have to run as another user, who cannot pass a home that is
+    closed to others, and RabbitMQ's scripts do not bear a space in a path.
+    """
+    mark = hashlib.sha256(f"{ROOT}\0{os.geteuid()}".encode()).hexdigest()[:12]
+    folder = Path("/var/tmp") / f"order-fellow-{mark}"
+    folder.mkdir(mode=0o711, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
+        raise NoServersError(f"{folder} belongs to somebody else: remove it")
+    return folder / purpose
+
+
+@contextmanager
+def servers(purpose: Literal["run", "demo", "test"]) -> Iterator[Servers]:
+    """The servers, for as long as the context lasts.
+
+    Args:
+        purpose: whose they are; those of `run` keep their data, the others' are thrown away.
+
+    Raises:
+        NoServersError: there is no way to get them.
+    """
+    amqp_url, database_url = os.environ.get("AMQP_URL"), os.environ.get("DATABASE_URL")
+    if amqp_url and database_url:
+        yield Servers(amqp_url, database_url, None, None, "AMQP_URL and DATABASE_URL")
+        return
+    keep = purpose == "run"
+    folder = data_folder(purpose) if keep else _throwaway(purpose)
+    broker, database, origin = _make(folder, keep=keep, needs_broker=not amqp_url)
+    used: list[Server] = []
+    used += [] if amqp_url else [broker]
+    used += [] if database_url else [database]
+    try:
+        for server in used:
+            server.launch()
+        for server in used:
+            server.wait()
+        yield Servers(
+            amqp_url or broker.url(),
+            database_url or database.url(),
+            None if amqp_url else broker,
+            None if database_url else database,
+            origin,
+        )
+    finally:
+        for server in used:
+            server.stop()
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _make(folder: Path, *, keep: bool, needs_broker: bool) -> tuple[Broker, Database, str]:
+    if _docker_is_there():
+        # Slow to import, and most machines go without.
+        from stack import containers
+
+        if containers.are_available():
+            volume = f"{folder.parent.name}-" if keep else None
+            return (
+                containers.RabbitMQContainer(volume and volume + "rabbitmq"),
+                containers.PostgreSQLContainer(volume and volume + "postgres"),
+                "Docker",
+            )
+    missing = []
+    if needs_broker and not rabbitmq.is_installed():
+        missing.append("rabbitmq-server")
+    if postgres.programs() is None:
+        missing.append("postgresql")
+    if missing:
+        if not debian.can_install():
+            raise NoServersError(
+                f"{' and '.join(missing)} cannot be found here. Install them "
+                f"(Debian, Ubuntu: apt-get install {' '.join(missing)}), start Docker, or set "
+                "AMQP_URL and DATABASE_URL to servers of yours."
+            )
+        debian.install(*missing)
+    return (
+        rabbitmq.RabbitMQ(folder / "rabbitmq"),
+        postgres.PostgreSQL(folder / "postgres", durable=keep),
+        "private nodes of this machine's own packages",
+    )
+
+
+def _docker_is_there() -> bool:
+    host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+    return not host.startswith("unix://") or Path(host.removeprefix("unix://")).is_socket()
+
+
+def _throwaway(purpose: str) -> Path:
+    base = data_folder("throwaway")
+    base.mkdir(mode=0o711, exist_ok=True)
+    base.chmod(0o711)
+    _remove_abandoned(base)
+    folder = Path(tempfile.mkdtemp(prefix=f"{purpose}-{os.getpid()}-", dir=base))
+    folder.chmod(0o711)
+    return folder
+
+
+def _remove_abandoned(base: Path) -> None:
+    """Clear what runs left behind that were killed: their processes, then their folders."""
+    for folder in base.iterdir():
+        pid = folder.name.split("-")[1]
+        if Path(f"/proc/{pid}").exists():
+            continue
+        clear(folder)
+
+
+def clear(folder: Path) -> None:
+    """Stop what still runs on a data folder, and remove it."""
+    node = folder / "rabbitmq"
+    kill_leftover(node / "node.pid", str(node))
+    cluster = folder / "postgres" / "cluster"
+    kill_leftover(cluster / "postmaster.pid", str(cluster))
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,106 @@
+"""The processes of a running system: started, watched, restarted, stopped."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+
+from stack.processes import spawn, stop
+
+ROOT = Path(__file__).resolve().parent.parent
+STOP_SECONDS = 10.0
+LONGEST_DELAY = 10.0
+
+MODULES = {
+    "ingress": "services.ingress",
+    "orders": "services.orders",
+    "kyc": "services.kyc",
+    "secrets": "services.secrets",
+    "notifier": "services.notifier",
+    "relay": "shared.outbox",
+}
+
+
+@dataclass
+class _Child:
+    name: str
+    command: list[str]
+    process: subprocess.Popen[bytes] | None = None
+    delay: float = 0.5
+    due: float = 0.0
+    started: float = field(default=0.0)
+
+
+class Supervisor:
+    """Runs every service.
+
+    Args:
+        environment: what they are configured by.
+        logs: a folder; each process gets a file.
+        console: where to say what happens.
+    """
+
+    def __init__(self, environment: dict[str, str], logs: Path, console: Console) -> None:
+        self._environment = os.environ | environment | {"PYTHONUNBUFFERED": "1"}
+        self._logs = logs
+        self._console = console
+        self._children: list[_Child] = []
+
+    def add(self, name: str, module: str, *arguments: str) -> None:
+        """Start `python -m module`."""
+        child = _Child(name, [sys.executable, "-m", module, *arguments])
+        (self._logs / f"{name}.log").unlink(missing_ok=True)
+        self._start(child)
+        self._children.append(child)
+
+    def watch(self) -> None:
+        """Restart what has ended; called again and again."""
+        now = time.monotonic()
+        for child in self._children:
+            process = child.process
+            if process is not None and process.poll() is not None:
+                if now - child.started > 30:
+                    child.delay = 0.5
+                self._console.print(
+                    f"[yellow]{child.name} ended with {process.returncode}; "
+                    f"starting it again in {child.delay:g} s. Its log ends with:[/]\n"
+                    f"{self.tail(child.name)}",
+                    highlight=False,
+                )
+                child.process, child.due = None, now + child.delay
+                child.delay = min(child.delay * 2, LONGEST_DELAY)
+            if child.process is None and now >= child.due:
+                self._start(child)
+
+    def tail(self, name: str, lines: int = 5) -> str:
+        """The end of a process's log."""
+        log = self._logs / f"{name}.log"
+        if not log.exists():
+            return ""
+        return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+
+    def stop(self) -> None:
+        """Stop all of them, together, within `STOP_SECONDS`."""
+        stopping = [
+            threading.Thread(target=stop, args=(child.process, STOP_SECONDS))
+            for child in self._children
+            if child.process is not None
+        ]
+        for thread in stopping:
+            thread.start()
+        for thread in stopping:
+            thread.join()
+
+    def _start(self, child: _Child) -> None:
+        child.started = time.monotonic()
+        child.process = spawn(
+            child.command,
+            environment=self._environment,
+            log=self._logs / f"{child.name}.log",
+            directory=ROOT,
+        )

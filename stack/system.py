@@ -1,0 +1,181 @@
+"""The whole system on one machine: servers, schema, topology, mailbox, every service."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Literal
+
+from rich.console import Console
+
+from stack.processes import free_port, is_free
+from stack.servers import NoServersError, Servers, servers
+from stack.supervisor import MODULES, ROOT, Supervisor
+
+STACK = ROOT / ".stack"
+DEFAULT_PORT = 8000
+READY_SECONDS = 60.0
+
+
+class CannotRunError(Exception):
+    """The system cannot be started here; the message says why."""
+
+
+@dataclass(frozen=True)
+class System:
+    """A running system.
+
+    Attributes:
+        api_url: the ingress, without a prefix.
+        amqp_url: RabbitMQ.
+        database_url: PostgreSQL.
+        mailbox: the Maildir that emails land in.
+        servers: the two servers.
+        supervisor: its processes.
+        logs: their logs.
+    """
+
+    api_url: str
+    amqp_url: str
+    database_url: str
+    mailbox: Path
+    servers: Servers
+    supervisor: Supervisor
+    logs: Path
+
+    def variables(self) -> dict[str, str]:
+        """What `.stack/env` tells other programs."""
+        return {
+            "API_URL": self.api_url,
+            "AMQP_URL": self.amqp_url,
+            "DATABASE_URL": self.database_url,
+            "MAILBOX_DIR": str(self.mailbox),
+        }
+
+
+@contextmanager
+def system(
+    purpose: Literal["run", "demo", "test"], folder: Path, console: Console
+) -> Iterator[System]:
+    """A running system, ready to be used, for as long as the context lasts.
+
+    Args:
+        purpose: `run` keeps its data from one time to the next.
+        folder: where the mailbox and the logs are.
+        console: where to say what happens.
+
+    Raises:
+        CannotRunError: see there.
+    """
+    port = _port(console)
+    if purpose != "run":
+        shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    mailbox, logs = folder / "mailbox", folder / "logs"
+    console.print("Starting RabbitMQ and PostgreSQL ...")
+    try:
+        with servers(purpose) as running:
+            console.print(f"  from {running.origin}", highlight=False)
+            smtp_port = free_port()
+            environment = {
+                "AMQP_URL": running.amqp_url,
+                "DATABASE_URL": running.database_url,
+                "SMTP_HOST": "127.0.0.1",
+                "SMTP_PORT": str(smtp_port),
+                "PORT": str(port),
+                "PUBLIC_URL": f"http://127.0.0.1:{port}",
+            }
+            _prepare(environment)
+            supervisor = Supervisor(environment, logs, console)
+            try:
+                supervisor.add("mailbox", "stack.mailbox", str(smtp_port), str(mailbox))
+                for name, module in MODULES.items():
+                    supervisor.add(name, module)
+                found = System(
+                    f"http://127.0.0.1:{port}",
+                    running.amqp_url,
+                    running.database_url,
+                    mailbox,
+                    running,
+                    supervisor,
+                    logs,
+                )
+                _wait_until_ready(found)
+                yield found
+            finally:
+                supervisor.stop()
+    except NoServersError as error:
+        raise CannotRunError(str(error)) from None
+
+
+def stop_on_signals() -> None:
+    """Let SIGTERM end the program like Ctrl-C, so that everything is stopped on the way out."""
+
+    def interrupt(_: int, __: FrameType | None) -> None:
+        # A second one must not interrupt the stopping.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGINT, interrupt)
+
+
+def _port(console: Console) -> int:
+    given = os.environ.get("PORT")
+    if given:
+        if not given.isdigit() or not 1 <= int(given) <= 65535:
+            raise CannotRunError(f"PORT={given} is no port: give a number from 1 to 65535")
+        if not is_free(int(given)):
+            raise CannotRunError(f"port {given} is taken: give another one by PORT=")
+        return int(given)
+    if is_free(DEFAULT_PORT):
+        return DEFAULT_PORT
+    port = free_port()
+    console.print(f"Port {DEFAULT_PORT} is taken; using {port} (PORT= chooses another)")
+    return port
+
+
+def _prepare(environment: dict[str, str]) -> None:
+    """Bring the schema up to date and declare the topology, each by its own program."""
+    for module, what in (
+        ("shared.db.migrate", "migrate the database"),
+        ("shared.bus.declare", "declare the topology"),
+    ):
+        done = subprocess.run(
+            (sys.executable, "-m", module),
+            cwd=ROOT,
+            env=os.environ | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise CannotRunError(f"could not {what}:\n{done.stdout[-2000:]}")
+
+
+def _wait_until_ready(running: System) -> None:
+    deadline = time.monotonic() + READY_SECONDS
+    while time.monotonic() < deadline:
+        running.supervisor.watch()
+        try:
+            with urllib.request.urlopen(f"{running.api_url}/readyz", timeout=2) as answer:
+                if b'"ready"' in answer.read():
+                    return
+        except (urllib.error.URLError, OSError):
+            pass
+        time.sleep(0.2)
+    raise CannotRunError(
+        f"the ingress is not ready after {READY_SECONDS:g} s; its log ends with:\n"
+        + running.supervisor.tail("ingress", 20)
+    )
