@@ -25,9 +25,12 @@ def register(session: Session, company_name: str, email: str, password: str) -> 
     working, so nobody proves an address for a password that somebody else has set since.
 
     Raises:
-        ApiError: 400, when the address belongs to a proved account or awaits a fresh code.
+        ApiError: 400, when the address belongs to a proved account or awaits a fresh code, or the
+            name is blank.
     """
-    email = email.lower()
+    email, company_name = email.lower(), company_name.strip()
+    if not company_name:
+        raise ApiError(400, "invalid_body", "company_name is blank.")
     hashed = passwords.hash_password(password)
     new = insert(Account).values(
         id=new_id(), company_name=company_name, email=email, password_hash=hashed

@@ -57,12 +57,15 @@ def submit(session: Session, call: Call[Submission, None]) -> Answer:
     if newest is not None and newest.status in _ALREADY:
         raise ApiError(400, *_ALREADY[newest.status])
     body = call.body
+    number = body.business_registration_number.strip()
+    if not number:
+        raise ApiError(400, "invalid_body", "business_registration_number is blank.")
     contact = body.contact_person_details
     if b"\\u0000" in msgspec.json.encode(contact):
         raise ApiError(400, "invalid_body", "contact_person_details holds a NUL character.")
     application = KycApplication(
         account_id=account.id,
-        business_registration_number=body.business_registration_number.strip(),
+        business_registration_number=number,
         business_address=body.business_address,
         contact_person_details=msgspec.json.encode(contact).decode(),
         status="pending",

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from services.kyc import states
 from shared.bus.events import Event, KycApproved, KycDecide, KycRejected, KycRevoked
@@ -73,10 +73,16 @@ def _account(session: Session, decision: KycDecide) -> Account:
         query = query.where(Account.email == decision.email.lower())
     if decision.account_id is None and decision.email is None:
         number = decision.business_registration_number
+        other = aliased(KycApplication)
+        # A number that a business has corrected since is not its number.
+        later = select(other.id).where(
+            other.account_id == KycApplication.account_id,
+            other.submitted_at > KycApplication.submitted_at,
+        )
         query = query.where(
             Account.id.in_(
                 select(KycApplication.account_id).where(
-                    KycApplication.business_registration_number == number
+                    KycApplication.business_registration_number == number, ~later.exists()
                 )
             )
         )

@@ -1,7 +1,7 @@
 """Reading an operator's decision, also one typed by hand into any AMQP tool.
 
 Bare JSON, `{type, data}` or a CloudEvent in structured mode; a few words for the same thing. It is
-lenient in form and strict in meaning: whoever is named must be named by something known.
+lenient in form and strict in meaning: two words that contradict each other decide nothing.
 """
 
 from typing import Any
@@ -23,11 +23,12 @@ _DECISIONS = {
 }
 _NAMES = {
     "decision": ("decision", "action", "status"),
-    "account_id": ("account_id", "user_id", "id"),
+    "account_id": ("account_id", "user_id"),
     "email": ("email",),
     "business_registration_number": ("business_registration_number", "registration_number"),
     "reason": ("reason", "rejection_reason", "message"),
 }
+_IDENTIFIERS = frozenset({"account_id", "email", "business_registration_number"})
 
 
 def decode_decision(incoming: Incoming) -> Received[KycDecide]:
@@ -58,11 +59,17 @@ def read(body: bytes) -> KycDecide:
         given = given["data"]
     if not isinstance(given, dict):
         raise Malformed("the body is not a JSON object")
-    found = {name: value for name in _NAMES if (value := _first(given, name)) is not None}
-    decision = _DECISIONS.get(str(found.get("decision", "")).strip().lower())
-    if decision is None:
+    words = [_DECISIONS.get(str(word).lower()) for word in _given(given, "decision")]
+    if not words or None in words:
         raise Malformed("'decision' must be approve, reject or revoke")
-    if not found.keys() & {"account_id", "email", "business_registration_number"}:
+    found = {name: _agreed(given, name) for name in _NAMES if _given(given, name)}
+    # An `id` beside a better name is the operator's own number for the decision.
+    if not found.keys() & _IDENTIFIERS and given.get("id"):
+        found["account_id"] = given["id"]
+    if len(set(words)) > 1:
+        raise Malformed("it says two different decisions")
+    decision = words[0]
+    if not found.keys() & _IDENTIFIERS:
         raise Malformed("name the business: account_id, email or business_registration_number")
     try:
         decided = msgspec.convert(found | {"decision": decision}, KycDecide)
@@ -73,9 +80,15 @@ def read(body: bytes) -> KycDecide:
     return decided
 
 
-def _first(given: dict[str, Any], name: str) -> Any:
-    for alias in _NAMES[name]:
-        value = given.get(alias)
-        if value is not None and value != "":
-            return value.strip() if isinstance(value, str) else value
-    return None
+def _given(given: dict[str, Any], name: str) -> list[Any]:
+    """What is given under any of the words for `name`."""
+    values = [given.get(alias) for alias in _NAMES[name]]
+    stripped = [value.strip() if isinstance(value, str) else value for value in values]
+    return [value for value in stripped if value not in (None, "")]
+
+
+def _agreed(given: dict[str, Any], name: str) -> Any:
+    first, *others = _given(given, name)
+    if name in _IDENTIFIERS and any(str(other).lower() != str(first).lower() for other in others):
+        raise Malformed(f"it names two different businesses, by {' and '.join(_NAMES[name])}")
+    return first

@@ -1,1 +1,1 @@
-"""The tools of operators and ops staff: the `fellow` command."""
+"""The operator's tools: the `fellow` command."""

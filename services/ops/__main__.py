@@ -1,6 +1,6 @@
-"""`python -m services.ops`: the `fellow` command."""
+"""`python -m services.ops` is `fellow`."""
 
-from services.ops.cli import main
+from services.ops.cli import app
 
 if __name__ == "__main__":
-    main()
+    app(prog_name="fellow")

@@ -1,136 +1,171 @@
-"""`fellow`: what operators and ops staff do, from a shell.
+"""`fellow`: the operator's command.
 
-Exit codes: 0 done; 1 not done, with a sentence on standard error; 2 the call or the configuration
-is wrong. Beside `make run` it finds the running system by itself, in `.stack/env`.
+Exit codes: 0 done; 1 refused, not carried out yet, or a server is away; 2 a wrong command line or
+configuration.
 """
 
-import base64
 import json
 import os
-import secrets
-import sys
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Annotated
 
+import msgspec
 import typer
+from amqp.exceptions import MessageNacked
+from kombu import Connection
 from rich.console import Console
 from rich.table import Table
+from sqlalchemy.exc import DBAPIError
 
-from services.ops import kyc_desk, queues
-from shared.config import ConfigurationError, Settings, load
+from services.ops import decisions, keys, queues, surroundings
+from services.ops.surroundings import Surroundings
+from shared.config import ConfigurationError
+from shared.db.session import make_engine
 
-CHECKOUT = Path(__file__).resolve().parent.parent.parent
+TIMEOUT = 5.0  # seconds, for the broker to answer
 
-app = typer.Typer(no_args_is_help=True, add_completion=True, help=__doc__, rich_markup_mode=None)
-kyc = typer.Typer(no_args_is_help=True, help="Decide on KYC applications.")
-keys = typer.Typer(no_args_is_help=True, help="Keys and passwords of a deployment.")
-app.add_typer(kyc, name="kyc")
-app.add_typer(keys, name="keys")
-
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+app = typer.Typer(
+    help="Order Fellow, for its operators. The system is the one of AMQP_URL and DATABASE_URL or, "
+    "where neither is set, the one that `make run` has started in this checkout.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+kyc_app = typer.Typer(help="Decide on KYC applications.", no_args_is_help=True)
+keys_app = typer.Typer(help="Keys and passwords.", no_args_is_help=True)
+app.add_typer(kyc_app, name="kyc")
+app.add_typer(keys_app, name="keys")
 
 Business = Annotated[
     str, typer.Argument(help="Account id, email address or business registration number.")
 ]
 Wait = Annotated[
-    float, typer.Option(help="Seconds to wait for the outcome; 0 only publishes the decision.")
+    float, typer.Option(min=0, help="Seconds to wait for the outcome; 0 publishes and goes.")
 ]
+Why = Annotated[str, typer.Option(help="What the business is told.")]
 
 
-def configuration() -> Settings:
-    """The settings: the environment's, and where it is silent those of the running `make run`."""
-    found: dict[str, str] = {}
-    written = CHECKOUT / ".stack" / "env"
-    if written.is_file():
-        found = dict(line.split("=", 1) for line in written.read_text().splitlines() if "=" in line)
-    try:
-        return load(found | os.environ)
-    except ConfigurationError as error:
-        err.print(str(error))
-        raise typer.Exit(2) from None
+@kyc_app.command()
+def approve(business: Business, reason: Why = "", wait: Wait = 5.0) -> None:
+    """Approve the business's newest application: it gets a webhook secret."""
+    _decide("approve", business, reason, wait)
 
 
-@kyc.command()
-def approve(business: Business, wait: Wait = 5.0) -> None:
-    """Approve a pending application: its webhook secret is issued by that."""
-    _decide("approve", business, "", wait)
-
-
-@kyc.command()
-def reject(
-    business: Business,
-    reason: Annotated[str, typer.Option(help="What the business is told.")],
-    wait: Wait = 5.0,
-) -> None:
-    """Reject a pending application."""
+@kyc_app.command()
+def reject(business: Business, reason: Why, wait: Wait = 5.0) -> None:
+    """Reject it; the business is told why and may submit again."""
     _decide("reject", business, reason, wait)
 
 
-@kyc.command()
-def revoke(
-    business: Business,
-    reason: Annotated[str, typer.Option(help="What the business is told.")] = "",
-    wait: Wait = 5.0,
-) -> None:
+@kyc_app.command()
+def revoke(business: Business, reason: Why = "", wait: Wait = 5.0) -> None:
     """Take an approval back: the business's secrets stop working at once."""
     _decide("revoke", business, reason, wait)
 
 
-@app.command(name="queues")
+@app.command("queues")
 def show_queues(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Every work queue's depth, consumers, waiting retries and dead letters."""
-    try:
-        found = queues.read(configuration().amqp_url)
-    except queues.BrokerAwayError as error:
-        err.print(f"The broker cannot be reached: {error}")
-        raise typer.Exit(1) from None
+    """Every queue's depth, consumers and dead letters."""
+    with _broker(_find()) as connection:
+        found = queues.depths(connection)
     if as_json:
-        print(json.dumps([queue.as_dict() for queue in found], indent=2))
-        return
-    table = Table("queue", "ready", "consumers", "dead", box=None, padding=(0, 2))
-    for queue in found:
-        dead = "" if queue.dead is None else str(queue.dead)
-        consumers = "" if queue.consumers is None else str(queue.consumers)
-        style = "red" if queue.dead or (queue.ready and queue.consumers == 0) else None
-        table.add_row(queue.name, str(queue.ready), consumers, dead, style=style)
-    out.print(table)
-
-
-@keys.command()
-def generate() -> None:
-    """Print the keys and passwords that docker-compose.yml asks for, for a `.env` file."""
-    print(f"SECRET_ENCRYPTION_KEYS={base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()}")
-    for name in ("JWT_SIGNING_KEY", "RABBITMQ_PASSWORD", "POSTGRES_PASSWORD"):
-        print(f"{name}={secrets.token_hex(32)}")
-
-
-def _decide(decision: kyc_desk.Decision, business: str, reason: str, wait: float) -> None:
-    config = configuration()
-    try:
-        published = kyc_desk.publish(config.amqp_url, decision, business, reason)
-    except kyc_desk.NotDecidedError as error:
-        err.print(str(error))
-        raise typer.Exit(1) from None
-    out.print(f"Published: {decision} {business} (message {published})")
-    if wait <= 0:
-        return
-    outcome = kyc_desk.wait_for(config.database_url, decision, business, wait)
-    if outcome is None:
-        err.print(
-            f"Nothing has come of it within {wait:g} s. If `fellow queues` shows a dead letter of "
-            "kyc.decisions, the reason is in its headers; else services.kyc is not running."
-        )
+        print(json.dumps([asdict(depth) for depth in found], indent=2))
+    else:
+        _print_table(found)
+    missing = [depth.name for depth in found if depth.messages is None]
+    if missing:
+        _say(f"{len(missing)} of {len(found)} queues are not there: nothing has declared them yet.")
         raise typer.Exit(1)
-    out.print(outcome)
 
 
-def main() -> None:
-    """The entry point of `python -m services.ops`."""
-    app()
+@keys_app.command("generate")
+def generate_keys() -> None:
+    """Print new random keys and passwords, in the form of an env file."""
+    for name, value in keys.generate().items():
+        print(f"{name}={value}")
 
 
-if __name__ == "__main__":
-    sys.exit(app())
+def _decide(decision: decisions.Decision, business: str, reason: str, wait: float) -> None:
+    system = _find()
+    try:
+        command = decisions.make(decision, business, reason)
+    except msgspec.ValidationError as error:
+        if "$.reason" in str(error):
+            _say("The reason may have up to 4,000 characters, without NUL.")
+        else:
+            _say(f"This is no account id, email address or registration number: {business}")
+        raise typer.Exit(2) from None
+    with _broker(system) as connection:
+        message_id = decisions.publish(connection, command)
+        _say(f"Published: {decision} {business.strip()} (message {message_id}).")
+        if not wait:
+            return
+        if not system.has_database:
+            _say("What becomes of it is not looked for without DATABASE_URL. " + _WHERE_TO_LOOK)
+            return
+        try:
+            outcome = decisions.wait(
+                connection, make_engine(system.settings), message_id, command, wait
+            )
+        except DBAPIError:
+            _say("The database does not answer, so the outcome cannot be seen. " + _WHERE_TO_LOOK)
+            return
+    if outcome.state == "refused":
+        _say(f"Refused: {outcome.sentence} (now in {decisions.DEAD})")
+    else:
+        _say(outcome.sentence)
+    if outcome.state != "carried out":
+        raise typer.Exit(1)
+
+
+_WHERE_TO_LOOK = f"If it was refused it is in the queue {decisions.DEAD}, with the reason."
+
+
+def _find() -> Surroundings:
+    try:
+        return surroundings.find(os.environ)
+    except ConfigurationError as error:
+        _say(str(error))
+        raise typer.Exit(2) from None
+
+
+@contextmanager
+def _broker(system: Surroundings) -> Iterator[Connection]:
+    """A connection to the broker; its trouble becomes a sentence and exit code 1."""
+    connection = Connection(
+        system.settings.amqp_url,
+        connect_timeout=TIMEOUT,
+        transport_options={"read_timeout": TIMEOUT, "write_timeout": TIMEOUT},
+    )
+    try:
+        connection.connect()
+        yield connection
+    except (*connection.connection_errors, *connection.channel_errors, MessageNacked) as error:
+        text = getattr(error, "reply_text", "") or str(error) or type(error).__name__
+        _say(f"The broker at {connection.as_uri()} did not do it: {text}")
+        raise typer.Exit(1) from None
+    finally:
+        connection.release()
+
+
+def _print_table(found: list[queues.Depth]) -> None:
+    table = Table("queue", box=None, header_style="bold", pad_edge=False)
+    for heading in ("messages", "consumers", "dead"):
+        table.add_column(heading, justify="right")
+    for depth in found:
+        table.add_row(
+            depth.name,
+            "missing" if depth.messages is None else str(depth.messages),
+            "" if depth.consumers is None else str(depth.consumers),
+            "" if depth.dead is None else f"[red]{depth.dead}[/]" if depth.dead else "0",
+        )
+    Console().print(table)
+
+
+def _say(sentence: str) -> None:
+    """One line to the operator, on standard error: standard output is for results."""
+    Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(sentence)

@@ -1,67 +1,50 @@
-"""The queues as the broker sees them, by passive declarations: no plugin is needed."""
+"""Every queue's depth and consumers, over plain AMQP: no management plugin is needed."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
-from amqp.exceptions import AMQPError, NotFound
+from amqp.exceptions import NotFound
 from kombu import Connection
 
 from shared.bus import topology
 
 
-class BrokerAwayError(Exception):
-    """The broker cannot be reached."""
-
-
 @dataclass(frozen=True, slots=True)
-class QueueState:
-    """A queue.
+class Depth:
+    """One queue, as the broker sees it now.
 
     Attributes:
-        name: its name.
-        ready: messages waiting.
-        consumers: how many consume it; None for a rung of the retry ladder, which nobody does.
-        dead: messages in its dead queue; None where it has none.
+        name: the queue.
+        messages: how many wait; None when there is no such queue. Those that a consumer has in
+            hand are not counted.
+        consumers: how many consume it.
+        dead: for a work queue, how many messages have died in it.
     """
 
     name: str
-    ready: int
+    messages: int | None
     consumers: int | None
-    dead: int | None
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
+    dead: int | None = None
 
 
-def read(amqp_url: str) -> list[QueueState]:
-    """The work queues with their dead ones, then the retry ladder.
+def depths(connection: Connection) -> list[Depth]:
+    """Every queue of the topology.
 
-    Raises:
-        BrokerAwayError: see there.
+    Args:
+        connection: an open kombu connection.
     """
-    try:
-        with Connection(amqp_url, connect_timeout=5) as connection:
-            connection.connect()
-            states = []
-            for queue in topology.WORK_QUEUES:
-                ready, consumers = _look(connection, queue.name)
-                dead, _ = _look(connection, queue.dead)
-                states.append(QueueState(queue.name, ready, consumers, dead))
-            for rung in topology.RETRY_LADDER:
-                ready, _ = _look(connection, rung.name)
-                states.append(QueueState(rung.name, ready, None, None))
-            return states
-    except (OSError, AMQPError) as error:
-        raise BrokerAwayError(str(error) or type(error).__name__) from None
+    counts = {queue.name: _count(connection, queue.name) for queue in topology.QUEUES}
+    dead = {queue.name: counts[queue.dead][0] for queue in topology.WORK_QUEUES}
+    return [
+        Depth(name, messages, consumers, dead.get(name))
+        for name, (messages, consumers) in counts.items()
+    ]
 
 
-def _look(connection: Connection, name: str) -> tuple[int, int]:
-    # A channel each: a queue that is not there closes it.
-    channel = connection.channel()
-    try:
-        found = channel.queue_declare(name, passive=True)
-    except NotFound:
-        return 0, 0
-    channel.close()
-    return found.message_count, found.consumer_count
+def _count(connection: Connection, queue: str) -> tuple[int | None, int | None]:
+    # A queue that is not there closes the channel, so each gets its own.
+    with connection.channel() as channel:
+        try:
+            declared = channel.queue_declare(queue, passive=True)
+        except NotFound:
+            return None, None
+        return declared.message_count, declared.consumer_count

@@ -50,13 +50,13 @@ class Replaced(msgspec.Struct, kw_only=True):
 def show(session: Session, call: Call[None, None]) -> Answer:
     """The active secret. One that has just expired is replaced here and now."""
     account = _approved_account(session, call.caller)
-    secret = rotation.active(session, account.id)
-    if secret is not None and secret.expires_at <= datetime.now(UTC):
+    secret = rotation.newest(session, account.id)
+    if secret is not None and rotation.has_ended(secret, datetime.now(UTC)):
         rotation.lock(session, account.id)
-        secret = rotation.active(session, account.id)
-        if secret is not None and secret.expires_at <= datetime.now(UTC):
+        secret = rotation.newest(session, account.id)
+        if secret is not None and rotation.has_ended(secret, datetime.now(UTC)):
             secret = rotation.rotate(session, account, "expired_use")
-    if secret is None:
+    if secret is None or secret.state != "active":
         raise ApiError(404, *_NOT_READY, headers={"Retry-After": "1"})
     retiring = session.scalar(
         select(WebhookSecret)
@@ -121,7 +121,11 @@ def _key(secret: WebhookSecret) -> str:
     return webhook_keys.encode_key(webhook_keys.unseal(secret.sealed, secret.id))
 
 
-_NOT_READY = ("secret_not_ready", "Your secret is being made. Ask again in a second.")
+_NOT_READY = (
+    "secret_not_ready",
+    "There is no active secret. After an approval one is made within a second; after a revocation "
+    "make one by POST to this address.",
+)
 _KYC = (403, "kyc_approval_required", "KYC approval required")
 
 ROUTES = (

@@ -20,25 +20,29 @@ def on_approved(session: Session, received: Received[KycApproved]) -> None:
 
 
 def on_revoked(session: Session, received: Received[KycRevoked]) -> None:
-    """Revoke every secret issued up to then; one of a later approval is not meant."""
+    """Revoke every secret; after another approval, only those issued before the revocation.
+
+    The time alone would not do: one may be issued while the revocation is being committed.
+    """
     account = _locked_account(session, received.data.account_id)
     rotation.revoke(
         session,
         account,
         received.data.reason or "Your KYC approval was revoked.",
-        issued_before=received.time,
+        issued_before=received.time if rotation.is_approved(session, account.id) else None,
     )
 
 
 def on_rotate(session: Session, received: Received[SecretRotate]) -> None:
-    """Rotate. When the command names a secret, only if that one has not been replaced yet."""
+    """Rotate. When the command names a secret, only if that one was not replaced or revoked."""
     command = received.data
     account = _locked_account(session, command.account_id)
     if not rotation.is_approved(session, account.id):
         raise Permanent("this account's KYC is not approved, so it gets no secret")
-    current = rotation.active(session, account.id)
-    if command.secret_id is not None and current is not None and current.id != command.secret_id:
-        return
+    if command.secret_id is not None:
+        newest = rotation.newest(session, account.id)
+        if newest is None or newest.id != command.secret_id or newest.state == "revoked":
+            return
     rotation.rotate(session, account, command.cause, revoke_previous=command.revoke_previous)
 
 

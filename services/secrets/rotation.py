@@ -55,6 +55,22 @@ def active(session: Session, account_id: UUID) -> WebhookSecret | None:
     )
 
 
+def newest(session: Session, account_id: UUID) -> WebhookSecret | None:
+    """The active secret or, where there is none, the one that was issued last."""
+    return session.scalar(
+        select(WebhookSecret)
+        .where(WebhookSecret.account_id == account_id)
+        .order_by((WebhookSecret.state == "active").desc(), WebhookSecret.issued_at.desc())
+        .limit(1)
+        .execution_options(populate_existing=True)
+    )
+
+
+def has_ended(secret: WebhookSecret, now: datetime) -> bool:
+    """Whether its time is over, marked or not. A revoked one did not end: it was ended."""
+    return secret.state == "expired" or (secret.state == "active" and secret.expires_at <= now)
+
+
 def issue(session: Session, account: Account) -> WebhookSecret:
     """A first secret, for an account that has no active one. The caller holds the lock."""
     secret = _make(session, account)

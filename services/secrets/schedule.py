@@ -42,8 +42,13 @@ def rotate_due(session: Session, now: datetime) -> None:
         account = session.get(Account, secret.account_id)
         if current is None or account is None or current.id != secret.id:
             continue
-        if current.expires_at < until and rotation.is_approved(session, account.id):
+        if current.expires_at >= until:
+            continue
+        if rotation.is_approved(session, account.id):
             rotation.rotate(session, account, "scheduled")
+        elif current.expires_at <= now:
+            # Else it would be due for ever, in the place of others.
+            current.state = "expired"
 
 
 def warn_due(session: Session, now: datetime) -> None:

@@ -80,6 +80,8 @@ class Consumer:
         self.subscription = subscription
         self.last_turn = time.monotonic()
         """When the loop last turned, on the monotonic clock; for liveness."""
+        self.unacknowledged = 0
+        """How many messages were received and not yet acknowledged."""
         self._amqp_url = amqp_url
         self._heartbeat = heartbeat
         self._stopping = stopping
@@ -118,6 +120,7 @@ class Consumer:
                     quiet = True
             if session is not None:
                 session.abandon()
+            self.unacknowledged = 0
             self._requeuer.close()
             self.last_turn = time.monotonic()
             self._stopping.wait(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
@@ -190,6 +193,7 @@ class _Session:
         if not self._waiting:
             self._oldest = time.monotonic()
         self._waiting.append(Delivery(message.delivery_info["delivery_tag"], incoming))
+        self._consumer.unacknowledged += 1
 
     def _on_cancel(self, consumer_tag: str) -> None:
         # The queue was deleted, or its leader moved: a new connection declares and consumes anew.
@@ -255,6 +259,7 @@ class _Session:
                 self._consumer._requeuer.requeue(delivery, failed[delivery.tag])
         # Batches end in the order in which they came, so all up to this tag are done.
         self._channel.basic_ack(batch[-1].tag, multiple=True)
+        self._consumer.unacknowledged -= len(batch)
         if self._prefetch == 1 and _deliveries(batch[-1]) < SUSPICIOUS_DELIVERIES:
             self._consume(prefetch=2 * self._subscription.batch_size)
 

@@ -189,7 +189,8 @@ async def _body(
         raw = b"{}"
     try:
         body: msgspec.Struct = decoder.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    # Too deep for the decoder, or a number too long for Python, is the sender's mistake as well.
+    except (ValueError, RecursionError, OverflowError) as error:
         raise ApiError(400, "invalid_body", f"The body is not as it should be: {error}") from None
     return body
 

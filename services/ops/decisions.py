@@ -1,0 +1,198 @@
+"""Publishing an operator's decision, and seeing what became of it."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+from urllib.parse import unquote, urlsplit
+from uuid import UUID
+
+import msgspec
+from amqp import Message as AmqpMessage
+from kombu import Connection
+from sqlalchemy import Engine, select
+
+from shared.bus import topology
+from shared.bus.events import KycDecide
+from shared.bus.message import message_for
+from shared.db.models import Account, InboxEntry, KycApplication
+from shared.ids import new_id
+
+Decision = Literal["approve", "reject", "revoke"]
+
+CONFIRM_TIMEOUT = 5.0  # seconds
+POLL_SECONDS = 0.1
+LETTERS_EVERY = 3  # looks into the books for one into the dead letters, which costs more
+# A refusal is looked for among so many dead letters. Each look hands them all back.
+LOOK_THROUGH = 500
+DEAD = topology.KYC_DECISIONS.dead
+CONSUMER = "services.kyc"
+"""The inbox that knows which decisions were carried out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a decision.
+
+    Attributes:
+        state: `carried out`, `refused`, or `waiting` when neither is known yet.
+        sentence: what to tell the operator.
+    """
+
+    state: Literal["carried out", "refused", "waiting"]
+    sentence: str
+
+
+def make(decision: Decision, business: str, reason: str) -> KycDecide:
+    """The command.
+
+    Args:
+        decision: what to do.
+        business: an account id, an email address or a registration number.
+        reason: what the business is told.
+
+    Raises:
+        msgspec.ValidationError: one of them has not the form it must have.
+    """
+    business = business.strip()
+    if _is_id(business):
+        name = "account_id"
+    else:
+        name = "email" if "@" in business else "business_registration_number"
+    return msgspec.convert({"decision": decision, name: business, "reason": reason}, KycDecide)
+
+
+def publish(connection: Connection, command: KycDecide) -> UUID:
+    """Publish a decision; returns its message id once a queue has it for sure.
+
+    Args:
+        connection: an open kombu connection. Its user goes into `user_id`, which the broker
+            verifies: that is how the books know who decided.
+        command: what to publish.
+
+    Raises:
+        Exception: of kombu or py-amqp; it is not known to be on the bus.
+    """
+    message_id = new_id()
+    message = message_for(
+        command,
+        source="services.ops",
+        correlation_id=command.account_id or message_id,
+        message_id=message_id,
+    )
+    topology.declare(connection)
+    with connection.channel() as channel:
+        channel.basic_publish_confirm(
+            AmqpMessage(
+                message.body,
+                application_headers=message.headers(),
+                content_type="application/json",
+                correlation_id=message.correlation_id,
+                delivery_mode=2,
+                message_id=message.message_id,
+                timestamp=int(message.time.timestamp()),
+                type=message.type,
+                user_id=user_of(connection.as_uri(include_password=True)),
+            ),
+            exchange=message.exchange,
+            routing_key=message.routing_key,
+            mandatory=True,
+            confirm_timeout=CONFIRM_TIMEOUT,
+        )
+    return message_id
+
+
+def user_of(amqp_url: str) -> str:
+    """The user that an AMQP URL signs in as."""
+    return unquote(urlsplit(amqp_url).username or "guest")
+
+
+def wait(
+    connection: Connection,
+    engine: Engine,
+    message_id: UUID,
+    command: KycDecide,
+    seconds: float,
+    now: Callable[[], float] = time.monotonic,
+) -> Outcome:
+    """Wait for what becomes of a published decision.
+
+    Args:
+        connection: to look for a refusal among the dead letters.
+        engine: to look for the effect in the books.
+        message_id: of the decision.
+        command: the decision.
+        seconds: how long to wait.
+        now: a monotonic clock.
+
+    Raises:
+        sqlalchemy.exc.DBAPIError: the database is away.
+    """
+    deadline, looks = now() + seconds, 0
+    while True:
+        if _is_done(engine, message_id):
+            return Outcome("carried out", _standing(engine, command))
+        looks += 1
+        refusal = _refusal(connection, message_id) if looks % LETTERS_EVERY == 0 else None
+        if refusal is not None:
+            return Outcome("refused", refusal)
+        if now() >= deadline:
+            return Outcome(
+                "waiting",
+                f"Not carried out after {seconds:g} s. It is safe in {topology.KYC_DECISIONS.name}"
+                ": is services.kyc running?",
+            )
+        time.sleep(POLL_SECONDS)
+
+
+def _is_id(text: str) -> bool:
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_done(engine: Engine, message_id: UUID) -> bool:
+    with engine.connect() as connection:
+        known = select(InboxEntry.message_id).where(
+            InboxEntry.consumer == CONSUMER, InboxEntry.message_id == message_id
+        )
+        return connection.execute(known).first() is not None
+
+
+def _standing(engine: Engine, command: KycDecide) -> str:
+    """Where the business stands now, in words."""
+    newest = (
+        select(
+            Account.company_name, Account.email, KycApplication.status, KycApplication.decided_by
+        )
+        .join(KycApplication, KycApplication.account_id == Account.id)
+        .order_by(KycApplication.submitted_at.desc(), KycApplication.id.desc())
+        .limit(1)
+    )
+    if command.account_id is not None:
+        newest = newest.where(Account.id == command.account_id)
+    elif command.email is not None:
+        newest = newest.where(Account.email == command.email.lower())
+    else:
+        number = command.business_registration_number
+        newest = newest.where(KycApplication.business_registration_number == number)
+    with engine.connect() as connection:
+        row = connection.execute(newest).first()
+    if row is None:
+        return "Done."
+    return f"{row.company_name} ({row.email}) is {row.status}, decided by {row.decided_by}."
+
+
+def _refusal(connection: Connection, message_id: UUID) -> str | None:
+    """Why the decision died, if it did. What is looked at goes back when the channel closes."""
+    with connection.channel() as channel:
+        for _ in range(LOOK_THROUGH):
+            letter: Any = channel.basic_get(DEAD)
+            if letter is None:
+                return None
+            if letter.properties.get("message_id") == str(message_id):
+                headers = letter.properties.get("application_headers") or {}
+                return str(headers.get("x-reason") or "no reason was recorded")
+    return None

@@ -1,0 +1,133 @@
+"""Fixtures: real servers for the session; a database and a virtual host for each test."""
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.orm import Session
+
+from shared import config, crypto
+from shared.bus import topology
+from shared.db import migrate, session
+from stack.mailbox import MailServer
+from stack.processes import free_port
+from stack.servers import Broker, Database, Servers, servers
+
+VHOSTS_AT_ONCE = 16
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def test_servers() -> Iterator[Servers]:
+    """RabbitMQ and PostgreSQL of our own; what cannot get them fails, and is not skipped."""
+    # Tests make and drop whatever they like, so never on servers that somebody has named.
+    for name in ("AMQP_URL", "DATABASE_URL"):
+        os.environ.pop(name, None)
+    with servers("test") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def broker(test_servers: Servers) -> Broker:
+    assert test_servers.broker is not None
+    return test_servers.broker
+
+
+@pytest.fixture(scope="session")
+def database(test_servers: Servers) -> Database:
+    assert test_servers.database is not None
+    return test_servers.database
+
+
+@pytest.fixture(scope="session")
+def template(database: Database) -> str:
+    """A migrated database to copy: quicker than to migrate each."""
+    database.execute("CREATE DATABASE template_fellow")
+    migrate.upgrade(database.url("template_fellow"))
+    return "template_fellow"
+
+
+@pytest.fixture(scope="session")
+def vhosts(broker: Broker) -> Iterator[str]:
+    def make() -> Iterator[str]:
+        while True:
+            names = [f"test{next(_numbers)}" for _ in range(VHOSTS_AT_ONCE)]
+            broker.add_vhosts(*names)
+            yield from names
+
+    return make()
+
+
+@pytest.fixture
+def amqp_url(broker: Broker, vhosts: Iterator[str]) -> str:
+    """A broker with nothing on it."""
+    return broker.url(next(vhosts))
+
+
+@pytest.fixture
+def database_url(database: Database, template: str) -> Iterator[str]:
+    """A migrated database with nothing in it."""
+    name = f"test{next(_numbers)}"
+    database.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield database.url(name)
+    database.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+Configure = Callable[..., config.Settings]
+
+
+@pytest.fixture
+def configure(monkeypatch: pytest.MonkeyPatch) -> Iterator[Configure]:
+    """Set environment variables and make this process read its settings anew."""
+
+    def forget() -> None:
+        if session.engine.cache_info().currsize:
+            session.engine().dispose()
+        for cached in (config.settings, crypto.sealer, session.engine, session._sessions):
+            cached.cache_clear()
+
+    def apply(**variables: str) -> config.Settings:
+        for name, value in variables.items():
+            monkeypatch.setenv(name.upper(), value)
+        forget()
+        return config.settings()
+
+    yield apply
+    forget()
+
+
+@pytest.fixture
+def settings(configure: Configure, amqp_url: str, database_url: str) -> config.Settings:
+    """Settings of this process that point to a broker and a database of this test's own."""
+    from kombu import Connection
+
+    with Connection(amqp_url) as connection:
+        topology.declare(connection)
+    return configure(amqp_url=amqp_url, database_url=database_url, environment="test")
+
+
+@pytest.fixture
+def engine(settings: config.Settings) -> Iterator[Engine]:
+    """For looking into the database from outside."""
+    made = create_engine(settings.database_url)
+    yield made
+    made.dispose()
+
+
+@pytest.fixture
+def db(engine: Engine) -> Iterator[Session]:
+    """A session for looking, and for arranging; commit what others must see."""
+    with Session(engine, expire_on_commit=False) as opened:
+        yield opened
+
+
+@pytest.fixture
+def mailbox(tmp_path: Path) -> Iterator[MailServer]:
+    """A mail server; `mailbox.handler.respond` refuses recipients."""
+    server = MailServer(tmp_path / "mailbox", free_port())
+    server.start()
+    yield server
+    server.stop()

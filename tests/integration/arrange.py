@@ -1,0 +1,182 @@
+"""What the integration tests arrange, and how they wait."""
+
+import hashlib
+import hmac
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from amqp import Message as AmqpMessage
+from kombu import Connection
+from sqlalchemy.orm import Session
+
+from shared.bus.consumer import Consumer, Subscription
+from shared.bus.events import (
+    CustomerDetails,
+    Event,
+    OrderCreated,
+    OrderStatusChanged,
+    TrackingStatus,
+)
+from shared.bus.message import Message, Received, message_for
+from shared.config import Settings
+from shared.db.models import Account, KycApplication
+from shared.ids import new_id
+
+T = TypeVar("T")
+PATIENCE = 30.0  # bounds a failure; nothing passes or fails by how long it took
+
+
+def until(look: Callable[[], T], what: str, seconds: float = PATIENCE) -> T:
+    """Wait until `look` finds something true."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        found = look()
+        if found:
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"{what}: not within {seconds:g} s")
+
+
+def account(db: Session, *, status: str | None = None, **changes: Any) -> Account:
+    """An account with a proved address; with `status`, and an application of that status."""
+    made = Account(
+        id=new_id(),
+        company_name=changes.get("company_name", "Kettle & Co"),
+        email=changes.get("email", f"{new_id()}@kettle.example"),
+        password_hash="-",
+    )
+    db.add(made)
+    db.flush()
+    if status is not None:
+        db.add(
+            KycApplication(
+                account_id=made.id,
+                business_registration_number=changes.get("number", f"RC-{new_id()}"),
+                business_address="1 Broad St",
+                contact_person_details='"Ada"',
+                status=status,
+            )
+        )
+    db.commit()
+    return made
+
+
+def received(event: Event, **changes: Any) -> Received[Any]:
+    """A message as a handler gets it."""
+    message = message_for(event, source="tests", correlation_id=new_id())
+    values = {
+        "id": new_id(),
+        "type": event.TYPE,
+        "time": message.time,
+        "correlation_id": message.correlation_id,
+        "data": event,
+    }
+    return Received(**(values | changes))
+
+
+def order_created(account_id: Any = None, **changes: Any) -> OrderCreated:
+    values: dict[str, Any] = {
+        "order_id": new_id(),
+        "account_id": account_id or new_id(),
+        "customer_details": CustomerDetails(name="Zoë Ade", email="zoe@shop.example", phone="+234"),
+        "item_summary": "2 × blue kettle",
+        "address": "12 Marina Road\nLagos",
+    }
+    return OrderCreated(**(values | changes))
+
+
+def status_changed(order: OrderCreated, status: TrackingStatus, note: str = "") -> Any:
+    return OrderStatusChanged(
+        order_id=order.order_id, account_id=order.account_id, tracking_status=status, note=note
+    )
+
+
+def publish(amqp_url: str, *messages: Message) -> None:
+    """Publish messages as the product would, with confirms."""
+    with Connection(amqp_url) as connection:
+        channel: Any = connection.default_channel
+        for message in messages:
+            channel.basic_publish_confirm(
+                AmqpMessage(
+                    message.body,
+                    message_id=message.message_id,
+                    type=message.type,
+                    correlation_id=message.correlation_id,
+                    delivery_mode=2,
+                    application_headers=message.headers(),
+                ),
+                exchange=message.exchange,
+                routing_key=message.routing_key,
+                mandatory=True,
+            )
+
+
+def publish_raw(amqp_url: str, exchange: str, key: str, body: bytes, **properties: Any) -> None:
+    """Publish anything at all, as a stranger's tool might."""
+    with Connection(amqp_url) as connection:
+        channel: Any = connection.default_channel
+        channel.basic_publish_confirm(
+            AmqpMessage(body, **properties), exchange=exchange, routing_key=key, mandatory=True
+        )
+
+
+def depth(amqp_url: str, queue: str) -> int:
+    """How many messages wait in a queue."""
+    with Connection(amqp_url) as connection:
+        return int(connection.default_channel.queue_declare(queue, passive=True).message_count)
+
+
+def take(amqp_url: str, queue: str) -> Any:
+    """Take one message out of a queue; None when it is empty."""
+    with Connection(amqp_url) as connection:
+        return connection.default_channel.basic_get(queue, no_ack=True)
+
+
+def headers(message: Any) -> dict[str, Any]:
+    """The headers of a message that was taken, without the broker's own count."""
+    found: dict[str, Any] = message.headers or message.properties.get("application_headers") or {}
+    return {name: value for name, value in found.items() if name != "x-delivery-count"}
+
+
+@contextmanager
+def consuming(settings: Settings, *subscriptions: Subscription) -> Iterator[list[Consumer]]:
+    """Run subscriptions in threads, as a service would.
+
+    At the end everything must have been acknowledged: what was not would be back in the queue.
+    """
+
+    def settled() -> bool:
+        empty = [depth(settings.amqp_url, s.queue.name) == 0 for s in subscriptions]
+        return all(empty) and not any(consumer.unacknowledged for consumer in consumers)
+
+    stopping = threading.Event()
+    consumers = [
+        Consumer(settings.amqp_url, settings.amqp_heartbeat, subscription, stopping)
+        for subscription in subscriptions
+    ]
+    threads = [threading.Thread(target=consumer.run, daemon=True) for consumer in consumers]
+    for thread in threads:
+        thread.start()
+    try:
+        yield consumers
+        until(settled, "everything acknowledged")
+    finally:
+        stopping.set()
+        for thread in threads:
+            thread.join(15)
+            assert not thread.is_alive()
+    for subscription in subscriptions:
+        assert depth(settings.amqp_url, subscription.queue.name) == 0
+
+
+def sign(secret: str, body: bytes) -> dict[str, str]:
+    """The headers of a signed request."""
+    signature = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+    return {
+        "Content-Type": "application/json",
+        "X-API-Key": secret,
+        "X-Webhook-Signature": signature,
+    }

@@ -1,0 +1,289 @@
+"""The publisher, on a real broker."""
+
+import asyncio
+import dataclasses
+from contextlib import asynccontextmanager
+
+import pika
+import pytest
+from kombu import Connection
+from pika import frame as pika_frame
+
+from shared.bus import topology
+from shared.bus.framing import publish_frames
+from shared.bus.message import message_for
+from shared.bus.publisher import (
+    ConfirmTimeoutError,
+    OverloadedError,
+    Publisher,
+    ReturnedError,
+    UnavailableError,
+)
+from tests.integration.arrange import depth, headers, order_created, take, until
+
+FRAME_MAX = 131_072
+
+
+def message(**changes):
+    made = message_for(order_created(), source="tests", correlation_id="story")
+    return dataclasses.replace(made, **changes)
+
+
+@asynccontextmanager
+async def publishing(amqp_url, **changes):
+    options = {"max_outstanding": 1000, "confirm_timeout": 5.0, "heartbeat": 30}
+    publisher = Publisher(amqp_url, name="tests", **(options | changes))
+    await publisher.start()
+    await connected(publisher)
+    try:
+        yield publisher
+    finally:
+        await publisher.stop()
+
+
+async def connected(publisher):
+    await asyncio.to_thread(until, lambda: publisher.state == "connected", "connected")
+
+
+def test_what_is_published_arrives_whole(amqp_url):
+    sent = message(body='{"é": 1}'.encode(), traceparent="00-" + "a" * 32 + "-" + "b" * 16 + "-01")
+
+    async def story():
+        async with publishing(amqp_url) as publisher:
+            await publisher.publish(sent)
+
+    asyncio.run(story())
+    got = take(amqp_url, topology.ORDERS_INTAKE.name)
+    assert got.body == sent.body
+    assert headers(got) == sent.headers()
+    properties = got.properties
+    assert properties["message_id"] == sent.message_id
+    assert properties["type"] == "order.created"
+    assert properties["delivery_mode"] == 2
+    assert properties["content_type"] == "application/json"
+    assert properties["correlation_id"] == "story"
+
+
+def test_many_are_outstanding_at_once_and_all_are_confirmed(amqp_url):
+    sent = [message() for _ in range(2000)]
+
+    async def story():
+        async with publishing(amqp_url, max_outstanding=5000) as publisher:
+            await asyncio.gather(*(publisher.publish(m) for m in sent))
+            assert publisher.outstanding == 0
+
+    asyncio.run(story())
+    assert depth(amqp_url, topology.ORDERS_INTAKE.name) == 2000
+
+
+def test_a_body_of_several_frames_arrives_whole(amqp_url):
+    body = b'"' + b"x" * 300_000 + b'"'
+
+    async def story():
+        async with publishing(amqp_url) as publisher:
+            await publisher.publish(message(body=body))
+
+    asyncio.run(story())
+    got = take(amqp_url, topology.ORDERS_INTAKE.name)
+    assert got.body == body
+
+
+def test_what_no_queue_wants_is_returned_and_the_rest_is_not(amqp_url):
+    async def story():
+        async with publishing(amqp_url) as publisher:
+            lost = message(exchange="dead", routing_key="nowhere")
+            results = await asyncio.gather(
+                publisher.publish(message()),
+                publisher.publish(lost),
+                publisher.publish(message()),
+                return_exceptions=True,
+            )
+            assert [type(result) for result in results] == [type(None), ReturnedError, type(None)]
+
+    asyncio.run(story())
+
+
+def test_the_number_outstanding_is_bounded(amqp_url):
+    async def story():
+        async with publishing(amqp_url, max_outstanding=10) as publisher:
+            futures = [publisher.send(message()) for _ in range(10)]
+            with pytest.raises(OverloadedError):
+                publisher.send(message())
+            await asyncio.gather(*futures)
+            await publisher.publish(message())
+
+    asyncio.run(story())
+
+
+def test_without_a_broker_it_says_so_at_once():
+    async def story():
+        publisher = Publisher(
+            "amqp://guest:guest@127.0.0.1:1/",
+            name="tests",
+            max_outstanding=10,
+            confirm_timeout=5.0,
+            heartbeat=30,
+        )
+        await publisher.start()
+        await asyncio.sleep(0.3)
+        assert publisher.state == "away"
+        with pytest.raises(UnavailableError):
+            await publisher.publish(message())
+        await publisher.stop()
+
+    asyncio.run(story())
+
+
+def test_it_reconnects_and_declares_the_topology_again(amqp_url, broker):
+    vhost = amqp_url.rpartition("/")[2]
+
+    async def story():
+        async with publishing(amqp_url) as publisher:
+            await publisher.publish(message())
+            broker.control("delete_queue", topology.ORDERS_INTAKE.name, f"--vhost={vhost}")
+            broker.control("close_all_connections", f"--vhost={vhost}", "a test")
+            await asyncio.to_thread(until, lambda: publisher.state != "connected", "cut")
+            await connected(publisher)
+            await publisher.publish(message())
+
+    asyncio.run(story())
+    assert depth(amqp_url, topology.ORDERS_INTAKE.name) == 1
+
+
+class Frozen:
+    """A proxy in front of the broker that can stop passing anything on."""
+
+    def __init__(self, port):
+        self._port = port
+        self._writers = []
+        self.passing = asyncio.Event()
+        self.passing.set()
+
+    async def __aenter__(self):
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_):
+        self._server.close()
+
+    def cut(self):
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def _serve(self, reader, writer):
+        to_reader, to_writer = await asyncio.open_connection("127.0.0.1", self._port)
+        self._writers += [writer, to_writer]
+        await asyncio.gather(
+            self._pump(reader, to_writer), self._pump(to_reader, writer), return_exceptions=True
+        )
+
+    async def _pump(self, reader, writer):
+        while data := await reader.read(65536):
+            await self.passing.wait()
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+
+def test_a_broker_that_does_not_confirm_costs_one_timeout_and_then_nothing(amqp_url):
+    parameters = pika.URLParameters(amqp_url)
+
+    async def story():
+        async with Frozen(parameters.port) as proxy:
+            url = amqp_url.replace(f":{parameters.port}/", f":{proxy.port}/")
+            async with publishing(url, confirm_timeout=0.5) as publisher:
+                await publisher.publish(message())
+                proxy.passing.clear()
+                with pytest.raises(ConfirmTimeoutError):
+                    await publisher.publish(message())
+                assert publisher.state == "stalled"
+                with pytest.raises(UnavailableError):
+                    publisher.send(message())
+                assert publisher.outstanding == 1
+                proxy.passing.set()
+                await connected(publisher)
+                assert publisher.outstanding == 0
+                await publisher.publish(message())
+
+    asyncio.run(story())
+
+
+def test_a_lost_connection_fails_what_is_outstanding(amqp_url, broker):
+    parameters = pika.URLParameters(amqp_url)
+
+    async def story():
+        async with Frozen(parameters.port) as proxy:
+            url = amqp_url.replace(f":{parameters.port}/", f":{proxy.port}/")
+            async with publishing(url) as publisher:
+                proxy.passing.clear()
+                future = publisher.send(message())
+                proxy.cut()
+                with pytest.raises(UnavailableError):
+                    await future
+                proxy.passing.set()
+
+    asyncio.run(story())
+
+
+def confirm(publisher, tag, *, multiple=False, kind="Basic.Ack"):
+    method = type("Method", (), {"NAME": kind, "delivery_tag": tag, "multiple": multiple})
+    publisher._on_confirm(type("Frame", (), {"method": method}))
+
+
+def test_confirms_out_of_order_and_multiple(amqp_url):
+    """The broker orders confirms as it likes, so the order is made here."""
+
+    async def story():
+        async with publishing(amqp_url) as publisher:
+            publisher._flush = lambda: None  # what is sent stays here
+            futures = [publisher.send(message()) for _ in range(6)]
+            first = publisher._tag - 5
+            confirm(publisher, first + 4)
+            confirm(publisher, first + 2, multiple=True)
+            confirm(publisher, first + 3, kind="Basic.Nack")
+            await asyncio.sleep(0)
+            states = [
+                "waiting" if not f.done() else "failed" if f.exception() else "confirmed"
+                for f in futures
+            ]
+            assert states == [*["confirmed"] * 3, "failed", "confirmed", "waiting"]
+            confirm(publisher, first + 5)
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("size", [0, 1, 500, FRAME_MAX - 8, FRAME_MAX - 7, 3 * FRAME_MAX])
+def test_the_frames_are_what_pika_reads(size):
+    sent = message(body=b"x" * size)
+    data, frames = publish_frames(1, sent, FRAME_MAX), []
+    while data:
+        used, found = pika_frame.decode_frame(data)
+        data = data[used:]
+        frames.append(found)
+    method, header, *bodies = frames
+    assert (method.method.exchange, method.method.routing_key) == ("intake", "order.created")
+    assert method.method.mandatory
+    assert header.body_size == size
+    assert header.properties.headers == sent.headers()
+    assert header.properties.message_id == sent.message_id
+    assert header.properties.timestamp == int(sent.time.timestamp())
+    assert b"".join(body.fragment for body in bodies) == sent.body
+
+
+def test_topology_that_differs_is_left_alone(amqp_url):
+    with Connection(amqp_url) as connection:
+        connection.default_channel.queue_declare("orders.intake", durable=True, auto_delete=False)
+
+    async def story():
+        publisher = Publisher(
+            amqp_url, name="tests", max_outstanding=1, confirm_timeout=1, heartbeat=30
+        )
+        await publisher.start()
+        await asyncio.sleep(1)
+        state = publisher.state
+        await publisher.stop()
+        return state
+
+    assert asyncio.run(story()) == "away"
+    assert depth(amqp_url, "orders.intake") == 0
