@@ -1,0 +1,232 @@
+"""Registration, proof of the address, sign-in: over HTTP, on a real database."""
+
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+import jwt
+import pytest
+from sqlalchemy import update
+
+from shared import tokens
+from shared.config import DEVELOPMENT_JWT_KEY
+from shared.db.models import Account, OneTimeCode
+
+PASSWORD = "correct horse battery"
+
+
+def new_email():
+    return f"it-{uuid.uuid4().hex[:10]}@kettle.example"
+
+
+def register(api, email, **changes):
+    body = {"company_name": "Kettle & Co", "email": email, "password": PASSWORD} | changes
+    return api.http.post("/users/auth/register/", json=body)
+
+
+def verify(api, email, otp):
+    return api.http.post("/users/verify-otp/", json={"email": email, "otp": otp})
+
+
+def login(api, email, password=PASSWORD):
+    return api.http.post("/users/auth/login/", json={"email": email, "password": password})
+
+
+def age_code(api, **changes):
+    with api.session() as session:
+        session.execute(update(OneTimeCode).values(**changes))
+        session.commit()
+
+
+@pytest.fixture
+def email(api):
+    """The address of a proved account."""
+    address = new_email()
+    assert register(api, address).status_code == 201
+    assert verify(api, address, api.code_for(address)).status_code == 200
+    return address
+
+
+def test_the_way_in(api):
+    address = new_email()
+    registered = register(api, address.upper().replace("KETTLE.EXAMPLE", "kettle.example"))
+    assert registered.status_code == 201
+    assert set(registered.json()) == {"id", "company_name", "email"}
+    assert registered.json()["email"] == address
+    assert login(api, address).json()["code"] == "email_not_verified"
+    assert verify(api, address, api.code_for(address)).json()["detail"]
+    answer = login(api, address.upper())
+    assert answer.status_code == 200
+    assert set(answer.json()) == {"access", "refresh", "id", "company_name", "email"}
+    assert answer.headers["cache-control"] == "no-store"
+
+
+def test_a_path_answers_without_its_trailing_slash(api):
+    assert api.http.post("/users/auth/login", json={}).status_code == 400
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"email": "nobody"},
+        {"email": "a@b"},
+        {"password": "short"},
+        {"password": 12345678},
+        {"company_name": ""},
+        {"company_name": "   "},
+        {"company_name": "Kettle\r\nBcc: x"},
+        {"company_name": "nul\x00"},
+    ],
+)
+def test_a_bad_registration_is_refused(api, changes):
+    answer = register(api, **({"email": new_email()} | changes))
+    assert answer.status_code == 400
+    assert answer.json()["code"] == "invalid_body"
+
+
+def test_a_taken_address_is_refused(api, email):
+    assert register(api, email).json()["code"] == "email_taken"
+
+
+def test_one_of_many_registrations_at_once_wins(api):
+    address = new_email()
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda _: register(api, address), range(8)))
+    assert sorted(a.status_code for a in answers) == [201, *[400] * 7]
+
+
+def test_an_unproved_address_may_be_registered_again_and_the_old_code_is_void(api):
+    address = new_email()
+    register(api, address)
+    old = api.code_for(address)
+    assert register(api, address).json()["code"] == "email_taken"  # not within a minute
+    age_code(api, created_at=datetime.now(UTC) - timedelta(minutes=2))
+    assert register(api, address, password="another password").status_code == 201
+    new = api.code_for(address)
+    if old != new:
+        assert verify(api, address, old).json()["code"] == "invalid_otp"
+    assert verify(api, address, new).status_code == 200
+    assert login(api, address).status_code == 401
+    assert login(api, address, "another password").status_code == 200
+
+
+def wrong(code):
+    return f"{(int(code) + 1) % 1_000_000:06}"
+
+
+def test_five_wrong_codes_lock(api):
+    address = new_email()
+    register(api, address)
+    code = api.code_for(address)
+    for _ in range(5):
+        assert verify(api, address, wrong(code)).json()["code"] == "invalid_otp"
+    assert verify(api, address, code).json()["code"] == "otp_locked"
+
+
+def test_wrong_codes_at_once_are_all_counted(api):
+    address = new_email()
+    register(api, address)
+    code = api.code_for(address)
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda _: verify(api, address, wrong(code)), range(8)))
+    assert verify(api, address, code).json()["code"] == "otp_locked"
+
+
+def test_a_code_expires_and_another_can_be_had(api):
+    address = new_email()
+    register(api, address)
+    code = api.code_for(address)
+    long_ago = datetime.now(UTC) - timedelta(minutes=11)
+    age_code(api, expires_at=long_ago + timedelta(minutes=10), created_at=long_ago)
+    assert verify(api, address, code).json()["code"] == "otp_expired"
+    assert api.http.post("/users/request-otp/", json={"email": address}).status_code == 200
+    assert verify(api, address, api.code_for(address)).status_code == 200
+
+
+def test_a_code_works_once(api, email):
+    assert verify(api, email, "000000").json()["code"] == "invalid_otp"
+
+
+def test_request_otp_tells_nobody_who_is_here(api, email):
+    answers = [
+        api.http.post("/users/request-otp/", json={"email": address})
+        for address in (email, new_email())
+    ]
+    assert answers[0].status_code == answers[1].status_code == 200
+    assert answers[0].json() == answers[1].json()
+
+
+def test_wrong_credentials_look_the_same_for_all(api, email):
+    known, unknown = login(api, email, "wrong password"), login(api, new_email())
+    assert known.status_code == unknown.status_code == 401
+    assert known.json() == unknown.json()
+
+
+def test_a_refresh_token_works_once(api, email):
+    first = login(api, email).json()
+    answer = api.http.post("/users/auth/refresh/", json={"refresh": first["refresh"]})
+    assert answer.status_code == 200
+    assert answer.json()["refresh"] != first["refresh"]
+    again = api.http.post("/users/auth/refresh/", json={"refresh": first["refresh"]})
+    assert again.json()["code"] == "invalid_refresh_token"
+
+
+def test_logout_ends_a_refresh_token(api, email):
+    tokens_ = login(api, email).json()
+    body = {"refresh": tokens_["refresh"]}
+    assert api.http.post("/users/auth/logout/", json=body).status_code == 204
+    assert api.http.post("/users/auth/refresh/", json=body).status_code == 401
+
+
+def bearer(text):
+    return {"Authorization": f"Bearer {text}"}
+
+
+def test_only_an_access_token_of_ours_opens(api, email):
+    signed_in = login(api, email).json()
+    claims = jwt.decode(signed_in["access"], options={"verify_signature": False})
+    expired = claims | {"exp": 1, "iat": 0}
+    bad = {
+        "none": jwt.encode(claims, None, algorithm="none"),
+        "another key": jwt.encode(claims, "k" * 48, algorithm="HS256"),
+        "another algorithm": jwt.encode(claims, DEVELOPMENT_JWT_KEY * 2, algorithm="HS512"),
+        "expired": jwt.encode(expired, DEVELOPMENT_JWT_KEY, algorithm=tokens.ALGORITHM),
+        "refresh": signed_in["refresh"],
+        "nonsense": "a.b.c",
+    }
+    for name, text in bad.items():
+        answer = api.http.get("/kyc/", headers=bearer(text))
+        assert (answer.status_code, answer.json()["code"]) == (401, "not_signed_in"), name
+    assert api.http.get("/kyc/").headers["www-authenticate"] == "Bearer"
+    assert api.http.get("/kyc/", headers=bearer(signed_in["access"])).status_code == 404
+
+
+def test_an_access_token_does_not_refresh(api, email):
+    body = {"refresh": login(api, email).json()["access"]}
+    assert api.http.post("/users/auth/refresh/", json=body).status_code == 401
+
+
+def test_nothing_is_kept_in_the_clear(api, email):
+    address = new_email()
+    register(api, address)
+    code = api.code_for(address)
+    with api.session() as session:
+        account = session.query(Account).filter_by(email=address).one()
+        stored = session.get(OneTimeCode, account.id)
+        assert PASSWORD not in account.password_hash
+        assert account.password_hash.startswith("$argon2id$")
+        assert code.encode() not in stored.code_hash
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"[]", b"null", b"\xff", b'{"email": ' + b"[" * 30_000, b"1" * 10_000, b'"x"'],
+)
+def test_nonsense_is_a_400(api, body):
+    answer = api.http.post("/users/auth/login/", content=body)
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_body")
+
+
+def test_a_huge_body_is_a_413(api):
+    answer = api.http.post("/users/auth/login/", content=b"x" * 70_000)
+    assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")

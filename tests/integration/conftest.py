@@ -1,0 +1,120 @@
+"""A running ingress for the tests of the HTTP side: real gunicorn, two workers."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import httpx
+import pytest
+from kombu import Connection
+from sqlalchemy import Engine, create_engine, select
+from sqlalchemy.orm import Session
+
+from shared.bus import topology
+from shared.bus.events import AccountOtpRequested, decode
+from shared.crypto import sealer
+from shared.db.models import OutboxMessage
+from stack.processes import free_port, stop
+from tests.integration.arrange import until
+
+
+@dataclass
+class Api:
+    """A running ingress and what is behind it."""
+
+    http: httpx.Client
+    url: str
+    amqp_url: str
+    database_url: str
+    engine: Engine
+
+    def session(self) -> Session:
+        return Session(self.engine, expire_on_commit=False)
+
+    def code_for(self, email: str) -> str:
+        """The newest one-time code that is on its way to an address."""
+        with self.session() as session:
+            rows = session.scalars(
+                select(OutboxMessage)
+                .where(OutboxMessage.type == AccountOtpRequested.TYPE)
+                .order_by(OutboxMessage.sequence.desc())
+            )
+            for row in rows:
+                fact = decode(row.type, row.body)
+                assert isinstance(fact, AccountOtpRequested)
+                if fact.email == email:
+                    return sealer().open(fact.sealed_code, f"otp:{fact.code_id}").decode()
+        raise AssertionError(f"no code for {email}")
+
+
+@pytest.fixture(scope="module")
+def module_amqp_url(broker, vhosts) -> str:
+    return broker.url(next(vhosts))
+
+
+@pytest.fixture(scope="module")
+def module_database_url(database, template, request) -> Iterator[str]:
+    name = f"module_{abs(hash(request.module.__name__)) % 10**9}"
+    database.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield database.url(name)
+    database.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="module")
+def api(module_amqp_url, module_database_url, tmp_path_factory) -> Iterator[Api]:
+    with Connection(module_amqp_url) as connection:
+        topology.declare(connection)
+    with running_ingress(
+        tmp_path_factory.mktemp("ingress"), module_amqp_url, module_database_url
+    ) as found:
+        yield found
+
+
+class running_ingress:  # noqa: N801 - used as a context manager
+    """An ingress of its own for as long as the context lasts."""
+
+    def __init__(self, folder, amqp_url: str, database_url: str, **environment: str) -> None:
+        self._log = folder / "ingress.log"
+        self._amqp_url, self._database_url = amqp_url, database_url
+        self._port = free_port()
+        self._environment = {
+            "AMQP_URL": amqp_url,
+            "DATABASE_URL": database_url,
+            "PORT": str(self._port),
+            "WEB_CONCURRENCY": "2",
+            "SIGN_IN_ATTEMPTS_PER_MINUTE": "100000",
+            "ADDRESS_REFUSALS_PER_MINUTE": "100000",
+        } | environment
+
+    def __enter__(self) -> Api:
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "services.ingress"],
+                env=os.environ | self._environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        url = f"http://127.0.0.1:{self._port}"
+        self._http = httpx.Client(base_url=f"{url}/api/v1", timeout=20)
+        self._engine = create_engine(self._database_url)
+        try:
+            until(lambda: self._answers(url), "the ingress answers")
+        except AssertionError:
+            self.__exit__()
+            raise AssertionError(self._log.read_text()) from None
+        return Api(self._http, url, self._amqp_url, self._database_url, self._engine)
+
+    def __exit__(self, *_: object) -> None:
+        stop(self._process, 15)
+        self._http.close()
+        self._engine.dispose()
+
+    def _answers(self, url: str) -> bool:
+        assert self._process.poll() is None, self._log.read_text()
+        try:
+            return self._http.get(f"{url}/healthz").status_code == 200
+        except httpx.HTTPError:
+            return False

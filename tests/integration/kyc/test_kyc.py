@@ -1,0 +1,241 @@
+"""KYC: the application over HTTP, the decision over the bus."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from sqlalchemy import select
+
+from services.kyc.__main__ import wire
+from services.kyc.states import NotPossible, after
+from shared import tokens
+from shared.bus import topology
+from shared.bus.events import decode
+from shared.db.models import KycApplication, OutboxMessage
+from tests.integration.arrange import account, consuming, depth, headers, publish_raw, take, until
+
+QUEUE = topology.KYC_DECISIONS
+FACTS = {
+    "business_registration_number": "RC-1001",
+    "business_address": "1 Broad St",
+    "contact_person_details": "Ada Eze, +234",
+}
+
+
+def as_(account_):
+    return {"Authorization": f"Bearer {tokens.make(account_.id, 'access').text}"}
+
+
+def signed_in(api):
+    with api.session() as session:
+        return as_(account(session))
+
+
+def test_submit_and_see(api):
+    me = signed_in(api)
+    assert api.http.get("/kyc/", headers=me).json()["code"] == "kyc_not_found"
+    answer = api.http.post("/kyc/", json=FACTS, headers=me)
+    assert answer.status_code == 201
+    assert answer.json()["status"] == "pending"
+    assert api.http.get("/kyc/", headers=me).json() == answer.json()
+    assert api.http.post("/kyc/", json=FACTS, headers=me).json()["code"] == "kyc_already_pending"
+
+
+def test_contact_details_may_be_structured(api):
+    me = signed_in(api)
+    contact = {"name": "Ada", "phones": ["+234"]}
+    answer = api.http.post("/kyc/", json=FACTS | {"contact_person_details": contact}, headers=me)
+    assert answer.status_code == 201
+    assert answer.json()["contact_person_details"] == contact
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"business_registration_number": " "},
+        {"business_registration_number": 7},
+        {"business_address": ""},
+        {"contact_person_details": {}},
+        {"contact_person_details": {"name": "nul\x00"}},
+        {"contact_person_details": []},
+    ],
+)
+def test_a_bad_application_is_refused(api, changes):
+    answer = api.http.post("/kyc/", json=FACTS | changes, headers=signed_in(api))
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_body")
+
+
+def test_one_of_many_submissions_at_once_wins(api):
+    me = signed_in(api)
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(
+            threads.map(lambda _: api.http.post("/kyc/", json=FACTS, headers=me), range(8))
+        )
+    assert sorted(a.status_code for a in answers) == [201, *[400] * 7]
+
+
+def test_approved_is_not_submitted_again_and_rejected_is(api):
+    with api.session() as session:
+        approved, rejected = (
+            account(session, status="approved"),
+            account(session, status="rejected"),
+        )
+    answer = api.http.post("/kyc/", json=FACTS, headers=as_(approved))
+    assert answer.json()["code"] == "kyc_already_approved"
+    assert api.http.post("/kyc/", json=FACTS, headers=as_(rejected)).status_code == 201
+
+
+def send(settings, body, **properties):
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    publish_raw(settings.amqp_url, "commands", "kyc.decide", raw, **properties)
+
+
+def status_of(engine, account_):
+    with engine.connect() as connection:
+        query = select(KycApplication.status).where(KycApplication.account_id == account_.id)
+        return connection.execute(query).scalar()
+
+
+def facts(engine):
+    with engine.connect() as connection:
+        rows = connection.execute(
+            select(OutboxMessage.type, OutboxMessage.body).order_by(OutboxMessage.sequence)
+        )
+        return [decode(type_, body) for type_, body in rows]
+
+
+def deciding(settings):
+    return consuming(settings, *wire(settings).subscriptions)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        lambda a, n: {"decision": "approve", "account_id": str(a.id)},
+        lambda a, n: {"decision": "APPROVED", "email": a.email.upper()},
+        lambda a, n: {"action": "approve", "registration_number": n},
+        lambda a, n: {"status": "approved", "business_registration_number": n, "email": a.email},
+        lambda a, n: {
+            "type": "kyc.decide",
+            "data": {"decision": "approve", "user_id": str(a.id)},
+        },
+        lambda a, n: {
+            "specversion": "1.0",
+            "id": "42",
+            "source": "desk",
+            "type": "kyc.decide",
+            "data": {"decision": "approve", "account_id": str(a.id)},
+        },
+    ],
+    ids=["id", "email", "number", "two ids", "envelope", "cloud event"],
+)
+def test_a_decision_in_any_shape(settings, db, engine, shape):
+    business = account(db, status="pending", number="RC-77")
+    account(db, status="pending", number="RC-78")
+    send(settings, shape(business, "RC-77"))
+    with deciding(settings):
+        until(lambda: status_of(engine, business) == "approved", "approved")
+    (fact,) = facts(engine)
+    assert (fact.TYPE, fact.account_id) == ("kyc.approved", business.id)
+
+
+def test_who_decided_is_who_the_broker_says(settings, db, engine):
+    business = account(db, status="pending")
+    body = {"decision": "reject", "email": business.email, "reason": "No such number."}
+    send(settings, body, user_id="fellow")
+    with deciding(settings):
+        until(lambda: status_of(engine, business) == "rejected", "rejected")
+    (fact,) = facts(engine)
+    assert (fact.decided_by, fact.reason) == ("fellow", "No such number.")
+
+
+def test_a_forged_name_header_is_not_believed(settings, db, engine):
+    business = account(db, status="pending")
+    body = {"decision": "approve", "email": business.email}
+    send(settings, body, application_headers={"x-user-id": "the boss"})
+    with deciding(settings):
+        until(lambda: status_of(engine, business) == "approved", "approved")
+    assert facts(engine)[0].decided_by == "an unnamed operator"
+
+
+def test_the_same_decision_twice_changes_nothing(settings, db, engine):
+    business = account(db, status="pending")
+    for _ in range(5):
+        send(settings, {"decision": "approve", "email": business.email})
+    with deciding(settings), deciding(settings):
+        until(lambda: status_of(engine, business) == "approved", "approved")
+    assert len(facts(engine)) == 1
+    assert depth(settings.amqp_url, QUEUE.dead) == 0
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"not json", "not JSON"),
+        (b"\xff\xfe", "not JSON"),
+        (b"", "not JSON"),
+        (b"[1]", "not a JSON object"),
+        ({"decision": "perhaps", "email": "x@y.example"}, "approve, reject or revoke"),
+        ({"email": "x@y.example"}, "approve, reject or revoke"),
+        ({"decision": "approve"}, "name the business"),
+        ({"decision": "approve", "email": "nobody"}, "email"),
+        ({"decision": "approve", "account_id": "7"}, "account_id"),
+        ({"decision": "approve", "email": "stranger@kettle.example"}, "no business matches"),
+        ({"decision": "reject", "email": "pending@kettle.example"}, "needs a 'reason'"),
+        ({"decision": "revoke", "email": "pending@kettle.example"}, "reject it instead"),
+        ({"decision": "approve", "registration_number": "RC-TWICE"}, "several businesses"),
+        ({"decision": "approve", "email": "fresh@kettle.example"}, "has not submitted"),
+        ({"decision": "approve", "status": "rejected", "email": "a@b.example"}, "two different"),
+        ({"type": "order.created", "data": {"decision": "approve"}}, "envelope"),
+        (
+            {
+                "decision": "approve",
+                "email": "pending@kettle.example",
+                "registration_number": "RC-OTHER",
+            },
+            "not on the business's newest application",
+        ),
+    ],
+)
+def test_nonsense_is_dead_with_its_reason(settings, db, engine, body, reason):
+    account(db, status="pending", email="pending@kettle.example")
+    account(db, email="fresh@kettle.example")
+    account(db, status="pending", number="RC-TWICE")
+    account(db, status="pending", number="RC-TWICE")
+    send(settings, body)
+    with deciding(settings):
+        until(lambda: depth(settings.amqp_url, QUEUE.dead) == 1, "dead letter")
+    dead = take(settings.amqp_url, QUEUE.dead)
+    assert reason in headers(dead)["x-reason"]
+    assert facts(engine) == []
+
+
+@pytest.mark.parametrize(
+    ("decision", "status", "new"),
+    [
+        ("approve", "pending", "approved"),
+        ("reject", "pending", "rejected"),
+        ("revoke", "approved", "revoked"),
+        ("approve", "approved", "approved"),
+        ("reject", "rejected", "rejected"),
+        ("revoke", "revoked", "revoked"),
+    ],
+)
+def test_the_table_of_states(decision, status, new):
+    assert after(decision, status) == new
+
+
+@pytest.mark.parametrize(
+    ("decision", "status"),
+    [
+        ("approve", "rejected"),
+        ("approve", "revoked"),
+        ("reject", "approved"),
+        ("reject", "revoked"),
+        ("revoke", "pending"),
+        ("revoke", "rejected"),
+    ],
+)
+def test_what_cannot_be_decided(decision, status):
+    with pytest.raises(NotPossible):
+        after(decision, status)

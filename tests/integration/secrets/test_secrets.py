@@ -1,0 +1,354 @@
+"""Webhook secrets: issued, rotated, revoked, expired; by fact, command, schedule and HTTP."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import pytest
+from sqlalchemy import select, text, update
+from sqlalchemy.exc import IntegrityError
+
+from services.secrets import issuing, rotation, schedule
+from services.secrets.__main__ import wire
+from shared import tokens, webhook_keys
+from shared.bus.events import (
+    EVENT_TYPES,
+    KycApproved,
+    KycRevoked,
+    SecretRevoke,
+    SecretRotate,
+    decode,
+)
+from shared.bus.message import message_for
+from shared.bus.retry import Permanent
+from shared.db.models import KycApplication, OutboxMessage, WebhookSecret
+from shared.db.session import transaction
+from tests.integration.arrange import account, consuming, publish, received, until
+
+NOW = datetime.now(UTC)
+
+
+def approved_fact(account_):
+    return KycApproved(
+        account_id=account_.id,
+        company_name="Kettle & Co",
+        email=account_.email,
+        application_id=account_.id,
+        decided_by="op",
+    )
+
+
+def revoked_fact(account_):
+    return KycRevoked(**msgspec.structs.asdict(approved_fact(account_)), reason="Fraud.")
+
+
+def issue(account_):
+    with transaction() as session:
+        issuing.on_approved(session, received(approved_fact(account_)))
+
+
+def secrets_of(db, account_):
+    db.rollback()
+    query = (
+        select(WebhookSecret)
+        .where(WebhookSecret.account_id == account_.id)
+        .order_by(WebhookSecret.issued_at)
+        .execution_options(populate_existing=True)
+    )
+    return db.scalars(query).all()
+
+
+def states(db, account_):
+    return [secret.state for secret in secrets_of(db, account_)]
+
+
+def facts(db):
+    db.rollback()
+    rows = db.execute(
+        select(OutboxMessage.type, OutboxMessage.body).order_by(OutboxMessage.sequence)
+    )
+    return [decode(type_, body) for type_, body in rows]
+
+
+def types(db):
+    return [fact.TYPE for fact in facts(db)]
+
+
+def move_expiry(db, account_, when):
+    db.execute(
+        update(WebhookSecret).where(WebhookSecret.account_id == account_.id).values(expires_at=when)
+    )
+    db.commit()
+
+
+def tick():
+    with transaction() as session:
+        schedule.tick(session)
+
+
+@pytest.fixture
+def business(settings, db):
+    made = account(db, status="approved")
+    issue(made)
+    return made
+
+
+def test_an_approval_issues_one_secret(db, business):
+    issue(business)
+    (secret,) = secrets_of(db, business)
+    assert secret.state == "active"
+    life = secret.expires_at - secret.issued_at
+    assert life == timedelta(days=90)
+    assert types(db) == ["secret.issued"]
+
+
+def test_the_key_is_found_by_its_hash_and_opens_only_for_its_row(db, business):
+    (secret,) = secrets_of(db, business)
+    raw = webhook_keys.unseal(secret.sealed, secret.id)
+    key = webhook_keys.encode_key(raw)
+    assert len(raw) == 32
+    assert key.startswith("whsk_")
+    assert webhook_keys.key_hash(key.encode()) == secret.key_hash
+    with pytest.raises(Exception, match="another context"):
+        webhook_keys.unseal(secret.sealed, business.id)
+
+
+def test_no_fact_carries_a_secret(db, business):
+    with transaction() as session:
+        issuing.on_rotate(session, received(SecretRotate(account_id=business.id, cause="operator")))
+    keys = [
+        webhook_keys.encode_key(webhook_keys.unseal(s.sealed, s.id))
+        for s in secrets_of(db, business)
+    ]
+    bodies = [bytes(b) for b in db.scalars(select(OutboxMessage.body))]
+    assert len(keys) == 2
+    assert not any(key[5:].encode() in body for key in keys for body in bodies)
+
+
+def test_the_database_holds_at_most_one_active_secret(db, business):
+    (secret,) = secrets_of(db, business)
+    db.add(
+        WebhookSecret(
+            account_id=business.id,
+            key_hash=b"x",
+            sealed=b"x",
+            state="active",
+            expires_at=secret.expires_at,
+        )
+    )
+    with pytest.raises(IntegrityError, match="uq_webhook_secrets_active"):
+        db.flush()
+    db.rollback()
+
+
+def test_an_approval_taken_back_meanwhile_issues_nothing(settings, db):
+    business = account(db, status="revoked")
+    issue(business)
+    assert states(db, business) == []
+
+
+def test_a_revocation_revokes_all(db, business):
+    with transaction() as session:
+        issuing.on_rotate(session, received(SecretRotate(account_id=business.id, cause="operator")))
+    assert states(db, business) == ["retiring", "active"]
+    db.execute(update(KycApplication).values(status="revoked"))
+    db.commit()
+    with transaction() as session:
+        issuing.on_revoked(session, received(revoked_fact(business)))
+    assert states(db, business) == ["revoked", "revoked"]
+    assert facts(db)[-1].reason == "Fraud."
+
+
+def test_a_late_revocation_spares_the_secret_of_a_later_approval(db, business):
+    with transaction() as session:
+        issuing.on_revoked(session, received(revoked_fact(business), time=NOW - timedelta(days=1)))
+    assert states(db, business) == ["active"]
+
+
+def test_a_rotation_keeps_the_old_one_until_its_own_end(db, business):
+    with transaction() as session:
+        issuing.on_rotate(session, received(SecretRotate(account_id=business.id, cause="operator")))
+    old, new = secrets_of(db, business)
+    assert (old.state, new.state) == ("retiring", "active")
+    fact = facts(db)[-1]
+    assert (fact.secret_id, fact.previous_secret_id) == (new.id, old.id)
+    assert fact.previous_valid_until == old.expires_at
+
+
+def test_a_second_use_of_an_expired_secret_does_not_replace_its_replacement(db, business):
+    (old,) = secrets_of(db, business)
+    move_expiry(db, business, NOW - timedelta(days=1))
+    command = SecretRotate(account_id=business.id, cause="expired_use", secret_id=old.id)
+    for _ in range(3):
+        with transaction() as session:
+            issuing.on_rotate(session, received(command))
+    assert states(db, business) == ["expired", "active"]
+
+
+def test_a_revoked_secret_is_not_replaced_by_its_use(db, business):
+    (old,) = secrets_of(db, business)
+    with transaction() as session:
+        issuing.on_revoke(session, received(SecretRevoke(account_id=business.id, reason="Lost.")))
+    with transaction() as session:
+        issuing.on_rotate(
+            session,
+            received(SecretRotate(account_id=business.id, cause="expired_use", secret_id=old.id)),
+        )
+    assert states(db, business) == ["revoked"]
+
+
+def test_no_rotation_without_approval(settings, db):
+    business = account(db, status="rejected")
+    command = SecretRotate(account_id=business.id, cause="operator")
+    with pytest.raises(Permanent, match="not approved"), transaction() as session:
+        issuing.on_rotate(session, received(command))
+
+
+def test_rotations_at_once_come_one_after_the_other(db, business):
+    def rotate(_):
+        with transaction() as session:
+            issuing.on_rotate(
+                session, received(SecretRotate(account_id=business.id, cause="operator"))
+            )
+
+    with ThreadPoolExecutor(6) as threads:
+        list(threads.map(rotate, range(6)))
+    assert states(db, business) == [*["retiring"] * 6, "active"]
+
+
+def test_the_schedule_rotates_ahead_and_only_once(db, business):
+    tick()
+    assert states(db, business) == ["active"]
+    move_expiry(db, business, NOW + timedelta(days=13))
+    tick()
+    tick()
+    assert states(db, business) == ["retiring", "active"]
+    assert facts(db)[-1].cause == "scheduled"
+
+
+def test_the_schedule_replaces_what_has_ended_without_any_request(db, business):
+    move_expiry(db, business, NOW - timedelta(seconds=1))
+    tick()
+    assert states(db, business) == ["expired", "active"]
+
+
+def test_the_schedule_warns_once_and_then_marks_the_end(db, business):
+    move_expiry(db, business, NOW + timedelta(days=13))
+    tick()
+    old = secrets_of(db, business)[0]
+    db.execute(
+        update(WebhookSecret)
+        .where(WebhookSecret.id == old.id)
+        .values(expires_at=NOW + timedelta(days=2))
+    )
+    db.commit()
+    tick()
+    tick()
+    assert types(db).count("secret.expiring") == 1
+    db.execute(
+        update(WebhookSecret)
+        .where(WebhookSecret.id == old.id)
+        .values(expires_at=NOW - timedelta(seconds=1))
+    )
+    db.commit()
+    tick()
+    assert states(db, business) == ["expired", "active"]
+
+
+def test_schedulers_at_once_rotate_each_once(settings, db):
+    businesses = [account(db, status="approved") for _ in range(20)]
+    for made in businesses:
+        issue(made)
+        move_expiry(db, made, NOW + timedelta(days=1))
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda _: tick(), range(4)))
+    tick()
+    assert all(states(db, made) == ["retiring", "active"] for made in businesses)
+
+
+def test_an_unapproved_account_does_not_stay_due(db, business):
+    db.execute(update(KycApplication).values(status="rejected"))
+    db.commit()
+    move_expiry(db, business, NOW - timedelta(seconds=1))
+    tick()
+    assert states(db, business) == ["expired"]
+
+
+def test_any_change_by_hand_is_stamped_for_the_caches(db, business):
+    (before,) = secrets_of(db, business)
+    stamp = before.updated_at
+    db.execute(text("UPDATE webhook_secrets SET expires_at = expires_at - interval '91 days'"))
+    db.commit()
+    assert secrets_of(db, business)[0].updated_at > stamp
+
+
+def test_facts_and_commands_arrive_over_the_bus(settings, db):
+    business = account(db, status="approved")
+    fact = approved_fact(business)
+    with consuming(settings, *wire(settings).subscriptions):
+        publish(settings.amqp_url, message_for(fact, source="tests", correlation_id=business.id))
+        until(lambda: states(db, business) == ["active"], "issued")
+        command = SecretRotate(account_id=business.id, cause="operator")
+        publish(settings.amqp_url, message_for(command, source="tests", correlation_id=business.id))
+        until(lambda: states(db, business) == ["retiring", "active"], "rotated")
+
+
+def test_every_secret_fact_names_its_account():
+    for type_, struct in EVENT_TYPES.items():
+        if type_.startswith("secret."):
+            assert "account_id" in struct.__struct_fields__
+
+
+def as_(account_):
+    return {"Authorization": f"Bearer {tokens.make(account_.id, 'access').text}"}
+
+
+def test_http_refuses_without_approval(api):
+    with api.session() as session:
+        for status in (None, "pending", "rejected", "revoked"):
+            me = as_(account(session, status=status))
+            for answer in (
+                api.http.get("/webhook/secret/", headers=me),
+                api.http.post("/webhook/secret/", headers=me),
+            ):
+                assert answer.status_code == 403
+                assert answer.json() == {
+                    "error": "KYC approval required",
+                    "code": "kyc_approval_required",
+                    "message": "You must complete and have your KYC approved to access webhook "
+                    "functionality.",
+                }
+
+
+def test_http_tells_the_way_of_a_secret(api):
+    with api.session() as session:
+        me = as_(account(session, status="approved"))
+    assert api.http.get("/webhook/secret/", headers=me).json()["code"] == "secret_not_ready"
+    created = api.http.post("/webhook/secret/", headers=me)
+    assert (created.status_code, created.json()["status"]) == (201, "created")
+    shown = api.http.get("/webhook/secret/", headers=me).json()
+    assert shown["secret_key"] == created.json()["secret_key"]
+    assert (shown["is_active"], shown["previous"]) == (True, None)
+    again = api.http.post("/webhook/secret/", headers=me)
+    assert (again.status_code, again.json()["status"]) == (200, "regenerated")
+    shown = api.http.get("/webhook/secret/", headers=me).json()
+    assert shown["previous"]["valid_until"]
+    api.http.post("/webhook/secret/", json={"revoke_previous": True}, headers=me)
+    assert api.http.get("/webhook/secret/", headers=me).json()["previous"] is None
+
+
+def test_http_replaces_what_has_just_expired(api):
+    with api.session() as session:
+        business = account(session, status="approved")
+        me = as_(business)
+        first = api.http.post("/webhook/secret/", headers=me).json()["secret_key"]
+        move_expiry(session, business, NOW - timedelta(seconds=1))
+        new = api.http.get("/webhook/secret/", headers=me).json()
+        assert new["secret_key"] != first
+        assert states(session, business) == ["expired", "active"]
+
+
+def test_lock_keys_are_signed_64_bit(settings, db):
+    for made in [account(db) for _ in range(50)]:
+        rotation.lock(db, made.id)
+    db.rollback()
