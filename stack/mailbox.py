@@ -80,22 +80,25 @@ class MailServer:
 
     Args:
         path: the Maildir.
-        port: where it listens on loopback; 0 takes a free one.
+        port: where it listens on loopback.
     """
 
     def __init__(self, path: Path, port: int) -> None:
         self.maildir = Maildir(path)
         self.handler = Handler(self.maildir)
         self.port = port
-        self._controller = Controller(self.handler, hostname="127.0.0.1", port=port)
+        self._controller: Controller | None = None
 
     def start(self) -> None:
-        """Start listening."""
+        """Start listening; also again, after a stop."""
+        self._controller = Controller(self.handler, hostname="127.0.0.1", port=self.port)
         self._controller.start()
 
     def stop(self) -> None:
         """Stop listening and drop every connection."""
-        self._controller.stop()
+        if self._controller is not None:
+            self._controller.stop()
+            self._controller = None
 
 
 def text_of(message: EmailMessage) -> str:

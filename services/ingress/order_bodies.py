@@ -86,7 +86,8 @@ class _Envelope(msgspec.Struct):
 
     type: str | None = None
     timestamp: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
-    data: msgspec.Raw | None = None
+    # Not `Raw | None`: msgspec reads that as None alone.
+    data: msgspec.Raw = msgspec.Raw()
 
 
 BODIES: dict[str, type[NewOrder | StatusChange | Cancellation]] = {
@@ -121,7 +122,7 @@ def read(body: bytes, account_id: UUID, traceparent: str | None) -> tuple[UUID, 
             if decoder is None:
                 known = ", ".join(BODIES)
                 raise BodyError(f"Unknown type {envelope.type!r:.60}. It may be {known}.")
-            read = decoder.decode(envelope.data if envelope.data is not None else body)
+            read = decoder.decode(bytes(envelope.data) or body)
         else:
             read = _new_order.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError) as error:

@@ -80,17 +80,21 @@ def _encode(text: str) -> tuple[str, bytes]:
 
 def _address(name: str, address: str) -> str:
     name = _one_line(name)
-    if not name.isascii():
-        name = _header(name)
-        return f"{name} <{address}>"
-    return formataddr((name, address))
+    if _is_plain(name):
+        return formataddr((name, address))
+    return f"{_header(name)} <{address}>"
 
 
 def _header(text: str) -> str:
     text = _one_line(text)
-    if text.isascii() and len(text) < LONGEST_LINE - 20:
+    if _is_plain(text) and len(text) < LONGEST_LINE - 20:
         return text
     return Header(text, "utf-8", maxlinelen=76, header_name="Subject").encode(linesep="\r\n")
+
+
+def _is_plain(text: str) -> bool:
+    """Whether it stands for itself: ASCII, and nothing that RFC 2047 would decode."""
+    return text.isascii() and "=?" not in text
 
 
 def _one_line(text: str) -> str:

@@ -1,0 +1,346 @@
+"""Facts in, emails out: a real consumer, a real mail server."""
+
+import shutil
+import ssl
+import subprocess
+
+import msgspec
+import pytest
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import SMTP, AuthResult
+from sqlalchemy import select
+
+from services.notifier.__main__ import wire
+from services.notifier.sending import Notifier
+from services.notifier.smtp import Mailer, UndeliverableError
+from shared.bus import topology
+from shared.bus.events import decode
+from shared.bus.message import message_for
+from shared.bus.retry import Hold, Retry
+from shared.db.models import EmailDelivery, OutboxMessage
+from shared.db.session import transaction
+from shared.ids import new_id
+from stack.mailbox import Handler, Maildir, MailServer, text_of
+from stack.processes import free_port
+from tests.integration.arrange import (
+    consuming,
+    depth,
+    headers,
+    publish,
+    received,
+    take,
+    until,
+)
+from tests.unit.notifier.facts import CODE, FACTS
+
+
+@pytest.fixture
+def config(settings, configure, mailbox):
+    return configure(smtp_port=str(mailbox.port), smtp_timeout="5")
+
+
+def order_fact(**changes):
+    values = {"order_id": new_id()} | changes
+    return msgspec.structs.replace(FACTS["order_received"], **values)
+
+
+def tell(config, *facts):
+    messages = [
+        message_for(
+            fact,
+            source="tests",
+            correlation_id=getattr(fact, "order_id", None) or fact.account_id,
+        )
+        for fact in facts
+    ]
+    publish(config.amqp_url, *messages)
+    return messages
+
+
+def notifying(config):
+    return consuming(config, *wire(config).subscriptions)
+
+
+def deliveries(engine):
+    with engine.connect() as connection:
+        return connection.execute(select(EmailDelivery.__table__)).mappings().all()
+
+
+def facts(engine):
+    with engine.connect() as connection:
+        return [
+            decode(row.type, row.body)
+            for row in connection.execute(select(OutboxMessage.type, OutboxMessage.body))
+        ]
+
+
+def test_every_fact_of_interest_arrives_as_one_email(config, mailbox, engine):
+    tell(config, *FACTS.values())
+    with notifying(config):
+        until(lambda: len(deliveries(engine)) == len(FACTS), "all sent")
+    emails = mailbox.maildir.emails()
+    assert len(emails) == len(FACTS)
+    assert {row["template"] for row in deliveries(engine)} == set(FACTS)
+    assert {row["message_id"] for row in deliveries(engine)} == {e["Message-ID"] for e in emails}
+    for email in emails:
+        assert email.get_content_type() == "multipart/alternative"
+        assert text_of(email)
+        assert email["Auto-Submitted"] == "auto-generated"
+    (code,) = [e for e in emails if e["Subject"] == "Your Order Fellow code"]
+    assert CODE in text_of(code)
+
+
+def test_no_email_carries_a_secret(config, mailbox, engine):
+    tell(config, *FACTS.values())
+    with notifying(config):
+        until(lambda: len(deliveries(engine)) == len(FACTS), "all sent")
+    for email in mailbox.maildir.emails():
+        assert b"whsk_" not in email.as_bytes()
+        assert b"whsec_" not in email.as_bytes()
+
+
+def test_a_redelivered_fact_is_told_once(config, mailbox, engine):
+    messages = tell(config, *(order_fact() for _ in range(20)))
+    publish(config.amqp_url, *messages, *messages)
+    with notifying(config), notifying(config):
+        until(lambda: len(deliveries(engine)) == 20, "all sent")
+    publish(config.amqp_url, *messages)
+    with notifying(config):
+        pass
+    assert len(mailbox.maildir.emails()) == 20
+
+
+def test_a_second_try_after_a_rollback_sends_no_second_email(config, mailbox, engine):
+    mailer = Mailer(config, 2, "no-reply@order-fellow.example")
+    notifier = Notifier(mailer, config.email_from)
+    batch = [received(order_fact()) for _ in range(5)]
+
+    def once():
+        with transaction() as session:
+            notifier.notify(session, batch)
+            raise RuntimeError("the commit fails")
+
+    with pytest.raises(RuntimeError):
+        once()
+    with transaction() as session:
+        assert not notifier.notify(session, batch)
+    assert len(mailbox.maildir.emails()) == 5
+    assert len(deliveries(engine)) == 5
+
+
+def test_a_refused_recipient_is_dead_and_known_and_harms_no_neighbour(config, mailbox, engine):
+    mailbox.handler.respond = lambda address: "550 no such user" if "gone" in address else None
+    gone = order_fact(customer_email="gone@shop.example")
+    tell(config, order_fact(), gone, order_fact())
+    with notifying(config):
+        until(lambda: len(deliveries(engine)) == 3, "all settled")
+    assert len(mailbox.maildir.emails()) == 2
+    dead = take(config.amqp_url, topology.NOTIFIER_ORDERS.dead)
+    assert "550 no such user" in headers(dead)["x-reason"]
+    states = {row["recipient"]: (row["state"], row["response"]) for row in deliveries(engine)}
+    assert states["gone@shop.example"] == ("undeliverable", "550 no such user")
+    (fact,) = facts(engine)
+    assert (fact.TYPE, fact.smtp_code) == ("email.undeliverable", 550)
+    assert "gone@" not in fact.reason
+
+
+def test_a_refused_recipient_may_be_replayed_when_it_is_mended(config, mailbox, engine):
+    mailbox.handler.respond = lambda _: "550 no such user"
+    (message,) = tell(config, order_fact())
+    with notifying(config):
+        until(lambda: depth(config.amqp_url, topology.NOTIFIER_ORDERS.dead) == 1, "dead")
+    mailbox.handler.respond = None
+    publish(config.amqp_url, message)
+    with notifying(config):
+        until(lambda: len(mailbox.maildir.emails()) == 1, "sent")
+    (row,) = deliveries(engine)
+    assert row["state"] == "sent"
+
+
+def test_what_is_refused_for_now_comes_back(config, mailbox, engine):
+    mailbox.handler.respond = lambda _: "451 try again later"
+    tell(config, order_fact())
+    with notifying(config):
+        until(
+            lambda: depth(config.amqp_url, "retry.5s") + depth(config.amqp_url, "retry.30s") == 1,
+            "on the ladder",
+        )
+    assert deliveries(engine) == []
+    assert depth(config.amqp_url, topology.NOTIFIER_ORDERS.dead) == 0
+
+
+def test_a_mail_server_that_is_away_blames_no_message(settings, configure, tmp_path, engine):
+    port = free_port()
+    config = configure(smtp_port=str(port), smtp_timeout="5")
+    tell(config, *(order_fact() for _ in range(10)))
+    server = MailServer(tmp_path / "late", port)
+    with notifying(config) as consumers:
+        until(lambda: any(c.unacknowledged for c in consumers), "the batch is held")
+        assert depth(config.amqp_url, "retry.5s") == 0
+        server.start()
+        try:
+            until(lambda: len(deliveries(engine)) == 10, "all sent")
+        finally:
+            server.stop()
+    assert len(server.maildir.emails()) == 10
+
+
+def test_a_connection_that_the_server_closed_is_opened_again(config, mailbox):
+    mailer = Mailer(config, 1, "no-reply@order-fellow.example")
+    assert mailer.send([("a@shop.example", b"Subject: 1\r\n\r\n1\r\n")]) == [None]
+    mailbox.stop()
+    assert isinstance(mailer.send([("a@shop.example", b"x")])[0], Hold)
+    mailbox.start()
+    assert mailer.send([("a@shop.example", b"Subject: 2\r\n\r\n2\r\n")]) == [None]
+    mailbox.stop()
+    mailbox.start()
+    # The old connection is gone, which is noticed before anything is lost.
+    assert mailer.send([("a@shop.example", b"Subject: 3\r\n\r\n3\r\n")]) == [None]
+    assert len(mailbox.maildir.emails()) == 3
+
+
+def test_lines_of_one_dot_arrive(config, mailbox):
+    mailer = Mailer(config, 1, "no-reply@order-fellow.example")
+    mailer.send([("a@shop.example", b"Subject: dots\r\n\r\nbefore\r\n.\r\n..\r\nafter\r\n")])
+    (email,) = mailbox.maildir.emails()
+    assert email.get_content().split() == ["before", ".", "..", "after"]
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        ("421 closing", Retry),
+        ("450 busy", Retry),
+        ("552 mailbox full", UndeliverableError),
+        ("553 bad name", UndeliverableError),
+    ],
+)
+def test_what_an_answer_means(config, mailbox, reply, expected):
+    mailer = Mailer(config, 1, "no-reply@order-fellow.example")
+    content = b"Subject: x\r\n\r\nx\r\n"
+    mailbox.handler.respond = lambda _: reply
+    (error,) = mailer.send([("a@shop.example", content)])
+    assert isinstance(error, expected)
+    assert str(error) == reply
+    mailbox.handler.respond = None
+    assert mailer.send([("a@shop.example", content)]) == [None]
+
+
+def test_connections_are_kept_and_are_as_many_as_configured(config, tmp_path):
+    peers = set()
+
+    class Counting(Handler):
+        async def handle_EHLO(self, _, session, __, hostname, responses):  # noqa: N802
+            peers.add(session.peer)
+            session.host_name = hostname
+            return responses
+
+    port = free_port()
+    server = Controller(Counting(Maildir(tmp_path / "m")), hostname="127.0.0.1", port=port)
+    server.start()
+    try:
+        mailer = Mailer(
+            msgspec.structs.replace(config, smtp_port=port), 3, "no-reply@order-fellow.example"
+        )
+        content = b"Subject: x\r\n\r\nx\r\n"
+        assert mailer.send([("a@shop.example", content)] * 60) == [None] * 60
+    finally:
+        server.stop()
+    assert 1 <= len(peers) <= 3
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    """A certificate for the name of this machine's loopback, and its own authority."""
+    openssl = shutil.which("openssl")
+    assert openssl, "openssl is needed (Debian's package openssl)"
+    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
+    subprocess.run(
+        [
+            *(openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
+            *("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"),
+            *("-keyout", str(key), "-out", str(cert)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return key, cert
+
+
+@pytest.fixture
+def secure_server(tmp_path, certificate):
+    """A mail server that takes mail only from those who sign in over TLS."""
+    key, cert = certificate
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(cert, key)
+
+    def authenticate(_, __, ___, mechanism, data):
+        ok = (data.login, data.password) == (b"fellow", b"s3cret")
+        return AuthResult(success=ok, handled=ok)
+
+    class Secure(Controller):
+        def factory(self):
+            return SMTP(
+                self.handler,
+                hostname="localhost",
+                tls_context=context,
+                require_starttls=True,
+                authenticator=authenticate,
+                auth_required=True,
+            )
+
+    port = free_port()
+    handler = Handler(Maildir(tmp_path / "secure"))
+    server = Secure(handler, hostname="127.0.0.1", port=port)
+    server.start()
+    yield port, handler.maildir
+    server.stop()
+
+
+def secure_config(config, port, **changes):
+    values = {
+        "smtp_host": "localhost",
+        "smtp_port": port,
+        "smtp_starttls": True,
+        "smtp_username": "fellow",
+        "smtp_password": "s3cret",
+    }
+    return msgspec.structs.replace(config, **(values | changes))
+
+
+CONTENT = ("a@shop.example", b"Subject: x\r\n\r\nx\r\n")
+
+
+def test_starttls_and_login(config, secure_server, certificate, monkeypatch):
+    port, maildir = secure_server
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[1]))
+    mailer = Mailer(secure_config(config, port), 1, "no-reply@order-fellow.example")
+    assert mailer.send([CONTENT, CONTENT]) == [None, None]
+    assert len(maildir.emails()) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"smtp_password": "wrong"}, "Authentication"),
+        ({"smtp_host": "127.0.0.1"}, "certificate verify failed"),
+    ],
+)
+def test_a_wrong_password_or_certificate_holds(
+    config, secure_server, certificate, monkeypatch, changes, word
+):
+    port, maildir = secure_server
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[1]))
+    mailer = Mailer(secure_config(config, port, **changes), 1, "no-reply@order-fellow.example")
+    (error,) = mailer.send([CONTENT])
+    assert isinstance(error, Hold)
+    assert word in str(error)
+    assert maildir.emails() == []
+
+
+def test_an_untrusted_certificate_holds(config, secure_server):
+    port, _ = secure_server
+    mailer = Mailer(secure_config(config, port), 1, "no-reply@order-fellow.example")
+    (error,) = mailer.send([CONTENT])
+    assert isinstance(error, Hold)
+    assert "certificate verify failed" in str(error)

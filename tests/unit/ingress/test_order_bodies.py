@@ -1,0 +1,153 @@
+"""What a sender may write, and what becomes of it."""
+
+import contextlib
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.ingress.order_bodies import BodyError, read
+from shared.bus.events import (
+    OrderCancelled,
+    OrderCreated,
+    OrderStatusChanged,
+    TrackingStatus,
+    decode,
+)
+from shared.ids import new_id
+
+ACCOUNT = new_id()
+ORDER = {
+    "customer_details": {"name": "Zoë Ade", "email": "zoe@shop.example", "phone": "+234"},
+    "item_summary": "2 × blue kettle",
+    "address": "12 Marina Road\nLagos",
+    "tracking_status": "PENDING",
+}
+
+
+def event_of(body):
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    order_id, message = read(raw, ACCOUNT, None)
+    event = decode(message.type, message.body)
+    assert event.account_id == ACCOUNT
+    assert event.order_id == order_id
+    assert message.correlation_id == str(order_id)
+    return event, message
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        ORDER,
+        {"type": "order.created", **ORDER},
+        {"type": "order.created", "timestamp": "2026-01-02T03:04:05Z", "data": ORDER},
+        {"data": ORDER, "type": "order.created"},
+        {**ORDER, "unknown": {"kept": "out"}},
+    ],
+)
+def test_an_order_in_every_shape(body):
+    event, message = event_of(body)
+    assert isinstance(event, OrderCreated)
+    assert event.customer_details.name == "Zoë Ade"
+    assert message.exchange == "intake"
+    assert message.message_id == str(event.order_id)
+
+
+def test_the_status_may_be_left_out_and_written_with_a_space():
+    event, _ = event_of({k: v for k, v in ORDER.items() if k != "tracking_status"})
+    assert event.tracking_status is TrackingStatus.PENDING
+    event, _ = event_of(ORDER | {"tracking_status": "IN TRANSIT"})
+    assert event.tracking_status is TrackingStatus.IN_TRANSIT
+
+
+def test_the_word_type_inside_the_text_is_no_type():
+    event, _ = event_of(ORDER | {"item_summary": 'a "type" writer'})
+    assert isinstance(event, OrderCreated)
+
+
+def test_updates():
+    order_id = str(new_id())
+    event, message = event_of(
+        {"type": "order.status_changed", "order_id": order_id, "tracking_status": "DELIVERED"}
+    )
+    assert isinstance(event, OrderStatusChanged)
+    assert message.message_id != order_id
+    event, _ = event_of(
+        {"type": "order.cancelled", "data": {"order_id": order_id, "reason": "too late"}}
+    )
+    assert isinstance(event, OrderCancelled)
+    assert event.reason == "too late"
+
+
+def test_a_stamp_is_taken_unless_it_lies_in_the_future():
+    then = datetime.now(UTC) - timedelta(hours=1)
+    update = {"order_id": str(new_id()), "tracking_status": "DELIVERED"}
+    shaped = {"type": "order.status_changed", "timestamp": then.isoformat(), "data": update}
+    assert event_of(shaped)[1].time == then
+    shaped["timestamp"] = (then + timedelta(days=1)).isoformat()
+    assert event_of(shaped)[1].time <= datetime.now(UTC)
+
+
+@pytest.mark.parametrize(
+    ("changes", "where"),
+    [
+        ({"customer_details": None}, "customer_details"),
+        ({"customer_details": {"name": "Z"}}, "email"),
+        ({"customer_details": {"name": "Z", "email": "zoe"}}, "customer_details.email"),
+        (
+            {"customer_details": {"name": "Z\r\nBcc: all@x.example", "email": "z@x.example"}},
+            "customer_details.name",
+        ),
+        (
+            {"customer_details": {"name": "Z", "email": "z@x.example\n"}},
+            "customer_details.email",
+        ),
+        ({"item_summary": ""}, "item_summary"),
+        ({"item_summary": 5}, "item_summary"),
+        ({"item_summary": "nul \x00"}, "item_summary"),
+        ({"address": "x" * 4001}, "address"),
+        ({"tracking_status": "LOST"}, "tracking_status"),
+        ({"type": "order.exploded"}, "order.created, order.status_changed, order.cancelled"),
+        ({"type": 5}, "type"),
+        ({"type": "order.created", "timestamp": "yesterday"}, "timestamp"),
+        ({"type": "order.created", "timestamp": "2026-01-01T00:00:00"}, "timestamp"),
+        ({"type": "order.created", "data": [1]}, "object"),
+        ({"type": "order.status_changed", "order_id": "7"}, "order_id"),
+    ],
+)
+def test_a_bad_body_is_told_where_it_is_bad(changes, where):
+    with pytest.raises(BodyError, match=where.replace(".", r"\.")):
+        event_of(ORDER | changes)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"", b" ", b"{", b"null", b"[]", b'"x"', b"\xff\xfe", b"\xef\xbb\xbf{}", b"[" * 100_000],
+)
+def test_what_is_no_order_at_all(raw):
+    with pytest.raises(BodyError):
+        event_of(raw)
+
+
+@given(
+    st.binary(max_size=300)
+    | st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+        lambda inner: (
+            st.lists(inner, max_size=4)
+            | st.dictionaries(
+                st.sampled_from(
+                    ["type", "data", "timestamp", "order_id", "tracking_status", *ORDER]
+                ),
+                inner,
+                max_size=6,
+            )
+        ),
+        max_leaves=12,
+    ).map(lambda value: json.dumps(value).encode())
+)
+def test_anything_is_read_or_refused(raw):
+    with contextlib.suppress(BodyError):
+        event_of(raw)

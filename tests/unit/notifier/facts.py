@@ -1,0 +1,71 @@
+"""One fact of every type that calls for an email."""
+
+from datetime import UTC, datetime
+from uuid import UUID
+
+from shared.bus import events
+from shared.bus.events import TrackingStatus
+from shared.crypto import sealer
+from shared.ids import new_id
+
+CODE = "042137"
+UNTIL = datetime(2099, 3, 1, 14, 5, tzinfo=UTC)
+COMPANY = "Kettle <b>&</b> Co"
+CUSTOMER = "Zoë O'Neil"
+ACCOUNT = {
+    "account_id": UUID(int=1),
+    "company_name": COMPANY,
+    "email": "owner@kettle.example",
+}
+KYC = {**ACCOUNT, "application_id": UUID(int=2)}
+DECIDED = {**KYC, "decided_by": "olivia@fellow"}
+SECRET = {**ACCOUNT, "secret_id": UUID(int=3), "expires_at": UNTIL}
+ORDER = {
+    "order_id": UUID(int=4),
+    "account_id": UUID(int=1),
+    "company_name": COMPANY,
+    "customer_name": CUSTOMER,
+    "customer_email": "zoe@shop.example",
+    "item_summary": "2 × <i>kettle</i>",
+}
+
+
+def _otp() -> events.AccountOtpRequested:
+    code_id = new_id()
+    sealed = sealer().seal(CODE.encode(), f"otp:{code_id}")
+    return events.AccountOtpRequested(
+        **ACCOUNT, code_id=code_id, sealed_code=sealed, expires_at=UNTIL
+    )
+
+
+FACTS = {
+    "one_time_code": _otp(),
+    "kyc_received": events.KycSubmitted(**KYC, business_registration_number="RC-1"),
+    "kyc_approved": events.KycApproved(**DECIDED),
+    "kyc_rejected": events.KycRejected(**DECIDED, reason="The <number> is not known."),
+    "kyc_revoked": events.KycRevoked(**DECIDED, reason="Complaints."),
+    "secret_issued": events.SecretIssued(**SECRET),
+    "secret_rotated": events.SecretRotated(
+        **SECRET,
+        previous_secret_id=UUID(int=5),
+        previous_valid_until=UNTIL,
+        cause="scheduled",
+    ),
+    "secret_expiring": events.SecretExpiring(**SECRET),
+    "secret_revoked": events.SecretRevoked(
+        **ACCOUNT, secret_ids=(UUID(int=3),), reason="KYC revoked"
+    ),
+    "order_received": events.OrderRecorded(
+        **ORDER, address="12 Marina Road\nLagos", tracking_status=TrackingStatus.PENDING
+    ),
+    "order_status": events.OrderStatusRecorded(
+        **ORDER,
+        tracking_status=TrackingStatus.OUT_FOR_DELIVERY,
+        previous_status=TrackingStatus.PENDING,
+        note="With Bola & van",
+    ),
+    "order_cancelled": events.OrderCancellationRecorded(
+        **ORDER, tracking_status=TrackingStatus.CANCELLED, reason="Out of <stock>"
+    ),
+}
+"""By the name of the template."""

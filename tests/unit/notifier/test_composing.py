@@ -1,0 +1,114 @@
+"""Every fact that calls for an email, in words."""
+
+from datetime import UTC, datetime
+from html import escape
+from html.parser import HTMLParser
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from services.notifier import composing
+from services.notifier.composing import TEMPLATES, compose
+from shared.bus.events import EVENT_TYPES, AccountVerified, SecretRotated
+from shared.bus.retry import Permanent
+from tests.integration.arrange import received
+from tests.unit.notifier.facts import CODE, COMPANY, CUSTOMER, FACTS
+
+SILENT = {"account.verified"}
+
+
+class Tags(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.open = []
+        self.seen = set()
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.add(tag)
+        if tag not in {"meta", "br", "hr"}:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def email_of(template, **changes):
+    fact = msgspec.structs.replace(FACTS[template], **changes)
+    return compose(received(fact))
+
+
+@pytest.mark.parametrize("template", FACTS)
+def test_a_fact_becomes_an_email(template):
+    email = email_of(template)
+    assert email.template == template
+    to_customer = template.startswith("order_")
+    assert email.recipient == ("zoe@shop.example" if to_customer else "owner@kettle.example")
+    assert email.recipient_name == (CUSTOMER if to_customer else COMPANY)
+    assert email.subject
+    assert "\n" not in email.subject
+    assert COMPANY in email.text
+    for left_over in ("{{", "{%", "None", "<p", "\n\n\n"):
+        assert left_over not in email.text, left_over
+    assert not email.text.startswith("\n")
+    tags = Tags()
+    tags.feed(email.html)
+    assert tags.open == []
+    assert escape(COMPANY, quote=False) in email.html
+
+
+@pytest.mark.parametrize("template", FACTS)
+def test_nothing_that_somebody_wrote_becomes_html(template):
+    email = email_of(template)
+    tags = Tags()
+    tags.feed(email.html)
+    assert not tags.seen & {"b", "i", "number", "stock", "script"}
+    assert not tags.seen - {
+        *("html", "head", "meta", "title", "body", "table", "tr", "td", "h1", "p", "strong"),
+        *("code", "pre", "br", "blockquote", "a", "span"),
+    }
+
+
+def test_both_parts_say_the_same():
+    for template, words in {
+        "one_time_code": CODE,
+        "kyc_rejected": "The <number> is not known.",
+        "kyc_revoked": "Complaints.",
+        "secret_rotated": "1 March 2099, 14:05 UTC",
+        "secret_expiring": "1 March 2099, 14:05 UTC",
+        "order_received": "Marina Road",
+        "order_status": "out for delivery",
+        "order_cancelled": "Out of <stock>",
+    }.items():
+        email = email_of(template)
+        assert words in email.text, template
+        assert escape(words, quote=False) in email.html, template
+
+
+def test_every_cause_of_a_rotation_has_its_words():
+    causes = SecretRotated.__annotations__["cause"].__args__
+    texts = {email_of("secret_rotated", cause=cause).text for cause in causes}
+    assert len(texts) >= 3
+
+
+def test_every_template_is_used_and_every_fact_of_interest_has_one():
+    files = {path.stem for path in Path(composing.__file__).with_name("templates").glob("*.txt")}
+    assert files == set(TEMPLATES.values()) == set(FACTS)
+    facts = {t for t, struct in EVENT_TYPES.items() if struct.EXCHANGE == "events"}
+    facts = {t for t in facts if not t.startswith("email.")} - SILENT
+    assert facts == {struct.TYPE for struct in TEMPLATES}
+
+
+def test_a_fact_without_an_email():
+    fact = AccountVerified(account_id=FACTS["kyc_received"].account_id, company_name="K", email="e")
+    assert compose(received(fact)) is None
+
+
+def test_a_code_whose_time_is_over_is_not_sent():
+    assert email_of("one_time_code", expires_at=datetime.now(UTC)) is None
+
+
+def test_a_code_sealed_for_another_is_refused():
+    other = FACTS["kyc_received"].account_id
+    with pytest.raises(Permanent, match="cannot be opened"):
+        email_of("one_time_code", code_id=other)
