@@ -1,5 +1,7 @@
 """Gunicorn's settings; the values come from shared/config.py."""
 
+import os
+import shutil
 from typing import Any
 
 from prometheus_client import multiprocess
@@ -26,3 +28,8 @@ proc_name = "order-fellow-ingress"
 def child_exit(_: Any, worker: Any) -> None:
     """Take a dead worker's gauges off the metrics page."""
     multiprocess.mark_process_dead(worker.pid)
+
+
+def on_exit(_: Any) -> None:
+    """Remove the folder that `__main__.py` made for the metrics."""
+    shutil.rmtree(os.environ["PROMETHEUS_MULTIPROC_DIR"], ignore_errors=True)

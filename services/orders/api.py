@@ -10,7 +10,7 @@ import msgspec
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from shared.bus.events import TrackingStatus
+from shared.bus.events import Email, TrackingStatus
 from shared.db.models import EmailDelivery, Order, OrderStatusHistory
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
@@ -23,7 +23,7 @@ class Filter(msgspec.Struct, kw_only=True):
     """Which orders, and where the page begins."""
 
     status: TrackingStatus | None = None
-    customer_email: Annotated[str, msgspec.Meta(max_length=254)] | None = None
+    customer_email: Email | None = None
     created_from: Stamp | None = None
     created_to: Stamp | None = None
     cursor: Annotated[str, msgspec.Meta(max_length=100)] | None = None

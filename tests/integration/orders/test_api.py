@@ -1,0 +1,168 @@
+"""An account's own orders over HTTP, and nobody else's."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from services.orders.recording import record
+from shared import tokens
+from shared.bus.events import TrackingStatus
+from shared.db.models import EmailDelivery
+from shared.ids import new_id
+from tests.integration.arrange import account, order_created, received, status_changed
+
+
+def as_(account_):
+    return {"Authorization": f"Bearer {tokens.make(account_.id, 'access').text}"}
+
+
+@pytest.fixture
+def business(api):
+    with api.session() as session:
+        return account(session)
+
+
+@pytest.fixture
+def me(business):
+    return as_(business)
+
+
+def record_orders(api, *events, time=None):
+    with api.session() as session:
+        failures = record(
+            session,
+            [
+                received(
+                    e,
+                    id=e.order_id if type(e).__name__ == "OrderCreated" else new_id(),
+                    **({"time": time} if time else {}),
+                )
+                for e in events
+            ],
+        )
+        session.commit()
+        assert not failures
+
+
+def test_an_order_with_its_history_and_emails(api, business, me):
+    created = order_created(business.id)
+    record_orders(api, created)
+    record_orders(api, status_changed(created, TrackingStatus.IN_TRANSIT, "Left the depot."))
+    with api.session() as session:
+        session.add(
+            EmailDelivery(
+                fact_id=new_id(),
+                subject_id=str(created.order_id),
+                recipient="zoe@shop.example",
+                template="order_received",
+                message_id="<1@order-fellow.example>",
+                state="sent",
+            )
+        )
+        session.commit()
+    answer = api.http.get(f"/orders/{created.order_id}/", headers=me)
+    assert answer.status_code == 200
+    found = answer.json()
+    assert found["id"] == str(created.order_id)
+    assert found["customer_details"]["name"] == "Zoë Ade"
+    assert found["tracking_status"] == "IN_TRANSIT"
+    assert [(h["tracking_status"], h["note"]) for h in found["status_history"]] == [
+        ("PENDING", ""),
+        ("IN_TRANSIT", "Left the depot."),
+    ]
+    assert [(e["template"], e["state"]) for e in found["emails"]] == [("order_received", "sent")]
+
+
+def test_the_pages_hold_every_order_once_newest_first(api, business, me):
+    orders = [order_created(business.id) for _ in range(25)]
+    record_orders(api, *orders)
+    seen, cursor, pages = [], None, 0
+    while True:
+        query = {"limit": 10} | ({"cursor": cursor} if cursor else {})
+        page = api.http.get("/orders/", params=query, headers=me).json()
+        seen += [o["id"] for o in page["results"]]
+        pages += 1
+        cursor = page["next"]
+        if cursor is None:
+            break
+        # An order that arrives while somebody turns pages moves nothing.
+        record_orders(api, order_created(business.id))
+    assert pages == 3
+    assert seen == sorted((str(o.order_id) for o in orders), reverse=True)
+
+
+def test_a_last_page_that_is_full_has_no_next(api, business, me):
+    record_orders(api, *(order_created(business.id) for _ in range(5)))
+    page = api.http.get("/orders/", params={"limit": 5}, headers=me).json()
+    assert (len(page["results"]), page["next"]) == (5, None)
+
+
+def test_filters(api, business, me):
+    ada = order_created(business.id)
+    bola = order_created(business.id)
+    record_orders(api, ada, time=datetime(2026, 1, 1, tzinfo=UTC))
+    record_orders(api, bola, time=datetime(2026, 2, 1, tzinfo=UTC))
+    record_orders(
+        api,
+        status_changed(bola, TrackingStatus.DELIVERED),
+        time=datetime(2026, 2, 2, tzinfo=UTC),
+    )
+
+    def ids(**query):
+        answer = api.http.get("/orders/", params=query, headers=me)
+        assert answer.status_code == 200, answer.text
+        return {o["id"] for o in answer.json()["results"]}
+
+    assert ids(status="delivered") == {str(bola.order_id)}
+    assert ids(status="PENDING") == {str(ada.order_id)}
+    assert ids(customer_email="zoe@shop.example") == {str(ada.order_id), str(bola.order_id)}
+    assert ids(customer_email="nobody@shop.example") == set()
+    assert ids(created_from="2026-01-15T00:00:00Z") == {str(bola.order_id)}
+    assert ids(created_to="2026-01-15T00:00:00+00:00") == {str(ada.order_id)}
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"limit": 0},
+        {"limit": 201},
+        {"limit": "many"},
+        {"cursor": "!"},
+        {"cursor": "abc"},
+        {"cursor": "\x00"},
+        {"status": "LOST"},
+        {"created_from": "yesterday"},
+        {"created_from": "2026-01-01T00:00:00"},
+        {"customer_email": "x" * 255},
+        {"customer_email": "a\x00b"},
+    ],
+)
+def test_a_bad_query_is_a_400(api, me, query):
+    answer = api.http.get("/orders/", params=query, headers=me)
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_query")
+
+
+def test_another_accounts_order_is_not_there(api, business, me):
+    with api.session() as session:
+        other = account(session)
+    theirs = order_created(other.id)
+    record_orders(api, theirs)
+    refused = api.http.get(f"/orders/{theirs.order_id}/", headers=me)
+    unknown = api.http.get(f"/orders/{new_id()}/", headers=me)
+    nonsense = api.http.get("/orders/7/", headers=me)
+    assert refused.status_code == unknown.status_code == nonsense.status_code == 404
+    assert refused.json() == unknown.json() == nonsense.json()
+    assert api.http.get("/orders/", headers=me).json()["results"] == []
+    assert api.http.get(f"/orders/{theirs.order_id}/", headers=as_(other)).status_code == 200
+
+
+def test_nothing_without_a_token(api):
+    assert api.http.get("/orders/").status_code == 401
+    assert api.http.get(f"/orders/{new_id()}/").status_code == 401
+
+
+def test_times_are_in_utc(api, business, me):
+    created = order_created(business.id)
+    record_orders(api, created)
+    (found,) = api.http.get("/orders/", headers=me).json()["results"]
+    assert datetime.fromisoformat(found["created_at"]).utcoffset() == timedelta(0)

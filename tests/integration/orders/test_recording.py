@@ -1,0 +1,245 @@
+"""Orders: recorded in batches, whatever the order in which their messages come."""
+
+import random
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import select
+
+from services.orders.__main__ import wire
+from services.orders.recording import record
+from shared.bus import topology
+from shared.bus.events import OrderCancelled, TrackingStatus, decode
+from shared.bus.message import message_for
+from shared.bus.retry import Retry
+from shared.db.models import Order, OrderStatusHistory, OutboxMessage
+from shared.db.session import transaction
+from shared.ids import new_id
+from tests.integration.arrange import (
+    account,
+    consuming,
+    depth,
+    order_created,
+    publish,
+    publish_raw,
+    received,
+    status_changed,
+    until,
+)
+
+PENDING, IN_TRANSIT, OUT, DELIVERED, CANCELLED = TrackingStatus
+NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def business(db):
+    return account(db)
+
+
+def at(seconds):
+    return NOW + timedelta(seconds=seconds)
+
+
+def said(event, seconds=0, **changes):
+    values = {"id": event.order_id} if type(event).__name__ == "OrderCreated" else {}
+    return received(event, time=at(seconds), **(values | changes))
+
+
+def take_in(*messages):
+    with transaction() as session:
+        return record(session, messages)
+
+
+def order(db, id_):
+    db.rollback()
+    return db.get(Order, id_, populate_existing=True)
+
+
+def history(db, id_):
+    db.rollback()
+    rows = db.scalars(
+        select(OrderStatusHistory)
+        .where(OrderStatusHistory.order_id == id_)
+        .order_by(OrderStatusHistory.at)
+    )
+    return [(row.tracking_status, row.applied) for row in rows]
+
+
+def facts(db):
+    db.rollback()
+    rows = db.execute(
+        select(OutboxMessage.type, OutboxMessage.body).order_by(OutboxMessage.sequence)
+    )
+    return [decode(type_, body) for type_, body in rows]
+
+
+def types(db):
+    return [fact.TYPE for fact in facts(db)]
+
+
+def test_an_order_is_recorded_with_its_history_and_one_fact(db, business):
+    created = order_created(business.id)
+    assert not take_in(said(created))
+    found = order(db, created.order_id)
+    assert (found.customer_name, found.customer_email) == ("Zoë Ade", "zoe@shop.example")
+    assert (found.item_summary, found.address) == ("2 × blue kettle", "12 Marina Road\nLagos")
+    assert (found.tracking_status, found.accepted_at) == ("PENDING", NOW)
+    assert history(db, created.order_id) == [("PENDING", True)]
+    (fact,) = facts(db)
+    assert (fact.TYPE, fact.company_name) == ("order.recorded", "Kettle & Co")
+
+
+def test_the_same_order_twice_is_one_order_and_one_fact(db, business):
+    created = order_created(business.id)
+    take_in(said(created), said(created))
+    take_in(said(created, id=new_id()))
+    assert types(db) == ["order.recorded"]
+    assert history(db, created.order_id) == [("PENDING", True)]
+
+
+def test_created_and_moved_in_one_batch_in_any_order(db, business):
+    created = order_created(business.id)
+    take_in(
+        said(status_changed(created, OUT), 2),
+        said(status_changed(created, IN_TRANSIT), 1),
+        said(created, 0),
+    )
+    assert order(db, created.order_id).tracking_status == "OUT_FOR_DELIVERY"
+    assert history(db, created.order_id) == [
+        ("PENDING", True),
+        ("IN_TRANSIT", True),
+        ("OUT_FOR_DELIVERY", True),
+    ]
+    assert types(db) == ["order.recorded", "order.status_recorded", "order.status_recorded"]
+    assert [f.previous_status for f in facts(db)[1:]] == [PENDING, IN_TRANSIT]
+
+
+def test_a_late_update_is_kept_and_does_not_count(db, business):
+    created = order_created(business.id)
+    take_in(said(created))
+    take_in(said(status_changed(created, OUT), 2))
+    take_in(said(status_changed(created, IN_TRANSIT), 1))
+    assert order(db, created.order_id).tracking_status == "OUT_FOR_DELIVERY"
+    assert history(db, created.order_id)[1] == ("IN_TRANSIT", False)
+    assert len(facts(db)) == 2
+
+
+def test_delivered_is_final_and_so_is_cancelled(db, business):
+    first, second = order_created(business.id), order_created(business.id)
+    take_in(said(first), said(second))
+    cancel = OrderCancelled(order_id=second.order_id, account_id=business.id, reason="Sold out.")
+    take_in(said(status_changed(first, DELIVERED), 1), said(cancel, 1))
+    take_in(said(status_changed(first, IN_TRANSIT), 2), said(status_changed(second, OUT), 2))
+    assert order(db, first.order_id).tracking_status == "DELIVERED"
+    assert order(db, second.order_id).tracking_status == "CANCELLED"
+    cancelled = [f for f in facts(db) if f.TYPE == "order.cancellation_recorded"]
+    assert [f.reason for f in cancelled] == ["Sold out."]
+
+
+def test_a_status_of_cancelled_is_a_cancellation(db, business):
+    created = order_created(business.id)
+    take_in(said(created), said(status_changed(created, CANCELLED, "Sold out."), 1))
+    assert types(db)[1] == "order.cancellation_recorded"
+
+
+def test_the_same_status_again_is_news_only_with_a_note(db, business):
+    created = order_created(business.id)
+    take_in(said(created), said(status_changed(created, IN_TRANSIT), 1))
+    take_in(said(status_changed(created, IN_TRANSIT), 2))
+    assert len(facts(db)) == 2
+    take_in(said(status_changed(created, IN_TRANSIT, "At the depot."), 3))
+    assert len(facts(db)) == 3
+
+
+def test_what_overtook_its_order_comes_back_and_harms_no_neighbour(db, business):
+    known, unknown = order_created(business.id), order_created(business.id)
+    early = said(status_changed(unknown, IN_TRANSIT), 1)
+    failures = take_in(said(known), early, said(status_changed(known, IN_TRANSIT), 1))
+    assert list(failures) == [early.id]
+    assert isinstance(failures[early.id], Retry)
+    assert order(db, known.order_id).tracking_status == "IN_TRANSIT"
+    take_in(said(unknown))
+    assert not take_in(early)
+    assert order(db, unknown.order_id).tracking_status == "IN_TRANSIT"
+
+
+def test_another_accounts_order_is_as_unknown_as_none(db, business):
+    created = order_created(business.id)
+    take_in(said(created))
+    theirs = status_changed(order_created(account(db).id, order_id=created.order_id), DELIVERED)
+    none = status_changed(order_created(business.id), DELIVERED)
+    failures = take_in(said(theirs, 1), said(none, 1))
+    words = {str(error).replace(str(theirs.order_id), "X") for error in failures.values()}
+    assert {w.replace(str(none.order_id), "X") for w in words} == {"this account has no order X"}
+    assert order(db, created.order_id).tracking_status == "PENDING"
+    assert history(db, created.order_id) == [("PENDING", True)]
+
+
+def test_an_id_that_another_account_used_first_stays_theirs(db, business):
+    created = order_created(business.id)
+    take_in(said(created))
+    take_in(said(order_created(account(db).id, order_id=created.order_id)))
+    assert order(db, created.order_id).account_id == business.id
+    assert len(facts(db)) == 1
+
+
+def test_shuffled_batches_of_two_recorders_end_alike(settings, db, engine, business):
+    """100 orders with five updates each, in random order, doubled, over the bus."""
+    orders = [order_created(business.id) for _ in range(100)]
+    messages = []
+    for created in orders:
+        messages.append(
+            message_for(
+                created,
+                source="tests",
+                correlation_id=created.order_id,
+                message_id=created.order_id,
+                time=at(0),
+            )
+        )
+        for seconds, status in enumerate([IN_TRANSIT, OUT, IN_TRANSIT, OUT, DELIVERED], 1):
+            change = status_changed(created, status, note=f"step {seconds}")
+            messages.append(
+                message_for(
+                    change, source="tests", correlation_id=created.order_id, time=at(seconds)
+                )
+            )
+    # An order's creation comes before its updates here; the ladder's shortest rung is 5 s.
+    creations = [m for m in messages if m.type == "order.created"]
+    updates = [m for m in messages if m.type != "order.created"] * 2
+    random.Random(7).shuffle(updates)
+    publish(settings.amqp_url, *creations, *creations, *updates)
+    [subscription] = wire(settings).subscriptions
+    with consuming(settings, subscription, subscription):
+
+        def delivered():
+            with engine.connect() as connection:
+                rows = connection.execute(select(Order.tracking_status)).scalars().all()
+            return rows.count("DELIVERED") == 100
+
+        until(delivered, "all delivered")
+        until(lambda: depth(settings.amqp_url, "orders.intake") == 0, "drained")
+        until(lambda: depth(settings.amqp_url, "retry.5s") == 0, "the ladder is empty")
+    for created in orders:
+        assert len(history(db, created.order_id)) == 6
+    recorded = [f for f in facts(db) if f.TYPE == "order.recorded"]
+    assert len(recorded) == len({f.order_id for f in recorded}) == 100
+    final = [f for f in facts(db) if getattr(f, "tracking_status", None) is DELIVERED]
+    assert len(final) == 100
+
+
+def test_nonsense_on_the_intake_is_dead_and_harms_no_neighbour(settings, db, engine, business):
+    good = order_created(business.id)
+    for body in (b"", b"{", b'{"order_id": 1}', b"\xff"):
+        publish_raw(
+            settings.amqp_url,
+            "intake",
+            "order.created",
+            body,
+            type="order.created",
+            delivery_mode=2,
+        )
+    publish(settings.amqp_url, message_for(good, source="tests", correlation_id=good.order_id))
+    with consuming(settings, *wire(settings).subscriptions):
+        until(lambda: order(db, good.order_id), "recorded")
+        until(lambda: depth(settings.amqp_url, topology.ORDERS_INTAKE.dead) == 4, "dead")
