@@ -98,7 +98,9 @@ class running_ingress:  # noqa: N801 - used as a context manager
                 start_new_session=True,
             )
         url = f"http://127.0.0.1:{self._port}"
-        self._http = httpx.Client(base_url=f"{url}/api/v1", timeout=20)
+        # A new connection each time: a kept one would stay with one worker.
+        fresh = httpx.Limits(max_keepalive_connections=0)
+        self._http = httpx.Client(base_url=f"{url}/api/v1", timeout=20, limits=fresh)
         self._engine = create_engine(self._database_url)
         try:
             until(lambda: self._answers(url), "the ingress answers")

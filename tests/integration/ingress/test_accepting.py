@@ -1,0 +1,215 @@
+"""What happens to an order when the broker, the database or both are away."""
+
+import os
+import re
+import subprocess
+import sys
+from contextlib import ExitStack
+from dataclasses import replace
+
+import pytest
+from kombu import Connection
+from sqlalchemy import create_engine, select
+
+from shared.bus import topology
+from shared.db.models import OutboxMessage
+from tests.integration.arrange import depth, take, until
+from tests.integration.conftest import running_ingress
+from tests.integration.gate import Gate
+from tests.integration.ingress.conftest import approved
+
+
+@pytest.fixture
+def gated(amqp_url, database_url, tmp_path):
+    """An ingress with a gate before each server, its gates, and the ways past them."""
+    with Connection(amqp_url) as connection:
+        topology.declare(connection)
+    with ExitStack() as stack:
+        bus, database = (stack.enter_context(Gate(url)) for url in (amqp_url, database_url))
+        api = stack.enter_context(running_ingress(tmp_path, bus.url, database.url))
+        # For looking and arranging, past the gates.
+        direct = stack.enter_context(Direct(api, amqp_url, database_url))
+        yield direct, bus, database
+
+
+class Direct:
+    """The same ingress, with its servers reached past the gates."""
+
+    def __init__(self, api, amqp_url, database_url):
+        self._engine = create_engine(database_url)
+        self._api = replace(api, amqp_url=amqp_url, database_url=database_url, engine=self._engine)
+
+    def __enter__(self):
+        return self._api
+
+    def __exit__(self, *_):
+        self._engine.dispose()
+
+
+def gauge(api, name):
+    """A gauge's value in every worker."""
+    metrics = api.http.get(f"{api.url}/metrics").text
+    return [float(v) for v in re.findall(rf"^{name}{{pid=.*}} (\S+)$", metrics, re.MULTILINE)]
+
+
+def ready(api):
+    return gauge(api, "bus_connected") == [1.0, 1.0]
+
+
+def known(api):
+    """A sender that every worker knows, so that no database is needed for it."""
+    until(lambda: ready(api), "every worker is ready")
+    sender = approved(api)
+    until(lambda: gauge(api, "secret_cache_size") == [1.0, 1.0], "every worker knows the secret")
+    return sender
+
+
+def waiting(api):
+    with api.session() as session:
+        rows = session.scalars(
+            select(OutboxMessage.message_id).where(OutboxMessage.exchange == "intake")
+        )
+        return {str(id_) for id_ in rows}
+
+
+def readiness(api):
+    return api.http.get(f"{api.url}/readyz")
+
+
+def relay(api):
+    """The relay as a process."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "shared.outbox"],
+        env=os.environ | {"AMQP_URL": api.amqp_url, "DATABASE_URL": api.database_url},
+    )
+
+
+def queued(api):
+    found = []
+    while (message := take(api.amqp_url, "orders.intake")) is not None:
+        found.append(message.properties["message_id"])
+    return found
+
+
+def test_a_broker_that_is_cut_off(gated):
+    api, bus, _ = gated
+    sender = known(api)
+    bus.cut()
+    answers = [sender.send() for _ in range(30)]
+    assert {a.status_code for a in answers} == {201}
+    ids = {a.json()["order_id"] for a in answers}
+    assert waiting(api) == ids
+    assert readiness(api).status_code == 200
+    assert readiness(api).json()["status"] == "degraded"
+    bus.open()
+    process = relay(api)
+    try:
+        until(lambda: depth(api.amqp_url, "orders.intake") == 30, "the relay has published")
+        until(lambda: not waiting(api), "and deleted")
+    finally:
+        process.terminate()
+        assert process.wait(15) == 0
+    assert set(queued(api)) == ids
+    until(lambda: ready(api), "ready again")
+    order_id = sender.send().json()["order_id"]
+    assert queued(api) == [order_id]
+
+
+def test_a_broker_that_does_not_confirm(gated):
+    api, bus, _ = gated
+    sender = known(api)
+    bus.stall()
+    answer = sender.send()
+    assert answer.status_code == 201
+    assert waiting(api) == {answer.json()["order_id"]}
+    bus.open()
+    # What the stalled connection held back comes too: a double under the same id.
+    until(lambda: set(queued(api)) <= {answer.json()["order_id"]}, "nothing else")
+
+
+def test_an_alarm_of_the_broker(gated, broker):
+    api, _, _ = gated
+    sender = known(api)
+    watermark = broker.control("eval", "vm_memory_monitor:get_vm_memory_high_watermark().").strip()
+    broker.control("set_vm_memory_high_watermark", "absolute", "1")
+    try:
+        accepted = [sender.send() for _ in range(5)]
+        until(lambda: accepted.append(sender.send()) or len(waiting(api)) >= 3, "by the outbox")
+        assert {a.status_code for a in accepted} == {201}
+    finally:
+        broker.control("set_vm_memory_high_watermark", watermark)
+    until(lambda: ready(api), "ready again")
+    process = relay(api)
+    try:
+        until(lambda: not waiting(api), "the relay has published")
+    finally:
+        process.terminate()
+        process.wait(15)
+    assert set(queued(api)) == {a.json()["order_id"] for a in accepted}
+
+
+def test_with_both_away_nothing_is_promised(gated):
+    api, bus, database = gated
+    sender = known(api)
+    bus.cut()
+    database.cut()
+    answers = [sender.send() for _ in range(5)]
+    for answer in answers:
+        assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+        assert int(answer.headers["retry-after"]) >= 1
+    assert (readiness(api).status_code, readiness(api).json()["status"]) == (503, "not ready")
+    database.open()
+    until(lambda: sender.send().status_code == 201, "by the outbox again")
+    bus.open()
+    until(lambda: ready(api), "ready again")
+    assert sender.send().status_code == 201
+
+
+def test_with_both_silent_there_is_an_answer_all_the_same(gated):
+    api, bus, database = gated
+    sender = known(api)
+    bus.stall()
+    database.stall()
+    answer = sender.send()
+    assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+
+
+def test_without_the_database_orders_flow_and_a_new_key_waits(gated):
+    api, _, database = gated
+    sender = known(api)
+    database.cut()
+    assert {sender.send().status_code for _ in range(20)} == {201}
+    unknown = sender.send(**{"X-API-Key": "whsk_never_seen"})
+    assert (unknown.status_code, unknown.json()["code"]) == (503, "unavailable")
+    login = api.http.post("/users/auth/login/", json={"email": "a@b.example", "password": "x" * 8})
+    assert (login.status_code, login.json()["code"]) == (503, "database_unavailable")
+    assert readiness(api).json()["status"] == "degraded"
+    database.open()
+    until(lambda: sender.send(**{"X-API-Key": "whsk_never_seen"}).status_code == 401, "known again")
+    assert len(queued(api)) == 20
+
+
+def test_a_start_without_servers_heals(amqp_url, database_url, tmp_path):
+    with Gate(amqp_url) as bus, Gate(database_url) as database:
+        bus.cut()
+        database.cut()
+        with running_ingress(tmp_path, bus.url, database.url) as api:
+            assert readiness(api).status_code == 503
+            database.open()
+            until(lambda: readiness(api).status_code == 200, "orders may go to the outbox")
+            bus.open()
+            until(lambda: ready(api), "ready")
+            # Nobody else has declared anything on this broker.
+            assert approved(api).send().status_code == 201
+
+
+def test_a_secret_is_in_force_everywhere_also_without_the_bus(gated):
+    api, bus, _ = gated
+    bus.cut()
+    sender = approved(api)
+    until(lambda: all(sender.send().status_code == 201 for _ in range(20)), "known")
+    answer = api.http.post(
+        "/webhook/secret/", json={"revoke_previous": True}, headers=sender.bearer
+    )
+    assert answer.status_code == 200
+    until(lambda: all(sender.send().status_code == 401 for _ in range(20)), "revoked")
