@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Callable
 from email.message import EmailMessage
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ class Maildir:
     def emails(self) -> list[EmailMessage]:
         """All emails, oldest first."""
         files = sorted((self.path / "new").iterdir(), key=lambda file: file.name)
-        return [_parse(file.read_bytes()) for file in files]
+        return [_read(file) for file in files]
 
 
 class Handler:
@@ -107,8 +108,10 @@ def text_of(message: EmailMessage) -> str:
     return part.get_content() if part is not None else ""
 
 
-def _parse(content: bytes) -> EmailMessage:
-    parsed = email.message_from_bytes(content, policy=email.policy.default)
+@lru_cache(maxsize=10_000)
+def _read(file: Path) -> EmailMessage:
+    # A file of a Maildir never changes, and whoever waits for an email looks again and again.
+    parsed = email.message_from_bytes(file.read_bytes(), policy=email.policy.default)
     if not isinstance(parsed, EmailMessage):
         raise TypeError("email.policy.default makes an EmailMessage")
     return parsed

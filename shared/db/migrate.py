@@ -10,19 +10,27 @@ from shared.config import settings
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
-def upgrade(database_url: str, revision: str = "head") -> None:
-    """Run the migrations up to `revision`.
-
-    Two that run at once wait for each other: the environment takes an advisory lock.
+def config(database_url: str) -> Config:
+    """Alembic's configuration for a database.
 
     Args:
         database_url: `postgresql+psycopg2://...`.
-        revision: an Alembic revision.
     """
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-    config.attributes["database_url"] = database_url
-    command.upgrade(config, revision)
+    made = Config()
+    made.set_main_option("script_location", str(MIGRATIONS))
+    made.attributes["database_url"] = database_url
+    return made
+
+
+def upgrade(database_url: str) -> None:
+    """Run the migrations that the database lacks.
+
+    Two processes that run at once wait for each other: the environment takes an advisory lock.
+
+    Args:
+        database_url: `postgresql+psycopg2://...`.
+    """
+    command.upgrade(config(database_url), "head")
 
 
 if __name__ == "__main__":

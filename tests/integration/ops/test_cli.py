@@ -1,0 +1,192 @@
+"""`fellow`, run as an operator runs it: as a program, in an environment."""
+
+import json
+import os
+import subprocess
+import sys
+from contextlib import ExitStack, contextmanager
+
+import pytest
+from kombu import Connection
+from sqlalchemy import select
+
+from services.kyc.__main__ import wire
+from shared.bus import topology
+from shared.bus.events import decode
+from shared.db.models import KycApplication, OutboxMessage
+from stack.processes import free_port
+from tests.integration.arrange import account, consuming, depth, headers, publish_raw, take
+
+
+def fellow(settings, *arguments, **environment):
+    """Run the command; its exit code, standard output and standard error."""
+    named = {"AMQP_URL": settings.amqp_url, "DATABASE_URL": settings.database_url} | environment
+    done = subprocess.run(
+        [sys.executable, "-m", "services.ops", *arguments],
+        env={**os.environ, **named, "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@contextmanager
+def deciding(settings):
+    with ExitStack() as stack:
+        stack.enter_context(consuming(settings, *wire(settings).subscriptions))
+        yield
+
+
+def status_of(engine, account_):
+    with engine.connect() as connection:
+        query = select(KycApplication.status).where(KycApplication.account_id == account_.id)
+        return connection.execute(query).scalar()
+
+
+@pytest.mark.parametrize("by", ["id", "email", "number"])
+def test_approve(settings, db, engine, by):
+    business = account(db, status="pending", number="RC 17/2")
+    name = {"id": str(business.id), "email": business.email, "number": "RC 17/2"}[by]
+    with deciding(settings):
+        code, out, err = fellow(settings, "kyc", "approve", name, "--wait", "30")
+    assert (code, out) == (0, ""), err
+    assert "Published: approve" in err
+    assert f"Kettle & Co ({business.email}) is approved, decided by fellow." in err
+    assert status_of(engine, business) == "approved"
+
+
+def test_reject_and_revoke_with_a_reason(settings, db, engine):
+    pending = account(db, status="pending")
+    approved = account(db, status="approved")
+    with deciding(settings):
+        code, _, err = fellow(settings, "kyc", "reject", pending.email)
+        assert code == 2
+        assert "REASON" in err.upper()
+        code, _, err = fellow(
+            settings, "kyc", "reject", pending.email, "--reason", "No such number."
+        )
+        assert code == 0, err
+        code, _, err = fellow(settings, "kyc", "revoke", approved.email, "--reason", "Complaints.")
+        assert code == 0, err
+    assert status_of(engine, pending) == "rejected"
+    assert status_of(engine, approved) == "revoked"
+    with engine.connect() as connection:
+        rows = connection.execute(
+            select(OutboxMessage.type, OutboxMessage.body).order_by(OutboxMessage.sequence)
+        )
+        assert [decode(t, b).reason for t, b in rows] == ["No such number.", "Complaints."]
+
+
+def test_a_refusal_says_why_and_stays_for_people(settings, db):
+    with deciding(settings):
+        code, _, err = fellow(settings, "kyc", "approve", "nobody@shop.example", "--wait", "30")
+    assert code == 1
+    assert "Refused: " in err
+    assert "no business matches" in err
+    assert depth(settings.amqp_url, topology.KYC_DECISIONS.dead) == 1
+
+
+def test_without_a_consumer_it_is_safe_and_says_so(settings, db):
+    business = account(db, status="pending")
+    code, _, err = fellow(settings, "kyc", "approve", business.email, "--wait", "0.3")
+    assert code == 1
+    assert "It is safe in kyc.decisions: is services.kyc running?" in err
+    code, _, err = fellow(settings, "kyc", "approve", business.email, "--wait", "0")
+    assert code == 0
+    message = take(settings.amqp_url, "kyc.decisions")
+    assert message.properties["user_id"] == "fellow"
+    assert message.properties["delivery_mode"] == 2
+    assert headers(message)["ce-type"] == "kyc.decide"
+
+
+@pytest.mark.parametrize("name", ["a@b", "x\x07y", "n" * 201])
+def test_a_name_that_is_none(settings, name):
+    code, _, err = fellow(settings, "kyc", "approve", name)
+    assert code == 2
+    assert "no account id, email address or registration number" in err
+    assert depth(settings.amqp_url, "kyc.decisions") == 0
+
+
+def test_queues(settings, db):
+    publish_raw(settings.amqp_url, "dead", "kyc.decisions", b"x", delivery_mode=2)
+    publish_raw(settings.amqp_url, "intake", "order.created", b"x", delivery_mode=2)
+    code, out, _ = fellow(settings, "queues", "--json")
+    assert code == 0
+    found = {queue["name"]: queue for queue in json.loads(out)}
+    assert set(found) == {queue.name for queue in topology.QUEUES}
+    assert found["kyc.decisions"]["dead"] == 1
+    assert found["orders.intake"]["messages"] == 1
+    with deciding(settings):
+        code, out, _ = fellow(settings, "queues", "--json")
+        consumers = {queue["name"]: queue["consumers"] for queue in json.loads(out)}
+        assert consumers["kyc.decisions"] == 1
+        assert consumers["orders.intake"] == 0
+    code, out, _ = fellow(settings, "queues")
+    assert code == 0
+    lines = {line.split()[0]: line.split()[1:] for line in out.splitlines()[1:]}
+    assert lines["orders.intake"] == ["1", "0", "0"]
+    assert lines["kyc.decisions"] == ["0", "0", "1"]
+
+
+def test_queues_that_nobody_has_declared(settings, broker, vhosts):
+    empty = broker.url(next(vhosts))
+    code, out, err = fellow(settings, "queues", AMQP_URL=empty)
+    assert code == 1
+    assert "missing" in out
+    assert "nothing has declared them yet" in err
+
+
+def test_a_decision_declares_what_it_needs(settings, broker, vhosts):
+    fresh = broker.url(next(vhosts))
+    arguments = ("kyc", "approve", "ada@shop.example", "--wait", "0")
+    code, _, err = fellow(settings, *arguments, AMQP_URL=fresh)
+    assert code == 0, err
+    with Connection(fresh) as connection:
+        found = connection.default_channel.queue_declare("kyc.decisions", passive=True)
+    assert found.message_count == 1
+
+
+def test_a_broker_that_is_away(settings):
+    away = f"amqp://guest:secret@127.0.0.1:{free_port()}/"
+    for arguments in (("queues",), ("kyc", "approve", "ada@shop.example")):
+        code, _, err = fellow(settings, *arguments, AMQP_URL=away)
+        assert code == 1
+        assert "The broker at" in err
+        assert "secret" not in err
+        assert "Traceback" not in err
+
+
+def test_a_bad_configuration_is_a_sentence(settings):
+    code, _, err = fellow(settings, "queues", DATABASE_URL="mysql://x")
+    assert code == 2
+    assert "DATABASE_URL must start with postgresql+psycopg2://" in err
+    assert "Traceback" not in err
+
+
+def test_generated_keys_start_a_production_system(settings):
+    code, out, _ = fellow(settings, "keys", "generate")
+    assert code == 0
+    environment = dict(line.split("=", 1) for line in out.splitlines())
+    again = dict(
+        line.split("=", 1) for line in fellow(settings, "keys", "generate")[1].splitlines()
+    )
+    assert environment.keys() == again.keys()
+    assert not set(environment.values()) & set(again.values())
+    code, _, err = fellow(settings, "queues", ENVIRONMENT="production", **environment)
+    assert code == 0, err
+
+
+def test_a_decision_published_by_a_stock_tool(settings, db, engine):
+    """The README's line, with another AMQP client than ours."""
+    import pika
+
+    business = account(db, status="pending")
+    with pika.BlockingConnection(pika.URLParameters(settings.amqp_url)) as connection:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        body = json.dumps({"decision": "approve", "email": business.email})
+        channel.basic_publish("commands", "kyc.decide", body.encode(), mandatory=True)
+    with deciding(settings):
+        pass
+    assert status_of(engine, business) == "approved"

@@ -1,0 +1,22 @@
+"""A whole running system, seen from outside only: HTTP, AMQP, the mailbox."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from stack.processes import free_port
+from stack.system import System, system
+
+
+@pytest.fixture(scope="module")
+def running(module_amqp_url, module_database_url, tmp_path_factory) -> Iterator[System]:
+    folder: Path = tmp_path_factory.mktemp("system")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AMQP_URL", module_amqp_url)
+        patch.setenv("DATABASE_URL", module_database_url)
+        patch.setenv("PORT", str(free_port()))
+        patch.setenv("SECRET_SCHEDULE_SECONDS", "0.5")
+        with system("test", folder / "stack", Console(quiet=True)) as found:
+            yield found
