@@ -1,0 +1,90 @@
+"""The senders that people paste, run as they stand: each gets its 201."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from shared.bus.events import decode
+from stack import debian
+from tests.integration.arrange import take
+from tests.integration.ingress.conftest import approved
+
+ROOT = Path(__file__).resolve().parents[3]
+EXAMPLES = ROOT / "examples"
+
+
+def program(name, *packages):
+    """Where a program is, installed from Debian's packages when it is not there."""
+    if shutil.which(name) is None and debian.can_install():
+        debian.install(*packages)
+    found = shutil.which(name)
+    assert found, f"{name} is needed: apt-get install {' '.join(packages)}"
+    return found
+
+
+def run(command, sender, directory=EXAMPLES):
+    environment = os.environ | {"API_URL": sender.api.url, "WEBHOOK_SECRET": sender.secret}
+    done = subprocess.run(
+        command, env=environment, cwd=directory, capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert '"status":"success"' in done.stdout.replace(": ", ":").replace("'", '"')
+    found = re.search(r"[0-9a-f]{8}-[0-9a-f-]{27}", done.stdout)
+    assert found
+    message = take(sender.api.amqp_url, "orders.intake")
+    order = decode(message.properties["type"], message.body)
+    assert str(order.order_id) == found[0]
+    assert order.customer_details.name == "Zoë Ade"
+    assert order.item_summary == "2 × blue kettle"
+
+
+@pytest.fixture
+def sender(api):
+    while take(api.amqp_url, "orders.intake") is not None:
+        pass
+    return approved(api)
+
+
+def test_python(sender):
+    run([sys.executable, "send_order.py"], sender)
+
+
+def test_shell(sender):
+    program("curl", "curl")
+    program("openssl", "openssl")
+    run(["sh", "send_order.sh"], sender)
+
+
+def test_php(sender):
+    php = program("php", "php-cli", "php-curl")
+    modules = subprocess.run([php, "-m"], capture_output=True, text=True, check=True).stdout
+    if "curl" not in modules.split() and debian.can_install():
+        debian.install("php-curl")
+    run([php, "send_order.php"], sender)
+
+
+def test_node(sender, tmp_path):
+    node = program("node", "nodejs", "npm")
+    npm = program("npm", "npm")
+    for name in ("package.json", "package-lock.json", "send_order.mjs"):
+        shutil.copy(EXAMPLES / name, tmp_path)
+    subprocess.run(
+        [npm, "ci", "--no-audit", "--no-fund", "--silent"],
+        cwd=tmp_path,
+        check=True,
+        timeout=100,
+    )
+    run([node, "send_order.mjs"], sender, tmp_path)
+
+
+def test_the_lines_of_the_readme(sender, tmp_path):
+    readme = (ROOT / "README.md").read_text()
+    (lines,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    script = tmp_path / "pasted.py"
+    script.write_text(lines.replace("http://127.0.0.1:8000", sender.api.url))
+    run([sys.executable, str(script)], sender)

@@ -1,0 +1,212 @@
+"""`make run`, as somebody at a keyboard uses it: in a checkout of its own, with private servers."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from stack.processes import free_port
+from stack.servers import data_folder
+from tests.integration.arrange import until
+
+ROOT = Path(__file__).resolve().parents[3]
+FOLDERS = ("services", "shared", "stack", "docker-compose.yml")
+PATIENCE = 110
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A copy of what runs, at a path that many programs do not like."""
+    folder = tmp_path / "a check-out & more"
+    folder.mkdir()
+    for name in FOLDERS:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, folder)
+    yield folder
+    clean(folder)
+
+
+def environment(**more):
+    kept = {k: v for k, v in os.environ.items() if k not in {"AMQP_URL", "DATABASE_URL", "PORT"}}
+    return kept | {"PYTHONPATH": ""} | more
+
+
+def start(checkout, **more):
+    return subprocess.Popen(
+        [sys.executable, "-m", "stack.run"],
+        cwd=checkout,
+        env=environment(**more),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def clean(checkout):
+    subprocess.run(
+        [sys.executable, "-m", "stack.clean"],
+        cwd=checkout,
+        env=environment(),
+        check=True,
+        timeout=60,
+    )
+
+
+def ready(checkout, process):
+    """What `.stack/env` says, once it is there."""
+    written = checkout / ".stack" / "env"
+
+    def look():
+        assert process.poll() is None, process.stdout.read()
+        return written.exists()
+
+    until(look, "the system is ready", PATIENCE)
+    return dict(line.split("=", 1) for line in written.read_text().splitlines())
+
+
+def interrupt(process):
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    return output
+
+
+def alive(checkout):
+    """Processes that were started in this checkout or on its data."""
+    marks = (str(checkout).encode(), folder_of(checkout).name.encode())
+    found = []
+    for proc in Path("/proc").iterdir():
+        if not proc.name.isdigit() or int(proc.name) == os.getpid():
+            continue
+        try:
+            known = (proc / "cmdline").read_bytes() + os.readlink(proc / "cwd").encode()
+        except OSError:
+            continue
+        if any(mark in known for mark in marks):
+            found.append(known)
+    return found
+
+
+def folder_of(checkout):
+    """The folder in which that checkout's servers keep their data."""
+    script = "from stack.servers import data_folder; print(data_folder('run').parent)"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=checkout,
+        env=environment(),
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return Path(done.stdout.strip())
+
+
+def login(api, http):
+    body = {"email": "it@kettle.example", "password": "correct horse battery"}
+    return http.post(f"{api}/api/v1/users/auth/login/", json=body).json()["code"]
+
+
+def test_run_stop_and_run_again(checkout):
+    port = free_port()
+    process = start(checkout, PORT=str(port))
+    told = ready(checkout, process)
+    assert {"API_URL", "AMQP_URL", "DATABASE_URL", "MAILBOX_DIR"} <= set(told)
+    assert told["API_URL"] == f"http://127.0.0.1:{port}"
+    assert (checkout / ".stack" / "env").stat().st_mode & 0o077 == 0
+    body = {
+        "company_name": "Kettle & Co",
+        "email": "it@kettle.example",
+        "password": "correct horse battery",
+    }
+    with httpx.Client(timeout=20) as http:
+        answer = http.post(f"{told['API_URL']}/api/v1/users/auth/register/", json=body)
+        assert answer.status_code == 201, answer.text
+        mailbox = Path(told["MAILBOX_DIR"]) / "new"
+        until(lambda: list(mailbox.iterdir()), "the code is in the mailbox")
+
+        second = start(checkout)
+        assert second.wait(60) == 1
+        assert "make run is running in this checkout already" in second.stdout.read()
+        assert http.get(f"{told['API_URL']}/healthz").status_code == 200
+
+        output = interrupt(process)
+        assert process.returncode == 0, output
+        assert "Stopped." in output
+        assert not (checkout / ".stack" / "env").exists()
+        assert alive(checkout) == []
+
+        process = start(checkout, PORT=str(port))
+        told = ready(checkout, process)
+        assert login(told["API_URL"], http) == "email_not_verified"
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 0, output
+    assert alive(checkout) == []
+
+
+def test_a_run_that_was_killed_leaves_nothing_in_the_way(checkout):
+    process = start(checkout, PORT=str(free_port()))
+    ready(checkout, process)
+    process.kill()
+    process.wait()
+    (checkout / ".stack" / "env").unlink()
+    process = start(checkout, PORT=str(free_port()))
+    ready(checkout, process)
+    interrupt(process)
+    assert process.returncode == 0
+    assert alive(checkout) == []
+    clean(checkout)
+    assert not (folder_of(checkout) / "run").exists()
+
+
+def test_a_port_that_is_taken(checkout):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        process = start(checkout, PORT=str(port))
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert f"port {port} is taken: give another one by PORT=" in output
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "http", "-1"])
+def test_a_port_that_is_none(checkout, port):
+    process = start(checkout, PORT=port)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "is no port" in output
+
+
+def test_without_any_servers_there_is_one_clear_sentence(checkout, tmp_path):
+    """No Docker, no packages, no apt: a PATH with nothing on it."""
+    script = (
+        "from stack import rabbitmq, postgres, debian, run\n"
+        "rabbitmq.is_installed = lambda: False\n"
+        "postgres.programs = lambda: None\n"
+        "debian.can_install = lambda: False\n"
+        "raise SystemExit(run.main())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=checkout,
+        env=environment(DOCKER_HOST=f"unix://{tmp_path}/none"),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    said = " ".join(done.stdout.split())
+    assert "rabbitmq-server and postgresql cannot be found here" in said
+    assert "set AMQP_URL and DATABASE_URL" in said
+
+
+def test_the_data_of_two_checkouts_lie_apart(checkout):
+    assert folder_of(checkout) != data_folder("run").parent
