@@ -4,6 +4,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# A process a core, each with servers of its own; a file of tests stays with one.
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
@@ -15,7 +17,7 @@ run: setup ## start everything and stay (PORT=8000); Ctrl-C stops it, the data s
 	@exec $(BIN)/python -m stack.run
 
 test: setup ## run every test, on real servers
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(PARALLEL)
 
 test-unit: setup ## run the tests that need no server
 	@$(BIN)/python -m pytest tests/unit

@@ -1,5 +1,6 @@
 """Installing Debian's packages, without letting them start services of their own."""
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -7,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+LOCK = Path("/run/order-fellow-apt.lock")
 POLICY = Path("/usr/sbin/policy-rc.d")
 CLUSTER_CONF = Path("/etc/postgresql-common/createcluster.conf")
 
@@ -17,13 +19,13 @@ def can_install() -> bool:
 
 
 def install(*packages: str) -> None:
-    """Install packages.
+    """Install packages. Several that want to at once wait for each other.
 
     Raises:
         RuntimeError: apt could not; with the end of what it said.
     """
     print(f"Installing {', '.join(packages)} from the distribution's packages", flush=True)
-    with _no_services():
+    with _alone(), _no_services():
         environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
         for command in (("update", "-q"), ("install", "-qy", "--no-install-recommends", *packages)):
             done = subprocess.run(
@@ -37,6 +39,14 @@ def install(*packages: str) -> None:
             )
     if done.returncode != 0:
         raise RuntimeError(f"apt-get could not install {packages}:\n{done.stdout[-2000:]}")
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """While apt runs: the only one of ours. Its own lock makes a second one fail, not wait."""
+    with LOCK.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """A running ingress for the tests of the HTTP side: real gunicorn, two workers."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -32,6 +33,12 @@ class Api:
 
     def session(self) -> Session:
         return Session(self.engine, expire_on_commit=False)
+
+    def gauge(self, name: str) -> list[float]:
+        """A gauge's value in every worker."""
+        metrics = self.http.get(f"{self.url}/metrics").text
+        found = re.findall(rf"^{name}{{pid=.*}} (\S+)$", metrics, re.MULTILINE)
+        return [float(value) for value in found]
 
     def code_for(self, email: str) -> str:
         """The newest one-time code that is on its way to an address."""
@@ -73,9 +80,21 @@ def api(module_amqp_url, module_database_url, tmp_path_factory) -> Iterator[Api]
 
 
 class running_ingress:  # noqa: N801 - used as a context manager
-    """An ingress of its own for as long as the context lasts."""
+    """An ingress of its own for as long as the context lasts.
 
-    def __init__(self, folder, amqp_url: str, database_url: str, **environment: str) -> None:
+    Ready when it begins, in every worker, unless `wait_for` is just `healthz`.
+    """
+
+    def __init__(
+        self,
+        folder,
+        amqp_url: str,
+        database_url: str,
+        *,
+        wait_for: str = "every worker",
+        **environment: str,
+    ) -> None:
+        self._wait_for = wait_for
         self._log = folder / "ingress.log"
         self._amqp_url, self._database_url = amqp_url, database_url
         self._port = free_port()
@@ -102,12 +121,16 @@ class running_ingress:  # noqa: N801 - used as a context manager
         fresh = httpx.Limits(max_keepalive_connections=0)
         self._http = httpx.Client(base_url=f"{url}/api/v1", timeout=20, limits=fresh)
         self._engine = create_engine(self._database_url)
+        api = Api(self._http, url, self._amqp_url, self._database_url, self._engine)
         try:
             until(lambda: self._answers(url), "the ingress answers")
+            if self._wait_for != "healthz":
+                every = [1.0] * int(self._environment["WEB_CONCURRENCY"])
+                until(lambda: api.gauge("bus_connected") == every, "every worker is connected")
         except AssertionError:
             self.__exit__()
             raise AssertionError(self._log.read_text()) from None
-        return Api(self._http, url, self._amqp_url, self._database_url, self._engine)
+        return api
 
     def __exit__(self, *_: object) -> None:
         stop(self._process, 15)

@@ -1,7 +1,6 @@
 """What happens to an order when the broker, the database or both are away."""
 
 import os
-import re
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -46,21 +45,15 @@ class Direct:
         self._engine.dispose()
 
 
-def gauge(api, name):
-    """A gauge's value in every worker."""
-    metrics = api.http.get(f"{api.url}/metrics").text
-    return [float(v) for v in re.findall(rf"^{name}{{pid=.*}} (\S+)$", metrics, re.MULTILINE)]
-
-
 def ready(api):
-    return gauge(api, "bus_connected") == [1.0, 1.0]
+    return api.gauge("bus_connected") == [1.0, 1.0]
 
 
 def known(api):
     """A sender that every worker knows, so that no database is needed for it."""
     until(lambda: ready(api), "every worker is ready")
     sender = approved(api)
-    until(lambda: gauge(api, "secret_cache_size") == [1.0, 1.0], "every worker knows the secret")
+    until(lambda: api.gauge("secret_cache_size") == [1.0, 1.0], "every worker knows the secret")
     return sender
 
 
@@ -193,7 +186,7 @@ def test_a_start_without_servers_heals(amqp_url, database_url, tmp_path):
     with Gate(amqp_url) as bus, Gate(database_url) as database:
         bus.cut()
         database.cut()
-        with running_ingress(tmp_path, bus.url, database.url) as api:
+        with running_ingress(tmp_path, bus.url, database.url, wait_for="healthz") as api:
             assert readiness(api).status_code == 503
             database.open()
             until(lambda: readiness(api).status_code == 200, "orders may go to the outbox")

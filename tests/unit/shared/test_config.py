@@ -1,6 +1,3 @@
-import base64
-import os
-
 import msgspec
 import pytest
 
@@ -14,7 +11,7 @@ from shared.config import (
 
 PRODUCTION = {
     "ENVIRONMENT": "production",
-    "SECRET_ENCRYPTION_KEYS": base64.urlsafe_b64encode(os.urandom(32)).decode(),
+    "SECRET_ENCRYPTION_KEYS": "f" * 43 + "=",
     "JWT_SIGNING_KEY": "k" * 48,
     "AMQP_URL": "amqps://fellow:pw@broker.example/",
     "DATABASE_URL": "postgresql+psycopg2://fellow:pw@db.example/order_fellow",
