@@ -17,6 +17,7 @@ run: setup ## start everything and stay (PORT=8000); Ctrl-C stops it, the data s
 	@exec $(BIN)/python -m stack.run
 
 test: setup ## run every test, on real servers
+	@$(BIN)/python -m stack.servers
 	@$(BIN)/python -m pytest $(PARALLEL)
 
 test-unit: setup ## run the tests that need no server

@@ -8,6 +8,7 @@ with apt, the same after installing those packages; else one clear sentence.
 import hashlib
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -140,35 +141,47 @@ def servers(purpose: Literal["run", "demo", "test"]) -> Iterator[Servers]:
 
 
 def _make(folder: Path, *, keep: bool, needs_broker: bool) -> tuple[Broker, Database, str]:
-    if _docker_is_there():
-        # Slow to import, and most machines go without.
+    if _containers_are_available():
         from stack import containers
 
-        if containers.are_available():
-            volume = f"{folder.parent.name}-" if keep else None
-            return (
-                containers.RabbitMQContainer(volume and volume + "rabbitmq"),
-                containers.PostgreSQLContainer(volume and volume + "postgres"),
-                "Docker",
-            )
-    missing = []
-    if needs_broker and not rabbitmq.is_installed():
-        missing.append("rabbitmq-server")
-    if postgres.programs() is None:
-        missing.append("postgresql")
-    if missing:
-        if not debian.can_install():
-            raise NoServersError(
-                f"{' and '.join(missing)} cannot be found here. Install them "
-                f"(Debian, Ubuntu: apt-get install {' '.join(missing)}), start Docker, or set "
-                "AMQP_URL and DATABASE_URL to servers of yours."
-            )
-        debian.install(*missing)
+        volume = f"{folder.parent.name}-" if keep else None
+        return (
+            containers.RabbitMQContainer(volume and volume + "rabbitmq"),
+            containers.PostgreSQLContainer(volume and volume + "postgres"),
+            "Docker",
+        )
+    _install_missing(needs_broker=needs_broker)
     return (
         rabbitmq.RabbitMQ(folder / "rabbitmq"),
         postgres.PostgreSQL(folder / "postgres", durable=keep),
         "private nodes of this machine's own packages",
     )
+
+
+def _install_missing(*, needs_broker: bool) -> None:
+    missing = []
+    if needs_broker and not rabbitmq.is_installed():
+        missing.append("rabbitmq-server")
+    if postgres.programs() is None:
+        missing.append("postgresql")
+    if not missing:
+        return
+    if not debian.can_install():
+        raise NoServersError(
+            f"{' and '.join(missing)} cannot be found here. Install them "
+            f"(Debian, Ubuntu: apt-get install {' '.join(missing)}), start Docker, or set "
+            "AMQP_URL and DATABASE_URL to servers of yours."
+        )
+    debian.install(*missing)
+
+
+def _containers_are_available() -> bool:
+    if not _docker_is_there():
+        return False
+    # Slow to import, and most machines go without.
+    from stack import containers
+
+    return containers.are_available()
 
 
 def _docker_is_there() -> bool:
@@ -202,3 +215,18 @@ def clear(folder: Path) -> None:
     cluster = folder / "postgres" / "cluster"
     kill_leftover(cluster / "postmaster.pid", str(cluster))
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def main() -> int:
+    """`python -m stack.servers`: get what the tests' servers need, and say so meanwhile."""
+    try:
+        if not _containers_are_available():
+            _install_missing(needs_broker=True)
+    except NoServersError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
