@@ -19,7 +19,8 @@ keepalive = 30
 graceful_timeout = 8
 timeout = 30
 # The heartbeat file of a worker must not lie on a disk that may be slow or full.
-worker_tmp_dir = "/dev/shm"  # noqa: S108
+_memory = "/dev/shm"  # noqa: S108
+worker_tmp_dir = _memory if os.access(_memory, os.W_OK) else None
 accesslog = None
 loglevel = "warning"
 proc_name = "order-fellow-ingress"
