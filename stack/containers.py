@@ -3,6 +3,7 @@
 import os
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -127,9 +128,9 @@ class RabbitMQContainer(_Server):
         """Run rabbitmqctl in the container; returns what it printed."""
         return self._run("rabbitmqctl", "--quiet", *arguments)
 
-    def add_vhosts(self, *names: str) -> None:
-        """Make virtual hosts that the node's user may do everything in."""
-        self.control("eval", vhost_expression(names))
+    def change_vhosts(self, add: Sequence[str], remove: Sequence[str] = ()) -> None:
+        """Make virtual hosts that the node's user may do everything in, and remove others."""
+        self.control("eval", vhost_expression(add, remove))
 
     def _answers(self) -> bool:
         try:

@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import os
 import pwd
+import resource
 import signal
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+MAX_FILES = 65_536
 PR_SET_PDEATHSIG = 1  # prctl(2)
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -123,6 +125,10 @@ def _prepare(user: str | None) -> Callable[[], None]:
     account = pwd.getpwnam(user) if user else None
 
     def prepare() -> None:
+        # Every quorum queue keeps files open, and 1024 of them, as many a system allows at first,
+        # are soon used up.
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, MAX_FILES), most))
         if account is not None:
             os.initgroups(account.pw_name, account.pw_gid)
             os.setgid(account.pw_gid)

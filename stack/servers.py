@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,8 +54,8 @@ class Broker(Server, Protocol):
     def control(self, *arguments: str) -> str:
         """Run rabbitmqctl."""
 
-    def add_vhosts(self, *names: str) -> None:
-        """Make virtual hosts."""
+    def change_vhosts(self, add: Sequence[str], remove: Sequence[str] = ()) -> None:
+        """Make and remove virtual hosts."""
 
 
 class Database(Server, Protocol):

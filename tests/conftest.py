@@ -50,21 +50,39 @@ def template(database: Database) -> str:
     return "template_fellow"
 
 
+class Vhosts:
+    """Virtual hosts, made some at a time; those that were given back go with the next making."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._ready: list[str] = []
+        self._used: list[str] = []
+
+    def take(self) -> str:
+        if not self._ready:
+            self._ready = [f"test{next(_numbers)}" for _ in range(VHOSTS_AT_ONCE)]
+            self._broker.change_vhosts(add=self._ready, remove=self._used)
+            self._used = []
+        return self._ready.pop()
+
+    def give_back(self, name: str) -> None:
+        self._used.append(name)
+
+
 @pytest.fixture(scope="session")
-def vhosts(broker: Broker) -> Iterator[str]:
-    def make() -> Iterator[str]:
-        while True:
-            names = [f"test{next(_numbers)}" for _ in range(VHOSTS_AT_ONCE)]
-            broker.add_vhosts(*names)
-            yield from names
-
-    return make()
+def vhosts(broker: Broker) -> Vhosts:
+    return Vhosts(broker)
 
 
-@pytest.fixture
-def amqp_url(broker: Broker, vhosts: Iterator[str]) -> str:
-    """A broker with nothing on it."""
-    return broker.url(next(vhosts))
+def an_amqp_url(broker: Broker, vhosts: Vhosts) -> Iterator[str]:
+    """A broker with nothing on it, for as long as a fixture lasts."""
+    name = vhosts.take()
+    yield broker.url(name)
+    vhosts.give_back(name)
+
+
+amqp_url = pytest.fixture(an_amqp_url, name="amqp_url")
+module_amqp_url = pytest.fixture(an_amqp_url, name="module_amqp_url", scope="module")
 
 
 @pytest.fixture

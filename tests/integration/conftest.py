@@ -57,11 +57,6 @@ class Api:
 
 
 @pytest.fixture(scope="module")
-def module_amqp_url(broker, vhosts) -> str:
-    return broker.url(next(vhosts))
-
-
-@pytest.fixture(scope="module")
 def module_database_url(database, template, request) -> Iterator[str]:
     name = f"module_{abs(hash(request.module.__name__)) % 10**9}"
     database.execute(f"CREATE DATABASE {name} TEMPLATE {template}")

@@ -130,7 +130,7 @@ def test_queues(settings, db):
 
 
 def test_queues_that_nobody_has_declared(settings, broker, vhosts):
-    empty = broker.url(next(vhosts))
+    empty = broker.url(vhosts.take())
     code, out, err = fellow(settings, "queues", AMQP_URL=empty)
     assert code == 1
     assert "missing" in out
@@ -138,7 +138,7 @@ def test_queues_that_nobody_has_declared(settings, broker, vhosts):
 
 
 def test_a_decision_declares_what_it_needs(settings, broker, vhosts):
-    fresh = broker.url(next(vhosts))
+    fresh = broker.url(vhosts.take())
     arguments = ("kyc", "approve", "ada@shop.example", "--wait", "0")
     code, _, err = fellow(settings, *arguments, AMQP_URL=fresh)
     assert code == 0, err
