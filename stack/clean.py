@@ -2,7 +2,7 @@
 
 import shutil
 
-from stack.servers import clear, data_folder
+from stack.servers import clear, data_folder, docker_is_there
 
 
 def main() -> None:
@@ -13,6 +13,11 @@ def main() -> None:
         for folder in throwaway.iterdir():
             clear(folder)
     shutil.rmtree(throwaway.parent, ignore_errors=True)
+    if docker_is_there():
+        from stack import containers
+
+        containers.remove_abandoned(throwaway.parent.name)
+        containers.remove_volumes(throwaway.parent.name)
 
 
 if __name__ == "__main__":

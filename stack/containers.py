@@ -1,5 +1,6 @@
 """The servers in containers, by testcontainers, with the images of docker-compose.yml."""
 
+import contextlib
 import os
 import re
 import time
@@ -10,7 +11,7 @@ from typing import Any
 import docker
 import psycopg2
 from amqp.exceptions import AMQPError
-from docker.errors import DockerException, ImageNotFound
+from docker.errors import DockerException, ImageNotFound, NotFound
 from kombu import Connection
 from testcontainers.core.container import DockerContainer
 
@@ -19,6 +20,7 @@ from stack.processes import free_port
 from stack.rabbitmq import vhost_expression
 
 READY_SECONDS = 90.0
+OWNER, MAKER = "order-fellow.checkout", "order-fellow.pid"  # labels
 COMPOSE = Path(__file__).resolve().parent.parent / "docker-compose.yml"
 
 # testcontainers' own helper container would be one more image to pull; everything is stopped here.
@@ -55,16 +57,52 @@ def are_available() -> bool:
     return True
 
 
-class _Server:
-    """What both servers in containers have in common."""
+def remove_abandoned(owner: str) -> None:
+    """Remove the containers of runs that were killed: a container does not end with its maker.
 
-    def __init__(self, name: str, inside: int, volume: str | None, path: str) -> None:
+    Args:
+        owner: the checkout that they were made by.
+    """
+    with contextlib.closing(docker.from_env(timeout=30)) as client:
+        for found in client.containers.list(all=True, filters={"label": f"{OWNER}={owner}"}):
+            if not Path(f"/proc/{found.labels[MAKER]}").exists():
+                found.remove(force=True, v=True)
+
+
+def remove_volumes(owner: str) -> None:
+    """Remove what the servers of a checkout keep; nothing where there is no Docker."""
+    try:
+        with contextlib.closing(docker.from_env(timeout=30)) as client:
+            for name in (f"{owner}-rabbitmq", f"{owner}-postgres"):
+                with contextlib.suppress(NotFound):
+                    client.volumes.get(name).remove()
+    except DockerException as error:
+        print(f"Docker keeps volumes of {owner}: {error}", flush=True)
+
+
+class _Server:
+    """What both servers in containers have in common.
+
+    Args:
+        owner: the checkout, for finding what it left behind.
+        name: the service in docker-compose.yml.
+        inside: the port in the container.
+        path: where in the container the data are.
+        keep: whether they are kept in a volume.
+    """
+
+    def __init__(self, owner: str, name: str, inside: int, path: str, *, keep: bool) -> None:
         self.port = free_port()
-        # testcontainers hands this to Docker's SDK, which also takes (address, port).
-        outside: Any = ("127.0.0.1", self.port)
-        self._container = DockerContainer(image(name)).with_bind_ports(inside, outside)
-        if volume is not None:
-            self._container.with_volume_mapping(volume, path, "rw")
+        self._container = DockerContainer(image(name))
+        labels = {OWNER: owner, MAKER: str(os.getpid())}
+        # RabbitMQ's node name, and with it its data, follows the host name.
+        self._container.with_kwargs(labels=labels, hostname=name)
+        # testcontainers hands this to Docker's SDK, which also takes (address, port); its own
+        # method takes a port alone, and that would listen on every address.
+        ports: dict[str, Any] = self._container.ports
+        ports[str(inside)] = ("127.0.0.1", self.port)
+        if keep:
+            self._container.with_volume_mapping(f"{owner}-{name}", path, "rw")
 
     def start(self) -> None:
         """Start the container, or start it again on the same port, and wait until it answers."""
@@ -91,10 +129,14 @@ class _Server:
             time.sleep(0.3)
 
     def stop(self) -> None:
-        """Stop and remove the container; a volume stays."""
+        """Stop the container; it can be started again."""
         if self._container._container is not None:
-            self._container.get_wrapped_container().stop(timeout=15)
-            self._container.stop(force=True, delete_volume=False)
+            self._container.get_wrapped_container().stop(timeout=8)
+
+    def close(self) -> None:
+        """Stop and remove the container; a named volume stays."""
+        self.stop()
+        self._container.stop()
 
     def kill(self) -> None:
         """SIGKILL what runs in the container."""
@@ -113,12 +155,10 @@ class _Server:
 class RabbitMQContainer(_Server):
     """RabbitMQ; the same methods as `stack.rabbitmq.RabbitMQ`."""
 
-    def __init__(self, volume: str | None = None) -> None:
-        super().__init__("rabbitmq", 5672, volume, "/var/lib/rabbitmq")
+    def __init__(self, owner: str, *, keep: bool) -> None:
+        super().__init__(owner, "rabbitmq", 5672, "/var/lib/rabbitmq", keep=keep)
         self._container.with_env("RABBITMQ_DEFAULT_USER", "fellow")
         self._container.with_env("RABBITMQ_DEFAULT_PASS", "fellow")
-        # The node's name, and with it its data, follows the host name.
-        self._container.with_kwargs(hostname="rabbitmq")
 
     def url(self, vhost: str = "") -> str:
         """The address of a virtual host; of the default one when it is not named."""
@@ -144,8 +184,8 @@ class RabbitMQContainer(_Server):
 class PostgreSQLContainer(_Server):
     """PostgreSQL; the same methods as `stack.postgres.PostgreSQL`."""
 
-    def __init__(self, volume: str | None = None) -> None:
-        super().__init__("postgres", 5432, volume, "/var/lib/postgresql/data")
+    def __init__(self, owner: str, *, keep: bool) -> None:
+        super().__init__(owner, "postgres", 5432, "/var/lib/postgresql/data", keep=keep)
         self._container.with_env("POSTGRES_PASSWORD", "fellow")
         self._container.with_env("POSTGRES_DB", "order_fellow")
 

@@ -89,6 +89,10 @@ class PostgreSQL:
             stop(self._server, 15, signal.SIGINT)
             self._server = None
 
+    def close(self) -> None:
+        """Stop for good."""
+        self.stop()
+
     def kill(self) -> None:
         """SIGKILL the server and its backends, as a power cut would."""
         if self._server is not None:

@@ -75,6 +75,10 @@ class RabbitMQ:
             stop(self._epmd, 2)
             self._epmd = None
 
+    def close(self) -> None:
+        """Stop for good."""
+        self.stop()
+
     def kill(self) -> None:
         """SIGKILL the node, as a power cut would."""
         if self._node is not None:

@@ -41,6 +41,9 @@ class Server(Protocol):
     def stop(self) -> None:
         """Stop cleanly."""
 
+    def close(self) -> None:
+        """Stop for good."""
+
     def kill(self) -> None:
         """SIGKILL."""
 
@@ -135,7 +138,7 @@ def servers(purpose: Literal["run", "demo", "test"]) -> Iterator[Servers]:
         )
     finally:
         for server in used:
-            server.stop()
+            server.close()
         if not keep:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -144,10 +147,11 @@ def _make(folder: Path, *, keep: bool, needs_broker: bool) -> tuple[Broker, Data
     if _containers_are_available():
         from stack import containers
 
-        volume = f"{folder.parent.name}-" if keep else None
+        owner = data_folder("run").parent.name
+        containers.remove_abandoned(owner)
         return (
-            containers.RabbitMQContainer(volume and volume + "rabbitmq"),
-            containers.PostgreSQLContainer(volume and volume + "postgres"),
+            containers.RabbitMQContainer(owner, keep=keep),
+            containers.PostgreSQLContainer(owner, keep=keep),
             "Docker",
         )
     _install_missing(needs_broker=needs_broker)
@@ -176,7 +180,7 @@ def _install_missing(*, needs_broker: bool) -> None:
 
 
 def _containers_are_available() -> bool:
-    if not _docker_is_there():
+    if not docker_is_there():
         return False
     # Slow to import, and most machines go without.
     from stack import containers
@@ -184,7 +188,8 @@ def _containers_are_available() -> bool:
     return containers.are_available()
 
 
-def _docker_is_there() -> bool:
+def docker_is_there() -> bool:
+    """Whether it is worth asking for a Docker daemon."""
     host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
     return not host.startswith("unix://") or Path(host.removeprefix("unix://")).is_socket()
 

@@ -1,11 +1,12 @@
 """`python -m shared.db.migrate`: bring the database to the newest schema and stop."""
 
+import sys
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 
-from shared.config import settings
+from shared.config import ConfigurationError, settings
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -33,5 +34,19 @@ def upgrade(database_url: str) -> None:
     command.upgrade(config(database_url), "head")
 
 
+def main() -> int:
+    """Upgrade the database of this environment.
+
+    Returns:
+        The exit code: 2 for a bad configuration.
+    """
+    try:
+        upgrade(settings().database_url)
+    except ConfigurationError as error:
+        print(f"The database cannot be migrated. {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    return 0
+
+
 if __name__ == "__main__":
-    upgrade(settings().database_url)
+    sys.exit(main())

@@ -25,7 +25,10 @@ def make_engine(config: Settings) -> Engine:
         max_overflow=0,
         pool_timeout=config.database_connect_timeout,
         pool_pre_ping=True,
+        # An error is logged, and what was in the statement is somebody's address.
+        hide_parameters=True,
         connect_args={
+            "client_encoding": "utf8",
             "connect_timeout": max(1, round(config.database_connect_timeout)),
             "application_name": "order-fellow",
             # A peer that vanished without a word is noticed in about 20 s, not in two hours.

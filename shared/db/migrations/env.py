@@ -3,7 +3,7 @@
 from alembic import context
 from sqlalchemy import create_engine, text
 
-from shared.config import settings
+from shared.config import ConfigurationError, settings
 from shared.db.models import Base
 
 # Any number will do, as long as it stays the same.
@@ -15,6 +15,12 @@ def run() -> None:
     url = context.config.attributes.get("database_url") or settings().database_url
     engine = create_engine(url)
     with engine.begin() as connection:
+        encoding = connection.execute(text("SHOW server_encoding")).scalar()
+        if encoding != "UTF8":
+            raise ConfigurationError(
+                f"The database of DATABASE_URL is encoded as {encoding}, which cannot hold every "
+                "name. Make one by CREATE DATABASE order_fellow ENCODING 'UTF8' TEMPLATE template0."
+            )
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
         context.configure(connection=connection, target_metadata=Base.metadata)
         with context.begin_transaction():

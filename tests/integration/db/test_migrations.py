@@ -95,3 +95,19 @@ def test_constraints_guard(engine, db, statement):
     made = account(db)
     with pytest.raises(IntegrityError), engine.begin() as connection:
         connection.execute(text(statement.format(id=made.id)))
+
+
+def test_a_database_in_another_encoding_is_refused_in_a_sentence(database):
+    database.execute(
+        "CREATE DATABASE latin ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "shared.db.migrate"],
+        env=os.environ | {"DATABASE_URL": database.url("latin")},
+        capture_output=True,
+        text=True,
+    )
+    database.execute("DROP DATABASE latin WITH (FORCE)")
+    assert done.returncode == 2
+    assert "is encoded as LATIN1" in done.stderr
+    assert "Traceback" not in done.stderr
