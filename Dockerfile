@@ -5,7 +5,9 @@ RUN python -m venv /app/venv \
     && /app/venv/bin/pip install --no-cache-dir --no-deps --require-hashes -r /build/requirements.lock
 
 FROM python:3.13-slim
-RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin fellow
+RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin fellow \
+    && printf '#!/bin/sh\nexec python -m services.ops "$@"\n' > /usr/local/bin/fellow \
+    && chmod 755 /usr/local/bin/fellow
 COPY --from=build /app/venv /app/venv
 COPY shared /app/shared
 COPY services /app/services

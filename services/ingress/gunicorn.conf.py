@@ -22,6 +22,8 @@ timeout = 30
 _memory = "/dev/shm"  # noqa: S108
 worker_tmp_dir = _memory if os.access(_memory, os.W_OK) else None
 accesslog = None
+# Nobody manages it at run time, and a socket in the home is a door more.
+control_socket_disable = True
 loglevel = "warning"
 proc_name = "order-fellow-ingress"
 
