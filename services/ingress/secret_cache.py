@@ -46,15 +46,19 @@ class CachedSecret:
         account_id: whose it is.
         state: `active`, `retiring`, `expired` or `revoked`.
         expires_at: the end of validity, in seconds since 1970.
+        changed_at: when the database last changed it, in seconds since 1970.
     """
 
-    __slots__ = ("account_id", "expires_at", "id", "state")
+    __slots__ = ("account_id", "changed_at", "expires_at", "id", "state")
 
-    def __init__(self, id_: UUID, account_id: UUID, state: str, expires_at: float) -> None:
+    def __init__(
+        self, id_: UUID, account_id: UUID, state: str, expires_at: float, changed_at: float
+    ) -> None:
         self.id = id_
         self.account_id = account_id
         self.state = state
         self.expires_at = expires_at
+        self.changed_at = changed_at
 
     def is_valid(self, now: float) -> bool:
         """Whether it may be signed with at `now` (seconds since 1970)."""
@@ -152,8 +156,12 @@ class SecretCache:
     def _put(self, rows: Iterable[Any]) -> None:
         for row in rows:
             hashed = bytes(row.key_hash)
-            self._secrets[hashed] = CachedSecret(
-                row.id, row.account_id, row.state, row.expires_at.timestamp()
-            )
+            changed_at = row.updated_at.timestamp()
+            held = self._secrets.get(hashed)
+            # Of two queries under way the older may answer last.
+            if held is None or held.changed_at <= changed_at:
+                self._secrets[hashed] = CachedSecret(
+                    row.id, row.account_id, row.state, row.expires_at.timestamp(), changed_at
+                )
             self._unknown.pop(hashed, None)
             self._seen_until = max(self._seen_until, row.updated_at)
