@@ -11,20 +11,11 @@ import pytest
 
 from shared.bus.events import decode
 from stack import debian
-from tests.integration.arrange import take
+from tests.integration.arrange import program, take
 from tests.integration.ingress.conftest import approved
 
 ROOT = Path(__file__).resolve().parents[3]
 EXAMPLES = ROOT / "examples"
-
-
-def program(name, *packages):
-    """Where a program is, installed from Debian's packages when it is not there."""
-    if shutil.which(name) is None and debian.can_install():
-        debian.install(*packages)
-    found = shutil.which(name)
-    assert found, f"{name} is needed: apt-get install {' '.join(packages)}"
-    return found
 
 
 def run(command, sender, directory=EXAMPLES):

@@ -2,9 +2,12 @@
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 from kombu import Connection
@@ -15,7 +18,18 @@ from shared.bus import topology
 from shared.bus.events import decode
 from shared.db.models import KycApplication, OutboxMessage
 from stack.processes import free_port
-from tests.integration.arrange import account, consuming, depth, headers, publish_raw, take
+from tests.integration.arrange import (
+    account,
+    consuming,
+    depth,
+    headers,
+    program,
+    publish_raw,
+    take,
+    until,
+)
+
+README = Path(__file__).resolve().parents[3] / "README.md"
 
 
 def fellow(settings, *arguments, **environment):
@@ -177,16 +191,12 @@ def test_generated_keys_start_a_production_system(settings):
     assert code == 0, err
 
 
-def test_a_decision_published_by_a_stock_tool(settings, db, engine):
-    """The README's line, with another AMQP client than ours."""
-    import pika
-
-    business = account(db, status="pending")
-    with pika.BlockingConnection(pika.URLParameters(settings.amqp_url)) as connection:
-        channel = connection.channel()
-        channel.confirm_delivery()
-        body = json.dumps({"decision": "approve", "email": business.email})
-        channel.basic_publish("commands", "kyc.decide", body.encode(), mandatory=True)
+def test_the_readmes_line_with_a_stock_tool(settings, db, engine):
+    tool = program("amqp-publish", "amqp-tools")
+    business = account(db, status="pending", email="it@kettle.example")
+    (line,) = re.findall(r"^amqp-publish (?:.*\\\n)?.*$", README.read_text(), re.MULTILINE)
+    line = line.replace("\\\n", "")
+    arguments = shlex.split(line.replace('"$AMQP_URL"', shlex.quote(settings.amqp_url)))
+    subprocess.run([tool, *arguments[1:]], check=True, timeout=30)
     with deciding(settings):
-        pass
-    assert status_of(engine, business) == "approved"
+        until(lambda: status_of(engine, business) == "approved", "approved")
