@@ -14,7 +14,7 @@ from stack.processes import spawn, stop
 
 ROOT = Path(__file__).resolve().parent.parent
 STOP_SECONDS = 10.0
-LONGEST_DELAY = 10.0
+FIRST_DELAY, LONGEST_DELAY = 0.5, 10.0  # before a restart
 
 MODULES = {
     "ingress": "services.ingress",
@@ -31,7 +31,7 @@ class _Child:
     name: str
     command: list[str]
     process: subprocess.Popen[bytes] | None = None
-    delay: float = 0.5
+    delay: float = FIRST_DELAY
     due: float = 0.0
     started: float = field(default=0.0)
 
@@ -43,9 +43,18 @@ class Supervisor:
         environment: what they are configured by.
         logs: a folder; each process gets a file.
         console: where to say what happens.
+        longest_delay: seconds that a process which dies again and again waits for its restart.
     """
 
-    def __init__(self, environment: dict[str, str], logs: Path, console: Console) -> None:
+    def __init__(
+        self,
+        environment: dict[str, str],
+        logs: Path,
+        console: Console,
+        longest_delay: float = LONGEST_DELAY,
+    ) -> None:
+        self._first_delay = min(FIRST_DELAY, longest_delay)
+        self._longest_delay = longest_delay
         self._environment = os.environ | environment | {"PYTHONUNBUFFERED": "1"}
         self._logs = logs
         self._console = console
@@ -54,6 +63,7 @@ class Supervisor:
     def add(self, name: str, module: str, *arguments: str) -> None:
         """Start `python -m module`."""
         child = _Child(name, [sys.executable, "-m", module, *arguments])
+        child.delay = self._first_delay
         (self._logs / f"{name}.log").unlink(missing_ok=True)
         self._start(child)
         self._children.append(child)
@@ -65,7 +75,7 @@ class Supervisor:
             process = child.process
             if process is not None and process.poll() is not None:
                 if now - child.started > 30:
-                    child.delay = 0.5
+                    child.delay = self._first_delay
                 self._console.print(
                     f"[yellow]{child.name} ended with {process.returncode}; "
                     f"starting it again in {child.delay:g} s. Its log ends with:[/]\n"
@@ -73,9 +83,16 @@ class Supervisor:
                     highlight=False,
                 )
                 child.process, child.due = None, now + child.delay
-                child.delay = min(child.delay * 2, LONGEST_DELAY)
+                child.delay = min(child.delay * 2, self._longest_delay)
             if child.process is None and now >= child.due:
                 self._start(child)
+
+    def pid(self, name: str) -> int | None:
+        """The process id of a child; None while it is down."""
+        for child in self._children:
+            if child.name == name and child.process is not None and child.process.poll() is None:
+                return child.process.pid
+        return None
 
     def tail(self, name: str, lines: int = 5) -> str:
         """The end of a process's log."""

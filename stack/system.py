@@ -94,7 +94,7 @@ def system(
                 "PORT": str(port),
                 "PUBLIC_URL": f"http://127.0.0.1:{port}",
             }
-            _prepare(environment)
+            prepare(environment)
             supervisor = Supervisor(environment, logs, console)
             try:
                 supervisor.add("mailbox", "stack.mailbox", str(smtp_port), str(mailbox))
@@ -145,7 +145,7 @@ def _port(console: Console) -> int:
     return port
 
 
-def _prepare(environment: dict[str, str]) -> None:
+def prepare(environment: dict[str, str]) -> None:
     """Bring the schema up to date and declare the topology, each by its own program."""
     for module, what in (
         ("shared.db.migrate", "migrate the database"),

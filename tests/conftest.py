@@ -85,13 +85,16 @@ amqp_url = pytest.fixture(an_amqp_url, name="amqp_url")
 module_amqp_url = pytest.fixture(an_amqp_url, name="module_amqp_url", scope="module")
 
 
-@pytest.fixture
-def database_url(database: Database, template: str) -> Iterator[str]:
-    """A migrated database with nothing in it."""
+def a_database_url(database: Database, template: str) -> Iterator[str]:
+    """A migrated database with nothing in it, for as long as a fixture lasts."""
     name = f"test{next(_numbers)}"
     database.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
     yield database.url(name)
     database.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+database_url = pytest.fixture(a_database_url, name="database_url")
+module_database_url = pytest.fixture(a_database_url, name="module_database_url", scope="module")
 
 
 Configure = Callable[..., config.Settings]

@@ -1,13 +1,17 @@
 """Gunicorn's settings; the values come from shared/config.py."""
 
+import ctypes
 import os
 import shutil
+import signal
+import sys
 from typing import Any
 
 from prometheus_client import multiprocess
 
 from shared.config import settings
 
+PR_SET_PDEATHSIG = 1  # prctl(2)
 _config = settings()
 
 wsgi_app = "services.ingress.app:create_app()"
@@ -26,6 +30,12 @@ accesslog = None
 control_socket_disable = True
 loglevel = "warning"
 proc_name = "order-fellow-ingress"
+
+
+def post_fork(_: Any, __: Any) -> None:
+    """End a worker with its master: one that outlives it would keep the port from the next."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def child_exit(_: Any, worker: Any) -> None:

@@ -57,14 +57,6 @@ class Api:
 
 
 @pytest.fixture(scope="module")
-def module_database_url(database, template, request) -> Iterator[str]:
-    name = f"module_{abs(hash(request.module.__name__)) % 10**9}"
-    database.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
-    yield database.url(name)
-    database.execute(f"DROP DATABASE {name} WITH (FORCE)")
-
-
-@pytest.fixture(scope="module")
 def api(module_amqp_url, module_database_url, tmp_path_factory) -> Iterator[Api]:
     with Connection(module_amqp_url) as connection:
         topology.declare(connection)

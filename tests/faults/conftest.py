@@ -1,0 +1,153 @@
+"""A whole system whose every part can be broken, and a sender that never stops."""
+
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+from rich.console import Console
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.orm import Session
+
+from shared import tokens
+from stack.mailbox import MailServer
+from stack.processes import free_port
+from stack.servers import Broker, Database
+from stack.supervisor import MODULES, Supervisor
+from stack.system import prepare
+from tests.faults.ledger import Balance, Load, settle
+from tests.integration.arrange import account, depth, until
+from tests.integration.gate import Gate
+
+MINUTES = float(os.environ.get("FAULTS_MINUTES", "0"))
+"""With a number here each case goes on for as many minutes: a soak."""
+
+
+@dataclass
+class Stand:
+    """A running system under test.
+
+    Attributes:
+        supervisor: its processes; restarted at once when they die.
+        broker: RabbitMQ, to be stopped and killed.
+        database: PostgreSQL, to be stopped and killed.
+        bus: the way to RabbitMQ, to be cut and stalled.
+        books: the way to PostgreSQL.
+        mail: where emails land.
+        amqp_url: RabbitMQ, past the gate.
+        engine: PostgreSQL, past the gate.
+        url: the ingress.
+        secret: of a business that may send.
+        rng: of this run; its seed is printed.
+    """
+
+    supervisor: Supervisor
+    broker: Broker
+    database: Database
+    bus: Gate
+    books: Gate
+    mail: MailServer
+    amqp_url: str
+    engine: Engine
+    url: str
+    secret: str
+    rng: random.Random
+
+    def load(self, **changes: float) -> Load:
+        return Load(self.url, self.secret, **changes)
+
+    def go_on(self, seconds: float) -> None:
+        """Let time pass, restarting what has died."""
+        deadline = time.monotonic() + max(seconds, 0.05)
+        while time.monotonic() < deadline:
+            self.supervisor.watch()
+            time.sleep(0.05)
+
+    def repeat(self, seconds: float, step: Callable[[], None]) -> None:
+        """Do something again and again, for some seconds or, in a soak, for minutes."""
+        deadline = time.monotonic() + max(seconds, MINUTES * 60)
+        while time.monotonic() < deadline:
+            step()
+
+    def ready(self) -> None:
+        """Wait until the ingress says that everything is fine."""
+
+        def look() -> bool:
+            self.supervisor.watch()
+            try:
+                answer = httpx.get(f"{self.url}/readyz", timeout=5)
+            except httpx.HTTPError:
+                return False
+            return bool(answer.json()["status"] == "ready")
+
+        until(look, "ready again", 60)
+
+    def settle(self, load: Load, seconds: float = 90.0) -> Balance:
+        """Wait for the backlog and compare; nothing may be left in a dead queue."""
+        self.ready()
+        balance = settle(load, self.engine, self.mail.maildir, seconds)
+        for queue in ("orders.intake", "notifier.orders", "notifier.urgent"):
+            assert depth(self.amqp_url, f"{queue}.dead") == 0, queue
+        return balance
+
+
+@pytest.fixture(scope="module")
+def stand(
+    broker, database, module_amqp_url, module_database_url, tmp_path_factory
+) -> Iterator[Stand]:
+    folder: Path = tmp_path_factory.mktemp("stand")
+    seed = int(os.environ.get("FAULTS_SEED", random.randrange(10**6)))
+    print(f"FAULTS_SEED={seed}")
+    mail = MailServer(folder / "mailbox", free_port())
+    mail.start()
+    port = free_port()
+    with Gate(module_amqp_url) as bus, Gate(module_database_url) as books:
+        environment = {
+            "AMQP_URL": bus.url,
+            "DATABASE_URL": books.url,
+            "SMTP_PORT": str(mail.port),
+            "SMTP_TIMEOUT": "3",
+            "PORT": str(port),
+            "WEB_CONCURRENCY": "2",
+            "ADDRESS_REFUSALS_PER_MINUTE": "1000000",
+        }
+        prepare(environment)
+        supervisor = Supervisor(environment, folder / "logs", Console(quiet=True), 0.2)
+        engine = create_engine(module_database_url, pool_pre_ping=True)
+        try:
+            for name, module in MODULES.items():
+                supervisor.add(name, module)
+            with Session(engine, expire_on_commit=False) as session:
+                business = account(session, status="approved")
+            found = Stand(
+                supervisor,
+                broker,
+                database,
+                bus,
+                books,
+                mail,
+                module_amqp_url,
+                engine,
+                f"http://127.0.0.1:{port}",
+                "",
+                random.Random(seed),
+            )
+            found.ready()
+            bearer = {"Authorization": f"Bearer {tokens.make(business.id, 'access').text}"}
+            answer = httpx.post(f"{found.url}/api/v1/webhook/secret/", headers=bearer)
+            found.secret = answer.json()["secret_key"]
+            yield found
+        finally:
+            supervisor.stop()
+            engine.dispose()
+            mail.stop()
+
+
+@pytest.fixture(autouse=True)
+def whole(stand: Stand) -> None:
+    """Each case begins with everything running."""
+    stand.ready()

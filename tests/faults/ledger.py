@@ -1,0 +1,213 @@
+"""The ledger: what was sent and answered, against what was recorded and mailed.
+
+The promise under test: an order answered 201 is recorded once and its customer is told, whatever
+dies. A request without an answer may have either end, but not half of one.
+"""
+
+import asyncio
+import json
+import random
+import re
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from uuid import UUID
+
+from sqlalchemy import Engine, text
+
+from stack.mailbox import Maildir
+from tests.integration.arrange import sign
+
+ANSWER_SECONDS = 15.0  # a request without an answer by then counts as hung
+
+
+@dataclass
+class Sent:
+    """One request and what became of it.
+
+    Attributes:
+        customer: the address in it, unlike any other's.
+        status: of the answer; 0 when the connection ended without one, -1 when nothing came.
+        order_id: in a 201.
+    """
+
+    customer: str
+    status: int = 0
+    order_id: str = ""
+    retry_after: str = ""
+    seconds: float = 0.0
+
+
+@dataclass
+class Load:
+    """A steady load of signed orders from a thread of its own.
+
+    Args:
+        url: the ingress.
+        secret: to sign with.
+        rate: requests a second.
+        connections: kept open, as senders do.
+    """
+
+    url: str
+    secret: str
+    rate: float = 150.0
+    connections: int = 12
+    sent: list[Sent] = field(default_factory=list)
+
+    def __enter__(self) -> "Load":
+        self._stopping = False
+        self._run_id = f"{random.randrange(10**9):09}"
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping = True
+        self._thread.join(2 * ANSWER_SECONDS)
+        assert not self._thread.is_alive(), "a request hangs"
+
+    def statuses(self, since: int = 0) -> Counter[int]:
+        return Counter(sent.status for sent in self.sent[since:])
+
+    async def _run(self) -> None:
+        await asyncio.gather(*(self._sender(number) for number in range(self.connections)))
+
+    async def _sender(self, number: int) -> None:
+        host, port = self.url.removeprefix("http://").split(":")
+        pause = self.connections / self.rate
+        await asyncio.sleep(pause * number / self.connections)
+        count, streams = 0, None
+        while not self._stopping:
+            begin = time.monotonic()
+            count += 1
+            sent = Sent(f"c{number}-{count}-{self._run_id}@shop.example")
+            try:
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    if streams is None:
+                        streams = await asyncio.open_connection(host, int(port))
+                    is_kept = await self._exchange(sent, *streams)
+            except TimeoutError:
+                sent.status, is_kept = -1, False
+            except (OSError, EOFError, ValueError):
+                sent.status, is_kept = 0, False
+            if not is_kept and streams is not None:
+                streams[1].close()
+                streams = None
+            sent.seconds = time.monotonic() - begin
+            self.sent.append(sent)
+            await asyncio.sleep(max(0.0, pause - sent.seconds))
+
+    async def _exchange(
+        self, sent: Sent, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> bool:
+        """Send one request and read its answer; returns whether the connection stays."""
+        body = json.dumps(
+            {
+                "customer_details": {"name": "Zoë", "email": sent.customer},
+                "item_summary": "2 × blue kettle",
+                "address": "12 Marina Road",
+            }
+        ).encode()
+        lines = [f"{name}: {value}" for name, value in sign(self.secret, body).items()]
+        head = "\r\n".join(
+            (
+                "POST /api/v1/webhooks/orders/ HTTP/1.1",
+                "Host: fellow",
+                f"Content-Length: {len(body)}",
+                *lines,
+            )
+        )
+        writer.write(head.encode() + b"\r\n\r\n" + body)
+        answer = (await reader.readuntil(b"\r\n\r\n")).decode().lower().split("\r\n")
+        headers = dict(line.split(": ", 1) for line in answer[1:] if line)
+        content = await reader.readexactly(int(headers["content-length"]))
+        sent.status = int(answer[0].split()[1])
+        sent.retry_after = headers.get("retry-after", "")
+        if sent.status == 201:
+            sent.order_id = json.loads(content)["order_id"]
+        return headers.get("connection") != "close"
+
+
+@dataclass(frozen=True)
+class Balance:
+    """The end of a case, counted.
+
+    Attributes:
+        accepted: 201s.
+        answers: by status.
+        doubled: customers who got more than one email.
+    """
+
+    accepted: int
+    answers: Counter[int]
+    doubled: int
+
+
+def settle(load: Load, engine: Engine, maildir: Maildir, seconds: float = 90.0) -> Balance:
+    """Wait until everything is through, and compare.
+
+    Args:
+        load: ended.
+        engine: to look into the books.
+        maildir: where emails land.
+        seconds: how long the backlog may take.
+
+    Raises:
+        AssertionError: an order or an email is missing, or is there twice.
+    """
+    accepted = {sent.order_id: sent.customer for sent in load.sent if sent.status == 201}
+    assert len(accepted) == sum(1 for sent in load.sent if sent.status == 201)
+    ours = {sent.customer for sent in load.sent}
+    deadline = time.monotonic() + seconds
+    while True:
+        recorded, told = _recorded(engine, ours), _told(maildir, ours)
+        missing = accepted.keys() - recorded.keys()
+        untold = set(recorded.values()) - told.keys()
+        if not missing and not untold and _is_quiet(engine):
+            break
+        if time.monotonic() > deadline:
+            raise AssertionError(
+                f"after {seconds:g} s: of {len(accepted)} accepted {len(missing)} are not recorded "
+                f"{sorted(missing)[:3]}, of {len(recorded)} recorded {len(untold)} are not told "
+                f"{sorted(untold)[:3]}"
+            )
+        time.sleep(0.5)
+    assert {id_: recorded[id_] for id_ in accepted} == accepted
+    twice = [customer for customer, n in Counter(recorded.values()).items() if n > 1]
+    assert not twice, f"recorded twice: {twice[:3]}"
+    strangers = set(told) - set(recorded.values())
+    assert not strangers, f"told of an order that is not recorded: {sorted(strangers)[:3]}"
+    doubled = sum(1 for n in told.values() if n > 1)
+    balance = Balance(len(accepted), load.statuses(), doubled)
+    print(
+        f"ledger: {len(load.sent)} sent, answers {dict(balance.answers)}, "
+        f"{len(recorded)} recorded, {sum(told.values())} emails, {doubled} doubled"
+    )
+    return balance
+
+
+def _recorded(engine: Engine, ours: set[str]) -> dict[str, str]:
+    with engine.connect() as connection:
+        rows = connection.execute(text("SELECT id, customer_email FROM orders"))
+        return {str(UUID(str(row.id))): row[1] for row in rows if row[1] in ours}
+
+
+def _told(maildir: Maildir, ours: set[str]) -> Counter[str]:
+    found = (_recipient(file) for file in (maildir.path / "new").iterdir())
+    return Counter(address for address in found if address in ours)
+
+
+@cache
+def _recipient(file: Path) -> str:
+    # Parsing tens of thousands of emails again and again would be most of the test.
+    found = re.search(rb"^To: .*?([\w.-]+@[\w.-]+)", file.read_bytes(), re.MULTILINE)
+    return found[1].decode() if found else ""
+
+
+def _is_quiet(engine: Engine) -> bool:
+    with engine.connect() as connection:
+        return connection.execute(text("SELECT count(*) FROM outbox")).scalar() == 0

@@ -1,0 +1,120 @@
+"""Services that die, are restarted, or meet a message that kills them."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from kombu import Connection
+
+from shared.bus.message import message_for
+from stack.supervisor import MODULES
+from tests.integration.arrange import depth, order_created, publish_raw, until
+
+KILLS = 200
+SERVICES = list(MODULES)
+
+
+def kill(stand, name, how=signal.SIGKILL):
+    pid = stand.supervisor.pid(name)
+    if pid is not None:
+        os.kill(pid, how)
+
+
+def workers(stand):
+    """The ingress's worker processes."""
+    master = stand.supervisor.pid("ingress")
+    if master is None:
+        return []
+    children = Path(f"/proc/{master}/task/{master}/children")
+    return [int(pid) for pid in children.read_text().split()] if children.exists() else []
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_each_service_killed(stand, name):
+    with stand.load() as load:
+        stand.go_on(1)
+        for _ in range(3):
+            kill(stand, name)
+            stand.go_on(1.5)
+        stand.ready()
+        stand.go_on(1)
+    balance = stand.settle(load)
+    assert balance.accepted
+    if name != "ingress":
+        assert set(balance.answers) == {201}
+    if name != "notifier":
+        assert balance.doubled == 0
+
+
+@pytest.mark.timeout(600)
+def test_two_hundred_kills_at_random(stand):
+    kills = []
+
+    def step():
+        name = stand.rng.choice([*SERVICES, "worker"])
+        if name == "worker":
+            alive = workers(stand)
+            if alive:
+                os.kill(stand.rng.choice(alive), signal.SIGKILL)
+        else:
+            kill(stand, name)
+        kills.append(name)
+        stand.go_on(stand.rng.expovariate(4))
+
+    with stand.load() as load:
+        while len(kills) < KILLS:
+            step()
+        stand.repeat(0, step)
+        stand.ready()
+        stand.go_on(1)
+    balance = stand.settle(load, 180)
+    assert balance.accepted
+    # A double needs a crash between SMTP's answer and the commit: at most a batch a kill.
+    assert balance.doubled <= kills.count("notifier") * 64
+
+
+@pytest.mark.timeout(300)
+def test_a_rolling_restart_is_not_noticed(stand):
+    with stand.load() as load:
+        stand.go_on(1)
+        for _ in range(2):
+            for name in SERVICES:
+                # gunicorn starts new workers and lets the old ones finish.
+                kill(stand, name, signal.SIGHUP if name == "ingress" else signal.SIGTERM)
+                stand.go_on(3)
+        stand.ready()
+    balance = stand.settle(load)
+    assert set(balance.answers) <= {201, 0}
+    # A kept connection may be closed just as a request is sent on it (RFC 9112, 9.5): a sender
+    # sends such a request again. Anything that was answered was answered 201.
+    assert balance.answers[0] <= 4 * 2 * load.connections
+    assert balance.doubled == 0
+
+
+def test_a_message_that_cannot_be_handled_harms_no_neighbour(stand):
+    before = depth(stand.amqp_url, "orders.intake.dead")
+    with stand.load() as load:
+        for body in (b"", b"{", b'{"order_id": "x"}', b"\xff" * 100, b"[" * 10_000):
+            for _ in range(20):
+                publish_raw(
+                    stand.amqp_url,
+                    "intake",
+                    "order.created",
+                    body,
+                    type="order.created",
+                    delivery_mode=2,
+                )
+            stand.go_on(0.3)
+        good = order_created()
+        message = message_for(good, source="tests", correlation_id=good.order_id)
+        publish_raw(stand.amqp_url, "intake", "order.created", message.body, type="order.created")
+        until(lambda: depth(stand.amqp_url, "orders.intake.dead") == before + 100, "dead")
+    empty(stand, "orders.intake.dead")
+    balance = stand.settle(load)
+    assert set(balance.answers) == {201}
+
+
+def empty(stand, queue):
+    with Connection(stand.amqp_url) as connection:
+        connection.default_channel.queue_purge(queue)
