@@ -1,6 +1,6 @@
 # Order Fellow. `make help` lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help demo run test test-unit lint format lock clean setup
+.PHONY: help demo run test test-faults test-unit lint format lock clean setup
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -8,7 +8,7 @@ BIN := .venv/bin
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
 
 demo: setup ## play the whole story for real, on throwaway servers, then stop
 	@$(BIN)/python -m stack.demo
@@ -19,6 +19,10 @@ run: setup ## start everything and stay (PORT=8000); Ctrl-C stops it, the data s
 test: setup ## run every test, on real servers
 	@$(BIN)/python -m stack.servers
 	@$(BIN)/python -m pytest $(PARALLEL)
+
+test-faults: setup ## break everything on purpose, under load (FAULTS_MINUTES=60 soaks, FAULTS_SEED=n repeats)
+	@$(BIN)/python -m stack.servers
+	@$(BIN)/python -m pytest tests/faults -s
 
 test-unit: setup ## run the tests that need no server
 	@$(BIN)/python -m pytest tests/unit

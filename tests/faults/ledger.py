@@ -87,6 +87,10 @@ class Load:
             sent = Sent(f"c{number}-{count}-{self._run_id}@shop.example")
             try:
                 async with asyncio.timeout(ANSWER_SECONDS):
+                    if streams is not None and streams[0].at_eof():
+                        # Closed while it was idle, which every HTTP library looks for first.
+                        streams[1].close()
+                        streams = None
                     if streams is None:
                         streams = await asyncio.open_connection(host, int(port))
                     is_kept = await self._exchange(sent, *streams)

@@ -1,0 +1,128 @@
+"""PostgreSQL killed, stopped, full, locked, cut off."""
+
+import threading
+
+import pytest
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import OperationalError
+
+from shared.db import migrate
+
+AWAY_SECONDS = 15.0
+
+
+def accepted_all(balance):
+    assert set(balance.answers) == {201}, balance.answers
+
+
+@pytest.fixture(autouse=True)
+def database_is_back(stand, whole):
+    yield
+    stand.books.open()
+
+
+@pytest.mark.timeout(300)
+def test_killed_and_started_again(stand):
+    with stand.load() as load:
+        for _ in range(3):
+            stand.go_on(1)
+            stand.database.kill()
+            stand.go_on(1)
+            stand.database.start()
+            stand.go_on(2)
+    accepted_all(stand.settle(load, 120))
+
+
+@pytest.mark.timeout(300)
+def test_stopped_for_a_while(stand):
+    with stand.load() as load:
+        stand.go_on(1)
+        stand.database.stop()
+        stand.repeat(AWAY_SECONDS, lambda: stand.go_on(1))
+        stand.database.start()
+    balance = stand.settle(load, 120)
+    accepted_all(balance)
+    assert balance.doubled == 0
+
+
+@pytest.mark.timeout(300)
+def test_connections_that_are_cut(stand):
+    with stand.load() as load:
+        for _ in range(6):
+            stand.go_on(stand.rng.uniform(0.3, 1.0))
+            stand.books.cut()
+            stand.go_on(stand.rng.uniform(0.1, 1.0))
+            stand.books.open()
+    accepted_all(stand.settle(load, 120))
+
+
+@pytest.mark.timeout(300)
+def test_a_database_that_falls_silent(stand):
+    with stand.load(rate=60) as load:
+        stand.go_on(1)
+        stand.books.stall()
+        stand.go_on(8)
+        stand.books.open()
+        stand.go_on(1)
+    accepted_all(stand.settle(load, 120))
+
+
+def take_every_connection(stand, held):
+    """Until the server has none left."""
+    with pytest.raises(OperationalError, match=r"too many clients|slots are reserved"):
+        hold(stand, held)
+
+
+def hold(stand, held):
+    while True:
+        held.append(create_engine(stand.engine.url).connect())
+
+
+@pytest.mark.timeout(300)
+def test_too_many_connections(stand):
+    held = []
+    others = text(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE application_name IN ('order-fellow', 'relay-listen')"
+    )
+    try:
+        with stand.load() as load:
+            stand.go_on(1)
+            take_every_connection(stand, held)
+            held[0].execute(others)
+            take_every_connection(stand, held)
+            stand.go_on(4)
+            let_go(held)
+    finally:
+        let_go(held)
+    accepted_all(stand.settle(load, 120))
+
+
+def let_go(held):
+    while held:
+        connection = held.pop()
+        connection.close()
+        connection.engine.dispose()
+
+
+@pytest.mark.timeout(300)
+def test_a_lock_that_is_held(stand):
+    """As a careless ALTER TABLE would: nothing can be written until it lets go."""
+    with stand.load() as load, stand.engine.connect() as connection:
+        stand.go_on(1)
+        connection.execute(text("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE"))
+        stand.go_on(8)
+        connection.rollback()
+    accepted_all(stand.settle(load, 120))
+
+
+@pytest.mark.timeout(300)
+def test_migrations_run_while_orders_flow(stand):
+    with stand.load() as load:
+        for _ in range(3):
+            stand.go_on(0.5)
+            url = stand.engine.url.render_as_string(hide_password=False)
+            thread = threading.Thread(target=migrate.upgrade, args=(url,))
+            thread.start()
+            thread.join()
+    accepted_all(stand.settle(load))

@@ -1,0 +1,134 @@
+"""Mail servers as they are: away, busy, refusing, silent, and gone in the middle."""
+
+import asyncio
+from zlib import crc32
+
+import pytest
+from amqp import Message
+from kombu import Connection
+
+from stack.mailbox import Handler
+from tests.integration.arrange import depth, until
+
+
+def accepted_all(balance):
+    assert set(balance.answers) == {201}, balance.answers
+
+
+@pytest.fixture(autouse=True)
+def mail_is_back(stand, whole):
+    yield
+    stand.mail.handler.respond = None
+
+
+@pytest.mark.timeout(300)
+def test_a_mail_server_that_is_away(stand):
+    with stand.load() as load:
+        stand.go_on(1)
+        stand.mail.stop()
+        stand.go_on(5)
+        stand.mail.start()
+    balance = stand.settle(load, 120)
+    accepted_all(balance)
+
+
+@pytest.mark.parametrize("reply", ["421 4.3.2 shutting down", "451 4.7.1 greylisted"])
+@pytest.mark.timeout(300)
+def test_what_is_refused_for_now_is_sent_later(stand, reply):
+    refused = set()
+
+    def once(address):
+        """Refuse every tenth address once, as greylisting does."""
+        if crc32(address.encode()) % 10 == 0 and address not in refused:
+            refused.add(address)
+            return reply
+        return None
+
+    stand.mail.handler.respond = once
+    with stand.load() as load:
+        stand.go_on(3)
+    balance = stand.settle(load, 150)
+    accepted_all(balance)
+    assert refused
+    assert balance.doubled == 0
+
+
+@pytest.mark.timeout(300)
+def test_who_is_refused_for_good_is_dead_and_the_others_are_told(stand):
+    gone = set()
+
+    def sometimes(address):
+        if crc32(address.encode()) % 20 == 0:
+            gone.add(address)
+            return "550 5.1.1 no such user"
+        return None
+
+    stand.mail.handler.respond = sometimes
+    with stand.load() as load:
+        stand.go_on(3)
+    until(
+        lambda: depth(stand.amqp_url, "notifier.orders.dead") >= len(gone) > 0,
+        "the refused are dead letters",
+    )
+    stand.mail.handler.respond = None
+    # Mended: ops staff put them back, and they are told after all.
+    replay(stand, "notifier.orders")
+    balance = stand.settle(load, 120)
+    accepted_all(balance)
+    assert balance.doubled == 0
+
+
+def replay(stand, queue):
+    with Connection(stand.amqp_url) as connection:
+        channel = connection.default_channel
+        while (dead := channel.basic_get(f"{queue}.dead")) is not None:
+            headers = dead.properties.pop("application_headers", {})
+            message = Message(dead.body, application_headers=headers, **dead.properties)
+            channel.basic_publish_confirm(message, exchange="", routing_key=queue, mandatory=True)
+            channel.basic_ack(dead.delivery_tag)
+
+
+@pytest.mark.timeout(300)
+def test_a_server_that_falls_silent(stand):
+    left = [3]
+    original = Handler.handle_RCPT
+
+    async def slow(self, server, session, envelope, address, options):
+        if left[0]:
+            left[0] -= 1
+            # Longer than anybody waits.
+            await asyncio.sleep(5)
+        return await original(self, server, session, envelope, address, options)
+
+    Handler.handle_RCPT = slow
+    try:
+        with stand.load() as load:
+            stand.go_on(3)
+        balance = stand.settle(load, 120)
+    finally:
+        Handler.handle_RCPT = original
+    accepted_all(balance)
+
+
+@pytest.mark.timeout(300)
+def test_a_server_that_dies_after_data_before_its_answer(stand):
+    """The one double that SMTP cannot exclude: it took the email and could not say so."""
+    left = [5]
+    original = Handler.handle_DATA
+
+    async def dies(self, server, session, envelope):
+        answer = await original(self, server, session, envelope)
+        if left[0]:
+            left[0] -= 1
+            server.transport.abort()
+        return answer
+
+    Handler.handle_DATA = dies
+    try:
+        with stand.load() as load:
+            stand.go_on(3)
+        balance = stand.settle(load, 150)
+    finally:
+        Handler.handle_DATA = original
+    accepted_all(balance)
+    assert balance.doubled <= 5
