@@ -53,6 +53,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     public_url: str = "http://127.0.0.1:8000"
     trusted_proxies: Annotated[int, msgspec.Meta(ge=0, le=10)] = 0
     max_body_bytes: Count = 262_144
+    request_seconds: Seconds = 10.0
     max_outstanding_confirms: Count = 5_000
     confirm_timeout: Seconds = 2.0
     account_rate_per_second: Count = 5_000
@@ -127,6 +128,11 @@ def _check(settings: Settings) -> None:
     if settings.jwt_signing_key == DEVELOPMENT_JWT_KEY or len(settings.jwt_signing_key) < 32:
         raise ConfigurationError(
             "JWT_SIGNING_KEY is the development key or shorter than 32 characters: set a random one"
+        )
+    if "sslmode=" not in settings.database_url:
+        raise ConfigurationError(
+            "DATABASE_URL does not say how it is protected: end it with ?sslmode=verify-full, or "
+            "with ?sslmode=disable where nobody else is on the network to the database"
         )
     if "guest:guest@" in settings.amqp_url:
         raise ConfigurationError("AMQP_URL signs in as guest: give the service its own user")

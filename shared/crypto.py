@@ -62,9 +62,10 @@ class Sealer:
         except (InvalidTag, ValueError):
             raise CannotOpenError("damaged, or sealed for another context") from None
 
-    def is_current(self, sealed: bytes) -> bool:
-        """Whether `sealed` was made under the key that seals now."""
-        return sealed[:_KEY_ID_BYTES] == self._current
+    @property
+    def current_key_id(self) -> bytes:
+        """What every value begins with that was sealed under the key that seals now."""
+        return self._current
 
 
 @cache

@@ -40,7 +40,7 @@ class Periodic:
 
     name: str
     seconds: float
-    run: Callable[[Session], None]
+    run: Callable[[Session], object]
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ PR_SET_PDEATHSIG = 1  # prctl(2)
 _config = settings()
 
 wsgi_app = "services.ingress.app:create_app()"
-worker_class = "uvicorn_worker.UvicornWorker"
+worker_class = "services.ingress.worker.Worker"
 workers = _config.web_concurrency
 bind = f"{_config.host}:{_config.port}"
 backlog = 2048

@@ -21,6 +21,7 @@ from sqlalchemy.exc import DBAPIError
 
 from services.ops import decisions, keys, queues, surroundings
 from services.ops.surroundings import Surroundings
+from shared.bus.connect import connect
 from shared.config import ConfigurationError
 from shared.db.session import make_engine
 
@@ -136,9 +137,9 @@ def _find() -> Surroundings:
 @contextmanager
 def _broker(system: Surroundings) -> Iterator[Connection]:
     """A connection to the broker; its trouble becomes a sentence and exit code 1."""
-    connection = Connection(
+    connection = connect(
         system.settings.amqp_url,
-        connect_timeout=TIMEOUT,
+        timeout=TIMEOUT,
         transport_options={"read_timeout": TIMEOUT, "write_timeout": TIMEOUT},
     )
     try:

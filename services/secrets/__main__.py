@@ -3,6 +3,7 @@
 import sys
 
 from services.secrets.issuing import on_approved, on_revoke, on_revoked, on_rotate
+from services.secrets.resealing import reseal
 from services.secrets.schedule import tick
 from shared.bus import topology
 from shared.bus.batch import each
@@ -10,6 +11,9 @@ from shared.bus.consumer import Subscription
 from shared.bus.events import KycApproved, KycRevoked, SecretRevoke, SecretRotate
 from shared.config import Settings
 from shared.service import Periodic, Wiring, run
+
+# A key is rotated once in a while, and then by a restart, which runs the job at once.
+RESEAL_SECONDS = 60.0
 
 
 def wire(config: Settings) -> Wiring:
@@ -27,7 +31,10 @@ def wire(config: Settings) -> Wiring:
                 handle=each({SecretRotate: on_rotate, SecretRevoke: on_revoke}),
             ),
         ),
-        jobs=(Periodic("schedule", config.secret_schedule_seconds, tick),),
+        jobs=(
+            Periodic("schedule", config.secret_schedule_seconds, tick),
+            Periodic("reseal", RESEAL_SECONDS, reseal),
+        ),
     )
 
 

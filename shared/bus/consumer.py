@@ -24,6 +24,7 @@ from kombu import Connection
 
 from shared.bus import topology
 from shared.bus.batch import Batches, BatchHandler, Decode, Delivery, StoppedError
+from shared.bus.connect import connect
 from shared.bus.incoming import Incoming, decode_by_type
 from shared.bus.requeue import Requeuer
 
@@ -97,10 +98,10 @@ class Consumer:
         while not self._stopping.is_set():
             session: _Session | None = None
             try:
-                with Connection(
+                with connect(
                     self._amqp_url,
+                    timeout=5,
                     heartbeat=self._heartbeat,
-                    connect_timeout=5,
                     transport_options={"read_timeout": 30, "write_timeout": 30},
                 ) as connection:
                     connection.connect()

@@ -16,11 +16,11 @@ from collections import OrderedDict
 from typing import Any
 
 import structlog
-from kombu import Connection as KombuConnection
 from pika.adapters.asyncio_connection import AsyncioConnection
 from pika.channel import Channel
 
 from shared.bus import topology
+from shared.bus.connect import connect
 from shared.bus.framing import publish_frames
 from shared.bus.link import Link, call, open_channel
 from shared.bus.message import Message
@@ -274,5 +274,5 @@ def _fail(future: "asyncio.Future[None]", error: PublishError) -> None:
 
 
 def _declare(amqp_url: str) -> None:
-    with KombuConnection(amqp_url, connect_timeout=5) as connection:
+    with connect(amqp_url, timeout=5) as connection:
         topology.declare(connection)

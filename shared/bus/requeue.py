@@ -13,6 +13,7 @@ from kombu import Connection
 
 from shared.bus import topology
 from shared.bus.batch import Delivery
+from shared.bus.connect import connect
 from shared.bus.incoming import USER_HEADER
 from shared.bus.message import ATTEMPT_HEADER
 from shared.bus.retry import Permanent, Retry, RetryAfter, decide
@@ -103,9 +104,9 @@ class Requeuer:
 
     def _publish(self, message: AmqpMessage, exchange: str) -> None:
         if self._connection is None:
-            self._connection = Connection(
+            self._connection = connect(
                 self._amqp_url,
-                connect_timeout=CONFIRM_TIMEOUT,
+                timeout=CONFIRM_TIMEOUT,
                 # No heartbeat: it is used in bursts and checked by each confirm.
                 transport_options={
                     "read_timeout": CONFIRM_TIMEOUT,

@@ -187,7 +187,11 @@ def test_generated_keys_start_a_production_system(settings):
     )
     assert environment.keys() == again.keys()
     assert not set(environment.values()) & set(again.values())
-    code, _, err = fellow(settings, "queues", ENVIRONMENT="production", **environment)
+    environment |= {
+        "ENVIRONMENT": "production",
+        "DATABASE_URL": f"{settings.database_url}?sslmode=disable",
+    }
+    code, _, err = fellow(settings, "queues", **environment)
     assert code == 0, err
 
 

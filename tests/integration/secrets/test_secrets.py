@@ -1,5 +1,6 @@
 """Webhook secrets: issued, rotated, revoked, expired; by fact, command, schedule and HTTP."""
 
+import base64
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
@@ -8,7 +9,7 @@ import pytest
 from sqlalchemy import select, text, update
 from sqlalchemy.exc import IntegrityError
 
-from services.secrets import issuing, rotation, schedule
+from services.secrets import issuing, resealing, rotation, schedule
 from services.secrets.__main__ import wire
 from shared import tokens, webhook_keys
 from shared.bus.events import (
@@ -21,6 +22,7 @@ from shared.bus.events import (
 )
 from shared.bus.message import message_for
 from shared.bus.retry import Permanent
+from shared.crypto import CannotOpenError
 from shared.db.models import KycApplication, OutboxMessage, WebhookSecret
 from shared.db.session import transaction
 from tests.integration.arrange import account, consuming, publish, received, until
@@ -352,3 +354,32 @@ def test_lock_keys_are_signed_64_bit(settings, db):
     for made in [account(db) for _ in range(50)]:
         rotation.lock(db, made.id)
     db.rollback()
+
+
+def test_a_new_encryption_key_seals_again_while_the_old_one_still_opens(
+    settings, configure, db, business
+):
+    (secret,) = secrets_of(db, business)
+    before, raw = secret.sealed, webhook_keys.unseal(secret.sealed, secret.id)
+    old, new = settings.secret_encryption_keys, base64.b64encode(b"n" * 32).decode()
+    configure(secret_encryption_keys=f"{new},{old}")
+    assert webhook_keys.unseal(before, secret.id) == raw
+    with transaction() as session:
+        assert resealing.reseal(session) == 1
+        assert resealing.reseal(session) == 0
+    configure(secret_encryption_keys=new)
+    (secret,) = secrets_of(db, business)
+    assert secret.sealed != before
+    assert webhook_keys.unseal(secret.sealed, secret.id) == raw
+    with pytest.raises(CannotOpenError):
+        webhook_keys.unseal(before, secret.id)
+
+
+def test_what_no_listed_key_opens_is_left_and_named(settings, configure, db, business, capsys):
+    (secret,) = secrets_of(db, business)
+    before = secret.sealed
+    configure(secret_encryption_keys=base64.b64encode(b"n" * 32).decode())
+    with transaction() as session:
+        assert resealing.reseal(session) == 0
+    assert secrets_of(db, business)[0].sealed == before
+    assert str(secret.id) in capsys.readouterr().out

@@ -14,7 +14,7 @@ PRODUCTION = {
     "SECRET_ENCRYPTION_KEYS": "f" * 43 + "=",
     "JWT_SIGNING_KEY": "k" * 48,
     "AMQP_URL": "amqps://fellow:pw@broker.example/",
-    "DATABASE_URL": "postgresql+psycopg2://fellow:pw@db.example/order_fellow",
+    "DATABASE_URL": "postgresql+psycopg2://fellow:pw@db.example/order_fellow?sslmode=verify-full",
 }
 
 
@@ -63,6 +63,7 @@ def test_production_starts_with_keys_of_its_own():
         ("JWT_SIGNING_KEY", DEVELOPMENT_JWT_KEY),
         ("JWT_SIGNING_KEY", "short"),
         ("AMQP_URL", "amqp://guest:guest@broker.example/"),
+        ("DATABASE_URL", "postgresql+psycopg2://fellow:pw@db.example/order_fellow"),
     ],
 )
 def test_production_refuses_development_keys_by_name(name, value):

@@ -1,0 +1,104 @@
+"""Clients that are slow, or silent: they are told, and nobody else waits for them."""
+
+import contextlib
+import json
+import socket
+import time
+
+import pytest
+
+from tests.integration.arrange import sign
+from tests.integration.conftest import running_ingress
+from tests.integration.ingress.conftest import ORDER, approved
+
+
+@pytest.fixture(scope="module")
+def impatient(module_amqp_url, module_database_url, tmp_path_factory, api):
+    folder = tmp_path_factory.mktemp("impatient")
+    with running_ingress(
+        folder, module_amqp_url, module_database_url, WEB_CONCURRENCY="1", REQUEST_SECONDS="1"
+    ) as found:
+        yield found
+
+
+def begin(api, sender, length, *, lines=()):
+    """Send the head of a signed request, and nothing of its body."""
+    host, port = api.url.removeprefix("http://").split(":")
+    raw = json.dumps(ORDER).encode()
+    head = [f"{name}: {value}" for name, value in sign(sender.secret, raw).items()]
+    text = "\r\n".join(
+        (
+            "POST /api/v1/webhooks/orders/ HTTP/1.1",
+            "Host: fellow",
+            f"Content-Length: {length or len(raw)}",
+            *head,
+            *lines,
+        )
+    )
+    connection = socket.create_connection((host, int(port)), timeout=30)
+    connection.sendall(text.encode() + b"\r\n\r\n")
+    return connection, raw
+
+
+def answer(connection):
+    received = b""
+    while chunk := connection.recv(65_536):
+        received += chunk
+    head, _, body = received.partition(b"\r\n\r\n")
+    return int(head.split()[1]), json.loads(body)
+
+
+@pytest.mark.parametrize("sent", [0, 10], ids=["nothing", "a little"])
+def test_a_body_that_does_not_come_is_a_408(impatient, sent):
+    sender = approved(impatient)
+    connection, raw = begin(impatient, sender, 0)
+    with connection:
+        connection.sendall(raw[:sent])
+        status, body = answer(connection)
+    assert (status, body["code"]) == (408, "request_timeout")
+
+
+def test_a_drop_at_a_time_is_a_408_too(impatient):
+    sender = approved(impatient)
+    connection, raw = begin(impatient, sender, 0)
+    with connection:
+        with contextlib.suppress(OSError):
+            for byte in raw:
+                connection.sendall(bytes([byte]))
+                time.sleep(0.05)
+        assert answer(connection)[0] == 408
+
+
+def test_a_head_that_does_not_end_is_a_408_also_on_a_kept_connection(impatient):
+    sender = approved(impatient)
+    host, port = impatient.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(b"POST /api/v1/webhooks/orders/ HTTP/1.1\r\nHost: f")
+        assert answer(connection)[0] == 408
+    connection, raw = begin(impatient, sender, 0)
+    with connection:
+        connection.sendall(raw)
+        assert b" 201 " in connection.recv(65_536)
+        connection.sendall(b"POST /api/v1/webhooks/orders/ HTTP/1.1\r\nHost: f")
+        assert answer(connection)[0] == 408
+
+
+def test_a_body_in_pieces_that_is_in_time_is_taken(impatient):
+    sender = approved(impatient)
+    connection, raw = begin(impatient, sender, 0, lines=("Connection: close",))
+    with connection:
+        connection.sendall(raw[:20])
+        time.sleep(0.1)
+        connection.sendall(raw[20:])
+        assert answer(connection)[0] == 201
+
+
+def test_two_hundred_who_are_silent_keep_nobody_waiting(impatient):
+    sender = approved(impatient)
+    silent = [begin(impatient, sender, 1000)[0] for _ in range(200)]
+    try:
+        assert {sender.send().status_code for _ in range(50)} == {201}
+    finally:
+        for connection in silent:
+            connection.close()
+    assert sender.send().status_code == 201
