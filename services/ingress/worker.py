@@ -12,11 +12,19 @@ from uvicorn_worker import UvicornWorker
 
 from shared.config import settings
 
-_BODY = b'{"error":"The request took too long to arrive.","code":"request_timeout"}'
-_TOO_SLOW = (
-    b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Type: application/json\r\n"
-    b"Content-Length: %d\r\n\r\n%s" % (len(_BODY), _BODY)
+
+def _answer(status: bytes, body: bytes) -> bytes:
+    """A whole answer, after which the connection is closed."""
+    head = b"HTTP/1.1 %s\r\nConnection: close\r\nContent-Type: application/json\r\n" % status
+    return head + b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+
+
+_TOO_SLOW = _answer(
+    b"408 Request Timeout",
+    b'{"error":"The request took too long to arrive.","code":"request_timeout"}',
 )
+_NO_HTTP = _answer(b"400 Bad Request", b'{"error":"This is no HTTP request.","code":"bad_request"}')
+VERSIONS = ("1.1", "1.0")
 SWEEPS = 10  # in the time that a request has
 
 
@@ -32,6 +40,20 @@ class ImpatientProtocol(HttpToolsProtocol):
         if not ImpatientProtocol._sweeping:
             ImpatientProtocol._sweeping = True
             _sweep(self.connections, asyncio.get_running_loop(), settings().request_seconds)
+
+    def on_headers_complete(self) -> None:
+        """Called by httptools; what is raised here becomes a 400.
+
+        A request line without a version counts as HTTP/0.9 there, which Falcon answers with a 500.
+        """
+        if self.parser.get_http_version() not in VERSIONS:
+            raise ValueError("HTTP/1.0 and 1.1 are spoken here")
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - in the shape of all our errors
+        """Called by uvicorn for what cannot be parsed."""
+        self.transport.write(_NO_HTTP)
+        self.transport.close()
 
     def end_if_late(self, now: float, seconds: float) -> None:
         """Answer 408 (RFC 9110, 15.5.9) and close, if the same request is awaited for too long."""

@@ -1,6 +1,7 @@
 """One signed order: taken or refused, in the words of the contract."""
 
 import json
+import socket
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -252,9 +253,20 @@ def test_a_header_given_twice(sender, published, name, code):
     ],
 )
 def test_a_request_that_is_no_http(api, published, lines):
-    status, _ = exchange(api, *lines, body=b"{}")
+    status, answer = exchange(api, *lines, body=b"{}")
     assert 400 <= status < 500
+    assert answer["code"]
     assert published.since() == 0
+
+
+@pytest.mark.parametrize(
+    "line", [b"GET /healthz", b"GET /healthz HTTP/0.9", b"GET /healthz HTTP/3.0"]
+)
+def test_a_version_that_is_not_spoken_here(api, line):
+    host, port = api.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall(line + b"\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 400 ")
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH"])
