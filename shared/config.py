@@ -5,7 +5,7 @@ refuses to start while a development key is in use, and says which one.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from typing import Annotated, Literal
 
@@ -39,6 +39,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     database_pool_size: Count = 10
     database_connect_timeout: Seconds = 5.0
     amqp_heartbeat: Annotated[int, msgspec.Meta(ge=5, le=600)] = 30
+
+    # For the steps that set the servers up alone: `ingress=...,kyc=...`, one password a service,
+    # which it has on the broker and in the database.
+    service_passwords: str = ""
+    rabbitmq_management_url: Annotated[str, msgspec.Meta(pattern=r"^(https?://.*)?$")] = ""
 
     # Keys. Several encryption keys may be listed, separated by commas: the first seals, all open.
     secret_encryption_keys: str = DEVELOPMENT_ENCRYPTION_KEY
@@ -84,6 +89,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     def encryption_keys(self) -> tuple[str, ...]:
         """The encryption keys, the one that seals first."""
         return tuple(key.strip() for key in self.secret_encryption_keys.split(",") if key.strip())
+
+    def passwords_of(self, services: Collection[str]) -> dict[str, str]:
+        """The passwords among `SERVICE_PASSWORDS` that are for `services`.
+
+        Raises:
+            ConfigurationError: a part of it is not `name=password`.
+        """
+        found: dict[str, str] = {}
+        for part in self.service_passwords.split(","):
+            name, equals, password = part.strip().partition("=")
+            if name and not (equals and password):
+                raise ConfigurationError("SERVICE_PASSWORDS must be like ingress=...,kyc=...")
+            if name in services:
+                found[name] = password
+        return found
 
 
 def load(environ: Mapping[str, str]) -> Settings:

@@ -15,9 +15,9 @@ from docker.errors import DockerException, ImageNotFound, NotFound
 from kombu import Connection
 from testcontainers.core.container import DockerContainer
 
+from stack.credentials import admission
 from stack.postgres import execute
 from stack.processes import free_port
-from stack.rabbitmq import vhost_expression
 
 READY_SECONDS = 90.0
 OWNER, MAKER = "order-fellow.checkout", "order-fellow.pid"  # labels
@@ -168,9 +168,9 @@ class RabbitMQContainer(_Server):
         """Run rabbitmqctl in the container; returns what it printed."""
         return self._run("rabbitmqctl", "--quiet", *arguments)
 
-    def change_vhosts(self, add: Sequence[str], remove: Sequence[str] = ()) -> None:
-        """Make virtual hosts that the node's user may do everything in, and remove others."""
-        self.control("eval", vhost_expression(add, remove))
+    def admit(self, vhosts: Sequence[str] = ("/",), remove: Sequence[str] = ()) -> None:
+        """Make the services' users, with their rights in virtual hosts, which are made as well."""
+        self.control("eval", admission(self.url(), vhosts, remove))
 
     def _answers(self) -> bool:
         try:

@@ -12,6 +12,7 @@ from pathlib import Path
 from amqp.exceptions import AMQPError
 from kombu import Connection
 
+from stack.credentials import admission
 from stack.processes import free_port, kill_leftover, kill_session, spawn, stop, wait_until_taken
 
 SCRIPTS = Path("/usr/lib/rabbitmq/bin")
@@ -104,12 +105,12 @@ class RabbitMQ:
         )
         return done.stdout
 
-    def change_vhosts(self, add: Sequence[str], remove: Sequence[str] = ()) -> None:
-        """Make virtual hosts that the node's user may do everything in, and remove others.
+    def admit(self, vhosts: Sequence[str] = ("/",), remove: Sequence[str] = ()) -> None:
+        """Make the services' users, with their rights in virtual hosts, which are made as well.
 
         In one call whatever their number: starting rabbitmqctl costs a second each time.
         """
-        self.control("eval", vhost_expression(add, remove))
+        self.control("eval", admission(self.url(), vhosts, remove))
 
     def _configure(self) -> None:
         password = self._data / "password"
@@ -170,14 +171,3 @@ class RabbitMQ:
             else:
                 return
         raise RuntimeError(f"RabbitMQ did not start; the end of {log}:\n{log.read_text()[-2000:]}")
-
-
-def vhost_expression(add: Sequence[str], remove: Sequence[str]) -> str:
-    """The Erlang expression, for `rabbitmqctl eval`, that makes and removes virtual hosts."""
-    steps = [f'rabbit_vhost:delete(<<"{name}">>, <<"order-fellow">>)' for name in remove] + [
-        f'rabbit_vhost:add(<<"{name}">>, <<"order-fellow">>), '
-        f'rabbit_auth_backend_internal:set_permissions(<<"fellow">>, <<"{name}">>, '
-        f'<<".*">>, <<".*">>, <<".*">>, <<"order-fellow">>)'
-        for name in add
-    ]
-    return ", ".join(steps) + "."

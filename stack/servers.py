@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from stack import debian, postgres, rabbitmq
+from stack.credentials import as_service
 from stack.processes import kill_leftover
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -57,8 +58,8 @@ class Broker(Server, Protocol):
     def control(self, *arguments: str) -> str:
         """Run rabbitmqctl."""
 
-    def change_vhosts(self, add: Sequence[str], remove: Sequence[str] = ()) -> None:
-        """Make and remove virtual hosts."""
+    def admit(self, vhosts: Sequence[str] = ("/",), remove: Sequence[str] = ()) -> None:
+        """Make the services' users and virtual hosts for them; remove others."""
 
 
 class Database(Server, Protocol):
@@ -88,6 +89,18 @@ class Servers:
     broker: Broker | None
     database: Database | None
     origin: str
+
+    def for_service(self, service: str) -> dict[str, str]:
+        """What a service finds the servers by: as itself, where we may make users for it.
+
+        On a server that somebody has named everybody is who its address says.
+        """
+        return {
+            "AMQP_URL": as_service(self.amqp_url, service) if self.broker else self.amqp_url,
+            "DATABASE_URL": (
+                as_service(self.database_url, service) if self.database else self.database_url
+            ),
+        }
 
 
 def data_folder(purpose: str) -> Path:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,6 +31,7 @@ MODULES = {
 class _Child:
     name: str
     command: list[str]
+    environment: Mapping[str, str]
     process: subprocess.Popen[bytes] | None = None
     delay: float = FIRST_DELAY
     due: float = 0.0
@@ -60,9 +62,11 @@ class Supervisor:
         self._console = console
         self._children: list[_Child] = []
 
-    def add(self, name: str, module: str, *arguments: str) -> None:
-        """Start `python -m module`."""
-        child = _Child(name, [sys.executable, "-m", module, *arguments])
+    def add(
+        self, name: str, module: str, *arguments: str, environment: Mapping[str, str] | None = None
+    ) -> None:
+        """Start `python -m module`, with `environment` beside what is everybody's."""
+        child = _Child(name, [sys.executable, "-m", module, *arguments], environment or {})
         child.delay = self._first_delay
         (self._logs / f"{name}.log").unlink(missing_ok=True)
         self._start(child)
@@ -117,7 +121,7 @@ class Supervisor:
         child.started = time.monotonic()
         child.process = spawn(
             child.command,
-            environment=self._environment,
+            environment=self._environment | dict(child.environment),
             log=self._logs / f"{child.name}.log",
             directory=ROOT,
         )

@@ -17,6 +17,7 @@ from typing import Literal
 
 from rich.console import Console
 
+from stack.credentials import service_passwords
 from stack.processes import free_port, is_free
 from stack.servers import NoServersError, Servers, servers
 from stack.supervisor import MODULES, ROOT, Supervisor
@@ -87,19 +88,19 @@ def system(
             console.print(f"  from {running.origin}", highlight=False)
             smtp_port = free_port()
             environment = {
-                "AMQP_URL": running.amqp_url,
-                "DATABASE_URL": running.database_url,
                 "SMTP_HOST": "127.0.0.1",
                 "SMTP_PORT": str(smtp_port),
                 "PORT": str(port),
                 "PUBLIC_URL": f"http://127.0.0.1:{port}",
             }
-            prepare(environment)
+            if running.broker is not None:
+                running.broker.admit()
+            prepare(running.amqp_url, running.database_url)
             supervisor = Supervisor(environment, logs, console)
             try:
                 supervisor.add("mailbox", "stack.mailbox", str(smtp_port), str(mailbox))
                 for name, module in MODULES.items():
-                    supervisor.add(name, module)
+                    supervisor.add(name, module, environment=running.for_service(name))
                 found = System(
                     f"http://127.0.0.1:{port}",
                     running.amqp_url,
@@ -145,8 +146,18 @@ def _port(console: Console) -> int:
     return port
 
 
-def prepare(environment: dict[str, str]) -> None:
-    """Bring the schema up to date and declare the topology, each by its own program."""
+def prepare(amqp_url: str, database_url: str) -> None:
+    """The two steps of a deployment: schema and roles up to date, topology declared.
+
+    Args:
+        amqp_url: of RabbitMQ, as an administrator.
+        database_url: of PostgreSQL, as one.
+    """
+    environment = {
+        "AMQP_URL": amqp_url,
+        "DATABASE_URL": database_url,
+        "SERVICE_PASSWORDS": service_passwords(database_url),
+    }
     for module, what in (
         ("shared.db.migrate", "migrate the database"),
         ("shared.bus.declare", "declare the topology"),

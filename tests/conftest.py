@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from kombu import Connection
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.orm import Session
 
 from shared import config, crypto
 from shared.bus import topology
 from shared.db import migrate, session
+from stack import credentials
 from stack.mailbox import MailServer
 from stack.processes import free_port
 from stack.servers import Broker, Database, Servers, servers
@@ -46,7 +48,8 @@ def database(test_servers: Servers) -> Database:
 def template(database: Database) -> str:
     """A migrated database to copy: quicker than to migrate each."""
     database.execute("CREATE DATABASE template_fellow")
-    migrate.upgrade(database.url("template_fellow"))
+    url = database.url("template_fellow")
+    migrate.upgrade(url, credentials.passwords(url))
     return "template_fellow"
 
 
@@ -61,7 +64,7 @@ class Vhosts:
     def take(self) -> str:
         if not self._ready:
             self._ready = [f"test{next(_numbers)}" for _ in range(VHOSTS_AT_ONCE)]
-            self._broker.change_vhosts(add=self._ready, remove=self._used)
+            self._broker.admit(self._ready, remove=self._used)
             self._used = []
         return self._ready.pop()
 
@@ -121,19 +124,28 @@ def configure(monkeypatch: pytest.MonkeyPatch) -> Iterator[Configure]:
 
 
 @pytest.fixture
-def settings(configure: Configure, amqp_url: str, database_url: str) -> config.Settings:
-    """Settings of this process that point to a broker and a database of this test's own."""
-    from kombu import Connection
-
-    with Connection(amqp_url) as connection:
-        topology.declare(connection)
-    return configure(amqp_url=amqp_url, database_url=database_url, environment="test")
+def service() -> str | None:
+    """As whom this process signs in: a service under test says so; else as the administrator."""
+    return None
 
 
 @pytest.fixture
-def engine(settings: config.Settings) -> Iterator[Engine]:
-    """For looking into the database from outside."""
-    made = create_engine(settings.database_url)
+def settings(
+    configure: Configure, amqp_url: str, database_url: str, service: str | None
+) -> config.Settings:
+    """Settings of this process that point to a broker and a database of this test's own."""
+    with Connection(amqp_url) as connection:
+        topology.declare(connection)
+    urls = {"amqp_url": amqp_url, "database_url": database_url}
+    if service is not None:
+        urls = {name: credentials.as_service(url, service) for name, url in urls.items()}
+    return configure(**urls, environment="test")
+
+
+@pytest.fixture
+def engine(settings: config.Settings, database_url: str) -> Iterator[Engine]:
+    """For looking into the database from outside, as its administrator."""
+    made = create_engine(database_url)
     yield made
     made.dispose()
 

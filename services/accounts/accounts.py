@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy import delete, select
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, undefer
 
 from services.accounts import codes, passwords
 from services.accounts.codes import Check
@@ -108,7 +108,8 @@ def use_up(session: Session, refresh: str) -> Account:
 
 def find(session: Session, email: str) -> Account | None:
     """The account of an address, in whatever case it is written."""
-    return session.scalar(select(Account).where(Account.email == email.lower()))
+    wanted = select(Account).where(Account.email == email.lower())
+    return session.scalar(wanted.options(undefer(Account.password_hash)))
 
 
 _OTP_ERRORS = {

@@ -72,8 +72,7 @@ class SecretFeed:
         await call(
             channel.exchange_declare,
             exchange=topology.EVENTS,
-            exchange_type="topic",
-            durable=True,
+            passive=True,
         )
         queue = f"ingress.secrets.{new_id()}"
         await call(channel.queue_declare, queue=queue, exclusive=True, auto_delete=True)

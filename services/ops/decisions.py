@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
-from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
 import msgspec
@@ -13,6 +12,7 @@ from kombu import Connection
 from sqlalchemy import Engine, select
 
 from shared.bus import topology
+from shared.bus.connect import credentials
 from shared.bus.events import KycDecide
 from shared.bus.message import message_for
 from shared.db.models import Account, InboxEntry, KycApplication
@@ -80,7 +80,7 @@ def publish(connection: Connection, command: KycDecide) -> UUID:
         correlation_id=command.account_id or message_id,
         message_id=message_id,
     )
-    topology.declare(connection)
+    topology.ensure(connection)
     with connection.channel() as channel:
         channel.basic_publish_confirm(
             AmqpMessage(
@@ -92,7 +92,7 @@ def publish(connection: Connection, command: KycDecide) -> UUID:
                 message_id=message.message_id,
                 timestamp=int(message.time.timestamp()),
                 type=message.type,
-                user_id=user_of(connection.as_uri(include_password=True)),
+                user_id=credentials(connection.as_uri(include_password=True))[0],
             ),
             exchange=message.exchange,
             routing_key=message.routing_key,
@@ -100,11 +100,6 @@ def publish(connection: Connection, command: KycDecide) -> UUID:
             confirm_timeout=CONFIRM_TIMEOUT,
         )
     return message_id
-
-
-def user_of(amqp_url: str) -> str:
-    """The user that an AMQP URL signs in as."""
-    return unquote(urlsplit(amqp_url).username or "guest")
 
 
 def wait(

@@ -4,6 +4,7 @@ import base64
 import secrets
 
 from shared.crypto import KEY_BYTES
+from shared.roles import OPERATOR, SERVICES
 
 
 def generate() -> dict[str, str]:
@@ -14,4 +15,4 @@ def generate() -> dict[str, str]:
         # In hexadecimal, since they stand in URLs.
         "RABBITMQ_PASSWORD": secrets.token_hex(24),
         "POSTGRES_PASSWORD": secrets.token_hex(24),
-    }
+    } | {f"{name.upper()}_PASSWORD": secrets.token_hex(24) for name in (*SERVICES, OPERATOR)}

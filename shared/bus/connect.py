@@ -6,7 +6,7 @@ holder of any valid certificate could stand in between.
 
 import ssl
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from kombu import Connection
 
@@ -24,3 +24,9 @@ def connect(amqp_url: str, *, timeout: float, **options: Any) -> Connection:
     if parts.scheme == "amqps":
         options["ssl"] = {"server_hostname": parts.hostname, "cert_reqs": ssl.CERT_REQUIRED}
     return Connection(amqp_url, connect_timeout=timeout, **options)
+
+
+def credentials(amqp_url: str) -> tuple[str, str]:
+    """The user and the password that an AMQP URL signs in with; `guest` where it names none."""
+    parts = urlsplit(amqp_url)
+    return unquote(parts.username or "guest"), unquote(parts.password or "guest")

@@ -105,7 +105,7 @@ class Consumer:
                     transport_options={"read_timeout": 30, "write_timeout": 30},
                 ) as connection:
                     connection.connect()
-                    topology.declare(connection)
+                    topology.ensure(connection)
                     session = _Session(self, connection)
                     if quiet:
                         log.info("consuming_again", queue=self.subscription.queue.name)
@@ -146,6 +146,8 @@ class _Session:
 
     def run(self) -> None:
         """Consume until told to stop; returns with nothing in hand."""
+        # Somebody may have deleted it under us, and its bindings with it.
+        topology.declare_queue(self._channel, self._subscription.queue)
         self._consume(prefetch=1)
         stopping = self._consumer._stopping
         while not (stopping.is_set() and self._future is None):

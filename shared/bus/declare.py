@@ -1,16 +1,72 @@
-"""`python -m shared.bus.declare`: declare the topology and stop. A deployment's own step."""
+"""`python -m shared.bus.declare`: users, rights and topology, and stop. A deployment's own step."""
 
-from shared.bus import topology
-from shared.bus.connect import connect
-from shared.config import settings
+import base64
+import json
+import sys
+import urllib.request
+from typing import Any
+
+from amqp.exceptions import AccessRefused, PreconditionFailed
+
+from shared.bus import permissions, topology
+from shared.bus.connect import connect, credentials
+from shared.config import ConfigurationError, Settings, settings
 
 
-def main() -> None:
-    """Declare the topology on the broker of `AMQP_URL`."""
-    with connect(settings().amqp_url, timeout=10) as connection:
-        connection.ensure_connection(max_retries=10, interval_start=1, interval_max=5)
-        topology.declare(connection)
+def main() -> int:
+    """Declare the topology on the broker of `AMQP_URL`, and make the services' users.
+
+    Users are made over `RABBITMQ_MANAGEMENT_URL`, for those named in `SERVICE_PASSWORDS`; without
+    such an address they are left as they are.
+
+    Returns:
+        The exit code: 2 for a bad configuration, 1 when the broker refuses.
+    """
+    try:
+        config = settings()
+        passwords = config.passwords_of(permissions.RIGHTS)
+    except ConfigurationError as error:
+        return _say(2, str(error))
+    try:
+        if config.rabbitmq_management_url:
+            _import(config, permissions.definitions(passwords))
+        with connect(config.amqp_url, timeout=10) as connection:
+            connection.ensure_connection(max_retries=10, interval_start=1, interval_max=5)
+            topology.declare(connection)
+    except OSError as error:
+        return _say(1, f"{type(error).__name__}: {error}")
+    except AccessRefused as error:
+        return _say(1, f"The user of AMQP_URL may not: {error.reply_text}")
+    except PreconditionFailed as error:
+        return _say(
+            1,
+            f"{error.reply_text}. What stands there is of another version: empty it and delete "
+            "it, then run this again. (In a checkout, `make clean` removes all data.)",
+        )
+    return 0
+
+
+def _import(config: Settings, definitions: dict[str, Any]) -> None:
+    """POST /api/definitions (RabbitMQ, "HTTP API Reference") adds and updates, and removes nothing.
+
+    Raises:
+        OSError: the broker does not answer, or refuses.
+    """
+    user, password = credentials(config.amqp_url)
+    basic = base64.b64encode(f"{user}:{password}".encode()).decode()
+    request = urllib.request.Request(  # noqa: S310 - the scheme is checked with the settings
+        f"{config.rabbitmq_management_url.rstrip('/')}/api/definitions",
+        data=json.dumps(definitions).encode(),
+        headers={"Authorization": f"Basic {basic}", "Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=30):  # noqa: S310
+        return
+
+
+def _say(code: int, sentence: str) -> int:
+    print(f"The topology cannot be declared. {sentence}", file=sys.stderr)  # noqa: T201
+    return code
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -180,7 +180,7 @@ class Publisher:
             self._connection._output_marshaled_frames([b"".join(frames)])
 
     async def _opened(self, connection: AsyncioConnection) -> None:
-        await asyncio.to_thread(_declare, self._amqp_url)
+        await asyncio.to_thread(_ensure, self._amqp_url)
         connection.add_on_connection_blocked_callback(self._on_blocked)
         connection.add_on_connection_unblocked_callback(self._on_unblocked)
         channel = await open_channel(connection)
@@ -273,6 +273,6 @@ def _fail(future: "asyncio.Future[None]", error: PublishError) -> None:
         future.exception()  # whoever stopped waiting must not cause a warning
 
 
-def _declare(amqp_url: str) -> None:
+def _ensure(amqp_url: str) -> None:
     with connect(amqp_url, timeout=5) as connection:
-        topology.declare(connection)
+        topology.ensure(connection)

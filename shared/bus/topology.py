@@ -1,6 +1,7 @@
 """The topology: every exchange, queue, binding and argument, as data.
 
-Whoever starts first declares it; declaring is idempotent. It holds on RabbitMQ 3.10 and 4.x: quorum
+A deployment declares it in a step of its own, as a user who may; where that was not done, whoever
+starts first and may does it. Declaring is idempotent. It holds on RabbitMQ 3.10 and 4.x: quorum
 queues, a delivery limit that is always set, at-least-once dead lettering.
 
 Args that recur:
@@ -13,6 +14,7 @@ Args that recur:
 from dataclasses import dataclass, field
 from typing import Any
 
+from amqp.exceptions import NotFound
 from kombu import Connection
 
 DELIVERY_LIMIT = 20
@@ -92,7 +94,7 @@ def _retry(rung: Rung) -> Queue:
     # a message's own would wait behind the head.
     return Queue(
         rung.name,
-        (Binding(rung.name, ""),),
+        (Binding(rung.name, "#"),),
         {
             "x-queue-type": "quorum",
             "x-message-ttl": rung.seconds * 1000,
@@ -157,8 +159,10 @@ EXCHANGES = (
     Exchange(INTAKE, "topic"),
     Exchange(COMMANDS, "topic"),
     Exchange(EVENTS, "topic"),
-    Exchange(DEAD, "direct"),
-    *(Exchange(rung.name, "fanout") for rung in RETRY_LADDER),
+    # Topic exchanges all, since the broker checks keys on no other kind: what failed in one queue
+    # must not come back in another's (see permissions.py).
+    Exchange(DEAD, "topic"),
+    *(Exchange(rung.name, "topic") for rung in RETRY_LADDER),
 )
 QUEUES = (*WORK_QUEUES, *DEAD_QUEUES, *RETRY_QUEUES, JOURNAL)
 
@@ -177,8 +181,36 @@ def declare(connection: Connection) -> None:
         for exchange in EXCHANGES:
             channel.exchange_declare(exchange.name, exchange.kind, durable=True, auto_delete=False)
         for queue in QUEUES:
-            channel.queue_declare(
-                queue.name, durable=True, auto_delete=False, arguments=queue.arguments
-            )
-            for binding in queue.bindings:
-                channel.queue_bind(queue.name, binding.exchange, binding.key)
+            declare_queue(channel, queue)
+
+
+def declare_queue(channel: Any, queue: Queue) -> None:
+    """Declare one queue and its bindings; its exchanges must be there.
+
+    Args:
+        channel: an open channel of kombu's.
+        queue: one of the topology's.
+    """
+    channel.queue_declare(queue.name, durable=True, auto_delete=False, arguments=queue.arguments)
+    for binding in queue.bindings:
+        channel.queue_bind(queue.name, binding.exchange, binding.key)
+
+
+def ensure(connection: Connection) -> None:
+    """Declare everything unless that was done before.
+
+    Looking needs no rights, so that a service which has few finds a declared broker as it should.
+
+    Args:
+        connection: an open kombu connection.
+
+    Raises:
+        amqp.exceptions.AccessRefused: nothing is declared, and this user may not: the deployment
+            lacks its step `python -m shared.bus.declare`.
+    """
+    try:
+        with connection.channel() as channel:
+            # Declared last, so that all the rest is there when it is.
+            channel.queue_declare(QUEUES[-1].name, passive=True)
+    except NotFound:
+        declare(connection)

@@ -1,12 +1,14 @@
 """`python -m shared.db.migrate`: bring the database to the newest schema and stop."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 
 from shared.config import ConfigurationError, settings
+from shared.roles import SERVICES
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -23,15 +25,18 @@ def config(database_url: str) -> Config:
     return made
 
 
-def upgrade(database_url: str) -> None:
-    """Run the migrations that the database lacks.
+def upgrade(database_url: str, passwords: Mapping[str, str] | None = None) -> None:
+    """Run the migrations that the database lacks, and grant each service's role its rights.
 
     Two processes that run at once wait for each other: the environment takes an advisory lock.
 
     Args:
-        database_url: `postgresql+psycopg2://...`.
+        database_url: `postgresql+psycopg2://...`, as the owner of it all.
+        passwords: by service, for those whose role may sign in; see `shared/db/grants.py`.
     """
-    command.upgrade(config(database_url), "head")
+    wanted = config(database_url)
+    wanted.attributes["passwords"] = passwords or {}
+    command.upgrade(wanted, "head")
 
 
 def main() -> int:
@@ -41,7 +46,8 @@ def main() -> int:
         The exit code: 2 for a bad configuration.
     """
     try:
-        upgrade(settings().database_url)
+        found = settings()
+        upgrade(found.database_url, found.passwords_of(SERVICES))
     except ConfigurationError as error:
         print(f"The database cannot be migrated. {error}", file=sys.stderr)  # noqa: T201
         return 2

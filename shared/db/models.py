@@ -62,7 +62,8 @@ class Account(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     company_name: Mapped[str]
     email: Mapped[str] = mapped_column(unique=True)  # stored in lower case
-    password_hash: Mapped[str]
+    # Loaded when it is asked for: only services.accounts may read it (see grants.py).
+    password_hash: Mapped[str] = mapped_column(deferred=True)
     email_verified_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 

@@ -14,6 +14,7 @@ from sqlalchemy import Engine, create_engine
 from sqlalchemy.orm import Session
 
 from shared import tokens
+from stack.credentials import as_service
 from stack.mailbox import MailServer
 from stack.processes import free_port
 from stack.servers import Broker, Database
@@ -107,20 +108,22 @@ def stand(
     port = free_port()
     with Gate(module_amqp_url) as bus, Gate(module_database_url) as books:
         environment = {
-            "AMQP_URL": bus.url,
-            "DATABASE_URL": books.url,
             "SMTP_PORT": str(mail.port),
             "SMTP_TIMEOUT": "3",
             "PORT": str(port),
             "WEB_CONCURRENCY": "2",
             "ADDRESS_REFUSALS_PER_MINUTE": "1000000",
         }
-        prepare(environment)
+        prepare(module_amqp_url, module_database_url)
         supervisor = Supervisor(environment, folder / "logs", Console(quiet=True), 0.2)
         engine = create_engine(module_database_url, pool_pre_ping=True)
         try:
             for name, module in MODULES.items():
-                supervisor.add(name, module)
+                own = {
+                    "AMQP_URL": as_service(bus.url, name),
+                    "DATABASE_URL": as_service(books.url, name),
+                }
+                supervisor.add(name, module, environment=own)
             with Session(engine, expire_on_commit=False) as session:
                 business = account(session, status="approved")
             found = Stand(

@@ -13,6 +13,7 @@ from amqp import Message as AmqpMessage
 from kombu import Connection
 from sqlalchemy.orm import Session
 
+from shared.bus import topology
 from shared.bus.consumer import Consumer, Subscription
 from shared.bus.events import (
     CustomerDetails,
@@ -94,6 +95,12 @@ def status_changed(order: OrderCreated, status: TrackingStatus, note: str = "") 
     return OrderStatusChanged(
         order_id=order.order_id, account_id=order.account_id, tracking_status=status, note=note
     )
+
+
+def declare(amqp_url: str) -> None:
+    """Declare the topology, as the administrator: a deployment's step."""
+    with Connection(amqp_url) as connection:
+        topology.declare(connection)
 
 
 def publish(amqp_url: str, *messages: Message) -> None:

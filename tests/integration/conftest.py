@@ -9,16 +9,15 @@ from dataclasses import dataclass
 
 import httpx
 import pytest
-from kombu import Connection
 from sqlalchemy import Engine, create_engine, select
 from sqlalchemy.orm import Session
 
-from shared.bus import topology
 from shared.bus.events import AccountOtpRequested, decode
 from shared.crypto import sealer
 from shared.db.models import OutboxMessage
+from stack.credentials import as_service
 from stack.processes import free_port, stop
-from tests.integration.arrange import until
+from tests.integration.arrange import declare, until
 
 
 @dataclass
@@ -58,8 +57,7 @@ class Api:
 
 @pytest.fixture(scope="module")
 def api(module_amqp_url, module_database_url, tmp_path_factory) -> Iterator[Api]:
-    with Connection(module_amqp_url) as connection:
-        topology.declare(connection)
+    declare(module_amqp_url)
     with running_ingress(
         tmp_path_factory.mktemp("ingress"), module_amqp_url, module_database_url
     ) as found:
@@ -86,8 +84,8 @@ class running_ingress:  # noqa: N801 - used as a context manager
         self._amqp_url, self._database_url = amqp_url, database_url
         self._port = free_port()
         self._environment = {
-            "AMQP_URL": amqp_url,
-            "DATABASE_URL": database_url,
+            "AMQP_URL": as_service(amqp_url, "ingress"),
+            "DATABASE_URL": as_service(database_url, "ingress"),
             "PORT": str(self._port),
             "WEB_CONCURRENCY": "2",
             "SIGN_IN_ATTEMPTS_PER_MINUTE": "100000",

@@ -4,6 +4,7 @@ from alembic import context
 from sqlalchemy import create_engine, text
 
 from shared.config import ConfigurationError, settings
+from shared.db import grants
 from shared.db.models import Base
 
 # Any number will do, as long as it stays the same.
@@ -12,7 +13,8 @@ ADVISORY_LOCK = 7_034_221
 
 def run() -> None:
     """Run the migrations on the database that the caller, or the environment, names."""
-    url = context.config.attributes.get("database_url") or settings().database_url
+    given = context.config.attributes
+    url = given.get("database_url") or settings().database_url
     engine = create_engine(url)
     with engine.begin() as connection:
         encoding = connection.execute(text("SHOW server_encoding")).scalar()
@@ -25,6 +27,8 @@ def run() -> None:
         context.configure(connection=connection, target_metadata=Base.metadata)
         with context.begin_transaction():
             context.run_migrations()
+        if "passwords" in given:
+            grants.apply(connection, given["passwords"])
     engine.dispose()
 
 

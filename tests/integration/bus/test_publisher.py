@@ -140,7 +140,8 @@ def test_it_reconnects_and_declares_the_topology_again(amqp_url, broker):
     async def story():
         async with publishing(amqp_url) as publisher:
             await publisher.publish(message())
-            broker.control("delete_queue", topology.ORDERS_INTAKE.name, f"--vhost={vhost}")
+            for name in (topology.ORDERS_INTAKE.name, topology.JOURNAL.name):
+                broker.control("delete_queue", name, f"--vhost={vhost}")
             broker.control("close_all_connections", f"--vhost={vhost}", "a test")
             await asyncio.to_thread(until, lambda: publisher.state != "connected", "cut")
             await connected(publisher)

@@ -85,9 +85,9 @@ def test_approved_is_not_submitted_again_and_rejected_is(api):
     assert api.http.post("/kyc/", json=FACTS, headers=as_(rejected)).status_code == 201
 
 
-def send(settings, body, **properties):
+def send(amqp_url, body, **properties):
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    publish_raw(settings.amqp_url, "commands", "kyc.decide", raw, **properties)
+    publish_raw(amqp_url, "commands", "kyc.decide", raw, **properties)
 
 
 def status_of(engine, account_):
@@ -129,43 +129,43 @@ def deciding(settings):
     ],
     ids=["id", "email", "number", "two ids", "envelope", "cloud event"],
 )
-def test_a_decision_in_any_shape(settings, db, engine, shape):
+def test_a_decision_in_any_shape(settings, db, engine, shape, amqp_url):
     business = account(db, status="pending", number="RC-77")
     account(db, status="pending", number="RC-78")
-    send(settings, shape(business, "RC-77"))
+    send(amqp_url, shape(business, "RC-77"))
     with deciding(settings):
         until(lambda: status_of(engine, business) == "approved", "approved")
     (fact,) = facts(engine)
     assert (fact.TYPE, fact.account_id) == ("kyc.approved", business.id)
 
 
-def test_who_decided_is_who_the_broker_says(settings, db, engine):
+def test_who_decided_is_who_the_broker_says(settings, db, engine, amqp_url):
     business = account(db, status="pending")
     body = {"decision": "reject", "email": business.email, "reason": "No such number."}
-    send(settings, body, user_id="fellow")
+    send(amqp_url, body, user_id="fellow")
     with deciding(settings):
         until(lambda: status_of(engine, business) == "rejected", "rejected")
     (fact,) = facts(engine)
     assert (fact.decided_by, fact.reason) == ("fellow", "No such number.")
 
 
-def test_a_forged_name_header_is_not_believed(settings, db, engine):
+def test_a_forged_name_header_is_not_believed(settings, db, engine, amqp_url):
     business = account(db, status="pending")
     body = {"decision": "approve", "email": business.email}
-    send(settings, body, application_headers={"x-user-id": "the boss"})
+    send(amqp_url, body, application_headers={"x-user-id": "the boss"})
     with deciding(settings):
         until(lambda: status_of(engine, business) == "approved", "approved")
     assert facts(engine)[0].decided_by == "an unnamed operator"
 
 
-def test_the_same_decision_twice_changes_nothing(settings, db, engine):
+def test_the_same_decision_twice_changes_nothing(settings, db, engine, amqp_url):
     business = account(db, status="pending")
     for _ in range(5):
-        send(settings, {"decision": "approve", "email": business.email})
+        send(amqp_url, {"decision": "approve", "email": business.email})
     with deciding(settings), deciding(settings):
         until(lambda: status_of(engine, business) == "approved", "approved")
     assert len(facts(engine)) == 1
-    assert depth(settings.amqp_url, QUEUE.dead) == 0
+    assert depth(amqp_url, QUEUE.dead) == 0
 
 
 @pytest.mark.parametrize(
@@ -197,15 +197,15 @@ def test_the_same_decision_twice_changes_nothing(settings, db, engine):
         ),
     ],
 )
-def test_nonsense_is_dead_with_its_reason(settings, db, engine, body, reason):
+def test_nonsense_is_dead_with_its_reason(settings, db, engine, body, reason, amqp_url):
     account(db, status="pending", email="pending@kettle.example")
     account(db, email="fresh@kettle.example")
     account(db, status="pending", number="RC-TWICE")
     account(db, status="pending", number="RC-TWICE")
-    send(settings, body)
+    send(amqp_url, body)
     with deciding(settings):
-        until(lambda: depth(settings.amqp_url, QUEUE.dead) == 1, "dead letter")
-    dead = take(settings.amqp_url, QUEUE.dead)
+        until(lambda: depth(amqp_url, QUEUE.dead) == 1, "dead letter")
+    dead = take(amqp_url, QUEUE.dead)
     assert reason in headers(dead)["x-reason"]
     assert facts(engine) == []
 

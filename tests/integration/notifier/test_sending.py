@@ -44,7 +44,7 @@ def order_fact(**changes):
     return msgspec.structs.replace(FACTS["order_received"], **values)
 
 
-def tell(config, *facts):
+def tell(amqp_url, *facts):
     messages = [
         message_for(
             fact,
@@ -53,7 +53,7 @@ def tell(config, *facts):
         )
         for fact in facts
     ]
-    publish(config.amqp_url, *messages)
+    publish(amqp_url, *messages)
     return messages
 
 
@@ -74,8 +74,8 @@ def facts(engine):
         ]
 
 
-def test_every_fact_of_interest_arrives_as_one_email(config, mailbox, engine):
-    tell(config, *FACTS.values())
+def test_every_fact_of_interest_arrives_as_one_email(config, mailbox, engine, amqp_url):
+    tell(amqp_url, *FACTS.values())
     with notifying(config):
         until(lambda: len(deliveries(engine)) == len(FACTS), "all sent")
     emails = mailbox.maildir.emails()
@@ -90,8 +90,8 @@ def test_every_fact_of_interest_arrives_as_one_email(config, mailbox, engine):
     assert CODE in text_of(code)
 
 
-def test_no_email_carries_a_secret(config, mailbox, engine):
-    tell(config, *FACTS.values())
+def test_no_email_carries_a_secret(config, mailbox, engine, amqp_url):
+    tell(amqp_url, *FACTS.values())
     with notifying(config):
         until(lambda: len(deliveries(engine)) == len(FACTS), "all sent")
     for email in mailbox.maildir.emails():
@@ -99,12 +99,12 @@ def test_no_email_carries_a_secret(config, mailbox, engine):
         assert b"whsec_" not in email.as_bytes()
 
 
-def test_a_redelivered_fact_is_told_once(config, mailbox, engine):
-    messages = tell(config, *(order_fact() for _ in range(20)))
-    publish(config.amqp_url, *messages, *messages)
+def test_a_redelivered_fact_is_told_once(config, mailbox, engine, amqp_url):
+    messages = tell(amqp_url, *(order_fact() for _ in range(20)))
+    publish(amqp_url, *messages, *messages)
     with notifying(config), notifying(config):
         until(lambda: len(deliveries(engine)) == 20, "all sent")
-    publish(config.amqp_url, *messages)
+    publish(amqp_url, *messages)
     with notifying(config):
         pass
     assert len(mailbox.maildir.emails()) == 20
@@ -128,14 +128,16 @@ def test_a_second_try_after_a_rollback_sends_no_second_email(config, mailbox, en
     assert len(deliveries(engine)) == 5
 
 
-def test_a_refused_recipient_is_dead_and_known_and_harms_no_neighbour(config, mailbox, engine):
+def test_a_refused_recipient_is_dead_and_known_and_harms_no_neighbour(
+    config, mailbox, engine, amqp_url
+):
     mailbox.handler.respond = lambda address: "550 no such user" if "gone" in address else None
     gone = order_fact(customer_email="gone@shop.example")
-    tell(config, order_fact(), gone, order_fact())
+    tell(amqp_url, order_fact(), gone, order_fact())
     with notifying(config):
         until(lambda: len(deliveries(engine)) == 3, "all settled")
     assert len(mailbox.maildir.emails()) == 2
-    dead = take(config.amqp_url, topology.NOTIFIER_ORDERS.dead)
+    dead = take(amqp_url, topology.NOTIFIER_ORDERS.dead)
     assert "550 no such user" in headers(dead)["x-reason"]
     states = {row["recipient"]: (row["state"], row["response"]) for row in deliveries(engine)}
     assert states["gone@shop.example"] == ("undeliverable", "550 no such user")
@@ -144,39 +146,41 @@ def test_a_refused_recipient_is_dead_and_known_and_harms_no_neighbour(config, ma
     assert "gone@" not in fact.reason
 
 
-def test_a_refused_recipient_may_be_replayed_when_it_is_mended(config, mailbox, engine):
+def test_a_refused_recipient_may_be_replayed_when_it_is_mended(config, mailbox, engine, amqp_url):
     mailbox.handler.respond = lambda _: "550 no such user"
-    (message,) = tell(config, order_fact())
+    (message,) = tell(amqp_url, order_fact())
     with notifying(config):
-        until(lambda: depth(config.amqp_url, topology.NOTIFIER_ORDERS.dead) == 1, "dead")
+        until(lambda: depth(amqp_url, topology.NOTIFIER_ORDERS.dead) == 1, "dead")
     mailbox.handler.respond = None
-    publish(config.amqp_url, message)
+    publish(amqp_url, message)
     with notifying(config):
         until(lambda: len(mailbox.maildir.emails()) == 1, "sent")
     (row,) = deliveries(engine)
     assert row["state"] == "sent"
 
 
-def test_what_is_refused_for_now_comes_back(config, mailbox, engine):
+def test_what_is_refused_for_now_comes_back(config, mailbox, engine, amqp_url):
     mailbox.handler.respond = lambda _: "451 try again later"
-    tell(config, order_fact())
+    tell(amqp_url, order_fact())
     with notifying(config):
         until(
-            lambda: depth(config.amqp_url, "retry.5s") + depth(config.amqp_url, "retry.30s") == 1,
+            lambda: depth(amqp_url, "retry.5s") + depth(amqp_url, "retry.30s") == 1,
             "on the ladder",
         )
     assert deliveries(engine) == []
-    assert depth(config.amqp_url, topology.NOTIFIER_ORDERS.dead) == 0
+    assert depth(amqp_url, topology.NOTIFIER_ORDERS.dead) == 0
 
 
-def test_a_mail_server_that_is_away_blames_no_message(settings, configure, tmp_path, engine):
+def test_a_mail_server_that_is_away_blames_no_message(
+    settings, configure, tmp_path, engine, amqp_url
+):
     port = free_port()
     config = configure(smtp_port=str(port), smtp_timeout="5")
-    tell(config, *(order_fact() for _ in range(10)))
+    tell(amqp_url, *(order_fact() for _ in range(10)))
     server = MailServer(tmp_path / "late", port)
     with notifying(config) as consumers:
         until(lambda: any(c.unacknowledged for c in consumers), "the batch is held")
-        assert depth(config.amqp_url, "retry.5s") == 0
+        assert depth(amqp_url, "retry.5s") == 0
         server.start()
         try:
             until(lambda: len(deliveries(engine)) == 10, "all sent")

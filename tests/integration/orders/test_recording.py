@@ -183,7 +183,7 @@ def test_an_id_that_another_account_used_first_stays_theirs(db, business):
     assert len(facts(db)) == 1
 
 
-def test_shuffled_batches_of_two_recorders_end_alike(settings, db, engine, business):
+def test_shuffled_batches_of_two_recorders_end_alike(settings, db, engine, business, amqp_url):
     """100 orders with five updates each, in random order, doubled, over the bus."""
     orders = [order_created(business.id) for _ in range(100)]
     messages = []
@@ -209,10 +209,10 @@ def test_shuffled_batches_of_two_recorders_end_alike(settings, db, engine, busin
     random.Random(7).shuffle(updates)
     [subscription] = wire(settings).subscriptions
     with consuming(settings, subscription, subscription):
-        publish(settings.amqp_url, *creations, *creations)
+        publish(amqp_url, *creations, *creations)
         # Overtaking has a test of its own; the ladder's shortest rung is 5 s.
         until(lambda: len(types(db)) == 100, "all created")
-        publish(settings.amqp_url, *updates)
+        publish(amqp_url, *updates)
 
         def delivered():
             with engine.connect() as connection:
@@ -220,7 +220,7 @@ def test_shuffled_batches_of_two_recorders_end_alike(settings, db, engine, busin
             return rows.count("DELIVERED") == 100
 
         until(delivered, "all delivered")
-        until(lambda: depth(settings.amqp_url, "orders.intake") == 0, "drained")
+        until(lambda: depth(amqp_url, "orders.intake") == 0, "drained")
     for created in orders:
         assert len(history(db, created.order_id)) == 6
     recorded = [f for f in facts(db) if f.TYPE == "order.recorded"]
@@ -229,18 +229,20 @@ def test_shuffled_batches_of_two_recorders_end_alike(settings, db, engine, busin
     assert len(final) == 100
 
 
-def test_nonsense_on_the_intake_is_dead_and_harms_no_neighbour(settings, db, engine, business):
+def test_nonsense_on_the_intake_is_dead_and_harms_no_neighbour(
+    settings, db, engine, business, amqp_url
+):
     good = order_created(business.id)
     for body in (b"", b"{", b'{"order_id": 1}', b"\xff"):
         publish_raw(
-            settings.amqp_url,
+            amqp_url,
             "intake",
             "order.created",
             body,
             type="order.created",
             delivery_mode=2,
         )
-    publish(settings.amqp_url, message_for(good, source="tests", correlation_id=good.order_id))
+    publish(amqp_url, message_for(good, source="tests", correlation_id=good.order_id))
     with consuming(settings, *wire(settings).subscriptions):
         until(lambda: order(db, good.order_id), "recorded")
-        until(lambda: depth(settings.amqp_url, topology.ORDERS_INTAKE.dead) == 4, "dead")
+        until(lambda: depth(amqp_url, topology.ORDERS_INTAKE.dead) == 4, "dead")

@@ -284,14 +284,14 @@ def test_any_change_by_hand_is_stamped_for_the_caches(db, business):
     assert secrets_of(db, business)[0].updated_at > stamp
 
 
-def test_facts_and_commands_arrive_over_the_bus(settings, db):
+def test_facts_and_commands_arrive_over_the_bus(settings, db, amqp_url):
     business = account(db, status="approved")
     fact = approved_fact(business)
     with consuming(settings, *wire(settings).subscriptions):
-        publish(settings.amqp_url, message_for(fact, source="tests", correlation_id=business.id))
+        publish(amqp_url, message_for(fact, source="tests", correlation_id=business.id))
         until(lambda: states(db, business) == ["active"], "issued")
         command = SecretRotate(account_id=business.id, cause="operator")
-        publish(settings.amqp_url, message_for(command, source="tests", correlation_id=business.id))
+        publish(amqp_url, message_for(command, source="tests", correlation_id=business.id))
         until(lambda: states(db, business) == ["retiring", "active"], "rotated")
 
 

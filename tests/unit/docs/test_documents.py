@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import msgspec
 import pytest
@@ -10,6 +11,7 @@ import yaml
 from services.ops import keys
 from shared.bus import topology
 from shared.config import DEVELOPMENT_ENCRYPTION_KEY, DEVELOPMENT_JWT_KEY, Settings, load
+from shared.roles import OPERATOR, SERVICES, login
 from stack.supervisor import MODULES
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -68,22 +70,40 @@ def test_compose_runs_every_process():
     assert {"shared.db.migrate", "shared.bus.declare"} <= commands
 
 
-def test_compose_configures_what_can_be_configured():
-    environment = compose()["x-service"]["environment"]
-    assert set(environment) <= {field.encode_name for field in msgspec.structs.fields(Settings)}
+def filled(environment):
+    """As `docker compose` fills it in from what `fellow keys generate` makes."""
     generated = keys.generate()
-
-    def fill(value):
-        return re.sub(
+    return {
+        name: re.sub(
             r"\$\{(\w+)(?::[-?]([^}]*))?\}",
             lambda found: generated.get(found[1], found[2] if ":-" in found[0] else ""),
             value,
         )
+        for name, value in environment.items()
+    }
 
-    filled = {name: fill(value) for name, value in environment.items()}
-    settings = load(filled)
-    assert settings.environment == "production"
-    assert settings.smtp_host == "mailpit"
+
+def test_compose_configures_what_can_be_configured():
+    names = {field.encode_name for field in msgspec.structs.fields(Settings)}
+    ours = [s for s in compose()["services"].values() if s["image"] == "order-fellow:latest"]
+    assert len(ours) == len(MODULES) + len(["fellow", "migrations", "topology"])
+    for service in ours:
+        assert set(service["environment"]) <= names
+        settings = load(filled(service["environment"]))
+        assert settings.environment == "production"
+        assert settings.smtp_host == "mailpit"
+
+
+def test_every_service_in_compose_signs_in_as_itself():
+    services = compose()["services"]
+    for name in (*MODULES, "fellow"):
+        user = login("ops" if name == "fellow" else name)
+        environment = filled(services[name]["environment"])
+        assert urlsplit(environment["AMQP_URL"]).username == user
+        assert urlsplit(environment["DATABASE_URL"]).username == user
+    for step in ("migrations", "topology"):
+        given = services[step]["environment"]["SERVICE_PASSWORDS"]
+        assert [part.partition("=")[0] for part in given.split(",")] == [*SERVICES, OPERATOR]
 
 
 def test_compose_needs_nothing_that_keys_generate_does_not_make():

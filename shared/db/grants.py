@@ -1,0 +1,127 @@
+"""Who may do what in the database: a role for each service, and no more rights than its work needs.
+
+This is rule 4 of the architecture, "a table has one writer", as the database enforces it. The one
+public app runs the routes of four services, and so has the rights of their HTTP sides.
+
+Applied by the migrations, in their transaction, each time they run.
+"""
+
+from collections.abc import Mapping
+
+from psycopg2.extensions import encrypt_password
+from sqlalchemy import Connection, text
+
+from shared.config import ConfigurationError
+from shared.roles import SERVICES, login
+
+# What others than services.accounts may know of an account: not its password's hash.
+ACCOUNT = "SELECT (id, company_name, email, email_verified_at, created_at)"
+INBOX = "SELECT, INSERT, UPDATE, DELETE"  # UPDATE: to lock what is pruned
+TELL = "INSERT"  # leave a message for the relay
+
+GRANTS: Mapping[str, Mapping[str, str]] = {
+    "ingress": {
+        "accounts": "SELECT, INSERT, UPDATE",
+        "one_time_codes": "SELECT, INSERT, UPDATE, DELETE",
+        "revoked_tokens": "SELECT, INSERT, DELETE",
+        "kyc_applications": "SELECT, INSERT",
+        "webhook_secrets": "SELECT, INSERT, UPDATE",
+        "orders": "SELECT",
+        "order_status_history": "SELECT",
+        "email_deliveries": "SELECT",
+        "outbox": TELL,
+    },
+    "kyc": {
+        "accounts": ACCOUNT,
+        "kyc_applications": "SELECT, UPDATE",
+        "inbox": INBOX,
+        "outbox": TELL,
+    },
+    "secrets": {
+        "accounts": ACCOUNT,
+        "kyc_applications": "SELECT",
+        "webhook_secrets": "SELECT, INSERT, UPDATE",
+        "inbox": INBOX,
+        "outbox": TELL,
+    },
+    "orders": {
+        "accounts": "SELECT (id, company_name)",
+        "orders": "SELECT, INSERT, UPDATE",
+        "order_status_history": "SELECT, INSERT",
+        "inbox": INBOX,
+        "outbox": TELL,
+    },
+    "notifier": {
+        "email_deliveries": "SELECT, INSERT, UPDATE",
+        "inbox": INBOX,
+        "outbox": TELL,
+    },
+    "relay": {"outbox": "SELECT, UPDATE, DELETE"},  # UPDATE: to lock what is under way
+    "ops": {
+        "accounts": ACCOUNT,
+        "kyc_applications": "SELECT",
+        "webhook_secrets": (
+            "SELECT (id, account_id, state, issued_at, expires_at, replaced_at, revoked_at)"
+        ),
+        "orders": "SELECT",
+        "order_status_history": "SELECT",
+        "email_deliveries": "SELECT",
+        "inbox": "SELECT",
+        "outbox": "SELECT",
+    },
+}
+
+
+def apply(connection: Connection, passwords: Mapping[str, str]) -> None:
+    """Make the roles that are not there, and give each just its rights.
+
+    Args:
+        connection: in a transaction, as a user who owns the tables and may create roles.
+        passwords: by service; those named here may sign in with it. A role without one is left as
+            it is, and a new one cannot sign in.
+
+    Raises:
+        ConfigurationError: the user may not create roles, and some are missing.
+    """
+    _create_missing(connection)
+    connection.execute(text("REVOKE CREATE ON SCHEMA public FROM PUBLIC"))
+    for service in SERVICES:
+        role = login(service)
+        for kind in ("TABLES", "SEQUENCES"):
+            connection.execute(text(f"REVOKE ALL ON ALL {kind} IN SCHEMA public FROM {role}"))
+        connection.execute(text(f"GRANT USAGE ON SCHEMA public TO {role}"))
+        for table, privileges in GRANTS[service].items():
+            connection.execute(text(f"GRANT {privileges} ON {table} TO {role}"))
+        if GRANTS[service].get("outbox") == TELL:
+            connection.execute(text(f"GRANT USAGE ON SEQUENCE outbox_sequence_seq TO {role}"))
+        if service in passwords:
+            _set_password(connection, role, passwords[service])
+
+
+def _create_missing(connection: Connection) -> None:
+    known = set(connection.execute(text("SELECT rolname FROM pg_roles")).scalars())
+    missing = [login(service) for service in SERVICES if login(service) not in known]
+    if not missing:
+        return
+    may = text("SELECT rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = current_user")
+    if not connection.execute(may).scalar():
+        raise ConfigurationError(
+            f"The user of DATABASE_URL may not create the roles {', '.join(missing)}: "
+            "let the migrations run as one with CREATEROLE, or create them by hand (NOLOGIN)."
+        )
+    for role in missing:
+        # Roles are the whole server's: the migration of another database may be making them now.
+        connection.execute(
+            text(
+                f"DO $$ BEGIN CREATE ROLE {role} NOLOGIN; "
+                "EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$"
+            )
+        )
+
+
+def _set_password(connection: Connection, role: str, password: str) -> None:
+    # Only the SCRAM verifier travels, so that no statement log holds a password.
+    verifier = encrypt_password(
+        password, role, connection.connection.driver_connection, "scram-sha-256"
+    )
+    connection.exec_driver_sql(f"ALTER ROLE {role} LOGIN PASSWORD %s", (verifier,))

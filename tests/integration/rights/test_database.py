@@ -1,0 +1,172 @@
+"""In the database each service reads and writes its own tables, and is refused everything else."""
+
+import pytest
+from psycopg2.errors import InsufficientPrivilege
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import DBAPIError, ProgrammingError
+
+from shared.db.models import Base
+from shared.roles import SERVICES, login
+from stack.credentials import as_service
+
+# S(elect), I(nsert), U(pdate), D(elete); s: some columns.
+MAY = {
+    "ingress": {
+        "accounts": "SIU",
+        "one_time_codes": "SIUD",
+        "revoked_tokens": "SID",
+        "kyc_applications": "SI",
+        "webhook_secrets": "SIU",
+        "orders": "S",
+        "order_status_history": "S",
+        "email_deliveries": "S",
+        "outbox": "I",
+    },
+    "kyc": {"accounts": "s", "kyc_applications": "SU", "inbox": "SIUD", "outbox": "I"},
+    "secrets": {
+        "accounts": "s",
+        "kyc_applications": "S",
+        "webhook_secrets": "SIU",
+        "inbox": "SIUD",
+        "outbox": "I",
+    },
+    "orders": {
+        "accounts": "s",
+        "orders": "SIU",
+        "order_status_history": "SI",
+        "inbox": "SIUD",
+        "outbox": "I",
+    },
+    "notifier": {"email_deliveries": "SIU", "inbox": "SIUD", "outbox": "I"},
+    "relay": {"outbox": "SUD"},
+    "ops": {
+        "accounts": "s",
+        "kyc_applications": "S",
+        "webhook_secrets": "s",
+        "orders": "S",
+        "order_status_history": "S",
+        "email_deliveries": "S",
+        "inbox": "S",
+        "outbox": "S",
+    },
+}
+
+
+def refused(engine, statement):
+    with engine.connect() as connection:
+        try:
+            connection.execute(text(statement))
+        except DBAPIError as error:
+            return isinstance(error.orig, InsufficientPrivilege)
+        finally:
+            connection.rollback()
+    return False
+
+
+@pytest.fixture
+def role(module_database_url, request):
+    engine = create_engine(as_service(module_database_url, request.param))
+    yield request.param, engine
+    engine.dispose()
+
+
+def may(engine, table):
+    """What a role can do to a table, by doing it."""
+    column = next(iter(table.columns)).name
+    tried = {
+        "S": f"SELECT * FROM {table.name} LIMIT 1",
+        "I": f"INSERT INTO {table.name} DEFAULT VALUES",
+        "U": f"UPDATE {table.name} SET {column} = NULL WHERE false",
+        "D": f"DELETE FROM {table.name} WHERE false",
+    }
+    letters = "".join(letter for letter, how in tried.items() if not refused(engine, how))
+    # Without such a column the statement would be wrong, which is not refused.
+    some = "id" in table.columns and f"SELECT id FROM {table.name} LIMIT 1"
+    if "S" not in letters and some and not refused(engine, some):
+        letters = "s" + letters
+    return letters
+
+
+@pytest.mark.parametrize("role", SERVICES, indirect=True)
+def test_what_it_may_do_to_each_table(role):
+    service, engine = role
+    found = {table.name: may(engine, table) for table in Base.metadata.tables.values()}
+    assert {name: letters for name, letters in found.items() if letters} == MAY[service]
+
+
+@pytest.mark.parametrize("role", SERVICES, indirect=True)
+def test_nobody_changes_the_schema(role):
+    _, engine = role
+    for statement in (
+        "CREATE TABLE mine (x int)",
+        "DROP TABLE orders",
+        "ALTER TABLE orders ADD COLUMN x int",
+        "TRUNCATE orders",
+        "CREATE ROLE another",
+        "SET ROLE postgres",
+        "COPY orders TO PROGRAM 'cat'",
+        "SELECT pg_read_file('/etc/passwd')",
+        "SELECT rolpassword FROM pg_authid",
+        "SELECT version_num FROM alembic_version",
+    ):
+        assert refused(engine, statement), statement
+
+
+@pytest.mark.parametrize(
+    "role", [s for s in SERVICES if s not in ("ingress", "relay", "notifier")], indirect=True
+)
+def test_no_consumer_sees_a_passwords_hash(role):
+    _, engine = role
+    assert refused(engine, "SELECT password_hash FROM accounts")
+    assert not refused(engine, "SELECT company_name FROM accounts")
+
+
+@pytest.mark.parametrize("role", ["ops"], indirect=True)
+def test_ops_staff_see_no_sealed_secret(role):
+    _, engine = role
+    for column in ("sealed", "key_hash"):
+        assert refused(engine, f"SELECT {column} FROM webhook_secrets")
+    assert not refused(engine, "SELECT id, state FROM webhook_secrets")
+
+
+def test_a_role_without_a_password_cannot_sign_in(module_database_url):
+    wrong = as_service(module_database_url, "kyc").replace(login("kyc") + ":", login("kyc") + ":x")
+    engine = create_engine(wrong)
+    with pytest.raises(DBAPIError, match="authentication failed"):
+        engine.connect()
+    engine.dispose()
+
+
+def test_rights_that_somebody_added_go_with_the_next_migration(database_url):
+    from shared.db import migrate
+
+    engine = create_engine(database_url)
+    with engine.begin() as connection:
+        connection.execute(text(f"GRANT DELETE ON orders TO {login('orders')}"))
+    migrate.upgrade(database_url)
+    with engine.connect() as connection:
+        may = connection.execute(
+            text(f"SELECT has_table_privilege('{login('orders')}', 'orders', 'DELETE')")
+        ).scalar()
+    engine.dispose()
+    assert may is False
+
+
+def test_roles_that_may_not_be_made_are_named(database, database_url):
+    from shared.config import ConfigurationError
+    from shared.db import grants
+
+    database.execute("CREATE ROLE weak LOGIN PASSWORD 'weak'")
+    engine = create_engine(database_url)
+    try:
+        with engine.connect() as connection:
+            connection.execute(text(f"ALTER ROLE {login('relay')} RENAME TO relay_of_before"))
+            connection.execute(text("SET ROLE weak"))
+            with pytest.raises(ConfigurationError, match=r"fellow_relay.*CREATEROLE"):
+                grants.apply(connection, {})
+            connection.rollback()
+    except ProgrammingError as error:
+        raise AssertionError(str(error)) from None
+    finally:
+        engine.dispose()
+        database.execute("DROP ROLE weak")
