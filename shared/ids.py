@@ -1,5 +1,6 @@
 """Identifiers: UUIDv7 where one is made, UUIDv5 where it must be derived (RFC 9562)."""
 
+import hashlib
 from uuid import UUID, uuid5
 
 import uuid_utils.compat
@@ -11,6 +12,22 @@ NAMESPACE = UUID("6f1d2c1e-6a57-5b0b-9d0f-0f5d7c0a51e1")
 def new_id() -> UUID:
     """A new UUIDv7. Its leading 48 bits are the time in milliseconds, so indexes stay hot."""
     return uuid_utils.compat.uuid7()
+
+
+def follow_up_id(cause: UUID, what: str) -> UUID:
+    """The id of what follows from a message or a record: the same every time that it follows.
+
+    It has the first 48 bits of its cause, which are the time in a UUIDv7 (RFC 9562, 5.7), so that
+    indexes stay hot and age can be read from it; the rest is derived.
+
+    Args:
+        cause: the id of what it follows from.
+        what: tells apart several that follow from one.
+    """
+    derived = hashlib.sha256(cause.bytes + what.encode()).digest()[:10]
+    number = int.from_bytes(cause.bytes[:6] + derived)
+    version, variant = 0xF << 76, 0x3 << 62
+    return UUID(int=number & ~version & ~variant | 0x7 << 76 | 0x2 << 62)
 
 
 def derived_id(*parts: object) -> UUID:

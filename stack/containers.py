@@ -197,6 +197,16 @@ class PostgreSQLContainer(_Server):
         """Run one statement as the superuser, outside a transaction."""
         execute(self.url(database), statement)
 
+    def dump(self, database: str) -> None:
+        """Back a database up, by pg_dump."""
+        self._run("pg_dump", "-U", "postgres", "-Fc", f"-f/tmp/{database}.dump", database)
+
+    def restore(self, database: str) -> None:
+        """Put it back as it was then, whatever has become of it."""
+        self.execute(f"DROP DATABASE IF EXISTS {database} WITH (FORCE)")
+        self.execute(f"CREATE DATABASE {database}")
+        self._run("pg_restore", "-U", "postgres", f"-d{database}", f"/tmp/{database}.dump")
+
     def _answers(self) -> bool:
         try:
             self.execute("SELECT 1", "order_fellow")

@@ -103,6 +103,34 @@ class PostgreSQL:
         """Run one statement as the superuser, outside a transaction."""
         execute(self.url(database), statement)
 
+    def dump(self, database: str) -> None:
+        """Back a database up, by pg_dump."""
+        self._client("pg_dump", "--format=custom", f"--file={self._dump_file(database)}", database)
+
+    def restore(self, database: str) -> None:
+        """Put it back as it was then, whatever has become of it."""
+        self.execute(f"DROP DATABASE IF EXISTS {database} WITH (FORCE)")
+        self.execute(f"CREATE DATABASE {database}")
+        self._client("pg_restore", f"--dbname={database}", str(self._dump_file(database)))
+
+    def _dump_file(self, database: str) -> Path:
+        return self._data / f"{database}.dump"
+
+    def _client(self, program: str, *arguments: str) -> None:
+        subprocess.run(
+            (
+                program,
+                "--host=127.0.0.1",
+                f"--port={self._port}",
+                "--username=postgres",
+                *arguments,
+            ),
+            env=_environment()
+            | {"PGPASSWORD": self._password, "PATH": f"{programs()}:{os.environ.get('PATH', '')}"},
+            check=True,
+            timeout=300,
+        )
+
     def _create(self, database: str) -> None:
         try:
             self.execute(f"CREATE DATABASE {database}")

@@ -71,6 +71,12 @@ class Database(Server, Protocol):
     def execute(self, statement: str, database: str = "postgres") -> None:
         """Run one statement as the superuser."""
 
+    def dump(self, database: str) -> None:
+        """Back a database up, by pg_dump."""
+
+    def restore(self, database: str) -> None:
+        """Put it back as it was then, whatever has become of it."""
+
 
 @dataclass(frozen=True)
 class Servers:

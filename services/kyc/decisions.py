@@ -11,6 +11,7 @@ from shared.bus.events import Event, KycApproved, KycDecide, KycRejected, KycRev
 from shared.bus.message import Received, message_for
 from shared.bus.retry import Permanent
 from shared.db.models import Account, KycApplication
+from shared.ids import follow_up_id
 from shared.outbox import store
 
 UNKNOWN_OPERATOR = "an unnamed operator"
@@ -51,13 +52,16 @@ def decide(session: Session, received: Received[KycDecide]) -> None:
     application.decided_at = datetime.now(UTC)
     application.decided_by = received.user_id or UNKNOWN_OPERATOR
     session.flush()
+    fact = _fact(account, application)
     store.add(
         session,
         [
             message_for(
-                _fact(account, application),
+                fact,
                 source="services.kyc",
                 correlation_id=account.id,
+                # The same when the journal is replayed: the business is not told twice.
+                message_id=follow_up_id(received.id, fact.TYPE),
                 traceparent=received.traceparent,
             )
         ],

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Annotated
 
 import msgspec
@@ -16,11 +17,13 @@ import typer
 from amqp.exceptions import MessageNacked
 from kombu import Connection
 from rich.console import Console
+from rich.progress import Progress, TextColumn
 from rich.table import Table
 from sqlalchemy.exc import DBAPIError
 
-from services.ops import decisions, keys, queues, surroundings
+from services.ops import decisions, journal, keys, queues, surroundings
 from services.ops.surroundings import Surroundings
+from shared.bus import topology
 from shared.bus.connect import connect
 from shared.config import ConfigurationError
 from shared.db.session import make_engine
@@ -36,8 +39,10 @@ app = typer.Typer(
 )
 kyc_app = typer.Typer(help="Decide on KYC applications.", no_args_is_help=True)
 keys_app = typer.Typer(help="Keys and passwords.", no_args_is_help=True)
+journal_app = typer.Typer(help="The record of the last seven days.", no_args_is_help=True)
 app.add_typer(kyc_app, name="kyc")
 app.add_typer(keys_app, name="keys")
+app.add_typer(journal_app, name="journal")
 
 Business = Annotated[
     str, typer.Argument(help="Account id, email address or business registration number.")
@@ -81,6 +86,71 @@ def show_queues(
     if missing:
         _say(f"{len(missing)} of {len(found)} queues are not there: nothing has declared them yet.")
         raise typer.Exit(1)
+
+
+@journal_app.command("replay")
+def replay_journal(
+    since: Annotated[
+        str, typer.Option("--from", help="When they were written: 2026-11-23T14:00:00Z.")
+    ],
+    to_queue: Annotated[str, typer.Option(help="A work queue, such as orders.intake.")],
+    until: Annotated[str, typer.Option("--to", help="When they happened at the latest.")] = "",
+    types: Annotated[
+        str,
+        typer.Option(help="Such as order.created,order.*; without it all that the queue is for."),
+    ] = "",
+    done: Annotated[
+        bool,
+        typer.Option(
+            "--done",
+            help="Have them taken for handled, with no effect: after the database was restored "
+            "from a backup that does not know of them. What still waits is left alone.",
+        ),
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count.")] = False,
+) -> None:
+    """Put messages of the journal into a queue again. What they did before is not done twice."""
+    queue = next((queue for queue in topology.WORK_QUEUES if queue.name == to_queue), None)
+    if queue is None:
+        _say(f"--to-queue must be one of {', '.join(q.name for q in topology.WORK_QUEUES)}")
+        raise typer.Exit(2)
+    wanted = [type_.strip() for type_ in types.split(",") if type_.strip()]
+    first, last = _time("--from", since), _time("--to", until) if until else datetime.now(UTC)
+    system = _find()
+    with (
+        _broker(system) as reading,
+        _broker(system) as writing,
+        Progress(TextColumn("{task.description}"), console=Console(stderr=True)) as shown,
+    ):
+        task = shown.add_task("Reading the journal ...")
+
+        def progress(so_far: journal.Summary) -> None:
+            shown.update(task, description=f"{sum(so_far.counts.values())} messages ...")
+
+        summary = journal.replay(
+            writing,
+            queue,
+            journal.read(reading, first, last),
+            types=wanted,
+            how="done" if done else "again",
+            dry_run=dry_run,
+            progress=progress,
+        )
+    for type_, count in sorted(summary.counts.items()):
+        print(f"{count:>9} {type_}")
+    if summary.left:
+        _say(f"{summary.left} still wait for their turn and were left alone.")
+    verb = "would go" if dry_run else "went"
+    _say(f"{sum(summary.counts.values())} messages {verb} to {queue.name}.")
+
+
+def _time(option: str, text: str) -> datetime:
+    try:
+        given = datetime.fromisoformat(text)
+    except ValueError:
+        _say(f"{option} must be a time like 2026-11-23T14:00:00Z, and not {text}")
+        raise typer.Exit(2) from None
+    return given if given.tzinfo else given.replace(tzinfo=UTC)
 
 
 @keys_app.command("generate")

@@ -25,6 +25,7 @@ from shared.bus.events import (
 )
 from shared.bus.message import Message, Received, message_for
 from shared.bus.retry import Retry
+from shared.ids import follow_up_id
 from shared.outbox import store
 
 SOURCE = "services.orders"
@@ -135,10 +136,14 @@ def _progress(
 
 
 def _fact(cause: Received[Any], fact: Event) -> Message:
+    # The same id whenever it is recorded, also after the tables were lost and the journal was
+    # replayed: nobody is told twice. An order is recorded once, whichever message brought it.
+    told = cause.data.order_id if isinstance(fact, OrderRecorded) else cause.id
     return message_for(
         fact,
         source=SOURCE,
         correlation_id=cause.data.order_id,
+        message_id=follow_up_id(told, fact.TYPE),
         time=datetime.now(UTC),
         traceparent=cause.traceparent,
     )

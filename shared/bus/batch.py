@@ -130,7 +130,11 @@ class Batches:
         by_id = {message.id: message for message in reversed(messages)}
         with transaction() as session:
             new = inbox.claim(session, self._consumer, list(by_id))
-            fresh = [m for m in messages if m.id in new and by_id[m.id] is m]
+            fresh = [
+                m
+                for m in messages
+                if by_id[m.id] is m and m.replay != "done" and (m.id in new or m.replay == "again")
+            ]
             failures = (self._handle(session, fresh) or {}) if fresh else {}
             if failures:
                 inbox.release(session, self._consumer, list(failures))

@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import msgspec
 
 from shared.bus.events import decode
-from shared.bus.message import ATTEMPT_HEADER, Received
+from shared.bus.message import ATTEMPT_HEADER, REPLAY_HEADER, Received, Replay
 from shared.bus.retry import Malformed
 from shared.ids import derived_id, new_id
 
@@ -54,7 +54,12 @@ class Incoming:
 
     @property
     def time(self) -> datetime:
-        """When it happened: `ce-time` to the millisecond, or the property, or now."""
+        """When it happened: as it says itself, or now."""
+        return self.stated_time or datetime.now(UTC)
+
+    @property
+    def stated_time(self) -> datetime | None:
+        """When it says that it happened: `ce-time` to the millisecond, or the property."""
         stamp = self.headers.get("ce-time")
         if isinstance(stamp, str):
             try:
@@ -66,7 +71,7 @@ class Incoming:
         seconds = self.properties.get("timestamp")
         if isinstance(seconds, datetime):
             return seconds.astimezone(UTC)
-        return datetime.now(UTC)
+        return None
 
     @property
     def user_id(self) -> str | None:
@@ -76,6 +81,14 @@ class Incoming:
         else:
             user = self.properties.get("user_id")
         return user if isinstance(user, str) and user else None
+
+    @property
+    def replay(self) -> Replay | None:
+        """How a copy from the journal is to be taken; only services and ops staff can send one."""
+        value = self.headers.get(REPLAY_HEADER)
+        if self.exchange == "" and value in ("again", "done"):
+            return cast("Replay", value)
+        return None
 
     def received(self, type_: str, data: Any) -> Received[Any]:
         """What a handler sees, once the data is understood."""
@@ -89,6 +102,7 @@ class Incoming:
             user_id=self.user_id,
             attempt=self.attempt,
             traceparent=trace if isinstance(trace, str) else None,
+            replay=self.replay,
         )
 
 

@@ -5,7 +5,7 @@ Headers follow CloudEvents 1.0 in binary mode, with the prefix `ce-`.
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 from uuid import UUID
 
 from shared.bus.events import Event, encode
@@ -15,6 +15,13 @@ E = TypeVar("E", bound=Event, covariant=True)
 
 ATTEMPT_HEADER = "x-attempt"
 """How many times a message has been tried and failed; our own, since `x-death` changed in 4.0."""
+
+REPLAY_HEADER = "x-replay"
+"""On a copy from the journal, how it is to be taken: one of `Replay`."""
+
+Replay = Literal["again", "done"]
+"""`again`: handle it although the inbox may know it; its effects know by themselves what there is.
+`done`: enter it in the inbox, so that it is never handled; do nothing else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +66,7 @@ class Received(Generic[E]):
         user_id: the broker-verified user who published it, where the property was set.
         attempt: how many times it was tried before and failed.
         traceparent: the W3C trace context it travels in, where there is one.
+        replay: on a copy from the journal, how it is to be taken.
     """
 
     id: UUID
@@ -69,6 +77,7 @@ class Received(Generic[E]):
     user_id: str | None = None
     attempt: int = 0
     traceparent: str | None = None
+    replay: Replay | None = None
 
 
 def message_for(

@@ -158,6 +158,13 @@ def consuming(settings: Settings, *subscriptions: Subscription) -> Iterator[list
     """
 
     def settled() -> bool:
+        # Twice: what is on its way to a consumer is neither in the queue nor in its hand.
+        if not quiet():
+            return False
+        time.sleep(0.2)
+        return quiet()
+
+    def quiet() -> bool:
         empty = [depth(settings.amqp_url, s.queue.name) == 0 for s in subscriptions]
         return all(empty) and not any(consumer.unacknowledged for consumer in consumers)
 

@@ -1,0 +1,142 @@
+"""Backup and recovery, by the commands of docs/recovery.md, with services that were killed."""
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import pytest
+from sqlalchemy import text
+
+from tests.integration.arrange import depth, sign, until
+
+RECOVERY = Path(__file__).resolve().parents[2] / "docs" / "recovery.md"
+ORDERS = """
+    SELECT id, account_id, customer_name, customer_email, customer_phone, item_summary, address,
+           tracking_status, status_at, status_event_id, accepted_at
+    FROM orders ORDER BY id
+"""
+HISTORY = "SELECT * FROM order_status_history ORDER BY event_id"
+
+
+def documented(heading):
+    """The `fellow` commands under a heading of docs/recovery.md."""
+    section = RECOVERY.read_text().partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    return re.findall(r"^fellow (journal .*)$", section, re.MULTILINE)
+
+
+def run(stand, command, since):
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "services.ops",
+            *shlex.split(command.replace('"$BACKUP"', since), comments=True),
+        ],
+        env=os.environ | {"AMQP_URL": stand.amqp_url},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    print(f"fellow {command}: {done.stdout.split()}")
+
+
+def rows(stand, query):
+    with stand.engine.connect() as connection:
+        return [tuple(row) for row in connection.execute(text(query))]
+
+
+def update(stand, order_id, status):
+    body = f'{{"type":"order.status_changed","order_id":"{order_id}","tracking_status":"{status}"}}'
+    answer = httpx.post(
+        f"{stand.url}/api/v1/webhooks/orders/",
+        content=body.encode(),
+        headers=sign(stand.secret, body.encode()),
+    )
+    assert answer.status_code == 201, answer.text
+
+
+def database_of(stand):
+    return stand.engine.url.database
+
+
+@pytest.mark.timeout(300)
+def test_the_orders_tables_are_emptied_and_rebuilt(stand):
+    since = datetime.now(UTC).isoformat()
+    with stand.load() as load:
+        stand.go_on(3)
+    stand.settle(load)
+    moved = [sent.order_id for sent in load.sent[:20]]
+    for order_id in moved:
+        update(stand, order_id, "IN_TRANSIT")
+    updated = "SELECT count(*) FROM orders WHERE tracking_status = 'IN_TRANSIT'"
+    until(lambda: rows(stand, updated) == [(20,)], "updated")
+    told = f"SELECT count(*) FROM email_deliveries WHERE subject_id = '{moved[-1]}'"
+    until(lambda: rows(stand, told) == [(2,)], "told of both")
+    begun = f" WHERE accepted_at >= '{since}'"
+    before = rows(stand, ORDERS.replace(" ORDER", begun + " ORDER")), rows(stand, HISTORY)
+    emails = len(list((stand.mail.maildir.path / "new").iterdir()))
+    with stand.engine.begin() as connection:
+        connection.execute(text("TRUNCATE orders, order_status_history"))
+    for command in documented("The orders tables are lost"):
+        run(stand, command, since)
+    count = len(before[0])
+    until(lambda: rows(stand, "SELECT count(*) FROM orders") == [(count,)], "rebuilt", 60)
+    until(lambda: rows(stand, updated) == [(20,)], "updated again", 60)
+    until(lambda: depth(stand.amqp_url, "notifier.orders") == 0, "the facts are handled")
+    assert (rows(stand, ORDERS), rows(stand, HISTORY)) == (
+        before[0],
+        [r for r in before[1] if r[1] in {order[0] for order in before[0]}],
+    )
+    stand.settle(load)
+    assert len(list((stand.mail.maildir.path / "new").iterdir())) == emails
+
+
+@pytest.mark.timeout(300)
+def test_an_older_dump_and_the_journal_are_the_whole_truth(stand):
+    """What was recorded, relayed or mailed after the dump, or waits half way, ends as it should."""
+    with stand.load() as before:
+        stand.go_on(2)
+    stand.settle(before)
+    since = datetime.now(UTC).isoformat()
+    stand.database.dump(database_of(stand))
+    with stand.load() as after:
+        stand.go_on(3)
+        # From here on nothing is started again: facts wait in the queue, ...
+        stop(stand, "notifier", signal.SIGTERM)
+        time.sleep(1)
+        # ... in an outbox that the dump knows nothing of, ...
+        stop(stand, "relay", signal.SIGKILL)
+        time.sleep(1)
+        # ... and orders in theirs.
+        stop(stand, "orders", signal.SIGKILL)
+        time.sleep(1)
+    assert rows(stand, "SELECT count(*) > 0 FROM outbox") == [(True,)]
+    assert depth(stand.amqp_url, "notifier.orders") > 0
+    assert depth(stand.amqp_url, "orders.intake") > 0
+    stand.supervisor.stop()
+    stand.engine.dispose()
+    stand.database.restore(database_of(stand))
+    first, *rest = documented("The database is lost")
+    assert "--done" in first
+    run(stand, first, since)
+    stand.ready()
+    until(lambda: depth(stand.amqp_url, "notifier.orders") == 0, "what waited is told", 60)
+    for command in rest:
+        run(stand, command, since)
+    balance = stand.settle(after, 120)
+    assert set(balance.answers) == {201}
+    assert balance.doubled == 0
+    assert stand.settle(before).doubled == 0
+
+
+def stop(stand, name, how):
+    os.kill(stand.supervisor.pid(name), how)
+    until(lambda: stand.supervisor.pid(name) is None, f"{name} has ended")
