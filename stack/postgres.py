@@ -38,13 +38,13 @@ class PostgreSQL:
         self._durable = durable
         self._port = free_port()
         self._server: subprocess.Popen[bytes] | None = None
-        self._password = ""
+        self.password = ""
         # PostgreSQL refuses to run as root.
         self._user = _unprivileged_user() if os.geteuid() == 0 else None
 
     def url(self, database: str = "order_fellow") -> str:
         """The SQLAlchemy address of a database."""
-        return f"postgresql+psycopg2://postgres:{self._password}@127.0.0.1:{self._port}/{database}"
+        return f"postgresql+psycopg2://postgres:{self.password}@127.0.0.1:{self._port}/{database}"
 
     def start(self) -> None:
         """Start the server, on the same port as before, and wait until it answers.
@@ -126,7 +126,7 @@ class PostgreSQL:
                 *arguments,
             ),
             env=_environment()
-            | {"PGPASSWORD": self._password, "PATH": f"{programs()}:{os.environ.get('PATH', '')}"},
+            | {"PGPASSWORD": self.password, "PATH": f"{programs()}:{os.environ.get('PATH', '')}"},
             check=True,
             timeout=300,
         )
@@ -143,7 +143,7 @@ class PostgreSQL:
             path.touch(mode=0o600)
             path.write_text(secrets.token_hex(16))
             self._give_away(path)
-        self._password = path.read_text()
+        self.password = path.read_text()
 
     def _give_away(self, path: Path) -> None:
         if self._user is not None:

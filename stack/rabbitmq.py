@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from amqp.exceptions import AMQPError
@@ -24,18 +25,52 @@ def is_installed() -> bool:
     return (SCRIPTS / "rabbitmq-server").exists()
 
 
+@dataclass(frozen=True)
+class Cluster:
+    """What the nodes of a cluster have in common.
+
+    Args:
+        folders: of its nodes, the first of which is started first.
+    """
+
+    folders: tuple[Path, ...]
+    epmd_port: int = field(default_factory=free_port)
+    password: str = field(default_factory=lambda: secrets.token_hex(16))
+
+    def configuration(self) -> str:
+        """What each node's configuration says of the others."""
+        lines = [
+            f"cluster_formation.classic_config.nodes.{i} = {node_name(folder)}"
+            for i, folder in enumerate(self.folders, 1)
+        ]
+        lines += [
+            "cluster_formation.peer_discovery_backend = classic_config",
+            "cluster_formation.randomized_startup_delay_range.min = 0",
+            "cluster_formation.randomized_startup_delay_range.max = 1",
+            "cluster_partition_handling = pause_minority",
+        ]
+        return "".join(f"{line}\n" for line in lines)
+
+
+def node_name(data: Path) -> str:
+    """Stable, since what a node keeps is kept under its name; unique on the machine."""
+    return f"fellow-{hashlib.sha256(str(data).encode()).hexdigest()[:10]}@localhost"
+
+
 class RabbitMQ:
     """One node, with its own home, cookie, ports and port mapper.
 
     Args:
         data: its folder; what is in it is kept.
+        cluster: what it is a node of, if of any; its cookie and port mapper are the cluster's.
     """
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, cluster: Cluster | None = None) -> None:
         self._data = data
-        self._port, self._dist_port, self._epmd_port = free_port(), free_port(), free_port()
-        # Stable, since what a node keeps is kept under its name; unique on the machine.
-        self._name = f"fellow-{hashlib.sha256(str(data).encode()).hexdigest()[:10]}@localhost"
+        self._cluster = cluster
+        self._port, self._dist_port = free_port(), free_port()
+        self._epmd_port = cluster.epmd_port if cluster else free_port()
+        self.name = node_name(data)
         self._node: subprocess.Popen[bytes] | None = None
         self._epmd: subprocess.Popen[bytes] | None = None
         self._password = ""
@@ -113,17 +148,23 @@ class RabbitMQ:
         self.control("eval", admission(self.url(), vhosts, remove))
 
     def _configure(self) -> None:
+        shared = self._cluster.password if self._cluster else None
         password = self._data / "password"
         if not password.exists():
             password.touch(mode=0o600)
-            password.write_text(secrets.token_hex(16))
+            password.write_text(shared or secrets.token_hex(16))
         self._password = password.read_text()
+        cookie = self._data / ".erlang.cookie"
+        if shared and not cookie.exists():
+            cookie.write_text(shared)
+            cookie.chmod(0o400)
         (self._data / "rabbitmq.conf").write_text(
             f"listeners.tcp.1 = 127.0.0.1:{self._port}\n"
             "default_user = fellow\n"
             f"default_pass = {self._password}\n"
             # A developer's disk is often nearly full, and that must not stop publishing.
             "disk_free_limit.absolute = 50MB\n"
+            + (self._cluster.configuration() if self._cluster else "")
         )
         (self._data / "rabbitmq.conf").chmod(0o600)
         (self._data / "enabled_plugins").write_text("[].\n")
@@ -133,7 +174,7 @@ class RabbitMQ:
             "PATH": f"{SCRIPTS}:{os.environ.get('PATH', os.defpath)}",
             "HOME": str(self._data),
             "LANG": "C.UTF-8",
-            "RABBITMQ_NODENAME": self._name,
+            "RABBITMQ_NODENAME": self.name,
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODE_PORT": str(self._port),
             "RABBITMQ_DIST_PORT": str(self._dist_port),
@@ -150,7 +191,7 @@ class RabbitMQ:
         }
 
     def _heal(self) -> None:
-        kill_leftover(self._data / "node.pid", self._name)
+        kill_leftover(self._data / "node.pid", self.name)
 
     def wait(self) -> None:
         """Wait until the node answers.

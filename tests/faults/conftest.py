@@ -39,7 +39,7 @@ class Stand:
         bus: the way to RabbitMQ, to be cut and stalled.
         books: the way to PostgreSQL.
         mail: where emails land.
-        amqp_url: RabbitMQ, past the gate.
+        amqp_url: RabbitMQ, past the gate where there is but one.
         engine: PostgreSQL, past the gate.
         url: the ingress.
         secret: of a business that may send.
@@ -60,6 +60,11 @@ class Stand:
 
     def load(self, **changes: float) -> Load:
         return Load(self.url, self.secret, **changes)
+
+    def move_books(self, url: str) -> None:
+        """Look into another database from now on."""
+        self.engine.dispose()
+        self.engine = create_engine(url, pool_pre_ping=True)
 
     def go_on(self, seconds: float) -> None:
         """Let time pass, restarting what has died."""
@@ -97,8 +102,26 @@ class Stand:
 
 
 @pytest.fixture(scope="module")
+def service_environment() -> dict[str, str]:
+    """What the services of a module's stand are configured by, beside what all are."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def bus_urls(module_amqp_url) -> list[str]:
+    """The brokers of a module's stand, the first that answers in use."""
+    return [module_amqp_url]
+
+
+@pytest.fixture(scope="module")
+def books_url(module_database_url) -> str:
+    """The database of a module's stand."""
+    return module_database_url
+
+
+@pytest.fixture(scope="module")
 def stand(
-    broker, database, module_amqp_url, module_database_url, tmp_path_factory
+    broker, database, bus_urls, books_url, tmp_path_factory, service_environment
 ) -> Iterator[Stand]:
     folder: Path = tmp_path_factory.mktemp("stand")
     seed = int(os.environ.get("FAULTS_SEED", random.randrange(10**6)))
@@ -106,17 +129,17 @@ def stand(
     mail = MailServer(folder / "mailbox", free_port())
     mail.start()
     port = free_port()
-    with Gate(module_amqp_url) as bus, Gate(module_database_url) as books:
+    with Gate(*bus_urls) as bus, Gate(books_url) as books:
         environment = {
             "SMTP_PORT": str(mail.port),
             "SMTP_TIMEOUT": "3",
             "PORT": str(port),
             "WEB_CONCURRENCY": "2",
             "ADDRESS_REFUSALS_PER_MINUTE": "1000000",
-        }
-        prepare(module_amqp_url, module_database_url)
+        } | service_environment
+        prepare(bus_urls[0], books_url)
         supervisor = Supervisor(environment, folder / "logs", Console(quiet=True), 0.2)
-        engine = create_engine(module_database_url, pool_pre_ping=True)
+        engine = create_engine(books_url, pool_pre_ping=True)
         try:
             for name, module in MODULES.items():
                 own = {
@@ -133,7 +156,7 @@ def stand(
                 bus,
                 books,
                 mail,
-                module_amqp_url,
+                bus.url if len(bus_urls) > 1 else bus_urls[0],
                 engine,
                 f"http://127.0.0.1:{port}",
                 "",

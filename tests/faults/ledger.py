@@ -150,6 +150,10 @@ class Balance:
     answers: Counter[int]
     doubled: int
 
+    def accepted_all(self) -> None:
+        """Nobody outside noticed anything."""
+        assert set(self.answers) == {201}, self.answers
+
 
 def settle(load: Load, engine: Engine, maildir: Maildir, seconds: float = 90.0) -> Balance:
     """Wait until everything is through, and compare.

@@ -8,11 +8,7 @@ from sqlalchemy.exc import OperationalError
 
 from shared.db import migrate
 
-AWAY_SECONDS = 15.0
-
-
-def accepted_all(balance):
-    assert set(balance.answers) == {201}, balance.answers
+AWAY_SECONDS = 60.0
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +26,7 @@ def test_killed_and_started_again(stand):
             stand.go_on(1)
             stand.database.start()
             stand.go_on(2)
-    accepted_all(stand.settle(load, 120))
+    stand.settle(load, 120).accepted_all()
 
 
 @pytest.mark.timeout(300)
@@ -41,7 +37,7 @@ def test_stopped_for_a_while(stand):
         stand.repeat(AWAY_SECONDS, lambda: stand.go_on(1))
         stand.database.start()
     balance = stand.settle(load, 120)
-    accepted_all(balance)
+    balance.accepted_all()
     assert balance.doubled == 0
 
 
@@ -53,7 +49,7 @@ def test_connections_that_are_cut(stand):
             stand.books.cut()
             stand.go_on(stand.rng.uniform(0.1, 1.0))
             stand.books.open()
-    accepted_all(stand.settle(load, 120))
+    stand.settle(load, 120).accepted_all()
 
 
 @pytest.mark.timeout(300)
@@ -64,7 +60,7 @@ def test_a_database_that_falls_silent(stand):
         stand.go_on(8)
         stand.books.open()
         stand.go_on(1)
-    accepted_all(stand.settle(load, 120))
+    stand.settle(load, 120).accepted_all()
 
 
 def take_every_connection(stand, held):
@@ -95,7 +91,7 @@ def test_too_many_connections(stand):
             let_go(held)
     finally:
         let_go(held)
-    accepted_all(stand.settle(load, 120))
+    stand.settle(load, 120).accepted_all()
 
 
 def let_go(held):
@@ -111,9 +107,9 @@ def test_a_lock_that_is_held(stand):
     with stand.load() as load, stand.engine.connect() as connection:
         stand.go_on(1)
         connection.execute(text("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE"))
-        stand.go_on(8)
+        stand.go_on(30)
         connection.rollback()
-    accepted_all(stand.settle(load, 120))
+    stand.settle(load, 120).accepted_all()
 
 
 @pytest.mark.timeout(300)
@@ -125,4 +121,4 @@ def test_migrations_run_while_orders_flow(stand):
             thread = threading.Thread(target=migrate.upgrade, args=(url,))
             thread.start()
             thread.join()
-    accepted_all(stand.settle(load))
+    stand.settle(load).accepted_all()

@@ -11,10 +11,6 @@ from stack.mailbox import Handler
 from tests.integration.arrange import depth, until
 
 
-def accepted_all(balance):
-    assert set(balance.answers) == {201}, balance.answers
-
-
 @pytest.fixture(autouse=True)
 def mail_is_back(stand, whole):
     yield
@@ -29,7 +25,7 @@ def test_a_mail_server_that_is_away(stand):
         stand.go_on(5)
         stand.mail.start()
     balance = stand.settle(load, 120)
-    accepted_all(balance)
+    balance.accepted_all()
 
 
 @pytest.mark.parametrize("reply", ["421 4.3.2 shutting down", "451 4.7.1 greylisted"])
@@ -48,7 +44,7 @@ def test_what_is_refused_for_now_is_sent_later(stand, reply):
     with stand.load() as load:
         stand.go_on(3)
     balance = stand.settle(load, 150)
-    accepted_all(balance)
+    balance.accepted_all()
     assert refused
     assert balance.doubled == 0
 
@@ -74,7 +70,7 @@ def test_who_is_refused_for_good_is_dead_and_the_others_are_told(stand):
     # Mended: ops staff put them back, and they are told after all.
     replay(stand, "notifier.orders")
     balance = stand.settle(load, 120)
-    accepted_all(balance)
+    balance.accepted_all()
     assert balance.doubled == 0
 
 
@@ -89,7 +85,7 @@ def replay(stand, queue):
 
 
 @pytest.mark.timeout(300)
-def test_a_server_that_falls_silent(stand):
+def test_a_server_that_falls_silent(stand, monkeypatch):
     left = [3]
     original = Handler.handle_RCPT
 
@@ -100,18 +96,15 @@ def test_a_server_that_falls_silent(stand):
             await asyncio.sleep(5)
         return await original(self, server, session, envelope, address, options)
 
-    Handler.handle_RCPT = slow
-    try:
-        with stand.load() as load:
-            stand.go_on(3)
-        balance = stand.settle(load, 120)
-    finally:
-        Handler.handle_RCPT = original
-    accepted_all(balance)
+    monkeypatch.setattr(Handler, "handle_RCPT", slow)
+    with stand.load() as load:
+        stand.go_on(3)
+    balance = stand.settle(load, 120)
+    balance.accepted_all()
 
 
 @pytest.mark.timeout(300)
-def test_a_server_that_dies_after_data_before_its_answer(stand):
+def test_a_server_that_dies_after_data_before_its_answer(stand, monkeypatch):
     """The one double that SMTP cannot exclude: it took the email and could not say so."""
     left = [5]
     original = Handler.handle_DATA
@@ -123,12 +116,9 @@ def test_a_server_that_dies_after_data_before_its_answer(stand):
             server.transport.abort()
         return answer
 
-    Handler.handle_DATA = dies
-    try:
-        with stand.load() as load:
-            stand.go_on(3)
-        balance = stand.settle(load, 150)
-    finally:
-        Handler.handle_DATA = original
-    accepted_all(balance)
+    monkeypatch.setattr(Handler, "handle_DATA", dies)
+    with stand.load() as load:
+        stand.go_on(3)
+    balance = stand.settle(load, 150)
+    balance.accepted_all()
     assert balance.doubled <= 5

@@ -1,8 +1,10 @@
-"""A TCP forwarder that tests cut and stall: the network between a service and its server."""
+"""A TCP forwarder that tests cut, stall, slow down and make lossy: the network before a server."""
 
 import contextlib
+import random
 import socket
 import threading
+import time
 from types import TracebackType
 from urllib.parse import urlsplit
 
@@ -14,13 +16,19 @@ class Gate:
 
     Args:
         url: the address of the server, with a port; `Gate.url` is the same through the gate.
+        others: further servers, for when the one before does not answer, as a load balancer does.
+
+    Attributes:
+        lag: seconds that everything takes longer, each way.
+        loss: how likely a piece that passes ends its connection, in the middle of the piece: TCP
+            itself makes up for a lost packet, so this is what loss looks like from above.
+        rng: what decides about the losses.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *others: str) -> None:
+        self.lag, self.loss, self.rng = 0.0, 0.0, random.Random()
+        self._targets = [_address(target) for target in (url, *others)]
         parts = urlsplit(url)
-        assert parts.hostname is not None
-        assert parts.port is not None
-        self._target = (parts.hostname, parts.port)
         self._listener = socket.create_server(("127.0.0.1", 0))
         port = self._listener.getsockname()[1]
         address = f"{parts.hostname}:{parts.port}"
@@ -55,7 +63,8 @@ class Gate:
         self._flowing.clear()
 
     def open(self) -> None:
-        """Let everything through, what was held back included."""
+        """Let everything through as it comes, what was held back included."""
+        self.lag = self.loss = 0.0
         self._is_open = True
         self._flowing.set()
 
@@ -68,21 +77,38 @@ class Gate:
             if not self._is_open:
                 _close(client)
                 continue
-            try:
-                server = socket.create_connection(self._target, timeout=5)
-            except OSError:
+            server = self._connect()
+            if server is None:
                 _close(client)
                 continue
-            server.settimeout(None)
             with self._lock:
                 self._sockets |= {client, server}
             for pair in ((client, server), (server, client)):
                 threading.Thread(target=self._forward, args=pair, daemon=True).start()
 
+    def aim(self, url: str) -> None:
+        """Send those who come from now on to another server."""
+        self._targets = [_address(url)]
+
+    def _connect(self) -> socket.socket | None:
+        for target in self._targets:
+            try:
+                server = socket.create_connection(target, timeout=5)
+            except OSError:
+                continue
+            server.settimeout(None)
+            return server
+        return None
+
     def _forward(self, source: socket.socket, sink: socket.socket) -> None:
         try:
             while chunk := source.recv(CHUNK):
                 self._flowing.wait()
+                if self.lag:
+                    time.sleep(self.lag)
+                if self.loss and self.rng.random() < self.loss:
+                    sink.sendall(chunk[: len(chunk) // 2])
+                    break
                 sink.sendall(chunk)
         except OSError:
             pass
@@ -90,6 +116,13 @@ class Gate:
             _close(end)
         with self._lock:
             self._sockets -= {source, sink}
+
+
+def _address(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    assert parts.hostname is not None
+    assert parts.port is not None
+    return parts.hostname, parts.port
 
 
 def _close(connected: socket.socket) -> None:

@@ -1,0 +1,116 @@
+"""Three RabbitMQ nodes: the leader killed, two of three killed, one cut off from the others."""
+
+import pytest
+
+from stack.rabbitmq import Cluster, RabbitMQ
+from tests.integration.arrange import until
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory):
+    base = tmp_path_factory.mktemp("cluster")
+    cluster = Cluster(tuple(base / f"node{number}" for number in range(3)))
+    made = [RabbitMQ(folder, cluster) for folder in cluster.folders]
+    try:
+        made[0].start()
+        for node in made[1:]:
+            node.launch()
+        for node in made[1:]:
+            node.wait()
+        made[0].control("await_online_nodes", "3")
+        made[0].admit()
+        yield made
+    finally:
+        for node in reversed(made):
+            node.kill()
+            node.close()
+
+
+@pytest.fixture(scope="module")
+def bus_urls(nodes):
+    return [node.url() for node in nodes]
+
+
+@pytest.fixture(autouse=True)
+def all_are_back(nodes, stand, whole):
+    yield
+    until(lambda: "3" in nodes[0].control("eval", RUNNING), "three nodes run", 60)
+
+
+RUNNING = "length(rabbit_nodes:all_running())."
+
+
+def leaders(node):
+    """On which node each queue's leader is."""
+    lines = node.control("list_queues", "--no-table-headers", "name", "leader").splitlines()
+    return dict(line.split("\t") for line in lines if line.startswith(("orders", "notifier")))
+
+
+@pytest.mark.timeout(300)
+def test_the_leader_is_killed(stand, nodes):
+    with stand.load() as load:
+        stand.go_on(2)
+        led = leaders(nodes[0])
+        led_by_first = [queue for queue, name in led.items() if name == nodes[0].name]
+        assert "orders.intake" in led_by_first
+        nodes[0].kill()
+        stand.go_on(5)
+        nodes[0].start()
+        stand.go_on(2)
+    stand.settle(load, 120).accepted_all()
+
+
+@pytest.mark.timeout(300)
+def test_two_of_three_are_killed_and_come_back(stand, nodes):
+    """The one that is left has no majority and takes nothing: orders go to the outbox."""
+    with stand.load() as load:
+        stand.go_on(1)
+        nodes[0].kill()
+        nodes[1].kill()
+        stand.go_on(8)
+        for node in nodes[:2]:
+            node.launch()
+        for node in nodes[:2]:
+            node.wait()
+        stand.go_on(2)
+    stand.settle(load, 150).accepted_all()
+
+
+@pytest.mark.timeout(300)
+def test_a_node_is_cut_off_from_the_other_two(stand, nodes):
+    with stand.load() as load:
+        stand.go_on(1)
+        lone, others = nodes[2], nodes[:2]
+        for queue in ("orders.intake", "notifier.orders"):
+            # So that the one that is cut off leads.
+            lone.control("eval", LEAD.format(queue=queue))
+        cut_off(lone, others)
+        until(lambda: "2" in others[0].control("eval", RUNNING), "the others know it is gone")
+        stand.go_on(8)
+        heal(lone, others)
+        stand.go_on(2)
+    stand.settle(load, 150).accepted_all()
+
+
+LEAD = (
+    '{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue, <<"{queue}">>)), '
+    "rabbit_quorum_queue:transfer_leadership(Q, node())."
+)
+
+
+def cut_off(lone, others):
+    """Neither side speaks to the other: each has another cookie for it (erlang:set_cookie/2)."""
+    lone.control("eval", both(others, "wrong"))
+
+
+def heal(lone, others):
+    lone.control("eval", both(others, None))
+    until(lambda: "3" in others[0].control("eval", RUNNING), "the cluster is whole", 60)
+
+
+def both(others, cookie):
+    value = f"'{cookie}'" if cookie else "erlang:get_cookie()"
+    names = ", ".join(f"'{node.name}'" for node in others)
+    return (
+        f"[begin erlang:set_cookie(N, {value}), erlang:disconnect_node(N) end || N <- [{names}]]."
+    )

@@ -1,0 +1,51 @@
+"""The primary dies for good, and its synchronous standby takes over at the same address."""
+
+import pytest
+from sqlalchemy import text
+
+from stack.postgres import PostgreSQL
+from tests.faults.standby import Standby
+from tests.integration.arrange import until
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    base = tmp_path_factory.mktemp("pair")
+    for folder in (base, *list(base.parents)[:2]):
+        folder.chmod(0o711)  # PostgreSQL runs as another user
+    primary = PostgreSQL(base / "primary", durable=False)
+    standby = Standby(base / "standby", primary)
+    try:
+        primary.start()
+        standby.start()
+        # Else what was committed a moment before the end would be lost with the primary.
+        primary.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        primary.execute("SELECT pg_reload_conf()")
+        yield primary, standby
+    finally:
+        standby.close()
+        primary.close()
+
+
+@pytest.fixture(scope="module")
+def books_url(pair):
+    return pair[0].url()
+
+
+@pytest.mark.timeout(300)
+def test_the_standby_is_promoted(stand, pair):
+    primary, standby = pair
+    with stand.engine.connect() as connection:
+        state = text("SELECT sync_state FROM pg_stat_replication")
+        until(lambda: connection.execute(state).scalar() in ("sync", "quorum"), "in step")
+    with stand.load() as load:
+        stand.go_on(3)
+        primary.kill()
+        stand.go_on(3)
+        stand.books.aim(standby.url())
+        standby.promote()
+        stand.go_on(3)
+    stand.move_books(standby.url())
+    balance = stand.settle(load, 120)
+    balance.accepted_all()
+    assert balance.doubled == 0
