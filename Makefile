@@ -22,7 +22,7 @@ test: setup ## run every test, on real servers
 
 test-faults: setup ## break everything on purpose, under load (FAULTS_MINUTES=60 soaks, FAULTS_SEED=n repeats)
 	@$(BIN)/python -m stack.servers
-	@$(BIN)/python -m pytest tests/faults -s
+	@$(BIN)/python -m pytest tests/faults --numprocesses 2 --dist loadfile
 
 test-unit: setup ## run the tests that need no server
 	@$(BIN)/python -m pytest tests/unit

@@ -46,6 +46,11 @@ class PostgreSQL:
         """The SQLAlchemy address of a database."""
         return f"postgresql+psycopg2://postgres:{self.password}@127.0.0.1:{self._port}/{database}"
 
+    @property
+    def is_running(self) -> bool:
+        """Whether its process is there."""
+        return self._server is not None and self._server.poll() is None
+
     def start(self) -> None:
         """Start the server, on the same port as before, and wait until it answers.
 
@@ -177,7 +182,7 @@ class PostgreSQL:
         log = self._data / "output.log"
         deadline = time.monotonic() + READY_SECONDS
         while time.monotonic() < deadline:
-            if self._server is not None and self._server.poll() is not None:
+            if not self.is_running:
                 break
             try:
                 self.execute("SELECT 1")

@@ -72,6 +72,12 @@ class Supervisor:
         self._start(child)
         self._children.append(child)
 
+    def swap(self, name: str, module: str) -> None:
+        """Run another module under a name, from its next start on."""
+        for child in self._children:
+            if child.name == name:
+                child.command[-1] = module
+
     def watch(self) -> None:
         """Restart what has ended; called again and again."""
         now = time.monotonic()

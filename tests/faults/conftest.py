@@ -44,6 +44,7 @@ class Stand:
         url: the ingress.
         secret: of a business that may send.
         rng: of this run; its seed is printed.
+        own: what a service signs in by.
     """
 
     supervisor: Supervisor
@@ -57,9 +58,14 @@ class Stand:
     url: str
     secret: str
     rng: random.Random
+    own: Callable[[str], dict[str, str]]
 
     def load(self, **changes: float) -> Load:
         return Load(self.url, self.secret, **changes)
+
+    def add_another(self, name: str) -> None:
+        """Start a second process of a service."""
+        self.supervisor.add(f"{name} 2", MODULES[name], environment=self.own(name))
 
     def move_books(self, url: str) -> None:
         """Look into another database from now on."""
@@ -102,9 +108,9 @@ class Stand:
 
 
 @pytest.fixture(scope="module")
-def service_environment() -> dict[str, str]:
-    """What the services of a module's stand are configured by, beside what all are."""
-    return {}
+def service_environment() -> Callable[[str], dict[str, str]]:
+    """By service, what those of a module's stand are configured by beside what all are."""
+    return lambda _: {}
 
 
 @pytest.fixture(scope="module")
@@ -136,17 +142,20 @@ def stand(
             "PORT": str(port),
             "WEB_CONCURRENCY": "2",
             "ADDRESS_REFUSALS_PER_MINUTE": "1000000",
-        } | service_environment
+        }
+
+        def own(name: str) -> dict[str, str]:
+            return {
+                "AMQP_URL": as_service(bus.url, name),
+                "DATABASE_URL": as_service(books.url, name),
+            } | service_environment(name)
+
         prepare(bus_urls[0], books_url)
         supervisor = Supervisor(environment, folder / "logs", Console(quiet=True), 0.2)
         engine = create_engine(books_url, pool_pre_ping=True)
         try:
             for name, module in MODULES.items():
-                own = {
-                    "AMQP_URL": as_service(bus.url, name),
-                    "DATABASE_URL": as_service(books.url, name),
-                }
-                supervisor.add(name, module, environment=own)
+                supervisor.add(name, module, environment=own(name))
             with Session(engine, expire_on_commit=False) as session:
                 business = account(session, status="approved")
             found = Stand(
@@ -161,6 +170,7 @@ def stand(
                 f"http://127.0.0.1:{port}",
                 "",
                 random.Random(seed),
+                own,
             )
             found.ready()
             bearer = {"Authorization": f"Bearer {tokens.make(business.id, 'access').text}"}
@@ -177,3 +187,12 @@ def stand(
 def whole(stand: Stand) -> None:
     """Each case begins with everything running."""
     stand.ready()
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """The seeds, and each case's ledger, doubles counted."""
+    terminalreporter.section("ledgers")
+    for report in terminalreporter.getreports("passed"):
+        for line in report.capstdout.splitlines():
+            if line.startswith(("ledger:", "FAULTS_SEED", "fellow journal")):
+                terminalreporter.write_line(f"{report.nodeid.rpartition('/')[2]} {line}")

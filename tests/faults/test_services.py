@@ -7,9 +7,19 @@ from pathlib import Path
 import pytest
 from kombu import Connection
 
+from shared.bus.consumer import SUSPICIOUS_DELIVERIES
 from shared.bus.message import message_for
 from stack.supervisor import MODULES
-from tests.integration.arrange import depth, order_created, publish_raw, until
+from tests.faults.poisonous import POISON
+from tests.integration.arrange import (
+    depth,
+    headers,
+    order_created,
+    publish,
+    publish_raw,
+    take,
+    until,
+)
 
 KILLS = 200
 SERVICES = list(MODULES)
@@ -113,6 +123,37 @@ def test_a_message_that_cannot_be_handled_harms_no_neighbour(stand):
     empty(stand, "orders.intake.dead")
     balance = stand.settle(load)
     assert set(balance.answers) == {201}
+
+
+@pytest.mark.timeout(300)
+def test_a_message_that_kills_its_process_every_time_ends_dead_and_alone(stand):
+    """Each death costs it a delivery, and its neighbours none: the broker gives up on it at 20."""
+    kills = []
+
+    def restarted():
+        pid = stand.supervisor.pid("orders")
+        if pid and pid not in kills:
+            kills.append(pid)
+        stand.go_on(0.1)
+        return depth(stand.amqp_url, "orders.intake.dead") == 1
+
+    poison = order_created(item_summary=POISON)
+    message = message_for(poison, source="tests", correlation_id=poison.order_id)
+    with stand.load(rate=40) as load:
+        stand.supervisor.swap("orders", "tests.faults.poisonous")
+        kill(stand, "orders")
+        stand.go_on(2)
+        publish(stand.amqp_url, message)
+        until(restarted, "dead", 150)
+        stand.supervisor.swap("orders", MODULES["orders"])
+        kill(stand, "orders")
+        stand.go_on(1)
+    assert len(kills) > SUSPICIOUS_DELIVERIES
+    dead = take(stand.amqp_url, "orders.intake.dead")
+    # The broker's own limit, and not ours: no process lived long enough to say anything.
+    assert headers(dead)["x-first-death-reason"] == "delivery_limit"
+    assert dead.properties["message_id"] == message.message_id
+    stand.settle(load, 120).accepted_all()
 
 
 def empty(stand, queue):
