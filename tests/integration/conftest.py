@@ -29,6 +29,7 @@ class Api:
     amqp_url: str
     database_url: str
     engine: Engine
+    pid: int = 0
 
     def session(self) -> Session:
         return Session(self.engine, expire_on_commit=False)
@@ -62,6 +63,13 @@ def api(module_amqp_url, module_database_url, tmp_path_factory) -> Iterator[Api]
         tmp_path_factory.mktemp("ingress"), module_amqp_url, module_database_url
     ) as found:
         yield found
+
+
+@pytest.fixture
+def declared_url(amqp_url) -> str:
+    """A broker with the topology and nothing else."""
+    declare(amqp_url)
+    return amqp_url
 
 
 class running_ingress:  # noqa: N801 - used as a context manager
@@ -106,7 +114,9 @@ class running_ingress:  # noqa: N801 - used as a context manager
         fresh = httpx.Limits(max_keepalive_connections=0)
         self._http = httpx.Client(base_url=f"{url}/api/v1", timeout=20, limits=fresh)
         self._engine = create_engine(self._database_url)
-        api = Api(self._http, url, self._amqp_url, self._database_url, self._engine)
+        api = Api(
+            self._http, url, self._amqp_url, self._database_url, self._engine, self._process.pid
+        )
         try:
             until(lambda: self._answers(url), "the ingress answers")
             if self._wait_for != "healthz":

@@ -11,8 +11,12 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pika
 import pytest
-from sqlalchemy import create_engine, text
+from kombu import Connection
+from sqlalchemy import create_engine, select, text
 
+from services.ops import journal
+from shared.bus import topology
+from shared.db.models import Base
 from stack.mailbox import Maildir, text_of
 from tests.integration.arrange import sign, until
 
@@ -61,7 +65,8 @@ class Business:
             "/users/auth/login/", json={"email": self.email, "password": PASSWORD}
         )
         assert answer.status_code == 200, answer.text
-        self.http.headers["Authorization"] = f"Bearer {answer.json()['access']}"
+        self.tokens = answer.json()["access"], answer.json()["refresh"]
+        self.http.headers["Authorization"] = f"Bearer {self.tokens[0]}"
         return self
 
     def submit(self):
@@ -278,6 +283,38 @@ def test_no_email_holds_a_secret(business):
     assert mails
     assert not any(secret.encode() in mail.as_bytes() for mail in mails)
     assert not any(b"whsk_" in mail.as_bytes() for mail in mails)
+
+
+def test_nothing_that_was_written_holds_a_secret_a_password_or_a_token(running, business):
+    """Every message of the journal and of every queue, every error, the metrics, the database."""
+    secret, tokens = business.secret(), business.tokens
+    business.send(secret, {"broken": secret})
+    business.http.get("/orders/?cursor=" + secret)
+    errors = [
+        httpx.request(method, f"{running.api_url}{path}", headers=headers).content
+        for headers in ({"X-API-Key": secret}, {"Authorization": f"Bearer {tokens[1]}"})
+        for path in ("/api/v1/webhooks/orders/", "/api/v1/nowhere/", "/api/v1/orders/")
+        for method in ("POST", "GET")
+    ]
+    written = [*errors, httpx.get(f"{running.api_url}/metrics").content]
+    with Connection(running.amqp_url) as reading:
+        since = datetime.now(UTC) - timedelta(days=1)
+        for entry in journal.read(reading, since, datetime.now(UTC) + timedelta(days=1)):
+            written += [entry.incoming.body, repr(entry.incoming).encode()]
+        for queue in topology.DEAD_QUEUES:
+            with reading.channel() as channel:
+                while (letter := channel.basic_get(queue.name)) is not None:
+                    written += [bytes(letter.body), repr(letter.properties).encode()]
+    engine = create_engine(running.database_url)
+    with engine.connect() as connection:
+        for table in Base.metadata.tables.values():
+            written += [repr(tuple(row)).encode() for row in connection.execute(select(table))]
+    engine.dispose()
+    everything = b"\n".join(written)
+    assert len(written) > 100
+    assert business.email.encode() in everything
+    for canary in (secret, secret.removeprefix("whsk_"), PASSWORD, *tokens):
+        assert canary.encode() not in everything, canary
 
 
 def test_no_log_holds_a_secret_a_code_or_an_address(running, business):
