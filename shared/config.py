@@ -64,6 +64,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     account_rate_per_second: Count = 5_000
     address_refusals_per_minute: Count = 600
     sign_in_attempts_per_minute: Count = 30
+    account_attempts_per_minute: Count = 10
     secret_poll_seconds: Seconds = 1.0
 
     # Webhook secrets

@@ -157,6 +157,7 @@ ROUTES = (
     _post(
         "verify-otp",
         verify_otp,
+        guards="email",
         body=Proof,
         answers={200: Detail},
         errors=(
@@ -165,10 +166,11 @@ ROUTES = (
             (400, "otp_locked", "Too many wrong tries."),
         ),
     ),
-    _post("request-otp", request_otp, body=Address, answers={200: Detail}),
+    _post("request-otp", request_otp, guards="email", body=Address, answers={200: Detail}),
     _post(
         "auth/login",
         login,
+        guards="email",
         body=Credentials,
         answers={200: SignedIn},
         errors=(

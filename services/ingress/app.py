@@ -4,7 +4,7 @@ The only module that may import other services, and of those only their `api`.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -26,7 +26,7 @@ from services.secrets import api as secrets_api
 from shared.bus.publisher import Publisher
 from shared.config import Settings, settings
 from shared.http.errors import ApiError, too_many_requests
-from shared.http.mount import add_error_handlers, mount
+from shared.http.mount import Throttles, add_error_handlers, mount
 from shared.http.route import Operation, Route
 from shared.logs import configure
 
@@ -110,7 +110,11 @@ def create_app(config: Settings | None = None) -> falcon.asgi.App[Any, Any]:
     app.req_options.strip_url_path_trailing_slash = True
     add_error_handlers(app)
     threads = ThreadPoolExecutor(API_THREADS, thread_name_prefix="api")
-    mount(app, PREFIX, ROUTES, threads, _throttle(config))
+    throttles = Throttles(
+        address=_throttle(config.sign_in_attempts_per_minute),
+        account=_throttle(config.account_attempts_per_minute),
+    )
+    mount(app, PREFIX, ROUTES, threads, throttles)
     app.add_route(
         PREFIX + "/webhooks/orders",
         webhooks.OrderWebhook(
@@ -142,13 +146,11 @@ def _add_documentation(
     app.add_route(PREFIX + "/docs", DocsPage(operations, document, PREFIX))
 
 
-def _throttle(config: Settings) -> Any:
-    buckets = TokenBuckets(
-        config.sign_in_attempts_per_minute / 60, config.sign_in_attempts_per_minute
-    )
+def _throttle(per_minute: int) -> Callable[[str], ApiError | None]:
+    buckets = TokenBuckets(per_minute / 60, per_minute)
 
-    def throttle(address: str) -> ApiError | None:
-        wait = buckets.take(address)
+    def throttle(key: str) -> ApiError | None:
+        wait = buckets.take(key)
         return too_many_requests(wait) if wait else None
 
     return throttle

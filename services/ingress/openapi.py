@@ -19,6 +19,7 @@ class Error(msgspec.Struct, kw_only=True):
 
 
 _EVERYWHERE = (
+    (408, "request_timeout", "The request did not arrive in time."),
     (500, "internal_error", "Something broke on our side. It was logged."),
     (503, "database_unavailable", "Try again shortly: storage is away."),
 )

@@ -4,6 +4,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import falcon.asgi
@@ -18,8 +19,20 @@ from shared.http.errors import ApiError, unavailable
 from shared.http.route import Answer, Call, Route
 
 MAX_BODY_BYTES = 65_536
-Throttle = Callable[[str], ApiError | None]
-"""Counts one attempt from an address; the error to answer with when there were too many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Throttles:
+    """Count one attempt each; what they return, if anything, is the answer.
+
+    Attributes:
+        address: by the client's address.
+        account: by the account that is tried, known here or not: the answers tell no difference.
+    """
+
+    address: Callable[[str], ApiError | None]
+    account: Callable[[str], ApiError | None]
+
 
 log = structlog.get_logger()
 _encoder = msgspec.json.Encoder()
@@ -30,7 +43,7 @@ def mount(
     prefix: str,
     routes: Iterable[Route],
     threads: ThreadPoolExecutor,
-    throttle: Throttle,
+    throttles: Throttles,
 ) -> None:
     """Add routes to an app.
 
@@ -39,13 +52,13 @@ def mount(
         prefix: what stands before every path, such as `/api/v1`.
         routes: what to add.
         threads: where handlers run; its size bounds how many do at a time.
-        throttle: asked before a throttled route is run.
+        throttles: asked before a throttled route is run.
     """
     by_path: dict[str, list[Route]] = defaultdict(list)
     for route in routes:
         by_path[route.path].append(route)
     for path, group in by_path.items():
-        app.add_route(prefix + path.rstrip("/"), _resource(group, threads, throttle))
+        app.add_route(prefix + path.rstrip("/"), _resource(group, threads, throttles))
 
 
 def add_error_handlers(app: falcon.asgi.App[Any, Any]) -> None:
@@ -135,26 +148,29 @@ async def read_body(req: Request, limit: int) -> bytes:
     return body
 
 
-def _resource(routes: list[Route], threads: ThreadPoolExecutor, throttle: Throttle) -> object:
+def _resource(routes: list[Route], threads: ThreadPoolExecutor, throttles: Throttles) -> object:
     resource = type("Resource", (), {})()
     for route in routes:
-        setattr(resource, f"on_{route.method.lower()}", _responder(route, threads, throttle))
+        setattr(resource, f"on_{route.method.lower()}", _responder(route, threads, throttles))
     return resource
 
 
-def _responder(route: Route, threads: ThreadPoolExecutor, throttle: Throttle) -> Any:
+def _responder(route: Route, threads: ThreadPoolExecutor, throttles: Throttles) -> Any:
     body_decoder: msgspec.json.Decoder[Any] | None = (
         msgspec.json.Decoder(route.body) if route.body is not None else None
     )
 
     async def respond(req: Request, resp: Response, **path: str) -> None:
         address = client_address(req)
-        if route.throttled and (refusal := throttle(address)):
+        if route.throttled and (refusal := throttles.address(address)):
             raise refusal
         account_id = bearer(req).account_id if route.bearer else None
+        body = await _body(req, route, body_decoder)
+        if route.guards and (refusal := throttles.account(getattr(body, route.guards).lower())):
+            raise refusal
         call = Call(
             account_id=account_id,
-            body=await _body(req, route, body_decoder),
+            body=body,
             query=_query(req, route),
             path=path,
             address=address,

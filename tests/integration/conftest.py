@@ -97,6 +97,7 @@ class running_ingress:  # noqa: N801 - used as a context manager
             "PORT": str(self._port),
             "WEB_CONCURRENCY": "2",
             "SIGN_IN_ATTEMPTS_PER_MINUTE": "100000",
+            "ACCOUNT_ATTEMPTS_PER_MINUTE": "100000",
             "ADDRESS_REFUSALS_PER_MINUTE": "100000",
         } | environment
 

@@ -11,6 +11,7 @@ from sqlalchemy import update
 from shared import tokens
 from shared.config import DEVELOPMENT_JWT_KEY
 from shared.db.models import Account, OneTimeCode
+from tests.integration.conftest import running_ingress
 
 PASSWORD = "correct horse battery"
 
@@ -230,3 +231,38 @@ def test_nonsense_is_a_400(api, body):
 def test_a_huge_body_is_a_413(api):
     answer = api.http.post("/users/auth/login/", content=b"x" * 70_000)
     assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
+
+
+def test_one_accounts_password_cannot_be_tried_from_many_addresses(
+    declared_url, database_url, tmp_path
+):
+    """Each attempt from another address; the account's own limit holds, known or unknown alike."""
+    with running_ingress(
+        tmp_path,
+        declared_url,
+        database_url,
+        ACCOUNT_ATTEMPTS_PER_MINUTE="5",
+        SIGN_IN_ATTEMPTS_PER_MINUTE="5",
+        WEB_CONCURRENCY="1",
+        TRUSTED_PROXIES="1",
+    ) as api:
+        known, unknown = new_email(), new_email()
+        assert register(api, known).status_code == 201
+
+        def attempt(path, address, number, **body):
+            return api.http.post(
+                f"/users/{path}/",
+                json={"email": address, **body},
+                headers={"X-Forwarded-For": f"198.51.100.{number}"},
+            )
+
+        for address in (known, unknown.upper()):
+            answers = [
+                attempt("auth/login", address, n, password="guess number x") for n in range(8)
+            ]
+            assert [answer.status_code for answer in answers] == [401] * 5 + [429] * 3
+            assert int(answers[-1].headers["Retry-After"]) >= 1
+        other = new_email()
+        assert attempt("auth/login", other, 99, password="guess number x").status_code == 401
+        answers = [attempt("verify-otp", other, 100 + n, otp="000000") for n in range(8)]
+        assert 429 in {answer.status_code for answer in answers}
