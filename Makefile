@@ -1,6 +1,6 @@
 # Order Fellow. `make help` lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help demo run test test-faults test-unit lint format lock clean setup
+.PHONY: help demo run test test-faults test-unit fuzz audit lint format lock clean setup
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -23,6 +23,15 @@ test: setup ## run every test, on real servers
 test-faults: setup ## break everything on purpose, under load (FAULTS_MINUTES=60 soaks, FAULTS_SEED=n repeats)
 	@$(BIN)/python -m stack.servers
 	@$(BIN)/python -m pytest tests/faults --numprocesses 2 --dist loadfile
+
+fuzz: setup ## coverage-guided fuzzing of what reads strangers' bytes (FUZZ_SECONDS=60; Python 3.11 to 3.13)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps atheris==3.0.0
+	@$(BIN)/python -m tests.fuzz.hot_path -max_total_time=$(or $(FUZZ_SECONDS),60) -max_len=4096
+
+audit: setup ## look the lock file up in a database of known weaknesses (needs the network)
+	@$(BIN)/python -m venv .stack/audit
+	@.stack/audit/bin/pip install --quiet --disable-pip-version-check pip-audit
+	@.stack/audit/bin/pip-audit --disable-pip --require-hashes --requirement requirements.lock
 
 test-unit: setup ## run the tests that need no server
 	@$(BIN)/python -m pytest tests/unit

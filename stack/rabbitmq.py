@@ -63,11 +63,15 @@ class RabbitMQ:
     Args:
         data: its folder; what is in it is kept.
         cluster: what it is a node of, if of any; its cookie and port mapper are the cluster's.
+        management: whether it has the management API, at `management_url`. It takes memory.
     """
 
-    def __init__(self, data: Path, cluster: Cluster | None = None) -> None:
+    def __init__(
+        self, data: Path, cluster: Cluster | None = None, *, management: bool = False
+    ) -> None:
         self._data = data
         self._cluster = cluster
+        self._management_port = free_port() if management else None
         self._port, self._dist_port = free_port(), free_port()
         self._epmd_port = cluster.epmd_port if cluster else free_port()
         self.name = node_name(data)
@@ -78,6 +82,11 @@ class RabbitMQ:
     def url(self, vhost: str = "") -> str:
         """The address of a virtual host; of the default one when it is not named."""
         return f"amqp://fellow:{self._password}@127.0.0.1:{self._port}/{vhost}"
+
+    @property
+    def management_url(self) -> str:
+        """The management API."""
+        return f"http://127.0.0.1:{self._management_port}"
 
     def start(self) -> None:
         """Start the node, on the same ports as before, and wait until it answers.
@@ -165,9 +174,16 @@ class RabbitMQ:
             # A developer's disk is often nearly full, and that must not stop publishing.
             "disk_free_limit.absolute = 50MB\n"
             + (self._cluster.configuration() if self._cluster else "")
+            + (
+                f"management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {self._management_port}\n"
+                if self._management_port
+                else ""
+            )
         )
         (self._data / "rabbitmq.conf").chmod(0o600)
-        (self._data / "enabled_plugins").write_text("[].\n")
+        (self._data / "enabled_plugins").write_text(
+            "[rabbitmq_management].\n" if self._management_port else "[].\n"
+        )
 
     def _environment(self) -> dict[str, str]:
         return {

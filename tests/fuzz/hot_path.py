@@ -1,0 +1,65 @@
+"""Coverage-guided fuzzing of what reads a stranger's bytes before anything is known about them.
+
+`make fuzz` runs it (FUZZ_SECONDS=60). Whatever comes, the order's body is read or refused with a
+`BodyError` that can be encoded, and a message from the bus is understood or `Malformed`; nothing
+else may be raised. What is accepted must survive the way to the consumer.
+"""
+
+import sys
+import uuid
+
+import atheris
+
+with atheris.instrument_imports(include=["services", "shared", "email", "uuid"]):
+    from services.ingress import order_bodies, signatures
+    from services.kyc.reading import decode_decision
+    from shared.bus.events import EVENT_TYPES, decode
+    from shared.bus.incoming import Incoming, decode_by_type
+    from shared.bus.retry import Malformed
+
+ACCOUNT = uuid.UUID(int=7)
+TYPES = sorted(EVENT_TYPES)
+
+
+def one_input(data: bytes) -> None:
+    """One round; the first byte chooses the parser."""
+    choice, body = data[:1], data[1:]
+    if not choice:
+        return
+    match choice[0] % 4:
+        case 0:
+            try:
+                _, message = order_bodies.read(body, ACCOUNT, None)
+            except order_bodies.BodyError as error:
+                str(error).encode()
+            else:
+                decode(message.type, message.body)
+        case 1:
+            key, _, rest = body.partition(b"\n")
+            signature, _, signed = rest.partition(b"\n")
+            assert signatures.matches(key, signed, signature) == (
+                signature.lower() == signatures.sign(key, signed)
+            )
+        case 2:
+            type_ = TYPES[len(body) % len(TYPES)]
+            headers = {"ce-time": body[:30].decode("latin-1"), "x-attempt": body[:1]}
+            incoming = Incoming(body, {"type": type_, "message_id": repr(body[:8])}, headers, "x")
+            try:
+                decode_by_type(incoming)
+            except Malformed:
+                return
+        case 3:
+            try:
+                decode_decision(Incoming(body, {}, {}, "commands"))
+            except Malformed:
+                return
+
+
+def main() -> None:
+    """Fuzz, with libFuzzer's own arguments."""
+    atheris.Setup(sys.argv, one_input)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""The deployment's topology step makes the users, and says in a sentence what it could not do."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from amqp.exceptions import AccessRefused
+from kombu import Connection
+
+from shared.bus import topology
+from stack.credentials import as_service, service_passwords
+from stack.rabbitmq import RabbitMQ
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory):
+    made = RabbitMQ(tmp_path_factory.mktemp("node") / "rabbitmq", management=True)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.close()
+
+
+def declare(**environment):
+    done = subprocess.run(
+        [sys.executable, "-m", "shared.bus.declare"],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return done.returncode, done.stderr
+
+
+def test_users_rights_and_topology(node):
+    environment = {
+        "AMQP_URL": node.url(),
+        "RABBITMQ_MANAGEMENT_URL": node.management_url,
+        "SERVICE_PASSWORDS": service_passwords(node.url()),
+    }
+    for _ in range(2):
+        assert declare(**environment) == (0, "")
+    with Connection(as_service(node.url(), "kyc")) as connection:
+        topology.ensure(connection)
+        topology.declare_queue(connection.default_channel, topology.KYC_DECISIONS)
+        with pytest.raises(AccessRefused):
+            connection.default_channel.queue_delete("orders.intake")
+    wrong = environment | {"AMQP_URL": node.url().replace("@", "x@")}
+    code, said = declare(**wrong)
+    assert code == 1
+    assert said.startswith("The topology cannot be declared. HTTPError")
+    code, said = declare(**{**environment, "AMQP_URL": as_service(node.url(), "kyc")})
+    assert code == 1
+    assert "Traceback" not in said
+
+
+def test_a_bad_list_of_passwords_is_one_sentence():
+    code, said = declare(SERVICE_PASSWORDS="ingress")
+    assert (code, said) == (
+        2,
+        "The topology cannot be declared. SERVICE_PASSWORDS must be like ingress=...,kyc=...\n",
+    )
+
+
+def test_a_topology_of_another_version_is_one_sentence(amqp_url):
+    with Connection(amqp_url) as connection:
+        connection.default_channel.exchange_declare("dead", "direct", durable=True)
+    code, said = declare(AMQP_URL=amqp_url)
+    assert code == 1
+    assert "of another version" in said
+    assert "Traceback" not in said
