@@ -138,7 +138,7 @@ def servers(purpose: Literal["run", "demo", "test"]) -> Iterator[Servers]:
         yield Servers(amqp_url, database_url, None, None, "AMQP_URL and DATABASE_URL")
         return
     keep = purpose == "run"
-    folder = data_folder(purpose) if keep else _throwaway(purpose)
+    folder = data_folder(purpose) if keep else throwaway(purpose)
     broker, database, origin = _make(folder, keep=keep, needs_broker=not amqp_url)
     used: list[Server] = []
     used += [] if amqp_url else [broker]
@@ -213,7 +213,8 @@ def docker_is_there() -> bool:
     return not host.startswith("unix://") or Path(host.removeprefix("unix://")).is_socket()
 
 
-def _throwaway(purpose: str) -> Path:
+def throwaway(purpose: str) -> Path:
+    """A new folder for data that nobody keeps; what killed runs have left of theirs is removed."""
     base = data_folder("throwaway")
     base.mkdir(mode=0o711, exist_ok=True)
     base.chmod(0o711)

@@ -25,6 +25,9 @@ _TOO_SLOW = _answer(
 )
 _NO_HTTP = _answer(b"400 Bad Request", b'{"error":"This is no HTTP request.","code":"bad_request"}')
 VERSIONS = ("1.1", "1.0")
+# A worker that stops still answers what comes on kept connections within this time, and says there
+# that it closes them: the sender of a request that is on its way just then would get no answer.
+LAST_REQUEST_SECONDS = 1.0
 SWEEPS = 10  # in the time that a request has
 
 
@@ -33,6 +36,7 @@ class ImpatientProtocol(HttpToolsProtocol):
 
     _sweeping = False
     _awaited: tuple[object, float] = (None, 0.0)
+    _stopping = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Called by asyncio."""
@@ -49,6 +53,20 @@ class ImpatientProtocol(HttpToolsProtocol):
         if self.parser.get_http_version() not in VERSIONS:
             raise ValueError("HTTP/1.0 and 1.1 are spoken here")
         super().on_headers_complete()
+        if self._stopping and self.cycle is not None:
+            self.cycle.keep_alive = False
+
+    def shutdown(self) -> None:
+        """Called by uvicorn when the worker stops: who is idle may bring one request more."""
+        self._stopping = True
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.keep_alive = False
+        elif not self.transport.is_closing():
+            self.loop.call_later(LAST_REQUEST_SECONDS, self._close_when_idle)
+
+    def _close_when_idle(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - in the shape of all our errors
         """Called by uvicorn for what cannot be parsed."""

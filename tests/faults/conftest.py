@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from shared import tokens
 from stack.credentials import as_service
 from stack.mailbox import MailServer
 from stack.processes import free_port
-from stack.servers import Broker, Database
+from stack.servers import Broker, Database, throwaway
 from stack.supervisor import MODULES, Supervisor
 from stack.system import prepare
 from tests.faults.ledger import Balance, Load, settle
@@ -111,6 +112,14 @@ class Stand:
 def service_environment() -> Callable[[str], dict[str, str]]:
     """By service, what those of a module's stand are configured by beside what all are."""
     return lambda _: {}
+
+
+@pytest.fixture(scope="module")
+def open_folder() -> Iterator[Path]:
+    """A folder that PostgreSQL, which runs as another user, can get to."""
+    folder = throwaway("faults")
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")

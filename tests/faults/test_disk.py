@@ -14,10 +14,9 @@ SIZE_MB = 160
 
 
 @pytest.fixture(scope="module")
-def small_disk(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("disk")
-    for path in (folder, *list(folder.parents)[:2]):
-        path.chmod(0o711)  # PostgreSQL runs as another user
+def small_disk(open_folder):
+    folder = open_folder / "disk"
+    folder.mkdir(mode=0o711)
     command = ("mount", "-t", "tmpfs", "-o", f"size={SIZE_MB}m,mode=711", "tmpfs", str(folder))
     if os.geteuid() != 0 or subprocess.run(command, check=False).returncode != 0:
         pytest.skip("a disk of its own takes root and the right to mount one")

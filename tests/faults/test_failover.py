@@ -9,12 +9,9 @@ from tests.integration.arrange import until
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory):
-    base = tmp_path_factory.mktemp("pair")
-    for folder in (base, *list(base.parents)[:2]):
-        folder.chmod(0o711)  # PostgreSQL runs as another user
-    primary = PostgreSQL(base / "primary", durable=False)
-    standby = Standby(base / "standby", primary)
+def pair(open_folder):
+    primary = PostgreSQL(open_folder / "primary", durable=False)
+    standby = Standby(open_folder / "standby", primary)
     try:
         primary.start()
         standby.start()

@@ -22,11 +22,13 @@ class Gate:
         lag: seconds that everything takes longer, each way.
         loss: how likely a piece that passes ends its connection, in the middle of the piece: TCP
             itself makes up for a lost packet, so this is what loss looks like from above.
+        losses: how many connections that has ended.
         rng: what decides about the losses.
     """
 
     def __init__(self, url: str, *others: str) -> None:
         self.lag, self.loss, self.rng = 0.0, 0.0, random.Random()
+        self.losses = 0
         self._targets = [_address(target) for target in (url, *others)]
         parts = urlsplit(url)
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -107,6 +109,7 @@ class Gate:
                 if self.lag:
                     time.sleep(self.lag)
                 if self.loss and self.rng.random() < self.loss:
+                    self.losses += 1
                     sink.sendall(chunk[: len(chunk) // 2])
                     break
                 sink.sendall(chunk)
