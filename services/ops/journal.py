@@ -86,7 +86,7 @@ def read(connection: Connection, since: datetime, until: datetime) -> Iterator[E
             if not found:
                 continue
             for message in found:
-                entry = _entry(message)
+                entry = Entry(Incoming.of(message), message.delivery_info["routing_key"])
                 happened = entry.incoming.stated_time
                 # One that does not say when is rather handled once too often.
                 if happened is None or happened <= until:
@@ -166,19 +166,6 @@ def _waiting(connection: Connection, queue: topology.Queue) -> set[str]:
                     continue
                 ids.add(str(message.properties.get("message_id")))
     return ids
-
-
-def _entry(message: Any) -> Entry:
-    properties = message.properties
-    headers = properties.pop("application_headers", None) or {}
-    body = message.body
-    incoming = Incoming(
-        body=body if isinstance(body, bytes) else body.encode(),
-        properties=properties,
-        headers=headers,
-        exchange=message.delivery_info["exchange"],
-    )
-    return Entry(incoming, message.delivery_info["routing_key"])
 
 
 def _copy(entry: Entry, how: Replay) -> AmqpMessage:

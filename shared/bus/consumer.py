@@ -184,18 +184,9 @@ class _Session:
         )
 
     def _on_message(self, message: Any) -> None:
-        properties = message.properties
-        headers = properties.pop("application_headers", None) or {}
-        body = message.body
-        incoming = Incoming(
-            body=body if isinstance(body, bytes) else body.encode(),
-            properties=properties,
-            headers=headers,
-            exchange=message.delivery_info["exchange"],
-        )
         if not self._waiting:
             self._oldest = time.monotonic()
-        self._waiting.append(Delivery(message.delivery_info["delivery_tag"], incoming))
+        self._waiting.append(Delivery(message.delivery_info["delivery_tag"], Incoming.of(message)))
         self._consumer.unacknowledged += 1
 
     def _on_cancel(self, consumer_tag: str) -> None:

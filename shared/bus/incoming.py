@@ -35,6 +35,19 @@ class Incoming:
     headers: Mapping[str, Any]
     exchange: str
 
+    @classmethod
+    def of(cls, message: Any) -> "Incoming":
+        """What a message of py-amqp's holds."""
+        properties = dict(message.properties)
+        headers = properties.pop("application_headers", None) or {}
+        body = message.body
+        return cls(
+            body=body if isinstance(body, bytes) else body.encode(),
+            properties=properties,
+            headers=headers,
+            exchange=message.delivery_info["exchange"],
+        )
+
     @property
     def attempt(self) -> int:
         """How many times it was tried before and failed."""
