@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ def remove_volumes(owner: str) -> None:
         print(f"Docker keeps volumes of {owner}: {error}", flush=True)
 
 
-class _Server:
+class _Server(ABC):
     """What both servers in containers have in common.
 
     Args:
@@ -142,8 +143,9 @@ class _Server:
         """SIGKILL what runs in the container."""
         self._container.get_wrapped_container().kill()
 
+    @abstractmethod
     def _answers(self) -> bool:
-        raise NotImplementedError
+        """Whether what runs in the container is ready."""
 
     def _run(self, *command: str) -> str:
         code, output = self._container.exec(list(command))

@@ -127,15 +127,19 @@ def replay_journal(
         def progress(so_far: journal.Summary) -> None:
             shown.update(task, description=f"{sum(so_far.counts.values())} messages ...")
 
-        summary = journal.replay(
-            writing,
-            queue,
-            journal.read(reading, first, last),
-            types=wanted,
-            how="done" if done else "again",
-            dry_run=dry_run,
-            progress=progress,
-        )
+        try:
+            summary = journal.replay(
+                writing,
+                queue,
+                journal.read(reading, first, last),
+                types=wanted,
+                how="done" if done else "again",
+                dry_run=dry_run,
+                progress=progress,
+            )
+        except journal.TooManyWaitError as error:
+            _say(f"Nothing was done: {error}. Let the services handle them first.")
+            raise typer.Exit(1) from None
     for type_, count in sorted(summary.counts.items()):
         print(f"{count:>9} {type_}")
     if summary.left:

@@ -24,8 +24,12 @@ PREFETCH = 1_000
 # Streams have no end to ask for: it is reached when nothing more comes for so long, in seconds.
 END_SECONDS = 2.0
 CONFIRM_SECONDS = 30.0
-LOOKED_THROUGH = 1_000_000  # waiting messages; more than memory should hold are not looked through
+LOOKED_THROUGH = 1_000_000  # waiting messages, as many as memory should hold
 _KEPT = ("content_type", "correlation_id", "message_id", "timestamp", "type")
+
+
+class TooManyWaitError(Exception):
+    """What waits cannot be told from what is done. Taking one for the other would lose it."""
 
 
 @dataclass(slots=True)
@@ -119,6 +123,7 @@ def replay(
         progress: called now and then.
 
     Raises:
+        TooManyWaitError: with `done`, before anything was published.
         Exception: of kombu or py-amqp; a replay that was broken off can be repeated.
     """
     summary = Summary()
@@ -158,7 +163,9 @@ def _waiting(connection: Connection, queue: topology.Queue) -> set[str]:
     ids: set[str] = set()
     for name in (queue.name, queue.dead, *(rung.name for rung in topology.RETRY_LADDER)):
         with connection.channel() as channel:
-            while len(ids) < LOOKED_THROUGH:
+            while True:
+                if len(ids) >= LOOKED_THROUGH:
+                    raise TooManyWaitError(f"more than {LOOKED_THROUGH} messages wait for {name}")
                 message: Any = channel.basic_get(name)
                 if message is None:
                     break

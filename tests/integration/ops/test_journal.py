@@ -4,8 +4,11 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from kombu import Connection
 
+from services.ops import journal
 from services.orders.__main__ import wire
+from shared.bus import topology
 from shared.bus.events import TrackingStatus
 from shared.bus.message import message_for
 from shared.db.models import InboxEntry, Order, OutboxMessage
@@ -195,3 +198,13 @@ def test_what_makes_no_sense_is_said_before_anything_happens(settings, arguments
     code, out, err = fellow(settings, "journal", "replay", *arguments)
     assert (code, out) == (2, "")
     assert sentence in err
+
+
+def test_more_that_waits_than_can_be_looked_through_is_taken_for_nothing(
+    settings, amqp_url, monkeypatch
+):
+    monkeypatch.setattr(journal, "LOOKED_THROUGH", 2)
+    sent(amqp_url, *(order_created() for _ in range(3)))
+    with Connection(amqp_url) as connection, pytest.raises(journal.TooManyWaitError):
+        journal.replay(connection, topology.ORDERS_INTAKE, iter(()), how="done")
+    assert depth(amqp_url, "orders.intake") == 3
