@@ -13,7 +13,7 @@ from types import FrameType
 import structlog
 from sqlalchemy.orm import Session
 
-from shared import health, logs
+from shared import health, heap, logs
 from shared.bus import inbox
 from shared.bus.consumer import Consumer, Subscription
 from shared.config import ConfigurationError, Settings, settings
@@ -89,6 +89,7 @@ def run(name: str, wire: Callable[[Settings], Wiring]) -> int:
         threading.Thread(target=_repeat, args=(job, stopping), name=job.name, daemon=True)
         for job in jobs
     ]
+    heap.freeze()
     for thread in threads:
         thread.start()
     log.info("started", queues=[consumer.subscription.queue.name for consumer in consumers])

@@ -124,11 +124,12 @@ def data_folder(purpose: str) -> Path:
 
 
 @contextmanager
-def servers(purpose: Literal["run", "demo", "test"]) -> Iterator[Servers]:
+def servers(purpose: Literal["run", "demo", "test", "bench"]) -> Iterator[Servers]:
     """The servers, for as long as the context lasts.
 
     Args:
-        purpose: whose they are; those of `run` keep their data, the others' are thrown away.
+        purpose: whose they are; those of `run` keep their data, the others' are thrown away. Those
+            of `bench` sync to disk all the same, as in production.
 
     Raises:
         NoServersError: there is no way to get them.
@@ -139,7 +140,9 @@ def servers(purpose: Literal["run", "demo", "test"]) -> Iterator[Servers]:
         return
     keep = purpose == "run"
     folder = data_folder(purpose) if keep else throwaway(purpose)
-    broker, database, origin = _make(folder, keep=keep, needs_broker=not amqp_url)
+    broker, database, origin = _make(
+        folder, keep=keep, durable=keep or purpose == "bench", needs_broker=not amqp_url
+    )
     used: list[Server] = []
     used += [] if amqp_url else [broker]
     used += [] if database_url else [database]
@@ -162,7 +165,9 @@ def servers(purpose: Literal["run", "demo", "test"]) -> Iterator[Servers]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _make(folder: Path, *, keep: bool, needs_broker: bool) -> tuple[Broker, Database, str]:
+def _make(
+    folder: Path, *, keep: bool, durable: bool, needs_broker: bool
+) -> tuple[Broker, Database, str]:
     if _containers_are_available():
         from stack import containers
 
@@ -176,7 +181,7 @@ def _make(folder: Path, *, keep: bool, needs_broker: bool) -> tuple[Broker, Data
     _install_missing(needs_broker=needs_broker)
     return (
         rabbitmq.RabbitMQ(folder / "rabbitmq"),
-        postgres.PostgreSQL(folder / "postgres", durable=keep),
+        postgres.PostgreSQL(folder / "postgres", durable=durable),
         "private nodes of this machine's own packages",
     )
 

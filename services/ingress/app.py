@@ -23,6 +23,7 @@ from services.ingress.secret_feed import SecretFeed
 from services.kyc import api as kyc_api
 from services.orders import api as orders_api
 from services.secrets import api as secrets_api
+from shared import heap
 from shared.bus.publisher import Publisher
 from shared.config import Settings, settings
 from shared.http.errors import ApiError, too_many_requests
@@ -80,6 +81,7 @@ class Ingress:
         """Start connecting and loading; requests may come at once."""
         await self.publisher.start()
         await self.feed.start()
+        heap.freeze()
         self._reporting = asyncio.get_running_loop().create_task(
             health.report(self.publisher, self.cache, self.acceptor, self.metrics)
         )

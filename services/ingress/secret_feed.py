@@ -10,6 +10,7 @@ import structlog
 from pika.adapters.asyncio_connection import AsyncioConnection
 
 from services.ingress.secret_cache import SecretCache
+from shared import heap
 from shared.bus import topology
 from shared.bus.link import Link, call, open_channel
 from shared.ids import new_id
@@ -107,6 +108,7 @@ class SecretFeed:
             try:
                 if self._cache.refreshed_at is None:
                     await self._cache.warm()
+                    heap.freeze()
                     log.info("secrets_loaded", count=len(self._cache))
                 else:
                     await self._cache.poll()

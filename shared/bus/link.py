@@ -13,6 +13,8 @@ import structlog
 from pika.adapters.asyncio_connection import AsyncioConnection
 from pika.channel import Channel
 
+from shared.bus.stream import LoopServices, OnAck
+
 Setup = Callable[[AsyncioConnection], Awaitable[None]]
 FIRST_DELAY, LONGEST_DELAY = 0.2, 5.0  # seconds between attempts
 CONNECT_TIMEOUT = 10.0  # seconds
@@ -33,6 +35,7 @@ class Link:
         heartbeat: seconds; a peer that is silent for two of them counts as gone.
         setup: awaited after each opening, with the open connection; what it raises closes it again.
         on_lost: called after each loss of a connection whose setup had finished.
+        on_ack: takes the broker's acknowledgements on channel 1 instead of pika.
     """
 
     def __init__(
@@ -43,7 +46,9 @@ class Link:
         heartbeat: int,
         setup: Setup,
         on_lost: Callable[[str], None],
+        on_ack: OnAck | None = None,
     ) -> None:
+        self._on_ack = on_ack
         self._parameters = pika.URLParameters(amqp_url)
         self._parameters.heartbeat = heartbeat
         self._parameters.socket_timeout = CONNECT_TIMEOUT
@@ -78,7 +83,7 @@ class Link:
             closed: asyncio.Future[BaseException] = loop.create_future()
             ready = False
             try:
-                self._connection = await _open(self._parameters, closed)
+                self._connection = await _open(self._parameters, closed, self._on_ack)
                 await asyncio.wait_for(self._setup(self._connection), CONNECT_TIMEOUT)
                 ready, delay, quiet = True, FIRST_DELAY, False
                 reason = await closed
@@ -128,7 +133,9 @@ async def call(method: Callable[..., Any], **arguments: Any) -> Any:
 
 
 async def _open(
-    parameters: pika.URLParameters, closed: "asyncio.Future[BaseException]"
+    parameters: pika.URLParameters,
+    closed: "asyncio.Future[BaseException]",
+    on_ack: OnAck | None,
 ) -> AsyncioConnection:
     opened: asyncio.Future[AsyncioConnection] = asyncio.get_running_loop().create_future()
 
@@ -151,6 +158,6 @@ async def _open(
         on_open_callback=on_open,
         on_open_error_callback=on_error,
         on_close_callback=on_close,
-        custom_ioloop=asyncio.get_running_loop(),
+        custom_ioloop=LoopServices(asyncio.get_running_loop(), on_ack),
     )
     return await asyncio.wait_for(opened, CONNECT_TIMEOUT + 5)

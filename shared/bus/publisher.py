@@ -94,7 +94,12 @@ class Publisher:
         self._max_outstanding = max_outstanding
         self._confirm_timeout = confirm_timeout
         self._link = Link(
-            amqp_url, name=name, heartbeat=heartbeat, setup=self._opened, on_lost=self._lost
+            amqp_url,
+            name=name,
+            heartbeat=heartbeat,
+            setup=self._opened,
+            on_lost=self._lost,
+            on_ack=self._on_ack,
         )
         self._connection: AsyncioConnection | None = None
         self._channel: Channel | None = None
@@ -186,7 +191,7 @@ class Publisher:
         channel = await open_channel(connection)
         channel.add_on_close_callback(self._on_channel_closed)
         channel.add_on_return_callback(self._on_return)
-        await call(channel.confirm_delivery, ack_nack_callback=self._on_confirm)
+        await call(channel.confirm_delivery, ack_nack_callback=self._on_nack)
         if channel.channel_number != 1:
             raise RuntimeError("the publisher's channel must be the connection's first")
         self._frame_max = connection.params.frame_max
@@ -218,17 +223,24 @@ class Publisher:
     def _on_return(self, _: Channel, __: Any, properties: Any, ___: bytes) -> None:
         self._returned.add(properties.message_id)
 
-    def _on_confirm(self, frame: Any) -> None:
-        method = frame.method
-        acked = method.NAME == "Basic.Ack"
-        if not method.multiple:
-            entry = self._outstanding.pop(method.delivery_tag, None)
+    def _on_ack(self, tag: int, multiple: bool) -> None:
+        if self._connection is not None:
+            # pika takes a connection on which it receives nothing for dead.
+            self._connection.bytes_received += 1
+        self._on_confirm(tag, multiple, acked=True)
+
+    def _on_nack(self, frame: Any) -> None:
+        self._on_confirm(frame.method.delivery_tag, frame.method.multiple, acked=False)
+
+    def _on_confirm(self, up_to: int, multiple: bool, *, acked: bool) -> None:
+        if not multiple:
+            entry = self._outstanding.pop(up_to, None)
             if entry is not None:
                 self._settle(entry, acked)
             return
         while self._outstanding:
             tag = next(iter(self._outstanding))
-            if tag > method.delivery_tag:
+            if tag > up_to:
                 break
             self._settle(self._outstanding.pop(tag), acked)
 

@@ -139,13 +139,11 @@ async def read_body(req: Request, limit: int) -> bytes:
     Raises:
         ApiError: 413, before anything is read where the length is declared.
     """
-    too_large = ApiError(413, "body_too_large", f"The body is larger than {limit} bytes.")
-    if (req.content_length or 0) > limit:
-        raise too_large
-    body = await req.stream.read(limit + 1)
-    if len(body) > limit:
-        raise too_large
-    return body
+    if (req.content_length or 0) <= limit:
+        body: bytes = await req.stream.read(limit + 1)
+        if len(body) <= limit:
+            return body
+    raise ApiError(413, "body_too_large", f"The body is larger than {limit} bytes.")
 
 
 def _resource(routes: list[Route], threads: ThreadPoolExecutor, throttles: Throttles) -> object:

@@ -8,7 +8,7 @@ import time
 import structlog
 import uvloop
 
-from shared import health, logs
+from shared import health, heap, logs
 from shared.config import ConfigurationError, Settings, settings
 from shared.outbox.relay import Relay
 
@@ -45,6 +45,7 @@ def main() -> int:
         print(f"relay cannot start. {error}", file=sys.stderr)  # noqa: T201 - there is no log yet
         return 2
     logs.configure(config, "relay")
+    heap.freeze()
     uvloop.run(_run(config))
     return 0
 

@@ -1,0 +1,222 @@
+"""What a suite stands on: servers of its own, a schema, senders, and processes under test."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from kombu import Connection
+from psycopg2.extras import execute_values
+from sqlalchemy import Engine, create_engine, text
+
+from shared import webhook_keys
+from shared.db.models import Base
+from shared.ids import new_id
+from stack import debian
+from stack.processes import free_port, spawn, stop
+from stack.servers import ROOT, Servers, servers, throwaway
+from stack.supervisor import MODULES
+from stack.system import prepare
+
+SENDERS = 16
+PATIENCE = 10.0  # seconds until something that must happen counts as not happening
+
+
+@dataclass
+class Ground:
+    """A suite's own servers, with the schema and the topology in place.
+
+    Attributes:
+        servers: RabbitMQ and PostgreSQL, which sync to disk as in production.
+        engine: PostgreSQL, as its administrator.
+        folder: for files of the suite.
+        keys: the webhook secrets of businesses that may send.
+    """
+
+    servers: Servers
+    engine: Engine
+    folder: Path
+    keys: list[str] = field(default_factory=list)
+    _processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def start(
+        self, *arguments: str, environment: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Start a Python program, `python` and these arguments; it ends with the suite."""
+        log = self.folder / f"{len(self._processes)}.log"
+        process = spawn(
+            (sys.executable, *arguments),
+            environment=os.environ | dict(environment or {}),
+            log=log,
+            directory=ROOT,
+        )
+        self._processes.append(process)
+        return process
+
+    def start_service(self, name: str, **settings: str) -> subprocess.Popen[bytes]:
+        """Start a service of Order Fellow as itself, with settings beside the default ones."""
+        return self.start(
+            "-m", MODULES[name], environment=self.servers.for_service(name) | settings
+        )
+
+    def start_ingress(self, *, workers: int = 1) -> tuple[str, subprocess.Popen[bytes]]:
+        """Start the ingress, and wait until it is ready; returns its address without a prefix."""
+        port = free_port()
+        process = self.start_service("ingress", PORT=str(port), WEB_CONCURRENCY=str(workers))
+        url = f"http://127.0.0.1:{port}"
+        until(lambda: b'"ready"' in fetch(f"{url}/readyz"), "the ingress is ready")
+        return url, process
+
+    def stop(self, process: subprocess.Popen[bytes]) -> None:
+        """Stop a program."""
+        stop(process, 15)
+        self._processes.remove(process)
+
+    def stop_all(self) -> None:
+        """Stop every program."""
+        for process in list(self._processes):
+            self.stop(process)
+
+    def depth(self, queue: str) -> int:
+        """How many messages are ready in a queue."""
+        with Connection(self.servers.amqp_url) as connection:
+            found: int = connection.default_channel.queue_declare(queue, passive=True).message_count
+            return found
+
+    def purge(self, *queues: str) -> None:
+        """Remove what is ready in queues."""
+        with Connection(self.servers.amqp_url) as connection:
+            for queue in queues:
+                connection.default_channel.queue_purge(queue)
+
+    def count(self, table: str) -> int:
+        """How many rows a table has."""
+        with self.engine.connect() as connection:
+            return int(connection.scalar(text(f"SELECT count(*) FROM {table}")) or 0)
+
+    def empty(self, *tables: str) -> None:
+        """Remove all rows of tables."""
+        with self.engine.begin() as connection:
+            connection.execute(text(f"TRUNCATE {', '.join(tables)}"))
+
+    def add_senders(self, count: int) -> None:
+        """Make businesses whose KYC is approved, each with a secret."""
+        now = datetime.now(UTC)
+        ids = [new_id() for _ in range(count)]
+        raws = [webhook_keys.generate() for _ in ids]
+        keys = [webhook_keys.encode_key(raw) for raw in raws]
+        expires_at = now + timedelta(days=80)
+        with self.engine.begin() as connection:
+            driver = connection.connection.driver_connection
+            if driver is None:
+                raise RuntimeError("no connection")
+            with driver.cursor() as cursor:
+                execute_values(
+                    cursor,
+                    "INSERT INTO accounts (id, company_name, email, password_hash) VALUES %s",
+                    [(str(id_), "Kettle & Co", f"{id_}@kettle.example", "-") for id_ in ids],
+                )
+                execute_values(
+                    cursor,
+                    "INSERT INTO kyc_applications (id, account_id, business_registration_number, "
+                    "business_address, contact_person_details, status) VALUES %s",
+                    [
+                        (str(new_id()), str(id_), str(id_), "1 Broad St", '"Ada"', "approved")
+                        for id_ in ids
+                    ],
+                )
+                execute_values(
+                    cursor,
+                    "INSERT INTO webhook_secrets "
+                    "(id, account_id, key_hash, sealed, state, expires_at) VALUES %s",
+                    [
+                        (str(secret_id), str(id_), webhook_keys.key_hash(key.encode()),
+                         webhook_keys.seal(raw, secret_id), "active", expires_at)
+                        for id_, raw, key in zip(ids, raws, keys, strict=True)
+                        for secret_id in (new_id(),)
+                    ],
+                )  # fmt: skip
+        self.keys += keys
+
+    def secrets_file(self) -> Path:
+        """For the peers: a JSON object from each key to its account's id."""
+        path = self.folder / "secrets.json"
+        with self.engine.connect() as connection:
+            rows = connection.execute(text("SELECT key_hash, account_id FROM webhook_secrets"))
+            owners = {bytes(row.key_hash): str(row.account_id) for row in rows}
+        known = {key: owners[webhook_keys.key_hash(key.encode())] for key in self.keys}
+        path.write_text(json.dumps(known))
+        return path
+
+
+@contextmanager
+def ground(*programs: tuple[str, str]) -> Iterator[Ground]:
+    """Servers and all, for as long as the context lasts.
+
+    Args:
+        programs: what must be installed beside the servers: a program and its Debian package.
+    """
+    missing = [package for program, package in programs if shutil.which(program) is None]
+    if missing:
+        if not debian.can_install():
+            sys.exit(f"Install {', '.join(missing)}: apt-get install {' '.join(missing)}")
+        debian.install(*missing)
+    folder = throwaway("benchmark")
+    try:
+        with servers("bench") as running:
+            if running.broker is not None:
+                running.broker.admit()
+            prepare(running.amqp_url, running.database_url)
+            engine = create_engine(running.database_url)
+            made = Ground(running, engine, folder)
+            made.add_senders(SENDERS)
+            try:
+                yield made
+            finally:
+                made.stop_all()
+                engine.dispose()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def until(look: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
+    """Wait until `look` finds something true.
+
+    Raises:
+        TimeoutError: it did not.
+    """
+    deadline = time.monotonic() + seconds
+    while not look():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {seconds:g} s: {what}")
+        time.sleep(0.01)
+
+
+def fetch(url: str) -> bytes:
+    """The body behind an address; nothing while nobody answers."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            content: bytes = answer.read()
+            return content
+    except urllib.error.HTTPError as error:
+        return error.read()
+    except OSError:
+        return b""
+
+
+def tables() -> Sequence[str]:
+    """The tables that orders fill."""
+    return [
+        name
+        for name in Base.metadata.tables
+        if name in ("orders", "order_status_history", "inbox", "outbox", "email_deliveries")
+    ]

@@ -1,0 +1,112 @@
+"""The ingress: signed requests that are accepted and confirmed on a quorum queue, a second."""
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+
+from kombu import Connection
+
+from bench.contest import Contender, Result, alternate
+from bench.ground import Ground, fetch, ground, until
+from bench.load import orders, wrk
+from stack.processes import free_port
+from stack.servers import ROOT
+
+SECONDS = 4
+CONNECTIONS = 64
+PATH = "/api/v1/webhooks/orders/"
+OURS, TWO, CEILING = "Order Fellow", "Order Fellow, 2 workers", "the same, without publishing"
+FASTAPI, FLASK, FALCON = "FastAPI + aio-pika", "Flask + Celery", "Falcon WSGI + pika"
+PEERS = {
+    FASTAPI: ("bench.peers.fastapi_aiopika:app", ("-k", "uvicorn_worker.UvicornWorker")),
+    FLASK: ("bench.peers.flask_celery:app", ("-k", "gthread", "--threads", "64")),
+    FALCON: ("bench.peers.falcon_wsgi:app", ("-k", "gthread", "--threads", "64")),
+}
+
+
+def run(say: Callable[[str], None]) -> Result:
+    """Measure."""
+    result = Result("ingress")
+    with ground(("wrk", "wrk")) as on:
+        requests = on.folder / "requests"
+        orders.write(requests, on.keys, 20_000)
+
+        def load(url: str, queue: str | None) -> Callable[[], Mapping[str, float]]:
+            def measure() -> Mapping[str, float]:
+                wrk.run(url, requests, seconds=1, connections=CONNECTIONS)
+                if queue:
+                    on.purge(queue)
+                found = wrk.run(url, requests, seconds=SECONDS, connections=CONNECTIONS)
+                if queue:
+                    _count(on, queue, int(found["requests"]))
+                return {
+                    "orders/s": found["rate"],
+                    "ms p50": found["p50"],
+                    "ms p99": found["p99"],
+                }
+
+            return measure
+
+        contenders = [
+            Contender(OURS, load(on.start_ingress()[0] + PATH, "orders.intake")),
+            Contender(TWO, load(on.start_ingress(workers=2)[0] + PATH, "orders.intake")),
+            Contender(CEILING, load(_start_ceiling(on) + PATH, None)),
+        ]
+        for number, (name, (app, options)) in enumerate(PEERS.items()):
+            queue = f"peer.{number}"
+            contenders.append(Contender(name, load(_start_peer(on, app, queue, options), queue)))
+        result.series = alternate(contenders, say)
+    result.counted.append(
+        "After each run the queue held every order that was answered 201, and no more than those "
+        f"and the {CONNECTIONS} under way when it ended."
+    )
+    rate = {name: result.median(name, "orders/s") for name in (c.name for c in contenders)}
+    result.at_least("of the ceiling", 0.5, rate[OURS] / rate[CEILING], "x")
+    result.at_least(FASTAPI, 3, rate[OURS] / rate[FASTAPI], "x")
+    result.at_least(FLASK, 12, rate[OURS] / rate[FLASK], "x")
+    p50, p99 = result.median(OURS, "ms p50"), result.median(OURS, "ms p99")
+    result.at_most("p99, against 2 x p50 + 10 ms", 2 * p50 + 10, p99, "ms")
+    result.at_least("2 workers against 1", 1, rate[TWO] / rate[OURS], "x")
+    return result
+
+
+def _start_ceiling(on: Ground) -> str:
+    port = free_port()
+    settings = on.servers.for_service("ingress")
+    settings |= {"PORT": str(port), "WEB_CONCURRENCY": "1"}
+    conf = str(ROOT / "services/ingress/gunicorn.conf.py")
+    app = "bench.peers.no_publish:create_app()"
+    on.start("-m", "gunicorn", "--config", conf, app, environment=settings)
+    url = f"http://127.0.0.1:{port}"
+    until(lambda: b'"ready"' in fetch(f"{url}/readyz"), "the ceiling is ready")
+    return url
+
+
+def _start_peer(on: Ground, app: str, queue: str, options: tuple[str, ...]) -> str:
+    with Connection(on.servers.amqp_url) as connection:
+        connection.default_channel.queue_declare(
+            queue, durable=True, auto_delete=False, arguments={"x-queue-type": "quorum"}
+        )
+    port = free_port()
+    environment = {
+        "AMQP_URL": on.servers.amqp_url,
+        "PEER_QUEUE": queue,
+        "SECRETS_FILE": str(on.secrets_file()),
+    }
+    bind = ("--bind", f"127.0.0.1:{port}", "--keep-alive", "30", "--no-control-socket")
+    on.start("-m", "gunicorn", app, *bind, *options, environment=environment)
+    url = f"http://127.0.0.1:{port}/"
+    until(lambda: fetch(url), f"{app} answers")
+    return url
+
+
+def _count(on: Ground, queue: str, answered: int) -> None:
+    """Every order that was answered must be in the queue.
+
+    Raises:
+        RuntimeError: it is not so.
+    """
+    with suppress(TimeoutError):
+        until(lambda: answered <= on.depth(queue) <= answered + CONNECTIONS, "counted", 5)
+    held = on.depth(queue)
+    if not answered <= held <= answered + CONNECTIONS:
+        raise RuntimeError(f"{answered} orders were accepted, and {held} are in {queue}")

@@ -1,0 +1,45 @@
+"""Distinct signed orders, made ahead so that making them costs the run nothing."""
+
+import hashlib
+import hmac
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+STREETS = ("Marina Road", "Broad Street", "Allen Avenue", "Awolowo Road", "Ozumba Close")
+ITEMS = ("blue kettle", "teapot, cast iron", "strainer", "tin of Assam, 250 g", "cups")
+
+
+def body(number: int) -> bytes:
+    """An order's body, about 250 bytes; each number gives another."""
+    return json.dumps(
+        {
+            "customer_details": {
+                "name": f"Zoe Ade {number}",
+                "email": f"zoe.ade.{number}@shop.example",
+                "phone": f"+234800{number:07d}",
+            },
+            "item_summary": f"{number % 7 + 1} x {ITEMS[number % 5]}",
+            "address": f"{number % 199 + 1} {STREETS[number % 5]}, Lagos",
+            "tracking_status": "PENDING",
+        }
+    ).encode()
+
+
+def sign(key: str, content: bytes) -> str:
+    """The value of `X-Webhook-Signature`."""
+    return hmac.new(key.encode(), content, hashlib.sha256).hexdigest()
+
+
+def write(path: Path, keys: Sequence[str], count: int) -> None:
+    """Write a file of signed requests: three lines each, for key, signature and body.
+
+    Args:
+        path: where to.
+        keys: the senders' webhook secrets, used in turn.
+        count: how many.
+    """
+    with path.open("w") as file:
+        for number in range(count):
+            key, content = keys[number % len(keys)], body(number)
+            file.write(f"{key}\n{sign(key, content)}\n{content.decode()}\n")
