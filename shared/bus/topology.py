@@ -105,7 +105,7 @@ def _retry(rung: Rung) -> Queue:
     )
 
 
-ORDERS_INTAKE = _work("orders.intake", Binding(INTAKE, "order.#"))
+ORDERS_INTAKE = _work("orders.intake", Binding(INTAKE, "#"))
 KYC_DECISIONS = _work("kyc.decisions", Binding(COMMANDS, "kyc.decide"))
 SECRETS_ISSUE = _work(
     "secrets.issue", Binding(EVENTS, "kyc.approved"), Binding(EVENTS, "kyc.revoked")
@@ -156,10 +156,12 @@ JOURNAL = Queue(
 )
 
 EXCHANGES = (
-    Exchange(INTAKE, "topic"),
+    # Everything in it is for everyone bound to it, and matching two patterns costs the broker a
+    # quarter of its time for an order (docs/performance.md).
+    Exchange(INTAKE, "fanout"),
     Exchange(COMMANDS, "topic"),
     Exchange(EVENTS, "topic"),
-    # Topic exchanges all, since the broker checks keys on no other kind: what failed in one queue
+    # Topic exchanges these, since the broker checks keys on no other kind: what failed in one queue
     # must not come back in another's (see permissions.py).
     Exchange(DEAD, "topic"),
     *(Exchange(rung.name, "topic") for rung in RETRY_LADDER),
