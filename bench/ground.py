@@ -28,7 +28,7 @@ from stack.supervisor import MODULES
 from stack.system import prepare
 
 SENDERS = 16
-PATIENCE = 10.0  # seconds until something that must happen counts as not happening
+PATIENCE = 60.0  # seconds until something that must happen counts as not happening
 
 
 @dataclass

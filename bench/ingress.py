@@ -32,12 +32,12 @@ def run(say: Callable[[str], None]) -> Result:
 
         def load(url: str, queue: str | None) -> Callable[[], Mapping[str, float]]:
             def measure() -> Mapping[str, float]:
-                wrk.run(url, requests, seconds=1, connections=CONNECTIONS)
                 if queue:
                     on.purge(queue)
+                warm = wrk.run(url, requests, seconds=1, connections=CONNECTIONS)
                 found = wrk.run(url, requests, seconds=SECONDS, connections=CONNECTIONS)
                 if queue:
-                    _count(on, queue, int(found["requests"]))
+                    _count(on, queue, int(warm["requests"] + found["requests"]))
                 return {
                     "orders/s": found["rate"],
                     "ms p50": found["p50"],
@@ -105,8 +105,9 @@ def _count(on: Ground, queue: str, answered: int) -> None:
     Raises:
         RuntimeError: it is not so.
     """
+    most = answered + 2 * CONNECTIONS  # those under way when the warm-up and the run ended
     with suppress(TimeoutError):
-        until(lambda: answered <= on.depth(queue) <= answered + CONNECTIONS, "counted", 5)
+        until(lambda: answered <= on.depth(queue) <= most, "counted", 5)
     held = on.depth(queue)
-    if not answered <= held <= answered + CONNECTIONS:
+    if not answered <= held <= most:
         raise RuntimeError(f"{answered} orders were accepted, and {held} are in {queue}")

@@ -5,11 +5,12 @@ that keep it waiting; a request pays nothing for it (a timer for each cost 4% of
 """
 
 import asyncio
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn_worker import UvicornWorker
 
+from services.ingress.cork import CorkedTransport
 from shared.config import settings
 
 
@@ -40,10 +41,11 @@ class ImpatientProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Called by asyncio."""
-        super().connection_made(transport)
+        loop = asyncio.get_running_loop()
+        super().connection_made(cast("asyncio.Transport", CorkedTransport(transport, loop)))
         if not ImpatientProtocol._sweeping:
             ImpatientProtocol._sweeping = True
-            _sweep(self.connections, asyncio.get_running_loop(), settings().request_seconds)
+            _sweep(self.connections, loop, settings().request_seconds)
 
     def on_headers_complete(self) -> None:
         """Called by httptools; what is raised here becomes a 400.
