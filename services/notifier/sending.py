@@ -21,6 +21,7 @@ from shared.bus.batch import Failures
 from shared.bus.events import EmailUndeliverable
 from shared.bus.message import Received, message_for
 from shared.bus.retry import Hold, Permanent
+from shared.db import arrays
 from shared.outbox import store
 
 MAX_REMEMBERED = 10_000
@@ -111,13 +112,15 @@ class Notifier:
             session.execute(
                 _WRITE_DOWN,
                 {
-                    "fact_id": [str(email.fact_id) for email, _, _ in rows],
-                    "subject_id": [email.subject_id for email, _, _ in rows],
-                    "recipient": [email.recipient for email, _, _ in rows],
-                    "template": [email.template for email, _, _ in rows],
-                    "message_id": [mime.message_id(email, self._sender) for email, _, _ in rows],
-                    "state": [state for _, state, _ in rows],
-                    "response": [response for _, _, response in rows],
+                    "fact_id": arrays.uuids(email.fact_id for email, _, _ in rows),
+                    "subject_id": arrays.texts(email.subject_id for email, _, _ in rows),
+                    "recipient": arrays.texts(email.recipient for email, _, _ in rows),
+                    "template": arrays.texts(email.template for email, _, _ in rows),
+                    "message_id": arrays.texts(
+                        mime.message_id(email, self._sender) for email, _, _ in rows
+                    ),
+                    "state": arrays.texts(state for _, state, _ in rows),
+                    "response": arrays.texts(response for _, _, response in rows),
                 },
             )
         store.add(session, facts)
@@ -127,7 +130,7 @@ def _delivered(session: Session, emails: Sequence[Email]) -> set[UUID]:
     """The facts among these whose email was sent before."""
     if not emails:
         return set()
-    rows = session.execute(_SENT, {"ids": [str(email.fact_id) for email in emails]})
+    rows = session.execute(_SENT, {"ids": arrays.uuids(email.fact_id for email in emails)})
     return set(rows.scalars())
 
 

@@ -25,6 +25,7 @@ from shared.bus.events import (
 )
 from shared.bus.message import Message, Received, message_for
 from shared.bus.retry import Retry
+from shared.db import arrays
 from shared.ids import follow_up_id
 from shared.outbox import store
 
@@ -77,7 +78,7 @@ def _create(session: Session, messages: Sequence[Received[OrderCreated]]) -> lis
 def _update(
     session: Session, updates: Sequence[Update], failures: dict[UUID, Exception]
 ) -> list[Message]:
-    ids = sorted({str(m.data.order_id) for m in updates})
+    ids = arrays.uuids({m.data.order_id for m in updates})
     rows = {row["id"]: row for row in session.execute(_LOCK_ORDERS, {"ids": ids}).mappings()}
     names = _company_names(session, {row["account_id"] for row in rows.values()})
     positions = {
@@ -149,19 +150,19 @@ def _fact(cause: Received[Any], fact: Event) -> Message:
     )
 
 
-def _columns(messages: Iterable[Received[OrderCreated]]) -> dict[str, list[Any]]:
+def _columns(messages: Iterable[Received[OrderCreated]]) -> dict[str, str]:
     # In the order of the ids, so that two recorders with the same orders do not deadlock.
     ordered = sorted(messages, key=lambda m: m.data.order_id)
     return {
-        "id": [str(m.data.order_id) for m in ordered],
-        "account_id": [str(m.data.account_id) for m in ordered],
-        "customer_name": [m.data.customer_details.name for m in ordered],
-        "customer_email": [m.data.customer_details.email for m in ordered],
-        "customer_phone": [m.data.customer_details.phone for m in ordered],
-        "item_summary": [m.data.item_summary for m in ordered],
-        "address": [m.data.address for m in ordered],
-        "tracking_status": [m.data.tracking_status.value for m in ordered],
-        "at": [m.time for m in ordered],
+        "id": arrays.uuids(m.data.order_id for m in ordered),
+        "account_id": arrays.uuids(m.data.account_id for m in ordered),
+        "customer_name": arrays.texts(m.data.customer_details.name for m in ordered),
+        "customer_email": arrays.texts(m.data.customer_details.email for m in ordered),
+        "customer_phone": arrays.texts(m.data.customer_details.phone for m in ordered),
+        "item_summary": arrays.texts(m.data.item_summary for m in ordered),
+        "address": arrays.texts(m.data.address for m in ordered),
+        "tracking_status": arrays.texts(m.data.tracking_status.value for m in ordered),
+        "at": arrays.times(m.time for m in ordered),
     }
 
 
@@ -172,12 +173,12 @@ def _add_history(
         session.execute(
             _INSERT_HISTORY,
             {
-                "event_id": [str(message.id) for message, _, _, _ in said],
-                "order_id": [str(message.data.order_id) for message, _, _, _ in said],
-                "tracking_status": [status.value for _, status, _, _ in said],
-                "note": [note for _, _, note, _ in said],
-                "at": [message.time for message, _, _, _ in said],
-                "applied": [applied for _, _, _, applied in said],
+                "event_id": arrays.uuids(message.id for message, _, _, _ in said),
+                "order_id": arrays.uuids(message.data.order_id for message, _, _, _ in said),
+                "tracking_status": arrays.texts(status.value for _, status, _, _ in said),
+                "note": arrays.texts(note for _, _, note, _ in said),
+                "at": arrays.times(message.time for message, _, _, _ in said),
+                "applied": arrays.booleans(applied for _, _, _, applied in said),
             },
         )
 
@@ -187,16 +188,16 @@ def _move(session: Session, positions: dict[UUID, Position]) -> None:
         session.execute(
             _UPDATE_ORDERS,
             {
-                "id": [str(order_id) for order_id in positions],
-                "tracking_status": [p.status.value for p in positions.values()],
-                "at": [p.at for p in positions.values()],
-                "event_id": [str(p.event_id) for p in positions.values()],
+                "id": arrays.uuids(positions),
+                "tracking_status": arrays.texts(p.status.value for p in positions.values()),
+                "at": arrays.times(p.at for p in positions.values()),
+                "event_id": arrays.uuids(p.event_id for p in positions.values()),
             },
         )
 
 
 def _company_names(session: Session, accounts: set[UUID]) -> dict[UUID, str]:
-    rows = session.execute(_NAMES, {"ids": [str(id_) for id_ in accounts]})
+    rows = session.execute(_NAMES, {"ids": arrays.uuids(accounts)})
     return {row.id: row.company_name for row in rows}
 
 

@@ -25,6 +25,7 @@ from kombu import Connection
 from shared.bus import topology
 from shared.bus.batch import Batches, BatchHandler, Decode, Delivery, StoppedError
 from shared.bus.connect import connect
+from shared.bus.inbound import Inbound
 from shared.bus.incoming import Incoming, decode_by_type
 from shared.bus.requeue import Requeuer
 
@@ -137,6 +138,7 @@ class _Session:
         self._subscription = consumer.subscription
         self._connection = connection
         self._channel = connection.channel()
+        self._inbound = Inbound(connection)
         self._waiting: deque[Delivery] = deque()
         self._oldest = 0.0  # when the first of those waiting came
         self._in_hand: Sequence[Delivery] = ()
@@ -199,10 +201,13 @@ class _Session:
                 # Nothing more is wanted before the batch in hand is done.
                 self._future.exception(timeout=IDLE_SECONDS)
             else:
-                self._connection.drain_events(timeout=self._patience())
+                if self._inbound.wait(self._patience()):
+                    self._inbound.read()
                 # Take what else has come, without a wait for each.
                 while len(self._waiting) < self._subscription.batch_size:
-                    self._connection.drain_events(timeout=0.0005)
+                    if not self._inbound.wait(0.0005):
+                        break
+                    self._inbound.read()
         except (TimeoutError, FutureTimeoutError):
             pass
 

@@ -7,6 +7,8 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from shared.db import arrays
+
 KEEP_DAYS = 30
 PRUNE_AT_MOST = 10_000
 
@@ -25,7 +27,7 @@ def claim(session: Session, consumer: str, ids: Sequence[UUID]) -> set[UUID]:
             "SELECT :consumer, id FROM unnest(CAST(:ids AS uuid[])) AS id ORDER BY id "
             "ON CONFLICT DO NOTHING RETURNING message_id"
         ),
-        {"consumer": consumer, "ids": [str(id_) for id_ in ids]},
+        {"consumer": consumer, "ids": arrays.uuids(ids)},
     )
     return set(rows.scalars())
 
@@ -37,7 +39,7 @@ def release(session: Session, consumer: str, ids: Collection[UUID]) -> None:
             "DELETE FROM inbox WHERE consumer = :consumer "
             "AND message_id = ANY(CAST(:ids AS uuid[]))"
         ),
-        {"consumer": consumer, "ids": [str(id_) for id_ in ids]},
+        {"consumer": consumer, "ids": arrays.uuids(ids)},
     )
 
 
