@@ -85,7 +85,7 @@ def _consumer(*queues: topology.Queue) -> Rights:
     )
 
 
-ORDER_KEYS, ROTATE = r"^order\.", r"^secret\.rotate$"
+ROTATE = r"^secret\.rotate$"
 
 RIGHTS: Mapping[str, Rights] = {
     "ingress": Rights(
@@ -93,7 +93,6 @@ RIGHTS: Mapping[str, Rights] = {
         write=_any_of(topology.INTAKE, topology.COMMANDS, FEEDS),
         read=_any_of(topology.EVENTS, FEEDS),
         keys={
-            topology.INTAKE: Keys(write=ORDER_KEYS),
             topology.COMMANDS: Keys(write=ROTATE),
             topology.EVENTS: Keys(read=r"^secret\.#$"),
         },
@@ -107,7 +106,6 @@ RIGHTS: Mapping[str, Rights] = {
         write=_exactly([topology.EVENTS, topology.INTAKE, topology.COMMANDS]),
         keys={
             topology.EVENTS: Keys(write=ANYTHING),
-            topology.INTAKE: Keys(write=ORDER_KEYS),
             topology.COMMANDS: Keys(write=ROTATE),
         },
     ),

@@ -227,9 +227,9 @@ def test_a_lost_connection_fails_what_is_outstanding(amqp_url, broker):
     asyncio.run(story())
 
 
-def confirm(publisher, tag, *, multiple=False, kind="Basic.Ack"):
-    method = type("Method", (), {"NAME": kind, "delivery_tag": tag, "multiple": multiple})
-    publisher._on_confirm(type("Frame", (), {"method": method}))
+def refuse(publisher, tag):
+    method = type("Method", (), {"delivery_tag": tag, "multiple": False})
+    publisher._on_nack(type("Frame", (), {"method": method}))
 
 
 def test_confirms_out_of_order_and_multiple(amqp_url):
@@ -240,16 +240,16 @@ def test_confirms_out_of_order_and_multiple(amqp_url):
             publisher._flush = lambda: None  # what is sent stays here
             futures = [publisher.send(message()) for _ in range(6)]
             first = publisher._tag - 5
-            confirm(publisher, first + 4)
-            confirm(publisher, first + 2, multiple=True)
-            confirm(publisher, first + 3, kind="Basic.Nack")
+            publisher._on_ack(first + 4, False)
+            publisher._on_ack(first + 2, True)
+            refuse(publisher, first + 3)
             await asyncio.sleep(0)
             states = [
                 "waiting" if not f.done() else "failed" if f.exception() else "confirmed"
                 for f in futures
             ]
             assert states == [*["confirmed"] * 3, "failed", "confirmed", "waiting"]
-            confirm(publisher, first + 5)
+            publisher._on_ack(first + 5, False)
 
     asyncio.run(story())
 
