@@ -137,6 +137,8 @@ def _environments() -> tuple[Environment, Environment]:
         "undefined": StrictUndefined,
         "trim_blocks": True,
         "lstrip_blocks": True,
+        # They came with the code, and asking the disk whether one changed is a cost an email.
+        "auto_reload": False,
     }
     # Plain text must not be escaped: a customer called O'Neil is O'Neil.
     text = Environment(autoescape=False, **common)  # noqa: S701

@@ -9,6 +9,7 @@ import binascii
 from datetime import datetime
 from email.header import Header
 from email.utils import format_datetime, formataddr, parseaddr
+from functools import cache
 
 from services.notifier.composing import Email
 from shared.ids import derived_id
@@ -23,8 +24,7 @@ def message_id(email: Email, sender: str) -> str:
         email: the email.
         sender: the From header; its domain makes the id ours.
     """
-    domain = parseaddr(sender)[1].rpartition("@")[2]
-    return f"<{derived_id('email', email.fact_id, email.recipient)}@{domain}>"
+    return f"<{derived_id('email', email.fact_id, email.recipient)}@{_from(sender)[1]}>"
 
 
 def assemble(email: Email, sender: str, now: datetime) -> bytes:
@@ -37,7 +37,7 @@ def assemble(email: Email, sender: str, now: datetime) -> bytes:
     """
     boundary = f"=_{email.fact_id.hex}"
     head = (
-        f"From: {_address(*parseaddr(sender))}\r\n"
+        f"From: {_from(sender)[0]}\r\n"
         f"To: {_address(email.recipient_name, email.recipient)}\r\n"
         f"Subject: {_header(email.subject)}\r\n"
         f"Date: {format_datetime(now)}\r\n"
@@ -55,6 +55,13 @@ def assemble(email: Email, sender: str, now: datetime) -> bytes:
             f"--{boundary}--\r\n".encode(),
         )
     )
+
+
+@cache
+def _from(sender: str) -> tuple[str, str]:
+    """The From header's value and its domain: the same for every email."""
+    name, address = parseaddr(sender)
+    return _address(name, address), address.rpartition("@")[2]
 
 
 def _part(kind: str, text: str, boundary: str) -> bytes:
@@ -98,4 +105,6 @@ def _is_plain(text: str) -> bool:
 
 
 def _one_line(text: str) -> str:
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else " " for c in text)
+    return " ".join(text.split())
