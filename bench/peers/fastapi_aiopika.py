@@ -29,9 +29,7 @@ app = FastAPI(lifespan=_lifespan)
 async def accept(request: Request) -> JSONResponse:
     body = await request.body()
     headers = request.headers
-    account = account_of(
-        headers.get("x-api-key", ""), headers.get("x-webhook-signature", ""), body
-    )
+    account = account_of(headers.get("x-api-key", ""), headers.get("x-webhook-signature", ""), body)
     if account is None:
         return JSONResponse({"error": "Invalid signature"}, 401)
     try:

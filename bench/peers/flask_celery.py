@@ -16,9 +16,7 @@ app = Flask(__name__)
 def accept() -> tuple[Response, int]:
     body = request.get_data()
     headers = request.headers
-    account = account_of(
-        headers.get("x-api-key", ""), headers.get("x-webhook-signature", ""), body
-    )
+    account = account_of(headers.get("x-api-key", ""), headers.get("x-webhook-signature", ""), body)
     if account is None:
         return jsonify(error="Invalid signature"), 401
     try:

@@ -1,4 +1,4 @@
-"""One system call an answer: what is written to a connection in one turn of the loop leaves at once.
+"""One system call an answer: what a turn of the loop writes to a connection leaves in one piece.
 
 uvicorn writes an answer's head and its body apart, and uvloop hands each to the kernel at once. The
 second call, and the second packet for the client to read, cost a tenth of the hot path.

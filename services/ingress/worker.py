@@ -107,4 +107,9 @@ def _sweep(connections: Any, loop: asyncio.AbstractEventLoop, seconds: float) ->
 class Worker(UvicornWorker):
     """What gunicorn starts."""
 
-    CONFIG_KWARGS: ClassVar[dict[str, Any]] = {"loop": "uvloop", "proxy_headers": False, "server_header": False, "http": ImpatientProtocol}
+    CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
+        "loop": "uvloop",
+        "proxy_headers": False,
+        "server_header": False,
+        "http": ImpatientProtocol,
+    }

@@ -65,7 +65,7 @@ class LoopServices(_AsyncioIOServicesAdapter):
         return self._schedule_and_wrap_in_io_ref(connect(), on_done)
 
 
-class _Stream(asyncio.Protocol, AbstractStreamTransport):  # type: ignore[misc]
+class _Stream(asyncio.Protocol, AbstractStreamTransport):
     """To the loop a protocol; to pika's protocol its transport."""
 
     def __init__(self, protocol: AbstractStreamProtocol, on_ack: OnAck | None) -> None:
@@ -86,7 +86,8 @@ class _Stream(asyncio.Protocol, AbstractStreamTransport):  # type: ignore[misc]
 
     def eof_received(self) -> bool | None:
         """Called by the loop."""
-        return self._protocol.eof_received()
+        keep_open: bool | None = self._protocol.eof_received()
+        return keep_open
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop: hand frames on, each to whom it is for."""

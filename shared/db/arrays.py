@@ -1,7 +1,7 @@
 """Columns of values as PostgreSQL array literals, for `unnest(CAST(:name AS uuid[]))`.
 
-psycopg2 writes a list as `ARRAY['a', 'b', ...]`, an expression whose every element the server has to
-parse and to type. A literal is one constant: half the time for both sides, row by row.
+psycopg2 writes a list as `ARRAY['a', 'b', ...]`, an expression whose every element the server has
+to parse and to type. A literal is one constant: half the time for both sides, row by row.
 
 Form: PostgreSQL, 8.15.2 "Array Value Input".
 """
