@@ -32,6 +32,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     log_format: Literal["console", "json"] = "console"
     # Touched by a consumer while it is alive; `python -m shared.health` looks at it.
     health_file: str = ""
+    # The metrics of a process without HTTP of its own; 0 is off.
+    metrics_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
+    metrics_host: str = "127.0.0.1"
 
     # Servers
     amqp_url: str = "amqp://guest:guest@127.0.0.1:5672/"

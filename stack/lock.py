@@ -24,8 +24,8 @@ def main() -> None:
         programs = Path(folder) / "bin"
         subprocess.run((programs / "pip", "install", "--quiet", "uv"), check=True)
         for name, more in (
-            ("requirements.lock", ()),
-            ("requirements-dev.lock", ("--group", "dev")),
+            ("requirements.lock", ("--extra", "tracing")),
+            ("requirements-dev.lock", ("--extra", "tracing", "--group", "dev")),
         ):
             command = (programs / "uv", "pip", "compile", *OPTIONS, *more)
             subprocess.run((*command, "pyproject.toml", "-o", name), cwd=ROOT, check=True)

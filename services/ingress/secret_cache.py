@@ -86,6 +86,8 @@ class SecretCache:
         self._seen_until = datetime.now(UTC)
         self.refreshed_at: float | None = None
         """When it last agreed with the database, on the monotonic clock; None before the start."""
+        self.misses = 0
+        """How many keys were looked up in the database."""
 
     def __len__(self) -> int:
         return len(self._secrets)
@@ -112,6 +114,7 @@ class SecretCache:
             return None
         lookup = self._lookups.get(hashed)
         if lookup is None:
+            self.misses += 1
             lookup = asyncio.get_running_loop().create_task(self._look_up(hashed))
             self._lookups[hashed] = lookup
             lookup.add_done_callback(lambda _: self._lookups.pop(hashed, None))

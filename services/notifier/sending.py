@@ -14,7 +14,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from services.notifier import mime
+from services.notifier import metrics, mime
 from services.notifier.composing import Email, compose
 from services.notifier.smtp import Mailer, UndeliverableError
 from shared.bus.batch import Failures
@@ -78,6 +78,7 @@ class Notifier:
         outcomes: dict[UUID, Exception | None] = dict.fromkeys(email.fact_id for email in emails)
         for email, error in zip(unsent, results, strict=True):
             outcomes[email.fact_id] = error
+            metrics.tried(email.template, error)
             if error is None:
                 self._sent[email.fact_id] = None
                 if len(self._sent) > MAX_REMEMBERED:

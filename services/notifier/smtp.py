@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
+from services.notifier import metrics
 from shared.bus.retry import Hold, Permanent, Retry
 from shared.config import Settings
 
@@ -73,7 +74,8 @@ class Mailer:
     def _try(self, email: tuple[str, bytes]) -> Exception | None:
         recipient, content = email
         try:
-            self._deliver(recipient, content)
+            with metrics.smtp_seconds.time():
+                self._deliver(recipient, content)
         except (Hold, Retry, Permanent) as error:
             return error
         except (smtplib.SMTPException, OSError) as error:

@@ -16,6 +16,7 @@ from shared import tokens
 from shared.config import settings
 from shared.db.session import is_database_away, transaction
 from shared.http.errors import ApiError, unavailable
+from shared.http.metrics import measured
 from shared.http.route import Answer, Call, Route
 
 MAX_BODY_BYTES = 65_536
@@ -149,7 +150,8 @@ async def read_body(req: Request, limit: int) -> bytes:
 def _resource(routes: list[Route], threads: ThreadPoolExecutor, throttles: Throttles) -> object:
     resource = type("Resource", (), {})()
     for route in routes:
-        setattr(resource, f"on_{route.method.lower()}", _responder(route, threads, throttles))
+        responder = measured(route, _responder(route, threads, throttles))
+        setattr(resource, f"on_{route.method.lower()}", responder)
     return resource
 
 

@@ -8,8 +8,9 @@ import time
 import structlog
 import uvloop
 
-from shared import health, heap, logs
+from shared import health, heap, logs, metrics
 from shared.config import ConfigurationError, Settings, settings
+from shared.outbox.metrics import watch
 from shared.outbox.relay import Relay
 
 STUCK_SECONDS = 60.0
@@ -41,6 +42,8 @@ def main() -> int:
     """Relay until SIGTERM or SIGINT; returns the exit code."""
     try:
         config = settings()
+        watch(config)
+        metrics.serve(config)
     except ConfigurationError as error:
         print(f"relay cannot start. {error}", file=sys.stderr)  # noqa: T201 - there is no log yet
         return 2

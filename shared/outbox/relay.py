@@ -21,6 +21,7 @@ from shared.bus.message import Message
 from shared.bus.publisher import ConfirmTimeoutError, NackedError, Publisher, ReturnedError
 from shared.config import Settings
 from shared.db.models import OutboxMessage
+from shared.outbox import metrics
 from shared.outbox.store import CHANNEL
 
 BATCH = 1_000
@@ -102,6 +103,7 @@ class Relay:
             if rows:
                 confirmed = await self._publish(rows)
                 await asyncio.to_thread(_remove, connection, confirmed)
+                metrics.published.inc(len(confirmed))
         finally:
             await asyncio.to_thread(connection.close)
         return len(rows)
@@ -124,6 +126,7 @@ class Relay:
             elif isinstance(result, ReturnedError | NackedError | ConfirmTimeoutError):
                 log.error("not_relayed", sequence=sequence, reason=str(result))
                 self._postponed[sequence] = time.monotonic() + POSTPONE_SECONDS
+                metrics.postponed.inc()
         return confirmed
 
     def _skipped(self) -> list[int]:

@@ -101,9 +101,9 @@ def test_metrics(api):
     sender.send(**{"X-API-Key": "nobody"})
     answer = api.http.get(f"{api.url}/metrics")
     assert answer.headers["content-type"].startswith("text/plain")
-    assert 'webhook_requests_total{code="accepted"}' in answer.text
-    assert 'webhook_requests_total{code="invalid_api_key"}' in answer.text
-    assert "webhook_seconds_bucket" in answer.text
+    assert 'fellow_webhook_requests_total{code="accepted"}' in answer.text
+    assert 'fellow_webhook_requests_total{code="invalid_api_key"}' in answer.text
+    assert "fellow_webhook_seconds_bucket" in answer.text
     assert sender.secret not in answer.text
 
 
