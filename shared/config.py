@@ -35,6 +35,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     # The metrics of a process without HTTP of its own; 0 is off.
     metrics_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
     metrics_host: str = "127.0.0.1"
+    # Traces go to this OpenTelemetry collector; none are made while it is empty.
+    otel_exporter_otlp_endpoint: Annotated[str, msgspec.Meta(pattern=r"^(https?://.*)?$")] = ""
 
     # Servers
     amqp_url: str = "amqp://guest:guest@127.0.0.1:5672/"

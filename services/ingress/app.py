@@ -23,12 +23,13 @@ from services.ingress.secret_feed import SecretFeed
 from services.kyc import api as kyc_api
 from services.orders import api as orders_api
 from services.secrets import api as secrets_api
-from shared import heap
-from shared.bus.publisher import Publisher
+from shared import heap, tracing
+from shared.bus.traced import publisher_class
 from shared.config import Settings, settings
 from shared.http.errors import ApiError, too_many_requests
 from shared.http.mount import Throttles, add_error_handlers, mount
 from shared.http.route import Operation, Route
+from shared.http.traced import App, traced
 from shared.logs import configure
 
 PREFIX = "/api/v1"
@@ -57,7 +58,7 @@ class Ingress:
     def __init__(self, config: Settings) -> None:
         self.config = config
         self.threads = ThreadPoolExecutor(INGRESS_THREADS, thread_name_prefix="ingress")
-        self.publisher = Publisher(
+        self.publisher = publisher_class()(
             config.amqp_url,
             name="ingress",
             max_outstanding=config.max_outstanding_confirms,
@@ -93,13 +94,14 @@ class Ingress:
         await self.feed.stop()
         await self.publisher.stop()
         self.threads.shutdown(wait=False)
+        await asyncio.to_thread(tracing.flush)
 
     async def process_response(self, _: Request, resp: Response, __: Any, ___: bool) -> None:
         """What holds for every answer."""
         resp.set_header("X-Content-Type-Options", "nosniff")
 
 
-def create_app(config: Settings | None = None) -> falcon.asgi.App[Any, Any]:
+def create_app(config: Settings | None = None) -> App:
     """The ASGI app of one worker.
 
     Args:
@@ -107,6 +109,7 @@ def create_app(config: Settings | None = None) -> falcon.asgi.App[Any, Any]:
     """
     config = config or settings()
     configure(config, "services.ingress")
+    tracing.configure(config, "services.ingress")
     ingress = Ingress(config)
     app: falcon.asgi.App[Any, Any] = falcon.asgi.App(middleware=[ingress])
     app.req_options.strip_url_path_trailing_slash = True
@@ -137,7 +140,7 @@ def create_app(config: Settings | None = None) -> falcon.asgi.App[Any, Any]:
         health.Readyz(ingress.publisher, ingress.cache, ingress.feed, ingress.threads),
     )
     app.add_route("/metrics", health.MetricsPage())
-    return app
+    return traced(app) if tracing.is_on() else app
 
 
 def _add_documentation(

@@ -63,6 +63,7 @@ class Email:
         subject: the subject line.
         text: the text part.
         html: the HTML part.
+        traceparent: the trace of the fact, where there is one.
     """
 
     fact_id: UUID
@@ -74,6 +75,7 @@ class Email:
     subject: str
     text: str
     html: str
+    traceparent: str | None = None
 
 
 def compose(received: Received[Any]) -> Email | None:
@@ -104,6 +106,7 @@ def compose(received: Received[Any]) -> Email | None:
         subject=subject.strip(),
         text=text.strip() + "\n",
         html=html_template.render(known),
+        traceparent=received.traceparent,
     )
 
 

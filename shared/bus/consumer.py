@@ -24,12 +24,13 @@ import structlog
 from kombu import Connection
 
 from shared.bus import topology
-from shared.bus.batch import Batches, BatchHandler, Decode, Delivery, StoppedError
+from shared.bus.batch import BatchHandler, Decode, Delivery, StoppedError
 from shared.bus.connect import connect
 from shared.bus.inbound import Inbound
 from shared.bus.incoming import Incoming, decode_by_type
 from shared.bus.metrics import QueueMetrics
 from shared.bus.requeue import Requeuer
+from shared.bus.traced import batches_class
 
 IDLE_SECONDS = 0.5  # how long to wait for a message, and so for a stop to be noticed
 BUSY_SECONDS = 0.005  # the same while a batch is in hand and there is room for more
@@ -89,7 +90,7 @@ class Consumer:
         self._amqp_url = amqp_url
         self._heartbeat = heartbeat
         self._stopping = stopping
-        self._batches = Batches(
+        self._batches = batches_class()(
             subscription.consumer, subscription.decode, subscription.handle, stopping
         )
         self._metrics = QueueMetrics(subscription.queue.name, lambda: self.unacknowledged)

@@ -12,7 +12,7 @@ import msgspec
 import structlog
 from falcon.asgi import Request, Response
 
-from shared import tokens
+from shared import tokens, tracing
 from shared.config import settings
 from shared.db.session import is_database_away, transaction
 from shared.http.errors import ApiError, unavailable
@@ -178,7 +178,7 @@ def _responder(route: Route, threads: ThreadPoolExecutor, throttles: Throttles) 
         )
 
         def run() -> Answer | ApiError:
-            with transaction() as session:
+            with tracing.under(call.traceparent), transaction() as session:
                 return route.handler(session, call)
 
         answer = await asyncio.get_running_loop().run_in_executor(threads, run)

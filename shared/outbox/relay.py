@@ -18,7 +18,8 @@ from sqlalchemy import Connection, Row, create_engine, delete
 from sqlalchemy import select as select_rows
 
 from shared.bus.message import Message
-from shared.bus.publisher import ConfirmTimeoutError, NackedError, Publisher, ReturnedError
+from shared.bus.publisher import ConfirmTimeoutError, NackedError, ReturnedError
+from shared.bus.traced import publisher_class
 from shared.config import Settings
 from shared.db.models import OutboxMessage
 from shared.outbox import metrics
@@ -47,7 +48,7 @@ class Relay:
         self._engine = create_engine(
             config.database_url, pool_size=LANES, max_overflow=0, pool_pre_ping=True
         )
-        self._publisher = Publisher(
+        self._publisher = publisher_class()(
             config.amqp_url,
             name="relay",
             max_outstanding=BATCH * LANES,
