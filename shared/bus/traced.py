@@ -1,8 +1,8 @@
 """Publishing and consuming with spans. These classes are in use only while tracing is on.
 
 A message goes on in the trace of whoever published it, whatever batch it shares: it has a span of
-its own there. The batch, with its statements, belongs to the trace of its first message and is linked
-with the spans of the others (OpenTelemetry, "Semantic Conventions for Messaging Spans").
+its own there. The batch, with its statements, belongs to the trace of its first message and is
+linked with the spans of the others (OpenTelemetry, "Semantic Conventions for Messaging Spans").
 """
 
 import asyncio

@@ -5,6 +5,7 @@ import sys
 import uuid
 
 import pytest
+from sqlalchemy import text
 
 from tests.integration.arrange import until
 from tests.integration.ingress.conftest import ORDER
@@ -130,6 +131,29 @@ def test_a_refused_email_is_a_failed_span(line, collector):
         lambda: [span for span in collector.named("send email") if span.failed], "it failed"
     )
     assert failed[0].attributes["error.type"] == "UndeliverableError"
+
+
+def test_a_failing_statement_fails_its_span_and_its_message(line, collector):
+    def allow(verb, role):
+        with line.api.engine.begin() as connection:
+            connection.execute(text(f"{verb} INSERT ON order_status_history {role} fellow_orders"))
+
+    trace = uuid.uuid4().hex
+    allow("REVOKE", "FROM")
+    try:
+        answer = line.sender.send(traceparent=f"00-{trace}-{uuid.uuid4().hex[:16]}-01")
+        assert answer.status_code == 201
+
+        def failed():
+            found = {span.name: span for span in collector.trace(trace) if span.failed}
+            return found if "process order.created" in found else None
+
+        spans = until(failed, "it failed")
+    finally:
+        allow("GRANT", "TO")
+    assert set(spans) == {"INSERT", "batch services.orders", "process order.created"}
+    assert spans["INSERT"].attributes["error.type"] == "InsufficientPrivilege"
+    assert "order_status_history" in spans["INSERT"].attributes["db.query.text"]
 
 
 def test_no_span_holds_an_address_or_a_secret(line, collector):
