@@ -8,9 +8,9 @@ from prometheus_client import Counter, Gauge, start_http_server
 
 from shared.config import ConfigurationError, Settings
 
-_runs = Counter("fellow_job_runs", "Runs of a periodic job.", ["job", "outcome"])
+_runs = Counter("fellow_job_runs", "Runs of a periodic job.", ["task", "outcome"])
 _succeeded = Gauge(
-    "fellow_job_last_success_timestamp_seconds", "When a periodic job last went well.", ["job"]
+    "fellow_job_last_success_timestamp_seconds", "When a periodic job last went well.", ["task"]
 )
 
 

@@ -1,5 +1,7 @@
 """What is counted of emails."""
 
+from functools import cache
+
 from prometheus_client import Counter, Histogram
 
 from shared.bus.metrics import SECONDS
@@ -24,4 +26,9 @@ def tried(template: str, error: Exception | None) -> None:
         outcome = "refused"
     else:
         outcome = "held" if isinstance(error, Hold) else "postponed"
-    _emails.labels(template, outcome).inc()
+    _attempts(template, outcome).inc()
+
+
+@cache
+def _attempts(template: str, outcome: str) -> Counter:
+    return _emails.labels(template, outcome)

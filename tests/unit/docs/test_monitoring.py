@@ -95,9 +95,11 @@ def test_the_table_of_metrics_is_true():
 
 
 def test_metrics_have_one_prefix_and_the_usual_units():
-    for name, kind, _ in ours():
+    for name, kind, labels in ours():
         assert name.startswith("fellow_")
         assert name.endswith("_total") == (kind == "counter")
+        # Prometheus has these for itself, and renames ours.
+        assert not {"job", "instance"} & set(labels)
 
 
 def test_every_expression_parses_and_asks_for_what_there_is():
