@@ -30,6 +30,7 @@ from stack.supervisor import MODULES
 from stack.system import prepare
 
 SENDERS = 16
+LONG_AGO = timedelta(days=10)
 PATIENCE = 60.0  # seconds until something that must happen counts as not happening
 
 
@@ -64,12 +65,15 @@ class Ground:
         return replace(self, servers=there, engine=engine)
 
     def start(
-        self, *arguments: str, environment: Mapping[str, str] | None = None
+        self,
+        *arguments: str,
+        environment: Mapping[str, str] | None = None,
+        python: str = sys.executable,
     ) -> subprocess.Popen[bytes]:
         """Start a Python program, `python` and these arguments; it ends with the suite."""
         log = self.folder / f"{len(self._processes)}.log"
         process = spawn(
-            (sys.executable, *arguments),
+            (python, *arguments),
             environment=os.environ | dict(environment or {}),
             log=log,
             directory=ROOT,
@@ -83,12 +87,18 @@ class Ground:
             "-m", MODULES[name], environment=self.servers.for_service(name) | settings
         )
 
-    def start_ingress(self, *, workers: int = 1) -> tuple[str, subprocess.Popen[bytes]]:
+    def start_ingress(
+        self, *, workers: int = 1, look_every: float = 0.05
+    ) -> tuple[str, subprocess.Popen[bytes]]:
         """Start the ingress, and wait until it is ready; returns its address without a prefix."""
         port = free_port()
         process = self.start_service("ingress", PORT=str(port), WEB_CONCURRENCY=str(workers))
         url = f"http://127.0.0.1:{port}"
-        until(lambda: b'"ready"' in fetch(f"{url}/readyz"), "the ingress is ready")
+        until(
+            lambda: b'"ready"' in fetch(f"{url}/readyz"),
+            "the ingress is ready",
+            look_every=look_every,
+        )
         return url, process
 
     def stop(self, process: subprocess.Popen[bytes]) -> None:
@@ -157,13 +167,15 @@ class Ground:
                         for id_ in ids
                     ],
                 )
+                # Issued long ago: the caches poll for what has changed in the last seconds.
+                cursor.execute("SET LOCAL session_replication_role = replica")  # no trigger
                 execute_values(
                     cursor,
-                    "INSERT INTO webhook_secrets "
-                    "(id, account_id, key_hash, sealed, state, expires_at) VALUES %s",
+                    "INSERT INTO webhook_secrets (id, account_id, key_hash, sealed, state, "
+                    "expires_at, updated_at) VALUES %s",
                     [
                         (str(secret_id), str(id_), webhook_keys.key_hash(key.encode()),
-                         webhook_keys.seal(raw, secret_id), "active", expires_at)
+                         webhook_keys.seal(raw, secret_id), "active", expires_at, now - LONG_AGO)
                         for id_, raw, key in zip(ids, raws, keys, strict=True)
                         for secret_id in (new_id(),)
                     ],
@@ -283,7 +295,9 @@ def ground(*programs: tuple[str, str]) -> Iterator[Ground]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def until(look: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
+def until(
+    look: Callable[[], object], what: str, seconds: float = PATIENCE, *, look_every: float = 0.05
+) -> None:
     """Wait until `look` finds something true.
 
     Raises:
@@ -293,7 +307,7 @@ def until(look: Callable[[], object], what: str, seconds: float = PATIENCE) -> N
     while not look():
         if time.monotonic() > deadline:
             raise TimeoutError(f"not within {seconds:g} s: {what}")
-        time.sleep(0.05)
+        time.sleep(look_every)
 
 
 def fetch(url: str) -> bytes:
