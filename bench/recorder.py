@@ -5,7 +5,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from bench import filling
+from bench import filling, growing
 from bench.contest import Contender, Result, alternate
 from bench.environment import python
 from bench.ground import Ground, ground, tables, until
@@ -22,7 +22,7 @@ PEERS = {
     CELERY: ("celery", "-A", "bench.peers.celery_app", "worker", "--pool", "threads", "-c", "8",
              "--loglevel", "ERROR", "--without-gossip", "--without-mingle"),
     DRAMATIQ: ("dramatiq", "bench.peers.dramatiq_app", "--processes", "1", "--threads", "8"),
-    FASTSTREAM: ("faststream", "run", "bench.peers.faststream_app:app"),
+    FASTSTREAM: ("bench.peers.faststream_app",),
 }  # fmt: skip
 
 
@@ -34,8 +34,8 @@ def run(say: Callable[[str], None]) -> Result:
         say(f"  filling a queue with {WAITING:,} orders")
         _fill(full, WAITING)
         say(f"  growing to {GROWN_ACCOUNTS:,} accounts and {GROWN_ORDERS:,} orders")
-        grown.add_accounts(GROWN_ACCOUNTS)
-        grown.add_recorded_orders(GROWN_ORDERS)
+        growing.add_accounts(grown, GROWN_ACCOUNTS)
+        growing.add_orders(grown, GROWN_ORDERS)
         _record(grown, ORDERS, keep=True)
         contenders = [
             Contender(OURS, lambda: _record(on, ORDERS)),
