@@ -18,7 +18,7 @@ OPTIONS = (
 
 
 def main() -> None:
-    """Compile `requirements.lock` (the image) and `requirements-dev.lock` (a checkout)."""
+    """Compile the locks: of the image, of a checkout (`-dev`) and of the benchmarks (`-bench`)."""
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run((sys.executable, "-m", "venv", folder), check=True)
         programs = Path(folder) / "bin"
@@ -26,6 +26,7 @@ def main() -> None:
         for name, more in (
             ("requirements.lock", ("--extra", "tracing")),
             ("requirements-dev.lock", ("--extra", "tracing", "--group", "dev")),
+            ("requirements-bench.lock", ("--group", "bench")),
         ):
             command = (programs / "uv", "pip", "compile", *OPTIONS, *more)
             subprocess.run((*command, "pyproject.toml", "-o", name), cwd=ROOT, check=True)
