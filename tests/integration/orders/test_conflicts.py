@@ -1,6 +1,7 @@
 """One key, two bodies: the first order stays, what came later is kept beside it."""
 
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import pytest
 from sqlalchemy import select
@@ -30,7 +31,7 @@ def sent(account_id, address="12 Marina Road", key="order-7", **changes):
     )
     _, message = order_bodies.read(body, account_id, None, key)
     event = decode(message.type, message.body)
-    return received(event, id=message.message_id, **({"time": NOW} | changes))
+    return received(event, id=UUID(message.message_id), **({"time": NOW} | changes))
 
 
 def take_in(*messages):
@@ -114,11 +115,12 @@ def test_a_later_copy_of_a_keyed_update_does_not_move_the_order_back(db, busines
         % str(created.order_id).encode()
     )
     _, message = order_bodies.read(body, business.id, None, "update-1")
-    take_in(received(change, id=message.message_id, time=NOW + timedelta(seconds=1)))
+    update_id = UUID(message.message_id)
+    take_in(received(change, id=update_id, time=NOW + timedelta(seconds=1)))
     later = status_changed(created, TrackingStatus.OUT_FOR_DELIVERY)
     take_in(received(later, id=new_id(), time=NOW + timedelta(seconds=2)))
     before = facts(db)
-    again = received(change, id=message.message_id, time=NOW + timedelta(seconds=3), replay="again")
+    again = received(change, id=update_id, time=NOW + timedelta(seconds=3), replay="again")
     take_in(again)
     assert db.get(Order, created.order_id).tracking_status == "OUT_FOR_DELIVERY"
     assert facts(db) == before
