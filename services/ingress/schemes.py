@@ -130,9 +130,11 @@ class StandardScheme:
         body = attempt.body = await read_body(req, self._max_body_bytes)
         account = _uuid(account_id)
         if account is not None:
-            if not self._secrets.knows(account):
-                await self._find(req, account)
-            secret = self._match(account, prefix + body, attempt)
+            signed = prefix + body
+            secret = self._match(account, signed, attempt)
+            if secret is None:
+                await self._look_again(req, account)
+                secret = self._match(account, signed, attempt)
             if secret is not None:
                 return secret
         raise self._refusals.refuse(req, "invalid_signature", "Invalid signature")
@@ -160,10 +162,10 @@ class StandardScheme:
         attempt.key, attempt.timestamp, attempt.signature = key, timestamp, signature
         return b"%b.%b." % (key, timestamp)
 
-    async def _find(self, req: Request, account: UUID) -> None:
+    async def _look_again(self, req: Request, account: UUID) -> None:
         self._refusals.hold_up(req)
         try:
-            await self._secrets.find_account(account)
+            await self._secrets.look_again(account)
         except Exception as error:  # noqa: BLE001 - raised again unless the database is away
             raise unchecked(error) from None
 

@@ -95,10 +95,6 @@ class SecretCache:
         await self._ensure(hashed, self._secrets, lambda: WebhookSecret.key_hash == hashed)
         return self._secrets.get(hashed)
 
-    def knows(self, account_id: UUID) -> bool:
-        """Whether an account's secrets are in memory."""
-        return account_id in self._accounts
-
     def of(self, account_id: UUID) -> list[CachedSecret]:
         """An account's secrets in memory that are not revoked, the newest `MAX_TRIED` first."""
         held = self._accounts.get(account_id)
@@ -108,8 +104,11 @@ class SecretCache:
             return held if held[0].state != "revoked" else []
         return [secret for secret in reversed(held) if secret.state != "revoked"][:MAX_TRIED]
 
-    async def find_account(self, account_id: UUID) -> None:
-        """Have an account's secrets in memory, if there are any. Like `find`.
+    async def look_again(self, account_id: UUID) -> None:
+        """Load an account's secrets, for a signature that none of those in memory has made.
+
+        The account may be new to this worker, or its newest secret. Like `find` once at a time; and
+        once in `REMEMBER_UNKNOWN_SECONDS`, for an account that is there as for one that is not.
 
         Raises:
             sqlalchemy.exc.DBAPIError: the database would have to be asked and is away.
@@ -118,7 +117,7 @@ class SecretCache:
         def theirs() -> Condition:
             return (WebhookSecret.account_id == account_id) & _is_remembered()
 
-        await self._ensure(account_id, self._accounts, theirs)
+        await self._ensure(account_id, {}, theirs)
 
     async def warm(self) -> None:
         """Load every secret that a request may still be signed with, or be told about."""
@@ -153,7 +152,7 @@ class SecretCache:
     async def _look_up(self, key: Key, condition: Condition) -> None:
         secrets, policies = await self._query(condition)
         self._put(secrets, policies)
-        if not secrets:
+        if not secrets or isinstance(key, UUID):
             self._unknown[key] = time.monotonic() + REMEMBER_UNKNOWN_SECONDS
             while len(self._unknown) > MAX_UNKNOWN:
                 self._unknown.popitem(last=False)
