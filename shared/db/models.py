@@ -14,6 +14,7 @@ from sqlalchemy import (
     DateTime,
     ForeignKey,
     Index,
+    Integer,
     LargeBinary,
     MetaData,
     SmallInteger,
@@ -24,7 +25,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from shared.ids import new_id
@@ -47,6 +48,7 @@ class Base(DeclarativeBase):
         UUID: Uuid(),
         bytes: LargeBinary(),
         str: Text(),
+        list[str]: ARRAY(Text()),
         dict[str, Any]: JSONB(),
     }
 
@@ -163,6 +165,26 @@ class WebhookSecret(Base):
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+class WebhookPolicy(Base):
+    """How an account's requests are taken; an account without a row has the defaults.
+
+    `allowed_networks` are CIDR (IPv4 or IPv6); none means from anywhere. `rate_per_second` holds a
+    worker; NULL means ACCOUNT_RATE_PER_SECOND.
+    """
+
+    __tablename__ = "webhook_policies"
+    __table_args__ = (
+        Index("ix_webhook_policies_updated_at", "updated_at"),
+        CheckConstraint("rate_per_second > 0", "rate_per_second"),
+    )
+
+    account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"), primary_key=True)
+    allowed_networks: Mapped[list[str]] = mapped_column(server_default="{}")
+    rate_per_second: Mapped[int | None] = mapped_column(Integer)
+    # Set by a trigger, as that of the secrets.
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
 # --- services.orders -------------------------------------------------------------------------
 
 
@@ -170,7 +192,9 @@ class Order(Base):
     """One order, as its sender described it, and where it is now."""
 
     __tablename__ = "orders"
-    __table_args__ = (Index("ix_orders_account_id_id", "account_id", "id"),)
+    __table_args__ = (
+        Index("ix_orders_account_id_accepted_at_id", "account_id", "accepted_at", "id"),
+    )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     account_id: Mapped[UUID]
@@ -197,6 +221,18 @@ class OrderStatusHistory(Base):
     note: Mapped[str] = mapped_column(default="", server_default="")
     at: Mapped[datetime]
     applied: Mapped[bool]
+
+
+class OrderConflict(Base):
+    """Another order that was sent under the idempotency key of one that was there already."""
+
+    __tablename__ = "order_conflicts"
+
+    event_id: Mapped[UUID] = mapped_column(primary_key=True)  # the message's id
+    order_id: Mapped[UUID] = mapped_column(index=True)
+    account_id: Mapped[UUID]
+    event: Mapped[dict[str, Any]]  # the order as it was sent this time
+    at: Mapped[datetime]
 
 
 # --- services.notifier -----------------------------------------------------------------------
@@ -230,9 +266,19 @@ class InboxEntry(Base):
     """A message that a consumer has handled, so that a redelivery changes nothing."""
 
     __tablename__ = "inbox"
+    __table_args__ = (
+        # Of the derived ids (UUIDv5) alone: the others tell their age themselves.
+        Index(
+            "ix_inbox_derived",
+            "consumer",
+            "handled_at",
+            postgresql_where=text("substr(message_id::text, 15, 1) = '5'"),
+        ),
+    )
 
     consumer: Mapped[str] = mapped_column(String(64), primary_key=True)
     message_id: Mapped[UUID] = mapped_column(primary_key=True)
+    handled_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class OutboxMessage(Base):
