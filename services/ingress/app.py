@@ -18,6 +18,7 @@ from services.ingress.accepting import Acceptor
 from services.ingress.docs_page import DocsPage, OpenApiDocument
 from services.ingress.metrics import Metrics
 from services.ingress.rate_limits import TokenBuckets
+from services.ingress.request_log import RequestLog
 from services.ingress.secret_cache import SecretCache
 from services.ingress.secret_feed import SecretFeed
 from services.kyc import api as kyc_api
@@ -75,12 +76,14 @@ class Ingress:
             self.publisher, self.threads, max_waiting=config.max_outstanding_confirms
         )
         self.metrics = Metrics()
+        self.request_log = RequestLog()
         self._reporting: asyncio.Task[None] | None = None
 
     async def process_startup(self, _: dict[str, Any], __: dict[str, Any]) -> None:
         """Start connecting and loading; requests may come at once."""
         await self.publisher.start()
         await self.feed.start()
+        self.request_log.start()
         heap.freeze()
         self._reporting = asyncio.get_running_loop().create_task(
             health.report(self.publisher, self.cache, self.acceptor, self.metrics)
@@ -90,6 +93,7 @@ class Ingress:
         """Let go, after the last request has its answer."""
         if self._reporting is not None:
             self._reporting.cancel()
+        await self.request_log.stop()
         await self.feed.stop()
         await self.publisher.stop()
         self.threads.shutdown(wait=False)
@@ -127,6 +131,7 @@ def create_app(config: Settings | None = None) -> falcon.asgi.App[Any, Any]:
                 config.address_refusals_per_minute / 60, config.address_refusals_per_minute
             ),
             ingress.metrics,
+            ingress.request_log,
             config.max_body_bytes,
         ),
     )

@@ -17,6 +17,7 @@ from services.ingress import order_bodies, signatures
 from services.ingress.accepting import Acceptor
 from services.ingress.metrics import Metrics
 from services.ingress.rate_limits import TokenBuckets
+from services.ingress.request_log import Entry, RequestLog
 from services.ingress.secret_cache import CachedSecret, SecretCache
 from shared.bus.events import SecretRotate
 from shared.bus.message import message_for
@@ -42,6 +43,7 @@ class OrderWebhook:
         accounts: how much an account may send.
         refusals: how often an address may be refused.
         metrics: counts outcomes.
+        request_log: keeps what became of each request.
         max_body_bytes: the largest body.
     """
 
@@ -52,6 +54,7 @@ class OrderWebhook:
         accounts: TokenBuckets,
         refusals: TokenBuckets,
         metrics: Metrics,
+        request_log: RequestLog,
         max_body_bytes: int,
     ) -> None:
         self._secrets = secrets
@@ -59,14 +62,16 @@ class OrderWebhook:
         self._accounts = accounts
         self._refusals = refusals
         self._metrics = metrics
+        self._log = request_log
         self._max_body_bytes = max_body_bytes
         self._rotated: dict[UUID, float] = {}
 
     async def on_post(self, req: Request, resp: Response) -> None:
         """Accept or refuse one request."""
         started = time.perf_counter()
+        entry = Entry(time.time())
         try:
-            order_id = await self._accept(req)
+            order_id = await self._accept(req, entry)
         except ApiError as error:
             write_error(resp, error)
             code = error.code
@@ -75,12 +80,16 @@ class OrderWebhook:
             resp.content_type = falcon.MEDIA_JSON
             resp.data = b'{"status":"success","order_id":"%s"}' % order_id.encode()
             code = "accepted"
-        self._metrics.webhook(code, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        self._metrics.webhook(code, seconds)
+        self._log.add(req, entry, code, seconds)
 
-    async def _accept(self, req: Request) -> str:
+    async def _accept(self, req: Request, entry: Entry) -> str:
         key, signature = self._authentication(req)
         secret = await self._secret(req, key)
-        body = await read_body(req, self._max_body_bytes)
+        entry.account_id, entry.secret_id = secret.account_id, secret.id
+        entry.signature = signature
+        entry.body = body = await read_body(req, self._max_body_bytes)
         if not signatures.matches(key, body, signature):
             raise self._refuse(req, "invalid_signature", "Invalid signature")
         now = time.time()
@@ -95,7 +104,9 @@ class OrderWebhook:
         except order_bodies.BodyError as error:
             raise ApiError(400, "invalid_body", str(error)) from None
         await self._acceptor.accept(message)
-        return str(order_id)
+        entry.event_type, entry.event_id = message.type, message.message_id
+        entry.order_id = str(order_id)
+        return entry.order_id
 
     def _authentication(self, req: Request) -> tuple[bytes, bytes]:
         """The two headers, as bytes: what is in them may be anything."""

@@ -1,0 +1,214 @@
+"""The request log of one worker: what became of each webhook request, written behind the requests.
+
+A request leaves an `Entry` in memory. A task turns them into rows and hands these, by the batch, to
+a thread that copies them into PostgreSQL. What the database cannot take in time is dropped and
+counted: the log slows no request, and what was accepted is accepted without it.
+"""
+
+import asyncio
+import hashlib
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from uuid import UUID
+
+import structlog
+from falcon.asgi import Request
+from prometheus_client import Counter, Gauge
+
+from services.ingress import request_log_rows
+from services.ingress.rate_limits import TokenBuckets
+from services.ingress.request_log_rows import SecretUse
+from shared.db.session import is_database_away
+from shared.http.mount import client_address
+
+FLUSH_SECONDS = 0.5
+USE_SECONDS = 2.0  # between two writings of how much each secret is used
+UPKEEP_SECONDS, UPKEEP_RETRY_SECONDS = 3600.0, 60.0
+STOP_SECONDS = 3.0
+MAX_WAITING = 50_000  # entries and rows; about 25 MB
+SLICE = 100  # rows made in one turn of the loop, in about 0.3 ms
+BATCH = 10_000  # rows of one COPY
+# Refusals are cheap to cause, so they may not fill the disk: of an account at first a hundred, then
+# one a second; of all together fifty a second.
+ACCOUNT_REFUSALS, ACCOUNT_REFUSALS_PER_SECOND = 100, 1
+REFUSALS, REFUSALS_PER_SECOND = 2_000, 50
+
+log = structlog.get_logger()
+_written = Counter("webhook_log_rows", "Requests that were written to the request log.")
+_dropped = Counter(
+    "webhook_log_dropped", "Requests that are not in the request log, by reason.", ["reason"]
+)
+_waiting = Gauge(
+    "webhook_log_waiting", "Requests that wait to be written.", multiprocess_mode="livesum"
+)
+
+
+class Entry:
+    """What is known of one request; filled in while it is checked.
+
+    Attributes:
+        at: when it arrived, in seconds since 1970.
+        account_id: whose it is; None while, or if, nobody knows.
+        secret_id: the secret that it names, or that its signature is by.
+        scheme: how it is signed: `x-api-key` or `standard-webhooks`.
+        signature: the header, as it came.
+        webhook_id: the header of Standard Webhooks.
+        webhook_timestamp: the same.
+        idempotency_key: the header, whichever stands for it.
+        body: the raw body; hashed, and not kept.
+        event_type: what it said.
+        event_id: the message's id.
+        order_id: the order that it is about.
+        code: `accepted`, or the code of its error.
+        latency_us: from its start to its answer, in microseconds.
+        address: the client's.
+        body_bytes: the length of the body.
+        body_sha256: its hash, in hexadecimal digits.
+    """
+
+    __slots__ = (
+        "account_id", "address", "at", "body", "body_bytes", "body_sha256", "code", "event_id",
+        "event_type", "idempotency_key", "latency_us", "order_id", "scheme", "secret_id",
+        "signature", "webhook_id", "webhook_timestamp",
+    )  # fmt: skip
+
+    def __init__(self, at: float) -> None:
+        self.at = at
+        self.account_id: UUID | None = None
+        self.secret_id: UUID | None = None
+        self.scheme = "x-api-key"
+        self.signature: bytes | None = None
+        self.webhook_id: bytes | None = None
+        self.webhook_timestamp: bytes | None = None
+        self.idempotency_key: bytes | None = None
+        self.body: bytes | None = None
+        self.event_type: str | None = None
+        self.event_id: str | None = None
+        self.order_id: str | None = None
+        self.code = ""
+        self.latency_us = 0
+        self.address = ""
+        self.body_bytes: int | None = None
+        self.body_sha256: str | None = None
+
+
+class RequestLog:
+    """Takes entries, and writes them until it is stopped."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="request log")
+        self._entries: list[Entry] = []
+        self._rows: list[bytes] = []
+        self._use: dict[tuple[UUID, int], SecretUse] = {}
+        self._accounts = TokenBuckets(ACCOUNT_REFUSALS_PER_SECOND, ACCOUNT_REFUSALS)
+        self._refusals = TokenBuckets(REFUSALS_PER_SECOND, REFUSALS)
+        self._unheard: defaultdict[str, int] = defaultdict(int)
+        self._stopping = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._use_due = self._upkeep_due = 0.0
+
+    def add(self, req: Request, entry: Entry, code: str, seconds: float) -> None:
+        """Note a request that has its answer; nothing is waited for.
+
+        Args:
+            req: the request.
+            entry: what is known of it. One that belongs to nobody is not kept.
+            code: `accepted`, or the code of its error.
+            seconds: from its start to its answer.
+        """
+        if entry.account_id is None:
+            self._unheard["nobody"] += 1
+            return
+        if code != "accepted" and (
+            self._accounts.take(entry.account_id) or self._refusals.take(None)
+        ):
+            self._unheard["many_refusals"] += 1
+            return
+        if len(self._entries) + len(self._rows) >= MAX_WAITING:
+            self._unheard["full"] += 1
+            return
+        entry.code = code
+        entry.latency_us = int(seconds * 1e6)
+        entry.address = client_address(req)
+        if entry.body is not None:
+            # Here and not by the task: 0.4 us, and no large body is held until then.
+            entry.body_sha256 = hashlib.sha256(entry.body).hexdigest()
+            entry.body_bytes = len(entry.body)
+            entry.body = None
+        self._entries.append(entry)
+
+    def start(self) -> None:
+        """Begin writing, in the background."""
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def stop(self) -> None:
+        """Write what is left, if that can be done within `STOP_SECONDS`, and stop."""
+        self._stopping.set()
+        if self._task is not None:
+            await asyncio.wait((self._task,), timeout=STOP_SECONDS)
+            self._task.cancel()
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _run(self) -> None:
+        stopping = False
+        while not stopping:
+            try:
+                await asyncio.wait_for(self._stopping.wait(), FLUSH_SECONDS)
+                stopping = True
+            except TimeoutError:
+                pass
+            await self._make_rows()
+            await self._attempt(self._keep_partitions)
+            if not await self._attempt(self._write_rows):
+                self._unheard["failed"] += len(self._rows)
+                self._rows.clear()
+            if stopping or time.monotonic() >= self._use_due:
+                await self._attempt(self._write_use)
+            for reason, count in self._unheard.items():
+                _dropped.labels(reason).inc(count)
+            self._unheard.clear()
+            _waiting.set(len(self._entries) + len(self._rows))
+
+    async def _make_rows(self) -> None:
+        """Entries into rows, in slices: nobody's answer waits for all of them."""
+        entries, self._entries = self._entries, []
+        for begin in range(0, len(entries), SLICE):
+            part = entries[begin : begin + SLICE]
+            self._rows += map(request_log_rows.row, part)
+            request_log_rows.count_use(self._use, part)
+            await asyncio.sleep(0)
+
+    async def _attempt(self, step: Callable[[], Awaitable[None]]) -> bool:
+        """Whether a step was done, or will be when the database is there again."""
+        try:
+            await step()
+        except Exception as error:
+            if not is_database_away(error):
+                log.exception("request_log_failed", step=step.__name__)
+                return False
+        return True
+
+    async def _write_rows(self) -> None:
+        while self._rows:
+            batch = self._rows[:BATCH]
+            await self._in_thread(request_log_rows.write, b"".join(batch))
+            del self._rows[: len(batch)]
+            _written.inc(len(batch))
+
+    async def _write_use(self) -> None:
+        if self._use:
+            # Nothing is added meanwhile: that is this task's work too.
+            await self._in_thread(request_log_rows.write_use, self._use)
+            self._use = {}
+        self._use_due = time.monotonic() + USE_SECONDS
+
+    async def _keep_partitions(self) -> None:
+        if time.monotonic() >= self._upkeep_due:
+            self._upkeep_due = time.monotonic() + UPKEEP_RETRY_SECONDS
+            await self._in_thread(request_log_rows.keep_partitions)
+            self._upkeep_due = time.monotonic() + UPKEEP_SECONDS
+
+    async def _in_thread(self, work: Callable[..., None], *arguments: object) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)

@@ -1,0 +1,159 @@
+"""Rows of the request log, and of how much each secret is used: their form, and their writing."""
+
+import io
+import time
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from psycopg2.errors import CheckViolation
+from sqlalchemy import text
+
+from shared.db import arrays
+from shared.db.session import engine
+
+if TYPE_CHECKING:
+    from services.ingress.request_log import Entry
+
+HOUR = 3600
+# What a stranger may put into a header is cut to this; what is accepted is far shorter.
+MAX_TEXT = 1024
+COLUMNS = (
+    "at, account_id, accepted, code, event_type, event_id, order_id, idempotency_key, secret_id, "
+    "scheme, signature, webhook_id, webhook_timestamp, body_sha256, body_bytes, latency_us, "
+    "client_address"
+)
+_NULL = "\\N"
+_COPY = f"COPY webhook_requests ({COLUMNS}) FROM STDIN"
+_READ_BYTES = 1 << 20  # psycopg2 takes the interpreter's lock again for each piece
+# Of the text format (PostgreSQL, COPY, "Text Format"); a NUL has no form at all.
+_ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\0": "\ufffd"})
+
+
+class SecretUse:
+    """How much one secret was used in one hour.
+
+    Attributes:
+        accepted: how many requests were accepted.
+        last_used_at: the latest of them, in seconds since 1970.
+    """
+
+    __slots__ = ("accepted", "last_used_at")
+
+    def __init__(self) -> None:
+        self.accepted = 0
+        self.last_used_at = 0.0
+
+
+def row(entry: "Entry") -> bytes:
+    """The row of a request, in COPY's text format."""
+    second, micros = divmod(int(entry.at * 1_000_000), 1_000_000)
+    key = _text(entry.idempotency_key)
+    id_, stamp = _text(entry.webhook_id), _text(entry.webhook_timestamp)
+    body = _NULL if entry.body_sha256 is None else "\\\\x" + entry.body_sha256
+    length = _NULL if entry.body_bytes is None else entry.body_bytes
+    return (
+        f"{_second(second)}.{micros:06}+00\t{_id(entry.account_id)}\t{entry.code == 'accepted'}\t"
+        f"{entry.code}\t{entry.event_type or _NULL}\t{entry.event_id or _NULL}\t"
+        f"{entry.order_id or _NULL}\t{key}\t{_id(entry.secret_id)}\t{entry.scheme}\t"
+        f"{_text(entry.signature)}\t{id_}\t{stamp}\t{body}\t{length}\t{entry.latency_us}\t"
+        f"{entry.address[:MAX_TEXT].translate(_ESCAPES)}\n"
+    ).encode()
+
+
+def count_use(use: dict[tuple[UUID, int], SecretUse], entries: Iterable["Entry"]) -> None:
+    """Add accepted requests to the use of their secrets.
+
+    Args:
+        use: by secret and hour, in hours since 1970.
+        entries: what to add.
+    """
+    for entry in entries:
+        if entry.code != "accepted" or entry.secret_id is None:
+            continue
+        place = (entry.secret_id, int(entry.at) // HOUR)
+        counted = use.get(place)
+        if counted is None:
+            counted = use[place] = SecretUse()
+        counted.accepted += 1
+        counted.last_used_at = max(counted.last_used_at, entry.at)
+
+
+def write(rows: bytes) -> None:
+    """Copy rows into the log; the partition of their day is made where there is none.
+
+    Raises:
+        psycopg2.Error, sqlalchemy.exc.SQLAlchemyError: it could not be done; nothing was written.
+    """
+    try:
+        _copy(rows)
+    except CheckViolation:  # no partition for one of them
+        keep_partitions()
+        _copy(rows)
+
+
+def keep_partitions() -> None:
+    """Make the partitions of the next days, and drop those whose time is over."""
+    with engine().begin() as connection:
+        connection.execute(text("SELECT keep_webhook_request_partitions()"))
+
+
+def write_use(use: Mapping[tuple[UUID, int], SecretUse]) -> None:
+    """Add to what is counted of each secret."""
+    # In one order, so that two workers with the same secrets do not deadlock.
+    places = sorted(use)
+    with engine().begin() as connection:
+        connection.execute(
+            _ADD_USE,
+            {
+                "secret_id": arrays.uuids(secret_id for secret_id, _ in places),
+                "hour": arrays.times(datetime.fromtimestamp(h * HOUR, UTC) for _, h in places),
+                "accepted": [use[place].accepted for place in places],
+                "last_used_at": arrays.times(
+                    datetime.fromtimestamp(use[place].last_used_at, UTC) for place in places
+                ),
+            },
+        )
+
+
+def _copy(rows: bytes) -> None:
+    with engine().begin() as connection:
+        cursor = connection.connection.cursor()
+        # Half a second of the log is not worth a sync to disk that the recorder would wait for.
+        cursor.execute("SET LOCAL synchronous_commit = off")
+        cursor.copy_expert(_COPY, io.BytesIO(rows), _READ_BYTES)
+
+
+def _text(value: bytes | None) -> str:
+    if value is None:
+        return _NULL
+    # A header's bytes may be anything; Latin-1 has a character for each (RFC 9110, 5.5).
+    return value[:MAX_TEXT].decode("latin-1").translate(_ESCAPES)
+
+
+@lru_cache(maxsize=100_000)
+def _id(value: UUID | None) -> str:
+    return _NULL if value is None else str(value)
+
+
+@lru_cache(maxsize=8)
+def _second(second: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(second))
+
+
+_ADD_USE = text("""
+    INSERT INTO webhook_secret_use AS held (secret_id, hour_of_day, hour, accepted, last_used_at)
+    SELECT secret_id, extract(hour FROM hour AT TIME ZONE 'UTC'), hour, accepted, last_used_at
+    FROM unnest(CAST(:secret_id AS uuid[]), CAST(:hour AS timestamptz[]),
+                CAST(:accepted AS bigint[]), CAST(:last_used_at AS timestamptz[]))
+         AS given (secret_id, hour, accepted, last_used_at)
+    ORDER BY 1, 2, 3
+    ON CONFLICT (secret_id, hour_of_day) DO UPDATE SET
+        accepted = CASE WHEN held.hour = excluded.hour THEN held.accepted + excluded.accepted
+                        WHEN held.hour < excluded.hour THEN excluded.accepted
+                        ELSE held.accepted END,
+        hour = greatest(held.hour, excluded.hour),
+        last_used_at = greatest(held.last_used_at, excluded.last_used_at)
+""")
