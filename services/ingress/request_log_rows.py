@@ -1,8 +1,9 @@
 """Rows of the request log, and of how much each secret is used: their form, and their writing."""
 
+import hashlib
 import io
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -17,7 +18,6 @@ from shared.db.session import engine
 if TYPE_CHECKING:
     from services.ingress.request_log import Entry
 
-HOUR = 3600
 # What a stranger may put into a header is cut to this; what is accepted is far shorter.
 MAX_TEXT = 1024
 COLUMNS = (
@@ -33,7 +33,7 @@ _ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "
 
 
 class SecretUse:
-    """How much one secret was used in one hour.
+    """How much one secret was used since it was last written down.
 
     Attributes:
         accepted: how many requests were accepted.
@@ -47,38 +47,27 @@ class SecretUse:
         self.last_used_at = 0.0
 
 
-def row(entry: "Entry") -> bytes:
-    """The row of a request, in COPY's text format."""
-    second, micros = divmod(int(entry.at * 1_000_000), 1_000_000)
-    key = _text(entry.idempotency_key)
-    id_, stamp = _text(entry.webhook_id), _text(entry.webhook_timestamp)
-    body = _NULL if entry.body_sha256 is None else "\\\\x" + entry.body_sha256
-    length = _NULL if entry.body_bytes is None else entry.body_bytes
-    return (
-        f"{_second(second)}.{micros:06}+00\t{_id(entry.account_id)}\t{entry.code == 'accepted'}\t"
-        f"{entry.code}\t{entry.event_type or _NULL}\t{entry.event_id or _NULL}\t"
-        f"{entry.order_id or _NULL}\t{key}\t{_id(entry.secret_id)}\t{entry.scheme}\t"
-        f"{_text(entry.signature)}\t{id_}\t{stamp}\t{body}\t{length}\t{entry.latency_us}\t"
-        f"{entry.address[:MAX_TEXT].translate(_ESCAPES)}\n"
-    ).encode()
-
-
-def count_use(use: dict[tuple[UUID, int], SecretUse], entries: Iterable["Entry"]) -> None:
-    """Add accepted requests to the use of their secrets.
+def row(entry: "Entry", code: str, latency_us: int, address: str) -> bytes:
+    """The row of a request, in COPY's text format.
 
     Args:
-        use: by secret and hour, in hours since 1970.
-        entries: what to add.
+        entry: what is known of it.
+        code: `accepted`, or the code of its error.
+        latency_us: from its start to its answer, in microseconds.
+        address: the client's.
     """
-    for entry in entries:
-        if entry.code != "accepted" or entry.secret_id is None:
-            continue
-        place = (entry.secret_id, int(entry.at) // HOUR)
-        counted = use.get(place)
-        if counted is None:
-            counted = use[place] = SecretUse()
-        counted.accepted += 1
-        counted.last_used_at = max(counted.last_used_at, entry.at)
+    second, micros = divmod(int(entry.at * 1_000_000), 1_000_000)
+    body = entry.body
+    hashed = _NULL if body is None else "\\\\x" + hashlib.sha256(body).hexdigest()
+    length = _NULL if body is None else len(body)
+    return (
+        f"{_second(second)}.{micros:06}+00\t{_id(entry.account_id)}\t{code == 'accepted'}\t"
+        f"{code}\t{entry.event_type or _NULL}\t{entry.event_id or _NULL}\t"
+        f"{entry.order_id or _NULL}\t{_text(entry.idempotency_key)}\t{_id(entry.secret_id)}\t"
+        f"{entry.scheme}\t{_text(entry.signature)}\t{_text(entry.webhook_id)}\t"
+        f"{_text(entry.webhook_timestamp)}\t{hashed}\t{length}\t{latency_us}\t"
+        f"{_escaped(address)}\n"
+    ).encode()
 
 
 def write(rows: bytes) -> None:
@@ -100,20 +89,18 @@ def keep_partitions() -> None:
         connection.execute(text("SELECT keep_webhook_request_partitions()"))
 
 
-def write_use(use: Mapping[tuple[UUID, int], SecretUse]) -> None:
-    """Add to what is counted of each secret."""
+def write_use(use: Mapping[UUID, SecretUse]) -> None:
+    """Add to what is counted of each secret, in the hour of its latest use."""
     # In one order, so that two workers with the same secrets do not deadlock.
-    places = sorted(use)
+    secrets = sorted(use)
+    latest = [datetime.fromtimestamp(use[id_].last_used_at, UTC) for id_ in secrets]
     with engine().begin() as connection:
         connection.execute(
             _ADD_USE,
             {
-                "secret_id": arrays.uuids(secret_id for secret_id, _ in places),
-                "hour": arrays.times(datetime.fromtimestamp(h * HOUR, UTC) for _, h in places),
-                "accepted": [use[place].accepted for place in places],
-                "last_used_at": arrays.times(
-                    datetime.fromtimestamp(use[place].last_used_at, UTC) for place in places
-                ),
+                "secret_id": arrays.uuids(secrets),
+                "accepted": [use[id_].accepted for id_ in secrets],
+                "last_used_at": arrays.times(latest),
             },
         )
 
@@ -130,7 +117,13 @@ def _text(value: bytes | None) -> str:
     if value is None:
         return _NULL
     # A header's bytes may be anything; Latin-1 has a character for each (RFC 9110, 5.5).
-    return value[:MAX_TEXT].decode("latin-1").translate(_ESCAPES)
+    text_ = value[:MAX_TEXT].decode("latin-1")
+    return text_ if value.isalnum() else text_.translate(_ESCAPES)
+
+
+@lru_cache(maxsize=1000)
+def _escaped(value: str) -> str:
+    return value[:MAX_TEXT].translate(_ESCAPES)
 
 
 @lru_cache(maxsize=100_000)
@@ -145,11 +138,11 @@ def _second(second: int) -> str:
 
 _ADD_USE = text("""
     INSERT INTO webhook_secret_use AS held (secret_id, hour_of_day, hour, accepted, last_used_at)
-    SELECT secret_id, extract(hour FROM hour AT TIME ZONE 'UTC'), hour, accepted, last_used_at
-    FROM unnest(CAST(:secret_id AS uuid[]), CAST(:hour AS timestamptz[]),
-                CAST(:accepted AS bigint[]), CAST(:last_used_at AS timestamptz[]))
-         AS given (secret_id, hour, accepted, last_used_at)
-    ORDER BY 1, 2, 3
+    SELECT secret_id, extract(hour FROM last_used_at AT TIME ZONE 'UTC'),
+           date_trunc('hour', last_used_at, 'UTC'), accepted, last_used_at
+    FROM unnest(CAST(:secret_id AS uuid[]), CAST(:accepted AS bigint[]),
+                CAST(:last_used_at AS timestamptz[])) AS given (secret_id, accepted, last_used_at)
+    ORDER BY secret_id
     ON CONFLICT (secret_id, hour_of_day) DO UPDATE SET
         accepted = CASE WHEN held.hour = excluded.hour THEN held.accepted + excluded.accepted
                         WHEN held.hour < excluded.hour THEN excluded.accepted

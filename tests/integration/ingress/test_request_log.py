@@ -3,20 +3,15 @@
 import hashlib
 import json
 import re
-from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-import pytest
-from sqlalchemy import func, select, text
+from sqlalchemy import select
 
 from services.ingress import signatures
-from services.ingress.request_log import ACCOUNT_REFUSALS
-from shared.db.models import WebhookRequest, WebhookSecretUse
-from tests.integration.arrange import declare, until
-from tests.integration.conftest import running_ingress
-from tests.integration.gate import Gate
-from tests.integration.ingress.conftest import ORDER, PATH, approved
+from shared.db.models import WebhookRequest
+from tests.integration.arrange import until
+from tests.integration.ingress.conftest import ORDER
 
 
 def rows(api, sender):
