@@ -10,7 +10,7 @@ from stack.processes import free_port
 from stack.servers import ROOT
 
 WITH, WITHOUT = "with the request log", "without it"
-REPEATS = 5
+REPEATS = 7
 LEAST = 0.93
 
 

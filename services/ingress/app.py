@@ -13,7 +13,7 @@ import structlog
 from falcon.asgi import Request, Response
 
 from services.accounts import api as accounts_api
-from services.ingress import health, openapi, webhooks
+from services.ingress import health, openapi, receipts, request_log_api, webhooks
 from services.ingress.accepting import Acceptor
 from services.ingress.docs_page import DocsPage, OpenApiDocument
 from services.ingress.metrics import Metrics
@@ -42,6 +42,8 @@ ROUTES: tuple[Route, ...] = (
     *kyc_api.ROUTES,
     *secrets_api.ROUTES,
     *orders_api.ROUTES,
+    *request_log_api.ROUTES,
+    *receipts.ROUTES,
 )
 OPERATIONS: tuple[Operation, ...] = (webhooks.OPERATION, *ROUTES)
 

@@ -18,7 +18,7 @@ from prometheus_client import Counter, Gauge
 
 from services.ingress import request_log_rows
 from services.ingress.rate_limits import TokenBuckets
-from services.ingress.request_log_rows import SecretUse
+from services.ingress.request_log_rows import Entry, SecretUse
 from shared.db.session import is_database_away
 from shared.http.mount import client_address
 
@@ -41,44 +41,6 @@ _dropped = Counter(
 _waiting = Gauge(
     "webhook_log_waiting", "Requests that wait to be written.", multiprocess_mode="livesum"
 )
-
-
-class Entry:
-    """What is known of one request; filled in while it is checked.
-
-    Attributes:
-        at: when it arrived, in seconds since 1970.
-        account_id: whose it is; None while, or if, nobody knows.
-        secret_id: the secret that it names, or that its signature is by.
-        scheme: how it is signed: `x-api-key` or `standard-webhooks`.
-        signature: the header, as it came.
-        webhook_id: the header of Standard Webhooks.
-        webhook_timestamp: the same.
-        idempotency_key: the header, whichever stands for it.
-        body: the raw body; the row has its length and its hash.
-        event_type: what it said.
-        event_id: the message's id.
-        order_id: the order that it is about.
-    """
-
-    __slots__ = (
-        "account_id", "at", "body", "event_id", "event_type", "idempotency_key", "order_id",
-        "scheme", "secret_id", "signature", "webhook_id", "webhook_timestamp",
-    )  # fmt: skip
-
-    def __init__(self, at: float) -> None:
-        self.at = at
-        self.account_id: UUID | None = None
-        self.secret_id: UUID | None = None
-        self.scheme = "x-api-key"
-        self.signature: bytes | None = None
-        self.webhook_id: bytes | None = None
-        self.webhook_timestamp: bytes | None = None
-        self.idempotency_key: bytes | None = None
-        self.body: bytes | None = None
-        self.event_type: str | None = None
-        self.event_id: str | None = None
-        self.order_id: str | None = None
 
 
 class RequestLog:
@@ -112,22 +74,31 @@ class RequestLog:
         ):
             self._unheard["many_refusals"] += 1
             return
-        # Made at once, in 2 us: of bytes the garbage collector keeps no account, and no body waits.
-        row = request_log_rows.row(entry, code, int(seconds * 1e6), client_address(req))
-        if code == "accepted":
-            self._count_use(entry)
-        if len(self._rows) < MAX_WAITING:
-            self._rows.append(row)
-        else:
+        if len(self._rows) >= MAX_WAITING:
             self._unheard["full"] += 1
+            return
+        # Made at once, in 2 us: of bytes the garbage collector keeps no account, and no body waits.
+        self._rows.append(
+            request_log_rows.row(
+                entry,
+                self._ids(entry, entry.account_id, code),
+                code,
+                int(seconds * 1e6),
+                client_address(req),
+            )
+        )
 
-    def _count_use(self, entry: Entry) -> None:
-        if entry.secret_id is not None:
-            use = self._use.get(entry.secret_id)
-            if use is None:
-                use = self._use[entry.secret_id] = SecretUse()
+    def _ids(self, entry: Entry, account_id: UUID, code: str) -> str:
+        secret_id = entry.secret_id
+        if secret_id is None:
+            return f"{account_id}\t{request_log_rows.NULL}"
+        use = self._use.get(secret_id)
+        if use is None:
+            use = self._use[secret_id] = SecretUse(account_id, secret_id)
+        if code == "accepted":
             use.accepted += 1
             use.last_used_at = entry.at
+        return use.ids
 
     def start(self) -> None:
         """Begin writing, in the background."""
@@ -184,13 +155,15 @@ class RequestLog:
     async def _write_use(self) -> None:
         use, self._use = self._use, {}
         self._use_due = time.monotonic() + USE_SECONDS
+        used = {secret_id: found for secret_id, found in use.items() if found.accepted}
         try:
-            if use:
-                await self._in_thread(request_log_rows.write_use, use)
+            if used:
+                await self._in_thread(request_log_rows.write_use, used)
         except BaseException:
             for secret_id, newer in self._use.items():
-                newer.accepted += use.pop(secret_id, SecretUse()).accepted
-            self._use |= use
+                if secret_id in used:
+                    newer.accepted += used.pop(secret_id).accepted
+            self._use |= used
             raise
 
     async def _keep_partitions(self) -> None:

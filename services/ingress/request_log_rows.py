@@ -1,12 +1,11 @@
 """Rows of the request log, and of how much each secret is used: their form, and their writing."""
 
-import hashlib
 import io
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from hashlib import sha256
 from uuid import UUID
 
 from psycopg2.errors import CheckViolation
@@ -15,58 +14,94 @@ from sqlalchemy import text
 from shared.db import arrays
 from shared.db.session import engine
 
-if TYPE_CHECKING:
-    from services.ingress.request_log import Entry
-
 # What a stranger may put into a header is cut to this; what is accepted is far shorter.
 MAX_TEXT = 1024
 COLUMNS = (
-    "at, account_id, accepted, code, event_type, event_id, order_id, idempotency_key, secret_id, "
+    "account_id, secret_id, at, accepted, code, event_type, event_id, order_id, idempotency_key, "
     "scheme, signature, webhook_id, webhook_timestamp, body_sha256, body_bytes, latency_us, "
     "client_address"
 )
-_NULL = "\\N"
+NULL = "\\N"
 _COPY = f"COPY webhook_requests ({COLUMNS}) FROM STDIN"
 _READ_BYTES = 1 << 20  # psycopg2 takes the interpreter's lock again for each piece
 # Of the text format (PostgreSQL, COPY, "Text Format"); a NUL has no form at all.
 _ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\0": "\ufffd"})
 
 
+class Entry:
+    """What is known of one request; filled in while it is checked.
+
+    Attributes:
+        at: when it arrived, in seconds since 1970.
+        account_id: whose it is; None while, or if, nobody knows.
+        secret_id: the secret that it names, or that its signature is by.
+        scheme: how it is signed: `x-api-key` or `standard-webhooks`.
+        signature: the header, as it came.
+        webhook_id: the header of Standard Webhooks.
+        webhook_timestamp: the same.
+        idempotency_key: the header, whichever stands for it.
+        body: the raw body; the row has its length and its hash.
+        event_type: what it said.
+        event_id: the message's id.
+        order_id: the order that it is about.
+    """
+
+    __slots__ = (
+        "account_id", "at", "body", "event_id", "event_type", "idempotency_key", "order_id",
+        "scheme", "secret_id", "signature", "webhook_id", "webhook_timestamp",
+    )  # fmt: skip
+
+    def __init__(self, at: float) -> None:
+        self.at = at
+        self.account_id: UUID | None = None
+        self.secret_id: UUID | None = None
+        self.scheme = "x-api-key"
+        self.signature: bytes | None = None
+        self.webhook_id: bytes | None = None
+        self.webhook_timestamp: bytes | None = None
+        self.idempotency_key: bytes | None = None
+        self.body: bytes | None = None
+        self.event_type: str | None = None
+        self.event_id: str | None = None
+        self.order_id: str | None = None
+
+
 class SecretUse:
     """How much one secret was used since it was last written down.
 
     Attributes:
+        ids: the first two columns of each of its rows.
         accepted: how many requests were accepted.
         last_used_at: the latest of them, in seconds since 1970.
     """
 
-    __slots__ = ("accepted", "last_used_at")
+    __slots__ = ("accepted", "ids", "last_used_at")
 
-    def __init__(self) -> None:
+    def __init__(self, account_id: UUID, secret_id: UUID) -> None:
+        self.ids = f"{account_id}\t{secret_id}"
         self.accepted = 0
         self.last_used_at = 0.0
 
 
-def row(entry: "Entry", code: str, latency_us: int, address: str) -> bytes:
+def row(entry: Entry, ids: str, code: str, latency_us: int, address: str) -> bytes:
     """The row of a request, in COPY's text format.
 
     Args:
         entry: what is known of it.
+        ids: the columns of account and secret.
         code: `accepted`, or the code of its error.
         latency_us: from its start to its answer, in microseconds.
         address: the client's.
     """
     second, micros = divmod(int(entry.at * 1_000_000), 1_000_000)
     body = entry.body
-    hashed = _NULL if body is None else "\\\\x" + hashlib.sha256(body).hexdigest()
-    length = _NULL if body is None else len(body)
+    hashed = "\\N\t\\N" if body is None else f"\\\\x{sha256(body).hexdigest()}\t{len(body)}"
     return (
-        f"{_second(second)}.{micros:06}+00\t{_id(entry.account_id)}\t{code == 'accepted'}\t"
-        f"{code}\t{entry.event_type or _NULL}\t{entry.event_id or _NULL}\t"
-        f"{entry.order_id or _NULL}\t{_text(entry.idempotency_key)}\t{_id(entry.secret_id)}\t"
-        f"{entry.scheme}\t{_text(entry.signature)}\t{_text(entry.webhook_id)}\t"
-        f"{_text(entry.webhook_timestamp)}\t{hashed}\t{length}\t{latency_us}\t"
-        f"{_escaped(address)}\n"
+        f"{ids}\t{_second(second)}.{micros:06}+00\t{code == 'accepted'}\t{code}\t"
+        f"{entry.event_type or NULL}\t{entry.event_id or NULL}\t{entry.order_id or NULL}\t"
+        f"{_text(entry.idempotency_key)}\t{entry.scheme}\t{_text(entry.signature)}\t"
+        f"{_text(entry.webhook_id)}\t{_text(entry.webhook_timestamp)}\t{hashed}\t"
+        f"{latency_us}\t{_address(address)}\n"
     ).encode()
 
 
@@ -115,20 +150,15 @@ def _copy(rows: bytes) -> None:
 
 def _text(value: bytes | None) -> str:
     if value is None:
-        return _NULL
+        return NULL
     # A header's bytes may be anything; Latin-1 has a character for each (RFC 9110, 5.5).
     text_ = value[:MAX_TEXT].decode("latin-1")
     return text_ if value.isalnum() else text_.translate(_ESCAPES)
 
 
 @lru_cache(maxsize=1000)
-def _escaped(value: str) -> str:
+def _address(value: str) -> str:
     return value[:MAX_TEXT].translate(_ESCAPES)
-
-
-@lru_cache(maxsize=100_000)
-def _id(value: UUID | None) -> str:
-    return _NULL if value is None else str(value)
 
 
 @lru_cache(maxsize=8)

@@ -13,11 +13,12 @@ import falcon
 import msgspec
 from falcon.asgi import Request, Response
 
-from services.ingress import order_bodies, signatures
+from services.ingress import order_bodies, receipts, signatures
 from services.ingress.accepting import Acceptor
 from services.ingress.metrics import Metrics
 from services.ingress.rate_limits import TokenBuckets
-from services.ingress.request_log import Entry, RequestLog
+from services.ingress.request_log import RequestLog
+from services.ingress.request_log_rows import Entry
 from services.ingress.secret_cache import CachedSecret, SecretCache
 from shared.bus.events import SecretRotate
 from shared.bus.message import message_for
@@ -79,6 +80,8 @@ class OrderWebhook:
             resp.status = falcon.HTTP_201
             resp.content_type = falcon.MEDIA_JSON
             resp.data = b'{"status":"success","order_id":"%s"}' % order_id.encode()
+            if receipts.is_asked_for(req):
+                receipts.attach(resp, entry)
             code = "accepted"
         seconds = time.perf_counter() - started
         self._metrics.webhook(code, seconds)
@@ -186,6 +189,7 @@ class Accepted(msgspec.Struct, kw_only=True):
 
     status: Literal["success"]
     order_id: UUID
+    receipt: str | msgspec.UnsetType = msgspec.UNSET
 
 
 OPERATION = Operation(

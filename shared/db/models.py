@@ -218,7 +218,7 @@ class WebhookSecret(Base):
     replaced_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
     warned_at: Mapped[datetime | None]
-    last_warned_at: Mapped[datetime | None]  # a day before its end, while it was still in use
+    last_warned_at: Mapped[datetime | None]  # a day ahead; told only while it is in use
     # Set by a trigger at every change, also one made by hand: the caches poll by it.
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
