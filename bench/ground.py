@@ -216,7 +216,7 @@ _ADD_ACCOUNTS = text("""
 """)
 _DROP_INDEXES = (
     "ALTER TABLE orders DROP CONSTRAINT pk_orders",
-    "DROP INDEX ix_orders_account_id_id",
+    "DROP INDEX ix_orders_account_id_accepted_at_id",
     "ALTER TABLE order_status_history DROP CONSTRAINT pk_order_status_history",
     "DROP INDEX ix_order_status_history_order_id",
 )
@@ -245,7 +245,7 @@ _ADD_HISTORY = (
 )
 _MAKE_INDEXES = (
     "ALTER TABLE orders ADD CONSTRAINT pk_orders PRIMARY KEY (id)",
-    "CREATE INDEX ix_orders_account_id_id ON orders (account_id, id)",
+    "CREATE INDEX ix_orders_account_id_accepted_at_id ON orders (account_id, accepted_at, id)",
     "ALTER TABLE order_status_history ADD CONSTRAINT pk_order_status_history "
     "PRIMARY KEY (event_id)",
     "CREATE INDEX ix_order_status_history_order_id ON order_status_history (order_id)",

@@ -1,7 +1,7 @@
 """Identifiers: UUIDv7 where one is made, UUIDv5 where it must be derived (RFC 9562)."""
 
 import hashlib
-from uuid import UUID, uuid5
+from uuid import UUID
 
 import uuid_utils.compat
 
@@ -32,4 +32,4 @@ def follow_up_id(cause: UUID, what: str) -> UUID:
 
 def derived_id(*parts: object) -> UUID:
     """The UUIDv5 of `parts`: the same parts give the same id, everywhere and for ever."""
-    return uuid5(NAMESPACE, "\x1f".join(str(part) for part in parts))
+    return uuid_utils.compat.uuid5(NAMESPACE, "\x1f".join(str(part) for part in parts))

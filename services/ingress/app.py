@@ -13,14 +13,19 @@ import structlog
 from falcon.asgi import Request, Response
 
 from services.accounts import api as accounts_api
-from services.ingress import health, openapi, receipts, request_log_api, webhooks
+from services.ingress import health, openapi, operations, receipts, request_log_api
 from services.ingress.accepting import Acceptor
+from services.ingress.admission import Admission
 from services.ingress.docs_page import DocsPage, OpenApiDocument
 from services.ingress.metrics import Metrics
+from services.ingress.policies import Policies
 from services.ingress.rate_limits import TokenBuckets
+from services.ingress.refusals import Refusals
 from services.ingress.request_log import RequestLog
+from services.ingress.schemes import ApiKeyScheme, StandardScheme
 from services.ingress.secret_cache import SecretCache
 from services.ingress.secret_feed import SecretFeed
+from services.ingress.webhooks import OrderWebhook
 from services.kyc import api as kyc_api
 from services.orders import api as orders_api
 from services.secrets import api as secrets_api
@@ -45,7 +50,7 @@ ROUTES: tuple[Route, ...] = (
     *request_log_api.ROUTES,
     *receipts.ROUTES,
 )
-OPERATIONS: tuple[Operation, ...] = (webhooks.OPERATION, *ROUTES)
+OPERATIONS: tuple[Operation, ...] = (*operations.OPERATIONS, *ROUTES)
 
 log = structlog.get_logger()
 
@@ -67,7 +72,8 @@ class Ingress:
             confirm_timeout=config.confirm_timeout,
             heartbeat=config.amqp_heartbeat,
         )
-        self.cache = SecretCache(self.threads)
+        self.policies = Policies()
+        self.cache = SecretCache(self.threads, self.policies)
         self.feed = SecretFeed(
             self.cache,
             config.amqp_url,
@@ -123,20 +129,7 @@ def create_app(config: Settings | None = None) -> falcon.asgi.App[Any, Any]:
         account=_throttle(config.account_attempts_per_minute),
     )
     mount(app, PREFIX, ROUTES, threads, throttles)
-    app.add_route(
-        PREFIX + "/webhooks/orders",
-        webhooks.OrderWebhook(
-            ingress.cache,
-            ingress.acceptor,
-            TokenBuckets(config.account_rate_per_second, config.account_rate_per_second),
-            TokenBuckets(
-                config.address_refusals_per_minute / 60, config.address_refusals_per_minute
-            ),
-            ingress.metrics,
-            ingress.request_log,
-            config.max_body_bytes,
-        ),
-    )
+    _add_webhooks(app, ingress)
     _add_documentation(app, config, OPERATIONS)
     app.add_route("/healthz", health.Healthz())
     app.add_route(
@@ -145,6 +138,30 @@ def create_app(config: Settings | None = None) -> falcon.asgi.App[Any, Any]:
     )
     app.add_route("/metrics", health.MetricsPage())
     return app
+
+
+def _add_webhooks(app: falcon.asgi.App[Any, Any], ingress: Ingress) -> None:
+    config = ingress.config
+    refused = config.address_refusals_per_minute
+    refusals = Refusals(TokenBuckets(refused / 60, refused))
+    rate = config.account_rate_per_second
+    admission = Admission(
+        ingress.acceptor,
+        refusals,
+        ingress.policies,
+        TokenBuckets(rate, rate),
+        rate,
+        f"{config.public_url.rstrip('/')}{PREFIX}/docs/",
+    )
+    for path, scheme in (
+        ("/webhooks/orders", ApiKeyScheme),
+        ("/webhooks/{account_id}/orders", StandardScheme),
+    ):
+        authentication = scheme(ingress.cache, refusals, config.max_body_bytes)
+        webhook = OrderWebhook(
+            authentication, admission, ingress.acceptor, ingress.metrics, ingress.request_log
+        )
+        app.add_route(PREFIX + path, webhook)
 
 
 def _add_documentation(

@@ -19,7 +19,7 @@ from falcon.asgi import Request, Response
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from services.ingress.request_log_rows import Entry
+from services.ingress.attempt import Attempt
 from shared.config import settings
 from shared.crypto import decode_key
 from shared.db.models import WebhookRequest
@@ -77,16 +77,14 @@ def is_asked_for(req: Request) -> bool:
     return any(part.partition(";")[0].strip().lower() == PREFERENCE for part in given.split(","))
 
 
-def attach(resp: Response, entry: Entry) -> None:
+def attach(resp: Response, attempt: Attempt) -> None:
     """Add the receipt to the answer of a request that was accepted, and say so (RFC 7240, 3)."""
-    if entry.account_id is None or entry.body is None or not (entry.event_id and entry.order_id):
-        raise RuntimeError("the request was not accepted")
     receipt = sign(
-        account_id=entry.account_id,
-        event_id=entry.event_id,
-        order_id=entry.order_id,
-        body_sha256=hashlib.sha256(entry.body).hexdigest(),
-        accepted_at=entry.at,
+        account_id=attempt.account_id,
+        event_id=attempt.event_id,
+        order_id=attempt.order_id,
+        body_sha256=hashlib.sha256(attempt.body).hexdigest(),
+        accepted_at=attempt.at,
     )
     # One member more, before the closing brace.
     resp.data = (resp.data or b"{}")[:-1] + b',"receipt":"%s"}' % receipt.encode()
@@ -94,7 +92,7 @@ def attach(resp: Response, entry: Entry) -> None:
 
 
 def sign(
-    *, account_id: UUID, event_id: str, order_id: str, body_sha256: str, accepted_at: float
+    *, account_id: object, event_id: object, order_id: object, body_sha256: str, accepted_at: float
 ) -> str:
     """The receipt of an accepted request, made in 30 us: less than a thread's turn would take.
 
@@ -109,10 +107,10 @@ def sign(
     claims = {
         "iss": ISSUER,
         "sub": str(account_id),
-        "jti": event_id,
+        "jti": str(event_id),
         "iat": int(accepted_at),
-        "event_id": event_id,
-        "order_id": order_id,
+        "event_id": str(event_id),
+        "order_id": str(order_id),
         "body_sha256": body_sha256,
     }
     return jwt.encode(claims, private, ALGORITHM, headers={"typ": TYPE, "kid": public.kid})
@@ -143,8 +141,8 @@ def show(session: Session, call: Call[None, None]) -> Answer:
         Receipt(
             receipt=sign(
                 account_id=request.account_id,
-                event_id=str(request.event_id),
-                order_id=str(request.order_id),
+                event_id=request.event_id,
+                order_id=request.order_id,
                 body_sha256=request.body_sha256.hex(),
                 accepted_at=request.at.timestamp(),
             )

@@ -17,8 +17,9 @@ from falcon.asgi import Request
 from prometheus_client import Counter, Gauge
 
 from services.ingress import request_log_rows
+from services.ingress.attempt import Attempt
 from services.ingress.rate_limits import TokenBuckets
-from services.ingress.request_log_rows import Entry, SecretUse
+from services.ingress.request_log_rows import SecretUse
 from shared.db.session import is_database_away
 from shared.http.mount import client_address
 
@@ -57,47 +58,44 @@ class RequestLog:
         self._task: asyncio.Task[None] | None = None
         self._use_due = self._upkeep_due = 0.0
 
-    def add(self, req: Request, entry: Entry, code: str, seconds: float) -> None:
+    def add(self, req: Request, attempt: Attempt, scheme: str, seconds: float) -> None:
         """Note a request that has its answer; nothing is waited for.
 
         Args:
             req: the request.
-            entry: what is known of it. One that belongs to nobody is not kept.
-            code: `accepted`, or the code of its error.
+            attempt: what is known of it. One that belongs to nobody is not kept.
+            scheme: how it is signed.
             seconds: from its start to its answer.
         """
-        if entry.account_id is None:
+        account_id = attempt.account_id
+        if account_id is None:
             self._unheard["nobody"] += 1
             return
-        if code != "accepted" and (
-            self._accounts.take(entry.account_id) or self._refusals.take(None)
+        if attempt.code != "accepted" and (
+            self._accounts.take(account_id) or self._refusals.take(None)
         ):
             self._unheard["many_refusals"] += 1
             return
+        ids = self._ids(attempt, account_id)
         if len(self._rows) >= MAX_WAITING:
             self._unheard["full"] += 1
             return
         # Made at once, in 2 us: of bytes the garbage collector keeps no account, and no body waits.
-        self._rows.append(
-            request_log_rows.row(
-                entry,
-                self._ids(entry, entry.account_id, code),
-                code,
-                int(seconds * 1e6),
-                client_address(req),
-            )
-        )
+        latency = int(seconds * 1_000_000)
+        row = request_log_rows.row(attempt, ids, scheme, latency, client_address(req))
+        self._rows.append(row)
 
-    def _ids(self, entry: Entry, account_id: UUID, code: str) -> str:
-        secret_id = entry.secret_id
-        if secret_id is None:
+    def _ids(self, attempt: Attempt, account_id: UUID) -> str:
+        """The columns of account and secret; the secret's use is counted on the way."""
+        secret = attempt.secret
+        if secret is None:
             return f"{account_id}\t{request_log_rows.NULL}"
-        use = self._use.get(secret_id)
+        use = self._use.get(secret.id)
         if use is None:
-            use = self._use[secret_id] = SecretUse(account_id, secret_id)
-        if code == "accepted":
+            use = self._use[secret.id] = SecretUse(account_id, secret.id)
+        if attempt.code == "accepted":
             use.accepted += 1
-            use.last_used_at = entry.at
+            use.last_used_at = attempt.at
         return use.ids
 
     def start(self) -> None:

@@ -3,7 +3,7 @@
 import base64
 import binascii
 import struct
-from collections.abc import Iterable, Set
+from collections.abc import Set
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from typing import Annotated, Literal
@@ -13,7 +13,7 @@ import msgspec
 from sqlalchemy import Select, select, tuple_
 from sqlalchemy.orm import Session
 
-from shared.db.models import WebhookRequest
+from shared.db.models import OrderConflict, WebhookRequest
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
 
@@ -102,10 +102,10 @@ def _query(account_id: UUID, accepted: bool, wanted: RequestFilter) -> Select[We
     return query.order_by(at.desc(), id_.desc()).limit(wanted.limit + 1)
 
 
-def _conflicts(_: Session, __: Iterable[UUID]) -> Set[UUID]:
+def _conflicts(session: Session, event_ids: Set[UUID]) -> Set[UUID]:
     """Those whose idempotency key had come before with another body."""
-    # Here `order_conflicts` is to be asked, by event id, as soon as there is that table.
-    return frozenset()
+    found = select(OrderConflict.event_id).where(OrderConflict.event_id.in_(event_ids))
+    return set(session.scalars(found)) if event_ids else set()
 
 
 def _view(request: WebhookRequest, conflicts: Set[UUID]) -> RequestView:

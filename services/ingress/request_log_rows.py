@@ -11,6 +11,7 @@ from uuid import UUID
 from psycopg2.errors import CheckViolation
 from sqlalchemy import text
 
+from services.ingress.attempt import Attempt
 from shared.db import arrays
 from shared.db.session import engine
 
@@ -18,7 +19,7 @@ from shared.db.session import engine
 MAX_TEXT = 1024
 COLUMNS = (
     "account_id, secret_id, at, accepted, code, event_type, event_id, order_id, idempotency_key, "
-    "scheme, signature, webhook_id, webhook_timestamp, body_sha256, body_bytes, latency_us, "
+    "scheme, signature, webhook_timestamp, body_sha256, body_bytes, latency_us, "
     "client_address"
 )
 NULL = "\\N"
@@ -26,44 +27,6 @@ _COPY = f"COPY webhook_requests ({COLUMNS}) FROM STDIN"
 _READ_BYTES = 1 << 20  # psycopg2 takes the interpreter's lock again for each piece
 # Of the text format (PostgreSQL, COPY, "Text Format"); a NUL has no form at all.
 _ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\0": "\ufffd"})
-
-
-class Entry:
-    """What is known of one request; filled in while it is checked.
-
-    Attributes:
-        at: when it arrived, in seconds since 1970.
-        account_id: whose it is; None while, or if, nobody knows.
-        secret_id: the secret that it names, or that its signature is by.
-        scheme: how it is signed: `x-api-key` or `standard-webhooks`.
-        signature: the header, as it came.
-        webhook_id: the header of Standard Webhooks.
-        webhook_timestamp: the same.
-        idempotency_key: the header, whichever stands for it.
-        body: the raw body; the row has its length and its hash.
-        event_type: what it said.
-        event_id: the message's id.
-        order_id: the order that it is about.
-    """
-
-    __slots__ = (
-        "account_id", "at", "body", "event_id", "event_type", "idempotency_key", "order_id",
-        "scheme", "secret_id", "signature", "webhook_id", "webhook_timestamp",
-    )  # fmt: skip
-
-    def __init__(self, at: float) -> None:
-        self.at = at
-        self.account_id: UUID | None = None
-        self.secret_id: UUID | None = None
-        self.scheme = "x-api-key"
-        self.signature: bytes | None = None
-        self.webhook_id: bytes | None = None
-        self.webhook_timestamp: bytes | None = None
-        self.idempotency_key: bytes | None = None
-        self.body: bytes | None = None
-        self.event_type: str | None = None
-        self.event_id: str | None = None
-        self.order_id: str | None = None
 
 
 class SecretUse:
@@ -83,25 +46,24 @@ class SecretUse:
         self.last_used_at = 0.0
 
 
-def row(entry: Entry, ids: str, code: str, latency_us: int, address: str) -> bytes:
+def row(attempt: Attempt, ids: str, scheme: str, latency_us: int, address: str) -> bytes:
     """The row of a request, in COPY's text format.
 
     Args:
-        entry: what is known of it.
+        attempt: what is known of it.
         ids: the columns of account and secret.
-        code: `accepted`, or the code of its error.
+        scheme: how it is signed.
         latency_us: from its start to its answer, in microseconds.
         address: the client's.
     """
-    second, micros = divmod(int(entry.at * 1_000_000), 1_000_000)
-    body = entry.body
-    hashed = "\\N\t\\N" if body is None else f"\\\\x{sha256(body).hexdigest()}\t{len(body)}"
+    code, body = attempt.code, attempt.body
+    second, micros = divmod(int(attempt.at * 1_000_000), 1_000_000)
+    hashed = f"\\\\x{sha256(body).hexdigest()}\t{len(body)}" if body else "\\N\t\\N"
     return (
         f"{ids}\t{_second(second)}.{micros:06}+00\t{code == 'accepted'}\t{code}\t"
-        f"{entry.event_type or NULL}\t{entry.event_id or NULL}\t{entry.order_id or NULL}\t"
-        f"{_text(entry.idempotency_key)}\t{entry.scheme}\t{_text(entry.signature)}\t"
-        f"{_text(entry.webhook_id)}\t{_text(entry.webhook_timestamp)}\t{hashed}\t"
-        f"{latency_us}\t{_address(address)}\n"
+        f"{attempt.event_type or NULL}\t{attempt.event_id or NULL}\t{attempt.order_id or NULL}\t"
+        f"{_text(attempt.key)}\t{scheme}\t{_text(attempt.signature)}\t"
+        f"{_text(attempt.timestamp)}\t{hashed}\t{latency_us}\t{_address(address)}\n"
     ).encode()
 
 
@@ -149,7 +111,7 @@ def _copy(rows: bytes) -> None:
 
 
 def _text(value: bytes | None) -> str:
-    if value is None:
+    if not value:
         return NULL
     # A header's bytes may be anything; Latin-1 has a character for each (RFC 9110, 5.5).
     text_ = value[:MAX_TEXT].decode("latin-1")

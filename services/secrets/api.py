@@ -8,7 +8,7 @@ import msgspec
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from services.secrets import rotation
+from services.secrets import policies, rotation
 from shared import webhook_keys
 from shared.db import secret_use
 from shared.db.models import Account, WebhookSecret
@@ -27,10 +27,11 @@ class Previous(msgspec.Struct, kw_only=True):
 
 
 class Secret(msgspec.Struct, kw_only=True):
-    """The secret to sign with."""
+    """The secret to sign with: `secret_key` by `X-API-Key`, the other by Standard Webhooks."""
 
     id: UUID
     secret_key: str
+    signing_secret: str
     is_active: bool
     created_at: datetime
     expires_at: datetime
@@ -46,9 +47,10 @@ class Replacement(msgspec.Struct, kw_only=True):
 
 
 class Replaced(msgspec.Struct, kw_only=True):
-    """The new secret."""
+    """The new secret, in both forms."""
 
     secret_key: str
+    signing_secret: str
     message: str
     status: str
     expires_at: datetime
@@ -77,7 +79,7 @@ def show(session: Session, call: Call[None, None]) -> Answer:
         200,
         Secret(
             id=secret.id,
-            secret_key=_key(secret),
+            **_forms(secret),
             is_active=True,
             created_at=secret.issued_at,
             expires_at=secret.expires_at,
@@ -115,7 +117,7 @@ def replace(session: Session, call: Call[Replacement, None]) -> Answer:
     return Answer(
         201 if is_first else 200,
         Replaced(
-            secret_key=_key(secret),
+            **_forms(secret),
             message=message,
             status="created" if is_first else "regenerated",
             expires_at=secret.expires_at,
@@ -135,8 +137,12 @@ def _approved_account(session: Session, account_id: UUID) -> Account:
     return account
 
 
-def _key(secret: WebhookSecret) -> str:
-    return webhook_keys.encode_key(webhook_keys.unseal(secret.sealed, secret.id))
+def _forms(secret: WebhookSecret) -> dict[str, str]:
+    raw = webhook_keys.unseal(secret.sealed, secret.id)
+    return {
+        "secret_key": webhook_keys.encode_key(raw),
+        "signing_secret": webhook_keys.encode_standard(raw),
+    }
 
 
 _NOT_READY = (
@@ -147,6 +153,7 @@ _NOT_READY = (
 _KYC = (403, "kyc_approval_required", "KYC approval required")
 
 ROUTES = (
+    *policies.ROUTES,
     Route(
         method="GET",
         path="/webhook/secret/",

@@ -158,6 +158,16 @@ class SecretRevoke(Event, frozen=True, kw_only=True):
     reason: OptionalText = ""
 
 
+class WebhookLimit(Event, frozen=True, kw_only=True):
+    """Set how many webhooks a second a worker takes of an account; None means the default."""
+
+    TYPE: ClassVar[str] = "webhook.limit"
+    EXCHANGE: ClassVar[str] = "commands"
+
+    account_id: UUID
+    per_second: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] | None = None
+
+
 # --- events: facts ---------------------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ from sqlalchemy import (
     ForeignKey,
     Identity,
     Index,
+    Integer,
     LargeBinary,
     MetaData,
     SmallInteger,
@@ -25,7 +26,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from shared.ids import new_id
@@ -48,6 +49,7 @@ class Base(DeclarativeBase):
         UUID: Uuid(),
         bytes: LargeBinary(),
         str: Text(),
+        list[str]: ARRAY(Text()),
         dict[str, Any]: JSONB(),
     }
 
@@ -113,12 +115,11 @@ class WebhookRequest(Base):
     event_type: Mapped[str | None]
     event_id: Mapped[UUID | None]
     order_id: Mapped[UUID | None]
-    idempotency_key: Mapped[str | None]
+    idempotency_key: Mapped[str | None]  # or webhook-id
     secret_id: Mapped[UUID | None]
     # With the body, whose hash is here, and the secret: all that its signature is made of.
     scheme: Mapped[str]
     signature: Mapped[str | None]
-    webhook_id: Mapped[str | None]
     webhook_timestamp: Mapped[str | None]
     body_sha256: Mapped[bytes | None]
     body_bytes: Mapped[int | None]
@@ -223,6 +224,26 @@ class WebhookSecret(Base):
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+class WebhookPolicy(Base):
+    """How an account's requests are taken; an account without a row has the defaults.
+
+    `allowed_networks` are CIDR (IPv4 or IPv6); none means from anywhere. `rate_per_second` holds a
+    worker; NULL means ACCOUNT_RATE_PER_SECOND.
+    """
+
+    __tablename__ = "webhook_policies"
+    __table_args__ = (
+        Index("ix_webhook_policies_updated_at", "updated_at"),
+        CheckConstraint("rate_per_second > 0", "rate_per_second"),
+    )
+
+    account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"), primary_key=True)
+    allowed_networks: Mapped[list[str]] = mapped_column(server_default="{}")
+    rate_per_second: Mapped[int | None] = mapped_column(Integer)
+    # Set by a trigger, as that of the secrets.
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
 # --- services.orders -------------------------------------------------------------------------
 
 
@@ -230,7 +251,9 @@ class Order(Base):
     """One order, as its sender described it, and where it is now."""
 
     __tablename__ = "orders"
-    __table_args__ = (Index("ix_orders_account_id_id", "account_id", "id"),)
+    __table_args__ = (
+        Index("ix_orders_account_id_accepted_at_id", "account_id", "accepted_at", "id"),
+    )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     account_id: Mapped[UUID]
@@ -257,6 +280,18 @@ class OrderStatusHistory(Base):
     note: Mapped[str] = mapped_column(default="", server_default="")
     at: Mapped[datetime]
     applied: Mapped[bool]
+
+
+class OrderConflict(Base):
+    """Another order that was sent under the idempotency key of one that was there already."""
+
+    __tablename__ = "order_conflicts"
+
+    event_id: Mapped[UUID] = mapped_column(primary_key=True)  # the message's id
+    order_id: Mapped[UUID] = mapped_column(index=True)
+    account_id: Mapped[UUID]
+    event: Mapped[dict[str, Any]]  # the order as it was sent this time
+    at: Mapped[datetime]
 
 
 # --- services.notifier -----------------------------------------------------------------------

@@ -150,7 +150,8 @@ def test_beyond_the_bound_rows_are_dropped_and_counted(api, monkeypatch):
 
     from falcon import testing
 
-    from services.ingress import request_log, request_log_rows
+    from services.ingress import request_log
+    from services.ingress.attempt import Attempt
     from shared.ids import new_id
 
     monkeypatch.setattr(request_log, "MAX_WAITING", 10)
@@ -158,9 +159,9 @@ def test_beyond_the_bound_rows_are_dropped_and_counted(api, monkeypatch):
     async def fill():
         log = request_log.RequestLog()
         for _ in range(25):
-            entry = request_log_rows.Entry(0.0)
-            entry.account_id = new_id()
-            log.add(testing.create_asgi_req(), entry, "accepted", 0.001)
+            attempt = Attempt()
+            attempt.account_id, attempt.code = new_id(), "accepted"
+            log.add(testing.create_asgi_req(), attempt, "x-api-key", 0.001)
         return log
 
     log = asyncio.run(fill())

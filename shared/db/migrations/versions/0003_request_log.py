@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0003"
-down_revision = "0001"
+down_revision = "0002"
 branch_labels = None
 depends_on = None
 
@@ -24,7 +24,6 @@ def upgrade() -> None:
         sa.Column("secret_id", sa.Uuid(), nullable=True),
         sa.Column("scheme", sa.Text(), nullable=False),
         sa.Column("signature", sa.Text(), nullable=True),
-        sa.Column("webhook_id", sa.Text(), nullable=True),
         sa.Column("webhook_timestamp", sa.Text(), nullable=True),
         sa.Column("body_sha256", sa.LargeBinary(), nullable=True),
         sa.Column("body_bytes", sa.Integer(), nullable=True),
