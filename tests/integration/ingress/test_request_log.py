@@ -8,15 +8,16 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
-from sqlalchemy import func, select, text
+from sqlalchemy import create_engine, func, select, text
+from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from services.ingress import signatures
 from services.ingress.request_log import ACCOUNT_REFUSALS
-from shared.db.models import WebhookRequest, WebhookSecretUse
+from shared.db.models import OrderConflict, WebhookRequest, WebhookSecretUse
 from tests.integration.arrange import until
 from tests.integration.conftest import running_ingress
 from tests.integration.gate import Gate
-from tests.integration.ingress.conftest import ORDER, approved
+from tests.integration.ingress.conftest import ORDER, PATH, approved
 
 
 def rows(api, sender):
@@ -53,6 +54,41 @@ def test_an_accepted_request_can_be_verified_again_from_its_row_and_the_secret(a
     assert (row.scheme, row.client_address) == ("x-api-key", "127.0.0.1")
     assert 0 < row.latency_us < 10_000_000
     assert abs(row.at - datetime.now(UTC)) < timedelta(minutes=1)
+
+
+def test_so_can_one_by_standard_webhooks(api, sender):
+    answer = sender.standard(id_="msg_1")
+    (row,) = logged(api, sender, 1)
+    raw = json.dumps(ORDER)
+    assert (row.scheme, row.idempotency_key) == ("standard-webhooks", "msg_1")
+    assert str(row.order_id) == answer.json()["order_id"]
+    kept = {
+        "webhook-id": row.idempotency_key,
+        "webhook-timestamp": row.webhook_timestamp,
+        "webhook-signature": row.signature,
+    }
+    assert Webhook(sender.signing_secret).verify(raw, kept) == ORDER
+    with pytest.raises(WebhookVerificationError):
+        Webhook(sender.signing_secret).verify(raw + " ", kept)
+
+
+def test_what_never_reached_the_signature_belongs_to_who_is_named(api, sender):
+    raw = json.dumps(ORDER).encode()
+    api.http.post(PATH, content=raw, headers={"X-API-Key": sender.secret})
+    sender.standard(**{"webhook-timestamp": "1"})
+    api.http.post(sender.path, content=raw)
+    found = logged(api, sender, 3)
+    assert [row.code for row in found] == [
+        "missing_authentication",
+        "invalid_timestamp",
+        "missing_authentication",
+    ]
+
+
+def test_a_request_with_a_revoked_key_is_still_its_owners(api, sender):
+    api.http.post("/webhook/secret/", json={"revoke_previous": True}, headers=sender.bearer)
+    until(lambda: sender.send().status_code == 401, "revoked")
+    until(lambda: [r.code for r in rows(api, sender)][-1:] == ["invalid_api_key"], "logged")
 
 
 def test_a_refusal_says_why_and_under_which_secret(api, sender):
@@ -121,8 +157,6 @@ def test_what_is_left_is_written_at_the_stop(declared_url, database_url, tmp_pat
         sender = approved(api)
         for _ in range(20):
             assert sender.send().status_code == 201
-    from sqlalchemy import create_engine
-
     engine = create_engine(database_url)
     with engine.connect() as connection:
         assert connection.scalar(select(func.count()).select_from(WebhookRequest)) == 20
@@ -268,6 +302,27 @@ def test_the_log_over_http_is_filtered_and_paged(api, sender):
         if cursor is None:
             break
     assert seen == everything
+
+
+def test_another_order_under_the_same_key_shows_as_a_conflict(api, sender):
+    key = {"Idempotency-Key": "k-1"}
+    assert sender.send(**key).status_code == 201
+    assert sender.send(ORDER | {"address": "elsewhere"}, **key).status_code == 201
+    first, second = logged(api, sender, 2)
+    assert (first.order_id, first.idempotency_key) == (second.order_id, second.idempotency_key)
+    with api.session() as session:
+        # As services.orders keeps it.
+        session.add(
+            OrderConflict(
+                event_id=second.event_id,
+                order_id=second.order_id,
+                account_id=sender.account_id,
+                event={},
+                at=second.at,
+            )
+        )
+        session.commit()
+    assert [e["conflict"] for e in log_of(api, sender)["results"]] == [True, False]
 
 
 def test_requests_of_one_moment_are_each_on_one_page(api, sender):
