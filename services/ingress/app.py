@@ -13,7 +13,14 @@ import structlog
 from falcon.asgi import Request, Response
 
 from services.accounts import api as accounts_api
-from services.ingress import health, openapi, operations, receipts, request_log_api
+from services.ingress import (
+    health,
+    openapi,
+    operations,
+    receipts,
+    request_log_api,
+    webhook_health_api,
+)
 from services.ingress.accepting import Acceptor
 from services.ingress.admission import Admission
 from services.ingress.docs_page import DocsPage, OpenApiDocument
@@ -49,6 +56,7 @@ ROUTES: tuple[Route, ...] = (
     *orders_api.ROUTES,
     *request_log_api.ROUTES,
     *receipts.ROUTES,
+    *webhook_health_api.ROUTES,
 )
 OPERATIONS: tuple[Operation, ...] = (*operations.OPERATIONS, *ROUTES)
 
