@@ -47,7 +47,7 @@ class Attempt:
         self.secret: CachedSecret | None = None
         self.timestamp = self.signature = self.body = b""
         self.key: bytes | None = None
-        self.order_id: UUID | None = None
+        self.order_id: str | None = None
         self.event_id: str | None = None
         self.event_type: str | None = None
         self.code = ""

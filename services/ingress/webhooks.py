@@ -64,7 +64,7 @@ class OrderWebhook:
         else:
             resp.status = falcon.HTTP_201
             resp.content_type = falcon.MEDIA_JSON
-            resp.data = b'{"status":"success","order_id":"%s"}' % str(order_id).encode()
+            resp.data = b'{"status":"success","order_id":"%s"}' % order_id.encode()
             attempt.code = "accepted"
             if receipts.is_asked_for(req):
                 receipts.attach(resp, attempt)
@@ -72,7 +72,7 @@ class OrderWebhook:
         self._metrics.webhook(attempt.code, seconds)
         self._request_log.add(req, attempt, self._scheme.name, seconds)
 
-    async def _accept(self, req: Request, attempt: Attempt, account_id: UUID) -> UUID:
+    async def _accept(self, req: Request, attempt: Attempt, account_id: UUID) -> str:
         _require_json(req)
         key = None
         if attempt.key is not None:
@@ -83,10 +83,10 @@ class OrderWebhook:
             order_id, message = order_bodies.read(attempt.body, account_id, _traceparent(req), key)
         except order_bodies.BodyError as error:
             raise ApiError(400, "invalid_body", str(error)) from None
-        attempt.order_id, attempt.event_id = order_id, message.message_id
+        attempt.order_id, attempt.event_id = str(order_id), message.message_id
         attempt.event_type = message.type
         await self._acceptor.accept(message)
-        return order_id
+        return attempt.order_id
 
 
 def _require_json(req: Request) -> None:
