@@ -7,7 +7,6 @@ log, and what was accepted is accepted without it.
 
 import asyncio
 import time
-from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
@@ -39,6 +38,9 @@ _written = Counter("webhook_log_rows", "Requests that were written to the reques
 _dropped = Counter(
     "webhook_log_dropped", "Requests that are not in the request log, by reason.", ["reason"]
 )
+_nobody, _many_refusals, _full, _failed = map(
+    _dropped.labels, ("nobody", "many_refusals", "full", "failed")
+)
 _waiting = Gauge(
     "webhook_log_waiting", "Requests that wait to be written.", multiprocess_mode="livesum"
 )
@@ -53,10 +55,10 @@ class RequestLog:
         self._use: dict[UUID, SecretUse] = {}
         self._accounts = TokenBuckets(ACCOUNT_REFUSALS_PER_SECOND, ACCOUNT_REFUSALS)
         self._refusals = TokenBuckets(REFUSALS_PER_SECOND, REFUSALS)
-        self._unheard: defaultdict[str, int] = defaultdict(int)
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._use_due = self._upkeep_due = 0.0
+        self._is_away = False
 
     def add(self, req: Request, attempt: Attempt, scheme: str, seconds: float) -> None:
         """Note a request that has its answer; nothing is waited for.
@@ -69,16 +71,16 @@ class RequestLog:
         """
         account_id = attempt.account_id
         if account_id is None:
-            self._unheard["nobody"] += 1
+            _nobody.inc()
             return
         if attempt.code != "accepted" and (
             self._accounts.take(account_id) or self._refusals.take(None)
         ):
-            self._unheard["many_refusals"] += 1
+            _many_refusals.inc()
             return
         ids = self._ids(attempt, account_id)
         if len(self._rows) >= MAX_WAITING:
-            self._unheard["full"] += 1
+            _full.inc()
             return
         # Made at once, in 2 us: of bytes the garbage collector keeps no account, and no body waits.
         latency = int(seconds * 1_000_000)
@@ -122,19 +124,18 @@ class RequestLog:
             await self._attempt(self._write_rows)
             if stopping or time.monotonic() >= self._use_due:
                 await self._attempt(self._write_use)
-            for reason, count in self._unheard.items():
-                _dropped.labels(reason).inc(count)
-            self._unheard.clear()
             _waiting.set(len(self._rows))
 
     async def _attempt(self, step: Callable[[], Awaitable[None]]) -> None:
         try:
             await step()
         except Exception as error:
-            if is_database_away(error):
-                log.warning("database_away", step=step.__name__, error=type(error).__name__)
-            else:
+            if not is_database_away(error):
                 log.exception("request_log_failed", step=step.__name__)
+            elif not self._is_away:
+                # Once, and not twice a second until it is back.
+                log.warning("request_log_waits", error=type(error).__name__)
+                self._is_away = True
 
     async def _write_rows(self) -> None:
         while self._rows:
@@ -142,10 +143,11 @@ class RequestLog:
             try:
                 await self._in_thread(request_log_rows.write, b"".join(batch))
                 _written.inc(len(batch))
+                self._is_away = False
             except Exception as error:
                 if is_database_away(error):
                     raise  # the rows stay, and are written when it is back
-                self._unheard["failed"] += len(batch)
+                _failed.inc(len(batch))
                 del self._rows[: len(batch)]
                 raise
             del self._rows[: len(batch)]
@@ -171,4 +173,9 @@ class RequestLog:
             self._upkeep_due = time.monotonic() + UPKEEP_SECONDS
 
     async def _in_thread(self, work: Callable[..., None], *arguments: object) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+        done = asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+        while not done.done():
+            await asyncio.wait((done,), timeout=FLUSH_SECONDS)
+            # A database that is silent shows here.
+            _waiting.set(len(self._rows))
+        done.result()
