@@ -42,7 +42,7 @@ _nobody, _many_refusals, _full, _failed = map(
     _dropped.labels, ("nobody", "many_refusals", "full", "failed")
 )
 _waiting = Gauge(
-    "webhook_log_waiting", "Requests that wait to be written.", multiprocess_mode="livesum"
+    "webhook_log_waiting", "Requests that wait to be written.", multiprocess_mode="liveall"
 )
 
 

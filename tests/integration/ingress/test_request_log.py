@@ -13,7 +13,7 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from services.ingress import signatures
 from services.ingress.request_log import ACCOUNT_REFUSALS
-from shared.db.models import OrderConflict, WebhookRequest, WebhookSecretUse
+from shared.db.models import OrderConflict, WebhookRequest, WebhookSecret, WebhookSecretUse
 from tests.integration.arrange import until
 from tests.integration.conftest import running_ingress
 from tests.integration.gate import Gate
@@ -73,6 +73,9 @@ def test_so_can_one_by_standard_webhooks(api, sender):
 
 
 def test_what_never_reached_the_signature_belongs_to_who_is_named(api, sender):
+    with api.session() as session:
+        known = float(session.scalar(select(func.count()).select_from(WebhookSecret)))
+    until(lambda: api.gauge("secret_cache_size") == [known, known], "every worker knows")
     raw = json.dumps(ORDER).encode()
     api.http.post(PATH, content=raw, headers={"X-API-Key": sender.secret})
     sender.standard(**{"webhook-timestamp": "1"})
