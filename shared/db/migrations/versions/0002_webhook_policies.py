@@ -1,4 +1,4 @@
-"""Allowlists and rate limits by account; conflicting orders; orders listed by acceptance."""
+"""Allowlists and rate limits by account; idempotency keys, whose ids no longer tell the time."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -58,9 +58,28 @@ def upgrade() -> None:
         unique=False,
     )
     op.drop_index("ix_orders_account_id_id", table_name="orders")
+    # Nor do they tell how old an entry of the inbox is.
+    op.add_column(
+        "inbox",
+        sa.Column(
+            "handled_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+        ),
+    )
+    op.create_index(
+        "ix_inbox_derived",
+        "inbox",
+        ["consumer", "handled_at"],
+        unique=False,
+        postgresql_where=sa.text("substr(message_id::text, 15, 1) = '5'"),
+    )
 
 
 def downgrade() -> None:
+    op.drop_index("ix_inbox_derived", table_name="inbox")
+    op.drop_column("inbox", "handled_at")
     op.create_index("ix_orders_account_id_id", "orders", ["account_id", "id"], unique=False)
     op.drop_index("ix_orders_account_id_accepted_at_id", table_name="orders")
     op.drop_table("order_conflicts")
