@@ -13,9 +13,8 @@ from uuid import UUID
 
 import structlog
 from falcon.asgi import Request
-from prometheus_client import Counter, Gauge
 
-from services.ingress import request_log_rows
+from services.ingress import metrics, request_log_rows
 from services.ingress.attempt import Attempt
 from services.ingress.rate_limits import TokenBuckets
 from services.ingress.request_log_rows import SecretUse
@@ -34,16 +33,6 @@ ACCOUNT_REFUSALS, ACCOUNT_REFUSALS_PER_SECOND = 100, 1
 REFUSALS, REFUSALS_PER_SECOND = 2_000, 50
 
 log = structlog.get_logger()
-_written = Counter("webhook_log_rows", "Requests that were written to the request log.")
-_dropped = Counter(
-    "webhook_log_dropped", "Requests that are not in the request log, by reason.", ["reason"]
-)
-_nobody, _many_refusals, _full, _failed = map(
-    _dropped.labels, ("nobody", "many_refusals", "full", "failed")
-)
-_waiting = Gauge(
-    "webhook_log_waiting", "Requests that wait to be written.", multiprocess_mode="liveall"
-)
 
 
 class RequestLog:
@@ -71,16 +60,16 @@ class RequestLog:
         """
         account_id = attempt.account_id
         if account_id is None:
-            _nobody.inc()
+            metrics.log_dropped.labels("nobody").inc()
             return
         if attempt.code != "accepted" and (
             self._accounts.take(account_id) or self._refusals.take(None)
         ):
-            _many_refusals.inc()
+            metrics.log_dropped.labels("many_refusals").inc()
             return
         ids = self._ids(attempt, account_id)
         if len(self._rows) >= MAX_WAITING:
-            _full.inc()
+            metrics.log_dropped.labels("full").inc()
             return
         # Made at once, in 2 us: of bytes the garbage collector keeps no account, and no body waits.
         latency = int(seconds * 1_000_000)
@@ -124,7 +113,7 @@ class RequestLog:
             await self._attempt(self._write_rows)
             if stopping or time.monotonic() >= self._use_due:
                 await self._attempt(self._write_use)
-            _waiting.set(len(self._rows))
+            metrics.log_waiting.set(len(self._rows))
 
     async def _attempt(self, step: Callable[[], Awaitable[None]]) -> None:
         try:
@@ -142,12 +131,12 @@ class RequestLog:
             batch = self._rows[:BATCH]
             try:
                 await self._in_thread(request_log_rows.write, b"".join(batch))
-                _written.inc(len(batch))
+                metrics.log_rows.inc(len(batch))
                 self._is_away = False
             except Exception as error:
                 if is_database_away(error):
                     raise  # the rows stay, and are written when it is back
-                _failed.inc(len(batch))
+                metrics.log_dropped.labels("failed").inc(len(batch))
                 del self._rows[: len(batch)]
                 raise
             del self._rows[: len(batch)]
@@ -177,5 +166,5 @@ class RequestLog:
         while not done.done():
             await asyncio.wait((done,), timeout=FLUSH_SECONDS)
             # A database that is silent shows here.
-            _waiting.set(len(self._rows))
+            metrics.log_waiting.set(len(self._rows))
         done.result()
