@@ -13,7 +13,14 @@ import structlog
 from falcon.asgi import Request, Response
 
 from services.accounts import api as accounts_api
-from services.ingress import health, openapi, operations
+from services.ingress import (
+    health,
+    openapi,
+    operations,
+    receipts,
+    request_log_api,
+    webhook_health_api,
+)
 from services.ingress.accepting import Acceptor
 from services.ingress.admission import Admission
 from services.ingress.docs_page import DocsPage, OpenApiDocument
@@ -21,6 +28,7 @@ from services.ingress.metrics import Metrics
 from services.ingress.policies import Policies
 from services.ingress.rate_limits import TokenBuckets
 from services.ingress.refusals import Refusals
+from services.ingress.request_log import RequestLog
 from services.ingress.schemes import ApiKeyScheme, StandardScheme
 from services.ingress.secret_cache import SecretCache
 from services.ingress.secret_feed import SecretFeed
@@ -47,6 +55,9 @@ ROUTES: tuple[Route, ...] = (
     *kyc_api.ROUTES,
     *secrets_api.ROUTES,
     *orders_api.ROUTES,
+    *request_log_api.ROUTES,
+    *receipts.ROUTES,
+    *webhook_health_api.ROUTES,
 )
 OPERATIONS: tuple[Operation, ...] = (*operations.OPERATIONS, *ROUTES)
 
@@ -82,12 +93,14 @@ class Ingress:
             self.publisher, self.threads, max_waiting=config.max_outstanding_confirms
         )
         self.metrics = Metrics()
+        self.request_log = RequestLog()
         self._reporting: asyncio.Task[None] | None = None
 
     async def process_startup(self, _: dict[str, Any], __: dict[str, Any]) -> None:
         """Start connecting and loading; requests may come at once."""
         await self.publisher.start()
         await self.feed.start()
+        self.request_log.start()
         heap.freeze()
         self._reporting = asyncio.get_running_loop().create_task(
             health.report(self.publisher, self.cache, self.acceptor, self.metrics)
@@ -97,6 +110,7 @@ class Ingress:
         """Let go, after the last request has its answer."""
         if self._reporting is not None:
             self._reporting.cancel()
+        await self.request_log.stop()
         await self.feed.stop()
         await self.publisher.stop()
         self.threads.shutdown(wait=False)
@@ -155,7 +169,9 @@ def _add_webhooks(app: falcon.asgi.App[Any, Any], ingress: Ingress) -> None:
         ("/webhooks/{account_id}/orders", StandardScheme),
     ):
         authentication = scheme(ingress.cache, refusals, config.max_body_bytes)
-        webhook = OrderWebhook(authentication, admission, ingress.acceptor, ingress.metrics)
+        webhook = OrderWebhook(
+            authentication, admission, ingress.acceptor, ingress.metrics, ingress.request_log
+        )
         app.add_route(PREFIX + path, webhook)
 
 

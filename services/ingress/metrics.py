@@ -47,6 +47,16 @@ _outstanding = Gauge(
     multiprocess_mode="livesum",
 )
 
+log_rows = Counter("webhook_log_rows", "Requests that were written to the request log.")
+log_dropped = Counter(
+    "webhook_log_dropped",
+    "Requests that are not in the request log: many_refusals, nobody's, full, failed.",
+    ["reason"],
+)
+log_waiting = Gauge(
+    "webhook_log_waiting", "Requests that wait to be written.", multiprocess_mode="liveall"
+)
+
 
 class Metrics:
     """What the rest of the ingress reports to."""

@@ -126,8 +126,17 @@ def _status(value: Any) -> str:
     return str(value).replace("_", " ").lower()
 
 
+def _share(value: float) -> str:
+    """A part of the whole, never rounded down to nothing."""
+    return f"{value:.0%}" if value >= 0.01 else "Less than 1%"
+
+
 def _filters(environment: Environment) -> Environment:
-    filters: dict[str, Callable[[Any], str]] = {"moment": _moment, "status": _status}
+    filters: dict[str, Callable[[Any], str]] = {
+        "moment": _moment,
+        "status": _status,
+        "share": _share,
+    }
     environment.filters.update(filters)
     return environment
 

@@ -257,12 +257,19 @@ class SecretRotated(_AccountFact, frozen=True, kw_only=True):
 
 
 class SecretExpiring(_AccountFact, frozen=True, kw_only=True):
-    """A replaced secret stops working soon."""
+    """A replaced secret stops working soon.
+
+    With how much it is still in use: when last, and for which part of the account's requests of the
+    last day (0 to 1). `is_last`: no further warning comes.
+    """
 
     TYPE: ClassVar[str] = "secret.expiring"
 
     secret_id: UUID
     expires_at: datetime
+    last_used_at: datetime | None = None
+    share_of_last_day: float = 0.0
+    is_last: bool = False
 
 
 class SecretRevoked(_AccountFact, frozen=True, kw_only=True):
