@@ -4,7 +4,7 @@ import importlib
 import sys
 import time
 
-SUITES = ("ingress", "recorder", "relay", "notifier", "endtoend", "secrets")
+SUITES = ("ingress", "recorder", "relay", "notifier", "endtoend", "secrets", "fairness")
 
 
 def main() -> int:

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from services.orders.lanes import Lanes
 from services.orders.recording import record
 from shared import tokens
 from shared.bus.events import TrackingStatus
@@ -39,6 +40,7 @@ def record_orders(api, *events, time=None):
                 )
                 for e in events
             ],
+            lanes=Lanes(1_000, 100),
         )
         session.commit()
         assert not failures
