@@ -40,8 +40,10 @@ def sink(folder: Path) -> Iterator[int]:
     port = free_port()
     # Debian has it where only root's path leads.
     path = os.pathsep.join((os.environ["PATH"], "/usr/sbin"))
+    # It refuses to run as root.
+    user = ("-u", "nobody") if os.geteuid() == 0 else ()
     process = spawn(
-        ("smtp-sink", f"127.0.0.1:{port}", "128"),
+        ("smtp-sink", *user, f"127.0.0.1:{port}", "128"),
         environment=os.environ | {"PATH": path},
         log=folder / "smtp-sink.log",
     )
