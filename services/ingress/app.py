@@ -13,7 +13,7 @@ import structlog
 from falcon.asgi import Request, Response
 
 from services.accounts import api as accounts_api
-from services.ingress import health, openapi, webhooks
+from services.ingress import health, openapi, verifying, webhooks
 from services.ingress.accepting import Acceptor
 from services.ingress.docs_page import DocsPage, OpenApiDocument
 from services.ingress.metrics import Metrics
@@ -37,6 +37,7 @@ API_THREADS = 8
 INGRESS_THREADS = 4
 
 ROUTES: tuple[Route, ...] = (
+    *verifying.ROUTES,
     *accounts_api.ROUTES,
     *kyc_api.ROUTES,
     *secrets_api.ROUTES,

@@ -63,7 +63,8 @@ CODES: dict[str, ErrorCode] = {
     ),
     "rate_limited": ErrorCode(
         [429],
-        "Your account sends faster than its limit, or your address was refused too often.",
+        "Your account sends faster than its limit, or your address was refused too often, or there "
+        "were too many tries to sign in.",
         "Wait for as many seconds as `Retry-After` says, then send the same request again.",
         is_passing=True,
     ),
@@ -198,7 +199,6 @@ CODES: dict[str, ErrorCode] = {
     "order_not_found": ErrorCode(
         [404],
         "You have no order with this id. Another account's order answers the same.",
-        "Use the `order_id` of the 201. An order that was just accepted is recorded within "
-        "a second or so.",
+        "Use the `order_id` of the 201. An accepted order takes a moment to be recorded.",
     ),
 }
