@@ -1,7 +1,6 @@
 """`POST /webhooks/test/`: what the webhook would answer, and why. Nothing is recorded."""
 
 import base64
-import binascii
 import hashlib
 from datetime import UTC, datetime
 from uuid import UUID
@@ -113,7 +112,7 @@ def _body(sent: SentRequest) -> bytes:
         return base64.b64decode(sent.body_base64 or "", validate=True)
     except UnicodeEncodeError:
         raise ApiError(400, "invalid_body", "body is no Unicode text: use body_base64.") from None
-    except binascii.Error:
+    except ValueError:
         raise ApiError(400, "invalid_body", "body_base64 is no base64.") from None
 
 

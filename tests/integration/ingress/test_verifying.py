@@ -63,7 +63,14 @@ def test_it_knows_the_callers_own_secrets_only(api, sender):
 
 
 @pytest.mark.parametrize(
-    "body", [{}, {"body": "a", "body_base64": "YQ=="}, {"body_base64": "%"}, {"body": "\ud800"}]
+    "body",
+    [
+        {},
+        {"body": "a", "body_base64": "YQ=="},
+        {"body_base64": "%"},
+        {"body_base64": "é"},
+        {"body": "\ud800"},
+    ],
 )
 def test_a_body_in_exactly_one_form(sender, body):
     answer = sender.api.http.post(
