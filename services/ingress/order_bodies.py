@@ -17,6 +17,7 @@ from shared.bus.message import Message, message_for
 __all__ = ["BODIES", "BodyError", "read"]
 
 SOURCE = "services.ingress"
+EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 class BodyError(Exception):
@@ -53,8 +54,12 @@ def read(body: bytes, account_id: UUID, traceparent: str | None) -> tuple[UUID, 
     try:
         if b'"type"' in body:
             envelope = _envelope.decode(body)
-            # A stamp from the future would win against every later update.
-            time = min(envelope.timestamp or now, now)
+            if envelope.timestamp is not None:
+                if envelope.timestamp < EPOCH:
+                    raise BodyError("The timestamp lies before 1970.")
+                # A stamp from the future would win against every later update. In UTC, since
+                # PostgreSQL takes no offset beyond 15:59.
+                time = min(envelope.timestamp, now).astimezone(UTC)
             decoder = _decoders.get(envelope.type or OrderCreated.TYPE)
             if decoder is None:
                 known = ", ".join(BODIES)

@@ -109,7 +109,7 @@ def _run(lines: list[Line], url: str, secret: str, connections: int, rate: float
 def _print(summary: Summary) -> None:
     """The summary, on standard output."""
     rate = summary.accepted / summary.seconds if summary.seconds else 0.0
-    print(f"{summary.accepted:>9} accepted  ({rate:,.0f} orders/s)")
+    print(f"{summary.accepted:>9} accepted ({rate:,.0f} orders/s)")
     for code, count in sorted(summary.refused.items()):
         print(f"{count:>9} {code}")
     if summary.retries:

@@ -2,7 +2,7 @@
 
 import base64
 import binascii
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -96,9 +96,9 @@ def index(session: Session, call: Call[None, Filter]) -> Answer:
     if wanted.customer_email is not None:
         query = query.where(Order.customer_email == wanted.customer_email)
     if wanted.created_from is not None:
-        query = query.where(Order.accepted_at >= wanted.created_from)
+        query = query.where(Order.accepted_at >= _utc(wanted.created_from))
     if wanted.created_to is not None:
-        query = query.where(Order.accepted_at < wanted.created_to)
+        query = query.where(Order.accepted_at < _utc(wanted.created_to))
     if wanted.cursor is not None:
         query = query.where(Order.id < _from_cursor(wanted.cursor))
     # Ids are UUIDv7, so their order is that of acceptance, and the index has it.
@@ -170,6 +170,14 @@ def _common(order: Order) -> dict[str, Any]:
         "created_at": order.accepted_at,
         "recorded_at": order.recorded_at,
     }
+
+
+def _utc(stamp: datetime) -> datetime:
+    """The same time in UTC: PostgreSQL takes no offset beyond 15:59."""
+    try:
+        return stamp.astimezone(UTC)
+    except OverflowError:
+        raise ApiError(400, "invalid_query", "A time is out of range.") from None
 
 
 def _to_cursor(order_id: UUID) -> str:

@@ -20,7 +20,7 @@ from stack.contracts import documents
 from tests.integration.arrange import sign
 from tests.integration.ingress.conftest import approved
 
-CASES = int(os.environ.get("SCHEMATHESIS_CASES", "20"))
+CASES = int(os.environ.get("SCHEMATHESIS_CASES", "25"))
 CHECKS = [
     not_a_server_error,
     status_code_conformance,

@@ -77,7 +77,7 @@ def test_a_wrong_secret_stops_at_once_and_nothing_is_lost(sender, tmp_path):
     path = tmp_path / "orders.jsonl"
     path.write_text((json.dumps(ORDER) + "\n") * 100)
     code, out, err = fellow_send(sender, path, "--connections", "1", WEBHOOK_SECRET="whsk_x")
-    assert (code, counts(out)) == (1, {"invalid_api_key": 1, "not_sent": 99})
+    assert (code, counts(out)) == (1, {"accepted": 0, "invalid_api_key": 1, "not_sent": 99})
     assert "Invalid API key" in err
     assert len((tmp_path / "orders.failed.jsonl").read_text().splitlines()) == 100
 

@@ -144,6 +144,15 @@ def test_a_bad_query_is_a_400(api, me, query):
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_query")
 
 
+def test_a_time_of_any_offset_is_understood_or_refused(api, me):
+    def status(stamp):
+        return api.http.get("/orders/", params={"created_from": stamp}, headers=me).status_code
+
+    assert status("2026-04-25T11:21:50-22:07") == 200
+    assert status("0001-01-01T00:00:00+23:59") == 400
+    assert status("9999-12-31T23:59:59-23:59") == 400
+
+
 def test_another_accounts_order_is_not_there(api, business, me):
     with api.session() as session:
         other = account(session)
