@@ -1,6 +1,6 @@
 # Order Fellow. `make help` lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: bench help demo run test test-faults test-unit fuzz audit lint format lock clean setup
+.PHONY: bench contracts help demo run test test-faults test-unit fuzz audit lint format lock clean setup
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -51,6 +51,9 @@ lint: setup ## ruff, mypy, import-linter
 format: setup ## put the code into ruff's format
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
+
+contracts: setup ## write docs/contracts anew: OpenAPI and AsyncAPI, as the code has them
+	@$(BIN)/python -m stack.contracts
 
 lock: setup ## write the lock files anew from pyproject.toml
 	@$(BIN)/python stack/lock.py

@@ -14,7 +14,7 @@ from bench import report
 from bench.environment import python
 from stack.servers import ROOT
 
-SUITES = ("ingress", "recorder", "relay", "notifier", "endtoend", "secrets")
+SUITES = ("ingress", "recorder", "relay", "notifier", "endtoend", "secrets", "fairness")
 
 
 def main() -> int:

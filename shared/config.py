@@ -84,6 +84,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
 
     # Consumers
     order_batch_size: Count = 500
+    account_email_burst: Count = 1_000
+    account_emails_per_second: Count = 100
     email_batch_size: Count = 64
 
     # Email
@@ -94,6 +96,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     smtp_password: str = ""
     smtp_timeout: Seconds = 30.0
     smtp_connections: Count = 4
+    smtp_bulk_connections: Count = 2
     email_from: str = "Order Fellow <no-reply@order-fellow.example>"
 
     def encryption_keys(self) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from services.ingress import (
     operations,
     receipts,
     request_log_api,
+    verifying,
     webhook_health_api,
 )
 from services.ingress.accepting import Acceptor
@@ -51,6 +52,7 @@ API_THREADS = 8
 INGRESS_THREADS = 4
 
 ROUTES: tuple[Route, ...] = (
+    *verifying.ROUTES,
     *accounts_api.ROUTES,
     *kyc_api.ROUTES,
     *secrets_api.ROUTES,

@@ -21,7 +21,7 @@ from rich.progress import Progress, TextColumn
 from rich.table import Table
 from sqlalchemy.exc import DBAPIError
 
-from services.ops import decisions, journal, keys, limits, queues, surroundings
+from services.ops import decisions, journal, keys, limits, queues, send_command, surroundings
 from services.ops.surroundings import Surroundings
 from shared.bus import topology
 from shared.bus.connect import connect
@@ -40,6 +40,7 @@ app = typer.Typer(
 kyc_app = typer.Typer(help="Decide on KYC applications.", no_args_is_help=True)
 keys_app = typer.Typer(help="Keys and passwords.", no_args_is_help=True)
 journal_app = typer.Typer(help="The record of the last seven days.", no_args_is_help=True)
+app.command()(send_command.send)
 app.add_typer(kyc_app, name="kyc")
 app.add_typer(keys_app, name="keys")
 app.add_typer(journal_app, name="journal")

@@ -130,7 +130,7 @@ def replay(
     waiting = _waiting(connection, queue) if how == "done" else set()
     batch: list[AmqpMessage] = []
     for entry in entries:
-        if not _is_wanted(entry, queue, types):
+        if not _is_wanted(entry, queue, types, how):
             continue
         if entry.incoming.properties.get("message_id") in waiting:
             summary.left += 1
@@ -148,13 +148,17 @@ def replay(
     return summary
 
 
-def _is_wanted(entry: Entry, queue: topology.Queue, types: Collection[str]) -> bool:
-    if types:
-        return any(fnmatchcase(entry.type, pattern) for pattern in types)
-    return any(
+def _is_wanted(entry: Entry, queue: topology.Queue, types: Collection[str], how: Replay) -> bool:
+    is_bound = any(
         entry.incoming.exchange == binding.exchange
         and fnmatchcase(entry.key, binding.key.replace("#", "*"))
         for binding in queue.bindings
+    )
+    if not types:
+        return is_bound
+    # Of a fact that came by another lane it is not known here whether it still waits.
+    return (is_bound or how == "again") and any(
+        fnmatchcase(entry.type, pattern) for pattern in types
     )
 
 

@@ -37,7 +37,9 @@ EMAIL_PATTERN = (
     r"@[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
     r"(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)+" + _END
 )
-Email = Annotated[str, msgspec.Meta(max_length=254, pattern=EMAIL_PATTERN)]
+Email = Annotated[
+    str, msgspec.Meta(max_length=254, pattern=EMAIL_PATTERN, examples=["zoe@shop.example"])
+]
 
 
 class TrackingStatus(StrEnum):
@@ -70,9 +72,9 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 class CustomerDetails(msgspec.Struct, frozen=True, kw_only=True):
     """The person who ordered, as the sender names them."""
 
-    name: Line
+    name: Annotated[Line, msgspec.Meta(examples=["Zoë Ade"])]
     email: Email
-    phone: OptionalLine = ""
+    phone: Annotated[OptionalLine, msgspec.Meta(examples=["+2348000000"])] = ""
 
 
 # --- intake: what a sender said --------------------------------------------------------------
@@ -87,8 +89,8 @@ class OrderCreated(Event, frozen=True, kw_only=True):
     order_id: UUID
     account_id: UUID
     customer_details: CustomerDetails
-    item_summary: Text
-    address: Text
+    item_summary: Annotated[Text, msgspec.Meta(examples=["2 x blue kettle"])]
+    address: Annotated[Text, msgspec.Meta(examples=["12 Marina Road, Lagos"])]
     tracking_status: TrackingStatus = TrackingStatus.PENDING
 
 
@@ -100,8 +102,8 @@ class OrderStatusChanged(Event, frozen=True, kw_only=True):
 
     order_id: UUID
     account_id: UUID
-    tracking_status: TrackingStatus
-    note: OptionalText = ""
+    tracking_status: Annotated[TrackingStatus, msgspec.Meta(examples=["OUT_FOR_DELIVERY"])]
+    note: Annotated[OptionalText, msgspec.Meta(examples=["Left the depot."])] = ""
 
 
 class OrderCancelled(Event, frozen=True, kw_only=True):
@@ -112,7 +114,7 @@ class OrderCancelled(Event, frozen=True, kw_only=True):
 
     order_id: UUID
     account_id: UUID
-    reason: OptionalText = ""
+    reason: Annotated[OptionalText, msgspec.Meta(examples=["Out of stock."])] = ""
 
 
 # --- commands: what somebody wants done ------------------------------------------------------

@@ -96,6 +96,8 @@ def write_error(resp: Response, error: ApiError) -> None:
     resp.status = error.status
     resp.content_type = falcon.MEDIA_JSON
     resp.data = _encoder.encode(error.body())
+    # RFC 8288, and `help` of the registry of link relations: where cause and cure are.
+    resp.append_header("Link", f'</api/v1/docs/#code-{error.code}>; rel="help"')
     for name, value in error.headers.items():
         resp.set_header(name, value)
 
@@ -165,6 +167,8 @@ def _responder(route: Route, threads: ThreadPoolExecutor, throttles: Throttles) 
         if route.throttled and (refusal := throttles.address(address)):
             raise refusal
         account_id = bearer(req).account_id if route.bearer else None
+        if route.throttled_account and (refusal := throttles.account(str(account_id))):
+            raise refusal
         body = await _body(req, route, body_decoder)
         if route.guards and (refusal := throttles.account(getattr(body, route.guards).lower())):
             raise refusal
