@@ -51,6 +51,25 @@ CODES: dict[str, ErrorCode] = {
         "The secret you signed with is past its end, and a new one was made.",
         "Fetch the new one with `GET /webhook/secret/`, configure it, and send the order again.",
     ),
+    "invalid_timestamp": ErrorCode(
+        [401],
+        "`webhook-timestamp` is no time within five minutes of ours.",
+        "Sign anew at each try, with the time of that try, and keep the clock right (NTP). "
+        "`POST /webhooks/test/` says by how much it is off.",
+    ),
+    "address_not_allowed": ErrorCode(
+        [403],
+        "The signature is right, and the request comes from an address that is not on your "
+        "allowlist.",
+        "Add the address that `error` names with `PUT /webhook/allowlist/`, or send from one that "
+        "is on the list.",
+    ),
+    "invalid_idempotency_key": ErrorCode(
+        [400],
+        "`Idempotency-Key` is empty, too long, there twice, or has characters that it may not have.",
+        "Use 1 to 255 visible ASCII characters without spaces, such as a UUID, and the same ones "
+        "at each try.",
+    ),
     "unsupported_media_type": ErrorCode(
         [415],
         "The body is compressed, or its `Content-Type` is not JSON.",
@@ -200,5 +219,16 @@ CODES: dict[str, ErrorCode] = {
         [404],
         "You have no order with this id. Another account's order answers the same.",
         "Use the `order_id` of the 201. An accepted order takes a moment to be recorded.",
+    ),
+    "receipt_not_found": ErrorCode(
+        [404],
+        "You have no accepted request with this event id in the last 30 days.",
+        "Use the event id of the receipt or of the request log. A request that was just answered "
+        "is there about a second later.",
+    ),
+    "invalid_network": ErrorCode(
+        [400],
+        "A member of the allowlist is no network in CIDR notation.",
+        "Write `192.0.2.0/24`, `2001:db8::/32` or a single address. The list stays as it was.",
     ),
 }

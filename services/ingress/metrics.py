@@ -49,7 +49,7 @@ _outstanding = Gauge(
 
 log_rows = Counter("webhook_log_rows", "Requests that were written to the request log.")
 log_dropped = Counter(
-    "webhook_log_dropped",
+    "fellow_webhook_log_dropped",
     "Requests that are not in the request log: many_refusals, nobody's, full, failed.",
     ["reason"],
 )

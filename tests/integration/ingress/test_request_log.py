@@ -125,7 +125,7 @@ def test_every_worker_writes_its_log(api, sender):
 
 
 def test_a_flood_of_refusals_is_counted_and_does_not_fill_the_table(api, sender):
-    before = counter(api, 'webhook_log_dropped_total{reason="many_refusals"}')
+    before = counter(api, 'fellow_webhook_log_dropped_total{reason="many_refusals"}')
     sent = 2 * ACCOUNT_REFUSALS + 300
     for _ in range(sent):
         sender.send(**{"X-Webhook-Signature": "0" * 64})
@@ -133,7 +133,7 @@ def test_a_flood_of_refusals_is_counted_and_does_not_fill_the_table(api, sender)
     until(lambda: any(row.accepted for row in rows(api, sender)), "the accepted one is logged")
     until(
         lambda: (
-            counter(api, 'webhook_log_dropped_total{reason="many_refusals"}')
+            counter(api, 'fellow_webhook_log_dropped_total{reason="many_refusals"}')
             - before
             + len(rows(api, sender))
             == sent + 1
@@ -144,10 +144,10 @@ def test_a_flood_of_refusals_is_counted_and_does_not_fill_the_table(api, sender)
 
 
 def test_what_belongs_to_nobody_is_counted_alone(api, sender):
-    before = counter(api, 'webhook_log_dropped_total{reason="nobody"}')
+    before = counter(api, 'fellow_webhook_log_dropped_total{reason="nobody"}')
     assert sender.send(**{"X-API-Key": "whsk_nobody"}).status_code == 401
     until(
-        lambda: counter(api, 'webhook_log_dropped_total{reason="nobody"}') > before,
+        lambda: counter(api, 'fellow_webhook_log_dropped_total{reason="nobody"}') > before,
         "it is counted",
     )
     assert rows(api, sender) == []
@@ -202,7 +202,7 @@ def test_beyond_the_bound_rows_are_dropped_and_counted(api, monkeypatch):
         return log
 
     def dropped():
-        return REGISTRY.get_sample_value("webhook_log_dropped_total", {"reason": "full"})
+        return REGISTRY.get_sample_value("fellow_webhook_log_dropped_total", {"reason": "full"})
 
     before = dropped()
     log = asyncio.run(fill())
