@@ -66,7 +66,7 @@ CODES: dict[str, ErrorCode] = {
     ),
     "invalid_idempotency_key": ErrorCode(
         [400],
-        "`Idempotency-Key` is empty, too long, there twice, or has characters that it may not have.",
+        "`Idempotency-Key` is empty, too long or there twice, or has characters it may not have.",
         "Use 1 to 255 visible ASCII characters without spaces, such as a UUID, and the same ones "
         "at each try.",
     ),
