@@ -176,7 +176,10 @@ def test_without_the_database_orders_are_accepted_and_the_log_waits(
         until(lambda: api.gauge("secret_cache_size") == [1.0, 1.0], "every worker knows")
         getattr(gate, how)()
         assert {sender.send().status_code for _ in range(30)} == {201}
-        until(lambda: sum(api.gauge("fellow_webhook_log_waiting")) == 30, "the metrics tell what waits")
+        until(
+            lambda: sum(api.gauge("fellow_webhook_log_waiting")) == 30,
+            "the metrics tell what waits",
+        )
         gate.open()
         assert len(logged(api, sender, 30)) == 30
 
