@@ -371,6 +371,16 @@ class OpsRetriedNow(_OpsFact, frozen=True, kw_only=True):
     messages: int
 
 
+class OpsCommandPublished(_OpsFact, frozen=True, kw_only=True):
+    """A command was published to the bus, whose own fact does not say who wanted it."""
+
+    TYPE: ClassVar[str] = "ops.command_published"
+
+    command: str
+    message_id: UUID
+    reason: str = ""
+
+
 class OpsSignedIn(_OpsFact, frozen=True, kw_only=True):
     """Somebody of ops staff signed in to the console."""
 

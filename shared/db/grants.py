@@ -84,6 +84,7 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "outbox": f"SELECT, {TELL}",
         "audit_log": "SELECT",
         "service_heartbeats": "SELECT",
+        "alembic_version": "SELECT",
     },
 }
 
