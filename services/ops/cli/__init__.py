@@ -2,7 +2,18 @@
 
 import typer
 
-from services.ops.cli import account, audit, dead, journal, keys, kyc, queues, secrets, trail
+from services.ops.cli import (
+    account,
+    audit,
+    dead,
+    doctor,
+    journal,
+    keys,
+    kyc,
+    queues,
+    secrets,
+    trail,
+)
 
 app = typer.Typer(
     help="Order Fellow, for its operators. The system is the one of AMQP_URL and DATABASE_URL or, "
@@ -10,6 +21,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+app.command("doctor")(doctor.examine)
 app.command("queues")(queues.show)
 app.command("trail")(trail.show)
 app.add_typer(dead.app, name="dead")
