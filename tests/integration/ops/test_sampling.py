@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from kombu import Connection
@@ -15,14 +16,24 @@ from services.ops.broker import ALARM, AlarmProbe
 from services.ops.diagnosis import troubles
 from services.ops.queues import figures
 from services.ops.sampling import Sampler
+from services.orders.__main__ import wire
 from shared import heartbeat
+from shared import service as service_module
 from shared.bus import topology
+from shared.bus.events import TrackingStatus
 from shared.bus.message import message_for
 from shared.db.models import ServiceHeartbeat
 from shared.db.session import make_engine, transaction
 from stack.credentials import as_service
 from stack.processes import free_port, stop
-from tests.integration.arrange import order_created, publish, publish_raw, until
+from tests.integration.arrange import (
+    consuming,
+    order_created,
+    publish,
+    publish_raw,
+    status_changed,
+    until,
+)
 from tests.integration.ops.test_cli import fellow
 
 
@@ -78,33 +89,35 @@ def test_a_sample_is_what_the_broker_says(sampler, amqp_url):
     assert "1 dead letter in kyc.decisions" in found
 
 
-def test_a_process_says_that_it_is_alive_and_what_it_handles(
-    sampler, amqp_url, database_url, engine
+def test_what_a_consumer_handles_is_in_its_heartbeat(
+    configure, settings, amqp_url, database_url, sampler
 ):
-    with running("services.orders", "orders", amqp_url, database_url):
-        until(lambda: sampler.take().counts["orders.intake"].consumers == 1, "consuming")
-        publish(
-            amqp_url,
-            *(message_for(order_created(), source="tests", correlation_id="x") for _ in range(20)),
-        )
-
-        def handled():
-            return sampler.take().handled("orders.intake")
-
-        until(lambda: list(handled().values()) == [20], "told")
-    sample = sampler.take()
-    (beat,) = sample.beats
-    assert (beat.service, beat.version) == ("services.orders", heartbeat.product_version())
-    assert beat.queues["orders.intake"].reached is not None
-    assert sample.unacked("orders.intake") == 0
-    assert sample.retrying("orders.intake") == 0
+    admin = configure(amqp_url=amqp_url, database_url=database_url)
+    (subscription,) = wire(admin).subscriptions
+    heart = heartbeat.Heart("services.orders")
+    with consuming(admin, subscription) as consumers:
+        beat = service_module.heartbeat_of(heart, consumers)
+        orders = [order_created() for _ in range(20)]
+        lost = status_changed(order_created(), TrackingStatus.DELIVERED)
+        for event in (*orders, lost):
+            publish(amqp_url, message_for(event, source="tests", correlation_id=event.order_id))
+        until(lambda: consumers[0].handled == 21, "handled")
+        with transaction() as session:
+            beat(session)
+        assert sampler.take().counts["orders.intake"].consumers == 1
+    (found,) = sampler.take().beats
+    assert (found.service, found.version) == ("services.orders", heartbeat.product_version())
+    figures_ = found.queues["orders.intake"]
+    assert (figures_.handled, figures_.unacked, figures_.retrying) == (21, 0, 1)
+    assert figures_.rate > 0
+    assert datetime.now(UTC) - figures_.reached < timedelta(minutes=1)
 
 
 @pytest.mark.parametrize(
     ("module", "role", "name"),
     [("shared.outbox", "relay", "relay"), ("services.audit", "audit", "services.audit")],
 )
-def test_others_say_so_too(amqp_url, database_url, settings, db, module, role, name):
+def test_a_process_says_that_it_is_alive(amqp_url, database_url, settings, db, module, role, name):
     with running(module, role, amqp_url, database_url):
 
         def heard():
