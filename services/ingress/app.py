@@ -37,7 +37,7 @@ from services.ingress.webhooks import OrderWebhook
 from services.kyc import api as kyc_api
 from services.orders import api as orders_api
 from services.secrets import api as secrets_api
-from shared import heap, tracing
+from shared import heap, heartbeat, tracing
 from shared.bus.traced import publisher_class
 from shared.config import Settings, settings
 from shared.http.errors import ApiError, too_many_requests
@@ -96,7 +96,7 @@ class Ingress:
         )
         self.metrics = Metrics()
         self.request_log = RequestLog()
-        self._reporting: asyncio.Task[None] | None = None
+        self._beside: list[asyncio.Task[None]] = []
 
     async def process_startup(self, _: dict[str, Any], __: dict[str, Any]) -> None:
         """Start connecting and loading; requests may come at once."""
@@ -104,14 +104,17 @@ class Ingress:
         await self.feed.start()
         self.request_log.start()
         heap.freeze()
-        self._reporting = asyncio.get_running_loop().create_task(
-            health.report(self.publisher, self.cache, self.acceptor, self.metrics)
-        )
+        self._beside = [
+            asyncio.create_task(
+                health.report(self.publisher, self.cache, self.acceptor, self.metrics)
+            ),
+            asyncio.create_task(heartbeat.keep_beating("services.ingress")),
+        ]
 
     async def process_shutdown(self, _: dict[str, Any], __: dict[str, Any]) -> None:
         """Let go, after the last request has its answer."""
-        if self._reporting is not None:
-            self._reporting.cancel()
+        for task in self._beside:
+            task.cancel()
         await self.request_log.stop()
         await self.feed.stop()
         await self.publisher.stop()
