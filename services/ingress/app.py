@@ -17,7 +17,6 @@ from services.ingress import health, openapi, webhooks
 from services.ingress.accepting import Acceptor
 from services.ingress.docs_page import DocsPage, OpenApiDocument
 from services.ingress.metrics import Metrics
-from services.ingress.rate_limits import TokenBuckets
 from services.ingress.secret_cache import SecretCache
 from services.ingress.secret_feed import SecretFeed
 from services.kyc import api as kyc_api
@@ -28,6 +27,7 @@ from shared.bus.publisher import Publisher
 from shared.config import Settings, settings
 from shared.http.errors import ApiError, too_many_requests
 from shared.http.mount import Throttles, add_error_handlers, mount
+from shared.http.rate_limits import TokenBuckets
 from shared.http.route import Operation, Route
 from shared.logs import configure
 

@@ -16,13 +16,13 @@ from falcon.asgi import Request, Response
 from services.ingress import order_bodies, signatures
 from services.ingress.accepting import Acceptor
 from services.ingress.metrics import Metrics
-from services.ingress.rate_limits import TokenBuckets
 from services.ingress.secret_cache import CachedSecret, SecretCache
 from shared.bus.events import SecretRotate
 from shared.bus.message import message_for
 from shared.db.session import is_database_away
 from shared.http.errors import ApiError, too_many_requests, unavailable
 from shared.http.mount import client_address, read_body, write_error
+from shared.http.rate_limits import TokenBuckets
 from shared.http.route import Operation
 
 EXPIRED = "Webhook secret expired. New secret generated. Please update your configuration."

@@ -68,6 +68,8 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "email_deliveries": "SELECT",
         "inbox": "SELECT",
         "outbox": "SELECT",
+        "ops_users": "SELECT, INSERT, UPDATE, DELETE",
+        "ops_sessions": "SELECT, INSERT, UPDATE, DELETE",
     },
 }
 

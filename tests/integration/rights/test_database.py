@@ -48,6 +48,8 @@ MAY = {
         "email_deliveries": "S",
         "inbox": "S",
         "outbox": "S",
+        "ops_users": "SIUD",
+        "ops_sessions": "SIUD",
     },
 }
 

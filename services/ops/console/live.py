@@ -1,0 +1,79 @@
+"""Server-sent events (HTML standard, 9.2): pages that show what is so now.
+
+An event is the new inside of the element that listens, ready to be put there.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from time import monotonic
+
+import falcon
+from falcon.asgi import Request, Response, SSEvent
+
+from services.ops.console.mount import SESSION, signed_in
+from services.ops.console.page import PageError, System
+from services.ops.console.sample import Sample
+from shared.db.session import is_database_away, transaction
+
+CHECK_SECONDS = 15.0
+"""How long a stream may go on after its user has signed out."""
+
+
+class Live:
+    """A stream for everybody who is signed in.
+
+    Args:
+        system: whose sampler to watch.
+        threads: where sessions are looked up.
+        show: from a sample to HTML.
+    """
+
+    def __init__(
+        self, system: System, threads: ThreadPoolExecutor, show: Callable[[Sample], str]
+    ) -> None:
+        self._system = system
+        self._threads = threads
+        self._show = show
+        self._shown: tuple[Sample | None, str] = (None, "")
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        """Every sample as it comes."""
+        token = req.cookies.get(SESSION, "")
+        if not await self._is_signed_in(token):
+            raise PageError(403, "Sign in first.")
+        resp.content_type = "text/event-stream; charset=utf-8"
+        resp.status = falcon.HTTP_200
+        resp.sse = self._events(token)
+
+    async def _events(self, token: str) -> AsyncIterator[SSEvent]:
+        checked = monotonic()
+        async for sample in self._system.sampler.watch():
+            if monotonic() - checked > CHECK_SECONDS:
+                checked = monotonic()
+                if not await self._may_go_on(token):
+                    return
+            yield SSEvent(text=self._html(sample))
+
+    def _html(self, sample: Sample) -> str:
+        # Rendered once, however many watch.
+        if self._shown[0] is not sample:
+            # In one line: each line of an event would need a name of its own.
+            self._shown = (sample, " ".join(self._show(sample).split()))
+        return self._shown[1]
+
+    async def _is_signed_in(self, token: str) -> bool:
+        def look() -> bool:
+            with transaction() as session:
+                return signed_in(session, token, self._system) is not None
+
+        return await asyncio.get_running_loop().run_in_executor(self._threads, look)
+
+    async def _may_go_on(self, token: str) -> bool:
+        try:
+            return await self._is_signed_in(token)
+        except Exception as error:
+            # That the database is away is what they need to see.
+            if is_database_away(error):
+                return True
+            raise
