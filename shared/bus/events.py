@@ -187,6 +187,22 @@ class AccountVerified(_AccountFact, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "account.verified"
 
 
+class AccountSignedIn(_AccountFact, frozen=True, kw_only=True):
+    """A business signed in, from `address`."""
+
+    TYPE: ClassVar[str] = "account.signed_in"
+
+    address: str
+
+
+class AccountSignInFailed(_AccountFact, frozen=True, kw_only=True):
+    """Somebody at `address` tried a wrong password. Told once a minute and account at most."""
+
+    TYPE: ClassVar[str] = "account.sign_in_failed"
+
+    address: str
+
+
 class KycSubmitted(_AccountFact, frozen=True, kw_only=True):
     """A business sent its KYC application."""
 
@@ -312,6 +328,59 @@ class EmailUndeliverable(Event, frozen=True, kw_only=True):
     template: str
     smtp_code: int
     reason: str
+
+
+class _OpsFact(Event, frozen=True, kw_only=True):
+    """What ops staff did: `by` whom, at which `address`; for the audit log."""
+
+    EXCHANGE: ClassVar[str] = "events"
+
+    by: str
+    address: str
+
+
+class OpsDeadLetterReplayed(_OpsFact, frozen=True, kw_only=True):
+    """A dead letter is back in its work queue; `edited`: with another body."""
+
+    TYPE: ClassVar[str] = "ops.dead_letter_replayed"
+
+    queue: str
+    message_id: str
+    message_type: str
+    edited: bool = False
+
+
+class OpsDeadLetterDiscarded(_OpsFact, frozen=True, kw_only=True):
+    """A dead letter is gone. `digest` is the SHA-256 of its body, in hexadecimal."""
+
+    TYPE: ClassVar[str] = "ops.dead_letter_discarded"
+
+    queue: str
+    message_id: str
+    message_type: str
+    reason: str
+    digest: str
+
+
+class OpsRetriedNow(_OpsFact, frozen=True, kw_only=True):
+    """Messages that waited on the retry ladder for a queue went back to it ahead of their time."""
+
+    TYPE: ClassVar[str] = "ops.retried_now"
+
+    queue: str
+    messages: int
+
+
+class OpsSignedIn(_OpsFact, frozen=True, kw_only=True):
+    """Somebody of ops staff signed in to the console."""
+
+    TYPE: ClassVar[str] = "ops.signed_in"
+
+
+class OpsSignInFailed(_OpsFact, frozen=True, kw_only=True):
+    """Somebody tried a wrong password at the console; `by` is the name they gave."""
+
+    TYPE: ClassVar[str] = "ops.sign_in_failed"
 
 
 def _concrete(base: type[Event]) -> list[type[Event]]:

@@ -20,6 +20,9 @@ from shared.bus.retry import Permanent, Retry, RetryAfter, decide
 
 CONFIRM_TIMEOUT = 5.0  # seconds
 REASON_LENGTH = 500
+REASONS_HEADER = "x-reasons"
+"""Why each attempt failed, with its time, oldest first; only the last `REASONS_KEPT`."""
+REASONS_KEPT = 10
 _KEPT = ("content_type", "content_encoding", "correlation_id", "message_id", "timestamp", "type")
 
 log = structlog.get_logger()
@@ -92,6 +95,9 @@ class Requeuer:
             "x-failed-at": now,
         }
         headers.setdefault("x-first-failed-at", now)
+        before = headers.get(REASONS_HEADER)
+        reasons = [*(before if isinstance(before, list) else ()), f"{now} {reason}"]
+        headers[REASONS_HEADER] = reasons[-REASONS_KEPT:]
         if incoming.user_id:
             headers[USER_HEADER] = incoming.user_id
         properties = {

@@ -119,6 +119,17 @@ NOTIFIER_URGENT = _work(
     Binding(EVENTS, "secret.*"),
 )
 NOTIFIER_ORDERS = _work("notifier.orders", Binding(EVENTS, "order.*"))
+# What the audit log keeps; one-time codes and what senders say are not among it.
+AUDIT = _work(
+    "audit",
+    Binding(EVENTS, "account.verified"),
+    Binding(EVENTS, "account.signed_in"),
+    Binding(EVENTS, "account.sign_in_failed"),
+    Binding(EVENTS, "kyc.*"),
+    Binding(EVENTS, "secret.*"),
+    Binding(EVENTS, "ops.*"),
+    Binding(EVENTS, "webhook.*"),
+)
 
 WORK_QUEUES = (
     ORDERS_INTAKE,
@@ -127,6 +138,7 @@ WORK_QUEUES = (
     SECRETS_ROTATE,
     NOTIFIER_URGENT,
     NOTIFIER_ORDERS,
+    AUDIT,
 )
 DEAD_QUEUES = tuple(_dead(queue) for queue in WORK_QUEUES)
 
@@ -147,13 +159,35 @@ JOURNAL = Queue(
         Binding(INTAKE, "#"),
         Binding(COMMANDS, "#"),
         Binding(EVENTS, "account.verified"),
+        Binding(EVENTS, "account.signed_in"),
+        Binding(EVENTS, "account.sign_in_failed"),
         Binding(EVENTS, "kyc.#"),
         Binding(EVENTS, "secret.#"),
         Binding(EVENTS, "order.#"),
         Binding(EVENTS, "email.#"),
+        Binding(EVENTS, "ops.#"),
+        Binding(EVENTS, "webhook.#"),
     ),
     {"x-queue-type": "stream", "x-max-age": "7D", "x-stream-max-segment-size-bytes": 100_000_000},
 )
+
+
+def matches(pattern: str, key: str) -> bool:
+    """Whether a binding's key takes a routing key (AMQP 0-9-1, 3.1.3.3).
+
+    Args:
+        pattern: words separated by dots; `*` is one word, `#` at the end any number of them.
+        key: the routing key.
+    """
+    if pattern == "#":
+        return True
+    words, given = pattern.split("."), key.split(".")
+    if words[-1] == "#":
+        words, given = words[:-1], given[: len(words) - 1]
+    return len(words) == len(given) and all(
+        word in ("*", other) for word, other in zip(words, given, strict=True)
+    )
+
 
 EXCHANGES = (
     # Everything in it is for everyone bound to it, and matching two patterns costs the broker a
