@@ -24,6 +24,7 @@ MODULES = {
     "secrets": "services.secrets",
     "notifier": "services.notifier",
     "relay": "shared.outbox",
+    "ops": "services.ops.console",
 }
 
 

@@ -108,9 +108,7 @@ def create_app(config: Settings | None = None) -> falcon.asgi.App[Any, Any]:
     mount(app, PAGES, console.system, console.threads)
     app.add_route(
         "/live/overview",
-        Live(
-            console.system, console.threads, lambda _: overview.inside(console.system.sampler)
-        ),
+        Live(console.system, console.threads, lambda _: overview.inside(console.system.sampler)),
     )
     app.add_static_route("/static", STATIC)
     app.add_route("/healthz", Healthz())

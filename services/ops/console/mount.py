@@ -15,7 +15,7 @@ from falcon.asgi import Request, Response
 from sqlalchemy.orm import Session
 
 from services.ops import sessions
-from services.ops.console.page import File, Page, PageError, Redirect, Result, System, View, Visit
+from services.ops.console.page import Page, PageError, Redirect, Result, System, View, Visit
 from services.ops.console.rendering import render
 from services.ops.users import User
 from shared.db.session import is_database_away, transaction

@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+UNKNOWN = "\N{EN DASH}"
 STATIC = Path(__file__).with_name("static")
 
 _environment = Environment(
@@ -35,7 +36,7 @@ def asset(name: str) -> str:
 def duration(seconds: float | None) -> str:
     """A length of time, to two places: `4 s`, `12 min`, `3 h 20 min`, `5 d 2 h`."""
     if seconds is None:
-        return "–"
+        return UNKNOWN
     if 0 < seconds < 1:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 10:
@@ -53,23 +54,23 @@ def duration(seconds: float | None) -> str:
 
 
 def number(value: float | None) -> str:
-    """A count, with thin spaces between thousands; – when nobody knows it."""
+    """A count, with thin spaces between thousands; a dash when nobody knows it."""
     if value is None:
-        return "–"
+        return UNKNOWN
     return f"{round(value):,}".replace(",", "\N{THIN SPACE}")
 
 
 def rate(value: float | None) -> str:
     """So many a second."""
     if value is None:
-        return "–"
+        return UNKNOWN
     return f"{value:.1f}" if 0 < value < 100 else number(value)
 
 
 def time(value: datetime | None) -> Markup:
     """A time, with its age where that is easier to read; machines read the attribute."""
     if value is None:
-        return Markup("–")  # noqa: S704 - a constant
+        return Markup(UNKNOWN)
     value = value.astimezone(UTC)
     shown = value.strftime("%Y-%m-%d %H:%M:%S")
     return Markup('<time datetime="{}" title="{} UTC">{}</time>').format(
@@ -79,7 +80,7 @@ def time(value: datetime | None) -> Markup:
 
 def age(value: datetime | None, now: datetime) -> str:
     """How long ago, in words."""
-    return "–" if value is None else duration(max(0.0, (now - value).total_seconds()))
+    return UNKNOWN if value is None else duration(max(0.0, (now - value).total_seconds()))
 
 
 def sparkline(values: list[float | None], width: int = 120, height: int = 24) -> Markup:

@@ -105,9 +105,7 @@ class Looker:
 
 def _look_at_database(books: list[Books]) -> str:
     with transaction() as session:
-        books.append(
-            Books(flow.counters(session), flow.latency(session), flow.outbox(session))
-        )
+        books.append(Books(flow.counters(session), flow.latency(session), flow.outbox(session)))
         return _version(session)
 
 

@@ -6,6 +6,9 @@ from sqlalchemy.orm import Session
 
 from services.ops import sessions, users
 from services.ops.console.page import Page, Redirect, Result, View, Visit
+from services.ops.telling import about
+from shared.bus.events import OpsSignedIn, OpsSignedOut, OpsSignInFailed
+from shared.outbox import store
 
 WRONG = "The name or the password is wrong."
 
@@ -29,13 +32,19 @@ def sign_in(session: Session, visit: Visit) -> Result:
     # Not stripped: blanks may be part of it.
     user = users.verify(session, name, visit.form.get("password", [""])[0])
     if user is None:
+        failed = OpsSignInFailed(by=name.lower()[:64], address=visit.address)
+        store.add(session, [about(failed, failed.by)])
         return View("sign_in.html", {"next": wanted, "name": name, "wrong": WRONG}, 401)
+    signed_in = OpsSignedIn(by=user.name, address=visit.address)
+    store.add(session, [about(signed_in, user.name)])
     return Redirect(_ours(wanted), token=sessions.start(session, user, visit.system.config))
 
 
 def sign_out(session: Session, visit: Visit) -> Result:
     """End this browser's session."""
     sessions.end(session, visit.token)
+    signed_out = OpsSignedOut(by=visit.user.name, address=visit.address)
+    store.add(session, [about(signed_out, visit.user.name)])
     return Redirect("/sign-in", token="")
 
 
