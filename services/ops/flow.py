@@ -14,7 +14,6 @@ from sqlalchemy.orm import Session
 NEWEST = 500
 RECENT = timedelta(days=1)
 AHEAD = timedelta(minutes=1)  # of our clock
-WAITING_COUNTED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +49,20 @@ class Latency:
 
 
 @dataclass(frozen=True, slots=True)
-class Outbox:
-    """What waits for the relay.
+class Database:
+    """How the database is.
 
     Attributes:
-        waiting: how many messages; at most `WAITING_COUNTED`.
-        oldest_seconds: since the oldest was written; None when none waits.
+        version: PostgreSQL's.
+        connections: how many it has.
+        most_connections: how many it can have.
+        bytes: how large ours is.
     """
 
-    waiting: int
-    oldest_seconds: float | None
+    version: str
+    connections: int
+    most_connections: int
+    bytes: int
 
 
 def counters(session: Session) -> Counters:
@@ -78,10 +81,10 @@ def latency(session: Session) -> Latency:
     return Latency(recorded[0], recorded[1], emailed[0], emailed[1], row.orders)
 
 
-def outbox(session: Session) -> Outbox:
-    """What waits now."""
-    row = session.execute(_OUTBOX, {"most": WAITING_COUNTED}).one()
-    return Outbox(row.waiting, None if row.oldest is None else float(row.oldest))
+def database(session: Session) -> Database:
+    """How the database is that the session is in."""
+    row = session.execute(_DATABASE).one()
+    return Database(row.version.split()[0], row.connections, int(row.most), row.bytes)
 
 
 def _first_id(at: datetime) -> UUID:
@@ -112,8 +115,9 @@ _LATENCY = text("""
            count(*) AS orders
     FROM times
 """)
-_OUTBOX = text("""
-    SELECT (SELECT count(*) FROM (SELECT 1 FROM outbox LIMIT :most) AS some) AS waiting,
-           (SELECT extract(epoch FROM clock_timestamp() - created_at)::float
-            FROM outbox ORDER BY sequence LIMIT 1) AS oldest
+_DATABASE = text("""
+    SELECT current_setting('server_version') AS version,
+           current_setting('max_connections') AS most,
+           (SELECT sum(numbackends) FROM pg_stat_database)::int AS connections,
+           pg_database_size(current_database()) AS bytes
 """)

@@ -15,8 +15,8 @@ from services.ops.console.live import Live
 from services.ops.console.mount import add_error_handlers, mount
 from services.ops.console.page import Page, System
 from services.ops.console.rendering import STATIC
-from services.ops.console.sample import Looker
-from services.ops.console.sampler import Sampler
+from services.ops.console.look import Looker
+from services.ops.console.lookout import Lookout
 from shared.bus.connect import connect
 from shared.config import Settings, settings
 from shared.http.rate_limits import TokenBuckets
@@ -59,7 +59,7 @@ class Console:
         self.system = System(
             config=config,
             broker=_broker(config),
-            sampler=Sampler(self._looker.take),
+            lookout=Lookout(self._looker.look),
             jobs=Jobs(),
             address_attempts=_buckets(config.sign_in_attempts_per_minute),
             user_attempts=_buckets(config.account_attempts_per_minute),
@@ -67,12 +67,12 @@ class Console:
 
     async def process_startup(self, _: dict[str, Any], __: dict[str, Any]) -> None:
         """Begin to look."""
-        self.system.sampler.start()
+        self.system.lookout.start()
 
     async def process_shutdown(self, _: dict[str, Any], __: dict[str, Any]) -> None:
         """Let go."""
         self.system.jobs.stop()
-        await self.system.sampler.stop()
+        await self.system.lookout.stop()
         self._looker.close()
         self.threads.shutdown(wait=False)
 
@@ -108,7 +108,7 @@ def create_app(config: Settings | None = None) -> falcon.asgi.App[Any, Any]:
     mount(app, PAGES, console.system, console.threads)
     app.add_route(
         "/live/overview",
-        Live(console.system, console.threads, lambda _: overview.inside(console.system.sampler)),
+        Live(console.system, console.threads, lambda _: overview.inside(console.system.lookout)),
     )
     app.add_static_route("/static", STATIC)
     app.add_route("/healthz", Healthz())

@@ -19,6 +19,10 @@ KEPT = 50
 log = structlog.get_logger()
 
 
+class JobStopped(Exception):  # noqa: N818
+    """Somebody has asked for it; what was done stays done."""
+
+
 @dataclass
 class Job:
     """One piece of work, and how far it is.
@@ -33,6 +37,7 @@ class Job:
         outcome: what came of it, in words; empty while it runs.
         failed: whether it ended before its end.
         stopping: set when it shall stop; its work looks at it between two steps.
+        ended: set when it has ended.
     """
 
     title: str
@@ -45,11 +50,12 @@ class Job:
     failed: bool = False
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     stopping: threading.Event = field(default_factory=threading.Event)
+    ended: threading.Event = field(default_factory=threading.Event)
 
     @property
     def is_running(self) -> bool:
         """Whether it is still at it."""
-        return not self.outcome
+        return not self.ended.is_set()
 
 
 class Jobs:
@@ -88,6 +94,9 @@ class Jobs:
     def _run(self, job: Job, work: Callable[[Job], str]) -> None:
         try:
             job.outcome = work(job)
+        except JobStopped:
+            job.failed = True
+            job.outcome = f"Stopped after {job.done:,}. Begin again for the rest."
         except Exception as error:
             log.exception("job_failed", job=str(job.id))
             job.failed = True
@@ -95,3 +104,5 @@ class Jobs:
                 f"It stopped after {job.done}: {type(error).__name__}. "
                 "Begin again: what is done is not done twice."
             )
+        finally:
+            job.ended.set()

@@ -13,7 +13,7 @@ from falcon.asgi import Request, Response, SSEvent
 
 from services.ops.console.mount import SESSION, signed_in
 from services.ops.console.page import PageError, System
-from services.ops.console.sample import Sample
+from services.ops.console.look import Look
 from shared.db.session import is_database_away, transaction
 
 CHECK_SECONDS = 15.0
@@ -24,21 +24,21 @@ class Live:
     """A stream for everybody who is signed in.
 
     Args:
-        system: whose sampler to watch.
+        system: whose lookout to watch.
         threads: where sessions are looked up.
-        show: from a sample to HTML.
+        show: from a look to HTML.
     """
 
     def __init__(
-        self, system: System, threads: ThreadPoolExecutor, show: Callable[[Sample], str]
+        self, system: System, threads: ThreadPoolExecutor, show: Callable[[Look], str]
     ) -> None:
         self._system = system
         self._threads = threads
         self._show = show
-        self._shown: tuple[Sample | None, str] = (None, "")
+        self._shown: tuple[Look | None, str] = (None, "")
 
     async def on_get(self, req: Request, resp: Response) -> None:
-        """Every sample as it comes."""
+        """Every look as it comes."""
         token = req.cookies.get(SESSION, "")
         if not await self._is_signed_in(token):
             raise PageError(403, "Sign in first.")
@@ -48,18 +48,18 @@ class Live:
 
     async def _events(self, token: str) -> AsyncIterator[SSEvent]:
         checked = monotonic()
-        async for sample in self._system.sampler.watch():
+        async for look in self._system.lookout.watch():
             if monotonic() - checked > CHECK_SECONDS:
                 checked = monotonic()
                 if not await self._may_go_on(token):
                     return
-            yield SSEvent(text=self._html(sample))
+            yield SSEvent(text=self._html(look))
 
-    def _html(self, sample: Sample) -> str:
+    def _html(self, look: Look) -> str:
         # Rendered once, however many watch.
-        if self._shown[0] is not sample:
+        if self._shown[0] is not look:
             # In one line: each line of an event would need a name of its own.
-            self._shown = (sample, " ".join(self._show(sample).split()))
+            self._shown = (look, " ".join(self._show(look).split()))
         return self._shown[1]
 
     async def _is_signed_in(self, token: str) -> bool:

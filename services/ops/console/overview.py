@@ -3,93 +3,132 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from sqlalchemy.orm import Session
 
+from services.ops.console import hour
+from services.ops.console.look import Look
+from services.ops.console.lookout import Lookout
 from services.ops.console.page import Page, Result, View, Visit
-from services.ops.console.rendering import render
-from services.ops.console.sample import Sample
-from services.ops.console.sampler import Sampler
+from services.ops.console.rendering import UNKNOWN, duration, number, render
+from services.ops.queues import FRESH, Figures
 from shared.bus import topology
-
-POINTS = 60
-"""So many points has the line of an hour: one a minute."""
-RATE_OVER = 30.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One queue, as the table shows it."""
+class Tile:
+    """One figure, large.
 
-    name: str
-    ready: int | None
-    consumers: int | None
-    retry: int | None
-    dead: int | None
-    hour: list[float | None]
+    Attributes:
+        title: what it is.
+        figure: how much.
+        unit: of what.
+        more: a line below.
+        is_well: whether that is as it should be; None where nobody can say.
+    """
+
+    title: str
+    figure: str
+    unit: str = ""
+    more: str = ""
+    is_well: bool | None = None
 
 
 def show(_: Session, visit: Visit) -> Result:
     """The page; it goes on by itself over `/live/overview`."""
-    return View("overview.html", {"path": "/", "inside": inside(visit.system.sampler)})
+    return View("overview.html", {"path": "/", "inside": inside(visit.system.lookout)})
 
 
-def inside(sampler: Sampler) -> str:
-    """What changes with every sample."""
-    sample = sampler.latest
-    if sample is None:
-        return render("overview_live.html", {"sample": None})
-    hour = list(sampler.hour)
+def inside(lookout: Lookout) -> str:
+    """What changes with every look."""
+    look = lookout.latest
+    if look is None:
+        return render("overview_live.html", {"look": None})
+    looks = list(lookout.hour)
+    if not looks or looks[-1] is not look:
+        looks.append(look)
+    wrong = {trouble.about for trouble in look.troubles}
     return render(
         "overview_live.html",
         {
-            "sample": sample,
-            "troubles": troubles(sample),
-            "rows": [_row(sample, hour, queue.name) for queue in topology.WORK_QUEUES],
-            "minutes": json.dumps(_minutes(hour)),
+            "look": look,
+            "tiles": tiles(look, looks),
+            "chart": _chart(looks),
+            "queues": [
+                (_of(look, queue.name), hour.depths(looks, look.at, queue.name))
+                for queue in topology.WORK_QUEUES
+            ],
+            "ladder": [_of(look, rung.name) for rung in topology.RETRY_LADDER],
+            "wrong": wrong,
+            "fresh": FRESH,
         },
     )
 
 
-def troubles(sample: Sample) -> list[str]:
-    """What is wrong, in words, the worst first."""
-    found = []
-    for server in (sample.broker, sample.database):
-        if not server.is_well:
-            found.append(f"The {server.name} does not answer ({server.detail}).")
-    return found
+def tiles(look: Look, looks: Sequence[Look]) -> list[Tile]:
+    """The figures above the queues."""
+    a_minute = [
+        Tile(title, number(hour.per_minute(looks, look.at, count)), "/min", more)
+        for title, count, more in (
+            ("Accepted", hour.accepted, "orders and their updates"),
+            ("Recorded", hour.recorded, "in the books"),
+            ("Emailed", hour.emailed, "sent, or refused for good"),
+        )
+    ]
+    return [*a_minute, _latency(look), _outbox(look), _broker(look), _database(look)]
 
 
-def _row(sample: Sample, hour: Sequence[Sample], name: str) -> Row:
-    now = {depth.name: depth for depth in sample.queues}
-    found = now.get(name)
-    return Row(
-        name,
-        found.messages if found else None,
-        found.consumers if found else None,
-        None,
-        found.dead if found else None,
-        _hour_of(hour, sample.at, name),
+def _latency(look: Look) -> Tile:
+    if look.books is None or not look.books.latency.orders:
+        return Tile("Order to email", UNKNOWN, "", "no order in the last day")
+    found = look.books.latency
+    return Tile(
+        "Order to email",
+        duration(found.emailed_p50),
+        "half",
+        f"99 of 100 in {duration(found.emailed_p99)}; recorded in {duration(found.recorded_p99)}",
     )
 
 
-def _hour_of(hour: Sequence[Sample], now: datetime, name: str) -> list[float | None]:
-    """The highest depth of each minute, the newest last."""
-    points: list[float | None] = [None] * POINTS
-    for sample in hour:
-        minute = int((now - sample.at).total_seconds() // 60)
-        if 0 <= minute < POINTS:
-            for depth in sample.queues:
-                if depth.name == name and depth.messages is not None:
-                    place = POINTS - 1 - minute
-                    points[place] = max(points[place] or 0, depth.messages)
-    return points
+def _outbox(look: Look) -> Tile:
+    since = look.sample.outbox_since
+    age = "nothing waits" if since is None else f"oldest {duration((look.at - since).seconds)}"
+    return Tile("Outbox", number(look.sample.outbox), "", age)
 
 
-def _minutes(hour: Sequence[Sample]) -> dict[str, Any]:
-    return {}
+def _broker(look: Look) -> Tile:
+    sample = look.sample
+    if sample.broker_error is not None:
+        return Tile("Broker", "away", "", "does not answer", is_well=False)
+    if sample.alarm is not None:
+        return Tile("Broker", "blocked", "", sample.alarm, is_well=False)
+    consumers = sum(count.consumers for count in sample.counts.values())
+    return Tile("Broker", "up", "", f"{consumers} consumers", is_well=True)
+
+
+def _database(look: Look) -> Tile:
+    books = look.books
+    if books is None:
+        return Tile("Database", "away", "", "does not answer", is_well=False)
+    is_well = books.database.connections < 0.9 * books.database.most_connections
+    return Tile(
+        "Database",
+        "up",
+        f"in {duration(books.seconds)}",
+        f"{books.database.connections} of {books.database.most_connections} connections, "
+        f"{books.database.bytes / 1e6:,.0f} MB",
+        is_well=is_well,
+    )
+
+
+def _chart(looks: Sequence[Look]) -> str:
+    found: Any = hour.flow(looks, looks[-1].at)
+    return json.dumps([found.at, found.accepted, found.recorded, found.emailed])
+
+
+def _of(look: Look, queue: str) -> Figures:
+    return look.figures.get(queue, Figures(queue, None))
 
 
 PAGES = (Page("GET", "/", "watch", show),)

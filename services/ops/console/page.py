@@ -9,7 +9,7 @@ from kombu import Connection
 from sqlalchemy.orm import Session
 
 from services.ops.console.jobs import Jobs
-from services.ops.console.sampler import Sampler
+from services.ops.console.lookout import Lookout
 from services.ops.users import User
 from shared.config import Settings
 from shared.http.rate_limits import TokenBuckets
@@ -39,7 +39,7 @@ class System:
     Attributes:
         config: the settings.
         broker: a new connection to the broker, for as long as its context lasts.
-        sampler: the figures, as they were a moment ago.
+        lookout: the figures, as they were a moment ago.
         jobs: long work.
         address_attempts: to sign in, by the client's address.
         user_attempts: to sign in, by the name that is tried.
@@ -47,7 +47,7 @@ class System:
 
     config: Settings
     broker: Callable[[], AbstractContextManager[Connection]]
-    sampler: Sampler
+    lookout: Lookout
     jobs: Jobs
     address_attempts: TokenBuckets
     user_attempts: TokenBuckets

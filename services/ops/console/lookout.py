@@ -13,11 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
-from services.ops.console.sample import Sample
+from services.ops.console.look import Look
 
 WATCHED_SECONDS, UNWATCHED_SECONDS = 2.0, 12.0
 GONE_SECONDS = 10.0
-"""Nobody watches any more when nobody has taken a sample for so long."""
+"""Nobody watches any more when nobody has asked for so long."""
 TURN_SECONDS = 0.2
 REMEMBERED_EVERY = 10.0
 REMEMBERED = 360
@@ -25,20 +25,20 @@ REMEMBERED = 360
 log = structlog.get_logger()
 
 
-class Sampler:
-    """Takes samples for as long as it runs.
+class Lookout:
+    """Looks for as long as it runs.
 
     Args:
-        take: makes one; blocking, and called in a thread of its own, one call at a time.
+        look: blocking, and called in a thread of its own, one call at a time.
     """
 
-    def __init__(self, take: Callable[[], Sample]) -> None:
-        self.latest: Sample | None = None
+    def __init__(self, look: Callable[[], Look]) -> None:
+        self.latest: Look | None = None
         """The newest; None before the first."""
-        self.hour: deque[Sample] = deque(maxlen=REMEMBERED)
+        self.hour: deque[Look] = deque(maxlen=REMEMBERED)
         """Of the last hour, one about every `REMEMBERED_EVERY` seconds, the oldest first."""
-        self._take = take
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="sampler")
+        self._look = look
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="lookout")
         self._new = asyncio.Condition()
         self._watched_at = 0.0
         self._running: asyncio.Task[None] | None = None
@@ -59,9 +59,9 @@ class Sampler:
             self._new.notify_all()
         self._thread.shutdown(wait=False)
 
-    async def watch(self) -> AsyncIterator[Sample]:
-        """Every sample from now on, the newest first; a slow reader misses some."""
-        seen: Sample | None = None
+    async def watch(self) -> AsyncIterator[Look]:
+        """Every look from now on, the newest first; a slow reader misses some."""
+        seen: Look | None = None
         while not self._stopping:
             self._watched_at = time.monotonic()
             if self.latest is None or self.latest is seen:
@@ -76,9 +76,9 @@ class Sampler:
         while True:
             started = time.monotonic()
             try:
-                self.latest = await loop.run_in_executor(self._thread, self._take)
+                self.latest = await loop.run_in_executor(self._thread, self._look)
             except Exception:
-                log.exception("no_sample")
+                log.exception("no_look")
             else:
                 self._remember(self.latest)
                 async with self._new:
@@ -94,6 +94,6 @@ class Sampler:
                 return
             await asyncio.sleep(TURN_SECONDS)
 
-    def _remember(self, sample: Sample) -> None:
-        if not self.hour or (sample.at - self.hour[-1].at).total_seconds() >= REMEMBERED_EVERY:
-            self.hour.append(sample)
+    def _remember(self, look: Look) -> None:
+        if not self.hour or (look.at - self.hour[-1].at).total_seconds() >= REMEMBERED_EVERY:
+            self.hour.append(look)
