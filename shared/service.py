@@ -13,7 +13,7 @@ from types import FrameType
 import structlog
 from sqlalchemy.orm import Session
 
-from shared import health, heap, logs
+from shared import health, heap, heartbeat, logs
 from shared.bus import inbox
 from shared.bus.consumer import Consumer, Subscription
 from shared.config import ConfigurationError, Settings, settings
@@ -81,7 +81,11 @@ def run(name: str, wire: Callable[[Settings], Wiring]) -> int:
         for subscription in wiring.subscriptions
     ]
     inboxes = {subscription.consumer for subscription in wiring.subscriptions}
-    jobs = [*wiring.jobs, *(_pruning(consumer) for consumer in sorted(inboxes))]
+    jobs = [
+        *wiring.jobs,
+        *(_pruning(consumer) for consumer in sorted(inboxes)),
+        _heartbeat(name, consumers),
+    ]
     threads = [
         threading.Thread(target=consumer.run, name=consumer.subscription.queue.name, daemon=True)
         for consumer in consumers
@@ -143,6 +147,26 @@ def _repeat(job: Periodic, stopping: threading.Event) -> None:
                 log.exception("job_failed", job=job.name)
         # Spread, so that replicas that started together do not tick together.
         stopping.wait(job.seconds * random.uniform(0.9, 1.1))  # noqa: S311
+
+
+def _heartbeat(name: str, consumers: Sequence[Consumer]) -> Periodic:
+    heart = heartbeat.Heart(name)
+
+    def beat(session: Session) -> None:
+        heart.beat(
+            session,
+            {
+                consumer.subscription.queue.name: heartbeat.QueueFigures(
+                    consumer.handled,
+                    consumer.unacknowledged,
+                    consumer.retrying,
+                    consumer.reached,
+                )
+                for consumer in consumers
+            },
+        )
+
+    return Periodic("heartbeat", heartbeat.SECONDS, beat)
 
 
 def _pruning(consumer: str) -> Periodic:

@@ -22,7 +22,7 @@ from services.ingress.secret_feed import SecretFeed
 from services.kyc import api as kyc_api
 from services.orders import api as orders_api
 from services.secrets import api as secrets_api
-from shared import heap
+from shared import heap, heartbeat
 from shared.bus.publisher import Publisher
 from shared.config import Settings, settings
 from shared.http.errors import ApiError, too_many_requests
@@ -75,21 +75,24 @@ class Ingress:
             self.publisher, self.threads, max_waiting=config.max_outstanding_confirms
         )
         self.metrics = Metrics()
-        self._reporting: asyncio.Task[None] | None = None
+        self._beside: list[asyncio.Task[None]] = []
 
     async def process_startup(self, _: dict[str, Any], __: dict[str, Any]) -> None:
         """Start connecting and loading; requests may come at once."""
         await self.publisher.start()
         await self.feed.start()
         heap.freeze()
-        self._reporting = asyncio.get_running_loop().create_task(
-            health.report(self.publisher, self.cache, self.acceptor, self.metrics)
-        )
+        self._beside = [
+            asyncio.create_task(
+                health.report(self.publisher, self.cache, self.acceptor, self.metrics)
+            ),
+            asyncio.create_task(heartbeat.keep_beating("services.ingress")),
+        ]
 
     async def process_shutdown(self, _: dict[str, Any], __: dict[str, Any]) -> None:
         """Let go, after the last request has its answer."""
-        if self._reporting is not None:
-            self._reporting.cancel()
+        for task in self._beside:
+            task.cancel()
         await self.feed.stop()
         await self.publisher.stop()
         self.threads.shutdown(wait=False)

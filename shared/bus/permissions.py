@@ -101,6 +101,7 @@ RIGHTS: Mapping[str, Rights] = {
     "secrets": _consumer(topology.SECRETS_ISSUE, topology.SECRETS_ROTATE),
     "orders": _consumer(topology.ORDERS_INTAKE),
     "notifier": _consumer(topology.NOTIFIER_URGENT, topology.NOTIFIER_ORDERS),
+    "audit": _consumer(topology.AUDIT),
     # It also publishes what the ingress left in the outbox while the broker was away.
     "relay": Rights(
         write=_exactly([topology.EVENTS, topology.INTAKE, topology.COMMANDS]),

@@ -4,6 +4,8 @@ On a connection of its own: publishing on the one that consumes would re-enter i
 """
 
 import random
+import time
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 
@@ -43,6 +45,7 @@ class Requeuer:
         self._consumer = consumer
         self._connection: Connection | None = None
         self._rng = random.Random()  # noqa: S311 - jitter
+        self._due: Counter[int] = Counter()
 
     def requeue(self, delivery: Delivery, error: Exception) -> str:
         """Publish the copy of one failed message; returns the exchange it went to.
@@ -60,6 +63,8 @@ class Requeuer:
             # After a timeout the channel is out of step with its confirms.
             self.close()
             raise
+        if isinstance(decision, RetryAfter):
+            self._note(decision.rung)
         log.log(
             30 if isinstance(error, Permanent | Retry) else 40,
             "message_failed",
@@ -71,6 +76,12 @@ class Requeuer:
             exc_info=None if isinstance(error, Permanent | Retry) else error,
         )
         return exchange
+
+    @property
+    def waiting(self) -> int:
+        """How many messages it has put on the retry ladder that are not due yet."""
+        now = time.monotonic()
+        return sum(count for at, count in list(self._due.items()) if at > now)
 
     def close(self) -> None:
         """Drop the connection; the next copy opens another."""
@@ -107,6 +118,12 @@ class Requeuer:
         return AmqpMessage(
             incoming.body, application_headers=headers, delivery_mode=2, **properties
         )
+
+    def _note(self, rung: topology.Rung) -> None:
+        now = int(time.monotonic())
+        for passed in [at for at in self._due if at <= now]:
+            del self._due[passed]
+        self._due[now + rung.seconds] += 1
 
     def _publish(self, message: AmqpMessage, exchange: str) -> None:
         if self._connection is None:

@@ -18,6 +18,7 @@ from shared.roles import SERVICES, login
 ACCOUNT = "SELECT (id, company_name, email, email_verified_at, created_at)"
 INBOX = "SELECT, INSERT, UPDATE, DELETE"  # UPDATE: to lock what is pruned
 TELL = "INSERT"  # leave a message for the relay
+BEAT = "SELECT, INSERT, UPDATE, DELETE"  # of its own rows; DELETE: those of instances long gone
 
 GRANTS: Mapping[str, Mapping[str, str]] = {
     "ingress": {
@@ -30,12 +31,14 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "order_status_history": "SELECT",
         "email_deliveries": "SELECT",
         "outbox": TELL,
+        "service_heartbeats": BEAT,
     },
     "kyc": {
         "accounts": ACCOUNT,
         "kyc_applications": "SELECT, UPDATE",
         "inbox": INBOX,
         "outbox": TELL,
+        "service_heartbeats": BEAT,
     },
     "secrets": {
         "accounts": ACCOUNT,
@@ -43,6 +46,7 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "webhook_secrets": "SELECT, INSERT, UPDATE",
         "inbox": INBOX,
         "outbox": TELL,
+        "service_heartbeats": BEAT,
     },
     "orders": {
         "accounts": "SELECT (id, company_name)",
@@ -50,13 +54,23 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "order_status_history": "SELECT, INSERT",
         "inbox": INBOX,
         "outbox": TELL,
+        "service_heartbeats": BEAT,
     },
     "notifier": {
         "email_deliveries": "SELECT, INSERT, UPDATE",
         "inbox": INBOX,
         "outbox": TELL,
+        "service_heartbeats": BEAT,
     },
-    "relay": {"outbox": "SELECT, UPDATE, DELETE"},  # UPDATE: to lock what is under way
+    "relay": {
+        "outbox": "SELECT, UPDATE, DELETE",  # UPDATE: to lock what is under way
+        "service_heartbeats": BEAT,
+    },
+    "audit": {
+        "audit_log": "SELECT, INSERT",
+        "inbox": INBOX,
+        "service_heartbeats": BEAT,
+    },
     "ops": {
         "accounts": ACCOUNT,
         "kyc_applications": "SELECT",
@@ -67,7 +81,9 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "order_status_history": "SELECT",
         "email_deliveries": "SELECT",
         "inbox": "SELECT",
-        "outbox": "SELECT",
+        "outbox": f"SELECT, {TELL}",
+        "audit_log": "SELECT",
+        "service_heartbeats": "SELECT",
         "ops_users": "SELECT, INSERT, UPDATE, DELETE",
         "ops_sessions": "SELECT, INSERT, UPDATE, DELETE",
     },
@@ -94,7 +110,7 @@ def apply(connection: Connection, passwords: Mapping[str, str]) -> None:
         connection.execute(text(f"GRANT USAGE ON SCHEMA public TO {role}"))
         for table, privileges in GRANTS[service].items():
             connection.execute(text(f"GRANT {privileges} ON {table} TO {role}"))
-        if GRANTS[service].get("outbox") == TELL:
+        if TELL in GRANTS[service].get("outbox", ""):
             connection.execute(text(f"GRANT USAGE ON SEQUENCE outbox_sequence_seq TO {role}"))
         if service in passwords:
             _set_password(connection, role, passwords[service])

@@ -279,3 +279,44 @@ class OutboxMessage(Base):
     time: Mapped[datetime]
     body: Mapped[bytes]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+# --- services.audit --------------------------------------------------------------------------
+
+
+class AuditEntry(Base):
+    """What somebody did. Rows are added and never changed: a trigger refuses all else, to anybody.
+
+    Each row holds the hash of the one before and its own; see `shared/audit_chain.py`.
+    """
+
+    __tablename__ = "audit_log"
+    __table_args__ = (Index("ix_audit_log_happened_at", "happened_at"),)
+
+    sequence: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    event_id: Mapped[UUID] = mapped_column(unique=True)
+    type: Mapped[str]
+    happened_at: Mapped[datetime]
+    actor: Mapped[str]  # who
+    address: Mapped[str]  # from where
+    correlation_id: Mapped[str] = mapped_column(index=True)
+    data: Mapped[str]  # the event's JSON, to the byte, since it is hashed
+    previous_hash: Mapped[bytes]
+    hash: Mapped[bytes]
+    recorded_at: Mapped[datetime] = mapped_column(server_default=func.now())  # not hashed
+
+
+# --- shared.heartbeat, on behalf of every service: each writes its own rows ---------------------
+
+
+class ServiceHeartbeat(Base):
+    """A process that runs, and what it says of its queues; see `shared/heartbeat.py`."""
+
+    __tablename__ = "service_heartbeats"
+
+    service: Mapped[str] = mapped_column(String(64), primary_key=True)
+    instance: Mapped[str] = mapped_column(String(128), primary_key=True)  # host and process
+    version: Mapped[str]
+    started_at: Mapped[datetime]
+    seen_at: Mapped[datetime]
+    queues: Mapped[dict[str, Any]]

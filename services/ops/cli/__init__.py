@@ -1,0 +1,16 @@
+"""`fellow`: the operator's command. A module for each group of commands, and its line below."""
+
+import typer
+
+from services.ops.cli import journal, keys, kyc, queues
+
+app = typer.Typer(
+    help="Order Fellow, for its operators. The system is the one of AMQP_URL and DATABASE_URL or, "
+    "where neither is set, the one that `make run` has started in this checkout.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.command("queues")(queues.show)
+app.add_typer(kyc.app, name="kyc")
+app.add_typer(journal.app, name="journal")
+app.add_typer(keys.app, name="keys")
