@@ -55,8 +55,8 @@ def main() -> int:
         return 130
     console.print(
         "\nEverything is stopped again. [bold]make run[/] keeps a system running, with its docs at "
-        "/api/v1/docs/ and the\nops console for every queue, order and dead letter. docs/architecture.md walks an order "
-        "through the code."
+        "/api/v1/docs/ and the\nops console for every queue, order and dead letter. "
+        "docs/architecture.md walks an order through the code."
     )
     return 0
 

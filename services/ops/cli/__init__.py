@@ -2,7 +2,7 @@
 
 import typer
 
-from services.ops.cli import journal, keys, kyc, queues
+from services.ops.cli import journal, keys, kyc, queues, users
 
 app = typer.Typer(
     help="Order Fellow, for its operators. The system is the one of AMQP_URL and DATABASE_URL or, "
@@ -14,3 +14,4 @@ app.command("queues")(queues.show)
 app.add_typer(kyc.app, name="kyc")
 app.add_typer(journal.app, name="journal")
 app.add_typer(keys.app, name="keys")
+app.add_typer(users.app, name="users")

@@ -9,26 +9,28 @@ import falcon.asgi
 from falcon.asgi import Request, Response
 from kombu import Connection
 
-from services.ops.console import kyc_desk, overview, signing_in
+from services.ops.broker import open_connection
+from services.ops.console import dead_pages, job_pages, kyc_pages, overview, signing_in, trail_pages
 from services.ops.console.jobs import Jobs
 from services.ops.console.live import Live
+from services.ops.console.look import Looker
+from services.ops.console.lookout import Lookout
 from services.ops.console.mount import add_error_handlers, mount
 from services.ops.console.page import Page, System
 from services.ops.console.rendering import STATIC
-from services.ops.console.look import Looker
-from services.ops.console.lookout import Lookout
-from shared.bus.connect import connect
 from shared.config import Settings, settings
 from shared.http.rate_limits import TokenBuckets
 from shared.logs import configure
 
 THREADS = 8
-BROKER_TIMEOUT = 5.0  # seconds
 
 PAGES: tuple[Page, ...] = (
     *signing_in.PAGES,
     *overview.PAGES,
-    *kyc_desk.PAGES,
+    *kyc_pages.PAGES,
+    *dead_pages.PAGES,
+    *job_pages.PAGES,
+    *trail_pages.PAGES,
 )
 """Every page there is."""
 
@@ -122,13 +124,8 @@ def _buckets(per_minute: int) -> TokenBuckets:
 def _broker(config: Settings) -> Any:
     @contextmanager
     def opened() -> Iterator[Connection]:
-        connection = connect(
-            config.amqp_url,
-            timeout=BROKER_TIMEOUT,
-            transport_options={"read_timeout": BROKER_TIMEOUT, "write_timeout": BROKER_TIMEOUT},
-        )
+        connection = open_connection(config.amqp_url)
         try:
-            connection.connect()
             yield connection
         finally:
             connection.release()

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import pairwise
 
 from services.ops.console.look import Look
 from shared.bus import topology
@@ -105,5 +106,5 @@ def _differences(
         at_end.append(newest)
     return [
         None if before is None or after is None else max(0, after - before)
-        for before, after in zip(at_end, at_end[1:], strict=False)
+        for before, after in pairwise(at_end)
     ]

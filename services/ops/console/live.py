@@ -11,9 +11,9 @@ from time import monotonic
 import falcon
 from falcon.asgi import Request, Response, SSEvent
 
+from services.ops.console.look import Look
 from services.ops.console.mount import SESSION, signed_in
 from services.ops.console.page import PageError, System
-from services.ops.console.look import Look
 from shared.db.session import is_database_away, transaction
 
 CHECK_SECONDS = 15.0

@@ -67,10 +67,10 @@ def rate(value: float | None) -> str:
     return f"{value:.1f}" if 0 < value < 100 else number(value)
 
 
-def time(value: datetime | None) -> Markup:
+def time(value: datetime | None) -> str:
     """A time, with its age where that is easier to read; machines read the attribute."""
     if value is None:
-        return Markup(UNKNOWN)
+        return UNKNOWN
     value = value.astimezone(UTC)
     shown = value.strftime("%Y-%m-%d %H:%M:%S")
     return Markup('<time datetime="{}" title="{} UTC">{}</time>').format(

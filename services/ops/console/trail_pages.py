@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from services.ops import account_trail, trail
-from services.ops.console.kyc_desk import contact
+from services.ops.console.kyc_pages import contact
 from services.ops.console.page import Page, PageError, Redirect, Result, View, Visit
 from services.ops.console.reading import uuid_of
 from shared.db.session import engine

@@ -133,9 +133,7 @@ def replay(_: Session, visit: Visit) -> Result:
     queue, criteria, actor = _queue(visit), _meant(visit), _actor(visit)
 
     def work(connection: Connection, progress: OnProgress) -> Progress:
-        return dead_actions.replay(
-            connection, engine(), queue, criteria, actor, progress=progress
-        )
+        return dead_actions.replay(connection, engine(), queue, criteria, actor, progress=progress)
 
     return _begin(visit, queue, f"Replay dead letters of {queue.name}", "replayed", work)
 
@@ -259,7 +257,9 @@ def _meant(visit: Visit) -> Criteria:
         return Criteria(ids=ids)
     if visit.field("all") != "yes":
         raise PageError(400, "No letter is ticked.")
-    return _filter({name: visit.field(name) for name in ("reason", "type", "age", "about")}).criteria()
+    return _filter(
+        {name: visit.field(name) for name in ("reason", "type", "age", "about")}
+    ).criteria()
 
 
 def _actor(visit: Visit) -> Actor:

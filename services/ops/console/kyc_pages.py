@@ -1,95 +1,46 @@
 """The KYC desk: applications with their facts, and decisions on them."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Mapping
 from typing import Any, get_args
-from uuid import UUID
 
 import msgspec
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from services.ops import decisions
+from services.ops import decisions, kyc_desk
 from services.ops.console.page import Page, PageError, Redirect, Result, View, Visit
 from services.ops.console.reading import positive, uuid_of
+from services.ops.kyc_desk import Status
 from shared.bus.events import KycDecide
-from shared.db.models import Account, KycApplication
+from shared.db.models import KycApplication
 from shared.db.session import engine
 
-STATES = ("pending", "approved", "rejected", "revoked")
 AT_ONCE = 50
 LETTERS_EVERY = 3  # looks into the books for one into the dead letters, which costs more
 GIVE_UP_AFTER = 60  # looks, one a second
 
 
-@dataclass(frozen=True, slots=True)
-class Application:
-    """One application, as the desk shows it."""
-
-    account_id: UUID
-    company_name: str
-    email: str
-    number: str
-    address: str
-    contact: Mapping[str, str] | str
-    status: str
-    reason: str
-    submitted_at: datetime
-    decided_at: datetime | None
-    decided_by: str | None
-
-
 def show(session: Session, visit: Visit) -> Result:
     """Applications of one state: those that wait oldest first, the others newest first."""
-    status = visit.query.get("status", "pending")
-    if status not in STATES:
-        raise PageError(404, "There are no such applications.")
-    counts = dict.fromkeys(STATES, 0) | _counts(session)
+    try:
+        status = Status(visit.query.get("status", Status.PENDING))
+    except ValueError:
+        raise PageError(404, "There are no such applications.") from None
+    found = kyc_desk.applications(
+        session, status, limit=AT_ONCE, newest_first=status is not Status.PENDING
+    )
     return View(
         "kyc.html",
         {
             "path": "/kyc",
-            "status": status,
-            "counts": counts,
-            "applications": applications(session, status),
+            "status": status.value,
+            "counts": dict.fromkeys(map(str, Status), 0) | _counts(session),
+            "applications": [(row, contact(row.contact_person_details)) for row in found],
             "at_once": AT_ONCE,
             "decided": _decided(visit),
         },
     )
-
-
-def applications(session: Session, status: str) -> Sequence[Application]:
-    """The first `AT_ONCE` of a state."""
-    order = (
-        (KycApplication.submitted_at, KycApplication.id)
-        if status == "pending"
-        else (KycApplication.decided_at.desc(), KycApplication.id.desc())
-    )
-    rows = session.execute(
-        select(KycApplication, Account.company_name, Account.email)
-        .join(Account, Account.id == KycApplication.account_id)
-        .where(KycApplication.status == status)
-        .order_by(*order)
-        .limit(AT_ONCE)
-    )
-    return [
-        Application(
-            account_id=row.account_id,
-            company_name=company_name,
-            email=email,
-            number=row.business_registration_number,
-            address=row.business_address,
-            contact=contact(row.contact_person_details),
-            status=row.status,
-            reason=row.reason,
-            submitted_at=row.submitted_at,
-            decided_at=row.decided_at,
-            decided_by=row.decided_by,
-        )
-        for row, company_name, email in rows
-    ]
 
 
 def contact(stored: str) -> Mapping[str, str] | str:
@@ -117,10 +68,8 @@ def decide(_: Session, visit: Visit) -> Result:
         raise PageError(400, "The reason may have up to 4,000 characters, without NUL.") from None
     with visit.system.broker() as connection:
         message_id = decisions.publish(connection, command, visit.user.name)
-    back = visit.field("status") if visit.field("status") in STATES else "pending"
-    return Redirect(
-        f"/kyc?status={back}&decided={message_id}&account={account_id}&decision={decision}"
-    )
+    back = "approved" if decision == "revoke" else "pending"
+    return Redirect(f"/kyc?status={back}&decided={message_id}&account={account_id}")
 
 
 def outcome(_: Session, visit: Visit) -> Result:
