@@ -31,6 +31,7 @@ PAGES: tuple[Page, ...] = (
     *dead_pages.PAGES,
     *job_pages.PAGES,
     *trail_pages.PAGES,
+    *audit_pages.PAGES,
 )
 """Every page there is."""
 

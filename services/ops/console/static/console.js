@@ -47,6 +47,8 @@ setInterval(() => {
 
 // A press that cannot be taken back is asked about; without scripts the page asks itself.
 document.addEventListener("submit", (event) => {
+  const needed = event.submitter?.dataset.needs && event.target.elements[event.submitter.dataset.needs];
+  if (needed && !needed.value.trim()) { event.preventDefault(); needed.focus(); return; }
   const asked = event.submitter?.dataset.confirm ?? event.target.dataset.confirm;
   if (asked && !window.confirm(asked)) { event.preventDefault(); return; }
   // A second press must not send the form again.
