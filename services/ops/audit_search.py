@@ -95,7 +95,7 @@ def search(
         .order_by(AuditEntry.sequence.desc())
         .limit(limit)
     )
-    return [Entry(*tuple(row)) for row in rows]
+    return [Entry(*row) for row in rows.all()]
 
 
 def _midnight(day: date) -> datetime:

@@ -10,7 +10,15 @@ from falcon.asgi import Request, Response
 from kombu import Connection
 
 from services.ops.broker import open_connection
-from services.ops.console import dead_pages, job_pages, kyc_pages, overview, signing_in, trail_pages
+from services.ops.console import (
+    audit_pages,
+    dead_pages,
+    job_pages,
+    kyc_pages,
+    overview,
+    signing_in,
+    trail_pages,
+)
 from services.ops.console.jobs import Jobs
 from services.ops.console.live import Live
 from services.ops.console.look import Looker
