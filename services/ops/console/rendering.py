@@ -80,7 +80,7 @@ def time(value: datetime | None) -> str:
 
 def age(value: datetime | None, now: datetime) -> str:
     """How long ago, in words."""
-    return UNKNOWN if value is None else duration(max(0.0, (now - value).total_seconds()))
+    return UNKNOWN if value is None else duration(max(0, round((now - value).total_seconds())))
 
 
 def sparkline(values: list[float | None], width: int = 120, height: int = 24) -> Markup:
