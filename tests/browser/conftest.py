@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 from rich.console import Console as Terminal
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.orm import Session
@@ -155,6 +155,12 @@ def signed_in(browser: Browser, running: Running) -> Iterator[object]:
     context.close()
 
 
+def complaints_in(message: ConsoleMessage) -> list[str]:
+    # That a form was refused is no fault of the page.
+    is_fault = message.type == "error" and not message.text.startswith("Failed to load resource")
+    return [message.text] if is_fault else []
+
+
 @pytest.fixture
 def page(browser: Browser, running: Running, signed_in) -> Iterator[Page]:
     """A tab of somebody who may act; what its pages complain of is an error."""
@@ -162,7 +168,7 @@ def page(browser: Browser, running: Running, signed_in) -> Iterator[Page]:
     context.set_default_timeout(20_000)
     opened = context.new_page()
     complaints: list[str] = []
-    opened.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
+    opened.on("console", lambda message: complaints.extend(complaints_in(message)))
     opened.on("pageerror", lambda error: complaints.append(str(error)))
     yield opened
     context.close()
