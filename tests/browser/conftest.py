@@ -66,7 +66,7 @@ class Running:
     engine: Engine
     mail: MailServer
     recorder: Recorder
-    logs: Path
+    supervisor: Supervisor
 
     def session(self) -> Session:
         return Session(self.engine, expire_on_commit=False)
@@ -94,7 +94,7 @@ def running(module_amqp_url, module_database_url, tmp_path_factory, services) ->
         "PORT": str(port),
         "OPS_PORT": str(ops_port),
         "SIGN_IN_ATTEMPTS_PER_MINUTE": "1000",
-        "ACCOUNT_ATTEMPTS_PER_MINUTE": "1000",
+        "ACCOUNT_ATTEMPTS_PER_MINUTE": "10",
         "WEB_CONCURRENCY": "1",
     }
 
@@ -113,7 +113,7 @@ def running(module_amqp_url, module_database_url, tmp_path_factory, services) ->
         if "orders" in services:
             recorder.start()
         until(lambda: answers(f"{url}/healthz"), "the console answers")
-        found = Running(url, api_url, module_amqp_url, engine, mail, recorder, folder / "logs")
+        found = Running(url, api_url, module_amqp_url, engine, mail, recorder, supervisor)
         yield found
     finally:
         recorder.stop()

@@ -7,70 +7,18 @@ import pytest
 from playwright.sync_api import expect
 from sqlalchemy import select, text
 
-from shared.bus.events import CustomerDetails, OrderCreated, encode
-from shared.bus.message import message_for
-from shared.db.models import AuditEntry, KycApplication, Order
+from shared.db.models import KycApplication, Order
+from tests.browser.arrange import a_dead_letter, audited, customer, intake, is_told
 from tests.browser.conftest import PASSWORD, sign_in
 from tests.integration.arrange import (
     account,
     depth,
     order_created,
     publish,
-    publish_raw,
     until,
 )
 
 AXE = (Path(__file__).parent / "vendor" / "axe.min.js").read_text()
-DIED = {
-    "x-reason": "Malformed: it was so",
-    "x-attempt": 3,
-    "x-failed-at": "2026-11-24T10:00:00Z",
-}
-
-
-def intake(order: OrderCreated):
-    return message_for(order, source="tests", correlation_id=order.order_id)
-
-
-def a_dead_letter(running, order: OrderCreated, body: bytes | None = None) -> str:
-    """A message that died in orders.intake; its id."""
-    message = message_for(order, source="tests", correlation_id=order.order_id)
-    before = depth(running.amqp_url, "orders.intake.dead")
-    publish_raw(
-        running.amqp_url,
-        "dead",
-        "orders.intake",
-        encode(order) if body is None else body,
-        message_id=message.message_id,
-        type=message.type,
-        correlation_id=message.correlation_id,
-        delivery_mode=2,
-        application_headers=message.headers() | DIED,
-    )
-    until(lambda: depth(running.amqp_url, "orders.intake.dead") > before, "it lies there")
-    return message.message_id
-
-
-def is_recorded(running, order: OrderCreated) -> bool:
-    with running.session() as session:
-        return session.get(Order, order.order_id) is not None
-
-
-def is_told(running, order: OrderCreated) -> bool:
-    address = order.customer_details.email
-    return any(address in mail["To"] for mail in running.mail.maildir.emails())
-
-
-def audited(running, type_: str, by: str) -> bool:
-    with running.session() as session:
-        query = select(AuditEntry.event_id).where(
-            AuditEntry.type == type_, AuditEntry.actor.startswith(by)
-        )
-        return session.execute(query).first() is not None
-
-
-def customer(name: str) -> CustomerDetails:
-    return CustomerDetails(name="Zoë Ade", email=f"{name}@shop.example")
 
 
 def test_signing_in_and_out(browser, running):
@@ -156,46 +104,6 @@ def test_an_orders_trail_is_found_by_its_customer(page, running):
     trail = page.locator(".trail")
     for step in ("accepted", "recorded", "PENDING", "order_received to trail@shop.example: sent"):
         expect(trail).to_contain_text(step)
-
-
-def test_a_dead_letter_is_replayed_and_delivered(page, running):
-    order = order_created(customer_details=customer("dead"))
-    id_ = a_dead_letter(running, order)
-    page.goto("/dead/orders.intake")
-    expect(page.locator("table")).to_contain_text("it was so")
-    page.get_by_label(f"Tick {id_}").check()
-    page.get_by_role("button", name="Replay ticked").click()
-    expect(page.get_by_role("status")).to_have_text("1 message replayed.")
-    until(lambda: is_recorded(running, order), "recorded")
-    until(lambda: is_told(running, order), "delivered")
-    until(lambda: audited(running, "ops.dead_letter_replayed", "ada"), "it is audited")
-
-
-def test_a_malformed_letter_is_mended(page, running):
-    order = order_created(customer_details=customer("mended"))
-    id_ = a_dead_letter(running, order, body=b'{"order_id": "oh"}')
-    page.goto(f"/dead/orders.intake/letter?id={id_}")
-    page.on("dialog", lambda dialog: dialog.accept())
-    page.get_by_label("Body").fill('{"order_id": 7}')
-    page.get_by_role("button", name="Replay with this body").click()
-    expect(page.get_by_role("alert")).to_contain_text("This is no order.created")
-    expect(page.get_by_label("Body")).to_have_value('{"order_id": 7}')
-    page.get_by_label("Body").fill(encode(order).decode())
-    page.get_by_role("button", name="Replay with this body").click()
-    expect(page.get_by_role("status")).to_contain_text(id_)
-    until(lambda: is_told(running, order), "delivered")
-
-
-def test_letters_are_discarded_with_a_reason_after_a_question(page, running):
-    for _ in range(3):
-        a_dead_letter(running, order_created(), body=b"{}")
-    page.goto("/dead/orders.intake?reason=it+was+so")
-    page.get_by_role("link", name="Discard all that fit").click()
-    page.get_by_label("Reason for discarding").fill("A test of ours.")
-    page.get_by_role("button", name="Discard 3").click()
-    expect(page.get_by_role("status")).to_have_text("3 messages discarded.")
-    assert depth(running.amqp_url, "orders.intake.dead") == 0
-    until(lambda: audited(running, "ops.dead_letter_discarded", "ada"), "it is audited")
 
 
 def test_somebody_who_watches_is_shown_nothing_to_press(browser, running):

@@ -135,6 +135,14 @@ def test_signing_in_leads_nowhere_else(client):
             assert opened.post("/sign-in", data=data).headers["Location"] == "/"
 
 
+def test_guessing_a_password_is_slowed_down(client):
+    client.get("/sign-in")
+    form = {"name": "zoe", "password": "guess", "form_token": form_token(client.cookies[FORM])}
+    answers = [client.post("/sign-in", data=form).status_code for _ in range(12)]
+    assert answers[0] == 401
+    assert answers[-1] == 429
+
+
 def test_a_session_ends_with_a_new_role(client, running):
     from services.ops import users
 

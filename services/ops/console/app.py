@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import falcon.asgi
+from amqp.exceptions import AMQPError
 from falcon.asgi import Request, Response
 from kombu import Connection
 
@@ -24,7 +25,7 @@ from services.ops.console.live import Live
 from services.ops.console.look import Looker
 from services.ops.console.lookout import Lookout
 from services.ops.console.mount import add_error_handlers, mount
-from services.ops.console.page import Page, System
+from services.ops.console.page import Page, PageError, System
 from services.ops.console.rendering import STATIC
 from shared.config import Settings, settings
 from shared.http.rate_limits import TokenBuckets
@@ -133,10 +134,11 @@ def _buckets(per_minute: int) -> TokenBuckets:
 def _broker(config: Settings) -> Any:
     @contextmanager
     def opened() -> Iterator[Connection]:
-        connection = open_connection(config.amqp_url)
         try:
-            yield connection
-        finally:
-            connection.release()
+            with open_connection(config.amqp_url) as connection:
+                yield connection
+        except (OSError, AMQPError) as error:
+            said = getattr(error, "reply_text", "") or str(error) or type(error).__name__
+            raise PageError(503, f"The broker did not do it: {said}") from None
 
     return opened

@@ -38,7 +38,8 @@ class System:
 
     Attributes:
         config: the settings.
-        broker: a new connection to the broker, for as long as its context lasts.
+        broker: a new connection to the broker, for as long as its context lasts; the broker's
+            trouble becomes a `PageError`.
         lookout: the figures, as they were a moment ago.
         jobs: long work.
         address_attempts: to sign in, by the client's address.
