@@ -1,10 +1,12 @@
 """Who may do what, route by route, from the table of pages: a new page is covered by itself."""
 
 import re
+from contextlib import contextmanager
 
 import httpx
 import pytest
 
+from services.ops import users
 from services.ops.console.app import PAGES
 from services.ops.console.mount import FORM, SESSION
 from services.ops.sessions import form_token
@@ -38,15 +40,16 @@ def client(running):
         yield opened
 
 
+@contextmanager
 def session_of(client, name):
-    opened = httpx.Client(base_url=client.base_url, timeout=20)
-    opened.get("/sign-in")
-    answer = opened.post(
-        "/sign-in",
-        data={"name": name, "password": PASSWORD, "form_token": form_token(opened.cookies[FORM])},
-    )
-    assert answer.status_code == 303, answer.text
-    return opened
+    """A client of its own, signed in."""
+    with httpx.Client(base_url=client.base_url, timeout=20) as opened:
+        opened.get("/sign-in")
+        token = form_token(opened.cookies[FORM])
+        form = {"name": name, "password": PASSWORD, "form_token": token}
+        answer = opened.post("/sign-in", data=form)
+        assert answer.status_code == 303, answer.text
+        yield opened
 
 
 @pytest.fixture(scope="module")
@@ -144,8 +147,6 @@ def test_guessing_a_password_is_slowed_down(client):
 
 
 def test_a_session_ends_with_a_new_role(client, running):
-    from services.ops import users
-
     with session_of(client, "wole") as opened:
         assert opened.get("/").status_code == 200
         with running.session() as session, session.begin():
