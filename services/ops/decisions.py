@@ -13,7 +13,7 @@ from sqlalchemy import Engine, select
 
 from shared.bus import topology
 from shared.bus.connect import credentials
-from shared.bus.events import KycDecide
+from shared.bus.events import KycDecide, SecretRevoke, SecretRotate
 from shared.bus.incoming import ACTING_HEADER
 from shared.bus.message import message_for
 from shared.db.models import Account, InboxEntry, KycApplication
@@ -63,8 +63,10 @@ def make(decision: Decision, business: str, reason: str) -> KycDecide:
     return msgspec.convert({"decision": decision, name: business, "reason": reason}, KycDecide)
 
 
-def publish(connection: Connection, command: KycDecide, person: str = "") -> UUID:
-    """Publish a decision; returns its message id once a queue has it for sure.
+def publish(
+    connection: Connection, command: KycDecide | SecretRotate | SecretRevoke, person: str = ""
+) -> UUID:
+    """Publish a decision, or another command; returns its message id once a queue has it for sure.
 
     Args:
         connection: an open kombu connection. Its user goes into `user_id`, which the broker
@@ -156,7 +158,7 @@ def look(
     Raises:
         sqlalchemy.exc.DBAPIError: the database is away.
     """
-    if _is_done(engine, message_id):
+    if is_done(engine, message_id):
         return Outcome("carried out", _standing(engine, command))
     refusal = _refusal(connection, message_id) if connection is not None else None
     return None if refusal is None else Outcome("refused", refusal)
@@ -170,10 +172,15 @@ def _is_id(text: str) -> bool:
     return True
 
 
-def _is_done(engine: Engine, message_id: UUID) -> bool:
+def is_done(engine: Engine, message_id: UUID, consumer: str = CONSUMER) -> bool:
+    """Whether a consumer has carried out a command.
+
+    Raises:
+        sqlalchemy.exc.DBAPIError: the database is away.
+    """
     with engine.connect() as connection:
         known = select(InboxEntry.message_id).where(
-            InboxEntry.consumer == CONSUMER, InboxEntry.message_id == message_id
+            InboxEntry.consumer == consumer, InboxEntry.message_id == message_id
         )
         return connection.execute(known).first() is not None
 

@@ -15,6 +15,8 @@ from kombu import Connection
 
 MOST = 65_535
 """What one hold can look through: AMQP 0-9-1 counts the prefetch in 16 bits."""
+RETURN_SECONDS = 1.0
+"""How long to wait at the end for what goes back, so that who looks next finds it there."""
 # A message that somebody else has in hand does not come; after so many seconds it is not awaited.
 QUIET_SECONDS = 1.0
 
@@ -31,7 +33,7 @@ class Hold:
         self._channel = channel
         self._came: list[Any] = []
         self._taken = 0
-        self._settled: set[int] = set()
+        self._settled = 0
         self.ready = int(channel.queue_declare(queue, passive=True).message_count)
         self._awaited = min(self.ready, most)
         if self._awaited:
@@ -64,6 +66,12 @@ class Hold:
         """Acknowledge: these leave the queue."""
         for tag in tags:
             self._channel.basic_ack(tag)
+            self._settled += 1
+
+    @property
+    def remaining(self) -> int:
+        """How many of those that were there at the beginning should be there at the end."""
+        return self.ready - self._settled
 
 
 @contextmanager
@@ -79,4 +87,12 @@ def hold(connection: Connection, queue: str, most: int = MOST) -> Iterator[Hold]
         amqp.exceptions.NotFound: there is no such queue.
     """
     with connection.channel() as channel:
-        yield Hold(connection, channel, queue, min(most, MOST))
+        held = Hold(connection, channel, queue, min(most, MOST))
+        yield held
+    # The broker has closed the channel before the queue has its messages back.
+    deadline = time.monotonic() + RETURN_SECONDS
+    with connection.channel() as channel:
+        while time.monotonic() < deadline:
+            if channel.queue_declare(queue, passive=True).message_count >= held.remaining:
+                return
+            time.sleep(0.005)

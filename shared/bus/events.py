@@ -195,11 +195,17 @@ class AccountSignedIn(_AccountFact, frozen=True, kw_only=True):
     address: str
 
 
-class AccountSignInFailed(_AccountFact, frozen=True, kw_only=True):
-    """Somebody at `address` tried a wrong password. Told once a minute and account at most."""
+class AccountSignInFailed(Event, frozen=True, kw_only=True):
+    """Somebody at `address` tried to sign in with a wrong password, or as nobody known here.
+
+    However many tries: one a minute and account, or a minute and address where there is no account.
+    """
 
     TYPE: ClassVar[str] = "account.sign_in_failed"
+    EXCHANGE: ClassVar[str] = "events"
 
+    email: str
+    account_id: UUID | None
     address: str
 
 
@@ -369,6 +375,16 @@ class OpsRetriedNow(_OpsFact, frozen=True, kw_only=True):
 
     queue: str
     messages: int
+
+
+class OpsCommandPublished(_OpsFact, frozen=True, kw_only=True):
+    """A command was published to the bus, whose own fact does not say who wanted it."""
+
+    TYPE: ClassVar[str] = "ops.command_published"
+
+    command: str
+    message_id: UUID
+    reason: str = ""
 
 
 class OpsSignedIn(_OpsFact, frozen=True, kw_only=True):

@@ -86,6 +86,7 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "service_heartbeats": "SELECT",
         "ops_users": "SELECT, INSERT, UPDATE, DELETE",
         "ops_sessions": "SELECT, INSERT, UPDATE, DELETE",
+        "alembic_version": "SELECT",
     },
 }
 

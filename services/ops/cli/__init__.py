@@ -2,7 +2,19 @@
 
 import typer
 
-from services.ops.cli import journal, keys, kyc, queues, users
+from services.ops.cli import (
+    account,
+    audit,
+    dead,
+    doctor,
+    journal,
+    keys,
+    kyc,
+    queues,
+    secrets,
+    trail,
+    users,
+)
 
 app = typer.Typer(
     help="Order Fellow, for its operators. The system is the one of AMQP_URL and DATABASE_URL or, "
@@ -10,7 +22,13 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+app.command("doctor")(doctor.examine)
 app.command("queues")(queues.show)
+app.command("trail")(trail.show)
+app.add_typer(dead.app, name="dead")
+app.add_typer(account.app, name="account")
+app.add_typer(secrets.app, name="secrets")
+app.add_typer(audit.app, name="audit")
 app.add_typer(kyc.app, name="kyc")
 app.add_typer(journal.app, name="journal")
 app.add_typer(keys.app, name="keys")

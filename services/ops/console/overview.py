@@ -86,8 +86,9 @@ def _latency(look: Look) -> Tile:
     return Tile(
         "Order to email",
         duration(found.emailed_p50),
-        "half",
-        f"99 of 100 in {duration(found.emailed_p99)}; recorded in {duration(found.recorded_p99)}",
+        "p50",
+        f"p99 {duration(found.emailed_p99)}; to the books {duration(found.recorded_p50)}, "
+        f"p99 {duration(found.recorded_p99)}",
     )
 
 

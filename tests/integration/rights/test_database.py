@@ -21,14 +21,22 @@ MAY = {
         "order_status_history": "S",
         "email_deliveries": "S",
         "outbox": "I",
+        "service_heartbeats": "SIUD",
     },
-    "kyc": {"accounts": "s", "kyc_applications": "SU", "inbox": "SIUD", "outbox": "I"},
+    "kyc": {
+        "accounts": "s",
+        "kyc_applications": "SU",
+        "inbox": "SIUD",
+        "outbox": "I",
+        "service_heartbeats": "SIUD",
+    },
     "secrets": {
         "accounts": "s",
         "kyc_applications": "S",
         "webhook_secrets": "SIU",
         "inbox": "SIUD",
         "outbox": "I",
+        "service_heartbeats": "SIUD",
     },
     "orders": {
         "accounts": "s",
@@ -36,9 +44,16 @@ MAY = {
         "order_status_history": "SI",
         "inbox": "SIUD",
         "outbox": "I",
+        "service_heartbeats": "SIUD",
     },
-    "notifier": {"email_deliveries": "SIU", "inbox": "SIUD", "outbox": "I"},
-    "relay": {"outbox": "SUD"},
+    "notifier": {
+        "email_deliveries": "SIU",
+        "inbox": "SIUD",
+        "outbox": "I",
+        "service_heartbeats": "SIUD",
+    },
+    "audit": {"audit_log": "SI", "inbox": "SIUD", "service_heartbeats": "SIUD"},
+    "relay": {"outbox": "SUD", "service_heartbeats": "SIUD"},
     "ops": {
         "accounts": "s",
         "kyc_applications": "S",
@@ -47,7 +62,9 @@ MAY = {
         "order_status_history": "S",
         "email_deliveries": "S",
         "inbox": "S",
-        "outbox": "S",
+        "outbox": "SI",
+        "audit_log": "S",
+        "service_heartbeats": "S",
         "ops_users": "SIUD",
         "ops_sessions": "SIUD",
     },
@@ -70,6 +87,13 @@ def role(module_database_url, request):
     engine = create_engine(as_service(module_database_url, request.param))
     yield request.param, engine
     engine.dispose()
+
+
+@pytest.mark.parametrize("role", SERVICES, indirect=True)
+def test_nobody_empties_the_audit_log(role):
+    _, engine = role
+    assert refused(engine, "TRUNCATE audit_log")
+    assert refused(engine, "ALTER TABLE audit_log DISABLE TRIGGER ALL")
 
 
 def may(engine, table):
@@ -109,13 +133,15 @@ def test_nobody_changes_the_schema(role):
         "COPY orders TO PROGRAM 'cat'",
         "SELECT pg_read_file('/etc/passwd')",
         "SELECT rolpassword FROM pg_authid",
-        "SELECT version_num FROM alembic_version",
+        "UPDATE alembic_version SET version_num = ''",
     ):
         assert refused(engine, statement), statement
 
 
 @pytest.mark.parametrize(
-    "role", [s for s in SERVICES if s not in ("ingress", "relay", "notifier")], indirect=True
+    "role",
+    [s for s in SERVICES if s not in ("ingress", "relay", "notifier", "audit")],
+    indirect=True,
 )
 def test_no_consumer_sees_a_passwords_hash(role):
     _, engine = role
