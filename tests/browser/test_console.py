@@ -24,7 +24,7 @@ AXE = (Path(__file__).parent / "vendor" / "axe.min.js").read_text()
 def test_signing_in_and_out(browser, running):
     context = browser.new_context(base_url=running.url)
     page = context.new_page()
-    page.goto("/audit?who=ada")
+    page.goto("/audit?words=ada")
     expect(page).to_have_url(re.compile("/sign-in"))
     page.get_by_label("Name").fill("Ada")
     page.get_by_label("Password").fill("not the password")
@@ -32,7 +32,7 @@ def test_signing_in_and_out(browser, running):
     expect(page.get_by_role("alert")).to_have_text("The name or the password is wrong.")
     page.get_by_label("Password").fill(PASSWORD)
     page.get_by_role("button", name="Sign in").click()
-    expect(page).to_have_url(f"{running.url}/audit?who=ada")
+    expect(page).to_have_url(f"{running.url}/audit?words=ada")
     (cookie,) = [c for c in context.cookies() if c["name"] == "fellow_session"]
     assert cookie["httpOnly"]
     assert cookie["sameSite"] == "Strict"
