@@ -21,7 +21,7 @@ from rich.console import Console
 
 from stack.mailbox import Maildir, text_of
 from stack.supervisor import MODULES
-from stack.system import STACK, CannotRunError, System, stop_on_signals, system
+from stack.system import OPS_USER, STACK, CannotRunError, System, stop_on_signals, system
 
 ORDERS = 20
 PATIENCE = 30.0  # seconds for any one thing to happen
@@ -40,6 +40,11 @@ def main() -> int:
     console.print("[bold]Order Fellow: the whole story, on real RabbitMQ, PostgreSQL and SMTP[/]\n")
     try:
         with system("demo", STACK / "demo", console) as running:
+            console.print(
+                f"While it plays, {running.ops_url} shows it: sign in as {OPS_USER}, "
+                f"{running.ops_password}\n",
+                markup=False,
+            )
             try:
                 Story(running).play()
             except (StoryError, httpx.HTTPError) as error:

@@ -14,13 +14,14 @@ from services.ops.console.jobs import Job, JobStopped
 from services.ops.console.page import Page, PageError, Redirect, Result, View, Visit
 from services.ops.console.reading import positive
 from services.ops.dead_actions import NotEditableError, OnProgress, Progress
-from services.ops.holding import MOST
 from services.ops.letters import Criteria
 from services.ops.telling import Actor
 from shared.bus import topology
 from shared.db.session import engine
 
 AT_ONCE = 100
+EXAMPLES = 5
+COUNTED = 1_000
 QUICK_SECONDS = 1.5
 """Work that is done within so long is told of at once, without a page of its own."""
 AGES = {
@@ -111,19 +112,21 @@ def confirm(_: Session, visit: Visit) -> Result:
     act = visit.query.get("do", "")
     if act not in ("replay", "discard"):
         raise PageError(404, "There is no such action.")
+    criteria = wanted.criteria()
+    # Without criteria the broker knows the number; with some, letters must be held to be counted.
+    most = EXAMPLES if criteria.is_empty else COUNTED
     with visit.system.broker() as connection:
-        page = dead_letters.browse(
-            connection, queue, wanted.criteria(), limit=MOST, engine=engine()
-        )
+        page = dead_letters.browse(connection, queue, criteria, limit=most, engine=engine())
     about = {
         "path": "/dead",
         "queue": queue,
         "filter": wanted,
         "ages": AGES,
         "do": act,
-        "count": len(page.letters),
+        "count": page.total if criteria.is_empty else len(page.letters),
+        "or_more": not criteria.is_empty and page.next is not None,
         "total": page.total,
-        "first": page.letters[:5],
+        "first": page.letters[:EXAMPLES],
     }
     return View("dead_confirm.html", about)
 

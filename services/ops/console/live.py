@@ -35,6 +35,7 @@ class Live:
         self._system = system
         self._threads = threads
         self._show = show
+        self._rendering = asyncio.Lock()
         self._shown: tuple[Look | None, str] = (None, "")
 
     async def on_get(self, req: Request, resp: Response) -> None:
@@ -53,14 +54,17 @@ class Live:
                 checked = monotonic()
                 if not await self._may_go_on(token):
                     return
-            yield SSEvent(text=self._html(look))
+            yield SSEvent(text=await self._html(look))
 
-    def _html(self, look: Look) -> str:
-        # Rendered once, however many watch.
-        if self._shown[0] is not look:
-            # In one line: each line of an event would need a name of its own.
-            self._shown = (look, " ".join(self._show(look).split()))
-        return self._shown[1]
+    async def _html(self, look: Look) -> str:
+        # Rendered once, however many watch, and not in the loop.
+        async with self._rendering:
+            if self._shown[0] is not look:
+                loop = asyncio.get_running_loop()
+                html = await loop.run_in_executor(self._threads, self._show, look)
+                # In one line: each line of an event would need a name of its own.
+                self._shown = (look, " ".join(html.split()))
+            return self._shown[1]
 
     async def _is_signed_in(self, token: str) -> bool:
         def look() -> bool:

@@ -60,6 +60,7 @@ def inside(lookout: Lookout) -> str:
                 for queue in topology.WORK_QUEUES
             ],
             "ladder": [_of(look, rung.name) for rung in topology.RETRY_LADDER],
+            "journal": _of(look, topology.JOURNAL.name),
             "wrong": wrong,
             "fresh": FRESH,
         },
@@ -94,8 +95,10 @@ def _latency(look: Look) -> Tile:
 
 def _outbox(look: Look) -> Tile:
     since = look.sample.outbox_since
-    age = "nothing waits" if since is None else f"oldest {duration((look.at - since).seconds)}"
-    return Tile("Outbox", number(look.sample.outbox), "", age)
+    if since is None:
+        return Tile("Outbox", number(look.sample.outbox), "", "nothing waits")
+    age = duration((look.at - since).total_seconds())
+    return Tile("Outbox", number(look.sample.outbox), "", f"the oldest for {age}")
 
 
 def _broker(look: Look) -> Tile:
