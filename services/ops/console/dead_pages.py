@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import urlencode
 
+import msgspec
 from kombu import Connection
 from sqlalchemy.orm import Session
 
@@ -229,12 +230,20 @@ def _letter(
         "path": "/dead",
         "queue": queue,
         "letter": letter,
-        "body": letter.text if body is None else body,
+        "body": _legible(letter.text) if body is None else body,
         "type": type_ or letter.type,
         "types": dead_actions.types_for(queue),
         "wrong": wrong,
     }
     return View("dead_letter.html", about, status)
+
+
+def _legible(body: str) -> str:
+    """JSON with a line a member; what is none as it is."""
+    try:
+        return msgspec.json.format(body, indent=2)
+    except msgspec.DecodeError:
+        return body
 
 
 def _queue(visit: Visit) -> topology.Queue:
