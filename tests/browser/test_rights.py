@@ -130,6 +130,15 @@ def test_every_answer_forbids_what_is_inline_or_from_elsewhere(actor, page):
     assert not re.search(r"<script(?![^>]* src=\"/static/)|<style| on\w+=|https?://", answer.text)
 
 
+@pytest.mark.parametrize("page", [p for p in PAGES if p.method == "GET"], ids=named)
+@pytest.mark.parametrize("value", ["\0", "<i>9'\u0663%"])
+def test_nothing_that_is_asked_for_breaks_a_page(actor, page, value):
+    names = ("q", "id", "reason", "age", "start", "status", "before", "since", "type", "next")
+    answer = actor.get(path_of(page), params=dict.fromkeys(names, value))
+    assert answer.status_code < 500
+    assert "<i>" not in answer.text
+
+
 def test_signing_in_leads_nowhere_else(client):
     with session_of(client, "ada") as opened:
         token = form_token(opened.cookies[SESSION])

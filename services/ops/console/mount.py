@@ -5,6 +5,7 @@ import secrets
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import Any
 from urllib.parse import parse_qs, quote
 
@@ -95,6 +96,9 @@ def _responder(page: Page, system: System, threads: ThreadPoolExecutor) -> Any:
         form: Mapping[str, list[str]] = {}
         if page.method == "POST":
             form = await _form(req, token)
+        query = {name: _first(value) for name, value in req.params.items()}
+        if "\0" in "".join((*query.values(), *path.values(), *chain.from_iterable(form.values()))):
+            raise PageError(400, "There is a NUL in it, which nothing here can hold.")
         if not token:
             token = secrets.token_urlsafe(sessions.TOKEN_BYTES)
             _set_cookie(resp, FORM, token, system)
@@ -111,7 +115,7 @@ def _responder(page: Page, system: System, threads: ThreadPoolExecutor) -> Any:
                     visitor=visitor,
                     token=token,
                     path=path,
-                    query={name: _first(value) for name, value in req.params.items()},
+                    query=query,
                     form=form,
                     address=client_address(req),
                 )
