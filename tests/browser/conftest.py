@@ -4,6 +4,7 @@ Every process signs in as itself, as in production.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -131,7 +132,8 @@ def answers(url: str) -> bool:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    executable = program("chromium", "chromium")
+    known = (shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome"))
+    executable = next(filter(None, known), None) or program("chromium", "chromium")
     with sync_playwright() as playwright:
         opened = playwright.chromium.launch(executable_path=executable, args=list(ARGUMENTS))
         yield opened
