@@ -84,7 +84,7 @@ def run(name: str, wire: Callable[[Settings], Wiring]) -> int:
     jobs = [
         *wiring.jobs,
         *(_pruning(consumer) for consumer in sorted(inboxes)),
-        _heartbeat(name, consumers),
+        Periodic("heartbeat", heartbeat.SECONDS, heartbeat_of(heartbeat.Heart(name), consumers)),
     ]
     threads = [
         threading.Thread(target=consumer.run, name=consumer.subscription.queue.name, daemon=True)
@@ -149,24 +149,21 @@ def _repeat(job: Periodic, stopping: threading.Event) -> None:
         stopping.wait(job.seconds * random.uniform(0.9, 1.1))  # noqa: S311
 
 
-def _heartbeat(name: str, consumers: Sequence[Consumer]) -> Periodic:
-    heart = heartbeat.Heart(name)
+def heartbeat_of(
+    heart: heartbeat.Heart, consumers: Sequence[Consumer]
+) -> Callable[[Session], None]:
+    """What writes the heartbeat of a process that runs these consumers."""
 
     def beat(session: Session) -> None:
-        heart.beat(
-            session,
-            {
-                consumer.subscription.queue.name: heartbeat.QueueFigures(
-                    consumer.handled,
-                    consumer.unacknowledged,
-                    consumer.retrying,
-                    consumer.reached,
-                )
-                for consumer in consumers
-            },
-        )
+        queues = {
+            consumer.subscription.queue.name: heartbeat.QueueFigures(
+                consumer.handled, consumer.unacknowledged, consumer.retrying, consumer.reached
+            )
+            for consumer in consumers
+        }
+        heart.beat(session, queues)
 
-    return Periodic("heartbeat", heartbeat.SECONDS, beat)
+    return beat
 
 
 def _pruning(consumer: str) -> Periodic:

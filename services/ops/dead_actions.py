@@ -48,7 +48,8 @@ class Progress:
     Attributes:
         done: letters that were dealt with.
         passed: letters that were looked at and left, since they were not meant.
-        total: letters that were in the queue when it began.
+        total: letters that were in the queue when it began. Those beyond `holding.MOST` that were
+            left were not looked at.
         alone: false when somebody else was at work in the queue: what they had in hand was missed.
     """
 
@@ -209,10 +210,9 @@ def _settle(
 ) -> Progress:
     now = datetime.now(UTC)
     state = Progress()
-    left = len(criteria.ids) if criteria.ids else None
     with turn(engine, queue.dead) as alone, hold(connection, queue.dead) as held:
         state.alone, state.total = alone, held.ready
-        while left != 0 and (messages := held.take(BATCH)):
+        while messages := held.take(BATCH):
             seen = state.done + state.passed
             letters = {
                 message.delivery_info["delivery_tag"]: Letter.of(queue, message, position)

@@ -115,7 +115,7 @@ def browse(
     position = 0
     most = start + limit if criteria.is_empty else MOST
     with turn(engine, queue.dead) as alone, hold(connection, queue.dead, most) as held:
-        for message in _all(held):
+        for message in _all(held, most):
             position += 1
             if position <= start:
                 continue
@@ -157,7 +157,7 @@ def summarise(
     groups: dict[tuple[str, str], Group] = {}
     seen = 0
     with turn(engine, queue.dead), hold(connection, queue.dead) as held:
-        for message in _all(held):
+        for message in _all(held, MOST):
             letter = Letter.of(queue, message, seen)
             seen += 1
             group = groups.setdefault((letter.kind, letter.type), Group(letter.kind, letter.type))
@@ -170,6 +170,7 @@ def summarise(
     return Summary(tuple(ordered), total, seen)
 
 
-def _all(held: Hold) -> Iterator[Any]:
-    while messages := held.take(_CHUNK):
+def _all(held: Hold, most: int) -> Iterator[Any]:
+    while messages := held.take(min(_CHUNK, most)):
+        most -= len(messages)
         yield from messages

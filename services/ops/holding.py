@@ -35,9 +35,9 @@ class Hold:
         self._taken = 0
         self._settled = 0
         self.ready = int(channel.queue_declare(queue, passive=True).message_count)
-        self._awaited = min(self.ready, most)
+        self._awaited = self.ready
         if self._awaited:
-            channel.basic_qos(0, min(most, MOST), False)
+            channel.basic_qos(0, most, False)
             channel.basic_consume(queue, consumer_tag="hold", callback=self._came.append)
 
     def take(self, most: int) -> list[Any]:

@@ -249,6 +249,8 @@ def _carry_out(
             lambda so_far: show(f"{so_far.done} {verb}, {so_far.passed} left, of {so_far.total}"),
         )
     say(f"{state.done} {verb}, {state.passed} left.")
+    if unseen := state.total - state.done - state.passed:
+        say(f"{unseen} were not looked at.")
     if not state.alone:
         say("Somebody else is at work there: what they had in hand was missed. Run it again.")
     if wanted.ids and state.done < len(wanted.ids):
