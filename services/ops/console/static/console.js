@@ -59,6 +59,11 @@ document.addEventListener("submit", (event) => {
   if (event.target.method === "post") setTimeout(() => event.submitter?.setAttribute("disabled", ""), 0);
 });
 
+// A page that comes back from the browser's memory can be used again.
+window.addEventListener("pageshow", (event) => {
+  if (event.persisted) for (const button of document.querySelectorAll("button[disabled]")) button.disabled = false;
+});
+
 document.addEventListener("change", (event) => {
   if (!event.target.matches("[data-all]")) return;
   for (const box of event.target.closest("form").querySelectorAll("input[name=id]")) box.checked = event.target.checked;
