@@ -24,6 +24,7 @@ from stack.mailbox import MailServer
 from stack.processes import free_port, spawn, stop
 from stack.supervisor import MODULES, ROOT, Supervisor
 from tests.integration.arrange import declare, program, until
+from tests.integration.gate import Gate
 
 PASSWORD = "correct horse battery"
 ARGUMENTS = (
@@ -68,6 +69,7 @@ class Running:
     mail: MailServer
     recorder: Recorder
     supervisor: Supervisor
+    books: Gate
 
     def session(self) -> Session:
         return Session(self.engine, expire_on_commit=False)
@@ -99,10 +101,14 @@ def running(module_amqp_url, module_database_url, tmp_path_factory, services) ->
         "WEB_CONCURRENCY": "1",
     }
 
+    # Between the console and the database.
+    books = Gate(module_database_url)
+
     def environment(name: str) -> dict[str, str]:
+        url = books.url if name == "ops" else module_database_url
         return common | {
             "AMQP_URL": as_service(module_amqp_url, name),
-            "DATABASE_URL": as_service(module_database_url, name),
+            "DATABASE_URL": as_service(url, name),
         }
 
     supervisor = Supervisor({}, folder / "logs", Terminal(quiet=True))
@@ -114,12 +120,12 @@ def running(module_amqp_url, module_database_url, tmp_path_factory, services) ->
         if "orders" in services:
             recorder.start()
         until(lambda: answers(f"{url}/healthz"), "the console answers")
-        found = Running(url, api_url, module_amqp_url, engine, mail, recorder, supervisor)
-        yield found
+        yield Running(url, api_url, module_amqp_url, engine, mail, recorder, supervisor, books)
     finally:
         recorder.stop()
         supervisor.stop()
         mail.stop()
+        books.__exit__(None, None, None)
         engine.dispose()
 
 

@@ -147,6 +147,22 @@ def test_signing_in_leads_nowhere_else(client):
             assert opened.post("/sign-in", data=form).headers["Location"] == "/"
 
 
+def test_without_the_database_those_who_were_signed_in_see_that_it_is_away(watcher, running):
+    assert watcher.get("/").status_code == 200
+    running.books.cut()
+    try:
+        until(lambda: "The database does not answer" in watcher.get("/").text, "it is said")
+        assert watcher.get("/").status_code == 200
+        assert watcher.get("/kyc").status_code == 503
+        assert httpx.get(f"{running.url}/").status_code in (303, 503)
+        stranger = httpx.get(f"{running.url}/", cookies={SESSION: "x" * 43})
+        assert stranger.status_code == 503
+        assert "orders.intake" not in stranger.text
+    finally:
+        running.books.open()
+    until(lambda: watcher.get("/kyc").status_code == 200, "it is back")
+
+
 def test_guessing_a_password_is_slowed_down(client):
     client.get("/sign-in")
     form = {"name": "zoe", "password": "guess", "form_token": form_token(client.cookies[FORM])}

@@ -27,6 +27,7 @@ from services.ops.console.lookout import Lookout
 from services.ops.console.mount import add_error_handlers, mount
 from services.ops.console.page import Page, PageError, System
 from services.ops.console.rendering import STATIC
+from services.ops.console.visitors import Visitors
 from shared.config import Settings, settings
 from shared.http.rate_limits import TokenBuckets
 from shared.logs import configure
@@ -73,6 +74,7 @@ class Console:
             broker=_broker(config),
             lookout=Lookout(self._looker.look),
             jobs=Jobs(),
+            visitors=Visitors(config),
             address_attempts=_buckets(config.sign_in_attempts_per_minute),
             user_attempts=_buckets(config.account_attempts_per_minute),
         )

@@ -12,7 +12,7 @@ import falcon
 from falcon.asgi import Request, Response, SSEvent
 
 from services.ops.console.look import Look
-from services.ops.console.mount import SESSION, signed_in
+from services.ops.console.mount import SESSION
 from services.ops.console.page import PageError, System
 from shared.db.session import is_database_away, transaction
 
@@ -52,7 +52,7 @@ class Live:
         async for look in self._system.lookout.watch():
             if monotonic() - checked > CHECK_SECONDS:
                 checked = monotonic()
-                if not await self._may_go_on(token):
+                if not await self._is_signed_in(token):
                     return
             yield SSEvent(text=await self._html(look))
 
@@ -67,17 +67,15 @@ class Live:
             return self._shown[1]
 
     async def _is_signed_in(self, token: str) -> bool:
+        visitors = self._system.visitors
+
         def look() -> bool:
-            with transaction() as session:
-                return signed_in(session, token, self._system) is not None
+            try:
+                with transaction() as session:
+                    return visitors.find(session, token) is not None
+            except Exception as error:
+                if is_database_away(error):
+                    return visitors.recall(token) is not None
+                raise
 
         return await asyncio.get_running_loop().run_in_executor(self._threads, look)
-
-    async def _may_go_on(self, token: str) -> bool:
-        try:
-            return await self._is_signed_in(token)
-        except Exception as error:
-            # That the database is away is what they need to see.
-            if is_database_away(error):
-                return True
-            raise

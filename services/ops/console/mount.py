@@ -13,7 +13,6 @@ import falcon
 import falcon.asgi
 import structlog
 from falcon.asgi import Request, Response
-from sqlalchemy.orm import Session
 
 from services.ops import sessions
 from services.ops.console.page import Page, PageError, Redirect, Result, System, View, Visit
@@ -28,6 +27,7 @@ FORM = "fellow_form"
 """The cookie of a browser in which nobody is signed in: the sign-in form has a token too."""
 MAX_FORM_BYTES = 1_048_576
 SIGN_IN = "/sign-in"
+DATABASE_AWAY = "The database does not answer. Nothing was changed."
 
 log = structlog.get_logger()
 
@@ -73,7 +73,7 @@ def add_error_handlers(app: falcon.asgi.App[Any, Any]) -> None:
     async def on_exception(req: Request, resp: Response, error: Exception, __: Any) -> None:
         if is_database_away(error):
             log.warning("database_away", path=req.path, error=type(error).__name__)
-            _write_error(resp, 503, "The database does not answer. Nothing was changed.")
+            _write_error(resp, 503, DATABASE_AWAY)
             return
         log.error("unhandled_error", method=req.method, path=req.path, exc_info=error)
         _write_error(resp, 500, "Something broke on our side. It was logged.")
@@ -82,11 +82,6 @@ def add_error_handlers(app: falcon.asgi.App[Any, Any]) -> None:
     app.add_error_handler(falcon.HTTPError, on_http_error)
     app.add_error_handler(ApiError, on_api_error)
     app.add_error_handler(PageError, on_page_error)
-
-
-def signed_in(session: Session, token: str, system: System) -> User | None:
-    """Who is behind a session cookie."""
-    return sessions.find(session, token, system.config) if token else None
 
 
 def _responder(page: Page, system: System, threads: ThreadPoolExecutor) -> Any:
@@ -105,7 +100,7 @@ def _responder(page: Page, system: System, threads: ThreadPoolExecutor) -> Any:
 
         def run() -> tuple[Result, str]:
             with transaction() as session:
-                visitor = signed_in(session, session_token, system)
+                visitor = system.visitors.find(session, session_token)
                 if page.needs != "nobody" and visitor is None:
                     return _to_sign_in(req), ""
                 if page.needs == "act" and visitor is not None and not visitor.may_act:
@@ -122,10 +117,26 @@ def _responder(page: Page, system: System, threads: ThreadPoolExecutor) -> Any:
                 result = page.handler(session, visit)
                 if isinstance(result, Redirect) and result.note:
                     sessions.leave_note(session, result.token or session_token, result.note)
-                html = _rendered(session, result, visit) if isinstance(result, View) else ""
-                return result, html
+                if not isinstance(result, View):
+                    return result, ""
+                note = sessions.take_note(session, token) if visitor else ""
+                return result, _rendered(result, token, visitor, note)
 
-        result, html = await asyncio.get_running_loop().run_in_executor(threads, run)
+        def run_without_database() -> tuple[Result, str]:
+            visitor = system.visitors.recall(session_token)
+            if page.without_database is None or visitor is None:
+                raise PageError(503, DATABASE_AWAY)
+            view = page.without_database(system)
+            return view, _rendered(view, token, visitor, "")
+
+        loop = asyncio.get_running_loop()
+        try:
+            result, html = await loop.run_in_executor(threads, run)
+        except Exception as error:
+            if not is_database_away(error):
+                raise
+            log.warning("database_away", path=req.path, error=type(error).__name__)
+            result, html = await loop.run_in_executor(threads, run_without_database)
         _write(resp, result, html, system)
 
     return respond
@@ -151,11 +162,11 @@ async def _form(req: Request, token: str) -> Mapping[str, list[str]]:
     return form
 
 
-def _rendered(session: Session, view: View, visit: Visit) -> str:
+def _rendered(view: View, token: str, visitor: User | None, note: str) -> str:
     about = {
-        "user": visit.visitor,
-        "form_token": sessions.form_token(visit.token),
-        "note": sessions.take_note(session, visit.token) if visit.visitor else "",
+        "user": visitor,
+        "form_token": sessions.form_token(token),
+        "note": note,
         "path": "",
     }
     return render(view.template, about | dict(view.about))

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from services.ops.console import hour
 from services.ops.console.look import Look
 from services.ops.console.lookout import Lookout
-from services.ops.console.page import Page, Result, View, Visit
+from services.ops.console.page import Page, Result, System, View, Visit
 from services.ops.console.rendering import UNKNOWN, duration, number, render
 from services.ops.queues import FRESH, Figures
 from shared.bus import topology
@@ -37,7 +37,12 @@ class Tile:
 
 def show(_: Session, visit: Visit) -> Result:
     """The page; it goes on by itself over `/live/overview`."""
-    return View("overview.html", {"path": "/", "inside": inside(visit.system.lookout)})
+    return page(visit.system)
+
+
+def page(system: System) -> View:
+    """The same, without the database: what is away is the first that it says."""
+    return View("overview.html", {"path": "/", "inside": inside(system.lookout)})
 
 
 def inside(lookout: Lookout) -> str:
@@ -135,4 +140,4 @@ def _of(look: Look, queue: str) -> Figures:
     return look.figures.get(queue, Figures(queue, None))
 
 
-PAGES = (Page("GET", "/", "watch", show),)
+PAGES = (Page("GET", "/", "watch", show, without_database=page),)

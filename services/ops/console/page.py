@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from services.ops.console.jobs import Jobs
 from services.ops.console.lookout import Lookout
+from services.ops.console.visitors import Visitors
 from services.ops.users import User
 from shared.config import Settings
 from shared.http.rate_limits import TokenBuckets
@@ -42,6 +43,7 @@ class System:
             trouble becomes a `PageError`.
         lookout: the figures, as they were a moment ago.
         jobs: long work.
+        visitors: who is signed in.
         address_attempts: to sign in, by the client's address.
         user_attempts: to sign in, by the name that is tried.
     """
@@ -50,6 +52,7 @@ class System:
     broker: Callable[[], AbstractContextManager[Connection]]
     lookout: Lookout
     jobs: Jobs
+    visitors: Visitors
     address_attempts: TokenBuckets
     user_attempts: TokenBuckets
 
@@ -137,9 +140,12 @@ class Page:
         path: as Falcon writes it, such as `/orders/{order_id}`.
         needs: see there.
         handler: runs in a transaction, in a thread; committed unless it raises.
+        without_database: what is shown instead to those who were signed in when the database went
+            away.
     """
 
     method: Literal["GET", "POST"]
     path: str
     needs: Needs
     handler: Callable[[Session, Visit], Result]
+    without_database: Callable[[System], View] | None = None
