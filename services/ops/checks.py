@@ -3,52 +3,30 @@
 import smtplib
 import ssl
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
 from alembic.script import ScriptDirectory
-from amqp.exceptions import AccessRefused, NotFound, PreconditionFailed
-from kombu import Connection
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from services.ops import diagnosis
-from services.ops.broker import open_connection
+from services.ops import broker_checks, diagnosis
+from services.ops.check import Check, clocks
 from services.ops.queues import FRESH
 from services.ops.sampling import Sampler
 from services.ops.surroundings import Surroundings
-from shared.bus import topology
 from shared.config import DEVELOPMENT_ENCRYPTION_KEY, DEVELOPMENT_JWT_KEY, Settings
 from shared.db import migrate
 from shared.db.session import make_engine
 
-SKEW_SECONDS = 2.0
 SMTP_SECONDS = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """What was found of one part.
-
-    Attributes:
-        about: the part.
-        state: `fine`; `look`: it works, but not as it should; `broken`.
-        found: what was found, in words.
-        advice: what to do; empty when it is fine.
-    """
-
-    about: str
-    state: Literal["fine", "look", "broken"]
-    found: str
-    advice: str = ""
 
 
 def run(system: Surroundings) -> Iterator[Check]:
     """Check every part, each as soon as the one before is done. Nothing is changed."""
     config = system.settings
     yield from _keys(config)
-    yield from _broker(config)
+    yield from broker_checks.broker(config)
     engine = make_engine(config) if system.has_database else None
     if engine is None:
         yield Check("database", "look", "its address is not known", "Set DATABASE_URL.")
@@ -81,80 +59,6 @@ def _keys(config: Settings) -> Iterator[Check]:
         yield Check("keys", "fine", "none of them is a development key")
 
 
-def _broker(config: Settings) -> Iterator[Check]:
-    try:
-        connection = open_connection(config.amqp_url)
-    except Exception as error:  # noqa: BLE001 - whatever it was is what is said
-        where = Connection(config.amqp_url).as_uri()
-        yield Check(
-            "broker",
-            "broken",
-            f"{where} does not answer: {getattr(error, 'reply_text', '') or error}",
-            "Is RabbitMQ running, and is AMQP_URL right: host, port, user, password, vhost?",
-        )
-        return
-    with connection:
-        said = connection.connection.server_properties
-        yield Check("broker", "fine", f"{said.get('product')} {said.get('version')}")
-        yield _topology(connection)
-
-
-def _topology(connection: Connection) -> Check:
-    missing = [queue.name for queue in topology.QUEUES if not _has_queue(connection, queue)]
-    missing += [
-        f"the exchange {exchange.name}"
-        for exchange in topology.EXCHANGES
-        if not _has_exchange(connection, exchange)
-    ]
-    if missing:
-        return Check(
-            "topology",
-            "broken",
-            f"missing: {', '.join(missing)}",
-            "Declare it as the administrator: python -m shared.bus.declare",
-        )
-    different = []
-    # What is there is not changed by being declared again; only who may do so learns more.
-    for queue in topology.QUEUES:
-        try:
-            with connection.channel() as channel:
-                channel.queue_declare(
-                    queue.name, durable=True, auto_delete=False, arguments=queue.arguments
-                )
-        except PreconditionFailed as error:
-            different.append(str(error.reply_text))
-        except AccessRefused:
-            return Check(
-                "topology", "fine", "everything is there (only its owner can see the arguments)"
-            )
-    if different:
-        return Check(
-            "topology",
-            "broken",
-            "; ".join(different),
-            "It is of another version: empty it, delete it, and run python -m shared.bus.declare",
-        )
-    return Check("topology", "fine", "everything is there, as it should be")
-
-
-def _has_queue(connection: Connection, queue: topology.Queue) -> bool:
-    try:
-        with connection.channel() as channel:
-            channel.queue_declare(queue.name, passive=True)
-    except NotFound:
-        return False
-    return True
-
-
-def _has_exchange(connection: Connection, exchange: topology.Exchange) -> bool:
-    try:
-        with connection.channel() as channel:
-            channel.exchange_declare(exchange.name, exchange.kind, passive=True)
-    except NotFound:
-        return False
-    return True
-
-
 def _database(engine: Engine) -> Iterator[Check]:
     try:
         with engine.connect() as connection:
@@ -164,15 +68,7 @@ def _database(engine: Engine) -> Iterator[Check]:
             after = datetime.now(UTC)
             yield Check("database", "fine", f"PostgreSQL {version}")
             skew = (there - before - (after - before) / 2).total_seconds()
-            if abs(skew) > SKEW_SECONDS:
-                yield Check(
-                    "clocks",
-                    "look",
-                    f"the database's is {skew:+.1f} s from this host's",
-                    "Run NTP on both: signatures, codes and secrets go by the time.",
-                )
-            else:
-                yield Check("clocks", "fine", f"the database's and this host's: {skew:+.3f} s")
+            yield clocks("database", skew)
             yield _migrations(str(connection.scalar(text("SELECT * FROM alembic_version"))))
     except SQLAlchemyError as error:
         cause = " ".join(str(getattr(error, "orig", None) or error).split())

@@ -15,7 +15,7 @@ from kombu import Connection
 
 MOST = 65_535
 """What one hold can look through: AMQP 0-9-1 counts the prefetch in 16 bits."""
-RETURN_SECONDS = 1.0
+RETURN_SECONDS = 0.5
 """How long to wait at the end for what goes back, so that who looks next finds it there."""
 # A message that somebody else has in hand does not come; after so many seconds it is not awaited.
 QUIET_SECONDS = 1.0

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from shared.bus.events import Event
+from shared.bus.events import Event, KycDecide, OpsCommandPublished, SecretRevoke, SecretRotate
 from shared.bus.message import Message, message_for
 from shared.outbox import store
 
@@ -50,3 +50,23 @@ def tell(engine: Engine, messages: Sequence[Message]) -> None:
     """
     with Session(engine) as session, session.begin():
         store.add(session, messages)
+
+
+def commanded(
+    actor: Actor, command: KycDecide | SecretRotate | SecretRevoke, message_id: UUID
+) -> Message:
+    """The fact that somebody published a command: its own fact names no more than a role.
+
+    Args:
+        actor: who.
+        command: what was published.
+        message_id: under which id.
+    """
+    fact = OpsCommandPublished(
+        by=actor.name,
+        address=actor.address,
+        command=command.TYPE,
+        message_id=message_id,
+        reason=getattr(command, "reason", ""),
+    )
+    return about(fact, command.account_id or message_id)

@@ -172,23 +172,6 @@ JOURNAL = Queue(
 )
 
 
-def matches(pattern: str, key: str) -> bool:
-    """Whether a binding's key takes a routing key (AMQP 0-9-1, 3.1.3.3).
-
-    Args:
-        pattern: words separated by dots; `*` is one word, `#` at the end any number of them.
-        key: the routing key.
-    """
-    if pattern == "#":
-        return True
-    words, given = pattern.split("."), key.split(".")
-    if words[-1] == "#":
-        words, given = words[:-1], given[: len(words) - 1]
-    return len(words) == len(given) and all(
-        word in ("*", other) for word, other in zip(words, given, strict=True)
-    )
-
-
 EXCHANGES = (
     # Everything in it is for everyone bound to it, and matching two patterns costs the broker a
     # quarter of its time for an order (docs/performance.md).
@@ -250,3 +233,20 @@ def ensure(connection: Connection) -> None:
             channel.queue_declare(QUEUES[-1].name, passive=True)
     except NotFound:
         declare(connection)
+
+
+def matches(pattern: str, key: str) -> bool:
+    """Whether a binding's key takes a routing key (AMQP 0-9-1, 3.1.3.3).
+
+    Args:
+        pattern: words separated by dots; `*` is one word, `#` at the end any number of them.
+        key: the routing key.
+    """
+    if pattern == "#":
+        return True
+    words, given = pattern.split("."), key.split(".")
+    if words[-1] == "#":
+        words, given = words[:-1], given[: len(words) - 1]
+    return len(words) == len(given) and all(
+        word in ("*", other) for word, other in zip(words, given, strict=True)
+    )

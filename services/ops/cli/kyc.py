@@ -13,6 +13,7 @@ from services.ops.cli.terminal import (
     FAILED,
     MISUSED,
     AsJson,
+    actor,
     broker,
     database,
     find_system,
@@ -21,6 +22,7 @@ from services.ops.cli.terminal import (
     say,
     stop,
 )
+from services.ops.telling import commanded, tell
 from shared.db.session import make_engine
 
 app = typer.Typer(help="Decide on KYC applications.", no_args_is_help=True)
@@ -89,6 +91,11 @@ def _decide(decision: decisions.Decision, business: str, reason: str, wait: floa
     with broker(system) as connection:
         message_id = decisions.publish(connection, command)
         say(f"Published: {decision} {business.strip()} (message {message_id}).")
+        if system.has_database:
+            try:
+                tell(make_engine(system.settings), [commanded(actor(system), command, message_id)])
+            except DBAPIError:
+                say("The audit log was not told who published it: the database did not take it.")
         if not wait:
             return
         if not system.has_database:

@@ -29,8 +29,8 @@ from services.ops.cli.terminal import (
     stop,
 )
 from services.ops.surroundings import Surroundings
-from services.ops.telling import about, tell
-from shared.bus.events import OpsCommandPublished, SecretRevoke, SecretRotate
+from services.ops.telling import commanded, tell
+from shared.bus.events import SecretRevoke, SecretRotate
 
 app = typer.Typer(help="Webhook secrets.", no_args_is_help=True)
 
@@ -67,7 +67,7 @@ def rotate(
     system = find_system()
     account_id = _account(system, business).account_id
     command = SecretRotate(account_id=account_id, cause="operator", revoke_previous=revoke_previous)
-    _publish(system, command, "", wait)
+    _publish(system, command, wait)
 
 
 @app.command()
@@ -89,24 +89,14 @@ def revoke(
         stop("The reason may have up to 4,000 characters, without NUL.", MISUSED)
     which = "this secret" if secret else "all secrets"
     confirm(f"Revoke {which} of {found.company_name} <{found.email}>?", yes)
-    _publish(system, command, reason, wait)
+    _publish(system, command, wait)
 
 
-def _publish(
-    system: Surroundings, command: SecretRotate | SecretRevoke, reason: str, wait: float
-) -> None:
+def _publish(system: Surroundings, command: SecretRotate | SecretRevoke, wait: float) -> None:
     books = engine(system)
     with broker(system) as connection, database_trouble():
         message_id = decisions.publish(connection, command)
-        who = actor(system)
-        fact = OpsCommandPublished(
-            by=who.name,
-            address=who.address,
-            command=command.TYPE,
-            message_id=message_id,
-            reason=reason,
-        )
-        tell(books, [about(fact, command.account_id)])
+        tell(books, [commanded(actor(system), command, message_id)])
         say(f"Published: {command.TYPE} (message {message_id}).")
         deadline = time.monotonic() + wait
         while not (done := decisions.is_done(books, message_id, CONSUMER)):

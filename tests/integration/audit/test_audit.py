@@ -21,6 +21,7 @@ from shared.bus.events import (
     KycApproved,
     OpsDeadLetterDiscarded,
     SecretRotated,
+    decode,
 )
 from shared.bus.message import message_for
 from shared.db.models import AuditEntry, OutboxMessage
@@ -297,3 +298,14 @@ def test_a_failed_sign_in_is_told_once_a_minute(settings, db):
     told = db.query(OutboxMessage).filter_by(type="account.sign_in_failed").all()
     assert len(told) == 6
     assert len({row.message_id for row in told}) in (2, 3, 4)  # a minute may have ended
+
+
+def test_a_sign_in_is_told_with_its_address(settings, db):
+    with transaction() as session:
+        made = accounts.register(session, "Kettle & Co", "it@kettle.example", "a long password")
+        made.email_verified_at = datetime.now(UTC)
+    with transaction() as session:
+        accounts.sign_in(session, "it@kettle.example", "a long password", "192.0.2.7")
+    (row,) = db.query(OutboxMessage).filter_by(type="account.signed_in")
+    fact = decode(row.type, row.body)
+    assert (fact.account_id, fact.address) == (made.id, "192.0.2.7")

@@ -88,8 +88,14 @@ def test_reject_and_revoke_with_a_reason(settings, db, engine):
     with engine.connect() as connection:
         rows = connection.execute(
             select(OutboxMessage.type, OutboxMessage.body).order_by(OutboxMessage.sequence)
-        )
-        assert [decode(t, b).reason for t, b in rows] == ["No such number.", "Complaints."]
+        ).all()
+        facts = [(type_, decode(type_, body)) for type_, body in rows]
+    reasons = ["No such number.", "Complaints."]
+    assert [fact.reason for type_, fact in facts if type_.startswith("kyc.")] == reasons
+    told = [fact for type_, fact in facts if type_ == "ops.command_published"]
+    assert [(fact.by, fact.command, fact.reason) for fact in told] == [
+        ("fellow", "kyc.decide", reason) for reason in reasons
+    ]
 
 
 def test_a_refusal_says_why_and_stays_for_people(settings, db):

@@ -293,7 +293,12 @@ def test_ten_thousand_killed_in_the_middle_lose_and_double_nothing(
     until(lambda: depth(amqp_url, INTAKE.name) > 2_000, "some are back")
     running.send_signal(signal.SIGKILL)
     running.wait()
-    until(lambda: depth(amqp_url, INTAKE.dead) > 0, "what it held is back among the dead")
+
+    def both():
+        return depth(amqp_url, INTAKE.dead) + depth(amqp_url, INTAKE.name)
+
+    until(lambda: both() >= 10_000, "what it held is back among the dead")
+    assert depth(amqp_url, INTAKE.dead) > 0
     began = time.monotonic()
     assert subprocess.run((*command, "--yes"), env=environment, timeout=60).returncode == 0
     print(f"the rest: {time.monotonic() - began:.2f} s")

@@ -179,7 +179,7 @@ def test_the_doctor_says_what_is_broken_and_what_to_do(settings, amqp_url, mailb
     code, out, err = fellow(settings, "doctor", "--json", **mail)
     assert (code, err) == (1, "")
     found = {check["about"]: check for check in json.loads(out)}
-    for fine in ("broker", "topology", "database", "migrations", "mail", "clocks"):
+    for fine in ("broker", "topology", "database", "migrations", "mail", "database clock"):
         assert found[fine]["state"] == "fine", found[fine]
     assert found["keys"]["state"] == "look"
     assert found["services.orders"]["state"] == "broken"
