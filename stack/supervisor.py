@@ -25,6 +25,7 @@ MODULES = {
     "notifier": "services.notifier",
     "audit": "services.audit",
     "relay": "shared.outbox",
+    "ops": "services.ops.console",
 }
 
 

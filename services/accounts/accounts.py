@@ -6,9 +6,9 @@ from sqlalchemy import delete, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, undefer
 
-from services.accounts import codes, passwords
+from services.accounts import codes
 from services.accounts.codes import Check
-from shared import tokens
+from shared import passwords, tokens
 from shared.bus.events import AccountSignedIn, AccountSignInFailed, AccountVerified
 from shared.bus.message import message_for
 from shared.db.models import Account, RevokedToken

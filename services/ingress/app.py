@@ -27,7 +27,6 @@ from services.ingress.admission import Admission
 from services.ingress.docs_page import DocsPage, OpenApiDocument
 from services.ingress.metrics import Metrics
 from services.ingress.policies import Policies
-from services.ingress.rate_limits import TokenBuckets
 from services.ingress.refusals import Refusals
 from services.ingress.request_log import RequestLog
 from services.ingress.schemes import ApiKeyScheme, StandardScheme
@@ -42,6 +41,7 @@ from shared.bus.traced import publisher_class
 from shared.config import Settings, settings
 from shared.http.errors import ApiError, too_many_requests
 from shared.http.mount import Throttles, add_error_handlers, mount
+from shared.http.rate_limits import TokenBuckets
 from shared.http.route import Operation, Route
 from shared.http.traced import App, traced
 from shared.logs import configure

@@ -39,14 +39,22 @@ class Application:
     decided_by: str | None
 
 
-def applications(session: Session, status: Status, *, limit: int = 100) -> Sequence[Application]:
+def applications(
+    session: Session, status: Status, *, limit: int = 100, newest_first: bool = False
+) -> Sequence[Application]:
     """Applications in a state, oldest first.
 
     Args:
         session: may read accounts and KYC applications.
         status: which.
         limit: how many at most.
+        newest_first: by decision, for what is looked up afterwards.
     """
+    order = (
+        (KycApplication.decided_at.desc(), KycApplication.id.desc())
+        if newest_first
+        else (KycApplication.submitted_at, KycApplication.id)
+    )
     rows = session.execute(
         select(
             KycApplication.id,
@@ -64,7 +72,7 @@ def applications(session: Session, status: Status, *, limit: int = 100) -> Seque
         )
         .join(Account, Account.id == KycApplication.account_id)
         .where(KycApplication.status == status.value)
-        .order_by(KycApplication.submitted_at, KycApplication.id)
+        .order_by(*order)
         .limit(limit)
     )
     return [Application(*tuple(row)) for row in rows]

@@ -418,6 +418,21 @@ class OpsSignInFailed(_OpsFact, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "ops.sign_in_failed"
 
 
+class OpsSignedOut(_OpsFact, frozen=True, kw_only=True):
+    """Somebody of ops staff signed out of the console."""
+
+    TYPE: ClassVar[str] = "ops.signed_out"
+
+
+class OpsUserChanged(_OpsFact, frozen=True, kw_only=True):
+    """A user of the console was made, changed or removed; `role` is empty for one that is gone."""
+
+    TYPE: ClassVar[str] = "ops.user_changed"
+
+    user: str
+    role: str
+
+
 def _concrete(base: type[Event]) -> list[type[Event]]:
     found = [base] if base.TYPE else []
     for child in base.__subclasses__():

@@ -95,6 +95,8 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "outbox": f"SELECT, {TELL}",
         "audit_log": "SELECT",
         "service_heartbeats": "SELECT",
+        "ops_users": "SELECT, INSERT, UPDATE, DELETE",
+        "ops_sessions": "SELECT, INSERT, UPDATE, DELETE",
         "alembic_version": "SELECT",
     },
 }

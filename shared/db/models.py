@@ -318,6 +318,34 @@ class EmailDelivery(Base):
     at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+# --- services.ops ----------------------------------------------------------------------------
+
+
+class OpsUser(Base):
+    """Somebody who may sign in to the ops console."""
+
+    __tablename__ = "ops_users"
+    __table_args__ = (CheckConstraint("role IN ('watch', 'act')", "role"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    name: Mapped[str] = mapped_column(unique=True)  # in lower case
+    password_hash: Mapped[str]
+    role: Mapped[str] = mapped_column(String(16))  # watch, act
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class OpsSession(Base):
+    """A signed-in browser. Its token is in the browser's cookie alone; here is its hash."""
+
+    __tablename__ = "ops_sessions"
+
+    token_hash: Mapped[bytes] = mapped_column(primary_key=True)  # SHA-256
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("ops_users.id", ondelete="CASCADE"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    note: Mapped[str] = mapped_column(default="", server_default="")  # shown once, on the next page
+
+
 # --- shared.bus and shared.outbox, on behalf of the service that calls them --------------------
 
 

@@ -15,6 +15,7 @@ from services.ops.cli import (
     secrets,
     send,
     trail,
+    users,
 )
 
 app = typer.Typer(
@@ -35,3 +36,4 @@ app.add_typer(audit.app, name="audit")
 app.add_typer(kyc.app, name="kyc")
 app.add_typer(journal.app, name="journal")
 app.add_typer(keys.app, name="keys")
+app.add_typer(users.app, name="users")

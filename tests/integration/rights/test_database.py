@@ -76,6 +76,8 @@ MAY = {
         "outbox": "SI",
         "audit_log": "S",
         "service_heartbeats": "S",
+        "ops_users": "SIUD",
+        "ops_sessions": "SIUD",
     },
 }
 
