@@ -1,6 +1,6 @@
 # Order Fellow. `make help` lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help demo run test test-faults test-unit fuzz audit lint format lock clean setup
+.PHONY: bench contracts help demo run test test-faults test-unit fuzz audit lint format lock clean setup
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -28,6 +28,12 @@ fuzz: setup ## coverage-guided fuzzing of what reads strangers' bytes (FUZZ_SECO
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps atheris==3.0.0
 	@$(BIN)/python -m tests.fuzz.hot_path -max_total_time=$(or $(FUZZ_SECONDS),60) -max_len=4096
 
+bench: setup ## measure everything, side by side with what people would pick instead (under 10 min)
+	@$(BIN)/python -m bench
+
+bench-%: setup
+	@$(BIN)/python -m bench $*
+
 audit: setup ## look the lock file up in a database of known weaknesses (needs the network)
 	@$(BIN)/python -m venv .stack/audit
 	@.stack/audit/bin/pip install --quiet --disable-pip-version-check pip-audit
@@ -45,6 +51,9 @@ lint: setup ## ruff, mypy, import-linter
 format: setup ## put the code into ruff's format
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
+
+contracts: setup ## write docs/contracts anew: OpenAPI and AsyncAPI, as the code has them
+	@$(BIN)/python -m stack.contracts
 
 lock: setup ## write the lock files anew from pyproject.toml
 	@$(BIN)/python stack/lock.py

@@ -23,6 +23,7 @@ MODULES = {
     "kyc": "services.kyc",
     "secrets": "services.secrets",
     "notifier": "services.notifier",
+    "audit": "services.audit",
     "relay": "shared.outbox",
 }
 

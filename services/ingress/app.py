@@ -13,7 +13,15 @@ import structlog
 from falcon.asgi import Request, Response
 
 from services.accounts import api as accounts_api
-from services.ingress import health, openapi, operations
+from services.ingress import (
+    health,
+    openapi,
+    operations,
+    receipts,
+    request_log_api,
+    verifying,
+    webhook_health_api,
+)
 from services.ingress.accepting import Acceptor
 from services.ingress.admission import Admission
 from services.ingress.docs_page import DocsPage, OpenApiDocument
@@ -21,6 +29,7 @@ from services.ingress.metrics import Metrics
 from services.ingress.policies import Policies
 from services.ingress.rate_limits import TokenBuckets
 from services.ingress.refusals import Refusals
+from services.ingress.request_log import RequestLog
 from services.ingress.schemes import ApiKeyScheme, StandardScheme
 from services.ingress.secret_cache import SecretCache
 from services.ingress.secret_feed import SecretFeed
@@ -28,12 +37,13 @@ from services.ingress.webhooks import OrderWebhook
 from services.kyc import api as kyc_api
 from services.orders import api as orders_api
 from services.secrets import api as secrets_api
-from shared import heap
-from shared.bus.publisher import Publisher
+from shared import heap, heartbeat, tracing
+from shared.bus.traced import publisher_class
 from shared.config import Settings, settings
 from shared.http.errors import ApiError, too_many_requests
 from shared.http.mount import Throttles, add_error_handlers, mount
 from shared.http.route import Operation, Route
+from shared.http.traced import App, traced
 from shared.logs import configure
 
 PREFIX = "/api/v1"
@@ -42,10 +52,14 @@ API_THREADS = 8
 INGRESS_THREADS = 4
 
 ROUTES: tuple[Route, ...] = (
+    *verifying.ROUTES,
     *accounts_api.ROUTES,
     *kyc_api.ROUTES,
     *secrets_api.ROUTES,
     *orders_api.ROUTES,
+    *request_log_api.ROUTES,
+    *receipts.ROUTES,
+    *webhook_health_api.ROUTES,
 )
 OPERATIONS: tuple[Operation, ...] = (*operations.OPERATIONS, *ROUTES)
 
@@ -62,7 +76,7 @@ class Ingress:
     def __init__(self, config: Settings) -> None:
         self.config = config
         self.threads = ThreadPoolExecutor(INGRESS_THREADS, thread_name_prefix="ingress")
-        self.publisher = Publisher(
+        self.publisher = publisher_class()(
             config.amqp_url,
             name="ingress",
             max_outstanding=config.max_outstanding_confirms,
@@ -81,31 +95,38 @@ class Ingress:
             self.publisher, self.threads, max_waiting=config.max_outstanding_confirms
         )
         self.metrics = Metrics()
-        self._reporting: asyncio.Task[None] | None = None
+        self.request_log = RequestLog()
+        self._beside: list[asyncio.Task[None]] = []
 
     async def process_startup(self, _: dict[str, Any], __: dict[str, Any]) -> None:
         """Start connecting and loading; requests may come at once."""
         await self.publisher.start()
         await self.feed.start()
+        self.request_log.start()
         heap.freeze()
-        self._reporting = asyncio.get_running_loop().create_task(
-            health.report(self.publisher, self.cache, self.acceptor, self.metrics)
-        )
+        self._beside = [
+            asyncio.create_task(
+                health.report(self.publisher, self.cache, self.acceptor, self.metrics)
+            ),
+            asyncio.create_task(heartbeat.keep_beating("services.ingress")),
+        ]
 
     async def process_shutdown(self, _: dict[str, Any], __: dict[str, Any]) -> None:
         """Let go, after the last request has its answer."""
-        if self._reporting is not None:
-            self._reporting.cancel()
+        for task in self._beside:
+            task.cancel()
+        await self.request_log.stop()
         await self.feed.stop()
         await self.publisher.stop()
         self.threads.shutdown(wait=False)
+        await asyncio.to_thread(tracing.flush)
 
     async def process_response(self, _: Request, resp: Response, __: Any, ___: bool) -> None:
         """What holds for every answer."""
         resp.set_header("X-Content-Type-Options", "nosniff")
 
 
-def create_app(config: Settings | None = None) -> falcon.asgi.App[Any, Any]:
+def create_app(config: Settings | None = None) -> App:
     """The ASGI app of one worker.
 
     Args:
@@ -113,6 +134,7 @@ def create_app(config: Settings | None = None) -> falcon.asgi.App[Any, Any]:
     """
     config = config or settings()
     configure(config, "services.ingress")
+    tracing.configure(config, "services.ingress")
     ingress = Ingress(config)
     app: falcon.asgi.App[Any, Any] = falcon.asgi.App(middleware=[ingress])
     app.req_options.strip_url_path_trailing_slash = True
@@ -131,7 +153,7 @@ def create_app(config: Settings | None = None) -> falcon.asgi.App[Any, Any]:
         health.Readyz(ingress.publisher, ingress.cache, ingress.feed, ingress.threads),
     )
     app.add_route("/metrics", health.MetricsPage())
-    return app
+    return traced(app) if tracing.is_on() else app
 
 
 def _add_webhooks(app: falcon.asgi.App[Any, Any], ingress: Ingress) -> None:
@@ -152,7 +174,9 @@ def _add_webhooks(app: falcon.asgi.App[Any, Any], ingress: Ingress) -> None:
         ("/webhooks/{account_id}/orders", StandardScheme),
     ):
         authentication = scheme(ingress.cache, refusals, config.max_body_bytes)
-        webhook = OrderWebhook(authentication, admission, ingress.acceptor, ingress.metrics)
+        webhook = OrderWebhook(
+            authentication, admission, ingress.acceptor, ingress.metrics, ingress.request_log
+        )
         app.add_route(PREFIX + path, webhook)
 
 

@@ -6,13 +6,16 @@ from typing import Any
 
 import msgspec
 
-from shared.http.route import Operation
+from shared.http.route import Operation, Route
 
 REF = "#/components/schemas/{name}"
 
 
 class Error(msgspec.Struct, kw_only=True):
-    """Every error: a sentence for people and a stable code for programs."""
+    """Every error: a sentence for people and a stable code for programs.
+
+    The `Link` header of the answer leads to its cause and its cure.
+    """
 
     error: str
     code: str
@@ -28,6 +31,7 @@ _WITH_BODY = (
     (413, "body_too_large", "The body is too large."),
 )
 _WITH_QUERY = ((400, "invalid_query", "The query is not as it should be."),)
+_THROTTLED = ((429, "rate_limited", "Too many requests."),)
 _WITH_BEARER = ((401, "not_signed_in", "A valid access token is needed."),)
 
 
@@ -72,6 +76,10 @@ def errors_of(operation: Operation) -> list[tuple[int, str, str]]:
         errors += _WITH_QUERY
     if operation.bearer:
         errors += _WITH_BEARER
+    if isinstance(operation, Route) and (
+        operation.throttled or operation.throttled_account or operation.guards
+    ):
+        errors += _THROTTLED
     errors += _EVERYWHERE
     seen: set[tuple[int, str]] = set()
     unique = []

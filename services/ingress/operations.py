@@ -17,8 +17,10 @@ class Accepted(msgspec.Struct, kw_only=True):
 
     status: Literal["success"]
     order_id: UUID
+    receipt: str | msgspec.UnsetType = msgspec.UNSET
 
 
+_PREFER = {"Prefer": "`receipt` asks for a signed receipt (RFC 7240)."}
 _COMMON = (
     (400, "invalid_body", "The body is not as it should be; the sentence says where."),
     (401, "missing_authentication", "Missing authentication headers"),
@@ -44,7 +46,8 @@ OPERATIONS = (
             ),
         },
         optional_headers={
-            "Idempotency-Key": "The same for each try to send one event: it counts once."
+            "Idempotency-Key": "The same for each try to send one event: it counts once.",
+            **_PREFER,
         },
         answers={201: Accepted},
         errors=(
@@ -67,6 +70,7 @@ OPERATIONS = (
                 "bytes behind `whsec_`; several, separated by spaces, while secrets change."
             ),
         },
+        optional_headers=_PREFER,
         answers={201: Accepted},
         errors=(*_COMMON, (401, "invalid_timestamp", STALE)),
         tag="Webhooks",

@@ -16,75 +16,19 @@ from uuid import UUID
 
 import msgspec
 
-from shared.bus.events import (
-    CustomerDetails,
-    Event,
-    OptionalText,
-    OrderCancelled,
-    OrderCreated,
-    OrderStatusChanged,
-    Text,
-    TrackingStatus,
-)
+from services.ingress.event_bodies import BODIES, DATA
+from shared.bus.events import OrderCreated
 from shared.bus.message import Message, message_for
-from shared.ids import derived_id, new_id
+from shared.ids import derived_id
+
+__all__ = ["BODIES", "BodyError", "read"]
 
 SOURCE = "services.ingress"
+EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 class BodyError(Exception):
     """The body does not fit; the message says where."""
-
-
-class NewOrder(msgspec.Struct, kw_only=True):
-    """`order.created`, the default: an order."""
-
-    customer_details: CustomerDetails
-    item_summary: Text
-    address: Text
-    tracking_status: TrackingStatus = TrackingStatus.PENDING
-
-    def event(self, account_id: UUID, key: str | None) -> tuple[UUID, Event]:
-        """The order's id, new or of its key, and the event."""
-        order_id = new_id() if key is None else derived_id("order", account_id, key)
-        return order_id, OrderCreated(
-            order_id=order_id,
-            account_id=account_id,
-            customer_details=self.customer_details,
-            item_summary=self.item_summary,
-            address=self.address,
-            tracking_status=self.tracking_status,
-        )
-
-
-class StatusChange(msgspec.Struct, kw_only=True):
-    """`order.status_changed`: where an order is now."""
-
-    order_id: UUID
-    tracking_status: TrackingStatus
-    note: OptionalText = ""
-
-    def event(self, account_id: UUID, _: str | None) -> tuple[UUID, Event]:
-        """The order's id, and the event."""
-        return self.order_id, OrderStatusChanged(
-            order_id=self.order_id,
-            account_id=account_id,
-            tracking_status=self.tracking_status,
-            note=self.note,
-        )
-
-
-class Cancellation(msgspec.Struct, kw_only=True):
-    """`order.cancelled`: an order will not come."""
-
-    order_id: UUID
-    reason: OptionalText = ""
-
-    def event(self, account_id: UUID, _: str | None) -> tuple[UUID, Event]:
-        """The order's id, and the event."""
-        return self.order_id, OrderCancelled(
-            order_id=self.order_id, account_id=account_id, reason=self.reason
-        )
 
 
 class _Envelope(msgspec.Struct):
@@ -96,14 +40,9 @@ class _Envelope(msgspec.Struct):
     data: msgspec.Raw = msgspec.Raw()
 
 
-BODIES: dict[str, type[NewOrder | StatusChange | Cancellation]] = {
-    OrderCreated.TYPE: NewOrder,
-    OrderStatusChanged.TYPE: StatusChange,
-    OrderCancelled.TYPE: Cancellation,
-}
 _envelope = msgspec.json.Decoder(_Envelope)
-_new_order = msgspec.json.Decoder(NewOrder)
-_decoders = {type_: msgspec.json.Decoder(body) for type_, body in BODIES.items()}
+_decoders = {type_: msgspec.json.Decoder(data) for type_, data in DATA.items()}
+_new_order = _decoders[OrderCreated.TYPE]
 
 
 def read(
@@ -125,8 +64,12 @@ def read(
     try:
         if b'"type"' in body:
             envelope = _envelope.decode(body)
-            # A stamp from the future would win against every later update.
-            time = min(envelope.timestamp or now, now)
+            if envelope.timestamp is not None:
+                if envelope.timestamp < EPOCH:
+                    raise BodyError("The timestamp lies before 1970.")
+                # A stamp from the future would win against every later update. In UTC, since
+                # PostgreSQL takes no offset beyond 15:59.
+                time = min(envelope.timestamp, now).astimezone(UTC)
             decoder = _decoders.get(envelope.type or OrderCreated.TYPE)
             if decoder is None:
                 known = ", ".join(BODIES)

@@ -28,6 +28,8 @@ STALE = "The webhook-timestamp is not within 5 minutes of the server's time."
 class Scheme(Protocol):
     """A way to sign."""
 
+    name: str
+
     async def authenticate(self, req: Request, attempt: Attempt, account_id: str) -> CachedSecret:
         """Find the secret that a request is rightly signed with; its state is not looked at yet.
 
@@ -51,6 +53,8 @@ class ApiKeyScheme:
         max_body_bytes: the largest body.
     """
 
+    name = "x-api-key"
+
     def __init__(self, secrets: SecretCache, refusals: Refusals, max_body_bytes: int) -> None:
         self._secrets = secrets
         self._refusals = refusals
@@ -60,9 +64,11 @@ class ApiKeyScheme:
         """See `Scheme`."""
         key = self._read_headers(req, attempt)
         secret = self._secrets.peek(key) or await self._find(req, key)
+        if secret is not None:
+            # A revoked one too: its owner wants to know who still sends with it.
+            attempt.secret, attempt.account_id = secret, secret.account_id
         if secret is None or secret.state == "revoked":
             raise self._refusals.refuse(req, "invalid_api_key", "Invalid API key")
-        attempt.secret, attempt.account_id = secret, secret.account_id
         body = attempt.body = await read_body(req, self._max_body_bytes)
         if not signatures.matches(key, body, attempt.signature):
             raise self._refusals.refuse(req, "invalid_signature", "Invalid signature")
@@ -85,6 +91,9 @@ class ApiKeyScheme:
                 # Two of them are one list (RFC 9110, 5.3), and a list is no key.
                 attempt.key = value if attempt.key is None else b"%b, %b" % (attempt.key, value)
         if not key or not signature:
+            named = self._secrets.peek(key) if key else None
+            if named is not None:
+                attempt.secret, attempt.account_id = named, named.account_id
             raise self._refusals.refuse(
                 req, "missing_authentication", "Missing authentication headers"
             )
@@ -113,6 +122,8 @@ class StandardScheme:
         max_body_bytes: the largest body.
     """
 
+    name = "standard-webhooks"
+
     def __init__(self, secrets: SecretCache, refusals: Refusals, max_body_bytes: int) -> None:
         self._secrets = secrets
         self._refusals = refusals
@@ -121,6 +132,9 @@ class StandardScheme:
 
     async def authenticate(self, req: Request, attempt: Attempt, account_id: str) -> CachedSecret:
         """See `Scheme`."""
+        account = _uuid(account_id)
+        if account is not None and self._secrets.of(account):
+            attempt.account_id = account
         prefix = self._read_headers(req, attempt)
         now = time.time()
         if not standard_webhooks.is_current(attempt.timestamp, now):
@@ -128,7 +142,6 @@ class StandardScheme:
             error.more["server_time"] = int(now)
             raise error
         body = attempt.body = await read_body(req, self._max_body_bytes)
-        account = _uuid(account_id)
         if account is not None:
             signed = prefix + body
             secret = self._match(account, signed, attempt)

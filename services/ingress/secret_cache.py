@@ -77,6 +77,8 @@ class SecretCache:
         self._seen_until = datetime.now(UTC)
         self.refreshed_at: float | None = None
         """When it last agreed with the database, on the monotonic clock; None before the start."""
+        self.misses = 0
+        """How many keys and accounts were looked up in the database."""
 
     def __len__(self) -> int:
         return len(self._secrets)
@@ -157,6 +159,7 @@ class SecretCache:
             return
         lookup = self._lookups.get(key)
         if lookup is None:
+            self.misses += 1
             lookup = asyncio.get_running_loop().create_task(self._look_up(key, condition()))
             self._lookups[key] = lookup
             lookup.add_done_callback(lambda _: self._lookups.pop(key, None))

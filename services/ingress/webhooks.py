@@ -11,11 +11,12 @@ from uuid import UUID
 import falcon
 from falcon.asgi import Request, Response
 
-from services.ingress import order_bodies
+from services.ingress import order_bodies, receipts
 from services.ingress.accepting import Acceptor
 from services.ingress.admission import Admission
 from services.ingress.attempt import Attempt
 from services.ingress.metrics import Metrics
+from services.ingress.request_log import RequestLog
 from services.ingress.schemes import Scheme
 from shared.http.errors import ApiError
 from shared.http.mount import write_error
@@ -33,15 +34,22 @@ class OrderWebhook:
         admission: whether they are taken.
         acceptor: makes messages safe.
         metrics: counts outcomes.
+        request_log: keeps what became of each request.
     """
 
     def __init__(
-        self, scheme: Scheme, admission: Admission, acceptor: Acceptor, metrics: Metrics
+        self,
+        scheme: Scheme,
+        admission: Admission,
+        acceptor: Acceptor,
+        metrics: Metrics,
+        request_log: RequestLog,
     ) -> None:
         self._scheme = scheme
         self._admission = admission
         self._acceptor = acceptor
         self._metrics = metrics
+        self._request_log = request_log
 
     async def on_post(self, req: Request, resp: Response, account_id: str = "") -> None:
         """Accept or refuse one request."""
@@ -56,11 +64,15 @@ class OrderWebhook:
         else:
             resp.status = falcon.HTTP_201
             resp.content_type = falcon.MEDIA_JSON
-            resp.data = b'{"status":"success","order_id":"%s"}' % str(order_id).encode()
+            resp.data = b'{"status":"success","order_id":"%s"}' % order_id.encode()
             attempt.code = "accepted"
-        self._metrics.webhook(attempt.code, time.perf_counter() - attempt.started)
+            if receipts.is_asked_for(req):
+                receipts.attach(resp, attempt)
+        seconds = time.perf_counter() - attempt.started
+        self._metrics.webhook(attempt.code, seconds)
+        self._request_log.add(req, attempt, self._scheme.name, seconds)
 
-    async def _accept(self, req: Request, attempt: Attempt, account_id: UUID) -> UUID:
+    async def _accept(self, req: Request, attempt: Attempt, account_id: UUID) -> str:
         _require_json(req)
         key = None
         if attempt.key is not None:
@@ -71,9 +83,10 @@ class OrderWebhook:
             order_id, message = order_bodies.read(attempt.body, account_id, _traceparent(req), key)
         except order_bodies.BodyError as error:
             raise ApiError(400, "invalid_body", str(error)) from None
-        attempt.order_id, attempt.event_id = order_id, message.message_id
+        attempt.order_id, attempt.event_id = str(order_id), message.message_id
+        attempt.event_type = message.type
         await self._acceptor.accept(message)
-        return order_id
+        return attempt.order_id
 
 
 def _require_json(req: Request) -> None:

@@ -22,6 +22,12 @@ def wire(config: Settings) -> Wiring:
                 connections=config.smtp_connections,
                 batch_size=config.email_batch_size,
             ),
+            _subscription(
+                config,
+                topology.NOTIFIER_BULK,
+                connections=config.smtp_bulk_connections,
+                batch_size=config.email_batch_size,
+            ),
         ]
     )
 

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, select
 
 from shared.bus import topology
 from shared.bus.connect import credentials
-from shared.bus.events import KycDecide, WebhookLimit
+from shared.bus.events import KycDecide, SecretRevoke, SecretRotate, WebhookLimit
 from shared.bus.message import message_for
 from shared.db.models import Account, InboxEntry, KycApplication
 from shared.ids import new_id
@@ -62,8 +62,10 @@ def make(decision: Decision, business: str, reason: str) -> KycDecide:
     return msgspec.convert({"decision": decision, name: business, "reason": reason}, KycDecide)
 
 
-def publish(connection: Connection, command: KycDecide | WebhookLimit) -> UUID:
-    """Publish a command; returns its message id once a queue has it for sure.
+def publish(
+    connection: Connection, command: KycDecide | SecretRotate | SecretRevoke | WebhookLimit
+) -> UUID:
+    """Publish a decision, or another command; returns its message id once a queue has it for sure.
 
     Args:
         connection: an open kombu connection. Its user goes into `user_id`, which the broker
@@ -125,7 +127,7 @@ def wait(
     """
     deadline, looks = now() + seconds, 0
     while True:
-        if is_done(engine, message_id, CONSUMER):
+        if is_done(engine, message_id):
             return Outcome("carried out", _standing(engine, command))
         looks += 1
         refusal = _refusal(connection, message_id) if looks % LETTERS_EVERY == 0 else None
@@ -148,8 +150,12 @@ def _is_id(text: str) -> bool:
     return True
 
 
-def is_done(engine: Engine, message_id: UUID, consumer: str) -> bool:
-    """Whether a consumer has handled a message."""
+def is_done(engine: Engine, message_id: UUID, consumer: str = CONSUMER) -> bool:
+    """Whether a consumer has carried out a command.
+
+    Raises:
+        sqlalchemy.exc.DBAPIError: the database is away.
+    """
     with engine.connect() as connection:
         known = select(InboxEntry.message_id).where(
             InboxEntry.consumer == consumer, InboxEntry.message_id == message_id

@@ -1,7 +1,9 @@
 """`python -m services.orders`: records orders."""
 
 import sys
+from functools import partial
 
+from services.orders.lanes import Lanes
 from services.orders.recording import record
 from shared.bus import topology
 from shared.bus.consumer import Subscription
@@ -11,10 +13,11 @@ from shared.service import Wiring, run
 
 def wire(config: Settings) -> Wiring:
     """What this process does."""
+    lanes = Lanes(config.account_email_burst, config.account_emails_per_second)
     intake = Subscription(
         queue=topology.ORDERS_INTAKE,
         consumer="services.orders",
-        handle=record,
+        handle=partial(record, lanes=lanes),
         batch_size=config.order_batch_size,
     )
     return Wiring([intake])

@@ -108,9 +108,9 @@ def index(session: Session, call: Call[None, Filter]) -> Answer:
     if wanted.customer_email is not None:
         query = query.where(Order.customer_email == wanted.customer_email)
     if wanted.created_from is not None:
-        query = query.where(Order.accepted_at >= wanted.created_from)
+        query = query.where(Order.accepted_at >= _utc(wanted.created_from))
     if wanted.created_to is not None:
-        query = query.where(Order.accepted_at < wanted.created_to)
+        query = query.where(Order.accepted_at < _utc(wanted.created_to))
     if wanted.cursor is not None:
         query = query.where(_place < _from_cursor(wanted.cursor))
     newest_first = query.order_by(Order.accepted_at.desc(), Order.id.desc())
@@ -191,6 +191,14 @@ def _common(order: Order) -> dict[str, Any]:
         "created_at": order.accepted_at,
         "recorded_at": order.recorded_at,
     }
+
+
+def _utc(stamp: datetime) -> datetime:
+    """The same time in UTC: PostgreSQL takes no offset beyond 15:59."""
+    try:
+        return stamp.astimezone(UTC)
+    except OverflowError:
+        raise ApiError(400, "invalid_query", "A time is out of range.") from None
 
 
 # Where an order stands in the list: by acceptance, which two may share.

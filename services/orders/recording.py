@@ -4,6 +4,7 @@ One `INSERT ... SELECT unnest(...)` is many times faster than a statement an ord
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -12,7 +13,9 @@ from sqlalchemy import RowMapping, text
 from sqlalchemy.orm import Session
 
 from services.orders import conflicts
+from services.orders.lanes import Lanes
 from services.orders.progress import Position, is_news, moves
+from shared.bus import topology
 from shared.bus.batch import Failures
 from shared.bus.events import (
     Event,
@@ -33,25 +36,34 @@ from shared.outbox import store
 SOURCE = "services.orders"
 DERIVED = 5  # the version of a UUID (RFC 9562) that an idempotent request's message has
 Update = Received[OrderStatusChanged] | Received[OrderCancelled]
+Accounts = frozenset[UUID]
 
 
-def record(session: Session, messages: Sequence[Received[Any]]) -> Failures:
+def record(session: Session, messages: Sequence[Received[Any]], *, lanes: Lanes) -> Failures:
     """Record a batch: orders, history, one fact for each effect.
+
+    Args:
+        session: the transaction.
+        messages: the batch.
+        lanes: tells which accounts' facts go into the bulk lane.
 
     Returns:
         The updates of orders that are not known, or not the sender's: they may have overtaken their
         order, so they come back later.
     """
-    facts = _create(session, [m for m in messages if isinstance(m.data, OrderCreated)])
+    bulk = lanes.beyond_their_share(m.data.account_id for m in messages)
+    facts = _create(session, [m for m in messages if isinstance(m.data, OrderCreated)], bulk)
     updates = [m for m in messages if isinstance(m.data, OrderStatusChanged | OrderCancelled)]
     failures: dict[UUID, Exception] = {}
     if updates:
-        facts += _update(session, updates, failures)
+        facts += _update(session, updates, failures, bulk)
     store.add(session, facts)
     return failures
 
 
-def _create(session: Session, messages: Sequence[Received[OrderCreated]]) -> list[Message]:
+def _create(
+    session: Session, messages: Sequence[Received[OrderCreated]], bulk: Accounts
+) -> list[Message]:
     first = {m.data.order_id: m for m in reversed(messages)}
     if not first:
         return []
@@ -75,13 +87,17 @@ def _create(session: Session, messages: Sequence[Received[OrderCreated]]) -> lis
                 address=m.data.address,
                 tracking_status=m.data.tracking_status,
             ),
+            bulk,
         )
         for m in recorded
     ]
 
 
 def _update(
-    session: Session, updates: Sequence[Update], failures: dict[UUID, Exception]
+    session: Session,
+    updates: Sequence[Update],
+    failures: dict[UUID, Exception],
+    bulk: Accounts,
 ) -> list[Message]:
     ids = arrays.uuids({m.data.order_id for m in updates})
     rows = {row["id"]: row for row in session.execute(_LOCK_ORDERS, {"ids": ids}).mappings()}
@@ -114,7 +130,7 @@ def _update(
         moved.add(order_id)
         if is_news(current, update, note):
             name = names.get(row["account_id"], "")
-            facts.append(_fact(message, _progress(row, name, current, update, note)))
+            facts.append(_fact(message, _progress(row, name, current, update, note), bulk))
     _add_history(session, history)
     _move(session, {order_id: positions[order_id] for order_id in moved})
     return facts
@@ -144,11 +160,11 @@ def _progress(
     return OrderStatusRecorded(**common, previous_status=current.status, note=note)
 
 
-def _fact(cause: Received[Any], fact: Event) -> Message:
+def _fact(cause: Received[Any], fact: Event, bulk: Accounts) -> Message:
     # The same id whenever it is recorded, also after the tables were lost and the journal was
     # replayed: nobody is told twice. An order is recorded once, whichever message brought it.
     told = cause.data.order_id if isinstance(fact, OrderRecorded) else cause.id
-    return message_for(
+    message = message_for(
         fact,
         source=SOURCE,
         correlation_id=cause.data.order_id,
@@ -156,6 +172,9 @@ def _fact(cause: Received[Any], fact: Event) -> Message:
         time=datetime.now(UTC),
         traceparent=cause.traceparent,
     )
+    if cause.data.account_id in bulk:
+        return replace(message, routing_key=topology.BULK + message.routing_key)
+    return message
 
 
 def _columns(messages: Iterable[Received[OrderCreated]]) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """The HTTP side: a business fetches its secret, or has it replaced."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -9,7 +10,9 @@ from sqlalchemy.orm import Session
 
 from services.secrets import policies, rotation
 from shared import webhook_keys
+from shared.db import secret_use
 from shared.db.models import Account, WebhookSecret
+from shared.db.secret_use import SecretUse
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
 
@@ -19,6 +22,8 @@ class Previous(msgspec.Struct, kw_only=True):
 
     id: UUID
     valid_until: datetime
+    last_used_at: datetime | None
+    share_of_last_day: float
 
 
 class Secret(msgspec.Struct, kw_only=True):
@@ -30,6 +35,8 @@ class Secret(msgspec.Struct, kw_only=True):
     is_active: bool
     created_at: datetime
     expires_at: datetime
+    last_used_at: datetime | None
+    share_of_last_day: float
     previous: Previous | None
 
 
@@ -67,6 +74,7 @@ def show(session: Session, call: Call[None, None]) -> Answer:
         .order_by(WebhookSecret.expires_at.desc())
         .limit(1)
     )
+    use = secret_use.of_account(session, account.id, datetime.now(UTC))
     return Answer(
         200,
         Secret(
@@ -75,10 +83,20 @@ def show(session: Session, call: Call[None, None]) -> Answer:
             is_active=True,
             created_at=secret.issued_at,
             expires_at=secret.expires_at,
-            previous=Previous(id=retiring.id, valid_until=retiring.expires_at)
-            if retiring
-            else None,
+            last_used_at=use.get(secret.id, secret_use.UNUSED).last_used_at,
+            share_of_last_day=use.get(secret.id, secret_use.UNUSED).share_of_last_day,
+            previous=_previous(retiring, use) if retiring else None,
         ),
+    )
+
+
+def _previous(secret: WebhookSecret, use: Mapping[UUID, SecretUse]) -> Previous:
+    found = use.get(secret.id, secret_use.UNUSED)
+    return Previous(
+        id=secret.id,
+        valid_until=secret.expires_at,
+        last_used_at=found.last_used_at,
+        share_of_last_day=found.share_of_last_day,
     )
 
 

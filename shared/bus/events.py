@@ -37,7 +37,9 @@ EMAIL_PATTERN = (
     r"@[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
     r"(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)+" + _END
 )
-Email = Annotated[str, msgspec.Meta(max_length=254, pattern=EMAIL_PATTERN)]
+Email = Annotated[
+    str, msgspec.Meta(max_length=254, pattern=EMAIL_PATTERN, examples=["zoe@shop.example"])
+]
 
 
 class TrackingStatus(StrEnum):
@@ -70,9 +72,9 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 class CustomerDetails(msgspec.Struct, frozen=True, kw_only=True):
     """The person who ordered, as the sender names them."""
 
-    name: Line
+    name: Annotated[Line, msgspec.Meta(examples=["Zoë Ade"])]
     email: Email
-    phone: OptionalLine = ""
+    phone: Annotated[OptionalLine, msgspec.Meta(examples=["+2348000000"])] = ""
 
 
 # --- intake: what a sender said --------------------------------------------------------------
@@ -87,8 +89,8 @@ class OrderCreated(Event, frozen=True, kw_only=True):
     order_id: UUID
     account_id: UUID
     customer_details: CustomerDetails
-    item_summary: Text
-    address: Text
+    item_summary: Annotated[Text, msgspec.Meta(examples=["2 x blue kettle"])]
+    address: Annotated[Text, msgspec.Meta(examples=["12 Marina Road, Lagos"])]
     tracking_status: TrackingStatus = TrackingStatus.PENDING
 
 
@@ -100,8 +102,8 @@ class OrderStatusChanged(Event, frozen=True, kw_only=True):
 
     order_id: UUID
     account_id: UUID
-    tracking_status: TrackingStatus
-    note: OptionalText = ""
+    tracking_status: Annotated[TrackingStatus, msgspec.Meta(examples=["OUT_FOR_DELIVERY"])]
+    note: Annotated[OptionalText, msgspec.Meta(examples=["Left the depot."])] = ""
 
 
 class OrderCancelled(Event, frozen=True, kw_only=True):
@@ -112,7 +114,7 @@ class OrderCancelled(Event, frozen=True, kw_only=True):
 
     order_id: UUID
     account_id: UUID
-    reason: OptionalText = ""
+    reason: Annotated[OptionalText, msgspec.Meta(examples=["Out of stock."])] = ""
 
 
 # --- commands: what somebody wants done ------------------------------------------------------
@@ -197,6 +199,28 @@ class AccountVerified(_AccountFact, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "account.verified"
 
 
+class AccountSignedIn(_AccountFact, frozen=True, kw_only=True):
+    """A business signed in, from `address`."""
+
+    TYPE: ClassVar[str] = "account.signed_in"
+
+    address: str
+
+
+class AccountSignInFailed(Event, frozen=True, kw_only=True):
+    """Somebody at `address` tried to sign in with a wrong password, or as nobody known here.
+
+    However many tries: one a minute and account, or a minute and address where there is no account.
+    """
+
+    TYPE: ClassVar[str] = "account.sign_in_failed"
+    EXCHANGE: ClassVar[str] = "events"
+
+    email: str
+    account_id: UUID | None
+    address: str
+
+
 class KycSubmitted(_AccountFact, frozen=True, kw_only=True):
     """A business sent its KYC application."""
 
@@ -257,12 +281,19 @@ class SecretRotated(_AccountFact, frozen=True, kw_only=True):
 
 
 class SecretExpiring(_AccountFact, frozen=True, kw_only=True):
-    """A replaced secret stops working soon."""
+    """A replaced secret stops working soon.
+
+    With how much it is still in use: when last, and for which part of the account's requests of the
+    last day (0 to 1). `is_last`: no further warning comes.
+    """
 
     TYPE: ClassVar[str] = "secret.expiring"
 
     secret_id: UUID
     expires_at: datetime
+    last_used_at: datetime | None = None
+    share_of_last_day: float = 0.0
+    is_last: bool = False
 
 
 class SecretRevoked(_AccountFact, frozen=True, kw_only=True):
@@ -322,6 +353,69 @@ class EmailUndeliverable(Event, frozen=True, kw_only=True):
     template: str
     smtp_code: int
     reason: str
+
+
+class _OpsFact(Event, frozen=True, kw_only=True):
+    """What ops staff did: `by` whom, at which `address`; for the audit log."""
+
+    EXCHANGE: ClassVar[str] = "events"
+
+    by: str
+    address: str
+
+
+class OpsDeadLetterReplayed(_OpsFact, frozen=True, kw_only=True):
+    """A dead letter is back in its work queue; `edited`: with another body."""
+
+    TYPE: ClassVar[str] = "ops.dead_letter_replayed"
+
+    queue: str
+    message_id: str
+    message_type: str
+    edited: bool = False
+
+
+class OpsDeadLetterDiscarded(_OpsFact, frozen=True, kw_only=True):
+    """A dead letter is gone. `digest` is the SHA-256 of its body, in hexadecimal."""
+
+    TYPE: ClassVar[str] = "ops.dead_letter_discarded"
+
+    queue: str
+    message_id: str
+    message_type: str
+    reason: str
+    digest: str
+
+
+class OpsRetriedNow(_OpsFact, frozen=True, kw_only=True):
+    """Messages that waited on the retry ladder for a queue went back to it ahead of their time."""
+
+    TYPE: ClassVar[str] = "ops.retried_now"
+
+    queue: str
+    messages: int
+
+
+class OpsCommandPublished(_OpsFact, frozen=True, kw_only=True):
+    """A command was published to the bus, whose own fact does not say who wanted it."""
+
+    TYPE: ClassVar[str] = "ops.command_published"
+
+    command: str
+    message_id: UUID
+    reason: str = ""
+
+
+class OpsSignedIn(_OpsFact, frozen=True, kw_only=True):
+    """Somebody of ops staff signed in to the console."""
+
+    TYPE: ClassVar[str] = "ops.signed_in"
+
+
+class OpsSignInFailed(_OpsFact, frozen=True, kw_only=True):
+    """Somebody tried a wrong password at the console; `by` is the name they gave."""
+
+    TYPE: ClassVar[str] = "ops.sign_in_failed"
 
 
 def _concrete(base: type[Event]) -> list[type[Event]]:

@@ -77,10 +77,11 @@ class Incoming:
         if isinstance(stamp, str):
             try:
                 time = datetime.fromisoformat(stamp)
-            except ValueError:
-                time = None
-            if time is not None and time.tzinfo is not None:
-                return time
+                if time.tzinfo is not None:
+                    # PostgreSQL takes no offset beyond 15:59.
+                    return time.astimezone(UTC)
+            except (ValueError, OverflowError):
+                pass
         seconds = self.properties.get("timestamp")
         if isinstance(seconds, datetime):
             return seconds.astimezone(UTC)

@@ -100,7 +100,10 @@ RIGHTS: Mapping[str, Rights] = {
     "kyc": _consumer(topology.KYC_DECISIONS),
     "secrets": _consumer(topology.SECRETS_ISSUE, topology.SECRETS_ROTATE),
     "orders": _consumer(topology.ORDERS_INTAKE),
-    "notifier": _consumer(topology.NOTIFIER_URGENT, topology.NOTIFIER_ORDERS),
+    "notifier": _consumer(
+        topology.NOTIFIER_URGENT, topology.NOTIFIER_ORDERS, topology.NOTIFIER_BULK
+    ),
+    "audit": _consumer(topology.AUDIT),
     # It also publishes what the ingress left in the outbox while the broker was away.
     "relay": Rights(
         write=_exactly([topology.EVENTS, topology.INTAKE, topology.COMMANDS]),

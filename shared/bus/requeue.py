@@ -4,6 +4,9 @@ On a connection of its own: publishing on the one that consumes would re-enter i
 """
 
 import random
+import time
+from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,6 +23,9 @@ from shared.bus.retry import Permanent, Retry, RetryAfter, decide
 
 CONFIRM_TIMEOUT = 5.0  # seconds
 REASON_LENGTH = 500
+REASONS_HEADER = "x-reasons"
+"""Why each attempt failed, with its time, oldest first; only the last `REASONS_KEPT`."""
+REASONS_KEPT = 10
 _KEPT = ("content_type", "content_encoding", "correlation_id", "message_id", "timestamp", "type")
 
 log = structlog.get_logger()
@@ -32,14 +38,23 @@ class Requeuer:
         amqp_url: where to.
         queue: the queue that the messages come from.
         consumer: who failed on them.
+        count: told of each copy: its rung, or None for the dead queue.
     """
 
-    def __init__(self, amqp_url: str, queue: topology.Queue, consumer: str) -> None:
+    def __init__(
+        self,
+        amqp_url: str,
+        queue: topology.Queue,
+        consumer: str,
+        count: Callable[[str | None], None],
+    ) -> None:
         self._amqp_url = amqp_url
         self._queue = queue
         self._consumer = consumer
+        self._count = count
         self._connection: Connection | None = None
         self._rng = random.Random()  # noqa: S311 - jitter
+        self._due: Counter[int] = Counter()
 
     def requeue(self, delivery: Delivery, error: Exception) -> str:
         """Publish the copy of one failed message; returns the exchange it went to.
@@ -49,7 +64,8 @@ class Requeuer:
         """
         attempt = delivery.incoming.attempt + 1
         decision = decide(error, attempt, self._rng)
-        exchange = decision.rung.name if isinstance(decision, RetryAfter) else topology.DEAD
+        rung = decision.rung.name if isinstance(decision, RetryAfter) else None
+        exchange = rung or topology.DEAD
         reason = printable(f"{type(error).__name__}: {error}")
         try:
             self._publish(self._copy(delivery, attempt, reason), exchange)
@@ -57,6 +73,9 @@ class Requeuer:
             # After a timeout the channel is out of step with its confirms.
             self.close()
             raise
+        self._count(rung)
+        if isinstance(decision, RetryAfter):
+            self._note(decision.rung)
         log.log(
             30 if isinstance(error, Permanent | Retry) else 40,
             "message_failed",
@@ -68,6 +87,12 @@ class Requeuer:
             exc_info=None if isinstance(error, Permanent | Retry) else error,
         )
         return exchange
+
+    @property
+    def waiting(self) -> int:
+        """How many messages it has put on the retry ladder that are not due yet."""
+        now = time.monotonic()
+        return sum(count for at, count in list(self._due.items()) if at > now)
 
     def close(self) -> None:
         """Drop the connection; the next copy opens another."""
@@ -92,6 +117,9 @@ class Requeuer:
             "x-failed-at": now,
         }
         headers.setdefault("x-first-failed-at", now)
+        before = headers.get(REASONS_HEADER)
+        reasons = [*(before if isinstance(before, list) else ()), f"{now} {reason}"]
+        headers[REASONS_HEADER] = reasons[-REASONS_KEPT:]
         if incoming.user_id:
             headers[USER_HEADER] = incoming.user_id
         properties = {
@@ -101,6 +129,12 @@ class Requeuer:
         return AmqpMessage(
             incoming.body, application_headers=headers, delivery_mode=2, **properties
         )
+
+    def _note(self, rung: topology.Rung) -> None:
+        now = int(time.monotonic())
+        for passed in [at for at in self._due if at <= now]:
+            del self._due[passed]
+        self._due[now + rung.seconds] += 1
 
     def _publish(self, message: AmqpMessage, exchange: str) -> None:
         if self._connection is None:

@@ -121,6 +121,21 @@ NOTIFIER_URGENT = _work(
     Binding(EVENTS, "secret.*"),
 )
 NOTIFIER_ORDERS = _work("notifier.orders", Binding(EVENTS, "order.*"))
+# Nor does an order email of one account behind a hundred thousand of another's.
+BULK = "bulk."
+"""Before the key of a fact, puts it into the lane for what an account sends beyond its share."""
+NOTIFIER_BULK = _work("notifier.bulk", Binding(EVENTS, f"{BULK}order.*"))
+# What the audit log keeps; one-time codes and what senders say are not among it.
+AUDIT = _work(
+    "audit",
+    Binding(EVENTS, "account.verified"),
+    Binding(EVENTS, "account.signed_in"),
+    Binding(EVENTS, "account.sign_in_failed"),
+    Binding(EVENTS, "kyc.*"),
+    Binding(EVENTS, "secret.*"),
+    Binding(EVENTS, "ops.*"),
+    Binding(EVENTS, "webhook.*"),
+)
 
 WORK_QUEUES = (
     ORDERS_INTAKE,
@@ -129,6 +144,8 @@ WORK_QUEUES = (
     SECRETS_ROTATE,
     NOTIFIER_URGENT,
     NOTIFIER_ORDERS,
+    NOTIFIER_BULK,
+    AUDIT,
 )
 DEAD_QUEUES = tuple(_dead(queue) for queue in WORK_QUEUES)
 
@@ -149,13 +166,19 @@ JOURNAL = Queue(
         Binding(INTAKE, "#"),
         Binding(COMMANDS, "#"),
         Binding(EVENTS, "account.verified"),
+        Binding(EVENTS, "account.signed_in"),
+        Binding(EVENTS, "account.sign_in_failed"),
         Binding(EVENTS, "kyc.#"),
         Binding(EVENTS, "secret.#"),
         Binding(EVENTS, "order.#"),
+        Binding(EVENTS, f"{BULK}#"),
         Binding(EVENTS, "email.#"),
+        Binding(EVENTS, "ops.#"),
+        Binding(EVENTS, "webhook.#"),
     ),
     {"x-queue-type": "stream", "x-max-age": "7D", "x-stream-max-segment-size-bytes": 100_000_000},
 )
+
 
 EXCHANGES = (
     # Everything in it is for everyone bound to it, and matching two patterns costs the broker a
@@ -169,6 +192,31 @@ EXCHANGES = (
     *(Exchange(rung.name, "topic") for rung in RETRY_LADDER),
 )
 QUEUES = (*WORK_QUEUES, *DEAD_QUEUES, *RETRY_QUEUES, JOURNAL)
+
+
+def reached(exchange: Exchange, key: str) -> list[Queue]:
+    """The queues that a message of this routing key gets into, as the broker would decide."""
+    return [
+        queue
+        for queue in QUEUES
+        if any(
+            binding.exchange == exchange.name
+            and (exchange.kind == "fanout" or _matches(binding.key, key))
+            for binding in queue.bindings
+        )
+    ]
+
+
+def _matches(pattern: str, key: str) -> bool:
+    # RabbitMQ, "Topic Exchange": `*` is one word, `#` is any number of them. A `#` is the last word
+    # wherever we use one.
+    words, given = pattern.split("."), key.split(".")
+    if words[-1] == "#":
+        words = words[:-1]
+        given = given[: len(words)] if len(given) >= len(words) else given
+    return len(words) == len(given) and all(
+        word in ("*", other) for word, other in zip(words, given, strict=True)
+    )
 
 
 def declare(connection: Connection) -> None:
@@ -218,3 +266,20 @@ def ensure(connection: Connection) -> None:
             channel.queue_declare(QUEUES[-1].name, passive=True)
     except NotFound:
         declare(connection)
+
+
+def matches(pattern: str, key: str) -> bool:
+    """Whether a binding's key takes a routing key (AMQP 0-9-1, 3.1.3.3).
+
+    Args:
+        pattern: words separated by dots; `*` is one word, `#` at the end any number of them.
+        key: the routing key.
+    """
+    if pattern == "#":
+        return True
+    words, given = pattern.split("."), key.split(".")
+    if words[-1] == "#":
+        words, given = words[:-1], given[: len(words) - 1]
+    return len(words) == len(given) and all(
+        word in ("*", other) for word, other in zip(words, given, strict=True)
+    )

@@ -18,6 +18,7 @@ from shared.roles import SERVICES, login
 ACCOUNT = "SELECT (id, company_name, email, email_verified_at, created_at)"
 INBOX = "SELECT, INSERT, UPDATE, DELETE"  # UPDATE: to lock what is pruned
 TELL = "INSERT"  # leave a message for the relay
+BEAT = "SELECT, INSERT, UPDATE, DELETE"  # of its own rows; DELETE: those of instances long gone
 
 GRANTS: Mapping[str, Mapping[str, str]] = {
     "ingress": {
@@ -26,26 +27,32 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "revoked_tokens": "SELECT, INSERT, DELETE",
         "kyc_applications": "SELECT, INSERT",
         "webhook_secrets": "SELECT, INSERT, UPDATE",
+        "webhook_requests": "SELECT, INSERT",
+        "webhook_secret_use": "SELECT, INSERT, UPDATE",
         "webhook_policies": "SELECT, INSERT, UPDATE",
         "orders": "SELECT",
         "order_status_history": "SELECT",
         "order_conflicts": "SELECT",
         "email_deliveries": "SELECT",
         "outbox": TELL,
+        "service_heartbeats": BEAT,
     },
     "kyc": {
         "accounts": ACCOUNT,
         "kyc_applications": "SELECT, UPDATE",
         "inbox": INBOX,
         "outbox": TELL,
+        "service_heartbeats": BEAT,
     },
     "secrets": {
         "accounts": ACCOUNT,
         "kyc_applications": "SELECT",
         "webhook_secrets": "SELECT, INSERT, UPDATE",
+        "webhook_secret_use": "SELECT",
         "webhook_policies": "SELECT, INSERT, UPDATE",
         "inbox": INBOX,
         "outbox": TELL,
+        "service_heartbeats": BEAT,
     },
     "orders": {
         "accounts": "SELECT (id, company_name)",
@@ -54,28 +61,46 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "order_conflicts": "SELECT, INSERT",
         "inbox": INBOX,
         "outbox": TELL,
+        "service_heartbeats": BEAT,
     },
     "notifier": {
         "email_deliveries": "SELECT, INSERT, UPDATE",
         "inbox": INBOX,
         "outbox": TELL,
+        "service_heartbeats": BEAT,
     },
-    "relay": {"outbox": "SELECT, UPDATE, DELETE"},  # UPDATE: to lock what is under way
+    "relay": {
+        "outbox": "SELECT, UPDATE, DELETE",  # UPDATE: to lock what is under way
+        "service_heartbeats": BEAT,
+    },
+    "audit": {
+        "audit_log": "SELECT, INSERT",
+        "inbox": INBOX,
+        "service_heartbeats": BEAT,
+    },
     "ops": {
         "accounts": ACCOUNT,
         "kyc_applications": "SELECT",
         "webhook_secrets": (
             "SELECT (id, account_id, state, issued_at, expires_at, replaced_at, revoked_at)"
         ),
+        "webhook_requests": "SELECT",
+        "webhook_secret_use": "SELECT",
         "webhook_policies": "SELECT",
         "orders": "SELECT",
         "order_status_history": "SELECT",
         "order_conflicts": "SELECT",
         "email_deliveries": "SELECT",
         "inbox": "SELECT",
-        "outbox": "SELECT",
+        "outbox": f"SELECT, {TELL}",
+        "audit_log": "SELECT",
+        "service_heartbeats": "SELECT",
+        "alembic_version": "SELECT",
     },
 }
+
+FUNCTIONS: Mapping[str, str] = {"ingress": "keep_webhook_request_partitions()"}
+"""The functions that run with their owner's rights, by who may call them."""
 
 
 def apply(connection: Connection, passwords: Mapping[str, str]) -> None:
@@ -93,12 +118,14 @@ def apply(connection: Connection, passwords: Mapping[str, str]) -> None:
     connection.execute(text("REVOKE CREATE ON SCHEMA public FROM PUBLIC"))
     for service in SERVICES:
         role = login(service)
-        for kind in ("TABLES", "SEQUENCES"):
+        for kind in ("TABLES", "SEQUENCES", "FUNCTIONS"):
             connection.execute(text(f"REVOKE ALL ON ALL {kind} IN SCHEMA public FROM {role}"))
         connection.execute(text(f"GRANT USAGE ON SCHEMA public TO {role}"))
         for table, privileges in GRANTS[service].items():
             connection.execute(text(f"GRANT {privileges} ON {table} TO {role}"))
-        if GRANTS[service].get("outbox") == TELL:
+        if service in FUNCTIONS:
+            connection.execute(text(f"GRANT EXECUTE ON FUNCTION {FUNCTIONS[service]} TO {role}"))
+        if TELL in GRANTS[service].get("outbox", ""):
             connection.execute(text(f"GRANT USAGE ON SEQUENCE outbox_sequence_seq TO {role}"))
         if service in passwords:
             _set_password(connection, role, passwords[service])

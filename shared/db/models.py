@@ -13,6 +13,7 @@ from sqlalchemy import (
     CheckConstraint,
     DateTime,
     ForeignKey,
+    Identity,
     Index,
     Integer,
     LargeBinary,
@@ -94,6 +95,63 @@ class RevokedToken(Base):
     expires_at: Mapped[datetime] = mapped_column(index=True)
 
 
+# --- services.ingress ------------------------------------------------------------------------
+
+
+class WebhookRequest(Base):
+    """A webhook request that belongs to an account, accepted or refused; kept for 30 days.
+
+    A partition a day, made and dropped by the function `keep_webhook_request_partitions`. No key of
+    its own: it would be an index that no question needs.
+    """
+
+    __tablename__ = "webhook_requests"
+
+    at: Mapped[datetime]  # when it arrived, by the ingress's clock
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True, cache=1000))
+    account_id: Mapped[UUID]
+    accepted: Mapped[bool]
+    code: Mapped[str]  # `accepted`, or that of the error
+    event_type: Mapped[str | None]
+    event_id: Mapped[UUID | None]
+    order_id: Mapped[UUID | None]
+    idempotency_key: Mapped[str | None]  # or webhook-id
+    secret_id: Mapped[UUID | None]
+    # With the body, whose hash is here, and the secret: all that its signature is made of.
+    scheme: Mapped[str]
+    signature: Mapped[str | None]
+    webhook_timestamp: Mapped[str | None]
+    body_sha256: Mapped[bytes | None]
+    body_bytes: Mapped[int | None]
+    latency_us: Mapped[int]
+    client_address: Mapped[str]
+
+    __mapper_args__ = {"primary_key": ["at", "id"]}  # noqa: RUF012 - SQLAlchemy's own attribute
+    __table_args__ = (
+        Index(
+            "ix_webhook_requests_account_id_accepted_at_id", "account_id", "accepted", "at", "id"
+        ),
+        Index(
+            "ix_webhook_requests_event_id",
+            "event_id",
+            postgresql_where=text("event_id IS NOT NULL"),
+        ),
+        {"postgresql_partition_by": "RANGE (at)"},
+    )
+
+
+class WebhookSecretUse(Base):
+    """How often a secret was used in an hour. A ring of 24 rows a secret, so nothing grows."""
+
+    __tablename__ = "webhook_secret_use"
+
+    secret_id: Mapped[UUID] = mapped_column(primary_key=True)
+    hour_of_day: Mapped[int] = mapped_column(SmallInteger, primary_key=True)  # of `hour`, in UTC
+    hour: Mapped[datetime]  # which hour is counted here: the latest of this name
+    accepted: Mapped[int] = mapped_column(BigInteger)
+    last_used_at: Mapped[datetime]
+
+
 # --- services.kyc ----------------------------------------------------------------------------
 
 
@@ -161,6 +219,7 @@ class WebhookSecret(Base):
     replaced_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
     warned_at: Mapped[datetime | None]
+    last_warned_at: Mapped[datetime | None]  # a day ahead; told only while it is in use
     # Set by a trigger at every change, also one made by hand: the caches poll by it.
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
@@ -297,3 +356,44 @@ class OutboxMessage(Base):
     time: Mapped[datetime]
     body: Mapped[bytes]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+# --- services.audit --------------------------------------------------------------------------
+
+
+class AuditEntry(Base):
+    """What somebody did. Rows are added and never changed: a trigger refuses all else, to anybody.
+
+    Each row holds the hash of the one before and its own; see `shared/audit_chain.py`.
+    """
+
+    __tablename__ = "audit_log"
+    __table_args__ = (Index("ix_audit_log_happened_at", "happened_at"),)
+
+    sequence: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    event_id: Mapped[UUID] = mapped_column(unique=True)
+    type: Mapped[str]
+    happened_at: Mapped[datetime]
+    actor: Mapped[str]  # who
+    address: Mapped[str]  # from where
+    correlation_id: Mapped[str] = mapped_column(index=True)
+    data: Mapped[str]  # the event's JSON, to the byte, since it is hashed
+    previous_hash: Mapped[bytes]
+    hash: Mapped[bytes]
+    recorded_at: Mapped[datetime] = mapped_column(server_default=func.now())  # not hashed
+
+
+# --- shared.heartbeat, on behalf of every service: each writes its own rows ---------------------
+
+
+class ServiceHeartbeat(Base):
+    """A process that runs, and what it says of its queues; see `shared/heartbeat.py`."""
+
+    __tablename__ = "service_heartbeats"
+
+    service: Mapped[str] = mapped_column(String(64), primary_key=True)
+    instance: Mapped[str] = mapped_column(String(128), primary_key=True)  # host and process
+    version: Mapped[str]
+    started_at: Mapped[datetime]
+    seen_at: Mapped[datetime]
+    queues: Mapped[dict[str, Any]]

@@ -12,10 +12,11 @@ import msgspec
 import structlog
 from falcon.asgi import Request, Response
 
-from shared import tokens
+from shared import tokens, tracing
 from shared.config import settings
 from shared.db.session import is_database_away, transaction
 from shared.http.errors import ApiError, unavailable
+from shared.http.metrics import measured
 from shared.http.route import Answer, Call, Route
 
 MAX_BODY_BYTES = 65_536
@@ -95,6 +96,8 @@ def write_error(resp: Response, error: ApiError) -> None:
     resp.status = error.status
     resp.content_type = falcon.MEDIA_JSON
     resp.data = _encoder.encode(error.body())
+    # RFC 8288, and `help` of the registry of link relations: where cause and cure are.
+    resp.append_header("Link", f'</api/v1/docs/#code-{error.code}>; rel="help"')
     for name, value in error.headers.items():
         resp.set_header(name, value)
 
@@ -149,7 +152,8 @@ async def read_body(req: Request, limit: int) -> bytes:
 def _resource(routes: list[Route], threads: ThreadPoolExecutor, throttles: Throttles) -> object:
     resource = type("Resource", (), {})()
     for route in routes:
-        setattr(resource, f"on_{route.method.lower()}", _responder(route, threads, throttles))
+        responder = measured(route, _responder(route, threads, throttles))
+        setattr(resource, f"on_{route.method.lower()}", responder)
     return resource
 
 
@@ -163,6 +167,8 @@ def _responder(route: Route, threads: ThreadPoolExecutor, throttles: Throttles) 
         if route.throttled and (refusal := throttles.address(address)):
             raise refusal
         account_id = bearer(req).account_id if route.bearer else None
+        if route.throttled_account and (refusal := throttles.account(str(account_id))):
+            raise refusal
         body = await _body(req, route, body_decoder)
         if route.guards and (refusal := throttles.account(getattr(body, route.guards).lower())):
             raise refusal
@@ -176,7 +182,7 @@ def _responder(route: Route, threads: ThreadPoolExecutor, throttles: Throttles) 
         )
 
         def run() -> Answer | ApiError:
-            with transaction() as session:
+            with tracing.under(call.traceparent), transaction() as session:
                 return route.handler(session, call)
 
         answer = await asyncio.get_running_loop().run_in_executor(threads, run)

@@ -118,7 +118,7 @@ class Stand:
         """Wait for the backlog and compare; nothing may be left in a dead queue."""
         self.ready()
         balance = settle(load, self.engine, self.mail.maildir, seconds)
-        for queue in ("orders.intake", "notifier.orders", "notifier.urgent"):
+        for queue in ("orders.intake", "notifier.orders", "notifier.bulk", "notifier.urgent"):
             assert depth(self.amqp_url, f"{queue}.dead") == 0, queue
         return balance
 

@@ -124,9 +124,10 @@ def test_an_older_dump_and_the_journal_are_the_whole_truth(stand):
     stand.supervisor.stop()
     stand.engine.dispose()
     stand.database.restore(database_of(stand))
-    first, *rest = documented("The database is lost")
-    assert "--done" in first
-    run(stand, first, since)
+    commands = documented("The database is lost")
+    rest = [command for command in commands if "--done" not in command]
+    for command in commands[: -len(rest)]:
+        run(stand, command, since)
     stand.ready()
     until(lambda: depth(stand.amqp_url, "notifier.orders") == 0, "what waited is told", 60)
     for command in rest:

@@ -1,5 +1,6 @@
 """What the ingress says about itself: OpenAPI, the page, health, metrics."""
 
+import re
 from html.parser import HTMLParser
 
 import jsonschema
@@ -7,6 +8,7 @@ import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from services.ingress.app import OPERATIONS
+from services.ingress.error_codes import CODES
 from tests.integration.ingress.conftest import ORDER, approved
 
 
@@ -35,7 +37,8 @@ def test_every_described_path_answers(api, document):
             answer = api.http.request(method, api.url + path.replace("{order_id}", "7"))
             assert answer.status_code not in {404, 405} or "{order_id}" in path, path
             assert answer.headers["x-content-type-options"] == "nosniff"
-            assert {"error", "code"} <= set(answer.json())
+            # The keys of receipts are for anybody.
+            assert answer.status_code == 200 or {"error", "code"} <= set(answer.json())
 
 
 def resolved(document, schema):
@@ -66,10 +69,12 @@ class Links(HTMLParser):
     def __init__(self):
         super().__init__()
         self.loads = []
+        self.ids = []
         self.text = ""
 
     def handle_starttag(self, tag, attrs):
         given = dict(attrs)
+        self.ids += [given["id"]] if "id" in given else []
         if tag in {"script", "link", "img", "iframe"} or "src" in given:
             self.loads.append((tag, given))
 
@@ -85,9 +90,20 @@ def test_the_page_needs_no_internet(api):
     assert page.loads == []
     assert "default-src 'none'" in answer.headers["content-security-policy"]
     for operation in OPERATIONS:
-        assert "/api/v1" + operation.path in page.text
+        assert operation.path in page.text
     for sentence in ("Missing authentication headers", "X-Webhook-Signature", "invalid_signature"):
         assert sentence in page.text
+
+
+def test_an_error_links_to_its_cause_and_its_cure(api):
+    refused = api.http.post("/webhooks/orders/", content=b"{}")
+    (link,) = refused.headers.get_list("link")
+    path, anchor = re.fullmatch(r'<(/.*)#(.*)>; rel="help"', link).groups()
+    page = Links()
+    page.feed(api.http.get(api.url + path).text)
+    assert anchor == "code-missing_authentication"
+    assert {f"code-{code}" for code in CODES} <= set(page.ids)
+    assert len(page.ids) == len(set(page.ids))
 
 
 def test_health(api):
@@ -101,9 +117,9 @@ def test_metrics(api):
     sender.send(**{"X-API-Key": "nobody"})
     answer = api.http.get(f"{api.url}/metrics")
     assert answer.headers["content-type"].startswith("text/plain")
-    assert 'webhook_requests_total{code="accepted"}' in answer.text
-    assert 'webhook_requests_total{code="invalid_api_key"}' in answer.text
-    assert "webhook_seconds_bucket" in answer.text
+    assert 'fellow_webhook_requests_total{code="accepted"}' in answer.text
+    assert 'fellow_webhook_requests_total{code="invalid_api_key"}' in answer.text
+    assert "fellow_webhook_seconds_bucket" in answer.text
     assert sender.secret not in answer.text
 
 

@@ -1,6 +1,7 @@
 """`fellow journal replay`: what was said is said again, and is not done twice."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -9,7 +10,7 @@ from kombu import Connection
 from services.ops import journal
 from services.orders.__main__ import wire
 from shared.bus import topology
-from shared.bus.events import TrackingStatus
+from shared.bus.events import OrderRecorded, TrackingStatus
 from shared.bus.message import message_for
 from shared.db.models import InboxEntry, Order, OutboxMessage
 from shared.ids import new_id
@@ -208,3 +209,27 @@ def test_more_that_waits_than_can_be_looked_through_is_taken_for_nothing(
     with Connection(amqp_url) as connection, pytest.raises(journal.TooManyWaitError):
         journal.replay(connection, topology.ORDERS_INTAKE, iter(()), how="done")
     assert depth(amqp_url, "orders.intake") == 3
+
+
+def test_a_fact_of_the_bulk_lane_is_replayed_into_it_and_never_taken_for_done_elsewhere(
+    settings, amqp_url, began
+):
+    fact = OrderRecorded(
+        order_id=new_id(),
+        account_id=new_id(),
+        company_name="Kettle & Co",
+        customer_name="Zoë Ade",
+        customer_email="zoe@shop.example",
+        item_summary="2 × blue kettle",
+        tracking_status=TrackingStatus.PENDING,
+        address="12 Marina Road",
+    )
+    message = message_for(fact, source="tests", correlation_id=fact.order_id)
+    publish(amqp_url, replace(message, routing_key=topology.BULK + message.routing_key))
+    # It still waits in its own lane, which this replay does not look into.
+    done = ("--to-queue", "notifier.orders", "--types", "order.*", "--done")
+    assert replay(settings, began, *done) == {}
+    assert replay(settings, began, "--to-queue", "notifier.orders") == {}
+    assert replay(settings, began, "--to-queue", "notifier.bulk") == {"order.recorded": 1}
+    assert depth(amqp_url, "notifier.bulk") == 2
+    assert depth(amqp_url, "notifier.orders") == 0

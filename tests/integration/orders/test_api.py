@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from services.orders.lanes import Lanes
 from services.orders.recording import record
 from shared import tokens
 from shared.bus.events import TrackingStatus
@@ -39,6 +40,7 @@ def record_orders(api, *events, time=None):
                 )
                 for e in events
             ],
+            lanes=Lanes(1_000, 100),
         )
         session.commit()
         assert not failures
@@ -140,6 +142,15 @@ def test_filters(api, business, me):
 def test_a_bad_query_is_a_400(api, me, query):
     answer = api.http.get("/orders/", params=query, headers=me)
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_query")
+
+
+def test_a_time_of_any_offset_is_understood_or_refused(api, me):
+    def status(stamp):
+        return api.http.get("/orders/", params={"created_from": stamp}, headers=me).status_code
+
+    assert status("2026-04-25T11:21:50-22:07") == 200
+    assert status("0001-01-01T00:00:00+23:59") == 400
+    assert status("9999-12-31T23:59:59-23:59") == 400
 
 
 def test_another_accounts_order_is_not_there(api, business, me):

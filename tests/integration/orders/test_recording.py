@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import select
 
 from services.orders.__main__ import wire
+from services.orders.lanes import Lanes
 from services.orders.recording import record
 from shared.bus import topology
 from shared.bus.events import OrderCancelled, TrackingStatus, decode
@@ -45,9 +46,9 @@ def said(event, seconds=0, **changes):
     return received(event, time=at(seconds), **(values | changes))
 
 
-def take_in(*messages):
+def take_in(*messages, lanes=None):
     with transaction() as session:
-        return record(session, messages)
+        return record(session, messages, lanes=lanes or Lanes(1_000, 100))
 
 
 def order(db, id_):
@@ -246,3 +247,20 @@ def test_nonsense_on_the_intake_is_dead_and_harms_no_neighbour(
     with consuming(settings, *wire(settings).subscriptions):
         until(lambda: order(db, good.order_id), "recorded")
         until(lambda: depth(amqp_url, topology.ORDERS_INTAKE.dead) == 4, "dead")
+
+
+def test_what_is_beyond_an_accounts_share_goes_into_the_bulk_lane_and_nothing_else(db, business):
+    lanes = Lanes(burst=3, rate=0.001)
+    another = account(db).id
+    modest, flood = order_created(business.id), [order_created(another) for _ in range(4)]
+    assert not take_in(*(said(o) for o in (*flood, modest)), lanes=lanes)
+    take_in(said(status_changed(flood[0], IN_TRANSIT), 1), lanes=lanes)
+    rows = db.execute(select(OutboxMessage.routing_key, OutboxMessage.type, OutboxMessage.body))
+    keys = [(key, type_, decode(type_, body).account_id) for key, type_, body in rows]
+    assert sorted(keys) == sorted(
+        [
+            ("order.recorded", "order.recorded", business.id),
+            *[("bulk.order.recorded", "order.recorded", another)] * 4,
+            ("bulk.order.status_recorded", "order.status_recorded", another),
+        ]
+    )

@@ -17,21 +17,32 @@ MAY = {
         "revoked_tokens": "SID",
         "kyc_applications": "SI",
         "webhook_secrets": "SIU",
+        "webhook_requests": "SI",
+        "webhook_secret_use": "SIU",
         "webhook_policies": "SIU",
         "orders": "S",
         "order_status_history": "S",
         "order_conflicts": "S",
         "email_deliveries": "S",
         "outbox": "I",
+        "service_heartbeats": "SIUD",
     },
-    "kyc": {"accounts": "s", "kyc_applications": "SU", "inbox": "SIUD", "outbox": "I"},
+    "kyc": {
+        "accounts": "s",
+        "kyc_applications": "SU",
+        "inbox": "SIUD",
+        "outbox": "I",
+        "service_heartbeats": "SIUD",
+    },
     "secrets": {
         "accounts": "s",
         "kyc_applications": "S",
         "webhook_secrets": "SIU",
+        "webhook_secret_use": "S",
         "webhook_policies": "SIU",
         "inbox": "SIUD",
         "outbox": "I",
+        "service_heartbeats": "SIUD",
     },
     "orders": {
         "accounts": "s",
@@ -40,20 +51,31 @@ MAY = {
         "order_conflicts": "SI",
         "inbox": "SIUD",
         "outbox": "I",
+        "service_heartbeats": "SIUD",
     },
-    "notifier": {"email_deliveries": "SIU", "inbox": "SIUD", "outbox": "I"},
-    "relay": {"outbox": "SUD"},
+    "notifier": {
+        "email_deliveries": "SIU",
+        "inbox": "SIUD",
+        "outbox": "I",
+        "service_heartbeats": "SIUD",
+    },
+    "audit": {"audit_log": "SI", "inbox": "SIUD", "service_heartbeats": "SIUD"},
+    "relay": {"outbox": "SUD", "service_heartbeats": "SIUD"},
     "ops": {
         "accounts": "s",
         "kyc_applications": "S",
         "webhook_secrets": "s",
+        "webhook_requests": "S",
+        "webhook_secret_use": "S",
         "webhook_policies": "S",
         "orders": "S",
         "order_status_history": "S",
         "order_conflicts": "S",
         "email_deliveries": "S",
         "inbox": "S",
-        "outbox": "S",
+        "outbox": "SI",
+        "audit_log": "S",
+        "service_heartbeats": "S",
     },
 }
 
@@ -74,6 +96,13 @@ def role(module_database_url, request):
     engine = create_engine(as_service(module_database_url, request.param))
     yield request.param, engine
     engine.dispose()
+
+
+@pytest.mark.parametrize("role", SERVICES, indirect=True)
+def test_nobody_empties_the_audit_log(role):
+    _, engine = role
+    assert refused(engine, "TRUNCATE audit_log")
+    assert refused(engine, "ALTER TABLE audit_log DISABLE TRIGGER ALL")
 
 
 def may(engine, table):
@@ -113,13 +142,32 @@ def test_nobody_changes_the_schema(role):
         "COPY orders TO PROGRAM 'cat'",
         "SELECT pg_read_file('/etc/passwd')",
         "SELECT rolpassword FROM pg_authid",
-        "SELECT version_num FROM alembic_version",
+        "UPDATE alembic_version SET version_num = ''",
+    ):
+        assert refused(engine, statement), statement
+
+
+@pytest.mark.parametrize("role", SERVICES, indirect=True)
+def test_only_the_ingress_keeps_the_partitions_of_the_log_and_nobody_touches_one(role):
+    service, engine = role
+    call = "SELECT keep_webhook_request_partitions()"
+    assert refused(engine, call) is (service != "ingress")
+    with engine.connect() as connection:
+        (name,) = connection.execute(
+            text("SELECT min(relname) FROM pg_class WHERE relname LIKE 'webhook_requests_2%'")
+        ).one()
+    for statement in (
+        f"SELECT * FROM partitions.{name}",
+        f"DROP TABLE partitions.{name}",
+        "CREATE TABLE partitions.mine (x int)",
     ):
         assert refused(engine, statement), statement
 
 
 @pytest.mark.parametrize(
-    "role", [s for s in SERVICES if s not in ("ingress", "relay", "notifier")], indirect=True
+    "role",
+    [s for s in SERVICES if s not in ("ingress", "relay", "notifier", "audit")],
+    indirect=True,
 )
 def test_no_consumer_sees_a_passwords_hash(role):
     _, engine = role

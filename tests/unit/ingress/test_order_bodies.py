@@ -181,3 +181,15 @@ def test_what_is_no_order_at_all(raw):
 def test_anything_is_read_or_refused(raw):
     with contextlib.suppress(BodyError):
         event_of(raw)
+
+
+@pytest.mark.parametrize("stamp", ["1969-12-31T23:59:59Z", "0001-01-01T00:00:00+23:59"])
+def test_a_stamp_that_no_message_can_carry_is_refused(stamp):
+    with pytest.raises(BodyError, match="before 1970"):
+        event_of({"type": "order.created", "timestamp": stamp, "data": ORDER})
+
+
+def test_a_stamp_of_any_offset_is_kept_in_utc():
+    stamp = "2026-01-01T00:00:00-22:07"
+    _, message = event_of({"type": "order.created", "timestamp": stamp, "data": ORDER})
+    assert message.time.isoformat() == "2026-01-01T22:07:00+00:00"

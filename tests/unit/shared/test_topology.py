@@ -42,6 +42,28 @@ def bound(exchange, key):
     }
 
 
+@pytest.mark.parametrize("exchange", topology.EXCHANGES, ids=lambda exchange: exchange.name)
+def test_where_a_key_leads_is_what_topic_matching_says(exchange):
+    for key in (*EVENT_TYPES, "bulk.order.recorded", "order.a.b", "kyc.x.y", "", "nobody"):
+        reached = {queue.name for queue in topology.reached(exchange, key)}
+        if exchange.kind == "topic":
+            assert reached == bound(exchange.name, key), key
+        else:
+            assert reached == {"orders.intake", "journal"}
+
+
+def test_a_hash_is_any_number_of_words_none_included():
+    events = next(e for e in topology.EXCHANGES if e.name == topology.EVENTS)
+    assert topology.reached(events, "order") == [topology.JOURNAL]
+
+
+def test_what_goes_into_the_bulk_lane_reaches_nobody_elses_queue():
+    facts = [type_ for type_, struct in EVENT_TYPES.items() if struct.EXCHANGE == topology.EVENTS]
+    for type_ in facts:
+        lane = bound(topology.EVENTS, topology.BULK + type_) - {"journal"}
+        assert lane == ({"notifier.bulk"} if type_.startswith("order.") else set())
+
+
 @pytest.mark.parametrize("type_", sorted(EVENT_TYPES))
 def test_every_message_has_somewhere_to_go(type_):
     work = {queue.name for queue in topology.WORK_QUEUES}
@@ -58,3 +80,20 @@ def test_the_journal_holds_everything_but_one_time_codes():
         if "journal" not in bound(event.EXCHANGE, type_)
     }
     assert missing == {"account.otp_requested"}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "taken"),
+    [
+        ("#", {"order", "order.created", "order.created.twice"}),
+        ("order.#", {"order", "order.created", "order.created.twice"}),
+        ("order.*", {"order.created"}),
+        ("*", {"order"}),
+        ("order.created", {"order.created"}),
+        ("*.created.#", {"order.created", "order.created.twice"}),
+        ("secret.#", set()),
+    ],
+)
+def test_bindings_are_matched_as_the_broker_does(pattern, taken):
+    keys = ("order", "order.created", "order.created.twice")
+    assert {key for key in keys if topology.matches(pattern, key)} == taken

@@ -1,0 +1,234 @@
+"""Every error `code` that the API answers with: what caused it, and what cures it.
+
+The one table behind the docs page. A test compares it with what the routes say they answer: a new
+code needs a row here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorCode:
+    """One stable code.
+
+    Attributes:
+        statuses: the HTTP statuses that it comes with.
+        cause: what has happened, in a sentence.
+        cure: what to do about it.
+        is_passing: whether the same request may work later, unchanged.
+    """
+
+    statuses: Sequence[int]
+    cause: str
+    cure: str
+    is_passing: bool = False
+
+
+CODES: dict[str, ErrorCode] = {
+    # A sender's.
+    "missing_authentication": ErrorCode(
+        [401],
+        "A header that the signature scheme needs is not there, or is empty.",
+        "Send both `X-API-Key` and `X-Webhook-Signature`. A proxy in between may have removed "
+        "them; header names may be in any case.",
+    ),
+    "invalid_api_key": ErrorCode(
+        [401],
+        "The key is none of ours, was revoked, or stands there twice.",
+        "Fetch the secret again with `GET /webhook/secret/` and send the whole of it, `whsk_` "
+        "included, without quotes or white space.",
+    ),
+    "invalid_signature": ErrorCode(
+        [401],
+        "The key is right, and the signature is not that of the bytes that came.",
+        "Sign the very bytes you send: serialise once, sign that, send that. The signature is the "
+        "lower-case hexadecimal HMAC-SHA256 under the whole `whsk_` string. "
+        "`POST /webhooks/test/` says what differs.",
+    ),
+    "secret_expired": ErrorCode(
+        [401],
+        "The secret you signed with is past its end, and a new one was made.",
+        "Fetch the new one with `GET /webhook/secret/`, configure it, and send the order again.",
+    ),
+    "invalid_timestamp": ErrorCode(
+        [401],
+        "`webhook-timestamp` is no time within five minutes of ours.",
+        "Sign anew at each try, with the time of that try, and keep the clock right (NTP). "
+        "`POST /webhooks/test/` says by how much it is off.",
+    ),
+    "address_not_allowed": ErrorCode(
+        [403],
+        "The signature is right, and the request comes from an address that is not on your "
+        "allowlist.",
+        "Add the address that `error` names with `PUT /webhook/allowlist/`, or send from one that "
+        "is on the list.",
+    ),
+    "invalid_idempotency_key": ErrorCode(
+        [400],
+        "`Idempotency-Key` is empty, too long or there twice, or has characters it may not have.",
+        "Use 1 to 255 visible ASCII characters without spaces, such as a UUID, and the same ones "
+        "at each try.",
+    ),
+    "unsupported_media_type": ErrorCode(
+        [415],
+        "The body is compressed, or its `Content-Type` is not JSON.",
+        "Send `Content-Type: application/json` and no `Content-Encoding`.",
+    ),
+    "body_too_large": ErrorCode(
+        [413],
+        "The body is larger than allowed: 256 KiB for an order, 64 KiB elsewhere.",
+        "Send one order a request, and shorter texts.",
+    ),
+    "rate_limited": ErrorCode(
+        [429],
+        "Your account sends faster than its limit, or your address was refused too often, or there "
+        "were too many tries to sign in.",
+        "Wait for as many seconds as `Retry-After` says, then send the same request again.",
+        is_passing=True,
+    ),
+    "overloaded": ErrorCode(
+        [503],
+        "Too many orders of all senders are on their way at this moment.",
+        "Wait for `Retry-After`, then send the same request again. Nothing was recorded.",
+        is_passing=True,
+    ),
+    "unavailable": ErrorCode(
+        [503],
+        "Neither the queue nor the database could take the order in time.",
+        "Wait for `Retry-After`, then send the same request again. Nothing was recorded.",
+        is_passing=True,
+    ),
+    # Everybody's.
+    "invalid_body": ErrorCode(
+        [400],
+        "The body is no JSON, or a member is missing, too long or of another type; `error` names "
+        "it, such as `$.customer_details.email`.",
+        "Mend that member. Sending the same body again will not help.",
+    ),
+    "invalid_query": ErrorCode(
+        [400],
+        "A parameter of the query string is not as it should be; `error` names it.",
+        "Mend it. A `cursor` is only ever the `next` of the page before.",
+    ),
+    "bad_request": ErrorCode(
+        [400],
+        "What came is no HTTP request that can be read.",
+        "Use an HTTP library instead of building the request by hand.",
+    ),
+    "not_found": ErrorCode(
+        [404],
+        "There is nothing at this path.",
+        "Compare it with the paths on this page; they all begin with `/api/v1/`.",
+    ),
+    "method_not_allowed": ErrorCode(
+        [405],
+        "The path is right, and does not take this method.",
+        "Use one of those in the `Allow` header.",
+    ),
+    "request_timeout": ErrorCode(
+        [408],
+        "The request took longer than ten seconds to arrive.",
+        "Send head and body at once; a `Content-Length` that is larger than the body makes the "
+        "server wait. Then send it again.",
+        is_passing=True,
+    ),
+    "internal_error": ErrorCode(
+        [500],
+        "Something broke on our side, and was logged.",
+        "Send it again once; if it stays, tell us the time and the path.",
+        is_passing=True,
+    ),
+    "database_unavailable": ErrorCode(
+        [503],
+        "The database does not answer.",
+        "Wait for `Retry-After`, then send the same request again.",
+        is_passing=True,
+    ),
+    # A business's.
+    "not_signed_in": ErrorCode(
+        [401],
+        "The access token is missing, expired (after ten minutes), or no access token of ours.",
+        "Send `Authorization: Bearer <access>`. Get a new one with your refresh token at "
+        "`POST /users/auth/refresh/`, or sign in again.",
+    ),
+    "invalid_credentials": ErrorCode(
+        [401],
+        "The email address or the password is wrong; which of them is not told.",
+        "Check both. An address that was never registered answers the same.",
+    ),
+    "invalid_refresh_token": ErrorCode(
+        [401],
+        "The refresh token was used before, has expired (after a day), or was logged out.",
+        "Sign in again. Each refresh token works once: keep the one that came with the answer.",
+    ),
+    "email_not_verified": ErrorCode(
+        [403],
+        "The password is right, and the email address is not proved yet.",
+        "Send the code from the email to `POST /users/verify-otp/`; ask for a new one at "
+        "`POST /users/request-otp/`.",
+    ),
+    "email_taken": ErrorCode(
+        [400],
+        "An account with this email address exists already.",
+        "Sign in with it, or register another address.",
+    ),
+    "invalid_otp": ErrorCode(
+        [400],
+        "The code is not the newest one that was mailed to this address.",
+        "Take the six digits from the newest email. Five wrong tries lock it.",
+    ),
+    "otp_expired": ErrorCode(
+        [400],
+        "The code is older than ten minutes.",
+        "Ask for a new one at `POST /users/request-otp/`.",
+    ),
+    "otp_locked": ErrorCode(
+        [400],
+        "The code was tried wrongly five times, so it works no more.",
+        "Ask for a new one at `POST /users/request-otp/`.",
+    ),
+    "kyc_already_pending": ErrorCode(
+        [400],
+        "Your KYC application is being looked at.",
+        "Wait for the email with the decision; `GET /kyc/` shows where it stands.",
+    ),
+    "kyc_already_approved": ErrorCode(
+        [400],
+        "Your KYC is approved already.",
+        "Nothing more is needed: fetch your secret with `GET /webhook/secret/`.",
+    ),
+    "kyc_not_found": ErrorCode(
+        [404],
+        "You have not sent a KYC application yet.",
+        "Send one with `POST /kyc/`.",
+    ),
+    "kyc_approval_required": ErrorCode(
+        [403],
+        "Webhooks are for businesses whose KYC is approved, and yours is not, or no more.",
+        "Look at `GET /kyc/`: send an application, wait for the decision, or send another after a "
+        "rejection.",
+    ),
+    "secret_not_ready": ErrorCode(
+        [404],
+        "There is no active secret: the approval is less than a second old, or all were revoked.",
+        "Ask again after a second; after a revocation make one with `POST /webhook/secret/`.",
+        is_passing=True,
+    ),
+    "order_not_found": ErrorCode(
+        [404],
+        "You have no order with this id. Another account's order answers the same.",
+        "Use the `order_id` of the 201. An accepted order takes a moment to be recorded.",
+    ),
+    "receipt_not_found": ErrorCode(
+        [404],
+        "You have no accepted request with this event id in the last 30 days.",
+        "Use the event id of the receipt or of the request log. A request that was just answered "
+        "is there about a second later.",
+    ),
+    "invalid_network": ErrorCode(
+        [400],
+        "A member of the allowlist is no network in CIDR notation.",
+        "Write `192.0.2.0/24`, `2001:db8::/32` or a single address. The list stays as it was.",
+    ),
+}

@@ -1,0 +1,112 @@
+"""A JSON Schema as people read it: a row for each member, and an example."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Schema = Mapping[str, Any]
+Schemas = Mapping[str, Schema]
+
+# What a member of a format looks like where its Struct gives no example.
+_BY_FORMAT = {
+    "uuid": "0199f3a4-7c1e-7b52-9d0f-0f5d7c0a51e1",
+    "date-time": "2026-11-24T10:00:00Z",
+}
+_BY_TYPE = {"string": "text", "integer": 1, "number": 1.0, "boolean": True, "null": None}
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One member of a body.
+
+    Attributes:
+        name: within what it is inside of.
+        depth: how many members it is inside of.
+        type: in words.
+        required: whether it must be there.
+        note: its limits, in words; may be empty.
+    """
+
+    name: str
+    depth: int
+    type: str
+    required: bool
+    note: str
+
+
+def members(schema: Schema, schemas: Schemas, depth: int = 0) -> Iterator[Member]:
+    """The members of an object's schema, depth first.
+
+    Args:
+        schema: an object's, or a reference to one.
+        schemas: what references point to.
+        depth: of the object in another.
+    """
+    schema = _resolved(schema, schemas)
+    required = schema.get("required", ())
+    for name, given in schema.get("properties", {}).items():
+        of = _resolved(given, schemas)
+        yield Member(name, depth, _type(of, schemas), name in required, _note(of))
+        for nested in _alternatives(of, schemas):
+            is_list = nested.get("type") == "array"
+            item = _resolved(nested.get("items", {}), schemas) if is_list else nested
+            yield from members(item, schemas, depth + 1)
+
+
+def example(schema: Schema, schemas: Schemas) -> Any:
+    """A value that fits a schema: its own example where it has one."""
+    schema = _resolved(schema, schemas)
+    if schema.get("examples"):
+        return schema["examples"][0]
+    if schema.get("default"):
+        return schema["default"]
+    if "properties" in schema:
+        return {name: example(of, schemas) for name, of in schema["properties"].items()}
+    for choice in ("enum", "anyOf", "oneOf"):
+        if schema.get(choice):
+            first = schema[choice][0]
+            return first if choice == "enum" else example(first, schemas)
+    if schema.get("type") == "array":
+        return [example(schema.get("items", {}), schemas)]
+    if schema.get("format") in _BY_FORMAT:
+        return _BY_FORMAT[schema["format"]]
+    return _BY_TYPE.get(schema.get("type", "string"), {})
+
+
+def _resolved(schema: Schema, schemas: Schemas) -> Schema:
+    while "$ref" in schema:
+        beside = {key: value for key, value in schema.items() if key != "$ref"}
+        schema = {**schemas[schema["$ref"].rpartition("/")[2]], **beside}
+    return schema
+
+
+def _alternatives(schema: Schema, schemas: Schemas) -> list[Schema]:
+    return [_resolved(given, schemas) for given in schema.get("anyOf", [schema])]
+
+
+def _type(schema: Schema, schemas: Schemas) -> str:
+    if "anyOf" in schema:
+        return " or ".join(_type(given, schemas) for given in _alternatives(schema, schemas))
+    if "enum" in schema:
+        return " | ".join(str(value) for value in schema["enum"])
+    if schema.get("type") == "array":
+        return f"list of {_type(_resolved(schema.get('items', {}), schemas), schemas)}"
+    kind = str(schema.get("type", "anything"))
+    return {"uuid": "UUID", "date-time": "time, ISO 8601 with zone"}.get(
+        schema.get("format", ""), kind
+    )
+
+
+def _note(schema: Schema) -> str:
+    """Limits and default; a pattern is left out, since it says nothing to people."""
+    parts = []
+    if schema.get("minLength") and "maxLength" in schema:
+        parts.append(f"{schema['minLength']} to {schema['maxLength']:,} characters")
+    elif "maxLength" in schema:
+        parts.append(f"at most {schema['maxLength']:,} characters")
+    if "minimum" in schema and "maximum" in schema:
+        parts.append(f"{schema['minimum']} to {schema['maximum']}")
+    default = schema.get("default")
+    if default not in (None, ""):
+        parts.append(f"{default} when left out")
+    return "; ".join(parts)

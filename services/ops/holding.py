@@ -1,0 +1,98 @@
+"""Holding messages of a queue unacknowledged, to look at them and to settle some of them.
+
+What is not settled goes back to where it was when the hold ends, also when this process dies: a
+quorum queue puts returned messages before the others, in their order. It costs each of them one
+delivery, so it is for queues that have no limit anybody reaches: the dead ones, and the retry
+ladder's, where a message that was returned too often comes back early and is not lost.
+"""
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from kombu import Connection
+
+MOST = 65_535
+"""What one hold can look through: AMQP 0-9-1 counts the prefetch in 16 bits."""
+RETURN_SECONDS = 0.5
+"""How long to wait at the end for what goes back, so that who looks next finds it there."""
+# A message that somebody else has in hand does not come; after so many seconds it is not awaited.
+QUIET_SECONDS = 1.0
+
+
+class Hold:
+    """Messages of one queue, in their order.
+
+    Attributes:
+        ready: how many were there at the beginning, beside those that somebody else holds.
+    """
+
+    def __init__(self, connection: Connection, channel: Any, queue: str, most: int) -> None:
+        self._connection = connection
+        self._channel = channel
+        self._came: list[Any] = []
+        self._taken = 0
+        self._settled = 0
+        self.ready = int(channel.queue_declare(queue, passive=True).message_count)
+        self._awaited = self.ready
+        if self._awaited:
+            channel.basic_qos(0, most, False)
+            channel.basic_consume(queue, consumer_tag="hold", callback=self._came.append)
+
+    def take(self, most: int) -> list[Any]:
+        """The next messages, of py-amqp's; an empty list at the end.
+
+        Args:
+            most: how many at most.
+        """
+        wanted = min(most, self._awaited - self._taken)
+        heard = time.monotonic()
+        while len(self._came) < wanted and time.monotonic() - heard < QUIET_SECONDS:
+            before = len(self._came)
+            try:
+                self._connection.drain_events(timeout=0.1)
+            except TimeoutError:
+                continue
+            if len(self._came) > before:
+                heard = time.monotonic()
+        taken, self._came[:] = self._came[:wanted], self._came[wanted:]
+        self._taken += len(taken)
+        if len(taken) < wanted:
+            self._awaited = self._taken
+        return taken
+
+    def settle(self, tags: Iterable[int]) -> None:
+        """Acknowledge: these leave the queue."""
+        for tag in tags:
+            self._channel.basic_ack(tag)
+            self._settled += 1
+
+    @property
+    def remaining(self) -> int:
+        """How many of those that were there at the beginning should be there at the end."""
+        return self.ready - self._settled
+
+
+@contextmanager
+def hold(connection: Connection, queue: str, most: int = MOST) -> Iterator[Hold]:
+    """Hold messages of a queue for as long as the context lasts.
+
+    Args:
+        connection: an open kombu connection.
+        queue: its name.
+        most: how many unsettled messages to hold at a time at most.
+
+    Raises:
+        amqp.exceptions.NotFound: there is no such queue.
+    """
+    with connection.channel() as channel:
+        held = Hold(connection, channel, queue, min(most, MOST))
+        yield held
+    # The broker has closed the channel before the queue has its messages back.
+    deadline = time.monotonic() + RETURN_SECONDS
+    with connection.channel() as channel:
+        while time.monotonic() < deadline:
+            if channel.queue_declare(queue, passive=True).message_count >= held.remaining:
+                return
+            time.sleep(0.005)

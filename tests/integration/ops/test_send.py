@@ -1,0 +1,105 @@
+"""`fellow send` against a real ingress."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.integration.arrange import depth, until
+from tests.integration.conftest import running_ingress
+from tests.integration.ingress.conftest import ORDER, approved
+
+
+@pytest.fixture(scope="module")
+def sender(module_amqp_url, module_database_url, tmp_path_factory):
+    from tests.integration.arrange import declare
+
+    declare(module_amqp_url)
+    folder = tmp_path_factory.mktemp("ingress")
+    with running_ingress(folder, module_amqp_url, module_database_url) as api:
+        yield approved(api)
+
+
+def fellow_send(sender, *arguments, stdin=b"", **environment):
+    done = subprocess.run(
+        [sys.executable, "-m", "services.ops", "send", *map(str, arguments)],
+        env={**os.environ, "API_URL": sender.api.url, "WEBHOOK_SECRET": sender.secret}
+        | environment,
+        input=stdin,
+        capture_output=True,
+        timeout=60,
+    )
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+def counts(out):
+    rows = [line.split() for line in out.splitlines()]
+    return {row[1]: int(row[0]) for row in rows if row[0].isdecimal()}
+
+
+def test_a_file_is_sent_and_what_failed_can_be_mended_and_sent_again(sender, tmp_path):
+    path = tmp_path / "orders.jsonl"
+    orders = [ORDER | {"item_summary": f"kettle {number}"} for number in range(50)]
+    orders[7] = ORDER | {"item_summary": ""}
+    path.write_text("".join(json.dumps(order) + "\n" for order in orders) + "{oops\n")
+    before = depth(sender.api.amqp_url, "orders.intake")
+    code, out, err = fellow_send(sender, path)
+    assert (code, counts(out)) == (1, {"accepted": 49, "invalid_body": 1, "not_json": 1})
+    assert "p99" in out
+    assert "line 8: invalid_body" in err
+    until(lambda: depth(sender.api.amqp_url, "orders.intake") == before + 49, "on the queue")
+    failed = tmp_path / "orders.failed.jsonl"
+    first, second = map(json.loads, failed.read_text().splitlines())
+    first["body"] = json.dumps(ORDER)
+    failed.write_text(json.dumps(first))
+    code, out, err = fellow_send(sender, failed)
+    assert (code, counts(out)) == (0, {"accepted": 1}), err
+    assert second["code"] == "not_json"
+
+
+def test_orders_come_from_standard_input_and_the_secret_from_a_file(sender, tmp_path):
+    key = tmp_path / "key"
+    key.write_text(sender.secret + "\n")
+    rows = (
+        "name,email,item_summary,address\n"
+        "Zoë,zoe@shop.example,kettle,Lagos\n"
+        "Ada,ada@shop.example,kettle,Abuja\n"
+    )
+    code, out, err = fellow_send(
+        sender, "-", "--format", "csv", "--key-file", key, stdin=rows.encode(), WEBHOOK_SECRET=""
+    )
+    assert (code, counts(out)) == (0, {"accepted": 2}), err
+
+
+def test_a_wrong_secret_stops_at_once_and_nothing_is_lost(sender, tmp_path):
+    path = tmp_path / "orders.jsonl"
+    path.write_text((json.dumps(ORDER) + "\n") * 100)
+    code, out, err = fellow_send(sender, path, "--connections", "1", WEBHOOK_SECRET="whsk_x")
+    assert (code, counts(out)) == (1, {"accepted": 0, "invalid_api_key": 1, "not_sent": 99})
+    assert "Invalid API key" in err
+    assert len((tmp_path / "orders.failed.jsonl").read_text().splitlines()) == 100
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "word"),
+    [
+        (["nowhere.jsonl"], {}, "cannot be read"),
+        (["-"], {}, "no orders"),
+        (["-"], {"WEBHOOK_SECRET": ""}, "begins with whsk_"),
+        (["-"], {"WEBHOOK_SECRET": "whsec_x"}, "begins with whsk_"),
+        (["-", "--format", "json"], {}, "cannot be sent"),
+    ],
+)
+def test_a_wrong_command_line_is_one_sentence(sender, arguments, environment, word):
+    code, out, err = fellow_send(sender, *arguments, **environment)
+    assert (code, out) == (2, "")
+    assert word in err
+    assert "Traceback" not in err
+
+
+def test_an_address_that_is_none(sender):
+    code, _, err = fellow_send(sender, "-", "--url", "nonsense", stdin=b"{}")
+    assert code == 2
+    assert "--url must be like" in err
