@@ -1,6 +1,6 @@
 # Order Fellow. `make help` lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: help demo run test test-faults test-unit fuzz audit lint format contracts lock clean setup
+.PHONY: bench help demo run test test-faults test-unit fuzz audit lint format contracts lock clean setup
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -27,6 +27,12 @@ test-faults: setup ## break everything on purpose, under load (FAULTS_MINUTES=60
 fuzz: setup ## coverage-guided fuzzing of what reads strangers' bytes (FUZZ_SECONDS=60; Python 3.11 to 3.13)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps atheris==3.0.0
 	@$(BIN)/python -m tests.fuzz.hot_path -max_total_time=$(or $(FUZZ_SECONDS),60) -max_len=4096
+
+bench: setup ## measure everything, side by side with what people would pick instead (under 10 min)
+	@$(BIN)/python -m bench
+
+bench-%: setup
+	@$(BIN)/python -m bench $*
 
 audit: setup ## look the lock file up in a database of known weaknesses (needs the network)
 	@$(BIN)/python -m venv .stack/audit

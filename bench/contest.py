@@ -87,14 +87,14 @@ class Result:
 
     def at_least(self, what: str, least: float, found: float, unit: str) -> None:
         """Note whether `found` is enough."""
-        self._check(what, f"at least {_number(least)} {unit}", found, unit, found >= least)
+        self._check(what, f"at least {number(least)} {unit}", found, unit, found >= least)
 
     def at_most(self, what: str, most: float, found: float, unit: str) -> None:
         """Note whether `found` is little enough."""
-        self._check(what, f"at most {_number(most)} {unit}", found, unit, found <= most)
+        self._check(what, f"at most {number(most)} {unit}", found, unit, found <= most)
 
     def _check(self, what: str, wanted: str, found: float, unit: str, reached: bool) -> None:
-        self.checks.append(Check(what, wanted, f"{_number(found)} {unit}", reached))
+        self.checks.append(Check(what, wanted, f"{number(found)} {unit}", reached))
 
     def as_json(self) -> dict[str, Any]:
         """Everything, for the file."""
@@ -127,12 +127,13 @@ def alternate(
             found = contender.run()
             for unit, value in found.items():
                 samples.setdefault((contender.name, unit), []).append(value)
-            words = ", ".join(f"{_number(value)} {unit}" for unit, value in found.items())
+            words = ", ".join(f"{number(value)} {unit}" for unit, value in found.items())
             say(f"  {turn + 1}/{repeats}  {contender.name}: {words}")
     return [Series(name, unit, tuple(values)) for (name, unit), values in samples.items()]
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """A number for people: three or four digits that mean something."""
     if value >= 100:
         return f"{value:,.0f}"
     return f"{value:.2f}" if value < 10 else f"{value:.1f}"

@@ -1,7 +1,7 @@
-"""Filling a queue with orders before a consumer is measured, through the product's publisher."""
+"""Filling a queue before a consumer is measured, through the product's own publisher."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from uuid import UUID
 
@@ -15,16 +15,21 @@ from shared.bus.publisher import Publisher
 WINDOW = 2_000  # how many may wait for their confirm
 
 
-def fill(amqp_url: str, accounts: list[UUID], count: int, *, queue: str = "orders.intake") -> None:
-    """Put `count` new orders of these accounts into a queue, confirmed."""
-    uvloop.run(_fill(amqp_url, _messages(accounts, count, queue)))
+def fill(amqp_url: str, messages: Iterable[Message]) -> None:
+    """Publish messages and return when all are confirmed."""
+    uvloop.run(_fill(amqp_url, iter(messages)))
 
 
-def _messages(accounts: list[UUID], count: int, queue: str) -> Iterator[Message]:
+def new_orders(accounts: Sequence[UUID], count: int) -> Iterator[Message]:
+    """`order.created`, each of another order, of these accounts in turn."""
     for number in range(count):
         account = accounts[number % len(accounts)]
-        _, message = order_bodies.read(orders.body(number), account, None)
-        # By the default exchange, past the journal: what the broker does then is not measured here.
+        yield order_bodies.read(orders.body(number), account, None)[1]
+
+
+def to_queue(messages: Iterable[Message], queue: str) -> Iterator[Message]:
+    """The same, straight into a queue: past the journal, whose work is not measured here."""
+    for message in messages:
         yield replace(message, exchange="", routing_key=queue)
 
 

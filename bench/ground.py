@@ -30,6 +30,7 @@ from stack.supervisor import MODULES
 from stack.system import prepare
 
 SENDERS = 16
+LONG_AGO = timedelta(days=10)
 PATIENCE = 60.0  # seconds until something that must happen counts as not happening
 
 
@@ -64,12 +65,15 @@ class Ground:
         return replace(self, servers=there, engine=engine)
 
     def start(
-        self, *arguments: str, environment: Mapping[str, str] | None = None
+        self,
+        *arguments: str,
+        environment: Mapping[str, str] | None = None,
+        python: str = sys.executable,
     ) -> subprocess.Popen[bytes]:
         """Start a Python program, `python` and these arguments; it ends with the suite."""
         log = self.folder / f"{len(self._processes)}.log"
         process = spawn(
-            (sys.executable, *arguments),
+            (python, *arguments),
             environment=os.environ | dict(environment or {}),
             log=log,
             directory=ROOT,
@@ -83,12 +87,18 @@ class Ground:
             "-m", MODULES[name], environment=self.servers.for_service(name) | settings
         )
 
-    def start_ingress(self, *, workers: int = 1) -> tuple[str, subprocess.Popen[bytes]]:
+    def start_ingress(
+        self, *, workers: int = 1, look_every: float = 0.05
+    ) -> tuple[str, subprocess.Popen[bytes]]:
         """Start the ingress, and wait until it is ready; returns its address without a prefix."""
         port = free_port()
         process = self.start_service("ingress", PORT=str(port), WEB_CONCURRENCY=str(workers))
         url = f"http://127.0.0.1:{port}"
-        until(lambda: b'"ready"' in fetch(f"{url}/readyz"), "the ingress is ready")
+        until(
+            lambda: b'"ready"' in fetch(f"{url}/readyz"),
+            "the ingress is ready",
+            look_every=look_every,
+        )
         return url, process
 
     def stop(self, process: subprocess.Popen[bytes]) -> None:
@@ -157,13 +167,15 @@ class Ground:
                         for id_ in ids
                     ],
                 )
+                # Issued long ago: the caches poll for what has changed in the last seconds.
+                cursor.execute("SET LOCAL session_replication_role = replica")  # no trigger
                 execute_values(
                     cursor,
-                    "INSERT INTO webhook_secrets "
-                    "(id, account_id, key_hash, sealed, state, expires_at) VALUES %s",
+                    "INSERT INTO webhook_secrets (id, account_id, key_hash, sealed, state, "
+                    "expires_at, updated_at) VALUES %s",
                     [
                         (str(secret_id), str(id_), webhook_keys.key_hash(key.encode()),
-                         webhook_keys.seal(raw, secret_id), "active", expires_at)
+                         webhook_keys.seal(raw, secret_id), "active", expires_at, now - LONG_AGO)
                         for id_, raw, key in zip(ids, raws, keys, strict=True)
                         for secret_id in (new_id(),)
                     ],
@@ -174,23 +186,6 @@ class Ground:
         """The ids of all businesses."""
         with self.engine.connect() as connection:
             return list(connection.execute(text("SELECT id FROM accounts")).scalars())
-
-    def add_accounts(self, count: int) -> None:
-        """Make businesses that have nothing yet."""
-        with self.engine.begin() as connection:
-            connection.execute(_ADD_ACCOUNTS, {"count": count})
-
-    def add_recorded_orders(self, count: int) -> None:
-        """Make orders of the last year, evenly spread over all businesses, with their history."""
-        with self.engine.begin() as connection:
-            # Built afterwards: a hundred times faster than row by row.
-            for statement in (*_DROP_INDEXES, "CREATE TEMP TABLE them AS SELECT id, "
-                              "row_number() OVER () - 1 AS n FROM accounts"):  # fmt: skip
-                connection.execute(text(statement))
-            connection.execute(_ADD_ORDERS, {"count": count})
-            for statement in (*_ADD_HISTORY, *_MAKE_INDEXES):
-                connection.execute(text(statement))
-        self.vacuum()
 
     def vacuum(self) -> None:
         """Let PostgreSQL know what its tables hold, as autovacuum does in time."""
@@ -207,49 +202,6 @@ class Ground:
         known = {key: owners[webhook_keys.key_hash(key.encode())] for key in self.keys}
         path.write_text(json.dumps(known))
         return path
-
-
-_ADD_ACCOUNTS = text("""
-    INSERT INTO accounts (id, company_name, email, password_hash)
-    SELECT id, 'Kettle & Co', id || '@kettle.example', '-'
-    FROM (SELECT gen_random_uuid() AS id FROM generate_series(1, :count)) AS given
-""")
-_DROP_INDEXES = (
-    "ALTER TABLE orders DROP CONSTRAINT pk_orders",
-    "DROP INDEX ix_orders_account_id_id",
-    "ALTER TABLE order_status_history DROP CONSTRAINT pk_order_status_history",
-    "DROP INDEX ix_order_status_history_order_id",
-)
-# The ids are UUIDv7 (RFC 9562, 5.7), one every six seconds of the last year and so on.
-_ADD_ORDERS = text("""
-    INSERT INTO orders (id, account_id, customer_name, customer_email, customer_phone, item_summary,
-                        address, tracking_status, status_at, status_event_id, accepted_at,
-                        recorded_at)
-    SELECT o.id, a.id, 'Zoe Ade', 'zoe.ade@shop.example', '+2348000000', '2 x blue kettle',
-           '12 Marina Road, Lagos', 'PENDING', o.at, o.id, o.at, o.at
-    FROM (
-        SELECT n, at, CAST(
-            lpad(to_hex(CAST(extract(epoch FROM at) * 1000 AS bigint)), 12, '0') || '7'
-            || substr(md5(CAST(n AS text)), 1, 3) || '8' || substr(md5(CAST(n AS text)), 4, 15)
-            AS uuid) AS id
-        FROM (
-            SELECT n, now() - interval '1 day' - (:count - n) * interval '365 days' / :count AS at
-            FROM generate_series(1, :count) AS n
-        ) AS times
-    ) AS o JOIN them AS a ON a.n = o.n % (SELECT count(*) FROM them)
-    ORDER BY o.n
-""")
-_ADD_HISTORY = (
-    "INSERT INTO order_status_history (event_id, order_id, tracking_status, at, applied) "
-    "SELECT id, id, tracking_status, status_at, true FROM orders",
-)
-_MAKE_INDEXES = (
-    "ALTER TABLE orders ADD CONSTRAINT pk_orders PRIMARY KEY (id)",
-    "CREATE INDEX ix_orders_account_id_id ON orders (account_id, id)",
-    "ALTER TABLE order_status_history ADD CONSTRAINT pk_order_status_history "
-    "PRIMARY KEY (event_id)",
-    "CREATE INDEX ix_order_status_history_order_id ON order_status_history (order_id)",
-)
 
 
 @contextmanager
@@ -283,7 +235,9 @@ def ground(*programs: tuple[str, str]) -> Iterator[Ground]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def until(look: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
+def until(
+    look: Callable[[], object], what: str, seconds: float = PATIENCE, *, look_every: float = 0.05
+) -> None:
     """Wait until `look` finds something true.
 
     Raises:
@@ -293,7 +247,7 @@ def until(look: Callable[[], object], what: str, seconds: float = PATIENCE) -> N
     while not look():
         if time.monotonic() > deadline:
             raise TimeoutError(f"not within {seconds:g} s: {what}")
-        time.sleep(0.05)
+        time.sleep(look_every)
 
 
 def fetch(url: str) -> bytes:

@@ -2,17 +2,22 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from pathlib import Path
 
 from kombu import Connection
 
 from bench.contest import Contender, Result, alternate
+from bench.environment import python
 from bench.ground import Ground, fetch, ground, until
-from bench.load import orders, wrk
+from bench.load import orders, steady, wrk
 from stack.processes import free_port
 from stack.servers import ROOT
 
 SECONDS = 4
 CONNECTIONS = 64
+RATES = (500, 1_000, 2_000, 3_000, 4_000, 6_000, 8_000, 10_000)
+CURVE_SECONDS = 3
+TOO_SLOW = 300  # ms
 PATH = "/api/v1/webhooks/orders/"
 OURS, TWO, CEILING = "Order Fellow", "Order Fellow, 2 workers", "the same, without publishing"
 FASTAPI, FLASK, FALCON = "FastAPI + aio-pika", "Flask + Celery", "Falcon WSGI + pika"
@@ -46,15 +51,19 @@ def run(say: Callable[[str], None]) -> Result:
 
             return measure
 
-        contenders = [
-            Contender(OURS, load(on.start_ingress()[0] + PATH, "orders.intake")),
-            Contender(TWO, load(on.start_ingress(workers=2)[0] + PATH, "orders.intake")),
-            Contender(CEILING, load(_start_ceiling(on) + PATH, None)),
-        ]
+        urls = {
+            OURS: on.start_ingress()[0] + PATH,
+            TWO: on.start_ingress(workers=2)[0] + PATH,
+            CEILING: _start_ceiling(on) + PATH,
+        }
+        queues: dict[str, str | None] = {OURS: "orders.intake", TWO: "orders.intake", CEILING: None}
         for number, (name, (app, options)) in enumerate(PEERS.items()):
-            queue = f"peer.{number}"
-            contenders.append(Contender(name, load(_start_peer(on, app, queue, options), queue)))
+            queues[name] = queue = f"peer.{number}"
+            urls[name] = _start_peer(on, app, queue, options)
+        contenders = [Contender(name, load(urls[name], queues[name])) for name in urls]
         result.series = alternate(contenders, say)
+        for name in (OURS, FASTAPI, FALCON):
+            result.curves[name] = _curve(on, name, urls[name], requests, say)
     result.counted.append(
         "After each run the queue held every order that was answered 201, and no more than those "
         f"and the {CONNECTIONS} under way when it ended."
@@ -67,6 +76,25 @@ def run(say: Callable[[str], None]) -> Result:
     result.at_most("p99, against 2 x p50 + 10 ms", 2 * p50 + 10, p99, "ms")
     result.at_least("2 workers against 1", 1, rate[TWO] / rate[OURS], "x")
     return result
+
+
+def _curve(
+    on: Ground, name: str, url: str, requests: Path, say: Callable[[str], None]
+) -> list[dict[str, float]]:
+    """Latency by rate, up to the first rate that is too much."""
+    points = []
+    for rate in RATES:
+        on.purge("orders.intake")
+        try:
+            found = steady.run(url, requests, rate=rate, seconds=CURVE_SECONDS)
+        except RuntimeError:
+            break
+        point = {"rate": rate, "p50": found["p50"], "p99": found["p99"], "max": found["max"]}
+        points.append(point)
+        say(f"  {name} at {rate:,}/s: p50 {point['p50']:.1f} ms, p99 {point['p99']:.1f} ms")
+        if point["p99"] > TOO_SLOW:
+            break
+    return points
 
 
 def _start_ceiling(on: Ground) -> str:
@@ -93,7 +121,7 @@ def _start_peer(on: Ground, app: str, queue: str, options: tuple[str, ...]) -> s
         "SECRETS_FILE": str(on.secrets_file()),
     }
     bind = ("--bind", f"127.0.0.1:{port}", "--keep-alive", "30", "--no-control-socket")
-    on.start("-m", "gunicorn", app, *bind, *options, environment=environment)
+    on.start("-m", "gunicorn", app, *bind, *options, environment=environment, python=python())
     url = f"http://127.0.0.1:{port}/"
     until(lambda: fetch(url), f"{app} answers")
     return url

@@ -5,8 +5,9 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from bench import filling, growing
 from bench.contest import Contender, Result, alternate
-from bench.filling import fill
+from bench.environment import python
 from bench.ground import Ground, ground, tables, until
 from shared.ids import new_id
 
@@ -21,7 +22,7 @@ PEERS = {
     CELERY: ("celery", "-A", "bench.peers.celery_app", "worker", "--pool", "threads", "-c", "8",
              "--loglevel", "ERROR", "--without-gossip", "--without-mingle"),
     DRAMATIQ: ("dramatiq", "bench.peers.dramatiq_app", "--processes", "1", "--threads", "8"),
-    FASTSTREAM: ("faststream", "run", "bench.peers.faststream_app:app"),
+    FASTSTREAM: ("bench.peers.faststream_app",),
 }  # fmt: skip
 
 
@@ -31,10 +32,10 @@ def run(say: Callable[[str], None]) -> Result:
     with ground() as on:
         full, grown = on.beside("waiting"), on.beside("grown")
         say(f"  filling a queue with {WAITING:,} orders")
-        fill(full.servers.amqp_url, on.accounts(), WAITING)
+        _fill(full, WAITING)
         say(f"  growing to {GROWN_ACCOUNTS:,} accounts and {GROWN_ORDERS:,} orders")
-        grown.add_accounts(GROWN_ACCOUNTS)
-        grown.add_recorded_orders(GROWN_ORDERS)
+        growing.add_accounts(grown, GROWN_ACCOUNTS)
+        growing.add_orders(grown, GROWN_ORDERS)
         _record(grown, ORDERS, keep=True)
         contenders = [
             Contender(OURS, lambda: _record(on, ORDERS)),
@@ -70,7 +71,7 @@ def _record(
     # What is waiting already has older ids than this, but then the table is empty.
     mark = UUID(int=0) if filled else new_id()
     if not filled:
-        fill(on.servers.amqp_url, on.accounts(), count)
+        _fill(on, count)
     process = on.start_service("orders", **settings)
     until(lambda: on.orders_since(mark) >= count, f"{count} orders are recorded")
     on.stop(process)
@@ -78,6 +79,11 @@ def _record(
     if not filled and (recorded != count or on.depth("orders.intake")):
         raise RuntimeError(f"{count} orders were in the queue, {recorded} were recorded")
     return {"orders/s": _rate(on, recorded)}
+
+
+def _fill(on: Ground, count: int) -> None:
+    created = filling.new_orders(on.accounts(), count)
+    filling.fill(on.servers.amqp_url, filling.to_queue(created, "orders.intake"))
 
 
 def _peer(on: Ground, name: str, command: tuple[str, ...]) -> Callable[[], Mapping[str, float]]:
@@ -89,10 +95,12 @@ def _peer(on: Ground, name: str, command: tuple[str, ...]) -> Callable[[], Mappi
 
     def measure() -> Mapping[str, float]:
         on.empty(*tables())
-        filling = on.start("-m", "bench.peers.fill", name, str(FEW), environment=environment)
-        if filling.wait(60) != 0:
+        filled = on.start(
+            "-m", "bench.peers.fill", name, str(FEW), environment=environment, python=python()
+        )
+        if filled.wait(60) != 0:
             raise RuntimeError(f"could not fill the queue of {name}")
-        process = on.start("-m", *command, environment=environment)
+        process = on.start("-m", *command, environment=environment, python=python())
         until(lambda: on.count("orders") == FEW, f"{name} has recorded {FEW} orders")
         on.stop(process)
         return {"orders/s": _rate(on, FEW)}

@@ -14,6 +14,8 @@ import msgspec
 DEVELOPMENT_JWT_KEY = "development-only-jwt-key-never-use-in-production"
 # 32 bytes of zeros and ones in base64url: recognisably not random.
 DEVELOPMENT_ENCRYPTION_KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+# Another, of 32 bytes from 0x20: what signs must not be what seals.
+DEVELOPMENT_RECEIPT_KEY = "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8="
 
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
@@ -32,6 +34,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     log_format: Literal["console", "json"] = "console"
     # Touched by a consumer while it is alive; `python -m shared.health` looks at it.
     health_file: str = ""
+    # The metrics of a process without HTTP of its own; 0 is off.
+    metrics_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
+    metrics_host: str = "127.0.0.1"
+    # Traces go to this OpenTelemetry collector; none are made while it is empty.
+    otel_exporter_otlp_endpoint: Annotated[str, msgspec.Meta(pattern=r"^(https?://.*)?$")] = ""
 
     # Servers
     amqp_url: str = "amqp://guest:guest@127.0.0.1:5672/"
@@ -48,6 +55,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     # Keys. Several encryption keys may be listed, separated by commas: the first seals, all open.
     secret_encryption_keys: str = DEVELOPMENT_ENCRYPTION_KEY
     jwt_signing_key: str = DEVELOPMENT_JWT_KEY
+    # Ed25519, 32 bytes in base64 each: the first signs receipts, all are published.
+    receipt_signing_keys: str = DEVELOPMENT_RECEIPT_KEY
     access_token_seconds: Seconds = 600.0
     refresh_token_seconds: Seconds = 86_400.0
 
@@ -92,7 +101,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
 
     def encryption_keys(self) -> tuple[str, ...]:
         """The encryption keys, the one that seals first."""
-        return tuple(key.strip() for key in self.secret_encryption_keys.split(",") if key.strip())
+        return _listed(self.secret_encryption_keys)
+
+    def receipt_keys(self) -> tuple[str, ...]:
+        """The keys of receipts, the one that signs first."""
+        return _listed(self.receipt_signing_keys)
 
     def passwords_of(self, services: Collection[str]) -> dict[str, str]:
         """The passwords among `SERVICE_PASSWORDS` that are for `services`.
@@ -137,9 +150,15 @@ def settings() -> Settings:
     return load(os.environ)
 
 
+def _listed(keys: str) -> tuple[str, ...]:
+    return tuple(key.strip() for key in keys.split(",") if key.strip())
+
+
 def _check(settings: Settings) -> None:
     if not settings.encryption_keys():
         raise ConfigurationError("SECRET_ENCRYPTION_KEYS is empty: give at least one key")
+    if not settings.receipt_keys():
+        raise ConfigurationError("RECEIPT_SIGNING_KEYS is empty: give at least one key")
     if not settings.database_url.startswith("postgresql+psycopg2://"):
         raise ConfigurationError("DATABASE_URL must start with postgresql+psycopg2://")
     if settings.environment != "production":
@@ -152,6 +171,11 @@ def _check(settings: Settings) -> None:
     if settings.jwt_signing_key == DEVELOPMENT_JWT_KEY or len(settings.jwt_signing_key) < 32:
         raise ConfigurationError(
             "JWT_SIGNING_KEY is the development key or shorter than 32 characters: set a random one"
+        )
+    if DEVELOPMENT_RECEIPT_KEY in settings.receipt_keys():
+        raise ConfigurationError(
+            "RECEIPT_SIGNING_KEYS still holds the development key: make one with "
+            "`fellow keys generate` and set it before starting in production"
         )
     if "sslmode=" not in settings.database_url:
         raise ConfigurationError(

@@ -37,7 +37,7 @@ class Sealer:
         Raises:
             ConfigurationError: a key is not base64 or not 32 bytes long.
         """
-        raw = [_decode_key(key) for key in keys]
+        raw = [decode_key(key, "SECRET_ENCRYPTION_KEYS") for key in keys]
         self._ciphers = {_key_id(key): AESGCM(key) for key in raw}
         self._current = _key_id(raw[0])
 
@@ -68,22 +68,29 @@ class Sealer:
         return self._current
 
 
+def decode_key(key: str, setting: str) -> bytes:
+    """The 32 bytes of a key.
+
+    Args:
+        key: them in base64, in either alphabet.
+        setting: where it stands, for the sentence of an error.
+
+    Raises:
+        ConfigurationError: it is not base64 or not 32 bytes long.
+    """
+    try:
+        raw = base64.b64decode(key.replace("-", "+").replace("_", "/"), validate=True)
+    except (binascii.Error, ValueError):
+        raise ConfigurationError(f"a key in {setting} is not base64") from None
+    if len(raw) != KEY_BYTES:
+        raise ConfigurationError(f"a key in {setting} has {len(raw)} bytes; {KEY_BYTES} are needed")
+    return raw
+
+
 @cache
 def sealer() -> Sealer:
     """The sealer over this process's `SECRET_ENCRYPTION_KEYS`."""
     return Sealer(settings().encryption_keys())
-
-
-def _decode_key(key: str) -> bytes:
-    try:
-        raw = base64.b64decode(key.replace("-", "+").replace("_", "/"), validate=True)
-    except (binascii.Error, ValueError):
-        raise ConfigurationError("a key in SECRET_ENCRYPTION_KEYS is not base64") from None
-    if len(raw) != KEY_BYTES:
-        raise ConfigurationError(
-            f"a key in SECRET_ENCRYPTION_KEYS has {len(raw)} bytes; {KEY_BYTES} are needed"
-        )
-    return raw
 
 
 def _key_id(key: bytes) -> bytes:

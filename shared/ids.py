@@ -1,7 +1,7 @@
 """Identifiers: UUIDv7 where one is made, UUIDv5 where it must be derived (RFC 9562)."""
 
 import hashlib
-from uuid import UUID, uuid5
+from uuid import UUID
 
 import uuid_utils.compat
 
@@ -18,7 +18,8 @@ def follow_up_id(cause: UUID, what: str) -> UUID:
     """The id of what follows from a message or a record: the same every time that it follows.
 
     It has the first 48 bits of its cause, which are the time in a UUIDv7 (RFC 9562, 5.7), so that
-    indexes stay hot and age can be read from it; the rest is derived.
+    indexes stay hot and age can be read from it; the rest is derived. What follows from a derived
+    id (UUIDv5) tells no time either, and says so by the same version.
 
     Args:
         cause: the id of what it follows from.
@@ -27,9 +28,10 @@ def follow_up_id(cause: UUID, what: str) -> UUID:
     derived = hashlib.sha256(cause.bytes + what.encode()).digest()[:10]
     number = int.from_bytes(cause.bytes[:6] + derived)
     version, variant = 0xF << 76, 0x3 << 62
-    return UUID(int=number & ~version & ~variant | 0x7 << 76 | 0x2 << 62)
+    kind = 5 if cause.version == 5 else 7
+    return UUID(int=number & ~version & ~variant | kind << 76 | 0x2 << 62)
 
 
 def derived_id(*parts: object) -> UUID:
     """The UUIDv5 of `parts`: the same parts give the same id, everywhere and for ever."""
-    return uuid5(NAMESPACE, "\x1f".join(str(part) for part in parts))
+    return uuid_utils.compat.uuid5(NAMESPACE, "\x1f".join(str(part) for part in parts))

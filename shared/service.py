@@ -13,7 +13,7 @@ from types import FrameType
 import structlog
 from sqlalchemy.orm import Session
 
-from shared import health, heap, logs
+from shared import health, heap, logs, metrics, tracing
 from shared.bus import inbox
 from shared.bus.consumer import Consumer, Subscription
 from shared.config import ConfigurationError, Settings, settings
@@ -69,6 +69,8 @@ def run(name: str, wire: Callable[[Settings], Wiring]) -> int:
     try:
         config = settings()
         sealer()
+        metrics.serve(config)
+        tracing.configure(config, name)
     except ConfigurationError as error:
         print(f"{name} cannot start. {error}", file=sys.stderr)  # noqa: T201 - there is no log yet
         return 2
@@ -98,6 +100,7 @@ def run(name: str, wire: Callable[[Settings], Wiring]) -> int:
     deadline = time.monotonic() + STOP_SECONDS
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
+    tracing.flush()
     log.info("stopped")
     sys.stderr.flush()
     # A handler that is still busy must not keep the process: its messages are not acknowledged.
@@ -136,7 +139,9 @@ def _repeat(job: Periodic, stopping: threading.Event) -> None:
         try:
             with transaction() as session:
                 job.run(session)
+            metrics.job_ran(job.name, well=True)
         except Exception as error:
+            metrics.job_ran(job.name, well=False)
             if is_database_away(error):
                 log.warning("database_away", job=job.name, error=type(error).__name__)
             else:

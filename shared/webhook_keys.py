@@ -1,7 +1,9 @@
-"""The form of a webhook secret: 32 random bytes, shown as `whsk_` and their urlsafe base64.
+"""The two forms of a webhook secret, which is 32 random bytes.
 
-The key of the `X-API-Key` scheme is that whole string. At rest there are its SHA-256, to find it
-by, and the bytes, sealed for their row.
+`whsk_` and their urlsafe base64: the key of the `X-API-Key` scheme is that whole string. `whsec_`
+and their standard base64: the key of Standard Webhooks is the bytes behind it. Its libraries must
+never be handed the first form: there `whsk_` means an ed25519 key. At rest there are the SHA-256 of
+the first form, to find it by, and the bytes, sealed for their row.
 """
 
 import base64
@@ -12,6 +14,7 @@ from uuid import UUID
 from shared.crypto import sealer
 
 PREFIX = "whsk_"
+STANDARD_PREFIX = "whsec_"
 SECRET_BYTES = 32
 
 
@@ -23,6 +26,11 @@ def generate() -> bytes:
 def encode_key(raw: bytes) -> str:
     """The string that a sender signs with and sends as `X-API-Key`."""
     return PREFIX + base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+
+def encode_standard(raw: bytes) -> str:
+    """The string that Standard Webhooks libraries take."""
+    return STANDARD_PREFIX + base64.b64encode(raw).decode()
 
 
 def key_hash(key: bytes) -> bytes:

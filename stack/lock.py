@@ -18,14 +18,15 @@ OPTIONS = (
 
 
 def main() -> None:
-    """Compile `requirements.lock` (the image) and `requirements-dev.lock` (a checkout)."""
+    """Compile the locks: of the image, of a checkout (`-dev`) and of the benchmarks (`-bench`)."""
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run((sys.executable, "-m", "venv", folder), check=True)
         programs = Path(folder) / "bin"
         subprocess.run((programs / "pip", "install", "--quiet", "uv"), check=True)
         for name, more in (
-            ("requirements.lock", ()),
-            ("requirements-dev.lock", ("--group", "dev")),
+            ("requirements.lock", ("--extra", "tracing")),
+            ("requirements-dev.lock", ("--extra", "tracing", "--group", "dev")),
+            ("requirements-bench.lock", ("--group", "bench")),
         ):
             command = (programs / "uv", "pip", "compile", *OPTIONS, *more)
             subprocess.run((*command, "pyproject.toml", "-o", name), cwd=ROOT, check=True)

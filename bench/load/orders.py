@@ -5,9 +5,15 @@ import hmac
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 STREETS = ("Marina Road", "Broad Street", "Allen Avenue", "Awolowo Road", "Ozumba Close")
 ITEMS = ("blue kettle", "teapot, cast iron", "strainer", "tin of Assam, 250 g", "cups")
+
+
+def email(number: int) -> str:
+    """The customer's address; each number gives another."""
+    return f"zoe.ade.{number}@shop.example"
 
 
 def body(number: int) -> bytes:
@@ -16,7 +22,7 @@ def body(number: int) -> bytes:
         {
             "customer_details": {
                 "name": f"Zoe Ade {number}",
-                "email": f"zoe.ade.{number}@shop.example",
+                "email": email(number),
                 "phone": f"+234800{number:07d}",
             },
             "item_summary": f"{number % 7 + 1} x {ITEMS[number % 5]}",
@@ -29,6 +35,17 @@ def body(number: int) -> bytes:
 def sign(key: str, content: bytes) -> str:
     """The value of `X-Webhook-Signature`."""
     return hmac.new(key.encode(), content, hashlib.sha256).hexdigest()
+
+
+def as_sent(url: str, key: str, signature: str, content: bytes) -> bytes:
+    """A signed request to `url`, as it travels."""
+    parts = urlsplit(url)
+    head = (
+        f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n"
+        f"X-API-Key: {key}\r\nX-Webhook-Signature: {signature}\r\n\r\n"
+    )
+    return head.encode() + content
 
 
 def write(path: Path, keys: Sequence[str], count: int) -> None:

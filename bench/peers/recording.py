@@ -4,6 +4,7 @@ transaction an order."""
 import json
 import os
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import create_engine, text
 
@@ -27,8 +28,8 @@ _OUTBOX = text("""
 """)
 
 
-def record(event: str | bytes) -> None:
-    order = json.loads(event)
+def record(event: str | dict[str, Any]) -> None:
+    order = json.loads(event) if isinstance(event, str) else event
     customer = order["customer_details"]
     row = {
         "id": order["order_id"],

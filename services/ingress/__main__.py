@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from shared.config import ConfigurationError, settings
-from shared.crypto import sealer
+from shared.crypto import decode_key, sealer
 
 
 def main() -> int:  # noqa: RET503 - execv never returns
@@ -18,6 +18,8 @@ def main() -> int:  # noqa: RET503 - execv never returns
     try:
         settings()
         sealer()
+        for key in settings().receipt_keys():
+            decode_key(key, "RECEIPT_SIGNING_KEYS")
     except ConfigurationError as error:
         print(f"services.ingress cannot start. {error}", file=sys.stderr)  # noqa: T201
         return 2

@@ -13,22 +13,37 @@ import structlog
 from falcon.asgi import Request, Response
 
 from services.accounts import api as accounts_api
-from services.ingress import health, openapi, verifying, webhooks
+from services.ingress import (
+    health,
+    openapi,
+    operations,
+    receipts,
+    request_log_api,
+    verifying,
+    webhook_health_api,
+)
 from services.ingress.accepting import Acceptor
+from services.ingress.admission import Admission
 from services.ingress.docs_page import DocsPage, OpenApiDocument
 from services.ingress.metrics import Metrics
+from services.ingress.policies import Policies
 from services.ingress.rate_limits import TokenBuckets
+from services.ingress.refusals import Refusals
+from services.ingress.request_log import RequestLog
+from services.ingress.schemes import ApiKeyScheme, StandardScheme
 from services.ingress.secret_cache import SecretCache
 from services.ingress.secret_feed import SecretFeed
+from services.ingress.webhooks import OrderWebhook
 from services.kyc import api as kyc_api
 from services.orders import api as orders_api
 from services.secrets import api as secrets_api
-from shared import heap
-from shared.bus.publisher import Publisher
+from shared import heap, tracing
+from shared.bus.traced import publisher_class
 from shared.config import Settings, settings
 from shared.http.errors import ApiError, too_many_requests
 from shared.http.mount import Throttles, add_error_handlers, mount
 from shared.http.route import Operation, Route
+from shared.http.traced import App, traced
 from shared.logs import configure
 
 PREFIX = "/api/v1"
@@ -42,8 +57,11 @@ ROUTES: tuple[Route, ...] = (
     *kyc_api.ROUTES,
     *secrets_api.ROUTES,
     *orders_api.ROUTES,
+    *request_log_api.ROUTES,
+    *receipts.ROUTES,
+    *webhook_health_api.ROUTES,
 )
-OPERATIONS: tuple[Operation, ...] = (webhooks.OPERATION, *ROUTES)
+OPERATIONS: tuple[Operation, ...] = (*operations.OPERATIONS, *ROUTES)
 
 log = structlog.get_logger()
 
@@ -58,14 +76,15 @@ class Ingress:
     def __init__(self, config: Settings) -> None:
         self.config = config
         self.threads = ThreadPoolExecutor(INGRESS_THREADS, thread_name_prefix="ingress")
-        self.publisher = Publisher(
+        self.publisher = publisher_class()(
             config.amqp_url,
             name="ingress",
             max_outstanding=config.max_outstanding_confirms,
             confirm_timeout=config.confirm_timeout,
             heartbeat=config.amqp_heartbeat,
         )
-        self.cache = SecretCache(self.threads)
+        self.policies = Policies()
+        self.cache = SecretCache(self.threads, self.policies)
         self.feed = SecretFeed(
             self.cache,
             config.amqp_url,
@@ -76,12 +95,14 @@ class Ingress:
             self.publisher, self.threads, max_waiting=config.max_outstanding_confirms
         )
         self.metrics = Metrics()
+        self.request_log = RequestLog()
         self._reporting: asyncio.Task[None] | None = None
 
     async def process_startup(self, _: dict[str, Any], __: dict[str, Any]) -> None:
         """Start connecting and loading; requests may come at once."""
         await self.publisher.start()
         await self.feed.start()
+        self.request_log.start()
         heap.freeze()
         self._reporting = asyncio.get_running_loop().create_task(
             health.report(self.publisher, self.cache, self.acceptor, self.metrics)
@@ -91,16 +112,18 @@ class Ingress:
         """Let go, after the last request has its answer."""
         if self._reporting is not None:
             self._reporting.cancel()
+        await self.request_log.stop()
         await self.feed.stop()
         await self.publisher.stop()
         self.threads.shutdown(wait=False)
+        await asyncio.to_thread(tracing.flush)
 
     async def process_response(self, _: Request, resp: Response, __: Any, ___: bool) -> None:
         """What holds for every answer."""
         resp.set_header("X-Content-Type-Options", "nosniff")
 
 
-def create_app(config: Settings | None = None) -> falcon.asgi.App[Any, Any]:
+def create_app(config: Settings | None = None) -> App:
     """The ASGI app of one worker.
 
     Args:
@@ -108,6 +131,7 @@ def create_app(config: Settings | None = None) -> falcon.asgi.App[Any, Any]:
     """
     config = config or settings()
     configure(config, "services.ingress")
+    tracing.configure(config, "services.ingress")
     ingress = Ingress(config)
     app: falcon.asgi.App[Any, Any] = falcon.asgi.App(middleware=[ingress])
     app.req_options.strip_url_path_trailing_slash = True
@@ -118,19 +142,7 @@ def create_app(config: Settings | None = None) -> falcon.asgi.App[Any, Any]:
         account=_throttle(config.account_attempts_per_minute),
     )
     mount(app, PREFIX, ROUTES, threads, throttles)
-    app.add_route(
-        PREFIX + "/webhooks/orders",
-        webhooks.OrderWebhook(
-            ingress.cache,
-            ingress.acceptor,
-            TokenBuckets(config.account_rate_per_second, config.account_rate_per_second),
-            TokenBuckets(
-                config.address_refusals_per_minute / 60, config.address_refusals_per_minute
-            ),
-            ingress.metrics,
-            config.max_body_bytes,
-        ),
-    )
+    _add_webhooks(app, ingress)
     _add_documentation(app, config, OPERATIONS)
     app.add_route("/healthz", health.Healthz())
     app.add_route(
@@ -138,7 +150,31 @@ def create_app(config: Settings | None = None) -> falcon.asgi.App[Any, Any]:
         health.Readyz(ingress.publisher, ingress.cache, ingress.feed, ingress.threads),
     )
     app.add_route("/metrics", health.MetricsPage())
-    return app
+    return traced(app) if tracing.is_on() else app
+
+
+def _add_webhooks(app: falcon.asgi.App[Any, Any], ingress: Ingress) -> None:
+    config = ingress.config
+    refused = config.address_refusals_per_minute
+    refusals = Refusals(TokenBuckets(refused / 60, refused))
+    rate = config.account_rate_per_second
+    admission = Admission(
+        ingress.acceptor,
+        refusals,
+        ingress.policies,
+        TokenBuckets(rate, rate),
+        rate,
+        f"{config.public_url.rstrip('/')}{PREFIX}/docs/",
+    )
+    for path, scheme in (
+        ("/webhooks/orders", ApiKeyScheme),
+        ("/webhooks/{account_id}/orders", StandardScheme),
+    ):
+        authentication = scheme(ingress.cache, refusals, config.max_body_bytes)
+        webhook = OrderWebhook(
+            authentication, admission, ingress.acceptor, ingress.metrics, ingress.request_log
+        )
+        app.add_route(PREFIX + path, webhook)
 
 
 def _add_documentation(

@@ -110,6 +110,7 @@ async def report(
         gauges.state(
             fallbacks=acceptor.fallbacks,
             secrets=len(cache),
+            misses=cache.misses,
             age=cache_age(cache) or 0.0,
             connected=publisher.state == "connected",
             outstanding=publisher.outstanding,

@@ -15,28 +15,46 @@ from prometheus_client import (
     Histogram,
     generate_latest,
     multiprocess,
+    values,
 )
 
-_requests = Counter("webhook_requests", "Webhook requests by outcome.", ["code"])
+if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+    # The app is loaded in the worker, after the fork, so that its process id stays what it is.
+    # Asking the kernel for it at each number, as is the default, was a tenth of the hot path.
+    _pid = os.getpid()
+    values.ValueClass = values.MultiProcessValue(process_identifier=lambda: _pid)
+
+_requests = Counter("fellow_webhook_requests", "Webhook requests by outcome.", ["code"])
 _latency = Histogram(
-    "webhook_seconds",
+    "fellow_webhook_seconds",
     "Time from a webhook request to its answer.",
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
-_fallbacks = Gauge(
-    "webhook_outbox_fallbacks", "Messages accepted into the outbox.", multiprocess_mode="livesum"
-)
-_secrets = Gauge("secret_cache_size", "Secrets in memory.", multiprocess_mode="liveall")
+_fallbacks = Counter("fellow_webhook_outbox_fallbacks", "Messages accepted into the outbox.")
+_secrets = Gauge("fellow_secret_cache_size", "Secrets in memory.", multiprocess_mode="liveall")
 _age = Gauge(
-    "secret_cache_age_seconds",
+    "fellow_secret_cache_age_seconds",
     "Since the cache last agreed with the database.",
     multiprocess_mode="livemax",
 )
+_misses = Counter("fellow_secret_cache_misses", "Keys that were looked up in the database.")
 _connected = Gauge(
-    "bus_connected", "Whether the publisher may publish.", multiprocess_mode="liveall"
+    "fellow_bus_connected", "Whether the publisher may publish.", multiprocess_mode="liveall"
 )
 _outstanding = Gauge(
-    "bus_outstanding_confirms", "Messages awaiting their confirm.", multiprocess_mode="livesum"
+    "fellow_bus_outstanding_confirms",
+    "Messages awaiting their confirm.",
+    multiprocess_mode="livesum",
+)
+
+log_rows = Counter("webhook_log_rows", "Requests that were written to the request log.")
+log_dropped = Counter(
+    "webhook_log_dropped",
+    "Requests that are not in the request log: many_refusals, nobody's, full, failed.",
+    ["reason"],
+)
+log_waiting = Gauge(
+    "webhook_log_waiting", "Requests that wait to be written.", multiprocess_mode="liveall"
 )
 
 
@@ -45,6 +63,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._by_code: dict[str, Counter] = {}
+        self._fallbacks = self._misses = 0
 
     def webhook(self, code: str, seconds: float) -> None:
         """Count one webhook request.
@@ -60,10 +79,19 @@ class Metrics:
         _latency.observe(seconds)
 
     def state(
-        self, *, fallbacks: int, secrets: int, age: float, connected: bool, outstanding: int
+        self,
+        *,
+        fallbacks: int,
+        secrets: int,
+        misses: int,
+        age: float,
+        connected: bool,
+        outstanding: int,
     ) -> None:
-        """Set the gauges of this worker."""
-        _fallbacks.set(fallbacks)
+        """Set the gauges of this worker, and add to its counters what came since the last time."""
+        _fallbacks.inc(fallbacks - self._fallbacks)
+        _misses.inc(misses - self._misses)
+        self._fallbacks, self._misses = fallbacks, misses
         _secrets.set(secrets)
         _age.set(age)
         _connected.set(connected)

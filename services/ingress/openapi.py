@@ -99,8 +99,9 @@ def _operation(operation: Operation, references: dict[Any, Any]) -> dict[str, An
     if operation.bearer:
         described["security"] = [{"bearer": []}]
     parameters = [
-        {"name": name, "in": "header", "required": True, "description": text, "schema": _STRING}
-        for name, text in operation.headers.items()
+        {"name": name, "in": "header", "required": required, "description": text, "schema": _STRING}
+        for required, headers in ((True, operation.headers), (False, operation.optional_headers))
+        for name, text in headers.items()
     ]
     parameters += [
         {"name": part[1:-1], "in": "path", "required": True, "schema": _STRING}

@@ -2,8 +2,14 @@
 
 Flat, as `order.created`; with a `type` that says which event it is; or `{type, timestamp, data}` as
 Standard Webhooks shapes it.
+
+With a key of the sender's (`Idempotency-Key` or `webhook-id`) ids are derived, without a look-up:
+an order's from the account and the key, the same at each try; a message's from the raw body too. So
+the recorder's inbox knows an exact copy, and another body under the same key reaches the recorder,
+which finds the order id taken and keeps it as a conflict.
 """
 
+import hashlib
 from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID
@@ -13,6 +19,7 @@ import msgspec
 from services.ingress.event_bodies import BODIES, DATA
 from shared.bus.events import OrderCreated
 from shared.bus.message import Message, message_for
+from shared.ids import derived_id
 
 __all__ = ["BODIES", "BodyError", "read"]
 
@@ -38,13 +45,16 @@ _decoders = {type_: msgspec.json.Decoder(data) for type_, data in DATA.items()}
 _new_order = _decoders[OrderCreated.TYPE]
 
 
-def read(body: bytes, account_id: UUID, traceparent: str | None) -> tuple[UUID, Message]:
+def read(
+    body: bytes, account_id: UUID, traceparent: str | None, key: str | None = None
+) -> tuple[UUID, Message]:
     """The order's id and the message that a body stands for.
 
     Args:
         body: the raw body.
         account_id: who signed it.
         traceparent: the W3C trace context of the request, where there is one.
+        key: what makes the request idempotent, where there is one.
 
     Raises:
         BodyError: see there.
@@ -69,13 +79,22 @@ def read(body: bytes, account_id: UUID, traceparent: str | None) -> tuple[UUID, 
             read = _new_order.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError) as error:
         raise BodyError(f"The body is not as it should be: {error}") from None
-    order_id, event = read.event(account_id)
+    order_id, event = read.event(account_id, key)
     return order_id, message_for(
         event,
         source=SOURCE,
         correlation_id=order_id,
-        # An order is created once, so its creation needs no id of its own.
-        message_id=order_id if isinstance(event, OrderCreated) else None,
+        message_id=_message_id(event.TYPE, account_id, order_id, body, key),
         time=time,
         traceparent=traceparent,
     )
+
+
+def _message_id(
+    type_: str, account_id: UUID, order_id: UUID, body: bytes, key: str | None
+) -> UUID | None:
+    if key is not None:
+        digest = hashlib.sha256(body).hexdigest()
+        return derived_id(type_, account_id, key, digest)
+    # An order is created once, so its creation needs no id of its own.
+    return order_id if type_ == OrderCreated.TYPE else None

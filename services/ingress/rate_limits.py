@@ -35,18 +35,23 @@ class TokenBuckets:
         Returns:
             0 when there was one; else the seconds, rounded up, until there will be.
         """
+        left = self.spend(key, self._rate, self._burst)
+        return 0 if left >= 0 else wait_for(left, self._rate)
+
+    def spend(self, key: Hashable, rate: float, burst: float) -> float:
+        """Take a token of a bucket with a rate and a size of its own.
+
+        Returns:
+            The tokens that are left; negative when there was none to take: what is missing.
+        """
         now = self._clock()
-        tokens, then = self._buckets.pop(key, (self._burst, now))
-        tokens = min(self._burst, tokens + (now - then) * self._rate)
-        if tokens >= 1:
-            self._buckets[key] = (tokens - 1, now)
-            wait = 0
-        else:
-            self._buckets[key] = (tokens, now)
-            wait = max(1, math.ceil((1 - tokens) / self._rate))
+        tokens, then = self._buckets.pop(key, (burst, now))
+        tokens = min(burst, tokens + (now - then) * rate)
+        left = tokens - 1
+        self._buckets[key] = (left if left >= 0 else tokens, now)
         if len(self._buckets) > MAX_KEYS:
             self._buckets.popitem(last=False)
-        return wait
+        return left
 
     def is_empty(self, key: Hashable) -> int:
         """The seconds until `key` has a token again, without taking one; 0 when it has."""
@@ -54,3 +59,13 @@ class TokenBuckets:
         tokens, then = self._buckets.get(key, (self._burst, now))
         tokens += (now - then) * self._rate
         return 0 if tokens >= 1 else max(1, math.ceil((1 - tokens) / self._rate))
+
+
+def wait_for(left: float, rate: float) -> int:
+    """The seconds, rounded up, until what is missing is there.
+
+    Args:
+        left: what `spend` returned, negative.
+        rate: tokens a second.
+    """
+    return max(1, math.ceil(-left / rate))

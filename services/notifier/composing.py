@@ -63,6 +63,7 @@ class Email:
         subject: the subject line.
         text: the text part.
         html: the HTML part.
+        traceparent: the trace of the fact, where there is one.
     """
 
     fact_id: UUID
@@ -74,6 +75,7 @@ class Email:
     subject: str
     text: str
     html: str
+    traceparent: str | None = None
 
 
 def compose(received: Received[Any]) -> Email | None:
@@ -104,6 +106,7 @@ def compose(received: Received[Any]) -> Email | None:
         subject=subject.strip(),
         text=text.strip() + "\n",
         html=html_template.render(known),
+        traceparent=received.traceparent,
     )
 
 
@@ -123,8 +126,17 @@ def _status(value: Any) -> str:
     return str(value).replace("_", " ").lower()
 
 
+def _share(value: float) -> str:
+    """A part of the whole, never rounded down to nothing."""
+    return f"{value:.0%}" if value >= 0.01 else "Less than 1%"
+
+
 def _filters(environment: Environment) -> Environment:
-    filters: dict[str, Callable[[Any], str]] = {"moment": _moment, "status": _status}
+    filters: dict[str, Callable[[Any], str]] = {
+        "moment": _moment,
+        "status": _status,
+        "share": _share,
+    }
     environment.filters.update(filters)
     return environment
 

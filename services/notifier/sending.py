@@ -14,9 +14,9 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from services.notifier import mime
+from services.notifier import metrics, mime
 from services.notifier.composing import Email, compose
-from services.notifier.smtp import Mailer, UndeliverableError
+from services.notifier.smtp import Mailer, Outgoing, UndeliverableError
 from shared.bus.batch import Failures
 from shared.bus.events import EmailUndeliverable
 from shared.bus.message import Received, message_for
@@ -73,11 +73,17 @@ class Notifier:
         now = datetime.now(UTC)
         unsent = [email for email in emails if email.fact_id not in self._sent]
         results = self._mailer.send(
-            [(email.recipient, mime.assemble(email, self._sender, now)) for email in unsent]
+            [
+                Outgoing(
+                    email.recipient, mime.assemble(email, self._sender, now), email.traceparent
+                )
+                for email in unsent
+            ]
         )
         outcomes: dict[UUID, Exception | None] = dict.fromkeys(email.fact_id for email in emails)
         for email, error in zip(unsent, results, strict=True):
             outcomes[email.fact_id] = error
+            metrics.tried(email.template, error)
             if error is None:
                 self._sent[email.fact_id] = None
                 if len(self._sent) > MAX_REMEMBERED:
@@ -106,7 +112,12 @@ class Notifier:
                     reason=str(error),
                 )
                 facts.append(
-                    message_for(fact, source="services.notifier", correlation_id=email.subject_id)
+                    message_for(
+                        fact,
+                        source="services.notifier",
+                        correlation_id=email.subject_id,
+                        traceparent=email.traceparent,
+                    )
                 )
         if rows:
             session.execute(

@@ -9,9 +9,12 @@ import ssl
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import structlog
 
+from services.notifier import metrics
+from shared import tracing
 from shared.bus.retry import Hold, Permanent, Retry
 from shared.config import Settings
 
@@ -33,6 +36,14 @@ class UndeliverableError(Permanent):
         self.code = code
 
 
+class Outgoing(NamedTuple):
+    """One email on its way: the recipient's address, the content, and the trace it travels in."""
+
+    recipient: str
+    content: bytes
+    traceparent: str | None = None
+
+
 class Mailer:
     """Sends emails.
 
@@ -49,11 +60,11 @@ class Mailer:
         self._threads = ThreadPoolExecutor(connections, thread_name_prefix="smtp")
         self._local = threading.local()
 
-    def send(self, emails: Sequence[tuple[str, bytes]]) -> list[Exception | None]:
+    def send(self, emails: Sequence[Outgoing]) -> list[Exception | None]:
         """Send emails, several at a time.
 
         Args:
-            emails: recipient and content of each.
+            emails: what to send.
 
         Returns:
             For each None, or what stopped it: `UndeliverableError`, `Retry`, or `Hold` when there
@@ -67,13 +78,20 @@ class Mailer:
             results[start :: self._connections] = outcome
         return results
 
-    def _try_all(self, emails: Sequence[tuple[str, bytes]]) -> list[Exception | None]:
-        return [self._try(email) for email in emails]
+    def _try_all(self, emails: Sequence[Outgoing]) -> list[Exception | None]:
+        outcomes = []
+        for email in emails:
+            with tracing.span("send email", kind="client", parent=email.traceparent) as span:
+                outcome = self._try(email)
+                if outcome is not None:
+                    span.fail(outcome)
+            outcomes.append(outcome)
+        return outcomes
 
-    def _try(self, email: tuple[str, bytes]) -> Exception | None:
-        recipient, content = email
+    def _try(self, email: Outgoing) -> Exception | None:
         try:
-            self._deliver(recipient, content)
+            with metrics.smtp_seconds.time():
+                self._deliver(email.recipient, email.content)
         except (Hold, Retry, Permanent) as error:
             return error
         except (smtplib.SMTPException, OSError) as error:

@@ -21,7 +21,7 @@ from rich.progress import Progress, TextColumn
 from rich.table import Table
 from sqlalchemy.exc import DBAPIError
 
-from services.ops import decisions, journal, keys, queues, send_command, surroundings
+from services.ops import decisions, journal, keys, limits, queues, send_command, surroundings
 from services.ops.surroundings import Surroundings
 from shared.bus import topology
 from shared.bus.connect import connect
@@ -245,3 +245,6 @@ def _print_table(found: list[queues.Depth]) -> None:
 def _say(sentence: str) -> None:
     """One line to the operator, on standard error: standard output is for results."""
     Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(sentence)
+
+
+limits.add_to(app, _find, _broker, _say)

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, select
 
 from shared.bus import topology
 from shared.bus.connect import credentials
-from shared.bus.events import KycDecide
+from shared.bus.events import KycDecide, WebhookLimit
 from shared.bus.message import message_for
 from shared.db.models import Account, InboxEntry, KycApplication
 from shared.ids import new_id
@@ -62,8 +62,8 @@ def make(decision: Decision, business: str, reason: str) -> KycDecide:
     return msgspec.convert({"decision": decision, name: business, "reason": reason}, KycDecide)
 
 
-def publish(connection: Connection, command: KycDecide) -> UUID:
-    """Publish a decision; returns its message id once a queue has it for sure.
+def publish(connection: Connection, command: KycDecide | WebhookLimit) -> UUID:
+    """Publish a command; returns its message id once a queue has it for sure.
 
     Args:
         connection: an open kombu connection. Its user goes into `user_id`, which the broker
@@ -125,7 +125,7 @@ def wait(
     """
     deadline, looks = now() + seconds, 0
     while True:
-        if _is_done(engine, message_id):
+        if is_done(engine, message_id, CONSUMER):
             return Outcome("carried out", _standing(engine, command))
         looks += 1
         refusal = _refusal(connection, message_id) if looks % LETTERS_EVERY == 0 else None
@@ -148,10 +148,11 @@ def _is_id(text: str) -> bool:
     return True
 
 
-def _is_done(engine: Engine, message_id: UUID) -> bool:
+def is_done(engine: Engine, message_id: UUID, consumer: str) -> bool:
+    """Whether a consumer has handled a message."""
     with engine.connect() as connection:
         known = select(InboxEntry.message_id).where(
-            InboxEntry.consumer == CONSUMER, InboxEntry.message_id == message_id
+            InboxEntry.consumer == consumer, InboxEntry.message_id == message_id
         )
         return connection.execute(known).first() is not None
 

@@ -2,16 +2,16 @@
 
 import base64
 import binascii
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import select
+from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session
 
 from shared.bus.events import Email, TrackingStatus
-from shared.db.models import EmailDelivery, Order, OrderStatusHistory
+from shared.db.models import EmailDelivery, Order, OrderConflict, OrderStatusHistory
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
 
@@ -70,11 +70,23 @@ class EmailView(msgspec.Struct, kw_only=True):
     message_id: str
 
 
+class ConflictView(msgspec.Struct, kw_only=True):
+    """Another order that was sent under this one's idempotency key, and was not recorded."""
+
+    event_id: UUID
+    at: datetime
+    customer_details: Customer
+    item_summary: str
+    address: str
+    tracking_status: str
+
+
 class OrderDetail(OrderView, kw_only=True):
-    """An order with its history and its emails."""
+    """An order with its history, its emails, and what was sent under the same key."""
 
     status_history: list[StatusView]
     emails: list[EmailView]
+    conflicts: list[ConflictView]
 
 
 class Page(msgspec.Struct, kw_only=True):
@@ -100,16 +112,16 @@ def index(session: Session, call: Call[None, Filter]) -> Answer:
     if wanted.created_to is not None:
         query = query.where(Order.accepted_at < _utc(wanted.created_to))
     if wanted.cursor is not None:
-        query = query.where(Order.id < _from_cursor(wanted.cursor))
-    # Ids are UUIDv7, so their order is that of acceptance, and the index has it.
-    orders = session.scalars(query.order_by(Order.id.desc()).limit(wanted.limit + 1)).all()
+        query = query.where(_place < _from_cursor(wanted.cursor))
+    newest_first = query.order_by(Order.accepted_at.desc(), Order.id.desc())
+    orders = session.scalars(newest_first.limit(wanted.limit + 1)).all()
     page = orders[: wanted.limit]
     more = len(orders) > wanted.limit
     return Answer(
         200,
         Page(
             results=[OrderView(**_common(order)) for order in page],
-            next=_to_cursor(page[-1].id) if more else None,
+            next=_to_cursor(page[-1]) if more else None,
         ),
     )
 
@@ -133,6 +145,11 @@ def show(session: Session, call: Call[None, None]) -> Answer:
         .where(EmailDelivery.subject_id == str(order_id))
         .order_by(EmailDelivery.at, EmailDelivery.id)
     )
+    conflicts = session.scalars(
+        select(OrderConflict)
+        .where(OrderConflict.order_id == order_id)
+        .order_by(OrderConflict.at, OrderConflict.event_id)
+    )
     return Answer(
         200,
         OrderDetail(
@@ -153,6 +170,10 @@ def show(session: Session, call: Call[None, None]) -> Answer:
                 )
                 for e in emails
             ],
+            conflicts=[
+                msgspec.convert(c.event | {"event_id": c.event_id, "at": c.at}, ConflictView)
+                for c in conflicts
+            ],
         ),
     )
 
@@ -172,6 +193,12 @@ def _common(order: Order) -> dict[str, Any]:
     }
 
 
+# Where an order stands in the list: by acceptance, which two may share.
+_place = tuple_(Order.accepted_at, Order.id)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
 def _utc(stamp: datetime) -> datetime:
     """The same time in UTC: PostgreSQL takes no offset beyond 15:59."""
     try:
@@ -180,14 +207,17 @@ def _utc(stamp: datetime) -> datetime:
         raise ApiError(400, "invalid_query", "A time is out of range.") from None
 
 
-def _to_cursor(order_id: UUID) -> str:
-    return base64.urlsafe_b64encode(order_id.bytes).decode().rstrip("=")
+def _to_cursor(order: Order) -> str:
+    at = (order.accepted_at - _EPOCH) // _MICROSECOND
+    return base64.urlsafe_b64encode(at.to_bytes(8, signed=True) + order.id.bytes).decode()
 
 
-def _from_cursor(cursor: str) -> UUID:
+def _from_cursor(cursor: str) -> tuple[datetime, UUID]:
     try:
-        return UUID(bytes=base64.urlsafe_b64decode(cursor + "=="))
-    except (binascii.Error, ValueError):
+        raw = base64.urlsafe_b64decode(cursor)
+        at = int.from_bytes(raw[:8], signed=True)
+        return _EPOCH + at * _MICROSECOND, UUID(bytes=raw[8:])
+    except (binascii.Error, ValueError, OverflowError):
         raise ApiError(400, "invalid_query", "The cursor is not one of ours.") from None
 
 

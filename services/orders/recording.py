@@ -12,6 +12,7 @@ from uuid import UUID
 from sqlalchemy import RowMapping, text
 from sqlalchemy.orm import Session
 
+from services.orders import conflicts
 from services.orders.lanes import Lanes
 from services.orders.progress import Position, is_news, moves
 from shared.bus import topology
@@ -33,6 +34,7 @@ from shared.ids import follow_up_id
 from shared.outbox import store
 
 SOURCE = "services.orders"
+DERIVED = 5  # the version of a UUID (RFC 9562) that an idempotent request's message has
 Update = Received[OrderStatusChanged] | Received[OrderCancelled]
 Accounts = frozenset[UUID]
 
@@ -68,6 +70,9 @@ def _create(
     created = session.execute(_INSERT_ORDERS, _columns(first.values())).scalars().all()
     recorded = [first[id_] for id_ in created]
     _add_history(session, [(m, m.data.tracking_status, "", True) for m in recorded])
+    if len(recorded) < len(messages):
+        done = {m.id for m in recorded}
+        conflicts.keep(session, [m for m in messages if m.id not in done])
     names = _company_names(session, {m.data.account_id for m in recorded})
     return [
         _fact(
@@ -103,6 +108,7 @@ def _update(
         )
         for id_, row in rows.items()
     }
+    known = conflicts.recorded(session, [m.id for m in updates if m.id.version == DERIVED])
     moved: set[UUID] = set()
     history: list[tuple[Update, TrackingStatus, str, bool]] = []
     facts: list[Message] = []
@@ -111,6 +117,8 @@ def _update(
         row = rows.get(order_id)
         if row is None or row["account_id"] != message.data.account_id:
             failures[message.id] = Retry(f"this account has no order {order_id}")
+            continue
+        if message.id in known:
             continue
         status, note = _said(message)
         current, update = positions[order_id], Position(status, message.time, message.id)

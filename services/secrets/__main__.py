@@ -3,12 +3,13 @@
 import sys
 
 from services.secrets.issuing import on_approved, on_revoke, on_revoked, on_rotate
+from services.secrets.policies import on_limit
 from services.secrets.resealing import reseal
 from services.secrets.schedule import tick
 from shared.bus import topology
 from shared.bus.batch import each
 from shared.bus.consumer import Subscription
-from shared.bus.events import KycApproved, KycRevoked, SecretRevoke, SecretRotate
+from shared.bus.events import KycApproved, KycRevoked, SecretRevoke, SecretRotate, WebhookLimit
 from shared.config import Settings
 from shared.service import Periodic, Wiring, run
 
@@ -28,7 +29,9 @@ def wire(config: Settings) -> Wiring:
             Subscription(
                 queue=topology.SECRETS_ROTATE,
                 consumer="services.secrets",
-                handle=each({SecretRotate: on_rotate, SecretRevoke: on_revoke}),
+                handle=each(
+                    {SecretRotate: on_rotate, SecretRevoke: on_revoke, WebhookLimit: on_limit}
+                ),
             ),
         ),
         jobs=(

@@ -1,5 +1,6 @@
 """The HTTP side: a business fetches its secret, or has it replaced."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -7,9 +8,11 @@ import msgspec
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from services.secrets import rotation
+from services.secrets import policies, rotation
 from shared import webhook_keys
+from shared.db import secret_use
 from shared.db.models import Account, WebhookSecret
+from shared.db.secret_use import SecretUse
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
 
@@ -19,16 +22,21 @@ class Previous(msgspec.Struct, kw_only=True):
 
     id: UUID
     valid_until: datetime
+    last_used_at: datetime | None
+    share_of_last_day: float
 
 
 class Secret(msgspec.Struct, kw_only=True):
-    """The secret to sign with."""
+    """The secret to sign with: `secret_key` by `X-API-Key`, the other by Standard Webhooks."""
 
     id: UUID
     secret_key: str
+    signing_secret: str
     is_active: bool
     created_at: datetime
     expires_at: datetime
+    last_used_at: datetime | None
+    share_of_last_day: float
     previous: Previous | None
 
 
@@ -39,9 +47,10 @@ class Replacement(msgspec.Struct, kw_only=True):
 
 
 class Replaced(msgspec.Struct, kw_only=True):
-    """The new secret."""
+    """The new secret, in both forms."""
 
     secret_key: str
+    signing_secret: str
     message: str
     status: str
     expires_at: datetime
@@ -65,18 +74,29 @@ def show(session: Session, call: Call[None, None]) -> Answer:
         .order_by(WebhookSecret.expires_at.desc())
         .limit(1)
     )
+    use = secret_use.of_account(session, account.id, datetime.now(UTC))
     return Answer(
         200,
         Secret(
             id=secret.id,
-            secret_key=_key(secret),
+            **_forms(secret),
             is_active=True,
             created_at=secret.issued_at,
             expires_at=secret.expires_at,
-            previous=Previous(id=retiring.id, valid_until=retiring.expires_at)
-            if retiring
-            else None,
+            last_used_at=use.get(secret.id, secret_use.UNUSED).last_used_at,
+            share_of_last_day=use.get(secret.id, secret_use.UNUSED).share_of_last_day,
+            previous=_previous(retiring, use) if retiring else None,
         ),
+    )
+
+
+def _previous(secret: WebhookSecret, use: Mapping[UUID, SecretUse]) -> Previous:
+    found = use.get(secret.id, secret_use.UNUSED)
+    return Previous(
+        id=secret.id,
+        valid_until=secret.expires_at,
+        last_used_at=found.last_used_at,
+        share_of_last_day=found.share_of_last_day,
     )
 
 
@@ -97,7 +117,7 @@ def replace(session: Session, call: Call[Replacement, None]) -> Answer:
     return Answer(
         201 if is_first else 200,
         Replaced(
-            secret_key=_key(secret),
+            **_forms(secret),
             message=message,
             status="created" if is_first else "regenerated",
             expires_at=secret.expires_at,
@@ -117,8 +137,12 @@ def _approved_account(session: Session, account_id: UUID) -> Account:
     return account
 
 
-def _key(secret: WebhookSecret) -> str:
-    return webhook_keys.encode_key(webhook_keys.unseal(secret.sealed, secret.id))
+def _forms(secret: WebhookSecret) -> dict[str, str]:
+    raw = webhook_keys.unseal(secret.sealed, secret.id)
+    return {
+        "secret_key": webhook_keys.encode_key(raw),
+        "signing_secret": webhook_keys.encode_standard(raw),
+    }
 
 
 _NOT_READY = (
@@ -129,6 +153,7 @@ _NOT_READY = (
 _KYC = (403, "kyc_approval_required", "KYC approval required")
 
 ROUTES = (
+    *policies.ROUTES,
     Route(
         method="GET",
         path="/webhook/secret/",

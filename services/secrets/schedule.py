@@ -3,19 +3,23 @@
 Any number of schedulers may run at once: each account is taken by at most one of them.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session
 
 from services.secrets import rotation
 from shared.bus.events import SecretExpiring
 from shared.bus.message import message_for
 from shared.config import settings
+from shared.db import secret_use
 from shared.db.models import Account, WebhookSecret
+from shared.db.secret_use import SecretUse
 from shared.outbox import store
 
 AT_MOST = 200  # rows a run; the next run takes the rest
+LAST_WARNING = timedelta(days=1)  # before the end
 
 
 def tick(session: Session) -> None:
@@ -23,6 +27,7 @@ def tick(session: Session) -> None:
     now = datetime.now(UTC)
     rotate_due(session, now)
     warn_due(session, now)
+    warn_last(session, now)
     expire_due(session, now)
 
 
@@ -52,33 +57,54 @@ def rotate_due(session: Session, now: datetime) -> None:
 
 
 def warn_due(session: Session, now: datetime) -> None:
-    """Tell the business once, `SECRET_WARN_AHEAD_DAYS` before a replaced secret stops working."""
-    due = (
-        select(WebhookSecret.id)
-        .where(WebhookSecret.state == "retiring", WebhookSecret.warned_at.is_(None))
-        .where(WebhookSecret.expires_at < now + timedelta(days=settings().secret_warn_ahead_days))
-        .where(WebhookSecret.expires_at > now)
+    """Tell the business, `SECRET_WARN_AHEAD_DAYS` before a replaced secret stops working."""
+    ahead = timedelta(days=settings().secret_warn_ahead_days)
+    for secret in _ending(session, now, ahead, WebhookSecret.warned_at.is_(None)):
+        secret.warned_at = now
+        use = _use(session, secret, now)
+        _warn(session, secret, use, is_last=secret.expires_at <= now + LAST_WARNING)
+
+
+def warn_last(session: Session, now: datetime) -> None:
+    """Tell it once more, a day ahead, when requests are still signed with that secret."""
+    for secret in _ending(session, now, LAST_WARNING, WebhookSecret.last_warned_at.is_(None)):
+        # Also when there is nothing to say: else it would be looked at again at every run.
+        secret.last_warned_at = now
+        use = _use(session, secret, now)
+        warned_before = secret.warned_at is not None and secret.warned_at < now - LAST_WARNING / 2
+        if use.share_of_last_day and warned_before:
+            _warn(session, secret, use, is_last=True)
+
+
+def _ending(
+    session: Session, now: datetime, within: timedelta, condition: ColumnElement[bool]
+) -> Sequence[WebhookSecret]:
+    return session.scalars(
+        select(WebhookSecret)
+        .where(WebhookSecret.state == "retiring", condition)
+        .where(WebhookSecret.expires_at < now + within, WebhookSecret.expires_at > now)
         .limit(AT_MOST)
         .with_for_update(skip_locked=True)
-    )
-    warned = session.execute(
-        update(WebhookSecret)
-        .where(WebhookSecret.id.in_(due))
-        .values(warned_at=now)
-        .returning(WebhookSecret.id, WebhookSecret.account_id, WebhookSecret.expires_at)
     ).all()
-    for secret_id, account_id, expires_at in warned:
-        account = session.get_one(Account, account_id)
-        fact = SecretExpiring(
-            account_id=account_id,
-            company_name=account.company_name,
-            email=account.email,
-            secret_id=secret_id,
-            expires_at=expires_at,
-        )
-        store.add(
-            session, [message_for(fact, source="services.secrets", correlation_id=account_id)]
-        )
+
+
+def _use(session: Session, secret: WebhookSecret, now: datetime) -> SecretUse:
+    return secret_use.of_account(session, secret.account_id, now).get(secret.id, secret_use.UNUSED)
+
+
+def _warn(session: Session, secret: WebhookSecret, use: SecretUse, *, is_last: bool) -> None:
+    account = session.get_one(Account, secret.account_id)
+    fact = SecretExpiring(
+        account_id=account.id,
+        company_name=account.company_name,
+        email=account.email,
+        secret_id=secret.id,
+        expires_at=secret.expires_at,
+        last_used_at=use.last_used_at,
+        share_of_last_day=use.share_of_last_day,
+        is_last=is_last,
+    )
+    store.add(session, [message_for(fact, source="services.secrets", correlation_id=account.id)])
 
 
 def expire_due(session: Session, now: datetime) -> None:

@@ -9,6 +9,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy.orm import Session
 
+from shared import tracing
 from shared.bus import inbox
 from shared.bus.events import Event
 from shared.bus.incoming import Incoming
@@ -54,7 +55,8 @@ def each(handlers: Mapping[type[Event], Handler[Any]]) -> BatchHandler:
         for message in messages:
             handler = handlers.get(type(message.data))
             if handler is not None:
-                handler(session, message)
+                with tracing.under(message.traceparent):
+                    handler(session, message)
 
     return handle
 

@@ -17,17 +17,20 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import structlog
 from kombu import Connection
 
 from shared.bus import topology
-from shared.bus.batch import Batches, BatchHandler, Decode, Delivery, StoppedError
+from shared.bus.batch import BatchHandler, Decode, Delivery, StoppedError
 from shared.bus.connect import connect
 from shared.bus.inbound import Inbound
 from shared.bus.incoming import Incoming, decode_by_type
+from shared.bus.metrics import QueueMetrics
 from shared.bus.requeue import Requeuer
+from shared.bus.traced import batches_class
 
 IDLE_SECONDS = 0.5  # how long to wait for a message, and so for a stop to be noticed
 BUSY_SECONDS = 0.005  # the same while a batch is in hand and there is room for more
@@ -87,10 +90,13 @@ class Consumer:
         self._amqp_url = amqp_url
         self._heartbeat = heartbeat
         self._stopping = stopping
-        self._batches = Batches(
+        self._batches = batches_class()(
             subscription.consumer, subscription.decode, subscription.handle, stopping
         )
-        self._requeuer = Requeuer(amqp_url, subscription.queue, subscription.consumer)
+        self._metrics = QueueMetrics(subscription.queue.name, lambda: self.unacknowledged)
+        self._requeuer = Requeuer(
+            amqp_url, subscription.queue, subscription.consumer, self._metrics.requeued
+        )
         self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"{subscription.queue.name}-work")
 
     def run(self) -> None:
@@ -128,6 +134,17 @@ class Consumer:
             self._stopping.wait(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
             delay = min(delay * 2, LONGEST_DELAY)
         self._worker.shutdown(wait=False)
+
+    def _handle(self, batch: Sequence[Delivery]) -> dict[int, Exception]:
+        """Run in the other thread."""
+        self._metrics.begun()
+        try:
+            failed = self._batches.run(batch)
+            age = (datetime.now(UTC) - batch[0].incoming.time).total_seconds()
+            self._metrics.done(len(batch), len(failed), age)
+        finally:
+            self._metrics.ended()
+        return failed
 
 
 class _Session:
@@ -242,7 +259,7 @@ class _Session:
                 break
         self._oldest = time.monotonic()
         self._in_hand = batch
-        self._future = self._consumer._worker.submit(self._consumer._batches.run, batch)
+        self._future = self._consumer._worker.submit(self._consumer._handle, batch)
 
     def _finish(self) -> None:
         future, self._future = self._future, None

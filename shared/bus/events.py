@@ -160,6 +160,16 @@ class SecretRevoke(Event, frozen=True, kw_only=True):
     reason: OptionalText = ""
 
 
+class WebhookLimit(Event, frozen=True, kw_only=True):
+    """Set how many webhooks a second a worker takes of an account; None means the default."""
+
+    TYPE: ClassVar[str] = "webhook.limit"
+    EXCHANGE: ClassVar[str] = "commands"
+
+    account_id: UUID
+    per_second: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] | None = None
+
+
 # --- events: facts ---------------------------------------------------------------------------
 
 
@@ -249,12 +259,19 @@ class SecretRotated(_AccountFact, frozen=True, kw_only=True):
 
 
 class SecretExpiring(_AccountFact, frozen=True, kw_only=True):
-    """A replaced secret stops working soon."""
+    """A replaced secret stops working soon.
+
+    With how much it is still in use: when last, and for which part of the account's requests of the
+    last day (0 to 1). `is_last`: no further warning comes.
+    """
 
     TYPE: ClassVar[str] = "secret.expiring"
 
     secret_id: UUID
     expires_at: datetime
+    last_used_at: datetime | None = None
+    share_of_last_day: float = 0.0
+    is_last: bool = False
 
 
 class SecretRevoked(_AccountFact, frozen=True, kw_only=True):

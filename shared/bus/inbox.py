@@ -46,17 +46,25 @@ def release(session: Session, consumer: str, ids: Collection[UUID]) -> None:
 def prune(session: Session, consumer: str) -> None:
     """Forget some of what is older than `KEEP_DAYS`.
 
-    Ids are UUIDv7, whose first 48 bits are milliseconds since 1970 (RFC 9562, 5.7), so age is a
-    range of the primary key. A derived id (UUIDv5) is anywhere and may go early; the tables' own
-    constraints guard those.
+    Most ids are UUIDv7, whose first 48 bits are milliseconds since 1970 (RFC 9562, 5.7), so their
+    age is a range of the primary key. A derived one (UUIDv5) is anywhere: those have an index by
+    time, and a few go early with the range; the tables' own constraints guard those.
     """
     before = datetime.now(UTC) - timedelta(days=KEEP_DAYS)
     oldest_kept = UUID(int=int(before.timestamp() * 1000) << 80)
-    session.execute(
-        text(
-            "DELETE FROM inbox WHERE consumer = :consumer AND message_id IN ("
-            "SELECT message_id FROM inbox WHERE consumer = :consumer AND message_id < :oldest "
-            "ORDER BY message_id LIMIT :most FOR UPDATE SKIP LOCKED)"
-        ),
-        {"consumer": consumer, "oldest": oldest_kept, "most": PRUNE_AT_MOST},
-    )
+    values = {"consumer": consumer, "most": PRUNE_AT_MOST}
+    session.execute(_PRUNE_BY_ID, values | {"oldest": oldest_kept})
+    session.execute(_PRUNE_DERIVED, values | {"before": before})
+
+
+_PRUNE_BY_ID = text(
+    "DELETE FROM inbox WHERE consumer = :consumer AND message_id IN ("
+    "SELECT message_id FROM inbox WHERE consumer = :consumer AND message_id < :oldest "
+    "ORDER BY message_id LIMIT :most FOR UPDATE SKIP LOCKED)"
+)
+_PRUNE_DERIVED = text(
+    "DELETE FROM inbox WHERE consumer = :consumer AND message_id IN ("
+    "SELECT message_id FROM inbox WHERE consumer = :consumer AND handled_at < :before "
+    "AND substr(CAST(message_id AS text), 15, 1) = '5' "
+    "ORDER BY handled_at LIMIT :most FOR UPDATE SKIP LOCKED)"
+)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Generic, Literal, TypeVar
 from uuid import UUID
 
+from shared import tracing
 from shared.bus.events import Event, encode
 from shared.ids import new_id
 
@@ -97,7 +98,7 @@ def message_for(
         correlation_id: the order or account that the story is about.
         message_id: its id; a new UUIDv7 when not given.
         time: when it happened; now when not given.
-        traceparent: the W3C trace context to hand on.
+        traceparent: the W3C trace context to hand on; that of the current span when not given.
     """
     return Message(
         exchange=event.EXCHANGE,
@@ -108,5 +109,5 @@ def message_for(
         correlation_id=str(correlation_id),
         time=time or datetime.now(UTC),
         source=source,
-        traceparent=traceparent,
+        traceparent=traceparent or tracing.current(),
     )

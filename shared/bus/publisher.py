@@ -24,6 +24,7 @@ from shared.bus.connect import connect
 from shared.bus.framing import publish_frames
 from shared.bus.link import Link, call, open_channel
 from shared.bus.message import Message
+from shared.bus.metrics import ConfirmMetrics
 
 SWEEP_SECONDS = 0.05
 # A broker that confirms nothing for so long gets a new connection: a confirm that was lost with a
@@ -93,6 +94,7 @@ class Publisher:
         self._amqp_url = amqp_url
         self._max_outstanding = max_outstanding
         self._confirm_timeout = confirm_timeout
+        self._metrics = ConfirmMetrics(name)
         self._link = Link(
             amqp_url,
             name=name,
@@ -236,8 +238,12 @@ class Publisher:
         if not multiple:
             entry = self._outstanding.pop(up_to, None)
             if entry is not None:
+                self._metrics.confirmed(entry.deadline - self._confirm_timeout)
                 self._settle(entry, acked)
             return
+        if self._outstanding:
+            oldest = next(iter(self._outstanding.values()))
+            self._metrics.confirmed(oldest.deadline - self._confirm_timeout)
         while self._outstanding:
             tag = next(iter(self._outstanding))
             if tag > up_to:

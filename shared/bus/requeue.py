@@ -4,6 +4,7 @@ On a connection of its own: publishing on the one that consumes would re-enter i
 """
 
 import random
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -32,12 +33,20 @@ class Requeuer:
         amqp_url: where to.
         queue: the queue that the messages come from.
         consumer: who failed on them.
+        count: told of each copy: its rung, or None for the dead queue.
     """
 
-    def __init__(self, amqp_url: str, queue: topology.Queue, consumer: str) -> None:
+    def __init__(
+        self,
+        amqp_url: str,
+        queue: topology.Queue,
+        consumer: str,
+        count: Callable[[str | None], None],
+    ) -> None:
         self._amqp_url = amqp_url
         self._queue = queue
         self._consumer = consumer
+        self._count = count
         self._connection: Connection | None = None
         self._rng = random.Random()  # noqa: S311 - jitter
 
@@ -49,7 +58,8 @@ class Requeuer:
         """
         attempt = delivery.incoming.attempt + 1
         decision = decide(error, attempt, self._rng)
-        exchange = decision.rung.name if isinstance(decision, RetryAfter) else topology.DEAD
+        rung = decision.rung.name if isinstance(decision, RetryAfter) else None
+        exchange = rung or topology.DEAD
         reason = printable(f"{type(error).__name__}: {error}")
         try:
             self._publish(self._copy(delivery, attempt, reason), exchange)
@@ -57,6 +67,7 @@ class Requeuer:
             # After a timeout the channel is out of step with its confirms.
             self.close()
             raise
+        self._count(rung)
         log.log(
             30 if isinstance(error, Permanent | Retry) else 40,
             "message_failed",

@@ -110,7 +110,9 @@ KYC_DECISIONS = _work("kyc.decisions", Binding(COMMANDS, "kyc.decide"))
 SECRETS_ISSUE = _work(
     "secrets.issue", Binding(EVENTS, "kyc.approved"), Binding(EVENTS, "kyc.revoked")
 )
-SECRETS_ROTATE = _work("secrets.rotate", Binding(COMMANDS, "secret.#"))
+SECRETS_ROTATE = _work(
+    "secrets.rotate", Binding(COMMANDS, "secret.#"), Binding(COMMANDS, "webhook.limit")
+)
 # A one-time code never waits behind a hundred thousand order emails.
 NOTIFIER_URGENT = _work(
     "notifier.urgent",

@@ -26,8 +26,12 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "revoked_tokens": "SELECT, INSERT, DELETE",
         "kyc_applications": "SELECT, INSERT",
         "webhook_secrets": "SELECT, INSERT, UPDATE",
+        "webhook_requests": "SELECT, INSERT",
+        "webhook_secret_use": "SELECT, INSERT, UPDATE",
+        "webhook_policies": "SELECT, INSERT, UPDATE",
         "orders": "SELECT",
         "order_status_history": "SELECT",
+        "order_conflicts": "SELECT",
         "email_deliveries": "SELECT",
         "outbox": TELL,
     },
@@ -41,6 +45,8 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "accounts": ACCOUNT,
         "kyc_applications": "SELECT",
         "webhook_secrets": "SELECT, INSERT, UPDATE",
+        "webhook_secret_use": "SELECT",
+        "webhook_policies": "SELECT, INSERT, UPDATE",
         "inbox": INBOX,
         "outbox": TELL,
     },
@@ -48,6 +54,7 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "accounts": "SELECT (id, company_name)",
         "orders": "SELECT, INSERT, UPDATE",
         "order_status_history": "SELECT, INSERT",
+        "order_conflicts": "SELECT, INSERT",
         "inbox": INBOX,
         "outbox": TELL,
     },
@@ -63,13 +70,20 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "webhook_secrets": (
             "SELECT (id, account_id, state, issued_at, expires_at, replaced_at, revoked_at)"
         ),
+        "webhook_requests": "SELECT",
+        "webhook_secret_use": "SELECT",
+        "webhook_policies": "SELECT",
         "orders": "SELECT",
         "order_status_history": "SELECT",
+        "order_conflicts": "SELECT",
         "email_deliveries": "SELECT",
         "inbox": "SELECT",
         "outbox": "SELECT",
     },
 }
+
+FUNCTIONS: Mapping[str, str] = {"ingress": "keep_webhook_request_partitions()"}
+"""The functions that run with their owner's rights, by who may call them."""
 
 
 def apply(connection: Connection, passwords: Mapping[str, str]) -> None:
@@ -87,11 +101,13 @@ def apply(connection: Connection, passwords: Mapping[str, str]) -> None:
     connection.execute(text("REVOKE CREATE ON SCHEMA public FROM PUBLIC"))
     for service in SERVICES:
         role = login(service)
-        for kind in ("TABLES", "SEQUENCES"):
+        for kind in ("TABLES", "SEQUENCES", "FUNCTIONS"):
             connection.execute(text(f"REVOKE ALL ON ALL {kind} IN SCHEMA public FROM {role}"))
         connection.execute(text(f"GRANT USAGE ON SCHEMA public TO {role}"))
         for table, privileges in GRANTS[service].items():
             connection.execute(text(f"GRANT {privileges} ON {table} TO {role}"))
+        if service in FUNCTIONS:
+            connection.execute(text(f"GRANT EXECUTE ON FUNCTION {FUNCTIONS[service]} TO {role}"))
         if GRANTS[service].get("outbox") == TELL:
             connection.execute(text(f"GRANT USAGE ON SEQUENCE outbox_sequence_seq TO {role}"))
         if service in passwords:

@@ -13,7 +13,9 @@ from sqlalchemy import (
     CheckConstraint,
     DateTime,
     ForeignKey,
+    Identity,
     Index,
+    Integer,
     LargeBinary,
     MetaData,
     SmallInteger,
@@ -24,7 +26,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from shared.ids import new_id
@@ -47,6 +49,7 @@ class Base(DeclarativeBase):
         UUID: Uuid(),
         bytes: LargeBinary(),
         str: Text(),
+        list[str]: ARRAY(Text()),
         dict[str, Any]: JSONB(),
     }
 
@@ -90,6 +93,63 @@ class RevokedToken(Base):
 
     token_id: Mapped[UUID] = mapped_column(primary_key=True)
     expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+# --- services.ingress ------------------------------------------------------------------------
+
+
+class WebhookRequest(Base):
+    """A webhook request that belongs to an account, accepted or refused; kept for 30 days.
+
+    A partition a day, made and dropped by the function `keep_webhook_request_partitions`. No key of
+    its own: it would be an index that no question needs.
+    """
+
+    __tablename__ = "webhook_requests"
+
+    at: Mapped[datetime]  # when it arrived, by the ingress's clock
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True, cache=1000))
+    account_id: Mapped[UUID]
+    accepted: Mapped[bool]
+    code: Mapped[str]  # `accepted`, or that of the error
+    event_type: Mapped[str | None]
+    event_id: Mapped[UUID | None]
+    order_id: Mapped[UUID | None]
+    idempotency_key: Mapped[str | None]  # or webhook-id
+    secret_id: Mapped[UUID | None]
+    # With the body, whose hash is here, and the secret: all that its signature is made of.
+    scheme: Mapped[str]
+    signature: Mapped[str | None]
+    webhook_timestamp: Mapped[str | None]
+    body_sha256: Mapped[bytes | None]
+    body_bytes: Mapped[int | None]
+    latency_us: Mapped[int]
+    client_address: Mapped[str]
+
+    __mapper_args__ = {"primary_key": ["at", "id"]}  # noqa: RUF012 - SQLAlchemy's own attribute
+    __table_args__ = (
+        Index(
+            "ix_webhook_requests_account_id_accepted_at_id", "account_id", "accepted", "at", "id"
+        ),
+        Index(
+            "ix_webhook_requests_event_id",
+            "event_id",
+            postgresql_where=text("event_id IS NOT NULL"),
+        ),
+        {"postgresql_partition_by": "RANGE (at)"},
+    )
+
+
+class WebhookSecretUse(Base):
+    """How often a secret was used in an hour. A ring of 24 rows a secret, so nothing grows."""
+
+    __tablename__ = "webhook_secret_use"
+
+    secret_id: Mapped[UUID] = mapped_column(primary_key=True)
+    hour_of_day: Mapped[int] = mapped_column(SmallInteger, primary_key=True)  # of `hour`, in UTC
+    hour: Mapped[datetime]  # which hour is counted here: the latest of this name
+    accepted: Mapped[int] = mapped_column(BigInteger)
+    last_used_at: Mapped[datetime]
 
 
 # --- services.kyc ----------------------------------------------------------------------------
@@ -159,7 +219,28 @@ class WebhookSecret(Base):
     replaced_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
     warned_at: Mapped[datetime | None]
+    last_warned_at: Mapped[datetime | None]  # a day ahead; told only while it is in use
     # Set by a trigger at every change, also one made by hand: the caches poll by it.
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class WebhookPolicy(Base):
+    """How an account's requests are taken; an account without a row has the defaults.
+
+    `allowed_networks` are CIDR (IPv4 or IPv6); none means from anywhere. `rate_per_second` holds a
+    worker; NULL means ACCOUNT_RATE_PER_SECOND.
+    """
+
+    __tablename__ = "webhook_policies"
+    __table_args__ = (
+        Index("ix_webhook_policies_updated_at", "updated_at"),
+        CheckConstraint("rate_per_second > 0", "rate_per_second"),
+    )
+
+    account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"), primary_key=True)
+    allowed_networks: Mapped[list[str]] = mapped_column(server_default="{}")
+    rate_per_second: Mapped[int | None] = mapped_column(Integer)
+    # Set by a trigger, as that of the secrets.
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
@@ -170,7 +251,9 @@ class Order(Base):
     """One order, as its sender described it, and where it is now."""
 
     __tablename__ = "orders"
-    __table_args__ = (Index("ix_orders_account_id_id", "account_id", "id"),)
+    __table_args__ = (
+        Index("ix_orders_account_id_accepted_at_id", "account_id", "accepted_at", "id"),
+    )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     account_id: Mapped[UUID]
@@ -197,6 +280,18 @@ class OrderStatusHistory(Base):
     note: Mapped[str] = mapped_column(default="", server_default="")
     at: Mapped[datetime]
     applied: Mapped[bool]
+
+
+class OrderConflict(Base):
+    """Another order that was sent under the idempotency key of one that was there already."""
+
+    __tablename__ = "order_conflicts"
+
+    event_id: Mapped[UUID] = mapped_column(primary_key=True)  # the message's id
+    order_id: Mapped[UUID] = mapped_column(index=True)
+    account_id: Mapped[UUID]
+    event: Mapped[dict[str, Any]]  # the order as it was sent this time
+    at: Mapped[datetime]
 
 
 # --- services.notifier -----------------------------------------------------------------------
@@ -230,9 +325,19 @@ class InboxEntry(Base):
     """A message that a consumer has handled, so that a redelivery changes nothing."""
 
     __tablename__ = "inbox"
+    __table_args__ = (
+        # Of the derived ids (UUIDv5) alone: the others tell their age themselves.
+        Index(
+            "ix_inbox_derived",
+            "consumer",
+            "handled_at",
+            postgresql_where=text("substr(message_id::text, 15, 1) = '5'"),
+        ),
+    )
 
     consumer: Mapped[str] = mapped_column(String(64), primary_key=True)
     message_id: Mapped[UUID] = mapped_column(primary_key=True)
+    handled_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class OutboxMessage(Base):

@@ -12,10 +12,11 @@ import msgspec
 import structlog
 from falcon.asgi import Request, Response
 
-from shared import tokens
+from shared import tokens, tracing
 from shared.config import settings
 from shared.db.session import is_database_away, transaction
 from shared.http.errors import ApiError, unavailable
+from shared.http.metrics import measured
 from shared.http.route import Answer, Call, Route
 
 MAX_BODY_BYTES = 65_536
@@ -151,7 +152,8 @@ async def read_body(req: Request, limit: int) -> bytes:
 def _resource(routes: list[Route], threads: ThreadPoolExecutor, throttles: Throttles) -> object:
     resource = type("Resource", (), {})()
     for route in routes:
-        setattr(resource, f"on_{route.method.lower()}", _responder(route, threads, throttles))
+        responder = measured(route, _responder(route, threads, throttles))
+        setattr(resource, f"on_{route.method.lower()}", responder)
     return resource
 
 
@@ -180,7 +182,7 @@ def _responder(route: Route, threads: ThreadPoolExecutor, throttles: Throttles) 
         )
 
         def run() -> Answer | ApiError:
-            with transaction() as session:
+            with tracing.under(call.traceparent), transaction() as session:
                 return route.handler(session, call)
 
         answer = await asyncio.get_running_loop().run_in_executor(threads, run)

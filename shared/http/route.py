@@ -74,6 +74,7 @@ class Operation:
         body_optional: whether an empty body stands for `body()`.
         query: the Struct of the query string.
         headers: the request headers it needs, with what they hold.
+        optional_headers: those it takes.
         bearer: whether a valid access token is needed.
         tag: the section of the documentation.
     """
@@ -87,6 +88,7 @@ class Operation:
     body_optional: bool = False
     query: type[msgspec.Struct] | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    optional_headers: Mapping[str, str] = field(default_factory=dict)
     bearer: bool = False
     tag: str = ""
 

@@ -8,8 +8,9 @@ import time
 import structlog
 import uvloop
 
-from shared import health, heap, logs
+from shared import health, heap, logs, metrics, tracing
 from shared.config import ConfigurationError, Settings, settings
+from shared.outbox.metrics import watch
 from shared.outbox.relay import Relay
 
 STUCK_SECONDS = 60.0
@@ -41,12 +42,16 @@ def main() -> int:
     """Relay until SIGTERM or SIGINT; returns the exit code."""
     try:
         config = settings()
+        watch(config)
+        metrics.serve(config)
+        tracing.configure(config, "relay")
     except ConfigurationError as error:
         print(f"relay cannot start. {error}", file=sys.stderr)  # noqa: T201 - there is no log yet
         return 2
     logs.configure(config, "relay")
     heap.freeze()
     uvloop.run(_run(config))
+    tracing.flush()
     return 0
 
 

@@ -18,9 +18,11 @@ from sqlalchemy import Connection, Row, create_engine, delete
 from sqlalchemy import select as select_rows
 
 from shared.bus.message import Message
-from shared.bus.publisher import ConfirmTimeoutError, NackedError, Publisher, ReturnedError
+from shared.bus.publisher import ConfirmTimeoutError, NackedError, ReturnedError
+from shared.bus.traced import publisher_class
 from shared.config import Settings
 from shared.db.models import OutboxMessage
+from shared.outbox import metrics
 from shared.outbox.store import CHANNEL
 
 BATCH = 1_000
@@ -46,7 +48,7 @@ class Relay:
         self._engine = create_engine(
             config.database_url, pool_size=LANES, max_overflow=0, pool_pre_ping=True
         )
-        self._publisher = Publisher(
+        self._publisher = publisher_class()(
             config.amqp_url,
             name="relay",
             max_outstanding=BATCH * LANES,
@@ -102,6 +104,7 @@ class Relay:
             if rows:
                 confirmed = await self._publish(rows)
                 await asyncio.to_thread(_remove, connection, confirmed)
+                metrics.published.inc(len(confirmed))
         finally:
             await asyncio.to_thread(connection.close)
         return len(rows)
@@ -124,6 +127,7 @@ class Relay:
             elif isinstance(result, ReturnedError | NackedError | ConfirmTimeoutError):
                 log.error("not_relayed", sequence=sequence, reason=str(result))
                 self._postponed[sequence] = time.monotonic() + POSTPONE_SECONDS
+                metrics.postponed.inc()
         return confirmed
 
     def _skipped(self) -> list[int]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import UUID
 
 import httpx
 import pytest
@@ -43,7 +44,10 @@ class Stand:
         amqp_url: RabbitMQ, past the gate where there is but one.
         engine: PostgreSQL, past the gate.
         url: the ingress.
-        secret: of a business that may send.
+        account_id: a business that may send.
+        bearer: by which it signs in.
+        secret: its webhook secret.
+        signing_secret: the same, in the other form.
         rng: of this run; its seed is printed.
         own: what a service signs in by.
     """
@@ -57,12 +61,23 @@ class Stand:
     amqp_url: str
     engine: Engine
     url: str
+    account_id: UUID
+    bearer: dict[str, str]
     secret: str
+    signing_secret: str
     rng: random.Random
     own: Callable[[str], dict[str, str]]
 
     def load(self, **changes: float) -> Load:
         return Load(self.url, self.secret, **changes)
+
+    def workers(self) -> list[int]:
+        """The ingress's worker processes."""
+        master = self.supervisor.pid("ingress")
+        if master is None:
+            return []
+        children = Path(f"/proc/{master}/task/{master}/children")
+        return [int(pid) for pid in children.read_text().split()] if children.exists() else []
 
     def add_another(self, name: str) -> None:
         """Start a second process of a service."""
@@ -177,14 +192,16 @@ def stand(
                 bus.url if len(bus_urls) > 1 else bus_urls[0],
                 engine,
                 f"http://127.0.0.1:{port}",
+                business.id,
+                {"Authorization": f"Bearer {tokens.make(business.id, 'access').text}"},
+                "",
                 "",
                 random.Random(seed),
                 own,
             )
             found.ready()
-            bearer = {"Authorization": f"Bearer {tokens.make(business.id, 'access').text}"}
-            answer = httpx.post(f"{found.url}/api/v1/webhook/secret/", headers=bearer)
-            found.secret = answer.json()["secret_key"]
+            shown = httpx.post(f"{found.url}/api/v1/webhook/secret/", headers=found.bearer).json()
+            found.secret, found.signing_secret = shown["secret_key"], shown["signing_secret"]
             yield found
         finally:
             supervisor.stop()

@@ -11,6 +11,7 @@ import re
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -47,7 +48,9 @@ class Load:
 
     Args:
         url: the ingress.
-        secret: to sign with.
+        secret: to sign with; may be changed while it runs.
+        path: below the API's prefix.
+        sign: makes the headers, of a secret and a body.
         rate: requests a second.
         connections: kept open, as senders do.
     """
@@ -56,6 +59,8 @@ class Load:
     secret: str
     rate: float = 150.0
     connections: int = 12
+    path: str = "/webhooks/orders/"
+    sign: Callable[[str, bytes], dict[str, str]] = sign
     sent: list[Sent] = field(default_factory=list)
 
     def __enter__(self) -> "Load":
@@ -109,31 +114,41 @@ class Load:
         self, sent: Sent, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> bool:
         """Send one request and read its answer; returns whether the connection stays."""
-        body = json.dumps(
-            {
-                "customer_details": {"name": "Zoë", "email": sent.customer},
-                "item_summary": "2 × blue kettle",
-                "address": "12 Marina Road",
-            }
-        ).encode()
-        lines = [f"{name}: {value}" for name, value in sign(self.secret, body).items()]
-        head = "\r\n".join(
-            (
-                "POST /api/v1/webhooks/orders/ HTTP/1.1",
-                "Host: fellow",
-                f"Content-Length: {len(body)}",
-                *lines,
-            )
-        )
-        writer.write(head.encode() + b"\r\n\r\n" + body)
-        answer = (await reader.readuntil(b"\r\n\r\n")).decode().lower().split("\r\n")
-        headers = dict(line.split(": ", 1) for line in answer[1:] if line)
-        content = await reader.readexactly(int(headers["content-length"]))
-        sent.status = int(answer[0].split()[1])
-        sent.retry_after = headers.get("retry-after", "")
+        body = order_body(sent.customer)
+        headers = self.sign(self.secret, body)
+        sent.status, answer, content = await post(reader, writer, self.path, headers, body)
+        sent.retry_after = answer.get("retry-after", "")
         if sent.status == 201:
             sent.order_id = json.loads(content)["order_id"]
-        return headers.get("connection") != "close"
+        return answer.get("connection") != "close"
+
+
+def order_body(customer: str) -> bytes:
+    """An order for a customer, by the address."""
+    return json.dumps(
+        {
+            "customer_details": {"name": "Zoë", "email": customer},
+            "item_summary": "2 × blue kettle",
+            "address": "12 Marina Road",
+        }
+    ).encode()
+
+
+async def post(
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    path: str,
+    headers: Mapping[str, str],
+    body: bytes,
+) -> tuple[int, dict[str, str], bytes]:
+    """Send one request and read its answer: status, headers in small letters, content."""
+    lines = [f"{name}: {value}" for name, value in headers.items()]
+    first = (f"POST /api/v1{path} HTTP/1.1", "Host: fellow", f"Content-Length: {len(body)}")
+    writer.write("\r\n".join((*first, *lines)).encode() + b"\r\n\r\n" + body)
+    top, *rest = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+    answer = {name.lower(): value for name, _, value in (line.partition(": ") for line in rest)}
+    content = await reader.readexactly(int(answer["content-length"]))
+    return int(top.split()[1]), answer, content
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import os
 import signal
-from pathlib import Path
 
 import pytest
 from kombu import Connection
@@ -31,15 +30,6 @@ def kill(stand, name, how=signal.SIGKILL):
         os.kill(pid, how)
 
 
-def workers(stand):
-    """The ingress's worker processes."""
-    master = stand.supervisor.pid("ingress")
-    if master is None:
-        return []
-    children = Path(f"/proc/{master}/task/{master}/children")
-    return [int(pid) for pid in children.read_text().split()] if children.exists() else []
-
-
 @pytest.mark.parametrize("name", SERVICES)
 def test_each_service_killed(stand, name):
     with stand.load() as load:
@@ -64,7 +54,7 @@ def test_two_hundred_kills_at_random(stand):
     def step():
         name = stand.rng.choice([*SERVICES, "worker"])
         if name == "worker":
-            alive = workers(stand)
+            alive = stand.workers()
             if alive:
                 os.kill(stand.rng.choice(alive), signal.SIGKILL)
         else:

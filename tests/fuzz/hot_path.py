@@ -11,7 +11,7 @@ import uuid
 import atheris
 
 with atheris.instrument_imports(include=["services", "shared", "email", "uuid"]):
-    from services.ingress import order_bodies, signatures
+    from services.ingress import order_bodies, signatures, standard_webhooks
     from services.kyc.reading import decode_decision
     from shared.bus.events import EVENT_TYPES, decode
     from shared.bus.incoming import Incoming, decode_by_type
@@ -26,7 +26,7 @@ def one_input(data: bytes) -> None:
     choice, body = data[:1], data[1:]
     if not choice:
         return
-    match choice[0] % 4:
+    match choice[0] % 5:
         case 0:
             try:
                 _, message = order_bodies.read(body, ACCOUNT, None)
@@ -53,6 +53,13 @@ def one_input(data: bytes) -> None:
                 decode_decision(Incoming(body, {}, {}, "commands"))
             except Malformed:
                 return
+        case 4:
+            header, _, signed = body.partition(b"\n")
+            given = standard_webhooks.listed(header)
+            right = standard_webhooks.sign(b"key", signed)
+            assert standard_webhooks.matches(b"key", signed, given) == (right in given)
+            standard_webhooks.is_id(header)
+            standard_webhooks.is_current(header, 0.0)
 
 
 def main() -> None:

@@ -35,9 +35,9 @@ class Api:
         return Session(self.engine, expire_on_commit=False)
 
     def gauge(self, name: str) -> list[float]:
-        """A gauge's value in every worker."""
+        """A gauge's value in every worker; `name` is without the prefix."""
         metrics = self.http.get(f"{self.url}/metrics").text
-        found = re.findall(rf"^{name}{{pid=.*}} (\S+)$", metrics, re.MULTILINE)
+        found = re.findall(rf"^fellow_{name}{{pid=.*}} (\S+)$", metrics, re.MULTILINE)
         return [float(value) for value in found]
 
     def code_for(self, email: str) -> str:

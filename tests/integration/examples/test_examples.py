@@ -18,8 +18,12 @@ ROOT = Path(__file__).resolve().parents[3]
 EXAMPLES = ROOT / "examples"
 
 
-def run(command, sender, directory=EXAMPLES):
-    environment = os.environ | {"API_URL": sender.api.url, "WEBHOOK_SECRET": sender.secret}
+def run(command, sender, directory=EXAMPLES, secret=""):
+    environment = os.environ | {
+        "API_URL": sender.api.url,
+        "WEBHOOK_SECRET": secret or sender.secret,
+        "ACCOUNT_ID": str(sender.account_id),
+    }
     done = subprocess.run(
         command, env=environment, cwd=directory, capture_output=True, text=True, timeout=100
     )
@@ -45,6 +49,10 @@ def test_python(sender):
     run([sys.executable, "send_order.py"], sender)
 
 
+def test_standard_webhooks_in_python(sender):
+    run([sys.executable, "send_standard.py"], sender, secret=sender.signing_secret)
+
+
 def test_shell(sender):
     program("curl", "curl")
     program("openssl", "openssl")
@@ -62,7 +70,7 @@ def test_php(sender):
 def test_node(sender, tmp_path):
     node = program("node", "nodejs", "npm")
     npm = program("npm", "npm")
-    for name in ("package.json", "package-lock.json", "send_order.mjs"):
+    for name in ("package.json", "package-lock.json", "send_order.mjs", "send_standard.mjs"):
         shutil.copy(EXAMPLES / name, tmp_path)
     subprocess.run(
         [npm, "ci", "--no-audit", "--no-fund", "--silent"],
@@ -71,6 +79,7 @@ def test_node(sender, tmp_path):
         timeout=100,
     )
     run([node, "send_order.mjs"], sender, tmp_path)
+    run([node, "send_standard.mjs"], sender, tmp_path, sender.signing_secret)
 
 
 def test_the_lines_of_the_readme(sender, tmp_path):

@@ -3,13 +3,16 @@
 import json
 import socket
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 import pytest
+from standardwebhooks.webhooks import Webhook
 
 from shared import tokens
 from shared.db.models import OutboxMessage
+from shared.ids import new_id
 from tests.integration.arrange import account, depth, sign
 from tests.integration.conftest import Api
 
@@ -30,22 +33,36 @@ class Sender:
     account_id: UUID
     secret: str
     bearer: dict[str, str]
+    signing_secret: str = ""
 
     def send(self, body: Any = ORDER, **headers: str) -> Any:
         """Send a body, signed; headers replace those of the signature."""
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
         return self.api.http.post(PATH, content=raw, headers=sign(self.secret, raw) | headers)
 
+    def standard(self, body: Any = ORDER, id_: str = "", **headers: str) -> Any:
+        """Send a body, signed by Standard Webhooks' own library; headers replace its own."""
+        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+        signed = standard_headers(self.signing_secret, raw, id_)
+        return self.api.http.post(self.path, content=raw, headers=signed | headers)
+
+    @property
+    def path(self) -> str:
+        """Where Standard Webhooks of this business go."""
+        return f"/webhooks/{self.account_id}/orders/"
+
     def raw(self, *lines: bytes, body: bytes = b"") -> tuple[int, dict[str, Any]]:
         """Send a request as it stands; returns the status and the JSON of the answer."""
         return exchange(self.api, *lines, body=body)
 
 
-def exchange(api: Api, *lines: bytes, body: bytes = b"") -> tuple[int, dict[str, Any]]:
+def exchange(
+    api: Api, *lines: bytes, body: bytes = b"", path: str = PATH
+) -> tuple[int, dict[str, Any]]:
     """Send header lines and a body over a socket, and read the answer to its end."""
     host, port = api.url.removeprefix("http://").split(":")
     head = b"\r\n".join(
-        (b"POST /api/v1/webhooks/orders/ HTTP/1.1", b"Host: x", b"Connection: close", *lines)
+        (f"POST /api/v1{path} HTTP/1.1".encode(), b"Host: x", b"Connection: close", *lines)
     )
     with socket.create_connection((host, int(port)), timeout=20) as connection:
         connection.sendall(head + b"\r\n\r\n" + body)
@@ -57,6 +74,19 @@ def exchange(api: Api, *lines: bytes, body: bytes = b"") -> tuple[int, dict[str,
     return status, json.loads(content) if content.startswith(b"{") else {}
 
 
+def standard_headers(
+    secret: str, body: bytes, id_: str = "", at: datetime | None = None
+) -> dict[str, str]:
+    """What Standard Webhooks' own library makes of a body."""
+    id_, at = id_ or f"msg_{new_id()}", at or datetime.now(UTC)
+    return {
+        "Content-Type": "application/json",
+        "webhook-id": id_,
+        "webhook-timestamp": str(int(at.timestamp())),
+        "webhook-signature": Webhook(secret).sign(id_, at, body.decode()),
+    }
+
+
 def approved(api: Api) -> Sender:
     """A new business that may send."""
     with api.session() as session:
@@ -64,7 +94,8 @@ def approved(api: Api) -> Sender:
     bearer = {"Authorization": f"Bearer {tokens.make(made.id, 'access').text}"}
     answer = api.http.post("/webhook/secret/", headers=bearer)
     assert answer.status_code == 201, answer.text
-    return Sender(api, made.id, answer.json()["secret_key"], bearer)
+    shown = answer.json()
+    return Sender(api, made.id, shown["secret_key"], bearer, shown["signing_secret"])
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from collections import Counter
 
 from tests.integration.arrange import sign
 from tests.integration.conftest import running_ingress
-from tests.integration.ingress.conftest import ORDER, approved
+from tests.integration.ingress.conftest import ORDER, approved, standard_headers
 
 REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "3000"))
 AT_ONCE = 16
@@ -24,6 +24,7 @@ PATHS = (
     "/api/v1/users/verify-otp/",
     "/api/v1/kyc/",
     "/api/v1/webhook/secret/",
+    "/api/v1/webhook/allowlist/",
     "/api/v1/orders/",
     "/api/v1/orders/01a20999-db46-7249-a750-ddf0d0dd540c/",
 )
@@ -51,8 +52,8 @@ BYTES = (b"\x00", b"\xff", b"\r\n", b"\n", b" ", b":", b"%", b"\x80", b"{", b'"'
 class Mutator:
     """Makes requests that are nearly right."""
 
-    def __init__(self, rng, secret, bearer):
-        self._rng, self._secret, self._bearer = rng, secret, bearer
+    def __init__(self, rng, sender):
+        self._rng, self._sender = rng, sender
 
     def request(self):
         rng = self._rng
@@ -62,7 +63,13 @@ class Mutator:
             path += rng.choice(
                 ("?limit=x", "?cursor=%00", "?limit=5&limit=6", "%2e%2e/", "%ff", "?")
             )
-        headers = dict(sign(self._secret, body)) | self._bearer
+        headers = sign(self._sender.secret, body) | self._sender.bearer
+        if rng.random() < 0.3:
+            path = f"/api/v1{self._sender.path}"
+            signed = body.decode("utf-8", "replace")
+            headers = standard_headers(self._sender.signing_secret, signed.encode())
+        elif rng.random() < 0.3:
+            headers["Idempotency-Key"] = rng.choice(("order-7", "x" * 300, "a b", ""))
         lines = [f"{name}: {value}".encode() for name, value in headers.items()]
         if rng.random() < 0.4:
             lines[rng.randrange(len(lines))] = self._bent(rng.choice(lines))
@@ -134,7 +141,7 @@ def test_nothing_that_arrives_is_a_5xx(api, tmp_path):
     print(f"FUZZ_SEED={seed}")
     with running_ingress(tmp_path, api.amqp_url, api.database_url, REQUEST_SECONDS="1") as hardened:
         sender = approved(hardened)
-        mutator = Mutator(random.Random(seed), sender.secret, sender.bearer)
+        mutator = Mutator(random.Random(seed), sender)
         statuses, bad = asyncio.run(send_all(hardened.url, mutator, REQUESTS))
         print(dict(statuses))
         assert not bad, bad[:3]

@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from services.notifier.__main__ import wire
 from services.notifier.sending import Notifier
-from services.notifier.smtp import Mailer, UndeliverableError
+from services.notifier.smtp import Mailer, Outgoing, UndeliverableError
 from shared.bus import topology
 from shared.bus.events import decode
 from shared.bus.message import message_for
@@ -191,21 +191,23 @@ def test_a_mail_server_that_is_away_blames_no_message(
 
 def test_a_connection_that_the_server_closed_is_opened_again(config, mailbox):
     mailer = Mailer(config, 1, "no-reply@order-fellow.example")
-    assert mailer.send([("a@shop.example", b"Subject: 1\r\n\r\n1\r\n")]) == [None]
+    assert mailer.send([Outgoing("a@shop.example", b"Subject: 1\r\n\r\n1\r\n")]) == [None]
     mailbox.stop()
-    assert isinstance(mailer.send([("a@shop.example", b"x")])[0], Hold)
+    assert isinstance(mailer.send([Outgoing("a@shop.example", b"x")])[0], Hold)
     mailbox.start()
-    assert mailer.send([("a@shop.example", b"Subject: 2\r\n\r\n2\r\n")]) == [None]
+    assert mailer.send([Outgoing("a@shop.example", b"Subject: 2\r\n\r\n2\r\n")]) == [None]
     mailbox.stop()
     mailbox.start()
     # The old connection is gone, which is noticed before anything is lost.
-    assert mailer.send([("a@shop.example", b"Subject: 3\r\n\r\n3\r\n")]) == [None]
+    assert mailer.send([Outgoing("a@shop.example", b"Subject: 3\r\n\r\n3\r\n")]) == [None]
     assert len(mailbox.maildir.emails()) == 3
 
 
 def test_lines_of_one_dot_arrive(config, mailbox):
     mailer = Mailer(config, 1, "no-reply@order-fellow.example")
-    mailer.send([("a@shop.example", b"Subject: dots\r\n\r\nbefore\r\n.\r\n..\r\nafter\r\n")])
+    mailer.send(
+        [Outgoing("a@shop.example", b"Subject: dots\r\n\r\nbefore\r\n.\r\n..\r\nafter\r\n")]
+    )
     (email,) = mailbox.maildir.emails()
     assert email.get_content().split() == ["before", ".", "..", "after"]
 
@@ -223,11 +225,11 @@ def test_what_an_answer_means(config, mailbox, reply, expected):
     mailer = Mailer(config, 1, "no-reply@order-fellow.example")
     content = b"Subject: x\r\n\r\nx\r\n"
     mailbox.handler.respond = lambda _: reply
-    (error,) = mailer.send([("a@shop.example", content)])
+    (error,) = mailer.send([Outgoing("a@shop.example", content)])
     assert isinstance(error, expected)
     assert str(error) == reply
     mailbox.handler.respond = None
-    assert mailer.send([("a@shop.example", content)]) == [None]
+    assert mailer.send([Outgoing("a@shop.example", content)]) == [None]
 
 
 def test_connections_are_kept_and_are_as_many_as_configured(config, tmp_path):
@@ -247,7 +249,7 @@ def test_connections_are_kept_and_are_as_many_as_configured(config, tmp_path):
             msgspec.structs.replace(config, smtp_port=port), 3, "no-reply@order-fellow.example"
         )
         content = b"Subject: x\r\n\r\nx\r\n"
-        assert mailer.send([("a@shop.example", content)] * 60) == [None] * 60
+        assert mailer.send([Outgoing("a@shop.example", content)] * 60) == [None] * 60
     finally:
         server.stop()
     assert 1 <= len(peers) <= 3
@@ -312,7 +314,7 @@ def secure_config(config, port, **changes):
     return msgspec.structs.replace(config, **(values | changes))
 
 
-CONTENT = ("a@shop.example", b"Subject: x\r\n\r\nx\r\n")
+CONTENT = Outgoing("a@shop.example", b"Subject: x\r\n\r\nx\r\n")
 
 
 def test_starttls_and_login(config, secure_server, certificate, monkeypatch):

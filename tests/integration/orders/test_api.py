@@ -9,7 +9,7 @@ from services.orders.recording import record
 from shared import tokens
 from shared.bus.events import TrackingStatus
 from shared.db.models import EmailDelivery
-from shared.ids import new_id
+from shared.ids import derived_id, new_id
 from tests.integration.arrange import account, order_created, received, status_changed
 
 
@@ -177,3 +177,36 @@ def test_times_are_in_utc(api, business, me):
     record_orders(api, created)
     (found,) = api.http.get("/orders/", headers=me).json()["results"]
     assert datetime.fromisoformat(found["created_at"]).utcoffset() == timedelta(0)
+
+
+def test_what_was_sent_under_the_same_key_is_shown_with_the_order(api, business, me):
+    created = order_created(business.id)
+    record_orders(api, created)
+    other = order_created(business.id, order_id=created.order_id, address="elsewhere")
+    with api.session() as session:
+        record(session, [received(other)])
+        session.commit()
+    found = api.http.get(f"/orders/{created.order_id}/", headers=me).json()
+    assert found["address"] == created.address
+    (conflict,) = found["conflicts"]
+    assert conflict["address"] == "elsewhere"
+    assert conflict["customer_details"]["name"] == "Zoë Ade"
+
+
+def test_orders_with_derived_ids_are_listed_by_acceptance(api, business, me):
+    orders = [order_created(business.id, order_id=derived_id("order", n)) for n in range(12)]
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    for n, created in enumerate(orders):
+        # Two share each moment: the id decides between them, and no page loses one.
+        record_orders(api, created, time=start + timedelta(seconds=n // 2))
+    seen, cursor = [], None
+    while True:
+        query = {"limit": 5} | ({"cursor": cursor} if cursor else {})
+        page = api.http.get("/orders/", params=query, headers=me).json()
+        seen += page["results"]
+        cursor = page["next"]
+        if cursor is None:
+            break
+    assert sorted(o["id"] for o in seen) == sorted(str(o.order_id) for o in orders)
+    times = [datetime.fromisoformat(o["created_at"]) for o in seen]
+    assert times == sorted(times, reverse=True)

@@ -17,8 +17,12 @@ MAY = {
         "revoked_tokens": "SID",
         "kyc_applications": "SI",
         "webhook_secrets": "SIU",
+        "webhook_requests": "SI",
+        "webhook_secret_use": "SIU",
+        "webhook_policies": "SIU",
         "orders": "S",
         "order_status_history": "S",
+        "order_conflicts": "S",
         "email_deliveries": "S",
         "outbox": "I",
     },
@@ -27,6 +31,8 @@ MAY = {
         "accounts": "s",
         "kyc_applications": "S",
         "webhook_secrets": "SIU",
+        "webhook_secret_use": "S",
+        "webhook_policies": "SIU",
         "inbox": "SIUD",
         "outbox": "I",
     },
@@ -34,6 +40,7 @@ MAY = {
         "accounts": "s",
         "orders": "SIU",
         "order_status_history": "SI",
+        "order_conflicts": "SI",
         "inbox": "SIUD",
         "outbox": "I",
     },
@@ -43,8 +50,12 @@ MAY = {
         "accounts": "s",
         "kyc_applications": "S",
         "webhook_secrets": "s",
+        "webhook_requests": "S",
+        "webhook_secret_use": "S",
+        "webhook_policies": "S",
         "orders": "S",
         "order_status_history": "S",
+        "order_conflicts": "S",
         "email_deliveries": "S",
         "inbox": "S",
         "outbox": "S",
@@ -108,6 +119,23 @@ def test_nobody_changes_the_schema(role):
         "SELECT pg_read_file('/etc/passwd')",
         "SELECT rolpassword FROM pg_authid",
         "SELECT version_num FROM alembic_version",
+    ):
+        assert refused(engine, statement), statement
+
+
+@pytest.mark.parametrize("role", SERVICES, indirect=True)
+def test_only_the_ingress_keeps_the_partitions_of_the_log_and_nobody_touches_one(role):
+    service, engine = role
+    call = "SELECT keep_webhook_request_partitions()"
+    assert refused(engine, call) is (service != "ingress")
+    with engine.connect() as connection:
+        (name,) = connection.execute(
+            text("SELECT min(relname) FROM pg_class WHERE relname LIKE 'webhook_requests_2%'")
+        ).one()
+    for statement in (
+        f"SELECT * FROM partitions.{name}",
+        f"DROP TABLE partitions.{name}",
+        "CREATE TABLE partitions.mine (x int)",
     ):
         assert refused(engine, statement), statement
 

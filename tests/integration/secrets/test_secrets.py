@@ -16,6 +16,7 @@ from shared.bus.events import (
     EVENT_TYPES,
     KycApproved,
     KycRevoked,
+    SecretExpiring,
     SecretRevoke,
     SecretRotate,
     decode,
@@ -23,7 +24,7 @@ from shared.bus.events import (
 from shared.bus.message import message_for
 from shared.bus.retry import Permanent
 from shared.crypto import CannotOpenError
-from shared.db.models import KycApplication, OutboxMessage, WebhookSecret
+from shared.db.models import KycApplication, OutboxMessage, WebhookSecret, WebhookSecretUse
 from shared.db.session import transaction
 from tests.integration.arrange import account, consuming, publish, received, until
 
@@ -257,6 +258,93 @@ def test_the_schedule_warns_once_and_then_marks_the_end(db, business):
     assert states(db, business) == ["expired", "active"]
 
 
+def use(db, secret, accepted, at=NOW):
+    db.add(
+        WebhookSecretUse(
+            secret_id=secret.id,
+            hour_of_day=at.hour,
+            hour=at.replace(minute=0, second=0, microsecond=0),
+            accepted=accepted,
+            last_used_at=at,
+        )
+    )
+    db.commit()
+
+
+def warnings(db):
+    return [fact for fact in facts(db) if isinstance(fact, SecretExpiring)]
+
+
+def retiring(db, business, ends_in):
+    """A replaced secret that ends then, and the present one."""
+    move_expiry(db, business, NOW + timedelta(days=13))
+    tick()
+    old, new = secrets_of(db, business)
+    ends(db, old, ends_in)
+    return old, new
+
+
+def ends(db, secret, in_):
+    db.execute(
+        update(WebhookSecret)
+        .where(WebhookSecret.id == secret.id)
+        .values(expires_at=datetime.now(UTC) + in_)
+    )
+    db.commit()
+
+
+def warned_days_ago(db, secret):
+    db.execute(
+        update(WebhookSecret)
+        .where(WebhookSecret.id == secret.id)
+        .values(warned_at=datetime.now(UTC) - timedelta(days=2))
+    )
+    db.commit()
+
+
+def test_a_warning_says_how_much_the_old_secret_is_still_used(db, business):
+    old, new = retiring(db, business, timedelta(days=2))
+    use(db, old, 25)
+    use(db, new, 75)
+    use(db, old, 1000, NOW - timedelta(hours=30))
+    tick()
+    (warning,) = warnings(db)
+    assert (warning.share_of_last_day, warning.is_last) == (0.25, False)
+    assert warning.last_used_at == NOW
+
+
+def test_a_last_warning_comes_a_day_ahead_while_the_secret_is_in_use(db, business):
+    old, _ = retiring(db, business, timedelta(days=2))
+    use(db, old, 1)
+    tick()
+    warned_days_ago(db, old)
+    ends(db, old, timedelta(hours=23))
+    tick()
+    tick()
+    assert [warning.is_last for warning in warnings(db)] == [False, True]
+
+
+def test_no_last_warning_comes_for_a_secret_that_nobody_uses(db, business):
+    old, new = retiring(db, business, timedelta(days=2))
+    use(db, new, 5)
+    use(db, old, 5, NOW - timedelta(hours=30))
+    tick()
+    warned_days_ago(db, old)
+    ends(db, old, timedelta(hours=23))
+    tick()
+    (warning,) = warnings(db)
+    assert (warning.share_of_last_day, warning.is_last) == (0.0, False)
+    assert warning.last_used_at == NOW - timedelta(hours=30)
+
+
+def test_a_secret_that_ends_within_a_day_is_warned_of_once(db, business):
+    old, _ = retiring(db, business, timedelta(hours=12))
+    use(db, old, 1)
+    tick()
+    tick()
+    assert [warning.is_last for warning in warnings(db)] == [True]
+
+
 def test_schedulers_at_once_rotate_each_once(settings, db):
     businesses = [account(db, status="approved") for _ in range(20)]
     for made in businesses:
@@ -337,6 +425,22 @@ def test_http_tells_the_way_of_a_secret(api):
     assert shown["previous"]["valid_until"]
     api.http.post("/webhook/secret/", json={"revoke_previous": True}, headers=me)
     assert api.http.get("/webhook/secret/", headers=me).json()["previous"] is None
+
+
+def test_http_shows_how_much_each_secret_is_used(api):
+    with api.session() as session:
+        business = account(session, status="approved")
+        me = as_(business)
+        api.http.post("/webhook/secret/", headers=me)
+        unused = api.http.get("/webhook/secret/", headers=me).json()
+        assert (unused["last_used_at"], unused["share_of_last_day"]) == (None, 0.0)
+        api.http.post("/webhook/secret/", headers=me)
+        old, new = secrets_of(session, business)
+        use(session, old, 1)
+        use(session, new, 3)
+    shown = api.http.get("/webhook/secret/", headers=me).json()
+    assert (shown["share_of_last_day"], shown["previous"]["share_of_last_day"]) == (0.75, 0.25)
+    assert datetime.fromisoformat(shown["previous"]["last_used_at"]) == NOW
 
 
 def test_http_replaces_what_has_just_expired(api):

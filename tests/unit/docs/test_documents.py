@@ -10,7 +10,13 @@ import yaml
 
 from services.ops import keys
 from shared.bus import topology
-from shared.config import DEVELOPMENT_ENCRYPTION_KEY, DEVELOPMENT_JWT_KEY, Settings, load
+from shared.config import (
+    DEVELOPMENT_ENCRYPTION_KEY,
+    DEVELOPMENT_JWT_KEY,
+    DEVELOPMENT_RECEIPT_KEY,
+    Settings,
+    load,
+)
 from shared.roles import OPERATOR, SERVICES, login
 from stack.supervisor import MODULES
 
@@ -20,7 +26,7 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def shown(default):
-    if default in {DEVELOPMENT_ENCRYPTION_KEY, DEVELOPMENT_JWT_KEY}:
+    if default in {DEVELOPMENT_ENCRYPTION_KEY, DEVELOPMENT_JWT_KEY, DEVELOPMENT_RECEIPT_KEY}:
         return "a development key"
     if default == "":
         return "empty"

@@ -55,6 +55,36 @@ def test_an_order_in_every_shape(body):
     assert message.message_id == str(event.order_id)
 
 
+def ids(body, key, account=ACCOUNT):
+    order_id, message = read(json.dumps(body).encode(), account, None, key)
+    return order_id, message.message_id
+
+
+def test_a_key_makes_the_same_order_each_time_and_the_same_message_of_the_same_body():
+    first = ids(ORDER, "order-7")
+    assert ids(ORDER, "order-7") == first
+    other_body = ids(ORDER | {"address": "elsewhere"}, "order-7")
+    assert other_body[0] == first[0]
+    assert other_body[1] != first[1]
+    other_key, other_account = ids(ORDER, "order-8"), ids(ORDER, "order-7", new_id())
+    assert len({first, other_key, other_account}) == 3
+    assert len({x for pair in (first, other_key, other_account) for x in pair}) == 6
+    assert ids(ORDER, None)[0] != ids(ORDER, None)[0]
+
+
+def test_a_key_makes_one_message_of_an_update():
+    update = {
+        "type": "order.status_changed",
+        "order_id": str(new_id()),
+        "tracking_status": "DELIVERED",
+    }
+    first = ids(update, "update-1")
+    assert ids(update, "update-1") == first
+    assert ids(update | {"note": "At the door."}, "update-1")[1] != first[1]
+    assert ids(update, "update-2")[1] != first[1]
+    assert ids(update, None)[1] != ids(update, None)[1]
+
+
 def test_the_status_may_be_left_out_and_written_with_a_space():
     event, _ = event_of({k: v for k, v in ORDER.items() if k != "tracking_status"})
     assert event.tracking_status is TrackingStatus.PENDING

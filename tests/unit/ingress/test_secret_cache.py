@@ -6,19 +6,27 @@ from types import SimpleNamespace
 
 import pytest
 
-from services.ingress.secret_cache import CachedSecret, SecretCache
+from services.ingress import secret_cache
+from services.ingress.cached_secret import CachedSecret
+from services.ingress.policies import Policies
+from services.ingress.secret_cache import SecretCache
 from shared.ids import new_id
-from shared.webhook_keys import key_hash
+from shared.webhook_keys import generate, key_hash, seal
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 KEY = b"whsk_key"
 
 
-def row(state="active", changed=NOW, expires=NOW + timedelta(days=90)):
+ACCOUNT = new_id()
+
+
+def row(state="active", changed=NOW, expires=NOW + timedelta(days=90), key=KEY, **more):
     return SimpleNamespace(
-        key_hash=key_hash(KEY),
-        id=new_id(),
-        account_id=new_id(),
+        key_hash=key_hash(key),
+        id=more.get("id") or new_id(),
+        account_id=ACCOUNT,
+        sealed=more.get("sealed", b""),
+        replaced_at=more.get("replaced_at"),
         state=state,
         expires_at=expires,
         updated_at=changed,
@@ -28,7 +36,7 @@ def row(state="active", changed=NOW, expires=NOW + timedelta(days=90)):
 @pytest.fixture
 def cache():
     with ThreadPoolExecutor(1) as threads:
-        yield SecretCache(threads)
+        yield SecretCache(threads, Policies())
 
 
 def test_an_older_answer_that_comes_last_does_not_bring_a_revoked_secret_back(cache):
@@ -58,6 +66,33 @@ def test_the_same_row_again_is_taken(cache):
 )
 def test_validity_follows_the_clock_and_not_only_the_state(state, seconds, valid, expired):
     end = NOW.timestamp()
-    secret = CachedSecret(new_id(), new_id(), state, end, end)
+    secret = CachedSecret(row(state, expires=NOW))
     assert secret.is_valid(end + seconds) is valid
     assert secret.is_expired(end + seconds) is expired
+
+
+def test_the_bytes_are_opened_once_and_stay_open(monkeypatch):
+    raw, id_ = generate(), new_id()
+    first = row(id=id_, sealed=seal(raw, id_))
+    secret = CachedSecret(first)
+    assert secret.raw() == raw
+    # Sealed again under another key, which this process need not know to go on.
+    secret.take(row("retiring", NOW + timedelta(seconds=1), id=id_, sealed=b"unreadable"))
+    assert (secret.raw(), secret.state) == (raw, "retiring")
+
+
+def test_an_account_has_its_newest_secrets_first_whatever_the_order_they_came_in(cache):
+    rows = [row(key=bytes([n])) for n in range(secret_cache.MAX_TRIED + 3)]
+    cache._put(rows[3:] + rows[:3])
+    newest = [r.id for r in reversed(rows)][: secret_cache.MAX_TRIED]
+    assert [secret.id for secret in cache.of(ACCOUNT)] == newest
+
+
+def test_revoked_secrets_are_not_tried_and_take_nobodys_place(cache):
+    rows = [row(key=bytes([n])) for n in range(secret_cache.MAX_TRIED + 1)]
+    cache._put(rows)
+    for revoked in rows[1:]:
+        revoked.state = "revoked"
+    cache._put(rows[1:])
+    assert [secret.id for secret in cache.of(ACCOUNT)] == [rows[0].id]
+    assert cache.of(new_id()) == []

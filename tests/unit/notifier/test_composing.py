@@ -13,7 +13,7 @@ from services.notifier.composing import TEMPLATES, compose
 from shared.bus.events import EVENT_TYPES, AccountVerified, SecretRotated
 from shared.bus.retry import Permanent
 from tests.integration.arrange import received
-from tests.unit.notifier.facts import CODE, COMPANY, CUSTOMER, FACTS
+from tests.unit.notifier.facts import CODE, COMPANY, CUSTOMER, FACTS, UNTIL
 
 SILENT = {"account.verified"}
 
@@ -89,6 +89,24 @@ def test_every_cause_of_a_rotation_has_its_words():
     causes = SecretRotated.__annotations__["cause"].__args__
     texts = {email_of("secret_rotated", cause=cause).text for cause in causes}
     assert len(texts) >= 3
+
+
+def test_a_secret_in_use_alarms_and_one_that_nobody_uses_does_not():
+    in_use = email_of("secret_expiring", share_of_last_day=0.251, last_used_at=UNTIL)
+    last = email_of("secret_expiring", share_of_last_day=0.001, last_used_at=UNTIL, is_last=True)
+    once = email_of("secret_expiring", last_used_at=UNTIL)
+    never = email_of("secret_expiring")
+    assert "still in use" in in_use.subject
+    assert "25% of your requests" in in_use.text
+    assert last.subject.startswith("Last warning: your old webhook secret is still in use")
+    assert "Less than 1% of your requests" in last.text
+    assert "Less than 1%" in last.html
+    for quiet in (once, never):
+        assert quiet.subject == "Your old webhook secret is about to expire"
+        assert "there is nothing to do" in quiet.text
+        assert "there is nothing to do" in quiet.html
+    assert "its last use was on 1 March 2099" in once.text
+    assert "no request that is signed with it" in never.text
 
 
 def test_every_template_is_used_and_every_fact_of_interest_has_one():

@@ -4,6 +4,7 @@ import pytest
 from shared.config import (
     DEVELOPMENT_ENCRYPTION_KEY,
     DEVELOPMENT_JWT_KEY,
+    DEVELOPMENT_RECEIPT_KEY,
     ConfigurationError,
     Settings,
     load,
@@ -13,6 +14,7 @@ PRODUCTION = {
     "ENVIRONMENT": "production",
     "SECRET_ENCRYPTION_KEYS": "f" * 43 + "=",
     "JWT_SIGNING_KEY": "k" * 48,
+    "RECEIPT_SIGNING_KEYS": "r" * 43 + "=",
     "AMQP_URL": "amqps://fellow:pw@broker.example/",
     "DATABASE_URL": "postgresql+psycopg2://fellow:pw@db.example/order_fellow?sslmode=verify-full",
 }
@@ -40,6 +42,7 @@ def test_foreign_and_empty_variables_are_ignored():
         ("ENVIRONMENT", "prod"),
         ("SECRET_LIFETIME_DAYS", "-1"),
         ("SECRET_ENCRYPTION_KEYS", " , "),
+        ("RECEIPT_SIGNING_KEYS", ","),
         ("DATABASE_URL", "postgresql://u@h/d"),
     ],
 )
@@ -62,6 +65,7 @@ def test_production_starts_with_keys_of_its_own():
         ),
         ("JWT_SIGNING_KEY", DEVELOPMENT_JWT_KEY),
         ("JWT_SIGNING_KEY", "short"),
+        ("RECEIPT_SIGNING_KEYS", DEVELOPMENT_RECEIPT_KEY),
         ("AMQP_URL", "amqp://guest:guest@broker.example/"),
         ("DATABASE_URL", "postgresql+psycopg2://fellow:pw@db.example/order_fellow"),
     ],

@@ -1,0 +1,26 @@
+"""Facts about orders, as the recorder writes them."""
+
+from collections.abc import Iterator
+
+from bench.load import orders
+from shared.bus.events import OrderRecorded, TrackingStatus
+from shared.bus.message import Message, message_for
+from shared.ids import new_id
+
+
+def recorded(count: int) -> Iterator[Message]:
+    """`order.recorded`, each about another order and for another customer."""
+    account = new_id()
+    for number in range(count):
+        order_id = new_id()
+        fact = OrderRecorded(
+            order_id=order_id,
+            account_id=account,
+            company_name="Kettle & Co",
+            customer_name=f"Zoe Ade {number}",
+            customer_email=orders.email(number),
+            item_summary=f"{number % 7 + 1} x {orders.ITEMS[number % 5]}",
+            address=f"{number % 199 + 1} {orders.STREETS[number % 5]}, Lagos",
+            tracking_status=TrackingStatus.PENDING,
+        )
+        yield message_for(fact, source="services.orders", correlation_id=order_id)

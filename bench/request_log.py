@@ -1,0 +1,59 @@
+"""What the request log costs the ingress: accepted orders a second, with it and without."""
+
+from collections.abc import Callable, Mapping
+
+from bench.contest import Contender, Result, alternate
+from bench.ground import Ground, fetch, ground, until
+from bench.ingress import CONNECTIONS, PATH, SECONDS
+from bench.load import orders, wrk
+from stack.processes import free_port
+from stack.servers import ROOT
+
+WITH, WITHOUT = "with the request log", "without it"
+REPEATS = 7
+LEAST = 0.93
+
+
+def run(say: Callable[[str], None]) -> Result:
+    """Measure."""
+    result = Result("request_log")
+    with ground(("wrk", "wrk")) as on:
+        requests = on.folder / "requests"
+        orders.write(requests, on.keys, 20_000)
+        answered = {WITH: 0, WITHOUT: 0}
+
+        def load(name: str, url: str) -> Callable[[], Mapping[str, float]]:
+            def measure() -> Mapping[str, float]:
+                on.purge("orders.intake")
+                warm = wrk.run(url, requests, seconds=1, connections=CONNECTIONS)
+                found = wrk.run(url, requests, seconds=SECONDS, connections=CONNECTIONS)
+                answered[name] += int(warm["requests"] + found["requests"])
+                return {"orders/s": found["rate"], "ms p99": found["p99"]}
+
+            return measure
+
+        contenders = [
+            Contender(WITH, load(WITH, on.start_ingress()[0] + PATH)),
+            Contender(WITHOUT, load(WITHOUT, _start_without(on) + PATH)),
+        ]
+        result.series = alternate(contenders, say, REPEATS)
+        until(lambda: on.count("webhook_requests") >= answered[WITH], "every request is logged", 10)
+    result.counted.append("Every request that was answered is in the log.")
+    rates = {name: result.median(name, "orders/s") for name in (WITH, WITHOUT)}
+    result.at_least(WITH, LEAST, rates[WITH] / rates[WITHOUT], "x")
+    return result
+
+
+def _start_without(on: Ground) -> str:
+    port = free_port()
+    settings = on.servers.for_service("ingress")
+    metrics = on.folder / "metrics"  # else its metrics would be cheaper than the other's
+    metrics.mkdir()
+    settings |= {"PORT": str(port), "WEB_CONCURRENCY": "1"}
+    settings["PROMETHEUS_MULTIPROC_DIR"] = str(metrics)
+    conf = str(ROOT / "services/ingress/gunicorn.conf.py")
+    app = "bench.peers.no_log:create_app()"
+    on.start("-m", "gunicorn", "--config", conf, app, environment=settings)
+    url = f"http://127.0.0.1:{port}"
+    until(lambda: b'"ready"' in fetch(f"{url}/readyz"), "the ingress without a log is ready")
+    return url

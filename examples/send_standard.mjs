@@ -1,0 +1,26 @@
+// Send one order by Standard Webhooks. Needs WEBHOOK_SECRET and ACCOUNT_ID; API_URL says where
+// Order Fellow is.
+import { randomUUID } from "node:crypto";
+import axios from "axios";
+import { Webhook } from "standardwebhooks";
+
+const webhook = new Webhook(process.env.WEBHOOK_SECRET); // whsec_..., from GET /api/v1/webhook/secret/
+const base = `${process.env.API_URL ?? "http://127.0.0.1:8000"}/api/v1/webhooks/`;
+const body = JSON.stringify({
+  customer_details: { name: "Zoë Ade", email: "zoe@example.com", phone: "+2348000000" },
+  item_summary: "2 × blue kettle",
+  address: "12 Marina Road, Lagos",
+  tracking_status: "PENDING",
+});
+const id = `msg_${randomUUID()}`; // keep it, and send the same again when no answer came
+const now = new Date();
+const response = await axios.post(`${base}${process.env.ACCOUNT_ID}/orders/`, body, {
+  headers: {
+    "Content-Type": "application/json",
+    "webhook-id": id,
+    "webhook-timestamp": Math.floor(now.getTime() / 1000),
+    "webhook-signature": webhook.sign(id, now, body),
+  },
+  timeout: 10_000,
+});
+console.log(response.status, JSON.stringify(response.data));

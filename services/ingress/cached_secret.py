@@ -1,0 +1,71 @@
+"""One webhook secret in a worker's memory."""
+
+from typing import Any
+from uuid import UUID
+
+from shared import webhook_keys
+
+
+class CachedSecret:
+    """One secret. Slots, since there may be a hundred thousand.
+
+    Attributes:
+        id: the secret's id.
+        account_id: whose it is.
+        state: `active`, `retiring`, `expired` or `revoked`.
+        expires_at: the end of validity, in seconds since 1970.
+        replaced_at: when it was replaced, in seconds since 1970; None when it was not.
+        changed_at: when the database last changed it, in seconds since 1970.
+    """
+
+    __slots__ = (
+        "_raw",
+        "_sealed",
+        "account_id",
+        "changed_at",
+        "expires_at",
+        "id",
+        "replaced_at",
+        "state",
+    )
+
+    def __init__(self, row: Any) -> None:
+        self.id: UUID = row.id
+        self.account_id: UUID = row.account_id
+        self._raw: bytes | None = None
+        self.changed_at = 0.0
+        self.take(row)
+
+    def take(self, row: Any) -> None:
+        """Become what a row of `webhook_secrets` says, unless that is older news."""
+        changed_at = row.updated_at.timestamp()
+        # Of two queries under way the older may answer last.
+        if changed_at < self.changed_at:
+            return
+        self.changed_at = changed_at
+        self.state: str = row.state
+        self.expires_at: float = row.expires_at.timestamp()
+        replaced_at = row.replaced_at
+        self.replaced_at: float | None = None if replaced_at is None else replaced_at.timestamp()
+        self._sealed: bytes | None = None if self._raw else bytes(row.sealed)
+
+    def raw(self) -> bytes:
+        """The 32 bytes. Opened at the first call: most secrets in memory are never used here.
+
+        Raises:
+            shared.crypto.CannotOpenError: no listed key opens them.
+        """
+        if self._raw is None:
+            self._raw = webhook_keys.unseal(self._sealed or b"", self.id)
+            self._sealed = None
+        return self._raw
+
+    def is_valid(self, now: float) -> bool:
+        """Whether it may be signed with at `now` (seconds since 1970)."""
+        return now < self.expires_at and self.state in ("active", "retiring")
+
+    def is_expired(self, now: float) -> bool:
+        """Whether it once was good and its time is over, also if nobody has marked it yet."""
+        return self.state == "expired" or (
+            self.state in ("active", "retiring") and now >= self.expires_at
+        )

@@ -1,0 +1,154 @@
+"""The HTTP side of the request log: an account sees what became of each of its requests."""
+
+import base64
+import binascii
+import struct
+from collections.abc import Set
+from datetime import UTC, datetime, timedelta
+from operator import attrgetter
+from typing import Annotated, Literal
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import Select, select, tuple_
+from sqlalchemy.orm import Session
+
+from shared.db.models import OrderConflict, WebhookRequest
+from shared.http.errors import ApiError
+from shared.http.route import Answer, Call, Route
+
+Stamp = Annotated[datetime, msgspec.Meta(tz=True)]
+Outcome = Literal["accepted", "refused"]
+_CURSOR = struct.Struct(">qq")  # microseconds since 1970, and the id
+_EPOCH = datetime.fromtimestamp(0, UTC)
+
+
+class RequestFilter(msgspec.Struct, kw_only=True):
+    """Which requests, and where the page begins."""
+
+    outcome: Outcome | None = None
+    code: Annotated[str, msgspec.Meta(pattern="^[a-z_]{1,64}$")] | None = None
+    received_from: Stamp | None = None
+    received_to: Stamp | None = None
+    cursor: Annotated[str, msgspec.Meta(max_length=100)] | None = None
+    limit: Annotated[int, msgspec.Meta(ge=1, le=200)] = 50
+
+
+class RequestView(msgspec.Struct, kw_only=True):
+    """One request and what became of it; `conflict` when its key had come with another body."""
+
+    received_at: datetime
+    outcome: Outcome
+    code: str
+    event_type: str | None
+    event_id: UUID | None
+    order_id: UUID | None
+    idempotency_key: str | None
+    secret_id: UUID | None
+    scheme: str
+    body_bytes: int | None
+    body_sha256: str | None
+    client_address: str
+    latency_ms: float
+    conflict: bool
+
+
+class RequestPage(msgspec.Struct, kw_only=True):
+    """Requests, newest first; `next` is the cursor of the next page, null on the last."""
+
+    results: list[RequestView]
+    next: str | None
+
+
+def index(session: Session, call: Call[None, RequestFilter]) -> Answer:
+    """A page of the account's requests; the newest appear about a second after their answer."""
+    wanted = call.query
+    # The index holds accepted and refused ones apart, so that few among many are found at once.
+    outcomes = [wanted.outcome == "accepted"] if wanted.outcome else [True, False]
+    if wanted.code is not None:
+        outcomes = [accepted for accepted in outcomes if accepted == (wanted.code == "accepted")]
+    found = [
+        request
+        for accepted in outcomes
+        for request in session.scalars(_query(call.caller, accepted, wanted))
+    ]
+    found.sort(key=attrgetter("at", "id"), reverse=True)
+    page = found[: wanted.limit]
+    conflicts = _conflicts(session, {request.event_id for request in page if request.event_id})
+    return Answer(
+        200,
+        RequestPage(
+            results=[_view(request, conflicts) for request in page],
+            next=_to_cursor(page[-1]) if len(found) > wanted.limit else None,
+        ),
+    )
+
+
+def _query(account_id: UUID, accepted: bool, wanted: RequestFilter) -> Select[WebhookRequest]:
+    at, id_ = WebhookRequest.at, WebhookRequest.id
+    query = select(WebhookRequest).where(
+        WebhookRequest.account_id == account_id, WebhookRequest.accepted.is_(accepted)
+    )
+    if wanted.code is not None:
+        query = query.where(WebhookRequest.code == wanted.code)
+    if wanted.received_from is not None:
+        query = query.where(at >= wanted.received_from)
+    if wanted.received_to is not None:
+        query = query.where(at < wanted.received_to)
+    if wanted.cursor is not None:
+        before, before_id = _from_cursor(wanted.cursor)
+        # The first condition says nothing new, but by it partitions are left out.
+        query = query.where(at <= before, tuple_(at, id_) < (before, before_id))
+    return query.order_by(at.desc(), id_.desc()).limit(wanted.limit + 1)
+
+
+def _conflicts(session: Session, event_ids: Set[UUID]) -> Set[UUID]:
+    """Those whose idempotency key had come before with another body."""
+    found = select(OrderConflict.event_id).where(OrderConflict.event_id.in_(event_ids))
+    return set(session.scalars(found)) if event_ids else set()
+
+
+def _view(request: WebhookRequest, conflicts: Set[UUID]) -> RequestView:
+    return RequestView(
+        received_at=request.at,
+        outcome="accepted" if request.accepted else "refused",
+        code=request.code,
+        event_type=request.event_type,
+        event_id=request.event_id,
+        order_id=request.order_id,
+        idempotency_key=request.idempotency_key,
+        secret_id=request.secret_id,
+        scheme=request.scheme,
+        body_bytes=request.body_bytes,
+        body_sha256=request.body_sha256.hex() if request.body_sha256 else None,
+        client_address=request.client_address,
+        latency_ms=request.latency_us / 1000,
+        conflict=request.event_id in conflicts,
+    )
+
+
+def _to_cursor(request: WebhookRequest) -> str:
+    micros = (request.at - _EPOCH) // timedelta(microseconds=1)
+    return base64.urlsafe_b64encode(_CURSOR.pack(micros, request.id)).decode().rstrip("=")
+
+
+def _from_cursor(cursor: str) -> tuple[datetime, int]:
+    try:
+        micros, id_ = _CURSOR.unpack(base64.urlsafe_b64decode(cursor + "=="))
+        return _EPOCH + timedelta(microseconds=micros), id_
+    except (binascii.Error, struct.error, ValueError, OverflowError):
+        raise ApiError(400, "invalid_query", "The cursor is not one of ours.") from None
+
+
+ROUTES = (
+    Route(
+        method="GET",
+        path="/webhooks/log/",
+        handler=index,
+        summary="What became of your webhook requests in the last 30 days, newest first",
+        query=RequestFilter,
+        answers={200: RequestPage},
+        bearer=True,
+        tag="Webhooks",
+    ),
+)

@@ -1,0 +1,34 @@
+"""What is counted of emails."""
+
+from functools import cache
+
+from prometheus_client import Counter, Histogram
+
+from shared.bus.metrics import SECONDS
+from shared.bus.retry import Hold, Permanent
+
+_emails = Counter("fellow_emails", "Attempts to send an email.", ["template", "outcome"])
+smtp_seconds = Histogram(
+    "fellow_smtp_seconds", "Time to give one email to the mail server.", buckets=SECONDS
+)
+
+
+def tried(template: str, error: Exception | None) -> None:
+    """Count one attempt.
+
+    Args:
+        template: which words.
+        error: what stopped it; None when it was sent.
+    """
+    if error is None:
+        outcome = "sent"
+    elif isinstance(error, Permanent):
+        outcome = "refused"
+    else:
+        outcome = "held" if isinstance(error, Hold) else "postponed"
+    _attempts(template, outcome).inc()
+
+
+@cache
+def _attempts(template: str, outcome: str) -> Counter:
+    return _emails.labels(template, outcome)

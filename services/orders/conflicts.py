@@ -1,0 +1,67 @@
+"""Orders sent under a key that another order has already: the first one stays, these are kept.
+
+The history knows the id of each message that was recorded, for ever. The inbox is not enough for
+that: it is pruned, and a message that is replayed from the journal passes it.
+"""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from shared.bus.events import OrderCreated, encode
+from shared.bus.message import Received
+from shared.db import arrays
+
+MAX_KEPT = 20  # of one order; a sender that goes on like that has been told
+
+
+def keep(session: Session, messages: Sequence[Received[OrderCreated]]) -> None:
+    """Keep those whose order id belongs to another message's order, recorded before.
+
+    A copy of a message that was recorded itself is none, and neither is another account's: its ids
+    are derived from the account.
+    """
+    session.execute(
+        _KEEP,
+        {
+            "event_id": arrays.uuids(m.id for m in messages),
+            "order_id": arrays.uuids(m.data.order_id for m in messages),
+            "account_id": arrays.uuids(m.data.account_id for m in messages),
+            "event": arrays.texts(encode(m.data).decode() for m in messages),
+            "at": arrays.times(m.time for m in messages),
+            "most": MAX_KEPT,
+        },
+    )
+
+
+def recorded(session: Session, ids: Sequence[UUID]) -> set[UUID]:
+    """The messages among `ids` that the history has."""
+    if not ids:
+        return set()
+    return set(session.execute(_RECORDED, {"ids": arrays.uuids(ids)}).scalars())
+
+
+_KEEP = text("""
+    INSERT INTO order_conflicts (event_id, order_id, account_id, event, at)
+    SELECT event_id, order_id, account_id, CAST(event AS jsonb), at
+    FROM (
+        SELECT given.*, row_number() OVER (PARTITION BY given.order_id ORDER BY given.at)
+               + (SELECT count(*) FROM order_conflicts c WHERE c.order_id = given.order_id)
+               AS number
+        FROM unnest(CAST(:event_id AS uuid[]), CAST(:order_id AS uuid[]),
+                    CAST(:account_id AS uuid[]), CAST(:event AS text[]),
+                    CAST(:at AS timestamptz[]))
+             AS given (event_id, order_id, account_id, event, at)
+        JOIN orders o ON o.id = given.order_id AND o.account_id = given.account_id
+        WHERE NOT EXISTS (
+            SELECT FROM order_status_history h WHERE h.event_id = given.event_id
+        )
+    ) AS other
+    WHERE number <= :most
+    ON CONFLICT DO NOTHING
+""")
+_RECORDED = text("""
+    SELECT event_id FROM order_status_history WHERE event_id = ANY(CAST(:ids AS uuid[]))
+""")

@@ -1,0 +1,115 @@
+"""From where an account's webhooks may come, and how many a second.
+
+The business keeps its allowlist over HTTP; operators adjust the rate by a command on the bus.
+"""
+
+from typing import Annotated
+
+import msgspec
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from shared.bus.events import WebhookLimit
+from shared.bus.message import Received
+from shared.bus.retry import Permanent
+from shared.db.models import Account, WebhookPolicy
+from shared.http.errors import ApiError
+from shared.http.route import Answer, Call, Route
+from shared.networks import NetworkError, is_within, parse, readable
+
+Cidr = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+Cidrs = Annotated[list[Cidr], msgspec.Meta(max_length=100)]
+
+
+class Allowlist(msgspec.Struct, kw_only=True):
+    """Networks in CIDR notation, IPv4 or IPv6; none means that requests may come from anywhere."""
+
+    allowed_networks: Cidrs
+
+
+class AllowlistView(msgspec.Struct, kw_only=True):
+    """The networks that requests may come from, and whether your own address is within."""
+
+    allowed_networks: list[str]
+    your_address: str
+    your_address_is_allowed: bool
+    warning: str | None
+
+
+def show(session: Session, call: Call[None, None]) -> Answer:
+    """The account's allowlist."""
+    policy = session.get(WebhookPolicy, call.caller)
+    listed = policy.allowed_networks if policy else []
+    return Answer(200, _view(listed, call.address))
+
+
+def replace(session: Session, call: Call[Allowlist, None]) -> Answer:
+    """Replace it; every ingress worker knows within a second."""
+    try:
+        parsed = [str(parse(text)) for text in call.body.allowed_networks]
+    except NetworkError as error:
+        raise ApiError(400, "invalid_network", f"{error}.") from None
+    networks = list(dict.fromkeys(parsed))
+    _put(session, account_id=call.caller, allowed_networks=networks)
+    return Answer(200, _view(networks, call.address))
+
+
+def on_limit(session: Session, received: Received[WebhookLimit]) -> None:
+    """Set an account's rate, or give it the default again.
+
+    Raises:
+        Permanent: there is no such account.
+    """
+    command = received.data
+    if session.get(Account, command.account_id) is None:
+        raise Permanent("no such account")
+    _put(session, account_id=command.account_id, rate_per_second=command.per_second)
+
+
+def _put(session: Session, **values: object) -> None:
+    changes = {name: value for name, value in values.items() if name != "account_id"}
+    session.execute(
+        insert(WebhookPolicy)
+        .values(**values)
+        .on_conflict_do_update(index_elements=[WebhookPolicy.account_id], set_=changes)
+    )
+
+
+def _view(networks: list[str], address: str) -> AllowlistView:
+    allowed = not networks or is_within(address, readable(networks))
+    warning = (
+        None
+        if allowed
+        else f"This request came from {address:.64}, which is not in the list: "
+        "webhooks from there are refused."
+    )
+    return AllowlistView(
+        allowed_networks=networks,
+        your_address=address,
+        your_address_is_allowed=allowed,
+        warning=warning,
+    )
+
+
+ROUTES = (
+    Route(
+        method="GET",
+        path="/webhook/allowlist/",
+        handler=show,
+        summary="Where your webhooks may come from",
+        answers={200: AllowlistView},
+        bearer=True,
+        tag="Webhook secret",
+    ),
+    Route(
+        method="PUT",
+        path="/webhook/allowlist/",
+        handler=replace,
+        summary="Say where your webhooks may come from",
+        body=Allowlist,
+        answers={200: AllowlistView},
+        errors=((400, "invalid_network", "A member of the list is no network in CIDR notation."),),
+        bearer=True,
+        tag="Webhook secret",
+    ),
+)

@@ -1,0 +1,58 @@
+"""How much each webhook secret of an account is in use, as the ingress has counted it."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from shared.db.models import WebhookSecret, WebhookSecretUse
+
+DAY = timedelta(hours=24)
+
+
+class SecretUse(msgspec.Struct, frozen=True, kw_only=True):
+    """How much a secret is in use.
+
+    Attributes:
+        last_used_at: its latest accepted request; None when there was none.
+        share_of_last_day: of the account's accepted requests of the last day, from 0 to 1.
+    """
+
+    last_used_at: datetime | None = None
+    share_of_last_day: float = 0.0
+
+
+UNUSED = SecretUse()
+
+
+def of_account(session: Session, account_id: UUID, now: datetime) -> Mapping[UUID, SecretUse]:
+    """The use of an account's secrets, by their ids; one that was never used is not there.
+
+    Args:
+        session: of a role that may read `webhook_secrets` (id, account_id) and
+            `webhook_secret_use`.
+        account_id: whose.
+        now: the day ends here. It is counted by the hour, so it may begin up to an hour earlier.
+    """
+    lately = WebhookSecretUse.hour > now - DAY - timedelta(hours=1)
+    counted = session.execute(
+        select(
+            WebhookSecretUse.secret_id,
+            func.max(WebhookSecretUse.last_used_at).label("last_used_at"),
+            func.coalesce(func.sum(WebhookSecretUse.accepted).filter(lately), 0).label("accepted"),
+        )
+        .join(WebhookSecret, WebhookSecret.id == WebhookSecretUse.secret_id)
+        .where(WebhookSecret.account_id == account_id)
+        .group_by(WebhookSecretUse.secret_id)
+    ).all()
+    together = sum(int(row.accepted) for row in counted)
+    return {
+        row.secret_id: SecretUse(
+            last_used_at=row.last_used_at,
+            share_of_last_day=round(int(row.accepted) / together, 4) if together else 0.0,
+        )
+        for row in counted
+    }

@@ -1,0 +1,47 @@
+"""The inbox forgets what is old, whatever kind of id it has, and nothing else."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import select, update
+
+from shared.bus import inbox
+from shared.db.models import InboxEntry
+from shared.db.session import transaction
+from shared.ids import derived_id, follow_up_id, new_id
+
+OLD = datetime.now(UTC) - timedelta(days=inbox.KEEP_DAYS + 1)
+
+
+def at(time):
+    """A UUIDv7 of that time."""
+    return UUID(int=int(time.timestamp() * 1000) << 80 | 0x7 << 76 | 0x2 << 62)
+
+
+def late(*parts):
+    """A derived id that is greater than any of today's."""
+    return next(
+        id_ for n in range(1000) if (id_ := derived_id(*parts, n)).bytes[0] > at(OLD).bytes[0] + 1
+    )
+
+
+def test_what_is_old_is_forgotten_by_its_id_or_by_its_time(settings, db):
+    old, old_derived = at(OLD), late("old")
+    old_fact = follow_up_id(old_derived, "order.recorded")
+    kept = [new_id(), late("new"), follow_up_id(late("new"), "order.recorded")]
+    with transaction() as session:
+        inbox.claim(session, "one", [old, old_derived, old_fact, *kept])
+        inbox.claim(session, "other", [old, old_derived])
+    db.execute(
+        update(InboxEntry)
+        .where(InboxEntry.message_id.in_([old_derived, old_fact]))
+        .values(handled_at=OLD)
+    )
+    db.commit()
+    with transaction() as session:
+        inbox.prune(session, "one")
+    rows = db.execute(select(InboxEntry.consumer, InboxEntry.message_id)).all()
+    assert {(r.consumer, r.message_id) for r in rows} == {
+        *(("one", id_) for id_ in kept),
+        *(("other", id_) for id_ in (old, old_derived)),
+    }

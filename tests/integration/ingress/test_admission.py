@@ -1,0 +1,155 @@
+"""Allowlists, rates and what the headers say, to rightly signed requests and to no others."""
+
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+import pytest
+from sqlalchemy.dialects.postgresql import insert
+
+from shared.db.models import WebhookPolicy
+from tests.integration.arrange import until
+from tests.integration.conftest import running_ingress
+from tests.integration.ingress.conftest import approved
+
+HERE, THERE = "203.0.113.7", "2001:db8::7"
+LISTED = ["198.51.100.0/24", "2001:db8::/48"]
+
+
+@pytest.fixture(scope="module")
+def behind_a_proxy(api, tmp_path_factory):
+    with running_ingress(
+        tmp_path_factory.mktemp("proxied"), api.amqp_url, api.database_url, TRUSTED_PROXIES="1"
+    ) as found:
+        yield found
+
+
+def allow(business, *networks, address=HERE):
+    headers = business.bearer | {"X-Forwarded-For": address}
+    return business.api.http.put(
+        "/webhook/allowlist/", json={"allowed_networks": list(networks)}, headers=headers
+    )
+
+
+def statuses(business, address):
+    """What every worker answers, by each scheme."""
+    sent = {"X-Forwarded-For": address}
+    answers = [send(**sent) for _ in range(8) for send in (business.send, business.standard)]
+    return {a.status_code for a in answers}
+
+
+def test_an_allowlist_holds_within_a_moment_by_either_scheme(behind_a_proxy):
+    business = approved(behind_a_proxy)
+    assert statuses(business, HERE) == {201}
+    answer = allow(business, *LISTED)
+    assert answer.status_code == 200
+    until(lambda: statuses(business, HERE) == {403}, "in every worker")
+    assert statuses(business, THERE) == {201}
+    assert statuses(business, "::ffff:198.51.100.9") == {201}
+    refused = business.send(**{"X-Forwarded-For": HERE})
+    assert refused.json()["code"] == "address_not_allowed"
+    assert HERE in refused.json()["error"]
+    allow(business)
+    until(lambda: statuses(business, HERE) == {201}, "from anywhere again")
+
+
+def test_a_stranger_does_not_learn_that_there_is_an_allowlist(behind_a_proxy):
+    business = approved(behind_a_proxy)
+    allow(business, *LISTED)
+    until(lambda: statuses(business, HERE) == {403}, "in every worker")
+    wrong = {"X-Forwarded-For": HERE, "X-Webhook-Signature": "0" * 64}
+    assert business.send(**wrong).json()["code"] == "invalid_signature"
+    wrong = {"X-Forwarded-For": HERE, "webhook-signature": "v1,AAAA"}
+    assert business.standard(**wrong).json()["code"] == "invalid_signature"
+    assert "ratelimit-limit" not in business.standard(**wrong).headers
+
+
+def test_the_answer_warns_who_is_not_in_the_list_themselves(behind_a_proxy):
+    business = approved(behind_a_proxy)
+    answer = allow(business, "198.51.100.7/32", "198.51.100.7", "2001:DB8::/48").json()
+    assert answer["allowed_networks"] == ["198.51.100.7/32", "2001:db8::/48"]
+    assert (answer["your_address"], answer["your_address_is_allowed"]) == (HERE, False)
+    assert HERE in answer["warning"]
+    kept = behind_a_proxy.http.get(
+        "/webhook/allowlist/", headers=business.bearer | {"X-Forwarded-For": THERE}
+    ).json()
+    assert (kept["your_address_is_allowed"], kept["warning"]) == (True, None)
+    assert kept["allowed_networks"] == answer["allowed_networks"]
+
+
+@pytest.mark.parametrize(
+    ("networks", "code"),
+    [
+        (["203.0.113.7/24"], "invalid_network"),
+        (["kettle.example"], "invalid_network"),
+        (["203.0.113.0/24", ""], "invalid_body"),
+        ([5], "invalid_body"),
+        (["x" * 65], "invalid_body"),
+        (["203.0.113.7"] * 101, "invalid_body"),
+    ],
+)
+def test_a_list_that_is_none_changes_nothing(behind_a_proxy, networks, code):
+    business = approved(behind_a_proxy)
+    allow(business, "203.0.113.0/24")
+    answer = allow(business, *networks)
+    assert (answer.status_code, answer.json()["code"]) == (400, code)
+    kept = behind_a_proxy.http.get("/webhook/allowlist/", headers=business.bearer).json()
+    assert kept["allowed_networks"] == ["203.0.113.0/24"]
+
+
+def test_an_account_without_a_policy_sees_an_open_list(api, sender):
+    shown = api.http.get("/webhook/allowlist/", headers=sender.bearer).json()
+    assert (shown["allowed_networks"], shown["warning"]) == ([], None)
+    assert api.http.get("/webhook/allowlist/").status_code == 401
+
+
+def set_rate(api, business, rate):
+    with api.session() as session:
+        session.execute(
+            insert(WebhookPolicy)
+            .values(account_id=business.account_id, rate_per_second=rate)
+            .on_conflict_do_update(index_elements=["account_id"], set_={"rate_per_second": rate})
+        )
+        session.commit()
+
+
+def test_a_rate_of_ones_own_and_what_the_headers_say(api, sender):
+    first = sender.send()
+    assert first.headers["ratelimit-limit"] == "5000"
+    assert 0 <= int(first.headers["ratelimit-remaining"]) < 5000
+    assert first.headers["ratelimit-reset"] == "1"
+    set_rate(api, sender, 2)
+
+    def limits(send):
+        return {send().headers.get("ratelimit-limit") for _ in range(8)}
+
+    until(lambda: limits(sender.send) == {"2"}, "in every worker")
+    refused = until(
+        lambda: next(
+            (a for a in (sender.standard() for _ in range(20)) if a.status_code == 429), 0
+        ),
+        "too fast",
+    )
+    assert refused.json()["code"] == "rate_limited"
+    assert refused.headers["ratelimit-remaining"] == "0"
+    assert int(refused.headers["retry-after"]) >= 1
+    # What is refused for its body counts too, and says so.
+    assert "ratelimit-limit" in sender.send(b"{").headers
+    set_rate(api, sender, None)
+    until(lambda: limits(sender.standard) == {"5000"}, "the default again")
+
+
+def test_a_retiring_secret_is_told_its_end(api, sender):
+    shown = api.http.get("/webhook/secret/", headers=sender.bearer).json()
+    assert "sunset" not in sender.send().headers
+    replaced = datetime.now(UTC)
+    api.http.post("/webhook/secret/", headers=sender.bearer)
+    for send in (sender.send, sender.standard, lambda: sender.send(b"{")):
+        told = until(lambda send=send: "sunset" in (a := send()).headers and a, "retiring")
+        assert told.status_code in {201, 400}
+        end = datetime.fromisoformat(shown["expires_at"])
+        assert parsedate_to_datetime(told.headers["sunset"]) == end.replace(microsecond=0)
+        stamp = int(told.headers["deprecation"].removeprefix("@"))
+        assert abs(stamp - replaced.timestamp()) < 60
+        assert told.headers["link"].startswith("<http")
+        assert 'rel="deprecation"' in told.headers["link"]
+    assert "sunset" not in sender.send(**{"X-Webhook-Signature": "0" * 64}).headers

@@ -1,0 +1,120 @@
+"""What a sender sees of how its orders get on."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import text
+
+from shared.db.models import EmailDelivery, Order
+from shared.ids import new_id
+from tests.integration.ingress.conftest import approved
+
+NOW = datetime.now(UTC)
+LOG = text(
+    "INSERT INTO webhook_requests (at, account_id, accepted, code, event_type, event_id, order_id,"
+    " scheme, latency_us, client_address) VALUES (:at, :account_id, true, 'accepted',"
+    " 'order.created', :order_id, :order_id, 'x-api-key', 1, '::1')"
+)
+
+
+def walk(session, sender, at, recorded=None, emailed=None, copies=1):
+    """An order that was accepted then, and how many seconds later it was where."""
+    order_id = new_id()
+    for copy in range(copies):
+        values = {"at": at + timedelta(seconds=copy), "order_id": order_id}
+        session.execute(LOG, values | {"account_id": sender.account_id})
+    if recorded is not None:
+        session.add(
+            Order(
+                id=order_id,
+                account_id=sender.account_id,
+                customer_name="Z",
+                customer_email="z@shop.example",
+                customer_phone="1",
+                item_summary="x",
+                address="x",
+                tracking_status="PENDING",
+                status_at=at,
+                status_event_id=order_id,
+                accepted_at=at,
+                recorded_at=at + timedelta(seconds=recorded),
+            )
+        )
+    if emailed is not None:
+        session.add(
+            EmailDelivery(
+                fact_id=new_id(),
+                subject_id=str(order_id),
+                recipient="z@shop.example",
+                template="order_received",
+                message_id="<1@x>",
+                state="sent",
+                at=at + timedelta(seconds=emailed),
+            )
+        )
+    session.commit()
+
+
+def health(api, sender):
+    answer = api.http.get("/webhooks/health/", headers=sender.bearer)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def test_nothing_was_sent(api, sender):
+    nothing = {"orders": 0, "oldest_accepted_at": None}
+    assert health(api, sender) == {
+        "orders": 0,
+        "is_complete": True,
+        "recorded": None,
+        "emailed": None,
+        "waiting_to_be_recorded": nothing,
+        "waiting_to_be_emailed": nothing,
+    }
+
+
+def test_how_long_it_took_and_what_waits(api, sender):
+    oldest = NOW - timedelta(minutes=20)
+    with api.session() as session:
+        for seconds in (1, 2, 3):
+            walk(session, sender, NOW - timedelta(minutes=10), seconds, seconds * 2)
+        walk(session, sender, oldest, 2)
+        walk(session, sender, NOW - timedelta(minutes=5), copies=3)
+        walk(session, sender, NOW - timedelta(hours=2))
+        walk(session, approved(api), NOW)
+    found = health(api, sender)
+    assert (found["orders"], found["is_complete"]) == (5, True)
+    assert found["recorded"]["p50_ms"] == 2000.0
+    assert found["recorded"]["p99_ms"] == pytest.approx(2970, abs=1)
+    assert found["emailed"]["p50_ms"] == 4000.0
+    assert found["waiting_to_be_recorded"]["orders"] == 1
+    assert found["waiting_to_be_emailed"]["orders"] == 2
+    since = found["waiting_to_be_emailed"]["oldest_accepted_at"]
+    assert datetime.fromisoformat(since) == oldest
+
+
+def test_a_clock_that_is_behind_makes_no_negative_time(api, sender):
+    with api.session() as session:
+        walk(session, sender, NOW - timedelta(minutes=1), -5, -4)
+    assert health(api, sender)["recorded"] == {"p50_ms": 0.0, "p99_ms": 0.0}
+
+
+def test_only_the_latest_are_looked_at(api, sender):
+    with api.session() as session:
+        session.execute(
+            text(
+                "INSERT INTO webhook_requests (at, account_id, accepted, code, event_type,"
+                " event_id, order_id, scheme, latency_us, client_address)"
+                " SELECT now() - n * interval '1 ms', :id, true, 'accepted', 'order.created', u, u,"
+                " 'x-api-key', 1, '::1'"
+                " FROM (SELECT n, gen_random_uuid() AS u FROM generate_series(1, 2100) AS n) AS x"
+            ),
+            {"id": sender.account_id},
+        )
+        session.commit()
+    found = health(api, sender)
+    assert (found["orders"], found["is_complete"]) == (2000, False)
+
+
+def test_it_is_for_who_is_signed_in(api):
+    assert api.http.get("/webhooks/health/").status_code == 401

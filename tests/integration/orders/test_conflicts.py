@@ -1,0 +1,128 @@
+"""One key, two bodies: the first order stays, what came later is kept beside it."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+from sqlalchemy import select
+
+from services.ingress import order_bodies
+from services.orders import conflicts
+from services.orders.recording import record
+from shared.bus.events import TrackingStatus, decode
+from shared.db.models import Order, OrderConflict, OrderStatusHistory, OutboxMessage
+from shared.db.session import transaction
+from shared.ids import new_id
+from tests.integration.arrange import account, order_created, received, status_changed
+
+NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def business(db):
+    return account(db)
+
+
+def sent(account_id, address="12 Marina Road", key="order-7", **changes):
+    """What the recorder gets of a keyed request."""
+    body = (
+        b'{"customer_details": {"name": "Zoe", "email": "zoe@shop.example"},'
+        b' "item_summary": "kettle", "address": "%s"}' % address.encode()
+    )
+    _, message = order_bodies.read(body, account_id, None, key)
+    event = decode(message.type, message.body)
+    return received(event, id=UUID(message.message_id), **({"time": NOW} | changes))
+
+
+def take_in(*messages):
+    with transaction() as session:
+        assert not record(session, messages)
+
+
+def kept(db, order_id):
+    db.rollback()
+    rows = db.scalars(
+        select(OrderConflict).where(OrderConflict.order_id == order_id).order_by(OrderConflict.at)
+    )
+    return [row.event["address"] for row in rows]
+
+
+def facts(db):
+    db.rollback()
+    return list(db.scalars(select(OutboxMessage.type).order_by(OutboxMessage.sequence)))
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_another_body_under_the_same_key_is_kept_and_changes_nothing(db, business, at_once):
+    first, other = sent(business.id), sent(business.id, "elsewhere")
+    assert first.data.order_id == other.data.order_id
+    for batch in [(first, other)] if at_once else [(first,), (other,)]:
+        take_in(*batch)
+    assert db.get(Order, first.data.order_id).address == "12 Marina Road"
+    assert kept(db, first.data.order_id) == ["elsewhere"]
+    assert facts(db) == ["order.recorded"]
+    take_in(other, first)
+    assert kept(db, first.data.order_id) == ["elsewhere"]
+    assert facts(db) == ["order.recorded"]
+
+
+def test_a_copy_is_no_conflict_though_the_inbox_has_forgotten_it(db, business):
+    first = sent(business.id)
+    take_in(first)
+    take_in(first)
+    take_in(sent(business.id, replay="again"))
+    assert kept(db, first.data.order_id) == []
+    assert facts(db) == ["order.recorded"]
+
+
+def test_an_order_without_a_key_has_no_conflict_with_itself(db, business):
+    created = order_created(business.id)
+    take_in(received(created, id=created.order_id))
+    take_in(received(created, id=created.order_id, replay="again"))
+    assert kept(db, created.order_id) == []
+
+
+def test_another_accounts_same_key_is_another_order(db, business):
+    ours, theirs = sent(business.id), sent(account(db).id, "elsewhere")
+    take_in(ours, theirs)
+    assert ours.data.order_id != theirs.data.order_id
+    assert facts(db) == ["order.recorded"] * 2
+    # What no ingress would make: it is not shown to the account whose order it names.
+    forged = order_created(account(db).id, order_id=ours.data.order_id)
+    take_in(received(forged))
+    assert kept(db, ours.data.order_id) == []
+
+
+def test_what_is_kept_is_bounded(db, business):
+    first = sent(business.id)
+    take_in(first)
+    others = [
+        sent(business.id, f"number {n:03}", time=NOW + timedelta(seconds=n))
+        for n in range(conflicts.MAX_KEPT + 5)
+    ]
+    take_in(*others[:3])
+    take_in(*others[3:])
+    assert kept(db, first.data.order_id) == [f"number {n:03}" for n in range(conflicts.MAX_KEPT)]
+
+
+def test_a_later_copy_of_a_keyed_update_does_not_move_the_order_back(db, business):
+    """The inbox drops it as a rule; not after it was pruned, nor in a replay of the journal."""
+    created = order_created(business.id)
+    take_in(received(created, id=created.order_id, time=NOW))
+    change = status_changed(created, TrackingStatus.IN_TRANSIT)
+    body = (
+        b'{"type": "order.status_changed", "order_id": "%s", "tracking_status": "IN_TRANSIT"}'
+        % str(created.order_id).encode()
+    )
+    _, message = order_bodies.read(body, business.id, None, "update-1")
+    update_id = UUID(message.message_id)
+    take_in(received(change, id=update_id, time=NOW + timedelta(seconds=1)))
+    later = status_changed(created, TrackingStatus.OUT_FOR_DELIVERY)
+    take_in(received(later, id=new_id(), time=NOW + timedelta(seconds=2)))
+    before = facts(db)
+    again = received(change, id=update_id, time=NOW + timedelta(seconds=3), replay="again")
+    take_in(again)
+    assert db.get(Order, created.order_id).tracking_status == "OUT_FOR_DELIVERY"
+    assert facts(db) == before
+    count = select(OrderStatusHistory).where(OrderStatusHistory.order_id == created.order_id)
+    assert len(db.scalars(count).all()) == 3

@@ -1,0 +1,56 @@
+"""Operators' rates: a command on the bus becomes a row, and leaves the allowlist alone."""
+
+import pytest
+from sqlalchemy.dialects.postgresql import insert
+
+from services.secrets import policies
+from services.secrets.__main__ import wire
+from shared.bus.events import WebhookLimit
+from shared.bus.message import message_for
+from shared.bus.retry import Permanent
+from shared.db.models import WebhookPolicy
+from shared.db.session import transaction
+from shared.ids import new_id
+from tests.integration.arrange import account, consuming, publish, received, until
+
+
+def policy_of(db, account_):
+    db.rollback()
+    return db.get(WebhookPolicy, account_.id, populate_existing=True)
+
+
+def limit(account_, per_second):
+    with transaction() as session:
+        command = WebhookLimit(account_id=account_.id, per_second=per_second)
+        policies.on_limit(session, received(command))
+
+
+def test_a_command_on_the_bus_sets_the_rate(settings, db, amqp_url):
+    business = account(db)
+    command = WebhookLimit(account_id=business.id, per_second=50)
+    with consuming(settings, *wire(settings).subscriptions):
+        publish(amqp_url, message_for(command, source="tests", correlation_id=business.id))
+        until(lambda: policy_of(db, business), "set")
+    assert policy_of(db, business).rate_per_second == 50
+
+
+def test_rate_and_allowlist_leave_each_other_alone(settings, db):
+    business = account(db)
+    db.execute(
+        insert(WebhookPolicy).values(account_id=business.id, allowed_networks=["203.0.113.0/24"])
+    )
+    db.commit()
+    stamped = policy_of(db, business).updated_at
+    limit(business, 50)
+    policy = policy_of(db, business)
+    assert (policy.allowed_networks, policy.rate_per_second) == (["203.0.113.0/24"], 50)
+    # The caches poll by it.
+    assert policy.updated_at > stamped
+    limit(business, None)
+    assert policy_of(db, business).rate_per_second is None
+
+
+def test_an_account_that_is_not_there(settings, db):
+    command = WebhookLimit(account_id=new_id(), per_second=50)
+    with pytest.raises(Permanent, match="no such account"), transaction() as session:
+        policies.on_limit(session, received(command))

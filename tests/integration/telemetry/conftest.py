@@ -1,0 +1,90 @@
+"""Every process that an order passes, as processes of their own, with their pages of metrics."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from stack.credentials import as_service
+from stack.mailbox import MailServer
+from stack.processes import free_port, spawn, stop
+from stack.supervisor import MODULES, ROOT
+from tests.integration.arrange import declare
+from tests.integration.conftest import Api, running_ingress
+from tests.integration.ingress.conftest import Sender, approved
+
+
+@dataclass
+class Line:
+    """An ingress, a recorder, a relay, a notifier and a mail server, one after the other.
+
+    Attributes:
+        api: the ingress.
+        sender: a business that may send.
+        mail: the mail server.
+        pages: where each process shows its metrics.
+    """
+
+    api: Api
+    sender: Sender
+    mail: MailServer
+    pages: Mapping[str, str]
+
+    def metric(self, process: str, name: str, **labels: str) -> float:
+        """The sum of a metric over all series with these labels; 0 when there is none."""
+        found = text_string_to_metric_families(httpx.get(self.pages[process]).text)
+        return sum(
+            sample.value
+            for family in found
+            for sample in family.samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        )
+
+
+@pytest.fixture(scope="module")
+def environment() -> dict[str, str]:
+    """What every process gets beside its servers; a module may say more."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def line(
+    module_amqp_url: str,
+    module_database_url: str,
+    environment: dict[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Line]:
+    folder: Path = tmp_path_factory.mktemp("line")
+    declare(module_amqp_url)
+    mail = MailServer(folder / "mailbox", free_port())
+    mail.start()
+    with ExitStack() as ending:
+        ending.callback(mail.stop)
+        pages = {}
+        for name in ("orders", "relay", "notifier"):
+            port = free_port()
+            pages[name] = f"http://127.0.0.1:{port}/metrics"
+            variables = environment | {
+                "AMQP_URL": as_service(module_amqp_url, name),
+                "DATABASE_URL": as_service(module_database_url, name),
+                "SMTP_PORT": str(mail.port),
+                "METRICS_PORT": str(port),
+            }
+            process: subprocess.Popen[bytes] = spawn(
+                (sys.executable, "-m", MODULES[name]),
+                environment=os.environ | variables,
+                log=folder / f"{name}.log",
+                directory=ROOT,
+            )
+            ending.callback(stop, process, 15)
+        ingress = running_ingress(folder, module_amqp_url, module_database_url, **environment)
+        api = ending.enter_context(ingress)
+        pages["ingress"] = f"{api.url}/metrics"
+        yield Line(api, approved(api), mail, pages)

@@ -1,0 +1,120 @@
+"""What every process's page says after orders have passed through it."""
+
+import os
+import subprocess
+import sys
+
+import httpx
+import pytest
+
+from stack.processes import free_port
+from tests.integration.arrange import publish_raw, until
+from tests.integration.ingress.conftest import ORDER
+
+GOOD, UNKNOWN = 3, "018f0000-0000-7000-8000-000000000000"
+
+
+@pytest.fixture(scope="module")
+def passed(line):
+    """Orders that went well, one whose customer is refused, an update of none, and nonsense."""
+    line.mail.handler.respond = lambda to: "550 no such user" if "nobody" in to else None
+    for _ in range(GOOD):
+        assert line.sender.send().status_code == 201
+    nobody = {**ORDER["customer_details"], "email": "nobody@shop.example"}
+    assert line.sender.send({**ORDER, "customer_details": nobody}).status_code == 201
+    update = {"type": "order.status_changed", "order_id": UNKNOWN, "tracking_status": "DELIVERED"}
+    assert line.sender.send(update).status_code == 201
+    publish_raw(line.api.amqp_url, "intake", "order.created", b"{", type="order.created")
+    emails = ("notifier", "fellow_emails_total")
+    until(lambda: line.metric(*emails, outcome="refused") == 1, "one email is refused")
+    until(lambda: line.metric(*emails, outcome="sent") >= GOOD, "the others are sent")
+    return line
+
+
+def test_a_consumer_counts_what_is_done_retried_and_dead(passed):
+    def said(name, **labels):
+        return passed.metric("orders", name, queue="orders.intake", **labels)
+
+    until(lambda: said("fellow_messages_handled_total") == GOOD + 1, "handled")
+    until(lambda: said("fellow_messages_retried_total") == 1, "retried")
+    until(lambda: said("fellow_messages_dead_total") == 1, "dead")
+    assert (
+        said("fellow_messages_retried_total", rung="retry.5s")
+        + said("fellow_messages_retried_total", rung="retry.30s")
+        == 1
+    )
+    batches = said("fellow_batch_seconds_count")
+    assert 1 <= batches <= GOOD + 3
+    assert said("fellow_batch_messages_sum") == GOOD + 3
+    assert said("fellow_message_age_seconds_count") == batches
+    until(lambda: said("fellow_messages_unacknowledged") == 0, "all acknowledged")
+    until(lambda: said("fellow_batch_in_hand_seconds") == 0, "none in hand")
+
+
+def test_a_job_tells_when_it_last_went_well(passed):
+    job = {"task": "prune services.orders"}
+    assert passed.metric("orders", "fellow_job_runs_total", outcome="done", **job) == 1
+    assert passed.metric("orders", "fellow_job_last_success_timestamp_seconds", **job) > 0
+
+
+def test_the_relay_counts_what_it_published_and_what_waits(passed):
+    # The orders' facts, the secret's, and that an email was refused.
+    until(lambda: passed.metric("relay", "fellow_outbox_published_total") >= GOOD + 3, "published")
+    until(lambda: passed.metric("relay", "fellow_outbox_messages") == 0, "nothing waits")
+    assert passed.metric("relay", "fellow_outbox_oldest_seconds") == 0
+    confirms = "fellow_publish_confirm_seconds_count"
+    assert passed.metric("relay", confirms, publisher="relay") > 0
+
+
+def test_the_notifier_counts_by_template_and_outcome(passed):
+    def emails(template, outcome):
+        return passed.metric("notifier", "fellow_emails_total", template=template, outcome=outcome)
+
+    until(lambda: emails("order_received", "sent") == GOOD, "sent")
+    assert emails("order_received", "refused") == 1
+    until(lambda: emails("secret_issued", "sent") == 1, "the business was told")
+    assert passed.metric("notifier", "fellow_smtp_seconds_count") == GOOD + 2
+
+
+def test_the_ingress_counts_confirms_and_its_other_routes(passed):
+    confirms = "fellow_publish_confirm_seconds_count"
+    assert 0 < passed.metric("ingress", confirms, publisher="ingress") <= GOOD + 2
+    for path, status in (("/orders/", 200), (f"/orders/{UNKNOWN}/", 404), ("/kyc/", 401)):
+        headers = {} if status == 401 else passed.sender.bearer
+        assert passed.api.http.get(path, headers=headers).status_code == status
+    for route, status in (("/orders/", 200), ("/orders/{order_id}/", 404), ("/kyc/", 401)):
+        labels = {"method": "GET", "route": route}
+        name = "fellow_http_requests_total"
+        assert passed.metric("ingress", name, status=str(status), **labels) == 1
+        assert passed.metric("ingress", "fellow_http_request_seconds_count", **labels) == 1
+
+
+def test_no_page_names_an_address_or_an_id(passed):
+    for page in passed.pages.values():
+        text = httpx.get(page).text
+        for word in ("@", UNKNOWN, str(passed.sender.account_id), passed.sender.secret):
+            assert word not in text
+
+
+def test_a_port_that_is_taken_is_said_and_nothing_starts(passed):
+    port = passed.pages["orders"].split(":")[2].split("/")[0]
+    for module in ("services.orders", "shared.outbox"):
+        ended = subprocess.run(
+            [sys.executable, "-m", module],
+            env=os.environ | {"METRICS_PORT": port},
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert ended.returncode == 2
+        assert f"METRICS_PORT={port} cannot be listened on" in ended.stderr
+
+
+def test_the_outbox_says_nothing_while_the_database_is_away():
+    from sqlalchemy import create_engine
+
+    from shared.outbox.metrics import OutboxCollector
+
+    away = create_engine(f"postgresql+psycopg2://nobody@127.0.0.1:{free_port()}/none")
+    assert list(OutboxCollector(away).collect()) == []

@@ -1,0 +1,174 @@
+"""The metrics' table, the alert rules, the dashboard: they name what there is, and what to do."""
+
+import json
+import re
+from pathlib import Path
+
+import promql_parser
+import yaml
+from prometheus_client.metrics import MetricWrapperBase
+
+import services.ingress.metrics
+import services.notifier.metrics
+import shared.bus.metrics
+import shared.http.metrics
+import shared.metrics
+import shared.outbox.metrics
+from shared.bus import topology
+
+ROOT = Path(__file__).resolve().parents[3]
+MONITORING = ROOT / "docs" / "monitoring"
+MODULES = (
+    services.ingress.metrics,
+    services.notifier.metrics,
+    shared.bus.metrics,
+    shared.http.metrics,
+    shared.metrics,
+    shared.outbox.metrics,
+)
+RULES = [
+    rule
+    for group in yaml.safe_load((MONITORING / "alerts.yml").read_text())["groups"]
+    for rule in group["rules"]
+]
+DASHBOARD = json.loads((MONITORING / "dashboard.json").read_text())
+TARGETS = [
+    (panel, target["expr"]) for panel in DASHBOARD["panels"] for target in panel.get("targets", ())
+]
+EXPRESSIONS = [rule["expr"] for rule in RULES] + [expression for _, expression in TARGETS]
+# What Prometheus itself says of a target, and prometheus_client of its process.
+USUAL = {"up", "process_cpu_seconds_total", "process_resident_memory_bytes"}
+# deps/rabbitmq_prometheus/metrics.md and metrics-detailed.md of RabbitMQ, 3.10 and 4.
+RABBITMQ = {
+    "rabbitmq_alarms_free_disk_space_watermark",
+    "rabbitmq_alarms_memory_used_watermark",
+    "rabbitmq_detailed_queue_consumers",
+    "rabbitmq_detailed_queue_messages_ready",
+    "rabbitmq_detailed_queue_messages_unacked",
+}
+
+
+def ours():
+    """Every metric of ours that is declared: name, type, labels."""
+    collectors = {
+        value
+        for module in MODULES
+        for value in vars(module).values()
+        if isinstance(value, MetricWrapperBase)
+    }
+    found = {
+        (metric.name + "_total" * (metric.type == "counter"), metric.type, collector._labelnames)
+        for collector in collectors
+        for metric in collector.describe()
+    }
+    waiting = shared.outbox.metrics.OutboxCollector(engine=None).describe()
+    return found | {(metric.name, metric.type, ()) for metric in waiting}
+
+
+def series():
+    """The names of all time series that these metrics make."""
+    names = set()
+    for name, kind, _ in ours():
+        histogram = {f"{name}_bucket", f"{name}_sum", f"{name}_count"}
+        names |= histogram if kind == "histogram" else {name}
+    return names
+
+
+def selectors(expression):
+    found = []
+
+    def visit(node):
+        if isinstance(node, promql_parser.VectorSelector):
+            found.append(node)
+
+    promql_parser.walk(promql_parser.parse(expression), visit)
+    assert found, expression
+    return found
+
+
+def test_the_table_of_metrics_is_true():
+    text = (ROOT / "docs" / "metrics.md").read_text()
+    rows = re.findall(r"^\| `(fellow_\w+)` \| (\w+) \| (.*?) ?\| .+ \| .+ \|$", text, re.MULTILINE)
+    told = [(name, kind, tuple(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows]
+    assert len(told) == len(set(told))
+    assert set(told) == ours()
+
+
+def test_metrics_have_one_prefix_and_the_usual_units():
+    for name, kind, labels in ours():
+        assert name.startswith("fellow_")
+        assert name.endswith("_total") == (kind == "counter")
+        # Prometheus has these for itself, and renames ours.
+        assert not {"job", "instance"} & set(labels)
+
+
+def test_every_expression_parses_and_asks_for_what_there_is():
+    known = series() | USUAL | RABBITMQ
+    for expression in EXPRESSIONS:
+        assert {selector.name for selector in selectors(expression)} <= known, expression
+
+
+def test_an_expression_that_chooses_queues_finds_all_of_a_kind_and_no_others():
+    work, dead, retry = (
+        {queue.name for queue in queues}
+        for queues in (topology.WORK_QUEUES, topology.DEAD_QUEUES, topology.RETRY_QUEUES)
+    )
+    every = {queue.name for queue in topology.QUEUES}
+    chosen = [
+        {name for name in every if re.fullmatch(matcher.value, name)}
+        for expression in EXPRESSIONS
+        for selector in selectors(expression)
+        for matcher in selector.matchers.matchers
+        if matcher.name == "queue"
+    ]
+    assert len(chosen) > 5
+    assert all(names in (work, dead, dead | retry) for names in chosen)
+
+
+def test_every_alert_says_what_to_do_and_has_its_section():
+    sections = re.findall(r"^## (\w+)$", (ROOT / "docs" / "runbook.md").read_text(), re.MULTILINE)
+    names = [rule["alert"] for rule in RULES]
+    assert sections == names
+    assert len(set(names)) == len(names)
+    for rule in RULES:
+        assert rule["labels"]["severity"] in ("page", "ticket")
+        assert rule["annotations"]["runbook"] == f"docs/runbook.md#{rule['alert'].lower()}"
+        # What is the matter, and then what to do.
+        assert re.search(r"[.:] .+\.$", rule["annotations"]["summary"])
+
+
+def test_the_dashboard_is_sound():
+    panels = DASHBOARD["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    assert len({(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels}) == len(panels)
+    assert all(panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24 for panel in panels)
+    for panel, _ in TARGETS:
+        assert panel["datasource"]["uid"] == "${datasource}"
+
+
+def test_the_dashboard_shows_every_metric():
+    shown = {selector.name for _, expression in TARGETS for selector in selectors(expression)}
+    for name, kind, _ in ours():
+        wanted = {f"{name}_bucket", f"{name}_sum"} if kind == "histogram" else {name}
+        assert shown & wanted, name
+
+
+def test_every_process_of_the_compose_file_is_scraped():
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    scraping = yaml.safe_load((MONITORING / "prometheus.yml").read_text())
+    assert scraping["rule_files"] == ["alerts.yml"]
+    targets = {
+        tuple(target.split(":"))
+        for job in scraping["scrape_configs"]
+        for config in job["static_configs"]
+        for target in config["targets"]
+    }
+    serving = {
+        (name, service["environment"]["METRICS_PORT"])
+        for name, service in compose.items()
+        if "METRICS_PORT" in service.get("environment", {})
+    }
+    assert targets == serving | {("ingress", "8000"), ("rabbitmq", "15692")}
+    assert {name for name, _ in serving} == {"orders", "kyc", "secrets", "notifier", "relay"}
+    published = [port for service in compose.values() for port in service.get("ports", ())]
+    assert not any("9100" in port or "15692" in port for port in published)
