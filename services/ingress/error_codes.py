@@ -62,7 +62,7 @@ CODES: dict[str, ErrorCode] = {
     ),
     "address_not_allowed": ErrorCode(
         [403],
-        "The request is rightly signed, and your allowlist does not have the address it comes from.",
+        "The request is rightly signed, and your allowlist does not have its address.",
         "Send from one that it has, or set the list anew with `PUT /webhook/allowlist/`.",
     ),
     "invalid_idempotency_key": ErrorCode(

@@ -55,7 +55,7 @@ contract = schemathesis.openapi.from_dict(documents()["openapi.json"])
 )
 def test_every_answer_is_in_the_contract(case, api, signed_in, sender):
     if case.path.endswith("/{account_id}/orders/"):
-        case.path_parameters["account_id"] = str(sender.account_id)
+        case.path_parameters = {"account_id": str(sender.account_id)}
     request = requests.Request(**case.as_transport_kwargs(base_url=api.url)).prepare()
     # Signed, so that it gets past the 401.
     request.headers.update(_authentication(case.path, sender, signed_in, _bytes(request.body)))
@@ -74,7 +74,7 @@ def _authentication(path, sender, signed_in, body):
             "Content-Type": "application/json",
             "webhook-id": id_,
             "webhook-timestamp": str(int(now.timestamp())),
-            "webhook-signature": Webhook(raw).sign(id_, now, body.decode()),
+            "webhook-signature": Webhook(raw).sign(id_, now, body.decode(errors="replace")),
         }
     return signed_in
 
