@@ -12,13 +12,11 @@ from dataclasses import dataclass, field
 from typing import Literal
 from uuid import UUID
 
-from services.ingress import signature_text, variants
-from shared.webhook_keys import encode_key
+from services.ingress import signature_text, standard_webhooks, variants
+from services.ingress.standard_webhooks import MAX_SIGNATURES, TOLERANCE_SECONDS
+from shared.webhook_keys import encode_key, encode_standard
 
-TOLERANCE_SECONDS = 300
-MAX_SIGNATURES = 16
 STANDARD_HEADERS = ("webhook-id", "webhook-timestamp", "webhook-signature")
-_ID = re.compile(r"[\x21-\x2d\x2f-\x7e]{1,255}\Z")
 
 Scheme = Literal["api_key", "standard_webhooks"]
 KeyVariants = Callable[[bytes], Iterator[tuple[str, bytes]]]
@@ -71,7 +69,11 @@ def diagnose(
         secrets: all of the account's, the newest first.
         now: seconds since 1970; the current time when not given.
     """
-    given = {name.strip().lower(): value for name, value in headers.items()}
+    # JSON can write half of a surrogate pair, which no header can hold.
+    given = {
+        name.strip().lower(): value.encode(errors="replace").decode()
+        for name, value in headers.items()
+    }
     if any(name in given for name in STANDARD_HEADERS):
         return _standard(given, body, secrets, time.time() if now is None else now)
     return _api_key(given, body, secrets)
@@ -113,7 +115,7 @@ def _standard(
         found.findings.append(f"Not there, or empty: {' and '.join(missing)}.")
         return found
     id_, stamp, signatures = (given[name] for name in STANDARD_HEADERS)
-    if not _ID.match(id_):
+    if not standard_webhooks.is_id(id_.encode()):
         found.code = "invalid_signature"
         found.findings.append("webhook-id may hold up to 255 visible ASCII characters, and no `.`.")
     _judge_stamp(stamp, now, found)
@@ -211,7 +213,7 @@ def _named(key: str, secrets: Sequence[Secret], found: Diagnosis) -> Secret | No
     found.code = "invalid_api_key"
     bare = key.strip().strip("\"'").removeprefix("Bearer ").strip()
     for secret in secrets:
-        right, standard = encode_key(secret.raw), variants.encode_standard(secret.raw)
+        right, standard = encode_key(secret.raw), encode_standard(secret.raw)
         if bare == standard:
             say = "X-API-Key holds the `whsec_` form of the secret. Here it is the `whsk_` form."
         elif bare.rstrip("=") == right:

@@ -30,8 +30,9 @@ CODES: dict[str, ErrorCode] = {
     "missing_authentication": ErrorCode(
         [401],
         "A header that the signature scheme needs is not there, or is empty.",
-        "Send both `X-API-Key` and `X-Webhook-Signature`. A proxy in between may have removed "
-        "them; header names may be in any case.",
+        "Send `X-API-Key` and `X-Webhook-Signature` or, by Standard Webhooks, `webhook-id`, "
+        "`webhook-timestamp` and `webhook-signature`. A proxy in between may have removed them; "
+        "header names may be in any case.",
     ),
     "invalid_api_key": ErrorCode(
         [401],
@@ -41,34 +42,34 @@ CODES: dict[str, ErrorCode] = {
     ),
     "invalid_signature": ErrorCode(
         [401],
-        "The key is right, and the signature is not that of the bytes that came.",
+        "The signature is not that of the bytes that came or, by Standard Webhooks, the account in "
+        "the path is another's.",
         "Sign the very bytes you send: serialise once, sign that, send that. The signature is the "
-        "lower-case hexadecimal HMAC-SHA256 under the whole `whsk_` string. "
-        "`POST /webhooks/test/` says what differs.",
+        "lower-case hexadecimal HMAC-SHA256 under the whole `whsk_` string; by Standard Webhooks "
+        "let its library make it from `whsec_…`. `POST /webhooks/test/` says what differs.",
+    ),
+    "invalid_timestamp": ErrorCode(
+        [401],
+        "`webhook-timestamp` is not within five minutes of the server's clock, which `server_time` "
+        "in the answer shows.",
+        "Send whole seconds since 1970, set your clock, and make a new timestamp and signature for "
+        "each try, under the same `webhook-id`.",
     ),
     "secret_expired": ErrorCode(
         [401],
         "The secret you signed with is past its end, and a new one was made.",
         "Fetch the new one with `GET /webhook/secret/`, configure it, and send the order again.",
     ),
-    "invalid_timestamp": ErrorCode(
-        [401],
-        "`webhook-timestamp` is no time within five minutes of ours.",
-        "Sign anew at each try, with the time of that try, and keep the clock right (NTP). "
-        "`POST /webhooks/test/` says by how much it is off.",
-    ),
     "address_not_allowed": ErrorCode(
         [403],
-        "The signature is right, and the request comes from an address that is not on your "
-        "allowlist.",
-        "Add the address that `error` names with `PUT /webhook/allowlist/`, or send from one that "
-        "is on the list.",
+        "The request is rightly signed, and your allowlist does not have its address.",
+        "Send from one that it has, or set the list anew with `PUT /webhook/allowlist/`.",
     ),
     "invalid_idempotency_key": ErrorCode(
         [400],
-        "`Idempotency-Key` is empty, too long or there twice, or has characters it may not have.",
-        "Use 1 to 255 visible ASCII characters without spaces, such as a UUID, and the same ones "
-        "at each try.",
+        "`Idempotency-Key` is empty, longer than 255 characters, has spaces or other than visible "
+        "ASCII, or stands there twice.",
+        "Send one key for each event, such as a UUID, and the same for each try.",
     ),
     "unsupported_media_type": ErrorCode(
         [415],
@@ -214,6 +215,16 @@ CODES: dict[str, ErrorCode] = {
         "There is no active secret: the approval is less than a second old, or all were revoked.",
         "Ask again after a second; after a revocation make one with `POST /webhook/secret/`.",
         is_passing=True,
+    ),
+    "invalid_network": ErrorCode(
+        [400],
+        "A member of the allowlist is no network in CIDR notation; `error` names it.",
+        "Write it like `203.0.113.0/24` or `2001:db8::/48`, with no bits set behind the prefix.",
+    ),
+    "receipt_not_found": ErrorCode(
+        [404],
+        "You have no accepted request with this event id in the last 30 days.",
+        "Use the event id of the receipt. That of a request just answered is there a second later.",
     ),
     "order_not_found": ErrorCode(
         [404],

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from shared.webhook_keys import encode_key
+from shared.webhook_keys import encode_key, encode_standard
 
 BOM = b"\xef\xbb\xbf"
 _LAYOUTS: dict[str, dict[str, Any]] = {
@@ -18,11 +18,6 @@ _LAYOUTS: dict[str, dict[str, Any]] = {
     "with an indent of 2": {"indent": 2},
     "with an indent of 4": {"indent": 4},
 }
-
-
-def encode_standard(raw: bytes) -> str:
-    """The secret as Standard Webhooks shows it: `whsec_` and the standard base64."""
-    return "whsec_" + base64.b64encode(raw).decode()
 
 
 def of_body(body: bytes) -> Iterator[tuple[str, bytes]]:

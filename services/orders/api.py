@@ -193,18 +193,18 @@ def _common(order: Order) -> dict[str, Any]:
     }
 
 
+# Where an order stands in the list: by acceptance, which two may share.
+_place = tuple_(Order.accepted_at, Order.id)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
 def _utc(stamp: datetime) -> datetime:
     """The same time in UTC: PostgreSQL takes no offset beyond 15:59."""
     try:
         return stamp.astimezone(UTC)
     except OverflowError:
         raise ApiError(400, "invalid_query", "A time is out of range.") from None
-
-
-# Where an order stands in the list: by acceptance, which two may share.
-_place = tuple_(Order.accepted_at, Order.id)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 
 def _to_cursor(order: Order) -> str:

@@ -6,16 +6,15 @@ import subprocess
 import sys
 
 import pytest
+from kombu import Connection
 
-from tests.integration.arrange import depth, until
+from tests.integration.arrange import declare, depth, take, until
 from tests.integration.conftest import running_ingress
 from tests.integration.ingress.conftest import ORDER, approved
 
 
 @pytest.fixture(scope="module")
 def sender(module_amqp_url, module_database_url, tmp_path_factory):
-    from tests.integration.arrange import declare
-
     declare(module_amqp_url)
     folder = tmp_path_factory.mktemp("ingress")
     with running_ingress(folder, module_amqp_url, module_database_url) as api:
@@ -71,6 +70,18 @@ def test_orders_come_from_standard_input_and_the_secret_from_a_file(sender, tmp_
         sender, "-", "--format", "csv", "--key-file", key, stdin=rows.encode(), WEBHOOK_SECRET=""
     )
     assert (code, counts(out)) == (0, {"accepted": 2}), err
+
+
+def test_a_file_that_is_sent_twice_is_each_order_once(sender, tmp_path):
+    with Connection(sender.api.amqp_url) as connection:
+        connection.default_channel.queue_purge("orders.intake")
+    path = tmp_path / "orders.jsonl"
+    # The same order twice in one file is two orders.
+    path.write_text((json.dumps(ORDER) + "\n") * 2)
+    for _ in range(2):
+        assert fellow_send(sender, path)[0] == 0
+    ids = [take(sender.api.amqp_url, "orders.intake").properties["message_id"] for _ in range(4)]
+    assert [ids.count(id_) for id_ in ids] == [2, 2, 2, 2]
 
 
 def test_a_wrong_secret_stops_at_once_and_nothing_is_lost(sender, tmp_path):

@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.ingress.diagnosis import Secret, diagnose
-from services.ingress.variants import encode_standard
 from shared.ids import new_id
-from shared.webhook_keys import encode_key
+from shared.webhook_keys import encode_key, encode_standard
 
 # The same in every process: the tests' names hold them.
 SECRETS = tuple(
@@ -297,3 +296,9 @@ def test_of_many_signatures_the_first_is_explained():
     wrong = base64.b64encode(digest(ACTIVE.raw, BODY).digest()).decode()
     found = standard(signature=lambda _: " ".join([f"v1,{wrong}"] * 1_000))
     assert found.findings == [text for text in found.findings if "the body alone" in text]
+
+
+def test_half_of_a_surrogate_pair_is_no_failure():
+    broken = dict.fromkeys(["webhook-id", "webhook-timestamp", "webhook-signature"], "\ud800")
+    assert not diagnose(broken, BODY, SECRETS, NOW).is_right
+    assert diagnose({"x-api-key": "\ud800", "x-webhook-signature": "\ud800"}, BODY, SECRETS).code
