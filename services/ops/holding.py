@@ -17,6 +17,10 @@ MOST = 65_535
 """What one hold can look through: AMQP 0-9-1 counts the prefetch in 16 bits."""
 RETURN_SECONDS = 0.5
 """How long to wait at the end for what goes back, so that who looks next finds it there."""
+# So many of a channel's acknowledgements may be under way to a quorum queue before more are put off
+# (rabbit_fifo_client); this is what they are given to arrive.
+PUT_OFF_BEYOND = 32
+SETTLE_SECONDS = 0.5
 # A message that somebody else has in hand does not come; after so many seconds it is not awaited.
 QUIET_SECONDS = 1.0
 
@@ -26,6 +30,7 @@ class Hold:
 
     Attributes:
         ready: how many were there at the beginning, beside those that somebody else holds.
+        singly: how many were settled one by one.
     """
 
     def __init__(self, connection: Connection, channel: Any, queue: str, most: int) -> None:
@@ -34,6 +39,8 @@ class Hold:
         self._came: list[Any] = []
         self._taken = 0
         self._settled = 0
+        self._settled_up_to = 0  # the delivery tag
+        self.singly = 0
         self.ready = int(channel.queue_declare(queue, passive=True).message_count)
         self._awaited = self.ready
         if self._awaited:
@@ -63,10 +70,22 @@ class Hold:
         return taken
 
     def settle(self, tags: Iterable[int]) -> None:
-        """Acknowledge: these leave the queue."""
-        for tag in tags:
+        """Acknowledge: these leave the queue.
+
+        What follows upon what is settled already goes in one acknowledgement. A quorum queue under
+        load puts off what comes singly, and forgets it when the channel closes.
+        """
+        ordered = sorted(tags)
+        in_row = 0
+        while in_row < len(ordered) and ordered[in_row] == self._settled_up_to + 1:
+            self._settled_up_to += 1
+            in_row += 1
+        if in_row:
+            self._channel.basic_ack(self._settled_up_to, multiple=True)
+        for tag in ordered[in_row:]:
             self._channel.basic_ack(tag)
-            self._settled += 1
+        self._settled += len(ordered)
+        self.singly += len(ordered) - in_row
 
     @property
     def remaining(self) -> int:
@@ -89,6 +108,8 @@ def hold(connection: Connection, queue: str, most: int = MOST) -> Iterator[Hold]
     with connection.channel() as channel:
         held = Hold(connection, channel, queue, min(most, MOST))
         yield held
+        if held.singly > PUT_OFF_BEYOND:
+            time.sleep(SETTLE_SECONDS)
     # The broker has closed the channel before the queue has its messages back.
     deadline = time.monotonic() + RETURN_SECONDS
     with connection.channel() as channel:
