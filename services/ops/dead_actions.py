@@ -6,35 +6,34 @@ lost, and what is done twice has the same ids: the consumer's inbox drops the se
 audit log's the second fact.
 """
 
-import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import msgspec
 from kombu import Connection
 from sqlalchemy import Engine
 
 from services.ops.copying import copy
+from services.ops.dead_facts import discarded, replayed
 from services.ops.dead_letters import find
-from services.ops.holding import hold
+from services.ops.holding import count, hold
 from services.ops.letters import Criteria, Letter
 from services.ops.publishing import publish
-from services.ops.telling import Actor, about, tell
+from services.ops.telling import Actor, tell
 from services.ops.turns import turn
 from shared.bus import topology
 from shared.bus.events import (
     EVENT_TYPES,
     Event,
-    OpsDeadLetterDiscarded,
-    OpsDeadLetterReplayed,
     decode,
 )
 from shared.bus.message import Message
-from shared.ids import derived_id
 
 BATCH = 500
+SETTLE_AGAIN = 5
 
 
 class NotEditableError(Exception):
@@ -88,7 +87,7 @@ def replay(
 
     def act(letters: Sequence[Letter]) -> list[Message]:
         publish(connection, queue.name, [_fresh(letter) for letter in letters])
-        return [_replayed(letter, actor) for letter in letters]
+        return [replayed(letter, actor) for letter in letters]
 
     return _settle(connection, engine, queue, criteria, act, progress)
 
@@ -122,7 +121,7 @@ def discard(
         raise ValueError("a discarded letter needs a reason")
 
     def act(letters: Sequence[Letter]) -> list[Message]:
-        return [_discarded(letter, actor, reason.strip()) for letter in letters]
+        return [discarded(letter, actor, reason.strip()) for letter in letters]
 
     return _settle(connection, engine, queue, criteria, act, progress)
 
@@ -164,7 +163,7 @@ def edit(
     def act(letters: Sequence[Letter]) -> list[Message]:
         copies = [_fresh(letter, body=body, type_=type_) for letter in letters]
         publish(connection, queue.name, copies)
-        return [_replayed(letter, actor, edited=True) for letter in letters]
+        return [replayed(letter, actor, edited=True) for letter in letters]
 
     wanted = Criteria(ids=frozenset({message_id}))
     return _settle(connection, engine, queue, wanted, act, lambda _: None).done > 0
@@ -210,22 +209,49 @@ def _settle(
 ) -> Progress:
     now = datetime.now(UTC)
     state = Progress()
-    with turn(engine, queue.dead) as alone, hold(connection, queue.dead) as held:
-        state.alone, state.total = alone, held.ready
-        while messages := held.take(BATCH):
-            seen = state.done + state.passed
-            letters = {
-                message.delivery_info["delivery_tag"]: Letter.of(queue, message, position)
-                for position, message in enumerate(messages, seen)
-            }
-            meant = {tag: x for tag, x in letters.items() if criteria.match(x, now)}
-            if meant:
-                tell(engine, act(list(meant.values())))
-                held.settle(meant)
-            state.done += len(meant)
-            state.passed += len(letters) - len(meant)
-            progress(state)
+    settled: set[UUID] = set()
+    with turn(engine, queue.dead) as alone:
+        with hold(connection, queue.dead) as held:
+            state.alone, state.total = alone, held.ready
+            while messages := held.take(BATCH):
+                letters = _by_tag(queue, messages, state.done + state.passed)
+                meant = {tag: x for tag, x in letters.items() if criteria.match(x, now)}
+                if meant:
+                    tell(engine, act(list(meant.values())))
+                    held.settle(meant)
+                    settled |= {letter.death for letter in meant.values()}
+                state.done += len(meant)
+                state.passed += len(letters) - len(meant)
+                progress(state)
+        _settle_again(connection, queue, settled, held.remaining)
     return state
+
+
+def _settle_again(
+    connection: Connection, queue: topology.Queue, settled: Collection[UUID], expected: int
+) -> None:
+    """Acknowledge again what has come back although it was.
+
+    A quorum queue under load puts acknowledgements off, and forgets those when the channel closes.
+    """
+    for _ in range(SETTLE_AGAIN):
+        if not settled or count(connection, queue.dead) <= expected:
+            return
+        with hold(connection, queue.dead) as held:
+            again: list[int] = []
+            while messages := held.take(BATCH):
+                letters = _by_tag(queue, messages, 0)
+                again += [tag for tag, letter in letters.items() if letter.death in settled]
+            held.settle(again)
+        if not again:
+            return  # others have died meanwhile
+
+
+def _by_tag(queue: topology.Queue, messages: Sequence[Any], position: int) -> dict[int, Letter]:
+    return {
+        message.delivery_info["delivery_tag"]: Letter.of(queue, message, number)
+        for number, message in enumerate(messages, position)
+    }
 
 
 def _fresh(letter: Letter, *, body: bytes | None = None, type_: str = "") -> Any:
@@ -233,34 +259,3 @@ def _fresh(letter: Letter, *, body: bytes | None = None, type_: str = "") -> Any
     if type_:
         properties["type"] = type_
     return copy(letter.incoming, user=letter.user, body=body, properties=properties)
-
-
-def _replayed(letter: Letter, actor: Actor, *, edited: bool = False) -> Message:
-    fact = OpsDeadLetterReplayed(
-        by=actor.name,
-        address=actor.address,
-        queue=letter.queue,
-        message_id=letter.message_id,
-        message_type=letter.type,
-        edited=edited,
-    )
-    return _about(letter, fact)
-
-
-def _discarded(letter: Letter, actor: Actor, reason: str) -> Message:
-    fact = OpsDeadLetterDiscarded(
-        by=actor.name,
-        address=actor.address,
-        queue=letter.queue,
-        message_id=letter.message_id,
-        message_type=letter.type,
-        reason=reason,
-        digest=hashlib.sha256(letter.incoming.body).hexdigest(),
-    )
-    return _about(letter, fact)
-
-
-def _about(letter: Letter, fact: Event) -> Message:
-    # The same however often it is done to the same death of the same message.
-    fact_id = derived_id(fact.TYPE, letter.queue, letter.message_id, letter.failed_at)
-    return about(fact, letter.correlation_id or letter.message_id, fact_id)

@@ -112,8 +112,11 @@ def hold(connection: Connection, queue: str, most: int = MOST) -> Iterator[Hold]
             time.sleep(SETTLE_SECONDS)
     # The broker has closed the channel before the queue has its messages back.
     deadline = time.monotonic() + RETURN_SECONDS
+    while time.monotonic() < deadline and count(connection, queue) < held.remaining:
+        time.sleep(0.005)
+
+
+def count(connection: Connection, queue: str) -> int:
+    """How many messages are in a queue, beside those that somebody holds."""
     with connection.channel() as channel:
-        while time.monotonic() < deadline:
-            if channel.queue_declare(queue, passive=True).message_count >= held.remaining:
-                return
-            time.sleep(0.005)
+        return int(channel.queue_declare(queue, passive=True).message_count)

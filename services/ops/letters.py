@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from shared.bus import topology
 from shared.bus.incoming import USER_HEADER, Incoming
@@ -77,6 +78,11 @@ class Letter:
             user=_user(incoming, death),
             incoming=incoming,
         )
+
+    @property
+    def death(self) -> UUID:
+        """What tells this death of the message from an earlier or later one of the same."""
+        return derived_id("death", self.queue, self.message_id, self.failed_at)
 
     @property
     def kind(self) -> str:

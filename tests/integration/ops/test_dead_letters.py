@@ -15,6 +15,7 @@ from sqlalchemy import text
 
 from services.ops import dead_actions, dead_letters
 from services.ops.dead_actions import NotEditableError
+from services.ops.holding import Hold
 from services.ops.letters import Criteria
 from services.ops.telling import Actor
 from services.orders.__main__ import wire
@@ -262,6 +263,35 @@ def test_a_discarded_letter_is_gone_and_its_reason_kept(amqp_url, bus, books, db
     assert depth(amqp_url, INTAKE.name) == 0
     (fact,) = facts(db, "ops.dead_letter_discarded")
     assert (fact.message_id, fact.reason) == (messages[0].message_id, "A test order.")
+
+
+def test_every_other_one_of_many_goes_and_stays_gone(amqp_url, bus, books):
+    for _ in range(20):
+        for reason in ("Malformed: a", "Malformed: b"):
+            bury(amqp_url, *(order_created() for _ in range(15)), reason=reason)
+    wanted = Criteria(reason="Malformed: a")
+    assert dead_actions.discard(bus, books, INTAKE, wanted, ADA, "A test.").done == 300
+    assert depth(amqp_url, INTAKE.dead) == 300
+    assert dead_letters.browse(bus, INTAKE, wanted).letters == ()
+
+
+def test_what_a_loaded_queue_forgets_is_acknowledged_again(amqp_url, bus, books, db, monkeypatch):
+    """A quorum queue puts off what it cannot take at once, and forgets it with the channel."""
+    bury(amqp_url, *(order_created() for _ in range(20)))
+    settle, times = Hold.settle, []
+
+    def forgetful(held, tags):
+        tags = sorted(tags)
+        settle(held, tags if times else tags[:15])
+        held._settled += 0 if times else 5
+        times.append(len(tags))
+
+    monkeypatch.setattr(Hold, "settle", forgetful)
+    assert dead_actions.replay(bus, books, INTAKE, Criteria(), ADA).done == 20
+    assert times == [20, 5]
+    assert depth(amqp_url, INTAKE.dead) == 0
+    assert depth(amqp_url, INTAKE.name) == 20
+    assert len(facts(db, "ops.dead_letter_replayed")) == 20
 
 
 def test_nothing_is_done_that_cannot_be_audited(amqp_url, bus, books, engine):
