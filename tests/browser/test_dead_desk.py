@@ -140,7 +140,7 @@ def a_waiting_message(running):
 
 # What each page that changes something is tried with, and the fact that it must leave behind.
 ACTS = {
-    "/kyc/{account_id}": (an_application, {}, "kyc.approved"),
+    "/kyc/{account_id}": (an_application, {}, "ops.command_published"),
     "/dead/{queue}/replay": (a_letter, {}, "ops.dead_letter_replayed"),
     "/dead/{queue}/discard": (a_letter, {"why": "a test"}, "ops.dead_letter_discarded"),
     "/dead/{queue}/edit": (a_letter, {"type": "order.created"}, "ops.dead_letter_replayed"),

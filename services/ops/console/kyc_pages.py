@@ -12,9 +12,11 @@ from services.ops import decisions, kyc_desk
 from services.ops.console.page import Page, PageError, Redirect, Result, View, Visit
 from services.ops.console.reading import positive, uuid_of
 from services.ops.kyc_desk import Status
+from services.ops.telling import Actor, commanded
 from shared.bus.events import KycDecide
 from shared.db.models import KycApplication
 from shared.db.session import engine
+from shared.outbox import store
 
 AT_ONCE = 50
 LETTERS_EVERY = 3  # looks into the books for one into the dead letters, which costs more
@@ -54,7 +56,7 @@ def contact(stored: str) -> Mapping[str, str] | str:
     return _words(given)
 
 
-def decide(_: Session, visit: Visit) -> Result:
+def decide(session: Session, visit: Visit) -> Result:
     """Publish a decision; what becomes of it is shown when it is known."""
     account_id, decision = uuid_of(visit.path["account_id"]), visit.field("decision")
     reason = visit.field("reason")
@@ -68,6 +70,8 @@ def decide(_: Session, visit: Visit) -> Result:
         raise PageError(400, "The reason may have up to 4,000 characters, without NUL.") from None
     with visit.system.broker() as connection:
         message_id = decisions.publish(connection, command, visit.user.name)
+    actor = Actor(visit.user.name, visit.address)
+    store.add(session, [commanded(actor, command, message_id)])
     back = "approved" if decision == "revoke" else "pending"
     return Redirect(f"/kyc?status={back}&decided={message_id}&account={account_id}")
 

@@ -59,11 +59,15 @@ class Lookout:
             self._new.notify_all()
         self._thread.shutdown(wait=False)
 
+    def hasten(self) -> None:
+        """Look again soon: somebody has come."""
+        self._watched_at = time.monotonic()
+
     async def watch(self) -> AsyncIterator[Look]:
         """Every look from now on, the newest first; a slow reader misses some."""
         seen: Look | None = None
         while not self._stopping:
-            self._watched_at = time.monotonic()
+            self.hasten()
             if self.latest is None or self.latest is seen:
                 async with self._new:
                     await self._new.wait()

@@ -42,6 +42,7 @@ def show(_: Session, visit: Visit) -> Result:
 
 def page(system: System) -> View:
     """The same, without the database: what is away is the first that it says."""
+    system.lookout.hasten()
     return View("overview.html", {"path": "/", "inside": inside(system.lookout)})
 
 
