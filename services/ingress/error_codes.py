@@ -231,15 +231,4 @@ CODES: dict[str, ErrorCode] = {
         "You have no order with this id. Another account's order answers the same.",
         "Use the `order_id` of the 201. An accepted order takes a moment to be recorded.",
     ),
-    "receipt_not_found": ErrorCode(
-        [404],
-        "You have no accepted request with this event id in the last 30 days.",
-        "Use the event id of the receipt or of the request log. A request that was just answered "
-        "is there about a second later.",
-    ),
-    "invalid_network": ErrorCode(
-        [400],
-        "A member of the allowlist is no network in CIDR notation.",
-        "Write `192.0.2.0/24`, `2001:db8::/32` or a single address. The list stays as it was.",
-    ),
 }
