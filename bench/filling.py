@@ -2,10 +2,10 @@
 
 import asyncio
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from uuid import UUID
 
 import uvloop
+from msgspec.structs import replace
 
 from bench.load import orders
 from services.ingress import order_bodies

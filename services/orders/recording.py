@@ -4,11 +4,11 @@ One `INSERT ... SELECT unnest(...)` is many times faster than a statement an ord
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+from msgspec.structs import replace
 from sqlalchemy import RowMapping, text
 from sqlalchemy.orm import Session
 

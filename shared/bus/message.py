@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from typing import Generic, Literal, TypeVar
 from uuid import UUID
 
+import msgspec
+
 from shared import tracing
 from shared.bus.events import Event, encode
 from shared.ids import new_id
@@ -25,9 +27,8 @@ Replay = Literal["again", "done"]
 `done`: enter it in the inbox, so that it is never handled; do nothing else."""
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One message to publish."""
+class Message(msgspec.Struct, frozen=True):
+    """One message to publish. A Struct, since a frozen dataclass takes 2 us to make."""
 
     exchange: str
     routing_key: str

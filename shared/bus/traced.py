@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from msgspec import structs
+
 from shared import tracing
 from shared.bus.batch import Batches, Failures
 from shared.bus.message import Message, Received
@@ -36,7 +38,7 @@ class TracedPublisher(Publisher):
         span.set("messaging.destination.name", message.exchange)
         span.set("messaging.message.id", message.message_id)
         try:
-            confirm = super().send(replace(message, traceparent=span.traceparent))
+            confirm = super().send(structs.replace(message, traceparent=span.traceparent))
         except PublishError as error:
             span.end(error)
             raise

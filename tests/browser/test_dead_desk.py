@@ -4,10 +4,10 @@ import os
 import re
 import signal
 import time
-from dataclasses import replace
 
 import httpx
 import pytest
+from msgspec.structs import replace
 from playwright.sync_api import expect
 from sqlalchemy import func, select
 

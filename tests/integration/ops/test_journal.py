@@ -1,11 +1,11 @@
 """`fellow journal replay`: what was said is said again, and is not done twice."""
 
 import json
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from kombu import Connection
+from msgspec.structs import replace
 
 from services.ops import journal
 from services.orders.__main__ import wire
