@@ -1,6 +1,6 @@
 # Order Fellow. `make help` lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: bench help demo run test test-faults test-unit fuzz audit lint format contracts lock clean setup
+.PHONY: bench contracts help demo run test test-faults test-unit fuzz audit lint format lock clean setup
 
 PYTHON ?= python3
 BIN := .venv/bin

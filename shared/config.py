@@ -76,6 +76,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     account_attempts_per_minute: Count = 10
     secret_poll_seconds: Seconds = 1.0
 
+    # Ops console; it listens on `host` too.
+    ops_port: Port = 8001
+    ops_idle_seconds: Seconds = 1_800.0
+    ops_session_seconds: Seconds = 43_200.0
+
     # Webhook secrets
     secret_lifetime_days: Count = 90
     secret_rotate_ahead_days: Count = 14

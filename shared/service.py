@@ -13,7 +13,7 @@ from types import FrameType
 import structlog
 from sqlalchemy.orm import Session
 
-from shared import health, heap, logs, metrics, tracing
+from shared import health, heap, heartbeat, logs, metrics, tracing
 from shared.bus import inbox
 from shared.bus.consumer import Consumer, Subscription
 from shared.config import ConfigurationError, Settings, settings
@@ -83,7 +83,11 @@ def run(name: str, wire: Callable[[Settings], Wiring]) -> int:
         for subscription in wiring.subscriptions
     ]
     inboxes = {subscription.consumer for subscription in wiring.subscriptions}
-    jobs = [*wiring.jobs, *(_pruning(consumer) for consumer in sorted(inboxes))]
+    jobs = [
+        *wiring.jobs,
+        *(_pruning(consumer) for consumer in sorted(inboxes)),
+        Periodic("heartbeat", heartbeat.SECONDS, heartbeat_of(heartbeat.Heart(name), consumers)),
+    ]
     threads = [
         threading.Thread(target=consumer.run, name=consumer.subscription.queue.name, daemon=True)
         for consumer in consumers
@@ -148,6 +152,23 @@ def _repeat(job: Periodic, stopping: threading.Event) -> None:
                 log.exception("job_failed", job=job.name)
         # Spread, so that replicas that started together do not tick together.
         stopping.wait(job.seconds * random.uniform(0.9, 1.1))  # noqa: S311
+
+
+def heartbeat_of(
+    heart: heartbeat.Heart, consumers: Sequence[Consumer]
+) -> Callable[[Session], None]:
+    """What writes the heartbeat of a process that runs these consumers."""
+
+    def beat(session: Session) -> None:
+        queues = {
+            consumer.subscription.queue.name: heartbeat.QueueFigures(
+                consumer.handled, consumer.unacknowledged, consumer.retrying, consumer.reached
+            )
+            for consumer in consumers
+        }
+        heart.beat(session, queues)
+
+    return beat
 
 
 def _pruning(consumer: str) -> Periodic:

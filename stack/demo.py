@@ -20,7 +20,8 @@ from kombu import Connection
 from rich.console import Console
 
 from stack.mailbox import Maildir, text_of
-from stack.system import STACK, CannotRunError, System, stop_on_signals, system
+from stack.supervisor import MODULES
+from stack.system import OPS_USER, STACK, CannotRunError, System, stop_on_signals, system
 
 ORDERS = 20
 PATIENCE = 30.0  # seconds for any one thing to happen
@@ -39,11 +40,16 @@ def main() -> int:
     console.print("[bold]Order Fellow: the whole story, on real RabbitMQ, PostgreSQL and SMTP[/]\n")
     try:
         with system("demo", STACK / "demo", console) as running:
+            console.print(
+                f"While it plays, {running.ops_url} shows it: sign in as {OPS_USER}, "
+                f"{running.ops_password}\n",
+                markup=False,
+            )
             try:
                 Story(running).play()
             except (StoryError, httpx.HTTPError) as error:
                 console.print(f"[red]The story stops here:[/] {error}")
-                for name in ("ingress", "orders", "kyc", "secrets", "notifier", "relay"):
+                for name in MODULES:
                     console.print(f"[dim]{name}: {running.supervisor.tail(name)}[/]", markup=True)
                 return 1
     except CannotRunError as error:
@@ -54,7 +60,8 @@ def main() -> int:
         return 130
     console.print(
         "\nEverything is stopped again. [bold]make run[/] keeps a system running, with its docs at "
-        "/api/v1/docs/.\ndocs/architecture.md walks an order through the code."
+        "/api/v1/docs/ and the\nops console for every queue, order and dead letter. "
+        "docs/architecture.md walks an order through the code."
     )
     return 0
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from stack.system import STACK, CannotRunError, System, stop_on_signals, system
+from stack.system import OPS_USER, STACK, CannotRunError, System, stop_on_signals, system
 
 console = Console()
 
@@ -66,6 +66,7 @@ def write_env(path: Path, variables: dict[str, str]) -> None:
 def _show(running: System) -> None:
     table = Table(show_header=False, box=None, padding=(0, 2))
     table.add_row("API and its docs", f"{running.api_url}/api/v1/docs/")
+    table.add_row("Ops console", f"{running.ops_url} as {OPS_USER}, {running.ops_password}")
     table.add_row("Emails", str(running.mailbox / "new"))
     table.add_row("Logs", str(running.logs))
     table.add_row("Addresses for programs", str(STACK / "env"))

@@ -23,7 +23,9 @@ MODULES = {
     "kyc": "services.kyc",
     "secrets": "services.secrets",
     "notifier": "services.notifier",
+    "audit": "services.audit",
     "relay": "shared.outbox",
+    "ops": "services.ops.console",
 }
 
 

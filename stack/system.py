@@ -1,6 +1,7 @@
 """The whole system on one machine: servers, schema, topology, mailbox, every service."""
 
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -16,14 +17,18 @@ from types import FrameType
 from typing import Literal
 
 from rich.console import Console
+from sqlalchemy import create_engine
+from sqlalchemy.orm import Session
 
+from services.ops import users
 from stack.credentials import service_passwords
 from stack.processes import free_port, is_free
 from stack.servers import NoServersError, Servers, servers
 from stack.supervisor import MODULES, ROOT, Supervisor
 
 STACK = ROOT / ".stack"
-DEFAULT_PORT = 8000
+DEFAULT_PORT, DEFAULT_OPS_PORT = 8000, 8001
+OPS_USER = "ops"
 READY_SECONDS = 60.0
 
 
@@ -37,6 +42,8 @@ class System:
 
     Attributes:
         api_url: the ingress, without a prefix.
+        ops_url: the ops console.
+        ops_password: of its user `OPS_USER`, made anew at each start.
         amqp_url: RabbitMQ.
         database_url: PostgreSQL.
         mailbox: the Maildir that emails land in.
@@ -46,6 +53,8 @@ class System:
     """
 
     api_url: str
+    ops_url: str
+    ops_password: str
     amqp_url: str
     database_url: str
     mailbox: Path
@@ -57,6 +66,9 @@ class System:
         """What `.stack/env` tells other programs."""
         return {
             "API_URL": self.api_url,
+            "OPS_URL": self.ops_url,
+            "OPS_USER": OPS_USER,
+            "OPS_PASSWORD": self.ops_password,
             "AMQP_URL": self.amqp_url,
             "DATABASE_URL": self.database_url,
             "MAILBOX_DIR": str(self.mailbox),
@@ -77,7 +89,8 @@ def system(
     Raises:
         CannotRunError: see there.
     """
-    port = _port(console)
+    port = _port("PORT", DEFAULT_PORT, console)
+    ops_port = _port("OPS_PORT", DEFAULT_OPS_PORT, console)
     if purpose != "run":
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
@@ -91,11 +104,13 @@ def system(
                 "SMTP_HOST": "127.0.0.1",
                 "SMTP_PORT": str(smtp_port),
                 "PORT": str(port),
+                "OPS_PORT": str(ops_port),
                 "PUBLIC_URL": f"http://127.0.0.1:{port}",
             }
             if running.broker is not None:
                 running.broker.admit()
             prepare(running.amqp_url, running.database_url)
+            ops_password = _make_ops_user(running.database_url)
             supervisor = Supervisor(environment, logs, console)
             try:
                 supervisor.add("mailbox", "stack.mailbox", str(smtp_port), str(mailbox))
@@ -103,6 +118,8 @@ def system(
                     supervisor.add(name, module, environment=running.for_service(name))
                 found = System(
                     f"http://127.0.0.1:{port}",
+                    f"http://127.0.0.1:{ops_port}",
+                    ops_password,
                     running.amqp_url,
                     running.database_url,
                     mailbox,
@@ -131,19 +148,29 @@ def stop_on_signals() -> None:
     signal.signal(signal.SIGINT, interrupt)
 
 
-def _port(console: Console) -> int:
-    given = os.environ.get("PORT")
+def _port(variable: str, default: int, console: Console) -> int:
+    given = os.environ.get(variable)
     if given:
         if not given.isdigit() or not 1 <= int(given) <= 65535:
-            raise CannotRunError(f"PORT={given} is no port: give a number from 1 to 65535")
+            raise CannotRunError(f"{variable}={given} is no port: give a number from 1 to 65535")
         if not is_free(int(given)):
-            raise CannotRunError(f"port {given} is taken: give another one by PORT=")
+            raise CannotRunError(f"port {given} is taken: give another one by {variable}=")
         return int(given)
-    if is_free(DEFAULT_PORT):
-        return DEFAULT_PORT
+    if is_free(default):
+        return default
     port = free_port()
-    console.print(f"Port {DEFAULT_PORT} is taken; using {port} (PORT= chooses another)")
+    console.print(f"Port {default} is taken; using {port} ({variable}= chooses another)")
     return port
+
+
+def _make_ops_user(database_url: str) -> str:
+    """Somebody who may sign in to the console and act; returns the password."""
+    password = secrets.token_urlsafe(12)
+    engine = create_engine(database_url)
+    with Session(engine) as session, session.begin():
+        users.put(session, OPS_USER, "act", password)
+    engine.dispose()
+    return password
 
 
 def prepare(amqp_url: str, database_url: str) -> None:
@@ -176,17 +203,24 @@ def prepare(amqp_url: str, database_url: str) -> None:
 
 
 def _wait_until_ready(running: System) -> None:
-    deadline = time.monotonic() + READY_SECONDS
-    while time.monotonic() < deadline:
-        running.supervisor.watch()
-        try:
-            with urllib.request.urlopen(f"{running.api_url}/readyz", timeout=2) as answer:
-                if b'"ready"' in answer.read():
-                    return
-        except (urllib.error.URLError, OSError):
-            pass
-        time.sleep(0.2)
-    raise CannotRunError(
-        f"the ingress is not ready after {READY_SECONDS:g} s; its log ends with:\n"
-        + running.supervisor.tail("ingress", 20)
-    )
+    for name, url, sign in (
+        ("ingress", f"{running.api_url}/readyz", b'"ready"'),
+        ("ops", f"{running.ops_url}/healthz", b'"alive"'),
+    ):
+        deadline = time.monotonic() + READY_SECONDS
+        while not _says(url, sign):
+            running.supervisor.watch()
+            if time.monotonic() > deadline:
+                raise CannotRunError(
+                    f"{name} is not ready after {READY_SECONDS:g} s; its log ends with:\n"
+                    + running.supervisor.tail(name, 20)
+                )
+            time.sleep(0.2)
+
+
+def _says(url: str, sign: bytes) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:
+            return sign in answer.read()
+    except (urllib.error.URLError, OSError):
+        return False

@@ -6,15 +6,17 @@ from sqlalchemy import delete, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, undefer
 
-from services.accounts import codes, passwords
+from services.accounts import codes
 from services.accounts.codes import Check
-from shared import tokens
-from shared.bus.events import AccountVerified
+from shared import passwords, tokens
+from shared.bus.events import AccountSignedIn, AccountSignInFailed, AccountVerified
 from shared.bus.message import message_for
 from shared.db.models import Account, RevokedToken
 from shared.http.errors import ApiError
-from shared.ids import new_id
+from shared.ids import derived_id, new_id
 from shared.outbox import store
+
+SOURCE = "services.accounts"
 
 
 def register(session: Session, company_name: str, email: str, password: str) -> Account:
@@ -56,22 +58,30 @@ def verify(session: Session, email: str, otp: str) -> ApiError | None:
         fact = AccountVerified(
             account_id=account.id, company_name=account.company_name, email=account.email
         )
-        store.add(
-            session, [message_for(fact, source="services.accounts", correlation_id=account.id)]
-        )
+        store.add(session, [message_for(fact, source=SOURCE, correlation_id=account.id)])
         return None
     return _OTP_ERRORS[outcome]()
 
 
-def sign_in(session: Session, email: str, password: str) -> Account:
-    """The account behind an address and its password.
+def sign_in(session: Session, email: str, password: str, address: str) -> Account | ApiError:
+    """The account behind an email address and its password; told to the audit log either way.
+
+    Args:
+        session: the transaction.
+        email: as it was given.
+        password: as it was given.
+        address: the client's.
+
+    Returns:
+        401 as an error when they do not match, so that what is told is committed.
 
     Raises:
-        ApiError: 401 when they do not match; 403 when the address is not proved yet.
+        ApiError: 403 when the email address is not proved yet.
     """
     account = find(session, email)
     if not passwords.matches(password, account.password_hash if account else None) or not account:
-        raise ApiError(401, "invalid_credentials", "The email address or the password is wrong.")
+        _tell_failure(session, email, account, address)
+        return ApiError(401, "invalid_credentials", "The email address or the password is wrong.")
     if account.email_verified_at is None:
         raise ApiError(
             403,
@@ -80,7 +90,25 @@ def sign_in(session: Session, email: str, password: str) -> Account:
         )
     if passwords.is_outdated(account.password_hash):
         account.password_hash = passwords.hash_password(password)
+    fact = AccountSignedIn(
+        account_id=account.id,
+        company_name=account.company_name,
+        email=account.email,
+        address=address,
+    )
+    store.add(session, [message_for(fact, source=SOURCE, correlation_id=account.id)])
     return account
+
+
+def _tell_failure(session: Session, email: str, account: Account | None, address: str) -> None:
+    # Whether there is such an account or not: else the time that it takes would tell.
+    fact = AccountSignInFailed(
+        email=email.lower(), account_id=account.id if account else None, address=address
+    )
+    minute = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M")
+    fact_id = derived_id(fact.TYPE, account.id if account else address, minute)
+    about = account.id if account else fact.email
+    store.add(session, [message_for(fact, source=SOURCE, correlation_id=about, message_id=fact_id)])
 
 
 def use_up(session: Session, refresh: str) -> Account:

@@ -102,9 +102,11 @@ def request_otp(session: Session, call: Call[Address, None]) -> Answer:
     )
 
 
-def login(session: Session, call: Call[Credentials, None]) -> Answer:
+def login(session: Session, call: Call[Credentials, None]) -> Answer | ApiError:
     """Sign in."""
-    return _signed_in(accounts.sign_in(session, call.body.email, call.body.password))
+    body = call.body
+    account = accounts.sign_in(session, body.email, body.password, call.address)
+    return account if isinstance(account, ApiError) else _signed_in(account)
 
 
 def refresh(session: Session, call: Call[Refresh, None]) -> Answer:

@@ -15,12 +15,12 @@ from services.ingress.accepting import Acceptor
 from services.ingress.cached_secret import CachedSecret
 from services.ingress.order_bodies import SOURCE
 from services.ingress.policies import Policies
-from services.ingress.rate_limits import TokenBuckets, wait_for
 from services.ingress.refusals import Refusals
 from shared.bus.events import SecretRotate
 from shared.bus.message import message_for
 from shared.http.errors import ApiError, too_many_requests
 from shared.http.mount import client_address
+from shared.http.rate_limits import TokenBuckets, wait_for
 
 EXPIRED = "Webhook secret expired. New secret generated. Please update your configuration."
 # An expired secret is rotated by its first use; further ones within this time add nothing.

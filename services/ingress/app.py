@@ -27,7 +27,6 @@ from services.ingress.admission import Admission
 from services.ingress.docs_page import DocsPage, OpenApiDocument
 from services.ingress.metrics import Metrics
 from services.ingress.policies import Policies
-from services.ingress.rate_limits import TokenBuckets
 from services.ingress.refusals import Refusals
 from services.ingress.request_log import RequestLog
 from services.ingress.schemes import ApiKeyScheme, StandardScheme
@@ -37,11 +36,12 @@ from services.ingress.webhooks import OrderWebhook
 from services.kyc import api as kyc_api
 from services.orders import api as orders_api
 from services.secrets import api as secrets_api
-from shared import heap, tracing
+from shared import heap, heartbeat, tracing
 from shared.bus.traced import publisher_class
 from shared.config import Settings, settings
 from shared.http.errors import ApiError, too_many_requests
 from shared.http.mount import Throttles, add_error_handlers, mount
+from shared.http.rate_limits import TokenBuckets
 from shared.http.route import Operation, Route
 from shared.http.traced import App, traced
 from shared.logs import configure
@@ -96,7 +96,7 @@ class Ingress:
         )
         self.metrics = Metrics()
         self.request_log = RequestLog()
-        self._reporting: asyncio.Task[None] | None = None
+        self._beside: list[asyncio.Task[None]] = []
 
     async def process_startup(self, _: dict[str, Any], __: dict[str, Any]) -> None:
         """Start connecting and loading; requests may come at once."""
@@ -104,14 +104,17 @@ class Ingress:
         await self.feed.start()
         self.request_log.start()
         heap.freeze()
-        self._reporting = asyncio.get_running_loop().create_task(
-            health.report(self.publisher, self.cache, self.acceptor, self.metrics)
-        )
+        self._beside = [
+            asyncio.create_task(
+                health.report(self.publisher, self.cache, self.acceptor, self.metrics)
+            ),
+            asyncio.create_task(heartbeat.keep_beating("services.ingress")),
+        ]
 
     async def process_shutdown(self, _: dict[str, Any], __: dict[str, Any]) -> None:
         """Let go, after the last request has its answer."""
-        if self._reporting is not None:
-            self._reporting.cancel()
+        for task in self._beside:
+            task.cancel()
         await self.request_log.stop()
         await self.feed.stop()
         await self.publisher.stop()

@@ -47,14 +47,14 @@ _outstanding = Gauge(
     multiprocess_mode="livesum",
 )
 
-log_rows = Counter("webhook_log_rows", "Requests that were written to the request log.")
+log_rows = Counter("fellow_webhook_log_rows", "Requests that were written to the request log.")
 log_dropped = Counter(
-    "webhook_log_dropped",
+    "fellow_webhook_log_dropped",
     "Requests that are not in the request log: many_refusals, nobody's, full, failed.",
     ["reason"],
 )
 log_waiting = Gauge(
-    "webhook_log_waiting", "Requests that wait to be written.", multiprocess_mode="liveall"
+    "fellow_webhook_log_waiting", "Requests that wait to be written.", multiprocess_mode="liveall"
 )
 
 

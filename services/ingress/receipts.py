@@ -131,6 +131,8 @@ def show(session: Session, call: Call[None, None]) -> Answer:
     request = session.scalar(
         select(WebhookRequest)
         .where(WebhookRequest.event_id == event_id, WebhookRequest.account_id == call.caller)
+        # One that could be stored nowhere (503) has an event id as well.
+        .where(WebhookRequest.accepted)
         .order_by(WebhookRequest.at)
         .limit(1)
     )

@@ -6,10 +6,10 @@ the secret to know.
 
 from falcon.asgi import Request
 
-from services.ingress.rate_limits import TokenBuckets
 from shared.db.session import is_database_away
 from shared.http.errors import ApiError, too_many_requests, unavailable
 from shared.http.mount import client_address
+from shared.http.rate_limits import TokenBuckets
 
 
 class Refusals:

@@ -16,10 +16,10 @@ from falcon.asgi import Request
 
 from services.ingress import metrics, request_log_rows
 from services.ingress.attempt import Attempt
-from services.ingress.rate_limits import TokenBuckets
 from services.ingress.request_log_rows import SecretUse
 from shared.db.session import is_database_away
 from shared.http.mount import client_address
+from shared.http.rate_limits import TokenBuckets
 
 FLUSH_SECONDS = 0.5
 USE_SECONDS = 2.0  # between two writings of how much each secret is used

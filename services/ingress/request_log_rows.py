@@ -15,8 +15,8 @@ from services.ingress.attempt import Attempt
 from shared.db import arrays
 from shared.db.session import engine
 
-# What a stranger may put into a header is cut to this; what is accepted is far shorter.
-MAX_TEXT = 1024
+# What a stranger may put into a header is cut to this; sixteen signatures are shorter.
+MAX_TEXT = 2048
 COLUMNS = (
     "account_id, secret_id, at, accepted, code, event_type, event_id, order_id, idempotency_key, "
     "scheme, signature, webhook_timestamp, body_sha256, body_bytes, latency_us, "

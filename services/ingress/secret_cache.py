@@ -18,7 +18,7 @@ from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, or_, select, true
+from sqlalchemy import ColumnElement, Select, false, or_, select, true
 
 from services.ingress.cached_secret import CachedSecret
 from services.ingress.policies import Policies
@@ -33,9 +33,12 @@ MAX_UNKNOWN = 10_000
 POLL_OVERLAP = timedelta(seconds=30)
 # How many of an account's secrets a signature is tried against, the newest ones.
 MAX_TRIED = 5
+# Secrets loaded at a time at the start: all at once they would take four times the memory.
+PAGE = 2_000
 
 Key = bytes | UUID
 Condition = ColumnElement[bool]
+Query = Select[*tuple[Any, ...]]
 Found = tuple[Sequence[Any], Sequence[Any]]
 _secrets = select(
     WebhookSecret.key_hash,
@@ -123,7 +126,16 @@ class SecretCache:
 
     async def warm(self) -> None:
         """Load every secret that a request may still be signed with, or be told about."""
-        self._put(*await self._query(_is_remembered(), true()))
+        policies: Condition = true()
+        after = UUID(int=0)
+        while True:
+            page = _secrets.where(_is_remembered(), WebhookSecret.id > after)
+            page = page.order_by(WebhookSecret.id).limit(PAGE)
+            secrets, theirs = await self._query(page, policies)
+            self._put(secrets, theirs)
+            if len(secrets) < PAGE:
+                break
+            after, policies = secrets[-1].id, false()
         self.refreshed_at = time.monotonic()
 
     async def poll(self) -> None:
@@ -132,12 +144,13 @@ class SecretCache:
         policies: Condition = true()
         if self._policies.seen_until.year > 1:
             policies = WebhookPolicy.updated_at > self._policies.seen_until - POLL_OVERLAP
-        self._put(*await self._query(secrets, policies))
+        self._put(*await self._query(_secrets.where(secrets), policies))
         self.refreshed_at = time.monotonic()
 
     async def refresh(self, accounts: Iterable[UUID]) -> None:
         """Load the secrets of some accounts anew."""
-        self._put(*await self._query(WebhookSecret.account_id.in_(list(accounts))))
+        theirs = WebhookSecret.account_id.in_(list(accounts))
+        self._put(*await self._query(_secrets.where(theirs)))
 
     async def _ensure(
         self, key: Key, held: Mapping[Any, Any], condition: Callable[[], Condition]
@@ -153,19 +166,19 @@ class SecretCache:
         await asyncio.shield(lookup)
 
     async def _look_up(self, key: Key, condition: Condition) -> None:
-        secrets, policies = await self._query(condition)
+        secrets, policies = await self._query(_secrets.where(condition))
         self._put(secrets, policies)
         if not secrets or isinstance(key, UUID):
             self._unknown[key] = time.monotonic() + REMEMBER_UNKNOWN_SECONDS
             while len(self._unknown) > MAX_UNKNOWN:
                 self._unknown.popitem(last=False)
 
-    async def _query(self, secrets: Condition, policies: Condition | None = None) -> Found:
+    async def _query(self, secrets: Query, policies: Condition | None = None) -> Found:
         """Secrets and policies; without a condition for these, those of the secrets' accounts."""
 
         def run() -> Found:
             with engine().connect() as connection:
-                rows = connection.execute(_secrets.where(secrets)).all()
+                rows = connection.execute(secrets).all()
                 theirs = policies
                 if theirs is None:
                     theirs = WebhookPolicy.account_id.in_({row.account_id for row in rows})

@@ -13,7 +13,8 @@ from sqlalchemy import Engine, select
 
 from shared.bus import topology
 from shared.bus.connect import credentials
-from shared.bus.events import KycDecide, WebhookLimit
+from shared.bus.events import KycDecide, SecretRevoke, SecretRotate, WebhookLimit
+from shared.bus.incoming import ACTING_HEADER
 from shared.bus.message import message_for
 from shared.db.models import Account, InboxEntry, KycApplication
 from shared.ids import new_id
@@ -62,13 +63,18 @@ def make(decision: Decision, business: str, reason: str) -> KycDecide:
     return msgspec.convert({"decision": decision, name: business, "reason": reason}, KycDecide)
 
 
-def publish(connection: Connection, command: KycDecide | WebhookLimit) -> UUID:
-    """Publish a command; returns its message id once a queue has it for sure.
+def publish(
+    connection: Connection,
+    command: KycDecide | SecretRotate | SecretRevoke | WebhookLimit,
+    person: str = "",
+) -> UUID:
+    """Publish a decision, or another command; returns its message id once a queue has it for sure.
 
     Args:
         connection: an open kombu connection. Its user goes into `user_id`, which the broker
             verifies: that is how the books know who decided.
         command: what to publish.
+        person: who wants it, where many share that user; believed of the ops console's user alone.
 
     Raises:
         Exception: of kombu or py-amqp; it is not known to be on the bus.
@@ -80,12 +86,13 @@ def publish(connection: Connection, command: KycDecide | WebhookLimit) -> UUID:
         correlation_id=command.account_id or message_id,
         message_id=message_id,
     )
+    acting = {ACTING_HEADER: person} if person else {}
     topology.ensure(connection)
     with connection.channel() as channel:
         channel.basic_publish_confirm(
             AmqpMessage(
                 message.body,
-                application_headers=message.headers(),
+                application_headers=message.headers() | acting,
                 content_type="application/json",
                 correlation_id=message.correlation_id,
                 delivery_mode=2,
@@ -125,12 +132,11 @@ def wait(
     """
     deadline, looks = now() + seconds, 0
     while True:
-        if is_done(engine, message_id, CONSUMER):
-            return Outcome("carried out", _standing(engine, command))
         looks += 1
-        refusal = _refusal(connection, message_id) if looks % LETTERS_EVERY == 0 else None
-        if refusal is not None:
-            return Outcome("refused", refusal)
+        letters = connection if looks % LETTERS_EVERY == 0 else None
+        outcome = look(engine, message_id, command, letters)
+        if outcome is not None:
+            return outcome
         if now() >= deadline:
             return Outcome(
                 "waiting",
@@ -138,6 +144,26 @@ def wait(
                 ": is services.kyc running?",
             )
         time.sleep(POLL_SECONDS)
+
+
+def look(
+    engine: Engine, message_id: UUID, command: KycDecide, connection: Connection | None = None
+) -> Outcome | None:
+    """What has become of a published decision; None when nothing is known yet.
+
+    Args:
+        engine: to look for the effect in the books.
+        message_id: of the decision.
+        command: the decision.
+        connection: to look for a refusal among the dead letters too, which costs more.
+
+    Raises:
+        sqlalchemy.exc.DBAPIError: the database is away.
+    """
+    if is_done(engine, message_id):
+        return Outcome("carried out", _standing(engine, command))
+    refusal = _refusal(connection, message_id) if connection is not None else None
+    return None if refusal is None else Outcome("refused", refusal)
 
 
 def _is_id(text: str) -> bool:
@@ -148,8 +174,12 @@ def _is_id(text: str) -> bool:
     return True
 
 
-def is_done(engine: Engine, message_id: UUID, consumer: str) -> bool:
-    """Whether a consumer has handled a message."""
+def is_done(engine: Engine, message_id: UUID, consumer: str = CONSUMER) -> bool:
+    """Whether a consumer has carried out a command.
+
+    Raises:
+        sqlalchemy.exc.DBAPIError: the database is away.
+    """
     with engine.connect() as connection:
         known = select(InboxEntry.message_id).where(
             InboxEntry.consumer == consumer, InboxEntry.message_id == message_id

@@ -16,16 +16,16 @@ from typing import Any
 from amqp import Message as AmqpMessage
 from kombu import Connection
 
+from services.ops.copying import copy
+from services.ops.publishing import publish
 from shared.bus import topology
-from shared.bus.incoming import USER_HEADER, Incoming
+from shared.bus.incoming import Incoming
 from shared.bus.message import REPLAY_HEADER, Replay
 
 PREFETCH = 1_000
 # Streams have no end to ask for: it is reached when nothing more comes for so long, in seconds.
 END_SECONDS = 2.0
-CONFIRM_SECONDS = 30.0
 LOOKED_THROUGH = 1_000_000  # waiting messages, as many as memory should hold
-_KEPT = ("content_type", "correlation_id", "message_id", "timestamp", "type")
 
 
 class TooManyWaitError(Exception):
@@ -137,13 +137,15 @@ def replay(
             continue
         summary.counts[entry.type] += 1
         if not dry_run:
-            batch.append(_copy(entry, how))
+            batch.append(
+                copy(entry.incoming, user=entry.incoming.user_id, extra={REPLAY_HEADER: how})
+            )
         if len(batch) >= PREFETCH:
-            _publish(connection, queue.name, batch)
+            publish(connection, queue.name, batch)
             batch = []
             progress(summary)
     if batch:
-        _publish(connection, queue.name, batch)
+        publish(connection, queue.name, batch)
     progress(summary)
     return summary
 
@@ -177,47 +179,3 @@ def _waiting(connection: Connection, queue: topology.Queue) -> set[str]:
                     continue
                 ids.add(str(message.properties.get("message_id")))
     return ids
-
-
-def _copy(entry: Entry, how: Replay) -> AmqpMessage:
-    incoming = entry.incoming
-    headers = {
-        name: value
-        for name, value in incoming.headers.items()
-        if name.startswith("ce-") or name == "traceparent"
-    }
-    headers[REPLAY_HEADER] = how
-    if incoming.user_id:
-        headers[USER_HEADER] = incoming.user_id
-    properties = {name: incoming.properties[name] for name in _KEPT if name in incoming.properties}
-    properties.setdefault("message_id", str(incoming.message_id))
-    return AmqpMessage(incoming.body, application_headers=headers, delivery_mode=2, **properties)
-
-
-def _publish(connection: Connection, queue: str, messages: list[AmqpMessage]) -> None:
-    """Publish to a queue and return when all are confirmed, many outstanding at once."""
-    with connection.channel() as channel:
-        confirmed: set[int] = set()
-        done = 0
-
-        def confirm(tag: int, multiple: bool) -> None:
-            nonlocal done
-            if multiple:
-                done = max(done, tag)
-                confirmed.difference_update({t for t in confirmed if t <= tag})
-            else:
-                confirmed.add(tag)
-
-        def refuse(tag: int, multiple: bool) -> None:
-            raise ConnectionError(f"the broker refused message {tag} (multiple: {multiple})")
-
-        channel.confirm_select()
-        channel.events["basic_ack"].add(confirm)
-        channel.events["basic_nack"].add(refuse)
-        for message in messages:
-            channel.basic_publish(message, exchange="", routing_key=queue)
-        deadline = time.monotonic() + CONFIRM_SECONDS
-        while done + len(confirmed) < len(messages):
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"no confirm within {CONFIRM_SECONDS:g} s")
-            connection.drain_events(timeout=CONFIRM_SECONDS)

@@ -87,6 +87,10 @@ class Consumer:
         """When the loop last turned, on the monotonic clock; for liveness."""
         self.unacknowledged = 0
         """How many messages were received and not yet acknowledged."""
+        self.handled = 0
+        """How many messages were acknowledged since it was made."""
+        self.reached: datetime | None = None
+        """The time of the last message handled that came first hand, not by the retry ladder."""
         self._amqp_url = amqp_url
         self._heartbeat = heartbeat
         self._stopping = stopping
@@ -98,6 +102,11 @@ class Consumer:
             amqp_url, subscription.queue, subscription.consumer, self._metrics.requeued
         )
         self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"{subscription.queue.name}-work")
+
+    @property
+    def retrying(self) -> int:
+        """How many messages it has put on the retry ladder that are not due yet."""
+        return self._requeuer.waiting
 
     def run(self) -> None:
         """Consume, and reconnect as often as it takes, until told to stop."""
@@ -276,6 +285,9 @@ class _Session:
         # Batches end in the order in which they came, so all up to this tag are done.
         self._channel.basic_ack(batch[-1].tag, multiple=True)
         self._consumer.unacknowledged -= len(batch)
+        self._consumer.handled += len(batch)
+        if batch[-1].incoming.attempt == 0:
+            self._consumer.reached = batch[-1].incoming.stated_time or self._consumer.reached
         if self._prefetch == 1 and _deliveries(batch[-1]) < SUSPICIOUS_DELIVERIES:
             self._consume(prefetch=2 * self._subscription.batch_size)
 

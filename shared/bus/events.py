@@ -199,6 +199,28 @@ class AccountVerified(_AccountFact, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "account.verified"
 
 
+class AccountSignedIn(_AccountFact, frozen=True, kw_only=True):
+    """A business signed in, from `address`."""
+
+    TYPE: ClassVar[str] = "account.signed_in"
+
+    address: str
+
+
+class AccountSignInFailed(Event, frozen=True, kw_only=True):
+    """Somebody at `address` tried to sign in with a wrong password, or as nobody known here.
+
+    However many tries: one a minute and account, or a minute and address where there is no account.
+    """
+
+    TYPE: ClassVar[str] = "account.sign_in_failed"
+    EXCHANGE: ClassVar[str] = "events"
+
+    email: str
+    account_id: UUID | None
+    address: str
+
+
 class KycSubmitted(_AccountFact, frozen=True, kw_only=True):
     """A business sent its KYC application."""
 
@@ -331,6 +353,84 @@ class EmailUndeliverable(Event, frozen=True, kw_only=True):
     template: str
     smtp_code: int
     reason: str
+
+
+class _OpsFact(Event, frozen=True, kw_only=True):
+    """What ops staff did: `by` whom, at which `address`; for the audit log."""
+
+    EXCHANGE: ClassVar[str] = "events"
+
+    by: str
+    address: str
+
+
+class OpsDeadLetterReplayed(_OpsFact, frozen=True, kw_only=True):
+    """A dead letter is back in its work queue; `edited`: with another body."""
+
+    TYPE: ClassVar[str] = "ops.dead_letter_replayed"
+
+    queue: str
+    message_id: str
+    message_type: str
+    edited: bool = False
+
+
+class OpsDeadLetterDiscarded(_OpsFact, frozen=True, kw_only=True):
+    """A dead letter is gone. `digest` is the SHA-256 of its body, in hexadecimal."""
+
+    TYPE: ClassVar[str] = "ops.dead_letter_discarded"
+
+    queue: str
+    message_id: str
+    message_type: str
+    reason: str
+    digest: str
+
+
+class OpsRetriedNow(_OpsFact, frozen=True, kw_only=True):
+    """Messages that waited on the retry ladder for a queue went back to it ahead of their time."""
+
+    TYPE: ClassVar[str] = "ops.retried_now"
+
+    queue: str
+    messages: int
+
+
+class OpsCommandPublished(_OpsFact, frozen=True, kw_only=True):
+    """A command was published to the bus, whose own fact does not say who wanted it."""
+
+    TYPE: ClassVar[str] = "ops.command_published"
+
+    command: str
+    message_id: UUID
+    reason: str = ""
+
+
+class OpsSignedIn(_OpsFact, frozen=True, kw_only=True):
+    """Somebody of ops staff signed in to the console."""
+
+    TYPE: ClassVar[str] = "ops.signed_in"
+
+
+class OpsSignInFailed(_OpsFact, frozen=True, kw_only=True):
+    """Somebody tried a wrong password at the console; `by` is the name they gave."""
+
+    TYPE: ClassVar[str] = "ops.sign_in_failed"
+
+
+class OpsSignedOut(_OpsFact, frozen=True, kw_only=True):
+    """Somebody of ops staff signed out of the console."""
+
+    TYPE: ClassVar[str] = "ops.signed_out"
+
+
+class OpsUserChanged(_OpsFact, frozen=True, kw_only=True):
+    """A user of the console was made, changed or removed; `role` is empty for one that is gone."""
+
+    TYPE: ClassVar[str] = "ops.user_changed"
+
+    user: str
+    role: str
 
 
 def _concrete(base: type[Event]) -> list[type[Event]]:

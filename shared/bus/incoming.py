@@ -12,11 +12,16 @@ from shared.bus.events import decode
 from shared.bus.message import ATTEMPT_HEADER, REPLAY_HEADER, Received, Replay
 from shared.bus.retry import Malformed
 from shared.ids import derived_id, new_id
+from shared.roles import login
 
 USER_HEADER = "x-user-id"
 """Who published the first copy. The broker lets nobody publish under another's `user_id`, so a
 retry copy carries it here; it counts only on messages that came through the default exchange, where
 the ladder's queues send them, and where only services may publish."""
+
+ACTING_HEADER = "x-acting-user"
+"""The person for whom the ops console published: it has one user on the broker, and many people."""
+_CONSOLE = login("ops")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +102,17 @@ class Incoming:
         return user if isinstance(user, str) and user else None
 
     @property
+    def actor(self) -> str | None:
+        """Who wanted it: the verified user or, where that is the ops console, the person there.
+
+        Anybody can write the header, and nobody but the console can be its user.
+        """
+        user, person = self.user_id, self.headers.get(ACTING_HEADER)
+        if user == _CONSOLE and isinstance(person, str) and person:
+            return f"{person} ({user})"
+        return user
+
+    @property
     def replay(self) -> Replay | None:
         """How a copy from the journal is to be taken; only services and ops staff can send one."""
         value = self.headers.get(REPLAY_HEADER)
@@ -113,7 +129,7 @@ class Incoming:
             time=self.time,
             correlation_id=str(self.properties.get("correlation_id") or ""),
             data=data,
-            user_id=self.user_id,
+            user_id=self.actor,
             attempt=self.attempt,
             traceparent=trace if isinstance(trace, str) else None,
             replay=self.replay,

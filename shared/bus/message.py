@@ -64,7 +64,7 @@ class Received(Generic[E]):
         time: when it happened, to the millisecond.
         correlation_id: the order or account that the story is about.
         data: the decoded body.
-        user_id: the broker-verified user who published it, where the property was set.
+        user_id: who published it, as far as the broker has verified; see `Incoming.actor`.
         attempt: how many times it was tried before and failed.
         traceparent: the W3C trace context it travels in, where there is one.
         replay: on a copy from the journal, how it is to be taken.

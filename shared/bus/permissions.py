@@ -103,6 +103,7 @@ RIGHTS: Mapping[str, Rights] = {
     "notifier": _consumer(
         topology.NOTIFIER_URGENT, topology.NOTIFIER_ORDERS, topology.NOTIFIER_BULK
     ),
+    "audit": _consumer(topology.AUDIT),
     # It also publishes what the ingress left in the outbox while the broker was away.
     "relay": Rights(
         write=_exactly([topology.EVENTS, topology.INTAKE, topology.COMMANDS]),

@@ -4,6 +4,8 @@ On a connection of its own: publishing on the one that consumes would re-enter i
 """
 
 import random
+import time
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -21,6 +23,9 @@ from shared.bus.retry import Permanent, Retry, RetryAfter, decide
 
 CONFIRM_TIMEOUT = 5.0  # seconds
 REASON_LENGTH = 500
+REASONS_HEADER = "x-reasons"
+"""Why each attempt failed, with its time, oldest first; only the last `REASONS_KEPT`."""
+REASONS_KEPT = 10
 _KEPT = ("content_type", "content_encoding", "correlation_id", "message_id", "timestamp", "type")
 
 log = structlog.get_logger()
@@ -49,6 +54,7 @@ class Requeuer:
         self._count = count
         self._connection: Connection | None = None
         self._rng = random.Random()  # noqa: S311 - jitter
+        self._due: Counter[int] = Counter()
 
     def requeue(self, delivery: Delivery, error: Exception) -> str:
         """Publish the copy of one failed message; returns the exchange it went to.
@@ -68,6 +74,8 @@ class Requeuer:
             self.close()
             raise
         self._count(rung)
+        if isinstance(decision, RetryAfter):
+            self._note(decision.rung)
         log.log(
             30 if isinstance(error, Permanent | Retry) else 40,
             "message_failed",
@@ -79,6 +87,12 @@ class Requeuer:
             exc_info=None if isinstance(error, Permanent | Retry) else error,
         )
         return exchange
+
+    @property
+    def waiting(self) -> int:
+        """How many messages it has put on the retry ladder that are not due yet."""
+        now = time.monotonic()
+        return sum(count for at, count in list(self._due.items()) if at > now)
 
     def close(self) -> None:
         """Drop the connection; the next copy opens another."""
@@ -103,6 +117,9 @@ class Requeuer:
             "x-failed-at": now,
         }
         headers.setdefault("x-first-failed-at", now)
+        before = headers.get(REASONS_HEADER)
+        reasons = [*(before if isinstance(before, list) else ()), f"{now} {reason}"]
+        headers[REASONS_HEADER] = reasons[-REASONS_KEPT:]
         if incoming.user_id:
             headers[USER_HEADER] = incoming.user_id
         properties = {
@@ -112,6 +129,12 @@ class Requeuer:
         return AmqpMessage(
             incoming.body, application_headers=headers, delivery_mode=2, **properties
         )
+
+    def _note(self, rung: topology.Rung) -> None:
+        now = int(time.monotonic())
+        for passed in [at for at in self._due if at <= now]:
+            del self._due[passed]
+        self._due[now + rung.seconds] += 1
 
     def _publish(self, message: AmqpMessage, exchange: str) -> None:
         if self._connection is None:

@@ -125,6 +125,17 @@ NOTIFIER_ORDERS = _work("notifier.orders", Binding(EVENTS, "order.*"))
 BULK = "bulk."
 """Before the key of a fact, puts it into the lane for what an account sends beyond its share."""
 NOTIFIER_BULK = _work("notifier.bulk", Binding(EVENTS, f"{BULK}order.*"))
+# What the audit log keeps; one-time codes and what senders say are not among it.
+AUDIT = _work(
+    "audit",
+    Binding(EVENTS, "account.verified"),
+    Binding(EVENTS, "account.signed_in"),
+    Binding(EVENTS, "account.sign_in_failed"),
+    Binding(EVENTS, "kyc.*"),
+    Binding(EVENTS, "secret.*"),
+    Binding(EVENTS, "ops.*"),
+    Binding(EVENTS, "webhook.*"),
+)
 
 WORK_QUEUES = (
     ORDERS_INTAKE,
@@ -134,6 +145,7 @@ WORK_QUEUES = (
     NOTIFIER_URGENT,
     NOTIFIER_ORDERS,
     NOTIFIER_BULK,
+    AUDIT,
 )
 DEAD_QUEUES = tuple(_dead(queue) for queue in WORK_QUEUES)
 
@@ -154,14 +166,19 @@ JOURNAL = Queue(
         Binding(INTAKE, "#"),
         Binding(COMMANDS, "#"),
         Binding(EVENTS, "account.verified"),
+        Binding(EVENTS, "account.signed_in"),
+        Binding(EVENTS, "account.sign_in_failed"),
         Binding(EVENTS, "kyc.#"),
         Binding(EVENTS, "secret.#"),
         Binding(EVENTS, "order.#"),
         Binding(EVENTS, f"{BULK}#"),
         Binding(EVENTS, "email.#"),
+        Binding(EVENTS, "ops.#"),
+        Binding(EVENTS, "webhook.#"),
     ),
     {"x-queue-type": "stream", "x-max-age": "7D", "x-stream-max-segment-size-bytes": 100_000_000},
 )
+
 
 EXCHANGES = (
     # Everything in it is for everyone bound to it, and matching two patterns costs the broker a
@@ -249,3 +266,20 @@ def ensure(connection: Connection) -> None:
             channel.queue_declare(QUEUES[-1].name, passive=True)
     except NotFound:
         declare(connection)
+
+
+def matches(pattern: str, key: str) -> bool:
+    """Whether a binding's key takes a routing key (AMQP 0-9-1, 3.1.3.3).
+
+    Args:
+        pattern: words separated by dots; `*` is one word, `#` at the end any number of them.
+        key: the routing key.
+    """
+    if pattern == "#":
+        return True
+    words, given = pattern.split("."), key.split(".")
+    if words[-1] == "#":
+        words, given = words[:-1], given[: len(words) - 1]
+    return len(words) == len(given) and all(
+        word in ("*", other) for word, other in zip(words, given, strict=True)
+    )

@@ -18,6 +18,7 @@ from shared.roles import SERVICES, login
 ACCOUNT = "SELECT (id, company_name, email, email_verified_at, created_at)"
 INBOX = "SELECT, INSERT, UPDATE, DELETE"  # UPDATE: to lock what is pruned
 TELL = "INSERT"  # leave a message for the relay
+BEAT = "SELECT, INSERT, UPDATE, DELETE"  # of its own rows; DELETE: those of instances long gone
 
 GRANTS: Mapping[str, Mapping[str, str]] = {
     "ingress": {
@@ -34,12 +35,14 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "order_conflicts": "SELECT",
         "email_deliveries": "SELECT",
         "outbox": TELL,
+        "service_heartbeats": BEAT,
     },
     "kyc": {
         "accounts": ACCOUNT,
         "kyc_applications": "SELECT, UPDATE",
         "inbox": INBOX,
         "outbox": TELL,
+        "service_heartbeats": BEAT,
     },
     "secrets": {
         "accounts": ACCOUNT,
@@ -49,6 +52,7 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "webhook_policies": "SELECT, INSERT, UPDATE",
         "inbox": INBOX,
         "outbox": TELL,
+        "service_heartbeats": BEAT,
     },
     "orders": {
         "accounts": "SELECT (id, company_name)",
@@ -57,13 +61,23 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "order_conflicts": "SELECT, INSERT",
         "inbox": INBOX,
         "outbox": TELL,
+        "service_heartbeats": BEAT,
     },
     "notifier": {
         "email_deliveries": "SELECT, INSERT, UPDATE",
         "inbox": INBOX,
         "outbox": TELL,
+        "service_heartbeats": BEAT,
     },
-    "relay": {"outbox": "SELECT, UPDATE, DELETE"},  # UPDATE: to lock what is under way
+    "relay": {
+        "outbox": "SELECT, UPDATE, DELETE",  # UPDATE: to lock what is under way
+        "service_heartbeats": BEAT,
+    },
+    "audit": {
+        "audit_log": "SELECT, INSERT",
+        "inbox": INBOX,
+        "service_heartbeats": BEAT,
+    },
     "ops": {
         "accounts": ACCOUNT,
         "kyc_applications": "SELECT",
@@ -78,7 +92,12 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "order_conflicts": "SELECT",
         "email_deliveries": "SELECT",
         "inbox": "SELECT",
-        "outbox": "SELECT",
+        "outbox": f"SELECT, {TELL}",
+        "audit_log": "SELECT",
+        "service_heartbeats": "SELECT",
+        "ops_users": "SELECT, INSERT, UPDATE, DELETE",
+        "ops_sessions": "SELECT, INSERT, UPDATE, DELETE",
+        "alembic_version": "SELECT",
     },
 }
 
@@ -108,7 +127,7 @@ def apply(connection: Connection, passwords: Mapping[str, str]) -> None:
             connection.execute(text(f"GRANT {privileges} ON {table} TO {role}"))
         if service in FUNCTIONS:
             connection.execute(text(f"GRANT EXECUTE ON FUNCTION {FUNCTIONS[service]} TO {role}"))
-        if GRANTS[service].get("outbox") == TELL:
+        if TELL in GRANTS[service].get("outbox", ""):
             connection.execute(text(f"GRANT USAGE ON SEQUENCE outbox_sequence_seq TO {role}"))
         if service in passwords:
             _set_password(connection, role, passwords[service])

@@ -318,6 +318,34 @@ class EmailDelivery(Base):
     at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+# --- services.ops ----------------------------------------------------------------------------
+
+
+class OpsUser(Base):
+    """Somebody who may sign in to the ops console."""
+
+    __tablename__ = "ops_users"
+    __table_args__ = (CheckConstraint("role IN ('watch', 'act')", "role"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    name: Mapped[str] = mapped_column(unique=True)  # in lower case
+    password_hash: Mapped[str]
+    role: Mapped[str] = mapped_column(String(16))  # watch, act
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class OpsSession(Base):
+    """A signed-in browser. Its token is in the browser's cookie alone; here is its hash."""
+
+    __tablename__ = "ops_sessions"
+
+    token_hash: Mapped[bytes] = mapped_column(primary_key=True)  # SHA-256
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("ops_users.id", ondelete="CASCADE"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    note: Mapped[str] = mapped_column(default="", server_default="")  # shown once, on the next page
+
+
 # --- shared.bus and shared.outbox, on behalf of the service that calls them --------------------
 
 
@@ -356,3 +384,44 @@ class OutboxMessage(Base):
     time: Mapped[datetime]
     body: Mapped[bytes]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+# --- services.audit --------------------------------------------------------------------------
+
+
+class AuditEntry(Base):
+    """What somebody did. Rows are added and never changed: a trigger refuses all else, to anybody.
+
+    Each row holds the hash of the one before and its own; see `shared/audit_chain.py`.
+    """
+
+    __tablename__ = "audit_log"
+    __table_args__ = (Index("ix_audit_log_happened_at", "happened_at"),)
+
+    sequence: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    event_id: Mapped[UUID] = mapped_column(unique=True)
+    type: Mapped[str]
+    happened_at: Mapped[datetime]
+    actor: Mapped[str]  # who
+    address: Mapped[str]  # from where
+    correlation_id: Mapped[str] = mapped_column(index=True)
+    data: Mapped[str]  # the event's JSON, to the byte, since it is hashed
+    previous_hash: Mapped[bytes]
+    hash: Mapped[bytes]
+    recorded_at: Mapped[datetime] = mapped_column(server_default=func.now())  # not hashed
+
+
+# --- shared.heartbeat, on behalf of every service: each writes its own rows ---------------------
+
+
+class ServiceHeartbeat(Base):
+    """A process that runs, and what it says of its queues; see `shared/heartbeat.py`."""
+
+    __tablename__ = "service_heartbeats"
+
+    service: Mapped[str] = mapped_column(String(64), primary_key=True)
+    instance: Mapped[str] = mapped_column(String(128), primary_key=True)  # host and process
+    version: Mapped[str]
+    started_at: Mapped[datetime]
+    seen_at: Mapped[datetime]
+    queues: Mapped[dict[str, Any]]

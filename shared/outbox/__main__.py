@@ -8,7 +8,7 @@ import time
 import structlog
 import uvloop
 
-from shared import health, heap, logs, metrics, tracing
+from shared import health, heap, heartbeat, logs, metrics, tracing
 from shared.config import ConfigurationError, Settings, settings
 from shared.outbox.metrics import watch
 from shared.outbox.relay import Relay
@@ -32,9 +32,11 @@ async def _run(config: Settings) -> None:
             await asyncio.sleep(1)
 
     beating = asyncio.create_task(beat())
+    telling = asyncio.create_task(heartbeat.keep_beating("relay"))
     log.info("started")
     await relay.run(stopping)
     beating.cancel()
+    telling.cancel()
     log.info("stopped")
 
 

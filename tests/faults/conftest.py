@@ -164,6 +164,7 @@ def stand(
             "SMTP_PORT": str(mail.port),
             "SMTP_TIMEOUT": "3",
             "PORT": str(port),
+            "OPS_PORT": str(free_port()),
             "WEB_CONCURRENCY": "2",
             "ADDRESS_REFUSALS_PER_MINUTE": "1000000",
         }

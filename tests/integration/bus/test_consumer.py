@@ -192,7 +192,8 @@ def test_the_end_of_the_ladder_is_the_dead_queue(settings):
         message.body,
         type=message.type,
         message_id=message.message_id,
-        application_headers=message.headers() | {"x-attempt": MAX_ATTEMPTS},
+        application_headers=message.headers()
+        | {"x-attempt": MAX_ATTEMPTS, "x-reasons": [f"then {i}" for i in range(10)]},
     )
 
     def act(session, received):
@@ -203,6 +204,10 @@ def test_the_end_of_the_ladder_is_the_dead_queue(settings):
     dead = take(settings.amqp_url, QUEUE.dead)
     assert headers(dead)["x-attempt"] == MAX_ATTEMPTS + 1
     assert "x-first-failed-at" in headers(dead)
+    # Why each attempt failed, of the last ten.
+    assert headers(dead)["x-reasons"][0] == "then 1"
+    assert headers(dead)["x-reasons"][-1].endswith(" ValueError: never")
+    assert len(headers(dead)["x-reasons"]) == 10
 
 
 def test_a_held_batch_burns_nothing(settings):

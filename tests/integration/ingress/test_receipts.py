@@ -7,7 +7,10 @@ from datetime import UTC, datetime
 
 import jwt
 import pytest
+from sqlalchemy import insert
 
+from shared.db.models import WebhookRequest
+from shared.ids import new_id
 from tests.integration.arrange import sign, until
 from tests.integration.ingress.conftest import ORDER, PATH, approved
 
@@ -111,6 +114,27 @@ def test_anothers_receipt_is_as_unknown_as_none(api, sender):
     assert api.http.get(f"/webhooks/receipts/{order_id}/").status_code == 401
 
 
+def test_an_order_that_could_not_be_stored_has_no_receipt(api, sender):
+    event_id = new_id()
+    with api.session() as session:
+        session.execute(
+            insert(WebhookRequest).values(
+                at=datetime.now(UTC),
+                account_id=sender.account_id,
+                accepted=False,
+                code="unavailable",
+                event_id=event_id,
+                order_id=event_id,
+                scheme="x-api-key",
+                body_sha256=b"0" * 32,
+                latency_us=1,
+                client_address="::1",
+            )
+        )
+        session.commit()
+    assert later(api, sender, event_id).status_code == 404
+
+
 def test_a_receipt_opens_no_door(api, sender):
     receipt = ask(sender).json()["receipt"]
     given = {"Authorization": f"Bearer {receipt}"}
@@ -119,7 +143,6 @@ def test_a_receipt_opens_no_door(api, sender):
 
 def test_a_new_key_signs_while_the_old_one_is_still_published(configure):
     from services.ingress import receipts
-    from shared.ids import new_id
 
     def signed():
         receipts.signing_keys.cache_clear()

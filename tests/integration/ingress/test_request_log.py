@@ -113,7 +113,7 @@ def test_whatever_is_in_a_header_becomes_one_row(api, sender, signature):
     lines = [f"X-API-Key: {sender.secret}".encode(), b"X-Webhook-Signature: " + signature]
     assert sender.raw(*lines, b"Content-Length: 2", body=b"{}")[0] == 401
     (row,) = logged(api, sender, 1)
-    assert row.signature == signature.decode("latin-1")[:1024]
+    assert row.signature == signature.decode("latin-1")[:2048]
 
 
 def test_every_worker_writes_its_log(api, sender):
@@ -121,11 +121,11 @@ def test_every_worker_writes_its_log(api, sender):
     order_ids = {sender.send().json()["order_id"] for _ in range(64)}
     assert {str(row.order_id) for row in logged(api, sender, 64)} == order_ids
     assert len(rows(api, sender)) == 64
-    until(lambda: api.gauge("webhook_log_waiting") == [0.0, 0.0], "nothing waits in either")
+    until(lambda: api.gauge("fellow_webhook_log_waiting") == [0.0, 0.0], "nothing waits in either")
 
 
 def test_a_flood_of_refusals_is_counted_and_does_not_fill_the_table(api, sender):
-    before = counter(api, 'webhook_log_dropped_total{reason="many_refusals"}')
+    before = counter(api, 'fellow_webhook_log_dropped_total{reason="many_refusals"}')
     sent = 2 * ACCOUNT_REFUSALS + 300
     for _ in range(sent):
         sender.send(**{"X-Webhook-Signature": "0" * 64})
@@ -133,7 +133,7 @@ def test_a_flood_of_refusals_is_counted_and_does_not_fill_the_table(api, sender)
     until(lambda: any(row.accepted for row in rows(api, sender)), "the accepted one is logged")
     until(
         lambda: (
-            counter(api, 'webhook_log_dropped_total{reason="many_refusals"}')
+            counter(api, 'fellow_webhook_log_dropped_total{reason="many_refusals"}')
             - before
             + len(rows(api, sender))
             == sent + 1
@@ -144,10 +144,10 @@ def test_a_flood_of_refusals_is_counted_and_does_not_fill_the_table(api, sender)
 
 
 def test_what_belongs_to_nobody_is_counted_alone(api, sender):
-    before = counter(api, 'webhook_log_dropped_total{reason="nobody"}')
+    before = counter(api, 'fellow_webhook_log_dropped_total{reason="nobody"}')
     assert sender.send(**{"X-API-Key": "whsk_nobody"}).status_code == 401
     until(
-        lambda: counter(api, 'webhook_log_dropped_total{reason="nobody"}') > before,
+        lambda: counter(api, 'fellow_webhook_log_dropped_total{reason="nobody"}') > before,
         "it is counted",
     )
     assert rows(api, sender) == []
@@ -176,7 +176,10 @@ def test_without_the_database_orders_are_accepted_and_the_log_waits(
         until(lambda: api.gauge("secret_cache_size") == [1.0, 1.0], "every worker knows")
         getattr(gate, how)()
         assert {sender.send().status_code for _ in range(30)} == {201}
-        until(lambda: sum(api.gauge("webhook_log_waiting")) == 30, "the metrics tell what waits")
+        until(
+            lambda: sum(api.gauge("fellow_webhook_log_waiting")) == 30,
+            "the metrics tell what waits",
+        )
         gate.open()
         assert len(logged(api, sender, 30)) == 30
 
@@ -202,7 +205,7 @@ def test_beyond_the_bound_rows_are_dropped_and_counted(api, monkeypatch):
         return log
 
     def dropped():
-        return REGISTRY.get_sample_value("webhook_log_dropped_total", {"reason": "full"})
+        return REGISTRY.get_sample_value("fellow_webhook_log_dropped_total", {"reason": "full"})
 
     before = dropped()
     log = asyncio.run(fill())

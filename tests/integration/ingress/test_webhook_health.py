@@ -107,13 +107,13 @@ def test_only_the_latest_are_looked_at(api, sender):
                 " event_id, order_id, scheme, latency_us, client_address)"
                 " SELECT now() - n * interval '1 ms', :id, true, 'accepted', 'order.created', u, u,"
                 " 'x-api-key', 1, '::1'"
-                " FROM (SELECT n, gen_random_uuid() AS u FROM generate_series(1, 2100) AS n) AS x"
+                " FROM (SELECT n, gen_random_uuid() AS u FROM generate_series(1, 10100) AS n) AS x"
             ),
             {"id": sender.account_id},
         )
         session.commit()
     found = health(api, sender)
-    assert (found["orders"], found["is_complete"]) == (2000, False)
+    assert (found["orders"], found["is_complete"]) == (10_000, False)
 
 
 def test_it_is_for_who_is_signed_in(api):

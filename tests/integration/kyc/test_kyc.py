@@ -12,6 +12,8 @@ from shared import tokens
 from shared.bus import topology
 from shared.bus.events import decode
 from shared.db.models import KycApplication, OutboxMessage
+from shared.roles import login
+from stack.credentials import as_service
 from tests.integration.arrange import account, consuming, depth, headers, publish_raw, take, until
 
 QUEUE = topology.KYC_DECISIONS
@@ -156,6 +158,26 @@ def test_a_forged_name_header_is_not_believed(settings, db, engine, amqp_url):
     with deciding(settings):
         until(lambda: status_of(engine, business) == "approved", "approved")
     assert facts(engine)[0].decided_by == "an unnamed operator"
+
+
+@pytest.mark.parametrize(
+    ("user", "name"),
+    [("ops", "ada (fellow_ops)"), ("operator", "fellow_operator"), (None, "fellow")],
+)
+def test_the_person_is_believed_of_the_console_alone(settings, db, engine, amqp_url, user, name):
+    business = account(db, status="pending")
+    body = json.dumps({"decision": "approve", "email": business.email}).encode()
+    publish_raw(
+        as_service(amqp_url, user) if user else amqp_url,
+        "commands",
+        "kyc.decide",
+        body,
+        user_id=login(user) if user else "fellow",
+        application_headers={"x-acting-user": "ada"},
+    )
+    with deciding(settings):
+        until(lambda: status_of(engine, business) == "approved", "approved")
+    assert facts(engine)[0].decided_by == name
 
 
 def test_the_same_decision_twice_changes_nothing(settings, db, engine, amqp_url):

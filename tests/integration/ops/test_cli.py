@@ -88,8 +88,14 @@ def test_reject_and_revoke_with_a_reason(settings, db, engine):
     with engine.connect() as connection:
         rows = connection.execute(
             select(OutboxMessage.type, OutboxMessage.body).order_by(OutboxMessage.sequence)
-        )
-        assert [decode(t, b).reason for t, b in rows] == ["No such number.", "Complaints."]
+        ).all()
+        facts = [(type_, decode(type_, body)) for type_, body in rows]
+    reasons = ["No such number.", "Complaints."]
+    assert [fact.reason for type_, fact in facts if type_.startswith("kyc.")] == reasons
+    told = [fact for type_, fact in facts if type_ == "ops.command_published"]
+    assert [(fact.by, fact.command, fact.reason) for fact in told] == [
+        ("fellow", "kyc.decide", reason) for reason in reasons
+    ]
 
 
 def test_a_refusal_says_why_and_stays_for_people(settings, db):
@@ -130,7 +136,7 @@ def test_queues(settings, db):
     found = {queue["name"]: queue for queue in json.loads(out)}
     assert set(found) == {queue.name for queue in topology.QUEUES}
     assert found["kyc.decisions"]["dead"] == 1
-    assert found["orders.intake"]["messages"] == 1
+    assert found["orders.intake"]["ready"] == 1
     with deciding(settings):
         code, out, _ = fellow(settings, "queues", "--json")
         consumers = {queue["name"]: queue["consumers"] for queue in json.loads(out)}
@@ -138,9 +144,11 @@ def test_queues(settings, db):
         assert consumers["orders.intake"] == 0
     code, out, _ = fellow(settings, "queues")
     assert code == 0
-    lines = {line.split()[0]: line.split()[1:] for line in out.splitlines()[1:]}
-    assert lines["orders.intake"] == ["1", "0", "0"]
-    assert lines["kyc.decisions"] == ["0", "0", "1"]
+    heads, *lines = (line.split() for line in out.splitlines())
+    shown = {line[0]: dict(zip(heads[1:], line[1:], strict=True)) for line in lines}
+    columns = ("ready", "consumers", "dead")
+    assert [shown["orders.intake"][name] for name in columns] == ["1", "0", "0"]
+    assert [shown["kyc.decisions"][name] for name in columns] == ["0", "0", "1"]
 
 
 def test_queues_that_nobody_has_declared(settings, broker, vhosts):

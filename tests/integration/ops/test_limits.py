@@ -20,7 +20,7 @@ def test_a_rate_and_back_to_the_default(settings, db, engine):
     with consuming(settings, *wire(settings).subscriptions):
         code, out, err = fellow(settings, "limit", "RC 17/3", "--per-second", "50", "--wait", "30")
         assert (code, out) == (0, ""), err
-        assert f"Kettle & Co ({business.email}) gets 50 a second" in err
+        assert f"Kettle & Co <{business.email}> has 50 a second" in err
         assert rate_of(engine, business) == 50
         code, _, err = fellow(settings, "limit", business.email, "--default", "--wait", "30")
         assert code == 0, err
@@ -48,5 +48,5 @@ def test_without_the_service_it_is_safe_and_says_so(settings, db):
     business = account(db)
     code, _, err = fellow(settings, "limit", str(business.id), "--per-second", "5", "--wait", "0.2")
     assert code == 1
-    assert "safe in secrets.rotate" in err
+    assert "It is safe: is services.secrets running?" in err
     assert depth(settings.amqp_url, "secrets.rotate") == 1

@@ -25,8 +25,15 @@ MAY = {
         "order_conflicts": "S",
         "email_deliveries": "S",
         "outbox": "I",
+        "service_heartbeats": "SIUD",
     },
-    "kyc": {"accounts": "s", "kyc_applications": "SU", "inbox": "SIUD", "outbox": "I"},
+    "kyc": {
+        "accounts": "s",
+        "kyc_applications": "SU",
+        "inbox": "SIUD",
+        "outbox": "I",
+        "service_heartbeats": "SIUD",
+    },
     "secrets": {
         "accounts": "s",
         "kyc_applications": "S",
@@ -35,6 +42,7 @@ MAY = {
         "webhook_policies": "SIU",
         "inbox": "SIUD",
         "outbox": "I",
+        "service_heartbeats": "SIUD",
     },
     "orders": {
         "accounts": "s",
@@ -43,9 +51,16 @@ MAY = {
         "order_conflicts": "SI",
         "inbox": "SIUD",
         "outbox": "I",
+        "service_heartbeats": "SIUD",
     },
-    "notifier": {"email_deliveries": "SIU", "inbox": "SIUD", "outbox": "I"},
-    "relay": {"outbox": "SUD"},
+    "notifier": {
+        "email_deliveries": "SIU",
+        "inbox": "SIUD",
+        "outbox": "I",
+        "service_heartbeats": "SIUD",
+    },
+    "audit": {"audit_log": "SI", "inbox": "SIUD", "service_heartbeats": "SIUD"},
+    "relay": {"outbox": "SUD", "service_heartbeats": "SIUD"},
     "ops": {
         "accounts": "s",
         "kyc_applications": "S",
@@ -58,7 +73,11 @@ MAY = {
         "order_conflicts": "S",
         "email_deliveries": "S",
         "inbox": "S",
-        "outbox": "S",
+        "outbox": "SI",
+        "audit_log": "S",
+        "service_heartbeats": "S",
+        "ops_users": "SIUD",
+        "ops_sessions": "SIUD",
     },
 }
 
@@ -79,6 +98,13 @@ def role(module_database_url, request):
     engine = create_engine(as_service(module_database_url, request.param))
     yield request.param, engine
     engine.dispose()
+
+
+@pytest.mark.parametrize("role", SERVICES, indirect=True)
+def test_nobody_empties_the_audit_log(role):
+    _, engine = role
+    assert refused(engine, "TRUNCATE audit_log")
+    assert refused(engine, "ALTER TABLE audit_log DISABLE TRIGGER ALL")
 
 
 def may(engine, table):
@@ -118,7 +144,7 @@ def test_nobody_changes_the_schema(role):
         "COPY orders TO PROGRAM 'cat'",
         "SELECT pg_read_file('/etc/passwd')",
         "SELECT rolpassword FROM pg_authid",
-        "SELECT version_num FROM alembic_version",
+        "UPDATE alembic_version SET version_num = ''",
     ):
         assert refused(engine, statement), statement
 
@@ -141,7 +167,9 @@ def test_only_the_ingress_keeps_the_partitions_of_the_log_and_nobody_touches_one
 
 
 @pytest.mark.parametrize(
-    "role", [s for s in SERVICES if s not in ("ingress", "relay", "notifier")], indirect=True
+    "role",
+    [s for s in SERVICES if s not in ("ingress", "relay", "notifier", "audit")],
+    indirect=True,
 )
 def test_no_consumer_sees_a_passwords_hash(role):
     _, engine = role

@@ -8,7 +8,9 @@ import pytest
 from amqp.exceptions import AccessRefused
 from kombu import Connection
 
+from services.ops import broker_checks
 from shared.bus import topology
+from shared.config import load
 from stack.credentials import as_service, service_passwords
 from stack.rabbitmq import RabbitMQ
 
@@ -47,6 +49,9 @@ def test_users_rights_and_topology(node):
         topology.declare_queue(connection.default_channel, topology.KYC_DECISIONS)
         with pytest.raises(AccessRefused):
             connection.default_channel.queue_delete("orders.intake")
+    found = {check.about: check for check in broker_checks.broker(load(environment))}
+    assert {check.state for check in found.values()} == {"fine"}, found
+    assert set(found) == {"broker", "topology", "broker clock"}
     wrong = environment | {"AMQP_URL": node.url().replace("@", "x@")}
     code, said = declare(**wrong)
     assert code == 1

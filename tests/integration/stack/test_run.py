@@ -36,8 +36,10 @@ def checkout(tmp_path):
 
 
 def environment(**more):
-    kept = {k: v for k, v in os.environ.items() if k not in {"AMQP_URL", "DATABASE_URL", "PORT"}}
-    return kept | {"PYTHONPATH": ""} | more
+    ours = {"AMQP_URL", "DATABASE_URL", "PORT", "OPS_PORT"}
+    kept = {name: value for name, value in os.environ.items() if name not in ours}
+    # Two tests at once must not choose the same port.
+    return kept | {"PYTHONPATH": "", "OPS_PORT": str(free_port())} | more
 
 
 def start(checkout, **more):
@@ -119,7 +121,7 @@ def test_run_stop_and_run_again(checkout):
     port = free_port()
     process = start(checkout, PORT=str(port))
     told = ready(checkout, process)
-    assert {"API_URL", "AMQP_URL", "DATABASE_URL", "MAILBOX_DIR"} <= set(told)
+    assert {"API_URL", "OPS_URL", "AMQP_URL", "DATABASE_URL", "MAILBOX_DIR"} <= set(told)
     assert told["API_URL"] == f"http://127.0.0.1:{port}"
     assert (checkout / ".stack" / "env").stat().st_mode & 0o077 == 0
     body = {

@@ -17,6 +17,7 @@ def running(module_amqp_url, module_database_url, tmp_path_factory) -> Iterator[
         patch.setenv("AMQP_URL", module_amqp_url)
         patch.setenv("DATABASE_URL", module_database_url)
         patch.setenv("PORT", str(free_port()))
+        patch.setenv("OPS_PORT", str(free_port()))
         patch.setenv("SECRET_SCHEDULE_SECONDS", "0.5")
         with system("test", folder / "stack", Console(quiet=True)) as found:
             yield found

@@ -80,3 +80,20 @@ def test_the_journal_holds_everything_but_one_time_codes():
         if "journal" not in bound(event.EXCHANGE, type_)
     }
     assert missing == {"account.otp_requested"}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "taken"),
+    [
+        ("#", {"order", "order.created", "order.created.twice"}),
+        ("order.#", {"order", "order.created", "order.created.twice"}),
+        ("order.*", {"order.created"}),
+        ("*", {"order"}),
+        ("order.created", {"order.created"}),
+        ("*.created.#", {"order.created", "order.created.twice"}),
+        ("secret.#", set()),
+    ],
+)
+def test_bindings_are_matched_as_the_broker_does(pattern, taken):
+    keys = ("order", "order.created", "order.created.twice")
+    assert {key for key in keys if topology.matches(pattern, key)} == taken

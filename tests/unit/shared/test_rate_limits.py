@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ingress import rate_limits
-from services.ingress.rate_limits import TokenBuckets
+from shared.http import rate_limits
+from shared.http.rate_limits import TokenBuckets
 
 
 class Clock:

@@ -1,0 +1,1 @@
+"""The audit log: what people and services did, in a chain of hashes."""

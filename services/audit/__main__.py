@@ -1,0 +1,22 @@
+"""`python -m services.audit`: writes the audit log."""
+
+import sys
+
+from services.audit.reading import decode_fact
+from services.audit.writing import write
+from shared.bus import topology
+from shared.bus.consumer import Subscription
+from shared.config import Settings
+from shared.service import Wiring, run
+
+
+def wire(_: Settings) -> Wiring:
+    """What this process does."""
+    facts = Subscription(
+        queue=topology.AUDIT, consumer="services.audit", handle=write, decode=decode_fact
+    )
+    return Wiring([facts])
+
+
+if __name__ == "__main__":
+    sys.exit(run("services.audit", wire))

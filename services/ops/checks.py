@@ -1,0 +1,141 @@
+"""Whether a system is in order, part by part, and what to do where it is not."""
+
+import smtplib
+import ssl
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Literal
+
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from services.ops import broker_checks, diagnosis
+from services.ops.check import Check, clocks
+from services.ops.queues import FRESH
+from services.ops.sampling import Sampler
+from services.ops.surroundings import Surroundings
+from shared.config import DEVELOPMENT_ENCRYPTION_KEY, DEVELOPMENT_JWT_KEY, Settings
+from shared.db import migrate
+from shared.db.session import make_engine
+
+SMTP_SECONDS = 5.0
+
+
+def run(system: Surroundings) -> Iterator[Check]:
+    """Check every part, each as soon as the one before is done. Nothing is changed."""
+    config = system.settings
+    yield from _keys(config)
+    yield from broker_checks.broker(config)
+    engine = make_engine(config) if system.has_database else None
+    if engine is None:
+        yield Check("database", "look", "its address is not known", "Set DATABASE_URL.")
+    else:
+        yield from _database(engine)
+    yield from _smtp(config)
+    yield from _running(config, engine)
+
+
+def _keys(config: Settings) -> Iterator[Check]:
+    development = [
+        name
+        for name, used in (
+            ("SECRET_ENCRYPTION_KEYS", DEVELOPMENT_ENCRYPTION_KEY in config.encryption_keys()),
+            ("JWT_SIGNING_KEY", config.jwt_signing_key == DEVELOPMENT_JWT_KEY),
+        )
+        if used
+    ]
+    if development:
+        # With ENVIRONMENT=production the configuration is refused before this.
+        yield Check(
+            "keys",
+            "look",
+            f"{' and '.join(development)}: the development keys, in the environment "
+            f"{config.environment}",
+            "Never so in production: `fellow keys generate`, and ENVIRONMENT=production, "
+            "which refuses them.",
+        )
+    else:
+        yield Check("keys", "fine", "none of them is a development key")
+
+
+def _database(engine: Engine) -> Iterator[Check]:
+    try:
+        with engine.connect() as connection:
+            version = connection.scalar(text("SHOW server_version"))
+            before = datetime.now(UTC)
+            there = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+            after = datetime.now(UTC)
+            yield Check("database", "fine", f"PostgreSQL {version}")
+            skew = (there - before - (after - before) / 2).total_seconds()
+            yield clocks("database", skew)
+            yield _migrations(str(connection.scalar(text("SELECT * FROM alembic_version"))))
+    except SQLAlchemyError as error:
+        cause = " ".join(str(getattr(error, "orig", None) or error).split())
+        yield Check(
+            "database",
+            "broken",
+            cause,
+            "Is PostgreSQL running, is DATABASE_URL right, and is it migrated: "
+            "python -m shared.db.migrate?",
+        )
+
+
+def _migrations(found: str) -> Check:
+    head = ScriptDirectory.from_config(migrate.config("")).get_current_head()
+    if found == head:
+        return Check("migrations", "fine", f"at the newest, {head}")
+    return Check(
+        "migrations",
+        "broken",
+        f"at {found}, and this program is of {head}",
+        "Run python -m shared.db.migrate as the database's owner, or the program of that version.",
+    )
+
+
+def _smtp(config: Settings) -> Iterator[Check]:
+    where = f"{config.smtp_host}:{config.smtp_port}"
+    try:
+        with smtplib.SMTP(config.smtp_host, config.smtp_port, timeout=SMTP_SECONDS) as server:
+            server.ehlo()
+            if config.smtp_starttls:
+                server.starttls(context=ssl.create_default_context())
+                server.ehlo()
+            if config.smtp_username:
+                server.login(config.smtp_username, config.smtp_password)
+    except (OSError, smtplib.SMTPException) as error:
+        yield Check(
+            "mail",
+            "broken",
+            f"{where}: {error}",
+            "Check SMTP_HOST, SMTP_PORT, SMTP_STARTTLS and the sign-in. Emails wait meanwhile.",
+        )
+        return
+    yield Check("mail", "fine", f"{where} answers" + (", signed in" * bool(config.smtp_username)))
+
+
+def _running(config: Settings, engine: Engine | None) -> Iterator[Check]:
+    sampler = Sampler(config.amqp_url, engine)
+    sample = sampler.take()
+    sampler.close()
+    beats = sample.beats or ()
+    alive = [beat for beat in beats if sample.at - beat.seen_at < FRESH]
+    if alive:
+        versions = sorted({beat.version for beat in alive})
+        text_ = f"{len(alive)} processes of {len({b.service for b in alive})} services alive"
+        if len(versions) > 1:
+            found = f"{text_}, of versions {', '.join(versions)}"
+            yield Check("services", "look", found, "Deploy one version.")
+        else:
+            yield Check("services", "fine", f"{text_}, version {versions[0]}")
+    for trouble in diagnosis.troubles([sample]):
+        if trouble.about in ("broker", "database") and "answer" in trouble.text:
+            continue  # was said
+        state: Literal["look", "broken"] = "broken" if trouble.level == "down" else "look"
+        yield Check(trouble.about, state, trouble.text, _ADVICE[trouble.level])
+
+
+_ADVICE = {
+    "down": "Start it, and look into its log if it does not stay.",
+    "warning": "See `fellow queues --watch` and `fellow dead list`.",
+}

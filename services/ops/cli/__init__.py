@@ -1,0 +1,39 @@
+"""`fellow`: the operator's command. A module for each group of commands, and its line below."""
+
+import typer
+
+from services.ops.cli import (
+    account,
+    audit,
+    dead,
+    doctor,
+    journal,
+    keys,
+    kyc,
+    limit,
+    queues,
+    secrets,
+    send,
+    trail,
+    users,
+)
+
+app = typer.Typer(
+    help="Order Fellow, for its operators. The system is the one of AMQP_URL and DATABASE_URL or, "
+    "where neither is set, the one that `make run` has started in this checkout.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.command("doctor")(doctor.examine)
+app.command("queues")(queues.show)
+app.command("trail")(trail.show)
+app.command()(send.send)
+app.command()(limit.limit)
+app.add_typer(dead.app, name="dead")
+app.add_typer(account.app, name="account")
+app.add_typer(secrets.app, name="secrets")
+app.add_typer(audit.app, name="audit")
+app.add_typer(kyc.app, name="kyc")
+app.add_typer(journal.app, name="journal")
+app.add_typer(keys.app, name="keys")
+app.add_typer(users.app, name="users")

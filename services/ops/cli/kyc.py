@@ -1,0 +1,119 @@
+"""`fellow kyc`: what waits for a decision, and deciding."""
+
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy.exc import DBAPIError
+
+from services.ops import decisions, kyc_desk
+from services.ops.cli.terminal import (
+    FAILED,
+    MISUSED,
+    AsJson,
+    actor,
+    broker,
+    database,
+    find_system,
+    local,
+    print_json,
+    say,
+    stop,
+)
+from services.ops.telling import commanded, tell
+from shared.db.session import make_engine
+
+app = typer.Typer(help="Decide on KYC applications.", no_args_is_help=True)
+
+Business = Annotated[
+    str, typer.Argument(help="Account id, email address or business registration number.")
+]
+Wait = Annotated[
+    float, typer.Option(min=0, help="Seconds to wait for the outcome; 0 publishes and goes.")
+]
+Why = Annotated[str, typer.Option(help="What the business is told.")]
+
+
+@app.command("list")
+def list_applications(
+    status: Annotated[
+        kyc_desk.Status, typer.Option(help="Those in this state.")
+    ] = kyc_desk.Status.PENDING,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many.")] = 100,
+    as_json: AsJson = False,
+) -> None:
+    """Applications, oldest first."""
+    with database(find_system()) as session:
+        found = kyc_desk.applications(session, status, limit=limit)
+    if as_json:
+        print_json(found)
+        return
+    table = Table("submitted", "company", "email", "registration number", box=None, pad_edge=False)
+    for application in found:
+        table.add_row(
+            local(application.submitted_at),
+            application.company_name,
+            application.email,
+            application.business_registration_number,
+        )
+    Console(markup=False).print(table)
+    say(f"{len(found)} {status.value}.")
+
+
+@app.command()
+def approve(business: Business, reason: Why = "", wait: Wait = 5.0) -> None:
+    """Approve the business's newest application: it gets a webhook secret."""
+    _decide("approve", business, reason, wait)
+
+
+@app.command()
+def reject(business: Business, reason: Why, wait: Wait = 5.0) -> None:
+    """Reject it; the business is told why and may submit again."""
+    _decide("reject", business, reason, wait)
+
+
+@app.command()
+def revoke(business: Business, reason: Why = "", wait: Wait = 5.0) -> None:
+    """Take an approval back: the business's secrets stop working at once."""
+    _decide("revoke", business, reason, wait)
+
+
+def _decide(decision: decisions.Decision, business: str, reason: str, wait: float) -> None:
+    system = find_system()
+    try:
+        command = decisions.make(decision, business, reason)
+    except msgspec.ValidationError as error:
+        if "$.reason" in str(error):
+            stop("The reason may have up to 4,000 characters, without NUL.", MISUSED)
+        stop(f"This is no account id, email address or registration number: {business}", MISUSED)
+    with broker(system) as connection:
+        message_id = decisions.publish(connection, command)
+        say(f"Published: {decision} {business.strip()} (message {message_id}).")
+        if system.has_database:
+            try:
+                tell(make_engine(system.settings), [commanded(actor(system), command, message_id)])
+            except DBAPIError:
+                say("The audit log was not told who published it: the database did not take it.")
+        if not wait:
+            return
+        if not system.has_database:
+            say("What becomes of it is not looked for without DATABASE_URL. " + _WHERE_TO_LOOK)
+            return
+        try:
+            outcome = decisions.wait(
+                connection, make_engine(system.settings), message_id, command, wait
+            )
+        except DBAPIError:
+            say("The database does not answer, so the outcome cannot be seen. " + _WHERE_TO_LOOK)
+            return
+    if outcome.state == "refused":
+        say(f"Refused: {outcome.sentence} (now in {decisions.DEAD})")
+    else:
+        say(outcome.sentence)
+    if outcome.state != "carried out":
+        raise typer.Exit(FAILED)
+
+
+_WHERE_TO_LOOK = f"If it was refused it is in the queue {decisions.DEAD}, with the reason."

@@ -1,0 +1,144 @@
+"""What every command needs: the system it works on, and how it speaks.
+
+Exit codes: 0 done; 1 refused, not carried out yet, something is wrong, or a server is away; 2 a
+wrong command line or configuration. Results go to standard output, all else to standard error.
+"""
+
+import getpass
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, NoReturn
+
+import msgspec
+import typer
+from amqp.exceptions import MessageNacked
+from kombu import Connection
+from rich.console import Console
+from rich.progress import Progress, TextColumn
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from services.ops import surroundings
+from services.ops.broker import TIMEOUT
+from services.ops.surroundings import Surroundings
+from services.ops.telling import Actor
+from shared.bus.connect import connect, credentials
+from shared.config import ConfigurationError
+from shared.db.session import make_engine
+
+FAILED, MISUSED = 1, 2
+
+AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask first.")]
+
+
+def find_system() -> Surroundings:
+    """The system that is meant; exits when its configuration is no good."""
+    try:
+        return surroundings.find(os.environ)
+    except ConfigurationError as error:
+        stop(str(error), MISUSED)
+
+
+@contextmanager
+def broker(system: Surroundings) -> Iterator[Connection]:
+    """A connection to the broker; its trouble becomes a sentence and exit code 1."""
+    timeouts = {"read_timeout": TIMEOUT, "write_timeout": TIMEOUT}
+    connection = connect(system.settings.amqp_url, timeout=TIMEOUT, transport_options=timeouts)
+    try:
+        connection.connect()
+        yield connection
+    except (*connection.connection_errors, *connection.channel_errors, MessageNacked) as error:
+        text = getattr(error, "reply_text", "") or str(error) or type(error).__name__
+        stop(f"The broker at {connection.as_uri()} did not do it: {text}")
+    finally:
+        connection.release()
+
+
+def engine(system: Surroundings) -> Engine:
+    """The database's engine; exits when its address is not known."""
+    if not system.has_database:
+        stop("This needs DATABASE_URL.", MISUSED)
+    return make_engine(system.settings)
+
+
+@contextmanager
+def database(system: Surroundings) -> Iterator[Session]:
+    """A session to read by; its trouble becomes a sentence and exit code 1."""
+    with database_trouble(), Session(engine(system)) as session:
+        yield session
+
+
+@contextmanager
+def database_trouble() -> Iterator[None]:
+    """Turns the database's trouble into a sentence and exit code 1."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        cause = getattr(error, "orig", None) or error
+        stop(f"The database did not do it: {' '.join(str(cause).split())}")
+
+
+def actor(system: Surroundings) -> Actor:
+    """Who runs the command, for the audit log: the broker's user, and who and where that is."""
+    user = credentials(system.settings.amqp_url)[0]
+    return Actor(user, f"{getpass.getuser()}@{socket.gethostname()}")
+
+
+@contextmanager
+def progress() -> Iterator[Any]:
+    """A line on standard error that says how far it is; call what it yields with the text."""
+    with Progress(TextColumn("{task.description}"), console=Console(stderr=True)) as shown:
+        task = shown.add_task("")
+        yield lambda text: shown.update(task, description=text)
+
+
+def say(sentence: str) -> None:
+    """One line to the operator, on standard error: standard output is for results."""
+    Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(sentence)
+
+
+def stop(sentence: str, code: int = FAILED) -> NoReturn:
+    """Say why, and exit."""
+    say(sentence)
+    raise typer.Exit(code) from None
+
+
+def print_json(value: Any) -> None:
+    """A result for programs: times in RFC 3339, ids as text, bytes in base64."""
+    print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Ask before what cannot be taken back; exits unless the answer is yes."""
+    if not yes and not typer.confirm(question, err=True):
+        raise typer.Exit(FAILED)
+
+
+def parse_time(option: str, text: str) -> datetime:
+    """A time on the command line; UTC where it does not say."""
+    try:
+        given = datetime.fromisoformat(text)
+    except ValueError:
+        stop(f"{option} must be a time like 2026-11-23T14:00:00Z, and not {text}", MISUSED)
+    return given if given.tzinfo else given.replace(tzinfo=UTC)
+
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def parse_age(option: str, text: str) -> timedelta:
+    """An age on the command line: `90s`, `15m`, `2h`, `3d`."""
+    number, unit = text[:-1], text[-1:]
+    if unit not in _UNITS or not number.isdecimal():
+        stop(f"{option} must be an age like 90s, 15m, 2h or 3d, and not {text}", MISUSED)
+    return timedelta(seconds=int(number) * _UNITS[unit])
+
+
+def local(time: datetime | None) -> str:
+    """A time for people: UTC, to the second."""
+    return "" if time is None else time.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")

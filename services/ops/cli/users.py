@@ -1,0 +1,118 @@
+"""`fellow users`: who may sign in to the ops console."""
+
+import getpass
+import secrets
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy.orm import Session
+
+from services.ops import users
+from services.ops.cli.terminal import (
+    AsJson,
+    Yes,
+    actor,
+    confirm,
+    database,
+    database_trouble,
+    engine,
+    find_system,
+    local,
+    print_json,
+    say,
+    stop,
+)
+from services.ops.telling import about
+from services.ops.users import UnfitUserError
+from shared.bus.events import OpsUserChanged
+from shared.outbox import store
+
+app = typer.Typer(help="Who may sign in to the ops console.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(help="Letters, digits, dots, underscores and hyphens.")]
+
+
+class RoleOption(StrEnum):
+    """`watch` sees everything; `act` may also decide, replay and discard."""
+
+    WATCH = "watch"
+    ACT = "act"
+
+
+Role = Annotated[
+    RoleOption, typer.Option(help="watch sees everything; act also decides, replays, discards.")
+]
+
+
+@app.command()
+def add(
+    name: Name,
+    role: Role = RoleOption.WATCH,
+    generate: Annotated[
+        bool, typer.Option("--generate", help="Make a password and print it, and do not ask.")
+    ] = False,
+) -> None:
+    """Make a user, or give one a new role and password."""
+    password = secrets.token_urlsafe(15) if generate else _ask()
+    _put(name, role, password)
+    if generate:
+        print(password)
+
+
+@app.command("role")
+def change_role(name: Name, role: Annotated[RoleOption, typer.Argument()]) -> None:
+    """Give a user another role; who is signed in must sign in again."""
+    _put(name, role, None)
+
+
+@app.command()
+def remove(name: Name, yes: Yes = False) -> None:
+    """Take a user away, who is signed out at once."""
+    confirm(f"Remove {name}?", yes)
+    system = find_system()
+    with database_trouble(), Session(engine(system)) as session, session.begin():
+        if not users.remove(session, name):
+            stop(f"There is no user {name}.")
+        _tell(session, name.strip().lower(), "")
+    say(f"{name} is gone.")
+
+
+@app.command("list")
+def list_users(as_json: AsJson = False) -> None:
+    """Everybody."""
+    with database(find_system()) as session:
+        found = users.listed(session)
+    if as_json:
+        print_json(found)
+        return
+    table = Table("name", "role", "since", box=None, pad_edge=False)
+    for user in found:
+        table.add_row(user.name, user.role, local(user.created_at))
+    Console(markup=False).print(table)
+
+
+def _ask() -> str:
+    password = getpass.getpass("Password: ")
+    if getpass.getpass("Again: ") != password:
+        stop("The two differ.")
+    return password
+
+
+def _put(name: str, role: RoleOption, password: str | None) -> None:
+    system = find_system()
+    with database_trouble(), Session(engine(system)) as session, session.begin():
+        try:
+            is_new = users.put(session, name, role.value, password)
+        except UnfitUserError as error:
+            stop(str(error))
+        _tell(session, name.strip().lower(), role.value)
+    say(f"{name} {'may now' if is_new else 'was there; now may'} {role.value}.")
+
+
+def _tell(session: Session, name: str, role: str) -> None:
+    who = actor(find_system())
+    changed = OpsUserChanged(by=who.name, address=who.address, user=name, role=role)
+    store.add(session, [about(changed, name)])

@@ -1,0 +1,27 @@
+"""`python -m services.ops.console`: gunicorn with the settings of the environment."""
+
+import os
+import sys
+from pathlib import Path
+
+from shared.config import ConfigurationError, settings
+
+
+def main() -> int:  # noqa: RET503 - execv never returns
+    """Check the configuration and become gunicorn.
+
+    Returns:
+        The exit code, only when the configuration is bad.
+    """
+    try:
+        settings()
+    except ConfigurationError as error:
+        print(f"services.ops.console cannot start. {error}", file=sys.stderr)
+        return 2
+    conf = Path(__file__).with_name("gunicorn.conf.py")
+    arguments = [sys.executable, "-m", "gunicorn", "--config", str(conf)]
+    os.execv(sys.executable, arguments)  # noqa: S606 - our own interpreter, no shell
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,146 @@
+"""The console's app: every part is made and joined here."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import falcon.asgi
+from amqp.exceptions import AMQPError
+from falcon.asgi import Request, Response
+from kombu import Connection
+
+from services.ops.broker import open_connection
+from services.ops.console import (
+    audit_pages,
+    dead_pages,
+    job_pages,
+    kyc_pages,
+    overview,
+    signing_in,
+    trail_pages,
+)
+from services.ops.console.jobs import Jobs
+from services.ops.console.live import Live
+from services.ops.console.look import Looker
+from services.ops.console.lookout import Lookout
+from services.ops.console.mount import add_error_handlers, mount
+from services.ops.console.page import Page, PageError, System
+from services.ops.console.rendering import STATIC
+from services.ops.console.visitors import Visitors
+from shared.config import Settings, settings
+from shared.http.rate_limits import TokenBuckets
+from shared.logs import configure
+
+THREADS = 8
+
+PAGES: tuple[Page, ...] = (
+    *signing_in.PAGES,
+    *overview.PAGES,
+    *kyc_pages.PAGES,
+    *dead_pages.PAGES,
+    *job_pages.PAGES,
+    *trail_pages.PAGES,
+    *audit_pages.PAGES,
+)
+"""Every page there is."""
+
+# Nothing inline and nothing from elsewhere (W3C, "Content Security Policy").
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    # The paths of pages have ids in them. Not no-referrer: forms would lose their origin.
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+KEEP = "public, max-age=31536000, immutable"
+
+
+class Console:
+    """The parts that live as long as the process.
+
+    Falcon calls `process_startup` and `process_shutdown` by the ASGI lifespan protocol.
+    """
+
+    def __init__(self, config: Settings) -> None:
+        self._looker = Looker(config)
+        self.threads = ThreadPoolExecutor(THREADS, thread_name_prefix="console")
+        self.system = System(
+            config=config,
+            broker=_broker(config),
+            lookout=Lookout(self._looker.look),
+            jobs=Jobs(),
+            visitors=Visitors(config),
+            address_attempts=_buckets(config.sign_in_attempts_per_minute),
+            user_attempts=_buckets(config.account_attempts_per_minute),
+        )
+
+    async def process_startup(self, _: dict[str, Any], __: dict[str, Any]) -> None:
+        """Begin to look."""
+        self.system.lookout.start()
+
+    async def process_shutdown(self, _: dict[str, Any], __: dict[str, Any]) -> None:
+        """Let go."""
+        self.system.jobs.stop()
+        await self.system.lookout.stop()
+        self._looker.close()
+        self.threads.shutdown(wait=False)
+
+    async def process_response(self, req: Request, resp: Response, _: Any, __: bool) -> None:
+        """What holds for every answer."""
+        for name, value in HEADERS.items():
+            resp.set_header(name, value)
+        # Static files are asked for by names that change with them; pages are for one person.
+        is_static = req.path.startswith("/static/") and resp.status_code == 200
+        resp.set_header("Cache-Control", KEEP if is_static else "no-store")
+
+
+class Healthz:
+    """`GET /healthz`: whether the process answers at all."""
+
+    async def on_get(self, _: Request, resp: Response) -> None:
+        """Always 200."""
+        resp.media = {"status": "alive"}
+
+
+def create_app(config: Settings | None = None) -> falcon.asgi.App[Any, Any]:
+    """The ASGI app.
+
+    Args:
+        config: the settings; those of the environment when not given.
+    """
+    config = config or settings()
+    configure(config, "services.ops.console")
+    console = Console(config)
+    app: falcon.asgi.App[Any, Any] = falcon.asgi.App(middleware=[console])
+    app.req_options.strip_url_path_trailing_slash = True
+    add_error_handlers(app)
+    mount(app, PAGES, console.system, console.threads)
+    app.add_route(
+        "/live/overview",
+        Live(console.system, console.threads, lambda _: overview.inside(console.system.lookout)),
+    )
+    app.add_static_route("/static", STATIC)
+    app.add_route("/healthz", Healthz())
+    return app
+
+
+def _buckets(per_minute: int) -> TokenBuckets:
+    return TokenBuckets(per_minute / 60, per_minute)
+
+
+def _broker(config: Settings) -> Any:
+    @contextmanager
+    def opened() -> Iterator[Connection]:
+        try:
+            with open_connection(config.amqp_url) as connection:
+                yield connection
+        except (OSError, AMQPError) as error:
+            said = getattr(error, "reply_text", "") or str(error) or type(error).__name__
+            raise PageError(503, f"The broker did not do it: {said}") from None
+
+    return opened

@@ -1,0 +1,108 @@
+"""Long work in threads: each can be watched and stopped, and ends with the process.
+
+A job must be one that can be killed at any moment and begun again: nothing here outlives a restart.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from uuid import UUID
+
+import structlog
+
+from shared.ids import new_id
+
+KEPT = 50
+
+log = structlog.get_logger()
+
+
+class JobStopped(Exception):  # noqa: N818
+    """Somebody has asked for it; what was done stays done."""
+
+
+@dataclass
+class Job:
+    """One piece of work, and how far it is.
+
+    Attributes:
+        id: its id.
+        title: what is done, in words.
+        started_by: the name of a user.
+        back: the page to go back to.
+        total: how much there is to do; None when nobody knows.
+        done: how much is done.
+        outcome: what came of it, in words; empty while it runs.
+        failed: whether it ended before its end.
+        stopping: set when it shall stop; its work looks at it between two steps.
+        ended: set when it has ended.
+    """
+
+    title: str
+    started_by: str
+    back: str
+    id: UUID = field(default_factory=new_id)
+    total: int | None = None
+    done: int = 0
+    outcome: str = ""
+    failed: bool = False
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    stopping: threading.Event = field(default_factory=threading.Event)
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it is still at it."""
+        return not self.ended.is_set()
+
+
+class Jobs:
+    """The newest `KEPT` jobs of this process."""
+
+    def __init__(self) -> None:
+        self._jobs: OrderedDict[UUID, Job] = OrderedDict()
+
+    def start(self, job: Job, work: Callable[[Job], str]) -> Job:
+        """Begin.
+
+        Args:
+            job: what it is.
+            work: counts in `job.done`, ends soon after `job.stopping` is set, and returns what came
+                of it, in words.
+        """
+        self._jobs[job.id] = job
+        while len(self._jobs) > KEPT:
+            self._jobs.popitem(last=False)
+        threading.Thread(target=self._run, args=(job, work), name=job.title, daemon=True).start()
+        return job
+
+    def find(self, id_: UUID) -> Job | None:
+        """A job, if it is one of the newest of this process."""
+        return self._jobs.get(id_)
+
+    def running(self) -> list[Job]:
+        """Those at work."""
+        return [job for job in self._jobs.values() if job.is_running]
+
+    def stop(self) -> None:
+        """Have all of them stop."""
+        for job in self.running():
+            job.stopping.set()
+
+    def _run(self, job: Job, work: Callable[[Job], str]) -> None:
+        try:
+            job.outcome = work(job)
+        except JobStopped:
+            job.failed = True
+            job.outcome = f"Stopped after {job.done:,}. Begin again for the rest."
+        except Exception as error:
+            log.exception("job_failed", job=str(job.id))
+            job.failed = True
+            job.outcome = (
+                f"It stopped after {job.done}: {type(error).__name__}. "
+                "Begin again: what is done is not done twice."
+            )
+        finally:
+            job.ended.set()

@@ -1,0 +1,127 @@
+"""The KYC desk: applications with their facts, and decisions on them."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, get_args
+
+import msgspec
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from services.ops import decisions, kyc_desk
+from services.ops.console.page import Page, PageError, Redirect, Result, View, Visit
+from services.ops.console.reading import positive, uuid_of
+from services.ops.kyc_desk import Status
+from services.ops.telling import Actor, commanded
+from shared.bus.events import KycDecide
+from shared.db.models import KycApplication
+from shared.db.session import engine
+from shared.outbox import store
+
+AT_ONCE = 50
+LETTERS_EVERY = 3  # looks into the books for one into the dead letters, which costs more
+GIVE_UP_AFTER = 60  # looks, one a second
+
+
+def show(session: Session, visit: Visit) -> Result:
+    """Applications of one state: those that wait oldest first, the others newest first."""
+    try:
+        status = Status(visit.query.get("status", Status.PENDING))
+    except ValueError:
+        raise PageError(404, "There are no such applications.") from None
+    found = kyc_desk.applications(
+        session, status, limit=AT_ONCE, newest_first=status is not Status.PENDING
+    )
+    return View(
+        "kyc.html",
+        {
+            "path": "/kyc",
+            "status": status.value,
+            "counts": dict.fromkeys(map(str, Status), 0) | _counts(session),
+            "applications": [(row, contact(row.contact_person_details)) for row in found],
+            "at_once": AT_ONCE,
+            "decided": _decided(visit),
+        },
+    )
+
+
+def contact(stored: str) -> Mapping[str, str] | str:
+    """Contact details as the business gave them: words, or named parts."""
+    try:
+        given = json.loads(stored)
+    except ValueError:
+        return stored
+    if isinstance(given, dict):
+        return {str(name): _words(value) for name, value in given.items()}
+    return _words(given)
+
+
+def decide(session: Session, visit: Visit) -> Result:
+    """Publish a decision; what becomes of it is shown when it is known."""
+    account_id, decision = uuid_of(visit.path["account_id"]), visit.field("decision")
+    reason = visit.field("reason")
+    if decision not in get_args(decisions.Decision):
+        raise PageError(400, "A decision is approve, reject or revoke.")
+    if decision == "reject" and not reason:
+        raise PageError(400, "A rejection needs a reason: the business is told it.")
+    try:
+        command = decisions.make(decision, str(account_id), reason)  # type: ignore[arg-type]
+    except msgspec.ValidationError:
+        raise PageError(400, "The reason may have up to 4,000 characters, without NUL.") from None
+    with visit.system.broker() as connection:
+        message_id = decisions.publish(connection, command, visit.user.name)
+    actor = Actor(visit.user.name, visit.address)
+    store.add(session, [commanded(actor, command, message_id)])
+    back = "approved" if decision == "revoke" else "pending"
+    return Redirect(f"/kyc?status={back}&decided={message_id}&account={account_id}")
+
+
+def outcome(_: Session, visit: Visit) -> Result:
+    """What has become of a decision: a piece of a page, which asks again until it is known."""
+    command = KycDecide(decision="approve", account_id=uuid_of(visit.query.get("account", "")))
+    message_id = uuid_of(visit.path["message_id"])
+    looks = positive(visit.query.get("look", ""))
+    if looks % LETTERS_EVERY == LETTERS_EVERY - 1:
+        with visit.system.broker() as connection:
+            found = decisions.look(engine(), message_id, command, connection)
+    else:
+        found = decisions.look(engine(), message_id, command)
+    about = {
+        "outcome": found,
+        "message_id": message_id,
+        "account_id": command.account_id,
+        "look": looks + 1,
+        "is_given_up": looks >= GIVE_UP_AFTER,
+    }
+    return View("kyc_outcome.html", about)
+
+
+def _decided(visit: Visit) -> Mapping[str, Any] | None:
+    if not visit.query.get("decided"):
+        return None
+    return {
+        "message_id": uuid_of(visit.query["decided"]),
+        "account_id": uuid_of(visit.query.get("account", "")),
+    }
+
+
+def _counts(session: Session) -> dict[str, int]:
+    rows = session.execute(
+        select(KycApplication.status, func.count()).group_by(KycApplication.status)
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return ", ".join(_words(part) for part in value)
+    return json.dumps(value, ensure_ascii=False)
+
+
+PAGES = (
+    Page("GET", "/kyc", "watch", show),
+    Page("POST", "/kyc/{account_id}", "act", decide),
+    Page("GET", "/kyc/outcomes/{message_id}", "watch", outcome),
+)

@@ -1,0 +1,88 @@
+"""One look at everything: what the overview is made of."""
+
+import time
+from dataclasses import dataclass
+from datetime import datetime
+
+from services.ops import flow
+from services.ops.diagnosis import Trouble, troubles
+from services.ops.queues import Figures, Sample, figures
+from services.ops.sampling import Sampler
+from shared.config import Settings
+from shared.db.session import engine, transaction
+
+ENOUGH = 200
+"""So many samples tell how a queue has grown; more cost more than they tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """What the database tells beside the queues.
+
+    Attributes:
+        counters: see `flow`.
+        latency: see `flow`.
+        database: see `flow`.
+        seconds: how long it took to tell.
+    """
+
+    counters: flow.Counters
+    latency: flow.Latency
+    database: flow.Database
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What was seen.
+
+    Attributes:
+        sample: of the queues and services.
+        figures: by queue.
+        troubles: what is wrong.
+        books: None while the database is away.
+    """
+
+    sample: Sample
+    figures: dict[str, Figures]
+    troubles: list[Trouble]
+    books: Books | None
+
+    @property
+    def at(self) -> datetime:
+        """When it was."""
+        return self.sample.at
+
+
+class Looker:
+    """Looks, over connections that it keeps. Not for several threads at once.
+
+    Args:
+        config: where the servers are.
+    """
+
+    def __init__(self, config: Settings) -> None:
+        self._sampler = Sampler(config.amqp_url, engine())
+
+    def look(self) -> Look:
+        """Look once; that a server is away is part of what is seen."""
+        sample = self._sampler.take()
+        samples = self._sampler.samples[-ENOUGH:]
+        return Look(
+            sample,
+            {queue.name: queue for queue in figures(samples)},
+            troubles(samples),
+            None if sample.database_error else _books(),
+        )
+
+    def close(self) -> None:
+        """Let go of the broker."""
+        self._sampler.close()
+
+
+def _books() -> Books:
+    started = time.monotonic()
+    with transaction() as session:
+        counters, latency = flow.counters(session), flow.latency(session)
+        database = flow.database(session)
+    return Books(counters, latency, database, time.monotonic() - started)

@@ -1,0 +1,151 @@
+"""A page as data: who may see it, and the plain function behind it."""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from kombu import Connection
+from sqlalchemy.orm import Session
+
+from services.ops.console.jobs import Jobs
+from services.ops.console.lookout import Lookout
+from services.ops.console.visitors import Visitors
+from services.ops.users import User
+from shared.config import Settings
+from shared.http.rate_limits import TokenBuckets
+
+Needs = Literal["nobody", "watch", "act"]
+"""Whom a page asks for: anybody at all, somebody who is signed in, somebody who may act."""
+
+
+class PageError(Exception):
+    """An answer that says what is wrong; the transaction is rolled back.
+
+    Args:
+        status: the HTTP status.
+        sentence: for people.
+    """
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+        self.sentence = sentence
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """What pages work on, the same for all of them.
+
+    Attributes:
+        config: the settings.
+        broker: a new connection to the broker, for as long as its context lasts; the broker's
+            trouble becomes a `PageError`.
+        lookout: the figures, as they were a moment ago.
+        jobs: long work.
+        visitors: who is signed in.
+        address_attempts: to sign in, by the client's address.
+        user_attempts: to sign in, by the name that is tried.
+    """
+
+    config: Settings
+    broker: Callable[[], AbstractContextManager[Connection]]
+    lookout: Lookout
+    jobs: Jobs
+    visitors: Visitors
+    address_attempts: TokenBuckets
+    user_attempts: TokenBuckets
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One request, checked.
+
+    Attributes:
+        system: see there.
+        visitor: who is signed in; None on a page that needs nobody.
+        token: of the browser's session, or of its form where nobody is signed in.
+        path: the variables of the path, as text.
+        query: the query string; of a name that is given twice, the first.
+        form: the fields of a form, with every value of each.
+        address: the client's address, behind the configured number of trusted proxies.
+    """
+
+    system: System
+    visitor: User | None
+    token: str
+    path: Mapping[str, str]
+    query: Mapping[str, str]
+    form: Mapping[str, list[str]]
+    address: str
+
+    @property
+    def user(self) -> User:
+        """Who is signed in.
+
+        Raises:
+            RuntimeError: the page needs nobody.
+        """
+        if self.visitor is None:
+            raise RuntimeError("this page has no signed-in user: declare what it needs")
+        return self.visitor
+
+    def field(self, name: str) -> str:
+        """The first value of a field, without blanks around it; empty when it was not filled in."""
+        return self.form.get(name, [""])[0].strip()
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A page to show: a template and what it is about."""
+
+    template: str
+    about: Mapping[str, Any] = field(default_factory=dict)
+    status: int = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """Go and see another page (303: RFC 9110, 15.4.4).
+
+    Attributes:
+        to: a path of ours.
+        note: what that page says once, such as what became of an action.
+        token: the session that begins; empty: that ends; None: neither.
+    """
+
+    to: str
+    note: str = ""
+    token: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file to save."""
+
+    name: str
+    content_type: str
+    content: bytes
+
+
+Result = View | Redirect | File
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One method on one path.
+
+    Attributes:
+        method: GET shows, POST changes something.
+        path: as Falcon writes it, such as `/orders/{order_id}`.
+        needs: see there.
+        handler: runs in a transaction, in a thread; committed unless it raises.
+        without_database: what is shown instead to those who were signed in when the database went
+            away.
+    """
+
+    method: Literal["GET", "POST"]
+    path: str
+    needs: Needs
+    handler: Callable[[Session, Visit], Result]
+    without_database: Callable[[System], View] | None = None

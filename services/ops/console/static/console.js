@@ -1,0 +1,80 @@
+// What the pages cannot say in HTML: the chart, stale figures, confirmations, keys.
+"use strict";
+
+const STALE_MS = 30000;
+const charts = new WeakMap();
+let heardAt = Date.now();
+
+function color(name) {
+  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+}
+
+function clock(seconds) {
+  return new Date(seconds * 1000).toISOString().slice(11, 16);
+}
+
+function options(width) {
+  const axis = { stroke: color("--quiet"), grid: { stroke: color("--line"), width: 1 }, ticks: { show: false }, font: "12px system-ui, sans-serif" };
+  const line = (name) => ({ stroke: color(name), width: 1.5, points: { show: false } });
+  return {
+    width, height: 150, tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"), cursor: { show: false }, legend: { show: false },
+    scales: { y: { range: (_, __, most) => [0, Math.max(1, most * 1.1)] } },
+    axes: [{ ...axis, space: 70, values: (_, ticks) => ticks.map(clock) }, { ...axis, size: 48, space: 36 }],
+    series: [{}, line("--a"), line("--b"), line("--c")],
+  };
+}
+
+function draw(anew) {
+  for (const box of document.querySelectorAll("[data-chart]")) {
+    const data = JSON.parse(box.dataset.chart);
+    const known = charts.get(box);
+    if (known && !anew) {
+      if (known.drawn !== box.dataset.chart) known.plot.setData(data);
+    } else {
+      if (known) known.plot.destroy();
+      charts.set(box, { plot: new uPlot(options(box.clientWidth), data, box) });
+    }
+    charts.get(box).drawn = box.dataset.chart;
+  }
+}
+
+document.addEventListener("DOMContentLoaded", () => draw(false));
+document.addEventListener("htmx:sse:after:message", () => { heardAt = Date.now(); draw(false); });
+document.addEventListener("visibilitychange", () => { heardAt = Date.now(); });
+window.addEventListener("resize", () => draw(true));
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => draw(true));
+
+setInterval(() => {
+  const stale = document.getElementById("stale");
+  if (stale) stale.hidden = Date.now() - heardAt < STALE_MS;
+}, 1000);
+
+// A press that cannot be taken back is asked about; without scripts the page asks itself.
+document.addEventListener("submit", (event) => {
+  const needed = event.submitter?.dataset.needs && event.target.elements[event.submitter.dataset.needs];
+  if (needed && !needed.value.trim()) { event.preventDefault(); needed.focus(); return; }
+  const asked = event.submitter?.dataset.confirm ?? event.target.dataset.confirm;
+  if (asked && !window.confirm(asked)) { event.preventDefault(); return; }
+  // A second press must not send the form again.
+  if (event.target.method === "post") setTimeout(() => event.submitter?.setAttribute("disabled", ""), 0);
+});
+
+// A page that comes back from the browser's memory can be used again.
+window.addEventListener("pageshow", (event) => {
+  if (event.persisted) for (const button of document.querySelectorAll("button[disabled]")) button.disabled = false;
+});
+
+document.addEventListener("change", (event) => {
+  if (!event.target.matches("[data-all]")) return;
+  for (const box of event.target.closest("form").querySelectorAll("input[name=id]")) box.checked = event.target.checked;
+});
+
+// "/" goes to the search, "g" and a letter to a page.
+const PAGES = { o: "/", k: "/kyc", d: "/dead", a: "/audit" };
+let led = false;
+document.addEventListener("keydown", (event) => {
+  if (event.target.matches("input, textarea, select") || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.key === "/") { event.preventDefault(); document.getElementById("find")?.focus(); return; }
+  if (led && PAGES[event.key]) location.assign(PAGES[event.key]);
+  led = event.key === "g";
+});

@@ -1,0 +1,77 @@
+"""What happened to an order, and to a business; and finding them."""
+
+from urllib.parse import quote
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from services.ops import account_trail, trail
+from services.ops.console.kyc_pages import contact
+from services.ops.console.page import Page, PageError, Redirect, Result, View, Visit
+from services.ops.console.reading import uuid_of
+from shared.db.session import engine
+
+
+def find(session: Session, visit: Visit) -> Result:
+    """Orders and businesses that an id, a key, an address, a number or a name stands for."""
+    text = visit.query.get("q", "").strip()[:200]
+    orders = trail.search(session, text) if text else []
+    accounts = account_trail.find(session, text) if text else []
+    if len(orders) == 1 and not accounts:
+        return Redirect(f"/orders/{orders[0].order_id}")
+    if len(accounts) == 1 and not orders:
+        return Redirect(f"/accounts/{accounts[0]}")
+    if text and not orders and not accounts and _is_id(text):
+        # Not recorded yet, or never: requests, the outbox or dead letters may know of it.
+        return Redirect(f"/orders/{quote(text)}")
+    businesses = [
+        found
+        for found in (account_trail.account_trail(session, id_) for id_ in accounts[:20])
+        if found is not None
+    ]
+    return View("find.html", {"text": text, "orders": orders, "businesses": businesses})
+
+
+def show_order(session: Session, visit: Visit) -> Result:
+    """One order, on one screen."""
+    order_id = uuid_of(visit.path["order_id"])
+    try:
+        with visit.system.broker() as connection:
+            found = trail.order_trail(session, order_id, connection=connection, engine=engine())
+    except PageError:
+        # The books tell the rest.
+        found = trail.order_trail(session, order_id)
+    if found is None:
+        raise PageError(404, f"Nobody knows of an order {order_id}.")
+    return View("order.html", {"order": found})
+
+
+def show_account(session: Session, visit: Visit) -> Result:
+    """One business, on one screen."""
+    account_id = uuid_of(visit.path["account_id"])
+    try:
+        with visit.system.broker() as connection:
+            found = account_trail.account_trail(
+                session, account_id, connection=connection, engine=engine()
+            )
+    except PageError:
+        found = account_trail.account_trail(session, account_id)
+    if found is None:
+        raise PageError(404, f"There is no business {account_id}.")
+    contacts = [contact(application.contact_person_details) for application in found.applications]
+    return View("account.html", {"account": found, "contacts": contacts})
+
+
+def _is_id(text: str) -> bool:
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True
+
+
+PAGES = (
+    Page("GET", "/find", "watch", find),
+    Page("GET", "/orders/{order_id}", "watch", show_order),
+    Page("GET", "/accounts/{account_id}", "watch", show_account),
+)

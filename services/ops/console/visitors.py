@@ -1,0 +1,46 @@
+"""Who is behind a browser's session cookie; remembered for while the database is away."""
+
+import time
+from collections import OrderedDict
+
+from sqlalchemy.orm import Session
+
+from services.ops import sessions
+from services.ops.users import User
+from shared.config import Settings
+
+REMEMBERED = 1_000
+
+
+class Visitors:
+    """Looks sessions up.
+
+    Those who were signed in when the database went away must still see that it is away, and what
+    else is wrong. They see it for as long as a session lasts without a request.
+
+    Args:
+        config: `ops_idle_seconds` and `ops_session_seconds` count.
+    """
+
+    def __init__(self, config: Settings) -> None:
+        self._config = config
+        self._seen: OrderedDict[str, tuple[User, float]] = OrderedDict()
+
+    def find(self, session: Session, token: str) -> User | None:
+        """Who is behind a token, by the database.
+
+        Raises:
+            sqlalchemy.exc.DBAPIError: it is away.
+        """
+        user = sessions.find(session, token, self._config) if token else None
+        self._seen.pop(token, None)
+        if user is not None:
+            self._seen[token] = (user, time.monotonic())
+            while len(self._seen) > REMEMBERED:
+                self._seen.popitem(last=False)
+        return user
+
+    def recall(self, token: str) -> User | None:
+        """Who was behind a token when it was last looked up, if that is not too long ago."""
+        user, at = self._seen.get(token, (None, 0.0))
+        return user if time.monotonic() - at < self._config.ops_idle_seconds else None

@@ -1,0 +1,18 @@
+"""The gunicorn worker: uvicorn's, for pages and their streams."""
+
+from typing import Any, ClassVar
+
+from uvicorn_worker import UvicornWorker
+
+
+class Worker(UvicornWorker):
+    """What gunicorn starts."""
+
+    CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
+        "loop": "uvloop",
+        "http": "httptools",
+        "proxy_headers": False,
+        "server_header": False,
+        # A stream has no end of its own; a browser connects again by itself.
+        "timeout_graceful_shutdown": 2,
+    }

@@ -1,0 +1,261 @@
+"""Putting dead letters right: replayed, edited, discarded; and "retry now" for the retry ladder.
+
+In this order, and again from the start when it is broken off anywhere: the copy is confirmed on its
+target; the audit fact is committed to the outbox; the dead letter is acknowledged. So nothing is
+lost, and what is done twice has the same ids: the consumer's inbox drops the second copy, and the
+audit log's the second fact.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from kombu import Connection
+from sqlalchemy import Engine
+
+from services.ops.copying import copy
+from services.ops.dead_facts import discarded, replayed
+from services.ops.dead_letters import find
+from services.ops.holding import count, hold
+from services.ops.letters import Criteria, Letter
+from services.ops.publishing import publish
+from services.ops.telling import Actor, tell
+from services.ops.turns import turn
+from shared.bus import topology
+from shared.bus.events import (
+    EVENT_TYPES,
+    Event,
+    decode,
+)
+from shared.bus.message import Message
+
+BATCH = 500
+SETTLE_AGAIN = 5
+
+
+class NotEditableError(Exception):
+    """The new body does not do; the sentence says why."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far an action is.
+
+    Attributes:
+        done: letters that were dealt with.
+        passed: letters that were looked at and left, since they were not meant.
+        total: letters that were in the queue when it began. Those beyond `holding.MOST` that were
+            left were not looked at.
+        alone: false when somebody else was at work in the queue: what they had in hand was missed.
+    """
+
+    done: int = 0
+    passed: int = 0
+    total: int = 0
+    alone: bool = True
+
+
+OnProgress = Callable[[Progress], None]
+
+
+def replay(
+    connection: Connection,
+    engine: Engine,
+    queue: topology.Queue,
+    criteria: Criteria,
+    actor: Actor,
+    *,
+    progress: OnProgress = lambda _: None,
+) -> Progress:
+    """Put letters back into their work queue, as they were before they were ever tried.
+
+    Args:
+        connection: an open kombu connection, which may publish to the default exchange.
+        engine: where the audit facts go.
+        queue: the work queue.
+        criteria: which of its dead letters; all of them when it is empty.
+        actor: who wants it.
+        progress: called after each batch.
+
+    Raises:
+        NotPublishedError: the broker did not take a batch; what was done before stays done.
+        sqlalchemy.exc.DBAPIError: the database is away; the same.
+    """
+
+    def act(letters: Sequence[Letter]) -> list[Message]:
+        publish(connection, queue.name, [_fresh(letter) for letter in letters])
+        return [replayed(letter, actor) for letter in letters]
+
+    return _settle(connection, engine, queue, criteria, act, progress)
+
+
+def discard(
+    connection: Connection,
+    engine: Engine,
+    queue: topology.Queue,
+    criteria: Criteria,
+    actor: Actor,
+    reason: str,
+    *,
+    progress: OnProgress = lambda _: None,
+) -> Progress:
+    """Throw letters away. What they said stays in the journal for its seven days.
+
+    Args:
+        connection: an open kombu connection.
+        engine: where the audit facts go.
+        queue: the work queue.
+        criteria: which of its dead letters; all of them when it is empty.
+        actor: who wants it.
+        reason: why; kept in the audit log.
+        progress: called after each batch.
+
+    Raises:
+        ValueError: there is no reason.
+        sqlalchemy.exc.DBAPIError: the database is away; what was done before stays done.
+    """
+    if not reason.strip():
+        raise ValueError("a discarded letter needs a reason")
+
+    def act(letters: Sequence[Letter]) -> list[Message]:
+        return [discarded(letter, actor, reason.strip()) for letter in letters]
+
+    return _settle(connection, engine, queue, criteria, act, progress)
+
+
+def edit(
+    connection: Connection,
+    engine: Engine,
+    queue: topology.Queue,
+    message_id: str,
+    body: bytes,
+    actor: Actor,
+    *,
+    type: str = "",  # noqa: A002 - the property's name
+) -> bool:
+    """Put one letter back with another body, under the same id.
+
+    Args:
+        connection: an open kombu connection.
+        engine: where the audit fact goes.
+        queue: the work queue.
+        message_id: of the letter.
+        body: the new one, JSON in UTF-8.
+        actor: who wants it.
+        type: the message's type, where the letter has none or a wrong one.
+
+    Returns:
+        False when no such letter is there (any more).
+
+    Raises:
+        NotEditableError: nothing was done, as the body would not be understood either.
+        NotPublishedError: the broker did not take it.
+    """
+    letter = find(connection, queue, message_id, engine=engine)
+    if letter is None:
+        return False
+    type_ = type or letter.type
+    validate(queue, type_, body)
+
+    def act(letters: Sequence[Letter]) -> list[Message]:
+        copies = [_fresh(letter, body=body, type_=type_) for letter in letters]
+        publish(connection, queue.name, copies)
+        return [replayed(letter, actor, edited=True) for letter in letters]
+
+    wanted = Criteria(ids=frozenset({message_id}))
+    return _settle(connection, engine, queue, wanted, act, lambda _: None).done > 0
+
+
+def types_for(queue: topology.Queue) -> tuple[str, ...]:
+    """The types of message that a work queue is for."""
+    return tuple(sorted(type_ for type_, event in EVENT_TYPES.items() if _takes(queue, event)))
+
+
+def validate(queue: topology.Queue, type_: str, body: bytes) -> Event:
+    """The data of a body, decoded as the queue's consumer would.
+
+    Raises:
+        NotEditableError: it would be refused; the sentence says why.
+    """
+    event = EVENT_TYPES.get(type_)
+    if event is None or not _takes(queue, event):
+        raise NotEditableError(
+            f"{queue.name} takes no {type_ or 'message without a type'!r}: "
+            f"give one of {', '.join(types_for(queue))} as its type"
+        )
+    try:
+        return decode(type_, body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise NotEditableError(f"This is no {type_}: {error}") from None
+
+
+def _takes(queue: topology.Queue, event: type[Event]) -> bool:
+    return any(
+        binding.exchange == event.EXCHANGE and topology.matches(binding.key, event.TYPE)
+        for binding in queue.bindings
+    )
+
+
+def _settle(
+    connection: Connection,
+    engine: Engine,
+    queue: topology.Queue,
+    criteria: Criteria,
+    act: Callable[[Sequence[Letter]], list[Message]],
+    progress: OnProgress,
+) -> Progress:
+    now = datetime.now(UTC)
+    state = Progress()
+    settled: set[UUID] = set()
+    with turn(engine, queue.dead) as alone:
+        with hold(connection, queue.dead) as held:
+            state.alone, state.total = alone, held.ready
+            while messages := held.take(BATCH):
+                letters = _by_tag(queue, messages, state.done + state.passed)
+                meant = {tag: x for tag, x in letters.items() if criteria.match(x, now)}
+                if meant:
+                    tell(engine, act(list(meant.values())))
+                    held.settle(meant)
+                    settled |= {letter.death for letter in meant.values()}
+                state.done += len(meant)
+                state.passed += len(letters) - len(meant)
+                progress(state)
+        _settle_again(connection, queue, settled, held.remaining)
+    return state
+
+
+def _settle_again(
+    connection: Connection, queue: topology.Queue, settled: Collection[UUID], expected: int
+) -> None:
+    """Acknowledge again what has come back although it was.
+
+    A quorum queue under load puts acknowledgements off, and forgets those when the channel closes.
+    """
+    for _ in range(SETTLE_AGAIN):
+        if not settled or count(connection, queue.dead) <= expected:
+            return
+        with hold(connection, queue.dead) as held:
+            again: list[int] = []
+            while messages := held.take(BATCH):
+                letters = _by_tag(queue, messages, 0)
+                again += [tag for tag, letter in letters.items() if letter.death in settled]
+            held.settle(again)
+        if not again:
+            return  # others have died meanwhile
+
+
+def _by_tag(queue: topology.Queue, messages: Sequence[Any], position: int) -> dict[int, Letter]:
+    return {
+        message.delivery_info["delivery_tag"]: Letter.of(queue, message, number)
+        for number, message in enumerate(messages, position)
+    }
+
+
+def _fresh(letter: Letter, *, body: bytes | None = None, type_: str = "") -> Any:
+    properties = {"message_id": letter.message_id}
+    if type_:
+        properties["type"] = type_
+    return copy(letter.incoming, user=letter.user, body=body, properties=properties)

@@ -1,0 +1,145 @@
+"""What is wrong, in words, first what hurts most. A pure function over some minutes of samples."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+from services.ops.heartbeats import EXPECTED
+from services.ops.queues import FRESH, Figures, Sample, figures
+from shared.bus import topology
+
+OLD = timedelta(minutes=2)
+GROWING = timedelta(minutes=1)
+OUTBOX_OLD = timedelta(seconds=30)
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """One thing that is wrong.
+
+    Attributes:
+        level: `down`: something does not work; `warning`: somebody should look.
+        about: the queue or the service, or `broker`, `database`, `outbox`.
+        text: a sentence.
+    """
+
+    level: Literal["down", "warning"]
+    about: str
+    text: str
+
+
+def troubles(samples: Sequence[Sample]) -> list[Trouble]:
+    """What is wrong now.
+
+    Args:
+        samples: oldest first; one will do, but growth and ages need some minutes of them.
+    """
+    found = [*_servers(samples[-1]), *_services(samples[-1])]
+    if samples[-1].broker_error is None:
+        for queue in figures(samples):
+            found += _queue(samples, queue)
+    return sorted(found, key=lambda trouble: trouble.level != "down")
+
+
+def duration(seconds: float) -> str:
+    """A duration as people say it: `45 s`, `4 min`, `3 h`, `2 days`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 36 * 3600:
+        return f"{seconds / 3600:.0f} h"
+    return f"{seconds / 86400:.0f} days"
+
+
+def _servers(now: Sample) -> Iterator[Trouble]:
+    if now.broker_error is not None:
+        yield Trouble("down", "broker", f"The broker does not answer: {now.broker_error}")
+    if now.database_error is not None:
+        yield Trouble("down", "database", f"The database does not answer: {now.database_error}")
+    if now.alarm is not None:
+        yield Trouble(
+            "down",
+            "broker",
+            f"The broker takes no messages: {now.alarm}. Orders are kept in the outbox meanwhile.",
+        )
+    if now.outbox_since is not None and now.at - now.outbox_since > OUTBOX_OLD:
+        age = duration((now.at - now.outbox_since).total_seconds())
+        yield Trouble(
+            "warning",
+            "outbox",
+            f"{_number(now.outbox or 0, 'message')} in the outbox, the oldest for {age}: "
+            "does the relay run, and does the broker take what it publishes?",
+        )
+
+
+def _services(now: Sample) -> Iterator[Trouble]:
+    if now.beats is None:
+        return
+    heard: dict[str, datetime] = {}
+    for beat in now.beats:
+        heard[beat.service] = max(beat.seen_at, heard.get(beat.service, beat.seen_at))
+    for service in EXPECTED:
+        if service not in heard:
+            yield Trouble("down", service, f"{service} was never heard of: start it")
+        elif now.at - heard[service] > FRESH:
+            age = duration((now.at - heard[service]).total_seconds())
+            yield Trouble("down", service, f"{service} has not been heard of for {age}")
+
+
+def _queue(samples: Sequence[Sample], queue: Figures) -> Iterator[Trouble]:
+    if queue.ready is None:
+        yield Trouble("down", queue.name, f"{queue.name} is not there: declare the topology")
+        return
+    if queue.consumers is None or not any(w.name == queue.name for w in topology.WORK_QUEUES):
+        return
+    grown = _growing_for(samples, queue.name)
+    waiting = _number(queue.ready, "message") + (" waits" if queue.ready == 1 else " wait")
+    if not queue.consumers:
+        how = f"has grown for {duration(grown.total_seconds())}: no consumer" if grown else ""
+        text = how or "has no consumer" + (f": {waiting}" if queue.ready else "")
+        yield Trouble("down", queue.name, f"{queue.name} {text}")
+    elif grown:
+        yield Trouble(
+            "warning",
+            queue.name,
+            f"{queue.name} has grown for {duration(grown.total_seconds())}: {waiting}, "
+            f"{_number(queue.consumers, 'consumer')} cannot keep up",
+        )
+    if queue.oldest_seconds is not None and queue.oldest_seconds > OLD.total_seconds():
+        bound = "" if queue.oldest_bound == "about" else f"{queue.oldest_bound} "
+        yield Trouble(
+            "warning",
+            queue.name,
+            f"{queue.name}: its oldest message is {bound}{duration(queue.oldest_seconds)} old",
+        )
+    if queue.dead:
+        text = f"{_number(queue.dead, 'dead letter')} in {queue.name}"
+        yield Trouble("warning", queue.name, text)
+    if queue.retrying:
+        yield Trouble(
+            "warning",
+            queue.name,
+            f"{_number(queue.retrying, 'message')} of {queue.name} failed and will be tried again",
+        )
+
+
+def _growing_for(samples: Sequence[Sample], queue: str) -> timedelta:
+    """For how long a queue has not got shorter and is longer now; nothing below `GROWING`."""
+    now = samples[-1].counts.get(queue)
+    if now is None:
+        return timedelta(0)
+    since, smallest = samples[-1].at, now.ready
+    for sample in reversed(samples):
+        count = sample.counts.get(queue)
+        if count is None or count.ready > smallest:
+            break
+        if count.ready < smallest:
+            since, smallest = sample.at, count.ready
+    grown = samples[-1].at - since
+    return grown if grown >= GROWING and now.ready > smallest else timedelta(0)
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

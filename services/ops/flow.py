@@ -1,0 +1,123 @@
+"""How orders flow: what came in, was recorded and was emailed, and how long it took.
+
+Every query here costs the same whatever the tables hold: the counters are those that PostgreSQL
+keeps of each table anyway, and times are taken from the newest emails.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+NEWEST = 500
+RECENT = timedelta(days=1)
+AHEAD = timedelta(minutes=1)  # of our clock
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """Rows that were ever added, up to some seconds ago.
+
+    Attributes:
+        recorded: orders and their updates.
+        emailed: emails.
+    """
+
+    recorded: int
+    emailed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """From an order's acceptance, in seconds; None while there is nothing recent to go by.
+
+    Attributes:
+        recorded_p50: to its record, half of them.
+        recorded_p99: to its record, all but a hundredth.
+        emailed_p50: to the email, half of them.
+        emailed_p99: to the email, all but a hundredth.
+        orders: how many it is taken from.
+    """
+
+    recorded_p50: float | None
+    recorded_p99: float | None
+    emailed_p50: float | None
+    emailed_p99: float | None
+    orders: int
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """How the database is.
+
+    Attributes:
+        version: PostgreSQL's.
+        connections: how many it has.
+        most_connections: how many it can have.
+        bytes: how large ours is.
+    """
+
+    version: str
+    connections: int
+    most_connections: int
+    bytes: int
+
+
+def counters(session: Session) -> Counters:
+    """Of the database that the session is in."""
+    rows = session.execute(_COUNTERS).all()
+    added = {row.relname: int(row.n_tup_ins) for row in rows}
+    return Counters(added.get("order_status_history", 0), added.get("email_deliveries", 0))
+
+
+def latency(session: Session) -> Latency:
+    """Of the newest `NEWEST` orders that were emailed about, of the last `RECENT`."""
+    now = datetime.now(UTC)
+    window = {"since": _first_id(now - RECENT), "until": _first_id(now + AHEAD)}
+    row = session.execute(_LATENCY, window | {"newest": NEWEST}).one()
+    recorded, emailed = row.recorded or (None, None), row.emailed or (None, None)
+    return Latency(recorded[0], recorded[1], emailed[0], emailed[1], row.orders)
+
+
+def database(session: Session) -> Database:
+    """How the database is that the session is in."""
+    row = session.execute(_DATABASE).one()
+    return Database(row.version.split()[0], row.connections, int(row.most), row.bytes)
+
+
+def _first_id(at: datetime) -> UUID:
+    """The smallest UUIDv7 of a millisecond (RFC 9562, 5.7).
+
+    An email's id begins with the time of its order (`shared.ids.follow_up_id`). One whose order's
+    id was derived begins with anything, which is rarely within the window.
+    """
+    return UUID(int=int(at.timestamp() * 1000) << 80)
+
+
+_COUNTERS = text("""
+    SELECT relname, n_tup_ins FROM pg_stat_user_tables
+    WHERE schemaname = 'public' AND relname IN ('order_status_history', 'email_deliveries')
+""")
+_LATENCY = text("""
+    WITH newest AS (
+        SELECT subject_id, at FROM email_deliveries
+        WHERE id BETWEEN :since AND :until AND template = 'order_received' AND state = 'sent'
+        ORDER BY id DESC LIMIT :newest
+    ), times AS (
+        SELECT extract(epoch FROM o.recorded_at - o.accepted_at)::float AS recorded,
+               extract(epoch FROM newest.at - o.accepted_at)::float AS emailed
+        FROM newest JOIN orders o ON o.id = newest.subject_id::uuid
+    )
+    SELECT percentile_cont(ARRAY[0.5, 0.99]) WITHIN GROUP (ORDER BY recorded) AS recorded,
+           percentile_cont(ARRAY[0.5, 0.99]) WITHIN GROUP (ORDER BY emailed) AS emailed,
+           count(*) AS orders
+    FROM times
+""")
+_DATABASE = text("""
+    SELECT current_setting('server_version') AS version,
+           current_setting('max_connections') AS most,
+           (SELECT sum(numbackends) FROM pg_stat_database)::int AS connections,
+           pg_database_size(current_database()) AS bytes
+""")

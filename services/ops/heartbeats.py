@@ -1,0 +1,88 @@
+"""Which services are alive, by their heartbeats."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from shared.db.models import ServiceHeartbeat
+
+SHOWN = timedelta(hours=1)
+"""For how long an instance that stopped is still shown."""
+
+EXPECTED = (
+    "services.ingress",
+    "services.orders",
+    "services.kyc",
+    "services.secrets",
+    "services.notifier",
+    "services.audit",
+    "relay",
+)
+"""What a whole system consists of."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueBeat:
+    """What one instance says of a queue that it consumes; see `shared.heartbeat.QueueFigures`."""
+
+    handled: int = 0
+    rate: float = 0.0
+    unacked: int = 0
+    retrying: int = 0
+    reached: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """The last heartbeat of one process.
+
+    Attributes:
+        service: such as `services.orders`.
+        instance: host and process.
+        version: of the product.
+        started_at: when it started.
+        seen_at: when it was last heard of.
+        queues: by the name of each queue that it consumes.
+    """
+
+    service: str
+    instance: str
+    version: str
+    started_at: datetime
+    seen_at: datetime
+    queues: Mapping[str, QueueBeat]
+
+
+def read(session: Session, now: datetime) -> Sequence[Beat]:
+    """The heartbeats of everything that was heard of within `SHOWN`, and of each service's last."""
+    rows = session.scalars(
+        select(ServiceHeartbeat).order_by(ServiceHeartbeat.service, ServiceHeartbeat.seen_at.desc())
+    ).all()
+    newest = {row.service: row.seen_at for row in reversed(rows)}
+    return [
+        Beat(
+            row.service,
+            row.instance,
+            row.version,
+            row.started_at,
+            row.seen_at,
+            {name: _queue(said) for name, said in row.queues.items()},
+        )
+        for row in rows
+        if now - row.seen_at < SHOWN or row.seen_at == newest[row.service]
+    ]
+
+
+def _queue(said: Mapping[str, Any]) -> QueueBeat:
+    reached = said.get("reached")
+    return QueueBeat(
+        handled=int(said.get("handled", 0)),
+        rate=float(said.get("rate", 0.0)),
+        unacked=int(said.get("unacked", 0)),
+        retrying=int(said.get("retrying", 0)),
+        reached=datetime.fromisoformat(reached) if reached else None,
+    )

@@ -1,0 +1,78 @@
+"""What waits for a decision."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from shared.db.models import Account, KycApplication
+
+
+class Status(StrEnum):
+    """Where an application is."""
+
+    PENDING = "pending"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+    REVOKED = "revoked"
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """An application and whose it is; see the tables `accounts` and `kyc_applications`."""
+
+    id: UUID
+    account_id: UUID
+    company_name: str
+    email: str
+    business_registration_number: str
+    business_address: str
+    contact_person_details: str
+    status: str
+    reason: str
+    submitted_at: datetime
+    decided_at: datetime | None
+    decided_by: str | None
+
+
+def applications(
+    session: Session, status: Status, *, limit: int = 100, newest_first: bool = False
+) -> Sequence[Application]:
+    """Applications in a state, oldest first.
+
+    Args:
+        session: may read accounts and KYC applications.
+        status: which.
+        limit: how many at most.
+        newest_first: by decision, for what is looked up afterwards.
+    """
+    order = (
+        (KycApplication.decided_at.desc(), KycApplication.id.desc())
+        if newest_first
+        else (KycApplication.submitted_at, KycApplication.id)
+    )
+    rows = session.execute(
+        select(
+            KycApplication.id,
+            Account.id,
+            Account.company_name,
+            Account.email,
+            KycApplication.business_registration_number,
+            KycApplication.business_address,
+            KycApplication.contact_person_details,
+            KycApplication.status,
+            KycApplication.reason,
+            KycApplication.submitted_at,
+            KycApplication.decided_at,
+            KycApplication.decided_by,
+        )
+        .join(Account, Account.id == KycApplication.account_id)
+        .where(KycApplication.status == status.value)
+        .order_by(*order)
+        .limit(limit)
+    )
+    return [Application(*tuple(row)) for row in rows]

@@ -1,0 +1,125 @@
+"""A process says every ten seconds that it is alive, and how it stands with its queues.
+
+One small row a process, in `service_heartbeats`; ops staff read it.
+"""
+
+import asyncio
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import structlog
+from sqlalchemy import delete
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from shared.db.models import ServiceHeartbeat
+from shared.db.session import transaction
+
+SECONDS = 10.0
+FORGET_AFTER = timedelta(days=1)
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class QueueFigures:
+    """How a process stands with a queue that it consumes.
+
+    Attributes:
+        handled: messages since it started, whatever became of them.
+        unacked: messages in hand.
+        retrying: messages that it put on the retry ladder and that are not due yet.
+        reached: the time of the newest message it has handled; of those that came first hand, not
+            by the retry ladder.
+    """
+
+    handled: int
+    unacked: int
+    retrying: int
+    reached: datetime | None
+
+
+class Heart:
+    """Beats for one process.
+
+    Args:
+        service: such as `services.orders`.
+    """
+
+    def __init__(self, service: str) -> None:
+        self._service = service
+        # Of this process, so made after a fork.
+        self._instance = f"{socket.gethostname()}:{os.getpid()}"
+        self._started = datetime.now(UTC)
+        self._last: tuple[datetime, Mapping[str, QueueFigures]] = (self._started, {})
+
+    def beat(self, session: Session, queues: Mapping[str, QueueFigures] | None = None) -> None:
+        """Write the row, and remove those of this service's instances that are long gone.
+
+        Args:
+            session: the transaction.
+            queues: what the process consumes.
+        """
+        now = datetime.now(UTC)
+        queues = queues or {}
+        row = {
+            "service": self._service,
+            "instance": self._instance,
+            "version": product_version(),
+            "started_at": self._started,
+            "seen_at": now,
+            "queues": {name: self._said(name, queue, now) for name, queue in queues.items()},
+        }
+        new = insert(ServiceHeartbeat).values(row)
+        session.execute(new.on_conflict_do_update(index_elements=["service", "instance"], set_=row))
+        session.execute(
+            delete(ServiceHeartbeat).where(
+                ServiceHeartbeat.service == self._service,
+                ServiceHeartbeat.seen_at < now - FORGET_AFTER,
+            )
+        )
+        self._last = (now, queues)
+
+    def _said(self, name: str, queue: QueueFigures, now: datetime) -> dict[str, Any]:
+        then, before = self._last
+        seconds = (now - then).total_seconds()
+        handled = queue.handled - (before[name].handled if name in before else 0)
+        return asdict(queue) | {
+            "rate": round(handled / seconds, 2) if seconds > 0 else 0.0,
+            "reached": queue.reached.isoformat() if queue.reached else None,
+        }
+
+
+async def keep_beating(service: str) -> None:
+    """Beat until cancelled, for a process that runs on a loop and consumes nothing.
+
+    Args:
+        service: such as `services.ingress`.
+    """
+    heart = Heart(service)
+
+    def beat() -> None:
+        with transaction() as session:
+            heart.beat(session)
+
+    while True:
+        try:
+            await asyncio.to_thread(beat)
+        except Exception as error:  # noqa: BLE001 - the next one tells as much
+            log.warning("no_heartbeat", error=type(error).__name__)
+        await asyncio.sleep(SECONDS)
+
+
+@cache
+def product_version() -> str:
+    """The version of Order Fellow; `unknown` where it is not installed as a package."""
+    try:
+        return version("order-fellow")
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,73 @@
+"""What the tests before the browser arrange, and what they look up behind it."""
+
+from collections import Counter
+from uuid import UUID
+
+from sqlalchemy import select
+
+from shared.bus.events import CustomerDetails, OrderCreated, encode
+from shared.bus.message import Message, message_for
+from shared.db.models import AuditEntry, EmailDelivery, Order
+from tests.integration.arrange import depth, publish_raw, until
+
+DIED = {
+    "x-reason": "Malformed: it was so",
+    "x-attempt": 3,
+    "x-failed-at": "2026-11-24T10:00:00Z",
+}
+
+
+def intake(order: OrderCreated) -> Message:
+    """The message that the ingress would publish."""
+    return message_for(order, source="tests", correlation_id=order.order_id)
+
+
+def a_dead_letter(running, order: OrderCreated, body: bytes | None = None) -> str:
+    """A message that died in orders.intake; its id."""
+    message = message_for(order, source="tests", correlation_id=order.order_id)
+    before = depth(running.amqp_url, "orders.intake.dead")
+    publish_raw(
+        running.amqp_url,
+        "dead",
+        "orders.intake",
+        encode(order) if body is None else body,
+        message_id=message.message_id,
+        type=message.type,
+        correlation_id=message.correlation_id,
+        delivery_mode=2,
+        application_headers=message.headers() | DIED,
+    )
+    until(lambda: depth(running.amqp_url, "orders.intake.dead") > before, "it lies there")
+    return message.message_id
+
+
+def is_recorded(running, order: OrderCreated) -> bool:
+    with running.session() as session:
+        return session.get(Order, order.order_id) is not None
+
+
+def is_told(running, order: OrderCreated) -> bool:
+    address = order.customer_details.email
+    return any(address in mail["To"] for mail in running.mail.maildir.emails())
+
+
+def emails(running, ids) -> Counter:
+    """How many emails were sent about each of some orders."""
+    with running.session() as session:
+        wanted = [str(id_) for id_ in ids]
+        found = session.scalars(
+            select(EmailDelivery.subject_id).where(EmailDelivery.subject_id.in_(wanted))
+        )
+        return Counter(UUID(subject) for subject in found)
+
+
+def audited(running, type_: str, by: str) -> bool:
+    with running.session() as session:
+        query = select(AuditEntry.event_id).where(
+            AuditEntry.type == type_, AuditEntry.actor.startswith(by)
+        )
+        return session.execute(query).first() is not None
+
+
+def customer(name: str) -> CustomerDetails:
+    return CustomerDetails(name="Zoë Ade", email=f"{name}@shop.example")

@@ -1,0 +1,183 @@
+"""A running system with its console, and a real Chromium before it: one of each for the module.
+
+Every process signs in as itself, as in production.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from rich.console import Console as Terminal
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.orm import Session
+
+from services.ops import users
+from stack.credentials import as_service
+from stack.mailbox import MailServer
+from stack.processes import free_port, spawn, stop
+from stack.supervisor import MODULES, ROOT, Supervisor
+from tests.integration.arrange import declare, program, until
+from tests.integration.gate import Gate
+
+PASSWORD = "correct horse battery"
+ARGUMENTS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+class Recorder:
+    """services.orders, which a test may stop and start."""
+
+    def __init__(self, environment: dict[str, str], log: Path) -> None:
+        self._environment = environment
+        self._log = log
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = (sys.executable, "-m", "services.orders")
+        self._process = spawn(
+            command, environment=os.environ | self._environment, log=self._log, directory=ROOT
+        )
+
+    def stop(self) -> None:
+        if self._process is not None:
+            stop(self._process, 10)
+
+
+@dataclass
+class Running:
+    """A system, and what is behind it."""
+
+    url: str
+    api_url: str
+    amqp_url: str
+    engine: Engine
+    mail: MailServer
+    recorder: Recorder
+    supervisor: Supervisor
+    books: Gate
+
+    def session(self) -> Session:
+        return Session(self.engine, expire_on_commit=False)
+
+
+@pytest.fixture(scope="module")
+def services() -> set[str]:
+    """What runs; a module that needs less says so."""
+    return set(MODULES)
+
+
+@pytest.fixture(scope="module")
+def running(module_amqp_url, module_database_url, tmp_path_factory, services) -> Iterator[Running]:
+    declare(module_amqp_url)
+    folder = tmp_path_factory.mktemp("system")
+    engine = create_engine(module_database_url)
+    with Session(engine) as session, session.begin():
+        users.put(session, "ada", "act", PASSWORD)
+        users.put(session, "wole", "watch", PASSWORD)
+    mail = MailServer(folder / "mailbox", free_port())
+    mail.start()
+    port, ops_port = free_port(), free_port()
+    common = {
+        "SMTP_PORT": str(mail.port),
+        "PORT": str(port),
+        "OPS_PORT": str(ops_port),
+        "SIGN_IN_ATTEMPTS_PER_MINUTE": "1000",
+        "ACCOUNT_ATTEMPTS_PER_MINUTE": "10",
+        "WEB_CONCURRENCY": "1",
+    }
+
+    # Between the console and the database.
+    books = Gate(module_database_url)
+
+    def environment(name: str) -> dict[str, str]:
+        url = books.url if name == "ops" else module_database_url
+        return common | {
+            "AMQP_URL": as_service(module_amqp_url, name),
+            "DATABASE_URL": as_service(url, name),
+        }
+
+    supervisor = Supervisor({}, folder / "logs", Terminal(quiet=True))
+    recorder = Recorder(environment("orders"), folder / "logs" / "orders.log")
+    url, api_url = f"http://127.0.0.1:{ops_port}", f"http://127.0.0.1:{port}"
+    try:
+        for name in services - {"orders"}:
+            supervisor.add(name, MODULES[name], environment=environment(name))
+        if "orders" in services:
+            recorder.start()
+        until(lambda: answers(f"{url}/healthz"), "the console answers")
+        yield Running(url, api_url, module_amqp_url, engine, mail, recorder, supervisor, books)
+    finally:
+        recorder.stop()
+        supervisor.stop()
+        mail.stop()
+        books.__exit__(None, None, None)
+        engine.dispose()
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    known = (shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome"))
+    executable = next(filter(None, known), None) or program("chromium", "chromium")
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=executable, args=list(ARGUMENTS))
+        yield opened
+        opened.close()
+
+
+def sign_in(page: Page, running: Running, name: str = "ada") -> None:
+    page.goto(f"{running.url}/sign-in")
+    page.get_by_label("Name").fill(name)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Sign in").click()
+    page.get_by_role("button", name="Sign out").wait_for()
+
+
+@pytest.fixture(scope="module")
+def signed_in(browser: Browser, running: Running) -> Iterator[object]:
+    """What a browser keeps after signing in, as somebody who may act."""
+    context = browser.new_context()
+    sign_in(context.new_page(), running)
+    yield context.storage_state()
+    context.close()
+
+
+def complaints_in(message: ConsoleMessage) -> list[str]:
+    # That a form was refused is no fault of the page.
+    is_fault = message.type == "error" and not message.text.startswith("Failed to load resource")
+    return [message.text] if is_fault else []
+
+
+@pytest.fixture
+def page(browser: Browser, running: Running, signed_in) -> Iterator[Page]:
+    """A tab of somebody who may act; what its pages complain of is an error."""
+    context = browser.new_context(base_url=running.url, storage_state=signed_in)
+    context.set_default_timeout(20_000)
+    opened = context.new_page()
+    complaints: list[str] = []
+    opened.on("console", lambda message: complaints.extend(complaints_in(message)))
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    yield opened
+    context.close()
+    assert complaints == []

@@ -1,0 +1,178 @@
+"""The ops console, as its users have it: in a real browser, before a running system."""
+
+import re
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+from sqlalchemy import select, text
+
+from shared.db.models import KycApplication, Order
+from tests.browser.arrange import a_dead_letter, audited, customer, intake, is_told
+from tests.browser.conftest import PASSWORD, sign_in
+from tests.integration.arrange import (
+    account,
+    depth,
+    order_created,
+    publish,
+    until,
+)
+
+AXE = (Path(__file__).parent / "vendor" / "axe.min.js").read_text()
+
+
+def test_signing_in_and_out(browser, running):
+    context = browser.new_context(base_url=running.url)
+    page = context.new_page()
+    page.goto("/audit?words=ada")
+    expect(page).to_have_url(re.compile("/sign-in"))
+    page.get_by_label("Name").fill("Ada")
+    page.get_by_label("Password").fill("not the password")
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("alert")).to_have_text("The name or the password is wrong.")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Sign in").click()
+    expect(page).to_have_url(f"{running.url}/audit?words=ada")
+    (cookie,) = [c for c in context.cookies() if c["name"] == "fellow_session"]
+    assert cookie["httpOnly"]
+    assert cookie["sameSite"] == "Strict"
+    page.get_by_role("button", name="Sign out").click()
+    expect(page).to_have_url(f"{running.url}/sign-in")
+    context.add_cookies([cookie])
+    page.goto("/")
+    expect(page).to_have_url(re.compile("/sign-in"))
+    context.close()
+    for fact in ("ops.sign_in_failed", "ops.signed_in", "ops.signed_out"):
+        until(lambda fact=fact: audited(running, fact, "ada"), f"{fact} is audited")
+
+
+def test_an_application_is_approved_and_the_outcome_shown(page, running):
+    with running.session() as session:
+        business = account(session, status="pending", company_name="Blue Kettle Ltd")
+    page.goto("/kyc")
+    card = page.locator(f"#account-{business.id}")
+    expect(card).to_contain_text(business.email)
+    card.get_by_role("button", name="Approve").click()
+    expect(page.locator("[data-outcome='carried out']")).to_contain_text("is approved")
+    with running.session() as session:
+        found = session.scalar(
+            select(KycApplication).where(KycApplication.account_id == business.id)
+        )
+    assert found.decided_by == "ada (fellow_ops)"
+    until(lambda: audited(running, "kyc.approved", "ada (fellow_ops)"), "it is audited")
+    page.goto(f"/accounts/{business.id}")
+    expect(page.get_by_role("heading", level=1)).to_contain_text("KYC approved")
+
+
+def test_a_refused_decision_says_why(page, running):
+    with running.session() as session:
+        business = account(session, status="pending")
+    page.goto("/kyc")
+    with running.session() as session, session.begin():
+        session.execute(
+            text("UPDATE kyc_applications SET status = 'rejected' WHERE account_id = :id"),
+            {"id": business.id},
+        )
+    page.locator(f"#account-{business.id}").get_by_role("button", name="Approve").click()
+    expect(page.locator("[data-outcome=refused]")).to_contain_text("must submit again")
+
+
+def test_a_queue_rises_and_falls_before_your_eyes(page, running):
+    page.goto("/")
+    ready = page.locator("#queue-orders-intake [data-figure=ready]")
+    expect(ready).to_have_text("0")
+    running.recorder.stop()
+    try:
+        publish(running.amqp_url, *(intake(order_created()) for _ in range(25)))
+        expect(ready).to_have_text("25")
+        expect(page.locator(".troubles")).to_contain_text("orders.intake has no consumer")
+        assert depth(running.amqp_url, "orders.intake") == 25
+    finally:
+        running.recorder.start()
+    expect(ready).to_have_text("0")
+
+
+def test_an_orders_trail_is_found_by_its_customer(page, running):
+    order = order_created(customer_details=customer("trail"))
+    publish(running.amqp_url, intake(order))
+    until(lambda: is_told(running, order), "the customer is told")
+    page.goto("/")
+    page.keyboard.press("/")
+    page.keyboard.type("trail@shop.example")
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(f"{running.url}/orders/{order.order_id}")
+    trail = page.locator(".trail")
+    for step in ("accepted", "recorded", "PENDING", "order_received to trail@shop.example: sent"):
+        expect(trail).to_contain_text(step)
+
+
+def test_somebody_who_watches_is_shown_nothing_to_press(browser, running):
+    context = browser.new_context(base_url=running.url)
+    page = context.new_page()
+    sign_in(page, running, "wole")
+    a_dead_letter(running, order_created(), body=b"{}")
+    with running.session() as session:
+        account(session, status="pending")
+    for path in ("/kyc", "/dead/orders.intake"):
+        page.goto(path)
+        expect(page.locator("main button:not(.second)")).to_have_count(0)
+    context.close()
+
+
+# Colours differ in the dark, and nothing else.
+@pytest.mark.parametrize(("scheme", "rules"), [("light", None), ("dark", ["color-contrast"])])
+def test_axe_finds_no_serious_fault(browser, running, signed_in, scheme, rules):
+    with running.session() as session:
+        account(session, status="pending")
+        business = account(session, status="approved")
+        order = session.scalars(select(Order.id).limit(1)).first()
+    id_ = a_dead_letter(running, order_created(), body=b"{}")
+    paths = (
+        "/",
+        "/kyc",
+        "/kyc?status=approved",
+        "/dead",
+        "/dead/orders.intake",
+        "/dead/orders.intake/reasons",
+        f"/dead/orders.intake/letter?id={id_}",
+        "/dead/orders.intake/all?do=discard",
+        "/find?q=kettle",
+        "/audit",
+        f"/orders/{order}",
+        f"/accounts/{business.id}",
+        "/nowhere",
+    )
+    context = browser.new_context(
+        base_url=running.url, storage_state=signed_in, color_scheme=scheme
+    )
+    page = context.new_page()
+    faults = [fault for path in paths for fault in faults_of(page, path, rules)]
+    context.clear_cookies()
+    faults += faults_of(page, "/sign-in", rules)
+    context.close()
+    assert faults == []
+
+
+def faults_of(page, path, rules):
+    page.goto(path)
+    page.evaluate(AXE)
+    options = {"runOnly": rules} if rules else {}
+    found = page.evaluate("options => axe.run(document, options)", options)
+    return [
+        (path, fault["id"], [node["target"] for node in fault["nodes"]])
+        for fault in found["violations"]
+        if fault["impact"] in ("serious", "critical")
+    ]
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_no_page_is_wider_than_the_screen(browser, running, signed_in, width):
+    context = browser.new_context(
+        base_url=running.url, storage_state=signed_in, viewport={"width": width, "height": 844}
+    )
+    page = context.new_page()
+    for path in ("/", "/kyc", "/dead", "/dead/orders.intake", "/audit", "/find?q=kettle"):
+        page.goto(path)
+        wide = page.evaluate("document.documentElement.scrollWidth")
+        assert wide <= width, path
+    context.close()

@@ -1,0 +1,181 @@
+"""Dead letters put right in the console, and what everything that acts leaves behind."""
+
+import os
+import re
+import signal
+import time
+from dataclasses import replace
+
+import httpx
+import pytest
+from playwright.sync_api import expect
+from sqlalchemy import func, select
+
+from services.ops.console.app import PAGES
+from services.ops.console.mount import SESSION
+from services.ops.sessions import form_token
+from shared.bus.events import encode
+from shared.db.models import AuditEntry, Order
+from tests.browser.arrange import (
+    a_dead_letter,
+    audited,
+    customer,
+    emails,
+    intake,
+    is_recorded,
+    is_told,
+)
+from tests.browser.conftest import answers
+from tests.integration.arrange import account, depth, order_created, publish, publish_raw, until
+
+
+def test_a_dead_letter_is_replayed_and_delivered(page, running):
+    order = order_created(customer_details=customer("dead"))
+    id_ = a_dead_letter(running, order)
+    page.goto("/dead/orders.intake")
+    expect(page.locator("table")).to_contain_text("it was so")
+    page.get_by_label(f"Tick {id_}").check()
+    page.get_by_role("button", name="Replay ticked").click()
+    expect(page.get_by_role("status")).to_have_text("1 message replayed.")
+    until(lambda: is_recorded(running, order), "recorded")
+    until(lambda: is_told(running, order), "delivered")
+    until(lambda: audited(running, "ops.dead_letter_replayed", "ada"), "it is audited")
+
+
+def test_a_malformed_letter_is_mended(page, running):
+    order = order_created(customer_details=customer("mended"))
+    id_ = a_dead_letter(running, order, body=b'{"order_id": "oh"}')
+    page.goto(f"/dead/orders.intake/letter?id={id_}")
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.get_by_label("Body").fill('{"order_id": 7}')
+    page.get_by_role("button", name="Replay with this body").click()
+    expect(page.get_by_role("alert")).to_contain_text("This is no order.created")
+    expect(page.get_by_label("Body")).to_have_value('{"order_id": 7}')
+    page.get_by_label("Body").fill(encode(order).decode())
+    page.get_by_role("button", name="Replay with this body").click()
+    expect(page.get_by_role("status")).to_contain_text(id_)
+    until(lambda: is_told(running, order), "delivered")
+
+
+def test_letters_are_discarded_with_a_reason_after_a_question(page, running):
+    for _ in range(3):
+        a_dead_letter(running, order_created(), body=b"{}")
+    page.goto("/dead/orders.intake?reason=it+was+so")
+    page.get_by_role("link", name="Discard all that fit").click()
+    page.get_by_label("Reason for discarding").fill("A test of ours.")
+    page.get_by_role("button", name="Discard 3").click()
+    expect(page.get_by_role("status")).to_have_text("3 messages discarded.")
+    assert depth(running.amqp_url, "orders.intake.dead") == 0
+    until(lambda: audited(running, "ops.dead_letter_discarded", "ada"), "it is audited")
+
+
+def test_what_waits_on_the_ladder_is_retried_now(page, running):
+    order = order_created(customer_details=customer("ladder"))
+    message = intake(order)
+    publish_raw(
+        running.amqp_url,
+        "retry.1h",
+        "orders.intake",
+        message.body,
+        message_id=message.message_id,
+        type=message.type,
+        delivery_mode=2,
+        application_headers=message.headers(),
+    )
+    page.goto("/dead/orders.intake")
+    page.get_by_role("button", name="Retry now").click()
+    expect(page.get_by_role("status")).to_have_text("1 message put back.")
+    until(lambda: is_told(running, order), "delivered")
+
+
+def test_a_console_killed_in_the_middle_of_a_replay_loses_and_doubles_nothing(page, running):
+    count = 1500
+    orders = [order_created() for _ in range(count)]
+    publish(
+        running.amqp_url,
+        *(replace(intake(order), exchange="dead", routing_key="orders.intake") for order in orders),
+    )
+    until(lambda: depth(running.amqp_url, "orders.intake.dead") >= count, "they lie there")
+    page.goto("/dead/orders.intake")
+    page.get_by_role("link", name="Replay all").click()
+    page.get_by_role("button", name=re.compile("^Replay 1")).click(no_wait_after=True)
+    until(lambda: depth(running.amqp_url, "orders.intake.dead") < count, "it is at work")
+    os.killpg(running.supervisor.pid("ops"), signal.SIGKILL)
+    until(lambda: running.supervisor.watch() or answers(f"{running.url}/healthz"), "it is back")
+    until(lambda: is_settled(running), "the broker has back what the dead one had in hand")
+    page.goto("/dead/orders.intake")
+    page.get_by_role("link", name="Replay all").click()
+    page.get_by_role("button", name=re.compile("^Replay ")).click()
+    page.get_by_text("messages replayed.").wait_for()
+    ids = {order.order_id for order in orders}
+
+    def recorded():
+        with running.session() as session:
+            return set(session.scalars(select(Order.id).where(Order.id.in_(ids))))
+
+    until(lambda: recorded() == ids, "every order is recorded")
+    until(lambda: emails(running, ids) == dict.fromkeys(ids, 1), "each was told once")
+    assert depth(running.amqp_url, "orders.intake.dead") == 0
+
+
+def is_settled(running) -> bool:
+    before = depth(running.amqp_url, "orders.intake.dead")
+    time.sleep(0.5)
+    return depth(running.amqp_url, "orders.intake.dead") == before > 0
+
+
+def an_application(running):
+    with running.session() as session:
+        return f"/kyc/{account(session, status='pending').id}", {"decision": "approve"}
+
+
+def a_letter(running):
+    return "/dead/orders.intake", {"id": a_dead_letter(running, order_created(), body=b"{}")}
+
+
+def a_waiting_message(running):
+    publish_raw(running.amqp_url, "retry.1h", "orders.intake", b"{}", delivery_mode=2)
+    return "/dead/orders.intake", {}
+
+
+# What each page that changes something is tried with, and the fact that it must leave behind.
+ACTS = {
+    "/kyc/{account_id}": (an_application, {}, "ops.command_published"),
+    "/dead/{queue}/replay": (a_letter, {}, "ops.dead_letter_replayed"),
+    "/dead/{queue}/discard": (a_letter, {"why": "a test"}, "ops.dead_letter_discarded"),
+    "/dead/{queue}/edit": (a_letter, {"type": "order.created"}, "ops.dead_letter_replayed"),
+    "/dead/{queue}/retry": (a_waiting_message, {}, "ops.retried_now"),
+}
+WORK_ON_ONES_OWN = {"/jobs/{job_id}/stop"}  # changes nothing but what it stops to do
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        page.path
+        for page in PAGES
+        if (page.method, page.needs) == ("POST", "act") and page.path not in WORK_ON_ONES_OWN
+    ],
+)
+def test_every_change_has_its_row_in_the_audit_log(running, signed_in, path):
+    prepare, more, fact = ACTS[path]
+    where, form = prepare(running)
+    with running.session() as session:
+        before = session.scalar(select(func.max(AuditEntry.sequence))) or 0
+    cookies = {cookie["name"]: cookie["value"] for cookie in signed_in["cookies"]}
+    form |= more | {"form_token": form_token(cookies[SESSION])}
+    if path.endswith("/edit"):
+        form["body"] = encode(order_created()).decode()
+    suffix = path.partition("{queue}")[2]
+    answer = httpx.post(f"{running.url}{where}{suffix}", data=form, cookies=cookies, timeout=30)
+    assert answer.status_code == 303, answer.text
+
+    def row():
+        with running.session() as session:
+            return session.execute(
+                select(AuditEntry.actor, AuditEntry.type).where(
+                    AuditEntry.sequence > before, AuditEntry.type == fact
+                )
+            ).first()
+
+    assert until(row, f"a row of {fact}").actor.startswith("ada")

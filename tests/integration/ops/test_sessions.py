@@ -1,0 +1,114 @@
+"""Users and sessions of the console, in the database as services.ops signs in there."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import select, update
+
+from services.ops import sessions, users
+from services.ops.users import UnfitUserError
+from shared.db.models import OpsSession, OpsUser
+from shared.db.session import transaction
+
+PASSWORD = "correct horse battery"
+
+
+@pytest.fixture
+def service():
+    return "ops"
+
+
+@pytest.fixture
+def ada(settings):
+    with transaction() as session:
+        assert users.put(session, " Ada ", "act", PASSWORD)
+        return users.verify(session, "ADA", PASSWORD)
+
+
+def move(db, **back: timedelta) -> None:
+    """Let time pass for every session."""
+    now = datetime.now(UTC)
+    db.execute(update(OpsSession).values({name: now - by for name, by in back.items()}))
+    db.commit()
+
+
+def found(token, settings):
+    with transaction() as session:
+        return sessions.find(session, token, settings)
+
+
+def test_a_session_is_found_by_its_token_and_by_nothing_else(settings, db, ada):
+    with transaction() as session:
+        token = sessions.start(session, ada, settings)
+    assert found(token, settings) == ada
+    assert found(token + "x", settings) is None
+    (row,) = db.scalars(select(OpsSession)).all()
+    assert token.encode() not in bytes(row.token_hash)
+    assert found(bytes(row.token_hash).hex(), settings) is None
+
+
+def test_it_ends_when_nobody_asks_for_long(settings, db, ada):
+    with transaction() as session:
+        token = sessions.start(session, ada, settings)
+    move(db, seen_at=timedelta(seconds=settings.ops_idle_seconds - 60))
+    assert found(token, settings) == ada
+    # Which counts as being asked for.
+    db.rollback()
+    (row,) = db.scalars(select(OpsSession)).all()
+    assert datetime.now(UTC) - row.seen_at < timedelta(minutes=1)
+    move(db, seen_at=timedelta(seconds=settings.ops_idle_seconds + 1))
+    assert found(token, settings) is None
+
+
+def test_it_ends_after_its_time_in_any_case(settings, db, ada):
+    with transaction() as session:
+        token = sessions.start(session, ada, settings)
+    move(db, created_at=timedelta(seconds=settings.ops_session_seconds + 1))
+    assert found(token, settings) is None
+    with transaction() as session:
+        sessions.start(session, ada, settings)
+    assert len(db.scalars(select(OpsSession)).all()) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda session: users.put(session, "ada", "watch", None),
+        lambda session: users.put(session, "ada", "act", "another long password"),
+        lambda session: users.remove(session, "ada"),
+    ],
+    ids=["role", "password", "removed"],
+)
+def test_it_ends_with_a_change_of_its_user(settings, ada, change):
+    with transaction() as session:
+        token = sessions.start(session, ada, settings)
+    with transaction() as session:
+        change(session)
+    assert found(token, settings) is None
+
+
+def test_a_note_is_said_once_and_to_its_own_session(settings, ada):
+    with transaction() as session:
+        mine, other = (sessions.start(session, ada, settings) for _ in range(2))
+        sessions.leave_note(session, mine, "Done.")
+    with transaction() as session:
+        assert sessions.take_note(session, other) == ""
+        assert sessions.take_note(session, mine) == "Done."
+        assert sessions.take_note(session, mine) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "password"),
+    [("", PASSWORD), ("a b", PASSWORD), ("x" * 65, PASSWORD), ("zoe", "short"), ("zoe", None)],
+)
+def test_such_a_user_cannot_be(settings, name, password):
+    with pytest.raises(UnfitUserError), transaction() as session:
+        users.put(session, name, "watch", password)
+
+
+def test_a_password_is_kept_as_a_hash(settings, db, ada):
+    row = db.scalars(select(OpsUser)).one()
+    assert row.password_hash.startswith("$argon2id$")
+    with transaction() as session:
+        assert users.verify(session, "ada", PASSWORD + " ") is None
+        assert users.verify(session, "nobody", PASSWORD) is None

@@ -1,0 +1,63 @@
+"""`fellow users`, as services.ops signs in; in this process, since each start costs a second."""
+
+import json
+
+import pytest
+from sqlalchemy import select
+from typer.testing import CliRunner
+
+from services.ops import users
+from services.ops.cli import app
+from shared.bus.events import decode
+from shared.db.models import OutboxMessage
+from shared.db.session import transaction
+
+
+@pytest.fixture
+def service():
+    return "ops"
+
+
+def fellow(*arguments):
+    done = CliRunner().invoke(app, ["users", *arguments])
+    return done.exit_code, done.stdout, done.stderr
+
+
+def names():
+    code, out, err = fellow("list", "--json")
+    assert code == 0, err
+    return {user["name"]: user["role"] for user in json.loads(out)}
+
+
+def test_from_making_one_to_removing_it(settings, db):
+    code, out, err = fellow("add", "Ada", "--generate")
+    assert code == 0, err
+    password = out.strip()
+    with transaction() as session:
+        assert users.verify(session, "ada", password).role == "watch"
+    assert fellow("role", "ada", "act")[0] == 0
+    assert names() == {"ada": "act"}
+    assert "ada" in fellow("list")[1]
+    assert fellow("remove", "ada", "--yes")[0] == 0
+    assert names() == {}
+    told = [decode(row.type, row.body) for row in db.scalars(select(OutboxMessage))]
+    assert [(fact.user, fact.role, fact.by) for fact in told] == [
+        ("ada", "watch", "fellow_ops"),
+        ("ada", "act", "fellow_ops"),
+        ("ada", "", "fellow_ops"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("role", "nobody", "act"), "a new one needs a password"),
+        (("remove", "nobody", "--yes"), "There is no user nobody."),
+        (("add", "a b", "--generate"), "A name has up to 64"),
+    ],
+)
+def test_what_cannot_be_is_a_sentence(settings, db, arguments, sentence):
+    code, _, err = fellow(*arguments)
+    assert code == 1
+    assert sentence in err
+    assert db.scalars(select(OutboxMessage)).all() == []
