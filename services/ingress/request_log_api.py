@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from shared.db.models import OrderConflict, WebhookRequest
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
+from shared.http.stamps import in_utc
 
 Stamp = Annotated[datetime, msgspec.Meta(tz=True)]
 Outcome = Literal["accepted", "refused"]
@@ -92,9 +93,9 @@ def _query(account_id: UUID, accepted: bool, wanted: RequestFilter) -> Select[We
     if wanted.code is not None:
         query = query.where(WebhookRequest.code == wanted.code)
     if wanted.received_from is not None:
-        query = query.where(at >= wanted.received_from)
+        query = query.where(at >= in_utc(wanted.received_from))
     if wanted.received_to is not None:
-        query = query.where(at < wanted.received_to)
+        query = query.where(at < in_utc(wanted.received_to))
     if wanted.cursor is not None:
         before, before_id = _from_cursor(wanted.cursor)
         # The first condition says nothing new, but by it partitions are left out.

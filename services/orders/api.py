@@ -14,6 +14,7 @@ from shared.bus.events import Email, TrackingStatus
 from shared.db.models import EmailDelivery, Order, OrderConflict, OrderStatusHistory
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
+from shared.http.stamps import in_utc
 
 Limit = Annotated[int, msgspec.Meta(ge=1, le=200)]
 Stamp = Annotated[datetime, msgspec.Meta(tz=True)]
@@ -108,9 +109,9 @@ def index(session: Session, call: Call[None, Filter]) -> Answer:
     if wanted.customer_email is not None:
         query = query.where(Order.customer_email == wanted.customer_email)
     if wanted.created_from is not None:
-        query = query.where(Order.accepted_at >= _utc(wanted.created_from))
+        query = query.where(Order.accepted_at >= in_utc(wanted.created_from))
     if wanted.created_to is not None:
-        query = query.where(Order.accepted_at < _utc(wanted.created_to))
+        query = query.where(Order.accepted_at < in_utc(wanted.created_to))
     if wanted.cursor is not None:
         query = query.where(_place < _from_cursor(wanted.cursor))
     newest_first = query.order_by(Order.accepted_at.desc(), Order.id.desc())
@@ -197,14 +198,6 @@ def _common(order: Order) -> dict[str, Any]:
 _place = tuple_(Order.accepted_at, Order.id)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-
-
-def _utc(stamp: datetime) -> datetime:
-    """The same time in UTC: PostgreSQL takes no offset beyond 15:59."""
-    try:
-        return stamp.astimezone(UTC)
-    except OverflowError:
-        raise ApiError(400, "invalid_query", "A time is out of range.") from None
 
 
 def _to_cursor(order: Order) -> str:

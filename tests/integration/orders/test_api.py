@@ -184,7 +184,7 @@ def test_what_was_sent_under_the_same_key_is_shown_with_the_order(api, business,
     record_orders(api, created)
     other = order_created(business.id, order_id=created.order_id, address="elsewhere")
     with api.session() as session:
-        record(session, [received(other)])
+        record(session, [received(other)], lanes=Lanes(1_000, 100))
         session.commit()
     found = api.http.get(f"/orders/{created.order_id}/", headers=me).json()
     assert found["address"] == created.address

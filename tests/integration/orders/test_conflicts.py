@@ -8,6 +8,7 @@ from sqlalchemy import select
 
 from services.ingress import order_bodies
 from services.orders import conflicts
+from services.orders.lanes import Lanes
 from services.orders.recording import record
 from shared.bus.events import TrackingStatus, decode
 from shared.db.models import Order, OrderConflict, OrderStatusHistory, OutboxMessage
@@ -36,7 +37,7 @@ def sent(account_id, address="12 Marina Road", key="order-7", **changes):
 
 def take_in(*messages):
     with transaction() as session:
-        assert not record(session, messages)
+        assert not record(session, messages, lanes=Lanes(1_000, 100))
 
 
 def kept(db, order_id):
