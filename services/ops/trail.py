@@ -1,6 +1,7 @@
 """What happened to an order: from the request to the last email, and what still waits."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -173,17 +174,17 @@ def order_trail(
 
 def _order_ids(session: Session, text: str) -> set[UUID]:
     """The orders that an id is, or that a sender's idempotency key became."""
-    try:
-        return {UUID(text)}
-    except ValueError:
-        # An order's id is derived from its account and key (services/ingress/event_bodies.py), and
-        # only who was approved ever had an order accepted.
-        senders = session.scalars(
-            select(KycApplication.account_id)
-            .where(KycApplication.status.in_(("approved", "revoked")))
-            .distinct()
-        )
-        return {derived_id("order", account_id, text) for account_id in senders}
+    # An order's id is derived from its account and key (services/ingress/event_bodies.py), and only
+    # who was approved ever had an order accepted.
+    senders = session.scalars(
+        select(KycApplication.account_id)
+        .where(KycApplication.status.in_(("approved", "revoked")))
+        .distinct()
+    )
+    ids = {derived_id("order", account_id, text) for account_id in senders}
+    with suppress(ValueError):
+        ids.add(UUID(text))
+    return ids
 
 
 def _said(session: Session, order_id: UUID) -> set[UUID]:
