@@ -1,20 +1,28 @@
 """What happened to an order: from the request to the last email, and what still waits."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
 from kombu import Connection
-from sqlalchemy import ColumnElement, Engine, func, or_, select
+from sqlalchemy import ARRAY, ColumnElement, Engine, Uuid, any_, cast, func, or_, select
 from sqlalchemy.orm import Session
 
 from services.ops import requests, waiting
 from services.ops.waiting import Waiting
 from shared.bus.events import OrderCancellationRecorded, OrderRecorded, OrderStatusRecorded
-from shared.db.models import Account, EmailDelivery, InboxEntry, Order, OrderStatusHistory
-from shared.ids import follow_up_id
+from shared.db.models import (
+    Account,
+    EmailDelivery,
+    InboxEntry,
+    KycApplication,
+    Order,
+    OrderStatusHistory,
+)
+from shared.ids import derived_id, follow_up_id
 
 NOTIFIER = "services.notifier"
 AT_MOST = 100
@@ -101,7 +109,9 @@ def search(session: Session, text: str) -> Sequence[Found]:
         text: one of the three.
     """
     text = text.strip()
-    conditions: list[ColumnElement[bool]] = [Order.id.in_(_order_ids(session, text))]
+    conditions: list[ColumnElement[bool]] = [
+        Order.id == any_(cast(list(_order_ids(session, text)), ARRAY(Uuid)))
+    ]
     if "@" in text:
         # No index, as it would cost every order for what is asked a few times a day.
         conditions.append(func.lower(Order.customer_email) == text.lower())
@@ -137,7 +147,7 @@ def order_trail(
         engine: see `dead_letters.browse`.
     """
     order = session.get(Order, order_id)
-    sent = requests.by_order(session, order_id)
+    sent = requests.by_events(session, _said(session, order_id))
     steps = [_request(request) for request in sent]
     account_id = sent[0].account_id if sent else None
     if order is not None:
@@ -163,16 +173,24 @@ def order_trail(
 
 
 def _order_ids(session: Session, text: str) -> set[UUID]:
-    ids = {
-        request.order_id
-        for request in requests.by_idempotency_key(session, text)
-        if request.order_id is not None
-    }
-    try:
+    """The orders that an id is, or that a sender's idempotency key became."""
+    # An order's id is derived from its account and key (services/ingress/event_bodies.py), and only
+    # who was approved ever had an order accepted.
+    senders = session.scalars(
+        select(KycApplication.account_id)
+        .where(KycApplication.status.in_(("approved", "revoked")))
+        .distinct()
+    )
+    ids = {derived_id("order", account_id, text) for account_id in senders}
+    with suppress(ValueError):
         ids.add(UUID(text))
-    except ValueError:
-        return ids
     return ids
+
+
+def _said(session: Session, order_id: UUID) -> set[UUID]:
+    """The messages about an order. The first has the order's own id, unless a key was given."""
+    history = select(OrderStatusHistory.event_id).where(OrderStatusHistory.order_id == order_id)
+    return {order_id, *session.scalars(history)}
 
 
 def _request(request: requests.Request) -> Step:

@@ -1,11 +1,11 @@
 """`fellow trail` and `fellow account`: what happened, from what the services wrote down."""
 
 import json
+from datetime import UTC, datetime
 from email.utils import parseaddr
 
 import pytest
 from kombu import Connection
-from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from services.notifier.__main__ import wire as notifying
@@ -13,8 +13,8 @@ from services.ops import account_trail, trail
 from services.orders.__main__ import wire as recording
 from shared.bus.events import OrderCancelled, TrackingStatus
 from shared.bus.message import message_for
-from shared.db.models import OutboxMessage, WebhookSecret
-from shared.ids import new_id
+from shared.db.models import OutboxMessage, WebhookRequest, WebhookSecret
+from shared.ids import derived_id, new_id
 from tests.integration.arrange import (
     account,
     consuming,
@@ -115,42 +115,33 @@ def test_what_still_waits(settings, db, engine):
 
 def test_by_the_customers_address_and_by_the_requests_key(settings, db, engine):
     business = account(db, status="approved")
-    first, second = order_created(business.id), order_created(business.id)
+    first = order_created(business.id, order_id=derived_id("order", business.id, "key-1"))
+    second = order_created(business.id)
     with consuming(settings, *recording(settings).subscriptions):
-        sent(settings, first, second)
+        (message, _) = sent(settings, first, second)
     with Session(engine) as session:
         found = trail.search(session, " ZOE@shop.example ")
         assert {order.order_id for order in found} == {first.order_id, second.order_id}
         assert trail.search(session, "nobody@shop.example") == []
-        assert trail.search(session, "key-1") == []
-    # The request log, where the database has one.
-    with engine.begin() as connection:
-        connection.execute(text("DROP TABLE IF EXISTS webhook_requests CASCADE"))
-        connection.execute(
-            text(
-                "CREATE TABLE webhook_requests (id bigint, at timestamptz, accepted boolean,"
-                " code text, event_id uuid, event_type text, order_id uuid, account_id uuid,"
-                " idempotency_key text, client_address text)"
-            )
-        )
-        for id_, accepted, code, order_id in (
-            (1, True, "accepted", first.order_id),
-            (2, False, "rate_limited", None),
-        ):
-            connection.execute(
-                text(
-                    "INSERT INTO webhook_requests VALUES (:id, now(), :accepted, :code, NULL,"
-                    " 'order.created', :order_id, :account_id, 'key-1', '192.0.2.7')"
-                ),
-                {"id": id_, "accepted": accepted, "code": code, "order_id": order_id,
-                 "account_id": business.id},
-            )  # fmt: skip
-    with Session(engine) as session:
+        assert trail.search(session, "key-2") == []
         assert [order.order_id for order in trail.search(session, "key-1")] == [first.order_id]
+    for accepted, code, event_id in (
+        (True, "accepted", message.message_id),
+        (False, "rate_limited", None),
+    ):
+        db.add(
+            WebhookRequest(
+                at=datetime.now(UTC), account_id=business.id, accepted=accepted, code=code,
+                event_type="order.created", event_id=event_id, idempotency_key="key-1",
+                scheme="x", latency_us=1, client_address="192.0.2.7",
+            )
+        )  # fmt: skip
+    db.commit()
+    with Session(engine) as session:
         found = trail.order_trail(session, first.order_id)
         assert "order.created from 192.0.2.7: accepted, key key-1" in {s.text for s in found.steps}
-        refused = account_trail.account_trail(session, business.id)
-        assert refused.refusals == {"rate_limited": 1}
+        account_ = account_trail.account_trail(session, business.id)
+        assert account_.refusals == {"rate_limited": 1}
 
 
 def test_a_cancellation_and_one_that_came_too_late(settings, db, engine):
