@@ -209,7 +209,8 @@ def test_beyond_the_bound_rows_are_dropped_and_counted(api, monkeypatch):
         return log
 
     def dropped():
-        return REGISTRY.get_sample_value("fellow_webhook_log_dropped_total", {"reason": "full"}) or 0
+        name = "fellow_webhook_log_dropped_total"
+        return REGISTRY.get_sample_value(name, {"reason": "full"}) or 0
 
     before = dropped()
     log = asyncio.run(fill())
