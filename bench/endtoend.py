@@ -19,7 +19,7 @@ RATE, SECONDS = 1_500, 60
 PARTS = 3  # the minute is told in so many
 IDLE_SECONDS = 20
 SERVERS = {"RabbitMQ": "rabbitmq-server", "PostgreSQL": "bin/postgres -D"}
-QUEUES = ("orders.intake", "notifier.orders")
+QUEUES = ("orders.intake", "notifier.orders", "notifier.bulk")
 PATH = "/api/v1/webhooks/orders/"
 
 

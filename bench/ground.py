@@ -29,7 +29,7 @@ from stack.servers import ROOT, Servers, servers, throwaway
 from stack.supervisor import MODULES
 from stack.system import prepare
 
-SENDERS = 16
+SENDERS = 64
 LONG_AGO = timedelta(days=10)
 PATIENCE = 60.0  # seconds until something that must happen counts as not happening
 

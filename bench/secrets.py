@@ -18,7 +18,7 @@ from bench.usage import resident
 from shared import tokens, webhook_keys
 
 PATH = "/api/v1/webhooks/orders/"
-FEW, MANY = "16 accounts", "100k accounts"
+FEW, MANY = "64 accounts", "100k accounts"
 ACCOUNTS = 100_000
 SENDING = 5_000  # of those, so many send in the run
 ROTATIONS = 50  # a repeat

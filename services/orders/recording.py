@@ -51,9 +51,10 @@ def record(session: Session, messages: Sequence[Received[Any]], *, lanes: Lanes)
         The updates of orders that are not known, or not the sender's: they may have overtaken their
         order, so they come back later.
     """
-    bulk = lanes.beyond_their_share(m.data.account_id for m in messages)
-    facts = _create(session, [m for m in messages if isinstance(m.data, OrderCreated)], bulk)
+    created = [m for m in messages if isinstance(m.data, OrderCreated)]
     updates = [m for m in messages if isinstance(m.data, OrderStatusChanged | OrderCancelled)]
+    bulk = lanes.beyond_their_share(m.data.account_id for m in (*created, *updates))
+    facts = _create(session, created, bulk)
     failures: dict[UUID, Exception] = {}
     if updates:
         facts += _update(session, updates, failures, bulk)

@@ -122,7 +122,7 @@ def test_every_worker_writes_its_log(api, sender):
     order_ids = {sender.send().json()["order_id"] for _ in range(64)}
     assert {str(row.order_id) for row in logged(api, sender, 64)} == order_ids
     assert len(rows(api, sender)) == 64
-    until(lambda: api.gauge("fellow_webhook_log_waiting") == [0.0, 0.0], "nothing waits in either")
+    until(lambda: api.gauge("webhook_log_waiting") == [0.0, 0.0], "nothing waits in either")
 
 
 def test_a_flood_of_refusals_is_counted_and_does_not_fill_the_table(api, sender):
@@ -178,7 +178,7 @@ def test_without_the_database_orders_are_accepted_and_the_log_waits(
         getattr(gate, how)()
         assert {sender.send().status_code for _ in range(30)} == {201}
         until(
-            lambda: sum(api.gauge("fellow_webhook_log_waiting")) == 30,
+            lambda: sum(api.gauge("webhook_log_waiting")) == 30,
             "the metrics tell what waits",
         )
         gate.open()
