@@ -133,7 +133,9 @@ def client_address(req: Request) -> str:
         forwarded = [part.strip() for part in (req.get_header("X-Forwarded-For") or "").split(",")]
         if len(forwarded) >= hops and forwarded[-hops]:
             return forwarded[-hops]
-    return req.remote_addr
+    # Falcon's `remote_addr`, without the list of hops that it makes first.
+    client = req.scope.get("client")
+    return client[0] if client else "127.0.0.1"
 
 
 async def read_body(req: Request, limit: int) -> bytes:
