@@ -20,9 +20,11 @@ from services.ops.copying import copy
 from services.ops.publishing import publish
 from shared.bus import topology
 from shared.bus.incoming import Incoming
+from shared.bus.journal import unpack
 from shared.bus.message import REPLAY_HEADER, Replay
 
-PREFETCH = 1_000
+PREFETCH = 100  # some of them hold many others
+COPIES = 1_000  # published at once
 # Streams have no end to ask for: it is reached when nothing more comes for so long, in seconds.
 END_SECONDS = 2.0
 LOOKED_THROUGH = 1_000_000  # waiting messages, as many as memory should hold
@@ -90,11 +92,12 @@ def read(connection: Connection, since: datetime, until: datetime) -> Iterator[E
             if not found:
                 continue
             for message in found:
-                entry = Entry(Incoming.of(message), message.delivery_info["routing_key"])
-                happened = entry.incoming.stated_time
-                # One that does not say when is rather handled once too often.
-                if happened is None or happened <= until:
-                    yield entry
+                key = message.delivery_info["routing_key"]
+                for incoming in unpack(Incoming.of(message)):
+                    happened = incoming.stated_time
+                    # One that does not say when is rather handled once too often.
+                    if happened is None or happened <= until:
+                        yield Entry(incoming, key or str(incoming.properties["type"]))
             channel.basic_ack(found[-1].delivery_tag, multiple=True)
             found.clear()
             heard = time.monotonic()
@@ -140,7 +143,7 @@ def replay(
             batch.append(
                 copy(entry.incoming, user=entry.incoming.user_id, extra={REPLAY_HEADER: how})
             )
-        if len(batch) >= PREFETCH:
+        if len(batch) >= COPIES:
             publish(connection, queue.name, batch)
             batch = []
             progress(summary)

@@ -14,6 +14,7 @@ import msgspec
 
 from shared.bus import topology
 from shared.bus.events import EVENT_TYPES, Event
+from shared.bus.journal import keeps
 from shared.bus.message import ATTEMPT_HEADER, REPLAY_HEADER
 from shared.bus.permissions import ANYTHING, RIGHTS, Keys, Rights
 
@@ -104,7 +105,8 @@ def _channels() -> dict[str, Any]:
                     brought[queue.name][type_] = struct
     everything = {queue.name: brought[queue.name] for queue in topology.WORK_QUEUES}
     everything |= {queue.dead: brought[queue.name] for queue in topology.WORK_QUEUES}
-    everything |= {topology.JOURNAL.name: brought[topology.JOURNAL.name]}
+    kept = {type_: struct for type_, struct in EVENT_TYPES.items() if keeps(struct.EXCHANGE)}
+    everything |= {topology.JOURNAL.name: brought[topology.JOURNAL.name] | kept}
     failing = {t: s for queue in topology.WORK_QUEUES for t, s in brought[queue.name].items()}
     everything |= {rung.name: failing for rung in topology.RETRY_LADDER}
     for queue in topology.QUEUES:

@@ -90,7 +90,7 @@ ROTATE = r"^secret\.rotate$"
 RIGHTS: Mapping[str, Rights] = {
     "ingress": Rights(
         configure=_any_of(FEEDS),
-        write=_any_of(topology.INTAKE, topology.COMMANDS, FEEDS),
+        write=_any_of(topology.INTAKE, topology.JOURNAL.name, topology.COMMANDS, FEEDS),
         read=_any_of(topology.EVENTS, FEEDS),
         keys={
             topology.COMMANDS: Keys(write=ROTATE),
@@ -106,7 +106,9 @@ RIGHTS: Mapping[str, Rights] = {
     "audit": _consumer(topology.AUDIT),
     # It also publishes what the ingress left in the outbox while the broker was away.
     "relay": Rights(
-        write=_exactly([topology.EVENTS, topology.INTAKE, topology.COMMANDS]),
+        write=_exactly(
+            [topology.EVENTS, topology.INTAKE, topology.JOURNAL.name, topology.COMMANDS]
+        ),
         keys={
             topology.EVENTS: Keys(write=ANYTHING),
             topology.COMMANDS: Keys(write=ROTATE),

@@ -8,18 +8,21 @@ does, and what it means here (RabbitMQ, "Consumer Acknowledgements and Publisher
   remembered by message id until the acknowledgement comes.
 * Under a memory or disk alarm it stops reading; it says so with `connection.blocked`.
 * pika has no backpressure of its own, so the number outstanding is bounded.
+
+What goes to `intake` is safe when the journal has it too, where it gets by the batch (journal.py).
 """
 
 import asyncio
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any
 
 import structlog
 from pika.adapters.asyncio_connection import AsyncioConnection
 from pika.channel import Channel
 
-from shared.bus import topology
+from shared.bus import journal, topology
 from shared.bus.connect import connect
 from shared.bus.framing import publish_frames
 from shared.bus.link import Link, call, open_channel
@@ -62,13 +65,46 @@ class ReturnedError(PublishError):
     """No queue is bound to its exchange and key."""
 
 
-class _Outstanding:
-    __slots__ = ("deadline", "future", "message_id")
+class _Waiting:
+    """A caller who waits for a message to be safe.
 
-    def __init__(self, message_id: str, future: "asyncio.Future[None]", deadline: float) -> None:
-        self.message_id = message_id
+    Attributes:
+        future: what is awaited.
+        left: how many confirms it takes: the journal has one of its own to give.
+    """
+
+    __slots__ = ("future", "left")
+
+    def __init__(self, future: "asyncio.Future[None]", left: int) -> None:
         self.future = future
+        self.left = left
+
+    def confirmed(self) -> None:
+        """One of the confirms came."""
+        self.left -= 1
+        if not self.left and not self.future.done():
+            self.future.set_result(None)
+
+    def failed(self, error: PublishError) -> None:
+        """One of them will not come."""
+        if not self.future.done():
+            self.future.set_exception(error)
+            self.future.exception()  # whoever stopped waiting must not cause a warning
+
+
+class _Outstanding:
+    """A message that the broker has not confirmed yet, and who waits for it."""
+
+    __slots__ = ("deadline", "message_id", "waiting")
+
+    def __init__(self, message_id: str, waiting: Sequence[_Waiting], deadline: float) -> None:
+        self.message_id = message_id
+        self.waiting = waiting
         self.deadline = deadline
+
+    def failed(self, error: PublishError) -> None:
+        for one in self.waiting:
+            one.failed(error)
 
 
 class Publisher:
@@ -92,6 +128,7 @@ class Publisher:
         heartbeat: int,
     ) -> None:
         self._amqp_url = amqp_url
+        self._name = name
         self._max_outstanding = max_outstanding
         self._confirm_timeout = confirm_timeout
         self._metrics = ConfirmMetrics(name)
@@ -111,6 +148,7 @@ class Publisher:
         self._outstanding: OrderedDict[int, _Outstanding] = OrderedDict()
         self._returned: set[str] = set()
         self._frames: list[bytes] = []
+        self._kept: list[tuple[_Waiting, bytes]] = []  # what this turn adds to the journal
         self._sweeper: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -137,7 +175,7 @@ class Publisher:
 
     async def stop(self) -> None:
         """Wait for what is outstanding, as long as a confirm may take, then close."""
-        waiting = [entry.future for entry in self._outstanding.values()]
+        waiting = {w.future for entry in self._outstanding.values() for w in entry.waiting}
         if waiting:
             await asyncio.wait(waiting, timeout=self._confirm_timeout)
         if self._sweeper is not None:
@@ -174,17 +212,38 @@ class Publisher:
         if loop is None:
             raise UnavailableError("the publisher was not started")
         future: asyncio.Future[None] = loop.create_future()
-        self._tag += 1
-        self._outstanding[self._tag] = _Outstanding(
-            message.message_id, future, time.monotonic() + self._confirm_timeout
-        )
+        is_kept = journal.keeps(message.exchange)
+        waiting = _Waiting(future, 2 if is_kept else 1)
+        self._note(message.message_id, (waiting,))
         if not self._frames:
             # All that is published in this turn of the loop leaves in one write.
             loop.call_soon(self._flush)
         self._frames.append(frames)
+        if is_kept:
+            self._kept.append((waiting, journal.event(message)))
         return future
 
+    def _note(self, message_id: str, waiting: Sequence[_Waiting]) -> None:
+        self._tag += 1
+        deadline = time.monotonic() + self._confirm_timeout
+        self._outstanding[self._tag] = _Outstanding(message_id, waiting, deadline)
+
+    def _write_journal(self) -> None:
+        """Add what this turn adds to the journal, as few messages."""
+        kept, self._kept = self._kept, []
+        start = size = 0
+        for end, (_, event) in enumerate(kept, 1):
+            size += len(event)
+            if size >= journal.MAX_BYTES or end == len(kept):
+                part = kept[start:end]
+                message = journal.batch([event for _, event in part], self._name)
+                self._note(message.message_id, [waiting for waiting, _ in part])
+                self._frames.append(publish_frames(1, message, self._frame_max))
+                start, size = end, 0
+
     def _flush(self) -> None:
+        if self._kept:
+            self._write_journal()
         frames, self._frames = self._frames, []
         if frames and self._connection is not None and self._connection.is_open:
             # The one private method of pika's in use: it is what writes frames and counts them for
@@ -209,10 +268,11 @@ class Publisher:
         self._connection = self._channel = None
         self._blocked = False
         self._frames.clear()
+        self._kept.clear()
         self._returned.clear()
         entries, self._outstanding = self._outstanding, OrderedDict()
         for entry in entries.values():
-            _fail(entry.future, UnavailableError(f"the connection was lost: {reason}"))
+            entry.failed(UnavailableError(f"the connection was lost: {reason}"))
 
     def _on_channel_closed(self, _: Channel, reason: BaseException) -> None:
         # A closed channel cannot be used again, and its confirms will not come.
@@ -228,7 +288,11 @@ class Publisher:
         log.warning("broker_unblocked")
 
     def _on_return(self, _: Channel, __: Any, properties: Any, ___: bytes) -> None:
-        self._returned.add(properties.message_id)
+        if properties.type == journal.TYPE:
+            # Orders are safe without it: nobody's order waits for a journal that was deleted.
+            log.error("no_journal")
+        else:
+            self._returned.add(properties.message_id)
 
     def _on_ack(self, tag: int, multiple: bool) -> None:
         if self._connection is not None:
@@ -257,12 +321,13 @@ class Publisher:
 
     def _settle(self, entry: _Outstanding, acked: bool) -> None:
         if not acked:
-            _fail(entry.future, NackedError("the broker refused the message"))
+            entry.failed(NackedError("the broker refused the message"))
         elif self._returned and entry.message_id in self._returned:
             self._returned.discard(entry.message_id)
-            _fail(entry.future, ReturnedError("no queue is bound for the message"))
-        elif not entry.future.done():
-            entry.future.set_result(None)
+            entry.failed(ReturnedError("no queue is bound for the message"))
+        else:
+            for waiting in entry.waiting:
+                waiting.confirmed()
 
     def _stalled(self) -> bool:
         """Whether the oldest outstanding message is overdue.
@@ -281,19 +346,10 @@ class Publisher:
             for entry in self._outstanding.values():
                 if entry.deadline >= now:
                     break
-                _fail(
-                    entry.future,
-                    ConfirmTimeoutError(f"no confirm within {self._confirm_timeout:g} s"),
-                )
+                entry.failed(ConfirmTimeoutError(f"no confirm within {self._confirm_timeout:g} s"))
                 if entry.deadline + STALLED_SECONDS < now:
                     self._link.reset()
                     break
-
-
-def _fail(future: "asyncio.Future[None]", error: PublishError) -> None:
-    if not future.done():
-        future.set_exception(error)
-        future.exception()  # whoever stopped waiting must not cause a warning
 
 
 def _ensure(amqp_url: str) -> None:

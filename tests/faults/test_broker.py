@@ -101,7 +101,7 @@ def test_a_broker_that_falls_silent(stand):
 
 @pytest.mark.timeout(300)
 def test_a_queue_that_somebody_deletes(stand):
-    """The consumer makes it again; what came in between is in the journal alone."""
+    """The consumer makes it again; what came in between waited in the outbox."""
     with stand.load() as load:
         stand.go_on(1)
     stand.settle(load)

@@ -13,7 +13,7 @@ from amqp import Message as AmqpMessage
 from kombu import Connection
 from sqlalchemy.orm import Session
 
-from shared.bus import topology
+from shared.bus import journal, topology
 from shared.bus.consumer import Consumer, Subscription
 from shared.bus.events import (
     CustomerDetails,
@@ -104,10 +104,11 @@ def declare(amqp_url: str) -> None:
 
 
 def publish(amqp_url: str, *messages: Message) -> None:
-    """Publish messages as the product would, with confirms."""
+    """Publish messages as the product would, with confirms; into the journal too."""
+    kept = [journal.event(message) for message in messages if journal.keeps(message.exchange)]
     with Connection(amqp_url) as connection:
         channel: Any = connection.default_channel
-        for message in messages:
+        for message in (*messages, *([journal.batch(kept, "tests")] if kept else ())):
             channel.basic_publish_confirm(
                 AmqpMessage(
                     message.body,

@@ -1,16 +1,19 @@
 """The publisher, on a real broker."""
 
 import asyncio
-import dataclasses
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 
 import pika
 import pytest
 from kombu import Connection
+from msgspec.structs import replace
 from pika import frame as pika_frame
 
-from shared.bus import topology
+from services.ops import journal as ops_journal
+from shared.bus import journal, topology
 from shared.bus.framing import publish_frames
+from shared.bus.incoming import Incoming
 from shared.bus.message import message_for
 from shared.bus.publisher import (
     ConfirmTimeoutError,
@@ -26,7 +29,7 @@ FRAME_MAX = 131_072
 
 def message(**changes):
     made = message_for(order_created(), source="tests", correlation_id="story")
-    return dataclasses.replace(made, **changes)
+    return replace(made, **changes)
 
 
 @asynccontextmanager
@@ -201,7 +204,7 @@ def test_a_broker_that_does_not_confirm_costs_one_timeout_and_then_nothing(amqp_
                 assert publisher.state == "stalled"
                 with pytest.raises(UnavailableError):
                     publisher.send(message())
-                assert publisher.outstanding == 1
+                assert publisher.outstanding == 2, "the order, and the journal's message of it"
                 proxy.passing.set()
                 await connected(publisher)
                 assert publisher.outstanding == 0
@@ -238,20 +241,82 @@ def test_confirms_out_of_order_and_multiple(amqp_url):
     async def story():
         async with publishing(amqp_url) as publisher:
             publisher._flush = lambda: None  # what is sent stays here
-            futures = [publisher.send(message()) for _ in range(6)]
+            one = message(exchange="", routing_key="orders.intake")
+            futures = [publisher.send(one) for _ in range(6)]
             first = publisher._tag - 5
             publisher._on_ack(first + 4, False)
             publisher._on_ack(first + 2, True)
             refuse(publisher, first + 3)
             await asyncio.sleep(0)
-            states = [
-                "waiting" if not f.done() else "failed" if f.exception() else "confirmed"
-                for f in futures
-            ]
-            assert states == [*["confirmed"] * 3, "failed", "confirmed", "waiting"]
+            assert states(futures) == [*["confirmed"] * 3, "failed", "confirmed", "waiting"]
             publisher._on_ack(first + 5, False)
 
     asyncio.run(story())
+
+
+def states(futures):
+    return [
+        "waiting" if not f.done() else "failed" if f.exception() else "confirmed" for f in futures
+    ]
+
+
+@pytest.mark.parametrize("outcome", ["confirmed", "failed"])
+def test_an_order_is_safe_when_the_journal_has_it_too(amqp_url, outcome):
+    async def story():
+        async with publishing(amqp_url) as publisher:
+            publisher._flush = publisher._write_journal  # what is sent stays here
+            futures = [publisher.send(message()) for _ in range(3)]
+            first = publisher._tag - 2
+            await asyncio.sleep(0)
+            assert publisher._tag == first + 3, "one message for the journal"
+            publisher._on_ack(first + 2, True)
+            assert states(futures) == ["waiting"] * 3
+            if outcome == "confirmed":
+                publisher._on_ack(first + 3, False)
+            else:
+                refuse(publisher, first + 3)
+            assert states(futures) == [outcome] * 3
+            publisher._frames.clear()
+
+    asyncio.run(story())
+
+
+def test_the_journal_has_what_was_published_in_as_many_messages_as_it_takes(amqp_url, monkeypatch):
+    sent = [message(traceparent="00-" + "a" * 32 + "-" + "b" * 16 + "-01") for _ in range(20)]
+    size = len(journal.event(sent[0]))
+    monkeypatch.setattr(journal, "MAX_BYTES", 5 * size)
+
+    async def story():
+        async with publishing(amqp_url) as publisher:
+            first = publisher._tag
+            await asyncio.gather(*(publisher.send(one) for one in sent))
+            assert publisher._tag - first == 24
+
+    begin = datetime.now(UTC) - timedelta(seconds=1)
+    asyncio.run(story())
+    with Connection(amqp_url) as connection:
+        kept = list(ops_journal.read(connection, begin, datetime.now(UTC)))
+        taken = [Incoming.of(take(amqp_url, topology.ORDERS_INTAKE.name)) for _ in sent]
+    assert len(kept) == 20
+    for entry, got in zip(kept, taken, strict=True):
+        assert (entry.incoming.body, entry.incoming.exchange) == (got.body, got.exchange)
+        assert entry.key == "order.created"
+        same = ("message_id", "type", "correlation_id", "content_type")
+        assert {name: entry.incoming.properties[name] for name in same} == {
+            name: got.properties[name] for name in same
+        }
+        assert entry.incoming.headers == {k: v for k, v in got.headers.items() if k[0] != "x"}
+
+
+def test_without_a_journal_orders_are_accepted_all_the_same(amqp_url):
+    async def story():
+        async with publishing(amqp_url) as publisher:
+            with Connection(amqp_url) as connection:
+                connection.default_channel.queue_delete(topology.JOURNAL.name)
+            await publisher.publish(message())
+
+    asyncio.run(story())
+    assert depth(amqp_url, topology.ORDERS_INTAKE.name) == 1
 
 
 @pytest.mark.parametrize("size", [0, 1, 500, FRAME_MAX - 8, FRAME_MAX - 7, 3 * FRAME_MAX])

@@ -1,7 +1,6 @@
 """The relay: from real rows to a real broker."""
 
 import asyncio
-import dataclasses
 import os
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 from kombu import Connection
+from msgspec.structs import replace
 from sqlalchemy import func, select
 
 from shared.bus import topology
@@ -128,7 +128,7 @@ def test_two_relays_share_the_work(settings, db, engine):
 
 def test_a_row_that_no_queue_wants_stays_and_the_others_pass(settings, db, engine):
     sent = messages(50)
-    lost = dataclasses.replace(sent[10], exchange="dead", routing_key="nowhere")
+    lost = replace(sent[10], exchange="dead", routing_key="nowhere")
     write(db, [*sent[:10], lost, *sent[11:]])
     with relaying(settings):
         until(lambda: waiting(engine) == 1, "the others are relayed")

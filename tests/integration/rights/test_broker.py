@@ -29,13 +29,16 @@ def anything(exchange):
 
 
 MAY_PUBLISH = {
-    "ingress": anything("intake") | {("commands", "secret.rotate")},
+    "ingress": anything("intake") | anything("journal") | {("commands", "secret.rotate")},
     "kyc": failing("kyc.decisions"),
     "secrets": failing("secrets.issue", "secrets.rotate"),
     "orders": failing("orders.intake"),
     "notifier": failing("notifier.urgent", "notifier.orders", "notifier.bulk"),
     "audit": failing("audit"),
-    "relay": anything("events") | anything("intake") | {("commands", "secret.rotate")},
+    "relay": anything("events")
+    | anything("intake")
+    | anything("journal")
+    | {("commands", "secret.rotate")},
     "ops": anything("") | anything("commands"),
     "operator": {("commands", "kyc.decide")},
 }

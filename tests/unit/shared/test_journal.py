@@ -1,0 +1,59 @@
+"""A batch of the journal holds what was published, and nothing that only says so."""
+
+import json
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.bus import journal
+from shared.bus.incoming import Incoming
+from shared.bus.message import message_for
+from tests.integration.arrange import order_created
+
+
+def arrived(message):
+    return Incoming(
+        message.body, {"type": message.type, "message_id": message.message_id}, {}, "journal"
+    )
+
+
+@given(st.lists(st.none() | st.text(max_size=40), max_size=5))
+def test_what_goes_in_comes_out(traces):
+    sent = [
+        message_for(order_created(), source="tests", correlation_id="story", traceparent=trace)
+        for trace in traces
+    ]
+    packed = journal.batch([journal.event(one) for one in sent], "tests")
+    unpacked = list(journal.unpack(arrived(packed)))
+    assert [one.body for one in unpacked] == [one.body for one in sent]
+    assert [one.headers for one in unpacked] == [one.headers() for one in sent]
+    assert [str(one.message_id) for one in unpacked] == [one.message_id for one in sent]
+    assert {one.exchange for one in unpacked} <= {"intake"}
+
+
+def test_it_is_a_cloudevents_batch():
+    made = message_for(order_created(), source="tests", correlation_id="story")
+    (event,) = json.loads(journal.batch([journal.event(made)], "tests").body)
+    # CloudEvents 1.0.2, 3.1: what is required.
+    assert {"specversion", "id", "source", "type"} <= event.keys()
+    assert event["data"] == json.loads(made.body)
+
+
+def test_another_message_stays_as_it_is():
+    command = Incoming(b"{}", {"type": "kyc.decide"}, {}, "commands")
+    assert list(journal.unpack(command)) == [command]
+
+
+def test_it_cannot_claim_another_exchange():
+    event = {"specversion": "1.0", "id": "1", "source": "x", "type": "kyc.approved"}
+    event |= {"time": "2026-01-01T00:00:00+00:00", "subject": "s", "exchange": "events", "data": {}}
+    forged = json.dumps([event]).encode()
+    (one,) = journal.unpack(Incoming(forged, {"type": journal.TYPE}, {}, "journal"))
+    assert one.exchange == "intake"
+
+
+def test_what_is_no_batch_says_so():
+    with pytest.raises(msgspec.DecodeError):
+        list(journal.unpack(Incoming(b"{}", {"type": journal.TYPE}, {}, "journal")))
