@@ -107,6 +107,8 @@ def test_a_queue_that_somebody_deletes(stand):
     stand.settle(load)
     with Connection(stand.amqp_url) as connection:
         connection.default_channel.queue_delete("orders.intake")
+    with stand.load() as load:
+        stand.go_on(2)
 
     def consumed():
         stand.supervisor.watch()
@@ -118,8 +120,6 @@ def test_a_queue_that_somebody_deletes(stand):
             return declared.consumer_count == 1
 
     until(consumed, "the queue is back, with its consumer", 60)
-    with stand.load() as load:
-        stand.go_on(1)
     stand.settle(load).accepted_all()
 
 
