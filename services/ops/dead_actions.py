@@ -6,6 +6,7 @@ lost, and what is done twice has the same ids: the consumer's inbox drops the se
 audit log's the second fact.
 """
 
+import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -34,6 +35,8 @@ from shared.bus.message import Message
 
 BATCH = 500
 SETTLE_AGAIN = 5
+COME_BACK_SECONDS = 0.3
+"""How long to look whether acknowledged letters come back all the same."""
 
 
 class NotEditableError(Exception):
@@ -235,7 +238,7 @@ def _settle_again(
     A quorum queue under load puts acknowledgements off, and forgets those when the channel closes.
     """
     for _ in range(SETTLE_AGAIN):
-        if not settled or count(connection, queue.dead) <= expected:
+        if not settled or not _come_back(connection, queue, expected):
             return
         with hold(connection, queue.dead) as held:
             again: list[int] = []
@@ -245,6 +248,16 @@ def _settle_again(
             held.settle(again)
         if not again:
             return  # others have died meanwhile
+
+
+def _come_back(connection: Connection, queue: topology.Queue, expected: int) -> bool:
+    """Whether more is there than should be. It takes the queue a moment to have it back."""
+    deadline = time.monotonic() + COME_BACK_SECONDS
+    while count(connection, queue.dead) <= expected:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 def _by_tag(queue: topology.Queue, messages: Sequence[Any], position: int) -> dict[int, Letter]:
