@@ -29,7 +29,7 @@ from shared.ids import new_id
 from stack import debian
 
 T = TypeVar("T")
-PATIENCE = 30.0  # bounds a failure; nothing passes or fails by how long it took
+PATIENCE = 60.0  # bounds a failure; nothing passes or fails by how long it took
 
 
 def until(look: Callable[[], T], what: str, seconds: float = PATIENCE) -> T:

@@ -303,6 +303,7 @@ def test_nothing_is_done_that_cannot_be_audited(amqp_url, bus, books, engine):
     assert depth(amqp_url, INTAKE.dead) == 1
 
 
+@pytest.mark.timeout(300)
 def test_ten_thousand_killed_in_the_middle_lose_and_double_nothing(
     settings, amqp_url, database_url, bus, books, db, configure
 ):
