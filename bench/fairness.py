@@ -1,18 +1,15 @@
 """Fairness: one account's flood, and how long another's few orders wait for their emails."""
 
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from uuid import UUID
 
 from sqlalchemy import text
 
+from bench import filling
 from bench.contest import Contender, Result, alternate
-from bench.filling import fill
 from bench.ground import Ground, ground, tables, until
-from stack.processes import free_port, spawn, stop, wait_until_taken
+from bench.load.smtp_sink import NEEDS, smtp_sink
 
 OURS, ONE_LANE = "Order Fellow", "in one lane"
 FLOOD, FEW = 50_000, 10
@@ -23,35 +20,15 @@ REPEATS = 2
 def run(say: Callable[[str], None]) -> Result:
     """Measure."""
     result = Result("fairness")
-    with ground(("smtp-sink", "postfix")) as on, sink(on.folder) as port:
+    with ground(NEEDS) as on, smtp_sink(on.folder) as sink:
         contenders = [
-            Contender(OURS, lambda: _flood(on, port)),
-            Contender(ONE_LANE, lambda: _flood(on, port, ACCOUNT_EMAIL_BURST="1000000000")),
+            Contender(OURS, lambda: _flood(on, sink.port)),
+            Contender(ONE_LANE, lambda: _flood(on, sink.port, ACCOUNT_EMAIL_BURST="1000000000")),
         ]
         result.series = alternate(contenders, say, REPEATS)
     result.counted.append(f"Of {FLOOD:,} and {FEW} orders each was mailed, once.")
     result.at_most("until the ten are mailed", 10, result.median(OURS, "s"), "s")
     return result
-
-
-@contextmanager
-def sink(folder: Path) -> Iterator[int]:
-    """A mail server that takes everything and keeps nothing; its port."""
-    port = free_port()
-    # Debian has it where only root's path leads.
-    path = os.pathsep.join((os.environ["PATH"], "/usr/sbin"))
-    # It refuses to run as root.
-    user = ("-u", "nobody") if os.geteuid() == 0 else ()
-    process = spawn(
-        ("smtp-sink", *user, f"127.0.0.1:{port}", "128"),
-        environment=os.environ | {"PATH": path},
-        log=folder / "smtp-sink.log",
-    )
-    wait_until_taken(port, 10)
-    try:
-        yield port
-    finally:
-        stop(process, 5)
 
 
 def _flood(on: Ground, smtp_port: int, **settings: str) -> Mapping[str, float]:
@@ -70,9 +47,9 @@ def _flood(on: Ground, smtp_port: int, **settings: str) -> Mapping[str, float]:
         on.start_service("notifier", SMTP_HOST="127.0.0.1", SMTP_PORT=str(smtp_port)),
     ]
     started = time.monotonic()
-    fill(on.servers.amqp_url, [flooding], FLOOD)
+    _send(on, flooding, FLOOD)
     sent = time.monotonic()
-    fill(on.servers.amqp_url, [another], FEW)
+    _send(on, another, FEW)
     until(lambda: _told(on, another) == FEW, f"the {FEW} are mailed", PATIENCE)
     waited = time.monotonic() - sent
     until(lambda: on.count("email_deliveries") == FLOOD + FEW, "all are mailed", PATIENCE)
@@ -82,6 +59,10 @@ def _flood(on: Ground, smtp_port: int, **settings: str) -> Mapping[str, float]:
     if on.depth("notifier.orders") or on.depth("notifier.bulk"):
         raise RuntimeError("more emails wait than orders were sent")
     return {"s": waited, "emails/s": (FLOOD + FEW) / seconds}
+
+
+def _send(on: Ground, account: UUID, count: int) -> None:
+    filling.fill(on.servers.amqp_url, filling.new_orders([account], count))
 
 
 def _told(on: Ground, account: UUID) -> int:

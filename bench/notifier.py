@@ -1,10 +1,8 @@
 """The notifier: facts into emails, text and HTML, accepted by a mail server, a second."""
 
 import json
-import re
 import subprocess
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from sqlalchemy import text
 
@@ -13,7 +11,7 @@ from bench.contest import Contender, Result, alternate
 from bench.environment import python
 from bench.ground import Ground, ground, until
 from bench.load import facts
-from stack.processes import free_port, is_free, spawn
+from bench.load.smtp_sink import NEEDS, SmtpSink, smtp_sink
 from stack.servers import ROOT
 
 OURS = "Order Fellow"
@@ -25,7 +23,7 @@ QUEUE = "notifier.orders"
 def run(say: Callable[[str], None]) -> Result:
     """Measure."""
     result = Result("notifier")
-    with ground(("/usr/sbin/smtp-sink", "postfix")) as on:
+    with ground(NEEDS) as on:
         contenders = [
             Contender(OURS, lambda: _ours(on)),
             Contender(DJANGO, lambda: _django(on, "each")),
@@ -39,33 +37,10 @@ def run(say: Callable[[str], None]) -> Result:
     return result
 
 
-class _Sink:
-    """postfix's smtp-sink, for as long as the context lasts."""
-
-    def __init__(self, on: Ground) -> None:
-        self.port = free_port()
-        self._log = on.folder / f"sink-{self.port}.log"
-        command = ("/usr/sbin/smtp-sink", "-c", "-u", "nobody", f"127.0.0.1:{self.port}", "128")
-        self._process = spawn(command, environment={}, log=self._log)
-        until(lambda: not is_free(self.port), "smtp-sink listens")
-
-    def taken(self) -> int:
-        """How many emails it has accepted."""
-        counts = re.findall(r"mesg=(\d+)", self._log.read_text())
-        return int(counts[-1]) if counts else 0
-
-    def __enter__(self) -> "_Sink":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.terminate()
-        self._process.wait()
-
-
 def _ours(on: Ground) -> Mapping[str, float]:
     on.empty("email_deliveries", "inbox")
     filling.fill(on.servers.amqp_url, filling.to_queue(facts.recorded(EMAILS), QUEUE))
-    with _Sink(on) as sink:
+    with smtp_sink(on.folder) as sink:
         process = on.start_service("notifier", SMTP_PORT=str(sink.port))
         until(lambda: on.count("email_deliveries") == EMAILS, f"{EMAILS} emails are sent")
         on.stop(process)
@@ -74,14 +49,14 @@ def _ours(on: Ground) -> Mapping[str, float]:
 
 
 def _django(on: Ground, how: str) -> Mapping[str, float]:
-    with _Sink(on) as sink:
+    with smtp_sink(on.folder) as sink:
         command = (python(), "-m", "bench.peers.django_mail", str(sink.port), str(FEW), how)
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
         _check(sink, FEW)
     return {"emails/s": FEW / float(json.loads(done.stdout)["seconds"])}
 
 
-def _check(sink: _Sink, wanted: int) -> None:
+def _check(sink: SmtpSink, wanted: int) -> None:
     until(lambda: sink.taken() >= wanted, f"the sink has {wanted} emails", 5)
     if sink.taken() != wanted:
         raise RuntimeError(f"{wanted} emails were sent, and the sink has {sink.taken()}")
@@ -98,6 +73,3 @@ def _rate(on: Ground) -> float:
             """)
         ).one()
     return float((EMAILS - last) / float(seconds))
-
-
-TEMPLATES = Path(__file__).parent / "peers" / "templates"
