@@ -34,7 +34,7 @@ def run(say: Callable[[str], None]) -> Result:
         until(lambda: not is_free(port), "the sink listens")
         url, ingress = on.start_ingress(workers=2)
         services = {"ingress": ingress.pid} | {
-            name: on.start_service(name, SMTP_PORT=str(port)).pid
+            name: on.start_service(name, SMTP_PORT=str(port), OPS_PORT=str(free_port())).pid
             for name in MODULES
             if name != "ingress"
         }
