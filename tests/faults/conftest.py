@@ -102,17 +102,21 @@ class Stand:
             step()
 
     def ready(self) -> None:
-        """Wait until the ingress says that everything is fine."""
+        """Wait until the ingress says that everything is fine, in both workers."""
 
         def look() -> bool:
             self.supervisor.watch()
-            try:
-                answer = httpx.get(f"{self.url}/readyz", timeout=5)
-            except httpx.HTTPError:
-                return False
-            return bool(answer.json()["status"] == "ready")
+            # Each on a connection of its own, which either worker may take.
+            return all(self._is_ready() for _ in range(12))
 
         until(look, "ready again", 60)
+
+    def _is_ready(self) -> bool:
+        try:
+            answer = httpx.get(f"{self.url}/readyz", timeout=5)
+        except httpx.HTTPError:
+            return False
+        return bool(answer.json()["status"] == "ready")
 
     def settle(self, load: Load, seconds: float = 90.0) -> Balance:
         """Wait for the backlog and compare; nothing may be left in a dead queue."""
