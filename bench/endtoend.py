@@ -32,7 +32,7 @@ def run(say: Callable[[str], None]) -> Result:
         port, taken = free_port(), on.folder / "taken.json"
         sink = on.start("-m", "bench.load.sink", str(port), str(taken))
         until(lambda: not is_free(port), "the sink listens")
-        url, ingress = on.start_ingress(workers=2)
+        url, ingress = on.start_ingress()  # one process of each service
         services = {"ingress": ingress.pid} | {
             name: on.start_service(name, SMTP_PORT=str(port), OPS_PORT=str(free_port())).pid
             for name in MODULES

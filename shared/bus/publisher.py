@@ -29,7 +29,7 @@ from shared.bus.link import Link, call, open_channel
 from shared.bus.message import Message
 from shared.bus.metrics import ConfirmMetrics
 
-SWEEP_SECONDS = 0.05
+SWEEP_SECONDS = 0.1
 # A broker that confirms nothing for so long gets a new connection: a confirm that was lost with a
 # queue's leader may never come on the old one.
 STALLED_SECONDS = 30.0
