@@ -12,6 +12,7 @@ from matplotlib import pyplot as plt
 
 RESULTS = Path(__file__).with_name("results")
 OURS, OTHERS, INK = "#0b7285", "#adb5bd", "#343a40"
+MARKS_OF_OURS = ("Order Fellow", "with ")  # the latter are ours under harder conditions
 CHARTS = (
     ("ingress", "orders/s", "Ingress: accepted and confirmed, orders/s"),
     ("recorder", "orders/s", "Recorder: into PostgreSQL, orders/s"),
@@ -57,7 +58,7 @@ def throughput(found: dict[str, Any]) -> None:
         series = [s for s in found[name]["series"] if s["unit"] == unit][::-1]
         values = [s["median"] for s in series]
         names = [s["contender"] for s in series]
-        colours = [OURS if n.startswith("Order Fellow") else OTHERS for n in names]
+        colours = [OURS if n.startswith(MARKS_OF_OURS) else OTHERS for n in names]
         errors = [
             [value - min(s["samples"]) for value, s in zip(values, series, strict=True)],
             [max(s["samples"]) - value for value, s in zip(values, series, strict=True)],

@@ -83,6 +83,7 @@ def _curve(
 ) -> list[dict[str, float]]:
     """Latency by rate, up to the first rate that is too much."""
     points = []
+    steady.run(url, requests, rate=RATES[0], seconds=1)  # to warm up
     for rate in RATES:
         on.purge("orders.intake")
         try:
