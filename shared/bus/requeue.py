@@ -18,7 +18,7 @@ from shared.bus import topology
 from shared.bus.batch import Delivery
 from shared.bus.connect import connect
 from shared.bus.incoming import USER_HEADER
-from shared.bus.message import ATTEMPT_HEADER
+from shared.bus.message import ATTEMPT_HEADER, REPLAY_HEADER
 from shared.bus.retry import Permanent, Retry, RetryAfter, decide
 
 CONFIRM_TIMEOUT = 5.0  # seconds
@@ -108,6 +108,9 @@ class Requeuer:
             for name, value in incoming.headers.items()
             # The broker's own counters would make the copy look redelivered.
             if name not in ("x-delivery-count", "x-acquired-count", USER_HEADER)
+            # On a copy it would be believed, as only services can send one; from a stranger it is
+            # not.
+            and (name != REPLAY_HEADER or incoming.replay is not None)
         }
         headers |= {
             ATTEMPT_HEADER: attempt,

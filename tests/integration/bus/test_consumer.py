@@ -193,7 +193,8 @@ def test_the_end_of_the_ladder_is_the_dead_queue(settings):
         type=message.type,
         message_id=message.message_id,
         application_headers=message.headers()
-        | {"x-attempt": MAX_ATTEMPTS, "x-reasons": [f"then {i}" for i in range(10)]},
+        | {"x-attempt": MAX_ATTEMPTS, "x-reasons": [f"then {i}" for i in range(10)]}
+        | {"x-replay": "done"},
     )
 
     def act(session, received):
@@ -208,6 +209,8 @@ def test_the_end_of_the_ladder_is_the_dead_queue(settings):
     assert headers(dead)["x-reasons"][0] == "then 1"
     assert headers(dead)["x-reasons"][-1].endswith(" ValueError: never")
     assert len(headers(dead)["x-reasons"]) == 10
+    # A stranger's: on the way back it would be believed.
+    assert "x-replay" not in headers(dead)
 
 
 def test_a_held_batch_burns_nothing(settings):

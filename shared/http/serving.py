@@ -1,0 +1,26 @@
+"""What every gunicorn of ours has in common; each `gunicorn.conf.py` takes it from here."""
+
+import ctypes
+import os
+import signal
+import sys
+from typing import Any
+
+PR_SET_PDEATHSIG = 1  # prctl(2)
+
+keepalive = 30
+graceful_timeout = 8
+timeout = 30
+# The heartbeat file of a worker must not lie on a disk that may be slow or full.
+_memory = "/dev/shm"  # noqa: S108
+worker_tmp_dir = _memory if os.access(_memory, os.W_OK) else None
+accesslog = None
+# Nobody manages it at run time, and a socket in the home is a door more.
+control_socket_disable = True
+loglevel = "warning"
+
+
+def post_fork(_: Any, __: Any) -> None:
+    """End a worker with its master: one that outlives it would keep the port from the next."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
