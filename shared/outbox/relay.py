@@ -51,7 +51,8 @@ class Relay:
         self._publisher = publisher_class()(
             config.amqp_url,
             name="relay",
-            max_outstanding=BATCH * LANES,
+            # As many again may be the journal's, for what goes to `intake`: see journal.py.
+            max_outstanding=2 * BATCH * LANES,
             confirm_timeout=10.0,
             heartbeat=config.amqp_heartbeat,
         )
