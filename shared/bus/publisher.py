@@ -93,14 +93,24 @@ class _Waiting:
 
 
 class _Outstanding:
-    """A message that the broker has not confirmed yet, and who waits for it."""
+    """A message that the broker has not confirmed yet, and who waits for it.
 
-    __slots__ = ("deadline", "message_id", "waiting")
+    Attributes:
+        message_id: its id.
+        waiting: who waits; for a message of the journal, all whose messages are in it.
+        deadline: until when, on the monotonic clock.
+        counts: 1, or 0 for a message of the journal, which nobody has asked to publish.
+    """
 
-    def __init__(self, message_id: str, waiting: Sequence[_Waiting], deadline: float) -> None:
+    __slots__ = ("counts", "deadline", "message_id", "waiting")
+
+    def __init__(
+        self, message_id: str, waiting: Sequence[_Waiting], deadline: float, counts: int
+    ) -> None:
         self.message_id = message_id
         self.waiting = waiting
         self.deadline = deadline
+        self.counts = counts
 
     def failed(self, error: PublishError) -> None:
         for one in self.waiting:
@@ -146,6 +156,7 @@ class Publisher:
         self._blocked = False
         self._tag = 0
         self._outstanding: OrderedDict[int, _Outstanding] = OrderedDict()
+        self._count = 0
         self._returned: set[str] = set()
         self._frames: list[bytes] = []
         self._kept: list[tuple[_Waiting, bytes]] = []  # what this turn adds to the journal
@@ -163,8 +174,8 @@ class Publisher:
 
     @property
     def outstanding(self) -> int:
-        """How many messages wait for their confirm."""
-        return len(self._outstanding)
+        """How many messages wait for their confirm; the journal's are not among them."""
+        return self._count
 
     async def start(self) -> None:
         """Begin connecting in the background; returns at once."""
@@ -205,7 +216,7 @@ class Publisher:
             raise BlockedError("the broker has raised an alarm")
         if self._stalled():
             raise UnavailableError("the broker does not confirm")
-        if len(self._outstanding) >= self._max_outstanding:
+        if self._count >= self._max_outstanding:
             raise OverloadedError(f"{self._max_outstanding} messages wait for their confirm")
         frames = publish_frames(1, message, self._frame_max)
         loop = self._loop
@@ -214,7 +225,7 @@ class Publisher:
         future: asyncio.Future[None] = loop.create_future()
         is_kept = journal.keeps(message.exchange)
         waiting = _Waiting(future, 2 if is_kept else 1)
-        self._note(message.message_id, (waiting,))
+        self._note(message.message_id, (waiting,), counts=1)
         if not self._frames:
             # All that is published in this turn of the loop leaves in one write.
             loop.call_soon(self._flush)
@@ -223,10 +234,11 @@ class Publisher:
             self._kept.append((waiting, journal.event(message)))
         return future
 
-    def _note(self, message_id: str, waiting: Sequence[_Waiting]) -> None:
+    def _note(self, message_id: str, waiting: Sequence[_Waiting], *, counts: int) -> None:
         self._tag += 1
+        self._count += counts
         deadline = time.monotonic() + self._confirm_timeout
-        self._outstanding[self._tag] = _Outstanding(message_id, waiting, deadline)
+        self._outstanding[self._tag] = _Outstanding(message_id, waiting, deadline, counts)
 
     def _write_journal(self) -> None:
         """Add what this turn adds to the journal, as few messages."""
@@ -237,7 +249,7 @@ class Publisher:
             if size >= journal.MAX_BYTES or end == len(kept):
                 part = kept[start:end]
                 message = journal.batch([event for _, event in part], self._name)
-                self._note(message.message_id, [waiting for waiting, _ in part])
+                self._note(message.message_id, [waiting for waiting, _ in part], counts=0)
                 self._frames.append(publish_frames(1, message, self._frame_max))
                 start, size = end, 0
 
@@ -270,7 +282,7 @@ class Publisher:
         self._frames.clear()
         self._kept.clear()
         self._returned.clear()
-        entries, self._outstanding = self._outstanding, OrderedDict()
+        entries, self._outstanding, self._count = self._outstanding, OrderedDict(), 0
         for entry in entries.values():
             entry.failed(UnavailableError(f"the connection was lost: {reason}"))
 
@@ -320,6 +332,7 @@ class Publisher:
             self._settle(self._outstanding.pop(tag), acked)
 
     def _settle(self, entry: _Outstanding, acked: bool) -> None:
+        self._count -= entry.counts
         if not acked:
             entry.failed(NackedError("the broker refused the message"))
         elif self._returned and entry.message_id in self._returned:

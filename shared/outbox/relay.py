@@ -51,8 +51,7 @@ class Relay:
         self._publisher = publisher_class()(
             config.amqp_url,
             name="relay",
-            # As many again may be the journal's, for what goes to `intake`: see journal.py.
-            max_outstanding=2 * BATCH * LANES,
+            max_outstanding=BATCH * LANES,
             confirm_timeout=10.0,
             heartbeat=config.amqp_heartbeat,
         )

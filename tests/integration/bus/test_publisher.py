@@ -113,6 +113,12 @@ def test_the_number_outstanding_is_bounded(amqp_url):
             with pytest.raises(OverloadedError):
                 publisher.send(message())
             await asyncio.gather(*futures)
+            assert publisher.outstanding == 0
+            # The journal's own are not counted: as many orders again, after a turn of the loop.
+            futures = [publisher.send(message()) for _ in range(9)]
+            await asyncio.sleep(0)
+            futures.append(publisher.send(message()))
+            await asyncio.gather(*futures)
             await publisher.publish(message())
 
     asyncio.run(story())
@@ -204,7 +210,7 @@ def test_a_broker_that_does_not_confirm_costs_one_timeout_and_then_nothing(amqp_
                 assert publisher.state == "stalled"
                 with pytest.raises(UnavailableError):
                     publisher.send(message())
-                assert publisher.outstanding == 2, "the order, and the journal's message of it"
+                assert publisher.outstanding == 1
                 proxy.passing.set()
                 await connected(publisher)
                 assert publisher.outstanding == 0
