@@ -84,13 +84,17 @@ def batch(events: Sequence[bytes], source: str) -> Message:
 def unpack(incoming: Incoming) -> Iterator[Incoming]:
     """The messages of a batch as they were published; any other message as it is.
 
-    Raises:
-        msgspec.DecodeError: it is no batch.
+    So is one that only says it is a batch: it is for no queue, and must not end a replay.
     """
     if incoming.properties.get("type") != TYPE:
         yield incoming
         return
-    for one in _decoder.decode(incoming.body):
+    try:
+        events = _decoder.decode(incoming.body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        yield incoming
+        return
+    for one in events:
         headers = {
             "ce-specversion": one.specversion,
             "ce-id": one.id,

@@ -2,12 +2,11 @@
 
 import json
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.bus import journal
+from shared.bus import journal, topology
 from shared.bus.incoming import Incoming
 from shared.bus.message import message_for
 from tests.integration.arrange import order_created
@@ -54,6 +53,9 @@ def test_it_cannot_claim_another_exchange():
     assert one.exchange == "intake"
 
 
-def test_what_is_no_batch_says_so():
-    with pytest.raises(msgspec.DecodeError):
-        list(journal.unpack(Incoming(b"{}", {"type": journal.TYPE}, {}, "journal")))
+@pytest.mark.parametrize("body", [b"{}", b"", b"[", b"[1]", b"\xff", b'[{"id": 1}]'])
+def test_what_is_no_batch_stays_as_it_is_and_is_for_no_queue(body):
+    broken = Incoming(body, {"type": journal.TYPE}, {}, "journal")
+    assert list(journal.unpack(broken)) == [broken]
+    bound = {b.exchange for queue in topology.WORK_QUEUES for b in queue.bindings}
+    assert broken.exchange not in bound
