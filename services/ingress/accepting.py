@@ -11,8 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
+from shared.bus.confirms import OverloadedError, PublishError
 from shared.bus.message import Message
-from shared.bus.publisher import OverloadedError, Publisher, PublishError
+from shared.bus.publisher import Publisher
 from shared.db.session import transaction
 from shared.http.errors import unavailable
 from shared.outbox import store

@@ -23,6 +23,16 @@ from pika.adapters.asyncio_connection import AsyncioConnection
 from pika.channel import Channel
 
 from shared.bus import journal, topology
+from shared.bus.confirms import (
+    BlockedError,
+    ConfirmTimeoutError,
+    NackedError,
+    Outstanding,
+    OverloadedError,
+    ReturnedError,
+    UnavailableError,
+    Waiting,
+)
 from shared.bus.connect import connect
 from shared.bus.framing import publish_frames
 from shared.bus.link import Link, call, open_channel
@@ -35,86 +45,6 @@ SWEEP_SECONDS = 0.1
 STALLED_SECONDS = 30.0
 
 log = structlog.get_logger()
-
-
-class PublishError(Exception):
-    """The message is not known to be safe on the bus."""
-
-
-class UnavailableError(PublishError):
-    """There is no connection, it was lost, or its broker has stopped confirming."""
-
-
-class BlockedError(PublishError):
-    """The broker has an alarm and takes nothing."""
-
-
-class OverloadedError(PublishError):
-    """As many messages are outstanding as may be."""
-
-
-class ConfirmTimeoutError(PublishError):
-    """No confirm in time. The message may be on the bus all the same."""
-
-
-class NackedError(PublishError):
-    """The broker refused it."""
-
-
-class ReturnedError(PublishError):
-    """No queue is bound to its exchange and key."""
-
-
-class _Waiting:
-    """A caller who waits for a message to be safe.
-
-    Attributes:
-        future: what is awaited.
-        left: how many confirms it takes: the journal has one of its own to give.
-    """
-
-    __slots__ = ("future", "left")
-
-    def __init__(self, future: "asyncio.Future[None]", left: int) -> None:
-        self.future = future
-        self.left = left
-
-    def confirmed(self) -> None:
-        """One of the confirms came."""
-        self.left -= 1
-        if not self.left and not self.future.done():
-            self.future.set_result(None)
-
-    def failed(self, error: PublishError) -> None:
-        """One of them will not come."""
-        if not self.future.done():
-            self.future.set_exception(error)
-            self.future.exception()  # whoever stopped waiting must not cause a warning
-
-
-class _Outstanding:
-    """A message that the broker has not confirmed yet, and who waits for it.
-
-    Attributes:
-        message_id: its id.
-        waiting: who waits; for a message of the journal, all whose messages are in it.
-        deadline: until when, on the monotonic clock.
-        counts: 1, or 0 for a message of the journal, which nobody has asked to publish.
-    """
-
-    __slots__ = ("counts", "deadline", "message_id", "waiting")
-
-    def __init__(
-        self, message_id: str, waiting: Sequence[_Waiting], deadline: float, counts: int
-    ) -> None:
-        self.message_id = message_id
-        self.waiting = waiting
-        self.deadline = deadline
-        self.counts = counts
-
-    def failed(self, error: PublishError) -> None:
-        for one in self.waiting:
-            one.failed(error)
 
 
 class Publisher:
@@ -155,11 +85,11 @@ class Publisher:
         self._frame_max = 0
         self._blocked = False
         self._tag = 0
-        self._outstanding: OrderedDict[int, _Outstanding] = OrderedDict()
+        self._outstanding: OrderedDict[int, Outstanding] = OrderedDict()
         self._count = 0
         self._returned: set[str] = set()
         self._frames: list[bytes] = []
-        self._kept: list[tuple[_Waiting, bytes]] = []  # what this turn adds to the journal
+        self._kept: list[tuple[Waiting, bytes]] = []  # what this turn adds to the journal
         self._sweeper: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -224,7 +154,7 @@ class Publisher:
             raise UnavailableError("the publisher was not started")
         future: asyncio.Future[None] = loop.create_future()
         is_kept = journal.keeps(message.exchange)
-        waiting = _Waiting(future, 2 if is_kept else 1)
+        waiting = Waiting(future, 2 if is_kept else 1)
         self._note(message.message_id, (waiting,), counts=1)
         if not self._frames:
             # All that is published in this turn of the loop leaves in one write.
@@ -234,11 +164,11 @@ class Publisher:
             self._kept.append((waiting, journal.event(message)))
         return future
 
-    def _note(self, message_id: str, waiting: Sequence[_Waiting], *, counts: int) -> None:
+    def _note(self, message_id: str, waiting: Sequence[Waiting], *, counts: int) -> None:
         self._tag += 1
         self._count += counts
         deadline = time.monotonic() + self._confirm_timeout
-        self._outstanding[self._tag] = _Outstanding(message_id, waiting, deadline, counts)
+        self._outstanding[self._tag] = Outstanding(message_id, waiting, deadline, counts)
 
     def _write_journal(self) -> None:
         """Add what this turn adds to the journal, as few messages."""
@@ -331,7 +261,7 @@ class Publisher:
                 break
             self._settle(self._outstanding.pop(tag), acked)
 
-    def _settle(self, entry: _Outstanding, acked: bool) -> None:
+    def _settle(self, entry: Outstanding, acked: bool) -> None:
         self._count -= entry.counts
         if not acked:
             entry.failed(NackedError("the broker refused the message"))

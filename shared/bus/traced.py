@@ -14,8 +14,9 @@ from msgspec import structs
 
 from shared import tracing
 from shared.bus.batch import Batches, Failures
+from shared.bus.confirms import PublishError
 from shared.bus.message import Message, Received
-from shared.bus.publisher import Publisher, PublishError
+from shared.bus.publisher import Publisher
 
 
 def publisher_class() -> type[Publisher]:

@@ -17,8 +17,8 @@ import structlog
 from sqlalchemy import Connection, Row, create_engine, delete
 from sqlalchemy import select as select_rows
 
+from shared.bus.confirms import ConfirmTimeoutError, NackedError, ReturnedError
 from shared.bus.message import Message
-from shared.bus.publisher import ConfirmTimeoutError, NackedError, ReturnedError
 from shared.bus.traced import publisher_class
 from shared.config import Settings
 from shared.db.models import OutboxMessage

@@ -12,16 +12,16 @@ from pika import frame as pika_frame
 
 from services.ops import journal as ops_journal
 from shared.bus import journal, topology
-from shared.bus.framing import publish_frames
-from shared.bus.incoming import Incoming
-from shared.bus.message import message_for
-from shared.bus.publisher import (
+from shared.bus.confirms import (
     ConfirmTimeoutError,
     OverloadedError,
-    Publisher,
     ReturnedError,
     UnavailableError,
 )
+from shared.bus.framing import publish_frames
+from shared.bus.incoming import Incoming
+from shared.bus.message import message_for
+from shared.bus.publisher import Publisher
 from tests.integration.arrange import depth, headers, order_created, take, until
 
 FRAME_MAX = 131_072

@@ -8,9 +8,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from shared.bus.confirms import PublishError
 from shared.bus.connect import connect
 from shared.bus.message import message_for
-from shared.bus.publisher import Publisher, PublishError
+from shared.bus.publisher import Publisher
 from stack.processes import free_port
 from tests.integration.arrange import depth, order_created, program
 
