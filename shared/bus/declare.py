@@ -3,6 +3,7 @@
 import base64
 import json
 import sys
+import urllib.error
 import urllib.request
 from typing import Any
 
@@ -11,6 +12,10 @@ from amqp.exceptions import AccessRefused, PreconditionFailed
 from shared.bus import permissions, topology
 from shared.bus.connect import connect, credentials
 from shared.config import ConfigurationError, Settings, settings
+
+
+BODY_BYTES = 2000
+"""How much of an error's body is told: the broker says there what it refuses."""
 
 
 def main() -> int:
@@ -59,8 +64,12 @@ def _import(config: Settings, definitions: dict[str, Any]) -> None:
         data=json.dumps(definitions).encode(),
         headers={"Authorization": f"Basic {basic}", "Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=30):  # noqa: S310
-        return
+    try:
+        with urllib.request.urlopen(request, timeout=30):  # noqa: S310
+            return
+    except urllib.error.HTTPError as error:
+        said = " ".join(error.read(BODY_BYTES).decode(errors="replace").split())
+        raise OSError(f"{request.full_url} answered {error.code} {error.reason}: {said}") from error
 
 
 def _say(code: int, sentence: str) -> int:
