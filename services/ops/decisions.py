@@ -87,7 +87,6 @@ def publish(
         message_id=message_id,
     )
     acting = {ACTING_HEADER: person} if person else {}
-    topology.ensure(connection)
     with connection.channel() as channel:
         channel.basic_publish_confirm(
             AmqpMessage(

@@ -121,7 +121,7 @@ class Consumer:
                     transport_options={"read_timeout": 30, "write_timeout": 30},
                 ) as connection:
                     connection.connect()
-                    topology.ensure(connection)
+                    topology.ensure(connection, self.subscription.queue)
                     session = _Session(self, connection)
                     if quiet:
                         log.info("consuming_again", queue=self.subscription.queue.name)
@@ -174,8 +174,6 @@ class _Session:
 
     def run(self) -> None:
         """Consume until told to stop; returns with nothing in hand."""
-        # Somebody may have deleted it under us, and its bindings with it.
-        topology.declare_queue(self._channel, self._subscription.queue)
         self._consume(prefetch=1)
         stopping = self._consumer._stopping
         while not (stopping.is_set() and self._future is None):

@@ -38,6 +38,9 @@ def main() -> int:
         with connect(config.amqp_url, timeout=10) as connection:
             connection.ensure_connection(max_retries=10, interval_start=1, interval_max=5)
             topology.declare(connection)
+    except urllib.error.HTTPError as error:
+        said = " ".join(error.read(BODY_BYTES).decode(errors="replace").split())
+        return _say(1, f"{error.url} answered {error.code} {error.reason}: {said}")
     except OSError as error:
         return _say(1, f"{type(error).__name__}: {error}")
     except AccessRefused as error:
@@ -55,7 +58,8 @@ def _import(config: Settings, definitions: dict[str, Any]) -> None:
     """POST /api/definitions (RabbitMQ, "HTTP API Reference") adds and updates, and removes nothing.
 
     Raises:
-        OSError: the broker does not answer, or refuses.
+        urllib.error.HTTPError: the broker refuses.
+        OSError: it does not answer.
     """
     user, password = credentials(config.amqp_url)
     basic = base64.b64encode(f"{user}:{password}".encode()).decode()
@@ -64,12 +68,8 @@ def _import(config: Settings, definitions: dict[str, Any]) -> None:
         data=json.dumps(definitions).encode(),
         headers={"Authorization": f"Basic {basic}", "Content-Type": "application/json"},
     )
-    try:
-        with urllib.request.urlopen(request, timeout=30):  # noqa: S310
-            return
-    except urllib.error.HTTPError as error:
-        said = " ".join(error.read(BODY_BYTES).decode(errors="replace").split())
-        raise OSError(f"{request.full_url} answered {error.code} {error.reason}: {said}") from error
+    with urllib.request.urlopen(request, timeout=30):  # noqa: S310
+        return
 
 
 def _say(code: int, sentence: str) -> int:
