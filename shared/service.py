@@ -134,7 +134,7 @@ def _watch(
             return True
         now = time.monotonic()
         if all(now - consumer.last_turn < STUCK_SECONDS for consumer in consumers):
-            health.beat(health_file)
+            health.beat(health_file, [consumer.standing for consumer in consumers])
     return False
 
 
@@ -162,7 +162,11 @@ def heartbeat_of(
     def beat(session: Session) -> None:
         queues = {
             consumer.subscription.queue.name: heartbeat.QueueFigures(
-                consumer.handled, consumer.unacknowledged, consumer.retrying, consumer.reached
+                consumer.standing.told,
+                handled=consumer.handled,
+                unacked=consumer.unacknowledged,
+                retrying=consumer.retrying,
+                reached=consumer.reached,
             )
             for consumer in consumers
         }

@@ -68,6 +68,13 @@ class Readyz:
             and self._feed.is_listening
             and (age or 0.0) < STALE_SECONDS
         )
+        reasons = {
+            standing.part: f"{standing.told.state}: {standing.told.reason}"
+            for standing in (self._publisher.standing, self._feed.standing)
+            if not standing.told.is_well
+        }
+        if reasons:
+            parts["reasons"] = reasons
         status = "not ready" if not ready else "ready" if fine else "degraded"
         resp.status = 200 if ready else 503
         resp.media = {"status": status, **parts}

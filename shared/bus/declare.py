@@ -7,12 +7,14 @@ import urllib.error
 import urllib.request
 from typing import Any
 
-from amqp.exceptions import AccessRefused, PreconditionFailed
+from amqp.exceptions import AMQPError
+from kombu.exceptions import KombuError
 
+from shared import versions
 from shared.bus import permissions, topology
-from shared.bus.connect import connect, credentials
+from shared.bus.connect import connect, credentials, server_version
+from shared.bus.refusal import explain
 from shared.config import ConfigurationError, Settings, settings
-
 
 BODY_BYTES = 2000
 """How much of an error's body is told: the broker says there what it refuses."""
@@ -37,20 +39,17 @@ def main() -> int:
             _import(config, permissions.definitions(passwords))
         with connect(config.amqp_url, timeout=10) as connection:
             connection.ensure_connection(max_retries=10, interval_start=1, interval_max=5)
+            untried = versions.warning("RabbitMQ", server_version(connection))
+            if untried:
+                print(untried, file=sys.stderr)  # noqa: T201
             topology.declare(connection)
     except urllib.error.HTTPError as error:
         said = " ".join(error.read(BODY_BYTES).decode(errors="replace").split())
         return _say(1, f"{error.url} answered {error.code} {error.reason}: {said}")
     except OSError as error:
         return _say(1, f"{type(error).__name__}: {error}")
-    except AccessRefused as error:
-        return _say(1, f"The user of AMQP_URL may not: {error.reply_text}")
-    except PreconditionFailed as error:
-        return _say(
-            1,
-            f"{error.reply_text}. What stands there is of another version: empty it and delete "
-            "it, then run this again. (In a checkout, `make clean` removes all data.)",
-        )
+    except (AMQPError, KombuError) as error:
+        return _say(1, explain(error).sentence)
     return 0
 
 

@@ -7,9 +7,9 @@
 What each operation needs (RabbitMQ, "Access Control"): declaring is *configure*; publishing is
 *write* on the exchange; consuming is *read* on the queue; binding is *write* on the queue and
 *read* on the exchange. On a topic exchange the key is checked too, which is why all of ours where
-the key matters are of that kind. A passive declare needed nothing before 4.2.6 and 4.3.0; since then
-it needs one of the three, whichever (in just these two *configure*), so nobody looks at what is none
-of their business.
+the key matters are of that kind. A passive declare needed nothing before 4.2.6 and 4.3.0; since
+then it needs one of the three, whichever (in just these two *configure*), so nobody looks at what
+is none of their business.
 """
 
 import base64

@@ -28,11 +28,11 @@ async def _run(config: Settings) -> None:
     async def beat() -> None:
         while True:
             if time.monotonic() - relay.last_turn < STUCK_SECONDS:
-                health.beat(config.health_file)
+                health.beat(config.health_file, [relay.standing])
             await asyncio.sleep(1)
 
     beating = asyncio.create_task(beat())
-    telling = asyncio.create_task(heartbeat.keep_beating("relay"))
+    telling = asyncio.create_task(heartbeat.keep_beating("relay", [relay.standing]))
     log.info("started")
     await relay.run(stopping)
     beating.cancel()

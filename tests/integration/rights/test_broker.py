@@ -186,9 +186,7 @@ def test_what_somebody_deleted_is_declared_again_by_its_owner_alone(declared):
         assert not refused(connection, lambda c: c.basic_get("secrets.issue"))
 
 
-@pytest.mark.parametrize(
-    "queue", topology.WORK_QUEUES, ids=lambda queue: queue.name
-)
+@pytest.mark.parametrize("queue", topology.WORK_QUEUES, ids=lambda queue: queue.name)
 def test_a_consumer_needs_no_right_beyond_its_own_queue_to_begin(declared, queue):
     """On RabbitMQ 4.3 even a look at the journal was refused, and nothing was consumed."""
     with connected(declared, queue.name.partition(".")[0]) as connection:
