@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 from uuid import UUID
 
 import msgspec
 from amqp import Message as AmqpMessage
+from amqp.exceptions import AccessRefused
 from kombu import Connection
 from sqlalchemy import Engine, select
 
@@ -87,6 +89,7 @@ def publish(
         message_id=message_id,
     )
     acting = {ACTING_HEADER: person} if person else {}
+    topology.ensure(connection)
     with connection.channel() as channel:
         channel.basic_publish_confirm(
             AmqpMessage(
@@ -211,8 +214,11 @@ def _standing(engine: Engine, command: KycDecide) -> str:
 
 
 def _refusal(connection: Connection, message_id: UUID) -> str | None:
-    """Why the decision died, if it did. What is looked at goes back when the channel closes."""
-    with connection.channel() as channel:
+    """Why the decision died, if it did. What is looked at goes back when the channel closes.
+
+    An operator may publish decisions and no more: for who may not look, none has died.
+    """
+    with suppress(AccessRefused), connection.channel() as channel:
         for _ in range(LOOK_THROUGH):
             letter: Any = channel.basic_get(DEAD)
             if letter is None:

@@ -7,7 +7,7 @@ it is read from there (AMQP 0-9-1, 1.2, and RabbitMQ, "Access Control").
 import re
 from dataclasses import dataclass
 
-_CODE = re.compile(r"\((\d{3})\) '?(.*)", re.DOTALL)
+_CODE = re.compile(r"""\((\d{3})[,)] ['"]?(.*)""")
 _DECLARE = "`python -m shared.bus.declare`"
 LENGTH = 300
 
@@ -17,10 +17,12 @@ class Trouble:
     """What went wrong with a connection.
 
     Attributes:
+        kind: the reply code, or the error's class; what is told once need not be told again.
         is_refusal: whether it stays so until somebody changes something. Else the broker is away.
         sentence: what happened, in the broker's words where it said any, and what to do.
     """
 
+    kind: str
     is_refusal: bool
     sentence: str
 
@@ -29,10 +31,11 @@ def explain(error: BaseException) -> Trouble:
     """What an error of kombu's, py-amqp's, pika's or the system's means."""
     text = " ".join(str(error).split())
     found = _CODE.search(text)
-    code, said = (int(found[1]), found[2].rstrip("')")) if found else (0, text)
+    code, said = (int(found[1]), found[2].rstrip("\"')")) if found else (0, text)
     said = said[:LENGTH] or type(error).__name__
     advice = _advice(code, said)
-    return Trouble(bool(advice), f"{said}. {advice}" if advice else said)
+    kind = str(code or type(error).__name__)
+    return Trouble(kind, bool(advice), f"{said}. {advice}" if advice else said)
 
 
 def _advice(code: int, said: str) -> str:

@@ -79,10 +79,10 @@ class Standing:
         if self._failing_since is None:
             self._failing_since = now
         self._set(Told("refused" if trouble.is_refusal else "away", trouble.sentence))
-        reason, at = self._logged
-        if reason == trouble.sentence and now - at < REPEAT_SECONDS:
+        kind, at = self._logged
+        if kind == trouble.kind and now - at < REPEAT_SECONDS:
             return
-        self._logged = (trouble.sentence, now)
+        self._logged = (trouble.kind, now)
         lasts = now - self._failing_since >= REPEAT_SECONDS
         log.log(
             40 if trouble.is_refusal or lasts else 30,

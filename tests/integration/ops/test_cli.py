@@ -17,6 +17,7 @@ from services.kyc.__main__ import wire
 from shared.bus import topology
 from shared.bus.events import decode
 from shared.db.models import KycApplication, OutboxMessage
+from stack.credentials import as_service
 from stack.processes import free_port
 from tests.integration.arrange import (
     account,
@@ -118,6 +119,22 @@ def test_without_a_consumer_it_is_safe_and_says_so(settings, db):
     assert message.properties["user_id"] == "fellow"
     assert message.properties["delivery_mode"] == 2
     assert headers(message)["ce-type"] == "kyc.decide"
+
+
+def test_an_operator_who_may_publish_decisions_and_no_more(settings, db, engine):
+    """Nothing that it looks at beside is refused with more than a sentence, on any version."""
+    operator = {"AMQP_URL": as_service(settings.amqp_url, "operator")}
+    business = account(db, status="pending")
+    code, _, err = fellow(settings, "kyc", "approve", business.email, "--wait", "1", **operator)
+    assert code == 1
+    assert "Published: approve" in err
+    assert "is services.kyc running?" in err
+    with deciding(settings):
+        until(lambda: status_of(engine, business) == "approved", "carried out")
+    for command in (["queues"], ["doctor"], ["dead", "list"]):
+        code, _, err = fellow(settings, *command, **operator)
+        assert code != 0, command
+        assert "Traceback" not in err, err
 
 
 @pytest.mark.parametrize("name", ["a@b", "x\x07y", "n" * 201])
