@@ -225,10 +225,12 @@ class Publisher:
     def _on_blocked(self, _: Any, __: Any) -> None:
         self._blocked = True
         log.warning("broker_blocked")
+        self.standing.holding("The broker takes no messages: it is short of memory or disk space.")
 
     def _on_unblocked(self, _: Any, __: Any) -> None:
         self._blocked = False
         log.warning("broker_unblocked")
+        self.standing.released()
 
     def _on_return(self, _: Channel, __: Any, properties: Any, ___: bytes) -> None:
         if properties.type == journal.TYPE:
