@@ -1,8 +1,13 @@
 """A version of a server that was not tried is named in a warning."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from shared import versions
+
+README = Path(__file__).resolve().parents[3] / "README.md"
 
 
 @pytest.mark.parametrize(
@@ -35,3 +40,11 @@ def test_what_was_tried_is_nothing_to_say(product, version):
 def test_what_was_not_is_named(product, version):
     said = versions.warning(product, version)
     assert f"{product} {version} " in said
+
+
+def test_the_readme_names_the_same():
+    line = next(line for line in README.read_text().splitlines() if "**Versions.**" in line)
+    brokers, databases = re.fullmatch(r".*RabbitMQ (.+), PostgreSQL (.+)\. .*", line).groups()
+    assert tuple(re.split(r", | and ", brokers)) == versions.KNOWN["RabbitMQ"]
+    first, last = databases.split(" to ")
+    assert tuple(str(n) for n in range(int(first), int(last) + 1)) == versions.KNOWN["PostgreSQL"]
