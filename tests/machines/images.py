@@ -1,0 +1,151 @@
+"""Images of bare Debian machines: what Debian installs first, python3, git, make, nothing else.
+
+From the official image where a registry has it, else made by mmdebstrap from Debian's packages.
+`docker image rm order-fellow-machine:SUITE` has one made anew.
+"""
+
+import fcntl
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import docker
+from docker.errors import APIError, DockerException, ImageNotFound
+
+from stack import debian
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+FOLDER = ROOT / ".stack" / "matrix"
+REPOSITORY = "order-fellow-machine"
+SUITES = {"12": "bookworm", "13": "trixie", "sid": "sid"}
+BARE = ("python3", "git", "make", "ca-certificates")
+# How this machine reaches its package mirror. One that is behind has Release files that are over
+# (Check-Valid-Until), those of sid first.
+APT = re.compile(r"^Acquire::(?:Check-\S+|https?::\S+|Retries|ForceIPv[46]) \"[^\"]+\";$", re.M)
+# Where distributions keep the certificates that they trust, and where Debian does.
+BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
+DEBIANS_BUNDLE = BUNDLES[0]
+
+
+class EngineError(Exception):
+    """A machine cannot be had here; the message says what would help."""
+
+
+def engine() -> docker.DockerClient:
+    """The Docker engine, as `DOCKER_HOST` names it.
+
+    Raises:
+        EngineError: none answers.
+    """
+    try:
+        client = docker.from_env(timeout=600)
+        client.ping()
+    except DockerException as error:
+        raise EngineError(
+            "No Docker engine answers, and this runs in containers alone. Start one, or name it in "
+            f"DOCKER_HOST. ({error})"
+        ) from error
+    return client
+
+
+def base(suite: str) -> str:
+    """A bare machine, as a tag in the engine; made when it is not there.
+
+    Args:
+        suite: one of `SUITES`.
+
+    Raises:
+        EngineError: no engine answers, or there is no way to make the image here.
+    """
+    tag = f"{REPOSITORY}:{suite}"
+    with _alone():
+        client = engine()
+        try:
+            client.images.get(tag)
+        except ImageNotFound:
+            print(f"Making {tag}: Debian {suite} with {', '.join(BARE)}", flush=True)
+            if not _from_official(client, SUITES[suite], suite):
+                _from_packages(client, SUITES[suite], suite)
+    return tag
+
+
+def reach() -> dict[str, dict[str, str]]:
+    """The volumes that let a container reach the package registries as this machine does.
+
+    The certificates that it trusts and pip's settings, where there are any; apt's are in the image.
+    """
+    shared = {next(filter(_is_file, BUNDLES), ""): DEBIANS_BUNDLE, "/etc/pip.conf": "/etc/pip.conf"}
+    return {here: {"bind": there, "mode": "ro"} for here, there in shared.items() if _is_file(here)}
+
+
+def _is_file(path: str) -> bool:
+    return Path(path).is_file()
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with (FOLDER / "images.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _apt_settings() -> str:
+    program = shutil.which("apt-config")
+    if program is None:
+        return ""
+    dump = subprocess.run((program, "dump"), capture_output=True, text=True, check=True).stdout
+    return "".join(f"{line}\n" for line in APT.findall(dump))
+
+
+def _from_official(client: docker.DockerClient, codename: str, suite: str) -> bool:
+    try:
+        image = client.images.pull("debian", tag=codename)
+    except APIError:
+        return False
+    script = (
+        'printf %s "$1" > /etc/apt/apt.conf.d/99machine; shift; set -e; apt-get update -q; '
+        'DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "$@"; '
+        "rm -rf /var/lib/apt/lists/*"
+    )
+    made = client.containers.create(
+        image, ["sh", "-c", script, "sh", _apt_settings(), *BARE], volumes=reach()
+    )
+    try:
+        made.start()
+        if made.wait()["StatusCode"] != 0:
+            raise EngineError(f"apt-get failed in debian:{codename}:\n{_end(made.logs())}")
+        made.commit(REPOSITORY, suite, changes='CMD ["bash"]')
+    finally:
+        made.remove(force=True, v=True)
+    return True
+
+
+def _from_packages(client: docker.DockerClient, codename: str, suite: str) -> None:
+    if shutil.which("mmdebstrap") is None:
+        if not debian.can_install():
+            raise EngineError(
+                f"debian:{codename} cannot be pulled, and mmdebstrap, which makes such an image of "
+                "Debian's packages, is not here. On Debian or Ubuntu: apt-get install mmdebstrap"
+            )
+        debian.install("mmdebstrap")
+    with tempfile.TemporaryDirectory(dir=FOLDER, prefix="image-") as folder:
+        settings, archive = Path(folder) / "apt.conf", Path(folder) / "root.tar"
+        settings.write_text(_apt_settings())
+        command = ["mmdebstrap", "--variant=minbase", f"--include={','.join(BARE)}"]
+        # Kept in the image, as /etc/apt/apt.conf.d/99mmdebstrap.
+        command += [f"--aptopt={settings}", codename, str(archive)]
+        done = subprocess.run(command, capture_output=True, check=False)
+        if done.returncode != 0:
+            raise EngineError(f"mmdebstrap could not make Debian {suite}:\n{_end(done.stderr)}")
+        client.api.import_image_from_file(
+            str(archive), repository=REPOSITORY, tag=suite, changes=['CMD ["bash"]']
+        )
+
+
+def _end(output: bytes) -> str:
+    return output.decode(errors="replace")[-2000:]
