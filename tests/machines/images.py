@@ -69,8 +69,8 @@ def engine() -> docker.DockerClient:
         client.ping()
     except DockerException as error:
         raise EngineError(
-            "No Docker engine answers, and this runs in containers alone. Start one, or name it in "
-            f"DOCKER_HOST. ({error})"
+            "No Docker engine answers, and this runs in containers alone. Start one, or name one "
+            "that runs in DOCKER_HOST."
         ) from error
     return client
 
