@@ -145,6 +145,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     FOLDER.mkdir(parents=True, exist_ok=True)
     stop_on_signals()
+    commit = _git("rev-parse", "--short", "HEAD")
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
     try:
         with contextlib.closing(images.engine()) as client:
             outcomes = dict(_try_all(client, names))
@@ -154,10 +156,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Stopped.")
         return 130
-    commit, today = (
-        _git("rev-parse", "--short", "HEAD"),
-        datetime.datetime.now(datetime.UTC).date().isoformat(),
-    )
     rows = [
         (name, CELLS[name].machine, found.versions, found.demo, found.test, f"{today}, {commit}")
         for name, found in outcomes.items()
@@ -209,10 +207,8 @@ def _prepare(machine: Machine, cell: Cell, name: str) -> None:
     ).stdout
     machine.put(bundle, str(Path(BUNDLE).parent), Path(BUNDLE).name)
     steps = [(cell.prepare, "root")] if cell.prepare else []
-    steps += [
-        (f"git clone --quiet {BUNDLE} {shlex.quote(clone)} 2>&1", cell.user)
-        for clone in cell.clones
-    ]
+    clone = f"git -c advice.detachedHead=false clone --quiet {BUNDLE} "
+    steps += [(clone + shlex.quote(folder), cell.user) for folder in cell.clones]
     for number, (script, user) in enumerate(steps):
         log = FOLDER / f"{name}.prepare{number}.log"
         ran = machine.run(script, log, seconds=PREPARE_SECONDS, user=user)
@@ -270,7 +266,7 @@ def _versions(machine: Machine, name: str) -> str:
     script = (
         "python3 -c 'import platform; print(platform.python_version())'; "
         "dpkg-query --showformat '${Package} ${Version}\\n' --show rabbitmq-server "
-        "'postgresql-[0-9]*' | sed -E 's/^(rabbitmq-server|postgresql-[0-9]+) //; s/-[^-]*$//'"
+        "'postgresql-[0-9]*' | sed -nE 's/^(rabbitmq-server|postgresql-[0-9]+) ([^-]*).*/\\2/p'"
     )
     ran = machine.run(script, FOLDER / f"{name}.versions.log", seconds=60)
     return ", ".join(ran.output().split())

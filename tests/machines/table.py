@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 BEGIN = "<!-- matrix: written by make test-matrix -->\n"
-HEAD = ("cell", "machine", "Python, RabbitMQ, PostgreSQL", "`make demo`", "`make test`", "tried")
+HEAD = ("cell", "machine", "Python, PostgreSQL, RabbitMQ", "`make demo`", "`make test`", "tried")
 
 
 def renew(page: Path, rows: Iterable[Sequence[str]]) -> None:
