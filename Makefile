@@ -1,6 +1,6 @@
 # Order Fellow. `make help` lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: bench contracts help demo run test test-faults test-unit fuzz audit lint format lock clean setup
+.PHONY: bench contracts help demo run test test-faults test-ports test-unit fuzz audit lint format lock clean setup
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -23,6 +23,10 @@ test: setup ## run every test, on real servers
 test-faults: setup ## break everything on purpose, under load (FAULTS_MINUTES=60 soaks, FAULTS_SEED=n repeats)
 	@$(BIN)/python -m stack.servers
 	@$(BIN)/python -m pytest tests/faults --numprocesses 2 --dist loadfile
+
+test-ports: setup ## start eight pairs of servers at once, ten times, beside somebody who takes their ports
+	@$(BIN)/python -m stack.servers
+	@PORTS_AT_ONCE=8 PORTS_TIMES=10 $(BIN)/python -m pytest tests/integration/stack/test_ports.py -k at_once_beside -s
 
 fuzz: setup ## coverage-guided fuzzing of what reads strangers' bytes (FUZZ_SECONDS=60; Python 3.11 to 3.13)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps atheris==3.0.0

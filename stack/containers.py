@@ -12,15 +12,16 @@ from typing import Any
 import docker
 import psycopg2
 from amqp.exceptions import AMQPError
-from docker.errors import DockerException, ImageNotFound, NotFound
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from kombu import Connection
 from testcontainers.core.container import DockerContainer
 
 from stack.credentials import admission
+from stack.ports import Port
 from stack.postgres import execute
-from stack.processes import free_port
 
 READY_SECONDS = 90.0
+_PORT_TAKEN = re.compile("already allocated|already in use")
 OWNER, MAKER = "order-fellow.checkout", "order-fellow.pid"  # labels
 COMPOSE = Path(__file__).resolve().parent.parent / "docker-compose.yml"
 
@@ -93,17 +94,24 @@ class _Server(ABC):
     """
 
     def __init__(self, owner: str, name: str, inside: int, path: str, *, keep: bool) -> None:
-        self.port = free_port()
+        # Held, and not left to Docker to choose: that chooses anew at each start.
+        self._port, self._inside, self._is_known = Port(), inside, False
         self._container = DockerContainer(image(name))
         labels = {OWNER: owner, MAKER: str(os.getpid())}
         # RabbitMQ's node name, and with it its data, follows the host name.
         self._container.with_kwargs(labels=labels, hostname=name)
-        # testcontainers hands this to Docker's SDK, which also takes (address, port); its own
-        # method takes a port alone, and that would listen on every address.
-        ports: dict[str, Any] = self._container.ports
-        ports[str(inside)] = ("127.0.0.1", self.port)
         if keep:
             self._container.with_volume_mapping(f"{owner}-{name}", path, "rw")
+
+    @property
+    def port(self) -> int:
+        """Where it listens on loopback; certain once it has been started."""
+        return self._port.number
+
+    @property
+    def ports(self) -> tuple[Port, ...]:
+        """All that it needs."""
+        return (self._port,)
 
     def start(self) -> None:
         """Start the container, or start it again on the same port, and wait until it answers."""
@@ -112,10 +120,25 @@ class _Server(ABC):
 
     def launch(self) -> None:
         """Start the container without waiting for what is in it."""
-        if self._container._container is None:
-            self._container.start()
-        else:
+        if self._is_known:
             self._container.get_wrapped_container().start()
+            return
+        while True:
+            # testcontainers hands this to Docker's SDK, which also takes (address, port); its own
+            # method takes a port alone, and that would listen on every address.
+            ports: dict[str, Any] = self._container.ports
+            ports[str(self._inside)] = ("127.0.0.1", self.port)
+            try:
+                self._container.start()
+            except APIError as error:
+                if not _PORT_TAKEN.search(str(error)):
+                    raise
+                # A container's ports are fixed when it is made.
+                self._container.get_wrapped_container().remove(force=True, v=True)
+                self._port.move()
+            else:
+                self._is_known = True
+                return
 
     def wait(self) -> None:
         """Wait until the server answers.
@@ -138,6 +161,7 @@ class _Server(ABC):
         """Stop and remove the container; a named volume stays."""
         self.stop()
         self._container.stop()
+        self._port.release()
 
     def kill(self) -> None:
         """SIGKILL what runs in the container."""

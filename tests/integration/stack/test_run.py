@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from stack.processes import free_port
+from stack.ports import Port
 from stack.servers import data_folder
 from tests.integration.arrange import until
 
@@ -38,8 +38,7 @@ def checkout(tmp_path):
 def environment(**more):
     ours = {"AMQP_URL", "DATABASE_URL", "PORT", "OPS_PORT"}
     kept = {name: value for name, value in os.environ.items() if name not in ours}
-    # Two tests at once must not choose the same port.
-    return kept | {"PYTHONPATH": "", "OPS_PORT": str(free_port())} | more
+    return kept | {"PYTHONPATH": ""} | more
 
 
 def start(checkout, **more):
@@ -118,7 +117,8 @@ def login(api, http):
 
 
 def test_run_stop_and_run_again(checkout):
-    port = free_port()
+    with Port() as held:
+        port = held.number
     process = start(checkout, PORT=str(port))
     told = ready(checkout, process)
     assert {"API_URL", "OPS_URL", "AMQP_URL", "DATABASE_URL", "MAILBOX_DIR"} <= set(told)
@@ -156,12 +156,12 @@ def test_run_stop_and_run_again(checkout):
 
 
 def test_a_run_that_was_killed_leaves_nothing_in_the_way(checkout):
-    process = start(checkout, PORT=str(free_port()))
+    process = start(checkout)
     ready(checkout, process)
     process.kill()
     process.wait()
     (checkout / ".stack" / "env").unlink()
-    process = start(checkout, PORT=str(free_port()))
+    process = start(checkout)
     ready(checkout, process)
     interrupt(process)
     assert process.returncode == 0
