@@ -14,7 +14,7 @@ from stack.listening import Start
 from stack.ports import Port
 from stack.processes import kill_leftover, spawn, stop
 
-READY_SECONDS = 30.0
+READY_SECONDS = 90.0
 # PostgreSQL's own sizes are for the smallest machine there is: with 100,000 accounts the pages that
 # orders go to do not fit in, and each is written whole after every checkpoint. As in
 # docker-compose.yml.

@@ -50,6 +50,12 @@ def spawn(
         )
 
 
+def end_with_make() -> None:
+    """Be told to end when the `make` that started us ends: a killed one cannot hand it on."""
+    if "MAKELEVEL" in os.environ:
+        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 def stop(process: subprocess.Popen[bytes], seconds: float, how: int = signal.SIGTERM) -> None:
     """End a child: ask, wait, and then make sure that its whole session is gone."""
     if process.poll() is None:

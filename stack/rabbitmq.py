@@ -18,8 +18,8 @@ from stack.ports import Port
 from stack.processes import kill_leftover, kill_session, spawn, stop
 
 SCRIPTS = Path("/usr/lib/rabbitmq/bin")
-READY_SECONDS = 60.0
-EPMD_SECONDS = 10.0
+READY_SECONDS = 180.0  # eight nodes at once on two cores take over a minute
+EPMD_SECONDS = 30.0
 
 
 def is_installed() -> bool:

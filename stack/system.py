@@ -24,6 +24,7 @@ from services.ops import users
 from stack.credentials import service_passwords
 from stack.listening import DidNotStartError
 from stack.ports import Address, Port, PortTakenError
+from stack.processes import end_with_make
 from stack.servers import NoServersError, Servers, servers
 from stack.supervisor import MODULES, ROOT, Supervisor
 
@@ -150,6 +151,7 @@ def stop_on_signals() -> None:
 
     signal.signal(signal.SIGTERM, interrupt)
     signal.signal(signal.SIGINT, interrupt)
+    end_with_make()
 
 
 def start_services(

@@ -17,9 +17,15 @@ from stack import credentials
 from stack.mailbox import MailServer
 from stack.ports import Port
 from stack.servers import Broker, Database, Servers, servers
+from stack.system import stop_on_signals
 
 VHOSTS_AT_ONCE = 16
 _numbers = itertools.count()
+
+
+def pytest_configure() -> None:
+    """Let SIGTERM stop what runs, as Ctrl-C does."""
+    stop_on_signals()
 
 
 @pytest.fixture(scope="session")

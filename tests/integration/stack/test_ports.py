@@ -15,10 +15,8 @@ from rich.console import Console
 from stack.listening import DidNotStartError, Start
 from stack.mailbox import MailServer
 from stack.ports import Address, Port, PortTakenError, listeners
-from stack.postgres import PostgreSQL
 from stack.processes import spawn, stop
-from stack.rabbitmq import RabbitMQ
-from stack.servers import throwaway
+from stack.servers import make, throwaway
 from stack.supervisor import Supervisor
 from tests.integration.stack.thief import thief
 
@@ -126,8 +124,7 @@ def folder():
 
 def test_a_server_whose_port_is_stolen_goes_elsewhere(folder):
     """Each port of each server, the port mapper's too."""
-    node = RabbitMQ(folder / "rabbitmq", management=True)
-    books = PostgreSQL(folder / "postgres", durable=False)
+    node, books, _ = make(folder, management=True)
     try:
         with thief(*node.ports, *books.ports):
             node.launch()
@@ -146,17 +143,11 @@ def test_a_server_whose_port_is_stolen_goes_elsewhere(folder):
         books.close()
 
 
-@pytest.mark.timeout(120 * TIMES)
+@pytest.mark.timeout(400 * TIMES)
 def test_servers_that_start_at_once_beside_a_thief(folder):
     """As many pairs as `make test-ports` says, with somebody who grabs ports all the while."""
     for number in range(TIMES):
-        pairs = [
-            (
-                RabbitMQ(folder / f"{number}-{pair}" / "rabbitmq"),
-                PostgreSQL(folder / f"{number}-{pair}" / "postgres", durable=False),
-            )
-            for pair in range(AT_ONCE)
-        ]
+        pairs = [make(folder / f"{number}-{pair}")[:2] for pair in range(AT_ONCE)]
         every = [server for pair in pairs for server in pair]
         try:
             with thief(*(pairs[number % AT_ONCE][0].ports), *pairs[-1][1].ports):

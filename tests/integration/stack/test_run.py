@@ -212,3 +212,21 @@ def test_without_any_servers_there_is_one_clear_sentence(checkout, tmp_path):
 
 def test_the_data_of_two_checkouts_lie_apart(checkout):
     assert folder_of(checkout) != data_folder("run").parent
+
+
+def test_two_checkouts_that_start_at_the_same_moment(checkout, tmp_path):
+    """One gets the default ports unless somebody else has them; the other says which it has got."""
+    other = tmp_path / "it's another"
+    shutil.copytree(checkout, other)
+    both = [(folder, start(folder)) for folder in (checkout, other)]
+    told = [ready(folder, process) for folder, process in both]
+    output = "".join(interrupt(process) for _, process in both)
+    for name in ("API_URL", "OPS_URL"):
+        assert told[0][name] != told[1][name]
+    for name, default in (("API_URL", 8000), ("OPS_URL", 8001)):
+        for found in told:
+            number = int(found[name].rpartition(":")[2])
+            said = f"Port {default} is taken; using {number}"
+            assert (number == default) != (said in output)
+    assert alive(other) == []
+    clean(other)
