@@ -144,10 +144,12 @@ def test_a_server_whose_port_is_stolen_goes_elsewhere(folder):
 
 
 @pytest.mark.timeout(400 * TIMES)
-def test_servers_that_start_at_once_beside_a_thief(folder):
+def test_servers_that_start_at_once_beside_a_thief():
     """As many pairs as `make test-ports` says, with somebody who grabs ports all the while."""
     for number in range(TIMES):
-        pairs = [make(folder / f"{number}-{pair}")[:2] for pair in range(AT_ONCE)]
+        # Of its own each, as every run has one.
+        folders = [throwaway("ports") for _ in range(AT_ONCE)]
+        pairs = [make(made)[:2] for made in folders]
         every = [server for pair in pairs for server in pair]
         try:
             with thief(*(pairs[number % AT_ONCE][0].ports), *pairs[-1][1].ports):
@@ -164,6 +166,8 @@ def test_servers_that_start_at_once_beside_a_thief(folder):
         finally:
             for server in every:
                 server.close()
+            for made in folders:
+                shutil.rmtree(made, ignore_errors=True)
 
 
 def test_a_mail_server_whose_port_is_stolen_goes_elsewhere(tmp_path):

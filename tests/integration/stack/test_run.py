@@ -68,7 +68,7 @@ def ready(checkout, process):
     written = checkout / ".stack" / "env"
 
     def look():
-        assert process.poll() is None, process.stdout.read()
+        assert process.poll() is None, process.stdout and process.stdout.read()
         return written.exists()
 
     until(look, "the system is ready", PATIENCE)
