@@ -18,7 +18,6 @@ from shared.bus import topology
 from shared.bus.events import decode
 from shared.db.models import KycApplication, OutboxMessage
 from stack.credentials import as_service
-from stack.processes import free_port
 from tests.integration.arrange import (
     account,
     consuming,
@@ -187,8 +186,8 @@ def test_a_decision_declares_what_it_needs(settings, broker, vhosts):
     assert found.message_count == 1
 
 
-def test_a_broker_that_is_away(settings):
-    away = f"amqp://guest:secret@127.0.0.1:{free_port()}/"
+def test_a_broker_that_is_away(settings, unused_port):
+    away = f"amqp://guest:secret@127.0.0.1:{unused_port()}/"
     for arguments in (("queues",), ("kyc", "approve", "ada@shop.example")):
         code, _, err = fellow(settings, *arguments, AMQP_URL=away)
         assert code == 1

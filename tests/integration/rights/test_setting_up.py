@@ -1,6 +1,7 @@
 """The deployment's topology step makes the users, and says in a sentence what it could not do."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -13,17 +14,19 @@ from services.ops import broker_checks
 from shared.bus import topology
 from shared.config import load
 from stack.credentials import as_service, service_passwords
-from stack.rabbitmq import RabbitMQ
+from stack.servers import make, throwaway
 
 
 @pytest.fixture(scope="module")
-def node(tmp_path_factory):
-    made = RabbitMQ(tmp_path_factory.mktemp("node") / "rabbitmq", management=True)
+def node():
+    folder = throwaway("management")
+    made = make(folder, management=True)[0]
     try:
         made.start()
         yield made
     finally:
         made.close()
+        shutil.rmtree(folder)
 
 
 def declare(**environment):
