@@ -1,6 +1,6 @@
 # Order Fellow. `make help` lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: bench contracts help demo run test test-faults test-matrix test-unit fuzz audit lint format lock clean setup
+.PHONY: test-compose bench contracts help demo run test test-faults test-matrix test-unit fuzz audit lint format lock clean setup
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -26,6 +26,9 @@ test-faults: setup ## break everything on purpose, under load (FAULTS_MINUTES=60
 
 test-matrix: setup ## demo and tests on bare machines in containers (MATRIX=debian-13,ubuntu-24.04; needs a Docker engine)
 	@$(BIN)/python -m tests.machines.matrix $(MATRIX) $(and $(MATRIX_TABLE),--table $(MATRIX_TABLE))
+
+test-compose: setup ## the production steps as printed, on a Docker engine: kills, upgrades, passwords (about 10 min)
+	@$(BIN)/python -m tests.machines.compose
 
 fuzz: setup ## coverage-guided fuzzing of what reads strangers' bytes (FUZZ_SECONDS=60; Python 3.11 to 3.13)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps atheris==3.0.0

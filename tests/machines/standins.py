@@ -63,9 +63,9 @@ exec postgres -D "$PGDATA" -k /var/run/postgresql -c listen_addresses='*' "$@"
 """
 _MAILPIT = """#!/usr/bin/python3
 # SMTP on 1025; on 8025 what of Mailpit's API the tests ask for.
-import asyncio, json, re, http.server, threading
+import asyncio, email, email.policy, json, http.server, threading
 
-subjects, lock = [], threading.Lock()
+letters, lock = [], threading.Lock()
 
 async def talk(reader, writer):
     async def say(line):
@@ -81,7 +81,7 @@ async def talk(reader, writer):
                 body += line
             if line:
                 with lock:
-                    subjects.append(body.decode(errors="replace"))
+                    letters.append(body)
                 await say(b"250 kept")
         elif word == b"QUIT":
             await say(b"221 bye")
@@ -93,7 +93,11 @@ async def talk(reader, writer):
 class Page(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         with lock:
-            found = json.dumps({"total": len(subjects), "messages": subjects}).encode()
+            if self.path == "/view/latest.txt":
+                letter = email.message_from_bytes(letters[-1], policy=email.policy.default)
+                found = letter.get_body(("plain",)).get_content().encode()
+            else:
+                found = json.dumps({"total": len(letters)}).encode()
         self.send_response(200)
         self.end_headers()
         self.wfile.write(found)
@@ -221,4 +225,3 @@ def _make(client: docker.DockerClient, name: str, stand_in: StandIn) -> None:
         client.images.build(fileobj=context, custom_context=True, tag=name, rm=True)
     except BuildError as error:
         raise images.EngineError(f"{name}: {error}") from error
-
