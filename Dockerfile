@@ -21,7 +21,6 @@ ENV PATH=/app/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     ENVIRONMENT=production \
     LOG_FORMAT=json \
-    VERSION=$VERSION \
     HEALTH_FILE=/tmp/alive \
     HOST=0.0.0.0
 USER fellow

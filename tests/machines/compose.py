@@ -64,6 +64,8 @@ class Deployment:
             ignored = shutil.ignore_patterns("__pycache__")
             shutil.copytree(ROOT / name, folder / name, ignore=ignored)
         self.replace("order-fellow:latest", self.image)
+        # The package index is reached as this machine reaches it.
+        self.replace("build: .", "build: {context: ., network: host}")
 
     def replace(self, old: str, new: str) -> None:
         """Change docker-compose.yml of the copy."""
@@ -245,8 +247,6 @@ def _play(deployment: Deployment, new_broker: str) -> None:
     # On the old broker first: its volume is what the new one gets.
     deployment.replace(new_broker, OLD_BROKER)
     for line in block.strip().splitlines():
-        if line == "docker compose build":
-            line += os.environ.get("COMPOSE_BUILD_ARGUMENTS", "")
         deployment.shell(line)
     assert "is there already" in deployment.shell("docker compose run --rm keys", fails=True)
     for path in ("/metrics", "/readyz", "/healthz", "//metrics", "/api/../metrics"):

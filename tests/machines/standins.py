@@ -1,6 +1,6 @@
 """Images of docker-compose.yml that cannot be pulled here, made of Debian's packages.
 
-Under the same tags. They honour what docker-compose.yml says to the official ones, and no more than that.
+Under the same tags. They honour what docker-compose.yml says to the official ones, and no more.
 """
 
 import contextlib
@@ -146,7 +146,7 @@ STAND_INS = {
     ),
     "axllent/mailpit:": StandIn("13", "python3", "", _MAILPIT),
     "python:3.13": StandIn(
-        "13", "python3-venv python3-pip", "RUN ln -s python3 /usr/local/bin/python\n"
+        "13", "python3-venv python3-pip", "RUN ln -s /usr/bin/python3 /usr/local/bin/python\n"
     ),
 }
 
