@@ -1,6 +1,6 @@
 # Order Fellow. `make help` lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: bench contracts help demo run test test-faults test-matrix test-ports test-unit fuzz audit lint format lock clean setup
+.PHONY: bench contracts help demo run test test-faults test-compose test-matrix test-ports test-unit fuzz audit lint format lock clean setup
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -30,6 +30,9 @@ test-matrix: setup ## demo and tests on bare machines in containers (MATRIX=debi
 test-ports: setup ## start eight pairs of servers at once, ten times, beside somebody who takes their ports
 	@$(BIN)/python -m stack.servers
 	@PORTS_AT_ONCE=8 PORTS_TIMES=10 exec $(BIN)/python -m pytest tests/integration/stack/test_ports.py -k at_once_beside -s
+
+test-compose: setup ## the production steps as printed, on a Docker engine: kills, upgrades, passwords (about 10 min)
+	@$(BIN)/python -m tests.machines.compose
 
 fuzz: setup ## coverage-guided fuzzing of what reads strangers' bytes (FUZZ_SECONDS=60; Python 3.11 to 3.13)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps atheris==3.0.0

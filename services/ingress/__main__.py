@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from shared import lease
-from shared.config import ConfigurationError, settings
+from shared.config import ConfigurationError, begin
 from shared.crypto import decode_key, sealer
 
 METRICS = "order-fellow-metrics-"
@@ -19,9 +19,9 @@ def main() -> int:  # noqa: RET503 - execv never returns
         The exit code, only when the configuration is bad.
     """
     try:
-        settings()
+        config = begin("ingress")
         sealer()
-        for key in settings().receipt_keys():
+        for key in config.receipt_keys():
             decode_key(key, "RECEIPT_SIGNING_KEYS")
     except ConfigurationError as error:
         print(f"services.ingress cannot start. {error}", file=sys.stderr)  # noqa: T201

@@ -9,7 +9,7 @@ import structlog
 import uvloop
 
 from shared import health, heap, heartbeat, logs, metrics, tracing
-from shared.config import ConfigurationError, Settings, settings
+from shared.config import ConfigurationError, Settings, begin
 from shared.outbox.metrics import watch
 from shared.outbox.relay import Relay
 
@@ -43,7 +43,7 @@ async def _run(config: Settings) -> None:
 def main() -> int:
     """Relay until SIGTERM or SIGINT; returns the exit code."""
     try:
-        config = settings()
+        config = begin("relay")
         watch(config)
         metrics.serve(config)
         tracing.configure(config, "relay")
