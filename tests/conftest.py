@@ -19,6 +19,8 @@ from stack.ports import Port
 from stack.servers import Broker, Database, Servers, servers
 from stack.system import stop_on_signals
 
+pytest_plugins = ["tests.all_ran"]
+
 VHOSTS_AT_ONCE = 16
 _numbers = itertools.count()
 

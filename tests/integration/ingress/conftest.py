@@ -25,6 +25,13 @@ ORDER = {
 PATH = "/webhooks/orders/"
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Give each of schemathesis's tests an id of its own: since pytest 9.2 theirs are all equal."""
+    label = getattr(item, "operation_label", None)
+    if label is not None and item.id.params is None:
+        item._id = item.id.with_params(label)
+
+
 @dataclass
 class Sender:
     """An approved business and its secret."""
