@@ -25,7 +25,7 @@ test-faults: setup ## break everything on purpose, under load (FAULTS_MINUTES=60
 	@$(BIN)/python -m pytest tests/faults --numprocesses 2 --dist loadfile
 
 test-matrix: setup ## demo and tests on bare machines in containers (MATRIX=debian-13,ubuntu-24.04; needs a Docker engine)
-	@$(BIN)/python -m tests.machines.matrix $(MATRIX) $(and $(MATRIX_TABLE),--table $(MATRIX_TABLE))
+	@$(BIN)/python -m tests.machines.matrix $(MATRIX) $(addprefix --only ,$(MATRIX_ONLY)) $(addprefix --table ,$(MATRIX_TABLE))
 
 test-ports: setup ## start eight pairs of servers at once, ten times, beside somebody who takes their ports
 	@$(BIN)/python -m stack.servers

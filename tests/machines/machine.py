@@ -1,7 +1,6 @@
 """A machine: a container that stays while commands run in it, one after the other or at once."""
 
 import io
-import os
 import shlex
 import tarfile
 import threading
@@ -14,7 +13,7 @@ from typing import Any
 
 import docker
 
-from stack.containers import MAKER, OWNER
+from stack.containers import FOLDER, OWNER
 from tests.machines import images
 
 # What a process needs that Debian's first one, systemd, would do: adopt orphans and bury them.
@@ -48,17 +47,23 @@ class Machine:
         client: the engine.
         suite: what it is an image of; see `tests.machines.images.SUITES`.
         owner: the checkout, for finding what a killed run has left.
+        folder: of this run, held by a lease.
         options: what else its container gets, as Docker's SDK calls it.
     """
 
     def __init__(
-        self, client: docker.DockerClient, suite: str, owner: str, options: Mapping[str, Any]
+        self,
+        client: docker.DockerClient,
+        suite: str,
+        owner: str,
+        folder: Path,
+        options: Mapping[str, Any],
     ) -> None:
         volumes = images.reach() | options.get("volumes", {})
         self._container = client.containers.create(
             images.base(suite),
             list(FIRST_PROCESS),
-            labels={OWNER: owner, MAKER: str(os.getpid())},
+            labels={OWNER: owner, FOLDER: str(folder)},
             **(dict(options) | {"volumes": volumes}),
         )
 

@@ -18,16 +18,18 @@ from typing import Any
 
 import docker
 
+from shared import lease
 from stack import containers
-from stack.servers import data_folder
+from stack.servers import data_folder, throwaway
 from stack.system import stop_on_signals
-from tests.machines import images, table
+from tests.machines import images, standins, table
 from tests.machines.machine import Machine, Ran
 
 FOLDER = images.FOLDER
 BUNDLE = "/opt/order-fellow.bundle"
 SOCKET = "/var/run/docker.sock"
-PREPARE_SECONDS, DEMO_SECONDS, TEST_SECONDS = 600.0, 600.0, 3600.0
+PREPARE_SECONDS = 600.0
+SECONDS = {"demo": 600.0, "test": 3600.0}  # after which a target is over
 # pytest's last line, by what it always has.
 SUMMARY = re.compile(r"^=* ?((?:\d+ [a-z]+(?:, )?)+) in [\d.]+s.*$", re.MULTILINE)
 TERMINAL = re.compile(r"\x1b\[[\d;]*m")
@@ -38,8 +40,8 @@ USER = "fellow"
 HOME = f"/home/{USER}/o'fellow works"
 
 
-class NotToBeHadError(Exception):
-    """A cell cannot be tried here; the message says why."""
+class UnpreparedError(Exception):
+    """A machine did not become what its cell says; the message says where to look."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make test-matrix", description=__doc__)
     parser.add_argument("cells", nargs="*", help="cells, separated by commas; all when none")
     parser.add_argument("--table", type=Path, help="a page of the docs that has the table")
+    parser.add_argument("--only", choices=SECONDS, help="demo or test alone")
     chosen = parser.parse_args(arguments)
+    targets = [chosen.only] if chosen.only else list(SECONDS)
     names = [name for words in chosen.cells for name in words.split(",") if name] or list(CELLS)
     unknown = sorted(set(names) - set(CELLS))
     if unknown:
@@ -149,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     try:
         with contextlib.closing(images.engine()) as client:
-            outcomes = dict(_try_all(client, names))
+            outcomes = dict(_try_all(client, names, targets))
     except images.EngineError as error:
         print(error, file=sys.stderr)
         return 1
@@ -166,36 +170,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if all(found.holds for found in outcomes.values()) else 1
 
 
-def _try_all(client: docker.DockerClient, names: Sequence[str]) -> Iterator[tuple[str, Outcome]]:
+def _try_all(
+    client: docker.DockerClient, names: Sequence[str], targets: Sequence[str]
+) -> Iterator[tuple[str, Outcome]]:
     if _git("status", "--porcelain"):
         print("What is not committed is not tried: the machines clone HEAD.")
     owner = data_folder("run").parent.name
-    containers.remove_abandoned(owner)
+    containers.remove_abandoned(owner, lease.is_held)
+    folder = throwaway("matrix")
     for name in names:
         try:
-            found = _try(client, name, owner)
-        except (NotToBeHadError, images.EngineError) as error:
-            found = Outcome(holds=True, test=f"not to be had here, because {error}")
+            found = _try(client, name, targets, owner, folder)
+        except images.EngineError as error:
+            found = Outcome(True, test=f"not to be had here, because {error}")
+            print(f"{name}: {found.test}", flush=True)
+        except UnpreparedError as error:
+            found = Outcome(False, test=f"not tried: {error}")
             print(f"{name}: {found.test}", flush=True)
         yield name, found
 
 
-def _try(client: docker.DockerClient, name: str, owner: str) -> Outcome:
+def _try(
+    client: docker.DockerClient, name: str, targets: Sequence[str], owner: str, folder: Path
+) -> Outcome:
     cell = CELLS[name]
     if cell.images:
-        _require_images(client)
-    with Machine(client, cell.suite, owner, cell.options) as machine:
+        for service in ("rabbitmq", "postgres"):
+            standins.ensure(containers.image(service))
+    words, holds, versions = {}, True, ""
+    with Machine(client, cell.suite, owner, folder, cell.options) as machine:
         _prepare(machine, cell, name)
-        demos = _make(machine, cell, name, "demo", DEMO_SECONDS)
-        demo = _of_all(demos, ["holds" if ran.code == 0 else _failed(ran) for ran in demos])
-        print(f"{name}: make demo {demo}", flush=True)
-        if any(ran.code is None for ran in demos):
-            return Outcome(False, "", demo, "not tried")
-        versions = _versions(machine, name)
-        tests = _make(machine, cell, name, "test", TEST_SECONDS)
-        test = _of_all(tests, [_summary(ran) for ran in tests])
-        print(f"{name}: make test {test}", flush=True)
-        return Outcome(all(ran.code == 0 for ran in (*demos, *tests)), versions, demo, test)
+        for target in targets:
+            ran = _make(machine, cell, name, target)
+            words[target] = "; ".join(f"{_summary(each)}, {each.seconds:.0f} s" for each in ran)
+            print(f"{name}: make {target}: {words[target]}", flush=True)
+            holds = holds and all(each.code == 0 for each in ran)
+            if any(each.code is None for each in ran):
+                break
+            versions = _versions(machine, name)
+    return Outcome(holds, versions, words.get("demo", "not tried"), words.get("test", "not tried"))
 
 
 def _prepare(machine: Machine, cell: Cell, name: str) -> None:
@@ -213,16 +226,16 @@ def _prepare(machine: Machine, cell: Cell, name: str) -> None:
         log = FOLDER / f"{name}.prepare{number}.log"
         ran = machine.run(script, log, seconds=PREPARE_SECONDS, user=user)
         if ran.code != 0:
-            raise NotToBeHadError(f"the machine could not be prepared: see {log}")
+            raise UnpreparedError(f"the machine could not be prepared: see {log}")
 
 
-def _make(machine: Machine, cell: Cell, name: str, target: str, seconds: float) -> list[Ran]:
+def _make(machine: Machine, cell: Cell, name: str, target: str) -> list[Ran]:
     def run(number: int) -> Ran:
         which = f"{number}" if len(cell.clones) > 1 else ""
         log = FOLDER / f"{name}.{target}{which}.log"
         script = f"{cell.before}make {target}"
         clone = cell.clones[number]
-        return machine.run(script, log, seconds=seconds, user=cell.user, folder=clone)
+        return machine.run(script, log, seconds=SECONDS[target], user=cell.user, folder=clone)
 
     with ThreadPoolExecutor(len(cell.clones)) as pool:
         try:
@@ -232,32 +245,12 @@ def _make(machine: Machine, cell: Cell, name: str, target: str, seconds: float) 
             raise
 
 
-def _require_images(client: docker.DockerClient) -> None:
-    for service in ("rabbitmq", "postgres"):
-        name = containers.image(service)
-        try:
-            client.images.get(name)
-        except docker.errors.ImageNotFound:
-            try:
-                client.images.pull(name)
-            except docker.errors.APIError as error:
-                raise NotToBeHadError(
-                    f"the engine has no {name} and cannot pull it ({error})"
-                ) from error
-
-
-def _of_all(ran: Sequence[Ran], words: Sequence[str]) -> str:
-    return "; ".join(f"{said}, {each.seconds:.0f} s" for each, said in zip(ran, words, strict=True))
-
-
-def _failed(ran: Ran) -> str:
-    return "did not end in time" if ran.code is None else f"fails ({ran.code})"
-
-
 def _summary(ran: Ran) -> str:
+    if ran.code is None:
+        return "did not end in time"
     found = SUMMARY.findall(TERMINAL.sub("", ran.output()))
-    if not found or ran.code is None:
-        return _failed(ran)
+    if not found:
+        return "holds" if ran.code == 0 else f"fails ({ran.code})"
     number = sum(int(count) for count in re.findall(r"(\d+) (?:passed|failed|error)", found[-1]))
     return f"ran {number}: {found[-1]}"
 
