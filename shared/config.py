@@ -1,8 +1,9 @@
 """Configuration: environment variables, typed and checked once at start.
 
 Every variable has a default that works in development. With `ENVIRONMENT=production` a process
-refuses to start while a key that it needs is a development key, and says which one; keys that it does
-not need (`shared/processes.py`) it does not have. What is secret may be in a file: `NAME_FILE`.
+refuses to start while a key that it needs is a development key, and says which one; keys that it
+does not need (`shared/processes.py`) it does not have. What is secret may be in a file:
+`NAME_FILE`.
 """
 
 import os
@@ -158,8 +159,8 @@ def load(environ: Mapping[str, str], process: str = "") -> Settings:
     Args:
         environ: environment variables; those that are no setting of ours are ignored, and so is
             one that is set to nothing.
-        process: one of `READS`, whose keys alone are needed, and in production kept; all of them
-            when it is empty.
+        process: one of `READS`, whose keys alone are needed, and in production kept; any other
+            needs all.
 
     Raises:
         ConfigurationError: a value has the wrong type or range, a file cannot be read, or
@@ -175,7 +176,7 @@ def load(environ: Mapping[str, str], process: str = "") -> Settings:
         settings = msgspec.convert(given, Settings, strict=False)
     except msgspec.ValidationError as error:
         raise ConfigurationError(f"Bad configuration: {error}") from None
-    reads = frozenset(READS[process] if process else names)
+    reads = frozenset(READS.get(process, names))
     if settings.environment == "production":
         unread = {name.lower(): "" for name in KEYS if name not in reads}
         settings = msgspec.structs.replace(settings, **unread)
@@ -192,7 +193,7 @@ def begin(process: str) -> Settings:
     Raises:
         ConfigurationError: as `load` does.
     """
-    global _process  # noqa: PLW0603 - what a process is, is a fact about the process
+    global _process
     _process = process
     settings.cache_clear()
     return settings()

@@ -54,8 +54,8 @@ def write(folder: Path, known: Mapping[str, str]) -> None:
     """
     if folder.is_dir() and any(folder.iterdir()):
         raise KeysError(
-            f"{folder} is there already, and nothing in it was changed: it holds the keys of what is "
-            "stored. For a new password: keys change NAME. To begin anew, move it away first."
+            f"{folder} is there already, and nothing in it was changed: it holds the keys of what "
+            "is stored. For a new password: keys change NAME. To begin anew, move it away first."
         )
     values = generate() | dict(known)
     try:

@@ -1,8 +1,8 @@
 """`make test-compose`: docker-compose.yml on an engine, by the steps that the README prints.
 
-Signed orders go through the door all the while that containers are killed, replaced, doubled and given
-new passwords; at the end accepted, recorded and mailed are compared. It runs on a copy of this checkout
-under a project name of its own, on free ports, and takes away what it made.
+Signed orders go through the door all the while that containers are killed, replaced, doubled and
+given new passwords; at the end accepted, recorded and mailed are compared. It runs on a copy of
+this checkout under a project name of its own, on free ports, and takes away what it made.
 """
 
 import collections
@@ -29,6 +29,7 @@ from tests.machines import images, standins
 ROOT = images.ROOT
 FILES = ("Dockerfile", ".dockerignore", "docker-compose.yml", "requirements.lock")
 FOLDERS = ("deploy", "services", "shared")
+OURS = "order-fellow:latest"
 OLD_BROKER = "rabbitmq:4.0.5-management"
 KILLED = ("ingress", "orders", "notifier", "relay", "rabbitmq", "postgres", "door", "mailpit")
 DEADLINE = 180.0
@@ -63,7 +64,7 @@ class Deployment:
         for name in FOLDERS:
             ignored = shutil.ignore_patterns("__pycache__")
             shutil.copytree(ROOT / name, folder / name, ignore=ignored)
-        self.replace("order-fellow:latest", self.image)
+        self.replace(OURS, self.image)
         # The package index is reached as this machine reaches it.
         self.replace("build: .", "build: {context: ., network: host}")
 
@@ -210,19 +211,9 @@ def eventually(look: Any) -> Any:
 
 def main() -> int:
     """Run it all; returns the exit code: 2 where there is no engine."""
+    text = (ROOT / "docker-compose.yml").read_text()
     try:
-        images.engine().close()
-        if subprocess.run(
-            ["docker", "compose", "version"], capture_output=True, check=False
-        ).returncode:
-            raise images.EngineError("`docker compose` is not here: install its plugin.")
-        text = (ROOT / "docker-compose.yml").read_text()
-        for name in {
-            *re.findall(r"image: (\S+)", text),
-            *re.findall(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE),
-            OLD_BROKER,
-        } - {"order-fellow:latest"}:
-            standins.ensure(name)
+        _prepare(text)
     except images.EngineError as error:
         print(error, file=sys.stderr)
         return 2
@@ -237,6 +228,16 @@ def main() -> int:
             deployment.shell("SMTP_HOST=x docker compose --profile '*' down -v --remove-orphans")
             deployment.shell(f"docker image rm -f {deployment.image}")
     return 0
+
+
+def _prepare(text: str) -> None:
+    images.engine().close()
+    version = ("docker", "compose", "version")
+    if subprocess.run(version, capture_output=True, check=False).returncode != 0:
+        raise images.EngineError("`docker compose` is not here: install its plugin.")
+    bases = re.findall(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    for name in {*re.findall(r"image: (\S+)", text), *bases, OLD_BROKER} - {OURS}:
+        standins.ensure(name)
 
 
 def _play(deployment: Deployment, new_broker: str) -> None:
