@@ -16,7 +16,7 @@ class AllRan:
 
     def __init__(self) -> None:
         self._collected: list[str] = []
-        self._ran = 0
+        self._ran: set[str] = set()
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self._collected = [item.nodeid for item in session.items]
@@ -25,17 +25,17 @@ class AllRan:
     def pytest_xdist_node_collection_finished(self, node: object, ids: list[str]) -> None:
         self._collected = list(ids)
 
-    def pytest_runtest_logfinish(self) -> None:
-        self._ran += 1
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        self._ran.add(nodeid)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when == CRASHED:
-            self._ran += 1
+            self._ran.add(report.nodeid)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if session.config.option.collectonly:
-            self._ran = len(self._collected)
+            self._ran = set(self._collected)
         if self._faults() and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -45,7 +45,7 @@ class AllRan:
             terminalreporter.write_line(fault, red=True)
         if not terminalreporter.config.option.collectonly:
             terminalreporter.write_line(
-                f"{self._ran} of {len(self._collected)} collected tests ran", red=bool(faults)
+                f"{len(self._ran)} of {len(self._collected)} collected tests ran", red=bool(faults)
             )
 
     def _faults(self) -> list[str]:
@@ -54,7 +54,7 @@ class AllRan:
             for id_, times in Counter(self._collected).items()
             if times > 1
         ]
-        if self._ran != len(self._collected):
+        if self._ran != set(self._collected):
             faults.append("Not every collected test ran: this run says nothing about the others.")
         return faults
 

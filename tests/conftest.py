@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from kombu import Connection
 from sqlalchemy import Engine, create_engine
@@ -20,6 +21,10 @@ from stack.servers import Broker, Database, Servers, servers
 from stack.system import stop_on_signals
 
 pytest_plugins = ["tests.all_ran"]
+
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile("order-fellow", deadline=None)
+hypothesis.settings.load_profile("order-fellow")
 
 VHOSTS_AT_ONCE = 16
 _numbers = itertools.count()

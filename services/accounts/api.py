@@ -10,6 +10,7 @@ from services.accounts import accounts, codes
 from shared import tokens
 from shared.bus.events import Email, Line
 from shared.db.models import Account
+from shared.docstrings import summary
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
 
@@ -141,7 +142,7 @@ def _post(path: str, handler: Any, **more: Any) -> Route:
         method="POST",
         path=f"/users/{path}/",
         handler=handler,
-        summary=(handler.__doc__ or "").partition("\n")[0],
+        summary=summary(handler),
         throttled=True,
         tag="Accounts",
         **more,

@@ -15,6 +15,7 @@ from markupsafe import Markup, escape
 from services.ingress import openapi, schema_view
 from services.ingress.error_codes import CODES
 from services.ingress.event_bodies import BODIES
+from shared.docstrings import REF, summary
 from shared.http.route import Operation
 
 
@@ -114,8 +115,8 @@ def _operation(operation: Operation, document: dict[str, Any], prefix: str) -> d
 def _events(schemas: dict[str, Any]) -> list[dict[str, Any]]:
     """What a sender may tell, in the order in which the Structs stand."""
     return [
-        {"type": type_, "text": (body.__doc__ or "").partition("\n")[0]}
-        | _shown({"$ref": openapi.REF.format(name=body.__name__)}, schemas)
+        {"type": type_, "text": summary(body)}
+        | _shown({"$ref": REF.format(name=body.__name__)}, schemas)
         for type_, body in BODIES.items()
     ]
 

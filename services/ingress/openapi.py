@@ -6,9 +6,8 @@ from typing import Any
 
 import msgspec
 
+from shared.docstrings import schema_components, summary
 from shared.http.route import Operation, Route
-
-REF = "#/components/schemas/{name}"
 
 
 class Error(msgspec.Struct, kw_only=True):
@@ -43,7 +42,7 @@ def document(operations: Sequence[Operation], *, prefix: str, server: str) -> di
         prefix: what stands before every path.
         server: where the API is, without the prefix.
     """
-    schemas, components = msgspec.json.schema_components(_structs(operations), ref_template=REF)
+    schemas, components = schema_components(_structs(operations))
     references = dict(zip(_structs(operations), schemas, strict=True))
     paths: dict[str, dict[str, Any]] = defaultdict(dict)
     for operation in operations:
@@ -129,7 +128,7 @@ def _operation(operation: Operation, references: dict[Any, Any]) -> dict[str, An
 def _responses(operation: Operation, references: dict[Any, Any]) -> dict[str, Any]:
     responses: dict[str, Any] = {}
     for status, body in operation.answers.items():
-        description = (body.__doc__ or "").partition("\n")[0] if body else "Done."
+        description = summary(body) if body else "Done."
         responses[str(status)] = {"description": description}
         if body is not None:
             responses[str(status)]["content"] = {"application/json": {"schema": references[body]}}
@@ -145,7 +144,7 @@ def _responses(operation: Operation, references: dict[Any, Any]) -> dict[str, An
 
 
 def _query_parameters(query: type[msgspec.Struct]) -> list[dict[str, Any]]:
-    (_,), components = msgspec.json.schema_components([query], ref_template=REF)
+    (_,), components = schema_components([query])
     schema = components[query.__name__]
     return [
         {

@@ -10,17 +10,15 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import msgspec
-
 from shared.bus import topology
 from shared.bus.events import EVENT_TYPES, Event
 from shared.bus.journal import keeps
 from shared.bus.message import ATTEMPT_HEADER, REPLAY_HEADER
 from shared.bus.permissions import ANYTHING, RIGHTS, Keys, Rights
+from shared.docstrings import REF, schema_components, summary
 
 BINDING = "0.3.0"
 FEED = "ingress.secrets"
-_REF = "#/components/schemas/{name}"
 _KINDS = {
     topology.INTAKE: "What a sender told us about an order.",
     topology.COMMANDS: "What somebody wants done.",
@@ -31,7 +29,7 @@ _KINDS = {
 def document() -> dict[str, Any]:
     """The AsyncAPI document."""
     structs = list(EVENT_TYPES.values())
-    references, schemas = msgspec.json.schema_components(structs, ref_template=_REF)
+    references, schemas = schema_components(structs)
     channels = _channels()
     return {
         "asyncapi": "3.0.0",
@@ -76,9 +74,9 @@ def _message(struct: type[Event], payload: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": struct.TYPE,
         "title": struct.__name__,
-        "summary": (struct.__doc__ or "").partition("\n")[0],
+        "summary": summary(struct),
         "contentType": "application/json",
-        "headers": {"allOf": [{"$ref": _REF.format(name="Headers")}, type_]},
+        "headers": {"allOf": [{"$ref": REF.format(name="Headers")}, type_]},
         "payload": payload,
         "correlationId": {"$ref": "#/components/correlationIds/story"},
         "bindings": {"amqp": {"messageType": struct.TYPE, "bindingVersion": BINDING}},

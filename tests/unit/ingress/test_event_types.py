@@ -10,9 +10,9 @@ import pytest
 
 from services.ingress import order_bodies, schema_view
 from services.ingress.event_bodies import BODIES
-from services.ingress.openapi import REF
 from shared.bus import events
 from shared.bus.events import decode
+from shared.docstrings import REF
 from shared.ids import new_id
 
 RETURNED = '''

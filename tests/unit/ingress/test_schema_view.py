@@ -5,8 +5,8 @@ from uuid import UUID
 
 import msgspec
 
-from services.ingress.openapi import REF
 from services.ingress.schema_view import example, members
+from shared.docstrings import REF
 
 
 class Part(msgspec.Struct):

@@ -34,8 +34,10 @@ def run(folder, *arguments):
     """A pytest of its own, with the plugin. Answers its exit status and what it said."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "tests.all_ran", "-p", "no:cacheprovider"]
-        + [f"--rootdir={folder}", *arguments, str(folder)],
+        [
+            *(sys.executable, "-m", "pytest", "-p", "tests.all_ran", "-p", "no:cacheprovider"),
+            *(f"--rootdir={folder}", *arguments, str(folder)),
+        ],
         cwd=folder,
         env=inherited | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -86,14 +88,7 @@ def test_one_that_was_dropped_fails(tmp_path, how):
     assert "1 of 2 collected tests ran" in said
 
 
-def test_a_crashed_worker(tmp_path):
-    (tmp_path / "test_it.py").write_text("import os\ndef test_a(): os._exit(3)\n" + FINE[18:])
-    status, said = run(tmp_path, *BY_XDIST)
-    assert status == 1, said
-    assert "2 of 2 collected tests ran" in said
-
-
-def test_a_crashed_worker_that_is_not_replaced(tmp_path):
+def test_a_crashed_worker_fails(tmp_path):
     (tmp_path / "test_it.py").write_text("import os\ndef test_a(): os._exit(3)\n" + FINE[18:])
     status, said = run(tmp_path, *BY_XDIST, "--max-worker-restart=0")
     assert status != 0, said
