@@ -5,7 +5,6 @@ from itertools import permutations, product
 from uuid import UUID
 
 import pytest
-
 from hypothesis import given
 from hypothesis import strategies as st
 
