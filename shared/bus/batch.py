@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from uuid import UUID
@@ -24,6 +25,12 @@ Failures = Mapping[UUID, Exception]
 BatchHandler = Callable[[Session, Sequence[Received[Any]]], Failures | None]
 Handler = Callable[[Session, Received[E]], None]
 Decode = Callable[[Incoming], Received[Any]]
+
+process_stopping: ContextVar[threading.Event] = ContextVar(
+    "process_stopping",
+    default=threading.Event(),  # noqa: B039 - nobody sets it
+)
+"""For a handler that takes its time: set when the process stops, which gives it a few seconds."""
 
 log = structlog.get_logger()
 
@@ -113,23 +120,35 @@ class Batches:
         return failures
 
     def _persist(self, messages: Sequence[Received[Any]]) -> Failures:
-        """Try until neither the database nor what the handler holds for is away."""
+        """Try until neither the database nor what the handler holds for is away.
+
+        What is not held is committed meanwhile, and not tried again.
+        """
         pause = FIRST_PAUSE
+        failures: dict[UUID, Exception] = {}
         while True:
             try:
-                return self._once(messages)
+                failures |= self._once(messages)
+                held = {id_ for id_, error in failures.items() if isinstance(error, Hold)}
+                if not held:
+                    return failures
+                why: Exception = failures[next(iter(held))]
+                failures = {id_: error for id_, error in failures.items() if id_ not in held}
+                if not held.issuperset(message.id for message in messages):
+                    pause = FIRST_PAUSE
+                messages = [message for message in messages if message.id in held]
             except Exception as error:
                 if not (isinstance(error, Hold) or is_database_away(error)):
                     raise
-                log.warning(
-                    "holding", consumer=self._consumer, error=type(error).__name__, seconds=pause
-                )
+                why = error
+            log.warning("holding", consumer=self._consumer, error=type(why).__name__, seconds=pause)
             if self._stopping.wait(pause):
                 raise StoppedError
             pause = min(pause * 2, LONGEST_PAUSE)
 
     def _once(self, messages: Sequence[Received[Any]]) -> Failures:
         by_id = {message.id: message for message in reversed(messages)}
+        process_stopping.set(self._stopping)
         with transaction() as session:
             new = inbox.claim(session, self._consumer, list(by_id))
             fresh = [

@@ -28,7 +28,8 @@ class Retry(Exception):  # noqa: N818
 class Hold(Exception):  # noqa: N818
     """Something that every message needs is away, such as the mail server.
 
-    The batch is kept and tried again until it works; no message is blamed.
+    Raised, it holds the batch; as what became of single messages, those, and the others are done.
+    What is held is kept and tried again until it works; no message is blamed.
     """
 
 
