@@ -2,7 +2,8 @@
 
 An email is out of the database's reach, so three things stand against a second one: the inbox, the
 unique delivery row, and this process's memory of what it sent in a transaction that did not commit.
-What the mail server took is written down even while the rest is held. So only a crash between the
+What the mail server took is written down even while the rest is held; and when the process has to
+stop before the database is back, the facts go back with a note of it. So only a crash between the
 mail server's 250 and the commit can double one, under the same Message-ID.
 """
 
@@ -46,7 +47,11 @@ class Notifier:
         self._sent: OrderedDict[UUID, None] = OrderedDict()
         self._under_way: dict[UUID, tuple[Sending, int]] = {}
 
-    def notify(self, session: Session, messages: Sequence[Received[Any]]) -> Failures:
+    def happened(self, ids: Collection[UUID]) -> Collection[UUID]:
+        """Those of these facts whose email the mail server has taken."""
+        return self._sent.keys() & set(ids)
+
+    def __call__(self, session: Session, messages: Sequence[Received[Any]]) -> Failures:
         """Send the email of each fact, and write down what became of it.
 
         Returns:
@@ -61,8 +66,11 @@ class Notifier:
             except Permanent as error:
                 failures[message.id] = error
                 continue
-            if email is not None:
-                emails.append(email)
+            if email is None:
+                continue
+            emails.append(email)
+            if message.happened:
+                self._remember(email)
         delivered = _delivered(session, emails)
         emails = [email for email in emails if email.fact_id not in delivered]
         outcomes = self._send(emails)
@@ -84,10 +92,13 @@ class Notifier:
             if sending.knows(number):
                 del self._under_way[email.fact_id]
             if outcome is None:
-                self._sent[email.fact_id] = None
-                if len(self._sent) > MAX_REMEMBERED:
-                    self._sent.popitem(last=False)
+                self._remember(email)
         return outcomes
+
+    def _remember(self, email: Email) -> None:
+        self._sent[email.fact_id] = None
+        if len(self._sent) > MAX_REMEMBERED:
+            self._sent.popitem(last=False)
 
     def _begin(self, emails: Sequence[Email]) -> None:
         if not emails:

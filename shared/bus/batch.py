@@ -1,10 +1,10 @@
 """A batch in one transaction: what the inbox knows is skipped; a poison message harms nobody."""
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 from uuid import UUID
 
 import structlog
@@ -15,7 +15,7 @@ from shared.bus import inbox
 from shared.bus.events import Event
 from shared.bus.incoming import Incoming
 from shared.bus.message import Received
-from shared.bus.retry import Hold, Malformed
+from shared.bus.retry import Happened, Hold, Malformed, Retry
 from shared.db.session import is_database_away, transaction
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds between tries while something is away
@@ -33,6 +33,14 @@ process_stopping: ContextVar[threading.Event] = ContextVar(
 """For a handler that takes its time: set when the process stops, which gives it a few seconds."""
 
 log = structlog.get_logger()
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A batch handler with effects outside the database, which knows what it has done."""
+
+    def happened(self, ids: Collection[UUID]) -> Collection[UUID]:
+        """Those of these messages whose effect has happened, whether it is written down or not."""
 
 
 class StoppedError(Exception):
@@ -102,9 +110,24 @@ class Batches:
             except Exception as error:  # noqa: BLE001 - a body must not be able to stop a consumer
                 failed[delivery.tag] = Malformed(f"{type(error).__name__}: {error}")
         if understood:
-            failures = self._settle([message for _, message in understood])
+            failures = self._settle_or_leave([message for _, message in understood])
             failed |= {tag: failures[m.id] for tag, m in understood if m.id in failures}
         return failed
+
+    def _settle_or_leave(self, messages: Sequence[Received[Any]]) -> Failures:
+        try:
+            return self._settle(messages)
+        except StoppedError:
+            handle = self._handle
+            ids = [message.id for message in messages]
+            happened = handle.happened(ids) if isinstance(handle, Remembering) else ()
+            if not happened:
+                raise
+        # Who comes next would not know of it if the batch just went back. What of it was done
+        # altogether is known to the inbox.
+        other = Retry("the process stopped while the database was away")
+        note = Happened("it was done, and the database was away until the process stopped")
+        return {id_: note if id_ in happened else other for id_ in ids}
 
     def _settle(self, messages: Sequence[Received[Any]]) -> Failures:
         try:

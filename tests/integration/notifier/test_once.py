@@ -183,6 +183,24 @@ def test_a_database_that_goes_after_the_250_and_comes_back(
     assert set(copies(server).values()) == {1}
 
 
+def test_a_clean_stop_while_the_database_is_away_after_the_250(
+    config, server, configure, database_url, engine, amqp_url
+):
+    """What was taken cannot be written down: the broker keeps it in mind."""
+    with Gate(database_url) as gate:
+        config = configure(database_url=gate.url, database_connect_timeout="1")
+        goes_with(server, gate, 30)
+        tell(amqp_url, *recipients(64))
+        with one_notifier(config):
+            until(lambda: server.taken >= 30, "taken")
+        taken = server.taken
+        assert len(deliveries(engine)) < taken
+        gate.open()
+        with notifying(config):
+            until(lambda: len(deliveries(engine)) == 64, "all, those from the ladder too")
+    assert set(copies(server).values()) == {1}
+
+
 def goes_with(server, gate, number):
     """The database goes when the mail server takes this email."""
     original = server.handle_DATA

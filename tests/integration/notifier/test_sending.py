@@ -125,13 +125,13 @@ def test_a_second_try_after_a_rollback_sends_no_second_email(config, mailbox, en
 
     def once():
         with transaction() as session:
-            notifier.notify(session, batch)
+            notifier(session, batch)
             raise RuntimeError("the commit fails")
 
     with pytest.raises(RuntimeError):
         once()
     with transaction() as session:
-        assert not notifier.notify(session, batch)
+        assert not notifier(session, batch)
     assert len(mailbox.maildir.emails()) == 5
     assert len(deliveries(engine)) == 5
 
