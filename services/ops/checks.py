@@ -15,7 +15,12 @@ from services.ops.check import Check, clocks
 from services.ops.queues import FRESH
 from services.ops.sampling import Sampler
 from services.ops.surroundings import Surroundings
-from shared.config import DEVELOPMENT_ENCRYPTION_KEY, DEVELOPMENT_JWT_KEY, Settings
+from shared.config import (
+    DEVELOPMENT_ENCRYPTION_KEY,
+    DEVELOPMENT_JWT_KEY,
+    DEVELOPMENT_RECEIPT_KEY,
+    Settings,
+)
 from shared.db import migrate
 from shared.db.session import make_engine
 
@@ -42,6 +47,7 @@ def _keys(config: Settings) -> Iterator[Check]:
         for name, used in (
             ("SECRET_ENCRYPTION_KEYS", DEVELOPMENT_ENCRYPTION_KEY in config.encryption_keys()),
             ("JWT_SIGNING_KEY", config.jwt_signing_key == DEVELOPMENT_JWT_KEY),
+            ("RECEIPT_SIGNING_KEYS", DEVELOPMENT_RECEIPT_KEY in config.receipt_keys()),
         )
         if used
     ]
@@ -50,7 +56,7 @@ def _keys(config: Settings) -> Iterator[Check]:
         yield Check(
             "keys",
             "look",
-            f"{' and '.join(development)}: the development keys, in the environment "
+            f"{', '.join(development)}: the development keys, in the environment "
             f"{config.environment}",
             "Never so in production: `fellow keys generate`, and ENVIRONMENT=production, "
             "which refuses them.",
