@@ -1,13 +1,16 @@
 # One image for every service; the command says which one it is.
-FROM python:3.13-slim AS build
+FROM python:3.13.5-slim AS build
 COPY requirements.lock /build/
 RUN python -m venv /app/venv \
     && /app/venv/bin/pip install --no-cache-dir --no-deps --require-hashes -r /build/requirements.lock
 
-FROM python:3.13-slim
+FROM python:3.13.5-slim
+ARG VERSION=0.1.0
+LABEL org.opencontainers.image.title="Order Fellow" org.opencontainers.image.version=$VERSION
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin fellow \
     && printf '#!/bin/sh\nexec python -m services.ops "$@"\n' > /usr/local/bin/fellow \
     && chmod 755 /usr/local/bin/fellow
+COPY deploy/answers /usr/local/bin/answers
 COPY --from=build /app/venv /app/venv
 COPY shared /app/shared
 COPY services /app/services

@@ -1,6 +1,6 @@
 # Order Fellow. `make help` lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: bench contracts help demo run test test-faults test-unit fuzz audit lint format lock clean setup
+.PHONY: bench contracts help demo run test test-faults test-compose test-matrix test-ports test-unit fuzz audit lint format lock clean setup
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -11,7 +11,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
 
 demo: setup ## play the whole story for real, on throwaway servers, then stop
-	@$(BIN)/python -m stack.demo
+	@exec $(BIN)/python -m stack.demo
 
 run: setup ## start everything and stay (PORT=8000); Ctrl-C stops it, the data stays
 	@exec $(BIN)/python -m stack.run
@@ -23,6 +23,16 @@ test: setup ## run every test, on real servers
 test-faults: setup ## break everything on purpose, under load (FAULTS_MINUTES=60 soaks, FAULTS_SEED=n repeats)
 	@$(BIN)/python -m stack.servers
 	@$(BIN)/python -m pytest tests/faults --numprocesses 2 --dist loadfile
+
+test-matrix: setup ## demo and tests on bare machines in containers (MATRIX=debian-13,ubuntu-24.04; needs a Docker engine)
+	@$(BIN)/python -m tests.machines.matrix $(MATRIX) $(and $(MATRIX_TABLE),--table $(MATRIX_TABLE))
+
+test-ports: setup ## start eight pairs of servers at once, ten times, beside somebody who takes their ports
+	@$(BIN)/python -m stack.servers
+	@PORTS_AT_ONCE=8 PORTS_TIMES=10 exec $(BIN)/python -m pytest tests/integration/stack/test_ports.py -k at_once_beside -s
+
+test-compose: setup ## the production steps as printed, on a Docker engine: kills, upgrades, passwords (about 10 min)
+	@$(BIN)/python -m tests.machines.compose
 
 fuzz: setup ## coverage-guided fuzzing of what reads strangers' bytes (FUZZ_SECONDS=60; Python 3.11 to 3.13)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps atheris==3.0.0

@@ -11,7 +11,7 @@ from bench.contest import Result, Series
 from bench.ground import Ground, ground, until
 from bench.load import orders, steady
 from bench.usage import children, cpu_seconds, resident
-from stack.processes import free_port, is_free
+from stack.ports import Port
 from stack.supervisor import MODULES
 
 OURS = "Order Fellow"
@@ -29,12 +29,13 @@ def run(say: Callable[[str], None]) -> Result:
     with ground() as on:
         requests = on.folder / "requests"
         orders.write(requests, on.keys, RATE * SECONDS)
-        port, taken = free_port(), on.folder / "taken.json"
-        sink = on.start("-m", "bench.load.sink", str(port), str(taken))
-        until(lambda: not is_free(port), "the sink listens")
+        port, console, taken = Port(), Port(), on.folder / "taken.json"
+        sink = on.start("-m", "bench.load.sink", port, taken, listens=port)
         url, ingress = on.start_ingress()  # one process of each service
         services = {"ingress": ingress.pid} | {
-            name: on.start_service(name, SMTP_PORT=str(port), OPS_PORT=str(free_port())).pid
+            name: on.start_service(
+                name, SMTP_PORT=port, OPS_PORT=console, listens=console if name == "ops" else None
+            ).pid
             for name in MODULES
             if name != "ingress"
         }

@@ -8,7 +8,7 @@ from bench.contest import Contender, Result, alternate
 from bench.ground import Ground, fetch, ground, until
 from bench.ingress import CONNECTIONS, PATH
 from bench.load import orders, wrk
-from stack.processes import free_port
+from stack.ports import Address, Port
 from stack.servers import ROOT
 
 WITH, WITHOUT = "with log, limits and allowlist", "without them"
@@ -56,15 +56,15 @@ _ALLOW = text("""
 
 
 def _start_without(on: Ground) -> str:
-    port = free_port()
-    settings = on.servers.for_service("ingress")
+    port = Port()
+    settings: dict[str, object] = {**on.servers.for_service("ingress")}
     metrics = on.folder / "metrics"  # else its metrics would be cheaper than the other's
     metrics.mkdir()
-    settings |= {"PORT": str(port), "WEB_CONCURRENCY": "1"}
+    settings |= {"PORT": port, "WEB_CONCURRENCY": "1"}
     settings["PROMETHEUS_MULTIPROC_DIR"] = str(metrics)
     conf = str(ROOT / "services/ingress/gunicorn.conf.py")
     app = "bench.peers.bare:create_app()"
-    on.start("-m", "gunicorn", "--config", conf, app, environment=settings)
-    url = f"http://127.0.0.1:{port}"
+    on.start("-m", "gunicorn", "--config", conf, app, environment=settings, listens=port)
+    url = str(Address(port))
     until(lambda: b'"ready"' in fetch(f"{url}/readyz"), "the bare ingress is ready")
     return url

@@ -24,7 +24,9 @@ from shared.bus import topology
 from shared.db.models import Base
 from shared.ids import new_id
 from stack import debian
-from stack.processes import free_port, spawn, stop
+from stack.listening import LISTEN_SECONDS, Start
+from stack.ports import Address, Port
+from stack.processes import spawn, stop
 from stack.servers import ROOT, Servers, servers, throwaway
 from stack.supervisor import MODULES
 from stack.system import prepare
@@ -50,6 +52,7 @@ class Ground:
     folder: Path
     keys: list[str] = field(default_factory=list)
     _processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    _ports: dict[int, Port] = field(default_factory=dict)  # by process id
 
     def beside(self, name: str) -> "Ground":
         """Another database and another virtual host on the same servers, with the same senders."""
@@ -66,34 +69,50 @@ class Ground:
 
     def start(
         self,
-        *arguments: str,
-        environment: Mapping[str, str] | None = None,
+        *arguments: object,
+        environment: Mapping[str, object] | None = None,
         python: str = sys.executable,
+        listens: Port | None = None,
     ) -> subprocess.Popen[bytes]:
-        """Start a Python program, `python` and these arguments; it ends with the suite."""
+        """Start a Python program; it ends with the suite.
+
+        Args:
+            arguments: its arguments, as `str()` gives them.
+            environment: variables beside ours, likewise.
+            python: what runs it.
+            listens: where it listens when this returns: on another port than before when somebody
+                had taken that. It is held until the program is stopped.
+        """
         log = self.folder / f"{len(self._processes)}.log"
-        process = spawn(
-            (python, *arguments),
-            environment=os.environ | dict(environment or {}),
-            log=log,
-            directory=ROOT,
-        )
+
+        def start() -> subprocess.Popen[bytes]:
+            own = {name: str(value) for name, value in (environment or {}).items()}
+            command = (python, *(str(argument) for argument in arguments))
+            return spawn(command, environment=os.environ | own, log=log, directory=ROOT)
+
+        if listens is None:
+            process = start()
+        else:
+            name = " ".join(str(argument) for argument in arguments[:2])
+            process = Start(name, start, (listens,), log, LISTEN_SECONDS).wait()
+            self._ports[process.pid] = listens
         self._processes.append(process)
         return process
 
-    def start_service(self, name: str, **settings: str) -> subprocess.Popen[bytes]:
+    def start_service(
+        self, name: str, *, listens: Port | None = None, **settings: object
+    ) -> subprocess.Popen[bytes]:
         """Start a service of Order Fellow as itself, with settings beside the default ones."""
-        return self.start(
-            "-m", MODULES[name], environment=self.servers.for_service(name) | settings
-        )
+        environment = {**self.servers.for_service(name), **settings}
+        return self.start("-m", MODULES[name], environment=environment, listens=listens)
 
     def start_ingress(
         self, *, workers: int = 1, look_every: float = 0.05
     ) -> tuple[str, subprocess.Popen[bytes]]:
         """Start the ingress, and wait until it is ready; returns its address without a prefix."""
-        port = free_port()
-        process = self.start_service("ingress", PORT=str(port), WEB_CONCURRENCY=str(workers))
-        url = f"http://127.0.0.1:{port}"
+        port = Port()
+        process = self.start_service("ingress", listens=port, PORT=port, WEB_CONCURRENCY=workers)
+        url = str(Address(port))
         until(
             lambda: b'"ready"' in fetch(f"{url}/readyz"),
             "the ingress is ready",
@@ -105,6 +124,7 @@ class Ground:
         """Stop a program."""
         stop(process, 15)
         self._processes.remove(process)
+        self._ports.pop(process.pid, None)
 
     def stop_all(self) -> None:
         """Stop every program."""

@@ -10,7 +10,7 @@ from bench.contest import Contender, Result, alternate
 from bench.environment import python
 from bench.ground import Ground, fetch, ground, until
 from bench.load import orders, steady, wrk
-from stack.processes import free_port
+from stack.ports import Address, Port
 from stack.servers import ROOT
 
 SECONDS = 4
@@ -99,13 +99,13 @@ def _curve(
 
 
 def _start_ceiling(on: Ground) -> str:
-    port = free_port()
-    settings = on.servers.for_service("ingress")
-    settings |= {"PORT": str(port), "WEB_CONCURRENCY": "1"}
+    port = Port()
+    settings: dict[str, object] = {**on.servers.for_service("ingress")}
+    settings |= {"PORT": port, "WEB_CONCURRENCY": "1"}
     conf = str(ROOT / "services/ingress/gunicorn.conf.py")
     app = "bench.peers.no_publish:create_app()"
-    on.start("-m", "gunicorn", "--config", conf, app, environment=settings)
-    url = f"http://127.0.0.1:{port}"
+    on.start("-m", "gunicorn", "--config", conf, app, environment=settings, listens=port)
+    url = str(Address(port))
     until(lambda: b'"ready"' in fetch(f"{url}/readyz"), "the ceiling is ready")
     return url
 
@@ -115,15 +115,22 @@ def _start_peer(on: Ground, app: str, queue: str, options: tuple[str, ...]) -> s
         connection.default_channel.queue_declare(
             queue, durable=True, auto_delete=False, arguments={"x-queue-type": "quorum"}
         )
-    port = free_port()
+    port = Port()
     environment = {
         "AMQP_URL": on.servers.amqp_url,
         "PEER_QUEUE": queue,
         "SECRETS_FILE": str(on.secrets_file()),
     }
-    bind = ("--bind", f"127.0.0.1:{port}", "--keep-alive", "30", "--no-control-socket")
-    on.start("-m", "gunicorn", app, *bind, *options, environment=environment, python=python())
-    url = f"http://127.0.0.1:{port}/"
+    bind = ("--bind", Address(port, "127.0.0.1:{}"), "--keep-alive", "30", "--no-control-socket")
+    on.start(
+        "-m",
+        "gunicorn",
+        *(app, *bind, *options),
+        environment=environment,
+        python=python(),
+        listens=port,
+    )
+    url = f"{Address(port)}/"
     until(lambda: fetch(url), f"{app} answers")
     return url
 

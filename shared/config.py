@@ -1,15 +1,20 @@
 """Configuration: environment variables, typed and checked once at start.
 
-Every variable has a default that works in development. With `ENVIRONMENT=production` the program
-refuses to start while a development key is in use, and says which one.
+Every variable has a default that works in development. With `ENVIRONMENT=production` a process
+refuses to start while a key that it needs is a development key, and says which one; keys that it does
+not need (`shared/processes.py`) it does not have. What is secret may be in a file: `NAME_FILE`.
 """
 
 import os
 from collections.abc import Collection, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import quote, urlsplit
 
 import msgspec
+
+from shared.processes import READS
 
 DEVELOPMENT_JWT_KEY = "development-only-jwt-key-never-use-in-production"
 # 32 bytes of zeros and ones in base64url: recognisably not random.
@@ -20,6 +25,23 @@ DEVELOPMENT_RECEIPT_KEY = "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8="
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+
+
+# May be given as `NAME_FILE`, the path of a file that holds it.
+SECRET = frozenset(
+    {
+        "AMQP_URL",
+        "AMQP_PASSWORD",
+        "DATABASE_URL",
+        "DATABASE_PASSWORD",
+        "SERVICE_PASSWORDS",
+        "SECRET_ENCRYPTION_KEYS",
+        "JWT_SIGNING_KEY",
+        "RECEIPT_SIGNING_KEYS",
+        "SMTP_PASSWORD",
+    }
+)
+KEYS = ("SECRET_ENCRYPTION_KEYS", "JWT_SIGNING_KEY", "RECEIPT_SIGNING_KEYS")
 
 
 class ConfigurationError(Exception):
@@ -42,7 +64,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
 
     # Servers
     amqp_url: str = "amqp://guest:guest@127.0.0.1:5672/"
+    amqp_password: str = ""
     database_url: str = "postgresql+psycopg2://postgres@127.0.0.1:5432/order_fellow"
+    database_password: str = ""
     database_pool_size: Count = 10
     database_connect_timeout: Seconds = 5.0
     amqp_heartbeat: Annotated[int, msgspec.Meta(ge=5, le=600)] = 30
@@ -129,52 +153,104 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
         return found
 
 
-def load(environ: Mapping[str, str]) -> Settings:
+def load(environ: Mapping[str, str], process: str = "") -> Settings:
     """Read and check the settings in `environ`.
 
     Args:
         environ: environment variables; those that are no setting of ours are ignored, and so is
             one that is set to nothing.
+        process: one of `READS`, whose keys alone are needed, and in production kept; all of them
+            when it is empty.
 
     Raises:
-        ConfigurationError: a value has the wrong type or range, or production runs on a
-            development default.
+        ConfigurationError: a value has the wrong type or range, a file cannot be read, or
+            production runs on a development default.
     """
-    names = {field.encode_name for field in msgspec.structs.fields(Settings)}
-    given = {name: value for name, value in environ.items() if name in names and value != ""}
+    names = [field.encode_name for field in msgspec.structs.fields(Settings)]
+    given = {name: value for name in names if (value := _given(environ, name)) != ""}
+    for server in ("AMQP", "DATABASE"):
+        if password := given.get(f"{server}_PASSWORD"):
+            url = given.get(f"{server}_URL", "")
+            given[f"{server}_URL"] = _with_password(url, password, f"{server}_URL")
     try:
         settings = msgspec.convert(given, Settings, strict=False)
     except msgspec.ValidationError as error:
         raise ConfigurationError(f"Bad configuration: {error}") from None
-    _check(settings)
+    reads = frozenset(READS[process] if process else names)
+    if settings.environment == "production":
+        unread = {name.lower(): "" for name in KEYS if name not in reads}
+        settings = msgspec.structs.replace(settings, **unread)
+    _check(settings, reads)
     return settings
+
+
+_process = ""
+
+
+def begin(process: str) -> Settings:
+    """The settings of this process, as one of `READS`; the first call of its `main`.
+
+    Raises:
+        ConfigurationError: as `load` does.
+    """
+    global _process
+    _process = process
+    settings.cache_clear()
+    return settings()
 
 
 @cache
 def settings() -> Settings:
     """The settings of this process, read from its environment at the first call."""
-    return load(os.environ)
+    return load(os.environ, _process)
 
 
 def _listed(keys: str) -> tuple[str, ...]:
     return tuple(key.strip() for key in keys.split(",") if key.strip())
 
 
-def _check(settings: Settings) -> None:
-    if not settings.encryption_keys():
-        raise ConfigurationError("SECRET_ENCRYPTION_KEYS is empty: give at least one key")
-    if not settings.receipt_keys():
-        raise ConfigurationError("RECEIPT_SIGNING_KEYS is empty: give at least one key")
-    if not settings.database_url.startswith("postgresql+psycopg2://"):
+def _given(environ: Mapping[str, str], name: str) -> str:
+    value = environ.get(name, "")
+    path = environ.get(f"{name}_FILE", "") if name in SECRET else ""
+    if not path:
+        return value
+    if value:
+        raise ConfigurationError(f"{name} and {name}_FILE are both set: set one of them")
+    try:
+        return Path(path).read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{name}_FILE cannot be read: {error}") from None
+
+
+def _with_password(url: str, password: str, name: str) -> str:
+    parts = urlsplit(url)
+    if not parts.username or parts.password:
+        raise ConfigurationError(
+            f"{name} must name a user and no password where its password is given apart"
+        )
+    user, _, host = parts.netloc.partition("@")
+    return parts._replace(netloc=f"{user}:{quote(password, safe='')}@{host}").geturl()
+
+
+def _check(settings: Settings, reads: Collection[str]) -> None:
+    if "DATABASE_URL" in reads and not settings.database_url.startswith("postgresql+psycopg2://"):
         raise ConfigurationError("DATABASE_URL must start with postgresql+psycopg2://")
-    if settings.environment != "production":
-        return
+    for name in KEYS:
+        if name in reads and not _listed(getattr(settings, name.lower())):
+            raise ConfigurationError(f"{name} is empty: give at least one key")
+    if settings.environment == "production":
+        _check_production(settings, reads)
+
+
+def _check_production(settings: Settings, reads: Collection[str]) -> None:
     if DEVELOPMENT_ENCRYPTION_KEY in settings.encryption_keys():
         raise ConfigurationError(
             "SECRET_ENCRYPTION_KEYS still holds the development key: make one with "
             "`fellow keys generate` and set it before starting in production"
         )
-    if settings.jwt_signing_key == DEVELOPMENT_JWT_KEY or len(settings.jwt_signing_key) < 32:
+    if "JWT_SIGNING_KEY" in reads and (
+        settings.jwt_signing_key == DEVELOPMENT_JWT_KEY or len(settings.jwt_signing_key) < 32
+    ):
         raise ConfigurationError(
             "JWT_SIGNING_KEY is the development key or shorter than 32 characters: set a random one"
         )
@@ -183,10 +259,10 @@ def _check(settings: Settings) -> None:
             "RECEIPT_SIGNING_KEYS still holds the development key: make one with "
             "`fellow keys generate` and set it before starting in production"
         )
-    if "sslmode=" not in settings.database_url:
+    if "DATABASE_URL" in reads and "sslmode=" not in settings.database_url:
         raise ConfigurationError(
             "DATABASE_URL does not say how it is protected: end it with ?sslmode=verify-full, or "
             "with ?sslmode=disable where nobody else is on the network to the database"
         )
-    if "guest:guest@" in settings.amqp_url:
+    if "AMQP_URL" in reads and "guest:guest@" in settings.amqp_url:
         raise ConfigurationError("AMQP_URL signs in as guest: give the service its own user")

@@ -6,8 +6,8 @@ One small row a process, in `service_heartbeats`; ops staff read it.
 import asyncio
 import os
 import socket
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -18,6 +18,7 @@ from sqlalchemy import delete
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from shared.bus.standing import Standing, Told
 from shared.db.models import ServiceHeartbeat
 from shared.db.session import transaction
 
@@ -29,9 +30,10 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class QueueFigures:
-    """How a process stands with a queue that it consumes.
+    """How a process stands with a queue that it consumes, or a connection that it publishes by.
 
     Attributes:
+        told: whether it works, and why not.
         handled: messages since it started, whatever became of them.
         unacked: messages in hand.
         retrying: messages that it put on the retry ladder and that are not due yet.
@@ -39,10 +41,11 @@ class QueueFigures:
             by the retry ladder.
     """
 
-    handled: int
-    unacked: int
-    retrying: int
-    reached: datetime | None
+    told: Told
+    handled: int = 0
+    unacked: int = 0
+    retrying: int = 0
+    reached: datetime | None = None
 
 
 class Heart:
@@ -64,7 +67,7 @@ class Heart:
 
         Args:
             session: the transaction.
-            queues: what the process consumes.
+            queues: what the process consumes, and what it publishes by.
         """
         now = datetime.now(UTC)
         queues = queues or {}
@@ -90,23 +93,29 @@ class Heart:
         then, before = self._last
         seconds = (now - then).total_seconds()
         handled = queue.handled - (before[name].handled if name in before else 0)
-        return asdict(queue) | {
+        return {
+            "state": queue.told.state,
+            "reason": queue.told.reason,
+            "handled": queue.handled,
+            "unacked": queue.unacked,
+            "retrying": queue.retrying,
             "rate": round(handled / seconds, 2) if seconds > 0 else 0.0,
             "reached": queue.reached.isoformat() if queue.reached else None,
         }
 
 
-async def keep_beating(service: str) -> None:
+async def keep_beating(service: str, standings: Sequence[Standing]) -> None:
     """Beat until cancelled, for a process that runs on a loop and consumes nothing.
 
     Args:
         service: such as `services.ingress`.
+        standings: of its connections to the broker.
     """
     heart = Heart(service)
 
     def beat() -> None:
         with transaction() as session:
-            heart.beat(session)
+            heart.beat(session, {each.part: QueueFigures(each.told) for each in standings})
 
     while True:
         try:

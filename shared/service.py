@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from shared import health, heap, heartbeat, logs, metrics, tracing
 from shared.bus import inbox
 from shared.bus.consumer import Consumer, Subscription
-from shared.config import ConfigurationError, Settings, settings
+from shared.config import ConfigurationError, Settings, begin
 from shared.crypto import sealer
 from shared.db.session import is_database_away, transaction
 
@@ -67,8 +67,9 @@ def run(name: str, wire: Callable[[Settings], Wiring]) -> int:
         The exit code: 0 after a stop, 1 when a thread died, 2 for a bad configuration.
     """
     try:
-        config = settings()
-        sealer()
+        config = begin(name.rpartition(".")[2])
+        if config.secret_encryption_keys:
+            sealer()  # which says so when a key is none
         metrics.serve(config)
         tracing.configure(config, name)
     except ConfigurationError as error:
@@ -134,7 +135,7 @@ def _watch(
             return True
         now = time.monotonic()
         if all(now - consumer.last_turn < STUCK_SECONDS for consumer in consumers):
-            health.beat(health_file)
+            health.beat(health_file, [consumer.standing for consumer in consumers])
     return False
 
 
@@ -162,7 +163,11 @@ def heartbeat_of(
     def beat(session: Session) -> None:
         queues = {
             consumer.subscription.queue.name: heartbeat.QueueFigures(
-                consumer.handled, consumer.unacknowledged, consumer.retrying, consumer.reached
+                consumer.standing.told,
+                handled=consumer.handled,
+                unacked=consumer.unacknowledged,
+                retrying=consumer.retrying,
+                reached=consumer.reached,
             )
             for consumer in consumers
         }

@@ -62,11 +62,14 @@ def _make_venv() -> None:
         return
     # Debian keeps what makes a venv in a package of its own.
     package = f"python3.{sys.version_info.minor}-venv"
-    if os.geteuid() == 0 and shutil.which("apt-get"):
-        _say(f"Installing Debian's {package}, which makes virtual environments")
-        environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-        for command in (("update", "-q"), ("install", "-qy", "--no-install-recommends", package)):
-            _run("apt-get", *command, environment=environment)
+    sys.path.insert(0, str(ROOT))
+    from stack import debian
+
+    if debian.can_install():
+        try:
+            debian.install(package)
+        except RuntimeError as error:
+            _say(str(error))
         shutil.rmtree(VENV, ignore_errors=True)
         made = _run(sys.executable, "-m", "venv", str(VENV))
     if made.returncode != 0:
@@ -84,16 +87,9 @@ def _pip(*arguments: str) -> None:
         sys.exit(f"pip could not install what is needed:\n{installed.stdout.strip()}")
 
 
-def _run(
-    *command: str, environment: "dict[str, str] | None" = None
-) -> "subprocess.CompletedProcess[str]":
+def _run(*command: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-        env=environment,
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
 
 

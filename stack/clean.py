@@ -2,6 +2,7 @@
 
 import shutil
 
+from shared import lease
 from stack.servers import clear, data_folder, docker_is_there
 
 
@@ -16,7 +17,7 @@ def main() -> None:
     if docker_is_there():
         from stack import containers
 
-        containers.remove_abandoned(throwaway.parent.name)
+        containers.remove_abandoned(throwaway.parent.name, lease.is_held)
         containers.remove_volumes(throwaway.parent.name)
 
 

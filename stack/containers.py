@@ -5,23 +5,26 @@ import os
 import re
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import docker
+import httpx
 import psycopg2
 from amqp.exceptions import AMQPError
-from docker.errors import DockerException, ImageNotFound, NotFound
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from kombu import Connection
 from testcontainers.core.container import DockerContainer
 
 from stack.credentials import admission
+from stack.ports import Port
 from stack.postgres import execute
-from stack.processes import free_port
 
 READY_SECONDS = 90.0
-OWNER, MAKER = "order-fellow.checkout", "order-fellow.pid"  # labels
+MANAGEMENT = 15672
+_PORT_TAKEN = re.compile("already allocated|already in use")
+OWNER, FOLDER = "order-fellow.checkout", "order-fellow.folder"  # labels
 COMPOSE = Path(__file__).resolve().parent.parent / "docker-compose.yml"
 
 # testcontainers' own helper container would be one more image to pull; everything is stopped here.
@@ -58,15 +61,16 @@ def are_available() -> bool:
     return True
 
 
-def remove_abandoned(owner: str) -> None:
+def remove_abandoned(owner: str, is_held: Callable[[Path], bool]) -> None:
     """Remove the containers of runs that were killed: a container does not end with its maker.
 
     Args:
         owner: the checkout that they were made by.
+        is_held: whether a run's folder is held by somebody who lives.
     """
     with contextlib.closing(docker.from_env(timeout=30)) as client:
         for found in client.containers.list(all=True, filters={"label": f"{OWNER}={owner}"}):
-            if not Path(f"/proc/{found.labels[MAKER]}").exists():
+            if not is_held(Path(found.labels.get(FOLDER, "/nowhere"))):
                 found.remove(force=True, v=True)
 
 
@@ -86,24 +90,36 @@ class _Server(ABC):
 
     Args:
         owner: the checkout, for finding what it left behind.
+        folder: the run's, which it holds for as long as it lives.
         name: the service in docker-compose.yml.
-        inside: the port in the container.
+        inside: the ports in the container, the one of its clients first.
         path: where in the container the data are.
         keep: whether they are kept in a volume.
     """
 
-    def __init__(self, owner: str, name: str, inside: int, path: str, *, keep: bool) -> None:
-        self.port = free_port()
+    def __init__(
+        self, owner: str, folder: Path, name: str, inside: Sequence[int], path: str, *, keep: bool
+    ) -> None:
+        # By the port in the container. Held, and not left to Docker to choose: that chooses anew
+        # at each start.
+        self._ports = {number: Port() for number in inside}
+        self._is_known = False
         self._container = DockerContainer(image(name))
-        labels = {OWNER: owner, MAKER: str(os.getpid())}
+        labels = {OWNER: owner, FOLDER: str(folder)}
         # RabbitMQ's node name, and with it its data, follows the host name.
         self._container.with_kwargs(labels=labels, hostname=name)
-        # testcontainers hands this to Docker's SDK, which also takes (address, port); its own
-        # method takes a port alone, and that would listen on every address.
-        ports: dict[str, Any] = self._container.ports
-        ports[str(inside)] = ("127.0.0.1", self.port)
         if keep:
             self._container.with_volume_mapping(f"{owner}-{name}", path, "rw")
+
+    @property
+    def port(self) -> int:
+        """Where it listens on loopback; certain once it has been started."""
+        return self.ports[0].number
+
+    @property
+    def ports(self) -> Sequence[Port]:
+        """All that it needs."""
+        return list(self._ports.values())
 
     def start(self) -> None:
         """Start the container, or start it again on the same port, and wait until it answers."""
@@ -112,10 +128,27 @@ class _Server(ABC):
 
     def launch(self) -> None:
         """Start the container without waiting for what is in it."""
-        if self._container._container is None:
-            self._container.start()
-        else:
+        if self._is_known:
             self._container.get_wrapped_container().start()
+            return
+        while True:
+            # testcontainers hands this to Docker's SDK, which also takes (address, port); its own
+            # method takes a port alone, and that would listen on every address.
+            ports: dict[str, Any] = self._container.ports
+            for inside, port in self._ports.items():
+                ports[str(inside)] = ("127.0.0.1", port.number)
+            try:
+                self._container.start()
+            except APIError as error:
+                if not _PORT_TAKEN.search(str(error)):
+                    raise
+                # A container's ports are fixed when it is made.
+                self._container.get_wrapped_container().remove(force=True, v=True)
+                for port in self.ports:
+                    port.move()
+            else:
+                self._is_known = True
+                return
 
     def wait(self) -> None:
         """Wait until the server answers.
@@ -138,6 +171,8 @@ class _Server(ABC):
         """Stop and remove the container; a named volume stays."""
         self.stop()
         self._container.stop()
+        for port in self.ports:
+            port.release()
 
     def kill(self) -> None:
         """SIGKILL what runs in the container."""
@@ -157,14 +192,20 @@ class _Server(ABC):
 class RabbitMQContainer(_Server):
     """RabbitMQ; the same methods as `stack.rabbitmq.RabbitMQ`."""
 
-    def __init__(self, owner: str, *, keep: bool) -> None:
-        super().__init__(owner, "rabbitmq", 5672, "/var/lib/rabbitmq", keep=keep)
+    def __init__(self, owner: str, folder: Path, *, keep: bool, management: bool = False) -> None:
+        inside = (5672, MANAGEMENT) if management else (5672,)
+        super().__init__(owner, folder, "rabbitmq", inside, "/var/lib/rabbitmq", keep=keep)
         self._container.with_env("RABBITMQ_DEFAULT_USER", "fellow")
         self._container.with_env("RABBITMQ_DEFAULT_PASS", "fellow")
 
     def url(self, vhost: str = "") -> str:
         """The address of a virtual host; of the default one when it is not named."""
         return f"amqp://fellow:fellow@127.0.0.1:{self.port}/{vhost}"
+
+    @property
+    def management_url(self) -> str:
+        """The management API."""
+        return f"http://127.0.0.1:{self._ports[MANAGEMENT]}"
 
     def control(self, *arguments: str) -> str:
         """Run rabbitmqctl in the container; returns what it printed."""
@@ -178,7 +219,9 @@ class RabbitMQContainer(_Server):
         try:
             with Connection(self.url(), connect_timeout=2) as connection:
                 connection.connect()
-        except (OSError, AMQPError):
+            if MANAGEMENT in self._ports:
+                httpx.get(self.management_url, timeout=2)
+        except (OSError, AMQPError, httpx.HTTPError):
             return False
         return True
 
@@ -186,8 +229,8 @@ class RabbitMQContainer(_Server):
 class PostgreSQLContainer(_Server):
     """PostgreSQL; the same methods as `stack.postgres.PostgreSQL`."""
 
-    def __init__(self, owner: str, *, keep: bool) -> None:
-        super().__init__(owner, "postgres", 5432, "/var/lib/postgresql/data", keep=keep)
+    def __init__(self, owner: str, folder: Path, *, keep: bool) -> None:
+        super().__init__(owner, folder, "postgres", (5432,), "/var/lib/postgresql/data", keep=keep)
         self._container.with_env("POSTGRES_PASSWORD", "fellow")
         self._container.with_env("POSTGRES_DB", "order_fellow")
 

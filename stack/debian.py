@@ -4,6 +4,7 @@ import fcntl
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 LOCK = Path("/run/order-fellow-apt.lock")
 POLICY = Path("/usr/sbin/policy-rc.d")
 CLUSTER_CONF = Path("/etc/postgresql-common/createcluster.conf")
+PATIENCE = 300.0  # seconds
 
 
 def can_install() -> bool:
@@ -19,26 +21,36 @@ def can_install() -> bool:
 
 
 def install(*packages: str) -> None:
-    """Install packages. Several that want to at once wait for each other.
+    """Install packages. Several that want to at once wait for each other, and for a stranger's apt.
 
     Raises:
         RuntimeError: apt could not; with the end of what it said.
     """
     print(f"Installing {', '.join(packages)} from the distribution's packages", flush=True)
     with _alone(), _no_services():
-        environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-        for command in (("update", "-q"), ("install", "-qy", "--no-install-recommends", *packages)):
-            done = subprocess.run(
-                ("apt-get", *command),
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                check=False,
-            )
+        _apt("update", "-q")
+        done = _apt("install", "-qy", "--no-install-recommends", *packages)
     if done.returncode != 0:
         raise RuntimeError(f"apt-get could not install {packages}:\n{done.stdout[-2000:]}")
+
+
+def _apt(*arguments: str) -> subprocess.CompletedProcess[str]:
+    # A machine that was made a minute ago upgrades itself. Apt waits for some of its locks, when
+    # asked to, and not for that of its lists.
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        done = subprocess.run(
+            ("apt-get", *arguments),
+            env=os.environ | {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        if "Could not get lock" not in done.stdout or time.monotonic() > deadline:
+            return done
+        time.sleep(1)
 
 
 @contextmanager

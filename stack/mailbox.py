@@ -6,6 +6,7 @@
 import asyncio
 import email
 import email.policy
+import errno
 import os
 import signal
 import sys
@@ -18,6 +19,8 @@ from typing import Any
 import uuid_utils
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP
+
+from stack.ports import Port
 
 Respond = Callable[[str], str | None]
 """Given a recipient, the reply that refuses it, such as `550 no such user`; None accepts it."""
@@ -81,25 +84,51 @@ class MailServer:
 
     Args:
         path: the Maildir.
-        port: where it listens on loopback.
     """
 
-    def __init__(self, path: Path, port: int) -> None:
+    def __init__(self, path: Path) -> None:
         self.maildir = Maildir(path)
         self.handler = Handler(self.maildir)
-        self.port = port
+        self._port = Port()
         self._controller: Controller | None = None
+
+    @property
+    def port(self) -> int:
+        """Where it listens on loopback."""
+        return self._port.number
 
     def start(self) -> None:
         """Start listening; also again, after a stop."""
-        self._controller = Controller(self.handler, hostname="127.0.0.1", port=self.port)
-        self._controller.start()
+        self._controller = in_thread(
+            lambda port: Controller(self.handler, hostname="127.0.0.1", port=port), self._port
+        )
 
     def stop(self) -> None:
         """Stop listening and drop every connection."""
         if self._controller is not None:
             self._controller.stop()
             self._controller = None
+
+
+def in_thread(make: Callable[[int], Controller], port: Port) -> Controller:
+    """Start a mail server in a thread, on another port when somebody has taken this one.
+
+    Args:
+        make: makes it for a port.
+        port: where it listens on loopback.
+    """
+    while True:
+        controller = make(port.number)
+        try:
+            controller.start()
+        except OSError as error:
+            controller.stop(no_assert=True)
+            controller.loop.close()
+            if error.errno != errno.EADDRINUSE:
+                raise
+            port.move()
+        else:
+            return controller
 
 
 def text_of(message: EmailMessage) -> str:

@@ -6,14 +6,15 @@ import secrets
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import psycopg2
 
-from stack.processes import free_port, kill_leftover, spawn, stop
+from stack.listening import Start
+from stack.ports import Port
+from stack.processes import kill_leftover, spawn, stop
 
-READY_SECONDS = 30.0
+READY_SECONDS = 90.0
 # PostgreSQL's own sizes are for the smallest machine there is: with 100,000 accounts the pages that
 # orders go to do not fit in, and each is written whole after every checkpoint. As in
 # docker-compose.yml.
@@ -40,7 +41,9 @@ class PostgreSQL:
     def __init__(self, data: Path, *, durable: bool = True) -> None:
         self._data = data
         self._durable = durable
-        self._port = free_port()
+        self._port = Port()
+        self._start: Start | None = None
+        self._is_known = False
         self._server: subprocess.Popen[bytes] | None = None
         self.password = ""
         # PostgreSQL refuses to run as root.
@@ -49,6 +52,11 @@ class PostgreSQL:
     def url(self, database: str = "order_fellow") -> str:
         """The SQLAlchemy address of a database."""
         return f"postgresql+psycopg2://postgres:{self.password}@127.0.0.1:{self._port}/{database}"
+
+    @property
+    def ports(self) -> tuple[Port, ...]:
+        """What it listens on; another than before when somebody took it before its first start."""
+        return (self._port,)
 
     @property
     def is_running(self) -> bool:
@@ -76,6 +84,24 @@ class PostgreSQL:
         if not (cluster / "PG_VERSION").exists():
             self._make_cluster(bin_folder, cluster)
         (cluster / "postmaster.pid").unlink(missing_ok=True)
+        log = self._data / "output.log"
+
+        def start() -> subprocess.Popen[bytes]:
+            command = self._command(bin_folder, cluster)
+            self._server = spawn(command, environment=_environment(), log=log, user=self._user)
+            return self._server
+
+        self._start = Start(
+            "PostgreSQL",
+            start,
+            self.ports,
+            log,
+            READY_SECONDS,
+            self._answers,
+            movable=not self._is_known,
+        )
+
+    def _command(self, bin_folder: Path, cluster: Path) -> list[str]:
         options = {
             "listen_addresses": "127.0.0.1",
             "port": str(self._port),
@@ -91,8 +117,7 @@ class PostgreSQL:
         command = [str(bin_folder / "postgres"), "-D", str(cluster)]
         for name, value in options.items():
             command += ["-c", f"{name}={value}"]
-        log = self._data / "output.log"
-        self._server = spawn(command, environment=_environment(), log=log, user=self._user)
+        return command
 
     def stop(self) -> None:
         """Stop the server, dropping its connections (PostgreSQL's fast shutdown)."""
@@ -103,6 +128,7 @@ class PostgreSQL:
     def close(self) -> None:
         """Stop for good."""
         self.stop()
+        self._port.release()
 
     def kill(self) -> None:
         """SIGKILL the server and its backends, as a power cut would."""
@@ -185,21 +211,18 @@ class PostgreSQL:
         Raises:
             RuntimeError: it does not answer; with the end of its log.
         """
-        log = self._data / "output.log"
-        deadline = time.monotonic() + READY_SECONDS
-        while time.monotonic() < deadline:
-            if not self.is_running:
-                break
-            try:
-                self.execute("SELECT 1")
-            except psycopg2.OperationalError:
-                time.sleep(0.05)
-            else:
-                self._create("order_fellow")
-                return
-        raise RuntimeError(
-            f"PostgreSQL did not start; the end of {log}:\n{log.read_text()[-2000:]}"
-        )
+        if self._start is None:
+            raise RuntimeError("wait() is for a server that was launched")
+        self._start.wait()
+        self._is_known = True
+        self._create("order_fellow")
+
+    def _answers(self) -> bool:
+        try:
+            self.execute("SELECT 1")
+        except psycopg2.OperationalError:
+            return False
+        return True
 
 
 def execute(url: str, statement: str) -> None:

@@ -6,7 +6,6 @@ import os
 import pwd
 import resource
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,32 +14,6 @@ from pathlib import Path
 MAX_FILES = 65_536
 PR_SET_PDEATHSIG = 1  # prctl(2)
 _libc = ctypes.CDLL(None, use_errno=True)
-
-
-def free_port() -> int:
-    """A TCP port on loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def is_free(port: int) -> bool:
-    """Whether a server could listen on a port of loopback."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
-
-
-def wait_until_taken(port: int, seconds: float) -> None:
-    """Wait until somebody listens on a port of loopback, or the time is over."""
-    deadline = time.monotonic() + seconds
-    while is_free(port) and time.monotonic() < deadline:
-        time.sleep(0.02)
 
 
 def spawn(
@@ -75,6 +48,12 @@ def spawn(
             start_new_session=True,
             preexec_fn=_prepare(user),
         )
+
+
+def end_with_make() -> None:
+    """Be told to end when the `make` that started us ends: a killed one cannot hand it on."""
+    if "MAKELEVEL" in os.environ:
+        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def stop(process: subprocess.Popen[bytes], seconds: float, how: int = signal.SIGTERM) -> None:
@@ -125,6 +104,11 @@ def _prepare(user: str | None) -> Callable[[], None]:
     account = pwd.getpwnam(user) if user else None
 
     def prepare() -> None:
+        # A shell that started us in the background, or nohup, may have had us ignore them, and a
+        # program that nobody can ask to end is killed in the middle of what it does.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
         # Every quorum queue keeps files open, and 1024 of them, as many a system allows at first,
         # are soon used up.
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)

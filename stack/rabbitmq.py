@@ -5,8 +5,7 @@ import os
 import secrets
 import signal
 import subprocess
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,15 +13,45 @@ from amqp.exceptions import AMQPError
 from kombu import Connection
 
 from stack.credentials import admission
-from stack.processes import free_port, kill_leftover, kill_session, spawn, stop, wait_until_taken
+from stack.listening import Start
+from stack.ports import Port
+from stack.processes import kill_leftover, kill_session, spawn, stop
 
 SCRIPTS = Path("/usr/lib/rabbitmq/bin")
-READY_SECONDS = 60.0
+READY_SECONDS = 180.0  # eight nodes at once on two cores take over a minute
+EPMD_SECONDS = 30.0
 
 
 def is_installed() -> bool:
     """Whether this machine has RabbitMQ."""
     return (SCRIPTS / "rabbitmq-server").exists()
+
+
+class PortMapper:
+    """epmd, in the foreground and ours: the one that a node starts by itself would outlive it."""
+
+    def __init__(self) -> None:
+        self.port = Port()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._is_known = False
+
+    def start(self, environment: Mapping[str, str], log: Path) -> None:
+        """Start it, if it does not run."""
+        if self._process is not None and self._process.poll() is None:
+            return
+
+        def start() -> subprocess.Popen[bytes]:
+            command = ("epmd", "-port", str(self.port), "-address", "127.0.0.1")
+            return spawn(command, environment=environment, log=log)
+
+        starting = Start("epmd", start, (self.port,), log, EPMD_SECONDS, movable=not self._is_known)
+        self._process, self._is_known = starting.wait(), True
+
+    def stop(self) -> None:
+        """Stop it."""
+        if self._process is not None:
+            stop(self._process, 2)
+            self._process = None
 
 
 @dataclass(frozen=True)
@@ -34,7 +63,7 @@ class Cluster:
     """
 
     folders: tuple[Path, ...]
-    epmd_port: int = field(default_factory=free_port)
+    mapper: PortMapper = field(default_factory=PortMapper)
     password: str = field(default_factory=lambda: secrets.token_hex(16))
 
     def configuration(self) -> str:
@@ -71,17 +100,24 @@ class RabbitMQ:
     ) -> None:
         self._data = data
         self._cluster = cluster
-        self._management_port = free_port() if management else None
-        self._port, self._dist_port = free_port(), free_port()
-        self._epmd_port = cluster.epmd_port if cluster else free_port()
+        self._port, self._dist_port = Port(), Port()
+        self._management_port = Port() if management else None
+        self._mapper = cluster.mapper if cluster else PortMapper()
         self.name = node_name(data)
+        self._start: Start | None = None
         self._node: subprocess.Popen[bytes] | None = None
-        self._epmd: subprocess.Popen[bytes] | None = None
+        self._is_known = False
         self._password = ""
 
     def url(self, vhost: str = "") -> str:
         """The address of a virtual host; of the default one when it is not named."""
         return f"amqp://fellow:{self._password}@127.0.0.1:{self._port}/{vhost}"
+
+    @property
+    def ports(self) -> tuple[Port, ...]:
+        """All that it needs; others than before when somebody took one before its first start."""
+        own = (self._port, self._dist_port, self._mapper.port)
+        return (*own, self._management_port) if self._management_port else own
 
     @property
     def management_url(self) -> str:
@@ -101,28 +137,35 @@ class RabbitMQ:
         """Start the node without waiting for it."""
         self._data.mkdir(parents=True, exist_ok=True)
         self._heal()
-        self._configure()
-        environment = self._environment()
         log = self._data / "output.log"
-        if self._epmd is None or self._epmd.poll() is not None:
-            # In the foreground and ours: the one that a node starts by itself would outlive it.
-            command = ("epmd", "-port", str(self._epmd_port), "-address", "127.0.0.1")
-            self._epmd = spawn(command, environment=environment, log=log)
-            wait_until_taken(self._epmd_port, 5)
-        self._node = spawn((str(SCRIPTS / "rabbitmq-server"),), environment=environment, log=log)
+        self._mapper.start(self._environment(), log)
+
+        def start() -> subprocess.Popen[bytes]:
+            self._configure()
+            command = (str(SCRIPTS / "rabbitmq-server"),)
+            self._node = spawn(command, environment=self._environment(), log=log)
+            return self._node
+
+        ports = [port for port in self.ports if port is not self._mapper.port]
+        self._start = Start(
+            "RabbitMQ", start, ports, log, READY_SECONDS, self._answers, movable=not self._is_known
+        )
 
     def stop(self) -> None:
         """Stop the node cleanly."""
         if self._node is not None:
             stop(self._node, 20)
             self._node = None
-        if self._epmd is not None:
-            stop(self._epmd, 2)
-            self._epmd = None
+        if self._cluster is None or self._data == self._cluster.folders[0]:
+            self._mapper.stop()
 
     def close(self) -> None:
         """Stop for good."""
         self.stop()
+        self._port.release()
+        self._dist_port.release()
+        if self._management_port is not None:
+            self._management_port.release()
 
     def kill(self) -> None:
         """SIGKILL the node, as a power cut would."""
@@ -205,7 +248,7 @@ class RabbitMQ:
             # Bound to cores, as is the default, its threads wait while another program has theirs.
             # On a machine that it shares an order costs it a fifth less so (docs/performance.md).
             "RABBITMQ_SCHEDULER_BIND_TYPE": "u",
-            "ERL_EPMD_PORT": str(self._epmd_port),
+            "ERL_EPMD_PORT": str(self._mapper.port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
         }
 
@@ -218,16 +261,15 @@ class RabbitMQ:
         Raises:
             RuntimeError: it does not; with the end of its log.
         """
-        log = self._data / "output.log"
-        deadline = time.monotonic() + READY_SECONDS
-        while time.monotonic() < deadline:
-            if self._node is not None and self._node.poll() is not None:
-                break
-            try:
-                with Connection(self.url(), connect_timeout=2) as connection:
-                    connection.connect()
-            except (OSError, AMQPError):
-                time.sleep(0.2)
-            else:
-                return
-        raise RuntimeError(f"RabbitMQ did not start; the end of {log}:\n{log.read_text()[-2000:]}")
+        if self._start is None:
+            raise RuntimeError("wait() is for a node that was launched")
+        self._start.wait()
+        self._is_known = True
+
+    def _answers(self) -> bool:
+        try:
+            with Connection(self.url(), connect_timeout=2) as connection:
+                connection.connect()
+        except (OSError, AMQPError):
+            return False
+        return True

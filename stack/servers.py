@@ -9,15 +9,16 @@ import hashlib
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+from shared import lease
 from stack import debian, postgres, rabbitmq
 from stack.credentials import as_service
+from stack.ports import Port
 from stack.processes import kill_leftover
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,6 +30,10 @@ class NoServersError(Exception):
 
 class Server(Protocol):
     """What both have in common, wherever they run; see `stack.rabbitmq` and `stack.postgres`."""
+
+    @property
+    def ports(self) -> Sequence[Port]:
+        """All that it needs; certain once it has been started."""
 
     def launch(self) -> None:
         """Start without waiting."""
@@ -51,6 +56,10 @@ class Server(Protocol):
 
 class Broker(Server, Protocol):
     """RabbitMQ."""
+
+    @property
+    def management_url(self) -> str:
+        """The management API, when it has one."""
 
     def url(self, vhost: str = "") -> str:
         """The address of a virtual host."""
@@ -139,8 +148,8 @@ def servers(purpose: Literal["run", "demo", "test", "bench"]) -> Iterator[Server
         yield Servers(amqp_url, database_url, None, None, "AMQP_URL and DATABASE_URL")
         return
     keep = purpose == "run"
-    folder = data_folder(purpose) if keep else throwaway(purpose)
-    broker, database, origin = _make(
+    folder = _kept(purpose) if keep else throwaway(purpose)
+    broker, database, origin = make(
         folder, keep=keep, durable=keep or purpose == "bench", needs_broker=not amqp_url
     )
     used: list[Server] = []
@@ -165,28 +174,55 @@ def servers(purpose: Literal["run", "demo", "test", "bench"]) -> Iterator[Server
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _make(
-    folder: Path, *, keep: bool, durable: bool, needs_broker: bool
+def make(
+    folder: Path,
+    *,
+    keep: bool = False,
+    durable: bool = False,
+    needs_broker: bool = True,
+    management: bool = False,
 ) -> tuple[Broker, Database, str]:
+    """A broker and a database that are not started yet, and where they come from, in words.
+
+    Args:
+        folder: for their data, held by a lease.
+        keep: whether the data are kept.
+        durable: whether the database syncs to disk.
+        needs_broker: whether the broker will be started.
+        management: whether it has the management API.
+
+    Raises:
+        NoServersError: there is no way to get them.
+    """
     if _containers_are_available():
         from stack import containers
 
         owner = data_folder("run").parent.name
-        containers.remove_abandoned(owner)
+        containers.remove_abandoned(owner, lease.is_held)
         return (
-            containers.RabbitMQContainer(owner, keep=keep),
-            containers.PostgreSQLContainer(owner, keep=keep),
+            containers.RabbitMQContainer(owner, folder, keep=keep, management=management),
+            containers.PostgreSQLContainer(owner, folder, keep=keep),
             "Docker",
         )
-    _install_missing(needs_broker=needs_broker)
+    install_missing(needs_broker=needs_broker)
     return (
-        rabbitmq.RabbitMQ(folder / "rabbitmq"),
+        rabbitmq.RabbitMQ(folder / "rabbitmq", management=management),
         postgres.PostgreSQL(folder / "postgres", durable=durable),
         "private nodes of this machine's own packages",
     )
 
 
-def _install_missing(*, needs_broker: bool) -> None:
+def install_missing(*, needs_broker: bool = True) -> None:
+    """Install the packages of private nodes, where they are not there.
+
+    What only a private node can be (one of a cluster, a standby) begins with this.
+
+    Args:
+        needs_broker: whether RabbitMQ is needed.
+
+    Raises:
+        NoServersError: they cannot be installed here.
+    """
     missing = []
     if needs_broker and not rabbitmq.is_installed():
         missing.append("rabbitmq-server")
@@ -223,19 +259,19 @@ def throwaway(purpose: str) -> Path:
     base = data_folder("throwaway")
     base.mkdir(mode=0o711, exist_ok=True)
     base.chmod(0o711)
-    _remove_abandoned(base)
-    folder = Path(tempfile.mkdtemp(prefix=f"{purpose}-{os.getpid()}-", dir=base))
-    folder.chmod(0o711)
+    lease.remove_abandoned(base, remove=clear)
+    # Held until this process ends.
+    return lease.make(base, f"{purpose}-", 0o711)[0]
+
+
+def _kept(purpose: str) -> Path:
+    folder = data_folder(purpose)
+    folder.mkdir(mode=0o711, exist_ok=True)
+    try:
+        lease.take(folder)
+    except lease.LeasedError as error:
+        raise NoServersError(f"{error}: stop it first") from None
     return folder
-
-
-def _remove_abandoned(base: Path) -> None:
-    """Clear what runs left behind that were killed: their processes, then their folders."""
-    for folder in base.iterdir():
-        pid = folder.name.split("-")[1]
-        if Path(f"/proc/{pid}").exists():
-            continue
-        clear(folder)
 
 
 def clear(folder: Path) -> None:
@@ -251,7 +287,7 @@ def main() -> int:
     """`python -m stack.servers`: get what the tests' servers need, and say so meanwhile."""
     try:
         if not _containers_are_available():
-            _install_missing(needs_broker=True)
+            install_missing()
     except NoServersError as error:
         print(error, file=sys.stderr)
         return 1

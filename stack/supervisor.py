@@ -7,10 +7,13 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
+from stack.listening import LISTEN_SECONDS, Start
+from stack.ports import Port
 from stack.processes import spawn, stop
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,8 +35,8 @@ MODULES = {
 @dataclass
 class _Child:
     name: str
-    command: list[str]
-    environment: Mapping[str, str]
+    command: list[object]
+    environment: Mapping[str, object]
     process: subprocess.Popen[bytes] | None = None
     delay: float = FIRST_DELAY
     due: float = 0.0
@@ -63,16 +66,48 @@ class Supervisor:
         self._logs = logs
         self._console = console
         self._children: list[_Child] = []
+        self._starts: list[Start] = []
 
     def add(
-        self, name: str, module: str, *arguments: str, environment: Mapping[str, str] | None = None
+        self,
+        name: str,
+        module: str,
+        *arguments: object,
+        environment: Mapping[str, object] | None = None,
+        listens: Port | None = None,
     ) -> None:
-        """Start `python -m module`, with `environment` beside what is everybody's."""
+        """Start `python -m module`, with `environment` beside what is everybody's.
+
+        Args:
+            name: of the child.
+            module: what it runs.
+            arguments: its arguments, as `str()` gives them at each start.
+            environment: its own variables, likewise.
+            listens: where it will listen; see `wait_until_listening`. What tells it so must stand
+                among the arguments or in the environment as the port itself.
+        """
         child = _Child(name, [sys.executable, "-m", module, *arguments], environment or {})
         child.delay = self._first_delay
-        (self._logs / f"{name}.log").unlink(missing_ok=True)
-        self._start(child)
+        log = self._logs / f"{name}.log"
+        log.unlink(missing_ok=True)
         self._children.append(child)
+        if listens is None:
+            self._start(child)
+        else:
+            start = partial(self._start, child)
+            self._starts.append(Start(name, start, (listens,), log, LISTEN_SECONDS))
+
+    def wait_until_listening(self) -> None:
+        """Wait until those that listen do so, on other ports when somebody has taken theirs.
+
+        Only then their addresses are certain.
+
+        Raises:
+            stack.listening.DidNotStartError: one does not listen.
+            stack.ports.PortTakenError: a port that somebody has named is taken.
+        """
+        while self._starts:
+            self._starts.pop(0).wait()
 
     def swap(self, name: str, module: str) -> None:
         """Run another module under a name, from its next start on."""
@@ -125,11 +160,13 @@ class Supervisor:
         for thread in stopping:
             thread.join()
 
-    def _start(self, child: _Child) -> None:
+    def _start(self, child: _Child) -> subprocess.Popen[bytes]:
         child.started = time.monotonic()
+        own = {name: str(value) for name, value in child.environment.items()}
         child.process = spawn(
-            child.command,
-            environment=self._environment | dict(child.environment),
+            [str(part) for part in child.command],
+            environment=self._environment | own,
             log=self._logs / f"{child.name}.log",
             directory=ROOT,
         )
+        return child.process

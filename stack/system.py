@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,9 @@ from sqlalchemy.orm import Session
 
 from services.ops import users
 from stack.credentials import service_passwords
-from stack.processes import free_port, is_free
+from stack.listening import DidNotStartError
+from stack.ports import Address, Port, PortTakenError
+from stack.processes import end_with_make
 from stack.servers import NoServersError, Servers, servers
 from stack.supervisor import MODULES, ROOT, Supervisor
 
@@ -89,8 +91,7 @@ def system(
     Raises:
         CannotRunError: see there.
     """
-    port = _port("PORT", DEFAULT_PORT, console)
-    ops_port = _port("OPS_PORT", DEFAULT_OPS_PORT, console)
+    port, ops_port = _port("PORT", DEFAULT_PORT), _port("OPS_PORT", DEFAULT_OPS_PORT)
     if purpose != "run":
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
@@ -99,26 +100,28 @@ def system(
     try:
         with servers(purpose) as running:
             console.print(f"  from {running.origin}", highlight=False)
-            smtp_port = free_port()
-            environment = {
-                "SMTP_HOST": "127.0.0.1",
-                "SMTP_PORT": str(smtp_port),
-                "PORT": str(port),
-                "OPS_PORT": str(ops_port),
-                "PUBLIC_URL": f"http://127.0.0.1:{port}",
-            }
+            smtp_port = Port()
             if running.broker is not None:
                 running.broker.admit()
             prepare(running.amqp_url, running.database_url)
             ops_password = _make_ops_user(running.database_url)
-            supervisor = Supervisor(environment, logs, console)
+            supervisor = Supervisor({"SMTP_HOST": "127.0.0.1"}, logs, console)
             try:
-                supervisor.add("mailbox", "stack.mailbox", str(smtp_port), str(mailbox))
-                for name, module in MODULES.items():
-                    supervisor.add(name, module, environment=running.for_service(name))
+                supervisor.add("mailbox", "stack.mailbox", smtp_port, mailbox, listens=smtp_port)
+                addresses = {"PORT": port, "OPS_PORT": ops_port, "SMTP_PORT": smtp_port}
+                start_services(
+                    supervisor,
+                    lambda name: {
+                        **running.for_service(name),
+                        **addresses,
+                        "PUBLIC_URL": Address(port),
+                    },
+                    {"ingress": port, "ops": ops_port},
+                )
+                _say_ports(console, port, ops_port)
                 found = System(
-                    f"http://127.0.0.1:{port}",
-                    f"http://127.0.0.1:{ops_port}",
+                    str(Address(port)),
+                    str(Address(ops_port)),
                     ops_password,
                     running.amqp_url,
                     running.database_url,
@@ -131,8 +134,10 @@ def system(
                 yield found
             finally:
                 supervisor.stop()
-    except NoServersError as error:
+    except (NoServersError, DidNotStartError) as error:
         raise CannotRunError(str(error)) from None
+    except PortTakenError as error:
+        raise CannotRunError(f"{error}: give another one by PORT= or OPS_PORT=") from None
 
 
 def stop_on_signals() -> None:
@@ -146,21 +151,53 @@ def stop_on_signals() -> None:
 
     signal.signal(signal.SIGTERM, interrupt)
     signal.signal(signal.SIGINT, interrupt)
+    end_with_make()
 
 
-def _port(variable: str, default: int, console: Console) -> int:
+def start_services(
+    supervisor: Supervisor,
+    environment: Callable[[str], Mapping[str, object]],
+    listening: Mapping[str, Port],
+    names: Iterable[str] = MODULES,
+) -> None:
+    """Start services, first those that listen: only then it is certain where they do.
+
+    Args:
+        supervisor: runs them.
+        environment: by service, its own variables.
+        listening: the ports of those that listen.
+        names: which ones.
+    """
+    for name in listening:
+        supervisor.add(name, MODULES[name], environment=environment(name), listens=listening[name])
+    supervisor.wait_until_listening()
+    for name in names:
+        if name not in listening:
+            supervisor.add(name, MODULES[name], environment=environment(name))
+
+
+def _port(variable: str, default: int) -> Port:
     given = os.environ.get(variable)
     if given:
         if not given.isdigit() or not 1 <= int(given) <= 65535:
             raise CannotRunError(f"{variable}={given} is no port: give a number from 1 to 65535")
-        if not is_free(int(given)):
-            raise CannotRunError(f"port {given} is taken: give another one by {variable}=")
-        return int(given)
-    if is_free(default):
-        return default
-    port = free_port()
-    console.print(f"Port {default} is taken; using {port} ({variable}= chooses another)")
-    return port
+        try:
+            return Port(named=int(given))
+        except PortTakenError as error:
+            raise CannotRunError(f"{error}: give another one by {variable}=") from None
+    return Port(default)
+
+
+def _say_ports(console: Console, port: Port, ops_port: Port) -> None:
+    for variable, default, found in (
+        ("PORT", DEFAULT_PORT, port),
+        ("OPS_PORT", DEFAULT_OPS_PORT, ops_port),
+    ):
+        if not os.environ.get(variable) and found.number != default:
+            console.print(
+                f"Port {default} is taken; using {found} ({variable}= chooses another)",
+                highlight=False,
+            )
 
 
 def _make_ops_user(database_url: str) -> str:

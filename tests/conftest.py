@@ -15,11 +15,17 @@ from shared.bus import topology
 from shared.db import migrate, session
 from stack import credentials
 from stack.mailbox import MailServer
-from stack.processes import free_port
+from stack.ports import Port
 from stack.servers import Broker, Database, Servers, servers
+from stack.system import stop_on_signals
 
 VHOSTS_AT_ONCE = 16
 _numbers = itertools.count()
+
+
+def pytest_configure() -> None:
+    """Let SIGTERM stop what runs, as Ctrl-C does."""
+    stop_on_signals()
 
 
 @pytest.fixture(scope="session")
@@ -100,6 +106,20 @@ database_url = pytest.fixture(a_database_url, name="database_url")
 module_database_url = pytest.fixture(a_database_url, name="module_database_url", scope="module")
 
 
+@pytest.fixture
+def unused_port() -> Iterator[Callable[[], int]]:
+    """Ports that nobody listens on until the test ends, unless the test does."""
+    held: list[Port] = []
+
+    def hold() -> int:
+        held.append(Port())
+        return held[-1].number
+
+    yield hold
+    for port in held:
+        port.release()
+
+
 Configure = Callable[..., config.Settings]
 
 
@@ -160,7 +180,7 @@ def db(engine: Engine) -> Iterator[Session]:
 @pytest.fixture
 def mailbox(tmp_path: Path) -> Iterator[MailServer]:
     """A mail server; `mailbox.handler.respond` refuses recipients."""
-    server = MailServer(tmp_path / "mailbox", free_port())
+    server = MailServer(tmp_path / "mailbox")
     server.start()
     yield server
     server.stop()

@@ -2,12 +2,15 @@
 
 import os
 import re
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from stack.processes import free_port, spawn, stop, wait_until_taken
+from stack.listening import Start
+from stack.ports import Port
+from stack.processes import spawn, stop
 
 PROGRAM = "/usr/sbin/smtp-sink"  # where Debian has it, and where only root's path leads
 NEEDS = (PROGRAM, "postfix")
@@ -38,14 +41,17 @@ def smtp_sink(folder: Path) -> Iterator[SmtpSink]:
     Args:
         folder: for its log.
     """
-    port = free_port()
-    sink = SmtpSink(port, folder / f"smtp-sink-{port}.log")
+    port = Port()
+    log = folder / f"smtp-sink-{port}.log"
     # It refuses to run as root.
     user = ("-u", "nobody") if os.geteuid() == 0 else ()
-    command = (PROGRAM, "-c", *user, f"127.0.0.1:{port}", "128")
-    process = spawn(command, environment=os.environ, log=sink.log)
-    wait_until_taken(port, 10)
+
+    def start() -> subprocess.Popen[bytes]:
+        command = (PROGRAM, "-c", *user, f"127.0.0.1:{port}", "128")
+        return spawn(command, environment=os.environ, log=log)
+
+    process = Start("smtp-sink", start, (port,), log, 10).wait()
     try:
-        yield sink
+        yield SmtpSink(port.number, log)
     finally:
         stop(process, 5)

@@ -5,8 +5,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from shared.config import ConfigurationError, settings
+from shared import lease
+from shared.config import ConfigurationError, begin
 from shared.crypto import decode_key, sealer
+
+METRICS = "order-fellow-metrics-"
 
 
 def main() -> int:  # noqa: RET503 - execv never returns
@@ -16,15 +19,20 @@ def main() -> int:  # noqa: RET503 - execv never returns
         The exit code, only when the configuration is bad.
     """
     try:
-        settings()
+        config = begin("ingress")
         sealer()
-        for key in settings().receipt_keys():
+        for key in config.receipt_keys():
             decode_key(key, "RECEIPT_SIGNING_KEYS")
     except ConfigurationError as error:
         print(f"services.ingress cannot start. {error}", file=sys.stderr)  # noqa: T201
         return 2
     # Before prometheus_client is imported anywhere; a fresh folder, so that old numbers are gone.
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="order-fellow-metrics-")
+    # It is held until the last worker has ended; those of ingresses that were killed go now.
+    base = Path(tempfile.gettempdir())
+    lease.remove_abandoned(base, METRICS)
+    folder, lock = lease.make(base, METRICS)
+    os.set_inheritable(lock, True)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
     conf = Path(__file__).with_name("gunicorn.conf.py")
     arguments = [sys.executable, "-m", "gunicorn", "--config", str(conf)]
     os.execv(sys.executable, arguments)  # noqa: S606 - our own interpreter, no shell

@@ -108,7 +108,11 @@ class Ingress:
             asyncio.create_task(
                 health.report(self.publisher, self.cache, self.acceptor, self.metrics)
             ),
-            asyncio.create_task(heartbeat.keep_beating("services.ingress")),
+            asyncio.create_task(
+                heartbeat.keep_beating(
+                    "services.ingress", [self.publisher.standing, self.feed.standing]
+                )
+            ),
         ]
 
     async def process_shutdown(self, _: dict[str, Any], __: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from prometheus_client import multiprocess
 
-from shared.config import settings
+from shared.config import begin
 from shared.http.serving import (  # noqa: F401 - gunicorn reads them here
     accesslog,
     control_socket_disable,
@@ -18,7 +18,7 @@ from shared.http.serving import (  # noqa: F401 - gunicorn reads them here
     worker_tmp_dir,
 )
 
-_config = settings()
+_config = begin("ingress")
 
 wsgi_app = "services.ingress.app:create_app()"
 worker_class = "services.ingress.worker.Worker"

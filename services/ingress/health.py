@@ -49,8 +49,11 @@ class Readyz:
         self._feed = feed
         self._threads = threads
 
-    async def on_get(self, _: Request, resp: Response) -> None:
-        """Name every part; `degraded` means that orders are accepted by the second-best way."""
+    async def on_get(self, req: Request, resp: Response) -> None:
+        """Name every part; `degraded` means that orders are accepted by the second-best way.
+
+        Why the broker is away or refuses is told inside only: it names users and hosts.
+        """
         bus = self._publisher.state
         database = await self._database()
         age = cache_age(self._cache)
@@ -68,6 +71,13 @@ class Readyz:
             and self._feed.is_listening
             and (age or 0.0) < STALE_SECONDS
         )
+        reasons = {
+            standing.part: f"{standing.told.state}: {standing.told.reason}"
+            for standing in (self._publisher.standing, self._feed.standing)
+            if not standing.told.is_well
+        }
+        if reasons and _is_internal(client_address(req)):
+            parts["reasons"] = reasons
         status = "not ready" if not ready else "ready" if fine else "degraded"
         resp.status = 200 if ready else 503
         resp.media = {"status": status, **parts}

@@ -49,6 +49,7 @@ class SecretFeed:
             setup=self._subscribe,
             on_lost=self._lost,
         )
+        self.standing = self._link.standing
         self._decoder = msgspec.json.Decoder(_AboutAccount)
         self._pending: set[UUID] = set()
         self._wake = asyncio.Event()
@@ -70,11 +71,6 @@ class SecretFeed:
 
     async def _subscribe(self, connection: AsyncioConnection) -> None:
         channel = await open_channel(connection)
-        await call(
-            channel.exchange_declare,
-            exchange=topology.EVENTS,
-            passive=True,
-        )
         queue = f"ingress.secrets.{new_id()}"
         await call(channel.queue_declare, queue=queue, exclusive=True, auto_delete=True)
         await call(

@@ -5,13 +5,17 @@ import urllib.request
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import Literal
 
 from amqp.exceptions import AccessRefused, NotFound, PreconditionFailed
 from kombu import Connection
 
 from services.ops.broker import TIMEOUT, open_connection
 from services.ops.check import Check, clocks
+from shared import versions
 from shared.bus import topology
+from shared.bus.connect import server_version
+from shared.bus.refusal import explain
 from shared.config import Settings
 
 
@@ -24,31 +28,38 @@ def broker(config: Settings) -> Iterator[Check]:
         yield Check(
             "broker",
             "broken",
-            f"{where} does not answer: {getattr(error, 'reply_text', '') or error}",
+            f"{where}: {explain(error).sentence}",
             "Is RabbitMQ running, and is AMQP_URL right: host, port, user, password, vhost?",
         )
         return
     with connection:
-        said = connection.connection.server_properties
-        yield Check("broker", "fine", f"{said.get('product')} {said.get('version')}")
+        version = server_version(connection)
+        untried = versions.warning("RabbitMQ", version)
+        yield Check("broker", "look" if untried else "fine", f"RabbitMQ {version}", untried or "")
         yield _topology(connection)
     if config.rabbitmq_management_url:
         yield _clock(config.rabbitmq_management_url)
 
 
 def _topology(connection: Connection) -> Check:
-    missing = [queue.name for queue in topology.QUEUES if not _has_queue(connection, queue)]
-    missing += [
-        f"the exchange {exchange.name}"
+    seen = {queue.name: look(connection, queue) for queue in topology.QUEUES} | {
+        f"the exchange {exchange.name}": look(connection, exchange)
         for exchange in topology.EXCHANGES
-        if not _has_exchange(connection, exchange)
-    ]
+    }
+    missing = [name for name, found in seen.items() if found == "missing"]
     if missing:
         return Check(
             "topology",
             "broken",
             f"missing: {', '.join(missing)}",
             "Declare it as the administrator: python -m shared.bus.declare",
+        )
+    if "there" not in seen.values():
+        return Check(
+            "topology",
+            "look",
+            "the user of AMQP_URL may look at none of it",
+            "Ask as fellow_ops, or as the administrator.",
         )
     different = []
     # What is there is not changed by being declared again; only who may do so learns more.
@@ -62,7 +73,9 @@ def _topology(connection: Connection) -> Check:
             different.append(str(error.reply_text))
         except AccessRefused:
             return Check(
-                "topology", "fine", "everything is there (only its owner can see the arguments)"
+                "topology",
+                "fine",
+                "all that its user may see is there (only the administrator sees the arguments)",
             )
     if different:
         return Check(
@@ -74,22 +87,24 @@ def _topology(connection: Connection) -> Check:
     return Check("topology", "fine", "everything is there, as it should be")
 
 
-def _has_queue(connection: Connection, queue: topology.Queue) -> bool:
+def look(
+    connection: Connection, thing: topology.Queue | topology.Exchange
+) -> Literal["there", "missing", "hidden"]:
+    """Whether a thing is there, as far as the connection's user may see.
+
+    Since RabbitMQ 4.2.6 and 4.3.0 that is only what there is a right on.
+    """
     try:
         with connection.channel() as channel:
-            channel.queue_declare(queue.name, passive=True)
+            if isinstance(thing, topology.Queue):
+                channel.queue_declare(thing.name, passive=True)
+            else:
+                channel.exchange_declare(thing.name, thing.kind, passive=True)
     except NotFound:
-        return False
-    return True
-
-
-def _has_exchange(connection: Connection, exchange: topology.Exchange) -> bool:
-    try:
-        with connection.channel() as channel:
-            channel.exchange_declare(exchange.name, exchange.kind, passive=True)
-    except NotFound:
-        return False
-    return True
+        return "missing"
+    except AccessRefused:
+        return "hidden"
+    return "there"
 
 
 def _clock(management_url: str) -> Check:

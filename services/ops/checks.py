@@ -15,6 +15,7 @@ from services.ops.check import Check, clocks
 from services.ops.queues import FRESH
 from services.ops.sampling import Sampler
 from services.ops.surroundings import Surroundings
+from shared import versions
 from shared.config import (
     DEVELOPMENT_ENCRYPTION_KEY,
     DEVELOPMENT_JWT_KEY,
@@ -72,7 +73,13 @@ def _database(engine: Engine) -> Iterator[Check]:
             before = datetime.now(UTC)
             there = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
             after = datetime.now(UTC)
-            yield Check("database", "fine", f"PostgreSQL {version}")
+            untried = versions.warning("PostgreSQL", version)
+            yield Check(
+                "database",
+                "look" if untried else "fine",
+                f"PostgreSQL {version}",
+                untried or "",
+            )
             skew = (there - before - (after - before) / 2).total_seconds()
             yield clocks("database", skew)
             yield _migrations(str(connection.scalar(text("SELECT * FROM alembic_version"))))
@@ -142,6 +149,6 @@ def _running(config: Settings, engine: Engine | None) -> Iterator[Check]:
 
 
 _ADVICE = {
-    "down": "Start it, and look into its log if it does not stay.",
+    "down": "Do as it says; else start it, and look into its log if it does not stay.",
     "warning": "See `fellow queues --watch` and `fellow dead list`.",
 }

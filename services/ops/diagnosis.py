@@ -35,7 +35,7 @@ def troubles(samples: Sequence[Sample]) -> list[Trouble]:
     Args:
         samples: oldest first; one will do, but growth and ages need some minutes of them.
     """
-    found = [*_servers(samples[-1]), *_services(samples[-1])]
+    found = [*_servers(samples[-1]), *_services(samples[-1]), *_parts(samples[-1])]
     if samples[-1].broker_error is None:
         for queue in figures(samples):
             found += _queue(samples, queue)
@@ -86,6 +86,20 @@ def _services(now: Sample) -> Iterator[Trouble]:
         elif now.at - heard[service] > FRESH:
             age = duration((now.at - heard[service]).total_seconds())
             yield Trouble("down", service, f"{service} has not been heard of for {age}")
+
+
+def _parts(now: Sample) -> Iterator[Trouble]:
+    """What processes say of themselves: what they cannot get at, a batch that they keep."""
+    for beat in now.beats or ():
+        if now.at - beat.seen_at > FRESH:
+            continue
+        for part, said in beat.queues.items():
+            who = f"{beat.service} ({beat.instance})"
+            if said.state in ("away", "refused"):
+                text = f"{who} does not work on {part}: {said.reason}"
+                yield Trouble("down", beat.service, text)
+            elif said.state == "holding":
+                yield Trouble("warning", beat.service, f"{who} waits with {part}: {said.reason}")
 
 
 def _queue(samples: Sequence[Sample], queue: Figures) -> Iterator[Trouble]:

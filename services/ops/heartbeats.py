@@ -27,13 +27,18 @@ EXPECTED = (
 
 @dataclass(frozen=True, slots=True)
 class QueueBeat:
-    """What one instance says of a queue that it consumes; see `shared.heartbeat.QueueFigures`."""
+    """What one instance says of a queue that it consumes, or of a connection that it publishes by.
+
+    See `shared.heartbeat.QueueFigures`. The state is empty in what an older version has written.
+    """
 
     handled: int = 0
     rate: float = 0.0
     unacked: int = 0
     retrying: int = 0
     reached: datetime | None = None
+    state: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +51,7 @@ class Beat:
         version: of the product.
         started_at: when it started.
         seen_at: when it was last heard of.
-        queues: by the name of each queue that it consumes.
+        queues: by the name of each queue that it consumes, or connection that it publishes by.
     """
 
     service: str
@@ -80,6 +85,8 @@ def read(session: Session, now: datetime) -> Sequence[Beat]:
 def _queue(said: Mapping[str, Any]) -> QueueBeat:
     reached = said.get("reached")
     return QueueBeat(
+        state=str(said.get("state", "")),
+        reason=str(said.get("reason", "")),
         handled=int(said.get("handled", 0)),
         rate=float(said.get("rate", 0.0)),
         unacked=int(said.get("unacked", 0)),

@@ -1,10 +1,33 @@
-"""New keys and passwords, as lines for an env file."""
+"""New keys and passwords: as lines for an env file, or as the files of `secrets/`."""
 
 import base64
+import os
 import secrets
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
 
 from shared.crypto import KEY_BYTES
 from shared.roles import OPERATOR, SERVICES
+
+ADMINISTRATORS = ("rabbitmq", "postgres")
+PASSWORDS = (*ADMINISTRATORS, *SERVICES, OPERATOR)
+KEYS = ("SECRET_ENCRYPTION_KEYS", "JWT_SIGNING_KEY", "RECEIPT_SIGNING_KEYS")
+FILES = (
+    *(name.lower() for name in KEYS),
+    "smtp_password",
+    *(f"{name}_password" for name in PASSWORDS),
+    "service_passwords",
+    "rabbitmq.conf",
+)
+"""What is in `secrets/`; docker-compose.yml gives each container its own of them."""
+# Containers have users of their own; the folder keeps others out.
+READABLE, PRIVATE = 0o444, 0o700
+
+
+class KeysError(Exception):
+    """It cannot be done; the message says why, and what to do."""
 
 
 def generate() -> dict[str, str]:
@@ -17,6 +40,80 @@ def generate() -> dict[str, str]:
         "RABBITMQ_PASSWORD": secrets.token_hex(24),
         "POSTGRES_PASSWORD": secrets.token_hex(24),
     } | {f"{name.upper()}_PASSWORD": secrets.token_hex(24) for name in (*SERVICES, OPERATOR)}
+
+
+def write(folder: Path, known: Mapping[str, str]) -> None:
+    """Make `secrets/`: whole, or not at all, and never over one that is there.
+
+    Args:
+        folder: to make; it belongs to whom the folder around it belongs to.
+        known: keys and passwords that are there already, by the names of `generate`.
+
+    Raises:
+        KeysError: the folder is there, or cannot be made.
+    """
+    if folder.is_dir() and any(folder.iterdir()):
+        raise KeysError(
+            f"{folder} is there already, and nothing in it was changed: it holds the keys of what is "
+            "stored. For a new password: keys change NAME. To begin anew, move it away first."
+        )
+    values = generate() | dict(known)
+    try:
+        made = Path(tempfile.mkdtemp(prefix=".secrets-", dir=folder.parent))
+    except OSError as error:
+        raise KeysError(f"{folder} cannot be made: {error}") from error
+    try:
+        for name in FILES:
+            _put(made / name, _content(name, values))
+        owner = folder.parent.stat()
+        for path in (*made.iterdir(), made):
+            os.chown(path, owner.st_uid, owner.st_gid)
+        # Onto an empty folder or none; the system refuses any other.
+        made.replace(folder)
+    except OSError as error:
+        raise KeysError(f"{folder} cannot be made: {error}") from error
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def change(folder: Path, name: str) -> None:
+    """Put a new password into `secrets/`, in every file that has the old one.
+
+    Args:
+        folder: `secrets/`.
+        name: one of `PASSWORDS`.
+
+    Raises:
+        KeysError: there is no such password.
+    """
+    if name not in PASSWORDS:
+        raise KeysError(f"{name} has no password; these have: {', '.join(PASSWORDS)}")
+    try:
+        values = {
+            f"{other.upper()}_PASSWORD": (folder / f"{other}_password").read_text().strip()
+            for other in PASSWORDS
+        }
+        values[f"{name.upper()}_PASSWORD"] = secrets.token_hex(24)
+        for file in (f"{name}_password", "service_passwords", "rabbitmq.conf"):
+            _put(folder / file, _content(file, values))
+    except OSError as error:
+        raise KeysError(f"{folder} is not whole: {error}") from error
+
+
+def _content(name: str, values: Mapping[str, str]) -> str:
+    if name == "service_passwords":
+        return ",".join(f"{one}={values[f'{one.upper()}_PASSWORD']}" for one in PASSWORDS[2:])
+    if name == "rabbitmq.conf":
+        return f"default_user = fellow\ndefault_pass = {values['RABBITMQ_PASSWORD']}"
+    return values.get(name.upper(), "")
+
+
+def _put(path: Path, text: str) -> None:
+    # In place: a container that runs goes on seeing this file, and not one that was moved here.
+    if path.exists():
+        path.chmod(0o644)
+    path.write_text(f"{text}\n")
+    path.chmod(READABLE)
 
 
 def _key() -> str:

@@ -16,6 +16,7 @@ from services.ops.holding import hold
 from services.ops.letters import Letter
 from services.ops.queues import Sample
 from shared.bus import topology
+from shared.bus.refusal import explain
 from shared.db.models import OutboxMessage
 
 KEPT = 720  # samples: an hour of one every five seconds
@@ -70,7 +71,7 @@ class Sampler:
             }
         except Exception as error:  # noqa: BLE001 - whatever it was is what the sample says
             self.close()
-            return {"broker_error": getattr(error, "reply_text", "") or _in_words(error)}
+            return {"broker_error": explain(error).sentence}
 
     def _dead_since(
         self, connection: Connection, counts: dict[str, queues.Count]

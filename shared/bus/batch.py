@@ -15,7 +15,9 @@ from shared.bus import inbox
 from shared.bus.events import Event
 from shared.bus.incoming import Incoming
 from shared.bus.message import Received
+from shared.bus.refusal import LENGTH
 from shared.bus.retry import Happened, Hold, Malformed, Retry
+from shared.bus.standing import Standing
 from shared.db.session import is_database_away, transaction
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds between tries while something is away
@@ -76,6 +78,14 @@ def each(handlers: Mapping[type[Event], Handler[Any]]) -> BatchHandler:
     return handle
 
 
+def held_by(error: Exception) -> str:
+    """Why a batch is kept, in a sentence."""
+    if isinstance(error, Hold):
+        return f"A batch is kept, since what it needs is away: {error}"[:LENGTH]
+    cause = getattr(error, "orig", None) or error
+    return f"A batch is kept, since the database is away: {' '.join(str(cause).split())}"[:LENGTH]
+
+
 class Batches:
     """Runs batches through a handler.
 
@@ -84,15 +94,22 @@ class Batches:
         decode: from what came to what the handler sees.
         handle: what is to be done.
         stopping: set when the process stops; ends waiting for what is away.
+        standing: told of waiting for what is away.
     """
 
     def __init__(
-        self, consumer: str, decode: Decode, handle: BatchHandler, stopping: threading.Event
+        self,
+        consumer: str,
+        decode: Decode,
+        handle: BatchHandler,
+        stopping: threading.Event,
+        standing: Standing,
     ) -> None:
         self._consumer = consumer
         self._decode = decode
         self._handle = handle
         self._stopping = stopping
+        self._standing = standing
 
     def run(self, deliveries: Sequence[Delivery]) -> dict[int, Exception]:
         """Handle a batch; returns why deliveries failed, by tag. Those not named are done.
@@ -154,6 +171,7 @@ class Batches:
                 failures |= self._once(messages)
                 held = {id_ for id_, error in failures.items() if isinstance(error, Hold)}
                 if not held:
+                    self._standing.released()
                     return failures
                 why: Exception = failures[next(iter(held))]
                 failures = {id_: error for id_, error in failures.items() if id_ not in held}
@@ -165,6 +183,7 @@ class Batches:
                     raise
                 why = error
             log.warning("holding", consumer=self._consumer, error=type(why).__name__, seconds=pause)
+            self._standing.holding(held_by(why))
             if self._stopping.wait(pause):
                 raise StoppedError
             pause = min(pause * 2, LONGEST_PAUSE)

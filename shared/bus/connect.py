@@ -26,6 +26,11 @@ def connect(amqp_url: str, *, timeout: float, **options: Any) -> Connection:
     return Connection(amqp_url, connect_timeout=timeout, **options)
 
 
+def server_version(connection: Connection) -> str:
+    """The version that the broker says it is of, such as `4.3.6`; of an open connection."""
+    return str(connection.connection.server_properties.get("version"))
+
+
 def credentials(amqp_url: str) -> tuple[str, str]:
     """The user and the password that an AMQP URL signs in with; `guest` where it names none."""
     parts = urlsplit(amqp_url)

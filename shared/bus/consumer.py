@@ -20,28 +20,27 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import structlog
 from kombu import Connection
 
+from shared import versions
 from shared.bus import topology
 from shared.bus.batch import BatchHandler, Decode, Delivery, StoppedError
-from shared.bus.connect import connect
+from shared.bus.connect import connect, server_version
 from shared.bus.inbound import Inbound
 from shared.bus.incoming import Incoming, decode_by_type
 from shared.bus.metrics import QueueMetrics
 from shared.bus.requeue import Requeuer
+from shared.bus.standing import Standing
 from shared.bus.traced import batches_class
 
 IDLE_SECONDS = 0.5  # how long to wait for a message, and so for a stop to be noticed
 BUSY_SECONDS = 0.005  # the same while a batch is in hand and there is room for more
-LONGEST_DELAY = 5.0  # seconds between attempts to connect
+FIRST_DELAY, LONGEST_DELAY = 0.2, 5.0  # seconds between attempts to connect
 
 # A message that was delivered so often without an answer may be what kills its consumer. It is
 # handled alone, and at the start nothing else is taken beside it: a crash then costs a delivery of
 # its own limit and nobody else's.
 SUSPICIOUS_DELIVERIES = 3
-
-log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,11 +90,16 @@ class Consumer:
         """How many messages were acknowledged since it was made."""
         self.reached: datetime | None = None
         """The time of the last message handled that came first hand, not by the retry ladder."""
+        self.standing = Standing(subscription.queue.name)
         self._amqp_url = amqp_url
         self._heartbeat = heartbeat
         self._stopping = stopping
         self._batches = batches_class()(
-            subscription.consumer, subscription.decode, subscription.handle, stopping
+            subscription.consumer,
+            subscription.decode,
+            subscription.handle,
+            stopping,
+            self.standing,
         )
         self._metrics = QueueMetrics(subscription.queue.name, lambda: self.unacknowledged)
         self._requeuer = Requeuer(
@@ -110,7 +114,7 @@ class Consumer:
 
     def run(self) -> None:
         """Consume, and reconnect as often as it takes, until told to stop."""
-        delay, quiet = 0.2, False
+        delay = FIRST_DELAY
         while not self._stopping.is_set():
             session: _Session | None = None
             try:
@@ -121,20 +125,14 @@ class Consumer:
                     transport_options={"read_timeout": 30, "write_timeout": 30},
                 ) as connection:
                     connection.connect()
-                    topology.ensure(connection)
+                    topology.ensure(connection, self.subscription.queue)
                     session = _Session(self, connection)
-                    if quiet:
-                        log.info("consuming_again", queue=self.subscription.queue.name)
-                    delay, quiet = 0.2, False
+                    versions.warn_once("RabbitMQ", server_version(connection))
+                    session.begin()
+                    delay = FIRST_DELAY
                     session.run()
             except Exception as error:  # noqa: BLE001 - whatever it was, a new connection is the cure
-                if not quiet:
-                    log.warning(
-                        "connection_lost",
-                        queue=self.subscription.queue.name,
-                        error=f"{type(error).__name__}: {error}"[:300],
-                    )
-                    quiet = True
+                self.standing.failed(error)
             if session is not None:
                 session.abandon()
             self.unacknowledged = 0
@@ -173,11 +171,13 @@ class _Session:
         self._tag = ""
         self._last_heartbeat = time.monotonic()
 
+    def begin(self) -> None:
+        """Have the broker send messages, one at first."""
+        self._consume(prefetch=1)
+        self._consumer.standing.working()
+
     def run(self) -> None:
         """Consume until told to stop; returns with nothing in hand."""
-        # Somebody may have deleted it under us, and its bindings with it.
-        topology.declare_queue(self._channel, self._subscription.queue)
-        self._consume(prefetch=1)
         stopping = self._consumer._stopping
         while not (stopping.is_set() and self._future is None):
             self._consumer.last_turn = time.monotonic()

@@ -3,14 +3,21 @@
 import base64
 import json
 import sys
+import urllib.error
 import urllib.request
 from typing import Any
 
-from amqp.exceptions import AccessRefused, PreconditionFailed
+from amqp.exceptions import AMQPError
+from kombu.exceptions import KombuError
 
+from shared import versions
 from shared.bus import permissions, topology
-from shared.bus.connect import connect, credentials
-from shared.config import ConfigurationError, Settings, settings
+from shared.bus.connect import connect, credentials, server_version
+from shared.bus.refusal import explain
+from shared.config import ConfigurationError, Settings, begin
+
+BODY_BYTES = 2000
+"""How much of an error's body is told: the broker says there what it refuses."""
 
 
 def main() -> int:
@@ -23,7 +30,7 @@ def main() -> int:
         The exit code: 2 for a bad configuration, 1 when the broker refuses.
     """
     try:
-        config = settings()
+        config = begin("topology")
         passwords = config.passwords_of(permissions.RIGHTS)
     except ConfigurationError as error:
         return _say(2, str(error))
@@ -32,17 +39,18 @@ def main() -> int:
             _import(config, permissions.definitions(passwords))
         with connect(config.amqp_url, timeout=10) as connection:
             connection.ensure_connection(max_retries=10, interval_start=1, interval_max=5)
+            untried = versions.warning("RabbitMQ", server_version(connection))
+            if untried:
+                print(untried, file=sys.stderr)  # noqa: T201
             topology.declare(connection)
+    except urllib.error.HTTPError as error:
+        said = " ".join(error.read(BODY_BYTES).decode(errors="replace").split())
+        return _say(1, f"{error.url} answered {error.code} {error.reason}: {said}")
     except OSError as error:
         return _say(1, f"{type(error).__name__}: {error}")
-    except AccessRefused as error:
-        return _say(1, f"The user of AMQP_URL may not: {error.reply_text}")
-    except PreconditionFailed as error:
-        return _say(
-            1,
-            f"{error.reply_text}. What stands there is of another version: empty it and delete "
-            "it, then run this again. (In a checkout, `make clean` removes all data.)",
-        )
+    except (AMQPError, KombuError) as error:
+        return _say(1, explain(error).sentence)
+    print("The broker has every queue, exchange and right, and the services' users.")  # noqa: T201
     return 0
 
 
@@ -50,7 +58,8 @@ def _import(config: Settings, definitions: dict[str, Any]) -> None:
     """POST /api/definitions (RabbitMQ, "HTTP API Reference") adds and updates, and removes nothing.
 
     Raises:
-        OSError: the broker does not answer, or refuses.
+        urllib.error.HTTPError: the broker refuses.
+        OSError: it does not answer.
     """
     user, password = credentials(config.amqp_url)
     basic = base64.b64encode(f"{user}:{password}".encode()).decode()

@@ -9,17 +9,16 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pika
-import structlog
 from pika.adapters.asyncio_connection import AsyncioConnection
 from pika.channel import Channel
 
+from shared import versions
+from shared.bus.standing import Standing
 from shared.bus.stream import LoopServices, OnAck
 
 Setup = Callable[[AsyncioConnection], Awaitable[None]]
 FIRST_DELAY, LONGEST_DELAY = 0.2, 5.0  # seconds between attempts
 CONNECT_TIMEOUT = 10.0  # seconds
-
-log = structlog.get_logger()
 
 
 class ConnectionClosedError(Exception):
@@ -57,7 +56,9 @@ class Link:
         self._name = name
         self._setup = setup
         self._on_lost = on_lost
+        self.standing = Standing(name)
         self._connection: AsyncioConnection | None = None
+        self._reset_for: BaseException | None = None
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -71,13 +72,18 @@ class Link:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
-    def reset(self) -> None:
-        """Close the connection, so that a new one is opened."""
+    def reset(self, reason: BaseException) -> None:
+        """Close the connection, so that a new one is opened.
+
+        Args:
+            reason: what is told of it.
+        """
+        self._reset_for = reason
         if self._connection is not None and self._connection.is_open:
             self._connection.close()
 
     async def _run(self) -> None:
-        delay, quiet = FIRST_DELAY, False
+        delay = FIRST_DELAY
         while True:
             loop = asyncio.get_running_loop()
             closed: asyncio.Future[BaseException] = loop.create_future()
@@ -85,7 +91,9 @@ class Link:
             try:
                 self._connection = await _open(self._parameters, closed, self._on_ack)
                 await asyncio.wait_for(self._setup(self._connection), CONNECT_TIMEOUT)
-                ready, delay, quiet = True, FIRST_DELAY, False
+                ready, delay = True, FIRST_DELAY
+                versions.warn_once("RabbitMQ", _version(self._connection))
+                self.standing.working()
                 reason = await closed
             except (ConnectionClosedError, OSError, TimeoutError) as error:
                 reason = error
@@ -95,12 +103,10 @@ class Link:
             except Exception as error:  # noqa: BLE001 - whatever setup met, a new connection is the cure
                 reason = error
             await self._close(closed)
-            text = str(reason) or type(reason).__name__
+            reason, self._reset_for = self._reset_for or reason, None
+            self.standing.failed(reason)
             if ready:
-                self._on_lost(text)
-            if not quiet:
-                log.warning("amqp_connection_lost", connection=self._name, reason=text[:300])
-                quiet = True
+                self._on_lost(str(reason) or type(reason).__name__)
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
             delay = min(delay * 2, LONGEST_DELAY)
 
@@ -121,15 +127,32 @@ async def open_channel(connection: AsyncioConnection) -> Channel:
 
 
 async def call(method: Callable[..., Any], **arguments: Any) -> Any:
-    """Await a pika method that reports by `callback`."""
+    """Await a channel's method that reports by `callback`.
+
+    Args:
+        method: of a channel that nobody else is waiting with.
+        **arguments: of the method.
+
+    Raises:
+        ConnectionClosedError: the broker closed the channel instead, which is how it refuses.
+    """
     done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
     def finish(frame: Any) -> None:
         if not done.done():
             done.set_result(frame)
 
+    def fail(_: Channel, reason: BaseException) -> None:
+        if not done.done():
+            done.set_exception(ConnectionClosedError(str(reason)))
+
+    method.__self__.add_on_close_callback(fail)  # type: ignore[attr-defined]
     method(**arguments, callback=finish)
     return await done
+
+
+def _version(connection: AsyncioConnection) -> str:
+    return str((connection.server_properties or {}).get("version"))
 
 
 async def _open(

@@ -36,6 +36,12 @@ _unacknowledged = Gauge(
     "fellow_messages_unacknowledged", "Messages received and not yet acknowledged.", ["queue"]
 )
 _in_hand = Gauge("fellow_batch_in_hand_seconds", "How long a batch is in hand; 0: none.", ["queue"])
+working = Gauge(
+    "fellow_working",
+    "Whether a queue is consumed, or a connection is there to publish by.",
+    ["part"],
+    multiprocess_mode="livemin",
+)
 _confirm_seconds = Histogram(
     "fellow_publish_confirm_seconds",
     "Time from a publish to its confirm; a sample.",

@@ -7,7 +7,9 @@
 What each operation needs (RabbitMQ, "Access Control"): declaring is *configure*; publishing is
 *write* on the exchange; consuming is *read* on the queue; binding is *write* on the queue and
 *read* on the exchange. On a topic exchange the key is checked too, which is why all of ours where
-the key matters are of that kind. A passive declare needs nothing.
+the key matters are of that kind. A passive declare needed nothing before 4.2.6 and 4.3.0; since
+then it needs one of the three, whichever (in just these two *configure*), so nobody looks at what
+is none of their business.
 """
 
 import base64
@@ -133,6 +135,8 @@ def definitions(
 ) -> dict[str, Any]:
     """RabbitMQ definitions (RabbitMQ, "Schema Definition Export and Import") of users and rights.
 
+    The exchanges stand among them, since there are rights on their keys.
+
     Args:
         passwords: by service; a user is made, or gets a new password, for those that are named.
         vhosts: where the users have their rights; made where they are not there.
@@ -143,6 +147,8 @@ def definitions(
         "vhosts": [{"name": vhost} for vhost in places],
         "users": [_user(login(name), passwords[name]) for name in RIGHTS if name in passwords],
         "permissions": [],
+        # RabbitMQ 4.3 refuses a right on the keys of an exchange that is not there.
+        "exchanges": [_exchange(exchange, v) for v in places for exchange in topology.EXCHANGES],
         "topic_permissions": [],
     }
     if administrator is not None:
@@ -166,6 +172,18 @@ def definitions(
 
 def _permission(user: str, vhost: str, configure: str, write: str, read: str) -> dict[str, str]:
     return {"user": user, "vhost": vhost, "configure": configure, "write": write, "read": read}
+
+
+def _exchange(exchange: topology.Exchange, vhost: str) -> dict[str, Any]:
+    return {
+        "name": exchange.name,
+        "vhost": vhost,
+        "type": exchange.kind,
+        "durable": True,
+        "auto_delete": False,
+        "internal": False,
+        "arguments": {},
+    }
 
 
 def _user(name: str, password: str, *tags: str) -> dict[str, Any]:

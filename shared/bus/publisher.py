@@ -80,6 +80,7 @@ class Publisher:
             on_lost=self._lost,
             on_ack=self._on_ack,
         )
+        self.standing = self._link.standing
         self._connection: AsyncioConnection | None = None
         self._channel: Channel | None = None
         self._frame_max = 0
@@ -219,15 +220,17 @@ class Publisher:
     def _on_channel_closed(self, _: Channel, reason: BaseException) -> None:
         # A closed channel cannot be used again, and its confirms will not come.
         self._lost(str(reason))
-        self._link.reset()
+        self._link.reset(reason)
 
     def _on_blocked(self, _: Any, __: Any) -> None:
         self._blocked = True
         log.warning("broker_blocked")
+        self.standing.holding("The broker takes no messages: it is short of memory or disk space.")
 
     def _on_unblocked(self, _: Any, __: Any) -> None:
         self._blocked = False
         log.warning("broker_unblocked")
+        self.standing.released()
 
     def _on_return(self, _: Channel, __: Any, properties: Any, ___: bytes) -> None:
         if properties.type == journal.TYPE:
@@ -291,7 +294,7 @@ class Publisher:
                     break
                 entry.failed(ConfirmTimeoutError(f"no confirm within {self._confirm_timeout:g} s"))
                 if entry.deadline + STALLED_SECONDS < now:
-                    self._link.reset()
+                    self._link.reset(TimeoutError("the broker confirms nothing"))
                     break
 
 

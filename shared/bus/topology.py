@@ -14,7 +14,7 @@ Args that recur:
 from dataclasses import dataclass, field
 from typing import Any
 
-from amqp.exceptions import NotFound
+from amqp.exceptions import AccessRefused, NotFound
 from kombu import Connection
 
 DELIVERY_LIMIT = 20
@@ -255,13 +255,16 @@ def declare_queue(channel: Any, queue: Queue) -> None:
         channel.queue_bind(queue.name, binding.exchange, binding.key)
 
 
-def ensure(connection: Connection) -> None:
+def ensure(connection: Connection, own: Queue | None = None) -> None:
     """Declare everything unless that was done before.
 
-    Looking needs no rights, so that a service which has few finds a declared broker as it should.
+    A consumer touches its own queue alone: since RabbitMQ 4.2.6 and 4.3.0 even a look (a passive
+    declare) needs a right on the thing, and in just these two it needs the right to declare it.
 
     Args:
         connection: an open kombu connection.
+        own: the queue of a consumer, who keeps it declared, with its bindings. Without one the
+            journal is looked at; who may not look could not declare either, and goes on.
 
     Raises:
         amqp.exceptions.AccessRefused: nothing is declared, and this user may not: the deployment
@@ -269,7 +272,13 @@ def ensure(connection: Connection) -> None:
     """
     try:
         with connection.channel() as channel:
-            # Declared last, so that all the rest is there when it is.
-            channel.queue_declare(QUEUES[-1].name, passive=True)
+            if own is not None:
+                declare_queue(channel, own)
+            else:
+                # Declared last, so that all the rest is there when it is.
+                channel.queue_declare(JOURNAL.name, passive=True)
     except NotFound:
         declare(connection)
+    except AccessRefused:
+        if own is not None:
+            raise

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from sqlalchemy import NullPool, create_engine, text
 
-from shared.config import ConfigurationError, settings
+from shared import versions
+from shared.config import ConfigurationError, begin
 from shared.roles import SERVICES
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -39,6 +41,13 @@ def upgrade(database_url: str, passwords: Mapping[str, str] | None = None) -> No
     command.upgrade(wanted, "head")
 
 
+def server_version(database_url: str) -> str:
+    """The version that the database says it is of, such as `15.18 (Debian 15.18-0+deb12u1)`."""
+    engine = create_engine(database_url, poolclass=NullPool)
+    with engine.connect() as connection:
+        return str(connection.scalar(text("SHOW server_version")))
+
+
 def main() -> int:
     """Upgrade the database of this environment.
 
@@ -46,11 +55,15 @@ def main() -> int:
         The exit code: 2 for a bad configuration.
     """
     try:
-        found = settings()
+        found = begin("migrations")
+        untried = versions.warning("PostgreSQL", server_version(found.database_url))
+        if untried:
+            print(untried, file=sys.stderr)  # noqa: T201
         upgrade(found.database_url, found.passwords_of(SERVICES))
     except ConfigurationError as error:
         print(f"The database cannot be migrated. {error}", file=sys.stderr)  # noqa: T201
         return 2
+    print("The database is at the newest schema, and each service has its rights.")  # noqa: T201
     return 0
 
 

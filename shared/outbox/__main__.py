@@ -9,7 +9,7 @@ import structlog
 import uvloop
 
 from shared import health, heap, heartbeat, logs, metrics, tracing
-from shared.config import ConfigurationError, Settings, settings
+from shared.config import ConfigurationError, Settings, begin
 from shared.outbox.metrics import watch
 from shared.outbox.relay import Relay
 
@@ -28,11 +28,11 @@ async def _run(config: Settings) -> None:
     async def beat() -> None:
         while True:
             if time.monotonic() - relay.last_turn < STUCK_SECONDS:
-                health.beat(config.health_file)
+                health.beat(config.health_file, [relay.standing])
             await asyncio.sleep(1)
 
     beating = asyncio.create_task(beat())
-    telling = asyncio.create_task(heartbeat.keep_beating("relay"))
+    telling = asyncio.create_task(heartbeat.keep_beating("relay", [relay.standing]))
     log.info("started")
     await relay.run(stopping)
     beating.cancel()
@@ -43,7 +43,7 @@ async def _run(config: Settings) -> None:
 def main() -> int:
     """Relay until SIGTERM or SIGINT; returns the exit code."""
     try:
-        config = settings()
+        config = begin("relay")
         watch(config)
         metrics.serve(config)
         tracing.configure(config, "relay")

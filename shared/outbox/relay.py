@@ -17,11 +17,13 @@ import structlog
 from sqlalchemy import Connection, Row, create_engine, delete
 from sqlalchemy import select as select_rows
 
+from shared.bus.batch import held_by
 from shared.bus.confirms import ConfirmTimeoutError, NackedError, ReturnedError
 from shared.bus.message import Message
 from shared.bus.traced import publisher_class
 from shared.config import Settings
 from shared.db.models import OutboxMessage
+from shared.db.session import is_database_away
 from shared.outbox import metrics
 from shared.outbox.store import CHANNEL
 
@@ -55,6 +57,7 @@ class Relay:
             confirm_timeout=10.0,
             heartbeat=config.amqp_heartbeat,
         )
+        self.standing = self._publisher.standing
         self._postponed: dict[int, float] = {}
         self._written = asyncio.Event()
         self.last_turn = time.monotonic()
@@ -87,7 +90,10 @@ class Relay:
             try:
                 count = await self._batch()
                 quiet = False
+                self.standing.released()
             except Exception as error:  # noqa: BLE001 - the rows stay; nothing else may stop a relay
+                if is_database_away(error):
+                    self.standing.holding(held_by(error))
                 if not quiet:
                     log.warning("relay_interrupted", error=f"{type(error).__name__}: {error}"[:300])
                     quiet = True

@@ -21,8 +21,10 @@ from sqlalchemy.orm import Session
 from services.ops import users
 from stack.credentials import as_service
 from stack.mailbox import MailServer
-from stack.processes import free_port, spawn, stop
+from stack.ports import Address, Port
+from stack.processes import spawn, stop
 from stack.supervisor import MODULES, ROOT, Supervisor
+from stack.system import start_services
 from tests.integration.arrange import declare, program, until
 from tests.integration.gate import Gate
 
@@ -89,13 +91,11 @@ def running(module_amqp_url, module_database_url, tmp_path_factory, services) ->
     with Session(engine) as session, session.begin():
         users.put(session, "ada", "act", PASSWORD)
         users.put(session, "wole", "watch", PASSWORD)
-    mail = MailServer(folder / "mailbox", free_port())
+    mail = MailServer(folder / "mailbox")
     mail.start()
-    port, ops_port = free_port(), free_port()
+    port, ops_port = Port(), Port()
     common = {
         "SMTP_PORT": str(mail.port),
-        "PORT": str(port),
-        "OPS_PORT": str(ops_port),
         "SIGN_IN_ATTEMPTS_PER_MINUTE": "1000",
         "ACCOUNT_ATTEMPTS_PER_MINUTE": "10",
         "WEB_CONCURRENCY": "1",
@@ -113,10 +113,15 @@ def running(module_amqp_url, module_database_url, tmp_path_factory, services) ->
 
     supervisor = Supervisor({}, folder / "logs", Terminal(quiet=True))
     recorder = Recorder(environment("orders"), folder / "logs" / "orders.log")
-    url, api_url = f"http://127.0.0.1:{ops_port}", f"http://127.0.0.1:{port}"
+    listening = {"ingress": port, "ops": ops_port}
     try:
-        for name in services - {"orders"}:
-            supervisor.add(name, MODULES[name], environment=environment(name))
+        start_services(
+            supervisor,
+            lambda name: {**environment(name), "PORT": port, "OPS_PORT": ops_port},
+            {name: listening[name] for name in services & set(listening)},
+            services - {"orders"},
+        )
+        url, api_url = str(Address(ops_port)), str(Address(port))
         if "orders" in services:
             recorder.start()
         until(lambda: answers(f"{url}/healthz"), "the console answers")

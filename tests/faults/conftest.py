@@ -18,10 +18,10 @@ from sqlalchemy.orm import Session
 from shared import tokens
 from stack.credentials import as_service
 from stack.mailbox import MailServer
-from stack.processes import free_port
+from stack.ports import Address, Port
 from stack.servers import Broker, Database, throwaway
 from stack.supervisor import MODULES, Supervisor
-from stack.system import prepare
+from stack.system import prepare, start_services
 from tests.faults.ledger import Balance, Load, settle
 from tests.integration.arrange import account, depth, until
 from tests.integration.gate import Gate
@@ -66,7 +66,7 @@ class Stand:
     secret: str
     signing_secret: str
     rng: random.Random
-    own: Callable[[str], dict[str, str]]
+    own: Callable[[str], dict[str, object]]
 
     def load(self, **changes: float) -> Load:
         return Load(self.url, self.secret, **changes)
@@ -160,21 +160,21 @@ def stand(
     folder: Path = tmp_path_factory.mktemp("stand")
     seed = int(os.environ.get("FAULTS_SEED", random.randrange(10**6)))
     print(f"FAULTS_SEED={seed}")
-    mail = MailServer(folder / "mailbox", free_port())
+    mail = MailServer(folder / "mailbox")
     mail.start()
-    port = free_port()
+    port, ops_port = Port(), Port()
     with Gate(*bus_urls) as bus, Gate(books_url) as books:
         environment = {
             "SMTP_PORT": str(mail.port),
             "SMTP_TIMEOUT": "3",
-            "PORT": str(port),
-            "OPS_PORT": str(free_port()),
             "WEB_CONCURRENCY": "2",
             "ADDRESS_REFUSALS_PER_MINUTE": "1000000",
         }
 
-        def own(name: str) -> dict[str, str]:
+        def own(name: str) -> dict[str, object]:
             return {
+                "PORT": port,
+                "OPS_PORT": ops_port,
                 "AMQP_URL": as_service(bus.url, name),
                 "DATABASE_URL": as_service(books.url, name),
             } | service_environment(name)
@@ -183,8 +183,7 @@ def stand(
         supervisor = Supervisor(environment, folder / "logs", Console(quiet=True), 0.2)
         engine = create_engine(books_url, pool_pre_ping=True)
         try:
-            for name, module in MODULES.items():
-                supervisor.add(name, module, environment=own(name))
+            start_services(supervisor, own, {"ingress": port, "ops": ops_port})
             with Session(engine, expire_on_commit=False) as session:
                 business = account(session, status="approved")
             found = Stand(
@@ -196,7 +195,7 @@ def stand(
                 mail,
                 bus.url if len(bus_urls) > 1 else bus_urls[0],
                 engine,
-                f"http://127.0.0.1:{port}",
+                str(Address(port)),
                 business.id,
                 {"Authorization": f"Bearer {tokens.make(business.id, 'access').text}"},
                 "",

@@ -3,11 +3,13 @@
 import pytest
 
 from stack.rabbitmq import Cluster, RabbitMQ
+from stack.servers import install_missing
 from tests.integration.arrange import until
 
 
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory):
+    install_missing()
     base = tmp_path_factory.mktemp("cluster")
     cluster = Cluster(tuple(base / f"node{number}" for number in range(3)))
     made = [RabbitMQ(folder, cluster) for folder in cluster.folders]

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 
 from stack.postgres import PostgreSQL
+from stack.servers import install_missing
 from tests.integration.arrange import until
 
 SIZE_MB = 160
@@ -26,6 +27,7 @@ def small_disk(open_folder):
 
 @pytest.fixture(scope="module")
 def postgres(small_disk):
+    install_missing(needs_broker=False)
     server = PostgreSQL(small_disk / "postgres", durable=False)
     try:
         server.start()

@@ -4,12 +4,14 @@ import pytest
 from sqlalchemy import text
 
 from stack.postgres import PostgreSQL
+from stack.servers import install_missing
 from tests.faults.standby import Standby
 from tests.integration.arrange import until
 
 
 @pytest.fixture(scope="module")
 def pair(open_folder):
+    install_missing(needs_broker=False)
     primary = PostgreSQL(open_folder / "primary", durable=False)
     standby = Standby(open_folder / "standby", primary)
     try:

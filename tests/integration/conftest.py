@@ -16,7 +16,10 @@ from shared.bus.events import AccountOtpRequested, decode
 from shared.crypto import sealer
 from shared.db.models import OutboxMessage
 from stack.credentials import as_service
-from stack.processes import free_port, stop
+from stack.listening import LISTEN_SECONDS, Start
+from stack.ports import Address, Port
+from stack.processes import spawn, stop
+from stack.supervisor import ROOT
 from tests.integration.arrange import declare, until
 
 
@@ -90,11 +93,10 @@ class running_ingress:  # noqa: N801 - used as a context manager
         self._wait_for = wait_for
         self._log = folder / "ingress.log"
         self._amqp_url, self._database_url = amqp_url, database_url
-        self._port = free_port()
+        self._port = Port()
         self._environment = {
             "AMQP_URL": as_service(amqp_url, "ingress"),
             "DATABASE_URL": as_service(database_url, "ingress"),
-            "PORT": str(self._port),
             "WEB_CONCURRENCY": "2",
             "SIGN_IN_ATTEMPTS_PER_MINUTE": "100000",
             "ACCOUNT_ATTEMPTS_PER_MINUTE": "100000",
@@ -102,15 +104,10 @@ class running_ingress:  # noqa: N801 - used as a context manager
         } | environment
 
     def __enter__(self) -> Api:
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "services.ingress"],
-                env=os.environ | self._environment,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        url = f"http://127.0.0.1:{self._port}"
+        self._log.unlink(missing_ok=True)
+        starting = Start("ingress", self._start, (self._port,), self._log, LISTEN_SECONDS)
+        self._process = starting.wait()
+        url = str(Address(self._port))
         # A new connection each time: a kept one would stay with one worker.
         fresh = httpx.Limits(max_keepalive_connections=0)
         self._http = httpx.Client(base_url=f"{url}/api/v1", timeout=20, limits=fresh)
@@ -128,8 +125,17 @@ class running_ingress:  # noqa: N801 - used as a context manager
             raise AssertionError(self._log.read_text()) from None
         return api
 
+    def _start(self) -> subprocess.Popen[bytes]:
+        return spawn(
+            (sys.executable, "-m", "services.ingress"),
+            environment=os.environ | self._environment | {"PORT": str(self._port)},
+            log=self._log,
+            directory=ROOT,
+        )
+
     def __exit__(self, *_: object) -> None:
         stop(self._process, 15)
+        self._port.release()
         self._http.close()
         self._engine.dispose()
 

@@ -1,16 +1,16 @@
 """`fellow keys`: new ones."""
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
 from services.ops import keys
+from services.ops.cli.terminal import say, stop
 
 app = typer.Typer(help="Keys and passwords.", no_args_is_help=True)
 
-
-@app.callback()
-def _group() -> None:
-    # Without it a group of one command would be that command.
-    pass
+SECRETS = Path("/project/secrets")
 
 
 @app.command()
@@ -18,3 +18,36 @@ def generate() -> None:
     """Print new random keys and passwords, in the form of an env file."""
     for name, value in keys.generate().items():
         print(f"{name}={value}")
+
+
+@app.command()
+def write(
+    folder: Annotated[Path, typer.Argument(help="The folder to make.")] = SECRETS,
+    known: Annotated[
+        Path | None, typer.Option("--from", help="An env file whose keys and passwords to keep.")
+    ] = None,
+) -> None:
+    """Make the folder of secrets that docker-compose.yml reads; never over one that is there."""
+    try:
+        lines = known.read_text().splitlines() if known else []
+    except OSError as error:
+        stop(f"{known} cannot be read: {error.strerror}")
+    pairs = (line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+    try:
+        keys.write(folder, {name: value.strip() for name, value in pairs if value.strip()})
+    except keys.KeysError as error:
+        stop(str(error))
+    say(f"{folder.name}/ is made: {len(keys.FILES)} files. Keep a copy of it in a safe place.")
+
+
+@app.command()
+def change(
+    name: Annotated[str, typer.Argument(help="Whose password: a service, rabbitmq or postgres.")],
+    folder: Annotated[Path, typer.Option(help="The folder of secrets.")] = SECRETS,
+) -> None:
+    """Write a new random password; docs/deploying.md says what must follow."""
+    try:
+        keys.change(folder, name)
+    except keys.KeysError as error:
+        stop(str(error))
+    say(f"{name} has a new password in {folder.name}/. docs/deploying.md says what comes next.")

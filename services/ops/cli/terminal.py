@@ -27,6 +27,7 @@ from services.ops.broker import TIMEOUT
 from services.ops.surroundings import Surroundings
 from services.ops.telling import Actor
 from shared.bus.connect import connect, credentials
+from shared.bus.refusal import explain
 from shared.config import ConfigurationError
 from shared.db.session import make_engine
 
@@ -55,8 +56,7 @@ def broker(system: Surroundings) -> Iterator[Connection]:
         connection.connect()
         yield connection
     except (*connection.connection_errors, *connection.channel_errors, MessageNacked) as error:
-        text = getattr(error, "reply_text", "") or str(error) or type(error).__name__
-        stop(f"The broker at {connection.as_uri()} did not do it: {text}")
+        stop(f"The broker at {connection.as_uri()} did not do it: {explain(error).sentence}")
     finally:
         connection.release()
 

@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from shared.config import ConfigurationError, settings
+from shared.config import ConfigurationError, begin
 
 
 def main() -> int:  # noqa: RET503 - execv never returns
@@ -14,7 +14,7 @@ def main() -> int:  # noqa: RET503 - execv never returns
         The exit code, only when the configuration is bad.
     """
     try:
-        settings()
+        begin("ops")
     except ConfigurationError as error:
         print(f"services.ops.console cannot start. {error}", file=sys.stderr)
         return 2

@@ -28,6 +28,7 @@ from services.ops.console.mount import add_error_handlers, mount
 from services.ops.console.page import Page, PageError, System
 from services.ops.console.rendering import STATIC
 from services.ops.console.visitors import Visitors
+from shared.bus.refusal import explain
 from shared.config import Settings, settings
 from shared.http.rate_limits import TokenBuckets
 from shared.logs import configure
@@ -140,7 +141,6 @@ def _broker(config: Settings) -> Any:
             with open_connection(config.amqp_url) as connection:
                 yield connection
         except (OSError, AMQPError) as error:
-            said = getattr(error, "reply_text", "") or str(error) or type(error).__name__
-            raise PageError(503, f"The broker did not do it: {said}") from None
+            raise PageError(503, f"The broker did not do it: {explain(error).sentence}") from None
 
     return opened

@@ -1,6 +1,6 @@
 """Gunicorn's settings; the values come from shared/config.py."""
 
-from shared.config import settings
+from shared.config import begin
 from shared.http.serving import (  # noqa: F401 - gunicorn reads them here
     accesslog,
     control_socket_disable,
@@ -12,7 +12,7 @@ from shared.http.serving import (  # noqa: F401 - gunicorn reads them here
     worker_tmp_dir,
 )
 
-_config = settings()
+_config = begin("ops")
 
 wsgi_app = "services.ops.console.app:create_app()"
 worker_class = "services.ops.console.worker.Worker"

@@ -404,9 +404,10 @@ def test_sigterm_ends_cleanly_in_the_middle(settings, engine, child, handler_sec
     assert handled + (left if left is not True else 0) == 200
 
 
-def test_sigterm_ends_a_consumer_whose_broker_is_away(child):
-    process = child(AMQP_URL="amqp://guest:guest@127.0.0.1:1/")
-    time.sleep(1.5)
+def test_sigterm_ends_a_consumer_whose_broker_is_away(child, tmp_path):
+    file = tmp_path / "health"
+    process = child(AMQP_URL="amqp://guest:guest@127.0.0.1:1/", HEALTH_FILE=str(file))
+    until(lambda: file.exists() and "is away" in file.read_text(), "it has tried")
     assert process.poll() is None
     process.send_signal(signal.SIGTERM)
     assert process.wait(15) == 0

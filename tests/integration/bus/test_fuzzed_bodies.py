@@ -21,6 +21,7 @@ from shared.bus.batch import Batches, Delivery
 from shared.bus.events import EVENT_TYPES
 from shared.bus.incoming import Incoming, decode_by_type
 from shared.bus.retry import Malformed, Permanent, Retry
+from shared.bus.standing import Standing
 from shared.ids import new_id
 
 TYPES = sorted(EVENT_TYPES)
@@ -82,7 +83,11 @@ def test_every_handler(settings, wire):
 
 def feed(subscription):
     batches = Batches(
-        subscription.consumer, subscription.decode, subscription.handle, threading.Event()
+        subscription.consumer,
+        subscription.decode,
+        subscription.handle,
+        threading.Event(),
+        Standing(subscription.queue.name),
     )
 
     @budget(

@@ -12,7 +12,6 @@ from shared.bus.confirms import PublishError
 from shared.bus.connect import connect
 from shared.bus.message import message_for
 from shared.bus.publisher import Publisher
-from stack.processes import free_port
 from tests.integration.arrange import depth, order_created, program
 
 
@@ -37,7 +36,6 @@ def certificate(tmp_path_factory):
 def front(settings, certificate):
     """A TLS listener before the broker; yields its URL for a host name."""
     target = urlsplit(settings.amqp_url)
-    port = free_port()
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate[1], certificate[0])
     loop = asyncio.new_event_loop()
@@ -56,9 +54,10 @@ def front(settings, certificate):
         await asyncio.gather(pipe(reader, inside[1]), pipe(inside[0], writer))
 
     async def begin():
-        await asyncio.start_server(serve, "127.0.0.1", port, ssl=context)
+        server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+        return server.sockets[0].getsockname()[1]
 
-    loop.run_until_complete(begin())
+    port = loop.run_until_complete(begin())
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
     address = f"{target.hostname}:{target.port}"

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import create_engine, select
 
 from shared.db.models import OutboxMessage
+from stack.credentials import as_service
 from tests.integration.arrange import declare, depth, take, until
 from tests.integration.conftest import running_ingress
 from tests.integration.gate import Gate
@@ -212,6 +213,34 @@ def test_a_start_without_servers_heals(amqp_url, database_url, tmp_path):
             declare(amqp_url)
             until(lambda: ready(api), "ready")
             assert approved(api).send().status_code == 201
+
+
+def test_readiness_says_why_the_broker_refuses_and_orders_are_taken(
+    amqp_url, database_url, tmp_path
+):
+    """A load balancer must not take it out: it accepts into the outbox."""
+    declare(amqp_url)
+    wrong = as_service(amqp_url, "ingress").replace("@", "x@")
+    with running_ingress(
+        tmp_path, amqp_url, database_url, wait_for="healthz", AMQP_URL=wrong
+    ) as api:
+        until(lambda: "reasons" in readiness(api).json(), "a reason")
+        until(lambda: readiness(api).json()["status"] == "degraded", "the secrets are loaded")
+        reasons = until(lambda: said_by_both(api), "both connections are refused")
+        for reason in reasons.values():
+            assert reason.startswith("refused: ")
+            assert "Sign in with another password" in reason
+        assert readiness(api).status_code == 200
+        assert approved(api).send().status_code == 201
+        page = api.http.get(f"{api.url}/metrics").text
+        assert 'fellow_working{part="ingress"} 0.0' in page
+        assert 'fellow_working{part="ingress secret cache"} 0.0' in page
+
+
+def said_by_both(api):
+    reasons = readiness(api).json()["reasons"]
+    is_told = all(reason.startswith("refused") for reason in reasons.values())
+    return reasons if is_told and len(reasons) == 2 else None
 
 
 def test_a_secret_is_in_force_everywhere_also_without_the_bus(gated):

@@ -20,8 +20,8 @@ from shared.bus.retry import Hold, Retry
 from shared.db.models import EmailDelivery, OutboxMessage
 from shared.db.session import transaction
 from shared.ids import new_id
-from stack.mailbox import Handler, Maildir, MailServer, text_of
-from stack.processes import free_port
+from stack.mailbox import Handler, Maildir, MailServer, in_thread, text_of
+from stack.ports import Port
 from tests.integration.arrange import (
     PATIENCE,
     consuming,
@@ -182,10 +182,9 @@ def test_what_is_refused_for_now_comes_back(config, mailbox, engine, amqp_url):
 def test_a_mail_server_that_is_away_blames_no_message(
     settings, configure, tmp_path, engine, amqp_url
 ):
-    port = free_port()
-    config = configure(smtp_port=str(port), smtp_timeout="5")
+    server = MailServer(tmp_path / "late")
+    config = configure(smtp_port=str(server.port), smtp_timeout="5")
     tell(amqp_url, *(order_fact() for _ in range(10)))
-    server = MailServer(tmp_path / "late", port)
     with notifying(config) as consumers:
         until(lambda: any(c.unacknowledged for c in consumers), "the batch is held")
         assert depth(amqp_url, "retry.5s") == 0
@@ -250,12 +249,13 @@ def test_connections_are_kept_and_are_as_many_as_configured(config, tmp_path):
             session.host_name = hostname
             return responses
 
-    port = free_port()
-    server = Controller(Counting(Maildir(tmp_path / "m")), hostname="127.0.0.1", port=port)
-    server.start()
+    port, counting = Port(), Counting(Maildir(tmp_path / "m"))
+    server = in_thread(lambda n: Controller(counting, hostname="127.0.0.1", port=n), port)
     try:
         mailer = Mailer(
-            msgspec.structs.replace(config, smtp_port=port), 3, "no-reply@order-fellow.example"
+            msgspec.structs.replace(config, smtp_port=port.number),
+            3,
+            "no-reply@order-fellow.example",
         )
         content = b"Subject: x\r\n\r\nx\r\n"
         assert send(mailer, *[Outgoing("a@shop.example", content)] * 60) == [None] * 60
@@ -304,11 +304,9 @@ def secure_server(tmp_path, certificate):
                 auth_required=True,
             )
 
-    port = free_port()
-    handler = Handler(Maildir(tmp_path / "secure"))
-    server = Secure(handler, hostname="127.0.0.1", port=port)
-    server.start()
-    yield port, handler.maildir
+    port, handler = Port(), Handler(Maildir(tmp_path / "secure"))
+    server = in_thread(lambda n: Secure(handler, hostname="127.0.0.1", port=n), port)
+    yield port.number, handler.maildir
     server.stop()
 
 

@@ -1,10 +1,12 @@
 """The deployment's topology step makes the users, and says in a sentence what it could not do."""
 
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
+from amqp import Message
 from amqp.exceptions import AccessRefused
 from kombu import Connection
 
@@ -12,17 +14,19 @@ from services.ops import broker_checks
 from shared.bus import topology
 from shared.config import load
 from stack.credentials import as_service, service_passwords
-from stack.rabbitmq import RabbitMQ
+from stack.servers import make, throwaway
 
 
 @pytest.fixture(scope="module")
-def node(tmp_path_factory):
-    made = RabbitMQ(tmp_path_factory.mktemp("node") / "rabbitmq", management=True)
+def node():
+    folder = throwaway("management")
+    made = make(folder, management=True)[0]
     try:
         made.start()
         yield made
     finally:
         made.close()
+        shutil.rmtree(folder)
 
 
 def declare(**environment):
@@ -45,8 +49,7 @@ def test_users_rights_and_topology(node):
     for _ in range(2):
         assert declare(**environment) == (0, "")
     with Connection(as_service(node.url(), "kyc")) as connection:
-        topology.ensure(connection)
-        topology.declare_queue(connection.default_channel, topology.KYC_DECISIONS)
+        topology.ensure(connection, topology.KYC_DECISIONS)
         with pytest.raises(AccessRefused):
             connection.default_channel.queue_delete("orders.intake")
     found = {check.about: check for check in broker_checks.broker(load(environment))}
@@ -55,10 +58,37 @@ def test_users_rights_and_topology(node):
     wrong = environment | {"AMQP_URL": node.url().replace("@", "x@")}
     code, said = declare(**wrong)
     assert code == 1
-    assert said.startswith("The topology cannot be declared. HTTPError")
+    assert "/api/definitions answered 401" in said
+    assert '"reason":"' in said  # of the broker's own answer, which names the cause
     code, said = declare(**{**environment, "AMQP_URL": as_service(node.url(), "kyc")})
     assert code == 1
     assert "Traceback" not in said
+
+
+def test_definitions_for_rabbitmqctl(tmp_path_factory):
+    """The same rights without the management API, on a broker that has nothing yet."""
+    folder = tmp_path_factory.mktemp("definitions")
+    bare = RabbitMQ(folder / "rabbitmq")
+    try:
+        bare.start()
+        printed = subprocess.run(
+            [sys.executable, "-m", "shared.bus.permissions"],
+            env=os.environ | {"SERVICE_PASSWORDS": service_passwords(bare.url())},
+            capture_output=True,
+            check=True,
+            timeout=60,
+        ).stdout
+        (folder / "definitions.json").write_bytes(printed)
+        bare.control("import_definitions", str(folder / "definitions.json"))
+        assert declare(AMQP_URL=bare.url()) == (0, "")
+        with Connection(as_service(bare.url(), "kyc")) as connection:
+            topology.declare_queue(connection.default_channel, topology.KYC_DECISIONS)
+            with pytest.raises(AccessRefused):
+                connection.default_channel.basic_publish_confirm(
+                    Message(b"x"), exchange="dead", routing_key="orders.intake"
+                )
+    finally:
+        bare.close()
 
 
 def test_a_bad_list_of_passwords_is_one_sentence():
@@ -71,6 +101,7 @@ def test_a_bad_list_of_passwords_is_one_sentence():
 
 def test_a_topology_of_another_version_is_one_sentence(amqp_url):
     with Connection(amqp_url) as connection:
+        connection.default_channel.exchange_delete("dead")
         connection.default_channel.exchange_declare("dead", "direct", durable=True)
     code, said = declare(AMQP_URL=amqp_url)
     assert code == 1

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from stack.processes import free_port
+from stack.ports import Port
 from stack.servers import data_folder
 from tests.integration.arrange import until
 
@@ -38,8 +38,7 @@ def checkout(tmp_path):
 def environment(**more):
     ours = {"AMQP_URL", "DATABASE_URL", "PORT", "OPS_PORT"}
     kept = {name: value for name, value in os.environ.items() if name not in ours}
-    # Two tests at once must not choose the same port.
-    return kept | {"PYTHONPATH": "", "OPS_PORT": str(free_port())} | more
+    return kept | {"PYTHONPATH": ""} | more
 
 
 def start(checkout, **more):
@@ -69,7 +68,7 @@ def ready(checkout, process):
     written = checkout / ".stack" / "env"
 
     def look():
-        assert process.poll() is None, process.stdout.read()
+        assert process.poll() is None, process.stdout and process.stdout.read()
         return written.exists()
 
     until(look, "the system is ready", PATIENCE)
@@ -118,7 +117,8 @@ def login(api, http):
 
 
 def test_run_stop_and_run_again(checkout):
-    port = free_port()
+    with Port() as held:
+        port = held.number
     process = start(checkout, PORT=str(port))
     told = ready(checkout, process)
     assert {"API_URL", "OPS_URL", "AMQP_URL", "DATABASE_URL", "MAILBOX_DIR"} <= set(told)
@@ -156,12 +156,12 @@ def test_run_stop_and_run_again(checkout):
 
 
 def test_a_run_that_was_killed_leaves_nothing_in_the_way(checkout):
-    process = start(checkout, PORT=str(free_port()))
+    process = start(checkout)
     ready(checkout, process)
     process.kill()
     process.wait()
     (checkout / ".stack" / "env").unlink()
-    process = start(checkout, PORT=str(free_port()))
+    process = start(checkout)
     ready(checkout, process)
     interrupt(process)
     assert process.returncode == 0
@@ -212,3 +212,21 @@ def test_without_any_servers_there_is_one_clear_sentence(checkout, tmp_path):
 
 def test_the_data_of_two_checkouts_lie_apart(checkout):
     assert folder_of(checkout) != data_folder("run").parent
+
+
+def test_two_checkouts_that_start_at_the_same_moment(checkout, tmp_path):
+    """One gets the default ports unless somebody else has them; the other says which it has got."""
+    other = tmp_path / "it's another"
+    shutil.copytree(checkout, other)
+    both = [(folder, start(folder)) for folder in (checkout, other)]
+    told = [ready(folder, process) for folder, process in both]
+    output = "".join(interrupt(process) for _, process in both)
+    for name in ("API_URL", "OPS_URL"):
+        assert told[0][name] != told[1][name]
+    for name, default in (("API_URL", 8000), ("OPS_URL", 8001)):
+        for found in told:
+            number = int(found[name].rpartition(":")[2])
+            said = f"Port {default} is taken; using {number}"
+            assert (number == default) != (said in output)
+    assert alive(other) == []
+    clean(other)

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from stack.processes import free_port
 from stack.system import System, system
 
 
@@ -16,8 +15,8 @@ def running(module_amqp_url, module_database_url, tmp_path_factory) -> Iterator[
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AMQP_URL", module_amqp_url)
         patch.setenv("DATABASE_URL", module_database_url)
-        patch.setenv("PORT", str(free_port()))
-        patch.setenv("OPS_PORT", str(free_port()))
+        for name in ("PORT", "OPS_PORT"):
+            patch.delenv(name, raising=False)
         patch.setenv("SECRET_SCHEDULE_SECONDS", "0.5")
         with system("test", folder / "stack", Console(quiet=True)) as found:
             yield found

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -13,8 +14,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from stack.credentials import as_service
+from stack.listening import LISTEN_SECONDS, Start
 from stack.mailbox import MailServer
-from stack.processes import free_port, spawn, stop
+from stack.ports import Address, Port
+from stack.processes import spawn, stop
 from stack.supervisor import MODULES, ROOT
 from tests.integration.arrange import declare
 from tests.integration.conftest import Api, running_ingress
@@ -54,6 +57,17 @@ def environment() -> dict[str, str]:
     return {}
 
 
+def start_process(
+    name: str, variables: dict[str, str], port: Port, log: Path
+) -> subprocess.Popen[bytes]:
+    return spawn(
+        (sys.executable, "-m", MODULES[name]),
+        environment=os.environ | variables | {"METRICS_PORT": str(port)},
+        log=log,
+        directory=ROOT,
+    )
+
+
 @pytest.fixture(scope="module")
 def line(
     module_amqp_url: str,
@@ -63,27 +77,23 @@ def line(
 ) -> Iterator[Line]:
     folder: Path = tmp_path_factory.mktemp("line")
     declare(module_amqp_url)
-    mail = MailServer(folder / "mailbox", free_port())
+    mail = MailServer(folder / "mailbox")
     mail.start()
     with ExitStack() as ending:
         ending.callback(mail.stop)
         pages = {}
         for name in ("orders", "relay", "notifier"):
-            port = free_port()
-            pages[name] = f"http://127.0.0.1:{port}/metrics"
+            port = ending.enter_context(Port())
             variables = environment | {
                 "AMQP_URL": as_service(module_amqp_url, name),
                 "DATABASE_URL": as_service(module_database_url, name),
                 "SMTP_PORT": str(mail.port),
-                "METRICS_PORT": str(port),
             }
-            process: subprocess.Popen[bytes] = spawn(
-                (sys.executable, "-m", MODULES[name]),
-                environment=os.environ | variables,
-                log=folder / f"{name}.log",
-                directory=ROOT,
-            )
+            log = folder / f"{name}.log"
+            start = partial(start_process, name, variables, port, log)
+            process = Start(name, start, (port,), log, LISTEN_SECONDS).wait()
             ending.callback(stop, process, 15)
+            pages[name] = f"{Address(port)}/metrics"
         ingress = running_ingress(folder, module_amqp_url, module_database_url, **environment)
         api = ending.enter_context(ingress)
         pages["ingress"] = f"{api.url}/metrics"

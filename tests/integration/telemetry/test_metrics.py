@@ -7,7 +7,6 @@ import sys
 import httpx
 import pytest
 
-from stack.processes import free_port
 from tests.integration.arrange import publish_raw, until
 from tests.integration.ingress.conftest import ORDER
 
@@ -111,10 +110,10 @@ def test_a_port_that_is_taken_is_said_and_nothing_starts(passed):
         assert f"METRICS_PORT={port} cannot be listened on" in ended.stderr
 
 
-def test_the_outbox_says_nothing_while_the_database_is_away():
+def test_the_outbox_says_nothing_while_the_database_is_away(unused_port):
     from sqlalchemy import create_engine
 
     from shared.outbox.metrics import OutboxCollector
 
-    away = create_engine(f"postgresql+psycopg2://nobody@127.0.0.1:{free_port()}/none")
+    away = create_engine(f"postgresql+psycopg2://nobody@127.0.0.1:{unused_port()}/none")
     assert list(OutboxCollector(away).collect()) == []

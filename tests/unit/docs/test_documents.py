@@ -14,9 +14,12 @@ from shared.config import (
     DEVELOPMENT_ENCRYPTION_KEY,
     DEVELOPMENT_JWT_KEY,
     DEVELOPMENT_RECEIPT_KEY,
+    SECRET,
+    ConfigurationError,
     Settings,
     load,
 )
+from shared.processes import READS
 from shared.roles import OPERATOR, SERVICES, login
 from stack.supervisor import MODULES
 
@@ -68,58 +71,131 @@ def compose():
     return yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 
 
+OURS = "order-fellow:latest"
+# Who they are is the file's to say, and no operator's.
+FIXED = {
+    "ENVIRONMENT",
+    "AMQP_URL",
+    "DATABASE_URL",
+    "METRICS_PORT",
+    "METRICS_HOST",
+    "RABBITMQ_MANAGEMENT_URL",
+}
+# Those of the image: the same for all.
+IMAGES_OWN = {"HEALTH_FILE", "HOST", "PORT", "OPS_PORT"}
+
+
+def ours():
+    services = compose()["services"]
+    return {name: services[name] for name in services if services[name].get("image") == OURS}
+
+
+def test_every_setting_is_read_by_a_process():
+    names = {field.encode_name for field in msgspec.structs.fields(Settings)}
+    assert {name for reads in READS.values() for name in reads} == names
+
+
 def test_compose_runs_every_process():
-    commands = {
-        service["command"][2] for service in compose()["services"].values() if "command" in service
+    services = ours()
+    assert set(services) == {*READS, "keys"}
+    for name, module in MODULES.items():
+        assert services[name].get("command", [..., ..., "services.ingress"])[2] == module
+
+
+@pytest.mark.parametrize("process", READS)
+def test_a_container_is_given_what_its_process_reads_and_nothing_else(process):
+    service = ours()[process]
+    given = {name.removesuffix("_FILE") for name in set(service["environment"]) - IMAGES_OWN}
+    assert given == set(READS[process]) - IMAGES_OWN
+    for name, value in service["environment"].items():
+        if name.endswith("_FILE"):
+            assert name.removesuffix("_FILE") in SECRET
+            assert value.removeprefix("/run/secrets/") in service["secrets"]
+        elif name not in FIXED and (process, name) != ("ops", "TRUSTED_PROXIES"):
+            assert name not in SECRET
+            assert value.startswith((f"${{{name}:-", f"${{{name}:?")), name
+    files = {value.removeprefix("/run/secrets/") for value in service["environment"].values()}
+    assert set(service["secrets"]) <= files
+
+
+@pytest.mark.parametrize("process", READS)
+def test_a_process_starts_in_production_with_what_compose_gives_it(process, tmp_path):
+    keys.write(tmp_path / "secrets", {})
+    environ = given_by_compose(process, tmp_path / "secrets")
+    settings = load(environ, process)
+    assert settings.environment == "production"
+    for name in ("SECRET_ENCRYPTION_KEYS", "JWT_SIGNING_KEY", "RECEIPT_SIGNING_KEYS"):
+        assert bool(getattr(settings, name.lower())) == (name in READS[process])
+    needed = {"SECRET_ENCRYPTION_KEYS", "JWT_SIGNING_KEY", "RECEIPT_SIGNING_KEYS"} & {
+        *READS[process]
     }
-    assert commands >= set(MODULES.values()) - {"services.ingress"}
-    assert {"shared.db.migrate", "shared.bus.declare"} <= commands
+    for name in needed:
+        without = {key: value for key, value in environ.items() if key != f"{name}_FILE"}
+        with pytest.raises(ConfigurationError, match=name):
+            load(without, process)
 
 
-def filled(environment):
-    """As `docker compose` fills it in from what `fellow keys generate` makes."""
-    generated = keys.generate()
+def given_by_compose(process, secrets):
     return {
         name: re.sub(
-            r"\$\{(\w+)(?::[-?]([^}]*))?\}",
-            lambda found: generated.get(found[1], found[2] if ":-" in found[0] else ""),
-            value,
-        )
-        for name, value in environment.items()
+            r"\$\{\w+:([-?])([^}]*)\}", lambda found: found[2] if found[1] == "-" else "mail", value
+        ).replace("/run/secrets", str(secrets))
+        for name, value in ours()[process]["environment"].items()
     }
 
 
-def test_compose_configures_what_can_be_configured():
-    names = {field.encode_name for field in msgspec.structs.fields(Settings)}
-    ours = [s for s in compose()["services"].values() if s["image"] == "order-fellow:latest"]
-    assert len(ours) == len(MODULES) + len(["fellow", "migrations", "topology"])
-    for service in ours:
-        assert set(service["environment"]) <= names
-        settings = load(filled(service["environment"]))
-        assert settings.environment == "production"
-        assert settings.smtp_host == "mailpit"
+def test_every_service_in_compose_signs_in_as_itself(tmp_path):
+    keys.write(tmp_path / "secrets", {})
+    step = load(given_by_compose("topology", tmp_path / "secrets"), "topology")
+    passwords = step.passwords_of([*SERVICES, OPERATOR])
+    assert set(passwords) == {*SERVICES, OPERATOR}
+    for name in MODULES:
+        settings = load(given_by_compose(name, tmp_path / "secrets"), name)
+        for url in (settings.amqp_url, settings.database_url):
+            assert urlsplit(url).username == login(name)
+            assert urlsplit(url).password == passwords[name]
 
 
-def test_every_service_in_compose_signs_in_as_itself():
-    services = compose()["services"]
-    for name in (*MODULES, "fellow"):
-        user = login("ops" if name == "fellow" else name)
-        environment = filled(services[name]["environment"])
-        assert urlsplit(environment["AMQP_URL"]).username == user
-        assert urlsplit(environment["DATABASE_URL"]).username == user
-    for step in ("migrations", "topology"):
-        given = services[step]["environment"]["SERVICE_PASSWORDS"]
-        assert [part.partition("=")[0] for part in given.split(",")] == [*SERVICES, OPERATOR]
+def test_compose_has_every_secret_that_is_made_and_no_other():
+    assert set(compose()["secrets"]) == set(keys.FILES)
 
 
-def test_compose_needs_nothing_that_keys_generate_does_not_make():
+def test_production_mail_goes_nowhere_by_default():
     text = (ROOT / "docker-compose.yml").read_text()
-    assert set(re.findall(r"\$\{(\w+):\?", text)) == set(keys.generate())
+    assert set(re.findall(r"\$\{(\w+):\?", text)) == {"SMTP_HOST"}
+    assert compose()["services"]["mailpit"]["profiles"] == ["mailpit"]
 
 
 def test_compose_publishes_to_this_machine_only():
     for service in compose()["services"].values():
-        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
+        for port in service.get("ports", []):
+            assert port.startswith(("127.0.0.1:", "${BIND:-127.0.0.1}:"))
+
+
+def test_the_door_alone_is_in_front_of_the_ingress():
+    services = compose()["services"]
+    assert "ports" not in services["ingress"]
+    assert services["door"]["networks"] == ["edge"]
+    lets_through = re.findall(
+        r"unless \{ path_beg (\S+) \}", (ROOT / "deploy/haproxy.cfg").read_text()
+    )
+    assert lets_through == ["/api/"]
+
+
+def test_every_container_is_bounded():
+    for name, service in compose()["services"].items():
+        assert {"mem_limit", "pids_limit", "cpus", "logging", "stop_grace_period"} <= set(
+            service
+        ), name
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+
+
+def test_no_tag_floats():
+    images = {service["image"] for service in compose()["services"].values()} - {OURS}
+    images |= set(re.findall(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
+    for image in images:
+        assert re.search(r":v?\d+\.\d+", image), image
 
 
 def test_every_queue_has_a_line_in_the_architecture():

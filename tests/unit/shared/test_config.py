@@ -77,3 +77,34 @@ def test_production_refuses_development_keys_by_name(name, value):
 
 def test_every_setting_has_a_default():
     assert all(field.default is not msgspec.NODEFAULT for field in msgspec.structs.fields(Settings))
+
+
+def test_a_secret_may_be_in_a_file(tmp_path):
+    file = tmp_path / "key"
+    file.write_text("x" * 48 + "\n")
+    assert load({"JWT_SIGNING_KEY_FILE": str(file)}).jwt_signing_key == "x" * 48
+    with pytest.raises(ConfigurationError, match="JWT_SIGNING_KEY_FILE"):
+        load({"JWT_SIGNING_KEY_FILE": str(tmp_path / "none")})
+    with pytest.raises(ConfigurationError, match="both set"):
+        load({"JWT_SIGNING_KEY_FILE": str(file), "JWT_SIGNING_KEY": "y" * 48})
+
+
+def test_a_password_apart_is_put_into_the_address():
+    settings = load(
+        {
+            "AMQP_URL": "amqp://fellow@broker:5672/",
+            "AMQP_PASSWORD": "a/b@c",
+            "DATABASE_URL": "postgresql+psycopg2://fellow@db/books?sslmode=disable",
+            "DATABASE_PASSWORD": "d",
+        }
+    )
+    assert settings.amqp_url == "amqp://fellow:a%2Fb%40c@broker:5672/"
+    assert settings.database_url == "postgresql+psycopg2://fellow:d@db/books?sslmode=disable"
+    with pytest.raises(ConfigurationError, match="AMQP_URL"):
+        load({"AMQP_URL": "amqp://broker/", "AMQP_PASSWORD": "a"})
+
+
+def test_a_process_has_no_key_that_it_does_not_need():
+    settings = load(PRODUCTION, "orders")
+    assert settings.encryption_keys() == settings.receipt_keys() == ()
+    assert settings.jwt_signing_key == ""

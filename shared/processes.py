@@ -1,0 +1,83 @@
+"""Which process reads which settings: what each container is given, and checks at its start.
+
+A key is in as few of them as can be: who reads a container's environment learns its keys.
+"""
+
+from collections.abc import Mapping
+
+_COMMON = ("ENVIRONMENT", "LOG_LEVEL", "LOG_FORMAT")
+_BUS = ("AMQP_URL", "AMQP_PASSWORD", "AMQP_HEARTBEAT")
+_BOOKS = ("DATABASE_URL", "DATABASE_PASSWORD", "DATABASE_POOL_SIZE", "DATABASE_CONNECT_TIMEOUT")
+_SERVER = (*_COMMON, "OTEL_EXPORTER_OTLP_ENDPOINT", *_BUS, *_BOOKS)
+_CONSUMER = (*_SERVER, "HEALTH_FILE", "METRICS_PORT", "METRICS_HOST")
+_HTTP = (*_SERVER, "HOST", "TRUSTED_PROXIES", "PUBLIC_URL", "REQUEST_SECONDS")
+_HTTP_LIMITS = ("SIGN_IN_ATTEMPTS_PER_MINUTE", "ACCOUNT_ATTEMPTS_PER_MINUTE")
+_MAIL = ("SMTP_HOST", "SMTP_PORT", "SMTP_STARTTLS")
+
+READS: Mapping[str, tuple[str, ...]] = {
+    "ingress": (
+        *_HTTP,
+        *_HTTP_LIMITS,
+        "SECRET_ENCRYPTION_KEYS",
+        "JWT_SIGNING_KEY",
+        "RECEIPT_SIGNING_KEYS",
+        "ACCESS_TOKEN_SECONDS",
+        "REFRESH_TOKEN_SECONDS",
+        "PORT",
+        "WEB_CONCURRENCY",
+        "MAX_BODY_BYTES",
+        "MAX_OUTSTANDING_CONFIRMS",
+        "CONFIRM_TIMEOUT",
+        "ACCOUNT_RATE_PER_SECOND",
+        "ADDRESS_REFUSALS_PER_MINUTE",
+        "SECRET_POLL_SECONDS",
+    ),
+    "kyc": _CONSUMER,
+    "secrets": (
+        *_CONSUMER,
+        "SECRET_ENCRYPTION_KEYS",
+        "SECRET_LIFETIME_DAYS",
+        "SECRET_ROTATE_AHEAD_DAYS",
+        "SECRET_WARN_AHEAD_DAYS",
+        "SECRET_SCHEDULE_SECONDS",
+    ),
+    "orders": (
+        *_CONSUMER,
+        "ORDER_BATCH_SIZE",
+        "ACCOUNT_EMAIL_BURST",
+        "ACCOUNT_EMAILS_PER_SECOND",
+    ),
+    "notifier": (
+        *_CONSUMER,
+        "SECRET_ENCRYPTION_KEYS",  # one-time codes travel sealed
+        "PUBLIC_URL",
+        "EMAIL_BATCH_SIZE",
+        *_MAIL,
+        "SMTP_USERNAME",
+        "SMTP_PASSWORD",
+        "SMTP_TIMEOUT",
+        "SMTP_CONNECTIONS",
+        "SMTP_BULK_CONNECTIONS",
+        "EMAIL_FROM",
+    ),
+    "audit": _CONSUMER,
+    "relay": _CONSUMER,
+    # `fellow` too, which runs where the console does.
+    "ops": (
+        *_HTTP,
+        *_HTTP_LIMITS,
+        *_MAIL,
+        "OPS_PORT",
+        "OPS_IDLE_SECONDS",
+        "OPS_SESSION_SECONDS",
+        "RABBITMQ_MANAGEMENT_URL",
+    ),
+    "migrations": (*_COMMON, "DATABASE_URL", "DATABASE_PASSWORD", "SERVICE_PASSWORDS"),
+    "topology": (
+        *_COMMON,
+        "AMQP_URL",
+        "AMQP_PASSWORD",
+        "RABBITMQ_MANAGEMENT_URL",
+        "SERVICE_PASSWORDS",
+    ),
+}

@@ -1,0 +1,249 @@
+"""A process is healthy when it is admitted, declared and at work; all that tells of it agrees."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+
+import pytest
+from kombu import Connection
+from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
+
+from services.ingress.secret_feed import SecretFeed
+from services.ops import heartbeats
+from services.ops.diagnosis import troubles
+from services.ops.queues import Sample
+from shared import health, heartbeat, service
+from shared.bus import topology
+from shared.bus.consumer import Consumer, Subscription
+from shared.bus.publisher import Publisher
+from shared.bus.retry import Hold
+from shared.db.session import transaction
+from stack.credentials import as_service
+from tests.integration.arrange import publish, until
+from tests.integration.bus.test_consumer import messages
+from tests.integration.gate import Gate
+
+QUEUE = topology.ORDERS_INTAKE
+
+
+def nothing(_session, _messages):
+    return None
+
+
+@contextmanager
+def consumer(url, handle=nothing):
+    """One that runs, whatever becomes of it."""
+    stopping = threading.Event()
+    made = Consumer(url, 10, Subscription(queue=QUEUE, handle=handle, consumer="tests"), stopping)
+    thread = threading.Thread(target=made.run, daemon=True)
+    thread.start()
+    try:
+        yield made
+    finally:
+        stopping.set()
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def becomes(standing, state):
+    until(lambda: standing.told.state == state, f"{standing.part} {state}")
+
+
+def container_check(tmp_path, *standings):
+    """What the container's check says: its exit code, and its sentences."""
+    path = tmp_path / "health"
+    health.beat(str(path), standings)
+    done = subprocess.run(
+        [sys.executable, "-m", "shared.health"],
+        env=os.environ | {"HEALTH_FILE": str(path)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.stderr == ""
+    return done.returncode, done.stdout
+
+
+def metric(part):
+    return REGISTRY.get_sample_value("fellow_working", {"part": part})
+
+
+def found_by_ops(running, name="services.orders"):
+    """What the console's banner and the doctor make of its heartbeat."""
+    beat = service.heartbeat_of(heartbeat.Heart(name), [running])
+    with transaction() as session:
+        beat(session)
+    with transaction() as session:
+        now = session.connection().exec_driver_sql("SELECT clock_timestamp()").scalar_one()
+        sample = Sample(at=now, beats=heartbeats.read(session, now), broker_error="not asked")
+    return [trouble for trouble in troubles([sample]) if QUEUE.name in trouble.text]
+
+
+def of_another_version(url):
+    with Connection(url) as connection:
+        connection.default_channel.queue_delete(QUEUE.name)
+        connection.default_channel.queue_declare(QUEUE.name, durable=True, auto_delete=False)
+    return as_service(url, "orders")
+
+
+def user_without_rights(url):
+    return as_service(url, "kyc")
+
+
+def wrong_password(url):
+    return as_service(url, "orders").replace("@", "x@")
+
+
+def missing_virtual_host(url):
+    return as_service(url, "orders") + "-nowhere"
+
+
+REFUSALS = [
+    (wrong_password, "SERVICE_PASSWORDS"),
+    (missing_virtual_host, "virtual host"),
+    (user_without_rights, "lacks a right"),
+    (of_another_version, "another version"),
+]
+
+
+@pytest.mark.parametrize(("arrange", "advice"), REFUSALS)
+def test_a_consumer_that_is_refused_says_so_everywhere(settings, tmp_path, arrange, advice):
+    with capture_logs() as logged, consumer(arrange(settings.amqp_url)) as running:
+        becomes(running.standing, "refused")
+        code, said = container_check(tmp_path, running.standing)
+        troubles_ = found_by_ops(running)
+        assert metric(QUEUE.name) == 0
+    assert code == 1
+    assert advice in said
+    assert [trouble.level for trouble in troubles_] == ["down"]
+    assert advice in troubles_[0].text
+    errors = [entry for entry in logged if entry["log_level"] == "error"]
+    # However often it tried.
+    assert [entry["event"] for entry in errors] == ["refused_by_broker"]
+    assert advice in errors[0]["reason"]
+
+
+def test_a_consumer_at_work_is_healthy_and_one_without_a_broker_is_not(settings, tmp_path):
+    gate = Gate(as_service(settings.amqp_url, "orders"))
+    with gate, capture_logs() as logged, consumer(gate.url) as running:
+        becomes(running.standing, "working")
+        assert container_check(tmp_path, running.standing) == (0, "")
+        assert found_by_ops(running) == []
+        assert metric(QUEUE.name) == 1
+        gate.cut()
+        becomes(running.standing, "away")
+        assert container_check(tmp_path, running.standing)[0] == 1
+        assert metric(QUEUE.name) == 0
+        gate.open()
+        becomes(running.standing, "working")
+        assert container_check(tmp_path, running.standing) == (0, "")
+    # It is nobody's fault yet.
+    assert "error" not in {entry["log_level"] for entry in logged}
+    assert "connection_lost" in {entry["event"] for entry in logged}
+    assert "working_again" in {entry["event"] for entry in logged}
+
+
+def test_a_consumer_that_holds_a_batch_is_healthy_and_says_why(settings, tmp_path):
+    back = threading.Event()
+
+    def hold(_session, _messages):
+        if not back.is_set():
+            raise Hold("the mail server is away")
+
+    with consumer(as_service(settings.amqp_url, "orders"), hold) as running:
+        publish(settings.amqp_url, *messages(1))
+        becomes(running.standing, "holding")
+        assert container_check(tmp_path, running.standing) == (0, "")
+        assert metric(QUEUE.name) == 1
+        [trouble] = found_by_ops(running)
+        assert (trouble.level, "the mail server is away" in trouble.text) == ("warning", True)
+        back.set()
+        becomes(running.standing, "working")
+        assert found_by_ops(running) == []
+
+
+def test_what_an_older_version_wrote_into_its_heartbeat_is_read(settings, db):
+    running = Consumer(
+        settings.amqp_url,
+        10,
+        Subscription(queue=QUEUE, handle=nothing, consumer="tests"),
+        threading.Event(),
+    )
+    assert found_by_ops(running) == []
+    db.connection().exec_driver_sql(
+        "UPDATE service_heartbeats SET queues = jsonb_build_object('orders.intake',"
+        " jsonb_build_object('handled', 3, 'unacked', 0, 'retrying', 0, 'rate', 0.1))"
+    )
+    db.commit()
+    now = db.connection().exec_driver_sql("SELECT clock_timestamp()").scalar_one()
+    [beat] = heartbeats.read(db, now)
+    assert beat.queues[QUEUE.name].handled == 3
+    assert not [t for t in troubles([Sample(at=now, beats=[beat])]) if "does not work" in t.text]
+
+
+async def after(start, stop, standing, state):
+    await start()
+    try:
+        while standing.told.state != state:  # noqa: ASYNC110 - no event of its own
+            await asyncio.sleep(0.02)
+        return standing.told.reason
+    finally:
+        await stop()
+
+
+@pytest.mark.parametrize(("arrange", "advice"), REFUSALS[:2])
+def test_a_publisher_that_is_refused_says_why(settings, arrange, advice):
+    async def run():
+        publisher = Publisher(
+            arrange(settings.amqp_url),
+            name="tests",
+            max_outstanding=10,
+            confirm_timeout=5,
+            heartbeat=10,
+        )
+        return await after(publisher.start, publisher.stop, publisher.standing, "refused")
+
+    assert advice in asyncio.run(asyncio.wait_for(run(), 60))
+
+
+@pytest.mark.parametrize("user", ["ingress", "relay"])
+def test_a_publisher_works_with_the_rights_it_has(settings, user):
+    async def run():
+        publisher = Publisher(
+            as_service(settings.amqp_url, user),
+            name="tests",
+            max_outstanding=10,
+            confirm_timeout=5,
+            heartbeat=10,
+        )
+        return await after(publisher.start, publisher.stop, publisher.standing, "working")
+
+    assert asyncio.run(asyncio.wait_for(run(), 60)) == ""
+
+
+class Cache:
+    """Stands in for what the feed keeps true; here only its connection is of interest."""
+
+    refreshed_at = None
+
+    async def warm(self):
+        return None
+
+    def __len__(self):
+        return 0
+
+
+@pytest.mark.parametrize(
+    ("user", "state", "advice"), [("ingress", "working", ""), ("kyc", "refused", "lacks a right")]
+)
+def test_the_secret_feed_says_how_it_stands(settings, user, state, advice):
+    async def run():
+        url = as_service(settings.amqp_url, user)
+        feed = SecretFeed(Cache(), url, heartbeat=10, poll_seconds=5)
+        return await after(feed.start, feed.stop, feed.standing, state)
+
+    assert advice in asyncio.run(asyncio.wait_for(run(), 60))

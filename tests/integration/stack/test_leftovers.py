@@ -1,0 +1,149 @@
+"""What is killed leaves no process, and the next start removes its folders."""
+
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from shared import lease
+from tests.integration.arrange import until
+from tests.integration.stack.test_run import (
+    PATIENCE,
+    ROOT,
+    alive,
+    checkout,  # noqa: F401 - a fixture
+    clean,
+    environment,
+    folder_of,
+    ready,
+)
+
+WAITS = """
+import time
+
+def test_it(broker, database):
+    print("RUNNING", flush=True)
+    time.sleep(600)
+"""
+
+
+def launch(where, *command, **more):
+    temporary = where / "tmp"
+    temporary.mkdir(exist_ok=True)
+    return subprocess.Popen(
+        command,
+        cwd=where,
+        env=environment(TMPDIR=str(temporary), PYTHONUNBUFFERED="1", **more),
+        stdout=(where / "output").open("wb"),
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+def says(where, process, what):
+    output = where / "output"
+
+    def look():
+        assert process.poll() is None, output.read_text()
+        return what in output.read_text()
+
+    until(look, what, PATIENCE)
+
+
+def throwaways(where):
+    folder = folder_of(where) / "throwaway"
+    return list(folder.iterdir()) if folder.exists() else []
+
+
+def metrics(where):
+    return list((where / "tmp").glob("order-fellow-metrics-*"))
+
+
+@pytest.mark.timeout(300)
+def test_a_demo_that_is_killed(checkout):  # noqa: F811
+    process = launch(checkout, sys.executable, "-m", "stack.demo")
+    says(checkout, process, "A business registers")
+    assert metrics(checkout)
+    process.kill()
+    process.wait()
+    until(lambda: alive(checkout) == [], "every process has ended", 60)
+    assert throwaways(checkout)
+    again = launch(checkout, sys.executable, "-m", "stack.demo")
+    assert again.wait(200) == 0, (checkout / "output").read_text()
+    assert alive(checkout) == []
+    assert throwaways(checkout) == []
+    assert metrics(checkout) == []
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.timeout(300)
+def test_a_test_run_that_is_ended(checkout, how):  # noqa: F811
+    shutil.copy(ROOT / "pyproject.toml", checkout)
+    (checkout / "tests").mkdir()
+    for name in ("__init__.py", "conftest.py"):
+        shutil.copy(ROOT / "tests" / name, checkout / "tests")
+    waits = checkout / "tests" / "test_it.py"
+    waits.write_text(WAITS)
+    command = (sys.executable, "-m", "pytest", "-s", "-p", "no:cacheprovider", str(waits))
+    process = launch(checkout, *command)
+    says(checkout, process, "RUNNING")
+    process.send_signal(how)
+    process.wait(60)
+    until(lambda: alive(checkout) == [], "every process has ended", 60)
+    if how == signal.SIGKILL:
+        assert throwaways(checkout)
+        waits.write_text(WAITS.replace("600", "0"))
+        again = launch(checkout, *command)
+        assert again.wait(200) == 0, (checkout / "output").read_text()
+    assert throwaways(checkout) == []
+
+
+@pytest.mark.timeout(300)
+def test_make_that_is_killed_takes_everything_with_it(checkout):  # noqa: F811
+    shutil.copy(ROOT / "Makefile", checkout)
+    programs = Path(sys.executable).parent
+    command = ("make", "run", f"BIN={programs}", "PYTHON=true")  # there is a venv already
+    process = launch(checkout, *command)
+    ready(checkout, process)
+    process.kill()
+    process.wait()
+    until(lambda: alive(checkout) == [], "every process has ended", 60)
+    assert not (checkout / ".stack" / "env").exists()
+    clean(checkout)
+    assert not folder_of(checkout).joinpath("run").exists()
+
+
+def test_a_folder_is_removed_when_its_holder_has_ended(tmp_path):
+    """And not one that is held, nor one that nobody of ours has held, nor what a link points to."""
+    script = (
+        "import sys; from pathlib import Path; from shared import lease\n"
+        "print(lease.make(Path(sys.argv[1]), 'it-')[0], flush=True); sys.stdin.read()"
+    )
+    holder = subprocess.Popen(
+        (sys.executable, "-c", script, tmp_path),
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    held = Path(holder.stdout.readline().strip())
+    other = tmp_path / "it-is-not-ours"
+    other.mkdir()
+    away = tmp_path / "away"
+    away.mkdir()
+    (away / lease.LOCK).touch()
+    (tmp_path / "it-link").symlink_to(away)
+    lease.remove_abandoned(tmp_path, "it-")
+    assert held.exists()
+    assert lease.is_held(held)
+    with pytest.raises(lease.LeasedError, match="in use by another process"):
+        lease.take(held)
+    holder.kill()
+    holder.communicate()
+    assert not lease.is_held(held)
+    lease.remove_abandoned(tmp_path, "it-")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["away", "it-is-not-ours", "it-link"]
+    assert (away / lease.LOCK).exists()

@@ -1,0 +1,252 @@
+"""Ports: held from the choosing on, and exchanged when somebody listens there all the same."""
+
+import os
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+
+import httpx
+import pytest
+from rich.console import Console
+
+from stack.listening import DidNotStartError, Start
+from stack.mailbox import MailServer
+from stack.ports import Address, Port, PortTakenError, listeners
+from stack.processes import spawn, stop
+from stack.servers import make, throwaway
+from stack.supervisor import Supervisor
+from tests.integration.stack.thief import thief
+
+AT_ONCE = int(os.environ.get("PORTS_AT_ONCE", "3"))
+TIMES = int(os.environ.get("PORTS_TIMES", "1"))
+CHOOSE = """
+import sys
+from stack.ports import Port
+held = [Port() for _ in range(500)]
+print(*(port.number for port in held), flush=True)
+sys.stdin.read()
+"""
+
+
+def is_refused(port):
+    with socket.socket() as other:
+        try:
+            other.bind(("127.0.0.1", port.number))
+        except OSError:
+            return True
+        return False
+
+
+def test_a_port_is_held_until_it_is_released():
+    port = Port()
+    assert is_refused(port)
+    assert listeners(port.number) == set()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port.number))
+    with pytest.raises(PortTakenError, match=f"port {port} is taken"):
+        Port(named=port.number)
+    assert Port(port.number).number != port.number
+    with socket.create_server(("127.0.0.1", port.number)):  # its server
+        assert len(listeners(port.number)) == 1
+    assert is_refused(port)
+    port.release()
+    assert not is_refused(port)
+    assert Port(named=port.number).number == port.number
+
+
+def test_a_port_whose_server_has_just_ended_can_be_named_again():
+    """Connections that the server has closed first stay for a minute, and are in nobody's way."""
+    port = Port()
+    with socket.create_server(("127.0.0.1", port.number)) as server:
+        client = socket.create_connection(("127.0.0.1", port.number))
+        server.accept()[0].close()
+        client.recv(1)
+        client.close()
+    port.release()
+    assert is_refused(port)
+    assert Port(named=port.number).number == port.number
+
+
+def test_a_port_on_which_somebody_listens_is_not_to_be_had():
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        number = other.getsockname()[1]
+        assert Port(number).number != number
+        with pytest.raises(PortTakenError):
+            Port(named=number)
+
+
+def test_ports_are_no_ephemeral_ones():
+    with open("/proc/sys/net/ipv4/ip_local_port_range") as file:
+        low, high = map(int, file.read().split())
+    assert not any(low <= Port().number <= high for _ in range(200))
+
+
+def test_where_every_port_is_ephemeral_any_is_taken(tmp_path, monkeypatch):
+    everything = tmp_path / "range"
+    everything.write_text("1024 65535\n")
+    monkeypatch.setattr("stack.ports._EPHEMERAL", everything)
+    assert is_refused(Port())
+
+
+def test_processes_that_choose_at_once_never_choose_the_same():
+    """Also when another one is killed meanwhile: what it held is to be had again."""
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", CHOOSE],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            preexec_fn=raise_limit,
+        )
+        for _ in range(4)
+    ]
+    chosen = [list(map(int, process.stdout.readline().split())) for process in running]
+    everything = [port for ports in chosen for port in ports]
+    assert len(everything) == 2000 == len(set(everything))
+    for process in running:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    assert Port(named=chosen[0][0]).number == chosen[0][0]
+
+
+def raise_limit():
+    resource.setrlimit(resource.RLIMIT_NOFILE, (10_000, 10_000))
+
+
+@pytest.fixture
+def folder():
+    made = throwaway("ports")
+    yield made
+    shutil.rmtree(made, ignore_errors=True)
+
+
+def test_a_server_whose_port_is_stolen_goes_elsewhere(folder):
+    """Each port of each server, the port mapper's too."""
+    node, books, _ = make(folder, management=True)
+    try:
+        with thief(*node.ports, *books.ports):
+            node.launch()
+            books.launch()
+            node.wait()
+            books.wait()
+        moved = [port.number for port in (*node.ports, *books.ports)]
+        assert all(port.moves for port in (*node.ports, *books.ports))
+        assert f":{moved[0]}/" in node.url()
+        for server in (node, books):
+            server.stop()
+            server.start()
+        assert [port.number for port in (*node.ports, *books.ports)] == moved
+    finally:
+        node.close()
+        books.close()
+
+
+@pytest.mark.timeout(400 * TIMES)
+def test_servers_that_start_at_once_beside_a_thief():
+    """As many pairs as `make test-ports` says, with somebody who grabs ports all the while."""
+    for number in range(TIMES):
+        # Of its own each, as every run has one.
+        folders = [throwaway("ports") for _ in range(AT_ONCE)]
+        pairs = [make(made)[:2] for made in folders]
+        every = [server for pair in pairs for server in pair]
+        try:
+            with thief(*(pairs[number % AT_ONCE][0].ports), *pairs[-1][1].ports):
+                for server in every:
+                    server.launch()
+                for server in every:
+                    server.wait()
+            used = [port for server in every for port in server.ports]
+            assert len({port.number for port in used}) == len(used)
+            print(f"round {number}: {sum(port.moves for port in used)} of {len(used)} ports moved")
+            for broker, database in pairs:
+                broker.control("list_queues")
+                database.execute("SELECT 1")
+        finally:
+            for server in every:
+                server.close()
+            for made in folders:
+                shutil.rmtree(made, ignore_errors=True)
+
+
+def test_a_mail_server_whose_port_is_stolen_goes_elsewhere(tmp_path):
+    server = MailServer(tmp_path / "mail")
+    before = server.port
+    with thief(server._port):
+        server.start()
+    assert server.port != before
+    with socket.create_connection(("127.0.0.1", server.port)) as connected:
+        assert connected.recv(3) == b"220"
+    server.stop()
+
+
+@pytest.fixture
+def supervisor(tmp_path):
+    made = Supervisor({}, tmp_path / "logs", Console(quiet=True))
+    yield made
+    made.stop()
+
+
+def test_a_child_whose_port_is_stolen_goes_elsewhere(supervisor, tmp_path):
+    """A mail server, which ends at once, and gunicorn, which tries again first."""
+    mail, http = Port(), Port()
+    with thief(mail, http):
+        supervisor.add("mailbox", "stack.mailbox", mail, tmp_path / "maildir", listens=mail)
+        supervisor.add(
+            "http",
+            "gunicorn",
+            *("--bind", Address(http, "127.0.0.1:{}"), "--no-control-socket"),
+            "tests.integration.stack.test_ports:hello",
+            listens=http,
+        )
+        supervisor.wait_until_listening()
+        assert (mail.moves, http.moves) == (1, 1)
+        assert httpx.get(str(Address(http))).text == "hello"
+
+
+def hello(_, start_response):
+    """The smallest application."""
+    start_response("200 OK", [])
+    return [b"hello"]
+
+
+def test_a_named_port_that_is_stolen_is_a_refusal(supervisor, tmp_path):
+    with Port() as any_port:
+        number = any_port.number
+    named = Port(named=number)
+    with thief(named):
+        supervisor.add("mailbox", "stack.mailbox", named, tmp_path / "maildir", listens=named)
+        with pytest.raises(PortTakenError, match=f"port {number} is taken"):
+            supervisor.wait_until_listening()
+
+
+def test_a_server_that_fails_for_another_reason_is_not_tried_again(tmp_path):
+    port, log, starts = Port(), tmp_path / "log", []
+
+    def start():
+        starts.append(1)
+        command = (sys.executable, "-c", "raise SystemExit('no such colour')")
+        return spawn(command, environment=os.environ, log=log)
+
+    with pytest.raises(DidNotStartError, match="no such colour"):
+        Start("it", start, (port,), log, 30).wait()
+    assert len(starts) == 1
+    assert port.moves == 0
+
+
+def test_a_leftover_that_listens_is_not_taken_for_the_server(tmp_path):
+    """Somebody who answers there while ours says nothing and waits."""
+    port, log = Port(), tmp_path / "log"
+
+    def start():
+        script = (
+            f"import http.server as h; h.HTTPServer(('127.0.0.1', {port}), None).serve_forever()"
+        )
+        return spawn((sys.executable, "-c", script), environment=os.environ, log=log)
+
+    with thief(port):
+        before = port.number
+        process = Start("it", start, (port,), log, 30).wait()
+    assert port.number != before
+    stop(process, 1)

@@ -1,0 +1,283 @@
+"""`make test-matrix`: `make demo`, then `make test`, in fresh clones on machines of all kinds.
+
+A cell is a machine and how one works on it. `MATRIX=debian-13,ubuntu-24.04` chooses some.
+"""
+
+import argparse
+import contextlib
+import datetime
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import docker
+
+from stack import containers
+from stack.servers import data_folder
+from stack.system import stop_on_signals
+from tests.machines import images, table
+from tests.machines.machine import Machine, Ran
+
+FOLDER = images.FOLDER
+BUNDLE = "/opt/order-fellow.bundle"
+SOCKET = "/var/run/docker.sock"
+PREPARE_SECONDS, DEMO_SECONDS, TEST_SECONDS = 600.0, 600.0, 3600.0
+# pytest's last line, by what it always has.
+SUMMARY = re.compile(r"^=* ?((?:\d+ [a-z]+(?:, )?)+) in [\d.]+s.*$", re.MULTILINE)
+TERMINAL = re.compile(r"\x1b\[[\d;]*m")
+# What a machine's administrator installs for people who may not.
+SERVERS = "rabbitmq-server postgresql python3-venv"
+USER = "fellow"
+# What each of these has broken somewhere: a space, an apostrophe.
+HOME = f"/home/{USER}/o'fellow works"
+
+
+class NotToBeHadError(Exception):
+    """A cell cannot be tried here; the message says why."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A machine, and how one works on it.
+
+    Attributes:
+        suite: of `tests.machines.images.SUITES`.
+        machine: what it is, for people.
+        user: who works on it.
+        clones: where; more than one are worked in at the same moment.
+        prepare: what its administrator does first, for bash.
+        before: what stands before `make`, for bash.
+        options: of its container.
+        images: whether it needs the engine, and those that docker-compose.yml names.
+    """
+
+    suite: str
+    machine: str
+    user: str = "root"
+    clones: tuple[str, ...] = ("/root/order-fellow",)
+    prepare: str = ""
+    before: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    images: bool = False
+
+
+def _of_a_user(suite: str, name: str) -> Cell:
+    return Cell(
+        suite,
+        f"{name}, as a user, servers installed and running, home closed to others",
+        user=USER,
+        clones=(HOME,),
+        prepare=(
+            "apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy "
+            f"--no-install-recommends {SERVERS} && useradd --create-home {USER} "
+            f"&& chmod 700 /home/{USER}"
+        ),
+    )
+
+
+CELLS = {
+    "debian-12": Cell("12", "bare Debian 12, as root"),
+    "debian-13": Cell("13", "bare Debian 13, as root"),
+    "debian-sid": Cell("sid", "bare Debian sid, as root"),
+    "ubuntu-24.04": Cell("24.04", "bare Ubuntu 24.04, as root"),
+    "debian-12-user": _of_a_user("12", "Debian 12"),
+    "debian-13-user": _of_a_user("13", "Debian 13"),
+    "debian-sid-user": _of_a_user("sid", "Debian sid"),
+    "debian-13-two": Cell(
+        "13",
+        "bare Debian 13, as root, two checkouts at the same moment",
+        clones=("/root/one", "/root/two"),
+    ),
+    "debian-13-odd": Cell(
+        "13",
+        "bare Debian 13, as root: SIGINT ignored, umask 077, locale POSIX, TMPDIR elsewhere, a "
+        "proxy that is away, no /dev/shm",
+        before=(
+            "trap '' INT; umask 077; export LC_ALL=POSIX TMPDIR=/root/tmp; mkdir -p $TMPDIR; "
+            "make setup; export http_proxy=http://127.0.0.1:9 https_proxy=http://127.0.0.1:9; "
+        ),
+        options={"ipc_mode": "none"},
+    ),
+    "debian-13-docker": Cell(
+        "13",
+        "bare Debian 13, as root, a Docker engine answers",
+        clones=("/root/order-fellow-docker",),
+        # The servers' ports are the engine's machine's.
+        options={"network_mode": "host", "volumes": {SOCKET: {"bind": SOCKET, "mode": "rw"}}},
+        images=True,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a cell.
+
+    Attributes:
+        holds: whether all that ran passed.
+        versions: what the machine had in the end.
+        demo: what to say of `make demo`.
+        test: what to say of `make test`.
+    """
+
+    holds: bool
+    versions: str = ""
+    demo: str = ""
+    test: str = ""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Try the cells; returns 0 when all that could be tried hold."""
+    parser = argparse.ArgumentParser(prog="make test-matrix", description=__doc__)
+    parser.add_argument("cells", nargs="*", help="cells, separated by commas; all when none")
+    parser.add_argument("--table", type=Path, help="a page of the docs that has the table")
+    chosen = parser.parse_args(arguments)
+    names = [name for words in chosen.cells for name in words.split(",") if name] or list(CELLS)
+    unknown = sorted(set(names) - set(CELLS))
+    if unknown:
+        print(f"There is no cell {', '.join(unknown)}; there are {', '.join(CELLS)}.")
+        return 2
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    stop_on_signals()
+    commit = _git("rev-parse", "--short", "HEAD")
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    try:
+        with contextlib.closing(images.engine()) as client:
+            outcomes = dict(_try_all(client, names))
+    except images.EngineError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Stopped.")
+        return 130
+    rows = [
+        (name, CELLS[name].machine, found.versions, found.demo, found.test, f"{today}, {commit}")
+        for name, found in outcomes.items()
+    ]
+    print("\n" + "\n".join(" | ".join(row) for row in (table.HEAD, *rows)))
+    if chosen.table:
+        table.renew(chosen.table, rows)
+    return 0 if all(found.holds for found in outcomes.values()) else 1
+
+
+def _try_all(client: docker.DockerClient, names: Sequence[str]) -> Iterator[tuple[str, Outcome]]:
+    if _git("status", "--porcelain"):
+        print("What is not committed is not tried: the machines clone HEAD.")
+    owner = data_folder("run").parent.name
+    containers.remove_abandoned(owner)
+    for name in names:
+        try:
+            found = _try(client, name, owner)
+        except (NotToBeHadError, images.EngineError) as error:
+            found = Outcome(holds=True, test=f"not to be had here, because {error}")
+            print(f"{name}: {found.test}", flush=True)
+        yield name, found
+
+
+def _try(client: docker.DockerClient, name: str, owner: str) -> Outcome:
+    cell = CELLS[name]
+    if cell.images:
+        _require_images(client)
+    with Machine(client, cell.suite, owner, cell.options) as machine:
+        _prepare(machine, cell, name)
+        demos = _make(machine, cell, name, "demo", DEMO_SECONDS)
+        demo = _of_all(demos, ["holds" if ran.code == 0 else _failed(ran) for ran in demos])
+        print(f"{name}: make demo {demo}", flush=True)
+        if any(ran.code is None for ran in demos):
+            return Outcome(False, "", demo, "not tried")
+        versions = _versions(machine, name)
+        tests = _make(machine, cell, name, "test", TEST_SECONDS)
+        test = _of_all(tests, [_summary(ran) for ran in tests])
+        print(f"{name}: make test {test}", flush=True)
+        return Outcome(all(ran.code == 0 for ran in (*demos, *tests)), versions, demo, test)
+
+
+def _prepare(machine: Machine, cell: Cell, name: str) -> None:
+    bundle = subprocess.run(
+        ("git", "bundle", "create", "--quiet", "-", "HEAD"),
+        cwd=images.ROOT,
+        stdout=subprocess.PIPE,
+        check=True,
+    ).stdout
+    machine.put(bundle, str(Path(BUNDLE).parent), Path(BUNDLE).name)
+    steps = [(cell.prepare, "root")] if cell.prepare else []
+    clone = f"git -c advice.detachedHead=false clone --quiet {BUNDLE} "
+    steps += [(clone + shlex.quote(folder), cell.user) for folder in cell.clones]
+    for number, (script, user) in enumerate(steps):
+        log = FOLDER / f"{name}.prepare{number}.log"
+        ran = machine.run(script, log, seconds=PREPARE_SECONDS, user=user)
+        if ran.code != 0:
+            raise NotToBeHadError(f"the machine could not be prepared: see {log}")
+
+
+def _make(machine: Machine, cell: Cell, name: str, target: str, seconds: float) -> list[Ran]:
+    def run(number: int) -> Ran:
+        which = f"{number}" if len(cell.clones) > 1 else ""
+        log = FOLDER / f"{name}.{target}{which}.log"
+        script = f"{cell.before}make {target}"
+        clone = cell.clones[number]
+        return machine.run(script, log, seconds=seconds, user=cell.user, folder=clone)
+
+    with ThreadPoolExecutor(len(cell.clones)) as pool:
+        try:
+            return list(pool.map(run, range(len(cell.clones))))
+        except BaseException:
+            machine.kill()  # else the pool would wait for what runs there
+            raise
+
+
+def _require_images(client: docker.DockerClient) -> None:
+    for service in ("rabbitmq", "postgres"):
+        name = containers.image(service)
+        try:
+            client.images.get(name)
+        except docker.errors.ImageNotFound:
+            try:
+                client.images.pull(name)
+            except docker.errors.APIError as error:
+                raise NotToBeHadError(
+                    f"the engine has no {name} and cannot pull it ({error})"
+                ) from error
+
+
+def _of_all(ran: Sequence[Ran], words: Sequence[str]) -> str:
+    return "; ".join(f"{said}, {each.seconds:.0f} s" for each, said in zip(ran, words, strict=True))
+
+
+def _failed(ran: Ran) -> str:
+    return "did not end in time" if ran.code is None else f"fails ({ran.code})"
+
+
+def _summary(ran: Ran) -> str:
+    found = SUMMARY.findall(TERMINAL.sub("", ran.output()))
+    if not found or ran.code is None:
+        return _failed(ran)
+    number = sum(int(count) for count in re.findall(r"(\d+) (?:passed|failed|error)", found[-1]))
+    return f"ran {number}: {found[-1]}"
+
+
+def _versions(machine: Machine, name: str) -> str:
+    script = (
+        "python3 -c 'import platform; print(platform.python_version())'; "
+        "dpkg-query --showformat '${Package} ${Version}\\n' --show rabbitmq-server "
+        "'postgresql-[0-9]*' | sed -nE 's/^(rabbitmq-server|postgresql-[0-9]+) ([^-]*).*/\\2/p'"
+    )
+    ran = machine.run(script, FOLDER / f"{name}.versions.log", seconds=60)
+    return ", ".join(ran.output().split())
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(
+        ("git", *arguments), cwd=images.ROOT, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

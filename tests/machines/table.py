@@ -1,0 +1,27 @@
+"""The table of machines and versions in a page of the docs: a row a cell, renewed by what ran."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+BEGIN = "<!-- matrix: written by make test-matrix -->\n"
+HEAD = ("cell", "machine", "Python, PostgreSQL, RabbitMQ", "`make demo`", "`make test`", "tried")
+
+
+def renew(page: Path, rows: Iterable[Sequence[str]]) -> None:
+    """Put rows into the page's table; those of other cells stay as they are.
+
+    Args:
+        page: has the line `BEGIN`, and after it nothing or the table.
+        rows: the columns of `HEAD`; the first tells them apart.
+    """
+    before, _, after = page.read_text().partition(BEGIN)
+    old, _, rest = after.lstrip("\n").partition("\n\n")
+    known = {row[0]: row for row in map(_columns, old.splitlines()[2:])}
+    known |= {row[0]: tuple(row) for row in rows}
+    lines = [HEAD, ("---",) * len(HEAD), *known.values()]
+    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    page.write_text(f"{before}{BEGIN}\n{table}" + (f"\n{rest}" if rest else ""))
+
+
+def _columns(line: str) -> tuple[str, ...]:
+    return tuple(column.strip() for column in line.strip().strip("|").split("|"))

@@ -1,0 +1,50 @@
+"""A version of a server that was not tried is named in a warning."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from shared import versions
+
+README = Path(__file__).resolve().parents[3] / "README.md"
+
+
+@pytest.mark.parametrize(
+    ("product", "version"),
+    [
+        ("RabbitMQ", "3.10.8"),
+        ("RabbitMQ", "4.0.5"),
+        ("RabbitMQ", "4.3.6"),
+        ("PostgreSQL", "15.18 (Debian 15.18-0+deb12u1)"),
+        ("PostgreSQL", "18.6 (Debian 18.6-3)"),
+    ],
+)
+def test_what_was_tried_is_nothing_to_say(product, version):
+    assert versions.warning(product, version) is None
+
+
+@pytest.mark.parametrize(
+    ("product", "version"),
+    [
+        ("RabbitMQ", "3.1.5"),
+        ("RabbitMQ", "4.30.0"),
+        ("RabbitMQ", "5.0.0"),
+        ("RabbitMQ", "4.3.0"),  # nobody may look at a queue
+        ("RabbitMQ", "4.2.6"),
+        ("RabbitMQ", None),
+        ("PostgreSQL", "14.1"),
+        ("PostgreSQL", "19beta1"),
+    ],
+)
+def test_what_was_not_is_named(product, version):
+    said = versions.warning(product, version)
+    assert f"{product} {version} " in said
+
+
+def test_the_readme_names_the_same():
+    line = next(line for line in README.read_text().splitlines() if "**Versions.**" in line)
+    brokers, databases = re.fullmatch(r".*RabbitMQ (.+), PostgreSQL (.+)\. .*", line).groups()
+    assert tuple(re.split(r", | and ", brokers)) == versions.KNOWN["RabbitMQ"]
+    first, last = databases.split(" to ")
+    assert tuple(str(n) for n in range(int(first), int(last) + 1)) == versions.KNOWN["PostgreSQL"]
