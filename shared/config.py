@@ -124,7 +124,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     smtp_starttls: bool = False
     smtp_username: str = ""
     smtp_password: str = ""
-    smtp_timeout: Seconds = 30.0
+    smtp_timeout: Seconds = 300.0
+    smtp_content_timeout: Seconds = 600.0
     smtp_connections: Count = 4
     smtp_bulk_connections: Count = 2
     email_from: str = "Order Fellow <no-reply@order-fellow.example>"

@@ -56,6 +56,7 @@ READS: Mapping[str, tuple[str, ...]] = {
         "SMTP_USERNAME",
         "SMTP_PASSWORD",
         "SMTP_TIMEOUT",
+        "SMTP_CONTENT_TIMEOUT",
         "SMTP_CONNECTIONS",
         "SMTP_BULK_CONNECTIONS",
         "EMAIL_FROM",

@@ -21,6 +21,10 @@ from shared.outbox import store
 TOTAL_SECONDS = 2.8  # after which the sender has its answer, whatever it is
 LEAST_FALLBACK_SECONDS = 0.7
 BATCH = 500
+UNCERTAIN = (
+    "It is not known whether the order was stored. Send it again shortly, with the same "
+    "Idempotency-Key or webhook-id: then it counts once."
+)
 
 log = structlog.get_logger()
 
@@ -71,9 +75,8 @@ class Acceptor:
             await asyncio.wait_for(written, seconds)
         except Exception as error:  # noqa: BLE001 - whatever it was, the sender keeps the order
             log.warning("not_accepted", bus=type(why).__name__, database=type(error).__name__)
-            raise unavailable(
-                "unavailable", "The order could not be stored. Send it again shortly."
-            ) from None
+            # A confirm or a commit that came too late may have stored it all the same.
+            raise unavailable("unavailable", UNCERTAIN) from None
         self.fallbacks += 1
 
     async def _write(self) -> None:

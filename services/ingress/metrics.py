@@ -50,7 +50,7 @@ _outstanding = Gauge(
 log_rows = Counter("fellow_webhook_log_rows", "Requests that were written to the request log.")
 log_dropped = Counter(
     "fellow_webhook_log_dropped",
-    "Requests that are not in the request log: many_refusals, nobody's, full, failed.",
+    "Requests that are not in the request log: full, failed, out_of_range, many_refusals, nobody.",
     ["reason"],
 )
 log_waiting = Gauge(

@@ -6,6 +6,7 @@ from uuid import UUID
 import msgspec
 
 from services.ingress import order_bodies
+from services.ingress.accepting import UNCERTAIN
 from services.ingress.admission import EXPIRED
 from services.ingress.schemes import STALE
 from services.ingress.webhooks import BAD_KEY
@@ -31,7 +32,7 @@ _COMMON = (
     (415, "unsupported_media_type", "Send Content-Type: application/json."),
     (429, "rate_limited", "Too many requests."),
     (503, "overloaded", "Too much at once. Try again shortly."),
-    (503, "unavailable", "The order could not be stored. Send it again shortly."),
+    (503, "unavailable", UNCERTAIN),
 )
 OPERATIONS = (
     Operation(

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 from uuid import UUID
 
 import structlog
@@ -31,6 +32,8 @@ BATCH = 10_000  # rows of one COPY
 # one a second; of all together fifty a second.
 ACCOUNT_REFUSALS, ACCOUNT_REFUSALS_PER_SECOND = 100, 1
 REFUSALS, REFUSALS_PER_SECOND = 2_000, 50
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -130,8 +133,9 @@ class RequestLog:
         while self._rows:
             batch = self._rows[:BATCH]
             try:
-                await self._in_thread(request_log_rows.write, b"".join(batch))
-                metrics.log_rows.inc(len(batch))
+                left_out = await self._in_thread(request_log_rows.write, batch)
+                metrics.log_rows.inc(len(batch) - left_out)
+                metrics.log_dropped.labels("out_of_range").inc(left_out)
                 self._is_away = False
             except Exception as error:
                 if is_database_away(error):
@@ -161,10 +165,10 @@ class RequestLog:
             await self._in_thread(request_log_rows.keep_partitions)
             self._upkeep_due = time.monotonic() + UPKEEP_SECONDS
 
-    async def _in_thread(self, work: Callable[..., None], *arguments: object) -> None:
+    async def _in_thread(self, work: Callable[..., T], *arguments: object) -> T:
         done = asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
         while not done.done():
             await asyncio.wait((done,), timeout=FLUSH_SECONDS)
             # A database that is silent shows here.
             metrics.log_waiting.set(len(self._rows))
-        done.result()
+        return done.result()

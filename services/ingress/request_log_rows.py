@@ -2,10 +2,11 @@
 
 import io
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
+from itertools import groupby
 from uuid import UUID
 
 from psycopg2.errors import CheckViolation
@@ -67,17 +68,22 @@ def row(attempt: Attempt, ids: str, scheme: str, latency_us: int, address: str) 
     ).encode()
 
 
-def write(rows: bytes) -> None:
+def write(rows: Sequence[bytes]) -> int:
     """Copy rows into the log; the partition of their day is made where there is none.
 
+    Returns:
+        How many were left out: for their day there is none, as of a clock that is wrong.
+
     Raises:
-        psycopg2.Error, sqlalchemy.exc.SQLAlchemyError: it could not be done; nothing was written.
+        psycopg2.Error, sqlalchemy.exc.SQLAlchemyError: it could not be done; rows of some days may
+            have been written.
     """
     try:
         _copy(rows)
     except CheckViolation:  # no partition for one of them
         keep_partitions()
-        _copy(rows)
+        return sum(_copy_day(list(of_day)) for _, of_day in groupby(sorted(rows, key=_day), _day))
+    return 0
 
 
 def keep_partitions() -> None:
@@ -102,12 +108,24 @@ def write_use(use: Mapping[UUID, SecretUse]) -> None:
         )
 
 
-def _copy(rows: bytes) -> None:
+def _copy(rows: Sequence[bytes]) -> None:
     with engine().begin() as connection:
         cursor = connection.connection.cursor()
         # Half a second of the log is not worth a sync to disk that the recorder would wait for.
         cursor.execute("SET LOCAL synchronous_commit = off")
-        cursor.copy_expert(_COPY, io.BytesIO(rows), _READ_BYTES)
+        cursor.copy_expert(_COPY, io.BytesIO(b"".join(rows)), _READ_BYTES)
+
+
+def _copy_day(rows: Sequence[bytes]) -> int:
+    try:
+        _copy(rows)
+    except CheckViolation:
+        return len(rows)
+    return 0
+
+
+def _day(row_: bytes) -> bytes:
+    return row_.split(b"\t", 3)[2][:10]
 
 
 def _text(value: bytes | None) -> str:

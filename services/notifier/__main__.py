@@ -46,7 +46,7 @@ def _subscription(
     return Subscription(
         queue=queue,
         consumer="services.notifier",
-        handle=Notifier(mailer, config.email_from).notify,
+        handle=Notifier(mailer, config.email_from),
         batch_size=batch_size,
         # A transaction costs nearly the same for ten emails as for fifty.
         batch_seconds=patience,

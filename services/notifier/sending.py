@@ -2,11 +2,14 @@
 
 An email is out of the database's reach, so three things stand against a second one: the inbox, the
 unique delivery row, and this process's memory of what it sent in a transaction that did not commit.
-Only a crash between the mail server's 250 and the commit can double one, under the same Message-ID.
+What the mail server took is written down even while the rest is held; and when the process has to
+stop before the database is back, the facts go back with a note of it. So only a crash between the
+mail server's 250 and the commit can double one, under the same Message-ID.
 """
 
+import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -16,15 +19,18 @@ from sqlalchemy.orm import Session
 
 from services.notifier import metrics, mime
 from services.notifier.composing import Email, compose
-from services.notifier.smtp import Mailer, Outgoing, UndeliverableError
-from shared.bus.batch import Failures
+from services.notifier.smtp import Mailer, Outcome, Outgoing, Sending, UndeliverableError
+from shared.bus.batch import Failures, process_stopping
 from shared.bus.events import EmailUndeliverable
 from shared.bus.message import Received, message_for
-from shared.bus.retry import Hold, Permanent
+from shared.bus.retry import Permanent
 from shared.db import arrays
 from shared.outbox import store
 
 MAX_REMEMBERED = 10_000
+WRITE_DOWN_SECONDS = 5.0
+"""After which what was taken is written down, whatever is not answered yet; also after a stop."""
+LOOK_SECONDS = 0.1  # how long a stop may go unnoticed
 
 
 class Notifier:
@@ -39,15 +45,18 @@ class Notifier:
         self._mailer = mailer
         self._sender = sender
         self._sent: OrderedDict[UUID, None] = OrderedDict()
+        self._under_way: dict[UUID, tuple[Sending, int]] = {}
 
-    def notify(self, session: Session, messages: Sequence[Received[Any]]) -> Failures:
+    def happened(self, ids: Collection[UUID]) -> Collection[UUID]:
+        """Those of these facts whose email the mail server has taken."""
+        return self._sent.keys() & set(ids)
+
+    def __call__(self, session: Session, messages: Sequence[Received[Any]]) -> Failures:
         """Send the email of each fact, and write down what became of it.
 
         Returns:
-            The facts whose email was refused, for now or for good.
-
-        Raises:
-            Hold: there is no mail server. What was sent before that is remembered.
+            The facts whose email was refused, for now or for good, and those that are held: there
+            is no mail server to talk to, or it thinks about them.
         """
         failures: dict[UUID, Exception] = {}
         emails: list[Email] = []
@@ -57,44 +66,75 @@ class Notifier:
             except Permanent as error:
                 failures[message.id] = error
                 continue
-            if email is not None:
-                emails.append(email)
+            if email is None:
+                continue
+            emails.append(email)
+            if message.happened:
+                self._remember(email)
         delivered = _delivered(session, emails)
         emails = [email for email in emails if email.fact_id not in delivered]
         outcomes = self._send(emails)
-        held = next((error for error in outcomes.values() if isinstance(error, Hold)), None)
-        if held is not None:
-            raise held
         failures |= {id_: error for id_, error in outcomes.items() if error is not None}
         self._write_down(session, emails, outcomes)
         return failures
 
-    def _send(self, emails: Sequence[Email]) -> dict[UUID, Exception | None]:
+    def _send(self, emails: Sequence[Email]) -> dict[UUID, Outcome]:
+        outcomes: dict[UUID, Outcome] = {
+            email.fact_id: None for email in emails if email.fact_id in self._sent
+        }
+        unsent = [email for email in emails if email.fact_id not in outcomes]
+        self._begin([email for email in unsent if email.fact_id not in self._under_way])
+        self._await({self._under_way[email.fact_id] for email in unsent})
+        for email in unsent:
+            sending, number = self._under_way[email.fact_id]
+            outcome = outcomes[email.fact_id] = sending.outcome(number)
+            metrics.tried(email.template, outcome)
+            if sending.knows(number):
+                del self._under_way[email.fact_id]
+            if outcome is None:
+                self._remember(email)
+        return outcomes
+
+    def _remember(self, email: Email) -> None:
+        self._sent[email.fact_id] = None
+        if len(self._sent) > MAX_REMEMBERED:
+            self._sent.popitem(last=False)
+
+    def _begin(self, emails: Sequence[Email]) -> None:
+        if not emails:
+            return
         now = datetime.now(UTC)
-        unsent = [email for email in emails if email.fact_id not in self._sent]
-        results = self._mailer.send(
+        sending = self._mailer.send(
             [
                 Outgoing(
                     email.recipient, mime.assemble(email, self._sender, now), email.traceparent
                 )
-                for email in unsent
+                for email in emails
             ]
         )
-        outcomes: dict[UUID, Exception | None] = dict.fromkeys(email.fact_id for email in emails)
-        for email, error in zip(unsent, results, strict=True):
-            outcomes[email.fact_id] = error
-            metrics.tried(email.template, error)
-            if error is None:
-                self._sent[email.fact_id] = None
-                if len(self._sent) > MAX_REMEMBERED:
-                    self._sent.popitem(last=False)
-        return outcomes
+        for number, email in enumerate(emails):
+            self._under_way[email.fact_id] = (sending, number)
+
+    def _await(self, under_way: Collection[tuple[Sending, int]]) -> None:
+        """Wait until all is known, or what is known should be written down."""
+        sendings = {sending for sending, _ in under_way}
+        stopping = process_stopping.get()
+        is_ceasing = False
+        began = time.monotonic()
+        while not all(sending.wait(LOOK_SECONDS) for sending in sendings):
+            if stopping.is_set() and not is_ceasing:
+                is_ceasing, began = True, time.monotonic()
+                for sending in sendings:
+                    sending.cease()
+            is_time = time.monotonic() - began >= WRITE_DOWN_SECONDS
+            if is_time and (is_ceasing or any(sending.knows(n) for sending, n in under_way)):
+                return
 
     def _write_down(
         self,
         session: Session,
         emails: Sequence[Email],
-        outcomes: dict[UUID, Exception | None],
+        outcomes: dict[UUID, Outcome],
     ) -> None:
         rows = []
         facts = []

@@ -1,12 +1,14 @@
 """Sending by SMTP over connections that are kept open, several at a time.
 
-A connection belongs to one thread. What the server's answer means: RFC 5321, 4.2.1.
+A connection belongs to one thread. What the server's answer means: RFC 5321, 4.2.1; how long it may
+take with it: 4.5.3.2. Giving up on the reply to the content too early sends an email twice.
 """
 
 import smtplib
 import socket
 import ssl
 import threading
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -20,6 +22,14 @@ from shared.config import Settings
 
 Reply = tuple[int, bytes]
 GO_AHEAD = 354
+CONNECT_SECONDS = 30.0
+# A server that may think for minutes is told from one that has vanished by asking its machine.
+KEEPALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+)
 
 log = structlog.get_logger()
 
@@ -44,6 +54,83 @@ class Outgoing(NamedTuple):
     traceparent: str | None = None
 
 
+Outcome = Exception | None
+"""What became of an email: None when it was taken, or `UndeliverableError`, `Retry`, or `Hold`."""
+
+
+class Sending:
+    """Some emails on their way.
+
+    Args:
+        emails: what to send.
+        workers: how many threads send them.
+    """
+
+    def __init__(self, emails: Sequence[Outgoing], workers: int) -> None:
+        self._emails = emails
+        self._left = deque(range(len(emails)))
+        self._workers = workers
+        self._is_ceasing = False
+        self._outcomes: dict[int, Outcome] = {}
+        self._changed = threading.Condition()
+
+    def outcome(self, number: int) -> Outcome:
+        """What became of one; a `Hold` as long as that is not known."""
+        with self._changed:
+            return self._outcomes.get(number, Hold("the mail server has not answered yet"))
+
+    def knows(self, number: int) -> bool:
+        """Whether it is known what became of one."""
+        with self._changed:
+            return number in self._outcomes
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until all is known, for so long at most; returns whether it is."""
+        with self._changed:
+            return self._changed.wait_for(self._is_over, seconds)
+
+    def cease(self) -> None:
+        """Begin with no further email; those are held."""
+        with self._changed:
+            self._is_ceasing = True
+            self._hold_what_is_left(Hold("the process stops"))
+
+    def take(self) -> tuple[int, Outgoing] | None:
+        """The next email for a thread to send; None when it has nothing more to do."""
+        with self._changed:
+            if self._left and not self._is_ceasing:
+                number = self._left.popleft()
+                return number, self._emails[number]
+            self._workers -= 1
+            return None
+
+    def settle(self, number: int, outcome: Outcome) -> None:
+        """Note what became of one."""
+        with self._changed:
+            self._outcomes[number] = outcome
+            if self._is_over():
+                self._changed.notify_all()
+
+    def give_back(self, number: int, why: Hold) -> None:
+        """Note that a thread has no mail server, and nothing more to do.
+
+        Another thread may have one; when it is the last, all that is left is held.
+        """
+        with self._changed:
+            self._left.appendleft(number)
+            self._workers -= 1
+            if self._is_ceasing or self._workers == 0:
+                self._hold_what_is_left(why)
+
+    def _hold_what_is_left(self, why: Hold) -> None:
+        self._outcomes |= dict.fromkeys(self._left, why)
+        self._left.clear()
+        self._changed.notify_all()
+
+    def _is_over(self) -> bool:
+        return len(self._outcomes) == len(self._emails)
+
+
 class Mailer:
     """Sends emails.
 
@@ -60,35 +147,28 @@ class Mailer:
         self._threads = ThreadPoolExecutor(connections, thread_name_prefix="smtp")
         self._local = threading.local()
 
-    def send(self, emails: Sequence[Outgoing]) -> list[Exception | None]:
-        """Send emails, several at a time.
+    def send(self, emails: Sequence[Outgoing]) -> Sending:
+        """Begin to send emails, several at a time; returns where to see what becomes of them."""
+        sending = Sending(emails, self._connections)
+        # A thread takes one email after the other, so that a server that thinks about one holds up
+        # no other; and not a task for each: handing one over costs a tenth of sending it.
+        for _ in range(self._connections):
+            self._threads.submit(self._work, sending)
+        return sending
 
-        Args:
-            emails: what to send.
-
-        Returns:
-            For each None, or what stopped it: `UndeliverableError`, `Retry`, or `Hold` when there
-            is no mail server to talk to.
-        """
-        # A share for each thread, and not a task for each email: handing one over costs as much
-        # as a tenth of sending it.
-        shares = [emails[start :: self._connections] for start in range(self._connections)]
-        results: list[Exception | None] = [None] * len(emails)
-        for start, outcome in enumerate(self._threads.map(self._try_all, shares)):
-            results[start :: self._connections] = outcome
-        return results
-
-    def _try_all(self, emails: Sequence[Outgoing]) -> list[Exception | None]:
-        outcomes = []
-        for email in emails:
+    def _work(self, sending: Sending) -> None:
+        while (taken := sending.take()) is not None:
+            number, email = taken
             with tracing.span("send email", kind="client", parent=email.traceparent) as span:
                 outcome = self._try(email)
                 if outcome is not None:
                     span.fail(outcome)
-            outcomes.append(outcome)
-        return outcomes
+            if isinstance(outcome, Hold):
+                sending.give_back(number, outcome)
+                return
+            sending.settle(number, outcome)
 
-    def _try(self, email: Outgoing) -> Exception | None:
+    def _try(self, email: Outgoing) -> Outcome:
         try:
             with metrics.smtp_seconds.time():
                 self._deliver(email.recipient, email.content)
@@ -122,7 +202,7 @@ class Mailer:
             self._reset(smtp, data[0])
             raise _refusal(*data)
         smtp.send(_transparent(content))
-        code, text = smtp.getreply()
+        code, text = self._reply_to_content(smtp)
         if code != 250:
             self._reset(smtp, code)
             raise _refusal(code, text)
@@ -147,6 +227,14 @@ class Mailer:
                 replies.append(replies[-1])
         return replies[0], replies[1], replies[2]
 
+    def _reply_to_content(self, smtp: smtplib.SMTP) -> Reply:
+        if smtp.sock is None:
+            raise smtplib.SMTPServerDisconnected("the connection was closed")
+        smtp.sock.settimeout(self._config.smtp_content_timeout)
+        reply = smtp.getreply()
+        smtp.sock.settimeout(self._config.smtp_timeout)
+        return reply
+
     def _connection(self) -> tuple[smtplib.SMTP, bool]:
         smtp: smtplib.SMTP | None = getattr(self._local, "smtp", None)
         if smtp is not None:
@@ -159,10 +247,8 @@ class Mailer:
 
     def _open(self) -> smtplib.SMTP:
         config = self._config
-        smtp = smtplib.SMTP(config.smtp_host, config.smtp_port, timeout=config.smtp_timeout)
+        smtp = _Smtp(config.smtp_host, config.smtp_port, timeout=config.smtp_timeout)
         try:
-            if smtp.sock is not None:
-                smtp.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             smtp.ehlo_or_helo_if_needed()
             if config.smtp_starttls:
                 smtp.starttls(context=ssl.create_default_context())
@@ -199,6 +285,18 @@ class Mailer:
         self._local.smtp = None
         if smtp is not None:
             smtp.close()
+
+
+class _Smtp(smtplib.SMTP):
+    """A client that gives a machine less time to answer at all than the server to greet."""
+
+    def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
+        connected = socket.create_connection((host, port), min(timeout, CONNECT_SECONDS))
+        connected.settimeout(timeout)
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for level, option, value in KEEPALIVE:
+            connected.setsockopt(level, option, value)
+        return connected
 
 
 def _transparent(content: bytes) -> bytes:

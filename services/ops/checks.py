@@ -16,7 +16,12 @@ from services.ops.queues import FRESH
 from services.ops.sampling import Sampler
 from services.ops.surroundings import Surroundings
 from shared import versions
-from shared.config import DEVELOPMENT_ENCRYPTION_KEY, DEVELOPMENT_JWT_KEY, Settings
+from shared.config import (
+    DEVELOPMENT_ENCRYPTION_KEY,
+    DEVELOPMENT_JWT_KEY,
+    DEVELOPMENT_RECEIPT_KEY,
+    Settings,
+)
 from shared.db import migrate
 from shared.db.session import make_engine
 
@@ -43,6 +48,7 @@ def _keys(config: Settings) -> Iterator[Check]:
         for name, used in (
             ("SECRET_ENCRYPTION_KEYS", DEVELOPMENT_ENCRYPTION_KEY in config.encryption_keys()),
             ("JWT_SIGNING_KEY", config.jwt_signing_key == DEVELOPMENT_JWT_KEY),
+            ("RECEIPT_SIGNING_KEYS", DEVELOPMENT_RECEIPT_KEY in config.receipt_keys()),
         )
         if used
     ]
@@ -51,7 +57,7 @@ def _keys(config: Settings) -> Iterator[Check]:
         yield Check(
             "keys",
             "look",
-            f"{' and '.join(development)}: the development keys, in the environment "
+            f"{', '.join(development)}: the development keys, in the environment "
             f"{config.environment}",
             "Never so in production: `fellow keys generate`, and ENVIRONMENT=production, "
             "which refuses them.",

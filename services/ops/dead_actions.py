@@ -196,10 +196,8 @@ def validate(queue: topology.Queue, type_: str, body: bytes) -> Event:
 
 
 def _takes(queue: topology.Queue, event: type[Event]) -> bool:
-    return any(
-        binding.exchange == event.EXCHANGE and topology.matches(binding.key, event.TYPE)
-        for binding in queue.bindings
-    )
+    lanes = ("", topology.BULK)
+    return any(topology.takes(queue, event.EXCHANGE, lane + event.TYPE) for lane in lanes)
 
 
 def _settle(
@@ -213,9 +211,10 @@ def _settle(
     now = datetime.now(UTC)
     state = Progress()
     settled: set[UUID] = set()
-    with turn(engine, queue.dead) as alone:
+    # Until what comes back is settled as well.
+    with turn(queue.dead, engine):
         with hold(connection, queue.dead) as held:
-            state.alone, state.total = alone, held.ready
+            state.alone, state.total = held.alone, held.ready
             while messages := held.take(BATCH):
                 letters = _by_tag(queue, messages, state.done + state.passed)
                 meant = {tag: x for tag, x in letters.items() if criteria.match(x, now)}

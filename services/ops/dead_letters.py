@@ -1,7 +1,7 @@
 """Looking through dead letters. Nothing is lost by it, and nothing changes its place.
 
 What is looked at is held unacknowledged for that time, so that somebody who looks at the same
-moment would see less. Tools that know the database wait for each other; see `turns.py`.
+moment would see less. Tools wait for each other; see `turns.py`.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,6 @@ from sqlalchemy import Engine
 
 from services.ops.holding import MOST, Hold, hold
 from services.ops.letters import Criteria, Letter
-from services.ops.turns import turn
 from shared.bus import topology
 
 PAGE = 100
@@ -108,13 +107,13 @@ def browse(
         criteria: which of them.
         start: the position to begin at: 0, or `Page.next` of the page before.
         limit: how many letters at most.
-        engine: to wait until nobody else is at work in the queue, for some seconds at most.
+        engine: where tools meet, when that is not this process's database; see `turns.py`.
     """
     now = datetime.now(UTC)
     found: list[Letter] = []
     position = 0
     most = start + limit if criteria.is_empty else MOST
-    with turn(engine, queue.dead) as alone, hold(connection, queue.dead, most) as held:
+    with hold(connection, queue.dead, most, engine=engine) as held:
         for message in _all(held, most):
             position += 1
             if position <= start:
@@ -125,7 +124,7 @@ def browse(
             if len(found) == limit:
                 break
         more = position < held.ready
-        return Page(tuple(found), held.ready, position if more else None, alone)
+        return Page(tuple(found), held.ready, position if more else None, held.alone)
 
 
 def find(
@@ -156,7 +155,7 @@ def summarise(
     """
     groups: dict[tuple[str, str], Group] = {}
     seen = 0
-    with turn(engine, queue.dead), hold(connection, queue.dead) as held:
+    with hold(connection, queue.dead, engine=engine) as held:
         for message in _all(held, MOST):
             letter = Letter.of(queue, message, seen)
             seen += 1

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 from uuid import UUID
 
 import msgspec
@@ -13,6 +13,7 @@ from amqp.exceptions import AccessRefused
 from kombu import Connection
 from sqlalchemy import Engine, select
 
+from services.ops.dead_letters import find
 from shared.bus import topology
 from shared.bus.connect import credentials
 from shared.bus.events import KycDecide, SecretRevoke, SecretRotate, WebhookLimit
@@ -26,8 +27,6 @@ Decision = Literal["approve", "reject", "revoke"]
 CONFIRM_TIMEOUT = 5.0  # seconds
 POLL_SECONDS = 0.1
 LETTERS_EVERY = 3  # looks into the books for one into the dead letters, which costs more
-# A refusal is looked for among so many dead letters. Each look hands them all back.
-LOOK_THROUGH = 500
 DEAD = topology.KYC_DECISIONS.dead
 CONSUMER = "services.kyc"
 """The inbox that knows which decisions were carried out."""
@@ -214,16 +213,11 @@ def _standing(engine: Engine, command: KycDecide) -> str:
 
 
 def _refusal(connection: Connection, message_id: UUID) -> str | None:
-    """Why the decision died, if it did. What is looked at goes back when the channel closes.
+    """Why the decision died, if it did.
 
     An operator may publish decisions and no more: for who may not look, none has died.
     """
-    with suppress(AccessRefused), connection.channel() as channel:
-        for _ in range(LOOK_THROUGH):
-            letter: Any = channel.basic_get(DEAD)
-            if letter is None:
-                return None
-            if letter.properties.get("message_id") == str(message_id):
-                headers = letter.properties.get("application_headers") or {}
-                return str(headers.get("x-reason") or "no reason was recorded")
+    with suppress(AccessRefused):
+        letter = find(connection, topology.KYC_DECISIONS, str(message_id))
+        return None if letter is None else letter.reason
     return None

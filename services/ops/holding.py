@@ -1,17 +1,26 @@
-"""Holding messages of a queue unacknowledged, to look at them and to settle some of them.
+"""Looking through a queue, one tool at a time.
 
-What is not settled goes back to where it was when the hold ends, also when this process dies: a
-quorum queue puts returned messages before the others, in their order. It costs each of them one
-delivery, so it is for queues that have no limit anybody reaches: the dead ones, and the retry
-ladder's, where a message that was returned too often comes back early and is not lost.
+`hold` keeps messages unacknowledged, to look at them and to settle some of them. What is not
+settled goes back to where it was when the hold ends, also when this process dies: a quorum queue
+puts returned messages before the others, in their order. It costs each of them one delivery, so it
+is for queues that have no limit anybody reaches: the dead ones, and the retry ladder's, where a
+message that was returned too often comes back early and is not lost.
+
+`look_through` is for work queues, which give a message up after 20 deliveries: a look would be one.
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from kombu import Connection
+from sqlalchemy import Engine
+
+from services.ops.publishing import publish
+from services.ops.turns import PATIENCE, turn
+from shared.bus.copies import again
+from shared.bus.incoming import Incoming
 
 MOST = 65_535
 """What one hold can look through: AMQP 0-9-1 counts the prefetch in 16 bits."""
@@ -23,17 +32,25 @@ PUT_OFF_BEYOND = 32
 SETTLE_SECONDS = 0.5
 # A message that somebody else has in hand does not come; after so many seconds it is not awaited.
 QUIET_SECONDS = 1.0
+COPIES = 500  # published at once
+
+
+class BusyError(Exception):
+    """Somebody else has messages of the queue in hand, which nobody can look at."""
 
 
 class Hold:
     """Messages of one queue, in their order.
 
     Attributes:
+        alone: false when another tool is at work in the queue: what it has in hand is missing.
         ready: how many were there at the beginning, beside those that somebody else holds.
         singly: how many were settled one by one.
     """
 
-    def __init__(self, connection: Connection, channel: Any, queue: str, most: int) -> None:
+    def __init__(
+        self, connection: Connection, channel: Any, queue: str, most: int, alone: bool
+    ) -> None:
         self._connection = connection
         self._channel = channel
         self._came: list[Any] = []
@@ -41,6 +58,7 @@ class Hold:
         self._settled = 0
         self._settled_up_to = 0  # the delivery tag
         self.singly = 0
+        self.alone = alone
         self.ready = int(channel.queue_declare(queue, passive=True).message_count)
         self._awaited = self.ready
         if self._awaited:
@@ -94,26 +112,97 @@ class Hold:
 
 
 @contextmanager
-def hold(connection: Connection, queue: str, most: int = MOST) -> Iterator[Hold]:
-    """Hold messages of a queue for as long as the context lasts.
+def hold(
+    connection: Connection,
+    queue: str,
+    most: int = MOST,
+    *,
+    engine: Engine | None = None,
+    patience: float = PATIENCE,
+) -> Iterator[Hold]:
+    """Hold messages of a queue for as long as the context lasts, when nobody else does.
 
     Args:
         connection: an open kombu connection.
         queue: its name.
         most: how many unsettled messages to hold at a time at most.
+        engine: where tools meet, when that is not this process's database; see `turns.py`.
+        patience: how long to wait for another tool, in seconds.
 
     Raises:
         amqp.exceptions.NotFound: there is no such queue.
     """
+    with turn(queue, engine, patience) as alone:
+        with connection.channel() as channel:
+            held = Hold(connection, channel, queue, min(most, MOST), alone)
+            yield held
+            if held.singly > PUT_OFF_BEYOND:
+                time.sleep(SETTLE_SECONDS)
+        # The broker has closed the channel before the queue has its messages back.
+        deadline = time.monotonic() + RETURN_SECONDS
+        while time.monotonic() < deadline and count(connection, queue) < held.remaining:
+            time.sleep(0.005)
+
+
+def look_through(
+    connection: Connection,
+    queue: str,
+    see: Callable[[Incoming], None],
+    *,
+    engine: Engine | None = None,
+) -> None:
+    """Show every message of a work queue that nobody consumes.
+
+    Each goes back as a copy of itself, confirmed before it leaves, so that it has no delivery
+    behind it that was none. When this process dies in between, some are there twice, under one id.
+
+    Args:
+        connection: an open kombu connection, which may publish to the default exchange.
+        queue: its name.
+        see: called with each message.
+        engine: see `hold`.
+
+    Raises:
+        BusyError: services consume it, or another tool looks through it.
+        NotPublishedError: the broker did not take the copies; nothing was lost.
+    """
+    with turn(queue, engine) as alone:
+        with connection.channel() as channel:
+            found = channel.queue_declare(queue, passive=True)
+            left, consumers = int(found.message_count), int(found.consumer_count)
+        if consumers or not alone:
+            by = f"{consumers} consumers" if consumers else "another tool"
+            raise BusyError(f"{by} may have messages of {queue} in hand")
+        while left > 0:
+            shown = _pass_on(connection, queue, min(left, COPIES), see)
+            if not shown:
+                raise BusyError(f"{left} messages of {queue} are in somebody's hand")
+            left -= shown
+
+
+def _pass_on(connection: Connection, queue: str, most: int, see: Callable[[Incoming], None]) -> int:
+    came: list[Any] = []
     with connection.channel() as channel:
-        held = Hold(connection, channel, queue, min(most, MOST))
-        yield held
-        if held.singly > PUT_OFF_BEYOND:
-            time.sleep(SETTLE_SECONDS)
-    # The broker has closed the channel before the queue has its messages back.
-    deadline = time.monotonic() + RETURN_SECONDS
-    while time.monotonic() < deadline and count(connection, queue) < held.remaining:
-        time.sleep(0.005)
+        # No more than these are ever delivered: none is acknowledged before the cancel.
+        channel.basic_qos(0, most, False)
+        channel.basic_consume(queue, consumer_tag="look", callback=came.append)
+        heard = time.monotonic()
+        while len(came) < most and time.monotonic() - heard < QUIET_SECONDS:
+            before = len(came)
+            try:
+                connection.drain_events(timeout=0.1)
+            except TimeoutError:
+                continue
+            if len(came) > before:
+                heard = time.monotonic()
+        channel.basic_cancel("look")
+        if came:
+            messages = [Incoming.of(message) for message in came]
+            publish(connection, queue, [again(m, m.user_id) for m in messages])
+            channel.basic_ack(came[-1].delivery_info["delivery_tag"], multiple=True)
+            for message in messages:
+                see(message)
+    return len(came)
 
 
 def count(connection: Connection, queue: str) -> int:

@@ -2,6 +2,9 @@
 
 A copy keeps its id and goes to one queue, with a header that says how it is to be taken (see
 `shared/bus/message.py`). So a replay is safe to repeat, and safe beside live traffic.
+
+A stream has no end to ask for. So who reads it writes an empty batch into it, and has read all that
+there was when that comes; how much there was is known before.
 """
 
 import time
@@ -11,27 +14,37 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from fnmatch import fnmatchcase
+from itertools import chain, islice
 from typing import Any
+from uuid import UUID
 
 from amqp import Message as AmqpMessage
 from kombu import Connection
+from sqlalchemy import Engine
 
 from services.ops.copying import copy
+from services.ops.holding import MOST, BusyError, count, hold, look_through
 from services.ops.publishing import publish
 from shared.bus import topology
 from shared.bus.incoming import Incoming
+from shared.bus.journal import batch as batch_of
 from shared.bus.journal import unpack
 from shared.bus.message import REPLAY_HEADER, Replay
 
 PREFETCH = 100  # some of them hold many others
 COPIES = 1_000  # published at once
-# Streams have no end to ask for: it is reached when nothing more comes for so long, in seconds.
-END_SECONDS = 2.0
+SILENCE_SECONDS = 30.0
+"""After which a broker that sends nothing more is not waited for any longer."""
 LOOKED_THROUGH = 1_000_000  # waiting messages, as many as memory should hold
+OFFSET_HEADER = "x-stream-offset"
 
 
 class TooManyWaitError(Exception):
     """What waits cannot be told from what is done. Taking one for the other would lose it."""
+
+
+class NotReadToTheEndError(Exception):
+    """The journal was not read to where it ended when the reading began."""
 
 
 @dataclass(slots=True)
@@ -65,42 +78,134 @@ class Summary:
     left: int = 0
 
 
-def read(connection: Connection, since: datetime, until: datetime) -> Iterator[Entry]:
-    """What was written to the journal since a time, oldest first.
+@dataclass(slots=True)
+class Extent:
+    """What was read of the journal, and what there is of it. Offsets count its messages.
+
+    Attributes:
+        first: the offset that the reading began at; None before anything was read.
+        next: the offset to be read next.
+        end: the offset that it goes to, without it; None before that is known.
+    """
+
+    first: int | None = None
+    next: int | None = None
+    end: int | None = None
+
+    def __str__(self) -> str:
+        if self.end is None:
+            return "nothing of the journal"
+        if self.first is None or self.next is None:
+            return f"nothing of the journal, which goes to offset {self.end:,}"
+        there, done = max(self.end - self.first, 0), min(self.next, self.end) - self.first
+        return f"{max(done, 0):,} of the journal's {there:,} messages from offset {self.first:,} on"
+
+
+def read(
+    connection: Connection, since: datetime, until: datetime, extent: Extent | None = None
+) -> Iterator[Entry]:
+    """What was written to the journal since a time and before the reading began, oldest first.
 
     A few messages of shortly before may come along: the broker begins with a chunk of them
     (RabbitMQ, "Streams", x-stream-offset).
 
     Args:
-        connection: an open kombu connection.
+        connection: an open kombu connection, which may publish to the default exchange.
         since: when they were written, with a time zone.
         until: when they happened at the latest.
+        extent: says, at any time, what was read of what there is.
+
+    Raises:
+        NotReadToTheEndError: the broker fell silent, or has dropped what was to be read next.
     """
+    extent = extent if extent is not None else Extent()
     found: list[Any] = []
     with connection.channel() as channel:
         channel.basic_qos(0, PREFETCH, False)
         channel.basic_consume(
-            topology.JOURNAL.name, callback=found.append, arguments={"x-stream-offset": since}
+            topology.JOURNAL.name, callback=found.append, arguments={OFFSET_HEADER: since}
         )
+        extent.end = _end(connection)
         heard = time.monotonic()
-        while time.monotonic() - heard < END_SECONDS:
-            with suppress(TimeoutError):
-                connection.drain_events(timeout=0.2)
-                # Take what else has come, and acknowledge it all at once.
-                while len(found) < PREFETCH // 2:
-                    connection.drain_events(timeout=0.001)
+        while extent.next is None or extent.next < extent.end:
             if not found:
+                if time.monotonic() - heard > SILENCE_SECONDS:
+                    connection.collect()  # it would not answer to a close
+                    raise NotReadToTheEndError(
+                        f"the broker has sent nothing for {SILENCE_SECONDS:g} s: read was {extent}"
+                    )
+                with suppress(TimeoutError):
+                    connection.drain_events(timeout=0.2)
+                    # Take what else has come, and acknowledge it all at once.
+                    while len(found) < PREFETCH // 2:
+                        connection.drain_events(timeout=0.001)
                 continue
             for message in found:
-                key = message.delivery_info["routing_key"]
-                for incoming in unpack(Incoming.of(message)):
-                    happened = incoming.stated_time
-                    # One that does not say when is rather handled once too often.
-                    if happened is None or happened <= until:
-                        yield Entry(incoming, key or str(incoming.properties["type"]))
+                _follow(extent, message)
+                if extent.next is not None and extent.next <= extent.end:
+                    yield from _entries(message, until)
             channel.basic_ack(found[-1].delivery_tag, multiple=True)
             found.clear()
             heard = time.monotonic()
+
+
+def _entries(message: Any, until: datetime) -> Iterator[Entry]:
+    key = message.delivery_info["routing_key"]
+    for incoming in unpack(Incoming.of(message)):
+        happened = incoming.stated_time
+        # One that does not say when is rather handled once too often.
+        if happened is None or happened <= until:
+            yield Entry(incoming, key or str(incoming.properties["type"]))
+
+
+def _follow(extent: Extent, message: Any) -> None:
+    offset = _offset(message)
+    if extent.next is None:
+        extent.first = extent.next = offset or 0
+    elif offset is not None and offset != extent.next:
+        # Its segments are dropped by age and size, also while they are read.
+        raise NotReadToTheEndError(
+            f"offsets {extent.next:,} to {offset - 1:,} are not there any more: read was {extent}"
+        )
+    extent.next += 1
+
+
+def _end(connection: Connection) -> int:
+    """The offset of a message that is written to the journal now."""
+    mark = batch_of([], "services.ops")
+    found: list[Any] = []
+    with connection.channel() as channel:
+        channel.basic_qos(0, MOST, False)
+        # From before the mark on, so that it must come.
+        channel.basic_consume(
+            topology.JOURNAL.name, callback=found.append, arguments={OFFSET_HEADER: "last"}
+        )
+        publish(
+            connection,
+            topology.JOURNAL.name,
+            [AmqpMessage(mark.body, message_id=mark.message_id, type=mark.type, delivery_mode=2)],
+        )
+        heard = time.monotonic()
+        while time.monotonic() - heard <= SILENCE_SECONDS:
+            for message in found:
+                if message.properties.get("message_id") == mark.message_id:
+                    return _offset(message) or 0
+            found.clear()
+            with suppress(TimeoutError):
+                connection.drain_events(timeout=0.2)
+            if found:
+                channel.basic_ack(found[-1].delivery_tag, multiple=True)
+                heard = time.monotonic()
+        connection.collect()
+    raise NotReadToTheEndError(
+        f"the broker has sent nothing for {SILENCE_SECONDS:g} s: where the journal ends is unknown"
+    )
+
+
+def _offset(message: Any) -> int | None:
+    """Where in the stream a message is; None when its headers could not be read so far."""
+    offset = (message.properties.get("application_headers") or {}).get(OFFSET_HEADER)
+    return offset if isinstance(offset, int) else None
 
 
 def replay(
@@ -112,6 +217,7 @@ def replay(
     how: Replay = "again",
     dry_run: bool = False,
     progress: Callable[[Summary], None] = lambda _: None,
+    engine: Engine | None = None,
 ) -> Summary:
     """Publish copies of journal entries to a work queue.
 
@@ -124,41 +230,49 @@ def replay(
             on the retry ladder or among its dead letters are left out: their turn comes yet.
         dry_run: only count.
         progress: called now and then.
+        engine: where tools meet, when that is not this process's database; see `turns.py`.
 
     Raises:
-        TooManyWaitError: with `done`, before anything was published.
+        TooManyWaitError, BusyError: with `done`, before anything was published.
+        NotReadToTheEndError: of `read`; what was published before stays published.
         Exception: of kombu or py-amqp; a replay that was broken off can be repeated.
     """
     summary = Summary()
-    waiting = _waiting(connection, queue) if how == "done" else set()
     batch: list[AmqpMessage] = []
-    for entry in entries:
-        if not _is_wanted(entry, queue, types, how):
-            continue
-        if entry.incoming.properties.get("message_id") in waiting:
-            summary.left += 1
-            continue
-        summary.counts[entry.type] += 1
-        if not dry_run:
-            batch.append(
-                copy(entry.incoming, user=entry.incoming.user_id, extra={REPLAY_HEADER: how})
-            )
-        if len(batch) >= COPIES:
+
+    def flush() -> None:
+        if batch:
             publish(connection, queue.name, batch)
-            batch = []
-            progress(summary)
-    if batch:
-        publish(connection, queue.name, batch)
-    progress(summary)
+            batch.clear()
+        progress(summary)
+
+    # Where the journal ends is settled before it is seen what waits: what comes between the two is
+    # not read, and could not have been seen.
+    begin = list(islice(entries, 1))
+    waiting = _waiting(connection, queue, engine) if how == "done" else frozenset()
+    try:
+        for entry in chain(begin, entries):
+            if not _is_wanted(entry, queue, types, how):
+                continue
+            if waiting and entry.incoming.message_id in waiting:
+                summary.left += 1
+                continue
+            summary.counts[entry.type] += 1
+            if not dry_run:
+                batch.append(
+                    copy(entry.incoming, user=entry.incoming.user_id, extra={REPLAY_HEADER: how})
+                )
+            if len(batch) >= COPIES:
+                flush()
+    except NotReadToTheEndError:
+        flush()
+        raise
+    flush()
     return summary
 
 
 def _is_wanted(entry: Entry, queue: topology.Queue, types: Collection[str], how: Replay) -> bool:
-    is_bound = any(
-        entry.incoming.exchange == binding.exchange
-        and fnmatchcase(entry.key, binding.key.replace("#", "*"))
-        for binding in queue.bindings
-    )
+    is_bound = topology.takes(queue, entry.incoming.exchange, entry.key)
     if not types:
         return is_bound
     # Of a fact that came by another lane it is not known here whether it still waits.
@@ -167,18 +281,26 @@ def _is_wanted(entry: Entry, queue: topology.Queue, types: Collection[str], how:
     )
 
 
-def _waiting(connection: Connection, queue: topology.Queue) -> set[str]:
-    """The ids of what waits for the consumer of a queue. All goes back when the channel closes."""
-    ids: set[str] = set()
-    for name in (queue.name, queue.dead, *(rung.name for rung in topology.RETRY_LADDER)):
-        with connection.channel() as channel:
-            while True:
-                if len(ids) >= LOOKED_THROUGH:
-                    raise TooManyWaitError(f"more than {LOOKED_THROUGH} messages wait for {name}")
-                message: Any = channel.basic_get(name)
-                if message is None:
-                    break
-                if name.startswith("retry.") and message.delivery_info["routing_key"] != queue.name:
-                    continue
-                ids.add(str(message.properties.get("message_id")))
+def _waiting(
+    connection: Connection, queue: topology.Queue, engine: Engine | None
+) -> Collection[UUID]:
+    """The ids of what waits for the consumer of a queue.
+
+    The ladder first: what is due while this goes on comes into the queue, and is seen there.
+    """
+    ids: set[UUID] = set()
+    for name in (*(rung.name for rung in topology.RETRY_LADDER), queue.dead):
+        with hold(connection, name, engine=engine) as held:
+            if held.ready > MOST:
+                raise TooManyWaitError(f"more than {MOST:,} messages wait in {name}")
+            if not held.alone:
+                raise BusyError(f"another tool may have messages of {name} in hand")
+            while messages := held.take(COPIES):
+                for message in messages:
+                    is_rung = name != queue.dead
+                    if not is_rung or message.delivery_info["routing_key"] == queue.name:
+                        ids.add(Incoming.of(message).message_id)
+    if count(connection, queue.name) + len(ids) > LOOKED_THROUGH:
+        raise TooManyWaitError(f"more than {LOOKED_THROUGH:,} messages wait for {queue.name}")
+    look_through(connection, queue.name, lambda seen: ids.add(seen.message_id), engine=engine)
     return ids

@@ -12,9 +12,10 @@ from services.ops.dead_actions import BATCH, Progress
 from services.ops.holding import hold
 from services.ops.publishing import publish
 from services.ops.telling import Actor, about, tell
-from services.ops.turns import turn
 from shared.bus import topology
+from shared.bus.copies import again
 from shared.bus.events import OpsRetriedNow
+from shared.bus.incoming import USER_HEADER, Incoming
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +48,11 @@ def waiting(connection: Connection, *, engine: Engine | None = None) -> list[Wai
 
     Args:
         connection: an open kombu connection.
-        engine: to wait until nobody else is at work there, for some seconds at most.
+        engine: where tools meet, when that is not this process's database; see `turns.py`.
     """
     found: list[Waiting] = []
     for rung in topology.RETRY_LADDER:
-        with turn(engine, rung.name), hold(connection, rung.name) as held:
+        with hold(connection, rung.name, engine=engine) as held:
             while messages := held.take(BATCH):
                 found += [_waiting(rung.name, message) for message in messages]
     return found
@@ -80,8 +81,8 @@ def retry_now(
     """
     state = Progress()
     for rung in topology.RETRY_LADDER:
-        with turn(engine, rung.name) as alone, hold(connection, rung.name) as held:
-            state.alone &= alone
+        with hold(connection, rung.name, engine=engine) as held:
+            state.alone &= held.alone
             state.total += held.ready
             while messages := held.take(BATCH):
                 meant = [m for m in messages if m.delivery_info["routing_key"] == queue.name]
@@ -102,13 +103,10 @@ def retry_now(
 
 
 def _as_it_is(message: Any) -> AmqpMessage:
-    """What the broker would put back itself, without its notes."""
-    properties = dict(message.properties)
-    headers = properties.pop("application_headers", None) or {}
-    for name in ("x-delivery-count", "x-acquired-count"):
-        headers.pop(name, None)
-    properties["delivery_mode"] = 2
-    return AmqpMessage(message.body, application_headers=headers, **properties)
+    """What the broker would put back itself. Only services put messages on the ladder."""
+    incoming = Incoming.of(message)
+    user = incoming.headers.get(USER_HEADER)
+    return again(incoming, user if isinstance(user, str) else None)
 
 
 def _waiting(rung: str, message: Any) -> Waiting:

@@ -82,7 +82,10 @@ class Sampler:
             if count is None or not count.ready:
                 self._letters.pop(queue.dead, None)
             elif self._letters.get(queue.dead, (0, None))[0] != count.ready:
-                with hold(connection, queue.dead, 1) as held:
+                # Not worth waiting for: there is a next sample.
+                with hold(connection, queue.dead, 1, engine=self._engine, patience=0.0) as held:
+                    if not held.alone:
+                        continue
                     first = [Letter.of(queue, message, 0).failed_at for message in held.take(1)]
                 self._letters[queue.dead] = (count.ready, first[0] if first else None)
         return {name: since for name, (_, since) in self._letters.items() if since is not None}

@@ -219,7 +219,7 @@ def _life(session: Session, order: Order) -> list[Step]:
     facts = {follow_up_id(order.id, OrderRecorded.TYPE): (order.recorded_at, "the order itself")}
     for said in history:
         note = f": {said.note}" if said.note else ""
-        late = "" if said.applied else ", too late to count"
+        late = "" if said.applied else ", does not count"
         steps.append(
             Step(
                 said.at,

@@ -4,29 +4,66 @@ By an advisory lock of PostgreSQL's, which ends with its connection, and so with
 """
 
 import hashlib
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from sqlalchemy import Connection, Engine, func, select
 from sqlalchemy.exc import DBAPIError
 
+from shared.db import session
+
 PATIENCE = 5.0  # seconds
+AWAY_SECONDS = 5.0
+"""For how long a database that did not answer is not asked again."""
 _LOOK_SECONDS = 0.05
 
 
-@contextmanager
-def turn(engine: Engine | None, queue: str) -> Iterator[bool]:
-    """Wait until nobody else is at work in a queue, for `PATIENCE` at most; go on then anyway.
+class _Mine(threading.local):
+    """The turns that this thread has: whether nobody else is at work there, by queue."""
+
+    def __init__(self) -> None:
+        self.turns: dict[str, bool] = {}
+
+
+_mine = _Mine()
+_away_until = 0.0
+_meeting_place: Callable[[], Engine | None] = session.engine
+
+
+def meet_in(engine: Engine | None) -> None:
+    """Say in which database this process meets other tools; until then it is that of its settings.
 
     Args:
-        engine: of the database where tools meet; without one, and while it is away, nobody is
-            waited for: dead letters are wanted just then.
+        engine: of the database; None when it is not known: then nobody is waited for.
+    """
+    global _meeting_place
+
+    def place() -> Engine | None:
+        return engine
+
+    _meeting_place = place
+
+
+@contextmanager
+def turn(queue: str, engine: Engine | None = None, patience: float = PATIENCE) -> Iterator[bool]:
+    """Wait until nobody else is at work in a queue; go on after a while anyway.
+
+    A thread that has the turn has it in what it calls.
+
+    Args:
         queue: its name.
+        engine: of the database where tools meet, when it is not this process's. While it is away
+            nobody is waited for: dead letters are wanted just then.
+        patience: for how long, in seconds.
 
     Yields:
         Whether nobody else is at work there now, as far as is known.
     """
+    if queue in _mine.turns:
+        yield _mine.turns[queue]
+        return
     connection = _connect(engine)
     if connection is None:
         yield True
@@ -34,22 +71,29 @@ def turn(engine: Engine | None, queue: str) -> Iterator[bool]:
     digest = hashlib.sha256(f"ops turn {queue}".encode()).digest()
     key = int.from_bytes(digest[:8], signed=True)
     with connection:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + patience
         while not (alone := bool(connection.scalar(select(func.pg_try_advisory_lock(key))))):
-            if time.monotonic() > deadline:
+            if time.monotonic() >= deadline:
                 break
             time.sleep(_LOOK_SECONDS)
+        _mine.turns[queue] = alone
         try:
             yield alone
         finally:
+            del _mine.turns[queue]
             if alone:
                 connection.execute(select(func.pg_advisory_unlock(key)))
 
 
 def _connect(engine: Engine | None) -> Connection | None:
-    if engine is None:
+    global _away_until
+    if time.monotonic() < _away_until:
         return None
     try:
-        return engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        place = engine or _meeting_place()
+        if place is None:
+            return None
+        return place.connect().execution_options(isolation_level="AUTOCOMMIT")
     except DBAPIError:
+        _away_until = time.monotonic() + AWAY_SECONDS
         return None

@@ -1,12 +1,17 @@
 """How an order moves: what an update does to it, as a pure value.
 
-A later stamp wins, whatever the order of arrival; of two with one stamp, the one with the greater
-message id. Any update beats the status an order was created with, since the sender's clock need not
-agree with ours. DELIVERED and CANCELLED are final.
+An order ends where the greatest of its updates puts it, in whatever order they arrive: DELIVERED is
+greater than CANCELLED, and that than every open status, whatever their stamps; of one final status
+the earlier stamp counts, since that is when it came true; of open ones the later; and of one stamp
+the greater message id. Any update beats the open status an order was created with, since the
+sender's clock need not agree with ours.
+
+So an order comes to DELIVERED once at most, and never leaves it: the customer hears of it once, and
+of nothing after it.
 """
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from shared.bus.events import FINAL_STATUSES, TrackingStatus
@@ -29,16 +34,30 @@ class Position:
 
 def moves(order_id: UUID, current: Position, update: Position) -> bool:
     """Whether `update` counts for an order that is at `current`."""
-    if current.status in FINAL_STATUSES:
-        return False
-    if current.event_id == order_id:
-        return True
-    return (update.at, update.event_id) > (current.at, current.event_id)
+    return _rank(order_id, update) > _rank(order_id, current)
 
 
 def is_news(current: Position, update: Position, note: str) -> bool:
     """Whether the customer should hear of an update that counts.
 
-    The same status again is news only when the sender had something to say about it.
+    The same open status again is news only when the sender had something to say about it.
     """
-    return update.status is not current.status or bool(note.strip())
+    if update.status is not current.status:
+        return True
+    return update.status not in FINAL_STATUSES and bool(note.strip())
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# A parcel that has arrived was not cancelled, whatever was wanted in between.
+_FINALS = {TrackingStatus.CANCELLED: 1, TrackingStatus.DELIVERED: 2}
+Rank = tuple[int, bool, timedelta, int]
+
+
+def _rank(order_id: UUID, position: Position) -> Rank:
+    """Greater is where the order ends."""
+    final = _FINALS.get(position.status, 0)
+    is_creation = position.event_id == order_id
+    since = position.at - _EPOCH
+    if final:
+        return final, is_creation, -since, position.event_id.int
+    return 0, not is_creation, since, position.event_id.int

@@ -1,9 +1,10 @@
 """A batch in one transaction: what the inbox knows is skipped; a poison message harms nobody."""
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 from uuid import UUID
 
 import structlog
@@ -15,7 +16,7 @@ from shared.bus.events import Event
 from shared.bus.incoming import Incoming
 from shared.bus.message import Received
 from shared.bus.refusal import LENGTH
-from shared.bus.retry import Hold, Malformed
+from shared.bus.retry import Happened, Hold, Malformed, Retry
 from shared.bus.standing import Standing
 from shared.db.session import is_database_away, transaction
 
@@ -27,7 +28,21 @@ BatchHandler = Callable[[Session, Sequence[Received[Any]]], Failures | None]
 Handler = Callable[[Session, Received[E]], None]
 Decode = Callable[[Incoming], Received[Any]]
 
+process_stopping: ContextVar[threading.Event] = ContextVar(
+    "process_stopping",
+    default=threading.Event(),  # noqa: B039 - nobody sets it
+)
+"""For a handler that takes its time: set when the process stops, which gives it a few seconds."""
+
 log = structlog.get_logger()
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A batch handler with effects outside the database, which knows what it has done."""
+
+    def happened(self, ids: Collection[UUID]) -> Collection[UUID]:
+        """Those of these messages whose effect has happened, whether it is written down or not."""
 
 
 class StoppedError(Exception):
@@ -112,9 +127,24 @@ class Batches:
             except Exception as error:  # noqa: BLE001 - a body must not be able to stop a consumer
                 failed[delivery.tag] = Malformed(f"{type(error).__name__}: {error}")
         if understood:
-            failures = self._settle([message for _, message in understood])
+            failures = self._settle_or_leave([message for _, message in understood])
             failed |= {tag: failures[m.id] for tag, m in understood if m.id in failures}
         return failed
+
+    def _settle_or_leave(self, messages: Sequence[Received[Any]]) -> Failures:
+        try:
+            return self._settle(messages)
+        except StoppedError:
+            handle = self._handle
+            ids = [message.id for message in messages]
+            happened = handle.happened(ids) if isinstance(handle, Remembering) else ()
+            if not happened:
+                raise
+        # Who comes next would not know of it if the batch just went back. What of it was done
+        # altogether is known to the inbox.
+        other = Retry("the process stopped while the database was away")
+        note = Happened("it was done, and the database was away until the process stopped")
+        return {id_: note if id_ in happened else other for id_ in ids}
 
     def _settle(self, messages: Sequence[Received[Any]]) -> Failures:
         try:
@@ -130,27 +160,37 @@ class Batches:
         return failures
 
     def _persist(self, messages: Sequence[Received[Any]]) -> Failures:
-        """Try until neither the database nor what the handler holds for is away."""
+        """Try until neither the database nor what the handler holds for is away.
+
+        What is not held is committed meanwhile, and not tried again.
+        """
         pause = FIRST_PAUSE
+        failures: dict[UUID, Exception] = {}
         while True:
             try:
-                done = self._once(messages)
+                failures |= self._once(messages)
+                held = {id_ for id_, error in failures.items() if isinstance(error, Hold)}
+                if not held:
+                    self._standing.released()
+                    return failures
+                why: Exception = failures[next(iter(held))]
+                failures = {id_: error for id_, error in failures.items() if id_ not in held}
+                if not held.issuperset(message.id for message in messages):
+                    pause = FIRST_PAUSE
+                messages = [message for message in messages if message.id in held]
             except Exception as error:
                 if not (isinstance(error, Hold) or is_database_away(error)):
                     raise
-                log.warning(
-                    "holding", consumer=self._consumer, error=type(error).__name__, seconds=pause
-                )
-                self._standing.holding(held_by(error))
-            else:
-                self._standing.released()
-                return done
+                why = error
+            log.warning("holding", consumer=self._consumer, error=type(why).__name__, seconds=pause)
+            self._standing.holding(held_by(why))
             if self._stopping.wait(pause):
                 raise StoppedError
             pause = min(pause * 2, LONGEST_PAUSE)
 
     def _once(self, messages: Sequence[Received[Any]]) -> Failures:
         by_id = {message.id: message for message in reversed(messages)}
+        process_stopping.set(self._stopping)
         with transaction() as session:
             new = inbox.claim(session, self._consumer, list(by_id))
             fresh = [

@@ -14,7 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -168,6 +168,7 @@ class _Session:
         self._in_hand: Sequence[Delivery] = ()
         self._future: Future[dict[int, Exception]] | None = None
         self._prefetch = 0
+        self._tag = ""
         self._last_heartbeat = time.monotonic()
 
     def begin(self) -> None:
@@ -200,13 +201,15 @@ class _Session:
             return
 
     def _consume(self, prefetch: int) -> None:
-        if self._prefetch:
-            self._channel.basic_cancel(self._subscription.queue.name)
+        if self._tag:
+            self._channel.basic_cancel(self._tag)
         self._prefetch = prefetch
+        # A tag that a channel has used before crashes it on 3.10 (rabbitmq-server 5927).
+        self._tag = f"{self._subscription.queue.name} {prefetch}"
         self._channel.basic_qos(0, prefetch, False)
         self._channel.basic_consume(
             self._subscription.queue.name,
-            consumer_tag=self._subscription.queue.name,
+            consumer_tag=self._tag,
             callback=self._on_message,
             on_cancel=self._on_cancel,
         )
@@ -224,8 +227,11 @@ class _Session:
     def _receive(self) -> None:
         try:
             if self._future is not None and len(self._waiting) >= self._subscription.batch_size:
-                # Nothing more is wanted before the batch in hand is done.
-                self._future.exception(timeout=IDLE_SECONDS)
+                # Nothing more is wanted before the batch in hand is done; but heartbeats come too,
+                # and who reads none takes the connection for dead. The prefetch bounds the rest.
+                done, _ = wait((self._future,), timeout=IDLE_SECONDS)
+                while not done and self._inbound.wait(0):
+                    self._inbound.read()
             else:
                 if self._inbound.wait(self._patience()):
                     self._inbound.read()
@@ -234,7 +240,7 @@ class _Session:
                     if not self._inbound.wait(0.0005):
                         break
                     self._inbound.read()
-        except (TimeoutError, FutureTimeoutError):
+        except TimeoutError:
             pass
 
     def _patience(self) -> float:

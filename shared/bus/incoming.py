@@ -9,7 +9,13 @@ from uuid import UUID
 import msgspec
 
 from shared.bus.events import decode
-from shared.bus.message import ATTEMPT_HEADER, REPLAY_HEADER, Received, Replay
+from shared.bus.message import (
+    ATTEMPT_HEADER,
+    HAPPENED_HEADER,
+    REPLAY_HEADER,
+    Received,
+    Replay,
+)
 from shared.bus.retry import Malformed
 from shared.ids import derived_id, new_id
 from shared.roles import login
@@ -47,7 +53,7 @@ class Incoming:
         headers = properties.pop("application_headers", None) or {}
         body = message.body
         return cls(
-            body=body if isinstance(body, bytes) else body.encode(),
+            body=body if isinstance(body, bytes) else body.encode(errors="surrogatepass"),
             properties=properties,
             headers=headers,
             exchange=message.delivery_info["exchange"],
@@ -120,6 +126,11 @@ class Incoming:
             return cast("Replay", value)
         return None
 
+    @property
+    def happened(self) -> bool:
+        """Whether a service says that its effect has happened; only services can, on the ladder."""
+        return self.exchange == "" and self.headers.get(HAPPENED_HEADER) is True
+
     def received(self, type_: str, data: Any) -> Received[Any]:
         """What a handler sees, once the data is understood."""
         trace = self.headers.get("traceparent")
@@ -133,6 +144,7 @@ class Incoming:
             attempt=self.attempt,
             traceparent=trace if isinstance(trace, str) else None,
             replay=self.replay,
+            happened=self.happened,
         )
 
 

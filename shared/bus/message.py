@@ -22,6 +22,9 @@ ATTEMPT_HEADER = "x-attempt"
 REPLAY_HEADER = "x-replay"
 """On a copy from the journal, how it is to be taken: one of `Replay`."""
 
+HAPPENED_HEADER = "x-happened"
+"""On a copy of a message whose effect outside the database has happened and is not in the books."""
+
 Replay = Literal["again", "done"]
 """`again`: handle it although the inbox may know it; its effects know by themselves what there is.
 `done`: enter it in the inbox, so that it is never handled; do nothing else."""
@@ -69,6 +72,7 @@ class Received(Generic[E]):
         attempt: how many times it was tried before and failed.
         traceparent: the W3C trace context it travels in, where there is one.
         replay: on a copy from the journal, how it is to be taken.
+        happened: whether its effect outside the database has happened, and is to be written down.
     """
 
     id: UUID
@@ -80,6 +84,7 @@ class Received(Generic[E]):
     attempt: int = 0
     traceparent: str | None = None
     replay: Replay | None = None
+    happened: bool = False
 
 
 def message_for(

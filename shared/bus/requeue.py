@@ -17,16 +17,15 @@ from kombu import Connection
 from shared.bus import topology
 from shared.bus.batch import Delivery
 from shared.bus.connect import connect
-from shared.bus.incoming import USER_HEADER
-from shared.bus.message import ATTEMPT_HEADER, REPLAY_HEADER
-from shared.bus.retry import Permanent, Retry, RetryAfter, decide
+from shared.bus.copies import again
+from shared.bus.message import ATTEMPT_HEADER, HAPPENED_HEADER
+from shared.bus.retry import MAX_ATTEMPTS, Happened, Permanent, Retry, RetryAfter, decide
 
 CONFIRM_TIMEOUT = 5.0  # seconds
 REASON_LENGTH = 500
 REASONS_HEADER = "x-reasons"
 """Why each attempt failed, with its time, oldest first; only the last `REASONS_KEPT`."""
 REASONS_KEPT = 10
-_KEPT = ("content_type", "content_encoding", "correlation_id", "message_id", "timestamp", "type")
 
 log = structlog.get_logger()
 
@@ -62,13 +61,13 @@ class Requeuer:
         Raises:
             Exception: it is not known to be safe there; the original must not be acknowledged.
         """
-        attempt = delivery.incoming.attempt + 1
+        attempt = min(delivery.incoming.attempt, MAX_ATTEMPTS) + 1
         decision = decide(error, attempt, self._rng)
         rung = decision.rung.name if isinstance(decision, RetryAfter) else None
         exchange = rung or topology.DEAD
         reason = printable(f"{type(error).__name__}: {error}")
         try:
-            self._publish(self._copy(delivery, attempt, reason), exchange)
+            self._publish(self._copy(delivery, attempt, error, reason), exchange)
         except BaseException:
             # After a timeout the channel is out of step with its confirms.
             self.close()
@@ -100,37 +99,29 @@ class Requeuer:
         if connection is not None:
             connection.release()
 
-    def _copy(self, delivery: Delivery, attempt: int, reason: str) -> AmqpMessage:
+    def _copy(self, delivery: Delivery, attempt: int, error: Exception, reason: str) -> AmqpMessage:
         incoming = delivery.incoming
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        headers: dict[str, Any] = {
-            name: value
-            for name, value in incoming.headers.items()
-            # The broker's own counters would make the copy look redelivered.
-            if name not in ("x-delivery-count", "x-acquired-count", USER_HEADER)
-            # On a copy it would be believed, as only services can send one; from a stranger it is
-            # not.
-            and (name != REPLAY_HEADER or incoming.replay is not None)
-        }
-        headers |= {
-            ATTEMPT_HEADER: attempt,
-            "x-reason": reason,
-            "x-queue": self._queue.name,
-            "x-consumer": self._consumer,
-            "x-failed-at": now,
-        }
-        headers.setdefault("x-first-failed-at", now)
-        before = headers.get(REASONS_HEADER)
-        reasons = [*(before if isinstance(before, list) else ()), f"{now} {reason}"]
-        headers[REASONS_HEADER] = reasons[-REASONS_KEPT:]
-        if incoming.user_id:
-            headers[USER_HEADER] = incoming.user_id
-        properties = {
-            name: incoming.properties[name] for name in _KEPT if name in incoming.properties
-        }
-        properties.setdefault("message_id", str(incoming.message_id))
-        return AmqpMessage(
-            incoming.body, application_headers=headers, delivery_mode=2, **properties
+        before = incoming.headers.get(REASONS_HEADER)
+        # Of a stranger's list, no more than ours could have in it.
+        reasons = [
+            str(line)[: 2 * REASON_LENGTH] for line in (before if isinstance(before, list) else ())
+        ]
+        first = incoming.headers.get("x-first-failed-at")
+        note = {HAPPENED_HEADER: True} if isinstance(error, Happened) else {}
+        return again(
+            incoming,
+            incoming.user_id,
+            note
+            | {
+                ATTEMPT_HEADER: attempt,
+                "x-reason": reason,
+                "x-queue": self._queue.name,
+                "x-consumer": self._consumer,
+                "x-failed-at": now,
+                "x-first-failed-at": first if isinstance(first, str) and len(first) < 40 else now,
+                REASONS_HEADER: [*reasons, f"{now} {reason}"][-REASONS_KEPT:],
+            },
         )
 
     def _note(self, rung: topology.Rung) -> None:

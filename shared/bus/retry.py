@@ -25,10 +25,18 @@ class Retry(Exception):  # noqa: N818
     """Try again later. Any other exception means the same; this one is expected."""
 
 
+class Happened(Retry):
+    """It was done, outside the database, which could not be told before the process had to stop.
+
+    It comes back with a note of that, to be written down and not to be done again.
+    """
+
+
 class Hold(Exception):  # noqa: N818
     """Something that every message needs is away, such as the mail server.
 
-    The batch is kept and tried again until it works; no message is blamed.
+    Raised, it holds the batch; as what became of single messages, those, and the others are done.
+    What is held is kept and tried again until it works; no message is blamed.
     """
 
 

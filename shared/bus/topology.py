@@ -193,29 +193,34 @@ EXCHANGES = (
     Exchange(DEAD, "topic"),
     *(Exchange(rung.name, "topic") for rung in RETRY_LADDER),
 )
+_FANOUTS = frozenset(exchange.name for exchange in EXCHANGES if exchange.kind == "fanout")
 QUEUES = (*WORK_QUEUES, *DEAD_QUEUES, *RETRY_QUEUES, JOURNAL)
 
 
 def reached(exchange: Exchange, key: str) -> list[Queue]:
     """The queues that a message of this routing key gets into, as the broker would decide."""
-    return [
-        queue
-        for queue in QUEUES
-        if any(
-            binding.exchange == exchange.name
-            and (exchange.kind == "fanout" or _matches(binding.key, key))
-            for binding in queue.bindings
-        )
-    ]
+    return [queue for queue in QUEUES if takes(queue, exchange.name, key)]
 
 
-def _matches(pattern: str, key: str) -> bool:
-    # RabbitMQ, "Topic Exchange": `*` is one word, `#` is any number of them. A `#` is the last word
-    # wherever we use one.
+def takes(queue: Queue, exchange: str, key: str) -> bool:
+    """Whether a message of this exchange and routing key gets into a queue."""
+    return any(
+        binding.exchange == exchange and (exchange in _FANOUTS or matches(binding.key, key))
+        for binding in queue.bindings
+    )
+
+
+def matches(pattern: str, key: str) -> bool:
+    """Whether a binding's key takes a routing key of a topic exchange (AMQP 0-9-1, 3.1.3.3).
+
+    Args:
+        pattern: words separated by dots; `*` is one word, `#` at the end any number of them.
+        key: the routing key.
+    """
     words, given = pattern.split("."), key.split(".")
     if words[-1] == "#":
-        words = words[:-1]
-        given = given[: len(words)] if len(given) >= len(words) else given
+        words.pop()
+        given = given[: len(words)] if words else []
     return len(words) == len(given) and all(
         word in ("*", other) for word, other in zip(words, given, strict=True)
     )
@@ -277,20 +282,3 @@ def ensure(connection: Connection, own: Queue | None = None) -> None:
     except AccessRefused:
         if own is not None:
             raise
-
-
-def matches(pattern: str, key: str) -> bool:
-    """Whether a binding's key takes a routing key (AMQP 0-9-1, 3.1.3.3).
-
-    Args:
-        pattern: words separated by dots; `*` is one word, `#` at the end any number of them.
-        key: the routing key.
-    """
-    if pattern == "#":
-        return True
-    words, given = pattern.split("."), key.split(".")
-    if words[-1] == "#":
-        words, given = words[:-1], given[: len(words) - 1]
-    return len(words) == len(given) and all(
-        word in ("*", other) for word, other in zip(words, given, strict=True)
-    )

@@ -5,7 +5,6 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
-from sqlalchemy import Engine
 
 from services.ops import dead_letters
 from services.ops.cli import dead_acting
@@ -34,7 +33,6 @@ from services.ops.cli.terminal import (
 from services.ops.letters import Letter
 from services.ops.surroundings import Surroundings
 from shared.bus import topology
-from shared.db.session import make_engine
 
 app = typer.Typer(help="Messages that nobody could handle.", no_args_is_help=True)
 app.command()(dead_acting.replay)
@@ -75,7 +73,6 @@ def list_letters(
             wanted,
             start=start,
             limit=limit,
-            engine=_meeting_place(system),
         )
     if as_json:
         print_json(
@@ -100,9 +97,7 @@ def show(queue: QueueName, message_id: MessageId, as_json: AsJson = False) -> No
     """One letter: its body, its headers, why each attempt failed."""
     system = find_system()
     with broker(system) as connection, database_trouble():
-        letter = dead_letters.find(
-            connection, work_queue(queue), message_id, engine=_meeting_place(system)
-        )
+        letter = dead_letters.find(connection, work_queue(queue), message_id)
     if letter is None:
         stop(f"There is no dead letter {message_id} in {queue}.")
     if as_json:
@@ -119,11 +114,9 @@ def show(queue: QueueName, message_id: MessageId, as_json: AsJson = False) -> No
 
 
 def _summary(system: Surroundings, as_json: bool) -> None:
-    meeting_place = _meeting_place(system)
     with broker(system) as connection, database_trouble():
         found = {
-            queue.name: dead_letters.summarise(connection, queue, engine=meeting_place)
-            for queue in topology.WORK_QUEUES
+            queue.name: dead_letters.summarise(connection, queue) for queue in topology.WORK_QUEUES
         }
     if as_json:
         print_json(found)
@@ -135,10 +128,6 @@ def _summary(system: Surroundings, as_json: bool) -> None:
             table.add_row(name, str(group.count), group.type, since, group.kind)
     Console(markup=False).print(table)
     say(f"{sum(summary.total for summary in found.values())} dead letters.")
-
-
-def _meeting_place(system: Surroundings) -> Engine | None:
-    return make_engine(system.settings) if system.has_database else None
 
 
 def _json(letter: Letter) -> dict[str, Any]:

@@ -1,12 +1,15 @@
 """`fellow dead replay|discard|edit|retry-now`: putting dead letters right."""
 
+import os
+import shlex
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from click import edit as open_editor
 from kombu import Connection
 from sqlalchemy import Engine
 
@@ -170,7 +173,25 @@ def _carry_out(
 def _new_body(letter: Letter, body: Path | None) -> bytes:
     if body is not None:
         return sys.stdin.buffer.read() if str(body) == "-" else body.read_bytes()
-    edited: str | None = open_editor(letter.text, extension=".json", require_save=True)
-    if edited is None:
+    edited = _edited(letter.text)
+    if edited == letter.text:
         stop("Nothing was changed, and nothing done.")
     return edited.encode()
+
+
+def _edited(text: str) -> str:
+    """What the operator's editor makes of a text."""
+    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "letter.json"
+        file.write_text(text, encoding="utf-8")
+        try:
+            ended = subprocess.run([*shlex.split(editor), str(file)], check=False)  # noqa: S603
+        except (OSError, ValueError) as error:
+            stop(f"$EDITOR is {editor!r}, which cannot be run: {error}. Set it, or give --body.")
+        if ended.returncode != 0:
+            stop(f"{editor} ended with {ended.returncode}; nothing was done.")
+        try:
+            return file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            stop(f"What {editor} left cannot be read: {error}; nothing was done.")

@@ -15,6 +15,7 @@ from services.ops.cli.terminal import (
     say,
     stop,
 )
+from services.ops.holding import BusyError
 from shared.bus import topology
 
 app = typer.Typer(help="The record of the last seven days.", no_args_is_help=True)
@@ -57,23 +58,37 @@ def replay(
     first = parse_time("--from", since)
     last = parse_time("--to", until) if until else datetime.now(UTC)
     system = find_system()
+    extent = journal.Extent()
+    summary, trouble = journal.Summary(), ""
     with broker(system) as reading, broker(system) as writing, progress() as show:
         show("Reading the journal ...")
+
+        def tell(so_far: journal.Summary) -> None:
+            nonlocal summary
+            summary = so_far
+            show(f"{sum(so_far.counts.values())} messages; read was {extent} ...")
+
         try:
             summary = journal.replay(
                 writing,
                 queue,
-                journal.read(reading, first, last),
+                journal.read(reading, first, last, extent),
                 types=wanted,
                 how="done" if done else "again",
                 dry_run=dry_run,
-                progress=lambda so_far: show(f"{sum(so_far.counts.values())} messages ..."),
+                progress=tell,
             )
-        except journal.TooManyWaitError as error:
-            stop(f"Nothing was done: {error}. Let the services handle them first.")
+        except (journal.TooManyWaitError, BusyError) as error:
+            stop(
+                f"Nothing was done: {error}. Stop its services, let other tools end, run it again."
+            )
+        except journal.NotReadToTheEndError as error:
+            trouble = f"The journal was not read to its end: {error}. Run it again."
     for type_, count in sorted(summary.counts.items()):
         print(f"{count:>9} {type_}")
     if summary.left:
         say(f"{summary.left} still wait for their turn and were left alone.")
     verb = "would go" if dry_run else "went"
-    say(f"{sum(summary.counts.values())} messages {verb} to {queue.name}.")
+    say(f"{sum(summary.counts.values())} messages {verb} to {queue.name}; read was {extent}.")
+    if trouble:
+        stop(trouble)

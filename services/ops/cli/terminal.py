@@ -22,7 +22,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from services.ops import surroundings
+from services.ops import surroundings, turns
 from services.ops.broker import TIMEOUT
 from services.ops.surroundings import Surroundings
 from services.ops.telling import Actor
@@ -40,9 +40,11 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask first.")]
 def find_system() -> Surroundings:
     """The system that is meant; exits when its configuration is no good."""
     try:
-        return surroundings.find(os.environ)
+        system = surroundings.find(os.environ)
     except ConfigurationError as error:
         stop(str(error), MISUSED)
+    turns.meet_in(make_engine(system.settings) if system.has_database else None)
+    return system
 
 
 @contextmanager

@@ -14,8 +14,9 @@ from services.accounts import accounts
 from services.audit.__main__ import wire
 from services.audit.reading import Fact
 from services.audit.writing import write
+from services.ingress import request_log_rows
 from services.ops import audit_log
-from shared.audit_chain import Content, link
+from shared.audit_chain import ADVISORY_LOCK, Content, link
 from shared.bus.events import (
     AccountSignInFailed,
     KycApproved,
@@ -309,3 +310,9 @@ def test_a_sign_in_is_told_with_its_address(settings, db):
     (row,) = db.query(OutboxMessage).filter_by(type="account.signed_in")
     fact = decode(row.type, row.body)
     assert (fact.account_id, fact.address) == (made.id, "192.0.2.7")
+
+
+def test_who_adds_rows_holds_up_no_partition_of_the_request_log(settings, engine):
+    with engine.begin() as writer:
+        writer.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
+        request_log_rows.keep_partitions()

@@ -9,6 +9,7 @@ import threading
 import time
 
 import pytest
+from amqp import Channel
 from kombu import Connection
 from sqlalchemy import select, text
 
@@ -266,21 +267,40 @@ def vhost(settings):
     return settings.amqp_url.rpartition("/")[2]
 
 
-def test_heartbeats_go_on_while_a_handler_is_busy(settings, configure, broker):
+@pytest.mark.parametrize("waiting", [1, 300], ids=["alone", "with a full prefetch behind it"])
+def test_heartbeats_go_on_while_a_handler_is_busy(settings, configure, broker, waiting):
     config = configure(amqp_heartbeat="5")
     busy, done = threading.Event(), threading.Event()
 
     def act(session, received):
-        busy.set()
-        time.sleep(16)  # more than three heartbeats: a silent peer is hung up on after two
-        done.set()
+        # The first batch is of one, after which a full prefetch is asked for.
+        if (waiting == 1 or len(received) > 1) and not busy.is_set():
+            busy.set()
+            time.sleep(16)  # more than three heartbeats: a silent peer is hung up on after two
+            done.set()
 
-    publish(settings.amqp_url, *messages(1))
-    with consuming(config, subscription(act)):
+    publish(settings.amqp_url, *messages(waiting))
+    with consuming(config, subscription(act, batch_size=50)):
         assert busy.wait(30)
         before = connections(broker, settings)
         assert done.wait(60)
         assert connections(broker, settings) == before != []
+
+
+def test_no_tag_is_used_twice_on_a_channel(settings, monkeypatch):
+    """It crashes the channel on 3.10, with what is in hand (rabbitmq-server 5927)."""
+    consume, used = Channel.basic_consume, []
+
+    def noting(channel, *given, **named):
+        used.append((id(channel.connection), channel.channel_id, named["consumer_tag"]))
+        return consume(channel, *given, **named)
+
+    monkeypatch.setattr(Channel, "basic_consume", noting)
+    recorder = Recorder()
+    publish(settings.amqp_url, *messages(20))
+    with consuming(settings, subscription(recorder)):
+        until(lambda: len(recorder.handled) == 20, "handled")
+    assert len(used) == len(set(used)) == 2
 
 
 def connections(broker, settings):

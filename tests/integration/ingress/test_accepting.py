@@ -165,6 +165,26 @@ def test_with_both_silent_there_is_an_answer_all_the_same(gated):
     assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
 
 
+def test_a_503_does_not_say_that_nothing_was_stored_and_names_the_cure(gated):
+    api, bus, database = gated
+    sender = known(api)
+    key = {"Idempotency-Key": "order-7"}
+    bus.stall()
+    database.stall()
+    answer = sender.send(**key)
+    assert answer.status_code == 503
+    assert "not known whether" in answer.json()["error"]
+    assert "Idempotency-Key" in answer.json()["error"]
+    bus.open()
+    database.open()
+    stored = set()
+    until(lambda: stored.update(queued(api)) or stored | waiting(api), "stored all the same")
+    until(lambda: sender.send(**key).status_code == 201, "accepted")
+    until(lambda: ready(api), "ready again")
+    # One message, however often: whoever records it knows it by its id.
+    assert len(stored | waiting(api) | set(queued(api))) == 1
+
+
 def test_without_the_database_orders_flow_and_a_new_key_waits(gated):
     api, _, database = gated
     sender = known(api)

@@ -12,9 +12,11 @@ import pytest
 from sqlalchemy import create_engine, func, select, text
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
-from services.ingress import signatures
+from services.ingress import request_log_rows, signatures
+from services.ingress.attempt import Attempt
 from services.ingress.request_log import ACCOUNT_REFUSALS
 from shared.db.models import OrderConflict, WebhookRequest, WebhookSecret, WebhookSecretUse
+from shared.ids import new_id
 from tests.integration.arrange import until
 from tests.integration.conftest import running_ingress
 from tests.integration.gate import Gate
@@ -282,6 +284,19 @@ def log_of(api, sender, **query):
     answer = api.http.get("/webhooks/log/", headers=sender.bearer, params=query)
     assert answer.status_code == 200, answer.text
     return answer.json()
+
+
+def test_a_row_that_fits_no_partition_costs_no_other(settings, engine):
+    def row(days):
+        attempt = Attempt()
+        attempt.code, attempt.at = "accepted", attempt.at + 86_400 * days
+        ids = f"{new_id()}\t{request_log_rows.NULL}"
+        return request_log_rows.row(attempt, ids, "x-api-key", 5, "127.0.0.1")
+
+    batch = [row(0)] * 50 + [row(9), row(-300)] + [row(0)] * 50
+    assert request_log_rows.write(batch) == 2
+    with engine.connect() as connection:
+        assert connection.scalar(select(func.count()).select_from(WebhookRequest)) == 100
 
 
 def test_the_log_over_http_is_filtered_and_paged(api, sender):

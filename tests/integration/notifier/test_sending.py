@@ -23,6 +23,7 @@ from shared.ids import new_id
 from stack.mailbox import Handler, Maildir, MailServer, in_thread, text_of
 from stack.ports import Port
 from tests.integration.arrange import (
+    PATIENCE,
     consuming,
     depth,
     headers,
@@ -74,6 +75,13 @@ def facts(engine):
         ]
 
 
+def send(mailer, *emails):
+    """Send emails; returns what became of each."""
+    sending = mailer.send(emails)
+    assert sending.wait(PATIENCE)
+    return [sending.outcome(number) for number in range(len(emails))]
+
+
 def test_every_fact_of_interest_arrives_as_one_email(config, mailbox, engine, amqp_url):
     tell(amqp_url, *FACTS.values())
     with notifying(config):
@@ -117,13 +125,13 @@ def test_a_second_try_after_a_rollback_sends_no_second_email(config, mailbox, en
 
     def once():
         with transaction() as session:
-            notifier.notify(session, batch)
+            notifier(session, batch)
             raise RuntimeError("the commit fails")
 
     with pytest.raises(RuntimeError):
         once()
     with transaction() as session:
-        assert not notifier.notify(session, batch)
+        assert not notifier(session, batch)
     assert len(mailbox.maildir.emails()) == 5
     assert len(deliveries(engine)) == 5
 
@@ -190,22 +198,23 @@ def test_a_mail_server_that_is_away_blames_no_message(
 
 def test_a_connection_that_the_server_closed_is_opened_again(config, mailbox):
     mailer = Mailer(config, 1, "no-reply@order-fellow.example")
-    assert mailer.send([Outgoing("a@shop.example", b"Subject: 1\r\n\r\n1\r\n")]) == [None]
+    assert send(mailer, Outgoing("a@shop.example", b"Subject: 1\r\n\r\n1\r\n")) == [None]
     mailbox.stop()
-    assert isinstance(mailer.send([Outgoing("a@shop.example", b"x")])[0], Hold)
+    assert isinstance(send(mailer, Outgoing("a@shop.example", b"x"))[0], Hold)
     mailbox.start()
-    assert mailer.send([Outgoing("a@shop.example", b"Subject: 2\r\n\r\n2\r\n")]) == [None]
+    assert send(mailer, Outgoing("a@shop.example", b"Subject: 2\r\n\r\n2\r\n")) == [None]
     mailbox.stop()
     mailbox.start()
     # The old connection is gone, which is noticed before anything is lost.
-    assert mailer.send([Outgoing("a@shop.example", b"Subject: 3\r\n\r\n3\r\n")]) == [None]
+    assert send(mailer, Outgoing("a@shop.example", b"Subject: 3\r\n\r\n3\r\n")) == [None]
     assert len(mailbox.maildir.emails()) == 3
 
 
 def test_lines_of_one_dot_arrive(config, mailbox):
     mailer = Mailer(config, 1, "no-reply@order-fellow.example")
-    mailer.send(
-        [Outgoing("a@shop.example", b"Subject: dots\r\n\r\nbefore\r\n.\r\n..\r\nafter\r\n")]
+    send(
+        mailer,
+        Outgoing("a@shop.example", b"Subject: dots\r\n\r\nbefore\r\n.\r\n..\r\nafter\r\n"),
     )
     (email,) = mailbox.maildir.emails()
     assert email.get_content().split() == ["before", ".", "..", "after"]
@@ -224,11 +233,11 @@ def test_what_an_answer_means(config, mailbox, reply, expected):
     mailer = Mailer(config, 1, "no-reply@order-fellow.example")
     content = b"Subject: x\r\n\r\nx\r\n"
     mailbox.handler.respond = lambda _: reply
-    (error,) = mailer.send([Outgoing("a@shop.example", content)])
+    (error,) = send(mailer, Outgoing("a@shop.example", content))
     assert isinstance(error, expected)
     assert str(error) == reply
     mailbox.handler.respond = None
-    assert mailer.send([Outgoing("a@shop.example", content)]) == [None]
+    assert send(mailer, Outgoing("a@shop.example", content)) == [None]
 
 
 def test_connections_are_kept_and_are_as_many_as_configured(config, tmp_path):
@@ -249,7 +258,7 @@ def test_connections_are_kept_and_are_as_many_as_configured(config, tmp_path):
             "no-reply@order-fellow.example",
         )
         content = b"Subject: x\r\n\r\nx\r\n"
-        assert mailer.send([Outgoing("a@shop.example", content)] * 60) == [None] * 60
+        assert send(mailer, *[Outgoing("a@shop.example", content)] * 60) == [None] * 60
     finally:
         server.stop()
     assert 1 <= len(peers) <= 3
@@ -319,7 +328,7 @@ def test_starttls_and_login(config, secure_server, certificate, monkeypatch):
     port, maildir = secure_server
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate[1]))
     mailer = Mailer(secure_config(config, port), 1, "no-reply@order-fellow.example")
-    assert mailer.send([CONTENT, CONTENT]) == [None, None]
+    assert send(mailer, CONTENT, CONTENT) == [None, None]
     assert len(maildir.emails()) == 2
 
 
@@ -336,7 +345,7 @@ def test_a_wrong_password_or_certificate_holds(
     port, maildir = secure_server
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate[1]))
     mailer = Mailer(secure_config(config, port, **changes), 1, "no-reply@order-fellow.example")
-    (error,) = mailer.send([CONTENT])
+    (error,) = send(mailer, CONTENT)
     assert isinstance(error, Hold)
     assert word in str(error)
     assert maildir.emails() == []
@@ -345,6 +354,6 @@ def test_a_wrong_password_or_certificate_holds(
 def test_an_untrusted_certificate_holds(config, secure_server):
     port, _ = secure_server
     mailer = Mailer(secure_config(config, port), 1, "no-reply@order-fellow.example")
-    (error,) = mailer.send([CONTENT])
+    (error,) = send(mailer, CONTENT)
     assert isinstance(error, Hold)
     assert "certificate verify failed" in str(error)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 
+import pytest
 from kombu import Connection
 
 from services.secrets.__main__ import wire
@@ -86,6 +87,36 @@ def test_dead_letters_are_listed_shown_edited_and_discarded(settings, amqp_url, 
     code, _, err = fellow(settings, *gone)
     assert (code, "1 of those named were not there" in err) == (1, True)
     assert fellow(settings, "dead", "show", INTAKE, bad.message_id)[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("editor", "sentence"),
+    [
+        ("no-such-editor --wait", "$EDITOR is 'no-such-editor --wait', which cannot be run"),
+        ("'unclosed", "cannot be run"),
+        ("false", "false ended with 1; nothing was done"),
+        ("true", "Nothing was changed"),
+        ("rm", "cannot be read"),
+    ],
+)
+def test_an_editor_that_is_none_ends_in_a_sentence(settings, amqp_url, editor, sentence):
+    (bad,) = bury(amqp_url, order_created(), body=b"{}")
+    code, out, err = fellow(
+        settings, "dead", "edit", INTAKE, bad.message_id, EDITOR=editor, VISUAL=""
+    )
+    assert (code, out) == (1, "")
+    assert sentence in err
+    assert "Traceback" not in err
+    assert depth(amqp_url, f"{INTAKE}.dead") == 1
+
+
+def test_a_letter_is_edited_in_the_operators_editor(settings, amqp_url):
+    (bad,) = bury(amqp_url, order_created(item_summary="a kettle"))
+    code, _, err = fellow(
+        settings, "dead", "edit", INTAKE, bad.message_id, VISUAL="sed -i s/kettle/teapot/"
+    )
+    assert code == 0, err
+    assert take(amqp_url, INTAKE).body == bad.body.replace(b"kettle", b"teapot")
 
 
 def test_a_replay_of_all_asks_first_and_says_what_it_did(settings, amqp_url):

@@ -20,8 +20,10 @@ from services.ops.letters import Criteria
 from services.ops.telling import Actor
 from services.orders.__main__ import wire
 from shared.bus import topology
+from shared.bus.consumer import Subscription
 from shared.bus.events import EVENT_TYPES, decode
 from shared.bus.message import message_for
+from shared.bus.retry import Retry
 from shared.db.models import Order, OutboxMessage
 from shared.db.session import make_engine
 from shared.ids import new_id
@@ -34,6 +36,7 @@ from tests.integration.arrange import (
     take,
     until,
 )
+from tests.unit.notifier.facts import FACTS
 
 INTAKE = topology.ORDERS_INTAKE
 ADA = Actor("ada", "10.0.0.7")
@@ -246,6 +249,43 @@ def test_an_edited_letter_goes_back_under_its_id(amqp_url, bus, books, db):
     assert back.properties["message_id"] == message.message_id
     assert [fact.edited for fact in facts(db, "ops.dead_letter_replayed")] == [True]
     assert not dead_actions.edit(bus, books, INTAKE, message.message_id, message.body, ADA)
+
+
+def test_a_letter_of_the_bulk_lane_is_edited_and_stays_in_it(amqp_url, bus, books):
+    queue, fact = topology.NOTIFIER_BULK, FACTS["order_received"]
+    (message,) = bury(amqp_url, fact, queue=queue, body=b"{}", reason="Malformed: x")
+    assert dead_actions.types_for(queue) == dead_actions.types_for(topology.NOTIFIER_ORDERS)
+    assert dead_actions.edit(bus, books, queue, message.message_id, message.body, ADA)
+    assert take(amqp_url, queue.name).body == message.body
+
+
+def test_what_a_shovel_put_back_comes_back_from_the_ladder(
+    settings, amqp_url, database_url, configure
+):
+    """Died of the delivery limit, and moved with its headers, as RabbitMQ's own page does it."""
+    admin = configure(amqp_url=amqp_url, database_url=database_url)
+    publish_raw(amqp_url, "intake", "order.created", b"{}", message_id="x", delivery_mode=2)
+    with Connection(amqp_url) as connection:
+        channel = connection.channel()
+        while message := channel.basic_get(INTAKE.name):
+            channel.basic_reject(message.delivery_tag, requeue=True)
+        until(lambda: depth(amqp_url, INTAKE.dead) == 1, "given up")
+        dead = channel.basic_get(INTAKE.dead, no_ack=True)
+        assert "x-death" in dead.headers
+        moved = {"message_id": "x", "application_headers": dead.headers}
+        publish_raw(amqp_url, "", INTAKE.name, dead.body, **moved)
+    tries = []
+
+    def act(_, received):
+        tries.append(received)
+        if len(tries) == 1:
+            raise Retry("for a moment")
+
+    subscription = Subscription(
+        queue=INTAKE, handle=act, consumer="x", decode=lambda incoming: incoming.received("x", None)
+    )
+    with consuming(admin, subscription):
+        until(lambda: len(tries) == 2, "it is back")
 
 
 def test_every_type_of_message_has_a_queue_to_be_edited_for():

@@ -1,16 +1,22 @@
 """`fellow journal replay`: what was said is said again, and is not done twice."""
 
 import json
+import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from amqp import Message as AmqpMessage
 from kombu import Connection
 from msgspec.structs import replace
 
 from services.ops import journal
+from services.ops.broker import open_connection
+from services.ops.holding import hold
+from services.ops.journal import NotReadToTheEndError
 from services.orders.__main__ import wire
 from shared.bus import topology
 from shared.bus.events import OrderRecorded, TrackingStatus
+from shared.bus.journal import batch, event
 from shared.bus.message import message_for
 from shared.db.models import InboxEntry, Order, OutboxMessage
 from shared.ids import new_id
@@ -23,7 +29,9 @@ from tests.integration.arrange import (
     publish_raw,
     status_changed,
     take,
+    until,
 )
+from tests.integration.gate import Gate
 from tests.integration.ops.test_cli import fellow
 
 
@@ -209,6 +217,154 @@ def test_more_that_waits_than_can_be_looked_through_is_taken_for_nothing(
     with Connection(amqp_url) as connection, pytest.raises(journal.TooManyWaitError):
         journal.replay(connection, topology.ORDERS_INTAKE, iter(()), how="done")
     assert depth(amqp_url, "orders.intake") == 3
+
+
+FAR = datetime(2100, 1, 1, tzinfo=UTC)
+
+
+def a_journal(amqp_url, count):
+    """So many orders in it, each in a message of the journal's own."""
+    with Connection(amqp_url) as connection:
+        batches = [
+            batch(
+                [event(message_for(order_created(), source="tests", correlation_id="c"))], "tests"
+            )
+            for _ in range(count)
+        ]
+        for one in batches:
+            message = AmqpMessage(one.body, type=one.type, message_id=one.message_id)
+            connection.default_channel.basic_publish_confirm(message, exchange="journal")
+
+
+def test_a_broker_that_is_slow_for_a_moment_ends_no_replay(settings, amqp_url, began):
+    a_journal(amqp_url, 500)
+    with Gate(amqp_url) as gate, open_connection(gate.url) as reading:
+        extent, found = journal.Extent(), 0
+        for _ in journal.read(reading, datetime.fromisoformat(began), FAR, extent):
+            found += 1
+            if found == 100:
+                gate.stall()
+                # Longer than a quiet moment was taken for the end.
+                threading.Timer(3.0, gate.open).start()
+    assert found == 500
+    assert str(extent) == "500 of the journal's 500 messages from offset 0 on"
+
+
+def test_a_broker_that_falls_silent_ends_a_replay_aloud(settings, amqp_url, began, monkeypatch):
+    monkeypatch.setattr(journal, "SILENCE_SECONDS", 1.0)
+    a_journal(amqp_url, 500)
+    writing = Connection(amqp_url)
+    with Gate(amqp_url) as gate, open_connection(gate.url) as reading, writing:
+
+        def entries():
+            for number, entry in enumerate(
+                journal.read(reading, datetime.fromisoformat(began), FAR), 1
+            ):
+                if number == 100:
+                    gate.stall()
+                yield entry
+
+        seen = []
+        with pytest.raises(NotReadToTheEndError, match=r"sent nothing .* of the journal's 500"):
+            journal.replay(writing, topology.ORDERS_INTAKE, entries(), progress=seen.append)
+    # What it says it has published is published.
+    done = sum(seen[-1].counts.values())
+    assert 100 <= done < 500
+    assert depth(amqp_url, "orders.intake") == done
+
+
+def test_what_is_not_there_any_more_is_not_passed_over(settings):
+    extent = journal.Extent(end=100)
+    for offset in (7, 8):
+        journal._follow(extent, at_offset(offset))
+    with pytest.raises(NotReadToTheEndError, match="offsets 9 to 41 are not there any more"):
+        journal._follow(extent, at_offset(42))
+
+
+def at_offset(offset):
+    return AmqpMessage(b"", application_headers={journal.OFFSET_HEADER: offset})
+
+
+def test_it_reads_to_where_the_journal_ended_and_no_further(settings, amqp_url, began):
+    a_journal(amqp_url, 50)
+    with Connection(amqp_url) as reading:
+        entries = journal.read(reading, datetime.fromisoformat(began), FAR)
+        next(entries)
+        a_journal(amqp_url, 50)
+        assert sum(1 for _ in entries) == 49
+        # And of a time that is yet to come there is nothing, at once.
+        assert list(journal.read(reading, FAR, FAR)) == []
+    with Connection(amqp_url) as reading:
+        assert sum(1 for _ in journal.read(reading, datetime.fromisoformat(began), FAR)) == 100
+
+
+def test_an_empty_journal(settings, began):
+    code, out, err = fellow(
+        settings, "journal", "replay", "--from", began, "--to-queue", "orders.intake"
+    )
+    assert (code, out) == (0, "")
+    assert "0 messages went to orders.intake" in err
+
+
+def test_it_says_what_was_read(settings, amqp_url, began):
+    a_journal(amqp_url, 30)
+    queue = ("--to-queue", "orders.intake", "--dry-run")
+    code, _, err = fellow(settings, "journal", "replay", "--from", began, *queue)
+    assert code == 0
+    assert "read was 30 of the journal's 30 messages from offset 0 on" in err
+
+
+def test_looking_is_not_delivering(settings, amqp_url):
+    """Of what waits, nothing is nearer to its delivery limit afterwards, nor changed otherwise."""
+    orders = sent(amqp_url, *(order_created() for _ in range(5)))
+    body = json.dumps({"decision": "approve", "email": "a@shop.example"}).encode()
+    publish_raw(amqp_url, "commands", "kyc.decide", body, user_id="fellow", message_id="x")
+    for queue, expected in (
+        (topology.ORDERS_INTAKE, [(m.message_id, m.body, m.headers()) for m in orders]),
+        (topology.KYC_DECISIONS, [("x", body, {"x-user-id": "fellow"})]),
+    ):
+        for _ in range(topology.DELIVERY_LIMIT + 1):
+            with Connection(amqp_url) as connection:
+                journal.replay(connection, queue, iter(()), how="done", dry_run=True)
+        found = [take(amqp_url, queue.name) for _ in expected]
+        assert [(m.properties["message_id"], m.body, headers(m)) for m in found] == expected
+        assert not any(message.headers.get("x-delivery-count") for message in found)
+        assert depth(amqp_url, queue.name) == depth(amqp_url, queue.dead) == 0
+
+
+def test_what_comes_while_it_looks_is_not_taken_for_done(settings, amqp_url, began, monkeypatch):
+    look = journal._waiting
+    handled, late = order_created(), order_created()
+
+    def then_another_comes(*given):
+        seen = look(*given)
+        sent(amqp_url, late)
+        return seen
+
+    monkeypatch.setattr(journal, "_waiting", then_another_comes)
+    sent(amqp_url, handled)
+    take(amqp_url, "orders.intake")
+    with Connection(amqp_url) as reading, Connection(amqp_url) as writing:
+        entries = journal.read(reading, datetime.fromisoformat(began), FAR)
+        summary = journal.replay(writing, topology.ORDERS_INTAKE, entries, how="done")
+    assert summary.counts == {"order.created": 1}
+
+
+def test_nothing_is_taken_for_done_while_somebody_may_have_it_in_hand(settings, amqp_url, began):
+    queue = ("--to-queue", "orders.intake", "--done")
+    (message,) = sent(amqp_url, order_created())
+    with recording(settings):
+        until(lambda: depth(amqp_url, "orders.intake") == 0, "consumed")
+        code, out, err = fellow(settings, "journal", "replay", "--from", began, *queue)
+    assert (code, out) == (1, "")
+    assert "Nothing was done: 1 consumers may have messages of orders.intake in hand" in err
+    publish_raw(amqp_url, "dead", "orders.intake", b"{}", message_id=message.message_id)
+    with Connection(amqp_url) as connection, hold(connection, "orders.intake.dead") as held:
+        assert held.take(1)
+        # Another process, which has looked for nobody's lock.
+        code, out, err = fellow(settings, "journal", "replay", "--from", began, *queue)
+    assert (code, out) == (1, "")
+    assert "another tool may have messages of orders.intake.dead in hand" in err
 
 
 def test_a_fact_of_the_bulk_lane_is_replayed_into_it_and_never_taken_for_done_elsewhere(

@@ -144,21 +144,21 @@ def test_by_the_customers_address_and_by_the_requests_key(settings, db, engine):
         assert account_.refusals == {"rate_limited": 1}
 
 
-def test_a_cancellation_and_one_that_came_too_late(settings, db, engine):
+def test_a_cancellation_and_what_does_not_count_after_it(settings, db, engine):
     business = account(db)
     order = order_created(business.id)
     cancelled = OrderCancelled(order_id=order.order_id, account_id=business.id, reason="gone")
     with consuming(settings, *recording(settings).subscriptions):
         sent(settings, order, cancelled)
     with consuming(settings, *recording(settings).subscriptions):
-        sent(settings, status_changed(order, TrackingStatus.DELIVERED))
+        sent(settings, status_changed(order, TrackingStatus.OUT_FOR_DELIVERY))
     with Session(engine) as session:
         steps = trail.order_trail(session, order.order_id).steps
     found = {step.text: step.counts for step in steps if step.what == "status"}
     assert found == {
         "PENDING": True,
         "CANCELLED: gone": True,
-        "DELIVERED, too late to count": False,
+        "OUT_FOR_DELIVERY, does not count": False,
     }
 
 

@@ -1,5 +1,6 @@
 """Orders: recorded in batches, whatever the order in which their messages come."""
 
+import itertools
 import random
 from datetime import UTC, datetime, timedelta
 
@@ -135,6 +136,29 @@ def test_delivered_is_final_and_so_is_cancelled(db, business):
     assert order(db, second.order_id).tracking_status == "CANCELLED"
     cancelled = [f for f in facts(db) if f.TYPE == "order.cancellation_recorded"]
     assert [f.reason for f in cancelled] == ["Sold out."]
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["one batch", "one by one"])
+def test_the_end_does_not_depend_on_the_order_of_arrival(db, business, together):
+    """Of late, early and equal stamps; and the customer hears of the delivery once."""
+    said_of_it = [(DELIVERED, 5), (IN_TRANSIT, 10), (CANCELLED, 5), (DELIVERED, 7)]
+    ends, told = set(), []
+    for arrival in itertools.permutations(said_of_it):
+        created = order_created(business.id)
+        updates = [said(status_changed(created, status), after) for status, after in arrival]
+        take_in(said(created))
+        for batch in [updates] if together else [[update] for update in updates]:
+            take_in(*batch)
+        found = order(db, created.order_id)
+        ends.add((found.tracking_status, found.status_at))
+        told.append(statuses_told(db, created.order_id))
+    assert ends == {("DELIVERED", at(5))}
+    assert {statuses[-1] for statuses in told} == {DELIVERED}
+    assert {statuses.count(DELIVERED) for statuses in told} == {1}
+
+
+def statuses_told(db, order_id):
+    return [f.tracking_status for f in facts(db) if f.order_id == order_id]
 
 
 def test_a_status_of_cancelled_is_a_cancellation(db, business):

@@ -1,0 +1,139 @@
+"""Reading what strangers publish, whatever it is: a message must not be able to stop its readers.
+
+AMQP says that short strings are UTF-8, the broker does not look, and py-amqp raises amid the frames
+of a connection: the consumer reconnects and meets the message again until it is dead, and then no
+tool can look into the dead queue. So what cannot be read as it should be is read as it can be.
+"""
+
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from hashlib import sha256
+from struct import unpack_from
+from typing import Any
+
+import amqp.abstract_channel
+import amqp.serialization
+
+Properties = tuple[dict[str, Any], int]
+Arguments = tuple[list[Any], int]
+
+# AMQP 0-9-1, class basic: in the order of their flags, from the highest bit on.
+_PROPERTIES = (
+    ("content_type", "s"),
+    ("content_encoding", "s"),
+    ("application_headers", "F"),
+    ("delivery_mode", "o"),
+    ("priority", "o"),
+    ("correlation_id", "s"),
+    ("reply_to", "s"),
+    ("expiration", "s"),
+    ("message_id", "s"),
+    ("timestamp", "L"),
+    ("type", "s"),
+    ("user_id", "s"),
+    ("app_id", "s"),
+    ("cluster_id", "s"),
+)
+_BASIC = 60
+SHORT = 255
+_BEGINNING = SHORT - 64
+_read_properties: Callable[[bytes, int], Properties] = amqp.serialization.PROPERTY_CLASSES[_BASIC]
+_read_arguments: Callable[[str, bytes, int], Arguments] = amqp.serialization.loads
+_read_item: Callable[[bytes, int], tuple[Any, int]] = amqp.serialization._read_item
+
+
+def install() -> None:
+    """Have py-amqp read by this module, in the whole process."""
+    amqp.serialization.PROPERTY_CLASSES[_BASIC] = properties
+    amqp.abstract_channel.loads = arguments
+
+
+def properties(buf: bytes, offset: int) -> Properties:
+    """The properties of a message, by py-amqp's names, and where they end.
+
+    Bytes that are no UTF-8 are shown as `\\xff`. Headers are read as far as they can be.
+
+    Args:
+        buf: the payload of a content header.
+        offset: where the property flags begin.
+    """
+    try:
+        found, end = _read_properties(buf, offset)
+    except Exception:  # noqa: BLE001 - whatever a stranger has thought of
+        return _properties(buf, offset)
+    headers = found.get("application_headers")
+    if headers and not all(isinstance(name, str) for name in headers):
+        return _properties(buf, offset)
+    return found, end
+
+
+def arguments(form: str, buf: bytes, offset: int) -> Arguments:
+    """The arguments of a method, such as the routing key of a delivery, and where they end.
+
+    Args:
+        form: py-amqp's letters for their types.
+        buf: the payload of a method.
+        offset: where they begin.
+    """
+    try:
+        found, end = _read_arguments(form, buf, offset)
+    except UnicodeDecodeError:
+        return _arguments(form, buf, offset)
+    # It takes surrogates for UTF-8, which nothing else does.
+    if all(value.isascii() for value in found if isinstance(value, str)):
+        return found, end
+    return _arguments(form, buf, offset)
+
+
+def _properties(buf: bytes, offset: int) -> Properties:
+    found: dict[str, Any] = {}
+    (flags,) = unpack_from(">H", buf, offset)
+    offset += 2
+    for bit, (name, form) in enumerate(_PROPERTIES):
+        if flags & 0x8000 >> bit:
+            found[name], offset = _value(form, buf, offset)
+    return found, offset
+
+
+def _arguments(form: str, buf: bytes, offset: int) -> Arguments:
+    values: list[Any] = []
+    for part in re.findall("b+|[^b]", form):  # bits in a row share an octet
+        if part.startswith("b"):
+            bits, offset = _read_arguments(part, buf, offset)
+            values += bits
+        else:
+            value, offset = _value(part, buf, offset)
+            values.append(value)
+    return values, offset
+
+
+def _value(form: str, buf: bytes, offset: int) -> tuple[Any, int]:
+    if form == "s":
+        end = offset + 1 + buf[offset]
+        return _text(buf[offset + 1 : end]), end
+    if form == "F":
+        (size,) = unpack_from(">I", buf, offset)
+        end = offset + 4 + size
+        return _table(buf, offset + 4, end), end
+    (value,), offset = _read_arguments(form, buf, offset)
+    return value, offset
+
+
+def _table(buf: bytes, offset: int, end: int) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    # After one that cannot be read it is not known where the next one begins.
+    with suppress(Exception):
+        while offset < end:
+            name, offset = _value("s", buf, offset)
+            found[name], offset = _read_item(buf, offset)
+    return found
+
+
+def _text(value: bytes) -> str:
+    """Text that can be written again: a short string has 255 bytes at most."""
+    text = bytes(value).decode(errors="backslashreplace")
+    if len(text.encode()) <= SHORT:
+        return text
+    # What is cut off must still tell one id from another.
+    return f"{text.encode()[:_BEGINNING].decode(errors='ignore')}{sha256(value).hexdigest()}"

@@ -1,0 +1,220 @@
+"""Each email once: whatever the mail server does, and whenever the notifier is stopped."""
+
+import asyncio
+import threading
+from collections import Counter
+from contextlib import contextmanager
+
+import pytest
+from sqlalchemy import select
+
+from services.notifier import sending
+from services.notifier.__main__ import wire
+from shared.bus.consumer import Consumer
+from shared.db.models import EmailDelivery
+from stack.mailbox import Handler
+from tests.integration.arrange import consuming, depth, until
+from tests.integration.gate import Gate
+from tests.integration.notifier.test_sending import deliveries, order_fact, tell
+
+
+class Moody(Handler):
+    """A mail server that goes away after some emails, and thinks about those for some people.
+
+    It goes between two emails, as one does that is restarted: whoever was told 250 was told.
+    """
+
+    goes_after = None
+    thinks_of = "nobody"
+
+    def __init__(self, maildir):
+        super().__init__(maildir)
+        self.taken = 0
+        self.thinking = threading.Event()
+        self.decided = threading.Event()
+
+    def is_away(self):
+        return self.goes_after is not None and self.taken >= self.goes_after
+
+    async def handle_EHLO(self, server, session, __, hostname, responses):  # noqa: N802
+        if self.is_away():
+            server.transport.abort()
+        session.host_name = hostname
+        return responses
+
+    async def handle_MAIL(self, server, _, envelope, address, __):  # noqa: N802
+        if self.is_away():
+            server.transport.abort()
+        envelope.mail_from = address
+        return "250 OK"
+
+    async def handle_DATA(self, server, session, envelope):  # noqa: N802
+        self.taken += 1
+        answer = await super().handle_DATA(server, session, envelope)
+        if envelope.rcpt_tos[0].startswith(self.thinks_of):
+            self.thinking.set()
+            await asyncio.to_thread(self.decided.wait)
+        return answer
+
+
+@pytest.fixture
+def server(mailbox):
+    mailbox.stop()
+    mailbox.handler = Moody(mailbox.maildir)
+    mailbox.start()
+    yield mailbox.handler
+    mailbox.handler.decided.set()
+
+
+@pytest.fixture
+def config(settings, configure, mailbox, server):
+    return configure(smtp_port=str(mailbox.port), smtp_timeout="5")
+
+
+@contextmanager
+def one_notifier(config):
+    """A notifier of order emails until it is stopped, in the middle of whatever it does."""
+    stopping = threading.Event()
+    (orders,) = [s for s in wire(config).subscriptions if s.queue.name == "notifier.orders"]
+    thread = threading.Thread(
+        target=Consumer(config.amqp_url, config.amqp_heartbeat, orders, stopping).run, daemon=True
+    )
+    thread.start()
+    try:
+        yield
+    finally:
+        stopping.set()
+        thread.join(15)
+        assert not thread.is_alive()
+
+
+def notifying(config):
+    return consuming(config, *wire(config).subscriptions)
+
+
+def copies(server):
+    """How many emails have come, by their Message-ID."""
+    return Counter(email["Message-ID"] for email in server.maildir.emails())
+
+
+def recipients(count):
+    return [order_fact(customer_email=f"c{number}@shop.example") for number in range(count)]
+
+
+def test_what_was_taken_is_written_down_while_the_rest_is_held(config, server, engine, amqp_url):
+    server.goes_after = 20
+    tell(amqp_url, *recipients(64))
+    with notifying(config):
+        until(lambda: len(deliveries(engine)) >= 20, "written down")
+        assert len(deliveries(engine)) == server.taken < 64
+        server.goes_after = None
+        until(lambda: len(deliveries(engine)) == 64, "all sent")
+    assert set(copies(server).values()) == {1}
+
+
+def test_a_clean_restart_while_the_mail_server_is_away_doubles_nothing(
+    config, server, engine, amqp_url
+):
+    server.goes_after = 20
+    tell(amqp_url, *recipients(64))
+    with one_notifier(config):
+        until(server.is_away, "the mail server has gone")
+    server.goes_after = None
+    with notifying(config):
+        until(lambda: len(deliveries(engine)) == 64, "all sent")
+    assert set(copies(server).values()) == {1}
+
+
+def test_a_server_may_think_about_the_content_longer_than_about_a_command(
+    config, server, configure, engine, amqp_url
+):
+    config = configure(smtp_timeout="0.5")
+    server.thinks_of = "c0@"
+    tell(amqp_url, *recipients(1))
+    with notifying(config):
+        until(server.thinking.is_set, "it has the content")
+        threading.Timer(4 * config.smtp_timeout, server.decided.set).start()
+        until(lambda: len(deliveries(engine)) == 1, "sent")
+        assert depth(amqp_url, "retry.5s") + depth(amqp_url, "retry.30s") == 0
+    assert set(copies(server).values()) == {1}
+
+
+def test_a_server_that_thinks_about_one_email_holds_up_no_other(
+    config, server, engine, amqp_url, monkeypatch
+):
+    monkeypatch.setattr(sending, "WRITE_DOWN_SECONDS", 0.5)
+    server.thinks_of = "c5@"
+    tell(amqp_url, *recipients(64))
+    with notifying(config):
+        until(lambda: len(deliveries(engine)) == 63, "the others are sent and written down")
+        server.decided.set()
+        until(lambda: len(deliveries(engine)) == 64, "all")
+    assert set(copies(server).values()) == {1}
+
+
+def test_a_clean_stop_waits_for_no_server_and_writes_down_what_it_took(
+    config, server, engine, amqp_url, monkeypatch
+):
+    monkeypatch.setattr(sending, "WRITE_DOWN_SECONDS", 0.5)
+    server.thinks_of = "c5@"
+    tell(amqp_url, *recipients(64))
+    with one_notifier(config):
+        until(server.thinking.is_set, "it thinks")
+    # Of the one without an answer nobody can know; all with a 250 are in the books.
+    assert len(deliveries(engine)) == server.taken - 1
+    server.decided.set()
+    with notifying(config):
+        until(lambda: len(deliveries(engine)) == 64, "all")
+    came = Counter(email["To"] for email in server.maildir.emails())
+    assert {number for to, number in came.items() if "c5@" not in to} == {1}
+
+
+def test_a_database_that_goes_after_the_250_and_comes_back(
+    config, server, configure, database_url, engine, amqp_url
+):
+    with Gate(database_url) as gate:
+        config = configure(database_url=gate.url)
+        goes_with(server, gate, 30)
+        tell(amqp_url, *recipients(64))
+        with notifying(config):
+            until(lambda: server.taken == 64, "all taken")
+            gate.open()
+            until(lambda: written_down(engine) == 64, "all written down")
+    assert set(copies(server).values()) == {1}
+
+
+def test_a_clean_stop_while_the_database_is_away_after_the_250(
+    config, server, configure, database_url, engine, amqp_url
+):
+    """What was taken cannot be written down: the broker keeps it in mind."""
+    with Gate(database_url) as gate:
+        config = configure(database_url=gate.url, database_connect_timeout="1")
+        goes_with(server, gate, 30)
+        tell(amqp_url, *recipients(64))
+        with one_notifier(config):
+            until(lambda: server.taken >= 30, "taken")
+        taken = server.taken
+        assert len(deliveries(engine)) < taken
+        gate.open()
+        with notifying(config):
+            until(lambda: len(deliveries(engine)) == 64, "all, those from the ladder too")
+    assert set(copies(server).values()) == {1}
+
+
+def goes_with(server, gate, number):
+    """The database goes when the mail server takes this email."""
+    original = server.handle_DATA
+
+    async def handle(*given):
+        answer = await original(*given)
+        if server.taken == number:
+            gate.cut()
+        return answer
+
+    server.handle_DATA = handle
+
+
+def written_down(engine):
+    with engine.connect() as connection:
+        rows = connection.execute(select(EmailDelivery.state)).scalars().all()
+    return rows.count("sent")
