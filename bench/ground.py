@@ -32,7 +32,6 @@ from stack.supervisor import MODULES
 from stack.system import prepare
 
 SENDERS = 64
-LONG_AGO = timedelta(days=10)
 PATIENCE = 60.0  # seconds until something that must happen counts as not happening
 
 
@@ -163,11 +162,10 @@ class Ground:
 
     def add_senders(self, count: int) -> None:
         """Make businesses whose KYC is approved, each with a secret."""
-        now = datetime.now(UTC)
         ids = [new_id() for _ in range(count)]
         raws = [webhook_keys.generate() for _ in ids]
         keys = [webhook_keys.encode_key(raw) for raw in raws]
-        expires_at = now + timedelta(days=80)
+        expires_at = datetime.now(UTC) + timedelta(days=80)
         with self.engine.begin() as connection:
             driver = connection.connection.driver_connection
             if driver is None:
@@ -187,15 +185,13 @@ class Ground:
                         for id_ in ids
                     ],
                 )
-                # Issued long ago: the caches poll for what has changed in the last seconds.
-                cursor.execute("SET LOCAL session_replication_role = replica")  # no trigger
                 execute_values(
                     cursor,
                     "INSERT INTO webhook_secrets (id, account_id, key_hash, sealed, state, "
-                    "expires_at, updated_at) VALUES %s",
+                    "expires_at) VALUES %s",
                     [
                         (str(secret_id), str(id_), webhook_keys.key_hash(key.encode()),
-                         webhook_keys.seal(raw, secret_id), "active", expires_at, now - LONG_AGO)
+                         webhook_keys.seal(raw, secret_id), "active", expires_at)
                         for id_, raw, key in zip(ids, raws, keys, strict=True)
                         for secret_id in (new_id(),)
                     ],

@@ -51,7 +51,7 @@ def register(session: Session, company_name: str, email: str, password: str) -> 
 
 def verify(session: Session, email: str, otp: str) -> ApiError | None:
     """Prove an address by its code; a wrong try is counted, so the error is returned."""
-    account = find(session, email)
+    account = find(session, email, hold=True)
     outcome = codes.check(session, account, otp) if account else Check.WRONG
     if outcome is Check.RIGHT and account is not None:
         account.email_verified_at = datetime.now(UTC)
@@ -134,9 +134,17 @@ def use_up(session: Session, refresh: str) -> Account:
     return account
 
 
-def find(session: Session, email: str) -> Account | None:
-    """The account of an address, in whatever case it is written."""
+def find(session: Session, email: str, *, hold: bool = False) -> Account | None:
+    """The account of an address, in whatever case it is written.
+
+    Args:
+        session: the transaction.
+        email: the address.
+        hold: keep others from changing it until the transaction ends; before its code, never after.
+    """
     wanted = select(Account).where(Account.email == email.lower())
+    if hold:
+        wanted = wanted.with_for_update()
     return session.scalar(wanted.options(undefer(Account.password_hash)))
 
 

@@ -95,7 +95,7 @@ def verify_otp(session: Session, call: Call[Proof, None]) -> Answer | ApiError:
 
 def request_otp(session: Session, call: Call[Address, None]) -> Answer:
     """Mail a new code. The answer is the same for every address, so it tells nobody who is here."""
-    account = accounts.find(session, call.body.email)
+    account = accounts.find(session, call.body.email, hold=True)
     if account is not None and account.email_verified_at is None:
         codes.request(session, account)
     return Answer(

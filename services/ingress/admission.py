@@ -13,6 +13,7 @@ from falcon.asgi import Request, Response
 
 from services.ingress.accepting import Acceptor
 from services.ingress.cached_secret import CachedSecret
+from services.ingress.database_clock import DatabaseClock
 from services.ingress.order_bodies import SOURCE
 from services.ingress.policies import Policies
 from services.ingress.refusals import Refusals
@@ -37,6 +38,7 @@ class Admission:
         accounts: what each account has sent lately.
         rate: requests a second for an account without a rate of its own.
         docs_url: the page that says what to do about a secret that ends.
+        clock: by which secrets end.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Admission:
         accounts: TokenBuckets,
         rate: int,
         docs_url: str,
+        clock: DatabaseClock,
     ) -> None:
         self._acceptor = acceptor
         self._refusals = refusals
@@ -54,6 +57,7 @@ class Admission:
         self._accounts = accounts
         self._rate = rate
         self._link = f'<{docs_url}>; rel="deprecation"; type="text/html"'
+        self._clock = clock
         self._rotated: dict[UUID, float] = {}
 
     async def admit(self, req: Request, resp: Response, secret: CachedSecret) -> None:
@@ -69,7 +73,7 @@ class Admission:
                 "address_not_allowed",
                 f"The account's allowlist does not have the address {client_address(req):.64}.",
             )
-        now = time.time()
+        now = self._clock.now()
         if not secret.is_valid(now):
             raise await self._not_valid(req, secret, now)
         if secret.state == "retiring":
@@ -90,7 +94,8 @@ class Admission:
     async def _not_valid(self, req: Request, secret: CachedSecret, now: float) -> ApiError:
         if not secret.is_expired(now):
             return self._refusals.refuse(req, "invalid_api_key", "Invalid API key")
-        if self._rotated.get(secret.id, 0.0) + ROTATE_AGAIN_SECONDS < now:
+        now = time.monotonic()
+        if self._rotated.get(secret.id, -ROTATE_AGAIN_SECONDS) + ROTATE_AGAIN_SECONDS < now:
             command = SecretRotate(
                 account_id=secret.account_id, cause="expired_use", secret_id=secret.id
             )

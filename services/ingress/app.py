@@ -172,6 +172,7 @@ def _add_webhooks(app: falcon.asgi.App[Any, Any], ingress: Ingress) -> None:
         TokenBuckets(rate, rate),
         rate,
         f"{config.public_url.rstrip('/')}{PREFIX}/docs/",
+        ingress.cache.clock,
     )
     for path, scheme in (
         ("/webhooks/orders", ApiKeyScheme),

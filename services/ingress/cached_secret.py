@@ -5,6 +5,9 @@ from uuid import UUID
 
 from shared import webhook_keys
 
+STATES = ("active", "retiring", "expired", "revoked")
+"""In the only order in which a secret goes through them."""
+
 
 class CachedSecret:
     """One secret. Slots, since there may be a hundred thousand.
@@ -12,17 +15,17 @@ class CachedSecret:
     Attributes:
         id: the secret's id.
         account_id: whose it is.
-        state: `active`, `retiring`, `expired` or `revoked`.
+        state: one of `STATES`.
         expires_at: the end of validity, in seconds since 1970.
         replaced_at: when it was replaced, in seconds since 1970; None when it was not.
-        changed_at: when the database last changed it, in seconds since 1970.
+        change: which change of the database's it shows.
     """
 
     __slots__ = (
         "_raw",
         "_sealed",
         "account_id",
-        "changed_at",
+        "change",
         "expires_at",
         "id",
         "replaced_at",
@@ -32,22 +35,31 @@ class CachedSecret:
     def __init__(self, row: Any) -> None:
         self.id: UUID = row.id
         self.account_id: UUID = row.account_id
+        self.state = STATES[0]
         self._raw: bytes | None = None
-        self.changed_at = 0.0
+        self.change = -1
         self.take(row)
 
     def take(self, row: Any) -> None:
-        """Become what a row of `webhook_secrets` says, unless that is older news."""
-        changed_at = row.updated_at.timestamp()
+        """Become what a row of `webhook_secrets` says, unless that is older news.
+
+        Its state goes forward only, whatever the row says: it may have been revoked by an event
+        since the row was read.
+        """
+        self.advance(row.state)
         # Of two queries under way the older may answer last.
-        if changed_at < self.changed_at:
+        if row.change < self.change:
             return
-        self.changed_at = changed_at
-        self.state: str = row.state
+        self.change = row.change
         self.expires_at: float = row.expires_at.timestamp()
         replaced_at = row.replaced_at
         self.replaced_at: float | None = None if replaced_at is None else replaced_at.timestamp()
         self._sealed: bytes | None = None if self._raw else bytes(row.sealed)
+
+    def advance(self, state: str) -> None:
+        """Go on to a state, unless it is there or further."""
+        if STATES.index(state) > STATES.index(self.state):
+            self.state = state
 
     def raw(self) -> bytes:
         """The 32 bytes. Opened at the first call: most secrets in memory are never used here.

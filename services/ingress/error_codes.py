@@ -216,6 +216,13 @@ CODES: dict[str, ErrorCode] = {
         "Ask again after a second; after a revocation make one with `POST /webhook/secret/`.",
         is_passing=True,
     ),
+    "too_many_secrets": ErrorCode(
+        [429],
+        "Your secret was replaced twenty times within 24 hours.",
+        "Fetch the newest one with `GET /webhook/secret/`: it works. Another can be made when "
+        "`Retry-After` says.",
+        is_passing=True,
+    ),
     "invalid_network": ErrorCode(
         [400],
         "A member of the allowlist is no network in CIDR notation; `error` names it.",

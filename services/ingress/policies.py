@@ -4,7 +4,6 @@ Most accounts have no policy, and cost nothing here.
 """
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -18,14 +17,14 @@ class Policy:
 
     Attributes:
         rate: requests a second; None for the default.
-        changed_at: when the database last changed it.
+        change: which change of the database's it shows.
     """
 
-    __slots__ = ("_is_open", "_networks", "_verdicts", "changed_at", "rate")
+    __slots__ = ("_is_open", "_networks", "_verdicts", "change", "rate")
 
     def __init__(self, row: Any) -> None:
         self.rate: int | None = row.rate_per_second
-        self.changed_at: datetime = row.updated_at
+        self.change: int = row.change
         self._is_open = not row.allowed_networks
         self._networks = readable(row.allowed_networks)
         self._verdicts: dict[str, bool] = {}
@@ -47,8 +46,6 @@ class Policies:
 
     def __init__(self) -> None:
         self._policies: dict[UUID, Policy] = {}
-        self.seen_until = datetime.min.replace(tzinfo=UTC)
-        """The latest change that was seen."""
 
     def get(self, account_id: UUID) -> Policy | None:
         """An account's policy, if it has one."""
@@ -59,6 +56,9 @@ class Policies:
         for row in rows:
             held = self._policies.get(row.account_id)
             # Of two queries under way the older may answer last.
-            if held is None or held.changed_at < row.updated_at:
+            if held is None or held.change < row.change:
                 self._policies[row.account_id] = Policy(row)
-            self.seen_until = max(self.seen_until, row.updated_at)
+
+    def replace(self, rows: Iterable[Any]) -> None:
+        """Take in all rows that there are, and forget what was before."""
+        self._policies = {row.account_id: Policy(row) for row in rows}

@@ -5,7 +5,6 @@ to be answered alike, the time), body size, signature. Nothing has an effect bef
 """
 
 import os
-import time
 from functools import lru_cache
 from typing import Protocol
 from uuid import UUID
@@ -136,7 +135,7 @@ class StandardScheme:
         if account is not None and self._secrets.of(account):
             attempt.account_id = account
         prefix = self._read_headers(req, attempt)
-        now = time.time()
+        now = self._secrets.clock.now()
         if not standard_webhooks.is_current(attempt.timestamp, now):
             error = self._refusals.refuse(req, "invalid_timestamp", STALE)
             error.more["server_time"] = int(now)

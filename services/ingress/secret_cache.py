@@ -2,60 +2,36 @@
 
 Found by the SHA-256 of the key, which is itself what its sender signs with, or by the account,
 where the secret is not sent: then its sealed bytes are opened at the first use. Three ways keep the
-cache true: `secret.*` events within milliseconds, a poll of what changed lately behind that, and a
-look into the database for a key or an account never seen. With an account's secrets always comes
-its policy, so that no secret is ever there without it.
+cache true: events, which revoke by themselves; a poll of what has changed; and a look into the
+database for a key or an account never seen. With an account's secrets always comes its policy, so
+that no secret is ever there without it.
 """
 
 import asyncio
 import time
-from bisect import insort
+from bisect import bisect_left, insort
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, false, or_, select, true
-
+from services.ingress import secret_rows
 from services.ingress.cached_secret import CachedSecret
+from services.ingress.database_clock import DatabaseClock
 from services.ingress.policies import Policies
-from shared.db.models import WebhookPolicy, WebhookSecret
-from shared.db.session import engine
+from services.ingress.secret_rows import Found, Position
 from shared.webhook_keys import key_hash
 
-REMEMBER_EXPIRED = timedelta(days=30)
 REMEMBER_UNKNOWN_SECONDS = 5.0
 MAX_UNKNOWN = 10_000
-# A transaction may commit a change some time after the trigger stamped it.
-POLL_OVERLAP = timedelta(seconds=30)
-# How many of an account's secrets a signature is tried against, the newest ones.
-MAX_TRIED = 5
-# Secrets loaded at a time at the start: all at once they would take four times the memory.
-PAGE = 2_000
+# What an event has revoked and no row has shown as revoked yet.
+MAX_REVOKED = 100_000
+# Rows taken in at a time; between two slices requests have their turn.
+SLICE = 500
 
 Key = bytes | UUID
-Condition = ColumnElement[bool]
-Query = Select[*tuple[Any, ...]]
-Found = tuple[Sequence[Any], Sequence[Any]]
-_secrets = select(
-    WebhookSecret.key_hash,
-    WebhookSecret.id,
-    WebhookSecret.account_id,
-    WebhookSecret.sealed,
-    WebhookSecret.state,
-    WebhookSecret.expires_at,
-    WebhookSecret.replaced_at,
-    WebhookSecret.updated_at,
-)
-_policies = select(
-    WebhookPolicy.account_id,
-    WebhookPolicy.allowed_networks,
-    WebhookPolicy.rate_per_second,
-    WebhookPolicy.updated_at,
-)
 _by_id = attrgetter("id")
 
 
@@ -68,13 +44,16 @@ class SecretCache:
     """
 
     def __init__(self, threads: ThreadPoolExecutor, policies: Policies) -> None:
+        self.clock = DatabaseClock()
+        """The time by which secrets end."""
         self._threads = threads
         self._policies = policies
         self._secrets: dict[bytes, CachedSecret] = {}
         self._accounts: dict[UUID, list[CachedSecret]] = {}
+        self._revoked: OrderedDict[UUID, None] = OrderedDict()
         self._unknown: OrderedDict[Key, float] = OrderedDict()
         self._lookups: dict[Key, asyncio.Task[None]] = {}
-        self._seen_until = datetime.now(UTC)
+        self._position: Position | None = None
         self.refreshed_at: float | None = None
         """When it last agreed with the database, on the monotonic clock; None before the start."""
         self.misses = 0
@@ -97,7 +76,7 @@ class SecretCache:
             sqlalchemy.exc.DBAPIError: it would have to be asked and is away.
         """
         hashed = key_hash(key)
-        await self._ensure(hashed, self._secrets, lambda: WebhookSecret.key_hash == hashed)
+        await self._ensure(hashed, self._secrets, lambda: secret_rows.by_hash(hashed))
         return self._secrets.get(hashed)
 
     def of(self, account_id: UUID) -> list[CachedSecret]:
@@ -105,9 +84,7 @@ class SecretCache:
         held = self._accounts.get(account_id)
         if held is None:
             return []
-        if len(held) == 1:
-            return held if held[0].state != "revoked" else []
-        return [secret for secret in reversed(held) if secret.state != "revoked"][:MAX_TRIED]
+        return held if len(held) == 1 else held[: -secret_rows.MAX_TRIED - 1 : -1]
 
     async def look_again(self, account_id: UUID) -> None:
         """Load an account's secrets, for a signature that none of those in memory has made.
@@ -118,91 +95,120 @@ class SecretCache:
         Raises:
             sqlalchemy.exc.DBAPIError: the database would have to be asked and is away.
         """
+        await self._ensure(account_id, {}, lambda: secret_rows.newest_of(account_id))
 
-        def theirs() -> Condition:
-            return (WebhookSecret.account_id == account_id) & _is_remembered()
+    def revoke(self, account_id: UUID, secret_ids: Iterable[UUID]) -> None:
+        """Revoke what an event names, in memory: at once and for good, with no database.
 
-        await self._ensure(account_id, {}, theirs)
+        Also what is not in memory yet: a query may be under way that saw it while it was live.
 
-    async def warm(self) -> None:
-        """Load every secret that a request may still be signed with, or be told about."""
-        policies: Condition = true()
-        after = UUID(int=0)
-        while True:
-            page = _secrets.where(_is_remembered(), WebhookSecret.id > after)
-            page = page.order_by(WebhookSecret.id).limit(PAGE)
-            secrets, theirs = await self._query(page, policies)
-            self._put(secrets, theirs)
-            if len(secrets) < PAGE:
-                break
-            after, policies = secrets[-1].id, false()
-        self.refreshed_at = time.monotonic()
+        Args:
+            account_id: whose the secrets are.
+            secret_ids: which.
+        """
+        for secret_id in secret_ids:
+            self._revoked[secret_id] = None
+            held = self._held(account_id, secret_id)
+            if held is not None:
+                held.advance("revoked")
+                self._let_go(held)
+        while len(self._revoked) > MAX_REVOKED:
+            self._revoked.popitem(last=False)
 
     async def poll(self) -> None:
-        """Load what has changed since the last time."""
-        secrets = WebhookSecret.updated_at > self._seen_until - POLL_OVERLAP
-        policies: Condition = true()
-        if self._policies.seen_until.year > 1:
-            policies = WebhookPolicy.updated_at > self._policies.seen_until - POLL_OVERLAP
-        self._put(*await self._query(_secrets.where(secrets), policies))
+        """Load what has changed since the last time; everything, the first time.
+
+        And when another server answers than before, which may lack the last of what that one said.
+        """
+        position = self._position
+        found = None if position is None else await self._ask(lambda: secret_rows.since(position))
+        if position is None or found is None or not position.leads_to(found.position):
+            await self._load()
+        else:
+            await self._put(found)
+            self._position = found.position
         self.refreshed_at = time.monotonic()
 
-    async def refresh(self, accounts: Iterable[UUID]) -> None:
-        """Load the secrets of some accounts anew."""
-        theirs = WebhookSecret.account_id.in_(list(accounts))
-        self._put(*await self._query(_secrets.where(theirs)))
+    async def _load(self) -> None:
+        begin = await self._ask(secret_rows.here)
+        for secret in self._secrets.values():
+            secret.change = -1
+        self._policies.replace(begin.policies)
+        after = UUID(int=0)
+        while True:
+            found = await self._ask(lambda: secret_rows.page(after))  # noqa: B023 - awaited here
+            await self._put(found)
+            if len(found.secrets) < secret_rows.PAGE:
+                break
+            after = found.secrets[-1].id
+        for hashed, secret in list(self._secrets.items()):
+            if secret.change < 0:
+                self._let_go(secret)
+                del self._secrets[hashed]
+        self._position = begin.position
 
     async def _ensure(
-        self, key: Key, held: Mapping[Any, Any], condition: Callable[[], Condition]
+        self, key: Key, held: Mapping[Any, Any], question: Callable[[], Found]
     ) -> None:
         if key in held or self._unknown.get(key, 0.0) > time.monotonic():
             return
         lookup = self._lookups.get(key)
         if lookup is None:
             self.misses += 1
-            lookup = asyncio.get_running_loop().create_task(self._look_up(key, condition()))
+            lookup = asyncio.get_running_loop().create_task(self._look_up(key, question))
             self._lookups[key] = lookup
             lookup.add_done_callback(lambda _: self._lookups.pop(key, None))
         await asyncio.shield(lookup)
 
-    async def _look_up(self, key: Key, condition: Condition) -> None:
-        secrets, policies = await self._query(_secrets.where(condition))
-        self._put(secrets, policies)
-        if not secrets or isinstance(key, UUID):
+    async def _look_up(self, key: Key, question: Callable[[], Found]) -> None:
+        found = await self._ask(question)
+        await self._put(found)
+        if not found.secrets or isinstance(key, UUID):
             self._unknown[key] = time.monotonic() + REMEMBER_UNKNOWN_SECONDS
             while len(self._unknown) > MAX_UNKNOWN:
                 self._unknown.popitem(last=False)
 
-    async def _query(self, secrets: Query, policies: Condition | None = None) -> Found:
-        """Secrets and policies; without a condition for these, those of the secrets' accounts."""
+    async def _ask(self, question: Callable[[], Found]) -> Found:
+        found = await asyncio.get_running_loop().run_in_executor(self._threads, question)
+        self.clock.read(*found.reading)
+        return found
 
-        def run() -> Found:
-            with engine().connect() as connection:
-                rows = connection.execute(secrets).all()
-                theirs = policies
-                if theirs is None:
-                    theirs = WebhookPolicy.account_id.in_({row.account_id for row in rows})
-                return rows, connection.execute(_policies.where(theirs)).all()
+    async def _put(self, found: Found) -> None:
+        self._policies.put(found.policies)
+        for begin in range(0, len(found.secrets), SLICE):
+            if begin:
+                await asyncio.sleep(0)
+            for row in found.secrets[begin : begin + SLICE]:
+                self._take(row)
 
-        return await asyncio.get_running_loop().run_in_executor(self._threads, run)
+    def _take(self, row: Any) -> None:
+        hashed = bytes(row.key_hash)
+        held = self._secrets.get(hashed)
+        if held is not None:
+            held.take(row)
+        else:
+            held = self._secrets[hashed] = CachedSecret(row)
+            insort(self._accounts.setdefault(held.account_id, []), held, key=_by_id)
+            self._unknown.pop(hashed, None)
+            self._unknown.pop(held.account_id, None)
+        if row.state == "revoked":
+            self._revoked.pop(held.id, None)
+        elif held.id in self._revoked:
+            held.advance("revoked")
+        if held.state == "revoked":
+            self._let_go(held)
 
-    def _put(self, secrets: Iterable[Any], policies: Iterable[Any] = ()) -> None:
-        self._policies.put(policies)
-        for row in secrets:
-            hashed = bytes(row.key_hash)
-            held = self._secrets.get(hashed)
-            if held is not None:
-                held.take(row)
-            else:
-                held = self._secrets[hashed] = CachedSecret(row)
-                insort(self._accounts.setdefault(held.account_id, []), held, key=_by_id)
-                self._unknown.pop(hashed, None)
-                self._unknown.pop(held.account_id, None)
-            self._seen_until = max(self._seen_until, row.updated_at)
+    def _held(self, account_id: UUID, secret_id: UUID) -> CachedSecret | None:
+        """The secret of this id that is not revoked."""
+        theirs = self._accounts.get(account_id, [])
+        at = bisect_left(theirs, secret_id, key=_by_id)
+        return theirs[at] if at < len(theirs) and theirs[at].id == secret_id else None
 
-
-def _is_remembered() -> Condition:
-    return or_(
-        WebhookSecret.state.in_(("active", "retiring")),
-        WebhookSecret.expires_at > datetime.now(UTC) - REMEMBER_EXPIRED,
-    )
+    def _let_go(self, secret: CachedSecret) -> None:
+        """No longer try signatures against it."""
+        if self._held(secret.account_id, secret.id) is None:
+            return
+        theirs = self._accounts[secret.account_id]
+        del theirs[bisect_left(theirs, secret.id, key=_by_id)]
+        if not theirs:
+            del self._accounts[secret.account_id]

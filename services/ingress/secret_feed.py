@@ -1,4 +1,7 @@
-"""What keeps a worker's secret cache true: the events it listens to, and the poll behind them."""
+"""What keeps a worker's secret cache true: the events it listens to, and the poll behind them.
+
+An event revokes what it names by itself, and has the poll look at once for what else it tells of.
+"""
 
 import asyncio
 import contextlib
@@ -15,15 +18,19 @@ from shared.bus import topology
 from shared.bus.link import Link, call, open_channel
 from shared.ids import new_id
 
-RETRY_SECONDS = 1.0
+# Events come in bursts: one poll looks for all of them.
+GATHER_SECONDS = 0.005
 
 log = structlog.get_logger()
 
 
-class _AboutAccount(msgspec.Struct):
-    """All that a `secret.*` event must say here."""
+class _AboutSecrets(msgspec.Struct):
+    """What an event says of an account's secrets: `secret_ids` in one that tells of a revocation,
+    `revoked_ids` in one that tells of a rotation."""
 
     account_id: UUID
+    secret_ids: tuple[UUID, ...] = ()
+    revoked_ids: tuple[UUID, ...] = ()
 
 
 class SecretFeed:
@@ -50,32 +57,30 @@ class SecretFeed:
             on_lost=self._lost,
         )
         self.standing = self._link.standing
-        self._decoder = msgspec.json.Decoder(_AboutAccount)
-        self._pending: set[UUID] = set()
+        self._decoder = msgspec.json.Decoder(_AboutSecrets)
         self._wake = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._task: asyncio.Task[None] | None = None
         self.is_listening = False
 
     async def start(self) -> None:
         """Begin warming up, listening and polling, in the background."""
         self._link.start()
         loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._poll()), loop.create_task(self._refresh())]
+        self._task = loop.create_task(self._poll())
 
     async def stop(self) -> None:
         """Stop all of it."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
         await self._link.stop()
 
     async def _subscribe(self, connection: AsyncioConnection) -> None:
         channel = await open_channel(connection)
         queue = f"ingress.secrets.{new_id()}"
         await call(channel.queue_declare, queue=queue, exclusive=True, auto_delete=True)
-        await call(
-            channel.queue_bind, queue=queue, exchange=topology.EVENTS, routing_key="secret.#"
-        )
+        for key in topology.SECRET_KEYS:
+            await call(channel.queue_bind, queue=queue, exchange=topology.EVENTS, routing_key=key)
         await call(
             channel.basic_consume, queue=queue, on_message_callback=self._on_event, auto_ack=True
         )
@@ -86,28 +91,24 @@ class SecretFeed:
 
     def _on_event(self, _: Any, __: Any, ___: Any, body: bytes) -> None:
         with contextlib.suppress(msgspec.DecodeError):
-            self._pending.add(self._decoder.decode(body).account_id)
-            self._wake.set()
-
-    async def _refresh(self) -> None:
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            accounts, self._pending = self._pending, set()
-            try:
-                await self._cache.refresh(accounts)
-            except Exception as error:  # noqa: BLE001 - the poll catches up
-                log.warning("secret_refresh_failed", error=type(error).__name__)
+            event = self._decoder.decode(body)
+            self._cache.revoke(event.account_id, event.secret_ids + event.revoked_ids)
+        self._wake.set()
 
     async def _poll(self) -> None:
+        is_loaded = False
         while True:
+            self._wake.clear()
             try:
-                if self._cache.refreshed_at is None:
-                    await self._cache.warm()
-                    heap.freeze()
-                    log.info("secrets_loaded", count=len(self._cache))
-                else:
-                    await self._cache.poll()
+                await self._cache.poll()
             except Exception as error:  # noqa: BLE001 - the database is away; readiness tells
                 log.warning("secret_poll_failed", error=type(error).__name__)
-            await asyncio.sleep(self._poll_seconds)
+                await asyncio.sleep(self._poll_seconds)
+                continue
+            if not is_loaded:
+                is_loaded = True
+                heap.freeze()
+                log.info("secrets_loaded", count=len(self._cache))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), self._poll_seconds)
+                await asyncio.sleep(GATHER_SECONDS)

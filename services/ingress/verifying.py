@@ -2,11 +2,11 @@
 
 import base64
 import hashlib
-from datetime import UTC, datetime
+from datetime import datetime
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from services.ingress import order_bodies
@@ -71,7 +71,7 @@ def verify(session: Session, call: Call[SentRequest, None]) -> Answer:
         .order_by(WebhookSecret.issued_at.desc())
         .limit(LOOKED_AT)
     ).all()
-    now = datetime.now(UTC)
+    now = session.scalars(select(func.clock_timestamp())).one()
     secrets = [
         Secret(row.id, webhook_keys.unseal(row.sealed, row.id), _state(row, now)) for row in rows
     ]

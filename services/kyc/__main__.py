@@ -19,6 +19,7 @@ def wire(_: Settings) -> Wiring:
         consumer="services.kyc",
         handle=each({KycDecide: decide}),
         decode=decode_decision,
+        in_order=True,
     )
     return Wiring([decisions])
 

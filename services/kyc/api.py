@@ -53,9 +53,7 @@ def submit(session: Session, call: Call[Submission, None]) -> Answer:
     account = session.get(Account, call.caller)
     if account is None:
         raise ApiError(401, "not_signed_in", "This account is gone.")
-    newest = _newest(session, account.id)
-    if newest is not None and newest.status in _ALREADY:
-        raise ApiError(400, *_ALREADY[newest.status])
+    _refuse_another(session, account.id)
     body = call.body
     number = body.business_registration_number.strip()
     if not number:
@@ -70,10 +68,11 @@ def submit(session: Session, call: Call[Submission, None]) -> Answer:
         contact_person_details=msgspec.json.encode(contact).decode(),
         status="pending",
     )
-    session.add(application)
     try:
-        session.flush()
+        with session.begin_nested():
+            session.add(application)
     except IntegrityError:  # another request of the same business was faster
+        _refuse_another(session, account.id)
         raise ApiError(400, *_ALREADY["pending"]) from None
     fact = KycSubmitted(
         account_id=account.id,
@@ -92,6 +91,12 @@ def show(session: Session, call: Call[None, None]) -> Answer:
     if application is None:
         raise ApiError(404, *_NONE)
     return Answer(200, _view(application))
+
+
+def _refuse_another(session: Session, account_id: UUID) -> None:
+    newest = _newest(session, account_id)
+    if newest is not None and newest.status in _ALREADY:
+        raise ApiError(400, *_ALREADY[newest.status])
 
 
 def _newest(session: Session, account_id: UUID) -> KycApplication | None:

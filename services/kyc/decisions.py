@@ -10,7 +10,7 @@ from services.kyc import states
 from shared.bus.events import Event, KycApproved, KycDecide, KycRejected, KycRevoked
 from shared.bus.message import Received, message_for
 from shared.bus.retry import Permanent
-from shared.db.models import Account, KycApplication
+from shared.db.models import Account, KycApplication, WebhookSecret
 from shared.ids import follow_up_id
 from shared.outbox import store
 
@@ -44,15 +44,17 @@ def decide(session: Session, received: Received[KycDecide]) -> None:
     try:
         new = states.after(decision.decision, application.status)  # type: ignore[arg-type]
     except states.NotPossible as error:
+        received.take_effect_once()
         raise Permanent(str(error)) from None
     if new == application.status:
         return
+    received.take_effect_once()
     application.status = new
     application.reason = decision.reason
     application.decided_at = datetime.now(UTC)
     application.decided_by = received.user_id or UNKNOWN_OPERATOR
     session.flush()
-    fact = _fact(account, application)
+    fact = _fact(session, account, application)
     store.add(
         session,
         [
@@ -98,7 +100,7 @@ def _account(session: Session, decision: KycDecide) -> Account:
     return accounts[0]
 
 
-def _fact(account: Account, application: KycApplication) -> Event:
+def _fact(session: Session, account: Account, application: KycApplication) -> Event:
     common: dict[str, Any] = {
         "account_id": account.id,
         "company_name": account.company_name,
@@ -108,5 +110,10 @@ def _fact(account: Account, application: KycApplication) -> Event:
     }
     if application.status == "approved":
         return KycApproved(**common)
-    fact = KycRejected if application.status == "rejected" else KycRevoked
-    return fact(**common, reason=application.reason)
+    if application.status == "rejected":
+        return KycRejected(**common, reason=application.reason)
+    # The database has just revoked them; whoever hears of it first need not ask.
+    secrets = select(WebhookSecret.id).where(WebhookSecret.revoked_with == application.id)
+    return KycRevoked(
+        **common, reason=application.reason, secret_ids=tuple(session.scalars(secrets))
+    )

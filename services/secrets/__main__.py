@@ -32,6 +32,7 @@ def wire(config: Settings) -> Wiring:
                 handle=each(
                     {SecretRotate: on_rotate, SecretRevoke: on_revoke, WebhookLimit: on_limit}
                 ),
+                in_order=True,
             ),
         ),
         jobs=(

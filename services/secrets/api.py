@@ -1,7 +1,7 @@
 """The HTTP side: a business fetches its secret, or has it replaced."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from uuid import UUID
 
 import msgspec
@@ -58,23 +58,25 @@ class Replaced(msgspec.Struct, kw_only=True):
 
 def show(session: Session, call: Call[None, None]) -> Answer:
     """The active secret. One that has just expired is replaced here and now."""
-    account = _approved_account(session, call.caller)
-    secret = rotation.newest(session, account.id)
-    if secret is not None and rotation.has_ended(secret, datetime.now(UTC)):
-        rotation.lock(session, account.id)
+    now = rotation.now(session)
+    secret = rotation.newest(session, call.caller)
+    if secret is not None and rotation.has_ended(secret, now):
+        account = _locked_account(session, call.caller)
         secret = rotation.newest(session, account.id)
-        if secret is not None and rotation.has_ended(secret, datetime.now(UTC)):
+        if secret is not None and rotation.has_ended(secret, now):
             secret = rotation.rotate(session, account, "expired_use")
+    elif not rotation.is_approved(session, call.caller):
+        raise _not_approved()
     if secret is None or secret.state != "active":
         raise ApiError(404, *_NOT_READY, headers={"Retry-After": "1"})
     retiring = session.scalar(
         select(WebhookSecret)
-        .where(WebhookSecret.account_id == account.id, WebhookSecret.state == "retiring")
-        .where(WebhookSecret.expires_at > datetime.now(UTC))
+        .where(WebhookSecret.account_id == call.caller, WebhookSecret.state == "retiring")
+        .where(WebhookSecret.expires_at > now)
         .order_by(WebhookSecret.expires_at.desc())
         .limit(1)
     )
-    use = secret_use.of_account(session, account.id, datetime.now(UTC))
+    use = secret_use.of_account(session, call.caller, now)
     return Answer(
         200,
         Secret(
@@ -102,8 +104,10 @@ def _previous(secret: WebhookSecret, use: Mapping[UUID, SecretUse]) -> Previous:
 
 def replace(session: Session, call: Call[Replacement, None]) -> Answer:
     """Make a new secret. The one before goes on working until its own expiry, unless revoked."""
-    account = _approved_account(session, call.caller)
-    rotation.lock(session, account.id)
+    account = _locked_account(session, call.caller)
+    wait = rotation.wait_for_next(session, account.id)
+    if wait:
+        raise ApiError(429, *_TOO_MANY, headers={"Retry-After": str(wait)})
     is_first = rotation.active(session, account.id) is None
     secret = rotation.rotate(
         session, account, "business", revoke_previous=call.body.revoke_previous
@@ -125,16 +129,20 @@ def replace(session: Session, call: Call[Replacement, None]) -> Answer:
     )
 
 
-def _approved_account(session: Session, account_id: UUID) -> Account:
+def _locked_account(session: Session, account_id: UUID) -> Account:
+    """The account, whose secrets and whose approval nobody else changes now."""
+    rotation.lock(session, account_id)
     account = session.get(Account, account_id)
-    if account is None or not rotation.is_approved(session, account_id):
-        raise ApiError(
-            403,
-            "kyc_approval_required",
-            "KYC approval required",
-            message="You must complete and have your KYC approved to access webhook functionality.",
-        )
+    if account is None or not rotation.hold_approval(session, account_id):
+        raise _not_approved()
     return account
+
+
+def _not_approved() -> ApiError:
+    return ApiError(
+        *_KYC,
+        message="You must complete and have your KYC approved to access webhook functionality.",
+    )
 
 
 def _forms(secret: WebhookSecret) -> dict[str, str]:
@@ -151,6 +159,11 @@ _NOT_READY = (
     "make one by POST to this address.",
 )
 _KYC = (403, "kyc_approval_required", "KYC approval required")
+_TOO_MANY = (
+    "too_many_secrets",
+    f"You had {rotation.MAX_A_DAY} secrets made within 24 hours. The newest one works: fetch it by "
+    "GET from this address, or come back when Retry-After says.",
+)
 
 ROUTES = (
     *policies.ROUTES,
@@ -172,7 +185,7 @@ ROUTES = (
         body=Replacement,
         body_optional=True,
         answers={200: Replaced, 201: Replaced},
-        errors=(_KYC,),
+        errors=(_KYC, (429, *_TOO_MANY)),
         bearer=True,
         tag="Webhook secret",
     ),

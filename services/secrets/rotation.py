@@ -1,10 +1,16 @@
 """The life of a secret: `active` -> `retiring` -> `expired`; or `revoked` at once.
 
 Everything that changes an account's secrets holds the account's advisory lock, so two changes at
-once come one after the other; the unique index on the active one stands behind that.
+once come one after the other; the unique index on the active one stands behind that. What makes one
+also holds the approval it is made by. With the end of that approval the database revokes all, in
+the same transaction (migration 0006), so a revocation has nothing left to do but to be told.
+
+All times are the database's: hosts need not agree with each other.
 """
 
-from datetime import UTC, datetime, timedelta
+import math
+from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import Literal
 from uuid import UUID
 
@@ -12,12 +18,15 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from shared import webhook_keys
-from shared.bus.events import Event, SecretIssued, SecretRevoked, SecretRotated
+from shared.bus.events import SecretIssued, SecretRevoked, SecretRotated
 from shared.bus.message import message_for
 from shared.config import settings
 from shared.db.models import Account, KycApplication, WebhookSecret
 from shared.ids import new_id
 from shared.outbox import store
+
+MAX_A_DAY = 20
+"""How many secrets a business may have made in 24 hours."""
 
 Cause = Literal["expired_use", "scheduled", "operator", "business"]
 
@@ -32,8 +41,19 @@ def try_lock(session: Session, account_id: UUID) -> bool:
     return bool(session.scalar(select(func.pg_try_advisory_xact_lock(_lock_key(account_id)))))
 
 
+def now(session: Session) -> datetime:
+    """The time by the database's clock."""
+    at: datetime = session.scalars(select(func.clock_timestamp())).one()
+    return at
+
+
+def hold_approval(session: Session, account_id: UUID) -> bool:
+    """Whether the account's KYC is approved; then it stays so until the transaction ends."""
+    return bool(session.scalar(select(func.hold_approval(account_id))))
+
+
 def is_approved(session: Session, account_id: UUID) -> bool:
-    """Whether the account's KYC is approved now."""
+    """Whether the account's KYC is approved at the moment; nothing to act upon."""
     return bool(
         session.scalar(
             select(
@@ -55,6 +75,16 @@ def active(session: Session, account_id: UUID) -> WebhookSecret | None:
     )
 
 
+def has_live(session: Session, account_id: UUID, secret_id: UUID | None = None) -> bool:
+    """Whether there is a secret to revoke: any of the account's, or the one named."""
+    live = select(WebhookSecret.id).where(
+        WebhookSecret.account_id == account_id, WebhookSecret.state.in_(("active", "retiring"))
+    )
+    if secret_id is not None:
+        live = live.where(WebhookSecret.id == secret_id)
+    return bool(session.scalar(select(live.exists())))
+
+
 def newest(session: Session, account_id: UUID) -> WebhookSecret | None:
     """The active secret or, where there is none, the one that was issued last."""
     return session.scalar(
@@ -66,13 +96,35 @@ def newest(session: Session, account_id: UUID) -> WebhookSecret | None:
     )
 
 
-def has_ended(secret: WebhookSecret, now: datetime) -> bool:
+def has_ended(secret: WebhookSecret, at: datetime) -> bool:
     """Whether its time is over, marked or not. A revoked one did not end: it was ended."""
-    return secret.state == "expired" or (secret.state == "active" and secret.expires_at <= now)
+    return secret.state == "expired" or (secret.state == "active" and secret.expires_at <= at)
+
+
+def wait_for_next(session: Session, account_id: UUID) -> int:
+    """How many seconds an account must wait before it may have its secret replaced; 0 for none.
+
+    Each stays in every worker's memory until 30 days after its end. The caller holds the lock.
+    """
+    day = timedelta(days=1)
+    oldest = session.scalar(
+        select(WebhookSecret.issued_at)
+        .where(WebhookSecret.account_id == account_id)
+        .where(WebhookSecret.issued_at > func.clock_timestamp() - day)
+        .order_by(WebhookSecret.issued_at.desc())
+        .offset(MAX_A_DAY - 1)
+        .limit(1)
+    )
+    if oldest is None:
+        return 0
+    return max(1, math.ceil((oldest + day - now(session)).total_seconds()))
 
 
 def issue(session: Session, account: Account) -> WebhookSecret:
-    """A first secret, for an account that has no active one. The caller holds the lock."""
+    """A first secret, for an account that has no active one.
+
+    The caller holds the lock, and the approval.
+    """
     secret = _make(session, account)
     _tell(
         session,
@@ -90,7 +142,7 @@ def issue(session: Session, account: Account) -> WebhookSecret:
 def rotate(
     session: Session, account: Account, cause: Cause, *, revoke_previous: bool = False
 ) -> WebhookSecret:
-    """A new secret in the place of the active one. The caller holds the lock.
+    """A new secret in the place of the active one. The caller holds the lock, and the approval.
 
     Args:
         session: the transaction.
@@ -100,14 +152,13 @@ def rotate(
             expiry.
     """
     previous = active(session, account.id)
-    now = datetime.now(UTC)
-    if revoke_previous:
-        _revoke_live(session, account.id, now)
+    at = now(session)
+    revoked = _revoke_live(session, account.id, at) if revoke_previous else []
     if previous is None:
         return issue(session, account)
     if not revoke_previous:
-        previous.state = "retiring" if previous.expires_at > now else "expired"
-        previous.replaced_at = now
+        previous.state = "retiring" if previous.expires_at > at else "expired"
+        previous.replaced_at = at
         session.flush()
     secret = _make(session, account)
     _tell(
@@ -119,20 +170,16 @@ def rotate(
             secret_id=secret.id,
             expires_at=secret.expires_at,
             previous_secret_id=previous.id,
-            previous_valid_until=now if revoke_previous else previous.expires_at,
+            previous_valid_until=at if revoke_previous else previous.expires_at,
             cause=cause,
+            revoked_ids=tuple(revoked),
         ),
     )
     return secret
 
 
 def revoke(
-    session: Session,
-    account: Account,
-    reason: str,
-    *,
-    secret_id: UUID | None = None,
-    issued_before: datetime | None = None,
+    session: Session, account: Account, reason: str, *, secret_id: UUID | None = None
 ) -> None:
     """Make secrets stop working at once. The caller holds the lock.
 
@@ -141,64 +188,84 @@ def revoke(
         account: whose.
         reason: what the business is told.
         secret_id: only this one.
-        issued_before: only those issued before this time.
     """
-    revoked = _revoke_live(session, account.id, datetime.now(UTC), secret_id, issued_before)
+    revoked = _revoke_live(session, account.id, now(session), secret_id)
     if revoked:
-        _tell(
-            session,
-            SecretRevoked(
-                account_id=account.id,
-                company_name=account.company_name,
-                email=account.email,
-                secret_ids=tuple(revoked),
-                reason=reason,
-            ),
-        )
+        _tell(session, _revoked(account, revoked, reason))
+
+
+def tell_revoked_with(
+    session: Session, account: Account, application_id: UUID, reason: str, message_id: UUID
+) -> None:
+    """Tell of the secrets that the database revoked with an approval.
+
+    Args:
+        session: the transaction.
+        account: whose.
+        application_id: whose approval was taken back.
+        reason: what the business is told.
+        message_id: the fact's id.
+    """
+    revoked = session.scalars(
+        select(WebhookSecret.id)
+        .where(WebhookSecret.account_id == account.id)
+        .where(WebhookSecret.revoked_with == application_id)
+        .order_by(WebhookSecret.id)
+    ).all()
+    if revoked:
+        _tell(session, _revoked(account, revoked, reason), message_id)
+
+
+def _revoked(account: Account, secret_ids: Sequence[UUID], reason: str) -> SecretRevoked:
+    return SecretRevoked(
+        account_id=account.id,
+        company_name=account.company_name,
+        email=account.email,
+        secret_ids=tuple(secret_ids),
+        reason=reason,
+    )
 
 
 def _revoke_live(
-    session: Session,
-    account_id: UUID,
-    now: datetime,
-    secret_id: UUID | None = None,
-    issued_before: datetime | None = None,
+    session: Session, account_id: UUID, at: datetime, secret_id: UUID | None = None
 ) -> list[UUID]:
     change = (
         update(WebhookSecret)
         .where(WebhookSecret.account_id == account_id)
         .where(WebhookSecret.state.in_(("active", "retiring")))
-        .values(state="revoked", revoked_at=now)
+        .values(state="revoked", revoked_at=at)
         .returning(WebhookSecret.id)
     )
     if secret_id is not None:
         change = change.where(WebhookSecret.id == secret_id)
-    if issued_before is not None:
-        change = change.where(WebhookSecret.issued_at <= issued_before)
     return list(session.scalars(change))
 
 
 def _make(session: Session, account: Account) -> WebhookSecret:
-    raw, secret_id, now = webhook_keys.generate(), new_id(), datetime.now(UTC)
+    raw, secret_id, at = webhook_keys.generate(), new_id(), now(session)
     secret = WebhookSecret(
         id=secret_id,
         account_id=account.id,
         key_hash=webhook_keys.key_hash(webhook_keys.encode_key(raw).encode()),
         sealed=webhook_keys.seal(raw, secret_id),
         state="active",
-        issued_at=now,
-        expires_at=now + timedelta(days=settings().secret_lifetime_days),
+        issued_at=at,
+        expires_at=at + timedelta(days=settings().secret_lifetime_days),
     )
     session.add(secret)
     session.flush()
     return secret
 
 
-def _tell(session: Session, fact: SecretIssued | SecretRotated | SecretRevoked) -> None:
-    message: Event = fact
-    store.add(
-        session, [message_for(message, source="services.secrets", correlation_id=fact.account_id)]
+def _tell(
+    session: Session,
+    fact: SecretIssued | SecretRotated | SecretRevoked,
+    message_id: UUID | None = None,
+) -> None:
+    message = message_for(
+        fact, source="services.secrets", correlation_id=fact.account_id, message_id=message_id
     )
+    store.add(session, [message])
 
 
 def _lock_key(account_id: UUID) -> int:

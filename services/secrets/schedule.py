@@ -4,7 +4,7 @@ Any number of schedulers may run at once: each account is taken by at most one o
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session
@@ -24,7 +24,7 @@ LAST_WARNING = timedelta(days=1)  # before the end
 
 def tick(session: Session) -> None:
     """Do what is due now."""
-    now = datetime.now(UTC)
+    now = rotation.now(session)
     rotate_due(session, now)
     warn_due(session, now)
     warn_last(session, now)
@@ -49,11 +49,8 @@ def rotate_due(session: Session, now: datetime) -> None:
             continue
         if current.expires_at >= until:
             continue
-        if rotation.is_approved(session, account.id):
+        if rotation.hold_approval(session, account.id):
             rotation.rotate(session, account, "scheduled")
-        elif current.expires_at <= now:
-            # Else it would be due for ever, in the place of others.
-            current.state = "expired"
 
 
 def warn_due(session: Session, now: datetime) -> None:

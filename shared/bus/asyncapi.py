@@ -130,7 +130,8 @@ def _feed() -> dict[str, Any]:
     secrets = [
         struct
         for type_, struct in EVENT_TYPES.items()
-        if struct.EXCHANGE == topology.EVENTS and type_.startswith("secret.")
+        if struct.EXCHANGE == topology.EVENTS
+        and any(topology.matches(key, type_) for key in topology.SECRET_KEYS)
     ]
     return {
         "address": address,
@@ -147,7 +148,9 @@ def _feed() -> dict[str, Any]:
                     "autoDelete": True,
                 },
                 "bindingVersion": BINDING,
-                "x-bound-to": [{"exchange": topology.EVENTS, "key": "secret.#"}],
+                "x-bound-to": [
+                    {"exchange": topology.EVENTS, "key": key} for key in topology.SECRET_KEYS
+                ],
             }
         },
     }

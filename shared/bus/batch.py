@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar, runtime_checkable
 from uuid import UUID
 
@@ -198,7 +198,17 @@ class Batches:
                 for m in messages
                 if by_id[m.id] is m and m.replay != "done" and (m.id in new or m.replay == "again")
             ]
+            if any(m.content_id and m.is_redelivered for m in fresh):
+                last = inbox.last_without_id(session, self._consumer)
+                fresh = [replace(m, is_repeat=_is_repeat(m, last)) for m in fresh]
             failures = (self._handle(session, fresh) or {}) if fresh else {}
             if failures:
                 inbox.release(session, self._consumer, list(failures))
+            for message in fresh:
+                if message.content_id and message.id not in failures:
+                    inbox.note_without_id(session, self._consumer, message.content_id)
         return failures
+
+
+def _is_repeat(message: Received[Any], last: UUID | None) -> bool:
+    return message.is_redelivered and message.content_id is not None and message.content_id == last

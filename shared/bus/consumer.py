@@ -23,7 +23,7 @@ from typing import Any
 from kombu import Connection
 
 from shared import versions
-from shared.bus import topology
+from shared.bus import single, topology
 from shared.bus.batch import BatchHandler, Decode, Delivery, StoppedError
 from shared.bus.connect import connect, server_version
 from shared.bus.inbound import Inbound
@@ -36,6 +36,7 @@ from shared.bus.traced import batches_class
 IDLE_SECONDS = 0.5  # how long to wait for a message, and so for a stop to be noticed
 BUSY_SECONDS = 0.005  # the same while a batch is in hand and there is room for more
 FIRST_DELAY, LONGEST_DELAY = 0.2, 5.0  # seconds between attempts to connect
+TURN_SECONDS = 0.5  # between two looks whether the queue has no consumer any more
 
 # A message that was delivered so often without an answer may be what kills its consumer. It is
 # handled alone, and at the start nothing else is taken beside it: a crash then costs a delivery of
@@ -54,6 +55,8 @@ class Subscription:
         batch_size: how many messages share a transaction at most.
         batch_seconds: how long the first message of a batch waits for others.
         decode: from what came to what the handler sees.
+        in_order: whether its messages take effect one by one in the order of the queue: of several
+            processes one consumes, and another when that one ends.
     """
 
     queue: topology.Queue
@@ -62,6 +65,7 @@ class Subscription:
     batch_size: int = 100
     batch_seconds: float = 0.02
     decode: Decode = decode_by_type
+    in_order: bool = False
 
 
 class Consumer:
@@ -172,8 +176,11 @@ class _Session:
         self._last_heartbeat = time.monotonic()
 
     def begin(self) -> None:
-        """Have the broker send messages, one at first."""
-        self._consume(prefetch=1)
+        """Have the broker send messages, one at first; in order, once nobody else is sent any."""
+        if self._subscription.in_order:
+            self._wait_for_turn()
+        else:
+            self._consume(prefetch=1)
         self._consumer.standing.working()
 
     def run(self) -> None:
@@ -187,6 +194,18 @@ class _Session:
                 self._finish()
             if self._future is None and not stopping.is_set() and self._is_ready():
                 self._begin()
+
+    def _wait_for_turn(self) -> None:
+        while not self._consumer._stopping.is_set():
+            self._consumer.last_turn = time.monotonic()
+            self._beat()
+            # Whoever takes its turn next works as well as the one who has it.
+            self._consumer.standing.working()
+            if single.begin(
+                self._channel, self._subscription.queue, lambda: self._consume(prefetch=1)
+            ):
+                return
+            self._consumer._stopping.wait(TURN_SECONDS)
 
     def abandon(self) -> None:
         """Wait for the transaction under way; its messages come again and the inbox knows them."""
@@ -294,7 +313,9 @@ class _Session:
         self._consumer.handled += len(batch)
         if batch[-1].incoming.attempt == 0:
             self._consumer.reached = batch[-1].incoming.stated_time or self._consumer.reached
-        if self._prefetch == 1 and _deliveries(batch[-1]) < SUSPICIOUS_DELIVERIES:
+        # In order the consumer must not end for a moment, nor two messages share a transaction.
+        is_careful = self._prefetch == 1 and not self._subscription.in_order
+        if is_careful and _deliveries(batch[-1]) < SUSPICIOUS_DELIVERIES:
             self._consume(prefetch=2 * self._subscription.batch_size)
 
 

@@ -250,13 +250,14 @@ class KycRejected(_AccountFact, frozen=True, kw_only=True):
 
 
 class KycRevoked(_AccountFact, frozen=True, kw_only=True):
-    """An operator took an approval back."""
+    """An operator took an approval back; the secrets named stopped working with it."""
 
     TYPE: ClassVar[str] = "kyc.revoked"
 
     application_id: UUID
     decided_by: str
     reason: str
+    secret_ids: tuple[UUID, ...] = ()
 
 
 class SecretIssued(_AccountFact, frozen=True, kw_only=True):
@@ -269,7 +270,10 @@ class SecretIssued(_AccountFact, frozen=True, kw_only=True):
 
 
 class SecretRotated(_AccountFact, frozen=True, kw_only=True):
-    """A new secret replaced another, which goes on working until `previous_valid_until`."""
+    """A new secret replaced another, which goes on working until `previous_valid_until`.
+
+    `revoked_ids` are the earlier ones that stopped working at once, where that was wanted.
+    """
 
     TYPE: ClassVar[str] = "secret.rotated"
 
@@ -278,6 +282,7 @@ class SecretRotated(_AccountFact, frozen=True, kw_only=True):
     previous_secret_id: UUID
     previous_valid_until: datetime
     cause: Literal["expired_use", "scheduled", "operator", "business"]
+    revoked_ids: tuple[UUID, ...] = ()
 
 
 class SecretExpiring(_AccountFact, frozen=True, kw_only=True):

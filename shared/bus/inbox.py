@@ -11,6 +11,7 @@ from shared.db import arrays
 
 KEEP_DAYS = 30
 PRUNE_AT_MOST = 10_000
+_WITHOUT_ID = "/last without id"
 
 
 def claim(session: Session, consumer: str, ids: Sequence[UUID]) -> set[UUID]:
@@ -40,6 +41,28 @@ def release(session: Session, consumer: str, ids: Collection[UUID]) -> None:
             "AND message_id = ANY(CAST(:ids AS uuid[]))"
         ),
         {"consumer": consumer, "ids": arrays.uuids(ids)},
+    )
+
+
+def last_without_id(session: Session, consumer: str) -> UUID | None:
+    """The content id of the last message without an id that a consumer has handled.
+
+    Of a queue that is consumed in order, message by message, no other can come again: what was
+    handled before it was acknowledged before it was delivered.
+    """
+    found: UUID | None = session.scalar(
+        text("SELECT message_id FROM inbox WHERE consumer = :consumer"),
+        {"consumer": f"{consumer}{_WITHOUT_ID}"},
+    )
+    return found
+
+
+def note_without_id(session: Session, consumer: str, content_id: UUID) -> None:
+    """Remember a message without an id, in the place of the last one."""
+    values = {"consumer": f"{consumer}{_WITHOUT_ID}", "id": content_id}
+    session.execute(text("DELETE FROM inbox WHERE consumer = :consumer"), values)
+    session.execute(
+        text("INSERT INTO inbox (consumer, message_id) VALUES (:consumer, :id)"), values
     )
 
 

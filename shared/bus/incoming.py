@@ -1,5 +1,7 @@
 """A delivery as it comes from the broker, before anybody has understood it."""
 
+import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,6 +30,7 @@ the ladder's queues send them, and where only services may publish."""
 ACTING_HEADER = "x-acting-user"
 """The person for whom the ops console published: it has one user on the broker, and many people."""
 _CONSOLE = login("ops")
+_LEAP_SECOND = re.compile(r"(?<=:\d\d):60(?!\d)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +42,14 @@ class Incoming:
         properties: the AMQP properties that were set, without the headers.
         headers: the AMQP headers.
         exchange: where it was published to; empty when it came by the retry ladder.
+        is_redelivered: whether the broker says that it may have been delivered before.
     """
 
     body: bytes
     properties: Mapping[str, Any]
     headers: Mapping[str, Any]
     exchange: str
+    is_redelivered: bool = False
 
     @classmethod
     def of(cls, message: Any) -> "Incoming":
@@ -57,6 +62,7 @@ class Incoming:
             properties=properties,
             headers=headers,
             exchange=message.delivery_info["exchange"],
+            is_redelivered=bool(message.delivery_info.get("redelivered")),
         )
 
     @property
@@ -77,6 +83,14 @@ class Incoming:
             return derived_id("message", given)
 
     @property
+    def content_id(self) -> UUID | None:
+        """Where it has no id, one derived from all of it that is the same when it comes again."""
+        if self.properties.get("message_id"):
+            return None
+        body = hashlib.sha256(self.body).hexdigest()
+        return derived_id("content", self.exchange, self.properties.get("type"), self.actor, body)
+
+    @property
     def time(self) -> datetime:
         """When it happened: as it says itself, or now."""
         return self.stated_time or datetime.now(UTC)
@@ -87,7 +101,8 @@ class Incoming:
         stamp = self.headers.get("ce-time")
         if isinstance(stamp, str):
             try:
-                time = datetime.fromisoformat(stamp)
+                # RFC 3339, 5.6: a leap second is second 60, which Python's calendar has not.
+                time = datetime.fromisoformat(_LEAP_SECOND.sub(":59", stamp))
                 if time.tzinfo is not None:
                     # PostgreSQL takes no offset beyond 15:59.
                     return time.astimezone(UTC)
@@ -95,7 +110,8 @@ class Incoming:
                 pass
         seconds = self.properties.get("timestamp")
         if isinstance(seconds, datetime):
-            return seconds.astimezone(UTC)
+            # py-amqp reads it as UTC and does not say so.
+            return seconds.replace(tzinfo=seconds.tzinfo or UTC).astimezone(UTC)
         return None
 
     @property
@@ -145,6 +161,8 @@ class Incoming:
             traceparent=trace if isinstance(trace, str) else None,
             replay=self.replay,
             happened=self.happened,
+            content_id=self.content_id,
+            is_redelivered=self.is_redelivered,
         )
 
 

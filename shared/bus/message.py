@@ -12,6 +12,7 @@ import msgspec
 
 from shared import tracing
 from shared.bus.events import Event, encode
+from shared.bus.retry import Permanent
 from shared.ids import new_id
 
 E = TypeVar("E", bound=Event, covariant=True)
@@ -73,6 +74,10 @@ class Received(Generic[E]):
         traceparent: the W3C trace context it travels in, where there is one.
         replay: on a copy from the journal, how it is to be taken.
         happened: whether its effect outside the database has happened, and is to be written down.
+        content_id: where it came without an id, what it can be recognised by.
+        is_redelivered: whether it may have been delivered before.
+        is_repeat: whether it came without an id, may have been delivered before, and the last such
+            message to take effect was the same: nobody can tell whether it was this one.
     """
 
     id: UUID
@@ -85,6 +90,21 @@ class Received(Generic[E]):
     traceparent: str | None = None
     replay: Replay | None = None
     happened: bool = False
+    content_id: UUID | None = None
+    is_redelivered: bool = False
+    is_repeat: bool = False
+
+    def take_effect_once(self) -> None:
+        """Called by a handler before an effect that must not come twice.
+
+        Raises:
+            Permanent: it is a repeat, so a person must say what is meant.
+        """
+        if self.is_repeat:
+            raise Permanent(
+                "it has no message_id and was delivered before, and the same was carried out last: "
+                "if it is meant once more, send it again with a message_id; else discard it"
+            )
 
 
 def message_for(

@@ -158,6 +158,9 @@ RETRY_LADDER = (
 )
 RETRY_QUEUES = tuple(_retry(rung) for rung in RETRY_LADDER)
 
+SECRET_KEYS = ("secret.#", "kyc.revoked")
+"""What an ingress worker's own queue is bound by: all that may end a webhook secret."""
+
 # The replayable record of a week. Bound type by type where `account.#` would bring the sealed
 # one-time codes along.
 JOURNAL = Queue(

@@ -40,6 +40,7 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
     "kyc": {
         "accounts": ACCOUNT,
         "kyc_applications": "SELECT, UPDATE",
+        "webhook_secrets": "SELECT (id, revoked_with)",
         "inbox": INBOX,
         "outbox": TELL,
         "service_heartbeats": BEAT,
@@ -101,7 +102,10 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
     },
 }
 
-FUNCTIONS: Mapping[str, str] = {"ingress": "keep_webhook_request_partitions()"}
+FUNCTIONS: Mapping[str, tuple[str, ...]] = {
+    "ingress": ("keep_webhook_request_partitions()", "hold_approval(uuid)"),
+    "secrets": ("hold_approval(uuid)",),
+}
 """The functions that run with their owner's rights, by who may call them."""
 
 
@@ -125,8 +129,8 @@ def apply(connection: Connection, passwords: Mapping[str, str]) -> None:
         connection.execute(text(f"GRANT USAGE ON SCHEMA public TO {role}"))
         for table, privileges in GRANTS[service].items():
             connection.execute(text(f"GRANT {privileges} ON {table} TO {role}"))
-        if service in FUNCTIONS:
-            connection.execute(text(f"GRANT EXECUTE ON FUNCTION {FUNCTIONS[service]} TO {role}"))
+        for function in FUNCTIONS.get(service, ()):
+            connection.execute(text(f"GRANT EXECUTE ON FUNCTION {function} TO {role}"))
         if TELL in GRANTS[service].get("outbox", ""):
             connection.execute(text(f"GRANT USAGE ON SEQUENCE outbox_sequence_seq TO {role}"))
         if service in passwords:

@@ -188,6 +188,8 @@ class KycApplication(Base):
 class WebhookSecret(Base):
     """One webhook secret, sealed. `active` -> `retiring` -> `expired`; or `revoked` at once.
 
+    Triggers see to it that none is live whose business is not approved, and that none goes back.
+
     `expires_at` is the end of validity whatever the state: a retiring secret's is moved forward
     when its overlap is shorter than its own life.
     """
@@ -200,7 +202,6 @@ class WebhookSecret(Base):
             unique=True,
             postgresql_where=text("state = 'active'"),
         ),
-        Index("ix_webhook_secrets_updated_at", "updated_at"),
         Index(
             "ix_webhook_secrets_due",
             "expires_at",
@@ -218,10 +219,14 @@ class WebhookSecret(Base):
     expires_at: Mapped[datetime]
     replaced_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+    revoked_with: Mapped[UUID | None]  # the application whose approval was taken back
     warned_at: Mapped[datetime | None]
     last_warned_at: Mapped[datetime | None]  # a day ahead; told only while it is in use
-    # Set by a trigger at every change, also one made by hand: the caches poll by it.
+    # Set by a trigger at every change, also one made by hand. The caches poll by them: `change`
+    # tells which of two answers is newer; `changed_in`, the transaction, what nobody has seen yet.
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    change: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    changed_in: Mapped[int] = mapped_column(BigInteger, server_default="0", index=True)
 
 
 class WebhookPolicy(Base):
@@ -232,16 +237,15 @@ class WebhookPolicy(Base):
     """
 
     __tablename__ = "webhook_policies"
-    __table_args__ = (
-        Index("ix_webhook_policies_updated_at", "updated_at"),
-        CheckConstraint("rate_per_second > 0", "rate_per_second"),
-    )
+    __table_args__ = (CheckConstraint("rate_per_second > 0", "rate_per_second"),)
 
     account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"), primary_key=True)
     allowed_networks: Mapped[list[str]] = mapped_column(server_default="{}")
     rate_per_second: Mapped[int | None] = mapped_column(Integer)
-    # Set by a trigger, as that of the secrets.
+    # Set by a trigger, as those of the secrets.
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    change: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    changed_in: Mapped[int] = mapped_column(BigInteger, server_default="0", index=True)
 
 
 # --- services.orders -------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from sqlalchemy.exc import IntegrityError
 
 from shared.db import migrate
 from shared.db.models import Base
+from shared.ids import new_id
 from tests.integration.arrange import account
 
 
@@ -55,6 +56,60 @@ def test_down_and_up_again(empty):
     engine.dispose()
     migrate.upgrade(empty)
     assert tables(empty) == made
+
+
+ACCOUNT = """
+    INSERT INTO accounts (id, company_name, email, password_hash)
+    VALUES ('{id}', 'x', '{id}@kettle.example', '-')
+"""
+APPLICATION = """
+    INSERT INTO kyc_applications (id, account_id, business_registration_number, business_address,
+                                  contact_person_details, status)
+    VALUES (gen_random_uuid(), '{id}', 'x', 'x', '1', '{status}')
+"""
+SECRET = """
+    INSERT INTO webhook_secrets (id, account_id, key_hash, sealed, state, expires_at)
+    VALUES (gen_random_uuid(), '{id}', sha256('{id}{state}'), '', '{state}', now() + interval '1 d')
+"""
+
+
+def test_a_live_secret_without_an_approval_is_revoked_on_the_way_from_0005(empty):
+    """And what the version before does goes on working while it still runs."""
+    command.upgrade(migrate.config(empty), "0005")
+    engine = create_engine(empty)
+    ids = {}
+    with engine.begin() as connection:
+        for status in ("approved", "revoked", "pending"):
+            ids[status] = new_id()
+            connection.execute(text(ACCOUNT.format(id=ids[status])))
+            connection.execute(text(APPLICATION.format(id=ids[status], status=status)))
+            for state in ("active", "retiring", "expired"):
+                connection.execute(text(SECRET.format(id=ids[status], state=state)))
+        begin = connection.execute(text("SELECT clock_timestamp()")).scalar()
+    command.upgrade(migrate.config(empty), "0006")
+    with engine.begin() as connection:
+        states = {
+            status: dict(connection.execute(text(
+                f"SELECT state, count(*) FROM webhook_secrets WHERE account_id = '{id_}' "
+                "GROUP BY state")).all())
+            for status, id_ in ids.items()
+        }  # fmt: skip
+        assert states["approved"] == {"active": 1, "retiring": 1, "expired": 1}
+        assert states["revoked"] == states["pending"] == {"revoked": 2, "expired": 1}
+        # The workers of before hear of it: they poll by updated_at.
+        assert connection.execute(text(
+            "SELECT bool_and(updated_at > :begin AND revoked_with IS NOT NULL) "
+            "FROM webhook_secrets WHERE state = 'revoked'"), {"begin": begin}).scalar()  # fmt: skip
+        # A rotation of before, and the recorded change of a policy.
+        connection.execute(text("UPDATE webhook_secrets SET state = 'retiring' "
+                                "WHERE state = 'active'"))  # fmt: skip
+        connection.execute(text(SECRET.format(id=ids["approved"], state="active").replace(
+            "sha256('", "sha256('new")))  # fmt: skip
+        connection.execute(text("INSERT INTO webhook_policies (account_id, rate_per_second) "
+                                f"VALUES ('{ids['approved']}', 5)"))  # fmt: skip
+        stamps = text("SELECT updated_at > :begin AND changed_in > 0 FROM webhook_policies")
+        assert connection.execute(stamps, {"begin": begin}).scalar()
+    engine.dispose()
 
 
 def test_several_at_once(empty):

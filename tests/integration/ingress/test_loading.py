@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from services.ingress import secret_cache
+from services.ingress import secret_rows
 from services.ingress.policies import Policies
 from services.ingress.secret_cache import SecretCache
 from services.secrets import rotation
@@ -47,8 +47,8 @@ def raw_of(db, business):
 
 @pytest.mark.parametrize("page", [1, 3, 7, 100])
 def test_all_are_loaded_however_many_fit_a_page(db, cache, policies, businesses, page, monkeypatch):
-    monkeypatch.setattr(secret_cache, "PAGE", page)
-    asyncio.run(cache.warm())
+    monkeypatch.setattr(secret_rows, "PAGE", page)
+    asyncio.run(cache.poll())
     assert len(cache) == len(businesses)
     assert all(len(cache.of(business.id)) == 1 for business in businesses)
     assert [b.id for b in businesses if policies.get(b.id)] == [businesses[3].id]
@@ -65,16 +65,16 @@ def test_an_accounts_new_secret_is_found_at_once_and_asked_for_once(
 ):
     business = businesses[0]
     queries = []
-    query = cache._query
+    ask = cache._ask
 
-    async def counted(*arguments):
-        queries.append(arguments)
-        return await query(*arguments)
+    async def counted(question):
+        queries.append(question)
+        return await ask(question)
 
-    monkeypatch.setattr(cache, "_query", counted)
+    monkeypatch.setattr(cache, "_ask", counted)
 
     async def story():
-        await cache.warm()
+        await cache.poll()
         rotation.rotate(db, business, "business")
         db.commit()
         fresh = raw_of(db, business)

@@ -1,15 +1,21 @@
 """KYC: the application over HTTP, the decision over the bus."""
 
 import json
+import os
+import subprocess
+import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from kombu import Connection
 from sqlalchemy import select
 
 from services.kyc.__main__ import wire
 from services.kyc.states import NotPossible, after
 from shared import tokens
 from shared.bus import topology
+from shared.bus.consumer import Consumer
 from shared.bus.events import decode
 from shared.db.models import KycApplication, OutboxMessage
 from shared.roles import login
@@ -106,6 +112,17 @@ def facts(engine):
         return [decode(type_, body) for type_, body in rows]
 
 
+def decider(settings):
+    """A process of services.kyc."""
+    environment = {"AMQP_URL": settings.amqp_url, "DATABASE_URL": settings.database_url}
+    return subprocess.Popen(
+        [sys.executable, "-m", "services.kyc"],
+        env=os.environ | environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
 def deciding(settings):
     return consuming(settings, *wire(settings).subscriptions)
 
@@ -187,6 +204,143 @@ def test_the_same_decision_twice_changes_nothing(settings, db, engine, amqp_url)
     with deciding(settings), deciding(settings):
         until(lambda: status_of(engine, business) == "approved", "approved")
     assert len(facts(engine)) == 1
+    assert depth(amqp_url, QUEUE.dead) == 0
+
+
+def answered(db):
+    db.rollback()
+    query = select(KycApplication.status).order_by(KycApplication.submitted_at, KycApplication.id)
+    return db.scalars(query).all()
+
+
+def apply_again(db, business):
+    db.add(
+        KycApplication(
+            account_id=business.id,
+            business_registration_number="RC-2",
+            business_address="1 Broad St",
+            contact_person_details='"Ada"',
+            status="pending",
+        )
+    )
+    db.commit()
+
+
+def die_before_the_acknowledgement(settings, meanwhile):
+    """A consumer that commits, and loses its connection before it can say so."""
+    stopping = threading.Event()
+    (subscription,) = wire(settings).subscriptions
+    consumer = Consumer(settings.amqp_url, settings.amqp_heartbeat, subscription, stopping)
+    handle = consumer._handle
+
+    def committed(batch):
+        handle(batch)
+        meanwhile()
+        stopping.set()
+        raise ConnectionError("the connection dies between the commit and the acknowledgement")
+
+    consumer._handle = committed
+    consumer.run()
+
+
+@pytest.mark.parametrize("properties", [{}, {"message_id": "desk-42"}], ids=["no id", "an id"])
+def test_a_decision_that_comes_again_after_its_commit_takes_effect_once(
+    settings, db, engine, amqp_url, properties
+):
+    """The business has sent another application in between, which nobody has decided on."""
+    business = account(db, status="pending")
+    body = {"decision": "reject", "email": business.email, "reason": "Not in the register."}
+    send(amqp_url, body, **properties)
+    die_before_the_acknowledgement(settings, lambda: apply_again(db, business))
+    with deciding(settings):
+        until(lambda: depth(amqp_url, QUEUE.name) == 0, "taken again")
+    assert answered(db) == ["rejected", "pending"]
+    assert len(facts(engine)) == 1
+    if not properties:
+        # Nobody can tell whether the new application was meant, so a person is asked.
+        assert "send it again with a message_id" in headers(take(amqp_url, QUEUE.dead))["x-reason"]
+    assert depth(amqp_url, QUEUE.dead) == 0
+
+
+def test_a_decision_without_an_id_that_comes_again_and_changes_nothing_is_done(
+    settings, db, engine, amqp_url
+):
+    business = account(db, status="pending")
+    send(amqp_url, {"decision": "approve", "email": business.email})
+    die_before_the_acknowledgement(settings, lambda: None)
+    with deciding(settings):
+        until(lambda: depth(amqp_url, QUEUE.name) == 0, "taken again")
+    assert (len(facts(engine)), depth(amqp_url, QUEUE.dead)) == (1, 0)
+
+
+def test_a_decision_without_an_id_that_was_never_handled_counts_when_it_comes_again(
+    settings, db, engine, amqp_url
+):
+    """Handed out before, as to somebody who looked at the queue, and the same as one long done."""
+    business = account(db, status="pending")
+    reject = {"decision": "reject", "email": business.email, "reason": "Not in the register."}
+    other = account(db, status="pending")
+    with deciding(settings):
+        send(amqp_url, reject)
+        until(lambda: answered(db).count("rejected") == 1, "rejected")
+        send(amqp_url, {"decision": "approve", "email": other.email})
+        until(lambda: "approved" in answered(db), "another decision")
+    apply_again(db, business)
+    send(amqp_url, reject)
+    with Connection(amqp_url) as connection:
+        looked = until(lambda: connection.default_channel.basic_get(QUEUE.name), "looked at")
+        connection.default_channel.basic_reject(looked.delivery_tag, requeue=True)
+    with deciding(settings):
+        until(lambda: answered(db).count("rejected") == 2, "rejected again")
+    assert depth(amqp_url, QUEUE.dead) == 0
+
+
+def test_equal_decisions_without_ids_all_count(settings, db, engine, amqp_url):
+    """Approved, revoked, and approved again, as an operator types it."""
+    business = account(db, status="pending")
+    approve = {"decision": "approve", "email": business.email}
+    with deciding(settings):
+        for _ in range(2):
+            send(amqp_url, approve)
+            send(amqp_url, {"decision": "revoke", "email": business.email})
+            until(lambda: answered(db)[-1] == "revoked", "approved and revoked")
+            apply_again(db, business)
+        send(amqp_url, approve)
+        until(lambda: answered(db)[-1] == "approved", "approved")
+    assert answered(db) == ["revoked", "revoked", "approved"]
+    kinds = [fact.TYPE for fact in facts(engine)]
+    assert kinds == ["kyc.approved", "kyc.revoked"] * 2 + ["kyc.approved"]
+    assert depth(amqp_url, QUEUE.dead) == 0
+
+
+@pytest.mark.timeout(300)
+def test_decisions_of_one_business_take_effect_in_their_order(settings, db, engine, amqp_url):
+    """Two processes, and pairs of decisions; the one that decides is killed again and again."""
+    pairs = 200
+    numbers = [f"RC-{n}" for n in range(pairs)]
+    for number in numbers:
+        account(db, status="pending", number=number)
+    for number in numbers:
+        for decision in ("approve", "revoke"):
+            send(amqp_url, {"decision": decision, "registration_number": number})
+    running = [decider(settings) for _ in range(2)]
+    try:
+        for done in range(30, pairs, 50):
+            until(lambda done=done: answered(db).count("revoked") >= done, "under way")
+            # Both, one after the other: one of them is the one that decides.
+            for number in range(2):
+                running[number].kill()
+                running[number].wait()
+                running[number] = decider(settings)
+        until(lambda: depth(amqp_url, QUEUE.name) == 0, "all decided")
+        until(lambda: answered(db) == ["revoked"] * pairs, "all revoked")
+    finally:
+        for process in running:
+            process.terminate()
+        for process in running:
+            process.wait(20)
+    kinds = [fact.TYPE for fact in facts(engine)]
+    assert (kinds.count("kyc.approved"), kinds.count("kyc.revoked")) == (pairs, pairs)
     assert depth(amqp_url, QUEUE.dead) == 0
 
 

@@ -163,7 +163,8 @@ def test_an_ingress_worker_hears_of_secrets_and_nothing_else(declared):
             assert refused(
                 connection, lambda c, exchange=exchange, key=key: c.queue_bind(name, exchange, key)
             )
-        assert not refused(connection, lambda c: c.queue_bind(name, "events", "secret.#"))
+        for key in ("secret.#", "kyc.revoked"):
+            assert not refused(connection, lambda c, key=key: c.queue_bind(name, "events", key))
         with connected(declared, "ingress") as other, pytest.raises(ResourceLocked):
             other.default_channel.basic_get(name)
 

@@ -30,6 +30,7 @@ MAY = {
     "kyc": {
         "accounts": "s",
         "kyc_applications": "SU",
+        "webhook_secrets": "s",
         "inbox": "SIUD",
         "outbox": "I",
         "service_heartbeats": "SIUD",

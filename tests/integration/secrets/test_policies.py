@@ -40,12 +40,12 @@ def test_rate_and_allowlist_leave_each_other_alone(settings, db):
         insert(WebhookPolicy).values(account_id=business.id, allowed_networks=["203.0.113.0/24"])
     )
     db.commit()
-    stamped = policy_of(db, business).updated_at
+    stamped = policy_of(db, business).changed_in
     limit(business, 50)
     policy = policy_of(db, business)
     assert (policy.allowed_networks, policy.rate_per_second) == (["203.0.113.0/24"], 50)
     # The caches poll by it.
-    assert policy.updated_at > stamped
+    assert policy.changed_in > stamped
     limit(business, None)
     assert policy_of(db, business).rate_per_second is None
 

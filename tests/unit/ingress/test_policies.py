@@ -1,6 +1,5 @@
 """Policies in memory: closed where they are unreadable, true whatever comes last."""
 
-from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
@@ -9,13 +8,12 @@ from services.ingress import policies
 from services.ingress.policies import Policies, Policy
 from shared.ids import new_id
 
-NOW = datetime(2026, 11, 24, tzinfo=UTC)
 ACCOUNT = new_id()
 
 
-def row(*networks, rate=None, at=NOW):
+def row(*networks, rate=None, change=0):
     return SimpleNamespace(
-        account_id=ACCOUNT, allowed_networks=list(networks), rate_per_second=rate, updated_at=at
+        account_id=ACCOUNT, allowed_networks=list(networks), rate_per_second=rate, change=change
     )
 
 
@@ -45,9 +43,16 @@ def test_what_is_remembered_is_bounded(monkeypatch):
 
 def test_an_older_answer_that_comes_last_changes_nothing():
     known = Policies()
-    known.put([row(rate=5, at=NOW)])
-    known.put([row(rate=9, at=NOW - timedelta(seconds=1))])
+    known.put([row(rate=5, change=2)])
+    known.put([row(rate=9, change=1)])
     assert known.get(ACCOUNT).rate == 5
-    known.put([row(rate=7, at=NOW + timedelta(seconds=1))])
+    known.put([row(rate=7, change=3)])
     assert known.get(ACCOUNT).rate == 7
     assert known.get(new_id()) is None
+
+
+def test_all_anew_forgets_what_is_gone():
+    known = Policies()
+    known.put([row(rate=5, change=2)])
+    known.replace([])
+    assert known.get(ACCOUNT) is None

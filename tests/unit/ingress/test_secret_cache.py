@@ -3,13 +3,17 @@
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from services.ingress import secret_cache
-from services.ingress.cached_secret import CachedSecret
+from services.ingress.cached_secret import STATES, CachedSecret
 from services.ingress.policies import Policies
 from services.ingress.secret_cache import SecretCache
+from services.ingress.secret_rows import MAX_TRIED
 from shared.ids import new_id
 from shared.webhook_keys import generate, key_hash, seal
 
@@ -20,7 +24,7 @@ KEY = b"whsk_key"
 ACCOUNT = new_id()
 
 
-def row(state="active", changed=NOW, expires=NOW + timedelta(days=90), key=KEY, **more):
+def row(state="active", change=0, expires=NOW + timedelta(days=90), key=KEY, **more):
     return SimpleNamespace(
         key_hash=key_hash(key),
         id=more.get("id") or new_id(),
@@ -29,8 +33,13 @@ def row(state="active", changed=NOW, expires=NOW + timedelta(days=90), key=KEY, 
         replaced_at=more.get("replaced_at"),
         state=state,
         expires_at=expires,
-        updated_at=changed,
+        change=change,
     )
+
+
+def put(cache, *rows):
+    for new in rows:
+        cache._take(new)
 
 
 @pytest.fixture
@@ -40,16 +49,69 @@ def cache():
 
 
 def test_an_older_answer_that_comes_last_does_not_bring_a_revoked_secret_back(cache):
-    cache._put([row("active", NOW)])
-    cache._put([row("revoked", NOW + timedelta(microseconds=1))])
-    cache._put([row("active", NOW)])
+    id_ = new_id()
+    put(cache, row("active", 1, id=id_), row("revoked", 2, id=id_), row("active", 1, id=id_))
     assert cache.peek(KEY).state == "revoked"
 
 
 def test_the_same_row_again_is_taken(cache):
-    cache._put([row("active")])
-    cache._put([row("revoked")])
+    id_ = new_id()
+    put(cache, row("active", id=id_), row("retiring", id=id_, expires=NOW))
+    assert (cache.peek(KEY).state, cache.peek(KEY).expires_at) == ("retiring", NOW.timestamp())
+
+
+def test_an_older_answer_changes_nothing(cache):
+    id_ = new_id()
+    put(cache, row(change=2, id=id_, expires=NOW), row(change=1, id=id_))
+    assert cache.peek(KEY).expires_at == NOW.timestamp()
+
+
+def test_an_event_revokes_what_it_names_and_nothing_else(cache):
+    other, named = row(key=b"other"), row()
+    put(cache, other, named)
+    cache.revoke(ACCOUNT, [named.id])
+    assert [secret.id for secret in cache.of(ACCOUNT)] == [other.id]
     assert cache.peek(KEY).state == "revoked"
+
+
+@given(st.data())
+def test_whatever_comes_in_whatever_order_a_secret_goes_forward_only(data):
+    """A secret's life as the database has it; answers and events about it in any order."""
+    id_, key_state = new_id(), 0
+    life = [STATES[0]]
+    for _ in range(data.draw(st.integers(1, 4))):
+        key_state = data.draw(st.integers(key_state, len(STATES) - 1))
+        life.append(STATES[key_state])
+    rows = [row(state, change, id=id_) for change, state in enumerate(life)]
+    news: list[Any] = [*rows, *rows]
+    if life[-1] == "revoked":
+        news.append(None)
+    with ThreadPoolExecutor(1) as threads:
+        cache = SecretCache(threads, Policies())
+        furthest, is_revoked = -1, False
+        for new in data.draw(st.permutations(news)):
+            if new is None:
+                cache.revoke(ACCOUNT, [id_])
+            else:
+                put(cache, new)
+            is_revoked = is_revoked or new is None
+            held = cache.peek(KEY)
+            if held is not None:
+                assert STATES.index(held.state) >= furthest
+                furthest = STATES.index(held.state)
+                assert not is_revoked or held.state == "revoked"
+        assert held.state == life[-1]
+        assert bool(cache.of(ACCOUNT)) == (life[-1] != "revoked")
+
+
+def test_what_is_remembered_of_events_is_bounded(cache, monkeypatch):
+    monkeypatch.setattr(secret_cache, "MAX_REVOKED", 10)
+    cache.revoke(ACCOUNT, [new_id() for _ in range(100)])
+    assert len(cache._revoked) == 10
+    known = row()
+    cache.revoke(ACCOUNT, [known.id])
+    put(cache, row("revoked", id=known.id))
+    assert len(cache._revoked) == 9
 
 
 @pytest.mark.parametrize(
@@ -77,22 +139,22 @@ def test_the_bytes_are_opened_once_and_stay_open(monkeypatch):
     secret = CachedSecret(first)
     assert secret.raw() == raw
     # Sealed again under another key, which this process need not know to go on.
-    secret.take(row("retiring", NOW + timedelta(seconds=1), id=id_, sealed=b"unreadable"))
+    secret.take(row("retiring", 1, id=id_, sealed=b"unreadable"))
     assert (secret.raw(), secret.state) == (raw, "retiring")
 
 
 def test_an_account_has_its_newest_secrets_first_whatever_the_order_they_came_in(cache):
-    rows = [row(key=bytes([n])) for n in range(secret_cache.MAX_TRIED + 3)]
-    cache._put(rows[3:] + rows[:3])
-    newest = [r.id for r in reversed(rows)][: secret_cache.MAX_TRIED]
+    rows = [row(key=bytes([n])) for n in range(MAX_TRIED + 3)]
+    put(cache, *rows[3:], *rows[:3])
+    newest = [r.id for r in reversed(rows)][:MAX_TRIED]
     assert [secret.id for secret in cache.of(ACCOUNT)] == newest
 
 
 def test_revoked_secrets_are_not_tried_and_take_nobodys_place(cache):
-    rows = [row(key=bytes([n])) for n in range(secret_cache.MAX_TRIED + 1)]
-    cache._put(rows)
+    rows = [row(key=bytes([n])) for n in range(MAX_TRIED + 1)]
+    put(cache, *rows)
     for revoked in rows[1:]:
         revoked.state = "revoked"
-    cache._put(rows[1:])
+    put(cache, *rows[1:])
     assert [secret.id for secret in cache.of(ACCOUNT)] == [rows[0].id]
     assert cache.of(new_id()) == []

@@ -1,0 +1,165 @@
+"""What the database is asked for a worker's secret cache.
+
+Each change carries the transaction that made it. What changed since a snapshot is what that
+snapshot does not see: nothing slips past, however long a transaction took, and nothing comes twice.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, select, text
+from sqlalchemy.types import BigInteger, Text
+
+from shared.db.models import WebhookPolicy, WebhookSecret
+from shared.db.session import engine
+
+REMEMBER_EXPIRED_DAYS = 30
+# Secrets loaded at a time at the start: all at once they would take four times the memory.
+PAGE = 2_000
+# How many of an account's secrets a signature is tried against, the newest ones.
+MAX_TRIED = 5
+
+Query = Select[*tuple[Any, ...]]
+_secrets = select(
+    WebhookSecret.key_hash,
+    WebhookSecret.id,
+    WebhookSecret.account_id,
+    WebhookSecret.sealed,
+    WebhookSecret.state,
+    WebhookSecret.expires_at,
+    WebhookSecret.replaced_at,
+    WebhookSecret.change,
+)
+_policies = select(
+    WebhookPolicy.account_id,
+    WebhookPolicy.allowed_networks,
+    WebhookPolicy.rate_per_second,
+    WebhookPolicy.change,
+)
+# A server that was promoted or restored may lack what its predecessor said, and counts anew.
+_POSITION = text("""
+    SELECT pg_current_snapshot()::text AS snapshot,
+           extract(epoch FROM clock_timestamp())::float8 AS stated,
+           concat_ws('/',
+               (SELECT system_identifier FROM pg_control_system()),
+               CASE WHEN NOT pg_is_in_recovery()
+                    THEN left(pg_walfile_name(pg_current_wal_lsn()), 8) END,
+               (SELECT oid FROM pg_database WHERE datname = current_database())) AS server
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Up to where the database was read.
+
+    Attributes:
+        snapshot: the transactions it saw, as `pg_snapshot` writes them.
+        server: which cluster, timeline and database it was.
+    """
+
+    snapshot: str
+    server: str
+
+    @property
+    def xmin(self) -> int:
+        """All transactions before this one had ended."""
+        return int(self.snapshot.split(":")[0])
+
+    @property
+    def xmax(self) -> int:
+        """No transaction from this one on had begun."""
+        return int(self.snapshot.split(":")[1])
+
+    def leads_to(self, later: "Position") -> bool:
+        """Whether the changes from here to there are all that is missing."""
+        return self.server == later.server and self.xmax <= later.xmax
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An answer.
+
+    Attributes:
+        position: where the database was before it.
+        reading: of its clock; see `DatabaseClock.read`.
+        secrets: rows of `webhook_secrets`.
+        policies: rows of `webhook_policies`.
+    """
+
+    position: Position
+    reading: tuple[float, float, float]
+    secrets: Sequence[Any] = field(default=())
+    policies: Sequence[Any] = field(default=())
+
+
+def here() -> Found:
+    """Where the database is, and every policy."""
+    with engine().connect() as connection:
+        position, reading = _position(connection)
+        return Found(position, reading, policies=connection.execute(_policies).all())
+
+
+def page(after: UUID) -> Found:
+    """The next secrets that a request may still be signed with, or be told about, by their id."""
+    query = _secrets.where(_is_remembered(), WebhookSecret.id > after)
+    return _ask(query.order_by(WebhookSecret.id).limit(PAGE))
+
+
+def by_hash(key_hash: bytes) -> Found:
+    """The secret of a key, and its account's policy."""
+    return _ask(_secrets.where(WebhookSecret.key_hash == key_hash))
+
+
+def newest_of(account_id: UUID) -> Found:
+    """The secrets of an account that a signature is tried against, and its policy."""
+    theirs = and_(WebhookSecret.account_id == account_id, WebhookSecret.state != "revoked")
+    query = _secrets.where(theirs, _is_remembered())
+    return _ask(query.order_by(WebhookSecret.id.desc()).limit(MAX_TRIED))
+
+
+def since(position: Position) -> Found:
+    """What was changed since a position; nothing when it does not lead to where the server is."""
+    with engine().connect() as connection:
+        now, reading = _position(connection)
+        if not position.leads_to(now):
+            return Found(now, reading)
+        return Found(
+            now,
+            reading,
+            connection.execute(_secrets.where(_unseen(WebhookSecret.changed_in, position))).all(),
+            connection.execute(_policies.where(_unseen(WebhookPolicy.changed_in, position))).all(),
+        )
+
+
+def _ask(secrets: Query) -> Found:
+    with engine().connect() as connection:
+        position, reading = _position(connection)
+        rows = connection.execute(secrets).all()
+        theirs = WebhookPolicy.account_id.in_({row.account_id for row in rows})
+        return Found(position, reading, rows, connection.execute(_policies.where(theirs)).all())
+
+
+def _position(connection: Connection) -> tuple[Position, tuple[float, float, float]]:
+    before = time.monotonic()
+    row = connection.execute(_POSITION).one()
+    return Position(row.snapshot, row.server), (row.stated, before, time.monotonic())
+
+
+def _unseen(changed_in: Any, position: Position) -> ColumnElement[bool]:
+    # Beyond the newest transaction are the numbers of another server, restored with its rows.
+    newest = func.pg_snapshot_xmax(func.pg_current_snapshot()).cast(Text).cast(BigInteger)
+    unseen = text(
+        "NOT pg_visible_in_snapshot(CAST(CAST(changed_in AS text) AS xid8), "
+        "CAST(:snapshot AS pg_snapshot))"
+    ).bindparams(snapshot=position.snapshot)
+    return and_(changed_in >= position.xmin, changed_in < newest, unseen)
+
+
+def _is_remembered() -> ColumnElement[bool]:
+    return or_(
+        WebhookSecret.state.in_(("active", "retiring")),
+        WebhookSecret.expires_at > func.now() - func.make_interval(0, 0, 0, REMEMBER_EXPIRED_DAYS),
+    )
