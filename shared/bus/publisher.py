@@ -178,7 +178,11 @@ class Publisher:
             loop.call_soon(self._flush)
         self._frames.append(frames)
         if is_kept:
-            self._kept.append((waiting, journal.event(message)))
+            event = journal.event(message)
+            if self._waits_for_journal or len(event) < journal.MAX_BYTES:
+                self._kept.append((waiting, event))
+            else:
+                log.error("journal_misses", messages=1, bytes=len(event))
         return future
 
     def _note(self, message_id: str, waiting: Sequence[Waiting], *, counts: int) -> None:
@@ -195,15 +199,18 @@ class Publisher:
                 log.error("journal_misses", messages=len(kept))
                 return
         start = size = 0
-        for end, (_, event) in enumerate(kept, 1):
-            size += len(event)
-            if size >= journal.MAX_BYTES or end == len(kept):
-                part = kept[start:end]
-                message = journal.batch([event for _, event in part], self._name)
-                waiters = [waiting for waiting, _ in part] if self._waits_for_journal else ()
-                self._note(message.message_id, waiters, counts=0)
-                self._frames.append(publish_frames(1, message, self._frame_max))
-                start, size = end, 0
+        for end, (_, event) in enumerate(kept):
+            size += len(event) + 1
+            if size > journal.MAX_BYTES and end > start:
+                self._write_part(kept[start:end])
+                start, size = end, len(event) + 1
+        self._write_part(kept[start:])
+
+    def _write_part(self, part: Sequence[tuple[Waiting, bytes]]) -> None:
+        message = journal.batch([event for _, event in part], self._name)
+        waiters = [waiting for waiting, _ in part] if self._waits_for_journal else ()
+        self._note(message.message_id, waiters, counts=0)
+        self._frames.append(publish_frames(1, message, self._frame_max))
 
     def _flush(self) -> None:
         if self._kept:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import structlog
 from sqlalchemy import Row
 
 from shared.bus import journal, topology
@@ -21,6 +22,8 @@ from shared.outbox.rows import Destination
 
 SMALL_BYTES = 64 * 1024
 """A body that every broker takes, whatever its `max_message_size`."""
+
+log = structlog.get_logger()
 
 Kind = tuple[str, str, str, str]
 """Who wrote it, exchange, routing key, type."""
@@ -38,8 +41,9 @@ class Vetting:
         self._lock = asyncio.Lock()
         self._kinds: set[Kind] = set()
         self._largest = SMALL_BYTES
+        self._is_journal_tried = False
         self.has_journal = True
-        """Whether the journal's exchange is there to be published to."""
+        """Whether the journal can be published to."""
 
     def passes(self, kind: Kind, size: int) -> bool:
         """Whether a row may be sent at once.
@@ -54,6 +58,7 @@ class Vetting:
         """Know nothing any more: the connection was lost, and the broker may have changed."""
         self._kinds.clear()
         self._largest = SMALL_BYTES
+        self._is_journal_tried = False
 
     async def vet(self, found: Sequence[Row[Any]]) -> tuple[list[Row[Any]], dict[int, str]]:
         """Try rows that do not pass yet.
@@ -96,13 +101,15 @@ class Vetting:
 
     def _rehearse(self, row: Row[Any]) -> None:
         self._rehearsal.try_out(rows.message(row))
-        if journal.keeps(row.exchange):
+        if journal.keeps(row.exchange) and not self._is_journal_tried:
             try:
                 self._rehearsal.try_out(_journal_message())
                 self.has_journal = True
-            except RefusedError:
-                # Nobody's order waits for a journal that was deleted.
+            except RefusedError as error:
+                # Nobody's order waits for a journal that cannot be written to.
                 self.has_journal = False
+                log.error("no_journal", reason=str(error))
+            self._is_journal_tried = True
 
 
 def kind_of(row: Row[Any]) -> Kind:
@@ -117,7 +124,7 @@ def _journal_message() -> Message:
         routing_key="",
         type=journal.TYPE,
         message_id=name,
-        body=b"[]",
+        body=b" " * (journal.MAX_BYTES + 2),  # as large as a batch may be, in brackets
         correlation_id=name,
         time=datetime.now(UTC),
         source="relay",
