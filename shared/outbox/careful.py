@@ -1,15 +1,15 @@
 """Rows in doubt, and parked rows that are due: few at a time, each waited for as long as it takes.
 
-At full speed a thousand rows are under way at once, and a queue that confirms none of them makes
-the broker stop reading the connection (RabbitMQ, "Flow Control"): what was sent is then in doubt.
-It comes here, where a connection carries so little for each destination that no queue can clog it.
-This connection is never given up, so that no row is sent a second time over it; and a destination
-that does not confirm is tried ever less often, with everything else for it left where it is.
+At full speed a thousand rows are under way at once, and one queue that does not answer keeps the
+broker from reading the connection, or the channel from going on (RabbitMQ, "Flow Control"): what was
+sent is then in doubt. It comes here, where no connection is ever given up, so that no row is sent
+again over one. A destination under suspicion has a connection of its own until it confirms, and is
+tried ever less often; the others share one, with so little for each that no queue can clog it.
 """
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,13 +22,16 @@ from shared.outbox import metrics, rows
 from shared.outbox.rows import Destination, Outcome
 from shared.outbox.vetting import Vetting, kind_of
 
-WINDOW = 2
-"""Rows under way to a destination that confirms. A dozen destinations share a queue, and beyond 32
-for one queue the broker holds the connection back (`quorum_commands_soft_limit`)."""
+WINDOW = 16
+"""Rows under way to a destination that confirms."""
+MOST_SHARED = 30
+"""Rows under way on the connection that destinations share, which may all be for one queue: beyond
+32 for one the broker holds the connection back (`quorum_commands_soft_limit`)."""
 MOST_HELD = 6
 """Rows under way to a destination that does not: the late confirm of any will tell."""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 300.0  # seconds between two tries of such a destination
 AT_ONCE = 200
+CONNECTING_SECONDS = 0.05
 SLOW_SECONDS = 10.0
 """A confirm that takes longer is of a queue that was stuck; before, of a broker that is slow."""
 
@@ -80,16 +83,23 @@ class Careful:
 
     Args:
         engine: of the database.
-        publisher: a connection of its own, which nobody else closes.
+        connect: makes a publisher of this name.
         vetting: which rows may be sent.
         patience: seconds until a destination counts as one that does not confirm.
     """
 
     def __init__(
-        self, engine: Engine, publisher: Publisher, vetting: Vetting, patience: float
+        self,
+        engine: Engine,
+        connect: Callable[[str], Publisher],
+        vetting: Vetting,
+        patience: float,
     ) -> None:
         self._engine = engine
-        self._publisher = publisher
+        self._connect = connect
+        self._publisher = connect("relay-careful")
+        self._alone: dict[Destination, Publisher] = {}
+        self._closing: set[asyncio.Task[None]] = set()
         self._vetting = vetting
         self._patience = patience
         self._windows: dict[Destination, _Window] = {}
@@ -106,11 +116,6 @@ class Careful:
         return [name for name, window in self._windows.items() if window.is_stuck]
 
     @property
-    def held(self) -> int:
-        """How many rows are waited for."""
-        return len(self._held)
-
-    @property
     def confirm_seconds(self) -> float:
         """How long a confirm took that came too late; 0 when that says nothing of the broker."""
         return self._slowest
@@ -125,26 +130,14 @@ class Careful:
                 log.warning("destination_stuck", exchange=destination[0], key=destination[1])
         self.wake.set()
 
-    def wait_for(
-        self, sequence: int, destination: Destination, confirm: "asyncio.Future[None]"
-    ) -> None:
-        """Wait for the confirm of a row that was sent, however late it comes.
-
-        The row must be held: see `rows.Outcome`.
-        """
-        now = time.monotonic()
-        self._window(destination).sent(now)
-        self._hold(sequence, destination, confirm)
-
-    def _hold(
-        self, sequence: int, destination: Destination, confirm: "asyncio.Future[None]"
-    ) -> None:
-        self._held[sequence] = _Held(destination, time.monotonic())
-        confirm.add_done_callback(lambda done: self._ended(sequence, done))
+    async def start(self) -> None:
+        """Connect."""
+        await self._publisher.start()
 
     async def turn(self) -> bool:
         """Settle what ended, and send what is due; returns whether to go on at once."""
         self._notice_stuck()
+        await self._separate()
         connection = await asyncio.to_thread(self._engine.connect)
         try:
             await self._settle(connection)
@@ -156,7 +149,8 @@ class Careful:
 
     async def stop(self) -> None:
         """Wait for what is under way as long as is usual; then others may try it at once."""
-        await self._publisher.stop(self._patience)
+        publishers = [self._publisher, *self._alone.values()]
+        await asyncio.gather(*(one.stop(self._patience) for one in publishers), *self._closing)
         await asyncio.sleep(0)  # the callbacks of what ended by that
         with self._engine.connect() as connection:
             await self._settle(connection)
@@ -184,7 +178,7 @@ class Careful:
 
     async def _send_due(self, connection: Connection) -> bool:
         now = time.monotonic()
-        full = [name for name, window in self._windows.items() if not window.takes_more(now)]
+        full = [name for name in self._windows if not self._takes_more(name, now)]
         found = await asyncio.to_thread(rows.take_due, connection, full, AT_ONCE)
         return await self._send(connection, found)
 
@@ -192,13 +186,14 @@ class Careful:
         """Try a destination that is stuck and has nothing in doubt with its first fresh row."""
         sent = False
         for destination in self.stuck:
-            if not self._windows[destination].takes_more(time.monotonic()):
+            if not self._takes_more(destination, time.monotonic()):
                 continue
             found = await asyncio.to_thread(rows.take_one_fresh, connection, destination)
             if found:
                 sent = await self._send(connection, found) or sent
             elif not self._windows[destination].under_way:
                 del self._windows[destination]  # there is nothing for it
+                self._rejoin(destination)
         return sent
 
     async def _send(self, connection: Connection, found: Sequence[Row[Any]]) -> bool:
@@ -210,13 +205,15 @@ class Careful:
         vetted = [row for row in fresh if self._vetting.passes(kind_of(row), len(row.body))]
         if len(vetted) < len(fresh):
             vetted, outcome.parked = await self._vetting.vet(fresh)
-        self._publisher.writes_journal = self._vetting.has_journal
         now, chosen = time.monotonic(), []
+        room = MOST_SHARED - self._publisher.outstanding
         for row in vetted:
-            window = self._window((row.exchange, row.routing_key))
-            if window.takes_more(now):
+            destination = (row.exchange, row.routing_key)
+            is_alone = destination in self._alone
+            if (is_alone or room > 0) and self._takes_more(destination, now):
                 chosen.append(row)
-                window.sent(now)
+                self._window(destination).sent(now)
+                room -= not is_alone
         outcome.held += [row.sequence for row in chosen]
         try:
             # Written down first: what is sent is nobody else's to send.
@@ -232,8 +229,10 @@ class Careful:
 
     def _publish(self, row: Row[Any]) -> None:
         destination = (row.exchange, row.routing_key)
+        publisher = self._alone.get(destination, self._publisher)
+        publisher.writes_journal = self._vetting.has_journal
         try:
-            confirm = self._publisher.send(rows.message(row))
+            confirm = publisher.send(rows.message(row))
         except (PublishError, ValueError) as error:
             self._window(destination).under_way -= 1
             if isinstance(error, ValueError):
@@ -243,6 +242,12 @@ class Careful:
             self.wake.set()
             return
         self._hold(row.sequence, destination, confirm)
+
+    def _hold(
+        self, sequence: int, destination: Destination, confirm: "asyncio.Future[None]"
+    ) -> None:
+        self._held[sequence] = _Held(destination, time.monotonic())
+        confirm.add_done_callback(lambda done: self._ended(sequence, done))
 
     def _ended(self, sequence: int, confirm: "asyncio.Future[None]") -> None:
         held = self._held.pop(sequence, None)
@@ -262,12 +267,40 @@ class Careful:
             self._windows[held.destination] = _Window(window.is_stuck, window.under_way)
             self.wake.set()
             return
-        if window.is_stuck:
+        if window.is_stuck and not isinstance(error, NackedError):
             took = time.monotonic() - held.sent_at
             self._slowest = took if took < SLOW_SECONDS else 0.0
             log.info("destination_confirms", exchange=held.destination[0], key=held.destination[1])
-        self._windows[held.destination] = _Window(under_way=window.under_way, room=WINDOW)
+        if not isinstance(error, NackedError):
+            self._windows[held.destination] = _Window(under_way=window.under_way, room=WINDOW)
+        if not self._windows[held.destination].is_stuck:
+            self._rejoin(held.destination)
         self.wake.set()
+
+    def _takes_more(self, destination: Destination, now: float) -> bool:
+        window = self._window(destination)
+        publisher = self._alone.get(destination, self._publisher)
+        if window.is_stuck and publisher is self._publisher:
+            return False
+        return publisher.state == "connected" and window.takes_more(now)
+
+    async def _separate(self) -> None:
+        """Give each destination under suspicion a connection of its own."""
+        for destination in self.stuck:
+            if destination not in self._alone:
+                self._alone[destination] = self._connect("relay-alone")
+                await self._alone[destination].start()
+        if any(self._alone[name].state != "connected" for name in self.stuck):
+            asyncio.get_running_loop().call_later(CONNECTING_SECONDS, self.wake.set)
+
+    def _rejoin(self, destination: Destination) -> None:
+        """Close a destination's own connection once nothing is under way on it."""
+        publisher = self._alone.get(destination)
+        if publisher is not None and not publisher.outstanding:
+            del self._alone[destination]
+            task = asyncio.get_running_loop().create_task(publisher.stop(0))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
 
     def _notice_stuck(self) -> None:
         now = time.monotonic()

@@ -40,9 +40,6 @@ POLL_SECONDS = 1.0  # behind NOTIFY, which a lost connection loses
 AWAY_SECONDS = 0.5
 PATIENCE, MOST_PATIENCE = 2.0, 8.0
 """Seconds until what is not confirmed is in doubt: more where the broker was seen to be slow."""
-WAITED_FOR = 32
-"""So many that are not confirmed can be waited for where they are. More for one queue, and the
-broker stops reading the connection (`quorum_commands_soft_limit`): it is given up then."""
 
 log = structlog.get_logger()
 
@@ -60,9 +57,8 @@ class Relay:
             config.database_url, pool_size=LANES + 1, max_overflow=0, pool_pre_ping=True
         )
         self._vetting = Vetting(config.amqp_url)
-        self._fast = self._publisher("relay", BATCH * LANES + WAITED_FOR)
-        self._careful_publisher = self._publisher("relay-careful", 10_000)
-        self._careful = Careful(self._engine, self._careful_publisher, self._vetting, PATIENCE)
+        self._fast = self._publisher("relay")
+        self._careful = Careful(self._engine, self._publisher, self._vetting, PATIENCE)
         self._abandoned: set[asyncio.Task[None]] = set()
         self._written = asyncio.Event()
         self.last_turn = time.monotonic()
@@ -70,7 +66,7 @@ class Relay:
     async def run(self, stopping: asyncio.Event) -> None:
         """Relay until `stopping` is set; what is under way is finished first."""
         await self._fast.start()
-        await self._careful_publisher.start()
+        await self._careful.start()
         loop = asyncio.get_running_loop()
         listening = threading.Event()
         listener = threading.Thread(
@@ -91,11 +87,11 @@ class Relay:
         await asyncio.gather(*self._abandoned, self._vetting.close(), return_exceptions=True)
         self._engine.dispose()
 
-    def _publisher(self, name: str, most: int) -> Publisher:
+    def _publisher(self, name: str) -> Publisher:
         return publisher_class()(
             self._config.amqp_url,
             name=name,
-            max_outstanding=most,
+            max_outstanding=BATCH * LANES,
             confirm_timeout=UNHURRIED,
             heartbeat=self._config.amqp_heartbeat,
             waits_for_journal=False,
@@ -154,10 +150,8 @@ class Relay:
             stuck = self._careful.stuck
             found = await asyncio.to_thread(rows.take_fresh, connection, after, stuck, BATCH)
             if found:
-                outcome, confirms = await self._publish(found)
+                outcome = await self._publish(found)
                 await asyncio.to_thread(rows.settle, connection, outcome)
-                for row, confirm in confirms:
-                    self._careful.wait_for(row.sequence, (row.exchange, row.routing_key), confirm)
                 if outcome.doubtful:
                     self._careful.wake.set()
                 if outcome.parked:
@@ -167,11 +161,8 @@ class Relay:
             await asyncio.to_thread(connection.close)
         return len(found), found[-1].sequence if found else 0
 
-    async def _publish(self, found: Sequence[Row[Any]]) -> tuple[Outcome, list["_Sent"]]:
-        """Publish rows.
-
-        Returns:
-            What became of them, and those whose confirms are still to come.
+    async def _publish(self, found: Sequence[Row[Any]]) -> Outcome:
+        """Publish rows; returns what became of them.
 
         Raises:
             PublishError: the broker takes nothing at all, so that nothing is known to be done.
@@ -197,7 +188,8 @@ class Relay:
         if sent:
             patience = min(max(PATIENCE, 3 * self._careful.confirm_seconds), MOST_PATIENCE)
             await asyncio.wait([confirm for _, confirm in sent], timeout=patience)
-        return outcome, self._sort(fast, sent, outcome)
+            self._sort(fast, sent, outcome)
+        return outcome
 
     def _send(
         self, fast: Publisher, row: Row[Any], sent: list["_Sent"], outcome: Outcome
@@ -207,12 +199,13 @@ class Relay:
         except ValueError as error:
             outcome.parked[row.sequence] = str(error)
 
-    def _sort(self, fast: Publisher, sent: list["_Sent"], outcome: Outcome) -> list["_Sent"]:
-        """Put into `outcome` what is known; returns what is to be waited for."""
-        late = []
+    def _sort(self, fast: Publisher, sent: list["_Sent"], outcome: Outcome) -> None:
+        """Put into `outcome` what is known of what was sent."""
+        late = set()
         for row, confirm in sent:
             if not confirm.done():
-                late.append((row, confirm))
+                late.add((row.exchange, row.routing_key))
+                outcome.doubtful[row.sequence] = "sent, and not confirmed in time"
                 continue
             error = confirm.exception()
             if error is None:
@@ -222,23 +215,16 @@ class Relay:
             else:
                 self._vetting.forget()
                 outcome.doubtful[row.sequence] = f"sent, and the confirm was lost: {error}"
-        if not late:
-            return []
-        self._careful.suspect({(row.exchange, row.routing_key) for row, _ in late})
-        if self._careful.held + len(late) <= WAITED_FOR and fast is self._fast:
-            outcome.held = [row.sequence for row, _ in late]
-            return late
-        for row, _ in late:
-            outcome.doubtful[row.sequence] = "sent, and not confirmed in time"
-        self._abandon(fast)
-        return []
+        if late:
+            self._careful.suspect(late)
+            self._abandon(fast)
 
     def _abandon(self, fast: Publisher) -> None:
         """Go on over another connection: the broker may have stopped reading this one."""
         if fast is not self._fast:
             return
         log.warning("connection_abandoned", outstanding=fast.outstanding)
-        self._fast = self._publisher("relay", BATCH * LANES + WAITED_FOR)
+        self._fast = self._publisher("relay")
         self._fast.writes_journal = self._vetting.has_journal
 
         async def change() -> None:
