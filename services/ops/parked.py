@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import Row, delete, func, select, text, update
+from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.orm import Session
 
 from services.ops.telling import Actor, about
@@ -115,7 +115,7 @@ def retry(session: Session, numbers: Sequence[int] | None, actor: Actor) -> int:
     """
     found = _lock(session, numbers)
     session.execute(
-        update(_table)
+        update(OutboxMessage)
         .where(_table.c.sequence.in_([parked.number for parked in found]))
         .values(next_try_at=func.clock_timestamp())
     )
@@ -185,7 +185,7 @@ def edit(
             f"What it is about may have {SHORT_STRING_BYTES} bytes, not {len(about_.encode())}."
         )
     session.execute(
-        update(_table)
+        update(OutboxMessage)
         .where(_table.c.sequence == number)
         .values(body=body, correlation_id=about_, next_try_at=func.clock_timestamp())
     )
@@ -232,7 +232,7 @@ def _tell(
     )
 
 
-def _parked(row: Row[Any]) -> Parked:
+def _parked(row: Any) -> Parked:
     return Parked(
         number=row.sequence,
         message_id=str(row.message_id),

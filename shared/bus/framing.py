@@ -77,8 +77,10 @@ def publish_frames(channel: int, message: Message, frame_max: int) -> bytes:
     room = frame_max - _FRAME_OVERHEAD
     if _CONTENT.size + len(properties) > room:
         # A content header is one frame, whatever is in it (4.2.6): the broker would hang up.
-        raise ValueError(f"a message's properties and headers may take {room - _CONTENT.size} "
-                         f"bytes, not {len(properties)}")
+        raise ValueError(
+            f"a message's properties and headers may take {room - _CONTENT.size} "
+            f"bytes, not {len(properties)}"
+        )
     parts: list[bytes] = [
         _method(channel, message.exchange, message.routing_key),
         _FRAME.pack(_HEADER, channel, _CONTENT.size + len(properties)),

@@ -12,7 +12,7 @@ from shared.db import arrays
 KEEP_DAYS = 30
 PRUNE_SECONDS = 10.0
 PRUNE_AT_MOST = 100_000
-"""Of one consumer in one run: with a run every `PRUNE_SECONDS`, twice what a consumer can handle."""
+"""Of one consumer in one run: twice what a consumer can handle in `PRUNE_SECONDS`."""
 
 
 def claim(session: Session, consumer: str, ids: Sequence[UUID]) -> set[UUID]:

@@ -46,8 +46,8 @@ STALLED_SECONDS = 30.0
 UNHURRIED = 1e9
 """As a `confirm_timeout`: what was sent is waited for until the connection ends."""
 JOURNAL_OUTSTANDING = 64
-"""Messages of the journal that may be unconfirmed where nobody waits for them. Beyond 256 the broker
-would stop reading from the connection (RabbitMQ, `stream_messages_soft_limit`)."""
+"""Messages of the journal that may be unconfirmed where nobody waits for them. Beyond 256 the
+broker would stop reading from the connection (RabbitMQ, `stream_messages_soft_limit`)."""
 
 log = structlog.get_logger()
 
@@ -62,7 +62,7 @@ class Publisher:
         confirm_timeout: seconds to wait for one.
         heartbeat: seconds.
         waits_for_journal: whether a message for `intake` is safe only once the journal has it too.
-            Where it need not be, a journal that does not confirm misses what is published meanwhile.
+            Where it is not waited for, a journal that does not confirm misses some of them.
     """
 
     def __init__(
@@ -194,10 +194,10 @@ class Publisher:
     def _write_journal(self) -> None:
         """Add what this turn adds to the journal, as few messages."""
         kept, self._kept = self._kept, []
-        if not self._waits_for_journal:
-            if len(self._outstanding) - self._count >= JOURNAL_OUTSTANDING:
-                log.error("journal_misses", messages=len(kept))
-                return
+        behind = len(self._outstanding) - self._count
+        if behind >= JOURNAL_OUTSTANDING and not self._waits_for_journal:
+            log.error("journal_misses", messages=len(kept))
+            return
         start = size = 0
         for end, (_, event) in enumerate(kept):
             size += len(event) + 1

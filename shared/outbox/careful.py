@@ -1,10 +1,11 @@
 """Rows in doubt, and parked rows that are due: few at a time, each waited for as long as it takes.
 
 At full speed a thousand rows are under way at once, and one queue that does not answer keeps the
-broker from reading the connection, or the channel from going on (RabbitMQ, "Flow Control"): what was
-sent is then in doubt. It comes here, where no connection is ever given up, so that no row is sent
-again over one. A destination under suspicion has a connection of its own until it confirms, and is
-tried ever less often; the others share one, with so little for each that no queue can clog it.
+broker from reading the connection, or the channel from going on (RabbitMQ, "Flow Control"): what
+was sent is then in doubt. It comes here, where no connection is ever given up, so that no row is
+sent again over one. A destination under suspicion has a connection of its own until it confirms,
+and is tried ever less often; the others share one, with so little for each that no queue can clog
+it.
 """
 
 import asyncio
@@ -307,8 +308,7 @@ class Careful:
         late = {
             held.destination
             for held in self._held.values()
-            if now - held.sent_at > self._patience
-            and not self._window(held.destination).is_stuck
+            if now - held.sent_at > self._patience and not self._window(held.destination).is_stuck
         }
         if late:
             self.suspect(late)

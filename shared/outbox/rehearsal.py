@@ -9,7 +9,8 @@ In a transaction it checks the same, and a rollback leaves nothing (AMQP 0-9-1, 
 from typing import Any
 
 from amqp import Message as AmqpMessage
-from amqp.exceptions import ChannelError, ConnectionError
+from amqp.exceptions import ChannelError
+from amqp.exceptions import ConnectionError as ConnectionLostError
 from kombu import Connection
 
 from shared.bus.connect import connect
@@ -53,12 +54,12 @@ class Rehearsal:
         """
         try:
             self._try(message)
-        except ConnectionError:
+        except ConnectionLostError:
             # It may have been gone for long; what loses a fresh one too is the message's own fault.
             self.close()
             try:
                 self._try(message)
-            except ConnectionError as error:
+            except ConnectionLostError as error:
                 self.close()
                 raise RefusedError(
                     f"the broker hangs up over it: {_words(error)}", is_destination=False
@@ -79,7 +80,7 @@ class Rehearsal:
             is_destination = error.reply_code in (_NOT_FOUND, _ACCESS_REFUSED)
             raise RefusedError(_words(error), is_destination=is_destination) from None
         except OSError as error:
-            raise ConnectionError(str(error) or type(error).__name__) from error
+            raise ConnectionLostError(str(error) or type(error).__name__) from error
 
     def close(self) -> None:
         """Close the connection; the next message opens another."""

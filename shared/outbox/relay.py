@@ -167,7 +167,8 @@ class Relay:
         Raises:
             PublishError: the broker takes nothing at all, so that nothing is known to be done.
         """
-        fast, outcome, sent = self._fast, Outcome(), []
+        fast, outcome = self._fast, Outcome()
+        sent: list[_Sent] = []
         unknown = []
         try:
             for row in found:
@@ -191,9 +192,7 @@ class Relay:
             self._sort(fast, sent, outcome)
         return outcome
 
-    def _send(
-        self, fast: Publisher, row: Row[Any], sent: list["_Sent"], outcome: Outcome
-    ) -> None:
+    def _send(self, fast: Publisher, row: Row[Any], sent: list["_Sent"], outcome: Outcome) -> None:
         try:
             sent.append((row, fast.send(rows.message(row))))
         except ValueError as error:
@@ -272,7 +271,7 @@ def _listen(
     wake: Callable[[], None],
     stopping: threading.Event,
 ) -> None:
-    """Call `wake` in the loop at each NOTIFY. When the connection is lost polling goes on without it."""
+    """Call `wake` in the loop at each NOTIFY. While the connection is lost polling goes on."""
     dsn = database_url.replace("postgresql+psycopg2://", "postgresql://", 1)
     while not stopping.is_set():
         try:

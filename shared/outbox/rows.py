@@ -112,18 +112,14 @@ def settle(connection: Connection, outcome: Outcome) -> None:
         outcome: of each that something became of; the others are left as they were.
     """
     if outcome.confirmed:
-        connection.execute(
-            delete(OutboxMessage).where(_table.c.sequence.in_(outcome.confirmed))
-        )
+        connection.execute(delete(OutboxMessage).where(_table.c.sequence.in_(outcome.confirmed)))
     if outcome.doubtful:
         connection.execute(_DOUBT, _by_sequence(outcome.doubtful))
     if outcome.parked:
         waits = {"first": FIRST_WAIT, "longest": LONGEST_WAIT}
         connection.execute(_PARK, _by_sequence(outcome.parked) | waits)
     if outcome.held:
-        connection.execute(
-            _HOLD, {"sequences": _numbers(outcome.held), "seconds": LEASE_SECONDS}
-        )
+        connection.execute(_HOLD, {"sequences": _numbers(outcome.held), "seconds": LEASE_SECONDS})
     connection.commit()
 
 
@@ -150,21 +146,20 @@ def _numbers(values: Iterable[int]) -> str:
     return "{" + ",".join(map(str, values)) + "}"
 
 
-_GIVEN = (
-    "FROM unnest(CAST(:sequences AS bigint[]), CAST(:reasons AS text[])) AS given(sequence, why) "
-    "WHERE outbox.sequence = given.sequence"
-)
-_DOUBT = text(
-    "UPDATE outbox SET attempts = attempts + 1, next_try_at = clock_timestamp(), reason = why "
-    f"{_GIVEN}"
-)
-_PARK = text(
-    "UPDATE outbox SET attempts = attempts + 1, reason = why, "
-    "parked_at = coalesce(parked_at, clock_timestamp()), "
-    "next_try_at = clock_timestamp() "
-    "+ make_interval(secs => least(:first * power(2, least(attempts, 20)), :longest)) "
-    f"{_GIVEN}"
-)
+_DOUBT = text("""
+    UPDATE outbox
+    SET attempts = attempts + 1, next_try_at = clock_timestamp(), reason = why
+    FROM unnest(CAST(:sequences AS bigint[]), CAST(:reasons AS text[])) AS given(sequence, why)
+    WHERE outbox.sequence = given.sequence
+""")
+_PARK = text("""
+    UPDATE outbox
+    SET attempts = attempts + 1, reason = why, parked_at = coalesce(parked_at, clock_timestamp()),
+        next_try_at = clock_timestamp()
+            + make_interval(secs => least(:first * power(2, least(attempts, 20)), :longest))
+    FROM unnest(CAST(:sequences AS bigint[]), CAST(:reasons AS text[])) AS given(sequence, why)
+    WHERE outbox.sequence = given.sequence
+""")
 # What is under way is not parked: ops staff must leave it alone until its outcome is known.
 _HOLD = text(
     "UPDATE outbox SET parked_at = NULL, "

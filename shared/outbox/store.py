@@ -83,4 +83,12 @@ def check(message: Message) -> None:
         )
 
 
-_SHORT = ("exchange", "routing_key", "type", "message_id", "correlation_id", "source", "traceparent")
+_SHORT = (
+    "exchange",
+    "routing_key",
+    "type",
+    "message_id",
+    "correlation_id",
+    "source",
+    "traceparent",
+)

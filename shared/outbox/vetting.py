@@ -108,7 +108,7 @@ class Vetting:
             except RefusedError as error:
                 # Nobody's order waits for a journal that cannot be written to.
                 self.has_journal = False
-                log.error("no_journal", reason=str(error))
+                log.warning("no_journal", reason=str(error))
             self._is_journal_tried = True
 
 

@@ -33,7 +33,9 @@ from services.ops.cli.terminal import (
 
 app = typer.Typer(help="Messages that the relay cannot publish as they are.", no_args_is_help=True)
 
-Number = Annotated[int, typer.Argument(metavar="NUMBER", help="Of the row: see fellow outbox list.")]
+Number = Annotated[
+    int, typer.Argument(metavar="NUMBER", help="Of the row: see fellow outbox list.")
+]
 Numbers = Annotated[
     list[int] | None, typer.Argument(metavar="[NUMBER]...", help="Of the rows; or say --all.")
 ]
@@ -76,7 +78,8 @@ def show(number: Number, as_json: AsJson = False) -> None:
     console.print(f"for exchange {one.exchange!r} with key {one.routing_key!r}")
     console.print(f"written by {one.written_by} {local(one.written_at)}")
     console.print(
-        f"parked {local(one.parked_at)}, tried {one.attempts} times, again {local(one.next_try_at)}:"
+        f"parked {local(one.parked_at)}, tried {one.attempts} times, "
+        f"again {local(one.next_try_at)}:"
     )
     console.print(f"  {one.reason}\n\n{one.body}")
 

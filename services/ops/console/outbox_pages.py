@@ -14,9 +14,7 @@ GONE = "It is not parked any more."
 
 def show(session: Session, visit: Visit) -> Result:
     """What is parked, in the order in which it was written."""
-    found = parked.listed(
-        session, after=positive(visit.query.get("after", "")), limit=AT_ONCE + 1
-    )
+    found = parked.listed(session, after=positive(visit.query.get("after", "")), limit=AT_ONCE + 1)
     about = {
         "path": "/outbox",
         "messages": found[:AT_ONCE],
@@ -34,13 +32,17 @@ def show_message(session: Session, visit: Visit) -> Result:
 def retry(session: Session, visit: Visit) -> Result:
     """Let the relay try one message now."""
     done = parked.retry(session, [_number(visit)], _actor(visit))
-    return Redirect("/outbox", "It is tried now: if it stays here, read its reason." if done else GONE)
+    return Redirect(
+        "/outbox", "It is tried now: if it stays here, read its reason." if done else GONE
+    )
 
 
 def retry_all(session: Session, visit: Visit) -> Result:
     """Let the relay try all of them now."""
     done = parked.retry(session, None, _actor(visit))
-    return Redirect("/outbox", f"{done:,} {'message is' if done == 1 else 'messages are'} tried now.")
+    return Redirect(
+        "/outbox", f"{done:,} {'message is' if done == 1 else 'messages are'} tried now."
+    )
 
 
 def confirm_discard(session: Session, visit: Visit) -> Result:

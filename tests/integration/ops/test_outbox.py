@@ -147,8 +147,8 @@ def test_what_is_not_parked_is_not_theirs_to_change(settings, db):
         "UPDATE outbox SET parked_at = now()",
         "UPDATE outbox SET written_by = 'fellow_orders'",
     ):
-        with pytest.raises(DBAPIError, match="only a parked message|permission denied"):
-            with Session(ops) as session:
-                session.execute(text(statement))
+        refused = pytest.raises(DBAPIError, match=r"only a parked message|permission denied")
+        with Session(ops) as session, refused:
+            session.execute(text(statement))
     ops.dispose()
     assert numbers(db) == [number]

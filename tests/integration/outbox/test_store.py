@@ -1,4 +1,4 @@
-"""What cannot be published is refused where it is written, and a fact is never lost over a long name."""
+"""What cannot be published is refused where it is written; no fact is lost over a long name."""
 
 from collections import Counter
 from datetime import UTC, datetime

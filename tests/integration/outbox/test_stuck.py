@@ -1,4 +1,4 @@
-"""A queue, or the journal, that confirms nothing holds up nothing else; what it gets, it gets once."""
+"""A queue, or the journal, that confirms nothing holds up nothing else."""
 
 import itertools
 from collections import Counter
@@ -26,11 +26,9 @@ STUCK = "notifier.orders"
 
 
 def _eval(broker, amqp_url, queue, what):
-    found = broker.control(
-        "eval",
-        "{ok, Q} = rabbit_amqqueue:lookup(rabbit_misc:r(<<\"%s\">>, queue, <<\"%s\">>)), %s."
-        % (amqp_url.rpartition("/")[2], queue, what),
-    )
+    vhost = amqp_url.rpartition("/")[2]
+    name = f'rabbit_misc:r(<<"{vhost}">>, queue, <<"{queue}">>)'
+    found = broker.control("eval", f"{{ok, Q}} = rabbit_amqqueue:lookup({name}), {what}.")
     assert "ok" in found, found
 
 
@@ -128,9 +126,7 @@ def test_a_journal_that_does_not_confirm_neither_stops_nor_doubles_orders(
     assert drain(amqp_url, 4_000) == Counter(m.message_id for m in sent)
 
 
-def test_a_journal_that_cannot_be_published_to_does_not_stop_orders(
-    settings, amqp_url, db, engine
-):
+def test_a_journal_that_cannot_be_published_to_does_not_stop_orders(settings, amqp_url, db, engine):
     with Connection(amqp_url) as connection:
         connection.default_channel.exchange_delete("journal")
     sent = messages(1_500)
@@ -140,9 +136,7 @@ def test_a_journal_that_cannot_be_published_to_does_not_stop_orders(
     assert drain(amqp_url, 4_000) == Counter(m.message_id for m in sent)
 
 
-def test_a_channel_that_is_closed_again_and_again_triples_nothing(
-    settings, amqp_url, db, engine
-):
+def test_a_channel_that_is_closed_again_and_again_triples_nothing(settings, amqp_url, db, engine):
     """Each time the exchange goes, rows are under way; none of them goes out a third time."""
     sent = [*itertools.chain.from_iterable(messages(50) for _ in range(6))]
     with relaying(settings), Connection(amqp_url) as connection:
@@ -156,7 +150,9 @@ def test_a_channel_that_is_closed_again_and_again_triples_nothing(
             channel.exchange_declare("events", "topic", durable=True, auto_delete=False)
             channel.queue_bind(STUCK, "events", "order.*")
             with engine.begin() as other:
-                other.execute(text("UPDATE outbox SET next_try_at = now() WHERE parked_at > '-infinity'"))
+                other.execute(
+                    text("UPDATE outbox SET next_try_at = now() WHERE parked_at > '-infinity'")
+                )
             until(lambda: waiting(engine) == 0, "and the facts")
     arrived = drain(amqp_url, 4_000)
     assert set(arrived) == {m.message_id for m in sent}

@@ -37,10 +37,12 @@ def upgrade() -> None:
         "WHERE octet_length(correlation_id) > 255"
     )
     op.execute("UPDATE outbox SET traceparent = NULL WHERE octet_length(traceparent) > 255")
-    for column in ("exchange", "routing_key", "type", "source"):
-        op.execute(
-            f"UPDATE outbox SET {column} = left({column}, 63) WHERE octet_length({column}) > 255"
-        )
+    op.execute(
+        "UPDATE outbox SET exchange = left(exchange, 63), type = left(type, 63), "
+        "routing_key = left(routing_key, 63), source = left(source, 63) "
+        "WHERE greatest(octet_length(exchange), octet_length(type), "
+        "octet_length(routing_key), octet_length(source)) > 255"
+    )
     op.create_check_constraint(
         op.f("ck_outbox_short_strings"),
         "outbox",
