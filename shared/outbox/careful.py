@@ -33,6 +33,7 @@ MOST_HELD = 6
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 300.0  # seconds between two tries of such a destination
 AT_ONCE = 200
 CONNECTING_SECONDS = 0.05
+STOP_SECONDS = 1.0
 SLOW_SECONDS = 10.0
 """A confirm that takes longer is of a queue that was stuck; before, of a broker that is slow."""
 
@@ -149,9 +150,9 @@ class Careful:
             await asyncio.to_thread(connection.close)
 
     async def stop(self) -> None:
-        """Wait for what is under way as long as is usual; then others may try it at once."""
+        """Wait for what is under way for a moment; then others may try it at once."""
         publishers = [self._publisher, *self._alone.values()]
-        await asyncio.gather(*(one.stop(self._patience) for one in publishers), *self._closing)
+        await asyncio.gather(*(one.stop(STOP_SECONDS) for one in publishers), *self._closing)
         await asyncio.sleep(0)  # the callbacks of what ended by that
         with self._engine.connect() as connection:
             await self._settle(connection)

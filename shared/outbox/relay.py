@@ -38,7 +38,7 @@ BATCH = 1_000
 LANES = 2  # while one waits for confirms, the other reads or deletes
 POLL_SECONDS = 1.0  # behind NOTIFY, which a lost connection loses
 AWAY_SECONDS = 0.5
-PATIENCE, MOST_PATIENCE = 2.0, 8.0
+PATIENCE, MOST_PATIENCE = 5.0, 8.0
 """Seconds until what is not confirmed is in doubt: more where the broker was seen to be slow."""
 
 log = structlog.get_logger()
@@ -61,6 +61,7 @@ class Relay:
         self._careful = Careful(self._engine, self._publisher, self._vetting, PATIENCE)
         self._abandoned: set[asyncio.Task[None]] = set()
         self._written = asyncio.Event()
+        self._stopping = asyncio.Event()
         self.last_turn = time.monotonic()
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -75,11 +76,12 @@ class Relay:
             daemon=True,
         )
         listener.start()
+        self._stopping = stopping
         lanes = [asyncio.create_task(self._lane(stopping)) for _ in range(LANES)]
         careful = asyncio.create_task(self._careful_lane(stopping))
         await asyncio.gather(*lanes, careful)
         listening.set()
-        await self._fast.stop(PATIENCE)
+        await self._fast.stop(0)  # its lanes have waited
         try:
             await self._careful.stop()
         except Exception as error:  # noqa: BLE001 - their lease ends by itself
@@ -187,10 +189,19 @@ class Relay:
             if not sent and not outcome.parked:
                 raise
         if sent:
-            patience = min(max(PATIENCE, 3 * self._careful.confirm_seconds), MOST_PATIENCE)
-            await asyncio.wait([confirm for _, confirm in sent], timeout=patience)
+            await self._wait_for_confirms(fast, [confirm for _, confirm in sent])
             self._sort(fast, sent, outcome)
         return outcome
+
+    async def _wait_for_confirms(
+        self, fast: Publisher, confirms: Sequence["asyncio.Future[None]"]
+    ) -> None:
+        patience = min(max(PATIENCE, 3 * self._careful.confirm_seconds), MOST_PATIENCE)
+        while (await asyncio.wait(confirms, timeout=patience))[1]:
+            # While the broker has an alarm nothing is confirmed, and nothing is wrong with any.
+            if fast.state != "blocked" or self._stopping.is_set():
+                return
+            self.last_turn = time.monotonic()
 
     def _send(self, fast: Publisher, row: Row[Any], sent: list["_Sent"], outcome: Outcome) -> None:
         try:
