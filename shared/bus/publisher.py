@@ -200,10 +200,10 @@ class Publisher:
             return
         start = size = 0
         for end, (_, event) in enumerate(kept):
-            size += len(event) + 1
+            size += len(event)
             if size > journal.MAX_BYTES and end > start:
                 self._write_part(kept[start:end])
-                start, size = end, len(event) + 1
+                start, size = end, len(event)
         self._write_part(kept[start:])
 
     def _write_part(self, part: Sequence[tuple[Waiting, bytes]]) -> None:
