@@ -16,7 +16,7 @@ from shared.outbox import store
 
 WITHOUT, WITH = "good rows alone", "with ten that cannot be published"
 ROWS = 10_000
-BIG = 129 * 1024 * 1024
+BIG = 16 * 1024 * 1024  # what RabbitMQ 4 takes; 3.10 is told to
 
 
 def run(say: Callable[[str], None]) -> Result:
@@ -26,6 +26,10 @@ def run(say: Callable[[str], None]) -> Result:
         # Rows as a release from before the bounds left them.
         with on.engine.begin() as connection:
             connection.execute(text("ALTER TABLE outbox DROP CONSTRAINT ck_outbox_short_strings"))
+        if on.servers.broker is not None:
+            on.servers.broker.control(
+                "eval", f"application:set_env(rabbit, max_message_size, {BIG})."
+            )
         contenders = [
             Contender(WITHOUT, lambda: _relay(on, [])),
             Contender(WITH, lambda: _relay(on, _poison())),
@@ -47,7 +51,7 @@ def _poison() -> list[Message]:
         {"exchange": "gone too"},
         {"routing_key": "nowhere"},
         {"routing_key": "nowhere.either"},
-        {"body": b"x" * BIG},
+        {"body": b"x" * (BIG + 1)},
         {"exchange": "commands", "routing_key": "kyc.decide"},
         {"exchange": "dead", "routing_key": "orders.intake"},
     )
