@@ -15,7 +15,7 @@ from bench.environment import python
 from stack.servers import ROOT
 
 SUITES = ("ingress", "recorder", "relay", "notifier", "endtoend", "secrets")
-MORE = ("features", "fairness")
+MORE = ("features", "fairness", "poison")
 """Run when they are named: all together would take more than ten minutes."""
 
 

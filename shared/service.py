@@ -23,7 +23,6 @@ from shared.db.session import is_database_away, transaction
 STOP_SECONDS = 8.0
 """How long a batch in hand may take to finish after a stop; the promise to the outside is 10."""
 STUCK_SECONDS = 60.0
-PRUNE_SECONDS = 3600.0
 
 log = structlog.get_logger()
 
@@ -178,5 +177,5 @@ def heartbeat_of(
 
 def _pruning(consumer: str) -> Periodic:
     return Periodic(
-        f"prune {consumer}", PRUNE_SECONDS, lambda session: inbox.prune(session, consumer)
+        f"prune {consumer}", inbox.PRUNE_SECONDS, lambda session: inbox.prune(session, consumer)
     )

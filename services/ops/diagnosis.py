@@ -20,7 +20,7 @@ class Trouble:
 
     Attributes:
         level: `down`: something does not work; `warning`: somebody should look.
-        about: the queue or the service, or `broker`, `database`, `outbox`.
+        about: the queue or the service, or `broker`, `database`, `outbox`, `parked`.
         text: a sentence.
     """
 
@@ -71,6 +71,14 @@ def _servers(now: Sample) -> Iterator[Trouble]:
             "outbox",
             f"{_number(now.outbox or 0, 'message')} in the outbox, the oldest for {age}: "
             "does the relay run, and does the broker take what it publishes?",
+        )
+    if now.parked and now.parked_since is not None:
+        age = duration((now.at - now.parked_since).total_seconds())
+        yield Trouble(
+            "warning",
+            "parked",
+            f"{_number(now.parked, 'message')} of the outbox cannot be published, the first for "
+            f"{age}: read why, then mend, try or discard",
         )
 
 

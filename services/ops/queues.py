@@ -48,6 +48,8 @@ class Sample:
         beats: the services' last heartbeats; None when the database did not answer.
         outbox: how many messages wait for the relay; None when the database did not answer.
         outbox_since: since when the first of them does.
+        parked: how many more cannot be published as they are.
+        parked_since: since when the first of those is known not to be.
         dead_since: when the first letter of a dead queue died, by dead queue, where it is known.
         alarm: why the broker takes no messages, as it says; None while it does.
         broker_error: why the broker could not be asked; then there are no counts.
@@ -59,6 +61,8 @@ class Sample:
     beats: Sequence[Beat] | None = None
     outbox: int | None = None
     outbox_since: datetime | None = None
+    parked: int | None = None
+    parked_since: datetime | None = None
     dead_since: Mapping[str, datetime] = field(default_factory=dict)
     alarm: str | None = None
     broker_error: str | None = None

@@ -96,12 +96,24 @@ class Sampler:
         try:
             with Session(self._engine) as session:
                 beats = heartbeats.read(session, datetime.now(UTC))
-                count, since = session.execute(
-                    select(func.count(), func.min(OutboxMessage.created_at))
+                waits = OutboxMessage.parked_at.is_(None)
+                count, since, parked, parked_since = session.execute(
+                    select(
+                        func.count().filter(waits),
+                        func.min(OutboxMessage.created_at).filter(waits),
+                        func.count(OutboxMessage.parked_at),
+                        func.min(OutboxMessage.parked_at),
+                    )
                 ).one()
         except SQLAlchemyError as error:
             return {"database_error": _in_words(error)}
-        return {"beats": beats, "outbox": count, "outbox_since": since}
+        return {
+            "beats": beats,
+            "outbox": count,
+            "outbox_since": since,
+            "parked": parked,
+            "parked_since": parked_since,
+        }
 
 
 def _in_words(error: Exception) -> str:

@@ -45,7 +45,16 @@ def in_outbox(session: Session, correlation_id: str) -> list[Waiting]:
         .order_by(OutboxMessage.sequence)
     )
     return [
-        Waiting("outbox", "", str(row.message_id), row.type, row.created_at) for row in rows.all()
+        Waiting(
+            "outbox",
+            "",
+            str(row.message_id),
+            row.type,
+            row.created_at,
+            row.attempts,
+            row.reason,
+        )
+        for row in rows.all()
     ]
 
 

@@ -392,6 +392,23 @@ class OpsDeadLetterDiscarded(_OpsFact, frozen=True, kw_only=True):
     digest: str
 
 
+class OpsOutboxChanged(_OpsFact, frozen=True, kw_only=True):
+    """A parked message of the outbox was tried again, edited or discarded.
+
+    `digest` is the SHA-256 of its body, in hexadecimal, and `new_digest` that of its new one.
+    """
+
+    TYPE: ClassVar[str] = "ops.outbox_changed"
+
+    action: Literal["retried", "edited", "discarded"]
+    message_id: str
+    message_type: str
+    written_by: str
+    digest: str
+    reason: str = ""
+    new_digest: str = ""
+
+
 class OpsRetriedNow(_OpsFact, frozen=True, kw_only=True):
     """Messages that waited on the retry ladder for a queue went back to it ahead of their time."""
 

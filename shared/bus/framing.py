@@ -12,7 +12,7 @@ from datetime import datetime
 from functools import cache
 from struct import Struct
 
-from shared.bus.message import Message
+from shared.bus.message import SHORT_STRING_BYTES, Message
 
 _FRAME = Struct(">BHI")  # type, channel, payload size
 _FRAME_END = b"\xce"
@@ -42,7 +42,7 @@ def publish_frames(channel: int, message: Message, frame_max: int) -> bytes:
         frame_max: the largest frame that was negotiated, in bytes.
 
     Raises:
-        ValueError: a short string is longer than 255 bytes.
+        ValueError: a short string is longer than 255 bytes, or the headers do not fit a frame.
     """
     body = message.body
     # What is asked for twice is encoded once: in the properties, and as a header.
@@ -74,6 +74,13 @@ def publish_frames(channel: int, message: Message, frame_max: int) -> bytes:
         )
     )
     size = len(body)
+    room = frame_max - _FRAME_OVERHEAD
+    if _CONTENT.size + len(properties) > room:
+        # A content header is one frame, whatever is in it (4.2.6): the broker would hang up.
+        raise ValueError(
+            f"a message's properties and headers may take {room - _CONTENT.size} "
+            f"bytes, not {len(properties)}"
+        )
     parts: list[bytes] = [
         _method(channel, message.exchange, message.routing_key),
         _FRAME.pack(_HEADER, channel, _CONTENT.size + len(properties)),
@@ -81,7 +88,6 @@ def publish_frames(channel: int, message: Message, frame_max: int) -> bytes:
         properties,
         _FRAME_END,
     ]
-    room = frame_max - _FRAME_OVERHEAD
     if 0 < size <= room:
         parts += (_FRAME.pack(_BODY, channel, size), body, _FRAME_END)
     else:
@@ -123,8 +129,8 @@ def _name(name: str) -> bytes:
 
 
 def _short(raw: bytes) -> bytes:
-    if len(raw) > 255:
-        raise ValueError(f"a short string of AMQP holds 255 bytes, not {len(raw)}")
+    if len(raw) > SHORT_STRING_BYTES:
+        raise ValueError(f"a short string of AMQP holds {SHORT_STRING_BYTES} bytes, not {len(raw)}")
     return bytes((len(raw),)) + raw
 
 

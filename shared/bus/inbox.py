@@ -10,7 +10,9 @@ from sqlalchemy.orm import Session
 from shared.db import arrays
 
 KEEP_DAYS = 30
-PRUNE_AT_MOST = 10_000
+PRUNE_SECONDS = 10.0
+PRUNE_AT_MOST = 100_000
+"""Of one consumer in one run: twice what a consumer can handle in `PRUNE_SECONDS`."""
 _WITHOUT_ID = "/last without id"
 
 

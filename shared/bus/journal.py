@@ -19,7 +19,7 @@ from shared.ids import new_id
 
 TYPE = "journal.batch"
 MAX_BYTES = 1_000_000
-"""A batch is closed when it has as many; RabbitMQ 4 takes messages of up to 16 MiB."""
+"""What a batch may have, where it is more than one event; RabbitMQ 4 takes up to 16 MiB."""
 
 
 class _Event(msgspec.Struct, omit_defaults=True):

@@ -82,6 +82,12 @@ class Link:
         if self._connection is not None and self._connection.is_open:
             self._connection.close()
 
+    def abort(self) -> None:
+        """Drop the connection: to close it in order takes a broker that reads."""
+        if self._connection is not None and not self._connection.is_closed:
+            # Private, and what pika itself calls when its peer is dead.
+            self._connection._terminate_stream(ConnectionClosedError("abandoned"))
+
     async def _run(self) -> None:
         delay = FIRST_DELAY
         while True:

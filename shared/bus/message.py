@@ -25,6 +25,8 @@ REPLAY_HEADER = "x-replay"
 
 HAPPENED_HEADER = "x-happened"
 """On a copy of a message whose effect outside the database has happened and is not in the books."""
+SHORT_STRING_BYTES = 255
+"""What a short string of AMQP 0-9-1 holds (4.2.5.3): exchange, routing key, type, ids."""
 
 Replay = Literal["again", "done"]
 """`again`: handle it although the inbox may know it; its effects know by themselves what there is.
@@ -107,6 +109,14 @@ class Received(Generic[E]):
             )
 
 
+def short_string(text: str) -> str:
+    """As much of a text as a short string of AMQP holds, cut between two characters."""
+    raw = text.encode()
+    if len(raw) <= SHORT_STRING_BYTES:
+        return text
+    return raw[:SHORT_STRING_BYTES].decode(errors="ignore")
+
+
 def message_for(
     event: Event,
     *,
@@ -121,7 +131,8 @@ def message_for(
     Args:
         event: the data; its class names exchange, type and routing key.
         source: who says it, such as `services.orders`.
-        correlation_id: the order or account that the story is about.
+        correlation_id: the order or account that the story is about; what is too long for AMQP is
+            cut, since a fact must not be lost over what it is filed under.
         message_id: its id; a new UUIDv7 when not given.
         time: when it happened; now when not given.
         traceparent: the W3C trace context to hand on; that of the current span when not given.
@@ -132,7 +143,7 @@ def message_for(
         type=event.TYPE,
         message_id=str(message_id or new_id()),
         body=encode(event),
-        correlation_id=str(correlation_id),
+        correlation_id=short_string(str(correlation_id)),
         time=time or datetime.now(UTC),
         source=source,
         traceparent=traceparent or tracing.current(),

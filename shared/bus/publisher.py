@@ -43,6 +43,11 @@ SWEEP_SECONDS = 0.1
 # A broker that confirms nothing for so long gets a new connection: a confirm that was lost with a
 # queue's leader may never come on the old one.
 STALLED_SECONDS = 30.0
+UNHURRIED = 1e9
+"""As a `confirm_timeout`: what was sent is waited for until the connection ends."""
+JOURNAL_OUTSTANDING = 64
+"""Messages of the journal that may be unconfirmed where nobody waits for them. Beyond 256 the
+broker would stop reading from the connection (RabbitMQ, `stream_messages_soft_limit`)."""
 
 log = structlog.get_logger()
 
@@ -56,6 +61,8 @@ class Publisher:
         max_outstanding: how many messages may wait for their confirm at once.
         confirm_timeout: seconds to wait for one.
         heartbeat: seconds.
+        waits_for_journal: whether a message for `intake` is safe only once the journal has it too.
+            Where it is not waited for, a journal that does not confirm misses some of them.
     """
 
     def __init__(
@@ -66,11 +73,15 @@ class Publisher:
         max_outstanding: int,
         confirm_timeout: float,
         heartbeat: int,
+        waits_for_journal: bool = True,
     ) -> None:
         self._amqp_url = amqp_url
         self._name = name
         self._max_outstanding = max_outstanding
         self._confirm_timeout = confirm_timeout
+        self._waits_for_journal = waits_for_journal
+        self.writes_journal = True
+        """Whether `intake` goes into the journal at all: not while its exchange is not there."""
         self._metrics = ConfirmMetrics(name)
         self._link = Link(
             amqp_url,
@@ -115,11 +126,17 @@ class Publisher:
         self._loop = asyncio.get_running_loop()
         self._sweeper = self._loop.create_task(self._sweep())
 
-    async def stop(self) -> None:
-        """Wait for what is outstanding, as long as a confirm may take, then close."""
+    async def stop(self, patience: float | None = None) -> None:
+        """Wait for what is outstanding, then close.
+
+        Args:
+            patience: seconds to wait; as long as a confirm may take when not given.
+        """
         waiting = {w.future for entry in self._outstanding.values() for w in entry.waiting}
         if waiting:
-            await asyncio.wait(waiting, timeout=self._confirm_timeout)
+            await asyncio.wait(
+                waiting, timeout=self._confirm_timeout if patience is None else patience
+            )
         if self._sweeper is not None:
             self._sweeper.cancel()
         await self._link.stop()
@@ -154,15 +171,19 @@ class Publisher:
         if loop is None:
             raise UnavailableError("the publisher was not started")
         future: asyncio.Future[None] = loop.create_future()
-        is_kept = journal.keeps(message.exchange)
-        waiting = Waiting(future, 2 if is_kept else 1)
+        is_kept = self.writes_journal and journal.keeps(message.exchange)
+        waiting = Waiting(future, 2 if is_kept and self._waits_for_journal else 1)
         self._note(message.message_id, (waiting,), counts=1)
         if not self._frames:
             # All that is published in this turn of the loop leaves in one write.
             loop.call_soon(self._flush)
         self._frames.append(frames)
         if is_kept:
-            self._kept.append((waiting, journal.event(message)))
+            event = journal.event(message)
+            if self._waits_for_journal or len(event) < journal.MAX_BYTES:
+                self._kept.append((waiting, event))
+            else:
+                log.error("journal_misses", messages=1, bytes=len(event))
         return future
 
     def _note(self, message_id: str, waiting: Sequence[Waiting], *, counts: int) -> None:
@@ -174,15 +195,23 @@ class Publisher:
     def _write_journal(self) -> None:
         """Add what this turn adds to the journal, as few messages."""
         kept, self._kept = self._kept, []
+        behind = len(self._outstanding) - self._count
+        if behind >= JOURNAL_OUTSTANDING and not self._waits_for_journal:
+            log.error("journal_misses", messages=len(kept))
+            return
         start = size = 0
-        for end, (_, event) in enumerate(kept, 1):
+        for end, (_, event) in enumerate(kept):
             size += len(event)
-            if size >= journal.MAX_BYTES or end == len(kept):
-                part = kept[start:end]
-                message = journal.batch([event for _, event in part], self._name)
-                self._note(message.message_id, [waiting for waiting, _ in part], counts=0)
-                self._frames.append(publish_frames(1, message, self._frame_max))
-                start, size = end, 0
+            if size > journal.MAX_BYTES and end > start:
+                self._write_part(kept[start:end])
+                start, size = end, len(event)
+        self._write_part(kept[start:])
+
+    def _write_part(self, part: Sequence[tuple[Waiting, bytes]]) -> None:
+        message = journal.batch([event for _, event in part], self._name)
+        waiters = [waiting for waiting, _ in part] if self._waits_for_journal else ()
+        self._note(message.message_id, waiters, counts=0)
+        self._frames.append(publish_frames(1, message, self._frame_max))
 
     def _flush(self) -> None:
         if self._kept:
@@ -206,6 +235,11 @@ class Publisher:
         self._frame_max = connection.params.frame_max
         self._tag, self._blocked = 0, False
         self._connection, self._channel = connection, channel
+
+    async def abandon(self) -> None:
+        """Close without waiting for anything, the broker included: it may have stopped reading."""
+        self._link.abort()
+        await self.stop(0)
 
     def _lost(self, reason: str) -> None:
         self._connection = self._channel = None

@@ -40,7 +40,7 @@ class TracedPublisher(Publisher):
         span.set("messaging.message.id", message.message_id)
         try:
             confirm = super().send(structs.replace(message, traceparent=span.traceparent))
-        except PublishError as error:
+        except (PublishError, ValueError) as error:
             span.end(error)
             raise
         confirm.add_done_callback(

@@ -17,7 +17,11 @@ from shared.roles import SERVICES, login
 # What others than services.accounts may know of an account: not its password's hash.
 ACCOUNT = "SELECT (id, company_name, email, email_verified_at, created_at)"
 INBOX = "SELECT, INSERT, UPDATE, DELETE"  # UPDATE: to lock what is pruned
-TELL = "INSERT"  # leave a message for the relay
+# Leave a message for the relay; who wrote it, and what became of it, are not the writer's to say.
+TELL = (
+    "INSERT (message_id, exchange, routing_key, type, correlation_id, source, traceparent, "
+    "time, body)"
+)
 BEAT = "SELECT, INSERT, UPDATE, DELETE"  # of its own rows; DELETE: those of instances long gone
 
 GRANTS: Mapping[str, Mapping[str, str]] = {
@@ -71,7 +75,8 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "service_heartbeats": BEAT,
     },
     "relay": {
-        "outbox": "SELECT, UPDATE, DELETE",  # UPDATE: to lock what is under way
+        # It also locks what is under way.
+        "outbox": "SELECT, UPDATE (attempts, next_try_at, parked_at, reason), DELETE",
         "service_heartbeats": BEAT,
     },
     "audit": {
@@ -93,7 +98,8 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "order_conflicts": "SELECT",
         "email_deliveries": "SELECT",
         "inbox": "SELECT",
-        "outbox": f"SELECT, {TELL}",
+        # A trigger lets them change and delete what is parked, and nothing else.
+        "outbox": f"SELECT, {TELL}, UPDATE (correlation_id, body, next_try_at), DELETE",
         "audit_log": "SELECT",
         "service_heartbeats": "SELECT",
         "ops_users": "SELECT, INSERT, UPDATE, DELETE",

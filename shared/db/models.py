@@ -373,9 +373,36 @@ class InboxEntry(Base):
 
 
 class OutboxMessage(Base):
-    """A message that waits for the relay."""
+    """A message that waits for the relay; what became of it so far is in its own row.
+
+    Fresh: `next_try_at` is NULL. In doubt: it was sent and not confirmed, and is tried again from
+    `next_try_at` on. Parked (`parked_at`): it could not be published, for the reason that is given;
+    it is tried again too, or mended, or discarded by ops staff.
+    """
 
     __tablename__ = "outbox"
+    __table_args__ = (
+        Index(
+            "ix_outbox_next_try_at",
+            "next_try_at",
+            postgresql_where=text("next_try_at IS NOT NULL"),
+        ),
+        # What AMQP's short strings hold, in bytes: see shared/bus/message.py.
+        CheckConstraint(
+            " AND ".join(
+                f"octet_length({column}) <= 255"
+                for column in (
+                    "exchange",
+                    "routing_key",
+                    "type",
+                    "correlation_id",
+                    "source",
+                    "traceparent",
+                )
+            ),
+            "short_strings",
+        ),
+    )
 
     sequence: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=True)
     message_id: Mapped[UUID]
@@ -388,6 +415,11 @@ class OutboxMessage(Base):
     time: Mapped[datetime]
     body: Mapped[bytes]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    attempts: Mapped[int] = mapped_column(Integer, server_default="0")
+    next_try_at: Mapped[datetime | None]
+    parked_at: Mapped[datetime | None]
+    reason: Mapped[str] = mapped_column(server_default="")
+    written_by: Mapped[str] = mapped_column(server_default=text("CURRENT_USER"))
 
 
 # --- services.audit --------------------------------------------------------------------------

@@ -9,19 +9,32 @@ from sqlalchemy import Engine, NullPool, create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from shared.config import Settings
+from shared.outbox.rows import Outcome
 
 published = Counter("fellow_outbox_published", "Rows published, confirmed and deleted.")
 postponed = Counter(
-    "fellow_outbox_postponed", "Rows that the broker returned or did not confirm; tried again."
+    "fellow_outbox_postponed", "Rows that were sent and not confirmed in time; tried again."
 )
+parked = Counter("fellow_outbox_parked", "Rows that could not be published, each time.")
 
 # Whoever scrapes gives up after 10 s by default.
 _PATIENCE = {"connect_timeout": 2, "options": "-c statement_timeout=2000"}
+# A parked row waits for somebody, and not for the relay.
 _WAITING = text("""
-    SELECT count(*) AS messages,
-           coalesce(extract(epoch FROM now() - min(created_at)), 0) AS oldest
+    SELECT count(*) FILTER (WHERE parked_at IS NULL) AS messages,
+           coalesce(extract(epoch FROM now() - min(created_at)
+                                               FILTER (WHERE parked_at IS NULL)), 0) AS oldest,
+           count(parked_at) AS parked,
+           coalesce(extract(epoch FROM now() - min(parked_at)), 0) AS parked_since
     FROM outbox
 """)
+
+
+def count(outcome: Outcome) -> None:
+    """Count what became of rows."""
+    published.inc(len(outcome.confirmed))
+    postponed.inc(len(outcome.doubtful))
+    parked.inc(len(outcome.parked))
 
 
 class OutboxCollector(Collector):
@@ -43,6 +56,13 @@ class OutboxCollector(Collector):
             GaugeMetricFamily(
                 "fellow_outbox_oldest_seconds", "How long the oldest row waits; 0: none does."
             ),
+            GaugeMetricFamily(
+                "fellow_outbox_parked_messages", "Rows that cannot be published as they are."
+            ),
+            GaugeMetricFamily(
+                "fellow_outbox_parked_seconds",
+                "How long the first of them has been parked; 0: none is.",
+            ),
         ]
 
     def collect(self) -> Iterable[Metric]:
@@ -52,9 +72,9 @@ class OutboxCollector(Collector):
                 row = connection.execute(_WAITING).one()
         except SQLAlchemyError:
             return []
-        messages, oldest = found = list(self.describe())
-        messages.add_sample(messages.name, {}, float(row.messages))
-        oldest.add_sample(oldest.name, {}, float(row.oldest))
+        found = list(self.describe())
+        for metric, value in zip(found, row, strict=True):
+            metric.add_sample(metric.name, {}, float(value))
         return found
 
 

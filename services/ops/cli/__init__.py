@@ -11,6 +11,7 @@ from services.ops.cli import (
     keys,
     kyc,
     limit,
+    outbox,
     queues,
     secrets,
     send,
@@ -30,6 +31,7 @@ app.command("trail")(trail.show)
 app.command()(send.send)
 app.command()(limit.limit)
 app.add_typer(dead.app, name="dead")
+app.add_typer(outbox.app, name="outbox")
 app.add_typer(account.app, name="account")
 app.add_typer(secrets.app, name="secrets")
 app.add_typer(audit.app, name="audit")

@@ -6,14 +6,13 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import urlencode
 
-import msgspec
 from kombu import Connection
 from sqlalchemy.orm import Session
 
 from services.ops import dead_actions, dead_letters, retry_now
 from services.ops.console.jobs import Job, JobStopped
 from services.ops.console.page import Page, PageError, Redirect, Result, View, Visit
-from services.ops.console.reading import positive
+from services.ops.console.reading import legible, positive
 from services.ops.dead_actions import NotEditableError, OnProgress, Progress
 from services.ops.letters import Criteria
 from services.ops.telling import Actor
@@ -230,20 +229,12 @@ def _letter(
         "path": "/dead",
         "queue": queue,
         "letter": letter,
-        "body": _legible(letter.text) if body is None else body,
+        "body": legible(letter.text) if body is None else body,
         "type": type_ or letter.type,
         "types": dead_actions.types_for(queue),
         "wrong": wrong,
     }
     return View("dead_letter.html", about, status)
-
-
-def _legible(body: str) -> str:
-    """JSON with a line a member; what is none as it is."""
-    try:
-        return msgspec.json.format(body, indent=2)
-    except msgspec.DecodeError:
-        return body
 
 
 def _queue(visit: Visit) -> topology.Queue:

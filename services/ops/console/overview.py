@@ -100,11 +100,15 @@ def _latency(look: Look) -> Tile:
 
 
 def _outbox(look: Look) -> Tile:
-    since = look.sample.outbox_since
-    if since is None:
-        return Tile("Outbox", number(look.sample.outbox), "", "nothing waits")
-    age = duration((look.at - since).total_seconds())
-    return Tile("Outbox", number(look.sample.outbox), "", f"the oldest for {age}")
+    since, parked = look.sample.outbox_since, look.sample.parked
+    more = (
+        "nothing waits"
+        if since is None
+        else f"the oldest for {duration((look.at - since).total_seconds())}"
+    )
+    if parked:
+        more += f"; {number(parked)} parked"
+    return Tile("Outbox", number(look.sample.outbox), "", more)
 
 
 def _broker(look: Look) -> Tile:

@@ -1,6 +1,8 @@
-"""Reading what a path, a query or a form says."""
+"""Reading what a path, a query or a form says; and writing a body so that people can."""
 
 from uuid import UUID
+
+import msgspec
 
 from services.ops.console.page import PageError
 
@@ -20,3 +22,11 @@ def uuid_of(text: str) -> UUID:
 def positive(text: str) -> int:
     """A whole number from 0; 0 for what is none."""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+
+
+def legible(body: str) -> str:
+    """JSON with a line a member; what is none as it is."""
+    try:
+        return msgspec.json.format(body, indent=2)
+    except msgspec.DecodeError:
+        return body

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 
 from shared.bus import inbox
 from shared.db.models import InboxEntry
@@ -45,3 +45,14 @@ def test_what_is_old_is_forgotten_by_its_id_or_by_its_time(settings, db):
         *(("one", id_) for id_ in kept),
         *(("other", id_) for id_ in (old, old_derived)),
     }
+
+
+def test_as_much_is_forgotten_as_can_come_in(settings, db):
+    """One run takes what 5,000 messages a second leave behind until the next."""
+    first = int(OLD.timestamp() * 1000) << 80 | 0x7 << 76 | 0x2 << 62
+    count = int(5_000 * inbox.PRUNE_SECONDS * 1.2)
+    with transaction() as session:
+        inbox.claim(session, "one", [UUID(int=first | n) for n in range(count)])
+    with transaction() as session:
+        inbox.prune(session, "one")
+    assert db.scalar(select(func.count()).select_from(InboxEntry)) == 0

@@ -1,86 +1,16 @@
 """The relay: from real rows to a real broker."""
 
-import asyncio
 import os
 import subprocess
 import sys
-import threading
 from collections import Counter
-from contextlib import contextmanager
 
 import pytest
-from kombu import Connection
 from msgspec.structs import replace
-from sqlalchemy import func, select
 
-from shared.bus import topology
-from shared.bus.message import message_for
-from shared.db.models import OutboxMessage
 from shared.outbox import store
-from shared.outbox.relay import Relay
-from tests.integration.arrange import depth, headers, order_created, take, until
-
-QUEUE = topology.ORDERS_INTAKE.name
-
-
-def messages(count):
-    return [
-        message_for(order_created(), source="tests", correlation_id="story") for _ in range(count)
-    ]
-
-
-def write(db, sent):
-    store.add(db, sent)
-    db.commit()
-
-
-def waiting(engine):
-    with engine.connect() as connection:
-        return connection.execute(select(func.count()).select_from(OutboxMessage)).scalar()
-
-
-@contextmanager
-def relaying(settings, count=1):
-    """Relays in threads, each with a loop of its own."""
-    stops = []
-
-    def run(ready):
-        async def story():
-            stopping = asyncio.Event()
-            stops.append((asyncio.get_running_loop(), stopping))
-            ready.set()
-            await Relay(settings).run(stopping)
-
-        asyncio.run(story())
-
-    threads = []
-    for _ in range(count):
-        ready = threading.Event()
-        thread = threading.Thread(target=run, args=(ready,), daemon=True)
-        thread.start()
-        assert ready.wait(10)
-        threads.append(thread)
-    try:
-        yield
-    finally:
-        for loop, stopping in stops:
-            loop.call_soon_threadsafe(stopping.set)
-        for thread in threads:
-            thread.join(20)
-            assert not thread.is_alive()
-
-
-def drain(settings, count):
-    """The message ids in the queue, how often each."""
-    ids = Counter()
-    with Connection(settings.amqp_url) as connection:
-        channel = connection.default_channel
-        for _ in range(count):
-            found = channel.basic_get(QUEUE, no_ack=True)
-            if found is None:
-                break
-            ids[found.properties["message_id"]] += 1
-    return ids
+from tests.integration.arrange import depth, headers, take, until
+from tests.integration.outbox.relaying import QUEUE, drain, messages, relaying, waiting, write
 
 
 def test_a_row_is_published_as_it_was_written_and_then_deleted(settings, db, engine):
@@ -115,7 +45,7 @@ def test_what_is_rolled_back_is_never_published(settings, db, engine):
     with relaying(settings):
         write(db, sent)
         until(lambda: depth(settings.amqp_url, QUEUE) == 1, "the later one")
-    assert drain(settings, 10) == Counter([sent[0].message_id])
+    assert drain(settings.amqp_url, 10) == Counter([sent[0].message_id])
 
 
 def test_two_relays_share_the_work(settings, db, engine):
@@ -123,7 +53,7 @@ def test_two_relays_share_the_work(settings, db, engine):
     write(db, sent)
     with relaying(settings, count=2):
         until(lambda: waiting(engine) == 0, "all relayed")
-    assert drain(settings, 5000) == Counter(m.message_id for m in sent)
+    assert drain(settings.amqp_url, 5000) == Counter(m.message_id for m in sent)
 
 
 def test_a_row_that_no_queue_wants_stays_and_the_others_pass(settings, db, engine):
@@ -168,7 +98,7 @@ def test_a_killed_relay_loses_nothing(settings, db, engine, relay_process):
     relay_process()
     until(lambda: waiting(engine) == 0, "all relayed")
     # A kill between confirm and commit publishes again, under the same ids.
-    assert set(drain(settings, 20_000)) == {m.message_id for m in sent}
+    assert set(drain(settings.amqp_url, 20_000)) == {m.message_id for m in sent}
 
 
 def test_sigterm_ends_it_cleanly(settings, db, engine, relay_process):

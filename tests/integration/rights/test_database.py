@@ -61,7 +61,7 @@ MAY = {
         "service_heartbeats": "SIUD",
     },
     "audit": {"audit_log": "SI", "inbox": "SIUD", "service_heartbeats": "SIUD"},
-    "relay": {"outbox": "SUD", "service_heartbeats": "SIUD"},
+    "relay": {"outbox": "SD", "service_heartbeats": "SIUD"},
     "ops": {
         "accounts": "s",
         "kyc_applications": "S",
@@ -74,7 +74,7 @@ MAY = {
         "order_conflicts": "S",
         "email_deliveries": "S",
         "inbox": "S",
-        "outbox": "SI",
+        "outbox": "SID",
         "audit_log": "S",
         "service_heartbeats": "S",
         "ops_users": "SIUD",
@@ -130,6 +130,34 @@ def test_what_it_may_do_to_each_table(role):
     service, engine = role
     found = {table.name: may(engine, table) for table in Base.metadata.tables.values()}
     assert {name: letters for name, letters in found.items() if letters} == MAY[service]
+
+
+WRITES = (
+    "message_id",
+    "exchange",
+    "routing_key",
+    "type",
+    "correlation_id",
+    "source",
+    "time",
+    "body",
+)
+
+
+@pytest.mark.parametrize("role", SERVICES, indirect=True)
+def test_nobody_says_who_wrote_a_message_or_what_became_of_it(role):
+    """Only the relay writes down what became of a row, and only ops staff mend one."""
+    service, engine = role
+    may_change = {
+        "relay": {"attempts", "next_try_at", "parked_at", "reason"},
+        "ops": {"correlation_id", "body", "next_try_at"},
+    }
+    for column in [column.name for column in Base.metadata.tables["outbox"].columns]:
+        insert = f"INSERT INTO outbox ({column}) SELECT {column} FROM outbox WHERE false"
+        if column not in (*WRITES, "traceparent"):
+            assert refused(engine, insert), column
+        update = f"UPDATE outbox SET {column} = NULL"
+        assert refused(engine, update) is (column not in may_change.get(service, ())), column
 
 
 @pytest.mark.parametrize("role", SERVICES, indirect=True)

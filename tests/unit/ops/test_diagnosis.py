@@ -70,6 +70,8 @@ def test_the_servers():
     assert "takes no messages" in said(replace(well(0), alarm="it is short of disk space"))[0]
     late = replace(well(0), outbox=12, outbox_since=at(-120))
     assert said(late)[0].startswith("12 messages in the outbox, the oldest for 2 min")
+    parked = replace(well(0), parked=2, parked_since=at(-120))
+    assert said(parked)[0].startswith("2 messages of the outbox cannot be published")
     assert said(well(0, missing=("kyc.decisions",))) == [
         "kyc.decisions is not there: declare the topology"
     ]

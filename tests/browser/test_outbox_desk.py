@@ -1,0 +1,85 @@
+"""Parked messages in the console: seen on the first page, mended, tried, discarded."""
+
+from msgspec.structs import replace
+from playwright.sync_api import expect
+from sqlalchemy import text
+
+from shared.bus.events import encode
+from shared.outbox import store
+from tests.browser.arrange import audited, customer, intake, is_recorded, is_told
+from tests.integration.arrange import order_created, until
+
+
+def park(running, order, **changes):
+    """A message that the relay cannot publish; the number of its row, once it is parked."""
+    message = replace(intake(order), **changes)
+    with running.session() as session:
+        store.add(session, [message])
+        session.commit()
+    return until(lambda: number_of(running, message), "it is parked")
+
+
+def number_of(running, message):
+    with running.session() as session:
+        return session.execute(
+            text("SELECT sequence FROM outbox WHERE message_id = :id AND parked_at IS NOT NULL"),
+            {"id": message.message_id},
+        ).scalar()
+
+
+def waiting(running):
+    with running.session() as session:
+        return session.execute(text("SELECT count(*) FROM outbox")).scalar()
+
+
+def test_a_parked_message_is_told_of_and_goes_out_when_it_is_tried(page, running):
+    order = order_created(customer_details=customer("parked"))
+    number = park(running, order, exchange="gone")
+    page.goto("/")
+    trouble = page.locator(".troubles li", has_text="of the outbox cannot be published")
+    trouble.get_by_role("link", name="Look").click()
+    expect(page.locator("table")).to_contain_text("gone")
+    page.goto(f"/outbox/messages/{number}")
+    expect(page.locator(".trouble")).to_contain_text("gone")
+    # Its cause is gone: what was named wrongly is right now.
+    with running.session() as session:
+        session.execute(
+            text("UPDATE outbox SET exchange = 'intake' WHERE sequence = :n"), {"n": number}
+        )
+        session.commit()
+    page.get_by_role("button", name="Try it now as it is").click()
+    expect(page.get_by_role("status")).to_contain_text("It is tried now")
+    until(lambda: is_recorded(running, order), "recorded")
+    until(lambda: is_told(running, order), "delivered")
+    until(lambda: audited(running, "ops.outbox_changed", "ada"), "it is audited")
+
+
+def test_a_body_that_no_consumer_would_understand_is_refused(page, running):
+    order = order_created(customer_details=customer("parked-edited"))
+    number = park(running, order, exchange="gone")
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.goto(f"/outbox/messages/{number}")
+    page.get_by_label("Body").fill('{"order_id": 7}')
+    page.get_by_role("button", name="Publish with this body").click()
+    expect(page.get_by_role("alert")).to_contain_text("This is no order.created")
+    page.get_by_label("Body").fill(encode(order).decode())
+    page.get_by_role("button", name="Publish with this body").click()
+    expect(page.get_by_role("status")).to_contain_text("with the new body")
+    until(lambda: "Put it right" in page.request.get(f"/outbox/messages/{number}").text(), "back")
+    page.goto(f"/outbox/messages/{number}")
+    page.get_by_role("link", name="Discard").click()
+    page.get_by_label("Reason for discarding").fill("A test of ours.")
+    page.get_by_role("button", name="Discard it").click()
+    expect(page.get_by_role("status")).to_have_text("It is discarded.")
+
+
+def test_a_name_of_64_emoji_at_the_sign_in_stops_nothing(running, browser):
+    visitor = browser.new_page()
+    visitor.goto(f"{running.url}/sign-in")
+    visitor.get_by_label("Name").fill("😀" * 64)
+    visitor.get_by_label("Password").fill("wrong password")
+    visitor.get_by_role("button", name="Sign in").click()
+    expect(visitor.get_by_role("alert")).to_be_visible()
+    visitor.close()
+    until(lambda: audited(running, "ops.sign_in_failed", "😀" * 63), "it is audited")
+    until(lambda: waiting(running) == 0, "nothing is left")

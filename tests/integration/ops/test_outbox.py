@@ -1,0 +1,154 @@
+"""`fellow outbox`, as services.ops signs in: what is parked is seen, tried, mended, discarded."""
+
+import json
+
+import pytest
+from sqlalchemy import create_engine, select, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+from typer.testing import CliRunner
+
+from services.ops.cli import app
+from shared.bus.events import decode, encode
+from shared.bus.message import message_for
+from shared.config import Settings
+from shared.db.models import OutboxMessage
+from shared.outbox import store
+from tests.integration.arrange import order_created, take, until
+from tests.integration.outbox.relaying import QUEUE, relaying, waiting
+
+
+@pytest.fixture
+def service():
+    return "ops"
+
+
+@pytest.fixture
+def settings_of_the_relay(settings, configure, amqp_url, database_url) -> Settings:
+    from msgspec.structs import replace
+
+    return replace(settings, amqp_url=amqp_url, database_url=database_url)
+
+
+def fellow(*arguments, stdin=None):
+    done = CliRunner().invoke(app, ["outbox", *arguments], input=stdin)
+    return done.exit_code, done.stdout, done.stderr
+
+
+@pytest.fixture
+def three_parked(settings, db):
+    """Three orders that the relay could not publish; their messages."""
+    sent = [message_for(order_created(), source="tests", correlation_id="story") for _ in range(3)]
+    store.add(db, sent)
+    db.execute(
+        text(
+            "UPDATE outbox SET parked_at = now(), next_try_at = now() + interval '1 hour', "
+            "attempts = 7, reason = 'it was so'"
+        )
+    )
+    db.commit()
+    return sent
+
+
+def numbers(db):
+    db.rollback()
+    return list(db.scalars(select(OutboxMessage.sequence).order_by(OutboxMessage.sequence)))
+
+
+def facts(db):
+    db.rollback()
+    found = db.scalars(select(OutboxMessage).where(OutboxMessage.type.startswith("ops.")))
+    return [decode(row.type, row.body) for row in found]
+
+
+def test_what_is_parked_is_listed_with_its_reason(three_parked, db):
+    code, out, err = fellow("list", "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["total"] == 3
+    assert [one["message_id"] for one in found["messages"]] == [m.message_id for m in three_parked]
+    assert {one["reason"] for one in found["messages"]} == {"it was so"}
+    number = numbers(db)[1]
+    code, out, _ = fellow("show", str(number))
+    assert code == 0
+    assert "tried 7 times" in out
+    assert "it was so" in out
+    assert three_parked[1].body.decode() in out
+    assert fellow("show", "9999")[0] == 1
+
+
+def test_nothing_is_done_unless_it_is_confirmed(three_parked, db):
+    number = str(numbers(db)[0])
+    for arguments in (
+        ("retry", number),
+        ("retry", "--all"),
+        ("discard", number, "--because", "x"),
+        ("edit", number, "--about", "another"),
+    ):
+        assert fellow(*arguments, stdin="n\n")[0] == 1
+    assert fellow("discard", number, "--because", " ", "--yes")[0] == 2
+    assert fellow("retry", "--yes")[0] == 2
+    assert len(numbers(db)) == 3
+    assert facts(db) == []
+
+
+def test_what_is_tried_again_goes_out(three_parked, db, engine, settings_of_the_relay):
+    number = numbers(db)[0]
+    code, _, err = fellow("retry", str(number), "--yes")
+    assert code == 0, err
+    (told,) = facts(db)
+    assert (told.action, told.message_id, told.by) == (
+        "retried",
+        three_parked[0].message_id,
+        "fellow_ops",
+    )
+    with relaying(settings_of_the_relay):
+        until(lambda: waiting(engine) == 2, "it is out, and the fact of it")
+    assert take(settings_of_the_relay.amqp_url, QUEUE).properties["message_id"] == told.message_id
+
+
+def test_what_is_edited_goes_out_as_it_is_now(three_parked, db, engine, settings_of_the_relay):
+    number, better = numbers(db)[2], encode(order_created(item_summary="1 x red kettle"))
+    assert fellow("edit", str(number), "--body", "-", "--yes", stdin="{}")[0] == 1
+    assert facts(db) == []
+    code, _, err = fellow("edit", str(number), "--body", "-", "--yes", stdin=better.decode())
+    assert code == 0, err
+    (told,) = facts(db)
+    assert told.action == "edited"
+    assert told.digest != told.new_digest
+    with relaying(settings_of_the_relay):
+        until(lambda: waiting(engine) == 2, "it is out, and the fact of it")
+    got = take(settings_of_the_relay.amqp_url, QUEUE)
+    assert got.body == better
+    assert got.properties["message_id"] == three_parked[2].message_id
+
+
+def test_what_is_discarded_is_gone_and_told(three_parked, db):
+    code, _, err = fellow("discard", "--all", "--because", "a test", "--yes")
+    assert code == 0, err
+    told = facts(db)
+    assert {fact.message_id for fact in told} == {m.message_id for m in three_parked}
+    assert {(fact.action, fact.reason) for fact in told} == {("discarded", "a test")}
+    assert all(fact.digest for fact in told)
+    assert len(numbers(db)) == 3  # these facts
+
+
+def test_what_is_not_parked_is_not_theirs_to_change(settings, db):
+    """Not even with SQL: it may be under way."""
+    store.add(db, [message_for(order_created(), source="tests", correlation_id="story")])
+    db.commit()
+    (number,) = numbers(db)
+    assert fellow("discard", str(number), "--because", "x", "--yes")[0] == 1
+    ops = create_engine(settings.database_url)
+    for statement in (
+        "DELETE FROM outbox",
+        "UPDATE outbox SET body = ''",
+        "UPDATE outbox SET next_try_at = now()",
+        "UPDATE outbox SET parked_at = now()",
+        "UPDATE outbox SET written_by = 'fellow_orders'",
+    ):
+        refused = pytest.raises(DBAPIError, match=r"only a parked message|permission denied")
+        with Session(ops) as session, refused:
+            session.execute(text(statement))
+    ops.dispose()
+    assert numbers(db) == [number]

@@ -1,0 +1,166 @@
+"""A queue, or the journal, that confirms nothing holds up nothing else."""
+
+import itertools
+from collections import Counter
+from contextlib import contextmanager
+
+import msgspec
+import pytest
+from kombu import Connection
+from sqlalchemy import text
+
+from shared.bus.message import message_for
+from shared.ids import new_id
+from tests.integration.arrange import depth, until
+from tests.integration.outbox.relaying import (
+    QUEUE,
+    drain,
+    messages,
+    relaying,
+    waiting,
+    write,
+)
+from tests.unit.notifier.facts import FACTS
+
+STUCK = "notifier.orders"
+
+
+def _eval(broker, amqp_url, queue, what):
+    vhost = amqp_url.rpartition("/")[2]
+    name = f'rabbit_misc:r(<<"{vhost}">>, queue, <<"{queue}">>)'
+    found = broker.control("eval", f"{{ok, Q}} = rabbit_amqqueue:lookup({name}), {what}.")
+    assert "ok" in found, found
+
+
+@contextmanager
+def stuck(broker, amqp_url, queue):
+    """Suspend the Raft member of a quorum queue: it takes what comes, and confirms nothing."""
+    member = "{N, _} = amqqueue:get_pid(Q), sys:%s(N)"
+    _eval(broker, amqp_url, queue, member % "suspend")
+    try:
+        yield
+    finally:
+        _eval(broker, amqp_url, queue, member % "resume")
+
+
+@contextmanager
+def stuck_journal(broker, amqp_url):
+    """Suspend the stream's writer."""
+    writer = "#{leader_pid := P} = amqqueue:get_type_state(Q), sys:%s(P)"
+    _eval(broker, amqp_url, "journal", writer % "suspend")
+    try:
+        yield
+    finally:
+        _eval(broker, amqp_url, "journal", writer % "resume")
+
+
+def fact(name, **changes):
+    """A fact as a service would tell it."""
+    if name == "order_received":
+        changes["order_id"] = new_id()
+    event = msgspec.structs.replace(FACTS[name], **changes)
+    return message_for(event, source="tests", correlation_id="story")
+
+
+@pytest.mark.parametrize("count", [20, 3_000], ids=["a few", "many"])
+def test_a_queue_that_does_not_confirm_holds_up_nobody_else(
+    count, settings, amqp_url, db, engine, broker
+):
+    facts = [fact("order_received") for _ in range(count)]
+    with relaying(settings), stuck(broker, amqp_url, STUCK):
+        write(db, facts)
+        codes = [fact("one_time_code") for _ in range(50)]
+        for code in codes:
+            write(db, [code])
+        orders = messages(500)
+        write(db, orders)
+        until(lambda: depth(amqp_url, "notifier.urgent") >= 50, "the codes are out")
+        until(lambda: depth(amqp_url, QUEUE) >= 500, "the orders are out")
+    # A relay of another process finds what this one has left.
+    with relaying(settings):
+        until(lambda: waiting(engine) == 0, "all is out")
+    urgent = drain(amqp_url, 500, "notifier.urgent")
+    assert set(urgent) == {m.message_id for m in codes}
+    arrived = drain(amqp_url, 10_000, STUCK)
+    assert set(arrived) == {m.message_id for m in facts}
+    assert max(arrived.values()) <= 2
+    assert max(urgent.values()) <= 2
+    assert max(drain(amqp_url, 2_000).values()) <= 2
+
+
+def test_a_queue_that_confirms_late_gets_its_backlog_at_full_speed(
+    settings, amqp_url, db, engine, broker
+):
+    """What was not sent yet while it was stuck goes out once; nothing waits out a pause."""
+    facts = [fact("order_received") for _ in range(3_000)]
+    with relaying(settings):
+        with stuck(broker, amqp_url, STUCK):
+            write(db, facts)
+            write(db, [fact("one_time_code")])
+            until(lambda: depth(amqp_url, "notifier.urgent") >= 1, "the code is out")
+            until(lambda: attempted(engine) >= 1_000, "the sent ones are in doubt")
+        until(lambda: waiting(engine) == 0, "all is out")
+    arrived = drain(amqp_url, 10_000, STUCK)
+    assert set(arrived) == {m.message_id for m in facts}
+    assert max(arrived.values()) <= 2
+    assert list(arrived.values()).count(1) >= 900
+
+
+def attempted(engine):
+    with engine.connect() as connection:
+        return connection.execute(
+            text("SELECT count(*) FROM outbox WHERE next_try_at IS NOT NULL")
+        ).scalar()
+
+
+def test_a_journal_that_does_not_confirm_neither_stops_nor_doubles_orders(
+    settings, amqp_url, db, engine, broker
+):
+    with relaying(settings), stuck_journal(broker, amqp_url):
+        sent = []
+        for _ in range(150):  # more turns than the broker lets a stream lag behind by
+            some = messages(20)
+            write(db, some)
+            sent += some
+            until(lambda: waiting(engine) == 0, "relayed")
+    assert drain(amqp_url, 4_000) == Counter(m.message_id for m in sent)
+
+
+def test_a_journal_that_cannot_be_published_to_does_not_stop_orders(settings, amqp_url, db, engine):
+    with Connection(amqp_url) as connection:
+        connection.default_channel.exchange_delete("journal")
+    sent = messages(1_500)
+    with relaying(settings):
+        write(db, sent)
+        until(lambda: waiting(engine) == 0, "relayed")
+    assert drain(amqp_url, 4_000) == Counter(m.message_id for m in sent)
+
+
+def test_a_channel_that_is_closed_again_and_again_triples_nothing(settings, amqp_url, db, engine):
+    """Each time the exchange goes, rows are under way; none of them goes out a third time."""
+    sent = [*itertools.chain.from_iterable(messages(50) for _ in range(6))]
+    with relaying(settings), Connection(amqp_url) as connection:
+        channel = connection.default_channel
+        for start in range(0, len(sent), 50):
+            facts = [fact("order_received") for _ in range(50)]
+            pairs = zip(sent[start : start + 50], facts, strict=True)
+            write(db, [m for pair in pairs for m in pair])
+            channel.exchange_delete("events")
+            until(lambda: orders_waiting(engine) == 0, "the orders are out")
+            channel.exchange_declare("events", "topic", durable=True, auto_delete=False)
+            channel.queue_bind(STUCK, "events", "order.*")
+            with engine.begin() as other:
+                other.execute(
+                    text("UPDATE outbox SET next_try_at = now() WHERE parked_at > '-infinity'")
+                )
+            until(lambda: waiting(engine) == 0, "and the facts")
+    arrived = drain(amqp_url, 4_000)
+    assert set(arrived) == {m.message_id for m in sent}
+    assert max(arrived.values()) <= 2
+
+
+def orders_waiting(engine):
+    with engine.connect() as connection:
+        return connection.execute(
+            text("SELECT count(*) FROM outbox WHERE exchange = 'intake'")
+        ).scalar()
