@@ -6,7 +6,7 @@ One small row a process, in `service_heartbeats`; ops staff read it.
 import asyncio
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -104,18 +104,18 @@ class Heart:
         }
 
 
-async def keep_beating(service: str, standings: Sequence[Standing]) -> None:
+async def keep_beating(service: str, standings: Callable[[], Sequence[Standing]]) -> None:
     """Beat until cancelled, for a process that runs on a loop and consumes nothing.
 
     Args:
         service: such as `services.ingress`.
-        standings: of its connections to the broker.
+        standings: gives those of its connections to the broker, which may be others by now.
     """
     heart = Heart(service)
 
     def beat() -> None:
         with transaction() as session:
-            heart.beat(session, {each.part: QueueFigures(each.told) for each in standings})
+            heart.beat(session, {each.part: QueueFigures(each.told) for each in standings()})
 
     while True:
         try:

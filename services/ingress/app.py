@@ -110,7 +110,7 @@ class Ingress:
             ),
             asyncio.create_task(
                 heartbeat.keep_beating(
-                    "services.ingress", [self.publisher.standing, self.feed.standing]
+                    "services.ingress", lambda: [self.publisher.standing, self.feed.standing]
                 )
             ),
         ]

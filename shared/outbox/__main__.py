@@ -32,7 +32,7 @@ async def _run(config: Settings) -> None:
             await asyncio.sleep(1)
 
     beating = asyncio.create_task(beat())
-    telling = asyncio.create_task(heartbeat.keep_beating("relay", [relay.standing]))
+    telling = asyncio.create_task(heartbeat.keep_beating("relay", lambda: [relay.standing]))
     log.info("started")
     await relay.run(stopping)
     beating.cancel()

@@ -86,7 +86,7 @@ def test_a_live_secret_without_an_approval_is_revoked_on_the_way_from_0005(empty
             for state in ("active", "retiring", "expired"):
                 connection.execute(text(SECRET.format(id=ids[status], state=state)))
         begin = connection.execute(text("SELECT clock_timestamp()")).scalar()
-    command.upgrade(migrate.config(empty), "0006")
+    command.upgrade(migrate.config(empty), "0007")
     with engine.begin() as connection:
         states = {
             status: dict(connection.execute(text(
