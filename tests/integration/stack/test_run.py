@@ -18,6 +18,8 @@ from tests.integration.arrange import until
 ROOT = Path(__file__).resolve().parents[3]
 FOLDERS = ("services", "shared", "stack", "docker-compose.yml")
 PATIENCE = 110
+# A whole system starts up to twice in one test, each time with servers of its own.
+pytestmark = pytest.mark.timeout(2 * PATIENCE + 80)
 
 
 @pytest.fixture
