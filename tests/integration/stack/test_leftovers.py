@@ -19,6 +19,7 @@ from tests.integration.stack.test_run import (
     environment,
     folder_of,
     ready,
+    started,
 )
 
 WAITS = """
@@ -33,7 +34,7 @@ def test_it(broker, database):
 def launch(where, *command, **more):
     temporary = where / "tmp"
     temporary.mkdir(exist_ok=True)
-    return subprocess.Popen(
+    process = subprocess.Popen(
         command,
         cwd=where,
         env=environment(TMPDIR=str(temporary), PYTHONUNBUFFERED="1", **more),
@@ -41,6 +42,8 @@ def launch(where, *command, **more):
         stderr=subprocess.STDOUT,
         start_new_session=True,
     )
+    started.append(process)
+    return process
 
 
 def says(where, process, what):
