@@ -156,12 +156,15 @@ for server in make(folder)[:2]:
 
 
 def test_servers_start_where_root_may_not_look_into_other_users_processes(folder):
-    """As in a container, whose root has no CAP_SYS_PTRACE; PostgreSQL runs as a user of its own."""
+    """As in a container, whose root has no CAP_SYS_PTRACE; PostgreSQL runs as a user of its own.
+
+    Nor may that user look into what root makes, by root's umask.
+    """
     without = ("setpriv", "--bounding-set=-sys_ptrace") if os.geteuid() == 0 else ()
     done = subprocess.run(
         [*without, sys.executable, "-c", PAIR, folder],
         cwd=ROOT,
-        env=os.environ,
+        umask=0o077,
         capture_output=True,
         text=True,
         timeout=110,
