@@ -110,20 +110,39 @@ class Start:
 
 def _strangers(ports: Sequence[Port], session: int) -> bool:
     """Whether somebody listens on one of the ports who is not of a session."""
-    found: set[int] = set().union(*(listeners(port.number) for port in ports))
-    return bool(found) and bool(found - _sockets(session))
+    found = {inode: user for port in ports for inode, user in listeners(port.number).items()}
+    if not found:
+        return False
+    ours, hidden = _sockets(session)
+    return any(inode not in ours and user not in hidden for inode, user in found.items())
 
 
-def _sockets(session: int) -> set[int]:
-    """The inodes of the sockets that processes of a session have open."""
-    found = set()
+def _sockets(session: int) -> tuple[set[int], set[int]]:
+    """The sockets that processes of a session have open.
+
+    Returns:
+        Their inodes, and the users of processes that may not be looked into: as root in a container
+        one lacks CAP_SYS_PTRACE, and PostgreSQL runs as another user (proc(5), /proc/pid/fd).
+    """
+    found: set[int] = set()
+    hidden: set[int] = set()
     for process in _members(session):
-        with contextlib.suppress(OSError):  # it has ended
-            for entry in os.scandir(f"/proc/{process}/fd"):
-                with contextlib.suppress(OSError):  # it has closed this one
-                    target = os.readlink(entry.path)
-                    if target.startswith("socket:["):
-                        found.add(int(target[8:-1]))
+        try:
+            found |= _sockets_of(process)
+        except PermissionError:
+            with contextlib.suppress(OSError):  # it has ended
+                hidden.add(Path(f"/proc/{process}").stat().st_uid)
+    return found, hidden
+
+
+def _sockets_of(process: int) -> set[int]:
+    found = set()
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+        for entry in os.scandir(f"/proc/{process}/fd"):
+            with contextlib.suppress(FileNotFoundError):  # it has closed this one
+                target = os.readlink(entry.path)
+                if target.startswith("socket:["):
+                    found.add(int(target[8:-1]))
     return found
 
 

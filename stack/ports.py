@@ -133,9 +133,9 @@ class Address:
         return self._form.format(self._port)
 
 
-def listeners(port: int) -> set[int]:
-    """The inodes of the sockets that listen on a port, at whatever address."""
-    found = set()
+def listeners(port: int) -> dict[int, int]:
+    """The sockets that listen on a port, at whatever address: whose they are (a uid), by inode."""
+    found = {}
     for table in ("tcp", "tcp6"):
         try:
             lines = Path(f"/proc/net/{table}").read_text().splitlines()[1:]
@@ -144,7 +144,7 @@ def listeners(port: int) -> set[int]:
         for line in lines:
             fields = line.split()
             if fields[3] == _LISTENS and int(fields[1].rpartition(":")[2], 16) == port:
-                found.add(int(fields[9]))
+                found[int(fields[9])] = int(fields[7])
     return found
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psycopg2
 
+from stack.folders import passable
 from stack.listening import Start
 from stack.ports import Port
 from stack.processes import kill_leftover, spawn, stop
@@ -77,7 +78,8 @@ class PostgreSQL:
         bin_folder = programs()
         if bin_folder is None:
             raise RuntimeError("PostgreSQL is not installed")
-        self._data.mkdir(parents=True, exist_ok=True)
+        self._data.parent.mkdir(parents=True, exist_ok=True)
+        passable(self._data)
         cluster = self._data / "cluster"
         kill_leftover(cluster / "postmaster.pid", str(cluster))
         self._read_password()

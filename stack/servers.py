@@ -18,6 +18,7 @@ from typing import Literal, Protocol
 from shared import lease
 from stack import debian, postgres, rabbitmq
 from stack.credentials import as_service
+from stack.folders import passable
 from stack.ports import Port
 from stack.processes import kill_leftover
 
@@ -126,10 +127,10 @@ def data_folder(purpose: str) -> Path:
     """
     mark = hashlib.sha256(f"{ROOT}\0{os.geteuid()}".encode()).hexdigest()[:12]
     folder = Path("/var/tmp") / f"order-fellow-{mark}"
-    folder.mkdir(mode=0o711, exist_ok=True)
+    folder.mkdir(exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
         raise NoServersError(f"{folder} belongs to somebody else: remove it")
-    return folder / purpose
+    return passable(folder) / purpose
 
 
 @contextmanager
@@ -256,17 +257,14 @@ def docker_is_there() -> bool:
 
 def throwaway(purpose: str) -> Path:
     """A new folder for data that nobody keeps; what killed runs have left of theirs is removed."""
-    base = data_folder("throwaway")
-    base.mkdir(mode=0o711, exist_ok=True)
-    base.chmod(0o711)
+    base = passable(data_folder("throwaway"))
     lease.remove_abandoned(base, remove=clear)
     # Held until this process ends.
     return lease.make(base, f"{purpose}-", 0o711)[0]
 
 
 def _kept(purpose: str) -> Path:
-    folder = data_folder(purpose)
-    folder.mkdir(mode=0o711, exist_ok=True)
+    folder = passable(data_folder(purpose))
     try:
         lease.take(folder)
     except lease.LeasedError as error:

@@ -102,7 +102,8 @@ CELLS = {
         "proxy that is away, no /dev/shm",
         before=(
             "trap '' INT; umask 077; export LC_ALL=POSIX TMPDIR=/root/tmp; mkdir -p $TMPDIR; "
-            "make setup; export http_proxy=http://127.0.0.1:9 https_proxy=http://127.0.0.1:9; "
+            "make setup && .venv/bin/python -m stack.servers; "
+            "export http_proxy=http://127.0.0.1:9 https_proxy=http://127.0.0.1:9; "
         ),
         options={"ipc_mode": "none"},
     ),
@@ -259,7 +260,8 @@ def _versions(machine: Machine, name: str) -> str:
     script = (
         "python3 -c 'import platform; print(platform.python_version())'; "
         "dpkg-query --showformat '${Package} ${Version}\\n' --show rabbitmq-server "
-        "'postgresql-[0-9]*' | sed -nE 's/^(rabbitmq-server|postgresql-[0-9]+) ([^-]*).*/\\2/p'"
+        "'postgresql-[0-9]*' 2> /dev/null "
+        "| sed -nE 's/^(rabbitmq-server|postgresql-[0-9]+) ([^-]*).*/\\2/p'"
     )
     ran = machine.run(script, FOLDER / f"{name}.versions.log", seconds=60)
     return ", ".join(ran.output().split())

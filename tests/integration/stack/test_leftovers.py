@@ -19,6 +19,7 @@ from tests.integration.stack.test_run import (
     environment,
     folder_of,
     ready,
+    started,
 )
 
 WAITS = """
@@ -33,7 +34,7 @@ def test_it(broker, database):
 def launch(where, *command, **more):
     temporary = where / "tmp"
     temporary.mkdir(exist_ok=True)
-    return subprocess.Popen(
+    process = subprocess.Popen(
         command,
         cwd=where,
         env=environment(TMPDIR=str(temporary), PYTHONUNBUFFERED="1", **more),
@@ -41,6 +42,8 @@ def launch(where, *command, **more):
         stderr=subprocess.STDOUT,
         start_new_session=True,
     )
+    started.append(process)
+    return process
 
 
 def says(where, process, what):
@@ -83,7 +86,7 @@ def test_a_demo_that_is_killed(checkout):  # noqa: F811
 def test_a_test_run_that_is_ended(checkout, how):  # noqa: F811
     shutil.copy(ROOT / "pyproject.toml", checkout)
     (checkout / "tests").mkdir()
-    for name in ("__init__.py", "conftest.py"):
+    for name in ("__init__.py", "conftest.py", "all_ran.py"):
         shutil.copy(ROOT / "tests" / name, checkout / "tests")
     waits = checkout / "tests" / "test_it.py"
     waits.write_text(WAITS)

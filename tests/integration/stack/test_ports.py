@@ -16,7 +16,7 @@ from stack.listening import DidNotStartError, Start
 from stack.mailbox import MailServer
 from stack.ports import Address, Port, PortTakenError, listeners
 from stack.processes import spawn, stop
-from stack.servers import make, throwaway
+from stack.servers import ROOT, make, throwaway
 from stack.supervisor import Supervisor
 from tests.integration.stack.thief import thief
 
@@ -43,7 +43,7 @@ def is_refused(port):
 def test_a_port_is_held_until_it_is_released():
     port = Port()
     assert is_refused(port)
-    assert listeners(port.number) == set()
+    assert listeners(port.number) == {}
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port.number))
     with pytest.raises(PortTakenError, match=f"port {port} is taken"):
@@ -141,6 +141,36 @@ def test_a_server_whose_port_is_stolen_goes_elsewhere(folder):
     finally:
         node.close()
         books.close()
+
+
+PAIR = """
+import sys
+from pathlib import Path
+from stack.servers import make
+folder = Path(sys.argv[1])
+for server in make(folder)[:2]:
+    server.start()
+    print(server.url(), flush=True)
+    server.close()
+"""
+
+
+def test_servers_start_where_root_may_not_look_into_other_users_processes(folder):
+    """As in a container, whose root has no CAP_SYS_PTRACE; PostgreSQL runs as a user of its own.
+
+    Nor may that user look into what root makes, by root's umask.
+    """
+    without = ("setpriv", "--bounding-set=-sys_ptrace") if os.geteuid() == 0 else ()
+    done = subprocess.run(
+        [*without, sys.executable, "-c", PAIR, folder],
+        cwd=ROOT,
+        umask=0o077,
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 2
 
 
 @pytest.mark.timeout(400 * TIMES)

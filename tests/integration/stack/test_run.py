@@ -18,6 +18,7 @@ from tests.integration.arrange import until
 ROOT = Path(__file__).resolve().parents[3]
 FOLDERS = ("services", "shared", "stack", "docker-compose.yml")
 PATIENCE = 110
+started = []
 # A whole system starts up to twice in one test, each time with servers of its own.
 pytestmark = pytest.mark.timeout(2 * PATIENCE + 80)
 
@@ -34,17 +35,24 @@ def checkout(tmp_path):
         else:
             shutil.copy(source, folder)
     yield folder
+    # What a test that failed has left running.
+    while started:
+        process = started.pop()
+        if process.poll() is None:
+            process.terminate()
+            process.wait(60)
     clean(folder)
 
 
 def environment(**more):
     ours = {"AMQP_URL", "DATABASE_URL", "PORT", "OPS_PORT"}
     kept = {name: value for name, value in os.environ.items() if name not in ours}
-    return kept | {"PYTHONPATH": ""} | more
+    # As if make had started it: it ends with us, also when we are killed.
+    return kept | {"PYTHONPATH": "", "MAKELEVEL": "1"} | more
 
 
 def start(checkout, **more):
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-m", "stack.run"],
         cwd=checkout,
         env=environment(**more),
@@ -53,6 +61,8 @@ def start(checkout, **more):
         text=True,
         start_new_session=True,
     )
+    started.append(process)
+    return process
 
 
 def clean(checkout):
