@@ -30,7 +30,7 @@ from shared import tokens, webhook_keys
 from shared.bus.events import KycDecide
 from shared.bus.message import Message, message_for
 from shared.ids import new_id
-from stack.processes import free_port
+from stack.ports import Port
 from tests.integration.gate import Gate
 
 PATH = "/api/v1/webhooks/orders/"
@@ -188,7 +188,7 @@ def _ingress_with(on: Ground, condition: str) -> Iterator[tuple[str, Callable[[]
         environment = gated.for_service("ingress")
         clock = on.folder / "clock"
         clock.write_text("+0")
-        port = free_port()
+        port = Port()
         if "clock" in condition:
             # gunicorn's time.sleep does not bear libfaketime, so it is one worker without it.
             metrics = tempfile.mkdtemp(dir=on.folder)

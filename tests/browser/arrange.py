@@ -3,11 +3,13 @@
 from collections import Counter
 from uuid import UUID
 
-from sqlalchemy import select
+from msgspec.structs import replace
+from sqlalchemy import select, text
 
 from shared.bus.events import CustomerDetails, OrderCreated, encode
 from shared.bus.message import Message, message_for
 from shared.db.models import AuditEntry, EmailDelivery, Order
+from shared.outbox import store
 from tests.integration.arrange import depth, publish_raw, until
 
 DIED = {
@@ -71,3 +73,20 @@ def audited(running, type_: str, by: str) -> bool:
 
 def customer(name: str) -> CustomerDetails:
     return CustomerDetails(name="Zoë Ade", email=f"{name}@shop.example")
+
+
+def park(running, order, **changes):
+    """A message that the relay cannot publish; the number of its row, once it is parked."""
+    message = replace(intake(order), **changes)
+    with running.session() as session:
+        store.add(session, [message])
+        session.commit()
+    return until(lambda: number_of(running, message), "it is parked")
+
+
+def number_of(running, message):
+    with running.session() as session:
+        return session.execute(
+            text("SELECT sequence FROM outbox WHERE message_id = :id AND parked_at IS NOT NULL"),
+            {"id": message.message_id},
+        ).scalar()

@@ -24,6 +24,7 @@ from tests.browser.arrange import (
     intake,
     is_recorded,
     is_told,
+    park,
 )
 from tests.browser.conftest import answers
 from tests.integration.arrange import account, depth, order_created, publish, publish_raw, until
@@ -138,6 +139,15 @@ def a_waiting_message(running):
     return "/dead/orders.intake", {}
 
 
+def a_parked_message(running):
+    return f"/outbox/messages/{park(running, order_created(), exchange='gone')}", {}
+
+
+def parked_messages(running):
+    park(running, order_created(), exchange="gone")
+    return "/outbox/retry", {}
+
+
 # What each page that changes something is tried with, and the fact that it must leave behind.
 ACTS = {
     "/kyc/{account_id}": (an_application, {}, "ops.command_published"),
@@ -145,6 +155,14 @@ ACTS = {
     "/dead/{queue}/discard": (a_letter, {"why": "a test"}, "ops.dead_letter_discarded"),
     "/dead/{queue}/edit": (a_letter, {"type": "order.created"}, "ops.dead_letter_replayed"),
     "/dead/{queue}/retry": (a_waiting_message, {}, "ops.retried_now"),
+    "/outbox/retry": (parked_messages, {}, "ops.outbox_changed"),
+    "/outbox/messages/{number}/retry": (a_parked_message, {}, "ops.outbox_changed"),
+    "/outbox/messages/{number}/discard": (
+        a_parked_message,
+        {"why": "a test"},
+        "ops.outbox_changed",
+    ),
+    "/outbox/messages/{number}/edit": (a_parked_message, {}, "ops.outbox_changed"),
 }
 WORK_ON_ONES_OWN = {"/jobs/{job_id}/stop"}  # changes nothing but what it stops to do
 
@@ -166,7 +184,7 @@ def test_every_change_has_its_row_in_the_audit_log(running, signed_in, path):
     form |= more | {"form_token": form_token(cookies[SESSION])}
     if path.endswith("/edit"):
         form["body"] = encode(order_created()).decode()
-    suffix = path.partition("{queue}")[2]
+    suffix = path.rpartition("}")[2] if "}" in path else ""
     answer = httpx.post(f"{running.url}{where}{suffix}", data=form, cookies=cookies, timeout=30)
     assert answer.status_code == 303, answer.text
 

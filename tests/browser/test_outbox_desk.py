@@ -1,30 +1,11 @@
 """Parked messages in the console: seen on the first page, mended, tried, discarded."""
 
-from msgspec.structs import replace
 from playwright.sync_api import expect
 from sqlalchemy import text
 
 from shared.bus.events import encode
-from shared.outbox import store
-from tests.browser.arrange import audited, customer, intake, is_recorded, is_told
+from tests.browser.arrange import audited, customer, is_recorded, is_told, park
 from tests.integration.arrange import order_created, until
-
-
-def park(running, order, **changes):
-    """A message that the relay cannot publish; the number of its row, once it is parked."""
-    message = replace(intake(order), **changes)
-    with running.session() as session:
-        store.add(session, [message])
-        session.commit()
-    return until(lambda: number_of(running, message), "it is parked")
-
-
-def number_of(running, message):
-    with running.session() as session:
-        return session.execute(
-            text("SELECT sequence FROM outbox WHERE message_id = :id AND parked_at IS NOT NULL"),
-            {"id": message.message_id},
-        ).scalar()
 
 
 def waiting(running):

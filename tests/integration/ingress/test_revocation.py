@@ -33,7 +33,8 @@ from shared.bus.message import Message, message_for
 from shared.db.models import OutboxMessage, WebhookPolicy, WebhookSecret
 from shared.ids import new_id
 from stack.credentials import as_service
-from stack.processes import free_port, stop
+from stack.ports import Port
+from stack.processes import stop
 from tests.integration.arrange import account, declare, program, publish, received, until
 from tests.integration.conftest import Api, running_ingress
 from tests.integration.gate import Gate
@@ -343,7 +344,7 @@ def wrong_worker(folder, amqp_url, database_url, clock):
     """One worker under libfaketime(1), without gunicorn, whose time.sleep does not bear it."""
     program("faketime", "faketime")
     library = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
-    port = free_port()
+    port = Port()
     metrics = folder / "metrics"
     metrics.mkdir()
     environment = {

@@ -52,7 +52,7 @@ def test_a_consumer_counts_what_is_done_retried_and_dead(passed):
 
 def test_a_job_tells_when_it_last_went_well(passed):
     job = {"task": "prune services.orders"}
-    assert passed.metric("orders", "fellow_job_runs_total", outcome="done", **job) == 1
+    assert passed.metric("orders", "fellow_job_runs_total", outcome="done", **job) >= 1
     assert passed.metric("orders", "fellow_job_last_success_timestamp_seconds", **job) > 0
 
 
