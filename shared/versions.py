@@ -8,8 +8,8 @@ import structlog
 Product = Literal["RabbitMQ", "PostgreSQL"]
 
 KNOWN: dict[Product, tuple[str, ...]] = {
-    "RabbitMQ": ("3.10", "3.13", "4.0", "4.2", "4.3"),
-    "PostgreSQL": ("15", "16", "17", "18"),
+    "RabbitMQ": ("3.10", "4.0", "4.3"),
+    "PostgreSQL": ("15", "17", "18"),
 }
 # In these two not even who reads a queue may look at it (rabbitmq-server, pull request 16272).
 BLIND = ("4.2.6", "4.3.0")
@@ -26,16 +26,16 @@ def warning(product: Product, version: object) -> str | None:
             counts as unknown.
     """
     numbers = str(version).split(" ")[0].split(".")
+    if product == "RabbitMQ" and ".".join(numbers) in BLIND:
+        return (
+            f"RabbitMQ {version} lets nobody look at a queue but who may declare it: consumers "
+            "work, `fellow` and the console see no figures. Take the next patch version."
+        )
     series = ".".join(numbers[: 2 if product == "RabbitMQ" else 1])
     if series not in KNOWN[product]:
         return (
             f"{product} {version} is a version that Order Fellow was not tried with; known are "
             f"{', '.join(KNOWN[product])}. It goes on, and may be refused something."
-        )
-    if product == "RabbitMQ" and ".".join(numbers) in BLIND:
-        return (
-            f"RabbitMQ {version} lets nobody look at a queue but who may declare it: consumers "
-            "work, `fellow` and the console see no figures. Take the next patch version."
         )
     return None
 
