@@ -15,7 +15,6 @@ from services.ops.console.page import Page, PageError, Redirect, Result, View, V
 from services.ops.console.reading import legible, positive
 from services.ops.dead_actions import NotEditableError, OnProgress, Progress
 from services.ops.letters import Criteria
-from services.ops.telling import Actor
 from shared.bus import topology
 from shared.db.session import engine
 
@@ -133,7 +132,7 @@ def confirm(_: Session, visit: Visit) -> Result:
 
 def replay(_: Session, visit: Visit) -> Result:
     """Put letters back: those that are ticked, or all that fit."""
-    queue, criteria, actor = _queue(visit), _meant(visit), _actor(visit)
+    queue, criteria, actor = _queue(visit), _meant(visit), visit.actor
 
     def work(connection: Connection, progress: OnProgress) -> Progress:
         return dead_actions.replay(connection, engine(), queue, criteria, actor, progress=progress)
@@ -143,7 +142,7 @@ def replay(_: Session, visit: Visit) -> Result:
 
 def discard(_: Session, visit: Visit) -> Result:
     """Throw letters away, with a reason."""
-    queue, criteria, actor = _queue(visit), _meant(visit), _actor(visit)
+    queue, criteria, actor = _queue(visit), _meant(visit), visit.actor
     reason = visit.field("why")
     if not reason:
         raise PageError(400, "Say why they are discarded: the audit log keeps it.")
@@ -165,7 +164,7 @@ def edit(_: Session, visit: Visit) -> Result:
     try:
         with visit.system.broker() as connection:
             is_done = dead_actions.edit(
-                connection, engine(), queue, id_, body.encode(), _actor(visit), type=type_
+                connection, engine(), queue, id_, body.encode(), visit.actor, type=type_
             )
     except NotEditableError as error:
         return _letter(visit, queue, id_, body=body, type_=type_, wrong=str(error), status=400)
@@ -175,7 +174,7 @@ def edit(_: Session, visit: Visit) -> Result:
 
 def retry(_: Session, visit: Visit) -> Result:
     """Put back at once what waits on the ladder for a queue."""
-    queue, actor = _queue(visit), _actor(visit)
+    queue, actor = _queue(visit), visit.actor
 
     def work(connection: Connection, progress: OnProgress) -> Progress:
         return retry_now.retry_now(connection, engine(), queue, actor, progress=progress)
@@ -263,10 +262,6 @@ def _meant(visit: Visit) -> Criteria:
     return _filter(
         {name: visit.field(name) for name in ("reason", "type", "age", "about")}
     ).criteria()
-
-
-def _actor(visit: Visit) -> Actor:
-    return Actor(visit.user.name, visit.address)
 
 
 PAGES = (

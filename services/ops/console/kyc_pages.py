@@ -12,7 +12,7 @@ from services.ops import decisions, kyc_desk
 from services.ops.console.page import Page, PageError, Redirect, Result, View, Visit
 from services.ops.console.reading import positive, uuid_of
 from services.ops.kyc_desk import Status
-from services.ops.telling import Actor, commanded
+from services.ops.telling import commanded
 from shared.bus.events import KycDecide
 from shared.db.models import KycApplication
 from shared.db.session import engine
@@ -70,7 +70,7 @@ def decide(session: Session, visit: Visit) -> Result:
         raise PageError(400, "The reason may have up to 4,000 characters, without NUL.") from None
     with visit.system.broker() as connection:
         message_id = decisions.publish(connection, command, visit.user.name)
-    actor = Actor(visit.user.name, visit.address)
+    actor = visit.actor
     store.add(session, [commanded(actor, command, message_id)])
     back = "approved" if decision == "revoke" else "pending"
     return Redirect(f"/kyc?status={back}&decided={message_id}&account={account_id}")

@@ -6,7 +6,6 @@ from services.ops import parked
 from services.ops.console.page import Page, PageError, Redirect, Result, View, Visit
 from services.ops.console.reading import legible, positive
 from services.ops.parked import NotMendedError, Parked
-from services.ops.telling import Actor
 
 AT_ONCE = 100
 GONE = "It is not parked any more."
@@ -31,7 +30,7 @@ def show_message(session: Session, visit: Visit) -> Result:
 
 def retry(session: Session, visit: Visit) -> Result:
     """Let the relay try one message now."""
-    done = parked.retry(session, [_number(visit)], _actor(visit))
+    done = parked.retry(session, [_number(visit)], visit.actor)
     return Redirect(
         "/outbox", "It is tried now: if it stays here, read its reason." if done else GONE
     )
@@ -39,7 +38,7 @@ def retry(session: Session, visit: Visit) -> Result:
 
 def retry_all(session: Session, visit: Visit) -> Result:
     """Let the relay try all of them now."""
-    done = parked.retry(session, None, _actor(visit))
+    done = parked.retry(session, None, visit.actor)
     return Redirect(
         "/outbox", f"{done:,} {'message is' if done == 1 else 'messages are'} tried now."
     )
@@ -56,7 +55,7 @@ def discard(session: Session, visit: Visit) -> Result:
     reason = visit.field("why")
     if not reason:
         raise PageError(400, "Say why: the audit log keeps it.")
-    done = parked.discard(session, [_number(visit)], _actor(visit), reason)
+    done = parked.discard(session, [_number(visit)], visit.actor, reason)
     return Redirect("/outbox", "It is discarded." if done else GONE)
 
 
@@ -68,7 +67,7 @@ def edit(session: Session, visit: Visit) -> Result:
     about = visit.field("about")
     try:
         done = parked.edit(
-            session, message.number, body.encode(), _actor(visit), correlation_id=about
+            session, message.number, body.encode(), visit.actor, correlation_id=about
         )
     except NotMendedError as error:
         return _message(message, body=body, about=about, wrong=str(error), status=400)
@@ -106,10 +105,6 @@ def _number(visit: Visit) -> int:
     if not (number.isascii() and number.isdigit()) or int(number[:20]) >= 2**63:
         raise PageError(404, "There is no such page: that is no number.")
     return int(number)
-
-
-def _actor(visit: Visit) -> Actor:
-    return Actor(visit.user.name, visit.address)
 
 
 PAGES = (

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from services.ops.console.jobs import Jobs
 from services.ops.console.lookout import Lookout
 from services.ops.console.visitors import Visitors
+from services.ops.telling import Actor
 from services.ops.users import User
 from shared.config import Settings
 from shared.http.rate_limits import TokenBuckets
@@ -89,6 +90,15 @@ class Visit:
         if self.visitor is None:
             raise RuntimeError("this page has no signed-in user: declare what it needs")
         return self.visitor
+
+    @property
+    def actor(self) -> Actor:
+        """Who is signed in, and where: for the audit log.
+
+        Raises:
+            RuntimeError: the page needs nobody.
+        """
+        return Actor(self.user.name, self.address)
 
     def field(self, name: str) -> str:
         """The first value of a field, without blanks around it; empty when it was not filled in."""

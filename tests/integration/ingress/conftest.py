@@ -2,6 +2,7 @@
 
 import json
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -10,6 +11,8 @@ from uuid import UUID
 import pytest
 from standardwebhooks.webhooks import Webhook
 
+from services.ingress.policies import Policies
+from services.ingress.secret_cache import SecretCache
 from shared import tokens
 from shared.db.models import OutboxMessage
 from shared.ids import new_id
@@ -30,6 +33,17 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     label = getattr(item, "operation_label", None)
     if label is not None and item.id.params is None:
         item._id = item.id.with_params(label)
+
+
+@pytest.fixture
+def policies():
+    return Policies()
+
+
+@pytest.fixture
+def cache(settings, policies):
+    with ThreadPoolExecutor(2) as threads:
+        yield SecretCache(threads, policies)
 
 
 @dataclass

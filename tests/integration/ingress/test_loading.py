@@ -1,13 +1,10 @@
 """How secrets and policies come into a worker's memory: never the one without the other."""
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from services.ingress import secret_rows
-from services.ingress.policies import Policies
-from services.ingress.secret_cache import SecretCache
 from services.secrets import rotation
 from shared import webhook_keys
 from shared.db.models import WebhookPolicy
@@ -27,17 +24,6 @@ def businesses(settings, db):
     db.add(WebhookPolicy(account_id=made[3].id, allowed_networks=["203.0.113.0/24"]))
     db.commit()
     return made
-
-
-@pytest.fixture
-def policies():
-    return Policies()
-
-
-@pytest.fixture
-def cache(settings, policies):
-    with ThreadPoolExecutor(2) as threads:
-        yield SecretCache(threads, policies)
 
 
 def raw_of(db, business):

@@ -4,7 +4,6 @@ import asyncio
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,8 +15,6 @@ from sqlalchemy import create_engine, text, update
 from sqlalchemy.orm import Session
 
 from services.ingress import secret_rows
-from services.ingress.policies import Policies
-from services.ingress.secret_cache import SecretCache
 from services.ingress.secret_rows import Position
 from services.kyc import decisions
 from services.secrets import rotation
@@ -56,17 +53,6 @@ def businesses(settings, db):
         db.add(WebhookPolicy(account_id=business.id, rate_per_second=5))
     db.commit()
     return made
-
-
-@pytest.fixture
-def policies():
-    return Policies()
-
-
-@pytest.fixture
-def cache(settings, policies):
-    with ThreadPoolExecutor(2) as threads:
-        yield SecretCache(threads, policies)
 
 
 def held(cache, business):
