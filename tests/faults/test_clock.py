@@ -1,6 +1,7 @@
 """The clock of the consumers and the relay jumps an hour ahead and back, by libfaketime(1).
 
-Not the ingress's: gunicorn's time.sleep does not bear libfaketime (clock_nanosleep: EINVAL).
+Not that of what gunicorn runs: its master's time.sleep does not bear libfaketime
+(clock_nanosleep: EINVAL, now and then).
 """
 
 import os
@@ -13,6 +14,7 @@ import pytest
 
 from tests.integration.arrange import program
 
+UNDER_GUNICORN = ("ingress", "ops")
 HOUR = timedelta(hours=1).total_seconds()
 
 
@@ -34,7 +36,7 @@ def service_environment(clock):
         # A jump of the wall clock: monotonic clocks are called so because they do not.
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
     }
-    return lambda name: {} if name == "ingress" else faked
+    return lambda name: {} if name in UNDER_GUNICORN else faked
 
 
 def set_clock(file, seconds):
