@@ -36,6 +36,19 @@ def pytest_configure() -> None:
     stop_on_signals()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run first the files that may take longest, so that no process has one of them left alone."""
+
+    def longest(item: pytest.Item) -> float:
+        mark = item.get_closest_marker("timeout")
+        return float(mark.args[0]) if mark else 0.0
+
+    by_file: dict[Path, float] = {}
+    for item in items:
+        by_file[item.path] = max(longest(item), by_file.get(item.path, 0.0))
+    items.sort(key=lambda item: -by_file[item.path])
+
+
 @pytest.fixture(scope="session")
 def test_servers() -> Iterator[Servers]:
     """RabbitMQ and PostgreSQL of our own; what cannot get them fails, and is not skipped."""
