@@ -7,7 +7,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-from amqp.exceptions import NotFound
+from amqp.exceptions import PreconditionFailed
 from kombu import Connection
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.orm import Session
@@ -114,18 +114,18 @@ class Vhosts:
         return name
 
     def give_back_declared(self, name: str) -> None:
-        (self._declared if self._is_untouched(name) else self._used).append(name)
+        (self._declared if self._is_as_new(name) else self._used).append(name)
 
-    def _is_untouched(self, name: str) -> bool:
-        with Connection(self._broker.url(name)) as connection:
-            for queue in topology.QUEUES:
-                try:
-                    found = connection.default_channel.queue_declare(queue.name, passive=True)
-                except NotFound:
-                    return False
-                if found.message_count or found.consumer_count:
-                    return False
-        return True
+    def _is_as_new(self, name: str) -> bool:
+        """Whether it is empty, with nobody there; what was deleted is declared again."""
+        try:
+            with Connection(self._broker.url(name)) as connection:
+                topology.declare(connection)
+                channel = connection.default_channel
+                found = [channel.queue_declare(q.name, passive=True) for q in topology.QUEUES]
+        except PreconditionFailed:
+            return False
+        return not any(queue.message_count or queue.consumer_count for queue in found)
 
 
 @pytest.fixture(scope="session")
