@@ -13,6 +13,7 @@ from kombu import Connection
 from services.ops.broker import open_connection
 from services.ops.console import (
     audit_pages,
+    dead_changes,
     dead_pages,
     job_pages,
     kyc_pages,
@@ -41,6 +42,7 @@ PAGES: tuple[Page, ...] = (
     *overview.PAGES,
     *kyc_pages.PAGES,
     *dead_pages.PAGES,
+    *dead_changes.PAGES,
     *outbox_pages.PAGES,
     *job_pages.PAGES,
     *trail_pages.PAGES,
