@@ -36,7 +36,6 @@ class QueueFigures:
         told: whether it works, and why not.
         handled: messages since it started, whatever became of them.
         unacked: messages in hand.
-        retrying: messages that it put on the retry ladder and that are not due yet.
         reached: the time of the newest message it has handled; of those that came first hand, not
             by the retry ladder.
     """
@@ -44,7 +43,6 @@ class QueueFigures:
     told: Told
     handled: int = 0
     unacked: int = 0
-    retrying: int = 0
     reached: datetime | None = None
 
 
@@ -96,9 +94,10 @@ class Heart:
         return {
             "state": queue.told.state,
             "reason": queue.told.reason,
+            "lacks": queue.told.lacks,
+            "since": queue.told.since.isoformat() if queue.told.since else None,
             "handled": queue.handled,
             "unacked": queue.unacked,
-            "retrying": queue.retrying,
             "rate": round(handled / seconds, 2) if seconds > 0 else 0.0,
             "reached": queue.reached.isoformat() if queue.reached else None,
         }

@@ -165,7 +165,6 @@ def heartbeat_of(
                 consumer.standing.told,
                 handled=consumer.handled,
                 unacked=consumer.unacknowledged,
-                retrying=consumer.retrying,
                 reached=consumer.reached,
             )
             for consumer in consumers

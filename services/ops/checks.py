@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from services.ops import broker_checks, diagnosis
 from services.ops.check import Check, clocks
-from services.ops.queues import FRESH
+from services.ops.heartbeats import FRESH
 from services.ops.sampling import Sampler
 from services.ops.surroundings import Surroundings
 from shared import versions

@@ -13,7 +13,7 @@ AT_ONCE = 100
 
 
 def show_queues(_: Session, visit: Visit) -> Result:
-    """Every work queue: its dead letters, and what is on the ladder for it."""
+    """Every work queue, and its dead letters."""
     look = visit.system.lookout.latest
     figures = [look.figures[queue.name] for queue in topology.WORK_QUEUES] if look else []
     return View("dead.html", {"path": "/dead", "figures": figures, "look": look})
@@ -27,7 +27,6 @@ def show_letters(_: Session, visit: Visit) -> Result:
         page = dead_letters.browse(
             connection, queue, wanted.criteria(), start=start, limit=AT_ONCE, engine=engine()
         )
-    look = visit.system.lookout.latest
     about = {
         "path": "/dead",
         "queue": queue,
@@ -37,7 +36,6 @@ def show_letters(_: Session, visit: Visit) -> Result:
         "ages": AGES,
         "types": dead_actions.types_for(queue),
         "is_filtered": not wanted.criteria().is_empty,
-        "figures": look.figures.get(queue.name) if look else None,
     }
     return View("dead_letters.html", about)
 
