@@ -51,10 +51,13 @@ class Heart:
 
     Args:
         service: such as `services.orders`.
+        uses: what else it needs, by name, such as `mail`: where it is (`where`), and how it is met.
+            Others cannot know it by their own settings.
     """
 
-    def __init__(self, service: str) -> None:
+    def __init__(self, service: str, uses: Mapping[str, Mapping[str, Any]] | None = None) -> None:
         self._service = service
+        self._uses = dict(uses or {})
         # Of this process, so made after a fork.
         self._instance = f"{socket.gethostname()}:{os.getpid()}"
         self._started = datetime.now(UTC)
@@ -75,7 +78,8 @@ class Heart:
             "version": product_version(),
             "started_at": self._started,
             "seen_at": now,
-            "queues": {name: self._said(name, queue, now) for name, queue in queues.items()},
+            "queues": self._uses
+            | {name: self._said(name, queue, now) for name, queue in queues.items()},
         }
         new = insert(ServiceHeartbeat).values(row)
         session.execute(new.on_conflict_do_update(index_elements=["service", "instance"], set_=row))

@@ -31,7 +31,8 @@ EXPECTED = (
 class QueueBeat:
     """What one instance says of a queue that it consumes, or of a connection that it publishes by.
 
-    See `shared.heartbeat.QueueFigures`. The state is empty in what an older version has written.
+    See `shared.heartbeat.QueueFigures`; of what else it uses there is `where` and how it is met.
+    The state is empty in what an older version has written.
     """
 
     handled: int = 0
@@ -42,6 +43,8 @@ class QueueBeat:
     reason: str = ""
     lacks: str = ""
     since: datetime | None = None
+    where: str = ""
+    starttls: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +112,8 @@ def _queue(said: Mapping[str, Any]) -> QueueBeat:
         reason=str(said.get("reason", "")),
         lacks=str(said.get("lacks", "")),
         since=_time(said.get("since")),
+        where=str(said.get("where", "")),
+        starttls=bool(said.get("starttls", False)),
         handled=int(said.get("handled", 0)),
         rate=float(said.get("rate", 0.0)),
         unacked=int(said.get("unacked", 0)),

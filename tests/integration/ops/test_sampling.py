@@ -12,6 +12,7 @@ import pytest
 from kombu import Connection
 from sqlalchemy import text
 
+from services.notifier.__main__ import wire as notifying
 from services.ops.broker import ALARM, AlarmProbe
 from services.ops.diagnosis import troubles
 from services.ops.queues import figures
@@ -193,6 +194,21 @@ def test_the_doctor_says_what_is_broken_and_what_to_do(settings, amqp_url, mailb
     assert found["keys"]["state"] == "look"
     assert found["services.orders"]["state"] == "broken"
     assert found["broker"]["found"].startswith("RabbitMQ ")
+
+
+def test_the_doctor_judges_the_notifiers_mail_server_and_not_its_own(
+    configure, settings, amqp_url, database_url, mailbox, unused_port
+):
+    admin = configure(amqp_url=amqp_url, database_url=database_url, smtp_port=str(mailbox.port))
+    wiring = notifying(admin)
+    heart = heartbeat.Heart("services.notifier", wiring.uses)
+    with consuming(admin, *wiring.subscriptions) as consumers, transaction() as session:
+        service_module.heartbeat_of(heart, consumers)(session)
+    _, out, _ = fellow(settings, "doctor", "--json", SMTP_PORT=str(unused_port()))
+    (mail,) = [check for check in json.loads(out) if check["about"] == "mail"]
+    assert (mail["state"], mail["found"]) == (
+        "fine", f"127.0.0.1:{mailbox.port} answers (as services.notifier is set)"
+    )  # fmt: skip
 
 
 def test_the_doctor_sees_drift(settings, amqp_url, database_url, unused_port):
