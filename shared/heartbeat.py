@@ -36,7 +36,6 @@ class QueueFigures:
         told: whether it works, and why not.
         handled: messages since it started, whatever became of them.
         unacked: messages in hand.
-        retrying: messages that it put on the retry ladder and that are not due yet.
         reached: the time of the newest message it has handled; of those that came first hand, not
             by the retry ladder.
     """
@@ -44,7 +43,6 @@ class QueueFigures:
     told: Told
     handled: int = 0
     unacked: int = 0
-    retrying: int = 0
     reached: datetime | None = None
 
 
@@ -53,10 +51,13 @@ class Heart:
 
     Args:
         service: such as `services.orders`.
+        uses: what else it needs, by name, such as `mail`: where it is (`where`), and how it is met.
+            Others cannot know it by their own settings.
     """
 
-    def __init__(self, service: str) -> None:
+    def __init__(self, service: str, uses: Mapping[str, Mapping[str, Any]] | None = None) -> None:
         self._service = service
+        self._uses = dict(uses or {})
         # Of this process, so made after a fork.
         self._instance = f"{socket.gethostname()}:{os.getpid()}"
         self._started = datetime.now(UTC)
@@ -77,7 +78,8 @@ class Heart:
             "version": product_version(),
             "started_at": self._started,
             "seen_at": now,
-            "queues": {name: self._said(name, queue, now) for name, queue in queues.items()},
+            "queues": self._uses
+            | {name: self._said(name, queue, now) for name, queue in queues.items()},
         }
         new = insert(ServiceHeartbeat).values(row)
         session.execute(new.on_conflict_do_update(index_elements=["service", "instance"], set_=row))
@@ -96,9 +98,10 @@ class Heart:
         return {
             "state": queue.told.state,
             "reason": queue.told.reason,
+            "lacks": queue.told.lacks,
+            "since": queue.told.since.isoformat() if queue.told.since else None,
             "handled": queue.handled,
             "unacked": queue.unacked,
-            "retrying": queue.retrying,
             "rate": round(handled / seconds, 2) if seconds > 0 else 0.0,
             "reached": queue.reached.isoformat() if queue.reached else None,
         }

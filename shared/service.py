@@ -6,9 +6,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import FrameType
+from typing import Any
 
 import structlog
 from sqlalchemy.orm import Session
@@ -49,10 +50,12 @@ class Wiring:
     Attributes:
         subscriptions: each gets a thread and a connection.
         jobs: each gets a thread.
+        uses: for the heartbeat; see `shared.heartbeat.Heart`.
     """
 
     subscriptions: Sequence[Subscription]
     jobs: Sequence[Periodic] = ()
+    uses: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def run(name: str, wire: Callable[[Settings], Wiring]) -> int:
@@ -86,7 +89,11 @@ def run(name: str, wire: Callable[[Settings], Wiring]) -> int:
     jobs = [
         *wiring.jobs,
         *(_pruning(consumer) for consumer in sorted(inboxes)),
-        Periodic("heartbeat", heartbeat.SECONDS, heartbeat_of(heartbeat.Heart(name), consumers)),
+        Periodic(
+            "heartbeat",
+            heartbeat.SECONDS,
+            heartbeat_of(heartbeat.Heart(name, wiring.uses), consumers),
+        ),
     ]
     threads = [
         threading.Thread(target=consumer.run, name=consumer.subscription.queue.name, daemon=True)
@@ -165,7 +172,6 @@ def heartbeat_of(
                 consumer.standing.told,
                 handled=consumer.handled,
                 unacked=consumer.unacknowledged,
-                retrying=consumer.retrying,
                 reached=consumer.reached,
             )
             for consumer in consumers

@@ -31,6 +31,7 @@ from stack.supervisor import MODULES, ROOT, Supervisor
 STACK = ROOT / ".stack"
 DEFAULT_PORT, DEFAULT_OPS_PORT = 8000, 8001
 OPS_USER = "ops"
+SMTP_HOST = "127.0.0.1"
 READY_SECONDS = 60.0
 
 
@@ -49,6 +50,7 @@ class System:
         amqp_url: RabbitMQ.
         database_url: PostgreSQL.
         mailbox: the Maildir that emails land in.
+        smtp_port: where its mail server listens.
         servers: the two servers.
         supervisor: its processes.
         logs: their logs.
@@ -60,6 +62,7 @@ class System:
     amqp_url: str
     database_url: str
     mailbox: Path
+    smtp_port: int
     servers: Servers
     supervisor: Supervisor
     logs: Path
@@ -74,6 +77,8 @@ class System:
             "AMQP_URL": self.amqp_url,
             "DATABASE_URL": self.database_url,
             "MAILBOX_DIR": str(self.mailbox),
+            "SMTP_HOST": SMTP_HOST,
+            "SMTP_PORT": str(self.smtp_port),
         }
 
 
@@ -105,7 +110,7 @@ def system(
                 running.broker.admit()
             prepare(running.amqp_url, running.database_url)
             ops_password = _make_ops_user(running.database_url)
-            supervisor = Supervisor({"SMTP_HOST": "127.0.0.1"}, logs, console)
+            supervisor = Supervisor({"SMTP_HOST": SMTP_HOST}, logs, console)
             try:
                 supervisor.add("mailbox", "stack.mailbox", smtp_port, mailbox, listens=smtp_port)
                 addresses = {"PORT": port, "OPS_PORT": ops_port, "SMTP_PORT": smtp_port}
@@ -126,6 +131,7 @@ def system(
                     running.amqp_url,
                     running.database_url,
                     mailbox,
+                    smtp_port.number,
                     running,
                     supervisor,
                     logs,

@@ -30,7 +30,13 @@ def wire(config: Settings) -> Wiring:
                 connections=config.smtp_bulk_connections,
                 batch_size=config.email_batch_size,
             ),
-        ]
+        ],
+        uses={
+            "mail": {
+                "where": f"{config.smtp_host}:{config.smtp_port}",
+                "starttls": config.smtp_starttls,
+            }
+        },
     )
 
 

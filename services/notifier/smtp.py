@@ -143,6 +143,7 @@ class Mailer:
     def __init__(self, config: Settings, connections: int, sender: str) -> None:
         self._config = config
         self._sender = sender
+        self._where = f"{config.smtp_host}:{config.smtp_port}"
         self._connections = connections
         self._threads = ThreadPoolExecutor(connections, thread_name_prefix="smtp")
         self._local = threading.local()
@@ -242,7 +243,8 @@ class Mailer:
         try:
             self._local.smtp = smtp = self._open()
         except (smtplib.SMTPException, OSError) as error:
-            raise Hold(f"no mail server: {type(error).__name__}: {error}"[:200]) from None
+            sentence = f"no mail server at {self._where}: {type(error).__name__}: {error}"
+            raise Hold(sentence[:200], lacks="mail") from None
         return smtp, True
 
     def _open(self) -> smtplib.SMTP:

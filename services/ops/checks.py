@@ -12,7 +12,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from services.ops import broker_checks, diagnosis
 from services.ops.check import Check, clocks
-from services.ops.queues import FRESH
+from services.ops.heartbeats import FRESH, lacking
+from services.ops.queues import Sample
 from services.ops.sampling import Sampler
 from services.ops.surroundings import Surroundings
 from shared import versions
@@ -38,8 +39,11 @@ def run(system: Surroundings) -> Iterator[Check]:
         yield Check("database", "look", "its address is not known", "Set DATABASE_URL.")
     else:
         yield from _database(engine)
-    yield from _smtp(config)
-    yield from _running(config, engine)
+    sampler = Sampler(config.amqp_url, engine)
+    sample = sampler.take()
+    sampler.close()
+    yield from _mail(config, sample)
+    yield from _running(sample)
 
 
 def _keys(config: Settings) -> Iterator[Check]:
@@ -106,31 +110,46 @@ def _migrations(found: str) -> Check:
     )
 
 
-def _smtp(config: Settings) -> Iterator[Check]:
-    where = f"{config.smtp_host}:{config.smtp_port}"
+def _mail(config: Settings, sample: Sample) -> Iterator[Check]:
+    """Whether the mail server answers: the notifier's, by its settings, since it is who sends."""
+    beats = sample.beats or ()
+    held = lacking(beats, "mail", sample.at)
+    if held is not None:
+        yield Check("mail", "broken", held.reason, _MAIL_ADVICE)
+        return
+    used = {
+        (said.where, said.starttls)
+        for beat in beats
+        if sample.at - beat.seen_at <= FRESH and (said := beat.queues.get("mail")) and said.where
+    }
+    if not used:
+        own = (f"{config.smtp_host}:{config.smtp_port}", config.smtp_starttls)
+        told = "no notifier tells its mail server; by the settings of this command"
+        yield _answers(*own, told)
+    for where, starttls in sorted(used):
+        yield _answers(where, starttls, "as services.notifier is set")
+
+
+def _answers(where: str, starttls: bool, told: str) -> Check:
+    host, _, port = where.rpartition(":")
     try:
-        with smtplib.SMTP(config.smtp_host, config.smtp_port, timeout=SMTP_SECONDS) as server:
+        with smtplib.SMTP(host, int(port), timeout=SMTP_SECONDS) as server:
             server.ehlo()
-            if config.smtp_starttls:
+            if starttls:
                 server.starttls(context=ssl.create_default_context())
                 server.ehlo()
-            if config.smtp_username:
-                server.login(config.smtp_username, config.smtp_password)
     except (OSError, smtplib.SMTPException) as error:
-        yield Check(
-            "mail",
-            "broken",
-            f"{where}: {error}",
-            "Check SMTP_HOST, SMTP_PORT, SMTP_STARTTLS and the sign-in. Emails wait meanwhile.",
-        )
-        return
-    yield Check("mail", "fine", f"{where} answers" + (", signed in" * bool(config.smtp_username)))
+        return Check("mail", "broken", f"{where}: {error} ({told})", _MAIL_ADVICE)
+    return Check("mail", "fine", f"{where} answers ({told})")
 
 
-def _running(config: Settings, engine: Engine | None) -> Iterator[Check]:
-    sampler = Sampler(config.amqp_url, engine)
-    sample = sampler.take()
-    sampler.close()
+_MAIL_ADVICE = (
+    "Check SMTP_HOST, SMTP_PORT, SMTP_STARTTLS and the sign-in of the notifier. Emails wait "
+    "meanwhile, and none is lost."
+)
+
+
+def _running(sample: Sample) -> Iterator[Check]:
     beats = sample.beats or ()
     alive = [beat for beat in beats if sample.at - beat.seen_at < FRESH]
     if alive:
@@ -142,7 +161,7 @@ def _running(config: Settings, engine: Engine | None) -> Iterator[Check]:
         else:
             yield Check("services", "fine", f"{text_}, version {versions[0]}")
     for trouble in diagnosis.troubles([sample]):
-        if trouble.about in ("broker", "database") and "answer" in trouble.text:
+        if trouble.about in ("broker", "database", "mail") and "answer" in trouble.text:
             continue  # was said
         state: Literal["look", "broken"] = "broken" if trouble.level == "down" else "look"
         yield Check(trouble.about, state, trouble.text, _ADVICE[trouble.level])

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from services.ops.heartbeats import EXPECTED
-from services.ops.queues import FRESH, Figures, Sample, figures
+from services.ops.heartbeats import EXPECTED, FRESH, lacking
+from services.ops.queues import Figures, Sample, figures
 from shared.bus import topology
 
 OLD = timedelta(minutes=2)
@@ -20,7 +20,8 @@ class Trouble:
 
     Attributes:
         level: `down`: something does not work; `warning`: somebody should look.
-        about: the queue or the service, or `broker`, `database`, `outbox`, `parked`.
+        about: the queue or the service, or `broker`, `database`, `mail`, `outbox`, `parked`,
+            `ladder`.
         text: a sentence.
     """
 
@@ -35,8 +36,10 @@ def troubles(samples: Sequence[Sample]) -> list[Trouble]:
     Args:
         samples: oldest first; one will do, but growth and ages need some minutes of them.
     """
-    found = [*_servers(samples[-1]), *_services(samples[-1]), *_parts(samples[-1])]
-    if samples[-1].broker_error is None:
+    now = samples[-1]
+    found = [*_servers(now), *_mail(now), *_services(now), *_parts(now)]
+    if now.broker_error is None:
+        found += _ladder(now)
         for queue in figures(samples):
             found += _queue(samples, queue)
     return sorted(found, key=lambda trouble: trouble.level != "down")
@@ -106,8 +109,39 @@ def _parts(now: Sample) -> Iterator[Trouble]:
             if said.state in ("away", "refused"):
                 text = f"{who} does not work on {part}: {said.reason}"
                 yield Trouble("down", beat.service, text)
-            elif said.state == "holding":
+            elif said.state == "holding" and said.lacks != "mail":
                 yield Trouble("warning", beat.service, f"{who} waits with {part}: {said.reason}")
+
+
+def _mail(now: Sample) -> Iterator[Trouble]:
+    """That there is no mail server: one line for it, whoever waits."""
+    held = lacking(now.beats or (), "mail", now.at)
+    if held is None:
+        return
+    waiting = [now.messages(queue.name) for queue in topology.NOTIFIER]
+    known = [count for count in waiting if count is not None]
+    emails = _number(sum(known), "email") if known else "emails"
+    since = f" since {held.since.astimezone(UTC):%H:%M}" if held.since else ""
+    verb = "waits" if known and sum(known) == 1 else "wait"
+    yield Trouble(
+        "down",
+        "mail",
+        f"The mail server does not answer: {emails} {verb}{since}. They are sent once it is back. "
+        f"{held.reason}",
+    )
+
+
+def _ladder(now: Sample) -> Iterator[Trouble]:
+    """What failed and waits for its next attempt: the broker's own count."""
+    on_it = {
+        rung.name: count.ready
+        for rung in topology.RETRY_LADDER
+        if (count := now.counts.get(rung.name)) is not None and count.ready
+    }
+    if on_it:
+        where = ", ".join(f"{ready:,} in {name}" for name, ready in on_it.items())
+        total = _number(sum(on_it.values()), "message")
+        yield Trouble("warning", "ladder", f"{total} failed and will be tried again: {where}")
 
 
 def _queue(samples: Sequence[Sample], queue: Figures) -> Iterator[Trouble]:
@@ -139,12 +173,6 @@ def _queue(samples: Sequence[Sample], queue: Figures) -> Iterator[Trouble]:
     if queue.dead:
         text = f"{_number(queue.dead, 'dead letter')} in {queue.name}"
         yield Trouble("warning", queue.name, text)
-    if queue.retrying:
-        yield Trouble(
-            "warning",
-            queue.name,
-            f"{_number(queue.retrying, 'message')} of {queue.name} failed and will be tried again",
-        )
 
 
 def _growing_for(samples: Sequence[Sample], queue: str) -> timedelta:

@@ -10,6 +10,8 @@ from sqlalchemy.orm import Session
 
 from shared.db.models import ServiceHeartbeat
 
+FRESH = timedelta(seconds=30)
+"""How old a heartbeat may be for its figures to count."""
 SHOWN = timedelta(hours=1)
 """For how long an instance that stopped is still shown."""
 
@@ -29,16 +31,20 @@ EXPECTED = (
 class QueueBeat:
     """What one instance says of a queue that it consumes, or of a connection that it publishes by.
 
-    See `shared.heartbeat.QueueFigures`. The state is empty in what an older version has written.
+    See `shared.heartbeat.QueueFigures`; of what else it uses there is `where` and how it is met.
+    The state is empty in what an older version has written.
     """
 
     handled: int = 0
     rate: float = 0.0
     unacked: int = 0
-    retrying: int = 0
     reached: datetime | None = None
     state: str = ""
     reason: str = ""
+    lacks: str = ""
+    since: datetime | None = None
+    where: str = ""
+    starttls: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +88,38 @@ def read(session: Session, now: datetime) -> Sequence[Beat]:
     ]
 
 
+def lacking(beats: Sequence[Beat], what: str, now: datetime) -> QueueBeat | None:
+    """What the process says that has kept a batch for longest, since something is away.
+
+    Args:
+        beats: the heartbeats.
+        what: what is away, such as `mail`; see `shared.bus.standing.Told`.
+        now: heartbeats that are not `FRESH` by then do not count.
+    """
+    found = [
+        said
+        for beat in beats
+        if now - beat.seen_at <= FRESH
+        for said in beat.queues.values()
+        if said.state == "holding" and said.lacks == what
+    ]
+    return min(found, key=lambda said: said.since or now, default=None)
+
+
 def _queue(said: Mapping[str, Any]) -> QueueBeat:
-    reached = said.get("reached")
     return QueueBeat(
         state=str(said.get("state", "")),
         reason=str(said.get("reason", "")),
+        lacks=str(said.get("lacks", "")),
+        since=_time(said.get("since")),
+        where=str(said.get("where", "")),
+        starttls=bool(said.get("starttls", False)),
         handled=int(said.get("handled", 0)),
         rate=float(said.get("rate", 0.0)),
         unacked=int(said.get("unacked", 0)),
-        retrying=int(said.get("retrying", 0)),
-        reached=datetime.fromisoformat(reached) if reached else None,
+        reached=_time(said.get("reached")),
     )
+
+
+def _time(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None

@@ -39,6 +39,22 @@ class Application:
     decided_by: str | None
 
 
+_COLUMNS = (
+    KycApplication.id,
+    Account.id,
+    Account.company_name,
+    Account.email,
+    KycApplication.business_registration_number,
+    KycApplication.business_address,
+    KycApplication.contact_person_details,
+    KycApplication.status,
+    KycApplication.reason,
+    KycApplication.submitted_at,
+    KycApplication.decided_at,
+    KycApplication.decided_by,
+)
+
+
 def applications(
     session: Session, status: Status, *, limit: int = 100, newest_first: bool = False
 ) -> Sequence[Application]:
@@ -56,23 +72,27 @@ def applications(
         else (KycApplication.submitted_at, KycApplication.id)
     )
     rows = session.execute(
-        select(
-            KycApplication.id,
-            Account.id,
-            Account.company_name,
-            Account.email,
-            KycApplication.business_registration_number,
-            KycApplication.business_address,
-            KycApplication.contact_person_details,
-            KycApplication.status,
-            KycApplication.reason,
-            KycApplication.submitted_at,
-            KycApplication.decided_at,
-            KycApplication.decided_by,
-        )
+        select(*_COLUMNS)
         .join(Account, Account.id == KycApplication.account_id)
         .where(KycApplication.status == status.value)
         .order_by(*order)
         .limit(limit)
     )
     return [Application(*tuple(row)) for row in rows]
+
+
+def newest(session: Session, account_id: UUID) -> Application | None:
+    """The application of a business that a decision is about; None when it has none.
+
+    Args:
+        session: may read accounts and KYC applications.
+        account_id: which business.
+    """
+    row = session.execute(
+        select(*_COLUMNS)
+        .join(Account, Account.id == KycApplication.account_id)
+        .where(KycApplication.account_id == account_id)
+        .order_by(KycApplication.submitted_at.desc(), KycApplication.id.desc())
+        .limit(1)
+    ).first()
+    return None if row is None else Application(*tuple(row))

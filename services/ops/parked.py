@@ -175,15 +175,8 @@ def edit(
     found = _lock(session, [number])
     if not found:
         return False
-    try:
-        decode(found[0].type, body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise NotMendedError(f"This is no {found[0].type}: {error}") from None
     about_ = found[0].correlation_id if correlation_id is None else correlation_id
-    if len(about_.encode()) > SHORT_STRING_BYTES:
-        raise NotMendedError(
-            f"What it is about may have {SHORT_STRING_BYTES} bytes, not {len(about_.encode())}."
-        )
+    validate(found[0], body, about_)
     session.execute(
         update(OutboxMessage)
         .where(_table.c.sequence == number)
@@ -192,6 +185,25 @@ def edit(
     _tell(session, found, actor, "edited", new_digest=hashlib.sha256(body).hexdigest())
     session.execute(text(f"NOTIFY {store.CHANNEL}"))
     return True
+
+
+def validate(message: Parked, body: bytes, correlation_id: str) -> None:
+    """Whether a message could be published, and understood, with another body.
+
+    Args:
+        message: the parked one.
+        body: the new one.
+        correlation_id: what it is about.
+
+    Raises:
+        NotMendedError: it could not; the sentence says why.
+    """
+    try:
+        decode(message.type, body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise NotMendedError(f"This is no {message.type}: {error}") from None
+    if (length := len(correlation_id.encode())) > SHORT_STRING_BYTES:
+        raise NotMendedError(f"What it is about may have {SHORT_STRING_BYTES} bytes, not {length}.")
 
 
 def _lock(session: Session, numbers: Sequence[int] | None) -> list[Parked]:

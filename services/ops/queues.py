@@ -1,8 +1,9 @@
 """Every queue's figures, from what plain AMQP and the services' heartbeats tell.
 
-The broker says what is ready and who consumes, by a passive declare. The services say, every ten
-seconds, what they have in hand, have handled and have put on the retry ladder, and the time of the
-message they reached (table `service_heartbeats`). Why not the management API: docs/decisions.md.
+The broker says what is ready and who consumes, by a passive declare; what waits on the retry ladder
+too, rung by rung. The services say, every ten seconds, what they have in hand and have handled, and
+the time of the message they reached (table `service_heartbeats`). Why not the management API:
+docs/decisions.md.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,11 +14,9 @@ from typing import Literal
 from amqp.exceptions import NotFound
 from kombu import Connection
 
-from services.ops.heartbeats import Beat, QueueBeat
+from services.ops.heartbeats import FRESH, Beat, QueueBeat
 from shared.bus import topology
 
-FRESH = timedelta(seconds=30)
-"""How old a heartbeat may be for its figures to count."""
 RATE_WINDOW = timedelta(seconds=60)
 CLOSE = timedelta(seconds=15)
 """Two bounds of an age that differ by no more than this are one figure."""
@@ -77,10 +76,6 @@ class Sample:
         """How many messages of a queue services have in hand; None when none says."""
         return _sum(figures.unacked for figures in self._fresh(queue))
 
-    def retrying(self, queue: str) -> int | None:
-        """How many messages wait on the ladder for a queue; None when no service says."""
-        return _sum(figures.retrying for figures in self._fresh(queue))
-
     def out_rate(self, queue: str) -> float | None:
         """Messages that services handled, a second; None when none says."""
         rates = [figures.rate for figures in self._fresh(queue)]
@@ -120,7 +115,6 @@ class Figures:
         out_rate: messages a second that were handled, over the last ten seconds.
         oldest_seconds: how long its first message has been there.
         oldest_bound: how that is meant.
-        retrying: for a work queue, how many of its messages are on the retry ladder.
         dead: for a work queue, how many of its messages have died.
     """
 
@@ -132,7 +126,6 @@ class Figures:
     out_rate: float | None = None
     oldest_seconds: float | None = None
     oldest_bound: Bound | None = None
-    retrying: int | None = None
     dead: int | None = None
 
 
@@ -189,7 +182,6 @@ def _figures(samples: Sequence[Sample], queue: topology.Queue) -> Figures:
         out_rate=now.out_rate(queue.name),
         oldest_seconds=seconds,
         oldest_bound=bound,
-        retrying=now.retrying(queue.name),
         dead=dead.ready if dead else None,
     )
 

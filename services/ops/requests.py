@@ -2,15 +2,17 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from shared.db.models import WebhookRequest
 
 AT_MOST = 100
+LATELY = timedelta(days=2)
+"""What is not recorded was accepted within so long, or its recorder has been ill for days."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,7 @@ class Request:
     code: str
     event_id: UUID | None
     event_type: str | None
+    order_id: UUID | None
     account_id: UUID
     idempotency_key: str | None
     address: str
@@ -29,22 +32,34 @@ class Request:
 
 def by_events(session: Session, event_ids: Collection[UUID]) -> Sequence[Request]:
     """The requests that became these messages, oldest first; a repeated one became the same."""
-    rows = session.execute(
-        select(
-            WebhookRequest.at,
-            WebhookRequest.accepted,
-            WebhookRequest.code,
-            WebhookRequest.event_id,
-            WebhookRequest.event_type,
-            WebhookRequest.account_id,
-            WebhookRequest.idempotency_key,
-            WebhookRequest.client_address,
-        )
-        .where(WebhookRequest.event_id.in_(event_ids))
-        .order_by(WebhookRequest.at, WebhookRequest.id)
+    return _found(session, WebhookRequest.event_id.in_(event_ids))
+
+
+def not_recorded(session: Session, order_id: UUID) -> Sequence[Request]:
+    """The accepted requests about an order that is in no book but this, oldest first.
+
+    Args:
+        session: may read the request log.
+        order_id: which order.
+    """
+    # No index by order: one would cost every request, for what is asked a few times a day. What is
+    # not recorded is of the last days.
+    return _found(session, _lately(), WebhookRequest.order_id == order_id)
+
+
+def orders_of_key(session: Session, key: str) -> set[UUID]:
+    """The orders that were accepted under an idempotency key within `LATELY`.
+
+    Args:
+        session: may read the request log.
+        key: the sender's.
+    """
+    rows = session.scalars(
+        select(WebhookRequest.order_id)
+        .where(_lately(), WebhookRequest.idempotency_key == key, WebhookRequest.accepted)
         .limit(AT_MOST)
     )
-    return [Request(*row) for row in rows.all()]
+    return {id_ for id_ in rows if id_ is not None}
 
 
 def refusals(session: Session, account_id: UUID, *, since: datetime) -> dict[str, int]:
@@ -60,3 +75,27 @@ def refusals(session: Session, account_id: UUID, *, since: datetime) -> dict[str
         .order_by(func.count().desc())
     )
     return {row[0]: row[1] for row in rows}
+
+
+def _lately() -> ColumnElement[bool]:
+    return WebhookRequest.at > datetime.now(UTC) - LATELY
+
+
+def _found(session: Session, *conditions: ColumnElement[bool]) -> Sequence[Request]:
+    rows = session.execute(
+        select(
+            WebhookRequest.at,
+            WebhookRequest.accepted,
+            WebhookRequest.code,
+            WebhookRequest.event_id,
+            WebhookRequest.event_type,
+            WebhookRequest.order_id,
+            WebhookRequest.account_id,
+            WebhookRequest.idempotency_key,
+            WebhookRequest.client_address,
+        )
+        .where(*conditions)
+        .order_by(WebhookRequest.at, WebhookRequest.id)
+        .limit(AT_MOST)
+    )
+    return [Request(*row) for row in rows.all()]

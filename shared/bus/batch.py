@@ -183,7 +183,7 @@ class Batches:
                     raise
                 why = error
             log.warning("holding", consumer=self._consumer, error=type(why).__name__, seconds=pause)
-            self._standing.holding(held_by(why))
+            self._standing.holding(held_by(why), why.lacks if isinstance(why, Hold) else "database")
             if self._stopping.wait(pause):
                 raise StoppedError
             pause = min(pause * 2, LONGEST_PAUSE)

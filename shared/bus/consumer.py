@@ -111,11 +111,6 @@ class Consumer:
         )
         self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"{subscription.queue.name}-work")
 
-    @property
-    def retrying(self) -> int:
-        """How many messages it has put on the retry ladder that are not due yet."""
-        return self._requeuer.waiting
-
     def run(self) -> None:
         """Consume, and reconnect as often as it takes, until told to stop."""
         delay = FIRST_DELAY

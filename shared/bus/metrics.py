@@ -42,6 +42,12 @@ working = Gauge(
     ["part"],
     multiprocess_mode="livemin",
 )
+lacking = Gauge(
+    "fellow_lacking",
+    "Whether a batch is kept since something is away: mail, or the database.",
+    ["part", "what"],
+    multiprocess_mode="livemax",
+)
 _confirm_seconds = Histogram(
     "fellow_publish_confirm_seconds",
     "Time from a publish to its confirm; a sample.",

@@ -4,8 +4,6 @@ On a connection of its own: publishing on the one that consumes would re-enter i
 """
 
 import random
-import time
-from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -53,7 +51,6 @@ class Requeuer:
         self._count = count
         self._connection: Connection | None = None
         self._rng = random.Random()  # noqa: S311 - jitter
-        self._due: Counter[int] = Counter()
 
     def requeue(self, delivery: Delivery, error: Exception) -> str:
         """Publish the copy of one failed message; returns the exchange it went to.
@@ -73,8 +70,6 @@ class Requeuer:
             self.close()
             raise
         self._count(rung)
-        if isinstance(decision, RetryAfter):
-            self._note(decision.rung)
         log.log(
             30 if isinstance(error, Permanent | Retry) else 40,
             "message_failed",
@@ -86,12 +81,6 @@ class Requeuer:
             exc_info=None if isinstance(error, Permanent | Retry) else error,
         )
         return exchange
-
-    @property
-    def waiting(self) -> int:
-        """How many messages it has put on the retry ladder that are not due yet."""
-        now = time.monotonic()
-        return sum(count for at, count in list(self._due.items()) if at > now)
 
     def close(self) -> None:
         """Drop the connection; the next copy opens another."""
@@ -123,12 +112,6 @@ class Requeuer:
                 REASONS_HEADER: [*reasons, f"{now} {reason}"][-REASONS_KEPT:],
             },
         )
-
-    def _note(self, rung: topology.Rung) -> None:
-        now = int(time.monotonic())
-        for passed in [at for at in self._due if at <= now]:
-            del self._due[passed]
-        self._due[now + rung.seconds] += 1
 
     def _publish(self, message: AmqpMessage, exchange: str) -> None:
         if self._connection is None:

@@ -37,7 +37,16 @@ class Hold(Exception):  # noqa: N818
 
     Raised, it holds the batch; as what became of single messages, those, and the others are done.
     What is held is kept and tried again until it works; no message is blamed.
+
+    Args:
+        sentence: why.
+        lacks: what is away, in a word for those who are told of it, such as `mail`; empty where it
+            is there and takes its time.
     """
+
+    def __init__(self, sentence: str, lacks: str = "") -> None:
+        super().__init__(sentence)
+        self.lacks = lacks
 
 
 @dataclass(frozen=True, slots=True)

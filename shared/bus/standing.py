@@ -6,6 +6,7 @@ its alert; the log.
 
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Literal
 
 import structlog
@@ -25,10 +26,20 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """A state, and why it is so: a sentence, empty while all is well."""
+    """A state.
+
+    Attributes:
+        state: see there.
+        reason: why it is so: a sentence, empty while all is well.
+        lacks: what a batch is kept for, as `shared.bus.retry.Hold` names it, or `database`; empty
+            while none is.
+        since: since when a batch is kept for it.
+    """
 
     state: State
     reason: str = ""
+    lacks: str = ""
+    since: datetime | None = None
 
     @property
     def is_well(self) -> bool:
@@ -58,14 +69,18 @@ class Standing:
         self._failing_since = None
         self._set(Told("working"))
 
-    def holding(self, reason: str) -> None:
+    def holding(self, reason: str, lacks: str = "") -> None:
         """It is at work, and has to wait with what it has in hand.
 
         Args:
             reason: a sentence.
+            lacks: what it waits for; see `Told`.
         """
         if self.told.is_well:
-            self._set(Told("holding", reason))
+            before = self.told
+            goes_on = before.state == "holding" and before.lacks == lacks
+            since = before.since if goes_on else datetime.now(UTC)
+            self._set(Told("holding", reason, lacks, since))
 
     def released(self) -> None:
         """What it waited for is back; a state of the connection's own stays."""
@@ -93,5 +108,9 @@ class Standing:
         )
 
     def _set(self, told: Told) -> None:
+        if self.told.lacks and self.told.lacks != told.lacks:
+            metrics.lacking.labels(self.part, self.told.lacks).set(0)
+        if told.lacks:
+            metrics.lacking.labels(self.part, told.lacks).set(1)
         self.told = told
         self._gauge.set(1 if told.is_well else 0)

@@ -125,6 +125,8 @@ NOTIFIER_ORDERS = _work("notifier.orders", Binding(EVENTS, "order.*"))
 BULK = "bulk."
 """Before the key of a fact, puts it into the lane for what an account sends beyond its share."""
 NOTIFIER_BULK = _work("notifier.bulk", Binding(EVENTS, f"{BULK}order.*"))
+NOTIFIER = (NOTIFIER_URGENT, NOTIFIER_ORDERS, NOTIFIER_BULK)
+"""What emails wait in."""
 # What the audit log keeps; one-time codes and what senders say are not among it.
 AUDIT = _work(
     "audit",

@@ -138,7 +138,7 @@ class Relay:
             except Exception as error:  # noqa: BLE001 - the rows stay; nothing else may stop a relay
                 interrupted.by(error)
                 if is_database_away(error):
-                    self.standing.holding(held_by(error))
+                    self.standing.holding(held_by(error), "database")
                 await _wait(stopping, AWAY_SECONDS)
                 continue
             if count == BATCH:

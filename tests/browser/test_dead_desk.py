@@ -37,6 +37,8 @@ def test_a_dead_letter_is_replayed_and_delivered(page, running):
     expect(page.locator("table")).to_contain_text("it was so")
     page.get_by_label(f"Tick {id_}").check()
     page.get_by_role("button", name="Replay ticked").click()
+    expect(page.get_by_role("listitem")).to_contain_text(id_)
+    page.get_by_role("button", name="Replay 1 dead letter").click()
     expect(page.get_by_role("status")).to_have_text("1 message replayed.")
     until(lambda: is_recorded(running, order), "recorded")
     until(lambda: is_told(running, order), "delivered")
@@ -47,13 +49,14 @@ def test_a_malformed_letter_is_mended(page, running):
     order = order_created(customer_details=customer("mended"))
     id_ = a_dead_letter(running, order, body=b'{"order_id": "oh"}')
     page.goto(f"/dead/orders.intake/letter?id={id_}")
-    page.on("dialog", lambda dialog: dialog.accept())
     page.get_by_label("Body").fill('{"order_id": 7}')
     page.get_by_role("button", name="Replay with this body").click()
     expect(page.get_by_role("alert")).to_contain_text("This is no order.created")
     expect(page.get_by_label("Body")).to_have_value('{"order_id": 7}')
     page.get_by_label("Body").fill(encode(order).decode())
     page.get_by_role("button", name="Replay with this body").click()
+    expect(page.locator("pre")).to_contain_text(str(order.order_id))
+    page.get_by_role("button", name="Replay this order.created").click()
     expect(page.get_by_role("status")).to_contain_text(id_)
     until(lambda: is_told(running, order), "delivered")
 
@@ -62,9 +65,10 @@ def test_letters_are_discarded_with_a_reason_after_a_question(page, running):
     for _ in range(3):
         a_dead_letter(running, order_created(), body=b"{}")
     page.goto("/dead/orders.intake?reason=it+was+so")
-    page.get_by_role("link", name="Discard all that fit").click()
     page.get_by_label("Reason for discarding").fill("A test of ours.")
-    page.get_by_role("button", name="Discard 3").click()
+    page.get_by_role("button", name="Discard all that fit").click()
+    expect(page.locator("main")).to_contain_text("A test of ours.")
+    page.get_by_role("button", name="Discard 3 dead letters").click()
     expect(page.get_by_role("status")).to_have_text("3 messages discarded.")
     assert depth(running.amqp_url, "orders.intake.dead") == 0
     until(lambda: audited(running, "ops.dead_letter_discarded", "ada"), "it is audited")
@@ -85,6 +89,7 @@ def test_what_waits_on_the_ladder_is_retried_now(page, running):
     )
     page.goto("/dead/orders.intake")
     page.get_by_role("button", name="Retry now").click()
+    page.get_by_role("button", name="Try 1 message now").click()
     expect(page.get_by_role("status")).to_have_text("1 message put back.")
     until(lambda: is_told(running, order), "delivered")
 
@@ -98,14 +103,14 @@ def test_a_console_killed_in_the_middle_of_a_replay_loses_and_doubles_nothing(pa
     )
     until(lambda: depth(running.amqp_url, "orders.intake.dead") >= count, "they lie there")
     page.goto("/dead/orders.intake")
-    page.get_by_role("link", name="Replay all").click()
+    page.get_by_role("button", name="Replay all").click()
     page.get_by_role("button", name=re.compile("^Replay 1")).click(no_wait_after=True)
     until(lambda: depth(running.amqp_url, "orders.intake.dead") < count, "it is at work")
     os.killpg(running.supervisor.pid("ops"), signal.SIGKILL)
     until(lambda: running.supervisor.watch() or answers(f"{running.url}/healthz"), "it is back")
     until(lambda: is_settled(running), "the broker has back what the dead one had in hand")
     page.goto("/dead/orders.intake")
-    page.get_by_role("link", name="Replay all").click()
+    page.get_by_role("button", name="Replay all").click()
     page.get_by_role("button", name=re.compile("^Replay ")).click()
     page.get_by_text("messages replayed.").wait_for()
     ids = {order.order_id for order in orders}
@@ -181,7 +186,7 @@ def test_every_change_has_its_row_in_the_audit_log(running, signed_in, path):
     with running.session() as session:
         before = session.scalar(select(func.max(AuditEntry.sequence))) or 0
     cookies = {cookie["name"]: cookie["value"] for cookie in signed_in["cookies"]}
-    form |= more | {"form_token": form_token(cookies[SESSION])}
+    form |= more | {"form_token": form_token(cookies[SESSION]), "sure": "yes"}
     if path.endswith("/edit"):
         form["body"] = encode(order_created()).decode()
     suffix = path.rpartition("}")[2] if "}" in path else ""

@@ -68,7 +68,7 @@ def send(client, page, token=""):
     given = token or form_token(client.cookies.get(SESSION, "none"))
     data = {"form_token": given, "decision": "approve", "all": "yes", "why": "x"}
     if page.method == "GET":
-        return client.get(path_of(page), params={"do": "replay"})
+        return client.get(path_of(page))
     return client.post(path_of(page), data=data)
 
 
@@ -177,3 +177,13 @@ def test_a_session_ends_with_a_new_role(client, running):
         with running.session() as session, session.begin():
             users.put(session, "wole", "watch", None)
         until(lambda: opened.get("/").status_code == 303, "signed out")
+
+
+def test_an_approval_with_the_reason_of_a_rejection_is_refused(actor):
+    form = {"decision": "approve", "reason": "No such number.", "sure": "yes"}
+    form["form_token"] = form_token(actor.cookies[SESSION])
+    answer = actor.post(f"/kyc/{ANY}", data=form)
+    assert answer.status_code == 400
+    assert "An approval has no reason" in answer.text
+    form = {"id": ANY, "why": "Test data.", "form_token": form["form_token"]}
+    assert actor.post(f"/dead/{QUEUE}/replay", data=form).status_code == 400

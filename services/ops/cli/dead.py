@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from services.ops import dead_letters
+from services.ops import dead_letters, retry_now
 from services.ops.cli import dead_acting
 from services.ops.cli.letter_options import (
     About,
@@ -90,6 +90,41 @@ def list_letters(
         say(f"Go on with --start {page.next}.")
     if not page.alone:
         say("Somebody else is at work in this queue: what they have in hand is not among these.")
+
+
+@app.command("waiting")
+def list_waiting(
+    queue: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[QUEUE]", help="A work queue; all without it.", autocompletion=queue_names
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What failed and waits on the retry ladder for its next attempt, rung by rung."""
+    system = find_system()
+    wanted = None if queue is None else work_queue(queue).name
+    with broker(system) as connection, database_trouble():
+        found = [
+            message for message in retry_now.waiting(connection) if wanted in (None, message.queue)
+        ]
+    if as_json:
+        print_json(found)
+        return
+    table = Table("rung", "failed", "for", "type", "tries", "reason", "about", box=None)
+    for message in found:
+        table.add_row(
+            message.rung,
+            message.failed_at,
+            message.queue,
+            message.type,
+            str(message.attempts),
+            message.reason,
+            message.correlation_id,
+        )
+    Console(markup=False).print(table)
+    say(f"{len(found)} wait on the retry ladder.")
 
 
 @app.command()

@@ -84,7 +84,7 @@ def _state(samples: Sequence[Sample]) -> dict[str, object]:
 
 def _page(found: Sequence[Figures], troubles: Sequence[diagnosis.Trouble]) -> Group:
     table = Table("queue", box=None, header_style="bold", pad_edge=False)
-    for heading in ("ready", "unacked", "consumers", "in/s", "out/s", "oldest", "retrying", "dead"):
+    for heading in ("ready", "unacked", "consumers", "in/s", "out/s", "oldest", "dead"):
         table.add_column(heading, justify="right")
     for queue in found:
         table.add_row(
@@ -95,7 +95,6 @@ def _page(found: Sequence[Figures], troubles: Sequence[diagnosis.Trouble]) -> Gr
             _rate(queue.in_rate),
             _rate(queue.out_rate),
             _age(queue),
-            _number(queue.retrying),
             f"[red]{queue.dead}[/]" if queue.dead else _number(queue.dead),
         )
     styles = {"down": "red", "warning": "yellow"}

@@ -1,6 +1,7 @@
 """`fellow trail`: what happened to an order."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Annotated
 from uuid import UUID
 
@@ -8,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from services.ops import trail
+from services.ops import order_search, trail
 from services.ops.cli.terminal import (
     FAILED,
     AsJson,
@@ -20,6 +21,7 @@ from services.ops.cli.terminal import (
     say,
     stop,
 )
+from services.ops.journal import NotReadToTheEndError
 from services.ops.trail import OrderTrail
 from services.ops.waiting import Waiting
 
@@ -35,16 +37,16 @@ def show(
 ) -> None:
     """What happened to an order: from the request to the last email, and what still waits."""
     system = find_system()
-    with database(system) as session:
-        order_id = _chosen([found.order_id for found in trail.search(session, order)], order)
+    with database(system) as session, broker(system) if bus else nullcontext() as connection:
+        try:
+            orders = order_search.search(session, order, connection=connection)
+        except NotReadToTheEndError as error:
+            stop(f"The journal cannot be read ({error}). What is recorded is found with --no-bus.")
+        order_id = _chosen([found.order_id for found in orders], order)
         if order_id is None:
-            _list(trail.search(session, order), as_json)
+            _list(orders, as_json)
             return
-        if bus:
-            with broker(system) as connection:
-                found = trail.order_trail(session, order_id, connection=connection)
-        else:
-            found = trail.order_trail(session, order_id)
+        found = trail.order_trail(session, order_id, connection=connection)
     if found is None:
         stop(f"Nothing is known of {order}.")
     if as_json:
@@ -75,7 +77,7 @@ def _chosen(ids: list[UUID], text: str) -> UUID | None:
         stop(f"No order is known by {text}.")
 
 
-def _list(found: Sequence[trail.Found], as_json: bool) -> None:
+def _list(found: Sequence[order_search.Found], as_json: bool) -> None:
     if as_json:
         print_json(found)
     else:
@@ -83,7 +85,11 @@ def _list(found: Sequence[trail.Found], as_json: bool) -> None:
         for order in found:
             accepted, id_ = local(order.accepted_at), str(order.order_id)
             table.add_row(
-                accepted, id_, order.company_name, order.customer_email, order.tracking_status
+                accepted,
+                id_,
+                order.company_name,
+                order.customer_email,
+                order.tracking_status or "not recorded",
             )
         Console(markup=False).print(table)
     say(f"{len(found)} orders: name one by its id.")

@@ -13,9 +13,11 @@ from kombu import Connection
 from services.ops.broker import open_connection
 from services.ops.console import (
     audit_pages,
+    dead_changes,
     dead_pages,
     job_pages,
     kyc_pages,
+    ladder_pages,
     outbox_pages,
     overview,
     signing_in,
@@ -41,6 +43,8 @@ PAGES: tuple[Page, ...] = (
     *overview.PAGES,
     *kyc_pages.PAGES,
     *dead_pages.PAGES,
+    *dead_changes.PAGES,
+    *ladder_pages.PAGES,
     *outbox_pages.PAGES,
     *job_pages.PAGES,
     *trail_pages.PAGES,

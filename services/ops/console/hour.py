@@ -84,9 +84,9 @@ def accepted(look: Look) -> int | None:
 def per_minute(
     looks: Sequence[Look], now: datetime, count: Callable[[Look], int | None]
 ) -> float | None:
-    """How much more there is of something than a minute ago."""
+    """How much more there is of something than a minute ago; None when that is not known now."""
     recent = [look for look in looks if now - look.at <= _MINUTE and count(look) is not None]
-    if len(recent) < 2:
+    if len(recent) < 2 or recent[-1] is not looks[-1]:
         return None
     first, last = recent[0], recent[-1]
     grown = (count(last) or 0) - (count(first) or 0)

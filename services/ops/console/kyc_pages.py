@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from services.ops import decisions, kyc_desk
-from services.ops.console.page import Page, PageError, Redirect, Result, View, Visit
+from services.ops.console.page import Page, PageError, Question, Redirect, Result, View, Visit
 from services.ops.console.reading import positive, uuid_of
 from services.ops.kyc_desk import Status
 from services.ops.telling import commanded
@@ -21,6 +21,12 @@ from shared.outbox import store
 AT_ONCE = 50
 LETTERS_EVERY = 3  # looks into the books for one into the dead letters, which costs more
 GIVE_UP_AFTER = 60  # looks, one a second
+CONSEQUENCES = {
+    "approve": ("Approve", "It is told, and gets a webhook secret: its orders are accepted."),
+    "reject": ("Reject", "It is told the reason, and may submit again."),
+    "revoke": ("Revoke", "It is told, and its webhook secrets stop working at once."),
+}
+"""What a decision is called, and what follows from it."""
 
 
 def show(session: Session, visit: Visit) -> Result:
@@ -56,24 +62,39 @@ def contact(stored: str) -> Mapping[str, str] | str:
     return _words(given)
 
 
+def ask(session: Session, visit: Visit) -> Question:
+    """Name the decision and the business."""
+    command = _command(visit)
+    application = kyc_desk.newest(session, uuid_of(visit.path["account_id"]))
+    if application is None:
+        raise PageError(404, "This business has not applied.")
+    does, follows = CONSEQUENCES[command.decision]
+    return Question(
+        f"{does} {application.company_name}?",
+        f"{does} {application.company_name}",
+        f"/kyc?status={application.status}",
+        facts={
+            "Business": application.company_name,
+            "Email": application.email,
+            "Registration number": application.business_registration_number,
+            "Address": application.business_address,
+            "Its application is": application.status,
+            "Reason": command.reason,
+        },
+        more=follows,
+        is_danger=command.decision != "approve",
+    )
+
+
 def decide(session: Session, visit: Visit) -> Result:
     """Publish a decision; what becomes of it is shown when it is known."""
-    account_id, decision = uuid_of(visit.path["account_id"]), visit.field("decision")
-    reason = visit.field("reason")
-    if decision not in get_args(decisions.Decision):
-        raise PageError(400, "A decision is approve, reject or revoke.")
-    if decision == "reject" and not reason:
-        raise PageError(400, "A rejection needs a reason: the business is told it.")
-    try:
-        command = decisions.make(decision, str(account_id), reason)  # type: ignore[arg-type]
-    except msgspec.ValidationError:
-        raise PageError(400, "The reason may have up to 4,000 characters, without NUL.") from None
+    command = _command(visit)
     with visit.system.broker() as connection:
         message_id = decisions.publish(connection, command, visit.user.name)
     actor = visit.actor
     store.add(session, [commanded(actor, command, message_id)])
-    back = "approved" if decision == "revoke" else "pending"
-    return Redirect(f"/kyc?status={back}&decided={message_id}&account={account_id}")
+    back = "approved" if command.decision == "revoke" else "pending"
+    return Redirect(f"/kyc?status={back}&decided={message_id}&account={command.account_id}")
 
 
 def outcome(_: Session, visit: Visit) -> Result:
@@ -94,6 +115,21 @@ def outcome(_: Session, visit: Visit) -> Result:
         "is_given_up": looks >= GIVE_UP_AFTER,
     }
     return View("kyc_outcome.html", about)
+
+
+def _command(visit: Visit) -> KycDecide:
+    account_id, decision = uuid_of(visit.path["account_id"]), visit.field("decision")
+    reason = visit.field("reason")
+    if decision not in get_args(decisions.Decision):
+        raise PageError(400, "A decision is approve, reject or revoke.")
+    if decision == "reject" and not reason:
+        raise PageError(400, "A rejection needs a reason: the business is told it.")
+    if decision == "approve" and reason:
+        raise PageError(400, "An approval has no reason: was this to be a rejection?")
+    try:
+        return decisions.make(decision, str(account_id), reason)  # type: ignore[arg-type]
+    except msgspec.ValidationError:
+        raise PageError(400, "The reason may have up to 4,000 characters, without NUL.") from None
 
 
 def _decided(visit: Visit) -> Mapping[str, Any] | None:
@@ -122,6 +158,6 @@ def _words(value: Any) -> str:
 
 PAGES = (
     Page("GET", "/kyc", "watch", show),
-    Page("POST", "/kyc/{account_id}", "act", decide),
+    Page("POST", "/kyc/{account_id}", "act", decide, asks=ask),
     Page("GET", "/kyc/outcomes/{message_id}", "watch", outcome),
 )

@@ -13,9 +13,19 @@ import falcon
 import falcon.asgi
 import structlog
 from falcon.asgi import Request, Response
+from sqlalchemy.orm import Session
 
 from services.ops import sessions
-from services.ops.console.page import Page, PageError, Redirect, Result, System, View, Visit
+from services.ops.console.page import (
+    SURE,
+    Page,
+    PageError,
+    Redirect,
+    Result,
+    System,
+    View,
+    Visit,
+)
 from services.ops.console.rendering import render
 from services.ops.users import User
 from shared.db.session import is_database_away, transaction
@@ -112,9 +122,10 @@ def _responder(page: Page, system: System, threads: ThreadPoolExecutor) -> Any:
                     path=path,
                     query=query,
                     form=form,
+                    asked_for=req.path,
                     address=client_address(req),
                 )
-                result = page.handler(session, visit)
+                result = _answer(page, session, visit)
                 if isinstance(result, Redirect) and result.note:
                     sessions.leave_note(session, result.token or session_token, result.note)
                 if not isinstance(result, View):
@@ -140,6 +151,18 @@ def _responder(page: Page, system: System, threads: ThreadPoolExecutor) -> Any:
         _write(resp, result, html, system)
 
     return respond
+
+
+def _answer(page: Page, session: Session, visit: Visit) -> Result:
+    """What the page does; or first the question whether it shall."""
+    if page.asks is None or visit.field(SURE) == "yes":
+        return page.handler(session, visit)
+    asked = page.asks(session, visit)
+    if isinstance(asked, View):
+        return asked
+    again = [(name, value) for name, values in visit.form.items() for value in values]
+    about = {"question": asked, "to": visit.asked_for, "fields": again, "sure": SURE}
+    return View("question.html", about)
 
 
 async def _form(req: Request, token: str) -> Mapping[str, list[str]]:

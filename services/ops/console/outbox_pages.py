@@ -1,13 +1,17 @@
 """Parked messages of the outbox: why they cannot be published, and what can be done."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from sqlalchemy.orm import Session
 
 from services.ops import parked
-from services.ops.console.page import Page, PageError, Redirect, Result, View, Visit
-from services.ops.console.reading import legible, positive
+from services.ops.console.page import Page, PageError, Question, Redirect, Result, View, Visit
+from services.ops.console.reading import body_of, legible, positive
 from services.ops.parked import NotMendedError, Parked
 
 AT_ONCE = 100
+EXAMPLES = 5
 GONE = "It is not parked any more."
 
 
@@ -28,11 +32,31 @@ def show_message(session: Session, visit: Visit) -> Result:
     return _message(_the_message(session, visit))
 
 
+def ask_retry(session: Session, visit: Visit) -> Question:
+    """Name the message that the relay shall try."""
+    message = _the_message(session, visit)
+    return _question(message, f"Try this {message.type} now?", f"Try this {message.type} now")
+
+
 def retry(session: Session, visit: Visit) -> Result:
     """Let the relay try one message now."""
     done = parked.retry(session, [_number(visit)], visit.actor)
     return Redirect(
         "/outbox", "It is tried now: if it stays here, read its reason." if done else GONE
+    )
+
+
+def ask_retry_all(session: Session, _: Visit) -> Question:
+    """Say how many are tried, and the first of them."""
+    total = parked.count(session)
+    messages = f"{total:,} parked {'message' if total == 1 else 'messages'}"
+    return Question(
+        f"Try {messages} now?",
+        f"Try {messages} now",
+        "/outbox",
+        listed=[f"{row.type}: {row.reason}" for row in parked.listed(session, limit=EXAMPLES)],
+        more="What can be published goes out at once; the rest stays parked.",
+        nothing="" if total else "Nothing is parked.",
     )
 
 
@@ -44,27 +68,47 @@ def retry_all(session: Session, visit: Visit) -> Result:
     )
 
 
-def confirm_discard(session: Session, visit: Visit) -> Result:
-    """Ask before a message is thrown away."""
-    message = _the_message(session, visit)
-    return View("outbox_discard.html", {"path": "/outbox", "message": message})
+def ask_discard(session: Session, visit: Visit) -> Question:
+    """Name the message that is thrown away, and the reason."""
+    message, reason = _the_message(session, visit), _reason(visit)
+    return _question(
+        message,
+        f"Discard this {message.type}?",
+        f"Discard this {message.type}",
+        more="Nobody is told what it says. The audit log keeps the reason and a hash of the body.",
+        facts={"Reason for discarding": reason},
+        is_danger=True,
+    )
 
 
 def discard(session: Session, visit: Visit) -> Result:
     """Throw one message away, with a reason."""
-    reason = visit.field("why")
-    if not reason:
-        raise PageError(400, "Say why: the audit log keeps it.")
-    done = parked.discard(session, [_number(visit)], visit.actor, reason)
+    done = parked.discard(session, [_number(visit)], visit.actor, _reason(visit))
     return Redirect("/outbox", "It is discarded." if done else GONE)
+
+
+def ask_edit(session: Session, visit: Visit) -> Question | View:
+    """Show the message as it would go out; or why it cannot."""
+    message = _the_message(session, visit)
+    body, about = _edited(visit)
+    try:
+        parked.validate(message, body.encode(), about)
+    except NotMendedError as error:
+        return _message(message, body=body, about=about, wrong=str(error), status=400)
+    return _question(
+        message,
+        f"Publish this {message.type} with this body?",
+        f"Publish this {message.type}",
+        more="Under the same id: what was done by it already is not done twice.",
+        facts={"About": about},
+        body=body,
+    )
 
 
 def edit(session: Session, visit: Visit) -> Result:
     """Give one message another body, and let the relay try it."""
     message = _the_message(session, visit)
-    # A browser sends line ends as CRLF (HTML standard, 4.10.21.5), and bodies have none.
-    body = visit.form.get("body", [""])[0].replace("\r\n", "\n")
-    about = visit.field("about")
+    body, about = _edited(visit)
     try:
         done = parked.edit(
             session, message.number, body.encode(), visit.actor, correlation_id=about
@@ -72,6 +116,29 @@ def edit(session: Session, visit: Visit) -> Result:
     except NotMendedError as error:
         return _message(message, body=body, about=about, wrong=str(error), status=400)
     return Redirect("/outbox", "It is tried now, with the new body." if done else GONE)
+
+
+def _question(
+    message: Parked, title: str, button: str, *, facts: Mapping[str, str] | None = None, **more: Any
+) -> Question:
+    known = {
+        "Id": message.message_id,
+        "About": message.correlation_id,
+        "For": f"exchange {message.exchange}, key {message.routing_key}",
+        "Reason it is parked": message.reason,
+    }
+    back = f"/outbox/messages/{message.number}"
+    return Question(title, button, back, facts=known | dict(facts or {}), **more)
+
+
+def _reason(visit: Visit) -> str:
+    if not (reason := visit.field("why")):
+        raise PageError(400, "Say why: the audit log keeps it.")
+    return reason
+
+
+def _edited(visit: Visit) -> tuple[str, str]:
+    return body_of(visit), visit.field("about")
 
 
 def _message(
@@ -109,10 +176,9 @@ def _number(visit: Visit) -> int:
 
 PAGES = (
     Page("GET", "/outbox", "watch", show),
-    Page("POST", "/outbox/retry", "act", retry_all),
+    Page("POST", "/outbox/retry", "act", retry_all, asks=ask_retry_all),
     Page("GET", "/outbox/messages/{number}", "watch", show_message),
-    Page("POST", "/outbox/messages/{number}/retry", "act", retry),
-    Page("GET", "/outbox/messages/{number}/discard", "act", confirm_discard),
-    Page("POST", "/outbox/messages/{number}/discard", "act", discard),
-    Page("POST", "/outbox/messages/{number}/edit", "act", edit),
+    Page("POST", "/outbox/messages/{number}/retry", "act", retry, asks=ask_retry),
+    Page("POST", "/outbox/messages/{number}/discard", "act", discard, asks=ask_discard),
+    Page("POST", "/outbox/messages/{number}/edit", "act", edit, asks=ask_edit),
 )

@@ -12,8 +12,11 @@ from services.ops.console.look import Look
 from services.ops.console.lookout import Lookout
 from services.ops.console.page import Page, Result, System, View, Visit
 from services.ops.console.rendering import UNKNOWN, duration, number, render
-from services.ops.queues import FRESH, Figures
+from services.ops.heartbeats import FRESH
+from services.ops.queues import Figures
 from shared.bus import topology
+
+NOT_KNOWN = "not known"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,7 @@ def inside(lookout: Lookout) -> str:
 def tiles(look: Look, looks: Sequence[Look]) -> list[Tile]:
     """The figures above the queues."""
     a_minute = [
-        Tile(title, number(hour.per_minute(looks, look.at, count)), "/min", more)
+        _a_minute(title, hour.per_minute(looks, look.at, count), more)
         for title, count, more in (
             ("Accepted", hour.accepted, "orders and their updates"),
             ("Recorded", hour.recorded, "in the books"),
@@ -86,8 +89,18 @@ def tiles(look: Look, looks: Sequence[Look]) -> list[Tile]:
     return [*a_minute, _latency(look), _outbox(look), _broker(look), _database(look)]
 
 
+def _a_minute(title: str, found: float | None, more: str) -> Tile:
+    return (
+        Tile(title, UNKNOWN, "", NOT_KNOWN)
+        if found is None
+        else Tile(title, number(found), "/min", more)
+    )
+
+
 def _latency(look: Look) -> Tile:
-    if look.books is None or not look.books.latency.orders:
+    if look.books is None:
+        return Tile("Order to email", UNKNOWN, "", NOT_KNOWN)
+    if not look.books.latency.orders:
         return Tile("Order to email", UNKNOWN, "", "no order in the last day")
     found = look.books.latency
     return Tile(
@@ -100,6 +113,8 @@ def _latency(look: Look) -> Tile:
 
 
 def _outbox(look: Look) -> Tile:
+    if look.sample.outbox is None:
+        return Tile("Outbox", UNKNOWN, "", NOT_KNOWN)
     since, parked = look.sample.outbox_since, look.sample.parked
     more = (
         "nothing waits"

@@ -1,6 +1,6 @@
 """A page as data: who may see it, and the plain function behind it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -69,6 +69,7 @@ class Visit:
         path: the variables of the path, as text.
         query: the query string; of a name that is given twice, the first.
         form: the fields of a form, with every value of each.
+        asked_for: the path as it was asked for.
         address: the client's address, behind the configured number of trusted proxies.
     """
 
@@ -78,6 +79,7 @@ class Visit:
     path: Mapping[str, str]
     query: Mapping[str, str]
     form: Mapping[str, list[str]]
+    asked_for: str
     address: str
 
     @property
@@ -138,7 +140,36 @@ class File:
     content: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked before something is done: it names what that does, and to whom.
+
+    Attributes:
+        title: the question.
+        button: what its one button does.
+        back: where to go instead.
+        facts: what it is done to, by name.
+        more: what follows from it, in a sentence.
+        listed: examples, where it is done to many.
+        body: the text that is published by it.
+        nothing: why there is nothing to be done; then there is no button.
+        is_danger: whether it cannot be taken back.
+    """
+
+    title: str
+    button: str
+    back: str
+    facts: Mapping[str, str] = field(default_factory=dict)
+    more: str = ""
+    listed: Sequence[str] = ()
+    body: str = ""
+    nothing: str = ""
+    is_danger: bool = False
+
+
 Result = View | Redirect | File
+SURE = "sure"
+"""The field that only the page of a question has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +181,9 @@ class Page:
         path: as Falcon writes it, such as `/orders/{order_id}`.
         needs: see there.
         handler: runs in a transaction, in a thread; committed unless it raises.
+        asks: for what changes something: what is asked in a page of its own before the handler
+            runs; or a page that says why it cannot be. That page has no field, and Enter in a form
+            sends it to a question at most.
         without_database: what is shown instead to those who were signed in when the database went
             away.
     """
@@ -158,4 +192,5 @@ class Page:
     path: str
     needs: Needs
     handler: Callable[[Session, Visit], Result]
+    asks: Callable[[Session, Visit], Question | View] | None = None
     without_database: Callable[[System], View] | None = None

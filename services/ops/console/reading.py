@@ -4,7 +4,7 @@ from uuid import UUID
 
 import msgspec
 
-from services.ops.console.page import PageError
+from services.ops.console.page import PageError, Visit
 
 
 def uuid_of(text: str) -> UUID:
@@ -30,3 +30,8 @@ def legible(body: str) -> str:
         return msgspec.json.format(body, indent=2)
     except msgspec.DecodeError:
         return body
+
+
+def body_of(visit: Visit) -> str:
+    """The field `body`, without the CRs that browsers put at line ends (HTML, 4.10.21.5)."""
+    return visit.form.get("body", [""])[0].replace("\r\n", "\n")

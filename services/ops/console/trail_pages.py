@@ -1,21 +1,23 @@
 """What happened to an order, and to a business; and finding them."""
 
+from collections.abc import Sequence
 from urllib.parse import quote
 from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from services.ops import account_trail, trail
+from services.ops import account_trail, order_search, trail
 from services.ops.console.kyc_pages import contact
 from services.ops.console.page import Page, PageError, Redirect, Result, View, Visit
 from services.ops.console.reading import uuid_of
+from services.ops.journal import NotReadToTheEndError
 from shared.db.session import engine
 
 
 def find(session: Session, visit: Visit) -> Result:
     """Orders and businesses that an id, a key, an address, a number or a name stands for."""
     text = visit.query.get("q", "").strip()[:200]
-    orders = trail.search(session, text) if text else []
+    orders, is_whole = _orders(session, visit, text) if text else ([], True)
     accounts = account_trail.find(session, text) if text else []
     if len(orders) == 1 and not accounts:
         return Redirect(f"/orders/{orders[0].order_id}")
@@ -29,7 +31,19 @@ def find(session: Session, visit: Visit) -> Result:
         for found in (account_trail.account_trail(session, id_) for id_ in accounts[:20])
         if found is not None
     ]
-    return View("find.html", {"text": text, "orders": orders, "businesses": businesses})
+    about = {"text": text, "orders": orders, "businesses": businesses, "is_whole": is_whole}
+    return View("find.html", about)
+
+
+def _orders(session: Session, visit: Visit, text: str) -> tuple[Sequence[order_search.Found], bool]:
+    """What is found, and whether it was looked for everywhere."""
+    if "@" not in text:
+        return order_search.search(session, text), True
+    try:
+        with visit.system.broker() as connection:
+            return order_search.search(session, text, connection=connection, engine=engine()), True
+    except (PageError, NotReadToTheEndError):
+        return order_search.search(session, text), False
 
 
 def show_order(session: Session, visit: Visit) -> Result:

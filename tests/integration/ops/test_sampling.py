@@ -12,6 +12,7 @@ import pytest
 from kombu import Connection
 from sqlalchemy import text
 
+from services.notifier.__main__ import wire as notifying
 from services.ops.broker import ALARM, AlarmProbe
 from services.ops.diagnosis import troubles
 from services.ops.queues import figures
@@ -109,9 +110,17 @@ def test_what_a_consumer_handles_is_in_its_heartbeat(
     (found,) = sampler.take().beats
     assert (found.service, found.version) == ("services.orders", heartbeat.product_version())
     figures_ = found.queues["orders.intake"]
-    assert (figures_.handled, figures_.unacked, figures_.retrying) == (21, 0, 1)
+    assert (figures_.handled, figures_.unacked) == (21, 0)
+    # What failed is the broker's to count, also when the process that put it there is gone.
+    on_it = [sampler.take().counts[rung.name].ready for rung in topology.RETRY_LADDER]
+    assert sum(on_it) == 1
+    assert "1 message failed and will be tried again" in said_by(sampler)
     assert figures_.rate > 0
     assert datetime.now(UTC) - figures_.reached < timedelta(minutes=1)
+
+
+def said_by(sampler):
+    return " ".join(trouble.text for trouble in troubles(sampler.samples))
 
 
 @pytest.mark.parametrize(
@@ -185,6 +194,21 @@ def test_the_doctor_says_what_is_broken_and_what_to_do(settings, amqp_url, mailb
     assert found["keys"]["state"] == "look"
     assert found["services.orders"]["state"] == "broken"
     assert found["broker"]["found"].startswith("RabbitMQ ")
+
+
+def test_the_doctor_judges_the_notifiers_mail_server_and_not_its_own(
+    configure, settings, amqp_url, database_url, mailbox, unused_port
+):
+    admin = configure(amqp_url=amqp_url, database_url=database_url, smtp_port=str(mailbox.port))
+    wiring = notifying(admin)
+    heart = heartbeat.Heart("services.notifier", wiring.uses)
+    with consuming(admin, *wiring.subscriptions) as consumers, transaction() as session:
+        service_module.heartbeat_of(heart, consumers)(session)
+    _, out, _ = fellow(settings, "doctor", "--json", SMTP_PORT=str(unused_port()))
+    (mail,) = [check for check in json.loads(out) if check["about"] == "mail"]
+    assert (mail["state"], mail["found"]) == (
+        "fine", f"127.0.0.1:{mailbox.port} answers (as services.notifier is set)"
+    )  # fmt: skip
 
 
 def test_the_doctor_sees_drift(settings, amqp_url, database_url, unused_port):

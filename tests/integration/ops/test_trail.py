@@ -1,20 +1,29 @@
 """`fellow trail` and `fellow account`: what happened, from what the services wrote down."""
 
 import json
+import re
+from contextlib import closing
 from datetime import UTC, datetime
 from email.utils import parseaddr
 
 import pytest
 from kombu import Connection
+from msgspec.structs import replace
+from prometheus_client import REGISTRY
 from sqlalchemy.orm import Session
 
 from services.notifier.__main__ import wire as notifying
-from services.ops import account_trail, trail
+from services.ops import account_trail, flow, order_search, trail
+from services.ops.diagnosis import troubles
+from services.ops.sampling import Sampler
 from services.orders.__main__ import wire as recording
-from shared.bus.events import OrderCancelled, TrackingStatus
+from shared import heartbeat
+from shared.bus.events import CustomerDetails, OrderCancelled, TrackingStatus
 from shared.bus.message import message_for
 from shared.db.models import OutboxMessage, WebhookRequest, WebhookSecret
+from shared.db.session import transaction
 from shared.ids import derived_id, new_id
+from shared.service import heartbeat_of
 from tests.integration.arrange import (
     account,
     consuming,
@@ -22,6 +31,7 @@ from tests.integration.arrange import (
     publish,
     publish_raw,
     status_changed,
+    until,
 )
 from tests.integration.ops.test_cli import fellow
 
@@ -120,11 +130,13 @@ def test_by_the_customers_address_and_by_the_requests_key(settings, db, engine):
     with consuming(settings, *recording(settings).subscriptions):
         (message, _) = sent(settings, first, second)
     with Session(engine) as session:
-        found = trail.search(session, " ZOE@shop.example ")
+        found = order_search.search(session, " ZOE@shop.example ")
         assert {order.order_id for order in found} == {first.order_id, second.order_id}
-        assert trail.search(session, "nobody@shop.example") == []
-        assert trail.search(session, "key-2") == []
-        assert [order.order_id for order in trail.search(session, "key-1")] == [first.order_id]
+        assert order_search.search(session, "nobody@shop.example") == []
+        assert order_search.search(session, "key-2") == []
+        assert [order.order_id for order in order_search.search(session, "key-1")] == [
+            first.order_id
+        ]
     for accepted, code, event_id in (
         (True, "accepted", message.message_id),
         (False, "rate_limited", None),
@@ -142,6 +154,151 @@ def test_by_the_customers_address_and_by_the_requests_key(settings, db, engine):
         assert "order.created from 192.0.2.7: accepted, key key-1" in {s.text for s in found.steps}
         account_ = account_trail.account_trail(session, business.id)
         assert account_.refusals == {"rate_limited": 1}
+
+
+def requested(db, business, message, order, key=None):
+    """What the ingress writes of a request that it answered with 201."""
+    db.add(
+        WebhookRequest(
+            at=datetime.now(UTC), account_id=business.id, accepted=True, code="accepted",
+            event_type=message.type, event_id=message.message_id, order_id=order.order_id,
+            idempotency_key=key, scheme="x", latency_us=1, client_address="192.0.2.7",
+        )
+    )  # fmt: skip
+    db.commit()
+
+
+def test_an_accepted_order_is_known_while_nobody_records(settings, db, engine):
+    business = account(db, status="approved", company_name="Late & Sons")
+    zoe = CustomerDetails(name="Zoë", email="Late@Shop.example")
+    with_key = order_created(
+        business.id, order_id=derived_id("order", business.id, "key-9"), customer_details=zoe
+    )
+    without = order_created(business.id, customer_details=zoe)
+    (first, second) = sent(settings, with_key, without)
+    requested(db, business, replace(first, message_id=new_id()), with_key, "key-9")
+    requested(db, business, second, without)
+    with Session(engine) as session, Connection(settings.amqp_url) as bus:
+        for order in (with_key, without):
+            found = trail.order_trail(session, order.order_id, connection=bus)
+            assert (found.is_recorded, found.company_name) == (False, "Late & Sons")
+            assert [step.what for step in found.steps] == ["request", "due"]
+            assert "not recorded yet" in found.steps[-1].text
+        (found,) = order_search.search(session, "key-9")
+        assert (found.order_id, found.tracking_status) == (with_key.order_id, "")
+        by_email = order_search.search(session, "late@shop.example", connection=bus)
+        assert {found.order_id for found in by_email} == {with_key.order_id, without.order_id}
+        assert order_search.search(session, "other@shop.example", connection=bus) == []
+    code, out, err = fellow(settings, "trail", "key-9")
+    assert (code, "not recorded" in out) == (0, True), err
+    with consuming(settings, *recording(settings).subscriptions):
+        pass
+    with Session(engine) as session, Connection(settings.amqp_url) as bus:
+        by_email = order_search.search(session, "late@shop.example", connection=bus)
+        assert {found.tracking_status for found in by_email} == {"PENDING"}
+        assert len(by_email) == 2
+
+
+def test_an_order_that_cannot_be_recorded_is_found_among_the_dead(settings, db, engine):
+    business = account(db, status="approved")
+    zoe = CustomerDetails(name="Zoë", email="dead@shop.example")
+    order = order_created(business.id, customer_details=zoe)
+    message = message_for(order, source="tests", correlation_id=order.order_id)
+    publish_raw(settings.amqp_url, "dead", "orders.intake", message.body, type=message.type,
+                message_id=message.message_id, correlation_id=message.correlation_id)  # fmt: skip
+    requested(db, business, message, order)
+    with Session(engine) as session, Connection(settings.amqp_url) as bus:
+        (found,) = order_search.search(session, "dead@shop.example", connection=bus)
+        assert found.order_id == order.order_id
+        steps = trail.order_trail(session, order.order_id, connection=bus).steps
+    assert steps[-1].text == "accepted, not recorded yet: it waits in orders.intake.dead"
+
+
+def test_another_order_under_the_same_key_is_in_the_trail(settings, db, engine):
+    business = account(db, status="approved")
+    first = order_created(business.id, order_id=derived_id("order", business.id, "key-1"))
+    other = CustomerDetails(name="Ada", email="ada@shop.example")
+    second = order_created(
+        business.id, order_id=first.order_id, customer_details=other, item_summary="a red kettle"
+    )
+    with consuming(settings, *recording(settings).subscriptions):
+        sent(settings, first, second)
+    with Session(engine) as session:
+        (step,) = [
+            step
+            for step in trail.order_trail(session, first.order_id).steps
+            if step.what == "conflict"
+        ]
+        assert (step.text, step.counts) == (
+            "another order under the same key, which is not recorded: a red kettle for "
+            "ada@shop.example",
+            False,
+        )
+        # Whoever asks for the one that is not recorded is led there.
+        (found,) = order_search.search(session, "ada@shop.example")
+    assert found.order_id == first.order_id
+
+
+def test_order_to_email_counts_orders_with_a_key(settings, db, engine):
+    business = account(db)
+    orders = [
+        order_created(business.id, order_id=derived_id("order", business.id, f"key-{n}"))
+        for n in range(3)
+    ]
+    with consuming(settings, *recording(settings).subscriptions):
+        sent(settings, *orders, order_created(business.id))
+    relayed(settings, db)
+    with consuming(settings, *notifying(settings).subscriptions):
+        pass
+    with Session(engine) as session:
+        assert flow.latency(session).orders == 4
+
+
+def test_an_email_that_is_due_says_so_and_why(settings, db, engine, mailbox):
+    business = account(db)
+    order = order_created(business.id)
+    with consuming(settings, *recording(settings).subscriptions):
+        sent(settings, order)
+
+    def due():
+        with Session(engine) as session:
+            steps = trail.order_trail(session, order.order_id).steps
+        return [step.text for step in steps if step.what == "due"]
+
+    assert due() == ["the order itself: email due, not sent yet: it waits in outbox"]
+    mailbox.stop()
+    relayed(settings, db)
+    heart = heartbeat.Heart("services.notifier")
+    with consuming(settings, *notifying(settings).subscriptions) as consumers:
+        beat = heartbeat_of(heart, consumers)
+
+        def is_held():
+            return any(consumer.standing.told.lacks == "mail" for consumer in consumers)
+
+        until(is_held, "it is held")
+        assert REGISTRY.get_sample_value(
+            "fellow_lacking", {"part": "notifier.orders", "what": "mail"}
+        ) == 1  # fmt: skip
+        with transaction() as session:
+            beat(session)
+        assert re.fullmatch(
+            r"the order itself: email due, not sent yet: the mail server does not answer since "
+            r"\d\d:\d\d",
+            *due(),
+        )
+        with closing(Sampler(settings.amqp_url, engine)) as sampler:
+            (trouble,) = [t for t in troubles([sampler.take()]) if t.about == "mail"]
+        assert trouble.level == "down"
+        assert re.match(
+            r"The mail server does not answer: 1 email waits since \d\d:\d\d\. .*no mail server at",
+            trouble.text,
+        )
+        mailbox.start()
+        until(lambda: due() == [], "it is sent")
+        until(lambda: not is_held(), "nothing is held")
+        assert REGISTRY.get_sample_value(
+            "fellow_lacking", {"part": "notifier.orders", "what": "mail"}
+        ) == 0  # fmt: skip
 
 
 def test_a_cancellation_and_what_does_not_count_after_it(settings, db, engine):

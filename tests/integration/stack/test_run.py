@@ -1,5 +1,6 @@
 """`make run`, as somebody at a keyboard uses it: in a checkout of its own, with private servers."""
 
+import json
 import os
 import shutil
 import signal
@@ -75,6 +76,27 @@ def clean(checkout):
     )
 
 
+def assert_is_healthy(checkout):
+    """The doctor finds the system by `.stack/env`, and nothing broken once all have beaten."""
+
+    def broken():
+        done = subprocess.run(
+            [sys.executable, "-m", "services.ops", "doctor", "--json"],
+            cwd=checkout,
+            env=environment(),
+            capture_output=True,
+            text=True,
+        )
+        found = json.loads(done.stdout)
+        (mail,) = [check["found"] for check in found if check["about"] == "mail"]
+        told.append((done.returncode, mail, [c for c in found if c["state"] == "broken"]))
+        return told[-1][2] or "as services.notifier is set" not in mail
+
+    told = []
+    until(lambda: not broken(), f"nothing is broken: {told}", PATIENCE)
+    assert told[-1][0] == 0
+
+
 def ready(checkout, process):
     """What `.stack/env` says, once it is there."""
     written = checkout / ".stack" / "env"
@@ -134,6 +156,7 @@ def test_run_stop_and_run_again(checkout):
     process = start(checkout)
     told = ready(checkout, process)
     assert {"API_URL", "OPS_URL", "AMQP_URL", "DATABASE_URL", "MAILBOX_DIR"} <= set(told)
+    assert_is_healthy(checkout)
     assert (checkout / ".stack" / "env").stat().st_mode & 0o077 == 0
     body = {
         "company_name": "Kettle & Co",

@@ -35,5 +35,5 @@ def everybody(seconds, **queues):
     ]
 
 
-def handling(handled, *, rate=0.0, unacked=0, retrying=0, reached=None):
-    return QueueBeat(handled, rate, unacked, retrying, None if reached is None else at(reached))
+def handling(handled, *, rate=0.0, unacked=0, reached=None):
+    return QueueBeat(handled, rate, unacked, None if reached is None else at(reached))

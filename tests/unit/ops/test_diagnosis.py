@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from services.ops.diagnosis import duration, troubles
-from services.ops.heartbeats import Beat
+from services.ops.heartbeats import Beat, QueueBeat
 from tests.unit.ops.samples import NOON, at, everybody, handling, sample
 
 
@@ -45,10 +45,30 @@ def test_an_old_message():
 
 
 def test_dead_letters_and_retries():
-    beats = everybody(0, kyc_decisions=handling(9, retrying=1))
-    found = said(sample(0, beats=beats, kyc_decisions_dead=(3, 0)))
+    now = sample(0, beats=everybody(0), kyc_decisions_dead=(3, 0), retry_5s=(1, 0), retry_1h=(2, 0))
+    found = said(now)
     assert "3 dead letters in kyc.decisions" in found
-    assert "1 message of kyc.decisions failed and will be tried again" in found
+    # The broker's own count, whatever became of the process that put them there.
+    assert "3 messages failed and will be tried again: 1 in retry.5s, 2 in retry.1h" in found
+
+
+def test_no_mail_server_is_called_that_once():
+    held = QueueBeat(
+        unacked=3,
+        state="holding",
+        reason="A batch is kept: no mail server at mail:25",
+        lacks="mail",
+        since=at(-60),
+    )
+    beats = everybody(0, notifier_urgent=held, notifier_orders=replace(held, since=at(-120)))
+    (text,) = said(sample(0, beats=beats, notifier_orders=(10, 1)))
+    assert text == (
+        "The mail server does not answer: 16 emails wait since 11:58. They are sent once it is "
+        "back. A batch is kept: no mail server at mail:25"
+    )
+    # What was held an hour ago by a process that is gone is not said.
+    late = [replace(beat, queues={}) for beat in everybody(120)]
+    assert "mail" not in " ".join(said(sample(120, beats=[*late, *beats])))
 
 
 def test_a_service_that_is_not_heard_of():

@@ -1,5 +1,6 @@
 """The last hour, minute by minute."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from services.ops import flow
@@ -40,6 +41,11 @@ def test_what_waits_to_be_recorded_was_accepted():
 def test_a_rate_is_by_the_time_that_was_really_seen():
     assert hour.per_minute([look(40, 100), look(10, 150)], NOW, hour.recorded) == 100
     assert hour.per_minute([look(10, 150)], NOW, hour.recorded) is None
+
+
+def test_what_is_not_known_now_is_no_rate():
+    away = replace(look(0, 0), books=None)
+    assert hour.per_minute([look(40, 100), look(10, 150), away], NOW, hour.recorded) is None
 
 
 def test_counters_that_begin_anew_are_no_negative_flow():

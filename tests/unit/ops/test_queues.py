@@ -13,9 +13,9 @@ def shown(samples, name=INTAKE):
 
 
 def test_one_sample_tells_what_the_broker_and_the_services_say():
-    beats = everybody(0, orders_intake=handling(90, rate=4.5, unacked=7, retrying=2))
+    beats = everybody(0, orders_intake=handling(90, rate=4.5, unacked=7))
     now = shown([sample(1, beats=beats, orders_intake=(5, 2), orders_intake_dead=(3, 0))])
-    assert (now.ready, now.unacked, now.consumers, now.retrying, now.dead) == (5, 7, 2, 2, 3)
+    assert (now.ready, now.unacked, now.consumers, now.dead) == (5, 7, 2, 3)
     assert (now.in_rate, now.out_rate) == (None, 4.5)
 
 

@@ -1,4 +1,4 @@
-// What the pages cannot say in HTML: the chart, stale figures, confirmations, keys.
+// What the pages cannot say in HTML: the chart, stale figures, keys.
 "use strict";
 
 const STALE_MS = 30000;
@@ -49,12 +49,10 @@ setInterval(() => {
   if (stale) stale.hidden = Date.now() - heardAt < STALE_MS;
 }, 1000);
 
-// A press that cannot be taken back is asked about; without scripts the page asks itself.
+// What is missing is pointed at; what cannot be taken back is asked about by a page of its own.
 document.addEventListener("submit", (event) => {
   const needed = event.submitter?.dataset.needs && event.target.elements[event.submitter.dataset.needs];
   if (needed && !needed.value.trim()) { event.preventDefault(); needed.focus(); return; }
-  const asked = event.submitter?.dataset.confirm ?? event.target.dataset.confirm;
-  if (asked && !window.confirm(asked)) { event.preventDefault(); return; }
   // A second press must not send the form again.
   if (event.target.method === "post") setTimeout(() => event.submitter?.setAttribute("disabled", ""), 0);
 });
