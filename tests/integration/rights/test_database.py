@@ -80,6 +80,7 @@ MAY = {
         "ops_users": "SIUD",
         "ops_sessions": "SIUD",
     },
+    "proof": {"service_heartbeats": "SIUD"},
 }
 
 
