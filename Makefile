@@ -4,8 +4,9 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-# A process a core, each with servers of its own; a file of tests stays with one.
-PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
+# A process a core and one more, since many tests wait, each with servers of its own; a file of
+# tests stays with one.
+PARALLEL := --numprocesses $(shell n=$$(nproc); echo $$((n < 4 ? n + 1 : 4))) --dist loadfile --no-loadscope-reorder
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+from amqp.exceptions import PreconditionFailed
 from kombu import Connection
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.orm import Session
@@ -33,6 +34,19 @@ _numbers = itertools.count()
 def pytest_configure() -> None:
     """Let SIGTERM stop what runs, as Ctrl-C does."""
     stop_on_signals()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run first the files that may take longest, so that no process has one of them left alone."""
+
+    def longest(item: pytest.Item) -> float:
+        mark = item.get_closest_marker("timeout")
+        return float(mark.args[0]) if mark else 0.0
+
+    by_file: dict[Path, float] = {}
+    for item in items:
+        by_file[item.path] = max(longest(item), by_file.get(item.path, 0.0))
+    items.sort(key=lambda item: -by_file[item.path])
 
 
 @pytest.fixture(scope="session")
@@ -67,14 +81,20 @@ def template(database: Database) -> str:
 
 
 class Vhosts:
-    """Virtual hosts, made some at a time; those that were given back go with the next making."""
+    """Virtual hosts, made some at a time; those that were given back go with the next making.
+
+    To declare the topology and to delete it again is half of what a short test costs, so those that
+    have it and in which nothing happened are given out again.
+    """
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._ready: list[str] = []
         self._used: list[str] = []
+        self._declared: list[str] = []
 
     def take(self) -> str:
+        """One with nothing in it."""
         if not self._ready:
             self._ready = [f"test{next(_numbers)}" for _ in range(VHOSTS_AT_ONCE)]
             self._broker.admit(self._ready, remove=self._used)
@@ -83,6 +103,29 @@ class Vhosts:
 
     def give_back(self, name: str) -> None:
         self._used.append(name)
+
+    def take_declared(self) -> str:
+        """One with the topology, in which nobody has done anything."""
+        if self._declared:
+            return self._declared.pop()
+        name = self.take()
+        with Connection(self._broker.url(name)) as connection:
+            topology.declare(connection)
+        return name
+
+    def give_back_declared(self, name: str) -> None:
+        (self._declared if self._is_as_new(name) else self._used).append(name)
+
+    def _is_as_new(self, name: str) -> bool:
+        """Whether it is empty, with nobody there; what was deleted is declared again."""
+        try:
+            with Connection(self._broker.url(name)) as connection:
+                topology.declare(connection)
+                channel = connection.default_channel
+                found = [channel.queue_declare(q.name, passive=True) for q in topology.QUEUES]
+        except PreconditionFailed:
+            return False
+        return not any(queue.message_count or queue.consumer_count for queue in found)
 
 
 @pytest.fixture(scope="session")
@@ -104,7 +147,8 @@ module_amqp_url = pytest.fixture(an_amqp_url, name="module_amqp_url", scope="mod
 def a_database_url(database: Database, template: str) -> Iterator[str]:
     """A migrated database with nothing in it, for as long as a fixture lasts."""
     name = f"test{next(_numbers)}"
-    database.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    # To copy the files is quicker than to log every page, where nothing is synced to disk.
+    database.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
     yield database.url(name)
     database.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
@@ -157,13 +201,27 @@ def service() -> str | None:
 
 
 @pytest.fixture
+def declared_amqp_url(
+    request: pytest.FixtureRequest, broker: Broker, vhosts: Vhosts
+) -> Iterator[str]:
+    """A broker with the topology and nothing else; that of `amqp_url`, where a test has both."""
+    if "amqp_url" in request.fixturenames:
+        url: str = request.getfixturevalue("amqp_url")
+        with Connection(url) as connection:
+            topology.declare(connection)
+        yield url
+        return
+    name = vhosts.take_declared()
+    yield broker.url(name)
+    vhosts.give_back_declared(name)
+
+
+@pytest.fixture
 def settings(
-    configure: Configure, amqp_url: str, database_url: str, service: str | None
+    configure: Configure, declared_amqp_url: str, database_url: str, service: str | None
 ) -> config.Settings:
     """Settings of this process that point to a broker and a database of this test's own."""
-    with Connection(amqp_url) as connection:
-        topology.declare(connection)
-    urls = {"amqp_url": amqp_url, "database_url": database_url}
+    urls = {"amqp_url": declared_amqp_url, "database_url": database_url}
     if service is not None:
         urls = {name: credentials.as_service(url, service) for name, url in urls.items()}
     return configure(**urls, environment="test")

@@ -180,7 +180,7 @@ class _AccountFact(Event, frozen=True, kw_only=True):
 
     account_id: UUID
     company_name: str
-    email: str
+    email: Email
 
 
 class AccountOtpRequested(_AccountFact, frozen=True, kw_only=True):
@@ -317,7 +317,7 @@ class _OrderFact(Event, frozen=True, kw_only=True):
     account_id: UUID
     company_name: str
     customer_name: str
-    customer_email: str
+    customer_email: Email
     item_summary: str
     tracking_status: TrackingStatus
 

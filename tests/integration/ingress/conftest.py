@@ -2,22 +2,27 @@
 
 import json
 import socket
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+import httpx
 import pytest
+from sqlalchemy import create_engine, func, select
 from standardwebhooks.webhooks import Webhook
 
 from services.ingress.policies import Policies
 from services.ingress.secret_cache import SecretCache
 from shared import tokens
-from shared.db.models import OutboxMessage
+from shared.db.models import OutboxMessage, WebhookSecret
 from shared.ids import new_id
-from tests.integration.arrange import account, depth, sign
-from tests.integration.conftest import Api
+from tests.integration.arrange import account, declare, depth, sign, until
+from tests.integration.conftest import Api, running_ingress
+from tests.integration.gate import Gate
 
 ORDER = {
     "customer_details": {"name": "Zoë Ade", "email": "zoe@shop.example", "phone": "+234"},
@@ -145,3 +150,53 @@ def published(api: Api) -> Published:
     counting = Published(api)
     counting.before = counting.count()
     return counting
+
+
+class Direct:
+    """The same ingress, with its servers reached past the gates."""
+
+    def __init__(self, api: Api, amqp_url: str, database_url: str) -> None:
+        self._engine = create_engine(database_url)
+        self._api = replace(api, amqp_url=amqp_url, database_url=database_url, engine=self._engine)
+
+    def __enter__(self) -> Api:
+        return self._api
+
+    def __exit__(self, *_: object) -> None:
+        self._engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def behind_gates(
+    module_amqp_url: str, module_database_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Api, Gate, Gate]]:
+    """An ingress with a gate before each server, its gates, and the ways past them."""
+    declare(module_amqp_url)
+    urls = (module_amqp_url, module_database_url)
+    with ExitStack() as stack:
+        bus, database = (stack.enter_context(Gate(url)) for url in urls)
+        folder = tmp_path_factory.mktemp("ingress")
+        api = stack.enter_context(running_ingress(folder, bus.url, database.url))
+        # For looking and arranging, past the gates.
+        yield stack.enter_context(Direct(api, *urls)), bus, database
+
+
+def ready(api: Api) -> bool:
+    """Whether every worker has its connections."""
+    return api.gauge("bus_connected") == [1.0, 1.0]
+
+
+def known(api: Api) -> Sender:
+    """A sender that every worker knows, so that no database is needed for it."""
+    until(lambda: ready(api), "every worker is ready")
+    sender = approved(api)
+    with api.session() as session:
+        secrets = session.scalar(select(func.count()).select_from(WebhookSecret))
+    until(lambda: api.gauge("secret_cache_size") == [secrets] * 2, "every worker knows the secret")
+    return sender
+
+
+def all_say(api: Api, status: str) -> bool:
+    """Whether all workers say it: each request has a connection of its own, which any may take."""
+    answers = [httpx.get(f"{api.url}/readyz", timeout=5) for _ in range(12)]
+    return all(answer.json()["status"] == status for answer in answers)

@@ -3,57 +3,29 @@
 import os
 import subprocess
 import sys
-from contextlib import ExitStack
-from dataclasses import replace
 
-import httpx
 import pytest
-from sqlalchemy import create_engine, select
+from sqlalchemy import delete, select
 
 from shared.db.models import OutboxMessage
 from stack.credentials import as_service
 from tests.integration.arrange import declare, depth, take, until
 from tests.integration.conftest import running_ingress
 from tests.integration.gate import Gate
-from tests.integration.ingress.conftest import approved
+from tests.integration.ingress.conftest import all_say, approved, known, ready
 
 
 @pytest.fixture
-def gated(amqp_url, database_url, tmp_path):
-    """An ingress with a gate before each server, its gates, and the ways past them."""
-    declare(amqp_url)
-    with ExitStack() as stack:
-        bus, database = (stack.enter_context(Gate(url)) for url in (amqp_url, database_url))
-        api = stack.enter_context(running_ingress(tmp_path, bus.url, database.url))
-        # For looking and arranging, past the gates.
-        direct = stack.enter_context(Direct(api, amqp_url, database_url))
-        yield direct, bus, database
-
-
-class Direct:
-    """The same ingress, with its servers reached past the gates."""
-
-    def __init__(self, api, amqp_url, database_url):
-        self._engine = create_engine(database_url)
-        self._api = replace(api, amqp_url=amqp_url, database_url=database_url, engine=self._engine)
-
-    def __enter__(self):
-        return self._api
-
-    def __exit__(self, *_):
-        self._engine.dispose()
-
-
-def ready(api):
-    return api.gauge("bus_connected") == [1.0, 1.0]
-
-
-def known(api):
-    """A sender that every worker knows, so that no database is needed for it."""
-    until(lambda: ready(api), "every worker is ready")
-    sender = approved(api)
-    until(lambda: api.gauge("secret_cache_size") == [1.0, 1.0], "every worker knows the secret")
-    return sender
+def gated(behind_gates):
+    """The same for one test, which begins with open gates and nothing under way."""
+    api, *gates = behind_gates
+    yield behind_gates
+    for gate in gates:
+        gate.open()
+    until(lambda: ready(api) and all_say(api, "ready"), "ready again")
+    queued(api)
+    with api.session() as session, session.begin():
+        session.execute(delete(OutboxMessage))
 
 
 def waiting(api):
@@ -236,12 +208,6 @@ def test_readiness_says_why_the_broker_refuses_and_orders_are_taken(
         page = api.http.get(f"{api.url}/metrics").text
         assert 'fellow_working{part="ingress"} 0.0' in page
         assert 'fellow_working{part="ingress secret cache"} 0.0' in page
-
-
-def all_say(api, status):
-    """Whether all workers say it: each request has a connection of its own, which any may take."""
-    answers = [httpx.get(f"{api.url}/readyz", timeout=5) for _ in range(12)]
-    return all(answer.json()["status"] == status for answer in answers)
 
 
 def said_by_both(api):

@@ -316,7 +316,7 @@ def test_equal_decisions_without_ids_all_count(settings, db, engine, amqp_url):
 @pytest.mark.timeout(300)
 def test_decisions_of_one_business_take_effect_in_their_order(settings, db, engine, amqp_url):
     """Two processes, and pairs of decisions; the one that decides is killed again and again."""
-    pairs = 200
+    pairs = 60
     numbers = [f"RC-{n}" for n in range(pairs)]
     for number in numbers:
         account(db, status="pending", number=number)
@@ -325,7 +325,7 @@ def test_decisions_of_one_business_take_effect_in_their_order(settings, db, engi
             send(amqp_url, {"decision": decision, "registration_number": number})
     running = [decider(settings) for _ in range(2)]
     try:
-        for done in range(30, pairs, 50):
+        for done in range(10, pairs, 20):
             until(lambda done=done: answered(db).count("revoked") >= done, "under way")
             # Both, one after the other: one of them is the one that decides.
             for number in range(2):

@@ -5,7 +5,6 @@ import os
 import re
 import shlex
 import subprocess
-import sys
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from tests.integration.arrange import (
     take,
     until,
 )
+from tests.integration.ops.command import run_fellow
 
 README = Path(__file__).resolve().parents[3] / "README.md"
 
@@ -35,14 +35,7 @@ README = Path(__file__).resolve().parents[3] / "README.md"
 def fellow(settings, *arguments, **environment):
     """Run the command; its exit code, standard output and standard error."""
     named = {"AMQP_URL": settings.amqp_url, "DATABASE_URL": settings.database_url} | environment
-    done = subprocess.run(
-        [sys.executable, "-m", "services.ops", *arguments],
-        env={**os.environ, **named, "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    return done.returncode, done.stdout, done.stderr
+    return run_fellow(arguments, {**os.environ, **named, "COLUMNS": "200"})
 
 
 @contextmanager

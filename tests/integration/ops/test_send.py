@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import pytest
 from kombu import Connection
@@ -11,6 +9,7 @@ from kombu import Connection
 from tests.integration.arrange import declare, depth, take, until
 from tests.integration.conftest import running_ingress
 from tests.integration.ingress.conftest import ORDER, approved
+from tests.integration.ops.command import run_fellow
 
 
 @pytest.fixture(scope="module")
@@ -22,15 +21,8 @@ def sender(module_amqp_url, module_database_url, tmp_path_factory):
 
 
 def fellow_send(sender, *arguments, stdin=b"", **environment):
-    done = subprocess.run(
-        [sys.executable, "-m", "services.ops", "send", *map(str, arguments)],
-        env={**os.environ, "API_URL": sender.api.url, "WEBHOOK_SECRET": sender.secret}
-        | environment,
-        input=stdin,
-        capture_output=True,
-        timeout=60,
-    )
-    return done.returncode, done.stdout.decode(), done.stderr.decode()
+    named = {"API_URL": sender.api.url, "WEBHOOK_SECRET": sender.secret} | environment
+    return run_fellow(("send", *map(str, arguments)), {**os.environ, **named}, stdin)
 
 
 def counts(out):

@@ -15,10 +15,8 @@ from tests.integration.stack.test_run import (
     ROOT,
     alive,
     checkout,  # noqa: F401 - a fixture
-    clean,
     environment,
     folder_of,
-    ready,
     started,
 )
 
@@ -102,21 +100,6 @@ def test_a_test_run_that_is_ended(checkout, how):  # noqa: F811
         again = launch(checkout, *command)
         assert again.wait(200) == 0, (checkout / "output").read_text()
     assert throwaways(checkout) == []
-
-
-@pytest.mark.timeout(300)
-def test_make_that_is_killed_takes_everything_with_it(checkout):  # noqa: F811
-    shutil.copy(ROOT / "Makefile", checkout)
-    programs = Path(sys.executable).parent
-    command = ("make", "run", f"BIN={programs}", "PYTHON=true")  # there is a venv already
-    process = launch(checkout, *command)
-    ready(checkout, process)
-    process.kill()
-    process.wait()
-    until(lambda: alive(checkout) == [], "every process has ended", 60)
-    assert not (checkout / ".stack" / "env").exists()
-    clean(checkout)
-    assert not folder_of(checkout).joinpath("run").exists()
 
 
 def test_a_folder_is_removed_when_its_holder_has_ended(tmp_path):

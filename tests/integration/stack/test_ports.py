@@ -20,7 +20,7 @@ from stack.servers import ROOT, make, throwaway
 from stack.supervisor import Supervisor
 from tests.integration.stack.thief import thief
 
-AT_ONCE = int(os.environ.get("PORTS_AT_ONCE", "3"))
+AT_ONCE = int(os.environ.get("PORTS_AT_ONCE", "2"))
 TIMES = int(os.environ.get("PORTS_TIMES", "1"))
 CHOOSE = """
 import sys

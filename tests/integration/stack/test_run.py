@@ -52,9 +52,9 @@ def environment(**more):
     return kept | {"PYTHONPATH": "", "MAKELEVEL": "1"} | more
 
 
-def start(checkout, **more):
+def start(checkout, command=(sys.executable, "-m", "stack.run"), **more):
     process = subprocess.Popen(
-        [sys.executable, "-m", "stack.run"],
+        command,
         cwd=checkout,
         env=environment(**more),
         stdout=subprocess.PIPE,
@@ -109,8 +109,8 @@ def ready(checkout, process):
     return dict(line.split("=", 1) for line in written.read_text().splitlines())
 
 
-def interrupt(process):
-    process.send_signal(signal.SIGINT)
+def interrupt(process, how=signal.SIGINT):
+    process.send_signal(how)
     output, _ = process.communicate(timeout=60)
     return output
 
@@ -150,14 +150,13 @@ def login(api, http):
     return http.post(f"{api}/api/v1/users/auth/login/", json=body).json()["code"]
 
 
+@pytest.mark.timeout(4 * PATIENCE)
 def test_run_stop_and_run_again(checkout):
-    with Port() as held:
-        port = held.number
-    process = start(checkout, PORT=str(port))
+    """Stopped, killed, and killed with the make that had started it: the data are there again."""
+    process = start(checkout)
     told = ready(checkout, process)
     assert {"API_URL", "OPS_URL", "AMQP_URL", "DATABASE_URL", "MAILBOX_DIR"} <= set(told)
     assert_is_healthy(checkout)
-    assert told["API_URL"] == f"http://127.0.0.1:{port}"
     assert (checkout / ".stack" / "env").stat().st_mode & 0o077 == 0
     body = {
         "company_name": "Kettle & Co",
@@ -174,33 +173,32 @@ def test_run_stop_and_run_again(checkout):
         assert second.wait(60) == 1
         assert "make run is running in this checkout already" in second.stdout.read()
         assert http.get(f"{told['API_URL']}/healthz").status_code == 200
+        process.kill()
+        process.wait()
+        (checkout / ".stack" / "env").unlink()
 
+        with Port() as held:
+            port = held.number
+        process = start(checkout, PORT=str(port))
+        told = ready(checkout, process)
+        assert told["API_URL"] == f"http://127.0.0.1:{port}"
+        assert login(told["API_URL"], http) == "email_not_verified"
         output = interrupt(process)
         assert process.returncode == 0, output
         assert "Stopped." in output
         assert not (checkout / ".stack" / "env").exists()
         assert alive(checkout) == []
 
-        process = start(checkout, PORT=str(port))
+        shutil.copy(ROOT / "Makefile", checkout)
+        programs = Path(sys.executable).parent
+        # There is a venv already.
+        process = start(checkout, command=("make", "run", f"BIN={programs}", "PYTHON=true"))
         told = ready(checkout, process)
         assert login(told["API_URL"], http) == "email_not_verified"
-        process.send_signal(signal.SIGTERM)
-        output, _ = process.communicate(timeout=60)
-        assert process.returncode == 0, output
-    assert alive(checkout) == []
-
-
-def test_a_run_that_was_killed_leaves_nothing_in_the_way(checkout):
-    process = start(checkout)
-    ready(checkout, process)
     process.kill()
-    process.wait()
-    (checkout / ".stack" / "env").unlink()
-    process = start(checkout)
-    ready(checkout, process)
-    interrupt(process)
-    assert process.returncode == 0
-    assert alive(checkout) == []
+    process.communicate()
+    until(lambda: alive(checkout) == [], "every process has ended", 60)
+    assert not (checkout / ".stack" / "env").exists()
     clean(checkout)
     assert not (folder_of(checkout) / "run").exists()
 
@@ -255,7 +253,10 @@ def test_two_checkouts_that_start_at_the_same_moment(checkout, tmp_path):
     shutil.copytree(checkout, other)
     both = [(folder, start(folder)) for folder in (checkout, other)]
     told = [ready(folder, process) for folder, process in both]
-    output = "".join(interrupt(process) for _, process in both)
+    signals = (signal.SIGINT, signal.SIGTERM)
+    ends = [(process, how) for (_, process), how in zip(both, signals, strict=True)]
+    output = "".join(interrupt(process, how) for process, how in ends)
+    assert [process.returncode for process, _ in ends] == [0, 0], output
     for name in ("API_URL", "OPS_URL"):
         assert told[0][name] != told[1][name]
     for name, default in (("API_URL", 8000), ("OPS_URL", 8001)):

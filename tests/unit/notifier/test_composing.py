@@ -10,7 +10,7 @@ import pytest
 
 from services.notifier import composing
 from services.notifier.composing import TEMPLATES, compose
-from shared.bus.events import EVENT_TYPES, AccountVerified, SecretRotated
+from shared.bus.events import EVENT_TYPES, AccountVerified, SecretRotated, decode, encode
 from shared.bus.retry import Permanent
 from tests.integration.arrange import received
 from tests.unit.notifier.facts import CODE, COMPANY, CUSTOMER, FACTS, UNTIL
@@ -115,6 +115,15 @@ def test_every_template_is_used_and_every_fact_of_interest_has_one():
     facts = {t for t, struct in EVENT_TYPES.items() if struct.EXCHANGE == "events"}
     facts = {t for t in facts if not t.startswith(("email.", "ops."))} - SILENT
     assert facts == {struct.TYPE for struct in TEMPLATES}
+
+
+@pytest.mark.parametrize("address", ["\n", "a@b.example\r\nRCPT TO:<c@d.example>", "a b@c.example"])
+@pytest.mark.parametrize("name", FACTS)
+def test_what_is_no_address_is_refused_before_it_can_be_a_line_of_smtp(name, address):
+    body = msgspec.json.decode(encode(FACTS[name]))
+    member = "customer_email" if "customer_email" in body else "email"
+    with pytest.raises(msgspec.ValidationError, match=member):
+        decode(FACTS[name].TYPE, msgspec.json.encode(body | {member: address}))
 
 
 def test_a_fact_without_an_email():
