@@ -106,6 +106,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     ops_idle_seconds: Seconds = 1_800.0
     ops_session_seconds: Seconds = 43_200.0
 
+    # The standing proof. It listens for its emails on `host` too; the notifier gives them to
+    # `proof_sink`, `host:port`. While that is empty they go to the mail server like all others.
+    proof_url: Annotated[str, msgspec.Meta(pattern=r"^https?://.*$")] = "http://127.0.0.1:8000"
+    proof_port: Port = 2525
+    proof_seconds: Seconds = 60.0
+    proof_sink: Annotated[str, msgspec.Meta(pattern=r"^([^:\s]+:[0-9]{1,5})?$")] = ""
+
     # Webhook secrets
     secret_lifetime_days: Count = 90
     secret_rotate_ahead_days: Count = 14

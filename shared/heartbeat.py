@@ -57,7 +57,7 @@ class Heart:
 
     def __init__(self, service: str, uses: Mapping[str, Mapping[str, Any]] | None = None) -> None:
         self._service = service
-        self._uses = dict(uses or {})
+        self._uses = {} if uses is None else uses  # which may change
         # Of this process, so made after a fork.
         self._instance = f"{socket.gethostname()}:{os.getpid()}"
         self._started = datetime.now(UTC)
@@ -78,7 +78,7 @@ class Heart:
             "version": product_version(),
             "started_at": self._started,
             "seen_at": now,
-            "queues": self._uses
+            "queues": dict(self._uses)
             | {name: self._said(name, queue, now) for name, queue in queues.items()},
         }
         new = insert(ServiceHeartbeat).values(row)

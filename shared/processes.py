@@ -60,6 +60,7 @@ READS: Mapping[str, tuple[str, ...]] = {
         "SMTP_CONNECTIONS",
         "SMTP_BULK_CONNECTIONS",
         "EMAIL_FROM",
+        "PROOF_SINK",
     ),
     "audit": _CONSUMER,
     "relay": _CONSUMER,
@@ -72,6 +73,18 @@ READS: Mapping[str, tuple[str, ...]] = {
         "OPS_IDLE_SECONDS",
         "OPS_SESSION_SECONDS",
         "RABBITMQ_MANAGEMENT_URL",
+    ),
+    # No broker: it is met by HTTP and by mail, as every business is.
+    "proof": (
+        *_COMMON,
+        *_BOOKS,
+        "HOST",
+        "HEALTH_FILE",
+        "METRICS_PORT",
+        "METRICS_HOST",
+        "PROOF_URL",
+        "PROOF_PORT",
+        "PROOF_SECONDS",
     ),
     "migrations": (*_COMMON, "DATABASE_URL", "DATABASE_PASSWORD", "SERVICE_PASSWORDS"),
     "topology": (

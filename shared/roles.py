@@ -1,6 +1,6 @@
 """The names of those who sign in to the broker and to the database: one a service."""
 
-SERVICES = ("ingress", "kyc", "secrets", "orders", "notifier", "audit", "relay", "ops")
+SERVICES = ("ingress", "kyc", "secrets", "orders", "notifier", "audit", "relay", "ops", "proof")
 OPERATOR = "operator"
 """Publishes decisions; has no business in the database."""
 

@@ -19,6 +19,7 @@ class CachedSecret:
         expires_at: the end of validity, in seconds since 1970.
         replaced_at: when it was replaced, in seconds since 1970; None when it was not.
         change: which change of the database's it shows.
+        is_synthetic: whether it is the standing proof's, which is counted among nobody's.
     """
 
     __slots__ = (
@@ -28,6 +29,7 @@ class CachedSecret:
         "change",
         "expires_at",
         "id",
+        "is_synthetic",
         "replaced_at",
         "state",
     )
@@ -35,6 +37,7 @@ class CachedSecret:
     def __init__(self, row: Any) -> None:
         self.id: UUID = row.id
         self.account_id: UUID = row.account_id
+        self.is_synthetic = bool(row.is_synthetic)
         self.state = STATES[0]
         self._raw: bytes | None = None
         self.change = -1

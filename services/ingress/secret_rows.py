@@ -13,8 +13,9 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, select, text
 from sqlalchemy.types import BigInteger, Text
 
-from shared.db.models import WebhookPolicy, WebhookSecret
+from shared.db.models import Account, WebhookPolicy, WebhookSecret
 from shared.db.session import engine
+from shared.synthetic import LIKE
 
 REMEMBER_EXPIRED_DAYS = 30
 # Secrets loaded at a time at the start: all at once they would take four times the memory.
@@ -32,6 +33,10 @@ _secrets = select(
     WebhookSecret.expires_at,
     WebhookSecret.replaced_at,
     WebhookSecret.change,
+    select(Account.email.like(LIKE))
+    .where(Account.id == WebhookSecret.account_id)
+    .scalar_subquery()
+    .label("is_synthetic"),
 )
 _policies = select(
     WebhookPolicy.account_id,

@@ -54,8 +54,10 @@ class OrderWebhook:
     async def on_post(self, req: Request, resp: Response, account_id: str = "") -> None:
         """Accept or refuse one request."""
         attempt = Attempt()
+        is_synthetic = False
         try:
             secret = await self._scheme.authenticate(req, attempt, account_id)
+            is_synthetic = secret.is_synthetic
             await self._admission.admit(req, resp, secret)
             order_id = await self._accept(req, attempt, secret.account_id)
         except ApiError as error:
@@ -69,7 +71,8 @@ class OrderWebhook:
             if receipts.is_asked_for(req):
                 receipts.attach(resp, attempt)
         seconds = time.perf_counter() - attempt.started
-        self._metrics.webhook(attempt.code, seconds)
+        if not is_synthetic:
+            self._metrics.webhook(attempt.code, seconds)
         self._request_log.add(req, attempt, self._scheme.name, seconds)
 
     async def _accept(self, req: Request, attempt: Attempt, account_id: UUID) -> str:

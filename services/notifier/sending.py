@@ -19,13 +19,21 @@ from sqlalchemy.orm import Session
 
 from services.notifier import metrics, mime
 from services.notifier.composing import Email, compose
-from services.notifier.smtp import Mailer, Outcome, Outgoing, Sending, UndeliverableError
+from services.notifier.smtp import (
+    Mailer,
+    Outcome,
+    Outgoing,
+    Sending,
+    SinkAwayError,
+    UndeliverableError,
+)
 from shared.bus.batch import Failures, process_stopping
 from shared.bus.events import EmailUndeliverable
 from shared.bus.message import Received, message_for
 from shared.bus.retry import Permanent
 from shared.db import arrays
 from shared.outbox import store
+from shared.synthetic import is_synthetic
 
 MAX_REMEMBERED = 10_000
 WRITE_DOWN_SECONDS = 5.0
@@ -74,7 +82,11 @@ class Notifier:
         delivered = _delivered(session, emails)
         emails = [email for email in emails if email.fact_id not in delivered]
         outcomes = self._send(emails)
-        failures |= {id_: error for id_, error in outcomes.items() if error is not None}
+        failures |= {
+            id_: error
+            for id_, error in outcomes.items()
+            if error is not None and not isinstance(error, SinkAwayError)
+        }
         self._write_down(session, emails, outcomes)
         return failures
 
@@ -88,7 +100,8 @@ class Notifier:
         for email in unsent:
             sending, number = self._under_way[email.fact_id]
             outcome = outcomes[email.fact_id] = sending.outcome(number)
-            metrics.tried(email.template, outcome)
+            if not is_synthetic(email.recipient):
+                metrics.tried(email.template, outcome)
             if sending.knows(number):
                 del self._under_way[email.fact_id]
             if outcome is None:

@@ -19,10 +19,12 @@ from services.notifier import metrics
 from shared import tracing
 from shared.bus.retry import Hold, Permanent, Retry
 from shared.config import Settings
+from shared.synthetic import is_synthetic
 
 Reply = tuple[int, bytes]
 GO_AHEAD = 354
 CONNECT_SECONDS = 30.0
+SINK_SECONDS = 5.0
 # A server that may think for minutes is told from one that has vanished by asking its machine.
 KEEPALIVE = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -44,6 +46,13 @@ class UndeliverableError(Permanent):
     def __init__(self, code: int, text: str) -> None:
         super().__init__(f"{code} {text}")
         self.code = code
+
+
+class SinkAwayError(UndeliverableError):
+    """Nobody waits for this email of the standing proof any more; no message is blamed for it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(550, f"the sink of the standing proof is away: {text}")
 
 
 class Outgoing(NamedTuple):
@@ -171,6 +180,9 @@ class Mailer:
 
     def _try(self, email: Outgoing) -> Outcome:
         try:
+            if self._config.proof_sink and is_synthetic(email.recipient):
+                self._prove(email)
+                return None
             with metrics.smtp_seconds.time():
                 self._deliver(email.recipient, email.content)
         except (Hold, Retry, Permanent) as error:
@@ -180,6 +192,30 @@ class Mailer:
             self._close()
             return Retry(f"{type(error).__name__}: {error}"[:200])
         return None
+
+    def _prove(self, email: Outgoing) -> None:
+        """Give an email of the standing proof to its sink, once the mail server takes our sender.
+
+        The mail server is never told of the recipient, who is nobody.
+        """
+        smtp, is_fresh = self._connection()
+        try:
+            reply = smtp.mail(self._sender)
+        except (smtplib.SMTPServerDisconnected, OSError):
+            if is_fresh:
+                raise
+            self._close()
+            smtp, _ = self._connection()
+            reply = smtp.mail(self._sender)
+        self._reset(smtp, reply[0])
+        if reply[0] != 250:
+            raise Retry(f"the sender was refused: {_answer(*reply)}")
+        host, _, port = self._config.proof_sink.rpartition(":")
+        try:
+            with smtplib.SMTP(host, int(port), timeout=SINK_SECONDS) as sink:
+                sink.sendmail(self._sender, [email.recipient], email.content)
+        except (OSError, smtplib.SMTPException) as error:
+            raise SinkAwayError(f"{type(error).__name__}: {error}"[:200]) from None
 
     def _deliver(self, recipient: str, content: bytes) -> None:
         smtp, is_fresh = self._connection()

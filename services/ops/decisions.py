@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 import msgspec
@@ -188,8 +188,24 @@ def is_done(engine: Engine, message_id: UUID, consumer: str = CONSUMER) -> bool:
         return connection.execute(known).first() is not None
 
 
+def is_about_somebody(engine: Engine, command: KycDecide) -> bool:
+    """Whether a business that has applied is meant; looked up before anything is published.
+
+    Raises:
+        sqlalchemy.exc.DBAPIError: the database is away.
+    """
+    return _newest(engine, command) is not None
+
+
 def _standing(engine: Engine, command: KycDecide) -> str:
     """Where the business stands now, in words."""
+    row = _newest(engine, command)
+    if row is None:
+        return "Done."
+    return f"{row.company_name} ({row.email}) is {row.status}, decided by {row.decided_by}."
+
+
+def _newest(engine: Engine, command: KycDecide) -> Any:
     newest = (
         select(
             Account.company_name, Account.email, KycApplication.status, KycApplication.decided_by
@@ -206,10 +222,7 @@ def _standing(engine: Engine, command: KycDecide) -> str:
         number = command.business_registration_number
         newest = newest.where(KycApplication.business_registration_number == number)
     with engine.connect() as connection:
-        row = connection.execute(newest).first()
-    if row is None:
-        return "Done."
-    return f"{row.company_name} ({row.email}) is {row.status}, decided by {row.decided_by}."
+        return connection.execute(newest).first()
 
 
 def _refusal(connection: Connection, message_id: UUID) -> str | None:

@@ -12,6 +12,9 @@ from shared.bus import topology
 OLD = timedelta(minutes=2)
 GROWING = timedelta(minutes=1)
 OUTBOX_OLD = timedelta(seconds=30)
+PROOF = "services.proof"
+PROOF_IS_OFF = timedelta(days=1)
+"""A standing proof that was not heard of for so long was taken out of service."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +24,7 @@ class Trouble:
     Attributes:
         level: `down`: something does not work; `warning`: somebody should look.
         about: the queue or the service, or `broker`, `database`, `mail`, `outbox`, `parked`,
-            `ladder`.
+            `ladder`, `proof`.
         text: a sentence.
     """
 
@@ -37,7 +40,7 @@ def troubles(samples: Sequence[Sample]) -> list[Trouble]:
         samples: oldest first; one will do, but growth and ages need some minutes of them.
     """
     now = samples[-1]
-    found = [*_servers(now), *_mail(now), *_services(now), *_parts(now)]
+    found = [*_servers(now), *_mail(now), *_proof(now), *_services(now), *_parts(now)]
     if now.broker_error is None:
         found += _ladder(now)
         for queue in figures(samples):
@@ -129,6 +132,26 @@ def _mail(now: Sample) -> Iterator[Trouble]:
         f"The mail server does not answer: {emails} {verb}{since}. They are sent once it is back. "
         f"{held.reason}",
     )
+
+
+def _proof(now: Sample) -> Iterator[Trouble]:
+    """That no order goes the whole way any more, where a proof of it stands."""
+    beats = [beat for beat in now.beats or () if beat.service == PROOF]
+    newest = max(beats, key=lambda beat: beat.seen_at, default=None)
+    if newest is None or now.at - newest.seen_at > PROOF_IS_OFF:
+        return
+    if now.at - newest.seen_at > FRESH:
+        age = duration((now.at - newest.seen_at).total_seconds())
+        yield Trouble("down", "proof", f"Nothing is proved: {PROOF} is not heard of for {age}")
+        return
+    for scheme, said in newest.queues.items():
+        since = f" since {said.reached.astimezone(UTC):%H:%M}" if said.reached else " yet"
+        if said.state == "unproved":
+            text = f"No order by {scheme} has gone the whole way{since}: {said.reason}"
+            yield Trouble("down", "proof", text)
+        elif said.state == "waiting":
+            yield Trouble("warning", "proof", f"The standing proof waits: {said.reason}")
+            return
 
 
 def _ladder(now: Sample) -> Iterator[Trouble]:

@@ -92,6 +92,7 @@ def change(folder: Path, name: str) -> None:
         values = {
             f"{other.upper()}_PASSWORD": (folder / f"{other}_password").read_text().strip()
             for other in PASSWORDS
+            if other != name  # which a folder of an older version may lack
         }
         values[f"{name.upper()}_PASSWORD"] = secrets.token_hex(24)
         for file in (f"{name}_password", "service_passwords", "rabbitmq.conf"):

@@ -106,6 +106,8 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "ops_sessions": "SELECT, INSERT, UPDATE, DELETE",
         "alembic_version": "SELECT",
     },
+    # A business as every other; it says how it stands, and that is all.
+    "proof": {"service_heartbeats": BEAT},
 }
 
 FUNCTIONS: Mapping[str, tuple[str, ...]] = {

@@ -1,5 +1,6 @@
 """`fellow kyc`: what waits for a decision, and deciding."""
 
+from contextlib import suppress
 from typing import Annotated
 
 import msgspec
@@ -88,6 +89,11 @@ def _decide(decision: decisions.Decision, business: str, reason: str, wait: floa
         if "$.reason" in str(error):
             stop("The reason may have up to 4,000 characters, without NUL.", MISUSED)
         stop(f"This is no account id, email address or registration number: {business}", MISUSED)
+    if system.has_database:
+        # With the database away the decision is published all the same: the broker keeps it.
+        with suppress(DBAPIError):
+            if not decisions.is_about_somebody(make_engine(system.settings), command):
+                stop(f"No business that has applied is known by {business.strip()}.")
     with broker(system) as connection:
         message_id = decisions.publish(connection, command)
         say(f"Published: {decision} {business.strip()} (message {message_id}).")

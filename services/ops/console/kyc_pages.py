@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 import msgspec
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from services.ops import decisions, kyc_desk
@@ -14,9 +14,10 @@ from services.ops.console.reading import positive, uuid_of
 from services.ops.kyc_desk import Status
 from services.ops.telling import commanded
 from shared.bus.events import KycDecide
-from shared.db.models import KycApplication
+from shared.db.models import Account, KycApplication
 from shared.db.session import engine
 from shared.outbox import store
+from shared.synthetic import LIKE
 
 AT_ONCE = 50
 LETTERS_EVERY = 3  # looks into the books for one into the dead letters, which costs more
@@ -143,7 +144,10 @@ def _decided(visit: Visit) -> Mapping[str, Any] | None:
 
 def _counts(session: Session) -> dict[str, int]:
     rows = session.execute(
-        select(KycApplication.status, func.count()).group_by(KycApplication.status)
+        select(KycApplication.status, func.count())
+        .join(Account, Account.id == KycApplication.account_id)
+        .where(or_(KycApplication.status == Status.PENDING.value, Account.email.not_like(LIKE)))
+        .group_by(KycApplication.status)
     )
     return {row[0]: row[1] for row in rows}
 

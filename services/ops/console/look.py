@@ -6,6 +6,7 @@ from datetime import datetime
 
 from services.ops import flow
 from services.ops.diagnosis import Trouble, troubles
+from services.ops.others import Others
 from services.ops.queues import Figures, Sample, figures
 from services.ops.sampling import Sampler
 from shared.config import Settings
@@ -63,6 +64,7 @@ class Looker:
 
     def __init__(self, config: Settings) -> None:
         self._sampler = Sampler(config.amqp_url, engine())
+        self._others = Others()
 
     def look(self) -> Look:
         """Look once; that a server is away is part of what is seen."""
@@ -72,7 +74,7 @@ class Looker:
             sample,
             {queue.name: queue for queue in figures(samples)},
             troubles(samples),
-            None if sample.database_error else _books(),
+            None if sample.database_error else _books(self._others),
         )
 
     def close(self) -> None:
@@ -80,9 +82,10 @@ class Looker:
         self._sampler.close()
 
 
-def _books() -> Books:
+def _books(others: Others) -> Books:
     started = time.monotonic()
     with transaction() as session:
-        counters, latency = flow.counters(session), flow.latency(session)
+        counters = others.of(session, flow.counters(session))
+        latency = flow.latency(session)
         database = flow.database(session)
     return Books(counters, latency, database, time.monotonic() - started)

@@ -12,6 +12,7 @@ from services.ops.console.look import Look
 from services.ops.console.lookout import Lookout
 from services.ops.console.page import Page, Result, System, View, Visit
 from services.ops.console.rendering import UNKNOWN, duration, number, render
+from services.ops.diagnosis import PROOF, PROOF_IS_OFF
 from services.ops.heartbeats import FRESH
 from services.ops.queues import Figures
 from shared.bus import topology
@@ -86,7 +87,14 @@ def tiles(look: Look, looks: Sequence[Look]) -> list[Tile]:
             ("Emailed", hour.emailed, "sent, or refused for good"),
         )
     ]
-    return [*a_minute, _latency(look), _outbox(look), _broker(look), _database(look)]
+    return [
+        *a_minute,
+        _latency(look),
+        *_proof(look),
+        _outbox(look),
+        _broker(look),
+        _database(look),
+    ]
 
 
 def _a_minute(title: str, found: float | None, more: str) -> Tile:
@@ -110,6 +118,24 @@ def _latency(look: Look) -> Tile:
         f"p99 {duration(found.emailed_p99)}; to the books {duration(found.recorded_p50)}, "
         f"p99 {duration(found.recorded_p99)}",
     )
+
+
+def _proof(look: Look) -> list[Tile]:
+    """How long ago an order last went the whole way, by the scheme that is worst off."""
+    beats = [beat for beat in look.sample.beats or () if beat.service == PROOF]
+    newest = max(beats, key=lambda beat: beat.seen_at, default=None)
+    if newest is None or look.at - newest.seen_at > PROOF_IS_OFF:
+        return []
+    times = [said.reached for said in newest.queues.values()]
+    is_well = look.at - newest.seen_at <= FRESH and all(
+        said.state == "proved" for said in newest.queues.values()
+    )
+    if not times or None in times:
+        return [Tile("Standing proof", UNKNOWN, "", "not proved yet", is_well=is_well)]
+    oldest = min(time for time in times if time is not None)
+    age = duration(max(0, round((look.at - oldest).total_seconds())))
+    more = "an order, from the request to its email" if is_well else "not proved since"
+    return [Tile("Standing proof", age, "ago", more, is_well=is_well)]
 
 
 def _outbox(look: Look) -> Tile:

@@ -92,12 +92,27 @@ def test_reject_and_revoke_with_a_reason(settings, db, engine):
 
 
 def test_a_refusal_says_why_and_stays_for_people(settings, db):
+    business = account(db, status="rejected")
     with deciding(settings):
-        code, _, err = fellow(settings, "kyc", "approve", "nobody@shop.example", "--wait", "30")
+        code, _, err = fellow(settings, "kyc", "approve", business.email, "--wait", "30")
     assert code == 1
     assert "Refused: " in err
-    assert "no business matches" in err
+    assert "must submit again" in err
     assert depth(settings.amqp_url, topology.KYC_DECISIONS.dead) == 1
+
+
+def test_a_decision_about_nobody_is_not_published(settings, db):
+    code, _, err = fellow(settings, "kyc", "approve", "nobody@shop.example")
+    assert (code, err.strip()) == (
+        1, "No business that has applied is known by nobody@shop.example.",
+    )  # fmt: skip
+    assert depth(settings.amqp_url, topology.KYC_DECISIONS.name) == 0
+    assert db.query(OutboxMessage).count() == 0
+
+
+def test_the_command_says_its_version(settings):
+    code, out, err = fellow(settings, "--version")
+    assert (code, out.startswith("fellow "), err) == (0, True, "")
 
 
 def test_without_a_consumer_it_is_safe_and_says_so(settings, db):
@@ -169,9 +184,10 @@ def test_queues_that_nobody_has_declared(settings, broker, vhosts):
     assert "nothing has declared them yet" in err
 
 
-def test_a_decision_declares_what_it_needs(settings, broker, vhosts):
+def test_a_decision_declares_what_it_needs(settings, broker, vhosts, db):
+    business = account(db, status="pending")
     fresh = broker.url(vhosts.take())
-    arguments = ("kyc", "approve", "ada@shop.example", "--wait", "0")
+    arguments = ("kyc", "approve", business.email, "--wait", "0")
     code, _, err = fellow(settings, *arguments, AMQP_URL=fresh)
     assert code == 0, err
     with Connection(fresh) as connection:
@@ -179,9 +195,10 @@ def test_a_decision_declares_what_it_needs(settings, broker, vhosts):
     assert found.message_count == 1
 
 
-def test_a_broker_that_is_away(settings, unused_port):
+def test_a_broker_that_is_away(settings, unused_port, db):
+    business = account(db, status="pending")
     away = f"amqp://guest:secret@127.0.0.1:{unused_port()}/"
-    for arguments in (("queues",), ("kyc", "approve", "ada@shop.example")):
+    for arguments in (("queues",), ("kyc", "approve", business.email)):
         code, _, err = fellow(settings, *arguments, AMQP_URL=away)
         assert code == 1
         assert "The broker at" in err

@@ -80,6 +80,7 @@ MAY = {
         "ops_users": "SIUD",
         "ops_sessions": "SIUD",
     },
+    "proof": {"service_heartbeats": "SIUD"},
 }
 
 
@@ -197,7 +198,7 @@ def test_only_the_ingress_keeps_the_partitions_of_the_log_and_nobody_touches_one
 
 @pytest.mark.parametrize(
     "role",
-    [s for s in SERVICES if s not in ("ingress", "relay", "notifier", "audit")],
+    [s for s in SERVICES if s not in ("ingress", "relay", "notifier", "audit", "proof")],
     indirect=True,
 )
 def test_no_consumer_sees_a_passwords_hash(role):

@@ -10,6 +10,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 import services.ingress.metrics
 import services.notifier.metrics
+import services.proof.metrics
 import shared.bus.metrics
 import shared.http.metrics
 import shared.metrics
@@ -21,6 +22,7 @@ MONITORING = ROOT / "docs" / "monitoring"
 MODULES = (
     services.ingress.metrics,
     services.notifier.metrics,
+    services.proof.metrics,
     shared.bus.metrics,
     shared.http.metrics,
     shared.metrics,
@@ -170,7 +172,7 @@ def test_every_process_of_the_compose_file_is_scraped():
     }
     assert targets == serving | {("ingress", "8000"), ("rabbitmq", "15692")}
     assert {name for name, _ in serving} == {
-        "orders", "kyc", "secrets", "notifier", "audit", "relay"
+        "orders", "kyc", "secrets", "notifier", "audit", "relay", "proof"
     }  # fmt: skip
     published = [port for service in compose.values() for port in service.get("ports", ())]
     assert not any("9100" in port or "15692" in port for port in published)

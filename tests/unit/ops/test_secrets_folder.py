@@ -37,3 +37,12 @@ def test_a_changed_password_changes_wherever_it_stands(tmp_path, name):
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o444}
     with pytest.raises(keys.KeysError, match="has no password"):
         keys.change(folder, "nobody")
+
+
+def test_a_folder_of_an_older_version_gets_the_password_that_it_lacks(tmp_path):
+    folder = tmp_path / "secrets"
+    keys.write(folder, {})
+    (folder / "proof_password").unlink()
+    keys.change(folder, "proof")
+    made = (folder / "proof_password").read_text().strip()
+    assert f"proof={made}" in (folder / "service_passwords").read_text().strip().split(",")

@@ -1,0 +1,11 @@
+"""What is counted of the standing proof."""
+
+from prometheus_client import Counter, Gauge
+
+proved_at = Gauge(
+    "fellow_proof_timestamp_seconds", "When an order last went the whole way.", ["scheme"]
+)
+rounds = Counter(
+    "fellow_proof_rounds", "Orders that were sent to prove it, by what became of them.",
+    ["scheme", "outcome"],
+)  # fmt: skip

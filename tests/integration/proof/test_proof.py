@@ -1,0 +1,219 @@
+"""The standing proof on a whole system: it proves, and where a part is still it says which step."""
+
+import os
+import signal
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+
+import httpx
+import pytest
+from kombu import Connection
+from rich.console import Console
+from sqlalchemy import create_engine, select
+from sqlalchemy.orm import Session
+
+from services.ops import decisions, flow, kyc_desk
+from services.ops.console.look import Look
+from services.ops.console.overview import tiles
+from services.ops.diagnosis import troubles
+from services.ops.others import Others
+from services.ops.sampling import Sampler
+from services.proof.__main__ import Prover
+from services.proof.business import Business, UnprovedError
+from services.proof.proving import SCHEMES, prove, said
+from services.proof.sink import Sink
+from shared import heartbeat
+from shared.config import Settings
+from shared.db.models import EmailDelivery, Order
+from shared.synthetic import is_synthetic
+from stack.credentials import as_service
+from stack.mailbox import MailServer
+from stack.ports import Address, Port
+from stack.supervisor import Supervisor
+from stack.system import start_services
+from tests.integration.arrange import declare, depth, until
+
+# What answers after so long is still; what works takes a fraction of it.
+STILL = 6.0
+PARTS = {"orders": "recorded", "relay": "emailed", "notifier": "emailed"}
+
+
+class Running:
+    """A system, its proof's business approved."""
+
+    def __init__(self, supervisor, url, database_url, amqp_url, mail, sink):
+        self.supervisor, self.amqp_url, self.mail, self.sink = supervisor, amqp_url, mail, sink
+        self.engine = create_engine(database_url)
+        self.url = url
+        self.http = httpx.Client(base_url=f"{url}/api/v1", timeout=STILL)
+        self.business = Business(self.http, sink, "a password")
+
+    def prove(self, scheme, seconds=60.0):
+        """The step at which an order ended; nothing when it came through."""
+        try:
+            prove(scheme, self.http, self.business, self.sink, seconds)
+        except UnprovedError as error:
+            return error.step
+        return ""
+
+    @contextmanager
+    def still(self, name):
+        group = self.supervisor.pid(name)
+        os.killpg(group, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.killpg(group, signal.SIGCONT)
+
+
+@pytest.fixture(scope="module")
+def running(module_amqp_url, module_database_url, tmp_path_factory):
+    declare(module_amqp_url)
+    folder = tmp_path_factory.mktemp("system")
+    mail, sink, port = MailServer(folder / "mailbox"), Sink("127.0.0.1", 0), Port()
+    mail.start()
+    sink.start()
+    supervisor = Supervisor({}, folder / "logs", Console(quiet=True))
+    common = {
+        "SMTP_PORT": str(mail.port),
+        "PROOF_SINK": f"127.0.0.1:{sink.port}",
+        "WEB_CONCURRENCY": "1",
+    }
+    names = {"ingress", "orders", "kyc", "secrets", "notifier", "relay"}
+    try:
+        start_services(
+            supervisor,
+            lambda name: (
+                common
+                | {
+                    "AMQP_URL": as_service(module_amqp_url, name),
+                    "DATABASE_URL": as_service(module_database_url, name),
+                    "PORT": port,
+                }
+            ),
+            {"ingress": port},
+            names,
+        )
+        url = str(Address(port))
+        until(lambda: is_ready(url), "the ingress is ready")
+        found = Running(supervisor, url, module_database_url, module_amqp_url, mail, sink)
+        # As any other it registers, proves its address and applies; then somebody decides.
+        assert until(lambda: found.prove("x-api-key"), "it has applied") == "approval"
+        with Connection(module_amqp_url) as connection:
+            decisions.publish(connection, decisions.make("approve", found.business.email, ""))
+        until(lambda: found.prove("x-api-key") == "", "the first order came through")
+        yield found
+        found.engine.dispose()
+    finally:
+        supervisor.stop()
+        mail.stop()
+        sink.stop()
+
+
+def is_ready(url):
+    try:
+        return httpx.get(f"{url}/readyz").status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_an_order_goes_the_whole_way_and_reaches_nobody(running, scheme):
+    assert running.prove(scheme) == ""
+    with Session(running.engine) as session:
+        recipients = session.scalars(select(Order.customer_email)).all()
+        sent = session.scalars(select(EmailDelivery.recipient)).all()
+    assert any(recipient.startswith(f"{scheme}-") for recipient in recipients)
+    assert all(map(is_synthetic, recipients))
+    assert all(map(is_synthetic, sent))
+    # The mail server was asked whether it takes our sender, and never told of a recipient.
+    assert running.mail.maildir.emails() == []
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_that_is_still_is_known_by_the_step_that_fails(running, part):
+    with running.still(part):
+        assert running.prove("x-api-key", STILL) == PARTS[part]
+    assert running.prove("x-api-key") == ""
+
+
+def test_a_mail_server_that_is_away_leaves_it_unproved(running):
+    running.mail.stop()
+    assert running.prove("standard-webhooks", STILL) == "emailed"
+    running.mail.start()
+    assert running.prove("standard-webhooks") == ""
+
+
+def test_an_ingress_that_is_still_is_known_too(running):
+    with running.still("ingress"):
+        assert running.prove("x-api-key", STILL) in ("sign in", "accepted")
+    until(lambda: running.prove("x-api-key") == "", "it is back")
+
+
+def test_emails_that_nobody_waits_for_any_more_hold_up_and_kill_nothing(running):
+    running.sink.stop()
+    assert running.prove("x-api-key", STILL) == "emailed"
+
+    def undeliverable():
+        with Session(running.engine) as session:
+            query = select(EmailDelivery.response).where(EmailDelivery.state == "undeliverable")
+            return session.scalars(query).all()
+
+    until(undeliverable, "it is written down")
+    assert "the sink of the standing proof is away" in undeliverable()[0]
+    assert depth(running.amqp_url, "notifier.orders.dead") == 0
+    host, port = running.sink._server.server_address
+    running.sink = running.business._sink = Sink(host, port)
+    running.sink.start()
+    assert running.prove("x-api-key") == ""
+
+
+def test_nothing_of_it_is_counted_among_the_figures_of_others(running):
+    assert running.prove("x-api-key") == ""
+    page = httpx.get(f"{running.url}/metrics").text
+    counted = [line for line in page.splitlines() if line.startswith("fellow_webhook_requests")]
+    assert counted == []
+    others = Others()
+    with Session(running.engine) as session:
+        assert flow.latency(session).orders == 0
+        assert kyc_desk.applications(session, kyc_desk.Status.APPROVED) == []
+
+    def is_nothing():
+        with Session(running.engine) as session:
+            found = others.of(session, flow.counters(session))
+            return flow.counters(session).recorded > 0 and found.recorded <= 0
+
+    until(is_nothing, "its own are taken out of what PostgreSQL has counted")
+
+
+def test_it_says_how_it_stands(running, configure, module_database_url, module_amqp_url):
+    configure(database_url=module_database_url)
+    config = Settings(proof_url=running.url, database_url="postgresql+psycopg2://x:other@h/x")
+    prover = Prover(config, running.sink)
+    heart = heartbeat.Heart("services.proof", prover.standing)
+
+    def told():
+        with Session(running.engine) as session, session.begin():
+            heart.beat(session)
+        with closing(Sampler(module_amqp_url, running.engine)) as sampler:
+            sample = sampler.take()
+            look = Look(sample, {}, [], None)
+            (tile,) = [tile for tile in tiles(look, [look]) if tile.title == "Standing proof"]
+            return [t.text for t in troubles([sample]) if t.about == "proof"], tile
+
+    # Of another password, it is another business, which nobody has approved.
+    prover.round()
+    (text_,), tile = told()
+    assert "decide on it on the KYC desk" in text_
+    assert tile.more == "not proved yet"
+    prover._business = running.business
+    prover.round()
+    found, tile = told()
+    assert found == []
+    assert (tile.unit, tile.is_well) == ("ago", True)
+    error = UnprovedError("recorded", "order 7 was accepted and not recorded")
+    prover.standing["x-api-key"] = said(datetime.now(UTC), error)
+    (text_,), tile = told()
+    assert text_.startswith("No order by x-api-key has gone the whole way since ")
+    assert text_.endswith("order 7 was accepted and not recorded")
+    assert (tile.more, tile.is_well) == ("not proved since", False)
