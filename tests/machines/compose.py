@@ -149,7 +149,7 @@ class Deployment:
 
         def look() -> str:
             code, body = self.ask("/api/v1/webhook/secret/", **bearer)
-            return str(body["secret"]) if code == 200 and body.get("secret") else ""
+            return str(body["secret_key"]) if code == 200 else ""
 
         return eventually(look)
 

@@ -1,5 +1,7 @@
 """`fellow`: the operator's command. A module for each group of commands, and its line below."""
 
+from typing import Annotated
+
 import typer
 
 from services.ops.cli import (
@@ -18,6 +20,7 @@ from services.ops.cli import (
     trail,
     users,
 )
+from shared.product import VERSION
 
 app = typer.Typer(
     help="Order Fellow, for its operators. The system is the one of AMQP_URL and DATABASE_URL or, "
@@ -25,6 +28,24 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        print(f"fellow {VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _: Annotated[
+        bool,
+        typer.Option("--version", callback=_tell_version, is_eager=True, help="Say which it is."),
+    ] = False,
+) -> None:
+    pass
+
+
 app.command("doctor")(doctor.examine)
 app.command("queues")(queues.show)
 app.command("trail")(trail.show)

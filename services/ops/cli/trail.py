@@ -5,7 +5,6 @@ from typing import Annotated
 from uuid import UUID
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from services.ops import trail
@@ -17,6 +16,7 @@ from services.ops.cli.terminal import (
     find_system,
     local,
     print_json,
+    results,
     say,
     stop,
 )
@@ -85,13 +85,13 @@ def _list(found: Sequence[trail.Found], as_json: bool) -> None:
             table.add_row(
                 accepted, id_, order.company_name, order.customer_email, order.tracking_status
             )
-        Console(markup=False).print(table)
+        results().print(table)
     say(f"{len(found)} orders: name one by its id.")
     raise typer.Exit(FAILED)
 
 
 def _print(found: OrderTrail) -> None:
-    console = Console(markup=False, highlight=False)
+    console = results()
     where = found.tracking_status or "not recorded"
     console.print(f"Order {found.order_id}: {where}")
     if found.company_name:

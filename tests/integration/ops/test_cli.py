@@ -17,6 +17,7 @@ from services.kyc.__main__ import wire
 from shared.bus import topology
 from shared.bus.events import decode
 from shared.db.models import KycApplication, OutboxMessage
+from shared.product import VERSION
 from stack.credentials import as_service
 from tests.integration.arrange import (
     account,
@@ -37,7 +38,7 @@ def fellow(settings, *arguments, **environment):
     named = {"AMQP_URL": settings.amqp_url, "DATABASE_URL": settings.database_url} | environment
     done = subprocess.run(
         [sys.executable, "-m", "services.ops", *arguments],
-        env={**os.environ, **named, "COLUMNS": "200"},
+        env={**os.environ, **named, "COLUMNS": "20"},
         capture_output=True,
         text=True,
         timeout=60,
@@ -56,6 +57,19 @@ def status_of(engine, account_):
     with engine.connect() as connection:
         query = select(KycApplication.status).where(KycApplication.account_id == account_.id)
         return connection.execute(query).scalar()
+
+
+def test_which_version_it_is(settings):
+    assert fellow(settings, "--version") == (0, f"fellow {VERSION}\n", "")
+
+
+def test_off_a_terminal_no_table_is_cut(settings, db):
+    email = f"{'long' * 15}@{'company' * 8}.example"
+    applicant = account(db, status="pending", email=email)
+    code, shown, _ = fellow(settings, "account", "show", str(applicant.id))
+    assert (code, str(applicant.id) in shown, email in shown) == (0, True, True)
+    code, shown, _ = fellow(settings, "kyc", "list")
+    assert (code, email in shown) == (0, True)
 
 
 @pytest.mark.parametrize("by", ["id", "email", "number"])

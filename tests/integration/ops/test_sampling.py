@@ -25,6 +25,7 @@ from shared.bus.message import message_for
 from shared.bus.permissions import RIGHTS
 from shared.db.models import ServiceHeartbeat
 from shared.db.session import make_engine, transaction
+from shared.product import VERSION
 from stack.credentials import as_service
 from stack.processes import stop
 from tests.integration.arrange import (
@@ -107,7 +108,7 @@ def test_what_a_consumer_handles_is_in_its_heartbeat(
             beat(session)
         assert sampler.take().counts["orders.intake"].consumers == 1
     (found,) = sampler.take().beats
-    assert (found.service, found.version) == ("services.orders", heartbeat.product_version())
+    assert (found.service, found.version) == ("services.orders", VERSION)
     figures_ = found.queues["orders.intake"]
     assert (figures_.handled, figures_.unacked, figures_.retrying) == (21, 0, 1)
     assert figures_.rate > 0
