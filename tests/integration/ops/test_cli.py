@@ -24,11 +24,11 @@ from tests.integration.arrange import (
     consuming,
     depth,
     headers,
-    program,
     publish_raw,
     take,
     until,
 )
+from tests.programs import program
 
 README = Path(__file__).resolve().parents[3] / "README.md"
 
@@ -235,7 +235,7 @@ def test_generated_keys_start_a_production_system(settings):
 
 
 def test_the_readmes_line_with_a_stock_tool(settings, db, engine):
-    tool = program("amqp-publish", "amqp-tools")
+    tool = program("amqp-publish")
     business = account(db, status="pending", email="it@kettle.example")
     (line,) = re.findall(r"^amqp-publish (?:.*\\\n)?.*$", README.read_text(), re.MULTILINE)
     line = line.replace("\\\n", "")
