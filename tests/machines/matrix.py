@@ -29,7 +29,15 @@ FOLDER = images.FOLDER
 BUNDLE = "/opt/order-fellow.bundle"
 SOCKET = "/var/run/docker.sock"
 PREPARE_SECONDS = 600.0
-SECONDS = {"demo": 600.0, "test": 3600.0}  # after which a target is over
+SECONDS = {"demo": 600.0, "rights": 1800.0, "test": 3600.0}  # after which a target is over
+# What the version of a server changes first; a part of `make test`.
+RIGHTS = "tests/integration/rights tests/integration/story tests/integration/ops"
+COMMANDS = {
+    "demo": "make demo",
+    "rights": "make setup && .venv/bin/python -m stack.servers && "
+    f".venv/bin/python -m pytest -q {RIGHTS}",
+    "test": "make test",
+}
 # pytest's last line, by what it always has.
 SUMMARY = re.compile(r"^=* ?((?:\d+ [a-z]+(?:, )?)+) in [\d.]+s.*$", re.MULTILINE)
 TERMINAL = re.compile(r"\x1b\[[\d;]*m")
@@ -126,13 +134,15 @@ class Outcome:
         holds: whether all that ran passed.
         versions: what the machine had in the end.
         demo: what to say of `make demo`.
+        rights: what to say of the tests of `RIGHTS`, run alone.
         test: what to say of `make test`.
     """
 
     holds: bool
-    versions: str = ""
-    demo: str = ""
-    test: str = ""
+    versions: str = table.NOT_TRIED
+    demo: str = table.NOT_TRIED
+    rights: str = table.NOT_TRIED
+    test: str = table.NOT_TRIED
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -140,9 +150,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make test-matrix", description=__doc__)
     parser.add_argument("cells", nargs="*", help="cells, separated by commas; all when none")
     parser.add_argument("--table", type=Path, help="a page of the docs that has the table")
-    parser.add_argument("--only", choices=SECONDS, help="demo or test alone")
+    parser.add_argument("--only", choices=SECONDS, help="one of them alone")
     chosen = parser.parse_args(arguments)
-    targets = [chosen.only] if chosen.only else list(SECONDS)
+    targets = [chosen.only] if chosen.only else ["demo", "test"]
     names = [name for words in chosen.cells for name in words.split(",") if name] or list(CELLS)
     unknown = sorted(set(names) - set(CELLS))
     if unknown:
@@ -162,7 +172,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("Stopped.")
         return 130
     rows = [
-        (name, CELLS[name].machine, found.versions, found.demo, found.test, f"{today}, {commit}")
+        (
+            name,
+            CELLS[name].machine,
+            found.versions,
+            found.demo,
+            found.rights,
+            found.test,
+            f"{today}, {commit}",
+        )
         for name, found in outcomes.items()
     ]
     print("\n" + "\n".join(" | ".join(row) for row in (table.HEAD, *rows)))
@@ -186,7 +204,7 @@ def _try_all(
             found = Outcome(True, test=f"not to be had here, because {error}")
             print(f"{name}: {found.test}", flush=True)
         except UnpreparedError as error:
-            found = Outcome(False, test=f"not tried: {error}")
+            found = Outcome(False, test=f"could not be: {error}")
             print(f"{name}: {found.test}", flush=True)
         yield name, found
 
@@ -204,12 +222,12 @@ def _try(
         for target in targets:
             ran = _make(machine, cell, name, target)
             words[target] = "; ".join(f"{_summary(each)}, {each.seconds:.0f} s" for each in ran)
-            print(f"{name}: make {target}: {words[target]}", flush=True)
+            print(f"{name}: {target}: {words[target]}", flush=True)
             holds = holds and all(each.code == 0 for each in ran)
             if any(each.code is None for each in ran):
                 break
             versions = _versions(machine, name)
-    return Outcome(holds, versions, words.get("demo", "not tried"), words.get("test", "not tried"))
+    return Outcome(holds, versions, **words)
 
 
 def _prepare(machine: Machine, cell: Cell, name: str) -> None:
@@ -234,7 +252,7 @@ def _make(machine: Machine, cell: Cell, name: str, target: str) -> list[Ran]:
     def run(number: int) -> Ran:
         which = f"{number}" if len(cell.clones) > 1 else ""
         log = FOLDER / f"{name}.{target}{which}.log"
-        script = f"{cell.before}make {target}"
+        script = f"{cell.before}{COMMANDS[target]}"
         clone = cell.clones[number]
         return machine.run(script, log, seconds=SECONDS[target], user=cell.user, folder=clone)
 
