@@ -94,6 +94,8 @@ CELLS = {
         "13",
         "bare Debian 13, as root, a Docker engine answers",
         clones=("/root/order-fellow-docker",),
+        # Named, or testcontainers looks for the network of the container that it is in itself.
+        before=f"export DOCKER_HOST=unix://{SOCKET}; ",
         # The servers' ports are the engine's machine's.
         options={"network_mode": "host", "volumes": {ENGINE: {"bind": SOCKET, "mode": "rw"}}},
         images=True,
