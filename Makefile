@@ -19,6 +19,7 @@ run: setup ## start everything and stay (PORT=8000); Ctrl-C stops it, the data s
 
 test: setup ## run every test, on real servers
 	@$(BIN)/python -m stack.servers
+	@$(BIN)/python -m tests.programs
 	@$(BIN)/python -m pytest $(PARALLEL)
 
 test-faults: setup ## break everything on purpose, under load (FAULTS_MINUTES=60 soaks, FAULTS_SEED=n repeats)

@@ -19,7 +19,7 @@ from kombu import Connection
 from psycopg2.extras import execute_values
 from sqlalchemy import Engine, NullPool, create_engine, text
 
-from shared import webhook_keys
+from shared import direct, webhook_keys
 from shared.bus import topology
 from shared.db.models import Base
 from shared.ids import new_id
@@ -269,7 +269,7 @@ def until(
 def fetch(url: str) -> bytes:
     """The body behind an address; nothing while nobody answers."""
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with direct.ask(url, seconds=5) as answer:
             content: bytes = answer.read()
             return content
     except urllib.error.HTTPError as error:

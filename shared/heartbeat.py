@@ -9,8 +9,6 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import structlog
@@ -21,6 +19,7 @@ from sqlalchemy.orm import Session
 from shared.bus.standing import Standing, Told
 from shared.db.models import ServiceHeartbeat
 from shared.db.session import transaction
+from shared.product import VERSION
 
 SECONDS = 10.0
 FORGET_AFTER = timedelta(days=1)
@@ -75,7 +74,7 @@ class Heart:
         row = {
             "service": self._service,
             "instance": self._instance,
-            "version": product_version(),
+            "version": VERSION,
             "started_at": self._started,
             "seen_at": now,
             "queues": dict(self._uses)
@@ -126,12 +125,3 @@ async def keep_beating(service: str, standings: Callable[[], Sequence[Standing]]
         except Exception as error:  # noqa: BLE001 - the next one tells as much
             log.warning("no_heartbeat", error=type(error).__name__)
         await asyncio.sleep(SECONDS)
-
-
-@cache
-def product_version() -> str:
-    """The version of Order Fellow; `unknown` where it is not installed as a package."""
-    try:
-        return version("order-fellow")
-    except PackageNotFoundError:
-        return "unknown"

@@ -9,7 +9,7 @@ Product = Literal["RabbitMQ", "PostgreSQL"]
 
 KNOWN: dict[Product, tuple[str, ...]] = {
     "RabbitMQ": ("3.10", "4.0", "4.3"),
-    "PostgreSQL": ("15", "17", "18"),
+    "PostgreSQL": ("15", "16", "17", "18"),
 }
 # In these two not even who reads a queue may look at it (rabbitmq-server, pull request 16272).
 BLIND = ("4.2.6", "4.3.0")

@@ -220,7 +220,7 @@ class RabbitMQContainer(_Server):
             with Connection(self.url(), connect_timeout=2) as connection:
                 connection.connect()
             if MANAGEMENT in self._ports:
-                httpx.get(self.management_url, timeout=2)
+                httpx.get(self.management_url, timeout=2, trust_env=False)
         except (OSError, AMQPError, httpx.HTTPError):
             return False
         return True

@@ -75,7 +75,7 @@ class Story:
 
     def __init__(self, running: System) -> None:
         self._running = running
-        self._http = httpx.Client(base_url=f"{running.api_url}/api/v1", timeout=10)
+        self._http = httpx.Client(base_url=f"{running.api_url}/api/v1", timeout=10, trust_env=False)
         self._mailbox = Maildir(running.mailbox)
         self._business = f"it-{secrets.token_hex(3)}@kettle.example"
         self._step = 0

@@ -7,8 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
 from services.ops import users
+from shared import direct
 from stack.credentials import service_passwords
 from stack.listening import DidNotStartError
 from stack.ports import Address, Port, PortTakenError
@@ -263,7 +262,7 @@ def _wait_until_ready(running: System) -> None:
 
 def _says(url: str, sign: bytes) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=2) as answer:
+        with direct.ask(url, seconds=2) as answer:
             return sign in answer.read()
-    except (urllib.error.URLError, OSError):
+    except OSError:
         return False

@@ -12,7 +12,7 @@ from kombu import Connection
 
 from services.ops.broker import TIMEOUT, open_connection
 from services.ops.check import Check, clocks
-from shared import versions
+from shared import direct, versions
 from shared.bus import topology
 from shared.bus.connect import server_version
 from shared.bus.refusal import explain
@@ -110,8 +110,7 @@ def look(
 def _clock(management_url: str) -> Check:
     """By the Date of an HTTP answer (RFC 9110, 6.6.1), whatever it says; AMQP has no clock."""
     try:
-        # The scheme is checked with the settings.
-        with urllib.request.urlopen(management_url, timeout=TIMEOUT) as answer:  # noqa: S310
+        with direct.ask(management_url, seconds=TIMEOUT) as answer:
             date = answer.headers["Date"]
     except urllib.error.HTTPError as error:
         date = error.headers["Date"]

@@ -10,7 +10,7 @@ from typing import Any
 from amqp.exceptions import AMQPError
 from kombu.exceptions import KombuError
 
-from shared import versions
+from shared import direct, versions
 from shared.bus import permissions, topology
 from shared.bus.connect import connect, credentials, server_version
 from shared.bus.refusal import explain
@@ -68,7 +68,7 @@ def _import(config: Settings, definitions: dict[str, Any]) -> None:
         data=json.dumps(definitions).encode(),
         headers={"Authorization": f"Basic {basic}", "Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=30):  # noqa: S310
+    with direct.ask(request, seconds=30):
         return
 
 

@@ -4,7 +4,6 @@ Every process signs in as itself, as in production.
 """
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,8 +24,9 @@ from stack.ports import Address, Port
 from stack.processes import spawn, stop
 from stack.supervisor import MODULES, ROOT, Supervisor
 from stack.system import start_services
-from tests.integration.arrange import declare, program, until
+from tests.integration.arrange import declare, until
 from tests.integration.gate import Gate
+from tests.programs import program
 
 PASSWORD = "correct horse battery"
 ARGUMENTS = (
@@ -143,8 +143,7 @@ def answers(url: str) -> bool:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    known = (shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome"))
-    executable = next(filter(None, known), None) or program("chromium", "chromium")
+    executable = program("chromium")
     with sync_playwright() as playwright:
         opened = playwright.chromium.launch(executable_path=executable, args=list(ARGUMENTS))
         yield opened

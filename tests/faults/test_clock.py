@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.arrange import program
+from tests.programs import program
 
 UNDER_GUNICORN = ("ingress", "ops")
 HOUR = timedelta(hours=1).total_seconds()
@@ -27,7 +27,7 @@ def clock(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def service_environment(clock):
-    program("faketime", "faketime")
+    program("faketime")
     library = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
     faked = {
         "LD_PRELOAD": str(library),

@@ -2,7 +2,6 @@
 
 import hashlib
 import hmac
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +25,6 @@ from shared.bus.message import Message, Received, message_for
 from shared.config import Settings
 from shared.db.models import Account, KycApplication
 from shared.ids import new_id
-from stack import debian
 
 T = TypeVar("T")
 PATIENCE = 60.0  # bounds a failure; nothing passes or fails by how long it took
@@ -198,12 +196,3 @@ def sign(secret: str, body: bytes) -> dict[str, str]:
         "X-API-Key": secret,
         "X-Webhook-Signature": signature,
     }
-
-
-def program(name: str, *packages: str) -> str:
-    """Where a program is, installed from Debian's packages when it is not there."""
-    if shutil.which(name) is None and debian.can_install():
-        debian.install(*packages)
-    found = shutil.which(name)
-    assert found, f"{name} is needed: apt-get install {' '.join(packages)}"
-    return found

@@ -5,212 +5,40 @@ given new passwords; at the end accepted, recorded and mailed are compared. It r
 this checkout under a project name of its own, on free ports, and takes away what it made.
 """
 
-import collections
-import hashlib
-import hmac
-import json
-import os
+import contextlib
 import re
-import shutil
-import socket
 import subprocess
 import sys
 import tempfile
-import threading
-import time
-import urllib.error
-import urllib.request
-import uuid
 from pathlib import Path
-from typing import Any
 
+from shared.product import VERSION
+from stack.system import stop_on_signals
 from tests.machines import images, standins
+from tests.machines.deployment import OURS, ROOT, Deployment, Load, eventually
 
-ROOT = images.ROOT
-FILES = ("Dockerfile", ".dockerignore", "docker-compose.yml", "requirements.lock")
-FOLDERS = ("deploy", "services", "shared")
-OURS = "order-fellow:latest"
 OLD_BROKER = "rabbitmq:4.0.5-management"
-KILLED = ("ingress", "orders", "notifier", "relay", "rabbitmq", "postgres", "door", "mailpit")
-DEADLINE = 180.0
-ORDER = {
-    "customer_details": {"name": "Zoë Ade", "email": "zoe@example.com", "phone": "+2348000000"},
-    "item_summary": "2 × blue kettle",
-    "address": "12 Marina Road, Lagos",
-    "tracking_status": "PENDING",
-}
+# The mailbox is not among them: it keeps its letters in memory.
+KILLED = (
+    "ingress", "orders", "kyc", "secrets", "notifier", "audit", "relay", "ops", "rabbitmq",
+    "postgres", "door",
+)  # fmt: skip
+UP = "docker compose up --detach --wait"
+CHECKS = 20  # of a container's health, to learn what one costs
+# Its children's processor time is the last line of what `times` prints.
+COST = 'i=0; while [ $i -lt "$0" ]; do "$@" > /dev/null || exit 1; i=$((i + 1)); done; times'
+FAILING = """revision = "9999"
+down_revision = "{}"
 
 
-class Deployment:
-    """A copy of the checkout, as a project of compose.
-
-    Args:
-        folder: where the copy goes.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.ports = dict(
-            zip(
-                ("PORT", "OPS_PORT", "RABBITMQ_UI_PORT", "MAILPIT_PORT"),
-                _free_ports(4),
-                strict=True,
-            )
-        )
-        self.name = f"fellow-{uuid.uuid4().hex[:8]}"
-        self.image = f"{self.name}:test"
-        for file in FILES:
-            shutil.copy(ROOT / file, folder / file)
-        for name in FOLDERS:
-            ignored = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(ROOT / name, folder / name, ignore=ignored)
-        self.replace(OURS, self.image)
-        # The package index is reached as this machine reaches it.
-        self.replace("build: .", "build: {context: ., network: host}")
-
-    def replace(self, old: str, new: str) -> None:
-        """Change docker-compose.yml of the copy."""
-        file = self.folder / "docker-compose.yml"
-        text = file.read_text()
-        if old not in text:
-            raise AssertionError(f"docker-compose.yml has no {old}")
-        file.write_text(text.replace(old, new))
-
-    def shell(self, command: str, *, fails: bool = False) -> str:
-        """Run a line as it is printed; returns what it said.
-
-        Raises:
-            AssertionError: it failed, or did not when it should.
-        """
-        print(f"$ {command}", flush=True)
-        environ = os.environ | {"COMPOSE_PROJECT_NAME": self.name, "BUILDKIT_PROGRESS": "plain"}
-        # A build here reaches the package index as the engine's host does.
-        if "compose build" in command:
-            environ["DOCKER_BUILDKIT"] = "0"
-        environ |= {name: str(port) for name, port in self.ports.items()}
-        done = subprocess.run(
-            command.replace("compose exec ", "compose exec -T "),
-            shell=True, cwd=self.folder, env=environ, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        said = done.stdout + done.stderr
-        if (done.returncode != 0) is not fails:
-            raise AssertionError(f"{command}\nended with {done.returncode}:\n{said[-3000:]}")
-        return said
-
-    def count(self) -> int:
-        """Orders in the database."""
-        query = "SELECT count(*) FROM orders"
-        said = self.shell(
-            f'docker compose exec postgres psql -U fellow -d order_fellow -Atc "{query}"'
-        )
-        return int(said.split()[0])
-
-    def letters(self) -> int:
-        """Emails in the mailbox."""
-        return int(json.loads(self.mailbox("/api/v1/messages?limit=1"))["total"])
-
-    def mailbox(self, path: str) -> bytes:
-        """A page of the mailbox."""
-        address = f"http://127.0.0.1:{self.ports['MAILPIT_PORT']}{path}"
-        with urllib.request.urlopen(address, timeout=10) as answer:
-            return bytes(answer.read())
-
-    def ask(self, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
-        """A request through the door; the code 0 when the connection broke."""
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.ports['PORT']}{path}",
-            data=None if body is None else body if isinstance(body, bytes) else _json(body),
-            headers={"Content-Type": "application/json"} | headers,
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
-                return answer.status, json.loads(answer.read() or b"null")
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode(errors="replace")
-        except (OSError, ValueError):
-            return 0, None
-
-    def secret(self) -> str:
-        """A new sender, from registration to its secret."""
-        email, password = "it@kettle.example", "correct horse battery"
-        account = {"company_name": "Kettle & Co", "email": email, "password": password}
-        self.ok("/api/v1/users/auth/register/", account)
-        code = eventually(lambda: re.findall(rb"\b\d{6}\b", self.mailbox("/view/latest.txt")))[0]
-        self.ok("/api/v1/users/verify-otp/", {"email": email, "otp": code.decode()})
-        signed_in = self.ok("/api/v1/users/auth/login/", {"email": email, "password": password})
-        bearer = {"Authorization": f"Bearer {signed_in['access']}"}
-        application = {
-            "business_registration_number": "RC-1001",
-            "business_address": "1 Broad St",
-            "contact_person_details": "Ada",
-        }
-        self.ok("/api/v1/kyc/", application, **bearer)
-        self.shell(f"docker compose exec ops fellow kyc approve {email}")
-
-        def look() -> str:
-            code, body = self.ask("/api/v1/webhook/secret/", **bearer)
-            return str(body["secret"]) if code == 200 and body.get("secret") else ""
-
-        return eventually(look)
-
-    def ok(self, path: str, body: Any, **headers: str) -> Any:
-        """A request that must be answered well."""
-        code, answer = self.ask(path, body, **headers)
-        assert 200 <= code < 300, (path, code, answer)
-        return answer
-
-
-class Load:
-    """Orders, one after the other in two threads, until it is stopped."""
-
-    def __init__(self, deployment: Deployment, secret: str) -> None:
-        self.answers: collections.Counter[int] = collections.Counter()
-        self._deployment, self._secret = deployment, secret
-        self._stopping = threading.Event()
-        self._threads = [threading.Thread(target=self._send) for _ in range(2)]
-        for thread in self._threads:
-            thread.start()
-
-    def stop(self) -> None:
-        """Let the last ones be answered."""
-        self._stopping.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _send(self) -> None:
-        while not self._stopping.wait(0.1):
-            body = _json(ORDER | {"item_summary": uuid.uuid4().hex})
-            signature = hmac.new(self._secret.encode(), body, hashlib.sha256).hexdigest()
-            headers = {"X-API-Key": self._secret, "X-Webhook-Signature": signature}
-            # The same key until it is answered: an order whose answer was lost is not a second one.
-            headers["Idempotency-Key"] = uuid.uuid4().hex
-            code = 0
-            while code != 201 and not (code and self._stopping.is_set()):
-                code, _ = self._deployment.ask("/api/v1/webhooks/orders/", body, **headers)
-                self.answers[code] += 1
-                if code != 201:
-                    time.sleep(0.3)
-
-
-def eventually(look: Any) -> Any:
-    """What `look` finds, once it finds something.
-
-    Raises:
-        AssertionError: it did not.
-    """
-    deadline = time.monotonic() + DEADLINE
-    while time.monotonic() < deadline:
-        try:
-            if found := look():
-                return found
-        except (OSError, ValueError):
-            pass
-        time.sleep(0.5)
-    raise AssertionError(f"{look} found nothing within {DEADLINE:.0f} s")
+def upgrade() -> None:
+    raise RuntimeError("this migration fails on purpose")
+"""
 
 
 def main() -> int:
     """Run it all; returns the exit code: 2 where there is no engine."""
+    stop_on_signals()
     text = (ROOT / "docker-compose.yml").read_text()
     try:
         _prepare(text)
@@ -269,57 +97,104 @@ def _play(deployment: Deployment, new_broker: str) -> None:
 
 
 def _disturb(deployment: Deployment, load: Load, new_broker: str) -> None:
-    shell = deployment.shell
-    up = "docker compose up --detach --wait"
-    with_answers = load.answers
-    eventually(lambda: with_answers[201] >= 20)
-
-    refused = with_answers.copy()
-    shell("docker compose up --detach --wait --force-recreate --no-deps ingress")
-    assert with_answers[0] == refused[0], "a connection was refused while the ingress was replaced"
-    assert with_answers[503] == refused[503], "an order was refused while the ingress was replaced"
-
-    shell(f"{up} --scale ingress=2")
-    for name in KILLED:
-        if name != "mailpit":  # it keeps its letters in memory
-            shell(f"docker compose kill {name}")
-            shell(f"{up} --scale ingress=2")
-
-    shell("docker compose stop rabbitmq")
-    shell("docker compose exec ops fellow doctor", fails=True)
-    assert "rabbitmq" not in shell("docker compose ps --status running --services").split()
-    shell(up)
-
     documented = (ROOT / "docs" / "deploying.md").read_text()
+    eventually(lambda: load.answers[201] >= 20)
+    _look(deployment)
+    _upgrade(deployment, load, documented)
+    _kill(deployment)
+    _stop_the_broker(deployment)
+    _down_and_up(deployment)
+    _change_passwords(deployment, documented)
+    _move_the_broker(deployment, documented, new_broker)
+    done = load.answers[201]
+    eventually(lambda: load.answers[201] >= done + 50)
+
+
+def _look(deployment: Deployment) -> None:
+    said = deployment.shell("docker compose exec ops fellow --version")
+    assert f"fellow {VERSION}" in said, said
+    said = deployment.shell("docker compose exec ops fellow secrets list it@kettle.example")
+    assert re.search(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", said), said
+    costs = {}
+    with contextlib.closing(images.engine()) as client:
+        own = {"label": f"com.docker.compose.project={deployment.name}"}
+        for container in client.containers.list(filters=own):
+            if check := container.attrs["Config"].get("Healthcheck"):
+                command = ["sh", "-c", COST, str(CHECKS), *check["Test"][1:]]
+                code, printed = container.exec_run(command)
+                assert code == 0, (container.name, printed)
+                spent = re.findall(r"(\d+)m([\d.]+)s", printed.decode().splitlines()[-1])
+                seconds = sum(int(minutes) * 60 + float(rest) for minutes, rest in spent)
+                costs[container.name] = seconds / CHECKS / (check["Interval"] / 1e9)
+    print(f"health checks: {sum(costs.values()):.2%} of a core, {costs}")
+    assert sum(costs.values()) < 0.01, "the health checks are dear"
+
+
+def _upgrade(deployment: Deployment, load: Load, documented: str) -> None:
+    steps = documented[documented.index("## Upgrading") :].split("```sh\n")[1].split("```")[0]
+    build, migrate, up = steps.strip().splitlines()
+    versions = deployment.folder / "shared/db/migrations/versions"
+    last = max(file.name[:4] for file in versions.glob("[0-9]*.py"))
+    failing = versions / "9999_fails.py"
+    failing.write_text(FAILING.format(last))
+    running = deployment.shell("docker compose ps --quiet")
+    before = load.answers.copy()
+    deployment.shell(build)
+    said = deployment.shell(migrate, fails=True)
+    assert "this migration fails on purpose" in said, said
+    eventually(lambda: load.answers[201] >= before[201] + 20)
+    assert deployment.shell("docker compose ps --quiet") == running, "a container was replaced"
+    failing.unlink()
+    (deployment.folder / "shared/newer").touch()  # else the image would be the one that runs
+    deployment.shell(build)
+    deployment.shell(migrate)
+    deployment.shell(up)
+    assert deployment.shell("docker compose ps --quiet") != running, "none was replaced"
+    eventually(lambda: load.answers[201] >= before[201] + 40)
+    assert load.answers[0] == before[0], "a connection was refused during an upgrade"
+    assert load.answers[503] == before[503], "an order was refused during an upgrade"
+
+
+def _kill(deployment: Deployment) -> None:
+    deployment.shell(f"{UP} --scale ingress=2")
+    for name in KILLED:
+        deployment.shell(f"docker compose kill {name}")
+        deployment.shell(f"{UP} --scale ingress=2")
+
+
+def _stop_the_broker(deployment: Deployment) -> None:
+    deployment.shell("docker compose stop rabbitmq")
+    deployment.shell("docker compose exec ops fellow doctor", fails=True)
+    running = deployment.shell("docker compose ps --status running --services").split()
+    assert "rabbitmq" not in running, "looking at a stopped system started it"
+    deployment.shell(UP)
+
+
+def _down_and_up(deployment: Deployment) -> None:
+    deployment.shell("docker compose stop notifier")
+    deployment.keep_letters()
+    deployment.shell("docker compose down")
+    deployment.shell(UP)
+
+
+def _change_passwords(deployment: Deployment, documented: str) -> None:
     for name in ("ingress", "rabbitmq", "postgres"):
-        shell(f"docker compose run --rm keys change {name}")
+        deployment.shell(f"docker compose run --rm keys change {name}")
         row = re.search(rf"^\|[^|]*`{name}`[^|]*\| `(.*)` \|$", documented, re.MULTILINE)
         assert row is not None, name
-        shell(row[1].replace("\\|", "|"))
-    shell("docker compose run --rm migrations && docker compose run --rm topology")
+        deployment.shell(row[1].replace("\\|", "|"))
+    # As both administrators.
+    deployment.shell("docker compose run --rm migrations && docker compose run --rm topology")
 
-    before = documented.index("rabbitmqctl enable_feature_flag")
+
+def _move_the_broker(deployment: Deployment, documented: str, new_broker: str) -> None:
+    before = documented.index("docker compose exec rabbitmq rabbitmqctl enable_feature_flag")
     for line in documented[before:].split("```")[0].splitlines():
-        shell(line if line.startswith("docker") else f"docker compose exec rabbitmq {line}")
+        deployment.shell(line)
     deployment.replace(OLD_BROKER, new_broker)
-    shell(f"{up} rabbitmq")
-    shell("docker compose run --rm topology")
-    shell(up)
-    done = with_answers[201]
-    eventually(lambda: with_answers[201] >= max(500, done + 50))
-
-
-def _json(value: Any) -> bytes:
-    return json.dumps(value).encode()
-
-
-def _free_ports(count: int) -> list[int]:
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [server.getsockname()[1] for server in held]
-    finally:
-        for server in held:
-            server.close()
+    deployment.shell(f"{UP} rabbitmq")
+    deployment.shell("docker compose run --rm topology")
+    deployment.shell(UP)
 
 
 if __name__ == "__main__":

@@ -10,11 +10,10 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import docker
 
@@ -23,99 +22,28 @@ from stack import containers
 from stack.servers import data_folder, throwaway
 from stack.system import stop_on_signals
 from tests.machines import images, standins, table
+from tests.machines.cells import CELLS, Cell
 from tests.machines.machine import Machine, Ran
 
 FOLDER = images.FOLDER
 BUNDLE = "/opt/order-fellow.bundle"
-SOCKET = "/var/run/docker.sock"
 PREPARE_SECONDS = 600.0
-SECONDS = {"demo": 600.0, "test": 3600.0}  # after which a target is over
+SECONDS = {"demo": 600.0, "rights": 1800.0, "test": 3600.0}  # after which a target is over
+# What the version of a server changes first; a part of `make test`.
+RIGHTS = "tests/integration/rights tests/integration/story tests/integration/ops"
+COMMANDS = {
+    "demo": "make demo",
+    "rights": "make setup && .venv/bin/python -m stack.servers && "
+    f".venv/bin/python -m pytest -q {RIGHTS}",
+    "test": "make test",
+}
 # pytest's last line, by what it always has.
 SUMMARY = re.compile(r"^=* ?((?:\d+ [a-z]+(?:, )?)+) in [\d.]+s.*$", re.MULTILINE)
 TERMINAL = re.compile(r"\x1b\[[\d;]*m")
-# What a machine's administrator installs for people who may not.
-SERVERS = "rabbitmq-server postgresql python3-venv"
-USER = "fellow"
-# What each of these has broken somewhere: a space, an apostrophe.
-HOME = f"/home/{USER}/o'fellow works"
 
 
 class UnpreparedError(Exception):
     """A machine did not become what its cell says; the message says where to look."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A machine, and how one works on it.
-
-    Attributes:
-        suite: of `tests.machines.images.SUITES`.
-        machine: what it is, for people.
-        user: who works on it.
-        clones: where; more than one are worked in at the same moment.
-        prepare: what its administrator does first, for bash.
-        before: what stands before `make`, for bash.
-        options: of its container.
-        images: whether it needs the engine, and those that docker-compose.yml names.
-    """
-
-    suite: str
-    machine: str
-    user: str = "root"
-    clones: tuple[str, ...] = ("/root/order-fellow",)
-    prepare: str = ""
-    before: str = ""
-    options: Mapping[str, Any] = field(default_factory=dict)
-    images: bool = False
-
-
-def _of_a_user(suite: str, name: str) -> Cell:
-    return Cell(
-        suite,
-        f"{name}, as a user, servers installed and running, home closed to others",
-        user=USER,
-        clones=(HOME,),
-        prepare=(
-            "apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy "
-            f"--no-install-recommends {SERVERS} && useradd --create-home {USER} "
-            f"&& chmod 700 /home/{USER}"
-        ),
-    )
-
-
-CELLS = {
-    "debian-12": Cell("12", "bare Debian 12, as root"),
-    "debian-13": Cell("13", "bare Debian 13, as root"),
-    "debian-sid": Cell("sid", "bare Debian sid, as root"),
-    "ubuntu-24.04": Cell("24.04", "bare Ubuntu 24.04, as root"),
-    "debian-12-user": _of_a_user("12", "Debian 12"),
-    "debian-13-user": _of_a_user("13", "Debian 13"),
-    "debian-sid-user": _of_a_user("sid", "Debian sid"),
-    "debian-13-two": Cell(
-        "13",
-        "bare Debian 13, as root, two checkouts at the same moment",
-        clones=("/root/one", "/root/two"),
-    ),
-    "debian-13-odd": Cell(
-        "13",
-        "bare Debian 13, as root: SIGINT ignored, umask 077, locale POSIX, TMPDIR elsewhere, a "
-        "proxy that is away, no /dev/shm",
-        before=(
-            "trap '' INT; umask 077; export LC_ALL=POSIX TMPDIR=/root/tmp; mkdir -p $TMPDIR; "
-            "make setup && .venv/bin/python -m stack.servers; "
-            "export http_proxy=http://127.0.0.1:9 https_proxy=http://127.0.0.1:9; "
-        ),
-        options={"ipc_mode": "none"},
-    ),
-    "debian-13-docker": Cell(
-        "13",
-        "bare Debian 13, as root, a Docker engine answers",
-        clones=("/root/order-fellow-docker",),
-        # The servers' ports are the engine's machine's.
-        options={"network_mode": "host", "volumes": {SOCKET: {"bind": SOCKET, "mode": "rw"}}},
-        images=True,
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -126,13 +54,15 @@ class Outcome:
         holds: whether all that ran passed.
         versions: what the machine had in the end.
         demo: what to say of `make demo`.
+        rights: what to say of the tests of `RIGHTS`, run alone.
         test: what to say of `make test`.
     """
 
     holds: bool
-    versions: str = ""
-    demo: str = ""
-    test: str = ""
+    versions: str = table.NOT_TRIED
+    demo: str = table.NOT_TRIED
+    rights: str = table.NOT_TRIED
+    test: str = table.NOT_TRIED
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -140,9 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make test-matrix", description=__doc__)
     parser.add_argument("cells", nargs="*", help="cells, separated by commas; all when none")
     parser.add_argument("--table", type=Path, help="a page of the docs that has the table")
-    parser.add_argument("--only", choices=SECONDS, help="demo or test alone")
+    parser.add_argument("--only", choices=SECONDS, help="one of them alone")
     chosen = parser.parse_args(arguments)
-    targets = [chosen.only] if chosen.only else list(SECONDS)
+    targets = [chosen.only] if chosen.only else ["demo", "test"]
     names = [name for words in chosen.cells for name in words.split(",") if name] or list(CELLS)
     unknown = sorted(set(names) - set(CELLS))
     if unknown:
@@ -162,7 +92,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("Stopped.")
         return 130
     rows = [
-        (name, CELLS[name].machine, found.versions, found.demo, found.test, f"{today}, {commit}")
+        (
+            name,
+            CELLS[name].machine,
+            found.versions,
+            found.demo,
+            found.rights,
+            found.test,
+            f"{today}, {commit}",
+        )
         for name, found in outcomes.items()
     ]
     print("\n" + "\n".join(" | ".join(row) for row in (table.HEAD, *rows)))
@@ -186,7 +124,7 @@ def _try_all(
             found = Outcome(True, test=f"not to be had here, because {error}")
             print(f"{name}: {found.test}", flush=True)
         except UnpreparedError as error:
-            found = Outcome(False, test=f"not tried: {error}")
+            found = Outcome(False, test=f"could not be: {error}")
             print(f"{name}: {found.test}", flush=True)
         yield name, found
 
@@ -204,12 +142,12 @@ def _try(
         for target in targets:
             ran = _make(machine, cell, name, target)
             words[target] = "; ".join(f"{_summary(each)}, {each.seconds:.0f} s" for each in ran)
-            print(f"{name}: make {target}: {words[target]}", flush=True)
+            print(f"{name}: {target}: {words[target]}", flush=True)
             holds = holds and all(each.code == 0 for each in ran)
             if any(each.code is None for each in ran):
                 break
             versions = _versions(machine, name)
-    return Outcome(holds, versions, words.get("demo", "not tried"), words.get("test", "not tried"))
+    return Outcome(holds, versions, **words)
 
 
 def _prepare(machine: Machine, cell: Cell, name: str) -> None:
@@ -234,7 +172,7 @@ def _make(machine: Machine, cell: Cell, name: str, target: str) -> list[Ran]:
     def run(number: int) -> Ran:
         which = f"{number}" if len(cell.clones) > 1 else ""
         log = FOLDER / f"{name}.{target}{which}.log"
-        script = f"{cell.before}make {target}"
+        script = f"{cell.before}{COMMANDS[target]}"
         clone = cell.clones[number]
         return machine.run(script, log, seconds=SECONDS[target], user=cell.user, folder=clone)
 

@@ -1,6 +1,7 @@
 """Images of docker-compose.yml that cannot be pulled here, made of Debian's packages.
 
-Under the same tags. They honour what docker-compose.yml says to the official ones, and no more.
+Under the same tags. They honour what docker-compose.yml and stack/containers.py say to the official
+ones, and no more.
 """
 
 import contextlib
@@ -37,6 +38,11 @@ class StandIn:
 _RABBITMQ = """#!/bin/sh
 set -e
 if [ "$(id -u)" = 0 ]; then
+    if [ -n "$RABBITMQ_DEFAULT_USER" ]; then
+        mkdir -p /etc/rabbitmq/conf.d
+        printf 'default_user = %s\\ndefault_pass = %s\\n' "$RABBITMQ_DEFAULT_USER" \\
+            "$RABBITMQ_DEFAULT_PASS" > /etc/rabbitmq/conf.d/10-defaults.conf
+    fi
     chown rabbitmq: /var/lib/rabbitmq
     exec setpriv --reuid rabbitmq --regid rabbitmq --init-groups "$0" "$@"
 fi
@@ -50,6 +56,8 @@ if [ "$(id -u)" = 0 ]; then
     exec setpriv --reuid postgres --regid postgres --init-groups "$0" "$@"
 fi
 PATH=$(echo /usr/lib/postgresql/*/bin):$PATH
+: "${POSTGRES_USER:=postgres}" "${POSTGRES_PASSWORD_FILE:=/tmp/password}"
+[ -z "$POSTGRES_PASSWORD" ] || printf %s "$POSTGRES_PASSWORD" > "$POSTGRES_PASSWORD_FILE"
 if [ ! -s "$PGDATA/PG_VERSION" ]; then
     initdb --encoding UTF8 --locale C.UTF-8 --username "$POSTGRES_USER" \\
         --pwfile "$POSTGRES_PASSWORD_FILE" --auth-local trust --auth-host scram-sha-256 "$PGDATA"

@@ -4,11 +4,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 BEGIN = "<!-- matrix: written by make test-matrix -->\n"
-HEAD = ("cell", "machine", "Python, PostgreSQL, RabbitMQ", "`make demo`", "`make test`", "tried")
+HEAD = (
+    "cell", "machine", "Python, PostgreSQL, RabbitMQ", "`make demo`", "rights, story, ops",
+    "`make test`", "tried",
+)  # fmt: skip
+NOT_TRIED = "not tried"
 
 
 def renew(page: Path, rows: Iterable[Sequence[str]]) -> None:
-    """Put rows into the page's table; those of other cells stay as they are.
+    """Put rows into the page's table; other cells', and what was not tried now, stay as they are.
 
     Args:
         page: has the line `BEGIN`, and after it nothing or the table.
@@ -17,7 +21,11 @@ def renew(page: Path, rows: Iterable[Sequence[str]]) -> None:
     before, _, after = page.read_text().partition(BEGIN)
     old, _, rest = after.lstrip("\n").partition("\n\n")
     known = {row[0]: row for row in map(_columns, old.splitlines()[2:])}
-    known |= {row[0]: tuple(row) for row in rows}
+    for row in rows:
+        before_ = known.get(row[0], row)
+        known[row[0]] = tuple(
+            old if new == NOT_TRIED else new for old, new in zip(before_, row, strict=True)
+        )
     lines = [HEAD, ("---",) * len(HEAD), *known.values()]
     table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
     page.write_text(f"{before}{BEGIN}\n{table}" + (f"\n{rest}" if rest else ""))

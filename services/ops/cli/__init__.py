@@ -20,7 +20,7 @@ from services.ops.cli import (
     trail,
     users,
 )
-from shared.heartbeat import product_version
+from shared.product import VERSION
 
 app = typer.Typer(
     help="Order Fellow, for its operators. The system is the one of AMQP_URL and DATABASE_URL or, "
@@ -30,19 +30,17 @@ app = typer.Typer(
 )
 
 
-def _say_version(wanted: bool) -> None:
-    if wanted:
-        print(f"fellow {product_version()}")
+def _tell_version(asked: bool) -> None:
+    if asked:
+        print(f"fellow {VERSION}")
         raise typer.Exit
 
 
 @app.callback()
 def _options(
-    version: Annotated[
+    _: Annotated[
         bool,
-        typer.Option(
-            "--version", callback=_say_version, is_eager=True, help="Say the version, and exit."
-        ),
+        typer.Option("--version", callback=_tell_version, is_eager=True, help="Say which it is."),
     ] = False,
 ) -> None:
     pass

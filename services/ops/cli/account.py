@@ -3,7 +3,6 @@
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from services.ops import account_trail
@@ -16,6 +15,7 @@ from services.ops.cli.terminal import (
     find_system,
     local,
     print_json,
+    results,
     say,
     stop,
 )
@@ -68,7 +68,7 @@ def show(
 
 
 def _print(found: AccountTrail) -> None:
-    console = Console(markup=False, highlight=False)
+    console = results()
     proved = local(found.email_verified_at) or "never"
     console.print(f"{found.company_name} <{found.email}> {found.account_id}")
     console.print(f"registered {local(found.created_at)}, address proved {proved}")

@@ -4,7 +4,6 @@ import sys
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from services.ops import audit_log
@@ -18,6 +17,7 @@ from services.ops.cli.terminal import (
     parse_time,
     print_json,
     progress,
+    results,
     say,
     stop,
 )
@@ -55,7 +55,7 @@ def list_entries(
             number, when = str(entry.sequence), local(entry.happened_at)
             about = entry.correlation_id
             table.add_row(number, when, entry.type, entry.actor, entry.address, about)
-        Console(markup=False).print(table)
+        results().print(table)
 
 
 @app.command()

@@ -3,7 +3,6 @@
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from services.ops import dead_letters, retry_now
@@ -27,6 +26,7 @@ from services.ops.cli.terminal import (
     find_system,
     local,
     print_json,
+    results,
     say,
     stop,
 )
@@ -84,7 +84,7 @@ def list_letters(
         tries = str(letter.attempts)
         died = local(letter.failed_at)
         table.add_row(died, letter.message_id, letter.type, tries, letter.reason)
-    Console(markup=False).print(table)
+    results().print(table)
     say(f"{len(page.letters)} of {page.total} dead letters.")
     if page.next is not None:
         say(f"Go on with --start {page.next}.")
@@ -123,7 +123,7 @@ def list_waiting(
             message.reason,
             message.correlation_id,
         )
-    Console(markup=False).print(table)
+    results().print(table)
     say(f"{len(found)} wait on the retry ladder.")
 
 
@@ -138,7 +138,7 @@ def show(queue: QueueName, message_id: MessageId, as_json: AsJson = False) -> No
     if as_json:
         print_json(_json(letter))
         return
-    console = Console(markup=False, highlight=False, soft_wrap=True)
+    console = results(soft_wrap=True)
     console.print(f"{letter.type} {letter.message_id}, about {letter.correlation_id or 'nothing'}")
     console.print(f"died {local(letter.failed_at)} after {letter.attempts} attempts:")
     for reason in letter.reasons or (letter.reason,):
@@ -161,7 +161,7 @@ def _summary(system: Surroundings, as_json: bool) -> None:
         for group in summary.groups:
             since = local(group.oldest)
             table.add_row(name, str(group.count), group.type, since, group.kind)
-    Console(markup=False).print(table)
+    results().print(table)
     say(f"{sum(summary.total for summary in found.values())} dead letters.")
 
 

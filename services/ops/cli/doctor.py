@@ -1,10 +1,9 @@
 """`fellow doctor`: whether the system is in order, and what to do where it is not."""
 
 import typer
-from rich.console import Console
 
 from services.ops import checks
-from services.ops.cli.terminal import FAILED, AsJson, find_system, print_json
+from services.ops.cli.terminal import FAILED, AsJson, find_system, print_json, results
 
 _MARKS = {"fine": "[green]fine  [/]", "look": "[yellow]look  [/]", "broken": "[red]broken[/]"}
 
@@ -15,7 +14,7 @@ def examine(as_json: AsJson = False) -> None:
     Exit code 1 when something is broken.
     """
     system = find_system()
-    console = Console(highlight=False, soft_wrap=True)
+    console = results(markup=True, soft_wrap=True)
     found = []
     for check in checks.run(system):
         found.append(check)

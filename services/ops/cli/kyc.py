@@ -5,7 +5,6 @@ from typing import Annotated
 
 import msgspec
 import typer
-from rich.console import Console
 from rich.table import Table
 from sqlalchemy.exc import DBAPIError
 
@@ -20,6 +19,7 @@ from services.ops.cli.terminal import (
     find_system,
     local,
     print_json,
+    results,
     say,
     stop,
 )
@@ -59,7 +59,7 @@ def list_applications(
             application.email,
             application.business_registration_number,
         )
-    Console(markup=False).print(table)
+    results().print(table)
     say(f"{len(found)} {status.value}.")
 
 

@@ -9,7 +9,6 @@ from shlex import split
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from sqlalchemy.orm import Session
 
@@ -27,6 +26,7 @@ from services.ops.cli.terminal import (
     find_system,
     local,
     print_json,
+    results,
     say,
     stop,
 )
@@ -59,7 +59,7 @@ def list_parked(
     for one in found:
         tries, next_try = str(one.attempts), local(one.next_try_at)
         table.add_row(str(one.number), one.type, one.written_by, tries, next_try, one.reason)
-    Console(markup=False).print(table)
+    results().print(table)
     say(f"{len(found)} of {total} parked messages.")
 
 
@@ -73,7 +73,7 @@ def show(number: Number, as_json: AsJson = False) -> None:
     if as_json:
         print_json(one)
         return
-    console = Console(markup=False, highlight=False, soft_wrap=True)
+    console = results(soft_wrap=True)
     console.print(f"{one.type} {one.message_id}, about {one.correlation_id or 'nothing'}")
     console.print(f"for exchange {one.exchange!r} with key {one.routing_key!r}")
     console.print(f"written by {one.written_by} {local(one.written_at)}")

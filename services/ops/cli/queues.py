@@ -8,13 +8,13 @@ from typing import Annotated
 import msgspec
 import typer
 from kombu import Connection
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from services.ops import diagnosis
-from services.ops.cli.terminal import FAILED, AsJson, find_system, print_json, say, stop
+from services.ops.cli.terminal import FAILED, AsJson, find_system, print_json, results, say, stop
 from services.ops.diagnosis import duration
 from services.ops.queues import Figures, Sample, figures
 from services.ops.sampling import Sampler
@@ -45,7 +45,7 @@ def show(
         if as_json:
             print_json(found)
         else:
-            Console().print(_page(found, []))
+            results(markup=True).print(_page(found, []))
             for trouble in diagnosis.troubles([sample]):
                 say(trouble.text)
         missing = [queue.name for queue in found if queue.ready is None]
@@ -64,7 +64,7 @@ def _watch(sampler: Sampler, as_json: bool) -> None:
                 sampler.take()
                 print(msgspec.json.encode(_state(sampler.samples)).decode(), flush=True)
                 time.sleep(WATCH_SECONDS)
-        with Live(console=Console(), auto_refresh=False, screen=False) as live:
+        with Live(console=results(markup=True), auto_refresh=False, screen=False) as live:
             while True:
                 sampler.take()
                 samples = sampler.samples

@@ -5,7 +5,6 @@ from uuid import UUID
 
 import msgspec
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from services.ops.account_trail import AccountTrail
@@ -18,6 +17,7 @@ from services.ops.cli.terminal import (
     find_system,
     local,
     print_json,
+    results,
     stop,
 )
 from services.ops.surroundings import Surroundings
@@ -88,4 +88,4 @@ def _print(found: AccountTrail) -> None:
             local(secret.expires_at),
             local(secret.revoked_at),
         )
-    Console(markup=False).print(table)
+    results().print(table)

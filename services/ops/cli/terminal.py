@@ -32,6 +32,7 @@ from shared.config import ConfigurationError
 from shared.db.session import make_engine
 
 FAILED, MISUSED = 1, 2
+WHOLE = 100_000  # columns; a table takes what it needs of them
 
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask first.")]
@@ -97,6 +98,18 @@ def progress() -> Iterator[Any]:
     with Progress(TextColumn("{task.description}"), console=Console(stderr=True)) as shown:
         task = shown.add_task("")
         yield lambda text: shown.update(task, description=text)
+
+
+def results(**more: Any) -> Console:
+    """Standard output, for results. Where it is no terminal, no line is cut or broken.
+
+    Args:
+        more: what else rich's `Console` is to know.
+    """
+    console = Console(**({"markup": False, "highlight": False} | more))
+    if not console.is_terminal:
+        console.width = WHOLE
+    return console
 
 
 def say(sentence: str) -> None:

@@ -6,7 +6,6 @@ from typing import Annotated
 from uuid import UUID
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from services.ops import order_search, trail
@@ -18,6 +17,7 @@ from services.ops.cli.terminal import (
     find_system,
     local,
     print_json,
+    results,
     say,
     stop,
 )
@@ -91,13 +91,13 @@ def _list(found: Sequence[order_search.Found], as_json: bool) -> None:
                 order.customer_email,
                 order.tracking_status or "not recorded",
             )
-        Console(markup=False).print(table)
+        results().print(table)
     say(f"{len(found)} orders: name one by its id.")
     raise typer.Exit(FAILED)
 
 
 def _print(found: OrderTrail) -> None:
-    console = Console(markup=False, highlight=False)
+    console = results()
     where = found.tracking_status or "not recorded"
     console.print(f"Order {found.order_id}: {where}")
     if found.company_name:

@@ -6,7 +6,6 @@ from enum import StrEnum
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from sqlalchemy.orm import Session
 
@@ -22,6 +21,7 @@ from services.ops.cli.terminal import (
     find_system,
     local,
     print_json,
+    results,
     say,
     stop,
 )
@@ -91,7 +91,7 @@ def list_users(as_json: AsJson = False) -> None:
     table = Table("name", "role", "since", box=None, pad_edge=False)
     for user in found:
         table.add_row(user.name, user.role, local(user.created_at))
-    Console(markup=False).print(table)
+    results().print(table)
 
 
 def _ask() -> str:

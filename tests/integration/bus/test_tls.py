@@ -12,7 +12,8 @@ from shared.bus.confirms import PublishError
 from shared.bus.connect import connect
 from shared.bus.message import message_for
 from shared.bus.publisher import Publisher
-from tests.integration.arrange import depth, order_created, program
+from tests.integration.arrange import depth, order_created
+from tests.programs import program
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +22,7 @@ def certificate(tmp_path_factory):
     key, cert = folder / "key.pem", folder / "cert.pem"
     subprocess.run(
         [
-            program("openssl", "openssl"),
+            program("openssl"),
             *("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
             *("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"),
             *("-keyout", str(key), "-out", str(cert)),

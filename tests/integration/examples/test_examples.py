@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from shared.bus.events import decode
-from stack import debian
-from tests.integration.arrange import program, take
+from tests.integration.arrange import take
 from tests.integration.ingress.conftest import approved
+from tests.programs import program
 
 ROOT = Path(__file__).resolve().parents[3]
 EXAMPLES = ROOT / "examples"
@@ -54,22 +54,18 @@ def test_standard_webhooks_in_python(sender):
 
 
 def test_shell(sender):
-    program("curl", "curl")
-    program("openssl", "openssl")
+    program("curl")
+    program("openssl")
     run(["sh", "send_order.sh"], sender)
 
 
 def test_php(sender):
-    php = program("php", "php-cli", "php-curl")
-    modules = subprocess.run([php, "-m"], capture_output=True, text=True, check=True).stdout
-    if "curl" not in modules.split() and debian.can_install():
-        debian.install("php-curl")
-    run([php, "send_order.php"], sender)
+    run([program("php"), "send_order.php"], sender)
 
 
 def test_node(sender, tmp_path):
-    node = program("node", "nodejs", "npm")
-    npm = program("npm", "npm")
+    node = program("node")
+    npm = program("npm")
     for name in ("package.json", "package-lock.json", "send_order.mjs", "send_standard.mjs"):
         shutil.copy(EXAMPLES / name, tmp_path)
     subprocess.run(

@@ -32,9 +32,10 @@ from shared.ids import new_id
 from stack.credentials import as_service
 from stack.ports import Port
 from stack.processes import stop
-from tests.integration.arrange import account, declare, program, publish, received, until
+from tests.integration.arrange import account, declare, publish, received, until
 from tests.integration.conftest import Api
 from tests.integration.ingress.conftest import Sender, known, ready
+from tests.programs import program
 
 MINUTES = 600
 
@@ -326,7 +327,7 @@ def test_a_rotation_names_what_it_revoked(settings, db):
 @contextmanager
 def wrong_worker(folder, amqp_url, database_url, clock):
     """One worker under libfaketime(1), without gunicorn, whose time.sleep does not bear it."""
-    program("faketime", "faketime")
+    program("faketime")
     library = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
     port = Port()
     metrics = folder / "metrics"

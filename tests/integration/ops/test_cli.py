@@ -16,18 +16,19 @@ from services.kyc.__main__ import wire
 from shared.bus import topology
 from shared.bus.events import decode
 from shared.db.models import KycApplication, OutboxMessage
+from shared.product import VERSION
 from stack.credentials import as_service
 from tests.integration.arrange import (
     account,
     consuming,
     depth,
     headers,
-    program,
     publish_raw,
     take,
     until,
 )
 from tests.integration.ops.command import run_fellow
+from tests.programs import program
 
 README = Path(__file__).resolve().parents[3] / "README.md"
 
@@ -35,7 +36,7 @@ README = Path(__file__).resolve().parents[3] / "README.md"
 def fellow(settings, *arguments, **environment):
     """Run the command; its exit code, standard output and standard error."""
     named = {"AMQP_URL": settings.amqp_url, "DATABASE_URL": settings.database_url} | environment
-    return run_fellow(arguments, {**os.environ, **named, "COLUMNS": "200"})
+    return run_fellow(arguments, {**os.environ, **named, "COLUMNS": "20"})
 
 
 @contextmanager
@@ -49,6 +50,19 @@ def status_of(engine, account_):
     with engine.connect() as connection:
         query = select(KycApplication.status).where(KycApplication.account_id == account_.id)
         return connection.execute(query).scalar()
+
+
+def test_which_version_it_is(settings):
+    assert fellow(settings, "--version") == (0, f"fellow {VERSION}\n", "")
+
+
+def test_off_a_terminal_no_table_is_cut(settings, db):
+    email = f"{'long' * 15}@{'company' * 8}.example"
+    applicant = account(db, status="pending", email=email)
+    code, shown, _ = fellow(settings, "account", "show", str(applicant.id))
+    assert (code, str(applicant.id) in shown, email in shown) == (0, True, True)
+    code, shown, _ = fellow(settings, "kyc", "list")
+    assert (code, email in shown) == (0, True)
 
 
 @pytest.mark.parametrize("by", ["id", "email", "number"])
@@ -231,7 +245,7 @@ def test_generated_keys_start_a_production_system(settings):
 
 
 def test_the_readmes_line_with_a_stock_tool(settings, db, engine):
-    tool = program("amqp-publish", "amqp-tools")
+    tool = program("amqp-publish")
     business = account(db, status="pending", email="it@kettle.example")
     (line,) = re.findall(r"^amqp-publish (?:.*\\\n)?.*$", README.read_text(), re.MULTILINE)
     line = line.replace("\\\n", "")

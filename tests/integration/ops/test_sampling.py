@@ -26,6 +26,7 @@ from shared.bus.message import message_for
 from shared.bus.permissions import RIGHTS
 from shared.db.models import ServiceHeartbeat
 from shared.db.session import make_engine, transaction
+from shared.product import VERSION
 from stack.credentials import as_service
 from stack.processes import stop
 from tests.integration.arrange import (
@@ -108,7 +109,7 @@ def test_what_a_consumer_handles_is_in_its_heartbeat(
             beat(session)
         assert sampler.take().counts["orders.intake"].consumers == 1
     (found,) = sampler.take().beats
-    assert (found.service, found.version) == ("services.orders", heartbeat.product_version())
+    assert (found.service, found.version) == ("services.orders", VERSION)
     figures_ = found.queues["orders.intake"]
     assert (figures_.handled, figures_.unacked) == (21, 0)
     # What failed is the broker's to count, also when the process that put it there is gone.

@@ -1,6 +1,7 @@
 """What the documents say is so: the configuration table, the paths, the compose file."""
 
 import re
+import tomllib
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -9,6 +10,7 @@ import pytest
 import yaml
 
 from services.ops import keys
+from shared import product
 from shared.bus import topology
 from shared.config import (
     DEVELOPMENT_ENCRYPTION_KEY,
@@ -196,6 +198,12 @@ def test_no_tag_floats():
     images |= set(re.findall(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
     for image in images:
         assert re.search(r":v?\d+\.\d+", image), image
+
+
+def test_the_version_is_the_same_wherever_it_stands():
+    package = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    image = re.findall(r"^ARG VERSION=(\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert [package, *image] == [product.VERSION] * 2
 
 
 def test_every_queue_has_a_line_in_the_architecture():

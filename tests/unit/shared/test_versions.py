@@ -17,6 +17,7 @@ README = Path(__file__).resolve().parents[3] / "README.md"
         ("RabbitMQ", "4.0.5"),
         ("RabbitMQ", "4.3.6"),
         ("PostgreSQL", "15.18 (Debian 15.18-0+deb12u1)"),
+        ("PostgreSQL", "16.14"),
         ("PostgreSQL", "18.6 (Debian 18.6-3)"),
     ],
 )
@@ -35,7 +36,6 @@ def test_what_was_tried_is_nothing_to_say(product, version):
         ("RabbitMQ", "4.2.6"),
         ("RabbitMQ", None),
         ("PostgreSQL", "14.1"),
-        ("PostgreSQL", "16.4"),
         ("PostgreSQL", "19beta1"),
     ],
 )

@@ -1,0 +1,218 @@
+"""A deployment of docker-compose.yml for tests: a copy of the checkout, and its orders."""
+
+import collections
+import hashlib
+import hmac
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+import uuid
+from pathlib import Path
+from typing import Any
+
+from tests.machines import images
+
+ROOT = images.ROOT
+FILES = ("Dockerfile", ".dockerignore", "docker-compose.yml", "requirements.lock")
+FOLDERS = ("deploy", "services", "shared")
+OURS = "order-fellow:latest"
+DEADLINE = 180.0
+ORDER = {
+    "customer_details": {"name": "Zoë Ade", "email": "zoe@example.com", "phone": "+2348000000"},
+    "item_summary": "2 × blue kettle",
+    "address": "12 Marina Road, Lagos",
+    "tracking_status": "PENDING",
+}
+
+
+class Deployment:
+    """A copy of the checkout, as a project of compose.
+
+    Args:
+        folder: where the copy goes.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._kept = 0  # letters of mailboxes that are gone
+        self.ports = dict(
+            zip(
+                ("PORT", "OPS_PORT", "RABBITMQ_UI_PORT", "MAILPIT_PORT"),
+                _free_ports(4),
+                strict=True,
+            )
+        )
+        self.name = f"fellow-{uuid.uuid4().hex[:8]}"
+        self.image = f"{self.name}:test"
+        for file in FILES:
+            shutil.copy(ROOT / file, folder / file)
+        for name in FOLDERS:
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+        self.replace(OURS, self.image)
+        # The package index is reached as this machine reaches it.
+        self.replace("build: .", "build: {context: ., network: host}")
+
+    def replace(self, old: str, new: str) -> None:
+        """Change docker-compose.yml of the copy."""
+        file = self.folder / "docker-compose.yml"
+        text = file.read_text()
+        if old not in text:
+            raise AssertionError(f"docker-compose.yml has no {old}")
+        file.write_text(text.replace(old, new))
+
+    def shell(self, command: str, *, fails: bool = False) -> str:
+        """Run a line as it is printed; returns what it said.
+
+        Raises:
+            AssertionError: it failed, or did not when it should.
+        """
+        print(f"$ {command}", flush=True)
+        environ = os.environ | {"COMPOSE_PROJECT_NAME": self.name, "BUILDKIT_PROGRESS": "plain"}
+        # A build here reaches the package index as the engine's host does.
+        if "compose build" in command:
+            environ["DOCKER_BUILDKIT"] = "0"
+        environ |= {name: str(port) for name, port in self.ports.items()}
+        done = subprocess.run(
+            command.replace("compose exec ", "compose exec -T "),
+            shell=True, cwd=self.folder, env=environ, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        said = done.stdout + done.stderr
+        if (done.returncode != 0) is not fails:
+            raise AssertionError(f"{command}\nended with {done.returncode}:\n{said[-3000:]}")
+        return said
+
+    def count(self) -> int:
+        """Orders in the database."""
+        query = "SELECT count(*) FROM orders"
+        said = self.shell(
+            f'docker compose exec postgres psql -U fellow -d order_fellow -Atc "{query}"'
+        )
+        return int(said.split()[0])
+
+    def letters(self) -> int:
+        """Emails that reached a mailbox."""
+        return self._kept + int(json.loads(self.mailbox("/api/v1/messages?limit=1"))["total"])
+
+    def keep_letters(self) -> None:
+        """Count those of the mailbox, which is about to go, from now on."""
+        self._kept = self.letters()
+
+    def mailbox(self, path: str) -> bytes:
+        """A page of the mailbox."""
+        address = f"http://127.0.0.1:{self.ports['MAILPIT_PORT']}{path}"
+        with urllib.request.urlopen(address, timeout=10) as answer:
+            return bytes(answer.read())
+
+    def ask(self, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
+        """A request through the door; the code 0 when the connection broke."""
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.ports['PORT']}{path}",
+            data=None if body is None else body if isinstance(body, bytes) else _json(body),
+            headers={"Content-Type": "application/json"} | headers,
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return answer.status, json.loads(answer.read() or b"null")
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode(errors="replace")
+        except (OSError, ValueError):
+            return 0, None
+
+    def secret(self) -> str:
+        """A new sender, from registration to its secret."""
+        email, password = "it@kettle.example", "correct horse battery"
+        account = {"company_name": "Kettle & Co", "email": email, "password": password}
+        self.ok("/api/v1/users/auth/register/", account)
+        code = eventually(lambda: re.findall(rb"\b\d{6}\b", self.mailbox("/view/latest.txt")))[0]
+        self.ok("/api/v1/users/verify-otp/", {"email": email, "otp": code.decode()})
+        signed_in = self.ok("/api/v1/users/auth/login/", {"email": email, "password": password})
+        bearer = {"Authorization": f"Bearer {signed_in['access']}"}
+        application = {
+            "business_registration_number": "RC-1001",
+            "business_address": "1 Broad St",
+            "contact_person_details": "Ada",
+        }
+        self.ok("/api/v1/kyc/", application, **bearer)
+        self.shell(f"docker compose exec ops fellow kyc approve {email}")
+
+        def look() -> str:
+            code, body = self.ask("/api/v1/webhook/secret/", **bearer)
+            return str(body["secret_key"]) if code == 200 else ""
+
+        return eventually(look)
+
+    def ok(self, path: str, body: Any, **headers: str) -> Any:
+        """A request that must be answered well."""
+        code, answer = self.ask(path, body, **headers)
+        assert 200 <= code < 300, (path, code, answer)
+        return answer
+
+
+class Load:
+    """Orders, one after the other in two threads, until it is stopped."""
+
+    def __init__(self, deployment: Deployment, secret: str) -> None:
+        self.answers: collections.Counter[int] = collections.Counter()
+        self._deployment, self._secret = deployment, secret
+        self._stopping = threading.Event()
+        self._threads = [threading.Thread(target=self._send) for _ in range(2)]
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Let the last ones be answered."""
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _send(self) -> None:
+        while not self._stopping.wait(0.1):
+            body = _json(ORDER | {"item_summary": uuid.uuid4().hex})
+            signature = hmac.new(self._secret.encode(), body, hashlib.sha256).hexdigest()
+            headers = {"X-API-Key": self._secret, "X-Webhook-Signature": signature}
+            # The same key until it is answered: an order whose answer was lost is not a second one.
+            headers["Idempotency-Key"] = uuid.uuid4().hex
+            code = 0
+            while code != 201 and not (code and self._stopping.is_set()):
+                code, _ = self._deployment.ask("/api/v1/webhooks/orders/", body, **headers)
+                self.answers[code] += 1
+                if code != 201:
+                    time.sleep(0.3)
+
+
+def eventually(look: Any) -> Any:
+    """What `look` finds, once it finds something.
+
+    Raises:
+        AssertionError: it did not.
+    """
+    deadline = time.monotonic() + DEADLINE
+    while time.monotonic() < deadline:
+        try:
+            if found := look():
+                return found
+        except (OSError, ValueError):
+            pass
+        time.sleep(0.5)
+    raise AssertionError(f"{look} found nothing within {DEADLINE:.0f} s")
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value).encode()
+
+
+def _free_ports(count: int) -> list[int]:
+    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    try:
+        return [server.getsockname()[1] for server in held]
+    finally:
+        for server in held:
+            server.close()
