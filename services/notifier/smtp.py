@@ -11,6 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import NamedTuple
 
 import structlog
@@ -156,6 +157,19 @@ class Mailer:
             self._threads.submit(self._work, sending)
         return sending
 
+    def look(self) -> None:
+        """Greet the mail server and sign in, as before an email.
+
+        Raises:
+            Hold: there is none that answers.
+        """
+        try:
+            smtp = self._open()
+        except (smtplib.SMTPException, OSError) as error:
+            raise _no_server(error) from None
+        with suppress(smtplib.SMTPException, OSError):
+            smtp.quit()
+
     def _work(self, sending: Sending) -> None:
         while (taken := sending.take()) is not None:
             number, email = taken
@@ -242,7 +256,7 @@ class Mailer:
         try:
             self._local.smtp = smtp = self._open()
         except (smtplib.SMTPException, OSError) as error:
-            raise Hold(f"no mail server: {type(error).__name__}: {error}"[:200]) from None
+            raise _no_server(error) from None
         return smtp, True
 
     def _open(self) -> smtplib.SMTP:
@@ -309,6 +323,10 @@ def _transparent(content: bytes) -> bytes:
         content = b"." + content
     end = b".\r\n" if content.endswith(b"\r\n") else b"\r\n.\r\n"
     return content.replace(b"\r\n.", b"\r\n..") + end
+
+
+def _no_server(error: Exception) -> Hold:
+    return Hold(f"no mail server: {type(error).__name__}: {error}"[:200])
 
 
 def _refusal(code: int, text: bytes) -> Exception:
