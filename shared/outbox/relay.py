@@ -167,6 +167,7 @@ class Relay:
                 goes_on = await _wait(stopping, AWAY_SECONDS)
             if not goes_on:
                 await _first_of(self._careful.wake, stopping, POLL_SECONDS)
+        self._careful.cease()
 
     async def _batch(self, after: int) -> tuple[int, int]:
         """Relay one batch; returns how many rows were found, and the last one's sequence."""
