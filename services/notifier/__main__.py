@@ -56,6 +56,7 @@ def _subscription(
         batch_size=batch_size,
         # A transaction costs nearly the same for ten emails as for fifty.
         batch_seconds=patience,
+        needs=mailer.look,
     )
 
 

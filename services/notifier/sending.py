@@ -32,6 +32,7 @@ from shared.bus.events import EmailUndeliverable
 from shared.bus.message import Received, message_for
 from shared.bus.retry import Permanent
 from shared.db import arrays
+from shared.db.session import IDLE_SECONDS, still_here
 from shared.outbox import store
 from shared.synthetic import is_synthetic
 
@@ -81,7 +82,7 @@ class Notifier:
                 self._remember(email)
         delivered = _delivered(session, emails)
         emails = [email for email in emails if email.fact_id not in delivered]
-        outcomes = self._send(emails)
+        outcomes = self._send(session, emails)
         failures |= {
             id_: error
             for id_, error in outcomes.items()
@@ -90,13 +91,13 @@ class Notifier:
         self._write_down(session, emails, outcomes)
         return failures
 
-    def _send(self, emails: Sequence[Email]) -> dict[UUID, Outcome]:
+    def _send(self, session: Session, emails: Sequence[Email]) -> dict[UUID, Outcome]:
         outcomes: dict[UUID, Outcome] = {
             email.fact_id: None for email in emails if email.fact_id in self._sent
         }
         unsent = [email for email in emails if email.fact_id not in outcomes]
         self._begin([email for email in unsent if email.fact_id not in self._under_way])
-        self._await({self._under_way[email.fact_id] for email in unsent})
+        self._await(session, {self._under_way[email.fact_id] for email in unsent})
         for email in unsent:
             sending, number = self._under_way[email.fact_id]
             outcome = outcomes[email.fact_id] = sending.outcome(number)
@@ -128,12 +129,12 @@ class Notifier:
         for number, email in enumerate(emails):
             self._under_way[email.fact_id] = (sending, number)
 
-    def _await(self, under_way: Collection[tuple[Sending, int]]) -> None:
+    def _await(self, session: Session, under_way: Collection[tuple[Sending, int]]) -> None:
         """Wait until all is known, or what is known should be written down."""
         sendings = {sending for sending, _ in under_way}
         stopping = process_stopping.get()
         is_ceasing = False
-        began = time.monotonic()
+        began = looked = time.monotonic()
         while not all(sending.wait(LOOK_SECONDS) for sending in sendings):
             if stopping.is_set() and not is_ceasing:
                 is_ceasing, began = True, time.monotonic()
@@ -142,6 +143,9 @@ class Notifier:
             is_time = time.monotonic() - began >= WRITE_DOWN_SECONDS
             if is_time and (is_ceasing or any(sending.knows(n) for sending, n in under_way)):
                 return
+            if time.monotonic() - looked >= IDLE_SECONDS / 3:
+                looked = time.monotonic()
+                still_here(session)
 
     def _write_down(
         self,

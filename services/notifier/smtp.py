@@ -11,6 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import NamedTuple
 
 import structlog
@@ -166,6 +167,19 @@ class Mailer:
             self._threads.submit(self._work, sending)
         return sending
 
+    def look(self) -> None:
+        """Greet the mail server and sign in, as before an email.
+
+        Raises:
+            Hold: there is none that answers.
+        """
+        try:
+            smtp = self._open()
+        except (smtplib.SMTPException, OSError) as error:
+            raise self._no_server(error) from None
+        with suppress(smtplib.SMTPException, OSError):
+            smtp.quit()
+
     def _work(self, sending: Sending) -> None:
         while (taken := sending.take()) is not None:
             number, email = taken
@@ -279,9 +293,12 @@ class Mailer:
         try:
             self._local.smtp = smtp = self._open()
         except (smtplib.SMTPException, OSError) as error:
-            sentence = f"no mail server at {self._where}: {type(error).__name__}: {error}"
-            raise Hold(sentence[:200], lacks="mail") from None
+            raise self._no_server(error) from None
         return smtp, True
+
+    def _no_server(self, error: Exception) -> Hold:
+        sentence = f"no mail server at {self._where}: {type(error).__name__}: {error}"
+        return Hold(sentence[:200], lacks="mail")
 
     def _open(self) -> smtplib.SMTP:
         config = self._config

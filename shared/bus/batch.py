@@ -78,12 +78,12 @@ def each(handlers: Mapping[type[Event], Handler[Any]]) -> BatchHandler:
     return handle
 
 
-def held_by(error: Exception) -> str:
-    """Why a batch is kept, in a sentence."""
+def held_by(error: Exception, what: str = "A batch is kept") -> str:
+    """Why a batch is kept, or what else is done instead of working, in a sentence."""
     if isinstance(error, Hold):
-        return f"A batch is kept, since what it needs is away: {error}"[:LENGTH]
+        return f"{what}, since what it needs is away: {error}"[:LENGTH]
     cause = getattr(error, "orig", None) or error
-    return f"A batch is kept, since the database is away: {' '.join(str(cause).split())}"[:LENGTH]
+    return f"{what}, since the database is away: {' '.join(str(cause).split())}"[:LENGTH]
 
 
 class Batches:

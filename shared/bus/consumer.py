@@ -13,7 +13,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from typing import Any
 from kombu import Connection
 
 from shared import versions
-from shared.bus import single, topology
+from shared.bus import needs, single, topology
 from shared.bus.batch import BatchHandler, Decode, Delivery, StoppedError
 from shared.bus.connect import connect, server_version
 from shared.bus.inbound import Inbound
@@ -57,6 +57,7 @@ class Subscription:
         decode: from what came to what the handler sees.
         in_order: whether its messages take effect one by one in the order of the queue: of several
             processes one consumes, and another when that one ends.
+        needs: looks for what is needed beside the database, and raises `Hold` where it is away.
     """
 
     queue: topology.Queue
@@ -66,6 +67,7 @@ class Subscription:
     batch_seconds: float = 0.02
     decode: Decode = decode_by_type
     in_order: bool = False
+    needs: Callable[[], None] | None = None
 
 
 class Consumer:
@@ -172,6 +174,8 @@ class _Session:
 
     def begin(self) -> None:
         """Have the broker send messages, one at first; in order, once nobody else is sent any."""
+        if not self._wait_for_needs():
+            return
         if self._subscription.in_order:
             self._wait_for_turn()
         else:
@@ -189,6 +193,36 @@ class _Session:
                 self._finish()
             if self._future is None and not stopping.is_set() and self._is_ready():
                 self._begin()
+
+    def _wait_for_needs(self) -> bool:
+        """Wait until what its transactions need is there; returns whether it is.
+
+        What a consumer has when it ends has been delivered once more, and after `DELIVERY_LIMIT`
+        restarts in one outage the broker would take it for a message that kills its consumer.
+        """
+        stopping, asks, pause = self._consumer._stopping, self._subscription, FIRST_DELAY
+        while not stopping.is_set():
+            looking = self._consumer._worker.submit(needs.look, asks.consumer, asks.needs)
+            while not looking.done() and not stopping.is_set():
+                self._idle(BUSY_SECONDS)
+            away = looking.result() if looking.done() else None
+            if away is None:
+                self._consumer.standing.released()
+                return not stopping.is_set()
+            self._consumer.standing.working()
+            self._consumer.standing.holding(away)
+            until = time.monotonic() + pause
+            while time.monotonic() < until and not stopping.is_set():
+                self._idle(min(pause, IDLE_SECONDS))
+            pause = min(2 * pause, LONGEST_DELAY)
+        return False
+
+    def _idle(self, seconds: float) -> None:
+        """Keep the connection while nothing is consumed yet."""
+        self._consumer.last_turn = time.monotonic()
+        if self._inbound.wait(seconds):
+            self._inbound.read()
+        self._beat()
 
     def _wait_for_turn(self) -> None:
         while not self._consumer._stopping.is_set():

@@ -8,6 +8,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from shared.db import arrays
+from shared.ids import new_id
 
 KEEP_DAYS = 30
 PRUNE_SECONDS = 10.0
@@ -33,6 +34,12 @@ def claim(session: Session, consumer: str, ids: Sequence[UUID]) -> set[UUID]:
         {"consumer": consumer, "ids": arrays.uuids(ids)},
     )
     return set(rows.scalars())
+
+
+def rehearse(session: Session, consumer: str) -> None:
+    """Enter a message and take it back: raises what would stop a real one."""
+    claim(session, consumer, [new_id()])
+    session.rollback()
 
 
 def release(session: Session, consumer: str, ids: Collection[UUID]) -> None:

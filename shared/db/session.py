@@ -5,12 +5,41 @@ from contextlib import contextmanager
 from functools import cache
 
 import psycopg2
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine, create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, sessionmaker
 
 from shared.config import Settings, settings
+
+IDLE_SECONDS = 30
+"""How long a transaction may wait for its own process before the server ends it. Whoever waits for
+others inside of one runs a statement now and then; a process that is frozen runs none."""
+
+
+def bounds(database_url: str, idle_seconds: float) -> str:
+    """Settings by which the server gives up a client that is gone, and with it the client's locks.
+
+    Left to themselves servers look after two hours whether a silent client's machine is still
+    there (tcp(7), `tcp_keepalive_time`), and a frozen process they take for a slow one.
+
+    Args:
+        database_url: settings that it has in `options` are kept.
+        idle_seconds: how long a transaction may wait for its own process.
+
+    Returns:
+        The `options` of a connection (libpq).
+    """
+    given = make_url(database_url).query.get("options", "")
+    wanted = {
+        "idle_in_transaction_session_timeout": round(idle_seconds * 1000),
+        "tcp_keepalives_idle": 10,
+        "tcp_keepalives_interval": 5,
+        "tcp_keepalives_count": 2,
+        "tcp_user_timeout": 20_000,
+    }
+    ours = " ".join(f"-c {name}={value}" for name, value in wanted.items())
+    return f"{ours} {given if isinstance(given, str) else ' '.join(given)}".strip()
 
 
 def make_engine(config: Settings) -> Engine:
@@ -31,6 +60,7 @@ def make_engine(config: Settings) -> Engine:
             "client_encoding": "utf8",
             "connect_timeout": max(1, round(config.database_connect_timeout)),
             "application_name": "order-fellow",
+            "options": bounds(config.database_url, IDLE_SECONDS),
             # A peer that vanished without a word is noticed in about 20 s, not in two hours.
             "keepalives_idle": 10,
             "keepalives_interval": 5,
@@ -56,6 +86,11 @@ def transaction() -> Iterator[Session]:
     """A session in one transaction: committed at the end, rolled back on an exception."""
     with _sessions().begin() as session:
         yield session
+
+
+def still_here(session: Session) -> None:
+    """Tell the server that a transaction waits for somebody else; see `IDLE_SECONDS`."""
+    session.execute(text("SELECT 1"))
 
 
 def is_database_away(error: BaseException) -> bool:

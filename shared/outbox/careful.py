@@ -33,7 +33,8 @@ MOST_HELD = 6
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 300.0  # seconds between two tries of such a destination
 AT_ONCE = 200
 CONNECTING_SECONDS = 0.05
-STOP_SECONDS = 1.0
+STOP_SECONDS, LEAST_STOP_SECONDS = 5.0, 1.0
+"""How long a stop waits for what is under way: what is given up goes out once more."""
 SLOW_SECONDS = 10.0
 """A confirm that takes longer is of a queue that was stuck; before, of a broker that is slow."""
 
@@ -109,6 +110,7 @@ class Careful:
         self._outcome = Outcome()
         self._renew_at = 0.0
         self._slowest = 0.0
+        self._stop_at = 0.0
         self.wake = asyncio.Event()
         """Set when there is something to do."""
 
@@ -149,10 +151,15 @@ class Careful:
         finally:
             await asyncio.to_thread(connection.close)
 
+    def cease(self) -> None:
+        """Note that nothing more is sent, and that the process has begun to stop."""
+        self._stop_at = time.monotonic() + STOP_SECONDS
+
     async def stop(self) -> None:
         """Wait for what is under way for a moment; then others may try it at once."""
         publishers = [self._publisher, *self._alone.values()]
-        await asyncio.gather(*(one.stop(STOP_SECONDS) for one in publishers), *self._closing)
+        patience = max(self._stop_at - time.monotonic(), LEAST_STOP_SECONDS)
+        await asyncio.gather(*(one.stop(patience) for one in publishers), *self._closing)
         await asyncio.sleep(0)  # the callbacks of what ended by that
         with self._engine.connect() as connection:
             await self._settle(connection)

@@ -22,7 +22,7 @@ from typing import Any
 
 import psycopg2
 import structlog
-from sqlalchemy import Row, create_engine
+from sqlalchemy import Connection, Row, create_engine, text
 
 from shared.bus.batch import held_by
 from shared.bus.confirms import NackedError, ReturnedError
@@ -30,7 +30,7 @@ from shared.bus.publisher import UNHURRIED, Publisher
 from shared.bus.standing import Standing
 from shared.bus.traced import publisher_class
 from shared.config import Settings
-from shared.db.session import is_database_away
+from shared.db.session import bounds, is_database_away
 from shared.outbox import metrics, rows
 from shared.outbox.careful import Careful
 from shared.outbox.rows import Outcome
@@ -43,6 +43,9 @@ POLL_SECONDS = 1.0  # behind NOTIFY, which a lost connection loses
 AWAY_SECONDS = 0.5
 PATIENCE, MOST_PATIENCE = 5.0, 8.0
 """Seconds until what is not confirmed is in doubt: more where the broker was seen to be slow."""
+IDLE_SECONDS = 120.0
+"""Until the rows of a relay that is frozen are others' to send: it waits for the broker with them,
+which may take a while to say what it would take (rehearsal.py)."""
 
 log = structlog.get_logger()
 
@@ -63,7 +66,10 @@ class Relay:
             pool_pre_ping=True,
             # Each statement here is for some rows in the order of an index. The table is empty
             # whenever it is analysed, so the planner would sort all that waits for each batch.
-            connect_args={"options": "-c enable_sort=off -c enable_seqscan=off"},
+            connect_args={
+                "options": "-c enable_sort=off -c enable_seqscan=off "
+                + bounds(config.database_url, IDLE_SECONDS)
+            },
         )
         self._vetting = Vetting(config.amqp_url)
         self._fast = self._publisher("relay")
@@ -161,6 +167,7 @@ class Relay:
                 goes_on = await _wait(stopping, AWAY_SECONDS)
             if not goes_on:
                 await _first_of(self._careful.wake, stopping, POLL_SECONDS)
+        self._careful.cease()
 
     async def _batch(self, after: int) -> tuple[int, int]:
         """Relay one batch; returns how many rows were found, and the last one's sequence."""
@@ -169,7 +176,7 @@ class Relay:
             stuck = self._careful.stuck
             found = await asyncio.to_thread(rows.take_fresh, connection, after, stuck, BATCH)
             if found:
-                outcome = await self._publish(found)
+                outcome = await self._publish(connection, found)
                 await asyncio.to_thread(rows.settle, connection, outcome)
                 if outcome.doubtful or outcome.deferred:
                     self._careful.wake.set()
@@ -180,7 +187,7 @@ class Relay:
             await asyncio.to_thread(connection.close)
         return len(found), found[-1].sequence if found else 0
 
-    async def _publish(self, found: Sequence[Row[Any]]) -> Outcome:
+    async def _publish(self, connection: Connection, found: Sequence[Row[Any]]) -> Outcome:
         """Publish rows; returns what became of them.
 
         Raises:
@@ -210,12 +217,15 @@ class Relay:
             if not sent and not outcome.parked and not outcome.deferred:
                 raise
         if sent:
-            await self._wait_for_confirms(fast, [confirm for _, confirm in sent])
+            await self._wait_for_confirms(connection, fast, [confirm for _, confirm in sent])
             self._sort(fast, sent, outcome)
         return outcome
 
     async def _wait_for_confirms(
-        self, fast: Publisher, confirms: Sequence["asyncio.Future[None]"]
+        self,
+        connection: Connection,
+        fast: Publisher,
+        confirms: Sequence["asyncio.Future[None]"],
     ) -> None:
         patience = min(max(PATIENCE, 3 * self._careful.confirm_seconds), MOST_PATIENCE)
         # Gathered first: to wait for each by itself costs a third of a row.
@@ -225,6 +235,7 @@ class Relay:
             if fast.state != "blocked" or self._stopping.is_set():
                 return
             self.last_turn = time.monotonic()
+            await asyncio.to_thread(connection.execute, text("SELECT 1"))  # its rows stay locked
 
     def _send(self, fast: Publisher, row: Row[Any], sent: list["_Sent"], outcome: Outcome) -> None:
         try:

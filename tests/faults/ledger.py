@@ -158,7 +158,8 @@ class Balance:
     Attributes:
         accepted: 201s.
         answers: by status.
-        doubled: customers who got more than one email.
+        doubled: emails that came more than once, by their Message-ID: several may be for one
+            customer, who is told of each change.
     """
 
     accepted: int
@@ -187,9 +188,10 @@ def settle(load: Load, engine: Engine, maildir: Maildir, seconds: float = 90.0) 
     ours = {sent.customer for sent in load.sent}
     deadline = time.monotonic() + seconds
     while True:
-        recorded, told = _recorded(engine, ours), _told(maildir, ours)
+        recorded, emails = _recorded(engine, ours), _emails(maildir, ours)
+        told = {address for address, _ in emails}
         missing = accepted.keys() - recorded.keys()
-        untold = set(recorded.values()) - told.keys()
+        untold = set(recorded.values()) - told
         if not missing and not untold and _is_quiet(engine):
             break
         if time.monotonic() > deadline:
@@ -202,13 +204,13 @@ def settle(load: Load, engine: Engine, maildir: Maildir, seconds: float = 90.0) 
     assert {id_: recorded[id_] for id_ in accepted} == accepted
     twice = [customer for customer, n in Counter(recorded.values()).items() if n > 1]
     assert not twice, f"recorded twice: {twice[:3]}"
-    strangers = set(told) - set(recorded.values())
+    strangers = told - set(recorded.values())
     assert not strangers, f"told of an order that is not recorded: {sorted(strangers)[:3]}"
-    doubled = sum(1 for n in told.values() if n > 1)
+    doubled = sum(1 for n in emails.values() if n > 1)
     balance = Balance(len(accepted), load.statuses(), doubled)
     print(
         f"ledger: {len(load.sent)} sent, answers {dict(balance.answers)}, "
-        f"{len(recorded)} recorded, {sum(told.values())} emails, {doubled} doubled"
+        f"{len(recorded)} recorded, {sum(emails.values())} emails, {doubled} doubled"
     )
     return balance
 
@@ -219,16 +221,20 @@ def _recorded(engine: Engine, ours: set[str]) -> dict[str, str]:
         return {str(UUID(str(row.id))): row[1] for row in rows if row[1] in ours}
 
 
-def _told(maildir: Maildir, ours: set[str]) -> Counter[str]:
-    found = (_recipient(file) for file in (maildir.path / "new").iterdir())
-    return Counter(address for address in found if address in ours)
+def _emails(maildir: Maildir, ours: set[str]) -> Counter[tuple[str, str]]:
+    """How often each email to a customer of ours came: by address and Message-ID."""
+    found = (_envelope(file) for file in (maildir.path / "new").iterdir())
+    return Counter(email for email in found if email[0] in ours)
 
 
 @cache
-def _recipient(file: Path) -> str:
+def _envelope(file: Path) -> tuple[str, str]:
     # Parsing tens of thousands of emails again and again would be most of the test.
-    found = re.search(rb"^To: .*?([\w.-]+@[\w.-]+)", file.read_bytes(), re.MULTILINE)
-    return found[1].decode() if found else ""
+    content = file.read_bytes()
+    to = re.search(rb"^To: .*?([\w.-]+@[\w.-]+)", content, re.MULTILINE)
+    message_id = re.search(rb"^Message-ID:\s*(\S+)", content, re.MULTILINE | re.IGNORECASE)
+    assert message_id, f"an email without Message-ID: {file}"
+    return to[1].decode() if to else "", message_id[1].decode()
 
 
 def _is_quiet(engine: Engine) -> bool:

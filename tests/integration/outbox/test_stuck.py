@@ -1,8 +1,9 @@
 """A queue, or the journal, that confirms nothing holds up nothing else."""
 
 import itertools
+import threading
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import msgspec
 import pytest
@@ -104,6 +105,31 @@ def test_a_queue_that_confirms_late_gets_its_backlog_at_full_speed(
     assert set(arrived) == {m.message_id for m in facts}
     assert max(arrived.values()) <= 2
     assert list(arrived.values()).count(1) >= 900
+
+
+def test_a_relay_that_is_stopped_waits_for_what_it_sent_a_second_time(
+    settings, amqp_url, db, engine, broker
+):
+    """The next one would send it a third time; a queue that is back needs a moment to say so."""
+    facts = [fact("order_received") for _ in range(20)]
+    with ExitStack() as until_resumed:
+        until_resumed.enter_context(stuck(broker, amqp_url, STUCK))
+        with relaying(settings):
+            write(db, facts)
+            until(lambda: held(engine) >= 1, "one is sent again")
+            threading.Timer(2.5, until_resumed.close).start()
+    with relaying(settings):
+        until(lambda: waiting(engine) == 0, "all is out")
+    arrived = drain(amqp_url, 100, STUCK)
+    assert set(arrived) == {m.message_id for m in facts}
+    assert max(arrived.values()) <= 2
+
+
+def held(engine):
+    with engine.connect() as connection:
+        return connection.execute(
+            text("SELECT count(*) FROM outbox WHERE attempts > 0 AND next_try_at > now()")
+        ).scalar()
 
 
 def attempted(engine):

@@ -4,10 +4,12 @@ import pytest
 from psycopg2.errors import InsufficientPrivilege
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError, ProgrammingError
+from sqlalchemy.orm import Session
 
 from shared.db.models import Base
 from shared.roles import SERVICES, login
 from stack.credentials import as_service
+from tests.integration.arrange import account
 
 # S(elect), I(nsert), U(pdate), D(elete); s: some columns.
 MAY = {
@@ -84,12 +86,12 @@ MAY = {
 }
 
 
-def refused(engine, statement):
+def refused(engine, statement, by=""):
     with engine.connect() as connection:
         try:
             connection.execute(text(statement))
         except DBAPIError as error:
-            return isinstance(error.orig, InsufficientPrivilege)
+            return isinstance(error.orig, InsufficientPrivilege) and by in str(error.orig)
         finally:
             connection.rollback()
     return False
@@ -118,7 +120,9 @@ def may(engine, table):
         "U": f"UPDATE {table.name} SET {column} = NULL WHERE false",
         "D": f"DELETE FROM {table.name} WHERE false",
     }
-    letters = "".join(letter for letter, how in tried.items() if not refused(engine, how))
+    # Some rows of it may still be others' alone.
+    tried = {letter: refused(engine, how, "permission denied") for letter, how in tried.items()}
+    letters = "".join(letter for letter, is_refused in tried.items() if not is_refused)
     # Without such a column the statement would be wrong, which is not refused.
     some = "id" in table.columns and f"SELECT id FROM {table.name} LIMIT 1"
     if "S" not in letters and some and not refused(engine, some):
@@ -256,3 +260,63 @@ def test_roles_that_may_not_be_made_are_named(database, database_url):
     finally:
         engine.dispose()
         database.execute("DROP ROLE weak")
+
+
+CONSUMERS = ("kyc", "secrets", "orders", "notifier", "audit")
+
+
+@pytest.mark.parametrize("role", CONSUMERS, indirect=True)
+def test_an_inbox_is_its_consumers(role, module_database_url):
+    """Whoever could delete another's rows could have its messages handled again."""
+    service, engine = role
+    owner = create_engine(module_database_url)
+    enter = "INSERT INTO inbox (consumer, message_id) VALUES ('services.{}', gen_random_uuid())"
+    with owner.begin() as connection:
+        connection.execute(text("DELETE FROM inbox"))
+        for other in CONSUMERS:
+            connection.execute(text(enter.format(other)))
+    for other in CONSUMERS:
+        assert refused(engine, enter.format(other)) is (other != service)
+    assert not refused(engine, enter.format(f"{service}/last without id"))
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE inbox SET handled_at = now() - interval '1 day'"))
+        connection.execute(text("DELETE FROM inbox"))
+    with owner.begin() as connection:
+        left = connection.execute(text("SELECT consumer FROM inbox")).scalars().all()
+    owner.dispose()
+    assert sorted(left) == sorted(f"services.{other}" for other in CONSUMERS if other != service)
+
+
+@pytest.mark.parametrize("role", ["ingress"], indirect=True)
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("status", "'approved'"),
+        ("status", "'rejected'"),
+        ("decided_by", "'ada'"),
+        ("decided_at", "now()"),
+        ("reason", "'known to us'"),
+    ],
+)
+def test_the_ingress_decides_about_no_application(role, module_database_url, column, value):
+    _, engine = role
+    owner = create_engine(module_database_url)
+    with Session(owner) as session:
+        business = account(session).id
+    owner.dispose()
+    given = {
+        "id": "gen_random_uuid()",
+        "account_id": f"'{business}'",
+        "business_registration_number": "'RC-1'",
+        "business_address": "''",
+        "contact_person_details": "''",
+        "status": "'pending'",
+    }
+
+    def insert(**changes):
+        values = given | changes
+        columns, row = ",".join(values), ",".join(values.values())
+        return f"INSERT INTO kyc_applications ({columns}) VALUES ({row})"
+
+    assert refused(engine, insert(**{column: value}))
+    assert not refused(engine, insert())

@@ -1,0 +1,30 @@
+"""Whether what a consumer's transactions need is there, before the broker sends it anything."""
+
+from collections.abc import Callable
+
+from shared.bus import inbox
+from shared.bus.batch import held_by
+from shared.bus.retry import Hold
+from shared.db.session import is_database_away, transaction
+
+
+def look(consumer: str, beside: Callable[[], None] | None = None) -> str | None:
+    """Try what each transaction begins with, and undo it.
+
+    Args:
+        consumer: whose inbox is written to: a standby and a full disk can be read from.
+        beside: looks for what is needed beside the database, and raises `Hold` where it is away.
+
+    Returns:
+        Why nothing should be taken, in a sentence. What is wrong in another way is told by the
+        first message, which fails by it.
+    """
+    try:
+        with transaction() as session:
+            inbox.rehearse(session, consumer)
+        if beside is not None:
+            beside()
+    except Exception as error:  # noqa: BLE001 - as said above
+        if isinstance(error, Hold) or is_database_away(error):
+            return held_by(error, "Nothing is taken from the queue")
+    return None

@@ -1,0 +1,82 @@
+"""A process that is frozen, or a machine that is gone, keeps nobody from what it has locked."""
+
+import threading
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from services.notifier import sending
+from shared.db import session
+from shared.outbox import relay
+from tests.integration.arrange import account, until
+from tests.integration.gate import Gate
+from tests.integration.notifier.test_once import deliveries, notifying, server
+from tests.integration.notifier.test_sending import order_fact, tell
+
+__all__ = ["server"]
+
+
+def bounds_of(engine):
+    """What the server does about a client of this engine that says nothing."""
+    names = ("idle_in_transaction_session_timeout", "tcp_keepalives_idle", "tcp_user_timeout")
+    with engine.connect() as connection:
+        return [connection.execute(text(f"SHOW {name}")).scalar() for name in names]
+
+
+def test_the_server_gives_up_clients_that_are_gone(settings):
+    assert bounds_of(session.make_engine(settings)) == ["30s", "10", "20000"]
+    assert bounds_of(relay.Relay(settings)._engine) == ["2min", "10", "20000"]
+
+
+def test_settings_in_the_url_stay(settings, configure):
+    url = f"{settings.database_url}?options=-c%20search_path%3Dpg_catalog"
+    with session.make_engine(configure(database_url=url)).connect() as connection:
+        assert connection.execute(text("SHOW search_path")).scalar() == "pg_catalog"
+
+
+def test_a_lock_ends_with_the_patience_of_the_server(settings, db, configure, monkeypatch):
+    monkeypatch.setattr(session, "IDLE_SECONDS", 1)
+    account(db, status="approved")
+
+    def freeze_in_the_middle():
+        with session.transaction() as frozen:
+            frozen.execute(text("SELECT 1 FROM kyc_applications FOR UPDATE"))
+            gate.stall()
+            # Somebody else's revocation, in the meantime.
+            db.execute(text("SET LOCAL lock_timeout = '30s'"))
+            db.execute(text("UPDATE kyc_applications SET status = 'revoked'"))
+            db.commit()
+            gate.open()
+            frozen.execute(text("SELECT 1"))
+
+    with Gate(settings.database_url) as gate:
+        configure(database_url=gate.url)
+        with pytest.raises(DBAPIError) as raised:
+            freeze_in_the_middle()
+    assert session.is_database_away(raised.value)
+
+
+def test_who_waits_for_a_mail_server_is_not_frozen(
+    settings, configure, mailbox, server, engine, monkeypatch
+):
+    """It thinks for longer than a transaction may wait for its own process."""
+    monkeypatch.setattr(session, "IDLE_SECONDS", 1)
+    monkeypatch.setattr(sending, "IDLE_SECONDS", 1)
+    server.thinks_of = "slow"
+    config = configure(smtp_port=str(mailbox.port))
+    tell(settings.amqp_url, order_fact(customer_email="slow@shop.example"))
+    backends = text("SELECT backend_start FROM pg_stat_activity WHERE state LIKE 'idle in%'")
+
+    def waiting():
+        with engine.connect() as connection:
+            return connection.execute(backends).scalars().all()
+
+    with notifying(config):
+        assert server.thinking.wait(30)
+        first = until(waiting, "the transaction waits")
+        threading.Event().wait(3)
+        assert waiting() == first
+        server.decided.set()
+        until(lambda: deliveries(engine), "written down")
+    assert server.taken == 1
