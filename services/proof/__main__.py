@@ -36,7 +36,9 @@ class Prover:
 
     def __init__(self, config: Settings, sink: Sink) -> None:
         self._sink = sink
-        self._http = httpx.Client(base_url=f"{config.proof_url}/api/v1", timeout=HTTP_SECONDS)
+        self._http = httpx.Client(
+            base_url=f"{config.proof_url}/api/v1", timeout=HTTP_SECONDS, trust_env=False
+        )
         password = urlsplit(config.database_url).password or ""
         self._business = Business(self._http, sink, password)
         self._proved_at: dict[str, datetime] = {}
