@@ -6,8 +6,8 @@ from uuid import UUID
 import msgspec
 from sqlalchemy.orm import Session
 
-from services.accounts import accounts, codes
-from shared import tokens
+from services.accounts import accounts, registering
+from shared import passwords, tokens
 from shared.bus.events import Email, Line
 from shared.db.models import Account
 from shared.docstrings import summary
@@ -15,7 +15,15 @@ from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
 
 # NIST SP 800-63B, 5.1.1.2: at least 8 characters, long ones allowed, no rules of composition.
-Password = Annotated[str, msgspec.Meta(min_length=8, max_length=128)]
+# Counted after normalisation, and all its faults told at once, so what is here is only a bound.
+Password = Annotated[
+    str,
+    msgspec.Meta(
+        max_length=1_024,
+        extra_json_schema={"minLength": passwords.MIN_LENGTH, "maxLength": passwords.MAX_LENGTH},
+    ),
+]
+Given = Annotated[str, msgspec.Meta(max_length=1_024)]
 Code = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{6}(?![\s\S])")]
 TokenText = Annotated[str, msgspec.Meta(max_length=2_000)]
 
@@ -29,7 +37,7 @@ class Registration(msgspec.Struct, kw_only=True):
 
 
 class Registered(msgspec.Struct, kw_only=True):
-    """The account that was made."""
+    """The account that will be, once its address is proved."""
 
     id: UUID
     company_name: str
@@ -37,23 +45,30 @@ class Registered(msgspec.Struct, kw_only=True):
 
 
 class Proof(msgspec.Struct, kw_only=True):
-    """An address and the code that was mailed to it."""
+    """An address and the code that was mailed to it.
+
+    Where several registrations wait for the address, also the password of the one that is meant, or
+    its id.
+    """
 
     email: Email
     otp: Code
+    password: Given | None = None
+    registration_id: UUID | None = None
 
 
 class Address(msgspec.Struct, kw_only=True):
-    """An email address."""
+    """An email address and, where several registrations wait for it, the id of the one meant."""
 
     email: Email
+    registration_id: UUID | None = None
 
 
 class Credentials(msgspec.Struct, kw_only=True):
     """An address and a password."""
 
     email: Email
-    password: Annotated[str, msgspec.Meta(max_length=128)]
+    password: Given
 
 
 class Refresh(msgspec.Struct, kw_only=True):
@@ -79,25 +94,29 @@ class SignedIn(msgspec.Struct, kw_only=True):
 
 
 def register(session: Session, call: Call[Registration, None]) -> Answer:
-    """Make an account; a code is mailed to it."""
+    """Register; a code is mailed. The answer does not tell who has an account already."""
     body = call.body
-    account = accounts.register(session, body.company_name, body.email, body.password)
-    return Answer(
-        201, Registered(id=account.id, company_name=account.company_name, email=account.email)
-    )
+    made = registering.register(session, body.company_name, body.email, body.password, call.address)
+    return Answer(201, Registered(id=made.id, company_name=made.company_name, email=made.email))
 
 
 def verify_otp(session: Session, call: Call[Proof, None]) -> Answer | ApiError:
     """Prove an address."""
-    error = accounts.verify(session, call.body.email, call.body.otp)
+    body = call.body
+    error = registering.verify(
+        session,
+        body.email,
+        body.otp,
+        call.address,
+        password=body.password,
+        registration_id=body.registration_id,
+    )
     return error or Answer(200, Detail(detail="Your email address is verified. You can sign in."))
 
 
 def request_otp(session: Session, call: Call[Address, None]) -> Answer:
     """Mail a new code. The answer is the same for every address, so it tells nobody who is here."""
-    account = accounts.find(session, call.body.email, hold=True)
-    if account is not None and account.email_verified_at is None:
-        codes.request(session, account)
+    registering.send_again(session, call.body.email, call.body.registration_id, call.address)
     return Answer(
         200, Detail(detail="If this address awaits a code, a new one is on its way to it.")
     )
@@ -155,7 +174,7 @@ ROUTES = (
         register,
         body=Registration,
         answers={201: Registered},
-        errors=((400, "email_taken", "An account with this email address exists already."),),
+        errors=((400, "weak_password", "The password is refused; `faults` says for what."),),
     ),
     _post(
         "verify-otp",
@@ -167,6 +186,7 @@ ROUTES = (
             (400, "invalid_otp", "The code is wrong."),
             (400, "otp_expired", "The code has expired."),
             (400, "otp_locked", "Too many wrong tries."),
+            registering.SEVERAL,
         ),
     ),
     _post("request-otp", request_otp, guards="email", body=Address, answers={200: Detail}),

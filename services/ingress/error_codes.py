@@ -169,15 +169,24 @@ CODES: dict[str, ErrorCode] = {
         "Send the code from the email to `POST /users/verify-otp/`; ask for a new one at "
         "`POST /users/request-otp/`.",
     ),
-    "email_taken": ErrorCode(
+    "weak_password": ErrorCode(
         [400],
-        "An account with this email address exists already.",
-        "Sign in with it, or register another address.",
+        "The password is one that is tried first, or is the account's own address or name, or too "
+        "long. `faults` has every reason, a sentence each.",
+        "Choose another one of 8 to 128 characters: a few words that do not belong together are "
+        "good. Nothing else is asked of it.",
     ),
     "invalid_otp": ErrorCode(
         [400],
-        "The code is not the newest one that was mailed to this address.",
+        "The code is none that was mailed for a registration of this address that waits; or the "
+        "password or id beside it is another registration's.",
         "Take the six digits from the newest email. Five wrong tries lock it.",
+    ),
+    "several_registrations": ErrorCode(
+        [400],
+        "The address was registered several times, and each registration has its own code.",
+        "Send the password you registered with beside the code, or `registration_id`, the id that "
+        "your registration was answered with. The others end.",
     ),
     "otp_expired": ErrorCode(
         [400],

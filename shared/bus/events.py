@@ -183,10 +183,19 @@ class _AccountFact(Event, frozen=True, kw_only=True):
     email: str
 
 
+CodePurpose = Literal["registration", "password_reset", "new_address"]
+
+
 class AccountOtpRequested(_AccountFact, frozen=True, kw_only=True):
-    """A one-time code was made. `sealed_code` opens under `shared.crypto` for `code_id`."""
+    """A one-time code was made. `sealed_code` opens under `shared.crypto` for `code_id`.
+
+    `company_name` is empty while the address is not proved: who asked may be anybody, and our email
+    must not carry a stranger's words.
+    """
 
     TYPE: ClassVar[str] = "account.otp_requested"
+
+    purpose: CodePurpose = "registration"
 
     code_id: UUID
     sealed_code: bytes

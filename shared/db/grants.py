@@ -27,6 +27,7 @@ BEAT = "SELECT, INSERT, UPDATE, DELETE"  # of its own rows; DELETE: those of ins
 GRANTS: Mapping[str, Mapping[str, str]] = {
     "ingress": {
         "accounts": "SELECT, INSERT, UPDATE",
+        "pending_proofs": "SELECT, INSERT, UPDATE, DELETE",
         "one_time_codes": "SELECT, INSERT, UPDATE, DELETE",
         "revoked_tokens": "SELECT, INSERT, DELETE",
         "kyc_applications": "SELECT, INSERT",

@@ -71,8 +71,39 @@ class Account(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+class PendingProof(Base):
+    """Something that waits for the code that was mailed for it, and for that one alone.
+
+    A registration is no account until its address is proved: whoever registers an address first has
+    nothing, and several may wait for the same one, each with its own password and code.
+    """
+
+    __tablename__ = "pending_proofs"
+    __table_args__ = (
+        CheckConstraint("purpose IN ('registration', 'password_reset', 'new_address')", "purpose"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    purpose: Mapped[str] = mapped_column(String(16))
+    email: Mapped[str] = mapped_column(index=True)  # where the code goes, in lower case
+    account_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("accounts.id", ondelete="CASCADE"), index=True
+    )
+    company_name: Mapped[str] = mapped_column(default="", server_default="")
+    password_hash: Mapped[str | None]
+    network: Mapped[str]  # from where it was asked for
+    code_id: Mapped[UUID]
+    code_hash: Mapped[bytes]
+    # Wrong tries from there, and from anywhere else: a stranger's use up nobody's but their own.
+    attempts: Mapped[int] = mapped_column(SmallInteger, default=0, server_default="0")
+    strange_attempts: Mapped[int] = mapped_column(SmallInteger, default=0, server_default="0")
+    code_made_at: Mapped[datetime]
+    code_expires_at: Mapped[datetime]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
+
+
 class OneTimeCode(Base):
-    """The newest one-time code of an account; an older one is overwritten."""
+    """Of the version before, whose workers may still run; `PendingProof` is what is used now."""
 
     __tablename__ = "one_time_codes"
 

@@ -34,7 +34,7 @@ def _otp() -> events.AccountOtpRequested:
     code_id = new_id()
     sealed = sealer().seal(CODE.encode(), f"otp:{code_id}")
     return events.AccountOtpRequested(
-        **ACCOUNT, code_id=code_id, sealed_code=sealed, expires_at=UNTIL
+        **(ACCOUNT | {"company_name": ""}), code_id=code_id, sealed_code=sealed, expires_at=UNTIL
     )
 
 

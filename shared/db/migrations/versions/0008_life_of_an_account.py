@@ -1,0 +1,61 @@
+"""The life of an account: a registration is no account before its address is proved.
+
+What waits for its proof is in a table of its own. The workers of the version before go on writing
+to `accounts` and `one_time_codes` until they are gone; what they leave unproved blocks nobody,
+since a proof takes the place of an account that never was proved.
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0008"
+down_revision = "0007"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "pending_proofs",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("purpose", sa.String(16), nullable=False),
+        sa.Column("email", sa.Text(), nullable=False),
+        sa.Column("account_id", sa.Uuid(), nullable=True),
+        sa.Column("company_name", sa.Text(), server_default="", nullable=False),
+        sa.Column("password_hash", sa.Text(), nullable=True),
+        sa.Column("network", sa.Text(), nullable=False),
+        sa.Column("code_id", sa.Uuid(), nullable=False),
+        sa.Column("code_hash", sa.LargeBinary(), nullable=False),
+        sa.Column("attempts", sa.SmallInteger(), server_default="0", nullable=False),
+        sa.Column("strange_attempts", sa.SmallInteger(), server_default="0", nullable=False),
+        sa.Column("code_made_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("code_expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column(
+            "created_at", sa.DateTime(timezone=True), server_default=sa.func.now(), nullable=False
+        ),
+        sa.CheckConstraint(
+            "purpose IN ('registration', 'password_reset', 'new_address')",
+            name=op.f("ck_pending_proofs_purpose"),
+        ),
+        sa.ForeignKeyConstraint(
+            ["account_id"],
+            ["accounts.id"],
+            name=op.f("fk_pending_proofs_account_id"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_pending_proofs")),
+    )
+    for column in ("email", "account_id", "created_at"):
+        op.create_index(op.f(f"ix_pending_proofs_{column}"), "pending_proofs", [column])
+    op.execute("""
+        INSERT INTO pending_proofs (id, purpose, email, company_name, password_hash, network,
+                                    code_id, code_hash, attempts, code_made_at, code_expires_at)
+        SELECT id, 'registration', email, company_name, password_hash, '', code_id, code_hash,
+               attempts, one_time_codes.created_at, expires_at
+        FROM accounts JOIN one_time_codes ON account_id = id
+        WHERE email_verified_at IS NULL
+    """)
+
+
+def downgrade() -> None:
+    op.drop_table("pending_proofs")
