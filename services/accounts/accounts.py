@@ -6,13 +6,13 @@ from sqlalchemy import delete, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session, undefer
 
-from services.accounts import registering
+from services.accounts import guesses, limits, registering
 from services.accounts.registering import SOURCE
 from shared import passwords, tokens
 from shared.bus.events import AccountSignedIn, AccountSignInFailed
 from shared.bus.message import message_for
 from shared.db.models import Account, RevokedToken
-from shared.http.errors import ApiError
+from shared.http.errors import ApiError, too_many_requests
 from shared.ids import derived_id
 from shared.networks import network_of
 from shared.outbox import store
@@ -28,13 +28,14 @@ def sign_in(session: Session, email: str, password: str, address: str) -> Accoun
         address: the client's.
 
     Returns:
-        401 as an error when they do not match, so that what is told is committed.
-
-    Raises:
-        ApiError: 403 when the email address is not proved yet.
+        An error, so that what is told is committed: 401 when they do not match, 403 when the email
+        address is not proved yet, 429 when it was guessed at too often.
     """
-    account = find(session, email)
     network = network_of(address)
+    guess = guesses.at("password", email, network)
+    if wait := limits.take(*guess):
+        return too_many_requests(wait)
+    account = find(session, email)
     stored = (
         account.password_hash
         if account
@@ -43,14 +44,16 @@ def sign_in(session: Session, email: str, password: str, address: str) -> Accoun
     if not passwords.matches(password, stored):
         _tell_failure(session, email, account, address)
         return ApiError(401, "invalid_credentials", "The email address or the password is wrong.")
+    limits.give_back(session, *guess)
     if account is None:
-        raise ApiError(
+        return ApiError(
             403,
             "email_not_verified",
             "Prove your email address first: POST /users/verify-otp/ with the code we mailed you.",
         )
     if passwords.is_outdated(account.password_hash):
         account.password_hash = passwords.hash_password(password)
+    guesses.remember(session, account, network)
     fact = AccountSignedIn(
         account_id=account.id,
         company_name=account.company_name,

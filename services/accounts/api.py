@@ -153,6 +153,7 @@ def _signed_in(account: Account) -> Answer:
     )
 
 
+TOO_MANY = (429, "rate_limited", "Too many guesses; `Retry-After` says how long to wait.")
 _USED_REFRESH = (401, "invalid_refresh_token", "Sign in again: this token is used or expired.")
 
 
@@ -162,7 +163,6 @@ def _post(path: str, handler: Any, **more: Any) -> Route:
         path=f"/users/{path}/",
         handler=handler,
         summary=summary(handler),
-        throttled=True,
         tag="Accounts",
         **more,
     )
@@ -172,6 +172,7 @@ ROUTES = (
     _post(
         "auth/register",
         register,
+        throttled=True,
         body=Registration,
         answers={201: Registered},
         errors=((400, "weak_password", "The password is refused; `faults` says for what."),),
@@ -179,24 +180,24 @@ ROUTES = (
     _post(
         "verify-otp",
         verify_otp,
-        guards="email",
         body=Proof,
         answers={200: Detail},
         errors=(
+            TOO_MANY,
             (400, "invalid_otp", "The code is wrong."),
             (400, "otp_expired", "The code has expired."),
             (400, "otp_locked", "Too many wrong tries."),
             registering.SEVERAL,
         ),
     ),
-    _post("request-otp", request_otp, guards="email", body=Address, answers={200: Detail}),
+    _post("request-otp", request_otp, throttled=True, body=Address, answers={200: Detail}),
     _post(
         "auth/login",
         login,
-        guards="email",
         body=Credentials,
         answers={200: SignedIn},
         errors=(
+            TOO_MANY,
             (401, "invalid_credentials", "The email address or the password is wrong."),
             (403, "email_not_verified", "Prove your email address first."),
         ),

@@ -14,13 +14,13 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from services.accounts import codes
+from services.accounts import codes, guesses, limits
 from services.accounts.codes import Check
 from shared import passwords
 from shared.bus.events import AccountVerified
 from shared.bus.message import message_for
 from shared.db.models import Account, PendingProof
-from shared.http.errors import ApiError
+from shared.http.errors import ApiError, too_many_requests
 from shared.ids import new_id
 from shared.networks import network_of
 from shared.outbox import store
@@ -53,12 +53,16 @@ def register(
         address: the client's.
 
     Raises:
-        ApiError: 400, when the name is blank or the password refused.
+        ApiError: 400, when the name is blank or the password refused; 429, when the address was
+            mailed to too often.
     """
     email, company_name = email.lower(), company_name.strip()
     if not company_name:
         raise ApiError(400, "invalid_body", "company_name is blank.")
     refuse_weak(password, email, company_name)
+    network = network_of(address)
+    if wait := limits.take(*guesses.mails(email, network)):
+        raise too_many_requests(wait)
     hashed = passwords.hash_password(password)
     session.execute(
         delete(PendingProof).where(PendingProof.created_at < datetime.now(UTC) - WAITS_FOR)
@@ -71,7 +75,7 @@ def register(
         email=email,
         company_name=company_name,
         password_hash=hashed,
-        network=network_of(address),
+        network=network,
     )
     codes.send(session, pending)
     return Registered(pending.id, company_name, email)
@@ -88,12 +92,16 @@ def send_again(session: Session, email: str, registration_id: UUID | None, addre
         address: the client's.
     """
     email, network = email.lower(), network_of(address)
+    # Also where nothing waits: the answer, and the time it takes, are the same.
+    is_over = limits.take(*guesses.mails(email, network))
     _hold(session, email)
     waiting = _waiting(session, email)
     if registration_id is not None:
         waiting = [pending for pending in waiting if pending.id == registration_id]
     waiting.sort(key=lambda pending: (pending.network == network, pending.created_at))
-    if waiting and datetime.now(UTC) - waiting[-1].code_made_at >= codes.RESEND_AFTER:
+    if is_over or not waiting:
+        return
+    if datetime.now(UTC) - waiting[-1].code_made_at >= codes.RESEND_AFTER:
         codes.send(session, waiting[-1])
 
 
@@ -115,6 +123,9 @@ def verify(
         None, or an error; it is returned so that a wrong try stays counted.
     """
     email, network = email.lower(), network_of(address)
+    guess = guesses.at("code", email, network)
+    if wait := limits.take(*guess):
+        return too_many_requests(wait)
     _hold(session, email)
     waiting = _waiting(session, email)
     outcome, proved = Check.WRONG, None
@@ -124,6 +135,8 @@ def verify(
             outcome, proved = checked, pending
     if proved is None or outcome is not Check.RIGHT:
         return OTP_ERRORS[outcome]()
+    if password is None:
+        limits.give_back(session, *guess)
     if len(waiting) > 1 and password is None and registration_id is None:
         return ApiError(*SEVERAL)
     if registration_id not in (None, proved.id) or (
@@ -135,6 +148,9 @@ def verify(
         session.delete(pending)
     if account is None:
         return OTP_ERRORS[Check.WRONG]()
+    if password is not None:
+        limits.give_back(session, *guess)
+    guesses.remember(session, account, network)
     fact = AccountVerified(
         account_id=account.id, company_name=account.company_name, email=account.email
     )

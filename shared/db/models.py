@@ -102,6 +102,28 @@ class PendingProof(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
 
 
+class KnownNetwork(Base):
+    """A network that an account was used from; its owner is let through from there."""
+
+    __tablename__ = "known_networks"
+    __table_args__ = (UniqueConstraint("account_id", "network"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id", ondelete="CASCADE"))
+    network: Mapped[str]
+    first_used_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class AttemptCount(Base):
+    """How often something was tried since the count began; see `services/accounts/limits.py`."""
+
+    __tablename__ = "attempt_counts"
+
+    key: Mapped[bytes] = mapped_column(primary_key=True)  # a hash: of whom or where is not told
+    count: Mapped[int] = mapped_column(Integer)
+    ends_at: Mapped[datetime] = mapped_column(index=True)
+
+
 class OneTimeCode(Base):
     """Of the version before, whose workers may still run; `PendingProof` is what is used now."""
 

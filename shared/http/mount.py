@@ -18,6 +18,7 @@ from shared.db.session import is_database_away, transaction
 from shared.http.errors import ApiError, unavailable
 from shared.http.metrics import measured
 from shared.http.route import Answer, Call, Route
+from shared.networks import network_of, without_port
 
 MAX_BODY_BYTES = 65_536
 
@@ -27,11 +28,11 @@ class Throttles:
     """Count one attempt each; what they return, if anything, is the answer.
 
     Attributes:
-        address: by the client's address.
-        account: by the account that is tried, known here or not: the answers tell no difference.
+        network: by the route and the client's network.
+        account: by the account that is signed in.
     """
 
-    address: Callable[[str], ApiError | None]
+    network: Callable[[str], ApiError | None]
     account: Callable[[str], ApiError | None]
 
 
@@ -132,7 +133,7 @@ def client_address(req: Request) -> str:
     if hops:
         forwarded = [part.strip() for part in (req.get_header("X-Forwarded-For") or "").split(",")]
         if len(forwarded) >= hops and forwarded[-hops]:
-            return forwarded[-hops]
+            return without_port(forwarded[-hops])
     # Falcon's `remote_addr`, without the list of hops that it makes first.
     client = req.scope.get("client")
     return client[0] if client else "127.0.0.1"
@@ -166,14 +167,14 @@ def _responder(route: Route, threads: ThreadPoolExecutor, throttles: Throttles) 
 
     async def respond(req: Request, resp: Response, **path: str) -> None:
         address = client_address(req)
-        if route.throttled and (refusal := throttles.address(address)):
+        if route.throttled and (
+            refusal := throttles.network(f"{route.path} {network_of(address)}")
+        ):
             raise refusal
         account_id = bearer(req).account_id if route.bearer else None
         if route.throttled_account and (refusal := throttles.account(str(account_id))):
             raise refusal
         body = await _body(req, route, body_decoder)
-        if route.guards and (refusal := throttles.account(getattr(body, route.guards).lower())):
-            raise refusal
         call = Call(
             account_id=account_id,
             body=body,

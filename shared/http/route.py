@@ -99,14 +99,11 @@ class Route(Operation):
 
     Attributes:
         handler: runs in a transaction, in a thread; committed unless it raises.
-        throttled: whether attempts are counted against the client's address, as wherever a
-            password or a code can be guessed.
+        throttled: whether calls are counted against the client's network, apart from those of
+            other routes: what one person does there must not keep the next one from another.
         throttled_account: whether calls are counted against the signed-in account.
-        guards: the member of the body that names the account whose password or code is tried;
-            attempts are counted against it too, whichever address they come from.
     """
 
     handler: Handler
     throttled: bool = False
     throttled_account: bool = False
-    guards: str = ""

@@ -47,6 +47,34 @@ def upgrade() -> None:
     )
     for column in ("email", "account_id", "created_at"):
         op.create_index(op.f(f"ix_pending_proofs_{column}"), "pending_proofs", [column])
+    op.create_table(
+        "known_networks",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("account_id", sa.Uuid(), nullable=False),
+        sa.Column("network", sa.Text(), nullable=False),
+        sa.Column(
+            "first_used_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.func.now(),
+            nullable=False,
+        ),
+        sa.ForeignKeyConstraint(
+            ["account_id"],
+            ["accounts.id"],
+            name=op.f("fk_known_networks_account_id"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_known_networks")),
+        sa.UniqueConstraint("account_id", "network", name=op.f("uq_known_networks_account_id")),
+    )
+    op.create_table(
+        "attempt_counts",
+        sa.Column("key", sa.LargeBinary(), nullable=False),
+        sa.Column("count", sa.Integer(), nullable=False),
+        sa.Column("ends_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("key", name=op.f("pk_attempt_counts")),
+    )
+    op.create_index(op.f("ix_attempt_counts_ends_at"), "attempt_counts", ["ends_at"])
     op.execute("""
         INSERT INTO pending_proofs (id, purpose, email, company_name, password_hash, network,
                                     code_id, code_hash, attempts, code_made_at, code_expires_at)
@@ -58,4 +86,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.drop_table("pending_proofs")
+    for table in ("attempt_counts", "known_networks", "pending_proofs"):
+        op.drop_table(table)
