@@ -2,16 +2,15 @@
 
 from datetime import UTC, datetime
 
-from sqlalchemy import delete, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import select
 from sqlalchemy.orm import Session, undefer
 
 from services.accounts import guesses, limits, registering
 from services.accounts.registering import SOURCE
-from shared import passwords, tokens
+from shared import passwords
 from shared.bus.events import AccountSignedIn, AccountSignInFailed
 from shared.bus.message import message_for
-from shared.db.models import Account, RevokedToken
+from shared.db.models import Account
 from shared.http.errors import ApiError, too_many_requests
 from shared.ids import derived_id
 from shared.networks import network_of
@@ -73,29 +72,6 @@ def _tell_failure(session: Session, email: str, account: Account | None, address
     fact_id = derived_id(fact.TYPE, account.id if account else address, minute)
     about = account.id if account else fact.email
     store.add(session, [message_for(fact, source=SOURCE, correlation_id=about, message_id=fact_id)])
-
-
-def use_up(session: Session, refresh: str) -> Account:
-    """Take a refresh token out of use and return its account.
-
-    Raises:
-        ApiError: 401, when it is no refresh token of ours, has expired or was used up before.
-    """
-    invalid = ApiError(
-        401, "invalid_refresh_token", "Sign in again: this token is used or expired."
-    )
-    try:
-        token = tokens.check(refresh, "refresh")
-    except tokens.InvalidTokenError:
-        raise invalid from None
-    used = insert(RevokedToken).values(token_id=token.id, expires_at=token.expires_at)
-    if session.execute(used.on_conflict_do_nothing()).rowcount == 0:  # type: ignore[attr-defined]
-        raise invalid
-    session.execute(delete(RevokedToken).where(RevokedToken.expires_at < datetime.now(UTC)))
-    account = session.get(Account, token.account_id)
-    if account is None:
-        raise invalid
-    return account
 
 
 def find(session: Session, email: str, *, hold: bool = False) -> Account | None:

@@ -6,13 +6,13 @@ from uuid import UUID
 import msgspec
 from sqlalchemy.orm import Session
 
-from services.accounts import accounts, registering
-from shared import passwords, tokens
+from services.accounts import accounts, registering, session_api, sessions
+from shared import passwords
 from shared.bus.events import Email, Line
-from shared.db.models import Account
 from shared.docstrings import summary
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
+from shared.networks import network_of
 
 # NIST SP 800-63B, 5.1.1.2: at least 8 characters, long ones allowed, no rules of composition.
 # Counted after normalisation, and all its faults told at once, so what is here is only a bound.
@@ -126,35 +126,36 @@ def login(session: Session, call: Call[Credentials, None]) -> Answer | ApiError:
     """Sign in."""
     body = call.body
     account = accounts.sign_in(session, body.email, body.password, call.address)
-    return account if isinstance(account, ApiError) else _signed_in(account)
+    if isinstance(account, ApiError):
+        return account
+    return _signed_in(sessions.begin(session, account, network_of(call.address), call.client))
 
 
-def refresh(session: Session, call: Call[Refresh, None]) -> Answer:
+def refresh(session: Session, call: Call[Refresh, None]) -> Answer | ApiError:
     """A new pair of tokens for a refresh token, which is thereby used up."""
-    return _signed_in(accounts.use_up(session, call.body.refresh))
+    renewed = sessions.renew(session, call.body.refresh, network_of(call.address), call.client)
+    return renewed if isinstance(renewed, ApiError) else _signed_in(renewed)
 
 
-def logout(session: Session, call: Call[Refresh, None]) -> Answer:
-    """Take a refresh token out of use."""
-    accounts.use_up(session, call.body.refresh)
-    return Answer(204)
+def logout(session: Session, call: Call[Refresh, None]) -> Answer | ApiError:
+    """End the session of a refresh token; its access tokens end with it."""
+    return sessions.end_by(session, call.body.refresh) or Answer(204)
 
 
-def _signed_in(account: Account) -> Answer:
+def _signed_in(pair: sessions.Pair) -> Answer:
     return Answer(
         200,
         SignedIn(
-            access=tokens.make(account.id, "access").text,
-            refresh=tokens.make(account.id, "refresh").text,
-            id=account.id,
-            company_name=account.company_name,
-            email=account.email,
+            access=pair.access,
+            refresh=pair.refresh,
+            id=pair.account.id,
+            company_name=pair.account.company_name,
+            email=pair.account.email,
         ),
     )
 
 
 TOO_MANY = (429, "rate_limited", "Too many guesses; `Retry-After` says how long to wait.")
-_USED_REFRESH = (401, "invalid_refresh_token", "Sign in again: this token is used or expired.")
 
 
 def _post(path: str, handler: Any, **more: Any) -> Route:
@@ -202,6 +203,7 @@ ROUTES = (
             (403, "email_not_verified", "Prove your email address first."),
         ),
     ),
-    _post("auth/refresh", refresh, body=Refresh, answers={200: SignedIn}, errors=(_USED_REFRESH,)),
-    _post("auth/logout", logout, body=Refresh, answers={204: None}, errors=(_USED_REFRESH,)),
+    _post("auth/refresh", refresh, body=Refresh, answers={200: SignedIn}, errors=(sessions.USED,)),
+    _post("auth/logout", logout, body=Refresh, answers={204: None}, errors=(sessions.USED,)),
+    *session_api.ROUTES,
 )

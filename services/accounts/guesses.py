@@ -3,8 +3,8 @@
 Guesses at one account are counted apart for the networks it was used from, and for all others
 together: who floods an account from elsewhere uses up what strangers have, and its owner signs in
 where they always do. In all, fewer than 100 passwords and 100 codes an hour are looked at for one
-account (NIST SP 800-63B, 5.2.2; OWASP ASVS 2.2.1); a new code does not begin a new count. An account
-that is not there counts like one that is.
+account (NIST SP 800-63B, 5.2.2; OWASP ASVS 2.2.1); a new code does not begin a new count. An
+account that is not there counts like one that is.
 """
 
 from typing import Literal

@@ -149,7 +149,8 @@ CODES: dict[str, ErrorCode] = {
     # A business's.
     "not_signed_in": ErrorCode(
         [401],
-        "The access token is missing, expired (after ten minutes), or no access token of ours.",
+        "The access token is missing, expired (after ten minutes), no access token of ours, or its "
+        "session has ended.",
         "Send `Authorization: Bearer <access>`. Get a new one with your refresh token at "
         "`POST /users/auth/refresh/`, or sign in again.",
     ),
@@ -160,8 +161,15 @@ CODES: dict[str, ErrorCode] = {
     ),
     "invalid_refresh_token": ErrorCode(
         [401],
-        "The refresh token was used before, has expired (after a day), or was logged out.",
-        "Sign in again. Each refresh token works once: keep the one that came with the answer.",
+        "The refresh token was used before, has expired (after a day), or its session has ended: "
+        "by a logout, after thirty days, or because a used token of it came a second time.",
+        "Sign in again. Each refresh token works once: keep the one that came with the answer, and "
+        "let one of your processes renew it, not two.",
+    ),
+    "session_not_found": ErrorCode(
+        [404],
+        "You have no session with this id, or it has ended.",
+        "`GET /users/sessions/` lists those that have not.",
     ),
     "email_not_verified": ErrorCode(
         [403],

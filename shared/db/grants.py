@@ -28,6 +28,7 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
     "ingress": {
         "accounts": "SELECT, INSERT, UPDATE",
         "pending_proofs": "SELECT, INSERT, UPDATE, DELETE",
+        "account_sessions": "SELECT, INSERT, UPDATE, DELETE",
         "known_networks": "SELECT, INSERT",
         "attempt_counts": "SELECT, INSERT, UPDATE, DELETE",
         "one_time_codes": "SELECT, INSERT, UPDATE, DELETE",

@@ -139,8 +139,26 @@ class OneTimeCode(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+class AccountSession(Base):
+    """A sign-in and all that it was renewed to, until it ends."""
+
+    __tablename__ = "account_sessions"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    account_id: Mapped[UUID] = mapped_column(
+        ForeignKey("accounts.id", ondelete="CASCADE"), index=True
+    )
+    refresh_id: Mapped[UUID]  # the one refresh token that renews it; any earlier one ends it
+    network: Mapped[str]
+    client: Mapped[str]  # what called itself so: User-Agent
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    renewed_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime] = mapped_column(index=True)  # however often it is renewed
+    ended_at: Mapped[datetime | None]
+
+
 class RevokedToken(Base):
-    """A refresh token that was used up or logged out, kept until it would have expired anyway."""
+    """A used refresh token of the version before, whose tokens have no session."""
 
     __tablename__ = "revoked_tokens"
 

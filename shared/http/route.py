@@ -28,6 +28,8 @@ class Call(Generic[B, Q]):
         path: the variables of the path, as text.
         address: the client's address, behind the configured number of trusted proxies.
         traceparent: the W3C trace context of the request, where there is one.
+        session_id: the session of the access token, where it has one.
+        client: what the client calls itself (User-Agent), cut to 200 characters.
     """
 
     account_id: UUID | None
@@ -36,6 +38,8 @@ class Call(Generic[B, Q]):
     path: Mapping[str, str]
     address: str
     traceparent: str | None = None
+    session_id: UUID | None = None
+    client: str = ""
 
     @property
     def caller(self) -> UUID:

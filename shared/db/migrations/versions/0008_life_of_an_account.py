@@ -65,8 +65,35 @@ def upgrade() -> None:
             ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_known_networks")),
-        sa.UniqueConstraint("account_id", "network", name=op.f("uq_known_networks_account_id")),
+        sa.UniqueConstraint(
+            "account_id", "network", name=op.f("uq_known_networks_account_id_network")
+        ),
     )
+    op.create_table(
+        "account_sessions",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("account_id", sa.Uuid(), nullable=False),
+        sa.Column("refresh_id", sa.Uuid(), nullable=False),
+        sa.Column("network", sa.Text(), nullable=False),
+        sa.Column("client", sa.Text(), nullable=False),
+        *(
+            sa.Column(
+                name, sa.DateTime(timezone=True), server_default=sa.func.now(), nullable=False
+            )
+            for name in ("created_at", "renewed_at")
+        ),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["account_id"],
+            ["accounts.id"],
+            name=op.f("fk_account_sessions_account_id"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_account_sessions")),
+    )
+    for column in ("account_id", "expires_at"):
+        op.create_index(op.f(f"ix_account_sessions_{column}"), "account_sessions", [column])
     op.create_table(
         "attempt_counts",
         sa.Column("key", sa.LargeBinary(), nullable=False),
@@ -86,5 +113,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    for table in ("attempt_counts", "known_networks", "pending_proofs"):
+    for table in ("account_sessions", "attempt_counts", "known_networks", "pending_proofs"):
         op.drop_table(table)
