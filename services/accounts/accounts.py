@@ -11,7 +11,8 @@ from shared import passwords
 from shared.bus.events import AccountSignedIn, AccountSignInFailed
 from shared.bus.message import message_for
 from shared.db.models import Account
-from shared.http.errors import ApiError, too_many_requests
+from shared.http.errors import ApiError, account_blocked, too_many_requests
+from shared.http.signed_in import is_blocked
 from shared.ids import derived_id
 from shared.networks import network_of
 from shared.outbox import store
@@ -28,7 +29,7 @@ def sign_in(session: Session, email: str, password: str, address: str) -> Accoun
 
     Returns:
         An error, so that what is told is committed: 401 when they do not match, 403 when the email
-        address is not proved yet, 429 when it was guessed at too often.
+        address is not proved yet or the account blocked, 429 when it was guessed at too often.
     """
     network = network_of(address)
     guess = guesses.at("password", email, network)
@@ -52,12 +53,15 @@ def sign_in(session: Session, email: str, password: str, address: str) -> Accoun
         )
     if passwords.is_outdated(account.password_hash):
         account.password_hash = passwords.hash_password(password)
-    guesses.remember(session, account, network)
+    if is_blocked(session, account.id):
+        return account_blocked()
+    is_new_place = guesses.remember(session, account, network)
     fact = AccountSignedIn(
         account_id=account.id,
         company_name=account.company_name,
         email=account.email,
         address=address,
+        is_new_place=is_new_place,
     )
     store.add(session, [message_for(fact, source=SOURCE, correlation_id=account.id)])
     return account

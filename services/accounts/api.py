@@ -6,25 +6,14 @@ from uuid import UUID
 import msgspec
 from sqlalchemy.orm import Session
 
-from services.accounts import accounts, registering, session_api, sessions
-from shared import passwords
+from services.accounts import accounts, credential_api, registering, session_api, sessions
+from services.accounts.bodies import Code, Detail, Given, Password
 from shared.bus.events import Email, Line
 from shared.docstrings import summary
-from shared.http.errors import ApiError
+from shared.http.errors import BLOCKED, ApiError
 from shared.http.route import Answer, Call, Route
 from shared.networks import network_of
 
-# NIST SP 800-63B, 5.1.1.2: at least 8 characters, long ones allowed, no rules of composition.
-# Counted after normalisation, and all its faults told at once, so what is here is only a bound.
-Password = Annotated[
-    str,
-    msgspec.Meta(
-        max_length=1_024,
-        extra_json_schema={"minLength": passwords.MIN_LENGTH, "maxLength": passwords.MAX_LENGTH},
-    ),
-]
-Given = Annotated[str, msgspec.Meta(max_length=1_024)]
-Code = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{6}(?![\s\S])")]
 TokenText = Annotated[str, msgspec.Meta(max_length=2_000)]
 
 
@@ -75,12 +64,6 @@ class Refresh(msgspec.Struct, kw_only=True):
     """A refresh token."""
 
     refresh: TokenText
-
-
-class Detail(msgspec.Struct, kw_only=True):
-    """A sentence."""
-
-    detail: str
 
 
 class SignedIn(msgspec.Struct, kw_only=True):
@@ -201,9 +184,17 @@ ROUTES = (
             TOO_MANY,
             (401, "invalid_credentials", "The email address or the password is wrong."),
             (403, "email_not_verified", "Prove your email address first."),
+            BLOCKED,
         ),
     ),
-    _post("auth/refresh", refresh, body=Refresh, answers={200: SignedIn}, errors=(sessions.USED,)),
+    _post(
+        "auth/refresh",
+        refresh,
+        body=Refresh,
+        answers={200: SignedIn},
+        errors=(sessions.USED, BLOCKED),
+    ),
     _post("auth/logout", logout, body=Refresh, answers={204: None}, errors=(sessions.USED,)),
     *session_api.ROUTES,
+    *credential_api.ROUTES,
 )

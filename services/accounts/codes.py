@@ -67,7 +67,7 @@ def send(session: Session, pending: PendingProof, company_name: str = "") -> Non
     store.add(session, [message_for(fact, source="services.accounts", correlation_id=about)])
 
 
-def check(pending: PendingProof, digits: str, network: str) -> Check:
+def check(pending: PendingProof, digits: str, *, is_own: bool) -> Check:
     """Try a code; a wrong try is counted. The caller holds the row.
 
     Only the right digits are told that they came too late: else the answers would say where a code
@@ -76,13 +76,12 @@ def check(pending: PendingProof, digits: str, network: str) -> Check:
     Args:
         pending: what it is to prove.
         digits: as they were given.
-        network: from where; a stranger's tries do not use up those of who asked for the code.
+        is_own: whether from where it belongs; a stranger's tries do not use up the owner's.
     """
-    own = network == pending.network
-    tried = pending.attempts if own else pending.strange_attempts
+    tried = pending.attempts if is_own else pending.strange_attempts
     if not hmac.compare_digest(pending.code_hash, _mac(pending.code_id, digits)):
         if tried < TRIES:
-            setattr(pending, "attempts" if own else "strange_attempts", tried + 1)
+            setattr(pending, "attempts" if is_own else "strange_attempts", tried + 1)
         return Check.WRONG
     if tried >= TRIES:
         return Check.LOCKED

@@ -67,8 +67,8 @@ def register(
     session.execute(
         delete(PendingProof).where(PendingProof.created_at < datetime.now(UTC) - WAITS_FOR)
     )
-    _hold(session, email)
-    if _has_account(session, email):
+    hold(session, email)
+    if account_of(session, email) is not None:
         return Registered(new_id(), company_name, email)
     pending = PendingProof(
         purpose="registration",
@@ -94,7 +94,7 @@ def send_again(session: Session, email: str, registration_id: UUID | None, addre
     email, network = email.lower(), network_of(address)
     # Also where nothing waits: the answer, and the time it takes, are the same.
     is_over = limits.take(*guesses.mails(email, network))
-    _hold(session, email)
+    hold(session, email)
     waiting = _waiting(session, email)
     if registration_id is not None:
         waiting = [pending for pending in waiting if pending.id == registration_id]
@@ -126,11 +126,11 @@ def verify(
     guess = guesses.at("code", email, network)
     if wait := limits.take(*guess):
         return too_many_requests(wait)
-    _hold(session, email)
+    hold(session, email)
     waiting = _waiting(session, email)
     outcome, proved = Check.WRONG, None
     for pending in waiting:
-        checked = codes.check(pending, otp, network)
+        checked = codes.check(pending, otp, is_own=pending.network == network)
         if checked is not Check.WRONG:
             outcome, proved = checked, pending
     if proved is None or outcome is not Check.RIGHT:
@@ -200,14 +200,16 @@ def _account_of(session: Session, proved: PendingProof) -> Account | None:
     )
 
 
-def _hold(session: Session, email: str) -> None:
+def hold(session: Session, email: str) -> None:
     """Wait until no other transaction is at this address."""
     session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(email, 0))))
 
 
-def _has_account(session: Session, email: str) -> bool:
-    there = select(Account.id).where(Account.email == email, Account.email_verified_at.is_not(None))
-    return bool(session.scalar(select(there.exists())))
+def account_of(session: Session, email: str) -> Account | None:
+    """The account whose proved address this is; the caller holds the address."""
+    return session.scalar(
+        select(Account).where(Account.email == email, Account.email_verified_at.is_not(None))
+    )
 
 
 def _waiting(session: Session, email: str, *, hold: bool = True) -> list[PendingProof]:

@@ -15,10 +15,14 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from shared import tokens
+from shared.bus.events import AccountChanged
+from shared.bus.message import message_for
 from shared.config import settings
 from shared.db.models import Account, AccountSession, RevokedToken
-from shared.http.errors import ApiError
+from shared.http.errors import ApiError, account_blocked
+from shared.http.signed_in import is_blocked
 from shared.ids import new_id
+from shared.outbox import store
 
 log = structlog.get_logger()
 
@@ -67,8 +71,10 @@ def renew(session: Session, refresh: str, network: str, client: str) -> Pair | A
     except tokens.InvalidTokenError:
         return invalid
     account = session.get(Account, token.account_id)
-    if account is None:
+    if account is None or account.closed_at:
         return invalid
+    if is_blocked(session, account.id):
+        return account_blocked()
     if token.session_id is None:
         return begin(session, account, network, client) if _use_up(session, token) else invalid
     held = session.get(AccountSession, token.session_id, with_for_update=True)
@@ -78,6 +84,16 @@ def renew(session: Session, refresh: str, network: str, client: str) -> Pair | A
     if held.refresh_id != token.id:
         held.ended_at = now
         log.warning("refresh_token_used_twice", session_id=str(held.id))
+        fact = AccountChanged(
+            account_id=account.id,
+            company_name=account.company_name,
+            email=account.email,
+            what="refresh_token_reused",
+            address=network,
+        )
+        store.add(
+            session, [message_for(fact, source="services.accounts", correlation_id=account.id)]
+        )
         return invalid
     held.renewed_at = now
     return _pair(account, held)

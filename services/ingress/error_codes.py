@@ -177,6 +177,17 @@ CODES: dict[str, ErrorCode] = {
         "Send the code from the email to `POST /users/verify-otp/`; ask for a new one at "
         "`POST /users/request-otp/`.",
     ),
+    "account_blocked": ErrorCode(
+        [403],
+        "Our staff has blocked the account: nobody signs in, and no webhook of it is taken.",
+        "Write to us; the email that told of it has the reason. Everything works again once it is "
+        "unblocked.",
+    ),
+    "wrong_password": ErrorCode(
+        [403],
+        "What changes an account needs its password again, and this is not it.",
+        "Send the account's password; where it is lost, `POST /users/password/reset-code/`.",
+    ),
     "weak_password": ErrorCode(
         [400],
         "The password is one that is tried first, or is the account's own address or name, or too "

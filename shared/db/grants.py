@@ -15,7 +15,7 @@ from shared.config import ConfigurationError
 from shared.roles import SERVICES, login
 
 # What others than services.accounts may know of an account: not its password's hash.
-ACCOUNT = "SELECT (id, company_name, email, email_verified_at, created_at)"
+ACCOUNT = "SELECT (id, company_name, email, email_verified_at, closed_at, created_at)"
 INBOX = "SELECT, INSERT, UPDATE, DELETE"  # UPDATE: to lock what is pruned
 # Leave a message for the relay; who wrote it, and what became of it, are not the writer's to say.
 TELL = (

@@ -68,6 +68,8 @@ class Account(Base):
     # Loaded when it is asked for: only services.accounts may read it (see grants.py).
     password_hash: Mapped[str] = mapped_column(deferred=True)
     email_verified_at: Mapped[datetime | None]
+    # With it a trigger ends the approval, and so the secrets. The address is free again then.
+    closed_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
@@ -313,6 +315,7 @@ class WebhookPolicy(Base):
     account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"), primary_key=True)
     allowed_networks: Mapped[list[str]] = mapped_column(server_default="{}")
     rate_per_second: Mapped[int | None] = mapped_column(Integer)
+    blocked_at: Mapped[datetime | None]  # by ops; nobody signs in, no webhook is taken
     # Set by a trigger, as those of the secrets.
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
     change: Mapped[int] = mapped_column(BigInteger, server_default="0")

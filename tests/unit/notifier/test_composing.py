@@ -15,7 +15,7 @@ from shared.bus.retry import Permanent
 from tests.integration.arrange import received
 from tests.unit.notifier.facts import CODE, CUSTOMER, FACTS, UNTIL
 
-SILENT = {"account.verified", "account.signed_in", "account.sign_in_failed"}
+SILENT = {"account.verified", "account.sign_in_failed"}
 
 
 class Tags(HTMLParser):

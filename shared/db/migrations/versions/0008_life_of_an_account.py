@@ -47,6 +47,25 @@ def upgrade() -> None:
     )
     for column in ("email", "account_id", "created_at"):
         op.create_index(op.f(f"ix_pending_proofs_{column}"), "pending_proofs", [column])
+    for table, column in (("accounts", "closed_at"), ("webhook_policies", "blocked_at")):
+        op.add_column(table, sa.Column(column, sa.DateTime(timezone=True), nullable=True))
+    op.execute("""
+        CREATE FUNCTION close_account() RETURNS trigger
+        LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+        BEGIN
+            UPDATE public.kyc_applications
+            SET status = CASE status WHEN 'approved' THEN 'revoked' ELSE 'rejected' END,
+                reason = 'The account was closed.', decided_by = 'the business',
+                decided_at = clock_timestamp()
+            WHERE account_id = NEW.id AND status IN ('approved', 'pending');
+            RETURN NULL;
+        END $$
+    """)
+    op.execute("""
+        CREATE TRIGGER accounts_close AFTER UPDATE OF closed_at ON accounts
+        FOR EACH ROW WHEN (OLD.closed_at IS NULL AND NEW.closed_at IS NOT NULL)
+        EXECUTE FUNCTION close_account()
+    """)
     op.create_table(
         "known_networks",
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -113,5 +132,9 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.execute("DROP TRIGGER accounts_close ON accounts")
+    op.execute("DROP FUNCTION close_account()")
+    op.drop_column("webhook_policies", "blocked_at")
+    op.drop_column("accounts", "closed_at")
     for table in ("account_sessions", "attempt_counts", "known_networks", "pending_proofs"):
         op.drop_table(table)
