@@ -84,6 +84,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     receipt_signing_keys: str = DEVELOPMENT_RECEIPT_KEY
     access_token_seconds: Seconds = 600.0
     refresh_token_seconds: Seconds = 86_400.0
+    # However often it is renewed.
+    session_seconds: Count = 2_592_000
 
     # Ingress
     host: str = "127.0.0.1"

@@ -60,3 +60,28 @@ def is_within(address: str, networks: Iterable[Network]) -> bool:
         return False
     mapped = getattr(found, "ipv4_mapped", None) or found
     return any(mapped in network for network in networks)
+
+
+def network_of(address: str) -> str:
+    """The network that a client at an address counts as: whoever has the one has all of it.
+
+    An IPv4 address alone, and a /64 of IPv6, which is what one subscriber is given (RFC 6177, 2);
+    a port that a proxy has written behind it counts for nothing. What is no address stands for
+    itself, cut to 64 characters.
+    """
+    text = without_port(address)
+    try:
+        found = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return text[:64]
+    mapped = getattr(found, "ipv4_mapped", None) or found
+    if isinstance(mapped, ipaddress.IPv4Address):
+        return str(mapped)
+    return str(ipaddress.ip_network((mapped, 64), strict=False))
+
+
+def without_port(address: str) -> str:
+    """An address without the port that some proxies write: `192.0.2.7:443`, `[2001:db8::1]:443`."""
+    if address.startswith("["):
+        return address[1:].partition("]")[0]
+    return address.partition(":")[0] if address.count(":") == 1 else address

@@ -1,16 +1,50 @@
-"""Passwords: argon2id (RFC 9106) with the library's recommended parameters."""
+"""Passwords: what may be one, and its hash, argon2id (RFC 9106) with the recommended parameters.
 
+What may be one is NIST SP 800-63B, 5.1.1.2: a length, a list of those that everybody tries first,
+nothing that is known of the account, and no rules of composition.
+"""
+
+import unicodedata
 from functools import cache
+from itertools import pairwise
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
+from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
+MIN_LENGTH = 8
+MAX_LENGTH = 128
+
+_COMMON = frozenset(FREQUENCY_LISTS["passwords"])
 _hasher = PasswordHasher()
+
+
+def faults(password: str, *known: str) -> list[str]:
+    """Everything for which a password is refused, a sentence each; empty when it may be one.
+
+    Args:
+        password: as it was given.
+        known: what anybody knows of the account: its address, its name.
+    """
+    password = normalized(password)
+    found = []
+    if len(password) < MIN_LENGTH:
+        found.append(f"It is shorter than {MIN_LENGTH} characters.")
+    if len(password) > MAX_LENGTH:
+        found.append(f"It is longer than {MAX_LENGTH} characters.")
+    folded = _folded(password)
+    if password.casefold() in _COMMON or (folded and folded in _COMMON):
+        found.append("It is one of the passwords that are tried first.")
+    if _is_a_row(password):
+        found.append("It repeats one character, or counts on from it.")
+    if folded and folded in {_folded(text) for name in known for text in _parts(name)}:
+        found.append("It is the account's own address or name.")
+    return found
 
 
 def hash_password(password: str) -> str:
     """A salted hash, with its parameters."""
-    return _hasher.hash(password)
+    return _hasher.hash(normalized(password))
 
 
 def matches(password: str, stored: str | None) -> bool:
@@ -19,7 +53,7 @@ def matches(password: str, stored: str | None) -> bool:
     An unknown account (None) costs the same work, so that time tells nobody who has an account.
     """
     try:
-        return _hasher.verify(stored or _decoy(), password) and stored is not None
+        return _hasher.verify(stored or _decoy(), normalized(password)) and stored is not None
     except (VerificationError, InvalidHashError):
         return False
 
@@ -27,6 +61,24 @@ def matches(password: str, stored: str | None) -> bool:
 def is_outdated(stored: str) -> bool:
     """Whether `stored` was made with other parameters than those in use now."""
     return _hasher.check_needs_rehash(stored)
+
+
+def normalized(password: str) -> str:
+    """The form that is hashed, NFC: keyboards differ in how they write the same characters."""
+    return unicodedata.normalize("NFC", password)
+
+
+def _folded(text: str) -> str:
+    return "".join(c for c in normalized(text).casefold() if c.isalnum())
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    return name, *name.split("@")
+
+
+def _is_a_row(password: str) -> bool:
+    steps = {ord(b) - ord(a) for a, b in pairwise(password)}
+    return len(steps) == 1 and steps <= {-1, 0, 1}
 
 
 @cache

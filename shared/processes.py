@@ -23,6 +23,7 @@ READS: Mapping[str, tuple[str, ...]] = {
         "RECEIPT_SIGNING_KEYS",
         "ACCESS_TOKEN_SECONDS",
         "REFRESH_TOKEN_SECONDS",
+        "SESSION_SECONDS",
         "PORT",
         "WEB_CONCURRENCY",
         "MAX_BODY_BYTES",

@@ -30,21 +30,36 @@ class Token(msgspec.Struct, frozen=True):
         id: the `jti` claim.
         account_id: the `sub` claim.
         expires_at: the `exp` claim.
+        session_id: the `sid` claim; None in a token of the version before sessions.
     """
 
     text: str
     id: UUID
     account_id: UUID
     expires_at: datetime
+    session_id: UUID | None = None
 
 
-def make(account_id: UUID, use: Use) -> Token:
-    """A new token for an account."""
+def make(
+    account_id: UUID,
+    use: Use,
+    session_id: UUID | None = None,
+    ends_at: datetime | None = None,
+) -> Token:
+    """A new token for an account.
+
+    Args:
+        account_id: whose.
+        use: what for.
+        session_id: the session that it ends with.
+        ends_at: when the session ends at the latest; no token lives longer.
+    """
     config = settings()
     seconds = config.access_token_seconds if use == "access" else config.refresh_token_seconds
     now = datetime.now(UTC)
     token_id, expires_at = new_id(), now + timedelta(seconds=seconds)
-    claims = {
+    expires_at = min(expires_at, ends_at or expires_at)
+    claims: dict[str, object] = {
         "iss": ISSUER,
         "sub": str(account_id),
         "jti": str(token_id),
@@ -52,8 +67,10 @@ def make(account_id: UUID, use: Use) -> Token:
         "iat": now,
         "exp": expires_at,
     }
+    if session_id is not None:
+        claims["sid"] = str(session_id)
     text = jwt.encode(claims, config.jwt_signing_key, algorithm=ALGORITHM)
-    return Token(text, token_id, account_id, expires_at)
+    return Token(text, token_id, account_id, expires_at, session_id)
 
 
 def check(text: str, use: Use) -> Token:
@@ -79,6 +96,7 @@ def check(text: str, use: Use) -> Token:
             UUID(claims["jti"]),
             UUID(claims["sub"]),
             datetime.fromtimestamp(claims["exp"], UTC),
+            UUID(claims["sid"]) if "sid" in claims else None,
         )
     except (jwt.PyJWTError, ValueError, TypeError, AttributeError) as error:
         raise InvalidTokenError(str(error)) from None

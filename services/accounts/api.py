@@ -6,17 +6,14 @@ from uuid import UUID
 import msgspec
 from sqlalchemy.orm import Session
 
-from services.accounts import accounts, codes
-from shared import tokens
+from services.accounts import accounts, credential_api, registering, session_api, sessions
+from services.accounts.bodies import Code, Detail, Given, Password
 from shared.bus.events import Email, Line
-from shared.db.models import Account
 from shared.docstrings import summary
-from shared.http.errors import ApiError
+from shared.http.errors import BLOCKED, ApiError
 from shared.http.route import Answer, Call, Route
+from shared.networks import network_of
 
-# NIST SP 800-63B, 5.1.1.2: at least 8 characters, long ones allowed, no rules of composition.
-Password = Annotated[str, msgspec.Meta(min_length=8, max_length=128)]
-Code = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{6}(?![\s\S])")]
 TokenText = Annotated[str, msgspec.Meta(max_length=2_000)]
 
 
@@ -29,7 +26,7 @@ class Registration(msgspec.Struct, kw_only=True):
 
 
 class Registered(msgspec.Struct, kw_only=True):
-    """The account that was made."""
+    """The account that will be, once its address is proved."""
 
     id: UUID
     company_name: str
@@ -37,35 +34,36 @@ class Registered(msgspec.Struct, kw_only=True):
 
 
 class Proof(msgspec.Struct, kw_only=True):
-    """An address and the code that was mailed to it."""
+    """An address and the code that was mailed to it.
+
+    Where several registrations wait for the address, also the password of the one that is meant, or
+    its id.
+    """
 
     email: Email
     otp: Code
+    password: Given | None = None
+    registration_id: UUID | None = None
 
 
 class Address(msgspec.Struct, kw_only=True):
-    """An email address."""
+    """An email address and, where several registrations wait for it, the id of the one meant."""
 
     email: Email
+    registration_id: UUID | None = None
 
 
 class Credentials(msgspec.Struct, kw_only=True):
     """An address and a password."""
 
     email: Email
-    password: Annotated[str, msgspec.Meta(max_length=128)]
+    password: Given
 
 
 class Refresh(msgspec.Struct, kw_only=True):
     """A refresh token."""
 
     refresh: TokenText
-
-
-class Detail(msgspec.Struct, kw_only=True):
-    """A sentence."""
-
-    detail: str
 
 
 class SignedIn(msgspec.Struct, kw_only=True):
@@ -79,25 +77,29 @@ class SignedIn(msgspec.Struct, kw_only=True):
 
 
 def register(session: Session, call: Call[Registration, None]) -> Answer:
-    """Make an account; a code is mailed to it."""
+    """Register; a code is mailed. The answer does not tell who has an account already."""
     body = call.body
-    account = accounts.register(session, body.company_name, body.email, body.password)
-    return Answer(
-        201, Registered(id=account.id, company_name=account.company_name, email=account.email)
-    )
+    made = registering.register(session, body.company_name, body.email, body.password, call.address)
+    return Answer(201, Registered(id=made.id, company_name=made.company_name, email=made.email))
 
 
 def verify_otp(session: Session, call: Call[Proof, None]) -> Answer | ApiError:
     """Prove an address."""
-    error = accounts.verify(session, call.body.email, call.body.otp)
+    body = call.body
+    error = registering.verify(
+        session,
+        body.email,
+        body.otp,
+        call.address,
+        password=body.password,
+        registration_id=body.registration_id,
+    )
     return error or Answer(200, Detail(detail="Your email address is verified. You can sign in."))
 
 
 def request_otp(session: Session, call: Call[Address, None]) -> Answer:
     """Mail a new code. The answer is the same for every address, so it tells nobody who is here."""
-    account = accounts.find(session, call.body.email, hold=True)
-    if account is not None and account.email_verified_at is None:
-        codes.request(session, account)
+    registering.send_again(session, call.body.email, call.body.registration_id, call.address)
     return Answer(
         200, Detail(detail="If this address awaits a code, a new one is on its way to it.")
     )
@@ -107,34 +109,36 @@ def login(session: Session, call: Call[Credentials, None]) -> Answer | ApiError:
     """Sign in."""
     body = call.body
     account = accounts.sign_in(session, body.email, body.password, call.address)
-    return account if isinstance(account, ApiError) else _signed_in(account)
+    if isinstance(account, ApiError):
+        return account
+    return _signed_in(sessions.begin(session, account, network_of(call.address), call.client))
 
 
-def refresh(session: Session, call: Call[Refresh, None]) -> Answer:
+def refresh(session: Session, call: Call[Refresh, None]) -> Answer | ApiError:
     """A new pair of tokens for a refresh token, which is thereby used up."""
-    return _signed_in(accounts.use_up(session, call.body.refresh))
+    renewed = sessions.renew(session, call.body.refresh, network_of(call.address), call.client)
+    return renewed if isinstance(renewed, ApiError) else _signed_in(renewed)
 
 
-def logout(session: Session, call: Call[Refresh, None]) -> Answer:
-    """Take a refresh token out of use."""
-    accounts.use_up(session, call.body.refresh)
-    return Answer(204)
+def logout(session: Session, call: Call[Refresh, None]) -> Answer | ApiError:
+    """End the session of a refresh token; its access tokens end with it."""
+    return sessions.end_by(session, call.body.refresh) or Answer(204)
 
 
-def _signed_in(account: Account) -> Answer:
+def _signed_in(pair: sessions.Pair) -> Answer:
     return Answer(
         200,
         SignedIn(
-            access=tokens.make(account.id, "access").text,
-            refresh=tokens.make(account.id, "refresh").text,
-            id=account.id,
-            company_name=account.company_name,
-            email=account.email,
+            access=pair.access,
+            refresh=pair.refresh,
+            id=pair.account.id,
+            company_name=pair.account.company_name,
+            email=pair.account.email,
         ),
     )
 
 
-_USED_REFRESH = (401, "invalid_refresh_token", "Sign in again: this token is used or expired.")
+TOO_MANY = (429, "rate_limited", "Too many guesses; `Retry-After` says how long to wait.")
 
 
 def _post(path: str, handler: Any, **more: Any) -> Route:
@@ -143,7 +147,6 @@ def _post(path: str, handler: Any, **more: Any) -> Route:
         path=f"/users/{path}/",
         handler=handler,
         summary=summary(handler),
-        throttled=True,
         tag="Accounts",
         **more,
     )
@@ -153,34 +156,45 @@ ROUTES = (
     _post(
         "auth/register",
         register,
+        throttled=True,
         body=Registration,
         answers={201: Registered},
-        errors=((400, "email_taken", "An account with this email address exists already."),),
+        errors=((400, "weak_password", "The password is refused; `faults` says for what."),),
     ),
     _post(
         "verify-otp",
         verify_otp,
-        guards="email",
         body=Proof,
         answers={200: Detail},
         errors=(
+            TOO_MANY,
             (400, "invalid_otp", "The code is wrong."),
             (400, "otp_expired", "The code has expired."),
             (400, "otp_locked", "Too many wrong tries."),
+            registering.SEVERAL,
         ),
     ),
-    _post("request-otp", request_otp, guards="email", body=Address, answers={200: Detail}),
+    _post("request-otp", request_otp, throttled=True, body=Address, answers={200: Detail}),
     _post(
         "auth/login",
         login,
-        guards="email",
         body=Credentials,
         answers={200: SignedIn},
         errors=(
+            TOO_MANY,
             (401, "invalid_credentials", "The email address or the password is wrong."),
             (403, "email_not_verified", "Prove your email address first."),
+            BLOCKED,
         ),
     ),
-    _post("auth/refresh", refresh, body=Refresh, answers={200: SignedIn}, errors=(_USED_REFRESH,)),
-    _post("auth/logout", logout, body=Refresh, answers={204: None}, errors=(_USED_REFRESH,)),
+    _post(
+        "auth/refresh",
+        refresh,
+        body=Refresh,
+        answers={200: SignedIn},
+        errors=(sessions.USED, BLOCKED),
+    ),
+    _post("auth/logout", logout, body=Refresh, answers={204: None}, errors=(sessions.USED,)),
+    *session_api.ROUTES,
+    *credential_api.ROUTES,
 )

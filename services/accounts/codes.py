@@ -1,8 +1,8 @@
 """One-time codes: six digits that prove an email address.
 
-Ten minutes, five tries, one code at a time (NIST SP 800-63B, 5.1.3.2 for out-of-band codes). Six
-digits are quickly tried through, so what is stored is a MAC under a key that the database does not
-hold, and not a bare hash.
+Ten minutes, five tries, one code at a time for what it proves (NIST SP 800-63B, 5.1.3.2 for
+out-of-band codes). Six digits are quickly tried through, so what is stored is a MAC under a key
+that the database does not hold, and not a bare hash.
 """
 
 import hashlib
@@ -12,14 +12,13 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum
 from uuid import UUID
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from shared.bus.events import AccountOtpRequested
 from shared.bus.message import message_for
 from shared.config import settings
 from shared.crypto import sealer
-from shared.db.models import Account, OneTimeCode
+from shared.db.models import PendingProof
 from shared.ids import new_id
 from shared.outbox import store
 
@@ -37,55 +36,56 @@ class Check(Enum):
     LOCKED = "locked"
 
 
-def request(session: Session, account: Account) -> bool:
-    """Make a new code for an account and have it mailed; the one before stops working.
+def send(session: Session, pending: PendingProof, company_name: str = "") -> None:
+    """Make a new code for what is pending and have it mailed; the one before stops working.
 
-    Returns:
-        False, with nothing done, while the last code is younger than `RESEND_AFTER`.
+    Args:
+        session: the transaction.
+        pending: what it is to prove; added to the session here.
+        company_name: how the email calls its reader; only that of an account that was proved.
     """
     now = datetime.now(UTC)
-    code = session.get(OneTimeCode, account.id, with_for_update=True)
-    if code is not None and now - code.created_at < RESEND_AFTER:
-        return False
     digits = f"{secrets.randbelow(1_000_000):06}"
-    code_id = new_id()
-    if code is None:
-        code = OneTimeCode(account_id=account.id)
-        session.add(code)
-    code.code_id = code_id
-    code.code_hash = _mac(code_id, digits)
-    code.attempts = 0
-    code.created_at = now
-    code.expires_at = now + LIFETIME
-    fact = AccountOtpRequested(
-        account_id=account.id,
-        company_name=account.company_name,
-        email=account.email,
-        code_id=code_id,
-        sealed_code=sealer().seal(digits.encode(), f"otp:{code_id}"),
-        expires_at=code.expires_at,
-    )
+    pending.id = pending.id or new_id()
+    pending.code_id = new_id()
+    pending.code_hash = _mac(pending.code_id, digits)
+    pending.attempts = pending.strange_attempts = 0
+    pending.code_made_at = now
+    pending.code_expires_at = now + LIFETIME
+    session.add(pending)
     session.flush()
-    store.add(session, [message_for(fact, source="services.accounts", correlation_id=account.id)])
-    return True
-
-
-def check(session: Session, account: Account, digits: str) -> Check:
-    """Try a code; a right one is used up, a wrong one is counted."""
-    code = session.scalar(
-        select(OneTimeCode).where(OneTimeCode.account_id == account.id).with_for_update()
+    about = pending.account_id or pending.id
+    fact = AccountOtpRequested(
+        account_id=about,
+        company_name=company_name,
+        email=pending.email,
+        purpose=pending.purpose,  # type: ignore[arg-type]
+        code_id=pending.code_id,
+        sealed_code=sealer().seal(digits.encode(), f"otp:{pending.code_id}"),
+        expires_at=pending.code_expires_at,
     )
-    if code is None:
+    store.add(session, [message_for(fact, source="services.accounts", correlation_id=about)])
+
+
+def check(pending: PendingProof, digits: str, *, is_own: bool) -> Check:
+    """Try a code; a wrong try is counted. The caller holds the row.
+
+    Only the right digits are told that they came too late: else the answers would say where a code
+    is awaited.
+
+    Args:
+        pending: what it is to prove.
+        digits: as they were given.
+        is_own: whether from where it belongs; a stranger's tries do not use up the owner's.
+    """
+    tried = pending.attempts if is_own else pending.strange_attempts
+    if not hmac.compare_digest(pending.code_hash, _mac(pending.code_id, digits)):
+        if tried < TRIES:
+            setattr(pending, "attempts" if is_own else "strange_attempts", tried + 1)
         return Check.WRONG
-    if code.attempts >= TRIES:
+    if tried >= TRIES:
         return Check.LOCKED
-    if datetime.now(UTC) >= code.expires_at:
-        return Check.EXPIRED
-    if hmac.compare_digest(code.code_hash, _mac(code.code_id, digits)):
-        session.delete(code)
-        return Check.RIGHT
-    code.attempts += 1
-    return Check.WRONG
+    return Check.EXPIRED if datetime.now(UTC) >= pending.code_expires_at else Check.RIGHT
 
 
 def _mac(code_id: UUID, digits: str) -> bytes:

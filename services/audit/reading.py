@@ -14,6 +14,7 @@ from shared.bus.message import Received
 from shared.bus.retry import Malformed
 
 NOBODY = "the system"
+_BY_THE_BUSINESS = ("account.", "kyc.submitted", "secret.shown", "webhook.allowlist_changed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,6 @@ def _actor(type_: str, given: dict[str, Any]) -> str:
     if cause == "operator":
         return "an operator"
     # What a business does at the API: registering, signing in, submitting, asking for a new secret.
-    if cause == "business" or type_.startswith(("account.", "kyc.submitted")):
+    if cause == "business" or type_.startswith(_BY_THE_BUSINESS):
         return str(given.get("email") or NOBODY)
     return NOBODY

@@ -19,7 +19,7 @@ from services.ingress.policies import Policies
 from services.ingress.refusals import Refusals
 from shared.bus.events import SecretRotate
 from shared.bus.message import message_for
-from shared.http.errors import ApiError, too_many_requests
+from shared.http.errors import ApiError, account_blocked, too_many_requests
 from shared.http.mount import client_address
 from shared.http.rate_limits import TokenBuckets, wait_for
 
@@ -67,6 +67,8 @@ class Admission:
             ApiError: it is refused; the answer's headers are set all the same.
         """
         policy = self._policies.get(secret.account_id)
+        if policy is not None and policy.is_blocked:
+            raise account_blocked()
         if policy is not None and not policy.allows(client_address(req)):
             raise ApiError(
                 403,

@@ -145,7 +145,7 @@ def create_app(config: Settings | None = None) -> App:
     add_error_handlers(app)
     threads = ThreadPoolExecutor(API_THREADS, thread_name_prefix="api")
     throttles = Throttles(
-        address=_throttle(config.sign_in_attempts_per_minute),
+        network=_throttle(config.sign_in_attempts_per_minute),
         account=_throttle(config.account_attempts_per_minute),
     )
     mount(app, PREFIX, ROUTES, threads, throttles)

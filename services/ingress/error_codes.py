@@ -149,7 +149,8 @@ CODES: dict[str, ErrorCode] = {
     # A business's.
     "not_signed_in": ErrorCode(
         [401],
-        "The access token is missing, expired (after ten minutes), or no access token of ours.",
+        "The access token is missing, expired (after ten minutes), no access token of ours, or its "
+        "session has ended.",
         "Send `Authorization: Bearer <access>`. Get a new one with your refresh token at "
         "`POST /users/auth/refresh/`, or sign in again.",
     ),
@@ -160,8 +161,15 @@ CODES: dict[str, ErrorCode] = {
     ),
     "invalid_refresh_token": ErrorCode(
         [401],
-        "The refresh token was used before, has expired (after a day), or was logged out.",
-        "Sign in again. Each refresh token works once: keep the one that came with the answer.",
+        "The refresh token was used before, has expired (after a day), or its session has ended: "
+        "by a logout, after thirty days, or because a used token of it came a second time.",
+        "Sign in again. Each refresh token works once: keep the one that came with the answer, and "
+        "let one of your processes renew it, not two.",
+    ),
+    "session_not_found": ErrorCode(
+        [404],
+        "You have no session with this id, or it has ended.",
+        "`GET /users/sessions/` lists those that have not.",
     ),
     "email_not_verified": ErrorCode(
         [403],
@@ -169,15 +177,35 @@ CODES: dict[str, ErrorCode] = {
         "Send the code from the email to `POST /users/verify-otp/`; ask for a new one at "
         "`POST /users/request-otp/`.",
     ),
-    "email_taken": ErrorCode(
+    "account_blocked": ErrorCode(
+        [403],
+        "Our staff has blocked the account: nobody signs in, and no webhook of it is taken.",
+        "Write to us; the email that told of it has the reason. Everything works again once it is "
+        "unblocked.",
+    ),
+    "wrong_password": ErrorCode(
+        [403],
+        "What changes an account needs its password again, and this is not it.",
+        "Send the account's password; where it is lost, `POST /users/password/reset-code/`.",
+    ),
+    "weak_password": ErrorCode(
         [400],
-        "An account with this email address exists already.",
-        "Sign in with it, or register another address.",
+        "The password is one that is tried first, or is the account's own address or name, or too "
+        "long. `faults` has every reason, a sentence each.",
+        "Choose another one of 8 to 128 characters: a few words that do not belong together are "
+        "good. Nothing else is asked of it.",
     ),
     "invalid_otp": ErrorCode(
         [400],
-        "The code is not the newest one that was mailed to this address.",
+        "The code is none that was mailed for a registration of this address that waits; or the "
+        "password or id beside it is another registration's.",
         "Take the six digits from the newest email. Five wrong tries lock it.",
+    ),
+    "several_registrations": ErrorCode(
+        [400],
+        "The address was registered several times, and each registration has its own code.",
+        "Send the password you registered with beside the code, or `registration_id`, the id that "
+        "your registration was answered with. The others end.",
     ),
     "otp_expired": ErrorCode(
         [400],

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from shared.docstrings import schema_components, summary
+from shared.http.errors import BLOCKED
 from shared.http.route import Operation, Route
 
 
@@ -31,7 +32,7 @@ _WITH_BODY = (
 )
 _WITH_QUERY = ((400, "invalid_query", "The query is not as it should be."),)
 _THROTTLED = ((429, "rate_limited", "Too many requests."),)
-_WITH_BEARER = ((401, "not_signed_in", "A valid access token is needed."),)
+_WITH_BEARER = ((401, "not_signed_in", "A valid access token is needed."), BLOCKED)
 
 
 def document(operations: Sequence[Operation], *, prefix: str, server: str) -> dict[str, Any]:
@@ -75,9 +76,7 @@ def errors_of(operation: Operation) -> list[tuple[int, str, str]]:
         errors += _WITH_QUERY
     if operation.bearer:
         errors += _WITH_BEARER
-    if isinstance(operation, Route) and (
-        operation.throttled or operation.throttled_account or operation.guards
-    ):
+    if isinstance(operation, Route) and (operation.throttled or operation.throttled_account):
         errors += _THROTTLED
     errors += _EVERYWHERE
     seen: set[tuple[int, str]] = set()

@@ -10,6 +10,7 @@ from services.ingress.accepting import UNCERTAIN
 from services.ingress.admission import EXPIRED
 from services.ingress.schemes import STALE
 from services.ingress.webhooks import BAD_KEY
+from shared.http.errors import BLOCKED
 from shared.http.route import Operation
 
 
@@ -27,6 +28,7 @@ _COMMON = (
     (401, "missing_authentication", "Missing authentication headers"),
     (401, "invalid_signature", "Invalid signature"),
     (401, "secret_expired", EXPIRED),
+    BLOCKED,
     (403, "address_not_allowed", "The account's allowlist does not have the address."),
     (413, "body_too_large", "The body is larger than 262144 bytes."),
     (415, "unsupported_media_type", "Send Content-Type: application/json."),

@@ -1,4 +1,4 @@
-"""Answers to requests that are not rightly signed, counted by address.
+"""Answers to requests that are not rightly signed, counted by network.
 
 They say no more than that: whether a key, an account or a signature was wrong is for the holder of
 the secret to know.
@@ -10,21 +10,22 @@ from shared.db.session import is_database_away
 from shared.http.errors import ApiError, too_many_requests, unavailable
 from shared.http.mount import client_address
 from shared.http.rate_limits import TokenBuckets
+from shared.networks import network_of
 
 
 class Refusals:
     """The refusals of one worker.
 
     Args:
-        addresses: how often an address may be refused.
+        networks: how often a network may be refused.
     """
 
-    def __init__(self, addresses: TokenBuckets) -> None:
-        self._addresses = addresses
+    def __init__(self, networks: TokenBuckets) -> None:
+        self._networks = networks
 
     def refuse(self, req: Request, code: str, sentence: str) -> ApiError:
         """The 401 to raise, or a 429 for an address that has had too many of them."""
-        wait = self._addresses.take(client_address(req))
+        wait = self._networks.take(network_of(client_address(req)))
         return too_many_requests(wait) if wait else ApiError(401, code, sentence)
 
     def hold_up(self, req: Request) -> None:
@@ -33,7 +34,7 @@ class Refusals:
         Raises:
             ApiError: 429, for an address that has been refused too often.
         """
-        wait = self._addresses.is_empty(client_address(req))
+        wait = self._networks.is_empty(network_of(client_address(req)))
         if wait:
             raise too_many_requests(wait)
 

@@ -42,6 +42,7 @@ _policies = select(
     WebhookPolicy.account_id,
     WebhookPolicy.allowed_networks,
     WebhookPolicy.rate_per_second,
+    WebhookPolicy.blocked_at,
     WebhookPolicy.change,
 )
 # A server that was promoted or restored may lack what its predecessor said, and counts anew.

@@ -14,7 +14,9 @@ from uuid import UUID
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from shared.bus.events import (
+    AccountChanged,
     AccountOtpRequested,
+    AccountSignedIn,
     Event,
     KycApproved,
     KycRejected,
@@ -27,6 +29,8 @@ from shared.bus.events import (
     SecretIssued,
     SecretRevoked,
     SecretRotated,
+    SecretShown,
+    WebhookAllowlistChanged,
 )
 from shared.bus.message import Received
 from shared.bus.retry import Permanent
@@ -35,12 +39,16 @@ from shared.crypto import CannotOpenError, sealer
 
 TEMPLATES: dict[type[Event], str] = {
     AccountOtpRequested: "one_time_code",
+    AccountSignedIn: "signed_in",
+    AccountChanged: "account_changed",
     KycSubmitted: "kyc_received",
     KycApproved: "kyc_approved",
     KycRejected: "kyc_rejected",
     KycRevoked: "kyc_revoked",
     SecretIssued: "secret_issued",
     SecretRotated: "secret_rotated",
+    SecretShown: "secret_shown",
+    WebhookAllowlistChanged: "allowlist_changed",
     SecretExpiring: "secret_expiring",
     SecretRevoked: "secret_revoked",
     OrderRecorded: "order_received",
@@ -89,6 +97,8 @@ def compose(received: Received[Any]) -> Email | None:
     if template is None:
         return None
     known: dict[str, Any] = {"fact": fact, "public_url": settings().public_url}
+    if isinstance(fact, AccountSignedIn) and not fact.is_new_place:
+        return None
     if isinstance(fact, AccountOtpRequested):
         if fact.expires_at <= datetime.now(UTC):
             return None

@@ -16,7 +16,7 @@ from sqlalchemy import Engine, select
 from services.ops.dead_letters import find
 from shared.bus import topology
 from shared.bus.connect import credentials
-from shared.bus.events import KycDecide, SecretRevoke, SecretRotate, WebhookLimit
+from shared.bus.events import AccountBlock, KycDecide, SecretRevoke, SecretRotate, WebhookLimit
 from shared.bus.incoming import ACTING_HEADER
 from shared.bus.message import message_for
 from shared.db.models import Account, InboxEntry, KycApplication
@@ -66,7 +66,7 @@ def make(decision: Decision, business: str, reason: str) -> KycDecide:
 
 def publish(
     connection: Connection,
-    command: KycDecide | SecretRotate | SecretRevoke | WebhookLimit,
+    command: KycDecide | SecretRotate | SecretRevoke | WebhookLimit | AccountBlock,
     person: str = "",
 ) -> UUID:
     """Publish a decision, or another command; returns its message id once a queue has it for sure.

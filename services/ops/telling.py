@@ -8,6 +8,7 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from shared.bus.events import (
+    AccountBlock,
     Event,
     KycDecide,
     OpsCommandPublished,
@@ -60,7 +61,9 @@ def tell(engine: Engine, messages: Sequence[Message]) -> None:
 
 
 def commanded(
-    actor: Actor, command: KycDecide | SecretRotate | SecretRevoke | WebhookLimit, message_id: UUID
+    actor: Actor,
+    command: KycDecide | SecretRotate | SecretRevoke | WebhookLimit | AccountBlock,
+    message_id: UUID,
 ) -> Message:
     """The fact that somebody published a command: its own fact names no more than a role.
 

@@ -3,13 +3,20 @@
 import sys
 
 from services.secrets.issuing import on_approved, on_revoke, on_revoked, on_rotate
-from services.secrets.policies import on_limit
+from services.secrets.policies import on_block, on_limit
 from services.secrets.resealing import reseal
 from services.secrets.schedule import tick
 from shared.bus import topology
 from shared.bus.batch import each
 from shared.bus.consumer import Subscription
-from shared.bus.events import KycApproved, KycRevoked, SecretRevoke, SecretRotate, WebhookLimit
+from shared.bus.events import (
+    AccountBlock,
+    KycApproved,
+    KycRevoked,
+    SecretRevoke,
+    SecretRotate,
+    WebhookLimit,
+)
 from shared.config import Settings
 from shared.service import Periodic, Wiring, run
 
@@ -30,7 +37,12 @@ def wire(config: Settings) -> Wiring:
                 queue=topology.SECRETS_ROTATE,
                 consumer="services.secrets",
                 handle=each(
-                    {SecretRotate: on_rotate, SecretRevoke: on_revoke, WebhookLimit: on_limit}
+                    {
+                        SecretRotate: on_rotate,
+                        SecretRevoke: on_revoke,
+                        WebhookLimit: on_limit,
+                        AccountBlock: on_block,
+                    }
                 ),
                 in_order=True,
             ),

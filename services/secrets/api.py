@@ -1,7 +1,7 @@
 """The HTTP side: a business fetches its secret, or has it replaced."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from uuid import UUID
 
 import msgspec
@@ -10,11 +10,16 @@ from sqlalchemy.orm import Session
 
 from services.secrets import policies, rotation
 from shared import webhook_keys
+from shared.bus.events import SecretShown
+from shared.bus.message import message_for
 from shared.db import secret_use
 from shared.db.models import Account, WebhookSecret
 from shared.db.secret_use import SecretUse
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
+from shared.ids import derived_id
+from shared.networks import network_of
+from shared.outbox import store
 
 
 class Previous(msgspec.Struct, kw_only=True):
@@ -77,6 +82,7 @@ def show(session: Session, call: Call[None, None]) -> Answer:
         .limit(1)
     )
     use = secret_use.of_account(session, call.caller, now)
+    _tell_shown(session, secret, call.address)
     return Answer(
         200,
         Secret(
@@ -90,6 +96,24 @@ def show(session: Session, call: Call[None, None]) -> Answer:
             previous=_previous(retiring, use) if retiring else None,
         ),
     )
+
+
+def _tell_shown(session: Session, secret: WebhookSecret, address: str) -> None:
+    account = session.get_one(Account, secret.account_id)
+    fact = SecretShown(
+        account_id=account.id,
+        company_name=account.company_name,
+        email=account.email,
+        secret_id=secret.id,
+        address=address,
+    )
+    # Programs fetch it at each start: once a day and place is told, by the id of the fact.
+    day = datetime.now(UTC).strftime("%Y-%m-%d")
+    fact_id = derived_id(fact.TYPE, secret.id, network_of(address), day)
+    message = message_for(
+        fact, source=policies.SOURCE, correlation_id=account.id, message_id=fact_id
+    )
+    store.add(session, [message])
 
 
 def _previous(secret: WebhookSecret, use: Mapping[UUID, SecretUse]) -> Previous:

@@ -6,16 +6,20 @@ The business keeps its allowlist over HTTP; operators adjust the rate by a comma
 from typing import Annotated
 
 import msgspec
+from sqlalchemy import func
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from shared.bus.events import WebhookLimit
-from shared.bus.message import Received
+from shared.bus.events import AccountBlock, AccountChanged, WebhookAllowlistChanged, WebhookLimit
+from shared.bus.message import Received, message_for
 from shared.bus.retry import Permanent
 from shared.db.models import Account, WebhookPolicy
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
 from shared.networks import NetworkError, is_within, parse, readable
+from shared.outbox import store
+
+SOURCE = "services.secrets"
 
 Cidr = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 Cidrs = Annotated[list[Cidr], msgspec.Meta(max_length=100)]
@@ -51,6 +55,15 @@ def replace(session: Session, call: Call[Allowlist, None]) -> Answer:
         raise ApiError(400, "invalid_network", f"{error}.") from None
     networks = list(dict.fromkeys(parsed))
     _put(session, account_id=call.caller, allowed_networks=networks)
+    account = session.get_one(Account, call.caller)
+    fact = WebhookAllowlistChanged(
+        account_id=account.id,
+        company_name=account.company_name,
+        email=account.email,
+        address=call.address,
+        allowed_networks=tuple(networks),
+    )
+    store.add(session, [message_for(fact, source=SOURCE, correlation_id=account.id)])
     return Answer(200, _view(networks, call.address))
 
 
@@ -64,6 +77,35 @@ def on_limit(session: Session, received: Received[WebhookLimit]) -> None:
     if session.get(Account, command.account_id) is None:
         raise Permanent("no such account")
     _put(session, account_id=command.account_id, rate_per_second=command.per_second)
+
+
+def on_block(session: Session, received: Received[AccountBlock]) -> None:
+    """Block an account or let it in again; its owner is told, once.
+
+    Raises:
+        Permanent: there is no such account.
+    """
+    command = received.data
+    account = session.get(Account, command.account_id)
+    if account is None:
+        raise Permanent("no such account")
+    held = session.get(WebhookPolicy, account.id, with_for_update=True)
+    if command.blocked == (held is not None and held.blocked_at is not None):
+        return
+    _put(
+        session,
+        account_id=account.id,
+        blocked_at=func.clock_timestamp() if command.blocked else None,
+    )
+    fact = AccountChanged(
+        account_id=account.id,
+        company_name=account.company_name,
+        email=account.email,
+        what="blocked" if command.blocked else "unblocked",
+        by="an operator",
+        reason=command.reason,
+    )
+    store.add(session, [message_for(fact, source=SOURCE, correlation_id=account.id)])
 
 
 def _put(session: Session, **values: object) -> None:

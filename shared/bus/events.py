@@ -160,6 +160,17 @@ class SecretRevoke(Event, frozen=True, kw_only=True):
     reason: OptionalText = ""
 
 
+class AccountBlock(Event, frozen=True, kw_only=True):
+    """Block an account, or let it in again: its sign-ins, its sessions and its webhook secrets."""
+
+    TYPE: ClassVar[str] = "account.block"
+    EXCHANGE: ClassVar[str] = "commands"
+
+    account_id: UUID
+    blocked: bool
+    reason: OptionalText = ""
+
+
 class WebhookLimit(Event, frozen=True, kw_only=True):
     """Set how many webhooks a second a worker takes of an account; None means the default."""
 
@@ -183,10 +194,19 @@ class _AccountFact(Event, frozen=True, kw_only=True):
     email: Email
 
 
+CodePurpose = Literal["registration", "password_reset", "new_address"]
+
+
 class AccountOtpRequested(_AccountFact, frozen=True, kw_only=True):
-    """A one-time code was made. `sealed_code` opens under `shared.crypto` for `code_id`."""
+    """A one-time code was made. `sealed_code` opens under `shared.crypto` for `code_id`.
+
+    `company_name` is empty while the address is not proved: who asked may be anybody, and our email
+    must not carry a stranger's words.
+    """
 
     TYPE: ClassVar[str] = "account.otp_requested"
+
+    purpose: CodePurpose = "registration"
 
     code_id: UUID
     sealed_code: bytes
@@ -200,11 +220,34 @@ class AccountVerified(_AccountFact, frozen=True, kw_only=True):
 
 
 class AccountSignedIn(_AccountFact, frozen=True, kw_only=True):
-    """A business signed in, from `address`."""
+    """A business signed in, from `address`; `is_new_place`: never from there before."""
 
     TYPE: ClassVar[str] = "account.signed_in"
 
     address: str
+    is_new_place: bool = False
+
+
+class AccountChanged(_AccountFact, frozen=True, kw_only=True):
+    """What its owner must know happened to an account; `email` is the address that is told.
+
+    `address` is the client's; `by` is empty where somebody signed in did it, or a mailed code.
+    """
+
+    TYPE: ClassVar[str] = "account.changed"
+
+    what: Literal[
+        "password_changed",
+        "password_reset",
+        "address_changed",
+        "refresh_token_reused",
+        "closed",
+        "blocked",
+        "unblocked",
+    ]
+    address: str = ""
+    by: str = ""
+    reason: str = ""
 
 
 class AccountSignInFailed(Event, frozen=True, kw_only=True):
@@ -267,6 +310,24 @@ class SecretIssued(_AccountFact, frozen=True, kw_only=True):
 
     secret_id: UUID
     expires_at: datetime
+
+
+class SecretShown(_AccountFact, frozen=True, kw_only=True):
+    """A business was shown its secret, at `address`; one a secret, day and network is told."""
+
+    TYPE: ClassVar[str] = "secret.shown"
+
+    secret_id: UUID
+    address: str
+
+
+class WebhookAllowlistChanged(_AccountFact, frozen=True, kw_only=True):
+    """A business said, at `address`, where its webhooks may come from; none means anywhere."""
+
+    TYPE: ClassVar[str] = "webhook.allowlist_changed"
+
+    address: str
+    allowed_networks: tuple[str, ...]
 
 
 class SecretRotated(_AccountFact, frozen=True, kw_only=True):

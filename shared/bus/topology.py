@@ -111,7 +111,10 @@ SECRETS_ISSUE = _work(
     "secrets.issue", Binding(EVENTS, "kyc.approved"), Binding(EVENTS, "kyc.revoked")
 )
 SECRETS_ROTATE = _work(
-    "secrets.rotate", Binding(COMMANDS, "secret.#"), Binding(COMMANDS, "webhook.limit")
+    "secrets.rotate",
+    Binding(COMMANDS, "secret.#"),
+    Binding(COMMANDS, "webhook.limit"),
+    Binding(COMMANDS, "account.block"),
 )
 # A one-time code never waits behind a hundred thousand order emails.
 NOTIFIER_URGENT = _work(
@@ -119,6 +122,7 @@ NOTIFIER_URGENT = _work(
     Binding(EVENTS, "account.*"),
     Binding(EVENTS, "kyc.*"),
     Binding(EVENTS, "secret.*"),
+    Binding(EVENTS, "webhook.*"),
 )
 NOTIFIER_ORDERS = _work("notifier.orders", Binding(EVENTS, "order.*"))
 # Nor does an order email of one account behind a hundred thousand of another's.
@@ -131,6 +135,7 @@ NOTIFIER = (NOTIFIER_URGENT, NOTIFIER_ORDERS, NOTIFIER_BULK)
 AUDIT = _work(
     "audit",
     Binding(EVENTS, "account.verified"),
+    Binding(EVENTS, "account.changed"),
     Binding(EVENTS, "account.signed_in"),
     Binding(EVENTS, "account.sign_in_failed"),
     Binding(EVENTS, "kyc.*"),
@@ -172,6 +177,7 @@ JOURNAL = Queue(
         Binding("journal", "#"),
         Binding(COMMANDS, "#"),
         Binding(EVENTS, "account.verified"),
+        Binding(EVENTS, "account.changed"),
         Binding(EVENTS, "account.signed_in"),
         Binding(EVENTS, "account.sign_in_failed"),
         Binding(EVENTS, "kyc.#"),

@@ -15,7 +15,7 @@ from shared.config import ConfigurationError
 from shared.roles import SERVICES, login
 
 # What others than services.accounts may know of an account: not its password's hash.
-ACCOUNT = "SELECT (id, company_name, email, email_verified_at, created_at)"
+ACCOUNT = "SELECT (id, company_name, email, email_verified_at, closed_at, created_at)"
 INBOX = "SELECT, INSERT, UPDATE, DELETE"  # UPDATE: to lock what is pruned
 # Leave a message for the relay; who wrote it, and what became of it, are not the writer's to say.
 TELL = (
@@ -27,6 +27,10 @@ BEAT = "SELECT, INSERT, UPDATE, DELETE"  # of its own rows; DELETE: those of ins
 GRANTS: Mapping[str, Mapping[str, str]] = {
     "ingress": {
         "accounts": "SELECT, INSERT, UPDATE",
+        "pending_proofs": "SELECT, INSERT, UPDATE, DELETE",
+        "account_sessions": "SELECT, INSERT, UPDATE, DELETE",
+        "known_networks": "SELECT, INSERT",
+        "attempt_counts": "SELECT, INSERT, UPDATE, DELETE",
         "one_time_codes": "SELECT, INSERT, UPDATE, DELETE",
         "revoked_tokens": "SELECT, INSERT, DELETE",
         "kyc_applications": "SELECT, INSERT",

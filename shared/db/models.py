@@ -68,11 +68,66 @@ class Account(Base):
     # Loaded when it is asked for: only services.accounts may read it (see grants.py).
     password_hash: Mapped[str] = mapped_column(deferred=True)
     email_verified_at: Mapped[datetime | None]
+    # With it a trigger ends the approval, and so the secrets. The address is free again then.
+    closed_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+class PendingProof(Base):
+    """Something that waits for the code that was mailed for it, and for that one alone.
+
+    A registration is no account until its address is proved: whoever registers an address first has
+    nothing, and several may wait for the same one, each with its own password and code.
+    """
+
+    __tablename__ = "pending_proofs"
+    __table_args__ = (
+        CheckConstraint("purpose IN ('registration', 'password_reset', 'new_address')", "purpose"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    purpose: Mapped[str] = mapped_column(String(16))
+    email: Mapped[str] = mapped_column(index=True)  # where the code goes, in lower case
+    account_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("accounts.id", ondelete="CASCADE"), index=True
+    )
+    company_name: Mapped[str] = mapped_column(default="", server_default="")
+    password_hash: Mapped[str | None]
+    network: Mapped[str]  # from where it was asked for
+    code_id: Mapped[UUID]
+    code_hash: Mapped[bytes]
+    # Wrong tries from there, and from anywhere else: a stranger's use up nobody's but their own.
+    attempts: Mapped[int] = mapped_column(SmallInteger, default=0, server_default="0")
+    strange_attempts: Mapped[int] = mapped_column(SmallInteger, default=0, server_default="0")
+    code_made_at: Mapped[datetime]
+    code_expires_at: Mapped[datetime]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
+
+
+class KnownNetwork(Base):
+    """A network that an account was used from; its owner is let through from there."""
+
+    __tablename__ = "known_networks"
+    __table_args__ = (UniqueConstraint("account_id", "network"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id", ondelete="CASCADE"))
+    network: Mapped[str]
+    first_used_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class AttemptCount(Base):
+    """How often something was tried since the count began; see `services/accounts/limits.py`."""
+
+    __tablename__ = "attempt_counts"
+
+    key: Mapped[bytes] = mapped_column(primary_key=True)  # a hash: of whom or where is not told
+    count: Mapped[int] = mapped_column(Integer)
+    ends_at: Mapped[datetime] = mapped_column(index=True)
+
+
 class OneTimeCode(Base):
-    """The newest one-time code of an account; an older one is overwritten."""
+    """Of the version before, whose workers may still run; `PendingProof` is what is used now."""
 
     __tablename__ = "one_time_codes"
 
@@ -86,8 +141,26 @@ class OneTimeCode(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+class AccountSession(Base):
+    """A sign-in and all that it was renewed to, until it ends."""
+
+    __tablename__ = "account_sessions"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    account_id: Mapped[UUID] = mapped_column(
+        ForeignKey("accounts.id", ondelete="CASCADE"), index=True
+    )
+    refresh_id: Mapped[UUID]  # the one refresh token that renews it; any earlier one ends it
+    network: Mapped[str]
+    client: Mapped[str]  # what called itself so: User-Agent
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    renewed_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime] = mapped_column(index=True)  # however often it is renewed
+    ended_at: Mapped[datetime | None]
+
+
 class RevokedToken(Base):
-    """A refresh token that was used up or logged out, kept until it would have expired anyway."""
+    """A used refresh token of the version before, whose tokens have no session."""
 
     __tablename__ = "revoked_tokens"
 
@@ -242,6 +315,7 @@ class WebhookPolicy(Base):
     account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"), primary_key=True)
     allowed_networks: Mapped[list[str]] = mapped_column(server_default="{}")
     rate_per_second: Mapped[int | None] = mapped_column(Integer)
+    blocked_at: Mapped[datetime | None]  # by ops; nobody signs in, no webhook is taken
     # Set by a trigger, as those of the secrets.
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
     change: Mapped[int] = mapped_column(BigInteger, server_default="0")

@@ -39,6 +39,14 @@ class ApiError(Exception):
         return {"error": self.error, "code": self.code, **self.more}
 
 
+BLOCKED = (403, "account_blocked", "This account is blocked. Write to us.")
+
+
+def account_blocked() -> ApiError:
+    """The 403 to everything that a blocked account asks for."""
+    return ApiError(*BLOCKED)
+
+
 def unavailable(code: str, error: str, retry_after: int = 5) -> ApiError:
     """A 503 that says when to come back (RFC 9110, 10.2.3).
 

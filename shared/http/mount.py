@@ -18,6 +18,8 @@ from shared.db.session import is_database_away, transaction
 from shared.http.errors import ApiError, unavailable
 from shared.http.metrics import measured
 from shared.http.route import Answer, Call, Route
+from shared.http.signed_in import not_signed_in, require_session
+from shared.networks import network_of, without_port
 
 MAX_BODY_BYTES = 65_536
 
@@ -27,11 +29,11 @@ class Throttles:
     """Count one attempt each; what they return, if anything, is the answer.
 
     Attributes:
-        address: by the client's address.
-        account: by the account that is tried, known here or not: the answers tell no difference.
+        network: by the route and the client's network.
+        account: by the account that is signed in.
     """
 
-    address: Callable[[str], ApiError | None]
+    network: Callable[[str], ApiError | None]
     account: Callable[[str], ApiError | None]
 
 
@@ -114,12 +116,7 @@ def bearer(req: Request) -> tokens.Token:
             return tokens.check(text.strip(), "access")
     except tokens.InvalidTokenError:
         pass
-    raise ApiError(
-        401,
-        "not_signed_in",
-        "A valid access token is needed: sign in and send it as 'Authorization: Bearer <access>'.",
-        headers={"WWW-Authenticate": "Bearer"},
-    )
+    raise not_signed_in()
 
 
 def client_address(req: Request) -> str:
@@ -132,7 +129,7 @@ def client_address(req: Request) -> str:
     if hops:
         forwarded = [part.strip() for part in (req.get_header("X-Forwarded-For") or "").split(",")]
         if len(forwarded) >= hops and forwarded[-hops]:
-            return forwarded[-hops]
+            return without_port(forwarded[-hops])
     # Falcon's `remote_addr`, without the list of hops that it makes first.
     client = req.scope.get("client")
     return client[0] if client else "127.0.0.1"
@@ -166,14 +163,15 @@ def _responder(route: Route, threads: ThreadPoolExecutor, throttles: Throttles) 
 
     async def respond(req: Request, resp: Response, **path: str) -> None:
         address = client_address(req)
-        if route.throttled and (refusal := throttles.address(address)):
+        if route.throttled and (
+            refusal := throttles.network(f"{route.path} {network_of(address)}")
+        ):
             raise refusal
-        account_id = bearer(req).account_id if route.bearer else None
+        token = bearer(req) if route.bearer else None
+        account_id = token.account_id if token else None
         if route.throttled_account and (refusal := throttles.account(str(account_id))):
             raise refusal
         body = await _body(req, route, body_decoder)
-        if route.guards and (refusal := throttles.account(getattr(body, route.guards).lower())):
-            raise refusal
         call = Call(
             account_id=account_id,
             body=body,
@@ -181,10 +179,14 @@ def _responder(route: Route, threads: ThreadPoolExecutor, throttles: Throttles) 
             path=path,
             address=address,
             traceparent=req.get_header("traceparent"),
+            session_id=token.session_id if token else None,
+            client=(req.get_header("User-Agent") or "")[:200],
         )
 
         def run() -> Answer | ApiError:
             with tracing.under(call.traceparent), transaction() as session:
+                if token is not None:
+                    require_session(session, token)
                 return route.handler(session, call)
 
         answer = await asyncio.get_running_loop().run_in_executor(threads, run)

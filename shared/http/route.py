@@ -28,6 +28,8 @@ class Call(Generic[B, Q]):
         path: the variables of the path, as text.
         address: the client's address, behind the configured number of trusted proxies.
         traceparent: the W3C trace context of the request, where there is one.
+        session_id: the session of the access token, where it has one.
+        client: what the client calls itself (User-Agent), cut to 200 characters.
     """
 
     account_id: UUID | None
@@ -36,6 +38,8 @@ class Call(Generic[B, Q]):
     path: Mapping[str, str]
     address: str
     traceparent: str | None = None
+    session_id: UUID | None = None
+    client: str = ""
 
     @property
     def caller(self) -> UUID:
@@ -99,14 +103,11 @@ class Route(Operation):
 
     Attributes:
         handler: runs in a transaction, in a thread; committed unless it raises.
-        throttled: whether attempts are counted against the client's address, as wherever a
-            password or a code can be guessed.
+        throttled: whether calls are counted against the client's network, apart from those of
+            other routes: what one person does there must not keep the next one from another.
         throttled_account: whether calls are counted against the signed-in account.
-        guards: the member of the body that names the account whose password or code is tried;
-            attempts are counted against it too, whichever address they come from.
     """
 
     handler: Handler
     throttled: bool = False
     throttled_account: bool = False
-    guards: str = ""

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from amqp import Message as AmqpMessage
@@ -49,6 +50,7 @@ def account(db: Session, *, status: str | None = None, **changes: Any) -> Accoun
         company_name=changes.get("company_name", "Kettle & Co"),
         email=changes.get("email", f"{new_id()}@kettle.example"),
         password_hash="-",
+        email_verified_at=datetime.now(UTC),
     )
     db.add(made)
     db.flush()

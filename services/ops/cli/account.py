@@ -7,6 +7,7 @@ from rich.table import Table
 
 from services.ops import account_trail
 from services.ops.account_trail import AccountTrail
+from services.ops.cli.commanding import Business, Wait, carry_out, the_business
 from services.ops.cli.terminal import (
     FAILED,
     AsJson,
@@ -20,14 +21,37 @@ from services.ops.cli.terminal import (
     stop,
 )
 from services.ops.cli.trail import waiting_table
+from shared.bus.events import AccountBlock
 
 app = typer.Typer(help="Businesses.", no_args_is_help=True)
 
 
-@app.callback()
-def _group() -> None:
-    # Without it a group of one command would be that command.
-    pass
+@app.command()
+def block(
+    business: Business,
+    reason: Annotated[str, typer.Option(help="What the business is told.")],
+    wait: Wait = 5.0,
+) -> None:
+    """Block a business: nobody signs in, its sessions and webhook secrets are refused."""
+    _set_blocked(business, reason, wait, blocked=True)
+
+
+@app.command()
+def unblock(
+    business: Business,
+    reason: Annotated[str, typer.Option(help="What the business is told.")] = "",
+    wait: Wait = 5.0,
+) -> None:
+    """Let a blocked business in again; its secrets work as before."""
+    _set_blocked(business, reason, wait, blocked=False)
+
+
+def _set_blocked(business: str, reason: str, wait: float, *, blocked: bool) -> None:
+    system = find_system()
+    found = the_business(system, business)
+    command = AccountBlock(account_id=found.account_id, blocked=blocked, reason=reason)
+    if carry_out(system, command, wait):
+        say(f"{found.company_name} <{found.email}> is {'' if blocked else 'no longer '}blocked.")
 
 
 @app.command()

@@ -19,7 +19,7 @@ from services.ops.cli.terminal import (
 )
 from services.ops.surroundings import Surroundings
 from services.ops.telling import commanded, tell
-from shared.bus.events import SecretRevoke, SecretRotate, WebhookLimit
+from shared.bus.events import AccountBlock, SecretRevoke, SecretRotate, WebhookLimit
 
 CONSUMER = "services.secrets"
 POLL_SECONDS = 0.1
@@ -45,7 +45,9 @@ def the_business(system: Surroundings, business: str) -> AccountTrail:
 
 
 def carry_out(
-    system: Surroundings, command: SecretRotate | SecretRevoke | WebhookLimit, wait: float
+    system: Surroundings,
+    command: SecretRotate | SecretRevoke | WebhookLimit | AccountBlock,
+    wait: float,
 ) -> bool:
     """Publish a command; returns whether it is known to be carried out.
 

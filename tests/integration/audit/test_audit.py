@@ -16,6 +16,7 @@ from services.audit.reading import Fact
 from services.audit.writing import write
 from services.ingress import request_log_rows
 from services.ops import audit_log
+from shared import passwords
 from shared.audit_chain import ADVISORY_LOCK, Content, link
 from shared.bus.events import (
     AccountSignInFailed,
@@ -302,11 +303,11 @@ def test_a_failed_sign_in_is_told_once_a_minute(settings, db):
 
 
 def test_a_sign_in_is_told_with_its_address(settings, db):
+    made = account(db)
+    made.password_hash = passwords.hash_password("a long password")
+    db.commit()
     with transaction() as session:
-        made = accounts.register(session, "Kettle & Co", "it@kettle.example", "a long password")
-        made.email_verified_at = datetime.now(UTC)
-    with transaction() as session:
-        accounts.sign_in(session, "it@kettle.example", "a long password", "192.0.2.7")
+        accounts.sign_in(session, made.email, "a long password", "192.0.2.7")
     (row,) = db.query(OutboxMessage).filter_by(type="account.signed_in")
     fact = decode(row.type, row.body)
     assert (fact.account_id, fact.address) == (made.id, "192.0.2.7")

@@ -4,9 +4,11 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 import pytest
+from sqlalchemy import func, update
 from sqlalchemy.dialects.postgresql import insert
 
-from shared.db.models import WebhookPolicy
+from shared.bus.events import decode
+from shared.db.models import OutboxMessage, WebhookPolicy
 from tests.integration.arrange import until
 from tests.integration.conftest import running_ingress
 from tests.integration.ingress.conftest import approved
@@ -153,3 +155,42 @@ def test_a_retiring_secret_is_told_its_end(api, sender):
         assert told.headers["link"].startswith("<http")
         assert 'rel="deprecation"' in told.headers["link"]
     assert "sunset" not in sender.send(**{"X-Webhook-Signature": "0" * 64}).headers
+
+
+def test_a_blocked_accounts_secret_is_refused_until_it_is_unblocked(behind_a_proxy):
+    business, other = approved(behind_a_proxy), approved(behind_a_proxy)
+    with behind_a_proxy.session() as session:
+        blocked = insert(WebhookPolicy).values(
+            account_id=business.account_id, blocked_at=func.now()
+        )
+        session.execute(blocked)
+        session.commit()
+        until(lambda: statuses(business, HERE) == {403}, "refused in every worker")
+        assert business.send().json()["code"] == "account_blocked"
+        # Nobody learns of it who has not its secret.
+        assert business.send(**{"X-Webhook-Signature": "0" * 64}).json()["code"] == (
+            "invalid_signature"
+        )
+        assert statuses(other, HERE) == {201}
+        mine = update(WebhookPolicy).where(WebhookPolicy.account_id == business.account_id)
+        session.execute(mine.values(blocked_at=None))
+        session.commit()
+    until(lambda: statuses(business, HERE) == {201}, "taken again")
+
+
+def test_what_was_shown_and_what_was_allowed_are_told_with_from_where(behind_a_proxy):
+    business = approved(behind_a_proxy)
+    for address in (HERE, HERE, f"{HERE}:4711", THERE):
+        seen = {"X-Forwarded-For": address}
+        answer = behind_a_proxy.http.get("/webhook/secret/", headers=business.bearer | seen)
+        assert answer.status_code == 200
+    allow(business, *LISTED)
+    with behind_a_proxy.session() as session:
+        rows = session.query(OutboxMessage).filter_by(correlation_id=str(business.account_id))
+        told = [(row.message_id, decode(row.type, row.body)) for row in rows]
+    shown = {(id_, fact.address) for id_, fact in told if fact.TYPE == "secret.shown"}
+    # By its id the second of a day from one place is the first, to whoever hears of it.
+    assert {address for _, address in shown} == {HERE, THERE}
+    assert len({id_ for id_, _ in shown}) in (2, 3, 4)  # a day may have ended
+    (allowed,) = (fact for _, fact in told if fact.TYPE == "webhook.allowlist_changed")
+    assert (allowed.address, allowed.allowed_networks) == (HERE, tuple(LISTED))

@@ -15,6 +15,10 @@ from tests.integration.arrange import account
 MAY = {
     "ingress": {
         "accounts": "SIU",
+        "account_sessions": "SIUD",
+        "attempt_counts": "SIUD",
+        "known_networks": "SI",
+        "pending_proofs": "SIUD",
         "one_time_codes": "SIUD",
         "revoked_tokens": "SID",
         "kyc_applications": "SI",

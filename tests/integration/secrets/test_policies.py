@@ -5,10 +5,10 @@ from sqlalchemy.dialects.postgresql import insert
 
 from services.secrets import policies
 from services.secrets.__main__ import wire
-from shared.bus.events import WebhookLimit
+from shared.bus.events import AccountBlock, WebhookLimit, decode
 from shared.bus.message import message_for
 from shared.bus.retry import Permanent
-from shared.db.models import WebhookPolicy
+from shared.db.models import OutboxMessage, WebhookPolicy
 from shared.db.session import transaction
 from shared.ids import new_id
 from tests.integration.arrange import account, consuming, publish, received, until
@@ -54,3 +54,30 @@ def test_an_account_that_is_not_there(settings, db):
     command = WebhookLimit(account_id=new_id(), per_second=50)
     with pytest.raises(Permanent, match="no such account"), transaction() as session:
         policies.on_limit(session, received(command))
+
+
+def test_a_command_on_the_bus_blocks_and_unblocks_and_the_owner_is_told_once(
+    settings, db, amqp_url
+):
+    business = account(db)
+    with consuming(settings, *wire(settings).subscriptions):
+        for blocked in (True, True, False):
+            command = AccountBlock(account_id=business.id, blocked=blocked, reason="Complaints.")
+            publish(amqp_url, message_for(command, source="tests", correlation_id=business.id))
+        until(
+            lambda: (
+                (policy := policy_of(db, business))
+                and policy.change
+                and told(db)[-1:] == [("unblocked", "Complaints.", business.email)]
+            ),
+            "unblocked",
+        )
+    assert [what for what, _, __ in told(db)] == ["blocked", "unblocked"]
+    assert policy_of(db, business).blocked_at is None
+
+
+def told(db):
+    db.rollback()
+    rows = db.query(OutboxMessage).filter_by(type="account.changed")
+    facts = [decode(row.type, row.body) for row in rows.order_by(OutboxMessage.sequence)]
+    return [(fact.what, fact.reason, fact.email) for fact in facts]

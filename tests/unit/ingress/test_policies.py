@@ -13,7 +13,11 @@ ACCOUNT = new_id()
 
 def row(*networks, rate=None, change=0):
     return SimpleNamespace(
-        account_id=ACCOUNT, allowed_networks=list(networks), rate_per_second=rate, change=change
+        account_id=ACCOUNT,
+        allowed_networks=list(networks),
+        rate_per_second=rate,
+        blocked_at=None,
+        change=change,
     )
 
 

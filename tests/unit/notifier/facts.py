@@ -34,12 +34,20 @@ def _otp() -> events.AccountOtpRequested:
     code_id = new_id()
     sealed = sealer().seal(CODE.encode(), f"otp:{code_id}")
     return events.AccountOtpRequested(
-        **ACCOUNT, code_id=code_id, sealed_code=sealed, expires_at=UNTIL
+        **(ACCOUNT | {"company_name": ""}), code_id=code_id, sealed_code=sealed, expires_at=UNTIL
     )
 
 
 FACTS = {
     "one_time_code": _otp(),
+    "signed_in": events.AccountSignedIn(**ACCOUNT, address="192.0.2.7", is_new_place=True),
+    "account_changed": events.AccountChanged(
+        **ACCOUNT, what="blocked", by="ops", reason="The <b>number</b> is not known."
+    ),
+    "secret_shown": events.SecretShown(**ACCOUNT, secret_id=UUID(int=3), address="192.0.2.7"),
+    "allowlist_changed": events.WebhookAllowlistChanged(
+        **ACCOUNT, address="192.0.2.7", allowed_networks=("203.0.113.0/24",)
+    ),
     "kyc_received": events.KycSubmitted(**KYC, business_registration_number="RC-1"),
     "kyc_approved": events.KycApproved(**DECIDED),
     "kyc_rejected": events.KycRejected(**DECIDED, reason="The <number> is not known."),

@@ -10,12 +10,19 @@ import pytest
 
 from services.notifier import composing
 from services.notifier.composing import TEMPLATES, compose
-from shared.bus.events import EVENT_TYPES, AccountVerified, SecretRotated, decode, encode
+from shared.bus.events import (
+    EVENT_TYPES,
+    AccountVerified,
+    CodePurpose,
+    SecretRotated,
+    decode,
+    encode,
+)
 from shared.bus.retry import Permanent
 from tests.integration.arrange import received
-from tests.unit.notifier.facts import CODE, COMPANY, CUSTOMER, FACTS, UNTIL
+from tests.unit.notifier.facts import CODE, CUSTOMER, FACTS, UNTIL
 
-SILENT = {"account.verified", "account.signed_in", "account.sign_in_failed"}
+SILENT = {"account.verified", "account.sign_in_failed"}
 
 
 class Tags(HTMLParser):
@@ -44,17 +51,18 @@ def test_a_fact_becomes_an_email(template):
     assert email.template == template
     to_customer = template.startswith("order_")
     assert email.recipient == ("zoe@shop.example" if to_customer else "owner@kettle.example")
-    assert email.recipient_name == (CUSTOMER if to_customer else COMPANY)
+    named = FACTS[template].company_name  # nobody's, before the address is proved
+    assert email.recipient_name == (CUSTOMER if to_customer else named)
     assert email.subject
     assert "\n" not in email.subject
-    assert COMPANY in email.text
+    assert named in email.text
     for left_over in ("{{", "{%", "None", "<p", "\n\n\n"):
         assert left_over not in email.text, left_over
     assert not email.text.startswith("\n")
     tags = Tags()
     tags.feed(email.html)
     assert tags.open == []
-    assert escape(COMPANY, quote=False) in email.html
+    assert escape(named, quote=False) in email.html
 
 
 @pytest.mark.parametrize("template", FACTS)
@@ -129,6 +137,14 @@ def test_what_is_no_address_is_refused_before_it_can_be_a_line_of_smtp(name, add
 def test_a_fact_without_an_email():
     fact = AccountVerified(account_id=FACTS["kyc_received"].account_id, company_name="K", email="e")
     assert compose(received(fact)) is None
+
+
+def test_a_codes_email_is_the_same_whatever_the_registration_says():
+    """Nothing of who asked for it goes by our mail to an address that nobody proved."""
+    for purpose in CodePurpose.__args__:
+        words = "Free money at https://evil.example"
+        emails = [email_of("one_time_code", purpose=purpose, company_name=n) for n in ("", words)]
+        assert len({(email.subject, email.text, email.html) for email in emails}) == 1
 
 
 def test_a_code_whose_time_is_over_is_not_sent():

@@ -1,6 +1,6 @@
 import pytest
 
-from shared.networks import NetworkError, is_within, parse, readable
+from shared.networks import NetworkError, is_within, network_of, parse, readable
 
 
 @pytest.mark.parametrize(
@@ -58,3 +58,24 @@ def test_an_address_within(address, within):
 
 def test_nonsense_in_a_stored_list_lets_nobody_in_and_stops_nothing():
     assert readable(["nonsense", "203.0.113.7/24"]) == []
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("192.0.2.7:50123", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8::1", "2001:db8::/64"),
+        ("2001:db8::ffff:1", "2001:db8::/64"),
+        ("2001:db8:0:1::1", "2001:db8:0:1::/64"),
+        ("[2001:db8::1]:443", "2001:db8::/64"),
+        ("[2001:db8::1]", "2001:db8::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("unknown", "unknown"),
+        ("x" * 100, "x" * 64),
+        ("", ""),
+    ],
+)
+def test_the_network_that_a_client_counts_as(address, network):
+    assert network_of(address) == network

@@ -1,0 +1,184 @@
+"""An owner's changes to an account: its password, its address, its end.
+
+Whoever is signed in shows the password again; whoever has lost it proves the address by a code.
+Each ends the sessions that a thief might have, and is told to the address that it was before.
+"""
+
+from datetime import UTC, datetime
+from uuid import UUID
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session, undefer
+
+from services.accounts import codes, guesses, limits, registering, sessions
+from services.accounts.codes import Check
+from services.accounts.registering import OTP_ERRORS, SOURCE
+from shared import passwords
+from shared.bus.events import AccountChanged
+from shared.bus.message import message_for
+from shared.db.models import Account, PendingProof
+from shared.http.errors import ApiError, too_many_requests
+from shared.networks import network_of
+from shared.outbox import store
+
+
+def tell(session: Session, account: Account, what: str, address: str, email: str = "") -> None:
+    """Tell an owner what happened; at `email`, where that is not the account's."""
+    fact = AccountChanged(
+        account_id=account.id,
+        company_name=account.company_name,
+        email=email or account.email,
+        what=what,  # type: ignore[arg-type]
+        address=address,
+    )
+    store.add(session, [message_for(fact, source=SOURCE, correlation_id=account.id)])
+
+
+def send_reset_code(session: Session, email: str, address: str) -> None:
+    """Mail a code that sets a new password, where there is such an account. Nothing tells which."""
+    email, network = email.lower(), network_of(address)
+    is_over = limits.take(*guesses.mails(email, network))
+    registering.hold(session, email)
+    account = registering.account_of(session, email)
+    if account is not None and not is_over:
+        _send(session, account, "password_reset", email, network)
+
+
+def reset_password(
+    session: Session, email: str, otp: str, password: str, address: str
+) -> ApiError | None:
+    """Set a password by a mailed code; every session ends.
+
+    Returns:
+        None, or an error, so that a wrong try stays counted.
+
+    Raises:
+        ApiError: 400, when the password is refused.
+    """
+    email, network = email.lower(), network_of(address)
+    registering.refuse_weak(password, email)
+    guess = guesses.at("code", email, network)
+    if wait := limits.take(*guess):
+        return too_many_requests(wait)
+    is_own = guesses.is_own("password", email, network)
+    registering.hold(session, email)
+    account = registering.account_of(session, email)
+    pending = _pending(session, account.id, "password_reset") if account else None
+    outcome = codes.check(pending, otp, is_own=is_own) if pending else Check.WRONG
+    if outcome is not Check.RIGHT or account is None:
+        return OTP_ERRORS[outcome]()
+    registering.refuse_weak(password, email, account.company_name)
+    limits.give_back(session, *guess)
+    session.delete(pending)
+    _set_password(session, account, password)
+    guesses.remember(session, account, network)
+    tell(session, account, "password_reset", address)
+    return None
+
+
+def change_password(
+    session: Session, account_id: UUID, current: str, password: str, address: str
+) -> ApiError | None:
+    """Set a password by the one before; every session ends. Returns and raises as `reset`."""
+    account = _shown(session, account_id, current, address)
+    if isinstance(account, ApiError):
+        return account
+    registering.refuse_weak(password, account.email, account.company_name)
+    _set_password(session, account, password)
+    tell(session, account, "password_changed", address)
+    return None
+
+
+def send_address_code(
+    session: Session, account_id: UUID, password: str, email: str, address: str
+) -> ApiError | None:
+    """Mail a code to the address that an account is to have; it tells not whether one is there."""
+    account, email = _shown(session, account_id, password, address), email.lower()
+    if isinstance(account, ApiError):
+        return account
+    if wait := limits.take(*guesses.mails(email, network_of(address))):
+        return too_many_requests(wait)
+    registering.hold(session, email)
+    if registering.account_of(session, email) is None:
+        _send(session, account, "new_address", email, network_of(address))
+    return None
+
+
+def change_address(session: Session, account_id: UUID, otp: str, address: str) -> ApiError | None:
+    """Give an account the address that a code was mailed to; both addresses are told."""
+    account = session.get_one(Account, account_id)
+    before, network = account.email, network_of(address)
+    guess = guesses.at("code", before, network)
+    if wait := limits.take(*guess):
+        return too_many_requests(wait)
+    pending = _pending(session, account_id, "new_address")
+    outcome = codes.check(pending, otp, is_own=True) if pending else Check.WRONG
+    if outcome is not Check.RIGHT or pending is None:
+        return OTP_ERRORS[outcome]()
+    registering.hold(session, pending.email)
+    session.delete(pending)
+    taken = select(Account.id).where(Account.email == pending.email)
+    if session.scalar(taken) is not None:
+        return OTP_ERRORS[Check.WRONG]()
+    limits.give_back(session, *guess)
+    account.email = pending.email
+    session.execute(
+        delete(PendingProof).where(
+            PendingProof.email == pending.email, PendingProof.purpose == "registration"
+        )
+    )
+    session.flush()
+    for email in (before, account.email):
+        tell(session, account, "address_changed", address, email)
+    return None
+
+
+def close(session: Session, account_id: UUID, password: str, address: str) -> ApiError | None:
+    """Close an account for good: its sessions and secrets end, and its address is free again."""
+    account = _shown(session, account_id, password, address)
+    if isinstance(account, ApiError):
+        return account
+    tell(session, account, "closed", address)
+    sessions.end(session, account.id)
+    session.execute(delete(PendingProof).where(PendingProof.account_id == account.id))
+    account.closed_at = datetime.now(UTC)
+    account.email = f"{account.id}@closed.invalid"  # RFC 2606: nobody's
+    return None
+
+
+def _shown(session: Session, account_id: UUID, password: str, address: str) -> Account | ApiError:
+    """The account, whose password was shown; wrong ones count as they do at sign-in."""
+    account = session.get_one(Account, account_id, options=[undefer(Account.password_hash)])
+    guess = guesses.at("password", account.email, network_of(address))
+    if wait := limits.take(*guess):
+        return too_many_requests(wait)
+    if not passwords.matches(password, account.password_hash):
+        return ApiError(*WRONG_PASSWORD)
+    limits.give_back(session, *guess)
+    return account
+
+
+def _set_password(session: Session, account: Account, password: str) -> None:
+    account.password_hash = passwords.hash_password(password)
+    sessions.end(session, account.id)
+
+
+def _send(session: Session, account: Account, purpose: str, email: str, network: str) -> None:
+    pending = _pending(session, account.id, purpose)
+    if pending is None:
+        pending = PendingProof(purpose=purpose, account_id=account.id)
+    elif pending.email == email and (datetime.now(UTC) - pending.code_made_at < codes.RESEND_AFTER):
+        return
+    pending.email, pending.network = email, network
+    codes.send(session, pending, account.company_name if purpose == "password_reset" else "")
+
+
+def _pending(session: Session, account_id: UUID, purpose: str) -> PendingProof | None:
+    return session.scalar(
+        select(PendingProof)
+        .where(PendingProof.account_id == account_id, PendingProof.purpose == purpose)
+        .with_for_update()
+    )
+
+
+WRONG_PASSWORD = (403, "wrong_password", "The password is wrong.")

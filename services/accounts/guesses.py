@@ -1,0 +1,89 @@
+"""Who may guess how often: the guesser is held up, and the owner is not.
+
+Guesses at one account are counted apart for the networks it was used from, and for all others
+together: who floods an account from elsewhere uses up what strangers have, and its owner signs in
+where they always do. In all, fewer than 100 passwords and 100 codes an hour are looked at for one
+account (NIST SP 800-63B, 5.2.2; OWASP ASVS 2.2.1); a new code does not begin a new count. An
+account that is not there counts like one that is.
+"""
+
+from typing import Literal
+
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from services.accounts.limits import DAY, HOUR, MINUTE, Limit
+from shared.config import settings
+from shared.db.models import Account, KnownNetwork, PendingProof
+from shared.db.session import transaction
+from shared.ids import new_id
+
+Kind = Literal["password", "code"]
+
+STRANGERS_AN_HOUR = {"password": 45, "code": 20}
+"""All networks together that do not know the account."""
+OWN_AN_HOUR = {"password": 20, "code": 9}
+"""Each network that does. For codes, whoever had one mailed: that is `MAILS_A_DAY` at most."""
+OWN_PASSWORDS_AN_HOUR = 45
+"""All networks together that know the account."""
+MAILS_A_DAY = 8
+"""What anybody can make us mail to one address; as many again from where its account is used."""
+
+
+def at(kind: Kind, email: str, network: str) -> tuple[Limit, ...]:
+    """What a guess counts against.
+
+    Args:
+        kind: what is guessed.
+        email: at whose.
+        network: from where.
+    """
+    config, email = settings(), email.lower()
+    if not is_own(kind, email, network):
+        return (
+            Limit(f"{kind} of", email, config.account_attempts_per_minute, MINUTE),
+            Limit(f"{kind} of", email, STRANGERS_AN_HOUR[kind], HOUR),
+            Limit(f"{kind} from", network, config.sign_in_attempts_per_minute, MINUTE),
+        )
+    own = Limit(f"own {kind}", f"{email}\0{network}", OWN_AN_HOUR[kind], HOUR)
+    if kind == "code":
+        return (own,)
+    return own, Limit(f"own {kind}", email, OWN_PASSWORDS_AN_HOUR, HOUR)
+
+
+def mails(email: str, network: str) -> tuple[Limit, ...]:
+    """What an email that anybody can ask for counts against."""
+    email = email.lower()
+    whose = "own mail" if is_own("password", email, network) else "mail"
+    return (Limit(whose, email, MAILS_A_DAY, DAY),)
+
+
+def is_own(kind: Kind, email: str, network: str) -> bool:
+    """Whether an account was used from a network or, for codes, one was mailed because of it."""
+    known = (
+        select(KnownNetwork.network)
+        .join(Account, Account.id == KnownNetwork.account_id)
+        .where(Account.email == email, KnownNetwork.network == network)
+    )
+    asked = select(PendingProof.network).where(
+        PendingProof.email == email, PendingProof.network == network
+    )
+    found = known if kind == "password" else known.union_all(asked)
+    with transaction() as session:
+        return session.execute(found.limit(1)).first() is not None
+
+
+def remember(session: Session, account: Account, network: str) -> bool:
+    """An account is used from a network.
+
+    Returns:
+        Whether it never was before, while it was from others.
+    """
+    there = select(KnownNetwork.network).where(KnownNetwork.account_id == account.id)
+    known = set(session.scalars(there))
+    if network in known:
+        return False
+    made = insert(KnownNetwork).values(id=new_id(), account_id=account.id, network=network)
+    session.execute(made.on_conflict_do_nothing())
+    return bool(known)

@@ -1,0 +1,159 @@
+"""Sessions: a sign-in, the refresh tokens that renew it one after the other, and its end.
+
+A refresh token works once. One that comes a second time was stolen, or its successor was: nobody
+can tell which of the two callers is the thief, so the session ends for both (RFC 9700, 4.14.2).
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+from uuid import UUID
+
+import structlog
+from sqlalchemy import delete, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from shared import tokens
+from shared.bus.events import AccountChanged
+from shared.bus.message import message_for
+from shared.config import settings
+from shared.db.models import Account, AccountSession, RevokedToken
+from shared.http.errors import ApiError, account_blocked
+from shared.http.signed_in import is_blocked
+from shared.ids import new_id
+from shared.outbox import store
+
+log = structlog.get_logger()
+
+
+class Pair(NamedTuple):
+    """The tokens of a session."""
+
+    account: Account
+    access: str
+    refresh: str
+
+
+def begin(session: Session, account: Account, network: str, client: str) -> Pair:
+    """A new session of an account.
+
+    Args:
+        session: the transaction.
+        account: whose.
+        network: from where.
+        client: what the caller calls itself.
+    """
+    now = datetime.now(UTC)
+    session.execute(delete(AccountSession).where(AccountSession.expires_at < now))
+    begun = AccountSession(
+        id=new_id(),
+        account_id=account.id,
+        refresh_id=new_id(),
+        network=network,
+        client=client.replace("\0", ""),
+        created_at=now,
+        expires_at=now + timedelta(seconds=settings().session_seconds),
+    )
+    session.add(begun)
+    return _pair(account, begun)
+
+
+def renew(session: Session, refresh: str, network: str, client: str) -> Pair | ApiError:
+    """The next tokens of a session, for its refresh token; an earlier one ends the session.
+
+    Returns:
+        401 as an error, so that the end is committed.
+    """
+    invalid = ApiError(401, *USED[1:])
+    try:
+        token = tokens.check(refresh, "refresh")
+    except tokens.InvalidTokenError:
+        return invalid
+    account = session.get(Account, token.account_id)
+    if account is None or account.closed_at:
+        return invalid
+    if is_blocked(session, account.id):
+        return account_blocked()
+    if token.session_id is None:
+        return begin(session, account, network, client) if _use_up(session, token) else invalid
+    held = session.get(AccountSession, token.session_id, with_for_update=True)
+    now = datetime.now(UTC)
+    if held is None or held.ended_at or held.expires_at <= now:
+        return invalid
+    if held.refresh_id != token.id:
+        held.ended_at = now
+        log.warning("refresh_token_used_twice", session_id=str(held.id))
+        fact = AccountChanged(
+            account_id=account.id,
+            company_name=account.company_name,
+            email=account.email,
+            what="refresh_token_reused",
+            address=network,
+        )
+        store.add(
+            session, [message_for(fact, source="services.accounts", correlation_id=account.id)]
+        )
+        return invalid
+    held.renewed_at = now
+    return _pair(account, held)
+
+
+def end_by(session: Session, refresh: str) -> ApiError | None:
+    """End the session that a refresh token belongs to."""
+    try:
+        token = tokens.check(refresh, "refresh")
+    except tokens.InvalidTokenError:
+        return ApiError(401, *USED[1:])
+    if token.session_id is None:
+        return None if _use_up(session, token) else ApiError(401, *USED[1:])
+    held = session.get(AccountSession, token.session_id, with_for_update=True)
+    if held is None or held.ended_at:
+        return ApiError(401, *USED[1:])
+    held.ended_at = datetime.now(UTC)
+    return None if held.refresh_id == token.id else ApiError(401, *USED[1:])
+
+
+def end(session: Session, account_id: UUID, session_id: UUID | None = None) -> int:
+    """End an account's sessions: all, or the one named.
+
+    Returns:
+        How many ended.
+    """
+    ending = (
+        update(AccountSession)
+        .where(AccountSession.account_id == account_id, AccountSession.ended_at.is_(None))
+        .values(ended_at=datetime.now(UTC))
+        .returning(AccountSession.id)
+    )
+    if session_id is not None:
+        ending = ending.where(AccountSession.id == session_id)
+    return len(session.scalars(ending).all())
+
+
+def live(session: Session, account_id: UUID) -> Sequence[AccountSession]:
+    """An account's sessions, the one used last first."""
+    return session.scalars(
+        select(AccountSession)
+        .where(AccountSession.account_id == account_id, AccountSession.ended_at.is_(None))
+        .where(AccountSession.expires_at > datetime.now(UTC))
+        .order_by(AccountSession.renewed_at.desc())
+        .limit(100)
+    ).all()
+
+
+def _pair(account: Account, held: AccountSession) -> Pair:
+    access = tokens.make(account.id, "access", held.id, held.expires_at)
+    refresh = tokens.make(account.id, "refresh", held.id, held.expires_at)
+    held.refresh_id = refresh.id
+    return Pair(account, access.text, refresh.text)
+
+
+def _use_up(session: Session, token: tokens.Token) -> bool:
+    """Whether a refresh token of the version before is used for the first time."""
+    used = insert(RevokedToken).values(token_id=token.id, expires_at=token.expires_at)
+    fresh = used.on_conflict_do_nothing().returning(RevokedToken.token_id)
+    return session.scalar(fresh) is not None
+
+
+USED = (401, "invalid_refresh_token", "Sign in again: this token is used or expired.")

@@ -1,0 +1,53 @@
+"""Whether who holds an access token is signed in still: a token ends with its session."""
+
+from datetime import UTC, datetime
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from shared.db.models import AccountSession, WebhookPolicy
+from shared.http.errors import ApiError, account_blocked
+from shared.tokens import Token
+
+
+def require_session(session: Session, token: Token) -> None:
+    """Refuse a token whose session has ended.
+
+    One of the version before has no session; it ends by itself within minutes.
+
+    Raises:
+        ApiError: 401; 403 while the account is blocked.
+    """
+    if is_blocked(session, token.account_id):
+        raise account_blocked()
+    if token.session_id is None:
+        return
+    live = select(AccountSession.id).where(
+        AccountSession.id == token.session_id,
+        AccountSession.account_id == token.account_id,
+        AccountSession.ended_at.is_(None),
+        AccountSession.expires_at > datetime.now(UTC),
+    )
+    if session.scalar(live) is None:
+        raise not_signed_in()
+
+
+def is_blocked(session: Session, account_id: UUID) -> bool:
+    """Whether ops staff have blocked an account."""
+    return (
+        session.scalar(
+            select(WebhookPolicy.blocked_at).where(WebhookPolicy.account_id == account_id)
+        )
+        is not None
+    )
+
+
+def not_signed_in() -> ApiError:
+    """The 401 of RFC 6750, 3."""
+    return ApiError(
+        401,
+        "not_signed_in",
+        "A valid access token is needed: sign in and send it as 'Authorization: Bearer <access>'.",
+        headers={"WWW-Authenticate": "Bearer"},
+    )

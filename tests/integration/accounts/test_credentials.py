@@ -1,0 +1,232 @@
+"""An owner's changes: what is lost is got back, what is changed is told, what is ended is over."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import text, update
+
+from shared.bus.events import AccountChanged, AccountSignedIn, decode
+from shared.db.models import Account, KycApplication, OutboxMessage, PendingProof, WebhookPolicy
+from shared.ids import new_id
+from tests.integration.accounts.test_accounts import (
+    PASSWORD,
+    bearer,
+    login,
+    new_email,
+    register,
+    verify,
+    wrong,
+)
+
+NEW = "a staple of another kind"
+
+
+@pytest.fixture
+def email(api):
+    address = new_email()
+    assert register(api, address).status_code == 201
+    assert verify(api, address, api.code_for(address)).status_code == 200
+    return address
+
+
+def post(api, path, pair=None, **body):
+    headers = bearer(pair["access"]) if pair else {}
+    return api.http.post(f"/users/{path}/", json=body, headers=headers)
+
+
+def told(api, email):
+    """What was told of an account to an address."""
+    with api.session() as session:
+        facts = [
+            decode(row.type, row.body)
+            for row in session.query(OutboxMessage).filter_by(type=AccountChanged.TYPE)
+        ]
+    return [fact.what for fact in facts if fact.email == email]
+
+
+def is_in(api, pair):
+    return api.http.get("/users/sessions/", headers=bearer(pair["access"])).status_code == 200
+
+
+def test_a_lost_password_is_set_by_a_mailed_code_and_every_session_ends(api, email):
+    pair = login(api, email).json()
+    assert post(api, "password/reset-code", email=email.upper()).status_code == 200
+    code = api.code_for(email)
+    answer = post(api, "password/reset", email=email, otp=wrong(code), password=NEW)
+    assert answer.json()["code"] == "invalid_otp"
+    weak = post(api, "password/reset", email=email, otp=code, password="Kettle & Co")
+    assert (weak.status_code, len(weak.json()["faults"])) == (400, 1)
+    assert is_in(api, pair)
+    assert post(api, "password/reset", email=email, otp=code, password=NEW).status_code == 200
+    assert not is_in(api, pair)
+    assert post(api, "auth/refresh", refresh=pair["refresh"]).status_code == 401
+    assert (login(api, email).status_code, login(api, email, NEW).status_code) == (401, 200)
+    again = post(api, "password/reset", email=email, otp=code, password=PASSWORD)
+    assert again.json()["code"] == "invalid_otp"
+    assert told(api, email) == ["password_reset"]
+
+
+def test_a_reset_tells_nobody_who_has_an_account(api, email):
+    nobody = new_email()
+    answers = [post(api, "password/reset-code", email=address) for address in (email, nobody)]
+    assert answers[0].json() == answers[1].json()
+    code = wrong(api.code_for(email))
+    for _ in range(7):
+        tries = [
+            post(api, "password/reset", email=address, otp=code, password=NEW)
+            for address in (email, nobody)
+        ]
+        assert tries[0].json() == tries[1].json()
+    with pytest.raises(AssertionError, match="no code"):
+        api.code_for(nobody)
+
+
+def test_a_code_is_good_for_what_it_was_mailed_for_and_nothing_else(api, email):
+    post(api, "password/reset-code", email=email)
+    code = api.code_for(email)
+    assert verify(api, email, code).json()["code"] == "invalid_otp"
+    pair = login(api, email).json()
+    assert post(api, "email/verify", pair, otp=code).json()["code"] == "invalid_otp"
+    free = new_email()
+    register(api, free)
+    answer = post(api, "password/reset", email=free, otp=api.code_for(free), password=NEW)
+    assert answer.json()["code"] == "invalid_otp"
+
+
+def test_a_password_is_changed_by_the_one_before(api, email):
+    pair, other = login(api, email).json(), login(api, email).json()
+    refused = post(api, "password", pair, current_password="not this one", password=NEW)
+    assert (refused.status_code, refused.json()["code"]) == (403, "wrong_password")
+    body = {"current_password": PASSWORD, "password": NEW}
+    assert post(api, "password", pair, **body).status_code == 200
+    assert not is_in(api, pair)
+    assert not is_in(api, other)
+    assert login(api, email, NEW).status_code == 200
+    assert told(api, email) == ["password_changed"]
+
+
+def test_an_address_is_changed_by_a_code_to_the_new_one_and_both_are_told(api, email):
+    pair, new = login(api, email).json(), new_email()
+    assert post(api, "email", pair, email=new, password="not this").status_code == 403
+    assert post(api, "email", pair, email=new, password=PASSWORD).status_code == 200
+    code = api.code_for(new)
+    assert login(api, new).status_code == 401
+    assert post(api, "email/verify", pair, otp=wrong(code)).status_code == 400
+    assert post(api, "email/verify", pair, otp=code).status_code == 200
+    assert login(api, new).status_code == 200
+    assert login(api, email).status_code == 401
+    assert told(api, email) == told(api, new) == ["address_changed"]
+
+
+def test_an_address_that_somebody_has_cannot_be_had_and_nothing_tells_so(api, email):
+    other = new_email()
+    register(api, other)
+    verify(api, other, api.code_for(other))
+    pair = login(api, email).json()
+    answers = [
+        post(api, "email", pair, email=address, password=PASSWORD)
+        for address in (other, new_email())
+    ]
+    assert answers[0].json() == answers[1].json()
+    # Whoever proves it first has it.
+    wanted = new_email()
+    post(api, "email", pair, email=wanted, password=PASSWORD)
+    code = api.code_for(wanted)
+    register(api, wanted)
+    assert verify(api, wanted, api.code_for(wanted)).status_code == 200
+    assert post(api, "email/verify", pair, otp=code).status_code == 400
+    assert login(api, email).status_code == 200
+
+
+def test_a_closed_account_is_over_and_its_address_is_free(api, email):
+    pair = login(api, email).json()
+    with api.session() as session:
+        account = session.query(Account).filter_by(email=email).one()
+        session.add(
+            KycApplication(
+                account_id=account.id,
+                business_registration_number=f"RC-{new_id()}",
+                business_address="1 Broad St",
+                contact_person_details='"Ada"',
+                status="approved",
+            )
+        )
+        session.commit()
+    assert post(api, "close", pair, password="not this one").status_code == 403
+    assert api.http.post("/webhook/secret/", headers=bearer(pair["access"])).status_code == 201
+    assert post(api, "close", pair, password=PASSWORD).status_code == 204
+    assert not is_in(api, pair)
+    assert post(api, "auth/refresh", refresh=pair["refresh"]).status_code == 401
+    assert login(api, email).status_code == 401
+    with api.session() as session:
+        assert session.query(KycApplication).filter_by(account_id=account.id).one().status == (
+            "revoked"
+        )
+    assert told(api, email) == ["closed"]
+    assert register(api, email).status_code == 201
+    assert verify(api, email, api.code_for(email)).status_code == 200
+    assert login(api, email).json()["id"] != str(account.id)
+
+
+def test_a_blocked_account_is_let_in_nowhere_until_it_is_unblocked(api, email):
+    pair = login(api, email).json()
+    with api.session() as session:
+        account = session.query(Account).filter_by(email=email).one()
+        session.add(WebhookPolicy(account_id=account.id, blocked_at=datetime.now(UTC)))
+        session.commit()
+
+        def codes():
+            return [
+                login(api, email).json().get("code"),
+                post(api, "auth/refresh", refresh=pair["refresh"]).json().get("code"),
+                api.http.get("/kyc/", headers=bearer(pair["access"])).json().get("code"),
+            ]
+
+        assert codes() == ["account_blocked"] * 3
+        assert login(api, email, "a wrong one").json()["code"] == "invalid_credentials"
+        session.execute(update(WebhookPolicy).values(blocked_at=None))
+        session.commit()
+        assert codes() == [None, None, "kyc_not_found"]
+
+
+def test_a_used_refresh_token_is_told(api, email):
+    pair = login(api, email).json()
+    for _ in range(2):
+        post(api, "auth/refresh", refresh=pair["refresh"])
+    assert told(api, email) == ["refresh_token_reused"]
+
+
+def test_only_a_sign_in_from_somewhere_new_is_marked(api, email):
+    def sign_ins():
+        with api.session() as session:
+            rows = session.query(OutboxMessage).filter_by(type=AccountSignedIn.TYPE)
+            facts = [decode(row.type, row.body) for row in rows.order_by(OutboxMessage.sequence)]
+        return [fact.is_new_place for fact in facts if fact.email == email]
+
+    login(api, email)
+    assert sign_ins() == [False]
+    with api.session() as session:
+        account = session.query(Account).filter_by(email=email).one()
+        session.execute(
+            text("UPDATE known_networks SET network = '192.0.2.1' WHERE account_id = :id"),
+            {"id": account.id},
+        )
+        session.commit()
+    login(api, email)
+    login(api, email)
+    assert sign_ins() == [False, True, False]
+
+
+def test_an_old_reset_code_is_told_to_be_old_only_to_who_has_it(api, email):
+    post(api, "password/reset-code", email=email)
+    code = api.code_for(email)
+    with api.session() as session:
+        session.execute(
+            update(PendingProof).values(code_expires_at=datetime.now(UTC) - timedelta(minutes=1))
+        )
+        session.commit()
+    answers = [
+        post(api, "password/reset", email=email, otp=otp, password=NEW).json()["code"]
+        for otp in (wrong(code), code)
+    ]
+    assert answers == ["invalid_otp", "otp_expired"]

@@ -1,0 +1,185 @@
+"""Limits hit who guesses, by account and by network, and spare who owns the account."""
+
+import itertools
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import delete, update
+
+from shared.db.models import AttemptCount, OutboxMessage, PendingProof
+from tests.integration.arrange import declare
+from tests.integration.conftest import running_ingress
+
+PASSWORD = "correct horse battery"
+networks = itertools.count(1)
+
+
+@pytest.fixture(scope="module")
+def api(module_amqp_url, module_database_url, tmp_path_factory):
+    """Two workers behind a trusted proxy, with the limits that they have by default."""
+    declare(module_amqp_url)
+    with running_ingress(
+        tmp_path_factory.mktemp("ingress"),
+        module_amqp_url,
+        module_database_url,
+        TRUSTED_PROXIES="1",
+        SIGN_IN_ATTEMPTS_PER_MINUTE="",
+        ACCOUNT_ATTEMPTS_PER_MINUTE="",
+    ) as found:
+        yield found
+
+
+def somewhere():
+    """An address of a network that nobody has used yet."""
+    number = next(networks)
+    return f"198.18.{number // 250}.{number % 250 + 1}"
+
+
+def post(api, path, address, **body):
+    return api.http.post(f"/users/{path}/", json=body, headers={"X-Forwarded-For": address})
+
+
+def new_email():
+    return f"it-{uuid.uuid4().hex[:10]}@kettle.example"
+
+
+def register(api, email, address):
+    body = {"company_name": "Kettle & Co", "email": email, "password": PASSWORD}
+    return post(api, "auth/register", address, **body)
+
+
+def login(api, email, address, password=PASSWORD):
+    return post(api, "auth/login", address, email=email, password=password)
+
+
+@pytest.fixture
+def home():
+    """Where the owner is."""
+    return somewhere()
+
+
+@pytest.fixture
+def email(api, home):
+    """The address of an account that is used from `home`."""
+    made, address = new_email(), somewhere()
+    assert register(api, made, address).status_code == 201
+    answer = post(api, "verify-otp", address, email=made, otp=api.code_for(made))
+    assert answer.status_code == 200
+    assert login(api, made, home).status_code == 200
+    return made
+
+
+def statuses(answers):
+    return [answer.status_code for answer in answers]
+
+
+def test_a_flood_of_passwords_is_hardly_looked_at_and_the_owner_signs_in(api, email, home):
+    """From many networks at once, in both workers, for several minutes by the counts."""
+    looked_at = 0
+    with ThreadPoolExecutor(8) as threads:
+        for _ in range(6):
+            places = [somewhere() for _ in range(40)]
+            answers = threads.map(lambda at: login(api, email, at, "wrong guess"), places)
+            owner = threads.submit(login, api, email, home)
+            looked_at += statuses(answers).count(401)
+            assert owner.result().status_code == 200
+            # What holds for a minute is over; what holds for an hour is not.
+            with api.session() as session:
+                soon = datetime.now(UTC) + timedelta(minutes=2)
+                session.execute(delete(AttemptCount).where(AttemptCount.ends_at < soon))
+                session.commit()
+    assert 10 <= looked_at < 100
+    assert login(api, email, home).status_code == 200
+
+
+def test_who_guesses_where_the_owner_is_holds_up_no_other_place(api, email, home):
+    away = somewhere()
+    assert login(api, email, away).status_code == 200
+    answers = statuses(login(api, email, home, "wrong guess") for _ in range(30))
+    assert answers.count(401) < 30
+    assert answers[-1] == 429
+    assert login(api, email, away).status_code == 200
+
+
+def test_guessing_at_others_from_a_shared_network_leaves_its_own_accounts_alone(api, email, home):
+    """As behind one NAT: a colleague's floods of every kind keep nobody from their own account."""
+    refresh = login(api, email, home).json()["refresh"]
+    guessed = statuses(login(api, new_email(), home, "wrong guess") for _ in range(35))
+    assert 429 in guessed
+    asked = statuses(post(api, "request-otp", home, email=new_email()) for _ in range(80))
+    assert 429 in asked
+    assert login(api, email, home).status_code == 200
+    assert post(api, "auth/refresh", home, refresh=refresh).status_code == 200
+
+
+@pytest.mark.parametrize("form", ["2001:db8:{n:x}::{i:x}", "[2001:db8:{n:x}::{i:x}]:443"])
+def test_a_64_is_one_network_and_so_is_every_port(api, form):
+    n = next(networks)
+    answers = statuses(
+        login(api, new_email(), form.format(n=n, i=i), "wrong guess") for i in range(1, 35)
+    )
+    assert answers == [401] * 30 + [429] * 4
+    other = form.format(n=n + 0x1000, i=1)
+    assert login(api, new_email(), other, "wrong guess").status_code == 401
+
+
+def test_an_account_that_is_not_there_counts_like_one_that_is(api, email):
+    seen = [
+        statuses(login(api, address, somewhere(), "wrong guess") for _ in range(15))
+        for address in (email, new_email())
+    ]
+    assert seen[0] == seen[1] == [401] * 10 + [429] * 5
+
+
+def let_pass(api):
+    """Let the minutes pass that a count and a code wait for; the hours go on."""
+    ago = datetime.now(UTC) - timedelta(minutes=2)
+    with api.session() as session:
+        session.execute(update(PendingProof).values(code_made_at=ago))
+        soon = datetime.now(UTC) + timedelta(minutes=2)
+        session.execute(delete(AttemptCount).where(AttemptCount.ends_at < soon))
+        session.commit()
+
+
+def test_new_codes_do_not_begin_a_new_count_and_the_owners_network_has_its_own(api):
+    address, home, looked_at = new_email(), somewhere(), 0
+    registration = register(api, address, home).json()["id"]
+    for _ in range(6):
+        code = api.code_for(address)
+        wrong = f"{(int(code) + 1) % 1_000_000:06}"
+        answers = [
+            post(api, "verify-otp", somewhere(), email=address, otp=wrong) for _ in range(12)
+        ]
+        looked_at += statuses(answers).count(400)
+        let_pass(api)
+        body = {"email": address, "registration_id": registration}
+        assert post(api, "request-otp", home, **body).status_code == 200
+    assert looked_at <= 20
+    code = api.code_for(address)
+    assert post(api, "verify-otp", home, email=address, otp=code).status_code == 200
+
+
+def mails(api, email):
+    with api.session() as session:
+        return sum(email.encode() in row.body for row in session.query(OutboxMessage))
+
+
+def test_strangers_cannot_make_us_mail_to_an_address_without_end(api):
+    address = new_email()
+    answers = statuses(register(api, address, somewhere()) for _ in range(15))
+    assert answers == [201] * 8 + [429] * 7
+    for _ in range(5):
+        let_pass(api)
+        assert post(api, "request-otp", somewhere(), email=address).status_code == 200
+    assert mails(api, address) == 8
+
+
+def test_an_accounts_address_is_no_other_than_a_free_one(api, email):
+    answers = [
+        statuses(register(api, address, somewhere()) for _ in range(10))
+        for address in (email, new_email())
+    ]
+    # One was mailed to make the account.
+    assert answers == [[201] * 7 + [429] * 3, [201] * 8 + [429] * 2]

@@ -1,0 +1,117 @@
+"""Sessions: renewed one token after the other, listed, and ended with all their tokens."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import update
+
+from shared import tokens
+from shared.db.models import AccountSession
+from tests.integration.accounts.test_accounts import bearer, login, new_email, register, verify
+
+
+@pytest.fixture
+def email(api):
+    address = new_email()
+    assert register(api, address).status_code == 201
+    assert verify(api, address, api.code_for(address)).status_code == 200
+    return address
+
+
+def renew(api, pair):
+    return api.http.post("/users/auth/refresh/", json={"refresh": pair["refresh"]})
+
+
+def is_in(api, pair):
+    status = api.http.get("/users/sessions/", headers=bearer(pair["access"])).status_code
+    assert status in (200, 401)
+    return status == 200
+
+
+def test_a_refresh_token_that_comes_twice_ends_its_session_and_no_other(api, email):
+    first, other = login(api, email).json(), login(api, email).json()
+    second = renew(api, first).json()
+    third = renew(api, second).json()
+    assert is_in(api, third)
+    assert renew(api, first).json()["code"] == "invalid_refresh_token"
+    assert renew(api, third).status_code == 401
+    assert not any(is_in(api, pair) for pair in (first, second, third))
+    assert is_in(api, other)
+    assert renew(api, other).status_code == 200
+
+
+def test_one_of_two_renewals_at_once_wins_and_the_session_is_over(api, email):
+    pair = login(api, email).json()
+    with ThreadPoolExecutor(4) as threads:
+        answers = list(threads.map(lambda _: renew(api, pair), range(4)))
+    won = [answer for answer in answers if answer.status_code == 200]
+    assert len(won) == 1
+    assert not is_in(api, won[0].json())
+
+
+def test_an_access_token_ends_with_its_session(api, email):
+    pair = login(api, email).json()
+    assert is_in(api, pair)
+    body = {"refresh": pair["refresh"]}
+    assert api.http.post("/users/auth/logout/", json=body).status_code == 204
+    assert not is_in(api, pair)
+    for method, path in (("GET", "/kyc/"), ("GET", "/webhook/secret/"), ("GET", "/orders/")):
+        answer = api.http.request(method, path, headers=bearer(pair["access"]))
+        assert answer.json()["code"] == "not_signed_in", path
+
+
+def test_no_renewal_outlives_the_sessions_end(api, email):
+    pair = login(api, email).json()
+    soon = datetime.now(UTC) + timedelta(seconds=100)
+    token = tokens.check(pair["refresh"], "refresh")
+    with api.session() as session:
+        mine = update(AccountSession).where(AccountSession.id == token.session_id)
+        session.execute(mine.values(expires_at=soon))
+        session.commit()
+        renewed = renew(api, pair).json()
+        for use in ("access", "refresh"):
+            assert tokens.check(renewed[use], use).expires_at <= soon
+        session.execute(mine.values(expires_at=datetime.now(UTC)))
+        session.commit()
+    assert not is_in(api, renewed)
+    assert renew(api, renewed).status_code == 401
+
+
+def test_sessions_are_listed_and_ended_one_by_one_and_all(api, email):
+    mine, others = login(api, email).json(), [login(api, email).json() for _ in range(2)]
+    me = bearer(mine["access"])
+    listed = api.http.get("/users/sessions/", headers=me).json()["sessions"]
+    assert [one["is_this"] for one in listed].count(True) == 1
+    assert len(listed) == 3
+    assert {one["network"] for one in listed} == {"127.0.0.1"}
+    assert all(one["client"].startswith("python-httpx") for one in listed)
+    gone = tokens.check(others[0]["access"], "access").session_id
+    assert api.http.delete(f"/users/sessions/{gone}/", headers=me).status_code == 204
+    assert [is_in(api, pair) for pair in (mine, *others)] == [True, False, True]
+    assert api.http.delete(f"/users/sessions/{gone}/", headers=me).status_code == 404
+    assert api.http.delete("/users/sessions/nonsense/", headers=me).status_code == 404
+    assert api.http.delete("/users/sessions/", headers=me).status_code == 204
+    assert not any(is_in(api, pair) for pair in (mine, *others))
+
+
+def test_nobody_ends_anothers_session(api, email):
+    mine = login(api, email).json()
+    stranger = new_email()
+    register(api, stranger)
+    verify(api, stranger, api.code_for(stranger))
+    them = bearer(login(api, stranger).json()["access"])
+    id_ = tokens.check(mine["access"], "access").session_id
+    assert api.http.delete(f"/users/sessions/{id_}/", headers=them).status_code == 404
+    assert api.http.delete("/users/sessions/", headers=them).status_code == 204
+    assert is_in(api, mine)
+
+
+def test_tokens_of_the_version_before_go_on_until_they_end(api, email):
+    account_id = tokens.check(login(api, email).json()["access"], "access").account_id
+    old = {use: tokens.make(account_id, use).text for use in ("access", "refresh")}
+    assert is_in(api, old)
+    renewed = renew(api, old).json()
+    assert is_in(api, renewed)
+    assert tokens.check(renewed["access"], "access").session_id is not None
+    assert renew(api, old).status_code == 401
