@@ -86,6 +86,11 @@ def held_by(error: Exception, what: str = "A batch is kept") -> str:
     return f"{what}, since the database is away: {' '.join(str(cause).split())}"[:LENGTH]
 
 
+def lacked(error: Exception) -> str:
+    """What is away, in a word; see `shared.bus.standing.Told`."""
+    return error.lacks if isinstance(error, Hold) else "database"
+
+
 class Batches:
     """Runs batches through a handler.
 
@@ -183,7 +188,7 @@ class Batches:
                     raise
                 why = error
             log.warning("holding", consumer=self._consumer, error=type(why).__name__, seconds=pause)
-            self._standing.holding(held_by(why), why.lacks if isinstance(why, Hold) else "database")
+            self._standing.holding(held_by(why), lacked(why))
             if self._stopping.wait(pause):
                 raise StoppedError
             pause = min(pause * 2, LONGEST_PAUSE)

@@ -24,7 +24,7 @@ from kombu import Connection
 
 from shared import versions
 from shared.bus import needs, single, topology
-from shared.bus.batch import BatchHandler, Decode, Delivery, StoppedError
+from shared.bus.batch import BatchHandler, Decode, Delivery, StoppedError, held_by, lacked
 from shared.bus.connect import connect, server_version
 from shared.bus.inbound import Inbound
 from shared.bus.incoming import Incoming, decode_by_type
@@ -209,8 +209,10 @@ class _Session:
             if away is None:
                 self._consumer.standing.released()
                 return not stopping.is_set()
-            self._consumer.standing.working()
-            self._consumer.standing.holding(away)
+            if not self._consumer.standing.told.is_well:
+                self._consumer.standing.working()
+            reason = held_by(away, "Nothing is taken from the queue")
+            self._consumer.standing.holding(reason, lacked(away))
             until = time.monotonic() + pause
             while time.monotonic() < until and not stopping.is_set():
                 self._idle(min(pause, IDLE_SECONDS))

@@ -3,12 +3,11 @@
 from collections.abc import Callable
 
 from shared.bus import inbox
-from shared.bus.batch import held_by
 from shared.bus.retry import Hold
 from shared.db.session import is_database_away, transaction
 
 
-def look(consumer: str, beside: Callable[[], None] | None = None) -> str | None:
+def look(consumer: str, beside: Callable[[], None] | None = None) -> Exception | None:
     """Try what each transaction begins with, and undo it.
 
     Args:
@@ -16,8 +15,8 @@ def look(consumer: str, beside: Callable[[], None] | None = None) -> str | None:
         beside: looks for what is needed beside the database, and raises `Hold` where it is away.
 
     Returns:
-        Why nothing should be taken, in a sentence. What is wrong in another way is told by the
-        first message, which fails by it.
+        What says that nothing should be taken, for `shared.bus.batch.held_by`. What is wrong in
+        another way is told by the first message, which fails by it.
     """
     try:
         with transaction() as session:
@@ -26,5 +25,5 @@ def look(consumer: str, beside: Callable[[], None] | None = None) -> str | None:
             beside()
     except Exception as error:  # noqa: BLE001 - as said above
         if isinstance(error, Hold) or is_database_away(error):
-            return held_by(error, "Nothing is taken from the queue")
+            return error
     return None

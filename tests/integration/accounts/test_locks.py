@@ -38,8 +38,8 @@ def test_an_address_that_is_proved_while_it_is_registered_again(settings, db, en
     code = code_of(db)
     check = codes.check
 
-    def checked(*arguments):
-        found = check(*arguments)
+    def checked(*arguments, **named):
+        found = check(*arguments, **named)
         other.start()
         until(lambda: blocked(engine), "the other request waits")
         return found

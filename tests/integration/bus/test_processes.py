@@ -52,8 +52,13 @@ def check(tmp_path):
     return done.returncode, done.stdout
 
 
+def consumers(connection, queue):
+    return connection.default_channel.queue_declare(queue, passive=True).consumer_count
+
+
 @pytest.mark.parametrize("module", PROCESSES)
-def test_it_is_healthy_with_the_rights_it_has(settings, tmp_path, module):
+def test_it_is_healthy_with_the_rights_it_has(settings, tmp_path, mailbox, monkeypatch, module):
+    monkeypatch.setenv("SMTP_PORT", str(mailbox.port))
     url = as_service(settings.amqp_url, user_of(module))
     with running(module, url, settings.database_url, tmp_path):
         until(lambda: check(tmp_path) == (0, ""), f"{module} is healthy")
@@ -62,8 +67,7 @@ def test_it_is_healthy_with_the_rights_it_has(settings, tmp_path, module):
         with Connection(settings.amqp_url) as connection:
             for queue in topology.WORK_QUEUES:
                 if queue.name.partition(".")[0] == user_of(module):
-                    found = connection.default_channel.queue_declare(queue.name, passive=True)
-                    assert found.consumer_count == 1, queue.name
+                    until(lambda q=queue.name: consumers(connection, q) == 1, queue.name)
 
 
 @pytest.mark.parametrize("module", ["services.kyc", "shared.outbox"])

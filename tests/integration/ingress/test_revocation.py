@@ -223,7 +223,9 @@ def test_requests_have_their_turn_while_very_many_rows_come_in(cache, engine, bu
 
 def _all(engine):
     with engine.connect() as connection:
-        return connection.execute(text("SELECT * FROM webhook_secrets")).all()
+        return connection.execute(
+            text("SELECT *, false AS is_synthetic FROM webhook_secrets")
+        ).all()
 
 
 # --- over the bus, through the database, in every worker -----------------------------------------

@@ -273,7 +273,7 @@ def test_an_email_that_is_due_says_so_and_why(settings, db, engine, mailbox):
         beat = heartbeat_of(heart, consumers)
 
         def is_held():
-            return any(consumer.standing.told.lacks == "mail" for consumer in consumers)
+            return all(consumer.standing.told.lacks == "mail" for consumer in consumers)
 
         until(is_held, "it is held")
         assert REGISTRY.get_sample_value(
