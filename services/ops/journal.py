@@ -284,11 +284,16 @@ def _is_wanted(entry: Entry, queue: topology.Queue, types: Collection[str], how:
 def _waiting(
     connection: Connection, queue: topology.Queue, engine: Engine | None
 ) -> Collection[UUID]:
-    """The ids of what waits for the consumer of a queue.
+    """The ids of what waits for the consumer of a queue to be done.
 
     The ladder first: what is due while this goes on comes into the queue, and is seen there.
     """
     ids: set[UUID] = set()
+
+    def see(incoming: Incoming) -> None:
+        if not incoming.happened:
+            ids.add(incoming.message_id)
+
     for name in (*(rung.name for rung in topology.RETRY_LADDER), queue.dead):
         with hold(connection, name, engine=engine) as held:
             if held.ready > MOST:
@@ -299,8 +304,8 @@ def _waiting(
                 for message in messages:
                     is_rung = name != queue.dead
                     if not is_rung or message.delivery_info["routing_key"] == queue.name:
-                        ids.add(Incoming.of(message).message_id)
+                        see(Incoming.of(message))
     if count(connection, queue.name) + len(ids) > LOOKED_THROUGH:
         raise TooManyWaitError(f"more than {LOOKED_THROUGH:,} messages wait for {queue.name}")
-    look_through(connection, queue.name, lambda seen: ids.add(seen.message_id), engine=engine)
+    look_through(connection, queue.name, see, engine=engine)
     return ids

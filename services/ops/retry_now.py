@@ -15,7 +15,7 @@ from services.ops.telling import Actor, about, tell
 from shared.bus import topology
 from shared.bus.copies import again
 from shared.bus.events import OpsRetriedNow
-from shared.bus.incoming import USER_HEADER, Incoming
+from shared.bus.incoming import Incoming
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +103,9 @@ def retry_now(
 
 
 def _as_it_is(message: Any) -> AmqpMessage:
-    """What the broker would put back itself. Only services put messages on the ladder."""
+    """What the broker would put back itself."""
     incoming = Incoming.of(message)
-    user = incoming.headers.get(USER_HEADER)
-    return again(incoming, user if isinstance(user, str) else None)
+    return again(incoming, incoming.user_id)
 
 
 def _waiting(rung: str, message: Any) -> Waiting:

@@ -16,7 +16,7 @@ from shared.bus.events import Event
 from shared.bus.incoming import Incoming
 from shared.bus.message import Received
 from shared.bus.refusal import LENGTH
-from shared.bus.retry import Happened, Hold, Malformed, Retry
+from shared.bus.retry import Happened, Hold, Malformed
 from shared.bus.standing import Standing
 from shared.db.session import is_database_away, transaction
 
@@ -46,7 +46,7 @@ class Remembering(Protocol):
 
 
 class StoppedError(Exception):
-    """The process stops while something is away; the batch goes back to the queue."""
+    """As what became of a message: the process stopped before, so it goes back to the queue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +119,7 @@ class Batches:
     def run(self, deliveries: Sequence[Delivery]) -> dict[int, Exception]:
         """Handle a batch; returns why deliveries failed, by tag. Those not named are done.
 
-        Raises:
-            StoppedError: nothing of the batch is certain; it must go back to the queue.
+        Those with a `StoppedError` have not failed: they must go back to the queue as they are.
         """
         failed: dict[int, Exception] = {}
         understood: list[tuple[int, Received[Any]]] = []
@@ -132,42 +131,28 @@ class Batches:
             except Exception as error:  # noqa: BLE001 - a body must not be able to stop a consumer
                 failed[delivery.tag] = Malformed(f"{type(error).__name__}: {error}")
         if understood:
-            failures = self._settle_or_leave([message for _, message in understood])
+            failures = self._settle([message for _, message in understood])
             failed |= {tag: failures[m.id] for tag, m in understood if m.id in failures}
         return failed
-
-    def _settle_or_leave(self, messages: Sequence[Received[Any]]) -> Failures:
-        try:
-            return self._settle(messages)
-        except StoppedError:
-            handle = self._handle
-            ids = [message.id for message in messages]
-            happened = handle.happened(ids) if isinstance(handle, Remembering) else ()
-            if not happened:
-                raise
-        # Who comes next would not know of it if the batch just went back. What of it was done
-        # altogether is known to the inbox.
-        other = Retry("the process stopped while the database was away")
-        note = Happened("it was done, and the database was away until the process stopped")
-        return {id_: note if id_ in happened else other for id_ in ids}
 
     def _settle(self, messages: Sequence[Received[Any]]) -> Failures:
         try:
             return self._persist(messages)
-        except StoppedError:
-            raise
         except Exception as error:  # noqa: BLE001 - any failure is the message's, and is reported
             if len({message.id for message in messages}) == 1:
                 return {messages[0].id: error}
         failures: dict[UUID, Exception] = {}
-        for message in messages:
+        for number, message in enumerate(messages):
             failures |= self._settle([message])
+            if isinstance(failures.get(message.id), StoppedError):
+                return self._left(messages[number + 1 :]) | failures
         return failures
 
     def _persist(self, messages: Sequence[Received[Any]]) -> Failures:
         """Try until neither the database nor what the handler holds for is away.
 
-        What is not held is committed meanwhile, and not tried again.
+        What is not held is committed meanwhile, and not tried again; what is held when the process
+        stops is left.
         """
         pause = FIRST_PAUSE
         failures: dict[UUID, Exception] = {}
@@ -190,11 +175,22 @@ class Batches:
             log.warning("holding", consumer=self._consumer, error=type(why).__name__, seconds=pause)
             self._standing.holding(held_by(why), lacked(why))
             if self._stopping.wait(pause):
-                raise StoppedError
+                return failures | self._left(messages)
             pause = min(pause * 2, LONGEST_PAUSE)
 
+    def _left(self, messages: Sequence[Received[Any]]) -> dict[UUID, Exception]:
+        """What is said of messages that the process has to leave, of which nothing is committed."""
+        ids = {message.id for message in messages}
+        handle = self._handle
+        happened = handle.happened(ids) if isinstance(handle, Remembering) else ()
+        # Who comes next would not know of it if these just went back.
+        note = Happened("it was done, and the database was away until the process stopped")
+        return {id_: note if id_ in happened else StoppedError() for id_ in ids}
+
     def _once(self, messages: Sequence[Received[Any]]) -> Failures:
-        by_id = {message.id: message for message in reversed(messages)}
+        # Of several with one id the first counts, and before it one that knows what has happened.
+        backwards = messages[::-1]
+        by_id = {m.id: m for m in backwards} | {m.id: m for m in backwards if m.happened}
         process_stopping.set(self._stopping)
         with transaction() as session:
             new = inbox.claim(session, self._consumer, list(by_id))

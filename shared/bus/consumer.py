@@ -9,11 +9,12 @@ Traps of kombu 5.7 and py-amqp 5.4 that shape it: heartbeats are off unless
 not notice a stop while the broker is down; a changed prefetch counts for new consumers only.
 """
 
+import itertools
 import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
@@ -331,23 +332,30 @@ class _Session:
         batch, self._in_hand = self._in_hand, ()
         if future is None:
             return
-        try:
-            failed = future.result()
-        except StoppedError:
-            return
+        failed = future.result()
+        left = {tag for tag, error in failed.items() if isinstance(error, StoppedError)}
         for delivery in batch:
-            if delivery.tag in failed:
+            if delivery.tag in failed and delivery.tag not in left:
                 self._consumer._requeuer.requeue(delivery, failed[delivery.tag])
-        # Batches end in the order in which they came, so all up to this tag are done.
-        self._channel.basic_ack(batch[-1].tag, multiple=True)
+        self._acknowledge([delivery.tag for delivery in batch], left)
         self._consumer.unacknowledged -= len(batch)
-        self._consumer.handled += len(batch)
+        self._consumer.handled += len(batch) - len(left)
         if batch[-1].incoming.attempt == 0:
             self._consumer.reached = batch[-1].incoming.stated_time or self._consumer.reached
         # In order the consumer must not end for a moment, nor two messages share a transaction.
         is_careful = self._prefetch == 1 and not self._subscription.in_order
         if is_careful and _deliveries(batch[-1]) < SUSPICIOUS_DELIVERIES:
             self._consume(prefetch=2 * self._subscription.batch_size)
+
+    def _acknowledge(self, tags: Sequence[int], left: Collection[int]) -> None:
+        """Acknowledge what is done; what is left goes back when the connection ends."""
+        done = list(itertools.takewhile(lambda tag: tag not in left, tags))
+        if done:
+            # Batches end in the order in which they came, so all up to this tag are done.
+            self._channel.basic_ack(done[-1], multiple=True)
+        for tag in tags[len(done) :]:
+            if tag not in left:
+                self._channel.basic_ack(tag)
 
 
 def _deliveries(delivery: Delivery) -> int:

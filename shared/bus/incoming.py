@@ -19,6 +19,7 @@ from shared.bus.message import (
     Replay,
 )
 from shared.bus.retry import Malformed
+from shared.bus.topology import RETRY_LADDER
 from shared.ids import derived_id, new_id
 from shared.roles import login
 
@@ -26,6 +27,9 @@ USER_HEADER = "x-user-id"
 """Who published the first copy. The broker lets nobody publish under another's `user_id`, so a
 retry copy carries it here; it counts only on messages that came through the default exchange, where
 the ladder's queues send them, and where only services may publish."""
+_OURS = frozenset({"", *(rung.name for rung in RETRY_LADDER)})
+"""Where copies are published, and strangers have no right to (permissions.py): what is in their
+headers is believed."""
 
 ACTING_HEADER = "x-acting-user"
 """The person for whom the ops console published: it has one user on the broker, and many people."""
@@ -117,7 +121,7 @@ class Incoming:
     @property
     def user_id(self) -> str | None:
         """The user that the broker has verified, where the publisher set it."""
-        if self.exchange == "":
+        if self.exchange in _OURS:
             user = self.headers.get(USER_HEADER)
         else:
             user = self.properties.get("user_id")
@@ -138,14 +142,14 @@ class Incoming:
     def replay(self) -> Replay | None:
         """How a copy from the journal is to be taken; only services and ops staff can send one."""
         value = self.headers.get(REPLAY_HEADER)
-        if self.exchange == "" and value in ("again", "done"):
+        if self.exchange in _OURS and value in ("again", "done"):
             return cast("Replay", value)
         return None
 
     @property
     def happened(self) -> bool:
         """Whether a service says that its effect has happened; only services can, on the ladder."""
-        return self.exchange == "" and self.headers.get(HAPPENED_HEADER) is True
+        return self.exchange in _OURS and self.headers.get(HAPPENED_HEADER) is True
 
     def received(self, type_: str, data: Any) -> Received[Any]:
         """What a handler sees, once the data is understood."""

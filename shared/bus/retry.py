@@ -28,7 +28,7 @@ class Retry(Exception):  # noqa: N818
 class Happened(Retry):
     """It was done, outside the database, which could not be told before the process had to stop.
 
-    It comes back with a note of that, to be written down and not to be done again.
+    It comes back at once, with a note of that, to be written down and not to be done again.
     """
 
 
@@ -71,8 +71,11 @@ def decide(error: Exception, attempt: int, rng: random.Random) -> RetryAfter | D
     """
     if isinstance(error, Permanent) or attempt > MAX_ATTEMPTS:
         return Dead()
+    if isinstance(error, Happened):
+        # Before the same message can come by another way, which would not say so.
+        return RetryAfter(RETRY_LADDER[0])
     last = len(RETRY_LADDER) - 1
-    rung = min(attempt - 1, last)
+    rung = min(attempt, last)
     if rng.random() < JITTER:
         rung = min(rung + 1, last)
     return RetryAfter(RETRY_LADDER[rung])

@@ -157,6 +157,7 @@ WORK_QUEUES = (
 DEAD_QUEUES = tuple(_dead(queue) for queue in WORK_QUEUES)
 
 RETRY_LADDER = (
+    Rung("retry.0s", 0),  # for what has happened already: see retry.py
     Rung("retry.5s", 5),
     Rung("retry.30s", 30),
     Rung("retry.2m", 120),

@@ -174,6 +174,20 @@ def test_what_waits_on_the_ladder_or_is_dead_is_left_alone(settings, amqp_url, b
     assert depth(amqp_url, "orders.intake.dead") == 1
 
 
+def test_what_waits_to_be_written_down_alone_is_done(settings, amqp_url, began):
+    """Its email is out; and what the dump does not know of would come again by the recorder."""
+    ladder, queue, other = sent(amqp_url, *(order_created() for _ in range(3)))
+    for _ in range(3):
+        take(amqp_url, "orders.intake")
+    for exchange, message in (("retry.30s", ladder), ("", queue)):
+        publish_raw(
+            amqp_url, exchange, "orders.intake", b"{}", message_id=message.message_id,
+            application_headers={"x-happened": True},
+        )  # fmt: skip
+    publish_raw(amqp_url, "retry.30s", "orders.intake", b"{}", message_id=other.message_id)
+    assert replay(settings, began, "--to-queue", "orders.intake", "--done") == {"order.created": 2}
+
+
 def test_a_header_from_outside_is_not_believed(settings, amqp_url, db):
     """Only through the default exchange, where senders and operators have no rights."""
     order = order_created()

@@ -25,7 +25,8 @@ def test_what_waits_for_one_queue_goes_back_and_the_rest_waits_on(settings, amqp
     ):
         publish_raw(
             amqp_url, rung, queue, b"{}", message_id=id_, type="order.created",
-            application_headers={"x-attempt": 3, "x-reason": "Retry: x", "x-user-id": "ada"},
+            application_headers={"x-attempt": 3, "x-reason": "Retry: x", "x-user-id": "ada",
+                                 "x-happened": True, "x-replay": "again"},
         )  # fmt: skip
     books = make_engine(settings)
     with Connection(settings.amqp_url) as bus:
@@ -43,6 +44,9 @@ def test_what_waits_for_one_queue_goes_back_and_the_rest_waits_on(settings, amqp
     # It is the same ladder: the attempts count on.
     assert {headers(message)["x-attempt"] for message in back} == {3}
     assert {headers(message)["x-user-id"] for message in back} == {"ada"}
+    # An email that is out is not sent again, and a replay stays one.
+    assert {headers(message).get("x-happened") for message in back} == {True}
+    assert {headers(message).get("x-replay") for message in back} == {"again"}
     assert depth(amqp_url, "orders.intake") == 0
     facts = [decode(row.type, row.body) for row in db.query(OutboxMessage)]
     assert sorted(fact.messages for fact in facts) == [1, 1]

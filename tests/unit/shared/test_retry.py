@@ -4,7 +4,16 @@ import random
 
 import pytest
 
-from shared.bus.retry import MAX_ATTEMPTS, Dead, Malformed, Permanent, Retry, RetryAfter, decide
+from shared.bus.retry import (
+    MAX_ATTEMPTS,
+    Dead,
+    Happened,
+    Malformed,
+    Permanent,
+    Retry,
+    RetryAfter,
+    decide,
+)
 from shared.bus.topology import RETRY_LADDER
 
 ERRORS = [Retry("later"), RuntimeError("unexpected"), KeyError("x")]
@@ -43,4 +52,11 @@ def test_the_ladder_is_climbed_to_its_end(error):
 def test_jitter_takes_the_next_longer_rung_and_never_leaves_the_ladder():
     for attempt in range(1, MAX_ATTEMPTS + 1):
         decision = decide(Retry("later"), attempt, Always())
-        assert decision == RetryAfter(RETRY_LADDER[min(attempt, len(RETRY_LADDER) - 1)])
+        assert decision == RetryAfter(RETRY_LADDER[min(attempt + 1, len(RETRY_LADDER) - 1)])
+
+
+def test_what_has_happened_comes_back_at_once():
+    for jitter in (Never(), Always()):
+        decision = decide(Happened("the email is out"), 1, jitter)
+        assert decision == RetryAfter(RETRY_LADDER[0])
+        assert decision.rung.seconds == 0

@@ -29,7 +29,8 @@ def test_every_work_queue_has_a_dead_queue():
 def test_a_rung_hands_back_by_the_unchanged_key(queue):
     assert queue.arguments["x-dead-letter-exchange"] == ""
     assert "x-dead-letter-routing-key" not in queue.arguments
-    assert queue.arguments["x-message-ttl"] > 0
+    (rung,) = [rung for rung in topology.RETRY_LADDER if rung.name == queue.name]
+    assert queue.arguments["x-message-ttl"] == 1000 * rung.seconds
 
 
 def bound(exchange, key):
