@@ -13,6 +13,7 @@ from shared.http.serving import (  # noqa: F401 - gunicorn reads them here
     graceful_timeout,
     keepalive,
     loglevel,
+    on_starting,
     post_fork,
     timeout,
     worker_tmp_dir,

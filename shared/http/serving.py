@@ -1,12 +1,24 @@
 """What every gunicorn of ours has in common; each `gunicorn.conf.py` takes it from here."""
 
 import ctypes
+import importlib
 import os
 import signal
 import sys
 from typing import Any
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
+SHARED = (
+    "falcon.asgi",
+    "httpx",
+    "jinja2",
+    "jwt",
+    "pika",
+    "shared.db.models",
+    "sqlalchemy.dialects.postgresql.psycopg2",
+    "structlog",
+)
+"""What the master imports and its workers find: of our own, nothing that depends on the process."""
 
 keepalive = 30
 graceful_timeout = 8
@@ -18,6 +30,12 @@ accesslog = None
 # Nobody manages it at run time, and a socket in the home is a door more.
 control_socket_disable = True
 loglevel = "warning"
+
+
+def on_starting(_: Any) -> None:
+    """Import what takes long before the first fork, so that a worker that dies is soon replaced."""
+    for name in SHARED:
+        importlib.import_module(name)
 
 
 def post_fork(_: Any, __: Any) -> None:
