@@ -96,8 +96,9 @@ class Notifier:
             email.fact_id: None for email in emails if email.fact_id in self._sent
         }
         unsent = [email for email in emails if email.fact_id not in outcomes]
-        self._begin([email for email in unsent if email.fact_id not in self._under_way])
-        self._await(session, {self._under_way[email.fact_id] for email in unsent})
+        before = {self._under_way[e.fact_id][0] for e in unsent if e.fact_id in self._under_way}
+        begun = self._begin([email for email in unsent if email.fact_id not in self._under_way])
+        self._await(session, begun, before)
         for email in unsent:
             sending, number = self._under_way[email.fact_id]
             outcome = outcomes[email.fact_id] = sending.outcome(number)
@@ -114,9 +115,9 @@ class Notifier:
         if len(self._sent) > MAX_REMEMBERED:
             self._sent.popitem(last=False)
 
-    def _begin(self, emails: Sequence[Email]) -> None:
+    def _begin(self, emails: Sequence[Email]) -> Sending | None:
         if not emails:
-            return
+            return None
         now = datetime.now(UTC)
         sending = self._mailer.send(
             [
@@ -128,20 +129,27 @@ class Notifier:
         )
         for number, email in enumerate(emails):
             self._under_way[email.fact_id] = (sending, number)
+        return sending
 
-    def _await(self, session: Session, under_way: Collection[tuple[Sending, int]]) -> None:
-        """Wait until all is known, or what is known should be written down."""
-        sendings = {sending for sending, _ in under_way}
+    def _await(self, session: Session, begun: Sending | None, before: Collection[Sending]) -> None:
+        """Wait until what was begun is known, or what is known of it should be written down.
+
+        For what was begun earlier nothing new waits, but at a stop.
+        """
         stopping = process_stopping.get()
+        awaited = {begun} if begun else set(before)
+        patience = WRITE_DOWN_SECONDS if begun else LOOK_SECONDS
         is_ceasing = False
-        began = looked = time.monotonic()
-        while not all(sending.wait(LOOK_SECONDS) for sending in sendings):
+        started = looked = time.monotonic()
+        while True:
             if stopping.is_set() and not is_ceasing:
-                is_ceasing, began = True, time.monotonic()
-                for sending in sendings:
+                is_ceasing, started, patience = True, time.monotonic(), WRITE_DOWN_SECONDS
+                awaited |= set(before)
+                for sending in awaited:
                     sending.cease()
-            is_time = time.monotonic() - began >= WRITE_DOWN_SECONDS
-            if is_time and (is_ceasing or any(sending.knows(n) for sending, n in under_way)):
+            if all(sending.wait(LOOK_SECONDS) for sending in awaited):
+                return
+            if time.monotonic() - started >= patience:
                 return
             if time.monotonic() - looked >= IDLE_SECONDS / 3:
                 looked = time.monotonic()

@@ -18,7 +18,7 @@ import structlog
 
 from services.notifier import metrics
 from shared import tracing
-from shared.bus.retry import Hold, Permanent, Retry
+from shared.bus.retry import Hold, Permanent, Retry, UnderWay
 from shared.config import Settings
 from shared.synthetic import is_synthetic
 
@@ -73,7 +73,7 @@ class Sending:
 
     Args:
         emails: what to send.
-        workers: how many threads send them.
+        workers: how many threads begin with them; others may join when they are free.
     """
 
     def __init__(self, emails: Sequence[Outgoing], workers: int) -> None:
@@ -85,9 +85,9 @@ class Sending:
         self._changed = threading.Condition()
 
     def outcome(self, number: int) -> Outcome:
-        """What became of one; a `Hold` as long as that is not known."""
+        """What became of one; `UnderWay` as long as that is not known."""
         with self._changed:
-            return self._outcomes.get(number, Hold("the mail server has not answered yet"))
+            return self._outcomes.get(number, UnderWay("the mail server has not answered yet"))
 
     def knows(self, number: int) -> bool:
         """Whether it is known what became of one."""
@@ -129,7 +129,7 @@ class Sending:
         with self._changed:
             self._left.appendleft(number)
             self._workers -= 1
-            if self._is_ceasing or self._workers == 0:
+            if self._is_ceasing or self._workers <= 0:
                 self._hold_what_is_left(why)
 
     def _hold_what_is_left(self, why: Hold) -> None:
@@ -157,10 +157,13 @@ class Mailer:
         self._connections = connections
         self._threads = ThreadPoolExecutor(connections, thread_name_prefix="smtp")
         self._local = threading.local()
+        self._busy = 0  # threads that have an email in hand
+        self._counting = threading.Lock()
 
     def send(self, emails: Sequence[Outgoing]) -> Sending:
         """Begin to send emails, several at a time; returns where to see what becomes of them."""
-        sending = Sending(emails, self._connections)
+        with self._counting:
+            sending = Sending(emails, self._connections - self._busy)
         # A thread takes one email after the other, so that a server that thinks about one holds up
         # no other; and not a task for each: handing one over costs a tenth of sending it.
         for _ in range(self._connections):
@@ -183,14 +186,20 @@ class Mailer:
     def _work(self, sending: Sending) -> None:
         while (taken := sending.take()) is not None:
             number, email = taken
+            self._count(+1)
             with tracing.span("send email", kind="client", parent=email.traceparent) as span:
                 outcome = self._try(email)
                 if outcome is not None:
                     span.fail(outcome)
+            self._count(-1)
             if isinstance(outcome, Hold):
                 sending.give_back(number, outcome)
                 return
             sending.settle(number, outcome)
+
+    def _count(self, more: int) -> None:
+        with self._counting:
+            self._busy += more
 
     def _try(self, email: Outgoing) -> Outcome:
         try:

@@ -16,7 +16,7 @@ from shared.bus.events import Event
 from shared.bus.incoming import Incoming
 from shared.bus.message import Received
 from shared.bus.refusal import LENGTH
-from shared.bus.retry import Happened, Hold, Malformed
+from shared.bus.retry import Happened, Hold, Malformed, UnderWay
 from shared.bus.standing import Standing
 from shared.db.session import is_database_away, transaction
 
@@ -119,7 +119,8 @@ class Batches:
     def run(self, deliveries: Sequence[Delivery]) -> dict[int, Exception]:
         """Handle a batch; returns why deliveries failed, by tag. Those not named are done.
 
-        Those with a `StoppedError` have not failed: they must go back to the queue as they are.
+        Those with a `StoppedError` have not failed: they must go back to the queue as they are. Nor
+        have those that are `UnderWay`: they must be part of a later batch.
         """
         failed: dict[int, Exception] = {}
         understood: list[tuple[int, Received[Any]]] = []
@@ -156,14 +157,15 @@ class Batches:
         """
         pause = FIRST_PAUSE
         failures: dict[UUID, Exception] = {}
+        why: Exception
         while True:
             try:
                 failures |= self._once(messages)
                 held = {id_ for id_, error in failures.items() if isinstance(error, Hold)}
-                if not held:
+                if all(isinstance(failures[id_], UnderWay) for id_ in held):
                     self._standing.released()
                     return failures
-                why: Exception = failures[next(iter(held))]
+                why = next(error for error in failures.values() if _holds(error))
                 failures = {id_: error for id_, error in failures.items() if id_ not in held}
                 if not held.issuperset(message.id for message in messages):
                     pause = FIRST_PAUSE
@@ -209,6 +211,10 @@ class Batches:
                 if message.content_id and message.id not in failures:
                     inbox.note_without_id(session, self._consumer, message.content_id)
         return failures
+
+
+def _holds(error: Exception) -> bool:
+    return isinstance(error, Hold) and not isinstance(error, UnderWay)
 
 
 def _is_repeat(message: Received[Any], last: UUID | None) -> bool:

@@ -31,11 +31,13 @@ from shared.bus.inbound import Inbound
 from shared.bus.incoming import Incoming, decode_by_type
 from shared.bus.metrics import QueueMetrics
 from shared.bus.requeue import Requeuer
+from shared.bus.retry import UnderWay
 from shared.bus.standing import Standing
 from shared.bus.traced import batches_class
 
 IDLE_SECONDS = 0.5  # how long to wait for a message, and so for a stop to be noticed
 BUSY_SECONDS = 0.005  # the same while a batch is in hand and there is room for more
+ASK_SECONDS = 1.0  # between two looks at what is under way, while nothing else is to be done
 FIRST_DELAY, LONGEST_DELAY = 0.2, 5.0  # seconds between attempts to connect
 TURN_SECONDS = 0.5  # between two looks whether the queue has no consumer any more
 
@@ -43,6 +45,7 @@ TURN_SECONDS = 0.5  # between two looks whether the queue has no consumer any mo
 # handled alone, and at the start nothing else is taken beside it: a crash then costs a delivery of
 # its own limit and nobody else's.
 SUSPICIOUS_DELIVERIES = 3
+_KEPT = (StoppedError, UnderWay)  # what has neither failed nor been done
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +153,8 @@ class Consumer:
         try:
             failed = self._batches.run(batch)
             age = (datetime.now(UTC) - batch[0].incoming.time).total_seconds()
-            self._metrics.done(len(batch), len(failed), age)
+            kept = sum(isinstance(error, _KEPT) for error in failed.values())
+            self._metrics.done(len(batch) - kept, len(failed) - kept, age)
         finally:
             self._metrics.ended()
         return failed
@@ -168,6 +172,8 @@ class _Session:
         self._waiting: deque[Delivery] = deque()
         self._oldest = 0.0  # when the first of those waiting came
         self._in_hand: Sequence[Delivery] = ()
+        self._under_way: list[Delivery] = []
+        self._asked = 0.0  # when those under way were asked about
         self._future: Future[dict[int, Exception]] | None = None
         self._prefetch = 0
         self._tag = ""
@@ -186,14 +192,26 @@ class _Session:
     def run(self) -> None:
         """Consume until told to stop; returns with nothing in hand."""
         stopping = self._consumer._stopping
-        while not (stopping.is_set() and self._future is None):
-            self._consumer.last_turn = time.monotonic()
-            self._receive()
-            self._beat()
-            if self._future is not None and self._future.done():
-                self._finish()
-            if self._future is None and not stopping.is_set() and self._is_ready():
-                self._begin()
+        while not stopping.is_set():
+            self._turn()
+            if self._future is None and self._is_ready():
+                self._begin(self._next_batch())
+        self._end()
+        if self._under_way:
+            # What becomes of it in the time that is left to a stop.
+            self._begin([])
+            self._end()
+
+    def _turn(self) -> None:
+        self._consumer.last_turn = time.monotonic()
+        self._receive()
+        self._beat()
+        if self._future is not None and self._future.done():
+            self._finish()
+
+    def _end(self) -> None:
+        while self._future is not None:
+            self._turn()
 
     def _wait_for_needs(self) -> bool:
         """Wait until what its transactions need is there; returns whether it is.
@@ -309,12 +327,12 @@ class _Session:
 
     def _is_ready(self) -> bool:
         if not self._waiting:
-            return False
+            return bool(self._under_way) and time.monotonic() - self._asked >= ASK_SECONDS
         if len(self._waiting) >= min(self._subscription.batch_size, self._prefetch):
             return True
         return time.monotonic() - self._oldest >= self._subscription.batch_seconds
 
-    def _begin(self) -> None:
+    def _next_batch(self) -> list[Delivery]:
         batch: list[Delivery] = []
         while self._waiting and len(batch) < self._subscription.batch_size:
             suspicious = _deliveries(self._waiting[0]) >= SUSPICIOUS_DELIVERIES
@@ -324,6 +342,11 @@ class _Session:
             if suspicious:
                 break
         self._oldest = time.monotonic()
+        return batch
+
+    def _begin(self, batch: Sequence[Delivery]) -> None:
+        if not (batch and _deliveries(batch[0]) >= SUSPICIOUS_DELIVERIES):
+            batch, self._under_way = [*self._under_way, *batch], []
         self._in_hand = batch
         self._future = self._consumer._worker.submit(self._consumer._handle, batch)
 
@@ -333,13 +356,15 @@ class _Session:
         if future is None:
             return
         failed = future.result()
-        left = {tag for tag, error in failed.items() if isinstance(error, StoppedError)}
+        kept = {tag for tag, error in failed.items() if isinstance(error, _KEPT)}
         for delivery in batch:
-            if delivery.tag in failed and delivery.tag not in left:
+            if delivery.tag in failed and delivery.tag not in kept:
                 self._consumer._requeuer.requeue(delivery, failed[delivery.tag])
-        self._acknowledge([delivery.tag for delivery in batch], left)
-        self._consumer.unacknowledged -= len(batch)
-        self._consumer.handled += len(batch) - len(left)
+        self._under_way += [d for d in batch if isinstance(failed.get(d.tag), UnderWay)]
+        self._asked = time.monotonic()
+        self._acknowledge([delivery.tag for delivery in batch], kept)
+        self._consumer.unacknowledged -= len(batch) - len(kept)
+        self._consumer.handled += len(batch) - len(kept)
         if batch[-1].incoming.attempt == 0:
             self._consumer.reached = batch[-1].incoming.stated_time or self._consumer.reached
         # In order the consumer must not end for a moment, nor two messages share a transaction.
@@ -347,14 +372,15 @@ class _Session:
         if is_careful and _deliveries(batch[-1]) < SUSPICIOUS_DELIVERIES:
             self._consume(prefetch=2 * self._subscription.batch_size)
 
-    def _acknowledge(self, tags: Sequence[int], left: Collection[int]) -> None:
-        """Acknowledge what is done; what is left goes back when the connection ends."""
-        done = list(itertools.takewhile(lambda tag: tag not in left, tags))
+    def _acknowledge(self, tags: Sequence[int], kept: Collection[int]) -> None:
+        """Acknowledge what is done; what is kept goes back when the connection ends."""
+        before = min((delivery.tag for delivery in self._under_way), default=tags[-1] + 1)
+        done = list(itertools.takewhile(lambda tag: tag not in kept and tag < before, tags))
         if done:
             # Batches end in the order in which they came, so all up to this tag are done.
             self._channel.basic_ack(done[-1], multiple=True)
         for tag in tags[len(done) :]:
-            if tag not in left:
+            if tag not in kept:
                 self._channel.basic_ack(tag)
 
 

@@ -49,6 +49,13 @@ class Hold(Exception):  # noqa: N818
         self.lacks = lacks
 
 
+class UnderWay(Hold):
+    """As what became of a message: its effect outside the database has begun and is not known yet.
+
+    It stays in hand and is asked about again, and others go on meanwhile.
+    """
+
+
 @dataclass(frozen=True, slots=True)
 class RetryAfter:
     """Come back by this rung."""

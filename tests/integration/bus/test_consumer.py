@@ -16,7 +16,7 @@ from sqlalchemy import select, text
 from shared.bus import topology
 from shared.bus.consumer import Subscription
 from shared.bus.message import message_for
-from shared.bus.retry import Hold, Permanent
+from shared.bus.retry import Hold, Permanent, UnderWay
 from shared.db.models import InboxEntry
 from tests.integration.arrange import (
     consuming,
@@ -229,6 +229,41 @@ def test_a_held_batch_burns_nothing(settings):
         until(lambda: ready(settings) == 0, "queue empty")
     assert waiting_in_ladder(settings) == 0
     assert depth(settings.amqp_url, QUEUE.dead) == 0
+
+
+def test_what_is_under_way_stays_in_hand_and_holds_up_nobody(settings, broker, engine):
+    sent = messages(60)
+    slow, known = sent[3].message_id, threading.Event()
+
+    def act(session, received):
+        ids = [m.id for m in received]
+        return {
+            id_: UnderWay("it thinks") for id_ in ids if str(id_) == slow and not known.is_set()
+        }
+
+    recorder = Recorder(act)
+    publish(settings.amqp_url, *sent)
+    with consuming(settings, subscription(recorder, batch_size=20)) as consumers:
+        until(lambda: len(inbox(engine)) == 59, "the others are done")
+        asked = recorder.handled.count(slow)
+        until(lambda: recorder.handled.count(slow) > asked, "it is asked about again")
+        assert consumers[0].unacknowledged == 1
+        # It comes again with a new connection, and nothing else does.
+        broker.control("close_all_connections", f"--vhost={vhost(settings)}", "a test")
+        publish(settings.amqp_url, *messages(1))
+        until(lambda: len(inbox(engine)) == 60, "what came later is done")
+        assert slow not in inbox(engine)
+        known.set()
+        until(lambda: slow in inbox(engine), "it is known")
+    assert {recorder.handled.count(m.message_id) for m in sent} - {1} == {
+        recorder.handled.count(slow)
+    }
+    assert waiting_in_ladder(settings) == depth(settings.amqp_url, QUEUE.dead) == 0
+
+
+def inbox(engine):
+    with engine.connect() as connection:
+        return {str(id_) for id_ in connection.scalars(select(InboxEntry.message_id))}
 
 
 def test_a_lost_database_connection_burns_nothing(settings, engine):

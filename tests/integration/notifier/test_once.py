@@ -160,6 +160,33 @@ def test_a_server_that_thinks_about_one_email_holds_up_no_other(
     assert set(copies(server).values()) == {1}
 
 
+def test_a_server_that_thinks_about_one_email_holds_up_no_later_one(
+    config, server, engine, amqp_url
+):
+    server.thinks_of = "c5@"
+    tell(amqp_url, *recipients(300))
+    with notifying(config):
+        until(lambda: len(deliveries(engine)) == 299, "what came with it and what came after", 60)
+        tell(amqp_url, order_fact(customer_email="later@shop.example"))
+        until(lambda: len(deliveries(engine)) == 300, "and what came much later")
+        server.decided.set()
+        until(lambda: len(deliveries(engine)) == 301, "all")
+    assert set(copies(server).values()) == {1}
+
+
+def test_a_clean_stop_gives_an_email_that_is_under_way_for_long_its_last_seconds(
+    config, server, engine, amqp_url
+):
+    server.thinks_of = "c5@"
+    tell(amqp_url, *recipients(300))
+    with one_notifier(config):
+        until(lambda: len(deliveries(engine)) == 299, "the others", 60)
+        threading.Timer(1, server.decided.set).start()
+    assert len(deliveries(engine)) == 300
+    assert depth(amqp_url, "notifier.orders") == 0
+    assert set(copies(server).values()) == {1}
+
+
 def test_a_clean_stop_waits_for_no_server_and_writes_down_what_it_took(
     config, server, engine, amqp_url, monkeypatch
 ):
