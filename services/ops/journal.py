@@ -151,11 +151,11 @@ def read(
 
 def _entries(message: Any, until: datetime) -> Iterator[Entry]:
     key = message.delivery_info["routing_key"]
-    for incoming in unpack(Incoming.of(message)):
+    for incoming, own in unpack(Incoming.of(message), key):
         happened = incoming.stated_time
         # One that does not say when is rather handled once too often.
         if happened is None or happened <= until:
-            yield Entry(incoming, key or str(incoming.properties["type"]))
+            yield Entry(incoming, own)
 
 
 def _follow(extent: Extent, message: Any) -> None:
@@ -172,7 +172,7 @@ def _follow(extent: Extent, message: Any) -> None:
 
 def _end(connection: Connection) -> int:
     """The offset of a message that is written to the journal now."""
-    mark = batch_of([], "services.ops")
+    mark = batch_of([], "services.ops", topology.JOURNAL.name)
     found: list[Any] = []
     with connection.channel() as channel:
         channel.basic_qos(0, MOST, False)

@@ -12,7 +12,7 @@ from typing import Any
 
 from shared.bus import topology
 from shared.bus.events import EVENT_TYPES, Event
-from shared.bus.journal import keeps
+from shared.bus.journal import place
 from shared.bus.message import ATTEMPT_HEADER, REPLAY_HEADER
 from shared.bus.permissions import ANYTHING, RIGHTS, Keys, Rights
 from shared.docstrings import REF, schema_components, summary
@@ -92,6 +92,8 @@ def _channels() -> dict[str, Any]:
                 continue
             for key in _keys(exchange, type_):
                 queues = topology.reached(exchange, key)
+                if place(exchange.name, key) == topology.JOURNAL_OF_FACTS:
+                    queues.append(topology.JOURNAL)
                 channels[key] = {
                     "address": key,
                     "description": _KINDS[exchange.name],
@@ -103,7 +105,7 @@ def _channels() -> dict[str, Any]:
                     brought[queue.name][type_] = struct
     everything = {queue.name: brought[queue.name] for queue in topology.WORK_QUEUES}
     everything |= {queue.dead: brought[queue.name] for queue in topology.WORK_QUEUES}
-    kept = {type_: struct for type_, struct in EVENT_TYPES.items() if keeps(struct.EXCHANGE)}
+    kept = {type_: struct for type_, struct in EVENT_TYPES.items() if place(struct.EXCHANGE, type_)}
     everything |= {topology.JOURNAL.name: brought[topology.JOURNAL.name] | kept}
     failing = {t: s for queue in topology.WORK_QUEUES for t, s in brought[queue.name].items()}
     everything |= {rung.name: failing for rung in topology.RETRY_LADDER}

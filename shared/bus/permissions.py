@@ -109,7 +109,13 @@ RIGHTS: Mapping[str, Rights] = {
     # It also publishes what the ingress left in the outbox while the broker was away.
     "relay": Rights(
         write=_exactly(
-            [topology.EVENTS, topology.INTAKE, topology.JOURNAL.name, topology.COMMANDS]
+            [
+                topology.EVENTS,
+                topology.INTAKE,
+                topology.JOURNAL.name,
+                topology.JOURNAL_OF_FACTS,
+                topology.COMMANDS,
+            ]
         ),
         keys={
             topology.EVENTS: Keys(write=ANYTHING),

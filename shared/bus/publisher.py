@@ -9,13 +9,14 @@ does, and what it means here (RabbitMQ, "Consumer Acknowledgements and Publisher
 * Under a memory or disk alarm it stops reading; it says so with `connection.blocked`.
 * pika has no backpressure of its own, so the number outstanding is bounded.
 
-What goes to `intake` is safe when the journal has it too, where it gets by the batch (journal.py).
+What goes to `intake` is safe when the journal has it too, where it gets by the batch (journal.py);
+so do facts.
 """
 
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import structlog
@@ -61,7 +62,7 @@ class Publisher:
         max_outstanding: how many messages may wait for their confirm at once.
         confirm_timeout: seconds to wait for one.
         heartbeat: seconds.
-        waits_for_journal: whether a message for `intake` is safe only once the journal has it too.
+        waits_for_journal: whether a message is safe only once the journal has it too.
             Where it is not waited for, a journal that does not confirm misses some of them.
     """
 
@@ -80,8 +81,8 @@ class Publisher:
         self._max_outstanding = max_outstanding
         self._confirm_timeout = confirm_timeout
         self._waits_for_journal = waits_for_journal
-        self.writes_journal = True
-        """Whether `intake` goes into the journal at all: not while its exchange is not there."""
+        self.missing: Collection[str] = ()
+        """The exchanges of the journal that are not there: nothing is written to those."""
         self._metrics = ConfirmMetrics(name)
         self._link = Link(
             amqp_url,
@@ -101,7 +102,8 @@ class Publisher:
         self._count = 0
         self._returned: set[str] = set()
         self._frames: list[bytes] = []
-        self._kept: list[tuple[Waiting, bytes]] = []  # what this turn adds to the journal
+        # What this turn adds to the journal, by where.
+        self._kept: dict[str, list[tuple[Waiting, bytes]]] = {}
         self._sweeper: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -171,17 +173,19 @@ class Publisher:
         if loop is None:
             raise UnavailableError("the publisher was not started")
         future: asyncio.Future[None] = loop.create_future()
-        is_kept = self.writes_journal and journal.keeps(message.exchange)
-        waiting = Waiting(future, 2 if is_kept and self._waits_for_journal else 1)
+        place = journal.place(message.exchange, message.routing_key)
+        if place in self.missing:
+            place = ""
+        waiting = Waiting(future, 2 if place and self._waits_for_journal else 1)
         self._note(message.message_id, (waiting,), counts=1)
         if not self._frames:
             # All that is published in this turn of the loop leaves in one write.
             loop.call_soon(self._flush)
         self._frames.append(frames)
-        if is_kept:
+        if place:
             event = journal.event(message)
             if self._waits_for_journal or len(event) < journal.MAX_BYTES:
-                self._kept.append((waiting, event))
+                self._kept.setdefault(place, []).append((waiting, event))
             else:
                 log.error("journal_misses", messages=1, bytes=len(event))
         return future
@@ -194,21 +198,22 @@ class Publisher:
 
     def _write_journal(self) -> None:
         """Add what this turn adds to the journal, as few messages."""
-        kept, self._kept = self._kept, []
-        behind = len(self._outstanding) - self._count
-        if behind >= JOURNAL_OUTSTANDING and not self._waits_for_journal:
-            log.error("journal_misses", messages=len(kept))
-            return
-        start = size = 0
-        for end, (_, event) in enumerate(kept):
-            size += len(event)
-            if size > journal.MAX_BYTES and end > start:
-                self._write_part(kept[start:end])
-                start, size = end, len(event)
-        self._write_part(kept[start:])
+        places, self._kept = self._kept, {}
+        for place, kept in places.items():
+            behind = len(self._outstanding) - self._count
+            if behind >= JOURNAL_OUTSTANDING and not self._waits_for_journal:
+                log.error("journal_misses", messages=len(kept))
+                continue
+            start = size = 0
+            for end, (_, event) in enumerate(kept):
+                size += len(event)
+                if size > journal.MAX_BYTES and end > start:
+                    self._write_part(place, kept[start:end])
+                    start, size = end, len(event)
+            self._write_part(place, kept[start:])
 
-    def _write_part(self, part: Sequence[tuple[Waiting, bytes]]) -> None:
-        message = journal.batch([event for _, event in part], self._name)
+    def _write_part(self, place: str, part: Sequence[tuple[Waiting, bytes]]) -> None:
+        message = journal.batch([event for _, event in part], self._name, place)
         waiters = [waiting for waiting, _ in part] if self._waits_for_journal else ()
         self._note(message.message_id, waiters, counts=0)
         self._frames.append(publish_frames(1, message, self._frame_max))

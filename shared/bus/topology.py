@@ -169,28 +169,33 @@ RETRY_QUEUES = tuple(_retry(rung) for rung in RETRY_LADDER)
 SECRET_KEYS = ("secret.#", "kyc.revoked")
 """What an ingress worker's own queue is bound by: all that may end a webhook secret."""
 
-# The replayable record of a week. Bound type by type where `account.#` would bring the sealed
-# one-time codes along.
+# The replayable record of a week. Orders and facts are published into it by the batch: see
+# journal.py.
+JOURNAL_OF_FACTS = "journal.facts"
 JOURNAL = Queue(
     "journal",
     (
-        # What is in `intake` is published into it by the batch: see journal.py.
         Binding("journal", "#"),
+        Binding(JOURNAL_OF_FACTS, "#"),
         Binding(COMMANDS, "#"),
-        Binding(EVENTS, "account.verified"),
-        Binding(EVENTS, "account.changed"),
-        Binding(EVENTS, "account.signed_in"),
-        Binding(EVENTS, "account.sign_in_failed"),
-        Binding(EVENTS, "kyc.#"),
-        Binding(EVENTS, "secret.#"),
-        Binding(EVENTS, "order.#"),
-        Binding(EVENTS, f"{BULK}#"),
-        Binding(EVENTS, "email.#"),
-        Binding(EVENTS, "ops.#"),
-        Binding(EVENTS, "webhook.#"),
+        Binding(EVENTS, "email.#"),  # nobody else wants these, and the broker would return them
     ),
     {"x-queue-type": "stream", "x-max-age": "7D", "x-stream-max-segment-size-bytes": 100_000_000},
 )
+# Type by type where `account.#` would bring the sealed one-time codes along.
+JOURNAL_FACTS = (
+    "account.verified",
+    "account.changed",
+    "account.signed_in",
+    "account.sign_in_failed",
+    "kyc.#",
+    "secret.#",
+    "order.#",
+    f"{BULK}#",
+    "ops.#",
+    "webhook.#",
+)
+"""The keys of the facts that their publisher writes into the journal."""
 
 
 EXCHANGES = (
@@ -198,6 +203,7 @@ EXCHANGES = (
     # much as a third of its time for an order (docs/performance.md).
     Exchange(INTAKE, "fanout"),
     Exchange(JOURNAL.name, "fanout"),
+    Exchange(JOURNAL_OF_FACTS, "fanout"),
     Exchange(COMMANDS, "topic"),
     Exchange(EVENTS, "topic"),
     # Topic exchanges these, since the broker checks keys on no other kind: what failed in one queue
@@ -253,6 +259,9 @@ def declare(connection: Connection) -> None:
             channel.exchange_declare(exchange.name, exchange.kind, durable=True, auto_delete=False)
         for queue in QUEUES:
             declare_queue(channel, queue)
+        # Formerly the broker brought facts there, and confirmed none while the journal was stuck.
+        for key in JOURNAL_FACTS:
+            channel.queue_unbind(JOURNAL.name, EVENTS, key)
 
 
 def declare_queue(channel: Any, queue: Queue) -> None:

@@ -209,7 +209,7 @@ class Relay:
             if unknown:
                 good, refused = await self._vetting.vet(unknown)
                 outcome.parked |= refused
-                fast.writes_journal = self._vetting.has_journal
+                fast.missing = self._vetting.missing
                 for row in good:
                     self._send(fast, row, sent, outcome)
         except Exception:
@@ -269,7 +269,7 @@ class Relay:
             return
         log.warning("connection_abandoned", outstanding=fast.outstanding)
         self._fast = self._publisher("relay")
-        self._fast.writes_journal = self._vetting.has_journal
+        self._fast.missing = self._vetting.missing
 
         async def change() -> None:
             await self._fast.start()

@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 from sqlalchemy import Row
 
-from shared.bus import journal, topology
+from shared.bus import journal
 from shared.bus.message import Message
 from shared.ids import new_id
 from shared.outbox import authors, rows
@@ -41,9 +41,7 @@ class Vetting:
         self._lock = asyncio.Lock()
         self._kinds: set[Kind] = set()
         self._largest = SMALL_BYTES
-        self._is_journal_tried = False
-        self.has_journal = True
-        """Whether the journal can be published to."""
+        self._places: dict[str, bool] = {}  # of the journal, and whether it can be written to
 
     def passes(self, kind: Kind, size: int) -> bool:
         """Whether a row may be sent at once.
@@ -58,7 +56,12 @@ class Vetting:
         """Know nothing any more: the connection was lost, and the broker may have changed."""
         self._kinds.clear()
         self._largest = SMALL_BYTES
-        self._is_journal_tried = False
+        self._places.clear()
+
+    @property
+    def missing(self) -> frozenset[str]:
+        """The exchanges of the journal that cannot be written to."""
+        return frozenset(place for place, is_there in self._places.items() if not is_there)
 
     async def vet(self, found: Sequence[Row[Any]]) -> tuple[list[Row[Any]], dict[int, str]]:
         """Try rows that do not pass yet.
@@ -101,15 +104,15 @@ class Vetting:
 
     def _rehearse(self, row: Row[Any]) -> None:
         self._rehearsal.try_out(rows.message(row))
-        if journal.keeps(row.exchange) and not self._is_journal_tried:
+        place = journal.place(row.exchange, row.routing_key)
+        if place and place not in self._places:
             try:
-                self._rehearsal.try_out(_journal_message())
-                self.has_journal = True
+                self._rehearsal.try_out(_journal_message(place))
+                self._places[place] = True
             except RefusedError as error:
                 # Nobody's order waits for a journal that cannot be written to.
-                self.has_journal = False
+                self._places[place] = False
                 log.warning("no_journal", reason=str(error))
-            self._is_journal_tried = True
 
 
 def kind_of(row: Any) -> Kind:
@@ -117,10 +120,10 @@ def kind_of(row: Any) -> Kind:
     return row[9], row[2], row[3], row[4]  # by position: see rows.message
 
 
-def _journal_message() -> Message:
+def _journal_message(place: str) -> Message:
     name = str(new_id())
     return Message(
-        exchange=topology.JOURNAL.name,
+        exchange=place,
         routing_key="",
         type=journal.TYPE,
         message_id=name,

@@ -106,10 +106,14 @@ def declare(amqp_url: str) -> None:
 
 def publish(amqp_url: str, *messages: Message) -> None:
     """Publish messages as the product would, with confirms; into the journal too."""
-    kept = [journal.event(message) for message in messages if journal.keeps(message.exchange)]
+    kept: dict[str, list[bytes]] = {}
+    for message in messages:
+        if place := journal.place(message.exchange, message.routing_key):
+            kept.setdefault(place, []).append(journal.event(message))
+    batches = [journal.batch(events, "tests", place) for place, events in kept.items()]
     with Connection(amqp_url) as connection:
         channel: Any = connection.default_channel
-        for message in (*messages, *([journal.batch(kept, "tests")] if kept else ())):
+        for message in (*messages, *batches):
             channel.basic_publish_confirm(
                 AmqpMessage(
                     message.body,

@@ -241,13 +241,15 @@ def a_journal(amqp_url, count):
     with Connection(amqp_url) as connection:
         batches = [
             batch(
-                [event(message_for(order_created(), source="tests", correlation_id="c"))], "tests"
+                [event(message_for(order_created(), source="tests", correlation_id="c"))],
+                "tests",
+                "journal",
             )
             for _ in range(count)
         ]
         for one in batches:
             message = AmqpMessage(one.body, type=one.type, message_id=one.message_id)
-            connection.default_channel.basic_publish_confirm(message, exchange="journal")
+            connection.default_channel.basic_publish_confirm(message, exchange=one.exchange)
 
 
 def test_a_broker_that_is_slow_for_a_moment_ends_no_replay(settings, amqp_url, began):

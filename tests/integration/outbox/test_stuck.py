@@ -117,7 +117,7 @@ def test_a_relay_that_is_stopped_waits_for_what_it_sent_a_second_time(
         with relaying(settings):
             write(db, facts)
             until(lambda: held(engine) >= 1, "one is sent again")
-            threading.Timer(2.5, until_resumed.close).start()
+            threading.Timer(1, until_resumed.close).start()
     with relaying(settings):
         until(lambda: waiting(engine) == 0, "all is out")
     arrived = drain(amqp_url, 100, STUCK)
@@ -139,27 +139,39 @@ def attempted(engine):
         ).scalar()
 
 
-def test_a_journal_that_does_not_confirm_neither_stops_nor_doubles_orders(
-    settings, amqp_url, db, engine, broker
+BOTH = pytest.mark.parametrize(
+    ("make", "queue"),
+    [(messages, QUEUE), (lambda count: [fact("order_received") for _ in range(count)], STUCK)],
+    ids=["orders", "facts"],
+)
+
+
+@BOTH
+def test_a_journal_that_does_not_confirm_neither_stops_nor_doubles_anything(
+    make, queue, settings, amqp_url, db, engine, broker
 ):
     with relaying(settings), stuck_journal(broker, amqp_url):
         sent = []
         for _ in range(150):  # more turns than the broker lets a stream lag behind by
-            some = messages(20)
+            some = make(20)
             write(db, some)
             sent += some
             until(lambda: waiting(engine) == 0, "relayed")
-    assert drain(amqp_url, 4_000) == Counter(m.message_id for m in sent)
+    assert drain(amqp_url, 4_000, queue) == Counter(m.message_id for m in sent)
 
 
-def test_a_journal_that_cannot_be_published_to_does_not_stop_orders(settings, amqp_url, db, engine):
+@BOTH
+def test_a_journal_that_cannot_be_published_to_stops_nothing(
+    make, queue, settings, amqp_url, db, engine
+):
     with Connection(amqp_url) as connection:
-        connection.default_channel.exchange_delete("journal")
-    sent = messages(1_500)
+        for exchange in ("journal", "journal.facts"):
+            connection.default_channel.exchange_delete(exchange)
+    sent = make(1_500)
     with relaying(settings):
         write(db, sent)
         until(lambda: waiting(engine) == 0, "relayed")
-    assert drain(amqp_url, 4_000) == Counter(m.message_id for m in sent)
+    assert drain(amqp_url, 4_000, queue) == Counter(m.message_id for m in sent)
 
 
 def test_a_channel_that_is_closed_again_and_again_triples_nothing(settings, amqp_url, db, engine):

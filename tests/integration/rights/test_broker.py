@@ -38,6 +38,7 @@ MAY_PUBLISH = {
     "relay": anything("events")
     | anything("intake")
     | anything("journal")
+    | anything("journal.facts")
     | {("commands", "secret.rotate")},
     "ops": anything("") | anything("commands"),
     "operator": {("commands", "kyc.decide")},
