@@ -1,6 +1,6 @@
 # Order Fellow. `make help` lists what there is.
 .DEFAULT_GOAL := help
-.PHONY: bench contracts help demo run test test-faults test-compose test-matrix test-ports test-unit fuzz audit lint format lock clean setup
+.PHONY: bench contracts help demo run test test-faults test-compose test-matrix test-ports test-unit fuzz audit sbom lint format lock clean setup
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -50,6 +50,12 @@ audit: setup ## look the lock file up in a database of known weaknesses (needs t
 	@$(BIN)/python -m venv .stack/audit
 	@.stack/audit/bin/pip install --quiet --disable-pip-version-check pip-audit
 	@.stack/audit/bin/pip-audit --disable-pip --require-hashes --requirement requirements.lock
+
+sbom: setup ## write .stack/sbom.cdx.json: what the product is made of (CycloneDX 1.6), from the lock file
+	@$(BIN)/python -m venv .stack/sbom
+	@.stack/sbom/bin/pip install --quiet --disable-pip-version-check cyclonedx-bom==7.5.0
+	@.stack/sbom/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --validate -o .stack/sbom.cdx.json requirements.lock
+	@$(BIN)/python -m stack.sbom requirements.lock .stack/sbom.cdx.json
 
 test-unit: setup ## run the tests that need no server
 	@$(BIN)/python -m pytest tests/unit

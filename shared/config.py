@@ -92,6 +92,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     port: Port = 8000
     web_concurrency: Count = 2
     public_url: str = "http://127.0.0.1:8000"
+    # In /.well-known/security.txt, which is not there while this is empty.
+    security_contact: Annotated[str, msgspec.Meta(pattern=r"^((mailto|https|tel):[!-~]+)?$")] = ""
     trusted_proxies: Annotated[int, msgspec.Meta(ge=0, le=10)] = 0
     max_body_bytes: Count = 262_144
     request_seconds: Seconds = 10.0

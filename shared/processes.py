@@ -25,6 +25,7 @@ READS: Mapping[str, tuple[str, ...]] = {
         "REFRESH_TOKEN_SECONDS",
         "SESSION_SECONDS",
         "PORT",
+        "SECURITY_CONTACT",
         "WEB_CONCURRENCY",
         "MAX_BODY_BYTES",
         "MAX_OUTSTANDING_CONFIRMS",

@@ -19,6 +19,7 @@ from services.ingress import (
     operations,
     receipts,
     request_log_api,
+    security_txt,
     verifying,
     webhook_health_api,
 )
@@ -151,6 +152,8 @@ def create_app(config: Settings | None = None) -> App:
     mount(app, PREFIX, ROUTES, threads, throttles)
     _add_webhooks(app, ingress)
     _add_documentation(app, config, OPERATIONS)
+    if config.security_contact:
+        app.add_route(security_txt.PATH, security_txt.SecurityTxt(config))
     app.add_route("/healthz", health.Healthz())
     app.add_route(
         "/readyz",
