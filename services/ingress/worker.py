@@ -7,32 +7,23 @@ that keep it waiting; a request pays nothing for it (a timer for each cost 4% of
 import asyncio
 from typing import Any, ClassVar, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn_worker import UvicornWorker
 
 from services.ingress.cork import CorkedTransport
 from shared.config import settings
+from shared.http.heads import BoundedProtocol, answer
 
-
-def _answer(status: bytes, body: bytes) -> bytes:
-    """A whole answer, after which the connection is closed."""
-    head = b"HTTP/1.1 %s\r\nConnection: close\r\nContent-Type: application/json\r\n" % status
-    return head + b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
-
-
-_TOO_SLOW = _answer(
+_TOO_SLOW = answer(
     b"408 Request Timeout",
     b'{"error":"The request took too long to arrive.","code":"request_timeout"}',
 )
-_NO_HTTP = _answer(b"400 Bad Request", b'{"error":"This is no HTTP request.","code":"bad_request"}')
-VERSIONS = ("1.1", "1.0")
 # A worker that stops still answers what comes on kept connections within this time, and says there
 # that it closes them: the sender of a request that is on its way just then would get no answer.
 LAST_REQUEST_SECONDS = 1.0
 SWEEPS = 10  # in the time that a request has
 
 
-class ImpatientProtocol(HttpToolsProtocol):
+class ImpatientProtocol(BoundedProtocol):
     """One connection; the first of a worker starts the sweep."""
 
     _sweeping = False
@@ -48,12 +39,7 @@ class ImpatientProtocol(HttpToolsProtocol):
             _sweep(self.connections, loop, settings().request_seconds)
 
     def on_headers_complete(self) -> None:
-        """Called by httptools; what is raised here becomes a 400.
-
-        A request line without a version counts as HTTP/0.9 there, which Falcon answers with a 500.
-        """
-        if self.parser.get_http_version() not in VERSIONS:
-            raise ValueError("HTTP/1.0 and 1.1 are spoken here")
+        """Called by httptools."""
         super().on_headers_complete()
         if self._stopping and self.cycle is not None:
             self.cycle.keep_alive = False
@@ -69,11 +55,6 @@ class ImpatientProtocol(HttpToolsProtocol):
     def _close_when_idle(self) -> None:
         if self.cycle is None or self.cycle.response_complete:
             self.transport.close()
-
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - in the shape of all our errors
-        """Called by uvicorn for what cannot be parsed."""
-        self.transport.write(_NO_HTTP)
-        self.transport.close()
 
     def end_if_late(self, now: float, seconds: float) -> None:
         """Answer 408 (RFC 9110, 15.5.9) and close, if the same request is awaited for too long."""
