@@ -1,17 +1,24 @@
-"""uvicorn's HTTP/1.1 protocol with what httptools leaves out: bounds, and no upgrade.
+"""uvicorn's HTTP/1.1 protocol with what httptools leaves out: bounds, order, and no upgrade.
 
 httptools keeps a field until it is whole, gives trailers as headers, and takes an offered upgrade
 for a change of protocol, after which it reads the request's body as the next request.
 """
 
+import asyncio
+from typing import Any
+
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-HEAD_BYTES = 32_768  # of names and values
+from shared.http.expecting import deferred
+
 FIELDS = 100
 FIELD_BYTES = 8_190
 TARGET_BYTES = 8_190
-VERSIONS = ("1.1", "1.0")
+HEAD_BYTES = 32_768  # of names and values
+LINGER_SECONDS = 2.0
+_VERSIONS = ("1.1", "1.0")
+_MOST_UNPRODUCTIVE = HEAD_BYTES + TARGET_BYTES
 
 
 def answer(status: bytes, body: bytes) -> bytes:
@@ -25,7 +32,7 @@ _HEAD_TOO_LARGE = answer(
     b"431 Request Header Fields Too Large",
     b'{"error":"The request has too many or too large header fields.","code":"head_too_large"}',
 )
-_TARGET_TOO_LONG = answer(
+_URL_TOO_LONG = answer(
     b"414 URI Too Long", b'{"error":"The request\'s URL is too long.","code":"url_too_long"}'
 )
 
@@ -35,44 +42,50 @@ class HeadError(ValueError):
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """One connection whose heads are bounded before they are kept."""
+    """One connection whose heads are bounded before anybody is given them."""
 
     _refusal = _NO_HTTP
-    _unproductive = 0  # bytes since the last that ended a head or were of a body
-    _fields = 0
-    _field_bytes = 0
+    _last_words: bytes | None = None
+    _unproductive = 0  # bytes since the last that ended a head or were of a body; 0 in mid-data
+    _is_behind = False  # whether a head began in mid-data, so that its bytes were not all counted
     _hosts = 0
-    _in_head = True
-    _offered = False
+    _is_offered = False
 
     def data_received(self, data: bytes) -> None:
-        """Called by asyncio: refuse what is still no head, body or end after `HEAD_BYTES`."""
+        """Called by asyncio."""
         self._unproductive += len(data)
         self._unset_keepalive_if_required()
         try:
-            self._feed(data)
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as offer:
+            self._go_on(offer, memoryview(data))
         except httptools.HttpParserError:
-            self.send_400_response("")
-            return
-        # A field that is not whole, of a head or a trailer, lies in httptools and was not counted.
-        if self._unproductive > HEAD_BYTES + TARGET_BYTES:
-            self._refusal = _HEAD_TOO_LARGE
-            self.send_400_response("")
+            self.end_with(self._refusal)
+        # A field that is not whole, of a head or a trailer, lies in httptools: nobody has seen it.
+        if self._unproductive > _MOST_UNPRODUCTIVE and self._last_words is None:
+            is_target = not self.headers and len(self.url) > TARGET_BYTES
+            self.end_with(_URL_TOO_LONG if is_target else _HEAD_TOO_LARGE)
 
-    def _feed(self, data: bytes | memoryview) -> None:
-        while True:
-            try:
-                self.parser.feed_data(data)
-            except httptools.HttpParserUpgrade as offer:
-                rest = memoryview(data)[offer.args[0] :]
+    def _go_on(self, offer: httptools.HttpParserUpgrade, data: memoryview) -> None:
+        """Parse what an upgrade was offered in again, without the offer, and what is behind it.
+
+        httptools skips the body of such a request, and cannot be told not to.
+        """
+        try:
+            while True:
+                data = data[offer.args[0] :]
                 head = self._head_without_upgrade()
-                # It skips the body of a request that offers an upgrade, and cannot be told not to.
                 self.parser = httptools.HttpRequestParser(self)
                 self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
                 self.parser.feed_data(head)
-                data = rest
-            else:
-                return
+                try:
+                    self.parser.feed_data(data)
+                except httptools.HttpParserUpgrade as another:
+                    offer = another
+                else:
+                    return
+        except httptools.HttpParserError:
+            self.end_with(self._refusal)
 
     def _head_without_upgrade(self) -> bytes:
         """The head again, as of a sender that offers none (RFC 9110, 7.8: it may be ignored)."""
@@ -89,48 +102,52 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Called by httptools."""
-        self._fields = self._field_bytes = self._hosts = 0
-        self._in_head, self._offered = True, False
         super().on_message_begin()
-
-    def on_url(self, url: bytes) -> None:
-        """Called by httptools, for each part of the target that arrives."""
-        if len(self.url) + len(url) > TARGET_BYTES:
-            self._refuse(_TARGET_TOO_LONG)
-        super().on_url(url)
+        self._hosts = 0
+        self._is_offered = False
+        self._is_behind = not self._unproductive
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Called by httptools, for trailers too: counted and dropped (RFC 9110, 6.5.1)."""
-        size = len(name) + len(value)
-        self._fields += 1
-        self._field_bytes += size
-        if self._fields > FIELDS or size > FIELD_BYTES or self._field_bytes > HEAD_BYTES:
-            self._refuse(_HEAD_TOO_LARGE)
-        if self._in_head:
-            name = name.lower()
-            if name == b"host":
-                self._hosts += 1
-            super().on_header(name, value.strip(b" \t"))
+        """Called by httptools, for trailers too."""
+        name = name.lower()
+        if name == b"host":
+            self._hosts += 1
+        elif name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value.strip(b" \t")))
 
     def on_headers_complete(self) -> None:
-        """Called by httptools; what is raised here becomes a 400.
+        """Called by httptools; what is raised here ends the parsing.
 
         A request line without a version counts as HTTP/0.9 there, which Falcon answers with a 500.
         Host is there exactly once (RFC 9112, 3.2); HTTP/1.0 may leave it out.
         """
+        # A head of fewer bytes than one field may have needs no counting.
+        if self._unproductive > FIELD_BYTES or self._is_behind or len(self.headers) > FIELDS:
+            self._require_bounds()
         version = self.parser.get_http_version()
-        self._in_head = False
-        if version not in VERSIONS:
-            self._refuse(_NO_HTTP)
-        if self._hosts != 1 and (self._hosts or version != "1.0"):
-            self._refuse(_NO_HTTP)
+        if version not in _VERSIONS or (self._hosts != 1 and (self._hosts or version == "1.1")):
+            raise HeadError
         if self.parser.should_upgrade():
             if self.parser.get_method() == b"CONNECT":
-                self._refuse(_NO_HTTP)
-            self._offered = True
+                raise HeadError
+            self._is_offered = True
             return
+        if version == "1.0":
+            self.expect_100_continue = False  # RFC 9110, 10.1.1
         self._unproductive = 0
         super().on_headers_complete()
+        # Trailers go here, and nowhere else (RFC 9110, 6.5.1).
+        self.headers = []
+
+    def _require_bounds(self) -> None:
+        if len(self.url) > TARGET_BYTES:
+            self._refusal = _URL_TOO_LONG
+            raise HeadError
+        sizes = [len(name) + len(value) for name, value in self.headers]
+        if len(sizes) > FIELDS or max(sizes, default=0) > FIELD_BYTES or sum(sizes) > HEAD_BYTES:
+            self._refusal = _HEAD_TOO_LARGE
+            raise HeadError
 
     def on_body(self, body: bytes) -> None:
         """Called by httptools."""
@@ -139,15 +156,75 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Called by httptools, also where it gives up at an offered upgrade."""
-        if not self._offered:
+        if not self._is_offered:
             self._unproductive = 0
             super().on_message_complete()
 
-    def _refuse(self, refusal: bytes) -> None:
-        self._refusal = refusal
-        raise HeadError("this head is refused")
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        """Called by uvicorn when it is a request's turn."""
+        if cycle.waiting_for_100_continue:
+            app = deferred(app, cycle, self.end_with)
+        super()._start_asgi_task(cycle, app)
+
+    def on_response_complete(self) -> None:
+        """Called by uvicorn."""
+        is_last = not self.pipeline
+        super().on_response_complete()
+        if is_last and self._last_words is not None:
+            self._say_last_words()
+
+    def end_with(self, words: bytes) -> None:
+        """End the connection with an answer, when all whole requests before have theirs.
+
+        Nothing that comes is read any more.
+
+        Args:
+            words: a whole answer; empty where there is one already.
+        """
+        if self._last_words is not None or self.transport.is_closing():
+            return
+        self._last_words = words
+        self.transport.set_protocol(_Lingering(self))
+        cycle = self.cycle
+        owed = cycle is not None and not cycle.response_complete
+        if owed and cycle.more_body:  # it is this request that is answered here
+            cycle.disconnected = True
+            cycle.message_event.set()
+            owed = bool(self.pipeline)
+            if owed:
+                self.pipeline.popleft()
+            elif cycle.response_started:
+                self._last_words = b""
+        if not owed:
+            self._say_last_words()
+
+    def _say_last_words(self) -> None:
+        """Answer, and close in stages (RFC 9112, 9.6): a reset would take the answer back."""
+        if self.transport.is_closing():
+            return
+        self._unset_keepalive_if_required()
+        if self._last_words:
+            self.transport.write(self._last_words)
+        self.transport.write_eof()
+        self.flow.resume_reading()
+        self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - in the shape of all our errors
-        """Answer what is refused or cannot be parsed, and close."""
-        self.transport.write(self._refusal)
-        self.transport.close()
+        """Called by uvicorn for what cannot be parsed."""
+        self.end_with(_NO_HTTP)
+
+
+class _Lingering(asyncio.Protocol):
+    """Reads past what comes after the last answer, until the other side closes."""
+
+    def __init__(self, ended: BoundedProtocol) -> None:
+        self._ended = ended
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._ended.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self._ended.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._ended.resume_writing()

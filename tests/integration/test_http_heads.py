@@ -1,4 +1,7 @@
-"""Heads without bound, trailers and offered upgrades, by raw sockets at both apps' protocol."""
+"""What httptools does not see to, by raw sockets at both apps' protocol.
+
+Heads without bound, trailers, offered upgrades, bodies that wait to be asked for.
+"""
 
 import json
 import resource
@@ -26,8 +29,11 @@ FRAMES = {
 
 
 async def tell(scope, receive, send):
-    """Answer with what arrived."""
+    """Answer with what arrived; below `/refused` without having read it."""
     if scope["type"] != "http":
+        return
+    if scope["path"] == "/refused":
+        await asked_and_refused(receive, send)
         return
     body = b""
     more = True
@@ -45,6 +51,14 @@ async def tell(scope, receive, send):
         }
     )
     await send({"type": "http.response.body", "body": found})
+
+
+async def asked_and_refused(receive, send):
+    """Wait for a first piece, as Falcon does before anything else, and refuse."""
+    await receive()
+    start = {"type": "http.response.start", "status": 401, "headers": [(b"content-length", b"2")]}
+    await send(start)
+    await send({"type": "http.response.body", "body": b"{}"})
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +112,7 @@ def last(target=b"/last"):
 
 
 def status_of(address, *parts):
-    """Give the status of the only answer: a reset may take it, so heads come in one piece."""
+    """Give the status of the first answer."""
     return int(exchange(address, *parts).split()[1])
 
 
@@ -128,25 +142,52 @@ def test_a_head_is_bounded(address, sent, status):
     assert status_of(address, sent) == status
 
 
+CHUNKED_HEAD = head(b"Transfer-Encoding: chunked")
 ENDLESS = {
-    "one field": (head()[:-2] + b"A: ", b"a" * 1_000_000),
-    "equal fields": (head()[:-2], b"A: b\r\n" * 200_000),
-    "different fields": (head()[:-2], b"".join(b"N%d: v\r\n" % n for n in range(400_000))),
-    "path": (b"GET /", b"p" * 1_000_000),
-    "trailers": (head(b"Transfer-Encoding: chunked") + b"0\r\n", b"A: b\r\n" * 200_000),
-    "one trailer": (head(b"Transfer-Encoding: chunked") + b"0\r\nA: ", b"a" * 1_000_000),
-    "chunk extension": (head(b"Transfer-Encoding: chunked") + b"1;", b"a" * 1_000_000),
+    "one field": (head()[:-2] + b"A: ", b"a" * 1_000_000, 431),
+    "equal fields": (head()[:-2], b"A: b\r\n" * 200_000, 431),
+    "different fields": (head()[:-2], b"".join(b"N%d: v\r\n" % n for n in range(400_000)), 431),
+    "path": (b"GET /", b"p" * 1_000_000, 414),
+    "trailers": (CHUNKED_HEAD + b"0\r\n", b"A: b\r\n" * 200_000, 431),
+    "one trailer": (CHUNKED_HEAD + b"0\r\nA: ", b"a" * 1_000_000, 431),
+    "chunk extension": (CHUNKED_HEAD + b"1;", b"a" * 1_000_000, 431),
 }
 
 
 @pytest.mark.parametrize("kind", ENDLESS)
-def test_what_has_no_end_is_not_kept_and_costs_no_neighbour(address, kind):
-    begun, more = ENDLESS[kind]
+def test_what_has_no_end_is_refused_and_not_kept(address, kind):
+    begun, more, status = ENDLESS[kind]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # A client that never looks at the answer sends for as long as it is let; one that does has it.
     exchange(address, begun, *[more] * 50)
     kept = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert kept < 20_000, "kB"
-    assert answers(exchange(address, last()))[0]["path"] == "/last"
+    assert status_of(address, begun, more) == status
+
+
+@pytest.mark.parametrize(
+    ("refused", "status"),
+    [(head(*[b"A: b"] * 101), 431), (b"nonsense\r\n\r\n", 400), (head(b"Host: other"), 400)],
+    ids=["too many fields", "no HTTP", "two Hosts"],
+)
+def test_a_refused_head_is_answered_behind_the_whole_requests_before_it(address, refused, status):
+    received = exchange(address, head() + head(target=b"/second") + refused)
+    bodies, _, rest = received.rpartition(b"HTTP/1.1 %d " % status)
+    assert [found["path"] for found in answers(bodies)] == ["/", "/second"]
+    assert json.loads(rest.partition(b"\r\n\r\n")[2])["code"]
+
+
+def test_a_body_that_breaks_off_is_refused_behind_the_request_before_it(address):
+    broken = CHUNKED_HEAD + b"1\r\na\r\nno size\r\n"
+    bodies, _, rest = exchange(address, head() + broken).rpartition(b"HTTP/1.1 400 ")
+    assert [found["path"] for found in answers(bodies)] == ["/"]
+    assert b"bad_request" in rest
+
+
+def test_a_large_head_behind_another_in_one_piece_is_counted_too(address):
+    sent = head(target=b"/first") + head(b"A: " + b"b" * 8_190, target=b"/second")
+    assert b" 431 " in exchange(address, sent)
+    assert b" 431 " in exchange(address, sent[:100], sent[100:])
 
 
 @pytest.mark.parametrize("step", [1, 7, 100_000], ids=lambda step: f"by {step}")
@@ -186,6 +227,58 @@ def test_a_trailer_is_never_a_header(address):
 def test_white_space_around_a_value_is_none_of_it(address):
     found = answers(exchange(address, head(b"A: \t b c \t ", b"Connection: close")))
     assert ["a", "b c"] in found[0]["headers"]
+
+
+EXPECT = b"Expect: 100-continue"
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+def expecting(target, version=b"1.1", more=b""):
+    return b"POST %s HTTP/%s\r\nHost: fellow\r\n%s\r\n%sContent-Length: %d\r\n\r\n" % (
+        target,
+        version,
+        EXPECT,
+        more,
+        len(BODY),
+    )
+
+
+def test_a_body_that_somebody_wants_is_asked_for(address):
+    with socket.create_connection(address, timeout=30) as connection:
+        connection.sendall(expecting(b"/first"))
+        assert connection.recv(65_536) == CONTINUE
+        connection.sendall(BODY + last())
+        received = b""
+        while chunk := connection.recv(65_536):
+            received += chunk
+    first, second = answers(received)
+    assert (first["path"], first["body"], second["path"]) == ("/first", BODY.decode(), "/last")
+
+
+def test_a_refusal_of_the_head_alone_asks_for_no_body_and_closes(address):
+    with socket.create_connection(address, timeout=30) as connection:
+        connection.sendall(expecting(b"/refused"))
+        received = connection.recv(65_536)
+        # A client that has not waited; none of it may be answered.
+        connection.sendall(BODY + last())
+        while chunk := connection.recv(65_536):
+            received += chunk
+    assert received.startswith(b"HTTP/1.1 401 ")
+    assert b"connection: close\r\n" in received.lower()
+    assert received.count(b"HTTP/1.1 ") == 1
+
+
+@pytest.mark.parametrize(
+    ("sent", "paths"),
+    [
+        (expecting(b"/first") + BODY + last(), ["/first", "/last"]),
+        (head(EXPECT, target=b"/first") + last(), ["/first", "/last"]),
+        (expecting(b"/first", version=b"1.0") + BODY, ["/first"]),
+    ],
+    ids=["the body is there", "there is no body", "HTTP/1.0"],
+)
+def test_nothing_is_asked_for_that_is_there_or_could_not_be_waited_for(address, sent, paths):
+    assert [found["path"] for found in answers(exchange(address, sent))] == paths
 
 
 @pytest.mark.parametrize("worker", [IngressWorker, ConsoleWorker], ids=["ingress", "console"])

@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 from uvicorn_worker import UvicornWorker
 
-from shared.http.heads import BoundedProtocol
+from shared.http.slow import ImpatientProtocol
 
 
 class Worker(UvicornWorker):
@@ -12,7 +12,7 @@ class Worker(UvicornWorker):
 
     CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
         "loop": "uvloop",
-        "http": BoundedProtocol,
+        "http": ImpatientProtocol,
         "proxy_headers": False,
         "server_header": False,
         # A stream has no end of its own; a browser connects again by itself.
