@@ -1,11 +1,9 @@
 """Both programs by raw sockets: heads without bound, slow clients, bodies nobody wants."""
 
 import json
-import os
 import socket
-import sys
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -16,13 +14,9 @@ from sqlalchemy.orm import Session
 
 from services.ops import sessions, users
 from shared.config import settings
-from stack.credentials import as_service
-from stack.listening import LISTEN_SECONDS, Start
-from stack.ports import Address, Port
-from stack.processes import spawn, stop
-from stack.supervisor import ROOT
 from tests.integration.arrange import declare, resident, until, workers
 from tests.integration.conftest import running_ingress
+from tests.integration.ops.console import running_console
 
 REQUEST_SECONDS = "1"
 PASSWORD = "correct horse battery"
@@ -65,33 +59,6 @@ def read(connection):
     return received
 
 
-@contextmanager
-def running_console(folder, amqp_url, database_url):
-    port = Port()
-    log = folder / "console.log"
-    environment = {
-        "AMQP_URL": as_service(amqp_url, "ops"),
-        "DATABASE_URL": as_service(database_url, "ops"),
-        "REQUEST_SECONDS": REQUEST_SECONDS,
-    }
-
-    def start():
-        return spawn(
-            (sys.executable, "-m", "services.ops.console"),
-            environment=os.environ | environment | {"OPS_PORT": str(port)},
-            log=log,
-            directory=ROOT,
-        )
-
-    process = Start("console", start, (port,), log, LISTEN_SECONDS).wait()
-    try:
-        url = str(Address(port))
-        yield Program(url, process.pid, "/sign-in", "/sign-in", database_url)
-    finally:
-        stop(process, 15)
-        port.release()
-
-
 @pytest.fixture(scope="module", params=["ingress", "console"])
 def program(request, module_amqp_url, module_database_url, tmp_path_factory):
     declare(module_amqp_url)
@@ -99,7 +66,8 @@ def program(request, module_amqp_url, module_database_url, tmp_path_factory):
     where = (folder, module_amqp_url, module_database_url)
     with ExitStack() as stack:
         if request.param == "console":
-            found = stack.enter_context(running_console(*where))
+            url, pid = stack.enter_context(running_console(*where, REQUEST_SECONDS=REQUEST_SECONDS))
+            found = Program(url, pid, "/sign-in", "/sign-in", module_database_url)
         else:
             api = stack.enter_context(
                 running_ingress(*where, WEB_CONCURRENCY="1", REQUEST_SECONDS=REQUEST_SECONDS)
