@@ -3,6 +3,7 @@
 As root on Debian what is missing is installed; everybody else is told, once, what to install.
 """
 
+import os
 import shutil
 import subprocess
 import sys
@@ -16,11 +17,15 @@ PACKAGES = {
     "chromium": ("chromium",),
     "curl": ("curl",),
     "faketime": ("faketime",),
+    "haproxy": ("haproxy",),
+    "nginx": ("nginx",),
     "node": ("nodejs",),
     "npm": ("npm",),
     "openssl": ("openssl",),
     "php": ("php-cli", "php-curl"),
 }
+# Debian keeps servers where only root's PATH leads.
+_PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin"))
 ELSEWHERE = {"chromium": ("chromium-browser", "google-chrome")}
 
 
@@ -61,7 +66,7 @@ def ensure(names: Collection[str] = PACKAGES) -> None:
 
 
 def _find(name: str) -> str | None:
-    called = (shutil.which(each) for each in (name, *ELSEWHERE.get(name, ())))
+    called = (shutil.which(each, path=_PATH) for each in (name, *ELSEWHERE.get(name, ())))
     found = next(filter(None, called), None)
     if found is not None and name == "php":
         modules = subprocess.run((found, "-m"), capture_output=True, text=True, check=False).stdout
