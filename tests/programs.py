@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Collection
+from pathlib import Path
 
 from stack import debian
 
@@ -24,8 +25,6 @@ PACKAGES = {
     "openssl": ("openssl",),
     "php": ("php-cli", "php-curl"),
 }
-# Debian keeps servers where only root's PATH leads.
-_PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin"))
 ELSEWHERE = {"chromium": ("chromium-browser", "google-chrome")}
 
 
@@ -66,7 +65,13 @@ def ensure(names: Collection[str] = PACKAGES) -> None:
 
 
 def _find(name: str) -> str | None:
-    called = (shutil.which(each, path=_PATH) for each in (name, *ELSEWHERE.get(name, ())))
+    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    # Debian keeps servers beside the others, where only root's PATH leads.
+    folders += [str(Path(each).with_name("sbin")) for each in folders if Path(each).name == "bin"]
+    called = (
+        shutil.which(each, path=os.pathsep.join(folders))
+        for each in (name, *ELSEWHERE.get(name, ()))
+    )
     found = next(filter(None, called), None)
     if found is not None and name == "php":
         modules = subprocess.run((found, "-m"), capture_output=True, text=True, check=False).stdout

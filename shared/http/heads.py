@@ -5,12 +5,15 @@ for a change of protocol, after which it reads the request's body as the next re
 """
 
 import asyncio
+from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import httptools
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from shared.http.expecting import deferred
+from shared.http.expecting import Deferred
 
 FIELDS = 100
 FIELD_BYTES = 8_190
@@ -114,7 +117,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._hosts += 1
         elif name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
-        self.headers.append((name, value.strip(b" \t")))
+        self.headers.append((name, value.strip()))
 
     def on_headers_complete(self) -> None:
         """Called by httptools; what is raised here ends the parsing.
@@ -133,12 +136,19 @@ class BoundedProtocol(HttpToolsProtocol):
                 raise HeadError
             self._is_offered = True
             return
-        if version == "1.0":
-            self.expect_100_continue = False  # RFC 9110, 10.1.1
         self._unproductive = 0
-        super().on_headers_complete()
+        if self.expect_100_continue:
+            self._begin_deferred(version)
+        else:
+            super().on_headers_complete()
         # Trailers go here, and nowhere else (RFC 9110, 6.5.1).
         self.headers = []
+
+    def _begin_deferred(self, version: str) -> None:
+        self.expect_100_continue = version == "1.1"  # RFC 9110, 10.1.1
+        app, self.app = self.app, Deferred(self.app, self)
+        super().on_headers_complete()
+        self.app.cycle, self.app = self.cycle, app
 
     def _require_bounds(self) -> None:
         if len(self.url) > TARGET_BYTES:
@@ -150,28 +160,23 @@ class BoundedProtocol(HttpToolsProtocol):
             raise HeadError
 
     def on_body(self, body: bytes) -> None:
-        """Called by httptools."""
+        """Called by httptools. As uvicorn's, which asks at each piece whether to upgrade."""
         self._unproductive = 0
-        super().on_body(body)
+        cycle = self.cycle
+        if not cycle.response_complete:
+            cycle.body += body
+            if len(cycle.body) > HIGH_WATER_LIMIT:
+                self.flow.pause_reading()
+            cycle.message_event.set()
 
     def on_message_complete(self) -> None:
         """Called by httptools, also where it gives up at an offered upgrade."""
         if not self._is_offered:
             self._unproductive = 0
-            super().on_message_complete()
-
-    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
-        """Called by uvicorn when it is a request's turn."""
-        if cycle.waiting_for_100_continue:
-            app = deferred(app, cycle, self.end_with)
-        super()._start_asgi_task(cycle, app)
-
-    def on_response_complete(self) -> None:
-        """Called by uvicorn."""
-        is_last = not self.pipeline
-        super().on_response_complete()
-        if is_last and self._last_words is not None:
-            self._say_last_words()
+            cycle = self.cycle
+            if not cycle.response_complete:
+                cycle.more_body = False
+                cycle.message_event.set()
 
     def end_with(self, words: bytes) -> None:
         """End the connection with an answer, when all whole requests before have theirs.
@@ -195,7 +200,10 @@ class BoundedProtocol(HttpToolsProtocol):
                 self.pipeline.popleft()
             elif cycle.response_started:
                 self._last_words = b""
-        if not owed:
+        if owed:
+            waiting: deque[Any] = self.pipeline
+            waiting.appendleft((_LastWords(self._say_last_words), None))
+        else:
             self._say_last_words()
 
     def _say_last_words(self) -> None:
@@ -212,6 +220,17 @@ class BoundedProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - in the shape of all our errors
         """Called by uvicorn for what cannot be parsed."""
         self.end_with(_NO_HTTP)
+
+
+class _LastWords:
+    """Stands in uvicorn's pipeline for the last answer of a connection, where a request would."""
+
+    def __init__(self, say: Callable[[], None]) -> None:
+        self._say = say
+
+    async def run_asgi(self, _: Any) -> None:
+        """Called by uvicorn when all before it are answered."""
+        self._say()
 
 
 class _Lingering(asyncio.Protocol):
