@@ -49,14 +49,18 @@ class BoundedProtocol(HttpToolsProtocol):
 
     _refusal = _NO_HTTP
     _last_words: bytes | None = None
+    headers: Any
+    url = b""
     _unproductive = 0  # bytes since the last that ended a head or were of a body; 0 in mid-data
-    _is_behind = False  # whether a head began in mid-data, so that its bytes were not all counted
+    _begun = 0  # bytes that came in one piece with which a request began; 0 in the next pieces
     _hosts = 0
     _is_offered = False
 
     def data_received(self, data: bytes) -> None:
         """Called by asyncio."""
-        self._unproductive += len(data)
+        size = len(data)
+        self._unproductive += size
+        self._begun = size if self.headers is None else 0
         self._unset_keepalive_if_required()
         try:
             self.parser.feed_data(data)
@@ -80,6 +84,7 @@ class BoundedProtocol(HttpToolsProtocol):
                 head = self._head_without_upgrade()
                 self.parser = httptools.HttpRequestParser(self)
                 self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+                self._hosts, self._is_offered = 0, False
                 self.parser.feed_data(head)
                 try:
                     self.parser.feed_data(data)
@@ -103,13 +108,6 @@ class BoundedProtocol(HttpToolsProtocol):
                 lines.append(b"%s: %s\r\n" % (name, value))
         return b"".join((*lines, b"\r\n"))
 
-    def on_message_begin(self) -> None:
-        """Called by httptools."""
-        super().on_message_begin()
-        self._hosts = 0
-        self._is_offered = False
-        self._is_behind = not self._unproductive
-
     def on_header(self, name: bytes, value: bytes) -> None:
         """Called by httptools, for trailers too."""
         name = name.lower()
@@ -125,8 +123,9 @@ class BoundedProtocol(HttpToolsProtocol):
         A request line without a version counts as HTTP/0.9 there, which Falcon answers with a 500.
         Host is there exactly once (RFC 9112, 3.2); HTTP/1.0 may leave it out.
         """
-        # A head of fewer bytes than one field may have needs no counting.
-        if self._unproductive > FIELD_BYTES or self._is_behind or len(self.headers) > FIELDS:
+        # A head that came whole and first in a piece no larger than a field needs no counting.
+        is_small = self._unproductive == self._begun <= FIELD_BYTES
+        if not is_small or len(self.headers) > FIELDS:
             self._require_bounds()
         version = self.parser.get_http_version()
         if version not in _VERSIONS or (self._hosts != 1 and (self._hosts or version == "1.1")):
@@ -172,7 +171,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Called by httptools, also where it gives up at an offered upgrade."""
         if not self._is_offered:
-            self._unproductive = 0
+            self._unproductive = self._hosts = 0
+            self.headers = None  # as before the first request
             cycle = self.cycle
             if not cycle.response_complete:
                 cycle.more_body = False

@@ -148,6 +148,7 @@ ENDLESS = {
     "equal fields": (head()[:-2], b"A: b\r\n" * 200_000, 431),
     "different fields": (head()[:-2], b"".join(b"N%d: v\r\n" % n for n in range(400_000)), 431),
     "path": (b"GET /", b"p" * 1_000_000, 414),
+    "blank lines": (b"\r\n", b"\r\n" * 500_000, 431),
     "trailers": (CHUNKED_HEAD + b"0\r\n", b"A: b\r\n" * 200_000, 431),
     "one trailer": (CHUNKED_HEAD + b"0\r\nA: ", b"a" * 1_000_000, 431),
     "chunk extension": (CHUNKED_HEAD + b"1;", b"a" * 1_000_000, 431),
@@ -188,6 +189,16 @@ def test_a_large_head_behind_another_in_one_piece_is_counted_too(address):
     sent = head(target=b"/first") + head(b"A: " + b"b" * 8_190, target=b"/second")
     assert b" 431 " in exchange(address, sent)
     assert b" 431 " in exchange(address, sent[:100], sent[100:])
+
+
+@pytest.mark.parametrize("cut", [100, 4_000, 8_000])
+def test_a_large_head_in_pieces_behind_another_is_counted_too(address, cut):
+    sent = head(target=b"/first") + head(b"A: " + b"b" * 8_190, target=b"/second")
+    with socket.create_connection(address, timeout=30) as connection:
+        connection.sendall(sent[:cut])
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 200 ")
+        connection.sendall(sent[cut:])
+        assert connection.recv(65_536).startswith(b"HTTP/1.1 431 ")
 
 
 @pytest.mark.parametrize("step", [1, 7, 100_000], ids=lambda step: f"by {step}")
