@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from services.ops import sessions, users
 from shared.config import settings
-from tests.integration.arrange import declare, resident, until, workers
+from tests.integration.arrange import declare, resident, workers
 from tests.integration.conftest import running_ingress
 from tests.integration.ops.console import running_console
 
@@ -43,6 +43,10 @@ class Program:
     def connect(self):
         parts = urlsplit(self.url)
         return socket.create_connection((parts.hostname, parts.port), timeout=30)
+
+    def look(self):
+        """Give the status of its page."""
+        return httpx.get(self.url + self.page, timeout=60).status_code
 
     def exchange(self, *parts):
         """Send all, and give what is answered until the other side closes."""
@@ -74,7 +78,6 @@ def program(request, module_amqp_url, module_database_url, tmp_path_factory):
             )
             login = "/api/v1/users/auth/login/"
             found = Program(api.url, api.pid, "/api/v1/docs/", login, module_database_url)
-        until(lambda: httpx.get(found.url + found.page).status_code == 200, "it answers")
         yield found
 
 
@@ -108,12 +111,12 @@ def test_too_much_is_refused_and_leaves_nothing_behind(program, kind):
     sent, status, code = TOO_MUCH[kind]
     (worker,) = workers(program.pid)
     for _ in range(20):  # what it needs to work at all
-        httpx.get(program.url + program.page)
+        program.look()
         program.exchange(head(*[b"A: b"] * 101))
     before = resident(worker)
     for _ in range(5):
         assert refusal(program.exchange(sent)) == (status, code)
-    assert httpx.get(program.url + program.page).status_code == 200
+    assert program.look() == 200
     assert resident(worker) < before * 1.1
     assert workers(program.pid) == [worker]
 
@@ -141,7 +144,7 @@ def test_many_who_send_half_are_all_ended_and_keep_nobody_waiting(program):
     opened = [program.connect() for _ in range(50)]
     for connection in opened:
         connection.sendall(b"GET / HTTP/1.1\r\nHost: f")
-    assert httpx.get(program.url + program.page).status_code == 200
+    assert program.look() == 200
     for connection in opened:
         with connection:
             assert refusal(read(connection)) == (408, "request_timeout")

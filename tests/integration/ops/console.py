@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
+
 from stack.credentials import as_service
 from stack.listening import LISTEN_SECONDS, Start
 from stack.ports import Address, Port
 from stack.processes import spawn, stop
 from stack.supervisor import ROOT
+from tests.integration.arrange import until
 
 
 @contextmanager
@@ -35,6 +38,15 @@ def running_console(
 
         process = Start("console", start, (port,), log, LISTEN_SECONDS).wait()
         try:
-            yield str(Address(port)), process.pid
+            url = str(Address(port))
+            until(lambda: _answers(url), "the console answers")
+            yield url, process.pid
         finally:
             stop(process, 15)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/healthz").status_code == 200
+    except httpx.HTTPError:
+        return False
