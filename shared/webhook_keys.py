@@ -8,6 +8,7 @@ the first form, to find it by, and the bytes, sealed for their row.
 
 import base64
 import hashlib
+import re
 import secrets
 from uuid import UUID
 
@@ -16,6 +17,8 @@ from shared.crypto import sealer
 PREFIX = "whsk_"
 STANDARD_PREFIX = "whsec_"
 SECRET_BYTES = 32
+# Of either form, whole or cut; a header takes them in any case, and somebody puts them in quotes.
+_IN_TEXT = re.compile(r"(wh(?:sk|sec)_)[\w+/=-]+", re.ASCII | re.IGNORECASE)
 
 
 def generate() -> bytes:
@@ -31,6 +34,11 @@ def encode_key(raw: bytes) -> str:
 def encode_standard(raw: bytes) -> str:
     """The string that Standard Webhooks libraries take."""
     return STANDARD_PREFIX + base64.b64encode(raw).decode()
+
+
+def removed(text: str) -> str:
+    """A text without the webhook secrets that somebody has put where none belongs."""
+    return _IN_TEXT.sub(r"\1(removed)", text)
 
 
 def key_hash(key: bytes) -> bytes:

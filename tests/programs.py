@@ -3,10 +3,12 @@
 As root on Debian what is missing is installed; everybody else is told, once, what to install.
 """
 
+import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Collection
+from pathlib import Path
 
 from stack import debian
 
@@ -16,6 +18,8 @@ PACKAGES = {
     "chromium": ("chromium",),
     "curl": ("curl",),
     "faketime": ("faketime",),
+    "haproxy": ("haproxy",),
+    "nginx": ("nginx",),
     "node": ("nodejs",),
     "npm": ("npm",),
     "openssl": ("openssl",),
@@ -61,7 +65,13 @@ def ensure(names: Collection[str] = PACKAGES) -> None:
 
 
 def _find(name: str) -> str | None:
-    called = (shutil.which(each) for each in (name, *ELSEWHERE.get(name, ())))
+    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    # Debian keeps servers beside the others, where only root's PATH leads.
+    folders += [str(Path(each).with_name("sbin")) for each in folders if Path(each).name == "bin"]
+    called = (
+        shutil.which(each, path=os.pathsep.join(folders))
+        for each in (name, *ELSEWHERE.get(name, ()))
+    )
     found = next(filter(None, called), None)
     if found is not None and name == "php":
         modules = subprocess.run((found, "-m"), capture_output=True, text=True, check=False).stdout

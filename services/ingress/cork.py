@@ -41,6 +41,11 @@ class CorkedTransport:
         self.flush()
         self._transport.close()
 
+    def write_eof(self) -> None:
+        """Close this direction, after what was written has left."""
+        self.flush()
+        self._transport.write_eof()
+
     def flush(self) -> None:
         """Hand what is held to the loop's transport."""
         if self._held:

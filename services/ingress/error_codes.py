@@ -134,6 +134,18 @@ CODES: dict[str, ErrorCode] = {
         "server wait. Then send it again.",
         is_passing=True,
     ),
+    "url_too_long": ErrorCode(
+        [414],
+        "The URL, path and query together, is longer than 8,190 bytes.",
+        "Send what is that long in a body.",
+    ),
+    "head_too_large": ErrorCode(
+        [431],
+        "There are more than 100 header fields, one of more than 8,190 bytes, or more than 32 KiB "
+        "in all. The connection is closed.",
+        "Leave out what is not needed. A client that adds a field at each try, or a proxy that "
+        "passes a browser's cookies on, makes such heads.",
+    ),
     "internal_error": ErrorCode(
         [500],
         "Something broke on our side, and was logged.",

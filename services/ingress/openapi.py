@@ -23,6 +23,8 @@ class Error(msgspec.Struct, kw_only=True):
 
 _EVERYWHERE = (
     (408, "request_timeout", "The request did not arrive in time."),
+    (414, "url_too_long", "The URL is too long."),
+    (431, "head_too_large", "There are too many header fields, or too large ones."),
     (500, "internal_error", "Something broke on our side. It was logged."),
     (503, "database_unavailable", "Try again shortly: storage is away."),
 )

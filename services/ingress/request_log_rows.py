@@ -13,6 +13,7 @@ from psycopg2.errors import CheckViolation
 from sqlalchemy import text
 
 from services.ingress.attempt import Attempt
+from shared import webhook_keys
 from shared.db import arrays
 from shared.db.session import engine
 
@@ -132,8 +133,10 @@ def _text(value: bytes | None) -> str:
     if not value:
         return NULL
     # A header's bytes may be anything; Latin-1 has a character for each (RFC 9110, 5.5).
-    text_ = value[:MAX_TEXT].decode("latin-1")
-    return text_ if value.isalnum() else text_.translate(_ESCAPES)
+    text_ = value.decode("latin-1")
+    if value.isalnum():
+        return text_[:MAX_TEXT]
+    return webhook_keys.removed(text_)[:MAX_TEXT].translate(_ESCAPES)
 
 
 @lru_cache(maxsize=1000)

@@ -21,6 +21,7 @@ from shared.http.errors import unavailable
 from shared.http.mount import read_body
 
 MAX_KEY_LENGTH = 200
+_UUID_LENGTH = len("urn:uuid:") + 36  # RFC 9562, 4: the longest form
 STALE = "The webhook-timestamp is not within 5 minutes of the server's time."
 
 
@@ -204,8 +205,13 @@ class StandardScheme:
         return None
 
 
-@lru_cache(maxsize=4096)
 def _uuid(text: str) -> UUID | None:
+    # What is kept is a stranger's: it is no longer than an id can be.
+    return _parsed(text) if len(text) <= _UUID_LENGTH else None
+
+
+@lru_cache(maxsize=4096)
+def _parsed(text: str) -> UUID | None:
     try:
         return UUID(text)
     except ValueError:

@@ -1,59 +1,29 @@
-"""The gunicorn worker: uvicorn's, with a bound on how long a request may take to arrive.
-
-uvicorn waits for ever for the rest of a head or of a body. A sweep over all connections ends those
-that keep it waiting; a request pays nothing for it (a timer for each cost 4% of the hot path).
-"""
+"""The gunicorn worker: uvicorn's, with one system call an answer, and a last request at its end."""
 
 import asyncio
 from typing import Any, ClassVar, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn_worker import UvicornWorker
 
 from services.ingress.cork import CorkedTransport
-from shared.config import settings
+from shared.http.slow import ImpatientProtocol
 
-
-def _answer(status: bytes, body: bytes) -> bytes:
-    """A whole answer, after which the connection is closed."""
-    head = b"HTTP/1.1 %s\r\nConnection: close\r\nContent-Type: application/json\r\n" % status
-    return head + b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
-
-
-_TOO_SLOW = _answer(
-    b"408 Request Timeout",
-    b'{"error":"The request took too long to arrive.","code":"request_timeout"}',
-)
-_NO_HTTP = _answer(b"400 Bad Request", b'{"error":"This is no HTTP request.","code":"bad_request"}')
-VERSIONS = ("1.1", "1.0")
 # A worker that stops still answers what comes on kept connections within this time, and says there
 # that it closes them: the sender of a request that is on its way just then would get no answer.
 LAST_REQUEST_SECONDS = 1.0
-SWEEPS = 10  # in the time that a request has
 
 
-class ImpatientProtocol(HttpToolsProtocol):
-    """One connection; the first of a worker starts the sweep."""
+class CorkedProtocol(ImpatientProtocol):
+    """One connection."""
 
-    _sweeping = False
-    _awaited: tuple[object, float] = (None, 0.0)
     _stopping = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Called by asyncio."""
-        loop = asyncio.get_running_loop()
-        super().connection_made(cast("asyncio.Transport", CorkedTransport(transport, loop)))
-        if not ImpatientProtocol._sweeping:
-            ImpatientProtocol._sweeping = True
-            _sweep(self.connections, loop, settings().request_seconds)
+        super().connection_made(cast("asyncio.Transport", CorkedTransport(transport, self.loop)))
 
     def on_headers_complete(self) -> None:
-        """Called by httptools; what is raised here becomes a 400.
-
-        A request line without a version counts as HTTP/0.9 there, which Falcon answers with a 500.
-        """
-        if self.parser.get_http_version() not in VERSIONS:
-            raise ValueError("HTTP/1.0 and 1.1 are spoken here")
+        """Called by httptools."""
         super().on_headers_complete()
         if self._stopping and self.cycle is not None:
             self.cycle.keep_alive = False
@@ -70,39 +40,6 @@ class ImpatientProtocol(HttpToolsProtocol):
         if self.cycle is None or self.cycle.response_complete:
             self.transport.close()
 
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - in the shape of all our errors
-        """Called by uvicorn for what cannot be parsed."""
-        self.transport.write(_NO_HTTP)
-        self.transport.close()
-
-    def end_if_late(self, now: float, seconds: float) -> None:
-        """Answer 408 (RFC 9110, 15.5.9) and close, if the same request is awaited for too long."""
-        awaited = self._what_is_awaited()
-        if awaited is None:
-            self._awaited = (None, 0.0)
-        elif self._awaited[0] is not awaited:
-            self._awaited = (awaited, now)
-        elif now - self._awaited[1] > seconds:
-            self.transport.write(_TOO_SLOW)
-            self.transport.close()
-
-    def _what_is_awaited(self) -> object:
-        """What stands for the request that has not arrived whole; None when none is under way."""
-        cycle = self.cycle
-        if cycle is None:
-            return self
-        if cycle.response_complete:
-            # Between two requests uvicorn's own timer runs, until the next one begins.
-            return cycle if self.timeout_keep_alive_task is None else None
-        return cycle if cycle.more_body and not cycle.response_started else None
-
-
-def _sweep(connections: Any, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
-    now = loop.time()
-    for connection in list(connections):
-        connection.end_if_late(now, seconds)
-    loop.call_later(seconds / SWEEPS, _sweep, connections, loop, seconds)
-
 
 class Worker(UvicornWorker):
     """What gunicorn starts."""
@@ -111,5 +48,5 @@ class Worker(UvicornWorker):
         "loop": "uvloop",
         "proxy_headers": False,
         "server_header": False,
-        "http": ImpatientProtocol,
+        "http": CorkedProtocol,
     }

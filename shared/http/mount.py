@@ -22,6 +22,7 @@ from shared.http.signed_in import not_signed_in, require_session
 from shared.networks import network_of, without_port
 
 MAX_BODY_BYTES = 65_536
+MAX_ADDRESS = 64  # characters; with brackets, a zone and a port
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +130,8 @@ def client_address(req: Request) -> str:
     if hops:
         forwarded = [part.strip() for part in (req.get_header("X-Forwarded-For") or "").split(",")]
         if len(forwarded) >= hops and forwarded[-hops]:
-            return without_port(forwarded[-hops])
+            # A proxy that passes on what it was sent; what is no address is long for nobody.
+            return without_port(forwarded[-hops][:MAX_ADDRESS])
     # Falcon's `remote_addr`, without the list of hops that it makes first.
     client = req.scope.get("client")
     return client[0] if client else "127.0.0.1"

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, TypeVar
 
 from amqp import Message as AmqpMessage
@@ -41,6 +42,17 @@ def until(look: Callable[[], T], what: str, seconds: float = PATIENCE) -> T:
         # A look may open a connection; who has waited for long can wait a little longer.
         time.sleep(min(0.02 + waited / 10, 0.25))
     raise AssertionError(f"{what}: not within {seconds:g} s")
+
+
+def workers(pid: int) -> list[int]:
+    """The process ids of gunicorn's workers."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def resident(pid: int) -> int:
+    """What a process has in memory, in bytes."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) * 1024
 
 
 def account(db: Session, *, status: str | None = None, **changes: Any) -> Account:

@@ -82,7 +82,7 @@ class Console:
             lookout=Lookout(self._looker.look),
             jobs=Jobs(),
             visitors=Visitors(config),
-            address_attempts=_buckets(config.sign_in_attempts_per_minute),
+            network_attempts=_buckets(config.sign_in_attempts_per_minute),
             user_attempts=_buckets(config.account_attempts_per_minute),
         )
 

@@ -45,7 +45,7 @@ class System:
         lookout: the figures, as they were a moment ago.
         jobs: long work.
         visitors: who is signed in.
-        address_attempts: to sign in, by the client's address.
+        network_attempts: to sign in, by the client's network.
         user_attempts: to sign in, by the name that is tried.
     """
 
@@ -54,7 +54,7 @@ class System:
     lookout: Lookout
     jobs: Jobs
     visitors: Visitors
-    address_attempts: TokenBuckets
+    network_attempts: TokenBuckets
     user_attempts: TokenBuckets
 
 

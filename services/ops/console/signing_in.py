@@ -8,6 +8,7 @@ from services.ops import sessions, users
 from services.ops.console.page import Page, Redirect, Result, View, Visit
 from services.ops.telling import about
 from shared.bus.events import OpsSignedIn, OpsSignedOut, OpsSignInFailed
+from shared.networks import network_of
 from shared.outbox import store
 
 WRONG = "The name or the password is wrong."
@@ -21,9 +22,10 @@ def show(_: Session, visit: Visit) -> Result:
 
 
 def sign_in(session: Session, visit: Visit) -> Result:
-    """Take a name and a password; attempts are limited by address and by name."""
+    """Take a name and a password; attempts are limited by network and by name."""
     name, wanted = visit.field("name"), visit.field("next") or "/"
-    wait = visit.system.address_attempts.take(visit.address) or visit.system.user_attempts.take(
+    network = network_of(visit.address)
+    wait = visit.system.network_attempts.take(network) or visit.system.user_attempts.take(
         name.lower()[:64]
     )
     if wait:

@@ -4,13 +4,15 @@ from typing import Any, ClassVar
 
 from uvicorn_worker import UvicornWorker
 
+from shared.http.slow import ImpatientProtocol
+
 
 class Worker(UvicornWorker):
     """What gunicorn starts."""
 
     CONFIG_KWARGS: ClassVar[dict[str, Any]] = {
         "loop": "uvloop",
-        "http": "httptools",
+        "http": ImpatientProtocol,
         "proxy_headers": False,
         "server_header": False,
         # A stream has no end of its own; a browser connects again by itself.

@@ -2,12 +2,11 @@
 
 import asyncio
 import resource
-from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.integration.arrange import until
+from tests.integration.arrange import resident, until, workers
 from tests.integration.conftest import running_ingress
 from tests.integration.ingress.conftest import approved
 
@@ -24,16 +23,6 @@ def many_files():
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
-def workers(pid):
-    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(child) for child in found]
-
-
-def resident(pid):
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.partition("VmRSS:")[2].split()[0]) * 1024
 
 
 async def half_requests(url, during):

@@ -59,6 +59,20 @@ def test_an_accepted_request_can_be_verified_again_from_its_row_and_the_secret(a
     assert abs(row.at - datetime.now(UTC)) < timedelta(minutes=1)
 
 
+@pytest.mark.parametrize("wrong", ["{}", "sha256={}", '"{}"', "{}, {}"])
+def test_a_secret_where_none_belongs_is_not_kept(api, sender, wrong):
+    secrets = (sender.secret, sender.signing_secret)
+    for secret in secrets:
+        sender.send(**{"X-Webhook-Signature": wrong.format(secret, secret)})
+        sender.send(**{"Idempotency-Key": wrong.format(secret, secret)})
+        sender.standard(**{"webhook-signature": wrong.format(secret, secret)})
+        sender.standard(**{"webhook-timestamp": wrong.format(secret, secret)})
+        sender.standard(id_=secret)
+    for row in logged(api, sender, 10):
+        kept = f"{row.signature} {row.idempotency_key} {row.webhook_timestamp}"
+        assert not any(secret[8:] in kept for secret in secrets), kept
+
+
 def test_so_can_one_by_standard_webhooks(api, sender):
     answer = sender.standard(id_="msg_1")
     (row,) = logged(api, sender, 1)

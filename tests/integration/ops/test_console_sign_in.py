@@ -1,0 +1,30 @@
+"""Who may try how often to sign in at the console."""
+
+import re
+
+import httpx
+
+from tests.integration.ops.console import running_console
+
+TRIES = 3
+
+
+def attempt(browser, address):
+    token = re.search(r'name="form_token" value="([^"]+)"', browser.get("/sign-in").text)[1]
+    form = {"form_token": token, "name": "ada", "password": "wrong horse"}
+    return browser.post("/sign-in", data=form, headers={"X-Forwarded-For": address}).status_code
+
+
+def test_attempts_are_counted_by_network(declared_url, database_url, tmp_path):
+    environment = {
+        "TRUSTED_PROXIES": "1",
+        "SIGN_IN_ATTEMPTS_PER_MINUTE": str(TRIES),
+        "ACCOUNT_ATTEMPTS_PER_MINUTE": "1000",
+    }
+    with (
+        running_console(tmp_path, declared_url, database_url, **environment) as (url, _),
+        httpx.Client(base_url=url, timeout=30) as browser,
+    ):
+        for network in ("2001:db8:0:1::%x", "[2001:db8:0:2::7]:%d", "203.0.113.9:%d"):
+            found = [attempt(browser, network % number) for number in range(1, TRIES + 2)]
+            assert found == [401] * TRIES + [429], network

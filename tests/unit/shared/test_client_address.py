@@ -1,0 +1,26 @@
+"""Whose address a request counts for."""
+
+import pytest
+from falcon.testing import create_asgi_req
+
+from shared.http.mount import client_address
+
+
+@pytest.mark.parametrize(
+    ("proxies", "forwarded", "address"),
+    [
+        (0, "203.0.113.9", "127.0.0.1"),
+        (1, "198.51.100.1, 203.0.113.9", "203.0.113.9"),
+        (2, "192.0.2.1, 198.51.100.1, 203.0.113.9", "198.51.100.1"),
+        (2, "203.0.113.9", "127.0.0.1"),
+        (1, "203.0.113.9:443", "203.0.113.9"),
+        (1, "[2001:db8::7]:443", "2001:db8::7"),
+        (1, "1.2.3.4, ", "127.0.0.1"),
+        (1, "x" * 8_000, "x" * 64),
+    ],
+)
+def test_it_is_the_peers_or_what_the_outermost_trusted_proxy_saw(
+    configure, proxies, forwarded, address
+):
+    configure(TRUSTED_PROXIES=str(proxies))
+    assert client_address(create_asgi_req(headers={"X-Forwarded-For": forwarded})) == address
