@@ -5,7 +5,10 @@ A key is in as few of them as can be: who reads a container's environment learns
 
 from collections.abc import Mapping
 
-_COMMON = ("ENVIRONMENT", "LOG_LEVEL", "LOG_FORMAT")
+KEYS = ("SECRET_ENCRYPTION_KEYS", "ONE_TIME_CODE_KEYS", "JWT_SIGNING_KEY", "RECEIPT_SIGNING_KEYS")
+"""Lists of keys, separated by commas: the first seals or signs, all open or verify."""
+
+_COMMON = ("ENVIRONMENT", "LOG_LEVEL", "LOG_FORMAT", "UNPROTECTED_HOSTS")
 _BUS = ("AMQP_URL", "AMQP_PASSWORD", "AMQP_HEARTBEAT")
 _BOOKS = ("DATABASE_URL", "DATABASE_PASSWORD", "DATABASE_POOL_SIZE", "DATABASE_CONNECT_TIMEOUT")
 _SERVER = (*_COMMON, "OTEL_EXPORTER_OTLP_ENDPOINT", *_BUS, *_BOOKS)
@@ -18,9 +21,7 @@ READS: Mapping[str, tuple[str, ...]] = {
     "ingress": (
         *_HTTP,
         *_HTTP_LIMITS,
-        "SECRET_ENCRYPTION_KEYS",
-        "JWT_SIGNING_KEY",
-        "RECEIPT_SIGNING_KEYS",
+        *KEYS,
         "ACCESS_TOKEN_SECONDS",
         "REFRESH_TOKEN_SECONDS",
         "SESSION_SECONDS",
@@ -50,7 +51,7 @@ READS: Mapping[str, tuple[str, ...]] = {
     ),
     "notifier": (
         *_CONSUMER,
-        "SECRET_ENCRYPTION_KEYS",  # one-time codes travel sealed
+        "ONE_TIME_CODE_KEYS",
         "PUBLIC_URL",
         "EMAIL_BATCH_SIZE",
         *_MAIL,

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from shared.crypto import KEY_BYTES
+from shared.processes import KEYS
 from shared.roles import OPERATOR, SERVICES
 
 ADMINISTRATORS = ("rabbitmq", "postgres")
 PASSWORDS = (*ADMINISTRATORS, *SERVICES, OPERATOR)
-KEYS = ("SECRET_ENCRYPTION_KEYS", "JWT_SIGNING_KEY", "RECEIPT_SIGNING_KEYS")
 FILES = (
     *(name.lower() for name in KEYS),
     "smtp_password",
@@ -32,14 +32,12 @@ class KeysError(Exception):
 
 def generate() -> dict[str, str]:
     """Random values for everything in `docker-compose.yml` that must be secret."""
-    return {
-        "SECRET_ENCRYPTION_KEYS": _key(),
-        "JWT_SIGNING_KEY": secrets.token_urlsafe(48),
-        "RECEIPT_SIGNING_KEYS": _key(),
+    return {name: _key(name) for name in KEYS} | {
         # In hexadecimal, since they stand in URLs.
         "RABBITMQ_PASSWORD": secrets.token_hex(24),
         "POSTGRES_PASSWORD": secrets.token_hex(24),
-    } | {f"{name.upper()}_PASSWORD": secrets.token_hex(24) for name in (*SERVICES, OPERATOR)}
+        **{f"{name.upper()}_PASSWORD": secrets.token_hex(24) for name in (*SERVICES, OPERATOR)},
+    }
 
 
 def write(folder: Path, known: Mapping[str, str]) -> None:
@@ -101,6 +99,81 @@ def change(folder: Path, name: str) -> None:
         raise KeysError(f"{folder} is not whole: {error}") from error
 
 
+def add(folder: Path, name: str) -> None:
+    """Put a new key behind the others of a list: it opens and verifies, and nothing uses it yet.
+
+    Args:
+        folder: `secrets/`; one of an older version gets the list that it lacks.
+        name: one of `KEYS`, in small letters too.
+
+    Raises:
+        KeysError: there is no such list.
+    """
+    setting = _setting(name)
+    _write(folder, setting, [*_read(folder, setting), _key(setting)])
+
+
+def promote(folder: Path, name: str) -> None:
+    """Put the newest key of a list first: it seals or signs from the next start on.
+
+    Args:
+        folder: `secrets/`.
+        name: as of `add`.
+
+    Raises:
+        KeysError: there is no such list, or no key to promote.
+    """
+    setting = _setting(name)
+    *others, newest = _several(folder, setting)
+    _write(folder, setting, [newest, *others])
+
+
+def drop(folder: Path, name: str) -> None:
+    """Take the oldest key of a list out, the last: what it sealed or signed is worth nothing then.
+
+    Args:
+        folder: `secrets/`.
+        name: as of `add`.
+
+    Raises:
+        KeysError: there is no such list, or only one key in it.
+    """
+    setting = _setting(name)
+    _write(folder, setting, _several(folder, setting)[:-1])
+
+
+def _setting(name: str) -> str:
+    if name.upper() not in KEYS:
+        raise KeysError(f"{name} is no list of keys; these are: {', '.join(KEYS)}")
+    return name.upper()
+
+
+def _read(folder: Path, setting: str) -> list[str]:
+    try:
+        text = (folder / setting.lower()).read_text() if folder.is_dir() else None
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise KeysError(f"{folder} is not whole: {error}") from error
+    if text is None:
+        raise KeysError(f"There is no folder {folder}: `keys write` makes it.")
+    return [key for part in text.split(",") if (key := part.strip())]
+
+
+def _several(folder: Path, setting: str) -> list[str]:
+    found = _read(folder, setting)
+    if len(found) < 2:
+        raise KeysError(f"{setting} lists {len(found)} key: add another first.")
+    return found
+
+
+def _write(folder: Path, setting: str, listed: list[str]) -> None:
+    try:
+        _put(folder / setting.lower(), ",".join(listed))
+    except OSError as error:
+        raise KeysError(f"{folder} cannot be written: {error}") from error
+
+
 def _content(name: str, values: Mapping[str, str]) -> str:
     if name == "service_passwords":
         return ",".join(f"{one}={values[f'{one.upper()}_PASSWORD']}" for one in PASSWORDS[2:])
@@ -117,5 +190,7 @@ def _put(path: Path, text: str) -> None:
     path.chmod(READABLE)
 
 
-def _key() -> str:
+def _key(setting: str) -> str:
+    if setting == "JWT_SIGNING_KEY":
+        return secrets.token_urlsafe(48)
     return base64.urlsafe_b64encode(secrets.token_bytes(KEY_BYTES)).decode()
