@@ -120,6 +120,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     proof_seconds: Seconds = 60.0
     proof_sink: Annotated[str, msgspec.Meta(pattern=r"^([^:\s]+:[0-9]{1,5})?$")] = ""
 
+    # KYC
+    kyc_approvals_required: Annotated[int, msgspec.Meta(ge=1, le=10)] = 1
+    kyc_approval_days: Count = 7
+
     # Webhook secrets
     secret_lifetime_days: Count = 90
     secret_rotate_ahead_days: Count = 14

@@ -34,7 +34,7 @@ READS: Mapping[str, tuple[str, ...]] = {
         "ADDRESS_REFUSALS_PER_MINUTE",
         "SECRET_POLL_SECONDS",
     ),
-    "kyc": _CONSUMER,
+    "kyc": (*_CONSUMER, "KYC_APPROVALS_REQUIRED", "KYC_APPROVAL_DAYS"),
     "secrets": (
         *_CONSUMER,
         "SECRET_ENCRYPTION_KEYS",
@@ -71,6 +71,7 @@ READS: Mapping[str, tuple[str, ...]] = {
         *_HTTP,
         *_HTTP_LIMITS,
         *_MAIL,
+        "KYC_APPROVALS_REQUIRED",
         "OPS_PORT",
         "OPS_IDLE_SECONDS",
         "OPS_SESSION_SECONDS",

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,7 +21,7 @@ from shared.bus.message import (
 )
 from shared.bus.retry import Malformed
 from shared.ids import derived_id, new_id
-from shared.roles import login
+from shared.roles import OPERATOR, SERVICES, login
 
 USER_HEADER = "x-user-id"
 """Who published the first copy. The broker lets nobody publish under another's `user_id`, so a
@@ -30,6 +31,7 @@ the ladder's queues send them, and where only services may publish."""
 ACTING_HEADER = "x-acting-user"
 """The person for whom the ops console published: it has one user on the broker, and many people."""
 _CONSOLE = login("ops")
+_SHARED = frozenset(login(name) for name in (*SERVICES, OPERATOR))
 _LEAP_SECOND = re.compile(r"(?<=:\d\d):60(?!\d)")
 
 
@@ -135,6 +137,22 @@ class Incoming:
         return user
 
     @property
+    def person(self) -> str | None:
+        """Which person wanted it, in one spelling; None where the broker vouches for none.
+
+        Who signs in to the console and who has a user of the broker's are one under one name. A
+        service's user is nobody's name, and neither is the operators' that many share.
+        """
+        user, person = self.user_id, self.headers.get(ACTING_HEADER)
+        if user == _CONSOLE:
+            user = person if isinstance(person, str) else None
+        elif user in _SHARED:
+            user = None
+        if user is None:
+            return None
+        return unicodedata.normalize("NFKC", user).strip().casefold() or None
+
+    @property
     def replay(self) -> Replay | None:
         """How a copy from the journal is to be taken; only services and ops staff can send one."""
         value = self.headers.get(REPLAY_HEADER)
@@ -157,6 +175,7 @@ class Incoming:
             correlation_id=str(self.properties.get("correlation_id") or ""),
             data=data,
             user_id=self.actor,
+            person=self.person,
             attempt=self.attempt,
             traceparent=trace if isinstance(trace, str) else None,
             replay=self.replay,

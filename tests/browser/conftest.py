@@ -84,7 +84,15 @@ def services() -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def running(module_amqp_url, module_database_url, tmp_path_factory, services) -> Iterator[Running]:
+def variables() -> dict[str, str]:
+    """What every process is set to beside what it needs; a module that wants some says so."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def running(
+    module_amqp_url, module_database_url, tmp_path_factory, services, variables
+) -> Iterator[Running]:
     declare(module_amqp_url)
     folder = tmp_path_factory.mktemp("system")
     engine = create_engine(module_database_url)
@@ -99,6 +107,7 @@ def running(module_amqp_url, module_database_url, tmp_path_factory, services) ->
         "SIGN_IN_ATTEMPTS_PER_MINUTE": "1000",
         "ACCOUNT_ATTEMPTS_PER_MINUTE": "10",
         "WEB_CONCURRENCY": "1",
+        **variables,
     }
 
     # Between the console and the database.

@@ -23,6 +23,7 @@ from services.ops.cli.terminal import (
     say,
     stop,
 )
+from services.ops.kyc_persons import DECIDES
 from services.ops.telling import commanded, tell
 from shared.db.session import make_engine
 
@@ -46,21 +47,28 @@ def list_applications(
     as_json: AsJson = False,
 ) -> None:
     """Applications, oldest first."""
-    with database(find_system()) as session:
+    system = find_system()
+    with database(system) as session:
         found = kyc_desk.applications(session, status, limit=limit)
     if as_json:
         print_json(found)
         return
-    table = Table("submitted", "company", "email", "registration number", box=None, pad_edge=False)
+    columns = ["submitted", "company", "email", "registration number"]
+    several = any(application.recorded for application in found)
+    table = Table(*columns, *(["so far"] if several else []), box=None, pad_edge=False)
     for application in found:
         table.add_row(
             local(application.submitted_at),
             application.company_name,
             application.email,
             application.business_registration_number,
+            *([application.so_far] if several else []),
         )
     results().print(table)
     say(f"{len(found)} {status.value}.")
+    takes = system.settings.kyc_approvals_required
+    if takes > 1 and status.value in DECIDES:
+        say(f"To {DECIDES[status.value]} takes {takes} operators of different names.")
 
 
 @app.command()
@@ -92,8 +100,10 @@ def _decide(decision: decisions.Decision, business: str, reason: str, wait: floa
     if system.has_database:
         # With the database away the decision is published all the same: the broker keeps it.
         with suppress(DBAPIError):
-            if not decisions.is_about_somebody(make_engine(system.settings), command):
+            application = decisions.meant(make_engine(system.settings), command)
+            if application is None:
                 stop(f"No business that has applied is known by {business.strip()}.")
+            command = msgspec.structs.replace(command, application_id=application)
     with broker(system) as connection:
         message_id = decisions.publish(connection, command)
         say(f"Published: {decision} {business.strip()} (message {message_id}).")

@@ -17,6 +17,7 @@ from shared.bus import topology
 from shared.bus.events import decode
 from shared.db.models import KycApplication, OutboxMessage
 from shared.product import VERSION
+from shared.roles import login
 from stack.credentials import as_service
 from tests.integration.arrange import (
     account,
@@ -30,6 +31,7 @@ from tests.integration.arrange import (
 from tests.integration.ops.command import run_fellow
 from tests.programs import program
 
+CONSOLE = "ops"
 README = Path(__file__).resolve().parents[3] / "README.md"
 
 
@@ -103,6 +105,40 @@ def test_reject_and_revoke_with_a_reason(settings, db, engine):
     assert [(fact.by, fact.command, fact.reason) for fact in told] == [
         ("fellow", "kyc.decide", reason) for reason in reasons
     ]
+
+
+def test_where_it_takes_two_the_command_says_who_has_decided_and_who_is_needed(
+    settings, db, engine, configure
+):
+    two = {"KYC_APPROVALS_REQUIRED": "2"}
+    settings = configure(kyc_approvals_required="2")
+    business = account(db, status="pending")
+    assert "so far" not in fellow(settings, "kyc", "list", **two)[1]
+    with deciding(settings):
+        for _ in range(2):
+            code, _, err = fellow(settings, "kyc", "approve", business.email, "--wait", "30", **two)
+            assert code == 0, err
+            assert "is pending. Recorded: 1 of 2 for approve: fellow; 1 more" in err
+        code, shown, err = fellow(settings, "kyc", "list", **two)
+        assert "1 of 2 for approve: fellow; 1 more of other names needed" in shown
+        assert "To approve takes 2 operators of different names." in err
+        (listed,) = json.loads(fellow(settings, "kyc", "list", "--json", **two)[1])
+        assert [(one["person"], one["needed"]) for one in listed["recorded"]] == [("fellow", 2)]
+        body = json.dumps({"decision": "approve", "email": business.email}).encode()
+        publish_raw(
+            as_service(settings.amqp_url, CONSOLE),
+            "commands",
+            "kyc.decide",
+            body,
+            user_id=login(CONSOLE),
+            application_headers={"x-acting-user": "ada"},
+        )
+        until(lambda: status_of(engine, business) == "approved", "approved")
+        code, _, err = fellow(settings, "kyc", "revoke", business.email, "--wait", "30", **two)
+        assert "1 of 2 for revoke: fellow" in err
+        shown = fellow(settings, "kyc", "list", "--status", "approved", **two)[1]
+        assert "1 of 2 for revoke: fellow" in shown
+    assert status_of(engine, business) == "approved"
 
 
 def test_a_refusal_says_why_and_stays_for_people(settings, db):

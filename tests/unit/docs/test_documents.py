@@ -156,6 +156,20 @@ def test_the_mail_server_of_others_is_spoken_to_by_tls_or_named(process, tmp_pat
     load(environ | {"UNPROTECTED_HOSTS": named}, process)
 
 
+@pytest.mark.parametrize("process", READS)
+def test_the_production_example_starts_every_process(process, tmp_path):
+    keys.write(tmp_path / "secrets", {})
+    deploying = (ROOT / "docs" / "deploying.md").read_text()
+    (example,) = re.findall(r"For production, in `.env`:\n\n```sh\n(.*?)```", deploying, re.DOTALL)
+    given = dict(line.split("=", 1) for line in example.splitlines())
+    assert given["KYC_APPROVALS_REQUIRED"] == "2"
+    environ = given_by_compose(process, tmp_path / "secrets")
+    assert set(given) <= {name for reads in READS.values() for name in reads}
+    settings = load(environ | {k: v for k, v in given.items() if k in READS[process]}, process)
+    if "KYC_APPROVALS_REQUIRED" in READS[process]:
+        assert settings.kyc_approvals_required == 2
+
+
 def test_compose_names_its_own_hosts_and_lets_others_be_added():
     for process, service in ours().items():
         if process != "keys":
