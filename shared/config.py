@@ -17,6 +17,7 @@ import msgspec
 
 from shared.processes import KEYS, READS
 from shared.production import complaints
+from shared.roles import is_operators
 
 DEVELOPMENT_JWT_KEY = "development-only-jwt-key-never-use-in-production"
 # 32 bytes of zeros and ones in base64url: recognisably not random.
@@ -39,6 +40,7 @@ SECRET = frozenset(
         "DATABASE_URL",
         "DATABASE_PASSWORD",
         "SERVICE_PASSWORDS",
+        "OPERATOR_PASSWORDS",
         *KEYS,
         "SMTP_PASSWORD",
     }
@@ -75,6 +77,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     # For the steps that set the servers up alone: `ingress=...,kyc=...`, one password a service,
     # which it has on the broker and in the database.
     service_passwords: str = ""
+    # For the topology alone, likewise: a user of their own for each operator.
+    operator_passwords: str = ""
     rabbitmq_management_url: Annotated[str, msgspec.Meta(pattern=r"^(https?://.*)?$")] = ""
 
     # Hosts, separated by commas, that production may speak to without TLS.
@@ -123,6 +127,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     # KYC
     kyc_approvals_required: Annotated[int, msgspec.Meta(ge=1, le=10)] = 1
     kyc_approval_days: Count = 7
+    # A decision that the broker vouches for no name of; empty: refused in production.
+    kyc_unnamed_decisions: Literal["", "take", "refuse"] = ""
 
     # Webhook secrets
     secret_lifetime_days: Count = 90
@@ -163,20 +169,27 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
         Raises:
             ConfigurationError: a part of it is not `name=password`.
         """
-        known = self.service_passwords_by_name()
+        known = self.passwords_in("SERVICE_PASSWORDS")
         return {name: known[name] for name in services if name in known}
 
-    def service_passwords_by_name(self) -> dict[str, str]:
-        """All of `SERVICE_PASSWORDS`.
+    def passwords_in(self, setting: str) -> dict[str, str]:
+        """The passwords in `SERVICE_PASSWORDS` or `OPERATOR_PASSWORDS`, by name.
 
         Raises:
-            ConfigurationError: a part of it is not `name=password`.
+            ConfigurationError: a part of it is not `name=password`, or a name is none.
         """
         found: dict[str, str] = {}
-        for part in self.service_passwords.split(","):
+        example = "ingress=...,kyc=..." if setting == "SERVICE_PASSWORDS" else "ada=...,ola=..."
+        listed: str = getattr(self, setting.lower())
+        for part in listed.split(","):
             name, equals, password = part.strip().partition("=")
             if name and not (equals and password):
-                raise ConfigurationError("SERVICE_PASSWORDS must be like ingress=...,kyc=...")
+                raise ConfigurationError(f"{setting} must be like {example}")
+            if setting == "OPERATOR_PASSWORDS" and name and not is_operators(name):
+                raise ConfigurationError(
+                    f"{setting}: {name} is no operator's name: up to 64 small letters, digits, "
+                    "dots, underscores and hyphens, as on the console, and no fellow_"
+                )
             if name:
                 found[name] = password
         return found

@@ -34,7 +34,7 @@ READS: Mapping[str, tuple[str, ...]] = {
         "ADDRESS_REFUSALS_PER_MINUTE",
         "SECRET_POLL_SECONDS",
     ),
-    "kyc": (*_CONSUMER, "KYC_APPROVALS_REQUIRED", "KYC_APPROVAL_DAYS"),
+    "kyc": (*_CONSUMER, "KYC_APPROVALS_REQUIRED", "KYC_APPROVAL_DAYS", "KYC_UNNAMED_DECISIONS"),
     "secrets": (
         *_CONSUMER,
         "SECRET_ENCRYPTION_KEYS",
@@ -96,5 +96,6 @@ READS: Mapping[str, tuple[str, ...]] = {
         "AMQP_PASSWORD",
         "RABBITMQ_MANAGEMENT_URL",
         "SERVICE_PASSWORDS",
+        "OPERATOR_PASSWORDS",
     ),
 }

@@ -49,7 +49,7 @@ def complaints(settings: "Settings", reads: Collection[str]) -> Iterator[str]:
     """
     yield from _weak_keys(settings, reads)
     yield from _used_twice(settings, reads)
-    yield from _service_passwords(settings, reads)
+    yield from _given_passwords(settings, reads)
     if "DATABASE_URL" in reads and "sslmode=" not in settings.database_url:
         yield (
             "DATABASE_URL does not say how it is protected: end it with ?sslmode=verify-full, or "
@@ -110,22 +110,22 @@ def _used_twice(settings: "Settings", reads: Collection[str]) -> Iterator[str]:
             yield f"{before} and {name} hold the same key: make another for one of them"
 
 
-def _service_passwords(settings: "Settings", reads: Collection[str]) -> Iterator[str]:
-    if "SERVICE_PASSWORDS" not in reads:
-        return
+def _given_passwords(settings: "Settings", reads: Collection[str]) -> Iterator[str]:
     owners = {
         password: f"the administrator of {url}"
         for url, password in _server_passwords(settings, reads)
     }
-    for name, password in settings.service_passwords_by_name().items():
-        other = owners.setdefault(password, name)
-        if other != name:
-            yield f"SERVICE_PASSWORDS: {other} and {name} share a password: give each its own"
-        if len(password) < SHORTEST_PASSWORD or len(set(password)) < _FEWEST_DIFFERENT:
-            yield (
-                f"SERVICE_PASSWORDS: the password of {name} is weak: give it "
-                f"{SHORTEST_PASSWORD} random characters or more"
-            )
+    for setting in ("SERVICE_PASSWORDS", "OPERATOR_PASSWORDS"):
+        given = settings.passwords_in(setting) if setting in reads else {}
+        for name, password in given.items():
+            other = owners.setdefault(password, name)
+            if other != name:
+                yield f"{setting}: {other} and {name} share a password: give each its own"
+            if len(password) < SHORTEST_PASSWORD or len(set(password)) < _FEWEST_DIFFERENT:
+                yield (
+                    f"{setting}: the password of {name} is weak: give it "
+                    f"{SHORTEST_PASSWORD} random characters or more"
+                )
 
 
 def _server_passwords(settings: "Settings", reads: Collection[str]) -> list[tuple[str, str]]:

@@ -19,6 +19,7 @@ from shared.config import settings
 from shared.db.models import KycApplication, KycDecision
 from shared.ids import follow_up_id
 from shared.outbox import store
+from shared.roles import OPERATOR, login
 
 CONTRARY = {"approve": "revoke", "revoke": "approve"}
 
@@ -26,6 +27,24 @@ CONTRARY = {"approve": "revoke", "revoke": "approve"}
 def needed(decision: KycDecide) -> int:
     """How many persons a decision takes; a rejection, which gives nobody anything, takes one."""
     return settings().kyc_approvals_required if decision.decision in CONTRARY else 1
+
+
+def refuse_unnamed(received: Received[KycDecide]) -> None:
+    """What nobody has put a name to is not carried out, in production unless it is set so.
+
+    Raises:
+        Permanent: the broker vouches for no name, or for one that is a service's.
+    """
+    if received.person is not None or received.user_id == login(OPERATOR):
+        return
+    config = settings()
+    if config.kyc_unnamed_decisions == "refuse" or (
+        config.environment == "production" and config.kyc_unnamed_decisions != "take"
+    ):
+        raise Permanent(
+            f"nobody has put their name to it ({received.user_id or 'no user_id'}): sign in to the "
+            "broker as a user of your own and set user_id to it, or decide on the ops console"
+        )
 
 
 def record(

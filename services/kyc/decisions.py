@@ -27,6 +27,7 @@ def decide(session: Session, received: Received[KycDecide]) -> None:
         Permanent: no such business, no application, or a decision that does not fit its state.
     """
     decision = received.data
+    approvals.refuse_unnamed(received)
     account = _account(session, decision)
     application = session.scalar(
         select(KycApplication)

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from services.ops.dead_letters import find
 from services.ops.kyc_persons import recorded, sentence
 from shared.bus import topology
-from shared.bus.connect import credentials
+from shared.bus.connect import user_of
 from shared.bus.events import AccountBlock, KycDecide, SecretRevoke, SecretRotate, WebhookLimit
 from shared.bus.incoming import ACTING_HEADER
 from shared.bus.message import message_for
@@ -106,7 +106,7 @@ def publish(
                 message_id=message.message_id,
                 timestamp=int(message.time.timestamp()),
                 type=message.type,
-                user_id=credentials(connection.as_uri(include_password=True))[0],
+                user_id=user_of(connection),
             ),
             exchange=message.exchange,
             routing_key=message.routing_key,

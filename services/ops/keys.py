@@ -10,15 +10,16 @@ from pathlib import Path
 
 from shared.crypto import KEY_BYTES
 from shared.processes import KEYS
-from shared.roles import OPERATOR, SERVICES
+from shared.roles import BROKER_USERS, is_operators
 
 ADMINISTRATORS = ("rabbitmq", "postgres")
-PASSWORDS = (*ADMINISTRATORS, *SERVICES, OPERATOR)
+PASSWORDS = (*ADMINISTRATORS, *BROKER_USERS)
 FILES = (
     *(name.lower() for name in KEYS),
     "smtp_password",
     *(f"{name}_password" for name in PASSWORDS),
     "service_passwords",
+    "operator_passwords",
     "rabbitmq.conf",
 )
 """What is in `secrets/`; docker-compose.yml gives each container its own of them."""
@@ -36,7 +37,7 @@ def generate() -> dict[str, str]:
         # In hexadecimal, since they stand in URLs.
         "RABBITMQ_PASSWORD": secrets.token_hex(24),
         "POSTGRES_PASSWORD": secrets.token_hex(24),
-        **{f"{name.upper()}_PASSWORD": secrets.token_hex(24) for name in (*SERVICES, OPERATOR)},
+        **{f"{name.upper()}_PASSWORD": secrets.token_hex(24) for name in BROKER_USERS},
     }
 
 
@@ -90,13 +91,65 @@ def change(folder: Path, name: str) -> None:
         values = {
             f"{other.upper()}_PASSWORD": (folder / f"{other}_password").read_text().strip()
             for other in PASSWORDS
-            if other != name  # which a folder of an older version may lack
+            # Which a folder of an older version may lack, until `complete` comes to it.
+            if other != name and (folder / f"{other}_password").exists()
         }
         values[f"{name.upper()}_PASSWORD"] = secrets.token_hex(24)
         for file in (f"{name}_password", "service_passwords", "rabbitmq.conf"):
             _put(folder / file, _content(file, values))
     except OSError as error:
         raise KeysError(f"{folder} is not whole: {error}") from error
+
+
+def complete(folder: Path) -> list[str]:
+    """Make what a folder of an older version lacks; returns the names of the files.
+
+    Args:
+        folder: `secrets/`.
+
+    Raises:
+        KeysError: there is no such folder, or it cannot be written.
+    """
+    if not folder.is_dir():
+        raise KeysError(f"There is no folder {folder}: `keys write` makes it.")
+    lacking = [name for name in FILES if not (folder / name).exists()]
+    try:
+        for name in lacking:
+            if name.endswith("_password") and name.removesuffix("_password") in PASSWORDS:
+                change(folder, name.removesuffix("_password"))
+        values = generate()
+        for name in lacking:
+            if not (folder / name).exists():
+                _put(folder / name, _content(name, values))
+    except OSError as error:
+        raise KeysError(f"{folder} cannot be written: {error}") from error
+    return lacking
+
+
+def operator(folder: Path, name: str) -> str:
+    """Give an operator a user of their own on the broker, or a new password; returns that.
+
+    Args:
+        folder: `secrets/`.
+        name: theirs, as on the console.
+
+    Raises:
+        KeysError: it is no name, or the folder is not whole.
+    """
+    if not is_operators(name):
+        raise KeysError(
+            f"{name} is no operator's name: up to 64 small letters, digits, dots, underscores and "
+            "hyphens, and no fellow_"
+        )
+    file = folder / "operator_passwords"
+    try:
+        listed = file.read_text().strip() if file.exists() else ""
+        known = dict(one.split("=", 1) for one in listed.split(",") if "=" in one)
+        known[name] = secrets.token_hex(24)
+        _put(file, ",".join(f"{one}={password}" for one, password in known.items()))
+    except OSError as error:
+        raise KeysError(f"{folder} is not whole: {error}") from error
+    return known[name]
 
 
 def add(folder: Path, name: str) -> None:
@@ -176,7 +229,8 @@ def _write(folder: Path, setting: str, listed: list[str]) -> None:
 
 def _content(name: str, values: Mapping[str, str]) -> str:
     if name == "service_passwords":
-        return ",".join(f"{one}={values[f'{one.upper()}_PASSWORD']}" for one in PASSWORDS[2:])
+        named = {one: values.get(f"{one.upper()}_PASSWORD") for one in PASSWORDS[2:]}
+        return ",".join(f"{one}={password}" for one, password in named.items() if password)
     if name == "rabbitmq.conf":
         return f"default_user = fellow\ndefault_pass = {values['RABBITMQ_PASSWORD']}"
     return values.get(name.upper(), "")

@@ -435,7 +435,10 @@ class _OpsFact(Event, frozen=True, kw_only=True):
 
 
 class OpsDeadLetterReplayed(_OpsFact, frozen=True, kw_only=True):
-    """A dead letter is back in its work queue; `edited`: with another body."""
+    """A dead letter is back in its work queue; `edited`: with another body.
+
+    `digest` is the SHA-256 of its body, in hexadecimal, and `new_digest` that of its new one.
+    """
 
     TYPE: ClassVar[str] = "ops.dead_letter_replayed"
 
@@ -443,6 +446,8 @@ class OpsDeadLetterReplayed(_OpsFact, frozen=True, kw_only=True):
     message_id: str
     message_type: str
     edited: bool = False
+    digest: str = ""
+    new_digest: str = ""
 
 
 class OpsDeadLetterDiscarded(_OpsFact, frozen=True, kw_only=True):

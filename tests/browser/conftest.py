@@ -18,6 +18,7 @@ from sqlalchemy import Engine, create_engine
 from sqlalchemy.orm import Session
 
 from services.ops import users
+from shared.roles import broker_user
 from stack.credentials import as_service
 from stack.mailbox import MailServer
 from stack.ports import Address, Port
@@ -116,7 +117,7 @@ def running(
     def environment(name: str) -> dict[str, str]:
         url = books.url if name == "ops" else module_database_url
         return common | {
-            "AMQP_URL": as_service(module_amqp_url, name),
+            "AMQP_URL": as_service(module_amqp_url, broker_user(name)),
             "DATABASE_URL": as_service(url, name),
         }
 

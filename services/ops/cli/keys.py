@@ -55,6 +55,32 @@ def change(
     say(f"{name} has a new password in {folder.name}/. docs/deploying.md says what comes next.")
 
 
+@app.command()
+def complete(
+    folder: Annotated[Path, typer.Option(help="The folder of secrets.")] = SECRETS,
+) -> None:
+    """Make what the folder of an older version lacks."""
+    try:
+        made = keys.complete(folder)
+    except keys.KeysError as error:
+        stop(str(error))
+    say(f"Made: {', '.join(made)}." if made else "Nothing is lacking.")
+
+
+@app.command()
+def operator(
+    name: Annotated[str, typer.Argument(help="The operator's name, as on the console.")],
+    folder: Annotated[Path, typer.Option(help="The folder of secrets.")] = SECRETS,
+) -> None:
+    """Give an operator a user of their own on the broker; prints its password."""
+    try:
+        password = keys.operator(folder, name)
+    except keys.KeysError as error:
+        stop(str(error))
+    print(password)
+    say(f"The broker knows {name} after: docker compose run --rm topology")
+
+
 List = Annotated[str, typer.Argument(help=f"Which list: {', '.join(KEYS)}.")]
 Folder = Annotated[Path, typer.Option(help="The folder of secrets.")]
 

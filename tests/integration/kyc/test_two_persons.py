@@ -12,7 +12,7 @@ from shared.bus import topology
 from shared.bus.consumer import Consumer
 from shared.bus.events import decode
 from shared.db.models import KycApplication, KycDecision, OutboxMessage
-from shared.roles import login
+from shared.roles import CONSOLE, login
 from stack.credentials import as_service
 from tests.integration.arrange import account, consuming, depth, headers, publish_raw, take, until
 
@@ -35,9 +35,6 @@ def on_console(amqp_url, person, body, **properties):
         application_headers={"x-acting-user": person},
         **properties,
     )
-
-
-CONSOLE = "ops"
 
 
 def by_tool(amqp_url, body, **properties):
@@ -160,7 +157,16 @@ def test_nobody_counts_twice_by_a_redelivery(settings, db, amqp_url, properties)
 
 @pytest.mark.parametrize(
     ("user", "header"),
-    [(None, None), (None, "ada"), ("operator", "ada"), ("operator", None), (CONSOLE, None)],
+    [
+        (None, None),
+        (None, "ada"),
+        ("operator", "ada"),
+        ("operator", None),
+        ("ops", "ada"),
+        ("ops", None),
+        (CONSOLE, None),
+        (CONSOLE, "fellow_console"),
+    ],
 )
 def test_who_is_no_person_does_not_count(settings, db, amqp_url, user, header):
     business = account(db, status="pending")

@@ -19,7 +19,7 @@ from shared.config import (
     load,
 )
 from shared.processes import KEYS, READS
-from shared.roles import OPERATOR, SERVICES, login
+from shared.roles import BROKER_USERS, broker_user, login
 from stack.supervisor import MODULES
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -181,13 +181,14 @@ def test_compose_names_its_own_hosts_and_lets_others_be_added():
 def test_every_service_in_compose_signs_in_as_itself(tmp_path):
     keys.write(tmp_path / "secrets", {})
     step = load(given_by_compose("topology", tmp_path / "secrets"), "topology")
-    passwords = step.passwords_of([*SERVICES, OPERATOR])
-    assert set(passwords) == {*SERVICES, OPERATOR}
+    passwords = step.passwords_of(BROKER_USERS)
+    assert set(passwords) == {*BROKER_USERS}
     for name in MODULES:
         settings = load(given_by_compose(name, tmp_path / "secrets"), name)
-        for url in (settings.amqp_url, settings.database_url):
-            assert urlsplit(url).username == login(name)
-            assert urlsplit(url).password == passwords[name]
+        users = {settings.amqp_url: broker_user(name), settings.database_url: name}
+        for url, user in users.items():
+            assert urlsplit(url).username == login(user)
+            assert urlsplit(url).password == passwords[user]
 
 
 def test_compose_has_every_secret_that_is_made_and_no_other():

@@ -81,3 +81,33 @@ def test_a_folder_of_an_older_version_gets_the_list_that_it_lacks(tmp_path):
         keys.add(folder, "ops_password")
     with pytest.raises(keys.KeysError, match="no folder"):
         keys.add(tmp_path / "nowhere", "ONE_TIME_CODE_KEYS")
+
+
+def test_an_older_folder_is_completed(tmp_path):
+    folder = tmp_path / "secrets"
+    keys.write(folder, {})
+    for name in ("console_password", "one_time_code_keys", "operator_passwords"):
+        (folder / name).unlink()
+    kept = {p: p.read_text() for p in folder.iterdir() if p.name != "service_passwords"}
+    assert sorted(keys.complete(folder)) == [
+        "console_password",
+        "one_time_code_keys",
+        "operator_passwords",
+    ]
+    assert {path.name for path in folder.iterdir()} == set(keys.FILES)
+    assert {path: path.read_text() for path in kept} == kept
+    made = (folder / "console_password").read_text().strip()
+    assert f"console={made}" in (folder / "service_passwords").read_text().strip().split(",")
+    assert keys.complete(folder) == []
+
+
+def test_operators_have_users_of_their_own(tmp_path):
+    folder = tmp_path / "secrets"
+    keys.write(folder, {})
+    first, other, second = (keys.operator(folder, name) for name in ("ada", "ola", "ada"))
+    listed = (folder / "operator_passwords").read_text().strip().split(",")
+    assert listed == [f"ada={second}", f"ola={other}"]
+    assert first not in listed
+    for name in ("fellow_kyc", "Ada", "guest", "a,b=c"):
+        with pytest.raises(keys.KeysError, match="no operator's name"):
+            keys.operator(folder, name)
