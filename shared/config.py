@@ -1,9 +1,9 @@
 """Configuration: environment variables, typed and checked once at start.
 
 Every variable has a default that works in development. With `ENVIRONMENT=production` a process
-refuses to start while a key that it needs is a development key, and says which one; keys that it
-does not need (`shared/processes.py`) it does not have. What is secret may be in a file:
-`NAME_FILE`.
+refuses to start while a key that it needs can be guessed or a connection is open to others
+(`shared/production.py`), and says which one; keys that it does not need (`shared/processes.py`) it
+does not have. What is secret may be in a file: `NAME_FILE`.
 """
 
 import os
@@ -15,13 +15,17 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
-from shared.processes import READS
+from shared.processes import KEYS, READS
+from shared.production import complaints
+from shared.roles import is_operators
 
 DEVELOPMENT_JWT_KEY = "development-only-jwt-key-never-use-in-production"
 # 32 bytes of zeros and ones in base64url: recognisably not random.
 DEVELOPMENT_ENCRYPTION_KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 # Another, of 32 bytes from 0x20: what signs must not be what seals.
 DEVELOPMENT_RECEIPT_KEY = "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8="
+# And one from 0x40.
+DEVELOPMENT_CODE_KEY = "QEFCQ0RFRkdISUpLTE1OT1BRUlNUVVZXWFlaW1xdXl8="
 
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
@@ -36,13 +40,11 @@ SECRET = frozenset(
         "DATABASE_URL",
         "DATABASE_PASSWORD",
         "SERVICE_PASSWORDS",
-        "SECRET_ENCRYPTION_KEYS",
-        "JWT_SIGNING_KEY",
-        "RECEIPT_SIGNING_KEYS",
+        "OPERATOR_PASSWORDS",
+        *KEYS,
         "SMTP_PASSWORD",
     }
 )
-KEYS = ("SECRET_ENCRYPTION_KEYS", "JWT_SIGNING_KEY", "RECEIPT_SIGNING_KEYS")
 
 
 class ConfigurationError(Exception):
@@ -75,12 +77,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     # For the steps that set the servers up alone: `ingress=...,kyc=...`, one password a service,
     # which it has on the broker and in the database.
     service_passwords: str = ""
+    # For the topology alone, likewise: a user of their own for each operator.
+    operator_passwords: str = ""
     rabbitmq_management_url: Annotated[str, msgspec.Meta(pattern=r"^(https?://.*)?$")] = ""
 
-    # Keys. Several encryption keys may be listed, separated by commas: the first seals, all open.
+    # Hosts, separated by commas, that production may speak to without TLS.
+    unprotected_hosts: str = ""
+
+    # Keys. Several may be listed in each, separated by commas: the first seals or signs, all open
+    # or verify.
     secret_encryption_keys: str = DEVELOPMENT_ENCRYPTION_KEY
+    one_time_code_keys: str = DEVELOPMENT_CODE_KEY
     jwt_signing_key: str = DEVELOPMENT_JWT_KEY
-    # Ed25519, 32 bytes in base64 each: the first signs receipts, all are published.
+    # Ed25519, 32 bytes in base64 each; all are published.
     receipt_signing_keys: str = DEVELOPMENT_RECEIPT_KEY
     access_token_seconds: Seconds = 600.0
     refresh_token_seconds: Seconds = 86_400.0
@@ -117,6 +126,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     proof_seconds: Seconds = 60.0
     proof_sink: Annotated[str, msgspec.Meta(pattern=r"^([^:\s]+:[0-9]{1,5})?$")] = ""
 
+    # KYC
+    kyc_approvals_required: Annotated[int, msgspec.Meta(ge=1, le=10)] = 1
+    kyc_approval_days: Count = 7
+    # A decision that the broker vouches for no name of; empty: refused in production.
+    kyc_unnamed_decisions: Literal["", "take", "refuse"] = ""
+
     # Webhook secrets
     secret_lifetime_days: Count = 90
     secret_rotate_ahead_days: Count = 14
@@ -141,13 +156,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     smtp_bulk_connections: Count = 2
     email_from: str = "Order Fellow <no-reply@order-fellow.example>"
 
-    def encryption_keys(self) -> tuple[str, ...]:
-        """The encryption keys, the one that seals first."""
-        return _listed(self.secret_encryption_keys)
+    def listed(self, name: str) -> tuple[str, ...]:
+        """The keys in a setting, the one that seals or signs first.
 
-    def receipt_keys(self) -> tuple[str, ...]:
-        """The keys of receipts, the one that signs first."""
-        return _listed(self.receipt_signing_keys)
+        Args:
+            name: one of `shared.processes.KEYS`.
+        """
+        keys: str = getattr(self, name.lower())
+        return tuple(key.strip() for key in keys.split(",") if key.strip())
 
     def passwords_of(self, services: Collection[str]) -> dict[str, str]:
         """The passwords among `SERVICE_PASSWORDS` that are for `services`.
@@ -155,12 +171,28 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
         Raises:
             ConfigurationError: a part of it is not `name=password`.
         """
+        known = self.passwords_in("SERVICE_PASSWORDS")
+        return {name: known[name] for name in services if name in known}
+
+    def passwords_in(self, setting: str) -> dict[str, str]:
+        """The passwords in `SERVICE_PASSWORDS` or `OPERATOR_PASSWORDS`, by name.
+
+        Raises:
+            ConfigurationError: a part of it is not `name=password`, or a name is none.
+        """
         found: dict[str, str] = {}
-        for part in self.service_passwords.split(","):
+        example = "ingress=...,kyc=..." if setting == "SERVICE_PASSWORDS" else "ada=...,ola=..."
+        listed: str = getattr(self, setting.lower())
+        for part in listed.split(","):
             name, equals, password = part.strip().partition("=")
             if name and not (equals and password):
-                raise ConfigurationError("SERVICE_PASSWORDS must be like ingress=...,kyc=...")
-            if name in services:
+                raise ConfigurationError(f"{setting} must be like {example}")
+            if setting == "OPERATOR_PASSWORDS" and name and not is_operators(name):
+                raise ConfigurationError(
+                    f"{setting}: {name} is no operator's name: up to 64 small letters, digits, "
+                    "dots, underscores and hyphens, as on the console, and no fellow_"
+                )
+            if name:
                 found[name] = password
         return found
 
@@ -176,7 +208,7 @@ def load(environ: Mapping[str, str], process: str = "") -> Settings:
 
     Raises:
         ConfigurationError: a value has the wrong type or range, a file cannot be read, or
-            production runs on a development default.
+            production runs on what `shared/production.py` refuses.
     """
     names = [field.encode_name for field in msgspec.structs.fields(Settings)]
     given = {name: value for name in names if (value := _given(environ, name)) != ""}
@@ -217,10 +249,6 @@ def settings() -> Settings:
     return load(os.environ, _process)
 
 
-def _listed(keys: str) -> tuple[str, ...]:
-    return tuple(key.strip() for key in keys.split(",") if key.strip())
-
-
 def _given(environ: Mapping[str, str], name: str) -> str:
     value = environ.get(name, "")
     path = environ.get(f"{name}_FILE", "") if name in SECRET else ""
@@ -248,33 +276,9 @@ def _check(settings: Settings, reads: Collection[str]) -> None:
     if "DATABASE_URL" in reads and not settings.database_url.startswith("postgresql+psycopg2://"):
         raise ConfigurationError("DATABASE_URL must start with postgresql+psycopg2://")
     for name in KEYS:
-        if name in reads and not _listed(getattr(settings, name.lower())):
+        if name in reads and not settings.listed(name):
             raise ConfigurationError(f"{name} is empty: give at least one key")
-    if settings.environment == "production":
-        _check_production(settings, reads)
-
-
-def _check_production(settings: Settings, reads: Collection[str]) -> None:
-    if DEVELOPMENT_ENCRYPTION_KEY in settings.encryption_keys():
-        raise ConfigurationError(
-            "SECRET_ENCRYPTION_KEYS still holds the development key: make one with "
-            "`fellow keys generate` and set it before starting in production"
-        )
-    if "JWT_SIGNING_KEY" in reads and (
-        settings.jwt_signing_key == DEVELOPMENT_JWT_KEY or len(settings.jwt_signing_key) < 32
+    if settings.environment == "production" and (
+        complaint := next(complaints(settings, reads), "")
     ):
-        raise ConfigurationError(
-            "JWT_SIGNING_KEY is the development key or shorter than 32 characters: set a random one"
-        )
-    if DEVELOPMENT_RECEIPT_KEY in settings.receipt_keys():
-        raise ConfigurationError(
-            "RECEIPT_SIGNING_KEYS still holds the development key: make one with "
-            "`fellow keys generate` and set it before starting in production"
-        )
-    if "DATABASE_URL" in reads and "sslmode=" not in settings.database_url:
-        raise ConfigurationError(
-            "DATABASE_URL does not say how it is protected: end it with ?sslmode=verify-full, or "
-            "with ?sslmode=disable where nobody else is on the network to the database"
-        )
-    if "AMQP_URL" in reads and "guest:guest@" in settings.amqp_url:
-        raise ConfigurationError("AMQP_URL signs in as guest: give the service its own user")
+        raise ConfigurationError(complaint)

@@ -1,7 +1,8 @@
 """Sealing at rest: AES-256-GCM under a list of keys, so that the key itself can rotate.
 
-Webhook secrets and one-time codes that must travel are sealed here. A sealed value carries the id
-of its key, and is bound to a context (such as the row's id), so that it cannot be moved elsewhere.
+Webhook secrets, and one-time codes that must travel, are sealed here, under keys of their own each.
+A sealed value carries the id of its key, and is bound to a context (such as the row's id), so that
+it cannot be moved elsewhere.
 """
 
 import base64
@@ -14,7 +15,8 @@ from functools import cache
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from shared.config import ConfigurationError, settings
+from shared.config import ConfigurationError, Settings, settings
+from shared.processes import KEYS
 
 KEY_BYTES = 32
 _KEY_ID_BYTES = 4
@@ -28,16 +30,18 @@ class CannotOpenError(Exception):
 class Sealer:
     """Seals under the first of its keys and opens under any of them."""
 
-    def __init__(self, keys: Sequence[str]) -> None:
+    def __init__(self, keys: Sequence[str], setting: str = "SECRET_ENCRYPTION_KEYS") -> None:
         """Take the keys.
 
         Args:
             keys: 32 random bytes each, in base64 (either alphabet), the one that seals first.
+            setting: where they stand, for the sentence of an error.
 
         Raises:
             ConfigurationError: a key is not base64 or not 32 bytes long.
         """
-        raw = [decode_key(key, "SECRET_ENCRYPTION_KEYS") for key in keys]
+        raw = [decode_key(key, setting) for key in keys]
+        self._setting = setting
         self._ciphers = {_key_id(key): AESGCM(key) for key in raw}
         self._current = _key_id(raw[0])
 
@@ -56,7 +60,7 @@ class Sealer:
         key_id, rest = sealed[:_KEY_ID_BYTES], sealed[_KEY_ID_BYTES:]
         cipher = self._ciphers.get(key_id)
         if cipher is None:
-            raise CannotOpenError("sealed under a key that SECRET_ENCRYPTION_KEYS does not list")
+            raise CannotOpenError(f"sealed under a key that {self._setting} does not list")
         try:
             return cipher.decrypt(rest[:_NONCE_BYTES], rest[_NONCE_BYTES:], context.encode())
         except (InvalidTag, ValueError):
@@ -87,10 +91,28 @@ def decode_key(key: str, setting: str) -> bytes:
     return raw
 
 
+def check_keys(config: Settings) -> None:
+    """Read every key of a process that must be 32 bytes, at its start.
+
+    Raises:
+        ConfigurationError: see `decode_key`.
+    """
+    for setting in KEYS:
+        if setting != "JWT_SIGNING_KEY":
+            for key in config.listed(setting):
+                decode_key(key, setting)
+
+
 @cache
 def sealer() -> Sealer:
     """The sealer over this process's `SECRET_ENCRYPTION_KEYS`."""
-    return Sealer(settings().encryption_keys())
+    return Sealer(settings().listed("SECRET_ENCRYPTION_KEYS"))
+
+
+@cache
+def code_sealer() -> Sealer:
+    """The sealer over this process's `ONE_TIME_CODE_KEYS`."""
+    return Sealer(settings().listed("ONE_TIME_CODE_KEYS"), "ONE_TIME_CODE_KEYS")
 
 
 def _key_id(key: bytes) -> bytes:

@@ -5,7 +5,10 @@ A key is in as few of them as can be: who reads a container's environment learns
 
 from collections.abc import Mapping
 
-_COMMON = ("ENVIRONMENT", "LOG_LEVEL", "LOG_FORMAT")
+KEYS = ("SECRET_ENCRYPTION_KEYS", "ONE_TIME_CODE_KEYS", "JWT_SIGNING_KEY", "RECEIPT_SIGNING_KEYS")
+"""Lists of keys, separated by commas: the first seals or signs, all open or verify."""
+
+_COMMON = ("ENVIRONMENT", "LOG_LEVEL", "LOG_FORMAT", "UNPROTECTED_HOSTS")
 _BUS = ("AMQP_URL", "AMQP_PASSWORD", "AMQP_HEARTBEAT")
 _BOOKS = ("DATABASE_URL", "DATABASE_PASSWORD", "DATABASE_POOL_SIZE", "DATABASE_CONNECT_TIMEOUT")
 _SERVER = (*_COMMON, "OTEL_EXPORTER_OTLP_ENDPOINT", *_BUS, *_BOOKS)
@@ -18,9 +21,7 @@ READS: Mapping[str, tuple[str, ...]] = {
     "ingress": (
         *_HTTP,
         *_HTTP_LIMITS,
-        "SECRET_ENCRYPTION_KEYS",
-        "JWT_SIGNING_KEY",
-        "RECEIPT_SIGNING_KEYS",
+        *KEYS,
         "ACCESS_TOKEN_SECONDS",
         "REFRESH_TOKEN_SECONDS",
         "SESSION_SECONDS",
@@ -34,7 +35,7 @@ READS: Mapping[str, tuple[str, ...]] = {
         "ADDRESS_REFUSALS_PER_MINUTE",
         "SECRET_POLL_SECONDS",
     ),
-    "kyc": _CONSUMER,
+    "kyc": (*_CONSUMER, "KYC_APPROVALS_REQUIRED", "KYC_APPROVAL_DAYS", "KYC_UNNAMED_DECISIONS"),
     "secrets": (
         *_CONSUMER,
         "SECRET_ENCRYPTION_KEYS",
@@ -51,7 +52,7 @@ READS: Mapping[str, tuple[str, ...]] = {
     ),
     "notifier": (
         *_CONSUMER,
-        "SECRET_ENCRYPTION_KEYS",  # one-time codes travel sealed
+        "ONE_TIME_CODE_KEYS",
         "PUBLIC_URL",
         "EMAIL_BATCH_SIZE",
         *_MAIL,
@@ -71,6 +72,7 @@ READS: Mapping[str, tuple[str, ...]] = {
         *_HTTP,
         *_HTTP_LIMITS,
         *_MAIL,
+        "KYC_APPROVALS_REQUIRED",
         "OPS_PORT",
         "OPS_IDLE_SECONDS",
         "OPS_SESSION_SECONDS",
@@ -95,5 +97,6 @@ READS: Mapping[str, tuple[str, ...]] = {
         "AMQP_PASSWORD",
         "RABBITMQ_MANAGEMENT_URL",
         "SERVICE_PASSWORDS",
+        "OPERATOR_PASSWORDS",
     ),
 }

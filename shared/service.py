@@ -18,7 +18,7 @@ from shared import health, heap, heartbeat, logs, metrics, tracing
 from shared.bus import inbox
 from shared.bus.consumer import Consumer, Subscription
 from shared.config import ConfigurationError, Settings, begin
-from shared.crypto import sealer
+from shared.crypto import check_keys
 from shared.db.session import is_database_away, transaction
 
 STOP_SECONDS = 8.0
@@ -70,8 +70,7 @@ def run(name: str, wire: Callable[[Settings], Wiring]) -> int:
     """
     try:
         config = begin(name.rpartition(".")[2])
-        if config.secret_encryption_keys:
-            sealer()  # which says so when a key is none
+        check_keys(config)
         metrics.serve(config)
         tracing.configure(config, name)
     except ConfigurationError as error:

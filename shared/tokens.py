@@ -1,10 +1,13 @@
 """Bearer tokens: JSON Web Tokens (RFC 7519), signed with HMAC-SHA256.
 
+The first of `JWT_SIGNING_KEY` signs and all of them verify, so that a key is replaced without
+signing anybody out.
 The accounts service makes them; every API that asks for a signed-in account checks them here.
 """
 
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 import jwt
@@ -69,7 +72,7 @@ def make(
     }
     if session_id is not None:
         claims["sid"] = str(session_id)
-    text = jwt.encode(claims, config.jwt_signing_key, algorithm=ALGORITHM)
+    text = jwt.encode(claims, config.listed("JWT_SIGNING_KEY")[0], algorithm=ALGORITHM)
     return Token(text, token_id, account_id, expires_at, session_id)
 
 
@@ -84,13 +87,7 @@ def check(text: str, use: Use) -> Token:
         InvalidTokenError: see there.
     """
     try:
-        claims = jwt.decode(
-            text,
-            settings().jwt_signing_key,
-            algorithms=[ALGORITHM],
-            issuer=ISSUER,
-            options={"require": ["exp", "iat", "iss", "jti", "sub"]},
-        )
+        claims = _claims(text)
         token = Token(
             text,
             UUID(claims["jti"]),
@@ -103,3 +100,22 @@ def check(text: str, use: Use) -> Token:
     if claims.get("use") != use:
         raise InvalidTokenError(f"not an {use} token")
     return token
+
+
+def _claims(text: str) -> dict[str, Any]:
+    """What a token says that any of the keys has signed."""
+    *others, last = settings().listed("JWT_SIGNING_KEY")
+    for key in others:
+        with suppress(jwt.InvalidSignatureError):
+            return _verified(text, key)
+    return _verified(text, last)
+
+
+def _verified(text: str, key: str) -> dict[str, Any]:
+    return jwt.decode(
+        text,
+        key,
+        algorithms=[ALGORITHM],
+        issuer=ISSUER,
+        options={"require": ["exp", "iat", "iss", "jti", "sub"]},
+    )

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from shared.bus import permissions
-from shared.roles import OPERATOR, SERVICES, login
+from shared.roles import BROKER_USERS, login
 
 
 def as_service(url: str, service: str) -> str:
@@ -25,7 +25,7 @@ def as_service(url: str, service: str) -> str:
 
 def passwords(url: str) -> dict[str, str]:
     """Every service's password on the server at `url`, given with its administrator's."""
-    return {service: _password(url, service) for service in (*SERVICES, OPERATOR)}
+    return {service: _password(url, service) for service in BROKER_USERS}
 
 
 def service_passwords(url: str) -> str:

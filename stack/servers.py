@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from shared import lease
+from shared.roles import broker_user
 from stack import debian, postgres, rabbitmq
 from stack.credentials import as_service
 from stack.folders import passable
@@ -112,7 +113,9 @@ class Servers:
         On a server that somebody has named everybody is who its address says.
         """
         return {
-            "AMQP_URL": as_service(self.amqp_url, service) if self.broker else self.amqp_url,
+            "AMQP_URL": (
+                as_service(self.amqp_url, broker_user(service)) if self.broker else self.amqp_url
+            ),
             "DATABASE_URL": (
                 as_service(self.database_url, service) if self.database else self.database_url
             ),

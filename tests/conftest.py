@@ -181,7 +181,13 @@ def configure(monkeypatch: pytest.MonkeyPatch) -> Iterator[Configure]:
     def forget() -> None:
         if session.engine.cache_info().currsize:
             session.engine().dispose()
-        for cached in (config.settings, crypto.sealer, session.engine, session._sessions):
+        for cached in (
+            config.settings,
+            crypto.sealer,
+            crypto.code_sealer,
+            session.engine,
+            session._sessions,
+        ):
             cached.cache_clear()
 
     def apply(**variables: str) -> config.Settings:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from shared import lease
 from shared.config import ConfigurationError, begin
-from shared.crypto import decode_key, sealer
+from shared.crypto import check_keys
 
 METRICS = "order-fellow-metrics-"
 
@@ -19,10 +19,7 @@ def main() -> int:  # noqa: RET503 - execv never returns
         The exit code, only when the configuration is bad.
     """
     try:
-        config = begin("ingress")
-        sealer()
-        for key in config.receipt_keys():
-            decode_key(key, "RECEIPT_SIGNING_KEYS")
+        check_keys(begin("ingress"))
     except ConfigurationError as error:
         print(f"services.ingress cannot start. {error}", file=sys.stderr)  # noqa: T201
         return 2

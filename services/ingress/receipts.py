@@ -64,7 +64,7 @@ def signing_keys() -> tuple[tuple[Jwk, Ed25519PrivateKey], ...]:
     """
     private = [
         Ed25519PrivateKey.from_private_bytes(decode_key(key, "RECEIPT_SIGNING_KEYS"))
-        for key in settings().receipt_keys()
+        for key in settings().listed("RECEIPT_SIGNING_KEYS")
     ]
     return tuple((_public(key), key) for key in private)
 

@@ -89,7 +89,12 @@ class SecretFeed:
     def _lost(self, _: str) -> None:
         self.is_listening = False
 
-    def _on_event(self, _: Any, __: Any, ___: Any, body: bytes) -> None:
+    def _on_event(self, _: Any, method: Any, __: Any, body: bytes) -> None:
+        key = method.routing_key
+        if method.exchange != topology.EVENTS or not any(
+            topology.matches(pattern, key) for pattern in topology.SECRET_KEYS
+        ):
+            return  # sent here by CC or BCC, which a broker may not check
         with contextlib.suppress(msgspec.DecodeError):
             event = self._decoder.decode(body)
             self._cache.revoke(event.account_id, event.secret_ids + event.revoked_ids)

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session, aliased
 
-from services.kyc import states
+from services.kyc import approvals, states
 from shared.bus.events import Event, KycApproved, KycDecide, KycRejected, KycRevoked
 from shared.bus.message import Received, message_for
 from shared.bus.retry import Permanent
@@ -20,12 +20,14 @@ UNKNOWN_OPERATOR = "an unnamed operator"
 def decide(session: Session, received: Received[KycDecide]) -> None:
     """Decide on the newest application of the business that the decision names.
 
-    The same decision twice changes nothing and tells nobody twice.
+    The same decision twice changes nothing and tells nobody twice. Where it takes several persons
+    (`KYC_APPROVALS_REQUIRED`) it is written down until enough have decided the same.
 
     Raises:
         Permanent: no such business, no application, or a decision that does not fit its state.
     """
     decision = received.data
+    approvals.refuse_unnamed(received)
     account = _account(session, decision)
     application = session.scalar(
         select(KycApplication)
@@ -36,6 +38,8 @@ def decide(session: Session, received: Received[KycDecide]) -> None:
     )
     if application is None:
         raise Permanent("this business has not submitted KYC")
+    if decision.application_id not in (None, application.id):
+        raise Permanent("the business has sent another application since: look at that one")
     if (
         decision.business_registration_number is not None
         and application.business_registration_number != decision.business_registration_number
@@ -47,12 +51,20 @@ def decide(session: Session, received: Received[KycDecide]) -> None:
         received.take_effect_once()
         raise Permanent(str(error)) from None
     if new == application.status:
+        approvals.take_back(session, application, received)
         return
+    decided_by, reason = received.user_id or UNKNOWN_OPERATOR, decision.reason
+    if approvals.needed(decision) > 1:
+        counted = approvals.record(session, application, received)
+        if len(counted) < approvals.needed(decision):
+            return
+        decided_by = ", ".join(one.decided_by for one in counted)
+        reason = reason or next((one.reason for one in counted if one.reason), "")
     received.take_effect_once()
     application.status = new
-    application.reason = decision.reason
+    application.reason = reason
     application.decided_at = datetime.now(UTC)
-    application.decided_by = received.user_id or UNKNOWN_OPERATOR
+    application.decided_by = decided_by
     session.flush()
     fact = _fact(session, account, application)
     store.add(

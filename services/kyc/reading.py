@@ -26,6 +26,7 @@ _NAMES = {
     "account_id": ("account_id", "user_id"),
     "email": ("email",),
     "business_registration_number": ("business_registration_number", "registration_number"),
+    "application_id": ("application_id",),
     "reason": ("reason", "rejection_reason", "message"),
 }
 _IDENTIFIERS = frozenset({"account_id", "email", "business_registration_number"})

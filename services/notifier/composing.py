@@ -35,7 +35,7 @@ from shared.bus.events import (
 from shared.bus.message import Received
 from shared.bus.retry import Permanent
 from shared.config import settings
-from shared.crypto import CannotOpenError, sealer
+from shared.crypto import CannotOpenError, code_sealer
 
 TEMPLATES: dict[type[Event], str] = {
     AccountOtpRequested: "one_time_code",
@@ -122,7 +122,7 @@ def compose(received: Received[Any]) -> Email | None:
 
 def _open_code(fact: AccountOtpRequested) -> str:
     try:
-        return sealer().open(fact.sealed_code, f"otp:{fact.code_id}").decode()
+        return code_sealer().open(fact.sealed_code, f"otp:{fact.code_id}").decode()
     except CannotOpenError as error:
         raise Permanent(f"the one-time code cannot be opened: {error}") from None
 

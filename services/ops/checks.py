@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Literal
 
+import msgspec
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
@@ -17,14 +18,10 @@ from services.ops.queues import Sample
 from services.ops.sampling import Sampler
 from services.ops.surroundings import Surroundings
 from shared import versions
-from shared.config import (
-    DEVELOPMENT_ENCRYPTION_KEY,
-    DEVELOPMENT_JWT_KEY,
-    DEVELOPMENT_RECEIPT_KEY,
-    Settings,
-)
+from shared.config import Settings
 from shared.db import migrate
 from shared.db.session import make_engine
+from shared.processes import KEYS
 
 SMTP_SECONDS = 5.0
 
@@ -47,15 +44,8 @@ def run(system: Surroundings) -> Iterator[Check]:
 
 
 def _keys(config: Settings) -> Iterator[Check]:
-    development = [
-        name
-        for name, used in (
-            ("SECRET_ENCRYPTION_KEYS", DEVELOPMENT_ENCRYPTION_KEY in config.encryption_keys()),
-            ("JWT_SIGNING_KEY", config.jwt_signing_key == DEVELOPMENT_JWT_KEY),
-            ("RECEIPT_SIGNING_KEYS", DEVELOPMENT_RECEIPT_KEY in config.receipt_keys()),
-        )
-        if used
-    ]
+    known = {field.encode_name: field.default for field in msgspec.structs.fields(Settings)}
+    development = [name for name in KEYS if known[name] in config.listed(name)]
     if development:
         # With ENVIRONMENT=production the configuration is refused before this.
         yield Check(

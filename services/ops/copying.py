@@ -5,15 +5,17 @@ from typing import Any
 
 from amqp import Message as AmqpMessage
 
-from shared.bus.incoming import USER_HEADER, Incoming
+from shared.bus.incoming import ACTING_HEADER, USER_HEADER, Incoming
 
 _KEPT = ("content_type", "correlation_id", "message_id", "timestamp", "type")
 
 
 def copy(
     incoming: Incoming,
+    publisher: str,
     *,
     user: str | None = None,
+    person: str = "",
     body: bytes | None = None,
     properties: Mapping[str, Any] | None = None,
     extra: Mapping[str, Any] | None = None,
@@ -22,7 +24,9 @@ def copy(
 
     Args:
         incoming: the message.
+        publisher: who publishes the copy.
         user: who published it, as the broker verified.
+        person: for whom, where that was the ops console.
         body: another body.
         properties: other AMQP properties.
         extra: more headers.
@@ -35,6 +39,8 @@ def copy(
     headers |= extra or {}
     if user:
         headers[USER_HEADER] = user
+    if person:
+        headers[ACTING_HEADER] = person
     kept = {name: incoming.properties[name] for name in _KEPT if name in incoming.properties}
     kept |= properties or {}
     kept.setdefault("message_id", str(incoming.message_id))
@@ -42,5 +48,6 @@ def copy(
         incoming.body if body is None else body,
         application_headers=headers,
         delivery_mode=2,
+        user_id=publisher,
         **kept,
     )

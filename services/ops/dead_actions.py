@@ -26,6 +26,7 @@ from services.ops.publishing import publish
 from services.ops.telling import Actor, tell
 from services.ops.turns import turn
 from shared.bus import topology
+from shared.bus.connect import user_of
 from shared.bus.events import (
     EVENT_TYPES,
     Event,
@@ -89,7 +90,8 @@ def replay(
     """
 
     def act(letters: Sequence[Letter]) -> list[Message]:
-        publish(connection, queue.name, [_fresh(letter) for letter in letters])
+        user = user_of(connection)
+        publish(connection, queue.name, [_fresh(letter, user) for letter in letters])
         return [replayed(letter, actor) for letter in letters]
 
     return _settle(connection, engine, queue, criteria, act, progress)
@@ -164,9 +166,10 @@ def edit(
     validate(queue, type_, body)
 
     def act(letters: Sequence[Letter]) -> list[Message]:
-        copies = [_fresh(letter, body=body, type_=type_) for letter in letters]
+        user = user_of(connection)
+        copies = [_edited(letter, user, actor, body, type_) for letter in letters]
         publish(connection, queue.name, copies)
-        return [replayed(letter, actor, edited=True) for letter in letters]
+        return [replayed(letter, actor, body) for letter in letters]
 
     wanted = Criteria(ids=frozenset({message_id}))
     return _settle(connection, engine, queue, wanted, act, lambda _: None).done > 0
@@ -216,7 +219,7 @@ def _settle(
         with hold(connection, queue.dead) as held:
             state.alone, state.total = held.alone, held.ready
             while messages := held.take(BATCH):
-                letters = _by_tag(queue, messages, state.done + state.passed)
+                letters = _by_tag(connection, queue, messages, state.done + state.passed)
                 meant = {tag: x for tag, x in letters.items() if criteria.match(x, now)}
                 if meant:
                     tell(engine, act(list(meant.values())))
@@ -242,7 +245,7 @@ def _settle_again(
         with hold(connection, queue.dead) as held:
             again: list[int] = []
             while messages := held.take(BATCH):
-                letters = _by_tag(queue, messages, 0)
+                letters = _by_tag(connection, queue, messages, 0)
                 again += [tag for tag, letter in letters.items() if letter.death in settled]
             held.settle(again)
         if not again:
@@ -259,15 +262,33 @@ def _come_back(connection: Connection, queue: topology.Queue, expected: int) -> 
     return True
 
 
-def _by_tag(queue: topology.Queue, messages: Sequence[Any], position: int) -> dict[int, Letter]:
+def _by_tag(
+    connection: Connection, queue: topology.Queue, messages: Sequence[Any], position: int
+) -> dict[int, Letter]:
+    user = user_of(connection)
     return {
-        message.delivery_info["delivery_tag"]: Letter.of(queue, message, number)
+        message.delivery_info["delivery_tag"]: Letter.of(queue, message, number, user)
         for number, message in enumerate(messages, position)
     }
 
 
-def _fresh(letter: Letter, *, body: bytes | None = None, type_: str = "") -> Any:
-    properties = {"message_id": letter.message_id}
-    if type_:
-        properties["type"] = type_
-    return copy(letter.incoming, user=letter.user, body=body, properties=properties)
+def _fresh(letter: Letter, publisher: str) -> Any:
+    return copy(
+        letter.incoming,
+        publisher,
+        user=letter.user,
+        person=letter.person,
+        properties={"message_id": letter.message_id},
+    )
+
+
+def _edited(letter: Letter, publisher: str, actor: Actor, body: bytes, type_: str) -> Any:
+    """What somebody has written anew: theirs, and not the first sender's."""
+    return copy(
+        letter.incoming,
+        publisher,
+        user=publisher,
+        person=actor.name if actor.name != publisher else "",
+        body=body,
+        properties={"message_id": letter.message_id} | ({"type": type_} if type_ else {}),
+    )

@@ -9,15 +9,17 @@ from shared.bus.message import Message
 from shared.ids import derived_id
 
 
-def replayed(letter: Letter, actor: Actor, *, edited: bool = False) -> Message:
-    """That a letter is back in its work queue."""
+def replayed(letter: Letter, actor: Actor, new: bytes | None = None) -> Message:
+    """That a letter is back in its work queue; with `new`, by that body."""
     fact = OpsDeadLetterReplayed(
         by=actor.name,
         address=actor.address,
         queue=letter.queue,
         message_id=letter.message_id,
         message_type=letter.type,
-        edited=edited,
+        edited=new is not None,
+        digest=hashlib.sha256(letter.incoming.body).hexdigest(),
+        new_digest="" if new is None else hashlib.sha256(new).hexdigest(),
     )
     return _about(letter, fact)
 

@@ -15,6 +15,7 @@ from sqlalchemy import Engine
 from services.ops.holding import MOST, Hold, hold
 from services.ops.letters import Criteria, Letter
 from shared.bus import topology
+from shared.bus.connect import user_of
 
 PAGE = 100
 _CHUNK = 500
@@ -111,14 +112,14 @@ def browse(
     """
     now = datetime.now(UTC)
     found: list[Letter] = []
-    position = 0
+    position, user = 0, user_of(connection)
     most = start + limit if criteria.is_empty else MOST
     with hold(connection, queue.dead, most, engine=engine) as held:
         for message in _all(held, most):
             position += 1
             if position <= start:
                 continue
-            letter = Letter.of(queue, message, position - 1)
+            letter = Letter.of(queue, message, position - 1, user)
             if criteria.match(letter, now):
                 found.append(letter)
             if len(found) == limit:
@@ -154,10 +155,10 @@ def summarise(
         engine: see `browse`.
     """
     groups: dict[tuple[str, str], Group] = {}
-    seen = 0
+    seen, user = 0, user_of(connection)
     with hold(connection, queue.dead, engine=engine) as held:
         for message in _all(held, MOST):
-            letter = Letter.of(queue, message, seen)
+            letter = Letter.of(queue, message, seen, user)
             seen += 1
             group = groups.setdefault((letter.kind, letter.type), Group(letter.kind, letter.type))
             group.count += 1

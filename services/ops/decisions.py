@@ -12,10 +12,12 @@ from amqp import Message as AmqpMessage
 from amqp.exceptions import AccessRefused
 from kombu import Connection
 from sqlalchemy import Engine, select
+from sqlalchemy.orm import Session
 
 from services.ops.dead_letters import find
+from services.ops.kyc_persons import recorded, sentence
 from shared.bus import topology
-from shared.bus.connect import credentials
+from shared.bus.connect import user_of
 from shared.bus.events import AccountBlock, KycDecide, SecretRevoke, SecretRotate, WebhookLimit
 from shared.bus.incoming import ACTING_HEADER
 from shared.bus.message import message_for
@@ -45,13 +47,16 @@ class Outcome:
     sentence: str
 
 
-def make(decision: Decision, business: str, reason: str) -> KycDecide:
+def make(
+    decision: Decision, business: str, reason: str, application_id: UUID | None = None
+) -> KycDecide:
     """The command.
 
     Args:
         decision: what to do.
         business: an account id, an email address or a registration number.
         reason: what the business is told.
+        application_id: the application that was looked at; another one is not decided on.
 
     Raises:
         msgspec.ValidationError: one of them has not the form it must have.
@@ -61,7 +66,8 @@ def make(decision: Decision, business: str, reason: str) -> KycDecide:
         name = "account_id"
     else:
         name = "email" if "@" in business else "business_registration_number"
-    return msgspec.convert({"decision": decision, name: business, "reason": reason}, KycDecide)
+    given = {"decision": decision, name: business, "reason": reason}
+    return msgspec.convert(given | {"application_id": application_id}, KycDecide)
 
 
 def publish(
@@ -100,7 +106,7 @@ def publish(
                 message_id=message.message_id,
                 timestamp=int(message.time.timestamp()),
                 type=message.type,
-                user_id=credentials(connection.as_uri(include_password=True))[0],
+                user_id=user_of(connection),
             ),
             exchange=message.exchange,
             routing_key=message.routing_key,
@@ -188,13 +194,14 @@ def is_done(engine: Engine, message_id: UUID, consumer: str = CONSUMER) -> bool:
         return connection.execute(known).first() is not None
 
 
-def is_about_somebody(engine: Engine, command: KycDecide) -> bool:
-    """Whether a business that has applied is meant; looked up before anything is published.
+def meant(engine: Engine, command: KycDecide) -> UUID | None:
+    """The application that is meant, looked up before anything is published; None: nobody's.
 
     Raises:
         sqlalchemy.exc.DBAPIError: the database is away.
     """
-    return _newest(engine, command) is not None
+    row = _newest(engine, command)
+    return None if row is None else row.id
 
 
 def _standing(engine: Engine, command: KycDecide) -> str:
@@ -202,13 +209,21 @@ def _standing(engine: Engine, command: KycDecide) -> str:
     row = _newest(engine, command)
     if row is None:
         return "Done."
-    return f"{row.company_name} ({row.email}) is {row.status}, decided by {row.decided_by}."
+    with Session(engine) as session:
+        so_far = sentence(recorded(session, [row.id]).get(row.id, ()))
+    by = f", decided by {row.decided_by}" if row.decided_by else ""
+    stands = f"{row.company_name} ({row.email}) is {row.status}{by}."
+    return f"{stands} Recorded: {so_far}." if so_far else stands
 
 
 def _newest(engine: Engine, command: KycDecide) -> Any:
     newest = (
         select(
-            Account.company_name, Account.email, KycApplication.status, KycApplication.decided_by
+            Account.company_name,
+            Account.email,
+            KycApplication.id,
+            KycApplication.status,
+            KycApplication.decided_by,
         )
         .join(KycApplication, KycApplication.account_id == Account.id)
         .order_by(KycApplication.submitted_at.desc(), KycApplication.id.desc())

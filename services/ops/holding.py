@@ -19,8 +19,9 @@ from sqlalchemy import Engine
 
 from services.ops.publishing import publish
 from services.ops.turns import PATIENCE, turn
+from shared.bus.connect import user_of
 from shared.bus.copies import again
-from shared.bus.incoming import Incoming
+from shared.bus.incoming import Incoming, believed
 
 MOST = 65_535
 """What one hold can look through: AMQP 0-9-1 counts the prefetch in 16 bits."""
@@ -197,8 +198,10 @@ def _pass_on(connection: Connection, queue: str, most: int, see: Callable[[Incom
                 heard = time.monotonic()
         channel.basic_cancel("look")
         if came:
-            messages = [Incoming.of(message) for message in came]
-            publish(connection, queue, [again(m, m.user_id) for m in messages])
+            user = user_of(connection)
+            known = believed(queue, user)
+            messages = [Incoming.of(message, known) for message in came]
+            publish(connection, queue, [again(m, m.user_id, user) for m in messages])
             channel.basic_ack(came[-1].delivery_info["delivery_tag"], multiple=True)
             for message in messages:
                 see(message)

@@ -26,6 +26,7 @@ from services.ops.copying import copy
 from services.ops.holding import MOST, BusyError, count, hold, look_through
 from services.ops.publishing import publish
 from shared.bus import topology
+from shared.bus.connect import user_of
 from shared.bus.incoming import Incoming
 from shared.bus.journal import batch as batch_of
 from shared.bus.journal import unpack
@@ -259,9 +260,7 @@ def replay(
                 continue
             summary.counts[entry.type] += 1
             if not dry_run:
-                batch.append(
-                    copy(entry.incoming, user=entry.incoming.user_id, extra={REPLAY_HEADER: how})
-                )
+                batch.append(_copy(entry.incoming, user_of(connection), how))
             if len(batch) >= COPIES:
                 flush()
     except NotReadToTheEndError:
@@ -309,3 +308,13 @@ def _waiting(
         raise TooManyWaitError(f"more than {LOOKED_THROUGH:,} messages wait for {queue.name}")
     look_through(connection, queue.name, see, engine=engine)
     return ids
+
+
+def _copy(incoming: Incoming, publisher: str, how: Replay) -> AmqpMessage:
+    return copy(
+        incoming,
+        publisher,
+        user=incoming.user_id,
+        person=incoming.acting,
+        extra={REPLAY_HEADER: how},
+    )

@@ -1,7 +1,7 @@
 """What waits for a decision."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
+from services.ops.kyc_persons import Recorded, recorded, sentence
 from shared.db.models import Account, KycApplication
 from shared.synthetic import LIKE
 
@@ -38,6 +39,12 @@ class Application:
     submitted_at: datetime
     decided_at: datetime | None
     decided_by: str | None
+    recorded: Sequence[Recorded] = ()
+
+    @property
+    def so_far(self) -> str:
+        """Who has decided and who is still needed, in words."""
+        return sentence(self.recorded)
 
 
 _COLUMNS = (
@@ -81,7 +88,9 @@ def applications(
         .order_by(*order)
         .limit(limit)
     )
-    return [Application(*tuple(row)) for row in rows]
+    found = [Application(*tuple(row)) for row in rows]
+    by = recorded(session, [application.id for application in found])
+    return [replace(application, recorded=by.get(application.id, ())) for application in found]
 
 
 def newest(session: Session, account_id: UUID) -> Application | None:
@@ -98,4 +107,7 @@ def newest(session: Session, account_id: UUID) -> Application | None:
         .order_by(KycApplication.submitted_at.desc(), KycApplication.id.desc())
         .limit(1)
     ).first()
-    return None if row is None else Application(*tuple(row))
+    if row is None:
+        return None
+    found = Application(*tuple(row))
+    return replace(found, recorded=recorded(session, [found.id]).get(found.id, ()))

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from shared.bus import topology
-from shared.bus.incoming import USER_HEADER, Incoming
+from shared.bus.incoming import Incoming, believed
 from shared.bus.requeue import REASONS_HEADER
 from shared.ids import derived_id
 
@@ -34,6 +34,7 @@ class Letter:
         correlation_id: the order or account that its story is about.
         consumer: who failed on it.
         user: who published it, as the broker verified.
+        person: for whom, where that was the ops console.
         incoming: body, headers and properties as they came.
     """
 
@@ -49,12 +50,20 @@ class Letter:
     correlation_id: str
     consumer: str
     user: str | None
+    person: str
     incoming: Incoming
 
     @classmethod
-    def of(cls, queue: topology.Queue, message: Any, position: int) -> "Letter":
-        """What a message of py-amqp's, from the dead queue of `queue`, tells."""
-        incoming = Incoming.of(message)
+    def of(cls, queue: topology.Queue, message: Any, position: int, own_user: str) -> "Letter":
+        """What a message of py-amqp's, from the dead queue of `queue`, tells.
+
+        Args:
+            queue: the work queue.
+            message: the message.
+            position: how many were before it.
+            own_user: who this process signs in as.
+        """
+        incoming = Incoming.of(message, believed(queue.name, own_user))
         headers, properties = incoming.headers, incoming.properties
         death = _death_in(queue.name, headers)
         reason = str(headers.get("x-reason") or "")
@@ -76,6 +85,7 @@ class Letter:
             correlation_id=str(properties.get("correlation_id") or ""),
             consumer=str(headers.get("x-consumer") or ""),
             user=_user(incoming, death),
+            person=incoming.acting,
             incoming=incoming,
         )
 
@@ -154,12 +164,11 @@ def _given_up(death: Mapping[str, Any], before: str) -> str:
 
 
 def _user(incoming: Incoming, death: Mapping[str, Any] | None) -> str | None:
-    # As the consumer would have known it. Copies by the retry ladder carry it in a header, which
-    # on anything else is only what the publisher cared to write.
+    # As the consumer would have known it. What the broker gave up before it was ever copied bears
+    # its publisher's own name.
     if death is None or _text(death.get("exchange")) == "":
-        user = incoming.headers.get(USER_HEADER)
-    else:
-        user = incoming.properties.get("user_id")
+        return incoming.user_id
+    user = incoming.properties.get("user_id")
     return user if isinstance(user, str) and user else None
 
 

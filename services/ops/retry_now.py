@@ -13,9 +13,10 @@ from services.ops.holding import hold
 from services.ops.publishing import publish
 from services.ops.telling import Actor, about, tell
 from shared.bus import topology
+from shared.bus.connect import user_of
 from shared.bus.copies import again
 from shared.bus.events import OpsRetriedNow
-from shared.bus.incoming import Incoming
+from shared.bus.incoming import Incoming, believed
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,8 @@ def retry_now(
             while messages := held.take(BATCH):
                 meant = [m for m in messages if m.delivery_info["routing_key"] == queue.name]
                 if meant:
-                    publish(connection, queue.name, [_as_it_is(message) for message in meant])
+                    user = user_of(connection)
+                    publish(connection, queue.name, [_as_it_is(message, user) for message in meant])
                     fact = OpsRetriedNow(
                         by=actor.name,
                         address=actor.address,
@@ -102,10 +104,11 @@ def retry_now(
     return state
 
 
-def _as_it_is(message: Any) -> AmqpMessage:
+def _as_it_is(message: Any, publisher: str) -> AmqpMessage:
     """What the broker would put back itself."""
-    incoming = Incoming.of(message)
-    return again(incoming, incoming.user_id)
+    queue = str(message.delivery_info["routing_key"])
+    incoming = Incoming.of(message, believed(queue, publisher))
+    return again(incoming, incoming.user_id, publisher)
 
 
 def _waiting(rung: str, message: Any) -> Waiting:

@@ -86,7 +86,7 @@ class Sampler:
                 with hold(connection, queue.dead, 1, engine=self._engine, patience=0.0) as held:
                     if not held.alone:
                         continue
-                    first = [Letter.of(queue, message, 0).failed_at for message in held.take(1)]
+                    first = [Letter.of(queue, message, 0, "").failed_at for message in held.take(1)]
                 self._letters[queue.dead] = (count.ready, first[0] if first else None)
         return {name: since for name, (_, since) in self._letters.items() if since is not None}
 

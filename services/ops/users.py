@@ -13,10 +13,10 @@ from sqlalchemy.orm import Session
 from shared import passwords
 from shared.db.models import OpsSession, OpsUser
 from shared.ids import new_id
+from shared.roles import PERSON
 
 Role = Literal["watch", "act"]
 SHORTEST_PASSWORD = 12
-NAME = r"[a-z0-9][a-z0-9._-]{0,63}"
 
 
 class UnfitUserError(Exception):
@@ -112,7 +112,7 @@ def verify(session: Session, name: str, password: str) -> User | None:
 
 def _checked(name: str) -> str:
     name = name.strip().lower()
-    if not re.fullmatch(NAME, name):
+    if not re.fullmatch(PERSON, name):
         raise UnfitUserError("A name has up to 64 letters, digits, dots, underscores and hyphens.")
     return name
 

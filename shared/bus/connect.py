@@ -31,6 +31,11 @@ def server_version(connection: Connection) -> str:
     return str(connection.connection.server_properties.get("version"))
 
 
+def user_of(connection: Connection) -> str:
+    """Who a connection signs in as; what it publishes may bear this `user_id` and no other."""
+    return credentials(connection.as_uri(include_password=True))[0]
+
+
 def credentials(amqp_url: str) -> tuple[str, str]:
     """The user and the password that an AMQP URL signs in with; `guest` where it names none."""
     parts = urlsplit(amqp_url)

@@ -19,6 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from kombu import Connection
@@ -26,12 +27,13 @@ from kombu import Connection
 from shared import versions
 from shared.bus import needs, single, topology
 from shared.bus.batch import BatchHandler, Decode, Delivery, StoppedError, held_by, lacked
-from shared.bus.connect import connect, server_version
+from shared.bus.connect import connect, server_version, user_of
 from shared.bus.inbound import Inbound
-from shared.bus.incoming import Incoming, decode_by_type
+from shared.bus.incoming import Incoming, believed, decode_by_type
+from shared.bus.message import Received
 from shared.bus.metrics import QueueMetrics
 from shared.bus.requeue import Requeuer
-from shared.bus.retry import UnderWay
+from shared.bus.retry import Malformed, UnderWay
 from shared.bus.standing import Standing
 from shared.bus.traced import batches_class
 
@@ -106,7 +108,7 @@ class Consumer:
         self._stopping = stopping
         self._batches = batches_class()(
             subscription.consumer,
-            subscription.decode,
+            _decoding(subscription),
             subscription.handle,
             stopping,
             self.standing,
@@ -168,6 +170,7 @@ class _Session:
         self._subscription = consumer.subscription
         self._connection = connection
         self._channel = connection.channel()
+        self._believed = believed(self._subscription.queue.name, user_of(connection))
         self._inbound = Inbound(connection)
         self._waiting: deque[Delivery] = deque()
         self._oldest = 0.0  # when the first of those waiting came
@@ -286,7 +289,9 @@ class _Session:
     def _on_message(self, message: Any) -> None:
         if not self._waiting:
             self._oldest = time.monotonic()
-        self._waiting.append(Delivery(message.delivery_info["delivery_tag"], Incoming.of(message)))
+        self._waiting.append(
+            Delivery(message.delivery_info["delivery_tag"], Incoming.of(message, self._believed))
+        )
         self._consumer.unacknowledged += 1
 
     def _on_cancel(self, consumer_tag: str) -> None:
@@ -382,6 +387,25 @@ class _Session:
         for tag in tags[len(done) :]:
             if tag not in kept:
                 self._channel.basic_ack(tag)
+
+
+def _decoding(subscription: Subscription) -> Decode:
+    """What is not from where the queue's messages come from is not even read."""
+    queue = subscription.queue
+
+    @lru_cache(maxsize=256)
+    def misrouted(exchange: str, key: str) -> str:
+        return topology.misrouted(queue, exchange, key)
+
+    def decode(incoming: Incoming) -> Received[Any]:
+        if reason := misrouted(incoming.exchange, incoming.routing_key):
+            raise Malformed(
+                f"{reason}, which is none of {queue.name}'s: sent there by CC or BCC, or by a "
+                "binding that is not ours"
+            )
+        return subscription.decode(incoming)
+
+    return decode
 
 
 def _deliveries(delivery: Delivery) -> int:

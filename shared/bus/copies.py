@@ -32,13 +32,18 @@ MAX_HEADERS_BYTES = 65_536
 
 
 def again(
-    incoming: Incoming, user: str | None, headers: Mapping[str, Any] | None = None
+    incoming: Incoming,
+    user: str | None,
+    publisher: str,
+    headers: Mapping[str, Any] | None = None,
 ) -> AmqpMessage:
     """A copy of a message as it is, what it has behind it included.
 
     Args:
         incoming: the message.
         user: who published it, as the broker verified.
+        publisher: who publishes the copy; the broker verifies that too, and `user` is believed of
+            them alone.
         headers: more of them, or others.
     """
     own = dict(headers or {})
@@ -50,6 +55,7 @@ def again(
         incoming.body,
         application_headers=_carried(incoming, without=own) | own,
         delivery_mode=2,
+        user_id=publisher,
         **properties,
     )
 

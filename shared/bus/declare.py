@@ -23,7 +23,8 @@ BODY_BYTES = 2000
 def main() -> int:
     """Declare the topology on the broker of `AMQP_URL`, and make the services' users.
 
-    Users are made over `RABBITMQ_MANAGEMENT_URL`, for those named in `SERVICE_PASSWORDS`; without
+    Users are made over `RABBITMQ_MANAGEMENT_URL`, for those named in `SERVICE_PASSWORDS` and
+    `OPERATOR_PASSWORDS`; without
     such an address they are left as they are.
 
     Returns:
@@ -32,11 +33,12 @@ def main() -> int:
     try:
         config = begin("topology")
         passwords = config.passwords_of(permissions.RIGHTS)
+        operators = config.passwords_in("OPERATOR_PASSWORDS")
     except ConfigurationError as error:
         return _say(2, str(error))
     try:
         if config.rabbitmq_management_url:
-            _import(config, permissions.definitions(passwords))
+            _import(config, permissions.definitions(passwords, operators=operators))
         with connect(config.amqp_url, timeout=10) as connection:
             connection.ensure_connection(max_retries=10, interval_start=1, interval_max=5)
             untried = versions.warning("RabbitMQ", server_version(connection))

@@ -121,7 +121,10 @@ class OrderCancelled(Event, frozen=True, kw_only=True):
 
 
 class KycDecide(Event, frozen=True, kw_only=True):
-    """An operator's decision. The business is named by exactly one of the three ids."""
+    """An operator's decision. The business is named by exactly one of the three ids.
+
+    With `application_id`, only if that is still its newest application: what was looked at.
+    """
 
     TYPE: ClassVar[str] = "kyc.decide"
     EXCHANGE: ClassVar[str] = "commands"
@@ -130,6 +133,7 @@ class KycDecide(Event, frozen=True, kw_only=True):
     account_id: UUID | None = None
     email: Email | None = None
     business_registration_number: Line | None = None
+    application_id: UUID | None = None
     reason: OptionalText = ""
 
 
@@ -431,7 +435,10 @@ class _OpsFact(Event, frozen=True, kw_only=True):
 
 
 class OpsDeadLetterReplayed(_OpsFact, frozen=True, kw_only=True):
-    """A dead letter is back in its work queue; `edited`: with another body."""
+    """A dead letter is back in its work queue; `edited`: with another body.
+
+    `digest` is the SHA-256 of its body, in hexadecimal, and `new_digest` that of its new one.
+    """
 
     TYPE: ClassVar[str] = "ops.dead_letter_replayed"
 
@@ -439,6 +446,8 @@ class OpsDeadLetterReplayed(_OpsFact, frozen=True, kw_only=True):
     message_id: str
     message_type: str
     edited: bool = False
+    digest: str = ""
+    new_digest: str = ""
 
 
 class OpsDeadLetterDiscarded(_OpsFact, frozen=True, kw_only=True):
@@ -487,6 +496,22 @@ class OpsCommandPublished(_OpsFact, frozen=True, kw_only=True):
     command: str
     message_id: UUID
     reason: str = ""
+
+
+class OpsKycDecisionRecorded(_OpsFact, frozen=True, kw_only=True):
+    """Somebody decided on an application that takes several, or took a decision back.
+
+    `counted` are those whose decision counts afterwards, of whom `needed` must be.
+    """
+
+    TYPE: ClassVar[str] = "ops.kyc_decision_recorded"
+
+    account_id: UUID
+    application_id: UUID
+    decision: Literal["approve", "revoke"]
+    reason: str = ""
+    counted: tuple[str, ...]
+    needed: int
 
 
 class OpsSignedIn(_OpsFact, frozen=True, kw_only=True):

@@ -2,7 +2,8 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -10,6 +11,7 @@ from uuid import UUID
 
 import msgspec
 
+from shared.bus import topology
 from shared.bus.events import decode
 from shared.bus.message import (
     ATTEMPT_HEADER,
@@ -19,22 +21,32 @@ from shared.bus.message import (
     Replay,
 )
 from shared.bus.retry import Malformed
-from shared.bus.topology import RETRY_LADDER
 from shared.ids import derived_id, new_id
-from shared.roles import login
+from shared.roles import BROKER_USERS, CONSOLE, login
 
 USER_HEADER = "x-user-id"
 """Who published the first copy. The broker lets nobody publish under another's `user_id`, so a
-retry copy carries it here; it counts only on messages that came through the default exchange, where
-the ladder's queues send them, and where only services may publish."""
-_OURS = frozenset({"", *(rung.name for rung in RETRY_LADDER)})
-"""Where copies are published, and strangers have no right to (permissions.py): what is in their
-headers is believed."""
+copy carries it here. It is believed of a copy alone, and only where the broker vouches, by that
+copy's own `user_id`, that one of `believed` has made it."""
 
 ACTING_HEADER = "x-acting-user"
 """The person for whom the ops console published: it has one user on the broker, and many people."""
-_CONSOLE = login("ops")
+_CONSOLE = login(CONSOLE)
+_SHARED = frozenset(login(name) for name in BROKER_USERS)
+# Where copies go, and strangers have no right to: back to a queue and to the ladder.
+_OURS = frozenset({"", *(rung.name for rung in topology.RETRY_LADDER)})
+_COPIES = _OURS | {topology.DEAD}
 _LEAP_SECOND = re.compile(r"(?<=:\d\d):60(?!\d)")
+
+
+def believed(queue: str, own_user: str) -> frozenset[str]:
+    """Whose copies of a queue's messages are believed about who published the first.
+
+    Args:
+        queue: the work queue that they are for.
+        own_user: who this process signs in as.
+    """
+    return frozenset({own_user, _CONSOLE, login(queue.partition(".")[0])})
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +59,8 @@ class Incoming:
         headers: the AMQP headers.
         exchange: where it was published to; empty when it came by the retry ladder.
         is_redelivered: whether the broker says that it may have been delivered before.
+        routing_key: what it was published with, which of CC and BCC is none.
+        believed: see the function.
     """
 
     body: bytes
@@ -54,9 +68,11 @@ class Incoming:
     headers: Mapping[str, Any]
     exchange: str
     is_redelivered: bool = False
+    routing_key: str = ""
+    believed: Collection[str] = ()
 
     @classmethod
-    def of(cls, message: Any) -> "Incoming":
+    def of(cls, message: Any, believed: Collection[str] = ()) -> "Incoming":
         """What a message of py-amqp's holds."""
         properties = dict(message.properties)
         headers = properties.pop("application_headers", None) or {}
@@ -67,6 +83,8 @@ class Incoming:
             headers=headers,
             exchange=message.delivery_info["exchange"],
             is_redelivered=bool(message.delivery_info.get("redelivered")),
+            routing_key=str(message.delivery_info.get("routing_key") or ""),
+            believed=believed,
         )
 
     @property
@@ -120,23 +138,40 @@ class Incoming:
 
     @property
     def user_id(self) -> str | None:
-        """The user that the broker has verified, where the publisher set it."""
-        if self.exchange in _OURS:
+        """The user that the broker has verified, where the publisher set it.
+
+        Of a copy the one who published the first, where who made the copy is believed.
+        """
+        user = self.properties.get("user_id")
+        if self.exchange in _COPIES and user in self.believed:
             user = self.headers.get(USER_HEADER)
-        else:
-            user = self.properties.get("user_id")
         return user if isinstance(user, str) and user else None
 
     @property
-    def actor(self) -> str | None:
-        """Who wanted it: the verified user or, where that is the ops console, the person there.
+    def acting(self) -> str:
+        """The person there where the user is the ops console; empty elsewhere.
 
         Anybody can write the header, and nobody but the console can be its user.
         """
-        user, person = self.user_id, self.headers.get(ACTING_HEADER)
-        if user == _CONSOLE and isinstance(person, str) and person:
-            return f"{person} ({user})"
-        return user
+        person = self.headers.get(ACTING_HEADER)
+        return person if self.user_id == _CONSOLE and isinstance(person, str) else ""
+
+    @property
+    def actor(self) -> str | None:
+        """Who wanted it: the verified user or, where that is the ops console, the person there."""
+        return f"{self.acting} ({self.user_id})" if self.acting else self.user_id
+
+    @property
+    def person(self) -> str | None:
+        """Which person wanted it, in one spelling; None where the broker vouches for none.
+
+        Who signs in to the console and who has a user of the broker's are one under one name. A
+        service's user is nobody's name, and neither is the operators' that many share.
+        """
+        name = self.acting or self.user_id
+        if name in _SHARED:
+            return None
+        return unicodedata.normalize("NFKC", name or "").strip().casefold() or None
 
     @property
     def replay(self) -> Replay | None:
@@ -161,6 +196,7 @@ class Incoming:
             correlation_id=str(self.properties.get("correlation_id") or ""),
             data=data,
             user_id=self.actor,
+            person=self.person,
             attempt=self.attempt,
             traceparent=trace if isinstance(trace, str) else None,
             replay=self.replay,

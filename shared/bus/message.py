@@ -72,6 +72,7 @@ class Received(Generic[E]):
         correlation_id: the order or account that the story is about.
         data: the decoded body.
         user_id: who published it, as far as the broker has verified; see `Incoming.actor`.
+        person: the one who wanted it, in one spelling; see `Incoming.person`.
         attempt: how many times it was tried before and failed.
         traceparent: the W3C trace context it travels in, where there is one.
         replay: on a copy from the journal, how it is to be taken.
@@ -88,6 +89,7 @@ class Received(Generic[E]):
     correlation_id: str
     data: E
     user_id: str | None = None
+    person: str | None = None
     attempt: int = 0
     traceparent: str | None = None
     replay: Replay | None = None

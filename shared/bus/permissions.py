@@ -24,7 +24,7 @@ from typing import Any
 
 from shared.bus import topology
 from shared.config import ConfigurationError, settings
-from shared.roles import login
+from shared.roles import OPERATOR, login
 
 NOTHING, ANYTHING = "^$", ".*"
 DEFAULT_EXCHANGE = "amq.default"
@@ -89,6 +89,12 @@ def _consumer(*queues: topology.Queue) -> Rights:
 
 ROTATE = r"^secret\.rotate$"
 
+# Ops staff look at every queue and put messages back, by the default exchange.
+_OPS = Rights(
+    write=_exactly([DEFAULT_EXCHANGE, topology.COMMANDS]),
+    read=_exactly(queue.name for queue in topology.QUEUES),
+)
+
 RIGHTS: Mapping[str, Rights] = {
     "ingress": Rights(
         configure=_any_of(FEEDS),
@@ -122,11 +128,9 @@ RIGHTS: Mapping[str, Rights] = {
             topology.COMMANDS: Keys(write=ROTATE),
         },
     ),
-    # Ops staff look at every queue and put messages back, by the default exchange.
-    "ops": Rights(
-        write=_exactly([DEFAULT_EXCHANGE, topology.COMMANDS]),
-        read=_exactly(queue.name for queue in topology.QUEUES),
-    ),
+    "ops": _OPS,
+    # The same, and believed of persons: see incoming.py.
+    "console": _OPS,
     "operator": Rights(
         write=_exactly([topology.COMMANDS]),
         keys={topology.COMMANDS: Keys(write=r"^kyc\.decide$")},
@@ -138,6 +142,7 @@ def definitions(
     passwords: Mapping[str, str],
     vhosts: Iterable[str] = ("/",),
     administrator: tuple[str, str] | None = None,
+    operators: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """RabbitMQ definitions (RabbitMQ, "Schema Definition Export and Import") of users and rights.
 
@@ -146,6 +151,7 @@ def definitions(
     Args:
         passwords: by service; a user is made, or gets a new password, for those that are named.
         vhosts: where the users have their rights; made where they are not there.
+        operators: passwords by name, of those who have a user of their own.
         administrator: name and password of a user who may do everything there.
     """
     places = list(vhosts)
@@ -161,10 +167,10 @@ def definitions(
         name, password = administrator
         made["users"].append(_user(name, password, "administrator"))
         made["permissions"] += [_permission(name, v, ".*", ".*", ".*") for v in places]
-    for service, rights in RIGHTS.items():
-        if service not in passwords:
-            continue
-        user = login(service)
+    people = operators or {}
+    made["users"] += [_user(name, password) for name, password in people.items()]
+    allowed = {login(service): rights for service, rights in RIGHTS.items() if service in passwords}
+    for user, rights in (allowed | dict.fromkeys(people, RIGHTS[OPERATOR])).items():
         made["permissions"] += [
             _permission(user, v, rights.configure, rights.write, rights.read) for v in places
         ]
@@ -208,10 +214,11 @@ def main() -> int:
     """Print the definitions; returns the exit code, 2 for a bad configuration."""
     try:
         passwords = settings().passwords_of(RIGHTS)
+        operators = settings().passwords_in("OPERATOR_PASSWORDS")
     except ConfigurationError as error:
         print(f"There are no definitions to make. {error}", file=sys.stderr)  # noqa: T201
         return 2
-    print(json.dumps(definitions(passwords), indent=2))  # noqa: T201
+    print(json.dumps(definitions(passwords, operators=operators), indent=2))  # noqa: T201
     return 0
 
 

@@ -14,7 +14,7 @@ from kombu import Connection
 
 from shared.bus import topology
 from shared.bus.batch import Delivery
-from shared.bus.connect import connect
+from shared.bus.connect import connect, credentials
 from shared.bus.copies import again
 from shared.bus.message import ATTEMPT_HEADER, HAPPENED_HEADER
 from shared.bus.retry import MAX_ATTEMPTS, Happened, Permanent, Retry, RetryAfter, decide
@@ -101,6 +101,7 @@ class Requeuer:
         return again(
             incoming,
             incoming.user_id,
+            credentials(self._amqp_url)[0],
             note
             | {
                 ATTEMPT_HEADER: attempt,

@@ -228,6 +228,17 @@ def takes(queue: Queue, exchange: str, key: str) -> bool:
     )
 
 
+def misrouted(queue: Queue, exchange: str, key: str) -> str:
+    """Why a message has no business in a work queue; empty when it has.
+
+    Brokers before rabbitmq-server's pull request 12553 check no right on the keys of CC and BCC,
+    by which anybody who may publish reaches any queue. A delivery bears the main key alone.
+    """
+    # By the default exchange it comes back from the retry ladder, or was put back.
+    fits = takes(queue, exchange, key) if exchange else key == queue.name
+    return "" if fits else f"it came by {exchange or 'the default exchange'} with the key {key!r}"
+
+
 def matches(pattern: str, key: str) -> bool:
     """Whether a binding's key takes a routing key of a topic exchange (AMQP 0-9-1, 3.1.3.3).
 

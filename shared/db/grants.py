@@ -48,6 +48,7 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
     "kyc": {
         "accounts": ACCOUNT,
         "kyc_applications": "SELECT, UPDATE",
+        "kyc_decisions": "SELECT, INSERT, UPDATE",
         "webhook_secrets": "SELECT (id, revoked_with)",
         "inbox": INBOX,
         "outbox": TELL,
@@ -91,6 +92,7 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
     "ops": {
         "accounts": ACCOUNT,
         "kyc_applications": "SELECT",
+        "kyc_decisions": "SELECT",
         "webhook_secrets": (
             "SELECT (id, account_id, state, issued_at, expires_at, replaced_at, revoked_at)"
         ),

@@ -255,6 +255,29 @@ class KycApplication(Base):
     decided_by: Mapped[str | None]
 
 
+class KycDecision(Base):
+    """What one person has decided on an application that takes several of them.
+
+    `person` is who they are, `decided_by` how the books name them.
+    """
+
+    __tablename__ = "kyc_decisions"
+    __table_args__ = (CheckConstraint("decision IN ('approve', 'revoke')", "decision"),)
+
+    application_id: Mapped[UUID] = mapped_column(
+        ForeignKey("kyc_applications.id", ondelete="CASCADE"), primary_key=True
+    )
+    decision: Mapped[str] = mapped_column(String(16), primary_key=True)
+    person: Mapped[str] = mapped_column(primary_key=True)
+    decided_by: Mapped[str]
+    reason: Mapped[str] = mapped_column(default="", server_default="")
+    message_id: Mapped[UUID]
+    needed: Mapped[int] = mapped_column(SmallInteger)
+    decided_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    withdrawn_at: Mapped[datetime | None]
+
+
 # --- services.secrets ------------------------------------------------------------------------
 
 

@@ -29,7 +29,12 @@ SAYS: Mapping[str, tuple[type[Event], ...]] = {
         events.KycSubmitted,
         *_SECRETS,
     ),
-    "kyc": (events.KycApproved, events.KycRejected, events.KycRevoked),
+    "kyc": (
+        events.KycApproved,
+        events.KycRejected,
+        events.KycRevoked,
+        events.OpsKycDecisionRecorded,
+    ),
     "secrets": (*_SECRETS, events.SecretExpiring, events.AccountChanged),
     "orders": (
         events.OrderRecorded,
@@ -37,7 +42,11 @@ SAYS: Mapping[str, tuple[type[Event], ...]] = {
         events.OrderCancellationRecorded,
     ),
     "notifier": (events.EmailUndeliverable,),
-    "ops": tuple(e for e in events.EVENT_TYPES.values() if e.TYPE.startswith("ops.")),
+    "ops": tuple(
+        event
+        for event in events.EVENT_TYPES.values()
+        if event.TYPE.startswith("ops.") and event is not events.OpsKycDecisionRecorded
+    ),
 }
 """The events by the service that may write them."""
 

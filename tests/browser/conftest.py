@@ -18,6 +18,7 @@ from sqlalchemy import Engine, create_engine
 from sqlalchemy.orm import Session
 
 from services.ops import users
+from shared.roles import broker_user
 from stack.credentials import as_service
 from stack.mailbox import MailServer
 from stack.ports import Address, Port
@@ -84,7 +85,15 @@ def services() -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def running(module_amqp_url, module_database_url, tmp_path_factory, services) -> Iterator[Running]:
+def variables() -> dict[str, str]:
+    """What every process is set to beside what it needs; a module that wants some says so."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def running(
+    module_amqp_url, module_database_url, tmp_path_factory, services, variables
+) -> Iterator[Running]:
     declare(module_amqp_url)
     folder = tmp_path_factory.mktemp("system")
     engine = create_engine(module_database_url)
@@ -99,6 +108,7 @@ def running(module_amqp_url, module_database_url, tmp_path_factory, services) ->
         "SIGN_IN_ATTEMPTS_PER_MINUTE": "1000",
         "ACCOUNT_ATTEMPTS_PER_MINUTE": "10",
         "WEB_CONCURRENCY": "1",
+        **variables,
     }
 
     # Between the console and the database.
@@ -107,7 +117,7 @@ def running(module_amqp_url, module_database_url, tmp_path_factory, services) ->
     def environment(name: str) -> dict[str, str]:
         url = books.url if name == "ops" else module_database_url
         return common | {
-            "AMQP_URL": as_service(module_amqp_url, name),
+            "AMQP_URL": as_service(module_amqp_url, broker_user(name)),
             "DATABASE_URL": as_service(url, name),
         }
 

@@ -60,8 +60,8 @@ def test_an_application_is_approved_and_the_outcome_shown(page, running):
         found = session.scalar(
             select(KycApplication).where(KycApplication.account_id == business.id)
         )
-    assert found.decided_by == "ada (fellow_ops)"
-    until(lambda: audited(running, "kyc.approved", "ada (fellow_ops)"), "it is audited")
+    assert found.decided_by == "ada (fellow_console)"
+    until(lambda: audited(running, "kyc.approved", "ada (fellow_console)"), "it is audited")
     page.goto(f"/accounts/{business.id}")
     expect(page.get_by_role("heading", level=1)).to_contain_text("KYC approved")
 

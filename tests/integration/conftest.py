@@ -13,7 +13,7 @@ from sqlalchemy import Engine, create_engine, select
 from sqlalchemy.orm import Session
 
 from shared.bus.events import AccountOtpRequested, decode
-from shared.crypto import sealer
+from shared.crypto import code_sealer
 from shared.db.models import OutboxMessage
 from stack.credentials import as_service
 from stack.listening import LISTEN_SECONDS, Start
@@ -55,7 +55,7 @@ class Api:
                 fact = decode(row.type, row.body)
                 assert isinstance(fact, AccountOtpRequested)
                 if fact.email == email:
-                    return sealer().open(fact.sealed_code, f"otp:{fact.code_id}").decode()
+                    return code_sealer().open(fact.sealed_code, f"otp:{fact.code_id}").decode()
         raise AssertionError(f"no code for {email}")
 
 

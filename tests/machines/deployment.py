@@ -141,7 +141,12 @@ class Deployment:
             "contact_person_details": "Ada",
         }
         self.ok("/api/v1/kyc/", application, **bearer)
-        self.shell(f"docker compose exec ops fellow kyc approve {email}")
+        password = self.shell("docker compose run --rm keys operator ada").split()[0]
+        self.shell("docker compose run --rm topology")
+        self.shell(
+            f"docker compose exec -e FELLOW_PASSWORD={password} ops "
+            f"fellow kyc approve {email} --as ada"
+        )
 
         def look() -> str:
             code, body = self.ask("/api/v1/webhook/secret/", **bearer)

@@ -1,5 +1,6 @@
 """`fellow keys`: new ones."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -7,6 +8,7 @@ import typer
 
 from services.ops import keys
 from services.ops.cli.terminal import say, stop
+from shared.processes import KEYS
 
 app = typer.Typer(help="Keys and passwords.", no_args_is_help=True)
 
@@ -51,3 +53,59 @@ def change(
     except keys.KeysError as error:
         stop(str(error))
     say(f"{name} has a new password in {folder.name}/. docs/deploying.md says what comes next.")
+
+
+@app.command()
+def complete(
+    folder: Annotated[Path, typer.Option(help="The folder of secrets.")] = SECRETS,
+) -> None:
+    """Make what the folder of an older version lacks."""
+    try:
+        made = keys.complete(folder)
+    except keys.KeysError as error:
+        stop(str(error))
+    say(f"Made: {', '.join(made)}." if made else "Nothing is lacking.")
+
+
+@app.command()
+def operator(
+    name: Annotated[str, typer.Argument(help="The operator's name, as on the console.")],
+    folder: Annotated[Path, typer.Option(help="The folder of secrets.")] = SECRETS,
+) -> None:
+    """Give an operator a user of their own on the broker; prints its password."""
+    try:
+        password = keys.operator(folder, name)
+    except keys.KeysError as error:
+        stop(str(error))
+    print(password)
+    say(f"The broker knows {name} after: docker compose run --rm topology")
+
+
+List = Annotated[str, typer.Argument(help=f"Which list: {', '.join(KEYS)}.")]
+Folder = Annotated[Path, typer.Option(help="The folder of secrets.")]
+
+
+@app.command()
+def add(name: List, folder: Folder = SECRETS) -> None:
+    """Rotation, first: a new key behind the others, which opens and verifies."""
+    _rotate(keys.add, name, folder, "has a new key, the last")
+
+
+@app.command()
+def promote(name: List, folder: Folder = SECRETS) -> None:
+    """Rotation, second: the last key becomes the first, which seals or signs."""
+    _rotate(keys.promote, name, folder, "begins with its newest key")
+
+
+@app.command()
+def drop(name: List, folder: Folder = SECRETS) -> None:
+    """Rotation, third: the last key leaves the list; what it sealed or signed is lost."""
+    _rotate(keys.drop, name, folder, "has lost its oldest key")
+
+
+def _rotate(step: Callable[[Path, str], None], name: str, folder: Path, what: str) -> None:
+    try:
+        step(folder, name)
+    except keys.KeysError as error:
+        stop(str(error))
+    say(f"{name.upper()} {what}. docs/deploying.md says whom to restart, and what comes next.")

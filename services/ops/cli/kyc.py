@@ -21,10 +21,13 @@ from services.ops.cli.terminal import (
     print_json,
     results,
     say,
+    signed_in_as,
     stop,
 )
+from services.ops.kyc_persons import DECIDES
 from services.ops.telling import commanded, tell
 from shared.db.session import make_engine
+from shared.roles import is_services
 
 app = typer.Typer(help="Decide on KYC applications.", no_args_is_help=True)
 
@@ -35,6 +38,13 @@ Wait = Annotated[
     float, typer.Option(min=0, help="Seconds to wait for the outcome; 0 publishes and goes.")
 ]
 Why = Annotated[str, typer.Option(help="What the business is told.")]
+Who = Annotated[
+    str,
+    typer.Option(
+        "--as",
+        help="Your own user of the broker; its password is asked for, or in FELLOW_PASSWORD.",
+    ),
+]
 
 
 @app.command("list")
@@ -46,43 +56,57 @@ def list_applications(
     as_json: AsJson = False,
 ) -> None:
     """Applications, oldest first."""
-    with database(find_system()) as session:
+    system = find_system()
+    with database(system) as session:
         found = kyc_desk.applications(session, status, limit=limit)
     if as_json:
         print_json(found)
         return
-    table = Table("submitted", "company", "email", "registration number", box=None, pad_edge=False)
+    columns = ["submitted", "company", "email", "registration number"]
+    several = any(application.recorded for application in found)
+    table = Table(*columns, *(["so far"] if several else []), box=None, pad_edge=False)
     for application in found:
         table.add_row(
             local(application.submitted_at),
             application.company_name,
             application.email,
             application.business_registration_number,
+            *([application.so_far] if several else []),
         )
     results().print(table)
     say(f"{len(found)} {status.value}.")
+    takes = system.settings.kyc_approvals_required
+    if takes > 1 and status.value in DECIDES:
+        say(f"To {DECIDES[status.value]} takes {takes} operators of different names.")
 
 
 @app.command()
-def approve(business: Business, reason: Why = "", wait: Wait = 5.0) -> None:
+def approve(business: Business, reason: Why = "", wait: Wait = 5.0, who: Who = "") -> None:
     """Approve the business's newest application: it gets a webhook secret."""
-    _decide("approve", business, reason, wait)
+    _decide("approve", business, reason, wait, who)
 
 
 @app.command()
-def reject(business: Business, reason: Why, wait: Wait = 5.0) -> None:
+def reject(business: Business, reason: Why, wait: Wait = 5.0, who: Who = "") -> None:
     """Reject it; the business is told why and may submit again."""
-    _decide("reject", business, reason, wait)
+    _decide("reject", business, reason, wait, who)
 
 
 @app.command()
-def revoke(business: Business, reason: Why = "", wait: Wait = 5.0) -> None:
+def revoke(business: Business, reason: Why = "", wait: Wait = 5.0, who: Who = "") -> None:
     """Take an approval back: the business's secrets stop working at once."""
-    _decide("revoke", business, reason, wait)
+    _decide("revoke", business, reason, wait, who)
 
 
-def _decide(decision: decisions.Decision, business: str, reason: str, wait: float) -> None:
+def _decide(
+    decision: decisions.Decision, business: str, reason: str, wait: float, who: str
+) -> None:
     system = find_system()
+    own = signed_in_as(system, who) if who else system
+    user = actor(own).name
+    takes = system.settings.kyc_approvals_required if decision != "reject" else 1
+    if is_services(user) and (takes > 1 or system.settings.environment == "production"):
+        stop(f"{user} is nobody's name: give --as and your own user of the broker.", MISUSED)
     try:
         command = decisions.make(decision, business, reason)
     except msgspec.ValidationError as error:
@@ -92,14 +116,17 @@ def _decide(decision: decisions.Decision, business: str, reason: str, wait: floa
     if system.has_database:
         # With the database away the decision is published all the same: the broker keeps it.
         with suppress(DBAPIError):
-            if not decisions.is_about_somebody(make_engine(system.settings), command):
+            application = decisions.meant(make_engine(system.settings), command)
+            if application is None:
                 stop(f"No business that has applied is known by {business.strip()}.")
+            command = msgspec.structs.replace(command, application_id=application)
     with broker(system) as connection:
-        message_id = decisions.publish(connection, command)
+        with broker(own) as personal:
+            message_id = decisions.publish(personal, command)
         say(f"Published: {decision} {business.strip()} (message {message_id}).")
         if system.has_database:
             try:
-                tell(make_engine(system.settings), [commanded(actor(system), command, message_id)])
+                tell(make_engine(system.settings), [commanded(actor(own), command, message_id)])
             except DBAPIError:
                 say("The audit log was not told who published it: the database did not take it.")
         if not wait:

@@ -9,8 +9,10 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, NoReturn
+from urllib.parse import quote, urlsplit
 
 import msgspec
 import typer
@@ -60,6 +62,16 @@ def broker(system: Surroundings) -> Iterator[Connection]:
         stop(f"The broker at {connection.as_uri()} did not do it: {explain(error).sentence}")
     finally:
         connection.release()
+
+
+def signed_in_as(system: Surroundings, name: str) -> Surroundings:
+    """The same system, on whose broker somebody signs in as themselves."""
+    password = os.environ.get("FELLOW_PASSWORD") or getpass.getpass(f"{name}'s password: ")
+    url = urlsplit(system.settings.amqp_url)
+    host = url.netloc.rpartition("@")[2]
+    person = f"{quote(name, safe='')}:{quote(password, safe='')}"
+    own = url._replace(netloc=f"{person}@{host}").geturl()
+    return replace(system, settings=msgspec.structs.replace(system.settings, amqp_url=own))
 
 
 def engine(system: Surroundings) -> Engine:

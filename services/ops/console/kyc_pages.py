@@ -12,6 +12,7 @@ from services.ops import decisions, kyc_desk
 from services.ops.console.page import Page, PageError, Question, Redirect, Result, View, Visit
 from services.ops.console.reading import positive, uuid_of
 from services.ops.kyc_desk import Status
+from services.ops.kyc_persons import DECIDES
 from services.ops.telling import commanded
 from shared.bus.events import KycDecide
 from shared.db.models import Account, KycApplication
@@ -47,6 +48,8 @@ def show(session: Session, visit: Visit) -> Result:
             "counts": dict.fromkeys(map(str, Status), 0) | _counts(session),
             "applications": [(row, contact(row.contact_person_details)) for row in found],
             "at_once": AT_ONCE,
+            "takes": visit.system.config.kyc_approvals_required if status in DECIDES else 1,
+            "decides": DECIDES.get(status.value, ""),
             "decided": _decided(visit),
         },
     )
@@ -69,7 +72,11 @@ def ask(session: Session, visit: Visit) -> Question:
     application = kyc_desk.newest(session, uuid_of(visit.path["account_id"]))
     if application is None:
         raise PageError(404, "This business has not applied.")
+    if command.application_id not in (None, application.id):
+        raise PageError(409, "The business has sent another application since: look at that one.")
     does, follows = CONSEQUENCES[command.decision]
+    if command.decision == "approve" and application.status == "approved":
+        does, follows = "Take back the revocation of", "Those of others stay as they are."
     return Question(
         f"{does} {application.company_name}?",
         f"{does} {application.company_name}",
@@ -80,6 +87,7 @@ def ask(session: Session, visit: Visit) -> Question:
             "Registration number": application.business_registration_number,
             "Address": application.business_address,
             "Its application is": application.status,
+            "So far": application.so_far,
             "Reason": command.reason,
         },
         more=follows,
@@ -128,7 +136,13 @@ def _command(visit: Visit) -> KycDecide:
     if decision == "approve" and reason:
         raise PageError(400, "An approval has no reason: was this to be a rejection?")
     try:
-        return decisions.make(decision, str(account_id), reason)  # type: ignore[arg-type]
+        looked_at = visit.field("application_id")
+        return decisions.make(
+            decision,  # type: ignore[arg-type]
+            str(account_id),
+            reason,
+            uuid_of(looked_at) if looked_at else None,
+        )
     except msgspec.ValidationError:
         raise PageError(400, "The reason may have up to 4,000 characters, without NUL.") from None
 

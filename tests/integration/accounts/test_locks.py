@@ -6,7 +6,7 @@ from sqlalchemy import text
 
 from services.accounts import codes, registering
 from shared.bus.events import AccountOtpRequested, decode
-from shared.crypto import sealer
+from shared.crypto import code_sealer
 from shared.db.models import Account, OutboxMessage, PendingProof
 from shared.db.session import transaction
 from tests.integration.arrange import until
@@ -29,7 +29,7 @@ def register(name):
 def code_of(db):
     row = db.query(OutboxMessage).filter(OutboxMessage.type == AccountOtpRequested.TYPE).one()
     fact = decode(row.type, row.body)
-    return sealer().open(fact.sealed_code, f"otp:{fact.code_id}").decode()
+    return code_sealer().open(fact.sealed_code, f"otp:{fact.code_id}").decode()
 
 
 def test_an_address_that_is_proved_while_it_is_registered_again(settings, db, engine, monkeypatch):

@@ -113,7 +113,7 @@ def test_bits_in_a_row_share_an_octet():
 def test_a_copy_reaches_no_queue_but_its_own(settings, amqp_url):
     """By CC and BCC a stranger would publish, with a service's rights, where he may not himself."""
     headers = {"CC": ["orders.intake"], "BCC": ["audit"], "x-mine": "kept"}
-    copy = again(Incoming(b"{}", {}, headers, "commands"), None)
+    copy = again(Incoming(b"{}", {}, headers, "commands"), None, "fellow")
     with Connection(amqp_url) as connection:
         connection.default_channel.basic_publish_confirm(
             copy, exchange="", routing_key=DECISIONS.name, mandatory=True

@@ -6,8 +6,10 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
+from amqp.exceptions import AccessRefused
 from kombu import Connection
 from sqlalchemy import select
 
@@ -179,7 +181,12 @@ def test_a_forged_name_header_is_not_believed(settings, db, engine, amqp_url):
 
 @pytest.mark.parametrize(
     ("user", "name"),
-    [("ops", "ada (fellow_ops)"), ("operator", "fellow_operator"), (None, "fellow")],
+    [
+        ("console", "ada (fellow_console)"),
+        ("ops", "fellow_ops"),
+        ("operator", "fellow_operator"),
+        (None, "fellow"),
+    ],
 )
 def test_the_person_is_believed_of_the_console_alone(settings, db, engine, amqp_url, user, name):
     business = account(db, status="pending")
@@ -195,6 +202,59 @@ def test_the_person_is_believed_of_the_console_alone(settings, db, engine, amqp_
     with deciding(settings):
         until(lambda: status_of(engine, business) == "approved", "approved")
     assert facts(engine)[0].decided_by == name
+
+
+@pytest.mark.parametrize(
+    ("user", "named", "header", "taken"),
+    [
+        (None, False, None, False),
+        (None, False, "ada", False),
+        ("ops", True, "ada", False),
+        ("console", True, None, False),
+        ("console", True, "ada", True),
+        ("operator", True, None, True),
+        (None, True, None, True),
+    ],
+)
+def test_what_nobody_put_a_name_to_is_refused_where_it_is_set_so(
+    settings, configure, db, engine, amqp_url, user, named, header, taken
+):
+    settings = configure(kyc_unnamed_decisions="refuse")
+    business = account(db, status="pending")
+    url = as_service(amqp_url, user) if user else amqp_url
+    properties = {"user_id": login(user) if user else "fellow"} if named else {}
+    forged = {"x-acting-user": header, "x-user-id": header} if header else {}
+    body = {"decision": "approve", "email": business.email}
+    send(url, body, application_headers=forged, **properties)
+    with deciding(settings):
+        until(lambda: depth(amqp_url, QUEUE.name) == 0, "taken")
+    assert status_of(engine, business) == ("approved" if taken else "pending")
+    if not taken:
+        assert "nobody has put their name to it" in headers(take(amqp_url, QUEUE.dead))["x-reason"]
+    assert depth(amqp_url, QUEUE.dead) == 0
+
+
+@pytest.mark.parametrize("copies", ["CC", "BCC"])
+@pytest.mark.parametrize(
+    ("user", "exchange", "key"),
+    [
+        ("ingress", "commands", "secret.rotate"),
+        ("notifier", "retry.5s", "notifier.urgent"),
+        ("kyc", "dead", "kyc.decisions"),
+        ("relay", "events", "kyc.approved"),
+    ],
+)
+def test_no_service_decides_by_a_copy(settings, db, engine, amqp_url, copies, user, exchange, key):
+    """A broker before pull request 12553 lets it into the queue; a later one refuses it."""
+    business = account(db, status="pending")
+    body = json.dumps({"decision": "approve", "email": business.email}).encode()
+    everywhere = {copies: ["kyc.decide", QUEUE.name], "x-user-id": "ada", "x-acting-user": "ada"}
+    with suppress(AccessRefused):
+        publish_raw(as_service(amqp_url, user), exchange, key, body, application_headers=everywhere)
+    with deciding(settings):
+        until(lambda: depth(amqp_url, "retry.5s") == 0, "back from the ladder")
+    assert status_of(engine, business) == "pending"
+    assert facts(engine) == []
 
 
 def test_the_same_decision_twice_changes_nothing(settings, db, engine, amqp_url):

@@ -5,8 +5,10 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from kombu import Connection
@@ -17,6 +19,7 @@ from shared.bus import topology
 from shared.bus.events import decode
 from shared.db.models import KycApplication, OutboxMessage
 from shared.product import VERSION
+from shared.roles import CONSOLE, login
 from stack.credentials import as_service
 from tests.integration.arrange import (
     account,
@@ -103,6 +106,76 @@ def test_reject_and_revoke_with_a_reason(settings, db, engine):
     assert [(fact.by, fact.command, fact.reason) for fact in told] == [
         ("fellow", "kyc.decide", reason) for reason in reasons
     ]
+
+
+def test_where_it_takes_two_the_command_says_who_has_decided_and_who_is_needed(
+    settings, db, engine, configure
+):
+    two = {"KYC_APPROVALS_REQUIRED": "2"}
+    settings = configure(kyc_approvals_required="2")
+    business = account(db, status="pending")
+    assert "so far" not in fellow(settings, "kyc", "list", **two)[1]
+    with deciding(settings):
+        for _ in range(2):
+            code, _, err = fellow(settings, "kyc", "approve", business.email, "--wait", "30", **two)
+            assert code == 0, err
+            assert "is pending. Recorded: 1 of 2 for approve: fellow; 1 more" in err
+        code, shown, err = fellow(settings, "kyc", "list", **two)
+        assert "1 of 2 for approve: fellow; 1 more of other names needed" in shown
+        assert "To approve takes 2 operators of different names." in err
+        (listed,) = json.loads(fellow(settings, "kyc", "list", "--json", **two)[1])
+        assert [(one["person"], one["needed"]) for one in listed["recorded"]] == [("fellow", 2)]
+        body = json.dumps({"decision": "approve", "email": business.email}).encode()
+        publish_raw(
+            as_service(settings.amqp_url, CONSOLE),
+            "commands",
+            "kyc.decide",
+            body,
+            user_id=login(CONSOLE),
+            application_headers={"x-acting-user": "ada"},
+        )
+        until(lambda: status_of(engine, business) == "approved", "approved")
+        code, _, err = fellow(settings, "kyc", "revoke", business.email, "--wait", "30", **two)
+        assert "1 of 2 for revoke: fellow" in err
+        shown = fellow(settings, "kyc", "list", "--status", "approved", **two)[1]
+        assert "1 of 2 for revoke: fellow" in shown
+    assert status_of(engine, business) == "approved"
+
+
+def test_in_production_a_decision_is_somebodys(settings, db, engine, configure):
+    business = account(db, status="pending")
+    amqp_url, refuse = settings.amqp_url, {"ENVIRONMENT": "production"}
+    refuse["DATABASE_URL"] = f"{settings.database_url}?sslmode=disable"
+    settings = configure(kyc_unnamed_decisions="refuse")
+    for user in ("ops", CONSOLE):
+        signed_in = refuse | {"AMQP_URL": as_service(amqp_url, user)}
+        code, _, err = fellow(settings, "kyc", "approve", business.email, **signed_in)
+        assert (code, err.strip()) == (
+            2,
+            f"{login(user)} is nobody's name: give --as and your own user of the broker.",
+        )
+    own = urlsplit(as_service(amqp_url, "operator"))
+    arguments = ("kyc", "approve", business.email, "--as", own.username, "--wait", "30")
+    with deciding(settings):
+        code, _, err = fellow(settings, *arguments, **signed_in, FELLOW_PASSWORD="wrong")
+        assert code == 1
+        code, _, err = fellow(settings, *arguments, **signed_in, FELLOW_PASSWORD=own.password)
+        assert code == 0, err
+        assert "is approved, decided by fellow_operator" in err
+
+
+def test_the_readmes_example_names_who_decides(settings, db, engine, configure):
+    business = account(db, status="pending", email="it@kettle.example")
+    (snippet,) = re.findall(r"```python\n(import json, os, uuid\n.*?)```", README.read_text(), re.S)
+    url = as_service(settings.amqp_url, "operator")
+    subprocess.run(
+        [sys.executable, "-c", snippet], env=os.environ | {"AMQP_URL": url}, check=True, timeout=30
+    )
+    with deciding(configure(kyc_unnamed_decisions="refuse")):
+        until(lambda: status_of(engine, business) == "approved", "approved")
+    with engine.connect() as connection:
+        decided_by = select(KycApplication.decided_by)
+        assert connection.execute(decided_by).scalar() == login("operator")
 
 
 def test_a_refusal_says_why_and_stays_for_people(settings, db):

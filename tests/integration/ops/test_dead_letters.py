@@ -1,5 +1,6 @@
 """Dead letters: looked at without a trace, and put right without a loss or a double."""
 
+import hashlib
 import json
 import os
 import signal
@@ -20,13 +21,17 @@ from services.ops.letters import Criteria
 from services.ops.telling import Actor
 from services.orders.__main__ import wire
 from shared.bus import topology
+from shared.bus.connect import user_of
 from shared.bus.consumer import Subscription
 from shared.bus.events import EVENT_TYPES, decode
+from shared.bus.incoming import Incoming, believed
 from shared.bus.message import message_for
 from shared.bus.retry import Retry
 from shared.db.models import Order, OutboxMessage
 from shared.db.session import make_engine
 from shared.ids import new_id
+from shared.roles import CONSOLE, login
+from stack.credentials import as_service
 from tests.integration.arrange import (
     consuming,
     depth,
@@ -209,9 +214,19 @@ def facts(db, type_):
 def test_who_published_it_is_still_known(amqp_url, bus, books):
     body = json.dumps({"decision": "approve", "email": "a@shop.example"}).encode()
     queue = topology.KYC_DECISIONS
-    # By the ladder, whose copies carry the user; and forged, with what the broker noted itself.
+    # By its service, whose copies carry the user; by nobody who is known; and forged, with what
+    # the broker noted itself.
     carried = {"x-user-id": "boss", "x-reason": "Permanent: x"}
-    publish_raw(amqp_url, "dead", queue.name, body, type="kyc.decide", application_headers=carried)
+    for by in ({"user_id": login("kyc")}, {}):
+        publish_raw(
+            as_service(amqp_url, "kyc"),
+            "dead",
+            queue.name,
+            body,
+            type="kyc.decide",
+            application_headers=carried,
+            **by,
+        )
     publish_raw(
         amqp_url,
         "commands",
@@ -224,10 +239,39 @@ def test_who_published_it_is_still_known(amqp_url, bus, books):
         channel = connection.channel()
         while message := channel.basic_get(queue.name):
             channel.basic_reject(message.delivery_tag, requeue=True)
-    until(lambda: depth(amqp_url, queue.dead) == 2, "both dead")
-    assert dead_actions.replay(bus, books, queue, Criteria(), ADA).done == 2
-    back = [headers(take(amqp_url, queue.name)) for _ in range(2)]
-    assert [h.get("x-user-id") for h in back] == ["boss", None]
+    until(lambda: depth(amqp_url, queue.dead) == 3, "all dead")
+    assert dead_actions.replay(bus, books, queue, Criteria(), ADA).done == 3
+    back = [take(amqp_url, queue.name) for _ in range(3)]
+    assert [headers(message).get("x-user-id") for message in back] == ["boss", None, None]
+    # Who put them back is what the broker vouches for now.
+    assert {message.properties["user_id"] for message in back} == {user_of(bus)}
+
+
+def test_who_writes_a_decision_anew_is_its_author(amqp_url, books, db):
+    """On the console its person, whom the broker's user vouches for; and both bodies are known."""
+    queue = topology.KYC_DECISIONS
+    first = json.dumps({"decision": "approve", "email": "a@shop.example"}).encode()
+    second = json.dumps({"decision": "revoke", "email": "a@shop.example"}).encode()
+    publish_raw(
+        as_service(amqp_url, "kyc"),
+        "dead",
+        queue.name,
+        first,
+        type="kyc.decide",
+        message_id="desk-42",
+        user_id=login("kyc"),
+        application_headers={"x-user-id": login(CONSOLE), "x-acting-user": "ola"},
+    )
+    known = believed(queue.name, login("kyc"))
+    with Connection(as_service(amqp_url, CONSOLE)) as console:
+        (letter,) = dead_letters.browse(console, queue).letters
+        assert (letter.user, letter.person) == (login(CONSOLE), "ola")
+        assert dead_actions.edit(console, books, queue, "desk-42", second, ADA)
+    back = Incoming.of(take(amqp_url, queue.name), known)
+    assert (back.body, back.person) == (second, "ada")
+    (fact,) = facts(db, "ops.dead_letter_replayed")
+    assert fact.digest == hashlib.sha256(first).hexdigest()
+    assert fact.new_digest == hashlib.sha256(second).hexdigest()
 
 
 def test_an_edited_letter_goes_back_under_its_id(amqp_url, bus, books, db):

@@ -41,6 +41,7 @@ MAY_PUBLISH = {
     | anything("journal.facts")
     | {("commands", "secret.rotate")},
     "ops": anything("") | anything("commands"),
+    "console": anything("") | anything("commands"),
     "operator": {("commands", "kyc.decide")},
 }
 MAY_READ = {
@@ -52,6 +53,7 @@ MAY_READ = {
     "audit": {"audit"},
     "relay": set(),
     "ops": {queue.name for queue in topology.QUEUES},
+    "console": {queue.name for queue in topology.QUEUES},
     "operator": set(),
 }
 
@@ -123,7 +125,7 @@ def consume(channel, name):
 
 @pytest.mark.parametrize("service", MAY_READ)
 def test_what_it_may_declare_and_delete(declared, service):
-    own = MAY_READ[service] if service != "ops" else set()
+    own = MAY_READ[service] if service not in ("ops", "console") else set()
     with connected(declared, service) as connection:
         for exchange in topology.EXCHANGES:
             assert refused(connection, lambda c, e=exchange: c.exchange_delete(e.name))

@@ -36,6 +36,7 @@ MAY = {
     "kyc": {
         "accounts": "s",
         "kyc_applications": "SU",
+        "kyc_decisions": "SIU",
         "webhook_secrets": "s",
         "inbox": "SIUD",
         "outbox": "I",
@@ -71,6 +72,7 @@ MAY = {
     "ops": {
         "accounts": "s",
         "kyc_applications": "S",
+        "kyc_decisions": "S",
         "webhook_secrets": "s",
         "webhook_requests": "S",
         "webhook_secret_use": "S",

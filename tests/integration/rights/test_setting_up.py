@@ -66,6 +66,37 @@ def test_users_rights_and_topology(node):
     assert "Traceback" not in said
 
 
+def test_operators_get_users_of_their_own_who_may_decide_and_no_more(node):
+    environment = {
+        "AMQP_URL": node.url(),
+        "RABBITMQ_MANAGEMENT_URL": node.management_url,
+        "SERVICE_PASSWORDS": service_passwords(node.url()),
+        "OPERATOR_PASSWORDS": "ada=her-own-password,ola=his-own-password",
+    }
+    assert declare(**environment) == (0, "")
+    host = node.url().rpartition("@")[2]
+    with Connection(f"amqp://ada:her-own-password@{host}") as connection:
+        channel = connection.default_channel
+        channel.basic_publish_confirm(
+            Message(b"{}", user_id="ada"), exchange="commands", routing_key="kyc.decide"
+        )
+        with pytest.raises(connection.channel_errors, match="user_id property"):
+            connection.channel().basic_publish_confirm(
+                Message(b"{}", user_id="ola"), exchange="commands", routing_key="kyc.decide"
+            )
+        for exchange, key in (("commands", "secret.revoke"), ("", "kyc.decisions")):
+            with pytest.raises(AccessRefused):
+                connection.channel().basic_publish_confirm(
+                    Message(b"{}"), exchange=exchange, routing_key=key
+                )
+        with pytest.raises(AccessRefused):
+            connection.channel().basic_get("kyc.decisions")
+    for name in ("fellow_kyc", "guest", "Ada"):
+        code, said = declare(**environment | {"OPERATOR_PASSWORDS": f"{name}=password"})
+        assert code == 2
+        assert "no operator's name" in said
+
+
 def test_definitions_for_rabbitmqctl():
     """The same rights without the management API, on a broker that has nothing yet."""
     folder = throwaway("definitions")

@@ -13,16 +13,13 @@ from services.ops import keys
 from shared import product
 from shared.bus import topology
 from shared.config import (
-    DEVELOPMENT_ENCRYPTION_KEY,
-    DEVELOPMENT_JWT_KEY,
-    DEVELOPMENT_RECEIPT_KEY,
     SECRET,
     ConfigurationError,
     Settings,
     load,
 )
-from shared.processes import READS
-from shared.roles import OPERATOR, SERVICES, login
+from shared.processes import KEYS, READS
+from shared.roles import BROKER_USERS, broker_user, login
 from stack.supervisor import MODULES
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -30,8 +27,8 @@ README = (ROOT / "README.md").read_text()
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-def shown(default):
-    if default in {DEVELOPMENT_ENCRYPTION_KEY, DEVELOPMENT_JWT_KEY, DEVELOPMENT_RECEIPT_KEY}:
+def shown(name, default):
+    if name in KEYS:
         return "a development key"
     if default == "":
         return "empty"
@@ -43,7 +40,9 @@ def shown(default):
 def test_the_configuration_table_is_true():
     rows = re.findall(r"^\| `([A-Z_]+)` \| (.*?) \| .+ \|$", README, re.MULTILINE)
     fields = msgspec.structs.fields(Settings)
-    assert rows == [(field.encode_name, shown(field.default)) for field in fields]
+    assert rows == [
+        (field.encode_name, shown(field.encode_name, field.default)) for field in fields
+    ]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -82,6 +81,7 @@ FIXED = {
     "METRICS_PORT",
     "METRICS_HOST",
     "RABBITMQ_MANAGEMENT_URL",
+    "UNPROTECTED_HOSTS",
 }
 # Those of the image: the same for all.
 IMAGES_OWN = {"HEALTH_FILE", "HOST", "PORT", "OPS_PORT"}
@@ -126,12 +126,9 @@ def test_a_process_starts_in_production_with_what_compose_gives_it(process, tmp_
     environ = given_by_compose(process, tmp_path / "secrets")
     settings = load(environ, process)
     assert settings.environment == "production"
-    for name in ("SECRET_ENCRYPTION_KEYS", "JWT_SIGNING_KEY", "RECEIPT_SIGNING_KEYS"):
-        assert bool(getattr(settings, name.lower())) == (name in READS[process])
-    needed = {"SECRET_ENCRYPTION_KEYS", "JWT_SIGNING_KEY", "RECEIPT_SIGNING_KEYS"} & {
-        *READS[process]
-    }
-    for name in needed:
+    for name in KEYS:
+        assert bool(settings.listed(name)) == (name in READS[process])
+    for name in {*KEYS} & {*READS[process]}:
         without = {key: value for key, value in environ.items() if key != f"{name}_FILE"}
         with pytest.raises(ConfigurationError, match=name):
             load(without, process)
@@ -140,22 +137,58 @@ def test_a_process_starts_in_production_with_what_compose_gives_it(process, tmp_
 def given_by_compose(process, secrets):
     return {
         name: re.sub(
-            r"\$\{\w+:([-?])([^}]*)\}", lambda found: found[2] if found[1] == "-" else "mail", value
+            r"\$\{\w+:([-?])([^}]*)\}",
+            lambda found: found[2] if found[1] == "-" else "mailpit",
+            value,
         ).replace("/run/secrets", str(secrets))
         for name, value in ours()[process]["environment"].items()
     }
 
 
+@pytest.mark.parametrize("process", ["notifier", "ops"])
+def test_the_mail_server_of_others_is_spoken_to_by_tls_or_named(process, tmp_path):
+    keys.write(tmp_path / "secrets", {})
+    environ = given_by_compose(process, tmp_path / "secrets") | {"SMTP_HOST": "smtp.example"}
+    with pytest.raises(ConfigurationError, match=r"SMTP_HOST speaks to smtp\.example"):
+        load(environ, process)
+    load(environ | {"SMTP_STARTTLS": "true"}, process)
+    named = f"{environ['UNPROTECTED_HOSTS']}smtp.example"
+    load(environ | {"UNPROTECTED_HOSTS": named}, process)
+
+
+@pytest.mark.parametrize("process", READS)
+def test_the_production_example_starts_every_process(process, tmp_path):
+    keys.write(tmp_path / "secrets", {})
+    deploying = (ROOT / "docs" / "deploying.md").read_text()
+    (example,) = re.findall(r"For production, in `.env`:\n\n```sh\n(.*?)```", deploying, re.DOTALL)
+    given = dict(line.split("=", 1) for line in example.splitlines())
+    assert given["KYC_APPROVALS_REQUIRED"] == "2"
+    environ = given_by_compose(process, tmp_path / "secrets")
+    assert set(given) <= {name for reads in READS.values() for name in reads}
+    settings = load(environ | {k: v for k, v in given.items() if k in READS[process]}, process)
+    if "KYC_APPROVALS_REQUIRED" in READS[process]:
+        assert settings.kyc_approvals_required == 2
+
+
+def test_compose_names_its_own_hosts_and_lets_others_be_added():
+    for process, service in ours().items():
+        if process != "keys":
+            *own, more = service["environment"]["UNPROTECTED_HOSTS"].split(",")
+            assert more == "${UNPROTECTED_HOSTS:-}"
+            assert set(own) <= set(compose()["services"])
+
+
 def test_every_service_in_compose_signs_in_as_itself(tmp_path):
     keys.write(tmp_path / "secrets", {})
     step = load(given_by_compose("topology", tmp_path / "secrets"), "topology")
-    passwords = step.passwords_of([*SERVICES, OPERATOR])
-    assert set(passwords) == {*SERVICES, OPERATOR}
+    passwords = step.passwords_of(BROKER_USERS)
+    assert set(passwords) == {*BROKER_USERS}
     for name in MODULES:
         settings = load(given_by_compose(name, tmp_path / "secrets"), name)
-        for url in (settings.amqp_url, settings.database_url):
-            assert urlsplit(url).username == login(name)
-            assert urlsplit(url).password == passwords[name]
+        users = {settings.amqp_url: broker_user(name), settings.database_url: name}
+        for url, user in users.items():
+            assert urlsplit(url).username == login(user)
+            assert urlsplit(url).password == passwords[user]
 
 
 def test_compose_has_every_secret_that_is_made_and_no_other():

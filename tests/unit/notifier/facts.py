@@ -5,7 +5,7 @@ from uuid import UUID
 
 from shared.bus import events
 from shared.bus.events import TrackingStatus
-from shared.crypto import sealer
+from shared.crypto import code_sealer
 from shared.ids import new_id
 
 CODE = "042137"
@@ -32,7 +32,7 @@ ORDER = {
 
 def _otp() -> events.AccountOtpRequested:
     code_id = new_id()
-    sealed = sealer().seal(CODE.encode(), f"otp:{code_id}")
+    sealed = code_sealer().seal(CODE.encode(), f"otp:{code_id}")
     return events.AccountOtpRequested(
         **(ACCOUNT | {"company_name": ""}), code_id=code_id, sealed_code=sealed, expires_at=UNTIL
     )
