@@ -65,6 +65,8 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 KEEP = "public, max-age=31536000, immutable"
+HSTS = "max-age=31536000"
+"""For this host; what else is in its domain is not ours to say (RFC 6797, 6.1)."""
 
 
 class Console:
@@ -101,6 +103,9 @@ class Console:
         """What holds for every answer."""
         for name, value in HEADERS.items():
             resp.set_header(name, value)
+        # Not over plain HTTP (RFC 6797, 7.2), which is how the console itself speaks.
+        if req.forwarded_scheme == "https":
+            resp.set_header("Strict-Transport-Security", HSTS)
         # Static files are asked for by names that change with them; pages are for one person.
         is_static = req.path.startswith("/static/") and resp.status_code == 200
         resp.set_header("Cache-Control", KEEP if is_static else "no-store")

@@ -12,7 +12,7 @@ import falcon
 from falcon.asgi import Request, Response, SSEvent
 
 from services.ops.console.look import Look
-from services.ops.console.mount import SESSION
+from services.ops.console.mount import session_token
 from services.ops.console.page import PageError, System
 from shared.db.session import is_database_away, transaction
 
@@ -40,7 +40,7 @@ class Live:
 
     async def on_get(self, req: Request, resp: Response) -> None:
         """Every look as it comes."""
-        token = req.cookies.get(SESSION, "")
+        token = session_token(req, self._system.config)
         if not await self._is_signed_in(token):
             raise PageError(403, "Sign in first.")
         resp.content_type = "text/event-stream; charset=utf-8"

@@ -28,6 +28,7 @@ from services.ops.console.page import (
 )
 from services.ops.console.rendering import render
 from services.ops.users import User
+from shared.config import Settings
 from shared.db.session import is_database_away, transaction
 from shared.http.errors import ApiError
 from shared.http.mount import client_address, read_body
@@ -35,11 +36,19 @@ from shared.http.mount import client_address, read_body
 SESSION = "fellow_session"
 FORM = "fellow_form"
 """The cookie of a browser in which nobody is signed in: the sign-in form has a token too."""
+BOUND = "__Host-"
+"""Before a cookie's name, has a browser take it over TLS and for this host alone, so that no other
+host of the domain can set it (RFC 6265bis, 4.1.3.2)."""
 MAX_FORM_BYTES = 1_048_576
 SIGN_IN = "/sign-in"
 DATABASE_AWAY = "The database does not answer. Nothing was changed."
 
 log = structlog.get_logger()
+
+
+def session_token(req: Request, config: Settings) -> str:
+    """The token of the session that a request is of; empty where it names none."""
+    return req.cookies.get(_cookie(SESSION, config), "")
 
 
 def mount(
@@ -96,8 +105,8 @@ def add_error_handlers(app: falcon.asgi.App[Any, Any]) -> None:
 
 def _responder(page: Page, system: System, threads: ThreadPoolExecutor) -> Any:
     async def respond(req: Request, resp: Response, **path: str) -> None:
-        session_token = req.cookies.get(SESSION, "")
-        token = session_token or req.cookies.get(FORM, "")
+        own = session_token(req, system.config)
+        token = own or req.cookies.get(_cookie(FORM, system.config), "")
         form: Mapping[str, list[str]] = {}
         if page.method == "POST":
             form = await _form(req, token)
@@ -110,7 +119,7 @@ def _responder(page: Page, system: System, threads: ThreadPoolExecutor) -> Any:
 
         def run() -> tuple[Result, str]:
             with transaction() as session:
-                visitor = system.visitors.find(session, session_token)
+                visitor = system.visitors.find(session, own)
                 if page.needs != "nobody" and visitor is None:
                     return _to_sign_in(req), ""
                 if page.needs == "act" and visitor is not None and not visitor.may_act:
@@ -127,14 +136,14 @@ def _responder(page: Page, system: System, threads: ThreadPoolExecutor) -> Any:
                 )
                 result = _answer(page, session, visit)
                 if isinstance(result, Redirect) and result.note:
-                    sessions.leave_note(session, result.token or session_token, result.note)
+                    sessions.leave_note(session, result.token or own, result.note)
                 if not isinstance(result, View):
                     return result, ""
                 note = sessions.take_note(session, token) if visitor else ""
                 return result, _rendered(result, token, visitor, note)
 
         def run_without_database() -> tuple[Result, str]:
-            visitor = system.visitors.recall(session_token)
+            visitor = system.visitors.recall(own)
             if page.without_database is None or visitor is None:
                 raise PageError(503, DATABASE_AWAY)
             view = page.without_database(system)
@@ -211,22 +220,33 @@ def _write(resp: Response, result: Result, html: str, system: System) -> None:
         if result.token:
             _set_cookie(resp, SESSION, result.token, system)
         elif result.token is not None:
-            resp.unset_cookie(SESSION, path="/")
+            _set_cookie(resp, SESSION, "", system, max_age=0)
     else:
         resp.content_type = result.content_type
         resp.downloadable_as = result.name
         resp.data = result.content
 
 
-def _set_cookie(resp: Response, name: str, value: str, system: System) -> None:
+def _set_cookie(
+    resp: Response, name: str, value: str, system: System, max_age: int | None = None
+) -> None:
     resp.set_cookie(
-        name,
+        _cookie(name, system.config),
         value,
+        max_age=max_age,
         path="/",
         http_only=True,
         same_site="Strict",
-        secure=system.config.environment == "production",
+        secure=_is_secure(system.config),
     )
+
+
+def _cookie(name: str, config: Settings) -> str:
+    return f"{BOUND}{name}" if _is_secure(config) else name
+
+
+def _is_secure(config: Settings) -> bool:
+    return config.environment == "production"
 
 
 def _write_error(resp: Response, status: int, sentence: str) -> None:

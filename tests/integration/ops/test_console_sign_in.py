@@ -15,6 +15,23 @@ def attempt(browser, address):
     return browser.post("/sign-in", data=form, headers={"X-Forwarded-For": address}).status_code
 
 
+def test_in_production_cookies_are_of_this_host_and_tls_alone(declared_url, database_url, tmp_path):
+    environment = {"ENVIRONMENT": "production"}
+    database_url += "?sslmode=disable"
+    with (
+        running_console(tmp_path, declared_url, database_url, **environment) as (url, _),
+        httpx.Client(base_url=url, timeout=30) as browser,
+    ):
+        answer = browser.get("/sign-in")
+        name, *attributes = answer.headers["set-cookie"].split("; ")
+        assert name.startswith("__Host-fellow_form=")
+        # RFC 6265bis, 4.1.3.2: with these, and without a domain.
+        assert {"Secure", "Path=/", "HttpOnly", "SameSite=Strict"} == set(attributes)
+        assert "strict-transport-security" not in answer.headers
+        secure = browser.get("/sign-in", headers={"X-Forwarded-Proto": "https"})
+        assert secure.headers["strict-transport-security"].startswith("max-age=")
+
+
 def test_attempts_are_counted_by_network(declared_url, database_url, tmp_path):
     environment = {
         "TRUSTED_PROXIES": "1",
