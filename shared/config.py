@@ -23,8 +23,12 @@ DEVELOPMENT_ENCRYPTION_KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 # Another, of 32 bytes from 0x20: what signs must not be what seals.
 DEVELOPMENT_RECEIPT_KEY = "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8="
 
+JOURNAL_DAYS = 7
+"""For how long the journal keeps messages (`x-max-age`, shared/bus/topology.py)."""
+
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
+Days = Annotated[int, msgspec.Meta(ge=0)]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 
 
@@ -126,6 +130,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     account_email_burst: Count = 1_000
     account_emails_per_second: Count = 100
     email_batch_size: Count = 64
+
+    # Customers' data: after how many days it ends; 0: never, which production refuses.
+    retention_orders_days: Days = 730
+    retention_history_days: Days = 365
+    retention_conflicts_days: Days = 90
+    retention_deliveries_days: Days = 365
+    retention_request_log_days: Days = 30
+    retention_dead_letters_days: Days = 90
+    retention_unproved_days: Days = 1
+    # For how long the backups of the database are kept, which nothing here does: `fellow customer`
+    # says when they will have forgotten. 0: not known.
+    backup_days: Days = 0
 
     # Email
     smtp_host: str = "127.0.0.1"
@@ -248,11 +264,25 @@ def _check(settings: Settings, reads: Collection[str]) -> None:
     for name in KEYS:
         if name in reads and not _listed(getattr(settings, name.lower())):
             raise ConfigurationError(f"{name} is empty: give at least one key")
+    for name in _retention(reads):
+        days = getattr(settings, name.lower())
+        # What the journal can say again must still be known, or it would be done again.
+        if 0 < days <= JOURNAL_DAYS and name != "RETENTION_UNPROVED_DAYS":
+            raise ConfigurationError(
+                f"{name} must be more than the journal's {JOURNAL_DAYS} days, or 0 for ever"
+            )
     if settings.environment == "production":
         _check_production(settings, reads)
 
 
+def _retention(reads: Collection[str]) -> list[str]:
+    return [name for name in reads if name.startswith("RETENTION_")]
+
+
 def _check_production(settings: Settings, reads: Collection[str]) -> None:
+    for name in _retention(reads):
+        if not getattr(settings, name.lower()):
+            raise ConfigurationError(f"{name} is 0, for ever: say after how many days that ends")
     if DEVELOPMENT_ENCRYPTION_KEY in settings.encryption_keys():
         raise ConfigurationError(
             "SECRET_ENCRYPTION_KEYS still holds the development key: make one with "

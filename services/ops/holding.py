@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from amqp import Message as AmqpMessage
 from kombu import Connection
 from sqlalchemy import Engine
 
@@ -147,7 +148,7 @@ def hold(
 def look_through(
     connection: Connection,
     queue: str,
-    see: Callable[[Incoming], None],
+    see: Callable[[Incoming], AmqpMessage | None],
     *,
     engine: Engine | None = None,
 ) -> None:
@@ -159,7 +160,8 @@ def look_through(
     Args:
         connection: an open kombu connection, which may publish to the default exchange.
         queue: its name.
-        see: called with each message.
+        see: called with each message; what goes back in its place, or None for nothing. It is
+            `as_it_is` that leaves everything as it was.
         engine: see `hold`.
 
     Raises:
@@ -180,7 +182,17 @@ def look_through(
             left -= shown
 
 
-def _pass_on(connection: Connection, queue: str, most: int, see: Callable[[Incoming], None]) -> int:
+def as_it_is(incoming: Incoming) -> AmqpMessage:
+    """A copy of a message, what it has behind it included."""
+    return again(incoming, incoming.user_id)
+
+
+def _pass_on(
+    connection: Connection,
+    queue: str,
+    most: int,
+    see: Callable[[Incoming], AmqpMessage | None],
+) -> int:
     came: list[Any] = []
     with connection.channel() as channel:
         # No more than these are ever delivered: none is acknowledged before the cancel.
@@ -197,11 +209,9 @@ def _pass_on(connection: Connection, queue: str, most: int, see: Callable[[Incom
                 heard = time.monotonic()
         channel.basic_cancel("look")
         if came:
-            messages = [Incoming.of(message) for message in came]
-            publish(connection, queue, [again(m, m.user_id) for m in messages])
+            copies = [see(Incoming.of(message)) for message in came]
+            publish(connection, queue, [copy for copy in copies if copy is not None])
             channel.basic_ack(came[-1].delivery_info["delivery_tag"], multiple=True)
-            for message in messages:
-                see(message)
     return len(came)
 
 

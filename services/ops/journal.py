@@ -23,7 +23,7 @@ from kombu import Connection
 from sqlalchemy import Engine
 
 from services.ops.copying import copy
-from services.ops.holding import MOST, BusyError, count, hold, look_through
+from services.ops.holding import MOST, BusyError, as_it_is, count, hold, look_through
 from services.ops.publishing import publish
 from shared.bus import topology
 from shared.bus.incoming import Incoming
@@ -290,9 +290,10 @@ def _waiting(
     """
     ids: set[UUID] = set()
 
-    def see(incoming: Incoming) -> None:
+    def see(incoming: Incoming) -> AmqpMessage:
         if not incoming.happened:
             ids.add(incoming.message_id)
+        return as_it_is(incoming)
 
     for name in (*(rung.name for rung in topology.RETRY_LADDER), queue.dead):
         with hold(connection, name, engine=engine) as held:

@@ -489,6 +489,15 @@ class OpsCommandPublished(_OpsFact, frozen=True, kw_only=True):
     reason: str = ""
 
 
+class OpsCustomerErased(_OpsFact, frozen=True, kw_only=True):
+    """A customer's data was erased: how many rows and messages, by place. Of whom is not told."""
+
+    TYPE: ClassVar[str] = "ops.customer_erased"
+
+    reason: str
+    places: dict[str, int]
+
+
 class OpsSignedIn(_OpsFact, frozen=True, kw_only=True):
     """Somebody of ops staff signed in to the console."""
 
