@@ -118,7 +118,11 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
 }
 
 FUNCTIONS: Mapping[str, tuple[str, ...]] = {
-    "ingress": ("keep_webhook_request_partitions(integer)", "hold_approval(uuid)"),
+    "ingress": (
+        "keep_webhook_request_partitions(integer)",
+        "keep_webhook_request_partitions()",  # of the version before, whose workers may still run
+        "hold_approval(uuid)",
+    ),
     "secrets": ("hold_approval(uuid)",),
     "ops": ("customer_mention(text)", "erase_customer(text)"),
 }

@@ -245,11 +245,11 @@ def test_rights_that_somebody_added_go_with_the_next_migration(database_url):
 
     engine = create_engine(database_url)
     with engine.begin() as connection:
-        connection.execute(text(f"GRANT DELETE ON orders TO {login('orders')}"))
+        connection.execute(text(f"GRANT DELETE ON orders TO {login('kyc')}"))
     migrate.upgrade(database_url)
     with engine.connect() as connection:
         may = connection.execute(
-            text(f"SELECT has_table_privilege('{login('orders')}', 'orders', 'DELETE')")
+            text(f"SELECT has_table_privilege('{login('kyc')}', 'orders', 'DELETE')")
         ).scalar()
     engine.dispose()
     assert may is False

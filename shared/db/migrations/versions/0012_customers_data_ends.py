@@ -23,63 +23,46 @@ _MENTION = r"""
     $$
 """
 
-# One transaction with the audit fact of whoever calls it. Orders are locked in the order of their
-# ids, as the recorder does.
+# One transaction with the audit fact of whoever calls it. The long looks lock nothing: a recorder
+# that waits for one order has a batch of others in hand. Then orders are locked in the order of
+# their ids, as it does.
 _ERASE = """
     CREATE FUNCTION erase_customer(address text) RETURNS TABLE (place text, touched bigint)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
     DECLARE
         wanted text := lower(address);
         mention text := public.customer_mention(address);
+        quoted text := regexp_replace(wanted, '([^a-z0-9])', '\\\\\\1', 'g');
         theirs uuid[];
+        mentioned uuid[];
+        notes uuid[];
+        conflicts uuid[];
+        emails uuid[];
         gone jsonb := jsonb_build_object(
             'customer_details',
             jsonb_build_object(
                 'name', '[erased]', 'email', 'erased@erased.invalid', 'phone', ''),
             'item_summary', '[erased]', 'address', '[erased]');
-        cleared bigint;
     BEGIN
         IF wanted !~ '^[^@\\s]+@[^@\\s]+$' OR wanted = 'erased@erased.invalid' THEN
             RAISE EXCEPTION 'not the address of a person' USING ERRCODE = 'data_exception';
         END IF;
 
-        SELECT array_agg(id) INTO theirs FROM (
-            SELECT id FROM public.orders WHERE lower(customer_email) = wanted ORDER BY id FOR UPDATE
-        ) AS found;
-        UPDATE public.orders SET customer_name = '[erased]', customer_phone = '',
-            customer_email = 'erased@erased.invalid', item_summary = '[erased]',
-            address = '[erased]'
-        WHERE id = ANY(theirs);
-        place := 'orders'; touched := coalesce(cardinality(theirs), 0); RETURN NEXT;
-
-        UPDATE public.orders SET
-            customer_name = regexp_replace(customer_name, mention, '[erased]', 'gi'),
-            customer_phone = regexp_replace(customer_phone, mention, '[erased]', 'gi'),
-            item_summary = regexp_replace(item_summary, mention, '[erased]', 'gi'),
-            address = regexp_replace(orders.address, mention, '[erased]', 'gi')
-        WHERE concat_ws(' ', customer_name, customer_phone, item_summary, orders.address)
-              ~* mention;
-        GET DIAGNOSTICS touched = ROW_COUNT;
-        place := 'orders of others'; RETURN NEXT;
-
-        UPDATE public.order_status_history SET note = CASE
-            WHEN order_id = ANY(theirs) THEN '[erased]'
-            ELSE regexp_replace(note, mention, '[erased]', 'gi') END
-        WHERE (order_id = ANY(theirs) AND note NOT IN ('', '[erased]')) OR note ~* mention;
-        GET DIAGNOSTICS touched = ROW_COUNT;
-        place := 'order_status_history'; RETURN NEXT;
-
-        UPDATE public.order_conflicts SET event = event || gone
-        WHERE (order_id = ANY(theirs) AND NOT event @> gone) OR event::text ~* mention;
-        GET DIAGNOSTICS touched = ROW_COUNT;
-        place := 'order_conflicts'; RETURN NEXT;
-
-        UPDATE public.email_deliveries SET recipient = 'erased@erased.invalid',
-            message_id = '[erased]',
-            response = CASE response WHEN '' THEN '' ELSE '[erased]' END
-        WHERE lower(recipient) = wanted AND template LIKE 'order\\_%';
-        GET DIAGNOSTICS touched = ROW_COUNT;
-        place := 'email_deliveries'; RETURN NEXT;
+        theirs := ARRAY(SELECT id FROM public.orders WHERE lower(customer_email) = wanted);
+        mentioned := ARRAY(
+            SELECT id FROM public.orders
+            WHERE lower(customer_email) <> wanted
+              AND concat_ws(' ', customer_name, customer_phone, item_summary, orders.address)
+                  ~* mention);
+        notes := ARRAY(
+            SELECT event_id FROM public.order_status_history
+            WHERE (order_id = ANY(theirs) AND note NOT IN ('', '[erased]')) OR note ~* mention);
+        conflicts := ARRAY(
+            SELECT event_id FROM public.order_conflicts
+            WHERE (order_id = ANY(theirs) AND NOT event @> gone) OR event::text ~* mention);
+        emails := ARRAY(
+            SELECT id FROM public.email_deliveries
+            WHERE lower(recipient) = wanted AND template LIKE 'order\\_%');
 
         -- A key is no text: what stands before the address is not part of another one.
         UPDATE public.webhook_requests SET idempotency_key = NULL
@@ -87,21 +70,56 @@ _ERASE = """
         GET DIAGNOSTICS touched = ROW_COUNT;
         place := 'webhook_requests'; RETURN NEXT;
 
+        PERFORM 1 FROM public.orders WHERE id = ANY(theirs || mentioned) ORDER BY id FOR UPDATE;
+        UPDATE public.orders SET customer_name = '[erased]', customer_phone = '',
+            customer_email = 'erased@erased.invalid', item_summary = '[erased]',
+            address = '[erased]'
+        WHERE id = ANY(theirs);
+        GET DIAGNOSTICS touched = ROW_COUNT;
+        place := 'orders'; RETURN NEXT;
+
+        UPDATE public.orders SET
+            customer_name = regexp_replace(customer_name, mention, '[erased]', 'gi'),
+            customer_phone = regexp_replace(customer_phone, mention, '[erased]', 'gi'),
+            item_summary = regexp_replace(item_summary, mention, '[erased]', 'gi'),
+            address = regexp_replace(orders.address, mention, '[erased]', 'gi')
+        WHERE id = ANY(mentioned);
+        GET DIAGNOSTICS touched = ROW_COUNT;
+        place := 'orders of others'; RETURN NEXT;
+
+        UPDATE public.order_status_history SET note = CASE
+            WHEN order_id = ANY(theirs) THEN '[erased]'
+            ELSE regexp_replace(note, mention, '[erased]', 'gi') END
+        WHERE event_id = ANY(notes);
+        GET DIAGNOSTICS touched = ROW_COUNT;
+        place := 'order_status_history'; RETURN NEXT;
+
+        UPDATE public.order_conflicts SET event = event || gone WHERE event_id = ANY(conflicts);
+        GET DIAGNOSTICS touched = ROW_COUNT;
+        place := 'order_conflicts'; RETURN NEXT;
+
+        UPDATE public.email_deliveries SET recipient = 'erased@erased.invalid',
+            message_id = '[erased]',
+            response = CASE response WHEN '' THEN '' ELSE '[erased]' END
+        WHERE id = ANY(emails);
+        GET DIAGNOSTICS touched = ROW_COUNT;
+        place := 'email_deliveries'; RETURN NEXT;
+
+        -- By its text: what is parked may be no JSON, and must not keep a person from being erased.
         DELETE FROM public.outbox
         WHERE type IN ('order.recorded', 'order.status_recorded', 'order.cancellation_recorded')
-          AND lower(encode(body, 'escape')) ~ mention;
-        GET DIAGNOSTICS cleared = ROW_COUNT;
-        place := 'outbox discarded'; touched := cleared; RETURN NEXT;
+          AND lower(encode(body, 'escape')) ~ ('"customer_email" *: *"' || quoted || '"');
+        GET DIAGNOSTICS touched = ROW_COUNT;
+        place := 'outbox discarded'; RETURN NEXT;
 
         UPDATE public.outbox SET reason = regexp_replace(reason, mention, '[erased]', 'gi'),
             body = convert_to(CASE
             WHEN type = 'order.created'
-             AND lower(convert_from(body, 'UTF8')::jsonb #>> '{customer_details,email}') = wanted
+             AND lower(encode(body, 'escape')) ~ ('"email" *: *"' || quoted || '"')
             THEN (convert_from(body, 'UTF8')::jsonb || gone)::text
             ELSE regexp_replace(convert_from(body, 'UTF8'), mention, '[erased]', 'gi')
             END, 'UTF8')
-        WHERE type IN ('order.created', 'order.status_changed', 'order.cancelled',
-                       'email.undeliverable')
+        WHERE (type LIKE 'order.%' OR type = 'email.undeliverable')
           AND lower(encode(body, 'escape')) ~ mention;
         GET DIAGNOSTICS touched = ROW_COUNT;
         place := 'outbox'; RETURN NEXT;
