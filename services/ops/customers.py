@@ -4,7 +4,6 @@ Customers are those whom orders are for. A business's own account is another mat
 its owner.
 """
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -12,25 +11,16 @@ from typing import Any
 from uuid import UUID
 
 from kombu import Connection
-from sqlalchemy import ColumnElement, Engine, Text, cast, func, or_, select, text
+from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session
 
-from services.ops import customer_bus
+from services.ops import customer_bus, customer_rows
 from services.ops.customer_bus import Found, Outcome
-from services.ops.customer_messages import OF_BUSINESSES, Person
+from services.ops.customer_messages import Person
 from services.ops.telling import Actor, about
 from shared import erased
 from shared.bus.events import OpsCustomerErased
 from shared.config import JOURNAL_DAYS
-from shared.db.models import (
-    Base,
-    EmailDelivery,
-    Order,
-    OrderConflict,
-    OrderStatusHistory,
-    OutboxMessage,
-    WebhookRequest,
-)
 from shared.ids import new_id
 from shared.outbox import store
 
@@ -105,7 +95,7 @@ def export(
     """
     person = the_person(session, address)
     at = datetime.now(UTC)
-    tables = _rows(session, person)
+    tables = customer_rows.read(session, person)
     messages, outcome = customer_bus.find(connection, engine, person)
     return Held(person.address, at, tables, messages, elsewhere(outcome, at, backup_days))
 
@@ -123,7 +113,7 @@ def count(session: Session, connection: Connection, engine: Engine, address: str
         NotAPersonError: nobody can have the address.
     """
     person = the_person(session, address)
-    places = _erase_rows(session, person)
+    places = customer_rows.erase(session, person)
     session.rollback()
     _, outcome = customer_bus.find(connection, engine, person)
     return Outcome(places + outcome.places, outcome.unseen)
@@ -159,7 +149,7 @@ def erase(
             raise ValueError("a reason is needed, without the address: the audit log keeps it")
     erasure = new_id()
     with Session(engine) as session, session.begin():
-        rows = _erase_rows(session, person)
+        rows = customer_rows.erase(session, person)
         store.add(session, [_fact(erasure, actor, reason, rows)])
     outcome = customer_bus.erase(connection, engine, person, actor, reason.strip())
     if outcome.places:
@@ -211,74 +201,3 @@ def _fact(erasure: UUID, actor: Actor, reason: str, places: Mapping[str, int]) -
         by=actor.name, address=actor.address, reason=reason.strip(), places=dict(places)
     )
     return about(fact, erasure)
-
-
-def _erase_rows(session: Session, person: Person) -> Counter[str]:
-    found = session.execute(
-        text("SELECT place, touched FROM erase_customer(:address)"), {"address": person.address}
-    )
-    return Counter({place: touched for place, touched in found if touched})
-
-
-def _rows(session: Session, person: Person) -> dict[str, list[dict[str, Any]]]:
-    is_theirs = func.lower(Order.customer_email) == person.address
-    theirs = select(Order.id).where(is_theirs)
-    order_texts = (Order.customer_name, Order.customer_phone, Order.item_summary, Order.address)
-    return {
-        "orders": _read(
-            session, Order, or_(is_theirs, *(_mentions(c, person) for c in order_texts))
-        ),
-        "order_status_history": _read(
-            session,
-            OrderStatusHistory,
-            or_(
-                OrderStatusHistory.order_id.in_(theirs), _mentions(OrderStatusHistory.note, person)
-            ),
-        ),
-        "order_conflicts": _read(
-            session,
-            OrderConflict,
-            or_(
-                OrderConflict.order_id.in_(theirs),
-                _mentions(cast(OrderConflict.event, Text), person),
-            ),
-        ),
-        "email_deliveries": _read(
-            session,
-            EmailDelivery,
-            (func.lower(EmailDelivery.recipient) == person.address)
-            & EmailDelivery.template.startswith("order_", autoescape=True),
-        ),
-        "webhook_requests": _read(
-            session,
-            WebhookRequest,
-            or_(
-                WebhookRequest.order_id.in_(theirs),
-                func.strpos(func.lower(WebhookRequest.idempotency_key), person.address) > 0,
-            ),
-        ),
-        "outbox": _read(
-            session,
-            OutboxMessage,
-            _mentions(func.lower(func.encode(OutboxMessage.body, "escape")), person)
-            & ~or_(*(OutboxMessage.type.startswith(prefix) for prefix in OF_BUSINESSES)),
-        ),
-    }
-
-
-def _mentions(column: Any, person: Person) -> ColumnElement[bool]:
-    matches: ColumnElement[bool] = column.op("~*")(person.mention.pattern)
-    return matches
-
-
-def _read(
-    session: Session, table: type[Base], condition: ColumnElement[bool]
-) -> list[dict[str, Any]]:
-    found = session.execute(select(*table.__table__.columns).where(condition)).mappings()
-    return [{name: _shown(value) for name, value in row.items()} for row in found]
-
-
-def _shown(value: Any) -> Any:
-    if isinstance(value, bytes | memoryview):
-        return bytes(value).decode(errors="backslashreplace")
-    return value
