@@ -27,8 +27,12 @@ DEVELOPMENT_RECEIPT_KEY = "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8="
 # And one from 0x40.
 DEVELOPMENT_CODE_KEY = "QEFCQ0RFRkdISUpLTE1OT1BRUlNUVVZXWFlaW1xdXl8="
 
+JOURNAL_DAYS = 7
+"""For how long the journal keeps messages (`x-max-age`, shared/bus/topology.py)."""
+
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
+Days = Annotated[int, msgspec.Meta(ge=0)]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 
 
@@ -143,6 +147,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     account_email_burst: Count = 1_000
     account_emails_per_second: Count = 100
     email_batch_size: Count = 64
+
+    # Customers' data: after how many days it ends; 0: never, which production refuses.
+    retention_orders_days: Days = 730
+    retention_history_days: Days = 365
+    retention_conflicts_days: Days = 90
+    retention_deliveries_days: Days = 365
+    retention_request_log_days: Days = 30
+    retention_dead_letters_days: Days = 90
+    retention_unproved_days: Days = 1
+    # For how long the backups of the database are kept, which nothing here does: `fellow customer`
+    # says when they will have forgotten. 0: not known.
+    backup_days: Days = 0
 
     # Email
     smtp_host: str = "127.0.0.1"
@@ -278,6 +294,13 @@ def _check(settings: Settings, reads: Collection[str]) -> None:
     for name in KEYS:
         if name in reads and not settings.listed(name):
             raise ConfigurationError(f"{name} is empty: give at least one key")
+    for name in (name for name in reads if name.startswith("RETENTION_")):
+        days = getattr(settings, name.lower())
+        # What the journal can say again must still be known, or it would be done again.
+        if 0 < days <= JOURNAL_DAYS and name != "RETENTION_UNPROVED_DAYS":
+            raise ConfigurationError(
+                f"{name} must be more than the journal's {JOURNAL_DAYS} days, or 0 for ever"
+            )
     if settings.environment == "production" and (
         complaint := next(complaints(settings, reads), "")
     ):

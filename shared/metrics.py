@@ -4,6 +4,8 @@ The metrics themselves stand beside what they measure, in modules called `metric
 docs/metrics.md lists them all. The ingress has its page in its app, since it has several workers.
 """
 
+from datetime import UTC, datetime
+
 from prometheus_client import Counter, Gauge, start_http_server
 
 from shared.config import ConfigurationError, Settings
@@ -11,6 +13,13 @@ from shared.config import ConfigurationError, Settings
 _runs = Counter("fellow_job_runs", "Runs of a periodic job.", ["task", "outcome"])
 _succeeded = Gauge(
     "fellow_job_last_success_timestamp_seconds", "When a periodic job last went well.", ["task"]
+)
+_removed = Counter("fellow_retention_removed", "Removed since its time was over.", ["place"])
+_oldest = Gauge(
+    "fellow_retention_oldest_seconds",
+    "Age of the oldest that is kept; 0: none.",
+    ["place"],
+    multiprocess_mode="livemax",
 )
 
 
@@ -45,3 +54,16 @@ def job_ran(name: str, *, well: bool) -> None:
     _runs.labels(name, "done" if well else "failed").inc()
     if well:
         _succeeded.labels(name).set_to_current_time()
+
+
+def kept(place: str, removed: int, oldest: datetime | None) -> None:
+    """Say what was removed since its time was over, and how old the oldest is that is kept.
+
+    Args:
+        place: where; see `shared/retention.py`.
+        removed: how much.
+        oldest: when that was; None when there is none.
+    """
+    _removed.labels(place).inc(removed)
+    age = 0.0 if oldest is None else (datetime.now(UTC) - oldest).total_seconds()
+    _oldest.labels(place).set(max(age, 0.0))

@@ -16,6 +16,18 @@ _CONSUMER = (*_SERVER, "HEALTH_FILE", "METRICS_PORT", "METRICS_HOST")
 _HTTP = (*_SERVER, "HOST", "TRUSTED_PROXIES", "PUBLIC_URL", "REQUEST_SECONDS")
 _HTTP_LIMITS = ("SIGN_IN_ATTEMPTS_PER_MINUTE", "ACCOUNT_ATTEMPTS_PER_MINUTE")
 _MAIL = ("SMTP_HOST", "SMTP_PORT", "SMTP_STARTTLS")
+_RETENTION = tuple(
+    f"RETENTION_{place}_DAYS"
+    for place in (
+        "ORDERS",
+        "HISTORY",
+        "CONFLICTS",
+        "DELIVERIES",
+        "REQUEST_LOG",
+        "DEAD_LETTERS",
+        "UNPROVED",
+    )
+)
 
 READS: Mapping[str, tuple[str, ...]] = {
     "ingress": (
@@ -34,6 +46,8 @@ READS: Mapping[str, tuple[str, ...]] = {
         "ACCOUNT_RATE_PER_SECOND",
         "ADDRESS_REFUSALS_PER_MINUTE",
         "SECRET_POLL_SECONDS",
+        "RETENTION_REQUEST_LOG_DAYS",
+        "RETENTION_UNPROVED_DAYS",
     ),
     "kyc": (*_CONSUMER, "KYC_APPROVALS_REQUIRED", "KYC_APPROVAL_DAYS", "KYC_UNNAMED_DECISIONS"),
     "secrets": (
@@ -49,6 +63,9 @@ READS: Mapping[str, tuple[str, ...]] = {
         "ORDER_BATCH_SIZE",
         "ACCOUNT_EMAIL_BURST",
         "ACCOUNT_EMAILS_PER_SECOND",
+        "RETENTION_ORDERS_DAYS",
+        "RETENTION_HISTORY_DAYS",
+        "RETENTION_CONFLICTS_DAYS",
     ),
     "notifier": (
         *_CONSUMER,
@@ -64,6 +81,7 @@ READS: Mapping[str, tuple[str, ...]] = {
         "SMTP_BULK_CONNECTIONS",
         "EMAIL_FROM",
         "PROOF_SINK",
+        "RETENTION_DELIVERIES_DAYS",
     ),
     "audit": _CONSUMER,
     "relay": _CONSUMER,
@@ -73,10 +91,15 @@ READS: Mapping[str, tuple[str, ...]] = {
         *_HTTP_LIMITS,
         *_MAIL,
         "KYC_APPROVALS_REQUIRED",
+        "METRICS_PORT",
+        "METRICS_HOST",
         "OPS_PORT",
         "OPS_IDLE_SECONDS",
         "OPS_SESSION_SECONDS",
         "RABBITMQ_MANAGEMENT_URL",
+        "BACKUP_DAYS",
+        # It ends dead letters, and counts what the others will end.
+        *_RETENTION,
     ),
     # No broker: it is met by HTTP and by mail, as every business is.
     "proof": (

@@ -58,6 +58,9 @@ def complaints(settings: "Settings", reads: Collection[str]) -> Iterator[str]:
     if "AMQP_URL" in reads and "guest:guest@" in settings.amqp_url:
         yield "AMQP_URL signs in as guest: give the service its own user"
     yield from _in_the_clear(settings, reads)
+    for name in reads:
+        if name.startswith("RETENTION_") and not getattr(settings, name.lower()):
+            yield f"{name} is 0, for ever: say after how many days that ends"
 
 
 def weakness(key: str) -> str | None:

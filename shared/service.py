@@ -20,27 +20,13 @@ from shared.bus.consumer import Consumer, Subscription
 from shared.config import ConfigurationError, Settings, begin
 from shared.crypto import check_keys
 from shared.db.session import is_database_away, transaction
+from shared.periodic import Periodic
 
 STOP_SECONDS = 8.0
 """How long a batch in hand may take to finish after a stop; the promise to the outside is 10."""
 STUCK_SECONDS = 60.0
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Periodic:
-    """A job that runs again and again, each time in a transaction of its own.
-
-    Attributes:
-        name: for the log.
-        seconds: from the end of one run to the start of the next.
-        run: must be safe beside another replica's run of the same job.
-    """
-
-    name: str
-    seconds: float
-    run: Callable[[Session], object]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,19 +6,20 @@ code that was mailed proves the registration it was made for and no other (Sudho
 2022, "Pre-hijacked accounts").
 """
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from services.accounts import codes, guesses, limits
 from services.accounts.codes import Check
-from shared import passwords
+from shared import passwords, retention
 from shared.bus.events import AccountVerified
 from shared.bus.message import message_for
+from shared.config import settings
 from shared.db.models import Account, PendingProof
 from shared.http.errors import ApiError, too_many_requests
 from shared.ids import new_id
@@ -26,8 +27,6 @@ from shared.networks import network_of
 from shared.outbox import store
 
 SOURCE = "services.accounts"
-WAITS_FOR = timedelta(days=1)
-"""How long a registration waits for its proof."""
 
 
 class Registered(NamedTuple):
@@ -64,9 +63,6 @@ def register(
     if wait := limits.take(*guesses.mails(email, network)):
         raise too_many_requests(wait)
     hashed = passwords.hash_password(password)
-    session.execute(
-        delete(PendingProof).where(PendingProof.created_at < datetime.now(UTC) - WAITS_FOR)
-    )
     hold(session, email)
     if account_of(session, email) is not None:
         return Registered(new_id(), company_name, email)
@@ -213,13 +209,13 @@ def account_of(session: Session, email: str) -> Account | None:
 
 
 def _waiting(session: Session, email: str, *, hold: bool = True) -> list[PendingProof]:
-    since = datetime.now(UTC) - WAITS_FOR
     found = (
         select(PendingProof)
         .where(PendingProof.email == email, PendingProof.purpose == "registration")
-        .where(PendingProof.created_at > since)
         .order_by(PendingProof.created_at)
     )
+    if days := settings().retention_unproved_days:
+        found = found.where(PendingProof.created_at > retention.before(days))
     return list(session.scalars(found.with_for_update() if hold else found))
 
 

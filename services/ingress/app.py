@@ -37,7 +37,7 @@ from services.ingress.webhooks import OrderWebhook
 from services.kyc import api as kyc_api
 from services.orders import api as orders_api
 from services.secrets import api as secrets_api
-from shared import heap, heartbeat, tracing
+from shared import heap, heartbeat, retention, tracing
 from shared.bus.traced import publisher_class
 from shared.config import Settings, settings
 from shared.http.errors import ApiError, too_many_requests
@@ -114,6 +114,7 @@ class Ingress:
                     "services.ingress", lambda: [self.publisher.standing, self.feed.standing]
                 )
             ),
+            asyncio.create_task(retention.keep_ending("ingress", self.config)),
         ]
 
     async def process_shutdown(self, _: dict[str, Any], __: dict[str, Any]) -> None:

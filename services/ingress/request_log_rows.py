@@ -14,6 +14,7 @@ from sqlalchemy import text
 
 from services.ingress.attempt import Attempt
 from shared import webhook_keys
+from shared.config import settings
 from shared.db import arrays
 from shared.db.session import engine
 
@@ -87,10 +88,17 @@ def write(rows: Sequence[bytes]) -> int:
     return 0
 
 
-def keep_partitions() -> None:
-    """Make the partitions of the next days, and drop those whose time is over."""
+def keep_partitions() -> datetime:
+    """Make the partitions of the next days, and drop those whose time is over.
+
+    Returns:
+        When the oldest of them begins.
+    """
+    days = settings().retention_request_log_days
+    call = text("SELECT keep_webhook_request_partitions(:days)")
     with engine().begin() as connection:
-        connection.execute(text("SELECT keep_webhook_request_partitions()"))
+        oldest = connection.execute(call, {"days": days}).scalar_one()
+    return datetime.combine(oldest, datetime.min.time(), UTC)
 
 
 def write_use(use: Mapping[UUID, SecretUse]) -> None:

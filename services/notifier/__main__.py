@@ -5,6 +5,7 @@ from email.utils import parseaddr
 
 from services.notifier.sending import Notifier
 from services.notifier.smtp import Mailer
+from shared import retention
 from shared.bus import topology
 from shared.bus.consumer import Subscription
 from shared.config import Settings
@@ -31,6 +32,7 @@ def wire(config: Settings) -> Wiring:
                 batch_size=config.email_batch_size,
             ),
         ],
+        retention.jobs("notifier", config),
         uses={
             "mail": {
                 "where": f"{config.smtp_host}:{config.smtp_port}",

@@ -72,6 +72,7 @@ class Email:
         text: the text part.
         html: the HTML part.
         traceparent: the trace of the fact, where there is one.
+        order_id: the order that it tells its customer of; None for an email to a business.
     """
 
     fact_id: UUID
@@ -84,6 +85,7 @@ class Email:
     text: str
     html: str
     traceparent: str | None = None
+    order_id: UUID | None = None
 
 
 def compose(received: Received[Any]) -> Email | None:
@@ -117,6 +119,7 @@ def compose(received: Received[Any]) -> Email | None:
         text=text.strip() + "\n",
         html=html_template.render(known),
         traceparent=received.traceparent,
+        order_id=fact.order_id if is_order else None,
     )
 
 

@@ -27,6 +27,7 @@ from services.notifier.smtp import (
     SinkAwayError,
     UndeliverableError,
 )
+from shared import erased
 from shared.bus.batch import Failures, process_stopping
 from shared.bus.events import EmailUndeliverable
 from shared.bus.message import Received, message_for
@@ -81,7 +82,11 @@ class Notifier:
             if message.happened:
                 self._remember(email)
         delivered = _delivered(session, emails)
-        emails = [email for email in emails if email.fact_id not in delivered]
+        gone = _erased(session, emails)
+        for email in emails:
+            if email.order_id in gone:
+                self._under_way.pop(email.fact_id, None)
+        emails = [e for e in emails if e.fact_id not in delivered and e.order_id not in gone]
         outcomes = self._send(session, emails)
         failures |= {
             id_: error
@@ -210,6 +215,21 @@ def _delivered(session: Session, emails: Sequence[Email]) -> set[UUID]:
     return set(rows.scalars())
 
 
+def _erased(session: Session, emails: Sequence[Email]) -> set[UUID]:
+    """The orders among these whose customer's data was erased: whatever still tells of them waited.
+
+    Asked of the books: a fact that waited, or that the journal says again, has the address yet.
+    """
+    orders = {email.order_id for email in emails if email.order_id is not None}
+    if not orders:
+        return set()
+    values = {"ids": arrays.uuids(orders), "erased": erased.ADDRESS}
+    return set(session.execute(_ERASED, values).scalars())
+
+
+_ERASED = text("""
+    SELECT id FROM orders WHERE id = ANY(CAST(:ids AS uuid[])) AND customer_email = :erased
+""")
 _SENT = text("""
     SELECT fact_id FROM email_deliveries
     WHERE fact_id = ANY(CAST(:ids AS uuid[])) AND state = 'sent'

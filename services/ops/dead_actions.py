@@ -6,11 +6,12 @@ lost, and what is done twice has the same ids: the consumer's inbox drops the se
 audit log's the second fact.
 """
 
+import hashlib
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
 import msgspec
@@ -33,6 +34,8 @@ from shared.bus.events import (
     decode,
 )
 from shared.bus.message import Message
+from shared.bus.requeue import REASONS_HEADER
+from shared.ids import derived_id
 
 BATCH = 500
 SETTLE_AGAIN = 5
@@ -65,6 +68,13 @@ class Progress:
 OnProgress = Callable[[Progress], None]
 
 
+class Meant(Protocol):
+    """Which letters are meant; `Criteria` is one."""
+
+    def match(self, letter: Letter, now: datetime) -> bool:
+        """Whether a letter is meant, at a time."""
+
+
 def replay(
     connection: Connection,
     engine: Engine,
@@ -94,7 +104,7 @@ def replay(
         publish(connection, queue.name, [_fresh(letter, user) for letter in letters])
         return [replayed(letter, actor) for letter in letters]
 
-    return _settle(connection, engine, queue, criteria, act, progress)
+    return settle(connection, engine, queue, criteria, act, progress)
 
 
 def discard(
@@ -128,7 +138,7 @@ def discard(
     def act(letters: Sequence[Letter]) -> list[Message]:
         return [discarded(letter, actor, reason.strip()) for letter in letters]
 
-    return _settle(connection, engine, queue, criteria, act, progress)
+    return settle(connection, engine, queue, criteria, act, progress)
 
 
 def edit(
@@ -172,7 +182,7 @@ def edit(
         return [replayed(letter, actor, body) for letter in letters]
 
     wanted = Criteria(ids=frozenset({message_id}))
-    return _settle(connection, engine, queue, wanted, act, lambda _: None).done > 0
+    return settle(connection, engine, queue, wanted, act).done > 0
 
 
 def types_for(queue: topology.Queue) -> tuple[str, ...]:
@@ -203,14 +213,28 @@ def _takes(queue: topology.Queue, event: type[Event]) -> bool:
     return any(topology.takes(queue, event.EXCHANGE, lane + event.TYPE) for lane in lanes)
 
 
-def _settle(
+def settle(
     connection: Connection,
     engine: Engine,
     queue: topology.Queue,
-    criteria: Criteria,
+    criteria: Meant,
     act: Callable[[Sequence[Letter]], list[Message]],
-    progress: OnProgress,
+    progress: OnProgress = lambda _: None,
 ) -> Progress:
+    """Deal with letters and acknowledge them, a batch at a time.
+
+    Args:
+        connection: an open kombu connection.
+        engine: where the audit facts go.
+        queue: the work queue.
+        criteria: which of its dead letters.
+        act: deals with a batch, and returns its audit facts; may be called again with the same.
+        progress: called after each batch.
+
+    Raises:
+        Exception: of `act`; what was done before stays done.
+        sqlalchemy.exc.DBAPIError: the database is away; the same.
+    """
     now = datetime.now(UTC)
     state = Progress()
     settled: set[UUID] = set()
@@ -224,7 +248,7 @@ def _settle(
                 if meant:
                     tell(engine, act(list(meant.values())))
                     held.settle(meant)
-                    settled |= {letter.death for letter in meant.values()}
+                    settled |= {_as_it_was(letter) for letter in meant.values()}
                 state.done += len(meant)
                 state.passed += len(letters) - len(meant)
                 progress(state)
@@ -246,7 +270,7 @@ def _settle_again(
             again: list[int] = []
             while messages := held.take(BATCH):
                 letters = _by_tag(connection, queue, messages, 0)
-                again += [tag for tag, letter in letters.items() if letter.death in settled]
+                again += [tag for tag, letter in letters.items() if _as_it_was(letter) in settled]
             held.settle(again)
         if not again:
             return  # others have died meanwhile
@@ -270,6 +294,14 @@ def _by_tag(
         message.delivery_info["delivery_tag"]: Letter.of(queue, message, number, user)
         for number, message in enumerate(messages, position)
     }
+
+
+def _as_it_was(letter: Letter) -> UUID:
+    """What tells it from a copy that was put back in its place with something left out."""
+    headers = letter.incoming.headers
+    said = [repr(headers.get(name)) for name in ("x-reason", REASONS_HEADER)]
+    body = hashlib.sha256(letter.incoming.body).hexdigest()
+    return derived_id("letter as it was", letter.death, body, *said)
 
 
 def _fresh(letter: Letter, publisher: str) -> Any:

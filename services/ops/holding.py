@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from amqp import Message as AmqpMessage
 from kombu import Connection
 from sqlalchemy import Engine
 
@@ -34,6 +35,10 @@ SETTLE_SECONDS = 0.5
 # A message that somebody else has in hand does not come; after so many seconds it is not awaited.
 QUIET_SECONDS = 1.0
 COPIES = 500  # published at once
+
+
+See = Callable[[Incoming, str], AmqpMessage | None]
+"""What is shown a message, and told who publishes its copy; gives the copy, or None for none."""
 
 
 class BusyError(Exception):
@@ -148,7 +153,7 @@ def hold(
 def look_through(
     connection: Connection,
     queue: str,
-    see: Callable[[Incoming], None],
+    see: See,
     *,
     engine: Engine | None = None,
 ) -> None:
@@ -160,7 +165,8 @@ def look_through(
     Args:
         connection: an open kombu connection, which may publish to the default exchange.
         queue: its name.
-        see: called with each message.
+        see: called with each message; what goes back in its place, or None for nothing. It is
+            `as_it_is` that leaves everything as it was.
         engine: see `hold`.
 
     Raises:
@@ -181,7 +187,17 @@ def look_through(
             left -= shown
 
 
-def _pass_on(connection: Connection, queue: str, most: int, see: Callable[[Incoming], None]) -> int:
+def as_it_is(incoming: Incoming, publisher: str) -> AmqpMessage:
+    """A copy of a message, what it has behind it included."""
+    return again(incoming, incoming.user_id, publisher)
+
+
+def _pass_on(
+    connection: Connection,
+    queue: str,
+    most: int,
+    see: See,
+) -> int:
     came: list[Any] = []
     with connection.channel() as channel:
         # No more than these are ever delivered: none is acknowledged before the cancel.
@@ -200,11 +216,9 @@ def _pass_on(connection: Connection, queue: str, most: int, see: Callable[[Incom
         if came:
             user = user_of(connection)
             known = believed(queue, user)
-            messages = [Incoming.of(message, known) for message in came]
-            publish(connection, queue, [again(m, m.user_id, user) for m in messages])
+            copies = [see(Incoming.of(message, known), user) for message in came]
+            publish(connection, queue, [copy for copy in copies if copy is not None])
             channel.basic_ack(came[-1].delivery_info["delivery_tag"], multiple=True)
-            for message in messages:
-                see(message)
     return len(came)
 
 

@@ -23,7 +23,7 @@ from kombu import Connection
 from sqlalchemy import Engine
 
 from services.ops.copying import copy
-from services.ops.holding import MOST, BusyError, count, hold, look_through
+from services.ops.holding import MOST, BusyError, as_it_is, count, hold, look_through
 from services.ops.publishing import publish
 from shared.bus import topology
 from shared.bus.connect import user_of
@@ -289,9 +289,13 @@ def _waiting(
     """
     ids: set[UUID] = set()
 
-    def see(incoming: Incoming) -> None:
+    def note(incoming: Incoming) -> None:
         if not incoming.happened:
             ids.add(incoming.message_id)
+
+    def see(incoming: Incoming, publisher: str) -> AmqpMessage:
+        note(incoming)
+        return as_it_is(incoming, publisher)
 
     for name in (*(rung.name for rung in topology.RETRY_LADDER), queue.dead):
         with hold(connection, name, engine=engine) as held:
@@ -303,7 +307,7 @@ def _waiting(
                 for message in messages:
                     is_rung = name != queue.dead
                     if not is_rung or message.delivery_info["routing_key"] == queue.name:
-                        see(Incoming.of(message))
+                        note(Incoming.of(message))
     if count(connection, queue.name) + len(ids) > LOOKED_THROUGH:
         raise TooManyWaitError(f"more than {LOOKED_THROUGH:,} messages wait for {queue.name}")
     look_through(connection, queue.name, see, engine=engine)

@@ -9,12 +9,11 @@ from kombu import Connection
 from sqlalchemy import Engine
 
 from services.ops.dead_actions import BATCH, Progress
-from services.ops.holding import hold
+from services.ops.holding import as_it_is, hold
 from services.ops.publishing import publish
 from services.ops.telling import Actor, about, tell
 from shared.bus import topology
 from shared.bus.connect import user_of
-from shared.bus.copies import again
 from shared.bus.events import OpsRetriedNow
 from shared.bus.incoming import Incoming, believed
 
@@ -107,8 +106,7 @@ def retry_now(
 def _as_it_is(message: Any, publisher: str) -> AmqpMessage:
     """What the broker would put back itself."""
     queue = str(message.delivery_info["routing_key"])
-    incoming = Incoming.of(message, believed(queue, publisher))
-    return again(incoming, incoming.user_id, publisher)
+    return as_it_is(Incoming.of(message, believed(queue, publisher)), publisher)
 
 
 def _waiting(rung: str, message: Any) -> Waiting:

@@ -5,6 +5,7 @@ from functools import partial
 
 from services.orders.lanes import Lanes
 from services.orders.recording import record
+from shared import retention
 from shared.bus import topology
 from shared.bus.consumer import Subscription
 from shared.config import Settings
@@ -24,7 +25,7 @@ def wire(config: Settings) -> Wiring:
         batch_size=config.order_batch_size,
         batch_seconds=PATIENCE,
     )
-    return Wiring([intake])
+    return Wiring([intake], retention.jobs("orders", config))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from shared import erased
 from shared.bus.events import OrderCreated, encode
 from shared.bus.message import Received
 from shared.db import arrays
@@ -21,7 +22,7 @@ def keep(session: Session, messages: Sequence[Received[OrderCreated]]) -> None:
     """Keep those whose order id belongs to another message's order, recorded before.
 
     A copy of a message that was recorded itself is none, and neither is another account's: its ids
-    are derived from the account.
+    are derived from the account. Nor is one kept of an order whose customer was erased.
     """
     session.execute(
         _KEEP,
@@ -32,6 +33,7 @@ def keep(session: Session, messages: Sequence[Received[OrderCreated]]) -> None:
             "event": arrays.texts(encode(m.data).decode() for m in messages),
             "at": arrays.times(m.time for m in messages),
             "most": MAX_KEPT,
+            "erased": erased.ADDRESS,
         },
     )
 
@@ -55,6 +57,7 @@ _KEEP = text("""
                     CAST(:at AS timestamptz[]))
              AS given (event_id, order_id, account_id, event, at)
         JOIN orders o ON o.id = given.order_id AND o.account_id = given.account_id
+             AND o.customer_email <> :erased
         WHERE NOT EXISTS (
             SELECT FROM order_status_history h WHERE h.event_id = given.event_id
         )

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from services.orders import conflicts
 from services.orders.lanes import Lanes
 from services.orders.progress import Position, is_news, moves
+from shared import erased
 from shared.bus import topology
 from shared.bus.batch import Failures
 from shared.bus.events import (
@@ -122,6 +123,8 @@ def _update(
         if message.id in known:
             continue
         status, note = _said(message)
+        if row["customer_email"] == erased.ADDRESS:
+            note = erased.EMPTY  # it may be about the person, who is told nothing any more
         current, update = positions[order_id], Position(status, message.time, message.id)
         counts = moves(order_id, current, update)
         history.append((message, status, note, counts))

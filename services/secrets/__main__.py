@@ -18,7 +18,8 @@ from shared.bus.events import (
     WebhookLimit,
 )
 from shared.config import Settings
-from shared.service import Periodic, Wiring, run
+from shared.periodic import Periodic
+from shared.service import Wiring, run
 
 # A key is rotated once in a while, and then by a restart, which runs the job at once.
 RESEAL_SECONDS = 60.0

@@ -514,6 +514,15 @@ class OpsKycDecisionRecorded(_OpsFact, frozen=True, kw_only=True):
     needed: int
 
 
+class OpsCustomerErased(_OpsFact, frozen=True, kw_only=True):
+    """A customer's data was erased: how many rows and messages, by place. Of whom is not told."""
+
+    TYPE: ClassVar[str] = "ops.customer_erased"
+
+    reason: str
+    places: dict[str, int]
+
+
 class OpsSignedIn(_OpsFact, frozen=True, kw_only=True):
     """Somebody of ops staff signed in to the console."""
 

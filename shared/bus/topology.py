@@ -17,6 +17,8 @@ from typing import Any
 from amqp.exceptions import AccessRefused, NotFound
 from kombu import Connection
 
+from shared.config import JOURNAL_DAYS
+
 DELIVERY_LIMIT = 20
 
 INTAKE = "intake"
@@ -180,7 +182,11 @@ JOURNAL = Queue(
         Binding(COMMANDS, "#"),
         Binding(EVENTS, "email.#"),  # nobody else wants these, and the broker would return them
     ),
-    {"x-queue-type": "stream", "x-max-age": "7D", "x-stream-max-segment-size-bytes": 100_000_000},
+    {
+        "x-queue-type": "stream",
+        "x-max-age": f"{JOURNAL_DAYS}D",
+        "x-stream-max-segment-size-bytes": 100_000_000,
+    },
 )
 # Type by type where `account.#` would bring the sealed one-time codes along.
 JOURNAL_FACTS = (

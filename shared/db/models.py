@@ -172,8 +172,9 @@ class RevokedToken(Base):
 
 
 class WebhookRequest(Base):
-    """A webhook request that belongs to an account, accepted or refused; kept for 30 days.
+    """A webhook request that belongs to an account, accepted or refused.
 
+    Kept for `RETENTION_REQUEST_LOG_DAYS`.
     A partition a day, made and dropped by the function `keep_webhook_request_partitions`. No key of
     its own: it would be an index that no question needs.
     """
@@ -374,6 +375,10 @@ class OrderStatusHistory(Base):
     """Every status an order was said to have, also those that came too late to count."""
 
     __tablename__ = "order_status_history"
+    __table_args__ = (
+        # What is over: few have a note.
+        Index("ix_order_status_history_noted_at", "at", postgresql_where=text("note <> ''")),
+    )
 
     event_id: Mapped[UUID] = mapped_column(primary_key=True)
     order_id: Mapped[UUID] = mapped_column(index=True)
@@ -392,7 +397,7 @@ class OrderConflict(Base):
     order_id: Mapped[UUID] = mapped_column(index=True)
     account_id: Mapped[UUID]
     event: Mapped[dict[str, Any]]  # the order as it was sent this time
-    at: Mapped[datetime]
+    at: Mapped[datetime] = mapped_column(index=True)
 
 
 # --- services.notifier -----------------------------------------------------------------------
@@ -405,8 +410,7 @@ class EmailDelivery(Base):
     __table_args__ = (
         UniqueConstraint("fact_id", "recipient"),
         Index("ix_email_deliveries_subject_id", "subject_id"),
-        # The newest, for some kilobytes: rows come in the order of time.
-        Index("ix_email_deliveries_at", "at", postgresql_using="brin"),
+        Index("ix_email_deliveries_at", "at"),  # the newest, and what is over
         CheckConstraint("state IN ('sent', 'undeliverable')", "state"),
     )
 

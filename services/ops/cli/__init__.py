@@ -7,6 +7,7 @@ import typer
 from services.ops.cli import (
     account,
     audit,
+    customer,
     dead,
     doctor,
     journal,
@@ -15,6 +16,7 @@ from services.ops.cli import (
     limit,
     outbox,
     queues,
+    retention,
     secrets,
     send,
     trail,
@@ -49,11 +51,13 @@ def _options(
 app.command("doctor")(doctor.examine)
 app.command("queues")(queues.show)
 app.command("trail")(trail.show)
+app.command("retention")(retention.show)
 app.command()(send.send)
 app.command()(limit.limit)
 app.add_typer(dead.app, name="dead")
 app.add_typer(outbox.app, name="outbox")
 app.add_typer(account.app, name="account")
+app.add_typer(customer.app, name="customer")
 app.add_typer(secrets.app, name="secrets")
 app.add_typer(audit.app, name="audit")
 app.add_typer(kyc.app, name="kyc")

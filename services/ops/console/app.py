@@ -1,5 +1,6 @@
 """The console's app: every part is made and joined here."""
 
+import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from amqp.exceptions import AMQPError
 from falcon.asgi import Request, Response
 from kombu import Connection
 
+from services.ops import dead_retention
 from services.ops.broker import open_connection
 from services.ops.console import (
     audit_pages,
@@ -31,6 +33,7 @@ from services.ops.console.mount import add_error_handlers, mount
 from services.ops.console.page import Page, PageError, System
 from services.ops.console.rendering import STATIC
 from services.ops.console.visitors import Visitors
+from shared import metrics
 from shared.bus.refusal import explain
 from shared.config import Settings, settings
 from shared.http.rate_limits import TokenBuckets
@@ -77,6 +80,7 @@ class Console:
 
     def __init__(self, config: Settings) -> None:
         self._looker = Looker(config)
+        self._ending: asyncio.Task[None] | None = None
         self.threads = ThreadPoolExecutor(THREADS, thread_name_prefix="console")
         self.system = System(
             config=config,
@@ -89,12 +93,16 @@ class Console:
         )
 
     async def process_startup(self, _: dict[str, Any], __: dict[str, Any]) -> None:
-        """Begin to look."""
+        """Begin to look, and to end what is over."""
+        metrics.serve(self.system.config)
         self.system.lookout.start()
+        self._ending = asyncio.create_task(dead_retention.keep_ending(self.system.config))
 
     async def process_shutdown(self, _: dict[str, Any], __: dict[str, Any]) -> None:
         """Let go."""
         self.system.jobs.stop()
+        if self._ending is not None:
+            self._ending.cancel()
         await self.system.lookout.stop()
         self._looker.close()
         self.threads.shutdown(wait=False)

@@ -266,9 +266,20 @@ def test_partitions_are_made_ahead_and_dropped_after_thirty_days(db):
         add_partition(db, days)
     db.execute(text(f"DROP TABLE partitions.{name(5)}"))
     db.commit()
-    db.execute(text("SELECT keep_webhook_request_partitions()"))
+    db.execute(text("SELECT keep_webhook_request_partitions(30)"))
     db.commit()
     assert partitions(db) == sorted(name(days) for days in (-30, *range(-1, 8)))
+
+
+@pytest.mark.parametrize(("days", "kept"), [(0, (-40, -31, -30)), (1, ())])
+def test_days_may_be_kept_for_ever_and_a_week_in_any_case(db, days, kept):
+    """A week: whoever has taken the ingress over would have it drop the log."""
+    for at in (-40, -31, -30, -7):
+        add_partition(db, at)
+    db.commit()
+    db.execute(text("SELECT keep_webhook_request_partitions(:days)"), {"days": days})
+    db.commit()
+    assert partitions(db) == sorted(name(at) for at in (*kept, -7, *range(-1, 8)))
 
 
 def test_whoever_reads_an_old_partition_holds_up_its_drop_and_nothing_else(db, engine):
@@ -277,11 +288,11 @@ def test_whoever_reads_an_old_partition_holds_up_its_drop_and_nothing_else(db, e
     db.commit()
     with engine.connect() as reader:
         reader.execute(text(f"LOCK TABLE partitions.{name(-31)} IN ACCESS SHARE MODE"))
-        db.execute(text("SELECT keep_webhook_request_partitions()"))
+        db.execute(text("SELECT keep_webhook_request_partitions(30)"))
         db.commit()
     assert name(7) in partitions(db)
     assert name(-31) in partitions(db)
-    db.execute(text("SELECT keep_webhook_request_partitions()"))
+    db.execute(text("SELECT keep_webhook_request_partitions(30)"))
     db.commit()
     assert name(-31) not in partitions(db)
 

@@ -54,15 +54,16 @@ MAY = {
     },
     "orders": {
         "accounts": "s",
-        "orders": "SIU",
-        "order_status_history": "SI",
-        "order_conflicts": "SI",
+        "orders": "SIUD",
+        "order_status_history": "SID",
+        "order_conflicts": "SID",
         "inbox": "SIUD",
         "outbox": "I",
         "service_heartbeats": "SIUD",
     },
     "notifier": {
-        "email_deliveries": "SIU",
+        "orders": "s",
+        "email_deliveries": "SIUD",
         "inbox": "SIUD",
         "outbox": "I",
         "service_heartbeats": "SIUD",
@@ -71,6 +72,7 @@ MAY = {
     "relay": {"outbox": "SD", "service_heartbeats": "SIUD"},
     "ops": {
         "accounts": "s",
+        "pending_proofs": "s",
         "kyc_applications": "S",
         "kyc_decisions": "S",
         "webhook_secrets": "s",
@@ -192,7 +194,7 @@ def test_nobody_changes_the_schema(role):
 @pytest.mark.parametrize("role", SERVICES, indirect=True)
 def test_only_the_ingress_keeps_the_partitions_of_the_log_and_nobody_touches_one(role):
     service, engine = role
-    call = "SELECT keep_webhook_request_partitions()"
+    call = "SELECT keep_webhook_request_partitions(30)"
     assert refused(engine, call) is (service != "ingress")
     with engine.connect() as connection:
         (name,) = connection.execute(
@@ -204,6 +206,13 @@ def test_only_the_ingress_keeps_the_partitions_of_the_log_and_nobody_touches_one
         "CREATE TABLE partitions.mine (x int)",
     ):
         assert refused(engine, statement), statement
+
+
+@pytest.mark.parametrize("role", SERVICES, indirect=True)
+def test_only_ops_staff_erase_a_customer(role):
+    service, engine = role
+    assert refused(engine, "SELECT * FROM erase_customer('a@b.example')") is (service != "ops")
+    assert refused(engine, "UPDATE orders SET customer_name = ''") is (service != "orders")
 
 
 @pytest.mark.parametrize(
@@ -238,11 +247,11 @@ def test_rights_that_somebody_added_go_with_the_next_migration(database_url):
 
     engine = create_engine(database_url)
     with engine.begin() as connection:
-        connection.execute(text(f"GRANT DELETE ON orders TO {login('orders')}"))
+        connection.execute(text(f"GRANT DELETE ON orders TO {login('kyc')}"))
     migrate.upgrade(database_url)
     with engine.connect() as connection:
         may = connection.execute(
-            text(f"SELECT has_table_privilege('{login('orders')}', 'orders', 'DELETE')")
+            text(f"SELECT has_table_privilege('{login('kyc')}', 'orders', 'DELETE')")
         ).scalar()
     engine.dispose()
     assert may is False

@@ -10,11 +10,14 @@ from services.ops.console.signing_in import _ours
 from shared.config import Settings
 
 
-@pytest.mark.parametrize(("environment", "secure"), [("production", True), ("development", False)])
-def test_the_sessions_cookie_is_for_tls_alone_in_production(environment, secure):
+@pytest.mark.parametrize(
+    ("environment", "secure", "name"),
+    [("production", True, f"__Host-{SESSION}"), ("development", False, SESSION)],
+)
+def test_the_sessions_cookie_is_for_tls_alone_in_production(environment, secure, name):
     resp = falcon.asgi.Response()
     _set_cookie(resp, SESSION, "x", SimpleNamespace(config=Settings(environment=environment)))
-    cookie = resp._cookies[SESSION]
+    cookie = resp._cookies[name]
     assert bool(cookie["secure"]) is secure
     assert cookie["httponly"]
     assert cookie["samesite"] == "Strict"

@@ -255,3 +255,21 @@ def test_production_takes_what_nobody_can_listen_to(given):
 
 def test_a_process_is_refused_for_what_it_reads_alone():
     load(PRODUCTION | {"SMTP_HOST": "smtp.example", "JWT_SIGNING_KEY": "weak"}, "kyc")
+
+
+def test_what_the_journal_says_again_is_still_known():
+    """Else it would be done again. What is unproved is not in the journal."""
+    for days in ("1", "7"):
+        with pytest.raises(ConfigurationError, match=r"RETENTION_ORDERS_DAYS.*journal"):
+            load({"RETENTION_ORDERS_DAYS": days})
+    assert load({"RETENTION_ORDERS_DAYS": "8", "RETENTION_UNPROVED_DAYS": "1"})
+
+
+@pytest.mark.parametrize("place", ["ORDERS", "DEAD_LETTERS", "UNPROVED"])
+def test_nothing_is_for_ever_in_production(place):
+    name = f"RETENTION_{place}_DAYS"
+    assert load({name: "0"})
+    with pytest.raises(ConfigurationError, match=f"{name} is 0"):
+        load(PRODUCTION | {name: "0"})
+    # Who does not remove it does not ask.
+    assert load(PRODUCTION | {name: "0"}, "kyc")

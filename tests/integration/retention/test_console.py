@@ -1,0 +1,49 @@
+"""The console ends dead letters by itself, and says so on its page of metrics."""
+
+import os
+import sys
+from datetime import UTC, datetime, timedelta
+
+import httpx
+
+from shared.bus import topology
+from stack.credentials import as_service
+from stack.listening import LISTEN_SECONDS, Start
+from stack.ports import Address, Port
+from stack.processes import spawn, stop
+from stack.supervisor import ROOT
+from tests.integration.arrange import depth, order_created, until
+from tests.integration.ops.test_dead_letters import bury
+
+
+def test_the_console_discards_what_is_over(settings, tmp_path):
+    bury(settings.amqp_url, order_created(), failed_at=datetime.now(UTC) - timedelta(days=91))
+    pages, metrics, log = Port(), Port(), tmp_path / "console.log"
+
+    def start():
+        return spawn(
+            (sys.executable, "-m", "services.ops.console"),
+            environment=os.environ
+            | {
+                "AMQP_URL": as_service(settings.amqp_url, "ops"),
+                "DATABASE_URL": as_service(settings.database_url, "ops"),
+                "OPS_PORT": str(pages.number),
+                "METRICS_PORT": str(metrics.number),
+            },
+            log=log,
+            directory=ROOT,
+        )
+
+    def told():
+        return httpx.get(f"{Address(metrics)}/metrics", trust_env=False).text
+
+    process = Start("console", start, (pages, metrics), log, LISTEN_SECONDS).wait()
+    try:
+        until(lambda: depth(settings.amqp_url, topology.ORDERS_INTAKE.dead) == 0, "discarded")
+        until(
+            lambda: 'fellow_retention_removed_total{place="dead_letters"} 1.0' in told(), "counted"
+        )
+    finally:
+        stop(process, 10)
+        pages.release()
+        metrics.release()

@@ -1,0 +1,223 @@
+"""What is over is removed, a batch at a time, by the service that owns it; nothing else is."""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from kombu import Connection
+from prometheus_client import REGISTRY
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from services.notifier.__main__ import wire as notifying
+from services.ops import dead_retention
+from services.orders.__main__ import wire as recording
+from shared import retention
+from shared.bus import topology
+from shared.bus.events import decode
+from shared.db.models import (
+    EmailDelivery,
+    Order,
+    OrderConflict,
+    OrderStatusHistory,
+    OutboxMessage,
+    PendingProof,
+)
+from shared.db.session import make_engine, transaction
+from shared.ids import new_id
+from stack.credentials import as_service
+from tests.integration.arrange import account, depth, order_created, until
+from tests.integration.ops.test_cli import fellow
+from tests.integration.ops.test_dead_letters import bury
+
+NOW = datetime.now(UTC)
+
+
+def ago(days):
+    return NOW - timedelta(days=days)
+
+
+def order(db, business, *, accepted, said=None, note=""):
+    """An order with a status, a conflict and an email, as if it were so many days ago."""
+    made = new_id()
+    at, said_at = ago(accepted), ago(accepted if said is None else said)
+    db.add(
+        Order(
+            id=made, account_id=business, customer_name="Zoë", customer_email="z@shop.example",
+            customer_phone="", item_summary="x", address="y", tracking_status="PENDING",
+            status_at=said_at, status_event_id=made, accepted_at=at, recorded_at=at,
+        )
+    )  # fmt: skip
+    db.add(
+        OrderStatusHistory(
+            event_id=new_id(), order_id=made, tracking_status="PENDING", note=note, at=said_at,
+            applied=True,
+        )
+    )  # fmt: skip
+    db.add(OrderConflict(event_id=new_id(), order_id=made, account_id=business, event={}, at=at))
+    db.add(
+        EmailDelivery(
+            fact_id=new_id(), subject_id=str(made), recipient="z@shop.example", template="order_x",
+            message_id="x", state="sent", at=at,
+        )
+    )  # fmt: skip
+    db.commit()
+    return made
+
+
+def run(*jobs):
+    for job in jobs:
+        with transaction() as session:
+            job.run(session)
+
+
+def left(db, table):
+    db.rollback()
+    return db.query(table).count()
+
+
+@pytest.fixture
+def service(request):
+    return getattr(request, "param", None)
+
+
+@pytest.mark.parametrize("service", ["orders"], indirect=True)
+def test_the_recorder_ends_orders_with_what_is_about_them(settings, db):
+    one, another = account(db).id, new_id()  # an account that is gone has orders too
+    old = order(db, one, accepted=731, note="by the door")
+    order(db, another, accepted=800)
+    moved = order(db, one, accepted=731, said=10)
+    young = order(db, another, accepted=729)
+    run(*recording(settings).jobs)
+    assert {row.id for row in db.query(Order)} == {moved, young}
+    assert {row.order_id for row in db.query(OrderStatusHistory)} == {moved, young}
+    # A conflict ends before its order does.
+    assert left(db, OrderConflict) == 0
+    assert db.get(Order, old) is None
+    run(*recording(settings).jobs)
+    assert left(db, Order) == 2
+
+
+@pytest.mark.parametrize("service", ["orders"], indirect=True)
+def test_a_note_ends_before_its_order_and_a_conflict_too(settings, db):
+    business = account(db).id
+    order(db, business, accepted=366, note="old")
+    order(db, business, accepted=91, note="young")
+    order(db, business, accepted=89)
+    run(*recording(settings).jobs)
+    assert sorted(row.note for row in db.query(OrderStatusHistory)) == ["", "", "young"]
+    assert left(db, Order) == 3
+    assert left(db, OrderConflict) == 1
+
+
+@pytest.mark.parametrize("service", ["notifier"], indirect=True)
+def test_the_notifier_ends_deliveries(settings, db):
+    business = account(db).id
+    order(db, business, accepted=366)
+    order(db, business, accepted=364)
+    run(*notifying(settings).jobs)
+    assert left(db, EmailDelivery) == 1
+
+
+def proof(db, days):
+    db.add(
+        PendingProof(
+            purpose="registration", email=f"{new_id()}@shop.example", company_name="x",
+            network="", code_id=new_id(), code_hash=b"", code_made_at=ago(days),
+            code_expires_at=ago(days), created_at=ago(days),
+        )
+    )  # fmt: skip
+    db.commit()
+
+
+@pytest.mark.parametrize("service", ["ingress"], indirect=True)
+def test_the_ingress_ends_registrations_that_nobody_proved(settings, db):
+    proof(db, 2)
+    proof(db, 0)
+    run(*retention.jobs("ingress", settings))
+    assert left(db, PendingProof) == 1
+
+
+@pytest.mark.parametrize("place", retention.PLACES, ids=lambda place: place.name)
+def test_nothing_ends_that_is_kept_for_ever(settings, db, configure, place):
+    business = account(db).id
+    order(db, business, accepted=9_000, note="kept")
+    proof(db, 9_000)
+    with transaction() as session:
+        assert retention.remove(session, place, 0) == 0
+        assert retention.count(session, place, 0) == 0
+        assert retention.count(session, place, 8) == 1
+
+
+def test_by_the_batch_and_past_what_somebody_else_holds(settings, db, engine, monkeypatch):
+    monkeypatch.setattr(retention, "AT_MOST", 2)
+    business = account(db).id
+    first, *_ = [order(db, business, accepted=800 - n) for n in range(4)]
+    with Session(engine) as other:
+        other.execute(text("SELECT FROM orders WHERE id = :id FOR UPDATE"), {"id": first})
+        with transaction() as session:
+            assert retention.remove(session, retention.ORDERS, 730) == 2
+        assert left(db, Order) == 2
+        with transaction() as session:
+            assert retention.remove(session, retention.ORDERS, 730) == 1
+    assert [row.id for row in db.query(Order)] == [first]
+
+
+def test_what_was_removed_and_how_old_the_oldest_is_are_told(settings, db):
+    business = account(db).id
+    order(db, business, accepted=800)
+    order(db, business, accepted=100)
+
+    def removed():
+        return REGISTRY.get_sample_value("fellow_retention_removed_total", {"place": "orders"}) or 0
+
+    before = removed()
+    run(*retention.jobs("orders", settings))
+    assert removed() == before + 1
+    oldest = REGISTRY.get_sample_value("fellow_retention_oldest_seconds", {"place": "orders"})
+    assert 100 <= oldest / 86_400 < 101
+    db.query(Order).delete()
+    db.commit()
+    run(*retention.jobs("orders", settings))
+    nothing = REGISTRY.get_sample_value("fellow_retention_oldest_seconds", {"place": "orders"})
+    assert nothing == 0
+
+
+@pytest.mark.parametrize("service", ["ops"], indirect=True)
+def test_dead_letters_are_discarded_with_a_fact(settings, amqp_url, db):
+    old, young = order_created(), order_created()
+    bury(amqp_url, old, failed_at=ago(91))
+    bury(amqp_url, young, failed_at=ago(89))
+    until(lambda: depth(amqp_url, topology.ORDERS_INTAKE.dead) == 2, "buried")
+    books = make_engine(settings)
+    with Connection(settings.amqp_url) as connection:
+        assert dead_retention.discard(connection, books, 0) == 0
+        assert dead_retention.discard(connection, books, 90) == 1
+        assert dead_retention.discard(connection, books, 90) == 0
+    books.dispose()
+    until(lambda: depth(amqp_url, topology.ORDERS_INTAKE.dead) == 1, "one is left")
+    (row,) = db.query(OutboxMessage).all()
+    fact = decode(row.type, row.body)
+    assert (fact.TYPE, fact.by) == ("ops.dead_letter_discarded", "retention")
+    assert "RETENTION_DEAD_LETTERS_DAYS" in fact.reason
+
+
+def test_a_dry_run_counts_what_would_go(settings, db):
+    business = account(db).id
+    order(db, business, accepted=800, note="x")
+    proof(db, 2)
+    bury(settings.amqp_url, order_created(), failed_at=ago(91))
+    urls = {
+        "AMQP_URL": as_service(settings.amqp_url, "ops"),
+        "DATABASE_URL": as_service(settings.database_url, "ops"),
+    }
+    more = {"RETENTION_CONFLICTS_DAYS": "0"}
+    code, out, err = fellow(settings, "retention", "--dry-run", "--json", **urls, **more)
+    assert code == 0, err
+    assert {line["place"]: line["over"] for line in json.loads(out)} == {
+        "orders": 1, "history": 1, "conflicts": 0, "deliveries": 1, "unproved": 1,
+        "request_log": 0, "dead_letters": 1,
+    }  # fmt: skip
+    assert left(db, Order) == 1
+    code, _, err = fellow(settings, "retention", **urls)
+    assert (code, "--dry-run" in err) == (2, True)
