@@ -168,6 +168,7 @@ def routes_of(urls):
     return {route for route, pattern in patterns.items() if any(map(pattern.fullmatch, paths))}
 
 
+@pytest.mark.timeout(300)
 def test_enter_in_any_field_of_any_form_does_nothing_that_was_not_asked_about(page, running):
     one_of_each(running)
     until(lambda: audited(running, "ops.signed_in", "ada"), "the signing in is audited")

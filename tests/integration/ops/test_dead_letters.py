@@ -405,7 +405,7 @@ def test_ten_thousand_killed_in_the_middle_lose_and_double_nothing(
         "DATABASE_URL": settings.database_url,
     }
     running = subprocess.Popen((*command, "--yes"), env=environment, stderr=subprocess.DEVNULL)
-    until(lambda: depth(amqp_url, INTAKE.name) > 2_000, "some are back")
+    until(lambda: depth(amqp_url, INTAKE.name) > 2_000, "some are back", 240)
     running.send_signal(signal.SIGKILL)
     running.wait()
 
