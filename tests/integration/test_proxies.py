@@ -205,7 +205,12 @@ def make_certificate(path):
 @pytest.fixture(scope="module")
 def ingress(module_amqp_url, module_database_url, tmp_path_factory):
     declare(module_amqp_url)
-    environment = {"WEB_CONCURRENCY": "1", "TRUSTED_PROXIES": "1", "REQUEST_SECONDS": "2"}
+    environment = {
+        "WEB_CONCURRENCY": "1",
+        "TRUSTED_PROXIES": "1",
+        "REQUEST_SECONDS": "2",
+        "SECURITY_CONTACT": "mailto:security@shop.example",
+    }
     folder = tmp_path_factory.mktemp("ingress")
     with running_ingress(folder, module_amqp_url, module_database_url, **environment) as api:
         yield api
@@ -272,6 +277,15 @@ def test_health_and_metrics_are_not_public(proxied, form):
         )
         assert status(proxied.exchange(request.encode())) in {400, 404}
     assert proxied.sender.api.http.get(f"{proxied.sender.api.url}/metrics").status_code == 200
+
+
+def test_whom_to_tell_of_a_weakness_is(proxied):
+    request = (
+        b"GET /.well-known/security.txt HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    )
+    answer = proxied.exchange(request)
+    assert status(answer) == 200
+    assert b"Contact: mailto:security@shop.example" in answer
 
 
 LARGE = {
