@@ -9,6 +9,7 @@ import re
 import socketserver
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 
 from shared.synthetic import is_synthetic
 
@@ -30,13 +31,7 @@ class Sink:
     def __init__(self, host: str, port: int) -> None:
         self._came: OrderedDict[str, bytes] = OrderedDict()
         self._changed = threading.Condition()
-        sink = self
-
-        class Dialogue(_Dialogue):
-            def deliver(self, recipients: list[str], content: bytes) -> None:
-                sink._keep(recipients, content)
-
-        self._server = _Server((host, port), Dialogue)
+        self._server = _Server((host, port), self._keep)
 
     @property
     def port(self) -> int:
@@ -86,12 +81,14 @@ class _Server(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
     daemon_threads = True
 
+    def __init__(self, address: tuple[str, int], keep: Callable[[list[str], bytes], None]) -> None:
+        super().__init__(address, _Dialogue)
+        self.keep = keep
+
 
 class _Dialogue(socketserver.StreamRequestHandler):
     timeout = IDLE_SECONDS
-
-    def deliver(self, recipients: list[str], content: bytes) -> None:
-        raise NotImplementedError
+    server: _Server
 
     def handle(self) -> None:
         recipients: list[str] = []
@@ -109,7 +106,7 @@ class _Dialogue(socketserver.StreamRequestHandler):
                 content = self._content()
                 if content is None:
                     return
-                self.deliver(recipients, content)
+                self.server.keep(recipients, content)
                 recipients = []
                 self._say("250 OK")
             elif verb == b"QUIT":

@@ -145,7 +145,7 @@ class Batches:
         failures: dict[UUID, Exception] = {}
         for number, message in enumerate(messages):
             failures |= self._settle([message])
-            if isinstance(failures.get(message.id), StoppedError):
+            if isinstance(failures.get(message.id), StoppedError | Happened):
                 return self._left(messages[number + 1 :]) | failures
         return failures
 
