@@ -8,7 +8,7 @@ from services.ops import users
 from shared.db.models import AuditEntry, KycApplication
 from tests.browser.arrange import audited
 from tests.browser.conftest import PASSWORD, sign_in
-from tests.integration.arrange import account, until
+from tests.integration.arrange import account, application, until
 
 
 @pytest.fixture(scope="module")
@@ -95,14 +95,6 @@ def test_an_application_that_was_replaced_meanwhile_is_not_decided_on(page, runn
         session.scalars(
             select(KycApplication).where(KycApplication.account_id == business.id)
         ).one().status = "rejected"
-        session.add(
-            KycApplication(
-                account_id=business.id,
-                business_registration_number="RC-2",
-                business_address="1 Broad St",
-                contact_person_details='"Ada"',
-                status="pending",
-            )
-        )
+        session.add(application(business))
     card.get_by_role("button", name="Approve").click()
     expect(page.locator("main")).to_contain_text("another application since")

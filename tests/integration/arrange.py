@@ -67,17 +67,20 @@ def account(db: Session, *, status: str | None = None, **changes: Any) -> Accoun
     db.add(made)
     db.flush()
     if status is not None:
-        db.add(
-            KycApplication(
-                account_id=made.id,
-                business_registration_number=changes.get("number", f"RC-{new_id()}"),
-                business_address="1 Broad St",
-                contact_person_details='"Ada"',
-                status=status,
-            )
-        )
+        db.add(application(made, status, changes.get("number", f"RC-{new_id()}")))
     db.commit()
     return made
+
+
+def application(business: Account, status: str = "pending", number: str = "RC-2") -> KycApplication:
+    """A KYC application of a business, to be added."""
+    return KycApplication(
+        account_id=business.id,
+        business_registration_number=number,
+        business_address="1 Broad St",
+        contact_person_details='"Ada"',
+        status=status,
+    )
 
 
 def received(event: Event, **changes: Any) -> Received[Any]:

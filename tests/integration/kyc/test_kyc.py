@@ -22,7 +22,16 @@ from shared.bus.events import decode
 from shared.db.models import KycApplication, OutboxMessage
 from shared.roles import login
 from stack.credentials import as_service
-from tests.integration.arrange import account, consuming, depth, headers, publish_raw, take, until
+from tests.integration.arrange import (
+    account,
+    application,
+    consuming,
+    depth,
+    headers,
+    publish_raw,
+    take,
+    until,
+)
 
 QUEUE = topology.KYC_DECISIONS
 FACTS = {
@@ -274,15 +283,7 @@ def answered(db):
 
 
 def apply_again(db, business):
-    db.add(
-        KycApplication(
-            account_id=business.id,
-            business_registration_number="RC-2",
-            business_address="1 Broad St",
-            contact_person_details='"Ada"',
-            status="pending",
-        )
-    )
+    db.add(application(business))
     db.commit()
 
 

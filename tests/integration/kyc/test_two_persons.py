@@ -14,7 +14,16 @@ from shared.bus.events import decode
 from shared.db.models import KycApplication, KycDecision, OutboxMessage
 from shared.roles import CONSOLE, login
 from stack.credentials import as_service
-from tests.integration.arrange import account, consuming, depth, headers, publish_raw, take, until
+from tests.integration.arrange import (
+    account,
+    application,
+    consuming,
+    depth,
+    headers,
+    publish_raw,
+    take,
+    until,
+)
 
 QUEUE = topology.KYC_DECISIONS
 
@@ -235,15 +244,7 @@ def test_a_decision_is_about_one_application(settings, db, amqp_url):
     on_console(amqp_url, "ola", reject)
     decide(settings)
     before = db.scalars(select(KycApplication)).one()
-    db.add(
-        KycApplication(
-            account_id=business.id,
-            business_registration_number="RC-2",
-            business_address="1 Broad St",
-            contact_person_details='"Ada"',
-            status="pending",
-        )
-    )
+    db.add(application(business))
     db.commit()
     on_console(amqp_url, "eze", approve(business))
     on_console(amqp_url, "ola", approve(business, application_id=str(before.id)))
