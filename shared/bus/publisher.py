@@ -64,6 +64,8 @@ class Publisher:
         heartbeat: seconds.
         waits_for_journal: whether a message is safe only once the journal has it too.
             Where it is not waited for, a journal that does not confirm misses some of them.
+        missing: the exchanges of the journal that are not there at the moment: nothing is written
+            to those.
     """
 
     def __init__(
@@ -75,14 +77,14 @@ class Publisher:
         confirm_timeout: float,
         heartbeat: int,
         waits_for_journal: bool = True,
+        missing: Collection[str] = (),
     ) -> None:
         self._amqp_url = amqp_url
         self._name = name
         self._max_outstanding = max_outstanding
         self._confirm_timeout = confirm_timeout
         self._waits_for_journal = waits_for_journal
-        self.missing: Collection[str] = ()
-        """The exchanges of the journal that are not there: nothing is written to those."""
+        self._missing = missing
         self._metrics = ConfirmMetrics(name)
         self._link = Link(
             amqp_url,
@@ -174,7 +176,7 @@ class Publisher:
             raise UnavailableError("the publisher was not started")
         future: asyncio.Future[None] = loop.create_future()
         place = journal.place(message.exchange, message.routing_key)
-        if place in self.missing:
+        if place in self._missing:
             place = ""
         waiting = Waiting(future, 2 if place and self._waits_for_journal else 1)
         self._note(message.message_id, (waiting,), counts=1)

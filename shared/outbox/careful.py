@@ -239,7 +239,6 @@ class Careful:
     def _publish(self, row: Row[Any]) -> None:
         destination = (row.exchange, row.routing_key)
         publisher = self._alone.get(destination, self._publisher)
-        publisher.missing = self._vetting.missing
         try:
             confirm = publisher.send(rows.message(row))
         except (PublishError, ValueError) as error:

@@ -117,6 +117,7 @@ class Relay:
             confirm_timeout=UNHURRIED,
             heartbeat=self._config.amqp_heartbeat,
             waits_for_journal=False,
+            missing=self._vetting.missing,
         )
 
     def _wake(self) -> None:
@@ -209,7 +210,6 @@ class Relay:
             if unknown:
                 good, refused = await self._vetting.vet(unknown)
                 outcome.parked |= refused
-                fast.missing = self._vetting.missing
                 for row in good:
                     self._send(fast, row, sent, outcome)
         except Exception:
@@ -269,7 +269,6 @@ class Relay:
             return
         log.warning("connection_abandoned", outstanding=fast.outstanding)
         self._fast = self._publisher("relay")
-        self._fast.missing = self._vetting.missing
 
         async def change() -> None:
             await self._fast.start()

@@ -41,7 +41,10 @@ class Vetting:
         self._lock = asyncio.Lock()
         self._kinds: set[Kind] = set()
         self._largest = SMALL_BYTES
-        self._places: dict[str, bool] = {}  # of the journal, and whether it can be written to
+        self._places: set[str] = set()  # of the journal, that were tried
+        self.missing: set[str] = set()
+        """The exchanges of the journal that cannot be written to, always the same object: whoever
+        is told that a row passes knows at that moment what is missing."""
 
     def passes(self, kind: Kind, size: int) -> bool:
         """Whether a row may be sent at once.
@@ -57,11 +60,7 @@ class Vetting:
         self._kinds.clear()
         self._largest = SMALL_BYTES
         self._places.clear()
-
-    @property
-    def missing(self) -> frozenset[str]:
-        """The exchanges of the journal that cannot be written to."""
-        return frozenset(place for place, is_there in self._places.items() if not is_there)
+        self.missing.clear()
 
     async def vet(self, found: Sequence[Row[Any]]) -> tuple[list[Row[Any]], dict[int, str]]:
         """Try rows that do not pass yet.
@@ -108,11 +107,11 @@ class Vetting:
         if place and place not in self._places:
             try:
                 self._rehearsal.try_out(_journal_message(place))
-                self._places[place] = True
             except RefusedError as error:
                 # Nobody's order waits for a journal that cannot be written to.
-                self._places[place] = False
+                self.missing.add(place)
                 log.warning("no_journal", reason=str(error))
+            self._places.add(place)
 
 
 def kind_of(row: Any) -> Kind:

@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+import time
 from collections import Counter
 from contextlib import ExitStack, contextmanager
 
@@ -12,6 +13,7 @@ from sqlalchemy import text
 
 from shared.bus.message import message_for
 from shared.ids import new_id
+from shared.outbox.vetting import Vetting
 from tests.integration.arrange import depth, until
 from tests.integration.outbox.relaying import (
     QUEUE,
@@ -29,7 +31,7 @@ STUCK = "notifier.orders"
 def _eval(broker, amqp_url, queue, what):
     vhost = amqp_url.rpartition("/")[2]
     name = f'rabbit_misc:r(<<"{vhost}">>, queue, <<"{queue}">>)'
-    found = broker.control("eval", f"{{ok, Q}} = rabbit_amqqueue:lookup({name}), {what}.")
+    found = broker.evaluate(f"{{ok, Q}} = rabbit_amqqueue:lookup({name}), {what}")
     assert "ok" in found, found
 
 
@@ -172,6 +174,31 @@ def test_a_journal_that_cannot_be_published_to_stops_nothing(
         write(db, sent)
         until(lambda: waiting(engine) == 0, "relayed")
     assert drain(amqp_url, 4_000, queue) == Counter(m.message_id for m in sent)
+
+
+def test_a_lane_knows_what_another_has_found_out_of_the_journal(
+    settings, amqp_url, db, engine, monkeypatch
+):
+    """One whose rows pass must not write to a journal that is known not to be there."""
+    vet = Vetting._vet
+    known = threading.Event()
+
+    def slowly(self, found):
+        outcome = vet(self, found)
+        known.set()
+        time.sleep(3)
+        return outcome
+
+    monkeypatch.setattr(Vetting, "_vet", slowly)
+    with Connection(amqp_url) as connection:
+        connection.default_channel.exchange_delete("journal.facts")
+    sent = [fact("order_received") for _ in range(500)]
+    with relaying(settings):
+        write(db, sent[:250])
+        assert known.wait(30)
+        write(db, sent[250:])
+        until(lambda: waiting(engine) == 0, "relayed")
+    assert drain(amqp_url, 4_000, STUCK) == Counter(m.message_id for m in sent)
 
 
 def test_a_channel_that_is_closed_again_and_again_triples_nothing(settings, amqp_url, db, engine):
