@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
 from rich.console import Console as Terminal
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.orm import Session
@@ -20,16 +20,19 @@ from sqlalchemy.orm import Session
 from services.ops import users
 from shared.roles import broker_user
 from stack.credentials import as_service
+from stack.folders import ROOT
 from stack.mailbox import MailServer
 from stack.ports import Address, Port
 from stack.processes import spawn, stop
-from stack.supervisor import MODULES, ROOT, Supervisor
+from stack.supervisor import MODULES, Supervisor
 from stack.system import start_services
-from tests.integration.arrange import declare, until
+from tests.integration.arrange import PATIENCE, until
 from tests.integration.gate import Gate
 from tests.programs import program
 
 PASSWORD = "correct horse battery"
+
+expect.set_options(timeout=PATIENCE * 1000)
 ARGUMENTS = (
     "--headless",
     "--no-sandbox",
@@ -94,7 +97,6 @@ def variables() -> dict[str, str]:
 def running(
     module_amqp_url, module_database_url, tmp_path_factory, services, variables
 ) -> Iterator[Running]:
-    declare(module_amqp_url)
     folder = tmp_path_factory.mktemp("system")
     engine = create_engine(module_database_url)
     with Session(engine) as session, session.begin():
@@ -187,7 +189,7 @@ def complaints_in(message: ConsoleMessage) -> list[str]:
 def page(browser: Browser, running: Running, signed_in) -> Iterator[Page]:
     """A tab of somebody who may act; what its pages complain of is an error."""
     context = browser.new_context(base_url=running.url, storage_state=signed_in)
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(PATIENCE * 1000)
     opened = context.new_page()
     complaints: list[str] = []
     opened.on("console", lambda message: complaints.extend(complaints_in(message)))

@@ -15,6 +15,7 @@ from tests.integration.arrange import until
 
 ANY = "00000000-0000-7000-8000-000000000000"
 QUEUE = "orders.intake"
+GUESSES = 100  # enough, however slow each is
 
 
 def path_of(page) -> str:
@@ -166,8 +167,11 @@ def test_without_the_database_those_who_were_signed_in_see_that_it_is_away(watch
 def test_guessing_a_password_is_slowed_down(client):
     client.get("/sign-in")
     form = {"name": "zoe", "password": "guess", "form_token": form_token(client.cookies[FORM])}
-    answers = [client.post("/sign-in", data=form).status_code for _ in range(12)]
-    assert answers[0] == 401
+    # Ten a minute: on a slow machine some are allowed again while one guesses.
+    answers = [client.post("/sign-in", data=form).status_code]
+    while answers[-1] == 401 and len(answers) < GUESSES:
+        answers.append(client.post("/sign-in", data=form).status_code)
+    assert len(answers) > 10
     assert answers[-1] == 429
 
 

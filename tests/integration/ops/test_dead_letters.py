@@ -72,6 +72,7 @@ def bury(amqp_url, *events, queue=INTAKE, reason="Retry: no such thing", body=No
         for event in events
     ]
     failed = more.pop("failed_at", datetime.now(UTC)).isoformat(timespec="seconds")
+    before = depth(amqp_url, queue.dead)
     with Connection(amqp_url) as connection:
         channel = connection.channel()
         channel.confirm_select()
@@ -96,7 +97,7 @@ def bury(amqp_url, *events, queue=INTAKE, reason="Retry: no such thing", body=No
                 exchange="dead",
                 routing_key=queue.name,
             )
-        until(lambda: depth(amqp_url, queue.dead) >= len(messages), "buried")
+        until(lambda: depth(amqp_url, queue.dead) >= before + len(messages), "buried")
     return messages
 
 
