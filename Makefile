@@ -2,6 +2,9 @@
 .DEFAULT_GOAL := help
 .PHONY: bench contracts help demo run test test-faults test-compose test-matrix test-ports test-unit fuzz audit sbom lint format lock clean setup
 
+# Where it is set, every process that a test starts would compile all its modules anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 PYTHON ?= python3
 BIN := .venv/bin
 # A process a core and one more, since many tests wait, each with servers of its own; a file of
@@ -24,6 +27,7 @@ test: setup ## run every test, on real servers
 
 test-faults: setup ## break everything on purpose, under load (FAULTS_MINUTES=60 soaks, FAULTS_SEED=n repeats)
 	@$(BIN)/python -m stack.servers
+	@$(BIN)/python -m tests.programs faketime
 	@$(BIN)/python -m pytest tests/faults --numprocesses 2 --dist loadfile
 
 test-matrix: setup ## demo and tests on bare machines in containers (MATRIX=debian-13,ubuntu-24.04; needs a Docker engine)

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from bench import report
 from bench.environment import python
-from stack.servers import ROOT
+from stack.folders import ROOT
 
 SUITES = ("ingress", "recorder", "relay", "notifier", "endtoend", "secrets")
 MORE = ("features", "fairness", "poison", "edge")

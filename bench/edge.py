@@ -13,7 +13,7 @@ from bench.contest import Contender, Result, alternate
 from bench.ground import ground
 from bench.ingress import PATH
 from bench.load import heads, orders
-from stack.servers import ROOT
+from stack.folders import ROOT
 
 SECONDS = 5
 ALONE = "nobody beside"

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 
-from stack.servers import ROOT
+from stack.folders import ROOT
 
 VENV = ROOT / ".stack" / "bench"
 LOCK = ROOT / "requirements-bench.lock"

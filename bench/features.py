@@ -8,8 +8,8 @@ from bench.contest import Contender, Result, alternate
 from bench.ground import Ground, fetch, ground, until
 from bench.ingress import CONNECTIONS, PATH
 from bench.load import orders, wrk
+from stack.folders import ROOT
 from stack.ports import Address, Port
-from stack.servers import ROOT
 
 WITH, WITHOUT = "with log, limits and allowlist", "without them"
 REPEATS = 9

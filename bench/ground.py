@@ -23,11 +23,12 @@ from shared import direct, webhook_keys
 from shared.bus import topology
 from shared.db.models import Base
 from shared.ids import new_id
-from stack import debian
+from stack import data, debian
+from stack.folders import ROOT
 from stack.listening import LISTEN_SECONDS, Start
 from stack.ports import Address, Port
 from stack.processes import spawn, stop
-from stack.servers import ROOT, Servers, servers, throwaway
+from stack.servers import Servers, servers
 from stack.supervisor import MODULES
 from stack.system import prepare
 
@@ -232,7 +233,7 @@ def ground(*programs: tuple[str, str]) -> Iterator[Ground]:
         if not debian.can_install():
             sys.exit(f"Install {', '.join(missing)}: apt-get install {' '.join(missing)}")
         debian.install(*missing)
-    folder = throwaway("benchmark")
+    folder = data.throwaway("benchmark", durable=True)
     try:
         with servers("bench") as running:
             if running.broker is not None:

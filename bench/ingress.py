@@ -10,8 +10,8 @@ from bench.contest import Contender, Result, alternate
 from bench.environment import python
 from bench.ground import Ground, fetch, ground, until
 from bench.load import orders, steady, wrk
+from stack.folders import ROOT
 from stack.ports import Address, Port
-from stack.servers import ROOT
 
 SECONDS = 4
 CONNECTIONS = 64

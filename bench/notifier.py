@@ -12,7 +12,7 @@ from bench.environment import python
 from bench.ground import Ground, ground, until
 from bench.load import facts
 from bench.load.smtp_sink import NEEDS, SmtpSink, smtp_sink
-from stack.servers import ROOT
+from stack.folders import ROOT
 
 OURS = "Order Fellow"
 DJANGO, DJANGO_KEPT = "Django send_mail", "Django, connection kept"

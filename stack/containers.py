@@ -211,9 +211,13 @@ class RabbitMQContainer(_Server):
         """Run rabbitmqctl in the container; returns what it printed."""
         return self._run("rabbitmqctl", "--quiet", *arguments)
 
+    def evaluate(self, expression: str) -> str:
+        """Evaluate Erlang in the node; returns the value, printed."""
+        return self.control("eval", f"{expression}.").strip()
+
     def admit(self, vhosts: Sequence[str] = ("/",), remove: Sequence[str] = ()) -> None:
         """Make the services' users, with their rights in virtual hosts, which are made as well."""
-        self.control("eval", admission(self.url(), vhosts, remove))
+        self.evaluate(admission(self.url(), vhosts, remove))
 
     def _answers(self) -> bool:
         try:

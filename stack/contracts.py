@@ -11,7 +11,7 @@ from services.ingress import openapi
 from services.ingress.app import OPERATIONS, PREFIX
 from shared.bus import asyncapi
 from shared.config import Settings
-from stack.servers import ROOT
+from stack.folders import ROOT
 
 FOLDER = ROOT / "docs" / "contracts"
 

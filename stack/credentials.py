@@ -34,7 +34,7 @@ def service_passwords(url: str) -> str:
 
 
 def admission(url: str, vhosts: Sequence[str], remove: Sequence[str] = ()) -> str:
-    """The Erlang expression, for `rabbitmqctl eval`, that makes users and virtual hosts.
+    """The Erlang expression, for a broker's `evaluate`, that makes users and virtual hosts.
 
     Args:
         url: of the broker, with its administrator, who may do everything everywhere.
@@ -45,14 +45,14 @@ def admission(url: str, vhosts: Sequence[str], remove: Sequence[str] = ()) -> st
     made = permissions.definitions(
         passwords(url), vhosts, (str(parts.username), str(parts.password))
     )
-    # Compressed: an argument may have no more than 128 KiB (execve(2)).
+    # Compressed: in a container it is an argument, of 128 KiB at most (execve(2)).
     encoded = base64.b64encode(zlib.compress(json.dumps(made).encode())).decode()
     steps = [f'rabbit_vhost:delete(<<"{name}">>, <<"order-fellow">>)' for name in remove]
     steps += [
         f'Made = zlib:uncompress(base64:decode(<<"{encoded}">>))',
         "ok = rabbit_definitions:import_raw(Made)",
     ]
-    return ", ".join(steps) + "."
+    return ", ".join(steps)
 
 
 def _password(url: str, service: str) -> str:

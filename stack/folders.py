@@ -1,6 +1,11 @@
-"""Folders that other users may pass: as root, PostgreSQL runs as a user of its own."""
+"""The folder of the checkout, and folders that other users may pass.
+
+As root, PostgreSQL runs as a user of its own.
+"""
 
 from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def passable(folder: Path) -> Path:

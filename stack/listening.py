@@ -97,7 +97,8 @@ class Start:
                 return "taken"
             if ended:
                 return "taken" if _IN_USE.search(self._said()) else "failed"
-            if all(listeners(port.number) for port in self._ports) and self._is_ready():
+            heard = {one.port for one in listeners()}
+            if heard.issuperset(port.number for port in self._ports) and self._is_ready():
                 return "ready"
             time.sleep(LOOK_SECONDS)
         return "failed"
@@ -110,7 +111,8 @@ class Start:
 
 def _strangers(ports: Sequence[Port], session: int) -> bool:
     """Whether somebody listens on one of the ports who is not of a session."""
-    found = {inode: user for port in ports for inode, user in listeners(port.number).items()}
+    numbers = {port.number for port in ports}
+    found = {one.inode: one.user for one in listeners() if one.port in numbers}
     if not found:
         return False
     ours, hidden = _sockets(session)

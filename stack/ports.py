@@ -13,7 +13,10 @@ held: then a server does not start, and `stack.listening` starts it again on oth
 import errno
 import random
 import socket
+import struct
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 EVERYWHERE = ""  # the address of all interfaces
 LOWEST, HIGHEST = 10_000, 65_535
@@ -21,7 +24,28 @@ FEW = 1_000  # a range outside the ephemeral one that is smaller than this is to
 ATTEMPTS = 1_000
 _EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _CHOICE = random.SystemRandom()
-_LISTENS = "0A"  # the state in /proc/net/tcp
+_FAMILIES = (socket.AF_INET, socket.AF_INET6)
+_LISTEN = 10  # TCP_LISTEN (linux/tcp.h)
+# linux/netlink.h, linux/sock_diag.h
+_NETLINK_SOCK_DIAG = 4
+_SOCK_DIAG_BY_FAMILY = 20
+_NLMSG_DONE = 3
+_NLM_F_REQUEST, _NLM_F_DUMP = 0x001, 0x300
+_ANSWER_BYTES = 65_536
+
+
+class Listener(NamedTuple):
+    """A socket that listens.
+
+    Attributes:
+        port: where.
+        user: whose it is, a uid.
+        inode: which it is, as in `/proc/pid/fd`.
+    """
+
+    port: int
+    user: int
+    inode: int
 
 
 class PortTakenError(Exception):
@@ -133,19 +157,52 @@ class Address:
         return self._form.format(self._port)
 
 
-def listeners(port: int) -> dict[int, int]:
-    """The sockets that listen on a port, at whatever address: whose they are (a uid), by inode."""
-    found = {}
-    for table in ("tcp", "tcp6"):
-        try:
-            lines = Path(f"/proc/net/{table}").read_text().splitlines()[1:]
-        except FileNotFoundError:  # no IPv6 here
-            continue
-        for line in lines:
-            fields = line.split()
-            if fields[3] == _LISTENS and int(fields[1].rpartition(":")[2], 16) == port:
-                found[int(fields[9])] = int(fields[7])
-    return found
+def listeners() -> list[Listener]:
+    """All sockets that listen for TCP here, at whatever address.
+
+    The kernel is asked for just these (sock_diag(7)): `/proc/net/tcp` walks through its table of
+    connections, which takes 30 ms on some machines however few there are. That is read where the
+    kernel cannot be asked, as `ss` does.
+    """
+    try:
+        return [found for family in _FAMILIES for found in _ask_kernel(family)]
+    except OSError:
+        return [found for table in ("tcp", "tcp6") for found in _read_table(table)]
+
+
+def _ask_kernel(family: int) -> Iterator[Listener]:
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as kernel:
+        # struct inet_diag_req_v2, whose address part is of no interest.
+        wanted = struct.pack("=BBxxI48x", family, socket.IPPROTO_TCP, 1 << _LISTEN)
+        header = struct.pack(
+            "=IHHII", 16 + len(wanted), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST | _NLM_F_DUMP, 1, 0
+        )
+        kernel.send(header + wanted)
+        while True:
+            answer = kernel.recv(_ANSWER_BYTES)
+            at = 0
+            while at < len(answer):
+                length, kind = struct.unpack_from("=IH", answer, at)
+                if kind == _NLMSG_DONE:
+                    return
+                if kind != _SOCK_DIAG_BY_FAMILY:
+                    raise OSError("the kernel does not answer about TCP sockets")
+                # struct inet_diag_msg, after a header of 16 bytes: the port, the user, the inode.
+                (port,) = struct.unpack_from("!H", answer, at + 20)
+                user, inode = struct.unpack_from("=II", answer, at + 80)
+                yield Listener(port, user, inode)
+                at += length + 3 & ~3
+
+
+def _read_table(table: str) -> Iterator[Listener]:
+    try:
+        lines = Path(f"/proc/net/{table}").read_text().splitlines()[1:]
+    except FileNotFoundError:  # no IPv6 here
+        return
+    for fields in map(str.split, lines):
+        if int(fields[3], 16) == _LISTEN:
+            port = int(fields[1].rpartition(":")[2], 16)
+            yield Listener(port, int(fields[7]), int(fields[9]))
 
 
 def _outside_ephemeral() -> tuple[range, range]:

@@ -5,7 +5,6 @@ answers and has the images or can pull them; private nodes of the machine's own 
 with apt, the same after installing those packages; else one clear sentence.
 """
 
-import hashlib
 import os
 import shutil
 import sys
@@ -17,13 +16,9 @@ from typing import Literal, Protocol
 
 from shared import lease
 from shared.roles import broker_user
-from stack import debian, postgres, rabbitmq
+from stack import data, debian, postgres, rabbitmq
 from stack.credentials import as_service
-from stack.folders import passable
 from stack.ports import Port
-from stack.processes import kill_leftover
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 class NoServersError(Exception):
@@ -68,6 +63,9 @@ class Broker(Server, Protocol):
 
     def control(self, *arguments: str) -> str:
         """Run rabbitmqctl."""
+
+    def evaluate(self, expression: str) -> str:
+        """Evaluate an Erlang expression in the node; returns the value, printed."""
 
     def admit(self, vhosts: Sequence[str] = ("/",), remove: Sequence[str] = ()) -> None:
         """Make the services' users and virtual hosts for them; remove others."""
@@ -122,20 +120,6 @@ class Servers:
         }
 
 
-def data_folder(purpose: str) -> Path:
-    """Where this checkout's servers keep their data.
-
-    Not in the checkout: PostgreSQL may have to run as another user, who cannot pass a home that is
-    closed to others, and RabbitMQ's scripts do not bear a space in a path.
-    """
-    mark = hashlib.sha256(f"{ROOT}\0{os.geteuid()}".encode()).hexdigest()[:12]
-    folder = Path("/var/tmp") / f"order-fellow-{mark}"
-    folder.mkdir(exist_ok=True)
-    if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
-        raise NoServersError(f"{folder} belongs to somebody else: remove it")
-    return passable(folder) / purpose
-
-
 @contextmanager
 def servers(purpose: Literal["run", "demo", "test", "bench"]) -> Iterator[Servers]:
     """The servers, for as long as the context lasts.
@@ -152,10 +136,12 @@ def servers(purpose: Literal["run", "demo", "test", "bench"]) -> Iterator[Server
         yield Servers(amqp_url, database_url, None, None, "AMQP_URL and DATABASE_URL")
         return
     keep = purpose == "run"
-    folder = _kept(purpose) if keep else throwaway(purpose)
-    broker, database, origin = make(
-        folder, keep=keep, durable=keep or purpose == "bench", needs_broker=not amqp_url
-    )
+    durable = keep or purpose == "bench"
+    try:
+        folder = _kept() if keep else data.throwaway(purpose, durable=durable)
+    except data.ForeignFolderError as error:
+        raise NoServersError(str(error)) from None
+    broker, database, origin = make(folder, keep=keep, durable=durable, needs_broker=not amqp_url)
     used: list[Server] = []
     used += [] if amqp_url else [broker]
     used += [] if database_url else [database]
@@ -201,7 +187,7 @@ def make(
     if _containers_are_available():
         from stack import containers
 
-        owner = data_folder("run").parent.name
+        owner = data.owner()
         containers.remove_abandoned(owner, lease.is_held)
         return (
             containers.RabbitMQContainer(owner, folder, keep=keep, management=management),
@@ -258,30 +244,13 @@ def docker_is_there() -> bool:
     return not host.startswith("unix://") or Path(host.removeprefix("unix://")).is_socket()
 
 
-def throwaway(purpose: str) -> Path:
-    """A new folder for data that nobody keeps; what killed runs have left of theirs is removed."""
-    base = passable(data_folder("throwaway"))
-    lease.remove_abandoned(base, remove=clear)
-    # Held until this process ends.
-    return lease.make(base, f"{purpose}-", 0o711)[0]
-
-
-def _kept(purpose: str) -> Path:
-    folder = passable(data_folder(purpose))
+def _kept() -> Path:
+    folder = data.kept()
     try:
         lease.take(folder)
     except lease.LeasedError as error:
         raise NoServersError(f"{error}: stop it first") from None
     return folder
-
-
-def clear(folder: Path) -> None:
-    """Stop what still runs on a data folder, and remove it."""
-    node = folder / "rabbitmq"
-    kill_leftover(node / "node.pid", str(node))
-    cluster = folder / "postgres" / "cluster"
-    kill_leftover(cluster / "postmaster.pid", str(cluster))
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def main() -> int:

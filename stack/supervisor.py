@@ -12,11 +12,11 @@ from pathlib import Path
 
 from rich.console import Console
 
+from stack.folders import ROOT
 from stack.listening import LISTEN_SECONDS, Start
 from stack.ports import Port
 from stack.processes import spawn, stop
 
-ROOT = Path(__file__).resolve().parent.parent
 STOP_SECONDS = 10.0
 FIRST_DELAY, LONGEST_DELAY = 0.5, 10.0  # before a restart
 

@@ -21,11 +21,12 @@ from sqlalchemy.orm import Session
 from services.ops import users
 from shared import direct
 from stack.credentials import service_passwords
+from stack.folders import ROOT
 from stack.listening import DidNotStartError
 from stack.ports import Address, Port, PortTakenError
 from stack.processes import end_with_make
 from stack.servers import NoServersError, Servers, servers
-from stack.supervisor import MODULES, ROOT, Supervisor
+from stack.supervisor import MODULES, Supervisor
 
 STACK = ROOT / ".stack"
 DEFAULT_PORT, DEFAULT_OPS_PORT = 8000, 8001

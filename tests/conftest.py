@@ -7,19 +7,17 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-from amqp.exceptions import PreconditionFailed
-from kombu import Connection
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.orm import Session
 
-from shared import config, crypto
-from shared.bus import topology
+from shared import config, crypto, heap
 from shared.db import migrate, session
 from stack import credentials
 from stack.mailbox import MailServer
 from stack.ports import Port
 from stack.servers import Broker, Database, Servers, servers
 from stack.system import stop_on_signals
+from tests.vhosts import Vhosts
 
 pytest_plugins = ["tests.all_ran"]
 
@@ -27,7 +25,6 @@ pytest_plugins = ["tests.all_ran"]
 hypothesis.settings.register_profile("order-fellow", deadline=None)
 hypothesis.settings.load_profile("order-fellow")
 
-VHOSTS_AT_ONCE = 16
 _numbers = itertools.count()
 
 
@@ -47,6 +44,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         by_file[item.path] = max(longest(item), by_file.get(item.path, 0.0))
     items.sort(key=lambda item: -by_file[item.path])
+
+
+def pytest_collection_finish() -> None:
+    """Keep what the tests' modules hold out of the garbage collector's sight."""
+    heap.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -80,61 +82,13 @@ def template(database: Database) -> str:
     return "template_fellow"
 
 
-class Vhosts:
-    """Virtual hosts, made some at a time; those that were given back go with the next making.
-
-    To declare the topology and to delete it again is half of what a short test costs, so those that
-    have it and in which nothing happened are given out again.
-    """
-
-    def __init__(self, broker: Broker) -> None:
-        self._broker = broker
-        self._ready: list[str] = []
-        self._used: list[str] = []
-        self._declared: list[str] = []
-
-    def take(self) -> str:
-        """One with nothing in it."""
-        if not self._ready:
-            self._ready = [f"test{next(_numbers)}" for _ in range(VHOSTS_AT_ONCE)]
-            self._broker.admit(self._ready, remove=self._used)
-            self._used = []
-        return self._ready.pop()
-
-    def give_back(self, name: str) -> None:
-        self._used.append(name)
-
-    def take_declared(self) -> str:
-        """One with the topology, in which nobody has done anything."""
-        if self._declared:
-            return self._declared.pop()
-        name = self.take()
-        with Connection(self._broker.url(name)) as connection:
-            topology.declare(connection)
-        return name
-
-    def give_back_declared(self, name: str) -> None:
-        (self._declared if self._is_as_new(name) else self._used).append(name)
-
-    def _is_as_new(self, name: str) -> bool:
-        """Whether it is empty, with nobody there; what was deleted is declared again."""
-        try:
-            with Connection(self._broker.url(name)) as connection:
-                topology.declare(connection)
-                channel = connection.default_channel
-                found = [channel.queue_declare(q.name, passive=True) for q in topology.QUEUES]
-        except PreconditionFailed:
-            return False
-        return not any(queue.message_count or queue.consumer_count for queue in found)
-
-
 @pytest.fixture(scope="session")
 def vhosts(broker: Broker) -> Vhosts:
     return Vhosts(broker)
 
 
 def an_amqp_url(broker: Broker, vhosts: Vhosts) -> Iterator[str]:
-    """A broker with nothing on it, for as long as a fixture lasts."""
+    """A broker with the topology and nothing else, for as long as a fixture lasts."""
     name = vhosts.take()
     yield broker.url(name)
     vhosts.give_back(name)
@@ -142,6 +96,14 @@ def an_amqp_url(broker: Broker, vhosts: Vhosts) -> Iterator[str]:
 
 amqp_url = pytest.fixture(an_amqp_url, name="amqp_url")
 module_amqp_url = pytest.fixture(an_amqp_url, name="module_amqp_url", scope="module")
+
+
+@pytest.fixture
+def bare_amqp_url(broker: Broker, vhosts: Vhosts) -> Iterator[str]:
+    """A broker with nothing on it."""
+    name = vhosts.take_bare()
+    yield broker.url(name)
+    vhosts.give_back(name)
 
 
 def a_database_url(database: Database, template: str) -> Iterator[str]:
@@ -207,27 +169,11 @@ def service() -> str | None:
 
 
 @pytest.fixture
-def declared_amqp_url(
-    request: pytest.FixtureRequest, broker: Broker, vhosts: Vhosts
-) -> Iterator[str]:
-    """A broker with the topology and nothing else; that of `amqp_url`, where a test has both."""
-    if "amqp_url" in request.fixturenames:
-        url: str = request.getfixturevalue("amqp_url")
-        with Connection(url) as connection:
-            topology.declare(connection)
-        yield url
-        return
-    name = vhosts.take_declared()
-    yield broker.url(name)
-    vhosts.give_back_declared(name)
-
-
-@pytest.fixture
 def settings(
-    configure: Configure, declared_amqp_url: str, database_url: str, service: str | None
+    configure: Configure, amqp_url: str, database_url: str, service: str | None
 ) -> config.Settings:
     """Settings of this process that point to a broker and a database of this test's own."""
-    urls = {"amqp_url": declared_amqp_url, "database_url": database_url}
+    urls = {"amqp_url": amqp_url, "database_url": database_url}
     if service is not None:
         urls = {name: credentials.as_service(url, service) for name, url in urls.items()}
     return configure(**urls, environment="test")

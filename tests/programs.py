@@ -1,4 +1,4 @@
-"""`python -m tests.programs`: what tests run besides servers is there before the first one starts.
+"""`python -m tests.programs [NAME ...]`: what tests run besides servers is there before they start.
 
 As root on Debian what is missing is installed; everybody else is told, once, what to install.
 """
@@ -80,9 +80,9 @@ def _find(name: str) -> str | None:
 
 
 def main() -> int:
-    """Have them all; returns the exit code."""
+    """Have those that are named, or them all; returns the exit code."""
     try:
-        ensure()
+        ensure(sys.argv[1:] or PACKAGES)
     except (MissingError, RuntimeError) as error:
         print(error, file=sys.stderr)
         return 1

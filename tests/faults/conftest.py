@@ -16,10 +16,11 @@ from sqlalchemy import Engine, create_engine
 from sqlalchemy.orm import Session
 
 from shared import tokens
+from stack import data
 from stack.credentials import as_service
 from stack.mailbox import MailServer
 from stack.ports import Address, Port
-from stack.servers import Broker, Database, throwaway
+from stack.servers import Broker, Database
 from stack.supervisor import MODULES, Supervisor
 from stack.system import prepare, start_services
 from tests.faults.ledger import Balance, Load, settle
@@ -136,7 +137,7 @@ def service_environment() -> Callable[[str], dict[str, str]]:
 @pytest.fixture(scope="module")
 def open_folder() -> Iterator[Path]:
     """A folder that PostgreSQL, which runs as another user, can get to."""
-    folder = throwaway("faults")
+    folder = data.throwaway("faults")
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
 

@@ -36,10 +36,10 @@ def bus_urls(nodes):
 @pytest.fixture(autouse=True)
 def all_are_back(nodes, stand, whole):
     yield
-    until(lambda: "3" in nodes[0].control("eval", RUNNING), "three nodes run", 60)
+    until(lambda: "3" in nodes[0].evaluate(RUNNING), "three nodes run", 60)
 
 
-RUNNING = "length(rabbit_nodes:all_running())."
+RUNNING = "length(rabbit_nodes:all_running())"
 
 
 def leaders(node):
@@ -85,9 +85,9 @@ def test_a_node_is_cut_off_from_the_other_two(stand, nodes):
         lone, others = nodes[2], nodes[:2]
         for queue in ("orders.intake", "notifier.orders"):
             # So that the one that is cut off leads.
-            lone.control("eval", LEAD.format(queue=queue))
+            lone.evaluate(LEAD.format(queue=queue))
         cut_off(lone, others)
-        until(lambda: "2" in others[0].control("eval", RUNNING), "the others know it is gone")
+        until(lambda: "2" in others[0].evaluate(RUNNING), "the others know it is gone")
         stand.go_on(8)
         heal(lone, others)
         stand.go_on(2)
@@ -96,23 +96,21 @@ def test_a_node_is_cut_off_from_the_other_two(stand, nodes):
 
 LEAD = (
     '{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue, <<"{queue}">>)), '
-    "rabbit_quorum_queue:transfer_leadership(Q, node())."
+    "rabbit_quorum_queue:transfer_leadership(Q, node())"
 )
 
 
 def cut_off(lone, others):
     """Neither side speaks to the other: each has another cookie for it (erlang:set_cookie/2)."""
-    lone.control("eval", both(others, "wrong"))
+    lone.evaluate(both(others, "wrong"))
 
 
 def heal(lone, others):
-    lone.control("eval", both(others, None))
-    until(lambda: "3" in others[0].control("eval", RUNNING), "the cluster is whole", 60)
+    lone.evaluate(both(others, None))
+    until(lambda: "3" in others[0].evaluate(RUNNING), "the cluster is whole", 60)
 
 
 def both(others, cookie):
     value = f"'{cookie}'" if cookie else "erlang:get_cookie()"
     names = ", ".join(f"'{node.name}'" for node in others)
-    return (
-        f"[begin erlang:set_cookie(N, {value}), erlang:disconnect_node(N) end || N <- [{names}]]."
-    )
+    return f"[begin erlang:set_cookie(N, {value}), erlang:disconnect_node(N) end || N <- [{names}]]"

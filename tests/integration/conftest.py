@@ -16,11 +16,11 @@ from shared.bus.events import AccountOtpRequested, decode
 from shared.crypto import code_sealer
 from shared.db.models import OutboxMessage
 from stack.credentials import as_service
+from stack.folders import ROOT
 from stack.listening import LISTEN_SECONDS, Start
 from stack.ports import Address, Port
 from stack.processes import spawn, stop
-from stack.supervisor import ROOT
-from tests.integration.arrange import declare, until
+from tests.integration.arrange import until
 
 
 @dataclass
@@ -61,18 +61,10 @@ class Api:
 
 @pytest.fixture(scope="module")
 def api(module_amqp_url, module_database_url, tmp_path_factory) -> Iterator[Api]:
-    declare(module_amqp_url)
     with running_ingress(
         tmp_path_factory.mktemp("ingress"), module_amqp_url, module_database_url
     ) as found:
         yield found
-
-
-@pytest.fixture
-def declared_url(amqp_url) -> str:
-    """A broker with the topology and nothing else."""
-    declare(amqp_url)
-    return amqp_url
 
 
 class running_ingress:  # noqa: N801 - used as a context manager

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from services.ops import sessions, users
 from shared.config import settings
-from tests.integration.arrange import declare, resident, workers
+from tests.integration.arrange import resident, workers
 from tests.integration.conftest import running_ingress
 from tests.integration.ops.console import running_console
 
@@ -65,7 +65,6 @@ def read(connection):
 
 @pytest.fixture(scope="module", params=["ingress", "console"])
 def program(request, module_amqp_url, module_database_url, tmp_path_factory):
-    declare(module_amqp_url)
     folder = tmp_path_factory.mktemp("program")
     where = (folder, module_amqp_url, module_database_url)
     with ExitStack() as stack:

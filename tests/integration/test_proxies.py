@@ -16,11 +16,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from stack.folders import ROOT
 from stack.listening import LISTEN_SECONDS, Start
 from stack.ports import Port
 from stack.processes import spawn, stop
-from stack.supervisor import ROOT
-from tests.integration.arrange import declare, sign, until
+from tests.integration.arrange import sign, until
 from tests.integration.conftest import running_ingress
 from tests.integration.ingress.conftest import ORDER, Sender, approved
 from tests.programs import program
@@ -204,7 +204,6 @@ def make_certificate(path):
 
 @pytest.fixture(scope="module")
 def ingress(module_amqp_url, module_database_url, tmp_path_factory):
-    declare(module_amqp_url)
     environment = {
         "WEB_CONCURRENCY": "1",
         "TRUSTED_PROXIES": "1",

@@ -18,8 +18,8 @@ import docker
 from docker.errors import APIError, DockerException, ImageNotFound
 
 from stack import debian
+from stack.folders import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 FOLDER = ROOT / ".stack" / "matrix"
 REPOSITORY = "order-fellow-machine"
 BARE = ("python3", "git", "make", "ca-certificates")

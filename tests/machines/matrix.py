@@ -18,8 +18,7 @@ from pathlib import Path
 import docker
 
 from shared import lease
-from stack import containers
-from stack.servers import data_folder, throwaway
+from stack import containers, data
 from stack.system import stop_on_signals
 from tests.machines import images, standins, table
 from tests.machines.cells import CELLS, Cell
@@ -114,9 +113,9 @@ def _try_all(
 ) -> Iterator[tuple[str, Outcome]]:
     if _git("status", "--porcelain"):
         print("What is not committed is not tried: the machines clone HEAD.")
-    owner = data_folder("run").parent.name
+    owner = data.owner()
     containers.remove_abandoned(owner, lease.is_held)
-    folder = throwaway("matrix")
+    folder = data.throwaway("matrix", durable=True)
     for name in names:
         try:
             found = _try(client, name, targets, owner, folder)

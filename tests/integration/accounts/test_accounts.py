@@ -307,12 +307,12 @@ def test_a_huge_body_is_a_413(api):
 
 
 def test_one_accounts_password_cannot_be_tried_from_many_addresses(
-    declared_url, database_url, tmp_path
+    amqp_url, database_url, tmp_path
 ):
     """Each attempt from another address; the account's own limit holds, known or unknown alike."""
     with running_ingress(
         tmp_path,
-        declared_url,
+        amqp_url,
         database_url,
         ACCOUNT_ATTEMPTS_PER_MINUTE="5",
         SIGN_IN_ATTEMPTS_PER_MINUTE="5",

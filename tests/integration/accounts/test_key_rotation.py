@@ -14,7 +14,7 @@ from tests.integration.conftest import running_ingress
 
 
 @pytest.fixture
-def started(tmp_path, declared_url, database_url):
+def started(tmp_path, amqp_url, database_url):
     """Starts an ingress with the keys that a folder of secrets has at that moment."""
     folder = tmp_path / "secrets"
     keys.write(folder, {})
@@ -24,9 +24,7 @@ def started(tmp_path, declared_url, database_url):
             here = tmp_path / name
             here.mkdir()
             given = {key: (folder / key.lower()).read_text().strip() for key in keys.KEYS}
-            ingress = running_ingress(
-                here, declared_url, database_url, **given, WEB_CONCURRENCY="1"
-            )
+            ingress = running_ingress(here, amqp_url, database_url, **given, WEB_CONCURRENCY="1")
             return stack.enter_context(ingress)
 
         yield start, folder

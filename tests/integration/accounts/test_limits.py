@@ -9,7 +9,6 @@ import pytest
 from sqlalchemy import delete, update
 
 from shared.db.models import AttemptCount, OutboxMessage, PendingProof
-from tests.integration.arrange import declare
 from tests.integration.conftest import running_ingress
 
 PASSWORD = "correct horse battery"
@@ -19,7 +18,6 @@ networks = itertools.count(1)
 @pytest.fixture(scope="module")
 def api(module_amqp_url, module_database_url, tmp_path_factory):
     """Two workers behind a trusted proxy, with the limits that they have by default."""
-    declare(module_amqp_url)
     with running_ingress(
         tmp_path_factory.mktemp("ingress"),
         module_amqp_url,

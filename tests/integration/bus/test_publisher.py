@@ -343,13 +343,13 @@ def test_the_frames_are_what_pika_reads(size):
     assert b"".join(body.fragment for body in bodies) == sent.body
 
 
-def test_topology_that_differs_is_left_alone(amqp_url):
-    with Connection(amqp_url) as connection:
+def test_topology_that_differs_is_left_alone(bare_amqp_url):
+    with Connection(bare_amqp_url) as connection:
         connection.default_channel.queue_declare("orders.intake", durable=True, auto_delete=False)
 
     async def story():
         publisher = Publisher(
-            amqp_url, name="tests", max_outstanding=1, confirm_timeout=1, heartbeat=30
+            bare_amqp_url, name="tests", max_outstanding=1, confirm_timeout=1, heartbeat=30
         )
         await publisher.start()
         await asyncio.sleep(1)
@@ -358,4 +358,4 @@ def test_topology_that_differs_is_left_alone(amqp_url):
         return state
 
     assert asyncio.run(story()) == "away"
-    assert depth(amqp_url, "orders.intake") == 0
+    assert depth(bare_amqp_url, "orders.intake") == 0

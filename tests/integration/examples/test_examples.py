@@ -5,16 +5,15 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from shared.bus.events import decode
+from stack.folders import ROOT
 from tests.integration.arrange import take
 from tests.integration.ingress.conftest import approved
 from tests.programs import program
 
-ROOT = Path(__file__).resolve().parents[3]
 EXAMPLES = ROOT / "examples"
 
 

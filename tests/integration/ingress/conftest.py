@@ -20,7 +20,7 @@ from services.ingress.secret_cache import SecretCache
 from shared import tokens
 from shared.db.models import OutboxMessage, WebhookSecret
 from shared.ids import new_id
-from tests.integration.arrange import account, declare, depth, sign, until
+from tests.integration.arrange import account, depth, sign, until
 from tests.integration.conftest import Api, running_ingress
 from tests.integration.gate import Gate
 
@@ -171,7 +171,6 @@ def behind_gates(
     module_amqp_url: str, module_database_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Api, Gate, Gate]]:
     """An ingress with a gate before each server, its gates, and the ways past them."""
-    declare(module_amqp_url)
     urls = (module_amqp_url, module_database_url)
     with ExitStack() as stack:
         bus, database = (stack.enter_context(Gate(url)) for url in urls)

@@ -94,7 +94,7 @@ def test_a_broker_that_does_not_confirm(gated):
 def test_an_alarm_of_the_broker(gated, broker):
     api, _, _ = gated
     sender = known(api)
-    watermark = broker.control("eval", "vm_memory_monitor:get_vm_memory_high_watermark().").strip()
+    watermark = broker.evaluate("vm_memory_monitor:get_vm_memory_high_watermark()")
     broker.control("set_vm_memory_high_watermark", "absolute", "1")
     try:
         accepted = [sender.send() for _ in range(5)]
@@ -173,8 +173,8 @@ def test_without_the_database_orders_flow_and_a_new_key_waits(gated):
     assert len(queued(api)) == 20
 
 
-def test_a_start_without_servers_heals(amqp_url, database_url, tmp_path):
-    with Gate(amqp_url) as bus, Gate(database_url) as database:
+def test_a_start_without_servers_heals(bare_amqp_url, database_url, tmp_path):
+    with Gate(bare_amqp_url) as bus, Gate(database_url) as database:
         bus.cut()
         database.cut()
         with running_ingress(tmp_path, bus.url, database.url, wait_for="healthz") as api:
@@ -183,7 +183,7 @@ def test_a_start_without_servers_heals(amqp_url, database_url, tmp_path):
             until(lambda: readiness(api).status_code == 200, "orders may go to the outbox")
             bus.open()
             # Nothing is declared on this broker, and the ingress may not: the deployment's step.
-            declare(amqp_url)
+            declare(bare_amqp_url)
             until(lambda: ready(api), "ready")
             assert approved(api).send().status_code == 201
 
@@ -192,7 +192,6 @@ def test_readiness_says_why_the_broker_refuses_and_orders_are_taken(
     amqp_url, database_url, tmp_path
 ):
     """A load balancer must not take it out: it accepts into the outbox."""
-    declare(amqp_url)
     wrong = as_service(amqp_url, "ingress").replace("@", "x@")
     with running_ingress(
         tmp_path, amqp_url, database_url, wait_for="healthz", AMQP_URL=wrong

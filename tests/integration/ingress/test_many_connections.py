@@ -43,8 +43,8 @@ async def half_requests(url, during):
     return answers
 
 
-def test_ten_thousand_who_wait(declared_url, database_url, tmp_path, many_files):
-    with running_ingress(tmp_path, declared_url, database_url, REQUEST_SECONDS="20") as api:
+def test_ten_thousand_who_wait(amqp_url, database_url, tmp_path, many_files):
+    with running_ingress(tmp_path, amqp_url, database_url, REQUEST_SECONDS="20") as api:
         sender = approved(api)
         assert sender.send().status_code == 201
         pids = workers(api.pid)

@@ -170,8 +170,8 @@ def test_what_belongs_to_nobody_is_counted_alone(api, sender):
     assert rows(api, sender) == []
 
 
-def test_what_is_left_is_written_at_the_stop(declared_url, database_url, tmp_path):
-    with running_ingress(tmp_path, declared_url, database_url) as api:
+def test_what_is_left_is_written_at_the_stop(amqp_url, database_url, tmp_path):
+    with running_ingress(tmp_path, amqp_url, database_url) as api:
         sender = approved(api)
         for _ in range(20):
             assert sender.send().status_code == 201
@@ -184,11 +184,11 @@ def test_what_is_left_is_written_at_the_stop(declared_url, database_url, tmp_pat
 
 @pytest.mark.parametrize("how", ["cut", "stall"])
 def test_without_the_database_orders_are_accepted_and_the_log_waits(
-    declared_url, database_url, tmp_path, how
+    amqp_url, database_url, tmp_path, how
 ):
     with ExitStack() as stack:
         gate = stack.enter_context(Gate(database_url))
-        api = stack.enter_context(running_ingress(tmp_path, declared_url, gate.url))
+        api = stack.enter_context(running_ingress(tmp_path, amqp_url, gate.url))
         sender = approved(api)
         until(lambda: api.gauge("secret_cache_size") == [1.0, 1.0], "every worker knows")
         getattr(gate, how)()

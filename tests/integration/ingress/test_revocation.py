@@ -32,7 +32,7 @@ from shared.ids import new_id
 from stack.credentials import as_service
 from stack.ports import Port
 from stack.processes import stop
-from tests.integration.arrange import account, declare, publish, received, until
+from tests.integration.arrange import account, publish, received, until
 from tests.integration.conftest import Api
 from tests.integration.ingress.conftest import Sender, known, ready
 from tests.programs import program
@@ -384,7 +384,6 @@ def set_clock(file, seconds):
 def test_a_workers_clock_decides_nothing(amqp_url, database_url, tmp_path, settings, db, begins):
     clock = tmp_path / "offset"
     set_clock(clock, begins)
-    declare(amqp_url)
     with wrong_worker(tmp_path, amqp_url, database_url, clock) as api:
         for jumps_to in (-MINUTES, MINUTES):
             decides_nothing(api, db, clock, begins, jumps_to)

@@ -9,10 +9,10 @@ from pathlib import Path
 import httpx
 
 from stack.credentials import as_service
+from stack.folders import ROOT
 from stack.listening import LISTEN_SECONDS, Start
 from stack.ports import Address, Port
 from stack.processes import spawn, stop
-from stack.supervisor import ROOT
 from tests.integration.arrange import until
 
 

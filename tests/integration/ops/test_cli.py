@@ -264,7 +264,7 @@ def test_queues(settings, db):
 
 
 def test_queues_that_nobody_has_declared(settings, broker, vhosts):
-    empty = broker.url(vhosts.take())
+    empty = broker.url(vhosts.take_bare())
     code, out, err = fellow(settings, "queues", AMQP_URL=empty)
     assert code == 1
     assert "missing" in out
@@ -273,7 +273,7 @@ def test_queues_that_nobody_has_declared(settings, broker, vhosts):
 
 def test_a_decision_declares_what_it_needs(settings, broker, vhosts, db):
     business = account(db, status="pending")
-    fresh = broker.url(vhosts.take())
+    fresh = broker.url(vhosts.take_bare())
     arguments = ("kyc", "approve", business.email, "--wait", "0")
     code, _, err = fellow(settings, *arguments, AMQP_URL=fresh)
     assert code == 0, err

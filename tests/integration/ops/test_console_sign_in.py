@@ -15,11 +15,11 @@ def attempt(browser, address):
     return browser.post("/sign-in", data=form, headers={"X-Forwarded-For": address}).status_code
 
 
-def test_in_production_cookies_are_of_this_host_and_tls_alone(declared_url, database_url, tmp_path):
+def test_in_production_cookies_are_of_this_host_and_tls_alone(amqp_url, database_url, tmp_path):
     environment = {"ENVIRONMENT": "production"}
     database_url += "?sslmode=disable"
     with (
-        running_console(tmp_path, declared_url, database_url, **environment) as (url, _),
+        running_console(tmp_path, amqp_url, database_url, **environment) as (url, _),
         httpx.Client(base_url=url, timeout=30) as browser,
     ):
         answer = browser.get("/sign-in")
@@ -32,14 +32,14 @@ def test_in_production_cookies_are_of_this_host_and_tls_alone(declared_url, data
         assert secure.headers["strict-transport-security"].startswith("max-age=")
 
 
-def test_attempts_are_counted_by_network(declared_url, database_url, tmp_path):
+def test_attempts_are_counted_by_network(amqp_url, database_url, tmp_path):
     environment = {
         "TRUSTED_PROXIES": "1",
         "SIGN_IN_ATTEMPTS_PER_MINUTE": str(TRIES),
         "ACCOUNT_ATTEMPTS_PER_MINUTE": "1000",
     }
     with (
-        running_console(tmp_path, declared_url, database_url, **environment) as (url, _),
+        running_console(tmp_path, amqp_url, database_url, **environment) as (url, _),
         httpx.Client(base_url=url, timeout=30) as browser,
     ):
         for network in ("2001:db8:0:1::%x", "[2001:db8:0:2::7]:%d", "203.0.113.9:%d"):

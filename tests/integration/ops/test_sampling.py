@@ -163,7 +163,7 @@ def test_what_is_away_is_said_in_the_sample(settings, unused_port):
 def test_an_alarm_of_the_brokers_is_noticed_and_so_is_its_end(broker, settings):
     with closing(AlarmProbe(settings.amqp_url)) as probe:
         assert probe.look() is None
-        limit = broker.control("eval", "vm_memory_monitor:get_vm_memory_high_watermark().").strip()
+        limit = broker.evaluate("vm_memory_monitor:get_vm_memory_high_watermark()")
         broker.control("set_vm_memory_high_watermark", "0")
         try:
             until(lambda: probe.look() == ALARM, "noticed")

@@ -6,7 +6,7 @@ import os
 import pytest
 from kombu import Connection
 
-from tests.integration.arrange import declare, depth, take, until
+from tests.integration.arrange import depth, take, until
 from tests.integration.conftest import running_ingress
 from tests.integration.ingress.conftest import ORDER, approved
 from tests.integration.ops.command import run_fellow
@@ -14,7 +14,6 @@ from tests.integration.ops.command import run_fellow
 
 @pytest.fixture(scope="module")
 def sender(module_amqp_url, module_database_url, tmp_path_factory):
-    declare(module_amqp_url)
     folder = tmp_path_factory.mktemp("ingress")
     with running_ingress(folder, module_amqp_url, module_database_url) as api:
         yield approved(api)

@@ -70,9 +70,9 @@ def old_rows(engine):
 @pytest.fixture
 def small_bodies(broker):
     """A broker that takes no large bodies."""
-    broker.control("eval", f"application:set_env(rabbit, max_message_size, {BIG}).")
+    broker.evaluate(f"application:set_env(rabbit, max_message_size, {BIG})")
     yield
-    broker.control("eval", "application:set_env(rabbit, max_message_size, 134217728).")
+    broker.evaluate("application:set_env(rabbit, max_message_size, 134217728)")
 
 
 def put(db, sent, monkeypatch):

@@ -31,7 +31,7 @@ from stack.mailbox import MailServer
 from stack.ports import Address, Port
 from stack.supervisor import Supervisor
 from stack.system import start_services
-from tests.integration.arrange import declare, depth, until
+from tests.integration.arrange import depth, until
 
 # What answers after so long is still; what works takes a fraction of it.
 STILL = 6.0
@@ -68,7 +68,6 @@ class Running:
 
 @pytest.fixture(scope="module")
 def running(module_amqp_url, module_database_url, tmp_path_factory):
-    declare(module_amqp_url)
     folder = tmp_path_factory.mktemp("system")
     mail, sink, port = MailServer(folder / "mailbox"), Sink("127.0.0.1", 0), Port()
     mail.start()

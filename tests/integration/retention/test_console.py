@@ -8,10 +8,10 @@ import httpx
 
 from shared.bus import topology
 from stack.credentials import as_service
+from stack.folders import ROOT
 from stack.listening import LISTEN_SECONDS, Start
 from stack.ports import Address, Port
 from stack.processes import spawn, stop
-from stack.supervisor import ROOT
 from tests.integration.arrange import depth, order_created, until
 from tests.integration.ops.test_dead_letters import bury
 

@@ -19,7 +19,7 @@ from shared.bus.incoming import Incoming, believed
 from shared.bus.permissions import RIGHTS
 from shared.roles import CONSOLE, login
 from stack.credentials import as_service
-from tests.integration.arrange import declare, depth, until
+from tests.integration.arrange import depth, until
 
 WORK = [queue.name for queue in topology.WORK_QUEUES]
 KEYS = [
@@ -124,7 +124,6 @@ def taken(url, queue):
 
 @pytest.mark.parametrize("user", MAY_REACH)
 def test_nobody_is_handled_or_believed_beyond_their_rights(amqp_url, user):
-    declare(amqp_url)
     assert publish_everything(amqp_url, user) > 0
     until(lambda: depth(amqp_url, LADDER[0]) == 0, "it is back from the ladder")
     reached, seen = set(), 0
@@ -153,7 +152,6 @@ def test_nobody_is_handled_or_believed_beyond_their_rights(amqp_url, user):
 
 
 def test_the_person_on_the_console_is_believed(amqp_url):
-    declare(amqp_url)
     with Publisher(amqp_url, CONSOLE) as publisher:
         headers = {"x-acting-user": "ada"}
         assert publisher.may("commands", "kyc.decide", headers, user_id=login(CONSOLE))

@@ -11,7 +11,6 @@ from shared.bus import topology
 from shared.bus.events import EVENT_TYPES
 from shared.bus.permissions import RIGHTS
 from stack.credentials import as_service
-from tests.integration.arrange import declare
 
 LADDER = [rung.name for rung in topology.RETRY_LADDER]
 WORK = [queue.name for queue in topology.WORK_QUEUES]
@@ -60,7 +59,6 @@ MAY_READ = {
 
 @pytest.fixture(scope="module")
 def declared(module_amqp_url):
-    declare(module_amqp_url)
     return module_amqp_url
 
 

@@ -14,13 +14,14 @@ from kombu import Connection
 from services.ops import broker_checks
 from shared.bus import topology
 from shared.config import load
+from stack import data
 from stack.credentials import as_service, service_passwords
-from stack.servers import make, throwaway
+from stack.servers import make
 
 
 @pytest.fixture(scope="module")
 def node():
-    folder = throwaway("management")
+    folder = data.throwaway("management")
     made = make(folder, management=True)[0]
     try:
         made.start()
@@ -99,7 +100,7 @@ def test_operators_get_users_of_their_own_who_may_decide_and_no_more(node):
 
 def test_definitions_for_rabbitmqctl():
     """The same rights without the management API, on a broker that has nothing yet."""
-    folder = throwaway("definitions")
+    folder = data.throwaway("definitions")
     bare = make(folder)[0]
     try:
         bare.start()
@@ -112,7 +113,7 @@ def test_definitions_for_rabbitmqctl():
         ).stdout
         # What `rabbitmqctl import_definitions` calls; a broker in a container sees no file of ours.
         encoded = base64.b64encode(printed).decode()
-        bare.control("eval", f'rabbit_definitions:import_raw(base64:decode(<<"{encoded}">>)).')
+        bare.evaluate(f'rabbit_definitions:import_raw(base64:decode(<<"{encoded}">>))')
         assert declare(AMQP_URL=bare.url()) == (0, "")
         with Connection(as_service(bare.url(), "kyc")) as connection:
             topology.declare_queue(connection.default_channel, topology.KYC_DECISIONS)

@@ -16,7 +16,7 @@ from tests.integration.stack.test_run import (
     alive,
     checkout,  # noqa: F401 - a fixture
     environment,
-    folder_of,
+    folders_of,
     started,
 )
 
@@ -55,8 +55,7 @@ def says(where, process, what):
 
 
 def throwaways(where):
-    folder = folder_of(where) / "throwaway"
-    return list(folder.iterdir()) if folder.exists() else []
+    return [made for folder in folders_of(where) for made in (folder / "throwaway").glob("*")]
 
 
 def metrics(where):
@@ -84,7 +83,7 @@ def test_a_demo_that_is_killed(checkout):  # noqa: F811
 def test_a_test_run_that_is_ended(checkout, how):  # noqa: F811
     shutil.copy(ROOT / "pyproject.toml", checkout)
     (checkout / "tests").mkdir()
-    for name in ("__init__.py", "conftest.py", "all_ran.py"):
+    for name in ("__init__.py", "conftest.py", "all_ran.py", "vhosts.py"):
         shutil.copy(ROOT / "tests" / name, checkout / "tests")
     waits = checkout / "tests" / "test_it.py"
     waits.write_text(WAITS)

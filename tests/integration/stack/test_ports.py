@@ -12,11 +12,13 @@ import httpx
 import pytest
 from rich.console import Console
 
+from stack import data, ports
+from stack.folders import ROOT
 from stack.listening import DidNotStartError, Start
 from stack.mailbox import MailServer
-from stack.ports import Address, Port, PortTakenError, listeners
+from stack.ports import Address, Listener, Port, PortTakenError, listeners
 from stack.processes import spawn, stop
-from stack.servers import ROOT, make, throwaway
+from stack.servers import make
 from stack.supervisor import Supervisor
 from tests.integration.stack.thief import thief
 
@@ -43,18 +45,32 @@ def is_refused(port):
 def test_a_port_is_held_until_it_is_released():
     port = Port()
     assert is_refused(port)
-    assert listeners(port.number) == {}
+    assert port.number not in {one.port for one in listeners()}
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port.number))
     with pytest.raises(PortTakenError, match=f"port {port} is taken"):
         Port(named=port.number)
     assert Port(port.number).number != port.number
     with socket.create_server(("127.0.0.1", port.number)):  # its server
-        assert len(listeners(port.number)) == 1
+        assert [one.port for one in listeners()].count(port.number) == 1
     assert is_refused(port)
     port.release()
     assert not is_refused(port)
     assert Port(named=port.number).number == port.number
+
+
+@pytest.mark.parametrize(
+    ("family", "table", "address"),
+    [(socket.AF_INET, "tcp", "127.0.0.1"), (socket.AF_INET6, "tcp6", "::1")],
+)
+def test_the_kernel_and_its_table_name_the_same_listeners(family, table, address):
+    with socket.create_server((address, 0), family=family) as server:
+        port, inode = server.getsockname()[1], os.fstat(server.fileno()).st_ino
+        ours = Listener(port, os.geteuid(), inode)
+        assert ours in ports._ask_kernel(family)
+        assert ours in ports._read_table(table)
+        with socket.create_connection(server.getsockname()[:2]):
+            assert [one.port for one in ports._ask_kernel(family)].count(port) == 1
 
 
 def test_a_port_whose_server_has_just_ended_can_be_named_again():
@@ -117,7 +133,7 @@ def raise_limit():
 
 @pytest.fixture
 def folder():
-    made = throwaway("ports")
+    made = data.throwaway("ports")
     yield made
     shutil.rmtree(made, ignore_errors=True)
 
@@ -180,7 +196,7 @@ def test_servers_that_start_at_once_beside_a_thief():
     """As many pairs as `make test-ports` says, with somebody who grabs ports all the while."""
     for number in range(TIMES):
         # Of its own each, as every run has one.
-        folders = [throwaway("ports") for _ in range(AT_ONCE)]
+        folders = [data.throwaway("ports") for _ in range(AT_ONCE)]
         pairs = [make(made)[:2] for made in folders]
         every = [server for pair in pairs for server in pair]
         try:

@@ -12,11 +12,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from stack import data
+from stack.folders import ROOT
 from stack.ports import Port
-from stack.servers import data_folder
 from tests.integration.arrange import until
 
-ROOT = Path(__file__).resolve().parents[3]
 FOLDERS = ("services", "shared", "stack", "docker-compose.yml")
 PATIENCE = 110
 started = []
@@ -117,7 +117,7 @@ def interrupt(process, how=signal.SIGINT):
 
 def alive(checkout):
     """Processes that were started in this checkout or on its data."""
-    marks = (str(checkout).encode(), folder_of(checkout).name.encode())
+    marks = (str(checkout).encode(), folders_of(checkout)[0].name.encode())
     found = []
     for proc in Path("/proc").iterdir():
         if not proc.name.isdigit() or int(proc.name) == os.getpid():
@@ -131,9 +131,9 @@ def alive(checkout):
     return found
 
 
-def folder_of(checkout):
-    """The folder in which that checkout's servers keep their data."""
-    script = "from stack.servers import data_folder; print(data_folder('run').parent)"
+def folders_of(checkout):
+    """The folders in which that checkout's servers keep their data."""
+    script = "from stack import data; print(data.DISK / data.owner(), data.MEMORY / data.owner())"
     done = subprocess.run(
         [sys.executable, "-c", script],
         cwd=checkout,
@@ -142,7 +142,7 @@ def folder_of(checkout):
         capture_output=True,
         text=True,
     )
-    return Path(done.stdout.strip())
+    return [Path(folder) for folder in done.stdout.split()]
 
 
 def login(api, http):
@@ -200,7 +200,7 @@ def test_run_stop_and_run_again(checkout):
     until(lambda: alive(checkout) == [], "every process has ended", 60)
     assert not (checkout / ".stack" / "env").exists()
     clean(checkout)
-    assert not (folder_of(checkout) / "run").exists()
+    assert not any(folder.exists() for folder in folders_of(checkout))
 
 
 def test_a_port_that_is_taken(checkout):
@@ -244,7 +244,7 @@ def test_without_any_servers_there_is_one_clear_sentence(checkout, tmp_path):
 
 
 def test_the_data_of_two_checkouts_lie_apart(checkout):
-    assert folder_of(checkout) != data_folder("run").parent
+    assert not {folder.name for folder in folders_of(checkout)} & {data.owner()}
 
 
 def test_two_checkouts_that_start_at_the_same_moment(checkout, tmp_path):

@@ -14,12 +14,12 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from stack.credentials import as_service
+from stack.folders import ROOT
 from stack.listening import LISTEN_SECONDS, Start
 from stack.mailbox import MailServer
 from stack.ports import Address, Port
 from stack.processes import spawn, stop
-from stack.supervisor import MODULES, ROOT
-from tests.integration.arrange import declare
+from stack.supervisor import MODULES
 from tests.integration.conftest import Api, running_ingress
 from tests.integration.ingress.conftest import Sender, approved
 
@@ -76,7 +76,6 @@ def line(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Line]:
     folder: Path = tmp_path_factory.mktemp("line")
-    declare(module_amqp_url)
     mail = MailServer(folder / "mailbox")
     mail.start()
     with ExitStack() as ending:

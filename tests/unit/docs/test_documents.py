@@ -2,7 +2,6 @@
 
 import re
 import tomllib
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import msgspec
@@ -20,9 +19,9 @@ from shared.config import (
 )
 from shared.processes import KEYS, READS
 from shared.roles import BROKER_USERS, broker_user, login
+from stack.folders import ROOT
 from stack.supervisor import MODULES
 
-ROOT = Path(__file__).resolve().parents[3]
 README = (ROOT / "README.md").read_text()
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 

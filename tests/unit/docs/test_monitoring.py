@@ -2,7 +2,6 @@
 
 import json
 import re
-from pathlib import Path
 
 import promql_parser
 import yaml
@@ -16,8 +15,8 @@ import shared.http.metrics
 import shared.metrics
 import shared.outbox.metrics
 from shared.bus import topology
+from stack.folders import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 MONITORING = ROOT / "docs" / "monitoring"
 MODULES = (
     services.ingress.metrics,

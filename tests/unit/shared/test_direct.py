@@ -3,14 +3,12 @@
 import http.server
 import re
 import threading
-from pathlib import Path
 
 import pytest
 
 from shared import direct
 from stack import system
-
-ROOT = Path(__file__).resolve().parents[3]
+from stack.folders import ROOT
 
 
 class Page(http.server.BaseHTTPRequestHandler):

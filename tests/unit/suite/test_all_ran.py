@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from stack.servers import ROOT
+from stack.folders import ROOT
 
 BY_XDIST = ["--numprocesses", "2", "--dist", "loadfile"]
 FINE = "def test_a(): pass\ndef test_b(): pass\n"

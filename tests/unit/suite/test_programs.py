@@ -4,13 +4,11 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from stack.folders import ROOT
 from tests import programs
-
-ROOT = Path(__file__).resolve().parents[3]
 
 
 def run(module, **environment):

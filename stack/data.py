@@ -1,0 +1,106 @@
+"""Where the servers of this checkout keep their data: on the disk what stays, else in memory.
+
+Not in the checkout: PostgreSQL may have to run as another user, who cannot pass a home that is
+closed to others, and RabbitMQ's scripts do not bear a space in a path.
+"""
+
+import functools
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+from shared import lease
+from stack.folders import ROOT, passable
+from stack.processes import kill_leftover
+
+DISK = Path("/var/tmp")
+# A file costs a disk's file system much more than what is in it: to copy a database of three
+# hundred takes 25 ms of CPU in memory, and 450 on one of ext4 (docs/decisions.md).
+MEMORY = Path("/dev/shm")
+ROOM = 6 << 30  # bytes that must be free; a test run takes a sixth of it
+
+
+class ForeignFolderError(Exception):
+    """The folder for the data is somebody else's; the message says which."""
+
+
+def owner() -> str:
+    """What the folders and containers of this checkout and user are called."""
+    mark = hashlib.sha256(f"{ROOT}\0{os.geteuid()}".encode()).hexdigest()[:12]
+    return f"order-fellow-{mark}"
+
+
+def kept() -> Path:
+    """The folder of what stays.
+
+    Raises:
+        ForeignFolderError: somebody else has made it.
+    """
+    return passable(_own(DISK) / "run")
+
+
+def throwaway(purpose: str, *, durable: bool = False) -> Path:
+    """A new folder for data that nobody keeps; what killed runs have left of theirs is removed.
+
+    Args:
+        purpose: what its name begins with.
+        durable: whether it must be on the disk.
+
+    Raises:
+        ForeignFolderError: somebody else has made the folder that it would be in.
+    """
+    for abandoned in throwaways():
+        lease.remove_abandoned(abandoned, remove=clear)
+    root = DISK if durable or not _has_room(MEMORY) else MEMORY
+    # Held until this process ends.
+    return lease.make(passable(_own(root) / "throwaway"), f"{purpose}-", 0o711)[0]
+
+
+def throwaways() -> list[Path]:
+    """The folders of what nobody keeps."""
+    folders = (root / owner() / "throwaway" for root in (DISK, MEMORY))
+    return [folder for folder in folders if folder.is_dir()]
+
+
+def clear(folder: Path) -> None:
+    """Stop what still runs on a data folder, and remove it."""
+    node = folder / "rabbitmq"
+    kill_leftover(node / "node.pid", str(node))
+    cluster = folder / "postgres" / "cluster"
+    kill_leftover(cluster / "postmaster.pid", str(cluster))
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def clear_all() -> None:
+    """Stop and remove everything of this checkout."""
+    clear(DISK / owner() / "run")
+    for folder in throwaways():
+        for made in folder.iterdir():
+            clear(made)
+    for root in (DISK, MEMORY):
+        shutil.rmtree(root / owner(), ignore_errors=True)
+
+
+def _own(root: Path) -> Path:
+    folder = root / owner()
+    folder.mkdir(exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
+        raise ForeignFolderError(f"{folder} belongs to somebody else: remove it")
+    return passable(folder)
+
+
+@functools.cache
+def _has_room(memory: Path) -> bool:
+    """Whether much can be put there without leaving other programs too little.
+
+    A container has 64 MB there unless somebody has asked for more.
+    """
+    try:
+        found = os.statvfs(memory)
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return False
+    available = next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvail"))
+    free = min(found.f_bavail * found.f_frsize, available)
+    return free >= ROOM and os.access(memory, os.W_OK)
