@@ -146,7 +146,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     order_batch_size: Count = 500
     account_email_burst: Count = 1_000
     account_emails_per_second: Count = 100
+    account_updates_waiting: Count = 10_000
     email_batch_size: Count = 64
+    recipient_emails_per_day: Count = 500
 
     # Customers' data: after how many days it ends; 0: never, which production refuses.
     retention_orders_days: Days = 730

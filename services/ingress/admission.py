@@ -21,9 +21,10 @@ from shared.bus.events import SecretRotate
 from shared.bus.message import message_for
 from shared.http.errors import ApiError, account_blocked, too_many_requests
 from shared.http.mount import client_address
-from shared.http.rate_limits import TokenBuckets, wait_for
+from shared.token_buckets import TokenBuckets, wait_for
 
 EXPIRED = "Webhook secret expired. New secret generated. Please update your configuration."
+SCHEME_NOT_ALLOWED = "The account takes Standard Webhooks only."
 # An expired secret is rotated by its first use; further ones within this time add nothing.
 ROTATE_AGAIN_SECONDS = 60.0
 
@@ -60,8 +61,16 @@ class Admission:
         self._clock = clock
         self._rotated: dict[UUID, float] = {}
 
-    async def admit(self, req: Request, resp: Response, secret: CachedSecret) -> None:
+    async def admit(
+        self, req: Request, resp: Response, secret: CachedSecret, *, tells_copies: bool
+    ) -> None:
         """Let a request in.
+
+        Args:
+            req: the request.
+            resp: its answer.
+            secret: that it is rightly signed with.
+            tells_copies: see `Scheme`.
 
         Raises:
             ApiError: it is refused; the answer's headers are set all the same.
@@ -75,6 +84,8 @@ class Admission:
                 "address_not_allowed",
                 f"The account's allowlist does not have the address {client_address(req):.64}.",
             )
+        if policy is not None and policy.is_standard_only and not tells_copies:
+            raise ApiError(403, "scheme_not_allowed", SCHEME_NOT_ALLOWED)
         now = self._clock.now()
         if not secret.is_valid(now):
             raise await self._not_valid(req, secret, now)

@@ -42,10 +42,10 @@ from shared.bus.traced import publisher_class
 from shared.config import Settings, settings
 from shared.http.errors import ApiError, too_many_requests
 from shared.http.mount import Throttles, add_error_handlers, mount
-from shared.http.rate_limits import TokenBuckets
 from shared.http.route import Operation, Route
 from shared.http.traced import App, traced
 from shared.logs import configure
+from shared.token_buckets import TokenBuckets
 
 PREFIX = "/api/v1"
 # Behind the routes that people use; a query for an unknown key never waits behind those.

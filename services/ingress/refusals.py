@@ -9,8 +9,8 @@ from falcon.asgi import Request
 from shared.db.session import is_database_away
 from shared.http.errors import ApiError, too_many_requests, unavailable
 from shared.http.mount import client_address
-from shared.http.rate_limits import TokenBuckets
 from shared.networks import network_of
+from shared.token_buckets import TokenBuckets
 
 
 class Refusals:

@@ -20,8 +20,8 @@ from services.ingress.attempt import Attempt
 from services.ingress.request_log_rows import SecretUse
 from shared.db.session import is_database_away
 from shared.http.mount import client_address
-from shared.http.rate_limits import TokenBuckets
 from shared.metrics import kept
+from shared.token_buckets import TokenBuckets
 
 FLUSH_SECONDS = 0.5
 USE_SECONDS = 2.0  # between two writings of how much each secret is used

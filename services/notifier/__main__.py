@@ -3,6 +3,7 @@
 import sys
 from email.utils import parseaddr
 
+from services.notifier.bounds import Bounds
 from services.notifier.sending import Notifier
 from services.notifier.smtp import Mailer
 from shared import retention
@@ -54,7 +55,7 @@ def _subscription(
     return Subscription(
         queue=queue,
         consumer="services.notifier",
-        handle=Notifier(mailer, config.email_from),
+        handle=Notifier(mailer, config.email_from, Bounds(config.recipient_emails_per_day)),
         batch_size=batch_size,
         # A transaction costs nearly the same for ten emails as for fifty.
         batch_seconds=patience,

@@ -73,6 +73,7 @@ class Email:
         html: the HTML part.
         traceparent: the trace of the fact, where there is one.
         order_id: the order that it tells its customer of; None for an email to a business.
+        account_id: whose order that is.
     """
 
     fact_id: UUID
@@ -86,6 +87,7 @@ class Email:
     html: str
     traceparent: str | None = None
     order_id: UUID | None = None
+    account_id: UUID | None = None
 
 
 def compose(received: Received[Any]) -> Email | None:
@@ -120,6 +122,7 @@ def compose(received: Received[Any]) -> Email | None:
         html=html_template.render(known),
         traceparent=received.traceparent,
         order_id=fact.order_id if is_order else None,
+        account_id=fact.account_id if is_order else None,
     )
 
 

@@ -18,13 +18,14 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from services.notifier import metrics, mime
+from services.notifier.bounds import Bounds
 from services.notifier.composing import Email, compose
 from services.notifier.smtp import (
     Mailer,
+    NotSentError,
     Outcome,
     Outgoing,
     Sending,
-    SinkAwayError,
     UndeliverableError,
 )
 from shared import erased
@@ -49,11 +50,13 @@ class Notifier:
     Args:
         mailer: how emails leave.
         sender: the From header.
+        bounds: what one person may get.
     """
 
-    def __init__(self, mailer: Mailer, sender: str) -> None:
+    def __init__(self, mailer: Mailer, sender: str, bounds: Bounds) -> None:
         self._mailer = mailer
         self._sender = sender
+        self._bounds = bounds
         self._sent: OrderedDict[UUID, None] = OrderedDict()
         self._under_way: dict[UUID, tuple[Sending, int]] = {}
 
@@ -91,7 +94,7 @@ class Notifier:
         failures |= {
             id_: error
             for id_, error in outcomes.items()
-            if error is not None and not isinstance(error, SinkAwayError)
+            if error is not None and not isinstance(error, NotSentError)
         }
         self._write_down(session, emails, outcomes)
         return failures
@@ -100,7 +103,17 @@ class Notifier:
         outcomes: dict[UUID, Outcome] = {
             email.fact_id: None for email in emails if email.fact_id in self._sent
         }
-        unsent = [email for email in emails if email.fact_id not in outcomes]
+        unsent = []
+        for email in emails:
+            if email.fact_id in outcomes:
+                continue
+            begun_before = email.fact_id in self._under_way
+            refusal = None if begun_before else self._bounds.refusal(email)
+            if refusal is None:
+                unsent.append(email)
+            else:
+                outcomes[email.fact_id] = refusal
+                metrics.tried(email.template, refusal)
         before = {self._under_way[e.fact_id][0] for e in unsent if e.fact_id in self._under_way}
         begun = self._begin([email for email in unsent if email.fact_id not in self._under_way])
         self._await(session, begun, before)
@@ -113,6 +126,7 @@ class Notifier:
                 del self._under_way[email.fact_id]
             if outcome is None:
                 self._remember(email)
+                self._bounds.sent(email)
         return outcomes
 
     def _remember(self, email: Email) -> None:
@@ -174,6 +188,8 @@ class Notifier:
                 rows.append((email, "sent", ""))
             elif isinstance(error, UndeliverableError):
                 rows.append((email, "undeliverable", str(error)))
+                if isinstance(error, NotSentError):
+                    continue
                 fact = EmailUndeliverable(
                     fact_id=email.fact_id,
                     fact_type=email.fact_type,

@@ -49,8 +49,12 @@ class UndeliverableError(Permanent):
         self.code = code
 
 
-class SinkAwayError(UndeliverableError):
-    """Nobody waits for this email of the standing proof any more; no message is blamed for it."""
+class NotSentError(UndeliverableError):
+    """It was not offered to the mail server, for a reason of ours; no message is blamed for it."""
+
+
+class SinkAwayError(NotSentError):
+    """Nobody waits for this email of the standing proof any more."""
 
     def __init__(self, text: str) -> None:
         super().__init__(550, f"the sink of the standing proof is away: {text}")

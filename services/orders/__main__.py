@@ -5,6 +5,7 @@ from functools import partial
 
 from services.orders.lanes import Lanes
 from services.orders.recording import record
+from services.orders.unknown import Unknown
 from shared import retention
 from shared.bus import topology
 from shared.bus.consumer import Subscription
@@ -21,7 +22,7 @@ def wire(config: Settings) -> Wiring:
     intake = Subscription(
         queue=topology.ORDERS_INTAKE,
         consumer="services.orders",
-        handle=partial(record, lanes=lanes),
+        handle=partial(record, lanes=lanes, unknown=Unknown(config.account_updates_waiting)),
         batch_size=config.order_batch_size,
         batch_seconds=PATIENCE,
     )

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from services.orders import conflicts
 from services.orders.lanes import Lanes
 from services.orders.progress import Position, is_news, moves
+from services.orders.unknown import Unknown
 from shared import erased
 from shared.bus import topology
 from shared.bus.batch import Failures
@@ -29,7 +30,6 @@ from shared.bus.events import (
     TrackingStatus,
 )
 from shared.bus.message import Message, Received, message_for
-from shared.bus.retry import Retry
 from shared.db import arrays
 from shared.ids import follow_up_id
 from shared.outbox import store
@@ -40,17 +40,19 @@ Update = Received[OrderStatusChanged] | Received[OrderCancelled]
 Accounts = frozenset[UUID]
 
 
-def record(session: Session, messages: Sequence[Received[Any]], *, lanes: Lanes) -> Failures:
+def record(
+    session: Session, messages: Sequence[Received[Any]], *, lanes: Lanes, unknown: Unknown
+) -> Failures:
     """Record a batch: orders, history, one fact for each effect.
 
     Args:
         session: the transaction.
         messages: the batch.
         lanes: tells which accounts' facts go into the bulk lane.
+        unknown: tells what becomes of updates of orders that are not known, or not the sender's.
 
     Returns:
-        The updates of orders that are not known, or not the sender's: they may have overtaken their
-        order, so they come back later.
+        Those updates.
     """
     created = [m for m in messages if isinstance(m.data, OrderCreated)]
     updates = [m for m in messages if isinstance(m.data, OrderStatusChanged | OrderCancelled)]
@@ -58,7 +60,7 @@ def record(session: Session, messages: Sequence[Received[Any]], *, lanes: Lanes)
     facts = _create(session, created, bulk)
     failures: dict[UUID, Exception] = {}
     if updates:
-        facts += _update(session, updates, failures, bulk)
+        facts += _update(session, updates, failures, bulk, unknown)
     store.add(session, facts)
     return failures
 
@@ -100,6 +102,7 @@ def _update(
     updates: Sequence[Update],
     failures: dict[UUID, Exception],
     bulk: Accounts,
+    unknown: Unknown,
 ) -> list[Message]:
     ids = arrays.uuids({m.data.order_id for m in updates})
     rows = {row["id"]: row for row in session.execute(_LOCK_ORDERS, {"ids": ids}).mappings()}
@@ -118,7 +121,7 @@ def _update(
         order_id = message.data.order_id
         row = rows.get(order_id)
         if row is None or row["account_id"] != message.data.account_id:
-            failures[message.id] = Retry(f"this account has no order {order_id}")
+            failures[message.id] = unknown.failure(message)
             continue
         if message.id in known:
             continue

@@ -36,8 +36,8 @@ from services.ops.console.visitors import Visitors
 from shared import metrics
 from shared.bus.refusal import explain
 from shared.config import Settings, settings
-from shared.http.rate_limits import TokenBuckets
 from shared.logs import configure
+from shared.token_buckets import TokenBuckets
 
 THREADS = 8
 

@@ -14,7 +14,7 @@ from services.ops.console.visitors import Visitors
 from services.ops.telling import Actor
 from services.ops.users import User
 from shared.config import Settings
-from shared.http.rate_limits import TokenBuckets
+from shared.token_buckets import TokenBuckets
 
 Needs = Literal["nobody", "watch", "act"]
 """Whom a page asks for: anybody at all, somebody who is signed in, somebody who may act."""

@@ -11,6 +11,7 @@ from aiosmtpd.smtp import SMTP, AuthResult
 from sqlalchemy import select
 
 from services.notifier.__main__ import wire
+from services.notifier.bounds import Bounds
 from services.notifier.sending import Notifier
 from services.notifier.smtp import Mailer, Outgoing, UndeliverableError
 from shared.bus import topology
@@ -118,9 +119,44 @@ def test_a_redelivered_fact_is_told_once(config, mailbox, engine, amqp_url):
     assert len(mailbox.maildir.emails()) == 20
 
 
+def test_one_person_gets_so_many_emails_of_one_account_and_no_more(
+    config, configure, mailbox, engine, amqp_url
+):
+    """Whoever may send orders must not be able to fill anybody's mailbox."""
+    bounded = configure(recipient_emails_per_day="3", email_batch_size="1")
+    business, others = new_id(), new_id()
+    told = [(business, "zoe@shop.example"), (business, "ZOE@shop.example")] * 4
+    told += [(others, "zoe@shop.example"), (business, "bola@shop.example")]
+    tell(amqp_url, *(order_fact(account_id=of, customer_email=to) for of, to in told))
+    with notifying(bounded):
+        until(lambda: len(deliveries(engine)) == len(told), "all are written down")
+    states = [row["state"] for row in deliveries(engine)]
+    assert (states.count("sent"), states.count("undeliverable")) == (3 + 2, 5)
+    refused = {row["response"] for row in deliveries(engine) if row["state"] == "undeliverable"}
+    assert refused == {"550 not sent: 3 emails a day are what one address gets of you"}
+    assert len(mailbox.maildir.emails()) == 5
+    # Nobody is to look into it: that is what was asked for.
+    assert depth(amqp_url, topology.NOTIFIER_ORDERS.dead) == 0
+
+
+def test_what_the_mail_server_does_not_take_yet_uses_nothing_up(config, mailbox, engine, amqp_url):
+    notifier = Notifier(
+        Mailer(config, 1, "no-reply@order-fellow.example"), "a@b.example", Bounds(2)
+    )
+    batch = [received(order_fact(account_id=new_id())) for _ in range(2)]
+    mailbox.handler.respond = lambda _: "451 4.7.1 later"
+    for _ in range(5):
+        with transaction() as session:
+            assert len(notifier(session, batch)) == 2
+    mailbox.handler.respond = None
+    with transaction() as session:
+        assert not notifier(session, batch)
+    assert len(mailbox.maildir.emails()) == 2
+
+
 def test_a_second_try_after_a_rollback_sends_no_second_email(config, mailbox, engine):
     mailer = Mailer(config, 2, "no-reply@order-fellow.example")
-    notifier = Notifier(mailer, config.email_from)
+    notifier = Notifier(mailer, config.email_from, Bounds(500))
     batch = [received(order_fact()) for _ in range(5)]
 
     def once():

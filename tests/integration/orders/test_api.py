@@ -6,6 +6,7 @@ import pytest
 
 from services.orders.lanes import Lanes
 from services.orders.recording import record
+from services.orders.unknown import Unknown
 from shared import tokens
 from shared.bus.events import TrackingStatus
 from shared.db.models import EmailDelivery
@@ -184,7 +185,7 @@ def test_what_was_sent_under_the_same_key_is_shown_with_the_order(api, business,
     record_orders(api, created)
     other = order_created(business.id, order_id=created.order_id, address="elsewhere")
     with api.session() as session:
-        record(session, [received(other)], lanes=Lanes(1_000, 100))
+        record(session, [received(other)], lanes=Lanes(1_000, 100), unknown=Unknown(1_000))
         session.commit()
     found = api.http.get(f"/orders/{created.order_id}/", headers=me).json()
     assert found["address"] == created.address

@@ -10,6 +10,7 @@ from services.ingress import order_bodies
 from services.orders import conflicts
 from services.orders.lanes import Lanes
 from services.orders.recording import record
+from services.orders.unknown import Unknown
 from shared.bus.events import TrackingStatus, decode
 from shared.db.models import Order, OrderConflict, OrderStatusHistory, OutboxMessage
 from shared.db.session import transaction
@@ -37,7 +38,7 @@ def sent(account_id, address="12 Marina Road", key="order-7", **changes):
 
 def take_in(*messages):
     with transaction() as session:
-        assert not record(session, messages, lanes=Lanes(1_000, 100))
+        assert not record(session, messages, lanes=Lanes(1_000, 100), unknown=Unknown(1_000))
 
 
 def kept(db, order_id):

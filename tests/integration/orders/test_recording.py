@@ -10,10 +10,11 @@ from sqlalchemy import select
 from services.orders.__main__ import wire
 from services.orders.lanes import Lanes
 from services.orders.recording import record
+from services.orders.unknown import Unknown
 from shared.bus import topology
 from shared.bus.events import OrderCancelled, TrackingStatus, decode
 from shared.bus.message import message_for
-from shared.bus.retry import Retry
+from shared.bus.retry import Permanent, Retry
 from shared.db.models import Order, OrderStatusHistory, OutboxMessage
 from shared.db.session import transaction
 from shared.ids import new_id
@@ -47,9 +48,14 @@ def said(event, seconds=0, **changes):
     return received(event, time=at(seconds), **(values | changes))
 
 
-def take_in(*messages, lanes=None):
+def take_in(*messages, lanes=None, unknown=None):
     with transaction() as session:
-        return record(session, messages, lanes=lanes or Lanes(1_000, 100))
+        return record(
+            session,
+            messages,
+            lanes=lanes or Lanes(1_000, 100),
+            unknown=unknown or Unknown(1_000),
+        )
 
 
 def order(db, id_):
@@ -186,6 +192,20 @@ def test_what_overtook_its_order_comes_back_and_harms_no_neighbour(db, business)
     take_in(said(unknown))
     assert not take_in(early)
     assert order(db, unknown.order_id).tracking_status == "IN_TRANSIT"
+
+
+def test_an_account_has_so_many_updates_of_unknown_orders_on_the_ladder_and_no_more(db, business):
+    """Its sender can make any number of ids up, and each would come back for four hours."""
+    unknown = Unknown(3)
+    early = [said(status_changed(order_created(business.id), IN_TRANSIT), n) for n in range(5)]
+    first = take_in(*early, unknown=unknown)
+    assert [type(first[m.id]) for m in early] == [Retry] * 3 + [Permanent] * 2
+    assert "more than 3 other updates" in str(first[early[4].id])
+    # Those that come back are no new ones, and another account has its own.
+    again = [said(m.data, n, attempt=1) for n, m in enumerate(early[:3])]
+    other = said(status_changed(order_created(account(db).id), IN_TRANSIT), 9)
+    later = take_in(*again, other, unknown=unknown)
+    assert {type(error) for error in later.values()} == {Retry}
 
 
 def test_another_accounts_order_is_as_unknown_as_none(db, business):

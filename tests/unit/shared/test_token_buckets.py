@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.http import rate_limits
-from shared.http.rate_limits import TokenBuckets
+from shared import token_buckets
+from shared.token_buckets import TokenBuckets
 
 
 class Clock:
@@ -43,7 +43,7 @@ def test_the_wait_is_enough_and_asking_takes_nothing():
 
 
 def test_memory_is_bounded(monkeypatch):
-    monkeypatch.setattr(rate_limits, "MAX_KEYS", 10)
+    monkeypatch.setattr(token_buckets, "MAX_KEYS", 10)
     buckets = TokenBuckets(1, 1, Clock())
     for key in range(100):
         buckets.take(key)
