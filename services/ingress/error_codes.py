@@ -65,6 +65,12 @@ CODES: dict[str, ErrorCode] = {
         "The request is rightly signed, and your allowlist does not have its address.",
         "Send from one that it has, or set the list anew with `PUT /webhook/allowlist/`.",
     ),
+    "scheme_not_allowed": ErrorCode(
+        [403],
+        "The request is rightly signed by `X-API-Key`, and your account takes Standard Webhooks "
+        "only.",
+        "Sign by Standard Webhooks, or take the other scheme again with `PUT /webhook/schemes/`.",
+    ),
     "invalid_idempotency_key": ErrorCode(
         [400],
         "`Idempotency-Key` is empty, longer than 255 characters, has spaces or other than visible "

@@ -7,7 +7,7 @@ import msgspec
 
 from services.ingress import order_bodies
 from services.ingress.accepting import UNCERTAIN
-from services.ingress.admission import EXPIRED
+from services.ingress.admission import EXPIRED, SCHEME_NOT_ALLOWED
 from services.ingress.schemes import STALE
 from services.ingress.webhooks import BAD_KEY
 from shared.http.errors import BLOCKED
@@ -30,6 +30,7 @@ _COMMON = (
     (401, "secret_expired", EXPIRED),
     BLOCKED,
     (403, "address_not_allowed", "The account's allowlist does not have the address."),
+    (403, "scheme_not_allowed", SCHEME_NOT_ALLOWED),
     (413, "body_too_large", "The body is larger than 262144 bytes."),
     (415, "unsupported_media_type", "Send Content-Type: application/json."),
     (429, "rate_limited", "Too many requests."),

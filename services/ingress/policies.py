@@ -18,15 +18,25 @@ class Policy:
     Attributes:
         rate: requests a second; None for the default.
         is_blocked: whether ops staff have blocked the account.
+        is_standard_only: whether it takes nothing but Standard Webhooks.
         change: which change of the database's it shows.
     """
 
-    __slots__ = ("_is_open", "_networks", "_verdicts", "change", "is_blocked", "rate")
+    __slots__ = (
+        "_is_open",
+        "_networks",
+        "_verdicts",
+        "change",
+        "is_blocked",
+        "is_standard_only",
+        "rate",
+    )
 
     def __init__(self, row: Any) -> None:
         self.rate: int | None = row.rate_per_second
         self.change: int = row.change
         self.is_blocked: bool = row.blocked_at is not None
+        self.is_standard_only: bool = row.standard_webhooks_only
         self._is_open = not row.allowed_networks
         self._networks = readable(row.allowed_networks)
         self._verdicts: dict[str, bool] = {}

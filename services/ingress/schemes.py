@@ -29,6 +29,8 @@ class Scheme(Protocol):
     """A way to sign."""
 
     name: str
+    tells_copies: bool
+    """Whether a copy of a request is told from a new one, by its signed id and time."""
 
     async def authenticate(self, req: Request, attempt: Attempt, account_id: str) -> CachedSecret:
         """Find the secret that a request is rightly signed with; its state is not looked at yet.
@@ -54,6 +56,7 @@ class ApiKeyScheme:
     """
 
     name = "x-api-key"
+    tells_copies = False
 
     def __init__(self, secrets: SecretCache, refusals: Refusals, max_body_bytes: int) -> None:
         self._secrets = secrets
@@ -123,6 +126,7 @@ class StandardScheme:
     """
 
     name = "standard-webhooks"
+    tells_copies = True
 
     def __init__(self, secrets: SecretCache, refusals: Refusals, max_body_bytes: int) -> None:
         self._secrets = secrets

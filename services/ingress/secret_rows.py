@@ -42,6 +42,7 @@ _policies = select(
     WebhookPolicy.account_id,
     WebhookPolicy.allowed_networks,
     WebhookPolicy.rate_per_second,
+    WebhookPolicy.standard_webhooks_only,
     WebhookPolicy.blocked_at,
     WebhookPolicy.change,
 )

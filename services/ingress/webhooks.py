@@ -58,7 +58,7 @@ class OrderWebhook:
         try:
             secret = await self._scheme.authenticate(req, attempt, account_id)
             is_synthetic = secret.is_synthetic
-            await self._admission.admit(req, resp, secret)
+            await self._admission.admit(req, resp, secret, tells_copies=self._scheme.tells_copies)
             order_id = await self._accept(req, attempt, secret.account_id)
         except ApiError as error:
             write_error(resp, error)

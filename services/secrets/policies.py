@@ -1,4 +1,4 @@
-"""From where an account's webhooks may come, and how many a second.
+"""From where an account's webhooks may come, how many a second, and by what they are signed.
 
 The business keeps its allowlist over HTTP; operators adjust the rate by a command on the bus.
 """
@@ -40,6 +40,16 @@ class AllowlistView(msgspec.Struct, kw_only=True):
     warning: str | None
 
 
+class Schemes(msgspec.Struct, kw_only=True):
+    """By what requests may be signed: either scheme, or Standard Webhooks alone.
+
+    By `X-API-Key` the body is signed and nothing else: whoever has seen a request can send it
+    again, and that is another order.
+    """
+
+    standard_webhooks_only: bool
+
+
 def show(session: Session, call: Call[None, None]) -> Answer:
     """The account's allowlist."""
     policy = session.get(WebhookPolicy, call.caller)
@@ -65,6 +75,34 @@ def replace(session: Session, call: Call[Allowlist, None]) -> Answer:
     )
     store.add(session, [message_for(fact, source=SOURCE, correlation_id=account.id)])
     return Answer(200, _view(networks, call.address))
+
+
+def show_schemes(session: Session, call: Call[None, None]) -> Answer:
+    """The schemes that the account's requests may be signed by."""
+    policy = session.get(WebhookPolicy, call.caller)
+    return Answer(200, Schemes(standard_webhooks_only=_is_standard_only(policy)))
+
+
+def choose_schemes(session: Session, call: Call[Schemes, None]) -> Answer:
+    """Choose; every ingress worker knows within a second, and the owner is told."""
+    account = session.get_one(Account, call.caller)
+    before = session.get(WebhookPolicy, account.id, with_for_update=True)
+    only = call.body.standard_webhooks_only
+    if only != _is_standard_only(before):
+        _put(session, account_id=account.id, standard_webhooks_only=only)
+        fact = AccountChanged(
+            account_id=account.id,
+            company_name=account.company_name,
+            email=account.email,
+            what="standard_webhooks_only" if only else "both_schemes",
+            address=call.address,
+        )
+        store.add(session, [message_for(fact, source=SOURCE, correlation_id=account.id)])
+    return Answer(200, call.body)
+
+
+def _is_standard_only(policy: WebhookPolicy | None) -> bool:
+    return policy is not None and policy.standard_webhooks_only
 
 
 def on_limit(session: Session, received: Received[WebhookLimit]) -> None:
@@ -134,6 +172,25 @@ def _view(networks: list[str], address: str) -> AllowlistView:
 
 
 ROUTES = (
+    Route(
+        method="GET",
+        path="/webhook/schemes/",
+        handler=show_schemes,
+        summary="By what your webhooks may be signed",
+        answers={200: Schemes},
+        bearer=True,
+        tag="Webhook secret",
+    ),
+    Route(
+        method="PUT",
+        path="/webhook/schemes/",
+        handler=choose_schemes,
+        summary="Say by what your webhooks may be signed",
+        body=Schemes,
+        answers={200: Schemes},
+        bearer=True,
+        tag="Webhook secret",
+    ),
     Route(
         method="GET",
         path="/webhook/allowlist/",

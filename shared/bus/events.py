@@ -248,6 +248,8 @@ class AccountChanged(_AccountFact, frozen=True, kw_only=True):
         "closed",
         "blocked",
         "unblocked",
+        "standard_webhooks_only",
+        "both_schemes",
     ]
     address: str = ""
     by: str = ""

@@ -23,6 +23,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     Uuid,
+    false,
     func,
     text,
 )
@@ -330,7 +331,8 @@ class WebhookPolicy(Base):
     """How an account's requests are taken; an account without a row has the defaults.
 
     `allowed_networks` are CIDR (IPv4 or IPv6); none means from anywhere. `rate_per_second` holds a
-    worker; NULL means ACCOUNT_RATE_PER_SECOND.
+    worker; NULL means ACCOUNT_RATE_PER_SECOND. With `standard_webhooks_only` no request is taken
+    that a copy of it could not be told from.
     """
 
     __tablename__ = "webhook_policies"
@@ -339,6 +341,7 @@ class WebhookPolicy(Base):
     account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"), primary_key=True)
     allowed_networks: Mapped[list[str]] = mapped_column(server_default="{}")
     rate_per_second: Mapped[int | None] = mapped_column(Integer)
+    standard_webhooks_only: Mapped[bool] = mapped_column(server_default=false())
     blocked_at: Mapped[datetime | None]  # by ops; nobody signs in, no webhook is taken
     # Set by a trigger, as those of the secrets.
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())

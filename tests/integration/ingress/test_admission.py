@@ -4,10 +4,10 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 import pytest
-from sqlalchemy import func, update
+from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from shared.bus.events import decode
+from shared.bus.events import AccountChanged, decode
 from shared.db.models import OutboxMessage, WebhookPolicy
 from tests.integration.arrange import until
 from tests.integration.conftest import running_ingress
@@ -76,6 +76,39 @@ def test_the_answer_warns_who_is_not_in_the_list_themselves(behind_a_proxy):
     ).json()
     assert (kept["your_address_is_allowed"], kept["warning"]) == (True, None)
     assert kept["allowed_networks"] == answer["allowed_networks"]
+
+
+def choose(business, only):
+    return business.api.http.put(
+        "/webhook/schemes/", json={"standard_webhooks_only": only}, headers=business.bearer
+    )
+
+
+def test_an_account_may_refuse_the_scheme_whose_copies_are_new_orders(behind_a_proxy):
+    business = approved(behind_a_proxy)
+    copies = [business.send() for _ in range(3)]
+    assert len({answer.json()["order_id"] for answer in copies}) == 3
+    assert choose(business, True).json() == {"standard_webhooks_only": True}
+    shown = business.api.http.get("/webhook/schemes/", headers=business.bearer)
+    assert shown.json() == {"standard_webhooks_only": True}
+    until(lambda: {business.send().status_code for _ in range(8)} == {403}, "in every worker")
+    refused = business.send()
+    assert refused.json()["code"] == "scheme_not_allowed"
+    same = [business.standard(id_="msg_1") for _ in range(3)]
+    assert len({answer.json()["order_id"] for answer in same}) == 1
+    # Who cannot sign learns nothing of it.
+    assert business.send(**{"X-Webhook-Signature": "0" * 64}).json()["code"] == "invalid_signature"
+    choose(business, False)
+    until(lambda: {business.send().status_code for _ in range(8)} == {201}, "by both again")
+    choose(business, False)
+    with behind_a_proxy.session() as session:
+        told = [
+            fact.what
+            for row in session.scalars(select(OutboxMessage).order_by(OutboxMessage.sequence))
+            if isinstance(fact := decode(row.type, row.body), AccountChanged)
+            and fact.account_id == business.account_id
+        ]
+    assert told == ["standard_webhooks_only", "both_schemes"]
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ def row(*networks, rate=None, change=0):
         allowed_networks=list(networks),
         rate_per_second=rate,
         blocked_at=None,
+        standard_webhooks_only=False,
         change=change,
     )
 
