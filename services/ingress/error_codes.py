@@ -276,7 +276,7 @@ CODES: dict[str, ErrorCode] = {
     ),
     "receipt_not_found": ErrorCode(
         [404],
-        "You have no accepted request with this event id in the last 30 days.",
+        "You have no accepted request with this event id in the request log.",
         "Use the event id of the receipt. That of a request just answered is there a second later.",
     ),
     "order_not_found": ErrorCode(

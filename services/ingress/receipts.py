@@ -165,7 +165,7 @@ def _base64url(raw: bytes) -> str:
 
 _NOT_FOUND = (
     "receipt_not_found",
-    "You have no accepted request with this event id in the last 30 days. One that was just "
+    "You have no accepted request with this event id in the request log. One that was just "
     "answered is there about a second later.",
 )
 
