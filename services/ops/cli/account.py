@@ -2,6 +2,7 @@
 
 from typing import Annotated
 
+import msgspec
 import typer
 from rich.table import Table
 
@@ -10,8 +11,11 @@ from services.ops.account_trail import AccountTrail
 from services.ops.cli.commanding import Business, Wait, carry_out, the_business
 from services.ops.cli.terminal import (
     FAILED,
+    MISUSED,
     AsJson,
+    Yes,
     broker,
+    confirm,
     database,
     find_system,
     local,
@@ -31,9 +35,10 @@ def block(
     business: Business,
     reason: Annotated[str, typer.Option(help="What the business is told.")],
     wait: Wait = 5.0,
+    yes: Yes = False,
 ) -> None:
     """Block a business: nobody signs in, its sessions and webhook secrets are refused."""
-    _set_blocked(business, reason, wait, blocked=True)
+    _set_blocked(business, reason, wait, yes, blocked=True)
 
 
 @app.command()
@@ -41,15 +46,22 @@ def unblock(
     business: Business,
     reason: Annotated[str, typer.Option(help="What the business is told.")] = "",
     wait: Wait = 5.0,
+    yes: Yes = False,
 ) -> None:
     """Let a blocked business in again; its secrets work as before."""
-    _set_blocked(business, reason, wait, blocked=False)
+    _set_blocked(business, reason, wait, yes, blocked=False)
 
 
-def _set_blocked(business: str, reason: str, wait: float, *, blocked: bool) -> None:
+def _set_blocked(business: str, reason: str, wait: float, yes: bool, *, blocked: bool) -> None:
     system = find_system()
     found = the_business(system, business)
-    command = AccountBlock(account_id=found.account_id, blocked=blocked, reason=reason)
+    try:
+        command = msgspec.convert(
+            {"account_id": found.account_id, "blocked": blocked, "reason": reason}, AccountBlock
+        )
+    except msgspec.ValidationError:
+        stop("The reason may have up to 4,000 characters, without NUL.", MISUSED)
+    confirm(f"{'Block' if blocked else 'Unblock'} {found.company_name} <{found.email}>?", yes)
     if carry_out(system, command, wait):
         say(f"{found.company_name} <{found.email}> is {'' if blocked else 'no longer '}blocked.")
 

@@ -12,7 +12,7 @@ from kombu import Connection
 from services.secrets.__main__ import wire
 from shared.bus import topology
 from shared.bus.events import decode
-from shared.db.models import OutboxMessage
+from shared.db.models import OutboxMessage, WebhookPolicy
 from tests.integration.arrange import account, consuming, depth, order_created, take
 from tests.integration.ops.test_cli import fellow
 from tests.integration.ops.test_dead_letters import bury
@@ -58,6 +58,35 @@ def test_a_revocation_is_asked_for_first(settings, db):
     assert code == 1
     assert "Revoke all secrets of Kettle & Co" in err
     assert depth(settings.amqp_url, "secrets.rotate") == 0
+
+
+def blocked_at(db, business):
+    db.expire_all()
+    policy = db.get(WebhookPolicy, business.id)
+    return policy and policy.blocked_at
+
+
+def test_a_business_is_blocked_and_let_in_again_when_that_was_meant(settings, db):
+    business = account(db, status="approved")
+    block = ("account", "block", business.email, "--reason", "Complaints.")
+    code, _, err = fellow(settings, *block)
+    assert code == 1
+    assert f"Block Kettle & Co <{business.email}>?" in err
+    assert depth(settings.amqp_url, "secrets.rotate") == 0
+    code, _, err = fellow(settings, *block[:-1], "x" * 5_000, "--yes")
+    assert (code, "The reason may have up to 4,000 characters" in err) == (2, True)
+    with consuming(settings, *wire(settings).subscriptions):
+        code, _, err = fellow(settings, *block, "--yes", "--wait", "30")
+        assert (code, "is blocked." in err) == (0, True), err
+        assert blocked_at(db, business)
+        code, _, err = fellow(settings, "account", "unblock", business.email, "-y", "--wait", "30")
+        assert (code, "is no longer blocked." in err) == (0, True), err
+        assert not blocked_at(db, business)
+    told = db.query(OutboxMessage).filter_by(type="account.changed").all()
+    assert [decode(row.type, row.body).what for row in told] == ["blocked", "unblocked"]
+    commands = db.query(OutboxMessage).filter_by(type="ops.command_published").all()
+    assert {decode(row.type, row.body).command for row in commands} == {"account.block"}
+    assert fellow(settings, "account", "block", "nobody@shop.example", "--reason", "x")[0] == 1
 
 
 def test_dead_letters_are_listed_shown_edited_and_discarded(settings, amqp_url, tmp_path):
