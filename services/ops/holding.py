@@ -11,7 +11,7 @@ message that was returned too often comes back early and is not lost.
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from amqp import Message as AmqpMessage
@@ -20,20 +20,22 @@ from sqlalchemy import Engine
 
 from services.ops.publishing import publish
 from services.ops.turns import PATIENCE, turn
+from shared.bus import counts
 from shared.bus.connect import user_of
 from shared.bus.copies import again
 from shared.bus.incoming import Incoming, believed
 
 MOST = 65_535
 """What one hold can look through: AMQP 0-9-1 counts the prefetch in 16 bits."""
-RETURN_SECONDS = 0.5
-"""How long to wait at the end for what goes back, so that who looks next finds it there."""
+RETURN_SECONDS = 10.0
+"""How long to wait at the end for what goes back, so that who looks next finds it there. It goes
+back at once, unless the broker has much to do."""
 # So many of a channel's acknowledgements may be under way to a quorum queue before more are put off
 # (rabbit_fifo_client); this is what they are given to arrive.
 PUT_OFF_BEYOND = 32
 SETTLE_SECONDS = 0.5
-# A message that somebody else has in hand does not come; after so many seconds it is not awaited.
-QUIET_SECONDS = 1.0
+# When nothing has come for so long, it is asked whether anything will.
+QUIET_SECONDS, MOST_QUIET_SECONDS = 1.0, 60.0
 COPIES = 500  # published at once
 
 
@@ -59,13 +61,15 @@ class Hold:
     ) -> None:
         self._connection = connection
         self._channel = channel
+        self._queue = queue
+        self._most = most
         self._came: list[Any] = []
         self._taken = 0
         self._settled = 0
         self._settled_up_to = 0  # the delivery tag
         self.singly = 0
         self.alone = alone
-        self.ready = int(channel.queue_declare(queue, passive=True).message_count)
+        self.ready = counts.of(channel, queue).ready
         self._awaited = self.ready
         if self._awaited:
             channel.basic_qos(0, most, False)
@@ -77,16 +81,10 @@ class Hold:
         Args:
             most: how many at most.
         """
-        wanted = min(most, self._awaited - self._taken)
-        heard = time.monotonic()
-        while len(self._came) < wanted and time.monotonic() - heard < QUIET_SECONDS:
-            before = len(self._came)
-            try:
-                self._connection.drain_events(timeout=0.1)
-            except TimeoutError:
-                continue
-            if len(self._came) > before:
-                heard = time.monotonic()
+        # Of what is unsettled the broker brings no more than the channel asks for.
+        window = self._most - (self._taken - self._settled)
+        wanted = max(0, min(most, self._awaited - self._taken, window))
+        _await(self._connection, self._channel, self._queue, self._came, wanted)
         taken, self._came[:] = self._came[:wanted], self._came[wanted:]
         self._taken += len(taken)
         if len(taken) < wanted:
@@ -137,6 +135,7 @@ def hold(
 
     Raises:
         amqp.exceptions.NotFound: there is no such queue.
+        shared.bus.counts.NotKnownError: it does not answer.
     """
     with turn(queue, engine, patience) as alone:
         with connection.channel() as channel:
@@ -171,12 +170,12 @@ def look_through(
 
     Raises:
         BusyError: services consume it, or another tool looks through it.
+        shared.bus.counts.NotKnownError: it does not answer.
         NotPublishedError: the broker did not take the copies; nothing was lost.
     """
     with turn(queue, engine) as alone:
         with connection.channel() as channel:
-            found = channel.queue_declare(queue, passive=True)
-            left, consumers = int(found.message_count), int(found.consumer_count)
+            left, consumers = counts.of(channel, queue)
         if consumers or not alone:
             by = f"{consumers} consumers" if consumers else "another tool"
             raise BusyError(f"{by} may have messages of {queue} in hand")
@@ -203,15 +202,7 @@ def _pass_on(
         # No more than these are ever delivered: none is acknowledged before the cancel.
         channel.basic_qos(0, most, False)
         channel.basic_consume(queue, consumer_tag="look", callback=came.append)
-        heard = time.monotonic()
-        while len(came) < most and time.monotonic() - heard < QUIET_SECONDS:
-            before = len(came)
-            try:
-                connection.drain_events(timeout=0.1)
-            except TimeoutError:
-                continue
-            if len(came) > before:
-                heard = time.monotonic()
+        _await(connection, channel, queue, came, most)
         channel.basic_cancel("look")
         if came:
             user = user_of(connection)
@@ -222,7 +213,34 @@ def _pass_on(
     return len(came)
 
 
+def _await(connection: Connection, channel: Any, queue: str, came: list[Any], wanted: int) -> None:
+    """Wait until so many messages came, or no more will: somebody else has them in hand."""
+    heard = time.monotonic()
+    while len(came) < wanted and time.monotonic() - heard < MOST_QUIET_SECONDS:
+        before = len(came)
+        with suppress(TimeoutError):
+            connection.drain_events(timeout=0.1)
+        if len(came) > before:
+            heard = time.monotonic()
+            continue
+        is_quiet = time.monotonic() - heard >= QUIET_SECONDS
+        if is_quiet and _has_brought_all(channel, queue, came):
+            return
+
+
+def _has_brought_all(channel: Any, queue: str, came: list[Any]) -> bool:
+    """Whether nothing is on its way to a channel that consumes a queue.
+
+    What the queue has handed out before it says that it has nothing more is with the channel by
+    then, and the channel has passed it on before it answers anything that is asked later.
+    """
+    before = len(came)
+    left = counts.of(channel, queue).ready
+    counts.of(channel, queue)
+    return left == 0 and len(came) == before
+
+
 def count(connection: Connection, queue: str) -> int:
     """How many messages are in a queue, beside those that somebody holds."""
     with connection.channel() as channel:
-        return int(channel.queue_declare(queue, passive=True).message_count)
+        return counts.of(channel, queue).ready

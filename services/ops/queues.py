@@ -16,25 +16,15 @@ from kombu import Connection
 
 from services.ops.heartbeats import FRESH, Beat, QueueBeat
 from shared.bus import topology
+from shared.bus.counts import Count
+from shared.bus.counts import of as count_of
 
+PATIENCE = 2.0  # seconds, for the queues' answers: a sample is soon followed by another
 RATE_WINDOW = timedelta(seconds=60)
 CLOSE = timedelta(seconds=15)
 """Two bounds of an age that differ by no more than this are one figure."""
 
 Bound = Literal["about", "at most", "at least"]
-
-
-@dataclass(frozen=True, slots=True)
-class Count:
-    """What a passive declare tells of a queue.
-
-    Attributes:
-        ready: how many messages wait, beside those that somebody has in hand.
-        consumers: how many consume it.
-    """
-
-    ready: int
-    consumers: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,16 +124,18 @@ def counts(connection: Connection) -> dict[str, Count]:
 
     Args:
         connection: an open kombu connection.
+
+    Raises:
+        shared.bus.counts.NotKnownError: a queue does not answer the broker.
     """
     found: dict[str, Count] = {}
     channel = connection.channel()
     for queue in topology.QUEUES:
         try:
-            declared = channel.queue_declare(queue.name, passive=True)
+            found[queue.name] = count_of(channel, queue.name, PATIENCE)
         except NotFound:  # which closes the channel
             channel = connection.channel()
             continue
-        found[queue.name] = Count(declared.message_count, declared.consumer_count)
     channel.close()
     return found
 

@@ -16,6 +16,7 @@ from services.ops.holding import hold
 from services.ops.letters import Letter
 from services.ops.queues import Sample
 from shared.bus import topology
+from shared.bus.counts import Count
 from shared.bus.refusal import explain
 from shared.db.models import OutboxMessage
 
@@ -73,9 +74,7 @@ class Sampler:
             self.close()
             return {"broker_error": explain(error).sentence}
 
-    def _dead_since(
-        self, connection: Connection, counts: dict[str, queues.Count]
-    ) -> dict[str, datetime]:
+    def _dead_since(self, connection: Connection, counts: dict[str, Count]) -> dict[str, datetime]:
         """When the first letter of each dead queue died; looked up when their number changes."""
         for queue in topology.WORK_QUEUES:
             count = counts.get(queue.dead)

@@ -11,9 +11,10 @@ from typing import Any
 
 from sqlalchemy import text
 
-from shared.bus import topology
+from shared.bus import counts, topology
 from shared.db.session import transaction
 
+PATIENCE = 1.0  # seconds, for the queue's answer; it is asked again
 _LOCK = text("SELECT pg_try_advisory_xact_lock(hashtextextended(:name, 0))")
 
 
@@ -33,7 +34,15 @@ def begin(channel: Any, queue: topology.Queue, consume: Callable[[], None]) -> b
     """
     with transaction() as session:
         is_alone = session.scalar(_LOCK, {"name": f"consume {queue.name}"})
-        if not is_alone or channel.queue_declare(queue.name, passive=True).consumer_count:
+        if not is_alone or not _has_none(channel, queue.name):
             return False
         consume()
         return True
+
+
+def _has_none(channel: Any, queue: str) -> bool:
+    """Whether a queue is known to have no consumer."""
+    try:
+        return counts.of(channel, queue, PATIENCE).consumers == 0
+    except counts.NotKnownError:
+        return False

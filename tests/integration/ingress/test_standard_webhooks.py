@@ -176,7 +176,9 @@ def test_an_account_that_is_not_there_is_answered_as_a_wrong_signature(api, send
     assert {a.status_code for a in answers} == {401}
     assert [a.json() for a in answers] == [INVALID] * len(named)
     assert len({tuple(sorted(set(a.headers) - {"date"})) for a in answers}) == 1
+    assert published.since() == 0
     until(lambda: revoked.standard().json() == INVALID, "the revocation is known")
+    published.before = published.count()
     too_large = [
         api.http.post(f"/webhooks/{name}/orders/", content=b"x" * 262_145, headers=headers)
         for name in named

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -14,7 +15,7 @@ from amqp import Message as AmqpMessage
 from kombu import Connection
 from sqlalchemy import text
 
-from services.ops import dead_actions, dead_letters
+from services.ops import dead_actions, dead_letters, holding
 from services.ops.dead_actions import NotEditableError
 from services.ops.holding import Hold
 from services.ops.letters import Criteria
@@ -41,6 +42,7 @@ from tests.integration.arrange import (
     take,
     until,
 )
+from tests.integration.outbox.test_stuck import resume, stuck
 from tests.unit.notifier.facts import FACTS
 
 INTAKE = topology.ORDERS_INTAKE
@@ -388,7 +390,22 @@ def test_nothing_is_done_that_cannot_be_audited(amqp_url, bus, books, engine):
     until(lambda: depth(amqp_url, INTAKE.dead) == 1, "it is back")
 
 
-@pytest.mark.timeout(300)
+def test_a_queue_that_is_slow_for_a_moment_has_nothing_less_in_it(amqp_url, bus, books, broker):
+    """What does not come for a while is not in somebody else's hand."""
+    bury(amqp_url, *(order_created() for _ in range(300)))
+    with holding.hold(bus, INTAKE.dead, 100, engine=books) as held:
+        first = held.take(100)
+        with stuck(broker, amqp_url, INTAKE.dead):
+            threading.Timer(3, lambda: resume(broker, amqp_url, INTAKE.dead)).start()
+            held.settle(message.delivery_info["delivery_tag"] for message in first)
+            second = held.take(100)
+        assert (len(first), len(second), held.remaining) == (100, 100, 200)
+        # The window is full: what is behind it does not come, and is not waited for.
+        assert held.take(100) == []
+    until(lambda: depth(amqp_url, INTAKE.dead) == 200, "the rest is back")
+
+
+@pytest.mark.timeout(600)
 def test_ten_thousand_killed_in_the_middle_lose_and_double_nothing(
     settings, amqp_url, database_url, bus, books, db, configure
 ):
@@ -406,7 +423,12 @@ def test_ten_thousand_killed_in_the_middle_lose_and_double_nothing(
         "DATABASE_URL": settings.database_url,
     }
     running = subprocess.Popen((*command, "--yes"), env=environment, stderr=subprocess.DEVNULL)
-    until(lambda: depth(amqp_url, INTAKE.name) > 2_000, "some are back", 240)
+
+    def some_are_back():
+        assert running.poll() is None, "it has ended"
+        return depth(amqp_url, INTAKE.name) > 2_000
+
+    until(some_are_back, "some are back", 240)
     running.send_signal(signal.SIGKILL)
     running.wait()
 
@@ -416,7 +438,7 @@ def test_ten_thousand_killed_in_the_middle_lose_and_double_nothing(
     until(lambda: both() >= 10_000, "what it held is back among the dead")
     assert depth(amqp_url, INTAKE.dead) > 0
     began = time.monotonic()
-    assert subprocess.run((*command, "--yes"), env=environment, timeout=60).returncode == 0
+    assert subprocess.run((*command, "--yes"), env=environment, timeout=240).returncode == 0
     print(f"the rest: {time.monotonic() - began:.2f} s")
     assert depth(amqp_url, INTAKE.dead) == 0
     assert depth(amqp_url, INTAKE.name) >= 10_000

@@ -26,6 +26,7 @@ from tests.integration.outbox.relaying import (
 from tests.unit.notifier.facts import FACTS
 
 STUCK = "notifier.orders"
+MEMBER = "{N, _} = amqqueue:get_pid(Q), sys:%s(N)"
 
 
 def _eval(broker, amqp_url, queue, what):
@@ -38,12 +39,16 @@ def _eval(broker, amqp_url, queue, what):
 @contextmanager
 def stuck(broker, amqp_url, queue):
     """Suspend the Raft member of a quorum queue: it takes what comes, and confirms nothing."""
-    member = "{N, _} = amqqueue:get_pid(Q), sys:%s(N)"
-    _eval(broker, amqp_url, queue, member % "suspend")
+    _eval(broker, amqp_url, queue, MEMBER % "suspend")
     try:
         yield
     finally:
-        _eval(broker, amqp_url, queue, member % "resume")
+        resume(broker, amqp_url, queue)
+
+
+def resume(broker, amqp_url, queue):
+    """Let it go on."""
+    _eval(broker, amqp_url, queue, MEMBER % "resume")
 
 
 @contextmanager

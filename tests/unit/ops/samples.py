@@ -3,8 +3,9 @@
 from datetime import UTC, datetime, timedelta
 
 from services.ops.heartbeats import EXPECTED, Beat, QueueBeat
-from services.ops.queues import Count, Sample
+from services.ops.queues import Sample
 from shared.bus import topology
+from shared.bus.counts import Count
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 

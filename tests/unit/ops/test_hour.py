@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 from services.ops import flow
 from services.ops.console import hour
 from services.ops.console.look import Books, Look
-from services.ops.queues import Count, Sample
+from services.ops.queues import Sample
+from shared.bus.counts import Count
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 
