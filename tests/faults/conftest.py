@@ -23,12 +23,21 @@ from stack.ports import Address, Port
 from stack.servers import Broker, Database
 from stack.supervisor import MODULES, Supervisor
 from stack.system import prepare, start_services
-from tests.faults.ledger import Balance, Load, settle
+from tests.faults.ledger import SETTLE_SECONDS, Balance, Load, settle
 from tests.integration.arrange import account, depth, until
 from tests.integration.gate import Gate
 
+TEST_SECONDS = 600
 MINUTES = float(os.environ.get("FAULTS_MINUTES", "0"))
 """With a number here each case goes on for as many minutes: a soak."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give the tests of this folder the time that their backlogs may take."""
+    for item in items:
+        ours = item.path.is_relative_to(Path(__file__).parent)
+        if ours and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(TEST_SECONDS + 60 * MINUTES))
 
 
 @dataclass
@@ -119,7 +128,7 @@ class Stand:
             return False
         return bool(answer.json()["status"] == "ready")
 
-    def settle(self, load: Load, seconds: float = 90.0) -> Balance:
+    def settle(self, load: Load, seconds: float = SETTLE_SECONDS) -> Balance:
         """Wait for the backlog and compare; nothing may be left in a dead queue."""
         self.ready()
         balance = settle(load, self.engine, self.mail.maildir, seconds)

@@ -22,6 +22,7 @@ from sqlalchemy import Engine, text
 from stack.mailbox import Maildir
 from tests.integration.arrange import sign
 
+SETTLE_SECONDS = 240.0  # bounds a failure: what waits is through in seconds on an idle machine
 ANSWER_SECONDS = 15.0  # a request without an answer by then counts as hung
 
 
@@ -171,7 +172,9 @@ class Balance:
         assert set(self.answers) == {201}, self.answers
 
 
-def settle(load: Load, engine: Engine, maildir: Maildir, seconds: float = 90.0) -> Balance:
+def settle(
+    load: Load, engine: Engine, maildir: Maildir, seconds: float = SETTLE_SECONDS
+) -> Balance:
     """Wait until everything is through, and compare.
 
     Args:

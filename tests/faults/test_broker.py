@@ -21,7 +21,6 @@ def broker_is_back(stand, whole):
         stand.broker.control("set_disk_free_limit", "50MB")
 
 
-@pytest.mark.timeout(300)
 def test_killed_and_started_again(stand):
     with stand.load() as load:
         for _ in range(2):
@@ -30,10 +29,9 @@ def test_killed_and_started_again(stand):
             stand.go_on(1)
             stand.broker.start()
             stand.go_on(3)
-    stand.settle(load, 120).accepted_all()
+    stand.settle(load).accepted_all()
 
 
-@pytest.mark.timeout(300)
 def test_stopped_for_a_while(stand):
     with stand.load() as load:
         stand.go_on(2)
@@ -41,7 +39,7 @@ def test_stopped_for_a_while(stand):
         stand.repeat(AWAY_SECONDS, lambda: stand.go_on(1))
         stand.broker.start()
         stand.go_on(2)
-    stand.settle(load, 120).accepted_all()
+    stand.settle(load).accepted_all()
 
 
 @pytest.mark.parametrize(
@@ -55,7 +53,6 @@ def test_stopped_for_a_while(stand):
     ],
     ids=["memory", "disk"],
 )
-@pytest.mark.timeout(300)
 def test_an_alarm(stand, raised, lowered):
     with stand.load() as load:
         stand.go_on(1)
@@ -63,19 +60,17 @@ def test_an_alarm(stand, raised, lowered):
         stand.go_on(6)
         stand.broker.control(*lowered)
         stand.go_on(2)
-    stand.settle(load, 120).accepted_all()
+    stand.settle(load).accepted_all()
 
 
-@pytest.mark.timeout(300)
 def test_connections_that_the_broker_closes(stand):
     with stand.load() as load:
         for _ in range(4):
             stand.go_on(1)
             stand.broker.control("close_all_connections", "maintenance")
-    stand.settle(load, 120).accepted_all()
+    stand.settle(load).accepted_all()
 
 
-@pytest.mark.timeout(300)
 def test_connections_that_are_cut(stand):
     with stand.load() as load:
         for _ in range(5):
@@ -83,10 +78,9 @@ def test_connections_that_are_cut(stand):
             stand.bus.cut()
             stand.go_on(stand.rng.uniform(0.1, 1.5))
             stand.bus.open()
-    stand.settle(load, 120).accepted_all()
+    stand.settle(load).accepted_all()
 
 
-@pytest.mark.timeout(300)
 def test_a_broker_that_falls_silent(stand):
     with stand.load(rate=60) as load:
         stand.go_on(1)
@@ -94,12 +88,11 @@ def test_a_broker_that_falls_silent(stand):
         stand.go_on(6)
         stand.bus.open()
         stand.go_on(2)
-    balance = stand.settle(load, 120)
+    balance = stand.settle(load)
     balance.accepted_all()
     assert balance.doubled == 0
 
 
-@pytest.mark.timeout(300)
 def test_a_queue_that_somebody_deletes(stand):
     """The consumer makes it again; what came in between waited in the outbox."""
     with stand.load() as load:
@@ -123,7 +116,6 @@ def test_a_queue_that_somebody_deletes(stand):
     stand.settle(load).accepted_all()
 
 
-@pytest.mark.timeout(300)
 def test_with_both_away_every_answer_is_503_in_time(stand):
     stand.bus.cut()
     stand.books.cut()

@@ -46,7 +46,6 @@ def set_clock(file, seconds):
 
 
 @pytest.mark.parametrize("seconds", [HOUR, -HOUR], ids=["ahead", "back"])
-@pytest.mark.timeout(300)
 def test_a_jump_of_an_hour(stand, clock, seconds):
     with stand.load() as load:
         stand.go_on(1)

@@ -48,7 +48,6 @@ def leaders(node):
     return dict(line.split("\t") for line in lines if line.startswith(("orders", "notifier")))
 
 
-@pytest.mark.timeout(300)
 def test_the_leader_is_killed(stand, nodes):
     with stand.load() as load:
         stand.go_on(2)
@@ -59,10 +58,9 @@ def test_the_leader_is_killed(stand, nodes):
         stand.go_on(5)
         nodes[0].start()
         stand.go_on(2)
-    stand.settle(load, 120).accepted_all()
+    stand.settle(load).accepted_all()
 
 
-@pytest.mark.timeout(300)
 def test_two_of_three_are_killed_and_come_back(stand, nodes):
     """The one that is left has no majority and takes nothing: orders go to the outbox."""
     with stand.load() as load:
@@ -78,7 +76,6 @@ def test_two_of_three_are_killed_and_come_back(stand, nodes):
     stand.settle(load, 150).accepted_all()
 
 
-@pytest.mark.timeout(300)
 def test_a_node_is_cut_off_from_the_other_two(stand, nodes):
     with stand.load() as load:
         stand.go_on(1)

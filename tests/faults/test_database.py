@@ -17,7 +17,6 @@ def database_is_back(stand, whole):
     stand.books.open()
 
 
-@pytest.mark.timeout(300)
 def test_killed_and_started_again(stand):
     with stand.load() as load:
         for _ in range(3):
@@ -26,22 +25,20 @@ def test_killed_and_started_again(stand):
             stand.go_on(1)
             stand.database.start()
             stand.go_on(2)
-    stand.settle(load, 120).accepted_all()
+    stand.settle(load).accepted_all()
 
 
-@pytest.mark.timeout(300)
 def test_stopped_for_a_while(stand):
     with stand.load() as load:
         stand.go_on(1)
         stand.database.stop()
         stand.repeat(AWAY_SECONDS, lambda: stand.go_on(1))
         stand.database.start()
-    balance = stand.settle(load, 120)
+    balance = stand.settle(load)
     balance.accepted_all()
     assert balance.doubled == 0
 
 
-@pytest.mark.timeout(300)
 def test_connections_that_are_cut(stand):
     with stand.load() as load:
         for _ in range(6):
@@ -49,10 +46,9 @@ def test_connections_that_are_cut(stand):
             stand.books.cut()
             stand.go_on(stand.rng.uniform(0.1, 1.0))
             stand.books.open()
-    stand.settle(load, 120).accepted_all()
+    stand.settle(load).accepted_all()
 
 
-@pytest.mark.timeout(300)
 def test_a_database_that_falls_silent(stand):
     with stand.load(rate=60) as load:
         stand.go_on(1)
@@ -60,7 +56,7 @@ def test_a_database_that_falls_silent(stand):
         stand.go_on(8)
         stand.books.open()
         stand.go_on(1)
-    stand.settle(load, 120).accepted_all()
+    stand.settle(load).accepted_all()
 
 
 def take_every_connection(stand, held):
@@ -74,7 +70,6 @@ def hold(stand, held):
         held.append(create_engine(stand.engine.url).connect())
 
 
-@pytest.mark.timeout(300)
 def test_too_many_connections(stand):
     held = []
     others = text(
@@ -91,7 +86,7 @@ def test_too_many_connections(stand):
             let_go(held)
     finally:
         let_go(held)
-    stand.settle(load, 120).accepted_all()
+    stand.settle(load).accepted_all()
 
 
 def let_go(held):
@@ -101,7 +96,6 @@ def let_go(held):
         connection.engine.dispose()
 
 
-@pytest.mark.timeout(300)
 def test_a_lock_that_is_held(stand):
     """As a careless ALTER TABLE would: nothing can be written until it lets go."""
     with stand.load() as load, stand.engine.connect() as connection:
@@ -109,10 +103,9 @@ def test_a_lock_that_is_held(stand):
         connection.execute(text("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE"))
         stand.go_on(30)
         connection.rollback()
-    stand.settle(load, 120).accepted_all()
+    stand.settle(load).accepted_all()
 
 
-@pytest.mark.timeout(300)
 def test_migrations_run_while_orders_flow(stand):
     with stand.load() as load:
         for _ in range(3):

@@ -43,7 +43,6 @@ def books_url(postgres):
     return postgres.url()
 
 
-@pytest.mark.timeout(300)
 def test_the_database_has_no_room_left(stand, postgres, small_disk):
     filler = small_disk / "filler"
     with stand.load() as load:

@@ -31,7 +31,6 @@ def books_url(pair):
     return pair[0].url()
 
 
-@pytest.mark.timeout(300)
 def test_the_standby_is_promoted(stand, pair):
     primary, standby = pair
     with stand.engine.connect() as connection:
@@ -45,6 +44,6 @@ def test_the_standby_is_promoted(stand, pair):
         standby.promote()
         stand.go_on(3)
     stand.move_books(standby.url())
-    balance = stand.settle(load, 120)
+    balance = stand.settle(load)
     balance.accepted_all()
     assert balance.doubled == 0

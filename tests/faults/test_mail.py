@@ -4,9 +4,13 @@ import asyncio
 from zlib import crc32
 
 import pytest
-from amqp import Message
 from kombu import Connection
 
+from services.ops import dead_actions
+from services.ops.letters import Criteria
+from services.ops.telling import Actor
+from shared.bus import topology
+from stack.credentials import as_service
 from stack.mailbox import Handler
 from tests.integration.arrange import depth, until
 
@@ -17,19 +21,17 @@ def mail_is_back(stand, whole):
     stand.mail.handler.respond = None
 
 
-@pytest.mark.timeout(300)
 def test_a_mail_server_that_is_away(stand):
     with stand.load() as load:
         stand.go_on(1)
         stand.mail.stop()
         stand.go_on(5)
         stand.mail.start()
-    balance = stand.settle(load, 120)
+    balance = stand.settle(load)
     balance.accepted_all()
 
 
 @pytest.mark.parametrize("reply", ["421 4.3.2 shutting down", "451 4.7.1 greylisted"])
-@pytest.mark.timeout(300)
 def test_what_is_refused_for_now_is_sent_later(stand, reply):
     refused = set()
 
@@ -49,7 +51,6 @@ def test_what_is_refused_for_now_is_sent_later(stand, reply):
     assert balance.doubled == 0
 
 
-@pytest.mark.timeout(300)
 def test_who_is_refused_for_good_is_dead_and_the_others_are_told(stand):
     gone = set()
 
@@ -68,23 +69,20 @@ def test_who_is_refused_for_good_is_dead_and_the_others_are_told(stand):
     )
     stand.mail.handler.respond = None
     # Mended: ops staff put them back, and they are told after all.
-    replay(stand, "notifier.orders")
-    balance = stand.settle(load, 120)
+    replay(stand, topology.NOTIFIER_ORDERS)
+    balance = stand.settle(load)
     balance.accepted_all()
     assert balance.doubled == 0
 
 
 def replay(stand, queue):
-    with Connection(stand.amqp_url) as connection:
-        channel = connection.default_channel
-        while (dead := channel.basic_get(f"{queue}.dead")) is not None:
-            headers = dead.properties.pop("application_headers", {})
-            message = Message(dead.body, application_headers=headers, **dead.properties)
-            channel.basic_publish_confirm(message, exchange="", routing_key=queue, mandatory=True)
-            channel.basic_ack(dead.delivery_tag)
+    with Connection(as_service(stand.amqp_url, "ops")) as connection:
+        done = dead_actions.replay(
+            connection, stand.engine, queue, Criteria(), Actor("ada", "10.0.0.7")
+        )
+    assert done.alone
 
 
-@pytest.mark.timeout(300)
 def test_a_server_that_falls_silent(stand, monkeypatch):
     left = [3]
     original = Handler.handle_RCPT
@@ -99,11 +97,10 @@ def test_a_server_that_falls_silent(stand, monkeypatch):
     monkeypatch.setattr(Handler, "handle_RCPT", slow)
     with stand.load() as load:
         stand.go_on(3)
-    balance = stand.settle(load, 120)
+    balance = stand.settle(load)
     balance.accepted_all()
 
 
-@pytest.mark.timeout(300)
 def test_a_server_that_dies_after_data_before_its_answer(stand, monkeypatch):
     """The one double that SMTP cannot exclude: it took the email and could not say so."""
     left = [5]

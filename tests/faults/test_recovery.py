@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
-import pytest
 from sqlalchemy import text
 
 from tests.integration.arrange import depth, sign, until
@@ -67,7 +66,6 @@ def database_of(stand):
     return stand.engine.url.database
 
 
-@pytest.mark.timeout(300)
 def test_the_orders_tables_are_emptied_and_rebuilt(stand):
     since = datetime.now(UTC).isoformat()
     with stand.load() as load:
@@ -100,7 +98,6 @@ def test_the_orders_tables_are_emptied_and_rebuilt(stand):
     assert len(list((stand.mail.maildir.path / "new").iterdir())) == emails
 
 
-@pytest.mark.timeout(300)
 def test_an_older_dump_and_the_journal_are_the_whole_truth(stand):
     """What was recorded, relayed or mailed after the dump, or waits half way, ends as it should."""
     with stand.load() as before:

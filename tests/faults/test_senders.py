@@ -91,7 +91,6 @@ class Doubled:
         return f"/webhooks/{self._stand.account_id}/orders/", headers
 
 
-@pytest.mark.timeout(300)
 def test_every_request_doubled_and_a_worker_killed_is_each_order_and_email_once(stand):
     doubled = Doubled(stand, ORDERS)
     thread = threading.Thread(target=doubled.run, daemon=True)

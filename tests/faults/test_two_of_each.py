@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from services.secrets import rotation
 from shared.db.models import WebhookSecret
+from tests.faults.ledger import SETTLE_SECONDS
 from tests.integration.arrange import account, until
 
 SECONDS = ["relay", "secrets", "orders", "kyc"]
@@ -28,7 +29,6 @@ def doubled(stand):
     return [twin for name in SECONDS for twin in (name, f"{name} 2")]
 
 
-@pytest.mark.timeout(300)
 def test_two_relays_and_two_recorders(stand, doubled):
     with stand.load() as load:
         for _ in range(25):
@@ -37,12 +37,11 @@ def test_two_relays_and_two_recorders(stand, doubled):
                 os.kill(pid, signal.SIGKILL)
             stand.go_on(stand.rng.expovariate(3))
         stand.ready()
-    balance = stand.settle(load, 120)
+    balance = stand.settle(load)
     balance.accepted_all()
     assert balance.doubled == 0
 
 
-@pytest.mark.timeout(300)
 def test_two_schedulers_rotate_each_secret_once(stand, doubled, configure):
     configure(database_url=stand.engine.url.render_as_string(hide_password=False))
     with Session(stand.engine, expire_on_commit=False) as session:
@@ -70,7 +69,7 @@ def test_two_schedulers_rotate_each_secret_once(stand, doubled, configure):
         stand.go_on(0.3)
         return len(states()) >= 2 * DUE
 
-    until(killed_and_done, "all rotated", 90)
+    until(killed_and_done, "all rotated", SETTLE_SECONDS)
     expected = sorted((id_, state) for id_ in ids for state in ("active", "retiring"))
     assert states() == expected
     stand.go_on(2)
