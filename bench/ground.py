@@ -20,7 +20,7 @@ from psycopg2.extras import execute_values
 from sqlalchemy import Engine, NullPool, create_engine, text
 
 from shared import direct, webhook_keys
-from shared.bus import topology
+from shared.bus import counts, topology
 from shared.db.models import Base
 from shared.ids import new_id
 from stack import data, debian
@@ -134,8 +134,7 @@ class Ground:
     def depth(self, queue: str) -> int:
         """How many messages are ready in a queue."""
         with Connection(self.servers.amqp_url) as connection:
-            found: int = connection.default_channel.queue_declare(queue, passive=True).message_count
-            return found
+            return counts.of(connection.default_channel, queue).ready
 
     def purge(self, *queues: str) -> None:
         """Remove what is ready in queues."""

@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 from sqlalchemy import select, text
 
 from services.ops.console.app import PAGES
-from shared.bus import topology
+from shared.bus import counts, topology
 from shared.db.models import AuditEntry, Order
 from shared.ids import new_id
 from tests.browser.arrange import a_dead_letter, audited, intake, park
@@ -106,7 +106,7 @@ def state(running):
     with Connection(running.amqp_url) as connection:
         channel = connection.default_channel
         depths = {
-            queue.name: channel.queue_declare(queue.name, passive=True).message_count
+            queue.name: counts.of(channel, queue.name).ready
             for queue in topology.QUEUES
             if queue is not topology.JOURNAL  # which has the signing in as well
         }

@@ -14,7 +14,7 @@ from amqp import Message as AmqpMessage
 from kombu import Connection
 from sqlalchemy.orm import Session
 
-from shared.bus import journal, topology
+from shared.bus import counts, journal, topology
 from shared.bus.consumer import Consumer, Subscription
 from shared.bus.events import (
     CustomerDetails,
@@ -156,7 +156,7 @@ def publish_raw(amqp_url: str, exchange: str, key: str, body: bytes, **propertie
 def depth(amqp_url: str, queue: str) -> int:
     """How many messages wait in a queue."""
     with Connection(amqp_url) as connection:
-        return int(connection.default_channel.queue_declare(queue, passive=True).message_count)
+        return counts.of(connection.default_channel, queue).ready
 
 
 def take(amqp_url: str, queue: str) -> Any:

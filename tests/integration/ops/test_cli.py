@@ -11,7 +11,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from kombu import Connection
 from sqlalchemy import select
 
 from services.kyc.__main__ import wire
@@ -277,9 +276,7 @@ def test_a_decision_declares_what_it_needs(settings, broker, vhosts, db):
     arguments = ("kyc", "approve", business.email, "--wait", "0")
     code, _, err = fellow(settings, *arguments, AMQP_URL=fresh)
     assert code == 0, err
-    with Connection(fresh) as connection:
-        found = connection.default_channel.queue_declare("kyc.decisions", passive=True)
-    assert found.message_count == 1
+    assert depth(fresh, "kyc.decisions") == 1
 
 
 def test_a_broker_that_is_away(settings, unused_port, db):

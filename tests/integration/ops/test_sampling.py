@@ -31,6 +31,7 @@ from stack.credentials import as_service
 from stack.processes import stop
 from tests.integration.arrange import (
     consuming,
+    depth,
     order_created,
     publish,
     publish_raw,
@@ -80,10 +81,8 @@ def test_a_sample_is_what_the_broker_says(sampler, amqp_url):
     )  # fmt: skip
     sample = sampler.take()
     assert (sample.broker_error, sample.database_error, sample.alarm) == (None, None, None)
-    with Connection(amqp_url) as connection:
-        for queue in topology.QUEUES:
-            declared = connection.default_channel.queue_declare(queue.name, passive=True)
-            assert sample.counts[queue.name].ready == declared.message_count
+    for queue in topology.QUEUES:
+        assert sample.counts[queue.name].ready == depth(amqp_url, queue.name)
     assert shown(sampler, "kyc.decisions").dead == 1
     assert shown(sampler, "kyc.decisions.dead").oldest_seconds > 0
     found = [trouble.text for trouble in troubles(sampler.samples)]
