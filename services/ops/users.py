@@ -6,17 +6,21 @@ from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, exists, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from shared import passwords
-from shared.db.models import OpsSession, OpsUser
+from shared.db.models import OpsSecondFactor, OpsSession, OpsUser
 from shared.ids import new_id
 from shared.roles import PERSON
 
 Role = Literal["watch", "act"]
 SHORTEST_PASSWORD = 12
+HAS_SECOND_FACTOR = exists().where(
+    OpsSecondFactor.user_id == OpsUser.id, OpsSecondFactor.confirmed_at.is_not(None)
+)
+"""Of a row of `OpsUser`."""
 
 
 class UnfitUserError(Exception):
@@ -31,11 +35,13 @@ class User:
         id: of the row.
         name: in lower case; the books name people by it.
         role: `watch` sees everything, `act` may also decide, replay and discard.
+        has_second_factor: whether a code is asked for at the sign-in.
     """
 
     id: UUID
     name: str
     role: Role
+    has_second_factor: bool = False
 
     @property
     def may_act(self) -> bool:
@@ -45,11 +51,12 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A user in a list, and since when there is one."""
+    """A user in a list: since when there is one, and since when a second factor is asked for."""
 
     name: str
     role: str
     created_at: datetime
+    second_factor_since: datetime | None
 
 
 def put(session: Session, name: str, role: Role, password: str | None) -> bool:
@@ -95,7 +102,9 @@ def remove(session: Session, name: str) -> bool:
 def listed(session: Session) -> list[Listed]:
     """Everybody, by name."""
     rows = session.execute(
-        select(OpsUser.name, OpsUser.role, OpsUser.created_at).order_by(OpsUser.name)
+        select(OpsUser.name, OpsUser.role, OpsUser.created_at, OpsSecondFactor.confirmed_at)
+        .outerjoin(OpsSecondFactor, OpsSecondFactor.user_id == OpsUser.id)
+        .order_by(OpsUser.name)
     )
     return [Listed(*row) for row in rows]
 
@@ -107,7 +116,8 @@ def verify(session: Session, name: str, password: str) -> User | None:
         return None
     if passwords.is_outdated(known.password_hash):
         known.password_hash = passwords.hash_password(password)
-    return User(known.id, known.name, role_of(known.role))
+    has_factor = session.scalar(select(HAS_SECOND_FACTOR).where(OpsUser.id == known.id))
+    return User(known.id, known.name, role_of(known.role), bool(has_factor))
 
 
 def _checked(name: str) -> str:

@@ -23,6 +23,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     Uuid,
+    false,
     func,
     text,
 )
@@ -451,6 +452,33 @@ class OpsSession(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
     note: Mapped[str] = mapped_column(default="", server_default="")  # shown once, on the next page
+    # The password was right; until the code is, it is good for giving one.
+    awaits_code: Mapped[bool] = mapped_column(default=False, server_default=false())
+
+
+class OpsSecondFactor(Base):
+    """What a user's codes are made of (TOTP, RFC 6238), sealed; bound to the user's id."""
+
+    __tablename__ = "ops_second_factors"
+
+    user_id: Mapped[UUID] = mapped_column(
+        ForeignKey("ops_users.id", ondelete="CASCADE"), primary_key=True
+    )
+    sealed: Mapped[bytes | None]
+    # Shown, and not confirmed by a code yet.
+    offered: Mapped[bytes | None]
+    confirmed_at: Mapped[datetime | None]
+    # Of the newest code that was taken: neither it nor an earlier one is taken again (5.2).
+    last_step: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+
+
+class OpsRecoveryCode(Base):
+    """The hash of a code that stands in for a lost second factor; gone once it was used."""
+
+    __tablename__ = "ops_recovery_codes"
+
+    code_hash: Mapped[bytes] = mapped_column(primary_key=True)  # SHA-256
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("ops_users.id", ondelete="CASCADE"))
 
 
 # --- shared.bus and shared.outbox, on behalf of the service that calls them --------------------

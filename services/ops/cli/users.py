@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 from sqlalchemy.orm import Session
 
-from services.ops import users
+from services.ops import second_factor, users
 from services.ops.cli.terminal import (
     AsJson,
     Yes,
@@ -27,7 +27,7 @@ from services.ops.cli.terminal import (
 )
 from services.ops.telling import about
 from services.ops.users import UnfitUserError
-from shared.bus.events import OpsUserChanged
+from shared.bus.events import OpsSecondFactorChanged, OpsUserChanged
 from shared.outbox import store
 
 app = typer.Typer(help="Who may sign in to the ops console.", no_args_is_help=True)
@@ -80,6 +80,24 @@ def remove(name: Name, yes: Yes = False) -> None:
     say(f"{name} is gone.")
 
 
+@app.command("reset-second-factor")
+def reset_second_factor(name: Name, yes: Yes = False) -> None:
+    """Take a user's second factor and recovery codes away, who is signed out at once.
+
+    At the next sign-in the password does, and where one is required it has to be set up anew: be
+    sure that it is they who ask.
+    """
+    confirm(f"Take the second factor of {name} away?", yes)
+    system = find_system()
+    with database_trouble(), Session(engine(system)) as session, session.begin():
+        if not second_factor.reset(session, name):
+            stop(f"There is no user {name} with a second factor.")
+        who, user = actor(system), name.strip().lower()
+        fact = OpsSecondFactorChanged(by=who.name, address=who.address, user=user, change="reset")
+        store.add(session, [about(fact, user)])
+    say(f"{name} has no second factor any more.")
+
+
 @app.command("list")
 def list_users(as_json: AsJson = False) -> None:
     """Everybody."""
@@ -88,9 +106,9 @@ def list_users(as_json: AsJson = False) -> None:
     if as_json:
         print_json(found)
         return
-    table = Table("name", "role", "since", box=None, pad_edge=False)
+    table = Table("name", "role", "since", "second factor since", box=None, pad_edge=False)
     for user in found:
-        table.add_row(user.name, user.role, local(user.created_at))
+        table.add_row(user.name, user.role, local(user.created_at), local(user.second_factor_since))
     results().print(table)
 
 

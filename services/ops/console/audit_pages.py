@@ -33,14 +33,16 @@ def show(session: Session, visit: Visit) -> Result:
         "older": entries[-1].sequence if len(entries) == AT_ONCE else None,
         "before": before,
     }
-    return View("audit.html", about)
+    return View("audit.html", about, of=audit_log.rows_of(entries))
 
 
 def save(session: Session, visit: Visit) -> Result:
     """The same as a file, the newest `MOST_TO_SAVE` rows."""
     text = io.StringIO()
-    audit_log.write_csv(_search(session, visit, MOST_TO_SAVE), text)
-    return File("audit.csv", "text/csv; charset=utf-8", text.getvalue().encode())
+    entries = _search(session, visit, MOST_TO_SAVE)
+    audit_log.write_csv(entries, text)
+    content = text.getvalue().encode()
+    return File("audit.csv", "text/csv; charset=utf-8", content, of=audit_log.rows_of(entries))
 
 
 def _search(
@@ -80,6 +82,6 @@ def _day(text: str) -> datetime | None:
 
 
 PAGES = (
-    Page("GET", "/audit", "watch", show),
-    Page("GET", "/audit.csv", "watch", save),
+    Page("GET", "/audit", "watch", show, is_personal=True),
+    Page("GET", "/audit.csv", "watch", save, is_personal=True),
 )

@@ -218,6 +218,6 @@ def _messages(count: int) -> str:
 PAGES = (
     Page("POST", "/dead/{queue}/replay", "act", replay, asks=ask_replay),
     Page("POST", "/dead/{queue}/discard", "act", discard, asks=ask_discard),
-    Page("POST", "/dead/{queue}/edit", "act", edit, asks=ask_edit),
+    Page("POST", "/dead/{queue}/edit", "act", edit, asks=ask_edit, is_personal=True),
     Page("POST", "/dead/{queue}/retry", "act", retry, asks=ask_retry),
 )

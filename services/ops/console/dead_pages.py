@@ -93,12 +93,12 @@ def letter_page(
         "types": dead_actions.types_for(queue),
         "wrong": wrong,
     }
-    return View("dead_letter.html", about, status)
+    return View("dead_letter.html", about, status, of=[queue.name, letter.message_id])
 
 
 PAGES = (
     Page("GET", "/dead", "watch", show_queues),
     Page("GET", "/dead/{queue}", "watch", show_letters),
     Page("GET", "/dead/{queue}/reasons", "watch", show_reasons),
-    Page("GET", "/dead/{queue}/letter", "watch", show_letter),
+    Page("GET", "/dead/{queue}/letter", "watch", show_letter, is_personal=True),
 )

@@ -52,6 +52,7 @@ def show(session: Session, visit: Visit) -> Result:
             "decides": DECIDES.get(status.value, ""),
             "decided": _decided(visit),
         },
+        of=[str(row.account_id) for row in found],
     )
 
 
@@ -175,7 +176,7 @@ def _words(value: Any) -> str:
 
 
 PAGES = (
-    Page("GET", "/kyc", "watch", show),
-    Page("POST", "/kyc/{account_id}", "act", decide, asks=ask),
+    Page("GET", "/kyc", "watch", show, is_personal=True),
+    Page("POST", "/kyc/{account_id}", "act", decide, asks=ask, is_personal=True),
     Page("GET", "/kyc/outcomes/{message_id}", "watch", outcome),
 )

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from services.ops import sessions
 from services.ops.console.page import (
     SURE,
+    File,
     Page,
     PageError,
     Redirect,
@@ -27,11 +28,13 @@ from services.ops.console.page import (
     Visit,
 )
 from services.ops.console.rendering import render
+from services.ops.telling import viewed
 from services.ops.users import User
 from shared.config import Settings
 from shared.db.session import is_database_away, transaction
 from shared.http.errors import ApiError
 from shared.http.mount import client_address, read_body
+from shared.outbox import store
 
 SESSION = "fellow_session"
 FORM = "fellow_form"
@@ -41,6 +44,7 @@ BOUND = "__Host-"
 host of the domain can set it (RFC 6265bis, 4.1.3.2)."""
 MAX_FORM_BYTES = 1_048_576
 SIGN_IN = "/sign-in"
+SET_UP = "/second-factor"
 DATABASE_AWAY = "The database does not answer. Nothing was changed."
 
 log = structlog.get_logger()
@@ -122,6 +126,8 @@ def _responder(page: Page, system: System, threads: ThreadPoolExecutor) -> Any:
                 visitor = system.visitors.find(session, own)
                 if page.needs != "nobody" and visitor is None:
                     return _to_sign_in(req), ""
+                if not page.before_second_factor and system.visitors.must_set_up(visitor):
+                    return Redirect(SET_UP), ""
                 if page.needs == "act" and visitor is not None and not visitor.may_act:
                     raise PageError(403, f"{visitor.name} may look, and not act.")
                 visit = Visit(
@@ -135,6 +141,9 @@ def _responder(page: Page, system: System, threads: ThreadPoolExecutor) -> Any:
                     address=client_address(req),
                 )
                 result = _answer(page, session, visit)
+                if page.is_personal and isinstance(result, View | File):
+                    of = visit.path.values() if result.of is None else result.of
+                    store.add(session, [viewed(visit.actor, f"{page.method} {page.path}", [*of])])
                 if isinstance(result, Redirect) and result.note:
                     sessions.leave_note(session, result.token or own, result.note)
                 if not isinstance(result, View):
@@ -144,7 +153,8 @@ def _responder(page: Page, system: System, threads: ThreadPoolExecutor) -> Any:
 
         def run_without_database() -> tuple[Result, str]:
             visitor = system.visitors.recall(own)
-            if page.without_database is None or visitor is None:
+            is_kept_out = visitor is None or system.visitors.must_set_up(visitor)
+            if page.without_database is None or is_kept_out:
                 raise PageError(503, DATABASE_AWAY)
             view = page.without_database(system)
             return view, _rendered(view, token, visitor, "")

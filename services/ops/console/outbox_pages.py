@@ -156,7 +156,7 @@ def _message(
         "about": message.correlation_id if about is None else about,
         "wrong": wrong,
     }
-    return View("outbox_message.html", shown, status)
+    return View("outbox_message.html", shown, status, of=[message.message_id])
 
 
 def _the_message(session: Session, visit: Visit) -> Parked:
@@ -177,8 +177,8 @@ def _number(visit: Visit) -> int:
 PAGES = (
     Page("GET", "/outbox", "watch", show),
     Page("POST", "/outbox/retry", "act", retry_all, asks=ask_retry_all),
-    Page("GET", "/outbox/messages/{number}", "watch", show_message),
+    Page("GET", "/outbox/messages/{number}", "watch", show_message, is_personal=True),
     Page("POST", "/outbox/messages/{number}/retry", "act", retry, asks=ask_retry),
     Page("POST", "/outbox/messages/{number}/discard", "act", discard, asks=ask_discard),
-    Page("POST", "/outbox/messages/{number}/edit", "act", edit, asks=ask_edit),
+    Page("POST", "/outbox/messages/{number}/edit", "act", edit, asks=ask_edit, is_personal=True),
 )

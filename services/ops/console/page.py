@@ -109,11 +109,19 @@ class Visit:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A page to show: a template and what it is about."""
+    """A page to show.
+
+    Attributes:
+        template: its name.
+        about: what it is about.
+        status: of the answer.
+        of: the ids of those whose data it shows, for the audit log; None: those in its path.
+    """
 
     template: str
     about: Mapping[str, Any] = field(default_factory=dict)
     status: int = 200
+    of: Sequence[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +141,12 @@ class Redirect:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file to save."""
+    """A file to save; `of` as that of a `View`."""
 
     name: str
     content_type: str
     content: bytes
+    of: Sequence[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +195,9 @@ class Page:
             sends it to a question at most.
         without_database: what is shown instead to those who were signed in when the database went
             away.
+        is_personal: whether it shows personal data: then the audit log is told of each view.
+        before_second_factor: whether it is there for somebody who must set up a second factor
+            before anything else.
     """
 
     method: Literal["GET", "POST"]
@@ -194,3 +206,5 @@ class Page:
     handler: Callable[[Session, Visit], Result]
     asks: Callable[[Session, Visit], Question | View] | None = None
     without_database: Callable[[System], View] | None = None
+    is_personal: bool = False
+    before_second_factor: bool = False

@@ -32,7 +32,8 @@ def find(session: Session, visit: Visit) -> Result:
         if found is not None
     ]
     about = {"text": text, "orders": orders, "businesses": businesses, "is_whole": is_whole}
-    return View("find.html", about)
+    of = [*(str(order.order_id) for order in orders), *(str(one.account_id) for one in businesses)]
+    return View("find.html", about, of=of)
 
 
 def _orders(session: Session, visit: Visit, text: str) -> tuple[Sequence[order_search.Found], bool]:
@@ -85,7 +86,7 @@ def _is_id(text: str) -> bool:
 
 
 PAGES = (
-    Page("GET", "/find", "watch", find),
-    Page("GET", "/orders/{order_id}", "watch", show_order),
-    Page("GET", "/accounts/{account_id}", "watch", show_account),
+    Page("GET", "/find", "watch", find, is_personal=True),
+    Page("GET", "/orders/{order_id}", "watch", show_order, is_personal=True),
+    Page("GET", "/accounts/{account_id}", "watch", show_account, is_personal=True),
 )

@@ -40,6 +40,11 @@ class Visitors:
                 self._seen.popitem(last=False)
         return user
 
+    def must_set_up(self, user: User | None) -> bool:
+        """Whether somebody may do nothing but set up the second factor that they lack."""
+        is_required = self._config.ops_second_factor == "required"
+        return is_required and user is not None and not user.has_second_factor
+
     def recall(self, token: str) -> User | None:
         """Who was behind a token when it was last looked up, if that is not too long ago."""
         user, at = self._seen.get(token, (None, 0.0))

@@ -2,14 +2,15 @@
 
 import json
 
+import pyotp
 import pytest
 from sqlalchemy import select
 from typer.testing import CliRunner
 
-from services.ops import users
+from services.ops import second_factor, users
 from services.ops.cli import app
 from shared.bus.events import decode
-from shared.db.models import OutboxMessage
+from shared.db.models import OpsUser, OutboxMessage
 from shared.db.session import transaction
 
 
@@ -48,11 +49,28 @@ def test_from_making_one_to_removing_it(settings, db):
     ]
 
 
+def test_a_second_factor_is_reset_and_that_is_told(settings, db):
+    assert fellow("add", "ada", "--generate")[0] == 0
+    with transaction() as session:
+        (ada,) = session.scalars(select(OpsUser)).all()
+        second_factor.offer(session, ada.id)
+        offered = second_factor.offered(session, ada.id, "ada")
+        assert second_factor.confirm(session, ada.id, pyotp.TOTP(offered.secret).now())
+    (shown,) = json.loads(fellow("list", "--json")[1])
+    assert shown["second_factor_since"]
+    assert fellow("reset-second-factor", "Ada", "--yes")[0] == 0
+    (shown,) = json.loads(fellow("list", "--json")[1])
+    assert shown["second_factor_since"] is None
+    *_, fact = [decode(row.type, row.body) for row in db.scalars(select(OutboxMessage))]
+    assert (fact.user, fact.change, fact.by) == ("ada", "reset", "fellow_ops")
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (("role", "nobody", "act"), "a new one needs a password"),
         (("remove", "nobody", "--yes"), "There is no user nobody."),
+        (("reset-second-factor", "nobody", "--yes"), "no user nobody with a second factor"),
         (("add", "a b", "--generate"), "A name has up to 64"),
     ],
 )
