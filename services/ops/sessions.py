@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import ColumnElement, and_, delete, or_, select, update
 from sqlalchemy.orm import Session
 
-from services.ops.users import HAS_SECOND_FACTOR, User, role_of
+from services.ops.users import HAS_SECOND_FACTOR, User, rights_of
 from shared.config import Settings
 from shared.db.models import OpsSession, OpsUser
 
@@ -72,7 +72,7 @@ def _find(
         select(
             OpsUser.id,
             OpsUser.name,
-            OpsUser.role,
+            OpsUser.rights,
             OpsSession.seen_at,
             HAS_SECOND_FACTOR.label("has_second_factor"),
         )
@@ -85,7 +85,7 @@ def _find(
     ).first()
     if row is None:
         return None
-    return User(row.id, row.name, role_of(row.role), row.has_second_factor), row.seen_at
+    return User(row.id, row.name, rights_of(row.rights), row.has_second_factor), row.seen_at
 
 
 def end(session: Session, token: str) -> None:

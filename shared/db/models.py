@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
+    Computed,
     DateTime,
     ForeignKey,
     Identity,
@@ -433,12 +434,20 @@ class OpsUser(Base):
     """Somebody who may sign in to the ops console."""
 
     __tablename__ = "ops_users"
-    __table_args__ = (CheckConstraint("role IN ('watch', 'act')", "role"),)
+    __table_args__ = (CheckConstraint("rights <@ '{kyc,messages,customers}'::varchar[]", "rights"),)
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     name: Mapped[str] = mapped_column(unique=True)  # in lower case
     password_hash: Mapped[str]
-    role: Mapped[str] = mapped_column(String(16))  # watch, act
+    rights: Mapped[list[str]] = mapped_column(ARRAY(String(16)), server_default="{}")
+    # For the console of the version before, which reads it.
+    role: Mapped[str] = mapped_column(
+        String(16),
+        Computed(
+            "CASE WHEN rights @> '{kyc,messages,customers}'::varchar[] THEN 'act' ELSE 'watch' END",
+            persisted=True,
+        ),
+    )
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 

@@ -12,6 +12,7 @@ from sqlalchemy import select, text
 
 from services.ops import second_factor, users
 from services.ops.console.app import PAGES
+from services.ops.rights import Right
 from shared.bus import topology
 from shared.db.models import AuditEntry, Order
 from shared.ids import new_id
@@ -33,7 +34,7 @@ PASSING = {
     "/kyc/outcomes/{message_id}",
     "/sign-in/code",
 }
-ASKED_FIRST = [p for p in PAGES if (p.method, p.needs) == ("POST", "act")]
+ASKED_FIRST = [p for p in PAGES if p.method == "POST" and isinstance(p.needs, Right)]
 DOES_NO_HARM = {"/jobs/{job_id}/stop"}  # a press; what was done stays done, and it can begin again
 FORMS = """typed => [...document.forms].map((one) => [
     [one.method, one.action, ...[...one.elements].map(

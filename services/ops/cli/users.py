@@ -2,7 +2,6 @@
 
 import getpass
 import secrets
-from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -25,6 +24,7 @@ from services.ops.cli.terminal import (
     say,
     stop,
 )
+from services.ops.rights import WATCH, parse, written
 from services.ops.telling import about
 from services.ops.users import UnfitUserError
 from shared.bus.events import OpsSecondFactorChanged, OpsUserChanged
@@ -35,22 +35,18 @@ app = typer.Typer(help="Who may sign in to the ops console.", no_args_is_help=Tr
 Name = Annotated[str, typer.Argument(help="Letters, digits, dots, underscores and hyphens.")]
 
 
-class RoleOption(StrEnum):
-    """`watch` sees everything; `act` may also decide, replay and discard."""
-
-    WATCH = "watch"
-    ACT = "act"
-
-
 Role = Annotated[
-    RoleOption, typer.Option(help="watch sees everything; act also decides, replays, discards.")
+    str,
+    typer.Option(
+        help="watch: look, persons masked; act: everything; or some of kyc, messages, customers."
+    ),
 ]
 
 
 @app.command()
 def add(
     name: Name,
-    role: Role = RoleOption.WATCH,
+    role: Role = WATCH,
     generate: Annotated[
         bool, typer.Option("--generate", help="Make a password and print it, and do not ask.")
     ] = False,
@@ -63,7 +59,7 @@ def add(
 
 
 @app.command("role")
-def change_role(name: Name, role: Annotated[RoleOption, typer.Argument()]) -> None:
+def change_role(name: Name, role: Annotated[str, typer.Argument(help="As of add.")]) -> None:
     """Give a user another role; who is signed in must sign in again."""
     _put(name, role, None)
 
@@ -119,15 +115,16 @@ def _ask() -> str:
     return password
 
 
-def _put(name: str, role: RoleOption, password: str | None) -> None:
+def _put(name: str, role: str, password: str | None) -> None:
     system = find_system()
     with database_trouble(), Session(engine(system)) as session, session.begin():
         try:
-            is_new = users.put(session, name, role.value, password)
+            is_new = users.put(session, name, role, password)
         except UnfitUserError as error:
             stop(str(error))
-        _tell(session, name.strip().lower(), role.value)
-    say(f"{name} {'may now' if is_new else 'was there; now may'} {role.value}.")
+        role = written(parse(role))
+        _tell(session, name.strip().lower(), role)
+    say(f"{name} {'may now' if is_new else 'was there; now may'} {role}.")
 
 
 def _tell(session: Session, name: str, role: str) -> None:

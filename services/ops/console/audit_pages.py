@@ -12,10 +12,31 @@ from services.ops import audit_log
 from services.ops.audit_log import Entry
 from services.ops.console.page import File, Page, Result, View, Visit
 from services.ops.console.reading import positive
+from services.ops.rights import Right
 
 AT_ONCE = 100
 MOST_TO_SAVE = 50_000
 KINDS = ("kyc.*", "secret.*", "account.*", "ops.*", "webhook.*")
+# Which details name no person.
+IMPERSONAL = frozenset(
+    {
+        "account_id",
+        "action",
+        "application_id",
+        "change",
+        "command",
+        "decision",
+        "message_id",
+        "message_type",
+        "messages",
+        "of",
+        "page",
+        "queue",
+        "role",
+        "second_factor",
+        "secret_id",
+    }
+)
 FIELDS = ("words", "type", "since", "until")
 
 
@@ -27,6 +48,7 @@ def show(session: Session, visit: Visit) -> Result:
     about = {
         "path": "/audit",
         "entries": [(entry, _details(entry)) for entry in entries],
+        "impersonal": IMPERSONAL,
         "wanted": wanted,
         "kinds": KINDS,
         "query": urlencode({name: value for name, value in wanted.items() if value}),
@@ -82,6 +104,6 @@ def _day(text: str) -> datetime | None:
 
 
 PAGES = (
-    Page("GET", "/audit", "watch", show, is_personal=True),
-    Page("GET", "/audit.csv", "watch", save, is_personal=True),
+    Page("GET", "/audit", "watch", show, plain=[Right.CUSTOMERS]),
+    Page("GET", "/audit.csv", Right.CUSTOMERS, save, plain=[Right.CUSTOMERS]),
 )

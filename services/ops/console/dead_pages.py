@@ -6,6 +6,7 @@ from services.ops import dead_actions, dead_letters
 from services.ops.console.dead_filter import AGES, Filter, queue_of
 from services.ops.console.page import Page, PageError, Result, View, Visit
 from services.ops.console.reading import legible, positive
+from services.ops.rights import Right
 from shared.bus import topology
 from shared.db.session import engine
 
@@ -100,5 +101,5 @@ PAGES = (
     Page("GET", "/dead", "watch", show_queues),
     Page("GET", "/dead/{queue}", "watch", show_letters),
     Page("GET", "/dead/{queue}/reasons", "watch", show_reasons),
-    Page("GET", "/dead/{queue}/letter", "watch", show_letter, is_personal=True),
+    Page("GET", "/dead/{queue}/letter", "watch", show_letter, plain=[Right.MESSAGES]),
 )

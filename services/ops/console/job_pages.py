@@ -5,6 +5,7 @@ from sqlalchemy.orm import Session
 from services.ops.console.jobs import Job
 from services.ops.console.page import Page, PageError, Redirect, Result, View, Visit
 from services.ops.console.reading import uuid_of
+from services.ops.rights import Right
 
 
 def show(_: Session, visit: Visit) -> Result:
@@ -38,5 +39,5 @@ def _job(visit: Visit) -> Job:
 PAGES = (
     Page("GET", "/jobs/{job_id}", "watch", show),
     Page("GET", "/jobs/{job_id}/progress", "watch", progress),
-    Page("POST", "/jobs/{job_id}/stop", "act", stop),
+    Page("POST", "/jobs/{job_id}/stop", Right.MESSAGES, stop),
 )

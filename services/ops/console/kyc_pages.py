@@ -13,6 +13,7 @@ from services.ops.console.page import Page, PageError, Question, Redirect, Resul
 from services.ops.console.reading import positive, uuid_of
 from services.ops.kyc_desk import Status
 from services.ops.kyc_persons import DECIDES
+from services.ops.rights import Right
 from services.ops.telling import commanded
 from shared.bus.events import KycDecide
 from shared.db.models import Account, KycApplication
@@ -176,7 +177,7 @@ def _words(value: Any) -> str:
 
 
 PAGES = (
-    Page("GET", "/kyc", "watch", show, is_personal=True),
-    Page("POST", "/kyc/{account_id}", "act", decide, asks=ask, is_personal=True),
+    Page("GET", "/kyc", "watch", show, plain=[Right.KYC]),
+    Page("POST", "/kyc/{account_id}", Right.KYC, decide, asks=ask, plain=[Right.KYC]),
     Page("GET", "/kyc/outcomes/{message_id}", "watch", outcome),
 )

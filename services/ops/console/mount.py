@@ -28,6 +28,7 @@ from services.ops.console.page import (
     Visit,
 )
 from services.ops.console.rendering import render
+from services.ops.rights import Right
 from services.ops.telling import viewed
 from services.ops.users import User
 from shared.config import Settings
@@ -128,8 +129,8 @@ def _responder(page: Page, system: System, threads: ThreadPoolExecutor) -> Any:
                     return _to_sign_in(req), ""
                 if not page.before_second_factor and system.visitors.must_set_up(visitor):
                     return Redirect(SET_UP), ""
-                if page.needs == "act" and visitor is not None and not visitor.may_act:
-                    raise PageError(403, f"{visitor.name} may look, and not act.")
+                if isinstance(page.needs, Right) and not _may(visitor, page.needs):
+                    raise PageError(403, f"This needs the right {page.needs}, which you have not.")
                 visit = Visit(
                     system=system,
                     visitor=visitor,
@@ -141,7 +142,8 @@ def _responder(page: Page, system: System, threads: ThreadPoolExecutor) -> Any:
                     address=client_address(req),
                 )
                 result = _answer(page, session, visit)
-                if page.is_personal and isinstance(result, View | File):
+                is_plain = any(_may(visitor, right) for right in page.plain)
+                if is_plain and isinstance(result, View | File):
                     of = visit.path.values() if result.of is None else result.of
                     store.add(session, [viewed(visit.actor, f"{page.method} {page.path}", [*of])])
                 if isinstance(result, Redirect) and result.note:
@@ -149,7 +151,9 @@ def _responder(page: Page, system: System, threads: ThreadPoolExecutor) -> Any:
                 if not isinstance(result, View):
                     return result, ""
                 note = sessions.take_note(session, token) if visitor else ""
-                return result, _rendered(result, token, visitor, note)
+                # What nobody is signed in for shows what was typed in, and nothing else.
+                masks = page.needs != "nobody" and not is_plain
+                return result, _rendered(result, token, visitor, note, masks=masks)
 
         def run_without_database() -> tuple[Result, str]:
             visitor = system.visitors.recall(own)
@@ -204,14 +208,20 @@ async def _form(req: Request, token: str) -> Mapping[str, list[str]]:
     return form
 
 
-def _rendered(view: View, token: str, visitor: User | None, note: str) -> str:
+def _may(visitor: User | None, right: Right) -> bool:
+    return visitor is not None and visitor.may(right)
+
+
+def _rendered(
+    view: View, token: str, visitor: User | None, note: str, *, masks: bool = True
+) -> str:
     about = {
         "user": visitor,
         "form_token": sessions.form_token(token),
         "note": note,
         "path": "",
     }
-    return render(view.template, about | dict(view.about))
+    return render(view.template, about | dict(view.about), masks=masks)
 
 
 def _to_sign_in(req: Request) -> Redirect:

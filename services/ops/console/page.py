@@ -1,6 +1,6 @@
 """A page as data: who may see it, and the plain function behind it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -11,13 +11,14 @@ from sqlalchemy.orm import Session
 from services.ops.console.jobs import Jobs
 from services.ops.console.lookout import Lookout
 from services.ops.console.visitors import Visitors
+from services.ops.rights import Right
 from services.ops.telling import Actor
 from services.ops.users import User
 from shared.config import Settings
 from shared.http.rate_limits import TokenBuckets
 
-Needs = Literal["nobody", "watch", "act"]
-"""Whom a page asks for: anybody at all, somebody who is signed in, somebody who may act."""
+Needs = Literal["nobody", "watch"] | Right
+"""Whom a page asks for: anybody at all, somebody who is signed in, somebody with a right."""
 
 
 class PageError(Exception):
@@ -195,7 +196,8 @@ class Page:
             sends it to a question at most.
         without_database: what is shown instead to those who were signed in when the database went
             away.
-        is_personal: whether it shows personal data: then the audit log is told of each view.
+        plain: the rights with any of which personal data on it is shown in the clear, and the audit
+            log told of each view; for everybody else it is masked.
         before_second_factor: whether it is there for somebody who must set up a second factor
             before anything else.
     """
@@ -206,5 +208,5 @@ class Page:
     handler: Callable[[Session, Visit], Result]
     asks: Callable[[Session, Visit], Question | View] | None = None
     without_database: Callable[[System], View] | None = None
-    is_personal: bool = False
+    plain: Collection[Right] = ()
     before_second_factor: bool = False

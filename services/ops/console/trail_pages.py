@@ -11,6 +11,7 @@ from services.ops.console.kyc_pages import contact
 from services.ops.console.page import Page, PageError, Redirect, Result, View, Visit
 from services.ops.console.reading import uuid_of
 from services.ops.journal import NotReadToTheEndError
+from services.ops.rights import Right
 from shared.db.session import engine
 
 
@@ -86,7 +87,13 @@ def _is_id(text: str) -> bool:
 
 
 PAGES = (
-    Page("GET", "/find", "watch", find, is_personal=True),
-    Page("GET", "/orders/{order_id}", "watch", show_order, is_personal=True),
-    Page("GET", "/accounts/{account_id}", "watch", show_account, is_personal=True),
+    Page("GET", "/find", "watch", find, plain=[Right.CUSTOMERS]),
+    Page("GET", "/orders/{order_id}", "watch", show_order, plain=[Right.CUSTOMERS]),
+    Page(
+        "GET",
+        "/accounts/{account_id}",
+        "watch",
+        show_account,
+        plain=[Right.KYC, Right.CUSTOMERS],
+    ),
 )

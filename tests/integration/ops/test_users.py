@@ -39,12 +39,15 @@ def test_from_making_one_to_removing_it(settings, db):
     assert fellow("role", "ada", "act")[0] == 0
     assert names() == {"ada": "act"}
     assert "ada" in fellow("list")[1]
+    assert fellow("role", "ada", "messages, kyc")[0] == 0
+    assert names() == {"ada": "kyc,messages"}
     assert fellow("remove", "ada", "--yes")[0] == 0
     assert names() == {}
     told = [decode(row.type, row.body) for row in db.scalars(select(OutboxMessage))]
     assert [(fact.user, fact.role, fact.by) for fact in told] == [
         ("ada", "watch", "fellow_ops"),
         ("ada", "act", "fellow_ops"),
+        ("ada", "kyc,messages", "fellow_ops"),
         ("ada", "", "fellow_ops"),
     ]
 
@@ -69,6 +72,7 @@ def test_a_second_factor_is_reset_and_that_is_told(settings, db):
     ("arguments", "sentence"),
     [
         (("role", "nobody", "act"), "a new one needs a password"),
+        (("add", "zoe", "--generate", "--role", "kyc,root"), "some of kyc, messages, customers"),
         (("remove", "nobody", "--yes"), "There is no user nobody."),
         (("reset-second-factor", "nobody", "--yes"), "no user nobody with a second factor"),
         (("add", "a b", "--generate"), "A name has up to 64"),

@@ -1,7 +1,7 @@
-"""Second factors of ops staff.
+"""Ops staff: second factors, and rights instead of two roles.
 
-Tables of their own, and a sign-in that waits for its code is a session that the console does not
-take for one.
+A sign-in that waits for its code is a session that the console does not take for one. Whoever could
+act has every right. The console of the version before reads `role`, and goes on doing so.
 """
 
 import sqlalchemy as sa
@@ -13,7 +13,23 @@ branch_labels = None
 depends_on = None
 
 
+ALL = "'{kyc,messages,customers}'::varchar[]"
+
+
 def upgrade() -> None:
+    op.add_column(
+        "ops_users",
+        sa.Column("rights", sa.ARRAY(sa.String(16)), server_default="{}", nullable=False),
+    )
+    op.execute(f"UPDATE ops_users SET rights = {ALL} WHERE role = 'act'")  # noqa: S608 - ours
+    op.drop_constraint(op.f("ck_ops_users_role"), "ops_users")
+    op.drop_column("ops_users", "role")
+    as_role = f"CASE WHEN rights @> {ALL} THEN 'act' ELSE 'watch' END"
+    op.add_column(
+        "ops_users",
+        sa.Column("role", sa.String(16), sa.Computed(as_role, persisted=True), nullable=False),
+    )
+    op.create_check_constraint(op.f("ck_ops_users_rights"), "ops_users", f"rights <@ {ALL}")
     op.add_column(
         "ops_sessions",
         sa.Column("awaits_code", sa.Boolean(), server_default=sa.false(), nullable=False),
@@ -53,3 +69,12 @@ def downgrade() -> None:
     op.drop_table("ops_recovery_codes")
     op.drop_table("ops_second_factors")
     op.drop_column("ops_sessions", "awaits_code")
+    op.drop_column("ops_users", "role")
+    op.add_column(
+        "ops_users", sa.Column("role", sa.String(16), server_default="watch", nullable=False)
+    )
+    op.execute(f"UPDATE ops_users SET role = 'act' WHERE rights @> {ALL}")  # noqa: S608 - ours
+    op.alter_column("ops_users", "role", server_default=None)
+    op.create_check_constraint(op.f("ck_ops_users_role"), "ops_users", "role IN ('watch', 'act')")
+    op.drop_constraint(op.f("ck_ops_users_rights"), "ops_users")
+    op.drop_column("ops_users", "rights")
