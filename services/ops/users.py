@@ -120,8 +120,18 @@ def verify(session: Session, name: str, password: str) -> User | None:
         return None
     if passwords.is_outdated(known.password_hash):
         known.password_hash = passwords.hash_password(password)
-    has_factor = session.scalar(select(HAS_SECOND_FACTOR).where(OpsUser.id == known.id))
-    return User(known.id, known.name, rights_of(known.rights), bool(has_factor))
+    return _user(session, known)
+
+
+def find(session: Session, name: str) -> User | None:
+    """The user of a name, in whatever case."""
+    known = session.scalar(select(OpsUser).where(OpsUser.name == name.strip().lower()))
+    return _user(session, known) if known else None
+
+
+def _user(session: Session, row: OpsUser) -> User:
+    has_factor = session.scalar(select(HAS_SECOND_FACTOR).where(OpsUser.id == row.id))
+    return User(row.id, row.name, rights_of(row.rights), bool(has_factor))
 
 
 def _checked(name: str) -> str:

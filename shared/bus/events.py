@@ -566,6 +566,15 @@ class OpsSecondFactorChanged(_OpsFact, frozen=True, kw_only=True):
     change: Literal["set_up", "reset", "recovery_codes_made"]
 
 
+class OpsSessionsEnded(_OpsFact, frozen=True, kw_only=True):
+    """Sessions of a user of the console were ended by hand."""
+
+    TYPE: ClassVar[str] = "ops.sessions_ended"
+
+    user: str
+    sessions: int
+
+
 class OpsDataViewed(_OpsFact, frozen=True, kw_only=True):
     """Somebody of ops staff was shown personal data, in the clear; the data itself is not told.
 

@@ -461,6 +461,10 @@ class OpsSession(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
     note: Mapped[str] = mapped_column(default="", server_default="")  # shown once, on the next page
+    # By which its user names it: of the token nothing is shown.
+    id: Mapped[UUID] = mapped_column(unique=True, server_default=func.gen_random_uuid())
+    network: Mapped[str] = mapped_column(default="", server_default="")
+    client: Mapped[str] = mapped_column(default="", server_default="")  # as it calls itself
     # The password was right; until the code is, it is good for giving one.
     awaits_code: Mapped[bool] = mapped_column(default=False, server_default=false())
 

@@ -84,6 +84,8 @@ def test_what_changes_something_asks_for_somebody_who_may_act():
         "/second-factor/offer",
         "/second-factor/confirm",
         "/second-factor/codes",
+        "/sessions/others/end",
+        "/sessions/{session_id}/end",
     }
 
 

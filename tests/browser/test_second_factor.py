@@ -64,6 +64,7 @@ def test_from_setting_it_up_to_losing_the_telephone(browser, running):
     page = context.new_page()
     sign_in(page, running, name)
     page.get_by_role("link", name=name).click()
+    page.get_by_role("link", name="Second factor").click()
     page.get_by_role("button", name="Set it up").click()
     app = pyotp.TOTP(page.locator("[data-secret]").text_content())
     expect(page.locator("main")).to_contain_text(f"otpauth://totp/Order%20Fellow:{name}?secret=")

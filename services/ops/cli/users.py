@@ -3,13 +3,15 @@
 import getpass
 import secrets
 from typing import Annotated
+from uuid import UUID
 
 import typer
 from rich.table import Table
 from sqlalchemy.orm import Session
 
-from services.ops import second_factor, users
+from services.ops import second_factor, sessions, users
 from services.ops.cli.terminal import (
+    MISUSED,
     AsJson,
     Yes,
     actor,
@@ -25,9 +27,10 @@ from services.ops.cli.terminal import (
     stop,
 )
 from services.ops.rights import WATCH, parse, written
+from services.ops.surroundings import Surroundings
 from services.ops.telling import about
-from services.ops.users import UnfitUserError
-from shared.bus.events import OpsSecondFactorChanged, OpsUserChanged
+from services.ops.users import UnfitUserError, User
+from shared.bus.events import OpsSecondFactorChanged, OpsSessionsEnded, OpsUserChanged
 from shared.outbox import store
 
 app = typer.Typer(help="Who may sign in to the ops console.", no_args_is_help=True)
@@ -92,6 +95,51 @@ def reset_second_factor(name: Name, yes: Yes = False) -> None:
         fact = OpsSecondFactorChanged(by=who.name, address=who.address, user=user, change="reset")
         store.add(session, [about(fact, user)])
     say(f"{name} has no second factor any more.")
+
+
+@app.command("sessions")
+def list_sessions(
+    name: Name,
+    end: Annotated[str, typer.Option(help="End one, by its id; or all.")] = "",
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Where a user is signed in to the console: since when, last used, from where, with what."""
+    system = find_system()
+    with database(system) as session:
+        user = users.find(session, name)
+        found = sessions.listed(session, user.id, system.settings) if user else []
+    if user is None:
+        stop(f"There is no user {name}.")
+    if end:
+        _end_sessions(system, user, end, yes)
+        return
+    if as_json:
+        print_json(found)
+        return
+    table = Table("session", "since", "last used", "from", "browser", box=None, pad_edge=False)
+    for one in found:
+        since, used = local(one.created_at), local(one.seen_at)
+        table.add_row(str(one.id), since, used, one.where.network, one.where.client)
+    results().print(table)
+    say(f"{len(found)} sessions.")
+
+
+def _end_sessions(system: Surroundings, user: User, wanted: str, yes: bool) -> None:
+    try:
+        one = None if wanted == "all" else UUID(wanted)
+    except ValueError:
+        stop(f"--end must be a session's id or all, and not {wanted}.", MISUSED)
+    confirm(f"End {'all sessions' if one is None else 'this session'} of {user.name}?", yes)
+    with database_trouble(), Session(engine(system)) as session, session.begin():
+        if one is None:
+            count = sessions.end_others(session, user.id)
+        elif not (count := sessions.end_one(session, user.id, one)):
+            stop(f"{user.name} has no session {one}.")
+        who = actor(system)
+        fact = OpsSessionsEnded(by=who.name, address=who.address, user=user.name, sessions=count)
+        store.add(session, [about(fact, user.name)])
+    say(f"{count} ended.")
 
 
 @app.command("list")

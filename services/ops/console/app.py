@@ -23,6 +23,7 @@ from services.ops.console import (
     outbox_pages,
     overview,
     second_factor_pages,
+    session_pages,
     signing_in,
     trail_pages,
 )
@@ -45,6 +46,7 @@ THREADS = 8
 PAGES: tuple[Page, ...] = (
     *signing_in.PAGES,
     *second_factor_pages.PAGES,
+    *session_pages.PAGES,
     *overview.PAGES,
     *kyc_pages.PAGES,
     *dead_pages.PAGES,

@@ -38,6 +38,6 @@ def _job(visit: Visit) -> Job:
 
 PAGES = (
     Page("GET", "/jobs/{job_id}", "watch", show),
-    Page("GET", "/jobs/{job_id}/progress", "watch", progress),
+    Page("GET", "/jobs/{job_id}/progress", "watch", progress, asks_by_itself=True),
     Page("POST", "/jobs/{job_id}/stop", Right.MESSAGES, stop),
 )

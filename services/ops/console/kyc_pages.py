@@ -179,5 +179,5 @@ def _words(value: Any) -> str:
 PAGES = (
     Page("GET", "/kyc", "watch", show, plain=[Right.KYC]),
     Page("POST", "/kyc/{account_id}", Right.KYC, decide, asks=ask, plain=[Right.KYC]),
-    Page("GET", "/kyc/outcomes/{message_id}", "watch", outcome),
+    Page("GET", "/kyc/outcomes/{message_id}", "watch", outcome, asks_by_itself=True),
 )

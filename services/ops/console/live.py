@@ -72,7 +72,7 @@ class Live:
         def look() -> bool:
             try:
                 with transaction() as session:
-                    user = visitors.find(session, token)
+                    user = visitors.find(session, token, is_use=False)
             except Exception as error:
                 if not is_database_away(error):
                     raise

@@ -124,7 +124,7 @@ def _responder(page: Page, system: System, threads: ThreadPoolExecutor) -> Any:
 
         def run() -> tuple[Result, str]:
             with transaction() as session:
-                visitor = system.visitors.find(session, own)
+                visitor = system.visitors.find(session, own, is_use=not page.asks_by_itself)
                 if page.needs != "nobody" and visitor is None:
                     return _to_sign_in(req), ""
                 if not page.before_second_factor and system.visitors.must_set_up(visitor):
@@ -140,6 +140,7 @@ def _responder(page: Page, system: System, threads: ThreadPoolExecutor) -> Any:
                     form=form,
                     asked_for=req.path,
                     address=client_address(req),
+                    client=req.user_agent or "",
                 )
                 result = _answer(page, session, visit)
                 is_plain = any(_may(visitor, right) for right in page.plain)

@@ -12,10 +12,12 @@ from services.ops.console.jobs import Jobs
 from services.ops.console.lookout import Lookout
 from services.ops.console.visitors import Visitors
 from services.ops.rights import Right
+from services.ops.sessions import Where
 from services.ops.telling import Actor
 from services.ops.users import User
 from shared.config import Settings
 from shared.http.rate_limits import TokenBuckets
+from shared.networks import network_of
 
 Needs = Literal["nobody", "watch"] | Right
 """Whom a page asks for: anybody at all, somebody who is signed in, somebody with a right."""
@@ -72,6 +74,7 @@ class Visit:
         form: the fields of a form, with every value of each.
         asked_for: the path as it was asked for.
         address: the client's address, behind the configured number of trusted proxies.
+        client: the browser, as it calls itself.
     """
 
     system: System
@@ -82,6 +85,12 @@ class Visit:
     form: Mapping[str, list[str]]
     asked_for: str
     address: str
+    client: str
+
+    @property
+    def where(self) -> Where:
+        """From where it comes, for the session."""
+        return Where(network_of(self.address), self.client)
 
     @property
     def user(self) -> User:
@@ -198,6 +207,8 @@ class Page:
             away.
         plain: the rights with any of which personal data on it is shown in the clear, and the audit
             log told of each view; for everybody else it is masked.
+        asks_by_itself: whether a page that is open asks for it, and nobody: then it does not count
+            as use of the session.
         before_second_factor: whether it is there for somebody who must set up a second factor
             before anything else.
     """
@@ -209,4 +220,5 @@ class Page:
     asks: Callable[[Session, Visit], Question | View] | None = None
     without_database: Callable[[System], View] | None = None
     plain: Collection[Right] = ()
+    asks_by_itself: bool = False
     before_second_factor: bool = False

@@ -38,7 +38,7 @@ def confirm(session: Session, visit: Visit) -> Result:
         raise PageError(503, "The secret cannot be read any more: begin anew.") from None
     if codes is None:
         return _page(session, visit, WRONG_CODE, 400)
-    sessions.end_others(session, visit.user, visit.token)
+    sessions.end_others(session, visit.user.id, visit.token)
     _tell(session, visit, "set_up")
     return View("recovery_codes.html", {"path": PATH, "codes": codes, "is_set_up": True})
 

@@ -1,10 +1,13 @@
 """Signing in, by a password and, where there is a second factor, a code; and signing out."""
 
+from collections.abc import Sequence
+from datetime import UTC
 from urllib.parse import quote, urlsplit
 
 from sqlalchemy.orm import Session
 
 from services.ops import second_factor, sessions, users
+from services.ops.console.browsers import in_words
 from services.ops.console.page import Page, PageError, Redirect, Result, View, Visit
 from services.ops.telling import about
 from services.ops.users import User
@@ -13,6 +16,7 @@ from shared.crypto import CannotOpenError
 from shared.networks import network_of
 from shared.outbox import store
 
+PLACE = "see Sessions, at your name"
 WRONG = "The name or the password is wrong."
 WRONG_CODE = "The code is wrong, or was used already: then wait for the next one."
 
@@ -36,7 +40,7 @@ def sign_in(session: Session, visit: Visit) -> Result:
         store.add(session, [about(failed, failed.by)])
         return View("sign_in.html", {"next": wanted, "name": name, "wrong": WRONG}, 401)
     if user.has_second_factor:
-        token = sessions.start(session, user, visit.system.config, awaits_code=True)
+        token = sessions.start(session, user, visit.system.config, visit.where, awaits_code=True)
         return Redirect(f"/sign-in/code?next={quote(_ours(wanted), safe='')}", token=token)
     return _signed_in(session, visit, user, OpsSignedIn(by=user.name, address=visit.address))
 
@@ -100,8 +104,22 @@ def checked(session: Session, visit: Visit, user: User) -> second_factor.Kind | 
 
 def _signed_in(session: Session, visit: Visit, user: User, fact: OpsSignedIn) -> Result:
     store.add(session, [about(fact, user.name)])
-    token = sessions.start(session, user, visit.system.config)
-    return Redirect(_ours(visit.field("next") or "/"), token=token)
+    others = sessions.listed(session, user.id, visit.system.config)
+    if others:
+        here = in_words(visit.where)
+        warning = f"You have signed in from {here} too. If that was not you, end it: {PLACE}."
+        sessions.tell_others(session, user.id, warning)
+    token = sessions.start(session, user, visit.system.config, visit.where)
+    return Redirect(_ours(visit.field("next") or "/"), note=_elsewhere(others), token=token)
+
+
+def _elsewhere(others: Sequence[sessions.Listed]) -> str:
+    if not others:
+        return ""
+    newest = others[0]
+    count = f"{len(others)} other {'session' if len(others) == 1 else 'sessions'}"
+    since = f"{newest.created_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    return f"You have {count}, the newest from {in_words(newest.where)} since {since}: {PLACE}."
 
 
 def _ours(path: str) -> str:

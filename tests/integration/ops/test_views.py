@@ -159,6 +159,7 @@ def fellow(*arguments):
         (("customer", "export", "zoe@shop.example"), "fellow customer export"),
         (("trail", "{order}"), "fellow trail"),
         (("account", "show", "{business}"), "fellow account show"),
+        (("kyc", "list"), "fellow kyc list"),
         (("audit", "list", "--csv"), "fellow audit list"),
     ],
     ids=lambda given: given if isinstance(given, str) else "",

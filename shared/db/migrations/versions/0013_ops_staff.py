@@ -1,4 +1,4 @@
-"""Ops staff: second factors, and rights instead of two roles.
+"""Ops staff: second factors, rights instead of two roles, and sessions that can be told apart.
 
 A sign-in that waits for its code is a session that the console does not take for one. Whoever could
 act has every right. The console of the version before reads `role`, and goes on doing so.
@@ -34,6 +34,11 @@ def upgrade() -> None:
         "ops_sessions",
         sa.Column("awaits_code", sa.Boolean(), server_default=sa.false(), nullable=False),
     )
+    made = sa.text("gen_random_uuid()")
+    op.add_column("ops_sessions", sa.Column("id", sa.Uuid(), server_default=made, nullable=False))
+    op.create_unique_constraint(op.f("uq_ops_sessions_id"), "ops_sessions", ["id"])
+    for name in ("network", "client"):
+        op.add_column("ops_sessions", sa.Column(name, sa.Text(), server_default="", nullable=False))
     op.create_table(
         "ops_second_factors",
         sa.Column("user_id", sa.Uuid(), nullable=False),
@@ -68,7 +73,8 @@ def downgrade() -> None:
     op.execute("DELETE FROM ops_sessions WHERE awaits_code")
     op.drop_table("ops_recovery_codes")
     op.drop_table("ops_second_factors")
-    op.drop_column("ops_sessions", "awaits_code")
+    for name in ("awaits_code", "id", "network", "client"):
+        op.drop_column("ops_sessions", name)
     op.drop_column("ops_users", "role")
     op.add_column(
         "ops_users", sa.Column("role", sa.String(16), server_default="watch", nullable=False)
