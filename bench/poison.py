@@ -27,9 +27,7 @@ def run(say: Callable[[str], None]) -> Result:
         with on.engine.begin() as connection:
             connection.execute(text("ALTER TABLE outbox DROP CONSTRAINT ck_outbox_short_strings"))
         if on.servers.broker is not None:
-            on.servers.broker.control(
-                "eval", f"application:set_env(rabbit, max_message_size, {BIG})."
-            )
+            on.servers.broker.evaluate(f"application:set_env(rabbit, max_message_size, {BIG})")
         contenders = [
             Contender(WITHOUT, lambda: _relay(on, [])),
             Contender(WITH, lambda: _relay(on, _poison())),

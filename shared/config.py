@@ -26,6 +26,8 @@ DEVELOPMENT_ENCRYPTION_KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 DEVELOPMENT_RECEIPT_KEY = "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8="
 # And one from 0x40.
 DEVELOPMENT_CODE_KEY = "QEFCQ0RFRkdISUpLTE1OT1BRUlNUVVZXWFlaW1xdXl8="
+# And one from 0x60.
+DEVELOPMENT_SECOND_FACTOR_KEY = "YGFiY2RlZmdoaWprbG1ub3BxcnN0dXZ3eHl6e3x9fn8="
 
 JOURNAL_DAYS = 7
 """For how long the journal keeps messages (`x-max-age`, shared/bus/topology.py)."""
@@ -92,6 +94,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     # or verify.
     secret_encryption_keys: str = DEVELOPMENT_ENCRYPTION_KEY
     one_time_code_keys: str = DEVELOPMENT_CODE_KEY
+    second_factor_keys: str = DEVELOPMENT_SECOND_FACTOR_KEY
     jwt_signing_key: str = DEVELOPMENT_JWT_KEY
     # Ed25519, 32 bytes in base64 each; all are published.
     receipt_signing_keys: str = DEVELOPMENT_RECEIPT_KEY
@@ -122,6 +125,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     ops_port: Port = 8001
     ops_idle_seconds: Seconds = 1_800.0
     ops_session_seconds: Seconds = 43_200.0
+    ops_second_factor: Literal["optional", "required"] = "optional"
 
     # The standing proof. It listens for its emails on `host` too; the notifier gives them to
     # `proof_sink`, `host:port`. While that is empty they go to the mail server like all others.
@@ -215,7 +219,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
         return found
 
 
-def load(environ: Mapping[str, str], process: str = "") -> Settings:
+def load(environ: Mapping[str, str], process: str = "", *, needs_keys: bool = True) -> Settings:
     """Read and check the settings in `environ`.
 
     Args:
@@ -223,6 +227,7 @@ def load(environ: Mapping[str, str], process: str = "") -> Settings:
             one that is set to nothing.
         process: one of `READS`, whose keys alone are needed, and in production kept; any other
             needs all.
+        needs_keys: whether it uses the keys that it reads; `fellow` uses none of the console's.
 
     Raises:
         ConfigurationError: a value has the wrong type or range, a file cannot be read, or
@@ -238,7 +243,7 @@ def load(environ: Mapping[str, str], process: str = "") -> Settings:
         settings = msgspec.convert(given, Settings, strict=False)
     except msgspec.ValidationError as error:
         raise ConfigurationError(f"Bad configuration: {error}") from None
-    reads = frozenset(READS.get(process, names))
+    reads = frozenset(READS.get(process, names)) - (frozenset() if needs_keys else {*KEYS})
     if settings.environment == "production":
         unread = {name.lower(): "" for name in KEYS if name not in reads}
         settings = msgspec.structs.replace(settings, **unread)

@@ -1,8 +1,8 @@
 """Sealing at rest: AES-256-GCM under a list of keys, so that the key itself can rotate.
 
-Webhook secrets, and one-time codes that must travel, are sealed here, under keys of their own each.
-A sealed value carries the id of its key, and is bound to a context (such as the row's id), so that
-it cannot be moved elsewhere.
+Webhook secrets, one-time codes that must travel, and second factors of ops staff are sealed here,
+under keys of their own each. A sealed value carries the id of its key, and is bound to a context
+(such as the row's id), so that it cannot be moved elsewhere.
 """
 
 import base64
@@ -113,6 +113,12 @@ def sealer() -> Sealer:
 def code_sealer() -> Sealer:
     """The sealer over this process's `ONE_TIME_CODE_KEYS`."""
     return Sealer(settings().listed("ONE_TIME_CODE_KEYS"), "ONE_TIME_CODE_KEYS")
+
+
+@cache
+def second_factor_sealer() -> Sealer:
+    """The sealer over this process's `SECOND_FACTOR_KEYS`."""
+    return Sealer(settings().listed("SECOND_FACTOR_KEYS"), "SECOND_FACTOR_KEYS")
 
 
 def _key_id(key: bytes) -> bytes:

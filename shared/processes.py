@@ -5,7 +5,13 @@ A key is in as few of them as can be: who reads a container's environment learns
 
 from collections.abc import Mapping
 
-KEYS = ("SECRET_ENCRYPTION_KEYS", "ONE_TIME_CODE_KEYS", "JWT_SIGNING_KEY", "RECEIPT_SIGNING_KEYS")
+KEYS = (
+    "SECRET_ENCRYPTION_KEYS",
+    "ONE_TIME_CODE_KEYS",
+    "SECOND_FACTOR_KEYS",
+    "JWT_SIGNING_KEY",
+    "RECEIPT_SIGNING_KEYS",
+)
 """Lists of keys, separated by commas: the first seals or signs, all open or verify."""
 
 _COMMON = ("ENVIRONMENT", "LOG_LEVEL", "LOG_FORMAT", "UNPROTECTED_HOSTS")
@@ -33,7 +39,10 @@ READS: Mapping[str, tuple[str, ...]] = {
     "ingress": (
         *_HTTP,
         *_HTTP_LIMITS,
-        *KEYS,
+        "SECRET_ENCRYPTION_KEYS",
+        "ONE_TIME_CODE_KEYS",
+        "JWT_SIGNING_KEY",
+        "RECEIPT_SIGNING_KEYS",
         "ACCESS_TOKEN_SECONDS",
         "REFRESH_TOKEN_SECONDS",
         "SESSION_SECONDS",
@@ -98,6 +107,8 @@ READS: Mapping[str, tuple[str, ...]] = {
         "OPS_PORT",
         "OPS_IDLE_SECONDS",
         "OPS_SESSION_SECONDS",
+        "OPS_SECOND_FACTOR",
+        "SECOND_FACTOR_KEYS",
         "RABBITMQ_MANAGEMENT_URL",
         "BACKUP_DAYS",
         # It ends dead letters, and counts what the others will end.

@@ -147,6 +147,7 @@ def configure(monkeypatch: pytest.MonkeyPatch) -> Iterator[Configure]:
             config.settings,
             crypto.sealer,
             crypto.code_sealer,
+            crypto.second_factor_sealer,
             session.engine,
             session._sessions,
         ):

@@ -164,6 +164,13 @@ def verify(
     return Verdict(rows, (sequence, previous.hex()), tuple(faults))
 
 
+def rows_of(entries: Sequence[Entry]) -> Sequence[str]:
+    """Which rows they are, for the row about their being looked at."""
+    if not entries:
+        return ()
+    return (f"{len(entries)} rows from {entries[-1].sequence} to {entries[0].sequence}",)
+
+
 def write_csv(entries: Sequence[Entry], to: TextIO) -> None:
     """Write entries as CSV (RFC 4180), with a heading."""
     writer = csv.writer(to)

@@ -18,6 +18,7 @@ class Step:
         service: who did it.
         event_id: the message behind it: the sender's for a status, the fact's for an email.
         counts: false for what changed nothing, such as a status that came too late.
+        said: what of the text a sender wrote, which may be of a person: a note, a key.
     """
 
     at: datetime
@@ -26,3 +27,4 @@ class Step:
     service: str
     event_id: UUID | None = None
     counts: bool = True
+    said: str = ""

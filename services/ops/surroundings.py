@@ -40,7 +40,7 @@ def find(environ: Mapping[str, str], running: Path = RUNNING) -> Surroundings:
         variables |= _read(running)
     # With neither, the defaults name one machine's usual ports, which go together.
     has_database = bool(variables.get("DATABASE_URL")) or not variables.get("AMQP_URL")
-    return Surroundings(load(variables, "ops"), has_database)
+    return Surroundings(load(variables, "ops", needs_keys=False), has_database)
 
 
 def _read(path: Path) -> dict[str, str]:

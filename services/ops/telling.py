@@ -12,6 +12,7 @@ from shared.bus.events import (
     Event,
     KycDecide,
     OpsCommandPublished,
+    OpsDataViewed,
     SecretRevoke,
     SecretRotate,
     WebhookLimit,
@@ -58,6 +59,19 @@ def tell(engine: Engine, messages: Sequence[Message]) -> None:
     """
     with Session(engine) as session, session.begin():
         store.add(session, messages)
+
+
+def viewed(actor: Actor, page: str, of: Sequence[str]) -> Message:
+    """The fact that somebody was shown personal data.
+
+    Args:
+        actor: who.
+        page: the console's page, or the command.
+        of: the ids of what it was about.
+    """
+    fact = OpsDataViewed(by=actor.name, address=actor.address, page=page, of=tuple(of))
+    # Not about the order or account: it would be seen to wait for that, in what is shown.
+    return about(fact, actor.name)
 
 
 def commanded(

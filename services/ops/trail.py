@@ -1,7 +1,8 @@
 """What happened to an order: from the request to the last email, and what still waits."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from kombu import Connection
@@ -120,6 +121,7 @@ def _request(request: requests.Request) -> Step:
         "services.ingress",
         request.event_id,
         request.accepted,
+        request.idempotency_key or "",
     )
 
 
@@ -146,6 +148,7 @@ def _life(order: Order, history: Sequence[OrderStatusHistory]) -> list[Step]:
                 "services.orders",
                 said.event_id,
                 said.applied,
+                said.note,
             )
             for said in history
         ),
@@ -159,12 +162,17 @@ def _conflicts(session: Session, order_id: UUID) -> list[Step]:
         Step(
             row.at,
             "conflict",
-            f"another order under the same key, which is not recorded: "
-            f"{row.event.get('item_summary', '')} for "
-            f"{(row.event.get('customer_details') or {}).get('email', '')}",
+            f"another order under the same key, which is not recorded: {said}",
             "services.orders",
             row.event_id,
             False,
+            said,
         )
         for row in rows
+        for said in [_in_words(row.event)]
     ]
+
+
+def _in_words(event: Mapping[str, Any]) -> str:
+    email = (event.get("customer_details") or {}).get("email", "")
+    return f"{event.get('item_summary', '')} for {email}"

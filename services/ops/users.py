@@ -1,22 +1,26 @@
 """Who may sign in to the ops console, and as what."""
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
 from uuid import UUID
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, exists, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from services.ops.rights import NoSuchRightError, Right, parse, written
 from shared import passwords
-from shared.db.models import OpsSession, OpsUser
+from shared.db.models import OpsSecondFactor, OpsSession, OpsUser
 from shared.ids import new_id
 from shared.roles import PERSON
 
-Role = Literal["watch", "act"]
 SHORTEST_PASSWORD = 12
+HAS_SECOND_FACTOR = exists().where(
+    OpsSecondFactor.user_id == OpsUser.id, OpsSecondFactor.confirmed_at.is_not(None)
+)
+"""Of a row of `OpsUser`."""
 
 
 class UnfitUserError(Exception):
@@ -30,44 +34,51 @@ class User:
     Attributes:
         id: of the row.
         name: in lower case; the books name people by it.
-        role: `watch` sees everything, `act` may also decide, replay and discard.
+        rights: what they may do beside looking.
+        has_second_factor: whether a code is asked for at the sign-in.
     """
 
     id: UUID
     name: str
-    role: Role
+    rights: frozenset[Right]
+    has_second_factor: bool = False
+
+    def may(self, right: str) -> bool:
+        """Whether they have a right, by its name."""
+        return right in self.rights
 
     @property
-    def may_act(self) -> bool:
-        """Whether it may do more than look."""
-        return self.role == "act"
+    def role(self) -> str:
+        """All their rights, in words; see `rights.written`."""
+        return written(self.rights)
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A user in a list, and since when there is one."""
+    """A user in a list: since when there is one, and since when a second factor is asked for."""
 
     name: str
     role: str
     created_at: datetime
+    second_factor_since: datetime | None
 
 
-def put(session: Session, name: str, role: Role, password: str | None) -> bool:
+def put(session: Session, name: str, role: str, password: str | None) -> bool:
     """Make a user, or give one another role or password; whoever it was is signed out.
 
     Args:
         session: in a transaction.
         name: up to 64 letters, digits, dots, underscores and hyphens; capitals count as small.
-        role: see `User`.
+        role: `watch`, `act`, or rights; see `rights.parse`.
         password: at least `SHORTEST_PASSWORD` characters; None keeps the one that there is.
 
     Returns:
         Whether the user is new.
 
     Raises:
-        UnfitUserError: the name or the password is none, or a new user has no password.
+        UnfitUserError: the name, the role or the password is none, or a new user has no password.
     """
-    name = _checked(name)
+    name, rights = _checked(name), _rights(role)
     if password is not None and len(password) < SHORTEST_PASSWORD:
         raise UnfitUserError(f"The password must have {SHORTEST_PASSWORD} characters or more.")
     known = session.scalar(select(OpsUser).where(OpsUser.name == name).with_for_update())
@@ -75,11 +86,11 @@ def put(session: Session, name: str, role: Role, password: str | None) -> bool:
         if password is None:
             raise UnfitUserError(f"There is no user {name}: a new one needs a password.")
         made = insert(OpsUser).values(
-            id=new_id(), name=name, role=role, password_hash=passwords.hash_password(password)
+            id=new_id(), name=name, rights=rights, password_hash=passwords.hash_password(password)
         )
         session.execute(made)
         return True
-    known.role = role
+    known.rights = rights
     if password is not None:
         known.password_hash = passwords.hash_password(password)
     session.execute(delete(OpsSession).where(OpsSession.user_id == known.id))
@@ -95,9 +106,11 @@ def remove(session: Session, name: str) -> bool:
 def listed(session: Session) -> list[Listed]:
     """Everybody, by name."""
     rows = session.execute(
-        select(OpsUser.name, OpsUser.role, OpsUser.created_at).order_by(OpsUser.name)
+        select(OpsUser.name, OpsUser.rights, OpsUser.created_at, OpsSecondFactor.confirmed_at)
+        .outerjoin(OpsSecondFactor, OpsSecondFactor.user_id == OpsUser.id)
+        .order_by(OpsUser.name)
     )
-    return [Listed(*row) for row in rows]
+    return [Listed(row[0], written(rights_of(row[1])), *row[2:]) for row in rows]
 
 
 def verify(session: Session, name: str, password: str) -> User | None:
@@ -107,7 +120,18 @@ def verify(session: Session, name: str, password: str) -> User | None:
         return None
     if passwords.is_outdated(known.password_hash):
         known.password_hash = passwords.hash_password(password)
-    return User(known.id, known.name, role_of(known.role))
+    return _user(session, known)
+
+
+def find(session: Session, name: str) -> User | None:
+    """The user of a name, in whatever case."""
+    known = session.scalar(select(OpsUser).where(OpsUser.name == name.strip().lower()))
+    return _user(session, known) if known else None
+
+
+def _user(session: Session, row: OpsUser) -> User:
+    has_factor = session.scalar(select(HAS_SECOND_FACTOR).where(OpsUser.id == row.id))
+    return User(row.id, row.name, rights_of(row.rights), bool(has_factor))
 
 
 def _checked(name: str) -> str:
@@ -117,6 +141,13 @@ def _checked(name: str) -> str:
     return name
 
 
-def role_of(stored: str) -> Role:
-    """The role that a row names."""
-    return "act" if stored == "act" else "watch"
+def _rights(role: str) -> list[str]:
+    try:
+        return sorted(parse(role))
+    except NoSuchRightError as error:
+        raise UnfitUserError(str(error)) from None
+
+
+def rights_of(stored: Collection[str]) -> frozenset[Right]:
+    """The rights that a row names; one that a newer version knows is none here."""
+    return frozenset(Right(name) for name in stored if name in set(Right))

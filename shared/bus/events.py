@@ -526,15 +526,22 @@ class OpsCustomerErased(_OpsFact, frozen=True, kw_only=True):
 
 
 class OpsSignedIn(_OpsFact, frozen=True, kw_only=True):
-    """Somebody of ops staff signed in to the console."""
+    """Somebody of ops staff signed in to the console; empty: without a second factor."""
 
     TYPE: ClassVar[str] = "ops.signed_in"
 
+    second_factor: Literal["", "code", "recovery_code"] = ""
+
 
 class OpsSignInFailed(_OpsFact, frozen=True, kw_only=True):
-    """Somebody tried a wrong password at the console; `by` is the name they gave."""
+    """Somebody tried a wrong password at the console; `by` is the name they gave.
+
+    `password_was_right`: it was the code that was wrong.
+    """
 
     TYPE: ClassVar[str] = "ops.sign_in_failed"
+
+    password_was_right: bool = False
 
 
 class OpsSignedOut(_OpsFact, frozen=True, kw_only=True):
@@ -550,6 +557,36 @@ class OpsUserChanged(_OpsFact, frozen=True, kw_only=True):
 
     user: str
     role: str
+
+
+class OpsSecondFactorChanged(_OpsFact, frozen=True, kw_only=True):
+    """A user of the console has another second factor, none any more, or new recovery codes."""
+
+    TYPE: ClassVar[str] = "ops.second_factor_changed"
+
+    user: str
+    change: Literal["set_up", "reset", "recovery_codes_made"]
+
+
+class OpsSessionsEnded(_OpsFact, frozen=True, kw_only=True):
+    """Sessions of a user of the console were ended by hand."""
+
+    TYPE: ClassVar[str] = "ops.sessions_ended"
+
+    user: str
+    sessions: int
+
+
+class OpsDataViewed(_OpsFact, frozen=True, kw_only=True):
+    """Somebody of ops staff was shown personal data, in the clear; the data itself is not told.
+
+    `page` is the console's page, or the command, and `of` the ids that it was about.
+    """
+
+    TYPE: ClassVar[str] = "ops.data_viewed"
+
+    page: str
+    of: tuple[str, ...] = ()
 
 
 def _concrete(base: type[Event]) -> list[type[Event]]:

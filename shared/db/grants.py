@@ -113,6 +113,8 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "service_heartbeats": "SELECT",
         "ops_users": "SELECT, INSERT, UPDATE, DELETE",
         "ops_sessions": "SELECT, INSERT, UPDATE, DELETE",
+        "ops_second_factors": "SELECT, INSERT, UPDATE, DELETE",
+        "ops_recovery_codes": "SELECT, INSERT, DELETE",
         "alembic_version": "SELECT",
     },
     # A business as every other; it says how it stands, and that is all.

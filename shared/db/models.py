@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
+    Computed,
     DateTime,
     ForeignKey,
     Identity,
@@ -435,12 +436,20 @@ class OpsUser(Base):
     """Somebody who may sign in to the ops console."""
 
     __tablename__ = "ops_users"
-    __table_args__ = (CheckConstraint("role IN ('watch', 'act')", "role"),)
+    __table_args__ = (CheckConstraint("rights <@ '{kyc,messages,customers}'::varchar[]", "rights"),)
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     name: Mapped[str] = mapped_column(unique=True)  # in lower case
     password_hash: Mapped[str]
-    role: Mapped[str] = mapped_column(String(16))  # watch, act
+    rights: Mapped[list[str]] = mapped_column(ARRAY(String(16)), server_default="{}")
+    # For the console of the version before, which reads it.
+    role: Mapped[str] = mapped_column(
+        String(16),
+        Computed(
+            "CASE WHEN rights @> '{kyc,messages,customers}'::varchar[] THEN 'act' ELSE 'watch' END",
+            persisted=True,
+        ),
+    )
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
@@ -454,6 +463,37 @@ class OpsSession(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
     note: Mapped[str] = mapped_column(default="", server_default="")  # shown once, on the next page
+    # By which its user names it: of the token nothing is shown.
+    id: Mapped[UUID] = mapped_column(unique=True, server_default=func.gen_random_uuid())
+    network: Mapped[str] = mapped_column(default="", server_default="")
+    client: Mapped[str] = mapped_column(default="", server_default="")  # as it calls itself
+    # The password was right; until the code is, it is good for giving one.
+    awaits_code: Mapped[bool] = mapped_column(default=False, server_default=false())
+
+
+class OpsSecondFactor(Base):
+    """What a user's codes are made of (TOTP, RFC 6238), sealed; bound to the user's id."""
+
+    __tablename__ = "ops_second_factors"
+
+    user_id: Mapped[UUID] = mapped_column(
+        ForeignKey("ops_users.id", ondelete="CASCADE"), primary_key=True
+    )
+    sealed: Mapped[bytes | None]
+    # Shown, and not confirmed by a code yet.
+    offered: Mapped[bytes | None]
+    confirmed_at: Mapped[datetime | None]
+    # Of the newest code that was taken: neither it nor an earlier one is taken again (5.2).
+    last_step: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+
+
+class OpsRecoveryCode(Base):
+    """The hash of a code that stands in for a lost second factor; gone once it was used."""
+
+    __tablename__ = "ops_recovery_codes"
+
+    code_hash: Mapped[bytes] = mapped_column(primary_key=True)  # SHA-256
+    user_id: Mapped[UUID] = mapped_column(ForeignKey("ops_users.id", ondelete="CASCADE"))
 
 
 # --- shared.bus and shared.outbox, on behalf of the service that calls them --------------------

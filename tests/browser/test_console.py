@@ -140,6 +140,8 @@ def test_axe_finds_no_serious_fault(browser, running, signed_in, scheme, rules):
         f"/dead/orders.intake/letter?id={id_}",
         "/find?q=kettle",
         "/audit",
+        "/sessions",
+        "/second-factor",
         f"/orders/{order}",
         f"/accounts/{business.id}",
         "/nowhere",
@@ -173,7 +175,16 @@ def test_no_page_is_wider_than_the_screen(browser, running, signed_in, width):
         base_url=running.url, storage_state=signed_in, viewport={"width": width, "height": 844}
     )
     page = context.new_page()
-    for path in ("/", "/kyc", "/dead", "/dead/orders.intake", "/audit", "/find?q=kettle"):
+    for path in (
+        "/",
+        "/kyc",
+        "/dead",
+        "/dead/orders.intake",
+        "/audit",
+        "/find?q=kettle",
+        "/sessions",
+        "/second-factor",
+    ):
         page.goto(path)
         wide = page.evaluate("document.documentElement.scrollWidth")
         assert wide <= width, path

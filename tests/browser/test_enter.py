@@ -10,21 +10,31 @@ from kombu import Connection
 from playwright.sync_api import expect
 from sqlalchemy import select, text
 
+from services.ops import second_factor, users
 from services.ops.console.app import PAGES
+from services.ops.rights import Right
 from shared.bus import counts, topology
 from shared.db.models import AuditEntry, Order
 from shared.ids import new_id
 from tests.browser.arrange import a_dead_letter, audited, intake, park
+from tests.browser.conftest import PASSWORD
 from tests.integration.arrange import account, order_created, publish, publish_raw, until
 
 TYPED = (
     "input:not([type=hidden]):not([type=checkbox]):not([type=date]), textarea, "
     "input[type=checkbox], input[type=date], select"
 )
+# Facts that a look at a page, or a sign-in form, leaves.
+LOOKING = ("ops.signed_in", "ops.sign_in_failed", "ops.data_viewed")
 WORDS = "What was typed here"
 # What no page links to: it is shown for a moment, after something was done.
-PASSING = {"/jobs/{job_id}", "/jobs/{job_id}/progress", "/kyc/outcomes/{message_id}"}
-ASKED_FIRST = [p for p in PAGES if (p.method, p.needs) == ("POST", "act")]
+PASSING = {
+    "/jobs/{job_id}",
+    "/jobs/{job_id}/progress",
+    "/kyc/outcomes/{message_id}",
+    "/sign-in/code",
+}
+ASKED_FIRST = [p for p in PAGES if p.method == "POST" and isinstance(p.needs, Right)]
 DOES_NO_HARM = {"/jobs/{job_id}/stop"}  # a press; what was done stays done, and it can begin again
 FORMS = """typed => [...document.forms].map((one) => [
     [one.method, one.action, ...[...one.elements].map(
@@ -83,6 +93,9 @@ def one_of_each(running):
                 accepted_at=now,
             )
         )
+    with running.session() as session, session.begin():
+        ada = users.verify(session, "ada", PASSWORD)
+        second_factor.offer(session, ada.id)
     publish(running.amqp_url, intake(order_created()))
 
 
@@ -94,13 +107,15 @@ def state(running):
             for query in (
                 "SELECT id, status, reason FROM kyc_applications ORDER BY id",
                 "SELECT id, state FROM webhook_secrets ORDER BY id",
-                "SELECT sequence, body, parked_at FROM outbox ORDER BY sequence",
+                "SELECT sequence, body, parked_at FROM outbox"
+                f" WHERE type NOT IN {LOOKING} ORDER BY sequence",
+                "SELECT user_id, offered, confirmed_at FROM ops_second_factors",
                 "SELECT message_id FROM inbox WHERE consumer <> 'services.audit' ORDER BY 1",
             )
         ]
         told = session.execute(
             select(AuditEntry.type, AuditEntry.sequence)
-            .where(AuditEntry.type.not_in(["ops.signed_in", "ops.sign_in_failed"]))
+            .where(AuditEntry.type.not_in(LOOKING))
             .order_by(AuditEntry.sequence)
         ).all()
     with Connection(running.amqp_url) as connection:

@@ -1,7 +1,7 @@
 """Who may do what, route by route, from the table of pages: a new page is covered by itself."""
 
 import re
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import httpx
 import pytest
@@ -9,6 +9,7 @@ import pytest
 from services.ops import users
 from services.ops.console.app import PAGES
 from services.ops.console.mount import FORM, SESSION
+from services.ops.rights import Right
 from services.ops.sessions import form_token
 from tests.browser.conftest import PASSWORD
 from tests.integration.arrange import until
@@ -26,7 +27,7 @@ def named(page) -> str:
     return f"{page.method} {page.path}"
 
 
-ACTING = [page for page in PAGES if page.needs == "act"]
+ACTING = [page for page in PAGES if isinstance(page.needs, Right)]
 CLOSED = [page for page in PAGES if page.needs != "nobody"]
 
 
@@ -74,17 +75,52 @@ def send(client, page, token=""):
 
 
 def test_what_changes_something_asks_for_somebody_who_may_act():
-    open_to_watchers = {page.path for page in PAGES if page.method == "POST"} - {
-        page.path for page in ACTING
+    open_to_watchers = {page.path for page in PAGES if page.method == "POST" and page not in ACTING}
+    # What is their own.
+    assert open_to_watchers == {
+        "/sign-in",
+        "/sign-in/code",
+        "/sign-out",
+        "/second-factor/offer",
+        "/second-factor/confirm",
+        "/second-factor/codes",
+        "/sessions/others/end",
+        "/sessions/{session_id}/end",
     }
-    assert open_to_watchers == {"/sign-in", "/sign-out"}
 
 
 @pytest.mark.parametrize("page", ACTING, ids=named)
 def test_a_watcher_cannot_act(watcher, page):
     answer = send(watcher, page)
     assert answer.status_code == 403
-    assert "wole may look, and not act." in answer.text
+    assert f"This needs the right {page.needs}, which you have not." in answer.text
+
+
+@pytest.fixture(scope="module")
+def lacking(client, running):
+    """By right: a client of somebody who has all others."""
+    with ExitStack() as stack:
+        found = {}
+        for right in Right:
+            with running.session() as session, session.begin():
+                users.put(session, f"no.{right}", ",".join({*Right} - {right}), PASSWORD)
+            found[right] = stack.enter_context(session_of(client, f"no.{right}"))
+        yield found
+
+
+@pytest.mark.parametrize("page", ACTING, ids=named)
+def test_each_page_needs_its_own_right_and_no_other(lacking, page):
+    for right, opened in lacking.items():
+        answer = send(opened, page)
+        assert (answer.status_code == 403) is (right == page.needs), (right, answer.text)
+
+
+def test_what_is_in_the_clear_is_so_for_a_right():
+    """Who may do something with a form is shown what they do it to."""
+    for page in PAGES:
+        assert not page.plain or page.needs != "nobody", page.path
+        if isinstance(page.needs, Right) and page.plain:
+            assert page.needs in page.plain, page.path
 
 
 @pytest.mark.parametrize("page", CLOSED, ids=named)

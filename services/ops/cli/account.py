@@ -19,6 +19,7 @@ from services.ops.cli.terminal import (
     database,
     find_system,
     local,
+    note_view,
     print_json,
     results,
     say,
@@ -85,6 +86,7 @@ def show(
             stop(f"No business matches {business}.")
         if len(ids) > 1:
             trails = [account_trail.account_trail(session, id_) for id_ in ids]
+            note_view(system, "fellow account show", [str(id_) for id_ in ids])
             for found in trails:
                 if found is not None:
                     print(f"{found.account_id}  {found.email}  {found.company_name}")
@@ -97,6 +99,7 @@ def show(
             one = account_trail.account_trail(session, ids[0])
     if one is None:
         stop(f"No business matches {business}.")
+    note_view(system, "fellow account show", [str(one.account_id)])
     if as_json:
         print_json(one)
     else:

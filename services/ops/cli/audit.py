@@ -14,6 +14,7 @@ from services.ops.cli.terminal import (
     database,
     find_system,
     local,
+    note_view,
     parse_time,
     print_json,
     progress,
@@ -36,7 +37,8 @@ def list_entries(
     as_json: AsJson = False,
 ) -> None:
     """Entries of the audit log, newest first."""
-    with database(find_system()) as session:
+    system = find_system()
+    with database(system) as session:
         found = audit_log.search(
             session,
             words=search,
@@ -45,6 +47,7 @@ def list_entries(
             until=parse_time("--until", until) if until else None,
             limit=limit,
         )
+    note_view(system, "fellow audit list", audit_log.rows_of(found))
     if as_json:
         print_json(found)
     elif as_csv:

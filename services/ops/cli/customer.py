@@ -20,6 +20,7 @@ from services.ops.cli.terminal import (
     database_trouble,
     engine,
     find_system,
+    note_view,
     print_json,
     results,
     say,
@@ -52,6 +53,7 @@ def export(address: Address) -> None:
             )
         except customers.NotAPersonError as error:
             stop(f"{error}.", MISUSED)
+    note_view(system, "fellow customer export")
     print_json(held)
 
 

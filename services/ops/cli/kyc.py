@@ -18,6 +18,7 @@ from services.ops.cli.terminal import (
     database,
     find_system,
     local,
+    note_view,
     print_json,
     results,
     say,
@@ -59,6 +60,7 @@ def list_applications(
     system = find_system()
     with database(system) as session:
         found = kyc_desk.applications(session, status, limit=limit)
+    note_view(system, "fellow kyc list", [str(one.account_id) for one in found])
     if as_json:
         print_json(found)
         return

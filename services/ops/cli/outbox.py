@@ -25,6 +25,7 @@ from services.ops.cli.terminal import (
     engine,
     find_system,
     local,
+    note_view,
     print_json,
     results,
     say,
@@ -66,10 +67,12 @@ def list_parked(
 @app.command()
 def show(number: Number, as_json: AsJson = False) -> None:
     """One message: why it is parked, and its body."""
-    with database(find_system()) as session:
+    system = find_system()
+    with database(system) as session:
         one = parked.find(session, number)
     if one is None:
         stop(f"No message {number} is parked.")
+    note_view(system, "fellow outbox show", [one.message_id])
     if as_json:
         print_json(one)
         return

@@ -7,7 +7,7 @@ wrong command line or configuration. Results go to standard output, all else to 
 import getpass
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -27,7 +27,7 @@ from sqlalchemy.orm import Session
 from services.ops import surroundings, turns
 from services.ops.broker import TIMEOUT
 from services.ops.surroundings import Surroundings
-from services.ops.telling import Actor
+from services.ops.telling import Actor, tell, viewed
 from shared.bus.connect import connect, credentials
 from shared.bus.refusal import explain
 from shared.config import ConfigurationError
@@ -122,6 +122,19 @@ def results(**more: Any) -> Console:
     if not console.is_terminal:
         console.width = WHOLE
     return console
+
+
+def note_view(system: Surroundings, command: str, of: Sequence[str] = ()) -> None:
+    """Tell the audit log that personal data was shown.
+
+    Args:
+        system: whose data.
+        command: which showed it.
+        of: the ids of what it was about.
+    """
+    message = viewed(actor(system), command, of)
+    with database_trouble():
+        tell(engine(system), [message])
 
 
 def say(sentence: str) -> None:

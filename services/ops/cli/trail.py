@@ -16,6 +16,7 @@ from services.ops.cli.terminal import (
     database,
     find_system,
     local,
+    note_view,
     print_json,
     results,
     say,
@@ -44,11 +45,13 @@ def show(
             stop(f"The journal cannot be read ({error}). What is recorded is found with --no-bus.")
         order_id = _chosen([found.order_id for found in orders], order)
         if order_id is None:
+            note_view(system, "fellow trail", [str(found.order_id) for found in orders])
             _list(orders, as_json)
             return
         found = trail.order_trail(session, order_id, connection=connection)
     if found is None:
         stop(f"Nothing is known of {order}.")
+    note_view(system, "fellow trail", [str(order_id)])
     if as_json:
         print_json(found)
     else:

@@ -11,7 +11,7 @@ from amqp.exceptions import AMQPError
 from falcon.asgi import Request, Response
 from kombu import Connection
 
-from services.ops import dead_retention
+from services.ops import dead_retention, resealing
 from services.ops.broker import open_connection
 from services.ops.console import (
     audit_pages,
@@ -22,6 +22,8 @@ from services.ops.console import (
     ladder_pages,
     outbox_pages,
     overview,
+    second_factor_pages,
+    session_pages,
     signing_in,
     trail_pages,
 )
@@ -43,6 +45,8 @@ THREADS = 8
 
 PAGES: tuple[Page, ...] = (
     *signing_in.PAGES,
+    *second_factor_pages.PAGES,
+    *session_pages.PAGES,
     *overview.PAGES,
     *kyc_pages.PAGES,
     *dead_pages.PAGES,
@@ -80,7 +84,7 @@ class Console:
 
     def __init__(self, config: Settings) -> None:
         self._looker = Looker(config)
-        self._ending: asyncio.Task[None] | None = None
+        self._chores: list[asyncio.Task[None]] = []
         self.threads = ThreadPoolExecutor(THREADS, thread_name_prefix="console")
         self.system = System(
             config=config,
@@ -93,16 +97,19 @@ class Console:
         )
 
     async def process_startup(self, _: dict[str, Any], __: dict[str, Any]) -> None:
-        """Begin to look, and to end what is over."""
+        """Begin to look, to end what is over, and to seal again what an older key sealed."""
         metrics.serve(self.system.config)
         self.system.lookout.start()
-        self._ending = asyncio.create_task(dead_retention.keep_ending(self.system.config))
+        self._chores = [
+            asyncio.create_task(dead_retention.keep_ending(self.system.config)),
+            asyncio.create_task(resealing.keep_sealing()),
+        ]
 
     async def process_shutdown(self, _: dict[str, Any], __: dict[str, Any]) -> None:
         """Let go."""
         self.system.jobs.stop()
-        if self._ending is not None:
-            self._ending.cancel()
+        for chore in self._chores:
+            chore.cancel()
         await self.system.lookout.stop()
         self._looker.close()
         self.threads.shutdown(wait=False)

@@ -12,10 +12,31 @@ from services.ops import audit_log
 from services.ops.audit_log import Entry
 from services.ops.console.page import File, Page, Result, View, Visit
 from services.ops.console.reading import positive
+from services.ops.rights import Right
 
 AT_ONCE = 100
 MOST_TO_SAVE = 50_000
 KINDS = ("kyc.*", "secret.*", "account.*", "ops.*", "webhook.*")
+# Which details name no person.
+IMPERSONAL = frozenset(
+    {
+        "account_id",
+        "action",
+        "application_id",
+        "change",
+        "command",
+        "decision",
+        "message_id",
+        "message_type",
+        "messages",
+        "of",
+        "page",
+        "queue",
+        "role",
+        "second_factor",
+        "secret_id",
+    }
+)
 FIELDS = ("words", "type", "since", "until")
 
 
@@ -27,20 +48,23 @@ def show(session: Session, visit: Visit) -> Result:
     about = {
         "path": "/audit",
         "entries": [(entry, _details(entry)) for entry in entries],
+        "impersonal": IMPERSONAL,
         "wanted": wanted,
         "kinds": KINDS,
         "query": urlencode({name: value for name, value in wanted.items() if value}),
         "older": entries[-1].sequence if len(entries) == AT_ONCE else None,
         "before": before,
     }
-    return View("audit.html", about)
+    return View("audit.html", about, of=audit_log.rows_of(entries))
 
 
 def save(session: Session, visit: Visit) -> Result:
     """The same as a file, the newest `MOST_TO_SAVE` rows."""
     text = io.StringIO()
-    audit_log.write_csv(_search(session, visit, MOST_TO_SAVE), text)
-    return File("audit.csv", "text/csv; charset=utf-8", text.getvalue().encode())
+    entries = _search(session, visit, MOST_TO_SAVE)
+    audit_log.write_csv(entries, text)
+    content = text.getvalue().encode()
+    return File("audit.csv", "text/csv; charset=utf-8", content, of=audit_log.rows_of(entries))
 
 
 def _search(
@@ -80,6 +104,6 @@ def _day(text: str) -> datetime | None:
 
 
 PAGES = (
-    Page("GET", "/audit", "watch", show),
-    Page("GET", "/audit.csv", "watch", save),
+    Page("GET", "/audit", "watch", show, plain=[Right.CUSTOMERS]),
+    Page("GET", "/audit.csv", Right.CUSTOMERS, save, plain=[Right.CUSTOMERS]),
 )

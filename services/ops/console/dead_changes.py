@@ -13,6 +13,7 @@ from services.ops.console.page import Page, PageError, Question, Redirect, Resul
 from services.ops.console.reading import body_of
 from services.ops.dead_actions import NotEditableError, OnProgress, Progress
 from services.ops.letters import Criteria
+from services.ops.rights import Right
 from shared.bus import topology
 from shared.db.session import engine
 
@@ -216,8 +217,15 @@ def _messages(count: int) -> str:
 
 
 PAGES = (
-    Page("POST", "/dead/{queue}/replay", "act", replay, asks=ask_replay),
-    Page("POST", "/dead/{queue}/discard", "act", discard, asks=ask_discard),
-    Page("POST", "/dead/{queue}/edit", "act", edit, asks=ask_edit),
-    Page("POST", "/dead/{queue}/retry", "act", retry, asks=ask_retry),
+    Page("POST", "/dead/{queue}/replay", Right.MESSAGES, replay, asks=ask_replay),
+    Page("POST", "/dead/{queue}/discard", Right.MESSAGES, discard, asks=ask_discard),
+    Page(
+        "POST",
+        "/dead/{queue}/edit",
+        Right.MESSAGES,
+        edit,
+        asks=ask_edit,
+        plain=[Right.MESSAGES],
+    ),
+    Page("POST", "/dead/{queue}/retry", Right.MESSAGES, retry, asks=ask_retry),
 )

@@ -6,6 +6,7 @@ from services.ops import dead_actions, dead_letters
 from services.ops.console.dead_filter import AGES, Filter, queue_of
 from services.ops.console.page import Page, PageError, Result, View, Visit
 from services.ops.console.reading import legible, positive
+from services.ops.rights import Right
 from shared.bus import topology
 from shared.db.session import engine
 
@@ -93,12 +94,12 @@ def letter_page(
         "types": dead_actions.types_for(queue),
         "wrong": wrong,
     }
-    return View("dead_letter.html", about, status)
+    return View("dead_letter.html", about, status, of=[queue.name, letter.message_id])
 
 
 PAGES = (
     Page("GET", "/dead", "watch", show_queues),
     Page("GET", "/dead/{queue}", "watch", show_letters),
     Page("GET", "/dead/{queue}/reasons", "watch", show_reasons),
-    Page("GET", "/dead/{queue}/letter", "watch", show_letter),
+    Page("GET", "/dead/{queue}/letter", "watch", show_letter, plain=[Right.MESSAGES]),
 )

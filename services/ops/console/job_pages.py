@@ -5,6 +5,7 @@ from sqlalchemy.orm import Session
 from services.ops.console.jobs import Job
 from services.ops.console.page import Page, PageError, Redirect, Result, View, Visit
 from services.ops.console.reading import uuid_of
+from services.ops.rights import Right
 
 
 def show(_: Session, visit: Visit) -> Result:
@@ -37,6 +38,6 @@ def _job(visit: Visit) -> Job:
 
 PAGES = (
     Page("GET", "/jobs/{job_id}", "watch", show),
-    Page("GET", "/jobs/{job_id}/progress", "watch", progress),
-    Page("POST", "/jobs/{job_id}/stop", "act", stop),
+    Page("GET", "/jobs/{job_id}/progress", "watch", progress, asks_by_itself=True),
+    Page("POST", "/jobs/{job_id}/stop", Right.MESSAGES, stop),
 )

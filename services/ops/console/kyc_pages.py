@@ -13,6 +13,7 @@ from services.ops.console.page import Page, PageError, Question, Redirect, Resul
 from services.ops.console.reading import positive, uuid_of
 from services.ops.kyc_desk import Status
 from services.ops.kyc_persons import DECIDES
+from services.ops.rights import Right
 from services.ops.telling import commanded
 from shared.bus.events import KycDecide
 from shared.db.models import Account, KycApplication
@@ -52,6 +53,7 @@ def show(session: Session, visit: Visit) -> Result:
             "decides": DECIDES.get(status.value, ""),
             "decided": _decided(visit),
         },
+        of=[str(row.account_id) for row in found],
     )
 
 
@@ -175,7 +177,7 @@ def _words(value: Any) -> str:
 
 
 PAGES = (
-    Page("GET", "/kyc", "watch", show),
-    Page("POST", "/kyc/{account_id}", "act", decide, asks=ask),
-    Page("GET", "/kyc/outcomes/{message_id}", "watch", outcome),
+    Page("GET", "/kyc", "watch", show, plain=[Right.KYC]),
+    Page("POST", "/kyc/{account_id}", Right.KYC, decide, asks=ask, plain=[Right.KYC]),
+    Page("GET", "/kyc/outcomes/{message_id}", "watch", outcome, asks_by_itself=True),
 )

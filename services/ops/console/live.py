@@ -72,10 +72,11 @@ class Live:
         def look() -> bool:
             try:
                 with transaction() as session:
-                    return visitors.find(session, token) is not None
+                    user = visitors.find(session, token, is_use=False)
             except Exception as error:
-                if is_database_away(error):
-                    return visitors.recall(token) is not None
-                raise
+                if not is_database_away(error):
+                    raise
+                user = visitors.recall(token)
+            return user is not None and not visitors.must_set_up(user)
 
         return await asyncio.get_running_loop().run_in_executor(self._threads, look)

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from services.ops import sessions
 from services.ops.console.page import (
     SURE,
+    File,
     Page,
     PageError,
     Redirect,
@@ -27,11 +28,14 @@ from services.ops.console.page import (
     Visit,
 )
 from services.ops.console.rendering import render
+from services.ops.rights import Right
+from services.ops.telling import viewed
 from services.ops.users import User
 from shared.config import Settings
 from shared.db.session import is_database_away, transaction
 from shared.http.errors import ApiError
 from shared.http.mount import client_address, read_body
+from shared.outbox import store
 
 SESSION = "fellow_session"
 FORM = "fellow_form"
@@ -41,6 +45,7 @@ BOUND = "__Host-"
 host of the domain can set it (RFC 6265bis, 4.1.3.2)."""
 MAX_FORM_BYTES = 1_048_576
 SIGN_IN = "/sign-in"
+SET_UP = "/second-factor"
 DATABASE_AWAY = "The database does not answer. Nothing was changed."
 
 log = structlog.get_logger()
@@ -119,11 +124,13 @@ def _responder(page: Page, system: System, threads: ThreadPoolExecutor) -> Any:
 
         def run() -> tuple[Result, str]:
             with transaction() as session:
-                visitor = system.visitors.find(session, own)
+                visitor = system.visitors.find(session, own, is_use=not page.asks_by_itself)
                 if page.needs != "nobody" and visitor is None:
                     return _to_sign_in(req), ""
-                if page.needs == "act" and visitor is not None and not visitor.may_act:
-                    raise PageError(403, f"{visitor.name} may look, and not act.")
+                if not page.before_second_factor and system.visitors.must_set_up(visitor):
+                    return Redirect(SET_UP), ""
+                if isinstance(page.needs, Right) and not _may(visitor, page.needs):
+                    raise PageError(403, f"This needs the right {page.needs}, which you have not.")
                 visit = Visit(
                     system=system,
                     visitor=visitor,
@@ -133,18 +140,26 @@ def _responder(page: Page, system: System, threads: ThreadPoolExecutor) -> Any:
                     form=form,
                     asked_for=req.path,
                     address=client_address(req),
+                    client=req.user_agent or "",
                 )
                 result = _answer(page, session, visit)
+                is_plain = any(_may(visitor, right) for right in page.plain)
+                if is_plain and isinstance(result, View | File):
+                    of = visit.path.values() if result.of is None else result.of
+                    store.add(session, [viewed(visit.actor, f"{page.method} {page.path}", [*of])])
                 if isinstance(result, Redirect) and result.note:
                     sessions.leave_note(session, result.token or own, result.note)
                 if not isinstance(result, View):
                     return result, ""
                 note = sessions.take_note(session, token) if visitor else ""
-                return result, _rendered(result, token, visitor, note)
+                # What nobody is signed in for shows what was typed in, and nothing else.
+                masks = page.needs != "nobody" and not is_plain
+                return result, _rendered(result, token, visitor, note, masks=masks)
 
         def run_without_database() -> tuple[Result, str]:
             visitor = system.visitors.recall(own)
-            if page.without_database is None or visitor is None:
+            is_kept_out = visitor is None or system.visitors.must_set_up(visitor)
+            if page.without_database is None or is_kept_out:
                 raise PageError(503, DATABASE_AWAY)
             view = page.without_database(system)
             return view, _rendered(view, token, visitor, "")
@@ -194,14 +209,20 @@ async def _form(req: Request, token: str) -> Mapping[str, list[str]]:
     return form
 
 
-def _rendered(view: View, token: str, visitor: User | None, note: str) -> str:
+def _may(visitor: User | None, right: Right) -> bool:
+    return visitor is not None and visitor.may(right)
+
+
+def _rendered(
+    view: View, token: str, visitor: User | None, note: str, *, masks: bool = True
+) -> str:
     about = {
         "user": visitor,
         "form_token": sessions.form_token(token),
         "note": note,
         "path": "",
     }
-    return render(view.template, about | dict(view.about))
+    return render(view.template, about | dict(view.about), masks=masks)
 
 
 def _to_sign_in(req: Request) -> Redirect:

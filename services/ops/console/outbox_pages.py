@@ -9,6 +9,7 @@ from services.ops import parked
 from services.ops.console.page import Page, PageError, Question, Redirect, Result, View, Visit
 from services.ops.console.reading import body_of, legible, positive
 from services.ops.parked import NotMendedError, Parked
+from services.ops.rights import Right
 
 AT_ONCE = 100
 EXAMPLES = 5
@@ -156,7 +157,7 @@ def _message(
         "about": message.correlation_id if about is None else about,
         "wrong": wrong,
     }
-    return View("outbox_message.html", shown, status)
+    return View("outbox_message.html", shown, status, of=[message.message_id])
 
 
 def _the_message(session: Session, visit: Visit) -> Parked:
@@ -176,9 +177,16 @@ def _number(visit: Visit) -> int:
 
 PAGES = (
     Page("GET", "/outbox", "watch", show),
-    Page("POST", "/outbox/retry", "act", retry_all, asks=ask_retry_all),
-    Page("GET", "/outbox/messages/{number}", "watch", show_message),
-    Page("POST", "/outbox/messages/{number}/retry", "act", retry, asks=ask_retry),
-    Page("POST", "/outbox/messages/{number}/discard", "act", discard, asks=ask_discard),
-    Page("POST", "/outbox/messages/{number}/edit", "act", edit, asks=ask_edit),
+    Page("POST", "/outbox/retry", Right.MESSAGES, retry_all, asks=ask_retry_all),
+    Page("GET", "/outbox/messages/{number}", "watch", show_message, plain=[Right.MESSAGES]),
+    Page("POST", "/outbox/messages/{number}/retry", Right.MESSAGES, retry, asks=ask_retry),
+    Page("POST", "/outbox/messages/{number}/discard", Right.MESSAGES, discard, asks=ask_discard),
+    Page(
+        "POST",
+        "/outbox/messages/{number}/edit",
+        Right.MESSAGES,
+        edit,
+        asks=ask_edit,
+        plain=[Right.MESSAGES],
+    ),
 )

@@ -1,6 +1,6 @@
 """A page as data: who may see it, and the plain function behind it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -11,13 +11,16 @@ from sqlalchemy.orm import Session
 from services.ops.console.jobs import Jobs
 from services.ops.console.lookout import Lookout
 from services.ops.console.visitors import Visitors
+from services.ops.rights import Right
+from services.ops.sessions import Where
 from services.ops.telling import Actor
 from services.ops.users import User
 from shared.config import Settings
+from shared.networks import network_of
 from shared.token_buckets import TokenBuckets
 
-Needs = Literal["nobody", "watch", "act"]
-"""Whom a page asks for: anybody at all, somebody who is signed in, somebody who may act."""
+Needs = Literal["nobody", "watch"] | Right
+"""Whom a page asks for: anybody at all, somebody who is signed in, somebody with a right."""
 
 
 class PageError(Exception):
@@ -71,6 +74,7 @@ class Visit:
         form: the fields of a form, with every value of each.
         asked_for: the path as it was asked for.
         address: the client's address, behind the configured number of trusted proxies.
+        client: the browser, as it calls itself.
     """
 
     system: System
@@ -81,6 +85,12 @@ class Visit:
     form: Mapping[str, list[str]]
     asked_for: str
     address: str
+    client: str
+
+    @property
+    def where(self) -> Where:
+        """From where it comes, for the session."""
+        return Where(network_of(self.address), self.client)
 
     @property
     def user(self) -> User:
@@ -109,11 +119,19 @@ class Visit:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """A page to show: a template and what it is about."""
+    """A page to show.
+
+    Attributes:
+        template: its name.
+        about: what it is about.
+        status: of the answer.
+        of: the ids of those whose data it shows, for the audit log; None: those in its path.
+    """
 
     template: str
     about: Mapping[str, Any] = field(default_factory=dict)
     status: int = 200
+    of: Sequence[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +151,12 @@ class Redirect:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file to save."""
+    """A file to save; `of` as that of a `View`."""
 
     name: str
     content_type: str
     content: bytes
+    of: Sequence[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +205,12 @@ class Page:
             sends it to a question at most.
         without_database: what is shown instead to those who were signed in when the database went
             away.
+        plain: the rights with any of which personal data on it is shown in the clear, and the audit
+            log told of each view; for everybody else it is masked.
+        asks_by_itself: whether a page that is open asks for it, and nobody: then it does not count
+            as use of the session.
+        before_second_factor: whether it is there for somebody who must set up a second factor
+            before anything else.
     """
 
     method: Literal["GET", "POST"]
@@ -194,3 +219,6 @@ class Page:
     handler: Callable[[Session, Visit], Result]
     asks: Callable[[Session, Visit], Question | View] | None = None
     without_database: Callable[[System], View] | None = None
+    plain: Collection[Right] = ()
+    asks_by_itself: bool = False
+    before_second_factor: bool = False

@@ -6,24 +6,47 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
+from jinja2.runtime import Context
 from markupsafe import Markup
+
+from services.ops.console.masking import Given, mask
 
 UNKNOWN = "\N{EN DASH}"
 STATIC = Path(__file__).with_name("static")
 
+
+@pass_context
+def _finalize(context: Context, value: object) -> object:
+    """Whatever a template prints."""
+    return mask(value, "") if context["masks"] else value
+
+
+@pass_context
+def personal(context: Context, value: object, part: str | None = None) -> object:
+    """All of which is of a person, or a part."""
+    return mask(value, part) if context["masks"] else value
+
+
 _environment = Environment(
     loader=PackageLoader("services.ops.console"),
     autoescape=True,
+    finalize=_finalize,
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
 )
 
 
-def render(template: str, about: dict[str, Any]) -> str:
-    """A page, or a piece of one."""
-    return _environment.get_template(template).render(about, now=datetime.now(UTC))
+def render(template: str, about: dict[str, Any], *, masks: bool = True) -> str:
+    """A page, or a piece of one.
+
+    Args:
+        template: its name.
+        about: its variables.
+        masks: whether personal data in it is masked.
+    """
+    return _environment.get_template(template).render(about, now=datetime.now(UTC), masks=masks)
 
 
 @cache
@@ -111,4 +134,6 @@ _environment.filters |= {
     "time": time,
     "age": age,
     "sparkline": sparkline,
+    "personal": personal,
+    "given": Given,
 }

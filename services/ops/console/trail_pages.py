@@ -11,6 +11,7 @@ from services.ops.console.kyc_pages import contact
 from services.ops.console.page import Page, PageError, Redirect, Result, View, Visit
 from services.ops.console.reading import uuid_of
 from services.ops.journal import NotReadToTheEndError
+from services.ops.rights import Right
 from shared.db.session import engine
 
 
@@ -32,7 +33,8 @@ def find(session: Session, visit: Visit) -> Result:
         if found is not None
     ]
     about = {"text": text, "orders": orders, "businesses": businesses, "is_whole": is_whole}
-    return View("find.html", about)
+    of = [*(str(order.order_id) for order in orders), *(str(one.account_id) for one in businesses)]
+    return View("find.html", about, of=of)
 
 
 def _orders(session: Session, visit: Visit, text: str) -> tuple[Sequence[order_search.Found], bool]:
@@ -85,7 +87,13 @@ def _is_id(text: str) -> bool:
 
 
 PAGES = (
-    Page("GET", "/find", "watch", find),
-    Page("GET", "/orders/{order_id}", "watch", show_order),
-    Page("GET", "/accounts/{account_id}", "watch", show_account),
+    Page("GET", "/find", "watch", find, plain=[Right.CUSTOMERS]),
+    Page("GET", "/orders/{order_id}", "watch", show_order, plain=[Right.CUSTOMERS]),
+    Page(
+        "GET",
+        "/accounts/{account_id}",
+        "watch",
+        show_account,
+        plain=[Right.KYC, Right.CUSTOMERS],
+    ),
 )

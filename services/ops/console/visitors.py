@@ -26,19 +26,30 @@ class Visitors:
         self._config = config
         self._seen: OrderedDict[str, tuple[User, float]] = OrderedDict()
 
-    def find(self, session: Session, token: str) -> User | None:
+    def find(self, session: Session, token: str, *, is_use: bool = True) -> User | None:
         """Who is behind a token, by the database.
+
+        Args:
+            session: in a transaction.
+            token: of the cookie.
+            is_use: whether somebody asks, and not a page by itself.
 
         Raises:
             sqlalchemy.exc.DBAPIError: it is away.
         """
-        user = sessions.find(session, token, self._config) if token else None
-        self._seen.pop(token, None)
+        user = sessions.find(session, token, self._config, is_use=is_use) if token else None
+        now = time.monotonic()
+        _, used_at = self._seen.pop(token, (None, now))
         if user is not None:
-            self._seen[token] = (user, time.monotonic())
+            self._seen[token] = (user, now if is_use else used_at)
             while len(self._seen) > REMEMBERED:
                 self._seen.popitem(last=False)
         return user
+
+    def must_set_up(self, user: User | None) -> bool:
+        """Whether somebody may do nothing but set up the second factor that they lack."""
+        is_required = self._config.ops_second_factor == "required"
+        return is_required and user is not None and not user.has_second_factor
 
     def recall(self, token: str) -> User | None:
         """Who was behind a token when it was last looked up, if that is not too long ago."""

@@ -112,6 +112,35 @@ def test_a_live_secret_without_an_approval_is_revoked_on_the_way_from_0005(empty
     engine.dispose()
 
 
+def test_who_could_act_has_every_right_and_the_version_before_sees_it_so(empty):
+    command.upgrade(migrate.config(empty), "0012")
+    engine = create_engine(empty)
+    made = (
+        "INSERT INTO ops_users (id, name, password_hash, role) VALUES ('{id}', '{n}', '-', '{n}')"
+    )
+    with engine.begin() as connection:
+        for name in ("act", "watch"):
+            connection.execute(text(made.format(id=new_id(), n=name)))
+    command.upgrade(migrate.config(empty), "0013")
+    roles = text("SELECT name, role FROM ops_users")
+    with engine.begin() as connection:
+        assert dict(connection.execute(roles).all()) == {"act": "act", "watch": "watch"}
+        rights = dict(connection.execute(text("SELECT name, rights FROM ops_users")).all())
+        assert rights == {"act": ["kyc", "messages", "customers"], "watch": []}
+        # Whoever has some of them may act nowhere in the version before.
+        connection.execute(text("UPDATE ops_users SET rights = '{kyc}' WHERE name = 'act'"))
+        assert dict(connection.execute(roles).all()) == {"act": "watch", "watch": "watch"}
+        connection.execute(
+            text("UPDATE ops_users SET rights = '{customers,messages,kyc}' WHERE name = 'act'")
+        )
+    command.downgrade(migrate.config(empty), "0012")
+    with engine.begin() as connection:
+        assert dict(connection.execute(roles).all()) == {"act": "act", "watch": "watch"}
+    with pytest.raises(IntegrityError), engine.begin() as connection:
+        connection.execute(text(made.format(id=new_id(), n="root")))
+    engine.dispose()
+
+
 def test_several_at_once(empty):
     running = [
         subprocess.Popen(

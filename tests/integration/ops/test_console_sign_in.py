@@ -4,6 +4,7 @@ import re
 
 import httpx
 
+from services.ops import keys
 from tests.integration.ops.console import running_console
 
 TRIES = 3
@@ -16,7 +17,8 @@ def attempt(browser, address):
 
 
 def test_in_production_cookies_are_of_this_host_and_tls_alone(amqp_url, database_url, tmp_path):
-    environment = {"ENVIRONMENT": "production"}
+    key = keys.generate()["SECOND_FACTOR_KEYS"]
+    environment = {"ENVIRONMENT": "production", "SECOND_FACTOR_KEYS": key}
     database_url += "?sslmode=disable"
     with (
         running_console(tmp_path, amqp_url, database_url, **environment) as (url, _),

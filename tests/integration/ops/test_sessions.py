@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import select, update
 
 from services.ops import sessions, users
+from services.ops.sessions import Where
 from services.ops.users import UnfitUserError
 from shared.db.models import OpsSession, OpsUser
 from shared.db.session import transaction
@@ -68,6 +69,45 @@ def test_it_ends_after_its_time_in_any_case(settings, db, ada):
     with transaction() as session:
         sessions.start(session, ada, settings)
     assert len(db.scalars(select(OpsSession)).all()) == 1
+
+
+def test_a_page_by_itself_is_no_use(settings, db, ada):
+    with transaction() as session:
+        token = sessions.start(session, ada, settings)
+    almost = timedelta(seconds=settings.ops_idle_seconds - 60)
+    move(db, seen_at=almost)
+    with transaction() as session:
+        assert sessions.find(session, token, settings, is_use=False) == ada
+    db.rollback()
+    (row,) = db.scalars(select(OpsSession)).all()
+    assert datetime.now(UTC) - row.seen_at >= almost
+    move(db, seen_at=timedelta(seconds=settings.ops_idle_seconds + 1))
+    with transaction() as session:
+        assert sessions.find(session, token, settings, is_use=False) is None
+
+
+def test_one_ends_ones_own_and_no_others(settings, ada):
+    with transaction() as session:
+        users.put(session, "wole", "watch", PASSWORD)
+        wole = users.find(session, "Wole")
+        where = Where("203.0.113.7", "Mozilla/5.0 " + "x" * 1000)
+        tokens = [sessions.start(session, ada, settings, where) for _ in range(3)]
+        others = sessions.start(session, wole, settings)
+        sessions.start(session, ada, settings, awaits_code=True)
+    with transaction() as session:
+        listed = sessions.listed(session, ada.id, settings, tokens[1])
+        assert len(listed) == 3
+        (own,) = [one for one in listed if one.is_own]
+        assert own.where.network == "203.0.113.7"
+        assert len(own.where.client) == sessions.CLIENT_CHARACTERS
+        assert sessions.end_one(session, wole.id, own.id) == 0
+        assert sessions.end_one(session, ada.id, own.id) == 1
+    assert found(tokens[1], settings) is None
+    with transaction() as session:
+        assert sessions.end_others(session, ada.id, tokens[0]) == 2
+    assert found(tokens[0], settings) == ada
+    assert found(tokens[2], settings) is None
+    assert found(others, settings) == wole
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,8 @@ MAY = {
         "service_heartbeats": "S",
         "ops_users": "SIUD",
         "ops_sessions": "SIUD",
+        "ops_second_factors": "SIUD",
+        "ops_recovery_codes": "SID",
     },
     "proof": {"service_heartbeats": "SIUD"},
 }

@@ -162,11 +162,19 @@ def test_the_production_example_starts_every_process(process, tmp_path):
     (example,) = re.findall(r"For production, in `.env`:\n\n```sh\n(.*?)```", deploying, re.DOTALL)
     given = dict(line.split("=", 1) for line in example.splitlines())
     assert given["KYC_APPROVALS_REQUIRED"] == "2"
+    assert given["OPS_SECOND_FACTOR"] == "required"
     environ = given_by_compose(process, tmp_path / "secrets")
     assert set(given) <= {name for reads in READS.values() for name in reads}
     settings = load(environ | {k: v for k, v in given.items() if k in READS[process]}, process)
     if "KYC_APPROVALS_REQUIRED" in READS[process]:
         assert settings.kyc_approvals_required == 2
+
+
+def test_everybody_needs_a_second_factor_in_compose(tmp_path):
+    keys.write(tmp_path / "secrets", {})
+    assert (
+        load(given_by_compose("ops", tmp_path / "secrets"), "ops").ops_second_factor == "required"
+    )
 
 
 def test_compose_names_its_own_hosts_and_lets_others_be_added():

@@ -1,0 +1,116 @@
+"""One's own sessions at the console: seen, told of, ended; and what counts as use."""
+
+import re
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import pytest
+from playwright.sync_api import expect
+from sqlalchemy import select, update
+
+from services.ops import users
+from services.ops.console.mount import SESSION
+from services.ops.sessions import form_token
+from shared.db.models import OpsSession
+from shared.ids import new_id
+from tests.browser.arrange import audited
+from tests.browser.conftest import PASSWORD, sign_in
+from tests.browser.test_console import faults_of
+from tests.integration.arrange import until
+
+
+@pytest.fixture(scope="module")
+def services():
+    return {"ops", "audit", "relay"}
+
+
+def signed_in_anew(browser, running, name):
+    context = browser.new_context(base_url=running.url)
+    page = context.new_page()
+    sign_in(page, running, name)
+    return page
+
+
+def test_a_second_sign_in_is_told_to_both_and_ended_by_either(browser, running):
+    with running.session() as session, session.begin():
+        users.put(session, "zoe", "watch", PASSWORD)
+    first = signed_in_anew(browser, running, "zoe")
+    expect(first.locator(".note")).to_have_count(0)
+    second = signed_in_anew(browser, running, "zoe")
+    expect(second.locator(".note")).to_contain_text(
+        "You have 1 other session, the newest from 127."
+    )
+    first.goto("/kyc")
+    expect(first.locator(".note")).to_contain_text(
+        "You have signed in from 127.0.0.1 with Chrome too"
+    )
+    third = signed_in_anew(browser, running, "zoe")
+
+    third.get_by_role("link", name="zoe").click()
+    rows = third.locator("tbody tr")
+    expect(rows).to_have_count(3)
+    expect(rows.nth(0)).to_contain_text("this one")
+    for words in ("Chrome", "127.0.0.1"):
+        expect(rows.nth(1)).to_contain_text(words)
+    assert faults_of(third, "/sessions", None) == []
+    rows.nth(1).get_by_role("button").click()
+    expect(third.get_by_role("heading", level=1)).to_contain_text("from 127.0.0.1 with Chrome?")
+    third.get_by_role("button", name="End this session").click()
+    expect(rows).to_have_count(2)
+    second.goto("/")
+    expect(second).to_have_url(re.compile("/sign-in"))
+    third.get_by_role("button", name="End all others").click()
+    third.get_by_role("button", name="End 1 other session").click()
+    expect(rows).to_have_count(1)
+    first.goto("/")
+    expect(first).to_have_url(re.compile("/sign-in"))
+    until(lambda: audited(running, "ops.sessions_ended", "zoe"), "it is audited")
+    for page in (first, second, third):
+        page.context.close()
+
+
+def test_nobody_ends_anothers(browser, running):
+    ada, wole = (signed_in_anew(browser, running, name) for name in ("ada", "wole"))
+    wole.goto("/sessions")
+    with running.session() as session:
+        theirs = session.scalar(
+            select(OpsSession.id)
+            .where(OpsSession.user_id == users.find(session, "ada").id)
+            .order_by(OpsSession.created_at.desc())
+        )
+    assert str(theirs) not in wole.content()
+    (cookie,) = [c for c in wole.context.cookies() if c["name"] == SESSION]
+    form = {"form_token": form_token(cookie["value"])}
+    for sure in ({}, {"sure": "yes"}):
+        url = f"{running.url}/sessions/{theirs}/end"
+        httpx.post(url, data=form | sure, cookies={SESSION: cookie["value"]}, timeout=20)
+    ada.goto("/kyc")
+    expect(ada).to_have_url(f"{running.url}/kyc")
+    for page in (ada, wole):
+        page.context.close()
+
+
+def test_a_page_that_is_left_open_is_no_use(browser, running):
+    page = signed_in_anew(browser, running, "wole")
+    (cookie,) = [c for c in page.context.cookies() if c["name"] == SESSION]
+    page.context.close()
+    then = datetime.now(UTC) - timedelta(minutes=20)
+    with running.session() as session, session.begin():
+        session.execute(update(OpsSession).values(seen_at=then))
+
+    def used():
+        with running.session() as session:
+            return {at for (at,) in session.execute(select(OpsSession.seen_at)) if at != then}
+
+    with httpx.Client(
+        base_url=running.url, cookies={SESSION: cookie["value"]}, timeout=20
+    ) as client:
+        with client.stream("GET", "/live/overview") as stream:
+            assert stream.status_code == 200
+            assert next(stream.iter_lines()).startswith("data:")
+        assert client.get(f"/jobs/{new_id()}/progress").status_code == 404
+        outcome = f"/kyc/outcomes/{new_id()}?account={new_id()}&look=1"
+        assert client.get(outcome).status_code == 200
+        assert used() == set()
+        assert client.get("/").status_code == 200
+        assert len(used()) == 1
