@@ -112,11 +112,16 @@ def test_too_much_is_refused_and_leaves_nothing_behind(program, kind):
     for _ in range(20):  # what it needs to work at all
         program.look()
         program.exchange(head(*[b"A: b"] * 101))
-    before = resident(worker)
-    for _ in range(5):
-        assert refusal(program.exchange(sent)) == (status, code)
-    assert program.look() == 200
-    assert resident(worker) < before * 1.1
+    # Beside it the console takes samples and does its chores, which it needs memory for once: what
+    # is kept of a head is kept each time.
+    grown = []
+    while len(grown) < 3 and (not grown or grown[-1] >= 1.1):
+        before = resident(worker)
+        for _ in range(5):
+            assert refusal(program.exchange(sent)) == (status, code)
+        assert program.look() == 200
+        grown.append(resident(worker) / before)
+    assert grown[-1] < 1.1, grown
     assert workers(program.pid) == [worker]
 
 
