@@ -42,6 +42,7 @@ def record_orders(api, *events, time=None):
                 for e in events
             ],
             lanes=Lanes(1_000, 100),
+            unknown=Unknown(1_000),
         )
         session.commit()
         assert not failures
