@@ -9,12 +9,13 @@ does not have. What is secret may be in a file: `NAME_FILE`.
 import os
 from collections.abc import Collection, Mapping
 from functools import cache
-from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import quote, urlsplit
 
 import msgspec
 
+from shared import environment
+from shared.environment import ConfigurationError
+from shared.keys import decode_key
 from shared.processes import KEYS, READS
 from shared.production import complaints
 from shared.roles import is_operators
@@ -38,6 +39,22 @@ Days = Annotated[int, msgspec.Meta(ge=0)]
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 
 
+def _text(pattern: str, words: str) -> msgspec.Meta:
+    return msgspec.Meta(pattern=pattern, description=words)
+
+
+_WEB_ADDRESS = "an address that begins with http:// or https://"
+WebAddress = Annotated[str, _text(r"^https?://.*$", _WEB_ADDRESS)]
+WebAddressOrNone = Annotated[str, _text(r"^(https?://.*)?$", _WEB_ADDRESS)]
+Contact = Annotated[
+    str,
+    _text(r"^((mailto|https|tel):[!-~]+)?$", "an address that begins with mailto:, https: or tel:"),
+]
+HostAndPort = Annotated[str, _text(r"^([^:\s]+:[0-9]{1,5})?$", "a host and a port, host:port")]
+
+
+ADDRESSES = ("AMQP_URL", "DATABASE_URL", "RABBITMQ_MANAGEMENT_URL", "PROOF_URL", "PUBLIC_URL")
+
 # May be given as `NAME_FILE`, the path of a file that holds it.
 SECRET = frozenset(
     {
@@ -53,10 +70,6 @@ SECRET = frozenset(
 )
 
 
-class ConfigurationError(Exception):
-    """The environment describes no system that may start; the message says what to change."""
-
-
 class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     """Everything that can be set, by the environment variable of the same name in capitals."""
 
@@ -69,7 +82,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     metrics_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
     metrics_host: str = "127.0.0.1"
     # Traces go to this OpenTelemetry collector; none are made while it is empty.
-    otel_exporter_otlp_endpoint: Annotated[str, msgspec.Meta(pattern=r"^(https?://.*)?$")] = ""
+    otel_exporter_otlp_endpoint: WebAddressOrNone = ""
 
     # Servers
     amqp_url: str = "amqp://guest:guest@127.0.0.1:5672/"
@@ -85,7 +98,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     service_passwords: str = ""
     # For the topology alone, likewise: a user of their own for each operator.
     operator_passwords: str = ""
-    rabbitmq_management_url: Annotated[str, msgspec.Meta(pattern=r"^(https?://.*)?$")] = ""
+    rabbitmq_management_url: WebAddressOrNone = ""
 
     # Hosts, separated by commas, that production may speak to without TLS.
     unprotected_hosts: str = ""
@@ -109,7 +122,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     web_concurrency: Count = 2
     public_url: str = "http://127.0.0.1:8000"
     # In /.well-known/security.txt, which is not there while this is empty.
-    security_contact: Annotated[str, msgspec.Meta(pattern=r"^((mailto|https|tel):[!-~]+)?$")] = ""
+    security_contact: Contact = ""
     trusted_proxies: Annotated[int, msgspec.Meta(ge=0, le=10)] = 0
     max_body_bytes: Count = 262_144
     request_seconds: Seconds = 10.0
@@ -129,10 +142,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
 
     # The standing proof. It listens for its emails on `host` too; the notifier gives them to
     # `proof_sink`, `host:port`. While that is empty they go to the mail server like all others.
-    proof_url: Annotated[str, msgspec.Meta(pattern=r"^https?://.*$")] = "http://127.0.0.1:8000"
+    proof_url: WebAddress = "http://127.0.0.1:8000"
     proof_port: Port = 2525
     proof_seconds: Seconds = 60.0
-    proof_sink: Annotated[str, msgspec.Meta(pattern=r"^([^:\s]+:[0-9]{1,5})?$")] = ""
+    proof_sink: HostAndPort = ""
 
     # KYC
     kyc_approvals_required: Annotated[int, msgspec.Meta(ge=1, le=10)] = 1
@@ -230,24 +243,31 @@ def load(environ: Mapping[str, str], process: str = "", *, needs_keys: bool = Tr
         needs_keys: whether it uses the keys that it reads; `fellow` uses none of the console's.
 
     Raises:
-        ConfigurationError: a value has the wrong type or range, a file cannot be read, or
-            production runs on what `shared/production.py` refuses.
+        ConfigurationError: a value has the wrong type, form or range, a file cannot be read, or
+            production runs on what `shared/production.py` refuses; with all of these at once.
     """
     names = [field.encode_name for field in msgspec.structs.fields(Settings)]
-    given = {name: value for name in names if (value := _given(environ, name)) != ""}
-    for server in ("AMQP", "DATABASE"):
-        if password := given.get(f"{server}_PASSWORD"):
-            url = given.get(f"{server}_URL", "")
-            given[f"{server}_URL"] = _with_password(url, password, f"{server}_URL")
-    try:
-        settings = msgspec.convert(given, Settings, strict=False)
-    except msgspec.ValidationError as error:
-        raise ConfigurationError(f"Bad configuration: {error}") from None
+    faults: list[str] = []
+    given = environment.given(environ, names, SECRET, faults)
+    given = environment.with_passwords(given, ("AMQP", "DATABASE"), faults)
+    settings = environment.typed(given, Settings, SECRET, faults)
     reads = frozenset(READS.get(process, names)) - (frozenset() if needs_keys else {*KEYS})
     if settings.environment == "production":
         unread = {name.lower(): "" for name in KEYS if name not in reads}
         settings = msgspec.structs.replace(settings, **unread)
-    _check(settings, reads)
+    unreadable = [name for name in ADDRESSES if _is_unreadable(getattr(settings, name.lower()))]
+    # Not in its own words, which may be a part of the password.
+    faults += (
+        f"{name} cannot be read: write what is special in its password as %xx"
+        for name in unreadable
+        if name in reads
+    )
+    reads = reads.difference(unreadable)
+    faults += _faults(settings, reads)
+    if settings.environment == "production":
+        faults += complaints(settings, reads)
+    if faults:
+        raise ConfigurationError(*dict.fromkeys(faults))
     return settings
 
 
@@ -272,43 +292,37 @@ def settings() -> Settings:
     return load(os.environ, _process)
 
 
-def _given(environ: Mapping[str, str], name: str) -> str:
-    value = environ.get(name, "")
-    path = environ.get(f"{name}_FILE", "") if name in SECRET else ""
-    if not path:
-        return value
-    if value:
-        raise ConfigurationError(f"{name} and {name}_FILE are both set: set one of them")
-    try:
-        return Path(path).read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{name}_FILE cannot be read: {error}") from None
+def _is_unreadable(addresses: str) -> bool:
+    return any(environment.is_unreadable(url) for url in addresses.split(";"))
 
 
-def _with_password(url: str, password: str, name: str) -> str:
-    parts = urlsplit(url)
-    if not parts.username or parts.password:
-        raise ConfigurationError(
-            f"{name} must name a user and no password where its password is given apart"
-        )
-    user, _, host = parts.netloc.partition("@")
-    return parts._replace(netloc=f"{user}:{quote(password, safe='')}@{host}").geturl()
-
-
-def _check(settings: Settings, reads: Collection[str]) -> None:
+def _faults(settings: Settings, reads: Collection[str]) -> list[str]:
+    """What is wrong with settings wherever they are used, a sentence each."""
+    faults = []
+    brokers = settings.amqp_url.split(";")
+    if "AMQP_URL" in reads and not all(url.startswith(("amqp://", "amqps://")) for url in brokers):
+        faults.append("AMQP_URL must start with amqp:// or amqps://")
     if "DATABASE_URL" in reads and not settings.database_url.startswith("postgresql+psycopg2://"):
-        raise ConfigurationError("DATABASE_URL must start with postgresql+psycopg2://")
-    for name in KEYS:
-        if name in reads and not settings.listed(name):
-            raise ConfigurationError(f"{name} is empty: give at least one key")
-    for name in (name for name in reads if name.startswith("RETENTION_")):
+        faults.append("DATABASE_URL must start with postgresql+psycopg2://")
+    for name in (name for name in ("SERVICE_PASSWORDS", "OPERATOR_PASSWORDS") if name in reads):
+        try:
+            settings.passwords_in(name)
+        except ConfigurationError as error:
+            faults += error.faults
+    for name in (name for name in KEYS if name in reads):
+        listed = settings.listed(name)
+        if not listed:
+            faults.append(f"{name} is empty: give at least one key")
+        for key in () if name == "JWT_SIGNING_KEY" else listed:
+            try:
+                decode_key(key, name)
+            except ConfigurationError as error:
+                faults += error.faults
+    for name in sorted(name for name in reads if name.startswith("RETENTION_")):
         days = getattr(settings, name.lower())
         # What the journal can say again must still be known, or it would be done again.
         if 0 < days <= JOURNAL_DAYS and name != "RETENTION_UNPROVED_DAYS":
-            raise ConfigurationError(
+            faults.append(
                 f"{name} must be more than the journal's {JOURNAL_DAYS} days, or 0 for ever"
             )
-    if settings.environment == "production" and (
-        complaint := next(complaints(settings, reads), "")
-    ):
-        raise ConfigurationError(complaint)
+    return faults

@@ -5,8 +5,6 @@ under keys of their own each. A sealed value carries the id of its key, and is b
 (such as the row's id), so that it cannot be moved elsewhere.
 """
 
-import base64
-import binascii
 import hashlib
 import os
 from collections.abc import Sequence
@@ -15,10 +13,9 @@ from functools import cache
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from shared.config import ConfigurationError, Settings, settings
-from shared.processes import KEYS
+from shared.config import settings
+from shared.keys import decode_key
 
-KEY_BYTES = 32
 _KEY_ID_BYTES = 4
 _NONCE_BYTES = 12  # NIST SP 800-38D, 5.2.1.1: 96 bits is the recommended length
 
@@ -70,37 +67,6 @@ class Sealer:
     def current_key_id(self) -> bytes:
         """What every value begins with that was sealed under the key that seals now."""
         return self._current
-
-
-def decode_key(key: str, setting: str) -> bytes:
-    """The 32 bytes of a key.
-
-    Args:
-        key: them in base64, in either alphabet.
-        setting: where it stands, for the sentence of an error.
-
-    Raises:
-        ConfigurationError: it is not base64 or not 32 bytes long.
-    """
-    try:
-        raw = base64.b64decode(key.replace("-", "+").replace("_", "/"), validate=True)
-    except (binascii.Error, ValueError):
-        raise ConfigurationError(f"a key in {setting} is not base64") from None
-    if len(raw) != KEY_BYTES:
-        raise ConfigurationError(f"a key in {setting} has {len(raw)} bytes; {KEY_BYTES} are needed")
-    return raw
-
-
-def check_keys(config: Settings) -> None:
-    """Read every key of a process that must be 32 bytes, at its start.
-
-    Raises:
-        ConfigurationError: see `decode_key`.
-    """
-    for setting in KEYS:
-        if setting != "JWT_SIGNING_KEY":
-            for key in config.listed(setting):
-                decode_key(key, setting)
 
 
 @cache

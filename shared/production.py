@@ -17,6 +17,7 @@ import msgspec
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from shared.environment import ConfigurationError
 from shared.processes import KEYS
 
 if TYPE_CHECKING:
@@ -119,7 +120,10 @@ def _given_passwords(settings: "Settings", reads: Collection[str]) -> Iterator[s
         for url, password in _server_passwords(settings, reads)
     }
     for setting in ("SERVICE_PASSWORDS", "OPERATOR_PASSWORDS"):
-        given = settings.passwords_in(setting) if setting in reads else {}
+        try:
+            given = settings.passwords_in(setting) if setting in reads else {}
+        except ConfigurationError:
+            continue  # which is said everywhere, not only in production
         for name, password in given.items():
             other = owners.setdefault(password, name)
             if other != name:

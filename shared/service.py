@@ -17,9 +17,9 @@ from sqlalchemy.orm import Session
 from shared import health, heap, heartbeat, logs, metrics, tracing
 from shared.bus import inbox
 from shared.bus.consumer import Consumer, Subscription
-from shared.config import ConfigurationError, Settings, begin
-from shared.crypto import check_keys
+from shared.config import Settings, begin
 from shared.db.session import is_database_away, transaction
+from shared.environment import ConfigurationError
 from shared.periodic import Periodic
 
 STOP_SECONDS = 8.0
@@ -56,7 +56,6 @@ def run(name: str, wire: Callable[[Settings], Wiring]) -> int:
     """
     try:
         config = begin(name.rpartition(".")[2])
-        check_keys(config)
         metrics.serve(config)
         tracing.configure(config, name)
     except ConfigurationError as error:

@@ -9,7 +9,8 @@ A trace travels as a `traceparent` (W3C Trace Context, 3.2), in a header of requ
 
 from typing import Literal, Protocol
 
-from shared.config import ConfigurationError, Settings
+from shared.config import Settings
+from shared.environment import ConfigurationError
 
 Kind = Literal["internal", "server", "client", "producer", "consumer"]
 

@@ -6,8 +6,8 @@ import tempfile
 from pathlib import Path
 
 from shared import lease
-from shared.config import ConfigurationError, begin
-from shared.crypto import check_keys
+from shared.config import begin
+from shared.environment import ConfigurationError
 
 METRICS = "order-fellow-metrics-"
 
@@ -19,7 +19,7 @@ def main() -> int:  # noqa: RET503 - execv never returns
         The exit code, only when the configuration is bad.
     """
     try:
-        check_keys(begin("ingress"))
+        begin("ingress")
     except ConfigurationError as error:
         print(f"services.ingress cannot start. {error}", file=sys.stderr)  # noqa: T201
         return 2

@@ -21,10 +21,10 @@ from sqlalchemy.orm import Session
 
 from services.ingress.attempt import Attempt
 from shared.config import settings
-from shared.crypto import decode_key
 from shared.db.models import WebhookRequest
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
+from shared.keys import decode_key
 from shared.tokens import ISSUER
 
 ALGORITHM = "EdDSA"

@@ -32,7 +32,7 @@ from shared import erased
 from shared.bus.batch import Failures, process_stopping
 from shared.bus.events import EmailUndeliverable
 from shared.bus.message import Received, message_for
-from shared.bus.retry import Permanent
+from shared.bus.retry import Permanent, UnderWay
 from shared.db import arrays
 from shared.db.session import IDLE_SECONDS, still_here
 from shared.outbox import store
@@ -122,7 +122,7 @@ class Notifier:
             outcome = outcomes[email.fact_id] = sending.outcome(number)
             if not is_synthetic(email.recipient):
                 metrics.tried(email.template, outcome)
-            if sending.knows(number):
+            if not isinstance(outcome, UnderWay):
                 del self._under_way[email.fact_id]
             if outcome is None:
                 self._remember(email)

@@ -93,11 +93,6 @@ class Sending:
         with self._changed:
             return self._outcomes.get(number, UnderWay("the mail server has not answered yet"))
 
-    def knows(self, number: int) -> bool:
-        """Whether it is known what became of one."""
-        with self._changed:
-            return number in self._outcomes
-
     def wait(self, seconds: float) -> bool:
         """Wait until all is known, for so long at most; returns whether it is."""
         with self._changed:

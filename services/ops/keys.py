@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from shared.crypto import KEY_BYTES
+from shared.keys import KEY_BYTES
 from shared.processes import KEYS
 from shared.roles import BROKER_USERS, is_operators
 

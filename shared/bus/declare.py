@@ -14,7 +14,8 @@ from shared import direct, versions
 from shared.bus import permissions, topology
 from shared.bus.connect import connect, credentials, server_version
 from shared.bus.refusal import explain
-from shared.config import ConfigurationError, Settings, begin
+from shared.config import Settings, begin
+from shared.environment import ConfigurationError
 
 BODY_BYTES = 2000
 """How much of an error's body is told: the broker says there what it refuses."""

@@ -23,7 +23,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shared.bus import topology
-from shared.config import ConfigurationError, settings
+from shared.config import settings
+from shared.environment import ConfigurationError
 from shared.roles import OPERATOR, login
 
 NOTHING, ANYTHING = "^$", ".*"

@@ -9,7 +9,8 @@ from alembic.config import Config
 from sqlalchemy import NullPool, create_engine, text
 
 from shared import versions
-from shared.config import ConfigurationError, begin
+from shared.config import begin
+from shared.environment import ConfigurationError
 from shared.roles import SERVICES
 
 MIGRATIONS = Path(__file__).parent / "migrations"

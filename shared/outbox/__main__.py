@@ -9,7 +9,8 @@ import structlog
 import uvloop
 
 from shared import health, heap, heartbeat, logs, metrics, tracing
-from shared.config import ConfigurationError, Settings, begin
+from shared.config import Settings, begin
+from shared.environment import ConfigurationError
 from shared.outbox.metrics import watch
 from shared.outbox.relay import Relay
 

@@ -131,8 +131,14 @@ class Stand:
     def settle(self, load: Load, seconds: float = SETTLE_SECONDS) -> Balance:
         """Wait for the backlog and compare; nothing may be left in a dead queue."""
         self.ready()
-        balance = settle(load, self.engine, self.mail.maildir, seconds)
-        for queue in ("orders.intake", "notifier.orders", "notifier.bulk", "notifier.urgent"):
+        queues = ("orders.intake", "notifier.orders", "notifier.bulk", "notifier.urgent")
+        try:
+            balance = settle(load, self.engine, self.mail.maildir, seconds)
+        except AssertionError as error:
+            waiting = [f"{queue}{end}" for queue in queues for end in ("", ".dead")]
+            error.add_note(str({queue: depth(self.amqp_url, queue) for queue in waiting}))
+            raise
+        for queue in queues:
             assert depth(self.amqp_url, f"{queue}.dead") == 0, queue
         return balance
 

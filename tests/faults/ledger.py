@@ -201,7 +201,8 @@ def settle(
             raise AssertionError(
                 f"after {seconds:g} s: of {len(accepted)} accepted {len(missing)} are not recorded "
                 f"{sorted(missing)[:3]}, of {len(recorded)} recorded {len(untold)} are not told "
-                f"{sorted(untold)[:3]}"
+                f"{sorted(untold)[:3]}: "
+                f"{_whereabouts(engine, [id_ for id_ in recorded if recorded[id_] in untold])}"
             )
         time.sleep(0.5)
     assert {id_: recorded[id_] for id_ in accepted} == accepted
@@ -222,6 +223,45 @@ def _recorded(engine: Engine, ours: set[str]) -> dict[str, str]:
     with engine.connect() as connection:
         rows = connection.execute(text("SELECT id, customer_email FROM orders"))
         return {str(UUID(str(row.id))): row[1] for row in rows if row[1] in ours}
+
+
+def _whereabouts(engine: Engine, orders: list[str]) -> dict[str, object]:
+    """How far the facts of orders got, and what the outbox holds."""
+    with engine.connect() as connection:
+        told = connection.execute(
+            text(
+                "SELECT state, count(*), min(at), max(at) FROM email_deliveries "
+                "WHERE subject_id = ANY(CAST(:ids AS text[])) GROUP BY state"
+            ),
+            {"ids": orders},
+        ).all()
+        recorded = connection.execute(
+            text(
+                "SELECT count(*), min(recorded_at), max(recorded_at) FROM orders "
+                "WHERE id = ANY(CAST(:ids AS uuid[]))"
+            ),
+            {"ids": orders},
+        ).one()
+        waiting = connection.execute(
+            text(
+                "SELECT exchange, routing_key, attempts, next_try_at, parked_at, reason, count(*) "
+                "FROM outbox GROUP BY 1, 2, 3, 4, 5, 6 LIMIT 20"
+            )
+        ).all()
+        handled = connection.execute(
+            text(
+                "SELECT consumer, date_trunc('second', handled_at), count(*) FROM inbox "
+                "WHERE handled_at >= (SELECT min(recorded_at) FROM orders "
+                "WHERE id = ANY(CAST(:ids AS uuid[]))) GROUP BY 1, 2 ORDER BY 2 LIMIT 60"
+            ),
+            {"ids": orders},
+        ).all()
+    return {
+        "recorded": recorded,
+        "email_deliveries": told,
+        "outbox": waiting,
+        "inbox": handled,
+    }
 
 
 def _emails(maildir: Maildir, ours: set[str]) -> Counter[tuple[str, str]]:

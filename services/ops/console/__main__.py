@@ -4,7 +4,8 @@ import os
 import sys
 from pathlib import Path
 
-from shared.config import ConfigurationError, begin
+from shared.config import begin
+from shared.environment import ConfigurationError
 
 
 def main() -> int:  # noqa: RET503 - execv never returns

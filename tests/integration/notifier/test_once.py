@@ -10,8 +10,10 @@ from sqlalchemy import select
 
 from services.notifier import sending
 from services.notifier.__main__ import wire
+from services.notifier.smtp import Sending
 from shared.bus import topology
 from shared.bus.consumer import Consumer
+from shared.bus.retry import UnderWay
 from shared.db.models import EmailDelivery
 from stack.mailbox import Handler
 from tests.integration.arrange import consuming, depth, publish, until
@@ -171,6 +173,28 @@ def test_a_server_that_thinks_about_one_email_holds_up_no_later_one(
         until(lambda: len(deliveries(engine)) == 300, "and what came much later")
         server.decided.set()
         until(lambda: len(deliveries(engine)) == 301, "all")
+    assert set(copies(server).values()) == {1}
+
+
+def test_an_answer_that_comes_between_two_looks_is_not_forgotten(
+    config, server, engine, amqp_url, monkeypatch
+):
+    monkeypatch.setattr(sending, "WRITE_DOWN_SECONDS", 0.5)
+    server.thinks_of = "c5@"
+    look = Sending.outcome
+
+    def look_before_it_answers(self, number):
+        outcome = look(self, number)
+        if isinstance(outcome, UnderWay):
+            server.decided.set()
+            assert self.wait(30)
+        return outcome
+
+    monkeypatch.setattr(Sending, "outcome", look_before_it_answers)
+    tell(amqp_url, *recipients(64))
+    with notifying(config):
+        until(lambda: len(deliveries(engine)) == 64, "all")
+        until(lambda: depth(amqp_url, "notifier.orders") == 0, "and told the broker")
     assert set(copies(server).values()) == {1}
 
 

@@ -13,10 +13,10 @@ from shared import product
 from shared.bus import topology
 from shared.config import (
     SECRET,
-    ConfigurationError,
     Settings,
     load,
 )
+from shared.environment import ConfigurationError
 from shared.processes import KEYS, READS
 from shared.roles import BROKER_USERS, broker_user, login
 from stack.folders import ROOT

@@ -7,7 +7,8 @@ import pytest
 from falcon import testing
 
 from services.ingress import security_txt
-from shared.config import ConfigurationError, load
+from shared.config import load
+from shared.environment import ConfigurationError
 
 
 def served(**variables):

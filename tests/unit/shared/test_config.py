@@ -11,10 +11,10 @@ from shared.config import (
     DEVELOPMENT_JWT_KEY,
     DEVELOPMENT_RECEIPT_KEY,
     DEVELOPMENT_SECOND_FACTOR_KEY,
-    ConfigurationError,
     Settings,
     load,
 )
+from shared.environment import ConfigurationError
 from shared.processes import KEYS
 from shared.roles import SERVICES
 
@@ -277,3 +277,50 @@ def test_nothing_is_for_ever_in_production(place):
         load(PRODUCTION | {name: "0"})
     # Who does not remove it does not ask.
     assert load(PRODUCTION | {name: "0"}, "kyc")
+
+
+def test_all_faults_are_named_at_once_each_in_a_line(tmp_path):
+    with pytest.raises(ConfigurationError) as refused:
+        load(
+            PRODUCTION
+            | {
+                "PORT": "eighty",
+                "LOG_LEVEL": "LOUD",
+                "SMTP_STARTTLS": "perhaps",
+                "CONFIRM_TIMEOUT": "0",
+                "PROOF_URL": "api.example",
+                "AMQP_PASSWORD_FILE": str(tmp_path / "none"),
+                "RECEIPT_SIGNING_KEYS": "no base64!",
+                "SERVICE_PASSWORDS": "ingress",
+                "SMTP_HOST": "smtp.example",
+                "RETENTION_ORDERS_DAYS": "3",
+            }
+        )
+    lines = str(refused.value).splitlines()
+    assert [line.split()[0] for line in lines if " must be " in line] == [
+        "LOG_LEVEL",
+        "PORT",
+        "CONFIRM_TIMEOUT",
+        "PROOF_URL",
+        "SMTP_STARTTLS",
+        "SERVICE_PASSWORDS",
+        "RETENTION_ORDERS_DAYS",
+    ]
+    assert "PORT must be a whole number from 1 to 65535, not 'eighty'" in lines
+    assert "LOG_LEVEL must be DEBUG, ERROR, INFO or WARNING, not 'LOUD'" in lines
+    assert "SMTP_STARTTLS must be true or false, not 'perhaps'" in lines
+    assert "CONFIRM_TIMEOUT must be a number above 0, not '0'" in lines
+    for name in ("AMQP_PASSWORD_FILE cannot be read", "a key in RECEIPT_SIGNING_KEYS is not base64",
+                 "SMTP_HOST speaks to smtp.example without TLS"):  # fmt: skip
+        assert any(line.startswith(name) for line in lines), name
+    assert not any("^" in line for line in lines), "a pattern is no sentence"
+
+
+@pytest.mark.parametrize("name", ["AMQP_URL", "DATABASE_URL"])
+@pytest.mark.parametrize("environment", ["development", "production"])
+def test_an_address_that_cannot_be_read_is_named_and_its_password_is_not_said(name, environment):
+    scheme = PRODUCTION[name].partition(":")[0]
+    for address in (f"{scheme}://fellow:wxyz/ss@host:5/", f"{scheme}://fellow:wxyz@[::1/"):
+        with pytest.raises(ConfigurationError, match=f"^{name} cannot be read") as refused:
+            load(PRODUCTION | {"ENVIRONMENT": environment, name: address})
+        assert "wxyz" not in str(refused.value)

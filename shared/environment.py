@@ -1,0 +1,142 @@
+"""Reading the environment: from variables and files to typed values, all faults at once."""
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import quote, urlsplit
+
+import msgspec
+from msgspec import inspect
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+class ConfigurationError(Exception):
+    """The environment describes no system that may start; a line for each thing to change.
+
+    Args:
+        faults: a sentence each, in which a setting is named.
+    """
+
+    def __init__(self, *faults: str) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
+
+
+def given(
+    environ: Mapping[str, str], names: Collection[str], secret: Collection[str], faults: list[str]
+) -> dict[str, str]:
+    """The variables that are set to something, by name.
+
+    Args:
+        environ: environment variables.
+        names: of those that count.
+        secret: of those that may be given as `NAME_FILE`, the path of a file that holds it.
+        faults: what cannot be read is added here.
+    """
+    found: dict[str, str] = {}
+    for name in names:
+        value = environ.get(name, "")
+        path = environ.get(f"{name}_FILE", "") if name in secret else ""
+        if path and value:
+            faults.append(f"{name} and {name}_FILE are both set: set one of them")
+        elif path:
+            try:
+                value = Path(path).read_text().strip()
+            except (OSError, UnicodeDecodeError) as error:
+                faults.append(f"{name}_FILE cannot be read: {error}")
+        if value:
+            found[name] = value
+    return found
+
+
+def with_passwords(
+    values: Mapping[str, str], servers: Collection[str], faults: list[str]
+) -> dict[str, str]:
+    """The values, each `NAME_PASSWORD` of a server put into its `NAME_URL`.
+
+    Args:
+        values: as from `given`.
+        servers: the names.
+        faults: an address that can take no password is added here.
+    """
+    found = dict(values)
+    for server in servers:
+        password, url = found.get(f"{server}_PASSWORD"), found.get(f"{server}_URL", "")
+        if not password:
+            continue
+        if is_unreadable(url):
+            continue  # which is said of the address itself
+        parts = urlsplit(url)
+        if not parts.username or parts.password:
+            faults.append(
+                f"{server}_URL must name a user and no password where its password is given apart"
+            )
+            continue
+        user, _, host = parts.netloc.partition("@")
+        netloc = f"{user}:{quote(password, safe='')}@{host}"
+        found[f"{server}_URL"] = parts._replace(netloc=netloc).geturl()
+    return found
+
+
+def is_unreadable(url: str) -> bool:
+    """Whether nothing can be read from an address (RFC 3986), such as one with a bare / in it."""
+    try:
+        urlsplit(url).port  # noqa: B018 - it is parsed when it is asked for
+    except ValueError:
+        return True
+    return False
+
+
+def typed(
+    values: Mapping[str, str], settings: type[S], secret: Collection[str], faults: list[str]
+) -> S:
+    """The settings that values describe; one that is no good has its default.
+
+    Args:
+        values: by the names that the fields have in the environment.
+        settings: the type; each field has a default.
+        secret: the names of those whose value is not said again.
+        faults: what is no good is added here.
+    """
+    found: dict[str, object] = {}
+    for field in msgspec.structs.fields(settings):
+        name = field.encode_name
+        if name not in values:
+            continue
+        try:
+            found[field.name] = msgspec.convert(values[name], field.type, strict=False)
+        except msgspec.ValidationError:
+            is_said = "" if name in secret else f", not {_shortened(values[name])}"
+            faults.append(f"{name} must be {_words(inspect.type_info(field.type))}{is_said}")
+    return settings(**found)
+
+
+def _shortened(value: str) -> str:
+    return repr(value if len(value) <= 60 else f"{value[:60]}…")
+
+
+def _words(type_: inspect.Type) -> str:
+    """What a value must be."""
+    match type_:
+        case inspect.Metadata(extra_json_schema={"description": str() as words}):
+            return words
+        case inspect.LiteralType(values=values):
+            return _either([str(value) for value in values if value])
+        case inspect.BoolType():
+            return "true or false"
+        case inspect.IntType(ge=least, le=most):
+            return f"a whole number{_range(least, most)}"
+        case inspect.FloatType(gt=above):
+            return "a number" if above is None else f"a number above {above:g}"
+    return "another value"
+
+
+def _range(least: int | None, most: int | None) -> str:
+    if least is not None and most is not None:
+        return f" from {least} to {most}"
+    return f", {least} or more" if least is not None else ""
+
+
+def _either(words: Sequence[str]) -> str:
+    return f"{', '.join(words[:-1])} or {words[-1]}" if len(words) > 1 else words[0]
