@@ -1,9 +1,10 @@
 """A customer's data in the tables."""
 
+import time
 from collections import Counter
 from typing import Any
 
-from sqlalchemy import ColumnElement, Text, cast, func, or_, select, text
+from sqlalchemy import ColumnElement, Engine, Text, cast, func, or_, select, text
 from sqlalchemy.orm import Session
 
 from services.ops.customer_messages import OF_BUSINESSES, Person
@@ -17,6 +18,10 @@ from shared.db.models import (
     WebhookRequest,
 )
 
+WRITERS_SECONDS = 35.0
+"""Longer than the server lets a transaction wait (`shared.db.session.IDLE_SECONDS`)."""
+LOOK_SECONDS = 0.05
+
 
 def erase(session: Session, person: Person) -> Counter[str]:
     """Erase a person in the tables; what was touched, by place.
@@ -29,6 +34,24 @@ def erase(session: Session, person: Person) -> Counter[str]:
         text("SELECT place, touched FROM erase_customer(:address)"), {"address": person.address}
     )
     return Counter({place: touched for place, touched in found if touched})
+
+
+def wait_for_writers(engine: Engine) -> None:
+    """Wait until every transaction has ended that has written something by now.
+
+    A transaction has a number from its first write on (PostgreSQL, "Transactions and Identifiers");
+    one that only reads, such as a backup, has none.
+    """
+    deadline = time.monotonic() + WRITERS_SECONDS
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        next_one = connection.scalar(text("SELECT pg_snapshot_xmax(pg_current_snapshot())::text"))
+        have_ended = text(
+            "SELECT pg_snapshot_xmin(pg_current_snapshot()) >= CAST(:next_one AS xid8)"
+        )
+        while time.monotonic() < deadline:
+            if connection.scalar(have_ended, {"next_one": next_one}):
+                return
+            time.sleep(LOOK_SECONDS)
 
 
 def read(session: Session, person: Person) -> dict[str, list[dict[str, Any]]]:

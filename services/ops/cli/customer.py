@@ -70,8 +70,9 @@ def erase(
 ) -> None:
     """Erase a customer: orders stay without the person, and nothing more is mailed.
 
-    A proof without the address stays in the audit log. What is under way meanwhile is found by
-    running it again. An order for the same address that comes afterwards is a new matter.
+    A proof without the address stays in the audit log. What is under way meanwhile is looked for
+    once more; what some process has in hand is named, and found by running it again. An order for
+    the same address that comes afterwards is a new matter.
     """
     if not dry_run and not reason.strip():
         stop("--reason must say why.", MISUSED)

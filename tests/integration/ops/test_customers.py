@@ -1,6 +1,7 @@
 """`fellow customer`: all that is held of a person is found, and ends; the business's books stay."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import msgspec
@@ -8,6 +9,7 @@ import pytest
 from amqp import Message as AmqpMessage
 from kombu import Connection
 from sqlalchemy import text
+from sqlalchemy.orm import Session
 
 from services.audit.__main__ import wire as auditing
 from services.notifier.__main__ import wire as notifying
@@ -402,3 +404,30 @@ def test_it_asks_first(settings, db, mailbox):
     assert "no way back" in err
     assert db.query(Order).filter(Order.customer_email == ZOE).count() == 2
     assert db.query(OrderStatusHistory).count() == 5
+
+
+def test_what_is_being_written_meanwhile_is_erased_too(settings, db, engine):
+    """An order that is recorded behind the search: in no queue any more, and not committed yet."""
+    business = account(db, status="approved")
+    mine = zoes(business)
+    with consuming(settings, *recording(settings).subscriptions):
+        sent(settings, mine)
+    another = text(
+        "INSERT INTO orders SELECT (jsonb_populate_record(o, CAST(:changes AS jsonb))).* "
+        "FROM orders o WHERE id = :id"
+    )
+
+    def is_erased():
+        db.expire_all()
+        db.rollback()
+        return db.get(Order, mine.order_id).customer_email == erased.ADDRESS
+
+    with Session(engine) as writer, ThreadPoolExecutor(1) as threads:
+        changes = json.dumps({"id": str(new_id())})
+        writer.execute(another, {"id": mine.order_id, "changes": changes})
+        erasing = threads.submit(erase, settings)
+        until(is_erased, "the search is over")
+        writer.commit()
+        assert erasing.result()["orders"] == 2
+    assert not [part for part in PERSONAL if plain(part) in everything(db)]
+    assert erase(settings) == {}
