@@ -9,12 +9,11 @@ Traps of kombu 5.7 and py-amqp 5.4 that shape it: heartbeats are off unless
 not notice a stop while the broker is down; a changed prefetch counts for new consumers only.
 """
 
-import itertools
 import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from shared import versions
 from shared.bus import needs, single, topology
 from shared.bus.batch import BatchHandler, Decode, Delivery, StoppedError, held_by, lacked
 from shared.bus.connect import connect, server_version, user_of
+from shared.bus.delivery_tags import DeliveryTags
 from shared.bus.inbound import Inbound
 from shared.bus.incoming import Incoming, believed, decode_by_type
 from shared.bus.message import Received
@@ -172,6 +172,7 @@ class _Session:
         self._channel = connection.channel()
         self._believed = believed(self._subscription.queue.name, user_of(connection))
         self._inbound = Inbound(connection)
+        self._tags = DeliveryTags()
         self._waiting: deque[Delivery] = deque()
         self._oldest = 0.0  # when the first of those waiting came
         self._in_hand: Sequence[Delivery] = ()
@@ -197,7 +198,7 @@ class _Session:
         stopping = self._consumer._stopping
         while not stopping.is_set():
             self._turn()
-            if self._future is None and self._is_ready():
+            if self._future is None and self._is_ready() and not stopping.is_set():
                 self._begin(self._next_batch())
         self._end()
         if self._under_way:
@@ -289,9 +290,9 @@ class _Session:
     def _on_message(self, message: Any) -> None:
         if not self._waiting:
             self._oldest = time.monotonic()
-        self._waiting.append(
-            Delivery(message.delivery_info["delivery_tag"], Incoming.of(message, self._believed))
-        )
+        tag = message.delivery_info["delivery_tag"]
+        self._tags.came(tag)
+        self._waiting.append(Delivery(tag, Incoming.of(message, self._believed)))
         self._consumer.unacknowledged += 1
 
     def _on_cancel(self, consumer_tag: str) -> None:
@@ -367,7 +368,10 @@ class _Session:
                 self._consumer._requeuer.requeue(delivery, failed[delivery.tag])
         self._under_way += [d for d in batch if isinstance(failed.get(d.tag), UnderWay)]
         self._asked = time.monotonic()
-        self._acknowledge([delivery.tag for delivery in batch], kept)
+        # What is kept goes back when the connection ends.
+        done = [delivery.tag for delivery in batch if delivery.tag not in kept]
+        for tag, multiple in self._tags.settle(done):
+            self._channel.basic_ack(tag, multiple=multiple)
         self._consumer.unacknowledged -= len(batch) - len(kept)
         self._consumer.handled += len(batch) - len(kept)
         if batch[-1].incoming.attempt == 0:
@@ -376,17 +380,6 @@ class _Session:
         is_careful = self._prefetch == 1 and not self._subscription.in_order
         if is_careful and _deliveries(batch[-1]) < SUSPICIOUS_DELIVERIES:
             self._consume(prefetch=2 * self._subscription.batch_size)
-
-    def _acknowledge(self, tags: Sequence[int], kept: Collection[int]) -> None:
-        """Acknowledge what is done; what is kept goes back when the connection ends."""
-        before = min((delivery.tag for delivery in self._under_way), default=tags[-1] + 1)
-        done = list(itertools.takewhile(lambda tag: tag not in kept and tag < before, tags))
-        if done:
-            # Batches end in the order in which they came, so all up to this tag are done.
-            self._channel.basic_ack(done[-1], multiple=True)
-        for tag in tags[len(done) :]:
-            if tag not in kept:
-                self._channel.basic_ack(tag)
 
 
 def _decoding(subscription: Subscription) -> Decode:

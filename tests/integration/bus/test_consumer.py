@@ -14,7 +14,7 @@ from kombu import Connection
 from sqlalchemy import select, text
 
 from shared.bus import topology
-from shared.bus.consumer import Subscription
+from shared.bus.consumer import Consumer, Subscription
 from shared.bus.message import message_for
 from shared.bus.retry import Hold, Permanent, UnderWay
 from shared.db.models import InboxEntry
@@ -266,6 +266,25 @@ def inbox(engine):
         return {str(id_) for id_ in connection.scalars(select(InboxEntry.message_id))}
 
 
+def test_what_a_stop_gives_back_is_not_acknowledged_with_what_came_after_it(settings):
+    """A stop in the middle of a batch, while the next one waits already."""
+    stopping, done = threading.Event(), Recorder()
+
+    def handle(session, received):
+        if len(received) == 1 or stopping.is_set():
+            return done(session, received)
+        stopping.set()
+        done(session, received[:2])
+        return {message.id: Hold("the process stops") for message in received[2:]}
+
+    publish(settings.amqp_url, *messages(60))
+    consumer = Consumer(
+        settings.amqp_url, settings.amqp_heartbeat, subscription(handle, batch_size=10), stopping
+    )
+    consumer.run()
+    until(lambda: ready(settings) == 60 - len(done.handled), "all that was not done is back")
+
+
 def test_a_lost_database_connection_burns_nothing(settings, engine):
     sent = messages(10)
     calls = []
@@ -362,7 +381,7 @@ def test_a_suspicious_message_is_handled_alone(settings):
 CHILD = """
     import os, sys, time
     from shared.bus import topology
-    from shared.bus.consumer import Subscription
+    from shared.bus.consumer import Consumer, Subscription
     from shared.service import Wiring, run
     from sqlalchemy import text
 
