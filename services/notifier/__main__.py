@@ -4,8 +4,8 @@ import sys
 from email.utils import parseaddr
 
 from services.notifier.bounds import Bounds
+from services.notifier.mailer import Mailer
 from services.notifier.sending import Notifier
-from services.notifier.smtp import Mailer
 from shared import retention
 from shared.bus import topology
 from shared.bus.consumer import Subscription

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Hashable
 
 from services.notifier.composing import Email
-from services.notifier.smtp import NotSentError
+from services.notifier.outgoing import NotSentError
 from shared.synthetic import is_synthetic
 from shared.token_buckets import TokenBuckets
 

@@ -20,8 +20,8 @@ from sqlalchemy.orm import Session
 from services.notifier import metrics, mime
 from services.notifier.bounds import Bounds
 from services.notifier.composing import Email, compose
-from services.notifier.smtp import (
-    Mailer,
+from services.notifier.mailer import Mailer
+from services.notifier.outgoing import (
     NotSentError,
     Outcome,
     Outgoing,

@@ -1,31 +1,25 @@
-"""Sending by SMTP over connections that are kept open, several at a time.
+"""One connection to the mail server, kept open from one email to the next.
 
-A connection belongs to one thread. What the server's answer means: RFC 5321, 4.2.1; how long it may
-take with it: 4.5.3.2. Giving up on the reply to the content too early sends an email twice.
+What the server's answer means: RFC 5321, 4.2.1; how long it may take with
+it: 4.5.3.2. Giving up on the reply to the content too early sends an email twice.
 """
 
+import select
 import smtplib
 import socket
 import ssl
-import threading
-from collections import deque
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from typing import NamedTuple
+from collections.abc import Callable
 
-import structlog
-
-from services.notifier import metrics
-from shared import tracing
-from shared.bus.retry import Hold, Permanent, Retry, UnderWay
+from services.notifier.outgoing import Outgoing, SinkAwayError, UndeliverableError
+from shared.bus.retry import Hold, Retry
 from shared.config import Settings
-from shared.synthetic import is_synthetic
 
 Reply = tuple[int, bytes]
 GO_AHEAD = 354
 CONNECT_SECONDS = 30.0
 SINK_SECONDS = 5.0
+THINKING_SECONDS = 5.0
+"""After which a server that has the content counts as one that thinks about it."""
 # A server that may think for minutes is told from one that has vanished by asking its machine.
 KEEPALIVE = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -34,140 +28,19 @@ KEEPALIVE = (
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
 )
 
-log = structlog.get_logger()
 
-
-class UndeliverableError(Permanent):
-    """The mail server refused this email for good.
-
-    Attributes:
-        code: its reply code, 5xx.
-    """
-
-    def __init__(self, code: int, text: str) -> None:
-        super().__init__(f"{code} {text}")
-        self.code = code
-
-
-class NotSentError(UndeliverableError):
-    """It was not offered to the mail server, for a reason of ours; no message is blamed for it."""
-
-
-class SinkAwayError(NotSentError):
-    """Nobody waits for this email of the standing proof any more."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(550, f"the sink of the standing proof is away: {text}")
-
-
-class Outgoing(NamedTuple):
-    """One email on its way: the recipient's address, the content, and the trace it travels in."""
-
-    recipient: str
-    content: bytes
-    traceparent: str | None = None
-
-
-Outcome = Exception | None
-"""What became of an email: None when it was taken, or `UndeliverableError`, `Retry`, or `Hold`."""
-
-
-class Sending:
-    """Some emails on their way.
+class MailConnection:
+    """A conversation with the mail server.
 
     Args:
-        emails: what to send.
-        workers: how many threads begin with them; others may join when they are free.
-    """
-
-    def __init__(self, emails: Sequence[Outgoing], workers: int) -> None:
-        self._emails = emails
-        self._left = deque(range(len(emails)))
-        self._workers = workers
-        self._is_ceasing = False
-        self._outcomes: dict[int, Outcome] = {}
-        self._changed = threading.Condition()
-
-    def outcome(self, number: int) -> Outcome:
-        """What became of one; `UnderWay` as long as that is not known."""
-        with self._changed:
-            return self._outcomes.get(number, UnderWay("the mail server has not answered yet"))
-
-    def wait(self, seconds: float) -> bool:
-        """Wait until all is known, for so long at most; returns whether it is."""
-        with self._changed:
-            return self._changed.wait_for(self._is_over, seconds)
-
-    def cease(self) -> None:
-        """Begin with no further email; those are held."""
-        with self._changed:
-            self._is_ceasing = True
-            self._hold_what_is_left(Hold("the process stops"))
-
-    def take(self) -> tuple[int, Outgoing] | None:
-        """The next email for a thread to send; None when it has nothing more to do."""
-        with self._changed:
-            if self._left and not self._is_ceasing:
-                number = self._left.popleft()
-                return number, self._emails[number]
-            self._workers -= 1
-            return None
-
-    def settle(self, number: int, outcome: Outcome) -> None:
-        """Note what became of one."""
-        with self._changed:
-            self._outcomes[number] = outcome
-            if self._is_over():
-                self._changed.notify_all()
-
-    def give_back(self, number: int, why: Hold) -> None:
-        """Note that a thread has no mail server, and nothing more to do.
-
-        Another thread may have one; when it is the last, all that is left is held.
-        """
-        with self._changed:
-            self._left.appendleft(number)
-            self._workers -= 1
-            if self._is_ceasing or self._workers <= 0:
-                self._hold_what_is_left(why)
-
-    def _hold_what_is_left(self, why: Hold) -> None:
-        self._outcomes |= dict.fromkeys(self._left, why)
-        self._left.clear()
-        self._changed.notify_all()
-
-    def _is_over(self) -> bool:
-        return len(self._outcomes) == len(self._emails)
-
-
-class Mailer:
-    """Sends emails.
-
-    Args:
-        config: the settings whose names begin with `smtp_`.
-        connections: how many emails are under way at once, each on a connection of its own.
+        config: the settings whose names begin with `smtp_`, and `proof_sink`.
         sender: the envelope's sender.
     """
 
-    def __init__(self, config: Settings, connections: int, sender: str) -> None:
+    def __init__(self, config: Settings, sender: str) -> None:
         self._config = config
         self._sender = sender
-        self._where = f"{config.smtp_host}:{config.smtp_port}"
-        self._connections = connections
-        self._threads = ThreadPoolExecutor(connections, thread_name_prefix="smtp")
-        self._local = threading.local()
-        self._busy = 0  # threads that have an email in hand
-        self._counting = threading.Lock()
-
-    def send(self, emails: Sequence[Outgoing]) -> Sending:
-        """Begin to send emails, several at a time; returns where to see what becomes of them."""
-        with self._counting:
-            sending = Sending(emails, self._connections - self._busy)
-        # A thread takes one email after the other, so that a server that thinks about one holds up
-        # no other; and not a task for each: handing one over costs a tenth of sending it.
-        for _ in range(self._connections):
-            self._threads.submit(self._work, sending)
-        return sending
+        self._smtp: smtplib.SMTP | None = None
 
     def look(self) -> None:
         """Greet the mail server and sign in, as before an email.
@@ -175,59 +48,65 @@ class Mailer:
         Raises:
             Hold: there is none that answers.
         """
+        smtp, _ = self._connected()
+        self._smtp = None
         try:
-            smtp = self._open()
-        except (smtplib.SMTPException, OSError) as error:
-            raise self._no_server(error) from None
-        with suppress(smtplib.SMTPException, OSError):
             smtp.quit()
+        except (smtplib.SMTPException, OSError):
+            smtp.close()
 
-    def _work(self, sending: Sending) -> None:
-        while (taken := sending.take()) is not None:
-            number, email = taken
-            self._count(+1)
-            with tracing.span("send email", kind="client", parent=email.traceparent) as span:
-                outcome = self._try(email)
-                if outcome is not None:
-                    span.fail(outcome)
-            self._count(-1)
-            if isinstance(outcome, Hold):
-                sending.give_back(number, outcome)
-                return
-            sending.settle(number, outcome)
+    def deliver(self, email: Outgoing, thinks: Callable[[], None]) -> None:
+        """Give an email to the mail server.
 
-    def _count(self, more: int) -> None:
-        with self._counting:
-            self._busy += more
+        Args:
+            email: to whom, and what.
+            thinks: called once when the server has had the content for `THINKING_SECONDS`.
 
-    def _try(self, email: Outgoing) -> Outcome:
+        Raises:
+            UndeliverableError: it was refused for good.
+            Retry: it was refused for now, or what became of it is not known.
+            Hold: there is no mail server to talk to.
+        """
         try:
-            if self._config.proof_sink and is_synthetic(email.recipient):
-                self._prove(email)
-                return None
-            with metrics.smtp_seconds.time():
-                self._deliver(email.recipient, email.content)
-        except (Hold, Retry, Permanent) as error:
-            return error
+            self._deliver(email, thinks)
         except (smtplib.SMTPException, OSError) as error:
-            # Whether it got there is not known, or the connection's state is not.
-            self._close()
-            return Retry(f"{type(error).__name__}: {error}"[:200])
-        return None
+            raise self._unknown(error) from None
 
-    def _prove(self, email: Outgoing) -> None:
+    def prove(self, email: Outgoing) -> None:
         """Give an email of the standing proof to its sink, once the mail server takes our sender.
 
         The mail server is never told of the recipient, who is nobody.
+
+        Raises:
+            SinkAwayError: the sink does not take it.
+            Retry: the sender was refused, or what became of it is not known.
+            Hold: there is no mail server to talk to.
         """
-        smtp, is_fresh = self._connection()
+        try:
+            self._prove(email)
+        except (smtplib.SMTPException, OSError) as error:
+            raise self._unknown(error) from None
+
+    def close(self) -> None:
+        """Drop the connection; the next email opens another."""
+        smtp, self._smtp = self._smtp, None
+        if smtp is not None:
+            smtp.close()
+
+    def _unknown(self, error: Exception) -> Retry:
+        # Whether it got there is not known, or the connection's state is not.
+        self.close()
+        return Retry(f"{type(error).__name__}: {error}"[:200])
+
+    def _prove(self, email: Outgoing) -> None:
+        smtp, is_fresh = self._connected()
         try:
             reply = smtp.mail(self._sender)
         except (smtplib.SMTPServerDisconnected, OSError):
             if is_fresh:
                 raise
-            self._close()
-            smtp, _ = self._connection()
+            self.close()
+            smtp, _ = self._connected()
             reply = smtp.mail(self._sender)
         self._reset(smtp, reply[0])
         if reply[0] != 250:
@@ -239,17 +118,17 @@ class Mailer:
         except (OSError, smtplib.SMTPException) as error:
             raise SinkAwayError(f"{type(error).__name__}: {error}"[:200]) from None
 
-    def _deliver(self, recipient: str, content: bytes) -> None:
-        smtp, is_fresh = self._connection()
+    def _deliver(self, email: Outgoing, thinks: Callable[[], None]) -> None:
+        smtp, is_fresh = self._connected()
         try:
-            mail, rcpt, data = self._begin(smtp, recipient)
+            mail, rcpt, data = self._begin(smtp, email.recipient)
         except (smtplib.SMTPServerDisconnected, OSError):
             if is_fresh:
                 raise
             # A server may close what has been idle; no email has been given to it yet.
-            self._close()
-            smtp, _ = self._connection()
-            mail, rcpt, data = self._begin(smtp, recipient)
+            self.close()
+            smtp, _ = self._connected()
+            mail, rcpt, data = self._begin(smtp, email.recipient)
         if mail[0] != 250:
             # About us, not about the recipient: even a 5xx is not this email's end.
             self._reset(smtp, mail[0], data[0])
@@ -260,8 +139,8 @@ class Mailer:
         if data[0] != GO_AHEAD:
             self._reset(smtp, data[0])
             raise _refusal(*data)
-        smtp.send(_transparent(content))
-        code, text = self._reply_to_content(smtp)
+        smtp.send(_transparent(email.content))
+        code, text = self._reply_to_content(smtp, thinks)
         if code != 250:
             self._reset(smtp, code)
             raise _refusal(code, text)
@@ -286,27 +165,31 @@ class Mailer:
                 replies.append(replies[-1])
         return replies[0], replies[1], replies[2]
 
-    def _reply_to_content(self, smtp: smtplib.SMTP) -> Reply:
+    def _reply_to_content(self, smtp: smtplib.SMTP, thinks: Callable[[], None]) -> Reply:
         if smtp.sock is None:
             raise smtplib.SMTPServerDisconnected("the connection was closed")
-        smtp.sock.settimeout(self._config.smtp_content_timeout)
+        patience = self._config.smtp_content_timeout
+        answers = select.poll()
+        answers.register(smtp.sock, select.POLLIN)
+        if not answers.poll(1000 * min(patience, THINKING_SECONDS)):
+            thinks()
+            patience = max(patience - THINKING_SECONDS, 0.001)
+        smtp.sock.settimeout(patience)
         reply = smtp.getreply()
         smtp.sock.settimeout(self._config.smtp_timeout)
         return reply
 
-    def _connection(self) -> tuple[smtplib.SMTP, bool]:
-        smtp: smtplib.SMTP | None = getattr(self._local, "smtp", None)
-        if smtp is not None:
-            return smtp, False
+    def _connected(self) -> tuple[smtplib.SMTP, bool]:
+        """The connection, and whether it was opened just now."""
+        if self._smtp is not None:
+            return self._smtp, False
         try:
-            self._local.smtp = smtp = self._open()
+            self._smtp = self._open()
         except (smtplib.SMTPException, OSError) as error:
-            raise self._no_server(error) from None
-        return smtp, True
-
-    def _no_server(self, error: Exception) -> Hold:
-        sentence = f"no mail server at {self._where}: {type(error).__name__}: {error}"
-        return Hold(sentence[:200], lacks="mail")
+            where = f"{self._config.smtp_host}:{self._config.smtp_port}"
+            sentence = f"no mail server at {where}: {type(error).__name__}: {error}"
+            raise Hold(sentence[:200], lacks="mail") from None
+        return self._smtp, True
 
     def _open(self) -> smtplib.SMTP:
         config = self._config
@@ -333,7 +216,7 @@ class Mailer:
                 without a recipient (RFC 2920, 3.1), and gives none.
         """
         if code == 421:
-            self._close()
+            self.close()
             return
         try:
             if data == GO_AHEAD:
@@ -341,13 +224,7 @@ class Mailer:
                 smtp.getreply()
             smtp.rset()
         except (smtplib.SMTPException, OSError):
-            self._close()
-
-    def _close(self) -> None:
-        smtp: smtplib.SMTP | None = getattr(self._local, "smtp", None)
-        self._local.smtp = None
-        if smtp is not None:
-            smtp.close()
+            self.close()
 
 
 class _Smtp(smtplib.SMTP):

@@ -5,12 +5,14 @@ import threading
 from collections import Counter
 from contextlib import contextmanager
 
+import msgspec
 import pytest
 from sqlalchemy import select
 
 from services.notifier import sending
 from services.notifier.__main__ import wire
-from services.notifier.smtp import Sending
+from services.notifier.outgoing import Sending
+from services.notifier.smtp import MailConnection
 from shared.bus import topology
 from shared.bus.consumer import Consumer
 from shared.bus.retry import UnderWay
@@ -19,6 +21,7 @@ from stack.mailbox import Handler
 from tests.integration.arrange import consuming, depth, publish, until
 from tests.integration.gate import Gate
 from tests.integration.notifier.test_sending import deliveries, order_fact, tell
+from tests.unit.notifier.facts import FACTS
 
 
 class Moody(Handler):
@@ -173,6 +176,54 @@ def test_a_server_that_thinks_about_one_email_holds_up_no_later_one(
         until(lambda: len(deliveries(engine)) == 300, "and what came much later")
         server.decided.set()
         until(lambda: len(deliveries(engine)) == 301, "all")
+    assert set(copies(server).values()) == {1}
+
+
+def test_a_server_that_thinks_about_as_many_as_there_are_connections_holds_up_no_other(
+    config, server, engine, amqp_url
+):
+    thinks = 2 * config.smtp_connections
+    server.thinks_of = tuple(f"c{number}@" for number in range(thinks))
+    tell(amqp_url, *recipients(100))
+    with notifying(config):
+        until(lambda: len(deliveries(engine)) == 100 - thinks, "the others", 60)
+        server.decided.set()
+        until(lambda: len(deliveries(engine)) == 100, "all")
+    assert set(copies(server).values()) == {1}
+
+
+def test_codes_do_not_wait_for_a_server_that_thinks_about_one(config, server, engine, amqp_url):
+    """They have a single connection."""
+    server.thinks_of = "slow@"
+    code = FACTS["one_time_code"]
+    slow, *others = [
+        msgspec.structs.replace(code, email=f"{name}@kettle.example")
+        for name in ("slow", "zoe", "ola")
+    ]
+    tell(amqp_url, slow)
+    with notifying(config):
+        until(server.thinking.is_set, "it thinks")
+        tell(amqp_url, *others)
+        until(lambda: len(deliveries(engine)) == 2, "the others", 60)
+        server.decided.set()
+        until(lambda: len(deliveries(engine)) == 3, "all")
+
+
+def test_an_email_that_fails_in_an_unforeseen_way_is_tried_again(
+    config, server, engine, amqp_url, monkeypatch
+):
+    deliver, failed = MailConnection.deliver, []
+
+    def fail_at_first(self, email, thinks):
+        if email.recipient not in failed:
+            failed.append(email.recipient)
+            raise AttributeError("unforeseen")
+        deliver(self, email, thinks)
+
+    monkeypatch.setattr(MailConnection, "deliver", fail_at_first)
+    tell(amqp_url, *recipients(10))
+    with notifying(config):
+        until(lambda: len(deliveries(engine)) == 10, "all", 60)
     assert set(copies(server).values()) == {1}
 
 

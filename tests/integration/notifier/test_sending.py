@@ -12,8 +12,9 @@ from sqlalchemy import select
 
 from services.notifier.__main__ import wire
 from services.notifier.bounds import Bounds
+from services.notifier.mailer import Mailer
+from services.notifier.outgoing import Outgoing, UndeliverableError
 from services.notifier.sending import Notifier
-from services.notifier.smtp import Mailer, Outgoing, UndeliverableError
 from shared.bus import topology
 from shared.bus.events import decode
 from shared.bus.message import message_for

@@ -1,0 +1,111 @@
+"""Emails on their way, and what becomes of each."""
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from shared.bus.retry import Hold, Permanent, UnderWay
+
+
+class UndeliverableError(Permanent):
+    """The mail server refused this email for good.
+
+    Attributes:
+        code: its reply code, 5xx.
+    """
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(f"{code} {text}")
+        self.code = code
+
+
+class NotSentError(UndeliverableError):
+    """It was not offered to the mail server, for a reason of ours; no message is blamed for it."""
+
+
+class SinkAwayError(NotSentError):
+    """Nobody waits for this email of the standing proof any more."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(550, f"the sink of the standing proof is away: {text}")
+
+
+class Outgoing(NamedTuple):
+    """One email on its way: the recipient's address, the content, and the trace it travels in."""
+
+    recipient: str
+    content: bytes
+    traceparent: str | None = None
+
+
+Outcome = Exception | None
+"""What became of an email: None when it was taken, or `UndeliverableError`, `Retry`, or `Hold`."""
+
+
+class Sending:
+    """Some emails on their way.
+
+    Args:
+        emails: what to send.
+        workers: how many threads will take one email after the other.
+    """
+
+    def __init__(self, emails: Sequence[Outgoing], workers: int) -> None:
+        self._emails = emails
+        self._left = deque(range(len(emails)))
+        self._workers = workers
+        self._is_ceasing = False
+        self._outcomes: dict[int, Outcome] = {}
+        self._changed = threading.Condition()
+
+    def outcome(self, number: int) -> Outcome:
+        """What became of one; `UnderWay` as long as that is not known."""
+        with self._changed:
+            return self._outcomes.get(number, UnderWay("the mail server has not answered yet"))
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until all is known, for so long at most; returns whether it is."""
+        with self._changed:
+            return self._changed.wait_for(self._is_over, seconds)
+
+    def cease(self) -> None:
+        """Begin with no further email; those are held."""
+        with self._changed:
+            self._is_ceasing = True
+            self._hold_what_is_left(Hold("the process stops"))
+
+    def take(self) -> tuple[int, Outgoing] | None:
+        """The next email for a thread to send; None when it has nothing more to do."""
+        with self._changed:
+            if self._left and not self._is_ceasing:
+                number = self._left.popleft()
+                return number, self._emails[number]
+            self._workers -= 1
+            return None
+
+    def settle(self, number: int, outcome: Outcome) -> None:
+        """Note what became of one."""
+        with self._changed:
+            self._outcomes[number] = outcome
+            if self._is_over():
+                self._changed.notify_all()
+
+    def give_back(self, number: int, why: Hold) -> None:
+        """Note that a thread has no mail server, and nothing more to do.
+
+        Another thread may have one; when it is the last, all that is left is held.
+        """
+        with self._changed:
+            self._left.appendleft(number)
+            self._workers -= 1
+            if self._is_ceasing or self._workers <= 0:
+                self._hold_what_is_left(why)
+
+    def _hold_what_is_left(self, why: Hold) -> None:
+        self._outcomes |= dict.fromkeys(self._left, why)
+        self._left.clear()
+        self._changed.notify_all()
+
+    def _is_over(self) -> bool:
+        return len(self._outcomes) == len(self._emails)
