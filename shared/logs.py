@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 
-from shared.config import Settings
+from shared.config.settings import Settings
 
 
 def configure(config: Settings, service: str) -> None:

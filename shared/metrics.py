@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 
 from prometheus_client import Counter, Gauge, start_http_server
 
-from shared.config import Settings
-from shared.environment import ConfigurationError
+from shared.config.environment import ConfigurationError
+from shared.config.settings import Settings
 
 _runs = Counter("fellow_job_runs", "Runs of a periodic job.", ["task", "outcome"])
 _succeeded = Gauge(

@@ -15,7 +15,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from shared import metrics
-from shared.config import Settings
+from shared.config.settings import Settings
 from shared.db.session import transaction
 from shared.periodic import Periodic
 

@@ -17,9 +17,9 @@ from sqlalchemy.orm import Session
 from shared import health, heap, heartbeat, logs, metrics, tracing
 from shared.bus import inbox
 from shared.bus.consumer import Consumer, Subscription
-from shared.config import Settings, begin
+from shared.config.environment import ConfigurationError
+from shared.config.settings import Settings, begin
 from shared.db.session import is_database_away, transaction
-from shared.environment import ConfigurationError
 from shared.periodic import Periodic
 
 STOP_SECONDS = 8.0

@@ -9,8 +9,8 @@ A trace travels as a `traceparent` (W3C Trace Context, 3.2), in a header of requ
 
 from typing import Literal, Protocol
 
-from shared.config import Settings
-from shared.environment import ConfigurationError
+from shared.config.environment import ConfigurationError
+from shared.config.settings import Settings
 
 Kind = Literal["internal", "server", "client", "producer", "consumer"]
 

@@ -10,7 +10,7 @@ from typing import Any
 from services.ingress import openapi
 from services.ingress.app import OPERATIONS, PREFIX
 from shared.bus import asyncapi
-from shared.config import Settings
+from shared.config.settings import Settings
 from stack.folders import ROOT
 
 FOLDER = ROOT / "docs" / "contracts"

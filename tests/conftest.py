@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.orm import Session
 
-from shared import config, crypto, heap
+import shared.config.settings as config
+from shared import crypto, heap
 from shared.db import migrate, session
 from stack import credentials
 from stack.mailbox import MailServer

@@ -16,11 +16,11 @@ from sqlalchemy.orm import Session
 
 from shared.bus.events import AccountOtpRequested
 from shared.bus.message import message_for
-from shared.config import settings
+from shared.config.keys import decode_key
+from shared.config.settings import settings
 from shared.crypto import code_sealer
 from shared.db.models import PendingProof
 from shared.ids import new_id
-from shared.keys import decode_key
 from shared.outbox import store
 
 LIFETIME = timedelta(minutes=10)

@@ -19,7 +19,7 @@ from services.accounts.codes import Check
 from shared import passwords, retention
 from shared.bus.events import AccountVerified
 from shared.bus.message import message_for
-from shared.config import settings
+from shared.config.settings import settings
 from shared.db.models import Account, PendingProof
 from shared.http.errors import ApiError, too_many_requests
 from shared.ids import new_id

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from shared import tokens
 from shared.bus.events import AccountChanged
 from shared.bus.message import message_for
-from shared.config import settings
+from shared.config.settings import settings
 from shared.db.models import Account, AccountSession, RevokedToken
 from shared.http.errors import ApiError, account_blocked
 from shared.http.signed_in import is_blocked

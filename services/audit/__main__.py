@@ -6,7 +6,7 @@ from services.audit.reading import decode_fact
 from services.audit.writing import write
 from shared.bus import topology
 from shared.bus.consumer import Subscription
-from shared.config import Settings
+from shared.config.settings import Settings
 from shared.service import Wiring, run
 
 

@@ -6,8 +6,8 @@ import tempfile
 from pathlib import Path
 
 from shared import lease
-from shared.config import begin
-from shared.environment import ConfigurationError
+from shared.config.environment import ConfigurationError
+from shared.config.settings import begin
 
 METRICS = "order-fellow-metrics-"
 

@@ -39,7 +39,7 @@ from services.orders import api as orders_api
 from services.secrets import api as secrets_api
 from shared import heap, heartbeat, retention, tracing
 from shared.bus.traced import publisher_class
-from shared.config import Settings, settings
+from shared.config.settings import Settings, settings
 from shared.http.errors import ApiError, too_many_requests
 from shared.http.mount import Throttles, add_error_handlers, mount
 from shared.http.route import Operation, Route

@@ -1,4 +1,4 @@
-"""Gunicorn's settings; the values come from shared/config.py."""
+"""Gunicorn's settings; the values come from shared/config/settings.py."""
 
 import os
 import shutil
@@ -6,7 +6,7 @@ from typing import Any
 
 from prometheus_client import multiprocess
 
-from shared.config import begin
+from shared.config.settings import begin
 from shared.http.serving import (  # noqa: F401 - gunicorn reads them here
     accesslog,
     control_socket_disable,

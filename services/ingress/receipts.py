@@ -20,11 +20,11 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from services.ingress.attempt import Attempt
-from shared.config import settings
+from shared.config.keys import decode_key
+from shared.config.settings import settings
 from shared.db.models import WebhookRequest
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
-from shared.keys import decode_key
 from shared.tokens import ISSUER
 
 ALGORITHM = "EdDSA"

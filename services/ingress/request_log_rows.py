@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from services.ingress.attempt import Attempt
 from shared import webhook_keys
-from shared.config import settings
+from shared.config.settings import settings
 from shared.db import arrays
 from shared.db.session import engine
 

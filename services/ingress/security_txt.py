@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from falcon.asgi import Request, Response
 
-from shared.config import Settings
+from shared.config.settings import Settings
 
 PATH = "/.well-known/security.txt"
 GOOD_FOR = timedelta(days=180)

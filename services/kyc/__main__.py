@@ -8,7 +8,7 @@ from shared.bus import topology
 from shared.bus.batch import each
 from shared.bus.consumer import Subscription
 from shared.bus.events import KycDecide
-from shared.config import Settings
+from shared.config.settings import Settings
 from shared.service import Wiring, run
 
 

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from shared.bus.events import KycDecide, OpsKycDecisionRecorded
 from shared.bus.message import Received, message_for
 from shared.bus.retry import Permanent
-from shared.config import settings
+from shared.config.settings import settings
 from shared.db.models import KycApplication, KycDecision
 from shared.ids import follow_up_id
 from shared.outbox import store

@@ -9,7 +9,7 @@ from services.notifier.smtp import Mailer
 from shared import retention
 from shared.bus import topology
 from shared.bus.consumer import Subscription
-from shared.config import Settings
+from shared.config.settings import Settings
 from shared.service import Wiring, run
 
 

@@ -34,7 +34,7 @@ from shared.bus.events import (
 )
 from shared.bus.message import Received
 from shared.bus.retry import Permanent
-from shared.config import settings
+from shared.config.settings import settings
 from shared.crypto import CannotOpenError, code_sealer
 
 TEMPLATES: dict[type[Event], str] = {

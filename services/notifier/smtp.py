@@ -19,7 +19,7 @@ import structlog
 from services.notifier import metrics
 from shared import tracing
 from shared.bus.retry import Hold, Permanent, Retry, UnderWay
-from shared.config import Settings
+from shared.config.settings import Settings
 from shared.synthetic import is_synthetic
 
 Reply = tuple[int, bytes]

@@ -16,7 +16,7 @@ from shared import direct, versions
 from shared.bus import topology
 from shared.bus.connect import server_version
 from shared.bus.refusal import explain
-from shared.config import Settings
+from shared.config.settings import Settings
 
 
 def broker(config: Settings) -> Iterator[Check]:

@@ -18,10 +18,10 @@ from services.ops.queues import Sample
 from services.ops.sampling import Sampler
 from services.ops.surroundings import Surroundings
 from shared import versions
-from shared.config import Settings
+from shared.config.processes import KEYS
+from shared.config.settings import Settings
 from shared.db import migrate
 from shared.db.session import make_engine
-from shared.processes import KEYS
 
 SMTP_SECONDS = 5.0
 

@@ -20,7 +20,7 @@ from services.ops.customer_messages import Person
 from services.ops.telling import Actor, about
 from shared import erased
 from shared.bus.events import OpsCustomerErased
-from shared.config import JOURNAL_DAYS
+from shared.config.settings import JOURNAL_DAYS
 from shared.ids import new_id
 from shared.outbox import store
 

@@ -14,7 +14,7 @@ from services.ops.letters import Criteria
 from services.ops.telling import Actor
 from shared import metrics
 from shared.bus import topology
-from shared.config import Settings
+from shared.config.settings import Settings
 from shared.db.session import engine
 
 PLACE = "dead_letters"

@@ -18,7 +18,7 @@ from sqlalchemy import ColumnElement, and_, delete, or_, select, update
 from sqlalchemy.orm import Session
 
 from services.ops.users import HAS_SECOND_FACTOR, User, rights_of
-from shared.config import Settings
+from shared.config.settings import Settings
 from shared.db.models import OpsSession, OpsUser
 
 TOKEN_BYTES = 32

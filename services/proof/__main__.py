@@ -16,9 +16,9 @@ from services.proof.business import Business, UnprovedError
 from services.proof.proving import SCHEMES, prove, said
 from services.proof.sink import Sink
 from shared import health, heartbeat, logs, metrics
-from shared.config import Settings, begin
+from shared.config.environment import ConfigurationError
+from shared.config.settings import Settings, begin
 from shared.db.session import transaction
-from shared.environment import ConfigurationError
 from shared.service import stop_on_signals
 
 NAME = "services.proof"

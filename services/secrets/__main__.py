@@ -17,7 +17,7 @@ from shared.bus.events import (
     SecretRotate,
     WebhookLimit,
 )
-from shared.config import Settings
+from shared.config.settings import Settings
 from shared.periodic import Periodic
 from shared.service import Wiring, run
 

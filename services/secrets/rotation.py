@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from shared import webhook_keys
 from shared.bus.events import SecretIssued, SecretRevoked, SecretRotated
 from shared.bus.message import message_for
-from shared.config import settings
+from shared.config.settings import settings
 from shared.db.models import Account, KycApplication, WebhookSecret
 from shared.ids import new_id
 from shared.outbox import store

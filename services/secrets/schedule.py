@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from services.secrets import rotation
 from shared.bus.events import SecretExpiring
 from shared.bus.message import message_for
-from shared.config import settings
+from shared.config.settings import settings
 from shared.db import secret_use
 from shared.db.models import Account, WebhookSecret
 from shared.db.secret_use import SecretUse

@@ -14,8 +14,8 @@ from shared import direct, versions
 from shared.bus import permissions, topology
 from shared.bus.connect import connect, credentials, server_version
 from shared.bus.refusal import explain
-from shared.config import Settings, begin
-from shared.environment import ConfigurationError
+from shared.config.environment import ConfigurationError
+from shared.config.settings import Settings, begin
 
 BODY_BYTES = 2000
 """How much of an error's body is told: the broker says there what it refuses."""

@@ -23,8 +23,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shared.bus import topology
-from shared.config import settings
-from shared.environment import ConfigurationError
+from shared.config.environment import ConfigurationError
+from shared.config.settings import settings
 from shared.roles import OPERATOR, login
 
 NOTHING, ANYTHING = "^$", ".*"

@@ -17,7 +17,7 @@ from typing import Any
 from amqp.exceptions import AccessRefused, NotFound
 from kombu import Connection
 
-from shared.config import JOURNAL_DAYS
+from shared.config.settings import JOURNAL_DAYS
 
 DELIVERY_LIMIT = 20
 

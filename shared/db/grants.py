@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from psycopg2.extensions import encrypt_password
 from sqlalchemy import Connection, text
 
-from shared.environment import ConfigurationError
+from shared.config.environment import ConfigurationError
 from shared.roles import SERVICES, login
 
 # What others than services.accounts may know of an account: not its password's hash.

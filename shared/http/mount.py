@@ -13,7 +13,7 @@ import structlog
 from falcon.asgi import Request, Response
 
 from shared import tokens, tracing
-from shared.config import settings
+from shared.config.settings import settings
 from shared.db.session import is_database_away, transaction
 from shared.http.errors import ApiError, unavailable
 from shared.http.metrics import measured

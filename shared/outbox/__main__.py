@@ -9,8 +9,8 @@ import structlog
 import uvloop
 
 from shared import health, heap, heartbeat, logs, metrics, tracing
-from shared.config import Settings, begin
-from shared.environment import ConfigurationError
+from shared.config.environment import ConfigurationError
+from shared.config.settings import Settings, begin
 from shared.outbox.metrics import watch
 from shared.outbox.relay import Relay
 

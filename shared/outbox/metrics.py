@@ -8,7 +8,7 @@ from prometheus_client.registry import Collector
 from sqlalchemy import Engine, NullPool, create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from shared.config import Settings
+from shared.config.settings import Settings
 from shared.outbox.rows import Outcome
 
 published = Counter("fellow_outbox_published", "Rows published, confirmed and deleted.")

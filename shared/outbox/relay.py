@@ -29,7 +29,7 @@ from shared.bus.confirms import NackedError, ReturnedError
 from shared.bus.publisher import UNHURRIED, Publisher
 from shared.bus.standing import Standing
 from shared.bus.traced import publisher_class
-from shared.config import Settings
+from shared.config.settings import Settings
 from shared.db.session import bounds, is_database_away
 from shared.outbox import metrics, rows
 from shared.outbox.careful import Careful

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from services.orders.__main__ import wire
 from shared.bus.batch import Failures
 from shared.bus.message import Received
-from shared.config import Settings
+from shared.config.settings import Settings
 from shared.service import Wiring, run
 
 POISON = "POISON"

@@ -24,7 +24,7 @@ from shared.bus.events import (
     TrackingStatus,
 )
 from shared.bus.message import Message, Received, message_for
-from shared.config import Settings
+from shared.config.settings import Settings
 from shared.db.models import Account, KycApplication
 from shared.ids import new_id
 

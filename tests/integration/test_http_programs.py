@@ -13,7 +13,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
 from services.ops import sessions, users
-from shared.config import settings
+from shared.config.settings import settings
 from tests.integration.arrange import resident, workers
 from tests.integration.conftest import running_ingress
 from tests.integration.ops.console import running_console

@@ -8,7 +8,7 @@ import typer
 
 from services.ops import keys
 from services.ops.cli.terminal import say, stop
-from shared.processes import KEYS
+from shared.config.processes import KEYS
 
 app = typer.Typer(help="Keys and passwords.", no_args_is_help=True)
 

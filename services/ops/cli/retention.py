@@ -23,7 +23,7 @@ from services.ops.cli.terminal import (
 )
 from shared import retention
 from shared.bus import topology
-from shared.config import Settings
+from shared.config.settings import Settings
 from shared.db.models import WebhookRequest
 
 

@@ -30,8 +30,8 @@ from services.ops.surroundings import Surroundings
 from services.ops.telling import Actor, tell, viewed
 from shared.bus.connect import connect, credentials
 from shared.bus.refusal import explain
+from shared.config.environment import ConfigurationError
 from shared.db.session import make_engine
-from shared.environment import ConfigurationError
 
 FAILED, MISUSED = 1, 2
 WHOLE = 100_000  # columns; a table takes what it needs of them

@@ -37,7 +37,7 @@ from services.ops.console.rendering import STATIC
 from services.ops.console.visitors import Visitors
 from shared import metrics
 from shared.bus.refusal import explain
-from shared.config import Settings, settings
+from shared.config.settings import Settings, settings
 from shared.logs import configure
 from shared.token_buckets import TokenBuckets
 

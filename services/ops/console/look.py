@@ -9,7 +9,7 @@ from services.ops.diagnosis import Trouble, troubles
 from services.ops.others import Others
 from services.ops.queues import Figures, Sample, figures
 from services.ops.sampling import Sampler
-from shared.config import Settings
+from shared.config.settings import Settings
 from shared.db.session import engine, transaction
 
 ENOUGH = 200

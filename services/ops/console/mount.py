@@ -31,7 +31,7 @@ from services.ops.console.rendering import render
 from services.ops.rights import Right
 from services.ops.telling import viewed
 from services.ops.users import User
-from shared.config import Settings
+from shared.config.settings import Settings
 from shared.db.session import is_database_away, transaction
 from shared.http.errors import ApiError
 from shared.http.mount import client_address, read_body

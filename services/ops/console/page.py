@@ -15,7 +15,7 @@ from services.ops.rights import Right
 from services.ops.sessions import Where
 from services.ops.telling import Actor
 from services.ops.users import User
-from shared.config import Settings
+from shared.config.settings import Settings
 from shared.networks import network_of
 from shared.token_buckets import TokenBuckets
 

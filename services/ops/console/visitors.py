@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from services.ops import sessions
 from services.ops.users import User
-from shared.config import Settings
+from shared.config.settings import Settings
 
 REMEMBERED = 1_000
 

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import update
 
 from shared import tokens
-from shared.config import DEVELOPMENT_JWT_KEY
+from shared.config.settings import DEVELOPMENT_JWT_KEY
 from shared.db.models import Account, PendingProof
 from tests.integration.conftest import running_ingress
 

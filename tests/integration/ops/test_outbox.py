@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from services.ops.cli import app
 from shared.bus.events import decode, encode
 from shared.bus.message import message_for
-from shared.config import Settings
+from shared.config.settings import Settings
 from shared.db.models import OutboxMessage
 from shared.outbox import store
 from tests.integration.arrange import order_created, take, until

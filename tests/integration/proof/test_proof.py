@@ -23,7 +23,7 @@ from services.proof.business import Business, UnprovedError
 from services.proof.proving import SCHEMES, prove, said
 from services.proof.sink import Sink
 from shared import heartbeat
-from shared.config import Settings
+from shared.config.settings import Settings
 from shared.db.models import EmailDelivery, Order
 from shared.synthetic import is_synthetic
 from stack.credentials import as_service

@@ -260,8 +260,8 @@ def test_rights_that_somebody_added_go_with_the_next_migration(database_url):
 
 
 def test_roles_that_may_not_be_made_are_named(database, database_url):
+    from shared.config.environment import ConfigurationError
     from shared.db import grants
-    from shared.environment import ConfigurationError
 
     database.execute("CREATE ROLE weak LOGIN PASSWORD 'weak'")
     engine = create_engine(database_url)

@@ -13,7 +13,7 @@ from kombu import Connection
 
 from services.ops import broker_checks
 from shared.bus import topology
-from shared.config import load
+from shared.config.settings import load
 from stack import data
 from stack.credentials import as_service, service_passwords
 from stack.servers import make

@@ -11,13 +11,13 @@ import yaml
 from services.ops import keys
 from shared import product
 from shared.bus import topology
-from shared.config import (
+from shared.config.environment import ConfigurationError
+from shared.config.processes import KEYS, READS
+from shared.config.settings import (
     SECRET,
     Settings,
     load,
 )
-from shared.environment import ConfigurationError
-from shared.processes import KEYS, READS
 from shared.roles import BROKER_USERS, broker_user, login
 from stack.folders import ROOT
 from stack.supervisor import MODULES

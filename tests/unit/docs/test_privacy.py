@@ -6,7 +6,7 @@ from pathlib import Path
 
 from services.ops.customer_bus import PASSED_BY
 from shared.bus import topology
-from shared.config import Settings
+from shared.config.settings import Settings
 from shared.db.models import Base
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "privacy.md").read_text()

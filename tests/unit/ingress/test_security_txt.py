@@ -7,8 +7,8 @@ import pytest
 from falcon import testing
 
 from services.ingress import security_txt
-from shared.config import load
-from shared.environment import ConfigurationError
+from shared.config.environment import ConfigurationError
+from shared.config.settings import load
 
 
 def served(**variables):

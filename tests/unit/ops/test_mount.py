@@ -7,7 +7,7 @@ import pytest
 
 from services.ops.console.mount import SESSION, _set_cookie
 from services.ops.console.signing_in import _ours
-from shared.config import Settings
+from shared.config.settings import Settings
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 import pytest
 
 from services.ops import keys
-from shared.processes import KEYS
+from shared.config.processes import KEYS
 
 
 def test_the_folder_is_made_once(tmp_path):

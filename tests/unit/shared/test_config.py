@@ -5,7 +5,9 @@ import secrets
 import msgspec
 import pytest
 
-from shared.config import (
+from shared.config.environment import ConfigurationError
+from shared.config.processes import KEYS
+from shared.config.settings import (
     DEVELOPMENT_CODE_KEY,
     DEVELOPMENT_ENCRYPTION_KEY,
     DEVELOPMENT_JWT_KEY,
@@ -14,8 +16,6 @@ from shared.config import (
     Settings,
     load,
 )
-from shared.environment import ConfigurationError
-from shared.processes import KEYS
 from shared.roles import SERVICES
 
 PRODUCTION = {

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.config.environment import ConfigurationError
 from shared.crypto import CannotOpenError, Sealer
-from shared.environment import ConfigurationError
 
 
 def key() -> str:

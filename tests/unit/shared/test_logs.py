@@ -7,7 +7,7 @@ import pytest
 import structlog
 
 from shared import logs
-from shared.config import Settings
+from shared.config.settings import Settings
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from shared.bus.events import SecretRevoke
 from shared.bus.message import message_for
 from shared.bus.publisher import Publisher
 from shared.bus.traced import batches_class, publisher_class
-from shared.config import load
-from shared.environment import ConfigurationError
+from shared.config.environment import ConfigurationError
+from shared.config.settings import load
 from shared.ids import new_id
 
 

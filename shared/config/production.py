@@ -17,11 +17,11 @@ import msgspec
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from shared.environment import ConfigurationError
-from shared.processes import KEYS
+from shared.config.environment import ConfigurationError
+from shared.config.processes import KEYS
 
 if TYPE_CHECKING:
-    from shared.config import Settings
+    from shared.config.settings import Settings
 
 SHORTEST_KEY = 32  # RFC 7518, 3.2: no shorter than the hash's output, which is 32 bytes for HS256
 SHORTEST_PASSWORD = 12

@@ -2,8 +2,8 @@
 
 Every variable has a default that works in development. With `ENVIRONMENT=production` a process
 refuses to start while a key that it needs can be guessed or a connection is open to others
-(`shared/production.py`), and says which one; keys that it does not need (`shared/processes.py`) it
-does not have. What is secret may be in a file: `NAME_FILE`.
+(`production.py`), and says which one; keys that it does not need (`processes.py`) it does not have.
+What is secret may be in a file: `NAME_FILE`.
 """
 
 import os
@@ -13,11 +13,11 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from shared import environment
-from shared.environment import ConfigurationError
-from shared.keys import decode_key
-from shared.processes import KEYS, READS
-from shared.production import complaints
+from shared.config import environment
+from shared.config.environment import ConfigurationError
+from shared.config.keys import decode_key
+from shared.config.processes import KEYS, READS
+from shared.config.production import complaints
 from shared.roles import is_operators
 
 DEVELOPMENT_JWT_KEY = "development-only-jwt-key-never-use-in-production"
@@ -195,7 +195,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
         """The keys in a setting, the one that seals or signs first.
 
         Args:
-            name: one of `shared.processes.KEYS`.
+            name: one of `shared.config.processes.KEYS`.
         """
         keys: str = getattr(self, name.lower())
         return tuple(key.strip() for key in keys.split(",") if key.strip())
@@ -244,7 +244,7 @@ def load(environ: Mapping[str, str], process: str = "", *, needs_keys: bool = Tr
 
     Raises:
         ConfigurationError: a value has the wrong type, form or range, a file cannot be read, or
-            production runs on what `shared/production.py` refuses; with all of these at once.
+            production runs on what `production.py` refuses; with all of these at once.
     """
     names = [field.encode_name for field in msgspec.structs.fields(Settings)]
     faults: list[str] = []

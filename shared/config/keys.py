@@ -3,7 +3,7 @@
 import base64
 import binascii
 
-from shared.environment import ConfigurationError
+from shared.config.environment import ConfigurationError
 
 KEY_BYTES = 32
 
