@@ -19,10 +19,11 @@ from kombu import Connection
 from psycopg2.extras import execute_values
 from sqlalchemy import Engine, NullPool, create_engine, text
 
-from shared import direct, webhook_keys
 from shared.bus import counts, topology
 from shared.db.models import Base
+from shared.http import direct
 from shared.ids import new_id
+from shared.security import webhook_keys
 from stack import data, debian
 from stack.folders import ROOT
 from stack.listening import LISTEN_SECONDS, Start

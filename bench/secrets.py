@@ -26,10 +26,10 @@ from bench.contest import Contender, Result, Series, alternate
 from bench.ground import Ground, fetch, ground, until
 from bench.load import orders, wrk
 from bench.usage import resident
-from shared import tokens, webhook_keys
 from shared.bus.events import KycDecide
 from shared.bus.message import Message, message_for
 from shared.ids import new_id
+from shared.security import tokens, webhook_keys
 from stack.ports import Port
 from tests.integration.gate import Gate
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from shared.bus import permissions
-from shared.roles import BROKER_USERS, login
+from shared.security.service_accounts import BROKER_USERS, login
 
 
 def as_service(url: str, service: str) -> str:

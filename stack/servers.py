@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from shared import lease
-from shared.roles import broker_user
+from shared.security.service_accounts import broker_user
 from stack import data, debian, postgres, rabbitmq
 from stack.credentials import as_service
 from stack.ports import Port

@@ -19,7 +19,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
 from services.ops import users
-from shared import direct
+from shared.http import direct
 from stack.credentials import service_passwords
 from stack.folders import ROOT
 from stack.listening import DidNotStartError

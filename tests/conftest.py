@@ -11,8 +11,9 @@ from sqlalchemy import Engine, create_engine
 from sqlalchemy.orm import Session
 
 import shared.config.settings as config
-from shared import crypto, heap
+from shared import gc_tuning
 from shared.db import migrate, session
+from shared.security import encryption
 from stack import credentials
 from stack.mailbox import MailServer
 from stack.ports import Port
@@ -49,7 +50,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """Keep what the tests' modules hold out of the garbage collector's sight."""
-    heap.freeze()
+    gc_tuning.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -146,9 +147,9 @@ def configure(monkeypatch: pytest.MonkeyPatch) -> Iterator[Configure]:
             session.engine().dispose()
         for cached in (
             config.settings,
-            crypto.sealer,
-            crypto.code_sealer,
-            crypto.second_factor_sealer,
+            encryption.sealer,
+            encryption.code_sealer,
+            encryption.second_factor_sealer,
             session.engine,
             session._sessions,
         ):

@@ -7,15 +7,15 @@ from sqlalchemy.orm import Session, undefer
 
 from services.accounts import guesses, limits, registering
 from services.accounts.registering import SOURCE
-from shared import passwords
 from shared.bus.events import AccountSignedIn, AccountSignInFailed
 from shared.bus.message import message_for
 from shared.db.models import Account
 from shared.http.errors import ApiError, account_blocked, too_many_requests
 from shared.http.signed_in import is_blocked
 from shared.ids import derived_id
-from shared.networks import network_of
 from shared.outbox import store
+from shared.security import passwords
+from shared.security.networks import network_of
 
 
 def sign_in(session: Session, email: str, password: str, address: str) -> Account | ApiError:

@@ -12,7 +12,7 @@ from shared.bus.events import Email, Line
 from shared.docstrings import summary
 from shared.http.errors import BLOCKED, ApiError
 from shared.http.route import Answer, Call, Route
-from shared.networks import network_of
+from shared.security.networks import network_of
 
 TokenText = Annotated[str, msgspec.Meta(max_length=2_000)]
 

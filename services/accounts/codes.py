@@ -18,10 +18,10 @@ from shared.bus.events import AccountOtpRequested
 from shared.bus.message import message_for
 from shared.config.keys import decode_key
 from shared.config.settings import settings
-from shared.crypto import code_sealer
 from shared.db.models import PendingProof
 from shared.ids import new_id
 from shared.outbox import store
+from shared.security.encryption import code_sealer
 
 LIFETIME = timedelta(minutes=10)
 TRIES = 5

@@ -13,13 +13,13 @@ from sqlalchemy.orm import Session, undefer
 from services.accounts import codes, guesses, limits, registering, sessions
 from services.accounts.codes import Check
 from services.accounts.registering import OTP_ERRORS, SOURCE
-from shared import passwords
 from shared.bus.events import AccountChanged
 from shared.bus.message import message_for
 from shared.db.models import Account, PendingProof
 from shared.http.errors import ApiError, too_many_requests
-from shared.networks import network_of
 from shared.outbox import store
+from shared.security import passwords
+from shared.security.networks import network_of
 
 
 def tell(session: Session, account: Account, what: str, address: str, email: str = "") -> None:

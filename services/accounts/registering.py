@@ -16,15 +16,16 @@ from sqlalchemy.orm import Session
 
 from services.accounts import codes, guesses, limits
 from services.accounts.codes import Check
-from shared import passwords, retention
 from shared.bus.events import AccountVerified
 from shared.bus.message import message_for
 from shared.config.settings import settings
+from shared.db import retention
 from shared.db.models import Account, PendingProof
 from shared.http.errors import ApiError, too_many_requests
 from shared.ids import new_id
-from shared.networks import network_of
 from shared.outbox import store
+from shared.security import passwords
+from shared.security.networks import network_of
 
 SOURCE = "services.accounts"
 

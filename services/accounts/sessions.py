@@ -14,7 +14,6 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from shared import tokens
 from shared.bus.events import AccountChanged
 from shared.bus.message import message_for
 from shared.config.settings import settings
@@ -23,6 +22,7 @@ from shared.http.errors import ApiError, account_blocked
 from shared.http.signed_in import is_blocked
 from shared.ids import new_id
 from shared.outbox import store
+from shared.security import tokens
 
 log = structlog.get_logger()
 

@@ -7,9 +7,9 @@ from sqlalchemy import insert, select, text
 from sqlalchemy.orm import Session
 
 from services.audit.reading import Fact
-from shared.audit_chain import ADVISORY_LOCK, GENESIS, Content, link
 from shared.bus.message import Received
 from shared.db.models import AuditEntry
+from shared.security.audit_chain import ADVISORY_LOCK, GENESIS, Content, link
 
 
 def write(session: Session, messages: Sequence[Received[Any]]) -> None:

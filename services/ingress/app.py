@@ -37,14 +37,16 @@ from services.ingress.webhooks import OrderWebhook
 from services.kyc import api as kyc_api
 from services.orders import api as orders_api
 from services.secrets import api as secrets_api
-from shared import heap, heartbeat, retention, tracing
+from shared import gc_tuning
 from shared.bus.traced import publisher_class
 from shared.config.settings import Settings, settings
+from shared.db import retention
 from shared.http.errors import ApiError, too_many_requests
 from shared.http.mount import Throttles, add_error_handlers, mount
 from shared.http.route import Operation, Route
 from shared.http.traced import App, traced
-from shared.logs import configure
+from shared.telemetry import heartbeat, tracing
+from shared.telemetry.logs import configure
 from shared.token_buckets import TokenBuckets
 
 PREFIX = "/api/v1"
@@ -104,7 +106,7 @@ class Ingress:
         await self.publisher.start()
         await self.feed.start()
         self.request_log.start()
-        heap.freeze()
+        gc_tuning.freeze()
         self._beside = [
             asyncio.create_task(
                 health.report(self.publisher, self.cache, self.acceptor, self.metrics)

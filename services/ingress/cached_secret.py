@@ -3,7 +3,7 @@
 from typing import Any
 from uuid import UUID
 
-from shared import webhook_keys
+from shared.security import webhook_keys
 
 STATES = ("active", "retiring", "expired", "revoked")
 """In the only order in which a secret goes through them."""
@@ -68,7 +68,7 @@ class CachedSecret:
         """The 32 bytes. Opened at the first call: most secrets in memory are never used here.
 
         Raises:
-            shared.crypto.CannotOpenError: no listed key opens them.
+            shared.security.encryption.CannotOpenError: no listed key opens them.
         """
         if self._raw is None:
             self._raw = webhook_keys.unseal(self._sealed or b"", self.id)

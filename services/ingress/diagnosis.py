@@ -14,7 +14,7 @@ from uuid import UUID
 
 from services.ingress import signature_text, standard_webhooks, variants
 from services.ingress.standard_webhooks import MAX_SIGNATURES, TOLERANCE_SECONDS
-from shared.webhook_keys import encode_key, encode_standard
+from shared.security.webhook_keys import encode_key, encode_standard
 
 STANDARD_HEADERS = ("webhook-id", "webhook-timestamp", "webhook-signature")
 

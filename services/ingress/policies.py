@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
-from shared.networks import is_within, readable
+from shared.security.networks import is_within, readable
 
 MAX_VERDICTS = 1_000  # addresses an account whose verdict is remembered
 

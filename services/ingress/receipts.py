@@ -25,7 +25,7 @@ from shared.config.settings import settings
 from shared.db.models import WebhookRequest
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
-from shared.tokens import ISSUER
+from shared.security.tokens import ISSUER
 
 ALGORITHM = "EdDSA"
 TYPE = "order-receipt+jwt"  # RFC 8725, 3.11: no other JWT of ours can pass for one

@@ -9,7 +9,7 @@ from falcon.asgi import Request
 from shared.db.session import is_database_away
 from shared.http.errors import ApiError, too_many_requests, unavailable
 from shared.http.mount import client_address
-from shared.networks import network_of
+from shared.security.networks import network_of
 from shared.token_buckets import TokenBuckets
 
 

@@ -20,7 +20,7 @@ from services.ingress.attempt import Attempt
 from services.ingress.request_log_rows import SecretUse
 from shared.db.session import is_database_away
 from shared.http.mount import client_address
-from shared.metrics import kept
+from shared.telemetry.metrics import kept
 from shared.token_buckets import TokenBuckets
 
 FLUSH_SECONDS = 0.5

@@ -13,10 +13,10 @@ from psycopg2.errors import CheckViolation
 from sqlalchemy import text
 
 from services.ingress.attempt import Attempt
-from shared import webhook_keys
 from shared.config.settings import settings
 from shared.db import arrays
 from shared.db.session import engine
+from shared.security import webhook_keys
 
 # What a stranger may put into a header is cut to this; sixteen signatures are shorter.
 MAX_TEXT = 2048

@@ -16,9 +16,9 @@ from services.ingress.attempt import Attempt
 from services.ingress.cached_secret import CachedSecret
 from services.ingress.refusals import Refusals, unchecked
 from services.ingress.secret_cache import SecretCache
-from shared.crypto import CannotOpenError
 from shared.http.errors import unavailable
 from shared.http.mount import read_body
+from shared.security.encryption import CannotOpenError
 
 MAX_KEY_LENGTH = 200
 _UUID_LENGTH = len("urn:uuid:") + 36  # RFC 9562, 4: the longest form

@@ -22,7 +22,7 @@ from services.ingress.cached_secret import CachedSecret
 from services.ingress.database_clock import DatabaseClock
 from services.ingress.policies import Policies
 from services.ingress.secret_rows import Found, Position
-from shared.webhook_keys import key_hash
+from shared.security.webhook_keys import key_hash
 
 REMEMBER_UNKNOWN_SECONDS = 5.0
 MAX_UNKNOWN = 10_000

@@ -13,7 +13,7 @@ import structlog
 from pika.adapters.asyncio_connection import AsyncioConnection
 
 from services.ingress.secret_cache import SecretCache
-from shared import heap
+from shared import gc_tuning
 from shared.bus import topology
 from shared.bus.link import Link, call, open_channel
 from shared.ids import new_id
@@ -112,7 +112,7 @@ class SecretFeed:
                 continue
             if not is_loaded:
                 is_loaded = True
-                heap.freeze()
+                gc_tuning.freeze()
                 log.info("secrets_loaded", count=len(self._cache))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), self._poll_seconds)

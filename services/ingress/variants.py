@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from shared.webhook_keys import encode_key, encode_standard
+from shared.security.webhook_keys import encode_key, encode_standard
 
 BOM = b"\xef\xbb\xbf"
 _LAYOUTS: dict[str, dict[str, Any]] = {

@@ -11,10 +11,10 @@ from sqlalchemy.orm import Session
 
 from services.ingress import order_bodies
 from services.ingress.diagnosis import Scheme, Secret, diagnose
-from shared import webhook_keys
 from shared.db.models import WebhookSecret
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
+from shared.security import webhook_keys
 
 LOOKED_AT = 10  # secrets, the newest; each is tried in many ways
 

@@ -19,7 +19,7 @@ from shared.config.settings import settings
 from shared.db.models import KycApplication, KycDecision
 from shared.ids import follow_up_id
 from shared.outbox import store
-from shared.roles import OPERATOR, login
+from shared.security.service_accounts import OPERATOR, login
 
 CONTRARY = {"approve": "revoke", "revoke": "approve"}
 

@@ -35,7 +35,7 @@ from shared.bus.events import (
 from shared.bus.message import Received
 from shared.bus.retry import Permanent
 from shared.config.settings import settings
-from shared.crypto import CannotOpenError, code_sealer
+from shared.security.encryption import CannotOpenError, code_sealer
 
 TEMPLATES: dict[type[Event], str] = {
     AccountOtpRequested: "one_time_code",

@@ -17,10 +17,10 @@ from typing import NamedTuple
 import structlog
 
 from services.notifier import metrics
-from shared import tracing
 from shared.bus.retry import Hold, Permanent, Retry, UnderWay
 from shared.config.settings import Settings
 from shared.synthetic import is_synthetic
+from shared.telemetry import tracing
 
 Reply = tuple[int, bytes]
 GO_AHEAD = 354

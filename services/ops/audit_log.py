@@ -10,8 +10,8 @@ from uuid import UUID
 from sqlalchemy import or_, select, text
 from sqlalchemy.orm import Session
 
-from shared.audit_chain import GENESIS, Content, link
 from shared.db.models import AuditEntry
+from shared.security.audit_chain import GENESIS, Content, link
 
 CONSUMER = "services.audit"
 """The inbox that knows which facts were written down."""

@@ -12,11 +12,12 @@ from kombu import Connection
 
 from services.ops.broker import TIMEOUT, open_connection
 from services.ops.check import Check, clocks
-from shared import direct, versions
+from shared import versions
 from shared.bus import topology
 from shared.bus.connect import server_version
 from shared.bus.refusal import explain
 from shared.config.settings import Settings
+from shared.http import direct
 
 
 def broker(config: Settings) -> Iterator[Check]:

@@ -12,10 +12,10 @@ from services.ops.broker import open_connection
 from services.ops.holding import MOST
 from services.ops.letters import Criteria
 from services.ops.telling import Actor
-from shared import metrics
 from shared.bus import topology
 from shared.config.settings import Settings
 from shared.db.session import engine
+from shared.telemetry import metrics
 
 PLACE = "dead_letters"
 SECONDS = 3600.0

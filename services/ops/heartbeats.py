@@ -31,8 +31,8 @@ EXPECTED = (
 class QueueBeat:
     """What one instance says of a queue that it consumes, or of a connection that it publishes by.
 
-    See `shared.heartbeat.QueueFigures`; of what else it uses there is `where` and how it is met.
-    The state is empty in what an older version has written.
+    See `shared.telemetry.heartbeat.QueueFigures`; of what else it uses there is `where` and how it
+    is met. The state is empty in what an older version has written.
     """
 
     handled: int = 0

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from shared.config.keys import KEY_BYTES
 from shared.config.processes import KEYS
-from shared.roles import BROKER_USERS, is_operators
+from shared.security.service_accounts import BROKER_USERS, is_operators
 
 ADMINISTRATORS = ("rabbitmq", "postgres")
 PASSWORDS = (*ADMINISTRATORS, *BROKER_USERS)

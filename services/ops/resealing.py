@@ -7,9 +7,9 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from services.ops.second_factor import context
-from shared.crypto import CannotOpenError, second_factor_sealer
 from shared.db.models import OpsSecondFactor
 from shared.db.session import transaction
+from shared.security.encryption import CannotOpenError, second_factor_sealer
 
 SECONDS = 3600.0
 

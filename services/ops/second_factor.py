@@ -18,8 +18,8 @@ from pyotp.exceptions import OTPVerificationError
 from sqlalchemy import delete, func, insert, select
 from sqlalchemy.orm import Session
 
-from shared.crypto import second_factor_sealer
 from shared.db.models import OpsRecoveryCode, OpsSecondFactor, OpsSession, OpsUser
+from shared.security.encryption import second_factor_sealer
 
 ISSUER = "Order Fellow"
 DIGITS = 6

@@ -11,10 +11,10 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from services.ops.rights import NoSuchRightError, Right, parse, written
-from shared import passwords
 from shared.db.models import OpsSecondFactor, OpsSession, OpsUser
 from shared.ids import new_id
-from shared.roles import PERSON
+from shared.security import passwords
+from shared.security.service_accounts import PERSON
 
 SHORTEST_PASSWORD = 12
 HAS_SECOND_FACTOR = exists().where(

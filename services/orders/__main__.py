@@ -6,10 +6,10 @@ from functools import partial
 from services.orders.lanes import Lanes
 from services.orders.recording import record
 from services.orders.unknown import Unknown
-from shared import retention
 from shared.bus import topology
 from shared.bus.consumer import Subscription
 from shared.config.settings import Settings
+from shared.db import retention
 from shared.service import Wiring, run
 
 PATIENCE = 0.05

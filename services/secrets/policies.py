@@ -16,8 +16,8 @@ from shared.bus.retry import Permanent
 from shared.db.models import Account, WebhookPolicy
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
-from shared.networks import NetworkError, is_within, parse, readable
 from shared.outbox import store
+from shared.security.networks import NetworkError, is_within, parse, readable
 
 SOURCE = "services.secrets"
 

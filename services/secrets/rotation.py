@@ -17,13 +17,13 @@ from uuid import UUID
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from shared import webhook_keys
 from shared.bus.events import SecretIssued, SecretRevoked, SecretRotated
 from shared.bus.message import message_for
 from shared.config.settings import settings
 from shared.db.models import Account, KycApplication, WebhookSecret
 from shared.ids import new_id
 from shared.outbox import store
+from shared.security import webhook_keys
 
 MAX_A_DAY = 20
 """How many secrets a business may have made in 24 hours."""

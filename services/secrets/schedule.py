@@ -9,13 +9,12 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session
 
-from services.secrets import rotation
+from services.secrets import rotation, usage
+from services.secrets.usage import SecretUse
 from shared.bus.events import SecretExpiring
 from shared.bus.message import message_for
 from shared.config.settings import settings
-from shared.db import secret_use
 from shared.db.models import Account, WebhookSecret
-from shared.db.secret_use import SecretUse
 from shared.outbox import store
 
 AT_MOST = 200  # rows a run; the next run takes the rest
@@ -86,7 +85,7 @@ def _ending(
 
 
 def _use(session: Session, secret: WebhookSecret, now: datetime) -> SecretUse:
-    return secret_use.of_account(session, secret.account_id, now).get(secret.id, secret_use.UNUSED)
+    return usage.of_account(session, secret.account_id, now).get(secret.id, usage.UNUSED)
 
 
 def _warn(session: Session, secret: WebhookSecret, use: SecretUse, *, is_last: bool) -> None:

@@ -10,7 +10,6 @@ from uuid import UUID
 import structlog
 from sqlalchemy.orm import Session
 
-from shared import tracing
 from shared.bus import inbox
 from shared.bus.events import Event
 from shared.bus.incoming import Incoming
@@ -19,6 +18,7 @@ from shared.bus.refusal import LENGTH
 from shared.bus.retry import Happened, Hold, Malformed, UnderWay
 from shared.bus.standing import Standing
 from shared.db.session import is_database_away, transaction
+from shared.telemetry import tracing
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds between tries while something is away
 

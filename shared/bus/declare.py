@@ -10,12 +10,13 @@ from typing import Any
 from amqp.exceptions import AMQPError
 from kombu.exceptions import KombuError
 
-from shared import direct, versions
+from shared import versions
 from shared.bus import permissions, topology
 from shared.bus.connect import connect, credentials, server_version
 from shared.bus.refusal import explain
 from shared.config.environment import ConfigurationError
 from shared.config.settings import Settings, begin
+from shared.http import direct
 
 BODY_BYTES = 2000
 """How much of an error's body is told: the broker says there what it refuses."""

@@ -202,7 +202,7 @@ CodePurpose = Literal["registration", "password_reset", "new_address"]
 
 
 class AccountOtpRequested(_AccountFact, frozen=True, kw_only=True):
-    """A one-time code was made. `sealed_code` opens under `shared.crypto` for `code_id`.
+    """A one-time code was made. `sealed_code` opens for `code_id`, under the key of codes.
 
     `company_name` is empty while the address is not proved: who asked may be anybody, and our email
     must not carry a stranger's words.

@@ -22,7 +22,7 @@ from shared.bus.message import (
 )
 from shared.bus.retry import Malformed
 from shared.ids import derived_id, new_id
-from shared.roles import BROKER_USERS, CONSOLE, login
+from shared.security.service_accounts import BROKER_USERS, CONSOLE, login
 
 USER_HEADER = "x-user-id"
 """Who published the first copy. The broker lets nobody publish under another's `user_id`, so a

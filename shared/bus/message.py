@@ -10,10 +10,10 @@ from uuid import UUID
 
 import msgspec
 
-from shared import tracing
 from shared.bus.events import Event, encode
 from shared.bus.retry import Permanent
 from shared.ids import new_id
+from shared.telemetry import tracing
 
 E = TypeVar("E", bound=Event, covariant=True)
 

@@ -25,7 +25,7 @@ from typing import Any
 from shared.bus import topology
 from shared.config.environment import ConfigurationError
 from shared.config.settings import settings
-from shared.roles import OPERATOR, login
+from shared.security.service_accounts import OPERATOR, login
 
 NOTHING, ANYTHING = "^$", ".*"
 DEFAULT_EXCHANGE = "amq.default"

@@ -12,11 +12,11 @@ from typing import Any
 
 from msgspec import structs
 
-from shared import tracing
 from shared.bus.batch import Batches, Failures
 from shared.bus.confirms import PublishError
 from shared.bus.message import Message, Received
 from shared.bus.publisher import Publisher
+from shared.telemetry import tracing
 
 
 def publisher_class() -> type[Publisher]:

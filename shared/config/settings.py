@@ -18,7 +18,7 @@ from shared.config.environment import ConfigurationError
 from shared.config.keys import decode_key
 from shared.config.processes import KEYS, READS
 from shared.config.production import complaints
-from shared.roles import is_operators
+from shared.security.service_accounts import is_operators
 
 DEVELOPMENT_JWT_KEY = "development-only-jwt-key-never-use-in-production"
 # 32 bytes of zeros and ones in base64url: recognisably not random.

@@ -8,11 +8,12 @@ import time
 import structlog
 import uvloop
 
-from shared import health, heap, heartbeat, logs, metrics, tracing
+from shared import gc_tuning, health
 from shared.config.environment import ConfigurationError
 from shared.config.settings import Settings, begin
 from shared.outbox.metrics import watch
 from shared.outbox.relay import Relay
+from shared.telemetry import heartbeat, logs, metrics, tracing
 
 STUCK_SECONDS = 60.0
 
@@ -52,7 +53,7 @@ def main() -> int:
         print(f"relay cannot start. {error}", file=sys.stderr)  # noqa: T201 - there is no log yet
         return 2
     logs.configure(config, "relay")
-    heap.freeze()
+    gc_tuning.freeze()
     uvloop.run(_run(config))
     tracing.flush()
     return 0

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from shared.bus import events, topology
 from shared.bus.events import Event
-from shared.roles import login
+from shared.security.service_accounts import login
 
 _SECRETS = (events.SecretIssued, events.SecretRotated, events.SecretRevoked)
 

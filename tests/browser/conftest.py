@@ -18,7 +18,7 @@ from sqlalchemy import Engine, create_engine
 from sqlalchemy.orm import Session
 
 from services.ops import users
-from shared.roles import broker_user
+from shared.security.service_accounts import broker_user
 from stack.credentials import as_service
 from stack.folders import ROOT
 from stack.mailbox import MailServer

@@ -15,7 +15,7 @@ from rich.console import Console
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.orm import Session
 
-from shared import tokens
+from shared.security import tokens
 from stack import data
 from stack.credentials import as_service
 from stack.mailbox import MailServer

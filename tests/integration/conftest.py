@@ -13,8 +13,8 @@ from sqlalchemy import Engine, create_engine, select
 from sqlalchemy.orm import Session
 
 from shared.bus.events import AccountOtpRequested, decode
-from shared.crypto import code_sealer
 from shared.db.models import OutboxMessage
+from shared.security.encryption import code_sealer
 from stack.credentials import as_service
 from stack.folders import ROOT
 from stack.listening import LISTEN_SECONDS, Start

@@ -28,7 +28,7 @@ from services.ops.cli.terminal import (
 from services.ops.kyc_persons import DECIDES
 from services.ops.telling import commanded, tell
 from shared.db.session import make_engine
-from shared.roles import is_services
+from shared.security.service_accounts import is_services
 
 app = typer.Typer(help="Decide on KYC applications.", no_args_is_help=True)
 

@@ -21,9 +21,9 @@ from services.ops.cli.terminal import (
     results,
     stop,
 )
-from shared import retention
 from shared.bus import topology
 from shared.config.settings import Settings
+from shared.db import retention
 from shared.db.models import WebhookRequest
 
 

@@ -16,7 +16,7 @@ from services.ops.sessions import Where
 from services.ops.telling import Actor
 from services.ops.users import User
 from shared.config.settings import Settings
-from shared.networks import network_of
+from shared.security.networks import network_of
 from shared.token_buckets import TokenBuckets
 
 Needs = Literal["nobody", "watch"] | Right

@@ -9,8 +9,8 @@ from services.ops.console.page import Page, PageError, Question, Redirect, Resul
 from services.ops.console.signing_in import WRONG_CODE, checked, too_many_attempts
 from services.ops.telling import about
 from shared.bus.events import OpsSecondFactorChanged
-from shared.crypto import CannotOpenError
 from shared.outbox import store
+from shared.security.encryption import CannotOpenError
 
 PATH = "/second-factor"
 

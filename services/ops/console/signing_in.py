@@ -12,9 +12,9 @@ from services.ops.console.page import Page, PageError, Redirect, Result, View, V
 from services.ops.telling import about
 from services.ops.users import User
 from shared.bus.events import OpsSignedIn, OpsSignedOut, OpsSignInFailed
-from shared.crypto import CannotOpenError
-from shared.networks import network_of
 from shared.outbox import store
+from shared.security.encryption import CannotOpenError
+from shared.security.networks import network_of
 
 PLACE = "see Sessions, at your name"
 WRONG = "The name or the password is wrong."

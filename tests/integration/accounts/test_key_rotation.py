@@ -7,8 +7,8 @@ from sqlalchemy import select
 
 from services.ops import keys
 from shared.bus.events import AccountOtpRequested, decode
-from shared.crypto import CannotOpenError, Sealer
 from shared.db.models import OutboxMessage
+from shared.security.encryption import CannotOpenError, Sealer
 from tests.integration.accounts.test_accounts import bearer, login, new_email, register, verify
 from tests.integration.conftest import running_ingress
 

@@ -6,9 +6,9 @@ from sqlalchemy import text
 
 from services.accounts import codes, registering
 from shared.bus.events import AccountOtpRequested, decode
-from shared.crypto import code_sealer
 from shared.db.models import Account, OutboxMessage, PendingProof
 from shared.db.session import transaction
+from shared.security.encryption import code_sealer
 from tests.integration.arrange import until
 
 EMAIL = "it@kettle.example"

@@ -16,8 +16,6 @@ from services.audit.reading import Fact
 from services.audit.writing import write
 from services.ingress import request_log_rows
 from services.ops import audit_log
-from shared import passwords
-from shared.audit_chain import ADVISORY_LOCK, Content, link
 from shared.bus.events import (
     AccountSignInFailed,
     KycApproved,
@@ -30,6 +28,8 @@ from shared.db.models import AuditEntry, OutboxMessage
 from shared.db.session import transaction
 from shared.http.errors import ApiError
 from shared.ids import new_id
+from shared.security import passwords
+from shared.security.audit_chain import ADVISORY_LOCK, Content, link
 from tests.integration.arrange import (
     account,
     consuming,

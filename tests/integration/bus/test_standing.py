@@ -16,12 +16,13 @@ from services.ingress.secret_feed import SecretFeed
 from services.ops import heartbeats
 from services.ops.diagnosis import troubles
 from services.ops.queues import Sample
-from shared import health, heartbeat, service
+from shared import health, service
 from shared.bus import topology
 from shared.bus.consumer import Consumer, Subscription
 from shared.bus.publisher import Publisher
 from shared.bus.retry import Hold
 from shared.db.session import transaction
+from shared.telemetry import heartbeat
 from stack.credentials import as_service
 from tests.integration.arrange import publish, until
 from tests.integration.bus.test_consumer import messages

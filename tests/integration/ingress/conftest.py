@@ -17,9 +17,9 @@ from standardwebhooks.webhooks import Webhook
 
 from services.ingress.policies import Policies
 from services.ingress.secret_cache import SecretCache
-from shared import tokens
 from shared.db.models import OutboxMessage, WebhookSecret
 from shared.ids import new_id
+from shared.security import tokens
 from tests.integration.arrange import account, depth, sign, until
 from tests.integration.conftest import Api, running_ingress
 from tests.integration.gate import Gate

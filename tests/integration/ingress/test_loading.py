@@ -6,8 +6,8 @@ import pytest
 
 from services.ingress import secret_rows
 from services.secrets import rotation
-from shared import webhook_keys
 from shared.db.models import WebhookPolicy
+from shared.security import webhook_keys
 from tests.integration.arrange import account
 
 

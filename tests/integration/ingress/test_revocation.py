@@ -18,7 +18,6 @@ from services.ingress import secret_rows
 from services.ingress.secret_rows import Position
 from services.kyc import decisions
 from services.secrets import rotation
-from shared import webhook_keys
 from shared.bus.events import (
     KycDecide,
     KycRevoked,
@@ -29,6 +28,7 @@ from shared.bus.events import (
 from shared.bus.message import Message, message_for
 from shared.db.models import OutboxMessage, WebhookPolicy, WebhookSecret
 from shared.ids import new_id
+from shared.security import webhook_keys
 from stack.credentials import as_service
 from stack.ports import Port
 from stack.processes import stop

@@ -12,7 +12,7 @@ from shared.bus import topology
 from shared.bus.consumer import Consumer
 from shared.bus.events import decode
 from shared.db.models import KycApplication, KycDecision, OutboxMessage
-from shared.roles import CONSOLE, login
+from shared.security.service_accounts import CONSOLE, login
 from stack.credentials import as_service
 from tests.integration.arrange import (
     account,

@@ -18,7 +18,7 @@ from shared.bus import topology
 from shared.bus.events import decode
 from shared.db.models import KycApplication, OutboxMessage
 from shared.product import VERSION
-from shared.roles import CONSOLE, login
+from shared.security.service_accounts import CONSOLE, login
 from stack.credentials import as_service
 from tests.integration.arrange import (
     account,

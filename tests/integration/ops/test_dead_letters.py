@@ -31,7 +31,7 @@ from shared.bus.retry import Retry
 from shared.db.models import Order, OutboxMessage
 from shared.db.session import make_engine
 from shared.ids import new_id
-from shared.roles import CONSOLE, login
+from shared.security.service_accounts import CONSOLE, login
 from stack.credentials import as_service
 from tests.integration.arrange import (
     consuming,

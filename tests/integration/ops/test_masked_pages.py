@@ -14,7 +14,6 @@ from services.ops.console.app import PAGES
 from services.ops.console.mount import FORM
 from services.ops.rights import Right
 from services.ops.sessions import form_token
-from shared.audit_chain import GENESIS
 from shared.bus.events import OpsDataViewed, decode
 from shared.db.models import (
     AuditEntry,
@@ -25,6 +24,7 @@ from shared.db.models import (
     OutboxMessage,
 )
 from shared.ids import new_id
+from shared.security.audit_chain import GENESIS
 from tests.integration.arrange import account, depth, publish_raw, until
 from tests.integration.ops.console import running_console
 

@@ -9,7 +9,7 @@ from shared.bus import topology
 from shared.bus.events import decode
 from shared.db.models import OutboxMessage
 from shared.db.session import make_engine
-from shared.roles import login
+from shared.security.service_accounts import login
 from stack.credentials import as_service
 from tests.integration.arrange import depth, headers, publish_raw, take
 

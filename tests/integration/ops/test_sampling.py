@@ -18,7 +18,6 @@ from services.ops.diagnosis import troubles
 from services.ops.queues import figures
 from services.ops.sampling import Sampler
 from services.orders.__main__ import wire
-from shared import heartbeat
 from shared import service as service_module
 from shared.bus import topology
 from shared.bus.events import TrackingStatus
@@ -27,6 +26,7 @@ from shared.bus.permissions import RIGHTS
 from shared.db.models import ServiceHeartbeat
 from shared.db.session import make_engine, transaction
 from shared.product import VERSION
+from shared.telemetry import heartbeat
 from stack.credentials import as_service
 from stack.processes import stop
 from tests.integration.arrange import (

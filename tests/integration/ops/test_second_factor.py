@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import select, text
 
 from services.ops import keys, resealing, second_factor, sessions, users
-from shared.crypto import CannotOpenError, second_factor_sealer
 from shared.db.models import OpsRecoveryCode, OpsSecondFactor
 from shared.db.session import transaction
+from shared.security.encryption import CannotOpenError, second_factor_sealer
 
 PASSWORD = "correct horse battery"
 NOW = datetime(2026, 11, 29, 12, 0, 7, tzinfo=UTC)

@@ -17,13 +17,13 @@ from services.ops import account_trail, flow, order_search, trail
 from services.ops.diagnosis import troubles
 from services.ops.sampling import Sampler
 from services.orders.__main__ import wire as recording
-from shared import heartbeat
 from shared.bus.events import CustomerDetails, OrderCancelled, TrackingStatus
 from shared.bus.message import message_for
 from shared.db.models import OutboxMessage, WebhookRequest, WebhookSecret
 from shared.db.session import transaction
 from shared.ids import derived_id, new_id
 from shared.service import heartbeat_of
+from shared.telemetry import heartbeat
 from tests.integration.arrange import (
     account,
     consuming,

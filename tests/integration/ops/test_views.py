@@ -11,10 +11,10 @@ from services.ops import users
 from services.ops.cli import app
 from services.ops.console.mount import FORM, SESSION
 from services.ops.sessions import form_token
-from shared.audit_chain import GENESIS
 from shared.bus.events import OpsDataViewed, decode
 from shared.db.models import AuditEntry, Order, OutboxMessage
 from shared.ids import new_id
+from shared.security.audit_chain import GENESIS
 from tests.integration.arrange import account, depth, publish_raw, until
 from tests.integration.ops.console import running_console
 

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from shared.bus.events import EVENT_TYPES
 from shared.ids import new_id
 from shared.outbox import authors, store
-from shared.roles import SERVICES
+from shared.security.service_accounts import SERVICES
 from stack.credentials import as_service
 from tests.integration.arrange import depth, until
 from tests.integration.outbox.relaying import (

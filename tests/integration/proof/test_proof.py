@@ -22,10 +22,10 @@ from services.proof.__main__ import Prover
 from services.proof.business import Business, UnprovedError
 from services.proof.proving import SCHEMES, prove, said
 from services.proof.sink import Sink
-from shared import heartbeat
 from shared.config.settings import Settings
 from shared.db.models import EmailDelivery, Order
 from shared.synthetic import is_synthetic
+from shared.telemetry import heartbeat
 from stack.credentials import as_service
 from stack.mailbox import MailServer
 from stack.ports import Address, Port

@@ -12,9 +12,9 @@ from sqlalchemy.orm import Session
 from services.notifier.__main__ import wire as notifying
 from services.ops import dead_retention
 from services.orders.__main__ import wire as recording
-from shared import retention
 from shared.bus import topology
 from shared.bus.events import decode
+from shared.db import retention
 from shared.db.models import (
     EmailDelivery,
     Order,

@@ -17,7 +17,7 @@ from shared.bus import topology
 from shared.bus.events import EVENT_TYPES
 from shared.bus.incoming import Incoming, believed
 from shared.bus.permissions import RIGHTS
-from shared.roles import CONSOLE, login
+from shared.security.service_accounts import CONSOLE, login
 from stack.credentials import as_service
 from tests.integration.arrange import depth, until
 

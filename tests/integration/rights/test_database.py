@@ -7,7 +7,7 @@ from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.orm import Session
 
 from shared.db.models import Base
-from shared.roles import SERVICES, login
+from shared.security.service_accounts import SERVICES, login
 from stack.credentials import as_service
 from tests.integration.arrange import account
 

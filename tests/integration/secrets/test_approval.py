@@ -11,13 +11,13 @@ from sqlalchemy.orm import Session
 
 from services.secrets import api as secrets_api
 from services.secrets import issuing, rotation
-from shared import tokens
 from shared.bus.events import KycApproved, KycRevoked, decode
 from shared.db.models import KycApplication, OutboxMessage, WebhookSecret
 from shared.db.session import transaction
 from shared.http.errors import ApiError
 from shared.http.route import Call
 from shared.ids import new_id
+from shared.security import tokens
 from stack.credentials import as_service
 from tests.integration.arrange import account, received, until
 

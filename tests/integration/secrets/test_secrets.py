@@ -11,7 +11,6 @@ from sqlalchemy.exc import IntegrityError
 
 from services.secrets import issuing, resealing, rotation, schedule
 from services.secrets.__main__ import wire
-from shared import tokens, webhook_keys
 from shared.bus.events import (
     EVENT_TYPES,
     KycApproved,
@@ -23,9 +22,10 @@ from shared.bus.events import (
 )
 from shared.bus.message import message_for
 from shared.bus.retry import Permanent
-from shared.crypto import CannotOpenError
 from shared.db.models import KycApplication, OutboxMessage, WebhookSecret, WebhookSecretUse
 from shared.db.session import transaction
+from shared.security import tokens, webhook_keys
+from shared.security.encryption import CannotOpenError
 from tests.integration.arrange import account, consuming, publish, received, until
 
 NOW = datetime.now(UTC)

@@ -18,7 +18,7 @@ from shared.config.settings import (
     Settings,
     load,
 )
-from shared.roles import BROKER_USERS, broker_user, login
+from shared.security.service_accounts import BROKER_USERS, broker_user, login
 from stack.folders import ROOT
 from stack.supervisor import MODULES
 

@@ -12,8 +12,8 @@ import services.notifier.metrics
 import services.proof.metrics
 import shared.bus.metrics
 import shared.http.metrics
-import shared.metrics
 import shared.outbox.metrics
+import shared.telemetry.metrics
 from shared.bus import topology
 from stack.folders import ROOT
 
@@ -24,7 +24,7 @@ MODULES = (
     services.proof.metrics,
     shared.bus.metrics,
     shared.http.metrics,
-    shared.metrics,
+    shared.telemetry.metrics,
     shared.outbox.metrics,
 )
 RULES = [

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from services.ingress.diagnosis import Secret, diagnose
 from shared.ids import new_id
-from shared.webhook_keys import encode_key, encode_standard
+from shared.security.webhook_keys import encode_key, encode_standard
 
 # The same in every process: the tests' names hold them.
 SECRETS = tuple(

@@ -15,7 +15,7 @@ from services.ingress.policies import Policies
 from services.ingress.secret_cache import SecretCache
 from services.ingress.secret_rows import MAX_TRIED
 from shared.ids import new_id
-from shared.webhook_keys import generate, key_hash, seal
+from shared.security.webhook_keys import generate, key_hash, seal
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 KEY = b"whsk_key"

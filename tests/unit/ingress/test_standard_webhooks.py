@@ -10,7 +10,7 @@ from standardwebhooks.webhooks import Webhook
 
 from services.ingress import standard_webhooks
 from services.ingress.standard_webhooks import is_current, is_id, listed, matches, sign
-from shared import webhook_keys
+from shared.security import webhook_keys
 
 # From the specification's own examples.
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

@@ -16,7 +16,7 @@ from shared.config.settings import (
     Settings,
     load,
 )
-from shared.roles import SERVICES
+from shared.security.service_accounts import SERVICES
 
 PRODUCTION = {
     "ENVIRONMENT": "production",

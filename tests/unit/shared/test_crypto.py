@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.config.environment import ConfigurationError
-from shared.crypto import CannotOpenError, Sealer
+from shared.security.encryption import CannotOpenError, Sealer
 
 
 def key() -> str:

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from shared import direct
+from shared.http import direct
 from stack import system
 from stack.folders import ROOT
 

@@ -6,8 +6,8 @@ import msgspec
 import pytest
 import structlog
 
-from shared import logs
 from shared.config.settings import Settings
+from shared.telemetry import logs
 
 
 @pytest.fixture

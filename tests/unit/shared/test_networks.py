@@ -1,6 +1,6 @@
 import pytest
 
-from shared.networks import NetworkError, is_within, network_of, parse, readable
+from shared.security.networks import NetworkError, is_within, network_of, parse, readable
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ import sys
 
 import pytest
 
-from shared import tracing
 from shared.bus.batch import Batches
 from shared.bus.events import SecretRevoke
 from shared.bus.message import message_for
@@ -13,6 +12,7 @@ from shared.bus.traced import batches_class, publisher_class
 from shared.config.environment import ConfigurationError
 from shared.config.settings import load
 from shared.ids import new_id
+from shared.telemetry import tracing
 
 
 def test_off_every_span_is_the_same_and_hands_nothing_on():
@@ -33,7 +33,7 @@ def test_off_the_plain_classes_are_in_use():
 
 
 def test_wanted_without_its_packages_it_says_what_to_install(monkeypatch):
-    monkeypatch.delitem(sys.modules, "shared.otel", raising=False)
+    monkeypatch.delitem(sys.modules, "shared.telemetry.otel", raising=False)
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
     config = load({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"})
     with pytest.raises(ConfigurationError, match=r"pip install order-fellow\[tracing\]"):

@@ -76,7 +76,7 @@ def configure(config: Settings, service: str) -> None:
     if not config.otel_exporter_otlp_endpoint:
         return
     try:
-        from shared.otel import OpenTelemetry
+        from shared.telemetry.otel import OpenTelemetry
     except ImportError as error:
         raise ConfigurationError(
             f"OTEL_EXPORTER_OTLP_ENDPOINT is set, and {error.name} is not installed: "

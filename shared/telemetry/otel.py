@@ -19,7 +19,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import Connection, ExceptionContext
 
-from shared.tracing import Kind, Span
+from shared.telemetry.tracing import Kind, Span
 
 _propagator = TraceContextTextMapPropagator()
 _SPAN = "fellow_span"  # where a connection keeps the span of the statement under way

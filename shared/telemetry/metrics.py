@@ -61,7 +61,7 @@ def kept(place: str, removed: int, oldest: datetime | None) -> None:
     """Say what was removed since its time was over, and how old the oldest is that is kept.
 
     Args:
-        place: where; see `shared/retention.py`.
+        place: where; see `shared/db/retention.py`.
         removed: how much.
         oldest: when that was; None when there is none.
     """

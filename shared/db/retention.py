@@ -14,10 +14,10 @@ import structlog
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from shared import metrics
 from shared.config.settings import Settings
 from shared.db.session import transaction
 from shared.periodic import Periodic
+from shared.telemetry import metrics
 
 SECONDS = 30.0
 """From one run to the next."""

@@ -12,7 +12,7 @@ import re
 import secrets
 from uuid import UUID
 
-from shared.crypto import sealer
+from shared.security.encryption import sealer
 
 PREFIX = "whsk_"
 STANDARD_PREFIX = "whsec_"
@@ -55,6 +55,7 @@ def unseal(sealed: bytes, secret_id: UUID) -> bytes:
     """The bytes of a sealed secret.
 
     Raises:
-        shared.crypto.CannotOpenError: it is another row's, damaged, or under a key not listed.
+        shared.security.encryption.CannotOpenError: it is another row's, damaged, or under a key not
+            listed.
     """
     return sealer().open(sealed, f"secret:{secret_id}")
