@@ -9,8 +9,8 @@ from msgspec.structs import replace
 
 from bench.load import orders
 from services.ingress import order_bodies
-from shared.bus.message import Message
-from shared.bus.publisher import Publisher
+from shared.bus.contract.message import Message
+from shared.bus.publish.publisher import Publisher
 
 WINDOW = 2_000  # how many may wait for their confirm
 

@@ -19,7 +19,8 @@ from kombu import Connection
 from psycopg2.extras import execute_values
 from sqlalchemy import Engine, NullPool, create_engine, text
 
-from shared.bus import counts, topology
+from shared.bus.broker import queue_counts
+from shared.bus.contract import topology
 from shared.db.models import Base
 from shared.http import direct
 from shared.ids import new_id
@@ -135,7 +136,7 @@ class Ground:
     def depth(self, queue: str) -> int:
         """How many messages are ready in a queue."""
         with Connection(self.servers.amqp_url) as connection:
-            return counts.of(connection.default_channel, queue).ready
+            return queue_counts.of(connection.default_channel, queue).ready
 
     def purge(self, *queues: str) -> None:
         """Remove what is ready in queues."""

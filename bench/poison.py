@@ -11,8 +11,8 @@ from bench.contest import Contender, Result, alternate
 from bench.ground import Ground, ground, until
 from bench.load import facts
 from bench.relay import QUEUE
-from shared.bus.message import Message
-from shared.outbox import store
+from shared.bus import outbox
+from shared.bus.contract.message import Message
 
 WITHOUT, WITH = "good rows alone", "with ten that cannot be published"
 ROWS = 10_000
@@ -83,13 +83,13 @@ def _fresh(on: Ground) -> int:
 
 def _fill(on: Ground, messages: list[Message]) -> float:
     """Write rows in one transaction, past the checks; returns when it was committed."""
-    check = store.check
-    store.check = lambda _: None
+    check = outbox.check
+    outbox.check = lambda _: None
     try:
         with Session(on.engine) as session:
             for start in range(0, len(messages), 1_000):
-                store.add(session, messages[start : start + 1_000])
+                outbox.add(session, messages[start : start + 1_000])
             session.commit()
     finally:
-        store.check = check
+        outbox.check = check
     return time.monotonic()

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 from bench.contest import Contender, Result, alternate
 from bench.ground import Ground, ground, until
 from bench.load import facts
-from shared.outbox import store
+from shared.bus import outbox
 
 OURS, ONE_BY_ONE = "Order Fellow", "one confirm and one transaction a row"
 ROWS, FEW = 40_000, 2_000
@@ -66,7 +66,7 @@ def _fill(on: Ground, count: int) -> float:
     with Session(on.engine) as session:
         messages = list(facts.recorded(count))
         for start in range(0, count, 1_000):
-            store.add(session, messages[start : start + 1_000])
+            outbox.add(session, messages[start : start + 1_000])
         session.commit()
     return time.monotonic()
 

@@ -26,8 +26,8 @@ from bench.contest import Contender, Result, Series, alternate
 from bench.ground import Ground, fetch, ground, until
 from bench.load import orders, wrk
 from bench.usage import resident
-from shared.bus.events import KycDecide
-from shared.bus.message import Message, message_for
+from shared.bus.contract.events import KycDecide
+from shared.bus.contract.message import Message, message_for
 from shared.ids import new_id
 from shared.security import tokens, webhook_keys
 from stack.ports import Port

@@ -15,8 +15,8 @@ import structlog
 from sqlalchemy.orm import Session
 
 from shared import gc_tuning, health
-from shared.bus import inbox
-from shared.bus.consumer import Consumer, Subscription
+from shared.bus.consume import inbox
+from shared.bus.consume.consumer import Consumer, Subscription
 from shared.config.environment import ConfigurationError
 from shared.config.settings import Settings, begin
 from shared.db.session import is_database_away, transaction

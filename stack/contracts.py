@@ -9,8 +9,8 @@ from typing import Any
 
 from services.ingress import openapi
 from services.ingress.app import OPERATIONS, PREFIX
-from shared.bus import asyncapi
 from shared.config.settings import Settings
+from stack import asyncapi
 from stack.folders import ROOT
 
 FOLDER = ROOT / "docs" / "contracts"

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
-from shared.bus import permissions
+from shared.bus.contract import permissions
 from shared.security.service_accounts import BROKER_USERS, login
 
 

@@ -27,7 +27,7 @@ MODULES = {
     "secrets": "services.secrets",
     "notifier": "services.notifier",
     "audit": "services.audit",
-    "relay": "shared.outbox",
+    "relay": "services.relay",
     "ops": "services.ops.console",
 }
 

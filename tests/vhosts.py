@@ -10,7 +10,7 @@ from itertools import count
 
 from kombu import Connection
 
-from shared.bus import topology
+from shared.bus.contract import topology
 from stack.servers import Broker
 
 AT_ONCE = 16

@@ -4,7 +4,7 @@ from typing import Any
 
 from services.ingress.accepting import Acceptor
 from services.ingress.app import create_app as create_ingress
-from shared.bus.message import Message
+from shared.bus.contract.message import Message
 
 
 async def _accept(_: Acceptor, __: Message) -> None:

@@ -7,13 +7,13 @@ from sqlalchemy.orm import Session, undefer
 
 from services.accounts import guesses, limits, registering
 from services.accounts.registering import SOURCE
-from shared.bus.events import AccountSignedIn, AccountSignInFailed
-from shared.bus.message import message_for
+from shared.bus import outbox
+from shared.bus.contract.events import AccountSignedIn, AccountSignInFailed
+from shared.bus.contract.message import message_for
 from shared.db.models import Account
 from shared.http.errors import ApiError, account_blocked, too_many_requests
 from shared.http.signed_in import is_blocked
 from shared.ids import derived_id
-from shared.outbox import store
 from shared.security import passwords
 from shared.security.networks import network_of
 
@@ -63,7 +63,7 @@ def sign_in(session: Session, email: str, password: str, address: str) -> Accoun
         address=address,
         is_new_place=is_new_place,
     )
-    store.add(session, [message_for(fact, source=SOURCE, correlation_id=account.id)])
+    outbox.add(session, [message_for(fact, source=SOURCE, correlation_id=account.id)])
     return account
 
 
@@ -75,7 +75,9 @@ def _tell_failure(session: Session, email: str, account: Account | None, address
     minute = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M")
     fact_id = derived_id(fact.TYPE, account.id if account else address, minute)
     about = account.id if account else fact.email
-    store.add(session, [message_for(fact, source=SOURCE, correlation_id=about, message_id=fact_id)])
+    outbox.add(
+        session, [message_for(fact, source=SOURCE, correlation_id=about, message_id=fact_id)]
+    )
 
 
 def find(session: Session, email: str, *, hold: bool = False) -> Account | None:

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from services.accounts import accounts, credential_api, registering, session_api, sessions
 from services.accounts.bodies import Code, Detail, Given, Password
-from shared.bus.events import Email, Line
+from shared.bus.contract.events import Email, Line
 from shared.docstrings import summary
 from shared.http.errors import BLOCKED, ApiError
 from shared.http.route import Answer, Call, Route

@@ -13,11 +13,11 @@ from sqlalchemy.orm import Session, undefer
 from services.accounts import codes, guesses, limits, registering, sessions
 from services.accounts.codes import Check
 from services.accounts.registering import OTP_ERRORS, SOURCE
-from shared.bus.events import AccountChanged
-from shared.bus.message import message_for
+from shared.bus import outbox
+from shared.bus.contract.events import AccountChanged
+from shared.bus.contract.message import message_for
 from shared.db.models import Account, PendingProof
 from shared.http.errors import ApiError, too_many_requests
-from shared.outbox import store
 from shared.security import passwords
 from shared.security.networks import network_of
 
@@ -31,7 +31,7 @@ def tell(session: Session, account: Account, what: str, address: str, email: str
         what=what,  # type: ignore[arg-type]
         address=address,
     )
-    store.add(session, [message_for(fact, source=SOURCE, correlation_id=account.id)])
+    outbox.add(session, [message_for(fact, source=SOURCE, correlation_id=account.id)])
 
 
 def send_reset_code(session: Session, email: str, address: str) -> None:

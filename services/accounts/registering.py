@@ -16,14 +16,14 @@ from sqlalchemy.orm import Session
 
 from services.accounts import codes, guesses, limits
 from services.accounts.codes import Check
-from shared.bus.events import AccountVerified
-from shared.bus.message import message_for
+from shared.bus import outbox
+from shared.bus.contract.events import AccountVerified
+from shared.bus.contract.message import message_for
 from shared.config.settings import settings
 from shared.db import retention
 from shared.db.models import Account, PendingProof
 from shared.http.errors import ApiError, too_many_requests
 from shared.ids import new_id
-from shared.outbox import store
 from shared.security import passwords
 from shared.security.networks import network_of
 
@@ -151,7 +151,7 @@ def verify(
     fact = AccountVerified(
         account_id=account.id, company_name=account.company_name, email=account.email
     )
-    store.add(session, [message_for(fact, source=SOURCE, correlation_id=account.id)])
+    outbox.add(session, [message_for(fact, source=SOURCE, correlation_id=account.id)])
     return None
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import msgspec
 
-from shared.bus.incoming import Incoming
-from shared.bus.message import Received
-from shared.bus.retry import Malformed
+from shared.bus.consume.retry import Malformed
+from shared.bus.contract.delivery import Incoming
+from shared.bus.contract.message import Received
 
 NOBODY = "the system"
 _BY_THE_BUSINESS = ("account.", "kyc.submitted", "secret.shown", "webhook.allowlist_changed")

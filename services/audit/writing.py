@@ -7,7 +7,7 @@ from sqlalchemy import insert, select, text
 from sqlalchemy.orm import Session
 
 from services.audit.reading import Fact
-from shared.bus.message import Received
+from shared.bus.contract.message import Received
 from shared.db.models import AuditEntry
 from shared.security.audit_chain import ADVISORY_LOCK, GENESIS, Content, link
 

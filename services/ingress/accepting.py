@@ -11,12 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 
-from shared.bus.confirms import OverloadedError, PublishError
-from shared.bus.message import Message
-from shared.bus.publisher import Publisher
+from shared.bus import outbox
+from shared.bus.contract.message import Message
+from shared.bus.publish.confirms import OverloadedError, PublishError
+from shared.bus.publish.publisher import Publisher
 from shared.db.session import transaction
 from shared.http.errors import unavailable
-from shared.outbox import store
 
 TOTAL_SECONDS = 2.8  # after which the sender has its answer, whatever it is
 LEAST_FALLBACK_SECONDS = 0.7
@@ -107,4 +107,4 @@ class Acceptor:
 
 def _store(messages: list[Message]) -> None:
     with transaction() as session:
-        store.add(session, messages)
+        outbox.add(session, messages)

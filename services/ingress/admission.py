@@ -17,8 +17,8 @@ from services.ingress.database_clock import DatabaseClock
 from services.ingress.order_bodies import SOURCE
 from services.ingress.policies import Policies
 from services.ingress.refusals import Refusals
-from shared.bus.events import SecretRotate
-from shared.bus.message import message_for
+from shared.bus.contract.events import SecretRotate
+from shared.bus.contract.message import message_for
 from shared.http.errors import ApiError, account_blocked, too_many_requests
 from shared.http.mount import client_address
 from shared.token_buckets import TokenBuckets, wait_for

@@ -38,7 +38,7 @@ from services.kyc import api as kyc_api
 from services.orders import api as orders_api
 from services.secrets import api as secrets_api
 from shared import gc_tuning
-from shared.bus.traced import publisher_class
+from shared.bus.publish.traced import publisher_class
 from shared.config.settings import Settings, settings
 from shared.db import retention
 from shared.http.errors import ApiError, too_many_requests

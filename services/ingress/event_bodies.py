@@ -9,8 +9,8 @@ from uuid import UUID
 
 import msgspec
 
-from shared.bus.events import EVENT_TYPES, Event, OrderCreated
-from shared.bus.topology import INTAKE
+from shared.bus.contract.events import EVENT_TYPES, Event, OrderCreated
+from shared.bus.contract.topology import INTAKE
 from shared.ids import derived_id, new_id
 
 

@@ -15,7 +15,7 @@ from services.ingress import metrics
 from services.ingress.accepting import Acceptor
 from services.ingress.secret_cache import SecretCache
 from services.ingress.secret_feed import SecretFeed
-from shared.bus.publisher import Publisher
+from shared.bus.publish.publisher import Publisher
 from shared.db.session import engine
 from shared.http.errors import ApiError
 from shared.http.mount import client_address

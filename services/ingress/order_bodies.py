@@ -17,8 +17,8 @@ from uuid import UUID
 import msgspec
 
 from services.ingress.event_bodies import BODIES, DATA
-from shared.bus.events import OrderCreated
-from shared.bus.message import Message, message_for
+from shared.bus.contract.events import OrderCreated
+from shared.bus.contract.message import Message, message_for
 from shared.ids import derived_id
 
 __all__ = ["BODIES", "BodyError", "read"]

@@ -14,8 +14,8 @@ from pika.adapters.asyncio_connection import AsyncioConnection
 
 from services.ingress.secret_cache import SecretCache
 from shared import gc_tuning
-from shared.bus import topology
-from shared.bus.link import Link, call, open_channel
+from shared.bus.broker.pika_connection import Link, call, open_channel
+from shared.bus.contract import topology
 from shared.ids import new_id
 
 # Events come in bursts: one poll looks for all of them.

@@ -7,12 +7,12 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session, aliased
 
 from services.kyc import approvals, states
-from shared.bus.events import Event, KycApproved, KycDecide, KycRejected, KycRevoked
-from shared.bus.message import Received, message_for
-from shared.bus.retry import Permanent
+from shared.bus import outbox
+from shared.bus.consume.retry import Permanent
+from shared.bus.contract.events import Event, KycApproved, KycDecide, KycRejected, KycRevoked
+from shared.bus.contract.message import Received, message_for
 from shared.db.models import Account, KycApplication, WebhookSecret
 from shared.ids import follow_up_id
-from shared.outbox import store
 
 UNKNOWN_OPERATOR = "an unnamed operator"
 
@@ -67,7 +67,7 @@ def decide(session: Session, received: Received[KycDecide]) -> None:
     application.decided_by = decided_by
     session.flush()
     fact = _fact(session, account, application)
-    store.add(
+    outbox.add(
         session,
         [
             message_for(

@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 
-from shared.bus.events import KycDecide
-from shared.bus.incoming import Incoming
-from shared.bus.message import Received
-from shared.bus.retry import Malformed
+from shared.bus.consume.retry import Malformed
+from shared.bus.contract.delivery import Incoming
+from shared.bus.contract.events import KycDecide
+from shared.bus.contract.message import Received
 
 _DECISIONS = {
     "approve": "approve",

@@ -6,8 +6,8 @@ from email.utils import parseaddr
 from services.notifier.bounds import Bounds
 from services.notifier.sending import Notifier
 from services.notifier.smtp import Mailer
-from shared.bus import topology
-from shared.bus.consumer import Subscription
+from shared.bus.consume.consumer import Subscription
+from shared.bus.contract import topology
 from shared.config.settings import Settings
 from shared.db import retention
 from shared.service import Wiring, run

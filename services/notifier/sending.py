@@ -29,13 +29,13 @@ from services.notifier.smtp import (
     UndeliverableError,
 )
 from shared import erased
-from shared.bus.batch import Failures, process_stopping
-from shared.bus.events import EmailUndeliverable
-from shared.bus.message import Received, message_for
-from shared.bus.retry import Permanent, UnderWay
+from shared.bus import outbox
+from shared.bus.consume.batch import Failures, process_stopping
+from shared.bus.consume.retry import Permanent, UnderWay
+from shared.bus.contract.events import EmailUndeliverable
+from shared.bus.contract.message import Received, message_for
 from shared.db import arrays
 from shared.db.session import IDLE_SECONDS, still_here
-from shared.outbox import store
 from shared.synthetic import is_synthetic
 
 MAX_REMEMBERED = 10_000
@@ -220,7 +220,7 @@ class Notifier:
                     "response": arrays.texts(response for _, _, response in rows),
                 },
             )
-        store.add(session, facts)
+        outbox.add(session, facts)
 
 
 def _delivered(session: Session, emails: Sequence[Email]) -> set[UUID]:

@@ -7,7 +7,7 @@ from typing import Any
 from amqp import Message as AmqpMessage
 from kombu import Connection
 
-from shared.bus.connect import connect
+from shared.bus.broker.kombu_connection import connect
 
 TIMEOUT = 5.0  # seconds, for the broker to answer
 CONFIRM_SECONDS = 1.0

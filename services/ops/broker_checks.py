@@ -13,9 +13,9 @@ from kombu import Connection
 from services.ops.broker import TIMEOUT, open_connection
 from services.ops.check import Check, clocks
 from shared import versions
-from shared.bus import topology
-from shared.bus.connect import server_version
-from shared.bus.refusal import explain
+from shared.bus.broker.kombu_connection import server_version
+from shared.bus.broker.refusal import explain
+from shared.bus.contract import topology
 from shared.config.settings import Settings
 from shared.http import direct
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from amqp import Message as AmqpMessage
 
-from shared.bus.incoming import ACTING_HEADER, USER_HEADER, Incoming
+from shared.bus.contract.delivery import ACTING_HEADER, USER_HEADER, Incoming
 
 _KEPT = ("content_type", "correlation_id", "message_id", "timestamp", "type")
 

@@ -22,11 +22,11 @@ from services.ops.letters import Letter
 from services.ops.publishing import publish
 from services.ops.telling import Actor
 from shared import erased
-from shared.bus import topology
-from shared.bus.connect import user_of
-from shared.bus.copies import again
-from shared.bus.incoming import Incoming, believed
-from shared.bus.message import Message
+from shared.bus.broker.kombu_connection import user_of
+from shared.bus.consume.copies import again
+from shared.bus.contract import topology
+from shared.bus.contract.delivery import Incoming, believed
+from shared.bus.contract.message import Message
 
 BATCH = 500
 PASSED_BY = (topology.ORDERS_INTAKE, topology.NOTIFIER_ORDERS, topology.NOTIFIER_BULK)

@@ -12,14 +12,14 @@ from typing import Any
 import msgspec
 
 from shared import erased
-from shared.bus.events import (
+from shared.bus.consume.requeue import REASONS_HEADER
+from shared.bus.contract.delivery import Incoming
+from shared.bus.contract.events import (
     OrderCancellationRecorded,
     OrderCreated,
     OrderRecorded,
     OrderStatusRecorded,
 )
-from shared.bus.incoming import Incoming
-from shared.bus.requeue import REASONS_HEADER
 
 TOLD = frozenset({OrderRecorded.TYPE, OrderStatusRecorded.TYPE, OrderCancellationRecorded.TYPE})
 """The facts that are emailed to the customer."""

@@ -19,10 +19,10 @@ from services.ops.customer_bus import Found, Outcome
 from services.ops.customer_messages import Person
 from services.ops.telling import Actor, about
 from shared import erased
-from shared.bus.events import OpsCustomerErased
+from shared.bus import outbox
+from shared.bus.contract.events import OpsCustomerErased
 from shared.config.settings import JOURNAL_DAYS
 from shared.ids import new_id
-from shared.outbox import store
 
 JOURNAL_KEEPS = timedelta(days=JOURNAL_DAYS)
 """The journal's `x-max-age`. It drops whole segments, so the last of it may go a little later."""
@@ -150,11 +150,11 @@ def erase(
     erasure = new_id()
     with Session(engine) as session, session.begin():
         rows = customer_rows.erase(session, person)
-        store.add(session, [_fact(erasure, actor, reason, rows)])
+        outbox.add(session, [_fact(erasure, actor, reason, rows)])
     outcome = customer_bus.erase(connection, engine, person, actor, reason.strip())
     if outcome.places:
         with Session(engine) as session, session.begin():
-            store.add(session, [_fact(erasure, actor, reason, outcome.places)])
+            outbox.add(session, [_fact(erasure, actor, reason, outcome.places)])
     return Outcome(rows + outcome.places, outcome.unseen)
 
 

@@ -26,15 +26,15 @@ from services.ops.letters import Criteria, Letter
 from services.ops.publishing import publish
 from services.ops.telling import Actor, tell
 from services.ops.turns import turn
-from shared.bus import topology
-from shared.bus.connect import user_of
-from shared.bus.events import (
+from shared.bus.broker.kombu_connection import user_of
+from shared.bus.consume.requeue import REASONS_HEADER
+from shared.bus.contract import topology
+from shared.bus.contract.events import (
     EVENT_TYPES,
     Event,
     decode,
 )
-from shared.bus.message import Message
-from shared.bus.requeue import REASONS_HEADER
+from shared.bus.contract.message import Message
 from shared.ids import derived_id
 
 BATCH = 500

@@ -4,8 +4,8 @@ import hashlib
 
 from services.ops.letters import Letter
 from services.ops.telling import Actor, about
-from shared.bus.events import Event, OpsDeadLetterDiscarded, OpsDeadLetterReplayed
-from shared.bus.message import Message
+from shared.bus.contract.events import Event, OpsDeadLetterDiscarded, OpsDeadLetterReplayed
+from shared.bus.contract.message import Message
 from shared.ids import derived_id
 
 

@@ -14,8 +14,8 @@ from sqlalchemy import Engine
 
 from services.ops.holding import MOST, Hold, hold
 from services.ops.letters import Criteria, Letter
-from shared.bus import topology
-from shared.bus.connect import user_of
+from shared.bus.broker.kombu_connection import user_of
+from shared.bus.contract import topology
 
 PAGE = 100
 _CHUNK = 500

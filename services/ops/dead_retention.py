@@ -12,7 +12,7 @@ from services.ops.broker import open_connection
 from services.ops.holding import MOST
 from services.ops.letters import Criteria
 from services.ops.telling import Actor
-from shared.bus import topology
+from shared.bus.contract import topology
 from shared.config.settings import Settings
 from shared.db.session import engine
 from shared.telemetry import metrics

@@ -16,11 +16,17 @@ from sqlalchemy.orm import Session
 
 from services.ops.dead_letters import find
 from services.ops.kyc_persons import recorded, sentence
-from shared.bus import topology
-from shared.bus.connect import user_of
-from shared.bus.events import AccountBlock, KycDecide, SecretRevoke, SecretRotate, WebhookLimit
-from shared.bus.incoming import ACTING_HEADER
-from shared.bus.message import message_for
+from shared.bus.broker.kombu_connection import user_of
+from shared.bus.contract import topology
+from shared.bus.contract.delivery import ACTING_HEADER
+from shared.bus.contract.events import (
+    AccountBlock,
+    KycDecide,
+    SecretRevoke,
+    SecretRotate,
+    WebhookLimit,
+)
+from shared.bus.contract.message import message_for
 from shared.db.models import Account, InboxEntry, KycApplication
 from shared.ids import new_id
 

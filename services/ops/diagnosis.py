@@ -7,7 +7,7 @@ from typing import Literal
 
 from services.ops.heartbeats import EXPECTED, FRESH, lacking
 from services.ops.queues import Figures, Sample, figures
-from shared.bus import topology
+from shared.bus.contract import topology
 
 OLD = timedelta(minutes=2)
 GROWING = timedelta(minutes=1)

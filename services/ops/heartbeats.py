@@ -93,7 +93,7 @@ def lacking(beats: Sequence[Beat], what: str, now: datetime) -> QueueBeat | None
 
     Args:
         beats: the heartbeats.
-        what: what is away, such as `mail`; see `shared.bus.standing.Told`.
+        what: what is away, such as `mail`; see `shared.bus.broker.standing.Told`.
         now: heartbeats that are not `FRESH` by then do not count.
     """
     found = [

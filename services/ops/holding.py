@@ -20,10 +20,10 @@ from sqlalchemy import Engine
 
 from services.ops.publishing import publish
 from services.ops.turns import PATIENCE, turn
-from shared.bus import counts
-from shared.bus.connect import user_of
-from shared.bus.copies import again
-from shared.bus.incoming import Incoming, believed
+from shared.bus.broker import queue_counts
+from shared.bus.broker.kombu_connection import user_of
+from shared.bus.consume.copies import again
+from shared.bus.contract.delivery import Incoming, believed
 
 MOST = 65_535
 """What one hold can look through: AMQP 0-9-1 counts the prefetch in 16 bits."""
@@ -69,7 +69,7 @@ class Hold:
         self._settled_up_to = 0  # the delivery tag
         self.singly = 0
         self.alone = alone
-        self.ready = counts.of(channel, queue).ready
+        self.ready = queue_counts.of(channel, queue).ready
         self._awaited = self.ready
         if self._awaited:
             channel.basic_qos(0, most, False)
@@ -135,7 +135,7 @@ def hold(
 
     Raises:
         amqp.exceptions.NotFound: there is no such queue.
-        shared.bus.counts.NotKnownError: it does not answer.
+        shared.bus.broker.queue_counts.NotKnownError: it does not answer.
     """
     with turn(queue, engine, patience) as alone:
         with connection.channel() as channel:
@@ -170,12 +170,12 @@ def look_through(
 
     Raises:
         BusyError: services consume it, or another tool looks through it.
-        shared.bus.counts.NotKnownError: it does not answer.
+        shared.bus.broker.queue_counts.NotKnownError: it does not answer.
         NotPublishedError: the broker did not take the copies; nothing was lost.
     """
     with turn(queue, engine) as alone:
         with connection.channel() as channel:
-            left, consumers = counts.of(channel, queue)
+            left, consumers = queue_counts.of(channel, queue)
         if consumers or not alone:
             by = f"{consumers} consumers" if consumers else "another tool"
             raise BusyError(f"{by} may have messages of {queue} in hand")
@@ -235,12 +235,12 @@ def _has_brought_all(channel: Any, queue: str, came: list[Any]) -> bool:
     then, and the channel has passed it on before it answers anything that is asked later.
     """
     before = len(came)
-    left = counts.of(channel, queue).ready
-    counts.of(channel, queue)
+    left = queue_counts.of(channel, queue).ready
+    queue_counts.of(channel, queue)
     return left == 0 and len(came) == before
 
 
 def count(connection: Connection, queue: str) -> int:
     """How many messages are in a queue, beside those that somebody holds."""
     with connection.channel() as channel:
-        return counts.of(channel, queue).ready
+        return queue_counts.of(channel, queue).ready

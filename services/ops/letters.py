@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from shared.bus import topology
-from shared.bus.incoming import Incoming, believed
-from shared.bus.requeue import REASONS_HEADER
+from shared.bus.consume.requeue import REASONS_HEADER
+from shared.bus.contract import topology
+from shared.bus.contract.delivery import Incoming, believed
 from shared.ids import derived_id
 
 _VARYING = re.compile(

@@ -11,13 +11,13 @@ from sqlalchemy.orm import Session
 from services.ops import heartbeats
 from services.ops.steps import Step
 from services.ops.waiting import Waiting
-from shared.bus.events import (
+from shared.bus.consume.inbox import KEEP_DAYS
+from shared.bus.contract.events import (
     OrderCancellationRecorded,
     OrderRecorded,
     OrderStatusRecorded,
     TrackingStatus,
 )
-from shared.bus.inbox import KEEP_DAYS
 from shared.db.models import EmailDelivery, InboxEntry, Order, OrderStatusHistory
 from shared.ids import follow_up_id
 

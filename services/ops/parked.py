@@ -1,7 +1,8 @@
 """Messages of the outbox that cannot be published as they are: looked at, mended, tried, discarded.
 
-The relay writes why into the row and tries it again ever later (shared/outbox/rows.py). Each action
-is one transaction with its audit fact. The database lets ops staff change what is parked alone.
+The relay writes why into the row and tries it again ever later (services/relay/rows.py). Each
+action is one transaction with its audit fact. The database lets ops staff change what is parked
+alone.
 """
 
 import hashlib
@@ -14,10 +15,10 @@ from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.orm import Session
 
 from services.ops.telling import Actor, about
-from shared.bus.events import OpsOutboxChanged, decode
-from shared.bus.message import SHORT_STRING_BYTES
+from shared.bus import outbox
+from shared.bus.contract.events import OpsOutboxChanged, decode
+from shared.bus.contract.message import SHORT_STRING_BYTES
 from shared.db.models import OutboxMessage
-from shared.outbox import store
 
 _table = OutboxMessage.__table__
 _IS_PARKED = _table.c.parked_at.is_not(None)
@@ -120,7 +121,7 @@ def retry(session: Session, numbers: Sequence[int] | None, actor: Actor) -> int:
         .values(next_try_at=func.clock_timestamp())
     )
     _tell(session, found, actor, "retried")
-    session.execute(text(f"NOTIFY {store.CHANNEL}"))
+    session.execute(text(f"NOTIFY {outbox.CHANNEL}"))
     return len(found)
 
 
@@ -183,7 +184,7 @@ def edit(
         .values(body=body, correlation_id=about_, next_try_at=func.clock_timestamp())
     )
     _tell(session, found, actor, "edited", new_digest=hashlib.sha256(body).hexdigest())
-    session.execute(text(f"NOTIFY {store.CHANNEL}"))
+    session.execute(text(f"NOTIFY {outbox.CHANNEL}"))
     return True
 
 
@@ -235,7 +236,7 @@ def _tell(
         )
         for parked in found
     ]
-    store.add(
+    outbox.add(
         session,
         [
             about(fact, parked.correlation_id or parked.message_id)

@@ -15,9 +15,9 @@ from amqp.exceptions import NotFound
 from kombu import Connection
 
 from services.ops.heartbeats import FRESH, Beat, QueueBeat
-from shared.bus import topology
-from shared.bus.counts import Count
-from shared.bus.counts import of as count_of
+from shared.bus.broker.queue_counts import Count
+from shared.bus.broker.queue_counts import of as count_of
+from shared.bus.contract import topology
 
 PATIENCE = 2.0  # seconds, for the queues' answers: a sample is soon followed by another
 RATE_WINDOW = timedelta(seconds=60)
@@ -126,7 +126,7 @@ def counts(connection: Connection) -> dict[str, Count]:
         connection: an open kombu connection.
 
     Raises:
-        shared.bus.counts.NotKnownError: a queue does not answer the broker.
+        shared.bus.broker.queue_counts.NotKnownError: a queue does not answer the broker.
     """
     found: dict[str, Count] = {}
     channel = connection.channel()

@@ -12,10 +12,10 @@ from services.ops.dead_actions import BATCH, Progress
 from services.ops.holding import as_it_is, hold
 from services.ops.publishing import publish
 from services.ops.telling import Actor, about, tell
-from shared.bus import topology
-from shared.bus.connect import user_of
-from shared.bus.events import OpsRetriedNow
-from shared.bus.incoming import Incoming, believed
+from shared.bus.broker.kombu_connection import user_of
+from shared.bus.contract import topology
+from shared.bus.contract.delivery import Incoming, believed
+from shared.bus.contract.events import OpsRetriedNow
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,9 @@ from services.ops.broker import AlarmProbe, open_connection
 from services.ops.holding import hold
 from services.ops.letters import Letter
 from services.ops.queues import Sample
-from shared.bus import topology
-from shared.bus.counts import Count
-from shared.bus.refusal import explain
+from shared.bus.broker.queue_counts import Count
+from shared.bus.broker.refusal import explain
+from shared.bus.contract import topology
 from shared.db.models import OutboxMessage
 
 KEPT = 720  # samples: an hour of one every five seconds

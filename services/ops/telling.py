@@ -7,7 +7,8 @@ from uuid import UUID
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from shared.bus.events import (
+from shared.bus import outbox
+from shared.bus.contract.events import (
     AccountBlock,
     Event,
     KycDecide,
@@ -17,8 +18,7 @@ from shared.bus.events import (
     SecretRotate,
     WebhookLimit,
 )
-from shared.bus.message import Message, message_for
-from shared.outbox import store
+from shared.bus.contract.message import Message, message_for
 
 SOURCE = "services.ops"
 
@@ -58,7 +58,7 @@ def tell(engine: Engine, messages: Sequence[Message]) -> None:
         sqlalchemy.exc.DBAPIError: nothing was written.
     """
     with Session(engine) as session, session.begin():
-        store.add(session, messages)
+        outbox.add(session, messages)
 
 
 def viewed(actor: Actor, page: str, of: Sequence[str]) -> Message:

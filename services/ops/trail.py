@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from services.ops import order_emails, requests, waiting
 from services.ops.steps import Step
 from services.ops.waiting import Waiting
-from shared.bus.events import OrderCreated
+from shared.bus.contract.events import OrderCreated
 from shared.db.models import Account, Order, OrderConflict, OrderStatusHistory
 
 

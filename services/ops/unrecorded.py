@@ -18,9 +18,9 @@ from sqlalchemy.orm import Session
 
 from services.ops import heartbeats, journal
 from services.ops.holding import count, hold
-from shared.bus import topology
-from shared.bus.events import OrderCreated, decode
-from shared.bus.incoming import Incoming
+from shared.bus.contract import topology
+from shared.bus.contract.delivery import Incoming
+from shared.bus.contract.events import OrderCreated, decode
 from shared.db.models import Order, OutboxMessage
 
 QUEUE = topology.ORDERS_INTAKE

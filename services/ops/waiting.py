@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from services.ops import dead_letters, retry_now
 from services.ops.letters import Criteria
-from shared.bus import topology
+from shared.bus.contract import topology
 from shared.db.models import OutboxMessage
 
 

@@ -6,8 +6,8 @@ from functools import partial
 from services.orders.lanes import Lanes
 from services.orders.recording import record
 from services.orders.unknown import Unknown
-from shared.bus import topology
-from shared.bus.consumer import Subscription
+from shared.bus.consume.consumer import Subscription
+from shared.bus.contract import topology
 from shared.config.settings import Settings
 from shared.db import retention
 from shared.service import Wiring, run

@@ -17,9 +17,10 @@ from services.orders.lanes import Lanes
 from services.orders.progress import Position, is_news, moves
 from services.orders.unknown import Unknown
 from shared import erased
-from shared.bus import topology
-from shared.bus.batch import Failures
-from shared.bus.events import (
+from shared.bus import outbox
+from shared.bus.consume.batch import Failures
+from shared.bus.contract import topology
+from shared.bus.contract.events import (
     Event,
     OrderCancellationRecorded,
     OrderCancelled,
@@ -29,10 +30,9 @@ from shared.bus.events import (
     OrderStatusRecorded,
     TrackingStatus,
 )
-from shared.bus.message import Message, Received, message_for
+from shared.bus.contract.message import Message, Received, message_for
 from shared.db import arrays
 from shared.ids import follow_up_id
-from shared.outbox import store
 
 SOURCE = "services.orders"
 DERIVED = 5  # the version of a UUID (RFC 9562) that an idempotent request's message has
@@ -61,7 +61,7 @@ def record(
     failures: dict[UUID, Exception] = {}
     if updates:
         facts += _update(session, updates, failures, bulk, unknown)
-    store.add(session, facts)
+    outbox.add(session, facts)
     return failures
 
 

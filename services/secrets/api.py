@@ -10,13 +10,13 @@ from sqlalchemy.orm import Session
 
 from services.secrets import policies, rotation, usage
 from services.secrets.usage import SecretUse
-from shared.bus.events import SecretShown
-from shared.bus.message import message_for
+from shared.bus import outbox
+from shared.bus.contract.events import SecretShown
+from shared.bus.contract.message import message_for
 from shared.db.models import Account, WebhookSecret
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
 from shared.ids import derived_id
-from shared.outbox import store
 from shared.security import webhook_keys
 from shared.security.networks import network_of
 
@@ -112,7 +112,7 @@ def _tell_shown(session: Session, secret: WebhookSecret, address: str) -> None:
     message = message_for(
         fact, source=policies.SOURCE, correlation_id=account.id, message_id=fact_id
     )
-    store.add(session, [message])
+    outbox.add(session, [message])
 
 
 def _previous(secret: WebhookSecret, use: Mapping[UUID, SecretUse]) -> Previous:

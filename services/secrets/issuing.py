@@ -5,9 +5,15 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from services.secrets import rotation
-from shared.bus.events import KycApproved, KycRevoked, SecretRevoke, SecretRevoked, SecretRotate
-from shared.bus.message import Received
-from shared.bus.retry import Permanent
+from shared.bus.consume.retry import Permanent
+from shared.bus.contract.events import (
+    KycApproved,
+    KycRevoked,
+    SecretRevoke,
+    SecretRevoked,
+    SecretRotate,
+)
+from shared.bus.contract.message import Received
 from shared.db.models import Account
 from shared.ids import follow_up_id
 

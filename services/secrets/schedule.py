@@ -11,11 +11,11 @@ from sqlalchemy.orm import Session
 
 from services.secrets import rotation, usage
 from services.secrets.usage import SecretUse
-from shared.bus.events import SecretExpiring
-from shared.bus.message import message_for
+from shared.bus import outbox
+from shared.bus.contract.events import SecretExpiring
+from shared.bus.contract.message import message_for
 from shared.config.settings import settings
 from shared.db.models import Account, WebhookSecret
-from shared.outbox import store
 
 AT_MOST = 200  # rows a run; the next run takes the rest
 LAST_WARNING = timedelta(days=1)  # before the end
@@ -100,7 +100,7 @@ def _warn(session: Session, secret: WebhookSecret, use: SecretUse, *, is_last: b
         share_of_last_day=use.share_of_last_day,
         is_last=is_last,
     )
-    store.add(session, [message_for(fact, source="services.secrets", correlation_id=account.id)])
+    outbox.add(session, [message_for(fact, source="services.secrets", correlation_id=account.id)])
 
 
 def expire_due(session: Session, now: datetime) -> None:

@@ -11,9 +11,9 @@ from amqp.exceptions import AMQPError
 from kombu.exceptions import KombuError
 
 from shared import versions
-from shared.bus import permissions, topology
-from shared.bus.connect import connect, credentials, server_version
-from shared.bus.refusal import explain
+from shared.bus.broker.kombu_connection import connect, credentials, server_version
+from shared.bus.broker.refusal import explain
+from shared.bus.contract import permissions, topology
 from shared.config.environment import ConfigurationError
 from shared.config.settings import Settings, begin
 from shared.http import direct

@@ -31,7 +31,7 @@ DEVELOPMENT_CODE_KEY = "QEFCQ0RFRkdISUpLTE1OT1BRUlNUVVZXWFlaW1xdXl8="
 DEVELOPMENT_SECOND_FACTOR_KEY = "YGFiY2RlZmdoaWprbG1ub3BxcnN0dXZ3eHl6e3x9fn8="
 
 JOURNAL_DAYS = 7
-"""For how long the journal keeps messages (`x-max-age`, shared/bus/topology.py)."""
+"""For how long the journal keeps messages (`x-max-age`, shared/bus/contract/topology.py)."""
 
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 Count = Annotated[int, msgspec.Meta(ge=1)]

@@ -496,7 +496,7 @@ class OpsRecoveryCode(Base):
     user_id: Mapped[UUID] = mapped_column(ForeignKey("ops_users.id", ondelete="CASCADE"))
 
 
-# --- shared.bus and shared.outbox, on behalf of the service that calls them --------------------
+# --- shared.bus, on behalf of the service that calls it: inbox and outbox ------------------------
 
 
 class InboxEntry(Base):
@@ -533,7 +533,7 @@ class OutboxMessage(Base):
             "next_try_at",
             postgresql_where=text("next_try_at IS NOT NULL"),
         ),
-        # What AMQP's short strings hold, in bytes: see shared/bus/message.py.
+        # What AMQP's short strings hold, in bytes: see shared/bus/contract/message.py.
         CheckConstraint(
             " AND ".join(
                 f"octet_length({column}) <= 255"

@@ -16,7 +16,7 @@ from sqlalchemy import delete
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from shared.bus.standing import Standing, Told
+from shared.bus.broker.standing import Standing, Told
 from shared.db.models import ServiceHeartbeat
 from shared.db.session import transaction
 from shared.product import VERSION

@@ -15,7 +15,7 @@ from services.ops.console.app import PAGES
 from services.ops.console.mount import SESSION
 from services.ops.rights import Right
 from services.ops.sessions import form_token
-from shared.bus.events import encode
+from shared.bus.contract.events import encode
 from shared.db.models import AuditEntry, Order
 from tests.browser.arrange import (
     a_dead_letter,

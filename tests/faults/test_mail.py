@@ -9,7 +9,7 @@ from kombu import Connection
 from services.ops import dead_actions
 from services.ops.letters import Criteria
 from services.ops.telling import Actor
-from shared.bus import topology
+from shared.bus.contract import topology
 from stack.credentials import as_service
 from stack.mailbox import Handler
 from tests.integration.arrange import depth, until

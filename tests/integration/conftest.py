@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Engine, create_engine, select
 from sqlalchemy.orm import Session
 
-from shared.bus.events import AccountOtpRequested, decode
+from shared.bus.contract.events import AccountOtpRequested, decode
 from shared.db.models import OutboxMessage
 from shared.security.encryption import code_sealer
 from stack.credentials import as_service

@@ -26,7 +26,7 @@ from services.ops.cli.terminal import (
     stop,
 )
 from services.ops.cli.trail import waiting_table
-from shared.bus.events import AccountBlock
+from shared.bus.contract.events import AccountBlock
 
 app = typer.Typer(help="Businesses.", no_args_is_help=True)
 

@@ -19,7 +19,7 @@ from services.ops.cli.terminal import (
 )
 from services.ops.surroundings import Surroundings
 from services.ops.telling import commanded, tell
-from shared.bus.events import AccountBlock, SecretRevoke, SecretRotate, WebhookLimit
+from shared.bus.contract.events import AccountBlock, SecretRevoke, SecretRotate, WebhookLimit
 
 CONSUMER = "services.secrets"
 POLL_SECONDS = 0.1

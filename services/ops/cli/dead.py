@@ -32,7 +32,7 @@ from services.ops.cli.terminal import (
 )
 from services.ops.letters import Letter
 from services.ops.surroundings import Surroundings
-from shared.bus import topology
+from shared.bus.contract import topology
 
 app = typer.Typer(help="Messages that nobody could handle.", no_args_is_help=True)
 app.command()(dead_acting.replay)

@@ -16,7 +16,7 @@ from services.ops.cli.terminal import (
     stop,
 )
 from services.ops.holding import BusyError
-from shared.bus import topology
+from shared.bus.contract import topology
 
 app = typer.Typer(help="The record of the last seven days.", no_args_is_help=True)
 

@@ -7,7 +7,7 @@ import typer
 from services.ops import dead_letters
 from services.ops.cli.terminal import MISUSED, parse_age, stop
 from services.ops.letters import Criteria
-from shared.bus import topology
+from shared.bus.contract import topology
 
 
 def queue_names(begun: str) -> list[str]:

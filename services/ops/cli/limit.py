@@ -6,7 +6,7 @@ import typer
 
 from services.ops.cli.commanding import Business, Wait, carry_out, the_business
 from services.ops.cli.terminal import MISUSED, find_system, say, stop
-from shared.bus.events import WebhookLimit
+from shared.bus.contract.events import WebhookLimit
 
 PerSecond = Annotated[
     int | None, typer.Option(min=1, max=1_000_000, help="Requests a second, a worker.")

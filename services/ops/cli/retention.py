@@ -21,7 +21,7 @@ from services.ops.cli.terminal import (
     results,
     stop,
 )
-from shared.bus import topology
+from shared.bus.contract import topology
 from shared.config.settings import Settings
 from shared.db import retention
 from shared.db.models import WebhookRequest

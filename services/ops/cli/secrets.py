@@ -21,7 +21,7 @@ from services.ops.cli.terminal import (
     stop,
 )
 from services.ops.surroundings import Surroundings
-from shared.bus.events import SecretRevoke, SecretRotate
+from shared.bus.contract.events import SecretRevoke, SecretRotate
 
 app = typer.Typer(help="Webhook secrets.", no_args_is_help=True)
 

@@ -28,8 +28,8 @@ from services.ops import surroundings, turns
 from services.ops.broker import TIMEOUT
 from services.ops.surroundings import Surroundings
 from services.ops.telling import Actor, tell, viewed
-from shared.bus.connect import connect, credentials
-from shared.bus.refusal import explain
+from shared.bus.broker.kombu_connection import connect, credentials
+from shared.bus.broker.refusal import explain
 from shared.config.environment import ConfigurationError
 from shared.db.session import make_engine
 

@@ -30,8 +30,8 @@ from services.ops.rights import WATCH, parse, written
 from services.ops.surroundings import Surroundings
 from services.ops.telling import about
 from services.ops.users import UnfitUserError, User
-from shared.bus.events import OpsSecondFactorChanged, OpsSessionsEnded, OpsUserChanged
-from shared.outbox import store
+from shared.bus import outbox
+from shared.bus.contract.events import OpsSecondFactorChanged, OpsSessionsEnded, OpsUserChanged
 
 app = typer.Typer(help="Who may sign in to the ops console.", no_args_is_help=True)
 
@@ -93,7 +93,7 @@ def reset_second_factor(name: Name, yes: Yes = False) -> None:
             stop(f"There is no user {name} with a second factor.")
         who, user = actor(system), name.strip().lower()
         fact = OpsSecondFactorChanged(by=who.name, address=who.address, user=user, change="reset")
-        store.add(session, [about(fact, user)])
+        outbox.add(session, [about(fact, user)])
     say(f"{name} has no second factor any more.")
 
 
@@ -138,7 +138,7 @@ def _end_sessions(system: Surroundings, user: User, wanted: str, yes: bool) -> N
             stop(f"{user.name} has no session {one}.")
         who = actor(system)
         fact = OpsSessionsEnded(by=who.name, address=who.address, user=user.name, sessions=count)
-        store.add(session, [about(fact, user.name)])
+        outbox.add(session, [about(fact, user.name)])
     say(f"{count} ended.")
 
 
@@ -178,4 +178,4 @@ def _put(name: str, role: str, password: str | None) -> None:
 def _tell(session: Session, name: str, role: str) -> None:
     who = actor(find_system())
     changed = OpsUserChanged(by=who.name, address=who.address, user=name, role=role)
-    store.add(session, [about(changed, name)])
+    outbox.add(session, [about(changed, name)])

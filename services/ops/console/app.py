@@ -35,7 +35,7 @@ from services.ops.console.mount import add_error_handlers, mount
 from services.ops.console.page import Page, PageError, System
 from services.ops.console.rendering import STATIC
 from services.ops.console.visitors import Visitors
-from shared.bus.refusal import explain
+from shared.bus.broker.refusal import explain
 from shared.config.settings import Settings, settings
 from shared.telemetry import metrics
 from shared.telemetry.logs import configure

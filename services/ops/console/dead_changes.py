@@ -14,7 +14,7 @@ from services.ops.console.reading import body_of
 from services.ops.dead_actions import NotEditableError, OnProgress, Progress
 from services.ops.letters import Criteria
 from services.ops.rights import Right
-from shared.bus import topology
+from shared.bus.contract import topology
 from shared.db.session import engine
 
 EXAMPLES = 5

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from services.ops import dead_letters
 from services.ops.console.page import PageError, Visit
 from services.ops.letters import Criteria
-from shared.bus import topology
+from shared.bus.contract import topology
 
 AGES = {
     "": ("Any age", None, None),

@@ -7,7 +7,7 @@ from services.ops.console.dead_filter import AGES, Filter, queue_of
 from services.ops.console.page import Page, PageError, Result, View, Visit
 from services.ops.console.reading import legible, positive
 from services.ops.rights import Right
-from shared.bus import topology
+from shared.bus.contract import topology
 from shared.db.session import engine
 
 AT_ONCE = 100

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 
 from services.ops.console.look import Look
-from shared.bus import topology
+from shared.bus.contract import topology
 
 MINUTES = 60
 _MINUTE = timedelta(minutes=1)

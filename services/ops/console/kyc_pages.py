@@ -15,10 +15,10 @@ from services.ops.kyc_desk import Status
 from services.ops.kyc_persons import DECIDES
 from services.ops.rights import Right
 from services.ops.telling import commanded
-from shared.bus.events import KycDecide
+from shared.bus import outbox
+from shared.bus.contract.events import KycDecide
 from shared.db.models import Account, KycApplication
 from shared.db.session import engine
-from shared.outbox import store
 from shared.synthetic import LIKE
 
 AT_ONCE = 50
@@ -103,7 +103,7 @@ def decide(session: Session, visit: Visit) -> Result:
     with visit.system.broker() as connection:
         message_id = decisions.publish(connection, command, visit.user.name)
     actor = visit.actor
-    store.add(session, [commanded(actor, command, message_id)])
+    outbox.add(session, [commanded(actor, command, message_id)])
     back = "approved" if command.decision == "revoke" else "pending"
     return Redirect(f"/kyc?status={back}&decided={message_id}&account={command.account_id}")
 

@@ -6,7 +6,7 @@ from sqlalchemy.orm import Session
 
 from services.ops import retry_now
 from services.ops.console.page import Page, Result, View, Visit
-from shared.bus import topology
+from shared.bus.contract import topology
 from shared.db.session import engine
 
 SHOWN = 200

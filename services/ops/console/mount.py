@@ -31,11 +31,11 @@ from services.ops.console.rendering import render
 from services.ops.rights import Right
 from services.ops.telling import viewed
 from services.ops.users import User
+from shared.bus import outbox
 from shared.config.settings import Settings
 from shared.db.session import is_database_away, transaction
 from shared.http.errors import ApiError
 from shared.http.mount import client_address, read_body
-from shared.outbox import store
 
 SESSION = "fellow_session"
 FORM = "fellow_form"
@@ -146,7 +146,7 @@ def _responder(page: Page, system: System, threads: ThreadPoolExecutor) -> Any:
                 is_plain = any(_may(visitor, right) for right in page.plain)
                 if is_plain and isinstance(result, View | File):
                     of = visit.path.values() if result.of is None else result.of
-                    store.add(session, [viewed(visit.actor, f"{page.method} {page.path}", [*of])])
+                    outbox.add(session, [viewed(visit.actor, f"{page.method} {page.path}", [*of])])
                 if isinstance(result, Redirect) and result.note:
                     sessions.leave_note(session, result.token or own, result.note)
                 if not isinstance(result, View):

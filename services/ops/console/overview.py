@@ -15,7 +15,7 @@ from services.ops.console.rendering import UNKNOWN, duration, number, render
 from services.ops.diagnosis import PROOF, PROOF_IS_OFF
 from services.ops.heartbeats import FRESH
 from services.ops.queues import Figures
-from shared.bus import topology
+from shared.bus.contract import topology
 
 NOT_KNOWN = "not known"
 

@@ -8,8 +8,8 @@ from services.ops import second_factor, sessions
 from services.ops.console.page import Page, PageError, Question, Redirect, Result, View, Visit
 from services.ops.console.signing_in import WRONG_CODE, checked, too_many_attempts
 from services.ops.telling import about
-from shared.bus.events import OpsSecondFactorChanged
-from shared.outbox import store
+from shared.bus import outbox
+from shared.bus.contract.events import OpsSecondFactorChanged
 from shared.security.encryption import CannotOpenError
 
 PATH = "/second-factor"
@@ -99,7 +99,7 @@ def _tell(session: Session, visit: Visit, change: str) -> None:
         user=visit.user.name,
         change=change,  # type: ignore[arg-type]
     )
-    store.add(session, [about(fact, visit.user.name)])
+    outbox.add(session, [about(fact, visit.user.name)])
 
 
 PAGES = (

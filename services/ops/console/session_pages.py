@@ -7,8 +7,8 @@ from services.ops.console.browsers import browser, in_words
 from services.ops.console.page import Page, PageError, Question, Redirect, Result, View, Visit
 from services.ops.console.reading import uuid_of
 from services.ops.telling import about
-from shared.bus.events import OpsSessionsEnded
-from shared.outbox import store
+from shared.bus import outbox
+from shared.bus.contract.events import OpsSessionsEnded
 
 PATH = "/sessions"
 
@@ -61,7 +61,7 @@ def _listed(session: Session, visit: Visit) -> list[sessions.Listed]:
 def _ended(session: Session, visit: Visit, count: int) -> Result:
     name = visit.user.name
     fact = OpsSessionsEnded(by=name, address=visit.address, user=name, sessions=count)
-    store.add(session, [about(fact, name)])
+    outbox.add(session, [about(fact, name)])
     return Redirect(PATH, f"{count} {'session' if count == 1 else 'sessions'} ended.")
 
 

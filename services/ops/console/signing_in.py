@@ -11,8 +11,8 @@ from services.ops.console.browsers import in_words
 from services.ops.console.page import Page, PageError, Redirect, Result, View, Visit
 from services.ops.telling import about
 from services.ops.users import User
-from shared.bus.events import OpsSignedIn, OpsSignedOut, OpsSignInFailed
-from shared.outbox import store
+from shared.bus import outbox
+from shared.bus.contract.events import OpsSignedIn, OpsSignedOut, OpsSignInFailed
 from shared.security.encryption import CannotOpenError
 from shared.security.networks import network_of
 
@@ -37,7 +37,7 @@ def sign_in(session: Session, visit: Visit) -> Result:
     user = users.verify(session, name, visit.form.get("password", [""])[0])
     if user is None:
         failed = OpsSignInFailed(by=name.lower()[:64], address=visit.address)
-        store.add(session, [about(failed, failed.by)])
+        outbox.add(session, [about(failed, failed.by)])
         return View("sign_in.html", {"next": wanted, "name": name, "wrong": WRONG}, 401)
     if user.has_second_factor:
         token = sessions.start(session, user, visit.system.config, visit.where, awaits_code=True)
@@ -72,7 +72,7 @@ def sign_out(session: Session, visit: Visit) -> Result:
     """End this browser's session."""
     sessions.end(session, visit.token)
     signed_out = OpsSignedOut(by=visit.user.name, address=visit.address)
-    store.add(session, [about(signed_out, visit.user.name)])
+    outbox.add(session, [about(signed_out, visit.user.name)])
     return Redirect("/sign-in", token="")
 
 
@@ -98,12 +98,12 @@ def checked(session: Session, visit: Visit, user: User) -> second_factor.Kind | 
         ) from None
     if kind is None:
         failed = OpsSignInFailed(by=user.name, address=visit.address, password_was_right=True)
-        store.add(session, [about(failed, failed.by)])
+        outbox.add(session, [about(failed, failed.by)])
     return kind
 
 
 def _signed_in(session: Session, visit: Visit, user: User, fact: OpsSignedIn) -> Result:
-    store.add(session, [about(fact, user.name)])
+    outbox.add(session, [about(fact, user.name)])
     others = sessions.listed(session, user.id, visit.system.config)
     if others:
         here = in_words(visit.where)

@@ -5,7 +5,7 @@ import threading
 from sqlalchemy import text
 
 from services.accounts import codes, registering
-from shared.bus.events import AccountOtpRequested, decode
+from shared.bus.contract.events import AccountOtpRequested, decode
 from shared.db.models import Account, OutboxMessage, PendingProof
 from shared.db.session import transaction
 from shared.security.encryption import code_sealer

@@ -16,14 +16,14 @@ from services.audit.reading import Fact
 from services.audit.writing import write
 from services.ingress import request_log_rows
 from services.ops import audit_log
-from shared.bus.events import (
+from shared.bus.contract.events import (
     AccountSignInFailed,
     KycApproved,
     OpsDeadLetterDiscarded,
     SecretRotated,
     decode,
 )
-from shared.bus.message import message_for
+from shared.bus.contract.message import message_for
 from shared.db.models import AuditEntry, OutboxMessage
 from shared.db.session import transaction
 from shared.http.errors import ApiError

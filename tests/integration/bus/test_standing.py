@@ -17,10 +17,10 @@ from services.ops import heartbeats
 from services.ops.diagnosis import troubles
 from services.ops.queues import Sample
 from shared import health, service
-from shared.bus import topology
-from shared.bus.consumer import Consumer, Subscription
-from shared.bus.publisher import Publisher
-from shared.bus.retry import Hold
+from shared.bus.consume.consumer import Consumer, Subscription
+from shared.bus.consume.retry import Hold
+from shared.bus.contract import topology
+from shared.bus.publish.publisher import Publisher
 from shared.db.session import transaction
 from shared.telemetry import heartbeat
 from stack.credentials import as_service

@@ -10,10 +10,10 @@ from services.kyc.__main__ import wire
 from services.ops import dead_actions, dead_letters, journal
 from services.ops.letters import Criteria
 from services.ops.telling import Actor
-from shared.bus import topology
-from shared.bus.copies import again
-from shared.bus.decoding import arguments
-from shared.bus.incoming import Incoming
+from shared.bus.broker.decoding import arguments
+from shared.bus.consume.copies import again
+from shared.bus.contract import topology
+from shared.bus.contract.delivery import Incoming
 from shared.db.models import KycApplication
 from shared.db.session import engine
 from tests.integration.arrange import account, consuming, depth, publish_raw, take, until

@@ -7,8 +7,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from services.notifier import sending
+from services.relay import relay
 from shared.db import session
-from shared.outbox import relay
 from tests.integration.arrange import account, until
 from tests.integration.gate import Gate
 from tests.integration.notifier.test_once import deliveries, notifying, server

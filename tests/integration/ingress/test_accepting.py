@@ -43,7 +43,7 @@ def readiness(api):
 def relay(api):
     """The relay as a process."""
     return subprocess.Popen(
-        [sys.executable, "-m", "shared.outbox"],
+        [sys.executable, "-m", "services.relay"],
         env=os.environ | {"AMQP_URL": api.amqp_url, "DATABASE_URL": api.database_url},
     )
 

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from shared.bus.events import AccountChanged, decode
+from shared.bus.contract.events import AccountChanged, decode
 from shared.db.models import OutboxMessage, WebhookPolicy
 from tests.integration.arrange import until
 from tests.integration.conftest import running_ingress

@@ -18,14 +18,14 @@ from services.ingress import secret_rows
 from services.ingress.secret_rows import Position
 from services.kyc import decisions
 from services.secrets import rotation
-from shared.bus.events import (
+from shared.bus.contract.events import (
     KycDecide,
     KycRevoked,
     SecretRevoked,
     SecretRotated,
     decode,
 )
-from shared.bus.message import Message, message_for
+from shared.bus.contract.message import Message, message_for
 from shared.db.models import OutboxMessage, WebhookPolicy, WebhookSecret
 from shared.ids import new_id
 from shared.security import webhook_keys

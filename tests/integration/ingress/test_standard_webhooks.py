@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import update
 from standardwebhooks.webhooks import Webhook
 
-from shared.bus.events import SecretRotate, decode
+from shared.bus.contract.events import SecretRotate, decode
 from shared.db.models import WebhookSecret
 from shared.ids import new_id
 from tests.integration.arrange import account, take, until

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import update
 
-from shared.bus.events import SecretRotate, decode
+from shared.bus.contract.events import SecretRotate, decode
 from shared.db.models import KycApplication, WebhookSecret
 from tests.integration.arrange import headers, sign, take, until
 from tests.integration.conftest import running_ingress

@@ -15,9 +15,9 @@ from sqlalchemy import select
 
 from services.kyc.__main__ import wire
 from services.kyc.states import NotPossible, after
-from shared.bus import topology
-from shared.bus.consumer import Consumer
-from shared.bus.events import decode
+from shared.bus.consume.consumer import Consumer
+from shared.bus.contract import topology
+from shared.bus.contract.events import decode
 from shared.db.models import KycApplication, OutboxMessage
 from shared.security import tokens
 from shared.security.service_accounts import login

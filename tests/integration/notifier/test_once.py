@@ -11,9 +11,9 @@ from sqlalchemy import select
 from services.notifier import sending
 from services.notifier.__main__ import wire
 from services.notifier.smtp import Sending
-from shared.bus import topology
-from shared.bus.consumer import Consumer
-from shared.bus.retry import UnderWay
+from shared.bus.consume.consumer import Consumer
+from shared.bus.consume.retry import UnderWay
+from shared.bus.contract import topology
 from shared.db.models import EmailDelivery
 from stack.mailbox import Handler
 from tests.integration.arrange import consuming, depth, publish, until

@@ -14,10 +14,10 @@ from services.notifier.__main__ import wire
 from services.notifier.bounds import Bounds
 from services.notifier.sending import Notifier
 from services.notifier.smtp import Mailer, Outgoing, UndeliverableError
-from shared.bus import topology
-from shared.bus.events import decode
-from shared.bus.message import message_for
-from shared.bus.retry import Hold, Retry
+from shared.bus.consume.retry import Hold, Retry
+from shared.bus.contract import topology
+from shared.bus.contract.events import decode
+from shared.bus.contract.message import message_for
 from shared.db.models import EmailDelivery, OutboxMessage
 from shared.db.session import transaction
 from shared.ids import new_id

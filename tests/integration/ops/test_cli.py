@@ -14,8 +14,8 @@ import pytest
 from sqlalchemy import select
 
 from services.kyc.__main__ import wire
-from shared.bus import topology
-from shared.bus.events import decode
+from shared.bus.contract import topology
+from shared.bus.contract.events import decode
 from shared.db.models import KycApplication, OutboxMessage
 from shared.product import VERSION
 from shared.security.service_accounts import CONSOLE, login

@@ -10,8 +10,8 @@ import pytest
 from kombu import Connection
 
 from services.secrets.__main__ import wire
-from shared.bus import topology
-from shared.bus.events import decode
+from shared.bus.contract import topology
+from shared.bus.contract.events import decode
 from shared.db.models import OutboxMessage, WebhookPolicy
 from tests.integration.arrange import account, consuming, depth, order_created, take
 from tests.integration.ops.test_cli import fellow

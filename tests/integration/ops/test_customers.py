@@ -14,8 +14,9 @@ from services.notifier.__main__ import wire as notifying
 from services.ops import audit_log
 from services.orders.__main__ import wire as recording
 from shared import erased
-from shared.bus import topology
-from shared.bus.events import (
+from shared.bus import outbox
+from shared.bus.contract import topology
+from shared.bus.contract.events import (
     CustomerDetails,
     EmailUndeliverable,
     OrderCreated,
@@ -23,7 +24,7 @@ from shared.bus.events import (
     TrackingStatus,
     decode,
 )
-from shared.bus.message import message_for
+from shared.bus.contract.message import message_for
 from shared.db.models import (
     Base,
     EmailDelivery,
@@ -34,7 +35,6 @@ from shared.db.models import (
     WebhookRequest,
 )
 from shared.ids import new_id
-from shared.outbox import store
 from stack.credentials import as_service
 from tests.integration.arrange import (
     account,
@@ -181,7 +181,7 @@ def test_everything_is_exported(settings, db, mailbox):
     mine, second, another = lived(settings, db, business)
     (letter,) = bury(settings.amqp_url, zoes(business))
     waits = on_the_ladder(settings, recorded_fact(mine), topology.NOTIFIER_ORDERS)
-    store.add(db, [message(zoes(business))])
+    outbox.add(db, [message(zoes(business))])
     db.commit()
     code, out, err = fellow(settings, "customer", "export", ZOE.lower(), BACKUP_DAYS="35")
     assert code == 0, err
@@ -301,7 +301,7 @@ def test_the_outbox_loses_the_persons_emails_and_no_order(settings, db):
         fact_id=new_id(), fact_type="order.recorded", template="order_received",
         smtp_code=550, reason=f"550 <{ZOE}>: no such user",
     )  # fmt: skip
-    store.add(db, [message(event) for event in (waiting, told, others, undeliverable)])
+    outbox.add(db, [message(event) for event in (waiting, told, others, undeliverable)])
     db.commit()
     assert erase(settings) == {"outbox": 3, "outbox discarded": 1}
     db.expire_all()

@@ -21,13 +21,13 @@ from services.ops.holding import Hold
 from services.ops.letters import Criteria
 from services.ops.telling import Actor
 from services.orders.__main__ import wire
-from shared.bus import topology
-from shared.bus.connect import user_of
-from shared.bus.consumer import Subscription
-from shared.bus.events import EVENT_TYPES, decode
-from shared.bus.incoming import Incoming, believed
-from shared.bus.message import message_for
-from shared.bus.retry import Retry
+from shared.bus.broker.kombu_connection import user_of
+from shared.bus.consume.consumer import Subscription
+from shared.bus.consume.retry import Retry
+from shared.bus.contract import topology
+from shared.bus.contract.delivery import Incoming, believed
+from shared.bus.contract.events import EVENT_TYPES, decode
+from shared.bus.contract.message import message_for
 from shared.db.models import Order, OutboxMessage
 from shared.db.session import make_engine
 from shared.ids import new_id

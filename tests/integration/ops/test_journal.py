@@ -14,10 +14,10 @@ from services.ops.broker import open_connection
 from services.ops.holding import hold
 from services.ops.journal import NotReadToTheEndError
 from services.orders.__main__ import wire
-from shared.bus import topology
-from shared.bus.events import OrderRecorded, TrackingStatus
-from shared.bus.journal import batch, event
-from shared.bus.message import message_for
+from shared.bus.contract import topology
+from shared.bus.contract.events import OrderRecorded, TrackingStatus
+from shared.bus.contract.journal import batch, event
+from shared.bus.contract.message import message_for
 from shared.db.models import InboxEntry, Order, OutboxMessage
 from shared.ids import new_id
 from tests.integration.arrange import (

@@ -14,7 +14,7 @@ from services.ops.console.app import PAGES
 from services.ops.console.mount import FORM
 from services.ops.rights import Right
 from services.ops.sessions import form_token
-from shared.bus.events import OpsDataViewed, decode
+from shared.bus.contract.events import OpsDataViewed, decode
 from shared.db.models import (
     AuditEntry,
     EmailDelivery,

@@ -5,8 +5,8 @@ from kombu import Connection
 
 from services.ops import retry_now
 from services.ops.telling import Actor
-from shared.bus import topology
-from shared.bus.events import decode
+from shared.bus.contract import topology
+from shared.bus.contract.events import decode
 from shared.db.models import OutboxMessage
 from shared.db.session import make_engine
 from shared.security.service_accounts import login

@@ -19,10 +19,10 @@ from services.ops.queues import figures
 from services.ops.sampling import Sampler
 from services.orders.__main__ import wire
 from shared import service as service_module
-from shared.bus import topology
-from shared.bus.events import TrackingStatus
-from shared.bus.message import message_for
-from shared.bus.permissions import RIGHTS
+from shared.bus.contract import topology
+from shared.bus.contract.events import TrackingStatus
+from shared.bus.contract.message import message_for
+from shared.bus.contract.permissions import RIGHTS
 from shared.db.models import ServiceHeartbeat
 from shared.db.session import make_engine, transaction
 from shared.product import VERSION
@@ -125,7 +125,7 @@ def said_by(sampler):
 
 @pytest.mark.parametrize(
     ("module", "role", "name"),
-    [("shared.outbox", "relay", "relay"), ("services.audit", "audit", "services.audit")],
+    [("services.relay", "relay", "relay"), ("services.audit", "audit", "services.audit")],
 )
 def test_a_process_says_that_it_is_alive(amqp_url, database_url, settings, db, module, role, name):
     with running(module, role, amqp_url, database_url):

@@ -17,8 +17,8 @@ from services.ops import account_trail, flow, order_search, trail
 from services.ops.diagnosis import troubles
 from services.ops.sampling import Sampler
 from services.orders.__main__ import wire as recording
-from shared.bus.events import CustomerDetails, OrderCancelled, TrackingStatus
-from shared.bus.message import message_for
+from shared.bus.contract.events import CustomerDetails, OrderCancelled, TrackingStatus
+from shared.bus.contract.message import message_for
 from shared.db.models import OutboxMessage, WebhookRequest, WebhookSecret
 from shared.db.session import transaction
 from shared.ids import derived_id, new_id

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from services.ops import second_factor, sessions, users
 from services.ops.cli import app
-from shared.bus.events import decode
+from shared.bus.contract.events import decode
 from shared.db.models import OpsUser, OutboxMessage
 from shared.db.session import transaction
 

@@ -11,7 +11,7 @@ from services.ops import users
 from services.ops.cli import app
 from services.ops.console.mount import FORM, SESSION
 from services.ops.sessions import form_token
-from shared.bus.events import OpsDataViewed, decode
+from shared.bus.contract.events import OpsDataViewed, decode
 from shared.db.models import AuditEntry, Order, OutboxMessage
 from shared.ids import new_id
 from shared.security.audit_chain import GENESIS

@@ -7,7 +7,7 @@ import pytest
 from services.orders.lanes import Lanes
 from services.orders.recording import record
 from services.orders.unknown import Unknown
-from shared.bus.events import TrackingStatus
+from shared.bus.contract.events import TrackingStatus
 from shared.db.models import EmailDelivery
 from shared.ids import derived_id, new_id
 from shared.security import tokens

@@ -11,7 +11,7 @@ from services.orders import conflicts
 from services.orders.lanes import Lanes
 from services.orders.recording import record
 from services.orders.unknown import Unknown
-from shared.bus.events import TrackingStatus, decode
+from shared.bus.contract.events import TrackingStatus, decode
 from shared.db.models import Order, OrderConflict, OrderStatusHistory, OutboxMessage
 from shared.db.session import transaction
 from shared.ids import new_id

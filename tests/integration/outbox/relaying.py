@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from kombu import Connection
 from sqlalchemy import func, select, text
 
-from shared.bus import topology
-from shared.bus.message import message_for
+from services.relay.relay import Relay
+from shared.bus import outbox
+from shared.bus.contract import topology
+from shared.bus.contract.message import message_for
 from shared.db.models import OutboxMessage
-from shared.outbox import store
-from shared.outbox.relay import Relay
 from tests.integration.arrange import order_created
 
 QUEUE = topology.ORDERS_INTAKE.name
@@ -25,7 +25,7 @@ def messages(count):
 
 
 def write(db, sent):
-    store.add(db, sent)
+    outbox.add(db, sent)
     db.commit()
 
 

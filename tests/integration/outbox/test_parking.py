@@ -11,9 +11,10 @@ from msgspec.structs import replace
 from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session
 
-from shared.bus.events import EVENT_TYPES
+from services.relay import authors
+from shared.bus import outbox
+from shared.bus.contract.events import EVENT_TYPES
 from shared.ids import new_id
-from shared.outbox import authors, store
 from shared.security.service_accounts import SERVICES
 from stack.credentials import as_service
 from tests.integration.arrange import depth, until
@@ -78,7 +79,7 @@ def small_bodies(broker):
 def put(db, sent, monkeypatch):
     """Write rows that the store would refuse."""
     with monkeypatch.context() as patched:
-        patched.setattr(store, "check", lambda _: None)
+        patched.setattr(outbox, "check", lambda _: None)
         write(db, sent)
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 from msgspec.structs import replace
 
-from shared.outbox import store
+from shared.bus import outbox
 from tests.integration.arrange import depth, headers, take, until
 from tests.integration.outbox.relaying import QUEUE, drain, messages, relaying, waiting, write
 
@@ -25,7 +25,7 @@ def test_a_row_is_published_as_it_was_written_and_then_deleted(settings, db, eng
 
 def test_notify_wakes_it(settings, db, engine, monkeypatch):
     """Polling is put off for ever, so only NOTIFY can be what relays these."""
-    from shared.outbox import relay
+    from services.relay import relay
 
     with relaying(settings):
         until(lambda: depth(settings.amqp_url, QUEUE) == 0, "up")
@@ -39,7 +39,7 @@ def test_notify_wakes_it(settings, db, engine, monkeypatch):
 
 
 def test_what_is_rolled_back_is_never_published(settings, db, engine):
-    store.add(db, messages(5))
+    outbox.add(db, messages(5))
     db.rollback()
     sent = messages(1)
     with relaying(settings):
@@ -73,7 +73,7 @@ def relay_process(settings):
 
     def start():
         process = subprocess.Popen(
-            [sys.executable, "-m", "shared.outbox"],
+            [sys.executable, "-m", "services.relay"],
             env=os.environ | {"AMQP_URL": settings.amqp_url, "DATABASE_URL": settings.database_url},
             stderr=subprocess.DEVNULL,
         )

@@ -9,10 +9,10 @@ from msgspec.structs import replace
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import IntegrityError
 
-from shared.bus.events import OpsSignInFailed
-from shared.bus.message import message_for
+from shared.bus import outbox
+from shared.bus.contract.events import OpsSignInFailed
+from shared.bus.contract.message import message_for
 from shared.db import migrate
-from shared.outbox import store
 from tests.integration.arrange import until
 from tests.integration.outbox.relaying import drain, messages, relaying, waiting, write
 
@@ -31,26 +31,26 @@ def empty_database(database):
 @pytest.mark.parametrize("name", SHORT)
 def test_a_string_that_amqp_cannot_hold_is_refused_by_name(name, value, db, engine):
     good, bad = messages(1)[0], replace(messages(1)[0], **{name: value})
-    with pytest.raises(store.UnpublishableError, match=f"The {name} of a message may have 255"):
-        store.add(db, [good, bad])
+    with pytest.raises(outbox.UnpublishableError, match=f"The {name} of a message may have 255"):
+        outbox.add(db, [good, bad])
     db.commit()
     assert waiting(engine) == 0
 
 
 def test_a_body_that_no_broker_takes_is_refused(db, engine):
-    bad = replace(messages(1)[0], body=b"x" * (store.MAX_BODY_BYTES + 1))
-    with pytest.raises(store.UnpublishableError, match="The body of a message may have"):
-        store.add(db, [bad])
+    bad = replace(messages(1)[0], body=b"x" * (outbox.MAX_BODY_BYTES + 1))
+    with pytest.raises(outbox.UnpublishableError, match="The body of a message may have"):
+        outbox.add(db, [bad])
     db.commit()
     assert waiting(engine) == 0
 
 
 @pytest.mark.parametrize("name", SHORT)
 def test_the_table_refuses_it_too(name, db, engine, monkeypatch):
-    monkeypatch.setattr(store, "check", lambda _: None)
+    monkeypatch.setattr(outbox, "check", lambda _: None)
     # 64 characters fit the column, and their 256 bytes do not fit AMQP.
     with pytest.raises(IntegrityError, match="ck_outbox_short_strings"):
-        store.add(db, [replace(messages(1)[0], **{name: "😀" * 64})])
+        outbox.add(db, [replace(messages(1)[0], **{name: "😀" * 64})])
     db.rollback()
 
 

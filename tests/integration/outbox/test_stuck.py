@@ -11,9 +11,9 @@ import pytest
 from kombu import Connection
 from sqlalchemy import text
 
-from shared.bus.message import message_for
+from services.relay.vetting import Vetting
+from shared.bus.contract.message import message_for
 from shared.ids import new_id
-from shared.outbox.vetting import Vetting
 from tests.integration.arrange import depth, until
 from tests.integration.outbox.relaying import (
     QUEUE,

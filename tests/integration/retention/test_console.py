@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import httpx
 
-from shared.bus import topology
+from shared.bus.contract import topology
 from stack.credentials import as_service
 from stack.folders import ROOT
 from stack.listening import LISTEN_SECONDS, Start

@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 from services.notifier.__main__ import wire as notifying
 from services.ops import dead_retention
 from services.orders.__main__ import wire as recording
-from shared.bus import topology
-from shared.bus.events import decode
+from shared.bus.contract import topology
+from shared.bus.contract.events import decode
 from shared.db import retention
 from shared.db.models import (
     EmailDelivery,

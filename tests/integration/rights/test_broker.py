@@ -7,9 +7,9 @@ from amqp import Message
 from amqp.exceptions import AccessRefused, ResourceLocked
 from kombu import Connection
 
-from shared.bus import topology
-from shared.bus.events import EVENT_TYPES
-from shared.bus.permissions import RIGHTS
+from shared.bus.contract import topology
+from shared.bus.contract.events import EVENT_TYPES
+from shared.bus.contract.permissions import RIGHTS
 from stack.credentials import as_service
 
 LADDER = [rung.name for rung in topology.RETRY_LADDER]

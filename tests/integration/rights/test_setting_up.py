@@ -12,7 +12,7 @@ from amqp.exceptions import AccessRefused
 from kombu import Connection
 
 from services.ops import broker_checks
-from shared.bus import topology
+from shared.bus.contract import topology
 from shared.config.settings import load
 from stack import data
 from stack.credentials import as_service, service_passwords
@@ -105,7 +105,7 @@ def test_definitions_for_rabbitmqctl():
     try:
         bare.start()
         printed = subprocess.run(
-            [sys.executable, "-m", "shared.bus.permissions"],
+            [sys.executable, "-m", "shared.bus.contract.permissions"],
             env=os.environ | {"SERVICE_PASSWORDS": service_passwords(bare.url())},
             capture_output=True,
             check=True,

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from services.secrets import api as secrets_api
 from services.secrets import issuing, rotation
-from shared.bus.events import KycApproved, KycRevoked, decode
+from shared.bus.contract.events import KycApproved, KycRevoked, decode
 from shared.db.models import KycApplication, OutboxMessage, WebhookSecret
 from shared.db.session import transaction
 from shared.http.errors import ApiError

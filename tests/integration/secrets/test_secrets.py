@@ -11,7 +11,8 @@ from sqlalchemy.exc import IntegrityError
 
 from services.secrets import issuing, resealing, rotation, schedule
 from services.secrets.__main__ import wire
-from shared.bus.events import (
+from shared.bus.consume.retry import Permanent
+from shared.bus.contract.events import (
     EVENT_TYPES,
     KycApproved,
     KycRevoked,
@@ -20,8 +21,7 @@ from shared.bus.events import (
     SecretRotate,
     decode,
 )
-from shared.bus.message import message_for
-from shared.bus.retry import Permanent
+from shared.bus.contract.message import message_for
 from shared.db.models import KycApplication, OutboxMessage, WebhookSecret, WebhookSecretUse
 from shared.db.session import transaction
 from shared.security import tokens, webhook_keys

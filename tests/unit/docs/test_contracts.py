@@ -7,8 +7,8 @@ import jsonschema
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from shared.bus import topology
-from shared.bus.events import EVENT_TYPES
+from shared.bus.contract import topology
+from shared.bus.contract.events import EVENT_TYPES
 from stack import contracts
 
 # The official schema, unchanged: Apache-2.0, see LICENSE.asyncapi beside it.

@@ -10,7 +10,7 @@ import yaml
 
 from services.ops import keys
 from shared import product
-from shared.bus import topology
+from shared.bus.contract import topology
 from shared.config.environment import ConfigurationError
 from shared.config.processes import KEYS, READS
 from shared.config.settings import (

@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 from services.ops.customer_bus import PASSED_BY
-from shared.bus import topology
+from shared.bus.contract import topology
 from shared.config.settings import Settings
 from shared.db.models import Base
 

@@ -10,8 +10,8 @@ import pytest
 
 from services.ingress import order_bodies, schema_view
 from services.ingress.event_bodies import BODIES
-from shared.bus import events
-from shared.bus.events import decode
+from shared.bus.contract import events
+from shared.bus.contract.events import decode
 from shared.docstrings import REF
 from shared.ids import new_id
 
@@ -31,14 +31,14 @@ class OrderReturned(Event, frozen=True, kw_only=True):
 WITH_IT = """
 import importlib.util, json, sys, uuid
 
-spec = importlib.util.spec_from_loader("shared.bus.events", loader=None)
+spec = importlib.util.spec_from_loader("shared.bus.contract.events", loader=None)
 events = importlib.util.module_from_spec(spec)
-sys.modules["shared.bus.events"] = events
+sys.modules["shared.bus.contract.events"] = events
 exec(sys.stdin.read(), events.__dict__)
 
 from services.ingress import docs_page, openapi, order_bodies
 from services.ingress.app import OPERATIONS, PREFIX
-from shared.bus import asyncapi
+from stack import asyncapi
 
 account = uuid.uuid4()
 said = {"type": "order.returned", "order_id": str(account), "condition": "broken"}

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.ingress.order_bodies import BodyError, read
-from shared.bus.events import (
+from shared.bus.contract.events import (
     OrderCancelled,
     OrderCreated,
     OrderStatusChanged,

@@ -3,8 +3,8 @@
 from datetime import UTC, datetime
 from uuid import UUID
 
-from shared.bus import events
-from shared.bus.events import TrackingStatus
+from shared.bus.contract import events
+from shared.bus.contract.events import TrackingStatus
 from shared.ids import new_id
 from shared.security.encryption import code_sealer
 

@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 from services.ops.heartbeats import EXPECTED, Beat, QueueBeat
 from services.ops.queues import Sample
-from shared.bus import topology
-from shared.bus.counts import Count
+from shared.bus.broker.queue_counts import Count
+from shared.bus.contract import topology
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 

@@ -7,8 +7,8 @@ import pytest
 
 from services.ops.customer_messages import Person, without
 from shared import erased
-from shared.bus.events import OrderCreated, decode, encode
-from shared.bus.incoming import Incoming
+from shared.bus.contract.delivery import Incoming
+from shared.bus.contract.events import OrderCreated, decode, encode
 from tests.integration.arrange import order_created
 from tests.unit.notifier.facts import FACTS
 

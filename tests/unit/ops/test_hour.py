@@ -7,7 +7,7 @@ from services.ops import flow
 from services.ops.console import hour
 from services.ops.console.look import Books, Look
 from services.ops.queues import Sample
-from shared.bus.counts import Count
+from shared.bus.broker.queue_counts import Count
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 

@@ -1,8 +1,8 @@
 import msgspec
 import pytest
 
-from shared.bus.events import EVENT_TYPES, OrderCreated, TrackingStatus, decode, encode
-from shared.bus.message import message_for
+from shared.bus.contract.events import EVENT_TYPES, OrderCreated, TrackingStatus, decode, encode
+from shared.bus.contract.message import message_for
 from shared.ids import derived_id, new_id
 
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pika import frame, spec
 
-from shared.bus.framing import publish_frames
-from shared.bus.message import Message
+from shared.bus.contract.message import Message
+from shared.bus.publish.framing import publish_frames
 
 SMALLEST_FRAME = 4096  # AMQP 0-9-1, 4.2.3
 

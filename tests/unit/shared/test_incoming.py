@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 import pytest
 from amqp.serialization import loads
 
-from shared.bus.incoming import Incoming
-from shared.bus.retry import Permanent
+from shared.bus.consume.retry import Permanent
+from shared.bus.contract.delivery import Incoming
 
 
 def stated(stamp):

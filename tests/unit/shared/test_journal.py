@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from shared.bus import journal, topology
-from shared.bus.incoming import Incoming
-from shared.bus.message import message_for
+from shared.bus.contract import journal, topology
+from shared.bus.contract.delivery import Incoming
+from shared.bus.contract.message import message_for
 from tests.integration.arrange import order_created
 from tests.unit.notifier.facts import FACTS
 

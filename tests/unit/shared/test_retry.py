@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from shared.bus.retry import (
+from shared.bus.consume.retry import (
     MAX_ATTEMPTS,
     Dead,
     Happened,
@@ -14,7 +14,7 @@ from shared.bus.retry import (
     RetryAfter,
     decide,
 )
-from shared.bus.topology import RETRY_LADDER
+from shared.bus.contract.topology import RETRY_LADDER
 
 ERRORS = [Retry("later"), RuntimeError("unexpected"), KeyError("x")]
 

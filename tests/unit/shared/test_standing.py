@@ -3,8 +3,8 @@
 import pytest
 from structlog.testing import capture_logs
 
-from shared.bus import standing
-from shared.bus.standing import Standing
+from shared.bus.broker import standing
+from shared.bus.broker.standing import Standing
 
 REFUSED = OSError("Queue.declare: (403) ACCESS_REFUSED - access to queue 'orders.intake' refused")
 AWAY = ConnectionRefusedError(111, "Connection refused")

@@ -3,8 +3,8 @@
 import pytest
 from kombu.transport.virtual.exchange import TopicExchange
 
-from shared.bus import journal, topology
-from shared.bus.events import EVENT_TYPES
+from shared.bus.contract import journal, topology
+from shared.bus.contract.events import EVENT_TYPES
 
 
 @pytest.mark.parametrize("queue", topology.WORK_QUEUES, ids=lambda queue: queue.name)
