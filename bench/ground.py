@@ -19,8 +19,7 @@ from kombu import Connection
 from psycopg2.extras import execute_values
 from sqlalchemy import Engine, NullPool, create_engine, text
 
-from shared.bus.broker import queue_counts
-from shared.bus.contract import topology
+from shared.bus.broker import declaration, queue_counts
 from shared.db.models import Base
 from shared.http import direct
 from shared.ids import new_id
@@ -65,7 +64,7 @@ class Ground:
         broker.admit(("/", name))
         there = replace(self.servers, amqp_url=broker.url(name), database_url=database.url(name))
         with Connection(there.amqp_url) as connection:
-            topology.declare(connection)
+            declaration.declare(connection)
         engine = create_engine(there.database_url, poolclass=NullPool)
         return replace(self, servers=there, engine=engine)
 

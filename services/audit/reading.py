@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from shared.bus.consume.retry import Malformed
 from shared.bus.contract.delivery import Incoming
+from shared.bus.contract.errors import Malformed
 from shared.bus.contract.message import Received
 
 NOBODY = "the system"

@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from shared.bus import outbox
-from shared.bus.consume.retry import Permanent
+from shared.bus.contract.errors import Permanent
 from shared.bus.contract.events import KycDecide, OpsKycDecisionRecorded
 from shared.bus.contract.message import Received, message_for
 from shared.config.settings import settings

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session, aliased
 
 from services.kyc import approvals, states
 from shared.bus import outbox
-from shared.bus.consume.retry import Permanent
+from shared.bus.contract.errors import Permanent
 from shared.bus.contract.events import Event, KycApproved, KycDecide, KycRejected, KycRevoked
 from shared.bus.contract.message import Received, message_for
 from shared.db.models import Account, KycApplication, WebhookSecret

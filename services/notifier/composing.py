@@ -13,7 +13,7 @@ from uuid import UUID
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from shared.bus.consume.retry import Permanent
+from shared.bus.contract.errors import Permanent
 from shared.bus.contract.events import (
     AccountChanged,
     AccountOtpRequested,

@@ -4,7 +4,7 @@ from functools import cache
 
 from prometheus_client import Counter, Histogram
 
-from shared.bus.consume.retry import Hold, Permanent
+from shared.bus.contract.errors import Hold, Permanent
 from shared.bus.metrics import SECONDS
 
 _emails = Counter("fellow_emails", "Attempts to send an email.", ["template", "outcome"])

@@ -31,7 +31,7 @@ from services.notifier.smtp import (
 from shared import erased
 from shared.bus import outbox
 from shared.bus.consume.batch import Failures, process_stopping
-from shared.bus.consume.retry import Permanent, UnderWay
+from shared.bus.contract.errors import Permanent, UnderWay
 from shared.bus.contract.events import EmailUndeliverable
 from shared.bus.contract.message import Received, message_for
 from shared.db import arrays

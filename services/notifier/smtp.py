@@ -17,7 +17,7 @@ from typing import NamedTuple
 import structlog
 
 from services.notifier import metrics
-from shared.bus.consume.retry import Hold, Permanent, Retry, UnderWay
+from shared.bus.contract.errors import Hold, Permanent, Retry, UnderWay
 from shared.config.settings import Settings
 from shared.synthetic import is_synthetic
 from shared.telemetry import tracing

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from services.ops.dead_letters import find
 from services.ops.kyc_persons import recorded, sentence
+from shared.bus.broker import declaration
 from shared.bus.broker.kombu_connection import user_of
 from shared.bus.contract import topology
 from shared.bus.contract.delivery import ACTING_HEADER
@@ -100,7 +101,7 @@ def publish(
         message_id=message_id,
     )
     acting = {ACTING_HEADER: person} if person else {}
-    topology.ensure(connection)
+    declaration.ensure(connection)
     with connection.channel() as channel:
         channel.basic_publish_confirm(
             AmqpMessage(

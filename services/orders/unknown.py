@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from shared.bus.consume.retry import Permanent, Retry
+from shared.bus.contract.errors import Permanent, Retry
 from shared.bus.contract.message import Received
 from shared.token_buckets import TokenBuckets
 

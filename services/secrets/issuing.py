@@ -5,7 +5,7 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from services.secrets import rotation
-from shared.bus.consume.retry import Permanent
+from shared.bus.contract.errors import Permanent
 from shared.bus.contract.events import (
     KycApproved,
     KycRevoked,

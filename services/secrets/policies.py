@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from shared.bus import outbox
-from shared.bus.consume.retry import Permanent
+from shared.bus.contract.errors import Permanent
 from shared.bus.contract.events import (
     AccountBlock,
     AccountChanged,

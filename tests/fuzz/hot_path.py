@@ -13,8 +13,8 @@ import atheris
 with atheris.instrument_imports(include=["services", "shared", "email", "uuid"]):
     from services.ingress import order_bodies, signatures, standard_webhooks
     from services.kyc.reading import decode_decision
-    from shared.bus.consume.retry import Malformed
     from shared.bus.contract.delivery import Incoming, decode_by_type
+    from shared.bus.contract.errors import Malformed
     from shared.bus.contract.events import EVENT_TYPES, decode
 
 ACCOUNT = uuid.UUID(int=7)

@@ -14,9 +14,9 @@ from amqp import Message as AmqpMessage
 from kombu import Connection
 from sqlalchemy.orm import Session
 
-from shared.bus.broker import queue_counts
+from shared.bus.broker import declaration, queue_counts
 from shared.bus.consume.consumer import Consumer, Subscription
-from shared.bus.contract import journal, topology
+from shared.bus.contract import journal
 from shared.bus.contract.events import (
     CustomerDetails,
     Event,
@@ -117,7 +117,7 @@ def status_changed(order: OrderCreated, status: TrackingStatus, note: str = "") 
 def declare(amqp_url: str) -> None:
     """Declare the topology, as the administrator: a deployment's step."""
     with Connection(amqp_url) as connection:
-        topology.declare(connection)
+        declaration.declare(connection)
 
 
 def publish(amqp_url: str, *messages: Message) -> None:

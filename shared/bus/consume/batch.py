@@ -13,8 +13,8 @@ from sqlalchemy.orm import Session
 from shared.bus.broker.refusal import LENGTH
 from shared.bus.broker.standing import Standing
 from shared.bus.consume import inbox
-from shared.bus.consume.retry import Happened, Hold, Malformed, UnderWay
 from shared.bus.contract.delivery import Incoming
+from shared.bus.contract.errors import Happened, Hold, Malformed, UnderWay
 from shared.bus.contract.events import Event
 from shared.bus.contract.message import Received
 from shared.db.session import is_database_away, transaction

@@ -25,18 +25,19 @@ from typing import Any
 from kombu import Connection
 
 from shared import versions
+from shared.bus.broker import declaration
 from shared.bus.broker.kombu_connection import connect, server_version, user_of
 from shared.bus.broker.standing import Standing
 from shared.bus.consume import needs, single_active
 from shared.bus.consume.batch import BatchHandler, Decode, Delivery, StoppedError, held_by, lacked
 from shared.bus.consume.buffered_reader import Inbound
 from shared.bus.consume.requeue import Requeuer
-from shared.bus.consume.retry import Malformed, UnderWay
+from shared.bus.consume.traced import batches_class
 from shared.bus.contract import topology
 from shared.bus.contract.delivery import Incoming, believed, decode_by_type
+from shared.bus.contract.errors import Malformed, UnderWay
 from shared.bus.contract.message import Received
 from shared.bus.metrics import QueueMetrics
-from shared.bus.publish.traced import batches_class
 
 IDLE_SECONDS = 0.5  # how long to wait for a message, and so for a stop to be noticed
 BUSY_SECONDS = 0.005  # the same while a batch is in hand and there is room for more
@@ -133,7 +134,7 @@ class Consumer:
                     transport_options={"read_timeout": 30, "write_timeout": 30},
                 ) as connection:
                     connection.connect()
-                    topology.ensure(connection, self.subscription.queue)
+                    declaration.ensure(connection, self.subscription.queue)
                     session = _Session(self, connection)
                     versions.warn_once("RabbitMQ", server_version(connection))
                     session.begin()

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from shared.bus.consume import inbox
-from shared.bus.consume.retry import Hold
+from shared.bus.contract.errors import Hold
 from shared.db.session import is_database_away, transaction
 
 

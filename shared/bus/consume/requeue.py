@@ -15,8 +15,9 @@ from kombu import Connection
 from shared.bus.broker.kombu_connection import connect, credentials
 from shared.bus.consume.batch import Delivery
 from shared.bus.consume.copies import again
-from shared.bus.consume.retry import MAX_ATTEMPTS, Happened, Permanent, Retry, RetryAfter, decide
+from shared.bus.consume.retry import MAX_ATTEMPTS, RetryAfter, decide
 from shared.bus.contract import topology
+from shared.bus.contract.errors import Happened, Permanent, Retry
 from shared.bus.contract.message import ATTEMPT_HEADER, HAPPENED_HEADER
 
 CONFIRM_TIMEOUT = 5.0  # seconds

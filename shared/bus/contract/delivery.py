@@ -11,8 +11,8 @@ from uuid import UUID
 
 import msgspec
 
-from shared.bus.consume.retry import Malformed
 from shared.bus.contract import topology
+from shared.bus.contract.errors import Malformed
 from shared.bus.contract.events import decode
 from shared.bus.contract.message import (
     ATTEMPT_HEADER,

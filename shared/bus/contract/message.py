@@ -10,7 +10,7 @@ from uuid import UUID
 
 import msgspec
 
-from shared.bus.consume.retry import Permanent
+from shared.bus.contract.errors import Permanent
 from shared.bus.contract.events import Event, encode
 from shared.ids import new_id
 from shared.telemetry import tracing

@@ -23,9 +23,10 @@ import structlog
 from pika.adapters.asyncio_connection import AsyncioConnection
 from pika.channel import Channel
 
+from shared.bus.broker import declaration
 from shared.bus.broker.kombu_connection import connect
 from shared.bus.broker.pika_connection import Link, call, open_channel
-from shared.bus.contract import journal, topology
+from shared.bus.contract import journal
 from shared.bus.contract.message import Message
 from shared.bus.metrics import ConfirmMetrics
 from shared.bus.publish.confirms import (
@@ -341,4 +342,4 @@ class Publisher:
 
 def _ensure(amqp_url: str) -> None:
     with connect(amqp_url, timeout=5) as connection:
-        topology.ensure(connection)
+        declaration.ensure(connection)

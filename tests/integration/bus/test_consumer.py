@@ -14,8 +14,8 @@ from kombu import Connection
 from sqlalchemy import select, text
 
 from shared.bus.consume.consumer import Subscription
-from shared.bus.consume.retry import Hold, Permanent, UnderWay
 from shared.bus.contract import topology
+from shared.bus.contract.errors import Hold, Permanent, UnderWay
 from shared.bus.contract.message import message_for
 from shared.db.models import InboxEntry
 from tests.integration.arrange import (

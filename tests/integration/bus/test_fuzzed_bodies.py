@@ -19,8 +19,8 @@ from services.orders.__main__ import wire as orders
 from services.secrets.__main__ import wire as secrets
 from shared.bus.broker.standing import Standing
 from shared.bus.consume.batch import Batches, Delivery
-from shared.bus.consume.retry import Malformed, Permanent, Retry
 from shared.bus.contract.delivery import Incoming, decode_by_type
+from shared.bus.contract.errors import Malformed, Permanent, Retry
 from shared.bus.contract.events import EVENT_TYPES
 from shared.ids import new_id
 

@@ -18,8 +18,8 @@ from services.ops.diagnosis import troubles
 from services.ops.queues import Sample
 from shared import health, service
 from shared.bus.consume.consumer import Consumer, Subscription
-from shared.bus.consume.retry import Hold
 from shared.bus.contract import topology
+from shared.bus.contract.errors import Hold
 from shared.bus.publish.publisher import Publisher
 from shared.db.session import transaction
 from shared.telemetry import heartbeat

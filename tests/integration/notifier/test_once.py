@@ -12,8 +12,8 @@ from services.notifier import sending
 from services.notifier.__main__ import wire
 from services.notifier.smtp import Sending
 from shared.bus.consume.consumer import Consumer
-from shared.bus.consume.retry import UnderWay
 from shared.bus.contract import topology
+from shared.bus.contract.errors import UnderWay
 from shared.db.models import EmailDelivery
 from stack.mailbox import Handler
 from tests.integration.arrange import consuming, depth, publish, until

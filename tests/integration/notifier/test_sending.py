@@ -14,8 +14,8 @@ from services.notifier.__main__ import wire
 from services.notifier.bounds import Bounds
 from services.notifier.sending import Notifier
 from services.notifier.smtp import Mailer, Outgoing, UndeliverableError
-from shared.bus.consume.retry import Hold, Retry
 from shared.bus.contract import topology
+from shared.bus.contract.errors import Hold, Retry
 from shared.bus.contract.events import decode
 from shared.bus.contract.message import message_for
 from shared.db.models import EmailDelivery, OutboxMessage

@@ -23,9 +23,9 @@ from services.ops.telling import Actor
 from services.orders.__main__ import wire
 from shared.bus.broker.kombu_connection import user_of
 from shared.bus.consume.consumer import Subscription
-from shared.bus.consume.retry import Retry
 from shared.bus.contract import topology
 from shared.bus.contract.delivery import Incoming, believed
+from shared.bus.contract.errors import Retry
 from shared.bus.contract.events import EVENT_TYPES, decode
 from shared.bus.contract.message import message_for
 from shared.db.models import Order, OutboxMessage

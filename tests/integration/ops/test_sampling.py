@@ -19,6 +19,7 @@ from services.ops.queues import figures
 from services.ops.sampling import Sampler
 from services.orders.__main__ import wire
 from shared import service as service_module
+from shared.bus.broker import declaration
 from shared.bus.contract import topology
 from shared.bus.contract.events import TrackingStatus
 from shared.bus.contract.message import message_for
@@ -225,7 +226,7 @@ def test_the_doctor_sees_drift(settings, amqp_url, database_url, unused_port):
     assert found["mail"]["state"] == "broken"
     owner = {"AMQP_URL": amqp_url, "DATABASE_URL": database_url}
     with Connection(amqp_url) as connection:
-        topology.declare_queue(connection.default_channel, topology.KYC_DECISIONS)
+        declaration.declare_queue(connection.default_channel, topology.KYC_DECISIONS)
     code, out, _ = fellow(settings, "doctor", "--json", **owner)
     found = {check["about"]: check for check in json.loads(out)}
     assert "retry.5s" in found["topology"]["found"]

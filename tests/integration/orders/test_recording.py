@@ -11,8 +11,8 @@ from services.orders.__main__ import wire
 from services.orders.lanes import Lanes
 from services.orders.recording import record
 from services.orders.unknown import Unknown
-from shared.bus.consume.retry import Permanent, Retry
 from shared.bus.contract import topology
+from shared.bus.contract.errors import Permanent, Retry
 from shared.bus.contract.events import OrderCancelled, TrackingStatus, decode
 from shared.bus.contract.message import message_for
 from shared.db.models import Order, OrderStatusHistory, OutboxMessage

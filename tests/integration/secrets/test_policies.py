@@ -5,7 +5,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from services.secrets import policies
 from services.secrets.__main__ import wire
-from shared.bus.consume.retry import Permanent
+from shared.bus.contract.errors import Permanent
 from shared.bus.contract.events import AccountBlock, WebhookLimit, decode
 from shared.bus.contract.message import message_for
 from shared.db.models import OutboxMessage, WebhookPolicy

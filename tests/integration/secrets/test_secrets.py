@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 from services.secrets import issuing, resealing, rotation, schedule
 from services.secrets.__main__ import wire
-from shared.bus.consume.retry import Permanent
+from shared.bus.contract.errors import Permanent
 from shared.bus.contract.events import (
     EVENT_TYPES,
     KycApproved,

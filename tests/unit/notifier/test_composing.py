@@ -10,7 +10,7 @@ import pytest
 
 from services.notifier import composing
 from services.notifier.composing import TEMPLATES, compose
-from shared.bus.consume.retry import Permanent
+from shared.bus.contract.errors import Permanent
 from shared.bus.contract.events import (
     EVENT_TYPES,
     AccountVerified,

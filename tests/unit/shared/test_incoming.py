@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 import pytest
 from amqp.serialization import loads
 
-from shared.bus.consume.retry import Permanent
 from shared.bus.contract.delivery import Incoming
+from shared.bus.contract.errors import Permanent
 
 
 def stated(stamp):

@@ -4,16 +4,8 @@ import random
 
 import pytest
 
-from shared.bus.consume.retry import (
-    MAX_ATTEMPTS,
-    Dead,
-    Happened,
-    Malformed,
-    Permanent,
-    Retry,
-    RetryAfter,
-    decide,
-)
+from shared.bus.consume.retry import MAX_ATTEMPTS, Dead, RetryAfter, decide
+from shared.bus.contract.errors import Happened, Malformed, Permanent, Retry
 from shared.bus.contract.topology import RETRY_LADDER
 
 ERRORS = [Retry("later"), RuntimeError("unexpected"), KeyError("x")]

@@ -5,10 +5,11 @@ import sys
 import pytest
 
 from shared.bus.consume.batch import Batches
+from shared.bus.consume.traced import batches_class
 from shared.bus.contract.events import SecretRevoke
 from shared.bus.contract.message import message_for
 from shared.bus.publish.publisher import Publisher
-from shared.bus.publish.traced import batches_class, publisher_class
+from shared.bus.publish.traced import publisher_class
 from shared.config.environment import ConfigurationError
 from shared.config.settings import load
 from shared.ids import new_id
