@@ -62,7 +62,7 @@ def _start_without(on: Ground) -> str:
     metrics.mkdir()
     settings |= {"PORT": port, "WEB_CONCURRENCY": "1"}
     settings["PROMETHEUS_MULTIPROC_DIR"] = str(metrics)
-    conf = str(ROOT / "services/ingress/gunicorn.conf.py")
+    conf = str(ROOT / "services/ingress/server/gunicorn.conf.py")
     app = "bench.peers.bare:create_app()"
     on.start("-m", "gunicorn", "--config", conf, app, environment=settings, listens=port)
     url = str(Address(port))

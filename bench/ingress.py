@@ -102,7 +102,7 @@ def _start_ceiling(on: Ground) -> str:
     port = Port()
     settings: dict[str, object] = {**on.servers.for_service("ingress")}
     settings |= {"PORT": port, "WEB_CONCURRENCY": "1"}
-    conf = str(ROOT / "services/ingress/gunicorn.conf.py")
+    conf = str(ROOT / "services/ingress/server/gunicorn.conf.py")
     app = "bench.peers.no_publish:create_app()"
     on.start("-m", "gunicorn", "--config", conf, app, environment=settings, listens=port)
     url = str(Address(port))

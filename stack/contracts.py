@@ -7,8 +7,8 @@ on the bus. Both are made from the code, so what they say is so; the tests compa
 import json
 from typing import Any
 
-from services.ingress import openapi
 from services.ingress.app import OPERATIONS, PREFIX
+from services.ingress.docs import openapi
 from shared.config.settings import Settings
 from stack import asyncapi
 from stack.folders import ROOT

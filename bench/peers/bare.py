@@ -4,10 +4,10 @@ from typing import Any
 
 from falcon.asgi import Request, Response
 
-from services.ingress.admission import Admission
 from services.ingress.app import create_app as create_ingress
-from services.ingress.cached_secret import CachedSecret
-from services.ingress.request_log import RequestLog
+from services.ingress.credentials.secret import CachedSecret
+from services.ingress.request_log.writer import RequestLog
+from services.ingress.webhook.admission import Admission
 
 
 def _add(*_: object) -> None:

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from services.ingress.accepting import Acceptor
 from services.ingress.app import create_app as create_ingress
+from services.ingress.webhook.acceptor import Acceptor
 from shared.bus.contract.message import Message
 
 

@@ -2,8 +2,8 @@
 
 import sys
 
-from services.audit.reading import decode_fact
-from services.audit.writing import write
+from services.audit.handlers import write
+from services.audit.parsing import decode_fact
 from shared.bus.consume.consumer import Subscription
 from shared.bus.contract import topology
 from shared.config.settings import Settings

@@ -30,7 +30,7 @@ def main() -> int:  # noqa: RET503 - execv never returns
     folder, lock = lease.make(base, METRICS)
     os.set_inheritable(lock, True)
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
-    conf = Path(__file__).with_name("gunicorn.conf.py")
+    conf = Path(__file__).parent / "server" / "gunicorn.conf.py"
     arguments = [sys.executable, "-m", "gunicorn", "--config", str(conf)]
     os.execv(sys.executable, arguments)  # noqa: S606 - our own interpreter, no shell
 

@@ -2,8 +2,8 @@
 
 import sys
 
-from services.kyc.decisions import decide
-from services.kyc.reading import decode_decision
+from services.kyc.handlers import decide
+from services.kyc.parsing import decode_decision
 from shared.bus.consume.batch import each
 from shared.bus.consume.consumer import Subscription
 from shared.bus.contract import topology

@@ -4,7 +4,7 @@ import sys
 from email.utils import parseaddr
 
 from services.notifier.bounds import Bounds
-from services.notifier.sending import Notifier
+from services.notifier.handlers import Notifier
 from services.notifier.smtp import Mailer
 from shared.bus.consume.consumer import Subscription
 from shared.bus.contract import topology

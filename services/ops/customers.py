@@ -125,7 +125,7 @@ def erase(
     """Erase a person; what is left is the business's. May be repeated at any time.
 
     The tables first: from then on nothing that still waits is emailed to the person (see
-    `services/notifier/sending.py`). The audit log is told, of nobody by name.
+    `services/notifier/handlers.py`). The audit log is told, of nobody by name.
 
     Args:
         engine: of the database.

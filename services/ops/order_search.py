@@ -111,8 +111,8 @@ def _company(session: Session, account_id: UUID) -> str:
 
 def _order_ids(session: Session, text: str) -> set[UUID]:
     """The orders that an id is, or that a sender's idempotency key became."""
-    # An order's id is derived from its account and key (services/ingress/event_bodies.py), and only
-    # who was approved ever had an order accepted.
+    # An order's id is derived from its account and key (services/ingress/webhook/event_bodies.py),
+    # and only who was approved ever had an order accepted.
     senders = session.scalars(
         select(KycApplication.account_id)
         .where(KycApplication.status.in_(("approved", "revoked")))

@@ -3,8 +3,8 @@
 import sys
 from functools import partial
 
+from services.orders.handlers import record
 from services.orders.lanes import Lanes
-from services.orders.recording import record
 from services.orders.unknown import Unknown
 from shared.bus.consume.consumer import Subscription
 from shared.bus.contract import topology

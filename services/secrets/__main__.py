@@ -2,7 +2,7 @@
 
 import sys
 
-from services.secrets.issuing import on_approved, on_revoke, on_revoked, on_rotate
+from services.secrets.handlers import on_approved, on_revoke, on_revoked, on_rotate
 from services.secrets.policies import on_block, on_limit
 from services.secrets.resealing import reseal
 from services.secrets.schedule import tick

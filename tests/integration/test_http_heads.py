@@ -12,7 +12,7 @@ import time
 import pytest
 import uvicorn
 
-from services.ingress.worker import Worker as IngressWorker
+from services.ingress.server.worker import Worker as IngressWorker
 from services.ops.console.worker import Worker as ConsoleWorker
 from shared.http.heads import BoundedProtocol
 

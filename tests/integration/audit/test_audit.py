@@ -10,11 +10,11 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from services.accounts import accounts
+from services.accounts import sign_in
 from services.audit.__main__ import wire
-from services.audit.reading import Fact
-from services.audit.writing import write
-from services.ingress import request_log_rows
+from services.audit.handlers import write
+from services.audit.parsing import Fact
+from services.ingress.request_log import rows as request_log_rows
 from services.ops import audit_log
 from shared.bus.contract.events import (
     AccountSignInFailed,
@@ -295,7 +295,7 @@ def test_a_failed_sign_in_is_told_once_a_minute(settings, db):
     for email in (known.email, known.email.upper(), "nobody@shop.example"):
         for _ in range(2):
             with transaction() as session:
-                answer = accounts.sign_in(session, email, "wrong password", "192.0.2.7")
+                answer = sign_in.sign_in(session, email, "wrong password", "192.0.2.7")
             assert isinstance(answer, ApiError)
     told = db.query(OutboxMessage).filter_by(type="account.sign_in_failed").all()
     assert len(told) == 6
@@ -307,7 +307,7 @@ def test_a_sign_in_is_told_with_its_address(settings, db):
     made.password_hash = passwords.hash_password("a long password")
     db.commit()
     with transaction() as session:
-        accounts.sign_in(session, made.email, "a long password", "192.0.2.7")
+        sign_in.sign_in(session, made.email, "a long password", "192.0.2.7")
     (row,) = db.query(OutboxMessage).filter_by(type="account.signed_in")
     fact = decode(row.type, row.body)
     assert (fact.account_id, fact.address) == (made.id, "192.0.2.7")

@@ -12,7 +12,7 @@ from kombu import Connection
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
-from services.ingress.secret_feed import SecretFeed
+from services.ingress.credentials.feed import SecretFeed
 from services.ops import heartbeats
 from services.ops.diagnosis import troubles
 from services.ops.queues import Sample

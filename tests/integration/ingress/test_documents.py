@@ -8,7 +8,7 @@ import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from services.ingress.app import OPERATIONS
-from services.ingress.error_codes import CODES
+from services.ingress.docs.error_codes import CODES
 from tests.integration.ingress.conftest import ORDER, approved
 
 

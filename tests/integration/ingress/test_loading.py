@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from services.ingress import secret_rows
+from services.ingress.credentials import rows
 from services.secrets import rotation
 from shared.db.models import WebhookPolicy
 from shared.security import webhook_keys
@@ -33,7 +33,7 @@ def raw_of(db, business):
 
 @pytest.mark.parametrize("page", [1, 3, 7, 100])
 def test_all_are_loaded_however_many_fit_a_page(db, cache, policies, businesses, page, monkeypatch):
-    monkeypatch.setattr(secret_rows, "PAGE", page)
+    monkeypatch.setattr(rows, "PAGE", page)
     asyncio.run(cache.poll())
     assert len(cache) == len(businesses)
     assert all(len(cache.of(business.id)) == 1 for business in businesses)

@@ -142,7 +142,7 @@ def test_a_receipt_opens_no_door(api, sender):
 
 
 def test_a_new_key_signs_while_the_old_one_is_still_published(configure):
-    from services.ingress import receipts
+    from services.ingress.request_log import receipts
 
     def signed():
         receipts.signing_keys.cache_clear()

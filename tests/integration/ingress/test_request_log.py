@@ -12,9 +12,10 @@ import pytest
 from sqlalchemy import create_engine, func, select, text
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
-from services.ingress import request_log_rows, signatures
-from services.ingress.attempt import Attempt
-from services.ingress.request_log import ACCOUNT_REFUSALS
+from services.ingress.request_log import rows as request_log_rows
+from services.ingress.request_log.attempt import Attempt
+from services.ingress.request_log.writer import ACCOUNT_REFUSALS
+from services.ingress.webhook import hmac_hex
 from shared.db.models import OrderConflict, WebhookRequest, WebhookSecret, WebhookSecretUse
 from shared.ids import new_id
 from tests.integration.arrange import until
@@ -52,8 +53,8 @@ def test_an_accepted_request_can_be_verified_again_from_its_row_and_the_secret(a
     shown = api.http.get("/webhook/secret/", headers=sender.bearer).json()
     assert row.secret_id == UUID(shown["id"])
     key = shown["secret_key"].encode()
-    assert signatures.matches(key, raw, row.signature.encode())
-    assert not signatures.matches(key, raw + b" ", row.signature.encode())
+    assert hmac_hex.matches(key, raw, row.signature.encode())
+    assert not hmac_hex.matches(key, raw + b" ", row.signature.encode())
     assert (row.scheme, row.client_address) == ("x-api-key", "127.0.0.1")
     assert 0 < row.latency_us < 10_000_000
     assert abs(row.at - datetime.now(UTC)) < timedelta(minutes=1)
@@ -216,14 +217,14 @@ def test_beyond_the_bound_rows_are_dropped_and_counted(api, monkeypatch):
     from falcon import testing
     from prometheus_client import REGISTRY
 
-    from services.ingress import request_log
-    from services.ingress.attempt import Attempt
+    from services.ingress.request_log import writer
+    from services.ingress.request_log.attempt import Attempt
     from shared.ids import new_id
 
-    monkeypatch.setattr(request_log, "MAX_WAITING", 10)
+    monkeypatch.setattr(writer, "MAX_WAITING", 10)
 
     async def fill():
-        log = request_log.RequestLog()
+        log = writer.RequestLog()
         for _ in range(25):
             attempt = Attempt()
             attempt.account_id, attempt.code = new_id(), "accepted"

@@ -14,9 +14,9 @@ import pytest
 from sqlalchemy import create_engine, delete, text, update
 from sqlalchemy.orm import Session
 
-from services.ingress import secret_rows
-from services.ingress.secret_rows import Position
-from services.kyc import decisions
+from services.ingress.credentials import rows as secret_rows
+from services.ingress.credentials.rows import Position
+from services.kyc import handlers
 from services.secrets import rotation
 from shared.bus.contract.events import (
     KycDecide,
@@ -271,7 +271,7 @@ def waiting(engine, type_):
 def revoke_kyc(gated):
     """As services.kyc does; returns the fact, which is for the relay."""
     with Session(gated.engine) as session, session.begin():
-        decisions.decide(
+        handlers.decide(
             session, received(KycDecide(decision="revoke", account_id=gated.sender.account_id))
         )
     (fact,) = waiting(gated.engine, KycRevoked.TYPE)

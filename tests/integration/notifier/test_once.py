@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 from sqlalchemy import select
 
-from services.notifier import sending
+from services.notifier import handlers
 from services.notifier.__main__ import wire
 from services.notifier.smtp import Sending
 from shared.bus.consume.consumer import Consumer
@@ -152,7 +152,7 @@ def test_a_server_may_think_about_the_content_longer_than_about_a_command(
 def test_a_server_that_thinks_about_one_email_holds_up_no_other(
     config, server, engine, amqp_url, monkeypatch
 ):
-    monkeypatch.setattr(sending, "WRITE_DOWN_SECONDS", 0.5)
+    monkeypatch.setattr(handlers, "WRITE_DOWN_SECONDS", 0.5)
     server.thinks_of = "c5@"
     tell(amqp_url, *recipients(64))
     with notifying(config):
@@ -179,7 +179,7 @@ def test_a_server_that_thinks_about_one_email_holds_up_no_later_one(
 def test_an_answer_that_comes_between_two_looks_is_not_forgotten(
     config, server, engine, amqp_url, monkeypatch
 ):
-    monkeypatch.setattr(sending, "WRITE_DOWN_SECONDS", 0.5)
+    monkeypatch.setattr(handlers, "WRITE_DOWN_SECONDS", 0.5)
     server.thinks_of = "c5@"
     look = Sending.outcome
 
@@ -214,7 +214,7 @@ def test_a_clean_stop_gives_an_email_that_is_under_way_for_long_its_last_seconds
 def test_a_clean_stop_waits_for_no_server_and_writes_down_what_it_took(
     config, server, engine, amqp_url, monkeypatch
 ):
-    monkeypatch.setattr(sending, "WRITE_DOWN_SECONDS", 0.5)
+    monkeypatch.setattr(handlers, "WRITE_DOWN_SECONDS", 0.5)
     server.thinks_of = "c5@"
     tell(amqp_url, *recipients(64))
     with one_notifier(config):

@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from services.notifier.__main__ import wire
 from services.notifier.bounds import Bounds
-from services.notifier.sending import Notifier
+from services.notifier.handlers import Notifier
 from services.notifier.smtp import Mailer, Outgoing, UndeliverableError
 from shared.bus.contract import topology
 from shared.bus.contract.errors import Hold, Retry

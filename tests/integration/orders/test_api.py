@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from services.orders.handlers import record
 from services.orders.lanes import Lanes
-from services.orders.recording import record
 from services.orders.unknown import Unknown
 from shared.bus.contract.events import TrackingStatus
 from shared.db.models import EmailDelivery

@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import select
 
 from services.orders.__main__ import wire
+from services.orders.handlers import record
 from services.orders.lanes import Lanes
-from services.orders.recording import record
 from services.orders.unknown import Unknown
 from shared.bus.contract import topology
 from shared.bus.contract.errors import Permanent, Retry

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ingress.database_clock import DRIFT, DatabaseClock
+from services.ingress.credentials.database_clock import DRIFT, DatabaseClock
 
 seconds = st.floats(0, 1000, allow_nan=False)
 trips = st.tuples(seconds, st.floats(0, 20), st.floats(0, 20))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ingress.diagnosis import Secret, diagnose
+from services.ingress.diagnosis.reasons import Secret, diagnose
 from shared.ids import new_id
 from shared.security.webhook_keys import encode_key, encode_standard
 

@@ -2,9 +2,9 @@
 
 import re
 
-from services.ingress import openapi
 from services.ingress.app import OPERATIONS
-from services.ingress.error_codes import CODES
+from services.ingress.docs import openapi
+from services.ingress.docs.error_codes import CODES
 from shared.http.mount import _FALCON_CODES
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from services.ingress import order_bodies, schema_view
-from services.ingress.event_bodies import BODIES
+from services.ingress.docs import schema_view
+from services.ingress.webhook import bodies
+from services.ingress.webhook.event_bodies import BODIES
 from shared.bus.contract import events
 from shared.bus.contract.events import decode
 from shared.docstrings import REF
@@ -36,22 +37,23 @@ events = importlib.util.module_from_spec(spec)
 sys.modules["shared.bus.contract.events"] = events
 exec(sys.stdin.read(), events.__dict__)
 
-from services.ingress import docs_page, openapi, order_bodies
+from services.ingress.docs import openapi, page
+from services.ingress.webhook import bodies
 from services.ingress.app import OPERATIONS, PREFIX
 from stack import asyncapi
 
 account = uuid.uuid4()
 said = {"type": "order.returned", "order_id": str(account), "condition": "broken"}
-_, message = order_bodies.read(json.dumps(said).encode(), account, None)
+_, message = bodies.read(json.dumps(said).encode(), account, None)
 document = openapi.document(OPERATIONS, prefix=PREFIX, server="http://x")
-page = docs_page.DocsPage(OPERATIONS, document, PREFIX)._html.decode()
+shown = page.DocsPage(OPERATIONS, document, PREFIX)._html.decode()
 receives = asyncapi.document()["channels"]["orders.intake"]["messages"]
 print(json.dumps({
     "message": [message.exchange, message.type, json.loads(message.body)["condition"]],
     "openapi": document["components"]["schemas"]["OrderReturned"]["required"],
     "asyncapi": "OrderReturned" in receives,
-    "page": "order.returned" in page and "this order came back" in page,
-    "example": '&#34;condition&#34;: &#34;broken&#34;' in page,
+    "page": "order.returned" in shown and "this order came back" in shown,
+    "example": '&#34;condition&#34;: &#34;broken&#34;' in shown,
 }))
 """
 
@@ -80,6 +82,6 @@ def test_a_new_event_type_is_one_struct():
 def test_the_example_of_each_event_type_is_accepted(type_):
     (reference,), schemas = msgspec.json.schema_components([BODIES[type_]], ref_template=REF)
     body = json.dumps(schema_view.example(reference, schemas)).encode()
-    _, message = order_bodies.read(body, new_id(), None)
+    _, message = bodies.read(body, new_id(), None)
     assert message.type == type_
     assert decode(message.type, message.body)

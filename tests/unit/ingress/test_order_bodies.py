@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ingress.order_bodies import BodyError, read
+from services.ingress.webhook.bodies import BodyError, read
 from shared.bus.contract.events import (
     OrderCancelled,
     OrderCreated,

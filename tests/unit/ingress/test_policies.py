@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from services.ingress import policies
-from services.ingress.policies import Policies, Policy
+from services.ingress.credentials import policies
+from services.ingress.credentials.policies import Policies, Policy
 from shared.ids import new_id
 
 ACCOUNT = new_id()

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import msgspec
 
-from services.ingress.schema_view import example, members
+from services.ingress.docs.schema_view import example, members
 from shared.docstrings import REF
 
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ingress import secret_cache
-from services.ingress.cached_secret import STATES, CachedSecret
-from services.ingress.policies import Policies
-from services.ingress.secret_cache import SecretCache
-from services.ingress.secret_rows import MAX_TRIED
+from services.ingress.credentials import cache as secret_cache
+from services.ingress.credentials.cache import SecretCache
+from services.ingress.credentials.policies import Policies
+from services.ingress.credentials.rows import MAX_TRIED
+from services.ingress.credentials.secret import STATES, CachedSecret
 from shared.ids import new_id
 from shared.security.webhook_keys import generate, key_hash, seal
 

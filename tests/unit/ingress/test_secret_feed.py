@@ -4,7 +4,7 @@ import msgspec
 import pytest
 from pika.spec import Basic
 
-from services.ingress.secret_feed import SecretFeed
+from services.ingress.credentials.feed import SecretFeed
 from shared.ids import new_id
 
 

@@ -6,7 +6,7 @@ import falcon.asgi
 import pytest
 from falcon import testing
 
-from services.ingress import security_txt
+from services.ingress.docs import security_txt
 from shared.config.environment import ConfigurationError
 from shared.config.settings import load
 

@@ -6,7 +6,7 @@ import hmac
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ingress.signatures import matches, sign
+from services.ingress.webhook.hmac_hex import matches, sign
 
 
 def test_a_published_vector():

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from standardwebhooks.webhooks import Webhook
 
-from services.ingress import standard_webhooks
-from services.ingress.standard_webhooks import is_current, is_id, listed, matches, sign
+from services.ingress.webhook import standard_webhooks
+from services.ingress.webhook.standard_webhooks import is_current, is_id, listed, matches, sign
 from shared.security import webhook_keys
 
 # From the specification's own examples.

@@ -5,11 +5,11 @@ from uuid import UUID
 
 import msgspec
 
-from services.ingress import order_bodies
-from services.ingress.accepting import UNCERTAIN
-from services.ingress.admission import EXPIRED, SCHEME_NOT_ALLOWED
-from services.ingress.schemes import STALE
-from services.ingress.webhooks import BAD_KEY
+from services.ingress.webhook import bodies
+from services.ingress.webhook.acceptor import UNCERTAIN
+from services.ingress.webhook.admission import EXPIRED, SCHEME_NOT_ALLOWED
+from services.ingress.webhook.authentication import STALE
+from services.ingress.webhook.endpoint import BAD_KEY
 from shared.http.errors import BLOCKED
 from shared.http.route import Operation
 
@@ -42,7 +42,7 @@ OPERATIONS = (
         method="POST",
         path="/webhooks/orders/",
         summary="Send a signed order event",
-        body=tuple(order_bodies.BODIES.values()),
+        body=tuple(bodies.BODIES.values()),
         headers={
             "X-API-Key": "Your webhook secret, `whsk_...`.",
             "X-Webhook-Signature": (
@@ -65,7 +65,7 @@ OPERATIONS = (
         method="POST",
         path="/webhooks/{account_id}/orders/",
         summary="Send an order event signed by Standard Webhooks",
-        body=tuple(order_bodies.BODIES.values()),
+        body=tuple(bodies.BODIES.values()),
         headers={
             "webhook-id": "The event's id, the same for each try to send it: it counts once.",
             "webhook-timestamp": "When this try was made, in seconds since 1970.",

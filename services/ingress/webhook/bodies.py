@@ -16,7 +16,7 @@ from uuid import UUID
 
 import msgspec
 
-from services.ingress.event_bodies import BODIES, DATA
+from services.ingress.webhook.event_bodies import BODIES, DATA
 from shared.bus.contract.events import OrderCreated
 from shared.bus.contract.message import Message, message_for
 from shared.ids import derived_id

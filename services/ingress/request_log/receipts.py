@@ -19,7 +19,7 @@ from falcon.asgi import Request, Response
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from services.ingress.attempt import Attempt
+from services.ingress.request_log.attempt import Attempt
 from shared.config.keys import decode_key
 from shared.config.settings import settings
 from shared.db.models import WebhookRequest

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 from uuid import UUID
 
-from services.ingress import signature_text, standard_webhooks, variants
-from services.ingress.standard_webhooks import MAX_SIGNATURES, TOLERANCE_SECONDS
+from services.ingress.diagnosis import mistakes, signature_text
+from services.ingress.webhook import standard_webhooks
+from services.ingress.webhook.standard_webhooks import MAX_SIGNATURES, TOLERANCE_SECONDS
 from shared.security.webhook_keys import encode_key, encode_standard
 
 STANDARD_HEADERS = ("webhook-id", "webhook-timestamp", "webhook-signature")
@@ -101,7 +102,7 @@ def _api_key(given: Mapping[str, str], body: bytes, secrets: Sequence[Secret]) -
         return found
     first = [named] if named is not None else []
     ordered = first + [secret for secret in secrets if secret is not named]
-    _explain(digest, body, ordered, named, variants.of_key, found)
+    _explain(digest, body, ordered, named, mistakes.of_key, found)
     return found
 
 
@@ -148,7 +149,7 @@ def _standard(
             continue
         # That takes a thousand HMACs, so the first must do.
         if not is_explained and not _explain_head(digest, id_, stamp, body, secrets, found):
-            _explain(digest, body, secrets, None, variants.of_standard_key, found, head)
+            _explain(digest, body, secrets, None, mistakes.of_standard_key, found, head)
         is_explained = True
     found.code = found.code or "invalid_signature"
     return found
@@ -164,7 +165,7 @@ def _explain(
     head: bytes = b"",
 ) -> None:
     """Look for the key and the bytes that give `digest`, and say what that means."""
-    bodies = [("", body), *variants.of_body(body)]
+    bodies = [("", body), *mistakes.of_body(body)]
     for secret in secrets:
         for about_key, key in keys(secret.raw):
             for about_body, signed in bodies:
@@ -195,7 +196,7 @@ def _explain_head(
 ) -> bool:
     """Whether other things than `id.timestamp.body` were signed; says which."""
     for secret in secrets:
-        for text, head in variants.of_head(id_, stamp):
+        for text, head in mistakes.of_head(id_, stamp):
             if _hmac(secret.raw, head + body) == digest:
                 found.secret = secret
                 found.findings.append(text)

@@ -3,7 +3,7 @@
 import time
 from uuid import UUID
 
-from services.ingress.cached_secret import CachedSecret
+from services.ingress.credentials.secret import CachedSecret
 
 
 class Attempt:

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import insert, select, text
 from sqlalchemy.orm import Session
 
-from services.audit.reading import Fact
+from services.audit.parsing import Fact
 from shared.bus.contract.message import Received
 from shared.db.models import AuditEntry
 from shared.security.audit_chain import ADVISORY_LOCK, GENESIS, Content, link

@@ -11,13 +11,14 @@ from uuid import UUID
 import falcon
 from falcon.asgi import Request, Response
 
-from services.ingress import order_bodies, receipts
-from services.ingress.accepting import Acceptor
-from services.ingress.admission import Admission
-from services.ingress.attempt import Attempt
 from services.ingress.metrics import Metrics
-from services.ingress.request_log import RequestLog
-from services.ingress.schemes import Scheme
+from services.ingress.request_log import receipts
+from services.ingress.request_log.attempt import Attempt
+from services.ingress.request_log.writer import RequestLog
+from services.ingress.webhook import bodies
+from services.ingress.webhook.acceptor import Acceptor
+from services.ingress.webhook.admission import Admission
+from services.ingress.webhook.authentication import Scheme
 from shared.http.errors import ApiError
 from shared.http.mount import write_error
 
@@ -83,8 +84,8 @@ class OrderWebhook:
                 raise ApiError(400, "invalid_idempotency_key", BAD_KEY)
             key = attempt.key.decode()
         try:
-            order_id, message = order_bodies.read(attempt.body, account_id, _traceparent(req), key)
-        except order_bodies.BodyError as error:
+            order_id, message = bodies.read(attempt.body, account_id, _traceparent(req), key)
+        except bodies.BodyError as error:
             raise ApiError(400, "invalid_body", str(error)) from None
         attempt.order_id, attempt.event_id = str(order_id), message.message_id
         attempt.event_type = message.type

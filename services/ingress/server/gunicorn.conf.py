@@ -22,7 +22,7 @@ from shared.http.serving import (  # noqa: F401 - gunicorn reads them here
 _config = begin("ingress")
 
 wsgi_app = "services.ingress.app:create_app()"
-worker_class = "services.ingress.worker.Worker"
+worker_class = "services.ingress.server.worker.Worker"
 workers = _config.web_concurrency
 bind = f"{_config.host}:{_config.port}"
 backlog = 2048

@@ -11,12 +11,12 @@ from uuid import UUID
 
 from falcon.asgi import Request, Response
 
-from services.ingress.accepting import Acceptor
-from services.ingress.cached_secret import CachedSecret
-from services.ingress.database_clock import DatabaseClock
-from services.ingress.order_bodies import SOURCE
-from services.ingress.policies import Policies
-from services.ingress.refusals import Refusals
+from services.ingress.credentials.database_clock import DatabaseClock
+from services.ingress.credentials.policies import Policies
+from services.ingress.credentials.secret import CachedSecret
+from services.ingress.webhook.acceptor import Acceptor
+from services.ingress.webhook.bodies import SOURCE
+from services.ingress.webhook.refusals import Refusals
 from shared.bus.contract.events import SecretRotate
 from shared.bus.contract.message import message_for
 from shared.http.errors import ApiError, account_blocked, too_many_requests

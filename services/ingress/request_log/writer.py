@@ -15,9 +15,10 @@ from uuid import UUID
 import structlog
 from falcon.asgi import Request
 
-from services.ingress import metrics, request_log_rows
-from services.ingress.attempt import Attempt
-from services.ingress.request_log_rows import SecretUse
+from services.ingress import metrics
+from services.ingress.request_log import rows
+from services.ingress.request_log.attempt import Attempt
+from services.ingress.request_log.rows import SecretUse
 from shared.db.session import is_database_away
 from shared.http.mount import client_address
 from shared.telemetry.metrics import kept
@@ -77,14 +78,14 @@ class RequestLog:
             return
         # Made at once, in 2 us: of bytes the garbage collector keeps no account, and no body waits.
         latency = int(seconds * 1_000_000)
-        row = request_log_rows.row(attempt, ids, scheme, latency, client_address(req))
+        row = rows.row(attempt, ids, scheme, latency, client_address(req))
         self._rows.append(row)
 
     def _ids(self, attempt: Attempt, account_id: UUID) -> str:
         """The columns of account and secret; the secret's use is counted on the way."""
         secret = attempt.secret
         if secret is None:
-            return f"{account_id}\t{request_log_rows.NULL}"
+            return f"{account_id}\t{rows.NULL}"
         use = self._use.get(secret.id)
         if use is None:
             use = self._use[secret.id] = SecretUse(account_id, secret.id)
@@ -134,7 +135,7 @@ class RequestLog:
         while self._rows:
             batch = self._rows[:BATCH]
             try:
-                left_out = await self._in_thread(request_log_rows.write, batch)
+                left_out = await self._in_thread(rows.write, batch)
                 metrics.log_rows.inc(len(batch) - left_out)
                 metrics.log_dropped.labels("out_of_range").inc(left_out)
                 self._is_away = False
@@ -152,7 +153,7 @@ class RequestLog:
         used = {secret_id: found for secret_id, found in use.items() if found.accepted}
         try:
             if used:
-                await self._in_thread(request_log_rows.write_use, used)
+                await self._in_thread(rows.write_use, used)
         except BaseException:
             for secret_id, newer in self._use.items():
                 if secret_id in used:
@@ -163,7 +164,7 @@ class RequestLog:
     async def _keep_partitions(self) -> None:
         if time.monotonic() >= self._upkeep_due:
             self._upkeep_due = time.monotonic() + UPKEEP_RETRY_SECONDS
-            oldest = await self._in_thread(request_log_rows.keep_partitions)
+            oldest = await self._in_thread(rows.keep_partitions)
             # Its days go whole: nobody has counted their rows.
             kept("request_log", 0, oldest)
             self._upkeep_due = time.monotonic() + UPKEEP_SECONDS

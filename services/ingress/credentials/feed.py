@@ -12,7 +12,7 @@ import msgspec
 import structlog
 from pika.adapters.asyncio_connection import AsyncioConnection
 
-from services.ingress.secret_cache import SecretCache
+from services.ingress.credentials.cache import SecretCache
 from shared import gc_tuning
 from shared.bus.broker.pika_connection import Link, call, open_channel
 from shared.bus.contract import topology

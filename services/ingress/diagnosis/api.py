@@ -9,8 +9,8 @@ import msgspec
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from services.ingress import order_bodies
-from services.ingress.diagnosis import Scheme, Secret, diagnose
+from services.ingress.diagnosis.reasons import Scheme, Secret, diagnose
+from services.ingress.webhook import bodies
 from shared.db.models import WebhookSecret
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
@@ -125,9 +125,9 @@ def _state(row: WebhookSecret, now: datetime) -> str:
 def _decode(body: bytes, account_id: UUID) -> BodyVerdict:
     type_ = error = None
     try:
-        _, message = order_bodies.read(body, account_id, None)
+        _, message = bodies.read(body, account_id, None)
         type_ = message.type
-    except order_bodies.BodyError as refused:
+    except bodies.BodyError as refused:
         error = str(refused)
     return BodyVerdict(
         is_accepted=error is None,

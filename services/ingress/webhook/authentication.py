@@ -11,11 +11,11 @@ from uuid import UUID
 
 from falcon.asgi import Request
 
-from services.ingress import signatures, standard_webhooks
-from services.ingress.attempt import Attempt
-from services.ingress.cached_secret import CachedSecret
-from services.ingress.refusals import Refusals, unchecked
-from services.ingress.secret_cache import SecretCache
+from services.ingress.credentials.cache import SecretCache
+from services.ingress.credentials.secret import CachedSecret
+from services.ingress.request_log.attempt import Attempt
+from services.ingress.webhook import hmac_hex, standard_webhooks
+from services.ingress.webhook.refusals import Refusals, unchecked
 from shared.http.errors import unavailable
 from shared.http.mount import read_body
 from shared.security.encryption import CannotOpenError
@@ -73,7 +73,7 @@ class ApiKeyScheme:
         if secret is None or secret.state == "revoked":
             raise self._refusals.refuse(req, "invalid_api_key", "Invalid API key")
         body = attempt.body = await read_body(req, self._max_body_bytes)
-        if not signatures.matches(key, body, attempt.signature):
+        if not hmac_hex.matches(key, body, attempt.signature):
             raise self._refusals.refuse(req, "invalid_signature", "Invalid signature")
         return secret
 

@@ -12,7 +12,7 @@ from uuid import UUID
 from psycopg2.errors import CheckViolation
 from sqlalchemy import text
 
-from services.ingress.attempt import Attempt
+from services.ingress.request_log.attempt import Attempt
 from shared.config.settings import settings
 from shared.db import arrays
 from shared.db.session import engine

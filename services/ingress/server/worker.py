@@ -5,7 +5,7 @@ from typing import Any, ClassVar, cast
 
 from uvicorn_worker import UvicornWorker
 
-from services.ingress.cork import CorkedTransport
+from services.ingress.server.corked_transport import CorkedTransport
 from shared.http.request_timeout import ImpatientProtocol
 
 # A worker that stops still answers what comes on kept connections within this time, and says there

@@ -17,11 +17,11 @@ from operator import attrgetter
 from typing import Any
 from uuid import UUID
 
-from services.ingress import secret_rows
-from services.ingress.cached_secret import CachedSecret
-from services.ingress.database_clock import DatabaseClock
-from services.ingress.policies import Policies
-from services.ingress.secret_rows import Found, Position
+from services.ingress.credentials import rows
+from services.ingress.credentials.database_clock import DatabaseClock
+from services.ingress.credentials.policies import Policies
+from services.ingress.credentials.rows import Found, Position
+from services.ingress.credentials.secret import CachedSecret
 from shared.security.webhook_keys import key_hash
 
 REMEMBER_UNKNOWN_SECONDS = 5.0
@@ -76,7 +76,7 @@ class SecretCache:
             sqlalchemy.exc.DBAPIError: it would have to be asked and is away.
         """
         hashed = key_hash(key)
-        await self._ensure(hashed, self._secrets, lambda: secret_rows.by_hash(hashed))
+        await self._ensure(hashed, self._secrets, lambda: rows.by_hash(hashed))
         return self._secrets.get(hashed)
 
     def of(self, account_id: UUID) -> list[CachedSecret]:
@@ -84,7 +84,7 @@ class SecretCache:
         held = self._accounts.get(account_id)
         if held is None:
             return []
-        return held if len(held) == 1 else held[: -secret_rows.MAX_TRIED - 1 : -1]
+        return held if len(held) == 1 else held[: -rows.MAX_TRIED - 1 : -1]
 
     async def look_again(self, account_id: UUID) -> None:
         """Load an account's secrets, for a signature that none of those in memory has made.
@@ -95,7 +95,7 @@ class SecretCache:
         Raises:
             sqlalchemy.exc.DBAPIError: the database would have to be asked and is away.
         """
-        await self._ensure(account_id, {}, lambda: secret_rows.newest_of(account_id))
+        await self._ensure(account_id, {}, lambda: rows.newest_of(account_id))
 
     def revoke(self, account_id: UUID, secret_ids: Iterable[UUID]) -> None:
         """Revoke what an event names, in memory: at once and for good, with no database.
@@ -121,7 +121,7 @@ class SecretCache:
         And when another server answers than before, which may lack the last of what that one said.
         """
         position = self._position
-        found = None if position is None else await self._ask(lambda: secret_rows.since(position))
+        found = None if position is None else await self._ask(lambda: rows.since(position))
         if position is None or found is None or not position.leads_to(found.position):
             await self._load()
         else:
@@ -130,15 +130,15 @@ class SecretCache:
         self.refreshed_at = time.monotonic()
 
     async def _load(self) -> None:
-        begin = await self._ask(secret_rows.here)
+        begin = await self._ask(rows.here)
         for secret in self._secrets.values():
             secret.change = -1
         self._policies.replace(begin.policies)
         after = UUID(int=0)
         while True:
-            found = await self._ask(lambda: secret_rows.page(after))  # noqa: B023 - awaited here
+            found = await self._ask(lambda: rows.page(after))  # noqa: B023 - awaited here
             await self._put(found)
-            if len(found.secrets) < secret_rows.PAGE:
+            if len(found.secrets) < rows.PAGE:
                 break
             after = found.secrets[-1].id
         for hashed, secret in list(self._secrets.items()):

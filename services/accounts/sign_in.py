@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session, undefer
 
-from services.accounts import guesses, limits, registering
-from services.accounts.registering import SOURCE
+from services.accounts import guesses, limits, registration
+from services.accounts.registration import SOURCE
 from shared.bus import outbox
 from shared.bus.contract.events import AccountSignedIn, AccountSignInFailed
 from shared.bus.contract.message import message_for
@@ -39,7 +39,7 @@ def sign_in(session: Session, email: str, password: str, address: str) -> Accoun
     stored = (
         account.password_hash
         if account
-        else registering.password_awaiting(session, email.lower(), network)
+        else registration.password_awaiting(session, email.lower(), network)
     )
     if not passwords.matches(password, stored):
         _tell_failure(session, email, account, address)

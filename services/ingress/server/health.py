@@ -12,9 +12,9 @@ from falcon.asgi import Request, Response
 from sqlalchemy import text
 
 from services.ingress import metrics
-from services.ingress.accepting import Acceptor
-from services.ingress.secret_cache import SecretCache
-from services.ingress.secret_feed import SecretFeed
+from services.ingress.credentials.cache import SecretCache
+from services.ingress.credentials.feed import SecretFeed
+from services.ingress.webhook.acceptor import Acceptor
 from shared.bus.publish.publisher import Publisher
 from shared.db.session import engine
 from shared.http.errors import ApiError

@@ -12,9 +12,9 @@ from falcon.asgi import Request, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from services.ingress import openapi, schema_view
-from services.ingress.error_codes import CODES
-from services.ingress.event_bodies import BODIES
+from services.ingress.docs import openapi, schema_view
+from services.ingress.docs.error_codes import CODES
+from services.ingress.webhook.event_bodies import BODIES
 from shared.docstrings import REF, summary
 from shared.http.route import Operation
 
@@ -25,7 +25,7 @@ def _with_code(text: str) -> Markup:
 
 
 _templates = Environment(
-    loader=PackageLoader("services.ingress"),
+    loader=PackageLoader("services.ingress.docs"),
     autoescape=True,
     undefined=StrictUndefined,
     trim_blocks=True,
