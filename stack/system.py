@@ -18,7 +18,7 @@ from rich.console import Console
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
-from services.ops import users
+from services.ops.users import users
 from shared.http import direct
 from stack.credentials import service_passwords
 from stack.folders import ROOT

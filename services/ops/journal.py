@@ -22,9 +22,9 @@ from amqp import Message as AmqpMessage
 from kombu import Connection
 from sqlalchemy import Engine
 
-from services.ops.copying import copy
-from services.ops.holding import MOST, BusyError, as_it_is, count, hold, look_through
-from services.ops.publishing import publish
+from services.ops.broker.copying import copy
+from services.ops.broker.hold import MOST, BusyError, as_it_is, count, hold, look_through
+from services.ops.broker.publishing import publish
 from shared.bus.broker.kombu_connection import user_of
 from shared.bus.contract import topology
 from shared.bus.contract.delivery import Incoming

@@ -17,7 +17,7 @@ from rich.console import Console as Terminal
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.orm import Session
 
-from services.ops import users
+from services.ops.users import users
 from shared.security.service_accounts import broker_user
 from stack.credentials import as_service
 from stack.folders import ROOT

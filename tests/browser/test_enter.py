@@ -10,9 +10,9 @@ from kombu import Connection
 from playwright.sync_api import expect
 from sqlalchemy import select, text
 
-from services.ops import second_factor, users
 from services.ops.console.app import PAGES
-from services.ops.rights import Right
+from services.ops.users import second_factor, users
+from services.ops.users.rights import Right
 from shared.bus.broker import queue_counts
 from shared.bus.contract import topology
 from shared.db.models import AuditEntry, Order

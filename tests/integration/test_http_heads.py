@@ -13,7 +13,7 @@ import pytest
 import uvicorn
 
 from services.ingress.server.worker import Worker as IngressWorker
-from services.ops.console.worker import Worker as ConsoleWorker
+from services.ops.console.web.worker import Worker as ConsoleWorker
 from shared.http.heads import BoundedProtocol
 
 BODY = b"GET /stolen HTTP/1.1\r\nHost: fellow\r\n\r\n"

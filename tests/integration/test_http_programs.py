@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
-from services.ops import sessions, users
+from services.ops.users import sessions, users
 from shared.config.settings import settings
 from tests.integration.arrange import resident, workers
 from tests.integration.conftest import running_ingress

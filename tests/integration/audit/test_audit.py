@@ -15,7 +15,7 @@ from services.audit.__main__ import wire
 from services.audit.handlers import write
 from services.audit.parsing import Fact
 from services.ingress.request_log import rows as request_log_rows
-from services.ops import audit_log
+from services.ops.audit import log
 from shared.bus.contract.events import (
     AccountSignInFailed,
     KycApproved,
@@ -81,7 +81,7 @@ def books(database_url):
 
 def verdict(engine, **more):
     with Session(engine) as session:
-        return audit_log.verify(session, **more)
+        return log.verify(session, **more)
 
 
 def tamper(engine, *statements):

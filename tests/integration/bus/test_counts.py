@@ -5,7 +5,7 @@ import threading
 import pytest
 from kombu import Connection
 
-from services.ops.sampling import Sampler
+from services.ops.monitoring.sampler import Sampler
 from shared.bus.broker import queue_counts
 from shared.bus.consume import single_active
 from shared.bus.contract import topology

@@ -13,9 +13,9 @@ from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from services.ingress.credentials.feed import SecretFeed
-from services.ops import heartbeats
-from services.ops.diagnosis import troubles
-from services.ops.queues import Sample
+from services.ops.monitoring import heartbeats
+from services.ops.monitoring.alerts import troubles
+from services.ops.monitoring.queue_stats import Sample
 from shared import health, service
 from shared.bus.consume.consumer import Consumer, Subscription
 from shared.bus.contract import topology

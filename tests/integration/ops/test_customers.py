@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from services.audit.__main__ import wire as auditing
 from services.notifier.__main__ import wire as notifying
-from services.ops import audit_log
+from services.ops.audit import log
 from services.orders.__main__ import wire as recording
 from shared import erased
 from shared.bus import outbox
@@ -382,7 +382,7 @@ def test_a_proof_stays_without_the_address_in_a_chain_that_holds(settings, db, m
     assert proofs[0]["places"]["orders"] == 2
     assert proofs[1]["places"] == {"notifier.orders.dead": 1}
     assert not [part for part in PERSONAL if part.lower() in str(rows).lower()]
-    assert audit_log.verify(db).faults == ()
+    assert log.verify(db).faults == ()
 
 
 def test_who_is_no_person_or_in_the_reason_is_refused(settings, db):

@@ -15,11 +15,12 @@ from amqp import Message as AmqpMessage
 from kombu import Connection
 from sqlalchemy import text
 
-from services.ops import dead_actions, dead_letters, holding
-from services.ops.dead_actions import NotEditableError
-from services.ops.holding import Hold
-from services.ops.letters import Criteria
-from services.ops.telling import Actor
+from services.ops.audit.actions import Actor
+from services.ops.broker import hold
+from services.ops.broker.hold import Hold
+from services.ops.dead_letters import actions, search
+from services.ops.dead_letters.actions import NotEditableError
+from services.ops.dead_letters.letter import Criteria
 from services.orders.__main__ import wire
 from shared.bus.broker.kombu_connection import user_of
 from shared.bus.consume.consumer import Subscription
@@ -110,10 +111,10 @@ def ids(page):
 def test_looking_leaves_everything_where_it_was(amqp_url, bus, books):
     buried = [m.message_id for m in bury(amqp_url, *(order_created() for _ in range(250)))]
     for _ in range(3):
-        first = dead_letters.browse(bus, INTAKE, engine=books)
+        first = search.browse(bus, INTAKE, engine=books)
         assert (ids(first), first.total, first.next) == (buried[:100], 250, 100)
-    second = dead_letters.browse(bus, INTAKE, start=first.next, engine=books)
-    third = dead_letters.browse(bus, INTAKE, start=second.next, engine=books)
+    second = search.browse(bus, INTAKE, start=first.next, engine=books)
+    third = search.browse(bus, INTAKE, start=second.next, engine=books)
     assert ids(second) + ids(third) == buried[100:]
     assert third.next is None
     assert [letter.position for letter in third.letters] == list(range(200, 250))
@@ -124,7 +125,7 @@ def test_looking_leaves_everything_where_it_was(amqp_url, bus, books):
 def test_a_letter_tells_why_it_died(amqp_url, bus):
     order = order_created()
     (message,) = bury(amqp_url, order, reason="Retry: this account has no order 12")
-    letter = dead_letters.find(bus, INTAKE, message.message_id)
+    letter = search.find(bus, INTAKE, message.message_id)
     assert letter.type == "order.created"
     assert letter.reason == "Retry: this account has no order 12"
     assert letter.kind == "Retry: this account has no order …"
@@ -132,7 +133,7 @@ def test_a_letter_tells_why_it_died(amqp_url, bus):
     assert letter.reasons[0].endswith(letter.reason)
     assert letter.correlation_id == str(order.order_id)
     assert json.loads(letter.text)["order_id"] == str(order.order_id)
-    assert dead_letters.find(bus, INTAKE, str(new_id())) is None
+    assert search.find(bus, INTAKE, str(new_id())) is None
 
 
 def test_what_the_broker_gave_up_says_so(amqp_url, bus):
@@ -145,12 +146,12 @@ def test_what_the_broker_gave_up_says_so(amqp_url, bus):
             channel.basic_reject(message.delivery_tag, requeue=True)
     queue = topology.KYC_DECISIONS
     until(lambda: depth(amqp_url, queue.dead) == 1, "given up")
-    (letter,) = dead_letters.browse(bus, queue).letters
+    (letter,) = search.browse(bus, queue).letters
     assert "delivered 20 times without an answer" in letter.reason
     assert (letter.type, letter.user) == ("kyc.decide", "fellow")
     assert letter.failed_at is not None
     # Without an id of its own it has the same one whenever it is looked at.
-    assert dead_letters.find(bus, queue, letter.message_id).failed_at == letter.failed_at
+    assert search.find(bus, queue, letter.message_id).failed_at == letter.failed_at
 
 
 def test_filters(amqp_url, bus):
@@ -164,14 +165,14 @@ def test_filters(amqp_url, bus):
         Criteria(ids=frozenset({wanted.message_id})),
         Criteria(correlation_id=wanted.correlation_id),
     ):
-        assert ids(dead_letters.browse(bus, INTAKE, criteria)) == [wanted.message_id]
-    assert len(dead_letters.browse(bus, INTAKE, Criteria(reason="Retry: no order …")).letters) == 4
-    assert len(dead_letters.browse(bus, INTAKE, Criteria(type="order.cancelled")).letters) == 0
+        assert ids(search.browse(bus, INTAKE, criteria)) == [wanted.message_id]
+    assert len(search.browse(bus, INTAKE, Criteria(reason="Retry: no order …")).letters) == 4
+    assert len(search.browse(bus, INTAKE, Criteria(type="order.cancelled")).letters) == 0
     young = Criteria(younger_than=timedelta(hours=1), reason="malformed")
-    page = dead_letters.browse(bus, INTAKE, young, limit=2)
+    page = search.browse(bus, INTAKE, young, limit=2)
     assert len(page.letters) == 2
-    assert len(dead_letters.browse(bus, INTAKE, young, start=page.next).letters) == 1
-    summary = dead_letters.summarise(bus, INTAKE)
+    assert len(search.browse(bus, INTAKE, young, start=page.next).letters) == 1
+    summary = search.summarise(bus, INTAKE)
     assert [(g.kind, g.count) for g in summary.groups] == [
         ("Retry: no order …", 4),
         ("Malformed: x is missing", 3),
@@ -182,7 +183,7 @@ def test_filters(amqp_url, bus):
 
 def test_a_replayed_letter_is_as_if_it_had_never_been_tried(amqp_url, bus, books):
     (message,) = bury(amqp_url, order_created())
-    done = dead_actions.replay(bus, books, INTAKE, Criteria(), ADA)
+    done = actions.replay(bus, books, INTAKE, Criteria(), ADA)
     assert (done.done, done.total) == (1, 1)
     assert depth(amqp_url, INTAKE.dead) == 0
     back = take(amqp_url, INTAKE.name)
@@ -195,8 +196,8 @@ def test_it_is_recorded_and_told(settings, amqp_url, database_url, bus, books, d
     orders = [order_created() for _ in range(3)]
     messages = bury(amqp_url, *orders)
     wanted = Criteria(ids=frozenset({messages[0].message_id, messages[2].message_id}))
-    assert dead_actions.replay(bus, books, INTAKE, wanted, ADA).done == 2
-    assert ids(dead_letters.browse(bus, INTAKE)) == [messages[1].message_id]
+    assert actions.replay(bus, books, INTAKE, wanted, ADA).done == 2
+    assert ids(search.browse(bus, INTAKE)) == [messages[1].message_id]
     admin = configure(amqp_url=amqp_url, database_url=database_url)
     with consuming(admin, *wire(admin).subscriptions):
         pass
@@ -243,7 +244,7 @@ def test_who_published_it_is_still_known(amqp_url, bus, books):
         while message := channel.basic_get(queue.name):
             channel.basic_reject(message.delivery_tag, requeue=True)
     until(lambda: depth(amqp_url, queue.dead) == 3, "all dead")
-    assert dead_actions.replay(bus, books, queue, Criteria(), ADA).done == 3
+    assert actions.replay(bus, books, queue, Criteria(), ADA).done == 3
     back = [take(amqp_url, queue.name) for _ in range(3)]
     assert [headers(message).get("x-user-id") for message in back] == ["boss", None, None]
     # Who put them back is what the broker vouches for now.
@@ -267,9 +268,9 @@ def test_who_writes_a_decision_anew_is_its_author(amqp_url, books, db):
     )
     known = believed(queue.name, login("kyc"))
     with Connection(as_service(amqp_url, CONSOLE)) as console:
-        (letter,) = dead_letters.browse(console, queue).letters
+        (letter,) = search.browse(console, queue).letters
         assert (letter.user, letter.person) == (login(CONSOLE), "ola")
-        assert dead_actions.edit(console, books, queue, "desk-42", second, ADA)
+        assert actions.edit(console, books, queue, "desk-42", second, ADA)
     back = Incoming.of(take(amqp_url, queue.name), known)
     assert (back.body, back.person) == (second, "ada")
     (fact,) = facts(db, "ops.dead_letter_replayed")
@@ -287,22 +288,22 @@ def test_an_edited_letter_goes_back_under_its_id(amqp_url, bus, books, db):
         (message.body, "order.recorded", "orders.intake takes no"),
     ):
         with pytest.raises(NotEditableError, match=why):
-            dead_actions.edit(bus, books, INTAKE, message.message_id, body, ADA, type=type_)
+            actions.edit(bus, books, INTAKE, message.message_id, body, ADA, type=type_)
     assert depth(amqp_url, INTAKE.name) == 0
     until(lambda: depth(amqp_url, INTAKE.dead) == 1, "it is back")
-    assert dead_actions.edit(bus, books, INTAKE, message.message_id, message.body, ADA)
+    assert actions.edit(bus, books, INTAKE, message.message_id, message.body, ADA)
     back = take(amqp_url, INTAKE.name)
     assert back.body == message.body
     assert back.properties["message_id"] == message.message_id
     assert [fact.edited for fact in facts(db, "ops.dead_letter_replayed")] == [True]
-    assert not dead_actions.edit(bus, books, INTAKE, message.message_id, message.body, ADA)
+    assert not actions.edit(bus, books, INTAKE, message.message_id, message.body, ADA)
 
 
 def test_a_letter_of_the_bulk_lane_is_edited_and_stays_in_it(amqp_url, bus, books):
     queue, fact = topology.NOTIFIER_BULK, FACTS["order_received"]
     (message,) = bury(amqp_url, fact, queue=queue, body=b"{}", reason="Malformed: x")
-    assert dead_actions.types_for(queue) == dead_actions.types_for(topology.NOTIFIER_ORDERS)
-    assert dead_actions.edit(bus, books, queue, message.message_id, message.body, ADA)
+    assert actions.types_for(queue) == actions.types_for(topology.NOTIFIER_ORDERS)
+    assert actions.edit(bus, books, queue, message.message_id, message.body, ADA)
     assert take(amqp_url, queue.name).body == message.body
 
 
@@ -336,17 +337,17 @@ def test_what_a_shovel_put_back_comes_back_from_the_ladder(
 
 
 def test_every_type_of_message_has_a_queue_to_be_edited_for():
-    found = {type_ for queue in topology.WORK_QUEUES for type_ in dead_actions.types_for(queue)}
+    found = {type_ for queue in topology.WORK_QUEUES for type_ in actions.types_for(queue)}
     assert set(EVENT_TYPES) - found <= {"email.undeliverable"}
 
 
 def test_a_discarded_letter_is_gone_and_its_reason_kept(amqp_url, bus, books, db):
     messages = bury(amqp_url, order_created(), order_created())
     with pytest.raises(ValueError, match="reason"):
-        dead_actions.discard(bus, books, INTAKE, Criteria(), ADA, "  ")
+        actions.discard(bus, books, INTAKE, Criteria(), ADA, "  ")
     wanted = Criteria(ids=frozenset({messages[0].message_id}))
-    assert dead_actions.discard(bus, books, INTAKE, wanted, ADA, "A test order.").done == 1
-    assert ids(dead_letters.browse(bus, INTAKE)) == [messages[1].message_id]
+    assert actions.discard(bus, books, INTAKE, wanted, ADA, "A test order.").done == 1
+    assert ids(search.browse(bus, INTAKE)) == [messages[1].message_id]
     assert depth(amqp_url, INTAKE.name) == 0
     (fact,) = facts(db, "ops.dead_letter_discarded")
     assert (fact.message_id, fact.reason) == (messages[0].message_id, "A test order.")
@@ -357,9 +358,9 @@ def test_every_other_one_of_many_goes_and_stays_gone(amqp_url, bus, books):
         for reason in ("Malformed: a", "Malformed: b"):
             bury(amqp_url, *(order_created() for _ in range(15)), reason=reason)
     wanted = Criteria(reason="Malformed: a")
-    assert dead_actions.discard(bus, books, INTAKE, wanted, ADA, "A test.").done == 300
+    assert actions.discard(bus, books, INTAKE, wanted, ADA, "A test.").done == 300
     until(lambda: depth(amqp_url, INTAKE.dead) == 300, "all are back")
-    assert dead_letters.browse(bus, INTAKE, wanted).letters == ()
+    assert search.browse(bus, INTAKE, wanted).letters == ()
 
 
 def test_what_a_loaded_queue_forgets_is_acknowledged_again(amqp_url, bus, books, db, monkeypatch):
@@ -374,7 +375,7 @@ def test_what_a_loaded_queue_forgets_is_acknowledged_again(amqp_url, bus, books,
         times.append(len(tags))
 
     monkeypatch.setattr(Hold, "settle", forgetful)
-    assert dead_actions.replay(bus, books, INTAKE, Criteria(), ADA).done == 20
+    assert actions.replay(bus, books, INTAKE, Criteria(), ADA).done == 20
     assert times == [20, 5]
     assert depth(amqp_url, INTAKE.dead) == 0
     assert depth(amqp_url, INTAKE.name) == 20
@@ -386,14 +387,14 @@ def test_nothing_is_done_that_cannot_be_audited(amqp_url, bus, books, engine):
     with engine.begin() as connection:
         connection.execute(text("ALTER TABLE outbox RENAME TO outbox_away"))
     with pytest.raises(Exception, match="outbox"):
-        dead_actions.discard(bus, books, INTAKE, Criteria(), ADA, "Never.")
+        actions.discard(bus, books, INTAKE, Criteria(), ADA, "Never.")
     until(lambda: depth(amqp_url, INTAKE.dead) == 1, "it is back")
 
 
 def test_a_queue_that_is_slow_for_a_moment_has_nothing_less_in_it(amqp_url, bus, books, broker):
     """What does not come for a while is not in somebody else's hand."""
     bury(amqp_url, *(order_created() for _ in range(300)))
-    with holding.hold(bus, INTAKE.dead, 100, engine=books) as held:
+    with hold.hold(bus, INTAKE.dead, 100, engine=books) as held:
         first = held.take(100)
         with stuck(broker, amqp_url, INTAKE.dead):
             threading.Timer(3, lambda: resume(broker, amqp_url, INTAKE.dead)).start()
@@ -412,10 +413,10 @@ def test_ten_thousand_killed_in_the_middle_lose_and_double_nothing(
     orders = [order_created() for _ in range(10_000)]
     bury(amqp_url, *orders)
     began = time.monotonic()
-    assert len(dead_letters.browse(bus, INTAKE, engine=books).letters) == 100
+    assert len(search.browse(bus, INTAKE, engine=books).letters) == 100
     print(f"a page of 10,000: {time.monotonic() - began:.2f} s")
     began = time.monotonic()
-    assert dead_letters.summarise(bus, INTAKE, engine=books).seen == 10_000
+    assert search.summarise(bus, INTAKE, engine=books).seen == 10_000
     print(f"a summary of 10,000: {time.monotonic() - began:.2f} s")
     command = (sys.executable, "-m", "services.ops", "dead", "replay", "orders.intake", "--all")
     environment = os.environ | {

@@ -10,8 +10,8 @@ from kombu import Connection
 from msgspec.structs import replace
 
 from services.ops import journal
-from services.ops.broker import open_connection
-from services.ops.holding import hold
+from services.ops.broker.connection import open_connection
+from services.ops.broker.hold import hold
 from services.ops.journal import NotReadToTheEndError
 from services.orders.__main__ import wire
 from shared.bus.contract import topology

@@ -9,11 +9,11 @@ import httpx
 import pytest
 from sqlalchemy import select, text
 
-from services.ops import users
 from services.ops.console.app import PAGES
-from services.ops.console.mount import FORM
-from services.ops.rights import Right
-from services.ops.sessions import form_token
+from services.ops.console.web.mount import FORM
+from services.ops.users import users
+from services.ops.users.rights import Right
+from services.ops.users.sessions import form_token
 from shared.bus.contract.events import OpsDataViewed, decode
 from shared.db.models import (
     AuditEntry,

@@ -13,10 +13,10 @@ from kombu import Connection
 from sqlalchemy import text
 
 from services.notifier.__main__ import wire as notifying
-from services.ops.broker import ALARM, AlarmProbe
-from services.ops.diagnosis import troubles
-from services.ops.queues import figures
-from services.ops.sampling import Sampler
+from services.ops.broker.connection import ALARM, AlarmProbe
+from services.ops.monitoring.alerts import troubles
+from services.ops.monitoring.queue_stats import figures
+from services.ops.monitoring.sampler import Sampler
 from services.orders.__main__ import wire
 from shared import service as service_module
 from shared.bus.broker import declaration

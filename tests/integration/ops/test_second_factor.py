@@ -7,7 +7,8 @@ import pyotp
 import pytest
 from sqlalchemy import select, text
 
-from services.ops import keys, resealing, second_factor, sessions, users
+from services.ops import keys
+from services.ops.users import resealing, second_factor, sessions, users
 from shared.db.models import OpsRecoveryCode, OpsSecondFactor
 from shared.db.session import transaction
 from shared.security.encryption import CannotOpenError, second_factor_sealer

@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import select, update
 
-from services.ops import sessions, users
-from services.ops.sessions import Where
-from services.ops.users import UnfitUserError
+from services.ops.users import sessions, users
+from services.ops.users.sessions import Where
+from services.ops.users.users import UnfitUserError
 from shared.db.models import OpsSession, OpsUser
 from shared.db.session import transaction
 

@@ -13,9 +13,12 @@ from prometheus_client import REGISTRY
 from sqlalchemy.orm import Session
 
 from services.notifier.__main__ import wire as notifying
-from services.ops import account_trail, flow, order_search, trail
-from services.ops.diagnosis import troubles
-from services.ops.sampling import Sampler
+from services.ops.monitoring import order_flow
+from services.ops.monitoring.alerts import troubles
+from services.ops.monitoring.sampler import Sampler
+from services.ops.timelines import account as account_trail
+from services.ops.timelines import order as trail
+from services.ops.timelines import search
 from services.orders.__main__ import wire as recording
 from shared.bus.contract.events import CustomerDetails, OrderCancelled, TrackingStatus
 from shared.bus.contract.message import message_for
@@ -130,13 +133,11 @@ def test_by_the_customers_address_and_by_the_requests_key(settings, db, engine):
     with consuming(settings, *recording(settings).subscriptions):
         (message, _) = sent(settings, first, second)
     with Session(engine) as session:
-        found = order_search.search(session, " ZOE@shop.example ")
+        found = search.search(session, " ZOE@shop.example ")
         assert {order.order_id for order in found} == {first.order_id, second.order_id}
-        assert order_search.search(session, "nobody@shop.example") == []
-        assert order_search.search(session, "key-2") == []
-        assert [order.order_id for order in order_search.search(session, "key-1")] == [
-            first.order_id
-        ]
+        assert search.search(session, "nobody@shop.example") == []
+        assert search.search(session, "key-2") == []
+        assert [order.order_id for order in search.search(session, "key-1")] == [first.order_id]
     for accepted, code, event_id in (
         (True, "accepted", message.message_id),
         (False, "rate_limited", None),
@@ -184,17 +185,17 @@ def test_an_accepted_order_is_known_while_nobody_records(settings, db, engine):
             assert (found.is_recorded, found.company_name) == (False, "Late & Sons")
             assert [step.what for step in found.steps] == ["request", "due"]
             assert "not recorded yet" in found.steps[-1].text
-        (found,) = order_search.search(session, "key-9")
+        (found,) = search.search(session, "key-9")
         assert (found.order_id, found.tracking_status) == (with_key.order_id, "")
-        by_email = order_search.search(session, "late@shop.example", connection=bus)
+        by_email = search.search(session, "late@shop.example", connection=bus)
         assert {found.order_id for found in by_email} == {with_key.order_id, without.order_id}
-        assert order_search.search(session, "other@shop.example", connection=bus) == []
+        assert search.search(session, "other@shop.example", connection=bus) == []
     code, out, err = fellow(settings, "trail", "key-9")
     assert (code, "not recorded" in out) == (0, True), err
     with consuming(settings, *recording(settings).subscriptions):
         pass
     with Session(engine) as session, Connection(settings.amqp_url) as bus:
-        by_email = order_search.search(session, "late@shop.example", connection=bus)
+        by_email = search.search(session, "late@shop.example", connection=bus)
         assert {found.tracking_status for found in by_email} == {"PENDING"}
         assert len(by_email) == 2
 
@@ -208,7 +209,7 @@ def test_an_order_that_cannot_be_recorded_is_found_among_the_dead(settings, db, 
                 message_id=message.message_id, correlation_id=message.correlation_id)  # fmt: skip
     requested(db, business, message, order)
     with Session(engine) as session, Connection(settings.amqp_url) as bus:
-        (found,) = order_search.search(session, "dead@shop.example", connection=bus)
+        (found,) = search.search(session, "dead@shop.example", connection=bus)
         assert found.order_id == order.order_id
         steps = trail.order_trail(session, order.order_id, connection=bus).steps
     assert steps[-1].text == "accepted, not recorded yet: it waits in orders.intake.dead"
@@ -235,7 +236,7 @@ def test_another_order_under_the_same_key_is_in_the_trail(settings, db, engine):
             False,
         )
         # Whoever asks for the one that is not recorded is led there.
-        (found,) = order_search.search(session, "ada@shop.example")
+        (found,) = search.search(session, "ada@shop.example")
     assert found.order_id == first.order_id
 
 
@@ -251,7 +252,7 @@ def test_order_to_email_counts_orders_with_a_key(settings, db, engine):
     with consuming(settings, *notifying(settings).subscriptions):
         pass
     with Session(engine) as session:
-        assert flow.latency(session).orders == 4
+        assert order_flow.latency(session).orders == 4
 
 
 def test_an_email_that_is_due_says_so_and_why(settings, db, engine, mailbox):

@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import select
 from typer.testing import CliRunner
 
-from services.ops import second_factor, sessions, users
 from services.ops.cli import app
+from services.ops.users import second_factor, sessions, users
 from shared.bus.contract.events import decode
 from shared.db.models import OpsUser, OutboxMessage
 from shared.db.session import transaction

@@ -7,10 +7,10 @@ import pytest
 from sqlalchemy import delete, select
 from typer.testing import CliRunner
 
-from services.ops import users
 from services.ops.cli import app
-from services.ops.console.mount import FORM, SESSION
-from services.ops.sessions import form_token
+from services.ops.console.web.mount import FORM, SESSION
+from services.ops.users import users
+from services.ops.users.sessions import form_token
 from shared.bus.contract.events import OpsDataViewed, decode
 from shared.db.models import AuditEntry, Order, OutboxMessage
 from shared.ids import new_id

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from services.notifier.__main__ import wire as notifying
-from services.ops import dead_retention
+from services.ops.dead_letters import retention as dead_retention
 from services.orders.__main__ import wire as recording
 from shared.bus.contract import topology
 from shared.bus.contract.events import decode

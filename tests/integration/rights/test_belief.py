@@ -12,7 +12,7 @@ from amqp import Message
 from amqp.exceptions import AccessRefused
 from kombu import Connection
 
-from services.ops.letters import Letter
+from services.ops.dead_letters.letter import Letter
 from shared.bus.contract import topology
 from shared.bus.contract.delivery import Incoming, believed
 from shared.bus.contract.events import EVENT_TYPES

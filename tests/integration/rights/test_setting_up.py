@@ -11,7 +11,7 @@ from amqp import Message
 from amqp.exceptions import AccessRefused
 from kombu import Connection
 
-from services.ops import broker_checks
+from services.ops.doctor import broker_checks
 from shared.bus.broker import declaration
 from shared.bus.contract import topology
 from shared.config.settings import load

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from services.ops.customer_bus import PASSED_BY
+from services.ops.customers.messages_on_bus import PASSED_BY
 from shared.bus.contract import topology
 from shared.config.settings import Settings
 from shared.db.models import Base

@@ -2,8 +2,8 @@
 
 from datetime import UTC, datetime, timedelta
 
-from services.ops.heartbeats import EXPECTED, Beat, QueueBeat
-from services.ops.queues import Sample
+from services.ops.monitoring.heartbeats import EXPECTED, Beat, QueueBeat
+from services.ops.monitoring.queue_stats import Sample
 from shared.bus.broker.queue_counts import Count
 from shared.bus.contract import topology
 

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from services.ops.customer_messages import Person, without
+from services.ops.customers.erasure import Person, without
 from shared import erased
 from shared.bus.contract.delivery import Incoming
 from shared.bus.contract.events import OrderCreated, decode, encode

@@ -5,8 +5,8 @@ from datetime import timedelta
 
 import pytest
 
-from services.ops.diagnosis import duration, troubles
-from services.ops.heartbeats import Beat, QueueBeat
+from services.ops.monitoring.alerts import duration, troubles
+from services.ops.monitoring.heartbeats import Beat, QueueBeat
 from tests.unit.ops.samples import NOON, at, everybody, handling, sample
 
 

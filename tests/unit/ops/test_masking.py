@@ -3,8 +3,8 @@
 import pytest
 from markupsafe import Markup
 
-from services.ops.console.masking import Given, mask
-from services.ops.console.rendering import _environment
+from services.ops.console.web.masking import Given, mask
+from services.ops.console.web.rendering import _environment
 
 TEXTS = [
     ("order_received to zoe.ade+x@shop.example: sent", "order_received to •••@•••: sent"),

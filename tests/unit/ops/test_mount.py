@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import falcon.asgi
 import pytest
 
-from services.ops.console.mount import SESSION, _set_cookie
-from services.ops.console.signing_in import _ours
+from services.ops.console.signing_in.sign_in import _ours
+from services.ops.console.web.mount import SESSION, _set_cookie
 from shared.config.settings import Settings
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.ops.queues import figures, in_rate, oldest
+from services.ops.monitoring.queue_stats import figures, in_rate, oldest
 from tests.unit.ops.samples import everybody, handling, sample
 
 INTAKE = "orders.intake"

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from services.ops.console import rendering
+from services.ops.console.web import rendering
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 

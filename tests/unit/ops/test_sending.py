@@ -8,9 +8,9 @@ import json
 import httpx
 import pytest
 
-from services.ops import sending
-from services.ops.order_files import read
-from services.ops.sending import Sender
+from services.ops.send import sender as sending
+from services.ops.send.order_files import read
+from services.ops.send.sender import Sender
 
 SECRET = "whsk_secret"
 ACCEPTED = httpx.Response(201, json={"status": "success", "order_id": "1"})
