@@ -17,7 +17,7 @@ from tests.browser.conftest import PASSWORD, sign_in
 from tests.browser.test_console import faults_of
 from tests.browser.test_rights import path_of
 from tests.integration.arrange import until
-from tests.integration.ops.console import running_console
+from tests.integration.ops.console.running import running_console
 
 
 @pytest.fixture(scope="module")

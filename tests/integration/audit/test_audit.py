@@ -38,7 +38,7 @@ from tests.integration.arrange import (
     publish_raw,
     received,
 )
-from tests.integration.ops.test_cli import fellow
+from tests.integration.ops.cli.test_cli import fellow
 
 
 def approved(**changes):

@@ -361,7 +361,7 @@ def test_a_suspicious_message_is_handled_alone(settings):
 
 CHILD = """
     import os, sys, time
-    from shared.bus import topology
+    from shared.bus.contract import topology
     from shared.bus.consume.consumer import Subscription
     from shared.service import Wiring, run
     from sqlalchemy import text

@@ -10,8 +10,8 @@ from shared.bus.broker import queue_counts
 from shared.bus.consume import single_active
 from shared.bus.contract import topology
 from tests.integration.arrange import publish
-from tests.integration.outbox.relaying import messages
-from tests.integration.outbox.test_stuck import resume, stuck
+from tests.integration.relay.relaying import messages
+from tests.integration.relay.test_stuck import resume, stuck
 
 QUEUE = topology.ORDERS_INTAKE
 

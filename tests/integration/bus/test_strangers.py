@@ -19,7 +19,7 @@ from shared.db.models import KycApplication
 from shared.db.session import engine
 from tests.integration.arrange import account, consuming, depth, publish_raw, take, until
 from tests.integration.bus.strangers import strangers
-from tests.integration.ops.test_cli import fellow
+from tests.integration.ops.cli.test_cli import fellow
 
 DECISIONS = topology.KYC_DECISIONS
 COUNT = len(strangers())

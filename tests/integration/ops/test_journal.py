@@ -32,7 +32,7 @@ from tests.integration.arrange import (
     until,
 )
 from tests.integration.gate import Gate
-from tests.integration.ops.test_cli import fellow
+from tests.integration.ops.cli.test_cli import fellow
 
 
 @pytest.fixture

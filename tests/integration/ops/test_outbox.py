@@ -15,7 +15,7 @@ from shared.bus.contract.message import message_for
 from shared.config.settings import Settings
 from shared.db.models import OutboxMessage
 from tests.integration.arrange import order_created, take, until
-from tests.integration.outbox.relaying import QUEUE, relaying, waiting
+from tests.integration.relay.relaying import QUEUE, relaying, waiting
 
 
 @pytest.fixture

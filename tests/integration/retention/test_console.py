@@ -13,7 +13,7 @@ from stack.listening import LISTEN_SECONDS, Start
 from stack.ports import Address, Port
 from stack.processes import spawn, stop
 from tests.integration.arrange import depth, order_created, until
-from tests.integration.ops.test_dead_letters import bury
+from tests.integration.ops.dead_letters.test_dead_letters import bury
 
 
 def test_the_console_discards_what_is_over(settings, tmp_path):
