@@ -11,7 +11,7 @@ from bench.contest import Result, Series
 from bench.ground import Ground, ground, until
 from bench.load import orders, steady
 from bench.usage import children, cpu_seconds, resident
-from stack.ports import Port
+from stack.servers.ports import Port
 from stack.supervisor import MODULES
 
 OURS = "Order Fellow"

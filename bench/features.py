@@ -9,7 +9,7 @@ from bench.ground import Ground, fetch, ground, until
 from bench.ingress import CONNECTIONS, PATH
 from bench.load import orders, wrk
 from stack.folders import ROOT
-from stack.ports import Address, Port
+from stack.servers.ports import Address, Port
 
 WITH, WITHOUT = "with log, limits and allowlist", "without them"
 REPEATS = 9

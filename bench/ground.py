@@ -24,12 +24,12 @@ from shared.db.models import Base
 from shared.http import direct
 from shared.ids import new_id
 from shared.security import webhook_keys
-from stack import data, debian
 from stack.folders import ROOT
-from stack.listening import LISTEN_SECONDS, Start
-from stack.ports import Address, Port
 from stack.processes import spawn, stop
-from stack.servers import Servers, servers
+from stack.servers import data, debian
+from stack.servers.listening import LISTEN_SECONDS, Start
+from stack.servers.ports import Address, Port
+from stack.servers.sources import Servers, servers
 from stack.supervisor import MODULES
 from stack.system import prepare
 

@@ -11,7 +11,7 @@ from bench.environment import python
 from bench.ground import Ground, fetch, ground, until
 from bench.load import orders, steady, wrk
 from stack.folders import ROOT
-from stack.ports import Address, Port
+from stack.servers.ports import Address, Port
 
 SECONDS = 4
 CONNECTIONS = 64

@@ -30,7 +30,7 @@ from shared.bus.contract.events import KycDecide
 from shared.bus.contract.message import Message, message_for
 from shared.ids import new_id
 from shared.security import tokens, webhook_keys
-from stack.ports import Port
+from stack.servers.ports import Port
 from tests.integration.gate import Gate
 
 PATH = "/api/v1/webhooks/orders/"

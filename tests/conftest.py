@@ -14,10 +14,10 @@ import shared.config.settings as config
 from shared import gc_tuning
 from shared.db import migrate, session
 from shared.security import encryption
-from stack import credentials
 from stack.mailbox import MailServer
-from stack.ports import Port
-from stack.servers import Broker, Database, Servers, servers
+from stack.servers import credentials
+from stack.servers.ports import Port
+from stack.servers.sources import Broker, Database, Servers, servers
 from stack.system import stop_on_signals
 from tests.vhosts import Vhosts
 

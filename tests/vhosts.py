@@ -12,7 +12,7 @@ from kombu import Connection
 
 from shared.bus.broker import declaration
 from shared.bus.contract import topology
-from stack.servers import Broker
+from stack.servers.sources import Broker
 
 AT_ONCE = 16
 _numbers = count()

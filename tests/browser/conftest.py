@@ -19,11 +19,11 @@ from sqlalchemy.orm import Session
 
 from services.ops.users import users
 from shared.security.service_accounts import broker_user
-from stack.credentials import as_service
 from stack.folders import ROOT
 from stack.mailbox import MailServer
-from stack.ports import Address, Port
 from stack.processes import spawn, stop
+from stack.servers.credentials import as_service
+from stack.servers.ports import Address, Port
 from stack.supervisor import MODULES, Supervisor
 from stack.system import start_services
 from tests.integration.arrange import PATIENCE, until

@@ -10,8 +10,8 @@ from services.ops.audit.actions import Actor
 from services.ops.dead_letters import actions
 from services.ops.dead_letters.letter import Criteria
 from shared.bus.contract import topology
-from stack.credentials import as_service
 from stack.mailbox import Handler
+from stack.servers.credentials import as_service
 from tests.integration.arrange import depth, until
 
 

@@ -9,8 +9,8 @@ import pytest
 from kombu import Connection
 
 from shared.bus.contract import topology
-from stack.credentials import as_service
 from stack.processes import stop
+from stack.servers.credentials import as_service
 from tests.integration.arrange import until
 
 CONSUMERS = ("services.orders", "services.kyc", "services.secrets", "services.notifier",

@@ -23,7 +23,7 @@ from shared.bus.contract.errors import Hold
 from shared.bus.publish.publisher import Publisher
 from shared.db.session import transaction
 from shared.telemetry import heartbeat
-from stack.credentials import as_service
+from stack.servers.credentials import as_service
 from tests.integration.arrange import publish, until
 from tests.integration.bus.test_consumer import messages
 from tests.integration.gate import Gate

@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from stack.folders import ROOT
-from stack.listening import LISTEN_SECONDS, Start
-from stack.ports import Port
 from stack.processes import spawn, stop
+from stack.servers.listening import LISTEN_SECONDS, Start
+from stack.servers.ports import Port
 from tests.integration.arrange import sign, until
 from tests.integration.conftest import running_ingress
 from tests.integration.ingress.conftest import ORDER, Sender, approved

@@ -21,7 +21,7 @@ from shared.bus.contract.events import decode
 from shared.db.models import KycApplication, OutboxMessage
 from shared.security import tokens
 from shared.security.service_accounts import login
-from stack.credentials import as_service
+from stack.servers.credentials import as_service
 from tests.integration.arrange import (
     account,
     application,

@@ -13,7 +13,7 @@ from shared.bus.contract import topology
 from shared.bus.contract.events import decode
 from shared.db.models import KycApplication, KycDecision, OutboxMessage
 from shared.security.service_accounts import CONSOLE, login
-from stack.credentials import as_service
+from stack.servers.credentials import as_service
 from tests.integration.arrange import (
     account,
     application,

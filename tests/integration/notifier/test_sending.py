@@ -22,7 +22,7 @@ from shared.db.models import EmailDelivery, OutboxMessage
 from shared.db.session import transaction
 from shared.ids import new_id
 from stack.mailbox import Handler, Maildir, MailServer, in_thread, text_of
-from stack.ports import Port
+from stack.servers.ports import Port
 from tests.integration.arrange import (
     PATIENCE,
     consuming,

@@ -27,9 +27,9 @@ from shared.config.settings import Settings
 from shared.db.models import EmailDelivery, Order
 from shared.synthetic import is_synthetic
 from shared.telemetry import heartbeat
-from stack.credentials import as_service
 from stack.mailbox import MailServer
-from stack.ports import Address, Port
+from stack.servers.credentials import as_service
+from stack.servers.ports import Address, Port
 from stack.supervisor import Supervisor
 from stack.system import start_services
 from tests.integration.arrange import depth, until

@@ -16,7 +16,7 @@ from shared.bus import outbox
 from shared.bus.contract.events import EVENT_TYPES
 from shared.ids import new_id
 from shared.security.service_accounts import SERVICES
-from stack.credentials import as_service
+from stack.servers.credentials import as_service
 from tests.integration.arrange import depth, until
 from tests.integration.relay.relaying import (
     QUEUE,

@@ -7,11 +7,11 @@ from datetime import UTC, datetime, timedelta
 import httpx
 
 from shared.bus.contract import topology
-from stack.credentials import as_service
 from stack.folders import ROOT
-from stack.listening import LISTEN_SECONDS, Start
-from stack.ports import Address, Port
 from stack.processes import spawn, stop
+from stack.servers.credentials import as_service
+from stack.servers.listening import LISTEN_SECONDS, Start
+from stack.servers.ports import Address, Port
 from tests.integration.arrange import depth, order_created, until
 from tests.integration.ops.dead_letters.test_dead_letters import bury
 

@@ -25,7 +25,7 @@ from shared.db.models import (
 )
 from shared.db.session import make_engine, transaction
 from shared.ids import new_id
-from stack.credentials import as_service
+from stack.servers.credentials import as_service
 from tests.integration.arrange import account, depth, order_created, until
 from tests.integration.ops.cli.test_cli import fellow
 from tests.integration.ops.dead_letters.test_dead_letters import bury

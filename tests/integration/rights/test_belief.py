@@ -18,7 +18,7 @@ from shared.bus.contract.delivery import Incoming, believed
 from shared.bus.contract.events import EVENT_TYPES
 from shared.bus.contract.permissions import RIGHTS
 from shared.security.service_accounts import CONSOLE, login
-from stack.credentials import as_service
+from stack.servers.credentials import as_service
 from tests.integration.arrange import depth, until
 
 WORK = [queue.name for queue in topology.WORK_QUEUES]

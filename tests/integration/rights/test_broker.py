@@ -11,7 +11,7 @@ from shared.bus.broker import declaration
 from shared.bus.contract import topology
 from shared.bus.contract.events import EVENT_TYPES
 from shared.bus.contract.permissions import RIGHTS
-from stack.credentials import as_service
+from stack.servers.credentials import as_service
 
 LADDER = [rung.name for rung in topology.RETRY_LADDER]
 WORK = [queue.name for queue in topology.WORK_QUEUES]

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from shared.db.models import Base
 from shared.security.service_accounts import SERVICES, login
-from stack.credentials import as_service
+from stack.servers.credentials import as_service
 from tests.integration.arrange import account
 
 # S(elect), I(nsert), U(pdate), D(elete); s: some columns.

@@ -15,9 +15,9 @@ from services.ops.doctor import broker_checks
 from shared.bus.broker import declaration
 from shared.bus.contract import topology
 from shared.config.settings import load
-from stack import data
-from stack.credentials import as_service, service_passwords
-from stack.servers import make
+from stack.servers import data
+from stack.servers.credentials import as_service, service_passwords
+from stack.servers.sources import make
 
 
 @pytest.fixture(scope="module")

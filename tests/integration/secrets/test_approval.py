@@ -18,7 +18,7 @@ from shared.http.errors import ApiError
 from shared.http.route import Call
 from shared.ids import new_id
 from shared.security import tokens
-from stack.credentials import as_service
+from stack.servers.credentials import as_service
 from tests.integration.arrange import account, received, until
 
 INSERT = text("""

@@ -29,9 +29,9 @@ from shared.bus.contract.message import Message, message_for
 from shared.db.models import OutboxMessage, WebhookPolicy, WebhookSecret
 from shared.ids import new_id
 from shared.security import webhook_keys
-from stack.credentials import as_service
-from stack.ports import Port
 from stack.processes import stop
+from stack.servers.credentials import as_service
+from stack.servers.ports import Port
 from tests.integration.arrange import account, publish, received, until
 from tests.integration.conftest import Api
 from tests.integration.ingress.conftest import Sender, known, ready

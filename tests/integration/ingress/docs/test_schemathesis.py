@@ -20,7 +20,7 @@ from schemathesis.specs.openapi.checks import (
 )
 from standardwebhooks import Webhook
 
-from stack.contracts import documents
+from stack.generated.contracts import documents
 from tests.integration.arrange import sign
 from tests.integration.ingress.conftest import approved
 

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import delete, select
 
 from shared.db.models import OutboxMessage
-from stack.credentials import as_service
+from stack.servers.credentials import as_service
 from tests.integration.arrange import declare, depth, take, until
 from tests.integration.conftest import running_ingress
 from tests.integration.gate import Gate

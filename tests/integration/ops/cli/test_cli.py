@@ -19,7 +19,7 @@ from shared.bus.contract.events import decode
 from shared.db.models import KycApplication, OutboxMessage
 from shared.product import VERSION
 from shared.security.service_accounts import CONSOLE, login
-from stack.credentials import as_service
+from stack.servers.credentials import as_service
 from tests.integration.arrange import (
     account,
     consuming,

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import httpx
 
-from stack.credentials import as_service
 from stack.folders import ROOT
-from stack.listening import LISTEN_SECONDS, Start
-from stack.ports import Address, Port
 from stack.processes import spawn, stop
+from stack.servers.credentials import as_service
+from stack.servers.listening import LISTEN_SECONDS, Start
+from stack.servers.ports import Address, Port
 from tests.integration.arrange import until
 
 

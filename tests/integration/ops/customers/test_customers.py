@@ -35,7 +35,7 @@ from shared.db.models import (
     WebhookRequest,
 )
 from shared.ids import new_id
-from stack.credentials import as_service
+from stack.servers.credentials import as_service
 from tests.integration.arrange import (
     account,
     consuming,

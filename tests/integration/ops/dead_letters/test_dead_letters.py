@@ -33,7 +33,7 @@ from shared.db.models import Order, OutboxMessage
 from shared.db.session import make_engine
 from shared.ids import new_id
 from shared.security.service_accounts import CONSOLE, login
-from stack.credentials import as_service
+from stack.servers.credentials import as_service
 from tests.integration.arrange import (
     consuming,
     depth,

@@ -10,7 +10,7 @@ from shared.bus.contract.events import decode
 from shared.db.models import OutboxMessage
 from shared.db.session import make_engine
 from shared.security.service_accounts import login
-from stack.credentials import as_service
+from stack.servers.credentials import as_service
 from tests.integration.arrange import depth, headers, publish_raw, take
 
 

@@ -28,8 +28,8 @@ from shared.db.models import ServiceHeartbeat
 from shared.db.session import make_engine, transaction
 from shared.product import VERSION
 from shared.telemetry import heartbeat
-from stack.credentials import as_service
 from stack.processes import stop
+from stack.servers.credentials import as_service
 from tests.integration.arrange import (
     consuming,
     depth,

@@ -40,7 +40,7 @@ exec(sys.stdin.read(), events.__dict__)
 from services.ingress.docs import openapi, page
 from services.ingress.webhook import bodies
 from services.ingress.app import OPERATIONS, PREFIX
-from stack import asyncapi
+from stack.generated import asyncapi
 
 account = uuid.uuid4()
 said = {"type": "order.returned", "order_id": str(account), "condition": "broken"}

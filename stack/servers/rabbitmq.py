@@ -13,10 +13,10 @@ from pathlib import Path
 from amqp.exceptions import AMQPError
 from kombu import Connection
 
-from stack.credentials import admission
-from stack.listening import Start
-from stack.ports import Port
 from stack.processes import kill_leftover, kill_session, spawn, stop
+from stack.servers.credentials import admission
+from stack.servers.listening import Start
+from stack.servers.ports import Port
 
 SCRIPTS = Path("/usr/lib/rabbitmq/bin")
 READY_SECONDS = 180.0  # eight nodes at once on two cores take over a minute

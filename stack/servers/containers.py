@@ -17,15 +17,15 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from kombu import Connection
 from testcontainers.core.container import DockerContainer
 
-from stack.credentials import admission
-from stack.ports import Port
-from stack.postgres import execute
+from stack.servers.credentials import admission
+from stack.servers.ports import Port
+from stack.servers.postgres import execute
 
 READY_SECONDS = 90.0
 MANAGEMENT = 15672
 _PORT_TAKEN = re.compile("already allocated|already in use")
 OWNER, FOLDER = "order-fellow.checkout", "order-fellow.folder"  # labels
-COMPOSE = Path(__file__).resolve().parent.parent / "docker-compose.yml"
+COMPOSE = Path(__file__).resolve().parents[2] / "docker-compose.yml"
 
 # testcontainers' own helper container would be one more image to pull; everything is stopped here.
 os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
@@ -190,7 +190,7 @@ class _Server(ABC):
 
 
 class RabbitMQContainer(_Server):
-    """RabbitMQ; the same methods as `stack.rabbitmq.RabbitMQ`."""
+    """RabbitMQ; the same methods as `stack.servers.rabbitmq.RabbitMQ`."""
 
     def __init__(self, owner: str, folder: Path, *, keep: bool, management: bool = False) -> None:
         inside = (5672, MANAGEMENT) if management else (5672,)
@@ -231,7 +231,7 @@ class RabbitMQContainer(_Server):
 
 
 class PostgreSQLContainer(_Server):
-    """PostgreSQL; the same methods as `stack.postgres.PostgreSQL`."""
+    """PostgreSQL; the same methods as `stack.servers.postgres.PostgreSQL`."""
 
     def __init__(self, owner: str, folder: Path, *, keep: bool) -> None:
         super().__init__(owner, folder, "postgres", (5432,), "/var/lib/postgresql/data", keep=keep)

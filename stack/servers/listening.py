@@ -1,7 +1,7 @@
 """Servers that are started until they listen on their ports themselves, on other ports if need be.
 
 Between the choosing of a port and its server's listening there somebody else may listen on it
-(`stack.ports`). That is seen by who the listener is, and by what the server says when it ends.
+(`ports.py`). That is seen by who the listener is, and by what the server says when it ends.
 """
 
 import contextlib
@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from stack.ports import Port, listeners
 from stack.processes import stop
+from stack.servers.ports import Port, listeners
 
 ATTEMPTS = 10  # somebody who takes every port at once is not to be had by trying longer
 LOOK_SECONDS = 0.1
@@ -64,7 +64,7 @@ class Start:
         Raises:
             DidNotStartError: it did not, and not because others had its ports; or they had them
                 again and again.
-            stack.ports.PortTakenError: a port that somebody has named is taken.
+            stack.servers.ports.PortTakenError: a port that somebody has named is taken.
         """
         for _ in range(ATTEMPTS):
             outcome = self._watch()

@@ -10,8 +10,8 @@ from typing import Any
 from services.ingress.app import OPERATIONS, PREFIX
 from services.ingress.docs import openapi
 from shared.config.settings import Settings
-from stack import asyncapi
 from stack.folders import ROOT
+from stack.generated import asyncapi
 
 FOLDER = ROOT / "docs" / "contracts"
 

@@ -7,7 +7,7 @@ what keeps them apart is a name among the abstract sockets (unix(7)), which like
 network namespace, whoever's they are. Both end with the process that holds them.
 
 A program that sets SO_REUSEADDR and listens on any port that it likes can still take one that is
-held: then a server does not start, and `stack.listening` starts it again on others.
+held: then a server does not start, and `stack.servers.listening` starts it again on others.
 """
 
 import errno

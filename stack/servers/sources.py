@@ -16,9 +16,9 @@ from typing import Literal, Protocol
 
 from shared import lease
 from shared.security.service_accounts import broker_user
-from stack import data, debian, postgres, rabbitmq
-from stack.credentials import as_service
-from stack.ports import Port
+from stack.servers import data, debian, postgres, rabbitmq
+from stack.servers.credentials import as_service
+from stack.servers.ports import Port
 
 
 class NoServersError(Exception):
@@ -26,7 +26,7 @@ class NoServersError(Exception):
 
 
 class Server(Protocol):
-    """What both have in common, wherever they run; see `stack.rabbitmq` and `stack.postgres`."""
+    """What both have in common, wherever they run; see `rabbitmq.py` and `postgres.py`."""
 
     @property
     def ports(self) -> Sequence[Port]:
@@ -185,7 +185,7 @@ def make(
         NoServersError: there is no way to get them.
     """
     if _containers_are_available():
-        from stack import containers
+        from stack.servers import containers
 
         owner = data.owner()
         containers.remove_abandoned(owner, lease.is_held)
@@ -233,7 +233,7 @@ def _containers_are_available() -> bool:
     if not docker_is_there():
         return False
     # Slow to import, and most machines go without.
-    from stack import containers
+    from stack.servers import containers
 
     return containers.are_available()
 
@@ -262,7 +262,3 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""`python -m stack.sbom LOCK SBOM`: whether a list of components has all that a lock file pins."""
+"""`python -m stack.generated.sbom LOCK SBOM`: whether an SBOM has all that a lock file pins."""
 
 import json
 import re

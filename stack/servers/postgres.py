@@ -11,9 +11,9 @@ from pathlib import Path
 import psycopg2
 
 from stack.folders import passable
-from stack.listening import Start
-from stack.ports import Port
 from stack.processes import kill_leftover, spawn, stop
+from stack.servers.listening import Start
+from stack.servers.ports import Port
 
 READY_SECONDS = 90.0
 # PostgreSQL's own sizes are for the smallest machine there is: with 100,000 accounts the pages that
