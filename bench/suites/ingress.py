@@ -22,9 +22,9 @@ PATH = "/api/v1/webhooks/orders/"
 OURS, TWO, CEILING = "Order Fellow", "Order Fellow, 2 workers", "the same, without publishing"
 FASTAPI, FLASK, FALCON = "FastAPI + aio-pika", "Flask + Celery", "Falcon WSGI + pika"
 PEERS = {
-    FASTAPI: ("bench.peers.fastapi_aiopika:app", ("-k", "uvicorn_worker.UvicornWorker")),
-    FLASK: ("bench.peers.flask_celery:app", ("-k", "gthread", "--threads", "64")),
-    FALCON: ("bench.peers.falcon_wsgi:app", ("-k", "gthread", "--threads", "64")),
+    FASTAPI: ("bench.peers.http.fastapi_aiopika:app", ("-k", "uvicorn_worker.UvicornWorker")),
+    FLASK: ("bench.peers.http.flask_celery:app", ("-k", "gthread", "--threads", "64")),
+    FALCON: ("bench.peers.http.falcon_wsgi:app", ("-k", "gthread", "--threads", "64")),
 }
 
 
@@ -103,7 +103,7 @@ def _start_ceiling(on: Ground) -> str:
     settings: dict[str, object] = {**on.servers.for_service("ingress")}
     settings |= {"PORT": port, "WEB_CONCURRENCY": "1"}
     conf = str(ROOT / "services/ingress/server/gunicorn.conf.py")
-    app = "bench.peers.no_publish:create_app()"
+    app = "bench.peers.http.no_publish:create_app()"
     on.start("-m", "gunicorn", "--config", conf, app, environment=settings, listens=port)
     url = str(Address(port))
     until(lambda: b'"ready"' in fetch(f"{url}/readyz"), "the ceiling is ready")

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 
 from bench.contest import Contender, Result, alternate
 from bench.ground import ground
-from bench.ingress import PATH
 from bench.load import heads, orders
+from bench.suites.ingress import PATH
 from stack.folders import ROOT
 
 SECONDS = 5

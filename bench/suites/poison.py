@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from bench.contest import Contender, Result, alternate
 from bench.ground import Ground, ground, until
 from bench.load import facts
-from bench.relay import QUEUE
+from bench.suites.relay import QUEUE
 from shared.bus import outbox
 from shared.bus.contract.message import Message
 

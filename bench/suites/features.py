@@ -6,8 +6,8 @@ from sqlalchemy import text
 
 from bench.contest import Contender, Result, alternate
 from bench.ground import Ground, fetch, ground, until
-from bench.ingress import CONNECTIONS, PATH
 from bench.load import orders, wrk
+from bench.suites.ingress import CONNECTIONS, PATH
 from stack.folders import ROOT
 from stack.servers.ports import Address, Port
 
@@ -63,7 +63,7 @@ def _start_without(on: Ground) -> str:
     settings |= {"PORT": port, "WEB_CONCURRENCY": "1"}
     settings["PROMETHEUS_MULTIPROC_DIR"] = str(metrics)
     conf = str(ROOT / "services/ingress/server/gunicorn.conf.py")
-    app = "bench.peers.bare:create_app()"
+    app = "bench.peers.http.bare:create_app()"
     on.start("-m", "gunicorn", "--config", conf, app, environment=settings, listens=port)
     url = str(Address(port))
     until(lambda: b'"ready"' in fetch(f"{url}/readyz"), "the bare ingress is ready")
