@@ -133,7 +133,7 @@ def alive(checkout):
 
 def folders_of(checkout):
     """The folders in which that checkout's servers keep their data."""
-    script = "from stack.servers import data\nprint(data.DISK / data.owner(), data.MEMORY / data.owner())"
+    script = "from stack.servers import data as d; print(d.DISK / d.owner(), d.MEMORY / d.owner())"
     done = subprocess.run(
         [sys.executable, "-c", script],
         cwd=checkout,
