@@ -59,7 +59,7 @@ sbom: setup ## write .stack/sbom.cdx.json: what the product is made of (CycloneD
 	@$(BIN)/python -m venv .stack/sbom
 	@.stack/sbom/bin/pip install --quiet --disable-pip-version-check cyclonedx-bom==7.5.0
 	@.stack/sbom/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --validate -o .stack/sbom.cdx.json requirements.lock
-	@$(BIN)/python -m stack.sbom requirements.lock .stack/sbom.cdx.json
+	@$(BIN)/python -m stack.generated.sbom requirements.lock .stack/sbom.cdx.json
 
 test-unit: setup ## run the tests that need no server
 	@$(BIN)/python -m pytest tests/unit
@@ -75,10 +75,10 @@ format: setup ## put the code into ruff's format
 	@$(BIN)/ruff format .
 
 contracts: setup ## write docs/contracts anew: OpenAPI and AsyncAPI, as the code has them
-	@$(BIN)/python -m stack.contracts
+	@$(BIN)/python -m stack.generated.contracts
 
 lock: setup ## write the lock files anew from pyproject.toml
-	@$(BIN)/python stack/lock.py
+	@$(BIN)/python stack/generated/lock.py
 
 clean: ## remove the venv and all data; stops what a killed run has left
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m stack.clean; fi

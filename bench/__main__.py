@@ -33,7 +33,7 @@ def main() -> int:
     for name in names:
         console.print(f"\n[bold]{name}[/]")
         started = time.monotonic()
-        result = importlib.import_module(f"bench.{name}").run(console.print)
+        result = importlib.import_module(f"bench.suites.{name}").run(console.print)
         report.show(result, console)
         report.write(result)
         console.print(f"  ({time.monotonic() - started:.0f} s)")

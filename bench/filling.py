@@ -8,9 +8,9 @@ import uvloop
 from msgspec.structs import replace
 
 from bench.load import orders
-from services.ingress import order_bodies
-from shared.bus.message import Message
-from shared.bus.publisher import Publisher
+from services.ingress.webhook import bodies
+from shared.bus.contract.message import Message
+from shared.bus.publish.publisher import Publisher
 
 WINDOW = 2_000  # how many may wait for their confirm
 
@@ -24,7 +24,7 @@ def new_orders(accounts: Sequence[UUID], count: int) -> Iterator[Message]:
     """`order.created`, each of another order, of these accounts in turn."""
     for number in range(count):
         account = accounts[number % len(accounts)]
-        yield order_bodies.read(orders.body(number), account, None)[1]
+        yield bodies.read(orders.body(number), account, None)[1]
 
 
 def to_queue(messages: Iterable[Message], queue: str) -> Iterator[Message]:

@@ -19,16 +19,17 @@ from kombu import Connection
 from psycopg2.extras import execute_values
 from sqlalchemy import Engine, NullPool, create_engine, text
 
-from shared import direct, webhook_keys
-from shared.bus import counts, topology
+from shared.bus.broker import declaration, queue_counts
 from shared.db.models import Base
+from shared.http import direct
 from shared.ids import new_id
-from stack import data, debian
+from shared.security import webhook_keys
 from stack.folders import ROOT
-from stack.listening import LISTEN_SECONDS, Start
-from stack.ports import Address, Port
 from stack.processes import spawn, stop
-from stack.servers import Servers, servers
+from stack.servers import data, debian
+from stack.servers.listening import LISTEN_SECONDS, Start
+from stack.servers.ports import Address, Port
+from stack.servers.sources import Servers, servers
 from stack.supervisor import MODULES
 from stack.system import prepare
 
@@ -63,7 +64,7 @@ class Ground:
         broker.admit(("/", name))
         there = replace(self.servers, amqp_url=broker.url(name), database_url=database.url(name))
         with Connection(there.amqp_url) as connection:
-            topology.declare(connection)
+            declaration.declare(connection)
         engine = create_engine(there.database_url, poolclass=NullPool)
         return replace(self, servers=there, engine=engine)
 
@@ -134,7 +135,7 @@ class Ground:
     def depth(self, queue: str) -> int:
         """How many messages are ready in a queue."""
         with Connection(self.servers.amqp_url) as connection:
-            return counts.of(connection.default_channel, queue).ready
+            return queue_counts.of(connection.default_channel, queue).ready
 
     def purge(self, *queues: str) -> None:
         """Remove what is ready in queues."""

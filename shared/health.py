@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from shared.bus.standing import Standing
+    from shared.bus.broker.standing import Standing
 
 FRESH_SECONDS = 30.0
 

@@ -14,13 +14,14 @@ from typing import Any
 import structlog
 from sqlalchemy.orm import Session
 
-from shared import health, heap, heartbeat, logs, metrics, tracing
-from shared.bus import inbox
-from shared.bus.consumer import Consumer, Subscription
-from shared.config import Settings, begin
+from shared import gc_tuning, health
+from shared.bus.consume import inbox
+from shared.bus.consume.consumer import Consumer, Subscription
+from shared.config.environment import ConfigurationError
+from shared.config.settings import Settings, begin
 from shared.db.session import is_database_away, transaction
-from shared.environment import ConfigurationError
 from shared.periodic import Periodic
+from shared.telemetry import heartbeat, logs, metrics, tracing
 
 STOP_SECONDS = 8.0
 """How long a batch in hand may take to finish after a stop; the promise to the outside is 10."""
@@ -36,7 +37,7 @@ class Wiring:
     Attributes:
         subscriptions: each gets a thread and a connection.
         jobs: each gets a thread.
-        uses: for the heartbeat; see `shared.heartbeat.Heart`.
+        uses: for the heartbeat; see `shared.telemetry.heartbeat.Heart`.
     """
 
     subscriptions: Sequence[Subscription]
@@ -86,7 +87,7 @@ def run(name: str, wire: Callable[[Settings], Wiring]) -> int:
         threading.Thread(target=_repeat, args=(job, stopping), name=job.name, daemon=True)
         for job in jobs
     ]
-    heap.freeze()
+    gc_tuning.freeze()
     for thread in threads:
         thread.start()
     log.info("started", queues=[consumer.subscription.queue.name for consumer in consumers])

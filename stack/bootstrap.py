@@ -63,7 +63,7 @@ def _make_venv() -> None:
     # Debian keeps what makes a venv in a package of its own.
     package = f"python3.{sys.version_info.minor}-venv"
     sys.path.insert(0, str(ROOT))
-    from stack import debian
+    from stack.servers import debian
 
     if debian.can_install():
         try:

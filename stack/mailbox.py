@@ -20,7 +20,7 @@ import uuid_utils
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP
 
-from stack.ports import Port
+from stack.servers.ports import Port
 
 Respond = Callable[[str], str | None]
 """Given a recipient, the reply that refuses it, such as `550 no such user`; None accepts it."""

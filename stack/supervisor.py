@@ -13,9 +13,9 @@ from pathlib import Path
 from rich.console import Console
 
 from stack.folders import ROOT
-from stack.listening import LISTEN_SECONDS, Start
-from stack.ports import Port
 from stack.processes import spawn, stop
+from stack.servers.listening import LISTEN_SECONDS, Start
+from stack.servers.ports import Port
 
 STOP_SECONDS = 10.0
 FIRST_DELAY, LONGEST_DELAY = 0.5, 10.0  # before a restart
@@ -27,7 +27,7 @@ MODULES = {
     "secrets": "services.secrets",
     "notifier": "services.notifier",
     "audit": "services.audit",
-    "relay": "shared.outbox",
+    "relay": "services.relay",
     "ops": "services.ops.console",
 }
 
@@ -103,8 +103,8 @@ class Supervisor:
         Only then their addresses are certain.
 
         Raises:
-            stack.listening.DidNotStartError: one does not listen.
-            stack.ports.PortTakenError: a port that somebody has named is taken.
+            stack.servers.listening.DidNotStartError: one does not listen.
+            stack.servers.ports.PortTakenError: a port that somebody has named is taken.
         """
         while self._starts:
             self._starts.pop(0).wait()

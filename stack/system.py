@@ -18,14 +18,14 @@ from rich.console import Console
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
-from services.ops import users
-from shared import direct
-from stack.credentials import service_passwords
+from services.ops.users import users
+from shared.http import direct
 from stack.folders import ROOT
-from stack.listening import DidNotStartError
-from stack.ports import Address, Port, PortTakenError
 from stack.processes import end_with_make
-from stack.servers import NoServersError, Servers, servers
+from stack.servers.credentials import service_passwords
+from stack.servers.listening import DidNotStartError
+from stack.servers.ports import Address, Port, PortTakenError
+from stack.servers.sources import NoServersError, Servers, servers
 from stack.supervisor import MODULES, Supervisor
 
 STACK = ROOT / ".stack"

@@ -10,12 +10,14 @@ import pytest
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.orm import Session
 
-from shared import config, crypto, heap
+import shared.config.settings as config
+from shared import gc_tuning
 from shared.db import migrate, session
-from stack import credentials
+from shared.security import encryption
 from stack.mailbox import MailServer
-from stack.ports import Port
-from stack.servers import Broker, Database, Servers, servers
+from stack.servers import credentials
+from stack.servers.ports import Port
+from stack.servers.sources import Broker, Database, Servers, servers
 from stack.system import stop_on_signals
 from tests.vhosts import Vhosts
 
@@ -48,7 +50,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """Keep what the tests' modules hold out of the garbage collector's sight."""
-    heap.freeze()
+    gc_tuning.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -145,9 +147,9 @@ def configure(monkeypatch: pytest.MonkeyPatch) -> Iterator[Configure]:
             session.engine().dispose()
         for cached in (
             config.settings,
-            crypto.sealer,
-            crypto.code_sealer,
-            crypto.second_factor_sealer,
+            encryption.sealer,
+            encryption.code_sealer,
+            encryption.second_factor_sealer,
             session.engine,
             session._sessions,
         ):

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Collection
 from pathlib import Path
 
-from stack import debian
+from stack.servers import debian
 
 # By what a program is called: the packages that it comes in.
 PACKAGES = {

@@ -10,8 +10,9 @@ from itertools import count
 
 from kombu import Connection
 
-from shared.bus import topology
-from stack.servers import Broker
+from shared.bus.broker import declaration
+from shared.bus.contract import topology
+from stack.servers.sources import Broker
 
 AT_ONCE = 16
 _numbers = count()
@@ -62,7 +63,7 @@ class Vhosts:
             self._used.append(name)
         name = self.take_bare()
         with Connection(self._broker.url(name)) as connection:
-            topology.declare(connection)
+            declaration.declare(connection)
         return self._remember(name)
 
     def give_back(self, name: str) -> None:
@@ -89,4 +90,4 @@ class Vhosts:
                     channel.queue_purge(queue.name)
             # A stream cannot be purged, and its count of messages is some seconds old.
             channel.queue_delete(topology.JOURNAL.name)
-            topology.declare(connection)
+            declaration.declare(connection)

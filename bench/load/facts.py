@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from bench.load import orders
-from shared.bus.events import OrderRecorded, TrackingStatus
-from shared.bus.message import Message, message_for
+from shared.bus.contract.events import OrderRecorded, TrackingStatus
+from shared.bus.contract.message import Message, message_for
 from shared.ids import new_id
 
 

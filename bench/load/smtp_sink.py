@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from stack.listening import Start
-from stack.ports import Port
 from stack.processes import spawn, stop
+from stack.servers.listening import Start
+from stack.servers.ports import Port
 
 PROGRAM = "/usr/sbin/smtp-sink"  # where Debian has it, and where only root's path leads
 NEEDS = (PROGRAM, "postfix")

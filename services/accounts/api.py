@@ -6,13 +6,13 @@ from uuid import UUID
 import msgspec
 from sqlalchemy.orm import Session
 
-from services.accounts import accounts, credential_api, registering, session_api, sessions
+from services.accounts import credential_api, registration, session_api, sessions, sign_in
 from services.accounts.bodies import Code, Detail, Given, Password
-from shared.bus.events import Email, Line
+from shared.bus.contract.events import Email, Line
 from shared.docstrings import summary
 from shared.http.errors import BLOCKED, ApiError
 from shared.http.route import Answer, Call, Route
-from shared.networks import network_of
+from shared.security.networks import network_of
 
 TokenText = Annotated[str, msgspec.Meta(max_length=2_000)]
 
@@ -79,14 +79,16 @@ class SignedIn(msgspec.Struct, kw_only=True):
 def register(session: Session, call: Call[Registration, None]) -> Answer:
     """Register; a code is mailed. The answer does not tell who has an account already."""
     body = call.body
-    made = registering.register(session, body.company_name, body.email, body.password, call.address)
+    made = registration.register(
+        session, body.company_name, body.email, body.password, call.address
+    )
     return Answer(201, Registered(id=made.id, company_name=made.company_name, email=made.email))
 
 
 def verify_otp(session: Session, call: Call[Proof, None]) -> Answer | ApiError:
     """Prove an address."""
     body = call.body
-    error = registering.verify(
+    error = registration.verify(
         session,
         body.email,
         body.otp,
@@ -99,7 +101,7 @@ def verify_otp(session: Session, call: Call[Proof, None]) -> Answer | ApiError:
 
 def request_otp(session: Session, call: Call[Address, None]) -> Answer:
     """Mail a new code. The answer is the same for every address, so it tells nobody who is here."""
-    registering.send_again(session, call.body.email, call.body.registration_id, call.address)
+    registration.send_again(session, call.body.email, call.body.registration_id, call.address)
     return Answer(
         200, Detail(detail="If this address awaits a code, a new one is on its way to it.")
     )
@@ -108,7 +110,7 @@ def request_otp(session: Session, call: Call[Address, None]) -> Answer:
 def login(session: Session, call: Call[Credentials, None]) -> Answer | ApiError:
     """Sign in."""
     body = call.body
-    account = accounts.sign_in(session, body.email, body.password, call.address)
+    account = sign_in.sign_in(session, body.email, body.password, call.address)
     if isinstance(account, ApiError):
         return account
     return _signed_in(sessions.begin(session, account, network_of(call.address), call.client))
@@ -171,7 +173,7 @@ ROUTES = (
             (400, "invalid_otp", "The code is wrong."),
             (400, "otp_expired", "The code has expired."),
             (400, "otp_locked", "Too many wrong tries."),
-            registering.SEVERAL,
+            registration.SEVERAL,
         ),
     ),
     _post("request-otp", request_otp, throttled=True, body=Address, answers={200: Detail}),

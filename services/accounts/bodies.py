@@ -4,7 +4,7 @@ from typing import Annotated
 
 import msgspec
 
-from shared import passwords
+from shared.security import passwords
 
 # Counted after normalisation, and all its faults told at once, so what is here is only a bound.
 Password = Annotated[

@@ -14,14 +14,14 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from shared.bus.events import AccountOtpRequested
-from shared.bus.message import message_for
-from shared.config import settings
-from shared.crypto import code_sealer
+from shared.bus import outbox
+from shared.bus.contract.events import AccountOtpRequested
+from shared.bus.contract.message import message_for
+from shared.config.keys import decode_key
+from shared.config.settings import settings
 from shared.db.models import PendingProof
 from shared.ids import new_id
-from shared.keys import decode_key
-from shared.outbox import store
+from shared.security.encryption import code_sealer
 
 LIFETIME = timedelta(minutes=10)
 TRIES = 5
@@ -66,7 +66,7 @@ def send(session: Session, pending: PendingProof, company_name: str = "") -> Non
         sealed_code=code_sealer().seal(digits.encode(), f"otp:{pending.code_id}"),
         expires_at=pending.code_expires_at,
     )
-    store.add(session, [message_for(fact, source="services.accounts", correlation_id=about)])
+    outbox.add(session, [message_for(fact, source="services.accounts", correlation_id=about)])
 
 
 def check(pending: PendingProof, digits: str, *, is_own: bool) -> Check:

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from services.accounts import credentials
 from services.accounts.bodies import Code, Detail, Given, Password
-from shared.bus.events import Email
+from shared.bus.contract.events import Email
 from shared.docstrings import summary
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route

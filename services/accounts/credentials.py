@@ -10,16 +10,16 @@ from uuid import UUID
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session, undefer
 
-from services.accounts import codes, guesses, limits, registering, sessions
+from services.accounts import codes, guesses, limits, registration, sessions
 from services.accounts.codes import Check
-from services.accounts.registering import OTP_ERRORS, SOURCE
-from shared import passwords
-from shared.bus.events import AccountChanged
-from shared.bus.message import message_for
+from services.accounts.registration import OTP_ERRORS, SOURCE
+from shared.bus import outbox
+from shared.bus.contract.events import AccountChanged
+from shared.bus.contract.message import message_for
 from shared.db.models import Account, PendingProof
 from shared.http.errors import ApiError, too_many_requests
-from shared.networks import network_of
-from shared.outbox import store
+from shared.security import passwords
+from shared.security.networks import network_of
 
 
 def tell(session: Session, account: Account, what: str, address: str, email: str = "") -> None:
@@ -31,15 +31,15 @@ def tell(session: Session, account: Account, what: str, address: str, email: str
         what=what,  # type: ignore[arg-type]
         address=address,
     )
-    store.add(session, [message_for(fact, source=SOURCE, correlation_id=account.id)])
+    outbox.add(session, [message_for(fact, source=SOURCE, correlation_id=account.id)])
 
 
 def send_reset_code(session: Session, email: str, address: str) -> None:
     """Mail a code that sets a new password, where there is such an account. Nothing tells which."""
     email, network = email.lower(), network_of(address)
     is_over = limits.take(*guesses.mails(email, network))
-    registering.hold(session, email)
-    account = registering.account_of(session, email)
+    registration.hold(session, email)
+    account = registration.account_of(session, email)
     if account is not None and not is_over:
         _send(session, account, "password_reset", email, network)
 
@@ -56,18 +56,18 @@ def reset_password(
         ApiError: 400, when the password is refused.
     """
     email, network = email.lower(), network_of(address)
-    registering.refuse_weak(password, email)
+    registration.refuse_weak(password, email)
     guess = guesses.at("code", email, network)
     if wait := limits.take(*guess):
         return too_many_requests(wait)
     is_own = guesses.is_own("password", email, network)
-    registering.hold(session, email)
-    account = registering.account_of(session, email)
+    registration.hold(session, email)
+    account = registration.account_of(session, email)
     pending = _pending(session, account.id, "password_reset") if account else None
     outcome = codes.check(pending, otp, is_own=is_own) if pending else Check.WRONG
     if outcome is not Check.RIGHT or account is None:
         return OTP_ERRORS[outcome]()
-    registering.refuse_weak(password, email, account.company_name)
+    registration.refuse_weak(password, email, account.company_name)
     limits.give_back(session, *guess)
     session.delete(pending)
     _set_password(session, account, password)
@@ -83,7 +83,7 @@ def change_password(
     account = _shown(session, account_id, current, address)
     if isinstance(account, ApiError):
         return account
-    registering.refuse_weak(password, account.email, account.company_name)
+    registration.refuse_weak(password, account.email, account.company_name)
     _set_password(session, account, password)
     tell(session, account, "password_changed", address)
     return None
@@ -98,8 +98,8 @@ def send_address_code(
         return account
     if wait := limits.take(*guesses.mails(email, network_of(address))):
         return too_many_requests(wait)
-    registering.hold(session, email)
-    if registering.account_of(session, email) is None:
+    registration.hold(session, email)
+    if registration.account_of(session, email) is None:
         _send(session, account, "new_address", email, network_of(address))
     return None
 
@@ -115,7 +115,7 @@ def change_address(session: Session, account_id: UUID, otp: str, address: str) -
     outcome = codes.check(pending, otp, is_own=True) if pending else Check.WRONG
     if outcome is not Check.RIGHT or pending is None:
         return OTP_ERRORS[outcome]()
-    registering.hold(session, pending.email)
+    registration.hold(session, pending.email)
     session.delete(pending)
     taken = select(Account.id).where(Account.email == pending.email)
     if session.scalar(taken) is not None:

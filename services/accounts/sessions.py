@@ -14,15 +14,15 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from shared import tokens
-from shared.bus.events import AccountChanged
-from shared.bus.message import message_for
-from shared.config import settings
+from shared.bus import outbox
+from shared.bus.contract.events import AccountChanged
+from shared.bus.contract.message import message_for
+from shared.config.settings import settings
 from shared.db.models import Account, AccountSession, RevokedToken
 from shared.http.errors import ApiError, account_blocked
 from shared.http.signed_in import is_blocked
 from shared.ids import new_id
-from shared.outbox import store
+from shared.security import tokens
 
 log = structlog.get_logger()
 
@@ -91,7 +91,7 @@ def renew(session: Session, refresh: str, network: str, client: str) -> Pair | A
             what="refresh_token_reused",
             address=network,
         )
-        store.add(
+        outbox.add(
             session, [message_for(fact, source="services.accounts", correlation_id=account.id)]
         )
         return invalid

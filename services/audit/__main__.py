@@ -2,11 +2,11 @@
 
 import sys
 
-from services.audit.reading import decode_fact
-from services.audit.writing import write
-from shared.bus import topology
-from shared.bus.consumer import Subscription
-from shared.config import Settings
+from services.audit.handlers import write
+from services.audit.parsing import decode_fact
+from shared.bus.consume.consumer import Subscription
+from shared.bus.contract import topology
+from shared.config.settings import Settings
 from shared.service import Wiring, run
 
 

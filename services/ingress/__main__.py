@@ -6,8 +6,8 @@ import tempfile
 from pathlib import Path
 
 from shared import lease
-from shared.config import begin
-from shared.environment import ConfigurationError
+from shared.config.environment import ConfigurationError
+from shared.config.settings import begin
 
 METRICS = "order-fellow-metrics-"
 
@@ -30,7 +30,7 @@ def main() -> int:  # noqa: RET503 - execv never returns
     folder, lock = lease.make(base, METRICS)
     os.set_inheritable(lock, True)
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
-    conf = Path(__file__).with_name("gunicorn.conf.py")
+    conf = Path(__file__).parent / "server" / "gunicorn.conf.py"
     arguments = [sys.executable, "-m", "gunicorn", "--config", str(conf)]
     os.execv(sys.executable, arguments)  # noqa: S606 - our own interpreter, no shell
 

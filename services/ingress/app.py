@@ -13,38 +13,35 @@ import structlog
 from falcon.asgi import Request, Response
 
 from services.accounts import api as accounts_api
-from services.ingress import (
-    health,
-    openapi,
-    operations,
-    receipts,
-    request_log_api,
-    security_txt,
-    verifying,
-    webhook_health_api,
-)
-from services.ingress.accepting import Acceptor
-from services.ingress.admission import Admission
-from services.ingress.docs_page import DocsPage, OpenApiDocument
+from services.ingress.credentials.cache import SecretCache
+from services.ingress.credentials.feed import SecretFeed
+from services.ingress.credentials.policies import Policies
+from services.ingress.diagnosis import api as diagnosis_api
+from services.ingress.docs import openapi, operations, security_txt
+from services.ingress.docs.page import DocsPage, OpenApiDocument
 from services.ingress.metrics import Metrics
-from services.ingress.policies import Policies
-from services.ingress.refusals import Refusals
-from services.ingress.request_log import RequestLog
-from services.ingress.schemes import ApiKeyScheme, StandardScheme
-from services.ingress.secret_cache import SecretCache
-from services.ingress.secret_feed import SecretFeed
-from services.ingress.webhooks import OrderWebhook
+from services.ingress.request_log import api as request_log_api
+from services.ingress.request_log import health_api, receipts
+from services.ingress.request_log.writer import RequestLog
+from services.ingress.server import health
+from services.ingress.webhook.acceptor import Acceptor
+from services.ingress.webhook.admission import Admission
+from services.ingress.webhook.authentication import ApiKeyScheme, StandardScheme
+from services.ingress.webhook.endpoint import OrderWebhook
+from services.ingress.webhook.refusals import Refusals
 from services.kyc import api as kyc_api
 from services.orders import api as orders_api
 from services.secrets import api as secrets_api
-from shared import heap, heartbeat, retention, tracing
-from shared.bus.traced import publisher_class
-from shared.config import Settings, settings
+from shared import gc_tuning
+from shared.bus.publish.traced import publisher_class
+from shared.config.settings import Settings, settings
+from shared.db import retention
 from shared.http.errors import ApiError, too_many_requests
 from shared.http.mount import Throttles, add_error_handlers, mount
 from shared.http.route import Operation, Route
 from shared.http.traced import App, traced
-from shared.logs import configure
+from shared.telemetry import heartbeat, tracing
+from shared.telemetry.logs import configure
 from shared.token_buckets import TokenBuckets
 
 PREFIX = "/api/v1"
@@ -53,14 +50,14 @@ API_THREADS = 8
 INGRESS_THREADS = 4
 
 ROUTES: tuple[Route, ...] = (
-    *verifying.ROUTES,
+    *diagnosis_api.ROUTES,
     *accounts_api.ROUTES,
     *kyc_api.ROUTES,
     *secrets_api.ROUTES,
     *orders_api.ROUTES,
     *request_log_api.ROUTES,
     *receipts.ROUTES,
-    *webhook_health_api.ROUTES,
+    *health_api.ROUTES,
 )
 OPERATIONS: tuple[Operation, ...] = (*operations.OPERATIONS, *ROUTES)
 
@@ -104,7 +101,7 @@ class Ingress:
         await self.publisher.start()
         await self.feed.start()
         self.request_log.start()
-        heap.freeze()
+        gc_tuning.freeze()
         self._beside = [
             asyncio.create_task(
                 health.report(self.publisher, self.cache, self.acceptor, self.metrics)

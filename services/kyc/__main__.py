@@ -2,13 +2,13 @@
 
 import sys
 
-from services.kyc.decisions import decide
-from services.kyc.reading import decode_decision
-from shared.bus import topology
-from shared.bus.batch import each
-from shared.bus.consumer import Subscription
-from shared.bus.events import KycDecide
-from shared.config import Settings
+from services.kyc.handlers import decide
+from services.kyc.parsing import decode_decision
+from shared.bus.consume.batch import each
+from shared.bus.consume.consumer import Subscription
+from shared.bus.contract import topology
+from shared.bus.contract.events import KycDecide
+from shared.config.settings import Settings
 from shared.service import Wiring, run
 
 

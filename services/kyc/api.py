@@ -9,12 +9,12 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from shared.bus.events import KycSubmitted, Line, Text
-from shared.bus.message import message_for
+from shared.bus import outbox
+from shared.bus.contract.events import KycSubmitted, Line, Text
+from shared.bus.contract.message import message_for
 from shared.db.models import Account, KycApplication
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
-from shared.outbox import store
 
 # A sentence, or whatever structure the business keeps its contacts in.
 Contact = Text | Annotated[dict[str, Any], msgspec.Meta(min_length=1, max_length=50)]
@@ -81,7 +81,7 @@ def submit(session: Session, call: Call[Submission, None]) -> Answer:
         application_id=application.id,
         business_registration_number=application.business_registration_number,
     )
-    store.add(session, [message_for(fact, source="services.kyc", correlation_id=account.id)])
+    outbox.add(session, [message_for(fact, source="services.kyc", correlation_id=account.id)])
     return Answer(201, _view(application))
 
 

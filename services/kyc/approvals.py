@@ -12,14 +12,14 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from shared.bus.events import KycDecide, OpsKycDecisionRecorded
-from shared.bus.message import Received, message_for
-from shared.bus.retry import Permanent
-from shared.config import settings
+from shared.bus import outbox
+from shared.bus.contract.errors import Permanent
+from shared.bus.contract.events import KycDecide, OpsKycDecisionRecorded
+from shared.bus.contract.message import Received, message_for
+from shared.config.settings import settings
 from shared.db.models import KycApplication, KycDecision
 from shared.ids import follow_up_id
-from shared.outbox import store
-from shared.roles import OPERATOR, login
+from shared.security.service_accounts import OPERATOR, login
 
 CONTRARY = {"approve": "revoke", "revoke": "approve"}
 
@@ -151,7 +151,7 @@ def _tell(
         message_id=follow_up_id(received.id, fact.TYPE),
         traceparent=received.traceparent,
     )
-    store.add(session, [message])
+    outbox.add(session, [message])
 
 
 def _now(session: Session) -> datetime:

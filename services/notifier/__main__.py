@@ -4,12 +4,12 @@ import sys
 from email.utils import parseaddr
 
 from services.notifier.bounds import Bounds
+from services.notifier.handlers import Notifier
 from services.notifier.mailer import Mailer
-from services.notifier.sending import Notifier
-from shared import retention
-from shared.bus import topology
-from shared.bus.consumer import Subscription
-from shared.config import Settings
+from shared.bus.consume.consumer import Subscription
+from shared.bus.contract import topology
+from shared.config.settings import Settings
+from shared.db import retention
 from shared.service import Wiring, run
 
 

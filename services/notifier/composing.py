@@ -13,7 +13,8 @@ from uuid import UUID
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from shared.bus.events import (
+from shared.bus.contract.errors import Permanent
+from shared.bus.contract.events import (
     AccountChanged,
     AccountOtpRequested,
     AccountSignedIn,
@@ -32,10 +33,9 @@ from shared.bus.events import (
     SecretShown,
     WebhookAllowlistChanged,
 )
-from shared.bus.message import Received
-from shared.bus.retry import Permanent
-from shared.config import settings
-from shared.crypto import CannotOpenError, code_sealer
+from shared.bus.contract.message import Received
+from shared.config.settings import settings
+from shared.security.encryption import CannotOpenError, code_sealer
 
 TEMPLATES: dict[type[Event], str] = {
     AccountOtpRequested: "one_time_code",

@@ -14,10 +14,10 @@ import structlog
 from services.notifier import metrics
 from services.notifier.outgoing import Outcome, Outgoing, Sending
 from services.notifier.smtp import MailConnection
-from shared import tracing
-from shared.bus.retry import Hold, Permanent, Retry
-from shared.config import Settings
+from shared.bus.contract.errors import Hold, Permanent, Retry
+from shared.config.settings import Settings
 from shared.synthetic import is_synthetic
+from shared.telemetry import tracing
 
 MOST_THINKING = 28
 """Connections beside the usual ones, each with an email that the server thinks about."""

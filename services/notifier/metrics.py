@@ -4,8 +4,8 @@ from functools import cache
 
 from prometheus_client import Counter, Histogram
 
+from shared.bus.contract.errors import Hold, Permanent
 from shared.bus.metrics import SECONDS
-from shared.bus.retry import Hold, Permanent
 
 _emails = Counter("fellow_emails", "Attempts to send an email.", ["template", "outcome"])
 smtp_seconds = Histogram(

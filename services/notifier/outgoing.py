@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from shared.bus.retry import Hold, Permanent, UnderWay
+from shared.bus.contract.errors import Hold, Permanent, UnderWay
 
 
 class UndeliverableError(Permanent):

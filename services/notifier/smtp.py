@@ -11,8 +11,8 @@ import ssl
 from collections.abc import Callable
 
 from services.notifier.outgoing import Outgoing, SinkAwayError, UndeliverableError
-from shared.bus.retry import Hold, Retry
-from shared.config import Settings
+from shared.bus.contract.errors import Hold, Retry
+from shared.config.settings import Settings
 
 Reply = tuple[int, bytes]
 GO_AHEAD = 354

@@ -1,7 +1,7 @@
 """Reading the journal, the stream of all messages of the last seven days, and replaying it.
 
 A copy keeps its id and goes to one queue, with a header that says how it is to be taken (see
-`shared/bus/message.py`). So a replay is safe to repeat, and safe beside live traffic.
+`shared/bus/contract/message.py`). So a replay is safe to repeat, and safe beside live traffic.
 
 A stream has no end to ask for. So who reads it writes an empty batch into it, and has read all that
 there was when that comes; how much there was is known before.
@@ -22,15 +22,15 @@ from amqp import Message as AmqpMessage
 from kombu import Connection
 from sqlalchemy import Engine
 
-from services.ops.copying import copy
-from services.ops.holding import MOST, BusyError, as_it_is, count, hold, look_through
-from services.ops.publishing import publish
-from shared.bus import topology
-from shared.bus.connect import user_of
-from shared.bus.incoming import Incoming
-from shared.bus.journal import batch as batch_of
-from shared.bus.journal import unpack
-from shared.bus.message import REPLAY_HEADER, Replay
+from services.ops.broker.copying import copy
+from services.ops.broker.hold import MOST, BusyError, as_it_is, count, hold, look_through
+from services.ops.broker.publishing import publish
+from shared.bus.broker.kombu_connection import user_of
+from shared.bus.contract import topology
+from shared.bus.contract.delivery import Incoming
+from shared.bus.contract.journal import batch as batch_of
+from shared.bus.contract.journal import unpack
+from shared.bus.contract.message import REPLAY_HEADER, Replay
 
 PREFETCH = 100  # some of them hold many others
 COPIES = 1_000  # published at once

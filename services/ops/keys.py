@@ -8,9 +8,9 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from shared.keys import KEY_BYTES
-from shared.processes import KEYS
-from shared.roles import BROKER_USERS, is_operators
+from shared.config.keys import KEY_BYTES
+from shared.config.processes import KEYS
+from shared.security.service_accounts import BROKER_USERS, is_operators
 
 ADMINISTRATORS = ("rabbitmq", "postgres")
 PASSWORDS = (*ADMINISTRATORS, *BROKER_USERS)

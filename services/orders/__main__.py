@@ -3,13 +3,13 @@
 import sys
 from functools import partial
 
+from services.orders.handlers import record
 from services.orders.lanes import Lanes
-from services.orders.recording import record
 from services.orders.unknown import Unknown
-from shared import retention
-from shared.bus import topology
-from shared.bus.consumer import Subscription
-from shared.config import Settings
+from shared.bus.consume.consumer import Subscription
+from shared.bus.contract import topology
+from shared.config.settings import Settings
+from shared.db import retention
 from shared.service import Wiring, run
 
 PATIENCE = 0.05

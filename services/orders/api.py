@@ -10,7 +10,7 @@ import msgspec
 from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session
 
-from shared.bus.events import Email, TrackingStatus
+from shared.bus.contract.events import Email, TrackingStatus
 from shared.db.models import EmailDelivery, Order, OrderConflict, OrderStatusHistory
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route

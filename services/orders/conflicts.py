@@ -11,8 +11,8 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from shared import erased
-from shared.bus.events import OrderCreated, encode
-from shared.bus.message import Received
+from shared.bus.contract.events import OrderCreated, encode
+from shared.bus.contract.message import Received
 from shared.db import arrays
 
 MAX_KEPT = 20  # of one order; a sender that goes on like that has been told

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from shared.bus.events import FINAL_STATUSES, TrackingStatus
+from shared.bus.contract.events import FINAL_STATUSES, TrackingStatus
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,15 @@
 """Updates of orders that are not known: each may have overtaken its order, so it comes back later.
 
-It comes back for four hours (`shared.bus.retry`), and its sender has made the order's id up, for
-all that is known. So what an account has on the ladder has a bound.
+It comes back for four hours (`shared.bus.consume.retry`), and its sender has made the order's id
+up, for all that is known. So what an account has on the ladder has a bound.
 """
 
 import time
 from collections.abc import Callable
 from typing import Any
 
-from shared.bus.message import Received
-from shared.bus.retry import Permanent, Retry
+from shared.bus.contract.errors import Permanent, Retry
+from shared.bus.contract.message import Received
 from shared.token_buckets import TokenBuckets
 
 LADDER_SECONDS = 4.5 * 3600

@@ -15,11 +15,12 @@ from services.proof import metrics as proof_metrics
 from services.proof.business import Business, UnprovedError
 from services.proof.proving import SCHEMES, prove, said
 from services.proof.sink import Sink
-from shared import health, heartbeat, logs, metrics
-from shared.config import Settings, begin
+from shared import health
+from shared.config.environment import ConfigurationError
+from shared.config.settings import Settings, begin
 from shared.db.session import transaction
-from shared.environment import ConfigurationError
 from shared.service import stop_on_signals
+from shared.telemetry import heartbeat, logs, metrics
 
 NAME = "services.proof"
 HTTP_SECONDS = 10.0

@@ -2,14 +2,14 @@
 
 import sys
 
-from services.secrets.issuing import on_approved, on_revoke, on_revoked, on_rotate
+from services.secrets.handlers import on_approved, on_revoke, on_revoked, on_rotate
 from services.secrets.policies import on_block, on_limit
 from services.secrets.resealing import reseal
 from services.secrets.schedule import tick
-from shared.bus import topology
-from shared.bus.batch import each
-from shared.bus.consumer import Subscription
-from shared.bus.events import (
+from shared.bus.consume.batch import each
+from shared.bus.consume.consumer import Subscription
+from shared.bus.contract import topology
+from shared.bus.contract.events import (
     AccountBlock,
     KycApproved,
     KycRevoked,
@@ -17,7 +17,7 @@ from shared.bus.events import (
     SecretRotate,
     WebhookLimit,
 )
-from shared.config import Settings
+from shared.config.settings import Settings
 from shared.periodic import Periodic
 from shared.service import Wiring, run
 

@@ -8,18 +8,17 @@ import msgspec
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from services.secrets import policies, rotation
-from shared import webhook_keys
-from shared.bus.events import SecretShown
-from shared.bus.message import message_for
-from shared.db import secret_use
+from services.secrets import policies, rotation, usage
+from services.secrets.usage import SecretUse
+from shared.bus import outbox
+from shared.bus.contract.events import SecretShown
+from shared.bus.contract.message import message_for
 from shared.db.models import Account, WebhookSecret
-from shared.db.secret_use import SecretUse
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
 from shared.ids import derived_id
-from shared.networks import network_of
-from shared.outbox import store
+from shared.security import webhook_keys
+from shared.security.networks import network_of
 
 
 class Previous(msgspec.Struct, kw_only=True):
@@ -81,7 +80,7 @@ def show(session: Session, call: Call[None, None]) -> Answer:
         .order_by(WebhookSecret.expires_at.desc())
         .limit(1)
     )
-    use = secret_use.of_account(session, call.caller, now)
+    use = usage.of_account(session, call.caller, now)
     _tell_shown(session, secret, call.address)
     return Answer(
         200,
@@ -91,8 +90,8 @@ def show(session: Session, call: Call[None, None]) -> Answer:
             is_active=True,
             created_at=secret.issued_at,
             expires_at=secret.expires_at,
-            last_used_at=use.get(secret.id, secret_use.UNUSED).last_used_at,
-            share_of_last_day=use.get(secret.id, secret_use.UNUSED).share_of_last_day,
+            last_used_at=use.get(secret.id, usage.UNUSED).last_used_at,
+            share_of_last_day=use.get(secret.id, usage.UNUSED).share_of_last_day,
             previous=_previous(retiring, use) if retiring else None,
         ),
     )
@@ -113,11 +112,11 @@ def _tell_shown(session: Session, secret: WebhookSecret, address: str) -> None:
     message = message_for(
         fact, source=policies.SOURCE, correlation_id=account.id, message_id=fact_id
     )
-    store.add(session, [message])
+    outbox.add(session, [message])
 
 
 def _previous(secret: WebhookSecret, use: Mapping[UUID, SecretUse]) -> Previous:
-    found = use.get(secret.id, secret_use.UNUSED)
+    found = use.get(secret.id, usage.UNUSED)
     return Previous(
         id=secret.id,
         valid_until=secret.expires_at,

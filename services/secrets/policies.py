@@ -10,14 +10,19 @@ from sqlalchemy import func
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from shared.bus.events import AccountBlock, AccountChanged, WebhookAllowlistChanged, WebhookLimit
-from shared.bus.message import Received, message_for
-from shared.bus.retry import Permanent
+from shared.bus import outbox
+from shared.bus.contract.errors import Permanent
+from shared.bus.contract.events import (
+    AccountBlock,
+    AccountChanged,
+    WebhookAllowlistChanged,
+    WebhookLimit,
+)
+from shared.bus.contract.message import Received, message_for
 from shared.db.models import Account, WebhookPolicy
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
-from shared.networks import NetworkError, is_within, parse, readable
-from shared.outbox import store
+from shared.security.networks import NetworkError, is_within, parse, readable
 
 SOURCE = "services.secrets"
 
@@ -73,7 +78,7 @@ def replace(session: Session, call: Call[Allowlist, None]) -> Answer:
         address=call.address,
         allowed_networks=tuple(networks),
     )
-    store.add(session, [message_for(fact, source=SOURCE, correlation_id=account.id)])
+    outbox.add(session, [message_for(fact, source=SOURCE, correlation_id=account.id)])
     return Answer(200, _view(networks, call.address))
 
 
@@ -97,7 +102,7 @@ def choose_schemes(session: Session, call: Call[Schemes, None]) -> Answer:
             what="standard_webhooks_only" if only else "both_schemes",
             address=call.address,
         )
-        store.add(session, [message_for(fact, source=SOURCE, correlation_id=account.id)])
+        outbox.add(session, [message_for(fact, source=SOURCE, correlation_id=account.id)])
     return Answer(200, call.body)
 
 
@@ -143,7 +148,7 @@ def on_block(session: Session, received: Received[AccountBlock]) -> None:
         by="an operator",
         reason=command.reason,
     )
-    store.add(session, [message_for(fact, source=SOURCE, correlation_id=account.id)])
+    outbox.add(session, [message_for(fact, source=SOURCE, correlation_id=account.id)])
 
 
 def _put(session: Session, **values: object) -> None:

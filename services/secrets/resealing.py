@@ -7,9 +7,9 @@ import structlog
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from shared import webhook_keys
-from shared.crypto import CannotOpenError, sealer
 from shared.db.models import WebhookSecret
+from shared.security import webhook_keys
+from shared.security.encryption import CannotOpenError, sealer
 
 AT_MOST = 500  # rows a run; the next run takes the rest
 

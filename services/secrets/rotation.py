@@ -17,13 +17,13 @@ from uuid import UUID
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from shared import webhook_keys
-from shared.bus.events import SecretIssued, SecretRevoked, SecretRotated
-from shared.bus.message import message_for
-from shared.config import settings
+from shared.bus import outbox
+from shared.bus.contract.events import SecretIssued, SecretRevoked, SecretRotated
+from shared.bus.contract.message import message_for
+from shared.config.settings import settings
 from shared.db.models import Account, KycApplication, WebhookSecret
 from shared.ids import new_id
-from shared.outbox import store
+from shared.security import webhook_keys
 
 MAX_A_DAY = 20
 """How many secrets a business may have made in 24 hours."""
@@ -265,7 +265,7 @@ def _tell(
     message = message_for(
         fact, source="services.secrets", correlation_id=fact.account_id, message_id=message_id
     )
-    store.add(session, [message])
+    outbox.add(session, [message])
 
 
 def _lock_key(account_id: UUID) -> int:

@@ -9,14 +9,13 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session
 
-from services.secrets import rotation
-from shared.bus.events import SecretExpiring
-from shared.bus.message import message_for
-from shared.config import settings
-from shared.db import secret_use
+from services.secrets import rotation, usage
+from services.secrets.usage import SecretUse
+from shared.bus import outbox
+from shared.bus.contract.events import SecretExpiring
+from shared.bus.contract.message import message_for
+from shared.config.settings import settings
 from shared.db.models import Account, WebhookSecret
-from shared.db.secret_use import SecretUse
-from shared.outbox import store
 
 AT_MOST = 200  # rows a run; the next run takes the rest
 LAST_WARNING = timedelta(days=1)  # before the end
@@ -86,7 +85,7 @@ def _ending(
 
 
 def _use(session: Session, secret: WebhookSecret, now: datetime) -> SecretUse:
-    return secret_use.of_account(session, secret.account_id, now).get(secret.id, secret_use.UNUSED)
+    return usage.of_account(session, secret.account_id, now).get(secret.id, usage.UNUSED)
 
 
 def _warn(session: Session, secret: WebhookSecret, use: SecretUse, *, is_last: bool) -> None:
@@ -101,7 +100,7 @@ def _warn(session: Session, secret: WebhookSecret, use: SecretUse, *, is_last: b
         share_of_last_day=use.share_of_last_day,
         is_last=is_last,
     )
-    store.add(session, [message_for(fact, source="services.secrets", correlation_id=account.id)])
+    outbox.add(session, [message_for(fact, source="services.secrets", correlation_id=account.id)])
 
 
 def expire_due(session: Session, now: datetime) -> None:

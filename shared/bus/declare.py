@@ -10,12 +10,14 @@ from typing import Any
 from amqp.exceptions import AMQPError
 from kombu.exceptions import KombuError
 
-from shared import direct, versions
-from shared.bus import permissions, topology
-from shared.bus.connect import connect, credentials, server_version
-from shared.bus.refusal import explain
-from shared.config import Settings, begin
-from shared.environment import ConfigurationError
+from shared import versions
+from shared.bus.broker import declaration
+from shared.bus.broker.kombu_connection import connect, credentials, server_version
+from shared.bus.broker.refusal import explain
+from shared.bus.contract import permissions
+from shared.config.environment import ConfigurationError
+from shared.config.settings import Settings, begin
+from shared.http import direct
 
 BODY_BYTES = 2000
 """How much of an error's body is told: the broker says there what it refuses."""
@@ -45,7 +47,7 @@ def main() -> int:
             untried = versions.warning("RabbitMQ", server_version(connection))
             if untried:
                 print(untried, file=sys.stderr)  # noqa: T201
-            topology.declare(connection)
+            declaration.declare(connection)
     except urllib.error.HTTPError as error:
         said = " ".join(error.read(BODY_BYTES).decode(errors="replace").split())
         return _say(1, f"{error.url} answered {error.code} {error.reason}: {said}")

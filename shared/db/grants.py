@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from psycopg2.extensions import encrypt_password
 from sqlalchemy import Connection, text
 
-from shared.environment import ConfigurationError
-from shared.roles import SERVICES, login
+from shared.config.environment import ConfigurationError
+from shared.security.service_accounts import SERVICES, login
 
 # What others than services.accounts may know of an account: not its password's hash.
 ACCOUNT = "SELECT (id, company_name, email, email_verified_at, closed_at, created_at)"
@@ -66,7 +66,7 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
     },
     "orders": {
         "accounts": "SELECT (id, company_name)",
-        # DELETE, and UPDATE of the notes: what is over (shared/retention.py).
+        # DELETE, and UPDATE of the notes: what is over (shared/db/retention.py).
         "orders": "SELECT, INSERT, UPDATE, DELETE",
         "order_status_history": "SELECT, INSERT, UPDATE (note), DELETE",
         "order_conflicts": "SELECT, INSERT, UPDATE (at), DELETE",  # UPDATE: to lock

@@ -9,9 +9,9 @@ from alembic.config import Config
 from sqlalchemy import NullPool, create_engine, text
 
 from shared import versions
-from shared.config import begin
-from shared.environment import ConfigurationError
-from shared.roles import SERVICES
+from shared.config.environment import ConfigurationError
+from shared.config.settings import begin
+from shared.security.service_accounts import SERVICES
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 

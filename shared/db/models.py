@@ -496,7 +496,7 @@ class OpsRecoveryCode(Base):
     user_id: Mapped[UUID] = mapped_column(ForeignKey("ops_users.id", ondelete="CASCADE"))
 
 
-# --- shared.bus and shared.outbox, on behalf of the service that calls them --------------------
+# --- shared.bus, on behalf of the service that calls it: inbox and outbox ------------------------
 
 
 class InboxEntry(Base):
@@ -533,7 +533,7 @@ class OutboxMessage(Base):
             "next_try_at",
             postgresql_where=text("next_try_at IS NOT NULL"),
         ),
-        # What AMQP's short strings hold, in bytes: see shared/bus/message.py.
+        # What AMQP's short strings hold, in bytes: see shared/bus/contract/message.py.
         CheckConstraint(
             " AND ".join(
                 f"octet_length({column}) <= 255"
@@ -574,7 +574,7 @@ class OutboxMessage(Base):
 class AuditEntry(Base):
     """What somebody did. Rows are added and never changed: a trigger refuses all else, to anybody.
 
-    Each row holds the hash of the one before and its own; see `shared/audit_chain.py`.
+    Each row holds the hash of the one before and its own; see `shared/security/audit_chain.py`.
     """
 
     __tablename__ = "audit_log"
@@ -593,11 +593,11 @@ class AuditEntry(Base):
     recorded_at: Mapped[datetime] = mapped_column(server_default=func.now())  # not hashed
 
 
-# --- shared.heartbeat, on behalf of every service: each writes its own rows ---------------------
+# --- shared.telemetry.heartbeat, on behalf of every service: each writes its own rows ------------
 
 
 class ServiceHeartbeat(Base):
-    """A process that runs, and what it says of its queues; see `shared/heartbeat.py`."""
+    """A process that runs, and what it says of its queues; see `shared/telemetry/heartbeat.py`."""
 
     __tablename__ = "service_heartbeats"
 

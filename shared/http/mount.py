@@ -12,14 +12,15 @@ import msgspec
 import structlog
 from falcon.asgi import Request, Response
 
-from shared import tokens, tracing
-from shared.config import settings
+from shared.config.settings import settings
 from shared.db.session import is_database_away, transaction
 from shared.http.errors import ApiError, unavailable
 from shared.http.metrics import measured
 from shared.http.route import Answer, Call, Route
 from shared.http.signed_in import not_signed_in, require_session
-from shared.networks import network_of, without_port
+from shared.security import tokens
+from shared.security.networks import network_of, without_port
+from shared.telemetry import tracing
 
 MAX_BODY_BYTES = 65_536
 MAX_ADDRESS = 64  # characters; with brackets, a zone and a port

@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from shared.db.models import AccountSession, WebhookPolicy
 from shared.http.errors import ApiError, account_blocked
-from shared.tokens import Token
+from shared.security.tokens import Token
 
 
 def require_session(session: Session, token: Token) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import falcon.asgi
 from falcon.asgi import Request, Response
 
-from shared import tracing
+from shared.telemetry import tracing
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
 

@@ -6,10 +6,10 @@ from uuid import UUID
 from msgspec.structs import replace
 from sqlalchemy import select, text
 
-from shared.bus.events import CustomerDetails, OrderCreated, encode
-from shared.bus.message import Message, message_for
+from shared.bus import outbox
+from shared.bus.contract.events import CustomerDetails, OrderCreated, encode
+from shared.bus.contract.message import Message, message_for
 from shared.db.models import AuditEntry, EmailDelivery, Order
-from shared.outbox import store
 from tests.integration.arrange import depth, publish_raw, until
 
 DIED = {
@@ -79,7 +79,7 @@ def park(running, order, **changes):
     """A message that the relay cannot publish; the number of its row, once it is parked."""
     message = replace(intake(order), **changes)
     with running.session() as session:
-        store.add(session, [message])
+        outbox.add(session, [message])
         session.commit()
     return until(lambda: number_of(running, message), "it is parked")
 

@@ -17,13 +17,13 @@ from rich.console import Console as Terminal
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.orm import Session
 
-from services.ops import users
-from shared.roles import broker_user
-from stack.credentials import as_service
+from services.ops.users import users
+from shared.security.service_accounts import broker_user
 from stack.folders import ROOT
 from stack.mailbox import MailServer
-from stack.ports import Address, Port
 from stack.processes import spawn, stop
+from stack.servers.credentials import as_service
+from stack.servers.ports import Address, Port
 from stack.supervisor import MODULES, Supervisor
 from stack.system import start_services
 from tests.integration.arrange import PATIENCE, until

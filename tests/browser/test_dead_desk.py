@@ -12,10 +12,10 @@ from playwright.sync_api import expect
 from sqlalchemy import func, select
 
 from services.ops.console.app import PAGES
-from services.ops.console.mount import SESSION
-from services.ops.rights import Right
-from services.ops.sessions import form_token
-from shared.bus.events import encode
+from services.ops.console.web.mount import SESSION
+from services.ops.users.rights import Right
+from services.ops.users.sessions import form_token
+from shared.bus.contract.events import encode
 from shared.db.models import AuditEntry, Order
 from tests.browser.arrange import (
     a_dead_letter,

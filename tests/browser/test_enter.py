@@ -10,10 +10,11 @@ from kombu import Connection
 from playwright.sync_api import expect
 from sqlalchemy import select, text
 
-from services.ops import second_factor, users
 from services.ops.console.app import PAGES
-from services.ops.rights import Right
-from shared.bus import counts, topology
+from services.ops.users import second_factor, users
+from services.ops.users.rights import Right
+from shared.bus.broker import queue_counts
+from shared.bus.contract import topology
 from shared.db.models import AuditEntry, Order
 from shared.ids import new_id
 from tests.browser.arrange import a_dead_letter, audited, intake, park
@@ -121,7 +122,7 @@ def state(running):
     with Connection(running.amqp_url) as connection:
         channel = connection.default_channel
         depths = {
-            queue.name: counts.of(channel, queue.name).ready
+            queue.name: queue_counts.of(channel, queue.name).ready
             for queue in topology.QUEUES
             if queue is not topology.JOURNAL  # which has the signing in as well
         }

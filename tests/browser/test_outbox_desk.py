@@ -3,7 +3,7 @@
 from playwright.sync_api import expect
 from sqlalchemy import text
 
-from shared.bus.events import encode
+from shared.bus.contract.events import encode
 from tests.browser.arrange import audited, customer, is_recorded, is_told, park
 from tests.integration.arrange import order_created, until
 

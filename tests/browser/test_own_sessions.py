@@ -8,9 +8,9 @@ import pytest
 from playwright.sync_api import expect
 from sqlalchemy import select, update
 
-from services.ops import users
-from services.ops.console.mount import SESSION
-from services.ops.sessions import form_token
+from services.ops.console.web.mount import SESSION
+from services.ops.users import users
+from services.ops.users.sessions import form_token
 from shared.db.models import OpsSession
 from shared.ids import new_id
 from tests.browser.arrange import audited

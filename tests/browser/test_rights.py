@@ -6,11 +6,11 @@ from contextlib import ExitStack, contextmanager
 import httpx
 import pytest
 
-from services.ops import users
 from services.ops.console.app import PAGES
-from services.ops.console.mount import FORM, SESSION
-from services.ops.rights import Right
-from services.ops.sessions import form_token
+from services.ops.console.web.mount import FORM, SESSION
+from services.ops.users import users
+from services.ops.users.rights import Right
+from services.ops.users.sessions import form_token
 from tests.browser.conftest import PASSWORD
 from tests.integration.arrange import until
 

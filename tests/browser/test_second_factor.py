@@ -8,16 +8,16 @@ import pytest
 from playwright.sync_api import expect
 from sqlalchemy import text
 
-from services.ops import second_factor, users
 from services.ops.console.app import PAGES
-from services.ops.console.mount import FORM, SESSION
-from services.ops.sessions import form_token
+from services.ops.console.web.mount import FORM, SESSION
+from services.ops.users import second_factor, users
+from services.ops.users.sessions import form_token
 from tests.browser.arrange import audited
 from tests.browser.conftest import PASSWORD, sign_in
 from tests.browser.test_console import faults_of
 from tests.browser.test_rights import path_of
 from tests.integration.arrange import until
-from tests.integration.ops.console import running_console
+from tests.integration.ops.console.running import running_console
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import pytest
 from playwright.sync_api import expect
 from sqlalchemy import select
 
-from services.ops import users
+from services.ops.users import users
 from shared.db.models import AuditEntry, KycApplication
 from tests.browser.arrange import audited
 from tests.browser.conftest import PASSWORD, sign_in

@@ -15,12 +15,12 @@ from rich.console import Console
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.orm import Session
 
-from shared import tokens
-from stack import data
-from stack.credentials import as_service
+from shared.security import tokens
 from stack.mailbox import MailServer
-from stack.ports import Address, Port
-from stack.servers import Broker, Database
+from stack.servers import data
+from stack.servers.credentials import as_service
+from stack.servers.ports import Address, Port
+from stack.servers.sources import Broker, Database
 from stack.supervisor import MODULES, Supervisor
 from stack.system import prepare, start_services
 from tests.faults.ledger import SETTLE_SECONDS, Balance, Load, settle

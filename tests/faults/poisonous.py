@@ -10,9 +10,9 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from services.orders.__main__ import wire
-from shared.bus.batch import Failures
-from shared.bus.message import Received
-from shared.config import Settings
+from shared.bus.consume.batch import Failures
+from shared.bus.contract.message import Received
+from shared.config.settings import Settings
 from shared.service import Wiring, run
 
 POISON = "POISON"

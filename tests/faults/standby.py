@@ -3,8 +3,8 @@
 import subprocess
 from pathlib import Path
 
-from stack.postgres import PostgreSQL, programs
 from stack.processes import spawn
+from stack.servers.postgres import PostgreSQL, programs
 
 
 class Standby(PostgreSQL):

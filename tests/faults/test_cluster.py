@@ -2,8 +2,8 @@
 
 import pytest
 
-from stack.rabbitmq import Cluster, RabbitMQ
-from stack.servers import install_missing
+from stack.servers.rabbitmq import Cluster, RabbitMQ
+from stack.servers.sources import install_missing
 from tests.integration.arrange import until
 
 

@@ -12,8 +12,8 @@ from collections import Counter
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from shared.bus.events import KycDecide
-from shared.bus.message import message_for
+from shared.bus.contract.events import KycDecide
+from shared.bus.contract.message import message_for
 from tests.integration.arrange import account, depth, publish, until
 
 BUSINESSES = 40

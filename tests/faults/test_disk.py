@@ -7,8 +7,8 @@ from contextlib import suppress
 import pytest
 from sqlalchemy.exc import DBAPIError
 
-from stack.postgres import PostgreSQL
-from stack.servers import install_missing
+from stack.servers.postgres import PostgreSQL
+from stack.servers.sources import install_missing
 from tests.integration.arrange import until
 
 SIZE_MB = 160

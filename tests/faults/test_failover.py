@@ -3,8 +3,8 @@
 import pytest
 from sqlalchemy import text
 
-from stack.postgres import PostgreSQL
-from stack.servers import install_missing
+from stack.servers.postgres import PostgreSQL
+from stack.servers.sources import install_missing
 from tests.faults.standby import Standby
 from tests.integration.arrange import until
 

@@ -6,12 +6,12 @@ from zlib import crc32
 import pytest
 from kombu import Connection
 
-from services.ops import dead_actions
-from services.ops.letters import Criteria
-from services.ops.telling import Actor
-from shared.bus import topology
-from stack.credentials import as_service
+from services.ops.audit.actions import Actor
+from services.ops.dead_letters import actions
+from services.ops.dead_letters.letter import Criteria
+from shared.bus.contract import topology
 from stack.mailbox import Handler
+from stack.servers.credentials import as_service
 from tests.integration.arrange import depth, until
 
 
@@ -77,9 +77,7 @@ def test_who_is_refused_for_good_is_dead_and_the_others_are_told(stand):
 
 def replay(stand, queue):
     with Connection(as_service(stand.amqp_url, "ops")) as connection:
-        done = dead_actions.replay(
-            connection, stand.engine, queue, Criteria(), Actor("ada", "10.0.0.7")
-        )
+        done = actions.replay(connection, stand.engine, queue, Criteria(), Actor("ada", "10.0.0.7"))
     assert done.alone
 
 

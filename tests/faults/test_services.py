@@ -6,8 +6,8 @@ import signal
 import pytest
 from kombu import Connection
 
-from shared.bus.consumer import SUSPICIOUS_DELIVERIES
-from shared.bus.message import message_for
+from shared.bus.consume.consumer import SUSPICIOUS_DELIVERIES
+from shared.bus.contract.message import message_for
 from stack.supervisor import MODULES
 from tests.faults.poisonous import POISON
 from tests.integration.arrange import (

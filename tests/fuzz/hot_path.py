@@ -11,11 +11,11 @@ import uuid
 import atheris
 
 with atheris.instrument_imports(include=["services", "shared", "email", "uuid"]):
-    from services.ingress import order_bodies, signatures, standard_webhooks
-    from services.kyc.reading import decode_decision
-    from shared.bus.events import EVENT_TYPES, decode
-    from shared.bus.incoming import Incoming, decode_by_type
-    from shared.bus.retry import Malformed
+    from services.ingress.webhook import bodies, hmac_hex, standard_webhooks
+    from services.kyc.parsing import decode_decision
+    from shared.bus.contract.delivery import Incoming, decode_by_type
+    from shared.bus.contract.errors import Malformed
+    from shared.bus.contract.events import EVENT_TYPES, decode
 
 ACCOUNT = uuid.UUID(int=7)
 TYPES = sorted(EVENT_TYPES)
@@ -29,16 +29,16 @@ def one_input(data: bytes) -> None:
     match choice[0] % 5:
         case 0:
             try:
-                _, message = order_bodies.read(body, ACCOUNT, None)
-            except order_bodies.BodyError as error:
+                _, message = bodies.read(body, ACCOUNT, None)
+            except bodies.BodyError as error:
                 str(error).encode()
             else:
                 decode(message.type, message.body)
         case 1:
             key, _, rest = body.partition(b"\n")
             signature, _, signed = rest.partition(b"\n")
-            assert signatures.matches(key, signed, signature) == (
-                signature.lower() == signatures.sign(key, signed)
+            assert hmac_hex.matches(key, signed, signature) == (
+                signature.lower() == hmac_hex.sign(key, signed)
             )
         case 2:
             type_ = TYPES[len(body) % len(TYPES)]

@@ -14,17 +14,18 @@ from amqp import Message as AmqpMessage
 from kombu import Connection
 from sqlalchemy.orm import Session
 
-from shared.bus import counts, journal, topology
-from shared.bus.consumer import Consumer, Subscription
-from shared.bus.events import (
+from shared.bus.broker import declaration, queue_counts
+from shared.bus.consume.consumer import Consumer, Subscription
+from shared.bus.contract import journal
+from shared.bus.contract.events import (
     CustomerDetails,
     Event,
     OrderCreated,
     OrderStatusChanged,
     TrackingStatus,
 )
-from shared.bus.message import Message, Received, message_for
-from shared.config import Settings
+from shared.bus.contract.message import Message, Received, message_for
+from shared.config.settings import Settings
 from shared.db.models import Account, KycApplication
 from shared.ids import new_id
 
@@ -116,7 +117,7 @@ def status_changed(order: OrderCreated, status: TrackingStatus, note: str = "") 
 def declare(amqp_url: str) -> None:
     """Declare the topology, as the administrator: a deployment's step."""
     with Connection(amqp_url) as connection:
-        topology.declare(connection)
+        declaration.declare(connection)
 
 
 def publish(amqp_url: str, *messages: Message) -> None:
@@ -156,7 +157,7 @@ def publish_raw(amqp_url: str, exchange: str, key: str, body: bytes, **propertie
 def depth(amqp_url: str, queue: str) -> int:
     """How many messages wait in a queue."""
     with Connection(amqp_url) as connection:
-        return counts.of(connection.default_channel, queue).ready
+        return queue_counts.of(connection.default_channel, queue).ready
 
 
 def take(amqp_url: str, queue: str) -> Any:

@@ -12,14 +12,14 @@ import pytest
 from sqlalchemy import Engine, create_engine, select
 from sqlalchemy.orm import Session
 
-from shared.bus.events import AccountOtpRequested, decode
-from shared.crypto import code_sealer
+from shared.bus.contract.events import AccountOtpRequested, decode
 from shared.db.models import OutboxMessage
-from stack.credentials import as_service
+from shared.security.encryption import code_sealer
 from stack.folders import ROOT
-from stack.listening import LISTEN_SECONDS, Start
-from stack.ports import Address, Port
 from stack.processes import spawn, stop
+from stack.servers.credentials import as_service
+from stack.servers.listening import LISTEN_SECONDS, Start
+from stack.servers.ports import Address, Port
 from tests.integration.arrange import until
 
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import docker
 from docker.errors import APIError, DockerException, ImageNotFound
 
-from stack import debian
 from stack.folders import ROOT
+from stack.servers import debian
 
 FOLDER = ROOT / ".stack" / "matrix"
 REPOSITORY = "order-fellow-machine"

@@ -13,7 +13,7 @@ from typing import Any
 
 import docker
 
-from stack.containers import FOLDER, OWNER
+from stack.servers.containers import FOLDER, OWNER
 from tests.machines import images
 
 # What a process needs that Debian's first one, systemd, would do: adopt orphans and bury them.

@@ -18,7 +18,7 @@ from pathlib import Path
 import docker
 
 from shared import lease
-from stack import containers, data
+from stack.servers import containers, data
 from stack.system import stop_on_signals
 from tests.machines import images, standins, table
 from tests.machines.cells import CELLS, Cell

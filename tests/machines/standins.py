@@ -1,7 +1,7 @@
 """Images of docker-compose.yml that cannot be pulled here, made of Debian's packages.
 
-Under the same tags. They honour what docker-compose.yml and stack/containers.py say to the official
-ones, and no more.
+Under the same tags. They honour what docker-compose.yml and stack/servers/containers.py say to the
+official ones, and no more.
 """
 
 import contextlib

@@ -4,24 +4,9 @@ from typing import Annotated
 
 import typer
 
-from services.ops.cli import (
-    account,
-    audit,
-    customer,
-    dead,
-    doctor,
-    journal,
-    keys,
-    kyc,
-    limit,
-    outbox,
-    queues,
-    retention,
-    secrets,
-    send,
-    trail,
-    users,
-)
+from services.ops.cli.businesses import account, customer, kyc, limit, secrets, send, trail
+from services.ops.cli.messages import dead, journal, outbox, queues
+from services.ops.cli.system import audit, doctor, keys, retention, users
 from shared.product import VERSION
 
 app = typer.Typer(

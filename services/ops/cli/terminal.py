@@ -24,14 +24,15 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from services.ops import surroundings, turns
-from services.ops.broker import TIMEOUT
-from services.ops.surroundings import Surroundings
-from services.ops.telling import Actor, tell, viewed
-from shared.bus.connect import connect, credentials
-from shared.bus.refusal import explain
+from services.ops import environment
+from services.ops.audit.actions import Actor, tell, viewed
+from services.ops.broker import queue_lock
+from services.ops.broker.connection import TIMEOUT
+from services.ops.environment import Surroundings
+from shared.bus.broker.kombu_connection import connect, credentials
+from shared.bus.broker.refusal import explain
+from shared.config.environment import ConfigurationError
 from shared.db.session import make_engine
-from shared.environment import ConfigurationError
 
 FAILED, MISUSED = 1, 2
 WHOLE = 100_000  # columns; a table takes what it needs of them
@@ -43,10 +44,10 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask first.")]
 def find_system() -> Surroundings:
     """The system that is meant; exits when its configuration is no good."""
     try:
-        system = surroundings.find(os.environ)
+        system = environment.find(os.environ)
     except ConfigurationError as error:
         stop(str(error), MISUSED)
-    turns.meet_in(make_engine(system.settings) if system.has_database else None)
+    queue_lock.meet_in(make_engine(system.settings) if system.has_database else None)
     return system
 
 

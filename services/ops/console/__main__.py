@@ -4,8 +4,8 @@ import os
 import sys
 from pathlib import Path
 
-from shared.config import begin
-from shared.environment import ConfigurationError
+from shared.config.environment import ConfigurationError
+from shared.config.settings import begin
 
 
 def main() -> int:  # noqa: RET503 - execv never returns

@@ -11,51 +11,50 @@ from amqp.exceptions import AMQPError
 from falcon.asgi import Request, Response
 from kombu import Connection
 
-from services.ops import dead_retention, resealing
-from services.ops.broker import open_connection
-from services.ops.console import (
-    audit_pages,
+from services.ops.broker.connection import open_connection
+from services.ops.console.pages import (
+    audit,
     dead_changes,
-    dead_pages,
-    job_pages,
-    kyc_pages,
-    ladder_pages,
-    outbox_pages,
+    dead_letters,
+    jobs,
+    kyc,
+    outbox,
     overview,
-    second_factor_pages,
-    session_pages,
-    signing_in,
-    trail_pages,
+    retry_queues,
+    timelines,
 )
-from services.ops.console.jobs import Jobs
-from services.ops.console.live import Live
-from services.ops.console.look import Looker
-from services.ops.console.lookout import Lookout
-from services.ops.console.mount import add_error_handlers, mount
-from services.ops.console.page import Page, PageError, System
-from services.ops.console.rendering import STATIC
-from services.ops.console.visitors import Visitors
-from shared import metrics
-from shared.bus.refusal import explain
-from shared.config import Settings, settings
-from shared.logs import configure
+from services.ops.console.signing_in import second_factor, sessions, sign_in
+from services.ops.console.web.event_stream import Live
+from services.ops.console.web.jobs import Jobs
+from services.ops.console.web.mount import add_error_handlers, mount
+from services.ops.console.web.page import Page, PageError, System
+from services.ops.console.web.rendering import STATIC
+from services.ops.console.web.session_cache import Visitors
+from services.ops.dead_letters import retention
+from services.ops.monitoring.poller import Lookout
+from services.ops.monitoring.snapshot import Looker
+from services.ops.users import resealing
+from shared.bus.broker.refusal import explain
+from shared.config.settings import Settings, settings
+from shared.telemetry import metrics
+from shared.telemetry.logs import configure
 from shared.token_buckets import TokenBuckets
 
 THREADS = 8
 
 PAGES: tuple[Page, ...] = (
-    *signing_in.PAGES,
-    *second_factor_pages.PAGES,
-    *session_pages.PAGES,
+    *sign_in.PAGES,
+    *second_factor.PAGES,
+    *sessions.PAGES,
     *overview.PAGES,
-    *kyc_pages.PAGES,
-    *dead_pages.PAGES,
+    *kyc.PAGES,
+    *dead_letters.PAGES,
     *dead_changes.PAGES,
-    *ladder_pages.PAGES,
-    *outbox_pages.PAGES,
-    *job_pages.PAGES,
-    *trail_pages.PAGES,
-    *audit_pages.PAGES,
+    *retry_queues.PAGES,
+    *outbox.PAGES,
+    *jobs.PAGES,
+    *timelines.PAGES,
+    *audit.PAGES,
 )
 """Every page there is."""
 
@@ -101,7 +100,7 @@ class Console:
         metrics.serve(self.system.config)
         self.system.lookout.start()
         self._chores = [
-            asyncio.create_task(dead_retention.keep_ending(self.system.config)),
+            asyncio.create_task(retention.keep_ending(self.system.config)),
             asyncio.create_task(resealing.keep_sealing()),
         ]
 

@@ -1,6 +1,6 @@
-"""Gunicorn's settings; the values come from shared/config.py."""
+"""Gunicorn's settings; the values come from shared/config/settings.py."""
 
-from shared.config import begin
+from shared.config.settings import begin
 from shared.http.serving import (  # noqa: F401 - gunicorn reads them here
     accesslog,
     control_socket_disable,
@@ -16,7 +16,7 @@ from shared.http.serving import (  # noqa: F401 - gunicorn reads them here
 _config = begin("ops")
 
 wsgi_app = "services.ops.console.app:create_app()"
-worker_class = "services.ops.console.worker.Worker"
+worker_class = "services.ops.console.web.worker.Worker"
 # One: it has one sampler for all browsers, and the long work that people look after is in it.
 workers = 1
 bind = f"{_config.host}:{_config.ops_port}"

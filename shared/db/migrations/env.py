@@ -3,10 +3,10 @@
 from alembic import context
 from sqlalchemy import create_engine, text
 
-from shared.config import settings
+from shared.config.environment import ConfigurationError
+from shared.config.settings import settings
 from shared.db import grants
 from shared.db.models import Base
-from shared.environment import ConfigurationError
 
 # Any number will do, as long as it stays the same.
 ADVISORY_LOCK = 7_034_221

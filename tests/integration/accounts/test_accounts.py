@@ -8,9 +8,9 @@ import jwt
 import pytest
 from sqlalchemy import update
 
-from shared import tokens
-from shared.config import DEVELOPMENT_JWT_KEY
+from shared.config.settings import DEVELOPMENT_JWT_KEY
 from shared.db.models import Account, PendingProof
+from shared.security import tokens
 from tests.integration.conftest import running_ingress
 
 PASSWORD = "correct horse battery"

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import text, update
 
-from shared.bus.events import AccountChanged, AccountSignedIn, decode
+from shared.bus.contract.events import AccountChanged, AccountSignedIn, decode
 from shared.db.models import Account, KycApplication, OutboxMessage, PendingProof, WebhookPolicy
 from shared.ids import new_id
 from tests.integration.accounts.test_accounts import (

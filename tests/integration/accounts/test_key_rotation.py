@@ -6,9 +6,9 @@ import pytest
 from sqlalchemy import select
 
 from services.ops import keys
-from shared.bus.events import AccountOtpRequested, decode
-from shared.crypto import CannotOpenError, Sealer
+from shared.bus.contract.events import AccountOtpRequested, decode
 from shared.db.models import OutboxMessage
+from shared.security.encryption import CannotOpenError, Sealer
 from tests.integration.accounts.test_accounts import bearer, login, new_email, register, verify
 from tests.integration.conftest import running_ingress
 

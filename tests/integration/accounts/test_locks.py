@@ -4,11 +4,11 @@ import threading
 
 from sqlalchemy import text
 
-from services.accounts import codes, registering
-from shared.bus.events import AccountOtpRequested, decode
-from shared.crypto import code_sealer
+from services.accounts import codes, registration
+from shared.bus.contract.events import AccountOtpRequested, decode
 from shared.db.models import Account, OutboxMessage, PendingProof
 from shared.db.session import transaction
+from shared.security.encryption import code_sealer
 from tests.integration.arrange import until
 
 EMAIL = "it@kettle.example"
@@ -23,7 +23,7 @@ def blocked(engine):
 
 def register(name):
     with transaction() as session:
-        registering.register(session, name, EMAIL, "correct horse", "192.0.2.1")
+        registration.register(session, name, EMAIL, "correct horse", "192.0.2.1")
 
 
 def code_of(db):
@@ -47,7 +47,7 @@ def test_an_address_that_is_proved_while_it_is_registered_again(settings, db, en
     other = threading.Thread(target=register, args=("Somebody else",))
     monkeypatch.setattr(codes, "check", checked)
     with transaction() as session:
-        assert registering.verify(session, EMAIL, code, "192.0.2.1") is None
+        assert registration.verify(session, EMAIL, code, "192.0.2.1") is None
     other.join()
     account = db.query(Account).one()
     assert (account.company_name, account.email_verified_at is None) == ("Kettle & Co", False)

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import update
 
-from shared import tokens
 from shared.db.models import AccountSession
+from shared.security import tokens
 from tests.integration.accounts.test_accounts import bearer, login, new_email, register, verify
 
 

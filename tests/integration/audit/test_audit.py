@@ -10,26 +10,26 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from services.accounts import accounts
+from services.accounts import sign_in
 from services.audit.__main__ import wire
-from services.audit.reading import Fact
-from services.audit.writing import write
-from services.ingress import request_log_rows
-from services.ops import audit_log
-from shared import passwords
-from shared.audit_chain import ADVISORY_LOCK, Content, link
-from shared.bus.events import (
+from services.audit.handlers import write
+from services.audit.parsing import Fact
+from services.ingress.request_log import rows as request_log_rows
+from services.ops.audit import log
+from shared.bus.contract.events import (
     AccountSignInFailed,
     KycApproved,
     OpsDeadLetterDiscarded,
     SecretRotated,
     decode,
 )
-from shared.bus.message import message_for
+from shared.bus.contract.message import message_for
 from shared.db.models import AuditEntry, OutboxMessage
 from shared.db.session import transaction
 from shared.http.errors import ApiError
 from shared.ids import new_id
+from shared.security import passwords
+from shared.security.audit_chain import ADVISORY_LOCK, Content, link
 from tests.integration.arrange import (
     account,
     consuming,
@@ -38,7 +38,7 @@ from tests.integration.arrange import (
     publish_raw,
     received,
 )
-from tests.integration.ops.test_cli import fellow
+from tests.integration.ops.cli.test_cli import fellow
 
 
 def approved(**changes):
@@ -81,7 +81,7 @@ def books(database_url):
 
 def verdict(engine, **more):
     with Session(engine) as session:
-        return audit_log.verify(session, **more)
+        return log.verify(session, **more)
 
 
 def tamper(engine, *statements):
@@ -295,7 +295,7 @@ def test_a_failed_sign_in_is_told_once_a_minute(settings, db):
     for email in (known.email, known.email.upper(), "nobody@shop.example"):
         for _ in range(2):
             with transaction() as session:
-                answer = accounts.sign_in(session, email, "wrong password", "192.0.2.7")
+                answer = sign_in.sign_in(session, email, "wrong password", "192.0.2.7")
             assert isinstance(answer, ApiError)
     told = db.query(OutboxMessage).filter_by(type="account.sign_in_failed").all()
     assert len(told) == 6
@@ -307,7 +307,7 @@ def test_a_sign_in_is_told_with_its_address(settings, db):
     made.password_hash = passwords.hash_password("a long password")
     db.commit()
     with transaction() as session:
-        accounts.sign_in(session, made.email, "a long password", "192.0.2.7")
+        sign_in.sign_in(session, made.email, "a long password", "192.0.2.7")
     (row,) = db.query(OutboxMessage).filter_by(type="account.signed_in")
     fact = decode(row.type, row.body)
     assert (fact.account_id, fact.address) == (made.id, "192.0.2.7")

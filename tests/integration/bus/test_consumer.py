@@ -13,10 +13,10 @@ from amqp import Channel
 from kombu import Connection
 from sqlalchemy import select, text
 
-from shared.bus import topology
-from shared.bus.consumer import Consumer, Subscription
-from shared.bus.message import message_for
-from shared.bus.retry import Hold, Permanent, UnderWay
+from shared.bus.consume.consumer import Consumer, Subscription
+from shared.bus.contract import topology
+from shared.bus.contract.errors import Hold, Permanent, UnderWay
+from shared.bus.contract.message import message_for
 from shared.db.models import InboxEntry
 from tests.integration.arrange import (
     consuming,
@@ -183,7 +183,7 @@ def test_a_retry_comes_back_by_the_ladder(settings):
 
 
 def test_the_end_of_the_ladder_is_the_dead_queue(settings):
-    from shared.bus.retry import MAX_ATTEMPTS
+    from shared.bus.consume.retry import MAX_ATTEMPTS
 
     message = messages(1)[0]
     publish_raw(
@@ -380,8 +380,8 @@ def test_a_suspicious_message_is_handled_alone(settings):
 
 CHILD = """
     import os, sys, time
-    from shared.bus import topology
-    from shared.bus.consumer import Consumer, Subscription
+    from shared.bus.contract import topology
+    from shared.bus.consume.consumer import Subscription
     from shared.service import Wiring, run
     from sqlalchemy import text
 

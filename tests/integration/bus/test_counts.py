@@ -5,11 +5,13 @@ import threading
 import pytest
 from kombu import Connection
 
-from services.ops.sampling import Sampler
-from shared.bus import counts, single, topology
+from services.ops.monitoring.sampler import Sampler
+from shared.bus.broker import queue_counts
+from shared.bus.consume import single_active
+from shared.bus.contract import topology
 from tests.integration.arrange import publish
-from tests.integration.outbox.relaying import messages
-from tests.integration.outbox.test_stuck import resume, stuck
+from tests.integration.relay.relaying import messages
+from tests.integration.relay.test_stuck import resume, stuck
 
 QUEUE = topology.ORDERS_INTAKE
 
@@ -31,29 +33,29 @@ def test_it_is_asked_again_until_it_answers(channel, broker, amqp_url):
     with stuck(broker, amqp_url, QUEUE.name):
         later = threading.Timer(2, resume, (broker, amqp_url, QUEUE.name))
         later.start()
-        assert counts.of(channel, QUEUE.name) == (7, 0)
+        assert queue_counts.of(channel, QUEUE.name) == (7, 0)
         later.join()
 
 
 def test_who_cannot_wait_is_told_that_it_is_not_known(channel, broker, amqp_url):
     with (
         stuck(broker, amqp_url, QUEUE.name),
-        pytest.raises(counts.NotKnownError, match=r"orders\.intake does not answer"),
+        pytest.raises(queue_counts.NotKnownError, match=r"orders\.intake does not answer"),
     ):
-        counts.of(channel, QUEUE.name, 0.5)
+        queue_counts.of(channel, QUEUE.name, 0.5)
 
 
 def test_an_empty_queue_is_one(amqp_url):
     with Connection(amqp_url) as connection:
-        assert counts.of(connection.default_channel, QUEUE.name) == (0, 0)
+        assert queue_counts.of(connection.default_channel, QUEUE.name) == (0, 0)
 
 
 def test_nobody_begins_beside_a_consumer_that_is_not_seen(settings, channel, broker, amqp_url):
     """Two would handle the decisions on one business in any order."""
     begun = []
     with stuck(broker, amqp_url, QUEUE.name):
-        assert not single.begin(channel, QUEUE, lambda: begun.append(1))
-    assert single.begin(channel, QUEUE, lambda: begun.append(2))
+        assert not single_active.begin(channel, QUEUE, lambda: begun.append(1))
+    assert single_active.begin(channel, QUEUE, lambda: begun.append(2))
     assert begun == [2]
 
 

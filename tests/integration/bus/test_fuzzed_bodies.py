@@ -17,11 +17,11 @@ from services.kyc.__main__ import wire as kyc
 from services.notifier.composing import compose
 from services.orders.__main__ import wire as orders
 from services.secrets.__main__ import wire as secrets
-from shared.bus.batch import Batches, Delivery
-from shared.bus.events import EVENT_TYPES
-from shared.bus.incoming import Incoming, decode_by_type
-from shared.bus.retry import Malformed, Permanent, Retry
-from shared.bus.standing import Standing
+from shared.bus.broker.standing import Standing
+from shared.bus.consume.batch import Batches, Delivery
+from shared.bus.contract.delivery import Incoming, decode_by_type
+from shared.bus.contract.errors import Malformed, Permanent, Retry
+from shared.bus.contract.events import EVENT_TYPES
 from shared.ids import new_id
 
 TYPES = sorted(EVENT_TYPES)

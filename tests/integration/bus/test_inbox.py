@@ -5,7 +5,7 @@ from uuid import UUID
 
 from sqlalchemy import func, select, update
 
-from shared.bus import inbox
+from shared.bus.consume import inbox
 from shared.db.models import InboxEntry
 from shared.db.session import transaction
 from shared.ids import derived_id, follow_up_id, new_id

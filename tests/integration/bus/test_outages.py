@@ -6,10 +6,10 @@ import pytest
 
 from services.notifier.__main__ import wire as wire_notifier
 from services.orders.__main__ import wire as wire_orders
-from shared.bus import topology
-from shared.bus.consumer import Consumer, Subscription
-from shared.bus.message import message_for
-from stack.ports import Port
+from shared.bus.consume.consumer import Consumer, Subscription
+from shared.bus.contract import topology
+from shared.bus.contract.message import message_for
+from stack.servers.ports import Port
 from tests.integration.arrange import consuming, depth, order_created, publish, take, until
 from tests.integration.gate import Gate
 from tests.integration.notifier.test_sending import order_fact, tell

@@ -8,18 +8,18 @@ from contextlib import contextmanager
 import pytest
 from kombu import Connection
 
-from shared.bus import topology
-from stack.credentials import as_service
+from shared.bus.contract import topology
 from stack.processes import stop
+from stack.servers.credentials import as_service
 from tests.integration.arrange import until
 
 CONSUMERS = ("services.orders", "services.kyc", "services.secrets", "services.notifier",
              "services.audit")  # fmt: skip
-PROCESSES = (*CONSUMERS, "shared.outbox")
+PROCESSES = (*CONSUMERS, "services.relay")
 
 
 def user_of(module):
-    return "relay" if module == "shared.outbox" else module.partition(".")[2]
+    return "relay" if module == "services.relay" else module.partition(".")[2]
 
 
 @contextmanager
@@ -62,7 +62,7 @@ def test_it_is_healthy_with_the_rights_it_has(settings, tmp_path, mailbox, monke
     url = as_service(settings.amqp_url, user_of(module))
     with running(module, url, settings.database_url, tmp_path):
         until(lambda: check(tmp_path) == (0, ""), f"{module} is healthy")
-        if module == "shared.outbox":
+        if module == "services.relay":
             return
         with Connection(settings.amqp_url) as connection:
             for queue in topology.WORK_QUEUES:
@@ -70,7 +70,7 @@ def test_it_is_healthy_with_the_rights_it_has(settings, tmp_path, mailbox, monke
                     until(lambda q=queue.name: consumers(connection, q) == 1, queue.name)
 
 
-@pytest.mark.parametrize("module", ["services.kyc", "shared.outbox"])
+@pytest.mark.parametrize("module", ["services.kyc", "services.relay"])
 def test_it_is_not_while_it_is_refused(settings, tmp_path, module):
     url = as_service(settings.amqp_url, user_of(module)).replace("@", "x@")
     with running(module, url, settings.database_url, tmp_path):

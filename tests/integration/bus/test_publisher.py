@@ -11,17 +11,17 @@ from msgspec.structs import replace
 from pika import frame as pika_frame
 
 from services.ops import journal as ops_journal
-from shared.bus import journal, topology
-from shared.bus.confirms import (
+from shared.bus.contract import journal, topology
+from shared.bus.contract.delivery import Incoming
+from shared.bus.contract.message import message_for
+from shared.bus.publish.confirms import (
     ConfirmTimeoutError,
     OverloadedError,
     ReturnedError,
     UnavailableError,
 )
-from shared.bus.framing import publish_frames
-from shared.bus.incoming import Incoming
-from shared.bus.message import message_for
-from shared.bus.publisher import Publisher
+from shared.bus.publish.framing import publish_frames
+from shared.bus.publish.publisher import Publisher
 from tests.integration.arrange import depth, headers, order_created, take, until
 
 FRAME_MAX = 131_072

@@ -12,17 +12,18 @@ from kombu import Connection
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
-from services.ingress.secret_feed import SecretFeed
-from services.ops import heartbeats
-from services.ops.diagnosis import troubles
-from services.ops.queues import Sample
-from shared import health, heartbeat, service
-from shared.bus import topology
-from shared.bus.consumer import Consumer, Subscription
-from shared.bus.publisher import Publisher
-from shared.bus.retry import Hold
+from services.ingress.credentials.feed import SecretFeed
+from services.ops.monitoring import heartbeats
+from services.ops.monitoring.alerts import troubles
+from services.ops.monitoring.queue_stats import Sample
+from shared import health, service
+from shared.bus.consume.consumer import Consumer, Subscription
+from shared.bus.contract import topology
+from shared.bus.contract.errors import Hold
+from shared.bus.publish.publisher import Publisher
 from shared.db.session import transaction
-from stack.credentials import as_service
+from shared.telemetry import heartbeat
+from stack.servers.credentials import as_service
 from tests.integration.arrange import publish, until
 from tests.integration.bus.test_consumer import messages
 from tests.integration.gate import Gate

@@ -7,18 +7,19 @@ import pytest
 from kombu import Connection
 
 from services.kyc.__main__ import wire
-from services.ops import dead_actions, dead_letters, journal
-from services.ops.letters import Criteria
-from services.ops.telling import Actor
-from shared.bus import topology
-from shared.bus.copies import again
-from shared.bus.decoding import arguments
-from shared.bus.incoming import Incoming
+from services.ops import journal
+from services.ops.audit.actions import Actor
+from services.ops.dead_letters import actions, search
+from services.ops.dead_letters.letter import Criteria
+from shared.bus.broker.decoding import arguments
+from shared.bus.consume.copies import again
+from shared.bus.contract import topology
+from shared.bus.contract.delivery import Incoming
 from shared.db.models import KycApplication
 from shared.db.session import engine
 from tests.integration.arrange import account, consuming, depth, publish_raw, take, until
 from tests.integration.bus.strangers import strangers
-from tests.integration.ops.test_cli import fellow
+from tests.integration.ops.cli.test_cli import fellow
 
 DECISIONS = topology.KYC_DECISIONS
 COUNT = len(strangers())
@@ -78,12 +79,12 @@ def test_dead_letters_are_seen_replayed_and_discarded(settings, amqp_url):
         assert fellow(settings, "dead", "show", DECISIONS.name, letter["message_id"])[0] == 0
     ada = Actor("ada", "10.0.0.7")
     with Connection(amqp_url) as bus:
-        done = dead_actions.replay(bus, engine(), DECISIONS, Criteria(), ada)
+        done = actions.replay(bus, engine(), DECISIONS, Criteria(), ada)
         assert done.done == COUNT
         with consuming(settings, *wire(settings).subscriptions):
             until(lambda: depth(amqp_url, DECISIONS.dead) == COUNT, "all dead again")
-        assert len({x.message_id for x in dead_letters.browse(bus, DECISIONS).letters}) == COUNT
-        done = dead_actions.discard(bus, engine(), DECISIONS, Criteria(), ada, "Nonsense.")
+        assert len({x.message_id for x in search.browse(bus, DECISIONS).letters}) == COUNT
+        done = actions.discard(bus, engine(), DECISIONS, Criteria(), ada, "Nonsense.")
     assert (done.done, depth(amqp_url, DECISIONS.dead)) == (COUNT, 0)
 
 

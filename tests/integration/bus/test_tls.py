@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from shared.bus.confirms import PublishError
-from shared.bus.connect import connect
-from shared.bus.message import message_for
-from shared.bus.publisher import Publisher
+from shared.bus.broker.kombu_connection import connect
+from shared.bus.contract.message import message_for
+from shared.bus.publish.confirms import PublishError
+from shared.bus.publish.publisher import Publisher
 from tests.integration.arrange import depth, order_created
 from tests.programs import program
 

@@ -6,9 +6,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from services.notifier import sending
+from services.notifier import handlers
+from services.relay import relay
 from shared.db import session
-from shared.outbox import relay
 from tests.integration.arrange import account, until
 from tests.integration.gate import Gate
 from tests.integration.notifier.test_once import deliveries, notifying, server
@@ -62,7 +62,7 @@ def test_who_waits_for_a_mail_server_is_not_frozen(
 ):
     """It thinks for longer than a transaction may wait for its own process."""
     monkeypatch.setattr(session, "IDLE_SECONDS", 1)
-    monkeypatch.setattr(sending, "IDLE_SECONDS", 1)
+    monkeypatch.setattr(handlers, "IDLE_SECONDS", 1)
     server.thinks_of = "slow"
     config = configure(smtp_port=str(mailbox.port))
     tell(settings.amqp_url, order_fact(customer_email="slow@shop.example"))

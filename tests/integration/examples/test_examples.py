@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from shared.bus.events import decode
+from shared.bus.contract.events import decode
 from stack.folders import ROOT
 from tests.integration.arrange import take
 from tests.integration.ingress.conftest import approved

@@ -15,11 +15,11 @@ import pytest
 from sqlalchemy import create_engine, func, select
 from standardwebhooks.webhooks import Webhook
 
-from services.ingress.policies import Policies
-from services.ingress.secret_cache import SecretCache
-from shared import tokens
+from services.ingress.credentials.cache import SecretCache
+from services.ingress.credentials.policies import Policies
 from shared.db.models import OutboxMessage, WebhookSecret
 from shared.ids import new_id
+from shared.security import tokens
 from tests.integration.arrange import account, depth, sign, until
 from tests.integration.conftest import Api, running_ingress
 from tests.integration.gate import Gate

@@ -15,13 +15,13 @@ from sqlalchemy import select
 
 from services.kyc.__main__ import wire
 from services.kyc.states import NotPossible, after
-from shared import tokens
-from shared.bus import topology
-from shared.bus.consumer import Consumer
-from shared.bus.events import decode
+from shared.bus.consume.consumer import Consumer
+from shared.bus.contract import topology
+from shared.bus.contract.events import decode
 from shared.db.models import KycApplication, OutboxMessage
-from shared.roles import login
-from stack.credentials import as_service
+from shared.security import tokens
+from shared.security.service_accounts import login
+from stack.servers.credentials import as_service
 from tests.integration.arrange import (
     account,
     application,

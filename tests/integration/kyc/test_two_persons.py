@@ -8,12 +8,12 @@ import pytest
 from sqlalchemy import func, select, update
 
 from services.kyc.__main__ import wire
-from shared.bus import topology
-from shared.bus.consumer import Consumer
-from shared.bus.events import decode
+from shared.bus.consume.consumer import Consumer
+from shared.bus.contract import topology
+from shared.bus.contract.events import decode
 from shared.db.models import KycApplication, KycDecision, OutboxMessage
-from shared.roles import CONSOLE, login
-from stack.credentials import as_service
+from shared.security.service_accounts import CONSOLE, login
+from stack.servers.credentials import as_service
 from tests.integration.arrange import (
     account,
     application,

@@ -9,13 +9,13 @@ import msgspec
 import pytest
 from sqlalchemy import select
 
-from services.notifier import sending
+from services.notifier import handlers
 from services.notifier.__main__ import wire
 from services.notifier.outgoing import Sending
 from services.notifier.smtp import MailConnection
-from shared.bus import topology
-from shared.bus.consumer import Consumer
-from shared.bus.retry import UnderWay
+from shared.bus.consume.consumer import Consumer
+from shared.bus.contract import topology
+from shared.bus.contract.errors import UnderWay
 from shared.db.models import EmailDelivery
 from stack.mailbox import Handler
 from tests.integration.arrange import consuming, depth, publish, until
@@ -155,7 +155,7 @@ def test_a_server_may_think_about_the_content_longer_than_about_a_command(
 def test_a_server_that_thinks_about_one_email_holds_up_no_other(
     config, server, engine, amqp_url, monkeypatch
 ):
-    monkeypatch.setattr(sending, "WRITE_DOWN_SECONDS", 0.5)
+    monkeypatch.setattr(handlers, "WRITE_DOWN_SECONDS", 0.5)
     server.thinks_of = "c5@"
     tell(amqp_url, *recipients(64))
     with notifying(config):
@@ -230,7 +230,7 @@ def test_an_email_that_fails_in_an_unforeseen_way_is_tried_again(
 def test_an_answer_that_comes_between_two_looks_is_not_forgotten(
     config, server, engine, amqp_url, monkeypatch
 ):
-    monkeypatch.setattr(sending, "WRITE_DOWN_SECONDS", 0.5)
+    monkeypatch.setattr(handlers, "WRITE_DOWN_SECONDS", 0.5)
     server.thinks_of = "c5@"
     look = Sending.outcome
 
@@ -265,7 +265,7 @@ def test_a_clean_stop_gives_an_email_that_is_under_way_for_long_its_last_seconds
 def test_a_clean_stop_waits_for_no_server_and_writes_down_what_it_took(
     config, server, engine, amqp_url, monkeypatch
 ):
-    monkeypatch.setattr(sending, "WRITE_DOWN_SECONDS", 0.5)
+    monkeypatch.setattr(handlers, "WRITE_DOWN_SECONDS", 0.5)
     server.thinks_of = "c5@"
     tell(amqp_url, *recipients(64))
     with one_notifier(config):

@@ -12,18 +12,18 @@ from sqlalchemy import select
 
 from services.notifier.__main__ import wire
 from services.notifier.bounds import Bounds
+from services.notifier.handlers import Notifier
 from services.notifier.mailer import Mailer
 from services.notifier.outgoing import Outgoing, UndeliverableError
-from services.notifier.sending import Notifier
-from shared.bus import topology
-from shared.bus.events import decode
-from shared.bus.message import message_for
-from shared.bus.retry import Hold, Retry
+from shared.bus.contract import topology
+from shared.bus.contract.errors import Hold, Retry
+from shared.bus.contract.events import decode
+from shared.bus.contract.message import message_for
 from shared.db.models import EmailDelivery, OutboxMessage
 from shared.db.session import transaction
 from shared.ids import new_id
 from stack.mailbox import Handler, Maildir, MailServer, in_thread, text_of
-from stack.ports import Port
+from stack.servers.ports import Port
 from tests.integration.arrange import (
     PATIENCE,
     consuming,

@@ -10,14 +10,14 @@ from kombu import Connection
 from msgspec.structs import replace
 
 from services.ops import journal
-from services.ops.broker import open_connection
-from services.ops.holding import hold
+from services.ops.broker.connection import open_connection
+from services.ops.broker.hold import hold
 from services.ops.journal import NotReadToTheEndError
 from services.orders.__main__ import wire
-from shared.bus import topology
-from shared.bus.events import OrderRecorded, TrackingStatus
-from shared.bus.journal import batch, event
-from shared.bus.message import message_for
+from shared.bus.contract import topology
+from shared.bus.contract.events import OrderRecorded, TrackingStatus
+from shared.bus.contract.journal import batch, event
+from shared.bus.contract.message import message_for
 from shared.db.models import InboxEntry, Order, OutboxMessage
 from shared.ids import new_id
 from tests.integration.arrange import (
@@ -32,7 +32,7 @@ from tests.integration.arrange import (
     until,
 )
 from tests.integration.gate import Gate
-from tests.integration.ops.test_cli import fellow
+from tests.integration.ops.cli.test_cli import fellow
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ from sqlalchemy.orm import Session
 from typer.testing import CliRunner
 
 from services.ops.cli import app
-from shared.bus.events import decode, encode
-from shared.bus.message import message_for
-from shared.config import Settings
+from shared.bus import outbox
+from shared.bus.contract.events import decode, encode
+from shared.bus.contract.message import message_for
+from shared.config.settings import Settings
 from shared.db.models import OutboxMessage
-from shared.outbox import store
 from tests.integration.arrange import order_created, take, until
-from tests.integration.outbox.relaying import QUEUE, relaying, waiting
+from tests.integration.relay.relaying import QUEUE, relaying, waiting
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def fellow(*arguments, stdin=None):
 def three_parked(settings, db):
     """Three orders that the relay could not publish; their messages."""
     sent = [message_for(order_created(), source="tests", correlation_id="story") for _ in range(3)]
-    store.add(db, sent)
+    outbox.add(db, sent)
     db.execute(
         text(
             "UPDATE outbox SET parked_at = now(), next_try_at = now() + interval '1 hour', "
@@ -135,7 +135,7 @@ def test_what_is_discarded_is_gone_and_told(three_parked, db):
 
 def test_what_is_not_parked_is_not_theirs_to_change(settings, db):
     """Not even with SQL: it may be under way."""
-    store.add(db, [message_for(order_created(), source="tests", correlation_id="story")])
+    outbox.add(db, [message_for(order_created(), source="tests", correlation_id="story")])
     db.commit()
     (number,) = numbers(db)
     assert fellow("discard", str(number), "--because", "x", "--yes")[0] == 1

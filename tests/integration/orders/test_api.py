@@ -4,13 +4,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from services.orders.handlers import record
 from services.orders.lanes import Lanes
-from services.orders.recording import record
 from services.orders.unknown import Unknown
-from shared import tokens
-from shared.bus.events import TrackingStatus
+from shared.bus.contract.events import TrackingStatus
 from shared.db.models import EmailDelivery
 from shared.ids import derived_id, new_id
+from shared.security import tokens
 from tests.integration.arrange import account, order_created, received, status_changed
 
 

@@ -6,12 +6,12 @@ from uuid import UUID
 import pytest
 from sqlalchemy import select
 
-from services.ingress import order_bodies
+from services.ingress.webhook import bodies
 from services.orders import conflicts
+from services.orders.handlers import record
 from services.orders.lanes import Lanes
-from services.orders.recording import record
 from services.orders.unknown import Unknown
-from shared.bus.events import TrackingStatus, decode
+from shared.bus.contract.events import TrackingStatus, decode
 from shared.db.models import Order, OrderConflict, OrderStatusHistory, OutboxMessage
 from shared.db.session import transaction
 from shared.ids import new_id
@@ -31,7 +31,7 @@ def sent(account_id, address="12 Marina Road", key="order-7", **changes):
         b'{"customer_details": {"name": "Zoe", "email": "zoe@shop.example"},'
         b' "item_summary": "kettle", "address": "%s"}' % address.encode()
     )
-    _, message = order_bodies.read(body, account_id, None, key)
+    _, message = bodies.read(body, account_id, None, key)
     event = decode(message.type, message.body)
     return received(event, id=UUID(message.message_id), **({"time": NOW} | changes))
 
@@ -116,7 +116,7 @@ def test_a_later_copy_of_a_keyed_update_does_not_move_the_order_back(db, busines
         b'{"type": "order.status_changed", "order_id": "%s", "tracking_status": "IN_TRANSIT"}'
         % str(created.order_id).encode()
     )
-    _, message = order_bodies.read(body, business.id, None, "update-1")
+    _, message = bodies.read(body, business.id, None, "update-1")
     update_id = UUID(message.message_id)
     take_in(received(change, id=update_id, time=NOW + timedelta(seconds=1)))
     later = status_changed(created, TrackingStatus.OUT_FOR_DELIVERY)

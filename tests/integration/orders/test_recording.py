@@ -8,13 +8,13 @@ import pytest
 from sqlalchemy import select
 
 from services.orders.__main__ import wire
+from services.orders.handlers import record
 from services.orders.lanes import Lanes
-from services.orders.recording import record
 from services.orders.unknown import Unknown
-from shared.bus import topology
-from shared.bus.events import OrderCancelled, TrackingStatus, decode
-from shared.bus.message import message_for
-from shared.bus.retry import Permanent, Retry
+from shared.bus.contract import topology
+from shared.bus.contract.errors import Permanent, Retry
+from shared.bus.contract.events import OrderCancelled, TrackingStatus, decode
+from shared.bus.contract.message import message_for
 from shared.db.models import Order, OrderStatusHistory, OutboxMessage
 from shared.db.session import transaction
 from shared.ids import new_id

@@ -12,23 +12,24 @@ from rich.console import Console
 from sqlalchemy import create_engine, select
 from sqlalchemy.orm import Session
 
-from services.ops import decisions, flow, kyc_desk
-from services.ops.console.look import Look
-from services.ops.console.overview import tiles
-from services.ops.diagnosis import troubles
-from services.ops.others import Others
-from services.ops.sampling import Sampler
+from services.ops.commands import decisions, kyc_applications
+from services.ops.console.pages.overview import tiles
+from services.ops.monitoring import order_flow
+from services.ops.monitoring.alerts import troubles
+from services.ops.monitoring.customer_flow import Others
+from services.ops.monitoring.sampler import Sampler
+from services.ops.monitoring.snapshot import Look
 from services.proof.__main__ import Prover
 from services.proof.business import Business, UnprovedError
 from services.proof.proving import SCHEMES, prove, said
 from services.proof.sink import Sink
-from shared import heartbeat
-from shared.config import Settings
+from shared.config.settings import Settings
 from shared.db.models import EmailDelivery, Order
 from shared.synthetic import is_synthetic
-from stack.credentials import as_service
+from shared.telemetry import heartbeat
 from stack.mailbox import MailServer
-from stack.ports import Address, Port
+from stack.servers.credentials import as_service
+from stack.servers.ports import Address, Port
 from stack.supervisor import Supervisor
 from stack.system import start_services
 from tests.integration.arrange import depth, until
@@ -174,13 +175,13 @@ def test_nothing_of_it_is_counted_among_the_figures_of_others(running):
     assert counted == []
     others = Others()
     with Session(running.engine) as session:
-        assert flow.latency(session).orders == 0
-        assert kyc_desk.applications(session, kyc_desk.Status.APPROVED) == []
+        assert order_flow.latency(session).orders == 0
+        assert kyc_applications.applications(session, kyc_applications.Status.APPROVED) == []
 
     def is_nothing():
         with Session(running.engine) as session:
-            found = others.of(session, flow.counters(session))
-            return flow.counters(session).recorded > 0 and found.recorded <= 0
+            found = others.of(session, order_flow.counters(session))
+            return order_flow.counters(session).recorded > 0 and found.recorded <= 0
 
     until(is_nothing, "its own are taken out of what PostgreSQL has counted")
 

@@ -10,11 +10,11 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from services.notifier.__main__ import wire as notifying
-from services.ops import dead_retention
+from services.ops.dead_letters import retention as dead_retention
 from services.orders.__main__ import wire as recording
-from shared import retention
-from shared.bus import topology
-from shared.bus.events import decode
+from shared.bus.contract import topology
+from shared.bus.contract.events import decode
+from shared.db import retention
 from shared.db.models import (
     EmailDelivery,
     Order,
@@ -25,10 +25,10 @@ from shared.db.models import (
 )
 from shared.db.session import make_engine, transaction
 from shared.ids import new_id
-from stack.credentials import as_service
+from stack.servers.credentials import as_service
 from tests.integration.arrange import account, depth, order_created, until
-from tests.integration.ops.test_cli import fellow
-from tests.integration.ops.test_dead_letters import bury
+from tests.integration.ops.cli.test_cli import fellow
+from tests.integration.ops.dead_letters.test_dead_letters import bury
 
 NOW = datetime.now(UTC)
 

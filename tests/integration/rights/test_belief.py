@@ -12,13 +12,13 @@ from amqp import Message
 from amqp.exceptions import AccessRefused
 from kombu import Connection
 
-from services.ops.letters import Letter
-from shared.bus import topology
-from shared.bus.events import EVENT_TYPES
-from shared.bus.incoming import Incoming, believed
-from shared.bus.permissions import RIGHTS
-from shared.roles import CONSOLE, login
-from stack.credentials import as_service
+from services.ops.dead_letters.letter import Letter
+from shared.bus.contract import topology
+from shared.bus.contract.delivery import Incoming, believed
+from shared.bus.contract.events import EVENT_TYPES
+from shared.bus.contract.permissions import RIGHTS
+from shared.security.service_accounts import CONSOLE, login
+from stack.servers.credentials import as_service
 from tests.integration.arrange import depth, until
 
 WORK = [queue.name for queue in topology.WORK_QUEUES]

@@ -7,10 +7,11 @@ from amqp import Message
 from amqp.exceptions import AccessRefused, ResourceLocked
 from kombu import Connection
 
-from shared.bus import topology
-from shared.bus.events import EVENT_TYPES
-from shared.bus.permissions import RIGHTS
-from stack.credentials import as_service
+from shared.bus.broker import declaration
+from shared.bus.contract import topology
+from shared.bus.contract.events import EVENT_TYPES
+from shared.bus.contract.permissions import RIGHTS
+from stack.servers.credentials import as_service
 
 LADDER = [rung.name for rung in topology.RETRY_LADDER]
 WORK = [queue.name for queue in topology.WORK_QUEUES]
@@ -133,9 +134,9 @@ def test_what_it_may_declare_and_delete(declared, service):
         assert refused(connection, lambda c: c.queue_declare("mine"))
         for queue in topology.QUEUES:
             if queue.name in own:
-                assert not refused(connection, lambda c, q=queue: topology.declare_queue(c, q))
+                assert not refused(connection, lambda c, q=queue: declaration.declare_queue(c, q))
             else:
-                assert refused(connection, lambda c, q=queue: topology.declare_queue(c, q))
+                assert refused(connection, lambda c, q=queue: declaration.declare_queue(c, q))
                 assert refused(connection, lambda c, q=queue: c.queue_delete(q.name))
 
 
@@ -184,7 +185,7 @@ def test_what_somebody_deleted_is_declared_again_by_its_owner_alone(declared):
     with Connection(declared) as connection:
         connection.default_channel.queue_delete("secrets.issue")
     with connected(declared, "secrets") as connection:
-        topology.ensure(connection, topology.SECRETS_ISSUE)
+        declaration.ensure(connection, topology.SECRETS_ISSUE)
         assert not refused(connection, lambda c: c.basic_get("secrets.issue"))
 
 
@@ -192,18 +193,18 @@ def test_what_somebody_deleted_is_declared_again_by_its_owner_alone(declared):
 def test_a_consumer_needs_no_right_beyond_its_own_queue_to_begin(declared, queue):
     """On RabbitMQ 4.3 even a look at the journal was refused, and nothing was consumed."""
     with connected(declared, queue.name.partition(".")[0]) as connection:
-        topology.ensure(connection, queue)
+        declaration.ensure(connection, queue)
         assert not refused(connection, lambda c: consume(c, queue.name))
 
 
 @pytest.mark.parametrize("service", ["ingress", "relay"])
 def test_a_publisher_begins(declared, service):
     with connected(declared, service) as connection:
-        topology.ensure(connection)
+        declaration.ensure(connection)
 
 
 def test_without_a_declared_topology_a_consumer_is_refused(amqp_url):
     with Connection(amqp_url) as connection:
         connection.default_channel.exchange_delete("commands")
     with connected(amqp_url, "kyc") as connection, pytest.raises(AccessRefused):
-        topology.ensure(connection, topology.KYC_DECISIONS)
+        declaration.ensure(connection, topology.KYC_DECISIONS)

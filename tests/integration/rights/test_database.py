@@ -7,8 +7,8 @@ from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.orm import Session
 
 from shared.db.models import Base
-from shared.roles import SERVICES, login
-from stack.credentials import as_service
+from shared.security.service_accounts import SERVICES, login
+from stack.servers.credentials import as_service
 from tests.integration.arrange import account
 
 # S(elect), I(nsert), U(pdate), D(elete); s: some columns.
@@ -260,8 +260,8 @@ def test_rights_that_somebody_added_go_with_the_next_migration(database_url):
 
 
 def test_roles_that_may_not_be_made_are_named(database, database_url):
+    from shared.config.environment import ConfigurationError
     from shared.db import grants
-    from shared.environment import ConfigurationError
 
     database.execute("CREATE ROLE weak LOGIN PASSWORD 'weak'")
     engine = create_engine(database_url)

@@ -11,12 +11,13 @@ from amqp import Message
 from amqp.exceptions import AccessRefused
 from kombu import Connection
 
-from services.ops import broker_checks
-from shared.bus import topology
-from shared.config import load
-from stack import data
-from stack.credentials import as_service, service_passwords
-from stack.servers import make
+from services.ops.doctor import broker_checks
+from shared.bus.broker import declaration
+from shared.bus.contract import topology
+from shared.config.settings import load
+from stack.servers import data
+from stack.servers.credentials import as_service, service_passwords
+from stack.servers.sources import make
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,7 @@ def test_users_rights_and_topology(node):
     for _ in range(2):
         assert declare(**environment) == (0, "")
     with Connection(as_service(node.url(), "kyc")) as connection:
-        topology.ensure(connection, topology.KYC_DECISIONS)
+        declaration.ensure(connection, topology.KYC_DECISIONS)
         with pytest.raises(AccessRefused):
             connection.default_channel.queue_delete("orders.intake")
     found = {check.about: check for check in broker_checks.broker(load(environment))}
@@ -105,7 +106,7 @@ def test_definitions_for_rabbitmqctl():
     try:
         bare.start()
         printed = subprocess.run(
-            [sys.executable, "-m", "shared.bus.permissions"],
+            [sys.executable, "-m", "shared.bus.contract.permissions"],
             env=os.environ | {"SERVICE_PASSWORDS": service_passwords(bare.url())},
             capture_output=True,
             check=True,
@@ -116,7 +117,7 @@ def test_definitions_for_rabbitmqctl():
         bare.evaluate(f'rabbit_definitions:import_raw(base64:decode(<<"{encoded}">>))')
         assert declare(AMQP_URL=bare.url()) == (0, "")
         with Connection(as_service(bare.url(), "kyc")) as connection:
-            topology.declare_queue(connection.default_channel, topology.KYC_DECISIONS)
+            declaration.declare_queue(connection.default_channel, topology.KYC_DECISIONS)
             with pytest.raises(AccessRefused):
                 connection.default_channel.basic_publish_confirm(
                     Message(b"x"), exchange="dead", routing_key="orders.intake"

@@ -10,15 +10,15 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
 
 from services.secrets import api as secrets_api
-from services.secrets import issuing, rotation
-from shared import tokens
-from shared.bus.events import KycApproved, KycRevoked, decode
+from services.secrets import handlers, rotation
+from shared.bus.contract.events import KycApproved, KycRevoked, decode
 from shared.db.models import KycApplication, OutboxMessage, WebhookSecret
 from shared.db.session import transaction
 from shared.http.errors import ApiError
 from shared.http.route import Call
 from shared.ids import new_id
-from stack.credentials import as_service
+from shared.security import tokens
+from stack.servers.credentials import as_service
 from tests.integration.arrange import account, received, until
 
 INSERT = text("""
@@ -195,13 +195,13 @@ def approve_again(db, business):
 
 def issue(business):
     with transaction() as session:
-        issuing.on_approved(session, received(KycApproved(**about(business, new_id()))))
+        handlers.on_approved(session, received(KycApproved(**about(business, new_id()))))
 
 
 def revoke(business, application_id, **changes):
     fact = KycRevoked(**about(business, application_id), reason="Fraud.")
     with transaction() as session:
-        issuing.on_revoked(session, received(fact, **changes))
+        handlers.on_revoked(session, received(fact, **changes))
 
 
 def states(db):

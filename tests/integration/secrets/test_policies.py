@@ -5,9 +5,9 @@ from sqlalchemy.dialects.postgresql import insert
 
 from services.secrets import policies
 from services.secrets.__main__ import wire
-from shared.bus.events import AccountBlock, WebhookLimit, decode
-from shared.bus.message import message_for
-from shared.bus.retry import Permanent
+from shared.bus.contract.errors import Permanent
+from shared.bus.contract.events import AccountBlock, WebhookLimit, decode
+from shared.bus.contract.message import message_for
 from shared.db.models import OutboxMessage, WebhookPolicy
 from shared.db.session import transaction
 from shared.ids import new_id

@@ -9,10 +9,10 @@ import pytest
 from sqlalchemy import select, text, update
 from sqlalchemy.exc import IntegrityError
 
-from services.secrets import issuing, resealing, rotation, schedule
+from services.secrets import handlers, resealing, rotation, schedule
 from services.secrets.__main__ import wire
-from shared import tokens, webhook_keys
-from shared.bus.events import (
+from shared.bus.contract.errors import Permanent
+from shared.bus.contract.events import (
     EVENT_TYPES,
     KycApproved,
     KycRevoked,
@@ -21,11 +21,11 @@ from shared.bus.events import (
     SecretRotate,
     decode,
 )
-from shared.bus.message import message_for
-from shared.bus.retry import Permanent
-from shared.crypto import CannotOpenError
+from shared.bus.contract.message import message_for
 from shared.db.models import KycApplication, OutboxMessage, WebhookSecret, WebhookSecretUse
 from shared.db.session import transaction
+from shared.security import tokens, webhook_keys
+from shared.security.encryption import CannotOpenError
 from tests.integration.arrange import account, consuming, publish, received, until
 
 NOW = datetime.now(UTC)
@@ -48,7 +48,7 @@ def revoked_fact(account_, application_id):
 
 def issue(account_):
     with transaction() as session:
-        issuing.on_approved(session, received(approved_fact(account_)))
+        handlers.on_approved(session, received(approved_fact(account_)))
 
 
 def secrets_of(db, account_):
@@ -119,7 +119,9 @@ def test_the_key_is_found_by_its_hash_and_opens_only_for_its_row(db, business):
 
 def test_no_fact_carries_a_secret(db, business):
     with transaction() as session:
-        issuing.on_rotate(session, received(SecretRotate(account_id=business.id, cause="operator")))
+        handlers.on_rotate(
+            session, received(SecretRotate(account_id=business.id, cause="operator"))
+        )
     keys = [
         webhook_keys.encode_key(webhook_keys.unseal(s.sealed, s.id))
         for s in secrets_of(db, business)
@@ -153,14 +155,16 @@ def test_an_approval_taken_back_meanwhile_issues_nothing(settings, db):
 
 def test_a_revocation_revokes_all_and_is_told(db, business):
     with transaction() as session:
-        issuing.on_rotate(session, received(SecretRotate(account_id=business.id, cause="operator")))
+        handlers.on_rotate(
+            session, received(SecretRotate(account_id=business.id, cause="operator"))
+        )
     assert states(db, business) == ["retiring", "active"]
     application = db.scalars(select(KycApplication)).one()
     application.status = "revoked"
     db.commit()
     assert states(db, business) == ["revoked", "revoked"]
     with transaction() as session:
-        issuing.on_revoked(session, received(revoked_fact(business, application.id)))
+        handlers.on_revoked(session, received(revoked_fact(business, application.id)))
     fact = facts(db)[-1]
     assert fact.reason == "Fraud."
     assert set(fact.secret_ids) == {secret.id for secret in secrets_of(db, business)}
@@ -168,7 +172,9 @@ def test_a_revocation_revokes_all_and_is_told(db, business):
 
 def test_a_rotation_keeps_the_old_one_until_its_own_end(db, business):
     with transaction() as session:
-        issuing.on_rotate(session, received(SecretRotate(account_id=business.id, cause="operator")))
+        handlers.on_rotate(
+            session, received(SecretRotate(account_id=business.id, cause="operator"))
+        )
     old, new = secrets_of(db, business)
     assert (old.state, new.state) == ("retiring", "active")
     fact = facts(db)[-1]
@@ -182,16 +188,16 @@ def test_a_second_use_of_an_expired_secret_does_not_replace_its_replacement(db, 
     command = SecretRotate(account_id=business.id, cause="expired_use", secret_id=old.id)
     for _ in range(3):
         with transaction() as session:
-            issuing.on_rotate(session, received(command))
+            handlers.on_rotate(session, received(command))
     assert states(db, business) == ["expired", "active"]
 
 
 def test_a_revoked_secret_is_not_replaced_by_its_use(db, business):
     (old,) = secrets_of(db, business)
     with transaction() as session:
-        issuing.on_revoke(session, received(SecretRevoke(account_id=business.id, reason="Lost.")))
+        handlers.on_revoke(session, received(SecretRevoke(account_id=business.id, reason="Lost.")))
     with transaction() as session:
-        issuing.on_rotate(
+        handlers.on_rotate(
             session,
             received(SecretRotate(account_id=business.id, cause="expired_use", secret_id=old.id)),
         )
@@ -202,13 +208,13 @@ def test_no_rotation_without_approval(settings, db):
     business = account(db, status="rejected")
     command = SecretRotate(account_id=business.id, cause="operator")
     with pytest.raises(Permanent, match="not approved"), transaction() as session:
-        issuing.on_rotate(session, received(command))
+        handlers.on_rotate(session, received(command))
 
 
 def test_rotations_at_once_come_one_after_the_other(db, business):
     def rotate(_):
         with transaction() as session:
-            issuing.on_rotate(
+            handlers.on_rotate(
                 session, received(SecretRotate(account_id=business.id, cause="operator"))
             )
 

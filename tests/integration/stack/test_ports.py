@@ -12,13 +12,13 @@ import httpx
 import pytest
 from rich.console import Console
 
-from stack import data, ports
 from stack.folders import ROOT
-from stack.listening import DidNotStartError, Start
 from stack.mailbox import MailServer
-from stack.ports import Address, Listener, Port, PortTakenError, listeners
 from stack.processes import spawn, stop
-from stack.servers import make
+from stack.servers import data, ports
+from stack.servers.listening import DidNotStartError, Start
+from stack.servers.ports import Address, Listener, Port, PortTakenError, listeners
+from stack.servers.sources import make
 from stack.supervisor import Supervisor
 from tests.integration.stack.thief import thief
 
@@ -26,7 +26,7 @@ AT_ONCE = int(os.environ.get("PORTS_AT_ONCE", "2"))
 TIMES = int(os.environ.get("PORTS_TIMES", "1"))
 CHOOSE = """
 import sys
-from stack.ports import Port
+from stack.servers.ports import Port
 held = [Port() for _ in range(500)]
 print(*(port.number for port in held), flush=True)
 sys.stdin.read()
@@ -103,7 +103,7 @@ def test_ports_are_no_ephemeral_ones():
 def test_where_every_port_is_ephemeral_any_is_taken(tmp_path, monkeypatch):
     everything = tmp_path / "range"
     everything.write_text("1024 65535\n")
-    monkeypatch.setattr("stack.ports._EPHEMERAL", everything)
+    monkeypatch.setattr("stack.servers.ports._EPHEMERAL", everything)
     assert is_refused(Port())
 
 
@@ -162,7 +162,7 @@ def test_a_server_whose_port_is_stolen_goes_elsewhere(folder):
 PAIR = """
 import sys
 from pathlib import Path
-from stack.servers import make
+from stack.servers.sources import make
 folder = Path(sys.argv[1])
 for server in make(folder)[:2]:
     server.start()

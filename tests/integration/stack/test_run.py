@@ -12,9 +12,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from stack import data
 from stack.folders import ROOT
-from stack.ports import Port
+from stack.servers import data
+from stack.servers.ports import Port
 from tests.integration.arrange import until
 
 FOLDERS = ("services", "shared", "stack", "docker-compose.yml")
@@ -133,7 +133,7 @@ def alive(checkout):
 
 def folders_of(checkout):
     """The folders in which that checkout's servers keep their data."""
-    script = "from stack import data; print(data.DISK / data.owner(), data.MEMORY / data.owner())"
+    script = "from stack.servers import data as d; print(d.DISK / d.owner(), d.MEMORY / d.owner())"
     done = subprocess.run(
         [sys.executable, "-c", script],
         cwd=checkout,
@@ -223,7 +223,8 @@ def test_a_port_that_is_none(checkout, port):
 def test_without_any_servers_there_is_one_clear_sentence(checkout, tmp_path):
     """No Docker, no packages, no apt: a PATH with nothing on it."""
     script = (
-        "from stack import rabbitmq, postgres, debian, run\n"
+        "from stack import run\n"
+        "from stack.servers import rabbitmq, postgres, debian\n"
         "rabbitmq.is_installed = lambda: False\n"
         "postgres.programs = lambda: None\n"
         "debian.can_install = lambda: False\n"

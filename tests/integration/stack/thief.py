@@ -4,7 +4,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from stack.ports import Port
+from stack.servers.ports import Port
 
 
 @contextmanager

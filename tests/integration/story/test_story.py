@@ -15,7 +15,7 @@ from kombu import Connection
 from sqlalchemy import create_engine, select, text
 
 from services.ops import journal
-from shared.bus import topology
+from shared.bus.contract import topology
 from shared.db.models import Base
 from stack.mailbox import Maildir, text_of
 from tests.integration.arrange import sign, until

@@ -13,12 +13,12 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from stack.credentials import as_service
 from stack.folders import ROOT
-from stack.listening import LISTEN_SECONDS, Start
 from stack.mailbox import MailServer
-from stack.ports import Address, Port
 from stack.processes import spawn, stop
+from stack.servers.credentials import as_service
+from stack.servers.listening import LISTEN_SECONDS, Start
+from stack.servers.ports import Address, Port
 from stack.supervisor import MODULES
 from tests.integration.conftest import Api, running_ingress
 from tests.integration.ingress.conftest import Sender, approved

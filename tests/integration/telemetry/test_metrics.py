@@ -97,7 +97,7 @@ def test_no_page_names_an_address_or_an_id(passed):
 
 def test_a_port_that_is_taken_is_said_and_nothing_starts(passed):
     port = passed.pages["orders"].split(":")[2].split("/")[0]
-    for module in ("services.orders", "shared.outbox"):
+    for module in ("services.orders", "services.relay"):
         ended = subprocess.run(
             [sys.executable, "-m", module],
             env=os.environ | {"METRICS_PORT": port},
@@ -113,7 +113,7 @@ def test_a_port_that_is_taken_is_said_and_nothing_starts(passed):
 def test_the_outbox_says_nothing_while_the_database_is_away(unused_port):
     from sqlalchemy import create_engine
 
-    from shared.outbox.metrics import OutboxCollector
+    from services.relay.metrics import OutboxCollector
 
     away = create_engine(f"postgresql+psycopg2://nobody@127.0.0.1:{unused_port()}/none")
     assert list(OutboxCollector(away).collect()) == []

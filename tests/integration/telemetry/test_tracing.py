@@ -172,7 +172,7 @@ def test_probes_and_polls_make_no_traces(line, collector):
 
 
 def test_without_a_collector_nothing_of_it_is_imported():
-    names = ("services.ingress.app", "services.notifier.__main__", "shared.outbox.__main__")
+    names = ("services.ingress.app", "services.notifier.__main__", "services.relay.__main__")
     program = "import sys; " + "; ".join(f"import {name}" for name in names)
     program += "; print([name for name in sys.modules if name.startswith('opentelemetry')])"
     ended = subprocess.run(

@@ -7,9 +7,9 @@ import jsonschema
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from shared.bus import topology
-from shared.bus.events import EVENT_TYPES
-from stack import contracts
+from shared.bus.contract import topology
+from shared.bus.contract.events import EVENT_TYPES
+from stack.generated import contracts
 
 # The official schema, unchanged: Apache-2.0, see LICENSE.asyncapi beside it.
 ASYNCAPI_SCHEMA = Path(__file__).parents[2] / "contracts" / "asyncapi-3.0.0.json"

@@ -10,15 +10,15 @@ import yaml
 
 from services.ops import keys
 from shared import product
-from shared.bus import topology
-from shared.config import (
+from shared.bus.contract import topology
+from shared.config.environment import ConfigurationError
+from shared.config.processes import KEYS, READS
+from shared.config.settings import (
     SECRET,
     Settings,
     load,
 )
-from shared.environment import ConfigurationError
-from shared.processes import KEYS, READS
-from shared.roles import BROKER_USERS, broker_user, login
+from shared.security.service_accounts import BROKER_USERS, broker_user, login
 from stack.folders import ROOT
 from stack.supervisor import MODULES
 

@@ -10,11 +10,11 @@ from prometheus_client.metrics import MetricWrapperBase
 import services.ingress.metrics
 import services.notifier.metrics
 import services.proof.metrics
+import services.relay.metrics
 import shared.bus.metrics
 import shared.http.metrics
-import shared.metrics
-import shared.outbox.metrics
-from shared.bus import topology
+import shared.telemetry.metrics
+from shared.bus.contract import topology
 from stack.folders import ROOT
 
 MONITORING = ROOT / "docs" / "monitoring"
@@ -24,8 +24,8 @@ MODULES = (
     services.proof.metrics,
     shared.bus.metrics,
     shared.http.metrics,
-    shared.metrics,
-    shared.outbox.metrics,
+    shared.telemetry.metrics,
+    services.relay.metrics,
 )
 RULES = [
     rule
@@ -62,7 +62,7 @@ def ours():
         for collector in collectors
         for metric in collector.describe()
     }
-    waiting = shared.outbox.metrics.OutboxCollector(engine=None).describe()
+    waiting = services.relay.metrics.OutboxCollector(engine=None).describe()
     return found | {(metric.name, metric.type, ()) for metric in waiting}
 
 

@@ -4,9 +4,9 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from services.ops.customer_bus import PASSED_BY
-from shared.bus import topology
-from shared.config import Settings
+from services.ops.customers.messages_on_bus import PASSED_BY
+from shared.bus.contract import topology
+from shared.config.settings import Settings
 from shared.db.models import Base
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "privacy.md").read_text()

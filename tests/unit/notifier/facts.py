@@ -3,10 +3,10 @@
 from datetime import UTC, datetime
 from uuid import UUID
 
-from shared.bus import events
-from shared.bus.events import TrackingStatus
-from shared.crypto import code_sealer
+from shared.bus.contract import events
+from shared.bus.contract.events import TrackingStatus
 from shared.ids import new_id
+from shared.security.encryption import code_sealer
 
 CODE = "042137"
 UNTIL = datetime(2099, 3, 1, 14, 5, tzinfo=UTC)

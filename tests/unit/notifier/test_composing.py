@@ -10,7 +10,8 @@ import pytest
 
 from services.notifier import composing
 from services.notifier.composing import TEMPLATES, compose
-from shared.bus.events import (
+from shared.bus.contract.errors import Permanent
+from shared.bus.contract.events import (
     EVENT_TYPES,
     AccountVerified,
     CodePurpose,
@@ -18,7 +19,6 @@ from shared.bus.events import (
     decode,
     encode,
 )
-from shared.bus.retry import Permanent
 from tests.integration.arrange import received
 from tests.unit.notifier.facts import CODE, CUSTOMER, FACTS, UNTIL
 

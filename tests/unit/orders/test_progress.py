@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.orders.progress import Position, is_news, moves
-from shared.bus.events import FINAL_STATUSES, TrackingStatus
+from shared.bus.contract.events import FINAL_STATUSES, TrackingStatus
 
 ORDER = UUID(int=1)
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)

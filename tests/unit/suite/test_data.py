@@ -2,7 +2,7 @@
 
 import pytest
 
-from stack import data
+from stack.servers import data
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from stack import sbom
+from stack.generated import sbom
 
 LOCK = """\
 PyJWT==2.10.1 \\

@@ -1,0 +1,1 @@
+"""The suites of `python -m bench`, by the names that it takes."""

@@ -1,0 +1,237 @@
+"""Registration, and the proof of its address.
+
+A registration is no account. Whoever registers an address first has nothing by that: several may
+wait, each with its own password and its own code, and the one that is proved ends the others. A
+code that was mailed proves the registration it was made for and no other (Sudhodanan and Paverd
+2022, "Pre-hijacked accounts").
+"""
+
+from datetime import UTC, datetime
+from typing import NamedTuple
+from uuid import UUID
+
+from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from services.accounts import codes, guesses, limits
+from services.accounts.codes import Check
+from shared.bus import outbox
+from shared.bus.contract.events import AccountVerified
+from shared.bus.contract.message import message_for
+from shared.config.settings import settings
+from shared.db import retention
+from shared.db.models import Account, PendingProof
+from shared.http.errors import ApiError, too_many_requests
+from shared.ids import new_id
+from shared.security import passwords
+from shared.security.networks import network_of
+
+SOURCE = "services.accounts"
+
+
+class Registered(NamedTuple):
+    """A registration; the id is the account's, once it is proved."""
+
+    id: UUID
+    company_name: str
+    email: str
+
+
+def register(
+    session: Session, company_name: str, email: str, password: str, address: str
+) -> Registered:
+    """Let a registration wait for its proof, and mail it a code.
+
+    The answer does not tell whether the address has an account; then nothing waits.
+
+    Args:
+        session: the transaction.
+        company_name: as it was given.
+        email: as it was given.
+        password: as it was given.
+        address: the client's.
+
+    Raises:
+        ApiError: 400, when the name is blank or the password refused; 429, when the address was
+            mailed to too often.
+    """
+    email, company_name = email.lower(), company_name.strip()
+    if not company_name:
+        raise ApiError(400, "invalid_body", "company_name is blank.")
+    refuse_weak(password, email, company_name)
+    network = network_of(address)
+    if wait := limits.take(*guesses.mails(email, network)):
+        raise too_many_requests(wait)
+    hashed = passwords.hash_password(password)
+    hold(session, email)
+    if account_of(session, email) is not None:
+        return Registered(new_id(), company_name, email)
+    pending = PendingProof(
+        purpose="registration",
+        email=email,
+        company_name=company_name,
+        password_hash=hashed,
+        network=network,
+    )
+    codes.send(session, pending)
+    return Registered(pending.id, company_name, email)
+
+
+def send_again(session: Session, email: str, registration_id: UUID | None, address: str) -> None:
+    """Mail a new code for a registration that waits; the one before stops working.
+
+    Args:
+        session: the transaction.
+        email: the address.
+        registration_id: which registration; without it the newest from this network, else the
+            newest of all.
+        address: the client's.
+    """
+    email, network = email.lower(), network_of(address)
+    # Also where nothing waits: the answer, and the time it takes, are the same.
+    is_over = limits.take(*guesses.mails(email, network))
+    hold(session, email)
+    waiting = _waiting(session, email)
+    if registration_id is not None:
+        waiting = [pending for pending in waiting if pending.id == registration_id]
+    waiting.sort(key=lambda pending: (pending.network == network, pending.created_at))
+    if is_over or not waiting:
+        return
+    if datetime.now(UTC) - waiting[-1].code_made_at >= codes.RESEND_AFTER:
+        codes.send(session, waiting[-1])
+
+
+def verify(
+    session: Session,
+    email: str,
+    otp: str,
+    address: str,
+    *,
+    password: str | None = None,
+    registration_id: UUID | None = None,
+) -> ApiError | None:
+    """Make an account of a registration, by its code.
+
+    While several wait for the same address, the code is not enough: whoever can read the mailbox
+    must also know which registration is theirs, by its password or its id.
+
+    Returns:
+        None, or an error; it is returned so that a wrong try stays counted.
+    """
+    email, network = email.lower(), network_of(address)
+    guess = guesses.at("code", email, network)
+    if wait := limits.take(*guess):
+        return too_many_requests(wait)
+    hold(session, email)
+    waiting = _waiting(session, email)
+    outcome, proved = Check.WRONG, None
+    for pending in waiting:
+        checked = codes.check(pending, otp, is_own=pending.network == network)
+        if checked is not Check.WRONG:
+            outcome, proved = checked, pending
+    if proved is None or outcome is not Check.RIGHT:
+        return OTP_ERRORS[outcome]()
+    if password is None:
+        limits.give_back(session, *guess)
+    if len(waiting) > 1 and password is None and registration_id is None:
+        return ApiError(*SEVERAL)
+    if registration_id not in (None, proved.id) or (
+        password is not None and not passwords.matches(password, proved.password_hash)
+    ):
+        return OTP_ERRORS[Check.WRONG]()
+    account = _account_of(session, proved)
+    for pending in waiting:
+        session.delete(pending)
+    if account is None:
+        return OTP_ERRORS[Check.WRONG]()
+    if password is not None:
+        limits.give_back(session, *guess)
+    guesses.remember(session, account, network)
+    fact = AccountVerified(
+        account_id=account.id, company_name=account.company_name, email=account.email
+    )
+    outbox.add(session, [message_for(fact, source=SOURCE, correlation_id=account.id)])
+    return None
+
+
+def password_awaiting(session: Session, email: str, network: str) -> str | None:
+    """The hash of the password of a registration that waits; the one that this network made."""
+    waiting = _waiting(session, email, hold=False)
+    waiting.sort(key=lambda pending: (pending.network == network, pending.created_at))
+    return waiting[-1].password_hash if waiting else None
+
+
+def refuse_weak(password: str, *known: str) -> None:
+    """Refuse what may not be a password, with every reason at once.
+
+    Args:
+        password: as it was given.
+        known: what anybody knows of the account.
+
+    Raises:
+        ApiError: 400.
+    """
+    found = passwords.faults(password, *known)
+    if found:
+        is_form = not len(passwords.normalized(password)) >= passwords.MIN_LENGTH
+        code = "invalid_body" if is_form else "weak_password"
+        raise ApiError(400, code, " ".join(["Choose another password.", *found]), faults=found)
+
+
+def _account_of(session: Session, proved: PendingProof) -> Account | None:
+    """None, when somebody else proved the address meanwhile."""
+    values = {
+        "company_name": proved.company_name,
+        "password_hash": proved.password_hash,
+        "email_verified_at": datetime.now(UTC),
+    }
+    # An account that was never proved is one that the version before made.
+    made = insert(Account).values(id=proved.id, email=proved.email, **values)
+    return session.scalar(
+        made.on_conflict_do_update(
+            index_elements=[Account.email],
+            set_=values,
+            where=Account.email_verified_at.is_(None),
+        ).returning(Account)
+    )
+
+
+def hold(session: Session, email: str) -> None:
+    """Wait until no other transaction is at this address."""
+    session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(email, 0))))
+
+
+def account_of(session: Session, email: str) -> Account | None:
+    """The account whose proved address this is; the caller holds the address."""
+    return session.scalar(
+        select(Account).where(Account.email == email, Account.email_verified_at.is_not(None))
+    )
+
+
+def _waiting(session: Session, email: str, *, hold: bool = True) -> list[PendingProof]:
+    found = (
+        select(PendingProof)
+        .where(PendingProof.email == email, PendingProof.purpose == "registration")
+        .order_by(PendingProof.created_at)
+    )
+    if days := settings().retention_unproved_days:
+        found = found.where(PendingProof.created_at > retention.before(days))
+    return list(session.scalars(found.with_for_update() if hold else found))
+
+
+SEVERAL = (
+    400,
+    "several_registrations",
+    "Several registrations wait for this address. Send the password of yours too, or the id that "
+    "its registration was answered with, as registration_id.",
+)
+OTP_ERRORS = {
+    Check.WRONG: lambda: ApiError(400, "invalid_otp", "The code is wrong."),
+    Check.EXPIRED: lambda: ApiError(
+        400, "otp_expired", "The code has expired. Ask for a new one at /users/request-otp/."
+    ),
+    Check.LOCKED: lambda: ApiError(
+        400, "otp_locked", "Too many wrong tries. Ask for a new code at /users/request-otp/."
+    ),
+}

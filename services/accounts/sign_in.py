@@ -1,0 +1,96 @@
+"""Signing in, and what comes of it."""
+
+from datetime import UTC, datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session, undefer
+
+from services.accounts import guesses, limits, registration
+from services.accounts.registration import SOURCE
+from shared.bus import outbox
+from shared.bus.contract.events import AccountSignedIn, AccountSignInFailed
+from shared.bus.contract.message import message_for
+from shared.db.models import Account
+from shared.http.errors import ApiError, account_blocked, too_many_requests
+from shared.http.signed_in import is_blocked
+from shared.ids import derived_id
+from shared.security import passwords
+from shared.security.networks import network_of
+
+
+def sign_in(session: Session, email: str, password: str, address: str) -> Account | ApiError:
+    """The account behind an email address and its password; told to the audit log either way.
+
+    Args:
+        session: the transaction.
+        email: as it was given.
+        password: as it was given.
+        address: the client's.
+
+    Returns:
+        An error, so that what is told is committed: 401 when they do not match, 403 when the email
+        address is not proved yet or the account blocked, 429 when it was guessed at too often.
+    """
+    network = network_of(address)
+    guess = guesses.at("password", email, network)
+    if wait := limits.take(*guess):
+        return too_many_requests(wait)
+    account = find(session, email)
+    stored = (
+        account.password_hash
+        if account
+        else registration.password_awaiting(session, email.lower(), network)
+    )
+    if not passwords.matches(password, stored):
+        _tell_failure(session, email, account, address)
+        return ApiError(401, "invalid_credentials", "The email address or the password is wrong.")
+    limits.give_back(session, *guess)
+    if account is None:
+        return ApiError(
+            403,
+            "email_not_verified",
+            "Prove your email address first: POST /users/verify-otp/ with the code we mailed you.",
+        )
+    if passwords.is_outdated(account.password_hash):
+        account.password_hash = passwords.hash_password(password)
+    if is_blocked(session, account.id):
+        return account_blocked()
+    is_new_place = guesses.remember(session, account, network)
+    fact = AccountSignedIn(
+        account_id=account.id,
+        company_name=account.company_name,
+        email=account.email,
+        address=address,
+        is_new_place=is_new_place,
+    )
+    outbox.add(session, [message_for(fact, source=SOURCE, correlation_id=account.id)])
+    return account
+
+
+def _tell_failure(session: Session, email: str, account: Account | None, address: str) -> None:
+    # Whether there is such an account or not: else the time that it takes would tell.
+    fact = AccountSignInFailed(
+        email=email.lower(), account_id=account.id if account else None, address=address
+    )
+    minute = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M")
+    fact_id = derived_id(fact.TYPE, account.id if account else address, minute)
+    about = account.id if account else fact.email
+    outbox.add(
+        session, [message_for(fact, source=SOURCE, correlation_id=about, message_id=fact_id)]
+    )
+
+
+def find(session: Session, email: str, *, hold: bool = False) -> Account | None:
+    """The account of a proved address, in whatever case it is written.
+
+    Args:
+        session: the transaction.
+        email: the address.
+        hold: keep others from changing it until the transaction ends.
+    """
+    wanted = select(Account).where(
+        Account.email == email.lower(), Account.email_verified_at.is_not(None)
+    )
+    if hold:
+        wanted = wanted.with_for_update()
+    return session.scalar(wanted.options(undefer(Account.password_hash)))

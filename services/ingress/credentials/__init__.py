@@ -1,0 +1,1 @@
+"""What a worker knows of secrets and policies, and what keeps it true."""

@@ -1,0 +1,214 @@
+"""Every live webhook secret in memory, so that checking a request needs no database.
+
+Found by the SHA-256 of the key, which is itself what its sender signs with, or by the account,
+where the secret is not sent: then its sealed bytes are opened at the first use. Three ways keep the
+cache true: events, which revoke by themselves; a poll of what has changed; and a look into the
+database for a key or an account never seen. With an account's secrets always comes its policy, so
+that no secret is ever there without it.
+"""
+
+import asyncio
+import time
+from bisect import bisect_left, insort
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from operator import attrgetter
+from typing import Any
+from uuid import UUID
+
+from services.ingress.credentials import rows
+from services.ingress.credentials.database_clock import DatabaseClock
+from services.ingress.credentials.policies import Policies
+from services.ingress.credentials.rows import Found, Position
+from services.ingress.credentials.secret import CachedSecret
+from shared.security.webhook_keys import key_hash
+
+REMEMBER_UNKNOWN_SECONDS = 5.0
+MAX_UNKNOWN = 10_000
+# What an event has revoked and no row has shown as revoked yet.
+MAX_REVOKED = 100_000
+# Rows taken in at a time; between two slices requests have their turn.
+SLICE = 500
+
+Key = bytes | UUID
+_by_id = attrgetter("id")
+
+
+class SecretCache:
+    """The cache of one worker.
+
+    Args:
+        threads: where database queries run.
+        policies: kept true together with the secrets.
+    """
+
+    def __init__(self, threads: ThreadPoolExecutor, policies: Policies) -> None:
+        self.clock = DatabaseClock()
+        """The time by which secrets end."""
+        self._threads = threads
+        self._policies = policies
+        self._secrets: dict[bytes, CachedSecret] = {}
+        self._accounts: dict[UUID, list[CachedSecret]] = {}
+        self._revoked: OrderedDict[UUID, None] = OrderedDict()
+        self._unknown: OrderedDict[Key, float] = OrderedDict()
+        self._lookups: dict[Key, asyncio.Task[None]] = {}
+        self._position: Position | None = None
+        self.refreshed_at: float | None = None
+        """When it last agreed with the database, on the monotonic clock; None before the start."""
+        self.misses = 0
+        """How many keys and accounts were looked up in the database."""
+
+    def __len__(self) -> int:
+        return len(self._secrets)
+
+    def peek(self, key: bytes) -> CachedSecret | None:
+        """The secret behind a key, if it is in memory."""
+        return self._secrets.get(key_hash(key))
+
+    async def find(self, key: bytes) -> CachedSecret | None:
+        """The secret behind a key, from the database where memory does not have it.
+
+        However many ask for the same key at once, the database is asked once; that it does not know
+        a key is remembered for `REMEMBER_UNKNOWN_SECONDS`.
+
+        Raises:
+            sqlalchemy.exc.DBAPIError: it would have to be asked and is away.
+        """
+        hashed = key_hash(key)
+        await self._ensure(hashed, self._secrets, lambda: rows.by_hash(hashed))
+        return self._secrets.get(hashed)
+
+    def of(self, account_id: UUID) -> list[CachedSecret]:
+        """An account's secrets in memory that are not revoked, the newest `MAX_TRIED` first."""
+        held = self._accounts.get(account_id)
+        if held is None:
+            return []
+        return held if len(held) == 1 else held[: -rows.MAX_TRIED - 1 : -1]
+
+    async def look_again(self, account_id: UUID) -> None:
+        """Load an account's secrets, for a signature that none of those in memory has made.
+
+        The account may be new to this worker, or its newest secret. Like `find` once at a time; and
+        once in `REMEMBER_UNKNOWN_SECONDS`, for an account that is there as for one that is not.
+
+        Raises:
+            sqlalchemy.exc.DBAPIError: the database would have to be asked and is away.
+        """
+        await self._ensure(account_id, {}, lambda: rows.newest_of(account_id))
+
+    def revoke(self, account_id: UUID, secret_ids: Iterable[UUID]) -> None:
+        """Revoke what an event names, in memory: at once and for good, with no database.
+
+        Also what is not in memory yet: a query may be under way that saw it while it was live.
+
+        Args:
+            account_id: whose the secrets are.
+            secret_ids: which.
+        """
+        for secret_id in secret_ids:
+            self._revoked[secret_id] = None
+            held = self._held(account_id, secret_id)
+            if held is not None:
+                held.advance("revoked")
+                self._let_go(held)
+        while len(self._revoked) > MAX_REVOKED:
+            self._revoked.popitem(last=False)
+
+    async def poll(self) -> None:
+        """Load what has changed since the last time; everything, the first time.
+
+        And when another server answers than before, which may lack the last of what that one said.
+        """
+        position = self._position
+        found = None if position is None else await self._ask(lambda: rows.since(position))
+        if position is None or found is None or not position.leads_to(found.position):
+            await self._load()
+        else:
+            await self._put(found)
+            self._position = found.position
+        self.refreshed_at = time.monotonic()
+
+    async def _load(self) -> None:
+        begin = await self._ask(rows.here)
+        for secret in self._secrets.values():
+            secret.change = -1
+        self._policies.replace(begin.policies)
+        after = UUID(int=0)
+        while True:
+            found = await self._ask(lambda: rows.page(after))  # noqa: B023 - awaited here
+            await self._put(found)
+            if len(found.secrets) < rows.PAGE:
+                break
+            after = found.secrets[-1].id
+        for hashed, secret in list(self._secrets.items()):
+            if secret.change < 0:
+                self._let_go(secret)
+                del self._secrets[hashed]
+        self._position = begin.position
+
+    async def _ensure(
+        self, key: Key, held: Mapping[Any, Any], question: Callable[[], Found]
+    ) -> None:
+        if key in held or self._unknown.get(key, 0.0) > time.monotonic():
+            return
+        lookup = self._lookups.get(key)
+        if lookup is None:
+            self.misses += 1
+            lookup = asyncio.get_running_loop().create_task(self._look_up(key, question))
+            self._lookups[key] = lookup
+            lookup.add_done_callback(lambda _: self._lookups.pop(key, None))
+        await asyncio.shield(lookup)
+
+    async def _look_up(self, key: Key, question: Callable[[], Found]) -> None:
+        found = await self._ask(question)
+        await self._put(found)
+        if not found.secrets or isinstance(key, UUID):
+            self._unknown[key] = time.monotonic() + REMEMBER_UNKNOWN_SECONDS
+            while len(self._unknown) > MAX_UNKNOWN:
+                self._unknown.popitem(last=False)
+
+    async def _ask(self, question: Callable[[], Found]) -> Found:
+        found = await asyncio.get_running_loop().run_in_executor(self._threads, question)
+        self.clock.read(*found.reading)
+        return found
+
+    async def _put(self, found: Found) -> None:
+        self._policies.put(found.policies)
+        for begin in range(0, len(found.secrets), SLICE):
+            if begin:
+                await asyncio.sleep(0)
+            for row in found.secrets[begin : begin + SLICE]:
+                self._take(row)
+
+    def _take(self, row: Any) -> None:
+        hashed = bytes(row.key_hash)
+        held = self._secrets.get(hashed)
+        if held is not None:
+            held.take(row)
+        else:
+            held = self._secrets[hashed] = CachedSecret(row)
+            insort(self._accounts.setdefault(held.account_id, []), held, key=_by_id)
+            self._unknown.pop(hashed, None)
+            self._unknown.pop(held.account_id, None)
+        if row.state == "revoked":
+            self._revoked.pop(held.id, None)
+        elif held.id in self._revoked:
+            held.advance("revoked")
+        if held.state == "revoked":
+            self._let_go(held)
+
+    def _held(self, account_id: UUID, secret_id: UUID) -> CachedSecret | None:
+        """The secret of this id that is not revoked."""
+        theirs = self._accounts.get(account_id, [])
+        at = bisect_left(theirs, secret_id, key=_by_id)
+        return theirs[at] if at < len(theirs) and theirs[at].id == secret_id else None
+
+    def _let_go(self, secret: CachedSecret) -> None:
+        """No longer try signatures against it."""
+        if self._held(secret.account_id, secret.id) is None:
+            return
+        theirs = self._accounts[secret.account_id]
+        del theirs[bisect_left(theirs, secret.id, key=_by_id)]
+        if not theirs:
+            del self._accounts[secret.account_id]

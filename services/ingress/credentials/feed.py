@@ -1,0 +1,119 @@
+"""What keeps a worker's secret cache true: the events it listens to, and the poll behind them.
+
+An event revokes what it names by itself, and has the poll look at once for what else it tells of.
+"""
+
+import asyncio
+import contextlib
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import structlog
+from pika.adapters.asyncio_connection import AsyncioConnection
+
+from services.ingress.credentials.cache import SecretCache
+from shared import gc_tuning
+from shared.bus.broker.pika_connection import Link, call, open_channel
+from shared.bus.contract import topology
+from shared.ids import new_id
+
+# Events come in bursts: one poll looks for all of them.
+GATHER_SECONDS = 0.005
+
+log = structlog.get_logger()
+
+
+class _AboutSecrets(msgspec.Struct):
+    """What an event says of an account's secrets: `secret_ids` in one that tells of a revocation,
+    `revoked_ids` in one that tells of a rotation."""
+
+    account_id: UUID
+    secret_ids: tuple[UUID, ...] = ()
+    revoked_ids: tuple[UUID, ...] = ()
+
+
+class SecretFeed:
+    """Feeds one cache.
+
+    Args:
+        cache: what to keep true.
+        amqp_url: where the events are.
+        heartbeat: seconds.
+        poll_seconds: between two looks into the database; bounds how stale the cache can be while
+            the bus is away.
+    """
+
+    def __init__(
+        self, cache: SecretCache, amqp_url: str, *, heartbeat: int, poll_seconds: float
+    ) -> None:
+        self._cache = cache
+        self._poll_seconds = poll_seconds
+        self._link = Link(
+            amqp_url,
+            name="ingress secret cache",
+            heartbeat=heartbeat,
+            setup=self._subscribe,
+            on_lost=self._lost,
+        )
+        self.standing = self._link.standing
+        self._decoder = msgspec.json.Decoder(_AboutSecrets)
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self.is_listening = False
+
+    async def start(self) -> None:
+        """Begin warming up, listening and polling, in the background."""
+        self._link.start()
+        loop = asyncio.get_running_loop()
+        self._task = loop.create_task(self._poll())
+
+    async def stop(self) -> None:
+        """Stop all of it."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self._link.stop()
+
+    async def _subscribe(self, connection: AsyncioConnection) -> None:
+        channel = await open_channel(connection)
+        queue = f"ingress.secrets.{new_id()}"
+        await call(channel.queue_declare, queue=queue, exclusive=True, auto_delete=True)
+        for key in topology.SECRET_KEYS:
+            await call(channel.queue_bind, queue=queue, exchange=topology.EVENTS, routing_key=key)
+        await call(
+            channel.basic_consume, queue=queue, on_message_callback=self._on_event, auto_ack=True
+        )
+        self.is_listening = True
+
+    def _lost(self, _: str) -> None:
+        self.is_listening = False
+
+    def _on_event(self, _: Any, method: Any, __: Any, body: bytes) -> None:
+        key = method.routing_key
+        if method.exchange != topology.EVENTS or not any(
+            topology.matches(pattern, key) for pattern in topology.SECRET_KEYS
+        ):
+            return  # sent here by CC or BCC, which a broker may not check
+        with contextlib.suppress(msgspec.DecodeError):
+            event = self._decoder.decode(body)
+            self._cache.revoke(event.account_id, event.secret_ids + event.revoked_ids)
+        self._wake.set()
+
+    async def _poll(self) -> None:
+        is_loaded = False
+        while True:
+            self._wake.clear()
+            try:
+                await self._cache.poll()
+            except Exception as error:  # noqa: BLE001 - the database is away; readiness tells
+                log.warning("secret_poll_failed", error=type(error).__name__)
+                await asyncio.sleep(self._poll_seconds)
+                continue
+            if not is_loaded:
+                is_loaded = True
+                gc_tuning.freeze()
+                log.info("secrets_loaded", count=len(self._cache))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), self._poll_seconds)
+                await asyncio.sleep(GATHER_SECONDS)

@@ -1,0 +1,86 @@
+"""One webhook secret in a worker's memory."""
+
+from typing import Any
+from uuid import UUID
+
+from shared.security import webhook_keys
+
+STATES = ("active", "retiring", "expired", "revoked")
+"""In the only order in which a secret goes through them."""
+
+
+class CachedSecret:
+    """One secret. Slots, since there may be a hundred thousand.
+
+    Attributes:
+        id: the secret's id.
+        account_id: whose it is.
+        state: one of `STATES`.
+        expires_at: the end of validity, in seconds since 1970.
+        replaced_at: when it was replaced, in seconds since 1970; None when it was not.
+        change: which change of the database's it shows.
+        is_synthetic: whether it is the standing proof's, which is counted among nobody's.
+    """
+
+    __slots__ = (
+        "_raw",
+        "_sealed",
+        "account_id",
+        "change",
+        "expires_at",
+        "id",
+        "is_synthetic",
+        "replaced_at",
+        "state",
+    )
+
+    def __init__(self, row: Any) -> None:
+        self.id: UUID = row.id
+        self.account_id: UUID = row.account_id
+        self.is_synthetic = bool(row.is_synthetic)
+        self.state = STATES[0]
+        self._raw: bytes | None = None
+        self.change = -1
+        self.take(row)
+
+    def take(self, row: Any) -> None:
+        """Become what a row of `webhook_secrets` says, unless that is older news.
+
+        Its state goes forward only, whatever the row says: it may have been revoked by an event
+        since the row was read.
+        """
+        self.advance(row.state)
+        # Of two queries under way the older may answer last.
+        if row.change < self.change:
+            return
+        self.change = row.change
+        self.expires_at: float = row.expires_at.timestamp()
+        replaced_at = row.replaced_at
+        self.replaced_at: float | None = None if replaced_at is None else replaced_at.timestamp()
+        self._sealed: bytes | None = None if self._raw else bytes(row.sealed)
+
+    def advance(self, state: str) -> None:
+        """Go on to a state, unless it is there or further."""
+        if STATES.index(state) > STATES.index(self.state):
+            self.state = state
+
+    def raw(self) -> bytes:
+        """The 32 bytes. Opened at the first call: most secrets in memory are never used here.
+
+        Raises:
+            shared.security.encryption.CannotOpenError: no listed key opens them.
+        """
+        if self._raw is None:
+            self._raw = webhook_keys.unseal(self._sealed or b"", self.id)
+            self._sealed = None
+        return self._raw
+
+    def is_valid(self, now: float) -> bool:
+        """Whether it may be signed with at `now` (seconds since 1970)."""
+        return now < self.expires_at and self.state in ("active", "retiring")
+
+    def is_expired(self, now: float) -> bool:
+        """Whether it once was good and its time is over, also if nobody has marked it yet."""
+        return self.state == "expired" or (
+            self.state in ("active", "retiring") and now >= self.expires_at
+        )

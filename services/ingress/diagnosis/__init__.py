@@ -1,0 +1,1 @@
+"""`POST /webhooks/test/`: why a signature is right or wrong."""

@@ -1,0 +1,284 @@
+"""Why a webhook's signature is right or wrong, in words that a sender can act on.
+
+Pure functions over what was sent and the account's secrets; nothing is recorded and nothing is
+accepted. The checks come in the order in which the webhook makes them.
+"""
+
+import hmac
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+from uuid import UUID
+
+from services.ingress.diagnosis import mistakes, signature_text
+from services.ingress.webhook import standard_webhooks
+from services.ingress.webhook.standard_webhooks import MAX_SIGNATURES, TOLERANCE_SECONDS
+from shared.security.webhook_keys import encode_key, encode_standard
+
+STANDARD_HEADERS = ("webhook-id", "webhook-timestamp", "webhook-signature")
+
+Scheme = Literal["api_key", "standard_webhooks"]
+KeyVariants = Callable[[bytes], Iterator[tuple[str, bytes]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """One of the account's secrets.
+
+    Attributes:
+        id: its id.
+        raw: its 32 bytes.
+        state: `active`, `retiring`, `expired` or `revoked`, as it is now.
+    """
+
+    id: UUID
+    raw: bytes
+    state: str
+
+
+@dataclass(slots=True)
+class Diagnosis:
+    """What was found.
+
+    Attributes:
+        scheme: which of the two it was taken for.
+        code: the error code that the webhook answers, empty when the signature is accepted.
+        is_right: whether the signature is right, also where its secret is good no more.
+        secret: the secret whose signature it is, also where that was made in a wrong way.
+        expected: the signature that would have been right, where the secret is known.
+        findings: sentences, the most important first.
+    """
+
+    scheme: Scheme
+    code: str = ""
+    is_right: bool = False
+    secret: Secret | None = None
+    expected: str = ""
+    findings: list[str] = field(default_factory=list)
+
+
+def diagnose(
+    headers: Mapping[str, str], body: bytes, secrets: Sequence[Secret], now: float | None = None
+) -> Diagnosis:
+    """Verify a request and say what differs.
+
+    Args:
+        headers: as they were sent; names in any case.
+        body: the raw body.
+        secrets: all of the account's, the newest first.
+        now: seconds since 1970; the current time when not given.
+    """
+    # JSON can write half of a surrogate pair, which no header can hold.
+    given = {
+        name.strip().lower(): value.encode(errors="replace").decode()
+        for name, value in headers.items()
+    }
+    if any(name in given for name in STANDARD_HEADERS):
+        return _standard(given, body, secrets, time.time() if now is None else now)
+    return _api_key(given, body, secrets)
+
+
+def _api_key(given: Mapping[str, str], body: bytes, secrets: Sequence[Secret]) -> Diagnosis:
+    found = Diagnosis("api_key")
+    missing = [n for n in ("X-API-Key", "X-Webhook-Signature") if not given.get(n.lower())]
+    if missing:
+        found.code = "missing_authentication"
+        found.findings.append(f"Not there, or empty: {' and '.join(missing)}.")
+        found.findings += _similar(given, missing)
+        return found
+    named = _named(given["x-api-key"], secrets, found)
+    signature = given["x-webhook-signature"]
+    if named is not None:
+        found.expected = _hmac(encode_key(named.raw).encode(), body).hex()
+        if signature.lower() == found.expected:
+            found.secret = named
+            _judge_state(named, found)
+            return found
+        found.code = found.code or "invalid_signature"
+    digest = signature_text.read(signature, "hex", found.findings)
+    if digest is None:
+        return found
+    first = [named] if named is not None else []
+    ordered = first + [secret for secret in secrets if secret is not named]
+    _explain(digest, body, ordered, named, mistakes.of_key, found)
+    return found
+
+
+def _standard(
+    given: Mapping[str, str], body: bytes, secrets: Sequence[Secret], now: float
+) -> Diagnosis:
+    found = Diagnosis("standard_webhooks")
+    missing = [name for name in STANDARD_HEADERS if not given.get(name)]
+    if missing:
+        found.code = "missing_authentication"
+        found.findings.append(f"Not there, or empty: {' and '.join(missing)}.")
+        return found
+    id_, stamp, signatures = (given[name] for name in STANDARD_HEADERS)
+    if not standard_webhooks.is_id(id_.encode()):
+        found.code = "invalid_signature"
+        found.findings.append("webhook-id may hold up to 255 visible ASCII characters, and no `.`.")
+    _judge_stamp(stamp, now, found)
+    head = f"{id_}.{stamp}.".encode()
+    active = next((s for s in secrets if s.state == "active"), None)
+    if active is not None:
+        found.expected = "v1," + signature_text.in_base64(_hmac(active.raw, head + body))
+    is_explained = False
+    for entry in signatures.split()[:MAX_SIGNATURES]:
+        version, comma, text = entry.partition(",")
+        if not comma:
+            text = entry
+            found.findings.append(
+                f"`{entry:.20}…` has no `v1,` before it, so it counts for nothing."
+            )
+        elif version != "v1":
+            found.findings.append(f"Version `{version:.10}` is not known here: it must be `v1`.")
+            continue
+        digest = signature_text.read(text, "base64", found.findings)
+        if digest is None:
+            continue
+        right = next((s for s in secrets if _hmac(s.raw, head + body) == digest), None)
+        if right is not None and comma and text == signature_text.in_base64(digest):
+            found.secret = right
+            _judge_state(right, found)
+            return found
+        found.code = found.code or "invalid_signature"
+        if right is not None:
+            found.secret = right
+            continue
+        # That takes a thousand HMACs, so the first must do.
+        if not is_explained and not _explain_head(digest, id_, stamp, body, secrets, found):
+            _explain(digest, body, secrets, None, mistakes.of_standard_key, found, head)
+        is_explained = True
+    found.code = found.code or "invalid_signature"
+    return found
+
+
+def _explain(
+    digest: bytes,
+    body: bytes,
+    secrets: Iterable[Secret],
+    named: Secret | None,
+    keys: KeyVariants,
+    found: Diagnosis,
+    head: bytes = b"",
+) -> None:
+    """Look for the key and the bytes that give `digest`, and say what that means."""
+    bodies = [("", body), *mistakes.of_body(body)]
+    for secret in secrets:
+        for about_key, key in keys(secret.raw):
+            for about_body, signed in bodies:
+                if _hmac(key, head + signed) != digest:
+                    continue
+                found.secret = secret
+                found.findings += [text for text in (about_key, about_body) if text]
+                if named is not None and secret is not named:
+                    found.findings.append(
+                        "X-API-Key is one of your secrets, and the signature is by another, "
+                        f"{secret.id} ({secret.state}): use one for both."
+                    )
+                return
+    found.findings.append(
+        "The signature fits none of your secrets over these bytes, nor over any usual change of "
+        "them. Compare the body's `sha256` below with that of what you signed: if it differs, the "
+        "bytes changed on the way; if not, the secret is another one."
+    )
+
+
+def _explain_head(
+    digest: bytes,
+    id_: str,
+    stamp: str,
+    body: bytes,
+    secrets: Iterable[Secret],
+    found: Diagnosis,
+) -> bool:
+    """Whether other things than `id.timestamp.body` were signed; says which."""
+    for secret in secrets:
+        for text, head in mistakes.of_head(id_, stamp):
+            if _hmac(secret.raw, head + body) == digest:
+                found.secret = secret
+                found.findings.append(text)
+                return True
+    return False
+
+
+def _named(key: str, secrets: Sequence[Secret], found: Diagnosis) -> Secret | None:
+    """The secret that X-API-Key stands for, with what is wrong about how it stands there."""
+    for secret in secrets:
+        if key == encode_key(secret.raw):
+            if secret.state == "revoked":
+                found.code = "invalid_api_key"
+            return secret
+    found.code = "invalid_api_key"
+    bare = key.strip().strip("\"'").removeprefix("Bearer ").strip()
+    for secret in secrets:
+        right, standard = encode_key(secret.raw), encode_standard(secret.raw)
+        if bare == standard:
+            say = "X-API-Key holds the `whsec_` form of the secret. Here it is the `whsk_` form."
+        elif bare.rstrip("=") == right:
+            say = "X-API-Key has something around the secret: white space, quotes, `Bearer` or `=`."
+        elif bare.lower() == right.lower():
+            say = "X-API-Key is your secret with capital and small letters changed. They count."
+        elif bare == right.partition("_")[2]:
+            say = "X-API-Key is your secret without `whsk_`. The prefix is part of it."
+        else:
+            continue
+        found.findings.append(say)
+        return secret
+    found.findings.append(
+        "X-API-Key is none of this account's secrets. Fetch it with `GET /webhook/secret/`."
+    )
+    return None
+
+
+def _judge_stamp(stamp: str, now: float, found: Diagnosis) -> None:
+    if not re.fullmatch(r"[0-9]{1,15}", stamp):
+        found.findings.append("webhook-timestamp must be whole seconds since 1970, in digits.")
+    else:
+        off = int(stamp) - now
+        if abs(off) <= TOLERANCE_SECONDS:
+            return
+        if abs(int(stamp) / 1000 - now) <= TOLERANCE_SECONDS:
+            found.findings.append("webhook-timestamp is in milliseconds. It must be in seconds.")
+        else:
+            found.findings.append(
+                f"webhook-timestamp is {abs(off):.0f} s {'ahead of' if off > 0 else 'behind'} our "
+                f"clock; {TOLERANCE_SECONDS} s are tolerated. Set your clock, and make a new "
+                "timestamp and signature for each try."
+            )
+    found.code = "invalid_timestamp"
+
+
+def _judge_state(secret: Secret, found: Diagnosis) -> None:
+    found.is_right = True
+    if secret.state == "active":
+        found.findings.append("The signature is right.")
+    elif secret.state == "retiring":
+        found.findings.append(
+            "The signature is right. The secret was replaced and works until its own expiry: "
+            "switch to the new one."
+        )
+    elif secret.state == "expired":
+        found.code = found.code or "secret_expired"
+        found.findings.append("The signature is right, and the secret has expired.")
+    else:
+        refusal = "invalid_api_key" if found.scheme == "api_key" else "invalid_signature"
+        found.code = found.code or refusal
+        found.findings.append("The signature is right, and the secret was revoked.")
+
+
+def _similar(given: Mapping[str, str], missing: Iterable[str]) -> list[str]:
+    """Headers that may have been meant."""
+    words = {"X-API-Key": r"api.?key|authorization", "X-Webhook-Signature": r"signature|hmac"}
+    return [
+        f"`{name}` is there: was {header} meant?"
+        for header in missing
+        for name in given
+        if name != header.lower() and re.search(words[header], name)
+    ]
+
+
+def _hmac(key: bytes, signed: bytes) -> bytes:
+    return hmac.digest(key, signed, "sha256")

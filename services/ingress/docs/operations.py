@@ -1,0 +1,82 @@
+"""The webhook's operations, for the documentation."""
+
+from typing import Literal
+from uuid import UUID
+
+import msgspec
+
+from services.ingress.webhook import bodies
+from services.ingress.webhook.acceptor import UNCERTAIN
+from services.ingress.webhook.admission import EXPIRED, SCHEME_NOT_ALLOWED
+from services.ingress.webhook.authentication import STALE
+from services.ingress.webhook.endpoint import BAD_KEY
+from shared.http.errors import BLOCKED
+from shared.http.route import Operation
+
+
+class Accepted(msgspec.Struct, kw_only=True):
+    """The order is safe: on the bus, or in the database."""
+
+    status: Literal["success"]
+    order_id: UUID
+    receipt: str | msgspec.UnsetType = msgspec.UNSET
+
+
+_PREFER = {"Prefer": "`receipt` asks for a signed receipt (RFC 7240)."}
+_COMMON = (
+    (400, "invalid_body", "The body is not as it should be; the sentence says where."),
+    (401, "missing_authentication", "Missing authentication headers"),
+    (401, "invalid_signature", "Invalid signature"),
+    (401, "secret_expired", EXPIRED),
+    BLOCKED,
+    (403, "address_not_allowed", "The account's allowlist does not have the address."),
+    (403, "scheme_not_allowed", SCHEME_NOT_ALLOWED),
+    (413, "body_too_large", "The body is larger than 262144 bytes."),
+    (415, "unsupported_media_type", "Send Content-Type: application/json."),
+    (429, "rate_limited", "Too many requests."),
+    (503, "overloaded", "Too much at once. Try again shortly."),
+    (503, "unavailable", UNCERTAIN),
+)
+OPERATIONS = (
+    Operation(
+        method="POST",
+        path="/webhooks/orders/",
+        summary="Send a signed order event",
+        body=tuple(bodies.BODIES.values()),
+        headers={
+            "X-API-Key": "Your webhook secret, `whsk_...`.",
+            "X-Webhook-Signature": (
+                "The hexadecimal HMAC-SHA256 of the raw body, keyed with the whole secret."
+            ),
+        },
+        optional_headers={
+            "Idempotency-Key": "The same for each try to send one event: it counts once.",
+            **_PREFER,
+        },
+        answers={201: Accepted},
+        errors=(
+            *_COMMON,
+            (400, "invalid_idempotency_key", BAD_KEY),
+            (401, "invalid_api_key", "Invalid API key"),
+        ),
+        tag="Webhooks",
+    ),
+    Operation(
+        method="POST",
+        path="/webhooks/{account_id}/orders/",
+        summary="Send an order event signed by Standard Webhooks",
+        body=tuple(bodies.BODIES.values()),
+        headers={
+            "webhook-id": "The event's id, the same for each try to send it: it counts once.",
+            "webhook-timestamp": "When this try was made, in seconds since 1970.",
+            "webhook-signature": (
+                "`v1,` and the base64 of the HMAC-SHA256 of `id.timestamp.body`, keyed with the "
+                "bytes behind `whsec_`; several, separated by spaces, while secrets change."
+            ),
+        },
+        optional_headers=_PREFER,
+        answers={201: Accepted},
+        errors=(*_COMMON, (401, "invalid_timestamp", STALE)),
+        tag="Webhooks",
+    ),
+)

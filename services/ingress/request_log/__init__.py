@@ -1,0 +1,1 @@
+"""What became of each webhook request, and how its account sees it."""

@@ -1,0 +1,53 @@
+"""What is known of one webhook request, filled in as it is found out."""
+
+import time
+from uuid import UUID
+
+from services.ingress.credentials.secret import CachedSecret
+
+
+class Attempt:
+    """One request, accepted or refused. Slots: there is one for each.
+
+    Attributes:
+        started: when it came, on `time.perf_counter`.
+        at: the same, in seconds since 1970.
+        account_id: whose it is; without a right signature, whose it claims to be. None where that
+            account is not known to be there.
+        secret: whose signature is right or, with `X-API-Key`, the one that was named.
+        timestamp: the header of that name, where the scheme has one.
+        signature: the header, as it came.
+        key: what makes it idempotent: `Idempotency-Key` or `webhook-id`, as it came.
+        body: the raw body; empty until it was read.
+        order_id: the order it makes or changes; None where it was not understood.
+        event_id: the id of its message.
+        event_type: what the message says happened.
+        code: `accepted`, or the code of the error.
+    """
+
+    __slots__ = (
+        "account_id",
+        "at",
+        "body",
+        "code",
+        "event_id",
+        "event_type",
+        "key",
+        "order_id",
+        "secret",
+        "signature",
+        "started",
+        "timestamp",
+    )
+
+    def __init__(self) -> None:
+        self.started = time.perf_counter()
+        self.at = time.time()
+        self.account_id: UUID | None = None
+        self.secret: CachedSecret | None = None
+        self.timestamp = self.signature = self.body = b""
+        self.key: bytes | None = None
+        self.order_id: str | None = None
+        self.event_id: str | None = None
+        self.event_type: str | None = None
+        self.code = ""

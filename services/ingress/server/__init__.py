@@ -1,0 +1,1 @@
+"""The gunicorn worker, its settings, and what probes ask."""

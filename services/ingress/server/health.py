@@ -1,0 +1,136 @@
+"""`/healthz`, `/readyz` and `/metrics`, for probes and scrapers."""
+
+import asyncio
+import ipaddress
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import falcon
+import structlog
+from falcon.asgi import Request, Response
+from sqlalchemy import text
+
+from services.ingress import metrics
+from services.ingress.credentials.cache import SecretCache
+from services.ingress.credentials.feed import SecretFeed
+from services.ingress.webhook.acceptor import Acceptor
+from shared.bus.publish.publisher import Publisher
+from shared.db.session import engine
+from shared.http.errors import ApiError
+from shared.http.mount import client_address
+
+STALE_SECONDS = 30.0
+PROBE_SECONDS = 2.0
+
+log = structlog.get_logger()
+
+
+class Healthz:
+    """Whether the process answers at all."""
+
+    async def on_get(self, _: Request, resp: Response) -> None:
+        """Always 200."""
+        resp.media = {"status": "alive"}
+
+
+class Readyz:
+    """Whether orders can be accepted durably; 503 when not."""
+
+    def __init__(
+        self,
+        publisher: Publisher,
+        cache: SecretCache,
+        feed: SecretFeed,
+        threads: ThreadPoolExecutor,
+    ) -> None:
+        self._publisher = publisher
+        self._cache = cache
+        self._feed = feed
+        self._threads = threads
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        """Name every part; `degraded` means that orders are accepted by the second-best way.
+
+        Why the broker is away or refuses is told inside only: it names users and hosts.
+        """
+        bus = self._publisher.state
+        database = await self._database()
+        age = cache_age(self._cache)
+        parts: dict[str, Any] = {
+            "bus": bus,
+            "database": database,
+            "secret_events": "listening" if self._feed.is_listening else "away",
+            "secrets": len(self._cache),
+            "secrets_age_seconds": None if age is None else round(age, 1),
+        }
+        can_store = bus == "connected" or database == "connected"
+        ready = age is not None and can_store
+        fine = (
+            bus == database == "connected"
+            and self._feed.is_listening
+            and (age or 0.0) < STALE_SECONDS
+        )
+        reasons = {
+            standing.part: f"{standing.told.state}: {standing.told.reason}"
+            for standing in (self._publisher.standing, self._feed.standing)
+            if not standing.told.is_well
+        }
+        if reasons and _is_internal(client_address(req)):
+            parts["reasons"] = reasons
+        status = "not ready" if not ready else "ready" if fine else "degraded"
+        resp.status = 200 if ready else 503
+        resp.media = {"status": status, **parts}
+
+    async def _database(self) -> str:
+        def probe() -> None:
+            with engine().connect() as connection:
+                connection.execute(text("SELECT 1"))
+
+        running = asyncio.get_running_loop().run_in_executor(self._threads, probe)
+        try:
+            await asyncio.wait_for(running, PROBE_SECONDS)
+        except Exception:  # noqa: BLE001 - away is away
+            return "away"
+        return "connected"
+
+
+class MetricsPage:
+    """The numbers, for an internal address only."""
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        """200 with Prometheus' text, or 404 as if there were nothing."""
+        if not _is_internal(client_address(req)):
+            raise ApiError(404, "not_found", "There is nothing here.")
+        content_type, resp.data = await asyncio.to_thread(metrics.page)
+        resp.content_type = content_type
+        resp.status = falcon.HTTP_200
+
+
+def cache_age(cache: SecretCache) -> float | None:
+    """Seconds since a cache last agreed with the database; None before it ever did."""
+    return None if cache.refreshed_at is None else time.monotonic() - cache.refreshed_at
+
+
+async def report(
+    publisher: Publisher, cache: SecretCache, acceptor: Acceptor, gauges: metrics.Metrics
+) -> None:
+    """Set this worker's gauges every second, for ever."""
+    while True:
+        gauges.state(
+            fallbacks=acceptor.fallbacks,
+            secrets=len(cache),
+            misses=cache.misses,
+            age=cache_age(cache) or 0.0,
+            connected=publisher.state == "connected",
+            outstanding=publisher.outstanding,
+        )
+        await asyncio.sleep(1)
+
+
+def _is_internal(address: str) -> bool:
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return parsed.is_private or parsed.is_loopback

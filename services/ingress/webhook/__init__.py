@@ -1,0 +1,1 @@
+"""The hot path, from a signed request to a confirmed message."""

@@ -1,0 +1,130 @@
+"""Whether a rightly signed request is taken now: its address, its secret's state, the rate.
+
+What the answer's headers say of it holds for each answer from here on, the refusals too.
+"""
+
+import math
+import time
+from email.utils import formatdate
+from functools import lru_cache
+from uuid import UUID
+
+from falcon.asgi import Request, Response
+
+from services.ingress.credentials.database_clock import DatabaseClock
+from services.ingress.credentials.policies import Policies
+from services.ingress.credentials.secret import CachedSecret
+from services.ingress.webhook.acceptor import Acceptor
+from services.ingress.webhook.bodies import SOURCE
+from services.ingress.webhook.refusals import Refusals
+from shared.bus.contract.events import SecretRotate
+from shared.bus.contract.message import message_for
+from shared.http.errors import ApiError, account_blocked, too_many_requests
+from shared.http.mount import client_address
+from shared.token_buckets import TokenBuckets, wait_for
+
+EXPIRED = "Webhook secret expired. New secret generated. Please update your configuration."
+SCHEME_NOT_ALLOWED = "The account takes Standard Webhooks only."
+# An expired secret is rotated by its first use; further ones within this time add nothing.
+ROTATE_AGAIN_SECONDS = 60.0
+
+
+class Admission:
+    """Admits for one worker.
+
+    Args:
+        acceptor: makes the command safe that replaces an expired secret.
+        refusals: counts those of an address.
+        policies: of the accounts that have one.
+        accounts: what each account has sent lately.
+        rate: requests a second for an account without a rate of its own.
+        docs_url: the page that says what to do about a secret that ends.
+        clock: by which secrets end.
+    """
+
+    def __init__(
+        self,
+        acceptor: Acceptor,
+        refusals: Refusals,
+        policies: Policies,
+        accounts: TokenBuckets,
+        rate: int,
+        docs_url: str,
+        clock: DatabaseClock,
+    ) -> None:
+        self._acceptor = acceptor
+        self._refusals = refusals
+        self._policies = policies
+        self._accounts = accounts
+        self._rate = rate
+        self._link = f'<{docs_url}>; rel="deprecation"; type="text/html"'
+        self._clock = clock
+        self._rotated: dict[UUID, float] = {}
+
+    async def admit(
+        self, req: Request, resp: Response, secret: CachedSecret, *, tells_copies: bool
+    ) -> None:
+        """Let a request in.
+
+        Args:
+            req: the request.
+            resp: its answer.
+            secret: that it is rightly signed with.
+            tells_copies: see `Scheme`.
+
+        Raises:
+            ApiError: it is refused; the answer's headers are set all the same.
+        """
+        policy = self._policies.get(secret.account_id)
+        if policy is not None and policy.is_blocked:
+            raise account_blocked()
+        if policy is not None and not policy.allows(client_address(req)):
+            raise ApiError(
+                403,
+                "address_not_allowed",
+                f"The account's allowlist does not have the address {client_address(req):.64}.",
+            )
+        if policy is not None and policy.is_standard_only and not tells_copies:
+            raise ApiError(403, "scheme_not_allowed", SCHEME_NOT_ALLOWED)
+        now = self._clock.now()
+        if not secret.is_valid(now):
+            raise await self._not_valid(req, secret, now)
+        if secret.state == "retiring":
+            deprecation, sunset = _dates(secret.replaced_at, secret.expires_at)
+            if deprecation:
+                resp.set_header("Deprecation", deprecation)
+            resp.set_header("Sunset", sunset)
+            resp.set_header("Link", self._link)
+        rate = self._rate if policy is None or policy.rate is None else policy.rate
+        left = self._accounts.spend(secret.account_id, rate, rate)
+        resp.set_header("RateLimit-Limit", str(rate))
+        resp.set_header("RateLimit-Remaining", str(int(left)) if left > 0 else "0")
+        # A bucket holds a second's worth, so that is how long it takes to fill at most.
+        resp.set_header("RateLimit-Reset", "1")
+        if left < 0:
+            raise too_many_requests(wait_for(left, rate))
+
+    async def _not_valid(self, req: Request, secret: CachedSecret, now: float) -> ApiError:
+        if not secret.is_expired(now):
+            return self._refusals.refuse(req, "invalid_api_key", "Invalid API key")
+        now = time.monotonic()
+        if self._rotated.get(secret.id, -ROTATE_AGAIN_SECONDS) + ROTATE_AGAIN_SECONDS < now:
+            command = SecretRotate(
+                account_id=secret.account_id, cause="expired_use", secret_id=secret.id
+            )
+            # Made safe before the sentence is said, so that the sentence is true.
+            await self._acceptor.accept(
+                message_for(command, source=SOURCE, correlation_id=secret.account_id)
+            )
+            self._rotated = {
+                id_: at for id_, at in self._rotated.items() if at + ROTATE_AGAIN_SECONDS >= now
+            }
+            self._rotated[secret.id] = now
+        return ApiError(401, "secret_expired", EXPIRED)
+
+
+@lru_cache(maxsize=1024)
+def _dates(replaced_at: float | None, expires_at: float) -> tuple[str, str]:
+    """`Deprecation` (RFC 9745, 2.1; empty when unknown) and `Sunset` (RFC 8594, 3) of a secret."""
+    deprecation = "" if replaced_at is None else f"@{math.floor(replaced_at)}"
+    return deprecation, formatdate(expires_at, usegmt=True)

@@ -1,0 +1,222 @@
+"""The two ways to sign a webhook. Each finds out who sent a request, or refuses it.
+
+The order of the checks is part of the contract: headers present, sender known (or, where all are
+to be answered alike, the time), body size, signature. Nothing has an effect before that is right.
+"""
+
+import os
+from functools import lru_cache
+from typing import Protocol
+from uuid import UUID
+
+from falcon.asgi import Request
+
+from services.ingress.credentials.cache import SecretCache
+from services.ingress.credentials.secret import CachedSecret
+from services.ingress.request_log.attempt import Attempt
+from services.ingress.webhook import hmac_hex, standard_webhooks
+from services.ingress.webhook.refusals import Refusals, unchecked
+from shared.http.errors import unavailable
+from shared.http.mount import read_body
+from shared.security.encryption import CannotOpenError
+
+MAX_KEY_LENGTH = 200
+_UUID_LENGTH = len("urn:uuid:") + 36  # RFC 9562, 4: the longest form
+STALE = "The webhook-timestamp is not within 5 minutes of the server's time."
+
+
+class Scheme(Protocol):
+    """A way to sign."""
+
+    name: str
+    tells_copies: bool
+    """Whether a copy of a request is told from a new one, by its signed id and time."""
+
+    async def authenticate(self, req: Request, attempt: Attempt, account_id: str) -> CachedSecret:
+        """Find the secret that a request is rightly signed with; its state is not looked at yet.
+
+        Args:
+            req: the request.
+            attempt: filled in.
+            account_id: of the path; empty where that has none.
+
+        Raises:
+            ApiError: it is not signed, or not rightly.
+        """
+        ...
+
+
+class ApiKeyScheme:
+    """`X-API-Key` names the secret, `X-Webhook-Signature` signs the body.
+
+    Args:
+        secrets: the cache of this worker.
+        refusals: counts those of an address.
+        max_body_bytes: the largest body.
+    """
+
+    name = "x-api-key"
+    tells_copies = False
+
+    def __init__(self, secrets: SecretCache, refusals: Refusals, max_body_bytes: int) -> None:
+        self._secrets = secrets
+        self._refusals = refusals
+        self._max_body_bytes = max_body_bytes
+
+    async def authenticate(self, req: Request, attempt: Attempt, _: str) -> CachedSecret:
+        """See `Scheme`."""
+        key = self._read_headers(req, attempt)
+        secret = self._secrets.peek(key) or await self._find(req, key)
+        if secret is not None:
+            # A revoked one too: its owner wants to know who still sends with it.
+            attempt.secret, attempt.account_id = secret, secret.account_id
+        if secret is None or secret.state == "revoked":
+            raise self._refusals.refuse(req, "invalid_api_key", "Invalid API key")
+        body = attempt.body = await read_body(req, self._max_body_bytes)
+        if not hmac_hex.matches(key, body, attempt.signature):
+            raise self._refusals.refuse(req, "invalid_signature", "Invalid signature")
+        return secret
+
+    def _read_headers(self, req: Request, attempt: Attempt) -> bytes:
+        """The key and, in `attempt`, the rest; as bytes: what is in them may be anything."""
+        key: bytes | None = None
+        signature: bytes | None = None
+        for name, value in req.scope["headers"]:
+            if name == b"x-api-key":
+                if key is not None:
+                    raise self._refusals.refuse(req, "invalid_api_key", "Invalid API key")
+                key = value
+            elif name == b"x-webhook-signature":
+                if signature is not None:
+                    raise self._refusals.refuse(req, "invalid_signature", "Invalid signature")
+                signature = value
+            elif name == b"idempotency-key":
+                # Two of them are one list (RFC 9110, 5.3), and a list is no key.
+                attempt.key = value if attempt.key is None else b"%b, %b" % (attempt.key, value)
+        if not key or not signature:
+            named = self._secrets.peek(key) if key else None
+            if named is not None:
+                attempt.secret, attempt.account_id = named, named.account_id
+            raise self._refusals.refuse(
+                req, "missing_authentication", "Missing authentication headers"
+            )
+        attempt.signature = signature
+        return key
+
+    async def _find(self, req: Request, key: bytes) -> CachedSecret | None:
+        if len(key) > MAX_KEY_LENGTH:
+            return None
+        self._refusals.hold_up(req)
+        try:
+            return await self._secrets.find(key)
+        except Exception as error:  # noqa: BLE001 - raised again unless the database is away
+            raise unchecked(error) from None
+
+
+class StandardScheme:
+    """Standard Webhooks: the account is in the path and the secret stays at home.
+
+    An account that is not there, one without a secret and a wrong signature are answered alike,
+    after the same work.
+
+    Args:
+        secrets: the cache of this worker.
+        refusals: counts those of an address.
+        max_body_bytes: the largest body.
+    """
+
+    name = "standard-webhooks"
+    tells_copies = True
+
+    def __init__(self, secrets: SecretCache, refusals: Refusals, max_body_bytes: int) -> None:
+        self._secrets = secrets
+        self._refusals = refusals
+        self._max_body_bytes = max_body_bytes
+        self._nobodys_key = os.urandom(32)
+
+    async def authenticate(self, req: Request, attempt: Attempt, account_id: str) -> CachedSecret:
+        """See `Scheme`."""
+        account = _uuid(account_id)
+        if account is not None and self._secrets.of(account):
+            attempt.account_id = account
+        prefix = self._read_headers(req, attempt)
+        now = self._secrets.clock.now()
+        if not standard_webhooks.is_current(attempt.timestamp, now):
+            error = self._refusals.refuse(req, "invalid_timestamp", STALE)
+            error.more["server_time"] = int(now)
+            raise error
+        body = attempt.body = await read_body(req, self._max_body_bytes)
+        if account is not None:
+            signed = prefix + body
+            secret = self._match(account, signed, attempt)
+            if secret is None:
+                await self._look_again(req, account)
+                secret = self._match(account, signed, attempt)
+            if secret is not None:
+                return secret
+        raise self._refusals.refuse(req, "invalid_signature", "Invalid signature")
+
+    def _read_headers(self, req: Request, attempt: Attempt) -> bytes:
+        """What is signed before the body."""
+        key = timestamp = signature = None
+        twice = False
+        for name, value in req.scope["headers"]:
+            if name == b"webhook-id":
+                twice = twice or key is not None
+                key = value
+            elif name == b"webhook-timestamp":
+                twice = twice or timestamp is not None
+                timestamp = value
+            elif name == b"webhook-signature":
+                twice = twice or signature is not None
+                signature = value
+        if not key or not timestamp or not signature:
+            raise self._refusals.refuse(
+                req, "missing_authentication", "Missing authentication headers"
+            )
+        if twice or not standard_webhooks.is_id(key):
+            raise self._refusals.refuse(req, "invalid_signature", "Invalid signature")
+        attempt.key, attempt.timestamp, attempt.signature = key, timestamp, signature
+        return b"%b.%b." % (key, timestamp)
+
+    async def _look_again(self, req: Request, account: UUID) -> None:
+        self._refusals.hold_up(req)
+        try:
+            await self._secrets.look_again(account)
+        except Exception as error:  # noqa: BLE001 - raised again unless the database is away
+            raise unchecked(error) from None
+
+    def _match(self, account: UUID, signed: bytes, attempt: Attempt) -> CachedSecret | None:
+        given = standard_webhooks.listed(attempt.signature)
+        candidates = self._secrets.of(account)
+        if not candidates:
+            standard_webhooks.matches(self._nobodys_key, signed, given)
+            return None
+        attempt.account_id = account
+        closed = False
+        for secret in candidates:
+            try:
+                raw = secret.raw()
+            except CannotOpenError:
+                closed = True
+                continue
+            if standard_webhooks.matches(raw, signed, given):
+                attempt.secret = secret
+                return secret
+        if closed:
+            # Not the sender's fault: `services.secrets` logs which key is missing.
+            raise unavailable("unavailable", "The signature could not be checked. Try again later.")
+        return None
+
+
+def _uuid(text: str) -> UUID | None:
+    # What is kept is a stranger's: it is no longer than an id can be.
+    return _parsed(text) if len(text) <= _UUID_LENGTH else None
+
+
+@lru_cache(maxsize=4096)
+def _parsed(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None

@@ -1,0 +1,109 @@
+"""The hot path: one signed order in, one confirmed message out.
+
+What comes first is the scheme's (`schemes.py`): who sent it. Then, in this order: address allowed,
+secret's state, rate limit (`admission.py`), form, idempotency key, decoding.
+"""
+
+import re
+import time
+from uuid import UUID
+
+import falcon
+from falcon.asgi import Request, Response
+
+from services.ingress.metrics import Metrics
+from services.ingress.request_log import receipts
+from services.ingress.request_log.attempt import Attempt
+from services.ingress.request_log.writer import RequestLog
+from services.ingress.webhook import bodies
+from services.ingress.webhook.acceptor import Acceptor
+from services.ingress.webhook.admission import Admission
+from services.ingress.webhook.authentication import Scheme
+from shared.http.errors import ApiError
+from shared.http.mount import write_error
+
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z")  # W3C, 3.2
+_KEY = re.compile(rb"[\x21-\x7e]{1,255}\Z")
+BAD_KEY = "An Idempotency-Key is 1 to 255 visible ASCII characters, without spaces, and one."
+
+
+class OrderWebhook:
+    """`POST /webhooks/orders/`, and the same below an account's id.
+
+    Args:
+        scheme: how its requests are signed.
+        admission: whether they are taken.
+        acceptor: makes messages safe.
+        metrics: counts outcomes.
+        request_log: keeps what became of each request.
+    """
+
+    def __init__(
+        self,
+        scheme: Scheme,
+        admission: Admission,
+        acceptor: Acceptor,
+        metrics: Metrics,
+        request_log: RequestLog,
+    ) -> None:
+        self._scheme = scheme
+        self._admission = admission
+        self._acceptor = acceptor
+        self._metrics = metrics
+        self._request_log = request_log
+
+    async def on_post(self, req: Request, resp: Response, account_id: str = "") -> None:
+        """Accept or refuse one request."""
+        attempt = Attempt()
+        is_synthetic = False
+        try:
+            secret = await self._scheme.authenticate(req, attempt, account_id)
+            is_synthetic = secret.is_synthetic
+            await self._admission.admit(req, resp, secret, tells_copies=self._scheme.tells_copies)
+            order_id = await self._accept(req, attempt, secret.account_id)
+        except ApiError as error:
+            write_error(resp, error)
+            attempt.code = error.code
+        else:
+            resp.status = falcon.HTTP_201
+            resp.content_type = falcon.MEDIA_JSON
+            resp.data = b'{"status":"success","order_id":"%s"}' % order_id.encode()
+            attempt.code = "accepted"
+            if receipts.is_asked_for(req):
+                receipts.attach(resp, attempt)
+        seconds = time.perf_counter() - attempt.started
+        if not is_synthetic:
+            self._metrics.webhook(attempt.code, seconds)
+        self._request_log.add(req, attempt, self._scheme.name, seconds)
+
+    async def _accept(self, req: Request, attempt: Attempt, account_id: UUID) -> str:
+        _require_json(req)
+        key = None
+        if attempt.key is not None:
+            if _KEY.match(attempt.key) is None:
+                raise ApiError(400, "invalid_idempotency_key", BAD_KEY)
+            key = attempt.key.decode()
+        try:
+            order_id, message = bodies.read(attempt.body, account_id, _traceparent(req), key)
+        except bodies.BodyError as error:
+            raise ApiError(400, "invalid_body", str(error)) from None
+        attempt.order_id, attempt.event_id = str(order_id), message.message_id
+        attempt.event_type = message.type
+        await self._acceptor.accept(message)
+        return attempt.order_id
+
+
+def _require_json(req: Request) -> None:
+    encoding = req.get_header("Content-Encoding")
+    if encoding and encoding.lower() != "identity":
+        raise ApiError(415, "unsupported_media_type", "Send the body plain, not compressed.")
+    content_type = req.content_type
+    if content_type:
+        media = content_type.partition(";")[0].strip().lower()
+        if media != "application/json" and not media.endswith("+json"):
+            raise ApiError(415, "unsupported_media_type", "Send Content-Type: application/json.")
+
+
+def _traceparent(req: Request) -> str | None:
+    given = req.get_header("traceparent")
+    return given if given and _TRACEPARENT.match(given) else None

@@ -1,0 +1,131 @@
+"""Carrying out an operator's decision."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session, aliased
+
+from services.kyc import approvals, states
+from shared.bus import outbox
+from shared.bus.contract.errors import Permanent
+from shared.bus.contract.events import Event, KycApproved, KycDecide, KycRejected, KycRevoked
+from shared.bus.contract.message import Received, message_for
+from shared.db.models import Account, KycApplication, WebhookSecret
+from shared.ids import follow_up_id
+
+UNKNOWN_OPERATOR = "an unnamed operator"
+
+
+def decide(session: Session, received: Received[KycDecide]) -> None:
+    """Decide on the newest application of the business that the decision names.
+
+    The same decision twice changes nothing and tells nobody twice. Where it takes several persons
+    (`KYC_APPROVALS_REQUIRED`) it is written down until enough have decided the same.
+
+    Raises:
+        Permanent: no such business, no application, or a decision that does not fit its state.
+    """
+    decision = received.data
+    approvals.refuse_unnamed(received)
+    account = _account(session, decision)
+    application = session.scalar(
+        select(KycApplication)
+        .where(KycApplication.account_id == account.id)
+        .order_by(KycApplication.submitted_at.desc(), KycApplication.id.desc())
+        .limit(1)
+        .with_for_update()
+    )
+    if application is None:
+        raise Permanent("this business has not submitted KYC")
+    if decision.application_id not in (None, application.id):
+        raise Permanent("the business has sent another application since: look at that one")
+    if (
+        decision.business_registration_number is not None
+        and application.business_registration_number != decision.business_registration_number
+    ):
+        raise Permanent("that registration number is not on the business's newest application")
+    try:
+        new = states.after(decision.decision, application.status)  # type: ignore[arg-type]
+    except states.NotPossible as error:
+        received.take_effect_once()
+        raise Permanent(str(error)) from None
+    if new == application.status:
+        approvals.take_back(session, application, received)
+        return
+    decided_by, reason = received.user_id or UNKNOWN_OPERATOR, decision.reason
+    if approvals.needed(decision) > 1:
+        counted = approvals.record(session, application, received)
+        if len(counted) < approvals.needed(decision):
+            return
+        decided_by = ", ".join(one.decided_by for one in counted)
+        reason = reason or next((one.reason for one in counted if one.reason), "")
+    received.take_effect_once()
+    application.status = new
+    application.reason = reason
+    application.decided_at = datetime.now(UTC)
+    application.decided_by = decided_by
+    session.flush()
+    fact = _fact(session, account, application)
+    outbox.add(
+        session,
+        [
+            message_for(
+                fact,
+                source="services.kyc",
+                correlation_id=account.id,
+                # The same when the journal is replayed: the business is not told twice.
+                message_id=follow_up_id(received.id, fact.TYPE),
+                traceparent=received.traceparent,
+            )
+        ],
+    )
+
+
+def _account(session: Session, decision: KycDecide) -> Account:
+    """The one business that everything given points to."""
+    query = select(Account)
+    if decision.account_id is not None:
+        query = query.where(Account.id == decision.account_id)
+    if decision.email is not None:
+        query = query.where(Account.email == decision.email.lower())
+    if decision.account_id is None and decision.email is None:
+        number = decision.business_registration_number
+        other = aliased(KycApplication)
+        # A number that a business has corrected since is not its number.
+        later = select(other.id).where(
+            other.account_id == KycApplication.account_id,
+            other.submitted_at > KycApplication.submitted_at,
+        )
+        query = query.where(
+            Account.id.in_(
+                select(KycApplication.account_id).where(
+                    KycApplication.business_registration_number == number, ~later.exists()
+                )
+            )
+        )
+    accounts = session.scalars(query.limit(2)).all()
+    if not accounts:
+        raise Permanent("no business matches: check the id, email or registration number")
+    if len(accounts) > 1:
+        raise Permanent("several businesses gave this registration number: name one by email")
+    return accounts[0]
+
+
+def _fact(session: Session, account: Account, application: KycApplication) -> Event:
+    common: dict[str, Any] = {
+        "account_id": account.id,
+        "company_name": account.company_name,
+        "email": account.email,
+        "application_id": application.id,
+        "decided_by": application.decided_by or UNKNOWN_OPERATOR,
+    }
+    if application.status == "approved":
+        return KycApproved(**common)
+    if application.status == "rejected":
+        return KycRejected(**common, reason=application.reason)
+    # The database has just revoked them; whoever hears of it first need not ask.
+    secrets = select(WebhookSecret.id).where(WebhookSecret.revoked_with == application.id)
+    return KycRevoked(
+        **common, reason=application.reason, secret_ids=tuple(session.scalars(secrets))
+    )

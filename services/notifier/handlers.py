@@ -1,0 +1,264 @@
+"""The batch handler: facts in, emails out, each fact told to each recipient once.
+
+An email is out of the database's reach, so three things stand against a second one: the inbox, the
+unique delivery row, and this process's memory of what it sent in a transaction that did not commit.
+What the mail server took is written down even while the rest is held; and when the process has to
+stop before the database is back, the facts go back with a note of it. So only a crash between the
+mail server's 250 and the commit can double one, under the same Message-ID.
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from services.notifier import metrics, mime
+from services.notifier.bounds import Bounds
+from services.notifier.composing import Email, compose
+from services.notifier.mailer import Mailer
+from services.notifier.outgoing import (
+    NotSentError,
+    Outcome,
+    Outgoing,
+    Sending,
+    UndeliverableError,
+)
+from shared import erased
+from shared.bus import outbox
+from shared.bus.consume.batch import Failures, process_stopping
+from shared.bus.contract.errors import Permanent, UnderWay
+from shared.bus.contract.events import EmailUndeliverable
+from shared.bus.contract.message import Received, message_for
+from shared.db import arrays
+from shared.db.session import IDLE_SECONDS, still_here
+from shared.synthetic import is_synthetic
+
+MAX_REMEMBERED = 10_000
+WRITE_DOWN_SECONDS = 5.0
+"""After which what was taken is written down, whatever is not answered yet; also after a stop."""
+LOOK_SECONDS = 0.1  # how long a stop may go unnoticed
+
+
+class Notifier:
+    """Handles the batches of one subscription.
+
+    Args:
+        mailer: how emails leave.
+        sender: the From header.
+        bounds: what one person may get.
+    """
+
+    def __init__(self, mailer: Mailer, sender: str, bounds: Bounds) -> None:
+        self._mailer = mailer
+        self._sender = sender
+        self._bounds = bounds
+        self._sent: OrderedDict[UUID, None] = OrderedDict()
+        self._under_way: dict[UUID, tuple[Sending, int]] = {}
+
+    def happened(self, ids: Collection[UUID]) -> Collection[UUID]:
+        """Those of these facts whose email the mail server has taken."""
+        return self._sent.keys() & set(ids)
+
+    def __call__(self, session: Session, messages: Sequence[Received[Any]]) -> Failures:
+        """Send the email of each fact, and write down what became of it.
+
+        Returns:
+            The facts whose email was refused, for now or for good, and those that are held: there
+            is no mail server to talk to, or it thinks about them.
+        """
+        failures: dict[UUID, Exception] = {}
+        emails: list[Email] = []
+        for message in messages:
+            try:
+                email = compose(message)
+            except Permanent as error:
+                failures[message.id] = error
+                continue
+            if email is None:
+                continue
+            emails.append(email)
+            if message.happened:
+                self._remember(email)
+        delivered = _delivered(session, emails)
+        gone = _erased(session, emails)
+        for email in emails:
+            if email.order_id in gone:
+                self._under_way.pop(email.fact_id, None)
+        emails = [e for e in emails if e.fact_id not in delivered and e.order_id not in gone]
+        outcomes = self._send(session, emails)
+        failures |= {
+            id_: error
+            for id_, error in outcomes.items()
+            if error is not None and not isinstance(error, NotSentError)
+        }
+        self._write_down(session, emails, outcomes)
+        return failures
+
+    def _send(self, session: Session, emails: Sequence[Email]) -> dict[UUID, Outcome]:
+        outcomes: dict[UUID, Outcome] = {
+            email.fact_id: None for email in emails if email.fact_id in self._sent
+        }
+        unsent = []
+        for email in emails:
+            if email.fact_id in outcomes:
+                continue
+            begun_before = email.fact_id in self._under_way
+            refusal = None if begun_before else self._bounds.refusal(email)
+            if refusal is None:
+                unsent.append(email)
+            else:
+                outcomes[email.fact_id] = refusal
+                metrics.tried(email.template, refusal)
+        before = {self._under_way[e.fact_id][0] for e in unsent if e.fact_id in self._under_way}
+        begun = self._begin([email for email in unsent if email.fact_id not in self._under_way])
+        self._await(session, begun, before)
+        for email in unsent:
+            sending, number = self._under_way[email.fact_id]
+            outcome = outcomes[email.fact_id] = sending.outcome(number)
+            if not is_synthetic(email.recipient):
+                metrics.tried(email.template, outcome)
+            if not isinstance(outcome, UnderWay):
+                del self._under_way[email.fact_id]
+            if outcome is None:
+                self._remember(email)
+                self._bounds.sent(email)
+        return outcomes
+
+    def _remember(self, email: Email) -> None:
+        self._sent[email.fact_id] = None
+        if len(self._sent) > MAX_REMEMBERED:
+            self._sent.popitem(last=False)
+
+    def _begin(self, emails: Sequence[Email]) -> Sending | None:
+        if not emails:
+            return None
+        now = datetime.now(UTC)
+        sending = self._mailer.send(
+            [
+                Outgoing(
+                    email.recipient, mime.assemble(email, self._sender, now), email.traceparent
+                )
+                for email in emails
+            ]
+        )
+        for number, email in enumerate(emails):
+            self._under_way[email.fact_id] = (sending, number)
+        return sending
+
+    def _await(self, session: Session, begun: Sending | None, before: Collection[Sending]) -> None:
+        """Wait until what was begun is known, or what is known of it should be written down.
+
+        For what was begun earlier nothing new waits, but at a stop.
+        """
+        stopping = process_stopping.get()
+        awaited = {begun} if begun else set(before)
+        patience = WRITE_DOWN_SECONDS if begun else LOOK_SECONDS
+        is_ceasing = False
+        started = looked = time.monotonic()
+        while True:
+            if stopping.is_set() and not is_ceasing:
+                is_ceasing, started, patience = True, time.monotonic(), WRITE_DOWN_SECONDS
+                awaited |= set(before)
+                for sending in awaited:
+                    sending.cease()
+            if all(sending.wait(LOOK_SECONDS) for sending in awaited):
+                return
+            if time.monotonic() - started >= patience:
+                return
+            if time.monotonic() - looked >= IDLE_SECONDS / 3:
+                looked = time.monotonic()
+                still_here(session)
+
+    def _write_down(
+        self,
+        session: Session,
+        emails: Sequence[Email],
+        outcomes: dict[UUID, Outcome],
+    ) -> None:
+        rows = []
+        facts = []
+        for email in emails:
+            error = outcomes[email.fact_id]
+            if error is None:
+                rows.append((email, "sent", ""))
+            elif isinstance(error, UndeliverableError):
+                rows.append((email, "undeliverable", str(error)))
+                if isinstance(error, NotSentError):
+                    continue
+                fact = EmailUndeliverable(
+                    fact_id=email.fact_id,
+                    fact_type=email.fact_type,
+                    template=email.template,
+                    smtp_code=error.code,
+                    reason=str(error),
+                )
+                facts.append(
+                    message_for(
+                        fact,
+                        source="services.notifier",
+                        correlation_id=email.subject_id,
+                        traceparent=email.traceparent,
+                    )
+                )
+        if rows:
+            session.execute(
+                _WRITE_DOWN,
+                {
+                    "fact_id": arrays.uuids(email.fact_id for email, _, _ in rows),
+                    "subject_id": arrays.texts(email.subject_id for email, _, _ in rows),
+                    "recipient": arrays.texts(email.recipient for email, _, _ in rows),
+                    "template": arrays.texts(email.template for email, _, _ in rows),
+                    "message_id": arrays.texts(
+                        mime.message_id(email, self._sender) for email, _, _ in rows
+                    ),
+                    "state": arrays.texts(state for _, state, _ in rows),
+                    "response": arrays.texts(response for _, _, response in rows),
+                },
+            )
+        outbox.add(session, facts)
+
+
+def _delivered(session: Session, emails: Sequence[Email]) -> set[UUID]:
+    """The facts among these whose email was sent before."""
+    if not emails:
+        return set()
+    rows = session.execute(_SENT, {"ids": arrays.uuids(email.fact_id for email in emails)})
+    return set(rows.scalars())
+
+
+def _erased(session: Session, emails: Sequence[Email]) -> set[UUID]:
+    """The orders among these whose customer's data was erased: whatever still tells of them waited.
+
+    Asked of the books: a fact that waited, or that the journal says again, has the address yet.
+    """
+    orders = {email.order_id for email in emails if email.order_id is not None}
+    if not orders:
+        return set()
+    values = {"ids": arrays.uuids(orders), "erased": erased.ADDRESS}
+    return set(session.execute(_ERASED, values).scalars())
+
+
+_ERASED = text("""
+    SELECT id FROM orders WHERE id = ANY(CAST(:ids AS uuid[])) AND customer_email = :erased
+""")
+_SENT = text("""
+    SELECT fact_id FROM email_deliveries
+    WHERE fact_id = ANY(CAST(:ids AS uuid[])) AND state = 'sent'
+""")
+# The row's own id is that of the fact: a fact has one recipient.
+_WRITE_DOWN = text("""
+    INSERT INTO email_deliveries
+        (id, fact_id, subject_id, recipient, template, message_id, state, response)
+    SELECT fact_id, fact_id, subject_id, recipient, template, message_id, state, response
+    FROM unnest(CAST(:fact_id AS uuid[]), CAST(:subject_id AS text[]), CAST(:recipient AS text[]),
+                CAST(:template AS text[]), CAST(:message_id AS text[]), CAST(:state AS text[]),
+                CAST(:response AS text[]))
+         AS given (fact_id, subject_id, recipient, template, message_id, state, response)
+    ON CONFLICT (fact_id, recipient)
+        DO UPDATE SET state = excluded.state, response = excluded.response, at = now()
+""")

@@ -1,0 +1,211 @@
+"""Reading the audit log, and checking its chain of hashes."""
+
+import csv
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TextIO
+from uuid import UUID
+
+from sqlalchemy import or_, select, text
+from sqlalchemy.orm import Session
+
+from shared.db.models import AuditEntry
+from shared.security.audit_chain import GENESIS, Content, link
+
+CONSUMER = "services.audit"
+"""The inbox that knows which facts were written down."""
+CHUNK = 1_000
+_LOST_SHOWN = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One row; see the table `audit_log`. `hash` is in hexadecimal."""
+
+    sequence: int
+    happened_at: datetime
+    type: str
+    actor: str
+    address: str
+    correlation_id: str
+    data: str
+    event_id: UUID
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something wrong with the chain.
+
+    Attributes:
+        sequence: the row; None for what has no row.
+        text: a sentence.
+    """
+
+    sequence: int | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a check of the whole log found.
+
+    Attributes:
+        rows: how many there are.
+        head: the last row's sequence and hash, in hexadecimal. Noted elsewhere, it shows later
+            whether anything up to there was written anew.
+        faults: nothing, when the log is as it was written.
+    """
+
+    rows: int
+    head: tuple[int, str]
+    faults: tuple[Fault, ...]
+
+
+def search(
+    session: Session,
+    *,
+    words: str = "",
+    type_: str = "",
+    since: datetime | None = None,
+    until: datetime | None = None,
+    before: int | None = None,
+    limit: int = 100,
+) -> Sequence[Entry]:
+    """Rows, newest first.
+
+    Args:
+        session: may read the log.
+        words: a text that is anywhere in the row, in whatever case.
+        type_: the fact's type, or with a `*` at the end its beginning.
+        since: happened at this time or later.
+        until: happened before this time.
+        before: only rows with a lower sequence: where the page before ended.
+        limit: how many at most.
+    """
+    query = select(AuditEntry).order_by(AuditEntry.sequence.desc()).limit(limit)
+    if words:
+        columns = (
+            AuditEntry.actor,
+            AuditEntry.address,
+            AuditEntry.correlation_id,
+            AuditEntry.type,
+            AuditEntry.data,
+        )
+        query = query.where(or_(*(c.icontains(words, autoescape=True) for c in columns)))
+    if type_.endswith("*"):
+        query = query.where(AuditEntry.type.startswith(type_[:-1], autoescape=True))
+    elif type_:
+        query = query.where(AuditEntry.type == type_)
+    if since is not None:
+        query = query.where(AuditEntry.happened_at >= since)
+    if until is not None:
+        query = query.where(AuditEntry.happened_at < until)
+    if before is not None:
+        query = query.where(AuditEntry.sequence < before)
+    return [
+        Entry(
+            row.sequence,
+            row.happened_at,
+            row.type,
+            row.actor,
+            row.address,
+            row.correlation_id,
+            row.data,
+            row.event_id,
+            row.hash.hex(),
+        )
+        for row in session.scalars(query)
+    ]
+
+
+def verify(
+    session: Session,
+    *,
+    noted: tuple[int, str] | None = None,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Verdict:
+    """Check every row against its hash and the row before it.
+
+    Args:
+        session: may read the log and the inbox.
+        noted: a head of an earlier check: its sequence and hash.
+        progress: called with the number of rows that are checked.
+    """
+    faults: list[Fault] = []
+    rows, sequence, previous = 0, 0, GENESIS
+    for row in _rows(session):
+        rows += 1
+        if row.sequence != sequence + 1:
+            faults.append(_missing(sequence + 1, row.sequence - 1))
+        elif row.previous_hash != previous:
+            faults.append(
+                Fault(
+                    row.sequence,
+                    f"row {row.sequence} does not continue row {sequence}: "
+                    "one of them was replaced or moved",
+                )
+            )
+        content = Content(**{name: getattr(row, name) for name in Content.__slots__})
+        if link(row.previous_hash, content) != row.hash:
+            faults.append(
+                Fault(row.sequence, f"row {row.sequence} is not as it was written, or not where")
+            )
+        if noted is not None and noted[0] == row.sequence and noted[1] != row.hash.hex():
+            text_ = f"row {row.sequence} has another hash than was noted: it was written anew"
+            faults.append(Fault(row.sequence, text_))
+        sequence, previous = row.sequence, row.hash
+        if rows % CHUNK == 0:
+            progress(rows)
+    if noted is not None and noted[0] > sequence:
+        faults.append(_missing(sequence + 1, noted[0]))
+    faults += _lost(session)
+    return Verdict(rows, (sequence, previous.hex()), tuple(faults))
+
+
+def rows_of(entries: Sequence[Entry]) -> Sequence[str]:
+    """Which rows they are, for the row about their being looked at."""
+    if not entries:
+        return ()
+    return (f"{len(entries)} rows from {entries[-1].sequence} to {entries[0].sequence}",)
+
+
+def write_csv(entries: Sequence[Entry], to: TextIO) -> None:
+    """Write entries as CSV (RFC 4180), with a heading."""
+    writer = csv.writer(to)
+    writer.writerow(Entry.__slots__)
+    for entry in entries:
+        writer.writerow(_cell(getattr(entry, name)) for name in Entry.__slots__)
+
+
+def _rows(session: Session) -> Iterator[AuditEntry]:
+    query = select(AuditEntry).order_by(AuditEntry.sequence)
+    for row in session.scalars(query.execution_options(yield_per=CHUNK)):
+        yield row
+        session.expunge(row)
+
+
+def _missing(first: int, last: int) -> Fault:
+    if last < first:
+        return Fault(last + 1, f"row {last + 1} is there twice, or stands before the first")
+    named = f"row {first} is" if first == last else f"rows {first} to {last} are"
+    return Fault(first, f"{named} missing")
+
+
+def _lost(session: Session) -> list[Fault]:
+    """Facts that were written down and have no row: the end of the log was cut off."""
+    ids = session.scalars(
+        text(
+            "SELECT message_id FROM inbox WHERE consumer = :consumer AND NOT EXISTS"
+            " (SELECT FROM audit_log WHERE event_id = message_id) ORDER BY message_id LIMIT :most"
+        ),
+        {"consumer": CONSUMER, "most": _LOST_SHOWN},
+    )
+    return [Fault(None, f"the fact {id_} was written down, and its row is missing") for id_ in ids]
+
+
+def _cell(value: object) -> str:
+    # A spreadsheet takes what begins so for a formula (OWASP, "CSV Injection").
+    text = value.isoformat() if hasattr(value, "isoformat") else str(value)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t")) else text

@@ -1,0 +1,104 @@
+"""The broker, as ops tools meet it: a connection that does not wait for ever, and its alarms."""
+
+import time
+from contextlib import suppress
+from typing import Any
+
+from amqp import Message as AmqpMessage
+from kombu import Connection
+
+from shared.bus.broker.kombu_connection import connect
+
+TIMEOUT = 5.0  # seconds, for the broker to answer
+CONFIRM_SECONDS = 1.0
+# Nobody has a queue of this name, so that what is published goes nowhere.
+PROBE_KEY = "ops.probe"
+ALARM = "it is short of memory or disk space"
+
+
+def open_connection(amqp_url: str, **transport_options: Any) -> Connection:
+    """A connection for ops work; it gives up on a broker that does not answer in `TIMEOUT`.
+
+    Args:
+        amqp_url: of the broker.
+        **transport_options: more of py-amqp's.
+
+    Raises:
+        Exception: of kombu or py-amqp.
+    """
+    timeouts = {"read_timeout": TIMEOUT, "write_timeout": TIMEOUT}
+    connection = connect(amqp_url, timeout=TIMEOUT, transport_options=timeouts | transport_options)
+    connection.connect()
+    return connection
+
+
+class AlarmProbe:
+    """Whether the broker takes messages. It tells those who publish (RabbitMQ, "Alarms").
+
+    On a connection of its own, since a blocked one is no longer read from.
+
+    Args:
+        amqp_url: of the broker, for a user who may publish to the default exchange.
+    """
+
+    def __init__(self, amqp_url: str) -> None:
+        self._amqp_url = amqp_url
+        self._connection: Connection | None = None
+        self._is_blocked = False
+        self._confirmed = 0
+
+    def look(self) -> str | None:
+        """Why the broker takes no messages; None when it does.
+
+        Raises:
+            Exception: of kombu or py-amqp, when the broker is away.
+        """
+        if self._connection is None:
+            self._connect()
+        elif self._is_blocked:
+            self._drain(0.05)
+            if self._is_blocked:
+                return ALARM
+        channel: Any = self._connection.default_channel if self._connection else None
+        before = self._confirmed
+        channel.basic_publish(AmqpMessage(b""), exchange="", routing_key=PROBE_KEY)
+        deadline = time.monotonic() + CONFIRM_SECONDS
+        while self._confirmed == before and not self._is_blocked:
+            if time.monotonic() > deadline:
+                self.close()
+                return "it does not confirm what is published"
+            self._drain(CONFIRM_SECONDS / 5)
+        return ALARM if self._is_blocked else None
+
+    def close(self) -> None:
+        """Let go."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        if self._is_blocked:
+            connection.collect()  # it would not answer to a close
+        else:
+            connection.release()
+        self._is_blocked = False
+
+    def _connect(self) -> None:
+        self._connection = open_connection(
+            self._amqp_url, on_blocked=self._block, on_unblocked=self._unblock
+        )
+        channel: Any = self._connection.default_channel
+        channel.confirm_select()
+        channel.events["basic_ack"].add(self._confirm)
+
+    def _drain(self, seconds: float) -> None:
+        if self._connection is not None:
+            with suppress(TimeoutError):
+                self._connection.drain_events(timeout=seconds)
+
+    def _block(self, _: str) -> None:
+        self._is_blocked = True
+
+    def _unblock(self) -> None:
+        self._is_blocked = False
+
+    def _confirm(self, *_: Any) -> None:
+        self._confirmed += 1

@@ -1,0 +1,53 @@
+"""A copy of a message, to be handled anew: the same id, without what became of the first one."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from amqp import Message as AmqpMessage
+
+from shared.bus.contract.delivery import ACTING_HEADER, USER_HEADER, Incoming
+
+_KEPT = ("content_type", "correlation_id", "message_id", "timestamp", "type")
+
+
+def copy(
+    incoming: Incoming,
+    publisher: str,
+    *,
+    user: str | None = None,
+    person: str = "",
+    body: bytes | None = None,
+    properties: Mapping[str, Any] | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> AmqpMessage:
+    """The copy. It has no attempts behind it, and no reasons.
+
+    Args:
+        incoming: the message.
+        publisher: who publishes the copy.
+        user: who published it, as the broker verified.
+        person: for whom, where that was the ops console.
+        body: another body.
+        properties: other AMQP properties.
+        extra: more headers.
+    """
+    headers = {
+        name: value
+        for name, value in incoming.headers.items()
+        if name.startswith("ce-") or name == "traceparent"
+    }
+    headers |= extra or {}
+    if user:
+        headers[USER_HEADER] = user
+    if person:
+        headers[ACTING_HEADER] = person
+    kept = {name: incoming.properties[name] for name in _KEPT if name in incoming.properties}
+    kept |= properties or {}
+    kept.setdefault("message_id", str(incoming.message_id))
+    return AmqpMessage(
+        incoming.body if body is None else body,
+        application_headers=headers,
+        delivery_mode=2,
+        user_id=publisher,
+        **kept,
+    )

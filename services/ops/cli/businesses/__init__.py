@@ -1,0 +1,1 @@
+"""`fellow account|customer|kyc|limit|secrets|send|trail`: about one business or order."""

@@ -1,0 +1,154 @@
+"""`fellow kyc`: what waits for a decision, and deciding."""
+
+from contextlib import suppress
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.table import Table
+from sqlalchemy.exc import DBAPIError
+
+from services.ops.audit.actions import commanded, tell
+from services.ops.cli.terminal import (
+    FAILED,
+    MISUSED,
+    AsJson,
+    actor,
+    broker,
+    database,
+    find_system,
+    local,
+    note_view,
+    print_json,
+    results,
+    say,
+    signed_in_as,
+    stop,
+)
+from services.ops.commands import decisions, kyc_applications
+from services.ops.commands.kyc_persons import DECIDES
+from shared.db.session import make_engine
+from shared.security.service_accounts import is_services
+
+app = typer.Typer(help="Decide on KYC applications.", no_args_is_help=True)
+
+Business = Annotated[
+    str, typer.Argument(help="Account id, email address or business registration number.")
+]
+Wait = Annotated[
+    float, typer.Option(min=0, help="Seconds to wait for the outcome; 0 publishes and goes.")
+]
+Why = Annotated[str, typer.Option(help="What the business is told.")]
+Who = Annotated[
+    str,
+    typer.Option(
+        "--as",
+        help="Your own user of the broker; its password is asked for, or in FELLOW_PASSWORD.",
+    ),
+]
+
+
+@app.command("list")
+def list_applications(
+    status: Annotated[
+        kyc_applications.Status, typer.Option(help="Those in this state.")
+    ] = kyc_applications.Status.PENDING,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many.")] = 100,
+    as_json: AsJson = False,
+) -> None:
+    """Applications, oldest first."""
+    system = find_system()
+    with database(system) as session:
+        found = kyc_applications.applications(session, status, limit=limit)
+    note_view(system, "fellow kyc list", [str(one.account_id) for one in found])
+    if as_json:
+        print_json(found)
+        return
+    columns = ["submitted", "company", "email", "registration number"]
+    several = any(application.recorded for application in found)
+    table = Table(*columns, *(["so far"] if several else []), box=None, pad_edge=False)
+    for application in found:
+        table.add_row(
+            local(application.submitted_at),
+            application.company_name,
+            application.email,
+            application.business_registration_number,
+            *([application.so_far] if several else []),
+        )
+    results().print(table)
+    say(f"{len(found)} {status.value}.")
+    takes = system.settings.kyc_approvals_required
+    if takes > 1 and status.value in DECIDES:
+        say(f"To {DECIDES[status.value]} takes {takes} operators of different names.")
+
+
+@app.command()
+def approve(business: Business, reason: Why = "", wait: Wait = 5.0, who: Who = "") -> None:
+    """Approve the business's newest application: it gets a webhook secret."""
+    _decide("approve", business, reason, wait, who)
+
+
+@app.command()
+def reject(business: Business, reason: Why, wait: Wait = 5.0, who: Who = "") -> None:
+    """Reject it; the business is told why and may submit again."""
+    _decide("reject", business, reason, wait, who)
+
+
+@app.command()
+def revoke(business: Business, reason: Why = "", wait: Wait = 5.0, who: Who = "") -> None:
+    """Take an approval back: the business's secrets stop working at once."""
+    _decide("revoke", business, reason, wait, who)
+
+
+def _decide(
+    decision: decisions.Decision, business: str, reason: str, wait: float, who: str
+) -> None:
+    system = find_system()
+    own = signed_in_as(system, who) if who else system
+    user = actor(own).name
+    takes = system.settings.kyc_approvals_required if decision != "reject" else 1
+    if is_services(user) and (takes > 1 or system.settings.environment == "production"):
+        stop(f"{user} is nobody's name: give --as and your own user of the broker.", MISUSED)
+    try:
+        command = decisions.make(decision, business, reason)
+    except msgspec.ValidationError as error:
+        if "$.reason" in str(error):
+            stop("The reason may have up to 4,000 characters, without NUL.", MISUSED)
+        stop(f"This is no account id, email address or registration number: {business}", MISUSED)
+    if system.has_database:
+        # With the database away the decision is published all the same: the broker keeps it.
+        with suppress(DBAPIError):
+            application = decisions.meant(make_engine(system.settings), command)
+            if application is None:
+                stop(f"No business that has applied is known by {business.strip()}.")
+            command = msgspec.structs.replace(command, application_id=application)
+    with broker(system) as connection:
+        with broker(own) as personal:
+            message_id = decisions.publish(personal, command)
+        say(f"Published: {decision} {business.strip()} (message {message_id}).")
+        if system.has_database:
+            try:
+                tell(make_engine(system.settings), [commanded(actor(own), command, message_id)])
+            except DBAPIError:
+                say("The audit log was not told who published it: the database did not take it.")
+        if not wait:
+            return
+        if not system.has_database:
+            say("What becomes of it is not looked for without DATABASE_URL. " + _WHERE_TO_LOOK)
+            return
+        try:
+            outcome = decisions.wait(
+                connection, make_engine(system.settings), message_id, command, wait
+            )
+        except DBAPIError:
+            say("The database does not answer, so the outcome cannot be seen. " + _WHERE_TO_LOOK)
+            return
+    if outcome.state == "refused":
+        say(f"Refused: {outcome.sentence} (now in {decisions.DEAD})")
+    else:
+        say(outcome.sentence)
+    if outcome.state != "carried out":
+        raise typer.Exit(FAILED)
+
+
+_WHERE_TO_LOOK = f"If it was refused it is in the queue {decisions.DEAD}, with the reason."

@@ -1,0 +1,174 @@
+"""`fellow send`: a file of orders, signed and sent, with a progress bar and a summary."""
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import httpx
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from services.ops.send import order_files
+from services.ops.send.order_files import FileError, Format, Line
+from services.ops.send.sender import Sender, Summary
+
+SECRET_VARIABLE = "WEBHOOK_SECRET"  # noqa: S105 - its name
+SHOWN_FAILURES = 5
+
+_console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+
+
+def send(
+    file: Annotated[
+        str,
+        typer.Argument(
+            help="JSON lines, a JSON array or CSV (columns: "
+            f"{', '.join(order_files.CSV_COLUMNS)}); - for standard input."
+        ),
+    ],
+    url: Annotated[
+        str, typer.Option(envvar="API_URL", help="The API, without a path.")
+    ] = "http://127.0.0.1:8000",
+    key_file: Annotated[
+        Path | None,
+        typer.Option(help=f"A file with the webhook secret; without it, {SECRET_VARIABLE}."),
+    ] = None,
+    connections: Annotated[int, typer.Option(min=1, max=500, help="Orders under way at once.")] = 8,
+    rate: Annotated[float, typer.Option(min=0, help="Orders a second at most; 0: no limit.")] = 0,
+    failures: Annotated[
+        Path | None,
+        typer.Option(help="Where those go that were not accepted; beside FILE when not given."),
+    ] = None,
+    batch: Annotated[
+        str,
+        typer.Option(
+            help="Names what the file is, so that a mended one can be sent again and doubles "
+            "nothing; its content does when not given."
+        ),
+    ] = "",
+    file_format: Annotated[
+        Format | None, typer.Option("--format", help="Guessed when not given.")
+    ] = None,
+) -> None:
+    """Sign and send a file of orders. To send it again doubles nothing.
+
+    429 and 503 are waited for and tried again. What was not accepted goes into a file that this
+    command takes as well. Exit code 0: all accepted; 1: not all; 2: a wrong command line or file.
+    """
+    secret = _secret(key_file)
+    lines = _lines(file, file_format, batch)
+    _check_url(url)
+    summary = _run(lines, url, secret, connections, rate)
+    _print(summary)
+    if summary.failures:
+        path = failures or _free(file)
+        path.write_text(
+            "".join(f"{order_files.as_failed(f.line, f.code, f.error)}\n" for f in summary.failures)
+        )
+        _say(f"Those not accepted are in {path}: mend them there, then fellow send {path}")
+        raise typer.Exit(1)
+
+
+def _run(lines: list[Line], url: str, secret: str, connections: int, rate: float) -> Summary:
+    columns = (
+        SpinnerColumn(),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=_console) as shown:
+        task = shown.add_task("", total=len(lines), note="")
+
+        def progress(so_far: Summary) -> None:
+            failed = len(so_far.failures)
+            note = f"{failed} failed" if failed else ""
+            shown.update(task, completed=so_far.accepted + failed, note=note)
+
+        sender = Sender(url, secret, connections=connections, rate=rate, progress=progress)
+
+        async def main() -> Summary:
+            loop = asyncio.get_running_loop()
+            loop.add_signal_handler(signal.SIGINT, sender.stop, "you stopped it")
+            return await sender.send(lines)
+
+        return asyncio.run(main())
+
+
+def _print(summary: Summary) -> None:
+    """The summary, on standard output."""
+    rate = summary.accepted / summary.seconds if summary.seconds else 0.0
+    print(f"{summary.accepted:>9} accepted ({rate:,.0f} orders/s)")
+    for code, count in sorted(summary.refused.items()):
+        print(f"{count:>9} {code}")
+    if summary.retries:
+        print(f"{summary.retries:>9} sent again")
+    if summary.latencies:
+        print(f"latency: p50 {summary.latency(0.5):.3f} s, p99 {summary.latency(0.99):.3f} s")
+    for failure in summary.failures[:SHOWN_FAILURES]:
+        _say(f"line {failure.line.number}: {failure.code}: {failure.error}")
+
+
+def _secret(key_file: Path | None) -> str:
+    try:
+        text = key_file.read_text() if key_file else os.environ.get(SECRET_VARIABLE, "")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _wrong(f"The secret cannot be read: {error}") from None
+    secret = text.strip()
+    if not secret.startswith("whsk_") or not secret.isascii():
+        where = f"In {key_file}" if key_file else f"In {SECRET_VARIABLE} (or --key-file)"
+        raise _wrong(f"{where} must be the webhook secret: it begins with whsk_.")
+    return secret
+
+
+def _lines(file: str, file_format: Format | None, batch: str) -> list[Line]:
+    try:
+        content = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except OSError as error:
+        raise _wrong(f"The file cannot be read: {error}") from None
+    try:
+        lines = order_files.read(content, file_format or order_files.guess(file, content), batch)
+    except FileError as error:
+        raise _wrong(f"{file} cannot be sent: {error}.") from None
+    if not lines:
+        raise _wrong(f"There are no orders in {file}.")
+    return lines
+
+
+def _check_url(url: str) -> None:
+    try:
+        parts = httpx.URL(url)
+    except httpx.InvalidURL:
+        parts = httpx.URL("")
+    if parts.scheme not in ("http", "https") or not parts.host:
+        raise _wrong(f"--url must be like https://api.example, and not {url}")
+
+
+def _free(file: str) -> Path:
+    """A name beside the file that is not taken."""
+    base = "orders" if file == "-" else file.removesuffix(".jsonl")
+    path, number = Path(f"{base}.failed.jsonl"), 1
+    while path.exists():
+        number += 1
+        path = Path(f"{base}.failed-{number}.jsonl")
+    return path
+
+
+def _wrong(sentence: str) -> typer.Exit:
+    _say(sentence)
+    return typer.Exit(2)
+
+
+def _say(sentence: str) -> None:
+    _console.print(sentence)

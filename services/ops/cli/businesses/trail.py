@@ -1,0 +1,117 @@
+"""`fellow trail`: what happened to an order."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Annotated
+from uuid import UUID
+
+import typer
+from rich.table import Table
+
+from services.ops.cli.terminal import (
+    FAILED,
+    AsJson,
+    broker,
+    database,
+    find_system,
+    local,
+    note_view,
+    print_json,
+    results,
+    say,
+    stop,
+)
+from services.ops.journal import NotReadToTheEndError
+from services.ops.timelines import order as trail
+from services.ops.timelines import search
+from services.ops.timelines.order import OrderTrail
+from services.ops.timelines.pending import Waiting
+
+
+def show(
+    order: Annotated[
+        str, typer.Argument(help="Order id, idempotency key or the customer's email address.")
+    ],
+    bus: Annotated[
+        bool, typer.Option(help="Look for what waits on the retry ladder and among dead letters.")
+    ] = True,
+    as_json: AsJson = False,
+) -> None:
+    """What happened to an order: from the request to the last email, and what still waits."""
+    system = find_system()
+    with database(system) as session, broker(system) if bus else nullcontext() as connection:
+        try:
+            orders = search.search(session, order, connection=connection)
+        except NotReadToTheEndError as error:
+            stop(f"The journal cannot be read ({error}). What is recorded is found with --no-bus.")
+        order_id = _chosen([found.order_id for found in orders], order)
+        if order_id is None:
+            note_view(system, "fellow trail", [str(found.order_id) for found in orders])
+            _list(orders, as_json)
+            return
+        found = trail.order_trail(session, order_id, connection=connection)
+    if found is None:
+        stop(f"Nothing is known of {order}.")
+    note_view(system, "fellow trail", [str(order_id)])
+    if as_json:
+        print_json(found)
+    else:
+        _print(found)
+
+
+def waiting_table(waiting: tuple[Waiting, ...]) -> Table:
+    """What waits, for people."""
+    table = Table("waits in", "since", "type", "tries", "reason", box=None, pad_edge=False)
+    for message in waiting:
+        tries = str(message.attempts or "")
+        since = local(message.since)
+        table.add_row(message.place, since, message.type, tries, message.reason)
+    return table
+
+
+def _chosen(ids: list[UUID], text: str) -> UUID | None:
+    """The one order that is meant; None when there are several."""
+    if len(ids) > 1:
+        return None
+    if ids:
+        return ids[0]
+    try:
+        return UUID(text.strip())  # not recorded, but it may wait somewhere
+    except ValueError:
+        stop(f"No order is known by {text}.")
+
+
+def _list(found: Sequence[search.Found], as_json: bool) -> None:
+    if as_json:
+        print_json(found)
+    else:
+        table = Table("accepted", "order", "company", "customer", "status", box=None)
+        for order in found:
+            accepted, id_ = local(order.accepted_at), str(order.order_id)
+            table.add_row(
+                accepted,
+                id_,
+                order.company_name,
+                order.customer_email,
+                order.tracking_status or "not recorded",
+            )
+        results().print(table)
+    say(f"{len(found)} orders: name one by its id.")
+    raise typer.Exit(FAILED)
+
+
+def _print(found: OrderTrail) -> None:
+    console = results()
+    where = found.tracking_status or "not recorded"
+    console.print(f"Order {found.order_id}: {where}")
+    if found.company_name:
+        console.print(f"from {found.company_name} for {found.customer_name}")
+    table = Table("when", "what", "", "by", "event", box=None, pad_edge=False)
+    for step in found.steps:
+        at = step.at.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + "Z"
+        table.add_row(at, step.what, step.text, step.service, str(step.event_id or ""))
+    console.print(table)
+    if found.waiting:
+        console.print(waiting_table(found.waiting))
+    elif found.waiting is not None:
+        say("Nothing waits for it.")

@@ -1,0 +1,1 @@
+"""`fellow dead|journal|outbox|queues`: about messages that wait."""

@@ -1,0 +1,184 @@
+"""`fellow dead`: looking through dead letters; putting them right is in `dead_acting.py`."""
+
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from services.ops.cli.messages import dead_actions
+from services.ops.cli.messages.dead_options import (
+    About,
+    MessageId,
+    Older,
+    QueueName,
+    Reason,
+    Type,
+    Younger,
+    criteria,
+    queue_names,
+    work_queue,
+)
+from services.ops.cli.terminal import (
+    AsJson,
+    broker,
+    database_trouble,
+    find_system,
+    local,
+    print_json,
+    results,
+    say,
+    stop,
+)
+from services.ops.dead_letters import retry_queue, search
+from services.ops.dead_letters.letter import Letter
+from services.ops.environment import Surroundings
+from shared.bus.contract import topology
+
+app = typer.Typer(help="Messages that nobody could handle.", no_args_is_help=True)
+app.command()(dead_actions.replay)
+app.command()(dead_actions.discard)
+app.command()(dead_actions.edit)
+app.command("retry-now")(dead_actions.retry)
+
+
+@app.command("list")
+def list_letters(
+    queue: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[QUEUE]",
+            help="A work queue; without it all, by reason.",
+            autocompletion=queue_names,
+        ),
+    ] = None,
+    reason: Reason = "",
+    type_: Type = "",
+    about: About = "",
+    older: Older = "",
+    younger: Younger = "",
+    start: Annotated[int, typer.Option(min=0, help="The position to begin at.")] = 0,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many.")] = 100,
+    as_json: AsJson = False,
+) -> None:
+    """A queue's dead letters, first died first; without a queue, what they all died of."""
+    system = find_system()
+    if queue is None:
+        _summary(system, as_json)
+        return
+    wanted = criteria((), reason, type_, about, older, younger)
+    with broker(system) as connection, database_trouble():
+        page = search.browse(
+            connection,
+            work_queue(queue),
+            wanted,
+            start=start,
+            limit=limit,
+        )
+    if as_json:
+        print_json(
+            {"letters": [_json(x) for x in page.letters], "total": page.total, "next": page.next}
+        )
+        return
+    table = Table("died", "id", "type", "tries", "reason", box=None, pad_edge=False)
+    for letter in page.letters:
+        tries = str(letter.attempts)
+        died = local(letter.failed_at)
+        table.add_row(died, letter.message_id, letter.type, tries, letter.reason)
+    results().print(table)
+    say(f"{len(page.letters)} of {page.total} dead letters.")
+    if page.next is not None:
+        say(f"Go on with --start {page.next}.")
+    if not page.alone:
+        say("Somebody else is at work in this queue: what they have in hand is not among these.")
+
+
+@app.command("waiting")
+def list_waiting(
+    queue: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[QUEUE]", help="A work queue; all without it.", autocompletion=queue_names
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """What failed and waits on the retry ladder for its next attempt, rung by rung."""
+    system = find_system()
+    wanted = None if queue is None else work_queue(queue).name
+    with broker(system) as connection, database_trouble():
+        found = [
+            message
+            for message in retry_queue.waiting(connection)
+            if wanted in (None, message.queue)
+        ]
+    if as_json:
+        print_json(found)
+        return
+    table = Table("rung", "failed", "for", "type", "tries", "reason", "about", box=None)
+    for message in found:
+        table.add_row(
+            message.rung,
+            message.failed_at,
+            message.queue,
+            message.type,
+            str(message.attempts),
+            message.reason,
+            message.correlation_id,
+        )
+    results().print(table)
+    say(f"{len(found)} wait on the retry ladder.")
+
+
+@app.command()
+def show(queue: QueueName, message_id: MessageId, as_json: AsJson = False) -> None:
+    """One letter: its body, its headers, why each attempt failed."""
+    system = find_system()
+    with broker(system) as connection, database_trouble():
+        letter = search.find(connection, work_queue(queue), message_id)
+    if letter is None:
+        stop(f"There is no dead letter {message_id} in {queue}.")
+    if as_json:
+        print_json(_json(letter))
+        return
+    console = results(soft_wrap=True)
+    console.print(f"{letter.type} {letter.message_id}, about {letter.correlation_id or 'nothing'}")
+    console.print(f"died {local(letter.failed_at)} after {letter.attempts} attempts:")
+    for reason in letter.reasons or (letter.reason,):
+        console.print(f"  {reason}")
+    for name, value in sorted(letter.incoming.headers.items()):
+        console.print(f"{name}: {value}")
+    console.print(f"\n{letter.text}")
+
+
+def _summary(system: Surroundings, as_json: bool) -> None:
+    with broker(system) as connection, database_trouble():
+        found = {queue.name: search.summarise(connection, queue) for queue in topology.WORK_QUEUES}
+    if as_json:
+        print_json(found)
+        return
+    table = Table("queue", "letters", "type", "died", "of", box=None, pad_edge=False)
+    for name, summary in found.items():
+        for group in summary.groups:
+            since = local(group.oldest)
+            table.add_row(name, str(group.count), group.type, since, group.kind)
+    results().print(table)
+    say(f"{sum(summary.total for summary in found.values())} dead letters.")
+
+
+def _json(letter: Letter) -> dict[str, Any]:
+    return {
+        "queue": letter.queue,
+        "position": letter.position,
+        "message_id": letter.message_id,
+        "type": letter.type,
+        "reason": letter.reason,
+        "reasons": letter.reasons,
+        "attempts": letter.attempts,
+        "failed_at": letter.failed_at,
+        "first_failed_at": letter.first_failed_at,
+        "correlation_id": letter.correlation_id,
+        "consumer": letter.consumer,
+        "user": letter.user,
+        "headers": {name: str(value) for name, value in letter.incoming.headers.items()},
+        "body": letter.text,
+    }

@@ -1,0 +1,197 @@
+"""`fellow dead replay|discard|edit|retry-now`: putting dead letters right."""
+
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from kombu import Connection
+from sqlalchemy import Engine
+
+from services.ops.cli.messages.dead_options import (
+    About,
+    All,
+    Ids,
+    MessageId,
+    Older,
+    QueueName,
+    Reason,
+    Type,
+    Younger,
+    criteria,
+    work_queue,
+)
+from services.ops.cli.terminal import (
+    FAILED,
+    MISUSED,
+    Yes,
+    actor,
+    broker,
+    confirm,
+    database_trouble,
+    engine,
+    find_system,
+    progress,
+    say,
+    stop,
+)
+from services.ops.dead_letters import actions, retry_queue, search
+from services.ops.dead_letters.actions import Progress
+from services.ops.dead_letters.letter import Criteria, Letter
+from services.ops.environment import Surroundings
+
+
+def replay(
+    queue: QueueName,
+    ids: Ids = None,
+    every: All = False,
+    reason: Reason = "",
+    type_: Type = "",
+    about: About = "",
+    older: Older = "",
+    younger: Younger = "",
+    yes: Yes = False,
+) -> None:
+    """Put letters back into their work queue, as if they had never been tried."""
+    wanted = _selection(ids, every, criteria(ids or (), reason, type_, about, older, younger))
+
+    def act(connection: Connection, books: Engine, system: Surroundings, show: Any) -> Progress:
+        return actions.replay(
+            connection, books, work_queue(queue), wanted, actor(system), progress=show
+        )
+
+    _carry_out(act, "replayed", f"Replay {_in_words(wanted)} of {queue}?", wanted, yes)
+
+
+def discard(
+    queue: QueueName,
+    because: Annotated[str, typer.Option(help="Why; kept in the audit log.")],
+    ids: Ids = None,
+    every: All = False,
+    reason: Reason = "",
+    type_: Type = "",
+    about: About = "",
+    older: Older = "",
+    younger: Younger = "",
+    yes: Yes = False,
+) -> None:
+    """Throw letters away."""
+    if not because.strip():
+        stop("--because must say why.", MISUSED)
+    wanted = _selection(ids, every, criteria(ids or (), reason, type_, about, older, younger))
+
+    def act(connection: Connection, books: Engine, system: Surroundings, show: Any) -> Progress:
+        return actions.discard(
+            connection, books, work_queue(queue), wanted, actor(system), because, progress=show
+        )
+
+    _carry_out(act, "discarded", f"Throw {_in_words(wanted)} of {queue} away?", wanted, yes)
+
+
+def edit(
+    queue: QueueName,
+    message_id: MessageId,
+    body: Annotated[
+        Path | None,
+        typer.Option(help="A file with the new body, - for standard input; else $EDITOR opens."),
+    ] = None,
+    type_: Annotated[str, typer.Option("--type", help="Another type for it.")] = "",
+) -> None:
+    """Put one letter back with another body, if its consumer would understand that one."""
+    system = find_system()
+    chosen, books = work_queue(queue), engine(system)
+    with broker(system) as connection, database_trouble():
+        letter = search.find(connection, chosen, message_id, engine=books)
+        if letter is None:
+            stop(f"There is no dead letter {message_id} in {queue}.")
+        new = _new_body(letter, body)
+        try:
+            found = actions.edit(
+                connection, books, chosen, message_id, new, actor(system), type=type_
+            )
+        except actions.NotEditableError as error:
+            stop(f"Nothing was done. {error}")
+    if not found:
+        stop(f"The dead letter {message_id} is not there any more.")
+    say("Back in its queue, with the new body.")
+
+
+def retry(queue: QueueName) -> None:
+    """Put back at once what waits on the retry ladder for a queue."""
+
+    def act(connection: Connection, books: Engine, system: Surroundings, show: Any) -> Progress:
+        return retry_queue.retry_now(
+            connection, books, work_queue(queue), actor(system), progress=show
+        )
+
+    _carry_out(act, "put back", "", Criteria(), yes=True)
+
+
+def _selection(ids: list[str] | None, every: bool, wanted: Criteria) -> Criteria:
+    if bool(ids) == every:
+        stop("Name message ids, or say --all (with --reason, --type ... for some of all).", MISUSED)
+    return wanted
+
+
+def _in_words(wanted: Criteria) -> str:
+    return "all dead letters" if wanted.is_empty else "the dead letters that fit"
+
+
+def _carry_out(
+    act: Callable[[Connection, Engine, Surroundings, Any], Progress],
+    verb: str,
+    question: str,
+    wanted: Criteria,
+    yes: bool,
+) -> None:
+    system = find_system()
+    books = engine(system)
+    if question and not wanted.ids:
+        confirm(question, yes)
+    with broker(system) as connection, database_trouble(), progress() as show:
+        state = act(
+            connection,
+            books,
+            system,
+            lambda so_far: show(f"{so_far.done} {verb}, {so_far.passed} left, of {so_far.total}"),
+        )
+    say(f"{state.done} {verb}, {state.passed} left.")
+    if unseen := state.total - state.done - state.passed:
+        say(f"{unseen} were not looked at.")
+    if not state.alone:
+        say("Somebody else is at work there: what they had in hand was missed. Run it again.")
+    if wanted.ids and state.done < len(wanted.ids):
+        say(f"{len(wanted.ids) - state.done} of those named were not there.")
+        raise typer.Exit(FAILED)
+
+
+def _new_body(letter: Letter, body: Path | None) -> bytes:
+    if body is not None:
+        return sys.stdin.buffer.read() if str(body) == "-" else body.read_bytes()
+    edited = _edited(letter.text)
+    if edited == letter.text:
+        stop("Nothing was changed, and nothing done.")
+    return edited.encode()
+
+
+def _edited(text: str) -> str:
+    """What the operator's editor makes of a text."""
+    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "letter.json"
+        file.write_text(text, encoding="utf-8")
+        try:
+            ended = subprocess.run([*shlex.split(editor), str(file)], check=False)  # noqa: S603
+        except (OSError, ValueError) as error:
+            stop(f"$EDITOR is {editor!r}, which cannot be run: {error}. Set it, or give --body.")
+        if ended.returncode != 0:
+            stop(f"{editor} ended with {ended.returncode}; nothing was done.")
+        try:
+            return file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            stop(f"What {editor} left cannot be read: {error}; nothing was done.")

@@ -1,0 +1,94 @@
+"""`fellow journal`: the record of the last seven days, said again."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from services.ops import journal
+from services.ops.broker.hold import BusyError
+from services.ops.cli.terminal import (
+    MISUSED,
+    broker,
+    find_system,
+    parse_time,
+    progress,
+    say,
+    stop,
+)
+from shared.bus.contract import topology
+
+app = typer.Typer(help="The record of the last seven days.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    # Without it a group of one command would be that command.
+    pass
+
+
+@app.command()
+def replay(
+    since: Annotated[
+        str, typer.Option("--from", help="When they were written: 2026-11-23T14:00:00Z.")
+    ],
+    to_queue: Annotated[str, typer.Option(help="A work queue, such as orders.intake.")],
+    until: Annotated[str, typer.Option("--to", help="When they happened at the latest.")] = "",
+    types: Annotated[
+        str,
+        typer.Option(help="Such as order.created,order.*; without it all that the queue is for."),
+    ] = "",
+    done: Annotated[
+        bool,
+        typer.Option(
+            "--done",
+            help="Have them taken for handled, with no effect: after the database was restored "
+            "from a backup that does not know of them. What still waits is left alone.",
+        ),
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count.")] = False,
+) -> None:
+    """Put messages of the journal into a queue again. What they did before is not done twice."""
+    queue = next((queue for queue in topology.WORK_QUEUES if queue.name == to_queue), None)
+    if queue is None:
+        stop(
+            f"--to-queue must be one of {', '.join(q.name for q in topology.WORK_QUEUES)}", MISUSED
+        )
+    wanted = [type_.strip() for type_ in types.split(",") if type_.strip()]
+    first = parse_time("--from", since)
+    last = parse_time("--to", until) if until else datetime.now(UTC)
+    system = find_system()
+    extent = journal.Extent()
+    summary, trouble = journal.Summary(), ""
+    with broker(system) as reading, broker(system) as writing, progress() as show:
+        show("Reading the journal ...")
+
+        def tell(so_far: journal.Summary) -> None:
+            nonlocal summary
+            summary = so_far
+            show(f"{sum(so_far.counts.values())} messages; read was {extent} ...")
+
+        try:
+            summary = journal.replay(
+                writing,
+                queue,
+                journal.read(reading, first, last, extent),
+                types=wanted,
+                how="done" if done else "again",
+                dry_run=dry_run,
+                progress=tell,
+            )
+        except (journal.TooManyWaitError, BusyError) as error:
+            stop(
+                f"Nothing was done: {error}. Stop its services, let other tools end, run it again."
+            )
+        except journal.NotReadToTheEndError as error:
+            trouble = f"The journal was not read to its end: {error}. Run it again."
+    for type_, count in sorted(summary.counts.items()):
+        print(f"{count:>9} {type_}")
+    if summary.left:
+        say(f"{summary.left} still wait for their turn and were left alone.")
+    verb = "would go" if dry_run else "went"
+    say(f"{sum(summary.counts.values())} messages {verb} to {queue.name}; read was {extent}.")
+    if trouble:
+        stop(trouble)

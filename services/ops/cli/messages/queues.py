@@ -1,0 +1,116 @@
+"""`fellow queues`: every queue's figures, and what is wrong."""
+
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from typing import Annotated
+
+import msgspec
+import typer
+from kombu import Connection
+from rich.console import Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from services.ops.cli.terminal import FAILED, AsJson, find_system, print_json, results, say, stop
+from services.ops.monitoring import alerts
+from services.ops.monitoring.alerts import duration
+from services.ops.monitoring.queue_stats import Figures, Sample, figures
+from services.ops.monitoring.sampler import Sampler
+from shared.db.session import make_engine
+
+WATCH_SECONDS = 2.0
+
+
+def show(
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Again and again.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Every queue: what waits, who consumes, rates, the oldest message's age; and what is wrong.
+
+    With --watch --json: a line of JSON a sample.
+    """
+    system = find_system()
+    engine = make_engine(system.settings) if system.has_database else None
+    with closing(Sampler(system.settings.amqp_url, engine)) as sampler:
+        if watch:
+            _watch(sampler, as_json)
+            return
+        sample = sampler.take()
+        if sample.broker_error is not None:
+            where = Connection(system.settings.amqp_url).as_uri()
+            stop(f"The broker at {where} did not do it: {sample.broker_error}")
+        found = figures([sample])
+        if as_json:
+            print_json(found)
+        else:
+            results(markup=True).print(_page(found, []))
+            for trouble in alerts.troubles([sample]):
+                say(trouble.text)
+        missing = [queue.name for queue in found if queue.ready is None]
+        if missing:
+            say(
+                f"{len(missing)} of {len(found)} queues are not there: "
+                "nothing has declared them yet."
+            )
+            raise typer.Exit(FAILED)
+
+
+def _watch(sampler: Sampler, as_json: bool) -> None:
+    try:
+        if as_json:
+            while True:
+                sampler.take()
+                print(msgspec.json.encode(_state(sampler.samples)).decode(), flush=True)
+                time.sleep(WATCH_SECONDS)
+        with Live(console=results(markup=True), auto_refresh=False, screen=False) as live:
+            while True:
+                sampler.take()
+                samples = sampler.samples
+                live.update(_page(figures(samples), alerts.troubles(samples)), refresh=True)
+                time.sleep(WATCH_SECONDS)
+    except KeyboardInterrupt:
+        return
+
+
+def _state(samples: Sequence[Sample]) -> dict[str, object]:
+    return {
+        "at": samples[-1].at,
+        "queues": figures(samples),
+        "troubles": alerts.troubles(samples),
+    }
+
+
+def _page(found: Sequence[Figures], troubles: Sequence[alerts.Trouble]) -> Group:
+    table = Table("queue", box=None, header_style="bold", pad_edge=False)
+    for heading in ("ready", "unacked", "consumers", "in/s", "out/s", "oldest", "dead"):
+        table.add_column(heading, justify="right")
+    for queue in found:
+        table.add_row(
+            queue.name,
+            "missing" if queue.ready is None else str(queue.ready),
+            _number(queue.unacked),
+            _number(queue.consumers),
+            _rate(queue.in_rate),
+            _rate(queue.out_rate),
+            _age(queue),
+            f"[red]{queue.dead}[/]" if queue.dead else _number(queue.dead),
+        )
+    styles = {"down": "red", "warning": "yellow"}
+    return Group(*(Text(t.text, style=styles[t.level]) for t in troubles), table)
+
+
+def _number(value: int | None) -> str:
+    return "-" if value is None else str(value)
+
+
+def _rate(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _age(queue: Figures) -> str:
+    if queue.oldest_seconds is None:
+        return "-"
+    signs = {"about": "", "at most": "<", "at least": ">"}
+    return signs[queue.oldest_bound or "about"] + duration(queue.oldest_seconds).replace(" ", "")

@@ -1,0 +1,1 @@
+"""`fellow audit|doctor|keys|retention|users`: about the system and its operators."""

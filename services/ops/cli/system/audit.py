@@ -1,0 +1,88 @@
+"""`fellow audit`: who did what, and whether the log is whole."""
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from services.ops.audit import log
+from services.ops.cli.terminal import (
+    FAILED,
+    MISUSED,
+    AsJson,
+    database,
+    find_system,
+    local,
+    note_view,
+    parse_time,
+    print_json,
+    progress,
+    results,
+    say,
+    stop,
+)
+
+app = typer.Typer(help="Who did what, when, from where.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_entries(
+    search: Annotated[str, typer.Option(help="A text that is anywhere in it.")] = "",
+    type_: Annotated[str, typer.Option("--type", help="Such as kyc.approved or ops.*.")] = "",
+    since: Annotated[str, typer.Option(help="Happened then or later: 2026-11-23T14:00Z.")] = "",
+    until: Annotated[str, typer.Option(help="Happened before.")] = "",
+    limit: Annotated[int, typer.Option(min=1, help="How many, the newest.")] = 100,
+    as_csv: Annotated[bool, typer.Option("--csv", help="For spreadsheets.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Entries of the audit log, newest first."""
+    system = find_system()
+    with database(system) as session:
+        found = log.search(
+            session,
+            words=search,
+            type_=type_,
+            since=parse_time("--since", since) if since else None,
+            until=parse_time("--until", until) if until else None,
+            limit=limit,
+        )
+    note_view(system, "fellow audit list", log.rows_of(found))
+    if as_json:
+        print_json(found)
+    elif as_csv:
+        log.write_csv(found, sys.stdout)
+    else:
+        table = Table("", "when", "what", "who", "from", "about", box=None, pad_edge=False)
+        for entry in found:
+            number, when = str(entry.sequence), local(entry.happened_at)
+            about = entry.correlation_id
+            table.add_row(number, when, entry.type, entry.actor, entry.address, about)
+        results().print(table)
+
+
+@app.command()
+def verify(
+    head: Annotated[
+        str, typer.Option(help="A head that was noted before, as printed: 12345:6f1d...")
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Check that no row was changed, moved or removed. Exit code 1 when one was."""
+    noted = None
+    if head:
+        sequence, _, hash_ = head.partition(":")
+        if not sequence.isdecimal() or len(hash_) != 64:
+            stop("--head must be SEQUENCE:HASH, as an earlier check printed it.", MISUSED)
+        noted = (int(sequence), hash_.lower())
+    with database(find_system()) as session, progress() as show:
+        verdict = log.verify(session, noted=noted, progress=lambda rows: show(f"{rows} rows ..."))
+    if as_json:
+        print_json(verdict)
+    else:
+        for fault in verdict.faults:
+            print(fault.text)
+        say(f"{verdict.rows} rows, {len(verdict.faults)} faults. Note the head elsewhere:")
+        print(f"{verdict.head[0]}:{verdict.head[1]}")
+    if verdict.faults:
+        raise typer.Exit(FAILED)

@@ -1,0 +1,111 @@
+"""`fellow keys`: new ones."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from services.ops import keys
+from services.ops.cli.terminal import say, stop
+from shared.config.processes import KEYS
+
+app = typer.Typer(help="Keys and passwords.", no_args_is_help=True)
+
+SECRETS = Path("/project/secrets")
+
+
+@app.command()
+def generate() -> None:
+    """Print new random keys and passwords, in the form of an env file."""
+    for name, value in keys.generate().items():
+        print(f"{name}={value}")
+
+
+@app.command()
+def write(
+    folder: Annotated[Path, typer.Argument(help="The folder to make.")] = SECRETS,
+    known: Annotated[
+        Path | None, typer.Option("--from", help="An env file whose keys and passwords to keep.")
+    ] = None,
+) -> None:
+    """Make the folder of secrets that docker-compose.yml reads; never over one that is there."""
+    try:
+        lines = known.read_text().splitlines() if known else []
+    except OSError as error:
+        stop(f"{known} cannot be read: {error.strerror}")
+    pairs = (line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+    try:
+        keys.write(folder, {name: value.strip() for name, value in pairs if value.strip()})
+    except keys.KeysError as error:
+        stop(str(error))
+    say(f"{folder.name}/ is made: {len(keys.FILES)} files. Keep a copy of it in a safe place.")
+
+
+@app.command()
+def change(
+    name: Annotated[str, typer.Argument(help="Whose password: a service, rabbitmq or postgres.")],
+    folder: Annotated[Path, typer.Option(help="The folder of secrets.")] = SECRETS,
+) -> None:
+    """Write a new random password; docs/deploying.md says what must follow."""
+    try:
+        keys.change(folder, name)
+    except keys.KeysError as error:
+        stop(str(error))
+    say(f"{name} has a new password in {folder.name}/. docs/deploying.md says what comes next.")
+
+
+@app.command()
+def complete(
+    folder: Annotated[Path, typer.Option(help="The folder of secrets.")] = SECRETS,
+) -> None:
+    """Make what the folder of an older version lacks."""
+    try:
+        made = keys.complete(folder)
+    except keys.KeysError as error:
+        stop(str(error))
+    say(f"Made: {', '.join(made)}." if made else "Nothing is lacking.")
+
+
+@app.command()
+def operator(
+    name: Annotated[str, typer.Argument(help="The operator's name, as on the console.")],
+    folder: Annotated[Path, typer.Option(help="The folder of secrets.")] = SECRETS,
+) -> None:
+    """Give an operator a user of their own on the broker; prints its password."""
+    try:
+        password = keys.operator(folder, name)
+    except keys.KeysError as error:
+        stop(str(error))
+    print(password)
+    say(f"The broker knows {name} after: docker compose run --rm topology")
+
+
+List = Annotated[str, typer.Argument(help=f"Which list: {', '.join(KEYS)}.")]
+Folder = Annotated[Path, typer.Option(help="The folder of secrets.")]
+
+
+@app.command()
+def add(name: List, folder: Folder = SECRETS) -> None:
+    """Rotation, first: a new key behind the others, which opens and verifies."""
+    _rotate(keys.add, name, folder, "has a new key, the last")
+
+
+@app.command()
+def promote(name: List, folder: Folder = SECRETS) -> None:
+    """Rotation, second: the last key becomes the first, which seals or signs."""
+    _rotate(keys.promote, name, folder, "begins with its newest key")
+
+
+@app.command()
+def drop(name: List, folder: Folder = SECRETS) -> None:
+    """Rotation, third: the last key leaves the list; what it sealed or signed is lost."""
+    _rotate(keys.drop, name, folder, "has lost its oldest key")
+
+
+def _rotate(step: Callable[[Path, str], None], name: str, folder: Path, what: str) -> None:
+    try:
+        step(folder, name)
+    except keys.KeysError as error:
+        stop(str(error))
+    say(f"{name.upper()} {what}. docs/deploying.md says whom to restart, and what comes next.")

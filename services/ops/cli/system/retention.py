@@ -1,0 +1,76 @@
+"""`fellow retention`: what is kept, for how long, and what would go now."""
+
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from services.ops.cli.terminal import (
+    MISUSED,
+    AsJson,
+    broker,
+    database,
+    engine,
+    find_system,
+    local,
+    print_json,
+    results,
+    stop,
+)
+from services.ops.dead_letters import retention as dead_retention
+from shared.bus.contract import topology
+from shared.config.settings import Settings
+from shared.db import retention
+from shared.db.models import WebhookRequest
+
+
+def show(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """What is over by the RETENTION_..._DAYS of this environment, and would be removed now."""
+    if not dry_run:
+        stop("The services remove what is over by themselves: say --dry-run to count it.", MISUSED)
+    system = find_system()
+    config = system.settings
+    with database(system) as session, broker(system) as connection:
+        found = [
+            _line(p.name, p.days(config), retention.count(session, p, p.days(config)),
+                  retention.oldest(session, p))
+            for p in retention.PLACES
+        ]  # fmt: skip
+        found.append(_of_the_request_log(session, config))
+        days = config.retention_dead_letters_days
+        letters = sum(
+            dead_retention.over(connection, engine(system), queue, days)
+            for queue in topology.WORK_QUEUES
+        )
+        since = dead_retention.oldest(connection, engine(system))
+        found.append(_line(dead_retention.PLACE, days, letters, since))
+    if as_json:
+        print_json(found)
+        return
+    table = Table("place", "days", "would go now", "oldest", box=None, pad_edge=False)
+    for one in found:
+        kept = str(one["days"] or "for ever")
+        table.add_row(one["place"], kept, str(one["over"]), local(one["oldest"]))
+    results().print(table)
+
+
+def _line(place: str, days: int, over: int, oldest: datetime | None) -> dict[str, Any]:
+    return {"place": place, "days": days, "over": over, "oldest": oldest}
+
+
+def _of_the_request_log(session: Session, config: Settings) -> dict[str, Any]:
+    days = config.retention_request_log_days
+    at = WebhookRequest.at
+    over = 0
+    if days:
+        # It goes by the day, as of midnight.
+        midnight = retention.before(days).replace(hour=0, minute=0, second=0, microsecond=0)
+        count = select(func.count()).select_from(WebhookRequest).where(at < midnight)
+        over = session.scalar(count) or 0
+    return _line("request_log", days, over, session.scalar(select(func.min(at))))

@@ -1,0 +1,181 @@
+"""`fellow users`: who may sign in to the ops console."""
+
+import getpass
+import secrets
+from typing import Annotated
+from uuid import UUID
+
+import typer
+from rich.table import Table
+from sqlalchemy.orm import Session
+
+from services.ops.audit.actions import about
+from services.ops.cli.terminal import (
+    MISUSED,
+    AsJson,
+    Yes,
+    actor,
+    confirm,
+    database,
+    database_trouble,
+    engine,
+    find_system,
+    local,
+    print_json,
+    results,
+    say,
+    stop,
+)
+from services.ops.environment import Surroundings
+from services.ops.users import second_factor, sessions, users
+from services.ops.users.rights import WATCH, parse, written
+from services.ops.users.users import UnfitUserError, User
+from shared.bus import outbox
+from shared.bus.contract.events import OpsSecondFactorChanged, OpsSessionsEnded, OpsUserChanged
+
+app = typer.Typer(help="Who may sign in to the ops console.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(help="Letters, digits, dots, underscores and hyphens.")]
+
+
+Role = Annotated[
+    str,
+    typer.Option(
+        help="watch: look, persons masked; act: everything; or some of kyc, messages, customers."
+    ),
+]
+
+
+@app.command()
+def add(
+    name: Name,
+    role: Role = WATCH,
+    generate: Annotated[
+        bool, typer.Option("--generate", help="Make a password and print it, and do not ask.")
+    ] = False,
+) -> None:
+    """Make a user, or give one a new role and password."""
+    password = secrets.token_urlsafe(15) if generate else _ask()
+    _put(name, role, password)
+    if generate:
+        print(password)
+
+
+@app.command("role")
+def change_role(name: Name, role: Annotated[str, typer.Argument(help="As of add.")]) -> None:
+    """Give a user another role; who is signed in must sign in again."""
+    _put(name, role, None)
+
+
+@app.command()
+def remove(name: Name, yes: Yes = False) -> None:
+    """Take a user away, who is signed out at once."""
+    confirm(f"Remove {name}?", yes)
+    system = find_system()
+    with database_trouble(), Session(engine(system)) as session, session.begin():
+        if not users.remove(session, name):
+            stop(f"There is no user {name}.")
+        _tell(session, name.strip().lower(), "")
+    say(f"{name} is gone.")
+
+
+@app.command("reset-second-factor")
+def reset_second_factor(name: Name, yes: Yes = False) -> None:
+    """Take a user's second factor and recovery codes away, who is signed out at once.
+
+    At the next sign-in the password does, and where one is required it has to be set up anew: be
+    sure that it is they who ask.
+    """
+    confirm(f"Take the second factor of {name} away?", yes)
+    system = find_system()
+    with database_trouble(), Session(engine(system)) as session, session.begin():
+        if not second_factor.reset(session, name):
+            stop(f"There is no user {name} with a second factor.")
+        who, user = actor(system), name.strip().lower()
+        fact = OpsSecondFactorChanged(by=who.name, address=who.address, user=user, change="reset")
+        outbox.add(session, [about(fact, user)])
+    say(f"{name} has no second factor any more.")
+
+
+@app.command("sessions")
+def list_sessions(
+    name: Name,
+    end: Annotated[str, typer.Option(help="End one, by its id; or all.")] = "",
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Where a user is signed in to the console: since when, last used, from where, with what."""
+    system = find_system()
+    with database(system) as session:
+        user = users.find(session, name)
+        found = sessions.listed(session, user.id, system.settings) if user else []
+    if user is None:
+        stop(f"There is no user {name}.")
+    if end:
+        _end_sessions(system, user, end, yes)
+        return
+    if as_json:
+        print_json(found)
+        return
+    table = Table("session", "since", "last used", "from", "browser", box=None, pad_edge=False)
+    for one in found:
+        since, used = local(one.created_at), local(one.seen_at)
+        table.add_row(str(one.id), since, used, one.where.network, one.where.client)
+    results().print(table)
+    say(f"{len(found)} sessions.")
+
+
+def _end_sessions(system: Surroundings, user: User, wanted: str, yes: bool) -> None:
+    try:
+        one = None if wanted == "all" else UUID(wanted)
+    except ValueError:
+        stop(f"--end must be a session's id or all, and not {wanted}.", MISUSED)
+    confirm(f"End {'all sessions' if one is None else 'this session'} of {user.name}?", yes)
+    with database_trouble(), Session(engine(system)) as session, session.begin():
+        if one is None:
+            count = sessions.end_others(session, user.id)
+        elif not (count := sessions.end_one(session, user.id, one)):
+            stop(f"{user.name} has no session {one}.")
+        who = actor(system)
+        fact = OpsSessionsEnded(by=who.name, address=who.address, user=user.name, sessions=count)
+        outbox.add(session, [about(fact, user.name)])
+    say(f"{count} ended.")
+
+
+@app.command("list")
+def list_users(as_json: AsJson = False) -> None:
+    """Everybody."""
+    with database(find_system()) as session:
+        found = users.listed(session)
+    if as_json:
+        print_json(found)
+        return
+    table = Table("name", "role", "since", "second factor since", box=None, pad_edge=False)
+    for user in found:
+        table.add_row(user.name, user.role, local(user.created_at), local(user.second_factor_since))
+    results().print(table)
+
+
+def _ask() -> str:
+    password = getpass.getpass("Password: ")
+    if getpass.getpass("Again: ") != password:
+        stop("The two differ.")
+    return password
+
+
+def _put(name: str, role: str, password: str | None) -> None:
+    system = find_system()
+    with database_trouble(), Session(engine(system)) as session, session.begin():
+        try:
+            is_new = users.put(session, name, role, password)
+        except UnfitUserError as error:
+            stop(str(error))
+        role = written(parse(role))
+        _tell(session, name.strip().lower(), role)
+    say(f"{name} {'may now' if is_new else 'was there; now may'} {role}.")
+
+
+def _tell(session: Session, name: str, role: str) -> None:
+    who = actor(find_system())
+    changed = OpsUserChanged(by=who.name, address=who.address, user=name, role=role)
+    outbox.add(session, [about(changed, name)])

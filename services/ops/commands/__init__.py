@@ -1,0 +1,1 @@
+"""Commands to the services: published, told to the audit log, and waited for."""

@@ -1,0 +1,1 @@
+"""The pages: each a table of routes and the plain functions behind them."""

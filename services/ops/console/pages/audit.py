@@ -1,0 +1,109 @@
+"""The audit log: who, what, when, from where; to search, and to take away as CSV."""
+
+import io
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, time, timedelta
+from urllib.parse import urlencode
+
+import msgspec
+from sqlalchemy.orm import Session
+
+from services.ops.audit import log
+from services.ops.audit.log import Entry
+from services.ops.console.web.page import File, Page, Result, View, Visit
+from services.ops.console.web.reading import positive
+from services.ops.users.rights import Right
+
+AT_ONCE = 100
+MOST_TO_SAVE = 50_000
+KINDS = ("kyc.*", "secret.*", "account.*", "ops.*", "webhook.*")
+# Which details name no person.
+IMPERSONAL = frozenset(
+    {
+        "account_id",
+        "action",
+        "application_id",
+        "change",
+        "command",
+        "decision",
+        "message_id",
+        "message_type",
+        "messages",
+        "of",
+        "page",
+        "queue",
+        "role",
+        "second_factor",
+        "secret_id",
+    }
+)
+FIELDS = ("words", "type", "since", "until")
+
+
+def show(session: Session, visit: Visit) -> Result:
+    """A page of it, the newest first."""
+    before = positive(visit.query.get("before", "")) or None
+    entries = _search(session, visit, AT_ONCE, before)
+    wanted = {name: visit.query.get(name, "").strip() for name in FIELDS}
+    about = {
+        "path": "/audit",
+        "entries": [(entry, _details(entry)) for entry in entries],
+        "impersonal": IMPERSONAL,
+        "wanted": wanted,
+        "kinds": KINDS,
+        "query": urlencode({name: value for name, value in wanted.items() if value}),
+        "older": entries[-1].sequence if len(entries) == AT_ONCE else None,
+        "before": before,
+    }
+    return View("audit.html", about, of=log.rows_of(entries))
+
+
+def save(session: Session, visit: Visit) -> Result:
+    """The same as a file, the newest `MOST_TO_SAVE` rows."""
+    text = io.StringIO()
+    entries = _search(session, visit, MOST_TO_SAVE)
+    log.write_csv(entries, text)
+    content = text.getvalue().encode()
+    return File("audit.csv", "text/csv; charset=utf-8", content, of=log.rows_of(entries))
+
+
+def _search(
+    session: Session, visit: Visit, limit: int, before: int | None = None
+) -> Sequence[Entry]:
+    until = _day(visit.query.get("until", ""))
+    return log.search(
+        session,
+        words=visit.query.get("words", "").strip(),
+        type_=visit.query.get("type", "").strip(),
+        since=_day(visit.query.get("since", "")),
+        until=until + timedelta(days=1) if until else None,
+        before=before,
+        limit=limit,
+    )
+
+
+def _details(entry: Entry) -> dict[str, str]:
+    """What the fact says beside who did it, as words."""
+    try:
+        said = msgspec.json.decode(entry.data)
+    except msgspec.DecodeError:
+        return {"data": entry.data}
+    return {name: _words(value) for name, value in said.items() if name not in ("by", "address")}
+
+
+def _words(value: object) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def _day(text: str) -> datetime | None:
+    """The beginning of a day, in UTC; None for what is none."""
+    try:
+        return datetime.combine(date.fromisoformat(text), time.min, UTC)
+    except ValueError:
+        return None
+
+
+PAGES = (
+    Page("GET", "/audit", "watch", show, plain=[Right.CUSTOMERS]),
+    Page("GET", "/audit.csv", Right.CUSTOMERS, save, plain=[Right.CUSTOMERS]),
+)

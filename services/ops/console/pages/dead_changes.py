@@ -1,0 +1,231 @@
+"""Putting dead letters right: what is asked first, and what is done."""
+
+from collections.abc import Callable
+
+from kombu import Connection
+from sqlalchemy.orm import Session
+
+from services.ops.console.pages.dead_filter import AGES, Filter, queue_of
+from services.ops.console.pages.dead_letters import letter_page
+from services.ops.console.web.jobs import Job, JobStopped
+from services.ops.console.web.page import Page, PageError, Question, Redirect, Result, View, Visit
+from services.ops.console.web.reading import body_of
+from services.ops.dead_letters import actions, retry_queue, search
+from services.ops.dead_letters.actions import NotEditableError, OnProgress, Progress
+from services.ops.dead_letters.letter import Criteria
+from services.ops.users.rights import Right
+from shared.bus.contract import topology
+from shared.db.session import engine
+
+EXAMPLES = 5
+COUNTED = 1_000
+QUICK_SECONDS = 1.5
+"""Work that is done within so long is told of at once, without a page of its own."""
+
+
+def ask_replay(_: Session, visit: Visit) -> Question:
+    """Say how many letters go back, and the first of them."""
+    if visit.field("why"):
+        raise PageError(400, "A replay has no reason: was this to be a discarding?")
+    return _question(
+        visit,
+        "Replay",
+        more="They go back as they were before they were ever tried. What was done already is not "
+        "done twice.",
+    )
+
+
+def replay(_: Session, visit: Visit) -> Result:
+    """Put letters back: those that are ticked, or all that fit."""
+    queue, criteria, actor = queue_of(visit), _meant(visit), visit.actor
+
+    def work(connection: Connection, progress: OnProgress) -> Progress:
+        return actions.replay(connection, engine(), queue, criteria, actor, progress=progress)
+
+    return _begin(visit, queue, f"Replay dead letters of {queue.name}", "replayed", work)
+
+
+def ask_discard(_: Session, visit: Visit) -> Question:
+    """Say how many letters are thrown away, the first of them, and why."""
+    return _question(
+        visit,
+        "Discard",
+        more="The audit log keeps the reason; the journal keeps what they said, for seven days.",
+        is_danger=True,
+        why=_reason(visit),
+    )
+
+
+def discard(_: Session, visit: Visit) -> Result:
+    """Throw letters away, with a reason."""
+    queue, criteria, actor = queue_of(visit), _meant(visit), visit.actor
+    reason = _reason(visit)
+
+    def work(connection: Connection, progress: OnProgress) -> Progress:
+        return actions.discard(
+            connection, engine(), queue, criteria, actor, reason, progress=progress
+        )
+
+    return _begin(visit, queue, f"Discard dead letters of {queue.name}", "discarded", work)
+
+
+def ask_edit(_: Session, visit: Visit) -> Question | View:
+    """Show the message as it would go back; or why it cannot."""
+    queue, id_, type_ = queue_of(visit), visit.field("id"), visit.field("type")
+    body = body_of(visit)
+    try:
+        actions.validate(queue, type_, body.encode())
+    except NotEditableError as error:
+        return letter_page(visit, queue, id_, body=body, type_=type_, wrong=str(error), status=400)
+    return Question(
+        f"Replay this letter of {queue.name} with this body?",
+        f"Replay this {type_}",
+        f"/dead/{queue.name}",
+        facts={"Id": id_, "Type": type_},
+        more="Under the same id: what was done by it already is not done twice.",
+        body=body,
+    )
+
+
+def edit(_: Session, visit: Visit) -> Result:
+    """Put one letter back with another body."""
+    queue, id_, type_ = queue_of(visit), visit.field("id"), visit.field("type")
+    body = body_of(visit)
+    try:
+        with visit.system.broker() as connection:
+            is_done = actions.edit(
+                connection, engine(), queue, id_, body.encode(), visit.actor, type=type_
+            )
+    except NotEditableError as error:
+        return letter_page(visit, queue, id_, body=body, type_=type_, wrong=str(error), status=400)
+    note = f"Replayed with the new body: {id_}." if is_done else f"{id_} is not there any more."
+    return Redirect(f"/dead/{queue.name}", note)
+
+
+def ask_retry(_: Session, visit: Visit) -> Question:
+    """Say what waits on the ladder for a queue."""
+    queue = queue_of(visit)
+    with visit.system.broker() as connection:
+        found = [
+            message
+            for message in retry_queue.waiting(connection, engine=engine())
+            if message.queue == queue.name
+        ]
+    return Question(
+        f"Try {_messages(len(found))} of {queue.name} again now?",
+        f"Try {_messages(len(found))} now",
+        f"/dead/{queue.name}",
+        listed=[f"{m.type} in {m.rung}: {m.reason}" for m in found[:EXAMPLES]],
+        more="Each attempt counts: what fails again climbs on.",
+        nothing="" if found else f"Nothing waits on the retry ladder for {queue.name}.",
+    )
+
+
+def retry(_: Session, visit: Visit) -> Result:
+    """Put back at once what waits on the ladder for a queue."""
+    queue, actor = queue_of(visit), visit.actor
+
+    def work(connection: Connection, progress: OnProgress) -> Progress:
+        return retry_queue.retry_now(connection, engine(), queue, actor, progress=progress)
+
+    return _begin(visit, queue, f"Retry now what waits for {queue.name}", "put back", work)
+
+
+def _question(
+    visit: Visit, does: str, *, more: str, is_danger: bool = False, why: str = ""
+) -> Question:
+    """About the letters that are ticked, or all that fit."""
+    queue, criteria = queue_of(visit), _meant(visit)
+    # Without criteria the broker knows the number; with some, letters must be held to be counted.
+    most = EXAMPLES if criteria.is_empty else COUNTED
+    with visit.system.broker() as connection:
+        page = search.browse(connection, queue, criteria, limit=most, engine=engine())
+    count = page.total if criteria.is_empty else len(page.letters)
+    at_least = "at least " if not criteria.is_empty and page.next is not None else ""
+    letters = f"{at_least}{count:,} dead {'letter' if count == 1 else 'letters'}"
+    wanted = _filter(visit) if visit.field("all") == "yes" else Filter()
+    return Question(
+        f"{does} {letters} of {queue.name}?",
+        f"{does} {letters}",
+        f"/dead/{queue.name}?{wanted.query()}",
+        facts={
+            "Queue": f"{queue.name}, {page.total:,} dead in all",
+            "Reason holds": wanted.reason,
+            "Type": wanted.type,
+            "Age": AGES[wanted.age][0] if wanted.age else "",
+            "About": wanted.about,
+            "Reason for discarding": why,
+        },
+        listed=[
+            f"{letter.message_id} {letter.type}: {letter.reason}"
+            for letter in page.letters[:EXAMPLES]
+        ],
+        more=more,
+        nothing="" if count else "No such letter is there (any more).",
+        is_danger=is_danger,
+    )
+
+
+def _begin(
+    visit: Visit,
+    queue: topology.Queue,
+    title: str,
+    done: str,
+    act: Callable[[Connection, OnProgress], Progress],
+) -> Result:
+    """Start the work; go back when it is done soon, else to where it can be watched."""
+
+    def work(job: Job) -> str:
+        def progress(so_far: Progress) -> None:
+            job.done, job.total = so_far.done, so_far.total
+            if job.stopping.is_set():
+                raise JobStopped
+
+        with visit.system.broker() as connection:
+            state = act(connection, progress)
+        missed = (
+            "" if state.alone else " Somebody else was at work there: what they had was left out."
+        )
+        return f"{state.done:,} {'message' if state.done == 1 else 'messages'} {done}.{missed}"
+
+    job = visit.system.jobs.start(Job(title, visit.user.name, f"/dead/{queue.name}"), work)
+    if job.ended.wait(QUICK_SECONDS) and not job.failed:
+        return Redirect(job.back, job.outcome)
+    return Redirect(f"/jobs/{job.id}")
+
+
+def _reason(visit: Visit) -> str:
+    if not (reason := visit.field("why")):
+        raise PageError(400, "Say why they are discarded: the audit log keeps it.")
+    return reason
+
+
+def _filter(visit: Visit) -> Filter:
+    return Filter.of({name: visit.field(name) for name in ("reason", "type", "age", "about")})
+
+
+def _meant(visit: Visit) -> Criteria:
+    if visit.field("all") == "yes":
+        return _filter(visit).criteria()
+    if not (ids := frozenset(visit.form.get("id", ()))):
+        raise PageError(400, "No letter is ticked.")
+    return Criteria(ids=ids)
+
+
+def _messages(count: int) -> str:
+    return f"{count:,} {'message' if count == 1 else 'messages'}"
+
+
+PAGES = (
+    Page("POST", "/dead/{queue}/replay", Right.MESSAGES, replay, asks=ask_replay),
+    Page("POST", "/dead/{queue}/discard", Right.MESSAGES, discard, asks=ask_discard),
+    Page(
+        "POST",
+        "/dead/{queue}/edit",
+        Right.MESSAGES,
+        edit,
+        asks=ask_edit,
+        plain=[Right.MESSAGES],
+    ),
+    Page("POST", "/dead/{queue}/retry", Right.MESSAGES, retry, asks=ask_retry),
+)

@@ -1,0 +1,70 @@
+"""Which dead letters a page is about, as its path, query and forms say it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+from urllib.parse import urlencode
+
+from services.ops.console.web.page import PageError, Visit
+from services.ops.dead_letters import search
+from services.ops.dead_letters.letter import Criteria
+from shared.bus.contract import topology
+
+AGES = {
+    "": ("Any age", None, None),
+    "-10m": ("Died within 10 min", None, timedelta(minutes=10)),
+    "-1h": ("Died within an hour", None, timedelta(hours=1)),
+    "1h": ("Died over an hour ago", timedelta(hours=1), None),
+    "1d": ("Died over a day ago", timedelta(days=1), None),
+    "7d": ("Died over a week ago", timedelta(days=7), None),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which letters, as the page's form says it."""
+
+    reason: str = ""
+    type: str = ""
+    age: str = ""
+    about: str = ""
+
+    def criteria(self) -> Criteria:
+        """The same for `dead_letters`."""
+        _, older, younger = AGES[self.age]
+        return Criteria(
+            reason=self.reason,
+            type=self.type,
+            correlation_id=self.about,
+            older_than=older,
+            younger_than=younger,
+        )
+
+    def query(self, **more: object) -> str:
+        """The same as a query string, with more in it."""
+        given = {"reason": self.reason, "type": self.type, "age": self.age, "about": self.about}
+        return urlencode({name: value for name, value in (given | more).items() if value})
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> "Filter":
+        """What a query string or a form says; an age that there is not is none."""
+        age = given.get("age", "")
+        return cls(
+            reason=given.get("reason", "").strip(),
+            type=given.get("type", "").strip(),
+            age=age if age in AGES else "",
+            about=given.get("about", "").strip(),
+        )
+
+
+def queue_of(visit: Visit) -> topology.Queue:
+    """The work queue of the path.
+
+    Raises:
+        PageError: 404, when there is none.
+    """
+    try:
+        return search.work_queue(visit.path["queue"])
+    except search.NoSuchQueueError as error:
+        raise PageError(404, str(error)) from None

@@ -1,0 +1,105 @@
+"""The dead-letter desk: looking through letters without disturbing them."""
+
+from sqlalchemy.orm import Session
+
+from services.ops.console.pages.dead_filter import AGES, Filter, queue_of
+from services.ops.console.web.page import Page, PageError, Result, View, Visit
+from services.ops.console.web.reading import legible, positive
+from services.ops.dead_letters import actions, search
+from services.ops.users.rights import Right
+from shared.bus.contract import topology
+from shared.db.session import engine
+
+AT_ONCE = 100
+
+
+def show_queues(_: Session, visit: Visit) -> Result:
+    """Every work queue, and its dead letters."""
+    look = visit.system.lookout.latest
+    figures = [look.figures[queue.name] for queue in topology.WORK_QUEUES] if look else []
+    return View("dead.html", {"path": "/dead", "figures": figures, "look": look})
+
+
+def show_letters(_: Session, visit: Visit) -> Result:
+    """A page of one queue's letters."""
+    queue, wanted = queue_of(visit), Filter.of(visit.query)
+    start = positive(visit.query.get("start", ""))
+    with visit.system.broker() as connection:
+        page = search.browse(
+            connection, queue, wanted.criteria(), start=start, limit=AT_ONCE, engine=engine()
+        )
+    about = {
+        "path": "/dead",
+        "queue": queue,
+        "letters": page,
+        "start": start,
+        "filter": wanted,
+        "ages": AGES,
+        "types": actions.types_for(queue),
+        "is_filtered": not wanted.criteria().is_empty,
+    }
+    return View("dead_letters.html", about)
+
+
+def show_reasons(_: Session, visit: Visit) -> Result:
+    """What the letters of a queue died of."""
+    queue = queue_of(visit)
+    with visit.system.broker() as connection:
+        summary = search.summarise(connection, queue, engine=engine())
+    rows = [(group, Filter(reason=group.kind, type=group.type).query()) for group in summary.groups]
+    return View(
+        "dead_reasons.html", {"path": "/dead", "queue": queue, "summary": summary, "rows": rows}
+    )
+
+
+def show_letter(_: Session, visit: Visit) -> Result:
+    """One letter: its story, its body, and what can be done."""
+    return letter_page(visit, queue_of(visit), visit.query.get("id", ""))
+
+
+def letter_page(
+    visit: Visit,
+    queue: topology.Queue,
+    id_: str,
+    *,
+    body: str | None = None,
+    type_: str = "",
+    wrong: str = "",
+    status: int = 200,
+) -> View:
+    """One letter.
+
+    Args:
+        visit: the request.
+        queue: the work queue.
+        id_: the letter's.
+        body: what the form shall have as its body; the letter's own when not given.
+        type_: the same for its type.
+        wrong: what is wrong with them, in a sentence.
+        status: of the answer.
+
+    Raises:
+        PageError: 404, when it is not there any more.
+    """
+    with visit.system.broker() as connection:
+        letter = search.find(connection, queue, id_, engine=engine())
+    if letter is None:
+        raise PageError(404, "There is no such dead letter any more.")
+    about = {
+        "path": "/dead",
+        "queue": queue,
+        "letter": letter,
+        "body": legible(letter.text) if body is None else body,
+        "type": type_ or letter.type,
+        "types": actions.types_for(queue),
+        "wrong": wrong,
+    }
+    return View("dead_letter.html", about, status, of=[queue.name, letter.message_id])
+
+
+PAGES = (
+    Page("GET", "/dead", "watch", show_queues),
+    Page("GET", "/dead/{queue}", "watch", show_letters),
+    Page("GET", "/dead/{queue}/reasons", "watch", show_reasons),
+    Page("GET", "/dead/{queue}/letter", "watch", show_letter, plain=[Right.MESSAGES]),
+)

@@ -1,0 +1,183 @@
+"""The KYC desk: applications with their facts, and decisions on them."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, get_args
+
+import msgspec
+from sqlalchemy import func, or_, select
+from sqlalchemy.orm import Session
+
+from services.ops.audit.actions import commanded
+from services.ops.commands import decisions, kyc_applications
+from services.ops.commands.kyc_applications import Status
+from services.ops.commands.kyc_persons import DECIDES
+from services.ops.console.web.page import Page, PageError, Question, Redirect, Result, View, Visit
+from services.ops.console.web.reading import positive, uuid_of
+from services.ops.users.rights import Right
+from shared.bus import outbox
+from shared.bus.contract.events import KycDecide
+from shared.db.models import Account, KycApplication
+from shared.db.session import engine
+from shared.synthetic import LIKE
+
+AT_ONCE = 50
+LETTERS_EVERY = 3  # looks into the books for one into the dead letters, which costs more
+GIVE_UP_AFTER = 60  # looks, one a second
+CONSEQUENCES = {
+    "approve": ("Approve", "It is told, and gets a webhook secret: its orders are accepted."),
+    "reject": ("Reject", "It is told the reason, and may submit again."),
+    "revoke": ("Revoke", "It is told, and its webhook secrets stop working at once."),
+}
+"""What a decision is called, and what follows from it."""
+
+
+def show(session: Session, visit: Visit) -> Result:
+    """Applications of one state: those that wait oldest first, the others newest first."""
+    try:
+        status = Status(visit.query.get("status", Status.PENDING))
+    except ValueError:
+        raise PageError(404, "There are no such applications.") from None
+    found = kyc_applications.applications(
+        session, status, limit=AT_ONCE, newest_first=status is not Status.PENDING
+    )
+    return View(
+        "kyc.html",
+        {
+            "path": "/kyc",
+            "status": status.value,
+            "counts": dict.fromkeys(map(str, Status), 0) | _counts(session),
+            "applications": [(row, contact(row.contact_person_details)) for row in found],
+            "at_once": AT_ONCE,
+            "takes": visit.system.config.kyc_approvals_required if status in DECIDES else 1,
+            "decides": DECIDES.get(status.value, ""),
+            "decided": _decided(visit),
+        },
+        of=[str(row.account_id) for row in found],
+    )
+
+
+def contact(stored: str) -> Mapping[str, str] | str:
+    """Contact details as the business gave them: words, or named parts."""
+    try:
+        given = json.loads(stored)
+    except ValueError:
+        return stored
+    if isinstance(given, dict):
+        return {str(name): _words(value) for name, value in given.items()}
+    return _words(given)
+
+
+def ask(session: Session, visit: Visit) -> Question:
+    """Name the decision and the business."""
+    command = _command(visit)
+    application = kyc_applications.newest(session, uuid_of(visit.path["account_id"]))
+    if application is None:
+        raise PageError(404, "This business has not applied.")
+    if command.application_id not in (None, application.id):
+        raise PageError(409, "The business has sent another application since: look at that one.")
+    does, follows = CONSEQUENCES[command.decision]
+    if command.decision == "approve" and application.status == "approved":
+        does, follows = "Take back the revocation of", "Those of others stay as they are."
+    return Question(
+        f"{does} {application.company_name}?",
+        f"{does} {application.company_name}",
+        f"/kyc?status={application.status}",
+        facts={
+            "Business": application.company_name,
+            "Email": application.email,
+            "Registration number": application.business_registration_number,
+            "Address": application.business_address,
+            "Its application is": application.status,
+            "So far": application.so_far,
+            "Reason": command.reason,
+        },
+        more=follows,
+        is_danger=command.decision != "approve",
+    )
+
+
+def decide(session: Session, visit: Visit) -> Result:
+    """Publish a decision; what becomes of it is shown when it is known."""
+    command = _command(visit)
+    with visit.system.broker() as connection:
+        message_id = decisions.publish(connection, command, visit.user.name)
+    actor = visit.actor
+    outbox.add(session, [commanded(actor, command, message_id)])
+    back = "approved" if command.decision == "revoke" else "pending"
+    return Redirect(f"/kyc?status={back}&decided={message_id}&account={command.account_id}")
+
+
+def outcome(_: Session, visit: Visit) -> Result:
+    """What has become of a decision: a piece of a page, which asks again until it is known."""
+    command = KycDecide(decision="approve", account_id=uuid_of(visit.query.get("account", "")))
+    message_id = uuid_of(visit.path["message_id"])
+    looks = positive(visit.query.get("look", ""))
+    if looks % LETTERS_EVERY == LETTERS_EVERY - 1:
+        with visit.system.broker() as connection:
+            found = decisions.look(engine(), message_id, command, connection)
+    else:
+        found = decisions.look(engine(), message_id, command)
+    about = {
+        "outcome": found,
+        "message_id": message_id,
+        "account_id": command.account_id,
+        "look": looks + 1,
+        "is_given_up": looks >= GIVE_UP_AFTER,
+    }
+    return View("kyc_outcome.html", about)
+
+
+def _command(visit: Visit) -> KycDecide:
+    account_id, decision = uuid_of(visit.path["account_id"]), visit.field("decision")
+    reason = visit.field("reason")
+    if decision not in get_args(decisions.Decision):
+        raise PageError(400, "A decision is approve, reject or revoke.")
+    if decision == "reject" and not reason:
+        raise PageError(400, "A rejection needs a reason: the business is told it.")
+    if decision == "approve" and reason:
+        raise PageError(400, "An approval has no reason: was this to be a rejection?")
+    try:
+        looked_at = visit.field("application_id")
+        return decisions.make(
+            decision,  # type: ignore[arg-type]
+            str(account_id),
+            reason,
+            uuid_of(looked_at) if looked_at else None,
+        )
+    except msgspec.ValidationError:
+        raise PageError(400, "The reason may have up to 4,000 characters, without NUL.") from None
+
+
+def _decided(visit: Visit) -> Mapping[str, Any] | None:
+    if not visit.query.get("decided"):
+        return None
+    return {
+        "message_id": uuid_of(visit.query["decided"]),
+        "account_id": uuid_of(visit.query.get("account", "")),
+    }
+
+
+def _counts(session: Session) -> dict[str, int]:
+    rows = session.execute(
+        select(KycApplication.status, func.count())
+        .join(Account, Account.id == KycApplication.account_id)
+        .where(or_(KycApplication.status == Status.PENDING.value, Account.email.not_like(LIKE)))
+        .group_by(KycApplication.status)
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return ", ".join(_words(part) for part in value)
+    return json.dumps(value, ensure_ascii=False)
+
+
+PAGES = (
+    Page("GET", "/kyc", "watch", show, plain=[Right.KYC]),
+    Page("POST", "/kyc/{account_id}", Right.KYC, decide, asks=ask, plain=[Right.KYC]),
+    Page("GET", "/kyc/outcomes/{message_id}", "watch", outcome, asks_by_itself=True),
+)

@@ -1,0 +1,32 @@
+"""The retry ladder: what failed and waits for its next attempt, and why."""
+
+from collections import Counter
+
+from sqlalchemy.orm import Session
+
+from services.ops.console.web.page import Page, Result, View, Visit
+from services.ops.dead_letters import retry_queue
+from shared.bus.contract import topology
+from shared.db.session import engine
+
+SHOWN = 200
+
+
+def show(_: Session, visit: Visit) -> Result:
+    """All of it, rung by rung; or what waits there for one queue."""
+    wanted = visit.query.get("queue", "")
+    with visit.system.broker() as connection:
+        found = retry_queue.waiting(connection, engine=engine())
+    fitting = [message for message in found if wanted in ("", message.queue)]
+    about = {
+        "path": "/dead",
+        "queue": wanted,
+        "by_queue": sorted(Counter(message.queue for message in found).items()),
+        "known": {queue.name for queue in topology.WORK_QUEUES},
+        "total": len(fitting),
+        "messages": fitting[:SHOWN],
+    }
+    return View("ladder.html", about)
+
+
+PAGES = (Page("GET", "/ladder", "watch", show),)

@@ -1,0 +1,100 @@
+"""What happened to an order, and to a business; and finding them."""
+
+from collections.abc import Sequence
+from urllib.parse import quote
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from services.ops.console.pages.kyc import contact
+from services.ops.console.web.page import Page, PageError, Redirect, Result, View, Visit
+from services.ops.console.web.reading import uuid_of
+from services.ops.journal import NotReadToTheEndError
+from services.ops.timelines import account, search
+from services.ops.timelines import order as trail
+from services.ops.users.rights import Right
+from shared.db.session import engine
+
+
+def find(session: Session, visit: Visit) -> Result:
+    """Orders and businesses that an id, a key, an address, a number or a name stands for."""
+    text = visit.query.get("q", "").strip()[:200]
+    orders, is_whole = _orders(session, visit, text) if text else ([], True)
+    accounts = account.find(session, text) if text else []
+    if len(orders) == 1 and not accounts:
+        return Redirect(f"/orders/{orders[0].order_id}")
+    if len(accounts) == 1 and not orders:
+        return Redirect(f"/accounts/{accounts[0]}")
+    if text and not orders and not accounts and _is_id(text):
+        # Not recorded yet, or never: requests, the outbox or dead letters may know of it.
+        return Redirect(f"/orders/{quote(text)}")
+    businesses = [
+        found
+        for found in (account.account_trail(session, id_) for id_ in accounts[:20])
+        if found is not None
+    ]
+    about = {"text": text, "orders": orders, "businesses": businesses, "is_whole": is_whole}
+    of = [*(str(order.order_id) for order in orders), *(str(one.account_id) for one in businesses)]
+    return View("find.html", about, of=of)
+
+
+def _orders(session: Session, visit: Visit, text: str) -> tuple[Sequence[search.Found], bool]:
+    """What is found, and whether it was looked for everywhere."""
+    if "@" not in text:
+        return search.search(session, text), True
+    try:
+        with visit.system.broker() as connection:
+            return search.search(session, text, connection=connection, engine=engine()), True
+    except (PageError, NotReadToTheEndError):
+        return search.search(session, text), False
+
+
+def show_order(session: Session, visit: Visit) -> Result:
+    """One order, on one screen."""
+    order_id = uuid_of(visit.path["order_id"])
+    try:
+        with visit.system.broker() as connection:
+            found = trail.order_trail(session, order_id, connection=connection, engine=engine())
+    except PageError:
+        # The books tell the rest.
+        found = trail.order_trail(session, order_id)
+    if found is None:
+        raise PageError(404, f"Nobody knows of an order {order_id}.")
+    return View("order.html", {"order": found})
+
+
+def show_account(session: Session, visit: Visit) -> Result:
+    """One business, on one screen."""
+    account_id = uuid_of(visit.path["account_id"])
+    try:
+        with visit.system.broker() as connection:
+            found = account.account_trail(
+                session, account_id, connection=connection, engine=engine()
+            )
+    except PageError:
+        found = account.account_trail(session, account_id)
+    if found is None:
+        raise PageError(404, f"There is no business {account_id}.")
+    contacts = [contact(application.contact_person_details) for application in found.applications]
+    return View("account.html", {"account": found, "contacts": contacts})
+
+
+def _is_id(text: str) -> bool:
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True
+
+
+PAGES = (
+    Page("GET", "/find", "watch", find, plain=[Right.CUSTOMERS]),
+    Page("GET", "/orders/{order_id}", "watch", show_order, plain=[Right.CUSTOMERS]),
+    Page(
+        "GET",
+        "/accounts/{account_id}",
+        "watch",
+        show_account,
+        plain=[Right.KYC, Right.CUSTOMERS],
+    ),
+)

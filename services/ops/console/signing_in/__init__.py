@@ -1,0 +1,1 @@
+"""Signing in, and what belongs to whoever is signed in: sessions, a second factor."""

@@ -1,0 +1,30 @@
+"""What a browser calls itself (RFC 9110, 10.1.5), in a word."""
+
+import re
+
+from services.ops.users.sessions import Where
+
+# Each also claims to be those after it.
+_NAMES = {
+    "Edg": "Edge",
+    "OPR": "Opera",
+    "Firefox": "Firefox",
+    "HeadlessChrome": "Chrome",
+    "Chromium": "Chromium",
+    "Chrome": "Chrome",
+    "Safari": "Safari",
+}
+UNKNOWN = "an unknown browser"
+
+
+def browser(client: str) -> str:
+    """Its name; the first word of one that is none of the usual."""
+    for token, name in _NAMES.items():
+        if re.search(rf"\b{token}\w*/", client):
+            return name
+    return re.sub(r"[^\w.-].*", "", client)[:40] or UNKNOWN
+
+
+def in_words(where: Where) -> str:
+    """From where a session is."""
+    return f"{where.network or 'an unknown network'} with {browser(where.client)}"

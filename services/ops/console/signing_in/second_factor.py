@@ -1,0 +1,110 @@
+"""Setting up one's own second factor."""
+
+import segno
+from markupsafe import Markup
+from sqlalchemy.orm import Session
+
+from services.ops.audit.actions import about
+from services.ops.console.signing_in.sign_in import WRONG_CODE, checked, too_many_attempts
+from services.ops.console.web.page import Page, PageError, Question, Redirect, Result, View, Visit
+from services.ops.users import second_factor, sessions
+from shared.bus import outbox
+from shared.bus.contract.events import OpsSecondFactorChanged
+from shared.security.encryption import CannotOpenError
+
+PATH = "/second-factor"
+
+
+def show(session: Session, visit: Visit) -> Result:
+    """How it stands; and what is to be confirmed, when something was offered."""
+    return _page(session, visit)
+
+
+def offer(session: Session, visit: Visit) -> Result:
+    """Make a new secret to set up; who has a second factor proves it first."""
+    if visit.user.has_second_factor and (refused := _refused(session, visit)):
+        return refused
+    second_factor.offer(session, visit.user.id)
+    return Redirect(PATH)
+
+
+def confirm(session: Session, visit: Visit) -> Result:
+    """Let it count from now on; whoever else is signed in as this user is signed out."""
+    if wrong := too_many_attempts(visit, visit.user.name):
+        return _page(session, visit, wrong, 429)
+    try:
+        codes = second_factor.confirm(session, visit.user.id, visit.field("code"))
+    except CannotOpenError:
+        raise PageError(503, "The secret cannot be read any more: begin anew.") from None
+    if codes is None:
+        return _page(session, visit, WRONG_CODE, 400)
+    sessions.end_others(session, visit.user.id, visit.token)
+    _tell(session, visit, "set_up")
+    return View("recovery_codes.html", {"path": PATH, "codes": codes, "is_set_up": True})
+
+
+def ask_codes(_: Session, __: Visit) -> Question:
+    """Say what becomes of the recovery codes that there are."""
+    return Question(
+        f"Make {second_factor.RECOVERY_CODES} new recovery codes?",
+        "Make new recovery codes",
+        PATH,
+        more="Those that you have stop working. The new ones are shown once.",
+    )
+
+
+def make_codes(session: Session, visit: Visit) -> Result:
+    """New recovery codes, for somebody who has the second factor at hand."""
+    if refused := _refused(session, visit):
+        return refused
+    codes = second_factor.make_recovery_codes(session, visit.user.id)
+    _tell(session, visit, "recovery_codes_made")
+    return View("recovery_codes.html", {"path": PATH, "codes": codes, "is_set_up": False})
+
+
+def _refused(session: Session, visit: Visit) -> View | None:
+    """What is shown to somebody without a right code."""
+    if wrong := too_many_attempts(visit, visit.user.name):
+        return _page(session, visit, wrong, 429)
+    if checked(session, visit, visit.user) is None:
+        return _page(session, visit, WRONG_CODE, 400)
+    return None
+
+
+def _page(session: Session, visit: Visit, wrong: str = "", status: int = 200) -> View:
+    try:
+        offered = second_factor.offered(session, visit.user.id, visit.user.name)
+    except CannotOpenError:
+        offered = None
+    shown = {
+        "path": PATH,
+        "standing": second_factor.standing(session, visit.user.id),
+        "offered": offered,
+        "picture": _picture(offered.uri) if offered else "",
+        "is_required": visit.system.visitors.must_set_up(visit.user),
+        "wrong": wrong,
+    }
+    return View("second_factor.html", shown, status)
+
+
+def _picture(uri: str) -> Markup:
+    """A QR code: an SVG without a style or a script."""
+    return Markup(segno.make(uri, error="m").svg_inline(scale=4, light="#fff"))  # noqa: S704 - ours
+
+
+def _tell(session: Session, visit: Visit, change: str) -> None:
+    fact = OpsSecondFactorChanged(
+        by=visit.user.name,
+        address=visit.address,
+        user=visit.user.name,
+        change=change,  # type: ignore[arg-type]
+    )
+    outbox.add(session, [about(fact, visit.user.name)])
+
+
+PAGES = (
+    Page("GET", PATH, "watch", show, before_second_factor=True),
+    Page("POST", f"{PATH}/offer", "watch", offer, before_second_factor=True),
+    Page("POST", f"{PATH}/confirm", "watch", confirm, before_second_factor=True),
+    Page("POST", f"{PATH}/codes", "watch", make_codes, asks=ask_codes),
+)

@@ -1,0 +1,72 @@
+"""One's own sessions: where one is signed in, and ending that."""
+
+from sqlalchemy.orm import Session
+
+from services.ops.audit.actions import about
+from services.ops.console.signing_in.browsers import browser, in_words
+from services.ops.console.web.page import Page, PageError, Question, Redirect, Result, View, Visit
+from services.ops.console.web.reading import uuid_of
+from services.ops.users import sessions
+from shared.bus import outbox
+from shared.bus.contract.events import OpsSessionsEnded
+
+PATH = "/sessions"
+
+
+def show(session: Session, visit: Visit) -> Result:
+    """All of them, the newest first."""
+    found = _listed(session, visit)
+    shown = [(one, browser(one.where.client)) for one in found]
+    return View("sessions.html", {"path": PATH, "sessions": shown})
+
+
+def ask_end(session: Session, visit: Visit) -> Question:
+    """Name the session that is ended."""
+    wanted = uuid_of(visit.path["session_id"])
+    found = next((one for one in _listed(session, visit) if one.id == wanted), None)
+    if found is None:
+        raise PageError(404, "There is no such session of yours any more.")
+    where = in_words(found.where)
+    return Question(f"End the session from {where}?", "End this session", PATH, is_danger=True)
+
+
+def end(session: Session, visit: Visit) -> Result:
+    """End one."""
+    ended = sessions.end_one(session, visit.user.id, uuid_of(visit.path["session_id"]))
+    return _ended(session, visit, ended)
+
+
+def ask_end_others(session: Session, visit: Visit) -> Question:
+    """Say how many are ended."""
+    count = len(_listed(session, visit)) - 1
+    other = f"{count} other {'session' if count == 1 else 'sessions'}"
+    return Question(
+        f"End {other}?",
+        f"End {other}",
+        PATH,
+        nothing="" if count else "You are signed in nowhere else.",
+        is_danger=True,
+    )
+
+
+def end_others(session: Session, visit: Visit) -> Result:
+    """End all but this browser's."""
+    return _ended(session, visit, sessions.end_others(session, visit.user.id, visit.token))
+
+
+def _listed(session: Session, visit: Visit) -> list[sessions.Listed]:
+    return sessions.listed(session, visit.user.id, visit.system.config, visit.token)
+
+
+def _ended(session: Session, visit: Visit, count: int) -> Result:
+    name = visit.user.name
+    fact = OpsSessionsEnded(by=name, address=visit.address, user=name, sessions=count)
+    outbox.add(session, [about(fact, name)])
+    return Redirect(PATH, f"{count} {'session' if count == 1 else 'sessions'} ended.")
+
+
+PAGES = (
+    Page("GET", PATH, "watch", show),
+    Page("POST", f"{PATH}/others/end", "watch", end_others, asks=ask_end_others),
+    Page("POST", f"{PATH}/{{session_id}}/end", "watch", end, asks=ask_end),
+)

@@ -1,0 +1,1 @@
+"""What carries pages: the adapter to Falcon, templates, masking, jobs, streams."""

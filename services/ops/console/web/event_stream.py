@@ -1,0 +1,82 @@
+"""Server-sent events (HTML standard, 9.2): pages that show what is so now.
+
+An event is the new inside of the element that listens, ready to be put there.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from time import monotonic
+
+import falcon
+from falcon.asgi import Request, Response, SSEvent
+
+from services.ops.console.web.mount import session_token
+from services.ops.console.web.page import PageError, System
+from services.ops.monitoring.snapshot import Look
+from shared.db.session import is_database_away, transaction
+
+CHECK_SECONDS = 15.0
+"""How long a stream may go on after its user has signed out."""
+
+
+class Live:
+    """A stream for everybody who is signed in.
+
+    Args:
+        system: whose lookout to watch.
+        threads: where sessions are looked up.
+        show: from a look to HTML.
+    """
+
+    def __init__(
+        self, system: System, threads: ThreadPoolExecutor, show: Callable[[Look], str]
+    ) -> None:
+        self._system = system
+        self._threads = threads
+        self._show = show
+        self._rendering = asyncio.Lock()
+        self._shown: tuple[Look | None, str] = (None, "")
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        """Every look as it comes."""
+        token = session_token(req, self._system.config)
+        if not await self._is_signed_in(token):
+            raise PageError(403, "Sign in first.")
+        resp.content_type = "text/event-stream; charset=utf-8"
+        resp.status = falcon.HTTP_200
+        resp.sse = self._events(token)
+
+    async def _events(self, token: str) -> AsyncIterator[SSEvent]:
+        checked = monotonic()
+        async for look in self._system.lookout.watch():
+            if monotonic() - checked > CHECK_SECONDS:
+                checked = monotonic()
+                if not await self._is_signed_in(token):
+                    return
+            yield SSEvent(text=await self._html(look))
+
+    async def _html(self, look: Look) -> str:
+        # Rendered once, however many watch, and not in the loop.
+        async with self._rendering:
+            if self._shown[0] is not look:
+                loop = asyncio.get_running_loop()
+                html = await loop.run_in_executor(self._threads, self._show, look)
+                # In one line: each line of an event would need a name of its own.
+                self._shown = (look, " ".join(html.split()))
+            return self._shown[1]
+
+    async def _is_signed_in(self, token: str) -> bool:
+        visitors = self._system.visitors
+
+        def look() -> bool:
+            try:
+                with transaction() as session:
+                    user = visitors.find(session, token, is_use=False)
+            except Exception as error:
+                if not is_database_away(error):
+                    raise
+                user = visitors.recall(token)
+            return user is not None and not visitors.must_set_up(user)
+
+        return await asyncio.get_running_loop().run_in_executor(self._threads, look)

@@ -1,0 +1,224 @@
+"""A page as data: who may see it, and the plain function behind it."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from kombu import Connection
+from sqlalchemy.orm import Session
+
+from services.ops.audit.actions import Actor
+from services.ops.console.web.jobs import Jobs
+from services.ops.console.web.session_cache import Visitors
+from services.ops.monitoring.poller import Lookout
+from services.ops.users.rights import Right
+from services.ops.users.sessions import Where
+from services.ops.users.users import User
+from shared.config.settings import Settings
+from shared.security.networks import network_of
+from shared.token_buckets import TokenBuckets
+
+Needs = Literal["nobody", "watch"] | Right
+"""Whom a page asks for: anybody at all, somebody who is signed in, somebody with a right."""
+
+
+class PageError(Exception):
+    """An answer that says what is wrong; the transaction is rolled back.
+
+    Args:
+        status: the HTTP status.
+        sentence: for people.
+    """
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+        self.sentence = sentence
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """What pages work on, the same for all of them.
+
+    Attributes:
+        config: the settings.
+        broker: a new connection to the broker, for as long as its context lasts; the broker's
+            trouble becomes a `PageError`.
+        lookout: the figures, as they were a moment ago.
+        jobs: long work.
+        visitors: who is signed in.
+        network_attempts: to sign in, by the client's network.
+        user_attempts: to sign in, by the name that is tried.
+    """
+
+    config: Settings
+    broker: Callable[[], AbstractContextManager[Connection]]
+    lookout: Lookout
+    jobs: Jobs
+    visitors: Visitors
+    network_attempts: TokenBuckets
+    user_attempts: TokenBuckets
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One request, checked.
+
+    Attributes:
+        system: see there.
+        visitor: who is signed in; None on a page that needs nobody.
+        token: of the browser's session, or of its form where nobody is signed in.
+        path: the variables of the path, as text.
+        query: the query string; of a name that is given twice, the first.
+        form: the fields of a form, with every value of each.
+        asked_for: the path as it was asked for.
+        address: the client's address, behind the configured number of trusted proxies.
+        client: the browser, as it calls itself.
+    """
+
+    system: System
+    visitor: User | None
+    token: str
+    path: Mapping[str, str]
+    query: Mapping[str, str]
+    form: Mapping[str, list[str]]
+    asked_for: str
+    address: str
+    client: str
+
+    @property
+    def where(self) -> Where:
+        """From where it comes, for the session."""
+        return Where(network_of(self.address), self.client)
+
+    @property
+    def user(self) -> User:
+        """Who is signed in.
+
+        Raises:
+            RuntimeError: the page needs nobody.
+        """
+        if self.visitor is None:
+            raise RuntimeError("this page has no signed-in user: declare what it needs")
+        return self.visitor
+
+    @property
+    def actor(self) -> Actor:
+        """Who is signed in, and where: for the audit log.
+
+        Raises:
+            RuntimeError: the page needs nobody.
+        """
+        return Actor(self.user.name, self.address)
+
+    def field(self, name: str) -> str:
+        """The first value of a field, without blanks around it; empty when it was not filled in."""
+        return self.form.get(name, [""])[0].strip()
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A page to show.
+
+    Attributes:
+        template: its name.
+        about: what it is about.
+        status: of the answer.
+        of: the ids of those whose data it shows, for the audit log; None: those in its path.
+    """
+
+    template: str
+    about: Mapping[str, Any] = field(default_factory=dict)
+    status: int = 200
+    of: Sequence[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """Go and see another page (303: RFC 9110, 15.4.4).
+
+    Attributes:
+        to: a path of ours.
+        note: what that page says once, such as what became of an action.
+        token: the session that begins; empty: that ends; None: neither.
+    """
+
+    to: str
+    note: str = ""
+    token: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file to save; `of` as that of a `View`."""
+
+    name: str
+    content_type: str
+    content: bytes
+    of: Sequence[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked before something is done: it names what that does, and to whom.
+
+    Attributes:
+        title: the question.
+        button: what its one button does.
+        back: where to go instead.
+        facts: what it is done to, by name.
+        more: what follows from it, in a sentence.
+        listed: examples, where it is done to many.
+        body: the text that is published by it.
+        nothing: why there is nothing to be done; then there is no button.
+        is_danger: whether it cannot be taken back.
+    """
+
+    title: str
+    button: str
+    back: str
+    facts: Mapping[str, str] = field(default_factory=dict)
+    more: str = ""
+    listed: Sequence[str] = ()
+    body: str = ""
+    nothing: str = ""
+    is_danger: bool = False
+
+
+Result = View | Redirect | File
+SURE = "sure"
+"""The field that only the page of a question has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One method on one path.
+
+    Attributes:
+        method: GET shows, POST changes something.
+        path: as Falcon writes it, such as `/orders/{order_id}`.
+        needs: see there.
+        handler: runs in a transaction, in a thread; committed unless it raises.
+        asks: for what changes something: what is asked in a page of its own before the handler
+            runs; or a page that says why it cannot be. That page has no field, and Enter in a form
+            sends it to a question at most.
+        without_database: what is shown instead to those who were signed in when the database went
+            away.
+        plain: the rights with any of which personal data on it is shown in the clear, and the audit
+            log told of each view; for everybody else it is masked.
+        asks_by_itself: whether a page that is open asks for it, and nobody: then it does not count
+            as use of the session.
+        before_second_factor: whether it is there for somebody who must set up a second factor
+            before anything else.
+    """
+
+    method: Literal["GET", "POST"]
+    path: str
+    needs: Needs
+    handler: Callable[[Session, Visit], Result]
+    asks: Callable[[Session, Visit], Question | View] | None = None
+    without_database: Callable[[System], View] | None = None
+    plain: Collection[Right] = ()
+    asks_by_itself: bool = False
+    before_second_factor: bool = False

@@ -1,0 +1,136 @@
+"""What is left of a message when a customer is taken out of it; pure.
+
+An email to the person must not go, so its fact goes. An order is the business's and stays, without
+the person in it; and in what else mentions the address, the address alone is replaced.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from shared import erased
+from shared.bus.consume.requeue import REASONS_HEADER
+from shared.bus.contract.delivery import Incoming
+from shared.bus.contract.events import (
+    OrderCancellationRecorded,
+    OrderCreated,
+    OrderRecorded,
+    OrderStatusRecorded,
+)
+
+TOLD = frozenset({OrderRecorded.TYPE, OrderStatusRecorded.TYPE, OrderCancellationRecorded.TYPE})
+"""The facts that are emailed to the customer."""
+OF_BUSINESSES = ("account.", "kyc.", "secret.", "webhook.", "ops.")
+"""The types of messages about a business, whose own address is not a customer's."""
+_ORDER_WITHOUT = {
+    "customer_details": {"name": erased.TEXT, "email": erased.ADDRESS, "phone": erased.EMPTY},
+    "item_summary": erased.TEXT,
+    "address": erased.TEXT,
+}
+_HEADERS = ("x-reason", REASONS_HEADER)
+"""The headers in which what a server said of an address may stand."""
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """A customer.
+
+    Attributes:
+        address: in small letters.
+        mention: finds the address in a text.
+    """
+
+    address: str
+    mention: re.Pattern[str]
+
+    @classmethod
+    def of(cls, address: str, expression: str) -> "Person":
+        """Who has an address.
+
+        Args:
+            address: in whatever case.
+            expression: what the database's `customer_mention` makes of it.
+        """
+        return cls(address.strip().lower(), re.compile(expression, re.IGNORECASE))
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What is left of a message.
+
+    Attributes:
+        body: the new one; None when nothing is to be left of the message.
+        headers: those that change.
+    """
+
+    body: bytes | None
+    headers: dict[str, Any]
+
+
+def without(incoming: Incoming, type_: str, person: Person) -> Left | None:
+    """What is left of a message without a person; None when the person is not in it.
+
+    Args:
+        incoming: the message.
+        type_: what it says it is.
+        person: who.
+    """
+    if type_.startswith(OF_BUSINESSES):
+        return None
+    headers = {
+        name: cleared
+        for name in _HEADERS
+        if (cleared := _replaced(incoming.headers.get(name), person)) != incoming.headers.get(name)
+    }
+    body = _body(incoming.body, type_, person)
+    if body == incoming.body and not headers:
+        return None
+    return Left(body, headers)
+
+
+def _body(body: bytes, type_: str, person: Person) -> bytes | None:
+    try:
+        data = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        text = body.decode(errors="surrogateescape")
+        return person.mention.sub(erased.TEXT, text).encode(errors="surrogateescape")
+    if not _mentions(data, person):
+        return body
+    if isinstance(data, dict):
+        if type_ in TOLD and _is(data.get("customer_email"), person):
+            return None
+        customer = data.get("customer_details")
+        is_theirs = isinstance(customer, dict) and _is(customer.get("email"), person)
+        if type_ == OrderCreated.TYPE and is_theirs:
+            data = data | _ORDER_WITHOUT
+    return msgspec.json.encode(_replaced(data, person))
+
+
+def _is(address: object, person: Person) -> bool:
+    return isinstance(address, str) and address.strip().lower() == person.address
+
+
+def _mentions(data: Any, person: Person) -> bool:
+    return bool(_replaced(data, person) != data)
+
+
+def _replaced(data: Any, person: Person) -> Any:
+    """The same with each mention replaced, however deep it lies."""
+
+    def replace(text: str) -> str:
+        return person.mention.sub(erased.TEXT, text)
+
+    return _mapped(data, replace)
+
+
+def _mapped(data: Any, replace: Callable[[str], str]) -> Any:
+    if isinstance(data, str):
+        return replace(data)
+    if isinstance(data, list):
+        return [_mapped(one, replace) for one in data]
+    if isinstance(data, dict):
+        return {replace(name): _mapped(one, replace) for name, one in data.items()}
+    return data

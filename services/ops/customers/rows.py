@@ -1,0 +1,124 @@
+"""A customer's data in the tables."""
+
+import time
+from collections import Counter
+from typing import Any
+
+from sqlalchemy import ColumnElement, Engine, Text, cast, func, or_, select, text
+from sqlalchemy.orm import Session
+
+from services.ops.customers.erasure import OF_BUSINESSES, Person
+from shared.db.models import (
+    Base,
+    EmailDelivery,
+    Order,
+    OrderConflict,
+    OrderStatusHistory,
+    OutboxMessage,
+    WebhookRequest,
+)
+
+WRITERS_SECONDS = 35.0
+"""Longer than the server lets a transaction wait (`shared.db.session.IDLE_SECONDS`)."""
+LOOK_SECONDS = 0.05
+
+
+def erase(session: Session, person: Person) -> Counter[str]:
+    """Erase a person in the tables; what was touched, by place.
+
+    Args:
+        session: the transaction; the audit fact belongs into the same.
+        person: who.
+    """
+    found = session.execute(
+        text("SELECT place, touched FROM erase_customer(:address)"), {"address": person.address}
+    )
+    return Counter({place: touched for place, touched in found if touched})
+
+
+def wait_for_writers(engine: Engine) -> None:
+    """Wait until every transaction has ended that has written something by now.
+
+    A transaction has a number from its first write on (PostgreSQL, "Transactions and Identifiers");
+    one that only reads, such as a backup, has none.
+    """
+    deadline = time.monotonic() + WRITERS_SECONDS
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        next_one = connection.scalar(text("SELECT pg_snapshot_xmax(pg_current_snapshot())::text"))
+        have_ended = text(
+            "SELECT pg_snapshot_xmin(pg_current_snapshot()) >= CAST(:next_one AS xid8)"
+        )
+        while time.monotonic() < deadline:
+            if connection.scalar(have_ended, {"next_one": next_one}):
+                return
+            time.sleep(LOOK_SECONDS)
+
+
+def read(session: Session, person: Person) -> dict[str, list[dict[str, Any]]]:
+    """The rows that a person is in, by table, each by column.
+
+    Args:
+        session: to read by.
+        person: who.
+    """
+    is_theirs = func.lower(Order.customer_email) == person.address
+    theirs = select(Order.id).where(is_theirs)
+    order_texts = (Order.customer_name, Order.customer_phone, Order.item_summary, Order.address)
+    return {
+        "orders": _read(
+            session, Order, or_(is_theirs, *(_mentions(c, person) for c in order_texts))
+        ),
+        "order_status_history": _read(
+            session,
+            OrderStatusHistory,
+            or_(
+                OrderStatusHistory.order_id.in_(theirs), _mentions(OrderStatusHistory.note, person)
+            ),
+        ),
+        "order_conflicts": _read(
+            session,
+            OrderConflict,
+            or_(
+                OrderConflict.order_id.in_(theirs),
+                _mentions(cast(OrderConflict.event, Text), person),
+            ),
+        ),
+        "email_deliveries": _read(
+            session,
+            EmailDelivery,
+            (func.lower(EmailDelivery.recipient) == person.address)
+            & EmailDelivery.template.startswith("order_", autoescape=True),
+        ),
+        "webhook_requests": _read(
+            session,
+            WebhookRequest,
+            or_(
+                WebhookRequest.order_id.in_(theirs),
+                func.strpos(func.lower(WebhookRequest.idempotency_key), person.address) > 0,
+            ),
+        ),
+        "outbox": _read(
+            session,
+            OutboxMessage,
+            _mentions(func.lower(func.encode(OutboxMessage.body, "escape")), person)
+            & ~or_(*(OutboxMessage.type.startswith(prefix) for prefix in OF_BUSINESSES)),
+        ),
+    }
+
+
+def _mentions(column: Any, person: Person) -> ColumnElement[bool]:
+    matches: ColumnElement[bool] = column.op("~*")(person.mention.pattern)
+    return matches
+
+
+def _read(
+    session: Session, table: type[Base], condition: ColumnElement[bool]
+) -> list[dict[str, Any]]:
+    found = session.execute(select(*table.__table__.columns).where(condition)).mappings()
+    return [{name: _shown(value) for name, value in row.items()} for row in found]
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, bytes | memoryview):
+        return bytes(value).decode(errors="backslashreplace")
+    return value

@@ -1,0 +1,1 @@
+"""Dead letters and what waits on the retry ladder: looked through and put right."""

@@ -1,0 +1,194 @@
+"""A dead letter: a message that nobody could handle, and what its headers tell of that."""
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from shared.bus.consume.requeue import REASONS_HEADER
+from shared.bus.contract import topology
+from shared.bus.contract.delivery import Incoming, believed
+from shared.ids import derived_id
+
+_VARYING = re.compile(
+    r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|\S+@\S+|\d+", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """One dead letter.
+
+    Attributes:
+        queue: the work queue that it died in.
+        position: how many were before it when it was seen.
+        message_id: its id; derived from what it is where it came without one.
+        type: its type, or the routing key where it has none.
+        reason: why it died, in a sentence.
+        reasons: why each attempt failed, with its time, oldest first; as far as they were kept.
+        attempts: how many times it was tried.
+        failed_at: when it died.
+        first_failed_at: when it failed first.
+        correlation_id: the order or account that its story is about.
+        consumer: who failed on it.
+        user: who published it, as the broker verified.
+        person: for whom, where that was the ops console.
+        incoming: body, headers and properties as they came.
+    """
+
+    queue: str
+    position: int
+    message_id: str
+    type: str
+    reason: str
+    reasons: tuple[str, ...]
+    attempts: int
+    failed_at: datetime | None
+    first_failed_at: datetime | None
+    correlation_id: str
+    consumer: str
+    user: str | None
+    person: str
+    incoming: Incoming
+
+    @classmethod
+    def of(cls, queue: topology.Queue, message: Any, position: int, own_user: str) -> "Letter":
+        """What a message of py-amqp's, from the dead queue of `queue`, tells.
+
+        Args:
+            queue: the work queue.
+            message: the message.
+            position: how many were before it.
+            own_user: who this process signs in as.
+        """
+        incoming = Incoming.of(message, believed(queue.name, own_user))
+        headers, properties = incoming.headers, incoming.properties
+        death = _death_in(queue.name, headers)
+        reason = str(headers.get("x-reason") or "")
+        if death is not None:
+            reason = _given_up(death, reason)
+        failed_at = _time(death.get("time")) if death else _time(headers.get("x-failed-at"))
+        reasons = headers.get(REASONS_HEADER)
+        given_id = str(properties.get("message_id") or "")
+        return cls(
+            queue=queue.name,
+            position=position,
+            message_id=given_id or str(derived_id("letter", queue.name, incoming.body, failed_at)),
+            type=str(properties.get("type") or _routing_key(queue, death)),
+            reason=reason or "no reason was recorded",
+            reasons=tuple(map(str, reasons)) if isinstance(reasons, list) else (),
+            attempts=incoming.attempt,
+            failed_at=failed_at,
+            first_failed_at=_time(headers.get("x-first-failed-at")) or failed_at,
+            correlation_id=str(properties.get("correlation_id") or ""),
+            consumer=str(headers.get("x-consumer") or ""),
+            user=_user(incoming, death),
+            person=incoming.acting,
+            incoming=incoming,
+        )
+
+    @property
+    def death(self) -> UUID:
+        """What tells this death of the message from an earlier or later one of the same."""
+        return derived_id("death", self.queue, self.message_id, self.failed_at)
+
+    @property
+    def kind(self) -> str:
+        """The reason without what differs from letter to letter: ids, addresses, numbers."""
+        return _VARYING.sub("…", self.reason)
+
+    @property
+    def text(self) -> str:
+        """The body as text; what is no UTF-8 is shown as `\\xff`."""
+        return self.incoming.body.decode(errors="backslashreplace")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Criteria:
+    """Which letters are meant: those that fit everything that is given.
+
+    Attributes:
+        ids: message ids.
+        reason: a part of the reason or of its kind, in whatever case.
+        type: the exact type.
+        correlation_id: the order or account.
+        older_than: died longer ago than this.
+        younger_than: died less long ago than this.
+    """
+
+    ids: Collection[str] = field(default_factory=frozenset)
+    reason: str = ""
+    type: str = ""
+    correlation_id: str = ""
+    older_than: timedelta | None = None
+    younger_than: timedelta | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether every letter is meant."""
+        return self == Criteria()
+
+    def match(self, letter: Letter, now: datetime) -> bool:
+        """Whether a letter is meant. One that does not say when it died fits no age."""
+        age = None if letter.failed_at is None else now - letter.failed_at
+        reason = self.reason.casefold()
+        return (
+            (not self.ids or letter.message_id in self.ids)
+            and (reason in letter.reason.casefold() or reason in letter.kind.casefold())
+            and self.type in ("", letter.type)
+            and self.correlation_id in ("", letter.correlation_id)
+            and (self.older_than is None or (age is not None and age > self.older_than))
+            and (self.younger_than is None or (age is not None and age < self.younger_than))
+        )
+
+
+def _death_in(queue: str, headers: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The broker's own note (RabbitMQ, "Dead Letter Exchanges") that it gave up in this queue."""
+    deaths = headers.get("x-death")
+    for death in deaths if isinstance(deaths, list) else ():
+        if isinstance(death, dict) and _text(death.get("queue")) == queue:
+            return death
+    return None
+
+
+def _given_up(death: Mapping[str, Any], before: str) -> str:
+    reason = _text(death.get("reason"))
+    if reason == "delivery_limit":
+        reason = (
+            f"delivered {topology.DELIVERY_LIMIT} times without an answer: what handles it may "
+            "have died of it"
+        )
+    return f"{reason} (before that: {before})" if before else reason
+
+
+def _user(incoming: Incoming, death: Mapping[str, Any] | None) -> str | None:
+    # As the consumer would have known it. What the broker gave up before it was ever copied bears
+    # its publisher's own name.
+    if death is None or _text(death.get("exchange")) == "":
+        return incoming.user_id
+    user = incoming.properties.get("user_id")
+    return user if isinstance(user, str) and user else None
+
+
+def _routing_key(queue: topology.Queue, death: Mapping[str, Any] | None) -> str:
+    keys = death.get("routing-keys") if death else None
+    if isinstance(keys, list) and keys and _text(keys[0]) != queue.name:
+        return _text(keys[0])
+    only = queue.bindings[0].key if len(queue.bindings) == 1 else ""
+    return "" if "*" in only or "#" in only else only
+
+
+def _time(value: Any) -> datetime | None:
+    if isinstance(value, datetime):
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    try:
+        time = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        return None
+    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
+
+
+def _text(value: Any) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value or "")

@@ -1,0 +1,96 @@
+"""The end of dead letters that nobody dealt with: discarded, and the audit log is told of each."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import structlog
+from kombu import Connection
+from sqlalchemy import Engine
+
+from services.ops.audit.actions import Actor
+from services.ops.broker.connection import open_connection
+from services.ops.broker.hold import MOST
+from services.ops.dead_letters import actions, search
+from services.ops.dead_letters.letter import Criteria
+from shared.bus.contract import topology
+from shared.config.settings import Settings
+from shared.db.session import engine
+from shared.telemetry import metrics
+
+PLACE = "dead_letters"
+SECONDS = 3600.0
+NOBODY = Actor("retention", "services.ops")
+
+log = structlog.get_logger()
+
+
+def over(connection: Connection, books: Engine, queue: topology.Queue, days: int) -> int:
+    """How many letters of a queue are older than they may be; those without a time are not.
+
+    Args:
+        connection: an open kombu connection.
+        books: where tools meet; see `turns.py`.
+        queue: the work queue.
+        days: for how long letters are kept; 0 is for ever.
+    """
+    if not days:
+        return 0
+    page = search.browse(connection, queue, _old(days), limit=MOST, engine=books)
+    return len(page.letters)
+
+
+def discard(connection: Connection, books: Engine, days: int) -> int:
+    """Discard what is over in all dead queues; returns how many.
+
+    Args:
+        connection: an open kombu connection.
+        books: where the audit facts go.
+        days: for how long letters are kept; 0 is for ever.
+
+    Raises:
+        sqlalchemy.exc.DBAPIError: the database is away; what was done before stays done.
+    """
+    done = 0
+    why = f"older than {days} days (RETENTION_DEAD_LETTERS_DAYS)"
+    for queue in topology.WORK_QUEUES:
+        if days and search.browse(connection, queue, _old(days), limit=1).letters:
+            found = actions.discard(connection, books, queue, _old(days), NOBODY, why)
+            done += found.done
+    return done
+
+
+def oldest(connection: Connection, books: Engine) -> datetime | None:
+    """When the first letter died of those that are in the dead queues; None when there is none."""
+    groups = [
+        group.oldest
+        for queue in topology.WORK_QUEUES
+        for group in search.summarise(connection, queue, engine=books).groups
+    ]
+    return min((at for at in groups if at is not None), default=None)
+
+
+async def keep_ending(config: Settings) -> None:
+    """Discard what is over, each hour, until cancelled.
+
+    Args:
+        config: of the broker, and `retention_dead_letters_days`.
+    """
+    while True:
+        try:
+            await asyncio.to_thread(_once, config)
+        except Exception as error:  # noqa: BLE001 - the next run does as much
+            log.warning("retention_failed", job=PLACE, error=type(error).__name__)
+        await asyncio.sleep(SECONDS)
+
+
+def _once(config: Settings) -> None:
+    books = engine()
+    with open_connection(config.amqp_url) as connection:
+        done = discard(connection, books, config.retention_dead_letters_days)
+        metrics.kept(PLACE, done, oldest(connection, books))
+        if done:
+            log.info("dead_letters_over", discarded=done, at=datetime.now(UTC).isoformat())
+
+
+def _old(days: int) -> Criteria:
+    return Criteria(older_than=timedelta(days=days))

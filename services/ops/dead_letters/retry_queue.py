@@ -1,0 +1,125 @@
+"""What waits on the retry ladder for a queue, and putting it back ahead of its time."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from amqp import Message as AmqpMessage
+from kombu import Connection
+from sqlalchemy import Engine
+
+from services.ops.audit.actions import Actor, about, tell
+from services.ops.broker.hold import as_it_is, hold
+from services.ops.broker.publishing import publish
+from services.ops.dead_letters.actions import BATCH, Progress
+from shared.bus.broker.kombu_connection import user_of
+from shared.bus.contract import topology
+from shared.bus.contract.delivery import Incoming, believed
+from shared.bus.contract.events import OpsRetriedNow
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A message on the retry ladder.
+
+    Attributes:
+        rung: the queue that it waits in, such as `retry.30s`.
+        queue: where it goes back to.
+        message_id: its id.
+        type: its type.
+        correlation_id: the order or account that its story is about.
+        attempts: how many times it was tried.
+        reason: why it failed last.
+        failed_at: when that was, in ISO 8601.
+    """
+
+    rung: str
+    queue: str
+    message_id: str
+    type: str
+    correlation_id: str
+    attempts: int
+    reason: str
+    failed_at: str
+
+
+def waiting(connection: Connection, *, engine: Engine | None = None) -> list[Waiting]:
+    """Everything on the ladder, by rung.
+
+    Args:
+        connection: an open kombu connection.
+        engine: where tools meet, when that is not this process's database; see `turns.py`.
+    """
+    found: list[Waiting] = []
+    for rung in topology.RETRY_LADDER:
+        with hold(connection, rung.name, engine=engine) as held:
+            while messages := held.take(BATCH):
+                found += [_waiting(rung.name, message) for message in messages]
+    return found
+
+
+def retry_now(
+    connection: Connection,
+    engine: Engine,
+    queue: topology.Queue,
+    actor: Actor,
+    *,
+    progress: Callable[[Progress], None] = lambda _: None,
+) -> Progress:
+    """Put back at once what waits on the ladder for a work queue. Its attempts still count.
+
+    Args:
+        connection: an open kombu connection, which may publish to the default exchange.
+        engine: where the audit facts go.
+        queue: the work queue.
+        actor: who wants it.
+        progress: called after each batch.
+
+    Raises:
+        NotPublishedError: the broker did not take a batch; what was done before stays done.
+        sqlalchemy.exc.DBAPIError: the database is away; the same.
+    """
+    state = Progress()
+    for rung in topology.RETRY_LADDER:
+        with hold(connection, rung.name, engine=engine) as held:
+            state.alone &= held.alone
+            state.total += held.ready
+            while messages := held.take(BATCH):
+                meant = [m for m in messages if m.delivery_info["routing_key"] == queue.name]
+                if meant:
+                    user = user_of(connection)
+                    publish(connection, queue.name, [_as_it_is(message, user) for message in meant])
+                    fact = OpsRetriedNow(
+                        by=actor.name,
+                        address=actor.address,
+                        queue=queue.name,
+                        messages=len(meant),
+                    )
+                    tell(engine, [about(fact, queue.name)])
+                    held.settle(message.delivery_info["delivery_tag"] for message in meant)
+                state.done += len(meant)
+                state.passed += len(messages) - len(meant)
+                progress(state)
+    return state
+
+
+def _as_it_is(message: Any, publisher: str) -> AmqpMessage:
+    """What the broker would put back itself."""
+    queue = str(message.delivery_info["routing_key"])
+    return as_it_is(Incoming.of(message, believed(queue, publisher)), publisher)
+
+
+def _waiting(rung: str, message: Any) -> Waiting:
+    properties = message.properties
+    headers = properties.get("application_headers") or {}
+    attempts = headers.get("x-attempt", 0)
+    return Waiting(
+        rung=rung,
+        queue=str(message.delivery_info["routing_key"]),
+        message_id=str(properties.get("message_id") or ""),
+        type=str(properties.get("type") or ""),
+        correlation_id=str(properties.get("correlation_id") or ""),
+        attempts=attempts if isinstance(attempts, int) else 0,
+        reason=str(headers.get("x-reason") or ""),
+        failed_at=str(headers.get("x-failed-at") or ""),
+    )

@@ -1,0 +1,176 @@
+"""Looking through dead letters. Nothing is lost by it, and nothing changes its place.
+
+What is looked at is held unacknowledged for that time, so that somebody who looks at the same
+moment would see less. Tools wait for each other; see `turns.py`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from kombu import Connection
+from sqlalchemy import Engine
+
+from services.ops.broker.hold import MOST, Hold, hold
+from services.ops.dead_letters.letter import Criteria, Letter
+from shared.bus.broker.kombu_connection import user_of
+from shared.bus.contract import topology
+
+PAGE = 100
+_CHUNK = 500
+
+
+class NoSuchQueueError(Exception):
+    """No work queue has this name; the message names those that there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some letters of a queue, in their order.
+
+    Attributes:
+        letters: those that fit the criteria.
+        total: how many letters are in the queue, whether they fit or not.
+        next: where the next page begins; None after the last letter.
+        alone: false when somebody else was at work in the queue: what they had in hand is missing.
+    """
+
+    letters: tuple[Letter, ...]
+    total: int
+    next: int | None
+    alone: bool = True
+
+
+@dataclass(slots=True)
+class Group:
+    """The letters that died of the same kind of reason.
+
+    Attributes:
+        kind: the reason without ids, addresses and numbers; a `Criteria.reason` that finds them.
+        type: their type.
+        count: how many.
+        oldest: when the first of them died.
+        newest: when the last of them died.
+    """
+
+    kind: str
+    type: str
+    count: int = 0
+    oldest: datetime | None = None
+    newest: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a queue's letters died of.
+
+    Attributes:
+        groups: the largest first.
+        total: how many letters are in the queue.
+        seen: how many of them were looked at; at most `holding.MOST`.
+    """
+
+    groups: tuple[Group, ...]
+    total: int
+    seen: int
+
+
+def work_queue(name: str) -> topology.Queue:
+    """A work queue by its name, or by that of its dead queue.
+
+    Raises:
+        NoSuchQueueError: there is none.
+    """
+    for queue in topology.WORK_QUEUES:
+        if name in (queue.name, queue.dead):
+            return queue
+    names = ", ".join(queue.name for queue in topology.WORK_QUEUES)
+    raise NoSuchQueueError(f"There is no work queue {name!r}. There are: {names}")
+
+
+def browse(
+    connection: Connection,
+    queue: topology.Queue,
+    criteria: Criteria = Criteria(),  # noqa: B008 - immutable
+    *,
+    start: int = 0,
+    limit: int = PAGE,
+    engine: Engine | None = None,
+) -> Page:
+    """A page of a queue's dead letters.
+
+    Without criteria no more is fetched than is shown; with some, as much as it takes to find them.
+
+    Args:
+        connection: an open kombu connection.
+        queue: the work queue.
+        criteria: which of them.
+        start: the position to begin at: 0, or `Page.next` of the page before.
+        limit: how many letters at most.
+        engine: where tools meet, when that is not this process's database; see `turns.py`.
+    """
+    now = datetime.now(UTC)
+    found: list[Letter] = []
+    position, user = 0, user_of(connection)
+    most = start + limit if criteria.is_empty else MOST
+    with hold(connection, queue.dead, most, engine=engine) as held:
+        for message in _all(held, most):
+            position += 1
+            if position <= start:
+                continue
+            letter = Letter.of(queue, message, position - 1, user)
+            if criteria.match(letter, now):
+                found.append(letter)
+            if len(found) == limit:
+                break
+        more = position < held.ready
+        return Page(tuple(found), held.ready, position if more else None, held.alone)
+
+
+def find(
+    connection: Connection, queue: topology.Queue, message_id: str, *, engine: Engine | None = None
+) -> Letter | None:
+    """The first letter with an id; None when there is none.
+
+    Args:
+        connection: an open kombu connection.
+        queue: the work queue.
+        message_id: of the letter.
+        engine: see `browse`.
+    """
+    wanted = Criteria(ids=frozenset({message_id}))
+    page = browse(connection, queue, wanted, limit=1, engine=engine)
+    return page.letters[0] if page.letters else None
+
+
+def summarise(
+    connection: Connection, queue: topology.Queue, *, engine: Engine | None = None
+) -> Summary:
+    """What the letters of a queue died of.
+
+    Args:
+        connection: an open kombu connection.
+        queue: the work queue.
+        engine: see `browse`.
+    """
+    groups: dict[tuple[str, str], Group] = {}
+    seen, user = 0, user_of(connection)
+    with hold(connection, queue.dead, engine=engine) as held:
+        for message in _all(held, MOST):
+            letter = Letter.of(queue, message, seen, user)
+            seen += 1
+            group = groups.setdefault((letter.kind, letter.type), Group(letter.kind, letter.type))
+            group.count += 1
+            if letter.failed_at is not None:
+                group.oldest = min(group.oldest or letter.failed_at, letter.failed_at)
+                group.newest = max(group.newest or letter.failed_at, letter.failed_at)
+        total = held.ready
+    ordered = sorted(groups.values(), key=lambda group: -group.count)
+    return Summary(tuple(ordered), total, seen)
+
+
+def _all(held: Hold, most: int) -> Iterator[Any]:
+    while messages := held.take(min(_CHUNK, most)):
+        most -= len(messages)
+        yield from messages

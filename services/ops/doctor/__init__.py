@@ -1,0 +1,1 @@
+"""`fellow doctor`: whether a system is in order, part by part."""

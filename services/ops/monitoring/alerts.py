@@ -1,0 +1,218 @@
+"""What is wrong, in words, first what hurts most. A pure function over some minutes of samples."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from services.ops.monitoring.heartbeats import EXPECTED, FRESH, lacking
+from services.ops.monitoring.queue_stats import Figures, Sample, figures
+from shared.bus.contract import topology
+
+OLD = timedelta(minutes=2)
+GROWING = timedelta(minutes=1)
+OUTBOX_OLD = timedelta(seconds=30)
+PROOF = "services.proof"
+PROOF_IS_OFF = timedelta(days=1)
+"""A standing proof that was not heard of for so long was taken out of service."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """One thing that is wrong.
+
+    Attributes:
+        level: `down`: something does not work; `warning`: somebody should look.
+        about: the queue or the service, or `broker`, `database`, `mail`, `outbox`, `parked`,
+            `ladder`, `proof`.
+        text: a sentence.
+    """
+
+    level: Literal["down", "warning"]
+    about: str
+    text: str
+
+
+def troubles(samples: Sequence[Sample]) -> list[Trouble]:
+    """What is wrong now.
+
+    Args:
+        samples: oldest first; one will do, but growth and ages need some minutes of them.
+    """
+    now = samples[-1]
+    found = [*_servers(now), *_mail(now), *_proof(now), *_services(now), *_parts(now)]
+    if now.broker_error is None:
+        found += _ladder(now)
+        for queue in figures(samples):
+            found += _queue(samples, queue)
+    return sorted(found, key=lambda trouble: trouble.level != "down")
+
+
+def duration(seconds: float) -> str:
+    """A duration as people say it: `45 s`, `4 min`, `3 h`, `2 days`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 36 * 3600:
+        return f"{seconds / 3600:.0f} h"
+    return f"{seconds / 86400:.0f} days"
+
+
+def _servers(now: Sample) -> Iterator[Trouble]:
+    if now.broker_error is not None:
+        yield Trouble("down", "broker", f"The broker does not answer: {now.broker_error}")
+    if now.database_error is not None:
+        yield Trouble("down", "database", f"The database does not answer: {now.database_error}")
+    if now.alarm is not None:
+        yield Trouble(
+            "down",
+            "broker",
+            f"The broker takes no messages: {now.alarm}. Orders are kept in the outbox meanwhile.",
+        )
+    if now.outbox_since is not None and now.at - now.outbox_since > OUTBOX_OLD:
+        age = duration((now.at - now.outbox_since).total_seconds())
+        yield Trouble(
+            "warning",
+            "outbox",
+            f"{_number(now.outbox or 0, 'message')} in the outbox, the oldest for {age}: "
+            "does the relay run, and does the broker take what it publishes?",
+        )
+    if now.parked and now.parked_since is not None:
+        age = duration((now.at - now.parked_since).total_seconds())
+        yield Trouble(
+            "warning",
+            "parked",
+            f"{_number(now.parked, 'message')} of the outbox cannot be published, the first for "
+            f"{age}: read why, then mend, try or discard",
+        )
+
+
+def _services(now: Sample) -> Iterator[Trouble]:
+    if now.beats is None:
+        return
+    heard: dict[str, datetime] = {}
+    for beat in now.beats:
+        heard[beat.service] = max(beat.seen_at, heard.get(beat.service, beat.seen_at))
+    for service in EXPECTED:
+        if service not in heard:
+            yield Trouble("down", service, f"{service} was never heard of: start it")
+        elif now.at - heard[service] > FRESH:
+            age = duration((now.at - heard[service]).total_seconds())
+            yield Trouble("down", service, f"{service} has not been heard of for {age}")
+
+
+def _parts(now: Sample) -> Iterator[Trouble]:
+    """What processes say of themselves: what they cannot get at, a batch that they keep."""
+    for beat in now.beats or ():
+        if now.at - beat.seen_at > FRESH:
+            continue
+        for part, said in beat.queues.items():
+            who = f"{beat.service} ({beat.instance})"
+            if said.state in ("away", "refused"):
+                text = f"{who} does not work on {part}: {said.reason}"
+                yield Trouble("down", beat.service, text)
+            elif said.state == "holding" and said.lacks != "mail":
+                yield Trouble("warning", beat.service, f"{who} waits with {part}: {said.reason}")
+
+
+def _mail(now: Sample) -> Iterator[Trouble]:
+    """That there is no mail server: one line for it, whoever waits."""
+    held = lacking(now.beats or (), "mail", now.at)
+    if held is None:
+        return
+    waiting = [now.messages(queue.name) for queue in topology.NOTIFIER]
+    known = [count for count in waiting if count is not None]
+    emails = _number(sum(known), "email") if known else "emails"
+    since = f" since {held.since.astimezone(UTC):%H:%M}" if held.since else ""
+    verb = "waits" if known and sum(known) == 1 else "wait"
+    yield Trouble(
+        "down",
+        "mail",
+        f"The mail server does not answer: {emails} {verb}{since}. They are sent once it is back. "
+        f"{held.reason}",
+    )
+
+
+def _proof(now: Sample) -> Iterator[Trouble]:
+    """That no order goes the whole way any more, where a proof of it stands."""
+    beats = [beat for beat in now.beats or () if beat.service == PROOF]
+    newest = max(beats, key=lambda beat: beat.seen_at, default=None)
+    if newest is None or now.at - newest.seen_at > PROOF_IS_OFF:
+        return
+    if now.at - newest.seen_at > FRESH:
+        age = duration((now.at - newest.seen_at).total_seconds())
+        yield Trouble("down", "proof", f"Nothing is proved: {PROOF} is not heard of for {age}")
+        return
+    for scheme, said in newest.queues.items():
+        since = f" since {said.reached.astimezone(UTC):%H:%M}" if said.reached else " yet"
+        if said.state == "unproved":
+            text = f"No order by {scheme} has gone the whole way{since}: {said.reason}"
+            yield Trouble("down", "proof", text)
+        elif said.state == "waiting":
+            yield Trouble("warning", "proof", f"The standing proof waits: {said.reason}")
+            return
+
+
+def _ladder(now: Sample) -> Iterator[Trouble]:
+    """What failed and waits for its next attempt: the broker's own count."""
+    on_it = {
+        rung.name: count.ready
+        for rung in topology.RETRY_LADDER
+        if (count := now.counts.get(rung.name)) is not None and count.ready
+    }
+    if on_it:
+        where = ", ".join(f"{ready:,} in {name}" for name, ready in on_it.items())
+        total = _number(sum(on_it.values()), "message")
+        yield Trouble("warning", "ladder", f"{total} failed and will be tried again: {where}")
+
+
+def _queue(samples: Sequence[Sample], queue: Figures) -> Iterator[Trouble]:
+    if queue.ready is None:
+        yield Trouble("down", queue.name, f"{queue.name} is not there: declare the topology")
+        return
+    if queue.consumers is None or not any(w.name == queue.name for w in topology.WORK_QUEUES):
+        return
+    grown = _growing_for(samples, queue.name)
+    waiting = _number(queue.ready, "message") + (" waits" if queue.ready == 1 else " wait")
+    if not queue.consumers:
+        how = f"has grown for {duration(grown.total_seconds())}: no consumer" if grown else ""
+        text = how or "has no consumer" + (f": {waiting}" if queue.ready else "")
+        yield Trouble("down", queue.name, f"{queue.name} {text}")
+    elif grown:
+        yield Trouble(
+            "warning",
+            queue.name,
+            f"{queue.name} has grown for {duration(grown.total_seconds())}: {waiting}, "
+            f"{_number(queue.consumers, 'consumer')} cannot keep up",
+        )
+    if queue.oldest_seconds is not None and queue.oldest_seconds > OLD.total_seconds():
+        bound = "" if queue.oldest_bound == "about" else f"{queue.oldest_bound} "
+        yield Trouble(
+            "warning",
+            queue.name,
+            f"{queue.name}: its oldest message is {bound}{duration(queue.oldest_seconds)} old",
+        )
+    if queue.dead:
+        text = f"{_number(queue.dead, 'dead letter')} in {queue.name}"
+        yield Trouble("warning", queue.name, text)
+
+
+def _growing_for(samples: Sequence[Sample], queue: str) -> timedelta:
+    """For how long a queue has not got shorter and is longer now; nothing below `GROWING`."""
+    now = samples[-1].counts.get(queue)
+    if now is None:
+        return timedelta(0)
+    since, smallest = samples[-1].at, now.ready
+    for sample in reversed(samples):
+        count = sample.counts.get(queue)
+        if count is None or count.ready > smallest:
+            break
+        if count.ready < smallest:
+            since, smallest = sample.at, count.ready
+    grown = samples[-1].at - since
+    return grown if grown >= GROWING and now.ready > smallest else timedelta(0)
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -1,0 +1,103 @@
+"""One look a tick for everybody: the figures that all browsers are shown.
+
+It looks often while somebody watches, and seldom otherwise, so that the broker is not kept busy by
+being looked at; and it remembers an hour.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import structlog
+
+from services.ops.monitoring.snapshot import Look
+
+WATCHED_SECONDS, UNWATCHED_SECONDS = 2.0, 12.0
+GONE_SECONDS = 10.0
+"""Nobody watches any more when nobody has asked for so long."""
+TURN_SECONDS = 0.2
+REMEMBERED_EVERY = 10.0
+REMEMBERED = 360
+
+log = structlog.get_logger()
+
+
+class Lookout:
+    """Looks for as long as it runs.
+
+    Args:
+        look: blocking, and called in a thread of its own, one call at a time.
+    """
+
+    def __init__(self, look: Callable[[], Look]) -> None:
+        self.latest: Look | None = None
+        """The newest; None before the first."""
+        self.hour: deque[Look] = deque(maxlen=REMEMBERED)
+        """Of the last hour, one about every `REMEMBERED_EVERY` seconds, the oldest first."""
+        self._look = look
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="lookout")
+        self._new = asyncio.Condition()
+        self._watched_at = 0.0
+        self._running: asyncio.Task[None] | None = None
+        self._stopping = False
+
+    def start(self) -> None:
+        """Begin; called in the loop."""
+        self._running = asyncio.get_running_loop().create_task(self._run())
+
+    async def stop(self) -> None:
+        """End, and end all who watch."""
+        self._stopping = True
+        if self._running is not None:
+            self._running.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._running
+        async with self._new:
+            self._new.notify_all()
+        self._thread.shutdown(wait=False)
+
+    def hasten(self) -> None:
+        """Look again soon: somebody has come."""
+        self._watched_at = time.monotonic()
+
+    async def watch(self) -> AsyncIterator[Look]:
+        """Every look from now on, the newest first; a slow reader misses some."""
+        seen: Look | None = None
+        while not self._stopping:
+            self.hasten()
+            if self.latest is None or self.latest is seen:
+                async with self._new:
+                    await self._new.wait()
+                continue
+            seen = self.latest
+            yield seen
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            started = time.monotonic()
+            try:
+                self.latest = await loop.run_in_executor(self._thread, self._look)
+            except Exception:
+                log.exception("no_look")
+            else:
+                self._remember(self.latest)
+                async with self._new:
+                    self._new.notify_all()
+            await self._pause(started)
+
+    async def _pause(self, started: float) -> None:
+        """Until the next is due, which is sooner once somebody watches."""
+        while True:
+            now = time.monotonic()
+            is_watched = now - self._watched_at < GONE_SECONDS
+            if now - started >= (WATCHED_SECONDS if is_watched else UNWATCHED_SECONDS):
+                return
+            await asyncio.sleep(TURN_SECONDS)
+
+    def _remember(self, look: Look) -> None:
+        if not self.hour or (look.at - self.hour[-1].at).total_seconds() >= REMEMBERED_EVERY:
+            self.hour.append(look)

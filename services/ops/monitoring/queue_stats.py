@@ -1,0 +1,232 @@
+"""Every queue's figures, from what plain AMQP and the services' heartbeats tell.
+
+The broker says what is ready and who consumes, by a passive declare; what waits on the retry ladder
+too, rung by rung. The services say, every ten seconds, what they have in hand and have handled, and
+the time of the message they reached (table `service_heartbeats`). Why not the management API:
+docs/decisions.md.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Literal
+
+from amqp.exceptions import NotFound
+from kombu import Connection
+
+from services.ops.monitoring.heartbeats import FRESH, Beat, QueueBeat
+from shared.bus.broker.queue_counts import Count
+from shared.bus.broker.queue_counts import of as count_of
+from shared.bus.contract import topology
+
+PATIENCE = 2.0  # seconds, for the queues' answers: a sample is soon followed by another
+RATE_WINDOW = timedelta(seconds=60)
+CLOSE = timedelta(seconds=15)
+"""Two bounds of an age that differ by no more than this are one figure."""
+
+Bound = Literal["about", "at most", "at least"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """Everything at one time.
+
+    Attributes:
+        at: when.
+        counts: by queue; one that is not there is not in it.
+        beats: the services' last heartbeats; None when the database did not answer.
+        outbox: how many messages wait for the relay; None when the database did not answer.
+        outbox_since: since when the first of them does.
+        parked: how many more cannot be published as they are.
+        parked_since: since when the first of those is known not to be.
+        dead_since: when the first letter of a dead queue died, by dead queue, where it is known.
+        alarm: why the broker takes no messages, as it says; None while it does.
+        broker_error: why the broker could not be asked; then there are no counts.
+        database_error: why the database could not be asked.
+    """
+
+    at: datetime
+    counts: Mapping[str, Count] = field(default_factory=dict)
+    beats: Sequence[Beat] | None = None
+    outbox: int | None = None
+    outbox_since: datetime | None = None
+    parked: int | None = None
+    parked_since: datetime | None = None
+    dead_since: Mapping[str, datetime] = field(default_factory=dict)
+    alarm: str | None = None
+    broker_error: str | None = None
+    database_error: str | None = None
+
+    def messages(self, queue: str) -> int | None:
+        """How many messages a queue holds, in hand or not; None when that is not known."""
+        count = self.counts.get(queue)
+        return None if count is None else count.ready + (self.unacked(queue) or 0)
+
+    def unacked(self, queue: str) -> int | None:
+        """How many messages of a queue services have in hand; None when none says."""
+        return _sum(figures.unacked for figures in self._fresh(queue))
+
+    def out_rate(self, queue: str) -> float | None:
+        """Messages that services handled, a second; None when none says."""
+        rates = [figures.rate for figures in self._fresh(queue)]
+        return sum(rates) if rates else None
+
+    def handled(self, queue: str) -> dict[str, int]:
+        """How many messages each instance has handled since it started."""
+        return {
+            beat.instance: beat.queues[queue].handled
+            for beat in self.beats or ()
+            if queue in beat.queues
+        }
+
+    def reached(self, queue: str) -> datetime | None:
+        """The time of the newest message of a queue that was handled, whenever that was."""
+        times = [beat.queues[queue].reached for beat in self.beats or () if queue in beat.queues]
+        return max((time for time in times if time is not None), default=None)
+
+    def _fresh(self, queue: str) -> list[QueueBeat]:
+        return [
+            beat.queues[queue]
+            for beat in self.beats or ()
+            if queue in beat.queues and self.at - beat.seen_at < FRESH
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """One queue's figures; None for what is not known.
+
+    Attributes:
+        name: the queue.
+        ready: how many messages wait; None when there is no such queue.
+        unacked: how many messages services have in hand, up to ten seconds ago.
+        consumers: how many consume it.
+        in_rate: messages a second that came, over the last minute.
+        out_rate: messages a second that were handled, over the last ten seconds.
+        oldest_seconds: how long its first message has been there.
+        oldest_bound: how that is meant.
+        dead: for a work queue, how many of its messages have died.
+    """
+
+    name: str
+    ready: int | None
+    unacked: int | None = None
+    consumers: int | None = None
+    in_rate: float | None = None
+    out_rate: float | None = None
+    oldest_seconds: float | None = None
+    oldest_bound: Bound | None = None
+    dead: int | None = None
+
+
+def counts(connection: Connection) -> dict[str, Count]:
+    """What the broker tells of each queue of the topology.
+
+    Args:
+        connection: an open kombu connection.
+
+    Raises:
+        shared.bus.broker.queue_counts.NotKnownError: a queue does not answer the broker.
+    """
+    found: dict[str, Count] = {}
+    channel = connection.channel()
+    for queue in topology.QUEUES:
+        try:
+            found[queue.name] = count_of(channel, queue.name, PATIENCE)
+        except NotFound:  # which closes the channel
+            channel = connection.channel()
+            continue
+    channel.close()
+    return found
+
+
+def figures(samples: Sequence[Sample]) -> list[Figures]:
+    """Every queue's figures now. A pure function.
+
+    Args:
+        samples: oldest first; one will do, but rates and ages need some minutes of them.
+    """
+    return [_figures(samples, queue) for queue in topology.QUEUES]
+
+
+def _figures(samples: Sequence[Sample], queue: topology.Queue) -> Figures:
+    now = samples[-1]
+    count = now.counts.get(queue.name)
+    if count is None:
+        return Figures(queue.name, None)
+    if queue not in topology.WORK_QUEUES:
+        since = now.dead_since.get(queue.name)
+        return Figures(
+            queue.name,
+            count.ready,
+            consumers=count.consumers,
+            oldest_seconds=(now.at - since).total_seconds() if since else None,
+            oldest_bound="about" if since else None,
+        )
+    seconds, bound = oldest(samples, queue.name)
+    dead = now.counts.get(queue.dead)
+    return Figures(
+        queue.name,
+        count.ready,
+        unacked=now.unacked(queue.name),
+        consumers=count.consumers,
+        in_rate=in_rate(samples, queue.name),
+        out_rate=now.out_rate(queue.name),
+        oldest_seconds=seconds,
+        oldest_bound=bound,
+        dead=dead.ready if dead else None,
+    )
+
+
+def in_rate(samples: Sequence[Sample], queue: str) -> float | None:
+    """Messages a second that came to a queue: what there is more, and what was handled besides."""
+    now = samples[-1]
+    window = [s for s in samples if now.at - s.at <= RATE_WINDOW and s.messages(queue) is not None]
+    if len(window) < 2 or window[-1] is not now:
+        return None
+    then = window[0]
+    before, after = then.handled(queue), now.handled(queue)
+    handled = sum(max(0, count - before.get(instance, 0)) for instance, count in after.items())
+    grown = (now.messages(queue) or 0) - (then.messages(queue) or 0)
+    return max(0.0, (grown + handled) / (now.at - then.at).total_seconds())
+
+
+def oldest(samples: Sequence[Sample], queue: str) -> tuple[float | None, Bound | None]:
+    """How long the first message of a work queue has been there, and how that is meant.
+
+    A queue is first in, first out. So the first message came after the queue was last seen empty,
+    and after the newest message that was handled; and if nothing left the queue since it was seen
+    with messages in it, then the first one was among those.
+    """
+    now = samples[-1]
+    if not now.messages(queue):
+        return None, None
+    youngest = [s.at for s in samples if s.messages(queue) == 0]
+    reached = now.reached(queue)
+    after = max([*youngest[-1:], *([reached] if reached else [])], default=None)
+    before = _untouched_since(samples, queue)
+    at_least = now.at - before
+    if after is None:
+        return at_least.total_seconds(), "at least"
+    at_most = max(now.at - after, timedelta(0))
+    if at_most - at_least < CLOSE or now.out_rate(queue):
+        return at_most.total_seconds(), "about"
+    return at_most.total_seconds(), "at most"
+
+
+def _untouched_since(samples: Sequence[Sample], queue: str) -> datetime:
+    """Since when, as far as was seen, nothing has left a queue that is not empty."""
+    now = samples[-1]
+    since = now.at
+    for sample in reversed(samples):
+        count = sample.counts.get(queue)
+        gone = sample.handled(queue) != now.handled(queue)
+        if count is None or count.ready == 0 or count.consumers or gone:
+            break
+        since = sample.at
+    return since
+
+
+def _sum(values: Iterable[int]) -> int | None:
+    found = list(values)
+    return sum(found) if found else None

@@ -1,0 +1,120 @@
+"""Taking samples: one look at the broker, over AMQP, and one at the database."""
+
+from collections import deque
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from kombu import Connection
+from sqlalchemy import Engine, func, select
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from services.ops.broker.connection import AlarmProbe, open_connection
+from services.ops.broker.hold import hold
+from services.ops.dead_letters.letter import Letter
+from services.ops.monitoring import heartbeats, queue_stats
+from services.ops.monitoring.queue_stats import Sample
+from shared.bus.broker.queue_counts import Count
+from shared.bus.broker.refusal import explain
+from shared.bus.contract import topology
+from shared.db.models import OutboxMessage
+
+KEPT = 720  # samples: an hour of one every five seconds
+
+
+class Sampler:
+    """Takes samples, and keeps the last hour of them. Not for several threads at once.
+
+    Args:
+        amqp_url: of the broker.
+        engine: of the database; None when it is not known.
+    """
+
+    def __init__(self, amqp_url: str, engine: Engine | None) -> None:
+        self._amqp_url = amqp_url
+        self._engine = engine
+        self._connection: Connection | None = None
+        self._probe = AlarmProbe(amqp_url)
+        self._letters: dict[str, tuple[int, datetime | None]] = {}
+        self._samples: deque[Sample] = deque(maxlen=KEPT)
+
+    @property
+    def samples(self) -> Sequence[Sample]:
+        """Those that were taken, oldest first."""
+        return tuple(self._samples)
+
+    def take(self) -> Sample:
+        """Take one. It never raises: what is away is said in the sample."""
+        broker = self._ask_broker()
+        database = self._ask_database()
+        sample = Sample(at=datetime.now(UTC), **broker, **database)
+        self._samples.append(sample)
+        return sample
+
+    def close(self) -> None:
+        """Let go of the broker."""
+        self._probe.close()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.release()
+
+    def _ask_broker(self) -> dict[str, Any]:
+        try:
+            if self._connection is None:
+                self._connection = open_connection(self._amqp_url)
+            counts = queue_stats.counts(self._connection)
+            dead_since = self._dead_since(self._connection, counts)
+            return {
+                "counts": counts,
+                "dead_since": dead_since,
+                "alarm": self._probe.look(),
+            }
+        except Exception as error:  # noqa: BLE001 - whatever it was is what the sample says
+            self.close()
+            return {"broker_error": explain(error).sentence}
+
+    def _dead_since(self, connection: Connection, counts: dict[str, Count]) -> dict[str, datetime]:
+        """When the first letter of each dead queue died; looked up when their number changes."""
+        for queue in topology.WORK_QUEUES:
+            count = counts.get(queue.dead)
+            if count is None or not count.ready:
+                self._letters.pop(queue.dead, None)
+            elif self._letters.get(queue.dead, (0, None))[0] != count.ready:
+                # Not worth waiting for: there is a next sample.
+                with hold(connection, queue.dead, 1, engine=self._engine, patience=0.0) as held:
+                    if not held.alone:
+                        continue
+                    first = [Letter.of(queue, message, 0, "").failed_at for message in held.take(1)]
+                self._letters[queue.dead] = (count.ready, first[0] if first else None)
+        return {name: since for name, (_, since) in self._letters.items() if since is not None}
+
+    def _ask_database(self) -> dict[str, Any]:
+        if self._engine is None:
+            return {}
+        try:
+            with Session(self._engine) as session:
+                beats = heartbeats.read(session, datetime.now(UTC))
+                waits = OutboxMessage.parked_at.is_(None)
+                count, since, parked, parked_since = session.execute(
+                    select(
+                        func.count().filter(waits),
+                        func.min(OutboxMessage.created_at).filter(waits),
+                        func.count(OutboxMessage.parked_at),
+                        func.min(OutboxMessage.parked_at),
+                    )
+                ).one()
+        except SQLAlchemyError as error:
+            return {"database_error": _in_words(error)}
+        return {
+            "beats": beats,
+            "outbox": count,
+            "outbox_since": since,
+            "parked": parked,
+            "parked_since": parked_since,
+        }
+
+
+def _in_words(error: Exception) -> str:
+    cause = getattr(error, "orig", None) or error
+    return " ".join(str(cause).split())[:300] or type(cause).__name__

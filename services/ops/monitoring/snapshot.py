@@ -1,0 +1,91 @@
+"""One look at everything: what the overview is made of."""
+
+import time
+from dataclasses import dataclass
+from datetime import datetime
+
+from services.ops.monitoring import order_flow
+from services.ops.monitoring.alerts import Trouble, troubles
+from services.ops.monitoring.customer_flow import Others
+from services.ops.monitoring.queue_stats import Figures, Sample, figures
+from services.ops.monitoring.sampler import Sampler
+from shared.config.settings import Settings
+from shared.db.session import engine, transaction
+
+ENOUGH = 200
+"""So many samples tell how a queue has grown; more cost more than they tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """What the database tells beside the queues.
+
+    Attributes:
+        counters: see `flow`.
+        latency: see `flow`.
+        database: see `flow`.
+        seconds: how long it took to tell.
+    """
+
+    counters: order_flow.Counters
+    latency: order_flow.Latency
+    database: order_flow.Database
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What was seen.
+
+    Attributes:
+        sample: of the queues and services.
+        figures: by queue.
+        troubles: what is wrong.
+        books: None while the database is away.
+    """
+
+    sample: Sample
+    figures: dict[str, Figures]
+    troubles: list[Trouble]
+    books: Books | None
+
+    @property
+    def at(self) -> datetime:
+        """When it was."""
+        return self.sample.at
+
+
+class Looker:
+    """Looks, over connections that it keeps. Not for several threads at once.
+
+    Args:
+        config: where the servers are.
+    """
+
+    def __init__(self, config: Settings) -> None:
+        self._sampler = Sampler(config.amqp_url, engine())
+        self._others = Others()
+
+    def look(self) -> Look:
+        """Look once; that a server is away is part of what is seen."""
+        sample = self._sampler.take()
+        samples = self._sampler.samples[-ENOUGH:]
+        return Look(
+            sample,
+            {queue.name: queue for queue in figures(samples)},
+            troubles(samples),
+            None if sample.database_error else _books(self._others),
+        )
+
+    def close(self) -> None:
+        """Let go of the broker."""
+        self._sampler.close()
+
+
+def _books(others: Others) -> Books:
+    started = time.monotonic()
+    with transaction() as session:
+        counters = others.of(session, order_flow.counters(session))
+        latency = order_flow.latency(session)
+        database = order_flow.database(session)
+    return Books(counters, latency, database, time.monotonic() - started)

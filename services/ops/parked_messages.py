@@ -1,0 +1,264 @@
+"""Messages of the outbox that cannot be published as they are: looked at, mended, tried, discarded.
+
+The relay writes why into the row and tries it again ever later (services/relay/rows.py). Each
+action is one transaction with its audit fact. The database lets ops staff change what is parked
+alone.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Literal
+
+import msgspec
+from sqlalchemy import delete, func, select, text, update
+from sqlalchemy.orm import Session
+
+from services.ops.audit.actions import Actor, about
+from shared.bus import outbox
+from shared.bus.contract.events import OpsOutboxChanged, decode
+from shared.bus.contract.message import SHORT_STRING_BYTES
+from shared.db.models import OutboxMessage
+
+_table = OutboxMessage.__table__
+_IS_PARKED = _table.c.parked_at.is_not(None)
+_SHOWN = (
+    _table.c.sequence,
+    _table.c.message_id,
+    _table.c.type,
+    _table.c.exchange,
+    _table.c.routing_key,
+    _table.c.correlation_id,
+    _table.c.written_by,
+    _table.c.created_at,
+    _table.c.parked_at,
+    _table.c.next_try_at,
+    _table.c.attempts,
+    _table.c.reason,
+    _table.c.body,
+)
+
+
+class NotMendedError(Exception):
+    """What was given does not do; the sentence says why."""
+
+
+class Parked(msgspec.Struct, frozen=True):
+    """A parked message.
+
+    Attributes:
+        number: of its row.
+        message_id: its id.
+        type: what it says it is.
+        exchange: where it is for.
+        routing_key: its key there.
+        correlation_id: the order or account that it is about.
+        written_by: the database role that wrote it.
+        written_at: when that was.
+        parked_at: since when it is parked.
+        next_try_at: when the relay tries it again.
+        attempts: how many times it was tried.
+        reason: why it could not be published.
+        body: as it would be published; what is no UTF-8 in it is replaced.
+        digest: the SHA-256 of the body, in hexadecimal.
+    """
+
+    number: int
+    message_id: str
+    type: str
+    exchange: str
+    routing_key: str
+    correlation_id: str
+    written_by: str
+    written_at: datetime
+    parked_at: datetime
+    next_try_at: datetime
+    attempts: int
+    reason: str
+    body: str
+    digest: str
+
+
+def listed(session: Session, *, after: int = 0, limit: int = 100) -> list[Parked]:
+    """Parked messages in the order in which they were written.
+
+    Args:
+        session: to read by.
+        after: a row's number; those up to it are left out.
+        limit: how many.
+    """
+    query = select(*_SHOWN).where(_IS_PARKED, _table.c.sequence > after)
+    found = session.execute(query.order_by(_table.c.sequence).limit(limit))
+    return [_parked(row) for row in found]
+
+
+def count(session: Session) -> int:
+    """How many messages are parked."""
+    return session.scalar(select(func.count()).select_from(_table).where(_IS_PARKED)) or 0
+
+
+def find(session: Session, number: int) -> Parked | None:
+    """A parked message; None when there is none of this number (any more)."""
+    row = session.execute(select(*_SHOWN).where(_IS_PARKED, _table.c.sequence == number)).first()
+    return None if row is None else _parked(row)
+
+
+def retry(session: Session, numbers: Sequence[int] | None, actor: Actor) -> int:
+    """Let the relay try messages now.
+
+    Args:
+        session: the transaction.
+        numbers: of their rows; all that are parked when None.
+        actor: who wants it.
+
+    Returns:
+        How many were still parked.
+    """
+    found = _lock(session, numbers)
+    session.execute(
+        update(OutboxMessage)
+        .where(_table.c.sequence.in_([parked.number for parked in found]))
+        .values(next_try_at=func.clock_timestamp())
+    )
+    _tell(session, found, actor, "retried")
+    session.execute(text(f"NOTIFY {outbox.CHANNEL}"))
+    return len(found)
+
+
+def discard(session: Session, numbers: Sequence[int] | None, actor: Actor, reason: str) -> int:
+    """Throw messages away. Nobody is told what they said: the audit log keeps a hash.
+
+    Args:
+        session: the transaction.
+        numbers: of their rows; all that are parked when None.
+        actor: who wants it.
+        reason: why; kept in the audit log.
+
+    Returns:
+        How many were still parked.
+
+    Raises:
+        ValueError: there is no reason.
+    """
+    if not reason.strip():
+        raise ValueError("a discarded message needs a reason")
+    found = _lock(session, numbers)
+    session.execute(
+        delete(OutboxMessage).where(_table.c.sequence.in_([parked.number for parked in found]))
+    )
+    _tell(session, found, actor, "discarded", reason.strip())
+    return len(found)
+
+
+def edit(
+    session: Session,
+    number: int,
+    body: bytes,
+    actor: Actor,
+    *,
+    correlation_id: str | None = None,
+) -> bool:
+    """Give a message another body, under the same id, and let the relay try it now.
+
+    Args:
+        session: the transaction.
+        number: of its row.
+        body: the new one, JSON in UTF-8.
+        actor: who wants it.
+        correlation_id: another one; the same when not given.
+
+    Returns:
+        False when it is not parked (any more).
+
+    Raises:
+        NotMendedError: nothing was done, as no consumer would understand it, or no broker take it.
+    """
+    found = _lock(session, [number])
+    if not found:
+        return False
+    about_ = found[0].correlation_id if correlation_id is None else correlation_id
+    validate(found[0], body, about_)
+    session.execute(
+        update(OutboxMessage)
+        .where(_table.c.sequence == number)
+        .values(body=body, correlation_id=about_, next_try_at=func.clock_timestamp())
+    )
+    _tell(session, found, actor, "edited", new_digest=hashlib.sha256(body).hexdigest())
+    session.execute(text(f"NOTIFY {outbox.CHANNEL}"))
+    return True
+
+
+def validate(message: Parked, body: bytes, correlation_id: str) -> None:
+    """Whether a message could be published, and understood, with another body.
+
+    Args:
+        message: the parked one.
+        body: the new one.
+        correlation_id: what it is about.
+
+    Raises:
+        NotMendedError: it could not; the sentence says why.
+    """
+    try:
+        decode(message.type, body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise NotMendedError(f"This is no {message.type}: {error}") from None
+    if (length := len(correlation_id.encode())) > SHORT_STRING_BYTES:
+        raise NotMendedError(f"What it is about may have {SHORT_STRING_BYTES} bytes, not {length}.")
+
+
+def _lock(session: Session, numbers: Sequence[int] | None) -> list[Parked]:
+    query = select(*_SHOWN).where(_IS_PARKED).order_by(_table.c.sequence).with_for_update()
+    if numbers is not None:
+        query = query.where(_table.c.sequence.in_(numbers))
+    return [_parked(row) for row in session.execute(query)]
+
+
+def _tell(
+    session: Session,
+    found: Sequence[Parked],
+    actor: Actor,
+    action: Literal["retried", "edited", "discarded"],
+    reason: str = "",
+    new_digest: str = "",
+) -> None:
+    facts = [
+        OpsOutboxChanged(
+            by=actor.name,
+            address=actor.address,
+            action=action,
+            message_id=parked.message_id,
+            message_type=parked.type,
+            written_by=parked.written_by,
+            reason=reason,
+            digest=parked.digest,
+            new_digest=new_digest,
+        )
+        for parked in found
+    ]
+    outbox.add(
+        session,
+        [
+            about(fact, parked.correlation_id or parked.message_id)
+            for fact, parked in zip(facts, found, strict=True)
+        ],
+    )
+
+
+def _parked(row: Any) -> Parked:
+    return Parked(
+        number=row.sequence,
+        message_id=str(row.message_id),
+        type=row.type,
+        exchange=row.exchange,
+        routing_key=row.routing_key,
+        correlation_id=row.correlation_id,
+        written_by=row.written_by,
+        written_at=row.created_at,
+        parked_at=row.parked_at,
+        next_try_at=row.next_try_at,
+        attempts=row.attempts,
+        reason=row.reason,
+        body=bytes(row.body).decode(errors="replace"),
+        digest=hashlib.sha256(row.body).hexdigest(),
+    )

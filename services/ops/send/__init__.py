@@ -1,0 +1,1 @@
+"""`fellow send`: a file of orders, signed and sent."""

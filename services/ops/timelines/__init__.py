@@ -1,0 +1,1 @@
+"""What happened to an order or an account, and what still waits."""

@@ -1,0 +1,225 @@
+"""What happened to an account: KYC, the lives of its secrets, what it sent, what it was told."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from kombu import Connection
+from sqlalchemy import Engine, func, or_, select
+from sqlalchemy.orm import Session
+
+from services.ops.timelines import pending, requests
+from services.ops.timelines.pending import Waiting
+from shared.db.models import Account, EmailDelivery, KycApplication, Order, WebhookSecret
+
+AT_MOST = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """One KYC application, as far as ops staff need it; see the table `kyc_applications`."""
+
+    id: UUID
+    business_registration_number: str
+    business_address: str
+    contact_person_details: str
+    status: str
+    reason: str
+    submitted_at: datetime
+    decided_at: datetime | None
+    decided_by: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SecretLife:
+    """One webhook secret's life; the secret itself is not known here."""
+
+    id: UUID
+    state: str
+    issued_at: datetime
+    expires_at: datetime
+    replaced_at: datetime | None
+    revoked_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Email:
+    """One email to the business."""
+
+    at: datetime
+    template: str
+    recipient: str
+    state: str
+    response: str
+    fact_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class AccountTrail:
+    """Everything known of one account.
+
+    Attributes:
+        account_id: which.
+        company_name: its name.
+        email: its address, in small letters.
+        created_at: when it registered.
+        email_verified_at: when it proved its address.
+        applications: newest first.
+        secrets: newest first.
+        emails: to the business, newest first, `AT_MOST`.
+        orders: how many it has, by status.
+        orders_today: how many were accepted in the last 24 hours.
+        newest_order_at: when the newest one was accepted.
+        refusals: its webhook requests of the last 24 hours that were refused, by error code.
+        waiting: what still waits for it; None when the bus was not looked at.
+    """
+
+    account_id: UUID
+    company_name: str
+    email: str
+    created_at: datetime
+    email_verified_at: datetime | None
+    applications: tuple[Application, ...]
+    secrets: tuple[SecretLife, ...]
+    emails: tuple[Email, ...]
+    orders: dict[str, int] = field(hash=False)
+    orders_today: int
+    newest_order_at: datetime | None
+    refusals: dict[str, int] = field(hash=False)
+    waiting: tuple[Waiting, ...] | None
+
+    @property
+    def kyc_status(self) -> str:
+        """Where it stands: `none`, `pending`, `approved`, `rejected` or `revoked`."""
+        return self.applications[0].status if self.applications else "none"
+
+
+def find(session: Session, text: str) -> Sequence[UUID]:
+    """The accounts that an account id, address, registration number or part of a name stands for.
+
+    Args:
+        session: may read accounts and KYC applications.
+        text: one of the four.
+    """
+    text = text.strip()
+    conditions = [
+        Account.email == text.lower(),
+        Account.company_name.icontains(text, autoescape=True),
+        Account.id.in_(
+            select(KycApplication.account_id).where(
+                KycApplication.business_registration_number == text
+            )
+        ),
+    ]
+    with suppress(ValueError):
+        conditions = [Account.id == UUID(text)]
+    query = select(Account.id).where(or_(*conditions)).order_by(Account.company_name, Account.id)
+    return session.scalars(query.limit(AT_MOST)).all() if text else []
+
+
+def account_trail(
+    session: Session,
+    account_id: UUID,
+    *,
+    connection: Connection | None = None,
+    engine: Engine | None = None,
+) -> AccountTrail | None:
+    """The trail of one account; None when there is none.
+
+    Args:
+        session: may read what accounts, kyc, secrets, orders and the notifier write.
+        account_id: which.
+        connection: an open kombu connection, to look for what waits on the bus.
+        engine: see `dead_letters.browse`.
+    """
+    account = session.get(Account, account_id)
+    if account is None:
+        return None
+    found = pending.in_outbox(session, str(account_id))
+    if connection is not None:
+        found += pending.on_the_bus(connection, str(account_id), engine=engine)
+    today = datetime.now(UTC) - timedelta(days=1)
+    recent = session.execute(
+        select(func.count(), func.max(Order.accepted_at)).where(
+            Order.account_id == account_id, Order.accepted_at > today
+        )
+    ).one()
+    newest = select(func.max(Order.accepted_at)).where(Order.account_id == account_id)
+    return AccountTrail(
+        account_id=account.id,
+        company_name=account.company_name,
+        email=account.email,
+        created_at=account.created_at,
+        email_verified_at=account.email_verified_at,
+        applications=_applications(session, account_id),
+        secrets=_secrets(session, account_id),
+        emails=_emails(session, account_id),
+        orders=_orders(session, account_id),
+        orders_today=recent[0],
+        newest_order_at=session.scalar(newest),
+        refusals=requests.refusals(session, account_id, since=today),
+        waiting=None if connection is None and not found else tuple(found),
+    )
+
+
+def _orders(session: Session, account_id: UUID) -> dict[str, int]:
+    rows = session.execute(
+        select(Order.tracking_status, func.count())
+        .where(Order.account_id == account_id)
+        .group_by(Order.tracking_status)
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+def _applications(session: Session, account_id: UUID) -> tuple[Application, ...]:
+    rows = session.scalars(
+        select(KycApplication)
+        .where(KycApplication.account_id == account_id)
+        .order_by(KycApplication.submitted_at.desc(), KycApplication.id.desc())
+    )
+    return tuple(
+        Application(
+            id=row.id,
+            business_registration_number=row.business_registration_number,
+            business_address=row.business_address,
+            contact_person_details=row.contact_person_details,
+            status=row.status,
+            reason=row.reason,
+            submitted_at=row.submitted_at,
+            decided_at=row.decided_at,
+            decided_by=row.decided_by,
+        )
+        for row in rows
+    )
+
+
+def _secrets(session: Session, account_id: UUID) -> tuple[SecretLife, ...]:
+    # By column: the sealed secret is not for ops staff to read (see grants.py).
+    rows = session.execute(
+        select(
+            WebhookSecret.id,
+            WebhookSecret.state,
+            WebhookSecret.issued_at,
+            WebhookSecret.expires_at,
+            WebhookSecret.replaced_at,
+            WebhookSecret.revoked_at,
+        )
+        .where(WebhookSecret.account_id == account_id)
+        .order_by(WebhookSecret.issued_at.desc())
+    )
+    return tuple(SecretLife(*row) for row in rows.all())
+
+
+def _emails(session: Session, account_id: UUID) -> tuple[Email, ...]:
+    rows = session.scalars(
+        select(EmailDelivery)
+        .where(EmailDelivery.subject_id == str(account_id))
+        .order_by(EmailDelivery.at.desc())
+        .limit(AT_MOST)
+    )
+    return tuple(
+        Email(row.at, row.template, row.recipient, row.state, row.response, row.fact_id)
+        for row in rows
+    )

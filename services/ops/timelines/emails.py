@@ -1,0 +1,147 @@
+"""What became of the emails about an order: sent, refused, not due, or due and not sent yet."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from services.ops.monitoring import heartbeats
+from services.ops.timelines.pending import Waiting
+from services.ops.timelines.steps import Step
+from shared.bus.consume.inbox import KEEP_DAYS
+from shared.bus.contract.events import (
+    OrderCancellationRecorded,
+    OrderRecorded,
+    OrderStatusRecorded,
+    TrackingStatus,
+)
+from shared.db.models import EmailDelivery, InboxEntry, Order, OrderStatusHistory
+from shared.ids import follow_up_id
+
+NOTIFIER = "services.notifier"
+
+
+@dataclass(frozen=True, slots=True)
+class _Fact:
+    """What a customer may be told.
+
+    Attributes:
+        id: the fact's.
+        at: when what it tells of happened.
+        about: in words.
+        is_told: whether the recorder told it, as far as the history shows.
+    """
+
+    id: UUID
+    at: datetime
+    about: str
+    is_told: bool
+
+
+def steps(
+    session: Session,
+    order: Order,
+    history: Sequence[OrderStatusHistory],
+    waiting: Sequence[Waiting],
+) -> list[Step]:
+    """A step for each email, and for each fact that led to none, or to none yet.
+
+    Args:
+        session: may read deliveries, the notifier's inbox and heartbeats.
+        order: the order.
+        history: what was said of it, oldest first.
+        waiting: what is known to wait for it somewhere.
+    """
+    emails = session.scalars(
+        select(EmailDelivery)
+        .where(EmailDelivery.subject_id == str(order.id))
+        .order_by(EmailDelivery.at)
+    ).all()
+    found = [
+        Step(
+            email.at,
+            "email",
+            f"{email.template} to {email.recipient}: {email.state}"
+            + (f" ({email.response})" if email.response else ""),
+            NOTIFIER,
+            email.fact_id,
+            email.state == "sent",
+        )
+        for email in emails
+    ]
+    mailed = {email.fact_id for email in emails}
+    facts = {fact.id: fact for fact in _facts(order, history) if fact.id not in mailed}
+    handled = set(
+        session.scalars(
+            select(InboxEntry.message_id).where(
+                InboxEntry.consumer == NOTIFIER, InboxEntry.message_id.in_(facts)
+            )
+        )
+    )
+    now = datetime.now(UTC)
+    # Of what is older the inbox may have forgotten that it is done.
+    remembered = now - timedelta(days=KEEP_DAYS - 1)
+    due = [
+        fact
+        for fact in facts.values()
+        if fact.is_told and fact.id not in handled and fact.at > remembered
+    ]
+    return [
+        *found,
+        *(
+            Step(facts[id_].at, "told", f"{facts[id_].about}: no email was due", NOTIFIER, id_)
+            for id_ in handled
+        ),
+        *(
+            Step(fact.at, "due", f"{fact.about}: email due, not sent yet{why}", NOTIFIER, fact.id)
+            for fact, why in _why(session, due, waiting, now)
+        ),
+    ]
+
+
+def _facts(order: Order, history: Sequence[OrderStatusHistory]) -> Iterator[_Fact]:
+    yield _Fact(
+        follow_up_id(order.id, OrderRecorded.TYPE), order.recorded_at, "the order itself", True
+    )
+    before = None
+    for said in history:
+        is_new = before is not None and said.applied
+        is_news = is_new and (said.tracking_status != before or bool(said.note.strip()))
+        is_end = said.tracking_status == TrackingStatus.CANCELLED
+        for type_, is_its_own in (
+            (OrderStatusRecorded.TYPE, not is_end),
+            (OrderCancellationRecorded.TYPE, is_end),
+        ):
+            yield _Fact(
+                follow_up_id(said.event_id, type_),
+                said.at,
+                said.tracking_status,
+                is_news and is_its_own,
+            )
+        before = said.tracking_status if said.applied else before
+
+
+def _why(
+    session: Session, due: Sequence[_Fact], waiting: Sequence[Waiting], now: datetime
+) -> Iterator[tuple[_Fact, str]]:
+    """Each fact, with why it has not led to an email, as far as that is known."""
+    if not due:
+        return
+    places = {message.message_id: message.place for message in waiting}
+    held = heartbeats.lacking(heartbeats.read(session, now), "mail", now)
+    for fact in due:
+        if (place := places.get(str(fact.id))) is not None:
+            yield fact, f": it waits in {place}"
+        elif held is not None:
+            yield fact, f": {mail_is_away(held)}"
+        else:
+            yield fact, ""
+
+
+def mail_is_away(held: heartbeats.QueueBeat) -> str:
+    """A sentence without its stop, for a batch that is kept since there is no mail server."""
+    since = f" since {held.since.astimezone(UTC):%H:%M}" if held.since else ""
+    return f"the mail server does not answer{since}"

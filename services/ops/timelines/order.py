@@ -1,0 +1,178 @@
+"""What happened to an order: from the request to the last email, and what still waits."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from kombu import Connection
+from sqlalchemy import Engine, select
+from sqlalchemy.orm import Session
+
+from services.ops.timelines import emails, pending, requests
+from services.ops.timelines.pending import Waiting
+from services.ops.timelines.steps import Step
+from shared.bus.contract.events import OrderCreated
+from shared.db.models import Account, Order, OrderConflict, OrderStatusHistory
+
+
+@dataclass(frozen=True, slots=True)
+class OrderTrail:
+    """Everything known of one order.
+
+    Attributes:
+        order_id: which.
+        account_id: whose; None for an order that is not recorded and of which no request is known.
+        company_name: their name.
+        customer_name: for whom; empty while it is not recorded, as all of the following.
+        customer_email: their address.
+        item_summary: what.
+        tracking_status: where it is.
+        steps: what happened, oldest first.
+        waiting: what still waits; None when the bus was not looked at.
+    """
+
+    order_id: UUID
+    account_id: UUID | None
+    company_name: str
+    customer_name: str
+    customer_email: str
+    item_summary: str
+    tracking_status: str
+    steps: tuple[Step, ...]
+    waiting: tuple[Waiting, ...] | None
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether the order is in the books."""
+        return bool(self.tracking_status)
+
+
+def order_trail(
+    session: Session,
+    order_id: UUID,
+    *,
+    connection: Connection | None = None,
+    engine: Engine | None = None,
+) -> OrderTrail | None:
+    """The trail of one order; None when nothing at all is known of it.
+
+    Args:
+        session: may read what services.orders and services.notifier write.
+        order_id: which.
+        connection: an open kombu connection, to look for what waits on the bus.
+        engine: see `dead_letters.browse`.
+    """
+    order = session.get(Order, order_id)
+    if order is None:
+        sent = requests.not_recorded(session, order_id)
+    else:
+        sent = requests.by_events(session, _said(session, order_id))
+    steps = [_request(request) for request in sent]
+    account_id = sent[0].account_id if sent else None
+    found = pending.in_outbox(session, str(order_id))
+    if connection is not None:
+        found += pending.on_the_bus(connection, str(order_id), engine=engine)
+    if order is not None:
+        account_id = order.account_id
+        history = _history(session, order_id)
+        steps += _life(order, history)
+        steps += _conflicts(session, order_id)
+        steps += emails.steps(session, order, history, found)
+    elif any(r.accepted and r.event_type == OrderCreated.TYPE for r in sent):
+        steps.append(_not_recorded(sent, found))
+    if not steps and not found:
+        return None
+    company = select(Account.company_name).where(Account.id == account_id)
+    return OrderTrail(
+        order_id=order_id,
+        account_id=account_id,
+        company_name=session.scalar(company) or "",
+        customer_name=order.customer_name if order else "",
+        customer_email=order.customer_email if order else "",
+        item_summary=order.item_summary if order else "",
+        tracking_status=order.tracking_status if order else "",
+        steps=tuple(sorted(steps, key=lambda step: step.at)),
+        waiting=None if connection is None and not found else tuple(found),
+    )
+
+
+def _history(session: Session, order_id: UUID) -> Sequence[OrderStatusHistory]:
+    return session.scalars(
+        select(OrderStatusHistory)
+        .where(OrderStatusHistory.order_id == order_id)
+        .order_by(OrderStatusHistory.at)
+    ).all()
+
+
+def _said(session: Session, order_id: UUID) -> set[UUID]:
+    """The messages about an order. The first has the order's own id, unless a key was given."""
+    history = select(OrderStatusHistory.event_id).where(OrderStatusHistory.order_id == order_id)
+    conflicts = select(OrderConflict.event_id).where(OrderConflict.order_id == order_id)
+    return {order_id, *session.scalars(history), *session.scalars(conflicts)}
+
+
+def _request(request: requests.Request) -> Step:
+    key = f", key {request.idempotency_key}" if request.idempotency_key else ""
+    return Step(
+        request.at,
+        "request",
+        f"{request.event_type or 'a request'} from {request.address}: {request.code}{key}",
+        "services.ingress",
+        request.event_id,
+        request.accepted,
+        request.idempotency_key or "",
+    )
+
+
+def _not_recorded(sent: Sequence[requests.Request], found: Sequence[Waiting]) -> Step:
+    """That an accepted order is to be recorded, and where it is as far as that is known."""
+    places = {message.place for message in found}
+    where = f"it waits in {', '.join(sorted(places))}" if places else "it waits for the recorder"
+    at = min(request.at for request in sent if request.accepted)
+    return Step(at, "due", f"accepted, not recorded yet: {where}", "services.orders")
+
+
+def _life(order: Order, history: Sequence[OrderStatusHistory]) -> list[Step]:
+    """Accepted, recorded, each status."""
+    return [
+        Step(order.accepted_at, "accepted", "taken over from the sender", "services.ingress"),
+        Step(order.recorded_at, "recorded", "in the books", "services.orders", order.id),
+        *(
+            Step(
+                said.at,
+                "status",
+                said.tracking_status
+                + (f": {said.note}" if said.note else "")
+                + ("" if said.applied else ", does not count"),
+                "services.orders",
+                said.event_id,
+                said.applied,
+                said.note,
+            )
+            for said in history
+        ),
+    ]
+
+
+def _conflicts(session: Session, order_id: UUID) -> list[Step]:
+    """Other orders that came under the same key, and changed nothing."""
+    rows = session.scalars(select(OrderConflict).where(OrderConflict.order_id == order_id))
+    return [
+        Step(
+            row.at,
+            "conflict",
+            f"another order under the same key, which is not recorded: {said}",
+            "services.orders",
+            row.event_id,
+            False,
+            said,
+        )
+        for row in rows
+        for said in [_in_words(row.event)]
+    ]
+
+
+def _in_words(event: Mapping[str, Any]) -> str:
+    email = (event.get("customer_details") or {}).get("email", "")
+    return f"{event.get('item_summary', '')} for {email}"

@@ -1,0 +1,124 @@
+"""Which orders somebody means by an id, an idempotency key or a customer's address."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from kombu import Connection
+from sqlalchemy import ARRAY, ColumnElement, Engine, Uuid, any_, cast, func, or_, select
+from sqlalchemy.orm import Session
+
+from services.ops.timelines import requests, unrecorded
+from shared.db.models import Account, KycApplication, Order, OrderConflict
+from shared.ids import derived_id
+
+AT_MOST = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An order, in one line of a list.
+
+    Attributes:
+        order_id: which.
+        company_name: whose.
+        customer_email: for whom.
+        tracking_status: where it is; empty while it is not recorded.
+        accepted_at: since when; None where that is not known.
+    """
+
+    order_id: UUID
+    company_name: str
+    customer_email: str
+    tracking_status: str
+    accepted_at: datetime | None
+
+
+def search(
+    session: Session,
+    text: str,
+    *,
+    connection: Connection | None = None,
+    engine: Engine | None = None,
+) -> Sequence[Found]:
+    """The newest orders that an order id, idempotency key or customer's address stands for.
+
+    Those that are accepted and not recorded come first. By address they are looked for on the bus,
+    since the request log keeps no bodies.
+
+    Args:
+        session: may read the orders and the request log.
+        text: one of the three.
+        connection: an open kombu connection, to look for what is not recorded by its address.
+        engine: see `dead_letters.browse`.
+    """
+    text = text.strip()
+    ids = _order_ids(session, text)
+    conditions: list[ColumnElement[bool]] = [Order.id == any_(cast(list(ids), ARRAY(Uuid)))]
+    if "@" in text:
+        # No index, as it would cost every order for what is asked a few times a day.
+        conditions.append(func.lower(Order.customer_email) == text.lower())
+        address = OrderConflict.event["customer_details"]["email"].astext
+        told = select(OrderConflict.order_id).where(func.lower(address) == text.lower())
+        conditions.append(Order.id.in_(told))
+    rows = session.execute(
+        select(
+            Order.id,
+            func.coalesce(Account.company_name, ""),
+            Order.customer_email,
+            Order.tracking_status,
+            Order.accepted_at,
+        )
+        .outerjoin(Account, Account.id == Order.account_id)
+        .where(or_(*conditions))
+        .order_by(Order.accepted_at.desc())
+        .limit(AT_MOST)
+    )
+    recorded = [Found(*row) for row in rows.all()]
+    known = {found.order_id for found in recorded}
+    return [
+        *(_unrecorded(session, id_) for id_ in requests.orders_of_key(session, text) - known),
+        *(_waiting(session, text, connection, engine) if connection and "@" in text else ()),
+        *recorded,
+    ]
+
+
+def _unrecorded(session: Session, order_id: UUID) -> Found:
+    first = requests.not_recorded(session, order_id)[0]
+    return Found(order_id, _company(session, first.account_id), "", "", first.at)
+
+
+def _waiting(
+    session: Session, email: str, connection: Connection, engine: Engine | None
+) -> list[Found]:
+    return [
+        Found(
+            order.order_id,
+            _company(session, order.account_id),
+            order.customer_email,
+            "",
+            order.accepted_at,
+        )
+        for order in unrecorded.by_email(session, connection, email, engine=engine)
+    ]
+
+
+def _company(session: Session, account_id: UUID) -> str:
+    return session.scalar(select(Account.company_name).where(Account.id == account_id)) or ""
+
+
+def _order_ids(session: Session, text: str) -> set[UUID]:
+    """The orders that an id is, or that a sender's idempotency key became."""
+    # An order's id is derived from its account and key (services/ingress/webhook/event_bodies.py),
+    # and only who was approved ever had an order accepted.
+    senders = session.scalars(
+        select(KycApplication.account_id)
+        .where(KycApplication.status.in_(("approved", "revoked")))
+        .distinct()
+    )
+    ids = {derived_id("order", account_id, text) for account_id in senders}
+    with suppress(ValueError):
+        ids.add(UUID(text))
+    return ids

@@ -1,0 +1,136 @@
+"""Orders that were accepted and are not in the books yet, found by their customer's address.
+
+The request log keeps no bodies. So what waits is looked through: the outbox, the retry ladder, the
+dead letters and, while the recorder has not caught up, the newest of the journal.
+"""
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from uuid import UUID
+
+import msgspec
+from kombu import Connection
+from sqlalchemy import Engine, select
+from sqlalchemy.orm import Session
+
+from services.ops import journal
+from services.ops.broker.hold import count, hold
+from services.ops.monitoring import heartbeats
+from shared.bus.contract import topology
+from shared.bus.contract.delivery import Incoming
+from shared.bus.contract.events import OrderCreated, decode
+from shared.db.models import Order, OutboxMessage
+
+QUEUE = topology.ORDERS_INTAKE
+BATCH = 500
+AT_MOST = 200_000
+"""So many messages of the journal are looked through for one question."""
+SECONDS = 10.0
+"""And for so long."""
+MARGIN = timedelta(minutes=1)
+UNKNOWN = timedelta(hours=1)
+"""How far back to begin where no recorder says how far it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unrecorded:
+    """An order that waits to be recorded.
+
+    Attributes:
+        order_id: which.
+        account_id: whose.
+        customer_email: for whom.
+        accepted_at: since when; None where its message does not say.
+    """
+
+    order_id: UUID
+    account_id: UUID
+    customer_email: str
+    accepted_at: datetime | None
+
+
+def by_email(
+    session: Session, connection: Connection, email: str, *, engine: Engine | None = None
+) -> list[Unrecorded]:
+    """The orders for a customer that are not recorded, the newest first.
+
+    Args:
+        session: may read orders, the outbox and heartbeats.
+        connection: an open kombu connection.
+        email: the customer's address, in whatever case.
+        engine: see `dead_letters.browse`.
+
+    Raises:
+        journal.NotReadToTheEndError: the broker fell silent over the journal.
+    """
+    found = {
+        order.order_id: order
+        for order in (
+            *_meant(_in_outbox(session), email),
+            *_meant(_held(connection, engine), email),
+            *_meant(_in_journal(session, connection), email),
+        )
+    }
+    if not found:
+        return []
+    recorded = set(session.scalars(select(Order.id).where(Order.id.in_(found))))
+    left = [order for id_, order in found.items() if id_ not in recorded]
+    never = datetime.min.replace(tzinfo=UTC)
+    return sorted(left, key=lambda order: order.accepted_at or never, reverse=True)
+
+
+def _meant(bodies: Iterable[tuple[bytes, datetime | None]], email: str) -> Iterator[Unrecorded]:
+    wanted = email.strip().casefold()
+    needle = wanted.encode()
+    for body, at in bodies:
+        # Before the body is decoded, which costs far more. Beyond ASCII JSON has other spellings.
+        if wanted.isascii() and needle not in body.lower():
+            continue
+        try:
+            order = decode(OrderCreated.TYPE, body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            continue
+        if isinstance(order, OrderCreated) and order.customer_details.email.casefold() == wanted:
+            yield Unrecorded(order.order_id, order.account_id, order.customer_details.email, at)
+
+
+def _in_outbox(session: Session) -> Iterator[tuple[bytes, datetime | None]]:
+    rows = session.execute(
+        select(OutboxMessage.body, OutboxMessage.created_at).where(
+            OutboxMessage.type == OrderCreated.TYPE
+        )
+    )
+    for body, at in rows:
+        yield bytes(body), at
+
+
+def _held(connection: Connection, engine: Engine | None) -> Iterator[tuple[bytes, datetime | None]]:
+    for name in (*(rung.name for rung in topology.RETRY_LADDER), QUEUE.dead):
+        with hold(connection, name, engine=engine) as held:
+            while messages := held.take(BATCH):
+                for incoming in map(Incoming.of, messages):
+                    yield incoming.body, incoming.stated_time
+
+
+def _in_journal(
+    session: Session, connection: Connection
+) -> Iterator[tuple[bytes, datetime | None]]:
+    """What was accepted since the recorder last got on, while something waits for it."""
+    now = datetime.now(UTC)
+    beats = [
+        said
+        for beat in heartbeats.read(session, now)
+        if (said := beat.queues.get(QUEUE.name)) is not None
+    ]
+    if not count(connection, QUEUE.name) and not any(said.unacked for said in beats):
+        return
+    reached = max((said.reached for said in beats if said.reached), default=now - UNKNOWN)
+    deadline = time.monotonic() + SECONDS
+    for entry in islice(journal.read(connection, reached - MARGIN, now), AT_MOST):
+        if entry.type == OrderCreated.TYPE:
+            yield entry.incoming.body, entry.incoming.stated_time
+        if time.monotonic() > deadline:
+            return

@@ -1,0 +1,66 @@
+"""Rotating the key of second factors: what an older one sealed is sealed again under the first."""
+
+import asyncio
+
+import structlog
+from sqlalchemy import func, or_, select
+from sqlalchemy.orm import Session
+
+from services.ops.users.second_factor import context
+from shared.db.models import OpsSecondFactor
+from shared.db.session import transaction
+from shared.security.encryption import CannotOpenError, second_factor_sealer
+
+SECONDS = 3600.0
+
+log = structlog.get_logger()
+
+
+async def keep_sealing() -> None:
+    """Do it each hour, until cancelled."""
+    while True:
+        try:
+            await asyncio.to_thread(_once)
+        except Exception as error:  # noqa: BLE001 - the next run does as much
+            log.warning("resealing_failed", error=type(error).__name__)
+        await asyncio.sleep(SECONDS)
+
+
+def seal_again(session: Session) -> int:
+    """Seal under the key that seals now what an older one has sealed; returns how many secrets.
+
+    Those that no listed key opens are left as they are, and the log says so.
+    """
+    sealer = second_factor_sealer()
+    current = sealer.current_key_id
+    length = len(current)
+    outdated = session.scalars(
+        select(OpsSecondFactor)
+        .where(
+            or_(
+                func.substr(OpsSecondFactor.sealed, 1, length) != current,
+                func.substr(OpsSecondFactor.offered, 1, length) != current,
+            )
+        )
+        .with_for_update()
+    )
+    count, closed = 0, 0
+    for factor in outdated:
+        bound_to = context(factor.user_id)
+        try:
+            for name in ("sealed", "offered"):
+                if (value := getattr(factor, name)) is not None:
+                    setattr(factor, name, sealer.seal(sealer.open(value, bound_to), bound_to))
+            count += 1
+        except CannotOpenError:
+            closed += 1
+    if closed:
+        log.error("second_factors_cannot_be_opened", count=closed)
+    if count:
+        log.info("second_factors_sealed_again", count=count)
+    return count
+
+
+def _once() -> None:
+    with transaction() as session:
+        seal_again(session)

@@ -1,0 +1,222 @@
+"""The second factor of the console's users: TOTP (RFC 6238), and recovery codes.
+
+Six digits by SHA-1 each 30 seconds, which is what every authenticator app does.
+"""
+
+import base64
+import hashlib
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+from uuid import UUID
+
+import pyotp
+from pyotp.exceptions import OTPVerificationError
+from sqlalchemy import delete, func, insert, select
+from sqlalchemy.orm import Session
+
+from shared.db.models import OpsRecoveryCode, OpsSecondFactor, OpsSession, OpsUser
+from shared.security.encryption import second_factor_sealer
+
+ISSUER = "Order Fellow"
+DIGITS = 6
+EITHER_SIDE = 1
+"""So many steps a clock may be off (RFC 6238, 5.2)."""
+RECOVERY_CODES = 10
+# NIST SP 800-63B, 5.1.2.2: what has 112 bits of chance or more may be kept under a plain hash.
+_RECOVERY_BYTES = 15
+_GROUP = 6
+
+Kind = Literal["code", "recovery_code"]
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What an authenticator app takes in.
+
+    Attributes:
+        secret: in base32.
+        uri: the same as an `otpauth:` URI.
+    """
+
+    secret: str
+    uri: str
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a user's second factor stands.
+
+    Attributes:
+        confirmed_at: since when it is asked for; None when there is none.
+        recovery_codes: how many are left.
+    """
+
+    confirmed_at: datetime | None
+    recovery_codes: int
+
+
+def standing(session: Session, user_id: UUID) -> Standing:
+    """How it stands."""
+    confirmed_at = session.scalar(
+        select(OpsSecondFactor.confirmed_at).where(OpsSecondFactor.user_id == user_id)
+    )
+    codes = select(func.count()).where(OpsRecoveryCode.user_id == user_id)
+    return Standing(confirmed_at, session.scalar(codes) or 0)
+
+
+def offer(session: Session, user_id: UUID) -> None:
+    """Make a new secret, which counts once a code of it is confirmed; until then the one before."""
+    made = pyotp.random_base32()  # 160 bits: RFC 4226, 4, R6
+    sealed = second_factor_sealer().seal(made.encode(), context(user_id))
+    factor = _locked(session, user_id)
+    if factor is None:
+        session.add(OpsSecondFactor(user_id=user_id, offered=sealed))
+    else:
+        factor.offered = sealed
+    session.flush()
+
+
+def offered(session: Session, user_id: UUID, name: str) -> Offer | None:
+    """What was offered and is not confirmed yet.
+
+    Args:
+        session: in a transaction.
+        user_id: whose.
+        name: theirs, by which the app lists it.
+
+    Raises:
+        CannotOpenError: its key is not listed any more.
+    """
+    factor = session.get(OpsSecondFactor, user_id)
+    if factor is None or factor.offered is None:
+        return None
+    totp = _totp(factor.offered, user_id, name)
+    return Offer(totp.secret, totp.provisioning_uri())
+
+
+def confirm(
+    session: Session, user_id: UUID, code: str, at: datetime | None = None
+) -> Sequence[str] | None:
+    """Let what was offered count, if the code is one of it.
+
+    Args:
+        session: in a transaction.
+        user_id: whose.
+        code: as it was typed.
+        at: the time; now when not given.
+
+    Returns:
+        New recovery codes, to be shown once; None when the code is wrong, or nothing was offered.
+
+    Raises:
+        CannotOpenError: its key is not listed any more.
+    """
+    factor = _locked(session, user_id)
+    if factor is None or factor.offered is None:
+        return None
+    at = at or datetime.now(UTC)
+    step = _step_of(_totp(factor.offered, user_id), _plain(code), at)
+    if step is None:
+        return None
+    factor.sealed, factor.offered = factor.offered, None
+    factor.confirmed_at, factor.last_step = at, step
+    return make_recovery_codes(session, user_id)
+
+
+def check(session: Session, user_id: UUID, code: str, at: datetime | None = None) -> Kind | None:
+    """Take a code: each once, and none that is older than one that was taken (RFC 6238, 5.2).
+
+    Args:
+        session: in a transaction.
+        user_id: whose.
+        code: as it was typed: six digits, or a recovery code.
+        at: the time; now when not given.
+
+    Returns:
+        What it was; None when it is wrong or was used.
+
+    Raises:
+        CannotOpenError: the key of the secret is not listed any more; recovery codes need none.
+    """
+    plain = _plain(code)
+    if not re.fullmatch(rf"[0-9]{{{DIGITS}}}", plain):
+        used = (
+            delete(OpsRecoveryCode)
+            .where(OpsRecoveryCode.user_id == user_id, OpsRecoveryCode.code_hash == _hash(plain))
+            .returning(OpsRecoveryCode.user_id)
+        )
+        return "recovery_code" if session.execute(used).first() else None
+    factor = _locked(session, user_id)
+    if factor is None or factor.sealed is None:
+        return None
+    step = _step_of(_totp(factor.sealed, user_id), plain, at or datetime.now(UTC))
+    if step is None or step <= factor.last_step:
+        return None
+    factor.last_step = step
+    return "code"
+
+
+def make_recovery_codes(session: Session, user_id: UUID) -> Sequence[str]:
+    """New recovery codes, to be shown once; those before stop working."""
+    session.execute(delete(OpsRecoveryCode).where(OpsRecoveryCode.user_id == user_id))
+    plain = [
+        base64.b32encode(secrets.token_bytes(_RECOVERY_BYTES)).decode().lower()
+        for _ in range(RECOVERY_CODES)
+    ]
+    session.execute(
+        insert(OpsRecoveryCode), [{"code_hash": _hash(code), "user_id": user_id} for code in plain]
+    )
+    return [
+        "-".join(code[start : start + _GROUP] for start in range(0, len(code), _GROUP))
+        for code in plain
+    ]
+
+
+def reset(session: Session, name: str) -> bool:
+    """Take a user's second factor away and sign them out; returns whether there was one.
+
+    Args:
+        session: in a transaction.
+        name: in whatever case.
+    """
+    user_id = session.scalar(select(OpsUser.id).where(OpsUser.name == name.strip().lower()))
+    for table in (OpsRecoveryCode, OpsSession):
+        session.execute(delete(table).where(table.user_id == user_id))
+    gone = delete(OpsSecondFactor).where(OpsSecondFactor.user_id == user_id)
+    return session.execute(gone.returning(OpsSecondFactor.user_id)).first() is not None
+
+
+def context(user_id: UUID) -> str:
+    """What a user's secrets are bound to where they are sealed."""
+    return f"ops second factor:{user_id}"
+
+
+def _locked(session: Session, user_id: UUID) -> OpsSecondFactor | None:
+    # Two browsers with one code at once: the second waits, and sees that it was used.
+    query = select(OpsSecondFactor).where(OpsSecondFactor.user_id == user_id).with_for_update()
+    return session.scalar(query.execution_options(populate_existing=True))
+
+
+def _totp(sealed: bytes, user_id: UUID, name: str = "") -> pyotp.TOTP:
+    secret = second_factor_sealer().open(sealed, context(user_id)).decode()
+    return pyotp.TOTP(secret, digits=DIGITS, name=name, issuer=ISSUER)
+
+
+def _step_of(totp: pyotp.TOTP, code: str, at: datetime) -> int | None:
+    """The time step that a code is of; None when it is of none that counts now."""
+    try:
+        return totp.verify_and_get_timecode(code, for_time=at, valid_window=EITHER_SIDE)
+    except OTPVerificationError:
+        return None
+
+
+def _plain(code: str) -> str:
+    return re.sub(r"[\s-]", "", code).lower()
+
+
+def _hash(plain: str) -> bytes:
+    return hashlib.sha256(plain.encode()).digest()

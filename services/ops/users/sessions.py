@@ -1,0 +1,236 @@
+"""Signed-in browsers: kept on the server, found by the hash of a random token.
+
+While a second factor's code is awaited it stands for nobody, and is good for giving one.
+
+A session ends after some time without a request that somebody made (a page that refreshes itself
+makes others), and after a longer time in any case; and at once when its user signs out, is removed
+or gets another role or password (OWASP, "Session Management").
+"""
+
+import hashlib
+import hmac
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, and_, delete, or_, select, update
+from sqlalchemy.orm import Session
+
+from services.ops.users.users import HAS_SECOND_FACTOR, User, rights_of
+from shared.config.settings import Settings
+from shared.db.models import OpsSession, OpsUser
+
+TOKEN_BYTES = 32
+CLIENT_CHARACTERS = 250
+SEEN_EVERY = timedelta(minutes=1)
+"""How exact `seen_at` is: not every request is to be written down."""
+
+
+CODE_WITHIN = timedelta(minutes=5)
+"""For how long a right password waits for its code."""
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """From where somebody signs in.
+
+    Attributes:
+        network: an IPv4 address, or a /64 of IPv6.
+        client: the browser, as it calls itself.
+    """
+
+    network: str = ""
+    client: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A session in a list.
+
+    Attributes:
+        id: of the row.
+        created_at: since when somebody is signed in.
+        seen_at: when it was used last, to a minute.
+        where: from where.
+        is_own: whether it is that of the browser that asks.
+    """
+
+    id: UUID
+    created_at: datetime
+    seen_at: datetime
+    where: Where
+    is_own: bool
+
+
+def start(
+    session: Session,
+    user: User,
+    config: Settings,
+    where: Where = Where(),
+    *,
+    awaits_code: bool = False,
+) -> str:
+    """Sign a user in; returns the token for the browser's cookie.
+
+    Sessions that have ended are cleared away.
+
+    Args:
+        session: in a transaction.
+        user: who.
+        config: `ops_idle_seconds` and `ops_session_seconds` count.
+        where: from where.
+        awaits_code: whether only the password was given.
+    """
+    session.execute(delete(OpsSession).where(_has_ended(config)))
+    token = secrets.token_urlsafe(TOKEN_BYTES)
+    session.add(
+        OpsSession(
+            token_hash=_hash(token),
+            user_id=user.id,
+            network=where.network,
+            client=where.client[:CLIENT_CHARACTERS],
+            awaits_code=awaits_code,
+        )
+    )
+    session.flush()
+    return token
+
+
+def find(session: Session, token: str, config: Settings, *, is_use: bool = True) -> User | None:
+    """Who a token stands for; None when it stands for nobody, or its session has ended.
+
+    Args:
+        session: in a transaction.
+        token: of the cookie.
+        config: `ops_idle_seconds` and `ops_session_seconds` count.
+        is_use: whether somebody asks, and not a page by itself.
+    """
+    now = datetime.now(UTC)
+    found = _find(session, token, config, awaits_code=False)
+    if found is None:
+        return None
+    user, seen_at = found
+    if is_use and now - seen_at > SEEN_EVERY:
+        session.execute(
+            update(OpsSession).where(OpsSession.token_hash == _hash(token)).values(seen_at=now)
+        )
+    return user
+
+
+def awaiting(session: Session, token: str, config: Settings) -> User | None:
+    """Whose code is awaited; None when nobody's is, or it took too long."""
+    found = _find(session, token, config, awaits_code=True)
+    return found[0] if found else None
+
+
+def _find(
+    session: Session, token: str, config: Settings, *, awaits_code: bool
+) -> tuple[User, datetime] | None:
+    row = session.execute(
+        select(
+            OpsUser.id,
+            OpsUser.name,
+            OpsUser.rights,
+            OpsSession.seen_at,
+            HAS_SECOND_FACTOR.label("has_second_factor"),
+        )
+        .join(OpsSession, OpsSession.user_id == OpsUser.id)
+        .where(
+            OpsSession.token_hash == _hash(token),
+            OpsSession.awaits_code.is_(awaits_code),
+            ~_has_ended(config),
+        )
+    ).first()
+    if row is None:
+        return None
+    return User(row.id, row.name, rights_of(row.rights), row.has_second_factor), row.seen_at
+
+
+def end(session: Session, token: str) -> None:
+    """Sign a browser out."""
+    session.execute(delete(OpsSession).where(OpsSession.token_hash == _hash(token)))
+
+
+def listed(session: Session, user_id: UUID, config: Settings, token: str = "") -> list[Listed]:
+    """A user's sessions, the newest first; what waits for its code is none.
+
+    Args:
+        session: in a transaction.
+        user_id: whose.
+        config: see `find`.
+        token: of the browser that asks.
+    """
+    rows = session.scalars(
+        select(OpsSession)
+        .where(OpsSession.user_id == user_id, ~OpsSession.awaits_code, ~_has_ended(config))
+        .order_by(OpsSession.created_at.desc())
+    )
+    own = _hash(token)
+    return [
+        Listed(
+            row.id,
+            row.created_at,
+            row.seen_at,
+            Where(row.network, row.client),
+            bytes(row.token_hash) == own,
+        )
+        for row in rows
+    ]
+
+
+def end_one(session: Session, user_id: UUID, id_: UUID) -> int:
+    """End one session of a user's; returns how many there were."""
+    ended = delete(OpsSession).where(OpsSession.user_id == user_id, OpsSession.id == id_)
+    return len(session.execute(ended.returning(OpsSession.id)).all())
+
+
+def end_others(session: Session, user_id: UUID, token: str = "") -> int:
+    """End all sessions of a user's but that of a token; returns how many there were."""
+    ended = delete(OpsSession).where(
+        OpsSession.user_id == user_id, OpsSession.token_hash != _hash(token)
+    )
+    return len(session.execute(ended.returning(OpsSession.id)).all())
+
+
+def tell_others(session: Session, user_id: UUID, note: str) -> None:
+    """Leave a note for all that a user has now."""
+    session.execute(update(OpsSession).where(OpsSession.user_id == user_id).values(note=note))
+
+
+def leave_note(session: Session, token: str, note: str) -> None:
+    """Have the browser's next page say something once: what became of its last action."""
+    session.execute(
+        update(OpsSession).where(OpsSession.token_hash == _hash(token)).values(note=note)
+    )
+
+
+def take_note(session: Session, token: str) -> str:
+    """What was left to be said; it is said once."""
+    note = session.scalar(select(OpsSession.note).where(OpsSession.token_hash == _hash(token)))
+    if note:
+        leave_note(session, token, "")
+    return note or ""
+
+
+def form_token(token: str) -> str:
+    """What every form of this browser must carry (OWASP, "Cross-Site Request Forgery")."""
+    return hmac.new(token.encode(), b"form", hashlib.sha256).hexdigest()
+
+
+def is_form_token(given: str, token: str) -> bool:
+    """Whether a form came from a page of ours."""
+    return hmac.compare_digest(given.encode(), form_token(token).encode())
+
+
+def _hash(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
+
+
+def _has_ended(config: Settings) -> ColumnElement[bool]:
+    now = datetime.now(UTC)
+    return or_(
+        OpsSession.seen_at < now - timedelta(seconds=config.ops_idle_seconds),
+        OpsSession.created_at < now - timedelta(seconds=config.ops_session_seconds),
+        and_(OpsSession.awaits_code, OpsSession.created_at < now - CODE_WITHIN),
+    )

@@ -1,0 +1,153 @@
+"""Who may sign in to the ops console, and as what."""
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import delete, exists, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from services.ops.users.rights import NoSuchRightError, Right, parse, written
+from shared.db.models import OpsSecondFactor, OpsSession, OpsUser
+from shared.ids import new_id
+from shared.security import passwords
+from shared.security.service_accounts import PERSON
+
+SHORTEST_PASSWORD = 12
+HAS_SECOND_FACTOR = exists().where(
+    OpsSecondFactor.user_id == OpsUser.id, OpsSecondFactor.confirmed_at.is_not(None)
+)
+"""Of a row of `OpsUser`."""
+
+
+class UnfitUserError(Exception):
+    """Such a user cannot be; the sentence says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """Somebody who has signed in, or may.
+
+    Attributes:
+        id: of the row.
+        name: in lower case; the books name people by it.
+        rights: what they may do beside looking.
+        has_second_factor: whether a code is asked for at the sign-in.
+    """
+
+    id: UUID
+    name: str
+    rights: frozenset[Right]
+    has_second_factor: bool = False
+
+    def may(self, right: str) -> bool:
+        """Whether they have a right, by its name."""
+        return right in self.rights
+
+    @property
+    def role(self) -> str:
+        """All their rights, in words; see `rights.written`."""
+        return written(self.rights)
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A user in a list: since when there is one, and since when a second factor is asked for."""
+
+    name: str
+    role: str
+    created_at: datetime
+    second_factor_since: datetime | None
+
+
+def put(session: Session, name: str, role: str, password: str | None) -> bool:
+    """Make a user, or give one another role or password; whoever it was is signed out.
+
+    Args:
+        session: in a transaction.
+        name: up to 64 letters, digits, dots, underscores and hyphens; capitals count as small.
+        role: `watch`, `act`, or rights; see `rights.parse`.
+        password: at least `SHORTEST_PASSWORD` characters; None keeps the one that there is.
+
+    Returns:
+        Whether the user is new.
+
+    Raises:
+        UnfitUserError: the name, the role or the password is none, or a new user has no password.
+    """
+    name, rights = _checked(name), _rights(role)
+    if password is not None and len(password) < SHORTEST_PASSWORD:
+        raise UnfitUserError(f"The password must have {SHORTEST_PASSWORD} characters or more.")
+    known = session.scalar(select(OpsUser).where(OpsUser.name == name).with_for_update())
+    if known is None:
+        if password is None:
+            raise UnfitUserError(f"There is no user {name}: a new one needs a password.")
+        made = insert(OpsUser).values(
+            id=new_id(), name=name, rights=rights, password_hash=passwords.hash_password(password)
+        )
+        session.execute(made)
+        return True
+    known.rights = rights
+    if password is not None:
+        known.password_hash = passwords.hash_password(password)
+    session.execute(delete(OpsSession).where(OpsSession.user_id == known.id))
+    return False
+
+
+def remove(session: Session, name: str) -> bool:
+    """Take a user away, and every session with it; returns whether there was one."""
+    gone = delete(OpsUser).where(OpsUser.name == name.strip().lower()).returning(OpsUser.id)
+    return session.execute(gone).first() is not None
+
+
+def listed(session: Session) -> list[Listed]:
+    """Everybody, by name."""
+    rows = session.execute(
+        select(OpsUser.name, OpsUser.rights, OpsUser.created_at, OpsSecondFactor.confirmed_at)
+        .outerjoin(OpsSecondFactor, OpsSecondFactor.user_id == OpsUser.id)
+        .order_by(OpsUser.name)
+    )
+    return [Listed(row[0], written(rights_of(row[1])), *row[2:]) for row in rows]
+
+
+def verify(session: Session, name: str, password: str) -> User | None:
+    """The user behind a name and a password; an unknown name costs the same work."""
+    known = session.scalar(select(OpsUser).where(OpsUser.name == name.strip().lower()))
+    if not passwords.matches(password, known.password_hash if known else None) or known is None:
+        return None
+    if passwords.is_outdated(known.password_hash):
+        known.password_hash = passwords.hash_password(password)
+    return _user(session, known)
+
+
+def find(session: Session, name: str) -> User | None:
+    """The user of a name, in whatever case."""
+    known = session.scalar(select(OpsUser).where(OpsUser.name == name.strip().lower()))
+    return _user(session, known) if known else None
+
+
+def _user(session: Session, row: OpsUser) -> User:
+    has_factor = session.scalar(select(HAS_SECOND_FACTOR).where(OpsUser.id == row.id))
+    return User(row.id, row.name, rights_of(row.rights), bool(has_factor))
+
+
+def _checked(name: str) -> str:
+    name = name.strip().lower()
+    if not re.fullmatch(PERSON, name):
+        raise UnfitUserError("A name has up to 64 letters, digits, dots, underscores and hyphens.")
+    return name
+
+
+def _rights(role: str) -> list[str]:
+    try:
+        return sorted(parse(role))
+    except NoSuchRightError as error:
+        raise UnfitUserError(str(error)) from None
+
+
+def rights_of(stored: Collection[str]) -> frozenset[Right]:
+    """The rights that a row names; one that a newer version knows is none here."""
+    return frozenset(Right(name) for name in stored if name in set(Right))

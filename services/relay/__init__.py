@@ -1,0 +1,1 @@
+"""The relay: what waits in the outbox is published with confirms, then deleted."""

@@ -1,0 +1,63 @@
+"""`python -m services.relay`: the relay as a process."""
+
+import asyncio
+import signal
+import sys
+import time
+
+import structlog
+import uvloop
+
+from services.relay.metrics import watch
+from services.relay.relay import Relay
+from shared import gc_tuning, health
+from shared.config.environment import ConfigurationError
+from shared.config.settings import Settings, begin
+from shared.telemetry import heartbeat, logs, metrics, tracing
+
+STUCK_SECONDS = 60.0
+
+log = structlog.get_logger()
+
+
+async def _run(config: Settings) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    relay = Relay(config)
+
+    async def beat() -> None:
+        while True:
+            if time.monotonic() - relay.last_turn < STUCK_SECONDS:
+                health.beat(config.health_file, [relay.standing])
+            await asyncio.sleep(1)
+
+    beating = asyncio.create_task(beat())
+    telling = asyncio.create_task(heartbeat.keep_beating("relay", lambda: [relay.standing]))
+    log.info("started")
+    await relay.run(stopping)
+    beating.cancel()
+    telling.cancel()
+    log.info("stopped")
+
+
+def main() -> int:
+    """Relay until SIGTERM or SIGINT; returns the exit code."""
+    try:
+        config = begin("relay")
+        watch(config)
+        metrics.serve(config)
+        tracing.configure(config, "relay")
+    except ConfigurationError as error:
+        print(f"relay cannot start. {error}", file=sys.stderr)  # noqa: T201 - there is no log yet
+        return 2
+    logs.configure(config, "relay")
+    gc_tuning.freeze()
+    uvloop.run(_run(config))
+    tracing.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

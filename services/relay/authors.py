@@ -1,0 +1,85 @@
+"""Who may say what in the outbox: each service the facts it is the source of, and no others.
+
+The broker knows the relay alone as the author of every fact, so its rights cannot tell. The
+database knows who wrote a row: its role stands in `written_by`, which no writer may set.
+"""
+
+from collections.abc import Mapping
+
+from shared.bus.contract import events, topology
+from shared.bus.contract.events import Event
+from shared.security.service_accounts import login
+
+_SECRETS = (events.SecretIssued, events.SecretRotated, events.SecretRevoked)
+
+SAYS: Mapping[str, tuple[type[Event], ...]] = {
+    # What senders said while the broker was away, and the HTTP sides of the other services.
+    "ingress": (
+        events.OrderCreated,
+        events.OrderStatusChanged,
+        events.OrderCancelled,
+        events.SecretRotate,
+        events.AccountOtpRequested,
+        events.AccountVerified,
+        events.AccountSignedIn,
+        events.AccountSignInFailed,
+        events.AccountChanged,
+        events.SecretShown,
+        events.WebhookAllowlistChanged,
+        events.KycSubmitted,
+        *_SECRETS,
+    ),
+    "kyc": (
+        events.KycApproved,
+        events.KycRejected,
+        events.KycRevoked,
+        events.OpsKycDecisionRecorded,
+    ),
+    "secrets": (*_SECRETS, events.SecretExpiring, events.AccountChanged),
+    "orders": (
+        events.OrderRecorded,
+        events.OrderStatusRecorded,
+        events.OrderCancellationRecorded,
+    ),
+    "notifier": (events.EmailUndeliverable,),
+    "ops": tuple(
+        event
+        for event in events.EVENT_TYPES.values()
+        if event.TYPE.startswith("ops.") and event is not events.OpsKycDecisionRecorded
+    ),
+}
+"""The events by the service that may write them."""
+
+
+def _ways(event: type[Event]) -> list[tuple[str, str, str]]:
+    ways = [(event.EXCHANGE, event.TYPE, event.TYPE)]
+    if topology.matches(f"{topology.BULK}order.*", f"{topology.BULK}{event.TYPE}"):
+        ways.append((event.EXCHANGE, f"{topology.BULK}{event.TYPE}", event.TYPE))
+    return ways
+
+
+_ALLOWED = {
+    login(service): frozenset(way for event in said for way in _ways(event))
+    for service, said in SAYS.items()
+}
+
+
+def refusal(written_by: str, exchange: str, routing_key: str, type_: str) -> str:
+    """Why a row must not be published; empty when it may be.
+
+    A role that is no service's is whoever administers the database, who may do anything there: no
+    other may write to the outbox.
+
+    Args:
+        written_by: the role that wrote it.
+        exchange: where it is for.
+        routing_key: its key there.
+        type_: what it says it is.
+    """
+    allowed = _ALLOWED.get(written_by)
+    if allowed is None or (exchange, routing_key, type_) in allowed:
+        return ""
+    return (
+        f"{written_by} may not say {type_} (exchange {exchange!r}, key {routing_key!r}): "
+        "see services/relay/authors.py"
+    )

@@ -1,0 +1,88 @@
+"""What is counted of the outbox, and what waits in it."""
+
+from collections.abc import Iterable
+
+from prometheus_client import REGISTRY, Counter
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from sqlalchemy import Engine, NullPool, create_engine, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from services.relay.rows import Outcome
+from shared.config.settings import Settings
+
+published = Counter("fellow_outbox_published", "Rows published, confirmed and deleted.")
+postponed = Counter(
+    "fellow_outbox_postponed", "Rows that were sent and not confirmed in time; tried again."
+)
+parked = Counter("fellow_outbox_parked", "Rows that could not be published, each time.")
+
+# Whoever scrapes gives up after 10 s by default.
+_PATIENCE = {"connect_timeout": 2, "options": "-c statement_timeout=2000"}
+# A parked row waits for somebody, and not for the relay.
+_WAITING = text("""
+    SELECT count(*) FILTER (WHERE parked_at IS NULL) AS messages,
+           coalesce(extract(epoch FROM now() - min(created_at)
+                                               FILTER (WHERE parked_at IS NULL)), 0) AS oldest,
+           count(parked_at) AS parked,
+           coalesce(extract(epoch FROM now() - min(parked_at)), 0) AS parked_since
+    FROM outbox
+""")
+
+
+def count(outcome: Outcome) -> None:
+    """Count what became of rows."""
+    published.inc(len(outcome.confirmed))
+    postponed.inc(len(outcome.doubtful))
+    parked.inc(len(outcome.parked))
+
+
+class OutboxCollector(Collector):
+    """Looks into the outbox when somebody scrapes, and at no other time.
+
+    It says nothing while the database is away: no number is better than an old one.
+
+    Args:
+        engine: with a role that may read the outbox.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def describe(self) -> Iterable[Metric]:
+        """The metrics without values; called by prometheus_client."""
+        return [
+            GaugeMetricFamily("fellow_outbox_messages", "Rows that wait to be published."),
+            GaugeMetricFamily(
+                "fellow_outbox_oldest_seconds", "How long the oldest row waits; 0: none does."
+            ),
+            GaugeMetricFamily(
+                "fellow_outbox_parked_messages", "Rows that cannot be published as they are."
+            ),
+            GaugeMetricFamily(
+                "fellow_outbox_parked_seconds",
+                "How long the first of them has been parked; 0: none is.",
+            ),
+        ]
+
+    def collect(self) -> Iterable[Metric]:
+        """The metrics with their values; called by prometheus_client."""
+        try:
+            with self._engine.connect() as connection:
+                row = connection.execute(_WAITING).one()
+        except SQLAlchemyError:
+            return []
+        found = list(self.describe())
+        for metric, value in zip(found, row, strict=True):
+            metric.add_sample(metric.name, {}, float(value))
+        return found
+
+
+def watch(config: Settings) -> None:
+    """Show what waits in the outbox on this process's page.
+
+    Args:
+        config: `database_url` counts.
+    """
+    engine = create_engine(config.database_url, poolclass=NullPool, connect_args=_PATIENCE)
+    REGISTRY.register(OutboxCollector(engine))

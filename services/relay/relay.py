@@ -1,0 +1,350 @@
+"""The relay: outbox to bus, with confirms; what was confirmed is deleted.
+
+A row is locked while it is under way (`FOR UPDATE SKIP LOCKED`), so several relays share the work
+and neither lose nor double anything. A relay that dies between confirm and commit leaves its rows,
+and they are published again under the same message ids: consumers' inboxes know them.
+
+An error belongs to its row, and a destination's silence to the destination:
+
+* A row goes out at full speed once the broker is known to take its like (vetting.py). What it does
+  not take, or returns, is parked in its own row with the reason, and tried again ever later.
+* What is sent at full speed and not confirmed is in doubt. It is never sent at full speed again,
+  but once more with care (careful.py): no row is sent a third time unless a connection is lost.
+* Nobody's confirm waits for the journal's.
+"""
+
+import asyncio
+import select
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import psycopg2
+import structlog
+from sqlalchemy import Connection, Row, create_engine, text
+
+from services.relay import metrics, rows
+from services.relay.careful import Careful
+from services.relay.rows import Outcome
+from services.relay.vetting import Vetting, kind_of
+from shared.bus.broker.standing import Standing
+from shared.bus.consume.batch import held_by
+from shared.bus.outbox import CHANNEL
+from shared.bus.publish.confirms import NackedError, ReturnedError
+from shared.bus.publish.publisher import UNHURRIED, Publisher
+from shared.bus.publish.traced import publisher_class
+from shared.config.settings import Settings
+from shared.db.session import bounds, is_database_away
+
+BATCH = 1_000
+LANES = 2  # while one waits for confirms, the other reads or deletes
+POLL_SECONDS = 1.0  # behind NOTIFY, which a lost connection loses
+AWAY_SECONDS = 0.5
+PATIENCE, MOST_PATIENCE = 5.0, 8.0
+"""Seconds until what is not confirmed is in doubt: more where the broker was seen to be slow."""
+IDLE_SECONDS = 120.0
+"""Until the rows of a relay that is frozen are others' to send: it waits for the broker with them,
+which may take a while to say what it would take (rehearsal.py)."""
+
+log = structlog.get_logger()
+
+
+class Relay:
+    """Publishes the outbox.
+
+    Args:
+        config: `amqp_url`, `database_url` and `amqp_heartbeat` count.
+    """
+
+    def __init__(self, config: Settings) -> None:
+        self._config = config
+        self._engine = create_engine(
+            config.database_url,
+            pool_size=LANES + 1,
+            max_overflow=0,
+            pool_pre_ping=True,
+            # Each statement here is for some rows in the order of an index. The table is empty
+            # whenever it is analysed, so the planner would sort all that waits for each batch.
+            connect_args={
+                "options": "-c enable_sort=off -c enable_seqscan=off "
+                + bounds(config.database_url, IDLE_SECONDS)
+            },
+        )
+        self._vetting = Vetting(config.amqp_url)
+        self._fast = self._publisher("relay")
+        self._careful = Careful(self._engine, self._publisher, self._vetting, PATIENCE)
+        self._abandoned: set[asyncio.Task[None]] = set()
+        self._written = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self.last_turn = time.monotonic()
+
+    @property
+    def standing(self) -> Standing:
+        """How it stands with the broker, by the connection of the moment."""
+        return self._fast.standing
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Relay until `stopping` is set; what is under way is finished first."""
+        await self._fast.start()
+        await self._careful.start()
+        loop = asyncio.get_running_loop()
+        listening = threading.Event()
+        listener = threading.Thread(
+            target=_listen,
+            args=(self._config.database_url, loop, self._wake, listening),
+            daemon=True,
+        )
+        listener.start()
+        self._stopping = stopping
+        lanes = [asyncio.create_task(self._lane(stopping)) for _ in range(LANES)]
+        careful = asyncio.create_task(self._careful_lane(stopping))
+        await asyncio.gather(*lanes, careful)
+        listening.set()
+        await self._fast.stop(0)  # its lanes have waited
+        try:
+            await self._careful.stop()
+        except Exception as error:  # noqa: BLE001 - their lease ends by itself
+            log.warning("left_in_doubt", error=f"{type(error).__name__}: {error}"[:300])
+        await asyncio.gather(*self._abandoned, self._vetting.close(), return_exceptions=True)
+        self._engine.dispose()
+
+    def _publisher(self, name: str) -> Publisher:
+        return publisher_class()(
+            self._config.amqp_url,
+            name=name,
+            max_outstanding=BATCH * LANES,
+            confirm_timeout=UNHURRIED,
+            heartbeat=self._config.amqp_heartbeat,
+            waits_for_journal=False,
+            missing=self._vetting.missing,
+        )
+
+    def _wake(self) -> None:
+        self._written.set()
+        self._careful.wake.set()
+
+    async def _lane(self, stopping: asyncio.Event) -> None:
+        """Publish what is fresh, at full speed."""
+        interrupted = _Interruptions()
+        after, looked = 0, time.monotonic()
+        while not stopping.is_set():
+            self.last_turn = time.monotonic()
+            if self._fast.state != "connected":
+                await _wait(stopping, AWAY_SECONDS)
+                continue
+            self._written.clear()
+            # While there is much, each batch begins where the last ended, instead of passing over
+            # all that is left alone; what was committed late is found within a second.
+            if time.monotonic() - looked > POLL_SECONDS:
+                after, looked = 0, time.monotonic()
+            try:
+                count, last = await self._batch(after)
+                interrupted.over()
+                self.standing.released()
+            except Exception as error:  # noqa: BLE001 - the rows stay; nothing else may stop a relay
+                interrupted.by(error)
+                if is_database_away(error):
+                    self.standing.holding(held_by(error), "database")
+                await _wait(stopping, AWAY_SECONDS)
+                continue
+            if count == BATCH:
+                after = last
+            elif after:
+                after = 0
+            else:
+                await _first_of(self._written, stopping, POLL_SECONDS)
+
+    async def _careful_lane(self, stopping: asyncio.Event) -> None:
+        """Publish what is in doubt, or was parked, with care."""
+        interrupted = _Interruptions()
+        while not stopping.is_set():
+            self._careful.wake.clear()
+            try:
+                goes_on = await self._careful.turn()
+                interrupted.over()
+            except Exception as error:  # noqa: BLE001 - as above
+                interrupted.by(error)
+                goes_on = await _wait(stopping, AWAY_SECONDS)
+            if not goes_on:
+                await _first_of(self._careful.wake, stopping, POLL_SECONDS)
+        self._careful.cease()
+
+    async def _batch(self, after: int) -> tuple[int, int]:
+        """Relay one batch; returns how many rows were found, and the last one's sequence."""
+        connection = await asyncio.to_thread(self._engine.connect)
+        try:
+            stuck = self._careful.stuck
+            found = await asyncio.to_thread(rows.take_fresh, connection, after, stuck, BATCH)
+            if found:
+                outcome = await self._publish(connection, found)
+                await asyncio.to_thread(rows.settle, connection, outcome)
+                if outcome.doubtful or outcome.deferred:
+                    self._careful.wake.set()
+                if outcome.parked:
+                    self._tell(found, outcome)
+                metrics.count(outcome)
+        finally:
+            await asyncio.to_thread(connection.close)
+        return len(found), found[-1].sequence if found else 0
+
+    async def _publish(self, connection: Connection, found: Sequence[Row[Any]]) -> Outcome:
+        """Publish rows; returns what became of them.
+
+        Raises:
+            PublishError: the broker takes nothing at all, so that nothing is known to be done.
+        """
+        fast, outcome = self._fast, Outcome()
+        sent: list[_Sent] = []
+        unknown = []
+        passes = self._vetting.passes
+        try:
+            for row in found:
+                body = row[-1]
+                if body is None:
+                    outcome.deferred.append(row.sequence)
+                elif passes(kind_of(row), len(body)):
+                    self._send(fast, row, sent, outcome)
+                else:
+                    unknown.append(row)
+            if unknown:
+                good, refused = await self._vetting.vet(unknown)
+                outcome.parked |= refused
+                for row in good:
+                    self._send(fast, row, sent, outcome)
+        except Exception:
+            # Nothing more leaves; of what did, the outcome counts.
+            if not sent and not outcome.parked and not outcome.deferred:
+                raise
+        if sent:
+            await self._wait_for_confirms(connection, fast, [confirm for _, confirm in sent])
+            self._sort(fast, sent, outcome)
+        return outcome
+
+    async def _wait_for_confirms(
+        self,
+        connection: Connection,
+        fast: Publisher,
+        confirms: Sequence["asyncio.Future[None]"],
+    ) -> None:
+        patience = min(max(PATIENCE, 3 * self._careful.confirm_seconds), MOST_PATIENCE)
+        # Gathered first: to wait for each by itself costs a third of a row.
+        all_of_them = asyncio.gather(*confirms, return_exceptions=True)
+        while (await asyncio.wait([all_of_them], timeout=patience))[1]:
+            # While the broker has an alarm nothing is confirmed, and nothing is wrong with any.
+            if fast.state != "blocked" or self._stopping.is_set():
+                return
+            self.last_turn = time.monotonic()
+            await asyncio.to_thread(connection.execute, text("SELECT 1"))  # its rows stay locked
+
+    def _send(self, fast: Publisher, row: Row[Any], sent: list["_Sent"], outcome: Outcome) -> None:
+        try:
+            sent.append((row, fast.send(rows.message(row))))
+        except ValueError as error:
+            outcome.parked[row.sequence] = str(error)
+
+    def _sort(self, fast: Publisher, sent: list["_Sent"], outcome: Outcome) -> None:
+        """Put into `outcome` what is known of what was sent."""
+        late = set()
+        for row, confirm in sent:
+            if not confirm.done():
+                late.add((row.exchange, row.routing_key))
+                outcome.doubtful[row.sequence] = "sent, and not confirmed in time"
+                continue
+            error = confirm.exception()
+            if error is None:
+                outcome.confirmed.append(row[0])
+            elif isinstance(error, ReturnedError | NackedError):
+                outcome.parked[row.sequence] = str(error)
+            else:
+                self._vetting.forget()
+                outcome.doubtful[row.sequence] = f"sent, and the confirm was lost: {error}"
+        if late:
+            self._careful.suspect(late)
+            self._abandon(fast)
+
+    def _abandon(self, fast: Publisher) -> None:
+        """Go on over another connection: the broker may have stopped reading this one."""
+        if fast is not self._fast:
+            return
+        log.warning("connection_abandoned", outstanding=fast.outstanding)
+        self._fast = self._publisher("relay")
+
+        async def change() -> None:
+            await self._fast.start()
+            await fast.abandon()
+
+        task = asyncio.create_task(change())
+        self._abandoned.add(task)
+        task.add_done_callback(self._abandoned.discard)
+
+    def _tell(self, found: Sequence[Row[Any]], outcome: Outcome) -> None:
+        for row in found:
+            reason = outcome.parked.get(row.sequence)
+            if reason is not None:
+                log.error(
+                    "parked",
+                    sequence=row.sequence,
+                    type=row.type,
+                    written_by=row.written_by,
+                    reason=reason[:300],
+                )
+
+
+_Sent = tuple[Row[Any], "asyncio.Future[None]"]
+
+
+class _Interruptions:
+    """Says in the log that something went wrong, once until it went well again."""
+
+    def __init__(self) -> None:
+        self._is_told = False
+
+    def by(self, error: Exception) -> None:
+        if not self._is_told:
+            log.warning("relay_interrupted", error=f"{type(error).__name__}: {error}"[:300])
+            self._is_told = True
+
+    def over(self) -> None:
+        self._is_told = False
+
+
+def _listen(
+    database_url: str,
+    loop: asyncio.AbstractEventLoop,
+    wake: Callable[[], None],
+    stopping: threading.Event,
+) -> None:
+    """Call `wake` in the loop at each NOTIFY. While the connection is lost polling goes on."""
+    dsn = database_url.replace("postgresql+psycopg2://", "postgresql://", 1)
+    while not stopping.is_set():
+        try:
+            connection = psycopg2.connect(dsn, connect_timeout=5, application_name="relay-listen")
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                cursor.execute(f"LISTEN {CHANNEL}")
+            while not stopping.is_set():
+                if select.select([connection], [], [], POLL_SECONDS)[0]:
+                    connection.poll()
+                    if connection.notifies:
+                        connection.notifies.clear()
+                        loop.call_soon_threadsafe(wake)
+        except (psycopg2.Error, OSError):
+            stopping.wait(POLL_SECONDS)
+        except RuntimeError:  # the loop is closed: the process stops
+            return
+
+
+async def _wait(stopping: asyncio.Event, seconds: float) -> bool:
+    """Returns whether it was stopped, after so many seconds at most."""
+    try:
+        return await asyncio.wait_for(stopping.wait(), seconds)
+    except TimeoutError:
+        return False
+
+
+async def _first_of(one: asyncio.Event, other: asyncio.Event, seconds: float) -> None:
+    waiters = [asyncio.create_task(one.wait()), asyncio.create_task(other.wait())]
+    await asyncio.wait(waiters, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    for waiter in waiters:
+        waiter.cancel()

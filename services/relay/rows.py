@@ -1,0 +1,188 @@
+"""The rows of the outbox, as the relay takes them and writes down what became of them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, Row, case, delete, func, select, text, tuple_
+
+from shared.bus.contract.message import Message
+from shared.db import arrays
+from shared.db.models import OutboxMessage
+
+Destination = tuple[str, str]
+"""An exchange and a routing key: what the broker decides by, and what may fail to confirm."""
+
+FIRST_WAIT, LONGEST_WAIT = 30, 3600
+"""Seconds until a parked row is tried again: twice as long after each time."""
+LEASE_SECONDS = 60
+"""How long a row is left to the relay that waits for its confirm, unless that renews it."""
+
+LARGE_BYTES = 1024 * 1024
+"""A body that is not read beside a thousand others: it has a turn of its own, see `take_due`."""
+MOST_BYTES = 32 * 1024 * 1024
+
+_table = OutboxMessage.__table__
+_HEAD = (
+    _table.c.sequence,
+    _table.c.message_id,
+    _table.c.exchange,
+    _table.c.routing_key,
+    _table.c.type,
+    _table.c.correlation_id,
+    _table.c.source,
+    _table.c.traceparent,
+    _table.c.time,
+    _table.c.written_by,
+)
+_SIZE = func.octet_length(_table.c.body)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of rows, by sequence.
+
+    Attributes:
+        confirmed: safe on the bus.
+        doubtful: sent, and nobody knows; for the reason that is given.
+        parked: they cannot be published, for the reason that is given.
+        deferred: not sent, since they are large: due at once, and not fresh any more.
+        held: sent, and still waited for: nobody else tries them for `LEASE_SECONDS`.
+    """
+
+    confirmed: list[int] = field(default_factory=list)
+    doubtful: dict[int, str] = field(default_factory=dict)
+    parked: dict[int, str] = field(default_factory=dict)
+    deferred: list[int] = field(default_factory=list)
+    held: list[int] = field(default_factory=list)
+
+
+def take_fresh(
+    connection: Connection, after: int, without: Iterable[Destination], limit: int
+) -> Sequence[Row[Any]]:
+    """Lock rows that were never tried, in their order, until the transaction ends.
+
+    The body of a large one is None.
+
+    Args:
+        connection: its transaction holds the locks.
+        after: a sequence; those up to it are not looked at.
+        without: destinations to leave alone.
+        limit: how many.
+    """
+    body = case((_SIZE <= LARGE_BYTES, _table.c.body)).label("body")
+    query = select(*_HEAD, body).where(_table.c.next_try_at.is_(None))
+    if after:
+        query = query.where(_table.c.sequence > after)
+    return _take(connection, query.order_by(_table.c.sequence), without, limit)
+
+
+def take_due(
+    connection: Connection, without: Iterable[Destination], limit: int
+) -> Sequence[Row[Any]]:
+    """Lock rows whose next try is due, the longest due first, until the transaction ends.
+
+    Not more than can be held in memory, whatever their size.
+
+    Args:
+        connection: its transaction holds the locks.
+        without: destinations to leave alone.
+        limit: how many.
+    """
+    query = select(_table.c.sequence, _SIZE.label("size")).where(
+        _table.c.next_try_at <= func.clock_timestamp()
+    )
+    chosen: list[int] = []
+    total = 0
+    for row in _take(connection, query.order_by(_table.c.next_try_at), without, limit):
+        total += row.size
+        if chosen and total > MOST_BYTES:
+            break
+        chosen.append(row.sequence)
+    if not chosen:
+        return []
+    whole = select(*_HEAD, _table.c.body).where(_table.c.sequence.in_(chosen))
+    found: Sequence[Any] = connection.execute(whole.order_by(_table.c.next_try_at)).all()
+    return found
+
+
+def take_one_fresh(connection: Connection, destination: Destination) -> Sequence[Row[Any]]:
+    """Lock the first row of a destination that was never tried."""
+    query = select(*_HEAD, _table.c.body).where(
+        _table.c.next_try_at.is_(None),
+        _table.c.exchange == destination[0],
+        _table.c.routing_key == destination[1],
+    )
+    return _take(connection, query.order_by(_table.c.sequence), (), 1)
+
+
+def _take(
+    connection: Connection, query: Any, without: Iterable[Destination], limit: int
+) -> Sequence[Row[Any]]:
+    excluded = list(without)
+    if excluded:
+        query = query.where(tuple_(_table.c.exchange, _table.c.routing_key).not_in(excluded))
+    rows: Sequence[Row[Any]] = connection.execute(
+        query.limit(limit).with_for_update(skip_locked=True)
+    ).all()
+    return rows
+
+
+def settle(connection: Connection, outcome: Outcome) -> None:
+    """Write down what became of rows, and commit.
+
+    Args:
+        connection: its transaction may hold their locks.
+        outcome: of each that something became of; the others are left as they were.
+    """
+    if outcome.confirmed:
+        connection.execute(delete(OutboxMessage).where(_table.c.sequence.in_(outcome.confirmed)))
+    if outcome.doubtful:
+        connection.execute(_DOUBT, _by_sequence(outcome.doubtful))
+    if outcome.parked:
+        waits = {"first": FIRST_WAIT, "longest": LONGEST_WAIT}
+        connection.execute(_PARK, _by_sequence(outcome.parked) | waits)
+    if outcome.deferred:
+        connection.execute(_HOLD, {"sequences": _numbers(outcome.deferred), "seconds": 0})
+    if outcome.held:
+        connection.execute(_HOLD, {"sequences": _numbers(outcome.held), "seconds": LEASE_SECONDS})
+    connection.commit()
+
+
+def message(row: Any) -> Message:
+    """The message that a row holds."""
+    # By position, in the order of `_HEAD`: by name it costs twice as much, row by row.
+    _, message_id, exchange, key, type_, about, source, traceparent, time, _, body = row
+    return Message(
+        exchange, key, type_, str(message_id), bytes(body), about, time, source, traceparent
+    )
+
+
+def _by_sequence(reasons: Mapping[int, str]) -> dict[str, Any]:
+    return {"sequences": _numbers(reasons), "reasons": arrays.texts(reasons.values())}
+
+
+def _numbers(values: Iterable[int]) -> str:
+    return "{" + ",".join(map(str, values)) + "}"
+
+
+_DOUBT = text("""
+    UPDATE outbox
+    SET attempts = attempts + 1, next_try_at = clock_timestamp(), reason = why
+    FROM unnest(CAST(:sequences AS bigint[]), CAST(:reasons AS text[])) AS given(sequence, why)
+    WHERE outbox.sequence = given.sequence
+""")
+_PARK = text("""
+    UPDATE outbox
+    SET attempts = attempts + 1, reason = why, parked_at = coalesce(parked_at, clock_timestamp()),
+        next_try_at = clock_timestamp()
+            + make_interval(secs => least(:first * power(2, least(attempts, 20)), :longest))
+    FROM unnest(CAST(:sequences AS bigint[]), CAST(:reasons AS text[])) AS given(sequence, why)
+    WHERE outbox.sequence = given.sequence
+""")
+# What is under way is not parked: ops staff must leave it alone until its outcome is known.
+_HOLD = text(
+    "UPDATE outbox SET parked_at = NULL, "
+    "next_try_at = clock_timestamp() + make_interval(secs => :seconds) "
+    "WHERE sequence = ANY(CAST(:sequences AS bigint[]))"
+)

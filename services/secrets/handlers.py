@@ -1,0 +1,74 @@
+"""What KYC facts and commands do to an account's secrets."""
+
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from services.secrets import rotation
+from shared.bus.contract.errors import Permanent
+from shared.bus.contract.events import (
+    KycApproved,
+    KycRevoked,
+    SecretRevoke,
+    SecretRevoked,
+    SecretRotate,
+)
+from shared.bus.contract.message import Received
+from shared.db.models import Account
+from shared.ids import follow_up_id
+
+
+def on_approved(session: Session, received: Received[KycApproved]) -> None:
+    """Issue a secret, unless there is one or the approval was taken back meanwhile."""
+    account = _locked_account(session, received.data.account_id)
+    approved = rotation.hold_approval(session, account.id)
+    if approved and rotation.active(session, account.id) is None:
+        rotation.issue(session, account)
+
+
+def on_revoked(session: Session, received: Received[KycRevoked]) -> None:
+    """Tell of the secrets that the database revoked with the approval.
+
+    It did that in the transaction of the decision, so nothing here depends on what comes first:
+    this fact, or that of another approval since.
+    """
+    revoked = received.data
+    rotation.tell_revoked_with(
+        session,
+        _locked_account(session, revoked.account_id),
+        revoked.application_id,
+        revoked.reason or "Your KYC approval was revoked.",
+        # The same when the journal is replayed: the business is not told twice.
+        follow_up_id(received.id, SecretRevoked.TYPE),
+    )
+
+
+def on_rotate(session: Session, received: Received[SecretRotate]) -> None:
+    """Rotate. When the command names a secret, only if that one was not replaced or revoked."""
+    command = received.data
+    account = _locked_account(session, command.account_id)
+    if not rotation.hold_approval(session, account.id):
+        raise Permanent("this account's KYC is not approved, so it gets no secret")
+    if command.secret_id is not None:
+        newest = rotation.newest(session, account.id)
+        if newest is None or newest.id != command.secret_id or newest.state == "revoked":
+            return
+    received.take_effect_once()
+    rotation.rotate(session, account, command.cause, revoke_previous=command.revoke_previous)
+
+
+def on_revoke(session: Session, received: Received[SecretRevoke]) -> None:
+    """Revoke all secrets of an account, or the one named."""
+    command = received.data
+    account = _locked_account(session, command.account_id)
+    if rotation.has_live(session, account.id, command.secret_id):
+        received.take_effect_once()
+    rotation.revoke(session, account, command.reason, secret_id=command.secret_id)
+
+
+def _locked_account(session: Session, account_id: UUID) -> Account:
+    rotation.lock(session, account_id)
+    account = session.get(Account, account_id)
+    if account is None:
+        raise Permanent("no such account")
+    return account

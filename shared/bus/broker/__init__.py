@@ -1,0 +1,1 @@
+"""The broker itself: connections to it, what is declared there, and what its errors mean."""

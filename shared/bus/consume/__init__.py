@@ -1,0 +1,1 @@
+"""How a message arrives: consumed in batches, once, and what becomes of it when it fails."""

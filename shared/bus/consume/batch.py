@@ -1,0 +1,221 @@
+"""A batch in one transaction: what the inbox knows is skipped; a poison message harms nobody."""
+
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar, runtime_checkable
+from uuid import UUID
+
+import structlog
+from sqlalchemy.orm import Session
+
+from shared.bus.broker.refusal import LENGTH
+from shared.bus.broker.standing import Standing
+from shared.bus.consume import inbox
+from shared.bus.contract.delivery import Incoming
+from shared.bus.contract.errors import Happened, Hold, Malformed, UnderWay
+from shared.bus.contract.events import Event
+from shared.bus.contract.message import Received
+from shared.db.session import is_database_away, transaction
+from shared.telemetry import tracing
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds between tries while something is away
+
+E = TypeVar("E", bound=Event)
+Failures = Mapping[UUID, Exception]
+BatchHandler = Callable[[Session, Sequence[Received[Any]]], Failures | None]
+Handler = Callable[[Session, Received[E]], None]
+Decode = Callable[[Incoming], Received[Any]]
+
+process_stopping: ContextVar[threading.Event] = ContextVar(
+    "process_stopping",
+    default=threading.Event(),  # noqa: B039 - nobody sets it
+)
+"""For a handler that takes its time: set when the process stops, which gives it a few seconds."""
+
+log = structlog.get_logger()
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A batch handler with effects outside the database, which knows what it has done."""
+
+    def happened(self, ids: Collection[UUID]) -> Collection[UUID]:
+        """Those of these messages whose effect has happened, whether it is written down or not."""
+
+
+class StoppedError(Exception):
+    """As what became of a message: the process stopped before, so it goes back to the queue."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One delivery in hand.
+
+    Attributes:
+        tag: the delivery tag, to acknowledge by.
+        incoming: what came.
+    """
+
+    tag: int
+    incoming: Incoming
+
+
+def each(handlers: Mapping[type[Event], Handler[Any]]) -> BatchHandler:
+    """A batch handler that calls a plain handler for each message, by the type of its data.
+
+    A type without a handler is done, with no effect.
+    """
+
+    def handle(session: Session, messages: Sequence[Received[Any]]) -> None:
+        for message in messages:
+            handler = handlers.get(type(message.data))
+            if handler is not None:
+                with tracing.under(message.traceparent):
+                    handler(session, message)
+
+    return handle
+
+
+def held_by(error: Exception, what: str = "A batch is kept") -> str:
+    """Why a batch is kept, or what else is done instead of working, in a sentence."""
+    if isinstance(error, Hold):
+        return f"{what}, since what it needs is away: {error}"[:LENGTH]
+    cause = getattr(error, "orig", None) or error
+    return f"{what}, since the database is away: {' '.join(str(cause).split())}"[:LENGTH]
+
+
+def lacked(error: Exception) -> str:
+    """What is away, in a word; see `shared.bus.broker.standing.Told`."""
+    return error.lacks if isinstance(error, Hold) else "database"
+
+
+class Batches:
+    """Runs batches through a handler.
+
+    Args:
+        consumer: whose inbox.
+        decode: from what came to what the handler sees.
+        handle: what is to be done.
+        stopping: set when the process stops; ends waiting for what is away.
+        standing: told of waiting for what is away.
+    """
+
+    def __init__(
+        self,
+        consumer: str,
+        decode: Decode,
+        handle: BatchHandler,
+        stopping: threading.Event,
+        standing: Standing,
+    ) -> None:
+        self._consumer = consumer
+        self._decode = decode
+        self._handle = handle
+        self._stopping = stopping
+        self._standing = standing
+
+    def run(self, deliveries: Sequence[Delivery]) -> dict[int, Exception]:
+        """Handle a batch; returns why deliveries failed, by tag. Those not named are done.
+
+        Those with a `StoppedError` have not failed: they must go back to the queue as they are. Nor
+        have those that are `UnderWay`: they must be part of a later batch.
+        """
+        failed: dict[int, Exception] = {}
+        understood: list[tuple[int, Received[Any]]] = []
+        for delivery in deliveries:
+            try:
+                understood.append((delivery.tag, self._decode(delivery.incoming)))
+            except Malformed as error:
+                failed[delivery.tag] = error
+            except Exception as error:  # noqa: BLE001 - a body must not be able to stop a consumer
+                failed[delivery.tag] = Malformed(f"{type(error).__name__}: {error}")
+        if understood:
+            failures = self._settle([message for _, message in understood])
+            failed |= {tag: failures[m.id] for tag, m in understood if m.id in failures}
+        return failed
+
+    def _settle(self, messages: Sequence[Received[Any]]) -> Failures:
+        try:
+            return self._persist(messages)
+        except Exception as error:  # noqa: BLE001 - any failure is the message's, and is reported
+            if len({message.id for message in messages}) == 1:
+                return {messages[0].id: error}
+        failures: dict[UUID, Exception] = {}
+        for number, message in enumerate(messages):
+            failures |= self._settle([message])
+            if isinstance(failures.get(message.id), StoppedError | Happened):
+                return self._left(messages[number + 1 :]) | failures
+        return failures
+
+    def _persist(self, messages: Sequence[Received[Any]]) -> Failures:
+        """Try until neither the database nor what the handler holds for is away.
+
+        What is not held is committed meanwhile, and not tried again; what is held when the process
+        stops is left.
+        """
+        pause = FIRST_PAUSE
+        failures: dict[UUID, Exception] = {}
+        why: Exception
+        while True:
+            try:
+                failures |= self._once(messages)
+                held = {id_ for id_, error in failures.items() if isinstance(error, Hold)}
+                if all(isinstance(failures[id_], UnderWay) for id_ in held):
+                    self._standing.released()
+                    return failures
+                why = next(error for error in failures.values() if _holds(error))
+                failures = {id_: error for id_, error in failures.items() if id_ not in held}
+                if not held.issuperset(message.id for message in messages):
+                    pause = FIRST_PAUSE
+                messages = [message for message in messages if message.id in held]
+            except Exception as error:
+                if not (isinstance(error, Hold) or is_database_away(error)):
+                    raise
+                why = error
+            log.warning("holding", consumer=self._consumer, error=type(why).__name__, seconds=pause)
+            self._standing.holding(held_by(why), lacked(why))
+            if self._stopping.wait(pause):
+                return failures | self._left(messages)
+            pause = min(pause * 2, LONGEST_PAUSE)
+
+    def _left(self, messages: Sequence[Received[Any]]) -> dict[UUID, Exception]:
+        """What is said of messages that the process has to leave, of which nothing is committed."""
+        ids = {message.id for message in messages}
+        handle = self._handle
+        happened = handle.happened(ids) if isinstance(handle, Remembering) else ()
+        # Who comes next would not know of it if these just went back.
+        note = Happened("it was done, and the database was away until the process stopped")
+        return {id_: note if id_ in happened else StoppedError() for id_ in ids}
+
+    def _once(self, messages: Sequence[Received[Any]]) -> Failures:
+        # Of several with one id the first counts, and before it one that knows what has happened.
+        backwards = messages[::-1]
+        by_id = {m.id: m for m in backwards} | {m.id: m for m in backwards if m.happened}
+        process_stopping.set(self._stopping)
+        with transaction() as session:
+            new = inbox.claim(session, self._consumer, list(by_id))
+            fresh = [
+                m
+                for m in messages
+                if by_id[m.id] is m and m.replay != "done" and (m.id in new or m.replay == "again")
+            ]
+            if any(m.content_id and m.is_redelivered for m in fresh):
+                last = inbox.last_without_id(session, self._consumer)
+                fresh = [replace(m, is_repeat=_is_repeat(m, last)) for m in fresh]
+            failures = (self._handle(session, fresh) or {}) if fresh else {}
+            if failures:
+                inbox.release(session, self._consumer, list(failures))
+            for message in fresh:
+                if message.content_id and message.id not in failures:
+                    inbox.note_without_id(session, self._consumer, message.content_id)
+        return failures
+
+
+def _holds(error: Exception) -> bool:
+    return isinstance(error, Hold) and not isinstance(error, UnderWay)
+
+
+def _is_repeat(message: Received[Any], last: UUID | None) -> bool:
+    return message.is_redelivered and message.content_id is not None and message.content_id == last

@@ -1,0 +1,627 @@
+"""Every message on the bus, as a msgspec Struct: decoding one is validating it.
+
+Three kinds, by the exchange they are published to:
+
+* `intake`: what a sender told us about an order. Published by the ingress.
+* `commands`: what somebody wants done. Published by operators, the ingress and the CLI.
+* `events`: facts, in the past tense. Written to the outbox beside the rows they tell of, and
+  published by the relay alone.
+
+To add one, write its Struct here and a handler in the service that cares. Topology, contracts and
+documentation follow from the Struct.
+"""
+
+import re
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar, Literal
+from uuid import UUID
+
+import msgspec
+
+# The end of the text, in Python's regular expressions as in JSON Schema's (ECMA 262). Python's `$`
+# also matches before a last line feed, and ECMA 262 has no `\Z`.
+_END = r"(?![\s\S])"
+# What may stand in one line: no control characters, so no header or log line can be forged.
+Line = Annotated[
+    str, msgspec.Meta(min_length=1, max_length=200, pattern=rf"^[^\x00-\x1f\x7f]+{_END}")
+]
+OptionalLine = Annotated[str, msgspec.Meta(max_length=200, pattern=rf"^[^\x00-\x1f\x7f]*{_END}")]
+# Free text. PostgreSQL's text cannot hold a NUL, so it stops at the door and not after the 201.
+Text = Annotated[str, msgspec.Meta(min_length=1, max_length=4_000, pattern=rf"^[^\x00]+{_END}")]
+OptionalText = Annotated[str, msgspec.Meta(max_length=4_000, pattern=rf"^[^\x00]*{_END}")]
+# RFC 5321, 4.5.3.1 bounds the length. The form is the HTML standard's idea of a valid address with
+# a dot in the domain; whether the mailbox exists, only sending tells.
+EMAIL_PATTERN = (
+    r"^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}"
+    r"@[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+    r"(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)+" + _END
+)
+Email = Annotated[
+    str, msgspec.Meta(max_length=254, pattern=EMAIL_PATTERN, examples=["zoe@shop.example"])
+]
+
+
+class TrackingStatus(StrEnum):
+    """Where an order is. `IN TRANSIT`, with a space or in small letters, is understood too."""
+
+    PENDING = "PENDING"
+    IN_TRANSIT = "IN_TRANSIT"
+    OUT_FOR_DELIVERY = "OUT_FOR_DELIVERY"
+    DELIVERED = "DELIVERED"
+    CANCELLED = "CANCELLED"
+
+    @classmethod
+    def _missing_(cls, value: object) -> "TrackingStatus | None":
+        if not isinstance(value, str):
+            return None
+        name = re.sub(r"[\s-]+", "_", value.strip()).upper()
+        return cls.__members__.get(name)
+
+
+FINAL_STATUSES = frozenset({TrackingStatus.DELIVERED, TrackingStatus.CANCELLED})
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """The base of every message's data."""
+
+    TYPE: ClassVar[str] = ""
+    EXCHANGE: ClassVar[str] = ""
+
+
+class CustomerDetails(msgspec.Struct, frozen=True, kw_only=True):
+    """The person who ordered, as the sender names them."""
+
+    name: Annotated[Line, msgspec.Meta(examples=["Zoë Ade"])]
+    email: Email
+    phone: Annotated[OptionalLine, msgspec.Meta(examples=["+2348000000"])] = ""
+
+
+# --- intake: what a sender said --------------------------------------------------------------
+
+
+class OrderCreated(Event, frozen=True, kw_only=True):
+    """A sender says: this order exists."""
+
+    TYPE: ClassVar[str] = "order.created"
+    EXCHANGE: ClassVar[str] = "intake"
+
+    order_id: UUID
+    account_id: UUID
+    customer_details: CustomerDetails
+    item_summary: Annotated[Text, msgspec.Meta(examples=["2 x blue kettle"])]
+    address: Annotated[Text, msgspec.Meta(examples=["12 Marina Road, Lagos"])]
+    tracking_status: TrackingStatus = TrackingStatus.PENDING
+
+
+class OrderStatusChanged(Event, frozen=True, kw_only=True):
+    """A sender says: this order is now here."""
+
+    TYPE: ClassVar[str] = "order.status_changed"
+    EXCHANGE: ClassVar[str] = "intake"
+
+    order_id: UUID
+    account_id: UUID
+    tracking_status: Annotated[TrackingStatus, msgspec.Meta(examples=["OUT_FOR_DELIVERY"])]
+    note: Annotated[OptionalText, msgspec.Meta(examples=["Left the depot."])] = ""
+
+
+class OrderCancelled(Event, frozen=True, kw_only=True):
+    """A sender says: this order will not come."""
+
+    TYPE: ClassVar[str] = "order.cancelled"
+    EXCHANGE: ClassVar[str] = "intake"
+
+    order_id: UUID
+    account_id: UUID
+    reason: Annotated[OptionalText, msgspec.Meta(examples=["Out of stock."])] = ""
+
+
+# --- commands: what somebody wants done ------------------------------------------------------
+
+
+class KycDecide(Event, frozen=True, kw_only=True):
+    """An operator's decision. The business is named by exactly one of the three ids.
+
+    With `application_id`, only if that is still its newest application: what was looked at.
+    """
+
+    TYPE: ClassVar[str] = "kyc.decide"
+    EXCHANGE: ClassVar[str] = "commands"
+
+    decision: Literal["approve", "reject", "revoke"]
+    account_id: UUID | None = None
+    email: Email | None = None
+    business_registration_number: Line | None = None
+    application_id: UUID | None = None
+    reason: OptionalText = ""
+
+
+class SecretRotate(Event, frozen=True, kw_only=True):
+    """Replace an account's webhook secret.
+
+    With `secret_id`, only if that one is still the newest: a second request with the same expired
+    secret must not replace its replacement.
+    """
+
+    TYPE: ClassVar[str] = "secret.rotate"
+    EXCHANGE: ClassVar[str] = "commands"
+
+    account_id: UUID
+    cause: Literal["expired_use", "scheduled", "operator"]
+    secret_id: UUID | None = None
+    revoke_previous: bool = False
+
+
+class SecretRevoke(Event, frozen=True, kw_only=True):
+    """Revoke an account's webhook secrets: all of them, or the one named."""
+
+    TYPE: ClassVar[str] = "secret.revoke"
+    EXCHANGE: ClassVar[str] = "commands"
+
+    account_id: UUID
+    secret_id: UUID | None = None
+    reason: OptionalText = ""
+
+
+class AccountBlock(Event, frozen=True, kw_only=True):
+    """Block an account, or let it in again: its sign-ins, its sessions and its webhook secrets."""
+
+    TYPE: ClassVar[str] = "account.block"
+    EXCHANGE: ClassVar[str] = "commands"
+
+    account_id: UUID
+    blocked: bool
+    reason: OptionalText = ""
+
+
+class WebhookLimit(Event, frozen=True, kw_only=True):
+    """Set how many webhooks a second a worker takes of an account; None means the default."""
+
+    TYPE: ClassVar[str] = "webhook.limit"
+    EXCHANGE: ClassVar[str] = "commands"
+
+    account_id: UUID
+    per_second: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] | None = None
+
+
+# --- events: facts ---------------------------------------------------------------------------
+
+
+class _AccountFact(Event, frozen=True, kw_only=True):
+    """A fact about an account carries whom to tell, so that the notifier need not ask anybody."""
+
+    EXCHANGE: ClassVar[str] = "events"
+
+    account_id: UUID
+    company_name: str
+    email: Email
+
+
+CodePurpose = Literal["registration", "password_reset", "new_address"]
+
+
+class AccountOtpRequested(_AccountFact, frozen=True, kw_only=True):
+    """A one-time code was made. `sealed_code` opens for `code_id`, under the key of codes.
+
+    `company_name` is empty while the address is not proved: who asked may be anybody, and our email
+    must not carry a stranger's words.
+    """
+
+    TYPE: ClassVar[str] = "account.otp_requested"
+
+    purpose: CodePurpose = "registration"
+
+    code_id: UUID
+    sealed_code: bytes
+    expires_at: datetime
+
+
+class AccountVerified(_AccountFact, frozen=True, kw_only=True):
+    """An account proved its email address."""
+
+    TYPE: ClassVar[str] = "account.verified"
+
+
+class AccountSignedIn(_AccountFact, frozen=True, kw_only=True):
+    """A business signed in, from `address`; `is_new_place`: never from there before."""
+
+    TYPE: ClassVar[str] = "account.signed_in"
+
+    address: str
+    is_new_place: bool = False
+
+
+class AccountChanged(_AccountFact, frozen=True, kw_only=True):
+    """What its owner must know happened to an account; `email` is the address that is told.
+
+    `address` is the client's; `by` is empty where somebody signed in did it, or a mailed code.
+    """
+
+    TYPE: ClassVar[str] = "account.changed"
+
+    what: Literal[
+        "password_changed",
+        "password_reset",
+        "address_changed",
+        "refresh_token_reused",
+        "closed",
+        "blocked",
+        "unblocked",
+        "standard_webhooks_only",
+        "both_schemes",
+    ]
+    address: str = ""
+    by: str = ""
+    reason: str = ""
+
+
+class AccountSignInFailed(Event, frozen=True, kw_only=True):
+    """Somebody at `address` tried to sign in with a wrong password, or as nobody known here.
+
+    However many tries: one a minute and account, or a minute and address where there is no account.
+    """
+
+    TYPE: ClassVar[str] = "account.sign_in_failed"
+    EXCHANGE: ClassVar[str] = "events"
+
+    email: str
+    account_id: UUID | None
+    address: str
+
+
+class KycSubmitted(_AccountFact, frozen=True, kw_only=True):
+    """A business sent its KYC application."""
+
+    TYPE: ClassVar[str] = "kyc.submitted"
+
+    application_id: UUID
+    business_registration_number: str
+
+
+class KycApproved(_AccountFact, frozen=True, kw_only=True):
+    """An operator approved an application."""
+
+    TYPE: ClassVar[str] = "kyc.approved"
+
+    application_id: UUID
+    decided_by: str
+
+
+class KycRejected(_AccountFact, frozen=True, kw_only=True):
+    """An operator rejected an application; `reason` is meant for the business to read."""
+
+    TYPE: ClassVar[str] = "kyc.rejected"
+
+    application_id: UUID
+    decided_by: str
+    reason: str
+
+
+class KycRevoked(_AccountFact, frozen=True, kw_only=True):
+    """An operator took an approval back; the secrets named stopped working with it."""
+
+    TYPE: ClassVar[str] = "kyc.revoked"
+
+    application_id: UUID
+    decided_by: str
+    reason: str
+    secret_ids: tuple[UUID, ...] = ()
+
+
+class SecretIssued(_AccountFact, frozen=True, kw_only=True):
+    """An account without an active secret got one."""
+
+    TYPE: ClassVar[str] = "secret.issued"
+
+    secret_id: UUID
+    expires_at: datetime
+
+
+class SecretShown(_AccountFact, frozen=True, kw_only=True):
+    """A business was shown its secret, at `address`; one a secret, day and network is told."""
+
+    TYPE: ClassVar[str] = "secret.shown"
+
+    secret_id: UUID
+    address: str
+
+
+class WebhookAllowlistChanged(_AccountFact, frozen=True, kw_only=True):
+    """A business said, at `address`, where its webhooks may come from; none means anywhere."""
+
+    TYPE: ClassVar[str] = "webhook.allowlist_changed"
+
+    address: str
+    allowed_networks: tuple[str, ...]
+
+
+class SecretRotated(_AccountFact, frozen=True, kw_only=True):
+    """A new secret replaced another, which goes on working until `previous_valid_until`.
+
+    `revoked_ids` are the earlier ones that stopped working at once, where that was wanted.
+    """
+
+    TYPE: ClassVar[str] = "secret.rotated"
+
+    secret_id: UUID
+    expires_at: datetime
+    previous_secret_id: UUID
+    previous_valid_until: datetime
+    cause: Literal["expired_use", "scheduled", "operator", "business"]
+    revoked_ids: tuple[UUID, ...] = ()
+
+
+class SecretExpiring(_AccountFact, frozen=True, kw_only=True):
+    """A replaced secret stops working soon.
+
+    With how much it is still in use: when last, and for which part of the account's requests of the
+    last day (0 to 1). `is_last`: no further warning comes.
+    """
+
+    TYPE: ClassVar[str] = "secret.expiring"
+
+    secret_id: UUID
+    expires_at: datetime
+    last_used_at: datetime | None = None
+    share_of_last_day: float = 0.0
+    is_last: bool = False
+
+
+class SecretRevoked(_AccountFact, frozen=True, kw_only=True):
+    """Secrets stopped working at once."""
+
+    TYPE: ClassVar[str] = "secret.revoked"
+
+    secret_ids: tuple[UUID, ...]
+    reason: str
+
+
+class _OrderFact(Event, frozen=True, kw_only=True):
+    EXCHANGE: ClassVar[str] = "events"
+
+    order_id: UUID
+    account_id: UUID
+    company_name: str
+    customer_name: str
+    customer_email: Email
+    item_summary: str
+    tracking_status: TrackingStatus
+
+
+class OrderRecorded(_OrderFact, frozen=True, kw_only=True):
+    """An order is in the books."""
+
+    TYPE: ClassVar[str] = "order.recorded"
+
+    address: str
+
+
+class OrderStatusRecorded(_OrderFact, frozen=True, kw_only=True):
+    """A recorded order moved on."""
+
+    TYPE: ClassVar[str] = "order.status_recorded"
+
+    previous_status: TrackingStatus
+    note: str
+
+
+class OrderCancellationRecorded(_OrderFact, frozen=True, kw_only=True):
+    """A recorded order was cancelled."""
+
+    TYPE: ClassVar[str] = "order.cancellation_recorded"
+
+    reason: str
+
+
+class EmailUndeliverable(Event, frozen=True, kw_only=True):
+    """A mail server refused an email for good. No address is in it: `fact_id` leads there."""
+
+    TYPE: ClassVar[str] = "email.undeliverable"
+    EXCHANGE: ClassVar[str] = "events"
+
+    fact_id: UUID
+    fact_type: str
+    template: str
+    smtp_code: int
+    reason: str
+
+
+class _OpsFact(Event, frozen=True, kw_only=True):
+    """What ops staff did: `by` whom, at which `address`; for the audit log."""
+
+    EXCHANGE: ClassVar[str] = "events"
+
+    by: str
+    address: str
+
+
+class OpsDeadLetterReplayed(_OpsFact, frozen=True, kw_only=True):
+    """A dead letter is back in its work queue; `edited`: with another body.
+
+    `digest` is the SHA-256 of its body, in hexadecimal, and `new_digest` that of its new one.
+    """
+
+    TYPE: ClassVar[str] = "ops.dead_letter_replayed"
+
+    queue: str
+    message_id: str
+    message_type: str
+    edited: bool = False
+    digest: str = ""
+    new_digest: str = ""
+
+
+class OpsDeadLetterDiscarded(_OpsFact, frozen=True, kw_only=True):
+    """A dead letter is gone. `digest` is the SHA-256 of its body, in hexadecimal."""
+
+    TYPE: ClassVar[str] = "ops.dead_letter_discarded"
+
+    queue: str
+    message_id: str
+    message_type: str
+    reason: str
+    digest: str
+
+
+class OpsOutboxChanged(_OpsFact, frozen=True, kw_only=True):
+    """A parked message of the outbox was tried again, edited or discarded.
+
+    `digest` is the SHA-256 of its body, in hexadecimal, and `new_digest` that of its new one.
+    """
+
+    TYPE: ClassVar[str] = "ops.outbox_changed"
+
+    action: Literal["retried", "edited", "discarded"]
+    message_id: str
+    message_type: str
+    written_by: str
+    digest: str
+    reason: str = ""
+    new_digest: str = ""
+
+
+class OpsRetriedNow(_OpsFact, frozen=True, kw_only=True):
+    """Messages that waited on the retry ladder for a queue went back to it ahead of their time."""
+
+    TYPE: ClassVar[str] = "ops.retried_now"
+
+    queue: str
+    messages: int
+
+
+class OpsCommandPublished(_OpsFact, frozen=True, kw_only=True):
+    """A command was published to the bus, whose own fact does not say who wanted it."""
+
+    TYPE: ClassVar[str] = "ops.command_published"
+
+    command: str
+    message_id: UUID
+    reason: str = ""
+
+
+class OpsKycDecisionRecorded(_OpsFact, frozen=True, kw_only=True):
+    """Somebody decided on an application that takes several, or took a decision back.
+
+    `counted` are those whose decision counts afterwards, of whom `needed` must be.
+    """
+
+    TYPE: ClassVar[str] = "ops.kyc_decision_recorded"
+
+    account_id: UUID
+    application_id: UUID
+    decision: Literal["approve", "revoke"]
+    reason: str = ""
+    counted: tuple[str, ...]
+    needed: int
+
+
+class OpsCustomerErased(_OpsFact, frozen=True, kw_only=True):
+    """A customer's data was erased: how many rows and messages, by place. Of whom is not told."""
+
+    TYPE: ClassVar[str] = "ops.customer_erased"
+
+    reason: str
+    places: dict[str, int]
+
+
+class OpsSignedIn(_OpsFact, frozen=True, kw_only=True):
+    """Somebody of ops staff signed in to the console; empty: without a second factor."""
+
+    TYPE: ClassVar[str] = "ops.signed_in"
+
+    second_factor: Literal["", "code", "recovery_code"] = ""
+
+
+class OpsSignInFailed(_OpsFact, frozen=True, kw_only=True):
+    """Somebody tried a wrong password at the console; `by` is the name they gave.
+
+    `password_was_right`: it was the code that was wrong.
+    """
+
+    TYPE: ClassVar[str] = "ops.sign_in_failed"
+
+    password_was_right: bool = False
+
+
+class OpsSignedOut(_OpsFact, frozen=True, kw_only=True):
+    """Somebody of ops staff signed out of the console."""
+
+    TYPE: ClassVar[str] = "ops.signed_out"
+
+
+class OpsUserChanged(_OpsFact, frozen=True, kw_only=True):
+    """A user of the console was made, changed or removed; `role` is empty for one that is gone."""
+
+    TYPE: ClassVar[str] = "ops.user_changed"
+
+    user: str
+    role: str
+
+
+class OpsSecondFactorChanged(_OpsFact, frozen=True, kw_only=True):
+    """A user of the console has another second factor, none any more, or new recovery codes."""
+
+    TYPE: ClassVar[str] = "ops.second_factor_changed"
+
+    user: str
+    change: Literal["set_up", "reset", "recovery_codes_made"]
+
+
+class OpsSessionsEnded(_OpsFact, frozen=True, kw_only=True):
+    """Sessions of a user of the console were ended by hand."""
+
+    TYPE: ClassVar[str] = "ops.sessions_ended"
+
+    user: str
+    sessions: int
+
+
+class OpsDataViewed(_OpsFact, frozen=True, kw_only=True):
+    """Somebody of ops staff was shown personal data, in the clear; the data itself is not told.
+
+    `page` is the console's page, or the command, and `of` the ids that it was about.
+    """
+
+    TYPE: ClassVar[str] = "ops.data_viewed"
+
+    page: str
+    of: tuple[str, ...] = ()
+
+
+def _concrete(base: type[Event]) -> list[type[Event]]:
+    found = [base] if base.TYPE else []
+    for child in base.__subclasses__():
+        found += _concrete(child)
+    return found
+
+
+EVENT_TYPES: dict[str, type[Event]] = {event.TYPE: event for event in _concrete(Event)}
+"""Every message's Struct by its type, which is also its routing key."""
+
+_encoder = msgspec.json.Encoder()
+_decoders: dict[str, msgspec.json.Decoder[Any]] = {
+    type_: msgspec.json.Decoder(struct) for type_, struct in EVENT_TYPES.items()
+}
+
+
+def encode(event: Event) -> bytes:
+    """The event's data as JSON, in UTF-8."""
+    return _encoder.encode(event)
+
+
+def decode(type_: str, body: bytes) -> Event:
+    """Decode and validate a body.
+
+    Args:
+        type_: the message's `type` property.
+        body: the event's data, JSON in UTF-8.
+
+    Raises:
+        msgspec.DecodeError: the type is unknown, or the body does not fit; the message says where.
+    """
+    decoder = _decoders.get(type_)
+    if decoder is None:
+        raise msgspec.DecodeError(f"unknown message type {type_!r}")
+    event: Event = decoder.decode(body)
+    return event

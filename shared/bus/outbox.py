@@ -1,0 +1,94 @@
+"""Writing to the outbox, inside the caller's transaction."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from shared.bus.contract.message import SHORT_STRING_BYTES, Message
+from shared.db import arrays
+
+CHANNEL = "outbox"
+"""The NOTIFY channel that wakes the relay."""
+MAX_BODY_BYTES = 16 * 1024 * 1024
+"""RabbitMQ 4 takes no more (`max_message_size`); none of ours has a hundredth of it."""
+
+_INSERT = text("""
+    INSERT INTO outbox (message_id, exchange, routing_key, type, correlation_id, source,
+                        traceparent, time, body)
+    SELECT * FROM unnest(CAST(:message_id AS uuid[]), CAST(:exchange AS text[]),
+                         CAST(:routing_key AS text[]), CAST(:type AS text[]),
+                         CAST(:correlation_id AS text[]), CAST(:source AS text[]),
+                         CAST(:traceparent AS text[]), CAST(:time AS timestamptz[]),
+                         CAST(:body AS bytea[]))
+""")
+_NOTIFY = text(f"NOTIFY {CHANNEL}")
+
+
+class UnpublishableError(ValueError):
+    """No broker would take the message; the sentence says what is wrong with it."""
+
+
+def add(session: Session, messages: Sequence[Message]) -> None:
+    """Leave messages for the relay; they are published if, and only if, the transaction commits.
+
+    Args:
+        session: the transaction that also writes the rows the messages tell of.
+        messages: published in this order by one relay, in any order by several.
+
+    Raises:
+        UnpublishableError: nothing was written, since one of them could never be published.
+    """
+    if not messages:
+        return
+    for message in messages:
+        check(message)
+    session.execute(
+        _INSERT,
+        {
+            "message_id": arrays.uuids(m.message_id for m in messages),
+            "exchange": arrays.texts(m.exchange for m in messages),
+            "routing_key": arrays.texts(m.routing_key for m in messages),
+            "type": arrays.texts(m.type for m in messages),
+            "correlation_id": arrays.texts(m.correlation_id for m in messages),
+            "source": arrays.texts(m.source for m in messages),
+            "traceparent": arrays.texts(m.traceparent for m in messages),
+            "time": arrays.times(m.time for m in messages),
+            "body": arrays.blobs(m.body for m in messages),
+        },
+    )
+    session.execute(_NOTIFY)
+
+
+def check(message: Message) -> None:
+    """Refuse what AMQP cannot hold.
+
+    Raises:
+        UnpublishableError: it says which part, and how long that may be.
+    """
+    # Bytes count, not characters; a text of 63 characters has at most 252.
+    for name in _SHORT:
+        text_ = getattr(message, name)
+        if text_ is not None and len(text_) > 63:
+            size = len(text_.encode())
+            if size > SHORT_STRING_BYTES:
+                raise UnpublishableError(
+                    f"The {name} of a message may have {SHORT_STRING_BYTES} bytes, not {size}. "
+                    "Shorten it where the message is made."
+                )
+    if len(message.body) > MAX_BODY_BYTES:
+        raise UnpublishableError(
+            f"The body of a message may have {MAX_BODY_BYTES:,} bytes, not {len(message.body):,}. "
+            "Say less in it, or say it in several messages."
+        )
+
+
+_SHORT = (
+    "exchange",
+    "routing_key",
+    "type",
+    "message_id",
+    "correlation_id",
+    "source",
+    "traceparent",
+)

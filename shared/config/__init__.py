@@ -1,0 +1,1 @@
+"""Settings: read from the environment, typed, and checked once at start."""

@@ -1,1 +1,0 @@
-"""The transactional outbox: facts are written beside the rows they tell of, then relayed."""

@@ -1,0 +1,61 @@
+"""The two forms of a webhook secret, which is 32 random bytes.
+
+`whsk_` and their urlsafe base64: the key of the `X-API-Key` scheme is that whole string. `whsec_`
+and their standard base64: the key of Standard Webhooks is the bytes behind it. Its libraries must
+never be handed the first form: there `whsk_` means an ed25519 key. At rest there are the SHA-256 of
+the first form, to find it by, and the bytes, sealed for their row.
+"""
+
+import base64
+import hashlib
+import re
+import secrets
+from uuid import UUID
+
+from shared.security.encryption import sealer
+
+PREFIX = "whsk_"
+STANDARD_PREFIX = "whsec_"
+SECRET_BYTES = 32
+# Of either form, whole or cut; a header takes them in any case, and somebody puts them in quotes.
+_IN_TEXT = re.compile(r"(wh(?:sk|sec)_)[\w+/=-]+", re.ASCII | re.IGNORECASE)
+
+
+def generate() -> bytes:
+    """32 new random bytes."""
+    return secrets.token_bytes(SECRET_BYTES)
+
+
+def encode_key(raw: bytes) -> str:
+    """The string that a sender signs with and sends as `X-API-Key`."""
+    return PREFIX + base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+
+def encode_standard(raw: bytes) -> str:
+    """The string that Standard Webhooks libraries take."""
+    return STANDARD_PREFIX + base64.b64encode(raw).decode()
+
+
+def removed(text: str) -> str:
+    """A text without the webhook secrets that somebody has put where none belongs."""
+    return _IN_TEXT.sub(r"\1(removed)", text)
+
+
+def key_hash(key: bytes) -> bytes:
+    """The SHA-256 of a key. It has 256 random bits, so it needs neither salt nor stretching."""
+    return hashlib.sha256(key).digest()
+
+
+def seal(raw: bytes, secret_id: UUID) -> bytes:
+    """The bytes of a secret, sealed for its row."""
+    return sealer().seal(raw, f"secret:{secret_id}")
+
+
+def unseal(sealed: bytes, secret_id: UUID) -> bytes:
+    """The bytes of a sealed secret.
+
+    Raises:
+        shared.security.encryption.CannotOpenError: it is another row's, damaged, or under a key not
+            listed.
+    """
+    return sealer().open(sealed, f"secret:{secret_id}")

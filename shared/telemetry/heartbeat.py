@@ -1,0 +1,127 @@
+"""A process says every ten seconds that it is alive, and how it stands with its queues.
+
+One small row a process, in `service_heartbeats`; ops staff read it.
+"""
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import structlog
+from sqlalchemy import delete
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from shared.bus.broker.standing import Standing, Told
+from shared.db.models import ServiceHeartbeat
+from shared.db.session import transaction
+from shared.product import VERSION
+
+SECONDS = 10.0
+FORGET_AFTER = timedelta(days=1)
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class QueueFigures:
+    """How a process stands with a queue that it consumes, or a connection that it publishes by.
+
+    Attributes:
+        told: whether it works, and why not.
+        handled: messages since it started, whatever became of them.
+        unacked: messages in hand.
+        reached: the time of the newest message it has handled; of those that came first hand, not
+            by the retry ladder.
+    """
+
+    told: Told
+    handled: int = 0
+    unacked: int = 0
+    reached: datetime | None = None
+
+
+class Heart:
+    """Beats for one process.
+
+    Args:
+        service: such as `services.orders`.
+        uses: what else it needs, by name, such as `mail`: where it is (`where`), and how it is met.
+            Others cannot know it by their own settings.
+    """
+
+    def __init__(self, service: str, uses: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+        self._service = service
+        self._uses = {} if uses is None else uses  # which may change
+        # Of this process, so made after a fork.
+        self._instance = f"{socket.gethostname()}:{os.getpid()}"
+        self._started = datetime.now(UTC)
+        self._last: tuple[datetime, Mapping[str, QueueFigures]] = (self._started, {})
+
+    def beat(self, session: Session, queues: Mapping[str, QueueFigures] | None = None) -> None:
+        """Write the row, and remove those of this service's instances that are long gone.
+
+        Args:
+            session: the transaction.
+            queues: what the process consumes, and what it publishes by.
+        """
+        now = datetime.now(UTC)
+        queues = queues or {}
+        row = {
+            "service": self._service,
+            "instance": self._instance,
+            "version": VERSION,
+            "started_at": self._started,
+            "seen_at": now,
+            "queues": dict(self._uses)
+            | {name: self._said(name, queue, now) for name, queue in queues.items()},
+        }
+        new = insert(ServiceHeartbeat).values(row)
+        session.execute(new.on_conflict_do_update(index_elements=["service", "instance"], set_=row))
+        session.execute(
+            delete(ServiceHeartbeat).where(
+                ServiceHeartbeat.service == self._service,
+                ServiceHeartbeat.seen_at < now - FORGET_AFTER,
+            )
+        )
+        self._last = (now, queues)
+
+    def _said(self, name: str, queue: QueueFigures, now: datetime) -> dict[str, Any]:
+        then, before = self._last
+        seconds = (now - then).total_seconds()
+        handled = queue.handled - (before[name].handled if name in before else 0)
+        return {
+            "state": queue.told.state,
+            "reason": queue.told.reason,
+            "lacks": queue.told.lacks,
+            "since": queue.told.since.isoformat() if queue.told.since else None,
+            "handled": queue.handled,
+            "unacked": queue.unacked,
+            "rate": round(handled / seconds, 2) if seconds > 0 else 0.0,
+            "reached": queue.reached.isoformat() if queue.reached else None,
+        }
+
+
+async def keep_beating(service: str, standings: Callable[[], Sequence[Standing]]) -> None:
+    """Beat until cancelled, for a process that runs on a loop and consumes nothing.
+
+    Args:
+        service: such as `services.ingress`.
+        standings: gives those of its connections to the broker, which may be others by now.
+    """
+    heart = Heart(service)
+
+    def beat() -> None:
+        with transaction() as session:
+            heart.beat(session, {each.part: QueueFigures(each.told) for each in standings()})
+
+    while True:
+        try:
+            await asyncio.to_thread(beat)
+        except Exception as error:  # noqa: BLE001 - the next one tells as much
+            log.warning("no_heartbeat", error=type(error).__name__)
+        await asyncio.sleep(SECONDS)

@@ -1,0 +1,148 @@
+"""Spans that are recorded, and sent by OTLP over HTTP. Imported only when tracing is on.
+
+Names and attributes follow OpenTelemetry's semantic conventions, 1.3x. SQL statements are spans by
+SQLAlchemy's events: the instrumentation that OpenTelemetry has refuses SQLAlchemy 2.1.
+"""
+
+import threading
+from contextvars import Token
+from typing import Any
+
+from opentelemetry import context, trace
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import SpanKind, Status, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from sqlalchemy import Engine, event
+from sqlalchemy.engine import Connection, ExceptionContext
+
+from shared.telemetry.tracing import Kind, Span
+
+_propagator = TraceContextTextMapPropagator()
+_SPAN = "fellow_span"  # where a connection keeps the span of the statement under way
+
+
+class RecordedSpan(Span):
+    """A span of OpenTelemetry's; or, for `under`, just a context."""
+
+    def __init__(self, span: trace.Span, *, is_ours: bool = True) -> None:
+        self._span = span
+        self._is_ours = is_ours
+        self._token: Token[Context] | None = None
+        self.traceparent = _traceparent(span)
+
+    def __enter__(self) -> Span:
+        self._token = context.attach(trace.set_span_in_context(self._span))
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if self._token is not None:
+            context.detach(self._token)
+        if self._is_ours:
+            self.end(error)
+
+    def rename(self, name: str) -> None:
+        """See `Span`."""
+        self._span.update_name(name)
+
+    def set(self, name: str, value: str | int) -> None:
+        """See `Span`."""
+        self._span.set_attribute(name, value)
+
+    def link(self, other: Span) -> None:
+        """See `Span`."""
+        if isinstance(other, RecordedSpan):
+            self._span.add_link(other._span.get_span_context())
+
+    def fail(self, error: BaseException) -> None:
+        """See `Span`."""
+        self._span.set_attribute("error.type", type(error).__name__)
+        self._span.set_status(Status(StatusCode.ERROR))
+
+    def end(self, error: BaseException | None = None) -> None:
+        """See `Span`."""
+        if error is not None:
+            self.fail(error)
+        self._span.end()
+
+
+class OpenTelemetry:
+    """The tracer of this process.
+
+    Args:
+        endpoint: of a collector, such as `http://collector:4318`, without `/v1/traces`.
+        service: named in every span.
+    """
+
+    def __init__(self, endpoint: str, service: str) -> None:
+        self._provider = TracerProvider(
+            resource=Resource.create({"service.name": service}),
+            # It would wait half a minute for a collector that is away.
+            shutdown_on_exit=False,
+        )
+        exporter = OTLPSpanExporter(endpoint=endpoint.rstrip("/") + "/v1/traces")
+        self._provider.add_span_processor(BatchSpanProcessor(exporter))
+        self._tracer = self._provider.get_tracer("order-fellow")
+        event.listen(Engine, "before_cursor_execute", self._statement_begins)
+        event.listen(Engine, "after_cursor_execute", _statement_ends)
+        event.listen(Engine, "handle_error", _statement_fails)
+
+    def span(self, name: str, kind: Kind, parent: str | None) -> Span:
+        """See `tracing.span`."""
+        kind_ = SpanKind[kind.upper()]
+        return RecordedSpan(self._tracer.start_span(name, context=_context(parent), kind=kind_))
+
+    def under(self, parent: str | None) -> Span:
+        """See `tracing.under`."""
+        return RecordedSpan(trace.get_current_span(_context(parent)), is_ours=False)
+
+    def current(self) -> str | None:
+        """See `tracing.current`."""
+        return _traceparent(trace.get_current_span())
+
+    def flush(self, seconds: float) -> None:
+        """See `tracing.flush`."""
+        # Its own timeout is not kept: opentelemetry-python, issue 4568.
+        flushing = threading.Thread(target=self._provider.force_flush, daemon=True)
+        flushing.start()
+        flushing.join(seconds)
+
+    def _statement_begins(self, connection: Connection, _: Any, statement: str, *__: Any) -> None:
+        # What nobody traces, such as a poll, would be a trace of its own each time.
+        if not trace.get_current_span().get_span_context().is_valid:
+            return
+        words = statement.split()
+        attributes = {
+            "db.system.name": "postgresql",
+            "db.operation.name": words[0].upper(),
+            # With placeholders: what stands for them is somebody's address.
+            "db.query.text": " ".join(words),
+        }
+        connection.info[_SPAN] = self._tracer.start_span(
+            words[0].upper(), kind=SpanKind.CLIENT, attributes=attributes
+        )
+
+
+def _statement_ends(connection: Connection, *_: Any) -> None:
+    span: trace.Span | None = connection.info.pop(_SPAN, None)
+    if span is not None:
+        span.end()
+
+
+def _statement_fails(failure: ExceptionContext) -> None:
+    span = failure.connection.info.pop(_SPAN, None) if failure.connection is not None else None
+    if span is not None:
+        RecordedSpan(span).end(failure.original_exception)
+
+
+def _context(parent: str | None) -> Context | None:
+    return None if parent is None else _propagator.extract({"traceparent": parent}, Context())
+
+
+def _traceparent(span: trace.Span) -> str | None:
+    carrier: dict[str, str] = {}
+    _propagator.inject(carrier, trace.set_span_in_context(span))
+    return carrier.get("traceparent")

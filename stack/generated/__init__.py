@@ -1,0 +1,1 @@
+"""What is written by programs: contracts, lock files, the list of components."""

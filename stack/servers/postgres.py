@@ -1,0 +1,252 @@
+"""A private PostgreSQL of the machine's own package, on loopback TCP only."""
+
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import psycopg2
+
+from stack.folders import passable
+from stack.processes import kill_leftover, spawn, stop
+from stack.servers.listening import Start
+from stack.servers.ports import Port
+
+READY_SECONDS = 90.0
+# PostgreSQL's own sizes are for the smallest machine there is: with 100,000 accounts the pages that
+# orders go to do not fit in, and each is written whole after every checkpoint. As in
+# docker-compose.yml.
+SIZES = {"shared_buffers": "512MB", "max_wal_size": "4GB"}
+
+
+def programs() -> Path | None:
+    """The folder of the newest PostgreSQL on this machine."""
+    found = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/postgres")]
+    if found:
+        return max(found, key=lambda path: float(path.parent.name))
+    on_path = shutil.which("postgres")
+    return Path(on_path).resolve().parent if on_path else None
+
+
+class PostgreSQL:
+    """One server.
+
+    Args:
+        data: its folder; what is in it is kept.
+        durable: whether it syncs to disk; only throwaway data may go without.
+    """
+
+    def __init__(self, data: Path, *, durable: bool = True) -> None:
+        self._data = data
+        self._durable = durable
+        self._port = Port()
+        self._start: Start | None = None
+        self._is_known = False
+        self._server: subprocess.Popen[bytes] | None = None
+        self.password = ""
+        # PostgreSQL refuses to run as root.
+        self._user = _unprivileged_user() if os.geteuid() == 0 else None
+
+    def url(self, database: str = "order_fellow") -> str:
+        """The SQLAlchemy address of a database."""
+        return f"postgresql+psycopg2://postgres:{self.password}@127.0.0.1:{self._port}/{database}"
+
+    @property
+    def ports(self) -> tuple[Port, ...]:
+        """What it listens on; another than before when somebody took it before its first start."""
+        return (self._port,)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its process is there."""
+        return self._server is not None and self._server.poll() is None
+
+    def start(self) -> None:
+        """Start the server, on the same port as before, and wait until it answers.
+
+        Raises:
+            RuntimeError: it does not; with the end of its log.
+        """
+        self.launch()
+        self.wait()
+
+    def launch(self) -> None:
+        """Start the server without waiting for it."""
+        bin_folder = programs()
+        if bin_folder is None:
+            raise RuntimeError("PostgreSQL is not installed")
+        self._data.parent.mkdir(parents=True, exist_ok=True)
+        passable(self._data)
+        cluster = self._data / "cluster"
+        kill_leftover(cluster / "postmaster.pid", str(cluster))
+        self._read_password()
+        if not (cluster / "PG_VERSION").exists():
+            self._make_cluster(bin_folder, cluster)
+        (cluster / "postmaster.pid").unlink(missing_ok=True)
+        log = self._data / "output.log"
+
+        def start() -> subprocess.Popen[bytes]:
+            command = self._command(bin_folder, cluster)
+            self._server = spawn(command, environment=_environment(), log=log, user=self._user)
+            return self._server
+
+        self._start = Start(
+            "PostgreSQL",
+            start,
+            self.ports,
+            log,
+            READY_SECONDS,
+            self._answers,
+            movable=not self._is_known,
+        )
+
+    def _command(self, bin_folder: Path, cluster: Path) -> list[str]:
+        options = {
+            "listen_addresses": "127.0.0.1",
+            "port": str(self._port),
+            # No socket file: its path has a limit, and the checkout may lie anywhere.
+            "unix_socket_directories": "",
+            "max_connections": "200",
+            "logging_collector": "off",
+        }
+        if self._durable:
+            options |= SIZES
+        else:
+            options |= {"fsync": "off", "full_page_writes": "off"}
+        command = [str(bin_folder / "postgres"), "-D", str(cluster)]
+        for name, value in options.items():
+            command += ["-c", f"{name}={value}"]
+        return command
+
+    def stop(self) -> None:
+        """Stop the server, dropping its connections (PostgreSQL's fast shutdown)."""
+        if self._server is not None:
+            stop(self._server, 15, signal.SIGINT)
+            self._server = None
+
+    def close(self) -> None:
+        """Stop for good."""
+        self.stop()
+        self._port.release()
+
+    def kill(self) -> None:
+        """SIGKILL the server and its backends, as a power cut would."""
+        if self._server is not None:
+            stop(self._server, 0.1, signal.SIGKILL)
+            self._server = None
+
+    def execute(self, statement: str, database: str = "postgres") -> None:
+        """Run one statement as the superuser, outside a transaction."""
+        execute(self.url(database), statement)
+
+    def dump(self, database: str) -> None:
+        """Back a database up, by pg_dump."""
+        self._client("pg_dump", "--format=custom", f"--file={self._dump_file(database)}", database)
+
+    def restore(self, database: str) -> None:
+        """Put it back as it was then, whatever has become of it."""
+        self.execute(f"DROP DATABASE IF EXISTS {database} WITH (FORCE)")
+        self.execute(f"CREATE DATABASE {database}")
+        self._client("pg_restore", f"--dbname={database}", str(self._dump_file(database)))
+
+    def _dump_file(self, database: str) -> Path:
+        return self._data / f"{database}.dump"
+
+    def _client(self, program: str, *arguments: str) -> None:
+        subprocess.run(
+            (
+                program,
+                "--host=127.0.0.1",
+                f"--port={self._port}",
+                "--username=postgres",
+                *arguments,
+            ),
+            env=_environment()
+            | {"PGPASSWORD": self.password, "PATH": f"{programs()}:{os.environ.get('PATH', '')}"},
+            check=True,
+            timeout=300,
+        )
+
+    def _create(self, database: str) -> None:
+        try:
+            self.execute(f"CREATE DATABASE {database}")
+        except psycopg2.errors.DuplicateDatabase:
+            return
+
+    def _read_password(self) -> None:
+        path = self._data / "password"
+        if not path.exists():
+            path.touch(mode=0o600)
+            path.write_text(secrets.token_hex(16))
+            self._give_away(path)
+        self.password = path.read_text()
+
+    def _give_away(self, path: Path) -> None:
+        if self._user is not None:
+            account = pwd.getpwnam(self._user)
+            os.chown(path, account.pw_uid, account.pw_gid)
+
+    def _make_cluster(self, bin_folder: Path, cluster: Path) -> None:
+        shutil.rmtree(cluster, ignore_errors=True)
+        cluster.mkdir(mode=0o700)
+        self._give_away(cluster)
+        command = (
+            str(bin_folder / "initdb"),
+            *("-D", str(cluster)),
+            *("-U", "postgres"),
+            *("-A", "scram-sha-256"),
+            f"--pwfile={self._data / 'password'}",
+            *("-E", "UTF8"),
+            "--no-locale",
+            *(() if self._durable else ("--no-sync",)),
+        )
+        log = self._data / "initdb.log"
+        if spawn(command, environment=_environment(), log=log, user=self._user).wait() != 0:
+            raise RuntimeError(f"initdb failed:\n{log.read_text()[-2000:]}")
+
+    def wait(self) -> None:
+        """Wait until the server answers, and see that the database is there.
+
+        Raises:
+            RuntimeError: it does not answer; with the end of its log.
+        """
+        if self._start is None:
+            raise RuntimeError("wait() is for a server that was launched")
+        self._start.wait()
+        self._is_known = True
+        self._create("order_fellow")
+
+    def _answers(self) -> bool:
+        try:
+            self.execute("SELECT 1")
+        except psycopg2.OperationalError:
+            return False
+        return True
+
+
+def execute(url: str, statement: str) -> None:
+    """Run one statement outside a transaction, at a SQLAlchemy address."""
+    connection = psycopg2.connect(url.replace("+psycopg2", "", 1))
+    try:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+    finally:
+        connection.close()
+
+
+def _environment() -> dict[str, str]:
+    return {"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8", "TZ": "UTC"}
+
+
+def _unprivileged_user() -> str:
+    for name in ("postgres", "nobody"):
+        try:
+            pwd.getpwnam(name)
+        except KeyError:
+            continue
+        return name
+    raise RuntimeError("PostgreSQL does not run as root, and there is no user postgres or nobody")

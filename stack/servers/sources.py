@@ -1,0 +1,264 @@
+"""Where RabbitMQ and PostgreSQL come from.
+
+In this order: those that `AMQP_URL` and `DATABASE_URL` name; containers, when a Docker daemon
+answers and has the images or can pull them; private nodes of the machine's own packages; as root
+with apt, the same after installing those packages; else one clear sentence.
+"""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from shared import lease
+from shared.security.service_accounts import broker_user
+from stack.servers import data, debian, postgres, rabbitmq
+from stack.servers.credentials import as_service
+from stack.servers.ports import Port
+
+
+class NoServersError(Exception):
+    """There is no way to get the servers here; the message says what would help."""
+
+
+class Server(Protocol):
+    """What both have in common, wherever they run; see `rabbitmq.py` and `postgres.py`."""
+
+    @property
+    def ports(self) -> Sequence[Port]:
+        """All that it needs; certain once it has been started."""
+
+    def launch(self) -> None:
+        """Start without waiting."""
+
+    def wait(self) -> None:
+        """Wait until it answers."""
+
+    def start(self) -> None:
+        """Both; on the same ports as before."""
+
+    def stop(self) -> None:
+        """Stop cleanly."""
+
+    def close(self) -> None:
+        """Stop for good."""
+
+    def kill(self) -> None:
+        """SIGKILL."""
+
+
+class Broker(Server, Protocol):
+    """RabbitMQ."""
+
+    @property
+    def management_url(self) -> str:
+        """The management API, when it has one."""
+
+    def url(self, vhost: str = "") -> str:
+        """The address of a virtual host."""
+
+    def control(self, *arguments: str) -> str:
+        """Run rabbitmqctl."""
+
+    def evaluate(self, expression: str) -> str:
+        """Evaluate an Erlang expression in the node; returns the value, printed."""
+
+    def admit(self, vhosts: Sequence[str] = ("/",), remove: Sequence[str] = ()) -> None:
+        """Make the services' users and virtual hosts for them; remove others."""
+
+
+class Database(Server, Protocol):
+    """PostgreSQL."""
+
+    def url(self, database: str = "order_fellow") -> str:
+        """The SQLAlchemy address of a database."""
+
+    def execute(self, statement: str, database: str = "postgres") -> None:
+        """Run one statement as the superuser."""
+
+    def dump(self, database: str) -> None:
+        """Back a database up, by pg_dump."""
+
+    def restore(self, database: str) -> None:
+        """Put it back as it was then, whatever has become of it."""
+
+
+@dataclass(frozen=True)
+class Servers:
+    """The two servers.
+
+    Attributes:
+        amqp_url: where RabbitMQ is.
+        database_url: where PostgreSQL is.
+        broker: RabbitMQ, when it is ours to stop and to kill.
+        database: PostgreSQL, when it is ours.
+        origin: where they come from, in words.
+    """
+
+    amqp_url: str
+    database_url: str
+    broker: Broker | None
+    database: Database | None
+    origin: str
+
+    def for_service(self, service: str) -> dict[str, str]:
+        """What a service finds the servers by: as itself, where we may make users for it.
+
+        On a server that somebody has named everybody is who its address says.
+        """
+        return {
+            "AMQP_URL": (
+                as_service(self.amqp_url, broker_user(service)) if self.broker else self.amqp_url
+            ),
+            "DATABASE_URL": (
+                as_service(self.database_url, service) if self.database else self.database_url
+            ),
+        }
+
+
+@contextmanager
+def servers(purpose: Literal["run", "demo", "test", "bench"]) -> Iterator[Servers]:
+    """The servers, for as long as the context lasts.
+
+    Args:
+        purpose: whose they are; those of `run` keep their data, the others' are thrown away. Those
+            of `bench` sync to disk all the same, as in production.
+
+    Raises:
+        NoServersError: there is no way to get them.
+    """
+    amqp_url, database_url = os.environ.get("AMQP_URL"), os.environ.get("DATABASE_URL")
+    if amqp_url and database_url:
+        yield Servers(amqp_url, database_url, None, None, "AMQP_URL and DATABASE_URL")
+        return
+    keep = purpose == "run"
+    durable = keep or purpose == "bench"
+    try:
+        folder = _kept() if keep else data.throwaway(purpose, durable=durable)
+    except data.ForeignFolderError as error:
+        raise NoServersError(str(error)) from None
+    broker, database, origin = make(folder, keep=keep, durable=durable, needs_broker=not amqp_url)
+    used: list[Server] = []
+    used += [] if amqp_url else [broker]
+    used += [] if database_url else [database]
+    try:
+        for server in used:
+            server.launch()
+        for server in used:
+            server.wait()
+        yield Servers(
+            amqp_url or broker.url(),
+            database_url or database.url(),
+            None if amqp_url else broker,
+            None if database_url else database,
+            origin,
+        )
+    finally:
+        for server in used:
+            server.close()
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def make(
+    folder: Path,
+    *,
+    keep: bool = False,
+    durable: bool = False,
+    needs_broker: bool = True,
+    management: bool = False,
+) -> tuple[Broker, Database, str]:
+    """A broker and a database that are not started yet, and where they come from, in words.
+
+    Args:
+        folder: for their data, held by a lease.
+        keep: whether the data are kept.
+        durable: whether the database syncs to disk.
+        needs_broker: whether the broker will be started.
+        management: whether it has the management API.
+
+    Raises:
+        NoServersError: there is no way to get them.
+    """
+    if _containers_are_available():
+        from stack.servers import containers
+
+        owner = data.owner()
+        containers.remove_abandoned(owner, lease.is_held)
+        return (
+            containers.RabbitMQContainer(owner, folder, keep=keep, management=management),
+            containers.PostgreSQLContainer(owner, folder, keep=keep),
+            "Docker",
+        )
+    install_missing(needs_broker=needs_broker)
+    return (
+        rabbitmq.RabbitMQ(folder / "rabbitmq", management=management),
+        postgres.PostgreSQL(folder / "postgres", durable=durable),
+        "private nodes of this machine's own packages",
+    )
+
+
+def install_missing(*, needs_broker: bool = True) -> None:
+    """Install the packages of private nodes, where they are not there.
+
+    What only a private node can be (one of a cluster, a standby) begins with this.
+
+    Args:
+        needs_broker: whether RabbitMQ is needed.
+
+    Raises:
+        NoServersError: they cannot be installed here.
+    """
+    missing = []
+    if needs_broker and not rabbitmq.is_installed():
+        missing.append("rabbitmq-server")
+    if postgres.programs() is None:
+        missing.append("postgresql")
+    if not missing:
+        return
+    if not debian.can_install():
+        raise NoServersError(
+            f"{' and '.join(missing)} cannot be found here. Install them "
+            f"(Debian, Ubuntu: apt-get install {' '.join(missing)}), start Docker, or set "
+            "AMQP_URL and DATABASE_URL to servers of yours."
+        )
+    debian.install(*missing)
+
+
+def _containers_are_available() -> bool:
+    if not docker_is_there():
+        return False
+    # Slow to import, and most machines go without.
+    from stack.servers import containers
+
+    return containers.are_available()
+
+
+def docker_is_there() -> bool:
+    """Whether it is worth asking for a Docker daemon."""
+    host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+    return not host.startswith("unix://") or Path(host.removeprefix("unix://")).is_socket()
+
+
+def _kept() -> Path:
+    folder = data.kept()
+    try:
+        lease.take(folder)
+    except lease.LeasedError as error:
+        raise NoServersError(f"{error}: stop it first") from None
+    return folder
+
+
+def main() -> int:
+    """`python -m stack.servers`: get what the tests' servers need, and say so meanwhile."""
+    try:
+        if not _containers_are_available():
+            install_missing()
+    except NoServersError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0

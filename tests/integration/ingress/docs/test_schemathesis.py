@@ -1,0 +1,83 @@
+"""The API against its own OpenAPI: whatever fits the contract, or nearly, the answer is in it.
+
+`SCHEMATHESIS_CASES=1000` tries more; the cases are the same at each run.
+"""
+
+import base64
+import os
+import uuid
+from datetime import UTC, datetime
+
+import hypothesis
+import pytest
+import requests
+import schemathesis
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+from standardwebhooks import Webhook
+
+from stack.generated.contracts import documents
+from tests.integration.arrange import sign
+from tests.integration.ingress.conftest import approved
+
+CASES = int(os.environ.get("SCHEMATHESIS_CASES", "25"))
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_schema_conformance,
+]
+
+
+@pytest.fixture(scope="module")
+def signed_in(api):
+    return approved(api).bearer
+
+
+@pytest.fixture(scope="module")
+def sender(api):
+    return approved(api)
+
+
+contract = schemathesis.openapi.from_dict(documents()["openapi.json"])
+
+
+@contract.parametrize()
+@hypothesis.settings(
+    max_examples=CASES,
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=list(hypothesis.HealthCheck),
+)
+def test_every_answer_is_in_the_contract(case, api, signed_in, sender):
+    if case.path.endswith("/{account_id}/orders/"):
+        case.path_parameters = {"account_id": str(sender.account_id)}
+    request = requests.Request(**case.as_transport_kwargs(base_url=api.url)).prepare()
+    # Signed, so that it gets past the 401.
+    request.headers.update(_authentication(case.path, sender, signed_in, _bytes(request.body)))
+    with requests.Session() as session:
+        response = session.send(request, timeout=20)
+    case.validate_response(response, checks=CHECKS)
+
+
+def _authentication(path, sender, signed_in, body):
+    if path.endswith("/webhooks/orders/"):
+        return sign(sender.secret, body)
+    if path.endswith("/{account_id}/orders/"):
+        id_, now = f"msg_{uuid.uuid4()}", datetime.now(UTC)
+        raw = base64.urlsafe_b64decode(sender.secret.removeprefix("whsk_") + "=")
+        return {
+            "Content-Type": "application/json",
+            "webhook-id": id_,
+            "webhook-timestamp": str(int(now.timestamp())),
+            "webhook-signature": Webhook(raw).sign(id_, now, body.decode(errors="replace")),
+        }
+    return signed_in
+
+
+def _bytes(body):
+    return body.encode() if isinstance(body, str) else body or b""

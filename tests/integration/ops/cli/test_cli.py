@@ -1,0 +1,325 @@
+"""`fellow`, run as an operator runs it: as a program, in an environment."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from sqlalchemy import select
+
+from services.kyc.__main__ import wire
+from shared.bus.contract import topology
+from shared.bus.contract.events import decode
+from shared.db.models import KycApplication, OutboxMessage
+from shared.product import VERSION
+from shared.security.service_accounts import CONSOLE, login
+from stack.servers.credentials import as_service
+from tests.integration.arrange import (
+    account,
+    consuming,
+    depth,
+    headers,
+    publish_raw,
+    take,
+    until,
+)
+from tests.integration.ops.command import run_fellow
+from tests.programs import program
+
+README = Path(__file__).resolve().parents[4] / "README.md"
+
+
+def fellow(settings, *arguments, **environment):
+    """Run the command; its exit code, standard output and standard error."""
+    named = {"AMQP_URL": settings.amqp_url, "DATABASE_URL": settings.database_url} | environment
+    return run_fellow(arguments, {**os.environ, **named, "COLUMNS": "20"})
+
+
+@contextmanager
+def deciding(settings):
+    with ExitStack() as stack:
+        stack.enter_context(consuming(settings, *wire(settings).subscriptions))
+        yield
+
+
+def status_of(engine, account_):
+    with engine.connect() as connection:
+        query = select(KycApplication.status).where(KycApplication.account_id == account_.id)
+        return connection.execute(query).scalar()
+
+
+def test_which_version_it_is(settings):
+    assert fellow(settings, "--version") == (0, f"fellow {VERSION}\n", "")
+
+
+def test_off_a_terminal_no_table_is_cut(settings, db):
+    email = f"{'long' * 15}@{'company' * 8}.example"
+    applicant = account(db, status="pending", email=email)
+    code, shown, _ = fellow(settings, "account", "show", str(applicant.id))
+    assert (code, str(applicant.id) in shown, email in shown) == (0, True, True)
+    code, shown, _ = fellow(settings, "kyc", "list")
+    assert (code, email in shown) == (0, True)
+
+
+@pytest.mark.parametrize("by", ["id", "email", "number"])
+def test_approve(settings, db, engine, by):
+    business = account(db, status="pending", number="RC 17/2")
+    name = {"id": str(business.id), "email": business.email, "number": "RC 17/2"}[by]
+    with deciding(settings):
+        code, out, err = fellow(settings, "kyc", "approve", name, "--wait", "30")
+    assert (code, out) == (0, ""), err
+    assert "Published: approve" in err
+    assert f"Kettle & Co ({business.email}) is approved, decided by fellow." in err
+    assert status_of(engine, business) == "approved"
+
+
+def test_reject_and_revoke_with_a_reason(settings, db, engine):
+    pending = account(db, status="pending")
+    approved = account(db, status="approved")
+    with deciding(settings):
+        code, _, err = fellow(settings, "kyc", "reject", pending.email)
+        assert code == 2
+        assert "REASON" in err.upper()
+        code, _, err = fellow(
+            settings, "kyc", "reject", pending.email, "--reason", "No such number."
+        )
+        assert code == 0, err
+        code, _, err = fellow(settings, "kyc", "revoke", approved.email, "--reason", "Complaints.")
+        assert code == 0, err
+    assert status_of(engine, pending) == "rejected"
+    assert status_of(engine, approved) == "revoked"
+    with engine.connect() as connection:
+        rows = connection.execute(
+            select(OutboxMessage.type, OutboxMessage.body).order_by(OutboxMessage.sequence)
+        ).all()
+        facts = [(type_, decode(type_, body)) for type_, body in rows]
+    reasons = ["No such number.", "Complaints."]
+    assert [fact.reason for type_, fact in facts if type_.startswith("kyc.")] == reasons
+    told = [fact for type_, fact in facts if type_ == "ops.command_published"]
+    assert [(fact.by, fact.command, fact.reason) for fact in told] == [
+        ("fellow", "kyc.decide", reason) for reason in reasons
+    ]
+
+
+def test_where_it_takes_two_the_command_says_who_has_decided_and_who_is_needed(
+    settings, db, engine, configure
+):
+    two = {"KYC_APPROVALS_REQUIRED": "2"}
+    settings = configure(kyc_approvals_required="2")
+    business = account(db, status="pending")
+    assert "so far" not in fellow(settings, "kyc", "list", **two)[1]
+    with deciding(settings):
+        for _ in range(2):
+            code, _, err = fellow(settings, "kyc", "approve", business.email, "--wait", "30", **two)
+            assert code == 0, err
+            assert "is pending. Recorded: 1 of 2 for approve: fellow; 1 more" in err
+        code, shown, err = fellow(settings, "kyc", "list", **two)
+        assert "1 of 2 for approve: fellow; 1 more of other names needed" in shown
+        assert "To approve takes 2 operators of different names." in err
+        (listed,) = json.loads(fellow(settings, "kyc", "list", "--json", **two)[1])
+        assert [(one["person"], one["needed"]) for one in listed["recorded"]] == [("fellow", 2)]
+        body = json.dumps({"decision": "approve", "email": business.email}).encode()
+        publish_raw(
+            as_service(settings.amqp_url, CONSOLE),
+            "commands",
+            "kyc.decide",
+            body,
+            user_id=login(CONSOLE),
+            application_headers={"x-acting-user": "ada"},
+        )
+        until(lambda: status_of(engine, business) == "approved", "approved")
+        code, _, err = fellow(settings, "kyc", "revoke", business.email, "--wait", "30", **two)
+        assert "1 of 2 for revoke: fellow" in err
+        shown = fellow(settings, "kyc", "list", "--status", "approved", **two)[1]
+        assert "1 of 2 for revoke: fellow" in shown
+    assert status_of(engine, business) == "approved"
+
+
+def test_in_production_a_decision_is_somebodys(settings, db, engine, configure):
+    business = account(db, status="pending")
+    amqp_url, refuse = settings.amqp_url, {"ENVIRONMENT": "production"}
+    refuse["DATABASE_URL"] = f"{settings.database_url}?sslmode=disable"
+    settings = configure(kyc_unnamed_decisions="refuse")
+    for user in ("ops", CONSOLE):
+        signed_in = refuse | {"AMQP_URL": as_service(amqp_url, user)}
+        code, _, err = fellow(settings, "kyc", "approve", business.email, **signed_in)
+        assert (code, err.strip()) == (
+            2,
+            f"{login(user)} is nobody's name: give --as and your own user of the broker.",
+        )
+    own = urlsplit(as_service(amqp_url, "operator"))
+    arguments = ("kyc", "approve", business.email, "--as", own.username, "--wait", "30")
+    with deciding(settings):
+        code, _, err = fellow(settings, *arguments, **signed_in, FELLOW_PASSWORD="wrong")
+        assert code == 1
+        code, _, err = fellow(settings, *arguments, **signed_in, FELLOW_PASSWORD=own.password)
+        assert code == 0, err
+        assert "is approved, decided by fellow_operator" in err
+
+
+def test_the_readmes_example_names_who_decides(settings, db, engine, configure):
+    business = account(db, status="pending", email="it@kettle.example")
+    (snippet,) = re.findall(r"```python\n(import json, os, uuid\n.*?)```", README.read_text(), re.S)
+    url = as_service(settings.amqp_url, "operator")
+    subprocess.run(
+        [sys.executable, "-c", snippet], env=os.environ | {"AMQP_URL": url}, check=True, timeout=30
+    )
+    with deciding(configure(kyc_unnamed_decisions="refuse")):
+        until(lambda: status_of(engine, business) == "approved", "approved")
+    with engine.connect() as connection:
+        decided_by = select(KycApplication.decided_by)
+        assert connection.execute(decided_by).scalar() == login("operator")
+
+
+def test_a_refusal_says_why_and_stays_for_people(settings, db):
+    business = account(db, status="rejected")
+    with deciding(settings):
+        code, _, err = fellow(settings, "kyc", "approve", business.email, "--wait", "30")
+    assert code == 1
+    assert "Refused: " in err
+    assert "must submit again" in err
+    assert depth(settings.amqp_url, topology.KYC_DECISIONS.dead) == 1
+
+
+def test_a_decision_about_nobody_is_not_published(settings, db):
+    code, _, err = fellow(settings, "kyc", "approve", "nobody@shop.example")
+    assert (code, err.strip()) == (
+        1, "No business that has applied is known by nobody@shop.example.",
+    )  # fmt: skip
+    assert depth(settings.amqp_url, topology.KYC_DECISIONS.name) == 0
+    assert db.query(OutboxMessage).count() == 0
+
+
+def test_the_command_says_its_version(settings):
+    code, out, err = fellow(settings, "--version")
+    assert (code, out.startswith("fellow "), err) == (0, True, "")
+
+
+def test_without_a_consumer_it_is_safe_and_says_so(settings, db):
+    business = account(db, status="pending")
+    code, _, err = fellow(settings, "kyc", "approve", business.email, "--wait", "0.3")
+    assert code == 1
+    assert "It is safe in kyc.decisions: is services.kyc running?" in err
+    code, _, err = fellow(settings, "kyc", "approve", business.email, "--wait", "0")
+    assert code == 0
+    message = take(settings.amqp_url, "kyc.decisions")
+    assert message.properties["user_id"] == "fellow"
+    assert message.properties["delivery_mode"] == 2
+    assert headers(message)["ce-type"] == "kyc.decide"
+
+
+def test_an_operator_who_may_publish_decisions_and_no_more(settings, db, engine):
+    """Nothing that it looks at beside is refused with more than a sentence, on any version."""
+    operator = {"AMQP_URL": as_service(settings.amqp_url, "operator")}
+    business = account(db, status="pending")
+    code, _, err = fellow(settings, "kyc", "approve", business.email, "--wait", "1", **operator)
+    assert code == 1
+    assert "Published: approve" in err
+    assert "is services.kyc running?" in err
+    with deciding(settings):
+        until(lambda: status_of(engine, business) == "approved", "carried out")
+    for command in (["queues"], ["doctor"], ["dead", "list"]):
+        code, _, err = fellow(settings, *command, **operator)
+        # Before RabbitMQ 4.2.6 whoever was admitted could look at every queue.
+        assert code in (0, 1), command
+        assert "Traceback" not in err, err
+
+
+@pytest.mark.parametrize("name", ["a@b", "x\x07y", "n" * 201])
+def test_a_name_that_is_none(settings, name):
+    code, _, err = fellow(settings, "kyc", "approve", name)
+    assert code == 2
+    assert "no account id, email address or registration number" in err
+    assert depth(settings.amqp_url, "kyc.decisions") == 0
+
+
+def test_queues(settings, db):
+    publish_raw(settings.amqp_url, "dead", "kyc.decisions", b"x", delivery_mode=2)
+    publish_raw(settings.amqp_url, "intake", "order.created", b"x", delivery_mode=2)
+    code, out, _ = fellow(settings, "queues", "--json")
+    assert code == 0
+    found = {queue["name"]: queue for queue in json.loads(out)}
+    assert set(found) == {queue.name for queue in topology.QUEUES}
+    assert found["kyc.decisions"]["dead"] == 1
+    assert found["orders.intake"]["ready"] == 1
+    with deciding(settings):
+        code, out, _ = fellow(settings, "queues", "--json")
+        consumers = {queue["name"]: queue["consumers"] for queue in json.loads(out)}
+        assert consumers["kyc.decisions"] == 1
+        assert consumers["orders.intake"] == 0
+    code, out, _ = fellow(settings, "queues")
+    assert code == 0
+    heads, *lines = (line.split() for line in out.splitlines())
+    shown = {line[0]: dict(zip(heads[1:], line[1:], strict=True)) for line in lines}
+    columns = ("ready", "consumers", "dead")
+    assert [shown["orders.intake"][name] for name in columns] == ["1", "0", "0"]
+    assert [shown["kyc.decisions"][name] for name in columns] == ["0", "0", "1"]
+
+
+def test_queues_that_nobody_has_declared(settings, broker, vhosts):
+    empty = broker.url(vhosts.take_bare())
+    code, out, err = fellow(settings, "queues", AMQP_URL=empty)
+    assert code == 1
+    assert "missing" in out
+    assert "nothing has declared them yet" in err
+
+
+def test_a_decision_declares_what_it_needs(settings, broker, vhosts, db):
+    business = account(db, status="pending")
+    fresh = broker.url(vhosts.take_bare())
+    arguments = ("kyc", "approve", business.email, "--wait", "0")
+    code, _, err = fellow(settings, *arguments, AMQP_URL=fresh)
+    assert code == 0, err
+    assert depth(fresh, "kyc.decisions") == 1
+
+
+def test_a_broker_that_is_away(settings, unused_port, db):
+    business = account(db, status="pending")
+    away = f"amqp://guest:secret@127.0.0.1:{unused_port()}/"
+    for arguments in (("queues",), ("kyc", "approve", business.email)):
+        code, _, err = fellow(settings, *arguments, AMQP_URL=away)
+        assert code == 1
+        assert "The broker at" in err
+        assert "secret" not in err
+        assert "Traceback" not in err
+
+
+def test_a_bad_configuration_is_a_sentence(settings):
+    code, _, err = fellow(settings, "queues", DATABASE_URL="mysql://x")
+    assert code == 2
+    assert "DATABASE_URL must start with postgresql+psycopg2://" in err
+    assert "Traceback" not in err
+
+
+def test_generated_keys_start_a_production_system(settings):
+    code, out, _ = fellow(settings, "keys", "generate")
+    assert code == 0
+    environment = dict(line.split("=", 1) for line in out.splitlines())
+    again = dict(
+        line.split("=", 1) for line in fellow(settings, "keys", "generate")[1].splitlines()
+    )
+    assert environment.keys() == again.keys()
+    assert not set(environment.values()) & set(again.values())
+    environment |= {
+        "ENVIRONMENT": "production",
+        "DATABASE_URL": f"{settings.database_url}?sslmode=disable",
+    }
+    code, _, err = fellow(settings, "queues", **environment)
+    assert code == 0, err
+
+
+def test_the_readmes_line_with_a_stock_tool(settings, db, engine):
+    tool = program("amqp-publish")
+    business = account(db, status="pending", email="it@kettle.example")
+    (line,) = re.findall(r"^amqp-publish (?:.*\\\n)?.*$", README.read_text(), re.MULTILINE)
+    line = line.replace("\\\n", "")
+    arguments = shlex.split(line.replace('"$AMQP_URL"', shlex.quote(settings.amqp_url)))
+    subprocess.run([tool, *arguments[1:]], check=True, timeout=30)
+    with deciding(settings):
+        until(lambda: status_of(engine, business) == "approved", "approved")

@@ -1,0 +1,202 @@
+"""`fellow secrets`, `fellow dead` and `fellow queues --watch`, run as programs."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from kombu import Connection
+
+from services.secrets.__main__ import wire
+from shared.bus.contract import topology
+from shared.bus.contract.events import decode
+from shared.db.models import OutboxMessage, WebhookPolicy
+from tests.integration.arrange import account, consuming, depth, order_created, take
+from tests.integration.ops.cli.test_cli import fellow
+from tests.integration.ops.dead_letters.test_dead_letters import bury
+
+INTAKE = topology.ORDERS_INTAKE.name
+
+
+def states(settings, business):
+    code, out, err = fellow(settings, "secrets", "list", business.email, "--json")
+    assert code == 0, err
+    return [secret["state"] for secret in json.loads(out)]
+
+
+def test_secrets_are_rotated_and_revoked_by_commands_on_the_bus(settings, db):
+    business = account(db, status="approved")
+    stranger = account(db)
+    with consuming(settings, *wire(settings).subscriptions):
+        for expected in (["active"], ["active", "retiring"]):
+            code, _, err = fellow(settings, "secrets", "rotate", business.email, "--wait", "30")
+            assert code == 0, err
+            assert states(settings, business) == expected
+        code, _, err = fellow(
+            settings, "secrets", "revoke", business.email, "--reason", "Leaked.", "--yes",
+            "--wait", "30",
+        )  # fmt: skip
+        assert code == 0, err
+    assert states(settings, business) == ["revoked", "revoked"]
+    assert states(settings, stranger) == []
+    told = db.query(OutboxMessage).filter_by(type="ops.command_published").all()
+    facts = [decode(row.type, row.body) for row in told]
+    assert [(fact.by, fact.command, fact.reason) for fact in facts] == [
+        ("fellow", "secret.rotate", ""),
+        ("fellow", "secret.rotate", ""),
+        ("fellow", "secret.revoke", "Leaked."),
+    ]
+    assert {row.correlation_id for row in told} == {str(business.id)}
+    assert fellow(settings, "secrets", "rotate", "nobody@shop.example")[0] == 1
+
+
+def test_a_revocation_is_asked_for_first(settings, db):
+    business = account(db, status="approved")
+    code, _, err = fellow(settings, "secrets", "revoke", business.email, "--reason", "x")
+    assert code == 1
+    assert "Revoke all secrets of Kettle & Co" in err
+    assert depth(settings.amqp_url, "secrets.rotate") == 0
+
+
+def blocked_at(db, business):
+    db.expire_all()
+    policy = db.get(WebhookPolicy, business.id)
+    return policy and policy.blocked_at
+
+
+def test_a_business_is_blocked_and_let_in_again_when_that_was_meant(settings, db):
+    business = account(db, status="approved")
+    block = ("account", "block", business.email, "--reason", "Complaints.")
+    code, _, err = fellow(settings, *block)
+    assert code == 1
+    assert f"Block Kettle & Co <{business.email}>?" in err
+    assert depth(settings.amqp_url, "secrets.rotate") == 0
+    code, _, err = fellow(settings, *block[:-1], "x" * 5_000, "--yes")
+    assert (code, "The reason may have up to 4,000 characters" in err) == (2, True)
+    with consuming(settings, *wire(settings).subscriptions):
+        code, _, err = fellow(settings, *block, "--yes", "--wait", "30")
+        assert (code, "is blocked." in err) == (0, True), err
+        assert blocked_at(db, business)
+        code, _, err = fellow(settings, "account", "unblock", business.email, "-y", "--wait", "30")
+        assert (code, "is no longer blocked." in err) == (0, True), err
+        assert not blocked_at(db, business)
+    told = db.query(OutboxMessage).filter_by(type="account.changed").all()
+    assert [decode(row.type, row.body).what for row in told] == ["blocked", "unblocked"]
+    commands = db.query(OutboxMessage).filter_by(type="ops.command_published").all()
+    assert {decode(row.type, row.body).command for row in commands} == {"account.block"}
+    assert fellow(settings, "account", "block", "nobody@shop.example", "--reason", "x")[0] == 1
+
+
+def test_dead_letters_are_listed_shown_edited_and_discarded(settings, amqp_url, tmp_path):
+    (bad,) = bury(amqp_url, order_created(), body=b"{}", reason="Malformed: x is missing")
+    (good,) = bury(amqp_url, order_created(), reason="Retry: no order 7")
+    code, out, err = fellow(settings, "dead", "list")
+    assert code == 0, err
+    assert "Malformed: x is missing" in out
+    assert "2 dead letters." in err
+    code, out, _ = fellow(settings, "dead", "list", INTAKE, "--reason", "malformed", "--json")
+    assert [x["message_id"] for x in json.loads(out)["letters"]] == [bad.message_id]
+    code, out, _ = fellow(settings, "dead", "show", INTAKE, bad.message_id)
+    assert code == 0
+    assert "Malformed: x is missing" in out
+    body = tmp_path / "body.json"
+    body.write_bytes(b"{}")
+    edit = ("dead", "edit", INTAKE, bad.message_id, "--body", str(body))
+    code, _, err = fellow(settings, *edit)
+    assert (code, "Nothing was done. This is no order.created" in err) == (1, True)
+    body.write_bytes(bad.body)
+    code, _, err = fellow(settings, *edit)
+    assert code == 0, err
+    assert take(amqp_url, INTAKE).body == bad.body
+    gone = ("dead", "discard", INTAKE, "--because", "a test", good.message_id)
+    code, _, err = fellow(settings, *gone)
+    assert (code, "1 discarded" in err) == (0, True), err
+    code, _, err = fellow(settings, *gone)
+    assert (code, "1 of those named were not there" in err) == (1, True)
+    assert fellow(settings, "dead", "show", INTAKE, bad.message_id)[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("editor", "sentence"),
+    [
+        ("no-such-editor --wait", "$EDITOR is 'no-such-editor --wait', which cannot be run"),
+        ("'unclosed", "cannot be run"),
+        ("false", "false ended with 1; nothing was done"),
+        ("true", "Nothing was changed"),
+        ("rm", "cannot be read"),
+    ],
+)
+def test_an_editor_that_is_none_ends_in_a_sentence(settings, amqp_url, editor, sentence):
+    (bad,) = bury(amqp_url, order_created(), body=b"{}")
+    code, out, err = fellow(
+        settings, "dead", "edit", INTAKE, bad.message_id, EDITOR=editor, VISUAL=""
+    )
+    assert (code, out) == (1, "")
+    assert sentence in err
+    assert "Traceback" not in err
+    assert depth(amqp_url, f"{INTAKE}.dead") == 1
+
+
+def test_a_letter_is_edited_in_the_operators_editor(settings, amqp_url):
+    (bad,) = bury(amqp_url, order_created(item_summary="a kettle"))
+    code, _, err = fellow(
+        settings, "dead", "edit", INTAKE, bad.message_id, VISUAL="sed -i s/kettle/teapot/"
+    )
+    assert code == 0, err
+    assert take(amqp_url, INTAKE).body == bad.body.replace(b"kettle", b"teapot")
+
+
+def test_a_replay_of_all_asks_first_and_says_what_it_did(settings, amqp_url):
+    bury(amqp_url, *(order_created() for _ in range(3)))
+    code, _, err = fellow(settings, "dead", "replay", INTAKE, "--all")
+    assert code == 1
+    assert "Replay all dead letters of orders.intake?" in err
+    assert depth(amqp_url, INTAKE) == 0
+    code, _, err = fellow(settings, "dead", "replay", INTAKE, "--all", "--yes")
+    assert (code, "3 replayed, 0 left." in err) == (0, True), err
+    assert depth(amqp_url, INTAKE) == 3
+
+
+def test_what_makes_no_sense_is_refused_before_anything_happens(settings):
+    for arguments, sentence in (
+        (("replay", "orders.outtake", "--all", "--yes"), "There is no work queue"),
+        (("replay", INTAKE), "or say --all"),
+        (("replay", INTAKE, "x", "--all"), "or say --all"),
+        (("replay", INTAKE, "--all", "--older", "soon"), "--older must be an age"),
+        (("discard", INTAKE, "--all", "--because", " "), "--because must say why"),
+    ):
+        code, _, err = fellow(settings, "dead", *arguments)
+        assert (code, sentence in err) == (2, True), (arguments, err)
+
+
+def test_retry_now(settings, amqp_url):
+    with Connection(amqp_url) as connection:
+        connection.default_channel.basic_publish_confirm(
+            connection.default_channel.prepare_message(b"{}"), "retry.1h", INTAKE
+        )
+    code, _, err = fellow(settings, "dead", "retry-now", INTAKE)
+    assert (code, "1 put back" in err) == (0, True), err
+    assert depth(amqp_url, INTAKE) == 1
+
+
+def test_watching(settings):
+    environment = os.environ | {
+        "AMQP_URL": settings.amqp_url,
+        "DATABASE_URL": settings.database_url,
+    }
+    watching = subprocess.Popen(
+        [sys.executable, "-m", "services.ops", "queues", "--watch", "--json"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        states_ = [json.loads(watching.stdout.readline()) for _ in range(2)]
+    finally:
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(10) == 0
+    assert states_[0]["at"] < states_[1]["at"]
+    assert {queue["name"] for queue in states_[1]["queues"]} == {q.name for q in topology.QUEUES}
+    assert "orders.intake has no consumer" in {t["text"] for t in states_[1]["troubles"]}

@@ -1,0 +1,52 @@
+"""A console of its own, as a process."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from stack.folders import ROOT
+from stack.processes import spawn, stop
+from stack.servers.credentials import as_service
+from stack.servers.listening import LISTEN_SECONDS, Start
+from stack.servers.ports import Address, Port
+from tests.integration.arrange import until
+
+
+@contextmanager
+def running_console(
+    folder: Path, amqp_url: str, database_url: str, **environment: str
+) -> Iterator[tuple[str, int]]:
+    """Give where it listens, and gunicorn's process id."""
+    log = folder / "console.log"
+    given = {
+        "AMQP_URL": as_service(amqp_url, "ops"),
+        "DATABASE_URL": as_service(database_url, "ops"),
+    } | environment
+    with Port() as port:
+
+        def start():
+            return spawn(
+                (sys.executable, "-m", "services.ops.console"),
+                environment=os.environ | given | {"OPS_PORT": str(port)},
+                log=log,
+                directory=ROOT,
+            )
+
+        process = Start("console", start, (port,), log, LISTEN_SECONDS).wait()
+        try:
+            url = str(Address(port))
+            until(lambda: _answers(url), "the console answers")
+            yield url, process.pid
+        finally:
+            stop(process, 15)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/healthz").status_code == 200
+    except httpx.HTTPError:
+        return False

@@ -1,0 +1,433 @@
+"""`fellow customer`: all that is held of a person is found, and ends; the business's books stay."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+import msgspec
+import pytest
+from amqp import Message as AmqpMessage
+from kombu import Connection
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from services.audit.__main__ import wire as auditing
+from services.notifier.__main__ import wire as notifying
+from services.ops.audit import log
+from services.orders.__main__ import wire as recording
+from shared import erased
+from shared.bus import outbox
+from shared.bus.contract import topology
+from shared.bus.contract.events import (
+    CustomerDetails,
+    EmailUndeliverable,
+    OrderCreated,
+    OrderRecorded,
+    TrackingStatus,
+    decode,
+)
+from shared.bus.contract.message import message_for
+from shared.db.models import (
+    Base,
+    EmailDelivery,
+    Order,
+    OrderConflict,
+    OrderStatusHistory,
+    OutboxMessage,
+    WebhookRequest,
+)
+from shared.ids import new_id
+from stack.servers.credentials import as_service
+from tests.integration.arrange import (
+    account,
+    consuming,
+    depth,
+    order_created,
+    publish,
+    status_changed,
+    take,
+    until,
+)
+from tests.integration.ops.cli.test_cli import fellow as as_administrator
+from tests.integration.ops.dead_letters.test_dead_letters import bury
+from tests.integration.ops.timelines.test_trail import relayed, sent
+
+ZOE, OTHER = "Zoe.Ade+x@Shop.example", "azoe.ade+x@shop.example"
+ZOE_DETAILS = CustomerDetails(name="Zoë Ade", email=ZOE, phone="+2348000000")
+OTHERS = CustomerDetails(name="Bola", email=OTHER, phone="+2349999999")
+PERSONAL = ("zoe.ade", "Zoë", "2348000000", "Marina Road", "kettle for Zoë")
+
+
+@pytest.fixture
+def settings(settings, configure, mailbox):
+    return configure(smtp_port=str(mailbox.port))
+
+
+def fellow(settings, *arguments, **environment):
+    """As its user: what the administrator may do says nothing."""
+    urls = {
+        "AMQP_URL": as_service(settings.amqp_url, "ops"),
+        "DATABASE_URL": as_service(settings.database_url, "ops"),
+    }
+    return as_administrator(settings, *arguments, **urls | environment)
+
+
+def erase(settings, *more):
+    code, out, err = fellow(
+        settings, "customer", "erase", ZOE.upper(), "--reason", "DPO-17", "--yes", "--json", *more
+    )
+    assert code == 0, err
+    return json.loads(out)["places"]
+
+
+def zoes(business, **changes):
+    values = {
+        "customer_details": ZOE_DETAILS,
+        "item_summary": "1 kettle for Zoë",
+        "address": "12 Marina Road",
+    }
+    return order_created(business.id, **values | changes)
+
+
+def message(event):
+    return message_for(event, source="tests", correlation_id=new_id())
+
+
+def on_the_ladder(settings, event, queue, rung="retry.1h"):
+    """A message that failed and waits, as `requeue.py` leaves it."""
+    made = message(event)
+    with Connection(settings.amqp_url) as connection:
+        connection.default_channel.basic_publish_confirm(
+            AmqpMessage(
+                made.body,
+                message_id=made.message_id,
+                type=made.type,
+                correlation_id=made.correlation_id,
+                delivery_mode=2,
+                application_headers=made.headers() | {"x-attempt": 3, "x-reason": "Retry: later"},
+            ),
+            exchange=rung,
+            routing_key=queue.name,
+        )
+    until(lambda: depth(settings.amqp_url, rung) >= 1, "on the ladder")
+    return made
+
+
+def recorded_fact(order, **changes):
+    values = {
+        "order_id": order.order_id,
+        "account_id": order.account_id,
+        "company_name": "Kettle & Co",
+        "customer_name": order.customer_details.name,
+        "customer_email": order.customer_details.email,
+        "item_summary": order.item_summary,
+        "address": order.address,
+        "tracking_status": TrackingStatus.PENDING,
+    }
+    return OrderRecorded(**values | changes)
+
+
+def everything(db):
+    """All that the database holds, as one text."""
+    db.rollback()
+    found = []
+    for table in Base.metadata.tables:
+        body = "encode(t.body, 'escape')" if table == "outbox" else "''"
+        whole = f"SELECT encode(convert_to(t::text, 'UTF8'), 'escape') || {body} FROM {table} t"
+        found += db.scalars(text(whole))
+    return "\n".join(found)
+
+
+def plain(part):
+    """As `encode(..., 'escape')` writes it."""
+    return "".join(chr(b) if b < 128 else f"\\{b:o}" for b in part.encode())
+
+
+def lived(settings, db, business):
+    """Orders that were recorded, moved on and mailed: two of Zoë's, one of somebody else's."""
+    mine, second = zoes(business), zoes(business)
+    another = order_created(business.id, customer_details=OTHERS, address="1 Broad Street")
+    note = status_changed(mine, TrackingStatus.IN_TRANSIT, "left with Zoë's neighbour")
+    mention = status_changed(another, TrackingStatus.IN_TRANSIT, f"ask {ZOE}, or <{OTHER}>.")
+    with consuming(settings, *recording(settings).subscriptions):
+        sent(settings, mine, second, another, note, mention)
+    relayed(settings, db)
+    with consuming(settings, *notifying(settings).subscriptions):
+        pass
+    now = datetime.now(UTC)
+    told = msgspec.to_builtins(zoes(business))
+    db.add(
+        OrderConflict(
+            event_id=new_id(), order_id=mine.order_id, account_id=business.id, event=told, at=now
+        )
+    )
+    db.add(
+        WebhookRequest(
+            at=now,
+            account_id=business.id,
+            accepted=True,
+            code="accepted",
+            order_id=mine.order_id,
+            scheme="api_key",
+            latency_us=1,
+            client_address="10.0.0.1",
+            idempotency_key=f"order-{ZOE}",
+        )
+    )
+    db.commit()
+    return mine, second, another
+
+
+def test_everything_is_exported(settings, db, mailbox):
+    business = account(db, status="approved")
+    mine, second, another = lived(settings, db, business)
+    (letter,) = bury(settings.amqp_url, zoes(business))
+    waits = on_the_ladder(settings, recorded_fact(mine), topology.NOTIFIER_ORDERS)
+    outbox.add(db, [message(zoes(business))])
+    db.commit()
+    code, out, err = fellow(settings, "customer", "export", ZOE.lower(), BACKUP_DAYS="35")
+    assert code == 0, err
+    held = json.loads(out)
+    tables = held["tables"]
+    assert {row["id"] for row in tables["orders"]} == {str(mine.order_id), str(second.order_id)}
+    notes = {row["note"] for row in tables["order_status_history"]}
+    assert notes == {"", "left with Zoë's neighbour", f"ask {ZOE}, or <{OTHER}>."}
+    assert [row["order_id"] for row in tables["order_conflicts"]] == [str(mine.order_id)]
+    assert len(tables["email_deliveries"]) == 3
+    assert [row["idempotency_key"] for row in tables["webhook_requests"]] == [f"order-{ZOE}"]
+    assert [json.loads(row["body"])["customer_details"]["name"] for row in tables["outbox"]] == [
+        "Zoë Ade"
+    ]
+    assert {(m["place"], m["message_id"]) for m in held["messages"]} == {
+        ("orders.intake.dead", letter.message_id),
+        ("retry.1h", waits.message_id),
+    }
+    places = {p["place"]: p["forgotten_by"] for p in held["not_searched"]}
+    assert places["journal"] < places["backups"]
+    assert str(another.order_id) not in {row["id"] for row in tables["orders"]}
+
+
+def test_an_erased_person_is_nowhere_and_the_books_stay(settings, db, mailbox):
+    business = account(db, status="approved")
+    mine, _, another = lived(settings, db, business)
+    before = db.get(Order, mine.order_id)
+    kept = (before.account_id, before.tracking_status, before.status_at, before.accepted_at)
+    mails = db.query(EmailDelivery).count()
+    places = erase(settings)
+    assert places == {
+        "orders": 2, "order_status_history": 2, "order_conflicts": 1, "email_deliveries": 3,
+        "webhook_requests": 1,
+    }  # fmt: skip
+    db.expire_all()
+    held = everything(db)
+    assert not [part for part in PERSONAL if plain(part) in held.replace(OTHER, "")]
+    db.expire_all()
+    after = db.get(Order, mine.order_id)
+    assert (after.account_id, after.tracking_status, after.status_at, after.accepted_at) == kept
+    assert db.query(EmailDelivery).count() == mails
+    # Nobody else's is touched, but for the mention.
+    assert db.get(Order, another.order_id).customer_email == OTHER
+    notes = set(db.scalars(text("SELECT note FROM order_status_history")))
+    assert notes == {"", erased.TEXT, f"ask {erased.TEXT}, or <{OTHER}>."}
+    assert erase(settings) == {}
+
+
+def test_a_dry_run_counts_and_changes_nothing(settings, db, mailbox):
+    business = account(db, status="approved")
+    lived(settings, db, business)
+    bury(settings.amqp_url, zoes(business))
+    before = everything(db)
+    code, out, err = fellow(settings, "customer", "erase", ZOE, "--dry-run", "--json")
+    assert code == 0, err
+    assert everything(db) == before
+    until(lambda: depth(settings.amqp_url, "orders.intake.dead") == 1, "the letter is back")
+    counted = json.loads(out)["places"]
+    assert counted["orders.intake.dead"] == 1
+    assert erase(settings) == counted
+
+
+def test_a_later_update_is_recorded_and_mails_nobody(settings, db, mailbox):
+    business = account(db, status="approved")
+    mine, *_ = lived(settings, db, business)
+    mails = len(mailbox.maildir.emails())
+    erase(settings)
+    with consuming(settings, *recording(settings).subscriptions):
+        sent(settings, status_changed(mine, TrackingStatus.DELIVERED, "Zoë took it"))
+    deliveries = db.query(EmailDelivery).count()
+    facts = db.query(OutboxMessage).filter(OutboxMessage.type.startswith("order.")).all()
+    assert [decode(f.type, f.body).customer_email for f in facts] == [erased.ADDRESS]
+    db.query(OutboxMessage).filter(OutboxMessage.type.startswith("ops.")).delete()
+    db.commit()
+    relayed(settings, db)
+    with consuming(settings, *notifying(settings).subscriptions):
+        pass
+    db.expire_all()
+    assert db.get(Order, mine.order_id).tracking_status == "DELIVERED"
+    assert db.query(EmailDelivery).count() == deliveries
+    assert "took" not in everything(db)
+    assert len(mailbox.maildir.emails()) == mails
+    assert depth(settings.amqp_url, topology.NOTIFIER_ORDERS.dead) == 0
+
+
+def test_what_waited_with_the_address_is_not_mailed_either(settings, db, mailbox):
+    """Such as an email that the mail server thought about, or one that the journal says again."""
+    business = account(db, status="approved")
+    mine, *_ = lived(settings, db, business)
+    erase(settings)
+    deliveries = db.query(EmailDelivery).count()
+    publish(settings.amqp_url, message(recorded_fact(mine)))
+    with consuming(settings, *notifying(settings).subscriptions):
+        pass
+    db.rollback()
+    assert db.query(EmailDelivery).count() == deliveries
+    assert "zoe.ade" not in everything(db).lower().replace(OTHER, "")
+
+
+def test_nothing_comes_back_by_a_copy_of_the_order_or_another_under_its_key(settings, db, mailbox):
+    business = account(db, status="approved")
+    with consuming(settings, *recording(settings).subscriptions):
+        (first,) = sent(settings, mine := zoes(business))
+    erase(settings)
+    with consuming(settings, *recording(settings).subscriptions):
+        publish(settings.amqp_url, first, message(msgspec.structs.replace(mine, address="Else")))
+    db.rollback()
+    assert db.get(Order, mine.order_id).customer_email == erased.ADDRESS
+    assert db.query(OrderConflict).count() == 0
+
+
+def test_the_outbox_loses_the_persons_emails_and_no_order(settings, db):
+    business = account(db, status="approved")
+    waiting, told = zoes(business), recorded_fact(zoes(business))
+    others = recorded_fact(zoes(business, customer_details=OTHERS), item_summary=f"for {ZOE}")
+    undeliverable = EmailUndeliverable(
+        fact_id=new_id(), fact_type="order.recorded", template="order_received",
+        smtp_code=550, reason=f"550 <{ZOE}>: no such user",
+    )  # fmt: skip
+    outbox.add(db, [message(event) for event in (waiting, told, others, undeliverable)])
+    db.commit()
+    assert erase(settings) == {"outbox": 3, "outbox discarded": 1}
+    db.expire_all()
+    found = {row.type: decode(row.type, row.body) for row in db.query(OutboxMessage)}
+    assert set(found) == {
+        "order.created", "order.recorded", "email.undeliverable", "ops.customer_erased",
+    }  # fmt: skip
+    order = found["order.created"]
+    assert isinstance(order, OrderCreated)
+    assert (order.order_id, order.account_id) == (waiting.order_id, business.id)
+    assert (order.customer_details.email, order.address) == (erased.ADDRESS, erased.TEXT)
+    left = msgspec.structs.replace(others, item_summary=f"for {erased.TEXT}")
+    assert found["order.recorded"] == left
+    assert found["email.undeliverable"].reason == f"550 <{erased.TEXT}>: no such user"
+
+
+def test_dead_letters_and_the_ladder(settings, db):
+    business = account(db, status="approved")
+    amqp_url = settings.amqp_url
+    mine, theirs = zoes(business), zoes(business, customer_details=OTHERS)
+    bury(amqp_url, mine, theirs, reason=f"Retry: {ZOE} and {mine.order_id}")
+    bury(amqp_url, recorded_fact(mine), recorded_fact(theirs), queue=topology.NOTIFIER_ORDERS)
+    bury(amqp_url, mine, body=f'{{"broken": "{ZOE}'.encode())
+    on_the_ladder(settings, laddered := zoes(business), topology.ORDERS_INTAKE)
+    on_the_ladder(settings, recorded_fact(mine), topology.NOTIFIER_ORDERS)
+    assert erase(settings) == {
+        "orders.intake.dead": 3, "notifier.orders.dead": 1, "retry.1h": 2,
+    }  # fmt: skip
+    letters = [take(amqp_url, "orders.intake.dead") for _ in range(3)]
+    assert take(amqp_url, "orders.intake.dead") is None
+    for letter in letters:
+        assert ZOE not in f"{letter.body} {letter.properties}"
+    orders = [
+        decode("order.created", bytes(x.body, "utf8") if isinstance(x.body, str) else x.body)
+        for x in letters
+        if "broken" not in str(x.body)
+    ]
+    assert {o.order_id: o.customer_details.email for o in orders} == {
+        mine.order_id: erased.ADDRESS,
+        theirs.order_id: OTHER,
+    }
+    assert depth(amqp_url, "notifier.orders.dead") == 1
+    assert depth(amqp_url, "retry.1h") == 0
+    with consuming(settings, *recording(settings).subscriptions):
+        pass
+    assert db.get(Order, laddered.order_id).customer_email == erased.ADDRESS
+    facts = [decode(r.type, r.body) for r in db.query(OutboxMessage)]
+    (gone,) = [f for f in facts if f.TYPE == "ops.dead_letter_discarded"]
+    assert (gone.queue, gone.reason) == ("notifier.orders", "DPO-17")
+
+
+def test_a_work_queue_is_cleared_while_nobody_works_there_and_told_of_otherwise(settings, db):
+    business = account(db, status="approved")
+    publish(settings.amqp_url, message(mine := zoes(business)), message(recorded_fact(mine)))
+    assert erase(settings) == {"orders.intake": 1, "notifier.orders": 1}
+    assert depth(settings.amqp_url, topology.NOTIFIER_ORDERS.name) == 0
+    with consuming(settings, *recording(settings).subscriptions):
+        until(lambda: db.query(Order).count() or db.rollback(), "recorded")
+        code, _, err = fellow(settings, "customer", "erase", ZOE, "--reason", "x", "--yes")
+    assert code == 0
+    assert "Not searched: orders.intake" in err
+    db.rollback()
+    assert db.get(Order, mine.order_id).customer_email == erased.ADDRESS
+
+
+def test_a_proof_stays_without_the_address_in_a_chain_that_holds(settings, db, mailbox):
+    business = account(db, status="approved")
+    lived(settings, db, business)
+    bury(settings.amqp_url, recorded_fact(zoes(business)), queue=topology.NOTIFIER_ORDERS)
+    erase(settings)
+    relayed(settings, db)
+    with consuming(settings, *auditing(settings).subscriptions):
+        pass
+    rows = list(db.execute(text("SELECT type, actor, data FROM audit_log ORDER BY sequence")))
+    proofs = [json.loads(row.data) for row in rows if row.type == "ops.customer_erased"]
+    assert [proof["reason"] for proof in proofs] == ["DPO-17"] * 2
+    assert {row.actor for row in rows} == {"fellow_ops"}
+    assert proofs[0]["places"]["orders"] == 2
+    assert proofs[1]["places"] == {"notifier.orders.dead": 1}
+    assert not [part for part in PERSONAL if part.lower() in str(rows).lower()]
+    assert log.verify(db).faults == ()
+
+
+def test_who_is_no_person_or_in_the_reason_is_refused(settings, db):
+    for address, reason in (
+        ("nobody", "x"), (erased.ADDRESS, "x"), (ZOE, f"asked by {ZOE}"), (ZOE, " "),
+    ):  # fmt: skip
+        code, out, err = fellow(settings, "customer", "erase", address, "--reason", reason, "--yes")
+        assert (code, out) == (2, ""), err
+    assert db.query(OutboxMessage).count() == 0
+
+
+def test_it_asks_first(settings, db, mailbox):
+    business = account(db, status="approved")
+    lived(settings, db, business)
+    code, _, err = fellow(settings, "customer", "erase", ZOE, "--reason", "x")
+    assert code == 1
+    assert "no way back" in err
+    assert db.query(Order).filter(Order.customer_email == ZOE).count() == 2
+    assert db.query(OrderStatusHistory).count() == 5
+
+
+def test_what_is_being_written_meanwhile_is_erased_too(settings, db, engine):
+    """An order that is recorded behind the search: in no queue any more, and not committed yet."""
+    business = account(db, status="approved")
+    mine = zoes(business)
+    with consuming(settings, *recording(settings).subscriptions):
+        sent(settings, mine)
+    another = text(
+        "INSERT INTO orders SELECT (jsonb_populate_record(o, CAST(:changes AS jsonb))).* "
+        "FROM orders o WHERE id = :id"
+    )
+
+    def is_erased():
+        db.expire_all()
+        db.rollback()
+        return db.get(Order, mine.order_id).customer_email == erased.ADDRESS
+
+    with Session(engine) as writer, ThreadPoolExecutor(1) as threads:
+        changes = json.dumps({"id": str(new_id())})
+        writer.execute(another, {"id": mine.order_id, "changes": changes})
+        erasing = threads.submit(erase, settings)
+        until(is_erased, "the search is over")
+        writer.commit()
+        assert erasing.result()["orders"] == 2
+    assert not [part for part in PERSONAL if plain(part) in everything(db)]
+    assert erase(settings) == {}

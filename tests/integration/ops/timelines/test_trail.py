@@ -1,0 +1,362 @@
+"""`fellow trail` and `fellow account`: what happened, from what the services wrote down."""
+
+import json
+import re
+from contextlib import closing
+from datetime import UTC, datetime
+from email.utils import parseaddr
+
+import pytest
+from kombu import Connection
+from msgspec.structs import replace
+from prometheus_client import REGISTRY
+from sqlalchemy.orm import Session
+
+from services.notifier.__main__ import wire as notifying
+from services.ops.monitoring import order_flow
+from services.ops.monitoring.alerts import troubles
+from services.ops.monitoring.sampler import Sampler
+from services.ops.timelines import account as account_trail
+from services.ops.timelines import order as trail
+from services.ops.timelines import search
+from services.orders.__main__ import wire as recording
+from shared.bus.contract.events import CustomerDetails, OrderCancelled, TrackingStatus
+from shared.bus.contract.message import message_for
+from shared.db.models import OutboxMessage, WebhookRequest, WebhookSecret
+from shared.db.session import transaction
+from shared.ids import derived_id, new_id
+from shared.service import heartbeat_of
+from shared.telemetry import heartbeat
+from tests.integration.arrange import (
+    account,
+    consuming,
+    order_created,
+    publish,
+    publish_raw,
+    status_changed,
+    until,
+)
+from tests.integration.ops.cli.test_cli import fellow
+
+
+@pytest.fixture
+def settings(settings, configure, mailbox):
+    return configure(smtp_port=str(mailbox.port))
+
+
+def sent(settings, *events):
+    messages = [message_for(e, source="tests", correlation_id=e.order_id) for e in events]
+    publish(settings.amqp_url, *messages)
+    return messages
+
+
+def relayed(settings, db):
+    """What the relay would publish."""
+    db.rollback()
+    rows = db.query(OutboxMessage).order_by(OutboxMessage.sequence).all()
+    for row in rows:
+        publish_raw(
+            settings.amqp_url, row.exchange, row.routing_key, bytes(row.body),
+            type=row.type, message_id=str(row.message_id), correlation_id=row.correlation_id,
+        )  # fmt: skip
+        db.delete(row)
+    db.commit()
+
+
+def lived(settings, db, business):
+    """An order with an update, both recorded and mailed; and an update that came too late."""
+    order = order_created(business.id)
+    update = status_changed(order, TrackingStatus.IN_TRANSIT, "on its way")
+    with consuming(settings, *recording(settings).subscriptions):
+        first, second = sent(settings, order, update)
+    relayed(settings, db)
+    with consuming(settings, *notifying(settings).subscriptions):
+        pass
+    return order, first, second
+
+
+def test_an_order_from_the_sender_to_the_last_email(settings, db, engine):
+    business = account(db, status="approved")
+    order, _, second = lived(settings, db, business)
+    with Session(engine) as session, Connection(settings.amqp_url) as bus:
+        found = trail.order_trail(session, order.order_id, connection=bus)
+    assert found.company_name == "Kettle & Co"
+    assert found.tracking_status == "IN_TRANSIT"
+    assert found.waiting == ()
+    assert sorted(step.what for step in found.steps) == [
+        "accepted", "email", "email", "recorded", "status", "status",
+    ]  # fmt: skip
+    (moved,) = [step for step in found.steps if step.text == "IN_TRANSIT: on its way"]
+    assert str(moved.event_id) == second.message_id
+    assert [step.at for step in found.steps] == sorted(step.at for step in found.steps)
+    emails = [step.text for step in found.steps if step.what == "email"]
+    assert emails == [
+        "order_received to zoe@shop.example: sent",
+        "order_status to zoe@shop.example: sent",
+    ]
+
+
+def test_what_still_waits(settings, db, engine):
+    order = order_created()
+    sent(settings, order)
+    late = status_changed(order, TrackingStatus.DELIVERED)
+    for exchange, event, reason in (
+        ("retry.1h", late, "Retry: this account has no order"),
+        ("dead", order, "Malformed: x"),
+    ):
+        m = message_for(event, source="tests", correlation_id=order.order_id)
+        publish_raw(
+            settings.amqp_url, exchange, "orders.intake", m.body, type=m.type,
+            message_id=m.message_id, correlation_id=m.correlation_id,
+            application_headers={"x-attempt": 5, "x-reason": reason,
+                                 "x-failed-at": "2026-11-24T10:00:00+00:00"},
+        )  # fmt: skip
+    with Session(engine) as session, Connection(settings.amqp_url) as bus:
+        found = trail.order_trail(session, order.order_id, connection=bus)
+        assert not found.is_recorded
+        assert [(w.place, w.queue, w.attempts, w.reason) for w in found.waiting] == [
+            ("retry.1h", "orders.intake", 5, "Retry: this account has no order"),
+            ("orders.intake.dead", "orders.intake", 5, "Malformed: x"),
+        ]
+        assert trail.order_trail(session, new_id(), connection=bus) is None
+    with consuming(settings, *recording(settings).subscriptions):
+        pass
+    with Session(engine) as session:
+        found = trail.order_trail(session, order.order_id)
+    assert [(w.place, w.type) for w in found.waiting] == [("outbox", "order.recorded")]
+
+
+def test_by_the_customers_address_and_by_the_requests_key(settings, db, engine):
+    business = account(db, status="approved")
+    first = order_created(business.id, order_id=derived_id("order", business.id, "key-1"))
+    second = order_created(business.id)
+    with consuming(settings, *recording(settings).subscriptions):
+        (message, _) = sent(settings, first, second)
+    with Session(engine) as session:
+        found = search.search(session, " ZOE@shop.example ")
+        assert {order.order_id for order in found} == {first.order_id, second.order_id}
+        assert search.search(session, "nobody@shop.example") == []
+        assert search.search(session, "key-2") == []
+        assert [order.order_id for order in search.search(session, "key-1")] == [first.order_id]
+    for accepted, code, event_id in (
+        (True, "accepted", message.message_id),
+        (False, "rate_limited", None),
+    ):
+        db.add(
+            WebhookRequest(
+                at=datetime.now(UTC), account_id=business.id, accepted=accepted, code=code,
+                event_type="order.created", event_id=event_id, idempotency_key="key-1",
+                scheme="x", latency_us=1, client_address="192.0.2.7",
+            )
+        )  # fmt: skip
+    db.commit()
+    with Session(engine) as session:
+        found = trail.order_trail(session, first.order_id)
+        assert "order.created from 192.0.2.7: accepted, key key-1" in {s.text for s in found.steps}
+        account_ = account_trail.account_trail(session, business.id)
+        assert account_.refusals == {"rate_limited": 1}
+
+
+def requested(db, business, message, order, key=None):
+    """What the ingress writes of a request that it answered with 201."""
+    db.add(
+        WebhookRequest(
+            at=datetime.now(UTC), account_id=business.id, accepted=True, code="accepted",
+            event_type=message.type, event_id=message.message_id, order_id=order.order_id,
+            idempotency_key=key, scheme="x", latency_us=1, client_address="192.0.2.7",
+        )
+    )  # fmt: skip
+    db.commit()
+
+
+def test_an_accepted_order_is_known_while_nobody_records(settings, db, engine):
+    business = account(db, status="approved", company_name="Late & Sons")
+    zoe = CustomerDetails(name="Zoë", email="Late@Shop.example")
+    with_key = order_created(
+        business.id, order_id=derived_id("order", business.id, "key-9"), customer_details=zoe
+    )
+    without = order_created(business.id, customer_details=zoe)
+    (first, second) = sent(settings, with_key, without)
+    requested(db, business, replace(first, message_id=new_id()), with_key, "key-9")
+    requested(db, business, second, without)
+    with Session(engine) as session, Connection(settings.amqp_url) as bus:
+        for order in (with_key, without):
+            found = trail.order_trail(session, order.order_id, connection=bus)
+            assert (found.is_recorded, found.company_name) == (False, "Late & Sons")
+            assert [step.what for step in found.steps] == ["request", "due"]
+            assert "not recorded yet" in found.steps[-1].text
+        (found,) = search.search(session, "key-9")
+        assert (found.order_id, found.tracking_status) == (with_key.order_id, "")
+        by_email = search.search(session, "late@shop.example", connection=bus)
+        assert {found.order_id for found in by_email} == {with_key.order_id, without.order_id}
+        assert search.search(session, "other@shop.example", connection=bus) == []
+    code, out, err = fellow(settings, "trail", "key-9")
+    assert (code, "not recorded" in out) == (0, True), err
+    with consuming(settings, *recording(settings).subscriptions):
+        pass
+    with Session(engine) as session, Connection(settings.amqp_url) as bus:
+        by_email = search.search(session, "late@shop.example", connection=bus)
+        assert {found.tracking_status for found in by_email} == {"PENDING"}
+        assert len(by_email) == 2
+
+
+def test_an_order_that_cannot_be_recorded_is_found_among_the_dead(settings, db, engine):
+    business = account(db, status="approved")
+    zoe = CustomerDetails(name="Zoë", email="dead@shop.example")
+    order = order_created(business.id, customer_details=zoe)
+    message = message_for(order, source="tests", correlation_id=order.order_id)
+    publish_raw(settings.amqp_url, "dead", "orders.intake", message.body, type=message.type,
+                message_id=message.message_id, correlation_id=message.correlation_id)  # fmt: skip
+    requested(db, business, message, order)
+    with Session(engine) as session, Connection(settings.amqp_url) as bus:
+        (found,) = search.search(session, "dead@shop.example", connection=bus)
+        assert found.order_id == order.order_id
+        steps = trail.order_trail(session, order.order_id, connection=bus).steps
+    assert steps[-1].text == "accepted, not recorded yet: it waits in orders.intake.dead"
+
+
+def test_another_order_under_the_same_key_is_in_the_trail(settings, db, engine):
+    business = account(db, status="approved")
+    first = order_created(business.id, order_id=derived_id("order", business.id, "key-1"))
+    other = CustomerDetails(name="Ada", email="ada@shop.example")
+    second = order_created(
+        business.id, order_id=first.order_id, customer_details=other, item_summary="a red kettle"
+    )
+    with consuming(settings, *recording(settings).subscriptions):
+        sent(settings, first, second)
+    with Session(engine) as session:
+        (step,) = [
+            step
+            for step in trail.order_trail(session, first.order_id).steps
+            if step.what == "conflict"
+        ]
+        assert (step.text, step.counts) == (
+            "another order under the same key, which is not recorded: a red kettle for "
+            "ada@shop.example",
+            False,
+        )
+        # Whoever asks for the one that is not recorded is led there.
+        (found,) = search.search(session, "ada@shop.example")
+    assert found.order_id == first.order_id
+
+
+def test_order_to_email_counts_orders_with_a_key(settings, db, engine):
+    business = account(db)
+    orders = [
+        order_created(business.id, order_id=derived_id("order", business.id, f"key-{n}"))
+        for n in range(3)
+    ]
+    with consuming(settings, *recording(settings).subscriptions):
+        sent(settings, *orders, order_created(business.id))
+    relayed(settings, db)
+    with consuming(settings, *notifying(settings).subscriptions):
+        pass
+    with Session(engine) as session:
+        assert order_flow.latency(session).orders == 4
+
+
+def test_an_email_that_is_due_says_so_and_why(settings, db, engine, mailbox):
+    business = account(db)
+    order = order_created(business.id)
+    with consuming(settings, *recording(settings).subscriptions):
+        sent(settings, order)
+
+    def due():
+        with Session(engine) as session:
+            steps = trail.order_trail(session, order.order_id).steps
+        return [step.text for step in steps if step.what == "due"]
+
+    assert due() == ["the order itself: email due, not sent yet: it waits in outbox"]
+    mailbox.stop()
+    relayed(settings, db)
+    heart = heartbeat.Heart("services.notifier")
+    with consuming(settings, *notifying(settings).subscriptions) as consumers:
+        beat = heartbeat_of(heart, consumers)
+
+        def is_held():
+            return all(consumer.standing.told.lacks == "mail" for consumer in consumers)
+
+        until(is_held, "it is held")
+        assert REGISTRY.get_sample_value(
+            "fellow_lacking", {"part": "notifier.orders", "what": "mail"}
+        ) == 1  # fmt: skip
+        with transaction() as session:
+            beat(session)
+        assert re.fullmatch(
+            r"the order itself: email due, not sent yet: the mail server does not answer since "
+            r"\d\d:\d\d",
+            *due(),
+        )
+        with closing(Sampler(settings.amqp_url, engine)) as sampler:
+            (trouble,) = [t for t in troubles([sampler.take()]) if t.about == "mail"]
+        assert trouble.level == "down"
+        assert re.match(
+            r"The mail server does not answer: 1 email waits since \d\d:\d\d\. .*no mail server at",
+            trouble.text,
+        )
+        mailbox.start()
+        until(lambda: due() == [], "it is sent")
+        until(lambda: not is_held(), "nothing is held")
+        assert REGISTRY.get_sample_value(
+            "fellow_lacking", {"part": "notifier.orders", "what": "mail"}
+        ) == 0  # fmt: skip
+
+
+def test_a_cancellation_and_what_does_not_count_after_it(settings, db, engine):
+    business = account(db)
+    order = order_created(business.id)
+    cancelled = OrderCancelled(order_id=order.order_id, account_id=business.id, reason="gone")
+    with consuming(settings, *recording(settings).subscriptions):
+        sent(settings, order, cancelled)
+    with consuming(settings, *recording(settings).subscriptions):
+        sent(settings, status_changed(order, TrackingStatus.OUT_FOR_DELIVERY))
+    with Session(engine) as session:
+        steps = trail.order_trail(session, order.order_id).steps
+    found = {step.text: step.counts for step in steps if step.what == "status"}
+    assert found == {
+        "PENDING": True,
+        "CANCELLED: gone": True,
+        "OUT_FOR_DELIVERY, does not count": False,
+    }
+
+
+def test_an_account(settings, db, engine):
+    business = account(db, status="approved", number="RC 17/2")
+    db.add(
+        WebhookSecret(account_id=business.id, key_hash=b"x", sealed=b"x", state="active",
+                      expires_at=business.created_at)
+    )  # fmt: skip
+    db.commit()
+    lived(settings, db, business)
+    with Session(engine) as session, Connection(settings.amqp_url) as bus:
+        for words in (str(business.id), business.email.upper(), "RC 17/2", "kettle"):
+            assert list(account_trail.find(session, words)) == [business.id], words
+        assert account_trail.find(session, "  ") == []
+        found = account_trail.account_trail(session, business.id, connection=bus)
+        assert account_trail.account_trail(session, new_id()) is None
+    assert found.kyc_status == "approved"
+    assert [secret.state for secret in found.secrets] == ["active"]
+    assert found.orders == {"IN_TRANSIT": 1}
+    assert found.orders_today == 1
+    assert found.waiting == ()
+
+
+def test_the_commands(settings, db):
+    business = account(db, status="approved")
+    order, *_ = lived(settings, db, business)
+    code, out, err = fellow(settings, "trail", str(order.order_id), "--json")
+    assert code == 0, err
+    assert {s["what"] for s in json.loads(out)["steps"]} >= {"accepted", "recorded", "email"}
+    code, out, err = fellow(settings, "trail", "zoe@shop.example")
+    assert (code, f"Order {order.order_id}: IN_TRANSIT" in out) == (0, True), err
+    code, _, err = fellow(settings, "trail", str(new_id()))
+    assert (code, "Nothing is known of" in err) == (1, True)
+    assert fellow(settings, "trail", "no-such-key")[0] == 1
+    code, out, _ = fellow(settings, "account", "show", business.email, "--json")
+    assert json.loads(out)["orders"] == {"IN_TRANSIT": 1}
+    code, out, _ = fellow(settings, "account", "show", business.email)
+    assert parseaddr(out.splitlines()[0].rpartition(" ")[0]) == ("Kettle & Co", business.email)
+    assert fellow(settings, "account", "show", "nobody")[0] == 1
+    code, out, _ = fellow(settings, "kyc", "list", "--status", "approved", "--json")
+    assert [a["email"] for a in json.loads(out)] == [business.email]
+    assert json.loads(fellow(settings, "kyc", "list", "--json")[1]) == []

@@ -1,0 +1,120 @@
+"""The relay: from real rows to a real broker."""
+
+import os
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+from msgspec.structs import replace
+
+from shared.bus import outbox
+from tests.integration.arrange import depth, headers, take, until
+from tests.integration.relay.relaying import QUEUE, drain, messages, relaying, waiting, write
+
+
+def test_a_row_is_published_as_it_was_written_and_then_deleted(settings, db, engine):
+    (sent,) = messages(1)
+    write(db, [sent])
+    with relaying(settings):
+        until(lambda: waiting(engine) == 0, "relayed")
+    got = take(settings.amqp_url, QUEUE)
+    assert got.body == sent.body
+    assert headers(got) == sent.headers()
+
+
+def test_notify_wakes_it(settings, db, engine, monkeypatch):
+    """Polling is put off for ever, so only NOTIFY can be what relays these."""
+    from services.relay import relay
+
+    with relaying(settings):
+        until(lambda: depth(settings.amqp_url, QUEUE) == 0, "up")
+        write(db, messages(1))
+        until(lambda: waiting(engine) == 0, "relayed once")
+        monkeypatch.setattr(relay, "POLL_SECONDS", 10_000)
+        for _ in range(3):
+            write(db, messages(1))
+            until(lambda: waiting(engine) == 0, "relayed by NOTIFY")
+        monkeypatch.setattr(relay, "POLL_SECONDS", 0.1)
+
+
+def test_what_is_rolled_back_is_never_published(settings, db, engine):
+    outbox.add(db, messages(5))
+    db.rollback()
+    sent = messages(1)
+    with relaying(settings):
+        write(db, sent)
+        until(lambda: depth(settings.amqp_url, QUEUE) == 1, "the later one")
+    assert drain(settings.amqp_url, 10) == Counter([sent[0].message_id])
+
+
+def test_two_relays_share_the_work(settings, db, engine):
+    sent = messages(4000)
+    write(db, sent)
+    with relaying(settings, count=2):
+        until(lambda: waiting(engine) == 0, "all relayed")
+    assert drain(settings.amqp_url, 5000) == Counter(m.message_id for m in sent)
+
+
+def test_a_row_that_no_queue_wants_stays_and_the_others_pass(settings, db, engine):
+    sent = messages(50)
+    lost = replace(sent[10], exchange="dead", routing_key="nowhere")
+    write(db, [*sent[:10], lost, *sent[11:]])
+    with relaying(settings):
+        until(lambda: waiting(engine) == 1, "the others are relayed")
+        write(db, messages(5))
+        until(lambda: depth(settings.amqp_url, QUEUE) == 54, "and later ones")
+    assert waiting(engine) == 1
+
+
+@pytest.fixture
+def relay_process(settings):
+    running = []
+
+    def start():
+        process = subprocess.Popen(
+            [sys.executable, "-m", "services.relay"],
+            env=os.environ | {"AMQP_URL": settings.amqp_url, "DATABASE_URL": settings.database_url},
+            stderr=subprocess.DEVNULL,
+        )
+        running.append(process)
+        return process
+
+    yield start
+    for process in running:
+        process.kill()
+        process.wait()
+
+
+def test_a_killed_relay_loses_nothing(settings, db, engine, relay_process):
+    sent = messages(12_000)
+    write(db, sent)
+    for _ in range(2):
+        process = relay_process()
+        before = waiting(engine)
+        until(lambda before=before: waiting(engine) < before, "progress")
+        process.kill()
+        process.wait()
+    relay_process()
+    until(lambda: waiting(engine) == 0, "all relayed")
+    # A kill between confirm and commit publishes again, under the same ids.
+    assert set(drain(settings.amqp_url, 20_000)) == {m.message_id for m in sent}
+
+
+def test_sigterm_ends_it_cleanly(settings, db, engine, relay_process):
+    process = relay_process()
+    write(db, messages(10))
+    until(lambda: waiting(engine) == 0, "relayed")
+    process.terminate()
+    assert process.wait(15) == 0
+
+
+def test_a_closed_connection_is_opened_again(settings, db, engine, broker):
+    vhost = settings.amqp_url.rpartition("/")[2]
+    with relaying(settings):
+        write(db, messages(10))
+        until(lambda: waiting(engine) == 0, "relayed")
+        broker.control("close_all_connections", f"--vhost={vhost}", "a test")
+        write(db, messages(10))
+        until(lambda: waiting(engine) == 0, "relayed again")
+    assert depth(settings.amqp_url, QUEUE) == 20

@@ -1,0 +1,161 @@
+"""The cache's own rules; that it is true across workers, the integration tests see."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.ingress.credentials import cache as secret_cache
+from services.ingress.credentials.cache import SecretCache
+from services.ingress.credentials.policies import Policies
+from services.ingress.credentials.rows import MAX_TRIED
+from services.ingress.credentials.secret import STATES, CachedSecret
+from shared.ids import new_id
+from shared.security.webhook_keys import generate, key_hash, seal
+
+NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+KEY = b"whsk_key"
+
+
+ACCOUNT = new_id()
+
+
+def row(state="active", change=0, expires=NOW + timedelta(days=90), key=KEY, **more):
+    return SimpleNamespace(
+        key_hash=key_hash(key),
+        id=more.get("id") or new_id(),
+        account_id=ACCOUNT,
+        sealed=more.get("sealed", b""),
+        replaced_at=more.get("replaced_at"),
+        is_synthetic=False,
+        state=state,
+        expires_at=expires,
+        change=change,
+    )
+
+
+def put(cache, *rows):
+    for new in rows:
+        cache._take(new)
+
+
+@pytest.fixture
+def cache():
+    with ThreadPoolExecutor(1) as threads:
+        yield SecretCache(threads, Policies())
+
+
+def test_an_older_answer_that_comes_last_does_not_bring_a_revoked_secret_back(cache):
+    id_ = new_id()
+    put(cache, row("active", 1, id=id_), row("revoked", 2, id=id_), row("active", 1, id=id_))
+    assert cache.peek(KEY).state == "revoked"
+
+
+def test_the_same_row_again_is_taken(cache):
+    id_ = new_id()
+    put(cache, row("active", id=id_), row("retiring", id=id_, expires=NOW))
+    assert (cache.peek(KEY).state, cache.peek(KEY).expires_at) == ("retiring", NOW.timestamp())
+
+
+def test_an_older_answer_changes_nothing(cache):
+    id_ = new_id()
+    put(cache, row(change=2, id=id_, expires=NOW), row(change=1, id=id_))
+    assert cache.peek(KEY).expires_at == NOW.timestamp()
+
+
+def test_an_event_revokes_what_it_names_and_nothing_else(cache):
+    other, named = row(key=b"other"), row()
+    put(cache, other, named)
+    cache.revoke(ACCOUNT, [named.id])
+    assert [secret.id for secret in cache.of(ACCOUNT)] == [other.id]
+    assert cache.peek(KEY).state == "revoked"
+
+
+@given(st.data())
+def test_whatever_comes_in_whatever_order_a_secret_goes_forward_only(data):
+    """A secret's life as the database has it; answers and events about it in any order."""
+    id_, key_state = new_id(), 0
+    life = [STATES[0]]
+    for _ in range(data.draw(st.integers(1, 4))):
+        key_state = data.draw(st.integers(key_state, len(STATES) - 1))
+        life.append(STATES[key_state])
+    rows = [row(state, change, id=id_) for change, state in enumerate(life)]
+    news: list[Any] = [*rows, *rows]
+    if life[-1] == "revoked":
+        news.append(None)
+    with ThreadPoolExecutor(1) as threads:
+        cache = SecretCache(threads, Policies())
+        furthest, is_revoked = -1, False
+        for new in data.draw(st.permutations(news)):
+            if new is None:
+                cache.revoke(ACCOUNT, [id_])
+            else:
+                put(cache, new)
+            is_revoked = is_revoked or new is None
+            held = cache.peek(KEY)
+            if held is not None:
+                assert STATES.index(held.state) >= furthest
+                furthest = STATES.index(held.state)
+                assert not is_revoked or held.state == "revoked"
+        assert held.state == life[-1]
+        assert bool(cache.of(ACCOUNT)) == (life[-1] != "revoked")
+
+
+def test_what_is_remembered_of_events_is_bounded(cache, monkeypatch):
+    monkeypatch.setattr(secret_cache, "MAX_REVOKED", 10)
+    cache.revoke(ACCOUNT, [new_id() for _ in range(100)])
+    assert len(cache._revoked) == 10
+    known = row()
+    cache.revoke(ACCOUNT, [known.id])
+    put(cache, row("revoked", id=known.id))
+    assert len(cache._revoked) == 9
+
+
+@pytest.mark.parametrize(
+    ("state", "seconds", "valid", "expired"),
+    [
+        ("active", -1, True, False),
+        ("active", 0, False, True),
+        ("retiring", -1, True, False),
+        ("retiring", 1, False, True),
+        ("expired", -1, False, True),
+        ("revoked", -1, False, False),
+        ("revoked", 1, False, False),
+    ],
+)
+def test_validity_follows_the_clock_and_not_only_the_state(state, seconds, valid, expired):
+    end = NOW.timestamp()
+    secret = CachedSecret(row(state, expires=NOW))
+    assert secret.is_valid(end + seconds) is valid
+    assert secret.is_expired(end + seconds) is expired
+
+
+def test_the_bytes_are_opened_once_and_stay_open(monkeypatch):
+    raw, id_ = generate(), new_id()
+    first = row(id=id_, sealed=seal(raw, id_))
+    secret = CachedSecret(first)
+    assert secret.raw() == raw
+    # Sealed again under another key, which this process need not know to go on.
+    secret.take(row("retiring", 1, id=id_, sealed=b"unreadable"))
+    assert (secret.raw(), secret.state) == (raw, "retiring")
+
+
+def test_an_account_has_its_newest_secrets_first_whatever_the_order_they_came_in(cache):
+    rows = [row(key=bytes([n])) for n in range(MAX_TRIED + 3)]
+    put(cache, *rows[3:], *rows[:3])
+    newest = [r.id for r in reversed(rows)][:MAX_TRIED]
+    assert [secret.id for secret in cache.of(ACCOUNT)] == newest
+
+
+def test_revoked_secrets_are_not_tried_and_take_nobodys_place(cache):
+    rows = [row(key=bytes([n])) for n in range(MAX_TRIED + 1)]
+    put(cache, *rows)
+    for revoked in rows[1:]:
+        revoked.state = "revoked"
+    put(cache, *rows[1:])
+    assert [secret.id for secret in cache.of(ACCOUNT)] == [rows[0].id]
+    assert cache.of(new_id()) == []

@@ -1,0 +1,63 @@
+"""The database's time is within its bounds, whatever answers take and the worker's clock shows."""
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.ingress.credentials.database_clock import DRIFT, DatabaseClock
+
+seconds = st.floats(0, 1000, allow_nan=False)
+trips = st.tuples(seconds, st.floats(0, 20), st.floats(0, 20))
+START = 1_800_000_000.0
+ROUNDING = 1e-4
+
+
+@given(st.lists(trips, min_size=1, max_size=20), st.floats(-DRIFT, DRIFT), seconds)
+def test_the_true_time_is_within_the_bounds(readings, drift, later):
+    """The database's clock runs at a rate of its own; each trip takes its time there and back."""
+    clock, monotonic = DatabaseClock(), 0.0
+
+    def true(at):
+        return START + at * (1 + drift)
+
+    for pause, there, back in readings:
+        before = monotonic + pause
+        monotonic = before + there + back
+        clock.read(true(before + there), before, monotonic)
+        earliest, latest = clock.bounds(monotonic)
+        assert earliest - ROUNDING <= true(monotonic) <= latest + ROUNDING
+    earliest, latest = clock.bounds(monotonic + later)
+    assert earliest - ROUNDING <= true(monotonic + later) <= latest + ROUNDING
+
+
+@given(st.floats(0.001, 20), st.floats(1, 100))
+def test_a_slow_answer_does_not_loosen_what_is_known(slow, pause):
+    clock = DatabaseClock()
+    clock.read(START, 0.0, 0.001)
+    clock.read(START + pause + slow / 2, pause, pause + slow)
+    earliest, latest = clock.bounds(pause + slow)
+    assert latest - earliest <= 0.001 + 2 * DRIFT * (pause + slow) + 1e-6
+
+
+@pytest.mark.parametrize("jump", [-600, 600])
+def test_a_database_clock_that_is_set_is_followed(jump):
+    clock = DatabaseClock()
+    clock.read(START, 0.0, 0.001)
+    clock.read(START + 1 + jump, 1.0, 1.001)
+    assert clock.bounds(1.001)[0] == pytest.approx(START + 1 + jump, abs=0.01)
+
+
+@pytest.mark.parametrize("jump", [-600, 600])
+def test_the_workers_own_clock_does_not_count(monkeypatch, jump):
+    clock = DatabaseClock()
+    now = time.monotonic()
+    clock.read(START, now, now)
+    true = time.time
+    monkeypatch.setattr(time, "time", lambda: true() + jump)
+    assert clock.now() == pytest.approx(START, abs=60)
+
+
+def test_before_the_first_reading_it_is_the_workers_own():
+    assert DatabaseClock().now() == pytest.approx(time.time(), abs=60)

@@ -1,0 +1,43 @@
+"""Every code that the API can answer with has its row, and no other has one."""
+
+import re
+
+from services.ingress.app import OPERATIONS
+from services.ingress.docs import openapi
+from services.ingress.docs.error_codes import CODES
+from shared.http.mount import _FALCON_CODES
+
+
+def answered():
+    """Every code with its statuses: of the routes, of Falcon's own errors, of broken HTTP."""
+    found = {(code, status) for o in OPERATIONS for status, code, _ in openapi.errors_of(o)}
+    found |= {(code, status) for status, code in _FALCON_CODES.items()}
+    statuses = {}
+    for code, status in sorted(found):
+        statuses.setdefault(code, []).append(status)
+    return statuses
+
+
+def test_every_code_is_in_the_table_and_no_other():
+    assert {code: list(row.statuses) for code, row in CODES.items()} == answered()
+
+
+def test_every_code_has_a_cause_and_a_cure_in_whole_sentences():
+    for code, row in CODES.items():
+        for text in (row.cause, row.cure):
+            assert re.fullmatch(r"[A-Z`].*\.", text), code
+
+
+def test_what_passes_by_itself_is_what_has_a_status_for_that():
+    for code, row in CODES.items():
+        if row.is_passing:
+            assert set(row.statuses) <= {404, 408, 429, 500, 503}, code
+        else:
+            assert not {429, 503} & set(row.statuses), code
+
+
+def test_the_paths_that_a_cure_names_are_there():
+    known = {f"{o.method} {o.path}" for o in OPERATIONS}
+    for code, row in CODES.items():
+        for named in re.findall(r"`((?:GET|POST|PUT|DELETE) [^`]+)`", row.cure):
+            assert named in known, (code, named)

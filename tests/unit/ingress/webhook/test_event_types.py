@@ -1,0 +1,87 @@
+"""A new event type is added in one place: its Struct. The rest follows, as a process shows."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from services.ingress.docs import schema_view
+from services.ingress.webhook import bodies
+from services.ingress.webhook.event_bodies import BODIES
+from shared.bus.contract import events
+from shared.bus.contract.events import decode
+from shared.docstrings import REF
+from shared.ids import new_id
+
+RETURNED = '''
+class OrderReturned(Event, frozen=True, kw_only=True):
+    """A sender says: this order came back."""
+
+    TYPE: ClassVar[str] = "order.returned"
+    EXCHANGE: ClassVar[str] = "intake"
+
+    order_id: UUID
+    account_id: UUID
+    condition: Literal["whole", "broken"]
+
+
+'''
+WITH_IT = """
+import importlib.util, json, sys, uuid
+
+spec = importlib.util.spec_from_loader("shared.bus.contract.events", loader=None)
+events = importlib.util.module_from_spec(spec)
+sys.modules["shared.bus.contract.events"] = events
+exec(sys.stdin.read(), events.__dict__)
+
+from services.ingress.docs import openapi, page
+from services.ingress.webhook import bodies
+from services.ingress.app import OPERATIONS, PREFIX
+from stack.generated import asyncapi
+
+account = uuid.uuid4()
+said = {"type": "order.returned", "order_id": str(account), "condition": "broken"}
+_, message = bodies.read(json.dumps(said).encode(), account, None)
+document = openapi.document(OPERATIONS, prefix=PREFIX, server="http://x")
+shown = page.DocsPage(OPERATIONS, document, PREFIX)._html.decode()
+receives = asyncapi.document()["channels"]["orders.intake"]["messages"]
+print(json.dumps({
+    "message": [message.exchange, message.type, json.loads(message.body)["condition"]],
+    "openapi": document["components"]["schemas"]["OrderReturned"]["required"],
+    "asyncapi": "OrderReturned" in receives,
+    "page": "order.returned" in shown and "this order came back" in shown,
+    "example": '&#34;condition&#34;: &#34;broken&#34;' in shown,
+}))
+"""
+
+
+def test_a_new_event_type_is_one_struct():
+    source = Path(events.__file__).read_text()
+    at = source.index("def _concrete(")
+    done = subprocess.run(
+        [sys.executable, "-c", WITH_IT],
+        input=source[:at] + RETURNED + source[at:],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {
+        "message": ["intake", "order.returned", "broken"],
+        "openapi": ["type", "order_id", "condition"],
+        "asyncapi": True,
+        "page": True,
+        "example": True,
+    }
+
+
+@pytest.mark.parametrize("type_", BODIES)
+def test_the_example_of_each_event_type_is_accepted(type_):
+    (reference,), schemas = msgspec.json.schema_components([BODIES[type_]], ref_template=REF)
+    body = json.dumps(schema_view.example(reference, schemas)).encode()
+    _, message = bodies.read(body, new_id(), None)
+    assert message.type == type_
+    assert decode(message.type, message.body)

@@ -1,0 +1,61 @@
+"""What is left of a message without a person: the sender's order, and nobody's email."""
+
+import json
+import re
+
+import pytest
+
+from services.ops.customers.erasure import Person, without
+from shared import erased
+from shared.bus.contract.delivery import Incoming
+from shared.bus.contract.events import OrderCreated, decode, encode
+from tests.integration.arrange import order_created
+from tests.unit.notifier.facts import FACTS
+
+ZOE = Person("zoe@shop.example", re.compile(re.escape("zoe@shop.example"), re.IGNORECASE))
+
+
+def left(body, type_, **headers):
+    return without(Incoming(body, {"type": type_}, headers, ""), type_, ZOE)
+
+
+def test_an_order_stays_as_one_that_is_understood():
+    order = order_created()
+    found = decode(OrderCreated.TYPE, left(encode(order), order.TYPE).body)
+    assert (found.order_id, found.account_id) == (order.order_id, order.account_id)
+    assert found.tracking_status == order.tracking_status
+    assert (found.customer_details.name, found.customer_details.phone) == (erased.TEXT, "")
+    assert found.customer_details.email == erased.ADDRESS
+    assert (found.item_summary, found.address) == (erased.TEXT, erased.TEXT)
+
+
+@pytest.mark.parametrize("template", ["order_received", "order_status", "order_cancelled"])
+def test_an_email_to_the_person_goes_and_one_to_somebody_else_stays(template):
+    fact = FACTS[template]
+    told = json.loads(encode(fact)) | {"customer_email": "Zoe@Shop.example"}
+    assert left(json.dumps(told).encode(), fact.TYPE).body is None
+    others = told | {"customer_email": "ada@shop.example", "item_summary": "for ZOE@shop.example"}
+    kept = left(json.dumps(others).encode(), fact.TYPE).body
+    assert json.loads(kept) == others | {"item_summary": f"for {erased.TEXT}"}
+    assert left(json.dumps(others | {"item_summary": "x"}).encode(), fact.TYPE) is None
+
+
+def test_what_is_said_of_a_business_is_left_alone():
+    told = b'{"email": "zoe@shop.example"}'
+    assert left(told, "account.verified") is None
+    assert left(told, "kyc.decide") is None
+
+
+def test_escaped_nested_and_broken_it_is_found():
+    escaped = b'{"note": ["z\\u006fe@shop.example"]}'
+    assert json.loads(left(escaped, "order.status_changed").body) == {"note": [erased.TEXT]}
+    assert left(b'{"x": "zoe@shop.example', "").body == b'{"x": "[erased]'
+    assert left(b"\xff zoe@shop.example", "").body == b"\xff [erased]"
+
+
+def test_what_a_server_said_is_in_headers():
+    said = "550 <zoe@shop.example>: no such user"
+    found = left(b"{}", "order.created", **{"x-reason": said, "x-reasons": [said, "other"]})
+    assert found.body == b"{}"
+    gone = f"550 <{erased.TEXT}>: no such user"
+    assert found.headers == {"x-reason": gone, "x-reasons": [gone, "other"]}

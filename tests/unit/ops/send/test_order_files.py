@@ -1,0 +1,103 @@
+"""Files of orders: three forms, and keys that make sending again harmless."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.ops.send.order_files import FileError, as_failed, guess, read
+
+A, B = {"item_summary": "a"}, {"item_summary": "é"}
+
+
+def jsonl(*orders):
+    return b"\n".join(json.dumps(order).encode() for order in orders) + b"\n"
+
+
+def keys(lines):
+    return [line.key for line in lines]
+
+
+def test_json_lines_go_as_they_stand():
+    lines = read(b'\xef\xbb\xbf{"a": 1}\r\n\n  {"b":2}', "jsonl")
+    assert [(line.number, line.body) for line in lines] == [(1, b'{"a": 1}'), (3, b'{"b":2}')]
+
+
+def test_an_array_is_an_order_an_element():
+    lines = read(json.dumps([A, B]).encode(), "json")
+    assert [json.loads(line.body) for line in lines] == [A, B]
+
+
+def test_rows_of_csv():
+    content = (
+        "name,email,phone,item_summary,address,type,order_id,tracking_status\r\n"
+        'Zoë,zoe@shop.example,,"2 kettles, ""blue""","12 Marina Road\nLagos",,,\r\n'
+        ",,,,,order.status_changed,77,DELIVERED\r\n"
+    ).encode()
+    order, update = (json.loads(line.body) for line in read(content, "csv"))
+    assert order == {
+        "customer_details": {"name": "Zoë", "email": "zoe@shop.example"},
+        "item_summary": '2 kettles, "blue"',
+        "address": "12 Marina Road\nLagos",
+    }
+    assert update == {
+        "type": "order.status_changed",
+        "order_id": "77",
+        "tracking_status": "DELIVERED",
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "form", "word"),
+    [
+        (b"{}", "json", "no JSON array"),
+        (b"[1", "json", "no JSON"),
+        (b"naem,email\nx,y", "csv", "unknown columns: naem"),
+        (b"name\nx,y", "csv", "more cells"),
+        (b'name\n"x', "csv", "no CSV"),
+        (b"name\n\xff", "csv", "UTF-8"),
+    ],
+)
+def test_a_file_that_is_not_of_its_form_is_refused(content, form, word):
+    with pytest.raises(FileError, match=word):
+        read(content, form)
+
+
+def test_a_line_that_is_no_object_says_so_and_the_others_go():
+    bad, also_bad, good = read(b"{\n[1]\n{}", "jsonl")
+    assert "no JSON" in bad.problem
+    assert "no JSON object" in also_bad.problem
+    assert not good.problem
+
+
+def test_the_form_is_guessed():
+    assert guess("orders.csv", b"name") == "csv"
+    assert guess("-", b' \n[{"a": 1}]') == "json"
+    assert guess("orders.txt", b'{"a": 1}') == "jsonl"
+
+
+def test_the_same_file_has_the_same_keys_and_each_order_its_own():
+    content = jsonl(A, B, A)
+    assert keys(read(content, "jsonl")) == keys(read(content, "jsonl"))
+    assert len(set(keys(read(content, "jsonl")))) == 3
+
+
+def test_the_same_order_in_another_file_is_another_order():
+    assert not set(keys(read(jsonl(A), "jsonl"))) & set(keys(read(jsonl(A, B), "jsonl")))
+
+
+def test_in_a_named_batch_what_was_not_changed_keeps_its_key():
+    first = keys(read(jsonl(A, B, A), "jsonl", "monday"))
+    mended = keys(read(jsonl(A, {"item_summary": "mended"}, A), "jsonl", "monday"))
+    assert (first[0], first[2]) == (mended[0], mended[2])
+    assert first[1] != mended[1]
+    assert not set(first) & set(keys(read(jsonl(A, B, A), "jsonl", "tuesday")))
+
+
+@given(st.lists(st.dictionaries(st.text(), st.text() | st.integers()), min_size=1, max_size=5))
+def test_what_failed_can_be_sent_again_under_its_key(orders):
+    lines = read(jsonl(*orders), "jsonl")
+    failed = "\n".join(as_failed(line, "unreachable", "away") for line in lines).encode()
+    again = read(failed, "jsonl")
+    assert [(line.key, line.body) for line in again] == [(line.key, line.body) for line in lines]

@@ -1,0 +1,130 @@
+"""Sending against an API that answers as it is told."""
+
+import asyncio
+import hashlib
+import hmac
+import json
+
+import httpx
+import pytest
+
+from services.ops.send import sender as sending
+from services.ops.send.order_files import read
+from services.ops.send.sender import Sender
+
+SECRET = "whsk_secret"
+ACCEPTED = httpx.Response(201, json={"status": "success", "order_id": "1"})
+
+
+def refused(status, code, **headers):
+    return httpx.Response(status, json={"error": "Because.", "code": code}, headers=headers)
+
+
+class Answers:
+    """Answers each order by what is planned for it, then with 201; remembers what came."""
+
+    def __init__(self, **plan):
+        self.plan = {name: list(answers) for name, answers in plan.items()}
+        self.requests = []
+
+    def __call__(self, request):
+        self.requests.append(request)
+        name = json.loads(request.content)["item_summary"]
+        answers = self.plan.get(name)
+        answer = answers.pop(0) if answers else ACCEPTED
+        if isinstance(answer, Exception):
+            raise answer
+        return httpx.Response(answer.status_code, content=answer.content, headers=answer.headers)
+
+
+def send(answers, *names, **options):
+    content = "\n".join(json.dumps({"item_summary": name}) for name in names).encode()
+
+    async def run():
+        sender = Sender(
+            "http://api.example/", SECRET, transport=httpx.MockTransport(answers), **options
+        )
+        return await sender.send(read(content, "jsonl"))
+
+    return asyncio.run(run())
+
+
+def test_every_order_is_signed_and_has_a_key_of_its_own():
+    answers = Answers()
+    summary = send(answers, "a", "b", "c", connections=2)
+    assert (summary.accepted, summary.failures) == (3, [])
+    for request in answers.requests:
+        assert str(request.url) == "http://api.example/api/v1/webhooks/orders/"
+        signature = hmac.new(SECRET.encode(), request.content, hashlib.sha256).hexdigest()
+        assert request.headers["x-webhook-signature"] == signature
+        assert request.headers["x-api-key"] == SECRET
+    assert len({request.headers["idempotency-key"] for request in answers.requests}) == 3
+
+
+def test_it_waits_as_it_is_told_and_sends_the_same_again():
+    slow, away = refused(429, "rate_limited", **{"Retry-After": "0"}), refused(503, "overloaded")
+    away.headers["Retry-After"] = "0"
+    answers = Answers(a=[slow, away])
+    summary = send(answers, "a")
+    assert (summary.accepted, summary.retries) == (1, 2)
+    assert len({(r.content, r.headers["idempotency-key"]) for r in answers.requests}) == 1
+
+
+def test_a_broken_connection_is_tried_again_under_the_same_key(monkeypatch):
+    monkeypatch.setattr(sending, "LONGEST_WAIT", 0.0)
+    answers = Answers(a=[httpx.ReadTimeout("slow"), httpx.ConnectError("away")])
+    assert send(answers, "a").accepted == 1
+    assert len({request.headers["idempotency-key"] for request in answers.requests}) == 1
+
+
+def test_what_stays_away_is_given_up(monkeypatch):
+    monkeypatch.setattr(sending, "LONGEST_WAIT", 0.0)
+    monkeypatch.setattr(sending, "TRIES", 3)
+    answers = Answers(a=[httpx.ConnectError("away")] * 9)
+    (failure,) = send(answers, "a").failures
+    assert (failure.code, len(answers.requests)) == ("unreachable", 3)
+
+
+def test_a_refused_order_is_not_sent_again_and_the_others_go_on():
+    summary = send(Answers(b=[refused(400, "invalid_body")]), "a", "b", "c")
+    assert (summary.accepted, dict(summary.refused)) == (2, {"invalid_body": 1})
+    assert (summary.failures[0].line.number, summary.failures[0].error) == (2, "Because.")
+
+
+def test_a_refused_secret_stops_all_and_says_what_was_not_sent():
+    answers = Answers(a=[refused(401, "secret_expired")])
+    summary = send(answers, "a", "b", "c", connections=1)
+    assert dict(summary.refused) == {"secret_expired": 1, "not_sent": 2}
+    assert len(answers.requests) == 1
+
+
+def test_an_answer_of_something_in_between_is_no_crash():
+    summary = send(Answers(a=[httpx.Response(502, text="<html>")]), "a")
+    assert dict(summary.refused) == {"http_502": 1}
+
+
+@pytest.mark.parametrize("stopped_after", [0, 1])
+def test_stopped_it_finishes_what_is_under_way_and_no_more(stopped_after):
+    async def run():
+        count = 0
+
+        async def answer(_):
+            nonlocal count
+            count += 1
+            if count > stopped_after:
+                sender.stop("you stopped it")
+            await asyncio.sleep(0)
+            return ACCEPTED
+
+        sender = Sender("http://x", SECRET, connections=1, transport=httpx.MockTransport(answer))
+        return await sender.send(read(b'{"a":1}\n{"a":2}\n{"a":3}', "jsonl"))
+
+    summary = asyncio.run(run())
+    assert summary.accepted == stopped_after + 1
+    assert dict(summary.refused) == {"not_sent": 2 - stopped_after}
+
+
+def test_the_percentiles_of_the_latency():
+    summary = sending.Summary(latencies=[float(number) for number in range(1, 101)])
+    assert (summary.latency(0.5), summary.latency(0.99)) == (51.0, 100.0)
+    assert sending.Summary().latency(0.5) == 0.0

@@ -1,0 +1,326 @@
+import base64
+import re
+import secrets
+
+import msgspec
+import pytest
+
+from shared.config.environment import ConfigurationError
+from shared.config.processes import KEYS
+from shared.config.settings import (
+    DEVELOPMENT_CODE_KEY,
+    DEVELOPMENT_ENCRYPTION_KEY,
+    DEVELOPMENT_JWT_KEY,
+    DEVELOPMENT_RECEIPT_KEY,
+    DEVELOPMENT_SECOND_FACTOR_KEY,
+    Settings,
+    load,
+)
+from shared.security.service_accounts import SERVICES
+
+PRODUCTION = {
+    "ENVIRONMENT": "production",
+    "SECRET_ENCRYPTION_KEYS": "V70EBmJ9RGsKQD1SAtc1Nd53TMe7go_LYmF6uoxdLr0=",
+    "ONE_TIME_CODE_KEYS": "sxYilQ6N2nOG0HL08vDBu52BLuvNgH1Ip92trmZR2So=",
+    "SECOND_FACTOR_KEYS": "b2Sd0Yk7mWn1QxTfRgLhUe8Zp5Vj3CaNsKoIi4rBtEw=",
+    "JWT_SIGNING_KEY": "FlZM7lDdsRzs7wgZnM6SdnLV81DEgL6YXZ_CimVxT0CZqX1eTg3ktEAz8DRukmiq",
+    "RECEIPT_SIGNING_KEYS": "RnxOsiZr_ld7IGow7Xw1EjdeRoF15rBAAoOzvY9BF-c=",
+    "AMQP_URL": "amqps://fellow:pw@broker.example/",
+    "DATABASE_URL": "postgresql+psycopg2://fellow:pw@db.example/order_fellow?sslmode=verify-full",
+}
+
+
+def test_development_needs_nothing():
+    assert load({}) == Settings()
+
+
+def test_values_are_typed():
+    settings = load({"PORT": "9000", "SMTP_STARTTLS": "true", "CONFIRM_TIMEOUT": "1.5"})
+    assert (settings.port, settings.smtp_starttls, settings.confirm_timeout) == (9000, True, 1.5)
+
+
+def test_foreign_and_empty_variables_are_ignored():
+    assert load({"PATH": "/bin", "PORT": ""}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "eighty"),
+        ("PORT", "70000"),
+        ("CONFIRM_TIMEOUT", "0"),
+        ("ENVIRONMENT", "prod"),
+        ("SECRET_LIFETIME_DAYS", "-1"),
+        ("SECRET_ENCRYPTION_KEYS", " , "),
+        ("RECEIPT_SIGNING_KEYS", ","),
+        ("ONE_TIME_CODE_KEYS", " ,"),
+        ("SECOND_FACTOR_KEYS", ", "),
+        ("JWT_SIGNING_KEY", ", "),
+        ("DATABASE_URL", "postgresql://u@h/d"),
+    ],
+)
+def test_a_bad_value_is_refused_by_name(name, value):
+    with pytest.raises(ConfigurationError, match=name):
+        load({name: value})
+
+
+def test_production_starts_with_keys_of_its_own():
+    assert load(PRODUCTION).environment == "production"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SECRET_ENCRYPTION_KEYS", DEVELOPMENT_ENCRYPTION_KEY),
+        (
+            "SECRET_ENCRYPTION_KEYS",
+            f"{PRODUCTION['SECRET_ENCRYPTION_KEYS']},{DEVELOPMENT_ENCRYPTION_KEY}",
+        ),
+        ("JWT_SIGNING_KEY", DEVELOPMENT_JWT_KEY),
+        ("JWT_SIGNING_KEY", "short"),
+        ("RECEIPT_SIGNING_KEYS", DEVELOPMENT_RECEIPT_KEY),
+        ("ONE_TIME_CODE_KEYS", DEVELOPMENT_CODE_KEY),
+        ("SECOND_FACTOR_KEYS", DEVELOPMENT_SECOND_FACTOR_KEY),
+        ("JWT_SIGNING_KEY", f"{PRODUCTION['JWT_SIGNING_KEY']},{DEVELOPMENT_JWT_KEY}"),
+        ("AMQP_URL", "amqp://guest:guest@broker.example/"),
+        ("DATABASE_URL", "postgresql+psycopg2://fellow:pw@db.example/order_fellow"),
+    ],
+)
+def test_production_refuses_development_keys_by_name(name, value):
+    with pytest.raises(ConfigurationError, match=name):
+        load(PRODUCTION | {name: value})
+
+
+def test_every_setting_has_a_default():
+    assert all(field.default is not msgspec.NODEFAULT for field in msgspec.structs.fields(Settings))
+
+
+def test_a_secret_may_be_in_a_file(tmp_path):
+    file = tmp_path / "key"
+    file.write_text("x" * 48 + "\n")
+    assert load({"JWT_SIGNING_KEY_FILE": str(file)}).jwt_signing_key == "x" * 48
+    with pytest.raises(ConfigurationError, match="JWT_SIGNING_KEY_FILE"):
+        load({"JWT_SIGNING_KEY_FILE": str(tmp_path / "none")})
+    with pytest.raises(ConfigurationError, match="both set"):
+        load({"JWT_SIGNING_KEY_FILE": str(file), "JWT_SIGNING_KEY": "y" * 48})
+
+
+def test_a_password_apart_is_put_into_the_address():
+    settings = load(
+        {
+            "AMQP_URL": "amqp://fellow@broker:5672/",
+            "AMQP_PASSWORD": "a/b@c",
+            "DATABASE_URL": "postgresql+psycopg2://fellow@db/books?sslmode=disable",
+            "DATABASE_PASSWORD": "d",
+        }
+    )
+    assert settings.amqp_url == "amqp://fellow:a%2Fb%40c@broker:5672/"
+    assert settings.database_url == "postgresql+psycopg2://fellow:d@db/books?sslmode=disable"
+    with pytest.raises(ConfigurationError, match="AMQP_URL"):
+        load({"AMQP_URL": "amqp://broker/", "AMQP_PASSWORD": "a"})
+
+
+def test_a_process_has_no_key_that_it_does_not_need():
+    settings = load(PRODUCTION, "orders")
+    assert not any(settings.listed(name) for name in KEYS)
+
+
+def in_base64(raw):
+    return base64.b64encode(raw).decode()
+
+
+WEAK_BYTES = [b"\0" * 32, bytes(range(100, 132)), b"0123456789abcdef" * 2, b"ab" * 16,
+              b"correct horse battery staple etc", b"Please-ChangeMe-before-you-start"]  # fmt: skip
+WEAK_TEXTS = ["k" * 48, "abc" * 16, "0123456789" * 4, "abcdefghijklmnopqrstuvwxyz0123456789",
+              "change-me-to-a-long-random-string", "the quick brown fox jumps over the dog",
+              "MySuperSecretJwtKey-2026-production", "short-but-R4ndom"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [name for name in KEYS if name != "JWT_SIGNING_KEY"])
+@pytest.mark.parametrize("raw", WEAK_BYTES, ids=repr)
+@pytest.mark.parametrize("place", ["first", "behind"])
+def test_production_refuses_keys_that_can_be_guessed(name, raw, place):
+    keys = [in_base64(raw), PRODUCTION[name]]
+    listed = ",".join(keys if place == "first" else reversed(keys))
+    with pytest.raises(ConfigurationError, match=name):
+        load(PRODUCTION | {name: listed})
+
+
+@pytest.mark.parametrize("key", [*WEAK_TEXTS, *map(in_base64, WEAK_BYTES)])
+def test_production_refuses_token_keys_that_can_be_guessed(key):
+    for listed in (key, f"{PRODUCTION['JWT_SIGNING_KEY']},{key}"):
+        with pytest.raises(ConfigurationError, match="JWT_SIGNING_KEY") as refused:
+            load(PRODUCTION | {"JWT_SIGNING_KEY": listed})
+        assert key not in str(refused.value)
+
+
+def test_no_random_key_is_taken_for_a_weak_one():
+    for _ in range(500):
+        key = in_base64(secrets.token_bytes(32))
+        forms = [secrets.token_hex(16), secrets.token_hex(32), secrets.token_urlsafe(32), key]
+        for form in forms:
+            load(PRODUCTION | {"JWT_SIGNING_KEY": form})
+        load(PRODUCTION | {"SECRET_ENCRYPTION_KEYS": key})
+
+
+@pytest.mark.parametrize("one", KEYS)
+@pytest.mark.parametrize("other", KEYS)
+def test_production_refuses_one_key_for_two_uses_and_one_twice(one, other):
+    """However it is written: URL-safe or not, with padding or without."""
+    key = in_base64(b"\xfb\xff" + secrets.token_bytes(30))
+    forms = (key, key.replace("+", "-").replace("/", "_"))
+    changed = {one: f"{key},{key}"} if one == other else {one: forms[0], other: forms[1]}
+    with pytest.raises(ConfigurationError, match=f"{one}|{other}") as refused:
+        load(PRODUCTION | changed)
+    assert one in str(refused.value)
+    assert other in str(refused.value)
+    assert key not in str(refused.value)
+
+
+def test_a_password_is_no_key_and_serves_one_process():
+    shared = secrets.token_hex(24)
+    both = {"AMQP_URL": "amqps://fellow@broker.example/", "AMQP_PASSWORD": shared,
+            "DATABASE_URL": PRODUCTION["DATABASE_URL"].replace(":pw", ""),
+            "DATABASE_PASSWORD": shared}  # fmt: skip
+    load(PRODUCTION | both)
+    for name in ("JWT_SIGNING_KEY", "SMTP_PASSWORD"):
+        with pytest.raises(ConfigurationError, match=name):
+            load(PRODUCTION | both | {name: shared})
+
+
+def passwords_of_services(**others):
+    made = {name: secrets.token_hex(24) for name in SERVICES} | others
+    return ",".join(f"{name}={password}" for name, password in made.items())
+
+
+@pytest.mark.parametrize("process", ["migrations", "topology"])
+def test_production_refuses_passwords_that_services_share(process):
+    administrator, shared = secrets.token_hex(24), secrets.token_hex(24)
+    url = {
+        "AMQP_URL": f"amqps://root:{administrator}@broker.example/",
+        "DATABASE_URL": PRODUCTION["DATABASE_URL"].replace(":pw", f":{administrator}"),
+    }
+    load(PRODUCTION | url | {"SERVICE_PASSWORDS": passwords_of_services()}, process)
+    for bad in ({"kyc": shared, "ops": shared}, {"kyc": "short"}, {"kyc": "a" * 24},
+                {"kyc": administrator}):  # fmt: skip
+        given = {"SERVICE_PASSWORDS": passwords_of_services(**bad)}
+        with pytest.raises(ConfigurationError, match=r"SERVICE_PASSWORDS.*kyc"):
+            load(PRODUCTION | url | given, process)
+
+
+BOOKS = "postgresql+psycopg2://fellow:pw@"
+OPEN = [
+    ("AMQP_URL", "amqp://fellow:pw@broker.example/", "broker.example"),
+    ("AMQP_URL", "amqps://fellow:pw@a.example/;amqp://fellow:pw@broker.example/", "broker.example"),
+    ("AMQP_URL", "amqp://fellow:pw@10.0.0.4:5672/", "10.0.0.4"),
+    ("AMQP_URL", "amqp://fellow:pw@[fd00::4]/", "fd00::4"),
+    ("AMQP_URL", "amqp://fellow:pw@localhost.example/", "localhost.example"),
+    *(
+        ("DATABASE_URL", f"{BOOKS}db.example/d?sslmode={mode}", "db.example")
+        for mode in ("disable", "allow", "prefer")
+    ),
+    ("DATABASE_URL", f"{BOOKS}/d?host=db.example&sslmode=disable", "db.example"),
+    ("DATABASE_URL", f"{BOOKS}/d?host=db.example:5432&sslmode=disable", "db.example"),
+    ("DATABASE_URL", f"{BOOKS}localhost/d?host=db.example&sslmode=prefer", "db.example"),
+    ("SMTP_HOST", "smtp.example", "smtp.example"),
+    ("RABBITMQ_MANAGEMENT_URL", "http://broker.example:15672", "broker.example"),
+    ("PROOF_URL", "http://api.example", "api.example"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "host"), OPEN, ids=lambda value: value)
+def test_production_refuses_connections_in_the_clear_unless_their_host_is_named(name, value, host):
+    given = PRODUCTION | {name: value}
+    with pytest.raises(ConfigurationError, match=rf"{name}.*{re.escape(host)}.*UNPROTECTED_HOSTS"):
+        load(given)
+    with pytest.raises(ConfigurationError, match=name):
+        load(given | {"UNPROTECTED_HOSTS": "other.example, example"})
+    load(given | {"UNPROTECTED_HOSTS": f"other.example, {host.upper()}"})
+    load(given | {"ENVIRONMENT": "development"})
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"AMQP_URL": "amqp://fellow:pw@127.0.0.1:5672/"},
+        {"AMQP_URL": "amqp://fellow:pw@[::1]/"},
+        {"AMQP_URL": "amqp://fellow:pw@localhost/"},
+        {"DATABASE_URL": f"{BOOKS}127.0.0.2/d?sslmode=disable"},
+        {"DATABASE_URL": f"{BOOKS}/d?host=/var/run/postgresql&sslmode=disable"},
+        {"DATABASE_URL": f"{BOOKS}db.example/d?sslmode=require"},
+        {"SMTP_HOST": "smtp.example", "SMTP_STARTTLS": "true"},
+        {"SMTP_HOST": "localhost"},
+        {"RABBITMQ_MANAGEMENT_URL": "https://broker.example:15671"},
+    ],
+)
+def test_production_takes_what_nobody_can_listen_to(given):
+    load(PRODUCTION | given)
+
+
+def test_a_process_is_refused_for_what_it_reads_alone():
+    load(PRODUCTION | {"SMTP_HOST": "smtp.example", "JWT_SIGNING_KEY": "weak"}, "kyc")
+
+
+def test_what_the_journal_says_again_is_still_known():
+    """Else it would be done again. What is unproved is not in the journal."""
+    for days in ("1", "7"):
+        with pytest.raises(ConfigurationError, match=r"RETENTION_ORDERS_DAYS.*journal"):
+            load({"RETENTION_ORDERS_DAYS": days})
+    assert load({"RETENTION_ORDERS_DAYS": "8", "RETENTION_UNPROVED_DAYS": "1"})
+
+
+@pytest.mark.parametrize("place", ["ORDERS", "DEAD_LETTERS", "UNPROVED"])
+def test_nothing_is_for_ever_in_production(place):
+    name = f"RETENTION_{place}_DAYS"
+    assert load({name: "0"})
+    with pytest.raises(ConfigurationError, match=f"{name} is 0"):
+        load(PRODUCTION | {name: "0"})
+    # Who does not remove it does not ask.
+    assert load(PRODUCTION | {name: "0"}, "kyc")
+
+
+def test_all_faults_are_named_at_once_each_in_a_line(tmp_path):
+    with pytest.raises(ConfigurationError) as refused:
+        load(
+            PRODUCTION
+            | {
+                "PORT": "eighty",
+                "LOG_LEVEL": "LOUD",
+                "SMTP_STARTTLS": "perhaps",
+                "CONFIRM_TIMEOUT": "0",
+                "PROOF_URL": "api.example",
+                "AMQP_PASSWORD_FILE": str(tmp_path / "none"),
+                "RECEIPT_SIGNING_KEYS": "no base64!",
+                "SERVICE_PASSWORDS": "ingress",
+                "SMTP_HOST": "smtp.example",
+                "RETENTION_ORDERS_DAYS": "3",
+            }
+        )
+    lines = str(refused.value).splitlines()
+    assert [line.split()[0] for line in lines if " must be " in line] == [
+        "LOG_LEVEL",
+        "PORT",
+        "CONFIRM_TIMEOUT",
+        "PROOF_URL",
+        "SMTP_STARTTLS",
+        "SERVICE_PASSWORDS",
+        "RETENTION_ORDERS_DAYS",
+    ]
+    assert "PORT must be a whole number from 1 to 65535, not 'eighty'" in lines
+    assert "LOG_LEVEL must be DEBUG, ERROR, INFO or WARNING, not 'LOUD'" in lines
+    assert "SMTP_STARTTLS must be true or false, not 'perhaps'" in lines
+    assert "CONFIRM_TIMEOUT must be a number above 0, not '0'" in lines
+    for name in ("AMQP_PASSWORD_FILE cannot be read", "a key in RECEIPT_SIGNING_KEYS is not base64",
+                 "SMTP_HOST speaks to smtp.example without TLS"):  # fmt: skip
+        assert any(line.startswith(name) for line in lines), name
+    assert not any("^" in line for line in lines), "a pattern is no sentence"
+
+
+@pytest.mark.parametrize("name", ["AMQP_URL", "DATABASE_URL"])
+@pytest.mark.parametrize("environment", ["development", "production"])
+def test_an_address_that_cannot_be_read_is_named_and_its_password_is_not_said(name, environment):
+    scheme = PRODUCTION[name].partition(":")[0]
+    for address in (f"{scheme}://fellow:wxyz/ss@host:5/", f"{scheme}://fellow:wxyz@[::1/"):
+        with pytest.raises(ConfigurationError, match=f"^{name} cannot be read") as refused:
+            load(PRODUCTION | {"ENVIRONMENT": environment, name: address})
+        assert "wxyz" not in str(refused.value)

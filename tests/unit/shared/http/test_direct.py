@@ -1,0 +1,53 @@
+"""One's own servers are reached past a proxy."""
+
+import http.server
+import re
+import threading
+
+import pytest
+
+from shared.http import direct
+from stack import system
+from stack.folders import ROOT
+
+
+class Page(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b'"ready"')
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def address(monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    with http.server.HTTPServer(("127.0.0.1", 0), Page) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_proxy_that_is_away_is_not_asked(address):
+    with direct.ask(address, seconds=5) as answer:
+        assert answer.read() == b'"ready"'
+
+
+def test_a_system_is_ready_beside_a_proxy_that_is_away(address):
+    assert system._says(address, b'"ready"')
+
+
+def test_nothing_reaches_a_server_of_ours_in_another_way():
+    sources = [
+        file for folder in ("shared", "services", "stack") for file in (ROOT / folder).rglob("*.py")
+    ]
+    for file in sources:
+        text = file.read_text()
+        assert "urlopen(" not in text, file
+        for client in re.findall(r"httpx\.(?:Client|get|post)\([^)]*\)", text):
+            assert "trust_env=False" in client, (file, client)
