@@ -74,7 +74,7 @@ format: setup ## put the code into ruff's format
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
 
-contracts: setup ## write docs/contracts anew: OpenAPI and AsyncAPI, as the code has them
+contracts: setup ## write docs/contracts and docs/configuration.md anew, as the code has them
 	@$(BIN)/python -m stack.generated.contracts
 
 lock: setup ## write the lock files anew from pyproject.toml

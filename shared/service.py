@@ -18,7 +18,8 @@ from shared import gc_tuning, health
 from shared.bus.consume import inbox
 from shared.bus.consume.consumer import Consumer, Subscription
 from shared.config.environment import ConfigurationError
-from shared.config.settings import Settings, begin
+from shared.config.loading import begin
+from shared.config.settings import Settings
 from shared.db.session import is_database_away, transaction
 from shared.periodic import Periodic
 from shared.telemetry import heartbeat, logs, metrics, tracing

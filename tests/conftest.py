@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.orm import Session
 
-import shared.config.settings as config
+import shared.config.loading as config
 from shared import gc_tuning
 from shared.db import migrate, session
 from shared.security import encryption

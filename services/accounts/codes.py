@@ -18,7 +18,7 @@ from shared.bus import outbox
 from shared.bus.contract.events import AccountOtpRequested
 from shared.bus.contract.message import message_for
 from shared.config.keys import decode_key
-from shared.config.settings import settings
+from shared.config.loading import settings
 from shared.db.models import PendingProof
 from shared.ids import new_id
 from shared.security.encryption import code_sealer

@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from services.accounts.limits import DAY, HOUR, MINUTE, Limit
-from shared.config.settings import settings
+from shared.config.loading import settings
 from shared.db.models import Account, KnownNetwork, PendingProof
 from shared.db.session import transaction
 from shared.ids import new_id

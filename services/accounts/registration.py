@@ -19,7 +19,7 @@ from services.accounts.codes import Check
 from shared.bus import outbox
 from shared.bus.contract.events import AccountVerified
 from shared.bus.contract.message import message_for
-from shared.config.settings import settings
+from shared.config.loading import settings
 from shared.db import retention
 from shared.db.models import Account, PendingProof
 from shared.http.errors import ApiError, too_many_requests

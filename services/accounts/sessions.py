@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from shared.bus import outbox
 from shared.bus.contract.events import AccountChanged
 from shared.bus.contract.message import message_for
-from shared.config.settings import settings
+from shared.config.loading import settings
 from shared.db.models import Account, AccountSession, RevokedToken
 from shared.http.errors import ApiError, account_blocked
 from shared.http.signed_in import is_blocked

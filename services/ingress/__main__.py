@@ -7,7 +7,7 @@ from pathlib import Path
 
 from shared import lease
 from shared.config.environment import ConfigurationError
-from shared.config.settings import begin
+from shared.config.loading import begin
 
 METRICS = "order-fellow-metrics-"
 

@@ -34,7 +34,8 @@ from services.orders import api as orders_api
 from services.secrets import api as secrets_api
 from shared import gc_tuning
 from shared.bus.publish.traced import publisher_class
-from shared.config.settings import Settings, settings
+from shared.config.loading import settings
+from shared.config.settings import Settings
 from shared.db import retention
 from shared.http.errors import ApiError, too_many_requests
 from shared.http.mount import Throttles, add_error_handlers, mount

@@ -16,7 +16,7 @@ from shared.bus import outbox
 from shared.bus.contract.errors import Permanent
 from shared.bus.contract.events import KycDecide, OpsKycDecisionRecorded
 from shared.bus.contract.message import Received, message_for
-from shared.config.settings import settings
+from shared.config.loading import settings
 from shared.db.models import KycApplication, KycDecision
 from shared.ids import follow_up_id
 from shared.security.service_accounts import OPERATOR, login

@@ -34,7 +34,7 @@ from shared.bus.contract.events import (
     WebhookAllowlistChanged,
 )
 from shared.bus.contract.message import Received
-from shared.config.settings import settings
+from shared.config.loading import settings
 from shared.security.encryption import CannotOpenError, code_sealer
 
 TEMPLATES: dict[type[Event], str] = {

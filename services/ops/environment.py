@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared.config.settings import Settings, load
+from shared.config.loading import load
+from shared.config.settings import Settings
 
 RUNNING = Path(__file__).resolve().parents[2] / ".stack" / "env"
 """What `make run` writes in this checkout while it runs."""

@@ -17,7 +17,8 @@ from services.proof.proving import SCHEMES, prove, said
 from services.proof.sink import Sink
 from shared import health
 from shared.config.environment import ConfigurationError
-from shared.config.settings import Settings, begin
+from shared.config.loading import begin
+from shared.config.settings import Settings
 from shared.db.session import transaction
 from shared.service import stop_on_signals
 from shared.telemetry import heartbeat, logs, metrics

@@ -12,7 +12,8 @@ from services.relay.metrics import watch
 from services.relay.relay import Relay
 from shared import gc_tuning, health
 from shared.config.environment import ConfigurationError
-from shared.config.settings import Settings, begin
+from shared.config.loading import begin
+from shared.config.settings import Settings
 from shared.telemetry import heartbeat, logs, metrics, tracing
 
 STUCK_SECONDS = 60.0

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 from shared.bus import outbox
 from shared.bus.contract.events import SecretIssued, SecretRevoked, SecretRotated
 from shared.bus.contract.message import message_for
-from shared.config.settings import settings
+from shared.config.loading import settings
 from shared.db.models import Account, KycApplication, WebhookSecret
 from shared.ids import new_id
 from shared.security import webhook_keys

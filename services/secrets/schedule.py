@@ -14,7 +14,7 @@ from services.secrets.usage import SecretUse
 from shared.bus import outbox
 from shared.bus.contract.events import SecretExpiring
 from shared.bus.contract.message import message_for
-from shared.config.settings import settings
+from shared.config.loading import settings
 from shared.db.models import Account, WebhookSecret
 
 AT_MOST = 200  # rows a run; the next run takes the rest

@@ -16,7 +16,8 @@ from shared.bus.broker.kombu_connection import connect, credentials, server_vers
 from shared.bus.broker.refusal import explain
 from shared.bus.contract import permissions
 from shared.config.environment import ConfigurationError
-from shared.config.settings import Settings, begin
+from shared.config.loading import begin
+from shared.config.settings import Settings
 from shared.http import direct
 
 BODY_BYTES = 2000

@@ -1,4 +1,4 @@
-"""Configuration: environment variables, typed and checked once at start.
+"""Everything that can be set, by environment variable.
 
 Every variable has a default that works in development. With `ENVIRONMENT=production` a process
 refuses to start while a key that it needs can be guessed or a connection is open to others
@@ -6,18 +6,12 @@ refuses to start while a key that it needs can be guessed or a connection is ope
 What is secret may be in a file: `NAME_FILE`.
 """
 
-import os
-from collections.abc import Collection, Mapping
-from functools import cache
+from collections.abc import Collection
 from typing import Annotated, Literal
 
 import msgspec
 
-from shared.config import environment
 from shared.config.environment import ConfigurationError
-from shared.config.keys import decode_key
-from shared.config.processes import KEYS, READS
-from shared.config.production import complaints
 from shared.security.service_accounts import is_operators
 
 DEVELOPMENT_JWT_KEY = "development-only-jwt-key-never-use-in-production"
@@ -53,143 +47,227 @@ Contact = Annotated[
 HostAndPort = Annotated[str, _text(r"^([^:\s]+:[0-9]{1,5})?$", "a host and a port, host:port")]
 
 
-ADDRESSES = ("AMQP_URL", "DATABASE_URL", "RABBITMQ_MANAGEMENT_URL", "PROOF_URL", "PUBLIC_URL")
-
-# May be given as `NAME_FILE`, the path of a file that holds it.
-SECRET = frozenset(
-    {
-        "AMQP_URL",
-        "AMQP_PASSWORD",
-        "DATABASE_URL",
-        "DATABASE_PASSWORD",
-        "SERVICE_PASSWORDS",
-        "OPERATOR_PASSWORDS",
-        *KEYS,
-        "SMTP_PASSWORD",
-    }
-)
-
-
 class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
-    """Everything that can be set, by the environment variable of the same name in capitals."""
+    """Everything that can be set, by the environment variable of the same name in capitals.
 
+    `docs/configuration.md` is made from this: the comments are its headings, and what stands under
+    a field is its meaning.
+    """
+
+    # General
     environment: Literal["development", "test", "production"] = "development"
+    """`development`, `test` or `production`."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """`DEBUG`, `INFO`, `WARNING` or `ERROR`."""
     log_format: Literal["console", "json"] = "console"
-    # Touched by a consumer while it is alive; `python -m shared.health` looks at it.
+    """`console` for people, `json` for machines."""
     health_file: str = ""
-    # The metrics of a process without HTTP of its own; 0 is off.
+    """A consumer or the relay writes into it, each second, how it stands; `python -m
+    shared.health` exits 0 while it is at work, and says else why not."""
     metrics_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
+    """Port of a process's metrics page; `0` is none. The ingress has `/metrics` on its own port
+    instead."""
     metrics_host: str = "127.0.0.1"
-    # Traces go to this OpenTelemetry collector; none are made while it is empty.
+    """Address it listens on; never one that the outside can reach."""
     otel_exporter_otlp_endpoint: WebAddressOrNone = ""
+    """OpenTelemetry collector that gets traces by HTTP, such as `http://collector:4318`; see
+    [tracing.md](tracing.md)."""
 
     # Servers
     amqp_url: str = "amqp://guest:guest@127.0.0.1:5672/"
+    """RabbitMQ, with the service's user; `amqps://` for TLS."""
     amqp_password: str = ""
+    """Put into `AMQP_URL`, which then names a user alone."""
     database_url: str = "postgresql+psycopg2://postgres@127.0.0.1:5432/order_fellow"
+    """PostgreSQL; must start with `postgresql+psycopg2://`."""
     database_password: str = ""
+    """Put into `DATABASE_URL` likewise."""
     database_pool_size: Count = 10
+    """Connections a process keeps at most."""
     database_connect_timeout: Seconds = 5.0
+    """Seconds."""
     amqp_heartbeat: Annotated[int, msgspec.Meta(ge=5, le=600)] = 30
+    """Seconds, 5 to 600."""
 
-    # For the steps that set the servers up alone: `ingress=...,kyc=...`, one password a service,
-    # which it has on the broker and in the database.
+    # Setting the servers up
     service_passwords: str = ""
-    # For the topology alone, likewise: a user of their own for each operator.
+    """For the two set-up steps alone: `ingress=...,kyc=...`, a password for each service's user
+    on the broker and role in the database."""
     operator_passwords: str = ""
+    """For the topology step alone: `ada=...,ola=...`, a user of the broker for each operator,
+    who may publish `kyc.decide` and nothing else."""
     rabbitmq_management_url: WebAddressOrNone = ""
+    """For the topology step alone: where it makes those users, such as
+    `http://rabbitmq:15672`."""
 
-    # Hosts, separated by commas, that production may speak to without TLS.
     unprotected_hosts: str = ""
+    """Hosts that production may speak to without TLS, separated by commas, since nobody else is
+    on the network to them; without it every `amqp://`, `sslmode` below `require`, `http://` and
+    mail server without STARTTLS on another machine is refused."""
 
-    # Keys. Several may be listed in each, separated by commas: the first seals or signs, all open
-    # or verify.
+    # Keys
     secret_encryption_keys: str = DEVELOPMENT_ENCRYPTION_KEY
+    """Keys that seal webhook secrets at rest, separated by commas: the first seals, all
+    open."""
     one_time_code_keys: str = DEVELOPMENT_CODE_KEY
+    """Keys of one-time codes, 32 bytes in base64 each, separated by commas: the first seals
+    those that are mailed and hashes those that are stored, all open and verify."""
     second_factor_keys: str = DEVELOPMENT_SECOND_FACTOR_KEY
+    """Keys that seal the second factors of ops staff, 32 bytes in base64 each, separated by
+    commas: the first seals, all open."""
     jwt_signing_key: str = DEVELOPMENT_JWT_KEY
-    # Ed25519, 32 bytes in base64 each; all are published.
+    """Keys of access and refresh tokens, at least 32 characters each, separated by commas: the
+    first signs, all verify."""
     receipt_signing_keys: str = DEVELOPMENT_RECEIPT_KEY
+    """Ed25519 keys of [receipts](request-log.md), separated by commas: the first signs, all are
+    published."""
     access_token_seconds: Seconds = 600.0
+    """Life of an access token."""
     refresh_token_seconds: Seconds = 86_400.0
-    # However often it is renewed.
+    """Life of a refresh token."""
     session_seconds: Count = 2_592_000
+    """Life of a sign-in, however often it is renewed."""
 
     # Ingress
     host: str = "127.0.0.1"
+    """Address the ingress listens on."""
     port: Port = 8000
+    """Port the ingress listens on."""
     web_concurrency: Count = 2
+    """Ingress workers."""
     public_url: str = "http://127.0.0.1:8000"
-    # In /.well-known/security.txt, which is not there while this is empty.
+    """Where the API is for the outside; emails and OpenAPI say so."""
     security_contact: Contact = ""
+    """Whom to tell of a weakness, such as `mailto:security@shop.example`: in
+    `/.well-known/security.txt`, which is not there while this is empty."""
     trusted_proxies: Annotated[int, msgspec.Meta(ge=0, le=10)] = 0
+    """How many proxies stand in front and add to `X-Forwarded-For`."""
     max_body_bytes: Count = 262_144
+    """Largest webhook body."""
     request_seconds: Seconds = 10.0
+    """How long a request may take to arrive."""
     max_outstanding_confirms: Count = 5_000
+    """Orders a worker may have on their way; beyond it the answer is 503."""
     confirm_timeout: Seconds = 2.0
+    """Seconds a confirm may take before the order goes to the outbox."""
     account_rate_per_second: Count = 5_000
+    """Orders an account may send, a worker."""
     address_refusals_per_minute: Count = 600
+    """Refused webhooks an address may cause, a worker."""
     sign_in_attempts_per_minute: Count = 30
+    """Registrations, and codes asked for, by a network (an IPv4 address, a /64 of IPv6), a
+    worker and route; wrong sign-ins and codes in all workers. An account's own networks are let
+    through."""
     account_attempts_per_minute: Count = 10
+    """Wrong sign-ins and codes for one account, from all networks that it was not used from; an
+    hour has 45 and 20 of them."""
     secret_poll_seconds: Seconds = 1.0
+    """How stale a worker's secrets may get while the bus is away."""
 
-    # Ops console; it listens on `host` too.
+    # Ops console
     ops_port: Port = 8001
+    """Port the ops console listens on, at `HOST`."""
     ops_idle_seconds: Seconds = 1_800.0
+    """A console session ends after so long without a request."""
     ops_session_seconds: Seconds = 43_200.0
+    """And after so long in any case."""
     ops_second_factor: Literal["optional", "required"] = "optional"
+    """Whether everybody needs a second factor at the console: `optional` or `required`, which
+    it is in compose; see [console.md](console.md#a-second-factor)."""
 
-    # The standing proof. It listens for its emails on `host` too; the notifier gives them to
-    # `proof_sink`, `host:port`. While that is empty they go to the mail server like all others.
+    # The standing proof
     proof_url: WebAddress = "http://127.0.0.1:8000"
+    """Where the standing proof sends its orders; in compose the door."""
     proof_port: Port = 2525
+    """Where the standing proof takes its emails."""
     proof_seconds: Seconds = 60.0
+    """Seconds from one proof to the next."""
     proof_sink: HostAndPort = ""
+    """Where the notifier gives the standing proof's emails, `host:port`; in compose
+    `proof:2525`."""
 
     # KYC
     kyc_approvals_required: Annotated[int, msgspec.Meta(ge=1, le=10)] = 1
+    """How many operators, each by name, must decide the same before an approval or a revocation
+    takes effect; see [console.md](console.md#two-persons)."""
     kyc_approval_days: Count = 7
-    # A decision that the broker vouches for no name of; empty: refused in production.
+    """How long one's decision waits for the others'."""
     kyc_unnamed_decisions: Literal["", "take", "refuse"] = ""
+    """`refuse` or `take` decisions that the broker vouches for no person of; empty is `refuse`
+    in production, else `take`."""
 
     # Webhook secrets
     secret_lifetime_days: Count = 90
+    """Life of a webhook secret."""
     secret_rotate_ahead_days: Count = 14
+    """How long before its end the next one is made."""
     secret_warn_ahead_days: Count = 3
+    """How long before the end of a replaced one the business is reminded."""
     secret_schedule_seconds: Seconds = 15.0
+    """Between two looks for what is due."""
 
     # Consumers
     order_batch_size: Count = 500
+    """Orders recorded in one transaction."""
     account_email_burst: Count = 1_000
+    """Order emails an account may cause at once, a recorder; what is beyond waits in
+    `notifier.bulk`."""
     account_emails_per_second: Count = 100
+    """Order emails an account may cause for ever before they go there."""
     account_updates_waiting: Count = 10_000
+    """Status updates of an account, a recorder, that may come back for four hours because their
+    order is not known; what is beyond goes to the dead letters at once."""
     email_batch_size: Count = 64
+    """Emails sent between two commits."""
     recipient_emails_per_day: Count = 500
+    """Order emails of one account to one address in a day, each queue of a notifier; what is
+    beyond is kept as undeliverable and not sent."""
 
-    # Customers' data: after how many days it ends; 0: never, which production refuses.
+    # Customers' data
     retention_orders_days: Days = 730
+    """After which an order ends, with its history and conflicts: counted from when it was
+    accepted, or its sender last said something of it. 0 is for ever, here and below; production
+    refuses it ([privacy.md](privacy.md))."""
     retention_history_days: Days = 365
+    """After which the note of a status ends."""
     retention_conflicts_days: Days = 90
+    """After which a conflicting order ends."""
     retention_deliveries_days: Days = 365
+    """After which it is forgotten that an email was sent."""
     retention_request_log_days: Days = 30
+    """Days of the request log."""
     retention_dead_letters_days: Days = 90
+    """After which a dead letter that nobody dealt with is discarded."""
     retention_unproved_days: Days = 1
-    # For how long the backups of the database are kept, which nothing here does: `fellow customer`
-    # says when they will have forgotten. 0: not known.
+    """After which a registration ends whose address nobody proved."""
     backup_days: Days = 0
+    """For how long you keep backups of the database, which `fellow customer` tells; 0: not
+    known."""
 
     # Email
     smtp_host: str = "127.0.0.1"
+    """Mail server."""
     smtp_port: Port = 1025
+    """Its port."""
     smtp_starttls: bool = False
+    """`true` asks for TLS and verifies the certificate."""
     smtp_username: str = ""
+    """Signs in when set."""
     smtp_password: str = ""
+    """With this password."""
     smtp_timeout: Seconds = 300.0
+    """Seconds for the greeting and for each command (RFC 5321, 4.5.3.2); a machine that does
+    not answer at all is given up after 30."""
     smtp_content_timeout: Seconds = 600.0
+    """Seconds for the reply to an email's content; with less, one that was taken late goes out
+    twice."""
     smtp_connections: Count = 4
+    """Connections kept open for order emails; up to 28 more while the server thinks about one
+    each."""
     smtp_bulk_connections: Count = 2
+    """Connections kept open for those that wait in `notifier.bulk`."""
     email_from: str = "Order Fellow <no-reply@order-fellow.example>"
+    """The From header."""
 
     def listed(self, name: str) -> tuple[str, ...]:
         """The keys in a setting, the one that seals or signs first.
@@ -230,99 +308,3 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
             if name:
                 found[name] = password
         return found
-
-
-def load(environ: Mapping[str, str], process: str = "", *, needs_keys: bool = True) -> Settings:
-    """Read and check the settings in `environ`.
-
-    Args:
-        environ: environment variables; those that are no setting of ours are ignored, and so is
-            one that is set to nothing.
-        process: one of `READS`, whose keys alone are needed, and in production kept; any other
-            needs all.
-        needs_keys: whether it uses the keys that it reads; `fellow` uses none of the console's.
-
-    Raises:
-        ConfigurationError: a value has the wrong type, form or range, a file cannot be read, or
-            production runs on what `production.py` refuses; with all of these at once.
-    """
-    names = [field.encode_name for field in msgspec.structs.fields(Settings)]
-    faults: list[str] = []
-    given = environment.given(environ, names, SECRET, faults)
-    given = environment.with_passwords(given, ("AMQP", "DATABASE"), faults)
-    settings = environment.typed(given, Settings, SECRET, faults)
-    reads = frozenset(READS.get(process, names)) - (frozenset() if needs_keys else {*KEYS})
-    if settings.environment == "production":
-        unread = {name.lower(): "" for name in KEYS if name not in reads}
-        settings = msgspec.structs.replace(settings, **unread)
-    unreadable = [name for name in ADDRESSES if _is_unreadable(getattr(settings, name.lower()))]
-    # Not in its own words, which may be a part of the password.
-    faults += (
-        f"{name} cannot be read: write what is special in its password as %xx"
-        for name in unreadable
-        if name in reads
-    )
-    reads = reads.difference(unreadable)
-    faults += _faults(settings, reads)
-    if settings.environment == "production":
-        faults += complaints(settings, reads)
-    if faults:
-        raise ConfigurationError(*dict.fromkeys(faults))
-    return settings
-
-
-_process = ""
-
-
-def begin(process: str) -> Settings:
-    """The settings of this process, as one of `READS`; the first call of its `main`.
-
-    Raises:
-        ConfigurationError: as `load` does.
-    """
-    global _process
-    _process = process
-    settings.cache_clear()
-    return settings()
-
-
-@cache
-def settings() -> Settings:
-    """The settings of this process, read from its environment at the first call."""
-    return load(os.environ, _process)
-
-
-def _is_unreadable(addresses: str) -> bool:
-    return any(environment.is_unreadable(url) for url in addresses.split(";"))
-
-
-def _faults(settings: Settings, reads: Collection[str]) -> list[str]:
-    """What is wrong with settings wherever they are used, a sentence each."""
-    faults = []
-    brokers = settings.amqp_url.split(";")
-    if "AMQP_URL" in reads and not all(url.startswith(("amqp://", "amqps://")) for url in brokers):
-        faults.append("AMQP_URL must start with amqp:// or amqps://")
-    if "DATABASE_URL" in reads and not settings.database_url.startswith("postgresql+psycopg2://"):
-        faults.append("DATABASE_URL must start with postgresql+psycopg2://")
-    for name in (name for name in ("SERVICE_PASSWORDS", "OPERATOR_PASSWORDS") if name in reads):
-        try:
-            settings.passwords_in(name)
-        except ConfigurationError as error:
-            faults += error.faults
-    for name in (name for name in KEYS if name in reads):
-        listed = settings.listed(name)
-        if not listed:
-            faults.append(f"{name} is empty: give at least one key")
-        for key in () if name == "JWT_SIGNING_KEY" else listed:
-            try:
-                decode_key(key, name)
-            except ConfigurationError as error:
-                faults += error.faults
-    for name in sorted(name for name in reads if name.startswith("RETENTION_")):
-        days = getattr(settings, name.lower())
-        # What the journal can say again must still be known, or it would be done again.
-        if 0 < days <= JOURNAL_DAYS and name != "RETENTION_UNPROVED_DAYS":
-            faults.append(
-                f"{name} must be more than the journal's {JOURNAL_DAYS} days, or 0 for ever"
-            )
-    return faults

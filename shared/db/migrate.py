@@ -10,7 +10,7 @@ from sqlalchemy import NullPool, create_engine, text
 
 from shared import versions
 from shared.config.environment import ConfigurationError
-from shared.config.settings import begin
+from shared.config.loading import begin
 from shared.security.service_accounts import SERVICES
 
 MIGRATIONS = Path(__file__).parent / "migrations"

@@ -10,7 +10,8 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, sessionmaker
 
-from shared.config.settings import Settings, settings
+from shared.config.loading import settings
+from shared.config.settings import Settings
 
 IDLE_SECONDS = 30
 """How long a transaction may wait for its own process before the server ends it. Whoever waits for

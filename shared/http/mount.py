@@ -12,7 +12,7 @@ import msgspec
 import structlog
 from falcon.asgi import Request, Response
 
-from shared.config.settings import settings
+from shared.config.loading import settings
 from shared.db.session import is_database_away, transaction
 from shared.http.errors import ApiError, unavailable
 from shared.http.metrics import measured

@@ -8,7 +8,7 @@ import asyncio
 from typing import Any
 from weakref import WeakSet
 
-from shared.config.settings import settings
+from shared.config.loading import settings
 from shared.http.heads import BoundedProtocol, answer
 
 SWEEPS = 10  # in the time that a request has

@@ -14,7 +14,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from shared.config.keys import decode_key
-from shared.config.settings import settings
+from shared.config.loading import settings
 
 _KEY_ID_BYTES = 4
 _NONCE_BYTES = 12  # NIST SP 800-38D, 5.2.1.1: 96 bits is the recommended length

@@ -13,7 +13,7 @@ from uuid import UUID
 import jwt
 import msgspec
 
-from shared.config.settings import settings
+from shared.config.loading import settings
 from shared.ids import new_id
 
 ALGORITHM = "HS256"

@@ -1,7 +1,8 @@
-"""`make contracts`: write the two documents that describe Order Fellow to other programs.
+"""`make contracts`: write the documents that are made from the code.
 
 `docs/contracts/openapi.json` is what the HTTP API takes and answers, `asyncapi.json` what travels
-on the bus. Both are made from the code, so what they say is so; the tests compare.
+on the bus: both are for programs. `docs/configuration.md` is for people. What they say is so; the
+tests compare.
 """
 
 import json
@@ -11,7 +12,7 @@ from services.ingress.app import OPERATIONS, PREFIX
 from services.ingress.docs import openapi
 from shared.config.settings import Settings
 from stack.folders import ROOT
-from stack.generated import asyncapi
+from stack.generated import asyncapi, configuration
 
 FOLDER = ROOT / "docs" / "contracts"
 
@@ -34,6 +35,7 @@ def main() -> None:
     """Write them."""
     for name, document in documents().items():
         (FOLDER / name).write_text(as_text(document))
+    configuration.FILE.write_text(configuration.text())
 
 
 if __name__ == "__main__":

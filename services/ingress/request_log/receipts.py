@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 
 from services.ingress.request_log.attempt import Attempt
 from shared.config.keys import decode_key
-from shared.config.settings import settings
+from shared.config.loading import settings
 from shared.db.models import WebhookRequest
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route

@@ -13,7 +13,7 @@ from psycopg2.errors import CheckViolation
 from sqlalchemy import text
 
 from services.ingress.request_log.attempt import Attempt
-from shared.config.settings import settings
+from shared.config.loading import settings
 from shared.db import arrays
 from shared.db.session import engine
 from shared.security import webhook_keys

@@ -6,7 +6,7 @@ from typing import Any
 
 from prometheus_client import multiprocess
 
-from shared.config.settings import begin
+from shared.config.loading import begin
 from shared.http.serving import (  # noqa: F401 - gunicorn reads them here
     accesslog,
     control_socket_disable,

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from shared.config.environment import ConfigurationError
-from shared.config.settings import begin
+from shared.config.loading import begin
 
 
 def main() -> int:  # noqa: RET503 - execv never returns

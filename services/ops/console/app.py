@@ -35,7 +35,8 @@ from services.ops.monitoring.poller import Lookout
 from services.ops.monitoring.snapshot import Looker
 from services.ops.users import resealing
 from shared.bus.broker.refusal import explain
-from shared.config.settings import Settings, settings
+from shared.config.loading import settings
+from shared.config.settings import Settings
 from shared.telemetry import metrics
 from shared.telemetry.logs import configure
 from shared.token_buckets import TokenBuckets

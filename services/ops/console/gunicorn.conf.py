@@ -1,6 +1,6 @@
 """Gunicorn's settings; the values come from shared/config/settings.py."""
 
-from shared.config.settings import begin
+from shared.config.loading import begin
 from shared.http.serving import (  # noqa: F401 - gunicorn reads them here
     accesslog,
     control_socket_disable,

@@ -24,7 +24,7 @@ from typing import Any
 
 from shared.bus.contract import topology
 from shared.config.environment import ConfigurationError
-from shared.config.settings import settings
+from shared.config.loading import settings
 from shared.security.service_accounts import OPERATOR, login
 
 NOTHING, ANYTHING = "^$", ".*"

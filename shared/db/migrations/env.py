@@ -4,7 +4,7 @@ from alembic import context
 from sqlalchemy import create_engine, text
 
 from shared.config.environment import ConfigurationError
-from shared.config.settings import settings
+from shared.config.loading import settings
 from shared.db import grants
 from shared.db.models import Base
 

@@ -13,7 +13,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
 from services.ops.users import sessions, users
-from shared.config.settings import settings
+from shared.config.loading import settings
 from tests.integration.arrange import resident, workers
 from tests.integration.conftest import running_ingress
 from tests.integration.ops.console.running import running_console

@@ -14,7 +14,7 @@ from kombu import Connection
 from services.ops.doctor import broker_checks
 from shared.bus.broker import declaration
 from shared.bus.contract import topology
-from shared.config.settings import load
+from shared.config.loading import load
 from stack.servers import data
 from stack.servers.credentials import as_service, service_passwords
 from stack.servers.sources import make

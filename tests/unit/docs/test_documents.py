@@ -12,36 +12,23 @@ from services.ops import keys
 from shared import product
 from shared.bus.contract import topology
 from shared.config.environment import ConfigurationError
+from shared.config.loading import SECRET, load
 from shared.config.processes import KEYS, READS
-from shared.config.settings import (
-    SECRET,
-    Settings,
-    load,
-)
+from shared.config.settings import Settings
 from shared.security.service_accounts import BROKER_USERS, broker_user, login
 from stack.folders import ROOT
+from stack.generated import configuration
 from stack.supervisor import MODULES
 
 README = (ROOT / "README.md").read_text()
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-def shown(name, default):
-    if name in KEYS:
-        return "a development key"
-    if default == "":
-        return "empty"
-    if isinstance(default, bool):
-        return f"`{str(default).lower()}`"
-    return f"`{default:g}`" if isinstance(default, float) else f"`{default}`"
-
-
-def test_the_configuration_table_is_true():
-    rows = re.findall(r"^\| `([A-Z_]+)` \| (.*?) \| .+ \|$", README, re.MULTILINE)
-    fields = msgspec.structs.fields(Settings)
-    assert rows == [
-        (field.encode_name, shown(field.encode_name, field.default)) for field in fields
-    ]
+def test_the_configuration_page_is_true():
+    assert configuration.FILE.read_text() == configuration.text(), "run `make contracts`"
+    names = [variable.name for variable in configuration.variables()]
+    assert names == [field.encode_name for field in msgspec.structs.fields(Settings)]
+    assert all(variable.read_by and variable.heading for variable in configuration.variables())
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

@@ -8,7 +8,7 @@ from falcon import testing
 
 from services.ingress.docs import security_txt
 from shared.config.environment import ConfigurationError
-from shared.config.settings import load
+from shared.config.loading import load
 
 
 def served(**variables):

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from shared.config.environment import ConfigurationError
+from shared.config.loading import load
 from shared.config.processes import KEYS
 from shared.config.settings import (
     DEVELOPMENT_CODE_KEY,
@@ -14,7 +15,6 @@ from shared.config.settings import (
     DEVELOPMENT_RECEIPT_KEY,
     DEVELOPMENT_SECOND_FACTOR_KEY,
     Settings,
-    load,
 )
 from shared.security.service_accounts import SERVICES
 

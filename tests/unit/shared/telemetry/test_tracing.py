@@ -11,7 +11,7 @@ from shared.bus.contract.message import message_for
 from shared.bus.publish.publisher import Publisher
 from shared.bus.publish.traced import publisher_class
 from shared.config.environment import ConfigurationError
-from shared.config.settings import load
+from shared.config.loading import load
 from shared.ids import new_id
 from shared.telemetry import tracing
 

@@ -1,0 +1,126 @@
+"""The settings of a process: read from its environment and checked once, at its start."""
+
+import os
+from collections.abc import Collection, Mapping
+from functools import cache
+
+import msgspec
+
+from shared.config import environment
+from shared.config.environment import ConfigurationError
+from shared.config.keys import decode_key
+from shared.config.processes import KEYS, READS
+from shared.config.production import complaints
+from shared.config.settings import JOURNAL_DAYS, Settings
+
+ADDRESSES = ("AMQP_URL", "DATABASE_URL", "RABBITMQ_MANAGEMENT_URL", "PROOF_URL", "PUBLIC_URL")
+
+# May be given as `NAME_FILE`, the path of a file that holds it.
+SECRET = frozenset(
+    {
+        "AMQP_URL",
+        "AMQP_PASSWORD",
+        "DATABASE_URL",
+        "DATABASE_PASSWORD",
+        "SERVICE_PASSWORDS",
+        "OPERATOR_PASSWORDS",
+        *KEYS,
+        "SMTP_PASSWORD",
+    }
+)
+
+
+def load(environ: Mapping[str, str], process: str = "", *, needs_keys: bool = True) -> Settings:
+    """Read and check the settings in `environ`.
+
+    Args:
+        environ: environment variables; those that are no setting of ours are ignored, and so is
+            one that is set to nothing.
+        process: one of `READS`, whose keys alone are needed, and in production kept; any other
+            needs all.
+        needs_keys: whether it uses the keys that it reads; `fellow` uses none of the console's.
+
+    Raises:
+        ConfigurationError: a value has the wrong type, form or range, a file cannot be read, or
+            production runs on what `production.py` refuses; with all of these at once.
+    """
+    names = [field.encode_name for field in msgspec.structs.fields(Settings)]
+    faults: list[str] = []
+    given = environment.given(environ, names, SECRET, faults)
+    given = environment.with_passwords(given, ("AMQP", "DATABASE"), faults)
+    settings = environment.typed(given, Settings, SECRET, faults)
+    reads = frozenset(READS.get(process, names)) - (frozenset() if needs_keys else {*KEYS})
+    if settings.environment == "production":
+        unread = {name.lower(): "" for name in KEYS if name not in reads}
+        settings = msgspec.structs.replace(settings, **unread)
+    unreadable = [name for name in ADDRESSES if _is_unreadable(getattr(settings, name.lower()))]
+    # Not in its own words, which may be a part of the password.
+    faults += (
+        f"{name} cannot be read: write what is special in its password as %xx"
+        for name in unreadable
+        if name in reads
+    )
+    reads = reads.difference(unreadable)
+    faults += _faults(settings, reads)
+    if settings.environment == "production":
+        faults += complaints(settings, reads)
+    if faults:
+        raise ConfigurationError(*dict.fromkeys(faults))
+    return settings
+
+
+_process = ""
+
+
+def begin(process: str) -> Settings:
+    """The settings of this process, as one of `READS`; the first call of its `main`.
+
+    Raises:
+        ConfigurationError: as `load` does.
+    """
+    global _process
+    _process = process
+    settings.cache_clear()
+    return settings()
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this process, read from its environment at the first call."""
+    return load(os.environ, _process)
+
+
+def _is_unreadable(addresses: str) -> bool:
+    return any(environment.is_unreadable(url) for url in addresses.split(";"))
+
+
+def _faults(settings: Settings, reads: Collection[str]) -> list[str]:
+    """What is wrong with settings wherever they are used, a sentence each."""
+    faults = []
+    brokers = settings.amqp_url.split(";")
+    if "AMQP_URL" in reads and not all(url.startswith(("amqp://", "amqps://")) for url in brokers):
+        faults.append("AMQP_URL must start with amqp:// or amqps://")
+    if "DATABASE_URL" in reads and not settings.database_url.startswith("postgresql+psycopg2://"):
+        faults.append("DATABASE_URL must start with postgresql+psycopg2://")
+    for name in (name for name in ("SERVICE_PASSWORDS", "OPERATOR_PASSWORDS") if name in reads):
+        try:
+            settings.passwords_in(name)
+        except ConfigurationError as error:
+            faults += error.faults
+    for name in (name for name in KEYS if name in reads):
+        listed = settings.listed(name)
+        if not listed:
+            faults.append(f"{name} is empty: give at least one key")
+        for key in () if name == "JWT_SIGNING_KEY" else listed:
+            try:
+                decode_key(key, name)
+            except ConfigurationError as error:
+                faults += error.faults
+    for name in sorted(name for name in reads if name.startswith("RETENTION_")):
+        days = getattr(settings, name.lower())
+        # What the journal can say again must still be known, or it would be done again.
+        if 0 < days <= JOURNAL_DAYS and name != "RETENTION_UNPROVED_DAYS":
+            faults.append(
+                f"{name} must be more than the journal's {JOURNAL_DAYS} days, or 0 for ever"
+            )
+    return faults
