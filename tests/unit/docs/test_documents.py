@@ -21,7 +21,7 @@ from stack.generated import configuration
 from stack.supervisor import MODULES
 
 README = (ROOT / "README.md").read_text()
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def test_the_configuration_page_is_true():
