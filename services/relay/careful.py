@@ -231,6 +231,7 @@ class Careful:
             for row in chosen:
                 self._window((row.exchange, row.routing_key)).under_way -= 1
             raise
+        rows.tell_parked(fresh, outcome)
         metrics.count(outcome)
         for row in chosen:
             self._publish(row)

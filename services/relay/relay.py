@@ -181,8 +181,7 @@ class Relay:
                 await asyncio.to_thread(rows.settle, connection, outcome)
                 if outcome.doubtful or outcome.deferred:
                     self._careful.wake.set()
-                if outcome.parked:
-                    self._tell(found, outcome)
+                rows.tell_parked(found, outcome)
                 metrics.count(outcome)
         finally:
             await asyncio.to_thread(connection.close)
@@ -207,7 +206,10 @@ class Relay:
                     self._send(fast, row, sent, outcome)
                 else:
                     unknown.append(row)
-            if unknown:
+            if sent:
+                # To find out takes a while: that is not waited for with those that are known.
+                outcome.deferred += [row.sequence for row in unknown]
+            elif unknown:
                 good, refused = await self._vetting.vet(unknown)
                 outcome.parked |= refused
                 for row in good:
@@ -277,18 +279,6 @@ class Relay:
         task = asyncio.create_task(change())
         self._abandoned.add(task)
         task.add_done_callback(self._abandoned.discard)
-
-    def _tell(self, found: Sequence[Row[Any]], outcome: Outcome) -> None:
-        for row in found:
-            reason = outcome.parked.get(row.sequence)
-            if reason is not None:
-                log.error(
-                    "parked",
-                    sequence=row.sequence,
-                    type=row.type,
-                    written_by=row.written_by,
-                    reason=reason[:300],
-                )
 
 
 _Sent = tuple[Row[Any], "asyncio.Future[None]"]

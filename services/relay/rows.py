@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import structlog
 from sqlalchemy import Connection, Row, case, delete, func, select, text, tuple_
 
 from shared.bus.contract.message import Message
@@ -21,6 +22,8 @@ LEASE_SECONDS = 60
 LARGE_BYTES = 1024 * 1024
 """A body that is not read beside a thousand others: it has a turn of its own, see `take_due`."""
 MOST_BYTES = 32 * 1024 * 1024
+
+log = structlog.get_logger()
 
 _table = OutboxMessage.__table__
 _HEAD = (
@@ -46,7 +49,8 @@ class Outcome:
         confirmed: safe on the bus.
         doubtful: sent, and nobody knows; for the reason that is given.
         parked: they cannot be published, for the reason that is given.
-        deferred: not sent, since they are large: due at once, and not fresh any more.
+        deferred: not sent, since they are large or of a kind that is not known: due at once, and
+            not fresh any more.
         held: sent, and still waited for: nobody else tries them for `LEASE_SECONDS`.
     """
 
@@ -147,6 +151,20 @@ def settle(connection: Connection, outcome: Outcome) -> None:
     if outcome.held:
         connection.execute(_HOLD, {"sequences": _numbers(outcome.held), "seconds": LEASE_SECONDS})
     connection.commit()
+
+
+def tell_parked(found: Sequence[Row[Any]], outcome: Outcome) -> None:
+    """Say in the log which of these rows are parked, and why."""
+    for row in found:
+        reason = outcome.parked.get(row.sequence)
+        if reason is not None:
+            log.error(
+                "parked",
+                sequence=row.sequence,
+                type=row.type,
+                written_by=row.written_by,
+                reason=reason[:300],
+            )
 
 
 def message(row: Any) -> Message:
