@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from services.ingress.credentials import cache as secret_cache
 from services.ingress.credentials.cache import SecretCache
 from services.ingress.credentials.policies import Policies
-from services.ingress.credentials.rows import MAX_TRIED
-from services.ingress.credentials.secret import STATES, CachedSecret
+from services.ingress.credentials.secret import MAX_TRIED, STATES, CachedSecret
 from shared.ids import new_id
 from shared.security.webhook_keys import generate, key_hash, seal
 
