@@ -86,10 +86,6 @@ class CachedSecret:
         """Its state at `now` (seconds since 1970); see the function of that name."""
         return state_at(self.state, is_over=now >= self.expires_at)
 
-    def is_expired(self, now: float) -> bool:
-        """Whether it once was good and its time is over."""
-        return self.state_at(now) == "expired"
-
 
 def state_at(state: str, *, is_over: bool) -> str:
     """The state of a secret, also where nobody has marked yet that its time `is_over`."""
