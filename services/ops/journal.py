@@ -28,9 +28,10 @@ from services.ops.broker.publishing import publish
 from shared.bus.broker.kombu_connection import user_of
 from shared.bus.contract import topology
 from shared.bus.contract.delivery import Incoming
+from shared.bus.contract.headers import REPLAY_HEADER
 from shared.bus.contract.journal import batch as batch_of
 from shared.bus.contract.journal import unpack
-from shared.bus.contract.message import REPLAY_HEADER, Replay
+from shared.bus.contract.message import Replay
 
 PREFETCH = 100  # some of them hold many others
 COPIES = 1_000  # published at once
