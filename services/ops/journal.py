@@ -232,7 +232,7 @@ def replay(
             on the retry ladder or among its dead letters are left out: their turn comes yet.
         dry_run: only count.
         progress: called now and then.
-        engine: where tools meet, when that is not this process's database; see `turns.py`.
+        engine: where tools meet, when that is not this process's database; see `queue_lock.py`.
 
     Raises:
         TooManyWaitError, BusyError: with `done`, before anything was published.

@@ -73,7 +73,7 @@ def find(connection: Connection, engine: Engine, person: Person) -> tuple[list[F
 
     Args:
         connection: an open kombu connection, which may publish to the default exchange.
-        engine: where tools meet; see `turns.py`.
+        engine: where tools meet; see `queue_lock.py`.
         person: who.
     """
     found: list[Found] = []

@@ -49,7 +49,7 @@ def waiting(connection: Connection, *, engine: Engine | None = None) -> list[Wai
 
     Args:
         connection: an open kombu connection.
-        engine: where tools meet, when that is not this process's database; see `turns.py`.
+        engine: where tools meet, when that is not this process's database; see `queue_lock.py`.
     """
     found: list[Waiting] = []
     for rung in topology.RETRY_LADDER:
