@@ -28,9 +28,10 @@ from services.ops.broker.publishing import publish
 from shared.bus.broker.kombu_connection import user_of
 from shared.bus.contract import topology
 from shared.bus.contract.delivery import Incoming
+from shared.bus.contract.headers import REPLAY_HEADER
 from shared.bus.contract.journal import batch as batch_of
 from shared.bus.contract.journal import unpack
-from shared.bus.contract.message import REPLAY_HEADER, Replay
+from shared.bus.contract.message import Replay
 
 PREFETCH = 100  # some of them hold many others
 COPIES = 1_000  # published at once
@@ -231,7 +232,7 @@ def replay(
             on the retry ladder or among its dead letters are left out: their turn comes yet.
         dry_run: only count.
         progress: called now and then.
-        engine: where tools meet, when that is not this process's database; see `turns.py`.
+        engine: where tools meet, when that is not this process's database; see `queue_lock.py`.
 
     Raises:
         TooManyWaitError, BusyError: with `done`, before anything was published.

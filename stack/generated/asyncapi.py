@@ -12,8 +12,16 @@ from typing import Any
 
 from shared.bus.contract import topology
 from shared.bus.contract.events import EVENT_TYPES, Event
+from shared.bus.contract.headers import (
+    ATTEMPT_HEADER,
+    CONSUMER_HEADER,
+    FAILED_AT_HEADER,
+    FIRST_FAILED_AT_HEADER,
+    QUEUE_HEADER,
+    REASON_HEADER,
+    REPLAY_HEADER,
+)
 from shared.bus.contract.journal import place
-from shared.bus.contract.message import ATTEMPT_HEADER, REPLAY_HEADER
 from shared.bus.contract.permissions import ANYTHING, RIGHTS, Keys, Rights
 from shared.docstrings import REF, schema_components, summary
 
@@ -249,11 +257,11 @@ _HEADERS = {
             "minimum": 0,
             "description": "How many times it was tried and failed.",
         },
-        "x-reason": _text("Why it failed the last time."),
-        "x-queue": _text("The queue it failed in, and comes back to."),
-        "x-consumer": _text("Who failed on it."),
-        "x-failed-at": _text("When it failed the last time.", format="date-time"),
-        "x-first-failed-at": _text("When it failed the first time.", format="date-time"),
+        REASON_HEADER: _text("Why it failed the last time."),
+        QUEUE_HEADER: _text("The queue it failed in, and comes back to."),
+        CONSUMER_HEADER: _text("Who failed on it."),
+        FAILED_AT_HEADER: _text("When it failed the last time.", format="date-time"),
+        FIRST_FAILED_AT_HEADER: _text("When it failed the first time.", format="date-time"),
         REPLAY_HEADER: {
             "enum": ["again", "done"],
             "description": "On a copy from the journal, how it is to be taken.",

@@ -21,7 +21,7 @@ from services.ingress.credentials import rows
 from services.ingress.credentials.database_clock import DatabaseClock
 from services.ingress.credentials.policies import Policies
 from services.ingress.credentials.rows import Found, Position
-from services.ingress.credentials.secret import CachedSecret
+from services.ingress.credentials.secret import MAX_TRIED, CachedSecret
 from shared.security.webhook_keys import key_hash
 
 REMEMBER_UNKNOWN_SECONDS = 5.0
@@ -84,7 +84,7 @@ class SecretCache:
         held = self._accounts.get(account_id)
         if held is None:
             return []
-        return held if len(held) == 1 else held[: -rows.MAX_TRIED - 1 : -1]
+        return held if len(held) == 1 else held[: -MAX_TRIED - 1 : -1]
 
     async def look_again(self, account_id: UUID) -> None:
         """Load an account's secrets, for a signature that none of those in memory has made.

@@ -13,6 +13,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, select, text
 from sqlalchemy.types import BigInteger, Text
 
+from services.ingress.credentials.secret import MAX_TRIED
 from shared.db.models import Account, WebhookPolicy, WebhookSecret
 from shared.db.session import engine
 from shared.synthetic import LIKE
@@ -20,8 +21,6 @@ from shared.synthetic import LIKE
 REMEMBER_EXPIRED_DAYS = 30
 # Secrets loaded at a time at the start: all at once they would take four times the memory.
 PAGE = 2_000
-# How many of an account's secrets a signature is tried against, the newest ones.
-MAX_TRIED = 5
 
 Query = Select[*tuple[Any, ...]]
 _secrets = select(

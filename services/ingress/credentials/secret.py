@@ -7,6 +7,9 @@ from shared.security import webhook_keys
 
 STATES = ("active", "retiring", "expired", "revoked")
 """In the only order in which a secret goes through them."""
+LIVE = ("active", "retiring")
+# How many of an account's secrets a signature is tried against, the newest ones.
+MAX_TRIED = 5
 
 
 class CachedSecret:
@@ -77,10 +80,13 @@ class CachedSecret:
 
     def is_valid(self, now: float) -> bool:
         """Whether it may be signed with at `now` (seconds since 1970)."""
-        return now < self.expires_at and self.state in ("active", "retiring")
+        return now < self.expires_at and self.state in LIVE
 
-    def is_expired(self, now: float) -> bool:
-        """Whether it once was good and its time is over, also if nobody has marked it yet."""
-        return self.state == "expired" or (
-            self.state in ("active", "retiring") and now >= self.expires_at
-        )
+    def state_at(self, now: float) -> str:
+        """Its state at `now` (seconds since 1970); see the function of that name."""
+        return state_at(self.state, is_over=now >= self.expires_at)
+
+
+def state_at(state: str, *, is_over: bool) -> str:
+    """The state of a secret, also where nobody has marked yet that its time `is_over`."""
+    return "expired" if is_over and state in LIVE else state

@@ -9,9 +9,11 @@ import msgspec
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from services.ingress.diagnosis.reasons import Scheme, Secret, diagnose
+from services.ingress.credentials.secret import state_at
+from services.ingress.diagnosis.reasons import Secret, diagnose
 from services.ingress.webhook import bodies
-from shared.db.models import WebhookSecret
+from services.ingress.webhook.rules import Scheme
+from shared.db.models import WebhookPolicy, WebhookSecret
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
 from shared.security import webhook_keys
@@ -72,18 +74,31 @@ def verify(session: Session, call: Call[SentRequest, None]) -> Answer:
         .limit(LOOKED_AT)
     ).all()
     now = session.scalars(select(func.clock_timestamp())).one()
+    policy = session.get(WebhookPolicy, call.caller)
     secrets = [
-        Secret(row.id, webhook_keys.unseal(row.sealed, row.id), _state(row, now)) for row in rows
+        Secret(
+            row.id,
+            webhook_keys.unseal(row.sealed, row.id),
+            state_at(row.state, is_over=now >= row.expires_at),
+        )
+        for row in rows
     ]
-    found = diagnose(call.body.headers, body, secrets)
+    found = diagnose(
+        call.body.headers,
+        body,
+        secrets,
+        now.timestamp(),
+        is_standard_only=policy is not None and policy.standard_webhooks_only,
+    )
     findings = list(found.findings)
     if not secrets:
         findings.append("This account has no webhook secret yet.")
     verdict = _decode(body, call.caller)
-    code = found.code or _media_code(call.body.headers, findings)
+    code = found.code
     if not code and not verdict.is_accepted:
         code = "invalid_body"
-    matched = next((row for row in rows if found.secret and row.id == found.secret.id), None)
+    expires = {row.id: row.expires_at for row in rows}
+    secret = found.secret
     return Answer(
         200,
         Verdict(
@@ -92,10 +107,8 @@ def verify(session: Session, call: Call[SentRequest, None]) -> Answer:
             scheme=found.scheme,
             is_signed=found.is_right,
             secret=None
-            if matched is None
-            else MatchedSecret(
-                id=matched.id, state=_state(matched, now), expires_at=matched.expires_at
-            ),
+            if secret is None
+            else MatchedSecret(id=secret.id, state=secret.state, expires_at=expires[secret.id]),
             expected_signature=found.expected or None,
             findings=findings,
             body=verdict,
@@ -116,12 +129,6 @@ def _body(sent: SentRequest) -> bytes:
         raise ApiError(400, "invalid_body", "body_base64 is no base64.") from None
 
 
-def _state(row: WebhookSecret, now: datetime) -> str:
-    """As it is now, also if nobody has marked it yet."""
-    is_over = row.state in ("active", "retiring") and row.expires_at <= now
-    return "expired" if is_over else row.state
-
-
 def _decode(body: bytes, account_id: UUID) -> BodyVerdict:
     type_ = error = None
     try:
@@ -136,19 +143,6 @@ def _decode(body: bytes, account_id: UUID) -> BodyVerdict:
         size=len(body),
         sha256=hashlib.sha256(body).hexdigest(),
     )
-
-
-def _media_code(headers: dict[str, str], findings: list[str]) -> str:
-    given = {name.strip().lower(): value for name, value in headers.items()}
-    media = given.get("content-type", "application/json").partition(";")[0].strip().lower()
-    encoding = given.get("content-encoding", "identity").lower()
-    if media != "application/json" and not media.endswith("+json"):
-        findings.append(f"Content-Type is `{media:.60}`. It must be application/json.")
-    elif encoding != "identity":
-        findings.append("Content-Encoding is set. Send the body plain.")
-    else:
-        return ""
-    return "unsupported_media_type"
 
 
 ROUTES = (

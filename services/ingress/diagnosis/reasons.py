@@ -1,25 +1,25 @@
 """Why a webhook's signature is right or wrong, in words that a sender can act on.
 
 Pure functions over what was sent and the account's secrets; nothing is recorded and nothing is
-accepted. The checks come in the order in which the webhook makes them.
+accepted. What the webhook would answer its own rules say (`webhook/rules.py`); here is only why.
 """
 
 import hmac
 import re
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 from uuid import UUID
 
 from services.ingress.diagnosis import mistakes, signature_text
-from services.ingress.webhook import standard_webhooks
+from services.ingress.webhook import hmac_hex, rules, standard_webhooks
+from services.ingress.webhook.rules import Scheme
 from services.ingress.webhook.standard_webhooks import MAX_SIGNATURES, TOLERANCE_SECONDS
 from shared.security.webhook_keys import encode_key, encode_standard
 
 STANDARD_HEADERS = ("webhook-id", "webhook-timestamp", "webhook-signature")
 
-Scheme = Literal["api_key", "standard_webhooks"]
+# What is told by the webhook's own sentence.
+_OF_THE_FORM = ("unsupported_media_type", "invalid_idempotency_key", "scheme_not_allowed")
 KeyVariants = Callable[[bytes], Iterator[tuple[str, bytes]]]
 
 
@@ -60,7 +60,12 @@ class Diagnosis:
 
 
 def diagnose(
-    headers: Mapping[str, str], body: bytes, secrets: Sequence[Secret], now: float | None = None
+    headers: Mapping[str, str],
+    body: bytes,
+    secrets: Sequence[Secret],
+    now: float,
+    *,
+    is_standard_only: bool = False,
 ) -> Diagnosis:
     """Verify a request and say what differs.
 
@@ -68,64 +73,75 @@ def diagnose(
         headers: as they were sent; names in any case.
         body: the raw body.
         secrets: all of the account's, the newest first.
-        now: seconds since 1970; the current time when not given.
+        now: seconds since 1970.
+        is_standard_only: whether the account takes Standard Webhooks only.
     """
     # JSON can write half of a surrogate pair, which no header can hold.
     given = {
         name.strip().lower(): value.encode(errors="replace").decode()
         for name, value in headers.items()
     }
-    if any(name in given for name in STANDARD_HEADERS):
-        return _standard(given, body, secrets, time.time() if now is None else now)
-    return _api_key(given, body, secrets)
-
-
-def _api_key(given: Mapping[str, str], body: bytes, secrets: Sequence[Secret]) -> Diagnosis:
-    found = Diagnosis("api_key")
-    missing = [n for n in ("X-API-Key", "X-Webhook-Signature") if not given.get(n.lower())]
-    if missing:
-        found.code = "missing_authentication"
-        found.findings.append(f"Not there, or empty: {' and '.join(missing)}.")
-        found.findings += _similar(given, missing)
-        return found
-    named = _named(given["x-api-key"], secrets, found)
-    signature = given["x-webhook-signature"]
-    if named is not None:
-        found.expected = _hmac(encode_key(named.raw).encode(), body).hex()
-        if signature.lower() == found.expected:
-            found.secret = named
-            _judge_state(named, found)
-            return found
-        found.code = found.code or "invalid_signature"
-    digest = signature_text.read(signature, "hex", found.findings)
-    if digest is None:
-        return found
-    first = [named] if named is not None else []
-    ordered = first + [secret for secret in secrets if secret is not named]
-    _explain(digest, body, ordered, named, mistakes.of_key, found)
+    raw = [(name.encode(errors="replace"), value.encode()) for name, value in given.items()]
+    judged = rules.judge(raw, body, secrets, now, is_standard_only=is_standard_only)
+    code = judged.refusal.code if judged.refusal else ""
+    found = Diagnosis(judged.scheme, code, is_right=judged.secret is not None)
+    if judged.scheme == "standard_webhooks":
+        _standard(given, body, secrets, now, found)
+    else:
+        _api_key(given, body, secrets, found)
+    if judged.secret is not None:
+        found.secret = judged.secret
+    if judged.refusal is not None and code in _OF_THE_FORM:
+        found.findings.append(judged.refusal.sentence)
     return found
 
 
+def _api_key(
+    given: Mapping[str, str], body: bytes, secrets: Sequence[Secret], found: Diagnosis
+) -> None:
+    missing = [n for n in ("X-API-Key", "X-Webhook-Signature") if not given.get(n.lower())]
+    if missing:
+        found.findings.append(f"Not there, or empty: {' and '.join(missing)}.")
+        found.findings += _similar(given, missing)
+        return
+    named = _named(given["x-api-key"], secrets, found)
+    signature = given["x-webhook-signature"]
+    if named is not None:
+        key = encode_key(named.raw).encode()
+        found.expected = hmac_hex.sign(key, body).decode()
+        if hmac_hex.matches(key, body, signature.encode()):
+            found.secret = named
+            _tell_state(named, found)
+            return
+    digest = signature_text.read(signature, "hex", found.findings)
+    if digest is None:
+        return
+    first = [named] if named is not None else []
+    ordered = first + [secret for secret in secrets if secret is not named]
+    _explain(digest, body, ordered, named, mistakes.of_key, found)
+
+
 def _standard(
-    given: Mapping[str, str], body: bytes, secrets: Sequence[Secret], now: float
-) -> Diagnosis:
-    found = Diagnosis("standard_webhooks")
+    given: Mapping[str, str],
+    body: bytes,
+    secrets: Sequence[Secret],
+    now: float,
+    found: Diagnosis,
+) -> None:
     missing = [name for name in STANDARD_HEADERS if not given.get(name)]
     if missing:
-        found.code = "missing_authentication"
         found.findings.append(f"Not there, or empty: {' and '.join(missing)}.")
-        return found
+        return
     id_, stamp, signatures = (given[name] for name in STANDARD_HEADERS)
     if not standard_webhooks.is_id(id_.encode()):
-        found.code = "invalid_signature"
         found.findings.append("webhook-id may hold up to 255 visible ASCII characters, and no `.`.")
-    _judge_stamp(stamp, now, found)
+    _explain_stamp(stamp, now, found)
     head = f"{id_}.{stamp}.".encode()
     active = next((s for s in secrets if s.state == "active"), None)
     if active is not None:
         found.expected = "v1," + signature_text.in_base64(_hmac(active.raw, head + body))
     is_explained = False
-    for entry in signatures.split()[:MAX_SIGNATURES]:
+    for entry in filter(None, signatures.split(" ", MAX_SIGNATURES)[:MAX_SIGNATURES]):
         version, comma, text = entry.partition(",")
         if not comma:
             text = entry
@@ -141,9 +157,8 @@ def _standard(
         right = next((s for s in secrets if _hmac(s.raw, head + body) == digest), None)
         if right is not None and comma and text == signature_text.in_base64(digest):
             found.secret = right
-            _judge_state(right, found)
-            return found
-        found.code = found.code or "invalid_signature"
+            _tell_state(right, found)
+            return
         if right is not None:
             found.secret = right
             continue
@@ -151,8 +166,6 @@ def _standard(
         if not is_explained and not _explain_head(digest, id_, stamp, body, secrets, found):
             _explain(digest, body, secrets, None, mistakes.of_standard_key, found, head)
         is_explained = True
-    found.code = found.code or "invalid_signature"
-    return found
 
 
 def _explain(
@@ -208,10 +221,7 @@ def _named(key: str, secrets: Sequence[Secret], found: Diagnosis) -> Secret | No
     """The secret that X-API-Key stands for, with what is wrong about how it stands there."""
     for secret in secrets:
         if key == encode_key(secret.raw):
-            if secret.state == "revoked":
-                found.code = "invalid_api_key"
             return secret
-    found.code = "invalid_api_key"
     bare = key.strip().strip("\"'").removeprefix("Bearer ").strip()
     for secret in secrets:
         right, standard = encode_key(secret.raw), encode_standard(secret.raw)
@@ -233,14 +243,16 @@ def _named(key: str, secrets: Sequence[Secret], found: Diagnosis) -> Secret | No
     return None
 
 
-def _judge_stamp(stamp: str, now: float, found: Diagnosis) -> None:
+def _explain_stamp(stamp: str, now: float, found: Diagnosis) -> None:
+    if standard_webhooks.is_current(stamp.encode(), now):
+        return
     if not re.fullmatch(r"[0-9]{1,15}", stamp):
         found.findings.append("webhook-timestamp must be whole seconds since 1970, in digits.")
     else:
         off = int(stamp) - now
-        if abs(off) <= TOLERANCE_SECONDS:
-            return
-        if abs(int(stamp) / 1000 - now) <= TOLERANCE_SECONDS:
+        if len(stamp) > 12 and abs(off) <= TOLERANCE_SECONDS:
+            found.findings.append("webhook-timestamp may have 12 digits at most.")
+        elif abs(int(stamp) / 1000 - now) <= TOLERANCE_SECONDS:
             found.findings.append("webhook-timestamp is in milliseconds. It must be in seconds.")
         else:
             found.findings.append(
@@ -248,10 +260,9 @@ def _judge_stamp(stamp: str, now: float, found: Diagnosis) -> None:
                 f"clock; {TOLERANCE_SECONDS} s are tolerated. Set your clock, and make a new "
                 "timestamp and signature for each try."
             )
-    found.code = "invalid_timestamp"
 
 
-def _judge_state(secret: Secret, found: Diagnosis) -> None:
+def _tell_state(secret: Secret, found: Diagnosis) -> None:
     found.is_right = True
     if secret.state == "active":
         found.findings.append("The signature is right.")
@@ -261,11 +272,8 @@ def _judge_state(secret: Secret, found: Diagnosis) -> None:
             "switch to the new one."
         )
     elif secret.state == "expired":
-        found.code = found.code or "secret_expired"
         found.findings.append("The signature is right, and the secret has expired.")
     else:
-        refusal = "invalid_api_key" if found.scheme == "api_key" else "invalid_signature"
-        found.code = found.code or refusal
         found.findings.append("The signature is right, and the secret was revoked.")
 
 

@@ -7,9 +7,7 @@ import msgspec
 
 from services.ingress.webhook import bodies
 from services.ingress.webhook.acceptor import UNCERTAIN
-from services.ingress.webhook.admission import EXPIRED, SCHEME_NOT_ALLOWED
-from services.ingress.webhook.authentication import STALE
-from services.ingress.webhook.endpoint import BAD_KEY
+from services.ingress.webhook.rules import BAD_KEY, EXPIRED, SCHEME_NOT_ALLOWED, STALE
 from shared.http.errors import BLOCKED
 from shared.http.route import Operation
 

@@ -14,17 +14,16 @@ from falcon.asgi import Request, Response
 from services.ingress.credentials.database_clock import DatabaseClock
 from services.ingress.credentials.policies import Policies
 from services.ingress.credentials.secret import CachedSecret
+from services.ingress.webhook import rules
 from services.ingress.webhook.acceptor import Acceptor
 from services.ingress.webhook.bodies import SOURCE
-from services.ingress.webhook.refusals import Refusals
+from services.ingress.webhook.refusals import Refusals, as_error
 from shared.bus.contract.events import SecretRotate
 from shared.bus.contract.message import message_for
 from shared.http.errors import ApiError, account_blocked, too_many_requests
 from shared.http.mount import client_address
 from shared.token_buckets import TokenBuckets, wait_for
 
-EXPIRED = "Webhook secret expired. New secret generated. Please update your configuration."
-SCHEME_NOT_ALLOWED = "The account takes Standard Webhooks only."
 # An expired secret is rotated by its first use; further ones within this time add nothing.
 ROTATE_AGAIN_SECONDS = 60.0
 
@@ -85,7 +84,7 @@ class Admission:
                 f"The account's allowlist does not have the address {client_address(req):.64}.",
             )
         if policy is not None and policy.is_standard_only and not tells_copies:
-            raise ApiError(403, "scheme_not_allowed", SCHEME_NOT_ALLOWED)
+            raise as_error(rules.scheme_not_allowed())
         now = self._clock.now()
         if not secret.is_valid(now):
             raise await self._not_valid(req, secret, now)
@@ -105,8 +104,9 @@ class Admission:
             raise too_many_requests(wait_for(left, rate))
 
     async def _not_valid(self, req: Request, secret: CachedSecret, now: float) -> ApiError:
-        if not secret.is_expired(now):
-            return self._refusals.refuse(req, "invalid_api_key", "Invalid API key")
+        refusal = rules.state_refusal(secret.state_at(now)) or rules.invalid_api_key()
+        if refusal.code != "secret_expired":
+            return self._refusals.refuse(req, refusal)
         now = time.monotonic()
         if self._rotated.get(secret.id, -ROTATE_AGAIN_SECONDS) + ROTATE_AGAIN_SECONDS < now:
             command = SecretRotate(
@@ -120,7 +120,7 @@ class Admission:
                 id_: at for id_, at in self._rotated.items() if at + ROTATE_AGAIN_SECONDS >= now
             }
             self._rotated[secret.id] = now
-        return ApiError(401, "secret_expired", EXPIRED)
+        return as_error(refusal)
 
 
 @lru_cache(maxsize=1024)

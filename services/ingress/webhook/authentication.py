@@ -14,7 +14,7 @@ from falcon.asgi import Request
 from services.ingress.credentials.cache import SecretCache
 from services.ingress.credentials.secret import CachedSecret
 from services.ingress.request_log.attempt import Attempt
-from services.ingress.webhook import hmac_hex, standard_webhooks
+from services.ingress.webhook import hmac_hex, rules, standard_webhooks
 from services.ingress.webhook.refusals import Refusals, unchecked
 from shared.http.errors import unavailable
 from shared.http.mount import read_body
@@ -22,7 +22,6 @@ from shared.security.encryption import CannotOpenError
 
 MAX_KEY_LENGTH = 200
 _UUID_LENGTH = len("urn:uuid:") + 36  # RFC 9562, 4: the longest form
-STALE = "The webhook-timestamp is not within 5 minutes of the server's time."
 
 
 class Scheme(Protocol):
@@ -65,43 +64,25 @@ class ApiKeyScheme:
 
     async def authenticate(self, req: Request, attempt: Attempt, _: str) -> CachedSecret:
         """See `Scheme`."""
-        key = self._read_headers(req, attempt)
+        try:
+            key, signature = rules.read_api_key_headers(req.scope["headers"], attempt)
+        except rules.Refusal as refusal:
+            raise self._refusals.refuse(req, refusal) from None
+        if not signature:
+            named = self._secrets.peek(key) if key else None
+            if named is not None:
+                attempt.secret, attempt.account_id = named, named.account_id
+            raise self._refusals.refuse(req, rules.missing())
         secret = self._secrets.peek(key) or await self._find(req, key)
         if secret is not None:
             # A revoked one too: its owner wants to know who still sends with it.
             attempt.secret, attempt.account_id = secret, secret.account_id
         if secret is None or secret.state == "revoked":
-            raise self._refusals.refuse(req, "invalid_api_key", "Invalid API key")
+            raise self._refusals.refuse(req, rules.invalid_api_key())
         body = attempt.body = await read_body(req, self._max_body_bytes)
-        if not hmac_hex.matches(key, body, attempt.signature):
-            raise self._refusals.refuse(req, "invalid_signature", "Invalid signature")
+        if not hmac_hex.matches(key, body, signature):
+            raise self._refusals.refuse(req, rules.invalid_signature())
         return secret
-
-    def _read_headers(self, req: Request, attempt: Attempt) -> bytes:
-        """The key and, in `attempt`, the rest; as bytes: what is in them may be anything."""
-        key: bytes | None = None
-        signature: bytes | None = None
-        for name, value in req.scope["headers"]:
-            if name == b"x-api-key":
-                if key is not None:
-                    raise self._refusals.refuse(req, "invalid_api_key", "Invalid API key")
-                key = value
-            elif name == b"x-webhook-signature":
-                if signature is not None:
-                    raise self._refusals.refuse(req, "invalid_signature", "Invalid signature")
-                signature = value
-            elif name == b"idempotency-key":
-                # Two of them are one list (RFC 9110, 5.3), and a list is no key.
-                attempt.key = value if attempt.key is None else b"%b, %b" % (attempt.key, value)
-        if not key or not signature:
-            named = self._secrets.peek(key) if key else None
-            if named is not None:
-                attempt.secret, attempt.account_id = named, named.account_id
-            raise self._refusals.refuse(
-                req, "missing_authentication", "Missing authentication headers"
-            )
-        attempt.signature = signature
-        return key
 
     async def _find(self, req: Request, key: bytes) -> CachedSecret | None:
         if len(key) > MAX_KEY_LENGTH:
@@ -139,12 +120,15 @@ class StandardScheme:
         account = _uuid(account_id)
         if account is not None and self._secrets.of(account):
             attempt.account_id = account
-        prefix = self._read_headers(req, attempt)
         now = self._secrets.clock.now()
-        if not standard_webhooks.is_current(attempt.timestamp, now):
-            error = self._refusals.refuse(req, "invalid_timestamp", STALE)
-            error.more["server_time"] = int(now)
-            raise error
+        try:
+            prefix = rules.read_standard_headers(req.scope["headers"], attempt)
+            rules.check_time(attempt, now)
+        except rules.Refusal as refusal:
+            error = self._refusals.refuse(req, refusal)
+            if refusal.code == "invalid_timestamp":
+                error.more["server_time"] = int(now)
+            raise error from None
         body = attempt.body = await read_body(req, self._max_body_bytes)
         if account is not None:
             signed = prefix + body
@@ -154,30 +138,7 @@ class StandardScheme:
                 secret = self._match(account, signed, attempt)
             if secret is not None:
                 return secret
-        raise self._refusals.refuse(req, "invalid_signature", "Invalid signature")
-
-    def _read_headers(self, req: Request, attempt: Attempt) -> bytes:
-        """What is signed before the body."""
-        key = timestamp = signature = None
-        twice = False
-        for name, value in req.scope["headers"]:
-            if name == b"webhook-id":
-                twice = twice or key is not None
-                key = value
-            elif name == b"webhook-timestamp":
-                twice = twice or timestamp is not None
-                timestamp = value
-            elif name == b"webhook-signature":
-                twice = twice or signature is not None
-                signature = value
-        if not key or not timestamp or not signature:
-            raise self._refusals.refuse(
-                req, "missing_authentication", "Missing authentication headers"
-            )
-        if twice or not standard_webhooks.is_id(key):
-            raise self._refusals.refuse(req, "invalid_signature", "Invalid signature")
-        attempt.key, attempt.timestamp, attempt.signature = key, timestamp, signature
-        return b"%b.%b." % (key, timestamp)
+        raise self._refusals.refuse(req, rules.invalid_signature())
 
     async def _look_again(self, req: Request, account: UUID) -> None:
         self._refusals.hold_up(req)

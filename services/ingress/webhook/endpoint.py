@@ -1,7 +1,8 @@
 """The hot path: one signed order in, one confirmed message out.
 
-What comes first is the scheme's (`schemes.py`): who sent it. Then, in this order: address allowed,
-secret's state, rate limit (`admission.py`), form, idempotency key, decoding.
+What comes first is the scheme's (`authentication.py`): who sent it. Then, in this order: address
+allowed, secret's state, rate limit (`admission.py`), form, idempotency key, decoding. What is right
+stands in `rules.py`.
 """
 
 import re
@@ -15,16 +16,15 @@ from services.ingress.metrics import Metrics
 from services.ingress.request_log import receipts
 from services.ingress.request_log.attempt import Attempt
 from services.ingress.request_log.writer import RequestLog
-from services.ingress.webhook import bodies
+from services.ingress.webhook import bodies, rules
 from services.ingress.webhook.acceptor import Acceptor
 from services.ingress.webhook.admission import Admission
 from services.ingress.webhook.authentication import Scheme
+from services.ingress.webhook.refusals import as_error
 from shared.http.errors import ApiError
 from shared.http.mount import write_error
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z")  # W3C, 3.2
-_KEY = re.compile(rb"[\x21-\x7e]{1,255}\Z")
-BAD_KEY = "An Idempotency-Key is 1 to 255 visible ASCII characters, without spaces, and one."
 
 
 class OrderWebhook:
@@ -77,31 +77,19 @@ class OrderWebhook:
         self._request_log.add(req, attempt, self._scheme.name, seconds)
 
     async def _accept(self, req: Request, attempt: Attempt, account_id: UUID) -> str:
-        _require_json(req)
-        key = None
-        if attempt.key is not None:
-            if _KEY.match(attempt.key) is None:
-                raise ApiError(400, "invalid_idempotency_key", BAD_KEY)
-            key = attempt.key.decode()
         try:
+            key = rules.check_form(
+                req.content_type, req.get_header("Content-Encoding"), attempt.key
+            )
             order_id, message = bodies.read(attempt.body, account_id, _traceparent(req), key)
+        except rules.Refusal as refusal:
+            raise as_error(refusal) from None
         except bodies.BodyError as error:
             raise ApiError(400, "invalid_body", str(error)) from None
         attempt.order_id, attempt.event_id = str(order_id), message.message_id
         attempt.event_type = message.type
         await self._acceptor.accept(message)
         return attempt.order_id
-
-
-def _require_json(req: Request) -> None:
-    encoding = req.get_header("Content-Encoding")
-    if encoding and encoding.lower() != "identity":
-        raise ApiError(415, "unsupported_media_type", "Send the body plain, not compressed.")
-    content_type = req.content_type
-    if content_type:
-        media = content_type.partition(";")[0].strip().lower()
-        if media != "application/json" and not media.endswith("+json"):
-            raise ApiError(415, "unsupported_media_type", "Send Content-Type: application/json.")
 
 
 def _traceparent(req: Request) -> str | None:

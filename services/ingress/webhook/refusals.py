@@ -6,6 +6,7 @@ the secret to know.
 
 from falcon.asgi import Request
 
+from services.ingress.webhook.rules import Refusal
 from shared.db.session import is_database_away
 from shared.http.errors import ApiError, too_many_requests, unavailable
 from shared.http.mount import client_address
@@ -23,10 +24,10 @@ class Refusals:
     def __init__(self, networks: TokenBuckets) -> None:
         self._networks = networks
 
-    def refuse(self, req: Request, code: str, sentence: str) -> ApiError:
-        """The 401 to raise, or a 429 for an address that has had too many of them."""
+    def refuse(self, req: Request, refusal: Refusal) -> ApiError:
+        """The error to raise, or a 429 for an address that has had too many of them."""
         wait = self._networks.take(network_of(client_address(req)))
-        return too_many_requests(wait) if wait else ApiError(401, code, sentence)
+        return too_many_requests(wait) if wait else as_error(refusal)
 
     def hold_up(self, req: Request) -> None:
         """Let a guesser wait before the database is asked: only that costs something.
@@ -37,6 +38,11 @@ class Refusals:
         wait = self._networks.is_empty(network_of(client_address(req)))
         if wait:
             raise too_many_requests(wait)
+
+
+def as_error(refusal: Refusal) -> ApiError:
+    """The answer to a request that the rules refuse."""
+    return ApiError(refusal.status, refusal.code, refusal.sentence)
 
 
 def unchecked(error: Exception) -> ApiError:

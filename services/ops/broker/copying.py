@@ -5,7 +5,8 @@ from typing import Any
 
 from amqp import Message as AmqpMessage
 
-from shared.bus.contract.delivery import ACTING_HEADER, USER_HEADER, Incoming
+from shared.bus.contract.delivery import Incoming
+from shared.bus.contract.headers import ACTING_HEADER, USER_HEADER
 
 _KEPT = ("content_type", "correlation_id", "message_id", "timestamp", "type")
 

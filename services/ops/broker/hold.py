@@ -130,7 +130,7 @@ def hold(
         connection: an open kombu connection.
         queue: its name.
         most: how many unsettled messages to hold at a time at most.
-        engine: where tools meet, when that is not this process's database; see `turns.py`.
+        engine: where tools meet, when that is not this process's database; see `queue_lock.py`.
         patience: how long to wait for another tool, in seconds.
 
     Raises:

@@ -19,7 +19,6 @@ from services.ops.dead_letters.search import find
 from shared.bus.broker import declaration
 from shared.bus.broker.kombu_connection import user_of
 from shared.bus.contract import topology
-from shared.bus.contract.delivery import ACTING_HEADER
 from shared.bus.contract.events import (
     AccountBlock,
     KycDecide,
@@ -27,6 +26,7 @@ from shared.bus.contract.events import (
     SecretRotate,
     WebhookLimit,
 )
+from shared.bus.contract.headers import ACTING_HEADER
 from shared.bus.contract.message import message_for
 from shared.db.models import Account, InboxEntry, KycApplication
 from shared.ids import new_id

@@ -89,7 +89,7 @@ def export(
     Args:
         session: to read by.
         connection: an open kombu connection.
-        engine: where tools meet; see `turns.py`.
+        engine: where tools meet; see `queue_lock.py`.
         address: the person's, in whatever case.
         backup_days: for how long backups are kept; 0 when that is not known.
 

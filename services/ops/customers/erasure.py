@@ -12,7 +12,6 @@ from typing import Any
 import msgspec
 
 from shared import erased
-from shared.bus.consume.requeue import REASONS_HEADER
 from shared.bus.contract.delivery import Incoming
 from shared.bus.contract.events import (
     OrderCancellationRecorded,
@@ -20,6 +19,7 @@ from shared.bus.contract.events import (
     OrderRecorded,
     OrderStatusRecorded,
 )
+from shared.bus.contract.headers import REASON_HEADER, REASONS_HEADER
 
 TOLD = frozenset({OrderRecorded.TYPE, OrderStatusRecorded.TYPE, OrderCancellationRecorded.TYPE})
 """The facts that are emailed to the customer."""
@@ -30,7 +30,7 @@ _ORDER_WITHOUT = {
     "item_summary": erased.TEXT,
     "address": erased.TEXT,
 }
-_HEADERS = ("x-reason", REASONS_HEADER)
+_HEADERS = (REASON_HEADER, REASONS_HEADER)
 """The headers in which what a server said of an address may stand."""
 
 

@@ -26,6 +26,7 @@ from shared.bus.broker.kombu_connection import user_of
 from shared.bus.consume.copies import again
 from shared.bus.contract import topology
 from shared.bus.contract.delivery import Incoming, believed
+from shared.bus.contract.headers import FAILED_AT_HEADER, REASON_HEADER
 from shared.bus.contract.message import Message
 
 BATCH = 500
@@ -72,7 +73,7 @@ def find(connection: Connection, engine: Engine, person: Person) -> tuple[list[F
 
     Args:
         connection: an open kombu connection, which may publish to the default exchange.
-        engine: where tools meet; see `turns.py`.
+        engine: where tools meet; see `queue_lock.py`.
         person: who.
     """
     found: list[Found] = []
@@ -175,9 +176,9 @@ def _clear_dead(
                 continue
             # The broker's own note on the death does not go with a copy.
             said = person.mention.sub(erased.TEXT, letter.reason)
-            headers = {"x-reason": said} | left.headers
+            headers = {REASON_HEADER: said} | left.headers
             if letter.failed_at is not None:
-                headers["x-failed-at"] = letter.failed_at.isoformat(timespec="seconds")
+                headers[FAILED_AT_HEADER] = letter.failed_at.isoformat(timespec="seconds")
             left = replace(left, headers=headers)
             copies.append(_copy(letter.incoming, letter.user, publisher, left))
         publish(connection, queue.dead, copies)
@@ -258,5 +259,5 @@ def _found(incoming: Incoming, place: str, queue: str) -> Found:
         message_id=str(incoming.properties.get("message_id") or ""),
         type=_type(incoming),
         body=incoming.body.decode(errors="backslashreplace"),
-        reason=str(incoming.headers.get("x-reason") or ""),
+        reason=str(incoming.headers.get(REASON_HEADER) or ""),
     )

@@ -27,13 +27,13 @@ from services.ops.dead_letters.facts import discarded, replayed
 from services.ops.dead_letters.letter import Criteria, Letter
 from services.ops.dead_letters.search import find
 from shared.bus.broker.kombu_connection import user_of
-from shared.bus.consume.requeue import REASONS_HEADER
 from shared.bus.contract import topology
 from shared.bus.contract.events import (
     EVENT_TYPES,
     Event,
     decode,
 )
+from shared.bus.contract.headers import REASON_HEADER, REASONS_HEADER
 from shared.bus.contract.message import Message
 from shared.ids import derived_id
 
@@ -299,7 +299,7 @@ def _by_tag(
 def _as_it_was(letter: Letter) -> UUID:
     """What tells it from a copy that was put back in its place with something left out."""
     headers = letter.incoming.headers
-    said = [repr(headers.get(name)) for name in ("x-reason", REASONS_HEADER)]
+    said = [repr(headers.get(name)) for name in (REASON_HEADER, REASONS_HEADER)]
     body = hashlib.sha256(letter.incoming.body).hexdigest()
     return derived_id("letter as it was", letter.death, body, *said)
 

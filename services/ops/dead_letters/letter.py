@@ -7,9 +7,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from shared.bus.consume.requeue import REASONS_HEADER
 from shared.bus.contract import topology
 from shared.bus.contract.delivery import Incoming, believed
+from shared.bus.contract.headers import (
+    CONSUMER_HEADER,
+    FAILED_AT_HEADER,
+    FIRST_FAILED_AT_HEADER,
+    REASON_HEADER,
+    REASONS_HEADER,
+)
 from shared.ids import derived_id
 
 _VARYING = re.compile(
@@ -66,10 +72,10 @@ class Letter:
         incoming = Incoming.of(message, believed(queue.name, own_user))
         headers, properties = incoming.headers, incoming.properties
         death = _death_in(queue.name, headers)
-        reason = str(headers.get("x-reason") or "")
+        reason = str(headers.get(REASON_HEADER) or "")
         if death is not None:
             reason = _given_up(death, reason)
-        failed_at = _time(death.get("time")) if death else _time(headers.get("x-failed-at"))
+        failed_at = _time(death.get("time")) if death else _time(headers.get(FAILED_AT_HEADER))
         reasons = headers.get(REASONS_HEADER)
         given_id = str(properties.get("message_id") or "")
         return cls(
@@ -81,9 +87,9 @@ class Letter:
             reasons=tuple(map(str, reasons)) if isinstance(reasons, list) else (),
             attempts=incoming.attempt,
             failed_at=failed_at,
-            first_failed_at=_time(headers.get("x-first-failed-at")) or failed_at,
+            first_failed_at=_time(headers.get(FIRST_FAILED_AT_HEADER)) or failed_at,
             correlation_id=str(properties.get("correlation_id") or ""),
-            consumer=str(headers.get("x-consumer") or ""),
+            consumer=str(headers.get(CONSUMER_HEADER) or ""),
             user=_user(incoming, death),
             person=incoming.acting,
             incoming=incoming,

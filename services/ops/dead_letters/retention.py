@@ -29,7 +29,7 @@ def over(connection: Connection, books: Engine, queue: topology.Queue, days: int
 
     Args:
         connection: an open kombu connection.
-        books: where tools meet; see `turns.py`.
+        books: where tools meet; see `queue_lock.py`.
         queue: the work queue.
         days: for how long letters are kept; 0 is for ever.
     """

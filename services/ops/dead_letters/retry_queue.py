@@ -16,6 +16,7 @@ from shared.bus.broker.kombu_connection import user_of
 from shared.bus.contract import topology
 from shared.bus.contract.delivery import Incoming, believed
 from shared.bus.contract.events import OpsRetriedNow
+from shared.bus.contract.headers import FAILED_AT_HEADER, REASON_HEADER
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ def waiting(connection: Connection, *, engine: Engine | None = None) -> list[Wai
 
     Args:
         connection: an open kombu connection.
-        engine: where tools meet, when that is not this process's database; see `turns.py`.
+        engine: where tools meet, when that is not this process's database; see `queue_lock.py`.
     """
     found: list[Waiting] = []
     for rung in topology.RETRY_LADDER:
@@ -120,6 +121,6 @@ def _waiting(rung: str, message: Any) -> Waiting:
         type=str(properties.get("type") or ""),
         correlation_id=str(properties.get("correlation_id") or ""),
         attempts=attempts if isinstance(attempts, int) else 0,
-        reason=str(headers.get("x-reason") or ""),
-        failed_at=str(headers.get("x-failed-at") or ""),
+        reason=str(headers.get(REASON_HEADER) or ""),
+        failed_at=str(headers.get(FAILED_AT_HEADER) or ""),
     )

@@ -1,7 +1,7 @@
 """Looking through dead letters. Nothing is lost by it, and nothing changes its place.
 
 What is looked at is held unacknowledged for that time, so that somebody who looks at the same
-moment would see less. Tools wait for each other; see `turns.py`.
+moment would see less. Tools wait for each other; see `queue_lock.py`.
 """
 
 from collections.abc import Iterator
@@ -108,7 +108,7 @@ def browse(
         criteria: which of them.
         start: the position to begin at: 0, or `Page.next` of the page before.
         limit: how many letters at most.
-        engine: where tools meet, when that is not this process's database; see `turns.py`.
+        engine: where tools meet, when that is not this process's database; see `queue_lock.py`.
     """
     now = datetime.now(UTC)
     found: list[Letter] = []

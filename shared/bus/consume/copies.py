@@ -6,8 +6,8 @@ from typing import Any
 from amqp import Message as AmqpMessage
 from amqp.serialization import dumps
 
-from shared.bus.contract.delivery import USER_HEADER, Incoming
-from shared.bus.contract.message import HAPPENED_HEADER, REPLAY_HEADER
+from shared.bus.contract.delivery import Incoming
+from shared.bus.contract.headers import HAPPENED_HEADER, REPLAY_HEADER, USER_HEADER
 
 _KEPT = ("content_type", "content_encoding", "correlation_id", "message_id", "timestamp", "type")
 # The broker's own: with its counters the copy would look redelivered; with its notes on deaths it

@@ -18,13 +18,21 @@ from shared.bus.consume.copies import again
 from shared.bus.consume.retry import MAX_ATTEMPTS, RetryAfter, decide
 from shared.bus.contract import topology
 from shared.bus.contract.errors import Happened, Permanent, Retry
-from shared.bus.contract.message import ATTEMPT_HEADER, HAPPENED_HEADER
+from shared.bus.contract.headers import (
+    ATTEMPT_HEADER,
+    CONSUMER_HEADER,
+    FAILED_AT_HEADER,
+    FIRST_FAILED_AT_HEADER,
+    HAPPENED_HEADER,
+    QUEUE_HEADER,
+    REASON_HEADER,
+    REASONS_HEADER,
+)
 
 CONFIRM_TIMEOUT = 5.0  # seconds
 REASON_LENGTH = 500
-REASONS_HEADER = "x-reasons"
-"""Why each attempt failed, with its time, oldest first; only the last `REASONS_KEPT`."""
 REASONS_KEPT = 10
+"""How many of its reasons a message carries, the last ones."""
 
 log = structlog.get_logger()
 
@@ -97,7 +105,7 @@ class Requeuer:
         reasons = [
             str(line)[: 2 * REASON_LENGTH] for line in (before if isinstance(before, list) else ())
         ]
-        first = incoming.headers.get("x-first-failed-at")
+        first = incoming.headers.get(FIRST_FAILED_AT_HEADER)
         note = {HAPPENED_HEADER: True} if isinstance(error, Happened) else {}
         return again(
             incoming,
@@ -106,11 +114,13 @@ class Requeuer:
             note
             | {
                 ATTEMPT_HEADER: attempt,
-                "x-reason": reason,
-                "x-queue": self._queue.name,
-                "x-consumer": self._consumer,
-                "x-failed-at": now,
-                "x-first-failed-at": first if isinstance(first, str) and len(first) < 40 else now,
+                REASON_HEADER: reason,
+                QUEUE_HEADER: self._queue.name,
+                CONSUMER_HEADER: self._consumer,
+                FAILED_AT_HEADER: now,
+                FIRST_FAILED_AT_HEADER: first
+                if isinstance(first, str) and len(first) < 40
+                else now,
                 REASONS_HEADER: [*reasons, f"{now} {reason}"][-REASONS_KEPT:],
             },
         )

@@ -14,23 +14,17 @@ import msgspec
 from shared.bus.contract import topology
 from shared.bus.contract.errors import Malformed
 from shared.bus.contract.events import decode
-from shared.bus.contract.message import (
+from shared.bus.contract.headers import (
+    ACTING_HEADER,
     ATTEMPT_HEADER,
     HAPPENED_HEADER,
     REPLAY_HEADER,
-    Received,
-    Replay,
+    USER_HEADER,
 )
+from shared.bus.contract.message import Received, Replay
 from shared.ids import derived_id, new_id
 from shared.security.service_accounts import BROKER_USERS, CONSOLE, login
 
-USER_HEADER = "x-user-id"
-"""Who published the first copy. The broker lets nobody publish under another's `user_id`, so a
-copy carries it here. It is believed of a copy alone, and only where the broker vouches, by that
-copy's own `user_id`, that one of `believed` has made it."""
-
-ACTING_HEADER = "x-acting-user"
-"""The person for whom the ops console published: it has one user on the broker, and many people."""
 _CONSOLE = login(CONSOLE)
 _SHARED = frozenset(login(name) for name in BROKER_USERS)
 # Where copies go, and strangers have no right to: back to a queue and to the ladder.

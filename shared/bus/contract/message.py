@@ -17,14 +17,6 @@ from shared.telemetry import tracing
 
 E = TypeVar("E", bound=Event, covariant=True)
 
-ATTEMPT_HEADER = "x-attempt"
-"""How many times a message has been tried and failed; our own, since `x-death` changed in 4.0."""
-
-REPLAY_HEADER = "x-replay"
-"""On a copy from the journal, how it is to be taken: one of `Replay`."""
-
-HAPPENED_HEADER = "x-happened"
-"""On a copy of a message whose effect outside the database has happened and is not in the books."""
 SHORT_STRING_BYTES = 255
 """What a short string of AMQP 0-9-1 holds (4.2.5.3): exchange, routing key, type, ids."""
 

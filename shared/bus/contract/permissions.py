@@ -130,7 +130,7 @@ RIGHTS: Mapping[str, Rights] = {
         },
     ),
     "ops": _OPS,
-    # The same, and believed of persons: see incoming.py.
+    # The same, and believed of persons: see delivery.py.
     "console": _OPS,
     "operator": Rights(
         write=_exactly([topology.COMMANDS]),

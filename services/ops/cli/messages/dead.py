@@ -1,4 +1,4 @@
-"""`fellow dead`: looking through dead letters; putting them right is in `dead_acting.py`."""
+"""`fellow dead`: looking through dead letters; putting them right is in `dead_actions.py`."""
 
 from typing import Annotated, Any
 

@@ -1,7 +1,9 @@
 """`POST /webhooks/test/`: what the webhook would say, and why, with nothing recorded."""
 
 import base64
+import hmac
 import json
+import time
 
 import pytest
 
@@ -41,6 +43,53 @@ def test_it_says_what_the_webhook_says_and_records_nothing(sender, published):
         )
         assert verdict["is_accepted"] == (real.status_code == 201)
         assert verdict["code"] == real.json().get("code")
+
+
+def standard(sender, body=RAW, stamp=None, id_="msg_1", write="v1,{}".format):
+    """The headers of Standard Webhooks, rightly signed."""
+    stamp = str(int(time.time())) if stamp is None else stamp
+    signed = f"{id_}.{stamp}.".encode() + body
+    raw = base64.urlsafe_b64decode(sender.secret.removeprefix("whsk_") + "=")
+    right = base64.b64encode(hmac.digest(raw, signed, "sha256")).decode()
+    return {"webhook-id": id_, "webhook-timestamp": stamp, "webhook-signature": write(right)}
+
+
+def test_it_says_what_the_webhook_says_of_odd_headers(sender, published):
+    """Each was told otherwise once, by a second set of rules."""
+    now = int(time.time())
+    by_key = sign(sender.secret, RAW)
+    cases = [
+        by_key | {"Content-Type": ""},
+        by_key | {"Content-Encoding": ""},
+        by_key | {"Idempotency-Key": "two words"},
+        by_key | {"Idempotency-Key": "x" * 256},
+        standard(sender),
+        standard(sender, stamp=f"{now:015}"),
+        standard(sender, stamp=str(now - 3_600), id_="a.b"),
+        standard(sender, write=lambda right: "v1,AAAA" + " " * 16 + f"v1,{right}"),
+        standard(sender, write=lambda right: f"v1,AAAA\tv1,{right}"),
+    ]
+    answers = []
+    for headers in cases:
+        path = f"/webhooks/{sender.account_id}/orders/" * ("webhook-id" in headers)
+        given = {"Content-Type": "application/json"} | headers
+        real = sender.api.http.post(path or "/webhooks/orders/", content=RAW, headers=given)
+        verdict = verify(sender, headers, body=RAW.decode())
+        answers.append((real.json().get("code"), verdict["code"], verdict["is_accepted"]))
+    assert [said for _, said, _ in answers] == [code for code, _, _ in answers]
+    assert [taken for _, _, taken in answers] == [code is None for code, _, _ in answers]
+    assert answers[0][0] is None
+    assert answers[4][0] is None
+
+
+def test_it_tells_of_a_scheme_that_the_account_does_not_take(sender):
+    chosen = sender.api.http.put(
+        "/webhook/schemes/", json={"standard_webhooks_only": True}, headers=sender.bearer
+    )
+    assert chosen.status_code == 200, chosen.text
+    verdict = verify(sender, sign(sender.secret, RAW), body=RAW.decode())
+    assert (verdict["code"], verdict["is_signed"]) == ("scheme_not_allowed", True)
+    assert verify(sender, standard(sender), body=RAW.decode())["is_accepted"]
 
 
 def test_it_names_the_secret_and_what_differs(sender):

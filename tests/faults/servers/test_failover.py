@@ -5,7 +5,7 @@ from sqlalchemy import text
 
 from stack.servers.postgres import PostgreSQL
 from stack.servers.sources import install_missing
-from tests.faults.standby import Standby
+from tests.faults.servers.standby import Standby
 from tests.integration.arrange import until
 
 

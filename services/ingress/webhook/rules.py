@@ -1,0 +1,272 @@
+"""How a webhook request is judged: pure rules over its headers, its body, secrets and a time.
+
+The webhook takes them one by one, with its look-ups, the reading of the body and the counting of
+refusals in between; `POST /webhooks/test/` takes the same ones in one go, by `judge`. Their order
+is part of the contract: headers present, sender known or time right, signature, scheme allowed,
+secret's state; then the form, and the body's own (`bodies.py`). Nothing has an effect before the
+signature is right.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Generic, Literal, Protocol, TypeVar
+
+from services.ingress.credentials.secret import MAX_TRIED
+from services.ingress.webhook import hmac_hex, standard_webhooks
+from shared.security.webhook_keys import encode_key
+
+Headers = Iterable[tuple[bytes, bytes]]
+"""Names in small letters, and values: what is in them may be anything."""
+Scheme = Literal["api_key", "standard_webhooks"]
+
+STANDARD_HEADERS = (b"webhook-id", b"webhook-timestamp", b"webhook-signature")
+EXPIRED = "Webhook secret expired. New secret generated. Please update your configuration."
+SCHEME_NOT_ALLOWED = "The account takes Standard Webhooks only."
+STALE = "The webhook-timestamp is not within 5 minutes of the server's time."
+BAD_KEY = "An Idempotency-Key is 1 to 255 visible ASCII characters, without spaces, and one."
+_KEY = re.compile(rb"[\x21-\x7e]{1,255}\Z")
+
+
+class Refusal(Exception):  # noqa: N818 - the outcome's name
+    """The request is refused.
+
+    Args:
+        status: of the answer.
+        code: of the error.
+        sentence: for the sender.
+    """
+
+    def __init__(self, status: int, code: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+        self.code = code
+        self.sentence = sentence
+
+
+class Signed(Protocol):
+    """What the headers of either scheme are written down in."""
+
+    key: bytes | None
+    timestamp: bytes
+    signature: bytes
+
+
+class Held(Protocol):
+    """A secret of an account: its 32 bytes, and its state at the time of the request."""
+
+    @property
+    def raw(self) -> bytes: ...  # noqa: D102
+
+    @property
+    def state(self) -> str: ...  # noqa: D102
+
+
+HeldT = TypeVar("HeldT", bound=Held)
+
+
+def read_api_key_headers(headers: Headers, signed: Signed) -> tuple[bytes, bytes]:
+    """The key and the signature. The signature is empty where either of them is missing.
+
+    Args:
+        headers: of the request.
+        signed: takes the signature and the idempotency key.
+
+    Raises:
+        Refusal: one of the two is there twice.
+    """
+    key: bytes | None = None
+    signature: bytes | None = None
+    for name, value in headers:
+        if name == b"x-api-key":
+            if key is not None:
+                raise invalid_api_key()
+            key = value
+        elif name == b"x-webhook-signature":
+            if signature is not None:
+                raise invalid_signature()
+            signature = value
+        elif name == b"idempotency-key":
+            # Two of them are one list (RFC 9110, 5.3), and a list is no key.
+            signed.key = value if signed.key is None else b"%b, %b" % (signed.key, value)
+    if not key or not signature:
+        return key or b"", b""
+    signed.signature = signature
+    return key, signature
+
+
+def read_standard_headers(headers: Headers, signed: Signed) -> bytes:
+    """What is signed before the body.
+
+    Args:
+        headers: of the request.
+        signed: takes all three.
+
+    Raises:
+        Refusal: one is missing, there twice or cannot be signed.
+    """
+    key = timestamp = signature = None
+    twice = False
+    for name, value in headers:
+        if name == b"webhook-id":
+            twice = twice or key is not None
+            key = value
+        elif name == b"webhook-timestamp":
+            twice = twice or timestamp is not None
+            timestamp = value
+        elif name == b"webhook-signature":
+            twice = twice or signature is not None
+            signature = value
+    if not key or not timestamp or not signature:
+        raise missing()
+    if twice or not standard_webhooks.is_id(key):
+        raise invalid_signature()
+    signed.key, signed.timestamp, signed.signature = key, timestamp, signature
+    return b"%b.%b." % (key, timestamp)
+
+
+def check_time(signed: Signed, now: float) -> None:
+    """Refuse a `webhook-timestamp` too far from `now`, in seconds since 1970.
+
+    Raises:
+        Refusal: it is.
+    """
+    if not standard_webhooks.is_current(signed.timestamp, now):
+        raise Refusal(401, "invalid_timestamp", STALE)
+
+
+def check_form(content_type: str | None, encoding: str | None, key: bytes | None) -> str | None:
+    """The idempotency key, where there is one, of a request whose form is right.
+
+    Args:
+        content_type: the header; JSON is meant where there is none.
+        encoding: the header `Content-Encoding`.
+        key: what makes the request idempotent, as it came.
+
+    Raises:
+        Refusal: it is not.
+    """
+    if encoding and encoding.lower() != "identity":
+        raise Refusal(415, "unsupported_media_type", "Send the body plain, not compressed.")
+    if content_type:
+        media = content_type.partition(";")[0].strip().lower()
+        if media != "application/json" and not media.endswith("+json"):
+            raise Refusal(415, "unsupported_media_type", "Send Content-Type: application/json.")
+    if key is None:
+        return None
+    if _KEY.match(key) is None:
+        raise Refusal(400, "invalid_idempotency_key", BAD_KEY)
+    return key.decode()
+
+
+def state_refusal(state: str) -> Refusal | None:
+    """Why a secret of this state is not taken, whose signature is right; None where it is."""
+    if state in ("active", "retiring"):
+        return None
+    return Refusal(401, "secret_expired", EXPIRED) if state == "expired" else invalid_api_key()
+
+
+def missing() -> Refusal:
+    """Not all headers of a scheme are there."""
+    return Refusal(401, "missing_authentication", "Missing authentication headers")
+
+
+def invalid_api_key() -> Refusal:
+    """The key is nobody's, or is good no more."""
+    return Refusal(401, "invalid_api_key", "Invalid API key")
+
+
+def invalid_signature() -> Refusal:
+    """The signature is not right."""
+    return Refusal(401, "invalid_signature", "Invalid signature")
+
+
+def scheme_not_allowed() -> Refusal:
+    """The account takes the other scheme only."""
+    return Refusal(403, "scheme_not_allowed", SCHEME_NOT_ALLOWED)
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement(Generic[HeldT]):
+    """What the webhook would answer, as far as headers, body and secrets decide.
+
+    Attributes:
+        scheme: by which it was judged.
+        refusal: None when it is accepted.
+        secret: whose signature is right, also where it is refused for another reason.
+    """
+
+    scheme: Scheme
+    refusal: Refusal | None
+    secret: HeldT | None
+
+
+class _Signed:
+    key: bytes | None = None
+    timestamp = signature = b""
+
+
+def judge(
+    headers: Sequence[tuple[bytes, bytes]],
+    body: bytes,
+    secrets: Sequence[HeldT],
+    now: float,
+    *,
+    is_standard_only: bool = False,
+) -> Judgement[HeldT]:
+    """Judge a request, but for what its body says.
+
+    Args:
+        headers: see `Headers`.
+        body: the raw body.
+        secrets: all of the account's, the newest first.
+        now: seconds since 1970.
+        is_standard_only: whether the account takes Standard Webhooks only.
+    """
+    is_standard = any(name in STANDARD_HEADERS for name, _ in headers)
+    scheme: Scheme = "standard_webhooks" if is_standard else "api_key"
+    secret: HeldT | None = None
+    signed = _Signed()
+    try:
+        if is_standard:
+            secret = _standard(headers, body, secrets, now, signed)
+        else:
+            secret = _api_key(headers, body, secrets, signed)
+            if is_standard_only:
+                raise scheme_not_allowed()
+        if refusal := state_refusal(secret.state):
+            raise refusal
+        check_form(
+            _header(headers, b"content-type"), _header(headers, b"content-encoding"), signed.key
+        )
+    except Refusal as refused:
+        return Judgement(scheme, refused, secret)
+    return Judgement(scheme, None, secret)
+
+
+def _api_key(headers: Headers, body: bytes, secrets: Sequence[HeldT], signed: Signed) -> HeldT:
+    key, signature = read_api_key_headers(headers, signed)
+    if not signature:
+        raise missing()
+    secret = next((held for held in secrets if encode_key(held.raw).encode() == key), None)
+    if secret is None or secret.state == "revoked":
+        raise invalid_api_key()
+    if not hmac_hex.matches(key, body, signature):
+        raise invalid_signature()
+    return secret
+
+
+def _standard(
+    headers: Headers, body: bytes, secrets: Sequence[HeldT], now: float, signed: Signed
+) -> HeldT:
+    prefix = read_standard_headers(headers, signed)
+    check_time(signed, now)
+    given = standard_webhooks.listed(signed.signature)
+    for held in [held for held in secrets if held.state != "revoked"][:MAX_TRIED]:
+        if standard_webhooks.matches(held.raw, prefix + body, given):
+            return held
+    raise invalid_signature()
+
+
+def _header(headers: Headers, wanted: bytes) -> str | None:
+    return next((value.decode("latin-1") for name, value in headers if name == wanted), None)
