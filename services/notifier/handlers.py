@@ -250,7 +250,8 @@ _SENT = text("""
     SELECT fact_id FROM email_deliveries
     WHERE fact_id = ANY(CAST(:ids AS uuid[])) AND state = 'sent'
 """)
-# The row's own id is that of the fact: a fact has one recipient.
+# The row's own id is that of the fact: a fact has one recipient at a time, which may be another one
+# once its dead letter was edited.
 _WRITE_DOWN = text("""
     INSERT INTO email_deliveries
         (id, fact_id, subject_id, recipient, template, message_id, state, response)
@@ -259,6 +260,7 @@ _WRITE_DOWN = text("""
                 CAST(:template AS text[]), CAST(:message_id AS text[]), CAST(:state AS text[]),
                 CAST(:response AS text[]))
          AS given (fact_id, subject_id, recipient, template, message_id, state, response)
-    ON CONFLICT (fact_id, recipient)
-        DO UPDATE SET state = excluded.state, response = excluded.response, at = now()
+    ON CONFLICT (id)
+        DO UPDATE SET recipient = excluded.recipient, message_id = excluded.message_id,
+            state = excluded.state, response = excluded.response, at = now()
 """)

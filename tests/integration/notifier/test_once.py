@@ -16,6 +16,7 @@ from services.notifier.smtp import MailConnection
 from shared.bus.consume.consumer import Consumer
 from shared.bus.contract import topology
 from shared.bus.contract.errors import UnderWay
+from shared.bus.contract.events import encode
 from shared.db.models import EmailDelivery
 from stack.mailbox import Handler
 from tests.integration.arrange import consuming, depth, publish, until
@@ -335,3 +336,19 @@ def written_down(engine):
     with engine.connect() as connection:
         rows = connection.execute(select(EmailDelivery.state)).scalars().all()
     return rows.count("sent")
+
+
+def test_a_fact_whose_address_was_mended_is_told_once(config, server, engine, amqp_url):
+    """Ops staff edit the dead letter; it keeps the id of the fact."""
+    fact = order_fact(customer_email="zoe@shop.exampel")
+    server.respond = lambda address: "550 no such host" if "exampel" in address else None
+    (message,) = tell(amqp_url, fact)
+    with notifying(config):
+        until(lambda: depth(amqp_url, topology.NOTIFIER_ORDERS.dead) == 1, "refused")
+    mended = msgspec.structs.replace(fact, customer_email="zoe@shop.example")
+    publish(amqp_url, msgspec.structs.replace(message, body=encode(mended)))
+    with notifying(config):
+        until(lambda: written_down(engine) == 1, "written down")
+    assert on_the_ladder(amqp_url) == 0
+    assert set(copies(server).values()) == {1}
+    assert [row["recipient"] for row in deliveries(engine)] == ["zoe@shop.example"]
