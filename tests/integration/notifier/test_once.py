@@ -352,3 +352,22 @@ def test_a_fact_whose_address_was_mended_is_told_once(config, server, engine, am
     assert on_the_ladder(amqp_url) == 0
     assert set(copies(server).values()) == {1}
     assert [row["recipient"] for row in deliveries(engine)] == ["zoe@shop.example"]
+
+
+def test_an_email_that_is_taken_while_the_database_is_away_is_sent_once(
+    config, server, configure, database_url, engine, amqp_url
+):
+    """The process stops before the database is back, and nobody had asked after the email since."""
+    server.thinks_of = "c5@"
+    tell(amqp_url, *recipients(10))
+    with Gate(database_url) as gate:
+        config = configure(database_url=gate.url, database_connect_timeout="1")
+        with one_notifier(config):
+            until(lambda: len(deliveries(engine)) == 9, "the others")
+            gate.cut()
+            threading.Timer(1, server.decided.set).start()
+        gate.open()
+        with notifying(config):
+            until(lambda: len(deliveries(engine)) == 10, "all")
+            until(lambda: depth(amqp_url, "notifier.orders") == 0, "the copies too")
+    assert set(copies(server).values()) == {1}
