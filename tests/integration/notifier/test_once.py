@@ -83,12 +83,11 @@ def one_notifier(config):
     """A notifier of order emails until it is stopped, in the middle of whatever it does."""
     stopping = threading.Event()
     (orders,) = [s for s in wire(config).subscriptions if s.queue.name == "notifier.orders"]
-    thread = threading.Thread(
-        target=Consumer(config.amqp_url, config.amqp_heartbeat, orders, stopping).run, daemon=True
-    )
+    consumer = Consumer(config.amqp_url, config.amqp_heartbeat, orders, stopping)
+    thread = threading.Thread(target=consumer.run, daemon=True)
     thread.start()
     try:
-        yield
+        yield consumer
     finally:
         stopping.set()
         thread.join(15)
@@ -370,4 +369,28 @@ def test_an_email_that_is_taken_while_the_database_is_away_is_sent_once(
         with notifying(config):
             until(lambda: len(deliveries(engine)) == 10, "all")
             until(lambda: depth(amqp_url, "notifier.orders") == 0, "the copies too")
+    assert set(copies(server).values()) == {1}
+
+
+@pytest.mark.parametrize("moment", ["in hand", "thought about", "thought about for long"])
+def test_a_clean_stop_while_the_broker_goes_writes_down_what_was_taken(
+    config, server, configure, engine, amqp_url, moment
+):
+    """Both are stopped together, as by `docker compose down`; the facts are delivered again."""
+    server.thinks_of = "c5@"
+    tell(amqp_url, *recipients(64))
+    with Gate(amqp_url) as gate:
+        config = configure(amqp_url=gate.url)
+        with one_notifier(config) as consumer:
+            until(server.thinking.is_set, "it thinks")
+            if moment != "in hand":
+                until(lambda: len(deliveries(engine)) == 63, "the others")
+            gate.cut()
+            if moment == "thought about for long":
+                until(lambda: consumer.standing.told.state == "away", "it is known to be away")
+            threading.Timer(1, server.decided.set).start()
+        # When the thread of a subscription ends, so does its process.
+        assert len(deliveries(engine)) == server.taken
+    with notifying(configure(amqp_url=amqp_url)):
+        until(lambda: len(deliveries(engine)) == 64, "delivered again")
     assert set(copies(server).values()) == {1}
