@@ -59,10 +59,24 @@ class Notifier:
         self._bounds = bounds
         self._sent: OrderedDict[UUID, None] = OrderedDict()
         self._under_way: dict[UUID, tuple[Sending, int]] = {}
+        self._last_look: float | None = None  # until when a stop waits, on the monotonic clock
 
     def happened(self, ids: Collection[UUID]) -> Collection[UUID]:
-        """Those of these facts whose email the mail server has taken."""
-        return self._sent.keys() & set(ids)
+        """Those of these facts whose email the mail server has taken.
+
+        What it thinks about when the process has to stop is given its last seconds, once.
+        """
+        asked = set(ids)
+        under_way = {id_: self._under_way[id_] for id_ in self._under_way.keys() & asked}
+        if self._last_look is None:
+            self._last_look = time.monotonic() + WRITE_DOWN_SECONDS
+        sendings = {sending for sending, _ in under_way.values()}
+        for sending in sendings:
+            sending.cease()
+        for sending in sendings:
+            sending.wait(max(0.0, self._last_look - time.monotonic()))
+        taken = {id_ for id_, (sending, n) in under_way.items() if sending.outcome(n) is None}
+        return (self._sent.keys() & asked) | taken
 
     def __call__(self, session: Session, messages: Sequence[Received[Any]]) -> Failures:
         """Send the email of each fact, and write down what became of it.
@@ -250,7 +264,8 @@ _SENT = text("""
     SELECT fact_id FROM email_deliveries
     WHERE fact_id = ANY(CAST(:ids AS uuid[])) AND state = 'sent'
 """)
-# The row's own id is that of the fact: a fact has one recipient.
+# The row's own id is that of the fact: a fact has one recipient at a time, which may be another one
+# once its dead letter was edited.
 _WRITE_DOWN = text("""
     INSERT INTO email_deliveries
         (id, fact_id, subject_id, recipient, template, message_id, state, response)
@@ -259,6 +274,7 @@ _WRITE_DOWN = text("""
                 CAST(:template AS text[]), CAST(:message_id AS text[]), CAST(:state AS text[]),
                 CAST(:response AS text[]))
          AS given (fact_id, subject_id, recipient, template, message_id, state, response)
-    ON CONFLICT (fact_id, recipient)
-        DO UPDATE SET state = excluded.state, response = excluded.response, at = now()
+    ON CONFLICT (id)
+        DO UPDATE SET recipient = excluded.recipient, message_id = excluded.message_id,
+            state = excluded.state, response = excluded.response, at = now()
 """)

@@ -77,6 +77,10 @@ class SecretFeed:
 
     async def _subscribe(self, connection: AsyncioConnection) -> None:
         channel = await open_channel(connection)
+        channel.add_on_close_callback(lambda _, reason: self._deafened(reason))
+        channel.add_on_cancel_callback(
+            lambda _: self._deafened(ConnectionError("the broker cancelled the consumer"))
+        )
         queue = f"ingress.secrets.{new_id()}"
         await call(channel.queue_declare, queue=queue, exclusive=True, auto_delete=True)
         for key in topology.SECRET_KEYS:
@@ -88,6 +92,11 @@ class SecretFeed:
 
     def _lost(self, _: str) -> None:
         self.is_listening = False
+
+    def _deafened(self, reason: BaseException) -> None:
+        # The queue is gone, or the channel, and the connection would stay with nothing on it.
+        self.is_listening = False
+        self._link.reset(reason)
 
     def _on_event(self, _: Any, method: Any, __: Any, body: bytes) -> None:
         key = method.routing_key

@@ -42,7 +42,10 @@ class Remembering(Protocol):
     """A batch handler with effects outside the database, which knows what it has done."""
 
     def happened(self, ids: Collection[UUID]) -> Collection[UUID]:
-        """Those of these messages whose effect has happened, whether it is written down or not."""
+        """Those of these messages whose effect has happened, whether it is written down or not.
+
+        Asked when the process stops: what has begun may be waited for, a few seconds in all.
+        """
 
 
 class StoppedError(Exception):

@@ -15,7 +15,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -120,6 +119,8 @@ class Consumer:
             amqp_url, subscription.queue, subscription.consumer, self._metrics.requeued
         )
         self._worker = ThreadPoolExecutor(1, thread_name_prefix=f"{subscription.queue.name}-work")
+        # What was under way outside the database when the last connection was lost.
+        self._left: list[Delivery] = []
 
     def run(self) -> None:
         """Consume, and reconnect as often as it takes, until told to stop."""
@@ -142,13 +143,16 @@ class Consumer:
                     session.run()
             except Exception as error:  # noqa: BLE001 - whatever it was, a new connection is the cure
                 self.standing.failed(error)
-            if session is not None:
-                session.abandon()
+                if session is not None:
+                    self._left = session.abandon() or self._left
             self.unacknowledged = 0
             self._requeuer.close()
             self.last_turn = time.monotonic()
             self._stopping.wait(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
             delay = min(delay * 2, LONGEST_DELAY)
+        if self._left:
+            # Nobody else would know what has become of it, and it would be done again.
+            self._worker.submit(self._handle, self._left).exception()
         self._worker.shutdown(wait=False)
 
     def _handle(self, batch: Sequence[Delivery]) -> dict[int, Exception]:
@@ -263,17 +267,21 @@ class _Session:
                 return
             self._consumer._stopping.wait(TURN_SECONDS)
 
-    def abandon(self) -> None:
-        """Wait for the transaction under way; its messages come again and the inbox knows them."""
-        if self._future is None:
-            return
-        while not self._consumer._stopping.is_set():
+    def abandon(self) -> list[Delivery]:
+        """Wait for the transaction under way; its messages come again and the inbox knows them.
+
+        Returns:
+            What is under way outside the database, of which the inbox does not know yet.
+        """
+        failed: dict[int, Exception] = {}
+        while self._future is not None:
             self._consumer.last_turn = time.monotonic()
-            try:
-                self._future.exception(timeout=IDLE_SECONDS)
-            except FutureTimeoutError:
-                continue
-            return
+            wait((self._future,), timeout=IDLE_SECONDS)
+            if self._future.done():
+                future, self._future = self._future, None
+                failed = {} if future.exception() else future.result()
+        in_hand = [d for d in self._in_hand if isinstance(failed.get(d.tag), UnderWay)]
+        return [*self._under_way, *in_hand]
 
     def _consume(self, prefetch: int) -> None:
         if self._tag:
@@ -365,11 +373,11 @@ class _Session:
             return
         failed = future.result()
         kept = {tag for tag, error in failed.items() if isinstance(error, _KEPT)}
+        self._under_way += [d for d in batch if isinstance(failed.get(d.tag), UnderWay)]
+        self._asked = time.monotonic()
         for delivery in batch:
             if delivery.tag in failed and delivery.tag not in kept:
                 self._consumer._requeuer.requeue(delivery, failed[delivery.tag])
-        self._under_way += [d for d in batch if isinstance(failed.get(d.tag), UnderWay)]
-        self._asked = time.monotonic()
         # What is kept goes back when the connection ends.
         done = [delivery.tag for delivery in batch if delivery.tag not in kept]
         for tag, multiple in self._tags.settle(done):

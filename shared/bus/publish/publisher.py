@@ -15,7 +15,7 @@ so do facts.
 
 import asyncio
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -103,7 +103,7 @@ class Publisher:
         self._tag = 0
         self._outstanding: OrderedDict[int, Outstanding] = OrderedDict()
         self._count = 0
-        self._returned: set[str] = set()
+        self._returned: Counter[str] = Counter()
         self._frames: list[bytes] = []
         # What this turn adds to the journal, by where.
         self._kept: dict[str, list[tuple[Waiting, bytes]]] = {}
@@ -279,7 +279,7 @@ class Publisher:
             # Orders are safe without it: nobody's order waits for a journal that was deleted.
             log.error("no_journal")
         else:
-            self._returned.add(properties.message_id)
+            self._returned[properties.message_id] += 1
 
     def _on_ack(self, tag: int, multiple: bool) -> None:
         if self._connection is not None:
@@ -311,7 +311,9 @@ class Publisher:
         if not acked:
             entry.failed(NackedError("the broker refused the message"))
         elif self._returned and entry.message_id in self._returned:
-            self._returned.discard(entry.message_id)
+            # Of several under way with one id, each has a return of its own.
+            self._returned[entry.message_id] -= 1
+            self._returned = +self._returned
             entry.failed(ReturnedError("no queue is bound for the message"))
         else:
             for waiting in entry.waiting:

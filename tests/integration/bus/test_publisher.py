@@ -106,6 +106,27 @@ def test_what_no_queue_wants_is_returned_and_the_rest_is_not(amqp_url):
     asyncio.run(story())
 
 
+def test_each_copy_that_no_queue_wants_is_returned(amqp_url):
+    """Requests with one idempotency key are messages of one id, under way at once.
+
+    The broker acknowledges several returns in one frame when it likes, so that is made here.
+    """
+    copy = message(exchange="dead", routing_key="nowhere")
+
+    async def story():
+        async with publishing(amqp_url) as publisher:
+            tags = []
+            confirm = publisher._on_confirm
+            publisher._on_confirm = lambda tag, multiple, acked: tags.append(tag)
+            futures = [publisher.send(copy) for _ in range(3)]
+            await asyncio.to_thread(until, lambda: len(tags) == 3, "returned")
+            confirm(max(tags), True, acked=True)
+            await asyncio.sleep(0)
+            assert states(futures) == ["failed"] * 3
+
+    asyncio.run(story())
+
+
 def test_the_number_outstanding_is_bounded(amqp_url):
     async def story():
         async with publishing(amqp_url, max_outstanding=10) as publisher:

@@ -16,6 +16,7 @@ from services.notifier.smtp import MailConnection
 from shared.bus.consume.consumer import Consumer
 from shared.bus.contract import topology
 from shared.bus.contract.errors import UnderWay
+from shared.bus.contract.events import encode
 from shared.db.models import EmailDelivery
 from stack.mailbox import Handler
 from tests.integration.arrange import consuming, depth, publish, until
@@ -82,12 +83,11 @@ def one_notifier(config):
     """A notifier of order emails until it is stopped, in the middle of whatever it does."""
     stopping = threading.Event()
     (orders,) = [s for s in wire(config).subscriptions if s.queue.name == "notifier.orders"]
-    thread = threading.Thread(
-        target=Consumer(config.amqp_url, config.amqp_heartbeat, orders, stopping).run, daemon=True
-    )
+    consumer = Consumer(config.amqp_url, config.amqp_heartbeat, orders, stopping)
+    thread = threading.Thread(target=consumer.run, daemon=True)
     thread.start()
     try:
-        yield
+        yield consumer
     finally:
         stopping.set()
         thread.join(15)
@@ -335,3 +335,62 @@ def written_down(engine):
     with engine.connect() as connection:
         rows = connection.execute(select(EmailDelivery.state)).scalars().all()
     return rows.count("sent")
+
+
+def test_a_fact_whose_address_was_mended_is_told_once(config, server, engine, amqp_url):
+    """Ops staff edit the dead letter; it keeps the id of the fact."""
+    fact = order_fact(customer_email="zoe@shop.exampel")
+    server.respond = lambda address: "550 no such host" if "exampel" in address else None
+    (message,) = tell(amqp_url, fact)
+    with notifying(config):
+        until(lambda: depth(amqp_url, topology.NOTIFIER_ORDERS.dead) == 1, "refused")
+    mended = msgspec.structs.replace(fact, customer_email="zoe@shop.example")
+    publish(amqp_url, msgspec.structs.replace(message, body=encode(mended)))
+    with notifying(config):
+        until(lambda: written_down(engine) == 1, "written down")
+    assert on_the_ladder(amqp_url) == 0
+    assert set(copies(server).values()) == {1}
+    assert [row["recipient"] for row in deliveries(engine)] == ["zoe@shop.example"]
+
+
+def test_an_email_that_is_taken_while_the_database_is_away_is_sent_once(
+    config, server, configure, database_url, engine, amqp_url
+):
+    """The process stops before the database is back, and nobody had asked after the email since."""
+    server.thinks_of = "c5@"
+    tell(amqp_url, *recipients(10))
+    with Gate(database_url) as gate:
+        config = configure(database_url=gate.url, database_connect_timeout="1")
+        with one_notifier(config):
+            until(lambda: len(deliveries(engine)) == 9, "the others")
+            gate.cut()
+            threading.Timer(1, server.decided.set).start()
+        gate.open()
+        with notifying(config):
+            until(lambda: len(deliveries(engine)) == 10, "all")
+            until(lambda: depth(amqp_url, "notifier.orders") == 0, "the copies too")
+    assert set(copies(server).values()) == {1}
+
+
+@pytest.mark.parametrize("moment", ["in hand", "thought about", "thought about for long"])
+def test_a_clean_stop_while_the_broker_goes_writes_down_what_was_taken(
+    config, server, configure, engine, amqp_url, moment
+):
+    """Both are stopped together, as by `docker compose down`; the facts are delivered again."""
+    server.thinks_of = "c5@"
+    tell(amqp_url, *recipients(64))
+    with Gate(amqp_url) as gate:
+        config = configure(amqp_url=gate.url)
+        with one_notifier(config) as consumer:
+            until(server.thinking.is_set, "it thinks")
+            if moment != "in hand":
+                until(lambda: len(deliveries(engine)) == 63, "the others")
+            gate.cut()
+            if moment == "thought about for long":
+                until(lambda: consumer.standing.told.state == "away", "it is known to be away")
+            threading.Timer(1, server.decided.set).start()
+        # When the thread of a subscription ends, so does its process.
+        assert len(deliveries(engine)) == server.taken
+    with notifying(configure(amqp_url=amqp_url)):
+        until(lambda: len(deliveries(engine)) == 64, "delivered again")
+    assert set(copies(server).values()) == {1}

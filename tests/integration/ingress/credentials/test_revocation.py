@@ -15,6 +15,7 @@ from sqlalchemy import create_engine, delete, text, update
 from sqlalchemy.orm import Session
 
 from services.ingress.credentials import rows as secret_rows
+from services.ingress.credentials.feed import SecretFeed
 from services.ingress.credentials.rows import Position
 from services.kyc import handlers
 from services.secrets import rotation
@@ -303,6 +304,35 @@ def test_the_event_itself_revokes_with_no_database(gated, kind):
     gated.database.open()
     until(lambda: polled(gated.api), "polled again by every worker")
     assert refused(gated.sender)
+
+
+def test_a_worker_whose_queue_is_taken_away_listens_again(settings, amqp_url, cache, broker):
+    """The connection stays, so nothing but the broker's word tells that no event will come."""
+    business, vhost = new_id(), amqp_url.rpartition("/")[2]
+    fact = SecretRevoked(account_id=business, company_name="x", email="a@b.example",
+                         secret_ids=(new_id(),), reason="Leaked.")  # fmt: skip
+    told = message_for(fact, source="tests", correlation_id=business)
+
+    async def story():
+        feed = SecretFeed(cache, settings.amqp_url, heartbeat=30, poll_seconds=0.1)
+        await feed.start()
+        await asyncio.to_thread(until, lambda: feed.is_listening, "listening")
+        await asyncio.to_thread(
+            broker.evaluate,
+            f'[rabbit_amqqueue:delete(Q, false, false, <<"tests">>) || '
+            f'Q <- rabbit_amqqueue:list(<<"{vhost}">>), '
+            "rabbit_amqqueue:is_exclusive(Q)]",
+        )
+        try:
+            await asyncio.to_thread(until, heard, "an event is heard")
+        finally:
+            await feed.stop()
+
+    def heard():
+        publish(amqp_url, told)
+        return bool(cache._revoked)
+
+    asyncio.run(story())
 
 
 def test_the_poll_alone_revokes(gated):
