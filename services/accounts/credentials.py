@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session, undefer
 
-from services.accounts import codes, guesses, limits, registration, sessions
+from services.accounts import codes, guesses, limits, registration, sessions, shown
 from services.accounts.codes import Check
 from services.accounts.registration import OTP_ERRORS, SOURCE
 from shared.bus import outbox
@@ -61,15 +61,17 @@ def reset_password(
     if wait := limits.take(*guess):
         return too_many_requests(wait)
     is_own = guesses.is_own("password", email, network)
-    registration.hold(session, email)
-    account = registration.account_of(session, email)
-    pending = _pending(session, account.id, "password_reset") if account else None
-    outcome = codes.check(pending, otp, is_own=is_own) if pending else Check.WRONG
+    account, outcome = registration.account_of(session, email), Check.WRONG
+    if account is not None:
+        shown.hold(session, account)
+        pending = _pending(session, account.id, "password_reset")
+        # One that was mailed to the address before proves nothing of this one.
+        if pending is not None and pending.email == account.email == email:
+            outcome = codes.check(pending, otp, is_own=is_own)
     if outcome is not Check.RIGHT or account is None:
         return OTP_ERRORS[outcome]()
     registration.refuse_weak(password, email, account.company_name)
     limits.give_back(session, *guess)
-    session.delete(pending)
     _set_password(session, account, password)
     guesses.remember(session, account, network)
     tell(session, account, "password_reset", address)
@@ -96,7 +98,8 @@ def send_address_code(
     account, email = _shown(session, account_id, password, address), email.lower()
     if isinstance(account, ApiError):
         return account
-    if wait := limits.take(*guesses.mails(email, network_of(address))):
+    counts = *guesses.mails(email, network_of(address)), guesses.new_addresses(account_id)
+    if wait := limits.take(*counts):
         return too_many_requests(wait)
     registration.hold(session, email)
     if registration.account_of(session, email) is None:
@@ -106,7 +109,8 @@ def send_address_code(
 
 def change_address(session: Session, account_id: UUID, otp: str, address: str) -> ApiError | None:
     """Give an account the address that a code was mailed to; both addresses are told."""
-    account = session.get_one(Account, account_id)
+    # Locked before what is pending, as everywhere here.
+    account = session.get_one(Account, account_id, with_for_update={"key_share": True})
     before, network = account.email, network_of(address)
     guess = guesses.at("code", before, network)
     if wait := limits.take(*guess):
@@ -140,7 +144,7 @@ def close(session: Session, account_id: UUID, password: str, address: str) -> Ap
         return account
     tell(session, account, "closed", address)
     sessions.end(session, account.id)
-    session.execute(delete(PendingProof).where(PendingProof.account_id == account.id))
+    _forget_pending(session, account)
     account.closed_at = datetime.now(UTC)
     account.email = f"{account.id}@closed.invalid"  # RFC 2606: nobody's
     return None
@@ -152,15 +156,21 @@ def _shown(session: Session, account_id: UUID, password: str, address: str) -> A
     guess = guesses.at("password", account.email, network_of(address))
     if wait := limits.take(*guess):
         return too_many_requests(wait)
-    if not passwords.matches(password, account.password_hash):
+    if not shown.is_right(session, account, password):
         return ApiError(*WRONG_PASSWORD)
     limits.give_back(session, *guess)
     return account
 
 
 def _set_password(session: Session, account: Account, password: str) -> None:
+    """Set it; what was begun by the one before ends."""
     account.password_hash = passwords.hash_password(password)
     sessions.end(session, account.id)
+    _forget_pending(session, account)
+
+
+def _forget_pending(session: Session, account: Account) -> None:
+    session.execute(delete(PendingProof).where(PendingProof.account_id == account.id))
 
 
 def _send(session: Session, account: Account, purpose: str, email: str, network: str) -> None:

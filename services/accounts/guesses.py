@@ -8,6 +8,7 @@ account that is not there counts like one that is.
 """
 
 from typing import Literal
+from uuid import UUID
 
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
@@ -29,6 +30,8 @@ OWN_PASSWORDS_AN_HOUR = 45
 """All networks together that know the account."""
 MAILS_A_DAY = 8
 """What anybody can make us mail to one address; as many again from where its account is used."""
+NEW_ADDRESSES_A_DAY = 8
+"""Codes that one account can have mailed to addresses that it wants: any, so also strangers'."""
 
 
 def at(kind: Kind, email: str, network: str) -> tuple[Limit, ...]:
@@ -57,6 +60,11 @@ def mails(email: str, network: str) -> tuple[Limit, ...]:
     email = email.lower()
     whose = "own mail" if is_own("password", email, network) else "mail"
     return (Limit(whose, email, MAILS_A_DAY, DAY),)
+
+
+def new_addresses(account_id: UUID) -> Limit:
+    """What a code for another address of an account's counts against, whatever address that is."""
+    return Limit("new addresses of", str(account_id), NEW_ADDRESSES_A_DAY, DAY)
 
 
 def is_own(kind: Kind, email: str, network: str) -> bool:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -204,8 +204,19 @@ def hold(session: Session, email: str) -> None:
 
 def account_of(session: Session, email: str) -> Account | None:
     """The account whose proved address this is; the caller holds the address."""
-    return session.scalar(
-        select(Account).where(Account.email == email, Account.email_verified_at.is_not(None))
+    return session.scalar(by_address(email))
+
+
+def by_address(email: str) -> Select[Account]:
+    """The query for the account of a proved address; a closed one has none, whatever it is called.
+
+    Args:
+        email: in small letters.
+    """
+    return select(Account).where(
+        Account.email == email,
+        Account.email_verified_at.is_not(None),
+        Account.closed_at.is_(None),
     )
 
 

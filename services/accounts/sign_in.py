@@ -2,10 +2,9 @@
 
 from datetime import UTC, datetime
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session, undefer
 
-from services.accounts import guesses, limits, registration
+from services.accounts import guesses, limits, registration, shown
 from services.accounts.registration import SOURCE
 from shared.bus import outbox
 from shared.bus.contract.events import AccountSignedIn, AccountSignInFailed
@@ -36,12 +35,12 @@ def sign_in(session: Session, email: str, password: str, address: str) -> Accoun
     if wait := limits.take(*guess):
         return too_many_requests(wait)
     account = find(session, email)
-    stored = (
-        account.password_hash
-        if account
-        else registration.password_awaiting(session, email.lower(), network)
-    )
-    if not passwords.matches(password, stored):
+    if account:
+        is_right = shown.is_right(session, account, password)
+    else:
+        stored = registration.password_awaiting(session, email.lower(), network)
+        is_right = passwords.matches(password, stored)
+    if not is_right:
         _tell_failure(session, email, account, address)
         return ApiError(401, "invalid_credentials", "The email address or the password is wrong.")
     limits.give_back(session, *guess)
@@ -80,17 +79,12 @@ def _tell_failure(session: Session, email: str, account: Account | None, address
     )
 
 
-def find(session: Session, email: str, *, hold: bool = False) -> Account | None:
+def find(session: Session, email: str) -> Account | None:
     """The account of a proved address, in whatever case it is written.
 
     Args:
         session: the transaction.
         email: the address.
-        hold: keep others from changing it until the transaction ends.
     """
-    wanted = select(Account).where(
-        Account.email == email.lower(), Account.email_verified_at.is_not(None)
-    )
-    if hold:
-        wanted = wanted.with_for_update()
+    wanted = registration.by_address(email.lower())
     return session.scalar(wanted.options(undefer(Account.password_hash)))

@@ -230,3 +230,45 @@ def test_an_old_reset_code_is_told_to_be_old_only_to_who_has_it(api, email):
         for otp in (wrong(code), code)
     ]
     assert answers == ["invalid_otp", "otp_expired"]
+
+
+def test_a_closed_account_is_nobodys_by_whatever_address(api, email):
+    """Its row stays, with an address that nobody has; no name and no code opens it again."""
+    signed_in = login(api, email).json()
+    assert post(api, "close", signed_in, password=PASSWORD).status_code == 204
+    left = f"{signed_in['id']}@closed.invalid"
+    assert login(api, left).json()["code"] == "invalid_credentials"
+    assert post(api, "password/reset-code", email=left).status_code == 200
+    with pytest.raises(AssertionError, match="no code"):
+        api.code_for(left)
+
+
+def test_a_code_proves_the_address_that_it_was_mailed_to_and_no_later_one(api, email):
+    """Whoever reads the mailbox that an owner leaves must not follow to the next one."""
+    pair, new = login(api, email).json(), new_email()
+    post(api, "password/reset-code", email=email)
+    stolen = api.code_for(email)
+    post(api, "email", pair, email=new, password=PASSWORD)
+    assert post(api, "email/verify", pair, otp=api.code_for(new)).status_code == 200
+    for address in (new, email):
+        answer = post(api, "password/reset", email=address, otp=stolen, password=NEW)
+        assert answer.json()["code"] == "invalid_otp"
+    assert login(api, new).status_code == 200
+
+
+def test_what_a_password_began_ends_with_it(api, email):
+    """A thief who has begun to move an account away has nothing left when its password is set."""
+    pair, theirs = login(api, email).json(), new_email()
+    post(api, "email", pair, email=theirs, password=PASSWORD)
+    code = api.code_for(theirs)
+    post(api, "password", pair, current_password=PASSWORD, password=NEW)
+    again = login(api, email, NEW).json()
+    assert post(api, "email/verify", again, otp=code).json()["code"] == "invalid_otp"
+
+
+def test_an_account_has_a_few_strangers_mailed_a_day_and_not_everybody(api, email):
+    pair = login(api, email).json()
+    answers = [post(api, "email", pair, email=new_email(), password=PASSWORD) for _ in range(12)]
+    assert {answer.status_code for answer in answers[:5]} == {200}
+    assert answers[-1].status_code == 429
+    assert int(answers[-1].headers["Retry-After"]) > 0

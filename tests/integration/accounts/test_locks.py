@@ -1,13 +1,18 @@
 """Two requests about one address at once: the one that comes second waits, and neither is lost."""
 
 import threading
+from datetime import UTC, datetime
 
-from sqlalchemy import text
+import pytest
+from sqlalchemy import text, update
+from sqlalchemy.orm import undefer
 
-from services.accounts import codes, registration
+from services.accounts import codes, credentials, registration, sign_in
 from shared.bus.contract.events import AccountOtpRequested, decode
 from shared.db.models import Account, OutboxMessage, PendingProof
 from shared.db.session import transaction
+from shared.http.errors import ApiError
+from shared.security import passwords
 from shared.security.encryption import code_sealer
 from tests.integration.arrange import until
 
@@ -51,4 +56,58 @@ def test_an_address_that_is_proved_while_it_is_registered_again(settings, db, en
     other.join()
     account = db.query(Account).one()
     assert (account.company_name, account.email_verified_at is None) == ("Kettle & Co", False)
+    assert db.query(PendingProof).count() == 0
+
+
+@pytest.fixture
+def account(settings, db):
+    register("Kettle & Co")
+    with transaction() as session:
+        assert registration.verify(session, EMAIL, code_of(db), "192.0.2.1") is None
+    return db.query(Account).one()
+
+
+@pytest.mark.parametrize("meanwhile", ["reset", "closed"])
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda session, _: sign_in.sign_in(session, EMAIL, "correct horse", "192.0.2.1"),
+        lambda session, account: credentials.change_password(
+            session, account.id, "correct horse", "a thief's own words", "192.0.2.1"
+        ),
+        lambda session, account: credentials.send_address_code(
+            session, account.id, "correct horse", "thief@elsewhere.example", "192.0.2.1"
+        ),
+        lambda session, account: credentials.close(
+            session, account.id, "correct horse", "192.0.2.1"
+        ),
+    ],
+    ids=["sign in", "change password", "change address", "close"],
+)
+def test_a_password_that_is_set_while_the_one_before_is_compared(
+    account, db, monkeypatch, act, meanwhile
+):
+    """To compare takes long: what an owner has ended by then does not begin again behind it."""
+    matches, owners_hash = passwords.matches, passwords.hash_password("the owner's new one")
+
+    def compared(password, stored):
+        found = matches(password, stored)
+        monkeypatch.setattr(passwords, "matches", matches)
+        with transaction() as session:
+            values = {"password_hash": owners_hash}
+            if meanwhile == "closed":
+                values = {"closed_at": datetime.now(UTC), "email": f"{account.id}@closed.invalid"}
+            session.execute(update(Account).values(values))
+        return found
+
+    monkeypatch.setattr(passwords, "matches", compared)
+    with transaction() as session:
+        refused = act(session, account)
+    assert isinstance(refused, ApiError)
+    assert refused.status in (401, 403)
+    db.expire_all()
+    held = db.query(Account).options(undefer(Account.password_hash)).one()
+    assert (held.closed_at is None) == (meanwhile == "reset")
+    if meanwhile == "reset":
+        assert held.password_hash == owners_hash
     assert db.query(PendingProof).count() == 0
