@@ -7,13 +7,14 @@ from contextlib import contextmanager
 
 import msgspec
 import pytest
+from kombu import Connection
 from sqlalchemy import select
 
 from services.notifier import handlers
 from services.notifier.__main__ import wire
 from services.notifier.outgoing import Sending
 from services.notifier.smtp import MailConnection
-from shared.bus.consume.consumer import Consumer
+from shared.bus.consume.consumer import SUSPICIOUS_DELIVERIES, Consumer
 from shared.bus.contract import topology
 from shared.bus.contract.errors import UnderWay
 from shared.bus.contract.events import encode
@@ -189,6 +190,24 @@ def test_a_server_that_thinks_about_as_many_as_there_are_connections_holds_up_no
         until(lambda: len(deliveries(engine)) == 100 - thinks, "the others", 60)
         server.decided.set()
         until(lambda: len(deliveries(engine)) == 100, "all")
+    assert set(copies(server).values()) == {1}
+
+
+def test_an_email_that_is_thought_about_at_each_restart_holds_up_no_other(
+    config, server, engine, amqp_url
+):
+    """Delivered so often without an answer it might kill its consumer, and is begun alone."""
+    server.thinks_of = "c0@"
+    tell(amqp_url, *recipients(1))
+    for _ in range(SUSPICIOUS_DELIVERIES):
+        with Connection(amqp_url) as connection:
+            assert connection.default_channel.basic_get("notifier.orders")
+        until(lambda: depth(amqp_url, "notifier.orders") == 1, "given back")
+    tell(amqp_url, *recipients(20)[1:])
+    with notifying(config):
+        until(lambda: len(deliveries(engine)) == 19, "the others")
+        server.decided.set()
+        until(lambda: len(deliveries(engine)) == 20, "all")
     assert set(copies(server).values()) == {1}
 
 
