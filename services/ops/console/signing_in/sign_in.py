@@ -1,8 +1,9 @@
 """Signing in, by a password and, where there is a second factor, a code; and signing out."""
 
+import re
 from collections.abc import Sequence
 from datetime import UTC
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from sqlalchemy.orm import Session
 
@@ -63,7 +64,9 @@ def take_code(session: Session, visit: Visit) -> Result:
     kind = checked(session, visit, user)
     if kind is None:
         return View("sign_in_code.html", {"next": wanted, "wrong": WRONG_CODE}, 401)
-    sessions.end(session, visit.token)
+    if not sessions.end(session, visit.token):
+        # Whoever removed the user or set another password meanwhile has ended it.
+        return Redirect("/sign-in")
     fact = OpsSignedIn(by=user.name, address=visit.address, second_factor=kind)
     return _signed_in(session, visit, user, fact)
 
@@ -123,9 +126,12 @@ def _elsewhere(others: Sequence[sessions.Listed]) -> str:
 
 
 def _ours(path: str) -> str:
-    """A path to go on to; one that leads to another site becomes the first page."""
-    parts = urlsplit(path.replace("\\", "/"))
-    is_ours = path.startswith("/") and path.isprintable() and not parts.netloc and not parts.scheme
+    """A path to go on to; one that leads to another site becomes the first page.
+
+    A browser takes two slashes or more, of either kind, for the beginning of a host's name (WHATWG,
+    "URL", 4.4: the special authority ignore slashes state).
+    """
+    is_ours = path.isprintable() and re.match(r"/(?![/\\])", path) is not None
     return path if is_ours else "/"
 
 
