@@ -37,8 +37,7 @@ def sign_in(session: Session, visit: Visit) -> Result:
     # Not stripped: blanks may be part of it.
     user = users.verify(session, name, visit.form.get("password", [""])[0])
     if user is None:
-        failed = OpsSignInFailed(by=name.lower()[:64], address=visit.address)
-        outbox.add(session, [about(failed, failed.by)])
+        tell_failure(session, visit, name.lower()[:64])
         return View("sign_in.html", {"next": wanted, "name": name, "wrong": WRONG}, 401)
     if user.has_second_factor:
         token = sessions.start(session, user, visit.system.config, visit.where, awaits_code=True)
@@ -100,9 +99,16 @@ def checked(session: Session, visit: Visit, user: User) -> second_factor.Kind | 
             503, f"The code cannot be checked: its secret is {error}. Use a recovery code."
         ) from None
     if kind is None:
-        failed = OpsSignInFailed(by=user.name, address=visit.address, password_was_right=True)
-        outbox.add(session, [about(failed, failed.by)])
+        tell_failure(session, visit, user.name, password_was_right=True)
     return kind
+
+
+def tell_failure(
+    session: Session, visit: Visit, name: str, *, password_was_right: bool = False
+) -> None:
+    """Tell the audit log of a wrong password, or a wrong code."""
+    fact = OpsSignInFailed(by=name, address=visit.address, password_was_right=password_was_right)
+    outbox.add(session, [about(fact, name)])
 
 
 def _signed_in(session: Session, visit: Visit, user: User, fact: OpsSignedIn) -> Result:
