@@ -37,7 +37,11 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "webhook_secrets": "SELECT, INSERT, UPDATE",
         "webhook_requests": "SELECT, INSERT",
         "webhook_secret_use": "SELECT, INSERT, UPDATE",
-        "webhook_policies": "SELECT, INSERT, UPDATE",
+        # What the business says of its own requests; what ops staff say is services.secrets' part.
+        "webhook_policies": (
+            "SELECT, INSERT (account_id, allowed_networks, standard_webhooks_only), "
+            "UPDATE (allowed_networks, standard_webhooks_only)"
+        ),
         "orders": "SELECT",
         "order_status_history": "SELECT",
         "order_conflicts": "SELECT",
@@ -59,7 +63,10 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "kyc_applications": "SELECT",
         "webhook_secrets": "SELECT, INSERT, UPDATE",
         "webhook_secret_use": "SELECT",
-        "webhook_policies": "SELECT, INSERT, UPDATE",
+        "webhook_policies": (
+            "SELECT, INSERT (account_id, rate_per_second, blocked_at), "
+            "UPDATE (rate_per_second, blocked_at)"
+        ),
         "inbox": INBOX,
         "outbox": TELL,
         "service_heartbeats": BEAT,

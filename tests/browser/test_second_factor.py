@@ -71,9 +71,11 @@ def test_from_setting_it_up_to_losing_the_telephone(browser, running):
     assert page.locator(".qr svg path").count() == 2
     assert faults_of(page, "/second-factor", None) == []
     page.get_by_label("Code", exact=True).fill("000000")
+    page.get_by_label("Your password").fill(PASSWORD)
     page.get_by_role("button", name="Confirm").click()
     expect(page.get_by_role("alert")).to_contain_text("The code is wrong")
     page.get_by_label("Code", exact=True).fill(app.now())
+    page.get_by_label("Your password").fill(PASSWORD)
     page.get_by_role("button", name="Confirm").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Recovery codes")
     codes = page.locator(".codes li").all_text_contents()
@@ -199,6 +201,12 @@ def test_where_it_is_required_there_is_nothing_else_before_it(
         assert "Everybody needs one here" in shown
         secret = re.search(r"data-secret>(\w+)<", shown)[1]
         code = {"code": pyotp.TOTP(secret).now()}
+        # A browser that was left signed in is not enough to make an account one's own.
+        for guess in ({}, {"password": "another long one"}):
+            answer = client.post("/second-factor/confirm", data=form | code | guess)
+            assert (answer.status_code, "The password is wrong." in answer.text) == (400, True)
+        assert client.get("/").status_code == 303
+        code |= {"password": PASSWORD}
         assert client.post("/second-factor/confirm", data=form | code).status_code == 200
         assert client.get("/").status_code == 200
         assert client.get("/kyc").status_code == 200

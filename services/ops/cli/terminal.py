@@ -138,6 +138,20 @@ def note_view(system: Surroundings, command: str, of: Sequence[str] = ()) -> Non
         tell(engine(system), [message])
 
 
+def note_view_where_it_can_be(system: Surroundings, command: str, of: Sequence[str] = ()) -> None:
+    """As `note_view`, for what only the broker has: with the database away it is shown as well.
+
+    Then above all people look there; that the audit log was not told is said.
+    """
+    try:
+        if system.has_database:
+            tell(engine(system), [viewed(actor(system), command, of)])
+            return
+    except SQLAlchemyError:
+        pass
+    say("The audit log was not told who looked: the database is away, or not named.")
+
+
 def say(sentence: str) -> None:
     """One line to the operator, on standard error: standard output is for results."""
     Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(sentence)

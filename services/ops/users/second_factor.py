@@ -18,6 +18,7 @@ from pyotp.exceptions import OTPVerificationError
 from sqlalchemy import delete, func, insert, select
 from sqlalchemy.orm import Session
 
+from services.ops.users import users
 from shared.db.models import OpsRecoveryCode, OpsSecondFactor, OpsSession, OpsUser
 from shared.security.encryption import second_factor_sealer
 
@@ -115,6 +116,8 @@ def confirm(
     Raises:
         CannotOpenError: its key is not listed any more.
     """
+    # Whoever is signing in just now without it is not signed in yet, or is seen.
+    users.hold(session, user_id)
     factor = _locked(session, user_id)
     if factor is None or factor.offered is None:
         return None

@@ -147,9 +147,10 @@ def _find(
     return User(row.id, row.name, rights_of(row.rights), row.has_second_factor), row.seen_at
 
 
-def end(session: Session, token: str) -> None:
-    """Sign a browser out."""
-    session.execute(delete(OpsSession).where(OpsSession.token_hash == _hash(token)))
+def end(session: Session, token: str) -> bool:
+    """Sign a browser out; returns whether there was a session to end."""
+    ended = delete(OpsSession).where(OpsSession.token_hash == _hash(token))
+    return session.execute(ended.returning(OpsSession.id)).first() is not None
 
 
 def listed(session: Session, user_id: UUID, config: Settings, token: str = "") -> list[Listed]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import delete, exists, select
+from sqlalchemy import ColumnElement, Select, delete, exists, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -70,7 +70,8 @@ def put(session: Session, name: str, role: str, password: str | None) -> bool:
         session: in a transaction.
         name: up to 64 letters, digits, dots, underscores and hyphens; capitals count as small.
         role: `watch`, `act`, or rights; see `rights.parse`.
-        password: at least `SHORTEST_PASSWORD` characters; None keeps the one that there is.
+        password: at least `SHORTEST_PASSWORD` characters, and none of those that are tried first;
+            None keeps the one that there is.
 
     Returns:
         Whether the user is new.
@@ -79,9 +80,9 @@ def put(session: Session, name: str, role: str, password: str | None) -> bool:
         UnfitUserError: the name, the role or the password is none, or a new user has no password.
     """
     name, rights = _checked(name), _rights(role)
-    if password is not None and len(password) < SHORTEST_PASSWORD:
-        raise UnfitUserError(f"The password must have {SHORTEST_PASSWORD} characters or more.")
-    known = session.scalar(select(OpsUser).where(OpsUser.name == name).with_for_update())
+    if password is not None:
+        _refuse_weak(password, name)
+    known = session.scalar(_held(OpsUser.name == name))
     if known is None:
         if password is None:
             raise UnfitUserError(f"There is no user {name}: a new one needs a password.")
@@ -114,19 +115,47 @@ def listed(session: Session) -> list[Listed]:
 
 
 def verify(session: Session, name: str, password: str) -> User | None:
-    """The user behind a name and a password; an unknown name costs the same work."""
+    """The user behind a name and a password; an unknown name costs the same work.
+
+    Nobody else changes the user until the transaction ends: what others have changed while the
+    password was compared, which takes long, has ended sessions that this one would not be among.
+    """
     known = session.scalar(select(OpsUser).where(OpsUser.name == name.strip().lower()))
-    if not passwords.matches(password, known.password_hash if known else None) or known is None:
+    compared = known.password_hash if known else None
+    if not passwords.matches(password, compared) or known is None:
         return None
-    if passwords.is_outdated(known.password_hash):
-        known.password_hash = passwords.hash_password(password)
-    return _user(session, known)
+    held = session.scalar(_held(OpsUser.id == known.id))
+    if held is None or not (
+        held.password_hash == compared or passwords.matches(password, held.password_hash)
+    ):
+        return None
+    if passwords.is_outdated(held.password_hash):
+        held.password_hash = passwords.hash_password(password)
+    return _user(session, held)
+
+
+def hold(session: Session, user_id: UUID) -> None:
+    """Keep others from changing a user, and from signing in as one, until the transaction ends."""
+    session.execute(_held(OpsUser.id == user_id))
 
 
 def find(session: Session, name: str) -> User | None:
     """The user of a name, in whatever case."""
     known = session.scalar(select(OpsUser).where(OpsUser.name == name.strip().lower()))
     return _user(session, known) if known else None
+
+
+def _held(condition: ColumnElement[bool]) -> Select[OpsUser]:
+    # By a lock that lets sessions begin which have what they need: they wait for nobody.
+    query = select(OpsUser).where(condition).with_for_update(key_share=True)
+    return query.execution_options(populate_existing=True)
+
+
+def _refuse_weak(password: str, name: str) -> None:
+    if len(password) < SHORTEST_PASSWORD:
+        raise UnfitUserError(f"The password must have {SHORTEST_PASSWORD} characters or more.")
+    if found := passwords.faults(password, name):
+        raise UnfitUserError(" ".join(["Choose another password.", *found]))
 
 
 def _user(session: Session, row: OpsUser) -> User:

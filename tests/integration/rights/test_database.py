@@ -25,7 +25,7 @@ MAY = {
         "webhook_secrets": "SIU",
         "webhook_requests": "SI",
         "webhook_secret_use": "SIU",
-        "webhook_policies": "SIU",
+        "webhook_policies": "SI",
         "orders": "S",
         "order_status_history": "S",
         "order_conflicts": "S",
@@ -47,7 +47,7 @@ MAY = {
         "kyc_applications": "S",
         "webhook_secrets": "SIU",
         "webhook_secret_use": "S",
-        "webhook_policies": "SIU",
+        "webhook_policies": "SI",
         "inbox": "SIUD",
         "outbox": "I",
         "service_heartbeats": "SIUD",
@@ -173,6 +173,20 @@ def test_nobody_says_who_wrote_a_message_or_what_became_of_it(role):
             assert refused(engine, insert), column
         update = f"UPDATE outbox SET {column} = NULL"
         assert refused(engine, update) is (column not in may_change.get(service, ())), column
+
+
+POLICIES = {
+    "ingress": {"allowed_networks", "standard_webhooks_only"},
+    "secrets": {"rate_per_second", "blocked_at"},
+}
+
+
+@pytest.mark.parametrize("role", SERVICES, indirect=True)
+def test_a_business_is_let_in_again_by_ops_staff_and_its_allowlist_is_its_own(role):
+    service, engine = role
+    for column in set().union(*POLICIES.values()):
+        statement = f"UPDATE webhook_policies SET {column} = DEFAULT WHERE false"
+        assert refused(engine, statement) is (column not in POLICIES.get(service, ())), column
 
 
 @pytest.mark.parametrize("role", SERVICES, indirect=True)

@@ -24,6 +24,7 @@ from services.ops.cli.terminal import (
     database_trouble,
     find_system,
     local,
+    note_view_where_it_can_be,
     print_json,
     results,
     say,
@@ -74,6 +75,8 @@ def list_letters(
             start=start,
             limit=limit,
         )
+    seen = [queue, f"{len(page.letters)} letters from {start}"]
+    note_view_where_it_can_be(system, "fellow dead list", seen)
     if as_json:
         print_json(
             {"letters": [_json(x) for x in page.letters], "total": page.total, "next": page.next}
@@ -111,6 +114,8 @@ def list_waiting(
             for message in retry_queue.waiting(connection)
             if wanted in (None, message.queue)
         ]
+    seen = [wanted or "all queues", f"{len(found)} messages"]
+    note_view_where_it_can_be(system, "fellow dead waiting", seen)
     if as_json:
         print_json(found)
         return
@@ -137,6 +142,7 @@ def show(queue: QueueName, message_id: MessageId, as_json: AsJson = False) -> No
         letter = search.find(connection, work_queue(queue), message_id)
     if letter is None:
         stop(f"There is no dead letter {message_id} in {queue}.")
+    note_view_where_it_can_be(system, "fellow dead show", [queue, message_id])
     if as_json:
         print_json(_json(letter))
         return

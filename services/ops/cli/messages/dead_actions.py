@@ -36,6 +36,7 @@ from services.ops.cli.terminal import (
     database_trouble,
     engine,
     find_system,
+    note_view,
     progress,
     say,
     stop,
@@ -109,6 +110,7 @@ def edit(
         letter = search.find(connection, chosen, message_id, engine=books)
         if letter is None:
             stop(f"There is no dead letter {message_id} in {queue}.")
+        note_view(system, "fellow dead edit", [queue, message_id])
         new = _new_body(letter, body)
         try:
             found = actions.edit(

@@ -50,9 +50,12 @@ def list_parked(
     as_json: AsJson = False,
 ) -> None:
     """What is parked, in the order in which it was written."""
-    with database(find_system()) as session:
+    system = find_system()
+    with database(system) as session:
         found = parked_messages.listed(session, after=after, limit=limit)
         total = parked_messages.count(session)
+    if found:
+        note_view(system, "fellow outbox list", [f"{len(found)} messages from {found[0].number}"])
     if as_json:
         print_json({"messages": found, "total": total})
         return
@@ -134,6 +137,7 @@ def edit(
         one = parked_messages.find(session, number)
     if one is None:
         stop(f"No message {number} is parked.")
+    note_view(system, "fellow outbox edit", [one.message_id])
     new = _new_body(one.body, body, unchanged_will_do=about is not None)
     confirm(f"Publish {one.type} {one.message_id} with this body?", yes)
     with database_trouble(), Session(engine(system)) as session, session.begin():

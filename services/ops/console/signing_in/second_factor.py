@@ -5,14 +5,20 @@ from markupsafe import Markup
 from sqlalchemy.orm import Session
 
 from services.ops.audit.actions import about
-from services.ops.console.signing_in.sign_in import WRONG_CODE, checked, too_many_attempts
+from services.ops.console.signing_in.sign_in import (
+    WRONG_CODE,
+    checked,
+    tell_failure,
+    too_many_attempts,
+)
 from services.ops.console.web.page import Page, PageError, Question, Redirect, Result, View, Visit
-from services.ops.users import second_factor, sessions
+from services.ops.users import second_factor, sessions, users
 from shared.bus import outbox
 from shared.bus.contract.events import OpsSecondFactorChanged
 from shared.security.encryption import CannotOpenError
 
 PATH = "/second-factor"
+WRONG_PASSWORD = "The password is wrong."  # noqa: S105 - a sentence
 
 
 def show(session: Session, visit: Visit) -> Result:
@@ -29,9 +35,16 @@ def offer(session: Session, visit: Visit) -> Result:
 
 
 def confirm(session: Session, visit: Visit) -> Result:
-    """Let it count from now on; whoever else is signed in as this user is signed out."""
+    """Let it count from now on; whoever else is signed in as this user is signed out.
+
+    The password is shown again (NIST SP 800-63B, 6.1.2.1; OWASP ASVS 3.7.1): whoever has no more
+    than a browser that was left signed in must not make it theirs.
+    """
     if wrong := too_many_attempts(visit, visit.user.name):
         return _page(session, visit, wrong, 429)
+    if users.verify(session, visit.user.name, visit.form.get("password", [""])[0]) is None:
+        tell_failure(session, visit, visit.user.name)
+        return _page(session, visit, WRONG_PASSWORD, 400)
     try:
         codes = second_factor.confirm(session, visit.user.id, visit.field("code"))
     except CannotOpenError:

@@ -1,8 +1,9 @@
 """Signing in, by a password and, where there is a second factor, a code; and signing out."""
 
+import re
 from collections.abc import Sequence
 from datetime import UTC
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from sqlalchemy.orm import Session
 
@@ -36,8 +37,7 @@ def sign_in(session: Session, visit: Visit) -> Result:
     # Not stripped: blanks may be part of it.
     user = users.verify(session, name, visit.form.get("password", [""])[0])
     if user is None:
-        failed = OpsSignInFailed(by=name.lower()[:64], address=visit.address)
-        outbox.add(session, [about(failed, failed.by)])
+        tell_failure(session, visit, name.lower()[:64])
         return View("sign_in.html", {"next": wanted, "name": name, "wrong": WRONG}, 401)
     if user.has_second_factor:
         token = sessions.start(session, user, visit.system.config, visit.where, awaits_code=True)
@@ -63,7 +63,9 @@ def take_code(session: Session, visit: Visit) -> Result:
     kind = checked(session, visit, user)
     if kind is None:
         return View("sign_in_code.html", {"next": wanted, "wrong": WRONG_CODE}, 401)
-    sessions.end(session, visit.token)
+    if not sessions.end(session, visit.token):
+        # Whoever removed the user or set another password meanwhile has ended it.
+        return Redirect("/sign-in")
     fact = OpsSignedIn(by=user.name, address=visit.address, second_factor=kind)
     return _signed_in(session, visit, user, fact)
 
@@ -97,9 +99,16 @@ def checked(session: Session, visit: Visit, user: User) -> second_factor.Kind | 
             503, f"The code cannot be checked: its secret is {error}. Use a recovery code."
         ) from None
     if kind is None:
-        failed = OpsSignInFailed(by=user.name, address=visit.address, password_was_right=True)
-        outbox.add(session, [about(failed, failed.by)])
+        tell_failure(session, visit, user.name, password_was_right=True)
     return kind
+
+
+def tell_failure(
+    session: Session, visit: Visit, name: str, *, password_was_right: bool = False
+) -> None:
+    """Tell the audit log of a wrong password, or a wrong code."""
+    fact = OpsSignInFailed(by=name, address=visit.address, password_was_right=password_was_right)
+    outbox.add(session, [about(fact, name)])
 
 
 def _signed_in(session: Session, visit: Visit, user: User, fact: OpsSignedIn) -> Result:
@@ -123,9 +132,12 @@ def _elsewhere(others: Sequence[sessions.Listed]) -> str:
 
 
 def _ours(path: str) -> str:
-    """A path to go on to; one that leads to another site becomes the first page."""
-    parts = urlsplit(path.replace("\\", "/"))
-    is_ours = path.startswith("/") and path.isprintable() and not parts.netloc and not parts.scheme
+    """A path to go on to; one that leads to another site becomes the first page.
+
+    A browser takes two slashes or more, of either kind, for the beginning of a host's name (WHATWG,
+    "URL", 4.4: the special authority ignore slashes state).
+    """
+    is_ours = path.isprintable() and re.match(r"/(?![/\\])", path) is not None
     return path if is_ours else "/"
 
 

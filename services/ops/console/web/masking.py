@@ -5,9 +5,14 @@ import re
 from markupsafe import Markup
 
 HIDDEN = "•••"
-# Wherever it stands in a text, in a link's query too.
+# Wherever it stands in a text. Before the @ may be nearly anything (RFC 5322, 3.2.3), so that more
+# than the address is hidden at times; in a link's query what is special is written with a %.
+_ENDS = r"\s\"<>()\[\],;:"
+_ENDS_IN_LINKS = _ENDS + r"'{}=&?/"
 _ADDRESS = re.compile(
-    r"[^\s\"'<>()\[\]{},;:=&?/]+(?:@|%40)[^\s\"'<>()\[\]{},;:=&?/]+", re.IGNORECASE
+    rf"[^{_ENDS}'@][^{_ENDS}@]{{0,255}}@[^{_ENDS_IN_LINKS}]+"
+    rf"|[^{_ENDS_IN_LINKS}]{{1,256}}%40[^{_ENDS_IN_LINKS}]+",
+    re.IGNORECASE,
 )
 
 

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import httpx
 import pytest
-from sqlalchemy import delete, select
+from sqlalchemy import delete, insert, select
 from typer.testing import CliRunner
 
 from services.ops.cli import app
@@ -172,3 +172,63 @@ def test_each_view_at_the_shell_is_told(settings, db, business, order, audit_row
     assert (fact.by, fact.page) == ("fellow_ops", page)
     assert "@shop" not in str(fact)
     assert "@kettle" not in str(fact)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "page"),
+    [
+        (("dead", "list", "orders.intake"), "fellow dead list"),
+        (("dead", "show", "orders.intake", "letter"), "fellow dead show"),
+        (("dead", "waiting"), "fellow dead waiting"),
+    ],
+    ids=lambda given: given if isinstance(given, str) else " ".join(given),
+)
+def test_each_view_of_a_message_at_the_shell_is_told(settings, db, amqp_url, arguments, page):
+    for exchange in ("dead", "retry.1h"):
+        publish_raw(
+            amqp_url,
+            exchange,
+            "orders.intake",
+            b'{"email": "zoe@shop.example"}',
+            message_id="letter",
+            type="order.created",
+            delivery_mode=2,
+        )
+    until(lambda: depth(amqp_url, "orders.intake.dead"), "it lies there")
+    until(lambda: depth(amqp_url, "retry.1h"), "it waits there")
+    assert fellow(*arguments)
+    (fact,) = views(db)
+    assert (fact.by, fact.page) == ("fellow_ops", page)
+    assert "@shop" not in str(fact)
+
+
+def test_a_parked_message_that_is_listed_or_edited_is_told(settings, db, tmp_path):
+    db.execute(
+        insert(OutboxMessage).values(
+            message_id=new_id(),
+            exchange="events",
+            routing_key="order.recorded",
+            type="order.recorded",
+            correlation_id="",
+            source="services.orders",
+            time=datetime.now(UTC),
+            body=b'{"email": "zoe@shop.example"}',
+            parked_at=datetime.now(UTC),
+            reason="a test",
+        )
+    )
+    db.commit()
+    number = db.scalar(select(OutboxMessage.sequence))
+    CliRunner().invoke(app, ["outbox", "list", "--json"])
+    CliRunner().invoke(app, ["outbox", "edit", str(number), "--yes"], env={"VISUAL": "true"})
+    assert [fact.page for fact in views(db)] == ["fellow outbox list", "fellow outbox edit"]
+
+
+def test_dead_letters_are_shown_with_the_database_away(settings, amqp_url, monkeypatch):
+    """That is when people look there; they are told that the audit log was not."""
+    publish_raw(amqp_url, "dead", "orders.intake", b"{}", message_id="letter", delivery_mode=2)
+    until(lambda: depth(amqp_url, "orders.intake.dead"), "it lies there")
+    monkeypatch.delenv("DATABASE_URL")
+    done = CliRunner().invoke(app, ("dead", "show", "orders.intake", "letter"))
+    assert done.exit_code == 0, done.stderr
+    assert "The audit log was not told" in done.stderr

@@ -1,15 +1,19 @@
 """Users and sessions of the console, in the database as services.ops signs in there."""
 
+import threading
 from datetime import UTC, datetime, timedelta
 
+import pyotp
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
 
-from services.ops.users import sessions, users
+from services.ops.users import second_factor, sessions, users
 from services.ops.users.sessions import Where
 from services.ops.users.users import UnfitUserError
 from shared.db.models import OpsSession, OpsUser
 from shared.db.session import transaction
+from shared.security import passwords
+from tests.integration.arrange import until
 
 PASSWORD = "correct horse battery"
 
@@ -127,6 +131,60 @@ def test_it_ends_with_a_change_of_its_user(settings, ada, change):
     assert found(token, settings) is None
 
 
+@pytest.mark.parametrize("change", ["password", "removed", "second factor"])
+def test_nobody_slips_in_while_a_password_is_compared(settings, db, ada, monkeypatch, change):
+    """To compare takes long: what ended every session by then has ended this one."""
+    matches = passwords.matches
+    changing = threading.Thread(target=_change, args=(change, ada))
+
+    def compared(password, stored):
+        found = matches(password, stored)
+        monkeypatch.setattr(passwords, "matches", matches)
+        changing.start()
+        changing.join()
+        return found
+
+    monkeypatch.setattr(passwords, "matches", compared)
+    with transaction() as session:
+        user = users.verify(session, "ada", PASSWORD)
+    assert user is None or (change == "second factor" and user.has_second_factor)
+
+
+def _change(change, ada):
+    with transaction() as session:
+        if change == "password":
+            users.put(session, "ada", "act", "another long password")
+        elif change == "removed":
+            users.remove(session, "ada")
+        else:
+            second_factor.offer(session, ada.id)
+            secret = second_factor.offered(session, ada.id, "ada").secret
+            assert second_factor.confirm(session, ada.id, pyotp.TOTP(secret).now())
+
+
+def test_a_second_factor_waits_for_who_signs_in_without_it(settings, db, engine, ada):
+    """Else that one would be signed in behind the end of all others."""
+    changing = threading.Thread(target=_change, args=("second factor", ada))
+    with transaction() as session:
+        user = users.verify(session, "ada", PASSWORD)
+        changing.start()
+        until(lambda: _waiting(engine), "the second factor waits")
+        token = sessions.start(session, user, settings)
+    changing.join()
+    with transaction() as session:
+        assert sessions.end_others(session, ada.id) == 1
+    assert found(token, settings) is None
+
+
+def _waiting(engine):
+    waits = text(
+        "SELECT count(*) FROM pg_stat_activity "
+        "WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    )
+    with engine.connect() as connection:
+        return connection.scalar(waits)
+
+
 def test_a_note_is_said_once_and_to_its_own_session(settings, ada):
     with transaction() as session:
         mine, other = (sessions.start(session, ada, settings) for _ in range(2))
@@ -139,7 +197,17 @@ def test_a_note_is_said_once_and_to_its_own_session(settings, ada):
 
 @pytest.mark.parametrize(
     ("name", "password"),
-    [("", PASSWORD), ("a b", PASSWORD), ("x" * 65, PASSWORD), ("zoe", "short"), ("zoe", None)],
+    [
+        ("", PASSWORD),
+        ("a b", PASSWORD),
+        ("x" * 65, PASSWORD),
+        ("zoe", "short"),
+        ("zoe", None),
+        # NIST SP 800-63B, 5.1.1.2: what is tried first, what repeats, what is known.
+        ("zoe", "QwertyUiop10"),
+        ("zoe", "aaaaaaaaaaaaaaa"),
+        ("zoe-of-kettle", "Zoe of Kettle"),
+    ],
 )
 def test_such_a_user_cannot_be(settings, name, password):
     with pytest.raises(UnfitUserError), transaction() as session:

@@ -12,6 +12,9 @@ TEXTS = [
     ("['zoë@büro.example', 'b@c.d']", "['•••@•••', '•••@•••']"),
     ("/find?q=zoe%40shop.example&x=1", "/find?q=•••@•••&x=1"),
     ('{"email":"zoe@shop.example"}', '{"email":"•••@•••"}'),
+    # Every character that an address of ours may have before the @.
+    ("to zoe.ade/kin=1&2?{x}|o'neil@shop.example: sent", "to •••@•••: sent"),
+    ("/find?q=zoe%2Fade%27s%40shop.example&x=1", "/find?q=•••@•••&x=1"),
     ("orders.intake", "orders.intake"),
     ("", ""),
 ]

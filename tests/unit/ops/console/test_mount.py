@@ -29,7 +29,21 @@ def test_a_path_of_ours(path):
 
 
 @pytest.mark.parametrize(
-    "path", ["", "x", "//evil.example", "/\\evil.example", "https://evil.example", "/a\nb", "/\t/b"]
+    "path",
+    [
+        "",
+        "x",
+        "//evil.example",
+        "/\\evil.example",
+        "https://evil.example",
+        "/a\nb",
+        "/\t/b",
+        # Browsers leave out what is too many of slashes (WHATWG, "URL", 4.4).
+        "///evil.example",
+        "////evil.example/x",
+        "/\\/evil.example",
+        "/\\\\evil.example",
+    ],
 )
 def test_a_path_of_somebody_elses(path):
     assert _ours(path) == "/"
