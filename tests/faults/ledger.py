@@ -22,7 +22,7 @@ from sqlalchemy import Engine, text
 from stack.mailbox import Maildir
 from tests.integration.arrange import sign
 
-SETTLE_SECONDS = 240.0  # bounds a failure: what waits is through in seconds on an idle machine
+SETTLE_SECONDS = 240.0  # bounds a failure: without one more order recorded or customer told
 ANSWER_SECONDS = 15.0  # a request without an answer by then counts as hung
 
 
@@ -181,7 +181,7 @@ def settle(
         load: ended.
         engine: to look into the books.
         maildir: where emails land.
-        seconds: how long the backlog may take.
+        seconds: how long the backlog may stand still.
 
     Raises:
         AssertionError: an order or an email is missing, or is there twice.
@@ -189,9 +189,12 @@ def settle(
     accepted = {sent.order_id: sent.customer for sent in load.sent if sent.status == 201}
     assert len(accepted) == sum(1 for sent in load.sent if sent.status == 201)
     ours = {sent.customer for sent in load.sent}
-    deadline = time.monotonic() + seconds
+    deadline, before = 0.0, (-1, -1)
     while True:
         recorded, emails = _recorded(engine, ours), _emails(maildir, ours)
+        if (len(recorded), len(emails)) != before:
+            before = len(recorded), len(emails)
+            deadline = time.monotonic() + seconds
         told = {address for address, _ in emails}
         missing = accepted.keys() - recorded.keys()
         untold = set(recorded.values()) - told
@@ -199,7 +202,7 @@ def settle(
             break
         if time.monotonic() > deadline:
             raise AssertionError(
-                f"after {seconds:g} s: of {len(accepted)} accepted {len(missing)} are not recorded "
+                f"after {seconds:g} s without progress: of {len(accepted)} accepted {len(missing)} are not recorded "
                 f"{sorted(missing)[:3]}, of {len(recorded)} recorded {len(untold)} are not told "
                 f"{sorted(untold)[:3]}: "
                 f"{_whereabouts(engine, [id_ for id_ in recorded if recorded[id_] in untold])}"
