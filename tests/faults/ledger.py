@@ -202,8 +202,8 @@ def settle(
             break
         if time.monotonic() > deadline:
             raise AssertionError(
-                f"after {seconds:g} s without progress: of {len(accepted)} accepted {len(missing)} are not recorded "
-                f"{sorted(missing)[:3]}, of {len(recorded)} recorded {len(untold)} are not told "
+                f"after {seconds:g} s without progress: of {len(accepted)} accepted "
+                f"{len(missing)} are not recorded {sorted(missing)[:3]}, of {len(recorded)} recorded {len(untold)} are not told "
                 f"{sorted(untold)[:3]}: "
                 f"{_whereabouts(engine, [id_ for id_ in recorded if recorded[id_] in untold])}"
             )
