@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 import structlog
 from sqlalchemy import Connection, Engine, Row
@@ -78,6 +79,7 @@ class _Held:
     """A row that was sent, and whose confirm is waited for."""
 
     destination: Destination
+    message_id: UUID
     sent_at: float
 
 
@@ -176,7 +178,7 @@ class Careful:
             await asyncio.to_thread(rows.settle, connection, outcome)
         except Exception:
             # The database is away: what became of the rows must not be forgotten.
-            outcome.confirmed += self._outcome.confirmed
+            outcome.confirmed_unlocked |= self._outcome.confirmed_unlocked
             outcome.doubtful |= self._outcome.doubtful
             outcome.parked |= self._outcome.parked
             self._outcome = outcome
@@ -250,12 +252,13 @@ class Careful:
                 self._outcome.doubtful[row.sequence] = f"not sent: {error}"
             self.wake.set()
             return
-        self._hold(row.sequence, destination, confirm)
+        self._hold(row, destination, confirm)
 
     def _hold(
-        self, sequence: int, destination: Destination, confirm: "asyncio.Future[None]"
+        self, row: Row[Any], destination: Destination, confirm: "asyncio.Future[None]"
     ) -> None:
-        self._held[sequence] = _Held(destination, time.monotonic())
+        sequence = row.sequence
+        self._held[sequence] = _Held(destination, row.message_id, time.monotonic())
         confirm.add_done_callback(lambda done: self._ended(sequence, done))
 
     def _ended(self, sequence: int, confirm: "asyncio.Future[None]") -> None:
@@ -266,7 +269,7 @@ class Careful:
         window.under_way = max(0, window.under_way - 1)
         error = confirm.exception()
         if error is None:
-            self._outcome.confirmed.append(sequence)
+            self._outcome.confirmed_unlocked[sequence] = held.message_id
         elif isinstance(error, ReturnedError | NackedError):
             self._outcome.parked[sequence] = str(error)
         else:

@@ -32,7 +32,7 @@ _WAITING = text("""
 
 def count(outcome: Outcome) -> None:
     """Count what became of rows."""
-    published.inc(len(outcome.confirmed))
+    published.inc(len(outcome.confirmed) + len(outcome.confirmed_unlocked))
     postponed.inc(len(outcome.doubtful))
     parked.inc(len(outcome.parked))
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import UUID
 
 import structlog
 from sqlalchemy import Connection, Row, case, delete, func, select, text, tuple_
@@ -46,7 +47,9 @@ class Outcome:
     """What became of rows, by sequence.
 
     Attributes:
-        confirmed: safe on the bus.
+        confirmed: safe on the bus; they were locked all the time.
+        confirmed_unlocked: the same of others, with the messages' ids: a standby that was promoted
+            gives the last numbers once more, and then one may be another row's.
         doubtful: sent, and nobody knows; for the reason that is given.
         parked: they cannot be published, for the reason that is given.
         deferred: not sent, since they are large or of a kind that is not known: due at once, and
@@ -55,6 +58,7 @@ class Outcome:
     """
 
     confirmed: list[int] = field(default_factory=list)
+    confirmed_unlocked: dict[int, UUID] = field(default_factory=dict)
     doubtful: dict[int, str] = field(default_factory=dict)
     parked: dict[int, str] = field(default_factory=dict)
     deferred: list[int] = field(default_factory=list)
@@ -141,6 +145,10 @@ def settle(connection: Connection, outcome: Outcome) -> None:
     """
     if outcome.confirmed:
         connection.execute(delete(OutboxMessage).where(_table.c.sequence.in_(outcome.confirmed)))
+    if outcome.confirmed_unlocked:
+        given = outcome.confirmed_unlocked
+        values = {"sequences": _numbers(given), "ids": arrays.uuids(given.values())}
+        connection.execute(_DELETE, values)
     if outcome.doubtful:
         connection.execute(_DOUBT, _by_sequence(outcome.doubtful))
     if outcome.parked:
@@ -184,6 +192,10 @@ def _numbers(values: Iterable[int]) -> str:
     return "{" + ",".join(map(str, values)) + "}"
 
 
+_DELETE = text(
+    "DELETE FROM outbox WHERE sequence = ANY(CAST(:sequences AS bigint[])) "
+    "AND message_id = ANY(CAST(:ids AS uuid[]))"
+)
 _DOUBT = text("""
     UPDATE outbox
     SET attempts = attempts + 1, next_try_at = clock_timestamp(), reason = why

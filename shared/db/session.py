@@ -17,6 +17,9 @@ IDLE_SECONDS = 30
 """How long a transaction may wait for its own process before the server ends it. Whoever waits for
 others inside of one runs a statement now and then; a process that is frozen runs none."""
 
+_PROGRAM_LIMITS = "54"
+"""The class of errors (PostgreSQL, Appendix A) that psycopg2 counts among the operational ones."""
+
 
 def bounds(database_url: str, idle_seconds: float) -> str:
     """Settings by which the server gives up a client that is gone, and with it the client's locks.
@@ -99,13 +102,17 @@ def is_database_away(error: BaseException) -> bool:
 
     True for refused, lost and exhausted connections, a server that is starting, stopping or
     read-only after a failover, locks that took too long, deadlocks and a full disk. False for what
-    the statement itself did wrong, such as a violated constraint.
+    the statement itself did wrong, such as a violated constraint or a value beyond what an index or
+    the parser takes: it would be no other at the next try.
     """
+    code = getattr(getattr(error, "orig", error), "pgcode", None) or ""
+    if code.startswith(_PROGRAM_LIMITS):
+        return False
     if isinstance(error, PoolTimeoutError | InterfaceError | OperationalError):
         return True
     if isinstance(error, DBAPIError):
         if error.connection_invalidated:
             return True
         # 25006: a standby, or a primary that was demoted.
-        return getattr(error.orig, "pgcode", None) == "25006"
+        return code == "25006"
     return isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError)

@@ -109,6 +109,26 @@ def test_a_poison_message_harms_no_neighbour(settings):
     assert headers(copy)["x-reason"] == "ZeroDivisionError: poison"
 
 
+def test_what_the_database_can_never_hold_is_poison_and_no_outage(settings):
+    """psycopg2 calls a limit of the program an OperationalError, as it does a lost connection."""
+    sent = messages(20)
+    poison = sent[7].message_id
+    done = Recorder()
+
+    def handle(session, received):
+        if any(str(m.id) == poison for m in received):
+            session.execute(
+                text("SELECT CAST(repeat('[', 9999999) || repeat(']', 9999999) AS json)")
+            )
+        return done(session, received)
+
+    publish(settings.amqp_url, *sent)
+    with consuming(settings, subscription(handle, batch_size=20)):
+        until(lambda: len(done.handled) == 19, "the neighbours are done")
+        until(lambda: waiting_in_ladder(settings) == 1, "the poison is in the ladder")
+    assert "StatementTooComplex" in headers(from_ladder(settings))["x-reason"]
+
+
 def waiting_in_ladder(settings):
     return sum(depth(settings.amqp_url, rung.name) for rung in topology.RETRY_LADDER)
 

@@ -132,6 +132,24 @@ def test_a_relay_that_is_stopped_waits_for_what_it_sent_a_second_time(
     assert max(arrived.values()) <= 2
 
 
+def test_a_number_that_is_given_again_meanwhile_takes_no_other_row_with_it(
+    settings, amqp_url, db, engine, broker
+):
+    """A standby that is promoted lacks the last rows, and gives their numbers to others."""
+    with relaying(settings):
+        with stuck(broker, amqp_url, STUCK):
+            write(db, [fact("order_received")])
+            until(lambda: held(engine) >= 1, "it is sent again")
+            with engine.begin() as promoted:
+                promoted.execute(text("UPDATE outbox SET message_id = gen_random_uuid()"))
+                other = str(promoted.execute(text("SELECT message_id FROM outbox")).scalar())
+        until(lambda: depth(amqp_url, STUCK) >= 2, "the confirm of the first is there")
+        with engine.begin() as soon:
+            soon.execute(text("UPDATE outbox SET next_try_at = now()"))
+        until(lambda: waiting(engine) == 0, "all is out")
+    assert other in drain(amqp_url, 100, STUCK)
+
+
 def held(engine):
     with engine.connect() as connection:
         return connection.execute(
