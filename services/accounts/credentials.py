@@ -7,16 +7,16 @@ Each ends the sessions that a thief might have, and is told to the address that 
 from datetime import UTC, datetime
 from uuid import UUID
 
-from sqlalchemy import delete, select
+from sqlalchemy import BigInteger, Text, cast, delete, func, select
 from sqlalchemy.orm import Session, undefer
 
 from services.accounts import codes, guesses, limits, registration, sessions, shown
 from services.accounts.codes import Check
 from services.accounts.registration import OTP_ERRORS, SOURCE
 from shared.bus import outbox
-from shared.bus.contract.events import AccountChanged
+from shared.bus.contract.events import AccountChanged, SecretRevoked
 from shared.bus.contract.message import message_for
-from shared.db.models import Account, PendingProof
+from shared.db.models import Account, PendingProof, WebhookSecret
 from shared.http.errors import ApiError, too_many_requests
 from shared.security import passwords
 from shared.security.networks import network_of
@@ -143,11 +143,37 @@ def close(session: Session, account_id: UUID, password: str, address: str) -> Ap
     if isinstance(account, ApiError):
         return account
     tell(session, account, "closed", address)
+    email = account.email
     sessions.end(session, account.id)
     _forget_pending(session, account)
     account.closed_at = datetime.now(UTC)
     account.email = f"{account.id}@closed.invalid"  # RFC 2606: nobody's
+    session.flush()
+    _tell_revoked(session, account, email)
     return None
+
+
+def _tell_revoked(session: Session, account: Account, email: str) -> None:
+    """Tell of the secrets that the database has revoked with the closing, in this transaction.
+
+    Every ingress worker revokes what it hears of at once, and what it does not with its next poll.
+    """
+    this_one = cast(cast(func.pg_current_xact_id(), Text), BigInteger)
+    revoked = session.scalars(
+        select(WebhookSecret.id)
+        .where(WebhookSecret.account_id == account.id, WebhookSecret.state == "revoked")
+        .where(WebhookSecret.changed_in == this_one)
+        .order_by(WebhookSecret.id)
+    ).all()
+    if revoked:
+        fact = SecretRevoked(
+            account_id=account.id,
+            company_name=account.company_name,
+            email=email,
+            secret_ids=tuple(revoked),
+            reason="The account was closed.",
+        )
+        outbox.add(session, [message_for(fact, source=SOURCE, correlation_id=account.id)])
 
 
 def _shown(session: Session, account_id: UUID, password: str, address: str) -> Account | ApiError:

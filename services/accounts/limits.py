@@ -19,6 +19,8 @@ from shared.db.models import AttemptCount
 from shared.db.session import transaction
 
 MAX_REMEMBERED = 100_000
+REMEMBERED_SECONDS = 2.0
+"""No longer, since what is used up may be given back: by those who were right, all at once."""
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
 
 _used_up: dict[bytes, float] = {}
@@ -61,7 +63,7 @@ def take(*limits: Limit) -> int:
             wait = _count(session, limit)
             if wait:
                 session.rollback()
-                _remember(limit.key, now + wait)
+                _remember(limit.key, now + min(wait, REMEMBERED_SECONDS))
                 return wait
         if secrets.randbelow(100) == 0:
             session.execute(delete(AttemptCount).where(AttemptCount.ends_at < datetime.now(UTC)))

@@ -208,4 +208,4 @@ def _lost(session: Session) -> list[Fault]:
 def _cell(value: object) -> str:
     # A spreadsheet takes what begins so for a formula (OWASP, "CSV Injection").
     text = value.isoformat() if hasattr(value, "isoformat") else str(value)
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t")) else text
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text

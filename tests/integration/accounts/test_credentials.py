@@ -5,8 +5,15 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import text, update
 
-from shared.bus.contract.events import AccountChanged, AccountSignedIn, decode
-from shared.db.models import Account, KycApplication, OutboxMessage, PendingProof, WebhookPolicy
+from shared.bus.contract.events import AccountChanged, AccountSignedIn, SecretRevoked, decode
+from shared.db.models import (
+    Account,
+    KycApplication,
+    OutboxMessage,
+    PendingProof,
+    WebhookPolicy,
+    WebhookSecret,
+)
 from shared.ids import new_id
 from tests.integration.accounts.test_accounts import (
     PASSWORD,
@@ -162,6 +169,15 @@ def test_a_closed_account_is_over_and_its_address_is_free(api, email):
         assert session.query(KycApplication).filter_by(account_id=account.id).one().status == (
             "revoked"
         )
+        # Every ingress worker hears of it, and need not find it at its next poll.
+        secret = session.query(WebhookSecret).filter_by(account_id=account.id).one()
+        (row,) = [
+            row
+            for row in session.query(OutboxMessage).filter_by(type=SecretRevoked.TYPE)
+            if row.correlation_id == str(account.id)
+        ]
+        fact = decode(row.type, row.body)
+        assert (secret.state, fact.secret_ids, fact.email) == ("revoked", (secret.id,), email)
     assert told(api, email) == ["closed"]
     assert register(api, email).status_code == 201
     assert verify(api, email, api.code_for(email)).status_code == 200

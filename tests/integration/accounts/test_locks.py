@@ -1,13 +1,16 @@
 """Two requests about one address at once: the one that comes second waits, and neither is lost."""
 
 import threading
+import time
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import text, update
 from sqlalchemy.orm import undefer
 
-from services.accounts import codes, credentials, registration, sign_in
+from services.accounts import codes, credentials, limits, registration, sign_in
+from services.accounts.limits import HOUR, Limit
 from shared.bus.contract.events import AccountOtpRequested, decode
 from shared.db.models import Account, OutboxMessage, PendingProof
 from shared.db.session import transaction
@@ -111,3 +114,16 @@ def test_a_password_that_is_set_while_the_one_before_is_compared(
     if meanwhile == "reset":
         assert held.password_hash == owners_hash
     assert db.query(PendingProof).count() == 0
+
+
+def test_what_was_right_all_at_once_keeps_nobody_out_for_an_hour(settings, db, monkeypatch):
+    """Guesses count before they are looked at, and are given back: that is seen soon."""
+    limit = Limit("own password", f"{EMAIL}\0192.0.2.1", 2, HOUR)
+    assert [limits.take(limit), limits.take(limit)] == [0, 0]
+    assert limits.take(limit) > 0
+    with transaction() as session:
+        limits.give_back(session, limit)
+    later = time.monotonic() + limits.REMEMBERED_SECONDS
+    monkeypatch.setattr(limits, "time", SimpleNamespace(monotonic=lambda: later))
+    assert limits.take(limit) == 0
+    assert limits.take(limit) > 0

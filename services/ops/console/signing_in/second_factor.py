@@ -40,7 +40,7 @@ def confirm(session: Session, visit: Visit) -> Result:
     The password is shown again (NIST SP 800-63B, 6.1.2.1; OWASP ASVS 3.7.1): whoever has no more
     than a browser that was left signed in must not make it theirs.
     """
-    if wrong := too_many_attempts(visit, visit.user.name):
+    if wrong := too_many_attempts(session, visit, visit.user.name):
         return _page(session, visit, wrong, 429)
     if users.verify(session, visit.user.name, visit.form.get("password", [""])[0]) is None:
         tell_failure(session, visit, visit.user.name)
@@ -77,7 +77,7 @@ def make_codes(session: Session, visit: Visit) -> Result:
 
 def _refused(session: Session, visit: Visit) -> View | None:
     """What is shown to somebody without a right code."""
-    if wrong := too_many_attempts(visit, visit.user.name):
+    if wrong := too_many_attempts(session, visit, visit.user.name):
         return _page(session, visit, wrong, 429)
     if checked(session, visit, visit.user) is None:
         return _page(session, visit, WRONG_CODE, 400)

@@ -32,7 +32,7 @@ def show(_: Session, visit: Visit) -> Result:
 def sign_in(session: Session, visit: Visit) -> Result:
     """Take a name and a password."""
     name, wanted = visit.field("name"), visit.field("next") or "/"
-    if wrong := too_many_attempts(visit, name):
+    if wrong := too_many_attempts(session, visit, name):
         return View("sign_in.html", {"next": wanted, "name": name, "wrong": wrong}, 429)
     # Not stripped: blanks may be part of it.
     user = users.verify(session, name, visit.form.get("password", [""])[0])
@@ -58,7 +58,7 @@ def take_code(session: Session, visit: Visit) -> Result:
     user = sessions.awaiting(session, visit.token, visit.system.config)
     if user is None:
         return Redirect("/sign-in")
-    if wrong := too_many_attempts(visit, user.name):
+    if wrong := too_many_attempts(session, visit, user.name):
         return View("sign_in_code.html", {"next": wanted, "wrong": wrong}, 429)
     kind = checked(session, visit, user)
     if kind is None:
@@ -78,11 +78,18 @@ def sign_out(session: Session, visit: Visit) -> Result:
     return Redirect("/sign-in", token="")
 
 
-def too_many_attempts(visit: Visit, name: str) -> str:
-    """Count an attempt, by network and by name; a sentence when there were too many."""
-    wait = visit.system.network_attempts.take(
-        network_of(visit.address)
-    ) or visit.system.user_attempts.take(name.lower()[:64])
+def too_many_attempts(session: Session, visit: Visit, name: str) -> str:
+    """Count an attempt, by network and by name; a sentence when there were too many.
+
+    A browser in which that user has signed in before is counted by itself: whoever guesses at a
+    name, or in the same network, does not keep its owner out.
+    """
+    name, system = name.strip().lower()[:64], visit.system
+    if visit.mark and users.is_marked(session, name, visit.mark):
+        wait = system.user_attempts.take((name, visit.mark))
+    else:
+        network = network_of(visit.address)
+        wait = system.network_attempts.take(network) or system.user_attempts.take(name)
     return f"Too many attempts. Try again in {wait} seconds." if wait else ""
 
 
@@ -119,7 +126,12 @@ def _signed_in(session: Session, visit: Visit, user: User, fact: OpsSignedIn) ->
         warning = f"You have signed in from {here} too. If that was not you, end it: {PLACE}."
         sessions.tell_others(session, user.id, warning)
     token = sessions.start(session, user, visit.system.config, visit.where)
-    return Redirect(_ours(visit.field("next") or "/"), note=_elsewhere(others), token=token)
+    return Redirect(
+        _ours(visit.field("next") or "/"),
+        note=_elsewhere(others),
+        token=token,
+        mark=users.mark(session, user.id),
+    )
 
 
 def _elsewhere(others: Sequence[sessions.Listed]) -> str:

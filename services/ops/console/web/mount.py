@@ -40,6 +40,9 @@ from shared.http.mount import client_address, read_body
 SESSION = "fellow_session"
 FORM = "fellow_form"
 """The cookie of a browser in which nobody is signed in: the sign-in form has a token too."""
+MARK = "fellow_known"
+"""The cookie of a browser in which somebody has signed in before."""
+MARK_SECONDS = 180 * 86_400
 BOUND = "__Host-"
 """Before a cookie's name, has a browser take it over TLS and for this host alone, so that no other
 host of the domain can set it (RFC 6265bis, 4.1.3.2)."""
@@ -141,6 +144,7 @@ def _responder(page: Page, system: System, threads: ThreadPoolExecutor) -> Any:
                     asked_for=req.path,
                     address=client_address(req),
                     client=req.user_agent or "",
+                    mark=req.cookies.get(_cookie(MARK, system.config), ""),
                 )
                 result = _answer(page, session, visit)
                 is_plain = any(_may(visitor, right) for right in page.plain)
@@ -238,6 +242,8 @@ def _write(resp: Response, result: Result, html: str, system: System) -> None:
     elif isinstance(result, Redirect):
         resp.status = falcon.HTTP_303
         resp.location = result.to
+        if result.mark:
+            _set_cookie(resp, MARK, result.mark, system, max_age=MARK_SECONDS)
         if result.token:
             _set_cookie(resp, SESSION, result.token, system)
         elif result.token is not None:

@@ -75,6 +75,7 @@ class Visit:
         asked_for: the path as it was asked for.
         address: the client's address, behind the configured number of trusted proxies.
         client: the browser, as it calls itself.
+        mark: by what the browser is known to a user; empty where it is to none.
     """
 
     system: System
@@ -86,6 +87,7 @@ class Visit:
     asked_for: str
     address: str
     client: str
+    mark: str = ""
 
     @property
     def where(self) -> Where:
@@ -142,11 +144,13 @@ class Redirect:
         to: a path of ours.
         note: what that page says once, such as what became of an action.
         token: the session that begins; empty: that ends; None: neither.
+        mark: by what the browser is to be known to its user.
     """
 
     to: str
     note: str = ""
     token: str | None = None
+    mark: str = ""
 
 
 @dataclass(frozen=True, slots=True)
