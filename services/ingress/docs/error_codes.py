@@ -109,14 +109,17 @@ CODES: dict[str, ErrorCode] = {
     # Everybody's.
     "invalid_body": ErrorCode(
         [400],
-        "The body is no JSON, or a member is missing, too long or of another type; `error` names "
-        "it, such as `$.customer_details.email`.",
-        "Mend that member. Sending the same body again will not help.",
+        "The body is no JSON in UTF-8, or members of it are missing, too long or of another type. "
+        "`faults` has all that is wrong, a sentence each, with the path of the member, such as "
+        "`$.customer_details.email`; the first says so where it looks like another system's body.",
+        "Mend those members. Sending the same body again will not help. What may be left out may "
+        "be `null` too; white space around an address is removed, and its domain written in ASCII.",
     ),
     "invalid_query": ErrorCode(
         [400],
-        "A parameter of the query string is not as it should be; `error` names it.",
-        "Mend it. A `cursor` is only ever the `next` of the page before.",
+        "A parameter of the query string is invalid; `faults` names each, and what it must be.",
+        "Mend it. A `cursor` is only ever the `next` of the page before; a time has a zone, such "
+        "as `2026-11-24T03:00:00Z`.",
     ),
     "bad_request": ErrorCode(
         [400],

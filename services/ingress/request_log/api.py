@@ -28,7 +28,7 @@ class RequestFilter(msgspec.Struct, kw_only=True):
     """Which requests, and where the page begins."""
 
     outcome: Outcome | None = None
-    code: Annotated[str, msgspec.Meta(pattern="^[a-z_]{1,64}$")] | None = None
+    code: Annotated[str, msgspec.Meta(pattern="^[a-z_]{1,64}$", description="a code")] | None = None
     received_from: Stamp | None = None
     received_to: Stamp | None = None
     cursor: Annotated[str, msgspec.Meta(max_length=100)] | None = None

@@ -19,7 +19,7 @@ from services.ingress.webhook import bodies
 from services.ingress.webhook.acceptor import Acceptor
 from services.ingress.webhook.admission import Admission
 from services.ingress.webhook.authentication import Scheme
-from shared.http.errors import ApiError
+from shared.http.errors import ApiError, invalid
 from shared.http.mount import write_error
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z")  # W3C, 3.2
@@ -86,7 +86,7 @@ class OrderWebhook:
         try:
             order_id, message = bodies.read(attempt.body, account_id, _traceparent(req), key)
         except bodies.BodyError as error:
-            raise ApiError(400, "invalid_body", str(error)) from None
+            raise invalid("invalid_body", error) from None
         attempt.order_id, attempt.event_id = str(order_id), message.message_id
         attempt.event_type = message.type
         await self._acceptor.accept(message)
