@@ -153,10 +153,12 @@ async def read_body(req: Request, limit: int) -> bytes:
 
 
 def _resource(routes: list[Route], threads: ThreadPoolExecutor, throttles: Throttles) -> object:
-    resource = type("Resource", (), {})()
+    resource: Any = type("Resource", (), {})()
     for route in routes:
         responder = measured(route, _responder(route, threads, throttles))
         setattr(resource, f"on_{route.method.lower()}", responder)
+        if route.method == "GET":  # RFC 9110, 9.3.2: the same without the body, which uvicorn drops
+            resource.on_head = responder
     return resource
 
 

@@ -29,7 +29,8 @@ CODES: dict[str, ErrorCode] = {
     # A sender's.
     "missing_authentication": ErrorCode(
         [401],
-        "A header that the signature scheme needs is not there, or is empty.",
+        "A header that the signature scheme needs is not there, or is empty; `faults` says which, "
+        "and whether those of the other scheme, or of another system, are there.",
         "Send `X-API-Key` and `X-Webhook-Signature` or, by Standard Webhooks, `webhook-id`, "
         "`webhook-timestamp` and `webhook-signature`. A proxy in between may have removed them; "
         "header names may be in any case.",
@@ -154,6 +155,11 @@ CODES: dict[str, ErrorCode] = {
         "in all. The connection is closed.",
         "Leave out what is not needed. A client that adds a field at each try, or a proxy that "
         "passes a browser's cookies on, makes such heads.",
+    ),
+    "unknown_transfer_coding": ErrorCode(
+        [501],
+        "`Transfer-Encoding` names another coding than `chunked`, such as `gzip`.",
+        "Send the body as it is, with a `Content-Length` or chunked.",
     ),
     "internal_error": ErrorCode(
         [500],

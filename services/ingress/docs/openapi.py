@@ -15,7 +15,7 @@ class Error(msgspec.Struct, kw_only=True):
     """Every error: a sentence for people and a stable code for programs.
 
     The `Link` header of the answer leads to its cause and its cure. `faults` has all that is wrong
-    with a body, a query or a password, a sentence each.
+    with a body, a query, a password or the headers of a signature, a sentence each.
     """
 
     error: str
@@ -28,6 +28,7 @@ _EVERYWHERE = (
     (414, "url_too_long", "The URL is too long."),
     (431, "head_too_large", "There are too many header fields, or too large ones."),
     (500, "internal_error", "Something broke on our side. It was logged."),
+    (501, "unknown_transfer_coding", "The only Transfer-Encoding is chunked."),
     (503, "database_unavailable", "Try again shortly: storage is away."),
 )
 _WITH_BODY = (

@@ -14,7 +14,7 @@ from falcon.asgi import Request
 from services.ingress.credentials.cache import SecretCache
 from services.ingress.credentials.secret import CachedSecret
 from services.ingress.request_log.attempt import Attempt
-from services.ingress.webhook import hmac_hex, standard_webhooks
+from services.ingress.webhook import hmac_hex, missing_headers, standard_webhooks
 from services.ingress.webhook.refusals import Refusals, unchecked
 from shared.http.errors import unavailable
 from shared.http.mount import read_body
@@ -97,9 +97,7 @@ class ApiKeyScheme:
             named = self._secrets.peek(key) if key else None
             if named is not None:
                 attempt.secret, attempt.account_id = named, named.account_id
-            raise self._refusals.refuse(
-                req, "missing_authentication", "Missing authentication headers"
-            )
+            raise self._refusals.missing(req, missing_headers.API_KEY)
         attempt.signature = signature
         return key
 
@@ -171,9 +169,7 @@ class StandardScheme:
                 twice = twice or signature is not None
                 signature = value
         if not key or not timestamp or not signature:
-            raise self._refusals.refuse(
-                req, "missing_authentication", "Missing authentication headers"
-            )
+            raise self._refusals.missing(req, missing_headers.STANDARD)
         if twice or not standard_webhooks.is_id(key):
             raise self._refusals.refuse(req, "invalid_signature", "Invalid signature")
         attempt.key, attempt.timestamp, attempt.signature = key, timestamp, signature

@@ -6,6 +6,7 @@ the secret to know.
 
 from falcon.asgi import Request
 
+from services.ingress.webhook import missing_headers
 from shared.db.session import is_database_away
 from shared.http.errors import ApiError, too_many_requests, unavailable
 from shared.http.mount import client_address
@@ -27,6 +28,13 @@ class Refusals:
         """The 401 to raise, or a 429 for an address that has had too many of them."""
         wait = self._networks.take(network_of(client_address(req)))
         return too_many_requests(wait) if wait else ApiError(401, code, sentence)
+
+    def missing(self, req: Request, wanted: tuple[str, ...]) -> ApiError:
+        """The same for a request without the headers of its scheme; says which they are."""
+        error = self.refuse(req, "missing_authentication", "Missing authentication headers")
+        if error.status == 401:
+            error.more["faults"] = missing_headers.faults(wanted, req.scope["headers"])
+        return error
 
     def hold_up(self, req: Request) -> None:
         """Let a guesser wait before the database is asked: only that costs something.
