@@ -453,6 +453,20 @@ class OrderCancellationRecorded(_OrderFact, frozen=True, kw_only=True):
     reason: str
 
 
+class OrderNotTaken(_AccountFact, frozen=True, kw_only=True):
+    """What a sender said of an order came to nothing; one of a kind and day is told.
+
+    `update_given_up`: the order that the update `event_id` names never came. `key_reused`: another
+    order had come under its idempotency key.
+    """
+
+    TYPE: ClassVar[str] = "order.not_taken"
+
+    what: Literal["update_given_up", "key_reused"]
+    order_id: UUID
+    event_id: UUID
+
+
 class EmailUndeliverable(Event, frozen=True, kw_only=True):
     """A mail server refused an email for good. No address is in it: `fact_id` leads there."""
 
