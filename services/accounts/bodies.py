@@ -15,7 +15,9 @@ Password = Annotated[
     ),
 ]
 Given = Annotated[str, msgspec.Meta(max_length=1_024)]
-Code = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{6}(?![\s\S])")]
+Code = Annotated[
+    str, msgspec.Meta(pattern=r"^[0-9]{6}(?![\s\S])", description="the six digits from the email")
+]
 
 
 class Detail(msgspec.Struct, kw_only=True):

@@ -6,12 +6,11 @@ lenient in form and strict in meaning: two words that contradict each other deci
 
 from typing import Any
 
-import msgspec
-
 from shared.bus.contract.delivery import Incoming
 from shared.bus.contract.errors import Malformed
 from shared.bus.contract.events import KycDecide
 from shared.bus.contract.message import Received
+from shared.validation import json_text, reading
 
 _DECISIONS = {
     "approve": "approve",
@@ -51,9 +50,9 @@ def read(body: bytes) -> KycDecide:
         Malformed: see `decode_decision`.
     """
     try:
-        given = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Malformed(f"the body is not JSON: {error}") from None
+        given = json_text.parse(body)
+    except json_text.NotJsonError as error:
+        raise Malformed(f"the body is not JSON. {error}") from None
     if isinstance(given, dict) and isinstance(given.get("data"), dict):
         if given.get("type", KycDecide.TYPE) != KycDecide.TYPE:
             raise Malformed(f"the envelope's type is not {KycDecide.TYPE!r}")
@@ -73,8 +72,8 @@ def read(body: bytes) -> KycDecide:
     if not found.keys() & _IDENTIFIERS:
         raise Malformed("name the business: account_id, email or business_registration_number")
     try:
-        decided = msgspec.convert(found | {"decision": decision}, KycDecide)
-    except msgspec.ValidationError as error:
+        decided = reading.read(found | {"decision": decision}, KycDecide, shows=False)
+    except reading.InvalidValueError as error:
         raise Malformed(str(error)) from None
     if decision == "reject" and not decided.reason.strip():
         raise Malformed("a rejection needs a 'reason': the business is told it")

@@ -24,6 +24,7 @@ from shared.bus.contract.events import (
     KycRevoked,
     KycSubmitted,
     OrderCancellationRecorded,
+    OrderNotTaken,
     OrderRecorded,
     OrderStatusRecorded,
     SecretExpiring,
@@ -54,6 +55,7 @@ TEMPLATES: dict[type[Event], str] = {
     OrderRecorded: "order_received",
     OrderStatusRecorded: "order_status",
     OrderCancellationRecorded: "order_cancelled",
+    OrderNotTaken: "not_taken",
 }
 
 

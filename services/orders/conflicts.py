@@ -5,9 +5,10 @@ that: it is pruned, and a message that is replayed from the journal passes it.
 """
 
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
 from shared import erased
@@ -18,13 +19,19 @@ from shared.db import arrays
 MAX_KEPT = 20  # of one order; a sender that goes on like that has been told
 
 
-def keep(session: Session, messages: Sequence[Received[OrderCreated]]) -> None:
+def keep(
+    session: Session, messages: Sequence[Received[OrderCreated]]
+) -> list[Received[OrderCreated]]:
     """Keep those whose order id belongs to another message's order, recorded before.
 
     A copy of a message that was recorded itself is none, and neither is another account's: its ids
     are derived from the account. Nor is one kept of an order whose customer was erased.
+
+    Returns:
+        Those that were not kept before and say another thing than the order: a body that was only
+        written anew is no news to its sender.
     """
-    session.execute(
+    kept = session.execute(
         _KEEP,
         {
             "event_id": arrays.uuids(m.id for m in messages),
@@ -36,6 +43,19 @@ def keep(session: Session, messages: Sequence[Received[OrderCreated]]) -> None:
             "erased": erased.ADDRESS,
         },
     )
+    new = set(kept.scalars())
+    fresh = [message for message in messages if message.id in new]
+    if not fresh:
+        return []
+    ids = arrays.uuids({message.data.order_id for message in fresh})
+    orders = {row.id: row for row in session.execute(_SAID, {"ids": ids})}
+    return [message for message in fresh if _differs(message.data, orders[message.data.order_id])]
+
+
+def _differs(sent: OrderCreated, order: Row[Any]) -> bool:
+    customer = sent.customer_details
+    said = (customer.name, customer.email, customer.phone, sent.item_summary, sent.address)
+    return said != tuple(order)[1:]
 
 
 def recorded(session: Session, ids: Sequence[UUID]) -> set[UUID]:
@@ -64,6 +84,11 @@ _KEEP = text("""
     ) AS other
     WHERE number <= :most
     ON CONFLICT DO NOTHING
+    RETURNING event_id
+""")
+_SAID = text("""
+    SELECT id, customer_name, customer_email, customer_phone, item_summary, address
+    FROM orders WHERE id = ANY(CAST(:ids AS uuid[]))
 """)
 _RECORDED = text("""
     SELECT event_id FROM order_status_history WHERE event_id = ANY(CAST(:ids AS uuid[]))

@@ -12,9 +12,10 @@ from msgspec.structs import replace
 from sqlalchemy import RowMapping, text
 from sqlalchemy.orm import Session
 
-from services.orders import conflicts
+from services.orders import conflicts, sender_warnings, waiting_updates
 from services.orders.lanes import Lanes
 from services.orders.progress import Position, is_news, moves
+from services.orders.sender_warnings import NotTaken
 from services.orders.unknown import Unknown
 from shared import erased
 from shared.bus import outbox
@@ -74,9 +75,13 @@ def _create(
     created = session.execute(_INSERT_ORDERS, _columns(first.values())).scalars().all()
     recorded = [first[id_] for id_ in created]
     _add_history(session, [(m, m.data.tracking_status, "", True) for m in recorded])
+    not_taken: list[NotTaken] = []
     if len(recorded) < len(messages):
         done = {m.id for m in recorded}
-        conflicts.keep(session, [m for m in messages if m.id not in done])
+        not_taken = [
+            NotTaken("key_reused", m.data.account_id, m.data.order_id, m.id)
+            for m in conflicts.keep(session, [m for m in messages if m.id not in done])
+        ]
     names = _company_names(session, {m.data.account_id for m in recorded})
     return [
         _fact(
@@ -94,7 +99,7 @@ def _create(
             bulk,
         )
         for m in recorded
-    ]
+    ] + sender_warnings.facts(session, not_taken)
 
 
 def _update(
@@ -117,11 +122,13 @@ def _update(
     moved: set[UUID] = set()
     history: list[tuple[Update, TrackingStatus, str, bool]] = []
     facts: list[Message] = []
+    lost: list[Update] = []
     for message in sorted(updates, key=lambda m: (m.time, m.id)):
         order_id = message.data.order_id
         row = rows.get(order_id)
         if row is None or row["account_id"] != message.data.account_id:
             failures[message.id] = unknown.failure(message)
+            lost.append(message)
             continue
         if message.id in known:
             continue
@@ -140,7 +147,8 @@ def _update(
             facts.append(_fact(message, _progress(row, name, current, update, note), bulk))
     _add_history(session, history)
     _move(session, {order_id: positions[order_id] for order_id in moved})
-    return facts
+    given_up = waiting_updates.note(session, lost, failures, unknown)
+    return facts + sender_warnings.facts(session, given_up)
 
 
 def _said(message: Update) -> tuple[TrackingStatus, str]:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from shared.bus.consume.retry import MAX_ATTEMPTS
 from shared.bus.contract.errors import Permanent, Retry
 from shared.bus.contract.message import Received
 from shared.token_buckets import TokenBuckets
@@ -29,6 +30,10 @@ class Unknown:
     def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._most = most
         self._waiting = TokenBuckets(most / LADDER_SECONDS, most, clock)
+
+    def is_given_up(self, message: Received[Any], failure: Exception) -> bool:
+        """Whether it does not come back."""
+        return isinstance(failure, Permanent) or message.attempt >= MAX_ATTEMPTS
 
     def failure(self, message: Received[Any]) -> Retry | Permanent:
         """The error for an update whose account has no such order."""

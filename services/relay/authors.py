@@ -40,6 +40,7 @@ SAYS: Mapping[str, tuple[type[Event], ...]] = {
         events.OrderRecorded,
         events.OrderStatusRecorded,
         events.OrderCancellationRecorded,
+        events.OrderNotTaken,
     ),
     "notifier": (events.EmailUndeliverable,),
     "ops": tuple(

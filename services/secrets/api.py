@@ -22,7 +22,7 @@ from shared.security.networks import network_of
 
 
 class Previous(msgspec.Struct, kw_only=True):
-    """The secret before: it goes on working until `valid_until`."""
+    """A secret that was replaced: it goes on working until `valid_until`."""
 
     id: UUID
     valid_until: datetime
@@ -31,7 +31,10 @@ class Previous(msgspec.Struct, kw_only=True):
 
 
 class Secret(msgspec.Struct, kw_only=True):
-    """The secret to sign with: `secret_key` by `X-API-Key`, the other by Standard Webhooks."""
+    """The secret to sign with: `secret_key` by `X-API-Key`, the other by Standard Webhooks.
+
+    `retiring` has every other one that still works, the last to end first, which is `previous`.
+    """
 
     id: UUID
     secret_key: str
@@ -42,6 +45,7 @@ class Secret(msgspec.Struct, kw_only=True):
     last_used_at: datetime | None
     share_of_last_day: float
     previous: Previous | None
+    retiring: list[Previous]
 
 
 class Replacement(msgspec.Struct, kw_only=True):
@@ -73,14 +77,14 @@ def show(session: Session, call: Call[None, None]) -> Answer:
         raise _not_approved()
     if secret is None or secret.state != "active":
         raise ApiError(404, *_NOT_READY, headers={"Retry-After": "1"})
-    retiring = session.scalar(
+    replaced = session.scalars(
         select(WebhookSecret)
         .where(WebhookSecret.account_id == call.caller, WebhookSecret.state == "retiring")
         .where(WebhookSecret.expires_at > now)
-        .order_by(WebhookSecret.expires_at.desc())
-        .limit(1)
+        .order_by(WebhookSecret.expires_at.desc(), WebhookSecret.issued_at.desc())
     )
     use = usage.of_account(session, call.caller, now)
+    retiring = [_previous(other, use) for other in replaced]
     _tell_shown(session, secret, call.address)
     return Answer(
         200,
@@ -92,7 +96,8 @@ def show(session: Session, call: Call[None, None]) -> Answer:
             expires_at=secret.expires_at,
             last_used_at=use.get(secret.id, usage.UNUSED).last_used_at,
             share_of_last_day=use.get(secret.id, usage.UNUSED).share_of_last_day,
-            previous=_previous(retiring, use) if retiring else None,
+            previous=retiring[0] if retiring else None,
+            retiring=retiring,
         ),
     )
 

@@ -1,12 +1,14 @@
 """Reading the environment: from variables and files to typed values, all faults at once."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote, urlsplit
 
 import msgspec
 from msgspec import inspect
+
+from shared.validation.words import must_be, shortened
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -107,36 +109,6 @@ def typed(
         try:
             found[field.name] = msgspec.convert(values[name], field.type, strict=False)
         except msgspec.ValidationError:
-            is_said = "" if name in secret else f", not {_shortened(values[name])}"
-            faults.append(f"{name} must be {_words(inspect.type_info(field.type))}{is_said}")
+            is_said = "" if name in secret else f", not {shortened(values[name])}"
+            faults.append(f"{name} must be {must_be(inspect.type_info(field.type))}{is_said}")
     return settings(**found)
-
-
-def _shortened(value: str) -> str:
-    return repr(value if len(value) <= 60 else f"{value[:60]}…")
-
-
-def _words(type_: inspect.Type) -> str:
-    """What a value must be."""
-    match type_:
-        case inspect.Metadata(extra_json_schema={"description": str() as words}):
-            return words
-        case inspect.LiteralType(values=values):
-            return _either([str(value) for value in values if value])
-        case inspect.BoolType():
-            return "true or false"
-        case inspect.IntType(ge=least, le=most):
-            return f"a whole number{_range(least, most)}"
-        case inspect.FloatType(gt=above):
-            return "a number" if above is None else f"a number above {above:g}"
-    return "another value"
-
-
-def _range(least: int | None, most: int | None) -> str:
-    if least is not None and most is not None:
-        return f" from {least} to {most}"
-    return f", {least} or more" if least is not None else ""
-
-
-def _either(words: Sequence[str]) -> str:
-    return f"{', '.join(words[:-1])} or {words[-1]}" if len(words) > 1 else words[0]

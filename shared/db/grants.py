@@ -45,6 +45,7 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "orders": "SELECT",
         "order_status_history": "SELECT",
         "order_conflicts": "SELECT",
+        "waiting_updates": "SELECT",
         "email_deliveries": "SELECT",
         "outbox": TELL,
         "service_heartbeats": BEAT,
@@ -72,11 +73,12 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "service_heartbeats": BEAT,
     },
     "orders": {
-        "accounts": "SELECT (id, company_name)",
+        "accounts": "SELECT (id, company_name, email)",
         # DELETE, and UPDATE of the notes: what is over (shared/db/retention.py).
         "orders": "SELECT, INSERT, UPDATE, DELETE",
         "order_status_history": "SELECT, INSERT, UPDATE (note), DELETE",
         "order_conflicts": "SELECT, INSERT, UPDATE (at), DELETE",  # UPDATE: to lock
+        "waiting_updates": "SELECT, INSERT, UPDATE (given_up_at), DELETE",
         "inbox": INBOX,
         "outbox": TELL,
         "service_heartbeats": BEAT,
@@ -112,6 +114,7 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "orders": "SELECT",
         "order_status_history": "SELECT",
         "order_conflicts": "SELECT",
+        "waiting_updates": "SELECT",
         "email_deliveries": "SELECT",
         "inbox": "SELECT",
         # A trigger lets them change and delete what is parked, and nothing else.

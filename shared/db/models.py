@@ -404,6 +404,21 @@ class OrderConflict(Base):
     at: Mapped[datetime] = mapped_column(index=True)
 
 
+class WaitingUpdate(Base):
+    """An update of an order that its account did not have when it came.
+
+    It stays when the order came after all: then the history has the event too.
+    """
+
+    __tablename__ = "waiting_updates"
+
+    event_id: Mapped[UUID] = mapped_column(primary_key=True)  # the message's id
+    account_id: Mapped[UUID]
+    order_id: Mapped[UUID]  # as the sender wrote it
+    since: Mapped[datetime] = mapped_column(index=True)
+    given_up_at: Mapped[datetime | None]
+
+
 # --- services.notifier -----------------------------------------------------------------------
 
 

@@ -7,7 +7,7 @@ that stays, the notes end earlier: they are what a sender wrote, and the rest is
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import structlog
@@ -128,7 +128,19 @@ def _rows(name: str, owner: str, table: str, key: str, since: str) -> Place:
     )
 
 
-CONFLICTS = _rows("conflicts", "orders", "order_conflicts", "event_id", "at")
+CONFLICTS = replace(
+    _rows("conflicts", "orders", "order_conflicts", "event_id", "at"),
+    # Updates that wait or were given up end with them: they are of the same kind, and nobody's.
+    remove="""
+        WITH due AS MATERIALIZED ({due}),
+        gone AS (
+            DELETE FROM order_conflicts WHERE event_id IN (SELECT event_id FROM due)
+            RETURNING event_id
+        ),
+        updates AS (DELETE FROM waiting_updates WHERE since < :before)
+        SELECT count(*) FROM gone
+    """,
+)
 DELIVERIES = _rows("deliveries", "notifier", "email_deliveries", "id", "at")
 UNPROVED = _rows("unproved", "ingress", "pending_proofs", "id", "created_at")
 

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from shared.validation.reading import InvalidValueError
+
 
 class ApiError(Exception):
     """An answer that tells the caller what is wrong.
@@ -37,6 +39,17 @@ class ApiError(Exception):
     def body(self) -> dict[str, Any]:
         """The JSON body."""
         return {"error": self.error, "code": self.code, **self.more}
+
+
+def invalid(code: str, error: InvalidValueError) -> ApiError:
+    """The 400 for a body or a query that does not fit: all that is wrong, in `faults` one by one.
+
+    Args:
+        code: `invalid_body` or `invalid_query`.
+        error: what is wrong.
+    """
+    what = code.removeprefix("invalid_")
+    return ApiError(400, code, f"The {what} is invalid. {error}", faults=error.faults)
 
 
 BLOCKED = (403, "account_blocked", "This account is blocked. Write to us.")

@@ -38,6 +38,11 @@ _HEAD_TOO_LARGE = answer(
 _URL_TOO_LONG = answer(
     b"414 URI Too Long", b'{"error":"The request\'s URL is too long.","code":"url_too_long"}'
 )
+_UNKNOWN_CODING = answer(
+    b"501 Not Implemented",
+    b'{"error":"The only Transfer-Encoding is chunked.","code":"unknown_transfer_coding"}',
+)
+_MEANT_FOR_US = frozenset({b"host", b"expect", b"transfer-encoding"})
 
 
 class HeadError(ValueError):
@@ -111,11 +116,19 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """Called by httptools, for trailers too."""
         name = name.lower()
+        if name in _MEANT_FOR_US:
+            self._take(name, value.strip().lower())
+        self.headers.append((name, value.strip()))
+
+    def _take(self, name: bytes, value: bytes) -> None:
         if name == b"host":
             self._hosts += 1
-        elif name == b"expect" and value.lower() == b"100-continue":
-            self.expect_100_continue = True
-        self.headers.append((name, value.strip()))
+        elif name == b"expect":
+            self.expect_100_continue = self.expect_100_continue or value == b"100-continue"
+        elif value != b"chunked":
+            # Another coding is not undone by anybody here (RFC 9112, 6.1).
+            self._refusal = _UNKNOWN_CODING
+            raise HeadError
 
     def on_headers_complete(self) -> None:
         """Called by httptools; what is raised here ends the parsing.

@@ -14,13 +14,14 @@ from falcon.asgi import Request, Response
 
 from shared.config.loading import settings
 from shared.db.session import is_database_away, transaction
-from shared.http.errors import ApiError, unavailable
+from shared.http.errors import ApiError, invalid, unavailable
 from shared.http.metrics import measured
 from shared.http.route import Answer, Call, Route
 from shared.http.signed_in import not_signed_in, require_session
 from shared.security import tokens
 from shared.security.networks import network_of, without_port
 from shared.telemetry import tracing
+from shared.validation.reading import InvalidValueError, read, read_json
 
 MAX_BODY_BYTES = 65_536
 MAX_ADDRESS = 64  # characters; with brackets, a zone and a port
@@ -152,10 +153,12 @@ async def read_body(req: Request, limit: int) -> bytes:
 
 
 def _resource(routes: list[Route], threads: ThreadPoolExecutor, throttles: Throttles) -> object:
-    resource = type("Resource", (), {})()
+    resource: Any = type("Resource", (), {})()
     for route in routes:
         responder = measured(route, _responder(route, threads, throttles))
         setattr(resource, f"on_{route.method.lower()}", responder)
+        if route.method == "GET":  # RFC 9110, 9.3.2: the same without the body, which uvicorn drops
+            resource.on_head = responder
     return resource
 
 
@@ -217,8 +220,16 @@ async def _body(
     try:
         body: msgspec.Struct = decoder.decode(raw)
     # Too deep for the decoder, or a number too long for Python, is the sender's mistake as well.
-    except (ValueError, RecursionError, OverflowError) as error:
-        raise ApiError(400, "invalid_body", f"The body is not as it should be: {error}") from None
+    except (ValueError, RecursionError, OverflowError):
+        return _read_again(raw, route.body)
+    return body
+
+
+def _read_again(raw: bytes, type_: Any) -> msgspec.Struct:
+    try:
+        body: msgspec.Struct = read_json(raw, type_)
+    except InvalidValueError as error:
+        raise invalid("invalid_body", error) from None
     return body
 
 
@@ -229,10 +240,9 @@ def _query(req: Request, route: Route) -> msgspec.Struct | None:
         name: value[-1] if isinstance(value, list) else value for name, value in req.params.items()
     }
     try:
-        query: msgspec.Struct = msgspec.convert(given, route.query, strict=False)
-    except msgspec.ValidationError as error:
-        raise ApiError(400, "invalid_query", f"The query is not as it should be: {error}") from None
-    return query
+        return read(given, route.query, path="", strict=False)
+    except InvalidValueError as error:
+        raise invalid("invalid_query", error) from None
 
 
 _FALCON_CODES = {

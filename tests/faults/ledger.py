@@ -203,8 +203,8 @@ def settle(
         if time.monotonic() > deadline:
             raise AssertionError(
                 f"after {seconds:g} s without progress: of {len(accepted)} accepted "
-                f"{len(missing)} are not recorded {sorted(missing)[:3]}, of {len(recorded)} recorded {len(untold)} are not told "
-                f"{sorted(untold)[:3]}: "
+                f"{len(missing)} are not recorded {sorted(missing)[:3]}, of {len(recorded)} "
+                f"recorded {len(untold)} are not told {sorted(untold)[:3]}: "
                 f"{_whereabouts(engine, [id_ for id_ in recorded if recorded[id_] in untold])}"
             )
         time.sleep(0.5)

@@ -29,7 +29,8 @@ CODES: dict[str, ErrorCode] = {
     # A sender's.
     "missing_authentication": ErrorCode(
         [401],
-        "A header that the signature scheme needs is not there, or is empty.",
+        "A header that the signature scheme needs is not there, or is empty; `faults` says which, "
+        "and whether those of the other scheme, or of another system, are there.",
         "Send `X-API-Key` and `X-Webhook-Signature` or, by Standard Webhooks, `webhook-id`, "
         "`webhook-timestamp` and `webhook-signature`. A proxy in between may have removed them; "
         "header names may be in any case.",
@@ -109,14 +110,17 @@ CODES: dict[str, ErrorCode] = {
     # Everybody's.
     "invalid_body": ErrorCode(
         [400],
-        "The body is no JSON, or a member is missing, too long or of another type; `error` names "
-        "it, such as `$.customer_details.email`.",
-        "Mend that member. Sending the same body again will not help.",
+        "The body is no JSON in UTF-8, or members of it are missing, too long or of another type. "
+        "`faults` has all that is wrong, a sentence each, with the path of the member, such as "
+        "`$.customer_details.email`; the first says so where it looks like another system's body.",
+        "Mend those members. Sending the same body again will not help. What may be left out may "
+        "be `null` too; white space around an address is removed, and its domain written in ASCII.",
     ),
     "invalid_query": ErrorCode(
         [400],
-        "A parameter of the query string is not as it should be; `error` names it.",
-        "Mend it. A `cursor` is only ever the `next` of the page before.",
+        "A parameter of the query string is invalid; `faults` names each, and what it must be.",
+        "Mend it. A `cursor` is only ever the `next` of the page before; a time has a zone, such "
+        "as `2026-11-24T03:00:00Z`.",
     ),
     "bad_request": ErrorCode(
         [400],
@@ -151,6 +155,11 @@ CODES: dict[str, ErrorCode] = {
         "in all. The connection is closed.",
         "Leave out what is not needed. A client that adds a field at each try, or a proxy that "
         "passes a browser's cookies on, makes such heads.",
+    ),
+    "unknown_transfer_coding": ErrorCode(
+        [501],
+        "`Transfer-Encoding` names another coding than `chunked`, such as `gzip`.",
+        "Send the body as it is, with a `Content-Length` or chunked.",
     ),
     "internal_error": ErrorCode(
         [500],

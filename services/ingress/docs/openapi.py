@@ -14,11 +14,13 @@ from shared.http.route import Operation, Route
 class Error(msgspec.Struct, kw_only=True):
     """Every error: a sentence for people and a stable code for programs.
 
-    The `Link` header of the answer leads to its cause and its cure.
+    The `Link` header of the answer leads to its cause and its cure. `faults` has all that is wrong
+    with a body, a query, a password or the headers of a signature, a sentence each.
     """
 
     error: str
     code: str
+    faults: list[str] | msgspec.UnsetType = msgspec.UNSET
 
 
 _EVERYWHERE = (
@@ -26,13 +28,14 @@ _EVERYWHERE = (
     (414, "url_too_long", "The URL is too long."),
     (431, "head_too_large", "There are too many header fields, or too large ones."),
     (500, "internal_error", "Something broke on our side. It was logged."),
+    (501, "unknown_transfer_coding", "The only Transfer-Encoding is chunked."),
     (503, "database_unavailable", "Try again shortly: storage is away."),
 )
 _WITH_BODY = (
-    (400, "invalid_body", "The body is not as it should be; the sentence says where."),
+    (400, "invalid_body", "The body is invalid; `faults` says where and how."),
     (413, "body_too_large", "The body is too large."),
 )
-_WITH_QUERY = ((400, "invalid_query", "The query is not as it should be."),)
+_WITH_QUERY = ((400, "invalid_query", "The query is invalid; `faults` says where and how."),)
 _THROTTLED = ((429, "rate_limited", "Too many requests."),)
 _WITH_BEARER = ((401, "not_signed_in", "A valid access token is needed."), BLOCKED)
 

@@ -22,7 +22,7 @@ class Accepted(msgspec.Struct, kw_only=True):
 
 _PREFER = {"Prefer": "`receipt` asks for a signed receipt (RFC 7240)."}
 _COMMON = (
-    (400, "invalid_body", "The body is not as it should be; the sentence says where."),
+    (400, "invalid_body", "The body is invalid; `faults` says where and how."),
     (401, "missing_authentication", "Missing authentication headers"),
     (401, "invalid_signature", "Invalid signature"),
     (401, "secret_expired", EXPIRED),

@@ -45,6 +45,8 @@ class OpenApiDocument:
         resp.content_type = falcon.MEDIA_JSON
         resp.data = self._json
 
+    on_head = on_get
+
 
 class DocsPage:
     """`GET /docs/`, rendered once.
@@ -79,6 +81,8 @@ class DocsPage:
             "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'",
         )
         resp.data = self._html
+
+    on_head = on_get
 
 
 def _operation(operation: Operation, document: dict[str, Any], prefix: str) -> dict[str, Any]:

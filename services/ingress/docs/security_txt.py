@@ -32,3 +32,5 @@ class SecurityTxt:
             "Preferred-Languages: en\n"
             f"Canonical: {self._url}\n"
         )
+
+    on_head = on_get

@@ -3,7 +3,7 @@
 import base64
 import binascii
 import struct
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from typing import Annotated, Literal
@@ -13,7 +13,7 @@ import msgspec
 from sqlalchemy import Select, select, tuple_
 from sqlalchemy.orm import Session
 
-from shared.db.models import OrderConflict, WebhookRequest
+from shared.db.models import OrderConflict, OrderStatusHistory, WaitingUpdate, WebhookRequest
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
 from shared.http.stamps import in_utc
@@ -28,7 +28,7 @@ class RequestFilter(msgspec.Struct, kw_only=True):
     """Which requests, and where the page begins."""
 
     outcome: Outcome | None = None
-    code: Annotated[str, msgspec.Meta(pattern="^[a-z_]{1,64}$")] | None = None
+    code: Annotated[str, msgspec.Meta(pattern="^[a-z_]{1,64}$", description="a code")] | None = None
     received_from: Stamp | None = None
     received_to: Stamp | None = None
     cursor: Annotated[str, msgspec.Meta(max_length=100)] | None = None
@@ -36,7 +36,11 @@ class RequestFilter(msgspec.Struct, kw_only=True):
 
 
 class RequestView(msgspec.Struct, kw_only=True):
-    """One request and what became of it; `conflict` when its key had come with another body."""
+    """One request and what became of it; `conflict` when its key had come with another body.
+
+    `awaits_order`, of an update whose order is not known: it is tried again for four hours, then
+    given up.
+    """
 
     received_at: datetime
     outcome: Outcome
@@ -52,6 +56,7 @@ class RequestView(msgspec.Struct, kw_only=True):
     client_address: str
     latency_ms: float
     conflict: bool
+    awaits_order: Literal["waiting", "given_up"] | None
 
 
 class RequestPage(msgspec.Struct, kw_only=True):
@@ -75,11 +80,12 @@ def index(session: Session, call: Call[None, RequestFilter]) -> Answer:
     ]
     found.sort(key=attrgetter("at", "id"), reverse=True)
     page = found[: wanted.limit]
-    conflicts = _conflicts(session, {request.event_id for request in page if request.event_id})
+    events = {request.event_id for request in page if request.event_id}
+    conflicts, awaited = _conflicts(session, events), _awaited(session, events)
     return Answer(
         200,
         RequestPage(
-            results=[_view(request, conflicts) for request in page],
+            results=[_view(request, conflicts, awaited) for request in page],
             next=_to_cursor(page[-1]) if len(found) > wanted.limit else None,
         ),
     )
@@ -109,7 +115,23 @@ def _conflicts(session: Session, event_ids: Set[UUID]) -> Set[UUID]:
     return set(session.scalars(found)) if event_ids else set()
 
 
-def _view(request: WebhookRequest, conflicts: Set[UUID]) -> RequestView:
+def _awaited(session: Session, event_ids: Set[UUID]) -> Mapping[UUID, bool]:
+    """Updates whose order is not known, and whether they were given up; not those it came for."""
+    if not event_ids:
+        return {}
+    came = select(OrderStatusHistory.event_id).where(
+        OrderStatusHistory.event_id == WaitingUpdate.event_id
+    )
+    found = select(WaitingUpdate.event_id, WaitingUpdate.given_up_at).where(
+        WaitingUpdate.event_id.in_(event_ids), ~came.exists()
+    )
+    return {row.event_id: row.given_up_at is not None for row in session.execute(found)}
+
+
+def _view(
+    request: WebhookRequest, conflicts: Set[UUID], awaited: Mapping[UUID, bool]
+) -> RequestView:
+    is_given_up = awaited.get(request.event_id) if request.event_id else None
     return RequestView(
         received_at=request.at,
         outcome="accepted" if request.accepted else "refused",
@@ -125,6 +147,7 @@ def _view(request: WebhookRequest, conflicts: Set[UUID]) -> RequestView:
         client_address=request.client_address,
         latency_ms=request.latency_us / 1000,
         conflict=request.event_id in conflicts,
+        awaits_order=None if is_given_up is None else "given_up" if is_given_up else "waiting",
     )
 
 

@@ -33,6 +33,8 @@ class Healthz:
         """Always 200."""
         resp.media = {"status": "alive"}
 
+    on_head = on_get
+
 
 class Readyz:
     """Whether orders can be accepted durably; 503 when not."""
@@ -82,6 +84,8 @@ class Readyz:
         resp.status = 200 if ready else 503
         resp.media = {"status": status, **parts}
 
+    on_head = on_get
+
     async def _database(self) -> str:
         def probe() -> None:
             with engine().connect() as connection:
@@ -105,6 +109,8 @@ class MetricsPage:
         content_type, resp.data = await asyncio.to_thread(metrics.page)
         resp.content_type = content_type
         resp.status = falcon.HTTP_200
+
+    on_head = on_get
 
 
 def cache_age(cache: SecretCache) -> float | None:

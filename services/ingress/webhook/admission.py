@@ -96,9 +96,13 @@ class Admission:
             resp.set_header("Link", self._link)
         rate = self._rate if policy is None or policy.rate is None else policy.rate
         left = self._accounts.spend(secret.account_id, rate, rate)
-        resp.set_header("RateLimit-Limit", str(rate))
-        resp.set_header("RateLimit-Remaining", str(int(left)) if left > 0 else "0")
+        limit, policy_ = _limits(rate)
+        remaining = str(int(left)) if left > 0 else "0"
+        resp.set_header("RateLimit-Policy", policy_)
         # A bucket holds a second's worth, so that is how long it takes to fill at most.
+        resp.set_header("RateLimit", f'"account";r={remaining};t=1')
+        resp.set_header("RateLimit-Limit", limit)
+        resp.set_header("RateLimit-Remaining", remaining)
         resp.set_header("RateLimit-Reset", "1")
         if left < 0:
             raise too_many_requests(wait_for(left, rate))
@@ -121,6 +125,15 @@ class Admission:
             }
             self._rotated[secret.id] = now
         return as_error(refusal)
+
+
+@lru_cache(maxsize=1024)
+def _limits(rate: int) -> tuple[str, str]:
+    """`RateLimit-Limit` of an early draft, and `RateLimit-Policy` of the present one.
+
+    draft-ietf-httpapi-ratelimit-headers-11, 3: `q` requests in `w` seconds.
+    """
+    return str(rate), f'"account";q={rate};w=1'
 
 
 @lru_cache(maxsize=1024)

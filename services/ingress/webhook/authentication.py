@@ -14,7 +14,7 @@ from falcon.asgi import Request
 from services.ingress.credentials.cache import SecretCache
 from services.ingress.credentials.secret import CachedSecret
 from services.ingress.request_log.attempt import Attempt
-from services.ingress.webhook import hmac_hex, rules, standard_webhooks
+from services.ingress.webhook import hmac_hex, missing_headers, rules, standard_webhooks
 from services.ingress.webhook.refusals import Refusals, unchecked
 from shared.http.errors import unavailable
 from shared.http.mount import read_body
@@ -72,7 +72,8 @@ class ApiKeyScheme:
             named = self._secrets.peek(key) if key else None
             if named is not None:
                 attempt.secret, attempt.account_id = named, named.account_id
-            raise self._refusals.refuse(req, rules.missing())
+            missing = rules.missing(missing_headers.API_KEY, req.scope["headers"])
+            raise self._refusals.refuse(req, missing)
         secret = self._secrets.peek(key) or await self._find(req, key)
         if secret is not None:
             # A revoked one too: its owner wants to know who still sends with it.

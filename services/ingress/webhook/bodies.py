@@ -1,7 +1,8 @@
 """What a sender may write in the body of an order webhook, and the event that it becomes.
 
-Flat, as `order.created`; with a `type` that says which event it is; or `{type, timestamp, data}` as
-Standard Webhooks shapes it.
+Flat, as `order.created`; with a `type` at its top level that says which event it is; or `{type,
+timestamp, data}` as Standard Webhooks shapes it. Without that `type` it is a flat order, whatever
+else is in it: what a shop names `timestamp` or `data` is none of ours.
 
 With a key of the sender's (`Idempotency-Key` or `webhook-id`) ids are derived, without a look-up:
 an order's from the account and the key, the same at each try; a message's from the raw body too. So
@@ -11,15 +12,18 @@ which finds the order id taken and keeps it as a conflict.
 
 import hashlib
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
 
-from services.ingress.webhook.event_bodies import BODIES, DATA
+from services.ingress.webhook import foreign_shapes
+from services.ingress.webhook.event_bodies import BODIES, DATA, EventBody, FlatOrder
 from shared.bus.contract.events import OrderCreated
 from shared.bus.contract.message import Message, message_for
 from shared.ids import derived_id
+from shared.validation import json_text, reading, words
+from shared.validation.reading import InvalidValueError
 
 __all__ = ["BODIES", "BodyError", "read"]
 
@@ -27,8 +31,8 @@ SOURCE = "services.ingress"
 EPOCH = datetime.fromtimestamp(0, UTC)
 
 
-class BodyError(Exception):
-    """The body does not fit; the message says where."""
+class BodyError(InvalidValueError):
+    """The body does not fit."""
 
 
 class _Envelope(msgspec.Struct):
@@ -40,9 +44,21 @@ class _Envelope(msgspec.Struct):
     data: msgspec.Raw = msgspec.Raw()
 
 
+class _Typed(msgspec.Struct):
+    """The same, of a body that may be anything else beside."""
+
+    type: str | None = None
+
+
+class _Timed(msgspec.Struct):
+    timestamp: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
+
+
+_Read = tuple[EventBody, datetime | None]
 _envelope = msgspec.json.Decoder(_Envelope)
 _decoders = {type_: msgspec.json.Decoder(data) for type_, data in DATA.items()}
-_new_order = _decoders[OrderCreated.TYPE]
+_flat_order: msgspec.json.Decoder[Any] = msgspec.json.Decoder(FlatOrder)
+_REFUSED = (ValueError, RecursionError, OverflowError)
 
 
 def read(
@@ -57,37 +73,89 @@ def read(
         key: what makes the request idempotent, where there is one.
 
     Raises:
-        BodyError: see there.
+        BodyError: it does not fit; all that is wrong with it.
     """
     now = datetime.now(UTC)
-    time = now
-    try:
-        if b'"type"' in body:
-            envelope = _envelope.decode(body)
-            if envelope.timestamp is not None:
-                if envelope.timestamp < EPOCH:
-                    raise BodyError("The timestamp lies before 1970.")
-                # A stamp from the future would win against every later update. In UTC, since
-                # PostgreSQL takes no offset beyond 15:59.
-                time = min(envelope.timestamp, now).astimezone(UTC)
-            decoder = _decoders.get(envelope.type or OrderCreated.TYPE)
-            if decoder is None:
-                known = ", ".join(BODIES)
-                raise BodyError(f"Unknown type {envelope.type!r:.60}. It may be {known}.")
-            read = decoder.decode(bytes(envelope.data) or body)
-        else:
-            read = _new_order.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError) as error:
-        raise BodyError(f"The body is not as it should be: {error}") from None
-    order_id, event = read.event(account_id, key)
+    said, stamp = _flat(body) or _shaped(body) or _read_again(body)
+    order_id, event = said.event(account_id, key)
     return order_id, message_for(
         event,
         source=SOURCE,
         correlation_id=order_id,
         message_id=_message_id(event.TYPE, account_id, order_id, body, key),
-        time=time,
+        # A stamp from the future would win against every later update. In UTC, since PostgreSQL
+        # takes no offset beyond 15:59.
+        time=now if stamp is None else min(stamp, now).astimezone(UTC),
         traceparent=traceparent,
     )
+
+
+def _flat(body: bytes) -> _Read | None:
+    """An order without a `type`; None for what has one, or does not fit."""
+    if b'"type"' in body:
+        return None
+    try:
+        order = _flat_order.decode(body)
+    except _REFUSED:
+        return None
+    # The name may be written with escapes.
+    return (order, None) if order.type is None else None
+
+
+def _shaped(body: bytes) -> _Read | None:
+    """A body whose top level may have a `type`; None for what does not fit."""
+    try:
+        envelope = _envelope.decode(body)
+        if envelope.type is None:
+            return _flat_order.decode(body), None
+        if envelope.timestamp is not None and envelope.timestamp < EPOCH:
+            return None
+        decoder = _decoders.get(envelope.type)
+        if decoder is None:
+            return None
+        return decoder.decode(bytes(envelope.data) or body), envelope.timestamp
+    except _REFUSED:
+        return None
+
+
+def _read_again(body: bytes) -> _Read:
+    """What the decoders have refused: mended where it can be, else with all its faults."""
+    try:
+        value = json_text.parse(body)
+    except json_text.NotJsonError as error:
+        raise BodyError(str(error)) from None
+    if not isinstance(value, dict):
+        raise BodyError("The body must be a JSON object, and holds one event a request.")
+    hints = foreign_shapes.recognised(value)
+    faults: list[str] = []
+    said = stamp = None
+    try:
+        type_ = reading.read(value, _Typed).type
+        if type_ is not None and type_ not in DATA:
+            known = ", ".join(DATA)
+            fault = f"$.type must be one of {known}, and is {words.shortened(type_)}."
+            raise BodyError(*hints, fault)
+    except InvalidValueError as error:
+        raise BodyError(*hints, *error.faults) from None
+    data, path = value, "$"
+    if type_ is not None:
+        try:
+            stamp = reading.read(value, _Timed).timestamp
+            if stamp is not None and stamp < EPOCH:
+                faults.append("$.timestamp lies before 1970.")
+        except InvalidValueError as error:
+            faults += error.faults
+        if value.get("data") is not None:
+            data, path = value["data"], "$.data"
+    try:
+        said = reading.read(data, DATA[type_ or OrderCreated.TYPE], path)
+    except InvalidValueError as error:
+        faults += error.faults
+    if said is None or faults:
+        if type_ is None and "data" in value:
+            hints.append("`data` is there without a `type` beside it.")
+        raise BodyError(*hints, *faults)
+    return said, stamp
 
 
 def _message_id(

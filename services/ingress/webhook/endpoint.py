@@ -21,7 +21,7 @@ from services.ingress.webhook.acceptor import Acceptor
 from services.ingress.webhook.admission import Admission
 from services.ingress.webhook.authentication import Scheme
 from services.ingress.webhook.refusals import as_error
-from shared.http.errors import ApiError
+from shared.http.errors import ApiError, invalid
 from shared.http.mount import write_error
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z")  # W3C, 3.2
@@ -85,7 +85,7 @@ class OrderWebhook:
         except rules.Refusal as refusal:
             raise as_error(refusal) from None
         except bodies.BodyError as error:
-            raise ApiError(400, "invalid_body", str(error)) from None
+            raise invalid("invalid_body", error) from None
         attempt.order_id, attempt.event_id = str(order_id), message.message_id
         attempt.event_type = message.type
         await self._acceptor.accept(message)

@@ -27,6 +27,7 @@ class EventBody(msgspec.Struct, kw_only=True):
             key: what makes a new order's id the same each time; without one it is new.
         """
         members = msgspec.structs.asdict(self)
+        members.pop("type", None)  # a flat order's
         if "order_id" not in members:
             members["order_id"] = new_id() if key is None else derived_id("order", account_id, key)
         return members["order_id"], self.EVENT(account_id=account_id, **members)
@@ -72,3 +73,15 @@ DATA: dict[str, type[EventBody]] = {event.TYPE: _data(event) for event in _SENT}
 """By type: the members that a sender gives."""
 BODIES: dict[str, type[EventBody]] = {event.TYPE: _described(event) for event in _SENT}
 """By type: a whole flat body, as the documentation describes it."""
+
+FlatOrder = cast(
+    "type[EventBody]",
+    msgspec.defstruct(
+        "FlatOrder",
+        [("type", str | None, None)],
+        bases=(DATA[OrderCreated.TYPE],),
+        module=__name__,
+        kw_only=True,
+    ),
+)
+"""An order as it stands alone, and the `type` at its top level: None where it says none."""

@@ -42,7 +42,10 @@ class Refusals:
 
 def as_error(refusal: Refusal) -> ApiError:
     """The answer to a request that the rules refuse."""
-    return ApiError(refusal.status, refusal.code, refusal.sentence)
+    error = ApiError(refusal.status, refusal.code, refusal.sentence)
+    if refusal.faults:
+        error.more["faults"] = list(refusal.faults)
+    return error
 
 
 def unchecked(error: Exception) -> ApiError:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Generic, Literal, Protocol, TypeVar
 
 from services.ingress.credentials.secret import MAX_TRIED
-from services.ingress.webhook import hmac_hex, standard_webhooks
+from services.ingress.webhook import hmac_hex, missing_headers, standard_webhooks
 from shared.security.webhook_keys import encode_key
 
 Headers = Iterable[tuple[bytes, bytes]]
@@ -35,13 +35,15 @@ class Refusal(Exception):  # noqa: N818 - the outcome's name
         status: of the answer.
         code: of the error.
         sentence: for the sender.
+        faults: what is wrong in detail, a sentence each.
     """
 
-    def __init__(self, status: int, code: str, sentence: str) -> None:
+    def __init__(self, status: int, code: str, sentence: str, faults: Sequence[str] = ()) -> None:
         super().__init__(sentence)
         self.status = status
         self.code = code
         self.sentence = sentence
+        self.faults = faults
 
 
 class Signed(Protocol):
@@ -118,7 +120,7 @@ def read_standard_headers(headers: Headers, signed: Signed) -> bytes:
             twice = twice or signature is not None
             signature = value
     if not key or not timestamp or not signature:
-        raise missing()
+        raise missing(missing_headers.STANDARD, headers)
     if twice or not standard_webhooks.is_id(key):
         raise invalid_signature()
     signed.key, signed.timestamp, signed.signature = key, timestamp, signature
@@ -166,9 +168,15 @@ def state_refusal(state: str) -> Refusal | None:
     return Refusal(401, "secret_expired", EXPIRED) if state == "expired" else invalid_api_key()
 
 
-def missing() -> Refusal:
-    """Not all headers of a scheme are there."""
-    return Refusal(401, "missing_authentication", "Missing authentication headers")
+def missing(wanted: tuple[str, ...], headers: Headers) -> Refusal:
+    """Not all headers of a scheme are there.
+
+    Args:
+        wanted: those of the scheme, as in `missing_headers`.
+        headers: of the request.
+    """
+    faults = missing_headers.faults(wanted, headers)
+    return Refusal(401, "missing_authentication", "Missing authentication headers", faults)
 
 
 def invalid_api_key() -> Refusal:
@@ -247,7 +255,7 @@ def judge(
 def _api_key(headers: Headers, body: bytes, secrets: Sequence[HeldT], signed: Signed) -> HeldT:
     key, signature = read_api_key_headers(headers, signed)
     if not signature:
-        raise missing()
+        raise missing(missing_headers.API_KEY, headers)
     secret = next((held for held in secrets if encode_key(held.raw).encode() == key), None)
     if secret is None or secret.state == "revoked":
         raise invalid_api_key()

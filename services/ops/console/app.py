@@ -133,6 +133,8 @@ class Healthz:
         """Always 200."""
         resp.media = {"status": "alive"}
 
+    on_head = on_get
+
 
 def create_app(config: Settings | None = None) -> falcon.asgi.App[Any, Any]:
     """The ASGI app.

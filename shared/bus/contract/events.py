@@ -19,17 +19,49 @@ from uuid import UUID
 
 import msgspec
 
+from shared.validation.email_addresses import with_ascii_domain
+from shared.validation.reading import why_not
+
 # The end of the text, in Python's regular expressions as in JSON Schema's (ECMA 262). Python's `$`
 # also matches before a last line feed, and ECMA 262 has no `\Z`.
 _END = r"(?![\s\S])"
-# What may stand in one line: no control characters, so no header or log line can be forged.
+# What may stand in one line: no control characters, so no header or log line can be forged. A
+# pattern has words beside it, which are shown instead (shared/validation/words.py).
 Line = Annotated[
-    str, msgspec.Meta(min_length=1, max_length=200, pattern=rf"^[^\x00-\x1f\x7f]+{_END}")
+    str,
+    msgspec.Meta(
+        min_length=1,
+        max_length=200,
+        pattern=rf"^[^\x00-\x1f\x7f]+{_END}",
+        description="one line of 1 to 200 characters, without control characters",
+    ),
 ]
-OptionalLine = Annotated[str, msgspec.Meta(max_length=200, pattern=rf"^[^\x00-\x1f\x7f]*{_END}")]
+OptionalLine = Annotated[
+    str,
+    msgspec.Meta(
+        max_length=200,
+        pattern=rf"^[^\x00-\x1f\x7f]*{_END}",
+        description="one line of at most 200 characters, without control characters",
+    ),
+]
 # Free text. PostgreSQL's text cannot hold a NUL, so it stops at the door and not after the 201.
-Text = Annotated[str, msgspec.Meta(min_length=1, max_length=4_000, pattern=rf"^[^\x00]+{_END}")]
-OptionalText = Annotated[str, msgspec.Meta(max_length=4_000, pattern=rf"^[^\x00]*{_END}")]
+Text = Annotated[
+    str,
+    msgspec.Meta(
+        min_length=1,
+        max_length=4_000,
+        pattern=rf"^[^\x00]+{_END}",
+        description="text of 1 to 4,000 characters, without U+0000",
+    ),
+]
+OptionalText = Annotated[
+    str,
+    msgspec.Meta(
+        max_length=4_000,
+        pattern=rf"^[^\x00]*{_END}",
+        description="text of at most 4,000 characters, without U+0000",
+    ),
+]
 # RFC 5321, 4.5.3.1 bounds the length. The form is the HTML standard's idea of a valid address with
 # a dot in the domain; whether the mailbox exists, only sending tells.
 EMAIL_PATTERN = (
@@ -38,7 +70,14 @@ EMAIL_PATTERN = (
     r"(?:\.[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?)+" + _END
 )
 Email = Annotated[
-    str, msgspec.Meta(max_length=254, pattern=EMAIL_PATTERN, examples=["zoe@shop.example"])
+    str,
+    msgspec.Meta(
+        max_length=254,
+        pattern=EMAIL_PATTERN,
+        description="an address that we can mail, such as zoe@shop.example (before the @ in ASCII)",
+        examples=["zoe@shop.example"],
+        extra={"normalise": with_ascii_domain},
+    ),
 ]
 
 
@@ -414,6 +453,20 @@ class OrderCancellationRecorded(_OrderFact, frozen=True, kw_only=True):
     reason: str
 
 
+class OrderNotTaken(_AccountFact, frozen=True, kw_only=True):
+    """What a sender said of an order came to nothing; one of a kind and day is told.
+
+    `update_given_up`: the order that the update `event_id` names never came. `key_reused`: another
+    order had come under its idempotency key.
+    """
+
+    TYPE: ClassVar[str] = "order.not_taken"
+
+    what: Literal["update_given_up", "key_reused"]
+    order_id: UUID
+    event_id: UUID
+
+
 class EmailUndeliverable(Event, frozen=True, kw_only=True):
     """A mail server refused an email for good. No address is in it: `fact_id` leads there."""
 
@@ -623,5 +676,8 @@ def decode(type_: str, body: bytes) -> Event:
     decoder = _decoders.get(type_)
     if decoder is None:
         raise msgspec.DecodeError(f"unknown message type {type_!r}")
-    event: Event = decoder.decode(body)
+    try:
+        event: Event = decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise msgspec.ValidationError(why_not(body, EVENT_TYPES[type_])) from None
     return event

@@ -62,10 +62,41 @@ def test_another_body_under_the_same_key_is_kept_and_changes_nothing(db, busines
         take_in(*batch)
     assert db.get(Order, first.data.order_id).address == "12 Marina Road"
     assert kept(db, first.data.order_id) == ["elsewhere"]
-    assert facts(db) == ["order.recorded"]
+    assert facts(db) == ["order.recorded", "order.not_taken"]
     take_in(other, first)
     assert kept(db, first.data.order_id) == ["elsewhere"]
-    assert facts(db) == ["order.recorded"]
+    assert facts(db) == ["order.recorded", "order.not_taken"]
+
+
+def told(db):
+    db.rollback()
+    rows = db.scalars(
+        select(OutboxMessage)
+        .where(OutboxMessage.type == "order.not_taken")
+        .order_by(OutboxMessage.sequence)
+    )
+    return [(row.message_id, decode(row.type, row.body)) for row in rows]
+
+
+def test_a_business_is_told_of_a_key_used_twice_once_a_day(db, business):
+    first, other = sent(business.id), sent(business.id, "elsewhere")
+    take_in(first, other, sent(business.id, "a third"))
+    take_in(sent(business.id, "a fourth"))
+    theirs = account(db)
+    take_in(sent(theirs.id), sent(theirs.id, "elsewhere"))
+    (one, fact), (again, _), (another, for_them) = told(db)
+    # The notifier sends one email of one id.
+    assert one == again
+    assert one != another
+    assert (fact.what, fact.email, fact.account_id) == ("key_reused", business.email, business.id)
+    assert (fact.order_id, fact.event_id) == (first.data.order_id, other.id)
+    assert for_them.account_id == theirs.id
+
+
+def test_the_same_order_in_another_layout_is_told_to_nobody(db, business):
+    first = sent(business.id)
+    take_in(first, received(first.data, id=new_id(), time=NOW))
+    assert told(db) == []
 
 
 def test_a_copy_is_no_conflict_though_the_inbox_has_forgotten_it(db, business):

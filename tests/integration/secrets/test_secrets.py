@@ -433,6 +433,34 @@ def test_http_tells_the_way_of_a_secret(api):
     assert api.http.get("/webhook/secret/", headers=me).json()["previous"] is None
 
 
+def test_http_shows_every_secret_that_still_signs(api):
+    with api.session() as session:
+        business = account(session, status="approved")
+        me = as_(business)
+    for _ in range(4):
+        api.http.post("/webhook/secret/", headers=me)
+    with api.session() as session:
+        *older, newest = secrets_of(session, business)
+        ended = older[0]
+        use(session, older[1], 1)
+        session.execute(
+            update(WebhookSecret)
+            .where(WebhookSecret.id == ended.id)
+            .values(expires_at=datetime.now(UTC) - timedelta(seconds=1))
+        )
+        session.commit()
+    shown = api.http.get("/webhook/secret/", headers=me).json()
+    assert shown["id"] == str(newest.id)
+    assert {one["id"] for one in shown["retiring"]} == {str(one.id) for one in older[1:]}
+    assert shown["previous"] == shown["retiring"][0]
+    ends = [one["valid_until"] for one in shown["retiring"]]
+    assert ends == sorted(ends, reverse=True)
+    used = {one["id"]: one["share_of_last_day"] for one in shown["retiring"]}
+    assert used[str(older[1].id)] == 1.0
+    api.http.post("/webhook/secret/", json={"revoke_previous": True}, headers=me)
+    assert api.http.get("/webhook/secret/", headers=me).json()["retiring"] == []
+
+
 def test_http_shows_how_much_each_secret_is_used(api):
     with api.session() as session:
         business = account(session, status="approved")

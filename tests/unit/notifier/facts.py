@@ -63,6 +63,9 @@ FACTS = {
     "secret_revoked": events.SecretRevoked(
         **ACCOUNT, secret_ids=(UUID(int=3),), reason="KYC revoked"
     ),
+    "not_taken": events.OrderNotTaken(
+        **ACCOUNT, what="update_given_up", order_id=UUID(int=4), event_id=UUID(int=6)
+    ),
     "order_received": events.OrderRecorded(
         **ORDER, address="12 Marina Road\nLagos", tracking_status=TrackingStatus.PENDING
     ),

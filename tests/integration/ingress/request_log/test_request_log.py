@@ -16,7 +16,14 @@ from services.ingress.request_log import rows as request_log_rows
 from services.ingress.request_log.attempt import Attempt
 from services.ingress.request_log.writer import ACCOUNT_REFUSALS
 from services.ingress.webhook import hmac_hex
-from shared.db.models import OrderConflict, WebhookRequest, WebhookSecret, WebhookSecretUse
+from shared.db.models import (
+    OrderConflict,
+    OrderStatusHistory,
+    WaitingUpdate,
+    WebhookRequest,
+    WebhookSecret,
+    WebhookSecretUse,
+)
 from shared.ids import new_id
 from tests.integration.arrange import until
 from tests.integration.conftest import running_ingress
@@ -385,6 +392,49 @@ def test_another_order_under_the_same_key_shows_as_a_conflict(api, sender):
         )
         session.commit()
     assert [e["conflict"] for e in log_of(api, sender)["results"]] == [True, False]
+
+
+def test_an_update_of_an_unknown_order_shows_where_it_stands(api, sender):
+    sent = {
+        "type": "order.status_changed",
+        "order_id": str(new_id()),
+        "tracking_status": "DELIVERED",
+    }
+    assert sender.send(sent).status_code == 201
+    (entry,) = logged(api, sender, 1)
+
+    def shown():
+        (result,) = log_of(api, sender)["results"]
+        return result["awaits_order"]
+
+    assert shown() is None
+    # As services.orders notes it.
+    waiting = WaitingUpdate(
+        event_id=entry.event_id,
+        account_id=sender.account_id,
+        order_id=entry.order_id,
+        since=entry.at,
+    )
+    with api.session() as session:
+        session.add(waiting)
+        session.commit()
+        assert shown() == "waiting"
+        waiting.given_up_at = entry.at
+        session.commit()
+        assert shown() == "given_up"
+        # Put back by ops staff after its order came.
+        session.add(
+            OrderStatusHistory(
+                event_id=entry.event_id,
+                order_id=entry.order_id,
+                tracking_status="DELIVERED",
+                note="",
+                at=entry.at,
+                applied=True,
+            )
+        )
+        session.commit()
+        assert shown() is None
 
 
 def test_requests_of_one_moment_are_each_on_one_page(api, sender):

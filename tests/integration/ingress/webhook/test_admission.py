@@ -152,6 +152,9 @@ def test_a_rate_of_ones_own_and_what_the_headers_say(api, sender):
     assert first.headers["ratelimit-limit"] == "5000"
     assert 0 <= int(first.headers["ratelimit-remaining"]) < 5000
     assert first.headers["ratelimit-reset"] == "1"
+    assert first.headers["ratelimit-policy"] == '"account";q=5000;w=1'
+    left = first.headers["ratelimit-remaining"]
+    assert first.headers["ratelimit"] == f'"account";r={left};t=1'
     set_rate(api, sender, 2)
 
     def limits(send):
@@ -166,6 +169,7 @@ def test_a_rate_of_ones_own_and_what_the_headers_say(api, sender):
     )
     assert refused.json()["code"] == "rate_limited"
     assert refused.headers["ratelimit-remaining"] == "0"
+    assert refused.headers["ratelimit"] == '"account";r=0;t=1'
     assert int(refused.headers["retry-after"]) >= 1
     # What is refused for its body counts too, and says so.
     assert "ratelimit-limit" in sender.send(b"{").headers

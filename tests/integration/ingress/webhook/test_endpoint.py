@@ -12,7 +12,13 @@ from shared.bus.contract.events import SecretRotate, decode
 from shared.db.models import KycApplication, WebhookSecret
 from tests.integration.arrange import headers, sign, take, until
 from tests.integration.conftest import running_ingress
-from tests.integration.ingress.conftest import ORDER, PATH, approved, exchange
+from tests.integration.ingress.conftest import (
+    ORDER,
+    PATH,
+    approved,
+    exchange,
+    standard_headers,
+)
 
 EXPIRED = "Webhook secret expired. New secret generated. Please update your configuration."
 
@@ -78,9 +84,90 @@ def test_missing_headers(api, sender, published, missing, how):
     answer = api.http.post(PATH, content=raw, headers=given)
     assert (answer.status_code, answer.json()) == (
         401,
-        {"error": "Missing authentication headers", "code": "missing_authentication"},
+        {
+            "error": "Missing authentication headers",
+            "code": "missing_authentication",
+            "faults": [f"{missing} is missing or empty."],
+        },
     )
     assert published.since() == 0
+
+
+def test_the_headers_of_the_other_scheme_are_recognised(api, sender, published):
+    raw = json.dumps(ORDER).encode()
+    by_key, standard = sign(sender.secret, raw), standard_headers(sender.signing_secret, raw)
+    for path, given, url in (
+        (PATH, standard, "/webhooks/{account_id}/orders/"),
+        (sender.path, by_key, "/webhooks/orders/"),
+    ):
+        answer = api.http.post(path, content=raw, headers=given)
+        assert (answer.status_code, answer.json()["code"]) == (401, "missing_authentication")
+        missing, meant = answer.json()["faults"]
+        assert "are missing or empty" in missing
+        assert f"they are for `POST /api/v1{url}`" in meant
+    assert published.since() == 0
+
+
+@pytest.mark.parametrize("path_of", [lambda _: PATH, lambda sender: sender.path])
+def test_headers_by_other_names_are_recognised(api, sender, path_of):
+    raw = json.dumps(ORDER).encode()
+    svix = {
+        name.replace("webhook-", "svix-"): value
+        for name, value in standard_headers(sender.signing_secret, raw).items()
+    }
+    answer = api.http.post(path_of(sender), content=raw, headers=svix)
+    assert "Svix's names: send webhook-id, webhook-timestamp and webhook-signature" in " ".join(
+        answer.json()["faults"]
+    )
+
+
+def test_white_space_around_a_headers_value_is_none_of_it(sender):
+    """RFC 9110, 5.5."""
+    raw = json.dumps(ORDER).encode()
+    lines = [b"%s \t" % line for line in signed_lines(sender, raw)]
+    length = b"Content-Length: %d" % len(raw)
+    assert sender.raw(*lines, b"Idempotency-Key:\torder-7  ", length, body=raw)[0] == 201
+
+
+@pytest.mark.parametrize(
+    "codings",
+    [[b"gzip, chunked"], [b"gzip", b"chunked"], [b"identity, chunked"]],
+)
+def test_another_transfer_coding_is_refused(sender, published, codings):
+    raw = json.dumps(ORDER).encode()
+    lines = [b"Transfer-Encoding: %s" % coding for coding in codings]
+    status, answer = sender.raw(*signed_lines(sender, raw, *lines), body=chunked(raw))
+    assert (status, answer["code"]) == (501, "unknown_transfer_coding")
+    assert published.since() == 0
+
+
+def test_chunked_in_any_letters_is_taken(sender):
+    raw = json.dumps(ORDER).encode()
+    lines = signed_lines(sender, raw, b"Transfer-Encoding: Chunked ")
+    assert sender.raw(*lines, body=chunked(raw))[0] == 201
+
+
+def test_head_answers_as_get_does_without_a_body(api, sender):
+    prefix = f"{api.url}/api/v1"
+    for url in (
+        f"{prefix}/orders/",
+        f"{prefix}/webhooks/log/",
+        f"{prefix}/webhook/secret/",
+        f"{prefix}/docs/",
+        f"{prefix}/openapi.json",
+        f"{api.url}/healthz",
+        f"{api.url}/readyz",
+        f"{api.url}/metrics",
+        f"{prefix}/webhooks/nothing/",
+        f"{prefix}/webhooks/orders/",
+        f"{prefix}/users/auth/login/",
+    ):
+        got = api.http.get(url, headers=sender.bearer)
+        head = api.http.head(url, headers=sender.bearer)
+        assert head.status_code == got.status_code, url
+        assert head.content == b""
+        assert head.headers["content-type"] == got.headers["content-type"]
+    assert api.http.head("/orders/").status_code == 401
 
 
 @pytest.mark.parametrize("key", ["whsk_unknown", "x", "x" * 5000, "whsk_" + "A" * 43])

@@ -131,7 +131,7 @@ def test_a_stamp_is_taken_unless_it_lies_in_the_future():
             "customer_details.name",
         ),
         (
-            {"customer_details": {"name": "Z", "email": "z@x.example\n"}},
+            {"customer_details": {"name": "Z", "email": "z@x.example\nBcc: all@x.example"}},
             "customer_details.email",
         ),
         ({"item_summary": ""}, "item_summary"),
@@ -193,3 +193,163 @@ def test_a_stamp_of_any_offset_is_kept_in_utc():
     stamp = "2026-01-01T00:00:00-22:07"
     _, message = event_of({"type": "order.created", "timestamp": stamp, "data": ORDER})
     assert message.time.isoformat() == "2026-01-01T22:07:00+00:00"
+
+
+@pytest.mark.parametrize("inside", [{"type": "gift"}, {"lines": [{"type": "order.cancelled"}]}])
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"timestamp": 1700000000},
+        {"timestamp": "yesterday"},
+        {"timestamp": "1960-01-01T00:00:00Z"},
+        {"data": {"anything": 1}},
+        {"data": 5},
+        {"type": None},
+    ],
+)
+def test_the_top_level_alone_says_what_a_body_is(inside, beside):
+    plain, _ = event_of(ORDER | beside)
+    nested, message = event_of(ORDER | beside | {"lines": inside})
+    assert isinstance(nested, OrderCreated)
+    assert nested.customer_details == plain.customer_details
+    assert datetime.now(UTC) - message.time < timedelta(minutes=1)
+
+
+def escaped(name):
+    return "".join(f"\\u{ord(letter):04x}" for letter in name)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"type": "order.cancelled", "order_id": str(new_id())},
+        {"type": "order.cancelled", "order_id": str(new_id()), **ORDER},
+        {"type": "order.created", "data": ORDER},
+        {"type": "order.exploded", **ORDER},
+        {"type": 5, **ORDER},
+    ],
+)
+def test_a_type_counts_however_its_name_is_written(body):
+    """JSON may write any character of a name as an escape (RFC 8259, 7)."""
+    plain = json.dumps(body).encode()
+    other = plain.replace(b'"type"', f'"{escaped("type")}"'.encode())
+    assert plain != other
+    assert outcome(other) == outcome(plain)
+
+
+def outcome(raw):
+    try:
+        return type(event_of(raw)[0])
+    except BodyError as error:
+        return error.faults
+
+
+def test_every_fault_is_named_at_once():
+    with pytest.raises(BodyError) as refused:
+        event_of({"type": "order.created", "timestamp": 1700000000, "data": {"address": ""}})
+    assert [fault.split()[0] for fault in refused.value.faults] == [
+        "$.timestamp",
+        "$.data.customer_details.name",
+        "$.data.customer_details.email",
+        "$.data.item_summary",
+        "$.data.address",
+    ]
+
+
+def test_what_was_mended_by_the_answer_is_taken_at_the_next_try():
+    with pytest.raises(BodyError) as refused:
+        event_of({})
+    body = {}
+    for fault in refused.value.faults:
+        *inside, name = fault.split()[0].removeprefix("$.").split(".")
+        where = body
+        for part in inside:
+            where = where.setdefault(part, {})
+        where[name] = "zoe@shop.example"
+    assert isinstance(event_of(body)[0], OrderCreated)
+
+
+@pytest.mark.parametrize(
+    ("body", "left_out"),
+    [
+        (ORDER | {"tracking_status": None}, ["tracking_status"]),
+        (ORDER | {"type": None, "timestamp": None, "data": None}, ["type", "timestamp", "data"]),
+        (
+            {"type": "order.created", "timestamp": None, "data": ORDER},
+            ["timestamp"],
+        ),
+        ({"type": "order.created", "data": None, **ORDER}, ["data"]),
+        (
+            {
+                "type": "order.status_changed",
+                "order_id": "01a20999-db46-7249-a750-ddf0d0dd540c",
+                "tracking_status": "DELIVERED",
+                "note": None,
+            },
+            ["note"],
+        ),
+        (
+            {
+                "type": "order.cancelled",
+                "order_id": "01a20999-db46-7249-a750-ddf0d0dd540c",
+                "reason": None,
+            },
+            ["reason"],
+        ),
+    ],
+)
+def test_null_says_what_leaving_it_out_says(body, left_out):
+    bare = {name: value for name, value in body.items() if name not in left_out}
+    (null, _), (without, _) = read_event(body), read_event(bare)
+    assert null == without
+
+
+def read_event(body):
+    _, message = read(json.dumps(body).encode(), ACCOUNT, None, "one-key")
+    return decode(message.type, message.body), message
+
+
+def test_a_null_within_the_customer():
+    event, _ = event_of(ORDER | {"customer_details": ORDER["customer_details"] | {"phone": None}})
+    assert event.customer_details.phone == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "mailed"),
+    [
+        (" zoe@shop.example\n", "zoe@shop.example"),
+        ("zoe@münchen.example", "zoe@xn--mnchen-3ya.example"),
+        ("zoe@MÜNCHEN.example", "zoe@xn--mnchen-3ya.example"),
+        ("\tzoe@bücher.faß.example ", "zoe@xn--bcher-kva.xn--fa-hia.example"),
+        ("zoe@例え。テスト", "zoe@xn--r8jz45g.xn--zckzah"),
+    ],
+)
+def test_an_address_is_trimmed_and_its_domain_is_written_in_ascii(given, mailed):
+    event, _ = event_of(ORDER | {"customer_details": {"name": "Zoë", "email": given}})
+    assert event.customer_details.email == mailed
+
+
+def test_a_byte_order_mark_is_passed_over():
+    event, _ = event_of(b"\xef\xbb\xbf" + json.dumps(ORDER).encode())
+    assert event.item_summary == ORDER["item_summary"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le"])
+def test_another_unicode_encoding_is_named(encoding):
+    with pytest.raises(BodyError, match=encoding[:6].upper()):
+        event_of(json.dumps(ORDER).encode(encoding))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "name", "address"),
+    [("latin-1", "Zoë Ade", "5 Main Road"), ("cp1252", "Zoë “Z” Ade", "5 € Road")],
+)
+def test_another_encoding_is_told_where_it_shows(encoding, name, address):
+    order = ORDER | {"customer_details": {"name": name, "email": "z@x.example"}}
+    body = {"type": "order.created", "data": order | {"address": address}}
+    raw = json.dumps(body, ensure_ascii=False).replace("×", "x").encode(encoding)
+    with pytest.raises(
+        BodyError, match=r"\$\.data\.customer_details\.name is not UTF-8"
+    ) as refused:
+        event_of(raw)
+    assert {"latin-1": "ISO 8859-1", "cp1252": "Windows-1252"}[encoding] in str(refused.value)

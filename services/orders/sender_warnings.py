@@ -1,0 +1,72 @@
+"""What a sender said that came to nothing, told to its business: one email of a kind a day."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from shared.bus.contract.events import OrderNotTaken
+from shared.bus.contract.message import Message, message_for
+from shared.db import arrays
+from shared.ids import derived_id
+
+Problem = Literal["update_given_up", "key_reused"]
+SOURCE = "services.orders"
+
+
+@dataclass(frozen=True, slots=True)
+class NotTaken:
+    """One message that came to nothing.
+
+    Attributes:
+        what: why.
+        account_id: whose it is.
+        order_id: the order that it names.
+        event_id: the message.
+    """
+
+    what: Problem
+    account_id: UUID
+    order_id: UUID
+    event_id: UUID
+
+
+def facts(session: Session, not_taken: Sequence[NotTaken]) -> list[Message]:
+    """The facts to tell: of each account and kind the first.
+
+    Their ids are the same for a whole day (UTC), so the notifier sends one email of them.
+    """
+    first = {(one.account_id, one.what): one for one in reversed(not_taken)}
+    if not first:
+        return []
+    ids = {account_id for account_id, _ in first}
+    rows = session.execute(_ACCOUNTS, {"ids": arrays.uuids(ids)})
+    accounts = {row.id: row for row in rows}
+    now = datetime.now(UTC)
+    return [
+        message_for(
+            OrderNotTaken(
+                account_id=one.account_id,
+                company_name=account.company_name,
+                email=account.email,
+                what=one.what,
+                order_id=one.order_id,
+                event_id=one.event_id,
+            ),
+            source=SOURCE,
+            correlation_id=one.account_id,
+            message_id=derived_id(OrderNotTaken.TYPE, one.what, one.account_id, f"{now:%Y-%m-%d}"),
+            time=now,
+        )
+        for one in first.values()
+        if (account := accounts.get(one.account_id)) is not None
+    ]
+
+
+_ACCOUNTS = text(
+    "SELECT id, company_name, email FROM accounts WHERE id = ANY(CAST(:ids AS uuid[]))"
+)

@@ -1,0 +1,59 @@
+"""Updates of orders that are not known, written down for their sender to see."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from services.orders.sender_warnings import NotTaken
+from services.orders.unknown import Unknown
+from shared.bus.contract.events import OrderCancelled, OrderStatusChanged
+from shared.bus.contract.message import Received
+from shared.db import arrays
+
+Update = Received[OrderStatusChanged] | Received[OrderCancelled]
+
+
+def note(
+    session: Session,
+    updates: Sequence[Update],
+    failures: Mapping[UUID, Exception],
+    unknown: Unknown,
+) -> list[NotTaken]:
+    """Note which wait and which do not come back; returns those that are given up now.
+
+    Args:
+        session: the transaction.
+        updates: those whose account has no such order.
+        failures: what becomes of each, by its id.
+        unknown: says which of them come back.
+    """
+    if not updates:
+        return []
+    given_up = [m for m in updates if unknown.is_given_up(m, failures[m.id])]
+    ended = {m.id for m in given_up}
+    session.execute(
+        _NOTE,
+        {
+            "event_id": arrays.uuids(m.id for m in updates),
+            "account_id": arrays.uuids(m.data.account_id for m in updates),
+            "order_id": arrays.uuids(m.data.order_id for m in updates),
+            "given_up": arrays.booleans(m.id in ended for m in updates),
+            "now": datetime.now(UTC),
+        },
+    )
+    return [NotTaken("update_given_up", m.data.account_id, m.data.order_id, m.id) for m in given_up]
+
+
+_NOTE = text("""
+    INSERT INTO waiting_updates (event_id, account_id, order_id, since, given_up_at)
+    SELECT DISTINCT ON (event_id) event_id, account_id, order_id, CAST(:now AS timestamptz),
+           CASE WHEN given_up THEN CAST(:now AS timestamptz) END
+    FROM unnest(CAST(:event_id AS uuid[]), CAST(:account_id AS uuid[]),
+                CAST(:order_id AS uuid[]), CAST(:given_up AS boolean[]))
+         AS given (event_id, account_id, order_id, given_up)
+    ORDER BY event_id
+    ON CONFLICT (event_id) DO UPDATE SET given_up_at = excluded.given_up_at
+""")

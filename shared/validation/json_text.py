@@ -1,0 +1,113 @@
+"""JSON text that a strict decoder refuses: read all the same, or refused in words.
+
+RFC 8259: it is UTF-8 (8.1), and a byte order mark may be passed over.
+"""
+
+import codecs
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "UTF-32"),
+    (codecs.BOM_UTF32_BE, "UTF-32"),
+    (codecs.BOM_UTF16_LE, "UTF-16"),
+    (codecs.BOM_UTF16_BE, "UTF-16"),
+)
+# An ASCII character of two or four bytes, as JSON begins.
+_ZEROS = ((b"\0\0\0", "UTF-32"), (b"\0", "UTF-16"))
+
+
+class NotJsonError(ValueError):
+    """The text is no JSON; the message says what it is, in a sentence."""
+
+
+def parse(raw: bytes) -> Any:
+    """The value of a JSON text, in plain objects.
+
+    Raises:
+        NotJsonError: it is none.
+    """
+    raw = raw.removeprefix(codecs.BOM_UTF8)
+    if not raw.strip():
+        raise NotJsonError("The body is empty.")
+    encoding = _wide_encoding(raw)
+    if encoding:
+        raise NotJsonError(f"The body is {encoding}. Send it as UTF-8.")
+    try:
+        return msgspec.json.decode(raw)
+    except RecursionError:
+        raise NotJsonError("The body is nested too deep.") from None
+    except UnicodeDecodeError:
+        raise NotJsonError(_other_encoding(raw)) from None
+    except (msgspec.DecodeError, OverflowError, ValueError) as error:
+        raise NotJsonError(_malformed(raw, error)) from None
+
+
+def _wide_encoding(raw: bytes) -> str:
+    for mark, name in _MARKS:
+        if raw.startswith(mark):
+            return name
+    for zeros, name in _ZEROS:
+        if raw[1:].startswith(zeros) or raw.startswith(zeros):
+            return name
+    return ""
+
+
+def _other_encoding(raw: bytes) -> str:
+    """Where a text is not UTF-8; every byte is a character of Latin-1, so that reads it."""
+    try:
+        value = json.loads(raw.decode("latin-1"), strict=False)
+    except (ValueError, RecursionError):
+        value = None
+    for path, text in _texts(value, "$"):
+        as_sent = text.encode("latin-1", errors="replace")
+        try:
+            as_sent.decode()
+        except UnicodeDecodeError as error:
+            is_windows = any(0x80 <= byte < 0xA0 for byte in as_sent)
+            name = "Windows-1252" if is_windows else "Latin-1 (ISO 8859-1)"
+            return (
+                f"{path} is not UTF-8: its byte 0x{as_sent[error.start]:02X} is none. It looks "
+                f"like {name}. Encode the body as UTF-8."
+            )
+    return "The body is not UTF-8."
+
+
+def _texts(value: Any, path: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            yield path, name
+            yield from _texts(inner, f"{path}.{name}")
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            yield from _texts(inner, f"{path}[{number}]")
+
+
+def _malformed(raw: bytes, error: Exception) -> str:
+    text = raw.decode(errors="replace")
+    try:
+        json.loads(text)
+    except json.JSONDecodeError as found:
+        where = f"line {found.lineno}, column {found.colno}"
+        what = found.msg[:1].lower() + found.msg[1:]
+        return f"The body is not JSON: {what} at {where}.{_likely(text.strip())}"
+    except (RecursionError, ValueError):
+        pass
+    return f"The body is not JSON: {error}."
+
+
+def _likely(text: str) -> str:
+    """What it looks like instead."""
+    if text[:2] in ("{'", "['"):
+        return " It has single quotes, as Python prints a dict: write it with `json.dumps`."
+    if text[:1] == "<":
+        return " It looks like XML or HTML."
+    name, equals, _ = text.partition("=")
+    if equals and name.replace("_", "").replace("%", "").isalnum():
+        return " It looks like the fields of a form: send JSON, with Content-Type application/json."
+    return ""

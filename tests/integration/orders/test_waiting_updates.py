@@ -1,0 +1,93 @@
+"""An update of an order that is not known: written down for its sender, and told when given up."""
+
+from datetime import UTC, datetime
+from functools import partial
+
+import pytest
+from sqlalchemy import select
+
+from services.orders.handlers import record
+from services.orders.lanes import Lanes
+from services.orders.unknown import Unknown
+from shared.bus.consume.retry import MAX_ATTEMPTS
+from shared.bus.contract.errors import Permanent, Retry
+from shared.bus.contract.events import TrackingStatus, decode
+from shared.db.models import OutboxMessage, WaitingUpdate
+from shared.db.session import transaction
+from tests.integration.arrange import account, order_created, received, status_changed
+
+NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def business(db):
+    return account(db)
+
+
+def take_in(*messages, unknown=None):
+    with transaction() as session:
+        handle = partial(record, lanes=Lanes(1_000, 100), unknown=unknown or Unknown(1_000))
+        return handle(session, messages)
+
+
+def states(db):
+    db.rollback()
+    return {row.event_id: row.given_up_at is not None for row in db.scalars(select(WaitingUpdate))}
+
+
+def told(db):
+    db.rollback()
+    rows = db.scalars(select(OutboxMessage).where(OutboxMessage.type == "order.not_taken"))
+    return [(row.message_id, decode(row.type, row.body)) for row in rows]
+
+
+def update_of(order, **properties):
+    return received(status_changed(order, TrackingStatus.DELIVERED), time=NOW, **properties)
+
+
+def test_it_waits_and_is_given_up_at_the_end(db, business):
+    unheard = order_created(business.id)
+    update = update_of(unheard)
+    for attempt in range(MAX_ATTEMPTS):
+        failures = take_in(update_of(unheard, id=update.id, attempt=attempt))
+        assert isinstance(failures[update.id], Retry)
+        assert states(db) == {update.id: False}
+        assert told(db) == []
+    take_in(update_of(unheard, id=update.id, attempt=MAX_ATTEMPTS))
+    assert states(db) == {update.id: True}
+    ((_, fact),) = told(db)
+    assert (fact.what, fact.email) == ("update_given_up", business.email)
+    assert (fact.order_id, fact.event_id) == (unheard.order_id, update.id)
+
+
+def test_one_beyond_the_bound_is_given_up_at_once(db, business):
+    unknown = Unknown(1)
+    first, second = (update_of(order_created(business.id)) for _ in range(2))
+    failures = take_in(first, second, unknown=unknown)
+    ended = [id_ for id_, error in failures.items() if isinstance(error, Permanent)]
+    assert len(ended) == 1
+    assert states(db) == {first.id: first.id in ended, second.id: second.id in ended}
+    assert [fact.event_id for _, fact in told(db)] == ended
+
+
+def test_another_accounts_order_is_as_unknown_as_none(db, business):
+    theirs = order_created(account(db).id)
+    take_in(received(theirs, id=theirs.order_id, time=NOW))
+    ours = order_created(business.id, order_id=theirs.order_id)
+    update = update_of(ours, attempt=MAX_ATTEMPTS)
+    take_in(update)
+    assert states(db) == {update.id: True}
+    assert [fact.account_id for _, fact in told(db)] == [business.id]
+
+
+def test_a_day_of_them_is_one_email(db, business):
+    for _ in range(3):
+        take_in(*(update_of(order_created(business.id), attempt=MAX_ATTEMPTS) for _ in range(5)))
+    assert len({id_ for id_, _ in told(db)}) == 1
+
+
+def test_a_known_orders_update_is_not_written_down(db, business):
+    created = order_created(business.id)
+    assert not take_in(received(created, id=created.order_id, time=NOW), update_of(created))
+    assert states(db) == {}
+    assert told(db) == []

@@ -1,0 +1,92 @@
+"""A body of another system is recognised, and told what to do."""
+
+import json
+
+import pytest
+
+from services.ingress.webhook.bodies import BodyError, read
+from services.ingress.webhook.foreign_shapes import SHAPES, recognised
+from shared.ids import new_id
+
+# Made up, with the members that each documents.
+SHOPIFY = {
+    "id": 820982911946154508,
+    "admin_graphql_api_id": "gid://shopify/Order/820982911946154508",
+    "email": "zoe@shop.example",
+    "financial_status": "paid",
+    "fulfillment_status": None,
+    "line_items": [{"name": "blue kettle", "quantity": 2}],
+    "shipping_address": {"name": "Zoë Ade", "address1": "12 Marina Road"},
+}
+WOOCOMMERCE = {
+    "id": 727,
+    "status": "processing",
+    "order_key": "wc_order_58d2d042d1d",
+    "date_created_gmt": "2026-03-22T19:28:02",
+    "billing": {"first_name": "Zoë", "last_name": "Ade", "email": "zoe@shop.example"},
+    "shipping": {"address_1": "12 Marina Road"},
+    "line_items": [{"name": "blue kettle", "quantity": 2}],
+    "payment_method": "bacs",
+}
+MAGENTO = {
+    "entity_id": 5,
+    "increment_id": "000000005",
+    "state": "new",
+    "base_grand_total": 12.5,
+    "customer_email": "zoe@shop.example",
+    "items": [{"sku": "kettle", "qty_ordered": 2}],
+    "billing_address": {"street": ["12 Marina Road"]},
+}
+STRIPE = {
+    "id": "evt_1NG8Du2eZvKYlo2CUI79vXWy",
+    "object": "event",
+    "api_version": "2026-09-30",
+    "livemode": False,
+    "type": "checkout.session.completed",
+    "data": {"object": {"id": "cs_1", "object": "checkout.session"}},
+}
+CLOUD_EVENT = {
+    "specversion": "1.0",
+    "id": "A234-1234-1234",
+    "source": "https://shop.example",
+    "type": "example.shop.order",
+    "time": "2026-04-05T17:31:00Z",
+    "data": {"number": 5},
+}
+BY_NAME = {
+    "Shopify": SHOPIFY,
+    "WooCommerce": WOOCOMMERCE,
+    "Magento": MAGENTO,
+    "Stripe": STRIPE,
+    "CloudEvent": CLOUD_EVENT,
+}
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+@pytest.mark.parametrize("wrapper", [None, "order", "payload"])
+def test_it_is_recognised_and_named_first(name, wrapper):
+    body = BY_NAME[name] if wrapper is None else {wrapper: BY_NAME[name]}
+    with pytest.raises(BodyError) as refused:
+        read(json.dumps(body).encode(), new_id(), None)
+    first = refused.value.faults[0]
+    assert first.startswith("This looks like ")
+    assert name in first
+    assert len(refused.value.faults) > 1
+    others = set(BY_NAME) - {name}
+    assert not any(other in first for other in others)
+
+
+def test_all_shapes_are_tried_here():
+    assert len(SHAPES) == len(BY_NAME)
+
+
+def test_what_is_nobody_elses_is_not_named():
+    order = {"customer_details": {"name": "Zoë"}, "items": [1], "data": {"id": 5, "object": "x"}}
+    assert recognised(order) == []
+
+
+def test_an_event_of_ours_in_a_cloud_event_is_taken():
+    order_id = str(new_id())
+    body = CLOUD_EVENT | {"type": "order.cancelled", "data": {"order_id": order_id}}
+    found, message = read(json.dumps(body).encode(), new_id(), None)
+    assert (str(found), message.type) == (order_id, "order.cancelled")

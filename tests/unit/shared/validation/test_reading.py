@@ -1,0 +1,267 @@
+"""A refused value: all its faults at once, in words, and what has one meaning is mended."""
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import inspect
+
+from services.ingress.app import OPERATIONS
+from services.ingress.webhook.event_bodies import DATA
+from services.kyc.api import Submission
+from shared.bus.contract.events import EVENT_TYPES, Email, Line, TrackingStatus
+from shared.config.settings import Settings
+from shared.validation.reading import MOST_FAULTS, InvalidValueError, read
+from shared.validation.words import must_be
+
+
+class Person(msgspec.Struct, kw_only=True):
+    name: Line
+    email: Email
+    age: Annotated[int, msgspec.Meta(ge=0, le=150)] | None = 7
+
+
+class Thing(msgspec.Struct, kw_only=True):
+    person: Person
+    id: UUID
+    password: str
+    status: TrackingStatus = TrackingStatus.PENDING
+    at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
+    tags: Annotated[list[Line], msgspec.Meta(max_length=2)] = []
+    headers: dict[str, str] = {}
+
+
+ID = "01a20999-db46-7249-a750-ddf0d0dd540c"
+GOOD: dict[str, Any] = {
+    "person": {"name": "Zoë", "email": "z@x.example"},
+    "id": ID,
+    "password": " as it is ",
+}
+
+
+def faults_of(value, **options):
+    with pytest.raises(InvalidValueError) as refused:
+        read(value, Thing, **options)
+    return list(refused.value.faults)
+
+
+def test_what_fits_is_read():
+    thing = read(GOOD | {"at": "2026-01-01T00:00:00Z", "tags": ["a"]}, Thing)
+    assert thing == msgspec.convert(GOOD | {"at": "2026-01-01T00:00:00Z", "tags": ["a"]}, Thing)
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"person": 5}, "$.person must be an object, and is the number 5."),
+        ({"id": "seven"}, "$.id must be a UUID, and is 'seven'."),
+        ({"password": 5}, "$.password must be text, and is the number 5."),
+        (
+            {"status": "LOST"},
+            "$.status must be PENDING, IN_TRANSIT, OUT_FOR_DELIVERY, DELIVERED or CANCELLED, and "
+            "is 'LOST'.",
+        ),
+        (
+            {"at": 1700000000},
+            "$.at must be a time with a zone, such as 2026-11-24T03:00:00Z, and is the number "
+            "1700000000.",
+        ),
+        ({"tags": ["a", "b", "c"]}, "$.tags must be a list of at most 2, and has 3."),
+        ({"tags": {}}, "$.tags must be a list of at most 2, and is an object."),
+        ({"headers": {"X-A": 5}}, "$.headers.X-A must be text, and is the number 5."),
+        ({"headers": {"X-A": ["b"]}}, "$.headers.X-A must be text, and is a list."),
+        ({"id": None}, "$.id is missing: it must be a UUID."),
+    ],
+)
+def test_what_is_wrong_is_said_in_words(changes, fault):
+    assert faults_of(GOOD | changes) == [fault]
+
+
+@pytest.mark.parametrize(
+    ("name", "end"),
+    [
+        ("a\tb", "has a tab (U+0009) at position 2."),
+        ("a\r\nBcc: b", "has a carriage return (U+000D) at position 2."),
+        ("a\x07", "has a control character (U+0007) at position 2."),
+        ("", "is empty."),
+        ("x" * 201, "has 201 characters."),
+    ],
+)
+def test_a_line_is_told_what_breaks_it(name, end):
+    (fault,) = faults_of(GOOD | {"person": GOOD["person"] | {"name": name}})
+    assert fault.startswith("$.person.name must be one line of 1 to 200 characters")
+    assert fault.endswith(end)
+
+
+def test_all_faults_come_at_once():
+    found = faults_of({"tags": [1, "b\x00"], "status": 5})
+    assert [fault.split()[0] for fault in found] == [
+        "$.person.name",
+        "$.person.email",
+        "$.id",
+        "$.password",
+        "$.status",
+        "$.tags[0]",
+        "$.tags[1]",
+    ]
+
+
+def test_a_thousand_faults_are_not_all_said():
+    found = faults_of(GOOD | {"headers": {str(n): n for n in range(1000)}})
+    assert len(found) == MOST_FAULTS + 1
+    assert found[-1] == f"There are {1000 - MOST_FAULTS} more."
+
+
+def test_a_misspelt_name_is_told_and_what_it_holds_is_looked_at():
+    found = faults_of({"Person": {"name": "Z"}, "pass_word": "x", "id": ID})
+    assert found[0].endswith("`Person` is there: was it meant?")
+    assert found[1].startswith("$.Person.email is missing")
+    assert found[2].endswith("`pass_word` is there: was it meant?")
+
+
+@pytest.mark.parametrize(
+    ("changes", "member", "mended"),
+    [
+        ({"id": f" {ID}\n"}, "id", UUID(ID)),
+        ({"status": None}, "status", TrackingStatus.PENDING),
+        ({"tags": None}, "tags", []),
+        ({"tags": [" a\t"]}, "tags", ["a"]),
+        ({"at": None}, "at", None),
+        ({"at": " 2026-01-01T00:00:00Z"}, "at", datetime(2026, 1, 1, tzinfo=UTC)),
+    ],
+)
+def test_what_has_one_meaning_is_mended(changes, member, mended):
+    assert getattr(read(GOOD | changes, Thing), member) == mended
+
+
+def test_null_stays_null_where_it_says_something():
+    assert read({"name": "Z", "email": "z@x.example", "age": None}, Person).age is None
+    assert read({"name": "Z", "email": "z@x.example"}, Person).age == 7
+
+
+def test_a_text_without_a_form_is_kept_as_it_is():
+    assert read(GOOD | {"id": f" {ID}"}, Thing).password == " as it is "
+
+
+def test_a_password_is_never_repeated():
+    class Login(msgspec.Struct):
+        password: Annotated[str, msgspec.Meta(max_length=5)]
+
+    with pytest.raises(InvalidValueError) as refused:
+        read({"password": "correct horse"}, Login)
+    assert (
+        str(refused.value)
+        == "$.password must be text of at most 5 characters, and has 13 characters."
+    )
+
+
+@pytest.mark.parametrize("digits", ["2026", "1e3", "1700000000", "-1", "0.5"])
+def test_digits_are_no_time_where_all_is_text(digits):
+    class Query(msgspec.Struct):
+        limit: int = 5
+        since: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
+
+    assert read({"limit": "7"}, Query, "", strict=False).limit == 7
+    with pytest.raises(InvalidValueError, match=r"^since must be a time with a zone"):
+        read({"since": digits}, Query, "", strict=False)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(["person", "name", "email", "id", "at", "tags", "headers", "status"]),
+            inner,
+            max_size=6,
+        )
+    ),
+    max_leaves=15,
+)
+
+
+@given(JSON)
+def test_anything_is_read_or_refused_and_what_a_strict_decoder_takes_is_read_the_same(value):
+    raw = msgspec.json.encode(value)
+    strict = outcome(lambda: msgspec.json.decode(raw, type=Thing))
+    found = outcome(lambda: read(msgspec.json.decode(raw), Thing))
+    assert found is not None or strict is None
+    assert strict is None or found == strict
+
+
+def outcome(reading):
+    try:
+        return reading()
+    except (InvalidValueError, msgspec.DecodeError):
+        return None
+
+
+def patterned(type_, path, seen):
+    """Every type with a pattern within a type, with where it is."""
+    match type_:
+        case inspect.StructType(cls=cls, fields=fields):
+            if cls not in seen:
+                seen.add(cls)
+                for field in fields:
+                    yield from patterned(field.type, f"{path}.{field.name}", seen)
+        case inspect.UnionType(types=types):
+            for inner in types:
+                yield from patterned(inner, path, seen)
+        case inspect.ListType(item_type=inner) | inspect.VarTupleType(item_type=inner):
+            yield from patterned(inner, f"{path}[]", seen)
+        case inspect.DictType(value_type=inner):
+            yield from patterned(inner, f"{path}{{}}", seen)
+        case inspect.Metadata(type=inspect.StrType(pattern=str() as pattern)):
+            yield path, type_, pattern
+        case inspect.StrType(pattern=str() as pattern):
+            yield path, type_, pattern
+
+
+def test_every_pattern_has_words_and_none_is_shown():
+    structs = {
+        struct for o in OPERATIONS for struct in (o.body, o.query) if isinstance(struct, type)
+    }
+    structs |= {*EVENT_TYPES.values(), *DATA.values(), Settings}
+    seen: set[Any] = set()
+    found = [
+        place
+        for struct in structs
+        for place in patterned(inspect.type_info(struct), struct.__name__, seen)
+    ]
+    assert len(found) > 20
+    for path, type_, pattern in found:
+        words = must_be(type_)
+        assert words not in ("another value", "text"), path
+        assert isinstance(type_, inspect.Metadata), path
+        assert "description" in (type_.extra_json_schema or {}), path
+        assert pattern not in words
+        assert not re.search(r"[\\^$\[\]{}|]", words), path
+
+
+def test_a_text_or_an_object():
+    """msgspec frees such a union twice: had it been given one, the interpreter would be gone."""
+    kyc = {"business_registration_number": "RC 1", "business_address": "12 Marina Road"}
+    for _ in range(300):
+        for who in ("Zoë", {"a": None}):
+            given = kyc | {"contact_person_details": who}
+            assert read(given, Submission).contact_person_details == who
+        for wrong in (5, "", "a\x00b", []):
+            with pytest.raises(InvalidValueError, match=r"_details must be text .* or an object"):
+                read(kyc | {"contact_person_details": wrong}, Submission)
+        with pytest.raises(InvalidValueError, match="an object of 1 to 50 members, and has 0"):
+            read(kyc | {"contact_person_details": {}}, Submission)
+
+
+def test_every_type_that_a_caller_gives_has_words():
+    structs = {
+        struct for o in OPERATIONS for struct in (o.body, o.query) if isinstance(struct, type)
+    }
+    for struct in structs | set(DATA.values()):
+        with pytest.raises(InvalidValueError) as refused:
+            read({f.encode_name: float("nan") for f in msgspec.structs.fields(struct)}, struct)
+        assert "another value" not in str(refused.value)
