@@ -31,7 +31,7 @@ class Unknown:
         self._most = most
         self._waiting = TokenBuckets(most / LADDER_SECONDS, most, clock)
 
-    def is_given_up(self, message: Received[Any], failure: Retry | Permanent) -> bool:
+    def is_given_up(self, message: Received[Any], failure: Exception) -> bool:
         """Whether it does not come back."""
         return isinstance(failure, Permanent) or message.attempt >= MAX_ATTEMPTS
 

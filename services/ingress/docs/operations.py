@@ -10,6 +10,7 @@ from services.ingress.webhook.acceptor import UNCERTAIN
 from services.ingress.webhook.admission import EXPIRED, SCHEME_NOT_ALLOWED
 from services.ingress.webhook.authentication import STALE
 from services.ingress.webhook.endpoint import BAD_KEY
+from services.ingress.webhook.known_keys import IN_USE, REUSED
 from shared.http.errors import BLOCKED
 from shared.http.route import Operation
 
@@ -31,6 +32,8 @@ _COMMON = (
     BLOCKED,
     (403, "address_not_allowed", "The account's allowlist does not have the address."),
     (403, "scheme_not_allowed", SCHEME_NOT_ALLOWED),
+    IN_USE,
+    REUSED,
     (413, "body_too_large", "The body is larger than 262144 bytes."),
     (415, "unsupported_media_type", "Send Content-Type: application/json."),
     (429, "rate_limited", "Too many requests."),
