@@ -28,6 +28,7 @@ from services.ingress.webhook.acceptor import Acceptor
 from services.ingress.webhook.admission import Admission
 from services.ingress.webhook.authentication import ApiKeyScheme, StandardScheme
 from services.ingress.webhook.endpoint import OrderWebhook
+from services.ingress.webhook.known_keys import KnownKeys
 from services.ingress.webhook.refusals import Refusals
 from services.kyc import api as kyc_api
 from services.orders import api as orders_api
@@ -176,13 +177,19 @@ def _add_webhooks(app: falcon.asgi.App[Any, Any], ingress: Ingress) -> None:
         f"{config.public_url.rstrip('/')}{PREFIX}/docs/",
         ingress.cache.clock,
     )
+    known_keys = KnownKeys()  # of both, since the order's id is the same
     for path, scheme in (
         ("/webhooks/orders", ApiKeyScheme),
         ("/webhooks/{account_id}/orders", StandardScheme),
     ):
         authentication = scheme(ingress.cache, refusals, config.max_body_bytes)
         webhook = OrderWebhook(
-            authentication, admission, ingress.acceptor, ingress.metrics, ingress.request_log
+            authentication,
+            admission,
+            ingress.acceptor,
+            ingress.metrics,
+            ingress.request_log,
+            known_keys,
         )
         app.add_route(PREFIX + path, webhook)
 

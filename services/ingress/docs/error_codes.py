@@ -78,6 +78,17 @@ CODES: dict[str, ErrorCode] = {
         "ASCII, or stands there twice.",
         "Send one key for each event, such as a UUID, and the same for each try.",
     ),
+    "idempotency_key_in_use": ErrorCode(
+        [409],
+        "Another order under the same `Idempotency-Key` or `webhook-id` is being accepted now.",
+        "Send each order under a key of its own, and the same order under the same key.",
+    ),
+    "idempotency_key_reused": ErrorCode(
+        [422],
+        "Another order was accepted under the same `Idempotency-Key` or `webhook-id`; `order_id` "
+        "is its id. The first order stays as it is.",
+        "Send each order under a key of its own. To say what became of the first, send an update.",
+    ),
     "unsupported_media_type": ErrorCode(
         [415],
         "The body is compressed, or its `Content-Type` is not JSON.",

@@ -7,6 +7,7 @@ import msgspec
 
 from services.ingress.webhook import bodies
 from services.ingress.webhook.acceptor import UNCERTAIN
+from services.ingress.webhook.known_keys import IN_USE, REUSED
 from services.ingress.webhook.rules import BAD_KEY, EXPIRED, SCHEME_NOT_ALLOWED, STALE
 from shared.http.errors import BLOCKED
 from shared.http.route import Operation
@@ -29,6 +30,8 @@ _COMMON = (
     BLOCKED,
     (403, "address_not_allowed", "The account's allowlist does not have the address."),
     (403, "scheme_not_allowed", SCHEME_NOT_ALLOWED),
+    IN_USE,
+    REUSED,
     (413, "body_too_large", "The body is larger than 262144 bytes."),
     (415, "unsupported_media_type", "Send Content-Type: application/json."),
     (429, "rate_limited", "Too many requests."),

@@ -17,12 +17,11 @@ from uuid import UUID
 
 import msgspec
 
-from services.ingress.webhook import foreign_shapes
 from services.ingress.webhook.event_bodies import BODIES, DATA, EventBody, FlatOrder
 from shared.bus.contract.events import OrderCreated
 from shared.bus.contract.message import Message, message_for
 from shared.ids import derived_id
-from shared.validation import json_text, reading, words
+from shared.validation import foreign_shapes, json_text, reading, words
 from shared.validation.reading import InvalidValueError
 
 __all__ = ["BODIES", "BodyError", "read"]

@@ -20,7 +20,10 @@ from services.ingress.webhook import bodies, rules
 from services.ingress.webhook.acceptor import Acceptor
 from services.ingress.webhook.admission import Admission
 from services.ingress.webhook.authentication import Scheme
+from services.ingress.webhook.known_keys import KnownKeys
 from services.ingress.webhook.refusals import as_error
+from shared.bus.contract.events import OrderCreated
+from shared.bus.contract.message import Message
 from shared.http.errors import ApiError, invalid
 from shared.http.mount import write_error
 
@@ -36,6 +39,7 @@ class OrderWebhook:
         acceptor: makes messages safe.
         metrics: counts outcomes.
         request_log: keeps what became of each request.
+        known_keys: the idempotency keys of this worker.
     """
 
     def __init__(
@@ -45,12 +49,14 @@ class OrderWebhook:
         acceptor: Acceptor,
         metrics: Metrics,
         request_log: RequestLog,
+        known_keys: KnownKeys,
     ) -> None:
         self._scheme = scheme
         self._admission = admission
         self._acceptor = acceptor
         self._metrics = metrics
         self._request_log = request_log
+        self._known_keys = known_keys
 
     async def on_post(self, req: Request, resp: Response, account_id: str = "") -> None:
         """Accept or refuse one request."""
@@ -88,8 +94,20 @@ class OrderWebhook:
             raise invalid("invalid_body", error) from None
         attempt.order_id, attempt.event_id = str(order_id), message.message_id
         attempt.event_type = message.type
-        await self._acceptor.accept(message)
+        if key is not None and message.type == OrderCreated.TYPE:
+            await self._accept_once(attempt.order_id, message)
+        else:
+            await self._acceptor.accept(message)
         return attempt.order_id
+
+    async def _accept_once(self, order_id: str, message: Message) -> None:
+        self._known_keys.claim(order_id, message.body)
+        is_accepted = False
+        try:
+            await self._acceptor.accept(message)
+            is_accepted = True
+        finally:
+            self._known_keys.settle(order_id, is_accepted=is_accepted)
 
 
 def _traceparent(req: Request) -> str | None:

@@ -501,3 +501,23 @@ def test_the_order_id_is_a_new_one_each_time(sender):
     ids = {UUID(sender.send().json()["order_id"]) for _ in range(20)}
     assert len(ids) == 20
     assert {id_.version for id_ in ids} == {7}
+
+
+def test_another_order_under_a_known_key_is_refused(api, tmp_path):
+    with running_ingress(tmp_path, api.amqp_url, api.database_url, WEB_CONCURRENCY="1") as single:
+        business, other = approved(single), approved(single)
+        key = {"Idempotency-Key": "order-7"}
+        first = business.send(**key)
+        assert first.status_code == 201
+        # The same order, as it was and in another layout.
+        for body in (ORDER, json.dumps(ORDER, indent=2).encode()):
+            assert business.send(body, **key).json() == first.json()
+        for send in (business.send, lambda body, **_: business.standard(body, id_="order-7")):
+            answer = send(ORDER | {"address": "elsewhere"}, **key)
+            assert (answer.status_code, answer.json()["code"]) == (422, "idempotency_key_reused")
+            assert answer.json()["order_id"] == first.json()["order_id"]
+        assert other.send(ORDER | {"address": "elsewhere"}, **key).status_code == 201
+        order_id = first.json()["order_id"]
+        for status in ("IN_TRANSIT", "DELIVERED"):
+            body = {"type": "order.status_changed", "order_id": order_id, "tracking_status": status}
+            assert business.send(body, **key).status_code == 201

@@ -22,6 +22,7 @@ from services.ingress.webhook import bodies
 from services.ingress.webhook.admission import Admission
 from services.ingress.webhook.authentication import ApiKeyScheme, StandardScheme
 from services.ingress.webhook.endpoint import OrderWebhook
+from services.ingress.webhook.known_keys import KnownKeys
 from services.ingress.webhook.refusals import Refusals
 from shared.ids import new_id
 from shared.security.webhook_keys import encode_key, key_hash, seal
@@ -118,7 +119,9 @@ def webhook(scheme, *, is_standard_only, log):
         Safe(), refusals, policies, TokenBuckets(1e9, 1e9), 10**9, "http://x/", cache.clock
     )
     metrics = SimpleNamespace(webhook=lambda *_: None)
-    return OrderWebhook(scheme(cache, refusals, 1 << 20), admission, Safe(), metrics, log)
+    return OrderWebhook(
+        scheme(cache, refusals, 1 << 20), admission, Safe(), metrics, log, KnownKeys()
+    )
 
 
 def answered(headers, body, *, is_standard_only):

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from services.ingress.webhook.bodies import BodyError, read
-from services.ingress.webhook.foreign_shapes import SHAPES, recognised
 from shared.ids import new_id
+from shared.validation.foreign_shapes import SHAPES, recognised
 
 # Made up, with the members that each documents.
 SHOPIFY = {

@@ -1,0 +1,52 @@
+"""Idempotency keys that this worker has seen lately, each with what was sent under it.
+
+draft-ietf-httpapi-idempotency-key-header-07, 2.7: a key that comes with another payload is refused.
+What no worker remembers, `services.orders` finds (`conflicts.py`) and tells the business.
+"""
+
+from collections import OrderedDict
+
+from shared.http.errors import ApiError
+
+MAX_KEYS = 20_000
+IN_USE = (409, "idempotency_key_in_use", "Another order with this key is on its way.")
+REUSED = (422, "idempotency_key_reused", "This key was used for another order.")
+
+
+class KnownKeys:
+    """The keys of one worker, the latest `MAX_KEYS`.
+
+    A key is known by the order's id, which is derived from account and key; what was sent, by the
+    hash of the event that it became, so that the same order in another layout is the same.
+    """
+
+    def __init__(self, most: int = MAX_KEYS) -> None:
+        self._most = most
+        self._sent: OrderedDict[str, int] = OrderedDict()
+        self._on_the_way: set[str] = set()
+
+    def claim(self, order_id: str, event: bytes) -> None:
+        """Note that an order is sent under its key now.
+
+        Raises:
+            ApiError: 409 while another order is on its way under that key, 422 afterwards.
+        """
+        digest = hash(event)
+        known = self._sent.setdefault(order_id, digest)
+        if known != digest:
+            refusal = IN_USE if order_id in self._on_the_way else REUSED
+            raise ApiError(*refusal, order_id=order_id)
+        self._on_the_way.add(order_id)
+        if len(self._sent) > self._most:
+            self._sent.popitem(last=False)
+
+    def settle(self, order_id: str, *, is_accepted: bool) -> None:
+        """Note that an order has its answer.
+
+        Args:
+            order_id: its id.
+            is_accepted: whether it is safe; else the key may come with any order.
+        """
+        self._on_the_way.discard(order_id)
+        if not is_accepted:
+            self._sent.pop(order_id, None)

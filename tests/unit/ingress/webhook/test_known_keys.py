@@ -1,0 +1,40 @@
+"""Keys that a worker knows: one order each."""
+
+import pytest
+
+from services.ingress.webhook.known_keys import KnownKeys
+from shared.http.errors import ApiError
+
+
+def refused(keys, order_id, event):
+    with pytest.raises(ApiError) as error:
+        keys.claim(order_id, event)
+    assert error.value.more == {"order_id": order_id}
+    return error.value.status, error.value.code
+
+
+def test_another_order_is_refused_on_its_way_and_after():
+    keys = KnownKeys()
+    keys.claim("1", b"kettle")
+    keys.claim("1", b"kettle")
+    assert refused(keys, "1", b"teapot") == (409, "idempotency_key_in_use")
+    keys.settle("1", is_accepted=True)
+    assert refused(keys, "1", b"teapot") == (422, "idempotency_key_reused")
+    keys.claim("1", b"kettle")
+    keys.claim("2", b"teapot")
+
+
+def test_what_was_not_accepted_holds_no_key():
+    keys = KnownKeys()
+    keys.claim("1", b"kettle")
+    keys.settle("1", is_accepted=False)
+    keys.claim("1", b"teapot")
+
+
+def test_the_oldest_is_forgotten():
+    keys = KnownKeys(2)
+    for order_id in ("1", "2", "3"):
+        keys.claim(order_id, b"kettle")
+        keys.settle(order_id, is_accepted=True)
+    keys.claim("1", b"teapot")
+    assert refused(keys, "3", b"teapot")[0] == 422
