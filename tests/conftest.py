@@ -11,6 +11,7 @@ from sqlalchemy import Engine, create_engine
 from sqlalchemy.orm import Session
 
 import shared.config.loading as config
+from services.ops.broker import queue_lock
 from shared import gc_tuning
 from shared.db import migrate, session
 from shared.security import encryption
@@ -154,6 +155,8 @@ def configure(monkeypatch: pytest.MonkeyPatch) -> Iterator[Configure]:
             session._sessions,
         ):
             cached.cache_clear()
+        # A command that ran in this process met others in its own database.
+        queue_lock.meet_again()
 
     def apply(**variables: str) -> config.Settings:
         for name, value in variables.items():

@@ -46,6 +46,12 @@ def meet_in(engine: Engine | None) -> None:
     _meeting_place = place
 
 
+def meet_again() -> None:
+    """Forget what `meet_in` said, and that a database did not answer."""
+    global _meeting_place, _away_until
+    _meeting_place, _away_until = session.engine, 0.0
+
+
 @contextmanager
 def turn(queue: str, engine: Engine | None = None, patience: float = PATIENCE) -> Iterator[bool]:
     """Wait until nobody else is at work in a queue; go on after a while anyway.
