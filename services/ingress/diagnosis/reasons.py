@@ -11,12 +11,10 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from services.ingress.diagnosis import mistakes, signature_text
-from services.ingress.webhook import hmac_hex, rules, standard_webhooks
+from services.ingress.webhook import hmac_hex, missing_headers, rules, standard_webhooks
 from services.ingress.webhook.rules import Scheme
 from services.ingress.webhook.standard_webhooks import MAX_SIGNATURES, TOLERANCE_SECONDS
 from shared.security.webhook_keys import encode_key, encode_standard
-
-STANDARD_HEADERS = ("webhook-id", "webhook-timestamp", "webhook-signature")
 
 # What is told by the webhook's own sentence.
 _OF_THE_FORM = ("unsupported_media_type", "invalid_idempotency_key", "scheme_not_allowed")
@@ -85,6 +83,8 @@ def diagnose(
     judged = rules.judge(raw, body, secrets, now, is_standard_only=is_standard_only)
     code = judged.refusal.code if judged.refusal else ""
     found = Diagnosis(judged.scheme, code, is_right=judged.secret is not None)
+    if judged.refusal is not None:
+        found.findings += judged.refusal.faults
     if judged.scheme == "standard_webhooks":
         _standard(given, body, secrets, now, found)
     else:
@@ -99,9 +99,8 @@ def diagnose(
 def _api_key(
     given: Mapping[str, str], body: bytes, secrets: Sequence[Secret], found: Diagnosis
 ) -> None:
-    missing = [n for n in ("X-API-Key", "X-Webhook-Signature") if not given.get(n.lower())]
+    missing = [name for name in missing_headers.API_KEY if not given.get(name.lower())]
     if missing:
-        found.findings.append(f"Not there, or empty: {' and '.join(missing)}.")
         found.findings += _similar(given, missing)
         return
     named = _named(given["x-api-key"], secrets, found)
@@ -128,11 +127,9 @@ def _standard(
     now: float,
     found: Diagnosis,
 ) -> None:
-    missing = [name for name in STANDARD_HEADERS if not given.get(name)]
-    if missing:
-        found.findings.append(f"Not there, or empty: {' and '.join(missing)}.")
+    if not all(given.get(name) for name in missing_headers.STANDARD):
         return
-    id_, stamp, signatures = (given[name] for name in STANDARD_HEADERS)
+    id_, stamp, signatures = (given[name] for name in missing_headers.STANDARD)
     if not standard_webhooks.is_id(id_.encode()):
         found.findings.append("webhook-id may hold up to 255 visible ASCII characters, and no `.`.")
     _explain_stamp(stamp, now, found)

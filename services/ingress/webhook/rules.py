@@ -20,7 +20,7 @@ Headers = Iterable[tuple[bytes, bytes]]
 """Names in small letters, and values: what is in them may be anything."""
 Scheme = Literal["api_key", "standard_webhooks"]
 
-STANDARD_HEADERS = (b"webhook-id", b"webhook-timestamp", b"webhook-signature")
+STANDARD_HEADERS = tuple(name.encode() for name in missing_headers.STANDARD)
 EXPIRED = "Webhook secret expired. New secret generated. Please update your configuration."
 SCHEME_NOT_ALLOWED = "The account takes Standard Webhooks only."
 STALE = "The webhook-timestamp is not within 5 minutes of the server's time."
