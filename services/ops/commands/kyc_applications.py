@@ -1,13 +1,15 @@
-"""What waits for a decision."""
+"""KYC applications: what waits for a decision, and what has been decided."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, Select, String, cast, func, or_, select, tuple_
+from sqlalchemy.orm import Session, aliased
 
 from services.ops.commands.kyc_persons import Recorded, recorded, sentence
 from shared.db.models import Account, KycApplication
@@ -21,6 +23,49 @@ class Status(StrEnum):
     APPROVED = "approved"
     REJECTED = "rejected"
     REVOKED = "revoked"
+
+
+class Sort(StrEnum):
+    """In which order they are listed."""
+
+    OLDEST = "oldest"
+    NEWEST = "newest"
+    DECIDED = "decided"
+    COMPANY = "company"
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which applications, and in which order.
+
+    Attributes:
+        status: those in this state.
+        words: what the company's name, its email address or its registration number has in it, or
+            an account id; empty for all.
+        sort: by submission, by decision (the newest first) or by the company's name.
+        names_only: whether the words are looked for in the company's name alone, so that who may
+            not see the rest cannot find it out letter by letter.
+    """
+
+    status: Status
+    words: str = ""
+    sort: Sort = Sort.OLDEST
+    names_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SameNumber:
+    """Another business with the same registration number.
+
+    Attributes:
+        account_id: of the other business.
+        company_name: its name.
+        status: of its newest application with that number.
+    """
+
+    account_id: UUID
+    company_name: str
+    status: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,33 +109,70 @@ _COLUMNS = (
 
 
 def applications(
-    session: Session, status: Status, *, limit: int = 100, newest_first: bool = False
+    session: Session, wanted: Filter, *, limit: int = 100, after: UUID | None = None
 ) -> Sequence[Application]:
-    """Applications in a state, oldest first.
+    """One page of applications.
 
     Args:
         session: may read accounts and KYC applications.
-        status: which.
+        wanted: which, and in which order.
         limit: how many at most.
-        newest_first: by decision, for what is looked up afterwards.
+        after: the application that the page before ended with, whatever its state is now.
     """
-    order = (
-        (KycApplication.decided_at.desc(), KycApplication.id.desc())
-        if newest_first
-        else (KycApplication.submitted_at, KycApplication.id)
-    )
-    rows = session.execute(
-        select(*_COLUMNS)
-        .join(Account, Account.id == KycApplication.account_id)
-        .where(KycApplication.status == status.value)
-        # The standing proof's business is there to be decided on, and among nobody's afterwards.
-        .where(or_(KycApplication.status == Status.PENDING.value, Account.email.not_like(LIKE)))
-        .order_by(*order)
-        .limit(limit)
-    )
-    found = [Application(*tuple(row)) for row in rows]
+    descends = wanted.sort in (Sort.NEWEST, Sort.DECIDED)
+    place = [_PLACES[wanted.sort], KycApplication.id]
+    query = _wanted(select(*_COLUMNS), wanted)
+    if after is not None:
+        last = (
+            select(_PLACES[wanted.sort], KycApplication.id)
+            .join(Account, Account.id == KycApplication.account_id)
+            .where(KycApplication.id == after)
+            .scalar_subquery()
+        )
+        query = query.where(tuple_(*place) < last if descends else tuple_(*place) > last)
+    query = query.order_by(*(column.desc() if descends else column for column in place))
+    found = [Application(*tuple(row)) for row in session.execute(query.limit(limit))]
     by = recorded(session, [application.id for application in found])
     return [replace(application, recorded=by.get(application.id, ())) for application in found]
+
+
+def counts(session: Session, wanted: Filter) -> dict[Status, int]:
+    """How many applications are in each state.
+
+    Args:
+        session: may read accounts and KYC applications.
+        wanted: which of them; its state does not count.
+    """
+    query = _with(_of_people(select(KycApplication.status, func.count())), wanted)
+    rows = session.execute(query.group_by(KycApplication.status))
+    return dict.fromkeys(Status, 0) | {Status(status): number for status, number in rows}
+
+
+def same_number(
+    session: Session, found: Sequence[Application]
+) -> Mapping[UUID, Sequence[SameNumber]]:
+    """Which other businesses gave the same registration numbers, by application.
+
+    Letters' case, white space and punctuation tell no two numbers apart.
+
+    Args:
+        session: may read accounts and KYC applications.
+        found: the applications.
+    """
+    other, owner = aliased(KycApplication), aliased(Account)
+    number = _bare(KycApplication.business_registration_number)
+    rows = session.execute(
+        select(KycApplication.id, owner.id, owner.company_name, other.status)
+        .join(other, _bare(other.business_registration_number) == number)
+        .join(owner, owner.id == other.account_id)
+        .where(KycApplication.id.in_([application.id for application in found]))
+        .where(owner.id != KycApplication.account_id, number != "")
+        .order_by(other.submitted_at.desc(), other.id.desc())
+    )
+    others: defaultdict[UUID, dict[UUID, SameNumber]] = defaultdict(dict)
+    for application_id, account_id, company_name, status in rows:
+        others[application_id].setdefault(account_id, SameNumber(account_id, company_name, status))
+    return {id_: tuple(same.values()) for id_, same in others.items()}
 
 
 def newest(session: Session, account_id: UUID) -> Application | None:
@@ -111,3 +193,40 @@ def newest(session: Session, account_id: UUID) -> Application | None:
         return None
     found = Application(*tuple(row))
     return replace(found, recorded=recorded(session, [found.id]).get(found.id, ()))
+
+
+_PLACES: dict[Sort, Any] = {
+    Sort.OLDEST: KycApplication.submitted_at,
+    Sort.NEWEST: KycApplication.submitted_at,
+    # What is not decided has no such time, and a comparison with NULL would end the list.
+    Sort.DECIDED: func.coalesce(KycApplication.decided_at, KycApplication.submitted_at),
+    Sort.COMPANY: func.lower(Account.company_name),
+}
+
+
+def _wanted(query: Any, wanted: Filter) -> Select[Any]:
+    of_state = _of_people(query).where(KycApplication.status == wanted.status.value)
+    return _with(of_state, wanted)
+
+
+def _with(query: Select[Any], wanted: Filter) -> Select[Any]:
+    if not wanted.words:
+        return query
+    texts = [Account.company_name]
+    if not wanted.names_only:
+        texts += [Account.email, KycApplication.business_registration_number]
+    has = [text.icontains(wanted.words, autoescape=True) for text in texts]
+    return query.where(or_(cast(Account.id, String) == wanted.words.lower(), *has))
+
+
+def _of_people(query: Any) -> Select[Any]:
+    """Without the standing proof's business, but where it waits to be decided on."""
+    of_accounts: Select[Any] = query.select_from(KycApplication).join(
+        Account, Account.id == KycApplication.account_id
+    )
+    waits = KycApplication.status == Status.PENDING.value
+    return of_accounts.where(or_(waits, Account.email.not_like(LIKE)))
+
+
+def _bare(number: Any) -> ColumnElement[str]:
+    return func.regexp_replace(func.lower(number), r"[[:space:][:punct:]]", "", "g")

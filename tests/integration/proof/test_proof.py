@@ -13,6 +13,7 @@ from sqlalchemy import create_engine, select
 from sqlalchemy.orm import Session
 
 from services.ops.commands import decisions, kyc_applications
+from services.ops.commands.kyc_applications import Filter, Status
 from services.ops.console.pages.overview import tiles
 from services.ops.monitoring import order_flow
 from services.ops.monitoring.alerts import troubles
@@ -176,7 +177,7 @@ def test_nothing_of_it_is_counted_among_the_figures_of_others(running):
     others = Others()
     with Session(running.engine) as session:
         assert order_flow.latency(session).orders == 0
-        assert kyc_applications.applications(session, kyc_applications.Status.APPROVED) == []
+        assert kyc_applications.applications(session, Filter(Status.APPROVED)) == []
 
     def is_nothing():
         with Session(running.engine) as session:

@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from typing import Annotated
+from uuid import UUID
 
 import msgspec
 import typer
@@ -26,6 +27,7 @@ from services.ops.cli.terminal import (
     stop,
 )
 from services.ops.commands import decisions, kyc_applications
+from services.ops.commands.kyc_applications import Filter, Sort, Status
 from services.ops.commands.kyc_persons import DECIDES
 from shared.db.session import make_engine
 from shared.security.service_accounts import is_services
@@ -50,33 +52,50 @@ Who = Annotated[
 
 @app.command("list")
 def list_applications(
-    status: Annotated[
-        kyc_applications.Status, typer.Option(help="Those in this state.")
-    ] = kyc_applications.Status.PENDING,
+    status: Annotated[Status, typer.Option(help="Those in this state.")] = Status.PENDING,
+    search: Annotated[
+        str,
+        typer.Option(help="What company, email address or registration number have in them."),
+    ] = "",
+    sort: Annotated[Sort, typer.Option(help="In which order.")] = Sort.OLDEST,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many.")] = 100,
+    after: Annotated[
+        UUID | None, typer.Option(help="The application that the list before ended with.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Applications, oldest first."""
     system = find_system()
+    wanted = Filter(status, search.strip(), sort)
     with database(system) as session:
-        found = kyc_applications.applications(session, status, limit=limit)
+        found = kyc_applications.applications(session, wanted, limit=limit, after=after)
+        total = kyc_applications.counts(session, wanted)[status]
+        same = kyc_applications.same_number(session, found)
     note_view(system, "fellow kyc list", [str(one.account_id) for one in found])
     if as_json:
         print_json(found)
         return
     columns = ["submitted", "company", "email", "registration number"]
     several = any(application.recorded for application in found)
-    table = Table(*columns, *(["so far"] if several else []), box=None, pad_edge=False)
+    more = (["used by others too"] if same else []) + (["so far"] if several else [])
+    table = Table(*columns, *more, box=None, pad_edge=False)
     for application in found:
         table.add_row(
             local(application.submitted_at),
             application.company_name,
             application.email,
             application.business_registration_number,
+            *(
+                [", ".join(one.company_name for one in same.get(application.id, ()))]
+                if same
+                else []
+            ),
             *([application.so_far] if several else []),
         )
     results().print(table)
-    say(f"{len(found)} {status.value}.")
+    say(f"{len(found)} of {total} {status.value}.")
+    if len(found) == limit and len(found) < total:
+        say(f"More: --after {found[-1].id}")
     takes = system.settings.kyc_approvals_required
     if takes > 1 and status.value in DECIDES:
         say(f"To {DECIDES[status.value]} takes {takes} operators of different names.")

@@ -79,6 +79,7 @@ def _search(
         until=until + timedelta(days=1) if until else None,
         before=before,
         limit=limit,
+        sees_persons=visit.user.may(Right.CUSTOMERS),
     )
 
 

@@ -1,6 +1,6 @@
 """Which dead letters a page is about, as its path, query and forms say it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -30,8 +30,8 @@ class Filter:
     age: str = ""
     about: str = ""
 
-    def criteria(self) -> Criteria:
-        """The same for `dead_letters`."""
+    def criteria(self, reads: Callable[[str], str] = str) -> Criteria:
+        """The same for `dead_letters`; see there for `reads`."""
         _, older, younger = AGES[self.age]
         return Criteria(
             reason=self.reason,
@@ -39,6 +39,7 @@ class Filter:
             correlation_id=self.about,
             older_than=older,
             younger_than=younger,
+            reads=reads,
         )
 
     def query(self, **more: object) -> str:

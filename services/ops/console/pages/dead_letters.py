@@ -3,6 +3,7 @@
 from sqlalchemy.orm import Session
 
 from services.ops.console.pages.dead_filter import AGES, Filter, queue_of
+from services.ops.console.web.masking import mask
 from services.ops.console.web.page import Page, PageError, Result, View, Visit
 from services.ops.console.web.reading import legible, positive
 from services.ops.dead_letters import actions, search
@@ -24,9 +25,10 @@ def show_letters(_: Session, visit: Visit) -> Result:
     """A page of one queue's letters."""
     queue, wanted = queue_of(visit), Filter.of(visit.query)
     start = positive(visit.query.get("start", ""))
+    criteria = wanted.criteria(str if visit.user.may(Right.MESSAGES) else _masked)
     with visit.system.broker() as connection:
         page = search.browse(
-            connection, queue, wanted.criteria(), start=start, limit=AT_ONCE, engine=engine()
+            connection, queue, criteria, start=start, limit=AT_ONCE, engine=engine()
         )
     about = {
         "path": "/dead",
@@ -36,9 +38,13 @@ def show_letters(_: Session, visit: Visit) -> Result:
         "filter": wanted,
         "ages": AGES,
         "types": actions.types_for(queue),
-        "is_filtered": not wanted.criteria().is_empty,
+        "is_filtered": not criteria.is_empty,
     }
     return View("dead_letters.html", about)
+
+
+def _masked(reason: str) -> str:
+    return str(mask(reason, ""))
 
 
 def show_reasons(_: Session, visit: Visit) -> Result:

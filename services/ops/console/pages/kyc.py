@@ -3,25 +3,31 @@
 import json
 from collections.abc import Mapping
 from typing import Any, get_args
+from urllib.parse import urlencode
+from uuid import UUID
 
 import msgspec
-from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from services.ops.audit.actions import commanded
 from services.ops.commands import decisions, kyc_applications
-from services.ops.commands.kyc_applications import Status
+from services.ops.commands.kyc_applications import Application, Filter, Sort, Status
 from services.ops.commands.kyc_persons import DECIDES
 from services.ops.console.web.page import Page, PageError, Question, Redirect, Result, View, Visit
 from services.ops.console.web.reading import positive, uuid_of
 from services.ops.users.rights import Right
 from shared.bus import outbox
 from shared.bus.contract.events import KycDecide
-from shared.db.models import Account, KycApplication
 from shared.db.session import engine
-from shared.synthetic import LIKE
 
 AT_ONCE = 50
+MOST_WORDS = 320  # letters: the longest email address
+SORTS = {
+    Sort.OLDEST: "submitted, oldest first",
+    Sort.NEWEST: "submitted, newest first",
+    Sort.DECIDED: "decided, newest first",
+    Sort.COMPANY: "by company",
+}
 LETTERS_EVERY = 3  # looks into the books for one into the dead letters, which costs more
 GIVE_UP_AFTER = 60  # looks, one a second
 CONSEQUENCES = {
@@ -33,28 +39,77 @@ CONSEQUENCES = {
 
 
 def show(session: Session, visit: Visit) -> Result:
-    """Applications of one state: those that wait oldest first, the others newest first."""
+    """A page of the applications of one state that fit."""
+    wanted, after = _wanted(visit.query, sees_persons=visit.user.may(Right.KYC))
+    found = kyc_applications.applications(session, wanted, limit=AT_ONCE + 1, after=after)
+    same = kyc_applications.same_number(session, found)
+    decided = _decided(visit)
+    # What was decided a moment ago is in its old state until it is carried out.
+    rows = [row for row in found[:AT_ONCE] if not decided or row.id != decided["application_id"]]
+    about = {
+        "path": "/kyc",
+        "wanted": wanted,
+        "sorts": SORTS,
+        "counts": kyc_applications.counts(session, wanted),
+        "applications": [
+            (row, contact(row.contact_person_details), same.get(row.id, ())) for row in rows
+        ],
+        "after": after,
+        "address": _address,
+        "next": found[AT_ONCE - 1].id if len(found) > AT_ONCE else None,
+        "takes": visit.system.config.kyc_approvals_required if wanted.status in DECIDES else 1,
+        "decides": DECIDES.get(wanted.status, ""),
+        "decided": decided,
+        "focus": _following(session, wanted, decided, rows),
+    }
+    return View("kyc.html", about, of=[str(row.account_id) for row in rows])
+
+
+def _wanted(given: Mapping[str, str], *, sees_persons: bool = True) -> tuple[Filter, UUID | None]:
+    """Which applications a query string or a form says, and after which one of them."""
     try:
-        status = Status(visit.query.get("status", Status.PENDING))
+        status = Status(given.get("status") or Status.PENDING)
     except ValueError:
         raise PageError(404, "There are no such applications.") from None
-    found = kyc_applications.applications(
-        session, status, limit=AT_ONCE, newest_first=status is not Status.PENDING
-    )
-    return View(
-        "kyc.html",
-        {
-            "path": "/kyc",
-            "status": status.value,
-            "counts": dict.fromkeys(map(str, Status), 0) | _counts(session),
-            "applications": [(row, contact(row.contact_person_details)) for row in found],
-            "at_once": AT_ONCE,
-            "takes": visit.system.config.kyc_approvals_required if status in DECIDES else 1,
-            "decides": DECIDES.get(status.value, ""),
-            "decided": _decided(visit),
-        },
-        of=[str(row.account_id) for row in found],
-    )
+    usual = Sort.OLDEST if status is Status.PENDING else Sort.DECIDED
+    sort = Sort(given["sort"]) if given.get("sort", "") in SORTS else usual
+    words = given.get("words", "").strip()[:MOST_WORDS]
+    after = uuid_of(given["after"]) if given.get("after") else None
+    return Filter(status, words, sort, names_only=not sees_persons), after
+
+
+def _address(
+    wanted: Filter, after: UUID | None = None, more: Mapping[str, object] | None = None
+) -> str:
+    """The page that shows them."""
+    given: dict[str, object] = {
+        "status": wanted.status,
+        "words": wanted.words,
+        "sort": wanted.sort,
+        "after": after,
+    }
+    query = {name: str(value) for name, value in (given | dict(more or {})).items() if value}
+    return f"/kyc?{urlencode(query)}"
+
+
+def _back(visit: Visit, command: KycDecide, more: Mapping[str, object] | None = None) -> str:
+    """The list that the form came from."""
+    listed = {name: visit.field(name) for name in ("status", "words", "sort", "after")}
+    listed["status"] = listed["status"] or ("approved" if command.decision == "revoke" else "")
+    return _address(*_wanted(listed), more)
+
+
+def _following(
+    session: Session, wanted: Filter, decided: Mapping[str, Any] | None, shown: list[Application]
+) -> UUID | None:
+    """The application to look at after one that was decided."""
+    if decided is None or not shown:
+        return None
+    ids = [row.id for row in shown]
+    if decided["application_id"] is None:
+        return ids[0]
+    after = kyc_applications.applications(session, wanted, limit=1, after=decided["application_id"])
+    return after[0].id if after and after[0].id in ids else ids[0]
 
 
 def contact(stored: str) -> Mapping[str, str] | str:
@@ -76,17 +131,19 @@ def ask(session: Session, visit: Visit) -> Question:
         raise PageError(404, "This business has not applied.")
     if command.application_id not in (None, application.id):
         raise PageError(409, "The business has sent another application since: look at that one.")
+    same = kyc_applications.same_number(session, [application]).get(application.id, ())
     does, follows = CONSEQUENCES[command.decision]
     if command.decision == "approve" and application.status == "approved":
         does, follows = "Take back the revocation of", "Those of others stay as they are."
     return Question(
         f"{does} {application.company_name}?",
         f"{does} {application.company_name}",
-        f"/kyc?status={application.status}",
+        _back(visit, command),
         facts={
             "Business": application.company_name,
             "Email": application.email,
             "Registration number": application.business_registration_number,
+            "The same number": "; ".join(f"{one.company_name} ({one.status})" for one in same),
             "Address": application.business_address,
             "Its application is": application.status,
             "So far": application.so_far,
@@ -104,8 +161,8 @@ def decide(session: Session, visit: Visit) -> Result:
         message_id = decisions.publish(connection, command, visit.user.name)
     actor = visit.actor
     outbox.add(session, [commanded(actor, command, message_id)])
-    back = "approved" if command.decision == "revoke" else "pending"
-    return Redirect(f"/kyc?status={back}&decided={message_id}&account={command.account_id}")
+    decided = {"decided": message_id, "account": command.account_id}
+    return Redirect(_back(visit, command, decided | {"application": command.application_id}))
 
 
 def outcome(_: Session, visit: Visit) -> Result:
@@ -155,17 +212,10 @@ def _decided(visit: Visit) -> Mapping[str, Any] | None:
     return {
         "message_id": uuid_of(visit.query["decided"]),
         "account_id": uuid_of(visit.query.get("account", "")),
+        "application_id": uuid_of(visit.query["application"])
+        if visit.query.get("application")
+        else None,
     }
-
-
-def _counts(session: Session) -> dict[str, int]:
-    rows = session.execute(
-        select(KycApplication.status, func.count())
-        .join(Account, Account.id == KycApplication.account_id)
-        .where(or_(KycApplication.status == Status.PENDING.value, Account.email.not_like(LIKE)))
-        .group_by(KycApplication.status)
-    )
-    return {row[0]: row[1] for row in rows}
 
 
 def _words(value: Any) -> str:

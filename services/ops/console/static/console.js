@@ -67,12 +67,21 @@ document.addEventListener("change", (event) => {
   for (const box of event.target.closest("form").querySelectorAll("input[name=id]")) box.checked = event.target.checked;
 });
 
-// "/" goes to the search, "g" and a letter to a page.
+// "/" goes to the search, "g" and a letter to a page, "j" and "k" to the next and the last card.
 const PAGES = { o: "/", k: "/kyc", d: "/dead", a: "/audit" };
 let led = false;
+
+function step(by) {
+  const cards = [...document.querySelectorAll(".card")];
+  const here = cards.findIndex((card) => card.contains(document.activeElement));
+  const to = here < 0 ? (by > 0 ? 0 : cards.length - 1) : here + by;
+  cards[to]?.querySelector("[data-card]")?.focus();
+}
+
 document.addEventListener("keydown", (event) => {
   if (event.target.matches("input, textarea, select") || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key === "/") { event.preventDefault(); document.getElementById("find")?.focus(); return; }
   if (led && PAGES[event.key]) location.assign(PAGES[event.key]);
+  if (event.key === "j" || event.key === "k") step(event.key === "j" ? 1 : -1);
   led = event.key === "g";
 });

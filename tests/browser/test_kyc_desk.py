@@ -1,0 +1,96 @@
+"""The KYC desk with more applications than a page holds, decided on one after the other."""
+
+import pytest
+from playwright.sync_api import expect
+
+from services.ops.console.pages.kyc import AT_ONCE
+from tests.integration.arrange import account
+
+LONG = "Kettle" * 33  # 198 letters without a place to break
+
+
+@pytest.fixture(scope="module")
+def services():
+    return {"ops", "kyc", "secrets", "audit", "relay"}
+
+
+@pytest.fixture(scope="module")
+def businesses(running):
+    with running.session() as session:
+        return [
+            account(session, status="pending", company_name=f"Shop {number:03}")
+            for number in range(AT_ONCE + 5)
+        ]
+
+
+def titles(page):
+    return [each.split("\n")[0] for each in page.locator(".card h2").all_inner_texts()]
+
+
+def test_every_application_is_on_a_page_and_is_found(page, businesses):
+    page.goto("/kyc")
+    assert titles(page) == [one.company_name for one in businesses[:AT_ONCE]]
+    expect(page.locator(".pages")).to_contain_text(f"{len(businesses)} in all")
+    page.get_by_role("link", name="Next").click()
+    expect(page.locator(".card")).to_have_count(5)
+    assert titles(page) == [one.company_name for one in businesses[AT_ONCE:]]
+    expect(page.get_by_role("link", name="Next")).to_have_count(0)
+    page.locator("#words").fill(businesses[7].email)
+    page.locator("#words").press("Enter")
+    expect(page.locator(".card")).to_have_count(1)
+    assert titles(page) == [businesses[7].company_name]
+    page.locator("#words").fill("")
+    page.locator("#sort").select_option("newest")
+    page.get_by_role("button", name="Search").click()
+    expect(page.locator(".card")).to_have_count(AT_ONCE)
+    assert titles(page)[0] == businesses[-1].company_name
+
+
+def test_after_a_decision_comes_the_next_one_of_the_same_list(page, running):
+    with running.session() as session:
+        first, second, third = (
+            account(session, status="pending", company_name=f"Spoon {number}")
+            for number in range(3)
+        )
+    page.goto("/kyc?words=spoon&sort=company")
+    page.locator(f"#account-{second.id}").get_by_role("button", name="Approve").click()
+    page.get_by_role("link", name="No").click()
+    assert titles(page) == ["Spoon 0", "Spoon 1", "Spoon 2"]
+    page.locator(f"#account-{second.id}").get_by_role("button", name="Approve").click()
+    page.get_by_role("button", name="Approve Spoon 1").click()
+    expect(page.locator(f"#account-{third.id} h2 a")).to_be_focused()
+    assert titles(page) == ["Spoon 0", "Spoon 2"]
+    expect(page.locator("[data-outcome='carried out']")).to_contain_text("is approved")
+    page.keyboard.press("k")
+    expect(page.locator(f"#account-{first.id} h2 a")).to_be_focused()
+    page.keyboard.press("j")
+    expect(page.locator(f"#account-{third.id} h2 a")).to_be_focused()
+    # The last of the list is followed by what was passed over.
+    page.locator(f"#account-{third.id}").get_by_role("button", name="Approve").click()
+    page.get_by_role("button", name="Approve Spoon 2").click()
+    expect(page.locator(f"#account-{first.id} h2 a")).to_be_focused()
+
+
+def test_a_number_used_twice_is_pointed_out_before_it_is_approved(page, running):
+    with running.session() as session:
+        account(session, status="approved", company_name="Blue Ladle", number="RC 8-8")
+        business = account(session, status="pending", company_name="Red Ladle", number="rc88")
+    page.goto("/kyc?words=ladle")
+    card = page.locator(f"#account-{business.id}")
+    expect(card.locator("[data-same]")).to_have_text("Blue Ladle (approved)")
+    card.get_by_role("button", name="Approve").click()
+    expect(page.locator("main")).to_contain_text("Blue Ladle (approved)")
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_name_of_200_letters_makes_no_page_wider(page, running, width):
+    with running.session() as session:
+        account(session, status="approved", company_name=f"{LONG}-other", number="RC 9-9")
+        business = account(session, status="pending", company_name=LONG, number="rc99")
+    page.set_viewport_size({"width": width, "height": 800})
+    for path in (f"/kyc?words={LONG}", f"/accounts/{business.id}", "/audit"):
+        page.goto(path)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+    page.goto(f"/kyc?words={business.email}")
+    page.get_by_role("button", name="Approve").click()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -1,0 +1,102 @@
+"""The applications of the KYC desk: found, sorted, and each on one page."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import update
+
+from services.ops.commands import kyc_applications
+from services.ops.commands.kyc_applications import Filter, Sort, Status
+from shared.db.models import KycApplication
+from tests.integration.arrange import account, application
+
+
+@pytest.mark.parametrize("sort", Sort)
+@pytest.mark.parametrize("status", Status)
+def test_the_pages_of_a_list_have_each_application_once(db, status, sort):
+    for number in range(9):
+        # Two of a name, and all of a time.
+        account(db, status=status.value, company_name=f"Kettle {number // 2}")
+    wanted = Filter(status, sort=sort)
+    whole = kyc_applications.applications(db, wanted)
+    paged, after = [], None
+    while page := kyc_applications.applications(db, wanted, limit=2, after=after):
+        paged += page
+        after = page[-1].id
+    assert len(whole) == 9
+    assert paged == list(whole)
+
+
+def test_a_page_goes_on_after_one_that_has_been_decided(db):
+    for _ in range(3):
+        account(db, status="pending")
+    wanted = Filter(Status.PENDING)
+    first, second, _ = kyc_applications.applications(db, wanted)
+    decided = update(KycApplication).where(KycApplication.id == first.id).values(status="rejected")
+    db.execute(decided)
+    assert kyc_applications.applications(db, wanted, limit=1, after=first.id) == [second]
+
+
+def test_the_newest_decision_comes_first(db):
+    now = datetime.now(UTC)
+    for minutes in (3, 1, 2):
+        business = account(db, status="approved", company_name=str(minutes))
+        db.execute(
+            update(KycApplication)
+            .where(KycApplication.account_id == business.id)
+            .values(decided_at=now - timedelta(minutes=minutes))
+        )
+    found = kyc_applications.applications(db, Filter(Status.APPROVED, sort=Sort.DECIDED))
+    assert [one.company_name for one in found] == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("words", "finds"),
+    [
+        ("KETTLE", ["100% Kettle", "Blue_Kettle"]),
+        ("0% k", ["100% Kettle"]),
+        ("e_k", ["Blue_Kettle"]),
+        ("spoon.example", ["Spoon"]),
+        ("rc-77", ["Spoon"]),
+        ("\\", []),
+    ],
+)
+def test_words_are_looked_for_as_they_are(db, words, finds):
+    account(db, status="pending", company_name="100% Kettle")
+    account(db, status="pending", company_name="Blue_Kettle")
+    account(db, status="pending", company_name="Spoon", email="a@spoon.example", number="RC-77")
+    account(db, status="approved", company_name="Spoon and Kettle")
+    wanted = Filter(Status.PENDING, words, Sort.COMPANY)
+    found = kyc_applications.applications(db, wanted)
+    assert [one.company_name for one in found] == finds
+    assert kyc_applications.counts(db, wanted)[Status.PENDING] == len(finds)
+
+
+def test_who_may_not_see_a_number_cannot_find_it_out(db):
+    business = account(db, status="pending", company_name="Spoon", number="RC-77")
+    for words in ("RC-7", "RC-77", business.email[:8], business.email):
+        wanted = Filter(Status.PENDING, words, names_only=True)
+        assert kyc_applications.applications(db, wanted) == []
+        assert not any(kyc_applications.counts(db, wanted).values())
+    for words in ("poon", str(business.id).upper()):
+        wanted = Filter(Status.PENDING, words, names_only=True)
+        assert len(kyc_applications.applications(db, wanted)) == 1
+
+
+def test_a_number_that_another_business_gave_is_pointed_out(db):
+    blue = account(db, status="pending", company_name="Blue", number="RC 100-7")
+    red = account(db, status="approved", company_name="Red", number="rc1007")
+    db.add(application(red, "rejected", "RC-1007"))
+    account(db, status="pending", company_name="Green", number="RC-10071")
+    # Its own number, given before.
+    db.add(application(blue, "rejected", "RC 100-7"))
+    # Nothing is left of such a number, so it is nobody else's.
+    account(db, status="pending", company_name="Dash", number="-")
+    account(db, status="pending", company_name="Dot", number=".")
+    db.commit()
+    found = kyc_applications.applications(db, Filter(Status.PENDING, sort=Sort.COMPANY))
+    same = kyc_applications.same_number(db, found)
+    assert {one.company_name for one in found} == {"Blue", "Dash", "Dot", "Green"}
+    (of_blue,) = [one.id for one in found if one.company_name == "Blue"]
+    assert list(same) == [of_blue]
+    assert {(one.account_id, one.company_name) for one in same[of_blue]} == {(red.id, "Red")}
