@@ -47,6 +47,15 @@ def test_the_readme_begins_with_the_two_commands():
     assert len(README[: README.index("```")].splitlines()) <= 10
 
 
+def test_the_index_of_the_decisions_has_each_of_them_with_a_day():
+    decisions = (ROOT / "docs" / "decisions.md").read_text()
+    headings = re.findall(r"^## (.+)$", decisions, re.MULTILINE)
+    indexed = re.findall(r"^- \d{4}-\d\d-\d\d \[(.+)\]\(#(.+)\)$", decisions, re.MULTILINE)
+    assert [title for title, _ in indexed] == headings
+    for title, anchor in indexed:
+        assert anchor == re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
+
+
 def test_every_make_target_that_is_named_is_there():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for document in DOCUMENTS:

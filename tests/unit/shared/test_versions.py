@@ -7,7 +7,7 @@ import pytest
 
 from shared import versions
 
-README = Path(__file__).resolve().parents[3] / "README.md"
+DEPLOYING = Path(__file__).resolve().parents[3] / "docs" / "deploying.md"
 
 
 @pytest.mark.parametrize(
@@ -44,8 +44,8 @@ def test_what_was_not_is_named(product, version):
     assert f"{product} {version} " in said
 
 
-def test_the_readme_names_the_same():
-    line = next(line for line in README.read_text().splitlines() if "**Versions.**" in line)
+def test_the_documents_name_the_same():
+    line = next(line for line in DEPLOYING.read_text().splitlines() if "**Versions.**" in line)
     brokers, databases = re.fullmatch(r".*RabbitMQ (.+), PostgreSQL (.+)\. .*", line).groups()
     for product, named in (("RabbitMQ", brokers), ("PostgreSQL", databases)):
         assert tuple(re.split(r", | and ", named)) == versions.KNOWN[product]

@@ -32,7 +32,7 @@ from tests.integration.arrange import (
 from tests.integration.ops.command import run_fellow
 from tests.programs import program
 
-README = Path(__file__).resolve().parents[4] / "README.md"
+OPERATIONS = Path(__file__).resolve().parents[4] / "docs" / "operations.md"
 
 
 def fellow(settings, *arguments, **environment):
@@ -163,9 +163,10 @@ def test_in_production_a_decision_is_somebodys(settings, db, engine, configure):
         assert "is approved, decided by fellow_operator" in err
 
 
-def test_the_readmes_example_names_who_decides(settings, db, engine, configure):
+def test_the_documented_example_names_who_decides(settings, db, engine, configure):
     business = account(db, status="pending", email="it@kettle.example")
-    (snippet,) = re.findall(r"```python\n(import json, os, uuid\n.*?)```", README.read_text(), re.S)
+    text = OPERATIONS.read_text()
+    (snippet,) = re.findall(r"```python\n(import json, os, uuid\n.*?)```", text, re.S)
     url = as_service(settings.amqp_url, "operator")
     subprocess.run(
         [sys.executable, "-c", snippet], env=os.environ | {"AMQP_URL": url}, check=True, timeout=30
@@ -314,10 +315,10 @@ def test_generated_keys_start_a_production_system(settings):
     assert code == 0, err
 
 
-def test_the_readmes_line_with_a_stock_tool(settings, db, engine):
+def test_the_documented_line_with_a_stock_tool(settings, db, engine):
     tool = program("amqp-publish")
     business = account(db, status="pending", email="it@kettle.example")
-    (line,) = re.findall(r"^amqp-publish (?:.*\\\n)?.*$", README.read_text(), re.MULTILINE)
+    (line,) = re.findall(r"^amqp-publish (?:.*\\\n)?.*$", OPERATIONS.read_text(), re.MULTILINE)
     line = line.replace("\\\n", "")
     arguments = shlex.split(line.replace('"$AMQP_URL"', shlex.quote(settings.amqp_url)))
     subprocess.run([tool, *arguments[1:]], check=True, timeout=30)
