@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
 import time
 import urllib.error
@@ -25,7 +24,7 @@ from shared.http import direct
 from shared.ids import new_id
 from shared.security import webhook_keys
 from stack.folders import ROOT
-from stack.processes import spawn, stop
+from stack.processes import Process, spawn, stop
 from stack.servers import data, debian
 from stack.servers.listening import LISTEN_SECONDS, Start
 from stack.servers.ports import Address, Port
@@ -52,7 +51,7 @@ class Ground:
     engine: Engine
     folder: Path
     keys: list[str] = field(default_factory=list)
-    _processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    _processes: list[Process] = field(default_factory=list)
     _ports: dict[int, Port] = field(default_factory=dict)  # by process id
 
     def beside(self, name: str) -> "Ground":
@@ -74,7 +73,7 @@ class Ground:
         environment: Mapping[str, object] | None = None,
         python: str = sys.executable,
         listens: Port | None = None,
-    ) -> subprocess.Popen[bytes]:
+    ) -> Process:
         """Start a Python program; it ends with the suite.
 
         Args:
@@ -86,7 +85,7 @@ class Ground:
         """
         log = self.folder / f"{len(self._processes)}.log"
 
-        def start() -> subprocess.Popen[bytes]:
+        def start() -> Process:
             own = {name: str(value) for name, value in (environment or {}).items()}
             command = (python, *(str(argument) for argument in arguments))
             return spawn(command, environment=os.environ | own, log=log, directory=ROOT)
@@ -102,14 +101,12 @@ class Ground:
 
     def start_service(
         self, name: str, *, listens: Port | None = None, **settings: object
-    ) -> subprocess.Popen[bytes]:
+    ) -> Process:
         """Start a service of Order Fellow as itself, with settings beside the default ones."""
         environment = {**self.servers.for_service(name), **settings}
         return self.start("-m", MODULES[name], environment=environment, listens=listens)
 
-    def start_ingress(
-        self, *, workers: int = 1, look_every: float = 0.05
-    ) -> tuple[str, subprocess.Popen[bytes]]:
+    def start_ingress(self, *, workers: int = 1, look_every: float = 0.05) -> tuple[str, Process]:
         """Start the ingress, and wait until it is ready; returns its address without a prefix."""
         port = Port()
         process = self.start_service("ingress", listens=port, PORT=port, WEB_CONCURRENCY=workers)
@@ -121,7 +118,7 @@ class Ground:
         )
         return url, process
 
-    def stop(self, process: subprocess.Popen[bytes]) -> None:
+    def stop(self, process: Process) -> None:
         """Stop a program."""
         stop(process, 15)
         self._processes.remove(process)

@@ -10,10 +10,32 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 MAX_FILES = 65_536
 PR_SET_PDEATHSIG = 1  # prctl(2)
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Process(Protocol):
+    """What is asked of a child; `subprocess.Popen` has it."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+
+    @property
+    def returncode(self) -> int | None:
+        """Its exit code, or less a signal's number; None until `poll` or `wait` has found it."""
+
+    def poll(self) -> int | None:
+        """Its exit code; None while it runs."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end, for at most `timeout` seconds; returns its exit code."""
+
+    def send_signal(self, sig: int, /) -> None:
+        """Send it a signal, unless it has ended."""
 
 
 def spawn(
@@ -46,7 +68,7 @@ def spawn(
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_prepare(user),
+            preexec_fn=preparation(user),
         )
 
 
@@ -56,7 +78,7 @@ def end_with_make() -> None:
         _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def stop(process: subprocess.Popen[bytes], seconds: float, how: int = signal.SIGTERM) -> None:
+def stop(process: Process, seconds: float, how: int = signal.SIGTERM) -> None:
     """End a child: ask, wait, and then make sure that its whole session is gone."""
     if process.poll() is None:
         process.send_signal(how)
@@ -100,7 +122,12 @@ def kill_leftover(pid_file: Path, marker: str) -> None:
             time.sleep(0.1)
 
 
-def _prepare(user: str | None) -> Callable[[], None]:
+def preparation(user: str | None = None) -> Callable[[], None]:
+    """What a child does before it becomes its program.
+
+    Args:
+        user: whose process it becomes; root only.
+    """
     account = pwd.getpwnam(user) if user else None
 
     def prepare() -> None:

@@ -1,19 +1,19 @@
 """The processes of a running system: started, watched, restarted, stopped."""
 
 import os
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
+from stack import processes
 from stack.folders import ROOT
-from stack.processes import spawn, stop
+from stack.processes import Process, stop
 from stack.servers.listening import LISTEN_SECONDS, Start
 from stack.servers.ports import Port
 
@@ -37,7 +37,7 @@ class _Child:
     name: str
     command: list[object]
     environment: Mapping[str, object]
-    process: subprocess.Popen[bytes] | None = None
+    process: Process | None = None
     delay: float = FIRST_DELAY
     due: float = 0.0
     started: float = field(default=0.0)
@@ -51,6 +51,7 @@ class Supervisor:
         logs: a folder; each process gets a file.
         console: where to say what happens.
         longest_delay: seconds that a process which dies again and again waits for its restart.
+        spawn: starts a process, with the arguments of `stack.processes.spawn`.
     """
 
     def __init__(
@@ -59,7 +60,9 @@ class Supervisor:
         logs: Path,
         console: Console,
         longest_delay: float = LONGEST_DELAY,
+        spawn: Callable[..., Process] = processes.spawn,
     ) -> None:
+        self._spawn = spawn
         self._first_delay = min(FIRST_DELAY, longest_delay)
         self._longest_delay = longest_delay
         self._environment = os.environ | environment | {"PYTHONUNBUFFERED": "1"}
@@ -160,10 +163,10 @@ class Supervisor:
         for thread in stopping:
             thread.join()
 
-    def _start(self, child: _Child) -> subprocess.Popen[bytes]:
+    def _start(self, child: _Child) -> Process:
         child.started = time.monotonic()
         own = {name: str(value) for name, value in child.environment.items()}
-        child.process = spawn(
+        child.process = self._spawn(
             [str(part) for part in child.command],
             environment=self._environment | own,
             log=self._logs / f"{child.name}.log",

@@ -2,13 +2,12 @@
 
 import os
 import re
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from stack.processes import spawn, stop
+from stack.processes import Process, spawn, stop
 from stack.servers.listening import Start
 from stack.servers.ports import Port
 
@@ -46,7 +45,7 @@ def smtp_sink(folder: Path) -> Iterator[SmtpSink]:
     # It refuses to run as root.
     user = ("-u", "nobody") if os.geteuid() == 0 else ()
 
-    def start() -> subprocess.Popen[bytes]:
+    def start() -> Process:
         command = (PROGRAM, "-c", *user, f"127.0.0.1:{port}", "128")
         return spawn(command, environment=os.environ, log=log)
 

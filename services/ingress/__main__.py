@@ -8,11 +8,12 @@ from pathlib import Path
 from shared import lease
 from shared.config.environment import ConfigurationError
 from shared.config.loading import begin
+from shared.http import serving
 
 METRICS = "order-fellow-metrics-"
 
 
-def main() -> int:  # noqa: RET503 - execv never returns
+def main() -> int:
     """Check the configuration and become gunicorn.
 
     Returns:
@@ -30,9 +31,8 @@ def main() -> int:  # noqa: RET503 - execv never returns
     folder, lock = lease.make(base, METRICS)
     os.set_inheritable(lock, True)
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
-    conf = Path(__file__).parent / "server" / "gunicorn.conf.py"
-    arguments = [sys.executable, "-m", "gunicorn", "--config", str(conf)]
-    os.execv(sys.executable, arguments)  # noqa: S606 - our own interpreter, no shell
+    serving.serve(Path(__file__).parent / "server" / "gunicorn.conf.py")
+    return 0
 
 
 if __name__ == "__main__":

@@ -5,7 +5,10 @@ import importlib
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import Any
+
+import gunicorn
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
 SHARED = (
@@ -30,6 +33,19 @@ accesslog = None
 # Nobody manages it at run time, and a socket in the home is a door more.
 control_socket_disable = True
 loglevel = "warning"
+
+
+def serve(conf: Path) -> None:
+    """Be gunicorn's master, with the settings of a `gunicorn.conf.py`; ends with SystemExit.
+
+    In the process that calls it: a program of its own would import anew what is here already.
+    Call it when the settings have been checked.
+    """
+    from gunicorn.app import wsgiapp  # reads WEB_CONCURRENCY, and has no sentence for a wrong one
+
+    # As its own command line; on SIGUSR2 it starts this anew.
+    sys.argv = [str(Path(gunicorn.__file__).with_name("__main__.py")), "--config", str(conf)]
+    wsgiapp.run()
 
 
 def on_starting(_: Any) -> None:

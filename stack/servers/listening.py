@@ -7,12 +7,11 @@ Between the choosing of a port and its server's listening there somebody else ma
 import contextlib
 import os
 import re
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from stack.processes import stop
+from stack.processes import Process, stop
 from stack.servers.ports import Port, listeners
 
 ATTEMPTS = 10  # somebody who takes every port at once is not to be had by trying longer
@@ -45,7 +44,7 @@ class Start:
     def __init__(
         self,
         name: str,
-        start: Callable[[], subprocess.Popen[bytes]],
+        start: Callable[[], Process],
         ports: Sequence[Port],
         log: Path,
         seconds: float,
@@ -58,7 +57,7 @@ class Start:
         self._is_ready, self._movable = is_ready, movable
         self._launch()
 
-    def wait(self) -> subprocess.Popen[bytes]:
+    def wait(self) -> Process:
         """Wait until the server listens and is ready; returns its process.
 
         Raises:

@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg2
 
 from stack.folders import passable
-from stack.processes import kill_leftover, spawn, stop
+from stack.processes import Process, kill_leftover, spawn, stop
 from stack.servers.listening import Start
 from stack.servers.ports import Port
 
@@ -45,7 +45,7 @@ class PostgreSQL:
         self._port = Port()
         self._start: Start | None = None
         self._is_known = False
-        self._server: subprocess.Popen[bytes] | None = None
+        self._server: Process | None = None
         self.password = ""
         # PostgreSQL refuses to run as root.
         self._user = _unprivileged_user() if os.geteuid() == 0 else None
@@ -88,7 +88,7 @@ class PostgreSQL:
         (cluster / "postmaster.pid").unlink(missing_ok=True)
         log = self._data / "output.log"
 
-        def start() -> subprocess.Popen[bytes]:
+        def start() -> Process:
             command = self._command(bin_folder, cluster)
             self._server = spawn(command, environment=_environment(), log=log, user=self._user)
             return self._server

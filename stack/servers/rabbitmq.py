@@ -13,7 +13,7 @@ from pathlib import Path
 from amqp.exceptions import AMQPError
 from kombu import Connection
 
-from stack.processes import kill_leftover, kill_session, spawn, stop
+from stack.processes import Process, kill_leftover, kill_session, spawn, stop
 from stack.servers.credentials import admission
 from stack.servers.listening import Start
 from stack.servers.ports import Port
@@ -33,7 +33,7 @@ class PortMapper:
 
     def __init__(self) -> None:
         self.port = Port()
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
         self._is_known = False
 
     def start(self, environment: Mapping[str, str], log: Path) -> None:
@@ -41,7 +41,7 @@ class PortMapper:
         if self._process is not None and self._process.poll() is None:
             return
 
-        def start() -> subprocess.Popen[bytes]:
+        def start() -> Process:
             command = ("epmd", "-port", str(self.port), "-address", "127.0.0.1")
             return spawn(command, environment=environment, log=log)
 
@@ -106,7 +106,7 @@ class RabbitMQ:
         self._mapper = cluster.mapper if cluster else PortMapper()
         self.name = node_name(data)
         self._start: Start | None = None
-        self._node: subprocess.Popen[bytes] | None = None
+        self._node: Process | None = None
         self._is_known = False
         self._password = ""
 
@@ -141,7 +141,7 @@ class RabbitMQ:
         log = self._data / "output.log"
         self._mapper.start(self._environment(), log)
 
-        def start() -> subprocess.Popen[bytes]:
+        def start() -> Process:
             self._configure()
             command = (str(SCRIPTS / "rabbitmq-server"),)
             self._node = spawn(command, environment=self._environment(), log=log)

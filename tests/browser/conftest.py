@@ -4,7 +4,6 @@ Every process signs in as itself, as in production.
 """
 
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from services.ops.users import users
 from shared.security.service_accounts import broker_user
 from stack.folders import ROOT
 from stack.mailbox import MailServer
-from stack.processes import spawn, stop
+from stack.processes import Process, stop
 from stack.servers.credentials import as_service
 from stack.servers.ports import Address, Port
 from stack.supervisor import MODULES, Supervisor
@@ -29,6 +28,7 @@ from stack.system import start_services
 from tests.integration.arrange import PATIENCE, until
 from tests.integration.gate import Gate
 from tests.programs import program
+from tests.zygote.forks import spawn
 
 PASSWORD = "correct horse battery"
 
@@ -51,7 +51,7 @@ class Recorder:
     def __init__(self, environment: dict[str, str], log: Path) -> None:
         self._environment = environment
         self._log = log
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
 
     def start(self) -> None:
         command = (sys.executable, "-m", "services.orders")
@@ -123,7 +123,7 @@ def running(
             "DATABASE_URL": as_service(url, name),
         }
 
-    supervisor = Supervisor({}, folder / "logs", Terminal(quiet=True))
+    supervisor = Supervisor({}, folder / "logs", Terminal(quiet=True), spawn=spawn)
     recorder = Recorder(environment("orders"), folder / "logs" / "orders.log")
     listening = {"ingress": port, "ops": ops_port}
     try:

@@ -2,7 +2,6 @@
 
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,11 +15,12 @@ from shared.bus.contract.events import AccountOtpRequested, decode
 from shared.db.models import OutboxMessage
 from shared.security.encryption import code_sealer
 from stack.folders import ROOT
-from stack.processes import spawn, stop
+from stack.processes import Process, stop
 from stack.servers.credentials import as_service
 from stack.servers.listening import LISTEN_SECONDS, Start
 from stack.servers.ports import Address, Port
 from tests.integration.arrange import until
+from tests.zygote.forks import spawn
 
 
 @dataclass
@@ -117,7 +117,7 @@ class running_ingress:  # noqa: N801 - used as a context manager
             raise AssertionError(self._log.read_text()) from None
         return api
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _start(self) -> Process:
         return spawn(
             (sys.executable, "-m", "services.ingress"),
             environment=os.environ | self._environment | {"PORT": str(self._port)},

@@ -1,14 +1,14 @@
 """`python -m services.ops.console`: gunicorn with the settings of the environment."""
 
-import os
 import sys
 from pathlib import Path
 
 from shared.config.environment import ConfigurationError
 from shared.config.loading import begin
+from shared.http import serving
 
 
-def main() -> int:  # noqa: RET503 - execv never returns
+def main() -> int:
     """Check the configuration and become gunicorn.
 
     Returns:
@@ -19,9 +19,8 @@ def main() -> int:  # noqa: RET503 - execv never returns
     except ConfigurationError as error:
         print(f"services.ops.console cannot start. {error}", file=sys.stderr)
         return 2
-    conf = Path(__file__).with_name("gunicorn.conf.py")
-    arguments = [sys.executable, "-m", "gunicorn", "--config", str(conf)]
-    os.execv(sys.executable, arguments)  # noqa: S606 - our own interpreter, no shell
+    serving.serve(Path(__file__).with_name("gunicorn.conf.py"))
+    return 0
 
 
 if __name__ == "__main__":

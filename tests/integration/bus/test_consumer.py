@@ -4,9 +4,9 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from amqp import Channel
@@ -18,6 +18,7 @@ from shared.bus.contract import topology
 from shared.bus.contract.errors import Hold, Permanent, UnderWay
 from shared.bus.contract.message import message_for
 from shared.db.models import InboxEntry
+from stack.folders import ROOT
 from tests.integration.arrange import (
     consuming,
     depth,
@@ -28,6 +29,7 @@ from tests.integration.arrange import (
     take,
     until,
 )
+from tests.zygote.forks import spawn
 
 QUEUE = topology.ORDERS_INTAKE
 
@@ -398,45 +400,24 @@ def test_a_suspicious_message_is_handled_alone(settings):
     assert [sent[0].message_id] in recorder.batches
 
 
-CHILD = """
-    import os, sys, time
-    from shared.bus.contract import topology
-    from shared.bus.consume.consumer import Subscription
-    from shared.service import Wiring, run
-    from sqlalchemy import text
-
-    def handle(session, received):
-        for m in received:
-            session.execute(text("INSERT INTO trace VALUES (:id)"), {"id": str(m.id)})
-        time.sleep(float(os.environ["HANDLER_SECONDS"]))
-
-    sys.exit(run("tests", lambda config: Wiring([
-        Subscription(queue=topology.ORDERS_INTAKE, handle=handle, consumer="tests", batch_size=20)
-    ])))
-"""
-
-
 @pytest.fixture
-def child(settings, engine, tmp_path):
+def child(settings, engine):
     """A consumer in a process of its own, which writes each message it handles into a table."""
     with engine.begin() as connection:
         connection.execute(text("CREATE TABLE trace (id text)"))
-    script = tmp_path / "child.py"
-    script.write_text(textwrap.dedent(CHILD))
     running = []
 
     def start(**environment):
-        process = subprocess.Popen(
-            [sys.executable, str(script)],
-            env=os.environ
-            | {
-                "PYTHONPATH": os.getcwd(),
-                "AMQP_URL": settings.amqp_url,
-                "DATABASE_URL": settings.database_url,
-                "HANDLER_SECONDS": "0.02",
-            }
-            | environment,
-            stderr=subprocess.DEVNULL,
+        given = {
+            "AMQP_URL": settings.amqp_url,
+            "DATABASE_URL": settings.database_url,
+            "HANDLER_SECONDS": "0.02",
+        }
+        process = spawn(
+            (sys.executable, "-m", "tests.integration.bus.traced_consumer"),
+            environment=os.environ | given | environment,
+            log=Path(os.devnull),
+            directory=ROOT,
         )
         running.append(process)
         return process

@@ -2,11 +2,11 @@
 
 import json
 import os
-import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from amqp.exceptions import AccessRefused
@@ -21,6 +21,7 @@ from shared.bus.contract.events import decode
 from shared.db.models import KycApplication, OutboxMessage
 from shared.security import tokens
 from shared.security.service_accounts import login
+from stack.folders import ROOT
 from stack.servers.credentials import as_service
 from tests.integration.arrange import (
     account,
@@ -32,6 +33,7 @@ from tests.integration.arrange import (
     take,
     until,
 )
+from tests.zygote.forks import spawn
 
 QUEUE = topology.KYC_DECISIONS
 FACTS = {
@@ -126,11 +128,11 @@ def facts(engine):
 def decider(settings):
     """A process of services.kyc."""
     environment = {"AMQP_URL": settings.amqp_url, "DATABASE_URL": settings.database_url}
-    return subprocess.Popen(
-        [sys.executable, "-m", "services.kyc"],
-        env=os.environ | environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+    return spawn(
+        (sys.executable, "-m", "services.kyc"),
+        environment=os.environ | environment,
+        log=Path(os.devnull),
+        directory=ROOT,
     )
 
 

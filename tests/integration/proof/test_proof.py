@@ -34,6 +34,7 @@ from stack.servers.ports import Address, Port
 from stack.supervisor import Supervisor
 from stack.system import start_services
 from tests.integration.arrange import depth, until
+from tests.zygote.forks import spawn
 
 # What answers after so long is still; what works takes a fraction of it.
 STILL = 6.0
@@ -74,7 +75,7 @@ def running(module_amqp_url, module_database_url, tmp_path_factory):
     mail, sink, port = MailServer(folder / "mailbox"), Sink("127.0.0.1", 0), Port()
     mail.start()
     sink.start()
-    supervisor = Supervisor({}, folder / "logs", Console(quiet=True))
+    supervisor = Supervisor({}, folder / "logs", Console(quiet=True), spawn=spawn)
     common = {
         "SMTP_PORT": str(mail.port),
         "PROOF_SINK": f"127.0.0.1:{sink.port}",

@@ -1,16 +1,18 @@
 """The relay: from real rows to a real broker."""
 
 import os
-import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
 from shared.bus import outbox
+from stack.folders import ROOT
 from tests.integration.arrange import depth, headers, take, until
 from tests.integration.relay.relaying import QUEUE, drain, messages, relaying, waiting, write
+from tests.zygote.forks import spawn
 
 
 def test_a_row_is_published_as_it_was_written_and_then_deleted(settings, db, engine):
@@ -72,10 +74,12 @@ def relay_process(settings):
     running = []
 
     def start():
-        process = subprocess.Popen(
-            [sys.executable, "-m", "services.relay"],
-            env=os.environ | {"AMQP_URL": settings.amqp_url, "DATABASE_URL": settings.database_url},
-            stderr=subprocess.DEVNULL,
+        urls = {"AMQP_URL": settings.amqp_url, "DATABASE_URL": settings.database_url}
+        process = spawn(
+            (sys.executable, "-m", "services.relay"),
+            environment=os.environ | urls,
+            log=Path(os.devnull),
+            directory=ROOT,
         )
         running.append(process)
         return process

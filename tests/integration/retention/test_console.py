@@ -8,12 +8,13 @@ import httpx
 
 from shared.bus.contract import topology
 from stack.folders import ROOT
-from stack.processes import spawn, stop
+from stack.processes import stop
 from stack.servers.credentials import as_service
 from stack.servers.listening import LISTEN_SECONDS, Start
 from stack.servers.ports import Address, Port
 from tests.integration.arrange import depth, order_created, until
 from tests.integration.ops.dead_letters.test_dead_letters import bury
+from tests.zygote.forks import spawn
 
 
 def test_the_console_discards_what_is_over(settings, tmp_path):

@@ -1,7 +1,6 @@
 """Every process that an order passes, as processes of their own, with their pages of metrics."""
 
 import os
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -15,13 +14,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from stack.folders import ROOT
 from stack.mailbox import MailServer
-from stack.processes import spawn, stop
+from stack.processes import Process, stop
 from stack.servers.credentials import as_service
 from stack.servers.listening import LISTEN_SECONDS, Start
 from stack.servers.ports import Address, Port
 from stack.supervisor import MODULES
 from tests.integration.conftest import Api, running_ingress
 from tests.integration.ingress.conftest import Sender, approved
+from tests.zygote.forks import spawn
 
 
 @dataclass
@@ -57,9 +57,7 @@ def environment() -> dict[str, str]:
     return {}
 
 
-def start_process(
-    name: str, variables: dict[str, str], port: Port, log: Path
-) -> subprocess.Popen[bytes]:
+def start_process(name: str, variables: dict[str, str], port: Port, log: Path) -> Process:
     return spawn(
         (sys.executable, "-m", MODULES[name]),
         environment=os.environ | variables | {"METRICS_PORT": str(port)},

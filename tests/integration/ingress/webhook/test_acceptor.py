@@ -1,18 +1,20 @@
 """What happens to an order when the broker, the database or both are away."""
 
 import os
-import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from sqlalchemy import delete, select
 
 from shared.db.models import OutboxMessage
+from stack.folders import ROOT
 from stack.servers.credentials import as_service
 from tests.integration.arrange import declare, depth, take, until
 from tests.integration.conftest import running_ingress
 from tests.integration.gate import Gate
 from tests.integration.ingress.conftest import all_say, approved, known, ready
+from tests.zygote.forks import spawn
 
 
 @pytest.fixture
@@ -42,9 +44,11 @@ def readiness(api):
 
 def relay(api):
     """The relay as a process."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "services.relay"],
-        env=os.environ | {"AMQP_URL": api.amqp_url, "DATABASE_URL": api.database_url},
+    return spawn(
+        (sys.executable, "-m", "services.relay"),
+        environment=os.environ | {"AMQP_URL": api.amqp_url, "DATABASE_URL": api.database_url},
+        log=Path(os.devnull),
+        directory=ROOT,
     )
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 import httpx
 
 from stack.folders import ROOT
-from stack.processes import spawn, stop
+from stack.processes import stop
 from stack.servers.credentials import as_service
 from stack.servers.listening import LISTEN_SECONDS, Start
 from stack.servers.ports import Address, Port
 from tests.integration.arrange import until
+from tests.zygote.forks import spawn
 
 
 @contextmanager

@@ -2,11 +2,11 @@
 
 import json
 import os
-import subprocess
 import sys
 import time
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from kombu import Connection
@@ -28,6 +28,7 @@ from shared.db.models import ServiceHeartbeat
 from shared.db.session import make_engine, transaction
 from shared.product import VERSION
 from shared.telemetry import heartbeat
+from stack.folders import ROOT
 from stack.processes import stop
 from stack.servers.credentials import as_service
 from tests.integration.arrange import (
@@ -40,6 +41,7 @@ from tests.integration.arrange import (
     until,
 )
 from tests.integration.ops.cli.test_cli import fellow
+from tests.zygote.forks import spawn
 
 
 @pytest.fixture
@@ -61,8 +63,11 @@ def running(module, service, amqp_url, database_url):
         "AMQP_URL": as_service(amqp_url, service),
         "DATABASE_URL": as_service(database_url, service),
     }
-    process = subprocess.Popen(
-        [sys.executable, "-m", module], env=environment, stderr=subprocess.DEVNULL
+    process = spawn(
+        (sys.executable, "-m", module),
+        environment=environment,
+        log=Path(os.devnull),
+        directory=ROOT,
     )
     try:
         yield process
