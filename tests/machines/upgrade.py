@@ -57,7 +57,9 @@ def play(deployment: Deployment, commit: str) -> None:
     if deployment.shell(DOOR) == door:
         assert load.answers[0] == 0, "a connection was refused during an upgrade"
     assert load.answers[503] == 0, "an order was refused during an upgrade"
-    queues = dict(line.split("\t") for line in deployment.shell(QUEUES).splitlines() if "\t" in line)
+    queues = dict(
+        line.split("\t") for line in deployment.shell(QUEUES).splitlines() if "\t" in line
+    )
     dead = {name: count for name, count in queues.items() if name.endswith(".dead")}
     assert dead, queues
     assert set(dead.values()) == {"0"}, dead
