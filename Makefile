@@ -37,8 +37,8 @@ test-ports: setup ## start eight pairs of servers at once, ten times, beside som
 	@$(BIN)/python -m stack.servers
 	@PORTS_AT_ONCE=8 PORTS_TIMES=10 exec $(BIN)/python -m pytest tests/integration/stack/test_ports.py -k at_once_beside -s
 
-test-compose: setup ## the production steps as printed, on a Docker engine: kills, upgrades, passwords (about 10 min)
-	@$(BIN)/python -m tests.machines.compose
+test-compose: setup ## the production steps as printed, on a Docker engine: kills, upgrades (COMPOSE_FROM=commit), passwords (about 10 min)
+	@$(BIN)/python -m tests.machines.compose $(addprefix --from ,$(COMPOSE_FROM))
 
 fuzz: setup ## coverage-guided fuzzing of what reads strangers' bytes (FUZZ_SECONDS=60; Python 3.11 to 3.13)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps atheris==3.0.0

@@ -23,6 +23,8 @@ FILES = (
     "rabbitmq.conf",
 )
 """What is in `secrets/`; docker-compose.yml gives each container its own of them."""
+_OF_PASSWORDS = ("service_passwords", "rabbitmq.conf")
+"""Files that repeat passwords of others."""
 # Containers have users of their own; the folder keeps others out.
 READABLE, PRIVATE = 0o444, 0o700
 
@@ -88,14 +90,8 @@ def change(folder: Path, name: str) -> None:
     if name not in PASSWORDS:
         raise KeysError(f"{name} has no password; these have: {', '.join(PASSWORDS)}")
     try:
-        values = {
-            f"{other.upper()}_PASSWORD": (folder / f"{other}_password").read_text().strip()
-            for other in PASSWORDS
-            # Which a folder of an older version may lack, until `complete` comes to it.
-            if other != name and (folder / f"{other}_password").exists()
-        }
-        values[f"{name.upper()}_PASSWORD"] = secrets.token_hex(24)
-        for file in (f"{name}_password", "service_passwords", "rabbitmq.conf"):
+        values = _passwords(folder) | {f"{name.upper()}_PASSWORD": secrets.token_hex(24)}
+        for file in (f"{name}_password", *_OF_PASSWORDS):
             _put(folder / file, _content(file, values))
     except OSError as error:
         raise KeysError(f"{folder} is not whole: {error}") from error
@@ -114,13 +110,9 @@ def complete(folder: Path) -> list[str]:
         raise KeysError(f"There is no folder {folder}: `keys write` makes it.")
     lacking = [name for name in FILES if not (folder / name).exists()]
     try:
-        for name in lacking:
-            if name.endswith("_password") and name.removesuffix("_password") in PASSWORDS:
-                change(folder, name.removesuffix("_password"))
-        values = generate()
-        for name in lacking:
-            if not (folder / name).exists():
-                _put(folder / name, _content(name, values))
+        values = generate() | _passwords(folder)
+        for name in (*lacking, *(_OF_PASSWORDS if lacking else ())):
+            _put(folder / name, _content(name, values))
     except OSError as error:
         raise KeysError(f"{folder} cannot be written: {error}") from error
     return lacking
@@ -193,6 +185,16 @@ def drop(folder: Path, name: str) -> None:
     """
     setting = _setting(name)
     _write(folder, setting, _several(folder, setting)[:-1])
+
+
+def _passwords(folder: Path) -> dict[str, str]:
+    """Those that are there: a folder of an older version may lack some, until `complete`."""
+    files = {name: folder / f"{name}_password" for name in PASSWORDS}
+    return {
+        f"{name.upper()}_PASSWORD": file.read_text().strip()
+        for name, file in files.items()
+        if file.exists()
+    }
 
 
 def _setting(name: str) -> str:

@@ -31,11 +31,11 @@ async def _run(config: Settings) -> None:
     async def beat() -> None:
         while True:
             if time.monotonic() - relay.last_turn < STUCK_SECONDS:
-                health.beat(config.health_file, [relay.standing])
+                health.beat(config.health_file, relay.standings)
             await asyncio.sleep(1)
 
     beating = asyncio.create_task(beat())
-    telling = asyncio.create_task(heartbeat.keep_beating("relay", lambda: [relay.standing]))
+    telling = asyncio.create_task(heartbeat.keep_beating("relay", lambda: relay.standings))
     log.info("started")
     await relay.run(stopping)
     beating.cancel()

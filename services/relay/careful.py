@@ -21,6 +21,7 @@ from sqlalchemy import Connection, Engine, Row
 from services.relay import metrics, rows
 from services.relay.rows import Destination, Outcome
 from services.relay.vetting import Vetting, kind_of
+from shared.bus.broker.standing import Standing
 from shared.bus.publish.confirms import NackedError, PublishError, ReturnedError
 from shared.bus.publish.publisher import Publisher
 
@@ -125,6 +126,11 @@ class Careful:
     def confirm_seconds(self) -> float:
         """How long a confirm took that came too late; 0 when that says nothing of the broker."""
         return self._slowest
+
+    @property
+    def standing(self) -> Standing:
+        """How it stands with the broker, by the connection that destinations share."""
+        return self._publisher.standing
 
     def suspect(self, destinations: Iterable[Destination]) -> None:
         """Take destinations for stuck until one of their rows is confirmed."""

@@ -31,7 +31,7 @@ from services.relay.vetting import Vetting, kind_of
 from shared.bus.broker.standing import Standing
 from shared.bus.consume.batch import held_by
 from shared.bus.outbox import CHANNEL
-from shared.bus.publish.confirms import NackedError, ReturnedError
+from shared.bus.publish.confirms import NackedError, PublishError, ReturnedError
 from shared.bus.publish.publisher import UNHURRIED, Publisher
 from shared.bus.publish.traced import publisher_class
 from shared.config.settings import Settings
@@ -74,15 +74,17 @@ class Relay:
         self._vetting = Vetting(config.amqp_url)
         self._fast = self._publisher("relay")
         self._careful = Careful(self._engine, self._publisher, self._vetting, PATIENCE)
+        self._troubles = _Troubles(lambda: self._fast.standing)
+        self._careful_troubles = _Troubles(lambda: self._careful.standing)
         self._abandoned: set[asyncio.Task[None]] = set()
         self._written = asyncio.Event()
         self._stopping = asyncio.Event()
         self.last_turn = time.monotonic()
 
     @property
-    def standing(self) -> Standing:
-        """How it stands with the broker, by the connection of the moment."""
-        return self._fast.standing
+    def standings(self) -> Sequence[Standing]:
+        """How it stands at full speed and with care, by the connections of the moment."""
+        return self._fast.standing, self._careful.standing
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Relay until `stopping` is set; what is under way is finished first."""
@@ -97,7 +99,7 @@ class Relay:
         )
         listener.start()
         self._stopping = stopping
-        lanes = [asyncio.create_task(self._lane(stopping)) for _ in range(LANES)]
+        lanes = [asyncio.create_task(self._lane(number, stopping)) for number in range(LANES)]
         careful = asyncio.create_task(self._careful_lane(stopping))
         await asyncio.gather(*lanes, careful)
         listening.set()
@@ -124,9 +126,8 @@ class Relay:
         self._written.set()
         self._careful.wake.set()
 
-    async def _lane(self, stopping: asyncio.Event) -> None:
+    async def _lane(self, number: int, stopping: asyncio.Event) -> None:
         """Publish what is fresh, at full speed."""
-        interrupted = _Interruptions()
         after, looked = 0, time.monotonic()
         while not stopping.is_set():
             self.last_turn = time.monotonic()
@@ -140,12 +141,9 @@ class Relay:
                 after, looked = 0, time.monotonic()
             try:
                 count, last = await self._batch(after)
-                interrupted.over()
-                self.standing.released()
+                self._troubles.over(number)
             except Exception as error:  # noqa: BLE001 - the rows stay; nothing else may stop a relay
-                interrupted.by(error)
-                if is_database_away(error):
-                    self.standing.holding(held_by(error), "database")
+                self._troubles.met(number, error)
                 await _wait(stopping, AWAY_SECONDS)
                 continue
             if count == BATCH:
@@ -157,14 +155,13 @@ class Relay:
 
     async def _careful_lane(self, stopping: asyncio.Event) -> None:
         """Publish what is in doubt, or was parked, with care."""
-        interrupted = _Interruptions()
         while not stopping.is_set():
             self._careful.wake.clear()
             try:
                 goes_on = await self._careful.turn()
-                interrupted.over()
+                self._careful_troubles.over(0)
             except Exception as error:  # noqa: BLE001 - as above
-                interrupted.by(error)
+                self._careful_troubles.met(0, error)
                 goes_on = await _wait(stopping, AWAY_SECONDS)
             if not goes_on:
                 await _first_of(self._careful.wake, stopping, POLL_SECONDS)
@@ -284,19 +281,31 @@ class Relay:
 _Sent = tuple[Row[Any], "asyncio.Future[None]"]
 
 
-class _Interruptions:
-    """Says in the log that something went wrong, once until it went well again."""
+class _Troubles:
+    """What goes wrong with rows: told wherever the relay's standing is, until no lane meets it.
 
-    def __init__(self) -> None:
-        self._is_told = False
+    Args:
+        standing: gives what to tell, which may be another connection's by now.
+    """
 
-    def by(self, error: Exception) -> None:
-        if not self._is_told:
+    def __init__(self, standing: Callable[[], Standing]) -> None:
+        self._standing = standing
+        self._lanes: set[int] = set()
+
+    def met(self, lane: int, error: Exception) -> None:
+        if not self._lanes:
             log.warning("relay_interrupted", error=f"{type(error).__name__}: {error}"[:300])
-            self._is_told = True
+        self._lanes.add(lane)
+        if is_database_away(error):
+            self._standing().holding(held_by(error), "database")
+        elif not isinstance(error, PublishError):  # of which the connection itself tells
+            self._standing().failing(error)
 
-    def over(self) -> None:
-        self._is_told = False
+    def over(self, lane: int) -> None:
+        if lane in self._lanes:
+            self._lanes.discard(lane)
+            if not self._lanes:
+                self._standing().released()
 
 
 def _listen(

@@ -3,12 +3,15 @@
 import collections
 import hashlib
 import hmac
+import io
 import json
 import os
 import re
 import shutil
 import socket
 import subprocess
+import tarfile
+import tempfile
 import threading
 import time
 import urllib.error
@@ -33,13 +36,14 @@ ORDER = {
 
 
 class Deployment:
-    """A copy of the checkout, as a project of compose.
+    """A copy of the checkout, or of one of its commits, as a project of compose.
 
     Args:
         folder: where the copy goes.
+        commit: which; the working tree when it is empty.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, commit: str = "") -> None:
         self.folder = folder
         self._kept = 0  # letters of mailboxes that are gone
         self.ports = dict(
@@ -51,11 +55,21 @@ class Deployment:
         )
         self.name = f"fellow-{uuid.uuid4().hex[:8]}"
         self.image = f"{self.name}:test"
-        for file in FILES:
-            shutil.copy(ROOT / file, folder / file)
+        if commit:
+            with tempfile.TemporaryDirectory() as old:
+                _extract(commit, Path(old))
+                self.take(Path(old))
+        else:
+            self.take(ROOT)
+
+    def take(self, source: Path) -> None:
+        """Have the version of another checkout, as `git checkout` would put it here."""
         for name in FOLDERS:
+            shutil.rmtree(self.folder / name, ignore_errors=True)
             ignored = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+            shutil.copytree(source / name, self.folder / name, ignore=ignored)
+        for file in FILES:
+            shutil.copy(source / file, self.folder / file)
         self.replace(OURS, self.image)
         # The package index is reached as this machine reaches it.
         self.replace("build: .", "build: {context: ., network: host}")
@@ -89,13 +103,15 @@ class Deployment:
             raise AssertionError(f"{command}\nended with {done.returncode}:\n{said[-3000:]}")
         return said
 
+    def query(self, query: str) -> str:
+        """What the database answers, as psql prints it."""
+        return self.shell(
+            f'docker compose exec postgres psql -U fellow -d order_fellow -Atc "{query}"'
+        ).strip()
+
     def count(self) -> int:
         """Orders in the database."""
-        query = "SELECT count(*) FROM orders"
-        said = self.shell(
-            f'docker compose exec postgres psql -U fellow -d order_fellow -Atc "{query}"'
-        )
-        return int(said.split()[0])
+        return int(self.query("SELECT count(*) FROM orders"))
 
     def letters(self) -> int:
         """Emails that reached a mailbox."""
@@ -125,6 +141,13 @@ class Deployment:
             return error.code, error.read().decode(errors="replace")
         except (OSError, ValueError):
             return 0, None
+
+    def order(self, secret: str, order: Any, key: str) -> int:
+        """Send an order as its business does, under an idempotency key; returns the code."""
+        body = _json(order)
+        signature = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+        headers = {"X-API-Key": secret, "X-Webhook-Signature": signature, "Idempotency-Key": key}
+        return self.ask("/api/v1/webhooks/orders/", body, **headers)[0]
 
     def secret(self) -> str:
         """A new sender, from registration to its secret."""
@@ -180,17 +203,20 @@ class Load:
 
     def _send(self) -> None:
         while not self._stopping.wait(0.1):
-            body = _json(ORDER | {"item_summary": uuid.uuid4().hex})
-            signature = hmac.new(self._secret.encode(), body, hashlib.sha256).hexdigest()
-            headers = {"X-API-Key": self._secret, "X-Webhook-Signature": signature}
             # The same key until it is answered: an order whose answer was lost is not a second one.
-            headers["Idempotency-Key"] = uuid.uuid4().hex
+            order, key = ORDER | {"item_summary": uuid.uuid4().hex}, uuid.uuid4().hex
             code = 0
             while code != 201 and not (code and self._stopping.is_set()):
-                code, _ = self._deployment.ask("/api/v1/webhooks/orders/", body, **headers)
+                code = self._deployment.order(self._secret, order, key)
                 self.answers[code] += 1
                 if code != 201:
                     time.sleep(0.3)
+
+
+def steps(text: str, heading: str) -> list[str]:
+    """The lines of the first block of shell under a heading of a document."""
+    block = text[text.index(f"\n{heading}\n") :].split("```sh\n")[1].split("```")[0]
+    return block.strip().splitlines()
 
 
 def eventually(look: Any) -> Any:
@@ -208,6 +234,14 @@ def eventually(look: Any) -> Any:
             pass
         time.sleep(0.5)
     raise AssertionError(f"{look} found nothing within {DEADLINE:.0f} s")
+
+
+def _extract(commit: str, folder: Path) -> None:
+    packed = subprocess.run(
+        ("git", "archive", commit, *FILES, *FOLDERS), cwd=ROOT, stdout=subprocess.PIPE, check=True
+    ).stdout
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+        archive.extractall(folder, filter="data")
 
 
 def _json(value: Any) -> bytes:

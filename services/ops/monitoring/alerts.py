@@ -7,6 +7,7 @@ from typing import Literal
 
 from services.ops.monitoring.heartbeats import EXPECTED, FRESH, lacking
 from services.ops.monitoring.queue_stats import Figures, Sample, figures
+from shared.bus.broker.standing import DOWN
 from shared.bus.contract import topology
 
 OLD = timedelta(minutes=2)
@@ -109,7 +110,7 @@ def _parts(now: Sample) -> Iterator[Trouble]:
             continue
         for part, said in beat.queues.items():
             who = f"{beat.service} ({beat.instance})"
-            if said.state in ("away", "refused"):
+            if said.state in DOWN:
                 text = f"{who} does not work on {part}: {said.reason}"
                 yield Trouble("down", beat.service, text)
             elif said.state == "holding" and said.lacks != "mail":

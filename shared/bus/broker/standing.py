@@ -12,12 +12,14 @@ from typing import Literal
 import structlog
 
 from shared.bus import metrics
-from shared.bus.broker.refusal import explain
+from shared.bus.broker.refusal import LENGTH, explain
 
-State = Literal["starting", "working", "holding", "away", "refused"]
+State = Literal["starting", "working", "holding", "away", "refused", "failing"]
 """`holding`: it has what it needs of the broker, and waits for something else with a batch in hand.
-`refused`: the broker is there, and nothing changes until somebody changes something."""
+`refused`: the broker is there, and nothing changes until somebody changes something.
+`failing`: it has what it needs of the broker, and its own work goes wrong."""
 WELL = ("working", "holding")
+DOWN = ("away", "refused", "failing")
 REPEAT_SECONDS = 60.0
 """How often the log says again that it does not work; after so long it is an error in any case."""
 
@@ -82,28 +84,45 @@ class Standing:
             self._set(Told("holding", reason, lacks, since))
 
     def released(self) -> None:
-        """What it waited for is back; a state of the connection's own stays."""
-        if self.told.state == "holding":
-            self._set(Told("working"))
+        """What it waited for is back, or its work goes well; else its state stays."""
+        if self.told.state in ("holding", "failing"):
+            self.working()
+
+    def failing(self, error: BaseException) -> None:
+        """Its work goes wrong, and not since something is away; a connection's own state stays.
+
+        Args:
+            error: by which it did.
+        """
+        if self.told.is_well or self.told.state == "failing":
+            reason = " ".join(str(getattr(error, "orig", None) or error).split())[:LENGTH]
+            self._set(Told("failing", reason))
+            self._say("failing", "failing", error, reason, is_error=True)
 
     def failed(self, error: BaseException) -> None:
         """Its connection was lost, could not be opened, or was refused what it needs."""
         trouble = explain(error)
+        self._set(Told("refused" if trouble.is_refusal else "away", trouble.sentence))
+        event = "refused_by_broker" if trouble.is_refusal else "connection_lost"
+        self._say(event, trouble.kind, error, trouble.sentence, is_error=trouble.is_refusal)
+
+    def _say(
+        self, event: str, kind: str, error: BaseException, reason: str, *, is_error: bool
+    ) -> None:
         now = time.monotonic()
         if self._failing_since is None:
             self._failing_since = now
-        self._set(Told("refused" if trouble.is_refusal else "away", trouble.sentence))
-        kind, at = self._logged
-        if kind == trouble.kind and now - at < REPEAT_SECONDS:
+        before, at = self._logged
+        if before == kind and now - at < REPEAT_SECONDS:
             return
-        self._logged = (trouble.kind, now)
+        self._logged = (kind, now)
         lasts = now - self._failing_since >= REPEAT_SECONDS
         log.log(
-            40 if trouble.is_refusal or lasts else 30,
-            "refused_by_broker" if trouble.is_refusal else "connection_lost",
+            40 if is_error or lasts else 30,
+            event,
             part=self.part,
             error=type(error).__name__,
-            reason=trouble.sentence,
+            reason=reason,
         )
 
     def _set(self, told: Told) -> None:

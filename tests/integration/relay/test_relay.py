@@ -2,12 +2,15 @@
 
 import os
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
+from sqlalchemy import text
 
+from shared import health
 from shared.bus import outbox
 from stack.folders import ROOT
 from tests.integration.arrange import depth, headers, take, until
@@ -73,11 +76,11 @@ def test_a_row_that_no_queue_wants_stays_and_the_others_pass(settings, db, engin
 def relay_process(settings):
     running = []
 
-    def start():
+    def start(**more):
         urls = {"AMQP_URL": settings.amqp_url, "DATABASE_URL": settings.database_url}
         process = spawn(
             (sys.executable, "-m", "services.relay"),
-            environment=os.environ | urls,
+            environment=os.environ | urls | more,
             log=Path(os.devnull),
             directory=ROOT,
         )
@@ -111,6 +114,35 @@ def test_sigterm_ends_it_cleanly(settings, db, engine, relay_process):
     until(lambda: waiting(engine) == 0, "relayed")
     process.terminate()
     assert process.wait(15) == 0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "mended"),
+    [
+        ("ALTER TABLE outbox RENAME TO elsewhere", "ALTER TABLE elsewhere RENAME TO outbox"),
+        # Meets what is sent with care alone.
+        (
+            "UPDATE outbox SET next_try_at = now();"
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql "
+            "AS 'BEGIN RAISE EXCEPTION ''it does not exist''; END';"
+            "CREATE TRIGGER refuse BEFORE UPDATE ON outbox EXECUTE FUNCTION refuse()",
+            "DROP TRIGGER refuse ON outbox",
+        ),
+    ],
+)
+def test_healthy_means_that_it_relays(settings, db, engine, relay_process, tmp_path, wrong, mended):
+    """A database that lacks what it expects, or gives it no right, does not come back by itself."""
+    file = tmp_path / "alive"
+    relay_process(HEALTH_FILE=str(file))
+    until(lambda: health.wrong(str(file), time.time()) == [], "healthy")
+    outbox.add(db, messages(1))
+    db.execute(text(wrong))
+    db.commit()
+    until(lambda: "does not exist" in "".join(health.wrong(str(file), time.time())), "told")
+    with engine.begin() as connection:
+        connection.execute(text(mended))
+    until(lambda: health.wrong(str(file), time.time()) == [], "healthy again")
+    until(lambda: waiting(engine) == 0, "relayed")
 
 
 def test_a_closed_connection_is_opened_again(settings, db, engine, broker):

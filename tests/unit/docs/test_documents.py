@@ -229,6 +229,15 @@ def test_every_container_is_bounded():
         assert service["security_opt"] == ["no-new-privileges:true"]
 
 
+def test_every_container_that_stays_tells_its_health():
+    """`up --wait` waits for what has a check: of the rest it knows that it was started."""
+    for name, service in compose()["services"].items():
+        if "profiles" not in service:
+            assert {"test", "interval", "timeout", "retries"} <= set(
+                service.get("healthcheck", {})
+            ), name
+
+
 def test_no_tag_floats():
     images = {service["image"] for service in compose()["services"].values()} - {OURS}
     images |= set(re.findall(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE))

@@ -101,6 +101,22 @@ def test_an_older_folder_is_completed(tmp_path):
     assert keys.complete(folder) == []
 
 
+@pytest.mark.parametrize("lacking", keys.FILES)
+def test_what_is_completed_agrees_with_what_was_there(tmp_path, lacking):
+    folder = tmp_path / "secrets"
+    keys.write(folder, {})
+    (folder / lacking).unlink()
+    kept = {path: path.read_text() for path in folder.glob("*_password")}
+    assert keys.complete(folder) == [lacking]
+    assert {path: path.read_text() for path in kept} == kept
+    passwords = {name: (folder / f"{name}_password").read_text().strip() for name in keys.PASSWORDS}
+    listed = (folder / "service_passwords").read_text().strip().split(",")
+    assert dict(one.split("=") for one in listed) == {
+        name: passwords[name] for name in keys.PASSWORDS if name not in keys.ADMINISTRATORS
+    }
+    assert f"default_pass = {passwords['rabbitmq']}\n" in (folder / "rabbitmq.conf").read_text()
+
+
 def test_operators_have_users_of_their_own(tmp_path):
     folder = tmp_path / "secrets"
     keys.write(folder, {})

@@ -71,6 +71,13 @@ def test_no_mail_server_is_called_that_once():
     assert "mail" not in " ".join(said(sample(120, beats=[*late, *beats])))
 
 
+@pytest.mark.parametrize("state", ["away", "refused", "failing"])
+def test_a_part_that_does_not_work_is_down(state):
+    part = QueueBeat(state=state, reason="It is so.")
+    (text,) = said(sample(0, beats=everybody(0, orders_intake=part)))
+    assert text == "services.orders (services.orders:1) does not work on orders.intake: It is so."
+
+
 def test_a_service_that_is_not_heard_of():
     beats = [beat for beat in everybody(120) if beat.service != "services.kyc"]
     assert said(sample(120, beats=beats)) == ["services.kyc was never heard of: start it"]
