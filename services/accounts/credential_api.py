@@ -84,8 +84,10 @@ def send_address_code(session: Session, call: Call[AddressChange, None]) -> Answ
 
 
 def change_address(session: Session, call: Call[AddressProof, None]) -> Answer | ApiError:
-    """Take the new address, by its code; both addresses are told."""
-    error = credentials.change_address(session, call.caller, call.body.otp, call.address)
+    """Take the new address, by its code; every other session ends, and both addresses are told."""
+    error = credentials.change_address(
+        session, call.caller, call.body.otp, call.address, call.session_id
+    )
     return error or Answer(200, Detail(detail="Your email address is changed."))
 
 

@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import BigInteger, Text, cast, delete, func, select
 from sqlalchemy.orm import Session, undefer
 
-from services.accounts import codes, guesses, limits, registration, sessions, shown
+from services.accounts import codes, guesses, registration, sessions, shown
 from services.accounts.codes import Check
 from services.accounts.registration import OTP_ERRORS, SOURCE
 from shared.bus import outbox
@@ -37,7 +37,7 @@ def tell(session: Session, account: Account, what: str, address: str, email: str
 def send_reset_code(session: Session, email: str, address: str) -> None:
     """Mail a code that sets a new password, where there is such an account. Nothing tells which."""
     email, network = email.lower(), network_of(address)
-    is_over = limits.take(*guesses.mails(email, network))
+    is_over = guesses.attempts.take(*guesses.mails(email, network))
     registration.hold(session, email)
     account = registration.account_of(session, email)
     if account is not None and not is_over:
@@ -58,7 +58,7 @@ def reset_password(
     email, network = email.lower(), network_of(address)
     registration.refuse_weak(password, email)
     guess = guesses.at("code", email, network)
-    if wait := limits.take(*guess):
+    if wait := guesses.attempts.take(*guess):
         return too_many_requests(wait)
     is_own = guesses.is_own("password", email, network)
     account, outcome = registration.account_of(session, email), Check.WRONG
@@ -71,7 +71,7 @@ def reset_password(
     if outcome is not Check.RIGHT or account is None:
         return OTP_ERRORS[outcome]()
     registration.refuse_weak(password, email, account.company_name)
-    limits.give_back(session, *guess)
+    guesses.attempts.give_back(session, *guess)
     _set_password(session, account, password)
     guesses.remember(session, account, network)
     tell(session, account, "password_reset", address)
@@ -99,7 +99,7 @@ def send_address_code(
     if isinstance(account, ApiError):
         return account
     counts = *guesses.mails(email, network_of(address)), guesses.new_addresses(account_id)
-    if wait := limits.take(*counts):
+    if wait := guesses.attempts.take(*counts):
         return too_many_requests(wait)
     registration.hold(session, email)
     if registration.account_of(session, email) is None:
@@ -107,13 +107,29 @@ def send_address_code(
     return None
 
 
-def change_address(session: Session, account_id: UUID, otp: str, address: str) -> ApiError | None:
-    """Give an account the address that a code was mailed to; both addresses are told."""
+def change_address(
+    session: Session, account_id: UUID, otp: str, address: str, session_id: UUID | None
+) -> ApiError | None:
+    """Give an account the address that a code was mailed to; both addresses are told.
+
+    Every other session ends (OWASP ASVS 5.0, 7.4.3): what resets the password is another one now,
+    and whoever else was signed in may be the reason.
+
+    Args:
+        session: the transaction.
+        account_id: whose.
+        otp: the code.
+        address: the client's.
+        session_id: of the request, which goes on.
+
+    Returns:
+        None, or an error, so that a wrong try stays counted.
+    """
     # Locked before what is pending, as everywhere here.
     account = session.get_one(Account, account_id, with_for_update={"key_share": True})
     before, network = account.email, network_of(address)
     guess = guesses.at("code", before, network)
-    if wait := limits.take(*guess):
+    if wait := guesses.attempts.take(*guess):
         return too_many_requests(wait)
     pending = _pending(session, account_id, "new_address")
     outcome = codes.check(pending, otp, is_own=True) if pending else Check.WRONG
@@ -124,8 +140,9 @@ def change_address(session: Session, account_id: UUID, otp: str, address: str) -
     taken = select(Account.id).where(Account.email == pending.email)
     if session.scalar(taken) is not None:
         return OTP_ERRORS[Check.WRONG]()
-    limits.give_back(session, *guess)
+    guesses.attempts.give_back(session, *guess)
     account.email = pending.email
+    sessions.end_others(session, account_id, session_id)
     session.execute(
         delete(PendingProof).where(
             PendingProof.email == pending.email, PendingProof.purpose == "registration"
@@ -180,11 +197,11 @@ def _shown(session: Session, account_id: UUID, password: str, address: str) -> A
     """The account, whose password was shown; wrong ones count as they do at sign-in."""
     account = session.get_one(Account, account_id, options=[undefer(Account.password_hash)])
     guess = guesses.at("password", account.email, network_of(address))
-    if wait := limits.take(*guess):
+    if wait := guesses.attempts.take(*guess):
         return too_many_requests(wait)
     if not shown.is_right(session, account, password):
         return ApiError(*WRONG_PASSWORD)
-    limits.give_back(session, *guess)
+    guesses.attempts.give_back(session, *guess)
     return account
 
 

@@ -14,13 +14,16 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from services.accounts.limits import DAY, HOUR, MINUTE, Limit
 from shared.config.loading import settings
-from shared.db.models import Account, KnownNetwork, PendingProof
+from shared.db.attempts import DAY, HOUR, MINUTE, Attempts, Limit
+from shared.db.models import Account, AttemptCount, KnownNetwork, PendingProof
 from shared.db.session import transaction
 from shared.ids import new_id
+from shared.security.encryption import code_sealer
 
 Kind = Literal["password", "code"]
+
+attempts = Attempts(AttemptCount, code_sealer)
 
 STRANGERS_AN_HOUR = {"password": 45, "code": 20}
 """All networks together that do not know the account."""

@@ -14,7 +14,7 @@ from sqlalchemy import Select, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from services.accounts import codes, guesses, limits
+from services.accounts import codes, guesses
 from services.accounts.codes import Check
 from shared.bus import outbox
 from shared.bus.contract.events import AccountVerified
@@ -61,7 +61,7 @@ def register(
         raise ApiError(400, "invalid_body", "company_name is blank.")
     refuse_weak(password, email, company_name)
     network = network_of(address)
-    if wait := limits.take(*guesses.mails(email, network)):
+    if wait := guesses.attempts.take(*guesses.mails(email, network)):
         raise too_many_requests(wait)
     hashed = passwords.hash_password(password)
     hold(session, email)
@@ -90,7 +90,7 @@ def send_again(session: Session, email: str, registration_id: UUID | None, addre
     """
     email, network = email.lower(), network_of(address)
     # Also where nothing waits: the answer, and the time it takes, are the same.
-    is_over = limits.take(*guesses.mails(email, network))
+    is_over = guesses.attempts.take(*guesses.mails(email, network))
     hold(session, email)
     waiting = _waiting(session, email)
     if registration_id is not None:
@@ -121,7 +121,7 @@ def verify(
     """
     email, network = email.lower(), network_of(address)
     guess = guesses.at("code", email, network)
-    if wait := limits.take(*guess):
+    if wait := guesses.attempts.take(*guess):
         return too_many_requests(wait)
     hold(session, email)
     waiting = _waiting(session, email)
@@ -133,7 +133,7 @@ def verify(
     if proved is None or outcome is not Check.RIGHT:
         return OTP_ERRORS[outcome]()
     if password is None:
-        limits.give_back(session, *guess)
+        guesses.attempts.give_back(session, *guess)
     if len(waiting) > 1 and password is None and registration_id is None:
         return ApiError(*SEVERAL)
     if registration_id not in (None, proved.id) or (
@@ -146,7 +146,7 @@ def verify(
     if account is None:
         return OTP_ERRORS[Check.WRONG]()
     if password is not None:
-        limits.give_back(session, *guess)
+        guesses.attempts.give_back(session, *guess)
     guesses.remember(session, account, network)
     fact = AccountVerified(
         account_id=account.id, company_name=account.company_name, email=account.email

@@ -13,6 +13,7 @@ import structlog
 from sqlalchemy import delete, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from shared.bus import outbox
 from shared.bus.contract.events import AccountChanged
@@ -120,14 +121,20 @@ def end(session: Session, account_id: UUID, session_id: UUID | None = None) -> i
     Returns:
         How many ended.
     """
-    ending = (
-        update(AccountSession)
-        .where(AccountSession.account_id == account_id, AccountSession.ended_at.is_(None))
-        .values(ended_at=datetime.now(UTC))
-        .returning(AccountSession.id)
-    )
+    ending = _ending(account_id)
     if session_id is not None:
         ending = ending.where(AccountSession.id == session_id)
+    return len(session.scalars(ending).all())
+
+
+def end_others(session: Session, account_id: UUID, session_id: UUID | None) -> int:
+    """End an account's sessions but for the one named; returns how many ended.
+
+    A token of the version before has no session, and so keeps none.
+    """
+    ending = _ending(account_id)
+    if session_id is not None:
+        ending = ending.where(AccountSession.id != session_id)
     return len(session.scalars(ending).all())
 
 
@@ -140,6 +147,15 @@ def live(session: Session, account_id: UUID) -> Sequence[AccountSession]:
         .order_by(AccountSession.renewed_at.desc())
         .limit(100)
     ).all()
+
+
+def _ending(account_id: UUID) -> ReturningUpdate[tuple[UUID]]:
+    return (
+        update(AccountSession)
+        .where(AccountSession.account_id == account_id, AccountSession.ended_at.is_(None))
+        .values(ended_at=datetime.now(UTC))
+        .returning(AccountSession.id)
+    )
 
 
 def _pair(account: Account, held: AccountSession) -> Pair:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy.orm import Session, undefer
 
-from services.accounts import guesses, limits, registration, shown
+from services.accounts import guesses, registration, shown
 from services.accounts.registration import SOURCE
 from shared.bus import outbox
 from shared.bus.contract.events import AccountSignedIn, AccountSignInFailed
@@ -32,7 +32,7 @@ def sign_in(session: Session, email: str, password: str, address: str) -> Accoun
     """
     network = network_of(address)
     guess = guesses.at("password", email, network)
-    if wait := limits.take(*guess):
+    if wait := guesses.attempts.take(*guess):
         return too_many_requests(wait)
     account = find(session, email)
     if account:
@@ -41,9 +41,9 @@ def sign_in(session: Session, email: str, password: str, address: str) -> Accoun
         stored = registration.password_awaiting(session, email.lower(), network)
         is_right = passwords.matches(password, stored)
     if not is_right:
-        _tell_failure(session, email, account, address)
+        _tell_failure(session, account, address)
         return ApiError(401, "invalid_credentials", "The email address or the password is wrong.")
-    limits.give_back(session, *guess)
+    guesses.attempts.give_back(session, *guess)
     if account is None:
         return ApiError(
             403,
@@ -66,14 +66,16 @@ def sign_in(session: Session, email: str, password: str, address: str) -> Accoun
     return account
 
 
-def _tell_failure(session: Session, email: str, account: Account | None, address: str) -> None:
+def _tell_failure(session: Session, account: Account | None, address: str) -> None:
     # Whether there is such an account or not: else the time that it takes would tell.
     fact = AccountSignInFailed(
-        email=email.lower(), account_id=account.id if account else None, address=address
+        email=account.email if account else "",
+        account_id=account.id if account else None,
+        address=address,
     )
     minute = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M")
     fact_id = derived_id(fact.TYPE, account.id if account else address, minute)
-    about = account.id if account else fact.email
+    about = account.id if account else address
     outbox.add(
         session, [message_for(fact, source=SOURCE, correlation_id=about, message_id=fact_id)]
     )

@@ -14,6 +14,7 @@ from shared.bus.contract.errors import Malformed
 from shared.bus.contract.message import Received
 
 NOBODY = "the system"
+SOMEBODY = "somebody unknown"
 _BY_THE_BUSINESS = ("account.", "kyc.submitted", "secret.shown", "webhook.allowlist_changed")
 
 
@@ -69,5 +70,5 @@ def _actor(type_: str, given: dict[str, Any]) -> str:
         return "an operator"
     # What a business does at the API: registering, signing in, submitting, asking for a new secret.
     if cause == "business" or type_.startswith(_BY_THE_BUSINESS):
-        return str(given.get("email") or NOBODY)
+        return str(given.get("email") or SOMEBODY)
     return NOBODY

@@ -20,11 +20,13 @@ from uuid import UUID
 
 from amqp import Message as AmqpMessage
 from kombu import Connection
-from sqlalchemy import Engine
+from sqlalchemy import Engine, or_, select
+from sqlalchemy.exc import DBAPIError
 
 from services.ops.broker.copying import copy
 from services.ops.broker.hold import MOST, BusyError, as_it_is, count, hold, look_through
 from services.ops.broker.publishing import publish
+from services.ops.broker.queue_lock import meeting_place
 from shared.bus.broker.kombu_connection import user_of
 from shared.bus.contract import topology
 from shared.bus.contract.delivery import Incoming
@@ -32,6 +34,7 @@ from shared.bus.contract.headers import REPLAY_HEADER
 from shared.bus.contract.journal import batch as batch_of
 from shared.bus.contract.journal import unpack
 from shared.bus.contract.message import Replay
+from shared.db.models import OutboxMessage
 
 PREFETCH = 100  # some of them hold many others
 COPIES = 1_000  # published at once
@@ -74,10 +77,13 @@ class Summary:
     Attributes:
         counts: messages by type.
         left: how many still wait somewhere on their own, and were left to that.
+        in_doubt: how many were sent, never confirmed and wait in the outbox to be sent again: they
+            are neither told nor untold, and were left to that.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
     left: int = 0
+    in_doubt: int = 0
 
 
 @dataclass(slots=True)
@@ -229,7 +235,8 @@ def replay(
         entries: from `read`.
         types: of messages, with `*`; when empty, all those that the queue's bindings bring.
         how: how its consumer is to take them. With `done`, messages that still wait in the queue,
-            on the retry ladder or among its dead letters are left out: their turn comes yet.
+            on the retry ladder or among its dead letters are left out, and so is what is in doubt
+            in the outbox: their turn comes yet.
         dry_run: only count.
         progress: called now and then.
         engine: where tools meet, when that is not this process's database; see `queue_lock.py`.
@@ -251,13 +258,21 @@ def replay(
     # Where the journal ends is settled before it is seen what waits: what comes between the two is
     # not read, and could not have been seen.
     begin = list(islice(entries, 1))
-    waiting = _waiting(connection, queue, engine) if how == "done" else frozenset()
+    waiting: Collection[UUID] = ()
+    in_doubt: Collection[UUID] = ()
+    if how == "done":
+        # First: what is confirmed and leaves the outbox while this goes on is in the queue by then.
+        in_doubt = _in_doubt(engine)
+        waiting = _waiting(connection, queue, engine)
     try:
         for entry in chain(begin, entries):
             if not _is_wanted(entry, queue, types, how):
                 continue
             if waiting and entry.incoming.message_id in waiting:
                 summary.left += 1
+                continue
+            if in_doubt and entry.incoming.message_id in in_doubt:
+                summary.in_doubt += 1
                 continue
             summary.counts[entry.type] += 1
             if not dry_run:
@@ -279,6 +294,34 @@ def _is_wanted(entry: Entry, queue: topology.Queue, types: Collection[str], how:
     return (is_bound or how == "again") and any(
         fnmatchcase(entry.type, pattern) for pattern in types
     )
+
+
+def _in_doubt(engine: Engine | None) -> Collection[UUID]:
+    """The ids of what may be in the journal and nowhere else on the bus.
+
+    A fact in the outbox that was never tried and is in the journal all the same was told after the
+    backup that the database is from. An order there was sent by the ingress before it was written.
+    """
+    place = meeting_place(engine)
+    if place is None:
+        raise BusyError("no database is known, in whose outbox may be what is in doubt")
+    query = (
+        select(OutboxMessage.message_id)
+        .where(
+            or_(OutboxMessage.next_try_at.is_not(None), OutboxMessage.exchange == topology.INTAKE)
+        )
+        .limit(LOOKED_THROUGH + 1)
+    )
+    try:
+        with place.connect() as books:
+            found = set(books.scalars(query))
+    except DBAPIError as error:
+        raise BusyError(
+            f"what is in doubt in the outbox is unknown: {type(error).__name__}"
+        ) from None
+    if len(found) > LOOKED_THROUGH:
+        raise TooManyWaitError(f"more than {LOOKED_THROUGH:,} messages are in doubt in the outbox")
+    return found
 
 
 def _waiting(

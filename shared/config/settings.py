@@ -159,8 +159,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     worker and route; wrong sign-ins and codes in all workers. An account's own networks are let
     through."""
     account_attempts_per_minute: Count = 10
-    """Wrong sign-ins and codes for one account, from all networks that it was not used from; an
-    hour has 45 and 20 of them."""
+    """Wrong sign-ins and codes for one account, from all networks that it was not used from, and
+    for one user of the console, from browsers that are not known; an hour has 45 and 20 of them."""
     secret_poll_seconds: Seconds = 1.0
     """How stale a worker's secrets may get while the bus is away."""
 

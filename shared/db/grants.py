@@ -125,6 +125,7 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "ops_sessions": "SELECT, INSERT, UPDATE, DELETE",
         "ops_second_factors": "SELECT, INSERT, UPDATE, DELETE",
         "ops_recovery_codes": "SELECT, INSERT, DELETE",
+        "ops_attempt_counts": "SELECT, INSERT, UPDATE, DELETE",
         "alembic_version": "SELECT",
     },
     # A business as every other; it says how it stands, and that is all.

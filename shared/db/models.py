@@ -119,7 +119,7 @@ class KnownNetwork(Base):
 
 
 class AttemptCount(Base):
-    """How often something was tried since the count began; see `services/accounts/limits.py`."""
+    """How often something was tried since the count began; see `shared/db/attempts.py`."""
 
     __tablename__ = "attempt_counts"
 
@@ -500,6 +500,8 @@ class OpsSecondFactor(Base):
     confirmed_at: Mapped[datetime | None]
     # Of the newest code that was taken: neither it nor an earlier one is taken again (5.2).
     last_step: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    # Since the last right one: its user is told at the next sign-in.
+    wrong_codes: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
 
 
 class OpsRecoveryCode(Base):
@@ -509,6 +511,16 @@ class OpsRecoveryCode(Base):
 
     code_hash: Mapped[bytes] = mapped_column(primary_key=True)  # SHA-256
     user_id: Mapped[UUID] = mapped_column(ForeignKey("ops_users.id", ondelete="CASCADE"))
+
+
+class OpsAttemptCount(Base):
+    """How often a sign-in at the console was tried; see `shared/db/attempts.py`."""
+
+    __tablename__ = "ops_attempt_counts"
+
+    key: Mapped[bytes] = mapped_column(primary_key=True)  # a hash: of whom or where is not told
+    count: Mapped[int] = mapped_column(Integer)
+    ends_at: Mapped[datetime] = mapped_column(index=True)
 
 
 # --- shared.bus, on behalf of the service that calls it: inbox and outbox ------------------------

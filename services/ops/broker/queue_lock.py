@@ -91,12 +91,17 @@ def turn(queue: str, engine: Engine | None = None, patience: float = PATIENCE) -
                 connection.execute(select(func.pg_advisory_unlock(key)))
 
 
+def meeting_place(engine: Engine | None = None) -> Engine | None:
+    """The database where tools meet; `engine` where that is given, None where it is not known."""
+    return engine or _meeting_place()
+
+
 def _connect(engine: Engine | None) -> Connection | None:
     global _away_until
     if time.monotonic() < _away_until:
         return None
     try:
-        place = engine or _meeting_place()
+        place = meeting_place(engine)
         if place is None:
             return None
         return place.connect().execution_options(isolation_level="AUTOCOMMIT")

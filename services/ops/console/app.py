@@ -39,7 +39,6 @@ from shared.config.loading import settings
 from shared.config.settings import Settings
 from shared.telemetry import metrics
 from shared.telemetry.logs import configure
-from shared.token_buckets import TokenBuckets
 
 THREADS = 8
 
@@ -92,8 +91,6 @@ class Console:
             lookout=Lookout(self._looker.look),
             jobs=Jobs(),
             visitors=Visitors(config),
-            network_attempts=_buckets(config.sign_in_attempts_per_minute),
-            user_attempts=_buckets(config.account_attempts_per_minute),
         )
 
     async def process_startup(self, _: dict[str, Any], __: dict[str, Any]) -> None:
@@ -156,10 +153,6 @@ def create_app(config: Settings | None = None) -> falcon.asgi.App[Any, Any]:
     app.add_static_route("/static", STATIC)
     app.add_route("/healthz", Healthz())
     return app
-
-
-def _buckets(per_minute: int) -> TokenBuckets:
-    return TokenBuckets(per_minute / 60, per_minute)
 
 
 def _broker(config: Settings) -> Any:

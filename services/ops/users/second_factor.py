@@ -15,7 +15,7 @@ from uuid import UUID
 
 import pyotp
 from pyotp.exceptions import OTPVerificationError
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from services.ops.users import users
@@ -146,7 +146,7 @@ def check(session: Session, user_id: UUID, code: str, at: datetime | None = None
         CannotOpenError: the key of the secret is not listed any more; recovery codes need none.
     """
     plain = _plain(code)
-    if not re.fullmatch(rf"[0-9]{{{DIGITS}}}", plain):
+    if kind_of(code) == "recovery_code":
         used = (
             delete(OpsRecoveryCode)
             .where(OpsRecoveryCode.user_id == user_id, OpsRecoveryCode.code_hash == _hash(plain))
@@ -161,6 +161,30 @@ def check(session: Session, user_id: UUID, code: str, at: datetime | None = None
         return None
     factor.last_step = step
     return "code"
+
+
+def kind_of(code: str) -> Kind:
+    """What a code would be, by its looks."""
+    return "code" if re.fullmatch(rf"[0-9]{{{DIGITS}}}", _plain(code)) else "recovery_code"
+
+
+def note_wrong(session: Session, user_id: UUID) -> int:
+    """Count a wrong code; returns how many there were since the last right one."""
+    counted = (
+        update(OpsSecondFactor)
+        .where(OpsSecondFactor.user_id == user_id)
+        .values(wrong_codes=OpsSecondFactor.wrong_codes + 1)
+    )
+    return session.scalar(counted.returning(OpsSecondFactor.wrong_codes)) or 0
+
+
+def forget_wrong(session: Session, user_id: UUID) -> int:
+    """Count anew; returns how many wrong codes there were."""
+    factor = _locked(session, user_id)
+    if factor is None:
+        return 0
+    count, factor.wrong_codes = factor.wrong_codes, 0
+    return count
 
 
 def make_recovery_codes(session: Session, user_id: UUID) -> Sequence[str]:

@@ -163,6 +163,11 @@ def _mark(user: OpsUser) -> str:
     return hmac.new(key, user.id.bytes, hashlib.sha256).hexdigest()
 
 
+def known(session: Session, name: str) -> str:
+    """A user's name, as the books name them; empty where there is none."""
+    return session.scalar(select(OpsUser.name).where(OpsUser.name == name.strip().lower())) or ""
+
+
 def find(session: Session, name: str) -> User | None:
     """The user of a name, in whatever case."""
     known = session.scalar(select(OpsUser).where(OpsUser.name == name.strip().lower()))

@@ -299,6 +299,7 @@ class AccountSignInFailed(Event, frozen=True, kw_only=True):
     """Somebody at `address` tried to sign in with a wrong password, or as nobody known here.
 
     However many tries: one a minute and account, or a minute and address where there is no account.
+    `email` is empty where there is none: what was typed there may be a password.
     """
 
     TYPE: ClassVar[str] = "account.sign_in_failed"
@@ -587,14 +588,18 @@ class OpsSignedIn(_OpsFact, frozen=True, kw_only=True):
 
 
 class OpsSignInFailed(_OpsFact, frozen=True, kw_only=True):
-    """Somebody tried a wrong password at the console; `by` is the name they gave.
+    """Somebody tried a wrong password at the console; `by` is the user, where there is one.
+
+    Of a name that is nobody's it is not told what was typed: that may be a password.
 
     `password_was_right`: it was the code that was wrong.
+    `was_held_up`: nothing was looked at, since there were too many before; told once an hour.
     """
 
     TYPE: ClassVar[str] = "ops.sign_in_failed"
 
     password_was_right: bool = False
+    was_held_up: bool = False
 
 
 class OpsSignedOut(_OpsFact, frozen=True, kw_only=True):

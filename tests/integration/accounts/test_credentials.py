@@ -114,12 +114,19 @@ def test_a_password_is_changed_by_the_one_before(api, email):
 
 def test_an_address_is_changed_by_a_code_to_the_new_one_and_both_are_told(api, email):
     pair, new = login(api, email).json(), new_email()
+    thief = login(api, email).json()
     assert post(api, "email", pair, email=new, password="not this").status_code == 403
     assert post(api, "email", pair, email=new, password=PASSWORD).status_code == 200
     code = api.code_for(new)
     assert login(api, new).status_code == 401
     assert post(api, "email/verify", pair, otp=wrong(code)).status_code == 400
+    assert is_in(api, thief)
     assert post(api, "email/verify", pair, otp=code).status_code == 200
+    # Whoever was signed in elsewhere is not any more, refresh tokens and all; who changed it is.
+    assert not is_in(api, thief)
+    assert post(api, "auth/refresh", refresh=thief["refresh"]).status_code == 401
+    assert is_in(api, pair)
+    assert post(api, "auth/refresh", refresh=pair["refresh"]).status_code == 200
     assert login(api, new).status_code == 200
     assert login(api, email).status_code == 401
     assert told(api, email) == told(api, new) == ["address_changed"]

@@ -9,9 +9,11 @@ import pytest
 from sqlalchemy import text, update
 from sqlalchemy.orm import undefer
 
-from services.accounts import codes, credentials, limits, registration, sign_in
-from services.accounts.limits import HOUR, Limit
+from services.accounts import codes, credentials, registration, sign_in
+from services.accounts.guesses import attempts
 from shared.bus.contract.events import AccountOtpRequested, decode
+from shared.db import attempts as counting
+from shared.db.attempts import HOUR, Limit
 from shared.db.models import Account, OutboxMessage, PendingProof
 from shared.db.session import transaction
 from shared.http.errors import ApiError
@@ -119,11 +121,11 @@ def test_a_password_that_is_set_while_the_one_before_is_compared(
 def test_what_was_right_all_at_once_keeps_nobody_out_for_an_hour(settings, db, monkeypatch):
     """Guesses count before they are looked at, and are given back: that is seen soon."""
     limit = Limit("own password", f"{EMAIL}\0192.0.2.1", 2, HOUR)
-    assert [limits.take(limit), limits.take(limit)] == [0, 0]
-    assert limits.take(limit) > 0
+    assert [attempts.take(limit), attempts.take(limit)] == [0, 0]
+    assert attempts.take(limit) > 0
     with transaction() as session:
-        limits.give_back(session, limit)
-    later = time.monotonic() + limits.REMEMBERED_SECONDS
-    monkeypatch.setattr(limits, "time", SimpleNamespace(monotonic=lambda: later))
-    assert limits.take(limit) == 0
-    assert limits.take(limit) > 0
+        attempts.give_back(session, limit)
+    later = time.monotonic() + counting.REMEMBERED_SECONDS
+    monkeypatch.setattr(counting, "time", SimpleNamespace(monotonic=lambda: later))
+    assert attempts.take(limit) == 0
+    assert attempts.take(limit) > 0

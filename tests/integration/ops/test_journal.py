@@ -4,19 +4,22 @@ import json
 import threading
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 from amqp import Message as AmqpMessage
 from kombu import Connection
 from msgspec.structs import replace
+from sqlalchemy import text
 
 from services.ops import journal
 from services.ops.broker.connection import open_connection
 from services.ops.broker.hold import hold
 from services.ops.journal import NotReadToTheEndError
 from services.orders.__main__ import wire
+from shared.bus import outbox
 from shared.bus.contract import topology
 from shared.bus.contract.events import OrderRecorded, TrackingStatus
-from shared.bus.contract.journal import batch, event
+from shared.bus.contract.journal import batch, event, place
 from shared.bus.contract.message import message_for
 from shared.db.models import InboxEntry, Order, OutboxMessage
 from shared.ids import new_id
@@ -383,10 +386,45 @@ def test_nothing_is_taken_for_done_while_somebody_may_have_it_in_hand(settings, 
     assert "another tool may have messages of orders.intake.dead in hand" in err
 
 
-def test_a_fact_of_the_bulk_lane_is_replayed_into_it_and_never_taken_for_done_elsewhere(
-    settings, amqp_url, began
+def test_what_the_relay_sent_and_nobody_confirmed_is_neither_told_nor_untold(
+    settings, amqp_url, db, began
 ):
-    fact = OrderRecorded(
+    """The journal has it; whether the queue ever had it is not known, and the outbox has it yet."""
+    told, doubtful, leased = (order_fact() for _ in range(3))
+    order = message_for(order_created(), source="tests", correlation_id="c")
+    into_journal(amqp_url, told, doubtful, leased, order)
+    outbox.add(db, [told, doubtful, leased, order])
+    db.flush()
+    held = "UPDATE outbox SET attempts = :n, next_try_at = now() + interval '1 min' WHERE "
+    for n, message in ((1, doubtful), (0, leased)):
+        values = {"n": n, "id": message.message_id}
+        db.execute(text(held + "message_id = CAST(:id AS uuid)"), values)
+    db.commit()
+    done = ("journal", "replay", "--from", began, "--done", "--to-queue")
+    code, out, err = fellow(settings, *done, "notifier.orders")
+    assert (code, out.split()) == (0, ["1", "order.recorded"])
+    assert "2 are in doubt: sent, never confirmed" in err
+    assert take(amqp_url, "notifier.orders").properties["message_id"] == told.message_id
+    assert depth(amqp_url, "notifier.orders") == 0
+    # An order in the outbox was sent by the ingress before it was written there.
+    code, out, err = fellow(settings, *done, "orders.intake")
+    assert (code, out) == (0, "")
+    assert "1 are in doubt" in err
+
+
+def test_nothing_is_taken_for_done_where_nobody_knows_what_is_in_doubt(settings, amqp_url, began):
+    into_journal(amqp_url, order_fact())
+    done = ("journal", "replay", "--from", began, "--done", "--to-queue", "notifier.orders")
+    with Gate(settings.database_url) as gate:
+        gate.cut()
+        away = msgspec.structs.replace(settings, database_url=gate.url)
+        code, out, err = fellow(away, *done)
+    assert (code, out) == (1, "")
+    assert "Nothing was done: what is in doubt in the outbox is unknown" in err
+
+
+def order_fact():
+    event = OrderRecorded(
         order_id=new_id(),
         account_id=new_id(),
         company_name="Kettle & Co",
@@ -396,7 +434,24 @@ def test_a_fact_of_the_bulk_lane_is_replayed_into_it_and_never_taken_for_done_el
         tracking_status=TrackingStatus.PENDING,
         address="12 Marina Road",
     )
-    message = message_for(fact, source="tests", correlation_id=fact.order_id)
+    return message_for(event, source="tests", correlation_id=event.order_id)
+
+
+def into_journal(amqp_url, *messages):
+    """Into the journal alone, as whoever publishes writes there."""
+    with Connection(amqp_url) as connection:
+        for to in {place(m.exchange, m.routing_key) for m in messages}:
+            told = [event(m) for m in messages if place(m.exchange, m.routing_key) == to]
+            one = batch(told, "tests", to)
+            message = AmqpMessage(one.body, type=one.type, message_id=one.message_id)
+            channel = connection.default_channel
+            channel.basic_publish_confirm(message, exchange=one.exchange)
+
+
+def test_a_fact_of_the_bulk_lane_is_replayed_into_it_and_never_taken_for_done_elsewhere(
+    settings, amqp_url, began
+):
+    message = order_fact()
     publish(amqp_url, replace(message, routing_key=topology.BULK + message.routing_key))
     # It still waits in its own lane, which this replay does not look into.
     done = ("--to-queue", "notifier.orders", "--types", "order.*", "--done")

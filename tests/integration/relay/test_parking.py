@@ -43,6 +43,11 @@ POISON = {
     "a correlation id that AMQP cannot hold": Poison(
         {"correlation_id": "😀" * 64}, "255 bytes, not 256"
     ),
+    "a key that AMQP cannot hold": Poison(
+        {"exchange": "events", "routing_key": "é" * 128}, "255 bytes, not 256"
+    ),
+    "an exchange's name that AMQP cannot hold": Poison({"exchange": "x" * 256}, "255 bytes"),
+    "a type that AMQP cannot hold": Poison({"type": "x" * 256}, "255 bytes, not 256"),
     "headers that fill a frame": Poison({"traceparent": "x" * 200_000}, "properties and headers"),
     "an exchange that is not there": Poison({"exchange": "gone"}, "'gone'"),
     "a key that no queue wants": Poison(
@@ -183,6 +188,14 @@ def test_a_service_says_what_is_its_own_and_nothing_else(
         )
         for type_, e in EVENT_TYPES.items()
     }
+    # Of a kind that nobody knows, by a way that some may go.
+    every["order.exploded"] = replace(
+        one,
+        exchange="events",
+        routing_key="order.recorded",
+        type="order.exploded",
+        message_id=str(new_id()),
+    )
     writer = create_engine(as_service(database_url, service_name))
     with Session(writer) as session:
         write(session, list(every.values()))

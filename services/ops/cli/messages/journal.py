@@ -88,6 +88,11 @@ def replay(
         print(f"{count:>9} {type_}")
     if summary.left:
         say(f"{summary.left} still wait for their turn and were left alone.")
+    if summary.in_doubt:
+        say(
+            f"{summary.in_doubt} are in doubt: sent, never confirmed, and in the outbox to be sent "
+            "again. Whether they were told is not known; they were left alone."
+        )
     verb = "would go" if dry_run else "went"
     say(f"{sum(summary.counts.values())} messages {verb} to {queue.name}; read was {extent}.")
     if trouble:

@@ -5,14 +5,9 @@ from markupsafe import Markup
 from sqlalchemy.orm import Session
 
 from services.ops.audit.actions import about
-from services.ops.console.signing_in.sign_in import (
-    WRONG_CODE,
-    checked,
-    tell_failure,
-    too_many_attempts,
-)
+from services.ops.console.signing_in.sign_in import WRONG_CODE, HeldUp, by_code, by_password
 from services.ops.console.web.page import Page, PageError, Question, Redirect, Result, View, Visit
-from services.ops.users import second_factor, sessions, users
+from services.ops.users import second_factor, sessions
 from shared.bus import outbox
 from shared.bus.contract.events import OpsSecondFactorChanged
 from shared.security.encryption import CannotOpenError
@@ -40,10 +35,10 @@ def confirm(session: Session, visit: Visit) -> Result:
     The password is shown again (NIST SP 800-63B, 6.1.2.1; OWASP ASVS 3.7.1): whoever has no more
     than a browser that was left signed in must not make it theirs.
     """
-    if wrong := too_many_attempts(session, visit, visit.user.name):
-        return _page(session, visit, wrong, 429)
-    if users.verify(session, visit.user.name, visit.form.get("password", [""])[0]) is None:
-        tell_failure(session, visit, visit.user.name)
+    proved = by_password(session, visit, visit.user.name)
+    if isinstance(proved, HeldUp):
+        return _page(session, visit, str(proved), 429)
+    if proved is None:
         return _page(session, visit, WRONG_PASSWORD, 400)
     try:
         codes = second_factor.confirm(session, visit.user.id, visit.field("code"))
@@ -77,11 +72,10 @@ def make_codes(session: Session, visit: Visit) -> Result:
 
 def _refused(session: Session, visit: Visit) -> View | None:
     """What is shown to somebody without a right code."""
-    if wrong := too_many_attempts(session, visit, visit.user.name):
-        return _page(session, visit, wrong, 429)
-    if checked(session, visit, visit.user) is None:
-        return _page(session, visit, WRONG_CODE, 400)
-    return None
+    kind = by_code(session, visit, visit.user)
+    if isinstance(kind, HeldUp):
+        return _page(session, visit, str(kind), 429)
+    return _page(session, visit, WRONG_CODE, 400) if kind is None else None
 
 
 def _page(session: Session, visit: Visit, wrong: str = "", status: int = 200) -> View:

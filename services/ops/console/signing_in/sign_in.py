@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from datetime import UTC
+from typing import NamedTuple
 from urllib.parse import quote
 
 from sqlalchemy.orm import Session
@@ -10,14 +11,15 @@ from sqlalchemy.orm import Session
 from services.ops.audit.actions import about
 from services.ops.console.signing_in.browsers import in_words
 from services.ops.console.web.page import Page, PageError, Redirect, Result, View, Visit
-from services.ops.users import second_factor, sessions, users
+from services.ops.users import guesses, second_factor, sessions, users
 from services.ops.users.users import User
 from shared.bus import outbox
 from shared.bus.contract.events import OpsSignedIn, OpsSignedOut, OpsSignInFailed
 from shared.security.encryption import CannotOpenError
-from shared.security.networks import network_of
 
 PLACE = "see Sessions, at your name"
+NOT_YOU = "If that was not you, somebody has it: have another one set by fellow users add."
+SOMEBODY = "somebody unknown"
 WRONG = "The name or the password is wrong."
 WRONG_CODE = "The code is wrong, or was used already: then wait for the next one."
 
@@ -32,12 +34,10 @@ def show(_: Session, visit: Visit) -> Result:
 def sign_in(session: Session, visit: Visit) -> Result:
     """Take a name and a password."""
     name, wanted = visit.field("name"), visit.field("next") or "/"
-    if wrong := too_many_attempts(session, visit, name):
-        return View("sign_in.html", {"next": wanted, "name": name, "wrong": wrong}, 429)
-    # Not stripped: blanks may be part of it.
-    user = users.verify(session, name, visit.form.get("password", [""])[0])
+    user = by_password(session, visit, name)
+    if isinstance(user, HeldUp):
+        return View("sign_in.html", {"next": wanted, "name": name, "wrong": str(user)}, 429)
     if user is None:
-        tell_failure(session, visit, name.lower()[:64])
         return View("sign_in.html", {"next": wanted, "name": name, "wrong": WRONG}, 401)
     if user.has_second_factor:
         token = sessions.start(session, user, visit.system.config, visit.where, awaits_code=True)
@@ -58,9 +58,9 @@ def take_code(session: Session, visit: Visit) -> Result:
     user = sessions.awaiting(session, visit.token, visit.system.config)
     if user is None:
         return Redirect("/sign-in")
-    if wrong := too_many_attempts(session, visit, user.name):
-        return View("sign_in_code.html", {"next": wanted, "wrong": wrong}, 429)
-    kind = checked(session, visit, user)
+    kind = by_code(session, visit, user)
+    if isinstance(kind, HeldUp):
+        return View("sign_in_code.html", {"next": wanted, "wrong": str(kind)}, 429)
     if kind is None:
         return View("sign_in_code.html", {"next": wanted, "wrong": WRONG_CODE}, 401)
     if not sessions.end(session, visit.token):
@@ -78,44 +78,93 @@ def sign_out(session: Session, visit: Visit) -> Result:
     return Redirect("/sign-in", token="")
 
 
-def too_many_attempts(session: Session, visit: Visit, name: str) -> str:
-    """Count an attempt, by network and by name; a sentence when there were too many.
+class HeldUp(NamedTuple):
+    """There were too many guesses: this one was not looked at.
 
-    A browser in which that user has signed in before is counted by itself: whoever guesses at a
-    name, or in the same network, does not keep its owner out.
+    Attributes:
+        seconds: until it may be tried again.
     """
-    name, system = name.strip().lower()[:64], visit.system
-    if visit.mark and users.is_marked(session, name, visit.mark):
-        wait = system.user_attempts.take((name, visit.mark))
-    else:
-        network = network_of(visit.address)
-        wait = system.network_attempts.take(network) or system.user_attempts.take(name)
-    return f"Too many attempts. Try again in {wait} seconds." if wait else ""
+
+    seconds: int
+
+    def __str__(self) -> str:
+        minutes = round(self.seconds / 60)
+        wait = f"{self.seconds} seconds" if minutes < 2 else f"{minutes} minutes"
+        return f"Too many attempts. Try again in {wait}."
 
 
-def checked(session: Session, visit: Visit, user: User) -> second_factor.Kind | None:
-    """What the field `code` is; that it is wrong is told to the audit log.
+def by_password(session: Session, visit: Visit, name: str) -> User | HeldUp | None:
+    """Who has a name, and the password of the field `password`; told to the audit log if nobody."""
+    network = visit.where.network
+    guess = guesses.of_password(session, visit.system.config, name, network, visit.mark)
+    if wait := guesses.attempts.take(*guess):
+        _tell_failure(session, visit, users.known(session, name), was_held_up=True)
+        return HeldUp(wait)
+    # Not stripped: blanks may be part of it.
+    user = users.verify(session, name, visit.form.get("password", [""])[0])
+    if user is None:
+        _tell_failure(session, visit, users.known(session, name))
+        return None
+    guesses.attempts.give_back(session, *guess)
+    return user
+
+
+def by_code(session: Session, visit: Visit, user: User) -> second_factor.Kind | HeldUp | None:
+    """What the field `code` is; that it is wrong is told to the audit log, and to the user.
 
     Raises:
         PageError: 503, when it cannot be checked.
     """
+    code, config, network = visit.field("code"), visit.system.config, visit.where.network
+    guess = guesses.of_code(
+        session, config, user.id, second_factor.kind_of(code), network, visit.mark
+    )
+    if wait := guesses.attempts.take(*guess):
+        _tell_failure(session, visit, user.name, password_was_right=True, was_held_up=True)
+        return HeldUp(wait)
     try:
-        kind = second_factor.check(session, user.id, visit.field("code"))
+        kind = second_factor.check(session, user.id, code)
     except CannotOpenError as error:
         raise PageError(
             503, f"The code cannot be checked: its secret is {error}. Use a recovery code."
         ) from None
     if kind is None:
-        tell_failure(session, visit, user.name, password_was_right=True)
+        _tell_failure(session, visit, user.name, password_was_right=True)
+        wrong = _wrong_codes(second_factor.note_wrong(session, user.id))
+        warning = f"{wrong}, the last from {in_words(visit.where)}. {NOT_YOU}"
+        sessions.tell_others(session, user.id, warning)
+        return None
+    guesses.attempts.give_back(session, *guess)
     return kind
 
 
-def tell_failure(
-    session: Session, visit: Visit, name: str, *, password_was_right: bool = False
+def _tell_failure(
+    session: Session,
+    visit: Visit,
+    name: str,
+    *,
+    password_was_right: bool = False,
+    was_held_up: bool = False,
 ) -> None:
-    """Tell the audit log of a wrong password, or a wrong code."""
-    fact = OpsSignInFailed(by=name, address=visit.address, password_was_right=password_was_right)
-    outbox.add(session, [about(fact, name)])
+    """Tell the audit log of a wrong password or code; of what is not looked at, once an hour.
+
+    Args:
+        session: in a transaction.
+        visit: from where.
+        name: the user's; empty where there is none, whatever was typed: that may be a password.
+        password_was_right: whether it was the code that was wrong.
+        was_held_up: whether it was not looked at.
+    """
+    by = name or SOMEBODY
+    if was_held_up and guesses.attempts.take(guesses.telling(by, visit.where.network)):
+        return
+    fact = OpsSignInFailed(
+        by=by,
+        address=visit.address,
+        password_was_right=password_was_right,
+        was_held_up=was_held_up,
+    )
+    outbox.add(session, [about(fact, by)])
 
 
 def _signed_in(session: Session, visit: Visit, user: User, fact: OpsSignedIn) -> Result:
@@ -128,10 +177,20 @@ def _signed_in(session: Session, visit: Visit, user: User, fact: OpsSignedIn) ->
     token = sessions.start(session, user, visit.system.config, visit.where)
     return Redirect(
         _ours(visit.field("next") or "/"),
-        note=_elsewhere(others),
+        note=" ".join(filter(None, (_guessed_at(session, user), _elsewhere(others)))),
         token=token,
         mark=users.mark(session, user.id),
     )
+
+
+def _guessed_at(session: Session, user: User) -> str:
+    wrong = second_factor.forget_wrong(session, user.id)
+    return f"Since you signed in last, {_wrong_codes(wrong)}. {NOT_YOU}" if wrong else ""
+
+
+def _wrong_codes(count: int) -> str:
+    given = "1 wrong code was" if count == 1 else f"{count} wrong codes were"
+    return f"{given} given with your password"
 
 
 def _elsewhere(others: Sequence[sessions.Listed]) -> str:

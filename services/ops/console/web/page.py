@@ -17,7 +17,6 @@ from services.ops.users.sessions import Where
 from services.ops.users.users import User
 from shared.config.settings import Settings
 from shared.security.networks import network_of
-from shared.token_buckets import TokenBuckets
 
 Needs = Literal["nobody", "watch"] | Right
 """Whom a page asks for: anybody at all, somebody who is signed in, somebody with a right."""
@@ -48,8 +47,6 @@ class System:
         lookout: the figures, as they were a moment ago.
         jobs: long work.
         visitors: who is signed in.
-        network_attempts: to sign in, by the client's network.
-        user_attempts: to sign in, by the name that is tried.
     """
 
     config: Settings
@@ -57,8 +54,6 @@ class System:
     lookout: Lookout
     jobs: Jobs
     visitors: Visitors
-    network_attempts: TokenBuckets
-    user_attempts: TokenBuckets
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,18 @@
 """Who may try how often to sign in at the console."""
 
 import re
+from contextlib import ExitStack, contextmanager
 
 import httpx
+import msgspec
+import pyotp
 import pytest
+from sqlalchemy import select, text
 
 from services.ops import keys
 from services.ops.console.web.mount import MARK, SESSION
-from services.ops.users import users
+from services.ops.users import second_factor, users
+from shared.db.models import OutboxMessage
 from tests.integration.ops.console.running import running_console
 
 TRIES = 3
@@ -77,11 +82,120 @@ def test_who_guesses_at_a_name_keeps_nobody_out_who_has_signed_in_there(
         assert attempt(own, "203.0.113.9", PASSWORD) == 303
         # It is no way to guess more, and no other's mark is one's own.
         del own.cookies[SESSION]
-        found = [attempt(own, "203.0.113.9") for _ in range(TRIES)]
-        assert found[-1] == 429
+        found = [attempt(own, "203.0.113.9") for _ in range(TRIES + 1)]
+        assert found == [401] * TRIES + [429]
         strangers.cookies.set(MARK, "0" * 64)
         assert attempt(strangers, "198.51.100.99", PASSWORD) == 429
         # With another password every mark is over.
         users.put(db, "ada", "watch", "another long password")
         db.commit()
         assert attempt(own, "203.0.113.9", "another long password") == 429
+
+
+def test_guesses_are_counted_for_an_hour_and_by_all_processes_together(
+    settings, db, amqp_url, database_url, tmp_path
+):
+    users.put(db, "ada", "watch", PASSWORD)
+    db.commit()
+    environment = {"TRUSTED_PROXIES": "1", "ACCOUNT_ATTEMPTS_PER_MINUTE": "1000"}
+    with ExitStack() as stack:
+        browsers = []
+        for name in ("one", "two"):
+            (tmp_path / name).mkdir()
+            console = running_console(tmp_path / name, amqp_url, database_url, **environment)
+            url, _ = stack.enter_context(console)
+            browsers.append(stack.enter_context(httpx.Client(base_url=url, timeout=30)))
+        found = [attempt(browsers[n % 2], f"198.51.100.{n}") for n in range(60)]
+        assert found == [401] * 45 + [429] * 15
+        # Told, and not once for each.
+        facts = said(db)
+        assert {fact["by"] for fact in facts} == {"ada"}
+        assert sum(fact["was_held_up"] for fact in facts) == 15
+        again = [attempt(browsers[n % 2], "198.51.100.50") for n in range(4)]
+        assert again == [429] * 4
+        assert len(said(db)) == len(facts)
+
+
+def said(db):
+    """The failures that are told to the audit log."""
+    db.rollback()
+    wanted = select(OutboxMessage.body).where(OutboxMessage.type == "ops.sign_in_failed")
+    return [msgspec.json.decode(body) for body in db.scalars(wanted)]
+
+
+def give_code(browser, code):
+    page = browser.get("/sign-in/code").text
+    token = re.search(r'name="form_token" value="([^"]+)"', page)[1]
+    return browser.post("/sign-in/code", data={"form_token": token, "code": code}).status_code
+
+
+@contextmanager
+def half(url, address, password=PASSWORD):
+    """A browser whose password was right, and whose code is awaited."""
+    headers = {"X-Forwarded-For": address}
+    with httpx.Client(base_url=url, timeout=30, headers=headers) as browser:
+        assert attempt(browser, address, password) == 303
+        yield browser
+
+
+@pytest.fixture
+def app(settings, db):
+    """The authenticator app of `ada`, and a recovery code."""
+    users.put(db, "ada", "watch", PASSWORD)
+    ada = users.find(db, "ada")
+    second_factor.offer(db, ada.id)
+    app = pyotp.TOTP(second_factor.offered(db, ada.id, "ada").secret)
+    codes = second_factor.confirm(db, ada.id, app.now())
+    db.commit()
+    return app, codes
+
+
+def unused(db):
+    """Codes that were taken are those of long ago."""
+    db.rollback()
+    db.execute(text("UPDATE ops_second_factors SET last_step = 0"))
+    db.commit()
+
+
+def test_who_has_the_password_guesses_few_codes_and_its_user_is_told_and_not_kept_out(
+    app, db, amqp_url, database_url, tmp_path
+):
+    app, (recovery_code, *_) = app
+    environment = {
+        "TRUSTED_PROXIES": "1",
+        "ACCOUNT_ATTEMPTS_PER_MINUTE": "1000",
+        "SIGN_IN_ATTEMPTS_PER_MINUTE": "1000",
+    }
+    with (
+        running_console(tmp_path, amqp_url, database_url, **environment) as (url, _),
+        half(url, "203.0.113.9") as own,
+    ):
+        unused(db)
+        assert give_code(own, app.now()) == 303
+        found = []
+        for n in range(5):
+            with half(url, f"198.51.100.{n}") as thief:
+                found += [give_code(thief, "000000") for _ in range(6)]
+        assert found == [401] * 20 + [429] * 10
+        # The sessions that there are say so, and so does the next sign-in.
+        assert "20 wrong codes were given with your password" in own.get("/").text
+        del own.cookies[SESSION]
+        assert attempt(own, "203.0.113.9", PASSWORD) == 303
+        unused(db)
+        assert give_code(own, app.now()) == 303
+        assert "Since you signed in last, 20 wrong codes" in own.get("/").text
+        # From a browser that is not known, by what cannot be guessed.
+        with half(url, "192.0.2.7") as new:
+            unused(db)
+            assert give_code(new, app.now()) == 429
+            assert give_code(new, recovery_code) == 303
+            assert "wrong code" not in new.get("/").text
+        # Another password begins another count: the guesser has not got it.
+        users.put(db, "ada", "watch", "another long password")
+        db.commit()
+        with half(url, "192.0.2.8", "another long password") as new:
+            unused(db)
+            assert give_code(new, app.now()) == 303
+        held_up = [fact for fact in said(db) if fact["was_held_up"]]
+        assert held_up
+        assert all(fact["password_was_right"] for fact in held_up)

@@ -1,0 +1,125 @@
+"""How often something may be tried, counted in the database: for all workers, whoever restarts.
+
+A count is taken before the work and in a transaction of its own, so that a flood of guesses waits
+for nobody and each is counted whatever becomes of it. What is used up is remembered here, so that
+the rest of a flood costs no query.
+"""
+
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+from sqlalchemy import case, delete, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from shared.db.models import AttemptCount, OpsAttemptCount
+from shared.db.session import transaction
+from shared.security.encryption import Sealer
+
+MAX_REMEMBERED = 100_000
+REMEMBERED_SECONDS = 2.0
+"""No longer, since what is used up may be given back: by those who were right, all at once."""
+MINUTE, HOUR, DAY = 60, 3_600, 86_400
+
+
+class Limit(NamedTuple):
+    """At most so many in so many seconds, from the first on.
+
+    Attributes:
+        kind: what is counted.
+        subject: whose, as somebody typed it; stored only as a part of a hash under a key.
+        most: how many.
+        seconds: in how long.
+    """
+
+    kind: str
+    subject: str
+    most: int
+    seconds: int
+
+    @property
+    def written(self) -> bytes:
+        """What it is counted under, in the clear."""
+        return f"{self.kind}\0{self.seconds}\0{self.subject}".encode()
+
+
+class Attempts:
+    """The counts of one service, in a table that is its own.
+
+    Args:
+        table: `AttemptCount` or one like it.
+        sealer: its first key hides what is counted; called only when there is something to count.
+    """
+
+    def __init__(
+        self, table: type[AttemptCount | OpsAttemptCount], sealer: Callable[[], Sealer]
+    ) -> None:
+        self._table = table
+        self._sealer = sealer
+        self._used_up: dict[bytes, float] = {}
+
+    def take(self, *limits: Limit) -> int:
+        """Count one against each limit; against none, where one of them is used up.
+
+        Returns:
+            0, or the seconds until it may be tried again.
+        """
+        now = time.monotonic()
+        keyed = self._keyed(limits)
+        wait = max((self._used_up.get(key, 0) - now for key in keyed), default=0.0)
+        if wait > 0:
+            return max(1, round(wait))
+        with transaction() as session:
+            # In one order, so that two that count the same things do not wait for each other.
+            for key in sorted(keyed):
+                wait = self._count(session, key, keyed[key])
+                if wait:
+                    session.rollback()
+                    self._remember(key, now + min(wait, REMEMBERED_SECONDS))
+                    return wait
+            if secrets.randbelow(100) == 0:
+                over = self._table.ends_at < datetime.now(UTC)
+                session.execute(delete(self._table).where(over))
+        return 0
+
+    def give_back(self, session: Session, *limits: Limit) -> None:
+        """What was tried succeeded, so it does not count."""
+        session.execute(
+            update(self._table)
+            .where(self._table.key.in_(self._keyed(limits)), self._table.count > 0)
+            .values(count=self._table.count - 1)
+        )
+
+    def _keyed(self, limits: Sequence[Limit]) -> Mapping[bytes, Limit]:
+        sealer = self._sealer()
+        return {sealer.pseudonym(limit.written): limit for limit in limits}
+
+    def _count(self, session: Session, key: bytes, limit: Limit) -> int:
+        table, now = self._table, datetime.now(UTC)
+        fresh = {"count": 1, "ends_at": now + timedelta(seconds=limit.seconds)}
+        is_over = table.ends_at <= now
+        counted = session.scalar(
+            insert(table)
+            .values(key=key, **fresh)
+            .on_conflict_do_update(
+                index_elements=[table.key],
+                set_={
+                    "count": case((is_over, 1), else_=table.count + 1),
+                    "ends_at": case((is_over, fresh["ends_at"]), else_=table.ends_at),
+                },
+                where=is_over | (table.count < limit.most),
+            )
+            .returning(table.count)
+        )
+        if counted is not None:
+            return 0
+        ends_at = session.scalar(select(table.ends_at).where(table.key == key))
+        return max(1, round((ends_at - now).total_seconds())) if ends_at else 1
+
+    def _remember(self, key: bytes, until: float) -> None:
+        if len(self._used_up) >= MAX_REMEMBERED:
+            self._used_up.clear()
+        self._used_up[key] = until
