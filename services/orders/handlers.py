@@ -29,6 +29,7 @@ from shared.bus.contract.events import (
     OrderRecorded,
     OrderStatusChanged,
     OrderStatusRecorded,
+    OrderUnaddressed,
     TrackingStatus,
 )
 from shared.bus.contract.message import Message, Received, message_for
@@ -62,7 +63,12 @@ def record(
     failures: dict[UUID, Exception] = {}
     if updates:
         facts += _update(session, updates, failures, bulk, unknown)
-    outbox.add(session, facts)
+    unaddressed = [
+        NotTaken("no_email_address", m.data.account_id, m.data.order_id, m.id, m.data.order_number)
+        for m in messages
+        if isinstance(m.data, OrderUnaddressed)
+    ]
+    outbox.add(session, facts + sender_warnings.facts(session, unaddressed))
     return failures
 
 

@@ -14,7 +14,7 @@ from shared.bus.contract.message import Message, message_for
 from shared.db import arrays
 from shared.ids import derived_id
 
-Problem = Literal["update_given_up", "key_reused"]
+Problem = Literal["update_given_up", "key_reused", "no_email_address"]
 SOURCE = "services.orders"
 
 
@@ -27,12 +27,14 @@ class NotTaken:
         account_id: whose it is.
         order_id: the order that it names.
         event_id: the message.
+        order_number: of an order that is not recorded, as its shop calls it.
     """
 
     what: Problem
     account_id: UUID
     order_id: UUID
     event_id: UUID
+    order_number: str = ""
 
 
 def facts(session: Session, not_taken: Sequence[NotTaken]) -> list[Message]:
@@ -56,6 +58,7 @@ def facts(session: Session, not_taken: Sequence[NotTaken]) -> list[Message]:
                 what=one.what,
                 order_id=one.order_id,
                 event_id=one.event_id,
+                order_number=one.order_number,
             ),
             source=SOURCE,
             correlation_id=one.account_id,

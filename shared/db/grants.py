@@ -106,7 +106,8 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "kyc_applications": "SELECT",
         "kyc_decisions": "SELECT",
         "webhook_secrets": (
-            "SELECT (id, account_id, state, issued_at, expires_at, replaced_at, revoked_at)"
+            "SELECT (id, account_id, platform, shop, state, issued_at, expires_at, replaced_at, "
+            "revoked_at)"
         ),
         "webhook_requests": "SELECT",
         "webhook_secret_use": "SELECT",

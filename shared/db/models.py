@@ -201,6 +201,7 @@ class WebhookRequest(Base):
     body_bytes: Mapped[int | None]
     latency_us: Mapped[int]
     client_address: Mapped[str]
+    note: Mapped[str | None]  # why nothing was recorded of what was in order
 
     __mapper_args__ = {"primary_key": ["at", "id"]}  # noqa: RUF012 - SQLAlchemy's own attribute
     __table_args__ = (
@@ -291,6 +292,9 @@ class WebhookSecret(Base):
 
     `expires_at` is the end of validity whatever the state: a retiring secret's is moved forward
     when its overlap is shorter than its own life.
+
+    With a `platform`, the business has given it: that platform makes it, and signs with it for one
+    of the business's shops. Such a one has no end of its own.
     """
 
     __tablename__ = "webhook_secrets"
@@ -298,6 +302,8 @@ class WebhookSecret(Base):
         Index(
             "uq_webhook_secrets_active",
             "account_id",
+            "platform",
+            "shop",
             unique=True,
             postgresql_where=text("state = 'active'"),
         ),
@@ -311,8 +317,11 @@ class WebhookSecret(Base):
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"), index=True)
-    key_hash: Mapped[bytes] = mapped_column(unique=True)  # SHA-256 of the whole whsk_ string
-    sealed: Mapped[bytes]  # the 32 bytes, sealed for the row's id
+    platform: Mapped[str] = mapped_column(default="", server_default="")  # empty: ours
+    shop: Mapped[str] = mapped_column(default="", server_default="")  # as the business names it
+    # SHA-256 of the whole whsk_ string; of a given one random, since nothing sends it.
+    key_hash: Mapped[bytes] = mapped_column(unique=True)
+    sealed: Mapped[bytes]  # the 32 bytes, or what was given, sealed for the row's id
     state: Mapped[str] = mapped_column(String(16))
     issued_at: Mapped[datetime] = mapped_column(server_default=func.now())
     expires_at: Mapped[datetime]

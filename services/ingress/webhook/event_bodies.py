@@ -9,7 +9,7 @@ from uuid import UUID
 
 import msgspec
 
-from shared.bus.contract.events import EVENT_TYPES, Event, OrderCreated
+from shared.bus.contract.events import EVENT_TYPES, Event, OrderCreated, OrderUnaddressed
 from shared.bus.contract.topology import INTAKE
 from shared.ids import derived_id, new_id
 
@@ -68,7 +68,11 @@ def _struct(
     return cast("type[EventBody]", made)
 
 
-_SENT = [event for event in EVENT_TYPES.values() if event.EXCHANGE == INTAKE]
+_SENT = [
+    event
+    for event in EVENT_TYPES.values()
+    if event.EXCHANGE == INTAKE and event is not OrderUnaddressed
+]
 DATA: dict[str, type[EventBody]] = {event.TYPE: _data(event) for event in _SENT}
 """By type: the members that a sender gives."""
 BODIES: dict[str, type[EventBody]] = {event.TYPE: _described(event) for event in _SENT}

@@ -156,6 +156,20 @@ class OrderCancelled(Event, frozen=True, kw_only=True):
     reason: Annotated[OptionalText, msgspec.Meta(examples=["Out of stock."])] = ""
 
 
+class OrderUnaddressed(Event, frozen=True, kw_only=True):
+    """A shop's own webhook says: this order exists; and it has no email address to be mailed.
+
+    Said by the ingress of what a platform sends, and by no sender: theirs need an address.
+    """
+
+    TYPE: ClassVar[str] = "order.unaddressed"
+    EXCHANGE: ClassVar[str] = "intake"
+
+    order_id: UUID
+    account_id: UUID
+    order_number: OptionalLine = ""
+
+
 # --- commands: what somebody wants done ------------------------------------------------------
 
 
@@ -366,6 +380,23 @@ class SecretShown(_AccountFact, frozen=True, kw_only=True):
     address: str
 
 
+class SecretGiven(_AccountFact, frozen=True, kw_only=True):
+    """A business gave us, at `address`, the secret that a platform signs with; of one of its shops.
+
+    The one before, if there was one, goes on working until `previous_valid_until`; `revoked_ids`
+    stopped working at once.
+    """
+
+    TYPE: ClassVar[str] = "secret.given"
+
+    platform: str
+    shop: str = ""
+    secret_id: UUID
+    address: str
+    previous_valid_until: datetime | None = None
+    revoked_ids: tuple[UUID, ...] = ()
+
+
 class WebhookAllowlistChanged(_AccountFact, frozen=True, kw_only=True):
     """A business said, at `address`, where its webhooks may come from; none means anywhere."""
 
@@ -457,14 +488,16 @@ class OrderNotTaken(_AccountFact, frozen=True, kw_only=True):
     """What a sender said of an order came to nothing; one of a kind and day is told.
 
     `update_given_up`: the order that the update `event_id` names never came. `key_reused`: another
-    order had come under its idempotency key.
+    order had come under its idempotency key. `no_email_address`: a shop's order has none; it is
+    `order_number` there.
     """
 
     TYPE: ClassVar[str] = "order.not_taken"
 
-    what: Literal["update_given_up", "key_reused"]
+    what: Literal["update_given_up", "key_reused", "no_email_address"]
     order_id: UUID
     event_id: UUID
+    order_number: str = ""
 
 
 class EmailUndeliverable(Event, frozen=True, kw_only=True):
