@@ -284,7 +284,8 @@ CODES: dict[str, ErrorCode] = {
     ),
     "too_many_secrets": ErrorCode(
         [429],
-        "Your secret was replaced twenty times within 24 hours, or you gave us twenty of a platform.",
+        "Your secret was replaced twenty times within 24 hours, or you gave us twenty of a "
+        "platform.",
         "Fetch the newest one with `GET /webhook/secret/`: it works. Another can be made when "
         "`Retry-After` says.",
         is_passing=True,
@@ -292,7 +293,8 @@ CODES: dict[str, ErrorCode] = {
     "platform_unknown": ErrorCode(
         [404],
         "The path names no platform that makes the secret it signs with, as Shopify does.",
-        "Write `/webhook/secret/shopify/`. WooCommerce signs with your own secret: paste that there.",
+        "Write `/webhook/secret/shopify/`. WooCommerce signs with your own secret: paste that "
+        "there.",
     ),
     "given_secret_not_found": ErrorCode(
         [404],

@@ -38,6 +38,12 @@ def faults(wanted: tuple[str, ...], headers: Iterable[tuple[bytes, bytes]]) -> l
         for other, url in _URLS.items()
         if other != wanted and all(given.get(name.lower()) for name in other)
     ]
+    others = others or [
+        f"{platform.title}'s signature is there: send its webhooks to "
+        f"`{_URLS[platform.required]}`, which needs {listed(platform.required)}."
+        for platform in PLATFORMS
+        if platform.required != wanted and platform.signature.lower() in given
+    ]
     return found + (others or _renamed(missing, given))
 
 
@@ -50,12 +56,6 @@ def _renamed(missing: Iterable[str], given: Collection[str]) -> list[str]:
             f"{listed(sorted(svix))} {'is' if len(svix) == 1 else 'are'} there, by Svix's names: "
             f"send {listed(STANDARD)} to `{_URLS[STANDARD]}`."
         )
-    found += [
-        f"{platform.title}'s signature is there: send its webhooks to "
-        f"`{_URLS[platform.required]}`, which needs {listed(platform.required)}."
-        for platform in PLATFORMS
-        if platform.signature not in missing and platform.signature.lower() in given
-    ]
     for name, whose in _FOREIGN:
         if any(other.startswith(name) for other in given):
             found.append(f"{whose} signature is there, which is not known here: sign anew.")

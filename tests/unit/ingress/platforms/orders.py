@@ -119,14 +119,7 @@ def raw(order: Any) -> bytes:
 
 def signature(key: str, body: bytes) -> str:
     """Base64 of HMAC-SHA256, by the `openssl` command."""
-    command = [
-        "openssl",
-        "dgst",
-        "-sha256",
-        "-mac",
-        "HMAC",
-        "-macopt",
-        f"hexkey:{key.encode().hex()}",
-    ]
-    done = subprocess.run([*command, "-binary"], input=body, capture_output=True, check=True)
+    mac = ("-mac", "HMAC", "-macopt", f"hexkey:{key.encode().hex()}")
+    command = ["openssl", "dgst", "-sha256", *mac, "-binary"]
+    done = subprocess.run(command, input=body, capture_output=True, check=True)
     return base64.b64encode(done.stdout).decode()

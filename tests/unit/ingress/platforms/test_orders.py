@@ -227,12 +227,8 @@ texts = (
     | st.none()
     | st.sampled_from(["\0", "a\r\nb", "\u2028", "<b>", "é" * 500])
 )
-persons = st.fixed_dictionaries(
-    {},
-    optional=dict.fromkeys(
-        ("first_name", "last_name", "company", "address_1", "city", "phone", "email"), texts
-    ),
-)
+named = ("first_name", "last_name", "company", "address_1", "city", "phone", "email")
+persons = st.fixed_dictionaries({}, optional=dict.fromkeys(named, texts))
 lines = st.lists(
     st.fixed_dictionaries({"name": texts, "quantity": st.integers(-5, 10**9)}), max_size=60
 )
