@@ -58,8 +58,8 @@ SHAPES = (
         frozenset({"order_key", "payment_method", "date_created_gmt", "shipping_lines"}),
         "WooCommerce can send it by itself, to "
         "`POST /api/v1/webhooks/{account_id}/woocommerce/`. Or rename: `customer_details` from "
-        "`billing` (`first_name`, `last_name`, `email`, `phone`), `item_summary` from `line_items`, "
-        "`address` from `shipping`, `tracking_status` from `status`.",
+        "`billing` (`first_name`, `last_name`, `email`, `phone`), `item_summary` from "
+        "`line_items`, `address` from `shipping`, `tracking_status` from `status`.",
     ),
     Shape(
         "an order of Magento",
