@@ -382,6 +382,13 @@ class Order(Base):
     status_event_id: Mapped[UUID]  # the message that said so; the order's own id at first
     accepted_at: Mapped[datetime]
     recorded_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    # The sender's own. The id is derived from it (shared/order_ids.py), which so is its index.
+    order_number: Mapped[str | None]
+    sent_metadata: Mapped[dict[str, Any] | None] = mapped_column("metadata")
+    # What is known of the parcel by field, and for each which message said so: its status, stamp
+    # and id.
+    tracking: Mapped[dict[str, Any] | None]
+    tracking_said: Mapped[dict[str, Any] | None]
 
 
 class OrderStatusHistory(Base):
@@ -389,8 +396,12 @@ class OrderStatusHistory(Base):
 
     __tablename__ = "order_status_history"
     __table_args__ = (
-        # What is over: few have a note.
-        Index("ix_order_status_history_noted_at", "at", postgresql_where=text("note <> ''")),
+        # What is over: few have either.
+        Index(
+            "ix_order_status_history_noted_at",
+            "at",
+            postgresql_where=text("note <> '' OR tracking IS NOT NULL"),
+        ),
     )
 
     event_id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -399,10 +410,11 @@ class OrderStatusHistory(Base):
     note: Mapped[str] = mapped_column(default="", server_default="")
     at: Mapped[datetime]
     applied: Mapped[bool]
+    tracking: Mapped[dict[str, Any] | None]  # what this message said of the parcel
 
 
 class OrderConflict(Base):
-    """Another order that was sent under the idempotency key of one that was there already."""
+    """Another order that was sent under the number or key of one that was there already."""
 
     __tablename__ = "order_conflicts"
 
@@ -423,7 +435,8 @@ class WaitingUpdate(Base):
 
     event_id: Mapped[UUID] = mapped_column(primary_key=True)  # the message's id
     account_id: Mapped[UUID]
-    order_id: Mapped[UUID]  # as the sender wrote it
+    order_id: Mapped[UUID]  # as the sender wrote it, or of the number that it wrote
+    order_number: Mapped[str | None]
     since: Mapped[datetime] = mapped_column(index=True)
     given_up_at: Mapped[datetime | None]
 

@@ -8,6 +8,8 @@ that comes twice, or that several webhooks make of one change, counts once, what
 from typing import Literal
 from uuid import UUID
 
+from msgspec import UNSET
+
 from services.ingress.platforms.platform import Platform, Said, Topic
 from shared.bus.contract.events import (
     CustomerDetails,
@@ -58,7 +60,14 @@ def event_of(id_: UUID, topic: Topic, said: Said, account_id: UUID) -> tuple[Eve
         event = OrderCancelled(order_id=id_, account_id=account_id, reason=said.reason)
     else:
         # Without a note: the same state with one would be told anew at each change of the order.
-        event = OrderStatusChanged(order_id=id_, account_id=account_id, tracking_status=said.status)
+        event = OrderStatusChanged(
+            order_id=id_,
+            account_id=account_id,
+            tracking_status=said.status,
+            carrier=said.carrier or UNSET,
+            tracking_number=said.tracking_number or UNSET,
+            tracking_url=said.tracking_url or UNSET,
+        )
     return event, derived_id(event.TYPE, said.at, encode(event).decode())
 
 
@@ -76,5 +85,10 @@ def _new(id_: UUID, said: Said, account_id: UUID) -> tuple[Event, UUID]:
         item_summary=said.items,
         address=said.address,
         tracking_status=said.status or TrackingStatus.PENDING,
+        order_number=said.number,
+        metadata={"shop": said.shop} if said.shop else UNSET,
+        carrier=said.carrier or UNSET,
+        tracking_number=said.tracking_number or UNSET,
+        tracking_url=said.tracking_url or UNSET,
     )
     return created, id_

@@ -13,19 +13,22 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from shared.bus.contract.events import EMAIL_PATTERN, TrackingStatus
+from shared.bus.contract.events import EMAIL_PATTERN, TRACKING_URL_PATTERN, TrackingStatus
 from shared.validation.email_addresses import with_ascii_domain
 
 Topic = Literal["new", "change"]
 """What a delivery is about: a new order, or one that has changed."""
+
+Text = str | int | float | None
+"""A text, also where a plugin of the shop makes a number of it."""
 
 MAX_BODY_BYTES = 1 << 20
 """An order of theirs has all its lines, taxes and discounts: hundreds of kilobytes of them."""
 NO_ADDRESS = "No postal address was given."
 NO_ITEMS = "No items were named."
 
-_MAX_EMAIL = 254
-_EMAIL = re.compile(EMAIL_PATTERN)
+_MAX_EMAIL, _MAX_LINK = 254, 2_000
+_EMAIL, _LINK = re.compile(EMAIL_PATTERN), re.compile(TRACKING_URL_PATTERN)
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]+")
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
@@ -35,9 +38,13 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         key: what tells the order from every other of the account's on this platform.
-        number: as the shop and its customer call it; empty where it has none.
+        number: as the shop and its customer call it.
         status: where it is; None while nothing has happened that a customer would be told.
         reason: of a cancellation.
+        shop: which shop it is of, for its owner.
+        carrier: of its parcel, or of the last of them; empty where that is not known.
+        tracking_number: of that parcel.
+        tracking_url: where it can be followed.
         at: when it was changed last; None where it does not say so.
         name: of the customer.
         email: where the customer can be mailed; empty for nowhere.
@@ -55,7 +62,11 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
     phone: str
     items: str
     address: str
+    shop: str
     reason: str = ""
+    carrier: str = ""
+    tracking_number: str = ""
+    tracking_url: str = ""
 
 
 class State(NamedTuple):
@@ -150,24 +161,35 @@ def moment(text: str | None) -> datetime | None:
     return at if at >= _EPOCH else None
 
 
-def line(*parts: str | None, otherwise: str = "") -> str:
+def line(*parts: Text, otherwise: str = "") -> str:
     """Parts in one line of at most 200 characters, without control characters.
 
     Args:
         parts: separated by spaces; what is empty is left out.
         otherwise: what stands there where nothing is left.
     """
-    whole = " ".join(part for part in parts if part)
+    whole = " ".join(str(part) for part in parts if part)
     return _CONTROLS.sub(" ", whole).strip()[:200].strip() or otherwise
 
 
-def email(given: str | None) -> str:
+def reference(given: Text) -> str:
+    """What something is called by, in at most 100 characters; empty where there is nothing."""
+    return line(given)[:100].strip()
+
+
+def link(given: Text) -> str:
+    """An address that a customer may be sent to; empty where it is none."""
+    address = str(given or "").strip()
+    return address if len(address) <= _MAX_LINK and _LINK.match(address) else ""
+
+
+def email(given: Text) -> str:
     """An address that can be mailed; empty where it is none, or none that we can mail."""
-    address = with_ascii_domain((given or "").strip())
+    address = with_ascii_domain(str(given or "").strip())
     return address if len(address) <= _MAX_EMAIL and _EMAIL.match(address) else ""
 
 
-def listed(lines: list[tuple[object, str | None]], total: str) -> str:
+def listed(lines: list[tuple[Text, Text]], total: str) -> str:
     """What was ordered, as free text.
 
     Args:
@@ -182,12 +204,12 @@ def listed(lines: list[tuple[object, str | None]], total: str) -> str:
     return (whole or NO_ITEMS) + end
 
 
-def joined(*parts: str | None) -> str:
+def joined(*parts: Text) -> str:
     """The lines of a postal address, as one; empty where there are none."""
     return ", ".join(found for part in parts if (found := line(part)))
 
 
-def amount(value: object, currency: str | None) -> str:
+def amount(value: Text, currency: Text) -> str:
     """A sum of money as the platform writes it, with its currency (ISO 4217)."""
     return line(str(value), currency) if value not in (None, "") else ""
 

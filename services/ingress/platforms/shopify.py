@@ -12,40 +12,40 @@ A test notification (`X-Shopify-Test: true`) carries a made-up order with a stra
 import msgspec
 
 from services.ingress.platforms import platform
-from services.ingress.platforms.platform import NO_ADDRESS, Platform, Said, State
+from services.ingress.platforms.platform import NO_ADDRESS, Platform, Said, State, Text
 from shared.bus.contract.events import TrackingStatus
 
 
 class ShopifyAddress(msgspec.Struct):
     """`shipping_address` or `billing_address`."""
 
-    name: str | None = None
-    first_name: str | None = None
-    last_name: str | None = None
-    company: str | None = None
-    address1: str | None = None
-    address2: str | None = None
-    city: str | None = None
-    province: str | None = None
-    zip: str | None = None
-    country: str | None = None
-    phone: str | None = None
+    name: Text = None
+    first_name: Text = None
+    last_name: Text = None
+    company: Text = None
+    address1: Text = None
+    address2: Text = None
+    city: Text = None
+    province: Text = None
+    zip: Text = None
+    country: Text = None
+    phone: Text = None
 
 
 class ShopifyCustomer(msgspec.Struct):
     """`customer`: null for a guest's order."""
 
-    first_name: str | None = None
-    last_name: str | None = None
-    email: str | None = None
-    phone: str | None = None
+    first_name: Text = None
+    last_name: Text = None
+    email: Text = None
+    phone: Text = None
 
 
 class ShopifyItem(msgspec.Struct):
     """One of `line_items`."""
 
-    name: str | None = None
-    title: str | None = None
+    name: Text = None
+    title: Text = None
     quantity: int | None = None
     requires_shipping: bool | None = None
 
@@ -55,19 +55,22 @@ class ShopifyFulfillment(msgspec.Struct):
 
     status: str | None = None
     shipment_status: str | None = None
+    tracking_company: Text = None
+    tracking_number: Text = None
+    tracking_url: Text = None
 
 
 class ShopifyOrder(msgspec.Struct):
     """What is read of an order of Shopify; whatever else it has is passed over."""
 
     id: int
-    name: str | None = None
-    order_number: int | str | None = None
-    email: str | None = None
-    contact_email: str | None = None
-    phone: str | None = None
-    currency: str | None = None
-    total_price: int | float | str | None = None
+    name: Text = None
+    order_number: Text = None
+    email: Text = None
+    contact_email: Text = None
+    phone: Text = None
+    currency: Text = None
+    total_price: Text = None
     updated_at: str | None = None
     cancelled_at: str | None = None
     cancel_reason: str | None = None
@@ -108,6 +111,7 @@ STATES = (
 _PARCELS = {
     state.theirs: state.ours for state in STATES if state.when == _PARCEL and state.ours is not None
 }
+_NOT_SENT = ("cancelled", "error", "failure")
 _ARRIVED = ("delivered", "picked_up")
 _STEPS = (TrackingStatus.PENDING, _ON_ITS_WAY, _OUT)
 _REASONS = {
@@ -117,15 +121,17 @@ _REASONS = {
 }
 
 
-def _read(order: ShopifyOrder, _: str) -> Said:
+def _read(order: ShopifyOrder, shop: str) -> Said:
     customer = order.customer or ShopifyCustomer()
     shipping, billing = order.shipping_address, order.billing_address
     place = shipping or billing or ShopifyAddress()
     number = order.order_number
+    parcel = _sent(order)[-1] if _sent(order) else ShopifyFulfillment()
     return Said(
         # Counted by Shopify for all shops together, so no shop need be named.
         key=str(order.id),
-        number=platform.line(order.name or str(number if number is not None else order.id)),
+        number=platform.reference(order.name) or platform.reference(number or order.id),
+        shop=platform.line(shop),
         status=_status(order),
         reason=_reason(order),
         at=platform.moment(order.updated_at),
@@ -140,25 +146,31 @@ def _read(order: ShopifyOrder, _: str) -> Said:
             platform.amount(order.total_price, order.currency),
         ),
         address=_address(place) or NO_ADDRESS,
+        carrier=platform.reference(parcel.tracking_company),
+        tracking_number=platform.reference(parcel.tracking_number),
+        tracking_url=platform.link(parcel.tracking_url),
     )
 
 
 def _status(order: ShopifyOrder) -> TrackingStatus | None:
     if order.cancelled_at:
         return TrackingStatus.CANCELLED
-    parcels = order.fulfillments or []
-    sent = [parcel for parcel in parcels if parcel.status not in ("cancelled", "error", "failure")]
+    sent = _sent(order)
     is_all = order.fulfillment_status == "fulfilled"
     if not sent and not is_all:
         if order.financial_status == "refunded" and order.fulfillment_status != "partial":
             return TrackingStatus.CANCELLED
-        return TrackingStatus.PENDING if parcels else None
+        return TrackingStatus.PENDING if order.fulfillments else None
     if is_all and not _is_shipped(order):
         return TrackingStatus.DELIVERED
     if is_all and sent and all(parcel.shipment_status in _ARRIVED for parcel in sent):
         return TrackingStatus.DELIVERED
     steps = [_PARCELS.get(str(p.shipment_status or "null").lower(), _ON_ITS_WAY) for p in sent]
     return max(steps, key=_STEPS.index, default=_ON_ITS_WAY)
+
+
+def _sent(order: ShopifyOrder) -> list[ShopifyFulfillment]:
+    return [one for one in order.fulfillments or () if one.status not in _NOT_SENT]
 
 
 def _is_shipped(order: ShopifyOrder) -> bool:

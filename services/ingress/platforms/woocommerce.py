@@ -14,31 +14,31 @@ import re
 import msgspec
 
 from services.ingress.platforms import platform
-from services.ingress.platforms.platform import NO_ADDRESS, Platform, Said, State
+from services.ingress.platforms.platform import NO_ADDRESS, Platform, Said, State, Text
 from shared.bus.contract.events import TrackingStatus
 
 
 class WooCommercePerson(msgspec.Struct):
     """`billing` or `shipping`; a guest's as well as a registered customer's."""
 
-    first_name: str | None = None
-    last_name: str | None = None
-    company: str | None = None
-    address_1: str | None = None
-    address_2: str | None = None
-    city: str | None = None
-    state: str | None = None
-    postcode: str | None = None
-    country: str | None = None
-    email: str | None = None
-    phone: str | None = None
+    first_name: Text = None
+    last_name: Text = None
+    company: Text = None
+    address_1: Text = None
+    address_2: Text = None
+    city: Text = None
+    state: Text = None
+    postcode: Text = None
+    country: Text = None
+    email: Text = None
+    phone: Text = None
 
 
 class WooCommerceItem(msgspec.Struct):
     """One of `line_items`."""
 
-    name: str | None = None
-    quantity: int | float | str | None = None
+    name: Text = None
+    quantity: Text = None
 
 
 class WooCommerceMethod(msgspec.Struct):
@@ -47,20 +47,28 @@ class WooCommerceMethod(msgspec.Struct):
     method_id: str | None = None
 
 
+class WooCommerceMeta(msgspec.Struct):
+    """One of `meta_data`."""
+
+    key: str | None = None
+    value: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
+
+
 class WooCommerceOrder(msgspec.Struct):
     """What is read of an order of WooCommerce; whatever else it has is passed over."""
 
     id: int
-    status: str = ""
-    number: int | str | None = None
-    currency: str | None = None
-    total: int | float | str | None = None
+    status: str | None = None
+    number: Text = None
+    currency: Text = None
+    total: Text = None
     date_modified_gmt: str | None = None
     date_completed_gmt: str | None = None
     billing: WooCommercePerson | None = None
     shipping: WooCommercePerson | None = None
     line_items: list[WooCommerceItem] | None = None
     shipping_lines: list[WooCommerceMethod] | None = None
+    meta_data: list[WooCommerceMeta] | None = None
 
 
 _SHIPPED = "it is shipped: a line of `shipping_lines` is no local pickup"
@@ -92,9 +100,11 @@ _SCHEME = re.compile(r"^[a-z]+://", re.IGNORECASE)
 
 def _read(order: WooCommerceOrder, shop: str) -> Said:
     billing, shipping = order.billing or WooCommercePerson(), order.shipping or WooCommercePerson()
+    parcel = _parcel(order)
     return Said(
         key=f"{_shop(shop)}\x1f{order.id}",
-        number=platform.line(str(order.number if order.number is not None else order.id)),
+        number=platform.reference(order.number) or platform.reference(order.id),
+        shop=platform.line(_shop(shop)),
         status=_status(order),
         reason="The order was refunded." if order.status == "refunded" else "",
         at=platform.moment(order.date_modified_gmt),
@@ -106,7 +116,36 @@ def _read(order: WooCommerceOrder, shop: str) -> Said:
             platform.amount(order.total, order.currency),
         ),
         address=_address(shipping) or _address(billing) or NO_ADDRESS,
+        carrier=platform.reference(parcel.custom_tracking_provider)
+        or platform.reference(parcel.tracking_provider),
+        tracking_number=platform.reference(parcel.tracking_number),
+        tracking_url=platform.link(parcel.custom_tracking_link),
     )
+
+
+class _Parcel(msgspec.Struct):
+    """As WooCommerce's own extension Shipment Tracking keeps it, and others like it."""
+
+    tracking_provider: Text = None
+    custom_tracking_provider: Text = None
+    custom_tracking_link: Text = None
+    tracking_number: Text = None
+
+
+def _parcel(order: WooCommerceOrder) -> _Parcel:
+    """The parcel that was added last."""
+    for meta in order.meta_data or ():
+        if meta.key == "_wc_shipment_tracking_items":
+            try:
+                parcels = _parcels.decode(meta.value)
+            except (ValueError, RecursionError):
+                continue  # another plugin's idea of it
+            if parcels:
+                return parcels[-1]
+    return _Parcel()
+
+
+_parcels = msgspec.json.Decoder(list[_Parcel])
 
 
 def _shop(source: str) -> str:
@@ -119,7 +158,7 @@ def _name(person: WooCommercePerson) -> str:
 
 
 def _status(order: WooCommerceOrder) -> TrackingStatus | None:
-    status = order.status.removeprefix("wc-")
+    status = (order.status or "").removeprefix("wc-")
     if status == "completed":
         return TrackingStatus.IN_TRANSIT if _is_shipped(order) else TrackingStatus.DELIVERED
     if status == "refunded":

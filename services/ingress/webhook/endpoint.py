@@ -22,12 +22,17 @@ from services.ingress.webhook.admission import Admission
 from services.ingress.webhook.authentication import Scheme
 from services.ingress.webhook.known_keys import KnownKeys
 from services.ingress.webhook.refusals import as_error
+from shared import order_ids
 from shared.bus.contract.events import OrderCreated
 from shared.bus.contract.message import Message
 from shared.http.errors import ApiError, invalid
 from shared.http.mount import write_error
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z")  # W3C, 3.2
+
+# A member of an event; within a text its quotation marks would be escaped. That `metadata` may have
+# one of this name only costs its order the look at its key.
+_HAS_NUMBER = b'"order_number":'
 
 
 class Webhook:
@@ -133,19 +138,27 @@ class OrderWebhook(Webhook):
         attempt.order_id, attempt.event_id = str(order_id), message.message_id
         attempt.event_type = message.type
         if key is not None and message.type == OrderCreated.TYPE:
-            await self._accept_once(attempt.order_id, message)
+            await self._accept_once(account_id, key, attempt.order_id, message)
         else:
             await self._acceptor.accept(message)
         tell_success(req, resp, attempt)
 
-    async def _accept_once(self, order_id: str, message: Message) -> None:
-        self._known_keys.claim(order_id, message.body)
+    async def _accept_once(
+        self, account_id: UUID, key: str, order_id: str, message: Message
+    ) -> None:
+        claimed = order_id
+        if _HAS_NUMBER in message.body:
+            # Its id says nothing of its key.
+            claimed = str(order_ids.of_key(account_id, key))
+            self._known_keys.claim(claimed, message.body, order_id)
+        else:
+            self._known_keys.claim(claimed, message.body)
         is_accepted = False
         try:
             await self._acceptor.accept(message)
             is_accepted = True
         finally:
-            self._known_keys.settle(order_id, is_accepted=is_accepted)
+            self._known_keys.settle(claimed, is_accepted=is_accepted)
 
 
 def traceparent(req: Request) -> str | None:

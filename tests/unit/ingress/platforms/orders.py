@@ -107,7 +107,9 @@ def parcel(shipment_status: str | None = None, status: str = "success") -> dict[
         "status": status,
         "shipment_status": shipment_status,
         "tracking_company": "DHL",
+        "tracking_number": "JD0001",
         "tracking_numbers": ["JD0001"],
+        "tracking_url": "https://dhl.example/JD0001",
         "tracking_urls": ["https://dhl.example/JD0001"],
     }
 

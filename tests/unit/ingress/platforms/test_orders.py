@@ -171,6 +171,38 @@ def test_addresses(given, mailed):
     assert shopify(email=given, contact_email=None).email == mailed
 
 
+def test_what_a_plugin_makes_a_number_of_is_read_as_text():
+    billing = orders.woocommerce()["billing"] | {"phone": 2348000000, "postcode": 101001}
+    said = woo(billing=billing, shipping={}, number=7, total=68.9)
+    assert (said.phone, said.number) == ("2348000000", "7")
+    assert said.address == "12 Marina Road, 101001 Lagos, LA, NG"
+    assert shopify(order_number=7, name=None).number == "7"
+
+
+def test_an_order_keeps_its_shop_and_the_number_it_has_there():
+    event, _ = made("new", woo(number="A-7"))
+    assert (event.order_number, event.metadata) == ("A-7", {"shop": "kettles.example"})
+
+
+def test_where_the_parcel_of_shopify_can_be_followed():
+    other = parcel() | {"tracking_number": "A1", "tracking_url": "http://dhl.example/A1"}
+    said = shopify(**ALL, fulfillments=[other, parcel("in_transit"), parcel(status="cancelled")])
+    told = (said.carrier, said.tracking_number, said.tracking_url)
+    assert told == ("DHL", "JD0001", "https://dhl.example/JD0001")
+    said = shopify(**ALL, fulfillments=[other])
+    assert (said.tracking_number, said.tracking_url) == ("A1", "")
+
+
+def test_where_the_parcel_of_woocommerce_can_be_followed():
+    item = {"tracking_provider": "dhl", "tracking_number": "JD0001", "date_shipped": "1793000000"}
+    meta = [{"key": "_x", "value": None}, {"key": "_wc_shipment_tracking_items", "value": [item]}]
+    said = woo(meta_data=meta)
+    assert (said.carrier, said.tracking_number, said.tracking_url) == ("dhl", "JD0001", "")
+    for strange in (None, "", {"a": 1}, [1], [{"tracking_number": ["x"]}], []):
+        meta[1]["value"] = strange
+        assert woo(meta_data=meta).tracking_number == ""
+
+
 def test_two_shops_of_woocommerce_have_orders_of_their_own_and_one_has_one_by_any_spelling():
     def id_(shop):
         return becoming.order_id(WOOCOMMERCE, ACCOUNT, woo(shop=shop))
