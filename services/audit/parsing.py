@@ -15,7 +15,13 @@ from shared.bus.contract.message import Received
 
 NOBODY = "the system"
 SOMEBODY = "somebody unknown"
-_BY_THE_BUSINESS = ("account.", "kyc.submitted", "secret.shown", "webhook.allowlist_changed")
+_BY_THE_BUSINESS = (
+    "account.",
+    "kyc.submitted",
+    "secret.shown",
+    "secret.given",
+    "webhook.allowlist_changed",
+)
 
 
 @dataclass(frozen=True, slots=True)

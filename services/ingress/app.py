@@ -20,10 +20,13 @@ from services.ingress.diagnosis import api as diagnosis_api
 from services.ingress.docs import openapi, operations, security_txt
 from services.ingress.docs.page import DocsPage, OpenApiDocument
 from services.ingress.metrics import Metrics
+from services.ingress.platforms.known import PLATFORMS
 from services.ingress.request_log import api as request_log_api
 from services.ingress.request_log import health_api, receipts
 from services.ingress.request_log.writer import RequestLog
 from services.ingress.server import health
+from services.ingress.shops.authentication import PlatformScheme
+from services.ingress.shops.endpoint import PlatformWebhook
 from services.ingress.webhook.acceptor import Acceptor
 from services.ingress.webhook.admission import Admission
 from services.ingress.webhook.authentication import ApiKeyScheme, StandardScheme
@@ -177,6 +180,18 @@ def _add_webhooks(app: falcon.asgi.App[Any, Any], ingress: Ingress) -> None:
         f"{config.public_url.rstrip('/')}{PREFIX}/docs/",
         ingress.cache.clock,
     )
+    for platform in PLATFORMS:
+        app.add_route(
+            PREFIX + platform.path.rstrip("/"),
+            PlatformWebhook(
+                platform,
+                PlatformScheme(platform, ingress.cache, refusals, config.max_body_bytes),
+                admission,
+                ingress.acceptor,
+                ingress.metrics,
+                ingress.request_log,
+            ),
+        )
     known_keys = KnownKeys()  # of both, since the order's id is the same
     for path, scheme in (
         ("/webhooks/orders", ApiKeyScheme),

@@ -28,6 +28,7 @@ from shared.bus.contract.events import (
     OrderRecorded,
     OrderStatusRecorded,
     SecretExpiring,
+    SecretGiven,
     SecretIssued,
     SecretRevoked,
     SecretRotated,
@@ -36,6 +37,7 @@ from shared.bus.contract.events import (
 )
 from shared.bus.contract.message import Received
 from shared.config.loading import settings
+from shared.security import webhook_keys
 from shared.security.encryption import CannotOpenError, code_sealer
 
 TEMPLATES: dict[type[Event], str] = {
@@ -49,6 +51,7 @@ TEMPLATES: dict[type[Event], str] = {
     SecretIssued: "secret_issued",
     SecretRotated: "secret_rotated",
     SecretShown: "secret_shown",
+    SecretGiven: "secret_given",
     WebhookAllowlistChanged: "allowlist_changed",
     SecretExpiring: "secret_expiring",
     SecretRevoked: "secret_revoked",
@@ -149,11 +152,16 @@ def _share(value: float) -> str:
     return f"{value:.0%}" if value >= 0.01 else "Less than 1%"
 
 
+def _platform(name: str) -> str:
+    return webhook_keys.GIVEN_BY.get(name, name)
+
+
 def _filters(environment: Environment) -> Environment:
     filters: dict[str, Callable[[Any], str]] = {
         "moment": _moment,
         "status": _status,
         "share": _share,
+        "platform": _platform,
     }
     environment.filters.update(filters)
     return environment

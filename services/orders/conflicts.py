@@ -1,4 +1,4 @@
-"""Orders sent under a key that another order has already: the first one stays, these are kept.
+"""Orders sent under a number or key that another order has: the first one stays, these are kept.
 
 The history knows the id of each message that was recorded, for ever. The inbox is not enough for
 that: it is pruned, and a message that is replayed from the journal passes it.
@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
+from services.orders import tracking
 from shared import erased
 from shared.bus.contract.events import OrderCreated, encode
 from shared.bus.contract.message import Received
@@ -54,8 +55,18 @@ def keep(
 
 def _differs(sent: OrderCreated, order: Row[Any]) -> bool:
     customer = sent.customer_details
-    said = (customer.name, customer.email, customer.phone, sent.item_summary, sent.address)
-    return said != tuple(order)[1:]
+    said = (
+        customer.name,
+        customer.email,
+        customer.phone,
+        sent.item_summary,
+        sent.address,
+        sent.metadata or None,
+    )
+    # Of its parcel the order may know more by now.
+    known = order.tracking or {}
+    parcel = tracking.said_in(sent).items()
+    return said != tuple(order)[1:-1] or any(known.get(name) != value for name, value in parcel)
 
 
 def recorded(session: Session, ids: Sequence[UUID]) -> set[UUID]:
@@ -87,7 +98,8 @@ _KEEP = text("""
     RETURNING event_id
 """)
 _SAID = text("""
-    SELECT id, customer_name, customer_email, customer_phone, item_summary, address
+    SELECT id, customer_name, customer_email, customer_phone, item_summary, address, metadata,
+           tracking
     FROM orders WHERE id = ANY(CAST(:ids AS uuid[]))
 """)
 _RECORDED = text("""

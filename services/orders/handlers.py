@@ -1,21 +1,20 @@
-"""Recording what senders said, a batch at a time, in a handful of statements whatever its size.
+"""Recording what senders said, a batch at a time, in a handful of statements whatever its size."""
 
-One `INSERT ... SELECT unnest(...)` is many times faster than a statement an order.
-"""
-
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 from msgspec.structs import replace
-from sqlalchemy import RowMapping, text
+from sqlalchemy import RowMapping
 from sqlalchemy.orm import Session
 
-from services.orders import conflicts, sender_warnings, waiting_updates
+from services.orders import conflicts, rows, sender_warnings, tracking, waiting_updates
 from services.orders.lanes import Lanes
 from services.orders.progress import Position, is_news, moves
+from services.orders.rows import Said
 from services.orders.sender_warnings import NotTaken
+from services.orders.tracking import Tracking
 from services.orders.unknown import Unknown
 from shared import erased
 from shared.bus import outbox
@@ -29,10 +28,10 @@ from shared.bus.contract.events import (
     OrderRecorded,
     OrderStatusChanged,
     OrderStatusRecorded,
+    OrderUnaddressed,
     TrackingStatus,
 )
 from shared.bus.contract.message import Message, Received, message_for
-from shared.db import arrays
 from shared.ids import follow_up_id
 
 SOURCE = "services.orders"
@@ -62,7 +61,12 @@ def record(
     failures: dict[UUID, Exception] = {}
     if updates:
         facts += _update(session, updates, failures, bulk, unknown)
-    outbox.add(session, facts)
+    unaddressed = [
+        NotTaken("no_email_address", m.data, m.id)
+        for m in messages
+        if isinstance(m.data, OrderUnaddressed)
+    ]
+    outbox.add(session, facts + sender_warnings.facts(session, unaddressed))
     return failures
 
 
@@ -72,17 +76,20 @@ def _create(
     first = {m.data.order_id: m for m in reversed(messages)}
     if not first:
         return []
-    created = session.execute(_INSERT_ORDERS, _columns(first.values())).scalars().all()
-    recorded = [first[id_] for id_ in created]
-    _add_history(session, [(m, m.data.tracking_status, "", True) for m in recorded])
+    created = rows.insert(session, first.values())
+    recorded = [m for id_, m in first.items() if id_ in created]
+    rows.add_history(
+        session,
+        [Said(m, m.data.tracking_status, "", True, tracking.said_in(m.data)) for m in recorded],
+    )
     not_taken: list[NotTaken] = []
     if len(recorded) < len(messages):
         done = {m.id for m in recorded}
         not_taken = [
-            NotTaken("key_reused", m.data.account_id, m.data.order_id, m.id)
+            NotTaken("key_reused", m.data, m.id)
             for m in conflicts.keep(session, [m for m in messages if m.id not in done])
         ]
-    names = _company_names(session, {m.data.account_id for m in recorded})
+    names = rows.company_names(session, {m.data.account_id for m in recorded})
     return [
         _fact(
             m,
@@ -95,6 +102,11 @@ def _create(
                 item_summary=m.data.item_summary,
                 address=m.data.address,
                 tracking_status=m.data.tracking_status,
+                order_number=m.data.order_number,
+                carrier=m.data.carrier,
+                tracking_number=m.data.tracking_number,
+                tracking_url=m.data.tracking_url,
+                estimated_delivery=m.data.estimated_delivery,
             ),
             bulk,
         )
@@ -109,57 +121,74 @@ def _update(
     bulk: Accounts,
     unknown: Unknown,
 ) -> list[Message]:
-    ids = arrays.uuids({m.data.order_id for m in updates})
-    rows = {row["id"]: row for row in session.execute(_LOCK_ORDERS, {"ids": ids}).mappings()}
-    names = _company_names(session, {row["account_id"] for row in rows.values()})
+    orders = rows.lock(session, {m.data.order_id for m in updates})
+    names = rows.company_names(session, {row["account_id"] for row in orders.values()})
     positions = {
         id_: Position(
             TrackingStatus(row["tracking_status"]), row["status_at"], row["status_event_id"]
         )
-        for id_, row in rows.items()
+        for id_, row in orders.items()
+    }
+    parcels = {
+        id_: tracking.stored(row["tracking"], row["tracking_said"]) for id_, row in orders.items()
     }
     known = conflicts.recorded(session, [m.id for m in updates if m.id.version == DERIVED])
     moved: set[UUID] = set()
-    history: list[tuple[Update, TrackingStatus, str, bool]] = []
+    tracked: set[UUID] = set()
+    history: list[Said] = []
     facts: list[Message] = []
     lost: list[Update] = []
     for message in sorted(updates, key=lambda m: (m.time, m.id)):
         order_id = message.data.order_id
-        row = rows.get(order_id)
+        row = orders.get(order_id)
         if row is None or row["account_id"] != message.data.account_id:
             failures[message.id] = unknown.failure(message)
             lost.append(message)
             continue
         if message.id in known:
             continue
-        status, note = _said(message)
+        status, note, said = _said(message)
         if row["customer_email"] == erased.ADDRESS:
-            note = erased.EMPTY  # it may be about the person, who is told nothing any more
+            # It may be about the person, who is told nothing any more.
+            note, said = erased.EMPTY, {}
         current, update = positions[order_id], Position(status, message.time, message.id)
+        parcel = tracking.merged(order_id, parcels[order_id], said, update)
+        tells_more = tracking.values(parcel) != tracking.values(parcels[order_id])
+        if parcel != parcels[order_id]:
+            parcels[order_id] = parcel
+            tracked.add(order_id)
         counts = moves(order_id, current, update)
-        history.append((message, status, note, counts))
+        history.append(Said(message, status, note, counts, said))
         if not counts:
             continue
         positions[order_id] = update
         moved.add(order_id)
-        if is_news(current, update, note):
+        if is_news(current, update, note, tells_more=tells_more):
             name = names.get(row["account_id"], "")
-            facts.append(_fact(message, _progress(row, name, current, update, note), bulk))
-    _add_history(session, history)
-    _move(session, {order_id: positions[order_id] for order_id in moved})
+            fact = _progress(row, name, current, message.data, note, status, parcel)
+            facts.append(_fact(message, fact, bulk))
+    rows.add_history(session, history)
+    rows.move(session, {order_id: positions[order_id] for order_id in moved})
+    rows.track(session, {order_id: parcels[order_id] for order_id in tracked})
     given_up = waiting_updates.note(session, lost, failures, unknown)
     return facts + sender_warnings.facts(session, given_up)
 
 
-def _said(message: Update) -> tuple[TrackingStatus, str]:
+def _said(message: Update) -> tuple[TrackingStatus, str, dict[str, str]]:
     data = message.data
     if isinstance(data, OrderCancelled):
-        return TrackingStatus.CANCELLED, data.reason
-    return data.tracking_status, data.note
+        return TrackingStatus.CANCELLED, data.reason, {}
+    return data.tracking_status, data.note, tracking.said_in(data)
 
 
 def _progress(
-    row: RowMapping, company_name: str, current: Position, update: Position, note: str
+    row: RowMapping,
+    company_name: str,
+    current: Position,
+    said: OrderStatusChanged | OrderCancelled,
+    note: str,
+    status: TrackingStatus,
+    parcel: Tracking,
 ) -> Event:
     common: dict[str, Any] = {
         "order_id": row["id"],
@@ -168,10 +197,13 @@ def _progress(
         "customer_name": row["customer_name"],
         "customer_email": row["customer_email"],
         "item_summary": row["item_summary"],
-        "tracking_status": update.status,
+        "tracking_status": status,
+        # A recorder of the version before has written none down.
+        "order_number": row["order_number"] or said.order_number,
     }
-    if update.status is TrackingStatus.CANCELLED:
+    if status is TrackingStatus.CANCELLED:
         return OrderCancellationRecorded(**common, reason=note)
+    common |= tracking.as_told(tracking.values(parcel))
     return OrderStatusRecorded(**common, previous_status=current.status, note=note)
 
 
@@ -190,91 +222,3 @@ def _fact(cause: Received[Any], fact: Event, bulk: Accounts) -> Message:
     if cause.data.account_id in bulk:
         return replace(message, routing_key=topology.BULK + message.routing_key)
     return message
-
-
-def _columns(messages: Iterable[Received[OrderCreated]]) -> dict[str, str]:
-    # In the order of the ids, so that two recorders with the same orders do not deadlock.
-    ordered = sorted(messages, key=lambda m: m.data.order_id)
-    return {
-        "id": arrays.uuids(m.data.order_id for m in ordered),
-        "account_id": arrays.uuids(m.data.account_id for m in ordered),
-        "customer_name": arrays.texts(m.data.customer_details.name for m in ordered),
-        "customer_email": arrays.texts(m.data.customer_details.email for m in ordered),
-        "customer_phone": arrays.texts(m.data.customer_details.phone for m in ordered),
-        "item_summary": arrays.texts(m.data.item_summary for m in ordered),
-        "address": arrays.texts(m.data.address for m in ordered),
-        "tracking_status": arrays.texts(m.data.tracking_status.value for m in ordered),
-        "at": arrays.times(m.time for m in ordered),
-    }
-
-
-def _add_history(
-    session: Session, said: Sequence[tuple[Received[Any], TrackingStatus, str, bool]]
-) -> None:
-    if said:
-        session.execute(
-            _INSERT_HISTORY,
-            {
-                "event_id": arrays.uuids(message.id for message, _, _, _ in said),
-                "order_id": arrays.uuids(message.data.order_id for message, _, _, _ in said),
-                "tracking_status": arrays.texts(status.value for _, status, _, _ in said),
-                "note": arrays.texts(note for _, _, note, _ in said),
-                "at": arrays.times(message.time for message, _, _, _ in said),
-                "applied": arrays.booleans(applied for _, _, _, applied in said),
-            },
-        )
-
-
-def _move(session: Session, positions: dict[UUID, Position]) -> None:
-    if positions:
-        session.execute(
-            _UPDATE_ORDERS,
-            {
-                "id": arrays.uuids(positions),
-                "tracking_status": arrays.texts(p.status.value for p in positions.values()),
-                "at": arrays.times(p.at for p in positions.values()),
-                "event_id": arrays.uuids(p.event_id for p in positions.values()),
-            },
-        )
-
-
-def _company_names(session: Session, accounts: set[UUID]) -> dict[UUID, str]:
-    rows = session.execute(_NAMES, {"ids": arrays.uuids(accounts)})
-    return {row.id: row.company_name for row in rows}
-
-
-_INSERT_ORDERS = text("""
-    INSERT INTO orders (id, account_id, customer_name, customer_email, customer_phone,
-                        item_summary, address, tracking_status, status_at, status_event_id,
-                        accepted_at)
-    SELECT id, account_id, customer_name, customer_email, customer_phone,
-           item_summary, address, tracking_status, at, id, at
-    FROM unnest(CAST(:id AS uuid[]), CAST(:account_id AS uuid[]), CAST(:customer_name AS text[]),
-                CAST(:customer_email AS text[]), CAST(:customer_phone AS text[]),
-                CAST(:item_summary AS text[]), CAST(:address AS text[]),
-                CAST(:tracking_status AS text[]), CAST(:at AS timestamptz[]))
-         AS given (id, account_id, customer_name, customer_email, customer_phone,
-                   item_summary, address, tracking_status, at)
-    ON CONFLICT DO NOTHING
-    RETURNING id
-""")
-_INSERT_HISTORY = text("""
-    INSERT INTO order_status_history (event_id, order_id, tracking_status, note, at, applied)
-    SELECT * FROM unnest(CAST(:event_id AS uuid[]), CAST(:order_id AS uuid[]),
-                         CAST(:tracking_status AS text[]), CAST(:note AS text[]),
-                         CAST(:at AS timestamptz[]), CAST(:applied AS boolean[]))
-    ON CONFLICT DO NOTHING
-""")
-_LOCK_ORDERS = text("""
-    SELECT id, account_id, customer_name, customer_email, item_summary, tracking_status,
-           status_at, status_event_id
-    FROM orders WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR UPDATE
-""")
-_UPDATE_ORDERS = text("""
-    UPDATE orders SET tracking_status = given.tracking_status, status_at = given.at,
-                      status_event_id = given.event_id
-    FROM unnest(CAST(:id AS uuid[]), CAST(:tracking_status AS text[]), CAST(:at AS timestamptz[]),
-                CAST(:event_id AS uuid[])) AS given (id, tracking_status, at, event_id)
-    WHERE orders.id = given.id
-""")
-_NAMES = text("SELECT id, company_name FROM accounts WHERE id = ANY(CAST(:ids AS uuid[]))")

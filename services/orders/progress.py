@@ -37,14 +37,20 @@ def moves(order_id: UUID, current: Position, update: Position) -> bool:
     return _rank(order_id, update) > _rank(order_id, current)
 
 
-def is_news(current: Position, update: Position, note: str) -> bool:
+def is_news(current: Position, update: Position, note: str, *, tells_more: bool = False) -> bool:
     """Whether the customer should hear of an update that counts.
 
     The same open status again is news only when the sender had something to say about it.
+
+    Args:
+        current: where the order was.
+        update: where it is now.
+        note: what the sender said.
+        tells_more: whether more, or other, is known now of where the parcel can be followed.
     """
     if update.status is not current.status:
         return True
-    return update.status not in FINAL_STATUSES and bool(note.strip())
+    return update.status not in FINAL_STATUSES and (tells_more or bool(note.strip()))
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -9,12 +9,18 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from shared.bus.contract.events import OrderNotTaken
+from shared.bus.contract.events import (
+    OrderCancelled,
+    OrderCreated,
+    OrderNotTaken,
+    OrderStatusChanged,
+    OrderUnaddressed,
+)
 from shared.bus.contract.message import Message, message_for
 from shared.db import arrays
 from shared.ids import derived_id
 
-Problem = Literal["update_given_up", "key_reused"]
+Problem = Literal["update_given_up", "key_reused", "no_email_address"]
 SOURCE = "services.orders"
 
 
@@ -24,14 +30,12 @@ class NotTaken:
 
     Attributes:
         what: why.
-        account_id: whose it is.
-        order_id: the order that it names.
+        said: what it said, and of which order.
         event_id: the message.
     """
 
     what: Problem
-    account_id: UUID
-    order_id: UUID
+    said: OrderCreated | OrderStatusChanged | OrderCancelled | OrderUnaddressed
     event_id: UUID
 
 
@@ -40,7 +44,7 @@ def facts(session: Session, not_taken: Sequence[NotTaken]) -> list[Message]:
 
     Their ids are the same for a whole day (UTC), so the notifier sends one email of them.
     """
-    first = {(one.account_id, one.what): one for one in reversed(not_taken)}
+    first = {(one.said.account_id, one.what): one for one in reversed(not_taken)}
     if not first:
         return []
     ids = {account_id for account_id, _ in first}
@@ -50,20 +54,21 @@ def facts(session: Session, not_taken: Sequence[NotTaken]) -> list[Message]:
     return [
         message_for(
             OrderNotTaken(
-                account_id=one.account_id,
+                account_id=account.id,
                 company_name=account.company_name,
                 email=account.email,
                 what=one.what,
-                order_id=one.order_id,
+                order_id=one.said.order_id,
                 event_id=one.event_id,
+                order_number=one.said.order_number,
             ),
             source=SOURCE,
-            correlation_id=one.account_id,
-            message_id=derived_id(OrderNotTaken.TYPE, one.what, one.account_id, f"{now:%Y-%m-%d}"),
+            correlation_id=account.id,
+            message_id=derived_id(OrderNotTaken.TYPE, one.what, account.id, f"{now:%Y-%m-%d}"),
             time=now,
         )
         for one in first.values()
-        if (account := accounts.get(one.account_id)) is not None
+        if (account := accounts.get(one.said.account_id)) is not None
     ]
 
 

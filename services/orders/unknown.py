@@ -37,7 +37,8 @@ class Unknown:
 
     def failure(self, message: Received[Any]) -> Retry | Permanent:
         """The error for an update whose account has no such order."""
-        sentence = f"this account has no order {message.data.order_id}"
+        number = f"{message.data.order_number}, which is " if message.data.order_number else ""
+        sentence = f"this account has no order {number}{message.data.order_id}"
         is_first = message.attempt == 0
         if is_first and self._waiting.take(message.data.account_id):
             return Permanent(

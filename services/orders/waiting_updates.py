@@ -40,20 +40,23 @@ def note(
             "event_id": arrays.uuids(m.id for m in updates),
             "account_id": arrays.uuids(m.data.account_id for m in updates),
             "order_id": arrays.uuids(m.data.order_id for m in updates),
+            "order_number": arrays.texts(m.data.order_number or None for m in updates),
             "given_up": arrays.booleans(m.id in ended for m in updates),
             "now": datetime.now(UTC),
         },
     )
-    return [NotTaken("update_given_up", m.data.account_id, m.data.order_id, m.id) for m in given_up]
+    return [NotTaken("update_given_up", m.data, m.id) for m in given_up]
 
 
 _NOTE = text("""
-    INSERT INTO waiting_updates (event_id, account_id, order_id, since, given_up_at)
-    SELECT DISTINCT ON (event_id) event_id, account_id, order_id, CAST(:now AS timestamptz),
-           CASE WHEN given_up THEN CAST(:now AS timestamptz) END
+    INSERT INTO waiting_updates
+        (event_id, account_id, order_id, order_number, since, given_up_at)
+    SELECT DISTINCT ON (event_id) event_id, account_id, order_id, order_number,
+           CAST(:now AS timestamptz), CASE WHEN given_up THEN CAST(:now AS timestamptz) END
     FROM unnest(CAST(:event_id AS uuid[]), CAST(:account_id AS uuid[]),
-                CAST(:order_id AS uuid[]), CAST(:given_up AS boolean[]))
-         AS given (event_id, account_id, order_id, given_up)
+                CAST(:order_id AS uuid[]), CAST(:order_number AS text[]),
+                CAST(:given_up AS boolean[]))
+         AS given (event_id, account_id, order_id, order_number, given_up)
     ORDER BY event_id
     ON CONFLICT (event_id) DO UPDATE SET given_up_at = excluded.given_up_at
 """)

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 from uuid import UUID
 
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, func, select, true, update
 from sqlalchemy.orm import Session
 
 from shared.bus import outbox
@@ -27,6 +27,9 @@ from shared.security import webhook_keys
 
 MAX_A_DAY = 20
 """How many secrets a business may have made in 24 hours."""
+
+OURS = WebhookSecret.platform == ""
+"""Those that we make: what a platform has made is given, and neither rotated nor shown."""
 
 Cause = Literal["expired_use", "scheduled", "operator", "business"]
 
@@ -70,7 +73,7 @@ def active(session: Session, account_id: UUID) -> WebhookSecret | None:
     """The account's active secret, also when its time is over but nobody has noticed yet."""
     return session.scalar(
         select(WebhookSecret)
-        .where(WebhookSecret.account_id == account_id, WebhookSecret.state == "active")
+        .where(WebhookSecret.account_id == account_id, WebhookSecret.state == "active", OURS)
         .execution_options(populate_existing=True)
     )
 
@@ -89,7 +92,7 @@ def newest(session: Session, account_id: UUID) -> WebhookSecret | None:
     """The active secret or, where there is none, the one that was issued last."""
     return session.scalar(
         select(WebhookSecret)
-        .where(WebhookSecret.account_id == account_id)
+        .where(WebhookSecret.account_id == account_id, OURS)
         .order_by((WebhookSecret.state == "active").desc(), WebhookSecret.issued_at.desc())
         .limit(1)
         .execution_options(populate_existing=True)
@@ -101,15 +104,20 @@ def has_ended(secret: WebhookSecret, at: datetime) -> bool:
     return secret.state == "expired" or (secret.state == "active" and secret.expires_at <= at)
 
 
-def wait_for_next(session: Session, account_id: UUID) -> int:
+def wait_for_next(session: Session, account_id: UUID, platform: str = "") -> int:
     """How many seconds an account must wait before it may have its secret replaced; 0 for none.
 
     Each stays in every worker's memory until 30 days after its end. The caller holds the lock.
+
+    Args:
+        session: the transaction.
+        account_id: whose.
+        platform: that has made it; empty for ours.
     """
     day = timedelta(days=1)
     oldest = session.scalar(
         select(WebhookSecret.issued_at)
-        .where(WebhookSecret.account_id == account_id)
+        .where(WebhookSecret.account_id == account_id, WebhookSecret.platform == platform)
         .where(WebhookSecret.issued_at > func.clock_timestamp() - day)
         .order_by(WebhookSecret.issued_at.desc())
         .offset(MAX_A_DAY - 1)
@@ -153,7 +161,7 @@ def rotate(
     """
     previous = active(session, account.id)
     at = now(session)
-    revoked = _revoke_live(session, account.id, at) if revoke_previous else []
+    revoked = _revoke_live(session, account.id, at, OURS) if revoke_previous else []
     if previous is None:
         return issue(session, account)
     if not revoke_previous:
@@ -181,7 +189,7 @@ def rotate(
 def revoke(
     session: Session, account: Account, reason: str, *, secret_id: UUID | None = None
 ) -> None:
-    """Make secrets stop working at once. The caller holds the lock.
+    """Make secrets stop working at once, given ones too. The caller holds the lock.
 
     Args:
         session: the transaction.
@@ -189,7 +197,8 @@ def revoke(
         reason: what the business is told.
         secret_id: only this one.
     """
-    revoked = _revoke_live(session, account.id, now(session), secret_id)
+    which = true() if secret_id is None else WebhookSecret.id == secret_id
+    revoked = _revoke_live(session, account.id, now(session), which)
     if revoked:
         _tell(session, _revoked(account, revoked, reason))
 
@@ -216,6 +225,20 @@ def tell_revoked_with(
         _tell(session, _revoked(account, revoked, reason), message_id)
 
 
+def tell_revoked(
+    session: Session, account: Account, secret_ids: Sequence[UUID], reason: str
+) -> None:
+    """Tell of secrets that were revoked in this transaction.
+
+    Args:
+        session: the transaction.
+        account: whose.
+        secret_ids: which.
+        reason: what the business is told.
+    """
+    _tell(session, _revoked(account, secret_ids, reason))
+
+
 def _revoked(account: Account, secret_ids: Sequence[UUID], reason: str) -> SecretRevoked:
     return SecretRevoked(
         account_id=account.id,
@@ -227,17 +250,15 @@ def _revoked(account: Account, secret_ids: Sequence[UUID], reason: str) -> Secre
 
 
 def _revoke_live(
-    session: Session, account_id: UUID, at: datetime, secret_id: UUID | None = None
+    session: Session, account_id: UUID, at: datetime, which: ColumnElement[bool]
 ) -> list[UUID]:
     change = (
         update(WebhookSecret)
         .where(WebhookSecret.account_id == account_id)
-        .where(WebhookSecret.state.in_(("active", "retiring")))
+        .where(WebhookSecret.state.in_(("active", "retiring")), which)
         .values(state="revoked", revoked_at=at)
         .returning(WebhookSecret.id)
     )
-    if secret_id is not None:
-        change = change.where(WebhookSecret.id == secret_id)
     return list(session.scalars(change))
 
 

@@ -35,7 +35,7 @@ def rotate_due(session: Session, now: datetime) -> None:
     until = now + timedelta(days=settings().secret_rotate_ahead_days)
     due = session.scalars(
         select(WebhookSecret)
-        .where(WebhookSecret.state == "active", WebhookSecret.expires_at < until)
+        .where(WebhookSecret.state == "active", WebhookSecret.expires_at < until, rotation.OURS)
         .order_by(WebhookSecret.expires_at)
         .limit(AT_MOST)
     ).all()
@@ -77,7 +77,7 @@ def _ending(
 ) -> Sequence[WebhookSecret]:
     return session.scalars(
         select(WebhookSecret)
-        .where(WebhookSecret.state == "retiring", condition)
+        .where(WebhookSecret.state == "retiring", condition, rotation.OURS)
         .where(WebhookSecret.expires_at < now + within, WebhookSecret.expires_at > now)
         .limit(AT_MOST)
         .with_for_update(skip_locked=True)

@@ -74,9 +74,9 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
     },
     "orders": {
         "accounts": "SELECT (id, company_name, email)",
-        # DELETE, and UPDATE of the notes: what is over (shared/db/retention.py).
+        # DELETE, and UPDATE of the notes and tracking: what is over (shared/db/retention.py).
         "orders": "SELECT, INSERT, UPDATE, DELETE",
-        "order_status_history": "SELECT, INSERT, UPDATE (note), DELETE",
+        "order_status_history": "SELECT, INSERT, UPDATE (note, tracking), DELETE",
         "order_conflicts": "SELECT, INSERT, UPDATE (at), DELETE",  # UPDATE: to lock
         "waiting_updates": "SELECT, INSERT, UPDATE (given_up_at), DELETE",
         "inbox": INBOX,
@@ -106,7 +106,8 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "kyc_applications": "SELECT",
         "kyc_decisions": "SELECT",
         "webhook_secrets": (
-            "SELECT (id, account_id, state, issued_at, expires_at, replaced_at, revoked_at)"
+            "SELECT (id, account_id, platform, shop, state, issued_at, expires_at, replaced_at, "
+            "revoked_at)"
         ),
         "webhook_requests": "SELECT",
         "webhook_secret_use": "SELECT",

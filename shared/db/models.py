@@ -201,6 +201,7 @@ class WebhookRequest(Base):
     body_bytes: Mapped[int | None]
     latency_us: Mapped[int]
     client_address: Mapped[str]
+    note: Mapped[str | None]  # why nothing was recorded of what was in order
 
     __mapper_args__ = {"primary_key": ["at", "id"]}  # noqa: RUF012 - SQLAlchemy's own attribute
     __table_args__ = (
@@ -291,6 +292,9 @@ class WebhookSecret(Base):
 
     `expires_at` is the end of validity whatever the state: a retiring secret's is moved forward
     when its overlap is shorter than its own life.
+
+    With a `platform`, the business has given it: that platform makes it, and signs with it for one
+    of the business's shops. Such a one has no end of its own.
     """
 
     __tablename__ = "webhook_secrets"
@@ -298,6 +302,8 @@ class WebhookSecret(Base):
         Index(
             "uq_webhook_secrets_active",
             "account_id",
+            "platform",
+            "shop",
             unique=True,
             postgresql_where=text("state = 'active'"),
         ),
@@ -311,8 +317,11 @@ class WebhookSecret(Base):
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"), index=True)
-    key_hash: Mapped[bytes] = mapped_column(unique=True)  # SHA-256 of the whole whsk_ string
-    sealed: Mapped[bytes]  # the 32 bytes, sealed for the row's id
+    platform: Mapped[str] = mapped_column(default="", server_default="")  # empty: ours
+    shop: Mapped[str] = mapped_column(default="", server_default="")  # as the business names it
+    # SHA-256 of the whole whsk_ string; of a given one random, since nothing sends it.
+    key_hash: Mapped[bytes] = mapped_column(unique=True)
+    sealed: Mapped[bytes]  # the 32 bytes, or what was given, sealed for the row's id
     state: Mapped[str] = mapped_column(String(16))
     issued_at: Mapped[datetime] = mapped_column(server_default=func.now())
     expires_at: Mapped[datetime]
@@ -373,6 +382,13 @@ class Order(Base):
     status_event_id: Mapped[UUID]  # the message that said so; the order's own id at first
     accepted_at: Mapped[datetime]
     recorded_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    # The sender's own. The id is derived from it (shared/order_ids.py), which so is its index.
+    order_number: Mapped[str | None]
+    sent_metadata: Mapped[dict[str, Any] | None] = mapped_column("metadata")
+    # What is known of the parcel by field, and for each which message said so: its status, stamp
+    # and id.
+    tracking: Mapped[dict[str, Any] | None]
+    tracking_said: Mapped[dict[str, Any] | None]
 
 
 class OrderStatusHistory(Base):
@@ -380,8 +396,12 @@ class OrderStatusHistory(Base):
 
     __tablename__ = "order_status_history"
     __table_args__ = (
-        # What is over: few have a note.
-        Index("ix_order_status_history_noted_at", "at", postgresql_where=text("note <> ''")),
+        # What is over: few have either.
+        Index(
+            "ix_order_status_history_noted_at",
+            "at",
+            postgresql_where=text("note <> '' OR tracking IS NOT NULL"),
+        ),
     )
 
     event_id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -390,10 +410,11 @@ class OrderStatusHistory(Base):
     note: Mapped[str] = mapped_column(default="", server_default="")
     at: Mapped[datetime]
     applied: Mapped[bool]
+    tracking: Mapped[dict[str, Any] | None]  # what this message said of the parcel
 
 
 class OrderConflict(Base):
-    """Another order that was sent under the idempotency key of one that was there already."""
+    """Another order that was sent under the number or key of one that was there already."""
 
     __tablename__ = "order_conflicts"
 
@@ -414,7 +435,8 @@ class WaitingUpdate(Base):
 
     event_id: Mapped[UUID] = mapped_column(primary_key=True)  # the message's id
     account_id: Mapped[UUID]
-    order_id: Mapped[UUID]  # as the sender wrote it
+    order_id: Mapped[UUID]  # as the sender wrote it, or of the number that it wrote
+    order_number: Mapped[str | None]
     since: Mapped[datetime] = mapped_column(index=True)
     given_up_at: Mapped[datetime | None]
 

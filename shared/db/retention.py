@@ -2,7 +2,8 @@
 whoever counts what would go.
 
 An order goes with its history and conflicts, since they are about it. Of the history of an order
-that stays, the notes end earlier: they are what a sender wrote, and the rest is what became of it.
+that stays, the notes and where the parcel was to be followed end earlier: they are what a sender
+wrote, and the rest is what became of it.
 """
 
 import asyncio
@@ -96,18 +97,21 @@ HISTORY = Place(
     name="history",
     owner="orders",
     due="""
-        SELECT event_id FROM order_status_history WHERE note <> '' AND at < :before
+        SELECT event_id FROM order_status_history
+        WHERE (note <> '' OR tracking IS NOT NULL) AND at < :before
         ORDER BY at {bounded}
     """,
     remove="""
         WITH due AS MATERIALIZED ({due}),
         gone AS (
-            UPDATE order_status_history SET note = ''
+            UPDATE order_status_history SET note = '', tracking = NULL
             WHERE event_id IN (SELECT event_id FROM due) RETURNING event_id
         )
         SELECT count(*) FROM gone
     """,
-    oldest="SELECT min(at) FROM order_status_history WHERE note <> ''",
+    oldest="""
+        SELECT min(at) FROM order_status_history WHERE note <> '' OR tracking IS NOT NULL
+    """,
 )
 
 

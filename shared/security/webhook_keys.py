@@ -17,6 +17,10 @@ from shared.security.encryption import sealer
 PREFIX = "whsk_"
 STANDARD_PREFIX = "whsec_"
 SECRET_BYTES = 32
+GIVEN_BY = {"shopify": "Shopify"}
+"""Platforms that make the secret they sign with, which their business gives to us: their titles by
+the name that such a secret's row has. At rest it is sealed like one of ours, and found by its
+account: what finds ours is random there, so that nothing names it."""
 # Of either form, whole or cut; a header takes them in any case, and somebody puts them in quotes.
 _IN_TEXT = re.compile(r"(wh(?:sk|sec)_)[\w+/=-]+", re.ASCII | re.IGNORECASE)
 
@@ -44,6 +48,11 @@ def removed(text: str) -> str:
 def key_hash(key: bytes) -> bytes:
     """The SHA-256 of a key. It has 256 random bits, so it needs neither salt nor stretching."""
     return hashlib.sha256(key).digest()
+
+
+def no_hash() -> bytes:
+    """What stands in the place of `key_hash` for a secret that no header may name."""
+    return secrets.token_bytes(SECRET_BYTES)
 
 
 def seal(raw: bytes, secret_id: UUID) -> bytes:

@@ -47,7 +47,8 @@ SHAPES = (
         "an order of Shopify",
         frozenset({"line_items"}),
         frozenset({"admin_graphql_api_id", "financial_status", "fulfillment_status"}),
-        "Rename: `customer_details.name` from `shipping_address.name`, `customer_details.email` "
+        "Shopify can send it by itself, to `POST /api/v1/webhooks/{account_id}/shopify/`. Or "
+        "rename: `customer_details.name` from `shipping_address.name`, `customer_details.email` "
         "from `email`, `item_summary` from `line_items`, `address` from `shipping_address`, "
         "`tracking_status` from `fulfillment_status` and `cancelled_at`.",
     ),
@@ -55,9 +56,10 @@ SHAPES = (
         "an order of WooCommerce",
         frozenset({"line_items", "billing"}),
         frozenset({"order_key", "payment_method", "date_created_gmt", "shipping_lines"}),
-        "Rename: `customer_details` from `billing` (`first_name`, `last_name`, `email`, `phone`), "
-        "`item_summary` from `line_items`, `address` from `shipping`, `tracking_status` from "
-        "`status`.",
+        "WooCommerce can send it by itself, to "
+        "`POST /api/v1/webhooks/{account_id}/woocommerce/`. Or rename: `customer_details` from "
+        "`billing` (`first_name`, `last_name`, `email`, `phone`), `item_summary` from "
+        "`line_items`, `address` from `shipping`, `tracking_status` from `status`.",
     ),
     Shape(
         "an order of Magento",

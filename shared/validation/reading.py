@@ -1,7 +1,8 @@
 """Reading a value into a type, with all faults at once, in words; what can be mended is.
 
 For what a strict decoder has refused, so it may take its time. Mended is what has one meaning:
-`null` for what may be left out, white space around a text that may have none, and what a type's
+`null` for what may be left out, white space around a text that may have none, a whole number for a
+text whose `Meta` has `extra={"takes_whole_numbers": True}`, and what a type's
 `Meta(extra={"normalise": …})` makes of a text.
 """
 
@@ -117,6 +118,8 @@ class _Walk:
 
     def value(self, value: Any, type_: Any, path: str) -> Any:
         """A value with what could be mended; what could not is among the faults."""
+        if type_ is msgspec.Raw:
+            return msgspec.Raw(msgspec.json.encode(value))
         for choice in _choices(type_):
             match _info(choice), value:
                 case inspect.StructType(cls=struct), dict():
@@ -124,6 +127,7 @@ class _Walk:
                 case inspect.DictType(), dict():
                     inner = _arguments(choice)[-1]
                     self._bound(value, choice, path)
+                    self._names(value, choice, path)
                     return {n: self.value(v, inner, f"{path}.{n:.60}") for n, v in value.items()}
                 case inspect.ListType() | inspect.VarTupleType(), list():
                     inner = _arguments(choice)[0]
@@ -137,6 +141,15 @@ class _Walk:
         if len(value) < (least or 0) or (most is not None and len(value) > most):
             self.faults.append(f"{path} must be {_words(type_)}, and has {len(value)}.")
 
+    def _names(self, value: Collection[str], type_: Any, path: str) -> None:
+        of = _arguments(type_)[0]
+        for name in value:
+            try:
+                msgspec.convert(name, of)
+            except msgspec.ValidationError:
+                what = _is_text(name, _info(of), self._shows)
+                self.faults.append(f"{path}: each name must be {_words(of)}, and one {what}.")
+
     def _members(self, given: Mapping[str, Any], struct: Any, path: str) -> dict[str, Any]:
         found = {}
         fields = _fields(struct)
@@ -148,7 +161,8 @@ class _Walk:
                 found[name] = self.value(value, field.type, where)
             elif field.required:
                 # `null` says what leaving it out says.
-                instead = "" if name in given else _misspelt(name, given, fields)
+                known = [other.encode_name for other in fields]
+                instead = "" if name in given else misspelt(name, given, known)
                 self._missing(field, where, instead)
                 if instead:
                     self.value(given[instead], field.type, f"{path}.{instead}".lstrip("."))
@@ -184,6 +198,8 @@ def _candidates(value: Any, type_: Any) -> Iterator[Any]:
     """The value, and what it may be taken for."""
     yield value
     info = _info(type_)
+    if type(value) is int and any("takes_whole_numbers" in (m.extra or ()) for m in _metas(type_)):
+        yield str(value)
     is_free_text = isinstance(info, inspect.StrType) and not info.pattern
     if not isinstance(value, str) or is_free_text:
         return  # white space may be a part of it, as of a password
@@ -228,9 +244,14 @@ def _is_text(text: str, info: inspect.Type, shows: bool) -> str:
     return shown if info.pattern else f"has {len(text):,} characters"
 
 
-def _misspelt(name: str, given: Mapping[str, Any], fields: tuple[FieldInfo, ...]) -> str:
-    """The name of a member that nobody knows and that may have been meant for `name`."""
-    known = {field.encode_name for field in fields}
+def misspelt(name: str, given: Mapping[str, Any], known: Collection[str]) -> str:
+    """The name of a member that nobody knows and that may have been meant for another; or empty.
+
+    Args:
+        name: the other.
+        given: the members.
+        known: the names that are known.
+    """
     others = {_folded(other): other for other in given if other not in known}
     close = difflib.get_close_matches(_folded(name), others, n=1, cutoff=_MISSPELT)
     return others[close[0]] if close else ""
@@ -268,7 +289,8 @@ def _choices(type_: Any) -> list[Any]:
     pattern, so it is given no union.
     """
     if typing.get_origin(type_) in (Union, UnionType):
-        return [choice for choice in typing.get_args(type_) if choice is not type(None)]
+        absent = (type(None), msgspec.UnsetType)
+        return [choice for choice in typing.get_args(type_) if choice not in absent]
     return [type_]
 
 

@@ -37,6 +37,8 @@ def must_be(type_: inspect.Type) -> str:
             return "a UUID"
         case inspect.DateTimeType():
             return "a time with a zone, such as 2026-11-24T03:00:00Z"
+        case inspect.DateType():
+            return "a day, such as 2026-12-03"
         case inspect.BytesType():
             return "base64"
         case inspect.ListType(max_length=most) | inspect.VarTupleType(max_length=most):

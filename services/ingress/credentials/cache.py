@@ -1,7 +1,8 @@
 """Every live webhook secret in memory, so that checking a request needs no database.
 
 Found by the SHA-256 of the key, which is itself what its sender signs with, or by the account,
-where the secret is not sent: then its sealed bytes are opened at the first use. Three ways keep the
+where the secret is not sent: then its sealed bytes are opened at the first use. One that a platform
+has made is found by account and platform alone. Three ways keep the
 cache true: events, which revoke by themselves; a poll of what has changed; and a look into the
 database for a key or an account never seen. With an account's secrets always comes its policy, so
 that no secret is ever there without it.
@@ -21,8 +22,8 @@ from services.ingress.credentials import rows
 from services.ingress.credentials.database_clock import DatabaseClock
 from services.ingress.credentials.policies import Policies
 from services.ingress.credentials.rows import Found, Position
-from services.ingress.credentials.secret import MAX_TRIED, CachedSecret
-from shared.security.webhook_keys import key_hash
+from services.ingress.credentials.secret import MAX_GIVEN_TRIED, MAX_TRIED, CachedSecret
+from shared.security.webhook_keys import GIVEN_BY, key_hash
 
 REMEMBER_UNKNOWN_SECONDS = 5.0
 MAX_UNKNOWN = 10_000
@@ -31,7 +32,9 @@ MAX_REVOKED = 100_000
 # Rows taken in at a time; between two slices requests have their turn.
 SLICE = 500
 
-Key = bytes | UUID
+Holder = UUID | tuple[UUID, str]
+"""Whose secrets: an account's, of ours, or those that a platform has made for it."""
+Key = bytes | Holder
 _by_id = attrgetter("id")
 
 
@@ -49,7 +52,7 @@ class SecretCache:
         self._threads = threads
         self._policies = policies
         self._secrets: dict[bytes, CachedSecret] = {}
-        self._accounts: dict[UUID, list[CachedSecret]] = {}
+        self._accounts: dict[Holder, list[CachedSecret]] = {}
         self._revoked: OrderedDict[UUID, None] = OrderedDict()
         self._unknown: OrderedDict[Key, float] = OrderedDict()
         self._lookups: dict[Key, asyncio.Task[None]] = {}
@@ -86,7 +89,11 @@ class SecretCache:
             return []
         return held if len(held) == 1 else held[: -MAX_TRIED - 1 : -1]
 
-    async def look_again(self, account_id: UUID) -> None:
+    def given(self, account_id: UUID, platform: str) -> list[CachedSecret]:
+        """Those that a platform has made for an account, the newest `MAX_GIVEN_TRIED` first."""
+        return self._accounts.get((account_id, platform), [])[: -MAX_GIVEN_TRIED - 1 : -1]
+
+    async def look_again(self, account_id: UUID, platform: str = "") -> None:
         """Load an account's secrets, for a signature that none of those in memory has made.
 
         The account may be new to this worker, or its newest secret. Like `find` once at a time; and
@@ -95,7 +102,8 @@ class SecretCache:
         Raises:
             sqlalchemy.exc.DBAPIError: the database would have to be asked and is away.
         """
-        await self._ensure(account_id, {}, lambda: rows.newest_of(account_id))
+        holder: Holder = (account_id, platform) if platform else account_id
+        await self._ensure(holder, {}, lambda: rows.newest_of(account_id, platform))
 
     def revoke(self, account_id: UUID, secret_ids: Iterable[UUID]) -> None:
         """Revoke what an event names, in memory: at once and for good, with no database.
@@ -106,12 +114,14 @@ class SecretCache:
             account_id: whose the secrets are.
             secret_ids: which.
         """
+        holders: tuple[Holder, ...] = (account_id, *((account_id, name) for name in GIVEN_BY))
         for secret_id in secret_ids:
             self._revoked[secret_id] = None
-            held = self._held(account_id, secret_id)
-            if held is not None:
-                held.advance("revoked")
-                self._let_go(held)
+            for holder in holders:
+                held = self._held(holder, secret_id)
+                if held is not None:
+                    held.advance("revoked")
+                    self._let_go(held)
         while len(self._revoked) > MAX_REVOKED:
             self._revoked.popitem(last=False)
 
@@ -163,7 +173,7 @@ class SecretCache:
     async def _look_up(self, key: Key, question: Callable[[], Found]) -> None:
         found = await self._ask(question)
         await self._put(found)
-        if not found.secrets or isinstance(key, UUID):
+        if not found.secrets or not isinstance(key, bytes):
             self._unknown[key] = time.monotonic() + REMEMBER_UNKNOWN_SECONDS
             while len(self._unknown) > MAX_UNKNOWN:
                 self._unknown.popitem(last=False)
@@ -188,9 +198,10 @@ class SecretCache:
             held.take(row)
         else:
             held = self._secrets[hashed] = CachedSecret(row)
-            insort(self._accounts.setdefault(held.account_id, []), held, key=_by_id)
+            holder = _holder(held)
+            insort(self._accounts.setdefault(holder, []), held, key=_by_id)
             self._unknown.pop(hashed, None)
-            self._unknown.pop(held.account_id, None)
+            self._unknown.pop(holder, None)
         if row.state == "revoked":
             self._revoked.pop(held.id, None)
         elif held.id in self._revoked:
@@ -198,17 +209,22 @@ class SecretCache:
         if held.state == "revoked":
             self._let_go(held)
 
-    def _held(self, account_id: UUID, secret_id: UUID) -> CachedSecret | None:
+    def _held(self, holder: Holder, secret_id: UUID) -> CachedSecret | None:
         """The secret of this id that is not revoked."""
-        theirs = self._accounts.get(account_id, [])
+        theirs = self._accounts.get(holder, [])
         at = bisect_left(theirs, secret_id, key=_by_id)
         return theirs[at] if at < len(theirs) and theirs[at].id == secret_id else None
 
     def _let_go(self, secret: CachedSecret) -> None:
         """No longer try signatures against it."""
-        if self._held(secret.account_id, secret.id) is None:
+        holder = _holder(secret)
+        if self._held(holder, secret.id) is None:
             return
-        theirs = self._accounts[secret.account_id]
+        theirs = self._accounts[holder]
         del theirs[bisect_left(theirs, secret.id, key=_by_id)]
         if not theirs:
-            del self._accounts[secret.account_id]
+            del self._accounts[holder]
+
+
+def _holder(secret: CachedSecret) -> Holder:
+    return (secret.account_id, secret.platform) if secret.platform else secret.account_id

@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, select, text
 from sqlalchemy.types import BigInteger, Text
 
-from services.ingress.credentials.secret import MAX_TRIED
+from services.ingress.credentials.secret import MAX_GIVEN_TRIED, MAX_TRIED
 from shared.db.models import Account, WebhookPolicy, WebhookSecret
 from shared.db.session import engine
 from shared.synthetic import LIKE
@@ -27,6 +27,7 @@ _secrets = select(
     WebhookSecret.key_hash,
     WebhookSecret.id,
     WebhookSecret.account_id,
+    WebhookSecret.platform,
     WebhookSecret.sealed,
     WebhookSecret.state,
     WebhookSecret.expires_at,
@@ -119,11 +120,20 @@ def by_hash(key_hash: bytes) -> Found:
     return _ask(_secrets.where(WebhookSecret.key_hash == key_hash))
 
 
-def newest_of(account_id: UUID) -> Found:
-    """The secrets of an account that a signature is tried against, and its policy."""
-    theirs = and_(WebhookSecret.account_id == account_id, WebhookSecret.state != "revoked")
-    query = _secrets.where(theirs, _is_remembered())
-    return _ask(query.order_by(WebhookSecret.id.desc()).limit(MAX_TRIED))
+def newest_of(account_id: UUID, platform: str = "") -> Found:
+    """The secrets of an account that a signature is tried against, and its policy.
+
+    Args:
+        account_id: whose.
+        platform: that has made them; empty for ours.
+    """
+    theirs = and_(
+        WebhookSecret.account_id == account_id,
+        WebhookSecret.platform == platform,
+        WebhookSecret.state != "revoked",
+    )
+    query = _secrets.where(theirs, _is_remembered()).order_by(WebhookSecret.id.desc())
+    return _ask(query.limit(MAX_GIVEN_TRIED if platform else MAX_TRIED))
 
 
 def since(position: Position) -> Found:

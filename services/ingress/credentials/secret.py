@@ -10,6 +10,8 @@ STATES = ("active", "retiring", "expired", "revoked")
 LIVE = ("active", "retiring")
 # How many of an account's secrets a signature is tried against, the newest ones.
 MAX_TRIED = 5
+MAX_GIVEN_TRIED = 20
+"""The same of those that one platform has made, for all shops together."""
 
 
 class CachedSecret:
@@ -18,6 +20,7 @@ class CachedSecret:
     Attributes:
         id: the secret's id.
         account_id: whose it is.
+        platform: that has made it and signs with it; empty for one of ours.
         state: one of `STATES`.
         expires_at: the end of validity, in seconds since 1970.
         replaced_at: when it was replaced, in seconds since 1970; None when it was not.
@@ -33,6 +36,7 @@ class CachedSecret:
         "expires_at",
         "id",
         "is_synthetic",
+        "platform",
         "replaced_at",
         "state",
     )
@@ -40,6 +44,7 @@ class CachedSecret:
     def __init__(self, row: Any) -> None:
         self.id: UUID = row.id
         self.account_id: UUID = row.account_id
+        self.platform: str = row.platform
         self.is_synthetic = bool(row.is_synthetic)
         self.state = STATES[0]
         self._raw: bytes | None = None
@@ -68,7 +73,9 @@ class CachedSecret:
             self.state = state
 
     def raw(self) -> bytes:
-        """The 32 bytes. Opened at the first call: most secrets in memory are never used here.
+        """The 32 bytes, or what was given.
+
+        Opened at the first call: most secrets in memory are never used here.
 
         Raises:
             shared.security.encryption.CannotOpenError: no listed key opens them.

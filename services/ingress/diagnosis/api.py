@@ -69,7 +69,7 @@ def verify(session: Session, call: Call[SentRequest, None]) -> Answer:
     body = _body(call.body)
     rows = session.scalars(
         select(WebhookSecret)
-        .where(WebhookSecret.account_id == call.caller)
+        .where(WebhookSecret.account_id == call.caller, WebhookSecret.platform == "")
         .order_by(WebhookSecret.issued_at.desc())
         .limit(LOOKED_AT)
     ).all()

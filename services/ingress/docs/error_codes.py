@@ -284,10 +284,27 @@ CODES: dict[str, ErrorCode] = {
     ),
     "too_many_secrets": ErrorCode(
         [429],
-        "Your secret was replaced twenty times within 24 hours.",
+        "Your secret was replaced twenty times within 24 hours, or you gave us twenty of a "
+        "platform.",
         "Fetch the newest one with `GET /webhook/secret/`: it works. Another can be made when "
         "`Retry-After` says.",
         is_passing=True,
+    ),
+    "platform_unknown": ErrorCode(
+        [404],
+        "The path names no platform that makes the secret it signs with, as Shopify does.",
+        "Write `/webhook/secret/shopify/`. WooCommerce signs with your own secret: paste that "
+        "there.",
+    ),
+    "given_secret_not_found": ErrorCode(
+        [404],
+        "You have given us no secret of that platform and `shop`, or it works no more.",
+        "`GET` the same path lists those that work, each with its `shop`.",
+    ),
+    "too_many_shops": ErrorCode(
+        [409],
+        "You have given us the secrets of ten shops of one platform.",
+        "Remove one that is not used with `DELETE`, or use another account for further shops.",
     ),
     "invalid_network": ErrorCode(
         [400],

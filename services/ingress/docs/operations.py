@@ -5,6 +5,9 @@ from uuid import UUID
 
 import msgspec
 
+from services.ingress.platforms.known import PLATFORMS
+from services.ingress.platforms.platform import MAX_BODY_BYTES, Platform
+from services.ingress.shops.endpoint import Noted
 from services.ingress.webhook import bodies
 from services.ingress.webhook.acceptor import UNCERTAIN
 from services.ingress.webhook.known_keys import IN_USE, REUSED
@@ -38,6 +41,30 @@ _COMMON = (
     (503, "overloaded", "Too much at once. Try again shortly."),
     (503, "unavailable", UNCERTAIN),
 )
+
+
+def _of_platform(platform: Platform) -> Operation:
+    required = {name: platform.headers[name] for name in platform.required}
+    optional = {name: text for name, text in platform.headers.items() if name not in required}
+    return Operation(
+        method="POST",
+        path=platform.path,
+        summary=f"Where {platform.title} sends the webhooks of a shop",
+        body=platform.order,
+        headers=required,
+        optional_headers=optional | _PREFER,
+        answers={200: Noted, 201: Accepted},
+        errors=tuple(
+            (413, "body_too_large", f"The body is larger than {MAX_BODY_BYTES} bytes.")
+            if error[1] == "body_too_large"
+            else error
+            for error in _COMMON
+            if error not in (IN_USE, REUSED)
+        ),
+        tag="Webhooks",
+    )
+
+
 OPERATIONS = (
     Operation(
         method="POST",
@@ -80,4 +107,5 @@ OPERATIONS = (
         errors=(*_COMMON, (401, "invalid_timestamp", STALE)),
         tag="Webhooks",
     ),
+    *(_of_platform(platform) for platform in PLATFORMS),
 )

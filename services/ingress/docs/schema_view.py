@@ -12,6 +12,8 @@ _BY_FORMAT = {
     "uuid": "0199f3a4-7c1e-7b52-9d0f-0f5d7c0a51e1",
     "date-time": "2026-11-24T10:00:00Z",
 }
+INSTEAD = "x-instead-of"
+"""Of a member: the name of the one that it may stand in place of."""
 _BY_TYPE = {"string": "text", "integer": 1, "number": 1.0, "boolean": True, "null": None}
 
 
@@ -61,7 +63,11 @@ def example(schema: Schema, schemas: Schemas) -> Any:
     if schema.get("default"):
         return schema["default"]
     if "properties" in schema:
-        return {name: example(of, schemas) for name, of in schema["properties"].items()}
+        return {
+            name: example(of, schemas)
+            for name, of in schema["properties"].items()
+            if INSTEAD not in of
+        }
     for choice in ("enum", "anyOf", "oneOf"):
         if schema.get(choice):
             first = schema[choice][0]
@@ -92,7 +98,7 @@ def _type(schema: Schema, schemas: Schemas) -> str:
     if schema.get("type") == "array":
         return f"list of {_type(_resolved(schema.get('items', {}), schemas), schemas)}"
     kind = str(schema.get("type", "anything"))
-    return {"uuid": "UUID", "date-time": "time, ISO 8601 with zone"}.get(
+    return {"uuid": "UUID", "date-time": "time, ISO 8601 with zone", "date": "day"}.get(
         schema.get("format", ""), kind
     )
 
@@ -106,6 +112,10 @@ def _note(schema: Schema) -> str:
         parts.append(f"at most {schema['maxLength']:,} characters")
     if "minimum" in schema and "maximum" in schema:
         parts.append(f"{schema['minimum']} to {schema['maximum']}")
+    if "maxProperties" in schema:
+        parts.append(f"at most {schema['maxProperties']} members")
+    if INSTEAD in schema:
+        parts.append(f"or {schema[INSTEAD]}")
     default = schema.get("default")
     if default not in (None, ""):
         parts.append(f"{default} when left out")

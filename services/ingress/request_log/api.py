@@ -39,7 +39,8 @@ class RequestView(msgspec.Struct, kw_only=True):
     """One request and what became of it; `conflict` when its key had come with another body.
 
     `awaits_order`, of an update whose order is not known: it is tried again for four hours, then
-    given up.
+    given up. `note` says why nothing is recorded of a shop's delivery that was in order:
+    `no_change`, `no_email_address`, `topic_not_taken` or `test`.
     """
 
     received_at: datetime
@@ -57,6 +58,7 @@ class RequestView(msgspec.Struct, kw_only=True):
     latency_ms: float
     conflict: bool
     awaits_order: Literal["waiting", "given_up"] | None
+    note: str | None
 
 
 class RequestPage(msgspec.Struct, kw_only=True):
@@ -148,6 +150,7 @@ def _view(
         latency_ms=request.latency_us / 1000,
         conflict=request.event_id in conflicts,
         awaits_order=None if is_given_up is None else "given_up" if is_given_up else "waiting",
+        note=request.note,
     )
 
 

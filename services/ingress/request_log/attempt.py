@@ -23,6 +23,7 @@ class Attempt:
         event_id: the id of its message.
         event_type: what the message says happened.
         code: `accepted`, or the code of the error.
+        note: why nothing is recorded of what is accepted.
     """
 
     __slots__ = (
@@ -33,6 +34,7 @@ class Attempt:
         "event_id",
         "event_type",
         "key",
+        "note",
         "order_id",
         "secret",
         "signature",
@@ -51,3 +53,4 @@ class Attempt:
         self.event_id: str | None = None
         self.event_type: str | None = None
         self.code = ""
+        self.note: str | None = None

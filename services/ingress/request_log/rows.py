@@ -23,7 +23,7 @@ MAX_TEXT = 2048
 COLUMNS = (
     "account_id, secret_id, at, accepted, code, event_type, event_id, order_id, idempotency_key, "
     "scheme, signature, webhook_timestamp, body_sha256, body_bytes, latency_us, "
-    "client_address"
+    "client_address, note"
 )
 NULL = "\\N"
 _COPY = f"COPY webhook_requests ({COLUMNS}) FROM STDIN"
@@ -66,7 +66,8 @@ def row(attempt: Attempt, ids: str, scheme: str, latency_us: int, address: str) 
         f"{ids}\t{_second(second)}.{micros:06}+00\t{code == 'accepted'}\t{code}\t"
         f"{attempt.event_type or NULL}\t{attempt.event_id or NULL}\t{attempt.order_id or NULL}\t"
         f"{_text(attempt.key)}\t{scheme}\t{_text(attempt.signature)}\t"
-        f"{_text(attempt.timestamp)}\t{hashed}\t{latency_us}\t{_address(address)}\n"
+        f"{_text(attempt.timestamp)}\t{hashed}\t{latency_us}\t{_address(address)}\t"
+        f"{attempt.note or NULL}\n"
     ).encode()
 
 

@@ -118,7 +118,7 @@ class StandardScheme:
 
     async def authenticate(self, req: Request, attempt: Attempt, account_id: str) -> CachedSecret:
         """See `Scheme`."""
-        account = _uuid(account_id)
+        account = account_of(account_id)
         if account is not None and self._secrets.of(account):
             attempt.account_id = account
         now = self._secrets.clock.now()
@@ -171,7 +171,8 @@ class StandardScheme:
         return None
 
 
-def _uuid(text: str) -> UUID | None:
+def account_of(text: str) -> UUID | None:
+    """The account that a path names; None where that is no id."""
     # What is kept is a stranger's: it is no longer than an id can be.
     return _parsed(text) if len(text) <= _UUID_LENGTH else None
 

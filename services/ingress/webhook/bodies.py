@@ -4,10 +4,11 @@ Flat, as `order.created`; with a `type` at its top level that says which event i
 timestamp, data}` as Standard Webhooks shapes it. Without that `type` it is a flat order, whatever
 else is in it: what a shop names `timestamp` or `data` is none of ours.
 
-With a key of the sender's (`Idempotency-Key` or `webhook-id`) ids are derived, without a look-up:
-an order's from the account and the key, the same at each try; a message's from the raw body too. So
-the recorder's inbox knows an exact copy, and another body under the same key reaches the recorder,
-which finds the order id taken and keeps it as a conflict.
+Ids are derived, without a look-up, where there is something to derive them from: an order's from
+the account and the sender's own number of it, else from the account and the sender's key
+(`Idempotency-Key` or `webhook-id`), the same at each try; a message's from the raw body too. So the
+recorder's inbox knows an exact copy, and another body under the same number or key reaches the
+recorder, which finds the order id taken and keeps it as a conflict.
 """
 
 import hashlib
@@ -16,9 +17,11 @@ from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
+from msgspec import UNSET
 
-from services.ingress.webhook.event_bodies import BODIES, DATA, EventBody, FlatOrder
-from shared.bus.contract.events import OrderCreated
+from services.ingress.webhook import event_bodies
+from services.ingress.webhook.event_bodies import BODIES, DATA, BodyError, FlatOrder
+from shared.bus.contract.events import Event, OrderCreated
 from shared.bus.contract.message import Message, message_for
 from shared.ids import derived_id
 from shared.validation import foreign_shapes, json_text, reading, words
@@ -28,10 +31,6 @@ __all__ = ["BODIES", "BodyError", "read"]
 
 SOURCE = "services.ingress"
 EPOCH = datetime.fromtimestamp(0, UTC)
-
-
-class BodyError(InvalidValueError):
-    """The body does not fit."""
 
 
 class _Envelope(msgspec.Struct):
@@ -53,7 +52,7 @@ class _Timed(msgspec.Struct):
     timestamp: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
 
 
-_Read = tuple[EventBody, datetime | None]
+_Read = tuple[Event, datetime | None]
 _envelope = msgspec.json.Decoder(_Envelope)
 _decoders = {type_: msgspec.json.Decoder(data) for type_, data in DATA.items()}
 _flat_order: msgspec.json.Decoder[Any] = msgspec.json.Decoder(FlatOrder)
@@ -76,12 +75,12 @@ def read(
     """
     now = datetime.now(UTC)
     said, stamp = _flat(body) or _shaped(body) or _read_again(body)
-    order_id, event = said.event(account_id, key)
+    order_id = event_bodies.complete(said, account_id, key)
     return order_id, message_for(
-        event,
+        said,
         source=SOURCE,
         correlation_id=order_id,
-        message_id=_message_id(event.TYPE, account_id, order_id, body, key),
+        message_id=_message_id(said, account_id, order_id, body, key),
         # A stamp from the future would win against every later update. In UTC, since PostgreSQL
         # takes no offset beyond 15:59.
         time=now if stamp is None else min(stamp, now).astimezone(UTC),
@@ -98,7 +97,7 @@ def _flat(body: bytes) -> _Read | None:
     except _REFUSED:
         return None
     # The name may be written with escapes.
-    return (order, None) if order.type is None else None
+    return (order, None) if order.type is UNSET else None
 
 
 def _shaped(body: bytes) -> _Read | None:
@@ -106,13 +105,14 @@ def _shaped(body: bytes) -> _Read | None:
     try:
         envelope = _envelope.decode(body)
         if envelope.type is None:
-            return _flat_order.decode(body), None
+            return _decoders[OrderCreated.TYPE].decode(body), None
         if envelope.timestamp is not None and envelope.timestamp < EPOCH:
             return None
         decoder = _decoders.get(envelope.type)
         if decoder is None:
             return None
-        return decoder.decode(bytes(envelope.data) or body), envelope.timestamp
+        said = decoder.decode(bytes(envelope.data) or body)
+        return (said, envelope.timestamp) if event_bodies.is_named(said) else None
     except _REFUSED:
         return None
 
@@ -146,6 +146,7 @@ def _read_again(body: bytes) -> _Read:
             faults += error.faults
         if value.get("data") is not None:
             data, path = value["data"], "$.data"
+    faults += event_bodies.why_unnamed(type_ or OrderCreated.TYPE, data)
     try:
         said = reading.read(data, DATA[type_ or OrderCreated.TYPE], path)
     except InvalidValueError as error:
@@ -158,10 +159,13 @@ def _read_again(body: bytes) -> _Read:
 
 
 def _message_id(
-    type_: str, account_id: UUID, order_id: UUID, body: bytes, key: str | None
+    said: Event, account_id: UUID, order_id: UUID, body: bytes, key: str | None
 ) -> UUID | None:
+    is_new = said.TYPE == OrderCreated.TYPE
+    if is_new and event_bodies.number_of(said) is not UNSET:
+        # Whatever the key: the number says which order it is.
+        return derived_id(said.TYPE, order_id, hashlib.sha256(body).hexdigest())
     if key is not None:
-        digest = hashlib.sha256(body).hexdigest()
-        return derived_id(type_, account_id, key, digest)
-    # An order is created once, so its creation needs no id of its own.
-    return order_id if type_ == OrderCreated.TYPE else None
+        return derived_id(said.TYPE, account_id, key, hashlib.sha256(body).hexdigest())
+    # An order without either is created once, so its creation needs no id of its own.
+    return order_id if is_new else None

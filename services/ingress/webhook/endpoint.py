@@ -22,6 +22,7 @@ from services.ingress.webhook.admission import Admission
 from services.ingress.webhook.authentication import Scheme
 from services.ingress.webhook.known_keys import KnownKeys
 from services.ingress.webhook.refusals import as_error
+from shared import order_ids
 from shared.bus.contract.events import OrderCreated
 from shared.bus.contract.message import Message
 from shared.http.errors import ApiError, invalid
@@ -29,8 +30,76 @@ from shared.http.mount import write_error
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z")  # W3C, 3.2
 
+# A member of an event; within a text its quotation marks would be escaped. That `metadata` may have
+# one of this name only costs its order the look at its key.
+_HAS_NUMBER = b'"order_number":'
 
-class OrderWebhook:
+
+class Webhook:
+    """What is the same for every URL that takes orders.
+
+    Args:
+        scheme: how its requests are signed.
+        admission: whether they are taken.
+        acceptor: makes messages safe.
+        metrics: counts outcomes.
+        request_log: keeps what became of each request.
+    """
+
+    def __init__(
+        self,
+        scheme: Scheme,
+        admission: Admission,
+        acceptor: Acceptor,
+        metrics: Metrics,
+        request_log: RequestLog,
+    ) -> None:
+        self._scheme = scheme
+        self._admission = admission
+        self._acceptor = acceptor
+        self._metrics = metrics
+        self._request_log = request_log
+
+    async def on_post(self, req: Request, resp: Response, account_id: str = "") -> None:
+        """Accept or refuse one request."""
+        attempt = Attempt()
+        is_synthetic = False
+        try:
+            secret = await self._scheme.authenticate(req, attempt, account_id)
+            is_synthetic = secret.is_synthetic
+            await self._admission.admit(req, resp, secret, tells_copies=self._scheme.tells_copies)
+            await self._accept(req, resp, attempt, secret.account_id)
+        except ApiError as error:
+            write_error(resp, error)
+            attempt.code = error.code
+        else:
+            attempt.code = "accepted"
+        seconds = time.perf_counter() - attempt.started
+        if not is_synthetic:
+            self._metrics.webhook(attempt.code, seconds)
+        self._request_log.add(req, attempt, self._scheme.name, seconds)
+
+    async def _accept(
+        self, req: Request, resp: Response, attempt: Attempt, account_id: UUID
+    ) -> None:
+        """Take what is rightly signed, and answer.
+
+        Raises:
+            ApiError: it is refused.
+        """
+        raise NotImplementedError
+
+
+def tell_success(req: Request, resp: Response, attempt: Attempt) -> None:
+    """Answer that the order of an attempt is safe, with a receipt where that is asked for."""
+    resp.status = falcon.HTTP_201
+    resp.content_type = falcon.MEDIA_JSON
+    resp.data = b'{"status":"success","order_id":"%s"}' % (attempt.order_id or "").encode()
+    if receipts.is_asked_for(req):
+        receipts.attach(resp, attempt)
+
+
+class OrderWebhook(Webhook):
     """`POST /webhooks/orders/`, and the same below an account's id.
 
     Args:
@@ -51,43 +120,17 @@ class OrderWebhook:
         request_log: RequestLog,
         known_keys: KnownKeys,
     ) -> None:
-        self._scheme = scheme
-        self._admission = admission
-        self._acceptor = acceptor
-        self._metrics = metrics
-        self._request_log = request_log
+        super().__init__(scheme, admission, acceptor, metrics, request_log)
         self._known_keys = known_keys
 
-    async def on_post(self, req: Request, resp: Response, account_id: str = "") -> None:
-        """Accept or refuse one request."""
-        attempt = Attempt()
-        is_synthetic = False
-        try:
-            secret = await self._scheme.authenticate(req, attempt, account_id)
-            is_synthetic = secret.is_synthetic
-            await self._admission.admit(req, resp, secret, tells_copies=self._scheme.tells_copies)
-            order_id = await self._accept(req, attempt, secret.account_id)
-        except ApiError as error:
-            write_error(resp, error)
-            attempt.code = error.code
-        else:
-            resp.status = falcon.HTTP_201
-            resp.content_type = falcon.MEDIA_JSON
-            resp.data = b'{"status":"success","order_id":"%s"}' % order_id.encode()
-            attempt.code = "accepted"
-            if receipts.is_asked_for(req):
-                receipts.attach(resp, attempt)
-        seconds = time.perf_counter() - attempt.started
-        if not is_synthetic:
-            self._metrics.webhook(attempt.code, seconds)
-        self._request_log.add(req, attempt, self._scheme.name, seconds)
-
-    async def _accept(self, req: Request, attempt: Attempt, account_id: UUID) -> str:
+    async def _accept(
+        self, req: Request, resp: Response, attempt: Attempt, account_id: UUID
+    ) -> None:
         try:
             key = rules.check_form(
                 req.content_type, req.get_header("Content-Encoding"), attempt.key
             )
-            order_id, message = bodies.read(attempt.body, account_id, _traceparent(req), key)
+            order_id, message = bodies.read(attempt.body, account_id, traceparent(req), key)
         except rules.Refusal as refusal:
             raise as_error(refusal) from None
         except bodies.BodyError as error:
@@ -95,21 +138,30 @@ class OrderWebhook:
         attempt.order_id, attempt.event_id = str(order_id), message.message_id
         attempt.event_type = message.type
         if key is not None and message.type == OrderCreated.TYPE:
-            await self._accept_once(attempt.order_id, message)
+            await self._accept_once(account_id, key, attempt.order_id, message)
         else:
             await self._acceptor.accept(message)
-        return attempt.order_id
+        tell_success(req, resp, attempt)
 
-    async def _accept_once(self, order_id: str, message: Message) -> None:
-        self._known_keys.claim(order_id, message.body)
+    async def _accept_once(
+        self, account_id: UUID, key: str, order_id: str, message: Message
+    ) -> None:
+        claimed = order_id
+        if _HAS_NUMBER in message.body:
+            # Its id says nothing of its key.
+            claimed = str(order_ids.of_key(account_id, key))
+            self._known_keys.claim(claimed, message.body, order_id)
+        else:
+            self._known_keys.claim(claimed, message.body)
         is_accepted = False
         try:
             await self._acceptor.accept(message)
             is_accepted = True
         finally:
-            self._known_keys.settle(order_id, is_accepted=is_accepted)
+            self._known_keys.settle(claimed, is_accepted=is_accepted)
 
 
-def _traceparent(req: Request) -> str | None:
+def traceparent(req: Request) -> str | None:
+    """The W3C trace context of a request, where it has one."""
     given = req.get_header("traceparent")
     return given if given and _TRACEPARENT.match(given) else None

@@ -2,86 +2,176 @@
 
 All its members but those that the ingress knows: whose it is and, of a new order, its id. So a new
 event type of the exchange `intake` is accepted, described and shown as soon as its Struct is there.
+What is read is the event itself, and lacks those two until `complete` has set them.
 """
 
-from typing import ClassVar, Literal, cast
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, cast
 from uuid import UUID
 
 import msgspec
+from msgspec import UNSET, UnsetType
+from msgspec.structs import FieldInfo, force_setattr
 
-from shared.bus.contract.events import EVENT_TYPES, Event, OrderCreated
+from shared import order_ids
+from shared.bus.contract.events import EVENT_TYPES, Event, OrderCreated, OrderUnaddressed
 from shared.bus.contract.topology import INTAKE
-from shared.ids import derived_id, new_id
+from shared.ids import new_id
+from shared.validation import reading
+from shared.validation.reading import InvalidValueError
+
+NUMBER = "order_number"
+NAMES = ("order_id", NUMBER)
+UNNAMED = (
+    "The order is not named: give `order_id`, a UUID, or `order_number`, as it was in its order."
+)
+TWO_ORDERS = (
+    "`order_id` is not the order that `order_number` names: leave one of them out. An order that "
+    "was sent without a number is named by its id."
+)
 
 
-class EventBody(msgspec.Struct, kw_only=True):
-    """The base of what a sender writes."""
-
-    EVENT: ClassVar[type[Event]]
-
-    def event(self, account_id: UUID, key: str | None = None) -> tuple[UUID, Event]:
-        """The order's id, and the event.
-
-        Args:
-            account_id: who says it.
-            key: what makes a new order's id the same each time; without one it is new.
-        """
-        members = msgspec.structs.asdict(self)
-        members.pop("type", None)  # a flat order's
-        if "order_id" not in members:
-            members["order_id"] = new_id() if key is None else derived_id("order", account_id, key)
-        return members["order_id"], self.EVENT(account_id=account_id, **members)
+class BodyError(InvalidValueError):
+    """The body does not fit."""
 
 
-def _data(event: type[Event]) -> type[EventBody]:
-    """The members alone, as they stand in `data`."""
-    ours = {"account_id", "order_id"} if event is OrderCreated else {"account_id"}
-    return _struct(event, [_member(f) for f in msgspec.structs.fields(event) if f.name not in ours])
+def complete(said: Event, account_id: UUID, key: str | None = None) -> UUID:
+    """Set what the ingress knows of an event that was read; returns the order's id.
+
+    A new order's id is derived from its number, else from the key, and else new; that of an update
+    by a number from the number.
+
+    Args:
+        said: the event.
+        account_id: who says it.
+        key: what makes a new order's id the same each time.
+
+    Raises:
+        BodyError: of an update's id and number each names another order.
+    """
+    is_new = isinstance(said, OrderCreated)
+    if number_of(said) is not UNSET:
+        order_id = _by_number(said, account_id, is_new)
+    elif is_new:
+        order_id = new_id() if key is None else order_ids.of_key(account_id, key)
+    else:
+        order_id = said.order_id  # type: ignore[attr-defined]  # every event of the intake has one
+    force_setattr(said, "order_id", order_id)
+    force_setattr(said, "account_id", account_id)
+    return order_id
 
 
-def _described(event: type[Event]) -> type[EventBody]:
-    """With the `type` that says which event it is, as in a flat body: only an order needs none."""
+def number_of(said: Event) -> str | UnsetType:
+    """The order number that an event has; UNSET where it has none."""
+    return getattr(said, NUMBER, UNSET)
+
+
+def is_named(said: Event) -> bool:
+    """Whether an event says which order it is about, or makes a new one."""
+    return (
+        isinstance(said, OrderCreated)
+        or said.order_id is not UNSET  # type: ignore[attr-defined]
+        or number_of(said) is not UNSET
+    )
+
+
+def why_unnamed(type_: str, data: Any) -> list[str]:
+    """What to say of plain objects that name no order, where they must.
+
+    Args:
+        type_: of the event.
+        data: its members.
+    """
+    if NUMBER not in _names(DATA[type_]) or type_ == OrderCreated.TYPE:
+        return []
+    if not isinstance(data, Mapping) or any(data.get(name) is not None for name in NAMES):
+        return []
+    known = _names(DATA[type_])
+    meant = {found: None for name in NAMES if (found := reading.misspelt(name, data, known))}
+    return [f"{UNNAMED}{''.join(f' `{name:.60}` is there: was it meant?' for name in meant)}"]
+
+
+def _by_number(said: Event, account_id: UUID, is_new: bool) -> UUID:
+    number = order_ids.normalised(cast("str", number_of(said)))
+    if len(number) > order_ids.LONGEST:
+        raise BodyError(f"`order_number` has {len(number)} characters in Unicode's form NFC.")
+    order_id = order_ids.of_number(account_id, number)
+    given: UUID | UnsetType = said.order_id  # type: ignore[attr-defined]
+    if not is_new and given is not UNSET and given != order_id:
+        raise BodyError(TWO_ORDERS)
+    force_setattr(said, NUMBER, number)
+    return order_id
+
+
+def _data(event: type[Event]) -> type[Event]:
+    """The event as a sender writes it: what it says of our members is passed over."""
+    theirs: list[tuple[str, Any, object]] = [("account_id", Any, UNSET)]
     if event is OrderCreated:
-        return DATA[event.TYPE]
-    type_ = Literal[event.TYPE]  # type: ignore[name-defined]  # known when it runs
-    members = [_member(f) for f in msgspec.structs.fields(DATA[event.TYPE])]
-    return _struct(event, [("type", type_), *members])
+        theirs.append(("order_id", Any, UNSET))
+    elif NUMBER in _names(event):
+        theirs.append(("order_id", UUID | UnsetType, UNSET))
+    made = msgspec.defstruct(
+        event.__name__,
+        theirs,
+        bases=(event,),
+        namespace={"__doc__": event.__doc__},
+        module=__name__,
+        frozen=True,
+        kw_only=True,
+    )
+    return cast("type[Event]", made)
 
 
-def _member(field: msgspec.structs.FieldInfo) -> tuple[str, type] | tuple[str, type, object]:
+def _described(event: type[Event]) -> type[msgspec.Struct]:
+    """The members alone, with the `type` of a flat body before them: only an order needs none."""
+    ours = {"account_id", "order_id"} if event is OrderCreated else {"account_id"}
+    members = [_member(f, event) for f in msgspec.structs.fields(event) if f.name not in ours]
+    if event is not OrderCreated:
+        type_ = Literal[event.TYPE]  # type: ignore[name-defined]  # known when it runs
+        members.insert(0, ("type", type_))
+    return msgspec.defstruct(
+        event.__name__,
+        members,
+        namespace={"__doc__": event.__doc__},
+        module=__name__,
+        kw_only=True,
+    )
+
+
+_BY_ID = Annotated[UUID, msgspec.Meta(extra_json_schema={"x-instead-of": NUMBER})] | UnsetType
+
+
+def _member(field: FieldInfo, event: type[Event]) -> tuple[str, Any] | tuple[str, Any, object]:
+    if field.name == "order_id" and NUMBER in _names(event):
+        return field.name, _BY_ID, UNSET
     if field.default is msgspec.NODEFAULT:
         return field.name, field.type
     return field.name, field.type, field.default
 
 
-def _struct(
-    event: type[Event], members: list[tuple[str, type] | tuple[str, type, object]]
-) -> type[EventBody]:
-    made = msgspec.defstruct(
-        event.__name__,
-        members,
-        bases=(EventBody,),
-        namespace={"EVENT": event, "__doc__": event.__doc__},
-        module=__name__,
-        kw_only=True,
-    )
-    return cast("type[EventBody]", made)
+def _names(struct: type[msgspec.Struct]) -> tuple[str, ...]:
+    return struct.__struct_fields__
 
 
-_SENT = [event for event in EVENT_TYPES.values() if event.EXCHANGE == INTAKE]
-DATA: dict[str, type[EventBody]] = {event.TYPE: _data(event) for event in _SENT}
-"""By type: the members that a sender gives."""
-BODIES: dict[str, type[EventBody]] = {event.TYPE: _described(event) for event in _SENT}
+_SENT = [
+    event
+    for event in EVENT_TYPES.values()
+    if event.EXCHANGE == INTAKE and event is not OrderUnaddressed
+]
+DATA: dict[str, type[Event]] = {event.TYPE: _data(event) for event in _SENT}
+"""By type: the event as it is read from what a sender gives."""
+BODIES: dict[str, type[msgspec.Struct]] = {event.TYPE: _described(event) for event in _SENT}
 """By type: a whole flat body, as the documentation describes it."""
 
 FlatOrder = cast(
-    "type[EventBody]",
+    "type[Event]",
     msgspec.defstruct(
         "FlatOrder",
-        [("type", str | None, None)],
+        [("type", Any, UNSET)],
         bases=(DATA[OrderCreated.TYPE],),
         module=__name__,
+        frozen=True,
         kw_only=True,
     ),
 )
-"""An order as it stands alone, and the `type` at its top level: None where it says none."""
+"""An order as it stands alone, and the `type` at its top level: UNSET where it says none."""

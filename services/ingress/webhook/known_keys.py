@@ -16,37 +16,49 @@ REUSED = (422, "idempotency_key_reused", "This key was used for another order.")
 class KnownKeys:
     """The keys of one worker, the latest `MAX_KEYS`.
 
-    A key is known by the order's id, which is derived from account and key; what was sent, by the
-    hash of the event that it became, so that the same order in another layout is the same.
+    A key is known by the order's id that is derived from account and key, also where the order has
+    another, by its number; what was sent, by the hash of the event that it became, so that the same
+    order in another layout is the same.
     """
 
     def __init__(self, most: int = MAX_KEYS) -> None:
         self._most = most
         self._sent: OrderedDict[str, int] = OrderedDict()
+        self._numbered: dict[str, str] = {}
         self._on_the_way: set[str] = set()
 
-    def claim(self, order_id: str, event: bytes) -> None:
+    def claim(self, key: str, event: bytes, order_id: str = "") -> None:
         """Note that an order is sent under its key now.
+
+        Args:
+            key: the id that is derived from it.
+            event: what was sent.
+            order_id: the order's own id, where that is another one.
 
         Raises:
             ApiError: 409 while another order is on its way under that key, 422 afterwards.
         """
         digest = hash(event)
-        known = self._sent.setdefault(order_id, digest)
+        known = self._sent.setdefault(key, digest)
         if known != digest:
-            refusal = IN_USE if order_id in self._on_the_way else REUSED
-            raise ApiError(*refusal, order_id=order_id)
-        self._on_the_way.add(order_id)
+            refusal = IN_USE if key in self._on_the_way else REUSED
+            raise ApiError(*refusal, order_id=self._numbered.get(key, key))
+        self._on_the_way.add(key)
+        if order_id:
+            self._numbered[key] = order_id
         if len(self._sent) > self._most:
-            self._sent.popitem(last=False)
+            oldest, _ = self._sent.popitem(last=False)
+            if self._numbered:
+                self._numbered.pop(oldest, None)
 
-    def settle(self, order_id: str, *, is_accepted: bool) -> None:
+    def settle(self, key: str, *, is_accepted: bool) -> None:
         """Note that an order has its answer.
 
         Args:
-            order_id: its id.
+            key: as it was claimed.
             is_accepted: whether it is safe; else the key may come with any order.
         """
-        self._on_the_way.discard(order_id)
+        self._on_the_way.discard(key)
         if not is_accepted:
-            self._sent.pop(order_id, None)
+            self._sent.pop(key, None)
+            self._numbered.pop(key, None)

@@ -5,6 +5,7 @@ Names alone are looked at, so nothing is told that the sender has not sent.
 
 from collections.abc import Collection, Iterable
 
+from services.ingress.platforms.known import PLATFORMS
 from shared.validation.words import listed
 
 API_KEY = ("X-API-Key", "X-Webhook-Signature")
@@ -12,11 +13,9 @@ STANDARD = ("webhook-id", "webhook-timestamp", "webhook-signature")
 _URLS = {
     API_KEY: "POST /api/v1/webhooks/orders/",
     STANDARD: "POST /api/v1/webhooks/{account_id}/orders/",
-}
+} | {platform.required: f"POST /api/v1{platform.path}" for platform in PLATFORMS}
 # By a part of a header's name: whose it is, and what it is here.
 _FOREIGN = (
-    ("x-shopify-hmac", "Shopify's"),
-    ("x-wc-webhook-signature", "WooCommerce's"),
     ("stripe-signature", "Stripe's"),
     ("x-hub-signature", "GitHub's"),
 )
@@ -26,22 +25,26 @@ def faults(wanted: tuple[str, ...], headers: Iterable[tuple[bytes, bytes]]) -> l
     """What is missing, and why that may be, a sentence each.
 
     Args:
-        wanted: `API_KEY` or `STANDARD`, the scheme of the URL that was asked.
+        wanted: `API_KEY`, `STANDARD` or those that a platform requires: the scheme of the URL that
+            was asked.
         headers: those of the request, with names in small letters.
     """
     given = {name.decode("latin-1"): bool(value) for name, value in headers}
     missing = [name for name in wanted if not given.get(name.lower())]
     are = "is" if len(missing) == 1 else "are"
     found = [f"{listed(missing)} {are} missing or empty."]
-    other = STANDARD if wanted is API_KEY else API_KEY
-    if all(given.get(name.lower()) for name in other):
-        found.append(
-            f"{listed(other)} are there: they are for `{_URLS[other]}`, and this is "
-            f"`{_URLS[wanted]}`."
-        )
-    else:
-        found += _renamed(missing, given)
-    return found
+    others = [
+        f"{listed(other)} are there: they are for `{url}`, and this is `{_URLS[wanted]}`."
+        for other, url in _URLS.items()
+        if other != wanted and all(given.get(name.lower()) for name in other)
+    ]
+    others = others or [
+        f"{platform.title}'s signature is there: send its webhooks to "
+        f"`{_URLS[platform.required]}`, which needs {listed(platform.required)}."
+        for platform in PLATFORMS
+        if platform.required != wanted and platform.signature.lower() in given
+    ]
+    return found + (others or _renamed(missing, given))
 
 
 def _renamed(missing: Iterable[str], given: Collection[str]) -> list[str]:

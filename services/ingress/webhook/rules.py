@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Generic, Literal, Protocol, TypeVar
 
 from services.ingress.credentials.secret import MAX_TRIED
+from services.ingress.platforms.platform import Platform
 from services.ingress.webhook import hmac_hex, missing_headers, standard_webhooks
-from shared.security.webhook_keys import encode_key
+from shared.security.webhook_keys import encode_key, encode_standard
 
 Headers = Iterable[tuple[bytes, bytes]]
 """Names in small letters, and values: what is in them may be anything."""
@@ -24,6 +25,7 @@ STANDARD_HEADERS = tuple(name.encode() for name in missing_headers.STANDARD)
 EXPIRED = "Webhook secret expired. New secret generated. Please update your configuration."
 SCHEME_NOT_ALLOWED = "The account takes Standard Webhooks only."
 STALE = "The webhook-timestamp is not within 5 minutes of the server's time."
+NOT_JSON = "Send Content-Type: application/json."
 BAD_KEY = "An Idempotency-Key is 1 to 255 visible ASCII characters, without spaces, and one."
 _KEY = re.compile(rb"[\x21-\x7e]{1,255}\Z")
 
@@ -127,6 +129,34 @@ def read_standard_headers(headers: Headers, signed: Signed) -> bytes:
     return b"%b.%b." % (key, timestamp)
 
 
+def read_platform_headers(headers: Headers, platform: Platform, signed: Signed) -> None:
+    """Take what a platform's request is signed with, and what names its delivery.
+
+    Args:
+        headers: of the request.
+        platform: by whose scheme.
+        signed: takes signature and delivery.
+
+    Raises:
+        Refusal: one is missing, or the signature is there twice.
+    """
+    given = dict(headers)
+    if not all(given.get(name.lower().encode()) for name in platform.required):
+        raise missing(platform.required, headers)
+    signature = platform.signature.lower().encode()
+    if sum(name == signature for name, _ in headers) > 1:
+        raise invalid_signature()
+    signed.signature = given[signature]
+    signed.key = given.get(platform.delivery.lower().encode())
+
+
+def platform_keys(raw: bytes, platform: Platform) -> tuple[bytes, ...]:
+    """The keys that a platform may sign with for a secret: what was pasted, as text."""
+    if platform.gives_secret:
+        return (raw,)
+    return encode_key(raw).encode(), encode_standard(raw).encode()
+
+
 def check_time(signed: Signed, now: float) -> None:
     """Refuse a `webhook-timestamp` too far from `now`, in seconds since 1970.
 
@@ -153,7 +183,7 @@ def check_form(content_type: str | None, encoding: str | None, key: bytes | None
     if content_type:
         media = content_type.partition(";")[0].strip().lower()
         if media != "application/json" and not media.endswith("+json"):
-            raise Refusal(415, "unsupported_media_type", "Send Content-Type: application/json.")
+            raise Refusal(415, "unsupported_media_type", NOT_JSON)
     if key is None:
         return None
     if _KEY.match(key) is None:

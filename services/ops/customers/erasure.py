@@ -30,6 +30,12 @@ _ORDER_WITHOUT = {
     "item_summary": erased.TEXT,
     "address": erased.TEXT,
 }
+_DROPPED = frozenset(
+    {
+        "order_number", "metadata", "carrier", "tracking_number", "tracking_url",
+        "estimated_delivery",
+    }
+)  # fmt: skip
 _HEADERS = (REASON_HEADER, REASONS_HEADER)
 """The headers in which what a server said of an address may stand."""
 
@@ -105,7 +111,8 @@ def _body(body: bytes, type_: str, person: Person) -> bytes | None:
         customer = data.get("customer_details")
         is_theirs = isinstance(customer, dict) and _is(customer.get("email"), person)
         if type_ == OrderCreated.TYPE and is_theirs:
-            data = data | _ORDER_WITHOUT
+            kept = {name: value for name, value in data.items() if name not in _DROPPED}
+            data = kept | _ORDER_WITHOUT
     return msgspec.json.encode(_replaced(data, person))
 
 

@@ -15,6 +15,7 @@ from shared.db.models import (
     OrderConflict,
     OrderStatusHistory,
     OutboxMessage,
+    WaitingUpdate,
     WebhookRequest,
 )
 
@@ -63,7 +64,15 @@ def read(session: Session, person: Person) -> dict[str, list[dict[str, Any]]]:
     """
     is_theirs = func.lower(Order.customer_email) == person.address
     theirs = select(Order.id).where(is_theirs)
-    order_texts = (Order.customer_name, Order.customer_phone, Order.item_summary, Order.address)
+    order_texts = (
+        Order.customer_name,
+        Order.customer_phone,
+        Order.item_summary,
+        Order.address,
+        Order.order_number,
+        cast(Order.sent_metadata, Text),
+        cast(Order.tracking, Text),
+    )
     return {
         "orders": _read(
             session, Order, or_(is_theirs, *(_mentions(c, person) for c in order_texts))
@@ -72,7 +81,9 @@ def read(session: Session, person: Person) -> dict[str, list[dict[str, Any]]]:
             session,
             OrderStatusHistory,
             or_(
-                OrderStatusHistory.order_id.in_(theirs), _mentions(OrderStatusHistory.note, person)
+                OrderStatusHistory.order_id.in_(theirs),
+                _mentions(OrderStatusHistory.note, person),
+                _mentions(cast(OrderStatusHistory.tracking, Text), person),
             ),
         ),
         "order_conflicts": _read(
@@ -82,6 +93,11 @@ def read(session: Session, person: Person) -> dict[str, list[dict[str, Any]]]:
                 OrderConflict.order_id.in_(theirs),
                 _mentions(cast(OrderConflict.event, Text), person),
             ),
+        ),
+        "waiting_updates": _read(
+            session,
+            WaitingUpdate,
+            or_(WaitingUpdate.order_id.in_(theirs), _mentions(WaitingUpdate.order_number, person)),
         ),
         "email_deliveries": _read(
             session,

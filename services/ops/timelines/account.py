@@ -34,7 +34,10 @@ class Application:
 
 @dataclass(frozen=True, slots=True)
 class SecretLife:
-    """One webhook secret's life; the secret itself is not known here."""
+    """One webhook secret's life; the secret itself is not known here.
+
+    With a `platform`, the business has given it to us.
+    """
 
     id: UUID
     state: str
@@ -42,6 +45,8 @@ class SecretLife:
     expires_at: datetime
     replaced_at: datetime | None
     revoked_at: datetime | None
+    platform: str = ""
+    shop: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +210,8 @@ def _secrets(session: Session, account_id: UUID) -> tuple[SecretLife, ...]:
             WebhookSecret.expires_at,
             WebhookSecret.replaced_at,
             WebhookSecret.revoked_at,
+            WebhookSecret.platform,
+            WebhookSecret.shop,
         )
         .where(WebhookSecret.account_id == account_id)
         .order_by(WebhookSecret.issued_at.desc())

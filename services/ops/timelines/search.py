@@ -1,4 +1,4 @@
-"""Which orders somebody means by an id, an idempotency key or a customer's address."""
+"""Which orders somebody means by a number, an id, an idempotency key or a customer's address."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -11,8 +11,8 @@ from sqlalchemy import ARRAY, ColumnElement, Engine, Uuid, any_, cast, func, or_
 from sqlalchemy.orm import Session
 
 from services.ops.timelines import requests, unrecorded
+from shared import order_ids
 from shared.db.models import Account, KycApplication, Order, OrderConflict
-from shared.ids import derived_id
 
 AT_MOST = 100
 
@@ -43,14 +43,14 @@ def search(
     connection: Connection | None = None,
     engine: Engine | None = None,
 ) -> Sequence[Found]:
-    """The newest orders that an order id, idempotency key or customer's address stands for.
+    """The newest orders that a number, id, idempotency key or customer's address stands for.
 
     Those that are accepted and not recorded come first. By address they are looked for on the bus,
     since the request log keeps no bodies.
 
     Args:
         session: may read the orders and the request log.
-        text: one of the three.
+        text: one of the four.
         connection: an open kombu connection, to look for what is not recorded by its address.
         engine: see `dead_letters.browse`.
     """
@@ -110,15 +110,19 @@ def _company(session: Session, account_id: UUID) -> str:
 
 
 def _order_ids(session: Session, text: str) -> set[UUID]:
-    """The orders that an id is, or that a sender's idempotency key became."""
-    # An order's id is derived from its account and key (services/ingress/webhook/event_bodies.py),
-    # and only who was approved ever had an order accepted.
+    """The orders that an id is, or that a sender's order number or idempotency key became."""
+    # Only who was approved ever had an order accepted.
     senders = session.scalars(
         select(KycApplication.account_id)
         .where(KycApplication.status.in_(("approved", "revoked")))
         .distinct()
     )
-    ids = {derived_id("order", account_id, text) for account_id in senders}
+    number = order_ids.normalised(text)
+    ids = {
+        id_
+        for account_id in senders
+        for id_ in (order_ids.of_number(account_id, number), order_ids.of_key(account_id, text))
+    }
     with suppress(ValueError):
         ids.add(UUID(text))
     return ids

@@ -12,13 +12,15 @@ documentation follow from the Struct.
 """
 
 import re
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal
 from uuid import UUID
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
+from shared.validation.days import day_of
 from shared.validation.email_addresses import with_ascii_domain
 from shared.validation.reading import why_not
 
@@ -79,6 +81,66 @@ Email = Annotated[
         extra={"normalise": with_ascii_domain},
     ),
 ]
+# What others call a thing by. A number that is one in JSON too is understood as its digits.
+_REFERENCE = rf"^[^\s\x00-\x1f\x7f](?:[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?{_END}"
+Reference = Annotated[
+    str,
+    msgspec.Meta(
+        min_length=1,
+        max_length=100,
+        pattern=_REFERENCE,
+        description="a text of 1 to 100 characters, in quotes, without control characters",
+        extra={"takes_whole_numbers": True},
+    ),
+]
+OrderNumber = Annotated[Reference, msgspec.Meta(examples=["A-1001"])]
+"""The sender's own, unique among its orders; `shared.order_ids` makes the order's id of it."""
+MetadataName = Annotated[
+    str,
+    msgspec.Meta(
+        min_length=1,
+        max_length=40,
+        pattern=rf"^[^\x00-\x1f\x7f]+{_END}",
+        description="1 to 40 characters, without control characters",
+    ),
+]
+Metadata = Annotated[
+    dict[MetadataName, OptionalLine],
+    msgspec.Meta(
+        max_length=20,
+        description="an object of at most 20 members, each a text",
+        examples=[{"branch": "Lekki"}],
+    ),
+]
+"""The sender's own, kept with the order and given back; we make nothing of it."""
+# A customer is to follow it. Only characters of RFC 3986 (2): whatever else stands in an address is
+# percent-encoded (2.1). Nothing before an `@` (3.2.1), which hides where a link leads.
+TRACKING_URL_PATTERN = (
+    r"^https://[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?(?::[0-9]{1,5})?"
+    rf"(?:[/?#][A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]*)?{_END}"
+)
+TrackingUrl = Annotated[
+    str,
+    msgspec.Meta(
+        max_length=2_000,
+        pattern=TRACKING_URL_PATTERN,
+        description="an absolute URL of at most 2,000 characters that begins with https://, "
+        "percent-encoded and without a user's name",
+        examples=["https://track.carrier.example/JD0146"],
+    ),
+]
+# A day and no time: a time has a zone, and its day is another one where the customer lives.
+Day = Annotated[
+    date,
+    msgspec.Meta(
+        description="a day, such as 2026-12-03; of a time, the day that is written in it",
+        examples=["2026-12-03"],
+        extra={"normalise": day_of},
+    ),
+]
+# UNSET is not written: an order without these is on the bus what it was before there were any.
+Carrier = Annotated[Reference, msgspec.Meta(examples=["Swift Parcels"])] | UnsetType
+TrackingNumber = Annotated[Reference, msgspec.Meta(examples=["JD0146"])] | UnsetType
 
 
 class TrackingStatus(StrEnum):
@@ -131,29 +193,55 @@ class OrderCreated(Event, frozen=True, kw_only=True):
     item_summary: Annotated[Text, msgspec.Meta(examples=["2 x blue kettle"])]
     address: Annotated[Text, msgspec.Meta(examples=["12 Marina Road, Lagos"])]
     tracking_status: TrackingStatus = TrackingStatus.PENDING
+    order_number: OrderNumber | UnsetType = UNSET
+    metadata: Metadata | UnsetType = UNSET
+    carrier: Carrier = UNSET
+    tracking_number: TrackingNumber = UNSET
+    tracking_url: TrackingUrl | UnsetType = UNSET
+    estimated_delivery: Day | UnsetType = UNSET
 
 
 class OrderStatusChanged(Event, frozen=True, kw_only=True):
-    """A sender says: this order is now here."""
+    """A sender says: this order, named by its id or its own number, is now here."""
 
     TYPE: ClassVar[str] = "order.status_changed"
     EXCHANGE: ClassVar[str] = "intake"
 
     order_id: UUID
     account_id: UUID
+    order_number: OrderNumber | UnsetType = UNSET
     tracking_status: Annotated[TrackingStatus, msgspec.Meta(examples=["OUT_FOR_DELIVERY"])]
     note: Annotated[OptionalText, msgspec.Meta(examples=["Left the depot."])] = ""
+    carrier: Carrier = UNSET
+    tracking_number: TrackingNumber = UNSET
+    tracking_url: TrackingUrl | UnsetType = UNSET
+    estimated_delivery: Day | UnsetType = UNSET
 
 
 class OrderCancelled(Event, frozen=True, kw_only=True):
-    """A sender says: this order will not come."""
+    """A sender says: this order, named by its id or its own number, will not come."""
 
     TYPE: ClassVar[str] = "order.cancelled"
     EXCHANGE: ClassVar[str] = "intake"
 
     order_id: UUID
     account_id: UUID
+    order_number: OrderNumber | UnsetType = UNSET
     reason: Annotated[OptionalText, msgspec.Meta(examples=["Out of stock."])] = ""
+
+
+class OrderUnaddressed(Event, frozen=True, kw_only=True):
+    """A shop's own webhook says: this order exists; and it has no email address to be mailed.
+
+    Said by the ingress of what a platform sends, and by no sender: theirs need an address.
+    """
+
+    TYPE: ClassVar[str] = "order.unaddressed"
+    EXCHANGE: ClassVar[str] = "intake"
+
+    order_id: UUID
+    account_id: UUID
+    order_number: OrderNumber | UnsetType = UNSET
 
 
 # --- commands: what somebody wants done ------------------------------------------------------
@@ -367,6 +455,23 @@ class SecretShown(_AccountFact, frozen=True, kw_only=True):
     address: str
 
 
+class SecretGiven(_AccountFact, frozen=True, kw_only=True):
+    """A business gave us, at `address`, the secret that a platform signs with; of one of its shops.
+
+    The one before, if there was one, goes on working until `previous_valid_until`; `revoked_ids`
+    stopped working at once.
+    """
+
+    TYPE: ClassVar[str] = "secret.given"
+
+    platform: str
+    shop: str = ""
+    secret_id: UUID
+    address: str
+    previous_valid_until: datetime | None = None
+    revoked_ids: tuple[UUID, ...] = ()
+
+
 class WebhookAllowlistChanged(_AccountFact, frozen=True, kw_only=True):
     """A business said, at `address`, where its webhooks may come from; none means anywhere."""
 
@@ -427,6 +532,11 @@ class _OrderFact(Event, frozen=True, kw_only=True):
     customer_email: Email
     item_summary: str
     tracking_status: TrackingStatus
+    order_number: str | UnsetType = UNSET
+    carrier: str | UnsetType = UNSET
+    tracking_number: str | UnsetType = UNSET
+    tracking_url: TrackingUrl | UnsetType = UNSET
+    estimated_delivery: date | UnsetType = UNSET
 
 
 class OrderRecorded(_OrderFact, frozen=True, kw_only=True):
@@ -458,14 +568,16 @@ class OrderNotTaken(_AccountFact, frozen=True, kw_only=True):
     """What a sender said of an order came to nothing; one of a kind and day is told.
 
     `update_given_up`: the order that the update `event_id` names never came. `key_reused`: another
-    order had come under its idempotency key.
+    order had come under its order number or, where it has none, its idempotency key.
+    `no_email_address`: a shop's order has none that can be mailed.
     """
 
     TYPE: ClassVar[str] = "order.not_taken"
 
-    what: Literal["update_given_up", "key_reused"]
+    what: Literal["update_given_up", "key_reused", "no_email_address"]
     order_id: UUID
     event_id: UUID
+    order_number: str | UnsetType = UNSET
 
 
 class EmailUndeliverable(Event, frozen=True, kw_only=True):

@@ -45,6 +45,14 @@ FACTS = {
         **ACCOUNT, what="blocked", by="ops", reason="The <b>number</b> is not known."
     ),
     "secret_shown": events.SecretShown(**ACCOUNT, secret_id=UUID(int=3), address="192.0.2.7"),
+    "secret_given": events.SecretGiven(
+        **ACCOUNT,
+        platform="shopify",
+        shop="<b>kettles</b>.myshopify.com",
+        secret_id=UUID(int=3),
+        address="192.0.2.7",
+        previous_valid_until=UNTIL,
+    ),
     "allowlist_changed": events.WebhookAllowlistChanged(
         **ACCOUNT, address="192.0.2.7", allowed_networks=("203.0.113.0/24",)
     ),

@@ -83,7 +83,7 @@ def _print(found: AccountTrail) -> None:
     for secret in found.secrets:
         table.add_row(
             local(secret.issued_at),
-            secret.state,
+            " ".join(filter(None, (secret.state, secret.platform, secret.shop))),
             str(secret.id),
             local(secret.expires_at),
             local(secret.revoked_at),

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from amqp import Message as AmqpMessage
 from kombu import Connection
+from msgspec import UNSET
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
@@ -34,6 +35,7 @@ from shared.db.models import (
     OrderConflict,
     OrderStatusHistory,
     OutboxMessage,
+    WaitingUpdate,
     WebhookRequest,
 )
 from shared.ids import new_id
@@ -55,7 +57,7 @@ from tests.integration.ops.timelines.test_trail import relayed, sent
 ZOE, OTHER = "Zoe.Ade+x@Shop.example", "azoe.ade+x@shop.example"
 ZOE_DETAILS = CustomerDetails(name="Zoë Ade", email=ZOE, phone="+2348000000")
 OTHERS = CustomerDetails(name="Bola", email=OTHER, phone="+2349999999")
-PERSONAL = ("zoe.ade", "Zoë", "2348000000", "Marina Road", "kettle for Zoë")
+PERSONAL = ("zoe.ade", "Zoë", "2348000000", "Marina Road", "kettle for Zoë", "ZADE-")
 
 
 @pytest.fixture
@@ -85,6 +87,10 @@ def zoes(business, **changes):
         "customer_details": ZOE_DETAILS,
         "item_summary": "1 kettle for Zoë",
         "address": "12 Marina Road",
+        "order_number": "ZADE-1",
+        "metadata": {"gift": "from Zoë"},
+        "carrier": "Swift",
+        "tracking_url": "https://track.carrier.example/ZADE-77",
     }
     return order_created(business.id, **values | changes)
 
@@ -161,6 +167,8 @@ def lived(settings, db, business):
             event_id=new_id(), order_id=mine.order_id, account_id=business.id, event=told, at=now
         )
     )
+    waited = {"account_id": business.id, "order_id": mine.order_id, "order_number": "ZADE-1"}
+    db.add(WaitingUpdate(event_id=new_id(), since=now, **waited))
     db.add(
         WebhookRequest(
             at=now,
@@ -192,7 +200,8 @@ def test_everything_is_exported(settings, db, mailbox):
     assert {row["id"] for row in tables["orders"]} == {str(mine.order_id), str(second.order_id)}
     notes = {row["note"] for row in tables["order_status_history"]}
     assert notes == {"", "left with Zoë's neighbour", f"ask {ZOE}, or <{OTHER}>."}
-    assert [row["order_id"] for row in tables["order_conflicts"]] == [str(mine.order_id)]
+    for table in ("order_conflicts", "waiting_updates"):
+        assert [row["order_id"] for row in tables[table]] == [str(mine.order_id)]
     assert len(tables["email_deliveries"]) == 3
     assert [row["idempotency_key"] for row in tables["webhook_requests"]] == [f"order-{ZOE}"]
     assert [json.loads(row["body"])["customer_details"]["name"] for row in tables["outbox"]] == [
@@ -215,8 +224,8 @@ def test_an_erased_person_is_nowhere_and_the_books_stay(settings, db, mailbox):
     mails = db.query(EmailDelivery).count()
     places = erase(settings)
     assert places == {
-        "orders": 2, "order_status_history": 2, "order_conflicts": 1, "email_deliveries": 3,
-        "webhook_requests": 1,
+        "orders": 2, "order_status_history": 4, "order_conflicts": 1, "email_deliveries": 3,
+        "webhook_requests": 1, "waiting_updates": 1,
     }  # fmt: skip
     db.expire_all()
     held = everything(db)
@@ -315,6 +324,7 @@ def test_the_outbox_loses_the_persons_emails_and_no_order(settings, db):
     assert isinstance(order, OrderCreated)
     assert (order.order_id, order.account_id) == (waiting.order_id, business.id)
     assert (order.customer_details.email, order.address) == (erased.ADDRESS, erased.TEXT)
+    assert [order.order_number, order.metadata, order.carrier, order.tracking_url] == [UNSET] * 4
     left = msgspec.structs.replace(others, item_summary=f"for {erased.TEXT}")
     assert found["order.recorded"] == left
     assert found["email.undeliverable"].reason == f"550 <{erased.TEXT}>: no such user"

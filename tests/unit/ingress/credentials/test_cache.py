@@ -30,6 +30,7 @@ def row(state="active", change=0, expires=NOW + timedelta(days=90), key=KEY, **m
         account_id=ACCOUNT,
         sealed=more.get("sealed", b""),
         replaced_at=more.get("replaced_at"),
+        platform=more.get("platform", ""),
         is_synthetic=False,
         state=state,
         expires_at=expires,

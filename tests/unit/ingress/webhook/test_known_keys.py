@@ -38,3 +38,18 @@ def test_the_oldest_is_forgotten():
         keys.settle(order_id, is_accepted=True)
     keys.claim("1", b"teapot")
     assert refused(keys, "3", b"teapot")[0] == 422
+
+
+def test_a_key_is_known_though_the_order_has_its_own_id():
+    keys = KnownKeys(1)
+    keys.claim("key", b"A-1", "order-1")
+    keys.claim("key", b"A-1", "order-1")
+    keys.settle("key", is_accepted=True)
+    with pytest.raises(ApiError) as error:
+        keys.claim("key", b"A-2", "order-2")
+    assert error.value.more == {"order_id": "order-1"}
+    keys.claim("other", b"A-3", "order-3")
+    keys.claim("key", b"A-2", "order-2")
+    keys.settle("key", is_accepted=False)
+    keys.claim("key", b"plain")
+    assert refused(keys, "key", b"A-4")[0] == 409

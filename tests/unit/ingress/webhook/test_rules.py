@@ -56,6 +56,7 @@ def rows():
             account_id=ACCOUNT,
             sealed=seal(raw, id_),
             replaced_at=None,
+            platform="",
             is_synthetic=False,
             state="active" if state == "over" else state,
             expires_at=_at + timedelta(days=-1 if is_over else 1),

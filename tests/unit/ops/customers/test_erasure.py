@@ -2,10 +2,13 @@
 
 import json
 import re
+from datetime import date
 
 import pytest
+from msgspec import UNSET
 
 from services.ops.customers.erasure import Person, without
+from services.orders import tracking
 from shared import erased
 from shared.bus.contract.delivery import Incoming
 from shared.bus.contract.events import OrderCreated, decode, encode
@@ -20,13 +23,22 @@ def left(body, type_, **headers):
 
 
 def test_an_order_stays_as_one_that_is_understood():
-    order = order_created()
+    order = order_created(
+        order_number="A-1",
+        metadata={"gift": "x"},
+        carrier="Swift",
+        tracking_number="1",
+        tracking_url="https://track.carrier.example/1",
+        estimated_delivery=date(2026, 12, 3),
+    )
     found = decode(OrderCreated.TYPE, left(encode(order), order.TYPE).body)
     assert (found.order_id, found.account_id) == (order.order_id, order.account_id)
     assert found.tracking_status == order.tracking_status
     assert (found.customer_details.name, found.customer_details.phone) == (erased.TEXT, "")
     assert found.customer_details.email == erased.ADDRESS
     assert (found.item_summary, found.address) == (erased.TEXT, erased.TEXT)
+    assert [found.order_number, found.metadata] == [UNSET] * 2
+    assert not tracking.said_in(found)
 
 
 @pytest.mark.parametrize("template", ["order_received", "order_status", "order_cancelled"])

@@ -1,0 +1,217 @@
+"""What there is to know of a platform: how its webhooks are signed, and what its orders say.
+
+A platform is one module that makes a `Platform`; `known.py` lists them. Everything here is pure.
+"""
+
+import base64
+import hmac
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from shared.bus.contract.events import EMAIL_PATTERN, TRACKING_URL_PATTERN, TrackingStatus
+from shared.validation.email_addresses import with_ascii_domain
+
+Topic = Literal["new", "change"]
+"""What a delivery is about: a new order, or one that has changed."""
+
+Text = str | int | float | None
+"""A text, also where a plugin of the shop makes a number of it."""
+
+MAX_BODY_BYTES = 1 << 20
+"""An order of theirs has all its lines, taxes and discounts: hundreds of kilobytes of them."""
+NO_ADDRESS = "No postal address was given."
+NO_ITEMS = "No items were named."
+
+_MAX_EMAIL, _MAX_LINK = 254, 2_000
+_EMAIL, _LINK = re.compile(EMAIL_PATTERN), re.compile(TRACKING_URL_PATTERN)
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f]+")
+_EPOCH = datetime.fromtimestamp(0, UTC)
+
+
+class Said(msgspec.Struct, frozen=True, kw_only=True):
+    """What a platform's order says, in our terms.
+
+    Attributes:
+        key: what tells the order from every other of the account's on this platform.
+        number: as the shop and its customer call it.
+        status: where it is; None while nothing has happened that a customer would be told.
+        reason: of a cancellation.
+        shop: which shop it is of, for its owner.
+        carrier: of its parcel, or of the last of them; empty where that is not known.
+        tracking_number: of that parcel.
+        tracking_url: where it can be followed.
+        at: when it was changed last; None where it does not say so.
+        name: of the customer.
+        email: where the customer can be mailed; empty for nowhere.
+        phone: of the customer.
+        items: what was ordered.
+        address: where it goes.
+    """
+
+    key: str
+    number: str
+    status: TrackingStatus | None
+    at: datetime | None
+    name: str
+    email: str
+    phone: str
+    items: str
+    address: str
+    shop: str
+    reason: str = ""
+    carrier: str = ""
+    tracking_number: str = ""
+    tracking_url: str = ""
+
+
+class State(NamedTuple):
+    """A row of the table of states.
+
+    Attributes:
+        theirs: the state, by the platform's own name.
+        when: what else has to be so; empty for nothing.
+        ours: what it is here; None where nothing is recorded for it.
+    """
+
+    theirs: str
+    when: str
+    ours: TrackingStatus | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Platform:
+    """A platform.
+
+    Attributes:
+        name: in the path, in the request log and in the database.
+        title: in a sentence.
+        signature: the header with the base64 of the HMAC-SHA256 (RFC 2104) of the raw body.
+        topic: the header that says what the delivery is about.
+        delivery: the header that names the delivery, the same whenever it is tried again.
+        shop: the header that says which shop sends.
+        headers: all of these, with what they hold.
+        required: those that a request must have.
+        topics: what is taken of its topics; any other is answered and not recorded.
+        gives_secret: whether the platform makes the secret, so that its business gives it to us;
+            else it signs with ours.
+        order: what is read of an order.
+        read: what such an order says; `shop` is that header, as it came.
+        states: the table of states.
+        ping: the whole body of a delivery that only asks whether somebody is there, unsigned and
+            encoded as a form.
+        test: the header that a delivery has whose order is made up.
+    """
+
+    name: str
+    title: str
+    signature: str
+    topic: str
+    delivery: str
+    shop: str
+    headers: Mapping[str, str]
+    required: tuple[str, ...]
+    topics: Mapping[str, Topic]
+    gives_secret: bool
+    order: type[msgspec.Struct]
+    read: Callable[[Any, str], Said]
+    states: tuple[State, ...]
+    ping: re.Pattern[bytes] | None = None
+    test: str | None = None
+
+    @property
+    def path(self) -> str:
+        """Where it sends to, below the API's prefix."""
+        return f"/webhooks/{{account_id}}/{self.name}/"
+
+
+def signatures(keys: Iterable[bytes], body: bytes) -> list[bytes]:
+    """The right signatures of a body, one for each key: base64 of HMAC-SHA256 (RFC 2104)."""
+    return [base64.b64encode(hmac.digest(key, body, "sha256")) for key in keys]
+
+
+def matches(keys: Iterable[bytes], body: bytes, given: bytes) -> bool:
+    """Whether a signature is one of the right ones, compared in constant time.
+
+    Args:
+        keys: under each of which it may be made.
+        body: the raw body.
+        given: the header as it came.
+    """
+    return any(hmac.compare_digest(right, given) for right in signatures(keys, body))
+
+
+def moment(text: str | None) -> datetime | None:
+    """A time as a platform writes it (RFC 3339); in UTC where it names no zone.
+
+    Returns:
+        None where it is none, or lies before 1970.
+    """
+    if not text:
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+        at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+    return at if at >= _EPOCH else None
+
+
+def line(*parts: Text, otherwise: str = "") -> str:
+    """Parts in one line of at most 200 characters, without control characters.
+
+    Args:
+        parts: separated by spaces; what is empty is left out.
+        otherwise: what stands there where nothing is left.
+    """
+    whole = " ".join(str(part) for part in parts if part)
+    return _CONTROLS.sub(" ", whole).strip()[:200].strip() or otherwise
+
+
+def reference(given: Text) -> str:
+    """What something is called by, in at most 100 characters; empty where there is nothing."""
+    return line(given)[:100].strip()
+
+
+def link(given: Text) -> str:
+    """An address that a customer may be sent to; empty where it is none."""
+    address = str(given or "").strip()
+    return address if len(address) <= _MAX_LINK and _LINK.match(address) else ""
+
+
+def email(given: Text) -> str:
+    """An address that can be mailed; empty where it is none, or none that we can mail."""
+    address = with_ascii_domain(str(given or "").strip())
+    return address if len(address) <= _MAX_EMAIL and _EMAIL.match(address) else ""
+
+
+def listed(lines: list[tuple[Text, Text]], total: str) -> str:
+    """What was ordered, as free text.
+
+    Args:
+        lines: how many of what.
+        total: what it costs in all, with its currency; empty where that is not known.
+    """
+    named = [f"{count} x {line(name, otherwise='?')}" for count, name in lines]
+    end = f"\nTotal: {total}" if total else ""
+    whole = ", ".join(named)
+    if len(whole) > _MOST_ITEMS:
+        whole = whole[:_MOST_ITEMS].rpartition(", ")[0] + ", and more"
+    return (whole or NO_ITEMS) + end
+
+
+def joined(*parts: Text) -> str:
+    """The lines of a postal address, as one; empty where there are none."""
+    return ", ".join(found for part in parts if (found := line(part)))
+
+
+def amount(value: Text, currency: Text) -> str:
+    """A sum of money as the platform writes it, with its currency (ISO 4217)."""
+    return line(str(value), currency) if value not in (None, "") else ""
+
+
+_MOST_ITEMS = 3_500

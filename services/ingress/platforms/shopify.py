@@ -1,0 +1,236 @@
+"""Shopify: its webhooks over HTTPS, and the orders of its REST Admin API, which they carry.
+
+From its documentation: `X-Shopify-Hmac-Sha256` is made with the secret that Shopify shows (of an
+app, or of the shop's own webhooks). A delivery that is not answered 2xx within 5 s is tried again 8
+times in 4 hours, with the same `X-Shopify-Webhook-Id`; after that a subscription may be deleted, so
+what is not wanted here is answered 200 too. `X-Shopify-Event-Id` is the same for several deliveries
+of one action, of several topics, and names none of them.
+
+A test notification (`X-Shopify-Test: true`) carries a made-up order with a stranger's address.
+"""
+
+import msgspec
+
+from services.ingress.platforms import platform
+from services.ingress.platforms.platform import NO_ADDRESS, Platform, Said, State, Text
+from shared.bus.contract.events import TrackingStatus
+
+
+class ShopifyAddress(msgspec.Struct):
+    """`shipping_address` or `billing_address`."""
+
+    name: Text = None
+    first_name: Text = None
+    last_name: Text = None
+    company: Text = None
+    address1: Text = None
+    address2: Text = None
+    city: Text = None
+    province: Text = None
+    zip: Text = None
+    country: Text = None
+    phone: Text = None
+
+
+class ShopifyCustomer(msgspec.Struct):
+    """`customer`: null for a guest's order."""
+
+    first_name: Text = None
+    last_name: Text = None
+    email: Text = None
+    phone: Text = None
+
+
+class ShopifyItem(msgspec.Struct):
+    """One of `line_items`."""
+
+    name: Text = None
+    title: Text = None
+    quantity: int | None = None
+    requires_shipping: bool | None = None
+
+
+class ShopifyFulfillment(msgspec.Struct):
+    """One of `fulfillments`: a parcel."""
+
+    status: str | None = None
+    shipment_status: str | None = None
+    tracking_company: Text = None
+    tracking_number: Text = None
+    tracking_url: Text = None
+
+
+class ShopifyOrder(msgspec.Struct):
+    """What is read of an order of Shopify; whatever else it has is passed over."""
+
+    id: int
+    name: Text = None
+    order_number: Text = None
+    email: Text = None
+    contact_email: Text = None
+    phone: Text = None
+    currency: Text = None
+    total_price: Text = None
+    updated_at: str | None = None
+    cancelled_at: str | None = None
+    cancel_reason: str | None = None
+    financial_status: str | None = None
+    fulfillment_status: str | None = None
+    customer: ShopifyCustomer | None = None
+    shipping_address: ShopifyAddress | None = None
+    billing_address: ShopifyAddress | None = None
+    line_items: list[ShopifyItem] | None = None
+    fulfillments: list[ShopifyFulfillment] | None = None
+
+
+_OUT = TrackingStatus.OUT_FOR_DELIVERY
+_ON_ITS_WAY = TrackingStatus.IN_TRANSIT
+_PARCEL = "`shipment_status` of a parcel; the one that is furthest counts"
+STATES = (
+    State("cancelled_at", "it is set", TrackingStatus.CANCELLED),
+    State("financial_status: refunded", "nothing was fulfilled", TrackingStatus.CANCELLED),
+    State("financial_status: partially_refunded, voided or any other", "", None),
+    State("fulfillment_status: null, restocked", "no parcel is on its way", None),
+    State("fulfillment_status: partial, fulfilled", "a parcel is there, see below", None),
+    State("fulfillment_status: fulfilled", "nothing is shipped", TrackingStatus.DELIVERED),
+    State("fulfillments[].status: cancelled", "all of them are", TrackingStatus.PENDING),
+    State("label_purchased", _PARCEL, TrackingStatus.PENDING),
+    State("label_printed", _PARCEL, TrackingStatus.PENDING),
+    State("confirmed", _PARCEL, TrackingStatus.PENDING),
+    State("null", _PARCEL, _ON_ITS_WAY),
+    State("carrier_picked_up", _PARCEL, _ON_ITS_WAY),
+    State("in_transit", _PARCEL, _ON_ITS_WAY),
+    State("delayed", _PARCEL, _ON_ITS_WAY),
+    State("failure", _PARCEL, _ON_ITS_WAY),
+    State("ready_for_pickup", _PARCEL, _ON_ITS_WAY),
+    State("out_for_delivery", _PARCEL, _OUT),
+    State("attempted_delivery", _PARCEL, _OUT),
+    State("delivered, picked_up", "some parcel, or not all is fulfilled", _ON_ITS_WAY),
+    State("delivered, picked_up", "every parcel, and all is fulfilled", TrackingStatus.DELIVERED),
+)
+_PARCELS = {
+    state.theirs: state.ours for state in STATES if state.when == _PARCEL and state.ours is not None
+}
+_NOT_SENT = ("cancelled", "error", "failure")
+_ARRIVED = ("delivered", "picked_up")
+_STEPS = (TrackingStatus.PENDING, _ON_ITS_WAY, _OUT)
+_REASONS = {
+    "customer": "The customer cancelled.",
+    "inventory": "Items are out of stock.",
+    "declined": "The payment was declined.",
+}
+
+
+def _read(order: ShopifyOrder, shop: str) -> Said:
+    customer = order.customer or ShopifyCustomer()
+    shipping, billing = order.shipping_address, order.billing_address
+    place = shipping or billing or ShopifyAddress()
+    number = order.order_number
+    parcel = _sent(order)[-1] if _sent(order) else ShopifyFulfillment()
+    return Said(
+        # Counted by Shopify for all shops together, so no shop need be named.
+        key=str(order.id),
+        number=platform.reference(order.name) or platform.reference(number or order.id),
+        shop=platform.line(shop),
+        status=_status(order),
+        reason=_reason(order),
+        at=platform.moment(order.updated_at),
+        name=platform.line(customer.first_name, customer.last_name)
+        or _name(shipping)
+        or _name(billing)
+        or "Customer",
+        email=platform.email(order.email or order.contact_email or customer.email),
+        phone=platform.line(order.phone or customer.phone or place.phone),
+        items=platform.listed(
+            [(item.quantity, item.name or item.title) for item in order.line_items or ()],
+            platform.amount(order.total_price, order.currency),
+        ),
+        address=_address(place) or NO_ADDRESS,
+        carrier=platform.reference(parcel.tracking_company),
+        tracking_number=platform.reference(parcel.tracking_number),
+        tracking_url=platform.link(parcel.tracking_url),
+    )
+
+
+def _status(order: ShopifyOrder) -> TrackingStatus | None:
+    if order.cancelled_at:
+        return TrackingStatus.CANCELLED
+    sent = _sent(order)
+    is_all = order.fulfillment_status == "fulfilled"
+    if not sent and not is_all:
+        if order.financial_status == "refunded" and order.fulfillment_status != "partial":
+            return TrackingStatus.CANCELLED
+        return TrackingStatus.PENDING if order.fulfillments else None
+    if is_all and not _is_shipped(order):
+        return TrackingStatus.DELIVERED
+    if is_all and sent and all(parcel.shipment_status in _ARRIVED for parcel in sent):
+        return TrackingStatus.DELIVERED
+    steps = [_PARCELS.get(str(p.shipment_status or "null").lower(), _ON_ITS_WAY) for p in sent]
+    return max(steps, key=_STEPS.index, default=_ON_ITS_WAY)
+
+
+def _sent(order: ShopifyOrder) -> list[ShopifyFulfillment]:
+    return [one for one in order.fulfillments or () if one.status not in _NOT_SENT]
+
+
+def _is_shipped(order: ShopifyOrder) -> bool:
+    """Whether anything is sent anywhere; what is bought in a shop is handed over there."""
+    if order.shipping_address is None:
+        return False
+    return any(item.requires_shipping is not False for item in order.line_items or ())
+
+
+def _reason(order: ShopifyOrder) -> str:
+    if order.cancelled_at:
+        return _REASONS.get(order.cancel_reason or "", "")
+    return "The order was refunded." if order.financial_status == "refunded" else ""
+
+
+def _name(address: ShopifyAddress | None) -> str:
+    if address is None:
+        return ""
+    named = platform.line(address.name) or platform.line(address.first_name, address.last_name)
+    return named or platform.line(address.company)
+
+
+def _address(address: ShopifyAddress) -> str:
+    return platform.joined(
+        address.address1,
+        address.address2,
+        platform.line(address.zip, address.city),
+        address.province,
+        address.country,
+    )
+
+
+PLATFORM = Platform(
+    name="shopify",
+    title="Shopify",
+    signature="X-Shopify-Hmac-Sha256",
+    topic="X-Shopify-Topic",
+    delivery="X-Shopify-Webhook-Id",
+    shop="X-Shopify-Shop-Domain",
+    headers={
+        "X-Shopify-Hmac-Sha256": (
+            "The base64 of the HMAC-SHA256 of the raw body, keyed with the secret that Shopify "
+            "shows and that you gave us."
+        ),
+        "X-Shopify-Topic": "Such as `orders/create`.",
+        "X-Shopify-Shop-Domain": "The shop, such as `kettles.myshopify.com`.",
+        "X-Shopify-Webhook-Id": "Names the delivery, the same for each try.",
+    },
+    required=("X-Shopify-Hmac-Sha256", "X-Shopify-Topic"),
+    topics={
+        "orders/create": "new",
+        "orders/updated": "change",
+        "orders/paid": "change",
+        "orders/fulfilled": "change",
+        "orders/partially_fulfilled": "change",
+        "orders/cancelled": "change",
+    },
+    gives_secret=True,
+    order=ShopifyOrder,
+    read=_read,
+    states=STATES,
+    test="X-Shopify-Test",
+)

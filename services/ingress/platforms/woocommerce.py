@@ -1,0 +1,208 @@
+"""WooCommerce: its webhooks, and the orders of its REST API (`wc/v3`, and v1 and v2, which agree).
+
+From its source (`includes/class-wc-webhook.php`): `X-WC-Webhook-Signature` is made with the secret
+that the shop's owner has pasted, as text. The ping when a webhook is made is not signed, and must
+be answered 200. What fails is not sent again, and after the sixth failure in a row the webhook is
+off.
+
+`X-WC-Webhook-Delivery-ID` names the webhook and the second: two orders of one second share it. So
+it tells nothing apart here; what is sent twice is known by what it says.
+"""
+
+import re
+
+import msgspec
+
+from services.ingress.platforms import platform
+from services.ingress.platforms.platform import NO_ADDRESS, Platform, Said, State, Text
+from shared.bus.contract.events import TrackingStatus
+
+
+class WooCommercePerson(msgspec.Struct):
+    """`billing` or `shipping`; a guest's as well as a registered customer's."""
+
+    first_name: Text = None
+    last_name: Text = None
+    company: Text = None
+    address_1: Text = None
+    address_2: Text = None
+    city: Text = None
+    state: Text = None
+    postcode: Text = None
+    country: Text = None
+    email: Text = None
+    phone: Text = None
+
+
+class WooCommerceItem(msgspec.Struct):
+    """One of `line_items`."""
+
+    name: Text = None
+    quantity: Text = None
+
+
+class WooCommerceMethod(msgspec.Struct):
+    """One of `shipping_lines`."""
+
+    method_id: str | None = None
+
+
+class WooCommerceMeta(msgspec.Struct):
+    """One of `meta_data`."""
+
+    key: str | None = None
+    value: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
+
+
+class WooCommerceOrder(msgspec.Struct):
+    """What is read of an order of WooCommerce; whatever else it has is passed over."""
+
+    id: int
+    status: str | None = None
+    number: Text = None
+    currency: Text = None
+    total: Text = None
+    date_modified_gmt: str | None = None
+    date_completed_gmt: str | None = None
+    billing: WooCommercePerson | None = None
+    shipping: WooCommercePerson | None = None
+    line_items: list[WooCommerceItem] | None = None
+    shipping_lines: list[WooCommerceMethod] | None = None
+    meta_data: list[WooCommerceMeta] | None = None
+
+
+_SHIPPED = "it is shipped: a line of `shipping_lines` is no local pickup"
+STATES = (
+    State("checkout-draft", "", None),
+    State("pending", "", None),
+    State("on-hold", "", None),
+    State("processing", "", None),
+    State("pending, on-hold, processing", "it was completed before", TrackingStatus.PENDING),
+    State("failed", "", None),
+    State("completed", _SHIPPED, TrackingStatus.IN_TRANSIT),
+    State("completed", "nothing is shipped", TrackingStatus.DELIVERED),
+    State("partial-shipped", "", TrackingStatus.IN_TRANSIT),
+    State("shipped", "", TrackingStatus.IN_TRANSIT),
+    State("out-for-delivery", "", TrackingStatus.OUT_FOR_DELIVERY),
+    State("delivered", "", TrackingStatus.DELIVERED),
+    State("cancelled", "", TrackingStatus.CANCELLED),
+    State("refunded", "it was never completed", TrackingStatus.CANCELLED),
+    State("refunded", "it was completed before", None),
+    State("any, with `refunds` of a part", "", None),
+    State("trash (order.deleted, order.restored)", "", None),
+    State("any other", "", None),
+)
+_ALWAYS = {state.theirs: state.ours for state in STATES if not state.when}
+_OPEN = ("pending", "on-hold", "processing")
+_PICKUP = ("local_pickup", "pickup_location")
+_SCHEME = re.compile(r"^[a-z]+://", re.IGNORECASE)
+
+
+def _read(order: WooCommerceOrder, shop: str) -> Said:
+    billing, shipping = order.billing or WooCommercePerson(), order.shipping or WooCommercePerson()
+    parcel = _parcel(order)
+    return Said(
+        key=f"{_shop(shop)}\x1f{order.id}",
+        number=platform.reference(order.number) or platform.reference(order.id),
+        shop=platform.line(_shop(shop)),
+        status=_status(order),
+        reason="The order was refunded." if order.status == "refunded" else "",
+        at=platform.moment(order.date_modified_gmt),
+        name=_name(billing) or _name(shipping) or "Customer",
+        email=platform.email(billing.email),
+        phone=platform.line(billing.phone or shipping.phone),
+        items=platform.listed(
+            [(item.quantity, item.name) for item in order.line_items or ()],
+            platform.amount(order.total, order.currency),
+        ),
+        address=_address(shipping) or _address(billing) or NO_ADDRESS,
+        carrier=platform.reference(parcel.custom_tracking_provider)
+        or platform.reference(parcel.tracking_provider),
+        tracking_number=platform.reference(parcel.tracking_number),
+        tracking_url=platform.link(parcel.custom_tracking_link),
+    )
+
+
+class _Parcel(msgspec.Struct):
+    """As WooCommerce's own extension Shipment Tracking keeps it, and others like it."""
+
+    tracking_provider: Text = None
+    custom_tracking_provider: Text = None
+    custom_tracking_link: Text = None
+    tracking_number: Text = None
+
+
+def _parcel(order: WooCommerceOrder) -> _Parcel:
+    """The parcel that was added last."""
+    for meta in order.meta_data or ():
+        if meta.key == "_wc_shipment_tracking_items":
+            try:
+                parcels = _parcels.decode(meta.value)
+            except (ValueError, RecursionError):
+                continue  # another plugin's idea of it
+            if parcels:
+                return parcels[-1]
+    return _Parcel()
+
+
+_parcels = msgspec.json.Decoder(list[_Parcel])
+
+
+def _shop(source: str) -> str:
+    """Which shop it is: each counts its orders by itself. Its address may get another scheme."""
+    return _SCHEME.sub("", source.strip()).rstrip("/").lower()
+
+
+def _name(person: WooCommercePerson) -> str:
+    return platform.line(person.first_name, person.last_name) or platform.line(person.company)
+
+
+def _status(order: WooCommerceOrder) -> TrackingStatus | None:
+    status = (order.status or "").removeprefix("wc-")
+    if status == "completed":
+        return TrackingStatus.IN_TRANSIT if _is_shipped(order) else TrackingStatus.DELIVERED
+    if status == "refunded":
+        return None if order.date_completed_gmt else TrackingStatus.CANCELLED
+    if status in _OPEN and order.date_completed_gmt:
+        return TrackingStatus.PENDING
+    return _ALWAYS.get(status)
+
+
+def _is_shipped(order: WooCommerceOrder) -> bool:
+    return any(method.method_id not in _PICKUP for method in order.shipping_lines or ())
+
+
+def _address(person: WooCommercePerson) -> str:
+    return platform.joined(
+        person.address_1,
+        person.address_2,
+        platform.line(person.postcode, person.city),
+        person.state,
+        person.country,
+    )
+
+
+PLATFORM = Platform(
+    name="woocommerce",
+    title="WooCommerce",
+    signature="X-WC-Webhook-Signature",
+    topic="X-WC-Webhook-Topic",
+    delivery="X-WC-Webhook-Delivery-ID",
+    shop="X-WC-Webhook-Source",
+    headers={
+        "X-WC-Webhook-Signature": (
+            "The base64 of the HMAC-SHA256 of the raw body, keyed with your webhook secret "
+            "(`whsk_...` or `whsec_...`, as it stands)."
+        ),
+        "X-WC-Webhook-Topic": "Such as `order.created`.",
+        "X-WC-Webhook-Source": "The address of the shop.",
+        "X-WC-Webhook-Delivery-ID": "Names the webhook and the second.",
+    },
+    required=("X-WC-Webhook-Signature", "X-WC-Webhook-Topic", "X-WC-Webhook-Source"),
+    topics={"order.created": "new", "order.updated": "change"},
+    gives_secret=False,
+    order=WooCommerceOrder,
+    read=_read,
+    states=STATES,
+    ping=re.compile(rb"webhook_id=[0-9]{1,20}\s*"),
+)

@@ -1,0 +1,95 @@
+"""Whose a platform's delivery is: its own scheme, over one of the account's secrets."""
+
+import os
+from uuid import UUID
+
+from falcon.asgi import Request
+
+from services.ingress.credentials.cache import SecretCache
+from services.ingress.credentials.secret import CachedSecret
+from services.ingress.platforms import platform as platforms
+from services.ingress.platforms.platform import Platform
+from services.ingress.request_log.attempt import Attempt
+from services.ingress.webhook import rules
+from services.ingress.webhook.authentication import account_of
+from services.ingress.webhook.refusals import Refusals, unchecked
+from shared.http.errors import unavailable
+from shared.http.mount import read_body
+from shared.security.encryption import CannotOpenError
+
+
+class PlatformScheme:
+    """A platform's own scheme: the account is in the path, and the body alone is signed.
+
+    Like Standard Webhooks it tells a stranger nothing of accounts and secrets.
+
+    Args:
+        platform: whose.
+        secrets: the cache of this worker.
+        refusals: counts those of an address.
+        max_body_bytes: the largest body.
+    """
+
+    tells_copies = False
+
+    def __init__(
+        self, platform: Platform, secrets: SecretCache, refusals: Refusals, max_body_bytes: int
+    ) -> None:
+        self.name = platform.name
+        self._platform = platform
+        self._given = platform.name if platform.gives_secret else ""
+        self._secrets = secrets
+        self._refusals = refusals
+        self._max_body_bytes = max(max_body_bytes, platforms.MAX_BODY_BYTES)
+        self._nobodys_keys = (os.urandom(32),) * (1 if platform.gives_secret else 2)
+
+    async def authenticate(self, req: Request, attempt: Attempt, account_id: str) -> CachedSecret:
+        """See `Scheme`."""
+        account = account_of(account_id)
+        if account is not None and (self._secrets.of(account) or self._held(account)):
+            attempt.account_id = account
+        try:
+            rules.read_platform_headers(req.scope["headers"], self._platform, attempt)
+        except rules.Refusal as refusal:
+            raise self._refusals.refuse(req, refusal) from None
+        body = attempt.body = await read_body(req, self._max_body_bytes)
+        if account is not None:
+            secret = self._match(account, body, attempt)
+            if secret is None:
+                self._refusals.hold_up(req)
+                try:
+                    await self._secrets.look_again(account, self._given)
+                except Exception as error:  # noqa: BLE001 - raised again unless the database is away
+                    raise unchecked(error) from None
+                secret = self._match(account, body, attempt)
+            if secret is not None:
+                return secret
+        raise self._refusals.refuse(req, rules.invalid_signature())
+
+    def _held(self, account: UUID) -> list[CachedSecret]:
+        if not self._given:
+            return self._secrets.of(account)
+        # What a business has given has no other to be told of: it ends, and that is all.
+        now = self._secrets.clock.now()
+        return [held for held in self._secrets.given(account, self._given) if held.is_valid(now)]
+
+    def _match(self, account: UUID, body: bytes, attempt: Attempt) -> CachedSecret | None:
+        candidates = self._held(account)
+        if not candidates:
+            platforms.matches(self._nobodys_keys, body, attempt.signature)
+            return None
+        attempt.account_id = account
+        closed = False
+        for secret in candidates:
+            try:
+                keys = rules.platform_keys(secret.raw(), self._platform)
+            except CannotOpenError:
+                closed = True
+                continue
+            if platforms.matches(keys, body, attempt.signature):
+                attempt.secret = secret
+                return secret
+        if closed:
+            # Not the sender's fault: `services.secrets` logs which key is missing.
+            raise unavailable("unavailable", "The signature could not be checked. Try again later.")
+        return None

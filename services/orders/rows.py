@@ -1,0 +1,193 @@
+"""The rows of orders and their history: a batch at a time, in a few statements whatever its size.
+
+One `INSERT ... SELECT unnest(...)` is many times faster than a statement an order. What hardly any
+order of a batch has goes as an empty array, which `unnest` fills up with NULL.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import RowMapping, text
+from sqlalchemy.orm import Session
+
+from services.orders import tracking
+from services.orders.progress import Position
+from services.orders.tracking import Tracking
+from shared.bus.contract.events import OrderCreated, TrackingStatus
+from shared.bus.contract.message import Received
+from shared.db import arrays
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What one message said of an order, for its history.
+
+    Attributes:
+        message: the message.
+        status: where it puts the order.
+        note: in the sender's words; may be empty.
+        counts: whether it moved the order.
+        tracking: what it says of the parcel.
+    """
+
+    message: Received[Any]
+    status: TrackingStatus
+    note: str
+    counts: bool
+    tracking: Mapping[str, str]
+
+
+def insert(session: Session, messages: Iterable[Received[OrderCreated]]) -> set[UUID]:
+    """Write orders down; returns the ids of those that were not there."""
+    # In the order of the ids, so that two recorders with the same orders do not deadlock.
+    ordered = sorted(messages, key=lambda m: m.data.order_id)
+    data = [m.data for m in ordered]
+    parcels = [
+        tracking.merged(d.order_id, {}, tracking.said_in(d), begun(m))
+        for m, d in zip(ordered, data, strict=True)
+    ]
+    created = session.execute(
+        _INSERT_ORDERS,
+        {
+            "id": arrays.uuids(d.order_id for d in data),
+            "account_id": arrays.uuids(d.account_id for d in data),
+            "customer_name": arrays.texts(d.customer_details.name for d in data),
+            "customer_email": arrays.texts(d.customer_details.email for d in data),
+            "customer_phone": arrays.texts(d.customer_details.phone for d in data),
+            "item_summary": arrays.texts(d.item_summary for d in data),
+            "address": arrays.texts(d.address for d in data),
+            "tracking_status": arrays.texts(d.tracking_status.value for d in data),
+            "at": arrays.times(m.time for m in ordered),
+            "order_number": _sparse([d.order_number or None for d in data]),
+            "metadata": _sparse([_json(d.metadata) for d in data]),
+            "tracking": _sparse([_json(tracking.values(parcel)) for parcel in parcels]),
+            "tracking_said": _sparse([_json(tracking.sources(parcel)) for parcel in parcels]),
+        },
+    )
+    return set(created.scalars())
+
+
+def begun(message: Received[OrderCreated]) -> Position:
+    """Where an order is that was just created."""
+    return Position(message.data.tracking_status, message.time, message.data.order_id)
+
+
+def add_history(session: Session, said: Sequence[Said]) -> None:
+    """Write down what messages said."""
+    if said:
+        session.execute(
+            _INSERT_HISTORY,
+            {
+                "event_id": arrays.uuids(one.message.id for one in said),
+                "order_id": arrays.uuids(one.message.data.order_id for one in said),
+                "tracking_status": arrays.texts(one.status.value for one in said),
+                "note": arrays.texts(one.note for one in said),
+                "at": arrays.times(one.message.time for one in said),
+                "applied": arrays.booleans(one.counts for one in said),
+                "tracking": _sparse([_json(one.tracking) for one in said]),
+            },
+        )
+
+
+def lock(session: Session, ids: Iterable[UUID]) -> dict[UUID, RowMapping]:
+    """The orders of these that there are, locked in the order of their ids."""
+    found = session.execute(_LOCK_ORDERS, {"ids": arrays.uuids(ids)}).mappings()
+    return {row["id"]: row for row in found}
+
+
+def move(session: Session, positions: Mapping[UUID, Position]) -> None:
+    """Put orders where they are now."""
+    if positions:
+        session.execute(
+            _UPDATE_ORDERS,
+            {
+                "id": arrays.uuids(positions),
+                "tracking_status": arrays.texts(p.status.value for p in positions.values()),
+                "at": arrays.times(p.at for p in positions.values()),
+                "event_id": arrays.uuids(p.event_id for p in positions.values()),
+            },
+        )
+
+
+def track(session: Session, parcels: Mapping[UUID, Tracking]) -> None:
+    """Write down what is known of orders' parcels now."""
+    if parcels:
+        session.execute(
+            _UPDATE_TRACKING,
+            {
+                "id": arrays.uuids(parcels),
+                "tracking": arrays.texts(_json(tracking.values(p)) for p in parcels.values()),
+                "said": arrays.texts(_json(tracking.sources(p)) for p in parcels.values()),
+            },
+        )
+
+
+def company_names(session: Session, accounts: set[UUID]) -> dict[UUID, str]:
+    """How businesses are called."""
+    rows = session.execute(_NAMES, {"ids": arrays.uuids(accounts)})
+    return {row.id: row.company_name for row in rows}
+
+
+def _json(value: Any) -> str | None:
+    """As JSON; None where there is nothing in it."""
+    return msgspec.json.encode(value).decode() if value else None
+
+
+def _sparse(values: Sequence[str | None]) -> str:
+    return arrays.texts(values) if any(values) else "{}"
+
+
+_INSERT_ORDERS = text("""
+    INSERT INTO orders (id, account_id, customer_name, customer_email, customer_phone,
+                        item_summary, address, tracking_status, status_at, status_event_id,
+                        accepted_at, order_number, metadata, tracking, tracking_said)
+    SELECT id, account_id, customer_name, customer_email, customer_phone,
+           item_summary, address, tracking_status, at, id, at,
+           order_number, CAST(metadata AS jsonb), CAST(tracking AS jsonb),
+           CAST(tracking_said AS jsonb)
+    FROM unnest(CAST(:id AS uuid[]), CAST(:account_id AS uuid[]), CAST(:customer_name AS text[]),
+                CAST(:customer_email AS text[]), CAST(:customer_phone AS text[]),
+                CAST(:item_summary AS text[]), CAST(:address AS text[]),
+                CAST(:tracking_status AS text[]), CAST(:at AS timestamptz[]),
+                CAST(:order_number AS text[]), CAST(:metadata AS text[]),
+                CAST(:tracking AS text[]), CAST(:tracking_said AS text[]))
+         AS given (id, account_id, customer_name, customer_email, customer_phone,
+                   item_summary, address, tracking_status, at, order_number, metadata,
+                   tracking, tracking_said)
+    ON CONFLICT DO NOTHING
+    RETURNING id
+""")
+_INSERT_HISTORY = text("""
+    INSERT INTO order_status_history
+        (event_id, order_id, tracking_status, note, at, applied, tracking)
+    SELECT event_id, order_id, tracking_status, note, at, applied, CAST(tracking AS jsonb)
+    FROM unnest(CAST(:event_id AS uuid[]), CAST(:order_id AS uuid[]),
+                CAST(:tracking_status AS text[]), CAST(:note AS text[]),
+                CAST(:at AS timestamptz[]), CAST(:applied AS boolean[]),
+                CAST(:tracking AS text[]))
+         AS given (event_id, order_id, tracking_status, note, at, applied, tracking)
+    ON CONFLICT DO NOTHING
+""")
+_LOCK_ORDERS = text("""
+    SELECT id, account_id, customer_name, customer_email, item_summary, tracking_status,
+           status_at, status_event_id, order_number, tracking, tracking_said
+    FROM orders WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR UPDATE
+""")
+_UPDATE_ORDERS = text("""
+    UPDATE orders SET tracking_status = given.tracking_status, status_at = given.at,
+                      status_event_id = given.event_id
+    FROM unnest(CAST(:id AS uuid[]), CAST(:tracking_status AS text[]), CAST(:at AS timestamptz[]),
+                CAST(:event_id AS uuid[])) AS given (id, tracking_status, at, event_id)
+    WHERE orders.id = given.id
+""")
+_UPDATE_TRACKING = text("""
+    UPDATE orders SET tracking = CAST(given.tracking AS jsonb),
+                      tracking_said = CAST(given.said AS jsonb)
+    FROM unnest(CAST(:id AS uuid[]), CAST(:tracking AS text[]), CAST(:said AS text[]))
+         AS given (id, tracking, said)
+    WHERE orders.id = given.id
+""")
+_NAMES = text("SELECT id, company_name FROM accounts WHERE id = ANY(CAST(:ids AS uuid[]))")

@@ -1,0 +1,247 @@
+"""The secrets that a platform makes: its business gives them to us, replaces and removes them.
+
+Each is a row beside ours, sealed as ours are, so an approval that ends revokes it in the same
+transaction, and every worker hears of it in the same ways. It has no end of its own.
+"""
+
+import hmac
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import Select, select
+from sqlalchemy.orm import Session
+
+from services.secrets import rotation, usage
+from services.secrets.approved import KYC, locked_account
+from services.secrets.policies import SOURCE
+from shared.bus import outbox
+from shared.bus.contract.events import OptionalLine, SecretGiven
+from shared.bus.contract.message import message_for
+from shared.db.models import Account, WebhookSecret
+from shared.http.errors import ApiError
+from shared.http.route import Answer, Call, Route
+from shared.ids import new_id
+from shared.security import webhook_keys
+
+MAX_SHOPS = 10
+OVERLAP = timedelta(hours=24)
+"""How long a replaced one goes on working: deliveries that failed are tried again for hours."""
+NEVER = datetime(9999, 1, 1, tzinfo=UTC)
+# Shopify's have 32 or 64 hexadecimal digits, some with a prefix.
+Given = Annotated[
+    str,
+    msgspec.Meta(
+        min_length=16,
+        max_length=200,
+        pattern=r"^[\x21-\x7e]+(?![\s\S])",
+        description="16 to 200 visible ASCII characters, without spaces",
+    ),
+]
+
+
+class GivenSecret(msgspec.Struct, kw_only=True):
+    """The secret that the platform shows; `shop` tells apart those of several shops.
+
+    The one before works for another day, or with `revoke_previous` no more.
+    """
+
+    secret: Given
+    shop: OptionalLine = ""
+    revoke_previous: bool = False
+
+
+class OfShop(msgspec.Struct, kw_only=True):
+    """Which shop's."""
+
+    shop: OptionalLine = ""
+
+
+class GivenView(msgspec.Struct, kw_only=True):
+    """A secret that was given; it is never shown again."""
+
+    id: UUID
+    shop: str
+    given_at: datetime
+    valid_until: datetime | None
+    last_used_at: datetime | None
+
+
+class GivenList(msgspec.Struct, kw_only=True):
+    """Those that work, of one platform, the newest first; a replaced one has a `valid_until`."""
+
+    results: list[GivenView]
+
+
+def show(session: Session, call: Call[None, None]) -> Answer:
+    """Those that work."""
+    return _list(session, call.caller, _platform(call.path))
+
+
+def give(session: Session, call: Call[GivenSecret, None]) -> Answer:
+    """Take one, or take it in the place of another; every ingress worker knows within a second."""
+    platform, body = _platform(call.path), call.body
+    account = locked_account(session, call.caller)
+    at = rotation.now(session)
+    live = session.scalars(_live(account.id, platform, at)).all()
+    active = [secret for secret in live if secret.state == "active"]
+    previous = next((secret for secret in active if secret.shop == body.shop), None)
+    if previous is not None and _is(previous, body.secret):
+        return _list(session, account.id, platform)
+    if previous is None and len(active) >= MAX_SHOPS:
+        raise ApiError(409, *_TOO_MANY_SHOPS)
+    if wait := rotation.wait_for_next(session, account.id, platform):
+        raise ApiError(429, *_TOO_MANY, headers={"Retry-After": str(wait)})
+    revoked: tuple[UUID, ...] = ()
+    if body.revoke_previous:
+        revoked = tuple(_revoke(session, [s for s in live if s.shop == body.shop], at))
+    elif previous is not None:
+        previous.state, previous.replaced_at = "retiring", at
+        previous.expires_at = at + OVERLAP
+    session.flush()
+    secret_id = new_id()
+    session.add(
+        WebhookSecret(
+            id=secret_id,
+            account_id=account.id,
+            platform=platform,
+            shop=body.shop,
+            key_hash=webhook_keys.no_hash(),
+            sealed=webhook_keys.seal(body.secret.encode(), secret_id),
+            state="active",
+            issued_at=at,
+            expires_at=NEVER,
+        )
+    )
+    session.flush()
+    fact = SecretGiven(
+        account_id=account.id,
+        company_name=account.company_name,
+        email=account.email,
+        platform=platform,
+        shop=body.shop,
+        secret_id=secret_id,
+        address=call.address,
+        previous_valid_until=at + OVERLAP if previous is not None and not revoked else None,
+        revoked_ids=revoked,
+    )
+    outbox.add(session, [message_for(fact, source=SOURCE, correlation_id=account.id)])
+    return _list(session, account.id, platform)
+
+
+def remove(session: Session, call: Call[None, OfShop]) -> Answer:
+    """Make those of a shop stop working at once."""
+    platform = _platform(call.path)
+    rotation.lock(session, call.caller)
+    account = session.get_one(Account, call.caller)
+    at = rotation.now(session)
+    live = session.scalars(_live(account.id, platform, at)).all()
+    revoked = _revoke(session, [s for s in live if s.shop == call.query.shop], at)
+    if not revoked:
+        raise ApiError(404, *_NONE)
+    title = webhook_keys.GIVEN_BY[platform]
+    rotation.tell_revoked(session, account, revoked, f"You removed the secret of {title}.")
+    return Answer(204)
+
+
+def _list(session: Session, account_id: UUID, platform: str) -> Answer:
+    at = rotation.now(session)
+    use = usage.of_account(session, account_id, at)
+    return Answer(
+        200,
+        GivenList(
+            results=[
+                GivenView(
+                    id=secret.id,
+                    shop=secret.shop,
+                    given_at=secret.issued_at,
+                    valid_until=None if secret.state == "active" else secret.expires_at,
+                    last_used_at=use.get(secret.id, usage.UNUSED).last_used_at,
+                )
+                for secret in session.scalars(_live(account_id, platform, at))
+            ]
+        ),
+    )
+
+
+def _live(account_id: UUID, platform: str, at: datetime) -> Select[WebhookSecret]:
+    return (
+        select(WebhookSecret)
+        .where(WebhookSecret.account_id == account_id, WebhookSecret.platform == platform)
+        .where(WebhookSecret.state.in_(("active", "retiring")), WebhookSecret.expires_at > at)
+        .order_by(WebhookSecret.issued_at.desc(), WebhookSecret.id.desc())
+        .execution_options(populate_existing=True)
+    )
+
+
+def _revoke(session: Session, secrets: list[WebhookSecret], at: datetime) -> list[UUID]:
+    for secret in secrets:
+        secret.state, secret.revoked_at = "revoked", at
+    session.flush()
+    return [secret.id for secret in secrets]
+
+
+def _is(secret: WebhookSecret, given: str) -> bool:
+    raw = webhook_keys.unseal(secret.sealed, secret.id)
+    return hmac.compare_digest(raw, given.encode())
+
+
+def _platform(path: Mapping[str, str]) -> str:
+    name = path["platform"]
+    if name not in webhook_keys.GIVEN_BY:
+        raise ApiError(404, *_UNKNOWN)
+    return name
+
+
+_UNKNOWN = (
+    "platform_unknown",
+    "No platform of this name gives us a secret: "
+    f"{', '.join(webhook_keys.GIVEN_BY)}. Others sign with yours.",
+)
+_NONE = ("given_secret_not_found", "You have given us no secret of this shop that works.")
+_TOO_MANY_SHOPS = (
+    "too_many_shops",
+    f"You have given us the secrets of {MAX_SHOPS} shops. Remove one that is not used.",
+)
+_TOO_MANY = (
+    "too_many_secrets",
+    f"You gave us {rotation.MAX_A_DAY} secrets within 24 hours. Come back when Retry-After says.",
+)
+_PATH = "/webhook/secret/{platform}/"
+
+ROUTES = (
+    Route(
+        method="GET",
+        path=_PATH,
+        handler=show,
+        summary="The secrets of a platform that you gave us",
+        answers={200: GivenList},
+        errors=((404, *_UNKNOWN),),
+        bearer=True,
+        tag="Webhook secret",
+    ),
+    Route(
+        method="PUT",
+        path=_PATH,
+        handler=give,
+        summary="Give us the secret that a platform signs with",
+        body=GivenSecret,
+        answers={200: GivenList},
+        errors=(KYC, (404, *_UNKNOWN), (409, *_TOO_MANY_SHOPS), (429, *_TOO_MANY)),
+        bearer=True,
+        tag="Webhook secret",
+    ),
+    Route(
+        method="DELETE",
+        path=_PATH,
+        handler=remove,
+        summary="Remove a secret that you gave us; it stops working at once",
+        query=OfShop,
+        answers={204: None},
+        errors=((404, *_UNKNOWN), (404, *_NONE)),
+        bearer=True,
+        tag="Webhook secret",
+    ),
+)

@@ -1,0 +1,418 @@
+"""Deliveries of WooCommerce and Shopify as they come, at a real ingress."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import text
+
+from tests.integration.arrange import until
+from tests.integration.ingress.conftest import ORDER, exchange
+from tests.unit.ingress.platforms import orders
+
+SHOP_SECRET = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+BILLING = orders.woocommerce()["billing"]
+
+
+@dataclass
+class Shop:
+    """A shop of an approved business, and what its platform signs with."""
+
+    sender: Any
+    platform: str
+    key: str
+    headers: dict[str, str]
+
+    @property
+    def path(self):
+        return f"/webhooks/{self.sender.account_id}/{self.platform}/"
+
+    def deliver(self, order, topic, *, key=None, path=None, **changes):
+        """Make a delivery; None takes a header away."""
+        body = order if isinstance(order, bytes) else orders.raw(order)
+        headers = self.signed(body, topic, key) | changes
+        headers = {name: value for name, value in headers.items() if value is not None}
+        return self.sender.api.http.post(path or self.path, content=body, headers=headers)
+
+    def signed(self, body, topic, key=None):
+        signature = orders.signature(key or self.key, body)
+        named = {"woocommerce": "X-WC-Webhook-", "shopify": "X-Shopify-"}[self.platform]
+        named_signature = "Signature" if self.platform == "woocommerce" else "Hmac-Sha256"
+        return self.headers | {f"{named}Topic": topic, f"{named}{named_signature}": signature}
+
+    def log(self):
+        """Its entries in the request log, the newest first."""
+        answer = self.sender.api.http.get("/webhooks/log/", headers=self.sender.bearer).json()
+        return [entry for entry in answer["results"] if entry["scheme"] == self.platform]
+
+
+def woocommerce(sender):
+    headers = {
+        "Content-Type": "application/json",
+        "User-Agent": "WooCommerce/9.4 Hookshot (WordPress/6.7)",
+        "X-WC-Webhook-Source": "https://kettles.example/",
+        "X-WC-Webhook-Resource": "order",
+        "X-WC-Webhook-ID": "1",
+        "X-WC-Webhook-Delivery-ID": uuid4().hex,
+    }
+    return Shop(sender, "woocommerce", sender.secret, headers)
+
+
+def shopify(sender, secret=SHOP_SECRET, shop=""):
+    answer = give(sender, secret, shop=shop)
+    assert answer.status_code == 200, answer.text
+    headers = {
+        "Content-Type": "application/json",
+        "X-Shopify-Shop-Domain": "kettles.myshopify.com",
+        "X-Shopify-API-Version": "2026-10",
+        "X-Shopify-Webhook-Id": str(uuid4()),
+        "X-Shopify-Event-Id": str(uuid4()),
+    }
+    return Shop(sender, "shopify", secret, headers)
+
+
+def give(sender, secret, **more):
+    return sender.api.http.put(
+        "/webhook/secret/shopify/", headers=sender.bearer, json={"secret": secret, **more}
+    )
+
+
+PLATFORMS = {
+    "woocommerce": (woocommerce, orders.woocommerce, "order.created", "order.updated"),
+    "shopify": (shopify, orders.shopify, "orders/create", "orders/updated"),
+}
+
+
+@pytest.fixture(params=PLATFORMS)
+def named(request):
+    return request.param
+
+
+@pytest.fixture
+def shop(sender, named):
+    return PLATFORMS[named][0](sender)
+
+
+@pytest.fixture
+def order(named):
+    return PLATFORMS[named][1]
+
+
+@pytest.fixture
+def created(named):
+    return PLATFORMS[named][2]
+
+
+@pytest.fixture
+def updated(named):
+    return PLATFORMS[named][3]
+
+
+def taken(shop, *delivery, **changes):
+    """Delivered until every worker knows the secret: they hear of it by an event, or a poll."""
+    return until(
+        lambda: (answer := shop.deliver(*delivery, **changes)).status_code < 400 and answer,
+        "the delivery is taken",
+    )
+
+
+def refused(shop, order, topic, status, code):
+    """Delivered until it is refused, as each worker will that has heard why."""
+
+    def answer():
+        found = shop.deliver(order, topic)
+        return found.status_code >= 400 and (found.status_code, found.json()["code"])
+
+    assert until(answer, "it is refused") == (status, code)
+
+
+def test_an_order_is_accepted_once_however_often_it_comes(shop, order, created, published):
+    answers = [taken(shop, order(), created) for _ in range(3)]
+    assert {answer.status_code for answer in answers} == {201}
+    assert len({answer.json()["order_id"] for answer in answers}) == 1
+    assert shop.deliver(order(id=99), created).json()["order_id"] != answers[0].json()["order_id"]
+    # Each delivery is a message; of one order they have one id, and count once.
+    assert published.since() == 4
+
+
+def test_the_signing_form_of_the_secret_may_be_pasted_too(sender):
+    shop = woocommerce(sender)
+    answer = shop.deliver(orders.woocommerce(), "order.created", key=sender.signing_secret)
+    assert answer.status_code == 201
+
+
+@pytest.mark.parametrize("change", ["key", "body", "twice"])
+def test_a_wrong_signature(shop, order, created, published, change):
+    taken(shop, order(), created)
+    before = published.since()
+    body = orders.raw(order())
+    headers = shop.signed(body, created, "another" if change == "key" else None)
+    lines = [f"{name}: {value}".encode() for name, value in headers.items()]
+    if change == "body":
+        body = body.replace(b"68.90", b"00.01")
+    if change == "twice":
+        lines += [line for line in lines if b"Hmac" in line or b"Signature" in line]
+    length = b"Content-Length: %d" % len(body)
+    status, said = exchange(shop.sender.api, length, *lines, body=body, path=shop.path)
+    assert (status, said["error"]) == (401, "Invalid signature")
+    assert published.since() == before
+
+
+def test_the_url_of_another_platform_and_of_ours(shop, order, created, published):
+    taken(shop, order(), created)
+    before = published.since()
+    other = "shopify" if shop.platform == "woocommerce" else "woocommerce"
+    for end in (other, "orders"):
+        answer = shop.deliver(order(), created, path=f"/webhooks/{shop.sender.account_id}/{end}/")
+        assert answer.status_code == 401
+        assert answer.json()["error"] == "Missing authentication headers"
+        assert any(f"account_id}}/{shop.platform}/" in fault for fault in answer.json()["faults"])
+    assert published.since() == before
+
+
+def test_missing_headers_are_named(shop, order, created):
+    topic = next(name for name in shop.signed(b"", created) if name.endswith("Topic"))
+    answer = shop.deliver(order(), created, **{topic: None})
+    assert answer.status_code == 401
+    assert answer.json()["faults"] == [f"{topic} is missing or empty."]
+
+
+@pytest.mark.parametrize("account", ["nobody", "unknown"])
+def test_nobodys_account_is_as_unknown_as_a_wrong_signature(shop, order, created, account):
+    account_id = uuid4() if account == "unknown" else "x"
+    answer = shop.deliver(order(), created, path=f"/webhooks/{account_id}/{shop.platform}/")
+    assert (answer.status_code, answer.json()["error"]) == (401, "Invalid signature")
+
+
+def test_a_change_of_no_interest_is_noted_and_nothing_else(shop, order, updated, published):
+    answer = taken(shop, order(), updated)
+    assert (answer.status_code, answer.json()["note"]) == (200, "no_change")
+    entry = until(shop.log, "the log has it")[0]
+    assert (entry["outcome"], entry["note"], entry["event_id"]) == ("accepted", "no_change", None)
+    assert entry["order_id"]
+    assert published.since() == 0
+
+
+@pytest.mark.parametrize("topic", ["product.updated", "orders/delete", "order.deleted", "x"])
+def test_another_topic_is_answered_200_so_that_nothing_is_given_up(shop, topic, published):
+    answer = taken(shop, b'{"id": 727}', topic)
+    assert (answer.status_code, answer.json()["note"]) == (200, "topic_not_taken")
+    assert published.since() == 0
+
+
+def test_an_order_that_nobody_can_be_told_of_is_accepted_and_noted(shop, order, created, published):
+    changes = {"email": None, "contact_email": None, "billing": BILLING | {"email": ""}}
+    answer = taken(shop, order(**changes), created)
+    assert (answer.status_code, answer.json()["note"]) == (200, "no_email_address")
+    entry = until(shop.log, "the log has it")[0]
+    assert (entry["note"], entry["event_type"]) == ("no_email_address", "order.unaddressed")
+    assert published.since() == 1
+
+
+def test_a_test_notification_mails_nobody(sender, published):
+    shop = shopify(sender)
+    answer = taken(shop, orders.shopify(), "orders/create", **{"X-Shopify-Test": "true"})
+    assert (answer.status_code, answer.json()["note"]) == (200, "test")
+    assert published.since() == 0
+
+
+def ping(api, body, account_id, *lines):
+    form = b"Content-Type: application/x-www-form-urlencoded"
+    length = b"Content-Length: %d" % len(body)
+    path = f"/webhooks/{account_id}/woocommerce/"
+    return exchange(api, form, length, *lines, body=body, path=path)
+
+
+def test_the_ping_of_woocommerce_is_answered_200_to_anybody_and_nothing_kept(sender, published):
+    shop = woocommerce(sender)
+    answers = [ping(sender.api, b"webhook_id=123", id_) for id_ in (sender.account_id, uuid4())]
+    assert answers[0] == answers[1]
+    assert answers[0][0] == 200
+    assert published.since() == 0
+    # What is logged is logged in its order.
+    shop.deliver(orders.woocommerce(), "order.updated")
+    assert [entry["note"] for entry in until(shop.log, "the log has it")] == ["no_change"]
+
+
+@pytest.mark.parametrize(
+    "body", [b"webhook_id=", b"webhook_id=1&x=2", b"a" * 64, b"{}", b"b" * 999]
+)
+def test_another_form_is_no_ping(sender, body):
+    assert ping(sender.api, body, sender.account_id)[0] in (413, 415)
+
+
+def test_wordpress_speaks_http_1_0(sender):
+    """`wp_safe_remote_request` is told so by WooCommerce."""
+    import socket
+
+    shop = woocommerce(sender)
+    body = orders.raw(orders.woocommerce())
+    head = [f"POST /api/v1{shop.path} HTTP/1.0", "Host: x", f"Content-Length: {len(body)}"]
+    head += [f"{name}: {value}" for name, value in shop.signed(body, "order.created").items()]
+    host, port = sender.api.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall("\r\n".join(head).encode() + b"\r\n\r\n" + body)
+        answer = b""
+        while chunk := connection.recv(65_536):
+            answer += chunk
+    assert b" 201 " in answer.split(b"\r\n", 1)[0]
+
+
+STRANGE = [b"", b"null", b"[]", b'"x"', b"{}", b'{"id": "x"}', b"{" * 5_000, b"\xff\xfe"]
+
+
+@pytest.mark.parametrize("body", STRANGE)
+def test_strange_bodies_are_refused_in_words(shop, created, body):
+    answer = until(
+        lambda: (found := shop.deliver(body, created)).status_code != 401 and found, "known"
+    )
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_body")
+    assert answer.json()["faults"]
+
+
+def test_an_order_of_hundreds_of_lines_is_taken_and_a_larger_body_is_not(shop, order, created):
+    items = [{"name": "Kettle " * 20, "quantity": 1, "taxes": ["x" * 200] * 2} for _ in range(1500)]
+    large = order(line_items=items)
+    assert len(orders.raw(large)) > 600_000
+    assert taken(shop, large, created).status_code == 201
+    assert shop.deliver(order(note="x" * (1 << 20)), created).status_code == 413
+
+
+def test_whoever_takes_standard_webhooks_only_takes_no_copies_of_these(shop, order, created):
+    taken(shop, order(), created)
+    http, bearer = shop.sender.api.http, shop.sender.bearer
+    answer = http.put("/webhook/schemes/", headers=bearer, json={"standard_webhooks_only": True})
+    assert answer.status_code == 200
+    refused(shop, order(), created, 403, "scheme_not_allowed")
+
+
+def test_the_allowlist_counts(shop, order, created):
+    taken(shop, order(), created)
+    http, bearer = shop.sender.api.http, shop.sender.bearer
+    http.put("/webhook/allowlist/", headers=bearer, json={"allowed_networks": ["192.0.2.0/24"]})
+    refused(shop, order(), created, 403, "address_not_allowed")
+
+
+def test_a_revoked_business_is_refused(shop, order, created):
+    taken(shop, order(), created)
+    with shop.sender.api.session() as session:
+        session.execute(
+            text("UPDATE kyc_applications SET status = 'revoked' WHERE account_id = :id"),
+            {"id": shop.sender.account_id},
+        )
+        session.commit()
+    refused(shop, order(), created, 401, "invalid_signature")
+
+
+def test_an_expired_secret_of_ours_says_so_and_is_replaced(sender):
+    shop = woocommerce(sender)
+    taken(shop, orders.woocommerce(), "order.created")
+    with sender.api.session() as session:
+        session.execute(
+            text("UPDATE webhook_secrets SET expires_at = now() WHERE account_id = :id"),
+            {"id": sender.account_id},
+        )
+        session.commit()
+    answer = until(
+        lambda: (
+            (found := shop.deliver(orders.woocommerce(), "order.created")).status_code == 401
+            and found
+        ),
+        "the expiry is in force",
+    )
+    assert answer.json()["code"] == "secret_expired"
+
+
+# --- secrets that a platform makes ------------------------------------------------------------
+
+
+def given(sender):
+    return sender.api.http.get("/webhook/secret/shopify/", headers=sender.bearer).json()["results"]
+
+
+def test_a_given_secret_is_sealed_never_shown_and_is_no_api_key(sender, published):
+    shop = shopify(sender)
+    taken(shop, orders.shopify(), "orders/create")
+    (entry,) = given(sender)
+    assert SHOP_SECRET not in json.dumps(entry)
+    assert entry["valid_until"] is None
+    with sender.api.session() as session:
+        row = session.execute(
+            text(
+                "SELECT sealed, key_hash, id FROM webhook_secrets "
+                "WHERE platform = 'shopify' AND account_id = :id"
+            ),
+            {"id": sender.account_id},
+        ).one()
+    assert SHOP_SECRET.encode() not in bytes(row.sealed)
+    before = published.since()
+    for key in (SHOP_SECRET, bytes(row.key_hash).hex(), str(row.id), f"shopify:{row.id}"):
+        answer = sender.send(ORDER, **{"X-API-Key": key})
+        assert answer.json()["error"] == "Invalid API key"
+    assert published.since() == before
+    # Ours is what it was.
+    shown = sender.api.http.get("/webhook/secret/", headers=sender.bearer).json()
+    assert shown["secret_key"] == sender.secret
+    assert shown["retiring"] == []
+
+
+def test_another_one_takes_its_place_and_the_one_before_works_for_a_day(sender):
+    old = shopify(sender)
+    new = shopify(sender, "another-secret-of-shopify")
+    assert taken(new, orders.shopify(), "orders/create")
+    assert old.deliver(orders.shopify(), "orders/create").status_code == 201
+    states = [entry["valid_until"] is None for entry in given(sender)]
+    assert states == [True, False]
+    # Said again, it is the same.
+    assert give(sender, "another-secret-of-shopify").status_code == 200
+    assert len(given(sender)) == 2
+    give(sender, "a-third-secret-of-shopify", revoke_previous=True)
+    until(
+        lambda: (
+            {s.deliver(orders.shopify(), "orders/create").status_code for s in (old, new)} == {401}
+        ),
+        "those before are refused",
+    )
+    assert len(given(sender)) == 1
+
+
+def test_each_shop_has_its_own_and_removing_one_leaves_the_others(sender):
+    one = shopify(sender, "the-secret-of-one-shop", shop="one.myshopify.com")
+    other = shopify(sender, "the-secret-of-another", shop="other.myshopify.com")
+    for shop in (one, other):
+        assert taken(shop, orders.shopify(), "orders/create").status_code == 201
+    http, path = sender.api.http, "/webhook/secret/shopify/"
+    removed = http.delete(path, headers=sender.bearer, params={"shop": "one.myshopify.com"})
+    assert removed.status_code == 204
+    until(lambda: one.deliver(orders.shopify(), "orders/create").status_code == 401, "refused")
+    assert other.deliver(orders.shopify(), "orders/create").status_code == 201
+    assert [entry["shop"] for entry in given(sender)] == ["other.myshopify.com"]
+    again = http.delete(path, headers=sender.bearer, params={"shop": "one.myshopify.com"})
+    assert (again.status_code, again.json()["code"]) == (404, "given_secret_not_found")
+
+
+def test_replacing_ours_leaves_theirs_and_a_given_one_needs_an_approval(sender):
+    shop = shopify(sender)
+    http = sender.api.http
+    http.post("/webhook/secret/", headers=sender.bearer, json={"revoke_previous": True})
+    assert taken(shop, orders.shopify(), "orders/create").status_code == 201
+    with sender.api.session() as session:
+        session.execute(
+            text("UPDATE kyc_applications SET status = 'revoked' WHERE account_id = :id"),
+            {"id": sender.account_id},
+        )
+        session.commit()
+    answer = give(sender, SHOP_SECRET)
+    assert (answer.status_code, answer.json()["error"]) == (403, "KYC approval required")
+    assert given(sender) == []
+
+
+def test_what_no_platform_gives(sender):
+    http, bearer = sender.api.http, sender.bearer
+    for name in ("woocommerce", "x"):
+        answer = http.put(f"/webhook/secret/{name}/", headers=bearer, json={"secret": SHOP_SECRET})
+        assert (answer.status_code, answer.json()["code"]) == (404, "platform_unknown")
+    assert give(sender, "short").status_code == 400
+    assert give(sender, "with a space in its middle").status_code == 400

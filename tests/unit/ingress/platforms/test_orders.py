@@ -1,0 +1,292 @@
+"""What the orders of platforms say, in our terms."""
+
+import json
+import re
+from datetime import UTC, datetime
+from uuid import UUID
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.ingress.platforms import becoming
+from services.ingress.platforms.known import PLATFORMS
+from services.ingress.platforms.shopify import PLATFORM as SHOPIFY
+from services.ingress.platforms.woocommerce import PLATFORM as WOOCOMMERCE
+from services.ingress.webhook import missing_headers
+from shared.bus.contract.events import EVENT_TYPES, TrackingStatus, decode, encode
+from shared.security.webhook_keys import GIVEN_BY
+from shared.validation.foreign_shapes import SHAPES
+from stack.folders import ROOT
+from tests.unit.ingress.platforms import orders
+from tests.unit.ingress.platforms.orders import parcel
+from tests.unit.ingress.platforms.tables import table
+
+ACCOUNT = UUID(int=1)
+SHOP = "https://kettles.example/"
+PENDING, DELIVERED = TrackingStatus.PENDING, TrackingStatus.DELIVERED
+ON_ITS_WAY, OUT = TrackingStatus.IN_TRANSIT, TrackingStatus.OUT_FOR_DELIVERY
+CANCELLED = TrackingStatus.CANCELLED
+
+
+def say(platform, order, shop=SHOP):
+    return platform.read(msgspec.json.decode(orders.raw(order), type=platform.order), shop)
+
+
+def woo(shop=SHOP, **changes):
+    return say(WOOCOMMERCE, orders.woocommerce(**changes), shop)
+
+
+def shopify(shop="kettles.myshopify.com", **changes):
+    return say(SHOPIFY, orders.shopify(**changes), shop)
+
+
+@pytest.mark.parametrize("platform", PLATFORMS, ids=lambda platform: platform.name)
+def test_the_table_in_the_documentation_is_the_codes(platform):
+    text = (ROOT / "docs" / "platforms.md").read_text()
+    shown = re.search(rf"<!-- states: {platform.name} -->(.*?)<!-- end -->", text, re.DOTALL)
+    assert shown[1].strip() == table(platform)
+
+
+@pytest.mark.parametrize("platform", PLATFORMS, ids=lambda platform: platform.name)
+def test_whoever_meets_a_platform_elsewhere_is_sent_to_its_url(platform):
+    assert platform.gives_secret == (platform.name in GIVEN_BY)
+    assert GIVEN_BY.get(platform.name, platform.title) == platform.title
+    shape = next(shape for shape in SHAPES if platform.title in shape.name)
+    assert f"`POST /api/v1{platform.path}`" in shape.cure
+    headers = [(platform.signature.lower().encode(), b"x")]
+    faults = missing_headers.faults(missing_headers.API_KEY, headers)
+    assert any(f"POST /api/v1{platform.path}" in fault for fault in faults)
+    assert set(platform.required) <= set(platform.headers)
+
+
+def test_an_order_of_woocommerce():
+    said = woo()
+    assert said.number == "727"
+    assert (said.name, said.email, said.phone) == ("Zoë Ade", "zoe@shop.example", "+2348000000")
+    assert said.items == "2 x Blue kettle, 1 x Lid - Red\nTotal: 68.90 EUR"
+    assert said.address == "12 Marina Road, 101001 Lagos, LA, NG"
+    assert said.at == datetime(2026, 11, 2, 8, 0, 5, tzinfo=UTC)
+    assert said.status is None
+
+
+def test_an_order_of_shopify():
+    said = shopify()
+    assert said.number == "#1001"
+    assert (said.name, said.email, said.phone) == ("Zoë Ade", "zoe@shop.example", "+2348000000")
+    assert said.items == "2 x Kettle - Blue, 1 x Lid\nTotal: 68.90 EUR"
+    assert said.address == "12 Marina Road, 101001 Lagos, Lagos, Nigeria"
+    assert said.at == datetime(2026, 11, 2, 8, 0, 5, tzinfo=UTC)
+    assert said.status is None
+
+
+PICKUP = {"shipping_lines": [{"method_id": "local_pickup"}]}
+COMPLETED = {"date_completed_gmt": "2026-11-03T08:00:00"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        *(({"status": name}, None) for name in ("pending", "processing", "on-hold", "failed")),
+        *(({"status": name}, None) for name in ("checkout-draft", "trash", "of-a-plugin", "")),
+        ({"status": "completed"}, ON_ITS_WAY),
+        ({"status": "completed", **PICKUP}, DELIVERED),
+        ({"status": "completed", "shipping_lines": []}, DELIVERED),
+        ({"status": "shipped"}, ON_ITS_WAY),
+        ({"status": "wc-delivered"}, DELIVERED),
+        ({"status": "out-for-delivery"}, OUT),
+        ({"status": "cancelled"}, CANCELLED),
+        ({"status": "cancelled", **COMPLETED}, CANCELLED),
+        ({"status": "refunded"}, CANCELLED),
+        ({"status": "refunded", **COMPLETED}, None),
+        ({"status": "processing", **COMPLETED}, PENDING),
+        ({"refunds": [{"id": 1, "reason": "", "total": "-4.50"}]}, None),
+    ],
+)
+def test_states_of_woocommerce(changes, status):
+    assert woo(**changes).status is status
+
+
+NOT_SHIPPED = [{"name": "E-book", "quantity": 1, "requires_shipping": False}]
+ALL = {"fulfillment_status": "fulfilled"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({}, None),
+        ({"financial_status": "partially_refunded"}, None),
+        ({"financial_status": "voided"}, None),
+        ({"financial_status": "refunded", "fulfillment_status": "restocked"}, CANCELLED),
+        ({"financial_status": "refunded", **ALL, "fulfillments": [parcel()]}, ON_ITS_WAY),
+        ({"cancelled_at": "2026-11-03T08:00:00Z", **ALL, "fulfillments": [parcel()]}, CANCELLED),
+        ({**ALL, "fulfillments": [parcel()]}, ON_ITS_WAY),
+        ({**ALL}, ON_ITS_WAY),
+        ({"fulfillment_status": "partial", "fulfillments": [parcel()]}, ON_ITS_WAY),
+        ({"fulfillment_status": "partial", "fulfillments": [parcel("delivered")]}, ON_ITS_WAY),
+        ({**ALL, "fulfillments": [parcel("label_printed")]}, PENDING),
+        ({**ALL, "fulfillments": [parcel("out_for_delivery")]}, OUT),
+        ({**ALL, "fulfillments": [parcel("attempted_delivery"), parcel("delivered")]}, OUT),
+        ({**ALL, "fulfillments": [parcel("delivered"), parcel("in_transit")]}, ON_ITS_WAY),
+        ({**ALL, "fulfillments": [parcel("delivered"), parcel("delivered")]}, DELIVERED),
+        ({**ALL, "fulfillments": [parcel("delivered"), parcel(status="cancelled")]}, DELIVERED),
+        ({**ALL, "fulfillments": [parcel("something_new")]}, ON_ITS_WAY),
+        ({"fulfillments": [parcel(status="cancelled")]}, PENDING),
+        ({**ALL, "line_items": NOT_SHIPPED, "fulfillments": [parcel()]}, DELIVERED),
+        ({**ALL, "shipping_address": None, "fulfillments": [parcel()]}, DELIVERED),
+    ],
+)
+def test_states_of_shopify(changes, status):
+    assert shopify(**changes).status is status
+
+
+@pytest.mark.parametrize("state", [s for s in SHOPIFY.states if "of a parcel" in s.when])
+def test_each_row_of_parcels(state):
+    status = None if state.theirs == "null" else state.theirs
+    assert shopify(**ALL, fulfillments=[parcel(status)]).status is state.ours
+
+
+@pytest.mark.parametrize("state", [s for s in WOOCOMMERCE.states if s.ours and not s.when])
+def test_each_row_of_woocommerce(state):
+    assert woo(status=state.theirs).status is state.ours
+
+
+@pytest.mark.parametrize(
+    ("given", "mailed"),
+    [
+        ("zoe@shop.example", "zoe@shop.example"),
+        (" zoe@münchen.example\n", "zoe@xn--mnchen-3ya.example"),
+        ("", ""),
+        (None, ""),
+        ("zoé@shop.example", ""),
+        ("nobody", ""),
+        ("a@" + "b" * 300 + ".example", ""),
+        ("zoe@shop.example\r\nBcc: all@shop.example", ""),
+    ],
+)
+def test_addresses(given, mailed):
+    billing = orders.woocommerce()["billing"] | {"email": given}
+    assert woo(billing=billing).email == mailed
+    assert shopify(email=given, contact_email=None).email == mailed
+
+
+def test_what_a_plugin_makes_a_number_of_is_read_as_text():
+    billing = orders.woocommerce()["billing"] | {"phone": 2348000000, "postcode": 101001}
+    said = woo(billing=billing, shipping={}, number=7, total=68.9)
+    assert (said.phone, said.number) == ("2348000000", "7")
+    assert said.address == "12 Marina Road, 101001 Lagos, LA, NG"
+    assert shopify(order_number=7, name=None).number == "7"
+
+
+def test_an_order_keeps_its_shop_and_the_number_it_has_there():
+    event, _ = made("new", woo(number="A-7"))
+    assert (event.order_number, event.metadata) == ("A-7", {"shop": "kettles.example"})
+
+
+def test_where_the_parcel_of_shopify_can_be_followed():
+    other = parcel() | {"tracking_number": "A1", "tracking_url": "http://dhl.example/A1"}
+    said = shopify(**ALL, fulfillments=[other, parcel("in_transit"), parcel(status="cancelled")])
+    told = (said.carrier, said.tracking_number, said.tracking_url)
+    assert told == ("DHL", "JD0001", "https://dhl.example/JD0001")
+    said = shopify(**ALL, fulfillments=[other])
+    assert (said.tracking_number, said.tracking_url) == ("A1", "")
+
+
+def test_where_the_parcel_of_woocommerce_can_be_followed():
+    item = {"tracking_provider": "dhl", "tracking_number": "JD0001", "date_shipped": "1793000000"}
+    meta = [{"key": "_x", "value": None}, {"key": "_wc_shipment_tracking_items", "value": [item]}]
+    said = woo(meta_data=meta)
+    assert (said.carrier, said.tracking_number, said.tracking_url) == ("dhl", "JD0001", "")
+    for strange in (None, "", {"a": 1}, [1], [{"tracking_number": ["x"]}], []):
+        meta[1]["value"] = strange
+        assert woo(meta_data=meta).tracking_number == ""
+
+
+def test_two_shops_of_woocommerce_have_orders_of_their_own_and_one_has_one_by_any_spelling():
+    def id_(shop):
+        return becoming.order_id(WOOCOMMERCE, ACCOUNT, woo(shop=shop))
+
+    assert id_("https://kettles.example/") == id_("http://Kettles.example")
+    assert id_("https://kettles.example/de/") != id_("https://kettles.example/")
+    assert id_("https://pots.example/") != id_("https://kettles.example/")
+
+
+def test_an_order_of_shopify_is_the_same_whatever_its_shop_is_called():
+    one, other = (
+        becoming.order_id(SHOPIFY, ACCOUNT, shopify(shop=shop)) for shop in ("a.x", "b.x")
+    )
+    assert one == other
+    assert one != becoming.order_id(SHOPIFY, UUID(int=2), shopify())
+    assert one != becoming.order_id(SHOPIFY, ACCOUNT, shopify(id=1))
+
+
+def made(topic, said):
+    return becoming.event_of(becoming.order_id(WOOCOMMERCE, ACCOUNT, said), topic, said, ACCOUNT)
+
+
+def test_two_orders_of_one_second_are_two():
+    """WooCommerce gives both deliveries one id."""
+    assert made("new", woo(id=1))[1] != made("new", woo(id=2))[1]
+
+
+def test_what_comes_twice_is_the_same_message_and_what_differs_is_another():
+    shipped = {"status": "completed", "date_modified_gmt": "2026-11-03T08:00:00"}
+    first = made("change", woo(**shipped))
+    assert first == made("change", woo(**shipped, customer_note="Ring twice."))
+    later = made("change", woo(**shipped | {"date_modified_gmt": "2026-11-03T08:00:01"}))
+    assert later[1] != first[1]
+    assert made("change", woo(**shipped | {"status": "delivered"}))[1] != first[1]
+    assert made("new", woo())[1] == made("new", woo(total="1.00"))[1]
+
+
+def test_a_change_that_no_customer_would_be_told_of_is_none():
+    assert made("change", woo()) == "no_change"
+    assert made("change", woo(refunds=[{"id": 1, "total": "-1.00"}])) == "no_change"
+
+
+def test_an_order_that_nobody_can_be_told_of():
+    billing = {"email": "", "first_name": "", "last_name": "", "company": "Kettle Co"}
+    event, _ = made("new", woo(billing=billing))
+    assert (event.TYPE, event.order_number) == ("order.unaddressed", "727")
+    assert made("change", woo(billing=billing, status="completed")) == "no_email_address"
+
+
+# --- whatever a shop has in an order, what becomes of it can be recorded -----------------------
+
+texts = (
+    st.text(max_size=300)
+    | st.none()
+    | st.sampled_from(["\0", "a\r\nb", "\u2028", "<b>", "é" * 500])
+)
+named = ("first_name", "last_name", "company", "address_1", "city", "phone", "email")
+persons = st.fixed_dictionaries({}, optional=dict.fromkeys(named, texts))
+lines = st.lists(
+    st.fixed_dictionaries({"name": texts, "quantity": st.integers(-5, 10**9)}), max_size=60
+)
+
+
+@given(persons, persons, lines, texts, texts, st.none() | st.text(max_size=60))
+def test_any_order_of_woocommerce_becomes_what_can_be_recorded(
+    billing, shipping, items, total, status, at
+):
+    changes = {"billing": billing, "shipping": shipping, "line_items": items, "total": total}
+    check(WOOCOMMERCE, orders.woocommerce(**changes, status=status or "", date_modified_gmt=at))
+
+
+@given(texts, lines, texts, texts, st.none() | st.text(max_size=60), texts)
+def test_any_order_of_shopify_becomes_what_can_be_recorded(email, items, name, total, at, zip_):
+    address = {"name": name, "address1": zip_, "zip": zip_, "phone": zip_}
+    changes = {"email": email, "line_items": items, "name": name, "total_price": total}
+    check(SHOPIFY, orders.shopify(**changes, updated_at=at, shipping_address=address))
+
+
+def check(platform, order):
+    said = platform.read(msgspec.json.decode(json.dumps(order), type=platform.order), SHOP)
+    for topic in ("new", "change"):
+        found = made(topic, said)
+        if not isinstance(found, str):
+            event, _ = found
+            assert decode(event.TYPE, encode(event)) == event
+            assert event.TYPE in EVENT_TYPES
+    assert said.at is None or said.at.tzinfo is UTC

@@ -1,0 +1,110 @@
+"""Where a parcel can be followed: what a sender may write of it."""
+
+import pytest
+
+from services.ingress.webhook.bodies import BodyError
+from shared.ids import new_id
+from tests.unit.ingress.webhook.test_bodies import ORDER
+from tests.unit.ingress.webhook.test_order_numbers import sent
+
+UPDATE = {
+    "type": "order.status_changed",
+    "order_id": str(new_id()),
+    "tracking_status": "IN_TRANSIT",
+}
+
+
+@pytest.mark.parametrize("body", [ORDER, UPDATE])
+def test_an_order_and_an_update_may_have_it(body):
+    event, _ = sent(
+        body
+        | {
+            "carrier": " Swift Parcels ",
+            "tracking_number": 340434161094,
+            "tracking_url": "https://track.carrier.example/?id=1&x=%20#top",
+            "estimated_delivery": "2026-12-03",
+        }
+    )
+    assert event.carrier == "Swift Parcels"
+    assert event.tracking_number == "340434161094"
+    assert event.tracking_url == "https://track.carrier.example/?id=1&x=%20#top"
+    assert event.estimated_delivery.isoformat() == "2026-12-03"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://carrier.example",
+        "https://carrier.example:8443/a/b;c?d=[1]&e='x'",
+        "https://xn--mnchen-3ya.example/@zoe",
+        "https://192.0.2.7/x",
+        "https://c.example/" + "x" * 1982,
+    ],
+)
+def test_urls(url):
+    assert sent(UPDATE | {"tracking_url": url})[0].tracking_url == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "carrier.example/1",
+        "//carrier.example/1",
+        "/1",
+        "http://carrier.example/1",
+        "javascript:alert(1)",
+        "data:text/html,x",
+        "https:carrier.example",
+        "https:///1",
+        "https://",
+        "https://zoe@carrier.example/",
+        "https://zoe:secret@carrier.example/",
+        "https://carrier.example@evil.example/",
+        "https://carrier.example\\@evil.example/",
+        "https://carrier.example/ 1",
+        "https://carrier.example/\n1",
+        "https://carrier.example/\u202e1",
+        'https://carrier.example/"><script>',
+        "https://münchen.example/",
+        "https://-carrier.example/",
+        "https://carrier.example/\x00",
+        "https://c.example/" + "x" * 1983,
+        5,
+    ],
+)
+def test_what_nobody_should_follow(url):
+    with pytest.raises(BodyError, match=r"\$\.tracking_url must be an absolute URL") as refused:
+        sent(UPDATE | {"tracking_url": url})
+    assert len(refused.value.faults) == 1
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["2026-12-03", " 2026-12-03 ", "2026-12-03T23:30:00-05:00", "2026-12-03t00:00:00.5Z"],
+)
+def test_a_day(written):
+    event, message = sent(UPDATE | {"estimated_delivery": written})
+    assert event.estimated_delivery.isoformat() == "2026-12-03"
+    assert b'"estimated_delivery":"2026-12-03"' in message.body
+
+
+@pytest.mark.parametrize(
+    "written", ["soon", "03.12.2026", "2026-13-03", "2026-02-30T10:00:00Z", 1764720000, "2026-12"]
+)
+def test_no_day(written):
+    with pytest.raises(BodyError, match=r"\$\.estimated_delivery must be a day, such as"):
+        sent(UPDATE | {"estimated_delivery": written})
+
+
+@pytest.mark.parametrize("field", ["carrier", "tracking_number"])
+@pytest.mark.parametrize("value", ["", " ", "x" * 101, "a\nb", 1.5, {}])
+def test_no_line(field, value):
+    with pytest.raises(BodyError, match=rf"\$\.{field} must be a text of 1 to 100 characters"):
+        sent(UPDATE | {field: value})
+
+
+def test_what_is_left_out_is_not_on_the_bus():
+    _, message = sent(UPDATE | {"carrier": None, "tracking_url": None})
+    assert b"carrier" not in message.body
+    assert b"tracking_url" not in message.body
