@@ -14,7 +14,13 @@ from shared.bus.contract.errors import Malformed
 from shared.bus.contract.message import Received
 
 NOBODY = "the system"
-_BY_THE_BUSINESS = ("account.", "kyc.submitted", "secret.shown", "webhook.allowlist_changed")
+_BY_THE_BUSINESS = (
+    "account.",
+    "kyc.submitted",
+    "secret.shown",
+    "secret.key_",
+    "webhook.allowlist_changed",
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,8 @@ SAYS: Mapping[str, tuple[type[Event], ...]] = {
         events.AccountSignInFailed,
         events.AccountChanged,
         events.SecretShown,
+        events.SecretKeyAdded,
+        events.SecretKeyRemoved,
         events.WebhookAllowlistChanged,
         events.KycSubmitted,
         *_SECRETS,

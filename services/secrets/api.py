@@ -8,12 +8,14 @@ import msgspec
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from services.secrets import policies, rotation, usage
+from services.secrets import policies, public_key_api, rotation, usage
+from services.secrets.approval import locked_account
 from services.secrets.usage import SecretUse
 from shared.bus import outbox
 from shared.bus.contract.events import SecretShown
 from shared.bus.contract.message import message_for
 from shared.db.models import Account, WebhookSecret
+from shared.http.approved import KYC_REQUIRED, is_approved, not_approved
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
 from shared.ids import derived_id
@@ -69,12 +71,12 @@ def show(session: Session, call: Call[None, None]) -> Answer:
     now = rotation.now(session)
     secret = rotation.newest(session, call.caller)
     if secret is not None and rotation.has_ended(secret, now):
-        account = _locked_account(session, call.caller)
+        account = locked_account(session, call.caller)
         secret = rotation.newest(session, account.id)
         if secret is not None and rotation.has_ended(secret, now):
             secret = rotation.rotate(session, account, "expired_use")
-    elif not rotation.is_approved(session, call.caller):
-        raise _not_approved()
+    elif not is_approved(session, call.caller):
+        raise not_approved()
     if secret is None or secret.state != "active":
         raise ApiError(404, *_NOT_READY, headers={"Retry-After": "1"})
     replaced = session.scalars(
@@ -132,7 +134,7 @@ def _previous(secret: WebhookSecret, use: Mapping[UUID, SecretUse]) -> Previous:
 
 def replace(session: Session, call: Call[Replacement, None]) -> Answer:
     """Make a new secret. The one before goes on working until its own expiry, unless revoked."""
-    account = _locked_account(session, call.caller)
+    account = locked_account(session, call.caller)
     wait = rotation.wait_for_next(session, account.id)
     if wait:
         raise ApiError(429, *_TOO_MANY, headers={"Retry-After": str(wait)})
@@ -157,22 +159,6 @@ def replace(session: Session, call: Call[Replacement, None]) -> Answer:
     )
 
 
-def _locked_account(session: Session, account_id: UUID) -> Account:
-    """The account, whose secrets and whose approval nobody else changes now."""
-    rotation.lock(session, account_id)
-    account = session.get(Account, account_id)
-    if account is None or not rotation.hold_approval(session, account_id):
-        raise _not_approved()
-    return account
-
-
-def _not_approved() -> ApiError:
-    return ApiError(
-        *_KYC,
-        message="You must complete and have your KYC approved to access webhook functionality.",
-    )
-
-
 def _forms(secret: WebhookSecret) -> dict[str, str]:
     raw = webhook_keys.unseal(secret.sealed, secret.id)
     return {
@@ -186,7 +172,6 @@ _NOT_READY = (
     "There is no active secret. After an approval one is made within a second; after a revocation "
     "make one by POST to this address.",
 )
-_KYC = (403, "kyc_approval_required", "KYC approval required")
 _TOO_MANY = (
     "too_many_secrets",
     f"You had {rotation.MAX_A_DAY} secrets made within 24 hours. The newest one works: fetch it by "
@@ -195,13 +180,14 @@ _TOO_MANY = (
 
 ROUTES = (
     *policies.ROUTES,
+    *public_key_api.ROUTES,
     Route(
         method="GET",
         path="/webhook/secret/",
         handler=show,
         summary="Your webhook secret",
         answers={200: Secret},
-        errors=(_KYC, (404, *_NOT_READY)),
+        errors=(KYC_REQUIRED, (404, *_NOT_READY)),
         bearer=True,
         tag="Webhook secret",
     ),
@@ -213,7 +199,7 @@ ROUTES = (
         body=Replacement,
         body_optional=True,
         answers={200: Replaced, 201: Replaced},
-        errors=(_KYC, (429, *_TOO_MANY)),
+        errors=(KYC_REQUIRED, (429, *_TOO_MANY)),
         bearer=True,
         tag="Webhook secret",
     ),

@@ -17,11 +17,13 @@ from uuid import UUID
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from services.secrets import public_keys
 from shared.bus import outbox
 from shared.bus.contract.events import SecretIssued, SecretRevoked, SecretRotated
 from shared.bus.contract.message import message_for
 from shared.config.loading import settings
-from shared.db.models import Account, KycApplication, WebhookSecret
+from shared.db import revoked
+from shared.db.models import Account, WebhookSecret
 from shared.ids import new_id
 from shared.security import webhook_keys
 
@@ -52,20 +54,6 @@ def hold_approval(session: Session, account_id: UUID) -> bool:
     return bool(session.scalar(select(func.hold_approval(account_id))))
 
 
-def is_approved(session: Session, account_id: UUID) -> bool:
-    """Whether the account's KYC is approved at the moment; nothing to act upon."""
-    return bool(
-        session.scalar(
-            select(
-                select(KycApplication.id)
-                .where(KycApplication.account_id == account_id)
-                .where(KycApplication.status == "approved")
-                .exists()
-            )
-        )
-    )
-
-
 def active(session: Session, account_id: UUID) -> WebhookSecret | None:
     """The account's active secret, also when its time is over but nobody has noticed yet."""
     return session.scalar(
@@ -76,7 +64,9 @@ def active(session: Session, account_id: UUID) -> WebhookSecret | None:
 
 
 def has_live(session: Session, account_id: UUID, secret_id: UUID | None = None) -> bool:
-    """Whether there is a secret to revoke: any of the account's, or the one named."""
+    """Whether there is a secret or public key to revoke: any of the account's, or the one named."""
+    if any(secret_id in (None, key.id) for key in public_keys.live(session, account_id)):
+        return True
     live = select(WebhookSecret.id).where(
         WebhookSecret.account_id == account_id, WebhookSecret.state.in_(("active", "retiring"))
     )
@@ -153,7 +143,7 @@ def rotate(
     """
     previous = active(session, account.id)
     at = now(session)
-    revoked = _revoke_live(session, account.id, at) if revoke_previous else []
+    ended = _revoke_live(session, account.id, at) if revoke_previous else []
     if previous is None:
         return issue(session, account)
     if not revoke_previous:
@@ -172,7 +162,7 @@ def rotate(
             previous_secret_id=previous.id,
             previous_valid_until=at if revoke_previous else previous.expires_at,
             cause=cause,
-            revoked_ids=tuple(revoked),
+            revoked_ids=tuple(ended),
         ),
     )
     return secret
@@ -181,7 +171,7 @@ def rotate(
 def revoke(
     session: Session, account: Account, reason: str, *, secret_id: UUID | None = None
 ) -> None:
-    """Make secrets stop working at once. The caller holds the lock.
+    """Make secrets and public keys stop working at once. The caller holds the lock.
 
     Args:
         session: the transaction.
@@ -189,9 +179,11 @@ def revoke(
         reason: what the business is told.
         secret_id: only this one.
     """
-    revoked = _revoke_live(session, account.id, now(session), secret_id)
-    if revoked:
-        _tell(session, _revoked(account, revoked, reason))
+    at = now(session)
+    ended = _revoke_live(session, account.id, at, secret_id)
+    ended += public_keys.revoke(session, account.id, at, secret_id)
+    if ended:
+        _tell(session, _revoked(account, ended, reason))
 
 
 def tell_revoked_with(
@@ -206,14 +198,9 @@ def tell_revoked_with(
         reason: what the business is told.
         message_id: the fact's id.
     """
-    revoked = session.scalars(
-        select(WebhookSecret.id)
-        .where(WebhookSecret.account_id == account.id)
-        .where(WebhookSecret.revoked_with == application_id)
-        .order_by(WebhookSecret.id)
-    ).all()
-    if revoked:
-        _tell(session, _revoked(account, revoked, reason), message_id)
+    ended = revoked.with_approval(session, application_id)
+    if ended:
+        _tell(session, _revoked(account, ended, reason), message_id)
 
 
 def _revoked(account: Account, secret_ids: Sequence[UUID], reason: str) -> SecretRevoked:

@@ -328,6 +328,39 @@ class WebhookSecret(Base):
     changed_in: Mapped[int] = mapped_column(BigInteger, server_default="0", index=True)
 
 
+class WebhookPublicKey(Base):
+    """A public key (Ed25519) that a business signs by. `active`, or `revoked` and never back.
+
+    The triggers of the secrets hold here too: none is active whose business is not approved, and
+    with the approval all end.
+    """
+
+    __tablename__ = "webhook_public_keys"
+    __table_args__ = (
+        Index(
+            "uq_webhook_public_keys_active",
+            "account_id",
+            "public_key",
+            unique=True,
+            postgresql_where=text("state = 'active'"),
+        ),
+        CheckConstraint("state IN ('active', 'revoked')", "state"),
+        CheckConstraint("octet_length(public_key) = 32", "public_key"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"), index=True)
+    public_key: Mapped[bytes]
+    state: Mapped[str] = mapped_column(String(16))
+    added_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    revoked_at: Mapped[datetime | None]
+    revoked_with: Mapped[UUID | None]  # the application whose approval was taken back
+    # Set by a trigger, as those of the secrets.
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    change: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    changed_in: Mapped[int] = mapped_column(BigInteger, server_default="0", index=True)
+
+
 class WebhookPolicy(Base):
     """How an account's requests are taken; an account without a row has the defaults.
 

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, select, text
+from sqlalchemy import ColumnElement, Connection, Label, Select, and_, func, or_, select, text
+from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.types import BigInteger, Text
 
 from services.ingress.credentials.secret import MAX_TRIED
-from shared.db.models import Account, WebhookPolicy, WebhookSecret
+from shared.db.models import Account, WebhookPolicy, WebhookPublicKey, WebhookSecret
 from shared.db.session import engine
 from shared.synthetic import LIKE
 
@@ -23,6 +24,17 @@ REMEMBER_EXPIRED_DAYS = 30
 PAGE = 2_000
 
 Query = Select[*tuple[Any, ...]]
+
+
+def _is_synthetic(account_id: InstrumentedAttribute[UUID]) -> Label[bool | None]:
+    return (
+        select(Account.email.like(LIKE))
+        .where(Account.id == account_id)
+        .scalar_subquery()
+        .label("is_synthetic")
+    )
+
+
 _secrets = select(
     WebhookSecret.key_hash,
     WebhookSecret.id,
@@ -32,10 +44,15 @@ _secrets = select(
     WebhookSecret.expires_at,
     WebhookSecret.replaced_at,
     WebhookSecret.change,
-    select(Account.email.like(LIKE))
-    .where(Account.id == WebhookSecret.account_id)
-    .scalar_subquery()
-    .label("is_synthetic"),
+    _is_synthetic(WebhookSecret.account_id),
+)
+_public_keys = select(
+    WebhookPublicKey.id,
+    WebhookPublicKey.account_id,
+    WebhookPublicKey.public_key,
+    WebhookPublicKey.state,
+    WebhookPublicKey.change,
+    _is_synthetic(WebhookPublicKey.account_id),
 )
 _policies = select(
     WebhookPolicy.account_id,
@@ -93,19 +110,29 @@ class Found:
         reading: of its clock; see `DatabaseClock.read`.
         secrets: rows of `webhook_secrets`.
         policies: rows of `webhook_policies`.
+        public_keys: rows of `webhook_public_keys`.
     """
 
     position: Position
     reading: tuple[float, float, float]
     secrets: Sequence[Any] = field(default=())
     policies: Sequence[Any] = field(default=())
+    public_keys: Sequence[Any] = field(default=())
 
 
 def here() -> Found:
-    """Where the database is, and every policy."""
+    """Where the database is, every policy, and every public key that may be signed by."""
     with engine().connect() as connection:
         position, reading = _position(connection)
-        return Found(position, reading, policies=connection.execute(_policies).all())
+        # And those revoked of late: a query under way may have seen them while they were live.
+        lately = WebhookPublicKey.updated_at > func.now() - func.make_interval(0, 0, 0, 0, 1)
+        live = _public_keys.where(or_(WebhookPublicKey.state == "active", lately))
+        return Found(
+            position,
+            reading,
+            policies=connection.execute(_policies).all(),
+            public_keys=connection.execute(live).all(),
+        )
 
 
 def page(after: UUID) -> Found:
@@ -120,10 +147,13 @@ def by_hash(key_hash: bytes) -> Found:
 
 
 def newest_of(account_id: UUID) -> Found:
-    """The secrets of an account that a signature is tried against, and its policy."""
+    """What a signature of an account's is tried against, and its policy."""
     theirs = and_(WebhookSecret.account_id == account_id, WebhookSecret.state != "revoked")
     query = _secrets.where(theirs, _is_remembered())
-    return _ask(query.order_by(WebhookSecret.id.desc()).limit(MAX_TRIED))
+    keys = _public_keys.where(
+        WebhookPublicKey.account_id == account_id, WebhookPublicKey.state == "active"
+    )
+    return _ask(query.order_by(WebhookSecret.id.desc()).limit(MAX_TRIED), keys)
 
 
 def since(position: Position) -> Found:
@@ -137,15 +167,20 @@ def since(position: Position) -> Found:
             reading,
             connection.execute(_secrets.where(_unseen(WebhookSecret.changed_in, position))).all(),
             connection.execute(_policies.where(_unseen(WebhookPolicy.changed_in, position))).all(),
+            connection.execute(
+                _public_keys.where(_unseen(WebhookPublicKey.changed_in, position))
+            ).all(),
         )
 
 
-def _ask(secrets: Query) -> Found:
+def _ask(secrets: Query, public_keys: Query | None = None) -> Found:
     with engine().connect() as connection:
         position, reading = _position(connection)
         rows = connection.execute(secrets).all()
-        theirs = WebhookPolicy.account_id.in_({row.account_id for row in rows})
-        return Found(position, reading, rows, connection.execute(_policies.where(theirs)).all())
+        keys = () if public_keys is None else connection.execute(public_keys).all()
+        theirs = WebhookPolicy.account_id.in_({row.account_id for row in (*rows, *keys)})
+        policies = connection.execute(_policies.where(theirs)).all()
+        return Found(position, reading, rows, policies, keys)
 
 
 def _position(connection: Connection) -> tuple[Position, tuple[float, float, float]]:

@@ -13,7 +13,7 @@ from falcon.asgi import Request, Response
 
 from services.ingress.credentials.database_clock import DatabaseClock
 from services.ingress.credentials.policies import Policies
-from services.ingress.credentials.secret import CachedSecret
+from services.ingress.credentials.public_key import Signer
 from services.ingress.webhook import rules
 from services.ingress.webhook.acceptor import Acceptor
 from services.ingress.webhook.bodies import SOURCE
@@ -61,7 +61,7 @@ class Admission:
         self._rotated: dict[UUID, float] = {}
 
     async def admit(
-        self, req: Request, resp: Response, secret: CachedSecret, *, tells_copies: bool
+        self, req: Request, resp: Response, secret: Signer, *, tells_copies: bool
     ) -> None:
         """Let a request in.
 
@@ -107,7 +107,7 @@ class Admission:
         if left < 0:
             raise too_many_requests(wait_for(left, rate))
 
-    async def _not_valid(self, req: Request, secret: CachedSecret, now: float) -> ApiError:
+    async def _not_valid(self, req: Request, secret: Signer, now: float) -> ApiError:
         refusal = rules.state_refusal(secret.state_at(now)) or rules.invalid_api_key()
         if refusal.code != "secret_expired":
             return self._refusals.refuse(req, refusal)

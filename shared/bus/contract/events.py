@@ -416,6 +416,29 @@ class SecretRevoked(_AccountFact, frozen=True, kw_only=True):
     reason: str
 
 
+class _SecretKeyFact(_AccountFact, frozen=True, kw_only=True):
+    key_id: UUID
+    public_key: str
+    address: str
+
+
+class SecretKeyAdded(_SecretKeyFact, frozen=True, kw_only=True):
+    """A business said, at `address`, that it signs by this public key too."""
+
+    TYPE: ClassVar[str] = "secret.key_added"
+
+
+class SecretKeyRemoved(_SecretKeyFact, frozen=True, kw_only=True):
+    """A business said, at `address`, that it signs by this public key no more.
+
+    `secret_ids` is what stopped working, where every such fact has it.
+    """
+
+    TYPE: ClassVar[str] = "secret.key_removed"
+
+    secret_ids: tuple[UUID, ...]
+
+
 class _OrderFact(Event, frozen=True, kw_only=True):
     EXCHANGE: ClassVar[str] = "events"
 
