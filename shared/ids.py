@@ -35,3 +35,8 @@ def follow_up_id(cause: UUID, what: str) -> UUID:
 def derived_id(*parts: object) -> UUID:
     """The UUIDv5 of `parts`: the same parts give the same id, everywhere and for ever."""
     return uuid_utils.compat.uuid5(NAMESPACE, "\x1f".join(str(part) for part in parts))
+
+
+def order_id(account_id: UUID, key: str, *, is_test: bool) -> UUID:
+    """The id of the order that an idempotency key stands for: one of its own in test mode."""
+    return derived_id("test order" if is_test else "order", account_id, key)

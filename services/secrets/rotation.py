@@ -54,11 +54,12 @@ def hold_approval(session: Session, account_id: UUID) -> bool:
     return bool(session.scalar(select(func.hold_approval(account_id))))
 
 
-def active(session: Session, account_id: UUID) -> WebhookSecret | None:
+def active(session: Session, account_id: UUID, *, is_test: bool = False) -> WebhookSecret | None:
     """The account's active secret, also when its time is over but nobody has noticed yet."""
     return session.scalar(
         select(WebhookSecret)
         .where(WebhookSecret.account_id == account_id, WebhookSecret.state == "active")
+        .where(WebhookSecret.is_test == is_test)
         .execution_options(populate_existing=True)
     )
 
@@ -75,11 +76,11 @@ def has_live(session: Session, account_id: UUID, secret_id: UUID | None = None) 
     return bool(session.scalar(select(live.exists())))
 
 
-def newest(session: Session, account_id: UUID) -> WebhookSecret | None:
+def newest(session: Session, account_id: UUID, *, is_test: bool = False) -> WebhookSecret | None:
     """The active secret or, where there is none, the one that was issued last."""
     return session.scalar(
         select(WebhookSecret)
-        .where(WebhookSecret.account_id == account_id)
+        .where(WebhookSecret.account_id == account_id, WebhookSecret.is_test == is_test)
         .order_by((WebhookSecret.state == "active").desc(), WebhookSecret.issued_at.desc())
         .limit(1)
         .execution_options(populate_existing=True)
@@ -91,7 +92,7 @@ def has_ended(secret: WebhookSecret, at: datetime) -> bool:
     return secret.state == "expired" or (secret.state == "active" and secret.expires_at <= at)
 
 
-def wait_for_next(session: Session, account_id: UUID) -> int:
+def wait_for_next(session: Session, account_id: UUID, *, is_test: bool = False) -> int:
     """How many seconds an account must wait before it may have its secret replaced; 0 for none.
 
     Each stays in every worker's memory until 30 days after its end. The caller holds the lock.
@@ -99,7 +100,7 @@ def wait_for_next(session: Session, account_id: UUID) -> int:
     day = timedelta(days=1)
     oldest = session.scalar(
         select(WebhookSecret.issued_at)
-        .where(WebhookSecret.account_id == account_id)
+        .where(WebhookSecret.account_id == account_id, WebhookSecret.is_test == is_test)
         .where(WebhookSecret.issued_at > func.clock_timestamp() - day)
         .order_by(WebhookSecret.issued_at.desc())
         .offset(MAX_A_DAY - 1)
@@ -110,12 +111,12 @@ def wait_for_next(session: Session, account_id: UUID) -> int:
     return max(1, math.ceil((oldest + day - now(session)).total_seconds()))
 
 
-def issue(session: Session, account: Account) -> WebhookSecret:
+def issue(session: Session, account: Account, *, is_test: bool = False) -> WebhookSecret:
     """A first secret, for an account that has no active one.
 
     The caller holds the lock, and the approval.
     """
-    secret = _make(session, account)
+    secret = _make(session, account, is_test=is_test)
     _tell(
         session,
         SecretIssued(
@@ -124,13 +125,19 @@ def issue(session: Session, account: Account) -> WebhookSecret:
             email=account.email,
             secret_id=secret.id,
             expires_at=secret.expires_at,
+            is_test=is_test,
         ),
     )
     return secret
 
 
 def rotate(
-    session: Session, account: Account, cause: Cause, *, revoke_previous: bool = False
+    session: Session,
+    account: Account,
+    cause: Cause,
+    *,
+    revoke_previous: bool = False,
+    is_test: bool = False,
 ) -> WebhookSecret:
     """A new secret in the place of the active one. The caller holds the lock, and the approval.
 
@@ -140,17 +147,18 @@ def rotate(
         cause: what the business is told.
         revoke_previous: whether all earlier ones stop working at once, rather than at their own
             expiry.
+        is_test: whether it is the test secret; either's life leaves the other's alone.
     """
-    previous = active(session, account.id)
+    previous = active(session, account.id, is_test=is_test)
     at = now(session)
-    ended = _revoke_live(session, account.id, at) if revoke_previous else []
+    ended = _revoke_live(session, account.id, at, is_test=is_test) if revoke_previous else []
     if previous is None:
-        return issue(session, account)
+        return issue(session, account, is_test=is_test)
     if not revoke_previous:
         previous.state = "retiring" if previous.expires_at > at else "expired"
         previous.replaced_at = at
         session.flush()
-    secret = _make(session, account)
+    secret = _make(session, account, is_test=is_test)
     _tell(
         session,
         SecretRotated(
@@ -163,6 +171,7 @@ def rotate(
             previous_valid_until=at if revoke_previous else previous.expires_at,
             cause=cause,
             revoked_ids=tuple(ended),
+            is_test=is_test,
         ),
     )
     return secret
@@ -184,6 +193,13 @@ def revoke(
     ended += public_keys.revoke(session, account.id, at, secret_id)
     if ended:
         _tell(session, _revoked(account, ended, reason))
+
+
+def end_test_mode(session: Session, account: Account) -> None:
+    """Make every test secret of an account stop working at once. The caller holds the lock."""
+    ended = _revoke_live(session, account.id, now(session), is_test=True)
+    if ended:
+        _tell(session, _revoked(account, ended, "You ended test mode: these were test secrets."))
 
 
 def tell_revoked_with(
@@ -214,7 +230,12 @@ def _revoked(account: Account, secret_ids: Sequence[UUID], reason: str) -> Secre
 
 
 def _revoke_live(
-    session: Session, account_id: UUID, at: datetime, secret_id: UUID | None = None
+    session: Session,
+    account_id: UUID,
+    at: datetime,
+    secret_id: UUID | None = None,
+    *,
+    is_test: bool | None = None,
 ) -> list[UUID]:
     change = (
         update(WebhookSecret)
@@ -225,16 +246,19 @@ def _revoke_live(
     )
     if secret_id is not None:
         change = change.where(WebhookSecret.id == secret_id)
+    if is_test is not None:
+        change = change.where(WebhookSecret.is_test == is_test)
     return list(session.scalars(change))
 
 
-def _make(session: Session, account: Account) -> WebhookSecret:
-    raw, secret_id, at = webhook_keys.generate(), new_id(), now(session)
+def _make(session: Session, account: Account, *, is_test: bool) -> WebhookSecret:
+    raw, secret_id, at = webhook_keys.generate(is_test=is_test), new_id(), now(session)
     secret = WebhookSecret(
         id=secret_id,
         account_id=account.id,
         key_hash=webhook_keys.key_hash(webhook_keys.encode_key(raw).encode()),
         sealed=webhook_keys.seal(raw, secret_id),
+        is_test=is_test,
         state="active",
         issued_at=at,
         expires_at=at + timedelta(days=settings().secret_lifetime_days),

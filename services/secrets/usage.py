@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import func, select, union_all
+from sqlalchemy import func, literal, select, union_all
 from sqlalchemy.orm import Session
 
 from shared.db.models import WebhookPublicKey, WebhookSecret, WebhookSecretUse
@@ -28,7 +28,9 @@ class SecretUse(msgspec.Struct, frozen=True, kw_only=True):
 UNUSED = SecretUse()
 
 
-def of_account(session: Session, account_id: UUID, now: datetime) -> Mapping[UUID, SecretUse]:
+def of_account(
+    session: Session, account_id: UUID, now: datetime, *, is_test: bool = False
+) -> Mapping[UUID, SecretUse]:
     """The use of an account's secrets and public keys, by their ids; the unused are not there.
 
     Args:
@@ -36,11 +38,16 @@ def of_account(session: Session, account_id: UUID, now: datetime) -> Mapping[UUI
             account_id) and `webhook_secret_use`.
         account_id: whose.
         now: the day ends here. It is counted by the hour, so it may begin up to an hour earlier.
+        is_test: whether of its test mode, whose requests are no part of the others.
     """
     lately = WebhookSecretUse.hour > now - DAY - timedelta(hours=1)
     theirs = union_all(
-        select(WebhookSecret.id).where(WebhookSecret.account_id == account_id),
-        select(WebhookPublicKey.id).where(WebhookPublicKey.account_id == account_id),
+        select(WebhookSecret.id).where(
+            WebhookSecret.account_id == account_id, WebhookSecret.is_test == is_test
+        ),
+        select(WebhookPublicKey.id).where(
+            WebhookPublicKey.account_id == account_id, literal(not is_test)
+        ),
     )
     counted = session.execute(
         select(

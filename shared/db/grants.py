@@ -109,7 +109,8 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "kyc_applications": "SELECT",
         "kyc_decisions": "SELECT",
         "webhook_secrets": (
-            "SELECT (id, account_id, state, issued_at, expires_at, replaced_at, revoked_at)"
+            "SELECT (id, account_id, is_test, state, issued_at, expires_at, replaced_at, "
+            "revoked_at)"
         ),
         "webhook_public_keys": "SELECT",
         "webhook_requests": "SELECT",
@@ -140,6 +141,7 @@ FUNCTIONS: Mapping[str, tuple[str, ...]] = {
         "keep_webhook_request_partitions(integer)",
         "keep_webhook_request_partitions()",  # of the version before, whose workers may still run
         "hold_approval(uuid)",
+        "clear_test_orders(uuid)",
     ),
     "secrets": ("hold_approval(uuid)",),
     "ops": ("customer_mention(text)", "erase_customer(text)"),

@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
+    ColumnElement,
     Computed,
     DateTime,
     ForeignKey,
@@ -29,6 +30,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from shared.ids import new_id
@@ -287,6 +289,8 @@ class KycDecision(Base):
 class WebhookSecret(Base):
     """One webhook secret, sealed. `active` -> `retiring` -> `expired`; or `revoked` at once.
 
+    An account has one that is active, and one of its test mode where it wants that.
+
     Triggers see to it that none is live whose business is not approved, and that none goes back.
 
     `expires_at` is the end of validity whatever the state: a retiring secret's is moved forward
@@ -298,6 +302,7 @@ class WebhookSecret(Base):
         Index(
             "uq_webhook_secrets_active",
             "account_id",
+            "is_test",
             unique=True,
             postgresql_where=text("state = 'active'"),
         ),
@@ -312,7 +317,8 @@ class WebhookSecret(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"), index=True)
     key_hash: Mapped[bytes] = mapped_column(unique=True)  # SHA-256 of the whole whsk_ string
-    sealed: Mapped[bytes]  # the 32 bytes, sealed for the row's id
+    sealed: Mapped[bytes]  # the bytes, sealed for the row's id
+    is_test: Mapped[bool] = mapped_column(default=False, server_default=false())
     state: Mapped[str] = mapped_column(String(16))
     issued_at: Mapped[datetime] = mapped_column(server_default=func.now())
     expires_at: Mapped[datetime]
@@ -392,6 +398,10 @@ class Order(Base):
     __tablename__ = "orders"
     __table_args__ = (
         Index("ix_orders_account_id_accepted_at_id", "account_id", "accepted_at", "id"),
+        # Of the few that are tests: what counts the others looks for these.
+        Index(
+            "ix_orders_test", "account_id", "accepted_at", "id", postgresql_where=text("is_test")
+        ),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -406,6 +416,17 @@ class Order(Base):
     status_event_id: Mapped[UUID]  # the message that said so; the order's own id at first
     accepted_at: Mapped[datetime]
     recorded_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    is_test: Mapped[bool] = mapped_column(default=False, server_default=false())
+
+    @hybrid_property
+    def is_live(self) -> bool:
+        """The one rule by which test orders are in no figure and no list but their own."""
+        return not self.is_test
+
+    @is_live.inplace.expression
+    @classmethod
+    def _is_live(cls) -> ColumnElement[bool]:
+        return ~cls.is_test
 
 
 class OrderStatusHistory(Base):

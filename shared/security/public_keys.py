@@ -9,6 +9,8 @@ two keys; so neither is ever kept.
 import base64
 import re
 
+from shared.security.webhook_keys import PREFIXES
+
 PREFIX = "whpk_"
 KEY_BYTES = 32
 _TEXT = re.compile(r"[A-Za-z0-9+/]{43}=")
@@ -32,7 +34,7 @@ def parse(text: str) -> bytes:
     Raises:
         PublicKeyError: it is none, or must not be used.
     """
-    if text.startswith(("whsk_", "whsec_", "whtk_")) or "PRIVATE KEY" in text:
+    if text.startswith(PREFIXES) or "PRIVATE KEY" in text:
         raise PublicKeyError(
             "This is a private key or a secret. It was not kept: take it for known by others, and "
             "make another. Send the public key, `whpk_…`."

@@ -11,7 +11,7 @@ import asyncio
 import time
 from bisect import bisect_left, insort
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from operator import attrgetter
 from typing import Any
@@ -22,7 +22,7 @@ from services.ingress.credentials.database_clock import DatabaseClock
 from services.ingress.credentials.policies import Policies
 from services.ingress.credentials.public_key import PublicKeys
 from services.ingress.credentials.rows import Found, Position
-from services.ingress.credentials.secret import MAX_TRIED, CachedSecret
+from services.ingress.credentials.secret import CachedSecret, tried
 from shared.security.webhook_keys import key_hash
 
 REMEMBER_UNKNOWN_SECONDS = 5.0
@@ -82,12 +82,12 @@ class SecretCache:
         await self._ensure(hashed, self._secrets, lambda: rows.by_hash(hashed))
         return self._secrets.get(hashed)
 
-    def of(self, account_id: UUID) -> list[CachedSecret]:
-        """An account's secrets in memory that are not revoked, the newest `MAX_TRIED` first."""
+    def of(self, account_id: UUID) -> Sequence[CachedSecret]:
+        """An account's secrets in memory that are not revoked: those tried, the newest first."""
         held = self._accounts.get(account_id)
         if held is None:
             return []
-        return held if len(held) == 1 else held[: -MAX_TRIED - 1 : -1]
+        return held if len(held) == 1 else tried(held[::-1])
 
     async def look_again(self, account_id: UUID) -> bool:
         """Load what an account signs by, for a signature that nothing in memory has made.

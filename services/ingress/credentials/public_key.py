@@ -20,17 +20,18 @@ class CachedPublicKey:
         state: `active` or `revoked`.
         change: which change of the database's it shows.
         key: to verify with.
-        is_synthetic: whether it is the standing proof's, which is counted among nobody's.
+        is_counted: whether its requests are counted among everybody's: not the standing proof's.
     """
 
-    __slots__ = ("account_id", "change", "id", "is_synthetic", "key", "state")
+    __slots__ = ("account_id", "change", "id", "is_counted", "key", "state")
     expires_at = math.inf
     replaced_at: float | None = None
+    is_test = False
 
     def __init__(self, row: Any) -> None:
         self.id: UUID = row.id
         self.account_id: UUID = row.account_id
-        self.is_synthetic = bool(row.is_synthetic)
+        self.is_counted = not row.is_synthetic
         self.key = Ed25519PublicKey.from_public_bytes(bytes(row.public_key))
         self.state = "active"
         self.change = -1

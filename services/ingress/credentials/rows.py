@@ -10,7 +10,18 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Label, Select, and_, func, or_, select, text
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Label,
+    Select,
+    and_,
+    func,
+    or_,
+    select,
+    text,
+    union_all,
+)
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.types import BigInteger, Text
 
@@ -43,6 +54,7 @@ _secrets = select(
     WebhookSecret.state,
     WebhookSecret.expires_at,
     WebhookSecret.replaced_at,
+    WebhookSecret.is_test,
     WebhookSecret.change,
     _is_synthetic(WebhookSecret.account_id),
 )
@@ -149,11 +161,17 @@ def by_hash(key_hash: bytes) -> Found:
 def newest_of(account_id: UUID) -> Found:
     """What a signature of an account's is tried against, and its policy."""
     theirs = and_(WebhookSecret.account_id == account_id, WebhookSecret.state != "revoked")
-    query = _secrets.where(theirs, _is_remembered())
+    newest = (
+        select(WebhookSecret.id)
+        .where(theirs, _is_remembered(), WebhookSecret.is_test == is_test)
+        .order_by(WebhookSecret.id.desc())
+        .limit(MAX_TRIED)
+        for is_test in (False, True)
+    )
     keys = _public_keys.where(
         WebhookPublicKey.account_id == account_id, WebhookPublicKey.state == "active"
     )
-    return _ask(query.order_by(WebhookSecret.id.desc()).limit(MAX_TRIED), keys)
+    return _ask(_secrets.where(WebhookSecret.id.in_(union_all(*newest))), keys)
 
 
 def since(position: Position) -> Found:

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -18,7 +19,7 @@ from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
 from shared.security import webhook_keys
 
-LOOKED_AT = 10  # secrets, the newest; each is tried in many ways
+LOOKED_AT = 10  # secrets of a mode, the newest; each is tried in many ways
 
 
 class SentRequest(msgspec.Struct, kw_only=True):
@@ -71,12 +72,8 @@ class Verdict(msgspec.Struct, kw_only=True):
 def verify(session: Session, call: Call[SentRequest, None]) -> Answer:
     """Verify a request against the account's own secrets, and say what differs."""
     body = _body(call.body)
-    rows = session.scalars(
-        select(WebhookSecret)
-        .where(WebhookSecret.account_id == call.caller)
-        .order_by(WebhookSecret.issued_at.desc())
-        .limit(LOOKED_AT)
-    ).all()
+    rows = [row for is_test in (False, True) for row in _newest(session, call.caller, is_test)]
+    rows.sort(key=lambda row: row.issued_at, reverse=True)
     now = session.scalars(select(func.clock_timestamp())).one()
     policy = session.get(WebhookPolicy, call.caller)
     secrets = [
@@ -124,6 +121,15 @@ def verify(session: Session, call: Call[SentRequest, None]) -> Answer:
             body=verdict,
         ),
     )
+
+
+def _newest(session: Session, account_id: UUID, is_test: bool) -> Sequence[WebhookSecret]:
+    return session.scalars(
+        select(WebhookSecret)
+        .where(WebhookSecret.account_id == account_id, WebhookSecret.is_test == is_test)
+        .order_by(WebhookSecret.issued_at.desc())
+        .limit(LOOKED_AT)
+    ).all()
 
 
 def _public_keys(session: Session, account_id: UUID) -> list[Secret]:

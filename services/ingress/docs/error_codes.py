@@ -310,6 +310,11 @@ CODES: dict[str, ErrorCode] = {
         "The account has no public key of this id, or it was removed.",
         "List those that there are with `GET /webhook/public-keys/`.",
     ),
+    "no_test_secret": ErrorCode(
+        [404],
+        "The account has no test secret: none was made yet, or test mode was ended.",
+        "Make one with `POST /webhook/test-secret/`.",
+    ),
     "too_many_secrets": ErrorCode(
         [429],
         "Your secret was replaced twenty times within 24 hours.",

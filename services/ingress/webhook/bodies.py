@@ -18,7 +18,7 @@ from uuid import UUID
 import msgspec
 
 from services.ingress.webhook.event_bodies import BODIES, DATA, EventBody, FlatOrder
-from shared.bus.contract.events import OrderCreated
+from shared.bus.contract.events import CREATED, OrderCreated
 from shared.bus.contract.message import Message, message_for
 from shared.ids import derived_id
 from shared.validation import foreign_shapes, json_text, reading, words
@@ -61,7 +61,12 @@ _REFUSED = (ValueError, RecursionError, OverflowError)
 
 
 def read(
-    body: bytes, account_id: UUID, traceparent: str | None, key: str | None = None
+    body: bytes,
+    account_id: UUID,
+    traceparent: str | None,
+    key: str | None = None,
+    *,
+    is_test: bool = False,
 ) -> tuple[UUID, Message]:
     """The order's id and the message that a body stands for.
 
@@ -70,13 +75,14 @@ def read(
         account_id: who signed it.
         traceparent: the W3C trace context of the request, where there is one.
         key: what makes the request idempotent, where there is one.
+        is_test: whether it is signed by a test secret.
 
     Raises:
         BodyError: it does not fit; all that is wrong with it.
     """
     now = datetime.now(UTC)
     said, stamp = _flat(body) or _shaped(body) or _read_again(body)
-    order_id, event = said.event(account_id, key)
+    order_id, event = said.event(account_id, key, is_test=is_test)
     return order_id, message_for(
         event,
         source=SOURCE,
@@ -164,4 +170,4 @@ def _message_id(
         digest = hashlib.sha256(body).hexdigest()
         return derived_id(type_, account_id, key, digest)
     # An order is created once, so its creation needs no id of its own.
-    return order_id if type_ == OrderCreated.TYPE else None
+    return order_id if type_ in CREATED else None

@@ -7,11 +7,11 @@ stands in `rules.py`.
 
 import re
 import time
-from uuid import UUID
 
 import falcon
 from falcon.asgi import Request, Response
 
+from services.ingress.credentials.public_key import Signer
 from services.ingress.metrics import Metrics
 from services.ingress.request_log import receipts
 from services.ingress.request_log.attempt import Attempt
@@ -22,7 +22,7 @@ from services.ingress.webhook.admission import Admission
 from services.ingress.webhook.authentication import Scheme
 from services.ingress.webhook.known_keys import KnownKeys
 from services.ingress.webhook.refusals import as_error
-from shared.bus.contract.events import OrderCreated
+from shared.bus.contract.events import CREATED
 from shared.bus.contract.message import Message
 from shared.http.errors import ApiError, invalid
 from shared.http.mount import write_error
@@ -61,12 +61,12 @@ class OrderWebhook:
     async def on_post(self, req: Request, resp: Response, account_id: str = "") -> None:
         """Accept or refuse one request."""
         attempt = Attempt()
-        is_synthetic = False
+        is_counted = True
         try:
             secret = await self._scheme.authenticate(req, attempt, account_id)
-            is_synthetic = secret.is_synthetic
+            is_counted = secret.is_counted
             await self._admission.admit(req, resp, secret, tells_copies=self._scheme.tells_copies)
-            order_id = await self._accept(req, attempt, secret.account_id)
+            order_id = await self._accept(req, attempt, secret)
         except ApiError as error:
             write_error(resp, error)
             attempt.code = error.code
@@ -78,23 +78,25 @@ class OrderWebhook:
             if receipts.is_asked_for(req):
                 receipts.attach(resp, attempt)
         seconds = time.perf_counter() - attempt.started
-        if not is_synthetic:
+        if is_counted:
             self._metrics.webhook(attempt.code, seconds)
         self._request_log.add(req, attempt, self._scheme.name, seconds)
 
-    async def _accept(self, req: Request, attempt: Attempt, account_id: UUID) -> str:
+    async def _accept(self, req: Request, attempt: Attempt, signer: Signer) -> str:
         try:
             key = rules.check_form(
                 req.content_type, req.get_header("Content-Encoding"), attempt.key
             )
-            order_id, message = bodies.read(attempt.body, account_id, _traceparent(req), key)
+            order_id, message = bodies.read(
+                attempt.body, signer.account_id, _traceparent(req), key, is_test=signer.is_test
+            )
         except rules.Refusal as refusal:
             raise as_error(refusal) from None
         except bodies.BodyError as error:
             raise invalid("invalid_body", error) from None
         attempt.order_id, attempt.event_id = str(order_id), message.message_id
         attempt.event_type = message.type
-        if key is not None and message.type == OrderCreated.TYPE:
+        if key is not None and message.type in CREATED:
             await self._accept_once(attempt.order_id, message)
         else:
             await self._acceptor.accept(message)

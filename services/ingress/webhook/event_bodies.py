@@ -9,9 +9,9 @@ from uuid import UUID
 
 import msgspec
 
-from shared.bus.contract.events import EVENT_TYPES, Event, OrderCreated
+from shared.bus.contract.events import EVENT_TYPES, IN_TEST, Event, OrderCreated
 from shared.bus.contract.topology import INTAKE
-from shared.ids import derived_id, new_id
+from shared.ids import new_id, order_id
 
 
 class EventBody(msgspec.Struct, kw_only=True):
@@ -19,18 +19,25 @@ class EventBody(msgspec.Struct, kw_only=True):
 
     EVENT: ClassVar[type[Event]]
 
-    def event(self, account_id: UUID, key: str | None = None) -> tuple[UUID, Event]:
+    def event(
+        self, account_id: UUID, key: str | None = None, *, is_test: bool = False
+    ) -> tuple[UUID, Event]:
         """The order's id, and the event.
 
         Args:
             account_id: who says it.
             key: what makes a new order's id the same each time; without one it is new.
+            is_test: whether a test secret signed it: then it is about a test order, whose id is
+                another under the same key.
         """
         members = msgspec.structs.asdict(self)
         members.pop("type", None)  # a flat order's
         if "order_id" not in members:
-            members["order_id"] = new_id() if key is None else derived_id("order", account_id, key)
-        return members["order_id"], self.EVENT(account_id=account_id, **members)
+            members["order_id"] = (
+                new_id() if key is None else order_id(account_id, key, is_test=is_test)
+            )
+        said = IN_TEST[self.EVENT] if is_test else self.EVENT
+        return members["order_id"], said(account_id=account_id, **members)
 
 
 def _data(event: type[Event]) -> type[EventBody]:
@@ -68,7 +75,8 @@ def _struct(
     return cast("type[EventBody]", made)
 
 
-_SENT = [event for event in EVENT_TYPES.values() if event.EXCHANGE == INTAKE]
+# None says of itself that it is a test: the secret says it.
+_SENT = [e for e in EVENT_TYPES.values() if e.EXCHANGE == INTAKE and not e.IS_TEST]
 DATA: dict[str, type[EventBody]] = {event.TYPE: _data(event) for event in _SENT}
 """By type: the members that a sender gives."""
 BODIES: dict[str, type[EventBody]] = {event.TYPE: _described(event) for event in _SENT}

@@ -15,7 +15,7 @@ from typing import Generic, Literal, Protocol, TypeVar
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from services.ingress.credentials.public_key import MAX_PUBLIC_KEYS
-from services.ingress.credentials.secret import MAX_TRIED
+from services.ingress.credentials.secret import tried
 from services.ingress.webhook import hmac_hex, missing_headers, standard_webhooks
 from shared.security.webhook_keys import encode_key
 
@@ -65,6 +65,9 @@ class Held(Protocol):
 
     @property
     def state(self) -> str: ...  # noqa: D102
+
+    @property
+    def is_test(self) -> bool: ...  # noqa: D102
 
 
 HeldT = TypeVar("HeldT", bound=Held)
@@ -281,7 +284,7 @@ def _standard(
     prefix = read_standard_headers(headers, signed)
     check_time(signed, now)
     given = standard_webhooks.listed(signed.signature)
-    for held in [held for held in secrets if held.state != "revoked"][:MAX_TRIED]:
+    for held in tried([held for held in secrets if held.state != "revoked"]):
         if standard_webhooks.matches(held.raw, prefix + body, given):
             return held
     given = standard_webhooks.listed_public(signed.signature)

@@ -7,12 +7,12 @@ from datetime import datetime
 from uuid import UUID
 
 from kombu import Connection
-from sqlalchemy import ARRAY, ColumnElement, Engine, Uuid, any_, cast, func, or_, select
+from sqlalchemy import ARRAY, ColumnElement, Engine, Uuid, and_, any_, cast, func, or_, select
 from sqlalchemy.orm import Session
 
 from services.ops.timelines import requests, unrecorded
 from shared.db.models import Account, KycApplication, Order, OrderConflict
-from shared.ids import derived_id
+from shared.ids import order_id
 
 AT_MOST = 100
 
@@ -59,10 +59,11 @@ def search(
     conditions: list[ColumnElement[bool]] = [Order.id == any_(cast(list(ids), ARRAY(Uuid)))]
     if "@" in text:
         # No index, as it would cost every order for what is asked a few times a day.
-        conditions.append(func.lower(Order.customer_email) == text.lower())
+        is_theirs = func.lower(Order.customer_email) == text.lower()
+        conditions.append(and_(is_theirs, Order.is_live))
         address = OrderConflict.event["customer_details"]["email"].astext
         told = select(OrderConflict.order_id).where(func.lower(address) == text.lower())
-        conditions.append(Order.id.in_(told))
+        conditions.append(and_(Order.id.in_(told), Order.is_live))
     rows = session.execute(
         select(
             Order.id,
@@ -118,7 +119,11 @@ def _order_ids(session: Session, text: str) -> set[UUID]:
         .where(KycApplication.status.in_(("approved", "revoked")))
         .distinct()
     )
-    ids = {derived_id("order", account_id, text) for account_id in senders}
+    ids = {
+        order_id(account_id, text, is_test=is_test)
+        for account_id in senders
+        for is_test in (False, True)
+    }
     with suppress(ValueError):
         ids.add(UUID(text))
     return ids
