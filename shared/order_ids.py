@@ -12,24 +12,26 @@ from shared.ids import derived_id
 LONGEST = 100  # characters of an order number, as `Reference` has it
 
 
-def of_key(account_id: UUID, key: str) -> UUID:
+def of_key(account_id: UUID, key: str, *, is_test: bool = False) -> UUID:
     """The id of the order that was sent under an idempotency key, without a number of its own.
 
     Args:
         account_id: the sender.
         key: the sender's, to the letter.
+        is_test: whether it is a test order, which is another under the same key.
     """
-    return derived_id("order", account_id, key)
+    return derived_id("test order" if is_test else "order", account_id, key)
 
 
-def of_number(account_id: UUID, number: str) -> UUID:
+def of_number(account_id: UUID, number: str, *, is_test: bool = False) -> UUID:
     """The id of the order that has a number of its sender's.
 
     Args:
         account_id: the sender.
         number: as `normalised` makes it.
+        is_test: whether it is a test order, which is another under the same number.
     """
-    return derived_id("order_number", account_id, number)
+    return derived_id("test order_number" if is_test else "order_number", account_id, number)
 
 
 def normalised(number: str) -> str:

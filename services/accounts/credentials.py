@@ -7,7 +7,7 @@ Each ends the sessions that a thief might have, and is told to the address that 
 from datetime import UTC, datetime
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Text, cast, delete, func, select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session, undefer
 
 from services.accounts import codes, guesses, registration, sessions, shown
@@ -16,7 +16,8 @@ from services.accounts.registration import OTP_ERRORS, SOURCE
 from shared.bus import outbox
 from shared.bus.contract.events import AccountChanged, SecretRevoked
 from shared.bus.contract.message import message_for
-from shared.db.models import Account, PendingProof, WebhookSecret
+from shared.db import revoked
+from shared.db.models import Account, PendingProof
 from shared.http.errors import ApiError, too_many_requests
 from shared.security import passwords
 from shared.security.networks import network_of
@@ -175,19 +176,13 @@ def _tell_revoked(session: Session, account: Account, email: str) -> None:
 
     Every ingress worker revokes what it hears of at once, and what it does not with its next poll.
     """
-    this_one = cast(cast(func.pg_current_xact_id(), Text), BigInteger)
-    revoked = session.scalars(
-        select(WebhookSecret.id)
-        .where(WebhookSecret.account_id == account.id, WebhookSecret.state == "revoked")
-        .where(WebhookSecret.changed_in == this_one)
-        .order_by(WebhookSecret.id)
-    ).all()
-    if revoked:
+    ended = revoked.by_this_transaction(session, account.id)
+    if ended:
         fact = SecretRevoked(
             account_id=account.id,
             company_name=account.company_name,
             email=email,
-            secret_ids=tuple(revoked),
+            secret_ids=ended,
             reason="The account was closed.",
         )
         outbox.add(session, [message_for(fact, source=SOURCE, correlation_id=account.id)])

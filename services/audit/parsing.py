@@ -20,6 +20,7 @@ _BY_THE_BUSINESS = (
     "kyc.submitted",
     "secret.shown",
     "secret.given",
+    "secret.key_",
     "webhook.allowlist_changed",
 )
 

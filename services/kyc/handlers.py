@@ -11,7 +11,8 @@ from shared.bus import outbox
 from shared.bus.contract.errors import Permanent
 from shared.bus.contract.events import Event, KycApproved, KycDecide, KycRejected, KycRevoked
 from shared.bus.contract.message import Received, message_for
-from shared.db.models import Account, KycApplication, WebhookSecret
+from shared.db import revoked
+from shared.db.models import Account, KycApplication
 from shared.ids import follow_up_id
 
 UNKNOWN_OPERATOR = "an unnamed operator"
@@ -125,7 +126,5 @@ def _fact(session: Session, account: Account, application: KycApplication) -> Ev
     if application.status == "rejected":
         return KycRejected(**common, reason=application.reason)
     # The database has just revoked them; whoever hears of it first need not ask.
-    secrets = select(WebhookSecret.id).where(WebhookSecret.revoked_with == application.id)
-    return KycRevoked(
-        **common, reason=application.reason, secret_ids=tuple(session.scalars(secrets))
-    )
+    ended = revoked.with_approval(session, application.id)
+    return KycRevoked(**common, reason=application.reason, secret_ids=ended)

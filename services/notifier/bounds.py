@@ -50,4 +50,4 @@ class Bounds:
 def _key(email: Email) -> Hashable | None:
     if email.account_id is None or is_synthetic(email.recipient):
         return None
-    return email.account_id, email.recipient.casefold()
+    return email.account_id, email.recipient.casefold(), email.is_test

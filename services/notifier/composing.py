@@ -27,9 +27,14 @@ from shared.bus.contract.events import (
     OrderNotTaken,
     OrderRecorded,
     OrderStatusRecorded,
+    OrderTestCancellationRecorded,
+    OrderTestRecorded,
+    OrderTestStatusRecorded,
     SecretExpiring,
     SecretGiven,
     SecretIssued,
+    SecretKeyAdded,
+    SecretKeyRemoved,
     SecretRevoked,
     SecretRotated,
     SecretShown,
@@ -39,6 +44,7 @@ from shared.bus.contract.message import Received
 from shared.config.loading import settings
 from shared.security import webhook_keys
 from shared.security.encryption import CannotOpenError, code_sealer
+from shared.synthetic import TEST, is_synthetic
 
 TEMPLATES: dict[type[Event], str] = {
     AccountOtpRequested: "one_time_code",
@@ -52,6 +58,8 @@ TEMPLATES: dict[type[Event], str] = {
     SecretRotated: "secret_rotated",
     SecretShown: "secret_shown",
     SecretGiven: "secret_given",
+    SecretKeyAdded: "secret_key_added",
+    SecretKeyRemoved: "secret_key_removed",
     WebhookAllowlistChanged: "allowlist_changed",
     SecretExpiring: "secret_expiring",
     SecretRevoked: "secret_revoked",
@@ -59,6 +67,9 @@ TEMPLATES: dict[type[Event], str] = {
     OrderStatusRecorded: "order_status",
     OrderCancellationRecorded: "order_cancelled",
     OrderNotTaken: "not_taken",
+    OrderTestRecorded: "order_received",
+    OrderTestStatusRecorded: "order_status",
+    OrderTestCancellationRecorded: "order_cancelled",
 }
 
 
@@ -70,7 +81,7 @@ class Email:
         fact_id: the fact that it tells of.
         fact_type: its type.
         subject_id: the order or account that the story is about.
-        template: which words.
+        template: which words; those of a test order begin with `TEST`.
         recipient: the address.
         recipient_name: how the recipient is called.
         subject: the subject line.
@@ -79,6 +90,7 @@ class Email:
         traceparent: the trace of the fact, where there is one.
         order_id: the order that it tells its customer of; None for an email to a business.
         account_id: whose order that is.
+        is_test: whether it is a test order; then the recipient is the business itself.
     """
 
     fact_id: UUID
@@ -93,6 +105,12 @@ class Email:
     traceparent: str | None = None
     order_id: UUID | None = None
     account_id: UUID | None = None
+    is_test: bool = False
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether it is counted among everybody's: neither a test nor the standing proof's."""
+        return not (self.is_test or is_synthetic(self.recipient))
 
 
 def compose(received: Received[Any]) -> Email | None:
@@ -115,19 +133,21 @@ def compose(received: Received[Any]) -> Email | None:
     is_order = isinstance(fact, OrderRecorded | OrderStatusRecorded | OrderCancellationRecorded)
     text_template, html_template = _templates(template)
     subject, _, text = text_template.render(known).partition("\n")
+    is_to_customer = is_order and not fact.IS_TEST
     return Email(
         fact_id=received.id,
         fact_type=received.type,
         subject_id=received.correlation_id,
-        template=template,
+        template=f"{TEST}{template}" if fact.IS_TEST else template,
         recipient=fact.customer_email if is_order else fact.email,
-        recipient_name=fact.customer_name if is_order else fact.company_name,
-        subject=subject.strip(),
+        recipient_name=fact.customer_name if is_to_customer else fact.company_name,
+        subject=f"TEST: {subject.strip()}" if fact.IS_TEST else subject.strip(),
         text=text.strip() + "\n",
         html=html_template.render(known),
         traceparent=received.traceparent,
         order_id=fact.order_id if is_order else None,
         account_id=fact.account_id if is_order else None,
+        is_test=fact.IS_TEST,
     )
 
 

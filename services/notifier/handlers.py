@@ -36,7 +36,6 @@ from shared.bus.contract.events import EmailUndeliverable
 from shared.bus.contract.message import Received, message_for
 from shared.db import arrays
 from shared.db.session import IDLE_SECONDS, still_here
-from shared.synthetic import is_synthetic
 
 MAX_REMEMBERED = 10_000
 WRITE_DOWN_SECONDS = 5.0
@@ -127,14 +126,15 @@ class Notifier:
                 unsent.append(email)
             else:
                 outcomes[email.fact_id] = refusal
-                metrics.tried(email.template, refusal)
+                if email.is_counted:
+                    metrics.tried(email.template, refusal)
         before = {self._under_way[e.fact_id][0] for e in unsent if e.fact_id in self._under_way}
         begun = self._begin([email for email in unsent if email.fact_id not in self._under_way])
         self._await(session, begun, before)
         for email in unsent:
             sending, number = self._under_way[email.fact_id]
             outcome = outcomes[email.fact_id] = sending.outcome(number)
-            if not is_synthetic(email.recipient):
+            if email.is_counted:
                 metrics.tried(email.template, outcome)
             if not isinstance(outcome, UnderWay):
                 del self._under_way[email.fact_id]

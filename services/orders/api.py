@@ -3,13 +3,14 @@
 import base64
 import binascii
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
 from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session
 
+from services.orders import test_mode_api
 from shared.bus.contract.events import Email, TrackingStatus
 from shared.db.models import EmailDelivery, Order, OrderConflict, OrderStatusHistory
 from shared.http.errors import ApiError
@@ -20,9 +21,13 @@ Limit = Annotated[int, msgspec.Meta(ge=1, le=200)]
 Stamp = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
-class Filter(msgspec.Struct, kw_only=True):
-    """Which orders, and where the page begins."""
+Mode = Literal["live", "test"]
 
+
+class Filter(msgspec.Struct, kw_only=True):
+    """Which orders, and where the page begins; those of test mode are asked for by it alone."""
+
+    mode: Mode = "live"
     status: TrackingStatus | None = None
     customer_email: Email | None = None
     created_from: Stamp | None = None
@@ -50,6 +55,7 @@ class OrderView(msgspec.Struct, kw_only=True):
     status_at: datetime
     created_at: datetime
     recorded_at: datetime
+    mode: Mode
 
 
 class StatusView(msgspec.Struct, kw_only=True):
@@ -103,7 +109,8 @@ _NOT_FOUND = ("order_not_found", "You have no order with this id.")
 def index(session: Session, call: Call[None, Filter]) -> Answer:
     """A page of the account's orders."""
     wanted = call.query
-    query = select(Order).where(Order.account_id == call.caller)
+    is_live = wanted.mode == "live"
+    query = select(Order).where(Order.account_id == call.caller, Order.is_live == is_live)
     if wanted.status is not None:
         query = query.where(Order.tracking_status == wanted.status.value)
     if wanted.customer_email is not None:
@@ -191,6 +198,7 @@ def _common(order: Order) -> dict[str, Any]:
         "status_at": order.status_at,
         "created_at": order.accepted_at,
         "recorded_at": order.recorded_at,
+        "mode": "test" if order.is_test else "live",
     }
 
 
@@ -215,6 +223,7 @@ def _from_cursor(cursor: str) -> tuple[datetime, UUID]:
 
 
 ROUTES = (
+    *test_mode_api.ROUTES,
     Route(
         method="GET",
         path="/orders/",

@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import RowMapping, text
+from sqlalchemy import Row, RowMapping, text
 from sqlalchemy.orm import Session
 
 from services.orders import tracking
@@ -19,6 +19,8 @@ from services.orders.tracking import Tracking
 from shared.bus.contract.events import OrderCreated, TrackingStatus
 from shared.bus.contract.message import Received
 from shared.db import arrays
+
+Businesses = Mapping[UUID, Row[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ def insert(session: Session, messages: Iterable[Received[OrderCreated]]) -> set[
             "address": arrays.texts(d.address for d in data),
             "tracking_status": arrays.texts(d.tracking_status.value for d in data),
             "at": arrays.times(m.time for m in ordered),
+            "is_test": arrays.booleans(d.IS_TEST for d in data),
             "order_number": _sparse([d.order_number or None for d in data]),
             "metadata": _sparse([_json(d.metadata) for d in data]),
             "tracking": _sparse([_json(tracking.values(parcel)) for parcel in parcels]),
@@ -125,10 +128,10 @@ def track(session: Session, parcels: Mapping[UUID, Tracking]) -> None:
         )
 
 
-def company_names(session: Session, accounts: set[UUID]) -> dict[UUID, str]:
-    """How businesses are called."""
-    rows = session.execute(_NAMES, {"ids": arrays.uuids(accounts)})
-    return {row.id: row.company_name for row in rows}
+def businesses(session: Session, accounts: set[UUID]) -> Businesses:
+    """How businesses are called, and their proved addresses."""
+    rows = session.execute(_BUSINESSES, {"ids": arrays.uuids(accounts)})
+    return {row.id: row for row in rows}
 
 
 def _json(value: Any) -> str | None:
@@ -143,19 +146,20 @@ def _sparse(values: Sequence[str | None]) -> str:
 _INSERT_ORDERS = text("""
     INSERT INTO orders (id, account_id, customer_name, customer_email, customer_phone,
                         item_summary, address, tracking_status, status_at, status_event_id,
-                        accepted_at, order_number, metadata, tracking, tracking_said)
+                        accepted_at, is_test, order_number, metadata, tracking, tracking_said)
     SELECT id, account_id, customer_name, customer_email, customer_phone,
-           item_summary, address, tracking_status, at, id, at,
+           item_summary, address, tracking_status, at, id, at, is_test,
            order_number, CAST(metadata AS jsonb), CAST(tracking AS jsonb),
            CAST(tracking_said AS jsonb)
     FROM unnest(CAST(:id AS uuid[]), CAST(:account_id AS uuid[]), CAST(:customer_name AS text[]),
                 CAST(:customer_email AS text[]), CAST(:customer_phone AS text[]),
                 CAST(:item_summary AS text[]), CAST(:address AS text[]),
                 CAST(:tracking_status AS text[]), CAST(:at AS timestamptz[]),
-                CAST(:order_number AS text[]), CAST(:metadata AS text[]),
-                CAST(:tracking AS text[]), CAST(:tracking_said AS text[]))
+                CAST(:is_test AS boolean[]), CAST(:order_number AS text[]),
+                CAST(:metadata AS text[]), CAST(:tracking AS text[]),
+                CAST(:tracking_said AS text[]))
          AS given (id, account_id, customer_name, customer_email, customer_phone,
-                   item_summary, address, tracking_status, at, order_number, metadata,
+                   item_summary, address, tracking_status, at, is_test, order_number, metadata,
                    tracking, tracking_said)
     ON CONFLICT DO NOTHING
     RETURNING id
@@ -173,7 +177,7 @@ _INSERT_HISTORY = text("""
 """)
 _LOCK_ORDERS = text("""
     SELECT id, account_id, customer_name, customer_email, item_summary, tracking_status,
-           status_at, status_event_id, order_number, tracking, tracking_said
+           status_at, status_event_id, is_test, order_number, tracking, tracking_said
     FROM orders WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR UPDATE
 """)
 _UPDATE_ORDERS = text("""
@@ -190,4 +194,6 @@ _UPDATE_TRACKING = text("""
          AS given (id, tracking, said)
     WHERE orders.id = given.id
 """)
-_NAMES = text("SELECT id, company_name FROM accounts WHERE id = ANY(CAST(:ids AS uuid[]))")
+_BUSINESSES = text(
+    "SELECT id, company_name, email FROM accounts WHERE id = ANY(CAST(:ids AS uuid[]))"
+)

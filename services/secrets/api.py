@@ -2,19 +2,21 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from uuid import UUID
 
 import msgspec
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from services.secrets import given, policies, rotation, usage
-from services.secrets.approved import KYC, locked_account, not_approved
+from services.secrets import given, policies, public_key_api, rotation, usage
+from services.secrets.approval import locked_account
 from services.secrets.usage import SecretUse
 from shared.bus import outbox
 from shared.bus.contract.events import SecretShown
 from shared.bus.contract.message import message_for
 from shared.db.models import Account, WebhookSecret
+from shared.http.approved import KYC_REQUIRED, is_approved, not_approved
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
 from shared.ids import derived_id
@@ -65,26 +67,28 @@ class Replaced(msgspec.Struct, kw_only=True):
     expires_at: datetime
 
 
-def show(session: Session, call: Call[None, None]) -> Answer:
+def show(session: Session, call: Call[None, None], *, is_test: bool = False) -> Answer:
     """The active secret. One that has just expired is replaced here and now."""
     now = rotation.now(session)
-    secret = rotation.newest(session, call.caller)
+    secret = rotation.newest(session, call.caller, is_test=is_test)
     if secret is not None and rotation.has_ended(secret, now):
         account = locked_account(session, call.caller)
-        secret = rotation.newest(session, account.id)
+        secret = rotation.newest(session, account.id, is_test=is_test)
         if secret is not None and rotation.has_ended(secret, now):
-            secret = rotation.rotate(session, account, "expired_use")
-    elif not rotation.is_approved(session, call.caller):
+            secret = rotation.rotate(session, account, "expired_use", is_test=is_test)
+    elif not is_approved(session, call.caller):
         raise not_approved()
     if secret is None or secret.state != "active":
+        if is_test:
+            raise ApiError(*_NO_TEST_SECRET)
         raise ApiError(404, *_NOT_READY, headers={"Retry-After": "1"})
     replaced = session.scalars(
         select(WebhookSecret)
         .where(WebhookSecret.account_id == call.caller, WebhookSecret.state == "retiring")
-        .where(WebhookSecret.expires_at > now, rotation.OURS)
+        .where(WebhookSecret.expires_at > now, rotation.ours(is_test=is_test))
         .order_by(WebhookSecret.expires_at.desc(), WebhookSecret.issued_at.desc())
     )
-    use = usage.of_account(session, call.caller, now)
+    use = usage.of_account(session, call.caller, now, is_test=is_test)
     retiring = [_previous(other, use) for other in replaced]
     _tell_shown(session, secret, call.address)
     return Answer(
@@ -111,6 +115,7 @@ def _tell_shown(session: Session, secret: WebhookSecret, address: str) -> None:
         email=account.email,
         secret_id=secret.id,
         address=address,
+        is_test=secret.is_test,
     )
     # Programs fetch it at each start: once a day and place is told, by the id of the fact.
     day = datetime.now(UTC).strftime("%Y-%m-%d")
@@ -131,15 +136,19 @@ def _previous(secret: WebhookSecret, use: Mapping[UUID, SecretUse]) -> Previous:
     )
 
 
-def replace(session: Session, call: Call[Replacement, None]) -> Answer:
+def replace(session: Session, call: Call[Replacement, None], *, is_test: bool = False) -> Answer:
     """Make a new secret. The one before goes on working until its own expiry, unless revoked."""
     account = locked_account(session, call.caller)
-    wait = rotation.wait_for_next(session, account.id)
+    wait = rotation.wait_for_next(session, account.id, is_test=is_test)
     if wait:
         raise ApiError(429, *_TOO_MANY, headers={"Retry-After": str(wait)})
-    is_first = rotation.active(session, account.id) is None
+    is_first = rotation.active(session, account.id, is_test=is_test) is None
     secret = rotation.rotate(
-        session, account, "business", revoke_previous=call.body.revoke_previous
+        session,
+        account,
+        "business",
+        revoke_previous=call.body.revoke_previous,
+        is_test=is_test,
     )
     if is_first:
         message = "Webhook secret created."
@@ -158,6 +167,13 @@ def replace(session: Session, call: Call[Replacement, None]) -> Answer:
     )
 
 
+def end_test_mode(session: Session, call: Call[None, None]) -> Answer:
+    """Make the test secrets stop working at once; test orders stay until they are cleared."""
+    rotation.lock(session, call.caller)
+    rotation.end_test_mode(session, session.get_one(Account, call.caller))
+    return Answer(204)
+
+
 def _forms(secret: WebhookSecret) -> dict[str, str]:
     raw = webhook_keys.unseal(secret.sealed, secret.id)
     return {
@@ -171,6 +187,11 @@ _NOT_READY = (
     "There is no active secret. After an approval one is made within a second; after a revocation "
     "make one by POST to this address.",
 )
+_NO_TEST_SECRET = (
+    404,
+    "no_test_secret",
+    "There is no test secret: make one by POST to this address.",
+)
 _TOO_MANY = (
     "too_many_secrets",
     f"You had {rotation.MAX_A_DAY} secrets made within 24 hours. The newest one works: fetch it by "
@@ -180,13 +201,14 @@ _TOO_MANY = (
 ROUTES = (
     *policies.ROUTES,
     *given.ROUTES,
+    *public_key_api.ROUTES,
     Route(
         method="GET",
         path="/webhook/secret/",
         handler=show,
         summary="Your webhook secret",
         answers={200: Secret},
-        errors=(KYC, (404, *_NOT_READY)),
+        errors=(KYC_REQUIRED, (404, *_NOT_READY)),
         bearer=True,
         tag="Webhook secret",
     ),
@@ -198,8 +220,39 @@ ROUTES = (
         body=Replacement,
         body_optional=True,
         answers={200: Replaced, 201: Replaced},
-        errors=(KYC, (429, *_TOO_MANY)),
+        errors=(KYC_REQUIRED, (429, *_TOO_MANY)),
         bearer=True,
         tag="Webhook secret",
+    ),
+    Route(
+        method="GET",
+        path="/webhook/test-secret/",
+        handler=partial(show, is_test=True),
+        summary="Your test secret: what it signs is mailed to you alone, and counts nowhere",
+        answers={200: Secret},
+        errors=(KYC_REQUIRED, _NO_TEST_SECRET),
+        bearer=True,
+        tag="Test mode",
+    ),
+    Route(
+        method="POST",
+        path="/webhook/test-secret/",
+        handler=partial(replace, is_test=True),
+        summary="Make or replace your test secret",
+        body=Replacement,
+        body_optional=True,
+        answers={200: Replaced, 201: Replaced},
+        errors=(KYC_REQUIRED, (429, *_TOO_MANY)),
+        bearer=True,
+        tag="Test mode",
+    ),
+    Route(
+        method="DELETE",
+        path="/webhook/test-secret/",
+        handler=end_test_mode,
+        summary="Make your test secrets stop working, at once",
+        answers={204: None},
+        bearer=True,
+        tag="Test mode",
     ),
 )

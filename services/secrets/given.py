@@ -15,12 +15,13 @@ from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from services.secrets import rotation, usage
-from services.secrets.approved import KYC, locked_account
+from services.secrets.approval import locked_account
 from services.secrets.policies import SOURCE
 from shared.bus import outbox
 from shared.bus.contract.events import OptionalLine, SecretGiven
 from shared.bus.contract.message import message_for
 from shared.db.models import Account, WebhookSecret
+from shared.http.approved import KYC_REQUIRED
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
 from shared.ids import new_id
@@ -229,7 +230,7 @@ ROUTES = (
         summary="Give us the secret that a platform signs with",
         body=GivenSecret,
         answers={200: GivenList},
-        errors=(KYC, (404, *_UNKNOWN), (409, *_TOO_MANY_SHOPS), (429, *_TOO_MANY)),
+        errors=(KYC_REQUIRED, (404, *_UNKNOWN), (409, *_TOO_MANY_SHOPS), (429, *_TOO_MANY)),
         bearer=True,
         tag="Webhook secret",
     ),

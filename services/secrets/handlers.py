@@ -14,7 +14,7 @@ from shared.bus.contract.events import (
     SecretRotate,
 )
 from shared.bus.contract.message import Received
-from shared.db.models import Account
+from shared.db.models import Account, WebhookSecret
 from shared.ids import follow_up_id
 
 
@@ -49,12 +49,21 @@ def on_rotate(session: Session, received: Received[SecretRotate]) -> None:
     account = _locked_account(session, command.account_id)
     if not rotation.hold_approval(session, account.id):
         raise Permanent("this account's KYC is not approved, so it gets no secret")
+    is_test = False
     if command.secret_id is not None:
-        newest = rotation.newest(session, account.id)
+        named = session.get(WebhookSecret, command.secret_id)
+        is_test = named is not None and named.is_test
+        newest = rotation.newest(session, account.id, is_test=is_test)
         if newest is None or newest.id != command.secret_id or newest.state == "revoked":
             return
     received.take_effect_once()
-    rotation.rotate(session, account, command.cause, revoke_previous=command.revoke_previous)
+    rotation.rotate(
+        session,
+        account,
+        command.cause,
+        revoke_previous=command.revoke_previous,
+        is_test=is_test,
+    )
 
 
 def on_revoke(session: Session, received: Received[SecretRevoke]) -> None:

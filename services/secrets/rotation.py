@@ -14,14 +14,16 @@ from datetime import datetime, timedelta
 from typing import Literal
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, select, true, update
+from sqlalchemy import ColumnElement, and_, func, select, true, update
 from sqlalchemy.orm import Session
 
+from services.secrets import public_keys
 from shared.bus import outbox
 from shared.bus.contract.events import SecretIssued, SecretRevoked, SecretRotated
 from shared.bus.contract.message import message_for
 from shared.config.loading import settings
-from shared.db.models import Account, KycApplication, WebhookSecret
+from shared.db import revoked
+from shared.db.models import Account, WebhookSecret
 from shared.ids import new_id
 from shared.security import webhook_keys
 
@@ -32,6 +34,11 @@ OURS = WebhookSecret.platform == ""
 """Those that we make: what a platform has made is given, and neither rotated nor shown."""
 
 Cause = Literal["expired_use", "scheduled", "operator", "business"]
+
+
+def ours(*, is_test: bool) -> ColumnElement[bool]:
+    """Those that we make, for live orders or for test orders."""
+    return and_(OURS, WebhookSecret.is_test == is_test)
 
 
 def lock(session: Session, account_id: UUID) -> None:
@@ -55,31 +62,20 @@ def hold_approval(session: Session, account_id: UUID) -> bool:
     return bool(session.scalar(select(func.hold_approval(account_id))))
 
 
-def is_approved(session: Session, account_id: UUID) -> bool:
-    """Whether the account's KYC is approved at the moment; nothing to act upon."""
-    return bool(
-        session.scalar(
-            select(
-                select(KycApplication.id)
-                .where(KycApplication.account_id == account_id)
-                .where(KycApplication.status == "approved")
-                .exists()
-            )
-        )
-    )
-
-
-def active(session: Session, account_id: UUID) -> WebhookSecret | None:
+def active(session: Session, account_id: UUID, *, is_test: bool = False) -> WebhookSecret | None:
     """The account's active secret, also when its time is over but nobody has noticed yet."""
     return session.scalar(
         select(WebhookSecret)
-        .where(WebhookSecret.account_id == account_id, WebhookSecret.state == "active", OURS)
+        .where(WebhookSecret.account_id == account_id, WebhookSecret.state == "active")
+        .where(ours(is_test=is_test))
         .execution_options(populate_existing=True)
     )
 
 
 def has_live(session: Session, account_id: UUID, secret_id: UUID | None = None) -> bool:
-    """Whether there is a secret to revoke: any of the account's, or the one named."""
+    """Whether there is a secret or public key to revoke: any of the account's, or the one named."""
+    if any(secret_id in (None, key.id) for key in public_keys.live(session, account_id)):
+        return True
     live = select(WebhookSecret.id).where(
         WebhookSecret.account_id == account_id, WebhookSecret.state.in_(("active", "retiring"))
     )
@@ -88,11 +84,11 @@ def has_live(session: Session, account_id: UUID, secret_id: UUID | None = None) 
     return bool(session.scalar(select(live.exists())))
 
 
-def newest(session: Session, account_id: UUID) -> WebhookSecret | None:
+def newest(session: Session, account_id: UUID, *, is_test: bool = False) -> WebhookSecret | None:
     """The active secret or, where there is none, the one that was issued last."""
     return session.scalar(
         select(WebhookSecret)
-        .where(WebhookSecret.account_id == account_id, OURS)
+        .where(WebhookSecret.account_id == account_id, ours(is_test=is_test))
         .order_by((WebhookSecret.state == "active").desc(), WebhookSecret.issued_at.desc())
         .limit(1)
         .execution_options(populate_existing=True)
@@ -104,7 +100,9 @@ def has_ended(secret: WebhookSecret, at: datetime) -> bool:
     return secret.state == "expired" or (secret.state == "active" and secret.expires_at <= at)
 
 
-def wait_for_next(session: Session, account_id: UUID, platform: str = "") -> int:
+def wait_for_next(
+    session: Session, account_id: UUID, platform: str = "", *, is_test: bool = False
+) -> int:
     """How many seconds an account must wait before it may have its secret replaced; 0 for none.
 
     Each stays in every worker's memory until 30 days after its end. The caller holds the lock.
@@ -118,6 +116,7 @@ def wait_for_next(session: Session, account_id: UUID, platform: str = "") -> int
     oldest = session.scalar(
         select(WebhookSecret.issued_at)
         .where(WebhookSecret.account_id == account_id, WebhookSecret.platform == platform)
+        .where(WebhookSecret.is_test == is_test)
         .where(WebhookSecret.issued_at > func.clock_timestamp() - day)
         .order_by(WebhookSecret.issued_at.desc())
         .offset(MAX_A_DAY - 1)
@@ -128,12 +127,12 @@ def wait_for_next(session: Session, account_id: UUID, platform: str = "") -> int
     return max(1, math.ceil((oldest + day - now(session)).total_seconds()))
 
 
-def issue(session: Session, account: Account) -> WebhookSecret:
+def issue(session: Session, account: Account, *, is_test: bool = False) -> WebhookSecret:
     """A first secret, for an account that has no active one.
 
     The caller holds the lock, and the approval.
     """
-    secret = _make(session, account)
+    secret = _make(session, account, is_test=is_test)
     _tell(
         session,
         SecretIssued(
@@ -142,13 +141,19 @@ def issue(session: Session, account: Account) -> WebhookSecret:
             email=account.email,
             secret_id=secret.id,
             expires_at=secret.expires_at,
+            is_test=is_test,
         ),
     )
     return secret
 
 
 def rotate(
-    session: Session, account: Account, cause: Cause, *, revoke_previous: bool = False
+    session: Session,
+    account: Account,
+    cause: Cause,
+    *,
+    revoke_previous: bool = False,
+    is_test: bool = False,
 ) -> WebhookSecret:
     """A new secret in the place of the active one. The caller holds the lock, and the approval.
 
@@ -158,17 +163,19 @@ def rotate(
         cause: what the business is told.
         revoke_previous: whether all earlier ones stop working at once, rather than at their own
             expiry.
+        is_test: whether it is the test secret; either's life leaves the other's alone.
     """
-    previous = active(session, account.id)
+    previous = active(session, account.id, is_test=is_test)
     at = now(session)
-    revoked = _revoke_live(session, account.id, at, OURS) if revoke_previous else []
+    which = ours(is_test=is_test)
+    ended = _revoke_live(session, account.id, at, which) if revoke_previous else []
     if previous is None:
-        return issue(session, account)
+        return issue(session, account, is_test=is_test)
     if not revoke_previous:
         previous.state = "retiring" if previous.expires_at > at else "expired"
         previous.replaced_at = at
         session.flush()
-    secret = _make(session, account)
+    secret = _make(session, account, is_test=is_test)
     _tell(
         session,
         SecretRotated(
@@ -180,7 +187,8 @@ def rotate(
             previous_secret_id=previous.id,
             previous_valid_until=at if revoke_previous else previous.expires_at,
             cause=cause,
-            revoked_ids=tuple(revoked),
+            revoked_ids=tuple(ended),
+            is_test=is_test,
         ),
     )
     return secret
@@ -189,7 +197,9 @@ def rotate(
 def revoke(
     session: Session, account: Account, reason: str, *, secret_id: UUID | None = None
 ) -> None:
-    """Make secrets stop working at once, given ones too. The caller holds the lock.
+    """Make secrets, given ones too, and public keys stop working at once.
+
+    The caller holds the lock.
 
     Args:
         session: the transaction.
@@ -197,10 +207,19 @@ def revoke(
         reason: what the business is told.
         secret_id: only this one.
     """
+    at = now(session)
     which = true() if secret_id is None else WebhookSecret.id == secret_id
-    revoked = _revoke_live(session, account.id, now(session), which)
-    if revoked:
-        _tell(session, _revoked(account, revoked, reason))
+    ended = _revoke_live(session, account.id, at, which)
+    ended += public_keys.revoke(session, account.id, at, secret_id)
+    if ended:
+        _tell(session, _revoked(account, ended, reason))
+
+
+def end_test_mode(session: Session, account: Account) -> None:
+    """Make every test secret of an account stop working at once. The caller holds the lock."""
+    ended = _revoke_live(session, account.id, now(session), ours(is_test=True))
+    if ended:
+        _tell(session, _revoked(account, ended, "You ended test mode: these were test secrets."))
 
 
 def tell_revoked_with(
@@ -215,14 +234,9 @@ def tell_revoked_with(
         reason: what the business is told.
         message_id: the fact's id.
     """
-    revoked = session.scalars(
-        select(WebhookSecret.id)
-        .where(WebhookSecret.account_id == account.id)
-        .where(WebhookSecret.revoked_with == application_id)
-        .order_by(WebhookSecret.id)
-    ).all()
-    if revoked:
-        _tell(session, _revoked(account, revoked, reason), message_id)
+    ended = revoked.with_approval(session, application_id)
+    if ended:
+        _tell(session, _revoked(account, ended, reason), message_id)
 
 
 def tell_revoked(
@@ -262,13 +276,14 @@ def _revoke_live(
     return list(session.scalars(change))
 
 
-def _make(session: Session, account: Account) -> WebhookSecret:
-    raw, secret_id, at = webhook_keys.generate(), new_id(), now(session)
+def _make(session: Session, account: Account, *, is_test: bool) -> WebhookSecret:
+    raw, secret_id, at = webhook_keys.generate(is_test=is_test), new_id(), now(session)
     secret = WebhookSecret(
         id=secret_id,
         account_id=account.id,
         key_hash=webhook_keys.key_hash(webhook_keys.encode_key(raw).encode()),
         sealed=webhook_keys.seal(raw, secret_id),
+        is_test=is_test,
         state="active",
         issued_at=at,
         expires_at=at + timedelta(days=settings().secret_lifetime_days),

@@ -42,14 +42,14 @@ def rotate_due(session: Session, now: datetime) -> None:
     for secret in due:
         if not rotation.try_lock(session, secret.account_id):
             continue
-        current = rotation.active(session, secret.account_id)
+        current = rotation.active(session, secret.account_id, is_test=secret.is_test)
         account = session.get(Account, secret.account_id)
         if current is None or account is None or current.id != secret.id:
             continue
         if current.expires_at >= until:
             continue
         if rotation.hold_approval(session, account.id):
-            rotation.rotate(session, account, "scheduled")
+            rotation.rotate(session, account, "scheduled", is_test=secret.is_test)
 
 
 def warn_due(session: Session, now: datetime) -> None:
@@ -85,7 +85,8 @@ def _ending(
 
 
 def _use(session: Session, secret: WebhookSecret, now: datetime) -> SecretUse:
-    return usage.of_account(session, secret.account_id, now).get(secret.id, usage.UNUSED)
+    used = usage.of_account(session, secret.account_id, now, is_test=secret.is_test)
+    return used.get(secret.id, usage.UNUSED)
 
 
 def _warn(session: Session, secret: WebhookSecret, use: SecretUse, *, is_last: bool) -> None:
@@ -99,6 +100,7 @@ def _warn(session: Session, secret: WebhookSecret, use: SecretUse, *, is_last: b
         last_used_at=use.last_used_at,
         share_of_last_day=use.share_of_last_day,
         is_last=is_last,
+        is_test=secret.is_test,
     )
     outbox.add(session, [message_for(fact, source="services.secrets", correlation_id=account.id)])
 

@@ -1,14 +1,14 @@
-"""How much each webhook secret of an account is in use, as the ingress has counted it."""
+"""How much an account's webhook secrets and public keys are in use, as the ingress has counted."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import func, select
+from sqlalchemy import func, literal, select, union_all
 from sqlalchemy.orm import Session
 
-from shared.db.models import WebhookSecret, WebhookSecretUse
+from shared.db.models import WebhookPublicKey, WebhookSecret, WebhookSecretUse
 
 DAY = timedelta(hours=24)
 
@@ -28,24 +28,34 @@ class SecretUse(msgspec.Struct, frozen=True, kw_only=True):
 UNUSED = SecretUse()
 
 
-def of_account(session: Session, account_id: UUID, now: datetime) -> Mapping[UUID, SecretUse]:
-    """The use of an account's secrets, by their ids; one that was never used is not there.
+def of_account(
+    session: Session, account_id: UUID, now: datetime, *, is_test: bool = False
+) -> Mapping[UUID, SecretUse]:
+    """The use of an account's secrets and public keys, by their ids; the unused are not there.
 
     Args:
-        session: of a role that may read `webhook_secrets` (id, account_id) and
-            `webhook_secret_use`.
+        session: of a role that may read `webhook_secrets` and `webhook_public_keys` (id,
+            account_id) and `webhook_secret_use`.
         account_id: whose.
         now: the day ends here. It is counted by the hour, so it may begin up to an hour earlier.
+        is_test: whether of its test mode, whose requests are no part of the others.
     """
     lately = WebhookSecretUse.hour > now - DAY - timedelta(hours=1)
+    theirs = union_all(
+        select(WebhookSecret.id).where(
+            WebhookSecret.account_id == account_id, WebhookSecret.is_test == is_test
+        ),
+        select(WebhookPublicKey.id).where(
+            WebhookPublicKey.account_id == account_id, literal(not is_test)
+        ),
+    )
     counted = session.execute(
         select(
             WebhookSecretUse.secret_id,
             func.max(WebhookSecretUse.last_used_at).label("last_used_at"),
             func.coalesce(func.sum(WebhookSecretUse.accepted).filter(lately), 0).label("accepted"),
         )
-        .join(WebhookSecret, WebhookSecret.id == WebhookSecretUse.secret_id)
-        .where(WebhookSecret.account_id == account_id)
+        .where(WebhookSecretUse.secret_id.in_(theirs))
         .group_by(WebhookSecretUse.secret_id)
     ).all()
     together = sum(int(row.accepted) for row in counted)

@@ -228,6 +228,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     """After which an order ends, with its history and conflicts: counted from when it was
     accepted, or its sender last said something of it. 0 is for ever, here and below; production
     refuses it ([privacy.md](privacy.md))."""
+    retention_test_orders_days: Days = 30
+    """After which a test order ends that its business has not cleared."""
     retention_history_days: Days = 365
     """After which the note of a status ends."""
     retention_conflicts_days: Days = 90

@@ -35,6 +35,7 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "revoked_tokens": "SELECT, INSERT, DELETE",
         "kyc_applications": "SELECT, INSERT",
         "webhook_secrets": "SELECT, INSERT, UPDATE",
+        "webhook_public_keys": "SELECT, INSERT, UPDATE (state, revoked_at)",
         "webhook_requests": "SELECT, INSERT",
         "webhook_secret_use": "SELECT, INSERT, UPDATE",
         # What the business says of its own requests; what ops staff say is services.secrets' part.
@@ -55,6 +56,7 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "kyc_applications": "SELECT, UPDATE",
         "kyc_decisions": "SELECT, INSERT, UPDATE",
         "webhook_secrets": "SELECT (id, revoked_with)",
+        "webhook_public_keys": "SELECT (id, revoked_with)",
         "inbox": INBOX,
         "outbox": TELL,
         "service_heartbeats": BEAT,
@@ -63,6 +65,7 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "accounts": ACCOUNT,
         "kyc_applications": "SELECT",
         "webhook_secrets": "SELECT, INSERT, UPDATE",
+        "webhook_public_keys": "SELECT, UPDATE (state, revoked_at)",
         "webhook_secret_use": "SELECT",
         "webhook_policies": (
             "SELECT, INSERT (account_id, rate_per_second, blocked_at), "
@@ -106,9 +109,10 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "kyc_applications": "SELECT",
         "kyc_decisions": "SELECT",
         "webhook_secrets": (
-            "SELECT (id, account_id, platform, shop, state, issued_at, expires_at, replaced_at, "
-            "revoked_at)"
+            "SELECT (id, account_id, platform, shop, is_test, state, issued_at, expires_at, "
+            "replaced_at, revoked_at)"
         ),
+        "webhook_public_keys": "SELECT",
         "webhook_requests": "SELECT",
         "webhook_secret_use": "SELECT",
         "webhook_policies": "SELECT",
@@ -138,6 +142,7 @@ FUNCTIONS: Mapping[str, tuple[str, ...]] = {
         "keep_webhook_request_partitions(integer)",
         "keep_webhook_request_partitions()",  # of the version before, whose workers may still run
         "hold_approval(uuid)",
+        "clear_test_orders(uuid)",
     ),
     "secrets": ("hold_approval(uuid)",),
     "ops": ("customer_mention(text)", "erase_customer(text)"),

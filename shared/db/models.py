@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
+    ColumnElement,
     Computed,
     DateTime,
     ForeignKey,
@@ -29,6 +30,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from shared.ids import new_id
@@ -288,6 +290,8 @@ class KycDecision(Base):
 class WebhookSecret(Base):
     """One webhook secret, sealed. `active` -> `retiring` -> `expired`; or `revoked` at once.
 
+    An account has one that is active, and one of its test mode where it wants that.
+
     Triggers see to it that none is live whose business is not approved, and that none goes back.
 
     `expires_at` is the end of validity whatever the state: a retiring secret's is moved forward
@@ -304,6 +308,7 @@ class WebhookSecret(Base):
             "account_id",
             "platform",
             "shop",
+            "is_test",
             unique=True,
             postgresql_where=text("state = 'active'"),
         ),
@@ -321,7 +326,8 @@ class WebhookSecret(Base):
     shop: Mapped[str] = mapped_column(default="", server_default="")  # as the business names it
     # SHA-256 of the whole whsk_ string; of a given one random, since nothing sends it.
     key_hash: Mapped[bytes] = mapped_column(unique=True)
-    sealed: Mapped[bytes]  # the 32 bytes, or what was given, sealed for the row's id
+    sealed: Mapped[bytes]  # the bytes, or what was given, sealed for the row's id
+    is_test: Mapped[bool] = mapped_column(default=False, server_default=false())
     state: Mapped[str] = mapped_column(String(16))
     issued_at: Mapped[datetime] = mapped_column(server_default=func.now())
     expires_at: Mapped[datetime]
@@ -332,6 +338,39 @@ class WebhookSecret(Base):
     last_warned_at: Mapped[datetime | None]  # a day ahead; told only while it is in use
     # Set by a trigger at every change, also one made by hand. The caches poll by them: `change`
     # tells which of two answers is newer; `changed_in`, the transaction, what nobody has seen yet.
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    change: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    changed_in: Mapped[int] = mapped_column(BigInteger, server_default="0", index=True)
+
+
+class WebhookPublicKey(Base):
+    """A public key (Ed25519) that a business signs by. `active`, or `revoked` and never back.
+
+    The triggers of the secrets hold here too: none is active whose business is not approved, and
+    with the approval all end.
+    """
+
+    __tablename__ = "webhook_public_keys"
+    __table_args__ = (
+        Index(
+            "uq_webhook_public_keys_active",
+            "account_id",
+            "public_key",
+            unique=True,
+            postgresql_where=text("state = 'active'"),
+        ),
+        CheckConstraint("state IN ('active', 'revoked')", "state"),
+        CheckConstraint("octet_length(public_key) = 32", "public_key"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"), index=True)
+    public_key: Mapped[bytes]
+    state: Mapped[str] = mapped_column(String(16))
+    added_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    revoked_at: Mapped[datetime | None]
+    revoked_with: Mapped[UUID | None]  # the application whose approval was taken back
+    # Set by a trigger, as those of the secrets.
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
     change: Mapped[int] = mapped_column(BigInteger, server_default="0")
     changed_in: Mapped[int] = mapped_column(BigInteger, server_default="0", index=True)
@@ -368,6 +407,10 @@ class Order(Base):
     __tablename__ = "orders"
     __table_args__ = (
         Index("ix_orders_account_id_accepted_at_id", "account_id", "accepted_at", "id"),
+        # Of the few that are tests: what counts the others looks for these.
+        Index(
+            "ix_orders_test", "account_id", "accepted_at", "id", postgresql_where=text("is_test")
+        ),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -389,6 +432,17 @@ class Order(Base):
     # and id.
     tracking: Mapped[dict[str, Any] | None]
     tracking_said: Mapped[dict[str, Any] | None]
+    is_test: Mapped[bool] = mapped_column(default=False, server_default=false())
+
+    @hybrid_property
+    def is_live(self) -> bool:
+        """The one rule by which test orders are in no figure and no list but their own."""
+        return not self.is_test
+
+    @is_live.inplace.expression
+    @classmethod
+    def _is_live(cls) -> ColumnElement[bool]:
+        return ~cls.is_test
 
 
 class OrderStatusHistory(Base):

@@ -93,6 +93,15 @@ ORDERS = Place(
         ) AS old
     """,  # noqa: S608
 )
+TEST_ORDERS = replace(
+    ORDERS,
+    name="test_orders",
+    due="""
+        SELECT id FROM orders WHERE is_test AND accepted_at < :before AND status_at < :before
+        {bounded}
+    """,
+    oldest="SELECT min(accepted_at) FROM orders WHERE is_test",
+)
 HISTORY = Place(
     name="history",
     owner="orders",
@@ -148,7 +157,7 @@ CONFLICTS = replace(
 DELIVERIES = _rows("deliveries", "notifier", "email_deliveries", "id", "at")
 UNPROVED = _rows("unproved", "ingress", "pending_proofs", "id", "created_at")
 
-PLACES = (ORDERS, HISTORY, CONFLICTS, DELIVERIES, UNPROVED)
+PLACES = (ORDERS, TEST_ORDERS, HISTORY, CONFLICTS, DELIVERIES, UNPROVED)
 """The places that lose rows. The request log loses its days, and dead queues their letters."""
 
 

@@ -1,9 +1,12 @@
-"""The two forms of a webhook secret, which is 32 random bytes.
+"""The two forms of a webhook secret, which is 32 random bytes; of a test secret, 35.
 
 `whsk_` and their urlsafe base64: the key of the `X-API-Key` scheme is that whole string. `whsec_`
 and their standard base64: the key of Standard Webhooks is the bytes behind it. Its libraries must
 never be handed the first form: there `whsk_` means an ed25519 key. At rest there are the SHA-256 of
 the first form, to find it by, and the bytes, sealed for their row.
+
+A test secret shows what it is in both forms, `whtk_TEST…` and `whsec_TEST…`: its bytes begin with
+those whose base64 is `TEST`. So the libraries take it as any other secret.
 """
 
 import base64
@@ -16,23 +19,32 @@ from shared.security.encryption import sealer
 
 PREFIX = "whsk_"
 STANDARD_PREFIX = "whsec_"
+TEST_PREFIX = "whtk_"
+PREFIXES = (PREFIX, TEST_PREFIX, STANDARD_PREFIX)
 SECRET_BYTES = 32
 GIVEN_BY = {"shopify": "Shopify"}
 """Platforms that make the secret they sign with, which their business gives to us: their titles by
 the name that such a secret's row has. At rest it is sealed like one of ours, and found by its
 account: what finds ours is random there, so that nothing names it."""
+TEST_MARK = base64.b64decode("TEST")
 # Of either form, whole or cut; a header takes them in any case, and somebody puts them in quotes.
-_IN_TEXT = re.compile(r"(wh(?:sk|sec)_)[\w+/=-]+", re.ASCII | re.IGNORECASE)
+_IN_TEXT = re.compile(r"(wh(?:sk|tk|sec)_)[\w+/=-]+", re.ASCII | re.IGNORECASE)
 
 
-def generate() -> bytes:
-    """32 new random bytes."""
-    return secrets.token_bytes(SECRET_BYTES)
+def generate(*, is_test: bool = False) -> bytes:
+    """32 new random bytes, behind the mark of a test secret where it is to be one."""
+    return (TEST_MARK if is_test else b"") + secrets.token_bytes(SECRET_BYTES)
+
+
+def is_test(raw: bytes) -> bool:
+    """Whether the bytes are a test secret's; a live one's may begin alike, and are fewer."""
+    return len(raw) > SECRET_BYTES and raw.startswith(TEST_MARK)
 
 
 def encode_key(raw: bytes) -> str:
     """The string that a sender signs with and sends as `X-API-Key`."""
-    return PREFIX + base64.urlsafe_b64encode(raw).decode().rstrip("=")
+    prefix = TEST_PREFIX if is_test(raw) else PREFIX
+    return prefix + base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
 
 def encode_standard(raw: bytes) -> str:

@@ -1,4 +1,4 @@
-"""Every live webhook secret in memory, so that checking a request needs no database.
+"""Every live webhook secret and public key in memory, so that checking needs no database.
 
 Found by the SHA-256 of the key, which is itself what its sender signs with, or by the account,
 where the secret is not sent: then its sealed bytes are opened at the first use. One that a platform
@@ -12,7 +12,7 @@ import asyncio
 import time
 from bisect import bisect_left, insort
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from operator import attrgetter
 from typing import Any
@@ -21,8 +21,9 @@ from uuid import UUID
 from services.ingress.credentials import rows
 from services.ingress.credentials.database_clock import DatabaseClock
 from services.ingress.credentials.policies import Policies
+from services.ingress.credentials.public_key import PublicKeys
 from services.ingress.credentials.rows import Found, Position
-from services.ingress.credentials.secret import MAX_GIVEN_TRIED, MAX_TRIED, CachedSecret
+from services.ingress.credentials.secret import MAX_GIVEN_TRIED, CachedSecret, tried
 from shared.security.webhook_keys import GIVEN_BY, key_hash
 
 REMEMBER_UNKNOWN_SECONDS = 5.0
@@ -49,6 +50,8 @@ class SecretCache:
     def __init__(self, threads: ThreadPoolExecutor, policies: Policies) -> None:
         self.clock = DatabaseClock()
         """The time by which secrets end."""
+        self.public_keys = PublicKeys()
+        """Those that requests may be signed by, kept true together with the secrets."""
         self._threads = threads
         self._policies = policies
         self._secrets: dict[bytes, CachedSecret] = {}
@@ -82,28 +85,31 @@ class SecretCache:
         await self._ensure(hashed, self._secrets, lambda: rows.by_hash(hashed))
         return self._secrets.get(hashed)
 
-    def of(self, account_id: UUID) -> list[CachedSecret]:
-        """An account's secrets in memory that are not revoked, the newest `MAX_TRIED` first."""
+    def of(self, account_id: UUID) -> Sequence[CachedSecret]:
+        """An account's secrets in memory that are not revoked: those tried, the newest first."""
         held = self._accounts.get(account_id)
         if held is None:
             return []
-        return held if len(held) == 1 else held[: -MAX_TRIED - 1 : -1]
+        return held if len(held) == 1 else tried(held[::-1])
 
     def given(self, account_id: UUID, platform: str) -> list[CachedSecret]:
         """Those that a platform has made for an account, the newest `MAX_GIVEN_TRIED` first."""
         return self._accounts.get((account_id, platform), [])[: -MAX_GIVEN_TRIED - 1 : -1]
 
-    async def look_again(self, account_id: UUID, platform: str = "") -> None:
-        """Load an account's secrets, for a signature that none of those in memory has made.
+    async def look_again(self, account_id: UUID, platform: str = "") -> bool:
+        """Load what an account signs by, for a signature that nothing in memory has made.
 
         The account may be new to this worker, or its newest secret. Like `find` once at a time; and
         once in `REMEMBER_UNKNOWN_SECONDS`, for an account that is there as for one that is not.
+
+        Returns:
+            Whether the database was asked.
 
         Raises:
             sqlalchemy.exc.DBAPIError: the database would have to be asked and is away.
         """
         holder: Holder = (account_id, platform) if platform else account_id
-        await self._ensure(holder, {}, lambda: rows.newest_of(account_id, platform))
+        return await self._ensure(holder, {}, lambda: rows.newest_of(account_id, platform))
 
     def revoke(self, account_id: UUID, secret_ids: Iterable[UUID]) -> None:
         """Revoke what an event names, in memory: at once and for good, with no database.
@@ -112,11 +118,12 @@ class SecretCache:
 
         Args:
             account_id: whose the secrets are.
-            secret_ids: which.
+            secret_ids: which; of public keys too.
         """
         holders: tuple[Holder, ...] = (account_id, *((account_id, name) for name in GIVEN_BY))
         for secret_id in secret_ids:
             self._revoked[secret_id] = None
+            self.public_keys.revoke(secret_id)
             for holder in holders:
                 held = self._held(holder, secret_id)
                 if held is not None:
@@ -144,6 +151,8 @@ class SecretCache:
         for secret in self._secrets.values():
             secret.change = -1
         self._policies.replace(begin.policies)
+        self.public_keys.keep({row.id for row in begin.public_keys})
+        self._take_keys(begin.public_keys)
         after = UUID(int=0)
         while True:
             found = await self._ask(lambda: rows.page(after))  # noqa: B023 - awaited here
@@ -159,9 +168,9 @@ class SecretCache:
 
     async def _ensure(
         self, key: Key, held: Mapping[Any, Any], question: Callable[[], Found]
-    ) -> None:
+    ) -> bool:
         if key in held or self._unknown.get(key, 0.0) > time.monotonic():
-            return
+            return False
         lookup = self._lookups.get(key)
         if lookup is None:
             self.misses += 1
@@ -169,6 +178,7 @@ class SecretCache:
             self._lookups[key] = lookup
             lookup.add_done_callback(lambda _: self._lookups.pop(key, None))
         await asyncio.shield(lookup)
+        return True
 
     async def _look_up(self, key: Key, question: Callable[[], Found]) -> None:
         found = await self._ask(question)
@@ -185,11 +195,20 @@ class SecretCache:
 
     async def _put(self, found: Found) -> None:
         self._policies.put(found.policies)
+        self._take_keys(found.public_keys)
         for begin in range(0, len(found.secrets), SLICE):
             if begin:
                 await asyncio.sleep(0)
             for row in found.secrets[begin : begin + SLICE]:
                 self._take(row)
+
+    def _take_keys(self, public_keys: Iterable[Any]) -> None:
+        for row in public_keys:
+            self.public_keys.take(row, is_revoked=row.id in self._revoked)
+            if row.state == "revoked":
+                self._revoked.pop(row.id, None)
+            else:
+                self._unknown.pop(row.account_id, None)
 
     def _take(self, row: Any) -> None:
         hashed = bytes(row.key_hash)

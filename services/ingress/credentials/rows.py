@@ -10,11 +10,23 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, select, text
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Label,
+    Select,
+    and_,
+    func,
+    or_,
+    select,
+    text,
+    union_all,
+)
+from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.types import BigInteger, Text
 
 from services.ingress.credentials.secret import MAX_GIVEN_TRIED, MAX_TRIED
-from shared.db.models import Account, WebhookPolicy, WebhookSecret
+from shared.db.models import Account, WebhookPolicy, WebhookPublicKey, WebhookSecret
 from shared.db.session import engine
 from shared.synthetic import LIKE
 
@@ -23,6 +35,17 @@ REMEMBER_EXPIRED_DAYS = 30
 PAGE = 2_000
 
 Query = Select[*tuple[Any, ...]]
+
+
+def _is_synthetic(account_id: InstrumentedAttribute[UUID]) -> Label[bool | None]:
+    return (
+        select(Account.email.like(LIKE))
+        .where(Account.id == account_id)
+        .scalar_subquery()
+        .label("is_synthetic")
+    )
+
+
 _secrets = select(
     WebhookSecret.key_hash,
     WebhookSecret.id,
@@ -32,11 +55,17 @@ _secrets = select(
     WebhookSecret.state,
     WebhookSecret.expires_at,
     WebhookSecret.replaced_at,
+    WebhookSecret.is_test,
     WebhookSecret.change,
-    select(Account.email.like(LIKE))
-    .where(Account.id == WebhookSecret.account_id)
-    .scalar_subquery()
-    .label("is_synthetic"),
+    _is_synthetic(WebhookSecret.account_id),
+)
+_public_keys = select(
+    WebhookPublicKey.id,
+    WebhookPublicKey.account_id,
+    WebhookPublicKey.public_key,
+    WebhookPublicKey.state,
+    WebhookPublicKey.change,
+    _is_synthetic(WebhookPublicKey.account_id),
 )
 _policies = select(
     WebhookPolicy.account_id,
@@ -94,19 +123,29 @@ class Found:
         reading: of its clock; see `DatabaseClock.read`.
         secrets: rows of `webhook_secrets`.
         policies: rows of `webhook_policies`.
+        public_keys: rows of `webhook_public_keys`.
     """
 
     position: Position
     reading: tuple[float, float, float]
     secrets: Sequence[Any] = field(default=())
     policies: Sequence[Any] = field(default=())
+    public_keys: Sequence[Any] = field(default=())
 
 
 def here() -> Found:
-    """Where the database is, and every policy."""
+    """Where the database is, every policy, and every public key that may be signed by."""
     with engine().connect() as connection:
         position, reading = _position(connection)
-        return Found(position, reading, policies=connection.execute(_policies).all())
+        # And those revoked of late: a query under way may have seen them while they were live.
+        lately = WebhookPublicKey.updated_at > func.now() - func.make_interval(0, 0, 0, 0, 1)
+        live = _public_keys.where(or_(WebhookPublicKey.state == "active", lately))
+        return Found(
+            position,
+            reading,
+            policies=connection.execute(_policies).all(),
+            public_keys=connection.execute(live).all(),
+        )
 
 
 def page(after: UUID) -> Found:
@@ -121,19 +160,32 @@ def by_hash(key_hash: bytes) -> Found:
 
 
 def newest_of(account_id: UUID, platform: str = "") -> Found:
-    """The secrets of an account that a signature is tried against, and its policy.
+    """What a signature of an account's is tried against, and its policy.
 
     Args:
         account_id: whose.
-        platform: that has made them; empty for ours.
+        platform: that has made the secrets; empty for ours, and for public keys.
     """
     theirs = and_(
         WebhookSecret.account_id == account_id,
         WebhookSecret.platform == platform,
         WebhookSecret.state != "revoked",
+        _is_remembered(),
     )
-    query = _secrets.where(theirs, _is_remembered()).order_by(WebhookSecret.id.desc())
-    return _ask(query.limit(MAX_GIVEN_TRIED if platform else MAX_TRIED))
+    if platform:
+        given = _secrets.where(theirs).order_by(WebhookSecret.id.desc())
+        return _ask(given.limit(MAX_GIVEN_TRIED))
+    newest = (
+        select(WebhookSecret.id)
+        .where(theirs, WebhookSecret.is_test == is_test)
+        .order_by(WebhookSecret.id.desc())
+        .limit(MAX_TRIED)
+        for is_test in (False, True)
+    )
+    keys = _public_keys.where(
+        WebhookPublicKey.account_id == account_id, WebhookPublicKey.state == "active"
+    )
+    return _ask(_secrets.where(WebhookSecret.id.in_(union_all(*newest))), keys)
 
 
 def since(position: Position) -> Found:
@@ -147,15 +199,20 @@ def since(position: Position) -> Found:
             reading,
             connection.execute(_secrets.where(_unseen(WebhookSecret.changed_in, position))).all(),
             connection.execute(_policies.where(_unseen(WebhookPolicy.changed_in, position))).all(),
+            connection.execute(
+                _public_keys.where(_unseen(WebhookPublicKey.changed_in, position))
+            ).all(),
         )
 
 
-def _ask(secrets: Query) -> Found:
+def _ask(secrets: Query, public_keys: Query | None = None) -> Found:
     with engine().connect() as connection:
         position, reading = _position(connection)
         rows = connection.execute(secrets).all()
-        theirs = WebhookPolicy.account_id.in_({row.account_id for row in rows})
-        return Found(position, reading, rows, connection.execute(_policies.where(theirs)).all())
+        keys = () if public_keys is None else connection.execute(public_keys).all()
+        theirs = WebhookPolicy.account_id.in_({row.account_id for row in (*rows, *keys)})
+        policies = connection.execute(_policies.where(theirs)).all()
+        return Found(position, reading, rows, policies, keys)
 
 
 def _position(connection: Connection) -> tuple[Position, tuple[float, float, float]]:

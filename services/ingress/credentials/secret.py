@@ -1,6 +1,7 @@
 """One webhook secret in a worker's memory."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
 from shared.security import webhook_keys
@@ -8,10 +9,36 @@ from shared.security import webhook_keys
 STATES = ("active", "retiring", "expired", "revoked")
 """In the only order in which a secret goes through them."""
 LIVE = ("active", "retiring")
-# How many of an account's secrets a signature is tried against, the newest ones.
+# How many of an account's secrets a signature is tried against, the newest ones of each mode.
 MAX_TRIED = 5
 MAX_GIVEN_TRIED = 20
 """The same of those that one platform has made, for all shops together."""
+
+
+class Tried(Protocol):
+    """A secret that a signature may be tried against."""
+
+    @property
+    def is_test(self) -> bool: ...  # noqa: D102
+
+
+TriedT = TypeVar("TriedT", bound=Tried)
+
+
+def tried(newest_first: Sequence[TriedT]) -> Sequence[TriedT]:
+    """Those of an account's secrets that a signature is tried against.
+
+    However many test secrets are made, they leave the live ones their place.
+    """
+    if len(newest_first) <= MAX_TRIED:
+        return newest_first
+    left = {False: MAX_TRIED, True: MAX_TRIED}
+    found = []
+    for secret in newest_first:
+        if left[secret.is_test]:
+            left[secret.is_test] -= 1
+            found.append(secret)
+    return found
 
 
 class CachedSecret:
@@ -25,7 +52,9 @@ class CachedSecret:
         expires_at: the end of validity, in seconds since 1970.
         replaced_at: when it was replaced, in seconds since 1970; None when it was not.
         change: which change of the database's it shows.
-        is_synthetic: whether it is the standing proof's, which is counted among nobody's.
+        is_test: whether what it signs is about test orders.
+        is_counted: whether its requests are counted among everybody's: neither a test secret's
+            are nor the standing proof's.
     """
 
     __slots__ = (
@@ -35,7 +64,8 @@ class CachedSecret:
         "change",
         "expires_at",
         "id",
-        "is_synthetic",
+        "is_counted",
+        "is_test",
         "platform",
         "replaced_at",
         "state",
@@ -45,7 +75,8 @@ class CachedSecret:
         self.id: UUID = row.id
         self.account_id: UUID = row.account_id
         self.platform: str = row.platform
-        self.is_synthetic = bool(row.is_synthetic)
+        self.is_test: bool = row.is_test
+        self.is_counted = not (row.is_test or row.is_synthetic)
         self.state = STATES[0]
         self._raw: bytes | None = None
         self.change = -1

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -13,12 +14,12 @@ from services.ingress.credentials.secret import state_at
 from services.ingress.diagnosis.reasons import Secret, diagnose
 from services.ingress.webhook import bodies
 from services.ingress.webhook.rules import Scheme
-from shared.db.models import WebhookPolicy, WebhookSecret
+from shared.db.models import WebhookPolicy, WebhookPublicKey, WebhookSecret
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
 from shared.security import webhook_keys
 
-LOOKED_AT = 10  # secrets, the newest; each is tried in many ways
+LOOKED_AT = 10  # secrets of a mode, the newest; each is tried in many ways
 
 
 class SentRequest(msgspec.Struct, kw_only=True):
@@ -30,11 +31,15 @@ class SentRequest(msgspec.Struct, kw_only=True):
 
 
 class MatchedSecret(msgspec.Struct, kw_only=True):
-    """The secret that made the signature; `active`, `retiring`, `expired` or `revoked`."""
+    """What the signature is by: `active`, `retiring`, `expired` or `revoked`.
+
+    It is a secret, or a public key, which ends when you remove it.
+    """
 
     id: UUID
     state: str
-    expires_at: datetime
+    expires_at: datetime | None
+    is_public_key: bool
 
 
 class BodyVerdict(msgspec.Struct, kw_only=True):
@@ -67,12 +72,8 @@ class Verdict(msgspec.Struct, kw_only=True):
 def verify(session: Session, call: Call[SentRequest, None]) -> Answer:
     """Verify a request against the account's own secrets, and say what differs."""
     body = _body(call.body)
-    rows = session.scalars(
-        select(WebhookSecret)
-        .where(WebhookSecret.account_id == call.caller, WebhookSecret.platform == "")
-        .order_by(WebhookSecret.issued_at.desc())
-        .limit(LOOKED_AT)
-    ).all()
+    rows = [row for is_test in (False, True) for row in _newest(session, call.caller, is_test)]
+    rows.sort(key=lambda row: row.issued_at, reverse=True)
     now = session.scalars(select(func.clock_timestamp())).one()
     policy = session.get(WebhookPolicy, call.caller)
     secrets = [
@@ -88,6 +89,7 @@ def verify(session: Session, call: Call[SentRequest, None]) -> Answer:
         body,
         secrets,
         now.timestamp(),
+        public_keys=_public_keys(session, call.caller),
         is_standard_only=policy is not None and policy.standard_webhooks_only,
     )
     findings = list(found.findings)
@@ -108,12 +110,38 @@ def verify(session: Session, call: Call[SentRequest, None]) -> Answer:
             is_signed=found.is_right,
             secret=None
             if secret is None
-            else MatchedSecret(id=secret.id, state=secret.state, expires_at=expires[secret.id]),
+            else MatchedSecret(
+                id=secret.id,
+                state=secret.state,
+                expires_at=expires.get(secret.id),
+                is_public_key=secret.is_public,
+            ),
             expected_signature=found.expected or None,
             findings=findings,
             body=verdict,
         ),
     )
+
+
+def _newest(session: Session, account_id: UUID, is_test: bool) -> Sequence[WebhookSecret]:
+    return session.scalars(
+        select(WebhookSecret)
+        .where(WebhookSecret.account_id == account_id, WebhookSecret.platform == "")
+        .where(WebhookSecret.is_test == is_test)
+        .order_by(WebhookSecret.issued_at.desc())
+        .limit(LOOKED_AT)
+    ).all()
+
+
+def _public_keys(session: Session, account_id: UUID) -> list[Secret]:
+    """The account's public keys, those in use first: in the order in which the webhook tries."""
+    rows = session.scalars(
+        select(WebhookPublicKey)
+        .where(WebhookPublicKey.account_id == account_id)
+        .order_by(WebhookPublicKey.state == "revoked", WebhookPublicKey.added_at.desc())
+        .limit(LOOKED_AT)
+    )
+    return [Secret(row.id, row.public_key, row.state, is_public=True) for row in rows]
 
 
 def _body(sent: SentRequest) -> bytes:

@@ -10,11 +10,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from services.ingress.diagnosis import mistakes, signature_text
+from services.ingress.diagnosis import asymmetric, mistakes, signature_text
 from services.ingress.webhook import hmac_hex, missing_headers, rules, standard_webhooks
 from services.ingress.webhook.rules import Scheme
-from services.ingress.webhook.standard_webhooks import MAX_SIGNATURES, TOLERANCE_SECONDS
-from shared.security.webhook_keys import encode_key, encode_standard
+from services.ingress.webhook.standard_webhooks import (
+    MAX_PUBLIC_SIGNATURES,
+    MAX_SIGNATURES,
+    TOLERANCE_SECONDS,
+)
+from shared.security.webhook_keys import encode_key, encode_standard, is_test
 
 # What is told by the webhook's own sentence.
 _OF_THE_FORM = ("unsupported_media_type", "invalid_idempotency_key", "scheme_not_allowed")
@@ -23,17 +27,24 @@ KeyVariants = Callable[[bytes], Iterator[tuple[str, bytes]]]
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """One of the account's secrets.
+    """One of the account's secrets, or public keys.
 
     Attributes:
         id: its id.
-        raw: its 32 bytes.
+        raw: its bytes.
         state: `active`, `retiring`, `expired` or `revoked`, as it is now.
+        is_public: whether it is a public key.
     """
 
     id: UUID
     raw: bytes
     state: str
+    is_public: bool = False
+
+    @property
+    def is_test(self) -> bool:
+        """Whether it is a test secret."""
+        return not self.is_public and is_test(self.raw)
 
 
 @dataclass(slots=True)
@@ -63,6 +74,7 @@ def diagnose(
     secrets: Sequence[Secret],
     now: float,
     *,
+    public_keys: Sequence[Secret] = (),
     is_standard_only: bool = False,
 ) -> Diagnosis:
     """Verify a request and say what differs.
@@ -72,6 +84,7 @@ def diagnose(
         body: the raw body.
         secrets: all of the account's, the newest first.
         now: seconds since 1970.
+        public_keys: all of the account's, the oldest first.
         is_standard_only: whether the account takes Standard Webhooks only.
     """
     # JSON can write half of a surrogate pair, which no header can hold.
@@ -80,13 +93,15 @@ def diagnose(
         for name, value in headers.items()
     }
     raw = [(name.encode(errors="replace"), value.encode()) for name, value in given.items()]
-    judged = rules.judge(raw, body, secrets, now, is_standard_only=is_standard_only)
+    judged = rules.judge(
+        raw, body, secrets, now, public_keys=public_keys, is_standard_only=is_standard_only
+    )
     code = judged.refusal.code if judged.refusal else ""
     found = Diagnosis(judged.scheme, code, is_right=judged.secret is not None)
     if judged.refusal is not None:
         found.findings += judged.refusal.faults
     if judged.scheme == "standard_webhooks":
-        _standard(given, body, secrets, now, found)
+        _standard(given, body, secrets, public_keys, now, found)
     else:
         _api_key(given, body, secrets, found)
     if judged.secret is not None:
@@ -124,6 +139,7 @@ def _standard(
     given: Mapping[str, str],
     body: bytes,
     secrets: Sequence[Secret],
+    public_keys: Sequence[Secret],
     now: float,
     found: Diagnosis,
 ) -> None:
@@ -134,10 +150,12 @@ def _standard(
         found.findings.append("webhook-id may hold up to 255 visible ASCII characters, and no `.`.")
     _explain_stamp(stamp, now, found)
     head = f"{id_}.{stamp}.".encode()
-    active = next((s for s in secrets if s.state == "active"), None)
+    active = next((s for s in secrets if s.state == "active" and not s.is_test), None)
     if active is not None:
         found.expected = "v1," + signature_text.in_base64(_hmac(active.raw, head + body))
+    signed = asymmetric.Signed(id_, stamp, body)
     is_explained = False
+    asymmetric_ones = 0
     for entry in filter(None, signatures.split(" ", MAX_SIGNATURES)[:MAX_SIGNATURES]):
         version, comma, text = entry.partition(",")
         if not comma:
@@ -145,8 +163,18 @@ def _standard(
             found.findings.append(
                 f"`{entry:.20}…` has no `v1,` before it, so it counts for nothing."
             )
+        elif version == "v1a":
+            asymmetric_ones += 1
+            if _public(text, asymmetric_ones, signed, public_keys, found):
+                return
+            continue
         elif version != "v1":
-            found.findings.append(f"Version `{version:.10}` is not known here: it must be `v1`.")
+            found.findings.append(
+                f"Version `{version:.10}` is not known here: it must be `v1` or `v1a`."
+            )
+            continue
+        if asymmetric.is_one(text, signed, public_keys):
+            found.findings.append("This is a signature by a private key: write `v1a,` before it.")
             continue
         digest = signature_text.read(text, "base64", found.findings)
         if digest is None:
@@ -163,6 +191,29 @@ def _standard(
         if not is_explained and not _explain_head(digest, id_, stamp, body, secrets, found):
             _explain(digest, body, secrets, None, mistakes.of_standard_key, found, head)
         is_explained = True
+
+
+def _public(
+    text: str,
+    number: int,
+    signed: asymmetric.Signed,
+    public_keys: Sequence[Secret],
+    found: Diagnosis,
+) -> bool:
+    """Whether a signature of `v1a` is right; says what is wrong with it otherwise."""
+    if number > MAX_PUBLIC_SIGNATURES:
+        found.findings.append(
+            f"Of `v1a` the first {MAX_PUBLIC_SIGNATURES} signatures count, and this is a later one."
+        )
+    key, faults = asymmetric.explain(text, signed, public_keys)
+    found.findings += faults
+    if key is None:
+        return False
+    found.secret = key
+    if faults or number > MAX_PUBLIC_SIGNATURES:
+        return False
+    _tell_state(key, found)
+    return True
 
 
 def _explain(
@@ -261,6 +312,10 @@ def _explain_stamp(stamp: str, now: float, found: Diagnosis) -> None:
 
 def _tell_state(secret: Secret, found: Diagnosis) -> None:
     found.is_right = True
+    if secret.is_test:
+        found.findings.append(
+            "It is by a test secret: the order is recorded as a test, and mailed to you alone."
+        )
     if secret.state == "active":
         found.findings.append("The signature is right.")
     elif secret.state == "retiring":
@@ -270,6 +325,8 @@ def _tell_state(secret: Secret, found: Diagnosis) -> None:
         )
     elif secret.state == "expired":
         found.findings.append("The signature is right, and the secret has expired.")
+    elif secret.is_public:
+        found.findings.append("The signature is right, and its public key was removed or revoked.")
     else:
         found.findings.append("The signature is right, and the secret was revoked.")
 

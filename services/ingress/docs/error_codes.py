@@ -282,6 +282,39 @@ CODES: dict[str, ErrorCode] = {
         "Ask again after a second; after a revocation make one with `POST /webhook/secret/`.",
         is_passing=True,
     ),
+    "invalid_public_key": ErrorCode(
+        [400],
+        "What was sent as a public key is none, or one that must not be used; the sentence says "
+        "why, and repeats nothing of it.",
+        "Send `whpk_` and the standard base64 of the 32 bytes of an Ed25519 public key. A private "
+        "key that was sent by mistake is to be replaced.",
+    ),
+    "public_key_known": ErrorCode(
+        [409],
+        "The account has this public key already.",
+        "Nothing: it signs for you. `GET /webhook/public-keys/` lists your keys.",
+    ),
+    "too_many_public_keys": ErrorCode(
+        [409],
+        "The account has three public keys, which is all that it may have.",
+        "Remove one with `DELETE /webhook/public-keys/{key_id}/`.",
+    ),
+    "too_many_public_keys_a_day": ErrorCode(
+        [429],
+        "Twenty public keys were added within 24 hours.",
+        "Come back when `Retry-After` says, and add keys less often: none has an end.",
+        is_passing=True,
+    ),
+    "public_key_not_found": ErrorCode(
+        [404],
+        "The account has no public key of this id, or it was removed.",
+        "List those that there are with `GET /webhook/public-keys/`.",
+    ),
+    "no_test_secret": ErrorCode(
+        [404],
+        "The account has no test secret: none was made yet, or test mode was ended.",
+        "Make one with `POST /webhook/test-secret/`.",
+    ),
     "too_many_secrets": ErrorCode(
         [429],
         "Your secret was replaced twenty times within 24 hours, or you gave us twenty of a "

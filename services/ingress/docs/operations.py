@@ -99,7 +99,8 @@ OPERATIONS = (
             "webhook-timestamp": "When this try was made, in seconds since 1970.",
             "webhook-signature": (
                 "`v1,` and the base64 of the HMAC-SHA256 of `id.timestamp.body`, keyed with the "
-                "bytes behind `whsec_`; several, separated by spaces, while secrets change."
+                "bytes behind `whsec_`; or `v1a,` and that of the Ed25519 signature under a public "
+                "key of yours; several, separated by spaces, while secrets or keys change."
             ),
         },
         optional_headers=_PREFER,

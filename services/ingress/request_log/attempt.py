@@ -3,7 +3,7 @@
 import time
 from uuid import UUID
 
-from services.ingress.credentials.secret import CachedSecret
+from services.ingress.credentials.public_key import Signer
 
 
 class Attempt:
@@ -14,7 +14,7 @@ class Attempt:
         at: the same, in seconds since 1970.
         account_id: whose it is; without a right signature, whose it claims to be. None where that
             account is not known to be there.
-        secret: whose signature is right or, with `X-API-Key`, the one that was named.
+        secret: what the request is rightly signed by or, with `X-API-Key`, the one that was named.
         timestamp: the header of that name, where the scheme has one.
         signature: the header, as it came.
         key: what makes it idempotent: `Idempotency-Key` or `webhook-id`, as it came.
@@ -46,7 +46,7 @@ class Attempt:
         self.started = time.perf_counter()
         self.at = time.time()
         self.account_id: UUID | None = None
-        self.secret: CachedSecret | None = None
+        self.secret: Signer | None = None
         self.timestamp = self.signature = self.body = b""
         self.key: bytes | None = None
         self.order_id: str | None = None

@@ -20,6 +20,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from services.ingress.request_log.attempt import Attempt
+from shared.bus.contract.events import EVENT_TYPES
 from shared.config.keys import decode_key
 from shared.config.loading import settings
 from shared.db.models import WebhookRequest
@@ -85,6 +86,7 @@ def attach(resp: Response, attempt: Attempt) -> None:
         order_id=attempt.order_id,
         body_sha256=hashlib.sha256(attempt.body).hexdigest(),
         accepted_at=attempt.at,
+        event_type=attempt.event_type,
     )
     # One member more, before the closing brace.
     resp.data = (resp.data or b"{}")[:-1] + b',"receipt":"%s"}' % receipt.encode()
@@ -92,7 +94,13 @@ def attach(resp: Response, attempt: Attempt) -> None:
 
 
 def sign(
-    *, account_id: object, event_id: object, order_id: object, body_sha256: str, accepted_at: float
+    *,
+    account_id: object,
+    event_id: object,
+    order_id: object,
+    body_sha256: str,
+    accepted_at: float,
+    event_type: str | None,
 ) -> str:
     """The receipt of an accepted request, made in 30 us: less than a thread's turn would take.
 
@@ -102,9 +110,10 @@ def sign(
         order_id: the order that it is about.
         body_sha256: the hash of the raw body, in hexadecimal digits.
         accepted_at: when it arrived, in seconds since 1970.
+        event_type: of the message; a test's receipt says that it is one.
     """
     public, private = signing_keys()[0]
-    claims = {
+    claims: dict[str, object] = {
         "iss": ISSUER,
         "sub": str(account_id),
         "jti": str(event_id),
@@ -113,6 +122,9 @@ def sign(
         "order_id": str(order_id),
         "body_sha256": body_sha256,
     }
+    event = EVENT_TYPES.get(event_type or "")
+    if event is not None and event.IS_TEST:
+        claims["test"] = True
     return jwt.encode(claims, private, ALGORITHM, headers={"typ": TYPE, "kid": public.kid})
 
 
@@ -147,6 +159,7 @@ def show(session: Session, call: Call[None, None]) -> Answer:
                 order_id=request.order_id,
                 body_sha256=request.body_sha256.hex(),
                 accepted_at=request.at.timestamp(),
+                event_type=request.event_type,
             )
         ),
     )

@@ -1,6 +1,7 @@
 """Whose a platform's delivery is: its own scheme, over one of the account's secrets."""
 
 import os
+from collections.abc import Sequence
 from uuid import UUID
 
 from falcon.asgi import Request
@@ -66,7 +67,7 @@ class PlatformScheme:
                 return secret
         raise self._refusals.refuse(req, rules.invalid_signature())
 
-    def _held(self, account: UUID) -> list[CachedSecret]:
+    def _held(self, account: UUID) -> Sequence[CachedSecret]:
         if not self._given:
             return self._secrets.of(account)
         # What a business has given has no other to be told of: it ends, and that is all.

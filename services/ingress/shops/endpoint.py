@@ -7,12 +7,12 @@ refuses: Shopify deletes the subscription, WooCommerce disables the webhook.
 
 import time
 from datetime import UTC, datetime
-from uuid import UUID
 
 import falcon
 import msgspec
 from falcon.asgi import Request, Response
 
+from services.ingress.credentials.public_key import Signer
 from services.ingress.metrics import Metrics
 from services.ingress.platforms import becoming
 from services.ingress.platforms.becoming import Note
@@ -90,9 +90,7 @@ class PlatformWebhook(Webhook):
             code = error.code
         self._metrics.webhook(code, time.perf_counter() - started)
 
-    async def _accept(
-        self, req: Request, resp: Response, attempt: Attempt, account_id: UUID
-    ) -> None:
+    async def _accept(self, req: Request, resp: Response, attempt: Attempt, signer: Signer) -> None:
         platform = self._platform
         try:
             rules.check_form(req.content_type, req.get_header("Content-Encoding"), None)
@@ -104,7 +102,7 @@ class PlatformWebhook(Webhook):
         elif topic is None:
             found = "topic_not_taken"
         else:
-            found = await self._take(req, attempt, account_id, topic)
+            found = await self._take(req, attempt, signer, topic)
         attempt.note = found
         if found is None:
             tell_success(req, resp, attempt)
@@ -112,13 +110,13 @@ class PlatformWebhook(Webhook):
             _tell_noted(resp, found)
 
     async def _take(
-        self, req: Request, attempt: Attempt, account_id: UUID, topic: Topic
+        self, req: Request, attempt: Attempt, signer: Signer, topic: Topic
     ) -> Note | None:
         platform = self._platform
         said = self._read(attempt.body, req.get_header(platform.shop) or "")
-        id_ = becoming.order_id(platform, account_id, said)
+        id_ = becoming.order_id(platform, signer.account_id, said, is_test=signer.is_test)
         attempt.order_id = str(id_)
-        made = becoming.event_of(id_, topic, said, account_id)
+        made = becoming.event_of(id_, topic, said, signer.account_id, is_test=signer.is_test)
         if isinstance(made, str):
             return made
         event, message_id = made

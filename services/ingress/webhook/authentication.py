@@ -9,9 +9,15 @@ from functools import lru_cache
 from typing import Protocol
 from uuid import UUID
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from falcon.asgi import Request
 
 from services.ingress.credentials.cache import SecretCache
+from services.ingress.credentials.public_key import (
+    MAX_PUBLIC_KEYS,
+    CachedPublicKey,
+    Signer,
+)
 from services.ingress.credentials.secret import CachedSecret
 from services.ingress.request_log.attempt import Attempt
 from services.ingress.webhook import hmac_hex, missing_headers, rules, standard_webhooks
@@ -31,8 +37,8 @@ class Scheme(Protocol):
     tells_copies: bool
     """Whether a copy of a request is told from a new one, by its signed id and time."""
 
-    async def authenticate(self, req: Request, attempt: Attempt, account_id: str) -> CachedSecret:
-        """Find the secret that a request is rightly signed with; its state is not looked at yet.
+    async def authenticate(self, req: Request, attempt: Attempt, account_id: str) -> Signer:
+        """Find what a request is rightly signed with; its state is not looked at yet.
 
         Args:
             req: the request.
@@ -99,7 +105,8 @@ class StandardScheme:
     """Standard Webhooks: the account is in the path and the secret stays at home.
 
     An account that is not there, one without a secret and a wrong signature are answered alike,
-    after the same work.
+    after the same work: a signature by a public key is verified as often for an account that has
+    none as for one that has all it may have.
 
     Args:
         secrets: the cache of this worker.
@@ -115,11 +122,12 @@ class StandardScheme:
         self._refusals = refusals
         self._max_body_bytes = max_body_bytes
         self._nobodys_key = os.urandom(32)
+        self._nobodys_public_key = Ed25519PrivateKey.generate().public_key()
 
-    async def authenticate(self, req: Request, attempt: Attempt, account_id: str) -> CachedSecret:
+    async def authenticate(self, req: Request, attempt: Attempt, account_id: str) -> Signer:
         """See `Scheme`."""
         account = account_of(account_id)
-        if account is not None and self._secrets.of(account):
+        if account is not None and self._is_known(account):
             attempt.account_id = account
         now = self._secrets.clock.now()
         try:
@@ -133,27 +141,44 @@ class StandardScheme:
         body = attempt.body = await read_body(req, self._max_body_bytes)
         if account is not None:
             signed = prefix + body
-            secret = self._match(account, signed, attempt)
-            if secret is None:
-                await self._look_again(req, account)
-                secret = self._match(account, signed, attempt)
-            if secret is not None:
-                return secret
+            signer = self._match(account, signed, attempt)
+            if signer is None and await self._look_again(req, account):
+                signer = self._match(account, signed, attempt)
+            if signer is not None:
+                return signer
         raise self._refusals.refuse(req, rules.invalid_signature())
 
-    async def _look_again(self, req: Request, account: UUID) -> None:
+    def _is_known(self, account: UUID) -> bool:
+        return bool(self._secrets.of(account) or self._secrets.public_keys.of(account))
+
+    async def _look_again(self, req: Request, account: UUID) -> bool:
         self._refusals.hold_up(req)
         try:
-            await self._secrets.look_again(account)
+            return await self._secrets.look_again(account)
         except Exception as error:  # noqa: BLE001 - raised again unless the database is away
             raise unchecked(error) from None
 
-    def _match(self, account: UUID, signed: bytes, attempt: Attempt) -> CachedSecret | None:
+    def _match(self, account: UUID, signed: bytes, attempt: Attempt) -> Signer | None:
+        secret, closed = self._match_secret(account, signed, attempt)
+        signer: Signer | None = secret
+        if secret is None:
+            given = standard_webhooks.listed_public(attempt.signature)
+            signer = self._match_public_key(account, signed, given) if given else None
+        if signer is None and closed:
+            # Not the sender's fault: `services.secrets` logs which key is missing.
+            raise unavailable("unavailable", "The signature could not be checked. Try again later.")
+        attempt.secret = signer
+        return signer
+
+    def _match_secret(
+        self, account: UUID, signed: bytes, attempt: Attempt
+    ) -> tuple[CachedSecret | None, bool]:
+        """The secret that signed, and whether there is one that cannot be opened."""
         given = standard_webhooks.listed(attempt.signature)
         candidates = self._secrets.of(account)
         if not candidates:
             standard_webhooks.matches(self._nobodys_key, signed, given)
-            return None
+            return None, False
         attempt.account_id = account
         closed = False
         for secret in candidates:
@@ -163,11 +188,18 @@ class StandardScheme:
                 closed = True
                 continue
             if standard_webhooks.matches(raw, signed, given):
-                attempt.secret = secret
-                return secret
-        if closed:
-            # Not the sender's fault: `services.secrets` logs which key is missing.
-            raise unavailable("unavailable", "The signature could not be checked. Try again later.")
+                return secret, closed
+        return None, closed
+
+    def _match_public_key(
+        self, account: UUID, signed: bytes, given: list[bytes]
+    ) -> CachedPublicKey | None:
+        theirs = self._secrets.public_keys.of(account)
+        for held in theirs:
+            if standard_webhooks.verifies(held.key, signed, given):
+                return held
+        for _ in range(MAX_PUBLIC_KEYS - len(theirs)):
+            standard_webhooks.verifies(self._nobodys_public_key, signed, given)
         return None
 
 

@@ -21,7 +21,7 @@ from msgspec import UNSET
 
 from services.ingress.webhook import event_bodies
 from services.ingress.webhook.event_bodies import BODIES, DATA, BodyError, FlatOrder
-from shared.bus.contract.events import Event, OrderCreated
+from shared.bus.contract.events import CREATED, Event, OrderCreated
 from shared.bus.contract.message import Message, message_for
 from shared.ids import derived_id
 from shared.validation import foreign_shapes, json_text, reading, words
@@ -60,7 +60,12 @@ _REFUSED = (ValueError, RecursionError, OverflowError)
 
 
 def read(
-    body: bytes, account_id: UUID, traceparent: str | None, key: str | None = None
+    body: bytes,
+    account_id: UUID,
+    traceparent: str | None,
+    key: str | None = None,
+    *,
+    is_test: bool = False,
 ) -> tuple[UUID, Message]:
     """The order's id and the message that a body stands for.
 
@@ -69,13 +74,14 @@ def read(
         account_id: who signed it.
         traceparent: the W3C trace context of the request, where there is one.
         key: what makes the request idempotent, where there is one.
+        is_test: whether it is signed by a test secret.
 
     Raises:
         BodyError: it does not fit; all that is wrong with it.
     """
     now = datetime.now(UTC)
     said, stamp = _flat(body) or _shaped(body) or _read_again(body)
-    order_id = event_bodies.complete(said, account_id, key)
+    order_id, said = event_bodies.complete(said, account_id, key, is_test=is_test)
     return order_id, message_for(
         said,
         source=SOURCE,
@@ -161,7 +167,7 @@ def _read_again(body: bytes) -> _Read:
 def _message_id(
     said: Event, account_id: UUID, order_id: UUID, body: bytes, key: str | None
 ) -> UUID | None:
-    is_new = said.TYPE == OrderCreated.TYPE
+    is_new = said.TYPE in CREATED
     if is_new and event_bodies.number_of(said) is not UNSET:
         # Whatever the key: the number says which order it is.
         return derived_id(said.TYPE, order_id, hashlib.sha256(body).hexdigest())

@@ -7,11 +7,11 @@ stands in `rules.py`.
 
 import re
 import time
-from uuid import UUID
 
 import falcon
 from falcon.asgi import Request, Response
 
+from services.ingress.credentials.public_key import Signer
 from services.ingress.metrics import Metrics
 from services.ingress.request_log import receipts
 from services.ingress.request_log.attempt import Attempt
@@ -23,7 +23,7 @@ from services.ingress.webhook.authentication import Scheme
 from services.ingress.webhook.known_keys import KnownKeys
 from services.ingress.webhook.refusals import as_error
 from shared import order_ids
-from shared.bus.contract.events import OrderCreated
+from shared.bus.contract.events import CREATED
 from shared.bus.contract.message import Message
 from shared.http.errors import ApiError, invalid
 from shared.http.mount import write_error
@@ -63,25 +63,23 @@ class Webhook:
     async def on_post(self, req: Request, resp: Response, account_id: str = "") -> None:
         """Accept or refuse one request."""
         attempt = Attempt()
-        is_synthetic = False
+        is_counted = True
         try:
             secret = await self._scheme.authenticate(req, attempt, account_id)
-            is_synthetic = secret.is_synthetic
+            is_counted = secret.is_counted
             await self._admission.admit(req, resp, secret, tells_copies=self._scheme.tells_copies)
-            await self._accept(req, resp, attempt, secret.account_id)
+            await self._accept(req, resp, attempt, secret)
         except ApiError as error:
             write_error(resp, error)
             attempt.code = error.code
         else:
             attempt.code = "accepted"
         seconds = time.perf_counter() - attempt.started
-        if not is_synthetic:
+        if is_counted:
             self._metrics.webhook(attempt.code, seconds)
         self._request_log.add(req, attempt, self._scheme.name, seconds)
 
-    async def _accept(
-        self, req: Request, resp: Response, attempt: Attempt, account_id: UUID
-    ) -> None:
+    async def _accept(self, req: Request, resp: Response, attempt: Attempt, signer: Signer) -> None:
         """Take what is rightly signed, and answer.
 
         Raises:
@@ -123,33 +121,31 @@ class OrderWebhook(Webhook):
         super().__init__(scheme, admission, acceptor, metrics, request_log)
         self._known_keys = known_keys
 
-    async def _accept(
-        self, req: Request, resp: Response, attempt: Attempt, account_id: UUID
-    ) -> None:
+    async def _accept(self, req: Request, resp: Response, attempt: Attempt, signer: Signer) -> None:
         try:
             key = rules.check_form(
                 req.content_type, req.get_header("Content-Encoding"), attempt.key
             )
-            order_id, message = bodies.read(attempt.body, account_id, traceparent(req), key)
+            order_id, message = bodies.read(
+                attempt.body, signer.account_id, traceparent(req), key, is_test=signer.is_test
+            )
         except rules.Refusal as refusal:
             raise as_error(refusal) from None
         except bodies.BodyError as error:
             raise invalid("invalid_body", error) from None
         attempt.order_id, attempt.event_id = str(order_id), message.message_id
         attempt.event_type = message.type
-        if key is not None and message.type == OrderCreated.TYPE:
-            await self._accept_once(account_id, key, attempt.order_id, message)
+        if key is not None and message.type in CREATED:
+            await self._accept_once(signer, key, attempt.order_id, message)
         else:
             await self._acceptor.accept(message)
         tell_success(req, resp, attempt)
 
-    async def _accept_once(
-        self, account_id: UUID, key: str, order_id: str, message: Message
-    ) -> None:
+    async def _accept_once(self, signer: Signer, key: str, order_id: str, message: Message) -> None:
         claimed = order_id
         if _HAS_NUMBER in message.body:
             # Its id says nothing of its key.
-            claimed = str(order_ids.of_key(account_id, key))
+            claimed = str(order_ids.of_key(signer.account_id, key, is_test=signer.is_test))
             self._known_keys.claim(claimed, message.body, order_id)
         else:
             self._known_keys.claim(claimed, message.body)

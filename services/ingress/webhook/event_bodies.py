@@ -14,7 +14,13 @@ from msgspec import UNSET, UnsetType
 from msgspec.structs import FieldInfo, force_setattr
 
 from shared import order_ids
-from shared.bus.contract.events import EVENT_TYPES, Event, OrderCreated, OrderUnaddressed
+from shared.bus.contract.events import (
+    EVENT_TYPES,
+    Event,
+    OrderCreated,
+    OrderUnaddressed,
+    in_test,
+)
 from shared.bus.contract.topology import INTAKE
 from shared.ids import new_id
 from shared.validation import reading
@@ -35,8 +41,10 @@ class BodyError(InvalidValueError):
     """The body does not fit."""
 
 
-def complete(said: Event, account_id: UUID, key: str | None = None) -> UUID:
-    """Set what the ingress knows of an event that was read; returns the order's id.
+def complete(
+    said: Event, account_id: UUID, key: str | None = None, *, is_test: bool = False
+) -> tuple[UUID, Event]:
+    """Set what the ingress knows of an event that was read; returns the order's id and the event.
 
     A new order's id is derived from its number, else from the key, and else new; that of an update
     by a number from the number.
@@ -45,20 +53,22 @@ def complete(said: Event, account_id: UUID, key: str | None = None) -> UUID:
         said: the event.
         account_id: who says it.
         key: what makes a new order's id the same each time.
+        is_test: whether a test secret signed it: then it is about a test order, whose id is
+            another under the same number or key.
 
     Raises:
         BodyError: of an update's id and number each names another order.
     """
     is_new = isinstance(said, OrderCreated)
     if number_of(said) is not UNSET:
-        order_id = _by_number(said, account_id, is_new)
+        order_id = _by_number(said, account_id, is_new, is_test)
     elif is_new:
-        order_id = new_id() if key is None else order_ids.of_key(account_id, key)
+        order_id = new_id() if key is None else order_ids.of_key(account_id, key, is_test=is_test)
     else:
         order_id = said.order_id  # type: ignore[attr-defined]  # every event of the intake has one
     force_setattr(said, "order_id", order_id)
     force_setattr(said, "account_id", account_id)
-    return order_id
+    return order_id, in_test(said) if is_test else said
 
 
 def number_of(said: Event) -> str | UnsetType:
@@ -91,11 +101,11 @@ def why_unnamed(type_: str, data: Any) -> list[str]:
     return [f"{UNNAMED}{''.join(f' `{name:.60}` is there: was it meant?' for name in meant)}"]
 
 
-def _by_number(said: Event, account_id: UUID, is_new: bool) -> UUID:
+def _by_number(said: Event, account_id: UUID, is_new: bool, is_test: bool) -> UUID:
     number = order_ids.normalised(cast("str", number_of(said)))
     if len(number) > order_ids.LONGEST:
         raise BodyError(f"`order_number` has {len(number)} characters in Unicode's form NFC.")
-    order_id = order_ids.of_number(account_id, number)
+    order_id = order_ids.of_number(account_id, number, is_test=is_test)
     given: UUID | UnsetType = said.order_id  # type: ignore[attr-defined]
     if not is_new and given is not UNSET and given != order_id:
         raise BodyError(TWO_ORDERS)
@@ -153,10 +163,11 @@ def _names(struct: type[msgspec.Struct]) -> tuple[str, ...]:
     return struct.__struct_fields__
 
 
+# None says of itself that it is a test: the secret says it.
 _SENT = [
     event
     for event in EVENT_TYPES.values()
-    if event.EXCHANGE == INTAKE and event is not OrderUnaddressed
+    if event.EXCHANGE == INTAKE and event is not OrderUnaddressed and not event.IS_TEST
 ]
 DATA: dict[str, type[Event]] = {event.TYPE: _data(event) for event in _SENT}
 """By type: the event as it is read from what a sender gives."""

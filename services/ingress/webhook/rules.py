@@ -12,7 +12,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, Protocol, TypeVar
 
-from services.ingress.credentials.secret import MAX_TRIED
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from services.ingress.credentials.public_key import MAX_PUBLIC_KEYS
+from services.ingress.credentials.secret import tried
 from services.ingress.platforms.platform import Platform
 from services.ingress.webhook import hmac_hex, missing_headers, standard_webhooks
 from shared.security.webhook_keys import encode_key, encode_standard
@@ -57,13 +60,16 @@ class Signed(Protocol):
 
 
 class Held(Protocol):
-    """A secret of an account: its 32 bytes, and its state at the time of the request."""
+    """A secret or public key of an account: its bytes, and its state at the time of the request."""
 
     @property
     def raw(self) -> bytes: ...  # noqa: D102
 
     @property
     def state(self) -> str: ...  # noqa: D102
+
+    @property
+    def is_test(self) -> bool: ...  # noqa: D102
 
 
 HeldT = TypeVar("HeldT", bound=Held)
@@ -231,7 +237,8 @@ class Judgement(Generic[HeldT]):
     Attributes:
         scheme: by which it was judged.
         refusal: None when it is accepted.
-        secret: whose signature is right, also where it is refused for another reason.
+        secret: whose signature is right, also where it is refused for another reason; it may be a
+            public key.
     """
 
     scheme: Scheme
@@ -250,6 +257,7 @@ def judge(
     secrets: Sequence[HeldT],
     now: float,
     *,
+    public_keys: Sequence[HeldT] = (),
     is_standard_only: bool = False,
 ) -> Judgement[HeldT]:
     """Judge a request, but for what its body says.
@@ -259,6 +267,7 @@ def judge(
         body: the raw body.
         secrets: all of the account's, the newest first.
         now: seconds since 1970.
+        public_keys: all of the account's.
         is_standard_only: whether the account takes Standard Webhooks only.
     """
     is_standard = any(name in STANDARD_HEADERS for name, _ in headers)
@@ -267,7 +276,7 @@ def judge(
     signed = _Signed()
     try:
         if is_standard:
-            secret = _standard(headers, body, secrets, now, signed)
+            secret = _standard(headers, body, secrets, public_keys, now, signed)
         else:
             secret = _api_key(headers, body, secrets, signed)
             if is_standard_only:
@@ -295,13 +304,23 @@ def _api_key(headers: Headers, body: bytes, secrets: Sequence[HeldT], signed: Si
 
 
 def _standard(
-    headers: Headers, body: bytes, secrets: Sequence[HeldT], now: float, signed: Signed
+    headers: Headers,
+    body: bytes,
+    secrets: Sequence[HeldT],
+    public_keys: Sequence[HeldT],
+    now: float,
+    signed: Signed,
 ) -> HeldT:
     prefix = read_standard_headers(headers, signed)
     check_time(signed, now)
     given = standard_webhooks.listed(signed.signature)
-    for held in [held for held in secrets if held.state != "revoked"][:MAX_TRIED]:
+    for held in tried([held for held in secrets if held.state != "revoked"]):
         if standard_webhooks.matches(held.raw, prefix + body, given):
+            return held
+    given = standard_webhooks.listed_public(signed.signature)
+    for held in [held for held in public_keys if held.state != "revoked"][:MAX_PUBLIC_KEYS]:
+        key = Ed25519PublicKey.from_public_bytes(held.raw)
+        if standard_webhooks.verifies(key, prefix + body, given):
             return held
     raise invalid_signature()
 

@@ -1,7 +1,8 @@
 """Signatures by Standard Webhooks (standardwebhooks.com, specification 1.0.0), as pure functions.
 
 `webhook-signature` is a list, separated by spaces, of `v1,` and the base64 of the HMAC-SHA256 of
-`<webhook-id>.<webhook-timestamp>.<raw body>`. A version that is not known here proves nothing.
+`<webhook-id>.<webhook-timestamp>.<raw body>`, or `v1a,` and that of its Ed25519 signature (RFC
+8032). A version that is not known here proves nothing.
 """
 
 import base64
@@ -9,9 +10,15 @@ import hmac
 import re
 from collections.abc import Sequence
 
-VERSION = b"v1,"
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+VERSION, PUBLIC_VERSION = b"v1,", b"v1a,"
 TOLERANCE_SECONDS = 300  # the specification's, both ways
 MAX_SIGNATURES = 16  # of a header; those behind are not looked at
+# Of `v1a`: one costs as much as forty HMACs, and a sender has two while it changes its key.
+MAX_PUBLIC_SIGNATURES = 2
+SIGNATURE_BYTES = 64  # of Ed25519
 
 # Visible ASCII without the dot, which separates the parts that are signed: with one in the id,
 # other parts could have the same signature.
@@ -40,6 +47,45 @@ def listed(header: bytes) -> list[bytes]:
     """The signatures of the version that is known here, in base64 as they came."""
     given = header.split(b" ", MAX_SIGNATURES)[:MAX_SIGNATURES]
     return [part[len(VERSION) :] for part in given if part.startswith(VERSION)]
+
+
+def listed_public(header: bytes) -> list[bytes]:
+    """The first `MAX_PUBLIC_SIGNATURES` of `v1a` that can be some, as bytes.
+
+    In standard base64, padded, so that each has but one form.
+    """
+    if PUBLIC_VERSION not in header:
+        return []
+    found = []
+    for part in header.split(b" ", MAX_SIGNATURES)[:MAX_SIGNATURES]:
+        written = part.removeprefix(PUBLIC_VERSION)
+        if written == part or len(written) != 88:
+            continue
+        try:
+            raw = base64.b64decode(written, validate=True)
+        except ValueError:
+            continue
+        if len(raw) == SIGNATURE_BYTES and base64.b64encode(raw) == written:
+            found.append(raw)
+    return found[:MAX_PUBLIC_SIGNATURES]
+
+
+def verifies(key: Ed25519PublicKey, signed: bytes, given: Sequence[bytes]) -> bool:
+    """Whether one of `given` is a signature of `key`'s owner; all of them are tried.
+
+    Args:
+        key: of a point that `shared.security.public_keys` has let pass.
+        signed: id, timestamp and body, joined by dots.
+        given: what `listed_public` found.
+    """
+    is_right = False
+    for signature in given:
+        try:
+            key.verify(signature, signed)
+            is_right = True
+        except InvalidSignature:
+            continue
+    return is_right
 
 
 def sign(key: bytes, signed: bytes) -> bytes:

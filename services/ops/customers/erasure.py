@@ -14,15 +14,15 @@ import msgspec
 from shared import erased
 from shared.bus.contract.delivery import Incoming
 from shared.bus.contract.events import (
+    CREATED,
     OrderCancellationRecorded,
-    OrderCreated,
     OrderRecorded,
     OrderStatusRecorded,
 )
 from shared.bus.contract.headers import REASON_HEADER, REASONS_HEADER
 
 TOLD = frozenset({OrderRecorded.TYPE, OrderStatusRecorded.TYPE, OrderCancellationRecorded.TYPE})
-"""The facts that are emailed to the customer."""
+"""The facts that are emailed to the customer; those of test orders are emailed to the business."""
 OF_BUSINESSES = ("account.", "kyc.", "secret.", "webhook.", "ops.")
 """The types of messages about a business, whose own address is not a customer's."""
 _ORDER_WITHOUT = {
@@ -110,7 +110,7 @@ def _body(body: bytes, type_: str, person: Person) -> bytes | None:
             return None
         customer = data.get("customer_details")
         is_theirs = isinstance(customer, dict) and _is(customer.get("email"), person)
-        if type_ == OrderCreated.TYPE and is_theirs:
+        if type_ in CREATED and is_theirs:
             kept = {name: value for name, value in data.items() if name not in _DROPPED}
             data = kept | _ORDER_WITHOUT
     return msgspec.json.encode(_replaced(data, person))

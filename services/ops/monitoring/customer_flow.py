@@ -1,7 +1,7 @@
-"""The counters of `flow` without the standing proof's orders, which are nobody's.
+"""The counters of `flow` without test orders and the standing proof's, which are nobody's.
 
-PostgreSQL counts rows whoever they are of, and tells it some seconds late. So what the proof has
-added is counted here, as seen; and what is left never falls, but for counters that begin anew.
+PostgreSQL counts rows whoever they are of, and tells it some seconds late. So what those have added
+is counted here, as seen; and what is left never falls, but for counters that begin anew.
 """
 
 from collections.abc import Iterable
@@ -12,11 +12,13 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from services.ops.monitoring.order_flow import Counters
-from shared.db.models import Account, EmailDelivery, Order
-from shared.synthetic import LIKE
+from shared.db.models import Account, EmailDelivery, Order, OrderStatusHistory
+from shared.synthetic import LIKE, TEST
 
 LATE = timedelta(minutes=10)
 """What was accepted longer ago is recorded and emailed, or is not counted here."""
+UPDATED = timedelta(days=1)
+"""For how long updates of a test order are told from others."""
 LOOK_AGAIN = timedelta(minutes=1)
 
 
@@ -35,16 +37,17 @@ class _Seen:
 
 
 class Others:
-    """Takes the proof's rows out of counters, from one look to the next."""
+    """Takes tests and the proof's rows out of counters, from one look to the next."""
 
     def __init__(self) -> None:
         self._businesses: list[UUID] = []
         self._looked_at: datetime | None = None
         self._recorded, self._emailed = _Seen(), _Seen()
+        self._tests, self._test_emails = _Seen(), _Seen()
         self._told: tuple[Counters, Counters] | None = None
 
     def of(self, session: Session, counters: Counters) -> Counters:
-        """The counters without the proof's.
+        """The counters without those.
 
         Args:
             session: the transaction; the counters were read in it before.
@@ -68,8 +71,10 @@ class Others:
             ).all()
             self._recorded.add(orders, now)
             self._emailed.add(emails, now)
+        self._look_at_tests(session, now)
         left = Counters(
-            counters.recorded - self._recorded.count, counters.emailed - self._emailed.count
+            counters.recorded - self._recorded.count - self._tests.count,
+            counters.emailed - self._emailed.count - self._test_emails.count,
         )
         if self._told is not None:
             before, said = self._told
@@ -77,3 +82,12 @@ class Others:
                 left = Counters(max(left.recorded, said.recorded), max(left.emailed, said.emailed))
         self._told = (counters, left)
         return left
+
+    def _look_at_tests(self, session: Session, now: datetime) -> None:
+        lately = select(Order.id).where(~Order.is_live, Order.accepted_at > now - UPDATED)
+        said = select(OrderStatusHistory.event_id).where(OrderStatusHistory.order_id.in_(lately))
+        self._tests.add(session.scalars(said).all(), now)
+        emails = select(EmailDelivery.id).where(
+            EmailDelivery.at > now - LATE, EmailDelivery.template.startswith(TEST, autoescape=True)
+        )
+        self._test_emails.add(session.scalars(emails).all(), now)

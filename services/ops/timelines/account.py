@@ -40,6 +40,7 @@ class SecretLife:
     """
 
     id: UUID
+    is_test: bool
     state: str
     issued_at: datetime
     expires_at: datetime
@@ -148,10 +149,12 @@ def account_trail(
     today = datetime.now(UTC) - timedelta(days=1)
     recent = session.execute(
         select(func.count(), func.max(Order.accepted_at)).where(
-            Order.account_id == account_id, Order.accepted_at > today
+            Order.account_id == account_id, Order.accepted_at > today, Order.is_live
         )
     ).one()
-    newest = select(func.max(Order.accepted_at)).where(Order.account_id == account_id)
+    newest = select(func.max(Order.accepted_at)).where(
+        Order.account_id == account_id, Order.is_live
+    )
     return AccountTrail(
         account_id=account.id,
         company_name=account.company_name,
@@ -172,7 +175,7 @@ def account_trail(
 def _orders(session: Session, account_id: UUID) -> dict[str, int]:
     rows = session.execute(
         select(Order.tracking_status, func.count())
-        .where(Order.account_id == account_id)
+        .where(Order.account_id == account_id, Order.is_live)
         .group_by(Order.tracking_status)
     )
     return {row[0]: row[1] for row in rows}
@@ -205,6 +208,7 @@ def _secrets(session: Session, account_id: UUID) -> tuple[SecretLife, ...]:
     rows = session.execute(
         select(
             WebhookSecret.id,
+            WebhookSecret.is_test,
             WebhookSecret.state,
             WebhookSecret.issued_at,
             WebhookSecret.expires_at,

@@ -13,6 +13,8 @@ from services.ops.timelines.pending import Waiting
 from services.ops.timelines.steps import Step
 from shared.bus.consume.inbox import KEEP_DAYS
 from shared.bus.contract.events import (
+    IN_TEST,
+    Event,
     OrderCancellationRecorded,
     OrderRecorded,
     OrderStatusRecorded,
@@ -103,20 +105,21 @@ def steps(
 
 
 def _facts(order: Order, history: Sequence[OrderStatusHistory]) -> Iterator[_Fact]:
-    yield _Fact(
-        follow_up_id(order.id, OrderRecorded.TYPE), order.recorded_at, "the order itself", True
-    )
+    def id_of(cause: UUID, fact: type[Event]) -> UUID:
+        return follow_up_id(cause, (IN_TEST[fact] if order.is_test else fact).TYPE)
+
+    yield _Fact(id_of(order.id, OrderRecorded), order.recorded_at, "the order itself", True)
     before = None
     for said in history:
         is_new = before is not None and said.applied
         is_news = is_new and (said.tracking_status != before or bool(said.note.strip()))
         is_end = said.tracking_status == TrackingStatus.CANCELLED
         for type_, is_its_own in (
-            (OrderStatusRecorded.TYPE, not is_end),
-            (OrderCancellationRecorded.TYPE, is_end),
+            (OrderStatusRecorded, not is_end),
+            (OrderCancellationRecorded, is_end),
         ):
             yield _Fact(
-                follow_up_id(said.event_id, type_),
+                id_of(said.event_id, type_),
                 said.at,
                 said.tracking_status,
                 is_news and is_its_own,

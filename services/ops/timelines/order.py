@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from services.ops.timelines import emails, pending, requests
 from services.ops.timelines.pending import Waiting
 from services.ops.timelines.steps import Step
-from shared.bus.contract.events import OrderCreated
+from shared.bus.contract.events import CREATED
 from shared.db.models import Account, Order, OrderConflict, OrderStatusHistory
 
 
@@ -30,6 +30,7 @@ class OrderTrail:
         tracking_status: where it is.
         steps: what happened, oldest first.
         waiting: what still waits; None when the bus was not looked at.
+        is_test: whether it is a test order, which was mailed to its business alone.
     """
 
     order_id: UUID
@@ -41,6 +42,7 @@ class OrderTrail:
     tracking_status: str
     steps: tuple[Step, ...]
     waiting: tuple[Waiting, ...] | None
+    is_test: bool = False
 
     @property
     def is_recorded(self) -> bool:
@@ -79,7 +81,7 @@ def order_trail(
         steps += _life(order, history)
         steps += _conflicts(session, order_id)
         steps += emails.steps(session, order, history, found)
-    elif any(r.accepted and r.event_type == OrderCreated.TYPE for r in sent):
+    elif any(r.accepted and r.event_type in CREATED for r in sent):
         steps.append(_not_recorded(sent, found))
     if not steps and not found:
         return None
@@ -94,6 +96,7 @@ def order_trail(
         tracking_status=order.tracking_status if order else "",
         steps=tuple(sorted(steps, key=lambda step: step.at)),
         waiting=None if connection is None and not found else tuple(found),
+        is_test=order is not None and order.is_test,
     )
 
 

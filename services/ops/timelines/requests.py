@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import Session
 
-from shared.db.models import WebhookRequest
+from shared.db.models import WebhookRequest, WebhookSecret
 
 AT_MOST = 100
 LATELY = timedelta(days=2)
@@ -63,13 +63,17 @@ def orders_of_key(session: Session, key: str) -> set[UUID]:
 
 
 def refusals(session: Session, account_id: UUID, *, since: datetime) -> dict[str, int]:
-    """How many requests of an account were refused since a time, by error code."""
+    """How many requests of an account were refused since a time, by error code; no tests."""
+    tests = select(WebhookSecret.id).where(
+        WebhookSecret.account_id == account_id, WebhookSecret.is_test
+    )
     rows = session.execute(
         select(WebhookRequest.code, func.count())
         .where(
             WebhookRequest.account_id == account_id,
             WebhookRequest.accepted.is_(False),
             WebhookRequest.at > since,
+            or_(WebhookRequest.secret_id.is_(None), WebhookRequest.secret_id.not_in(tests)),
         )
         .group_by(WebhookRequest.code)
         .order_by(func.count().desc())

@@ -168,6 +168,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
     TYPE: ClassVar[str] = ""
     EXCHANGE: ClassVar[str] = ""
+    IS_TEST: ClassVar[bool] = False
+    """Whether it is about a test order, which is told to its own business and counts nowhere."""
 
 
 class CustomerDetails(msgspec.Struct, frozen=True, kw_only=True):
@@ -242,6 +244,30 @@ class OrderUnaddressed(Event, frozen=True, kw_only=True):
     order_id: UUID
     account_id: UUID
     order_number: OrderNumber | UnsetType = UNSET
+
+
+class OrderTestCreated(OrderCreated, frozen=True, kw_only=True):
+    """The same of a test order.
+
+    Of another type, so that whoever knows no test orders refuses it, and mails no customer.
+    """
+
+    TYPE: ClassVar[str] = "order.test_created"
+    IS_TEST: ClassVar[bool] = True
+
+
+class OrderTestStatusChanged(OrderStatusChanged, frozen=True, kw_only=True):
+    """The same of a test order."""
+
+    TYPE: ClassVar[str] = "order.test_status_changed"
+    IS_TEST: ClassVar[bool] = True
+
+
+class OrderTestCancelled(OrderCancelled, frozen=True, kw_only=True):
+    """The same of a test order."""
+
+    TYPE: ClassVar[str] = "order.test_cancelled"
+    IS_TEST: ClassVar[bool] = True
 
 
 # --- commands: what somebody wants done ------------------------------------------------------
@@ -444,6 +470,7 @@ class SecretIssued(_AccountFact, frozen=True, kw_only=True):
 
     secret_id: UUID
     expires_at: datetime
+    is_test: bool = False
 
 
 class SecretShown(_AccountFact, frozen=True, kw_only=True):
@@ -453,6 +480,7 @@ class SecretShown(_AccountFact, frozen=True, kw_only=True):
 
     secret_id: UUID
     address: str
+    is_test: bool = False
 
 
 class SecretGiven(_AccountFact, frozen=True, kw_only=True):
@@ -495,6 +523,7 @@ class SecretRotated(_AccountFact, frozen=True, kw_only=True):
     previous_valid_until: datetime
     cause: Literal["expired_use", "scheduled", "operator", "business"]
     revoked_ids: tuple[UUID, ...] = ()
+    is_test: bool = False
 
 
 class SecretExpiring(_AccountFact, frozen=True, kw_only=True):
@@ -511,6 +540,7 @@ class SecretExpiring(_AccountFact, frozen=True, kw_only=True):
     last_used_at: datetime | None = None
     share_of_last_day: float = 0.0
     is_last: bool = False
+    is_test: bool = False
 
 
 class SecretRevoked(_AccountFact, frozen=True, kw_only=True):
@@ -520,6 +550,29 @@ class SecretRevoked(_AccountFact, frozen=True, kw_only=True):
 
     secret_ids: tuple[UUID, ...]
     reason: str
+
+
+class _SecretKeyFact(_AccountFact, frozen=True, kw_only=True):
+    key_id: UUID
+    public_key: str
+    address: str
+
+
+class SecretKeyAdded(_SecretKeyFact, frozen=True, kw_only=True):
+    """A business said, at `address`, that it signs by this public key too."""
+
+    TYPE: ClassVar[str] = "secret.key_added"
+
+
+class SecretKeyRemoved(_SecretKeyFact, frozen=True, kw_only=True):
+    """A business said, at `address`, that it signs by this public key no more.
+
+    `secret_ids` is what stopped working, where every such fact has it.
+    """
+
+    TYPE: ClassVar[str] = "secret.key_removed"
+
+    secret_ids: tuple[UUID, ...]
 
 
 class _OrderFact(Event, frozen=True, kw_only=True):
@@ -562,6 +615,27 @@ class OrderCancellationRecorded(_OrderFact, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "order.cancellation_recorded"
 
     reason: str
+
+
+class OrderTestRecorded(OrderRecorded, frozen=True, kw_only=True):
+    """A test order is in the books; `customer_email` is its own business's address, none else."""
+
+    TYPE: ClassVar[str] = "order.test_recorded"
+    IS_TEST: ClassVar[bool] = True
+
+
+class OrderTestStatusRecorded(OrderStatusRecorded, frozen=True, kw_only=True):
+    """A test order moved on; `customer_email` is its own business's address."""
+
+    TYPE: ClassVar[str] = "order.test_status_recorded"
+    IS_TEST: ClassVar[bool] = True
+
+
+class OrderTestCancellationRecorded(OrderCancellationRecorded, frozen=True, kw_only=True):
+    """A test order was cancelled; `customer_email` is its own business's address."""
+
+    TYPE: ClassVar[str] = "order.test_cancellation_recorded"
+    IS_TEST: ClassVar[bool] = True
 
 
 class OrderNotTaken(_AccountFact, frozen=True, kw_only=True):
@@ -768,6 +842,31 @@ def _concrete(base: type[Event]) -> list[type[Event]]:
 
 EVENT_TYPES: dict[str, type[Event]] = {event.TYPE: event for event in _concrete(Event)}
 """Every message's Struct by its type, which is also its routing key."""
+
+IN_TEST: dict[type[Event], type[Event]] = {
+    base: event
+    for event in EVENT_TYPES.values()
+    if event.IS_TEST
+    for base in event.__bases__
+    if issubclass(base, Event)
+}
+"""What the events about an order are when it is a test order."""
+CREATED = frozenset({OrderCreated.TYPE, OrderTestCreated.TYPE})
+"""The types by which an order comes to be."""
+
+
+def in_test(event: Event, **changes: object) -> Event:
+    """The same of a test order.
+
+    Args:
+        event: about a live one.
+        changes: members that differ.
+    """
+    # What the ingress reads of a body is a Struct of its own below the event's.
+    test = IN_TEST[EVENT_TYPES[event.TYPE]]
+    members = {name: getattr(event, name) for name in test.__struct_fields__}
+    return test(**(members | changes))
+
 
 _encoder = msgspec.json.Encoder()
 _decoders: dict[str, msgspec.json.Decoder[Any]] = {

@@ -20,6 +20,12 @@ ACCOUNT = {
 KYC = {**ACCOUNT, "application_id": UUID(int=2)}
 DECIDED = {**KYC, "decided_by": "olivia@fellow"}
 SECRET = {**ACCOUNT, "secret_id": UUID(int=3), "expires_at": UNTIL}
+PUBLIC_KEY = {
+    **ACCOUNT,
+    "key_id": UUID(int=6),
+    "public_key": "whpk_3q2+7wAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+    "address": "192.0.2.7",
+}
 ORDER = {
     "order_id": UUID(int=4),
     "account_id": UUID(int=1),
@@ -53,6 +59,8 @@ FACTS = {
         address="192.0.2.7",
         previous_valid_until=UNTIL,
     ),
+    "secret_key_added": events.SecretKeyAdded(**PUBLIC_KEY),
+    "secret_key_removed": events.SecretKeyRemoved(**PUBLIC_KEY, secret_ids=(UUID(int=6),)),
     "allowlist_changed": events.WebhookAllowlistChanged(
         **ACCOUNT, address="192.0.2.7", allowed_networks=("203.0.113.0/24",)
     ),

@@ -79,11 +79,12 @@ def _carry_out(system: Surroundings, command: SecretRotate | SecretRevoke, wait:
 
 
 def _print(found: AccountTrail) -> None:
-    table = Table("issued", "state", "id", "until", "revoked", box=None, pad_edge=False)
+    table = Table("issued", "state", "mode", "id", "until", "revoked", box=None, pad_edge=False)
     for secret in found.secrets:
         table.add_row(
             local(secret.issued_at),
             " ".join(filter(None, (secret.state, secret.platform, secret.shop))),
+            "test" if secret.is_test else "live",
             str(secret.id),
             local(secret.expires_at),
             local(secret.revoked_at),

@@ -22,6 +22,7 @@ from rich.progress import (
 from services.ops.send import order_files
 from services.ops.send.order_files import FileError, Format, Line
 from services.ops.send.sender import Sender, Summary
+from shared.security.webhook_keys import PREFIX, TEST_PREFIX
 
 SECRET_VARIABLE = "WEBHOOK_SECRET"  # noqa: S105 - its name
 SHOWN_FAILURES = 5
@@ -126,9 +127,11 @@ def _secret(key_file: Path | None) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise _wrong(f"The secret cannot be read: {error}") from None
     secret = text.strip()
-    if not secret.startswith("whsk_") or not secret.isascii():
+    if not secret.startswith((PREFIX, TEST_PREFIX)) or not secret.isascii():
         where = f"In {key_file}" if key_file else f"In {SECRET_VARIABLE} (or --key-file)"
-        raise _wrong(f"{where} must be the webhook secret: it begins with whsk_.")
+        raise _wrong(
+            f"{where} must be the webhook secret: it begins with whsk_, or whtk_ in test mode."
+        )
     return secret
 
 

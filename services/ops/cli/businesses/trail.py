@@ -103,6 +103,8 @@ def _list(found: Sequence[search.Found], as_json: bool) -> None:
 def _print(found: OrderTrail) -> None:
     console = results()
     where = found.tracking_status or "not recorded"
+    if found.is_test:
+        where += ", a test order"
     console.print(f"Order {found.order_id}: {where}")
     if found.company_name:
         console.print(f"from {found.company_name} for {found.customer_name}")

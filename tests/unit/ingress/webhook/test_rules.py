@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from falcon import testing
 from falcon.asgi import Request, Response
 from hypothesis import given, settings
@@ -16,14 +17,17 @@ from hypothesis import strategies as st
 
 from services.ingress.credentials.cache import SecretCache
 from services.ingress.credentials.policies import Policies
+from services.ingress.credentials.public_key import MAX_PUBLIC_KEYS
 from services.ingress.credentials.secret import LIVE
 from services.ingress.diagnosis.reasons import Secret, diagnose
-from services.ingress.webhook import bodies
+from services.ingress.request_log.attempt import Attempt
+from services.ingress.webhook import authentication, bodies
 from services.ingress.webhook.admission import Admission
 from services.ingress.webhook.authentication import ApiKeyScheme, StandardScheme
 from services.ingress.webhook.endpoint import OrderWebhook
 from services.ingress.webhook.known_keys import KnownKeys
 from services.ingress.webhook.refusals import Refusals
+from services.ingress.webhook.standard_webhooks import MAX_PUBLIC_SIGNATURES
 from shared.ids import new_id
 from shared.security.webhook_keys import encode_key, key_hash, seal
 from shared.token_buckets import TokenBuckets
@@ -65,6 +69,22 @@ def rows():
 
 
 ROWS = tuple(rows())
+PRIVATES = {
+    state: Ed25519PrivateKey.from_private_bytes(state.encode().ljust(32, b"."))
+    for state in ("active", "revoked", "nobodys")
+}
+KEY_ROWS = tuple(
+    SimpleNamespace(
+        id=new_id(),
+        account_id=ACCOUNT,
+        public_key=PRIVATES[state].public_key().public_bytes_raw(),
+        state=state,
+        change=1,
+        is_synthetic=False,
+    )
+    for state in ("revoked", "active")
+)
+PUBLIC_KEYS = tuple(Secret(row.id, row.public_key, row.state, is_public=True) for row in KEY_ROWS)
 SECRETS = tuple(
     Secret(row.id, row.raw, "expired" if row.expires_at <= _at and row.state in LIVE else row.state)
     for row in reversed(ROWS)
@@ -94,7 +114,7 @@ class Nowhere(SecretCache):
         return None
 
     async def look_again(self, _):
-        return
+        return True
 
 
 def webhook(scheme, *, is_standard_only, log):
@@ -115,6 +135,7 @@ def webhook(scheme, *, is_standard_only, log):
     cache.clock = SimpleNamespace(now=lambda: NOW)
     for row in ROWS:
         cache._take(row)
+    cache._take_keys(KEY_ROWS)
     refusals = Refusals(TokenBuckets(1e9, 1e9))
     admission = Admission(
         Safe(), refusals, policies, TokenBuckets(1e9, 1e9), 10**9, "http://x/", cache.clock
@@ -144,7 +165,9 @@ def answered(headers, body, *, is_standard_only):
 def told(headers, body, *, is_standard_only):
     """The code that the test endpoint tells of."""
     sent = {name.decode("latin-1"): value.decode() for name, value in headers}
-    found = diagnose(sent, body, SECRETS, NOW, is_standard_only=is_standard_only)
+    found = diagnose(
+        sent, body, SECRETS, NOW, public_keys=PUBLIC_KEYS, is_standard_only=is_standard_only
+    )
     if found.code:
         return found.code
     try:
@@ -191,8 +214,15 @@ def by_standard(draw, body):
     seconds = NOW + draw(st.sampled_from([0, 300, -300, 301, -301]))
     stamp = draw(st.sampled_from(["{}", "{}", "{:012}", "{:013}", "{:020}", "+{}", "{}000", ""]))
     stamp = stamp.format(seconds).encode()
-    right = base64.b64encode(hmac.digest(raw, b"%b.%b.%b" % (id_, stamp, body), "sha256"))
-    entry = st.sampled_from([b"v1," + right, b"v1,AAAA", b"v2," + right, b"", b"v1a," + right])
+    signed = b"%b.%b.%b" % (id_, stamp, body)
+    right = base64.b64encode(hmac.digest(raw, signed, "sha256"))
+    public = base64.b64encode(draw(st.sampled_from(list(PRIVATES.values()))).sign(signed))
+    entry = st.sampled_from(
+        [
+            *(b"v1," + right, b"v1,AAAA", b"v2," + right, b"", b"v1a," + right),
+            *(b"v1a," + public, b"v1a," + public, b"v1," + public, b"v1a," + public[:-1]),
+        ]
+    )
     joined = draw(st.sampled_from([b" ", b" ", b"\t", b","]))
     return {
         b"webhook-id": id_,
@@ -266,3 +296,56 @@ def test_an_account_that_takes_standard_webhooks_only():
     request_ = (list(keyed().items()), BODY)
     assert told(*request_, is_standard_only=True) == "scheme_not_allowed"
     assert answered(*request_, is_standard_only=True) == "scheme_not_allowed"
+
+
+def by_private(private, key="v1a", body=BODY):
+    signed = b"msg_1.%d.%b" % (NOW, body)
+    return {
+        b"webhook-id": b"msg_1",
+        b"webhook-timestamp": b"%d" % NOW,
+        b"webhook-signature": f"{key},".encode() + base64.b64encode(private.sign(signed)),
+    }
+
+
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [
+        (by_private(PRIVATES["active"]), "accepted"),
+        (by_private(PRIVATES["revoked"]), "invalid_signature"),
+        (by_private(PRIVATES["nobodys"]), "invalid_signature"),
+        (by_private(PRIVATES["active"], "v1"), "invalid_signature"),
+        (by_private(PRIVATES["active"], body=b"{}"), "invalid_signature"),
+    ],
+)
+def test_a_signature_by_a_public_key(headers, code):
+    for is_standard_only in (False, True):
+        request_ = (list(headers.items()), BODY)
+        assert told(*request_, is_standard_only=is_standard_only) == code
+        assert answered(*request_, is_standard_only=is_standard_only) == code
+
+
+@pytest.mark.parametrize("keys", [0, 1, 2, 3])
+@pytest.mark.parametrize("signatures", [1, 2, 16])
+def test_a_wrong_signature_costs_as_much_whatever_keys_an_account_has(
+    monkeypatch, keys, signatures
+):
+    tried = []
+    monkeypatch.setattr(
+        authentication.standard_webhooks,
+        "verifies",
+        lambda _, __, given: tried.extend(given) or False,
+    )
+    cache = Nowhere(ThreadPoolExecutor(1), Policies())
+    cache._take_keys(SimpleNamespace(**vars(KEY_ROWS[1]) | {"id": new_id()}) for _ in range(keys))
+    scheme = StandardScheme(cache, Refusals(TokenBuckets(1e9, 1e9)), 1 << 20)
+    attempt = Attempt()
+    wrong = by_private(PRIVATES["nobodys"])[b"webhook-signature"]
+    attempt.signature = b" ".join([wrong] * signatures)
+    assert scheme._match(ACCOUNT, b"signed", attempt) is None
+    assert len(tried) == MAX_PUBLIC_KEYS * min(signatures, MAX_PUBLIC_SIGNATURES)
+
+
+def test_who_signs_by_a_secret_pays_for_no_public_key(monkeypatch):
+    monkeypatch.setattr(authentication.standard_webhooks, "verifies", None)
+    request_ = (list(standard().items()), BODY)
+    assert answered(*request_, is_standard_only=False) == "accepted"

@@ -4,12 +4,21 @@ import base64
 import time
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 from standardwebhooks.webhooks import Webhook
 
 from services.ingress.webhook import standard_webhooks
-from services.ingress.webhook.standard_webhooks import is_current, is_id, listed, matches, sign
+from services.ingress.webhook.standard_webhooks import (
+    is_current,
+    is_id,
+    listed,
+    listed_public,
+    matches,
+    sign,
+    verifies,
+)
 from shared.security import webhook_keys
 
 # From the specification's own examples.
@@ -132,3 +141,83 @@ def test_no_bytes_raise_and_only_the_right_ones_match(signed, header, key):
     right = sign(key, signed)
     assert matches(key, signed, listed(header)) == (right in listed(header))
     assert matches(key, signed, listed(b"v1," + right + b" " + header))
+
+
+# What the specification's own library in Go expects (webhook_asymmetric_test.go); those in Python
+# and JavaScript know no `v1a`.
+PRIVATE = Ed25519PrivateKey.from_private_bytes(
+    base64.b64decode("VEVTVFNJR05JTkdLRVlET05PVFVTRVRISVNGT1JBTlk=")
+)
+PUBLIC = PRIVATE.public_key()
+PUBLIC_SIGNATURE = (
+    b"tQ9V2XOqn7jL/DQenEFpqIugdBVtiMmER5mhSkXBNwM0mkATuDe6KYYUuxqtaiHeYGb7KaaBRdM5WqyeFiL8Ag=="
+)
+
+
+def test_the_published_vector_of_a_public_key():
+    assert verifies(PUBLIC, SIGNED, listed_public(b"v1a," + PUBLIC_SIGNATURE))
+    assert not verifies(PUBLIC, SIGNED + b" ", listed_public(b"v1a," + PUBLIC_SIGNATURE))
+    assert not matches(KEY, SIGNED, listed(b"v1a," + PUBLIC_SIGNATURE))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"v1," + SIGNATURE + b" v1a," + PUBLIC_SIGNATURE,
+        b"v1a," + base64.b64encode(bytes(64)) + b" v1a," + PUBLIC_SIGNATURE,
+        b"v1a,AAAA v1a,BBBB v1a," + PUBLIC_SIGNATURE,
+        b"v2,AAAA nonsense  v1a," + PUBLIC_SIGNATURE + b" v1a,AAAA",
+    ],
+)
+def test_one_right_signature_by_a_public_key_among_others_is_enough(header):
+    assert verifies(PUBLIC, SIGNED, listed_public(header))
+
+
+LATER = b"v1a," + base64.b64encode(bytes(64)) + b" "
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"",
+        b"v1a",
+        b"v1a,",
+        PUBLIC_SIGNATURE,
+        b"v1," + PUBLIC_SIGNATURE,
+        b"V1A," + PUBLIC_SIGNATURE,
+        b"v1a, " + PUBLIC_SIGNATURE,
+        b"v1a,," + PUBLIC_SIGNATURE,
+        b"v1a," + PUBLIC_SIGNATURE[:-1],
+        b"v1a," + PUBLIC_SIGNATURE.rstrip(b"="),
+        b"v1a," + PUBLIC_SIGNATURE + b"=",
+        b"v1a," + PUBLIC_SIGNATURE.replace(b"/", b"_"),
+        b"v1a," + PUBLIC_SIGNATURE[:-3] + b"h==",  # another writing of the same bytes
+        b"v1a," + base64.b64decode(PUBLIC_SIGNATURE).hex().encode(),
+        b"v1a," + SIGNATURE,
+        b"v1a,\xff\xfe",
+        LATER * standard_webhooks.MAX_PUBLIC_SIGNATURES + b"v1a," + PUBLIC_SIGNATURE,
+        b"v1,AAAA " * standard_webhooks.MAX_SIGNATURES + b"v1a," + PUBLIC_SIGNATURE,
+    ],
+)
+def test_what_is_no_right_signature_by_a_public_key(header):
+    assert not verifies(PUBLIC, SIGNED, listed_public(header))
+
+
+def test_a_signature_with_another_s_that_fits_is_refused():
+    # RFC 8032, 5.1.7, step 1: S is less than the order of the group, or one signature were many.
+    raw = base64.b64decode(PUBLIC_SIGNATURE)
+    order = 2**252 + 27742317777372353535851937790883648493
+    other = raw[:32] + (int.from_bytes(raw[32:], "little") + order).to_bytes(32, "little")
+    assert not verifies(PUBLIC, SIGNED, [other])
+
+
+def test_no_more_signatures_by_public_keys_are_tried_than_the_bound():
+    assert len(listed_public(LATER * 1000)) == standard_webhooks.MAX_PUBLIC_SIGNATURES
+
+
+@given(st.binary(max_size=200), st.binary(max_size=200))
+def test_no_bytes_raise_in_a_signature_by_a_public_key(signed, header):
+    right = base64.b64encode(PRIVATE.sign(signed))
+    assert verifies(PUBLIC, signed, listed_public(b"v1a," + right + b" " + header))
+    assert not verifies(PUBLIC, signed + b".", listed_public(b"v1a," + right))
+    assert listed_public(header) == [] or b"v1a," in header
