@@ -506,6 +506,12 @@ class EmailDelivery(Base):
         UniqueConstraint("fact_id", "recipient"),
         Index("ix_email_deliveries_subject_id", "subject_id"),
         Index("ix_email_deliveries_at", "at"),  # the newest, and what is over
+        Index(
+            "ix_email_deliveries_undeliverable_at_id",
+            "at",
+            "id",
+            postgresql_where=text("state = 'undeliverable'"),
+        ),
         CheckConstraint("state IN ('sent', 'undeliverable')", "state"),
     )
 

@@ -136,6 +136,11 @@ def an_application(running):
         return f"/kyc/{account(session, status='pending').id}", {"decision": "approve"}
 
 
+def a_business(running):
+    with running.session() as session:
+        return f"/accounts/{account(session, status='approved').id}", {"command": "replace"}
+
+
 def a_letter(running):
     return "/dead/orders.intake", {"id": a_dead_letter(running, order_created(), body=b"{}")}
 
@@ -157,6 +162,7 @@ def parked_messages(running):
 # What each page that changes something is tried with, and the fact that it must leave behind.
 ACTS = {
     "/kyc/{account_id}": (an_application, {}, "ops.command_published"),
+    "/accounts/{account_id}": (a_business, {}, "ops.command_published"),
     "/dead/{queue}/replay": (a_letter, {}, "ops.dead_letter_replayed"),
     "/dead/{queue}/discard": (a_letter, {"why": "a test"}, "ops.dead_letter_discarded"),
     "/dead/{queue}/edit": (a_letter, {"type": "order.created"}, "ops.dead_letter_replayed"),

@@ -32,6 +32,7 @@ WORDS = "What was typed here"
 PASSING = {
     "/jobs/{job_id}",
     "/jobs/{job_id}/progress",
+    "/accounts/{account_id}/outcomes/{message_id}",
     "/kyc/outcomes/{message_id}",
     "/sign-in/code",
 }
@@ -184,7 +185,7 @@ def routes_of(urls):
     return {route for route, pattern in patterns.items() if any(map(pattern.fullmatch, paths))}
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_enter_in_any_field_of_any_form_does_nothing_that_was_not_asked_about(page, running):
     one_of_each(running)
     until(lambda: audited(running, "ops.signed_in", "ada"), "the signing in is audited")

@@ -14,10 +14,12 @@ from kombu import Connection
 from services.ops.broker.connection import open_connection
 from services.ops.console.pages import (
     audit,
+    businesses,
     dead_changes,
     dead_letters,
     jobs,
     kyc,
+    lists,
     outbox,
     overview,
     retry_queues,
@@ -54,6 +56,8 @@ PAGES: tuple[Page, ...] = (
     *outbox.PAGES,
     *jobs.PAGES,
     *timelines.PAGES,
+    *businesses.PAGES,
+    *lists.PAGES,
     *audit.PAGES,
 )
 """Every page there is."""

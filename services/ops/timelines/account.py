@@ -12,7 +12,14 @@ from sqlalchemy.orm import Session
 
 from services.ops.timelines import pending, requests
 from services.ops.timelines.pending import Waiting
-from shared.db.models import Account, EmailDelivery, KycApplication, Order, WebhookSecret
+from shared.db.models import (
+    Account,
+    EmailDelivery,
+    KycApplication,
+    Order,
+    WebhookPolicy,
+    WebhookSecret,
+)
 
 AT_MOST = 100
 
@@ -79,6 +86,10 @@ class AccountTrail:
         orders_today: how many were accepted in the last 24 hours.
         newest_order_at: when the newest one was accepted.
         refusals: its webhook requests of the last 24 hours that were refused, by error code.
+        rate: requests a second that a worker takes of it; None for the default.
+        allowed_networks: from where it may send; none means from anywhere.
+        is_standard_only: whether it may sign by Standard Webhooks only.
+        blocked_at: since when ops keep it out; None where they do not.
         waiting: what still waits for it; None when the bus was not looked at.
     """
 
@@ -94,6 +105,10 @@ class AccountTrail:
     orders_today: int
     newest_order_at: datetime | None
     refusals: dict[str, int] = field(hash=False)
+    rate: int | None
+    allowed_networks: tuple[str, ...]
+    is_standard_only: bool
+    blocked_at: datetime | None
     waiting: tuple[Waiting, ...] | None
 
     @property
@@ -155,6 +170,7 @@ def account_trail(
     newest = select(func.max(Order.accepted_at)).where(
         Order.account_id == account_id, Order.is_live
     )
+    policy = session.get(WebhookPolicy, account_id)
     return AccountTrail(
         account_id=account.id,
         company_name=account.company_name,
@@ -168,6 +184,10 @@ def account_trail(
         orders_today=recent[0],
         newest_order_at=session.scalar(newest),
         refusals=requests.refusals(session, account_id, since=today),
+        rate=policy.rate_per_second if policy else None,
+        allowed_networks=tuple(policy.allowed_networks) if policy else (),
+        is_standard_only=policy is not None and policy.standard_webhooks_only,
+        blocked_at=policy.blocked_at if policy else None,
         waiting=None if connection is None and not found else tuple(found),
     )
 

@@ -76,7 +76,13 @@ def show_account(session: Session, visit: Visit) -> Result:
     if found is None:
         raise PageError(404, f"There is no business {account_id}.")
     contacts = [contact(application.contact_person_details) for application in found.applications]
-    return View("account.html", {"account": found, "contacts": contacts})
+    commanded = visit.query.get("commanded")
+    about = {
+        "account": found,
+        "contacts": contacts,
+        "commanded": uuid_of(commanded) if commanded else None,
+    }
+    return View("account.html", about)
 
 
 def _is_id(text: str) -> bool:

@@ -68,7 +68,7 @@ document.addEventListener("change", (event) => {
 });
 
 // "/" goes to the search, "g" and a letter to a page, "j" and "k" to the next and the last card.
-const PAGES = { o: "/", k: "/kyc", d: "/dead", a: "/audit" };
+const PAGES = { o: "/", k: "/kyc", d: "/dead", e: "/emails", a: "/audit" };
 let led = false;
 
 function step(by) {

@@ -39,6 +39,7 @@ BODY = f'{{"customer_details": {{"name": "Zoë Ade", "email": "{EMAIL}"}}}}'.enc
 PASSING = {
     "/jobs/{job_id}",
     "/jobs/{job_id}/progress",
+    "/accounts/{account_id}/outcomes/{message_id}",
     "/kyc/outcomes/{message_id}",
     "/sign-in",
     "/sign-in/code",

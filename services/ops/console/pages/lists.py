@@ -1,0 +1,125 @@
+"""Lists: a business's webhook requests and orders, and the emails that could not be delivered."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import urlencode
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from services.ops.console.web.page import Page, PageError, Result, View, Visit
+from services.ops.console.web.reading import uuid_of
+from services.ops.timelines import lists
+from services.ops.timelines.lists import Place
+from services.ops.users.rights import Right
+from shared.bus.contract.events import TrackingStatus
+from shared.db.models import Account
+
+AT_ONCE = 100
+OUTCOMES = {"": "Accepted and refused", "accepted": "Accepted", "refused": "Refused"}
+STATES = {"undeliverable": "Undeliverable", "sent": "Sent", "": "All"}
+_EPOCH = datetime.fromtimestamp(0, UTC)
+
+
+def show_requests(session: Session, visit: Visit) -> Result:
+    """A page of a business's webhook requests."""
+    account = _account(session, visit)
+    outcome = visit.query.get("outcome", "")
+    code = visit.query.get("code", "").strip()[:64]
+    found = lists.requests(
+        session,
+        account.id,
+        code=code,
+        is_accepted=None if outcome not in ("accepted", "refused") else outcome == "accepted",
+        before=_place(visit.query.get("before", "")),
+        limit=AT_ONCE + 1,
+    )
+    last = found[AT_ONCE - 1] if len(found) > AT_ONCE else None
+    about = {
+        "requests": found[:AT_ONCE],
+        "outcome": outcome,
+        "outcomes": OUTCOMES,
+        "code": code,
+        "next": _query(
+            outcome=outcome, code=code, before=_written((last.at, last.id)) if last else ""
+        )
+        if last
+        else "",
+    }
+    return _of(account, "requests.html", about)
+
+
+def show_orders(session: Session, visit: Visit) -> Result:
+    """A page of a business's orders."""
+    account = _account(session, visit)
+    status = visit.query.get("status", "")
+    found = lists.orders(session, account.id, status=status, after=_after(visit), limit=AT_ONCE + 1)
+    more = len(found) > AT_ONCE
+    about = {
+        "orders": found[:AT_ONCE],
+        "status": status,
+        "statuses": [status.value for status in TrackingStatus],
+        "next": _query(status=status, after=found[AT_ONCE - 1].id) if more else "",
+    }
+    return _of(account, "orders.html", about)
+
+
+def show_emails(session: Session, visit: Visit) -> Result:
+    """A page of emails; those that could not be delivered, where nothing else is asked for."""
+    state = visit.query.get("state", "undeliverable")
+    found = lists.emails(session, state=state, after=_after(visit), limit=AT_ONCE + 1)
+    more = len(found) > AT_ONCE
+    about = {
+        "path": "/emails",
+        "emails": found[:AT_ONCE],
+        "state": state,
+        "states": STATES,
+        "next": _query(state=state, after=found[AT_ONCE - 1].id) if more else "",
+    }
+    return View("emails.html", about, of=sorted({email.subject_id for email in found[:AT_ONCE]}))
+
+
+def _account(session: Session, visit: Visit) -> Account:
+    account = session.get(Account, uuid_of(visit.path["account_id"]))
+    if account is None:
+        raise PageError(404, f"There is no business {visit.path['account_id']}.")
+    return account
+
+
+def _of(account: Account, template: str, about: Mapping[str, Any]) -> View:
+    named = {"account_id": account.id, "company_name": account.company_name}
+    return View(template, {**about, **named}, of=[str(account.id)])
+
+
+def _query(**given: object) -> str:
+    return urlencode({name: str(value) for name, value in given.items() if value != ""})
+
+
+def _after(visit: Visit) -> UUID | None:
+    return uuid_of(visit.query["after"]) if visit.query.get("after") else None
+
+
+def _written(place: Place) -> str:
+    return f"{(place[0] - _EPOCH) // timedelta(microseconds=1)}.{place[1]}"
+
+
+def _place(text: str) -> Place | None:
+    micros, _, number = text.partition(".")
+    try:
+        return _EPOCH + timedelta(microseconds=int(micros)), int(number)
+    except (ValueError, OverflowError):
+        return None
+
+
+PAGES = (
+    Page(
+        "GET",
+        "/accounts/{account_id}/requests",
+        "watch",
+        show_requests,
+        plain=[Right.CUSTOMERS],
+    ),
+    Page("GET", "/accounts/{account_id}/orders", "watch", show_orders, plain=[Right.CUSTOMERS]),
+    Page("GET", "/emails", "watch", show_emails, plain=[Right.CUSTOMERS]),
+)

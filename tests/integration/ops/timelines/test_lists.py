@@ -1,0 +1,120 @@
+"""Lists of requests, orders and emails: each row on one page, the newest first."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import text
+
+from services.ops.timelines import lists
+from shared.db.models import EmailDelivery, Order, WebhookRequest
+from shared.ids import new_id
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+
+
+def pages(page, place):
+    found, at = [], None
+    while rows := page(at):
+        found += rows
+        at = place(rows[-1])
+    return found
+
+
+def an_order(account_id, minutes, status="PENDING"):
+    id_ = new_id()
+    return Order(
+        id=id_,
+        account_id=account_id,
+        customer_name="Zoë",
+        customer_email="zoe@shop.example",
+        customer_phone="",
+        item_summary="a kettle",
+        address="Lagos",
+        tracking_status=status,
+        status_at=NOW,
+        status_event_id=id_,
+        accepted_at=NOW - timedelta(minutes=minutes),
+    )
+
+
+def test_orders_page_by_page(db):
+    account, other = new_id(), new_id()
+    # Several of a time.
+    db.add_all([an_order(account, minutes // 3) for minutes in range(7)])
+    db.add_all([an_order(account, 1, "DELIVERED"), an_order(other, 0)])
+    db.commit()
+    whole = lists.orders(db, account)
+    assert len(whole) == 8
+    assert [one.accepted_at for one in whole] == sorted(
+        (one.accepted_at for one in whole), reverse=True
+    )
+    paged = pages(lambda after: lists.orders(db, account, after=after, limit=3), lambda o: o.id)
+    assert paged == whole
+    assert [one.tracking_status for one in lists.orders(db, account, status="DELIVERED")] == [
+        "DELIVERED"
+    ]
+
+
+def a_request(account_id, seconds, code):
+    return WebhookRequest(
+        at=NOW - timedelta(seconds=seconds),
+        account_id=account_id,
+        accepted=code == "accepted",
+        code=code,
+        scheme="x-api-key",
+        latency_us=900,
+        client_address="203.0.113.7",
+    )
+
+
+def test_requests_page_by_page(db):
+    account = new_id()
+    db.execute(text("SELECT keep_webhook_request_partitions(7)"))
+    codes = ["accepted", "invalid_signature", "accepted", "too_many_requests", "accepted"]
+    db.add_all([a_request(account, number // 2, code) for number, code in enumerate(codes)])
+    db.add(a_request(new_id(), 0, "accepted"))
+    db.commit()
+
+    def read(**wanted):
+        return pages(
+            lambda before: lists.requests(db, account, before=before, limit=2, **wanted),
+            lambda request: (request.at, request.id),
+        )
+
+    whole = read()
+    assert sorted(one.code for one in whole) == sorted(codes)
+    assert [one.at for one in whole] == sorted((one.at for one in whole), reverse=True)
+    assert [one.code for one in read(code="too_many_requests")] == ["too_many_requests"]
+    assert len(read(is_accepted=True)) == 3
+    assert {one.code for one in read(is_accepted=False)} == {*codes} - {"accepted"}
+
+
+@pytest.mark.parametrize(("state", "count"), [("", 6), ("undeliverable", 2), ("sent", 4)])
+def test_emails_page_by_page(db, state, count):
+    for number in range(6):
+        db.add(
+            EmailDelivery(
+                fact_id=new_id(),
+                subject_id=str(new_id()),
+                recipient="zoe@shop.example",
+                template="order_received",
+                message_id="<x@order-fellow.example>",
+                state="undeliverable" if number in (1, 4) else "sent",
+                at=NOW - timedelta(minutes=number // 2),
+            )
+        )
+    db.commit()
+    found = pages(lambda after: lists.emails(db, state=state, after=after, limit=1), lambda e: e.id)
+    assert len(found) == len({one.id for one in found}) == count
+    assert list(found) == list(lists.emails(db, state=state))
+
+
+def test_the_undeliverable_ones_are_found_by_their_index(db):
+    db.execute(text("SET LOCAL enable_seqscan = off"))
+    plan = db.execute(
+        text(
+            "EXPLAIN SELECT id FROM email_deliveries WHERE state = 'undeliverable'"
+            " ORDER BY at DESC, id DESC LIMIT 100"
+        )
+    ).scalars()
+    assert "ix_email_deliveries_undeliverable_at_id" in "\n".join(plan)
