@@ -10,7 +10,7 @@ LABEL org.opencontainers.image.title="Order Fellow" org.opencontainers.image.ver
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin fellow \
     && printf '#!/bin/sh\nexec python -m services.ops "$@"\n' > /usr/local/bin/fellow \
     && chmod 755 /usr/local/bin/fellow
-COPY deploy/answers /usr/local/bin/answers
+COPY deploy/answers deploy/alive /usr/local/bin/
 COPY --from=build /app/venv /app/venv
 COPY shared /app/shared
 COPY services /app/services

@@ -1,11 +1,11 @@
 """Health of a process without HTTP: while its threads turn it writes down how it stands.
 
-`python -m shared.health`, a container's check, exits 0 while the file of `HEALTH_FILE` is fresh and
-names nothing that is wrong; else it says what is. It needs the standard library alone, since a
-container runs it every few seconds.
+The file of `HEALTH_FILE` has the Unix time until which it counts, and then a line for each thing
+that is wrong. Whoever reads it is a container's check: `deploy/alive` in ours, which needs no
+interpreter, and `python -m shared.health` in those of others, with the standard library alone. Both
+exit with 0 while it counts and names nothing, and else say what is wrong.
 """
 
-import json
 import os
 import sys
 import time
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from shared.bus.broker.standing import Standing
 
-FRESH_SECONDS = 30.0
+FRESH_SECONDS = 30
 
 
 def beat(path: str, standings: "Iterable[Standing]") -> None:
@@ -29,12 +29,12 @@ def beat(path: str, standings: "Iterable[Standing]") -> None:
     if not path:
         return
     wrong = [
-        f"{standing.part} is {standing.told.state}. {standing.told.reason}".strip()
+        " ".join(f"{standing.part} is {standing.told.state}. {standing.told.reason}".split())
         for standing in standings
         if not standing.told.is_well
     ]
     new = Path(f"{path}.new")
-    new.write_text(json.dumps(wrong))
+    new.write_text("".join(f"{line}\n" for line in (int(time.time()) + FRESH_SECONDS, *wrong)))
     new.replace(path)
 
 
@@ -46,13 +46,12 @@ def wrong(path: str, now: float) -> list[str]:
         now: a Unix time.
     """
     try:
-        age = now - Path(path).stat().st_mtime
-        said = json.loads(Path(path).read_text())
-    except (OSError, ValueError):
+        until, *said = Path(path).read_text().splitlines() or [""]
+    except OSError:
+        until, said = "", []
+    if not until.isdecimal():
         return [f"Nothing has been written to {path or 'HEALTH_FILE, which is not set'}."]
-    if age >= FRESH_SECONDS:
-        return [f"The process has not turned for {age:.0f} s."]
-    return [str(sentence) for sentence in said]
+    return said if now < int(until) else ["The process does not turn any more."]
 
 
 def main() -> int:

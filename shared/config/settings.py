@@ -62,8 +62,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     log_format: Literal["console", "json"] = "console"
     """`console` for people, `json` for machines."""
     health_file: str = ""
-    """A consumer or the relay writes into it, each second, how it stands; `python -m
-    shared.health` exits 0 while it is at work, and says else why not."""
+    """A consumer or the relay writes into it, each second, how it stands; `deploy/alive` and
+    `python -m shared.health` exit 0 while it is at work, and say else why not."""
     metrics_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
     """Port of a process's metrics page; `0` is none. The ingress has `/metrics` on its own port
     instead."""

@@ -21,7 +21,8 @@ from docker.models.containers import Container
 from shared.product import VERSION
 from stack.system import stop_on_signals
 from tests.machines import images, standins, upgrade
-from tests.machines.deployment import OURS, ROOT, Deployment, Load, eventually, steps
+from tests.machines.deployment import OURS, ROOT, Deployment, eventually, steps
+from tests.machines.load import Load
 
 OLD_BROKER = "rabbitmq:4.0.5-management"
 # The mailbox is not among them: it keeps its letters in memory.

@@ -1,6 +1,5 @@
 """A deployment of docker-compose.yml for tests: a copy of the checkout, and its orders."""
 
-import collections
 import hashlib
 import hmac
 import io
@@ -12,7 +11,6 @@ import socket
 import subprocess
 import tarfile
 import tempfile
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -27,12 +25,6 @@ FILES = ("Dockerfile", ".dockerignore", "docker-compose.yml", "requirements.lock
 FOLDERS = ("deploy", "services", "shared")
 OURS = "order-fellow:latest"
 DEADLINE = 180.0
-ORDER = {
-    "customer_details": {"name": "Zoë Ade", "email": "zoe@example.com", "phone": "+2348000000"},
-    "item_summary": "2 × blue kettle",
-    "address": "12 Marina Road, Lagos",
-    "tracking_status": "PENDING",
-}
 
 
 class Deployment:
@@ -73,6 +65,10 @@ class Deployment:
         self.replace(OURS, self.image)
         # The package index is reached as this machine reaches it.
         self.replace("build: .", "build: {context: ., network: host}")
+        # This machine may have much else to do: what is slow here is not ill.
+        file = self.folder / "docker-compose.yml"
+        patient = re.sub(r"\b(start_period|timeout): \d+s", r"\1: 300s", file.read_text())
+        file.write_text(patient)
 
     def replace(self, old: str, new: str) -> None:
         """Change docker-compose.yml of the copy."""
@@ -182,35 +178,6 @@ class Deployment:
         code, answer = self.ask(path, body, **headers)
         assert 200 <= code < 300, (path, code, answer)
         return answer
-
-
-class Load:
-    """Orders, one after the other in two threads, until it is stopped."""
-
-    def __init__(self, deployment: Deployment, secret: str) -> None:
-        self.answers: collections.Counter[int] = collections.Counter()
-        self._deployment, self._secret = deployment, secret
-        self._stopping = threading.Event()
-        self._threads = [threading.Thread(target=self._send) for _ in range(2)]
-        for thread in self._threads:
-            thread.start()
-
-    def stop(self) -> None:
-        """Let the last ones be answered."""
-        self._stopping.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _send(self) -> None:
-        while not self._stopping.wait(0.1):
-            # The same key until it is answered: an order whose answer was lost is not a second one.
-            order, key = ORDER | {"item_summary": uuid.uuid4().hex}, uuid.uuid4().hex
-            code = 0
-            while code != 201 and not (code and self._stopping.is_set()):
-                code = self._deployment.order(self._secret, order, key)
-                self.answers[code] += 1
-                if code != 201:
-                    time.sleep(0.3)
 
 
 def steps(text: str, heading: str) -> list[str]:

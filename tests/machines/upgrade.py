@@ -8,7 +8,8 @@ import subprocess
 import threading
 import uuid
 
-from tests.machines.deployment import ORDER, ROOT, Deployment, Load, eventually, steps
+from tests.machines.deployment import ROOT, Deployment, eventually, steps
+from tests.machines.load import ORDER, Load
 
 QUEUES = (
     "docker compose exec rabbitmq rabbitmqctl list_queues --quiet --no-table-headers name messages"

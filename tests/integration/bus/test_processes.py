@@ -9,6 +9,7 @@ import pytest
 from kombu import Connection
 
 from shared.bus.contract import topology
+from stack.folders import ROOT
 from stack.processes import stop
 from stack.servers.credentials import as_service
 from tests.integration.arrange import until
@@ -42,7 +43,7 @@ def running(module, amqp_url, database_url, tmp_path):
 def check(tmp_path):
     """The container's check."""
     done = subprocess.run(
-        [sys.executable, "-m", "shared.health"],
+        [str(ROOT / "deploy" / "alive")],
         env=os.environ | {"HEALTH_FILE": str(tmp_path / "health")},
         capture_output=True,
         text=True,

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import subprocess
-import sys
 import threading
 from contextlib import contextmanager
 
@@ -23,6 +22,7 @@ from shared.bus.contract.errors import Hold
 from shared.bus.publish.publisher import Publisher
 from shared.db.session import transaction
 from shared.telemetry import heartbeat
+from stack.folders import ROOT
 from stack.servers.credentials import as_service
 from tests.integration.arrange import publish, until
 from tests.integration.bus.test_consumer import messages
@@ -59,7 +59,7 @@ def container_check(tmp_path, *standings):
     path = tmp_path / "health"
     health.beat(str(path), standings)
     done = subprocess.run(
-        [sys.executable, "-m", "shared.health"],
+        [str(ROOT / "deploy" / "alive")],
         env=os.environ | {"HEALTH_FILE": str(path)},
         capture_output=True,
         text=True,
