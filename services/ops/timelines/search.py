@@ -81,8 +81,9 @@ def search(
     )
     recorded = [Found(*row) for row in rows.all()]
     known = {found.order_id for found in recorded}
+    asked = requests.orders_of_key(session, text) | requests.accepted_lately(session, ids)
     return [
-        *(_unrecorded(session, id_) for id_ in requests.orders_of_key(session, text) - known),
+        *(_unrecorded(session, id_) for id_ in asked - known),
         *(_waiting(session, text, connection, engine) if connection and "@" in text else ()),
         *recorded,
     ]

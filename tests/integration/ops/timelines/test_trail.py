@@ -216,7 +216,11 @@ def test_an_accepted_order_is_known_while_nobody_records(settings, db, engine):
         business.id, order_id=derived_id("order", business.id, "key-9"), customer_details=zoe
     )
     without = order_created(business.id, customer_details=zoe)
-    (first, second) = sent(settings, with_key, without)
+    numbered = order_created(
+        business.id, order_id=order_of_number(business.id, "A-9"), order_number="A-9"
+    )
+    first, second, third = sent(settings, with_key, without, numbered)
+    requested(db, business, third, numbered)
     requested(db, business, replace(first, message_id=new_id()), with_key, "key-9")
     requested(db, business, second, without)
     with Session(engine) as session, Connection(settings.amqp_url) as bus:
@@ -225,6 +229,8 @@ def test_an_accepted_order_is_known_while_nobody_records(settings, db, engine):
             assert (found.is_recorded, found.company_name) == (False, "Late & Sons")
             assert [step.what for step in found.steps] == ["request", "due"]
             assert "not recorded yet" in found.steps[-1].text
+        (found,) = search.search(session, "A-9")
+        assert (found.order_id, found.tracking_status) == (numbered.order_id, "")
         (found,) = search.search(session, "key-9")
         assert (found.order_id, found.tracking_status) == (with_key.order_id, "")
         by_email = search.search(session, "late@shop.example", connection=bus)

@@ -97,6 +97,8 @@ def test_what_is_understood(given, understood):
         ("A\r\nBcc: all@x.example", "a carriage return"),
         (10.5, "in quotes.*is the number 10.5"),
         (True, "is true"),
+        (10**101, "is the number too large"),
+        (10**3000, "is the number too large"),
         ([1], "is a list"),
         ({"id": 1}, "is an object"),
         # Of three code points in NFC.
