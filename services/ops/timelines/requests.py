@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, or_, select
+from sqlalchemy import ARRAY, ColumnElement, Uuid, any_, cast, func, or_, select
 from sqlalchemy.orm import Session
 
 from shared.db.models import WebhookRequest, WebhookSecret
@@ -57,6 +57,25 @@ def orders_of_key(session: Session, key: str) -> set[UUID]:
     rows = session.scalars(
         select(WebhookRequest.order_id)
         .where(_lately(), WebhookRequest.idempotency_key == key, WebhookRequest.accepted)
+        .limit(AT_MOST)
+    )
+    return {id_ for id_ in rows if id_ is not None}
+
+
+def accepted_lately(session: Session, order_ids: Collection[UUID]) -> set[UUID]:
+    """Those of these orders that an accepted request was about within `LATELY`.
+
+    Args:
+        session: may read the request log.
+        order_ids: which orders.
+    """
+    rows = session.scalars(
+        select(WebhookRequest.order_id)
+        .where(
+            _lately(),
+            WebhookRequest.order_id == any_(cast(list(order_ids), ARRAY(Uuid))),
+            WebhookRequest.accepted,
+        )
         .limit(AT_MOST)
     )
     return {id_ for id_ in rows if id_ is not None}

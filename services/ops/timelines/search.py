@@ -11,8 +11,8 @@ from sqlalchemy import ARRAY, ColumnElement, Engine, Uuid, and_, any_, cast, fun
 from sqlalchemy.orm import Session
 
 from services.ops.timelines import requests, unrecorded
-from shared import order_ids
 from shared.db.models import Account, KycApplication, Order, OrderConflict
+from shared.ids import normalised_number, order_of_key, order_of_number
 
 AT_MOST = 100
 
@@ -22,6 +22,7 @@ class Found:
     """An order, in one line of a list.
 
     Attributes:
+        order_number: what its sender calls it; empty where it has none, or it is not recorded.
         order_id: which.
         company_name: whose.
         customer_email: for whom.
@@ -29,6 +30,7 @@ class Found:
         accepted_at: since when; None where that is not known.
     """
 
+    order_number: str
     order_id: UUID
     company_name: str
     customer_email: str
@@ -66,6 +68,7 @@ def search(
         conditions.append(and_(Order.id.in_(told), Order.is_live))
     rows = session.execute(
         select(
+            func.coalesce(Order.order_number, ""),
             Order.id,
             func.coalesce(Account.company_name, ""),
             Order.customer_email,
@@ -79,8 +82,9 @@ def search(
     )
     recorded = [Found(*row) for row in rows.all()]
     known = {found.order_id for found in recorded}
+    asked = requests.orders_of_key(session, text) | requests.accepted_lately(session, ids)
     return [
-        *(_unrecorded(session, id_) for id_ in requests.orders_of_key(session, text) - known),
+        *(_unrecorded(session, id_) for id_ in asked - known),
         *(_waiting(session, text, connection, engine) if connection and "@" in text else ()),
         *recorded,
     ]
@@ -88,7 +92,7 @@ def search(
 
 def _unrecorded(session: Session, order_id: UUID) -> Found:
     first = requests.not_recorded(session, order_id)[0]
-    return Found(order_id, _company(session, first.account_id), "", "", first.at)
+    return Found("", order_id, _company(session, first.account_id), "", "", first.at)
 
 
 def _waiting(
@@ -96,6 +100,7 @@ def _waiting(
 ) -> list[Found]:
     return [
         Found(
+            order.order_number,
             order.order_id,
             _company(session, order.account_id),
             order.customer_email,
@@ -118,14 +123,14 @@ def _order_ids(session: Session, text: str) -> set[UUID]:
         .where(KycApplication.status.in_(("approved", "revoked")))
         .distinct()
     )
-    number = order_ids.normalised(text)
+    number = normalised_number(text)
     ids = {
         id_
         for account_id in senders
         for is_test in (False, True)
         for id_ in (
-            order_ids.of_number(account_id, number, is_test=is_test),
-            order_ids.of_key(account_id, text, is_test=is_test),
+            order_of_number(account_id, number, is_test=is_test),
+            order_of_key(account_id, text, is_test=is_test),
         )
     }
     with suppress(ValueError):

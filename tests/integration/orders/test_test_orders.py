@@ -11,7 +11,6 @@ from services.orders.__main__ import wire
 from services.orders.handlers import record
 from services.orders.lanes import Lanes
 from services.orders.unknown import Unknown
-from shared import order_ids
 from shared.bus.contract import topology
 from shared.bus.contract.events import (
     EVENT_TYPES,
@@ -28,7 +27,7 @@ from shared.bus.contract.message import message_for
 from shared.db import retention
 from shared.db.models import InboxEntry, Order, OrderConflict, OutboxMessage, WaitingUpdate
 from shared.db.session import transaction
-from shared.ids import new_id
+from shared.ids import new_id, order_of_key
 from shared.security import tokens
 from tests.integration.arrange import (
     account,
@@ -106,9 +105,7 @@ def test_one_key_is_two_orders():
     again, copy = bodies.read(BODY, account_id, None, "key", is_test=True)
     assert live != test == again
     assert message.message_id == copy.message_id
-    assert (live, test) == tuple(
-        order_ids.of_key(account_id, "key", is_test=t) for t in (False, True)
-    )
+    assert (live, test) == tuple(order_of_key(account_id, "key", is_test=t) for t in (False, True))
 
 
 def test_it_is_recorded_as_it_came_and_told_to_its_business(settings, db, business):
