@@ -27,7 +27,7 @@ MAX_BODY_BYTES = 1 << 20
 NO_ADDRESS = "No postal address was given."
 NO_ITEMS = "No items were named."
 
-_MAX_EMAIL, _MAX_LINK = 254, 2_000
+_MAX_LINE, _MAX_EMAIL, _MAX_LINK = 200, 254, 2_000
 _EMAIL, _LINK = re.compile(EMAIL_PATTERN), re.compile(TRACKING_URL_PATTERN)
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]+")
 _EPOCH = datetime.fromtimestamp(0, UTC)
@@ -129,9 +129,9 @@ class Platform:
         return f"/webhooks/{{account_id}}/{self.name}/"
 
 
-def signatures(keys: Iterable[bytes], body: bytes) -> list[bytes]:
-    """The right signatures of a body, one for each key: base64 of HMAC-SHA256 (RFC 2104)."""
-    return [base64.b64encode(hmac.digest(key, body, "sha256")) for key in keys]
+def sign(key: bytes, body: bytes) -> bytes:
+    """The right signature of a body: base64 of HMAC-SHA256 (RFC 2104)."""
+    return base64.b64encode(hmac.digest(key, body, "sha256"))
 
 
 def matches(keys: Iterable[bytes], body: bytes, given: bytes) -> bool:
@@ -142,7 +142,7 @@ def matches(keys: Iterable[bytes], body: bytes, given: bytes) -> bool:
         body: the raw body.
         given: the header as it came.
     """
-    return any(hmac.compare_digest(right, given) for right in signatures(keys, body))
+    return any(hmac.compare_digest(sign(key, body), given) for key in keys)
 
 
 def moment(text: str | None) -> datetime | None:
@@ -168,18 +168,22 @@ def line(*parts: Text, otherwise: str = "") -> str:
         parts: separated by spaces; what is empty is left out.
         otherwise: what stands there where nothing is left.
     """
-    whole = " ".join(str(part) for part in parts if part)
-    return _CONTROLS.sub(" ", whole).strip()[:200].strip() or otherwise
+    whole = " ".join([str(part) for part in parts if part])
+    if len(whole) <= _MAX_LINE and whole.isprintable():
+        return whole.strip() or otherwise
+    return _CONTROLS.sub(" ", whole).strip()[:_MAX_LINE].strip() or otherwise
 
 
 def reference(given: Text) -> str:
     """What something is called by, in at most 100 characters; empty where there is nothing."""
-    return line(given)[:100].strip()
+    return line(given)[:100].strip() if given else ""
 
 
 def link(given: Text) -> str:
     """An address that a customer may be sent to; empty where it is none."""
-    address = str(given or "").strip()
+    if not given:
+        return ""
+    address = str(given).strip()
     return address if len(address) <= _MAX_LINK and _LINK.match(address) else ""
 
 
@@ -206,7 +210,7 @@ def listed(lines: list[tuple[Text, Text]], total: str) -> str:
 
 def joined(*parts: Text) -> str:
     """The lines of a postal address, as one; empty where there are none."""
-    return ", ".join(found for part in parts if (found := line(part)))
+    return ", ".join([found for part in parts if part and (found := line(part))])
 
 
 def amount(value: Text, currency: Text) -> str:

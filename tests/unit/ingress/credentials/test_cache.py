@@ -159,3 +159,20 @@ def test_revoked_secrets_are_not_tried_and_take_nobodys_place(cache):
     put(cache, *rows[1:])
     assert [secret.id for secret in cache.of(ACCOUNT)] == [rows[0].id]
     assert cache.of(new_id()) == []
+
+
+def test_what_a_platform_has_made_is_apart_from_ours_and_revoked_by_the_same_event(cache):
+    ours, theirs = row(), row(key=b"random", platform="shopify")
+    put(cache, ours, theirs)
+    assert [secret.id for secret in cache.of(ACCOUNT)] == [ours.id]
+    assert [secret.id for secret in cache.given(ACCOUNT, "shopify")] == [theirs.id]
+    cache.revoke(ACCOUNT, [theirs.id])
+    assert cache.given(ACCOUNT, "shopify") == []
+    assert [secret.id for secret in cache.of(ACCOUNT)] == [ours.id]
+
+
+def test_a_given_one_that_was_revoked_before_it_came_is_never_tried(cache):
+    late = row(key=b"random", platform="shopify")
+    cache.revoke(ACCOUNT, [late.id])
+    put(cache, late)
+    assert cache.given(ACCOUNT, "shopify") == []
