@@ -31,6 +31,7 @@ def row(state="active", change=0, expires=NOW + timedelta(days=90), key=KEY, **m
         sealed=more.get("sealed", b""),
         replaced_at=more.get("replaced_at"),
         is_synthetic=False,
+        is_test=False,
         state=state,
         expires_at=expires,
         change=change,

@@ -61,6 +61,7 @@ def rows():
             sealed=seal(raw, id_),
             replaced_at=None,
             is_synthetic=False,
+            is_test=False,
             state="active" if state == "over" else state,
             expires_at=_at + timedelta(days=-1 if is_over else 1),
             change=1,
