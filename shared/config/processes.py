@@ -26,6 +26,7 @@ _RETENTION = tuple(
     f"RETENTION_{place}_DAYS"
     for place in (
         "ORDERS",
+        "TEST_ORDERS",
         "HISTORY",
         "CONFLICTS",
         "DELIVERIES",
@@ -74,6 +75,7 @@ READS: Mapping[str, tuple[str, ...]] = {
         "ACCOUNT_EMAILS_PER_SECOND",
         "ACCOUNT_UPDATES_WAITING",
         "RETENTION_ORDERS_DAYS",
+        "RETENTION_TEST_ORDERS_DAYS",
         "RETENTION_HISTORY_DAYS",
         "RETENTION_CONFLICTS_DAYS",
     ),

@@ -32,6 +32,7 @@ def row(state="active", change=0, expires=NOW + timedelta(days=90), key=KEY, **m
         replaced_at=more.get("replaced_at"),
         platform=more.get("platform", ""),
         is_synthetic=False,
+        is_test=False,
         state=state,
         expires_at=expires,
         change=change,

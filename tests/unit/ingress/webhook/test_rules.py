@@ -62,6 +62,7 @@ def rows():
             replaced_at=None,
             platform="",
             is_synthetic=False,
+            is_test=False,
             state="active" if state == "over" else state,
             expires_at=_at + timedelta(days=-1 if is_over else 1),
             change=1,
