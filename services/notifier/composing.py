@@ -13,6 +13,7 @@ from uuid import UUID
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
+from services.notifier.suppression import links
 from shared.bus.contract.errors import Permanent
 from shared.bus.contract.events import (
     AccountChanged,
@@ -25,6 +26,7 @@ from shared.bus.contract.events import (
     KycSubmitted,
     OrderCancellationRecorded,
     OrderNotTaken,
+    OrderRecipientsRefused,
     OrderRecorded,
     OrderStatusRecorded,
     SecretExpiring,
@@ -56,6 +58,7 @@ TEMPLATES: dict[type[Event], str] = {
     OrderStatusRecorded: "order_status",
     OrderCancellationRecorded: "order_cancelled",
     OrderNotTaken: "not_taken",
+    OrderRecipientsRefused: "recipients_refused",
 }
 
 
@@ -76,6 +79,8 @@ class Email:
         traceparent: the trace of the fact, where there is one.
         order_id: the order that it tells its customer of; None for an email to a business.
         account_id: whose order that is.
+        unsubscribe_url: where its reader leaves, for a mail program to offer; empty for an email
+            that goes to who has left, too.
     """
 
     fact_id: UUID
@@ -90,6 +95,7 @@ class Email:
     traceparent: str | None = None
     order_id: UUID | None = None
     account_id: UUID | None = None
+    unsubscribe_url: str = ""
 
 
 def compose(received: Received[Any]) -> Email | None:
@@ -110,6 +116,12 @@ def compose(received: Received[Any]) -> Email | None:
             return None
         known["code"] = _open_code(fact)
     is_order = isinstance(fact, OrderRecorded | OrderStatusRecorded | OrderCancellationRecorded)
+    unsubscribe_url = ""
+    if is_order:
+        unsubscribe_url = links.unsubscribe_url(
+            known["public_url"], fact.account_id, fact.order_id, fact.customer_email
+        )
+    known["unsubscribe_url"] = unsubscribe_url
     text_template, html_template = _templates(template)
     subject, _, text = text_template.render(known).partition("\n")
     return Email(
@@ -125,6 +137,7 @@ def compose(received: Received[Any]) -> Email | None:
         traceparent=received.traceparent,
         order_id=fact.order_id if is_order else None,
         account_id=fact.account_id if is_order else None,
+        unsubscribe_url="" if isinstance(fact, OrderRecorded) else unsubscribe_url,
     )
 
 

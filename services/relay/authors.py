@@ -42,7 +42,7 @@ SAYS: Mapping[str, tuple[type[Event], ...]] = {
         events.OrderCancellationRecorded,
         events.OrderNotTaken,
     ),
-    "notifier": (events.EmailUndeliverable,),
+    "notifier": (events.EmailUndeliverable, events.OrderRecipientsRefused),
     "ops": tuple(
         event
         for event in events.EVENT_TYPES.values()

@@ -13,7 +13,7 @@ from services.ops.timelines import emails, pending, requests
 from services.ops.timelines.pending import Waiting
 from services.ops.timelines.steps import Step
 from shared.bus.contract.events import OrderCreated
-from shared.db.models import Account, Order, OrderConflict, OrderStatusHistory
+from shared.db.models import Account, Order, OrderConflict, OrderStatusHistory, Suppression
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,7 @@ def order_trail(
         steps += _life(order, history)
         steps += _conflicts(session, order_id)
         steps += emails.steps(session, order, history, found)
+        steps += _no_more_emails(session, order_id)
     elif any(r.accepted and r.event_type == OrderCreated.TYPE for r in sent):
         steps.append(_not_recorded(sent, found))
     if not steps and not found:
@@ -170,6 +171,23 @@ def _conflicts(session: Session, order_id: UUID) -> list[Step]:
         )
         for row in rows
         for said in [_in_words(row.event)]
+    ]
+
+
+def _no_more_emails(session: Session, order_id: UUID) -> list[Step]:
+    """That the customer has left by an email about this order, or its address was refused."""
+    rows = session.scalars(select(Suppression).where(Suppression.by_order_id == order_id))
+    return [
+        Step(
+            row.since,
+            "left",
+            f"the address was refused for good, and is mailed no more: {row.response}"
+            if row.cause == "refused"
+            else "the customer wants no more emails "
+            + ("about this order" if row.order_id else "of this business"),
+            "services.notifier",
+        )
+        for row in rows
     ]
 
 
