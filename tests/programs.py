@@ -18,12 +18,15 @@ PACKAGES = {
     "chromium": ("chromium",),
     "curl": ("curl",),
     "faketime": ("faketime",),
+    "go": ("golang-go",),
     "haproxy": ("haproxy",),
+    "javac": ("default-jdk-headless",),
     "nginx": ("nginx",),
     "node": ("nodejs",),
     "npm": ("npm",),
     "openssl": ("openssl",),
     "php": ("php-cli", "php-curl"),
+    "ruby": ("ruby",),
 }
 ELSEWHERE = {"chromium": ("chromium-browser", "google-chrome")}
 

@@ -17,20 +17,32 @@ from shared.bus import outbox
 from shared.bus.contract.events import AccountChanged, SecretRevoked
 from shared.bus.contract.message import message_for
 from shared.db import revoked
-from shared.db.models import Account, PendingProof
+from shared.db.models import Account, EmailSender, PendingProof
 from shared.http.errors import ApiError, too_many_requests
 from shared.security import passwords
 from shared.security.networks import network_of
 
 
-def tell(session: Session, account: Account, what: str, address: str, email: str = "") -> None:
-    """Tell an owner what happened; at `email`, where that is not the account's."""
+def tell(
+    session: Session,
+    account: Account,
+    what: str,
+    address: str,
+    email: str = "",
+    *,
+    value: str = "",
+) -> None:
+    """Tell an owner what happened; at `email`, where that is not the account's.
+
+    `value` is what something was changed to, where its owner is to read that.
+    """
     fact = AccountChanged(
         account_id=account.id,
         company_name=account.company_name,
         email=email or account.email,
         what=what,  # type: ignore[arg-type]
         address=address,
+        value=value,
     )
     outbox.add(session, [message_for(fact, source=SOURCE, correlation_id=account.id)])
 
@@ -42,7 +54,7 @@ def send_reset_code(session: Session, email: str, address: str) -> None:
     registration.hold(session, email)
     account = registration.account_of(session, email)
     if account is not None and not is_over:
-        _send(session, account, "password_reset", email, network)
+        send_code(session, account, "password_reset", email, network)
 
 
 def reset_password(
@@ -65,7 +77,7 @@ def reset_password(
     account, outcome = registration.account_of(session, email), Check.WRONG
     if account is not None:
         shown.hold(session, account)
-        pending = _pending(session, account.id, "password_reset")
+        pending = awaiting(session, account.id, "password_reset")
         # One that was mailed to the address before proves nothing of this one.
         if pending is not None and pending.email == account.email == email:
             outcome = codes.check(pending, otp, is_own=is_own)
@@ -104,7 +116,7 @@ def send_address_code(
         return too_many_requests(wait)
     registration.hold(session, email)
     if registration.account_of(session, email) is None:
-        _send(session, account, "new_address", email, network_of(address))
+        send_code(session, account, "new_address", email, network_of(address))
     return None
 
 
@@ -132,7 +144,7 @@ def change_address(
     guess = guesses.at("code", before, network)
     if wait := guesses.attempts.take(*guess):
         return too_many_requests(wait)
-    pending = _pending(session, account_id, "new_address")
+    pending = awaiting(session, account_id, "new_address")
     outcome = codes.check(pending, otp, is_own=True) if pending else Check.WRONG
     if outcome is not Check.RIGHT or pending is None:
         return OTP_ERRORS[outcome]()
@@ -164,6 +176,11 @@ def close(session: Session, account_id: UUID, password: str, address: str) -> Ap
     email = account.email
     sessions.end(session, account.id)
     _forget_pending(session, account)
+    session.execute(
+        update(EmailSender)
+        .where(EmailSender.account_id == account.id)
+        .values(display_name="", reply_to="")
+    )
     account.closed_at = datetime.now(UTC)
     account.email = f"{account.id}@closed.invalid"  # RFC 2606: nobody's
     session.flush()
@@ -211,8 +228,9 @@ def _forget_pending(session: Session, account: Account) -> None:
     session.execute(delete(PendingProof).where(PendingProof.account_id == account.id))
 
 
-def _send(session: Session, account: Account, purpose: str, email: str, network: str) -> None:
-    pending = _pending(session, account.id, purpose)
+def send_code(session: Session, account: Account, purpose: str, email: str, network: str) -> None:
+    """Mail a code for an account's purpose, unless one was mailed there a moment ago."""
+    pending = awaiting(session, account.id, purpose)
     if pending is None:
         pending = PendingProof(purpose=purpose, account_id=account.id)
     elif pending.email == email and (datetime.now(UTC) - pending.code_made_at < codes.RESEND_AFTER):
@@ -221,7 +239,8 @@ def _send(session: Session, account: Account, purpose: str, email: str, network:
     codes.send(session, pending, account.company_name if purpose == "password_reset" else "")
 
 
-def _pending(session: Session, account_id: UUID, purpose: str) -> PendingProof | None:
+def awaiting(session: Session, account_id: UUID, purpose: str) -> PendingProof | None:
+    """What waits for the code of a purpose; held."""
     return session.scalar(
         select(PendingProof)
         .where(PendingProof.account_id == account_id, PendingProof.purpose == purpose)

@@ -34,6 +34,7 @@ from services.ingress.webhook.endpoint import OrderWebhook
 from services.ingress.webhook.known_keys import KnownKeys
 from services.ingress.webhook.refusals import Refusals
 from services.kyc import api as kyc_api
+from services.notifier import api as notifier_api
 from services.orders import api as orders_api
 from services.secrets import api as secrets_api
 from shared import gc_tuning
@@ -60,6 +61,7 @@ ROUTES: tuple[Route, ...] = (
     *kyc_api.ROUTES,
     *secrets_api.ROUTES,
     *orders_api.ROUTES,
+    *notifier_api.ROUTES,
     *request_log_api.ROUTES,
     *receipts.ROUTES,
     *health_api.ROUTES,
@@ -153,6 +155,9 @@ def create_app(config: Settings | None = None) -> App:
         account=_throttle(config.account_attempts_per_minute),
     )
     mount(app, PREFIX, ROUTES, threads, throttles)
+    app.add_route(
+        PREFIX + notifier_api.UNSUBSCRIBE_PATH.rstrip("/"), notifier_api.UnsubscribePage(threads)
+    )
     _add_webhooks(app, ingress)
     _add_documentation(app, config, OPERATIONS)
     if config.security_contact:

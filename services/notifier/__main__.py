@@ -6,11 +6,17 @@ from email.utils import parseaddr
 from services.notifier.bounds import Bounds
 from services.notifier.handlers import Notifier
 from services.notifier.mailer import Mailer
+from services.notifier.suppression.upkeep import keep, tell_refused
 from shared.bus.consume.consumer import Subscription
 from shared.bus.contract import topology
 from shared.config.settings import Settings
 from shared.db import retention
+from shared.periodic import Periodic
 from shared.service import Wiring, run
+
+TELL_SECONDS = 60.0
+KEEP_SECONDS = 3_600.0
+"""Keys rotate by a restart, which runs the job at once."""
 
 
 def wire(config: Settings) -> Wiring:
@@ -33,7 +39,11 @@ def wire(config: Settings) -> Wiring:
                 batch_size=config.email_batch_size,
             ),
         ],
-        retention.jobs("notifier", config),
+        (
+            *retention.jobs("notifier", config),
+            Periodic("tell of refused addresses", TELL_SECONDS, tell_refused),
+            Periodic("keep suppressions", KEEP_SECONDS, keep),
+        ),
         uses={
             "mail": {
                 "where": f"{config.smtp_host}:{config.smtp_port}",

@@ -10,6 +10,7 @@ from services.notifier.composing import Email
 from services.notifier.outgoing import NotSentError
 from shared.synthetic import is_synthetic
 from shared.token_buckets import TokenBuckets
+from shared.validation.email_addresses import compared
 
 DAY_SECONDS = 86_400.0
 
@@ -50,4 +51,4 @@ class Bounds:
 def _key(email: Email) -> Hashable | None:
     if email.account_id is None or is_synthetic(email.recipient):
         return None
-    return email.account_id, email.recipient.casefold(), email.is_test
+    return email.account_id, compared(email.recipient), email.is_test

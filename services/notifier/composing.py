@@ -13,6 +13,7 @@ from uuid import UUID
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
+from services.notifier.suppression import links
 from shared.bus.contract.errors import Permanent
 from shared.bus.contract.events import (
     FINAL_STATUSES,
@@ -26,6 +27,7 @@ from shared.bus.contract.events import (
     KycSubmitted,
     OrderCancellationRecorded,
     OrderNotTaken,
+    OrderRecipientsRefused,
     OrderRecorded,
     OrderStatusRecorded,
     OrderTestCancellationRecorded,
@@ -71,6 +73,7 @@ TEMPLATES: dict[type[Event], str] = {
     OrderTestRecorded: "order_received",
     OrderTestStatusRecorded: "order_status",
     OrderTestCancellationRecorded: "order_cancelled",
+    OrderRecipientsRefused: "recipients_refused",
 }
 
 
@@ -92,6 +95,8 @@ class Email:
         order_id: the order that it tells its customer of; None for an email to a business.
         account_id: whose order that is.
         is_test: whether it is a test order; then the recipient is the business itself.
+        unsubscribe_url: where its reader leaves, for a mail program to offer; empty for an email
+            that goes to who has left, too.
     """
 
     fact_id: UUID
@@ -107,6 +112,7 @@ class Email:
     order_id: UUID | None = None
     account_id: UUID | None = None
     is_test: bool = False
+    unsubscribe_url: str = ""
 
     @property
     def is_counted(self) -> bool:
@@ -132,9 +138,15 @@ def compose(received: Received[Any]) -> Email | None:
             return None
         known["code"] = _open_code(fact)
     is_order = isinstance(fact, OrderRecorded | OrderStatusRecorded | OrderCancellationRecorded)
+    is_to_customer = is_order and not fact.IS_TEST
+    unsubscribe_url = ""
+    if is_to_customer:
+        unsubscribe_url = links.unsubscribe_url(
+            known["public_url"], fact.account_id, fact.order_id, fact.customer_email
+        )
+    known["unsubscribe_url"] = unsubscribe_url
     text_template, html_template = _templates(template)
     subject, _, text = text_template.render(known).partition("\n")
-    is_to_customer = is_order and not fact.IS_TEST
     return Email(
         fact_id=received.id,
         fact_type=received.type,
@@ -149,6 +161,7 @@ def compose(received: Received[Any]) -> Email | None:
         order_id=fact.order_id if is_order else None,
         account_id=fact.account_id if is_order else None,
         is_test=fact.IS_TEST,
+        unsubscribe_url="" if isinstance(fact, OrderRecorded) else unsubscribe_url,
     )
 
 

@@ -17,7 +17,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from services.notifier import metrics, mime
+from services.notifier import metrics, mime, senders
 from services.notifier.bounds import Bounds
 from services.notifier.composing import Email, compose
 from services.notifier.mailer import Mailer
@@ -28,6 +28,9 @@ from services.notifier.outgoing import (
     Sending,
     UndeliverableError,
 )
+from services.notifier.senders import OURS
+from services.notifier.suppression import records
+from services.notifier.suppression.records import Refused
 from shared import erased
 from shared.bus import outbox
 from shared.bus.consume.batch import Failures, process_stopping
@@ -117,11 +120,15 @@ class Notifier:
             email.fact_id: None for email in emails if email.fact_id in self._sent
         }
         unsent = []
+        # What is out already, or on its way, nobody can take back.
+        begun = outcomes.keys() | self._under_way.keys()
+        refused = records.refusals(session, [e for e in emails if e.fact_id not in begun])
         for email in emails:
             if email.fact_id in outcomes:
                 continue
-            begun_before = email.fact_id in self._under_way
-            refusal = None if begun_before else self._bounds.refusal(email)
+            refusal: NotSentError | None = None
+            if email.fact_id not in self._under_way:
+                refusal = refused.get(email.fact_id) or self._bounds.refusal(email)
             if refusal is None:
                 unsent.append(email)
             else:
@@ -129,8 +136,10 @@ class Notifier:
                 if email.is_counted:
                     metrics.tried(email.template, refusal)
         before = {self._under_way[e.fact_id][0] for e in unsent if e.fact_id in self._under_way}
-        begun = self._begin([email for email in unsent if email.fact_id not in self._under_way])
-        self._await(session, begun, before)
+        sending = self._begin(
+            session, [email for email in unsent if email.fact_id not in self._under_way]
+        )
+        self._await(session, sending, before)
         for email in unsent:
             sending, number = self._under_way[email.fact_id]
             outcome = outcomes[email.fact_id] = sending.outcome(number)
@@ -148,18 +157,17 @@ class Notifier:
         if len(self._sent) > MAX_REMEMBERED:
             self._sent.popitem(last=False)
 
-    def _begin(self, emails: Sequence[Email]) -> Sending | None:
+    def _begin(self, session: Session, emails: Sequence[Email]) -> Sending | None:
         if not emails:
             return None
         now = datetime.now(UTC)
-        sending = self._mailer.send(
-            [
-                Outgoing(
-                    email.recipient, mime.assemble(email, self._sender, now), email.traceparent
-                )
-                for email in emails
-            ]
-        )
+        chosen = senders.chosen(session, emails)
+        outgoing = []
+        for email in emails:
+            sender = chosen.get(email.account_id, OURS) if email.account_id else OURS
+            content = mime.assemble(email, self._sender, now, sender)
+            outgoing.append(Outgoing(email.recipient, content, email.traceparent))
+        sending = self._mailer.send(outgoing)
         for number, email in enumerate(emails):
             self._under_way[email.fact_id] = (sending, number)
         return sending
@@ -196,14 +204,17 @@ class Notifier:
     ) -> None:
         rows = []
         facts = []
+        refused = []
         for email in emails:
             error = outcomes[email.fact_id]
             if error is None:
                 rows.append((email, "sent", ""))
             elif isinstance(error, UndeliverableError):
-                rows.append((email, "undeliverable", str(error)))
+                rows.append((email, error.state, str(error)))
                 if isinstance(error, NotSentError):
                     continue
+                if error.is_of_address:
+                    refused.append(Refused(email, error))
                 fact = EmailUndeliverable(
                     fact_id=email.fact_id,
                     fact_type=email.fact_type,
@@ -234,6 +245,7 @@ class Notifier:
                     "response": arrays.texts(response for _, _, response in rows),
                 },
             )
+        records.refuse(session, refused)
         outbox.add(session, facts)
 
 

@@ -4,6 +4,7 @@ from functools import cache
 
 from prometheus_client import Counter, Histogram
 
+from services.notifier.outgoing import NotSentError
 from shared.bus.contract.errors import Hold, Permanent
 from shared.bus.metrics import SECONDS
 
@@ -22,6 +23,8 @@ def tried(template: str, error: Exception | None) -> None:
     """
     if error is None:
         outcome = "sent"
+    elif isinstance(error, NotSentError) and error.state != NotSentError.state:
+        outcome = error.state
     elif isinstance(error, Permanent):
         outcome = "refused"
     else:

@@ -9,9 +9,10 @@ import binascii
 from datetime import datetime
 from email.header import Header
 from email.utils import format_datetime, formataddr, parseaddr
-from functools import cache
+from functools import lru_cache
 
 from services.notifier.composing import Email
+from services.notifier.senders import OURS, Sender
 from shared.ids import derived_id
 
 LONGEST_LINE = 998  # RFC 5322, 2.1.1
@@ -27,23 +28,26 @@ def message_id(email: Email, sender: str) -> str:
     return f"<{derived_id('email', email.fact_id, email.recipient)}@{_from(sender)[1]}>"
 
 
-def assemble(email: Email, sender: str, now: datetime) -> bytes:
+def assemble(email: Email, sender: str, now: datetime, chosen: Sender = OURS) -> bytes:
     """The whole email, with CRLF line ends.
 
     Args:
         email: what to say to whom.
-        sender: the From header.
+        sender: the From header; the address in it is ours whatever a business has chosen.
         now: the Date header, with a time zone.
+        chosen: how the business is named in it, and where answers go.
     """
     boundary = f"=_{email.fact_id.hex}"
     head = (
-        f"From: {_from(sender)[0]}\r\n"
+        f"From: {_from(sender, chosen.display_name)[0]}\r\n"
+        f"{_reply_to(chosen.reply_to)}"
         f"To: {_address(email.recipient_name, email.recipient)}\r\n"
         f"Subject: {_header(email.subject)}\r\n"
         f"Date: {format_datetime(now)}\r\n"
         f"Message-ID: {message_id(email, sender)}\r\n"
         "MIME-Version: 1.0\r\n"
         "Auto-Submitted: auto-generated\r\n"
+        f"{_unsubscribe(email.unsubscribe_url)}"
         f'Content-Type: multipart/alternative; boundary="{boundary}"\r\n'
         "\r\n"
     )
@@ -57,11 +61,31 @@ def assemble(email: Email, sender: str, now: datetime) -> bytes:
     )
 
 
-@cache
-def _from(sender: str) -> tuple[str, str]:
-    """The From header's value and its domain: the same for every email."""
+@lru_cache(maxsize=4_096)
+def _from(sender: str, display_name: str = "") -> tuple[str, str]:
+    """The From header's value and its domain.
+
+    Another's name never stands before our address without ours.
+    """
     name, address = parseaddr(sender)
-    return _address(name, address), address.rpartition("@")[2]
+    domain = address.rpartition("@")[2]
+    if display_name:
+        name = f"{display_name} via {name or domain}"
+    return _address(name, address), domain
+
+
+def _reply_to(address: str) -> str:
+    """The header, for what is an address by its form: it was proved, and is read from a table."""
+    is_word = address.isascii() and address.isprintable() and " " not in address
+    return f"Reply-To: {address}\r\n" if address and is_word else ""
+
+
+def _unsubscribe(url: str) -> str:
+    """RFC 2369, 3.2, and RFC 8058, 3.1, which is for https alone."""
+    if not url:
+        return ""
+    one_click = "List-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n"
+    return f"List-Unsubscribe: <{url}>\r\n{one_click if url.startswith('https://') else ''}"
 
 
 def _part(kind: str, text: str, boundary: str) -> bytes:

@@ -12,12 +12,17 @@ class UndeliverableError(Permanent):
     """The mail server refused this email for good.
 
     Attributes:
+        state: what became of the email, as the books have it.
         code: its reply code, 5xx.
+        is_of_address: whether the address itself is no good, whatever is sent to it.
     """
 
-    def __init__(self, code: int, text: str) -> None:
+    state = "undeliverable"
+
+    def __init__(self, code: int, text: str, *, is_of_address: bool = False) -> None:
         super().__init__(f"{code} {text}")
         self.code = code
+        self.is_of_address = is_of_address
 
 
 class NotSentError(UndeliverableError):

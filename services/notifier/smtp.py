@@ -4,6 +4,7 @@ What the server's answer means: RFC 5321, 4.2.1; how long it may take with
 it: 4.5.3.2. Giving up on the reply to the content too early sends an email twice.
 """
 
+import re
 import select
 import smtplib
 import socket
@@ -27,6 +28,20 @@ KEEPALIVE = (
     (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
 )
+
+_ENHANCED = re.compile(rb"(?:\A\s*|#)5\.(\d{1,3}\.\d{1,3})(?!\d)")
+_OF_ADDRESS = frozenset(
+    {
+        b"1.1",  # no such mailbox
+        b"1.2",  # no such domain
+        b"1.3",  # no address by its form
+        b"1.6",  # moved, and nobody knows where to
+        b"1.10",  # the domain takes no mail (RFC 7505)
+        b"2.1",  # the mailbox is closed
+    }
+)
+"""Of RFC 3463, 3.2 and 3.3. Not 5.1.7 and 5.1.8, the sender's address, nor 5.1.0, "other".
+A full mailbox (5.2.2), the content (5.3.4, 5.6) and policy (5.7) are no fault of the address."""
 
 
 class MailConnection:
@@ -135,7 +150,7 @@ class MailConnection:
             raise Retry(f"the sender was refused: {_answer(*mail)}")
         if rcpt[0] not in (250, 251):
             self._reset(smtp, rcpt[0], data[0])
-            raise _refusal(*rcpt)
+            raise _refusal(*rcpt, is_of_address=is_address_fault(*rcpt))
         if data[0] != GO_AHEAD:
             self._reset(smtp, data[0])
             raise _refusal(*data)
@@ -251,9 +266,22 @@ def _transparent(content: bytes) -> bytes:
     return content.replace(b"\r\n.", b"\r\n..") + end
 
 
-def _refusal(code: int, text: bytes) -> Exception:
+def is_address_fault(code: int, text: bytes) -> bool:
+    """Whether a reply to RCPT says that the address itself is no good, now and later.
+
+    By its enhanced status code (RFC 3463) alone, which RFC 2034 puts before the words and qmail
+    behind a #: a bare 550 is as often a blocklist that we are on, and would cut off everybody.
+    556 is a domain that takes no mail (RFC 7504).
+    """
+    if code == 556:
+        return True
+    found = _ENHANCED.search(text)
+    return 500 <= code < 600 and found is not None and found[1] in _OF_ADDRESS
+
+
+def _refusal(code: int, text: bytes, *, is_of_address: bool = False) -> Exception:
     if 500 <= code < 600:
-        return UndeliverableError(code, _words(text))
+        return UndeliverableError(code, _words(text), is_of_address=is_of_address)
     return Retry(_answer(code, text))
 
 

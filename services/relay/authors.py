@@ -52,7 +52,7 @@ SAYS: Mapping[str, tuple[type[Event], ...]] = {
         events.OrderTestCancellationRecorded,
         events.OrderNotTaken,
     ),
-    "notifier": (events.EmailUndeliverable,),
+    "notifier": (events.EmailUndeliverable, events.OrderRecipientsRefused),
     "ops": tuple(
         event
         for event in events.EVENT_TYPES.values()

@@ -2,10 +2,12 @@
 
 import base64
 import binascii
+import hashlib
 
 from shared.config.environment import ConfigurationError
 
 KEY_BYTES = 32
+KEY_ID_BYTES = 4
 
 
 def decode_key(key: str, setting: str) -> bytes:
@@ -25,3 +27,8 @@ def decode_key(key: str, setting: str) -> bytes:
     if len(raw) != KEY_BYTES:
         raise ConfigurationError(f"a key in {setting} has {len(raw)} bytes; {KEY_BYTES} are needed")
     return raw
+
+
+def key_id(key: bytes) -> bytes:
+    """By what a key is named beside what it made; nothing of the key can be told from it."""
+    return hashlib.sha256(b"order-fellow key id\0" + key).digest()[:KEY_ID_BYTES]

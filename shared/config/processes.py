@@ -11,6 +11,7 @@ KEYS = (
     "SECOND_FACTOR_KEYS",
     "JWT_SIGNING_KEY",
     "RECEIPT_SIGNING_KEYS",
+    "UNSUBSCRIBE_KEYS",
 )
 """Lists of keys, separated by commas: the first seals or signs, all open or verify."""
 
@@ -44,6 +45,7 @@ READS: Mapping[str, tuple[str, ...]] = {
         "ONE_TIME_CODE_KEYS",
         "JWT_SIGNING_KEY",
         "RECEIPT_SIGNING_KEYS",
+        "UNSUBSCRIBE_KEYS",
         "ACCESS_TOKEN_SECONDS",
         "REFRESH_TOKEN_SECONDS",
         "SESSION_SECONDS",
@@ -82,6 +84,7 @@ READS: Mapping[str, tuple[str, ...]] = {
     "notifier": (
         *_CONSUMER,
         "ONE_TIME_CODE_KEYS",
+        "UNSUBSCRIBE_KEYS",
         "PUBLIC_URL",
         "EMAIL_BATCH_SIZE",
         "RECIPIENT_EMAILS_PER_DAY",

@@ -23,6 +23,8 @@ DEVELOPMENT_RECEIPT_KEY = "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8="
 DEVELOPMENT_CODE_KEY = "QEFCQ0RFRkdISUpLTE1OT1BRUlNUVVZXWFlaW1xdXl8="
 # And one from 0x60.
 DEVELOPMENT_SECOND_FACTOR_KEY = "YGFiY2RlZmdoaWprbG1ub3BxcnN0dXZ3eHl6e3x9fn8="
+# And one from 0x80.
+DEVELOPMENT_UNSUBSCRIBE_KEY = "gIGCg4SFhoeIiYqLjI2Oj5CRkpOUlZaXmJmam5ydnp8="
 
 JOURNAL_DAYS = 7
 """For how long the journal keeps messages (`x-max-age`, shared/bus/contract/topology.py)."""
@@ -121,6 +123,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     receipt_signing_keys: str = DEVELOPMENT_RECEIPT_KEY
     """Ed25519 keys of [receipts](request-log.md), separated by commas: the first signs, all are
     published."""
+    unsubscribe_keys: str = DEVELOPMENT_UNSUBSCRIBE_KEY
+    """Keys of the links by which customers leave, and of the hashes that those are known by who
+    have left, 32 bytes in base64 each, separated by commas: the first signs and hashes, all verify
+    and find."""
     access_token_seconds: Seconds = 600.0
     """Life of an access token."""
     refresh_token_seconds: Seconds = 86_400.0

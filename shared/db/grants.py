@@ -28,6 +28,7 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
     "ingress": {
         "accounts": "SELECT, INSERT, UPDATE",
         "pending_proofs": "SELECT, INSERT, UPDATE, DELETE",
+        "email_senders": "SELECT, INSERT, UPDATE",
         "account_sessions": "SELECT, INSERT, UPDATE, DELETE",
         "known_networks": "SELECT, INSERT",
         "attempt_counts": "SELECT, INSERT, UPDATE, DELETE",
@@ -48,6 +49,7 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "order_conflicts": "SELECT",
         "waiting_updates": "SELECT",
         "email_deliveries": "SELECT",
+        "suppressions": "SELECT, INSERT, DELETE",  # the HTTP side of services.notifier
         "outbox": TELL,
         "service_heartbeats": BEAT,
     },
@@ -87,6 +89,9 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "service_heartbeats": BEAT,
     },
     "notifier": {
+        "accounts": "SELECT (id, company_name, email, closed_at)",
+        "email_senders": "SELECT",
+        "suppressions": "SELECT, INSERT, UPDATE, DELETE",
         "orders": "SELECT (id, customer_email)",  # whether the person was erased meanwhile
         "email_deliveries": "SELECT, INSERT, UPDATE, DELETE",
         "inbox": INBOX,
@@ -121,6 +126,8 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "order_conflicts": "SELECT",
         "waiting_updates": "SELECT",
         "email_deliveries": "SELECT",
+        "email_senders": "SELECT",
+        "suppressions": "SELECT",
         "inbox": "SELECT",
         # A trigger lets them change and delete what is parked, and nothing else.
         "outbox": f"SELECT, {TELL}, UPDATE (correlation_id, body, next_try_at), DELETE",
@@ -145,7 +152,12 @@ FUNCTIONS: Mapping[str, tuple[str, ...]] = {
         "clear_test_orders(uuid)",
     ),
     "secrets": ("hold_approval(uuid)",),
-    "ops": ("customer_mention(text)", "erase_customer(text)"),
+    "ops": (
+        "customer_mention(text)",
+        "erase_customer(text)",
+        "erase_suppressed_address(text)",
+        "lift_suppression(uuid)",
+    ),
 }
 """The functions that run with their owner's rights, by who may call them."""
 

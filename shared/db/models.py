@@ -86,7 +86,9 @@ class PendingProof(Base):
 
     __tablename__ = "pending_proofs"
     __table_args__ = (
-        CheckConstraint("purpose IN ('registration', 'password_reset', 'new_address')", "purpose"),
+        CheckConstraint(
+            "purpose IN ('registration', 'password_reset', 'new_address', 'reply_to')", "purpose"
+        ),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
@@ -106,6 +108,20 @@ class PendingProof(Base):
     code_made_at: Mapped[datetime]
     code_expires_at: Mapped[datetime]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
+
+
+class EmailSender(Base):
+    """How the emails about a business's orders name it, and where answers to them go.
+
+    An account without a row, or with an empty value, has ours.
+    """
+
+    __tablename__ = "email_senders"
+
+    account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"), primary_key=True)
+    display_name: Mapped[str] = mapped_column(default="", server_default="")
+    reply_to: Mapped[str] = mapped_column(default="", server_default="")  # proved
+    changed_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class KnownNetwork(Base):
@@ -512,7 +528,9 @@ class EmailDelivery(Base):
             "id",
             postgresql_where=text("state = 'undeliverable'"),
         ),
-        CheckConstraint("state IN ('sent', 'undeliverable')", "state"),
+        CheckConstraint(
+            "state IN ('sent', 'undeliverable', 'unsubscribed', 'suppressed')", "state"
+        ),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
@@ -521,9 +539,59 @@ class EmailDelivery(Base):
     recipient: Mapped[str]
     template: Mapped[str]
     message_id: Mapped[str]  # of RFC 5322; derived, so that a double can be recognised
-    state: Mapped[str] = mapped_column(String(16))  # sent, undeliverable
+    state: Mapped[str] = mapped_column(String(16))
     response: Mapped[str] = mapped_column(default="", server_default="")
     at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Suppression(Base):
+    """A customer whom one business mails no more: they have left, or their address was refused.
+
+    `order_id`: of that order alone; NULL is all of the business's. `address_hash` is keyed and of
+    one account (`shared/security/unsubscribe_tokens.py`), `key_id` says by which key. The address
+    beside it is for the business to read; it is NULL once the customer was erased.
+    """
+
+    __tablename__ = "suppressions"
+    __table_args__ = (
+        Index(
+            "uq_suppressions_all",
+            "account_id",
+            "address_hash",
+            "cause",
+            unique=True,
+            postgresql_where=text("order_id IS NULL"),
+        ),
+        Index(
+            "uq_suppressions_order",
+            "order_id",
+            "address_hash",
+            unique=True,
+            postgresql_where=text("order_id IS NOT NULL"),
+        ),
+        Index("ix_suppressions_account_id_id", "account_id", "id"),
+        Index(
+            "ix_suppressions_untold",
+            "account_id",
+            postgresql_where=text("cause = 'refused' AND told_at IS NULL"),
+        ),
+        CheckConstraint(
+            "cause = 'unsubscribed' OR cause = 'refused' AND order_id IS NULL", "cause"
+        ),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    account_id: Mapped[UUID]
+    cause: Mapped[str] = mapped_column(String(16))  # unsubscribed, refused
+    order_id: Mapped[UUID | None]
+    address_hash: Mapped[bytes]
+    key_id: Mapped[bytes]
+    address: Mapped[str | None]
+    by_order_id: Mapped[UUID] = mapped_column(index=True)  # whose email it was
+    smtp_code: Mapped[int | None] = mapped_column(SmallInteger)
+    response: Mapped[str] = mapped_column(default="", server_default="")  # the mail server's words
+    since: Mapped[datetime] = mapped_column(server_default=func.now())
+    told_at: Mapped[datetime | None]  # of what was refused: when its business was told
 
 
 # --- services.ops ----------------------------------------------------------------------------

@@ -154,7 +154,18 @@ CONFLICTS = replace(
         SELECT count(*) FROM gone
     """,
 )
-DELIVERIES = _rows("deliveries", "notifier", "email_deliveries", "id", "at")
+DELIVERIES = replace(
+    _rows("deliveries", "notifier", "email_deliveries", "id", "at"),
+    # What the mail server has said of an address ends with them. Who has left stays so.
+    remove="""
+        WITH due AS MATERIALIZED ({due}),
+        gone AS (
+            DELETE FROM email_deliveries WHERE id IN (SELECT id FROM due) RETURNING id
+        ),
+        refused AS (DELETE FROM suppressions WHERE cause = 'refused' AND since < :before)
+        SELECT count(*) FROM gone
+    """,
+)
 UNPROVED = _rows("unproved", "ingress", "pending_proofs", "id", "created_at")
 
 PLACES = (ORDERS, TEST_ORDERS, HISTORY, CONFLICTS, DELIVERIES, UNPROVED)

@@ -5,7 +5,6 @@ under keys of their own each. A sealed value carries the id of its key, and is b
 (such as the row's id), so that it cannot be moved elsewhere.
 """
 
-import hashlib
 import hmac
 import os
 from collections.abc import Sequence
@@ -14,10 +13,9 @@ from functools import cache
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from shared.config.keys import decode_key
+from shared.config.keys import KEY_ID_BYTES, decode_key, key_id
 from shared.config.loading import settings
 
-_KEY_ID_BYTES = 4
 _NONCE_BYTES = 12  # NIST SP 800-38D, 5.2.1.1: 96 bits is the recommended length
 
 
@@ -40,8 +38,8 @@ class Sealer:
         """
         raw = [decode_key(key, setting) for key in keys]
         self._setting = setting
-        self._ciphers = {_key_id(key): AESGCM(key) for key in raw}
-        self._current = _key_id(raw[0])
+        self._ciphers = {key_id(key): AESGCM(key) for key in raw}
+        self._current = key_id(raw[0])
         self._naming = hmac.digest(raw[0], b"order-fellow names", "sha256")
 
     def seal(self, plain: bytes, context: str) -> bytes:
@@ -56,8 +54,8 @@ class Sealer:
         Raises:
             CannotOpenError: see there.
         """
-        key_id, rest = sealed[:_KEY_ID_BYTES], sealed[_KEY_ID_BYTES:]
-        cipher = self._ciphers.get(key_id)
+        by, rest = sealed[:KEY_ID_BYTES], sealed[KEY_ID_BYTES:]
+        cipher = self._ciphers.get(by)
         if cipher is None:
             raise CannotOpenError(f"sealed under a key that {self._setting} does not list")
         try:
@@ -94,7 +92,3 @@ def code_sealer() -> Sealer:
 def second_factor_sealer() -> Sealer:
     """The sealer over this process's `SECOND_FACTOR_KEYS`."""
     return Sealer(settings().listed("SECOND_FACTOR_KEYS"), "SECOND_FACTOR_KEYS")
-
-
-def _key_id(key: bytes) -> bytes:
-    return hashlib.sha256(b"order-fellow key id\0" + key).digest()[:_KEY_ID_BYTES]

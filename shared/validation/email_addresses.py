@@ -1,4 +1,7 @@
-"""Email addresses as they are mailed: the domain in ASCII (RFC 5890, 2.3.2.1)."""
+"""Email addresses as they are mailed, and as they are compared.
+
+The domain is in ASCII (RFC 5890, 2.3.2.1).
+"""
 
 import idna
 
@@ -20,3 +23,13 @@ def with_ascii_domain(address: str) -> str:
     except (idna.IDNAError, UnicodeError):
         return address
     return f"{local}@{ascii_domain}"
+
+
+def compared(address: str) -> str:
+    """The form of an address that is the same for all ways to write it.
+
+    In small letters altogether: a domain has no case (RFC 1035, 2.3.3), and what stands before the
+    @ may have one (RFC 5321, 2.4) that no mailbox is known to tell apart by. Who has left as `zoe@`
+    is not to be mailed as `Zoe@`.
+    """
+    return with_ascii_domain(address.strip()).lower()

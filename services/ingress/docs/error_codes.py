@@ -349,6 +349,22 @@ CODES: dict[str, ErrorCode] = {
         "You have no accepted request with this event id in the request log.",
         "Use the event id of the receipt. That of a request just answered is there a second later.",
     ),
+    "invalid_display_name": ErrorCode(
+        [400],
+        "The name that emails about your orders are to bear is refused; the sentence says why.",
+        "Choose one of up to 60 characters, as your customers know you, without signs that are not "
+        "seen and without the look of an address.",
+    ),
+    "suppression_not_found": ErrorCode(
+        [404],
+        "Your account has no suppression with this id, or it was lifted.",
+        "Take an id that `GET /suppressions/` shows.",
+    ),
+    "customer_unsubscribed": ErrorCode(
+        [409],
+        "The customer has left by the link in an email, and that is not yours to take back.",
+        "Nothing: the customer may come back by the link in any of your emails.",
+    ),
     "order_not_found": ErrorCode(
         [404],
         "You have no order with this id. Another account's order answers the same.",

@@ -4,7 +4,16 @@ from typing import Annotated
 
 import typer
 
-from services.ops.cli.businesses import account, customer, kyc, limit, secrets, send, trail
+from services.ops.cli.businesses import (
+    account,
+    customer,
+    kyc,
+    limit,
+    secrets,
+    send,
+    suppressions,
+    trail,
+)
 from services.ops.cli.messages import dead, journal, outbox, queues
 from services.ops.cli.system import audit, doctor, keys, retention, users
 from shared.product import VERSION
@@ -43,6 +52,7 @@ app.add_typer(dead.app, name="dead")
 app.add_typer(outbox.app, name="outbox")
 app.add_typer(account.app, name="account")
 app.add_typer(customer.app, name="customer")
+app.add_typer(suppressions.app, name="suppressions")
 app.add_typer(secrets.app, name="secrets")
 app.add_typer(audit.app, name="audit")
 app.add_typer(kyc.app, name="kyc")

@@ -25,6 +25,7 @@ from shared.bus import outbox
 from shared.bus.contract.events import OpsCustomerErased
 from shared.config.settings import JOURNAL_DAYS
 from shared.ids import new_id
+from shared.validation.email_addresses import compared
 
 MOST_PASSES = 5
 JOURNAL_KEEPS = timedelta(days=JOURNAL_DAYS)
@@ -75,8 +76,8 @@ def the_person(session: Session, address: str) -> Person:
     Raises:
         NotAPersonError: nobody can have it.
     """
-    address = address.strip()
-    if address.count("@") != 1 or address.lower() == erased.ADDRESS or len(address.split()) != 1:
+    address = compared(address)
+    if address.count("@") != 1 or address == erased.ADDRESS or len(address.split()) != 1:
         raise NotAPersonError(f"{address!r} is not the address of a person")
     return Person.of(address, session.scalar(select(func.customer_mention(address))) or "")
 

@@ -20,6 +20,7 @@ from shared.bus.contract.events import (
     OrderStatusRecorded,
 )
 from shared.bus.contract.headers import REASON_HEADER, REASONS_HEADER
+from shared.validation.email_addresses import compared
 
 TOLD = frozenset({OrderRecorded.TYPE, OrderStatusRecorded.TYPE, OrderCancellationRecorded.TYPE})
 """The facts that are emailed to the customer; those of test orders are emailed to the business."""
@@ -60,7 +61,7 @@ class Person:
             address: in whatever case.
             expression: what the database's `customer_mention` makes of it.
         """
-        return cls(address.strip().lower(), re.compile(expression, re.IGNORECASE))
+        return cls(compared(address), re.compile(expression, re.IGNORECASE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,7 @@ def _body(body: bytes, type_: str, person: Person) -> bytes | None:
 
 
 def _is(address: object, person: Person) -> bool:
-    return isinstance(address, str) and address.strip().lower() == person.address
+    return isinstance(address, str) and compared(address) == person.address
 
 
 def _mentions(data: Any, person: Person) -> bool:

@@ -15,6 +15,7 @@ from shared.db.models import (
     OrderConflict,
     OrderStatusHistory,
     OutboxMessage,
+    Suppression,
     WaitingUpdate,
     WebhookRequest,
 )
@@ -32,7 +33,11 @@ def erase(session: Session, person: Person) -> Counter[str]:
         person: who.
     """
     found = session.execute(
-        text("SELECT place, touched FROM erase_customer(:address)"), {"address": person.address}
+        text(
+            "SELECT place, touched FROM erase_customer(:address) "
+            "UNION ALL SELECT place, touched FROM erase_suppressed_address(:address)"
+        ),
+        {"address": person.address},
     )
     return Counter({place: touched for place, touched in found if touched})
 
@@ -104,6 +109,9 @@ def read(session: Session, person: Person) -> dict[str, list[dict[str, Any]]]:
             EmailDelivery,
             (func.lower(EmailDelivery.recipient) == person.address)
             & EmailDelivery.template.startswith("order_", autoescape=True),
+        ),
+        "suppressions": _read(
+            session, Suppression, func.lower(Suppression.address) == person.address
         ),
         "webhook_requests": _read(
             session,

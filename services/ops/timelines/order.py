@@ -18,6 +18,7 @@ from shared.db.models import (
     Order,
     OrderConflict,
     OrderStatusHistory,
+    Suppression,
     WaitingUpdate,
 )
 
@@ -95,6 +96,7 @@ def order_trail(
         steps += _life(order, history)
         steps += _conflicts(session, order_id)
         steps += emails.steps(session, order, history, found)
+        steps += _no_more_emails(session, order_id)
     elif any(r.accepted and r.event_type in CREATED for r in sent):
         steps.append(_not_recorded(sent, found))
     if not steps and not found:
@@ -211,6 +213,23 @@ def in_words(parcel: Mapping[str, str]) -> str:
 
 def _name(event: Mapping[str, Any]) -> str:
     return "number" if event.get("order_number") else "key"
+
+
+def _no_more_emails(session: Session, order_id: UUID) -> list[Step]:
+    """That the customer has left by an email about this order, or its address was refused."""
+    rows = session.scalars(select(Suppression).where(Suppression.by_order_id == order_id))
+    return [
+        Step(
+            row.since,
+            "left",
+            f"the address was refused for good, and is mailed no more: {row.response}"
+            if row.cause == "refused"
+            else "the customer wants no more emails "
+            + ("about this order" if row.order_id else "of this business"),
+            "services.notifier",
+        )
+        for row in rows
+    ]
 
 
 def _in_words(event: Mapping[str, Any]) -> str:

@@ -22,7 +22,9 @@ class Step:
     """
 
     at: datetime
-    what: Literal["request", "accepted", "recorded", "status", "conflict", "email", "told", "due"]
+    what: Literal[
+        "request", "accepted", "recorded", "status", "conflict", "email", "told", "due", "left"
+    ]
     text: str
     service: str
     event_id: UUID | None = None

@@ -351,7 +351,7 @@ class _AccountFact(Event, frozen=True, kw_only=True):
     email: Email
 
 
-CodePurpose = Literal["registration", "password_reset", "new_address"]
+CodePurpose = Literal["registration", "password_reset", "new_address", "reply_to"]
 
 
 class AccountOtpRequested(_AccountFact, frozen=True, kw_only=True):
@@ -389,6 +389,7 @@ class AccountChanged(_AccountFact, frozen=True, kw_only=True):
     """What its owner must know happened to an account; `email` is the address that is told.
 
     `address` is the client's; `by` is empty where somebody signed in did it, or a mailed code.
+    `value` is what something was changed to, where that is no secret.
     """
 
     TYPE: ClassVar[str] = "account.changed"
@@ -403,10 +404,13 @@ class AccountChanged(_AccountFact, frozen=True, kw_only=True):
         "unblocked",
         "standard_webhooks_only",
         "both_schemes",
+        "display_name_changed",
+        "reply_to_changed",
     ]
     address: str = ""
     by: str = ""
     reason: str = ""
+    value: str = ""
 
 
 class AccountSignInFailed(Event, frozen=True, kw_only=True):
@@ -654,6 +658,29 @@ class OrderNotTaken(_AccountFact, frozen=True, kw_only=True):
     order_number: str | UnsetType = UNSET
 
 
+class RefusedRecipient(msgspec.Struct, frozen=True, kw_only=True):
+    """An address that the mail server refused for good, with its words, and an order that it had.
+
+    The address is text: once its owner is erased it is none.
+    """
+
+    address: str
+    order_id: UUID
+    response: str
+
+
+class OrderRecipientsRefused(_AccountFact, frozen=True, kw_only=True):
+    """Addresses of a business's customers were refused; `total` of them since it was last told.
+
+    One a day at most is told.
+    """
+
+    TYPE: ClassVar[str] = "order.recipients_refused"
+
+    recipients: tuple[RefusedRecipient, ...]
+    total: int
+
+
 class EmailUndeliverable(Event, frozen=True, kw_only=True):
     """A mail server refused an email for good. No address is in it: `fact_id` leads there."""
 
@@ -763,6 +790,16 @@ class OpsCustomerErased(_OpsFact, frozen=True, kw_only=True):
 
     reason: str
     places: dict[str, int]
+
+
+class OpsSuppressionLifted(_OpsFact, frozen=True, kw_only=True):
+    """An address of a business's customer is mailed again that was refused. Which, is not told."""
+
+    TYPE: ClassVar[str] = "ops.suppression_lifted"
+
+    account_id: UUID
+    suppression_id: UUID
+    reason: str = ""
 
 
 class OpsSignedIn(_OpsFact, frozen=True, kw_only=True):

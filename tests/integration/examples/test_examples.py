@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -60,6 +61,22 @@ def test_shell(sender):
 
 def test_php(sender):
     run([program("php"), "send_order.php"], sender)
+
+
+def test_ruby(sender):
+    run([program("ruby"), "send_order.rb"], sender)
+
+
+def test_go(sender, tmp_path, monkeypatch):
+    monkeypatch.setenv("GOCACHE", str(tmp_path))
+    run([program("go"), "run", "send_order.go"], sender)
+
+
+def test_java(sender):
+    """As a JDK does that knows no other letters than ASCII."""
+    # A machine may have a Java that runs and does not compile.
+    java = Path(program("javac")).resolve().with_name("java")
+    run([str(java), "-Dfile.encoding=US-ASCII", "SendOrder.java"], sender)
 
 
 def test_node(sender, tmp_path):

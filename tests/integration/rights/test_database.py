@@ -19,6 +19,7 @@ MAY = {
         "attempt_counts": "SIUD",
         "known_networks": "SI",
         "pending_proofs": "SIUD",
+        "email_senders": "SIU",
         "one_time_codes": "SIUD",
         "revoked_tokens": "SID",
         "kyc_applications": "SI",
@@ -32,6 +33,7 @@ MAY = {
         "order_conflicts": "S",
         "waiting_updates": "S",
         "email_deliveries": "S",
+        "suppressions": "SID",
         "outbox": "I",
         "service_heartbeats": "SIUD",
     },
@@ -67,6 +69,9 @@ MAY = {
         "service_heartbeats": "SIUD",
     },
     "notifier": {
+        "accounts": "s",
+        "email_senders": "S",
+        "suppressions": "SIUD",
         "orders": "s",
         "email_deliveries": "SIUD",
         "inbox": "SIUD",
@@ -90,6 +95,8 @@ MAY = {
         "order_conflicts": "S",
         "waiting_updates": "S",
         "email_deliveries": "S",
+        "email_senders": "S",
+        "suppressions": "S",
         "inbox": "S",
         "outbox": "SID",
         "audit_log": "S",
@@ -235,12 +242,17 @@ def test_only_the_ingress_keeps_the_partitions_of_the_log_and_nobody_touches_one
 def test_only_ops_staff_erase_a_customer(role):
     service, engine = role
     assert refused(engine, "SELECT * FROM erase_customer('a@b.example')") is (service != "ops")
+    for function in (
+        "erase_suppressed_address('a@b.example')",
+        "lift_suppression(gen_random_uuid())",
+    ):
+        assert refused(engine, f"SELECT {function}") is (service != "ops")
     assert refused(engine, "UPDATE orders SET customer_name = ''") is (service != "orders")
 
 
 @pytest.mark.parametrize(
     "role",
-    [s for s in SERVICES if s not in ("ingress", "relay", "notifier", "audit", "proof")],
+    [s for s in SERVICES if s not in ("ingress", "relay", "audit", "proof")],
     indirect=True,
 )
 def test_no_consumer_sees_a_passwords_hash(role):

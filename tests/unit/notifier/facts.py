@@ -82,6 +82,15 @@ FACTS = {
     "not_taken": events.OrderNotTaken(
         **ACCOUNT, what="update_given_up", order_id=UUID(int=4), event_id=UUID(int=6)
     ),
+    "recipients_refused": events.OrderRecipientsRefused(
+        **ACCOUNT,
+        recipients=(
+            events.RefusedRecipient(
+                address="zoe@shop.example", order_id=UUID(int=4), response="550 5.1.1 <i>no</i>"
+            ),
+        ),
+        total=3,
+    ),
     "order_received": events.OrderRecorded(
         **ORDER, address="12 Marina Road\nLagos", tracking_status=TrackingStatus.PENDING
     ),

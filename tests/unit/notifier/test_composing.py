@@ -1,5 +1,6 @@
 """Every fact that calls for an email, in words."""
 
+import re
 from datetime import UTC, datetime
 from html import escape
 from html.parser import HTMLParser
@@ -19,6 +20,7 @@ from shared.bus.contract.events import (
     decode,
     encode,
 )
+from shared.security.unsubscribe_tokens import unsubscribe_tokens
 from tests.integration.arrange import received
 from tests.unit.notifier.facts import CODE, CUSTOMER, FACTS, UNTIL
 
@@ -155,3 +157,19 @@ def test_a_code_sealed_for_another_is_refused():
     other = FACTS["kyc_received"].account_id
     with pytest.raises(Permanent, match="cannot be opened"):
         email_of("one_time_code", code_id=other)
+
+
+@pytest.mark.parametrize("template", FACTS)
+def test_customers_can_leave_and_businesses_are_told_whatever_they_want(template):
+    email = email_of(template)
+    link = re.search(r"http\S+/api/v1/unsubscribe/\?token=([\w-]+)", email.text)
+    assert bool(link) == template.startswith("order_")
+    if link is None:
+        assert not email.unsubscribe_url
+        return
+    assert link[0] in email.html
+    leaver = unsubscribe_tokens().read(link[1])
+    assert (leaver.account_id, leaver.order_id) == (email.account_id, email.order_id)
+    assert leaver.hashed in unsubscribe_tokens().hashes(email.account_id, email.recipient)
+    # What confirms an order goes to who has left, too: no program is to offer to stop it.
+    assert email.unsubscribe_url == ("" if template == "order_received" else link[0])

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from services.notifier.composing import Email
 from services.notifier.mime import LONGEST_LINE, assemble, message_id
+from services.notifier.senders import OURS, Sender
 from shared.ids import new_id
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -32,8 +33,8 @@ def mail(**changes):
     return Email(**(values | changes))
 
 
-def parse(mail_):
-    raw = assemble(mail_, SENDER, NOW)
+def parse(mail_, chosen=OURS):
+    raw = assemble(mail_, SENDER, NOW, chosen)
     return raw, email.message_from_bytes(raw, policy=email.policy.default)
 
 
@@ -88,3 +89,38 @@ def test_the_message_id_belongs_to_the_fact_and_the_recipient():
     assert message_id(one, SENDER).endswith("@order-fellow.example>")
     other = mail(fact_id=one.fact_id, recipient="ada@shop.example")
     assert message_id(one, SENDER) != message_id(other, SENDER)
+
+
+@given(anything, anything)
+@example("Kettle\r\nBcc: all@shop.example", "a@shop.example\r\nBcc: all@shop.example")
+@example("\u202eelttek <evil@x.example>", "")
+def test_what_a_business_chooses_never_changes_whom_it_comes_from(name, reply_to):
+    raw, parsed = parse(mail(), Sender(name, reply_to))
+    (sender,) = parsed["From"].addresses
+    assert sender.addr_spec == "no-reply@order-fellow.example"
+    # Python before 3.13 leaves the space between two encoded words in, where a name is long.
+    assert "".join(sender.display_name.split()).endswith("OrderFellow")
+    assert parsed["Bcc"] is None
+    assert raw.split(b"\r\n\r\n")[0].count(b"\r\nReply-To: ") <= 1
+
+
+def test_a_business_is_named_before_us_and_gets_the_answers():
+    _, parsed = parse(mail(), Sender("Kettle & Co", "help@kettle.example"))
+    assert parsed["From"].addresses[0].display_name == "Kettle & Co via Order Fellow"
+    assert str(parsed["Reply-To"]) == "help@kettle.example"
+    _, parsed = parse(mail())
+    assert parsed["From"].addresses[0].display_name == "Order Fellow"
+    assert parsed["Reply-To"] is None
+
+
+def test_one_click_is_promised_by_https_alone():
+    """RFC 8058, 3.1; RFC 2369 takes both."""
+    secure = "https://shop.example/api/v1/unsubscribe/?token=" + "x" * 91
+    raw, parsed = parse(mail(unsubscribe_url=secure))
+    assert f"\r\nList-Unsubscribe: <{secure}>\r\n".encode() in raw
+    assert b"\r\nList-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n" in raw
+    _, parsed = parse(mail(unsubscribe_url="http://127.0.0.1:8000/x"))
+    assert str(parsed["List-Unsubscribe"]) == "<http://127.0.0.1:8000/x>"
+    assert parsed["List-Unsubscribe-Post"] is None
+    _, parsed = parse(mail())
+    assert parsed["List-Unsubscribe"] is None

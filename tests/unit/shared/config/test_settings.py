@@ -14,6 +14,7 @@ from shared.config.settings import (
     DEVELOPMENT_JWT_KEY,
     DEVELOPMENT_RECEIPT_KEY,
     DEVELOPMENT_SECOND_FACTOR_KEY,
+    DEVELOPMENT_UNSUBSCRIBE_KEY,
     Settings,
 )
 from shared.security.service_accounts import SERVICES
@@ -25,6 +26,7 @@ PRODUCTION = {
     "SECOND_FACTOR_KEYS": "b2Sd0Yk7mWn1QxTfRgLhUe8Zp5Vj3CaNsKoIi4rBtEw=",
     "JWT_SIGNING_KEY": "FlZM7lDdsRzs7wgZnM6SdnLV81DEgL6YXZ_CimVxT0CZqX1eTg3ktEAz8DRukmiq",
     "RECEIPT_SIGNING_KEYS": "RnxOsiZr_ld7IGow7Xw1EjdeRoF15rBAAoOzvY9BF-c=",
+    "UNSUBSCRIBE_KEYS": "e2tR5cV9xJ1mZqYw4uH7oLkD8nBsGfA6pCiT3yQhXvM=",
     "AMQP_URL": "amqps://fellow:pw@broker.example/",
     "DATABASE_URL": "postgresql+psycopg2://fellow:pw@db.example/order_fellow?sslmode=verify-full",
 }
@@ -55,6 +57,7 @@ def test_foreign_and_empty_variables_are_ignored():
         ("RECEIPT_SIGNING_KEYS", ","),
         ("ONE_TIME_CODE_KEYS", " ,"),
         ("SECOND_FACTOR_KEYS", ", "),
+        ("UNSUBSCRIBE_KEYS", ","),
         ("JWT_SIGNING_KEY", ", "),
         ("DATABASE_URL", "postgresql://u@h/d"),
     ],
@@ -81,6 +84,7 @@ def test_production_starts_with_keys_of_its_own():
         ("RECEIPT_SIGNING_KEYS", DEVELOPMENT_RECEIPT_KEY),
         ("ONE_TIME_CODE_KEYS", DEVELOPMENT_CODE_KEY),
         ("SECOND_FACTOR_KEYS", DEVELOPMENT_SECOND_FACTOR_KEY),
+        ("UNSUBSCRIBE_KEYS", DEVELOPMENT_UNSUBSCRIBE_KEY),
         ("JWT_SIGNING_KEY", f"{PRODUCTION['JWT_SIGNING_KEY']},{DEVELOPMENT_JWT_KEY}"),
         ("AMQP_URL", "amqp://guest:guest@broker.example/"),
         ("DATABASE_URL", "postgresql+psycopg2://fellow:pw@db.example/order_fellow"),

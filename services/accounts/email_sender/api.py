@@ -1,0 +1,109 @@
+"""The HTTP side: how emails about your orders name you, and where answers to them go."""
+
+from typing import Annotated
+
+import msgspec
+from sqlalchemy.orm import Session
+
+from services.accounts.bodies import Code
+from services.accounts.email_sender import changes
+from shared.bus.contract.events import Email
+from shared.db.models import EmailSender
+from shared.http.errors import ApiError
+from shared.http.route import Answer, Call, Route
+
+
+class SenderSettings(msgspec.Struct, kw_only=True):
+    """A name and an address; without one it is ours.
+
+    Customers see `display_name` as `<display_name> via …`, before our own address. An address for
+    answers other than your account's own is taken once the code is given that is mailed to it.
+    """
+
+    display_name: Annotated[str, msgspec.Meta(max_length=200, examples=["Kettle & Co"])] = ""
+    reply_to: Annotated[Email, msgspec.Meta(examples=["help@kettle.example"])] | None = None
+
+
+class SenderView(msgspec.Struct, kw_only=True):
+    """How it is; `awaits_code` is an address for answers that is not proved yet."""
+
+    display_name: str
+    reply_to: str | None
+    awaits_code: str | None
+
+
+class SenderProof(msgspec.Struct, kw_only=True):
+    """The code that was mailed to the address for answers."""
+
+    otp: Code
+
+
+def show(session: Session, call: Call[None, None]) -> Answer:
+    """How emails about your orders name you, and where answers to them go."""
+    found = session.get(EmailSender, call.caller, populate_existing=True)
+    return Answer(
+        200,
+        SenderView(
+            display_name=found.display_name if found else "",
+            reply_to=(found.reply_to or None) if found else None,
+            awaits_code=changes.awaited(session, call.caller),
+        ),
+    )
+
+
+def replace(session: Session, call: Call[SenderSettings, None]) -> Answer | ApiError:
+    """Say so anew; you are told by email of what changes."""
+    body = call.body
+    error = changes.put(session, call.caller, body.display_name, body.reply_to or "", call.address)
+    return error or show(session, call)  # type: ignore[arg-type]
+
+
+def prove(session: Session, call: Call[SenderProof, None]) -> Answer | ApiError:
+    """Prove the address for answers by its code."""
+    error = changes.prove(session, call.caller, call.body.otp, call.address)
+    return error or show(session, call)  # type: ignore[arg-type]
+
+
+_TOO_MANY = (429, "rate_limited", "Too many codes or guesses; `Retry-After` says how long.")
+
+ROUTES = (
+    Route(
+        method="GET",
+        path="/email-sender/",
+        handler=show,
+        summary="How emails about your orders name you",
+        answers={200: SenderView},
+        bearer=True,
+        tag="Emails",
+    ),
+    Route(
+        method="PUT",
+        path="/email-sender/",
+        handler=replace,
+        summary="Say how emails about your orders name you",
+        body=SenderSettings,
+        answers={200: SenderView},
+        errors=(
+            (400, "invalid_display_name", "The name is refused; the sentence says for what."),
+            _TOO_MANY,
+        ),
+        bearer=True,
+        tag="Emails",
+    ),
+    Route(
+        method="POST",
+        path="/email-sender/verify/",
+        handler=prove,
+        summary="Prove the address for answers by its code",
+        body=SenderProof,
+        answers={200: SenderView},
+        errors=(
+            (400, "invalid_otp", "The code is wrong."),
+            (400, "otp_expired", "The code has expired."),
+            (400, "otp_locked", "Too many wrong tries."),
+            _TOO_MANY,
+        ),
+        bearer=True,
+        tag="Emails",
+    ),
+)

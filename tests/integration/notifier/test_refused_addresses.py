@@ -1,0 +1,214 @@
+"""An address that the mail server refused for good is left alone, and its business is told."""
+
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import pytest
+from sqlalchemy import select, update
+
+from services.notifier.suppression.upkeep import keep, tell_refused
+from shared.bus.contract import topology
+from shared.bus.contract.events import OrderRecipientsRefused
+from shared.db.models import Account, Order, Suppression
+from shared.db.session import transaction
+from shared.ids import new_id
+from shared.security import unsubscribe_tokens
+from tests.integration.arrange import account, depth
+from tests.integration.notifier.test_leaving import mailed, recorded, told
+from tests.integration.notifier.test_sending import facts
+from tests.unit.notifier.facts import FACTS
+
+GONE = "550 5.1.1 no such mailbox"
+
+
+@pytest.fixture
+def config(settings, configure, mailbox):
+    return configure(smtp_port=str(mailbox.port), smtp_timeout="5")
+
+
+@pytest.fixture
+def business(db):
+    return account(db, status="approved")
+
+
+def refusing(mailbox, reply, only="gone@"):
+    mailbox.handler.respond = lambda address: reply if only in address else None
+
+
+def news(engine):
+    return [fact for fact in facts(engine) if isinstance(fact, OrderRecipientsRefused)]
+
+
+def test_it_is_tried_once_by_the_business_and_by_others_apart(
+    config, db, business, mailbox, engine, amqp_url
+):
+    refusing(mailbox, GONE)
+    _, order = recorded(db, business, "gone@shop.example")
+    assert mailed(config, engine, amqp_url, told("order_received", order)) == {
+        "order_received": "undeliverable"
+    }
+    asked = []
+    mailbox.handler.respond = lambda address: asked.append(address)
+    # Nothing goes there any more, receipts neither, however it is written.
+    _, again = recorded(db, business, "Gone@SHOP.example")
+    assert mailed(
+        config, engine, amqp_url, told("order_status", order), told("order_received", again)
+    ) == {"order_status": "suppressed", "order_received": "suppressed"}
+    assert asked == []
+    assert depth(amqp_url, topology.NOTIFIER_ORDERS.dead) == 1  # the first alone
+    # Another address of the customer is mailed; so is this one by another business.
+    _, mended = recorded(db, business, "zoe@shop.example")
+    _, elsewhere = recorded(db, account(db, status="approved"), "gone@shop.example")
+    for one in (mended, elsewhere):
+        assert mailed(config, engine, amqp_url, told("order_received", one)) == {
+            "order_received": "sent"
+        }
+
+
+@pytest.mark.parametrize(
+    "reply",
+    ["550 5.7.1 blocked", "552 5.2.2 mailbox full", "550 no such user", "554 5.1.8 bad sender"],
+)
+def test_a_refusal_for_another_reason_suppresses_nothing(
+    config, db, business, mailbox, engine, amqp_url, reply
+):
+    refusing(mailbox, reply)
+    _, order = recorded(db, business, "gone@shop.example")
+    assert mailed(config, engine, amqp_url, told("order_received", order)) == {
+        "order_received": "undeliverable"
+    }
+    assert db.scalars(select(Suppression)).all() == []
+    mailbox.handler.respond = None
+    assert mailed(config, engine, amqp_url, told("order_status", order)) == {"order_status": "sent"}
+
+
+def test_a_businesss_own_mail_is_never_suppressed(config, db, business, mailbox, engine, amqp_url):
+    """A code at the least: whoever cannot get one cannot get in."""
+    refusing(mailbox, GONE)
+    _, order = recorded(db, business, "gone@shop.example")
+    own = msgspec.structs.replace(
+        FACTS["one_time_code"], account_id=business.id, email="gone@shop.example"
+    )
+    states = mailed(config, engine, amqp_url, told("order_received", order), own)
+    assert states == {"order_received": "undeliverable", "one_time_code": "undeliverable"}
+    assert len(db.scalars(select(Suppression)).all()) == 1
+    mailbox.handler.respond = None
+    own = msgspec.structs.replace(FACTS["signed_in"], email="gone@shop.example")
+    assert mailed(config, engine, amqp_url, own) == {"signed_in": "sent"}
+
+
+def test_the_business_is_told_once_a_day_of_all_of_them(
+    config, db, business, mailbox, engine, amqp_url
+):
+    refusing(mailbox, GONE)
+    orders = [recorded(db, business, f"gone@{n}.example")[1] for n in range(3)]
+    for order in orders:
+        mailed(config, engine, amqp_url, told("order_received", order))
+    for _ in range(2):
+        with transaction() as session:
+            tell_refused(session)
+    (fact,) = news(engine)
+    assert (fact.email, fact.total) == (business.email, 3)
+    assert {one.address for one in fact.recipients} == {o.customer_email for o in orders}
+    assert {one.order_id for one in fact.recipients} == {order.id for order in orders}
+    assert fact.recipients[0].response == GONE
+    # What comes on the same day waits, also when all before it is lifted meanwhile.
+    _, late = recorded(db, business, "gone@late.example")
+    mailed(config, engine, amqp_url, fact, told("order_received", late))
+    db.rollback()
+    db.execute(Suppression.__table__.delete().where(Suppression.told_at.is_not(None)))
+    db.commit()
+    with transaction() as session:
+        tell_refused(session)
+    assert len(news(engine)) == 1
+    yesterday = datetime.now(UTC) - timedelta(days=1, minutes=1)
+    db.connection().exec_driver_sql(
+        "UPDATE email_deliveries SET at = %s WHERE template = 'recipients_refused'", (yesterday,)
+    )
+    db.commit()
+    with transaction() as session:
+        tell_refused(session)
+    assert [one.address for one in news(engine)[1].recipients] == ["gone@late.example"]
+
+
+def test_a_closed_account_is_told_nothing_and_forgotten(config, db, business, engine):
+    _, order = recorded(db, business)
+    db.add(a_row(business, order, cause="refused"))
+    db.execute(update(Account).values(closed_at=datetime.now(UTC) - timedelta(days=31)))
+    db.commit()
+    with transaction() as session:
+        tell_refused(session)
+        keep(session)
+    assert news(engine) == []
+    assert db.scalars(select(Suppression)).all() == []
+
+
+def a_row(business, order, **values):
+    hashed = unsubscribe_tokens.unsubscribe_tokens().hashes(business.id, order.customer_email)[0]
+    return Suppression(
+        account_id=business.id, address_hash=hashed.value, key_id=hashed.key_id,
+        by_order_id=order.id,
+        **({"cause": "unsubscribed", "address": order.customer_email} | values),
+    )  # fmt: skip
+
+
+def test_the_key_rotates_and_nobody_who_left_is_mailed(
+    config, configure, db, business, mailbox, engine, amqp_url
+):
+    old, new = config.unsubscribe_keys, "e2tR5cV9xJ1mZqYw4uH7oLkD8nBsGfA6pCiT3yQhXvM="
+    orders = [recorded(db, business, f"{name}@shop.example")[1] for name in ("zoe", "bola", "x")]
+    zoe, bola, erased = orders
+    db.add_all([a_row(business, zoe), a_row(business, bola, order_id=bola.id)])
+    db.add(a_row(business, erased, address=None))
+    db.commit()
+    both = configure(unsubscribe_keys=f"{new},{old}")
+    with transaction() as session:
+        keep(session)
+        keep(session)
+    states = mailed(both, engine, amqp_url, told("order_status", zoe))
+    assert states == {"order_status": "unsubscribed"}
+    # The erased one's needs the old key; theirs do not.
+    states = mailed(both, engine, amqp_url, told("order_status", erased))
+    assert states == {"order_status": "unsubscribed"}
+    last = configure(unsubscribe_keys=new)
+    for order in (zoe, bola):
+        states = mailed(last, engine, amqp_url, told("order_cancelled", order))
+        assert states == {"order_cancelled": "unsubscribed"}
+
+
+def test_who_left_twice_while_the_key_rotated_is_one(config, configure, db, business):
+    old, new = config.unsubscribe_keys, "e2tR5cV9xJ1mZqYw4uH7oLkD8nBsGfA6pCiT3yQhXvM="
+    _, order = recorded(db, business)
+    db.add(a_row(business, order))
+    db.commit()
+    configure(unsubscribe_keys=f"{new},{old}")
+    db.add(a_row(business, order))
+    db.commit()
+    with transaction() as session:
+        keep(session)
+    db.rollback()
+    assert len(db.scalars(select(Suppression)).all()) == 1
+
+
+def test_what_is_about_one_order_ends_with_it(config, db, business):
+    _, order = recorded(db, business)
+    _, ended = recorded(db, business)
+    weeks_ago = datetime.now(UTC) - timedelta(days=15)
+    db.add_all(
+        [
+            a_row(business, order, order_id=order.id, since=weeks_ago),
+            a_row(business, ended, order_id=ended.id, since=weeks_ago),
+            a_row(business, ended, since=weeks_ago),
+            a_row(business, order, order_id=new_id()),
+        ]
+    )
+    db.execute(Order.__table__.delete().where(Order.id == ended.id))
+    db.commit()
+    with transaction() as session:
+        keep(session)
+    db.rollback()
+    left = {(row.order_id, row.by_order_id) for row in db.scalars(select(Suppression))}
+    assert (order.id, order.id) in left
+    assert (None, ended.id) in left
+    assert (ended.id, ended.id) not in left
+    assert len(left) == 3
