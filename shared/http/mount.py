@@ -81,12 +81,12 @@ def add_error_handlers(app: falcon.asgi.App[Any, Any]) -> None:
 
     async def on_exception(req: Request, resp: Response, error: Exception, __: Any) -> None:
         if is_database_away(error):
-            log.warning("database_away", path=req.path, error=type(error).__name__)
+            log.warning("database_away", route=req.uri_template, error=type(error).__name__)
             write_error(
                 resp, unavailable("database_unavailable", "Try again shortly: storage is away.")
             )
             return
-        log.error("unhandled_error", method=req.method, path=req.path, exc_info=error)
+        log.error("unhandled_error", method=req.method, route=req.uri_template, exc_info=error)
         write_error(
             resp, ApiError(500, "internal_error", "Something broke on our side. It was logged.")
         )

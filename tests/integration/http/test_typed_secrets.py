@@ -22,9 +22,12 @@ from services.ops.console.app import PAGES
 from services.ops.console.web.mount import FORM, SESSION
 from services.ops.users import users
 from services.ops.users.sessions import form_token
+from shared.ids import new_id
+from shared.security import tokens
 from stack.folders import ROOT
 from tests.integration.arrange import declare
 from tests.integration.conftest import running_ingress
+from tests.integration.gate import Gate
 from tests.integration.ingress.conftest import approved
 from tests.integration.ops.cli.test_cli import fellow
 from tests.integration.ops.console.running import running_console
@@ -150,6 +153,28 @@ def test_what_the_api_refuses_is_written_nowhere(is_stranger, amqp_url, database
     assert typed.found_in(of_the_database(database_url)) == []
     assert typed.found_in((tmp_path / "ingress.log").read_text()) == []
     assert typed.found_in(metrics) == []
+
+
+def test_a_log_names_the_route_and_not_what_was_typed_into_it(amqp_url, database_url, tmp_path):
+    """Also while the database is away, when each request has a line."""
+    declare(amqp_url)
+    (tmp_path / "console").mkdir()
+    with (
+        Gate(database_url) as gate,
+        running_ingress(tmp_path, amqp_url, gate.url) as api,
+        running_console(tmp_path / "console", amqp_url, gate.url) as (url, _),
+        httpx.Client(base_url=url, timeout=30, cookies={SESSION: "unknown"}) as browser,
+    ):
+        bearer = {"Authorization": f"Bearer {tokens.make(new_id(), 'access').text}"}
+        gate.cut()
+        answer = api.http.get("/orders/hunter2.00001/", headers=bearer)
+        assert answer.status_code == 503
+        assert browser.get("/orders/hunter2.00002").status_code == 503
+    for log in (tmp_path / "ingress.log", tmp_path / "console" / "console.log"):
+        written = log.read_text()
+        assert "database_away" in written
+        assert "/orders/{" in written
+        assert "hunter2" not in written
 
 
 NAMES = sorted(

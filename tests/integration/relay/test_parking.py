@@ -43,11 +43,6 @@ POISON = {
     "a correlation id that AMQP cannot hold": Poison(
         {"correlation_id": "😀" * 64}, "255 bytes, not 256"
     ),
-    "a key that AMQP cannot hold": Poison(
-        {"exchange": "events", "routing_key": "é" * 128}, "255 bytes, not 256"
-    ),
-    "an exchange's name that AMQP cannot hold": Poison({"exchange": "x" * 256}, "255 bytes"),
-    "a type that AMQP cannot hold": Poison({"type": "x" * 256}, "255 bytes, not 256"),
     "headers that fill a frame": Poison({"traceparent": "x" * 200_000}, "properties and headers"),
     "an exchange that is not there": Poison({"exchange": "gone"}, "'gone'"),
     "a key that no queue wants": Poison(

@@ -99,10 +99,10 @@ def add_error_handlers(app: falcon.asgi.App[Any, Any]) -> None:
 
     async def on_exception(req: Request, resp: Response, error: Exception, __: Any) -> None:
         if is_database_away(error):
-            log.warning("database_away", path=req.path, error=type(error).__name__)
+            log.warning("database_away", route=req.uri_template, error=type(error).__name__)
             _write_error(resp, 503, DATABASE_AWAY)
             return
-        log.error("unhandled_error", method=req.method, path=req.path, exc_info=error)
+        log.error("unhandled_error", method=req.method, route=req.uri_template, exc_info=error)
         _write_error(resp, 500, "Something broke on our side. It was logged.")
 
     app.add_error_handler(Exception, on_exception)
@@ -174,7 +174,7 @@ def _responder(page: Page, system: System, threads: ThreadPoolExecutor) -> Any:
         except Exception as error:
             if not is_database_away(error):
                 raise
-            log.warning("database_away", path=req.path, error=type(error).__name__)
+            log.warning("database_away", route=req.uri_template, error=type(error).__name__)
             result, html = await loop.run_in_executor(threads, run_without_database)
         _write(resp, result, html, system)
 
