@@ -7,7 +7,7 @@ Each ends the sessions that a thief might have, and is told to the address that 
 from datetime import UTC, datetime
 from uuid import UUID
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session, undefer
 
 from services.accounts import codes, guesses, registration, sessions, shown

@@ -88,7 +88,7 @@ def refuse(session: Session, refused: Sequence[Refused]) -> None:
     rows = [
         (email, error, tokens.hashes(email.account_id, email.recipient)[0])
         for email, error in refused
-        if email.account_id is not None and not is_synthetic(email.recipient)
+        if email.account_id is not None and email.is_counted
     ]
     if not rows:
         return
