@@ -14,7 +14,7 @@ import shared.config.loading as config
 from services.ops.broker import queue_lock
 from shared import gc_tuning
 from shared.db import migrate, session
-from shared.security import encryption
+from shared.security import encryption, tracking
 from stack.mailbox import MailServer
 from stack.servers import credentials
 from stack.servers.ports import Port
@@ -151,6 +151,8 @@ def configure(monkeypatch: pytest.MonkeyPatch) -> Iterator[Configure]:
             encryption.sealer,
             encryption.code_sealer,
             encryption.second_factor_sealer,
+            encryption.portal_sealer,
+            tracking.keys,
             session.engine,
             session._sessions,
         ):

@@ -36,6 +36,7 @@ from shared.bus.contract.events import (
 )
 from shared.bus.contract.message import Received
 from shared.config.loading import settings
+from shared.security import tracking
 from shared.security.encryption import CannotOpenError, code_sealer
 
 TEMPLATES: dict[type[Event], str] = {
@@ -102,14 +103,16 @@ def compose(received: Received[Any]) -> Email | None:
     template = TEMPLATES.get(type(fact))
     if template is None:
         return None
+    is_order = isinstance(fact, OrderRecorded | OrderStatusRecorded | OrderCancellationRecorded)
     known: dict[str, Any] = {"fact": fact, "public_url": settings().public_url}
+    if is_order:
+        known["tracking_link"] = _tracking_link(fact.order_id)
     if isinstance(fact, AccountSignedIn) and not fact.is_new_place:
         return None
     if isinstance(fact, AccountOtpRequested):
         if fact.expires_at <= datetime.now(UTC):
             return None
         known["code"] = _open_code(fact)
-    is_order = isinstance(fact, OrderRecorded | OrderStatusRecorded | OrderCancellationRecorded)
     text_template, html_template = _templates(template)
     subject, _, text = text_template.render(known).partition("\n")
     return Email(
@@ -126,6 +129,12 @@ def compose(received: Received[Any]) -> Email | None:
         order_id=fact.order_id if is_order else None,
         account_id=fact.account_id if is_order else None,
     )
+
+
+def _tracking_link(order_id: UUID) -> str:
+    """Where the customer sees the order; empty where there is no such page."""
+    url = settings().tracking_url.rstrip("/")
+    return f"{url}/{tracking.token_for(order_id)}" if url else ""
 
 
 def _open_code(fact: AccountOtpRequested) -> str:

@@ -10,6 +10,7 @@ import msgspec
 from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session
 
+from services.orders import tracking
 from shared.bus.contract.events import Email, TrackingStatus
 from shared.db.models import EmailDelivery, Order, OrderConflict, OrderStatusHistory
 from shared.http.errors import ApiError
@@ -235,4 +236,5 @@ ROUTES = (
         bearer=True,
         tag="Orders",
     ),
+    *tracking.ROUTES,
 )

@@ -1,6 +1,7 @@
 """What the tests before the browser arrange, and what they look up behind it."""
 
 from collections import Counter
+from pathlib import Path
 from uuid import UUID
 
 from msgspec.structs import replace
@@ -12,6 +13,7 @@ from shared.bus.contract.message import Message, message_for
 from shared.db.models import AuditEntry, EmailDelivery, Order
 from tests.integration.arrange import depth, publish_raw, until
 
+AXE = (Path(__file__).parent / "vendor" / "axe.min.js").read_text()
 DIED = {
     "x-reason": "Malformed: it was so",
     "x-attempt": 3,
@@ -90,3 +92,16 @@ def number_of(running, message):
             text("SELECT sequence FROM outbox WHERE message_id = :id AND parked_at IS NOT NULL"),
             {"id": message.message_id},
         ).scalar()
+
+
+def faults_of(page, path, rules):
+    """The serious faults of access that axe finds in a page."""
+    page.goto(path)
+    page.evaluate(AXE)
+    options = {"runOnly": rules} if rules else {}
+    found = page.evaluate("options => axe.run(document, options)", options)
+    return [
+        (path, fault["id"], [node["target"] for node in fault["nodes"]])
+        for fault in found["violations"]
+        if fault["impact"] in ("serious", "critical")
+    ]

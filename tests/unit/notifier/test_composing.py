@@ -19,6 +19,7 @@ from shared.bus.contract.events import (
     decode,
     encode,
 )
+from shared.security import tracking
 from tests.integration.arrange import received
 from tests.unit.notifier.facts import CODE, CUSTOMER, FACTS, UNTIL
 
@@ -155,3 +156,18 @@ def test_a_code_sealed_for_another_is_refused():
     other = FACTS["kyc_received"].account_id
     with pytest.raises(Permanent, match="cannot be opened"):
         email_of("one_time_code", code_id=other)
+
+
+@pytest.mark.parametrize("template", FACTS)
+def test_a_customers_email_leads_to_the_order_where_there_is_such_a_page(template, configure):
+    configure(tracking_url="https://portal.example/track/")
+    email = email_of(template)
+    if not template.startswith("order_"):
+        assert "portal.example" not in email.text + email.html
+        return
+    link = f"https://portal.example/track/{tracking.token_for(FACTS[template].order_id)}"
+    assert f"Where it is: {link}\n\n--\n" in email.text
+    assert f'href="{link}"' in email.html
+    configure(tracking_url="")
+    assert "Where it is" not in email_of(template).text
+    assert "href" not in email_of(template).html

@@ -11,11 +11,12 @@ from services.ops.console.signing_in.sign_in import (
     tell_failure,
     too_many_attempts,
 )
-from services.ops.console.web.page import Page, PageError, Question, Redirect, Result, View, Visit
+from services.ops.console.web.page import Page, Redirect, Result, View, Visit
 from services.ops.users import second_factor, sessions, users
 from shared.bus import outbox
 from shared.bus.contract.events import OpsSecondFactorChanged
 from shared.security.encryption import CannotOpenError
+from shared.web.results import PageError, Question
 
 PATH = "/second-factor"
 WRONG_PASSWORD = "The password is wrong."  # noqa: S105 - a sentence
