@@ -14,6 +14,18 @@ from shared.db.models import AuditEntry, EmailDelivery, Order
 from tests.integration.arrange import depth, publish_raw, until
 
 AXE = (Path(__file__).parent / "vendor" / "axe.min.js").read_text()
+TYPED = (
+    "input:not([type=hidden]):not([type=checkbox]):not([type=date]), textarea, "
+    "input[type=checkbox], input[type=date], select"
+)
+# What Enter sends, sent by hand: so that it is known when, and nothing that a script of the page
+# would stop is stopped.
+CAUGHT = """addEventListener("submit", (event) => {
+    event.stopImmediatePropagation();
+    if (window.go) return;
+    event.preventDefault();
+    window.sent = [event.target, event.submitter];
+}, true)"""
 DIED = {
     "x-reason": "Malformed: it was so",
     "x-attempt": 3,
@@ -105,3 +117,19 @@ def faults_of(page, path, rules):
         for fault in found["violations"]
         if fault["impact"] in ("serious", "critical")
     ]
+
+
+def press_enter(page, kind):
+    """Press Enter in the field that has the focus, and see what comes of it.
+
+    Args:
+        page: the tab.
+        kind: the type of the field.
+    """
+    page.evaluate(CAUGHT)
+    page.keyboard.press("Enter")
+    if kind == "select-one":
+        page.keyboard.press("Escape")
+    if page.evaluate("!!window.sent"):
+        with page.expect_navigation():
+            page.evaluate("window.go = true; window.sent[0].requestSubmit(window.sent[1])")

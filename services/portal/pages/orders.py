@@ -1,6 +1,7 @@
 """The business's orders: a list, and the story of one."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from services.portal.pages.requests import first_moment, older
@@ -62,6 +63,10 @@ def timeline(order: Mapping[str, Any]) -> list[dict[str, Any]]:
         order: as the API shows it.
     """
     told = [
+        {"at": order["created_at"], "what": "Accepted", "more": "", "counts": True},
+        {"at": order["recorded_at"], "what": "Recorded", "more": "", "counts": True},
+    ]
+    told += [
         {
             "at": entry["at"],
             "what": entry["tracking_status"],
@@ -79,9 +84,8 @@ def timeline(order: Mapping[str, Any]) -> list[dict[str, Any]]:
         }
         for email in order["emails"]
     ]
-    told.append({"at": order["created_at"], "what": "Accepted", "more": "", "counts": True})
-    told.append({"at": order["recorded_at"], "what": "Recorded", "more": "", "counts": True})
-    return sorted(told, key=lambda entry: str(entry["at"]))
+    # Not as texts: one of them has no fraction of a second.
+    return sorted(told, key=lambda entry: datetime.fromisoformat(entry["at"]))
 
 
 PAGES = (
