@@ -159,7 +159,7 @@ def paths(business):
 STRANGERS = ("/sign-in", "/register", "/verify?email=x@kettle.example", "/password/lost")
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_from_nothing_to_the_first_order(business, browser, running):
     context = browser.new_context()
     page = context.new_page()
@@ -172,7 +172,7 @@ def test_from_nothing_to_the_first_order(business, browser, running):
 
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize(("scheme", "rules"), [("light", None), ("dark", ["color-contrast"])])
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_every_page_can_be_used_by_everybody(
     business, browser, running, width, scheme, rules, request
 ):
@@ -203,7 +203,7 @@ def _picture(page, folder: Path, name: str) -> None:
         page.screenshot(path=folder / f"{name}.png", full_page=True)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_the_secret_and_its_questions_fit_a_phone(business, browser, running):
     business.page.set_viewport_size({"width": 390, "height": 844})
     try:
@@ -218,7 +218,7 @@ def test_the_secret_and_its_questions_fit_a_phone(business, browser, running):
         business.page.set_viewport_size({"width": 1280, "height": 844})
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_all_of_it_works_without_scripts(business, browser, running):
     context = browser.new_context(base_url=running.portal_url, java_script_enabled=False)
     page = context.new_page()
