@@ -14,6 +14,7 @@ COPY deploy/answers deploy/alive /usr/local/bin/
 COPY --from=build /app/venv /app/venv
 COPY shared /app/shared
 COPY services /app/services
+COPY examples /app/examples
 WORKDIR /app
 ENV PATH=/app/venv/bin:$PATH \
     PYTHONPATH=/app \

@@ -42,7 +42,7 @@ def main() -> int:
         with system("demo", STACK / "demo", console) as running:
             console.print(
                 f"While it plays, {running.ops_url} shows it: sign in as {OPS_USER}, "
-                f"{running.ops_password}\n",
+                f"{running.ops_password}. A business's own pages are at {running.portal_url}\n",
                 markup=False,
             )
             try:

@@ -67,6 +67,7 @@ def _show(running: System) -> None:
     table = Table(show_header=False, box=None, padding=(0, 2))
     table.add_row("API and its docs", f"{running.api_url}/api/v1/docs/")
     table.add_row("Ops console", f"{running.ops_url} as {OPS_USER}, {running.ops_password}")
+    table.add_row("Portal, for businesses", running.portal_url)
     table.add_row("Emails", str(running.mailbox / "new"))
     table.add_row("Logs", str(running.logs))
     table.add_row("Addresses for programs", str(STACK / "env"))

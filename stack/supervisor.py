@@ -29,6 +29,7 @@ MODULES = {
     "audit": "services.audit",
     "relay": "services.relay",
     "ops": "services.ops.console",
+    "portal": "services.portal",
 }
 
 

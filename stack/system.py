@@ -29,7 +29,7 @@ from stack.servers.sources import NoServersError, Servers, servers
 from stack.supervisor import MODULES, Supervisor
 
 STACK = ROOT / ".stack"
-DEFAULT_PORT, DEFAULT_OPS_PORT = 8000, 8001
+DEFAULT_PORTS = {"PORT": 8000, "OPS_PORT": 8001, "PORTAL_PORT": 8002}
 OPS_USER = "ops"
 SMTP_HOST = "127.0.0.1"
 READY_SECONDS = 60.0
@@ -46,6 +46,7 @@ class System:
     Attributes:
         api_url: the ingress, without a prefix.
         ops_url: the ops console.
+        portal_url: the businesses' own pages.
         ops_password: of its user `OPS_USER`, made anew at each start.
         amqp_url: RabbitMQ.
         database_url: PostgreSQL.
@@ -58,6 +59,7 @@ class System:
 
     api_url: str
     ops_url: str
+    portal_url: str
     ops_password: str
     amqp_url: str
     database_url: str
@@ -72,6 +74,7 @@ class System:
         return {
             "API_URL": self.api_url,
             "OPS_URL": self.ops_url,
+            "PORTAL_URL": self.portal_url,
             "OPS_USER": OPS_USER,
             "OPS_PASSWORD": self.ops_password,
             "AMQP_URL": self.amqp_url,
@@ -96,7 +99,8 @@ def system(
     Raises:
         CannotRunError: see there.
     """
-    port, ops_port = _port("PORT", DEFAULT_PORT), _port("OPS_PORT", DEFAULT_OPS_PORT)
+    ports = {name: _port(name, default) for name, default in DEFAULT_PORTS.items()}
+    port, ops_port, portal_port = ports.values()
     if purpose != "run":
         shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
@@ -113,20 +117,23 @@ def system(
             supervisor = Supervisor({"SMTP_HOST": SMTP_HOST}, logs, console)
             try:
                 supervisor.add("mailbox", "stack.mailbox", smtp_port, mailbox, listens=smtp_port)
-                addresses = {"PORT": port, "OPS_PORT": ops_port, "SMTP_PORT": smtp_port}
+                addresses = {
+                    **ports,
+                    "SMTP_PORT": smtp_port,
+                    "PUBLIC_URL": Address(port),
+                    "PORTAL_API_URL": Address(port),
+                    "TRACKING_URL": Address(portal_port, "http://127.0.0.1:{}/track"),
+                }
                 start_services(
                     supervisor,
-                    lambda name: {
-                        **running.for_service(name),
-                        **addresses,
-                        "PUBLIC_URL": Address(port),
-                    },
-                    {"ingress": port, "ops": ops_port},
+                    lambda name: {**running.for_service(name), **addresses},
+                    {"ingress": port, "ops": ops_port, "portal": portal_port},
                 )
-                _say_ports(console, port, ops_port)
+                _say_ports(console, ports)
                 found = System(
                     str(Address(port)),
                     str(Address(ops_port)),
+                    str(Address(portal_port)),
                     ops_password,
                     running.amqp_url,
                     running.database_url,
@@ -143,7 +150,8 @@ def system(
     except (NoServersError, DidNotStartError) as error:
         raise CannotRunError(str(error)) from None
     except PortTakenError as error:
-        raise CannotRunError(f"{error}: give another one by PORT= or OPS_PORT=") from None
+        names = "=, ".join(DEFAULT_PORTS)
+        raise CannotRunError(f"{error}: give another one by {names}=") from None
 
 
 def stop_on_signals() -> None:
@@ -194,11 +202,9 @@ def _port(variable: str, default: int) -> Port:
     return Port(default)
 
 
-def _say_ports(console: Console, port: Port, ops_port: Port) -> None:
-    for variable, default, found in (
-        ("PORT", DEFAULT_PORT, port),
-        ("OPS_PORT", DEFAULT_OPS_PORT, ops_port),
-    ):
+def _say_ports(console: Console, ports: Mapping[str, Port]) -> None:
+    for variable, found in ports.items():
+        default = DEFAULT_PORTS[variable]
         if not os.environ.get(variable) and found.number != default:
             console.print(
                 f"Port {default} is taken; using {found} ({variable}= chooses another)",
@@ -249,6 +255,7 @@ def _wait_until_ready(running: System) -> None:
     for name, url, sign in (
         ("ingress", f"{running.api_url}/readyz", b'"ready"'),
         ("ops", f"{running.ops_url}/healthz", b'"alive"'),
+        ("portal", f"{running.portal_url}/healthz", b'"alive"'),
     ):
         deadline = time.monotonic() + READY_SECONDS
         while not _says(url, sign):

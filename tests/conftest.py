@@ -14,7 +14,7 @@ import shared.config.loading as config
 from services.ops.broker import queue_lock
 from shared import gc_tuning
 from shared.db import migrate, session
-from shared.security import encryption, unsubscribe_tokens
+from shared.security import encryption, tracking, unsubscribe_tokens
 from stack.mailbox import MailServer
 from stack.servers import credentials
 from stack.servers.ports import Port
@@ -152,6 +152,8 @@ def configure(monkeypatch: pytest.MonkeyPatch) -> Iterator[Configure]:
             encryption.code_sealer,
             encryption.second_factor_sealer,
             unsubscribe_tokens.unsubscribe_tokens,
+            encryption.portal_sealer,
+            tracking.keys,
             session.engine,
             session._sessions,
         ):

@@ -29,12 +29,17 @@ def run(say: Callable[[str], None]) -> Result:
     with ground() as on:
         requests = on.folder / "requests"
         orders.write(requests, on.keys, RATE * SECONDS)
-        port, console, taken = Port(), Port(), on.folder / "taken.json"
+        port, taken = Port(), on.folder / "taken.json"
+        pages = {"ops": Port(), "portal": Port()}
         sink = on.start("-m", "bench.load.sink", port, taken, listens=port)
         url, ingress = on.start_ingress()  # one process of each service
         services = {"ingress": ingress.pid} | {
             name: on.start_service(
-                name, SMTP_PORT=port, OPS_PORT=console, listens=console if name == "ops" else None
+                name,
+                SMTP_PORT=port,
+                OPS_PORT=pages["ops"],
+                PORTAL_PORT=pages["portal"],
+                listens=pages.get(name),
             ).pid
             for name in MODULES
             if name != "ingress"

@@ -47,6 +47,12 @@ class AddressProof(msgspec.Struct, kw_only=True):
     otp: Code
 
 
+class Confirmation(msgspec.Struct, kw_only=True):
+    """The password of the account that is signed in."""
+
+    password: Given
+
+
 class Closing(msgspec.Struct, kw_only=True):
     """The password of an account that is to be closed."""
 
@@ -73,6 +79,12 @@ def change(session: Session, call: Call[PasswordChange, None]) -> Answer | ApiEr
         session, call.caller, body.current_password, body.password, call.address
     )
     return error or Answer(200, Detail(detail="Your password is changed. Sign in with it."))
+
+
+def confirm(session: Session, call: Call[Confirmation, None]) -> Answer | ApiError:
+    """Whether a password is yours: for a program to ask before it shows what others may not see."""
+    error = credentials.confirm(session, call.caller, call.body.password, call.address)
+    return error or Answer(204)
 
 
 def send_address_code(session: Session, call: Call[AddressChange, None]) -> Answer | ApiError:
@@ -126,6 +138,14 @@ ROUTES = (
         body=PasswordChange,
         bearer=True,
         errors=(credentials.WRONG_PASSWORD, _WEAK, _TOO_MANY),
+    ),
+    _post(
+        "password/confirm",
+        confirm,
+        body=Confirmation,
+        answers={204: None},
+        bearer=True,
+        errors=(credentials.WRONG_PASSWORD, _TOO_MANY),
     ),
     _post(
         "email",

@@ -91,6 +91,12 @@ def reset_password(
     return None
 
 
+def confirm(session: Session, account_id: UUID, password: str, address: str) -> ApiError | None:
+    """Whether a password is an account's. Returns as `reset`; wrong ones count as at sign-in."""
+    account = _shown(session, account_id, password, address)
+    return account if isinstance(account, ApiError) else None
+
+
 def change_password(
     session: Session, account_id: UUID, current: str, password: str, address: str
 ) -> ApiError | None:

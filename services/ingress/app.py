@@ -17,7 +17,7 @@ from services.ingress.credentials.cache import SecretCache
 from services.ingress.credentials.feed import SecretFeed
 from services.ingress.credentials.policies import Policies
 from services.ingress.diagnosis import api as diagnosis_api
-from services.ingress.docs import openapi, operations, security_txt
+from services.ingress.docs import codes_api, openapi, operations, security_txt
 from services.ingress.docs.page import DocsPage, OpenApiDocument
 from services.ingress.metrics import Metrics
 from services.ingress.platforms.known import PLATFORMS
@@ -65,6 +65,7 @@ ROUTES: tuple[Route, ...] = (
     *request_log_api.ROUTES,
     *receipts.ROUTES,
     *health_api.ROUTES,
+    *codes_api.ROUTES,
 )
 OPERATIONS: tuple[Operation, ...] = (*operations.OPERATIONS, *ROUTES)
 

@@ -45,7 +45,7 @@ from shared.bus.contract.events import (
 )
 from shared.bus.contract.message import Received
 from shared.config.loading import settings
-from shared.security import webhook_keys
+from shared.security import tracking, webhook_keys
 from shared.security.encryption import CannotOpenError, code_sealer
 from shared.synthetic import TEST, is_synthetic
 
@@ -130,7 +130,10 @@ def compose(received: Received[Any]) -> Email | None:
     template = TEMPLATES.get(type(fact))
     if template is None:
         return None
+    is_order = isinstance(fact, OrderRecorded | OrderStatusRecorded | OrderCancellationRecorded)
     known: dict[str, Any] = {"fact": fact, "public_url": settings().public_url}
+    if is_order:
+        known["tracking_link"] = _tracking_link(fact.order_id)
     if isinstance(fact, AccountSignedIn) and not fact.is_new_place:
         return None
     if isinstance(fact, AccountOtpRequested):
@@ -163,6 +166,12 @@ def compose(received: Received[Any]) -> Email | None:
         is_test=fact.IS_TEST,
         unsubscribe_url="" if isinstance(fact, OrderRecorded) else unsubscribe_url,
     )
+
+
+def _tracking_link(order_id: UUID) -> str:
+    """Where the customer sees the order; empty where there is no such page."""
+    url = settings().tracking_url.rstrip("/")
+    return f"{url}/{tracking.token_for(order_id)}" if url else ""
 
 
 def _open_code(fact: AccountOtpRequested) -> str:

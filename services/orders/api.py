@@ -10,7 +10,7 @@ import msgspec
 from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session
 
-from services.orders import test_mode_api
+from services.orders import test_mode_api, tracking_api
 from services.orders.tracking import FIELDS
 from shared.bus.contract.events import Email, Reference, TrackingStatus
 from shared.db.models import EmailDelivery, Order, OrderConflict, OrderStatusHistory
@@ -276,4 +276,5 @@ ROUTES = (
         bearer=True,
         tag="Orders",
     ),
+    *tracking_api.ROUTES,
 )

@@ -13,7 +13,14 @@ from shared.config.processes import KEYS, READS
 from shared.config.production import complaints
 from shared.config.settings import JOURNAL_DAYS, Settings
 
-ADDRESSES = ("AMQP_URL", "DATABASE_URL", "RABBITMQ_MANAGEMENT_URL", "PROOF_URL", "PUBLIC_URL")
+ADDRESSES = (
+    "AMQP_URL",
+    "DATABASE_URL",
+    "RABBITMQ_MANAGEMENT_URL",
+    "PROOF_URL",
+    "PORTAL_API_URL",
+    "PUBLIC_URL",
+)
 
 # May be given as `NAME_FILE`, the path of a file that holds it.
 SECRET = frozenset(

@@ -12,6 +12,8 @@ KEYS = (
     "JWT_SIGNING_KEY",
     "RECEIPT_SIGNING_KEYS",
     "UNSUBSCRIBE_KEYS",
+    "PORTAL_KEYS",
+    "TRACKING_KEYS",
 )
 """Lists of keys, separated by commas: the first seals or signs, all open or verify."""
 
@@ -46,6 +48,7 @@ READS: Mapping[str, tuple[str, ...]] = {
         "JWT_SIGNING_KEY",
         "RECEIPT_SIGNING_KEYS",
         "UNSUBSCRIBE_KEYS",
+        "TRACKING_KEYS",
         "ACCESS_TOKEN_SECONDS",
         "REFRESH_TOKEN_SECONDS",
         "SESSION_SECONDS",
@@ -85,6 +88,8 @@ READS: Mapping[str, tuple[str, ...]] = {
         *_CONSUMER,
         "ONE_TIME_CODE_KEYS",
         "UNSUBSCRIBE_KEYS",
+        "TRACKING_KEYS",
+        "TRACKING_URL",
         "PUBLIC_URL",
         "EMAIL_BATCH_SIZE",
         "RECIPIENT_EMAILS_PER_DAY",
@@ -118,6 +123,20 @@ READS: Mapping[str, tuple[str, ...]] = {
         "BACKUP_DAYS",
         # It ends dead letters, and counts what the others will end.
         *_RETENTION,
+    ),
+    # No broker, and of the database its own sessions alone: all else it asks of the API.
+    "portal": (
+        *_COMMON,
+        *_BOOKS,
+        "HOST",
+        "TRUSTED_PROXIES",
+        "PUBLIC_URL",
+        "REQUEST_SECONDS",
+        "METRICS_PORT",
+        "METRICS_HOST",
+        "PORTAL_PORT",
+        "PORTAL_API_URL",
+        "PORTAL_KEYS",
     ),
     # No broker: it is met by HTTP and by mail, as every business is.
     "proof": (

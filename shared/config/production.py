@@ -167,7 +167,7 @@ def _open_connections(
         )
     if "SMTP_HOST" in reads and not settings.smtp_starttls:
         yield "SMTP_HOST", settings.smtp_host, "set SMTP_STARTTLS=true"
-    for name in ("RABBITMQ_MANAGEMENT_URL", "PROOF_URL"):
+    for name in ("RABBITMQ_MANAGEMENT_URL", "PROOF_URL", "PORTAL_API_URL"):
         parts = urlsplit(getattr(settings, name.lower()))
         if name in reads and parts.scheme == "http":
             yield name, parts.hostname or "", "use https://"

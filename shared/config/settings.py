@@ -25,6 +25,10 @@ DEVELOPMENT_CODE_KEY = "QEFCQ0RFRkdISUpLTE1OT1BRUlNUVVZXWFlaW1xdXl8="
 DEVELOPMENT_SECOND_FACTOR_KEY = "YGFiY2RlZmdoaWprbG1ub3BxcnN0dXZ3eHl6e3x9fn8="
 # And one from 0x80.
 DEVELOPMENT_UNSUBSCRIBE_KEY = "gIGCg4SFhoeIiYqLjI2Oj5CRkpOUlZaXmJmam5ydnp8="
+# And from 0xc0.
+DEVELOPMENT_PORTAL_KEY = "wMHCw8TFxsfIycrLzM3Oz9DR0tPU1dbX2Nna29zd3t8="
+# And from 0xa0.
+DEVELOPMENT_TRACKING_KEY = "oKGio6SlpqeoqaqrrK2ur7CxsrO0tba3uLm6u7y9vr8="
 
 JOURNAL_DAYS = 7
 """For how long the journal keeps messages (`x-max-age`, shared/bus/contract/topology.py)."""
@@ -127,6 +131,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     """Keys of the links by which customers leave, and of the hashes that those are known by who
     have left, 32 bytes in base64 each, separated by commas: the first signs and hashes, all verify
     and find."""
+    portal_keys: str = DEVELOPMENT_PORTAL_KEY
+    """Keys that seal what the portal holds of those who are signed in to it, 32 bytes in base64
+    each, separated by commas: the first seals, all open."""
+    tracking_keys: str = DEVELOPMENT_TRACKING_KEY
+    """Keys of the links to orders in customers' emails, 32 bytes in base64 each, separated by
+    commas: the first signs, all verify."""
     access_token_seconds: Seconds = 600.0
     """Life of an access token."""
     refresh_token_seconds: Seconds = 86_400.0
@@ -180,6 +190,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     ops_second_factor: Literal["optional", "required"] = "optional"
     """Whether everybody needs a second factor at the console: `optional` or `required`, which
     it is in compose; see [console.md](console.md#a-second-factor)."""
+
+    # Portal
+    portal_port: Port = 8002
+    """Port the portal listens on, at `HOST`."""
+    portal_api_url: WebAddress = "http://127.0.0.1:8000"
+    """Where the portal finds the API: an ingress itself and no proxy before it, since the portal
+    says whose request it is as a proxy does, by `X-Forwarded-For`."""
+    tracking_url: WebAddressOrNone = ""
+    """Where customers see their order, such as `https://portal.shop.example/track`, a page of the
+    portal; while it is empty, emails have no link."""
 
     # The standing proof
     proof_url: WebAddress = "http://127.0.0.1:8000"

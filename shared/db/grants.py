@@ -140,6 +140,11 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "ops_attempt_counts": "SELECT, INSERT, UPDATE, DELETE",
         "alembic_version": "SELECT",
     },
+    # What it shows it asks of the API, by the token of who is signed in.
+    "portal": {
+        "portal_sessions": "SELECT, INSERT, UPDATE, DELETE",
+        "service_heartbeats": BEAT,
+    },
     # A business as every other; it says how it stands, and that is all.
     "proof": {"service_heartbeats": BEAT},
 }

@@ -636,6 +636,21 @@ class OpsSession(Base):
     awaits_code: Mapped[bool] = mapped_column(default=False, server_default=false())
 
 
+class PortalSession(Base):
+    """A browser that is signed in to the portal; written by services.portal.
+
+    Its token is in the browser's cookie alone; here is its hash.
+    """
+
+    __tablename__ = "portal_sessions"
+
+    token_hash: Mapped[bytes] = mapped_column(primary_key=True)  # SHA-256
+    # The tokens of the API, by which the portal asks for it; bound to the hash.
+    sealed: Mapped[bytes]
+    expires_at: Mapped[datetime]  # of the refresh token
+    note: Mapped[str] = mapped_column(default="", server_default="")  # shown once, on the next page
+
+
 class OpsSecondFactor(Base):
     """What a user's codes are made of (TOTP, RFC 6238), sealed; bound to the user's id."""
 

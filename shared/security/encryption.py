@@ -1,8 +1,9 @@
 """Sealing at rest: AES-256-GCM under a list of keys, so that the key itself can rotate.
 
-Webhook secrets, one-time codes that must travel, and second factors of ops staff are sealed here,
-under keys of their own each. A sealed value carries the id of its key, and is bound to a context
-(such as the row's id), so that it cannot be moved elsewhere.
+Webhook secrets, one-time codes that must travel, second factors of ops staff and what the portal
+holds of a session are sealed here, under keys of their own each. A sealed value carries
+the id of its key, and is bound to a context (such as the row's id), so that it cannot be moved
+elsewhere.
 """
 
 import hmac
@@ -92,3 +93,9 @@ def code_sealer() -> Sealer:
 def second_factor_sealer() -> Sealer:
     """The sealer over this process's `SECOND_FACTOR_KEYS`."""
     return Sealer(settings().listed("SECOND_FACTOR_KEYS"), "SECOND_FACTOR_KEYS")
+
+
+@cache
+def portal_sealer() -> Sealer:
+    """The sealer over this process's `PORTAL_KEYS`."""
+    return Sealer(settings().listed("PORTAL_KEYS"), "PORTAL_KEYS")

@@ -3,7 +3,18 @@
 import re
 
 PERSON = r"[a-z0-9][a-z0-9._-]{0,63}"
-SERVICES = ("ingress", "kyc", "secrets", "orders", "notifier", "audit", "relay", "ops", "proof")
+SERVICES = (
+    "ingress",
+    "kyc",
+    "secrets",
+    "orders",
+    "notifier",
+    "audit",
+    "relay",
+    "ops",
+    "portal",
+    "proof",
+)
 OPERATOR = "operator"
 """Publishes decisions; has no business in the database."""
 CONSOLE = "console"

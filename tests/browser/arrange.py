@@ -1,6 +1,7 @@
 """What the tests before the browser arrange, and what they look up behind it."""
 
 from collections import Counter
+from pathlib import Path
 from uuid import UUID
 
 from msgspec.structs import replace
@@ -12,6 +13,19 @@ from shared.bus.contract.message import Message, message_for
 from shared.db.models import AuditEntry, EmailDelivery, Order
 from tests.integration.arrange import depth, publish_raw, until
 
+AXE = (Path(__file__).parent / "vendor" / "axe.min.js").read_text()
+TYPED = (
+    "input:not([type=hidden]):not([type=checkbox]):not([type=date]), textarea, "
+    "input[type=checkbox], input[type=date], select"
+)
+# What Enter sends, sent by hand: so that it is known when, and nothing that a script of the page
+# would stop is stopped.
+CAUGHT = """addEventListener("submit", (event) => {
+    event.stopImmediatePropagation();
+    if (window.go) return;
+    event.preventDefault();
+    window.sent = [event.target, event.submitter];
+}, true)"""
 DIED = {
     "x-reason": "Malformed: it was so",
     "x-attempt": 3,
@@ -90,3 +104,32 @@ def number_of(running, message):
             text("SELECT sequence FROM outbox WHERE message_id = :id AND parked_at IS NOT NULL"),
             {"id": message.message_id},
         ).scalar()
+
+
+def faults_of(page, path, rules):
+    """The serious faults of access that axe finds in a page."""
+    page.goto(path)
+    page.evaluate(AXE)
+    options = {"runOnly": rules} if rules else {}
+    found = page.evaluate("options => axe.run(document, options)", options)
+    return [
+        (path, fault["id"], [node["target"] for node in fault["nodes"]])
+        for fault in found["violations"]
+        if fault["impact"] in ("serious", "critical")
+    ]
+
+
+def press_enter(page, kind):
+    """Press Enter in the field that has the focus, and see what comes of it.
+
+    Args:
+        page: the tab.
+        kind: the type of the field.
+    """
+    page.evaluate(CAUGHT)
+    page.keyboard.press("Enter")
+    if kind == "select-one":
+        page.keyboard.press("Escape")
+    if page.evaluate("!!window.sent"):
+        with page.expect_navigation():
+            page.evaluate("window.go = true; window.sent[0].requestSubmit(window.sent[1])")

@@ -70,6 +70,7 @@ class Running:
 
     url: str
     api_url: str
+    portal_url: str
     amqp_url: str
     engine: Engine
     mail: MailServer
@@ -83,8 +84,8 @@ class Running:
 
 @pytest.fixture(scope="module")
 def services() -> set[str]:
-    """What runs; a module that needs less says so."""
-    return set(MODULES)
+    """What runs; a module that needs others says so."""
+    return set(MODULES) - {"portal"}
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +105,7 @@ def running(
         users.put(session, "wole", "watch", PASSWORD)
     mail = MailServer(folder / "mailbox")
     mail.start()
-    port, ops_port = Port(), Port()
+    port, ops_port, portal_port = Port(), Port(), Port()
     common = {
         "SMTP_PORT": str(mail.port),
         "SIGN_IN_ATTEMPTS_PER_MINUTE": "1000",
@@ -125,19 +126,38 @@ def running(
 
     supervisor = Supervisor({}, folder / "logs", Terminal(quiet=True), spawn=spawn)
     recorder = Recorder(environment("orders"), folder / "logs" / "orders.log")
-    listening = {"ingress": port, "ops": ops_port}
+    listening = {"ingress": port, "ops": ops_port, "portal": portal_port}
+    addresses = {
+        "PORT": port,
+        "OPS_PORT": ops_port,
+        "PORTAL_PORT": portal_port,
+        "PUBLIC_URL": Address(port),
+        "PORTAL_API_URL": Address(port),
+        "TRACKING_URL": Address(portal_port, "http://127.0.0.1:{}/track"),
+    }
     try:
         start_services(
             supervisor,
-            lambda name: {**environment(name), "PORT": port, "OPS_PORT": ops_port},
+            lambda name: {**environment(name), **addresses},
             {name: listening[name] for name in services & set(listening)},
             services - {"orders"},
         )
-        url, api_url = str(Address(ops_port)), str(Address(port))
+        urls = {name: str(Address(at)) for name, at in listening.items()}
         if "orders" in services:
             recorder.start()
-        until(lambda: answers(f"{url}/healthz"), "the console answers")
-        yield Running(url, api_url, module_amqp_url, engine, mail, recorder, supervisor, books)
+        for name in services & set(listening):
+            until(lambda name=name: answers(f"{urls[name]}/healthz"), f"{name} answers")
+        yield Running(
+            urls["ops"],
+            urls["ingress"],
+            urls["portal"],
+            module_amqp_url,
+            engine,
+            mail,
+            recorder,
+            supervisor,
+            books,
+        )
     finally:
         recorder.stop()
         supervisor.stop()
@@ -185,15 +205,21 @@ def complaints_in(message: ConsoleMessage) -> list[str]:
     return [message.text] if is_fault else []
 
 
+def listen(page: Page) -> list[str]:
+    """What a tab's pages complain of from now on."""
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.extend(complaints_in(message)))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    return complaints
+
+
 @pytest.fixture
 def page(browser: Browser, running: Running, signed_in) -> Iterator[Page]:
     """A tab of somebody who may act; what its pages complain of is an error."""
     context = browser.new_context(base_url=running.url, storage_state=signed_in)
     context.set_default_timeout(PATIENCE * 1000)
     opened = context.new_page()
-    complaints: list[str] = []
-    opened.on("console", lambda message: complaints.extend(complaints_in(message)))
-    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    complaints = listen(opened)
     yield opened
     context.close()
     assert complaints == []

@@ -1,14 +1,13 @@
 """The ops console, as its users have it: in a real browser, before a running system."""
 
 import re
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
 from sqlalchemy import select, text
 
 from shared.db.models import KycApplication, Order
-from tests.browser.arrange import a_dead_letter, audited, customer, intake, is_told
+from tests.browser.arrange import a_dead_letter, audited, customer, faults_of, intake, is_told
 from tests.browser.conftest import PASSWORD, sign_in
 from tests.integration.arrange import (
     account,
@@ -17,8 +16,6 @@ from tests.integration.arrange import (
     publish,
     until,
 )
-
-AXE = (Path(__file__).parent / "vendor" / "axe.min.js").read_text()
 
 
 def test_signing_in_and_out(browser, running):
@@ -155,18 +152,6 @@ def test_axe_finds_no_serious_fault(browser, running, signed_in, scheme, rules):
     faults += faults_of(page, "/sign-in", rules)
     context.close()
     assert faults == []
-
-
-def faults_of(page, path, rules):
-    page.goto(path)
-    page.evaluate(AXE)
-    options = {"runOnly": rules} if rules else {}
-    found = page.evaluate("options => axe.run(document, options)", options)
-    return [
-        (path, fault["id"], [node["target"] for node in fault["nodes"]])
-        for fault in found["violations"]
-        if fault["impact"] in ("serious", "critical")
-    ]
 
 
 @pytest.mark.parametrize("width", [390, 1280])

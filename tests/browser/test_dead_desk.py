@@ -14,9 +14,9 @@ from sqlalchemy import func, select
 from services.ops.console.app import PAGES
 from services.ops.console.web.mount import SESSION
 from services.ops.users.rights import Right
-from services.ops.users.sessions import form_token
 from shared.bus.contract.events import encode
 from shared.db.models import AuditEntry, Order
+from shared.web.tokens import form_token
 from tests.browser.arrange import (
     a_dead_letter,
     audited,

@@ -17,14 +17,10 @@ from shared.bus.broker import queue_counts
 from shared.bus.contract import topology
 from shared.db.models import AuditEntry, Order
 from shared.ids import new_id
-from tests.browser.arrange import a_dead_letter, audited, intake, park
+from tests.browser.arrange import TYPED, a_dead_letter, audited, intake, park, press_enter
 from tests.browser.conftest import PASSWORD
 from tests.integration.arrange import account, order_created, publish, publish_raw, until
 
-TYPED = (
-    "input:not([type=hidden]):not([type=checkbox]):not([type=date]), textarea, "
-    "input[type=checkbox], input[type=date], select"
-)
 # Facts that a look at a page, or a sign-in form, leaves.
 LOOKING = ("ops.signed_in", "ops.sign_in_failed", "ops.data_viewed")
 WORDS = "What was typed here"
@@ -44,14 +40,6 @@ FORMS = """typed => [...document.forms].map((one) => [
     one.querySelectorAll(typed).length,
 ])"""
 QUEUES = "|".join(queue.name for queue in topology.WORK_QUEUES)
-# What Enter sends, sent by hand: so that it is known when, and nothing that a script of the page
-# would stop is stopped.
-CAUGHT = """addEventListener("submit", (event) => {
-    event.stopImmediatePropagation();
-    if (window.go) return;
-    event.preventDefault();
-    window.sent = [event.target, event.submitter];
-}, true)"""
 
 
 @pytest.fixture(scope="module")
@@ -166,13 +154,7 @@ def type_and_press_enter(page, tried):
     field.focus()
     if kind not in ("checkbox", "date", "select-one"):
         page.keyboard.type(WORDS)
-    page.evaluate(CAUGHT)
-    page.keyboard.press("Enter")
-    if kind == "select-one":
-        page.keyboard.press("Escape")
-    if page.evaluate("!!window.sent"):
-        with page.expect_navigation():
-            page.evaluate("window.go = true; window.sent[0].requestSubmit(window.sent[1])")
+    press_enter(page, kind)
 
 
 def routes_of(urls):

@@ -10,9 +10,9 @@ from sqlalchemy import select, update
 
 from services.ops.console.web.mount import SESSION
 from services.ops.users import users
-from services.ops.users.sessions import form_token
 from shared.db.models import OpsSession
 from shared.ids import new_id
+from shared.web.tokens import form_token
 from tests.browser.arrange import audited
 from tests.browser.conftest import PASSWORD, sign_in
 from tests.browser.test_console import faults_of

@@ -10,7 +10,7 @@ from services.ops.console.app import PAGES
 from services.ops.console.web.mount import FORM, SESSION
 from services.ops.users import users
 from services.ops.users.rights import Right
-from services.ops.users.sessions import form_token
+from shared.web.tokens import form_token
 from tests.browser.conftest import PASSWORD
 from tests.integration.arrange import until
 

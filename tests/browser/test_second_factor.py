@@ -11,7 +11,7 @@ from sqlalchemy import text
 from services.ops.console.app import PAGES
 from services.ops.console.web.mount import FORM, SESSION
 from services.ops.users import second_factor, users
-from services.ops.users.sessions import form_token
+from shared.web.tokens import form_token
 from tests.browser.arrange import audited
 from tests.browser.conftest import PASSWORD, sign_in
 from tests.browser.test_console import faults_of

@@ -178,7 +178,7 @@ def stand(
     print(f"FAULTS_SEED={seed}")
     mail = MailServer(folder / "mailbox")
     mail.start()
-    port, ops_port = Port(), Port()
+    port, ops_port, portal_port = Port(), Port(), Port()
     with Gate(*bus_urls) as bus, Gate(books_url) as books:
         environment = {
             "SMTP_PORT": str(mail.port),
@@ -191,6 +191,7 @@ def stand(
             return {
                 "PORT": port,
                 "OPS_PORT": ops_port,
+                "PORTAL_PORT": portal_port,
                 "AMQP_URL": as_service(bus.url, name),
                 "DATABASE_URL": as_service(books.url, name),
             } | service_environment(name)
@@ -199,7 +200,8 @@ def stand(
         supervisor = Supervisor(environment, folder / "logs", Console(quiet=True), 0.2)
         engine = create_engine(books_url, pool_pre_ping=True)
         try:
-            start_services(supervisor, own, {"ingress": port, "ops": ops_port})
+            listening = {"ingress": port, "ops": ops_port, "portal": portal_port}
+            start_services(supervisor, own, listening)
             with Session(engine, expire_on_commit=False) as session:
                 business = account(session, status="approved")
             found = Stand(

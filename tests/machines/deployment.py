@@ -22,7 +22,7 @@ from tests.machines import images
 
 ROOT = images.ROOT
 FILES = ("Dockerfile", ".dockerignore", "docker-compose.yml", "requirements.lock")
-FOLDERS = ("deploy", "services", "shared")
+FOLDERS = ("deploy", "examples", "services", "shared")
 OURS = "order-fellow:latest"
 DEADLINE = 180.0
 
@@ -40,8 +40,8 @@ class Deployment:
         self._kept = 0  # letters of mailboxes that are gone
         self.ports = dict(
             zip(
-                ("PORT", "OPS_PORT", "RABBITMQ_UI_PORT", "MAILPIT_PORT"),
-                _free_ports(4),
+                ("PORT", "OPS_PORT", "PORTAL_PORT", "RABBITMQ_UI_PORT", "MAILPIT_PORT"),
+                _free_ports(5),
                 strict=True,
             )
         )

@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from services.accounts import codes, credentials, guesses, limits
+from services.accounts import codes, credentials, guesses
 from services.accounts.codes import Check
 from services.accounts.email_sender import display_names
 from services.accounts.registration import OTP_ERRORS
@@ -60,7 +60,7 @@ def put(
     if not is_known:
         network = network_of(address)
         counts = *guesses.mails(reply_to, network), guesses.new_addresses(account_id)
-        if wait := limits.take(*counts):
+        if wait := guesses.attempts.take(*counts):
             return too_many_requests(wait)
     pending = credentials.awaiting(session, account_id, PURPOSE)
     if is_known and pending is not None:
@@ -82,13 +82,13 @@ def prove(session: Session, account_id: UUID, otp: str, address: str) -> ApiErro
     """
     account = session.get_one(Account, account_id, with_for_update={"key_share": True})
     guess = guesses.at("code", account.email, network_of(address))
-    if wait := limits.take(*guess):
+    if wait := guesses.attempts.take(*guess):
         return too_many_requests(wait)
     pending = credentials.awaiting(session, account_id, PURPOSE)
     outcome = codes.check(pending, otp, is_own=True) if pending else Check.WRONG
     if outcome is not Check.RIGHT or pending is None:
         return OTP_ERRORS[outcome]()
-    limits.give_back(session, *guess)
+    guesses.attempts.give_back(session, *guess)
     proved = pending.email
     session.delete(pending)
     _set(session, account, "reply_to", proved, address)

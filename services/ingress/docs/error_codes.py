@@ -370,4 +370,10 @@ CODES: dict[str, ErrorCode] = {
         "You have no order with this id. Another account's order answers the same.",
         "Use the `order_id` of the 201. An accepted order takes a moment to be recorded.",
     ),
+    "link_not_found": ErrorCode(
+        [404],
+        "The link of a customer's email is not whole, is too old for the keys of today, or its "
+        "order was removed.",
+        "Open the link as it stands in the email. What became of the order its seller knows.",
+    ),
 }

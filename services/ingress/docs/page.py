@@ -10,19 +10,13 @@ import falcon
 import msgspec
 from falcon.asgi import Request, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup, escape
 
 from services.ingress.docs import openapi, schema_view
 from services.ingress.docs.error_codes import CODES
 from services.ingress.webhook.event_bodies import BODIES
 from shared.docstrings import REF, summary
 from shared.http.route import Operation
-
-
-def _with_code(text: str) -> Markup:
-    """Escaped, with what stands between backticks as code."""
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704
-
+from shared.web.rendering import with_code
 
 _templates = Environment(
     loader=PackageLoader("services.ingress.docs"),
@@ -31,7 +25,7 @@ _templates = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_templates.filters["with_code"] = _with_code
+_templates.filters["with_code"] = with_code
 
 
 class OpenApiDocument:

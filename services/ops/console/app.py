@@ -28,9 +28,9 @@ from services.ops.console.pages import (
 from services.ops.console.signing_in import second_factor, sessions, sign_in
 from services.ops.console.web.event_stream import Live
 from services.ops.console.web.jobs import Jobs
-from services.ops.console.web.mount import add_error_handlers, mount
-from services.ops.console.web.page import Page, PageError, System
-from services.ops.console.web.rendering import STATIC
+from services.ops.console.web.mount import mount
+from services.ops.console.web.page import Page, System
+from services.ops.console.web.rendering import STATIC, render
 from services.ops.console.web.session_cache import Visitors
 from services.ops.dead_letters import retention
 from services.ops.monitoring.poller import Lookout
@@ -41,6 +41,9 @@ from shared.config.loading import settings
 from shared.config.settings import Settings
 from shared.telemetry import metrics
 from shared.telemetry.logs import configure
+from shared.web.answers import Healthz, add_error_handlers, guard
+from shared.web.rendering import add_static
+from shared.web.results import PageError
 
 THREADS = 8
 
@@ -61,22 +64,6 @@ PAGES: tuple[Page, ...] = (
     *audit.PAGES,
 )
 """Every page there is."""
-
-# Nothing inline and nothing from elsewhere (W3C, "Content Security Policy").
-HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
-    "img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; "
-    "frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    # The paths of pages have ids in them. Not no-referrer: forms would lose their origin.
-    "Referrer-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
-KEEP = "public, max-age=31536000, immutable"
-HSTS = "max-age=31536000"
-"""For this host; what else is in its domain is not ours to say (RFC 6797, 6.1)."""
 
 
 class Console:
@@ -117,24 +104,7 @@ class Console:
 
     async def process_response(self, req: Request, resp: Response, _: Any, __: bool) -> None:
         """What holds for every answer."""
-        for name, value in HEADERS.items():
-            resp.set_header(name, value)
-        # Not over plain HTTP (RFC 6797, 7.2), which is how the console itself speaks.
-        if req.forwarded_scheme == "https":
-            resp.set_header("Strict-Transport-Security", HSTS)
-        # Static files are asked for by names that change with them; pages are for one person.
-        is_static = req.path.startswith("/static/") and resp.status_code == 200
-        resp.set_header("Cache-Control", KEEP if is_static else "no-store")
-
-
-class Healthz:
-    """`GET /healthz`: whether the process answers at all."""
-
-    async def on_get(self, _: Request, resp: Response) -> None:
-        """Always 200."""
-        resp.media = {"status": "alive"}
-
-    on_head = on_get
+        guard(req, resp)
 
 
 def create_app(config: Settings | None = None) -> falcon.asgi.App[Any, Any]:
@@ -148,13 +118,13 @@ def create_app(config: Settings | None = None) -> falcon.asgi.App[Any, Any]:
     console = Console(config)
     app: falcon.asgi.App[Any, Any] = falcon.asgi.App(middleware=[console])
     app.req_options.strip_url_path_trailing_slash = True
-    add_error_handlers(app)
+    add_error_handlers(app, render)
     mount(app, PAGES, console.system, console.threads)
     app.add_route(
         "/live/overview",
         Live(console.system, console.threads, lambda _: overview.inside(console.system.lookout)),
     )
-    app.add_static_route("/static", STATIC)
+    add_static(app, STATIC)
     app.add_route("/healthz", Healthz())
     return app
 

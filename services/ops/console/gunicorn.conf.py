@@ -16,7 +16,7 @@ from shared.http.serving import (  # noqa: F401 - gunicorn reads them here
 _config = begin("ops")
 
 wsgi_app = "services.ops.console.app:create_app()"
-worker_class = "services.ops.console.web.worker.Worker"
+worker_class = "shared.web.worker.Worker"
 # One: it has one sampler for all browsers, and the long work that people look after is in it.
 workers = 1
 bind = f"{_config.host}:{_config.ops_port}"

@@ -7,9 +7,6 @@ makes others), and after a longer time in any case; and at once when its user si
 or gets another role or password (OWASP, "Session Management").
 """
 
-import hashlib
-import hmac
-import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -20,8 +17,8 @@ from sqlalchemy.orm import Session
 from services.ops.users.users import HAS_SECOND_FACTOR, User, rights_of
 from shared.config.settings import Settings
 from shared.db.models import OpsSession, OpsUser
+from shared.web.tokens import hashed, new_token
 
-TOKEN_BYTES = 32
 CLIENT_CHARACTERS = 250
 SEEN_EVERY = timedelta(minutes=1)
 """How exact `seen_at` is: not every request is to be written down."""
@@ -83,10 +80,10 @@ def start(
         awaits_code: whether only the password was given.
     """
     session.execute(delete(OpsSession).where(_has_ended(config)))
-    token = secrets.token_urlsafe(TOKEN_BYTES)
+    token = new_token()
     session.add(
         OpsSession(
-            token_hash=_hash(token),
+            token_hash=hashed(token),
             user_id=user.id,
             network=where.network,
             client=where.client[:CLIENT_CHARACTERS],
@@ -113,7 +110,7 @@ def find(session: Session, token: str, config: Settings, *, is_use: bool = True)
     user, seen_at = found
     if is_use and now - seen_at > SEEN_EVERY:
         session.execute(
-            update(OpsSession).where(OpsSession.token_hash == _hash(token)).values(seen_at=now)
+            update(OpsSession).where(OpsSession.token_hash == hashed(token)).values(seen_at=now)
         )
     return user
 
@@ -137,7 +134,7 @@ def _find(
         )
         .join(OpsSession, OpsSession.user_id == OpsUser.id)
         .where(
-            OpsSession.token_hash == _hash(token),
+            OpsSession.token_hash == hashed(token),
             OpsSession.awaits_code.is_(awaits_code),
             ~_has_ended(config),
         )
@@ -149,7 +146,7 @@ def _find(
 
 def end(session: Session, token: str) -> bool:
     """Sign a browser out; returns whether there was a session to end."""
-    ended = delete(OpsSession).where(OpsSession.token_hash == _hash(token))
+    ended = delete(OpsSession).where(OpsSession.token_hash == hashed(token))
     return session.execute(ended.returning(OpsSession.id)).first() is not None
 
 
@@ -167,7 +164,7 @@ def listed(session: Session, user_id: UUID, config: Settings, token: str = "") -
         .where(OpsSession.user_id == user_id, ~OpsSession.awaits_code, ~_has_ended(config))
         .order_by(OpsSession.created_at.desc())
     )
-    own = _hash(token)
+    own = hashed(token)
     return [
         Listed(
             row.id,
@@ -189,7 +186,7 @@ def end_one(session: Session, user_id: UUID, id_: UUID) -> int:
 def end_others(session: Session, user_id: UUID, token: str = "") -> int:
     """End all sessions of a user's but that of a token; returns how many there were."""
     ended = delete(OpsSession).where(
-        OpsSession.user_id == user_id, OpsSession.token_hash != _hash(token)
+        OpsSession.user_id == user_id, OpsSession.token_hash != hashed(token)
     )
     return len(session.execute(ended.returning(OpsSession.id)).all())
 
@@ -202,30 +199,16 @@ def tell_others(session: Session, user_id: UUID, note: str) -> None:
 def leave_note(session: Session, token: str, note: str) -> None:
     """Have the browser's next page say something once: what became of its last action."""
     session.execute(
-        update(OpsSession).where(OpsSession.token_hash == _hash(token)).values(note=note)
+        update(OpsSession).where(OpsSession.token_hash == hashed(token)).values(note=note)
     )
 
 
 def take_note(session: Session, token: str) -> str:
     """What was left to be said; it is said once."""
-    note = session.scalar(select(OpsSession.note).where(OpsSession.token_hash == _hash(token)))
+    note = session.scalar(select(OpsSession.note).where(OpsSession.token_hash == hashed(token)))
     if note:
         leave_note(session, token, "")
     return note or ""
-
-
-def form_token(token: str) -> str:
-    """What every form of this browser must carry (OWASP, "Cross-Site Request Forgery")."""
-    return hmac.new(token.encode(), b"form", hashlib.sha256).hexdigest()
-
-
-def is_form_token(given: str, token: str) -> bool:
-    """Whether a form came from a page of ours."""
-    return hmac.compare_digest(given.encode(), form_token(token).encode())
-
-
-def _hash(token: str) -> bytes:
-    return hashlib.sha256(token.encode()).digest()
 
 
 def _has_ended(config: Settings) -> ColumnElement[bool]:

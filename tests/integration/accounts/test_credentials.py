@@ -100,6 +100,16 @@ def test_a_code_is_good_for_what_it_was_mailed_for_and_nothing_else(api, email):
     assert answer.json()["code"] == "invalid_otp"
 
 
+def test_a_password_is_confirmed_and_nothing_changes(api, email):
+    pair = login(api, email).json()
+    refused = post(api, "password/confirm", pair, password="not this one")
+    assert (refused.status_code, refused.json()["code"]) == (403, "wrong_password")
+    assert post(api, "password/confirm", password=PASSWORD).status_code == 401
+    assert post(api, "password/confirm", pair, password=PASSWORD).status_code == 204
+    assert is_in(api, pair)
+    assert told(api, email) == []
+
+
 def test_a_password_is_changed_by_the_one_before(api, email):
     pair, other = login(api, email).json(), login(api, email).json()
     refused = post(api, "password", pair, current_password="not this one", password=NEW)

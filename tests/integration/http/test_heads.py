@@ -13,8 +13,8 @@ import pytest
 import uvicorn
 
 from services.ingress.server.worker import Worker as IngressWorker
-from services.ops.console.web.worker import Worker as ConsoleWorker
 from shared.http.heads import BoundedProtocol
+from shared.web.worker import Worker as ConsoleWorker
 
 BODY = b"GET /stolen HTTP/1.1\r\nHost: fellow\r\n\r\n"
 CHUNKED = b"%x\r\n%s\r\n0\r\n" % (len(BODY), BODY)

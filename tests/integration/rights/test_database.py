@@ -106,6 +106,7 @@ MAY = {
         "ops_second_factors": "SIUD",
         "ops_recovery_codes": "SID",
     },
+    "portal": {"portal_sessions": "SIUD", "service_heartbeats": "SIUD"},
     "proof": {"service_heartbeats": "SIUD"},
 }
 
@@ -252,7 +253,7 @@ def test_only_ops_staff_erase_a_customer(role):
 
 @pytest.mark.parametrize(
     "role",
-    [s for s in SERVICES if s not in ("ingress", "relay", "audit", "proof")],
+    [s for s in SERVICES if s not in ("ingress", "relay", "audit", "portal", "proof")],
     indirect=True,
 )
 def test_no_consumer_sees_a_passwords_hash(role):

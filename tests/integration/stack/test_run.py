@@ -46,7 +46,7 @@ def checkout(tmp_path):
 
 
 def environment(**more):
-    ours = {"AMQP_URL", "DATABASE_URL", "PORT", "OPS_PORT"}
+    ours = {"AMQP_URL", "DATABASE_URL", "PORT", "OPS_PORT", "PORTAL_PORT"}
     kept = {name: value for name, value in os.environ.items() if name not in ours}
     # As if make had started it: it ends with us, also when we are killed.
     return kept | {"PYTHONPATH": "", "MAKELEVEL": "1"} | more

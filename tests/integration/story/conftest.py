@@ -15,7 +15,7 @@ def running(module_amqp_url, module_database_url, tmp_path_factory) -> Iterator[
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AMQP_URL", module_amqp_url)
         patch.setenv("DATABASE_URL", module_database_url)
-        for name in ("PORT", "OPS_PORT"):
+        for name in ("PORT", "OPS_PORT", "PORTAL_PORT"):
             patch.delenv(name, raising=False)
         patch.setenv("SECRET_SCHEDULE_SECONDS", "0.5")
         with system("test", folder / "stack", Console(quiet=True)) as found:

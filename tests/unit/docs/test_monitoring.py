@@ -171,7 +171,7 @@ def test_every_process_of_the_compose_file_is_scraped():
     }
     assert targets == serving | {("ingress", "8000"), ("rabbitmq", "15692")}
     assert {name for name, _ in serving} == {
-        "orders", "kyc", "secrets", "notifier", "audit", "relay", "proof", "ops"
+        "orders", "kyc", "secrets", "notifier", "audit", "relay", "proof", "ops", "portal"
     }  # fmt: skip
     published = [port for service in compose.values() for port in service.get("ports", ())]
     assert not any("9100" in port or "15692" in port for port in published)

@@ -20,6 +20,7 @@ from shared.bus.contract.events import (
     decode,
     encode,
 )
+from shared.security import tracking
 from shared.security.unsubscribe_tokens import unsubscribe_tokens
 from tests.integration.arrange import received
 from tests.unit.notifier.facts import CODE, CUSTOMER, FACTS, UNTIL
@@ -173,3 +174,18 @@ def test_customers_can_leave_and_businesses_are_told_whatever_they_want(template
     assert leaver.hashed in unsubscribe_tokens().hashes(email.account_id, email.recipient)
     # What confirms an order goes to who has left, too: no program is to offer to stop it.
     assert email.unsubscribe_url == ("" if template == "order_received" else link[0])
+
+
+@pytest.mark.parametrize("template", FACTS)
+def test_a_customers_email_leads_to_the_order_where_there_is_such_a_page(template, configure):
+    configure(tracking_url="https://portal.example/track/")
+    email = email_of(template)
+    if not template.startswith("order_"):
+        assert "portal.example" not in email.text + email.html
+        return
+    link = f"https://portal.example/track/{tracking.token_for(FACTS[template].order_id)}"
+    assert f"Where it is: {link}\n\n--\n" in email.text
+    assert f'href="{link}"' in email.html
+    configure(tracking_url="")
+    assert "Where it is" not in email_of(template).text
+    assert "See where your order is" not in email_of(template).html

@@ -10,13 +10,15 @@ from sqlalchemy.orm import Session
 
 from services.ops.audit.actions import commanded
 from services.ops.commands import decisions
-from services.ops.console.web.page import Page, PageError, Question, Redirect, Result, View, Visit
-from services.ops.console.web.reading import positive, uuid_of
+from services.ops.console.web.page import Page, Redirect, Result, View, Visit
+from services.ops.console.web.reading import positive
 from services.ops.users.rights import Right
 from shared.bus import outbox
 from shared.bus.contract.events import AccountBlock, SecretRevoke, SecretRotate, WebhookLimit
 from shared.db.models import Account
 from shared.db.session import engine
+from shared.web.forms import uuid_of
+from shared.web.results import PageError, Question
 
 CONSUMER = "services.secrets"
 """Who carries them out."""

@@ -6,10 +6,11 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import urlencode
 
-from services.ops.console.web.page import PageError, Visit
+from services.ops.console.web.page import Visit
 from services.ops.dead_letters import search
 from services.ops.dead_letters.letter import Criteria
 from shared.bus.contract import topology
+from shared.web.results import PageError
 
 AGES = {
     "": ("Any age", None, None),

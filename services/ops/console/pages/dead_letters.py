@@ -4,12 +4,13 @@ from sqlalchemy.orm import Session
 
 from services.ops.console.pages.dead_filter import AGES, Filter, queue_of
 from services.ops.console.web.masking import mask
-from services.ops.console.web.page import Page, PageError, Result, View, Visit
+from services.ops.console.web.page import Page, Result, View, Visit
 from services.ops.console.web.reading import legible, positive
 from services.ops.dead_letters import actions, search
 from services.ops.users.rights import Right
 from shared.bus.contract import topology
 from shared.db.session import engine
+from shared.web.results import PageError
 
 AT_ONCE = 100
 

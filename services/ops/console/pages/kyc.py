@@ -13,12 +13,14 @@ from services.ops.audit.actions import commanded
 from services.ops.commands import decisions, kyc_applications
 from services.ops.commands.kyc_applications import Application, Filter, Sort, Status
 from services.ops.commands.kyc_persons import DECIDES
-from services.ops.console.web.page import Page, PageError, Question, Redirect, Result, View, Visit
-from services.ops.console.web.reading import positive, uuid_of
+from services.ops.console.web.page import Page, Redirect, Result, View, Visit
+from services.ops.console.web.reading import positive
 from services.ops.users.rights import Right
 from shared.bus import outbox
 from shared.bus.contract.events import KycDecide
 from shared.db.session import engine
+from shared.web.forms import uuid_of
+from shared.web.results import PageError, Question
 
 AT_ONCE = 50
 MOST_WORDS = 320  # letters: the longest email address

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from services.ops.console.web.page import Page, Result, System, View, Visit
-from services.ops.console.web.rendering import UNKNOWN, duration, number, render
+from services.ops.console.web.rendering import render
 from services.ops.monitoring import history
 from services.ops.monitoring.alerts import PROOF, PROOF_IS_OFF
 from services.ops.monitoring.heartbeats import FRESH
@@ -16,6 +16,7 @@ from services.ops.monitoring.poller import Lookout
 from services.ops.monitoring.queue_stats import Figures
 from services.ops.monitoring.snapshot import Look
 from shared.bus.contract import topology
+from shared.web.rendering import UNKNOWN, duration, number
 
 NOT_KNOWN = "not known"
 

@@ -7,13 +7,14 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from services.ops.console.pages.kyc import contact
-from services.ops.console.web.page import Page, PageError, Redirect, Result, View, Visit
-from services.ops.console.web.reading import uuid_of
+from services.ops.console.web.page import Page, Redirect, Result, View, Visit
 from services.ops.journal import NotReadToTheEndError
 from services.ops.timelines import account, search
 from services.ops.timelines import order as trail
 from services.ops.users.rights import Right
 from shared.db.session import engine
+from shared.web.forms import uuid_of
+from shared.web.results import PageError
 
 
 def find(session: Session, visit: Visit) -> Result:

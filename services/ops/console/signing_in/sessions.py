@@ -3,12 +3,13 @@
 from sqlalchemy.orm import Session
 
 from services.ops.audit.actions import about
-from services.ops.console.signing_in.browsers import browser, in_words
-from services.ops.console.web.page import Page, PageError, Question, Redirect, Result, View, Visit
-from services.ops.console.web.reading import uuid_of
+from services.ops.console.web.page import Page, Redirect, Result, View, Visit
 from services.ops.users import sessions
 from shared.bus import outbox
 from shared.bus.contract.events import OpsSessionsEnded
+from shared.web.browsers import browser, in_words
+from shared.web.forms import uuid_of
+from shared.web.results import PageError, Question
 
 PATH = "/sessions"
 
@@ -26,7 +27,7 @@ def ask_end(session: Session, visit: Visit) -> Question:
     found = next((one for one in _listed(session, visit) if one.id == wanted), None)
     if found is None:
         raise PageError(404, "There is no such session of yours any more.")
-    where = in_words(found.where)
+    where = in_words(found.where.network, found.where.client)
     return Question(f"End the session from {where}?", "End this session", PATH, is_danger=True)
 
 

@@ -1,6 +1,5 @@
 """Signing in, by a password and, where there is a second factor, a code; and signing out."""
 
-import re
 from collections.abc import Sequence
 from datetime import UTC
 from typing import NamedTuple
@@ -9,13 +8,14 @@ from urllib.parse import quote
 from sqlalchemy.orm import Session
 
 from services.ops.audit.actions import about
-from services.ops.console.signing_in.browsers import in_words
-from services.ops.console.web.page import Page, PageError, Redirect, Result, View, Visit
+from services.ops.console.web.page import Page, Redirect, Result, View, Visit
 from services.ops.users import guesses, second_factor, sessions, users
 from services.ops.users.users import User
 from shared.bus import outbox
 from shared.bus.contract.events import OpsSignedIn, OpsSignedOut, OpsSignInFailed
 from shared.security.encryption import CannotOpenError
+from shared.web.browsers import in_words
+from shared.web.results import PageError, own_path
 
 PLACE = "see Sessions, at your name"
 NOT_YOU = "If that was not you, somebody has it: have another one set by fellow users add."
@@ -27,7 +27,7 @@ WRONG_CODE = "The code is wrong, or was used already: then wait for the next one
 def show(_: Session, visit: Visit) -> Result:
     """The form."""
     if visit.visitor is not None:
-        return Redirect(_ours(visit.query.get("next", "/")))
+        return Redirect(own_path(visit.query.get("next", "/")))
     return View("sign_in.html", {"next": visit.query.get("next", "/"), "name": "", "wrong": ""})
 
 
@@ -41,7 +41,7 @@ def sign_in(session: Session, visit: Visit) -> Result:
         return View("sign_in.html", {"next": wanted, "name": name, "wrong": WRONG}, 401)
     if user.has_second_factor:
         token = sessions.start(session, user, visit.system.config, visit.where, awaits_code=True)
-        return Redirect(f"/sign-in/code?next={quote(_ours(wanted), safe='')}", token=token)
+        return Redirect(f"/sign-in/code?next={quote(own_path(wanted), safe='')}", token=token)
     return _signed_in(session, visit, user, OpsSignedIn(by=user.name, address=visit.address))
 
 
@@ -131,7 +131,7 @@ def by_code(session: Session, visit: Visit, user: User) -> second_factor.Kind | 
     if kind is None:
         _tell_failure(session, visit, user.name, password_was_right=True)
         wrong = _wrong_codes(second_factor.note_wrong(session, user.id))
-        warning = f"{wrong}, the last from {in_words(visit.where)}. {NOT_YOU}"
+        warning = f"{wrong}, the last from {in_words(visit.where.network, visit.where.client)}. {NOT_YOU}"
         sessions.tell_others(session, user.id, warning)
         return None
     guesses.attempts.give_back(session, *guess)
@@ -171,12 +171,12 @@ def _signed_in(session: Session, visit: Visit, user: User, fact: OpsSignedIn) ->
     outbox.add(session, [about(fact, user.name)])
     others = sessions.listed(session, user.id, visit.system.config)
     if others:
-        here = in_words(visit.where)
+        here = in_words(visit.where.network, visit.where.client)
         warning = f"You have signed in from {here} too. If that was not you, end it: {PLACE}."
         sessions.tell_others(session, user.id, warning)
     token = sessions.start(session, user, visit.system.config, visit.where)
     return Redirect(
-        _ours(visit.field("next") or "/"),
+        own_path(visit.field("next") or "/"),
         note=" ".join(filter(None, (_guessed_at(session, user), _elsewhere(others)))),
         token=token,
         mark=users.mark(session, user.id),
@@ -199,17 +199,8 @@ def _elsewhere(others: Sequence[sessions.Listed]) -> str:
     newest = others[0]
     count = f"{len(others)} other {'session' if len(others) == 1 else 'sessions'}"
     since = f"{newest.created_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-    return f"You have {count}, the newest from {in_words(newest.where)} since {since}: {PLACE}."
-
-
-def _ours(path: str) -> str:
-    """A path to go on to; one that leads to another site becomes the first page.
-
-    A browser takes two slashes or more, of either kind, for the beginning of a host's name (WHATWG,
-    "URL", 4.4: the special authority ignore slashes state).
-    """
-    is_ours = path.isprintable() and re.match(r"/(?![/\\])", path) is not None
-    return path if is_ours else "/"
+    where = in_words(newest.where.network, newest.where.client)
+    return f"You have {count}, the newest from {where} since {since}: {PLACE}."
 
 
 PAGES = (

@@ -12,9 +12,10 @@ import falcon
 from falcon.asgi import Request, Response, SSEvent
 
 from services.ops.console.web.mount import session_token
-from services.ops.console.web.page import PageError, System
+from services.ops.console.web.page import System
 from services.ops.monitoring.snapshot import Look
 from shared.db.session import is_database_away, transaction
+from shared.web.results import PageError
 
 CHECK_SECONDS = 15.0
 """How long a stream may go on after its user has signed out."""

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 from kombu import Connection
 from sqlalchemy.orm import Session
@@ -17,23 +17,11 @@ from services.ops.users.sessions import Where
 from services.ops.users.users import User
 from shared.config.settings import Settings
 from shared.security.networks import network_of
+from shared.web import results
+from shared.web.results import Question
 
 Needs = Literal["nobody", "watch"] | Right
 """Whom a page asks for: anybody at all, somebody who is signed in, somebody with a right."""
-
-
-class PageError(Exception):
-    """An answer that says what is wrong; the transaction is rolled back.
-
-    Args:
-        status: the HTTP status.
-        sentence: for people.
-    """
-
-    def __init__(self, status: int, sentence: str) -> None:
-        super().__init__(sentence)
-        self.status = status
-        self.sentence = sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,79 +103,29 @@ class Visit:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """A page to show.
-
-    Attributes:
-        template: its name.
-        about: what it is about.
-        status: of the answer.
-        of: the ids of those whose data it shows, for the audit log; None: those in its path.
+class View(results.View):
+    """A page to show; `of`: the ids of those whose data it shows, for the audit log; None: those in
+    its path.
     """
 
-    template: str
-    about: Mapping[str, Any] = field(default_factory=dict)
-    status: int = 200
     of: Sequence[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Redirect:
-    """Go and see another page (303: RFC 9110, 15.4.4).
+class File(results.File):
+    """A file to save; `of` as that of a `View`."""
 
-    Attributes:
-        to: a path of ours.
-        note: what that page says once, such as what became of an action.
-        token: the session that begins; empty: that ends; None: neither.
-        mark: by what the browser is to be known to its user.
-    """
+    of: Sequence[str] | None = None
 
-    to: str
-    note: str = ""
-    token: str | None = None
+
+@dataclass(frozen=True, slots=True)
+class Redirect(results.Redirect):
+    """Go and see another page; `mark`: by what the browser is to be known to its user."""
+
     mark: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class File:
-    """A file to save; `of` as that of a `View`."""
-
-    name: str
-    content_type: str
-    content: bytes
-    of: Sequence[str] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What is asked before something is done: it names what that does, and to whom.
-
-    Attributes:
-        title: the question.
-        button: what its one button does.
-        back: where to go instead.
-        facts: what it is done to, by name.
-        more: what follows from it, in a sentence.
-        listed: examples, where it is done to many.
-        body: the text that is published by it.
-        nothing: why there is nothing to be done; then there is no button.
-        is_danger: whether it cannot be taken back.
-    """
-
-    title: str
-    button: str
-    back: str
-    facts: Mapping[str, str] = field(default_factory=dict)
-    more: str = ""
-    listed: Sequence[str] = ()
-    body: str = ""
-    nothing: str = ""
-    is_danger: bool = False
-
-
 Result = View | Redirect | File
-SURE = "sure"
-"""The field that only the page of a question has."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,22 +1,8 @@
 """Reading what a path, a query or a form says; and writing a body so that people can."""
 
-from uuid import UUID
-
 import msgspec
 
-from services.ops.console.web.page import PageError, Visit
-
-
-def uuid_of(text: str) -> UUID:
-    """An id.
-
-    Raises:
-        PageError: 404, when it is none.
-    """
-    try:
-        return UUID(text)
-    except ValueError:
-        raise PageError(404, "There is no such page: that is no id.") from None
+from services.ops.console.web.page import Visit
 
 
 def positive(text: str) -> int:

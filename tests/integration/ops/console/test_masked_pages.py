@@ -14,7 +14,6 @@ from services.ops.console.app import PAGES
 from services.ops.console.web.mount import FORM
 from services.ops.users import users
 from services.ops.users.rights import Right
-from services.ops.users.sessions import form_token
 from shared.bus.contract.events import OpsDataViewed, decode
 from shared.db.models import (
     AuditEntry,
@@ -26,6 +25,7 @@ from shared.db.models import (
 )
 from shared.ids import new_id
 from shared.security.audit_chain import GENESIS
+from shared.web.tokens import form_token
 from tests.integration.arrange import account, depth, publish_raw, until
 from tests.integration.ops.console.running import running_console
 

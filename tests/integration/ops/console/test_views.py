@@ -10,11 +10,11 @@ from typer.testing import CliRunner
 from services.ops.cli import app
 from services.ops.console.web.mount import FORM, SESSION
 from services.ops.users import users
-from services.ops.users.sessions import form_token
 from shared.bus.contract.events import OpsDataViewed, decode
 from shared.db.models import AuditEntry, Order, OutboxMessage
 from shared.ids import new_id
 from shared.security.audit_chain import GENESIS
+from shared.web.tokens import form_token
 from tests.integration.arrange import account, depth, publish_raw, until
 from tests.integration.ops.console.running import running_console
 

@@ -2,8 +2,6 @@
 
 import re
 
-from services.ops.users.sessions import Where
-
 # Each also claims to be those after it.
 _NAMES = {
     "Edg": "Edge",
@@ -25,6 +23,6 @@ def browser(client: str) -> str:
     return re.sub(r"[^\w.-].*", "", client)[:40] or UNKNOWN
 
 
-def in_words(where: Where) -> str:
+def in_words(network: str, client: str) -> str:
     """From where a session is."""
-    return f"{where.network or 'an unknown network'} with {browser(where.client)}"
+    return f"{network or 'an unknown network'} with {browser(client)}"

@@ -1,6 +1,6 @@
 import pytest
 
-from services.ops.console.signing_in.browsers import browser
+from shared.web.browsers import browser
 
 WEBKIT = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) "
 

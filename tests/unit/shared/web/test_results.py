@@ -1,22 +1,20 @@
 """What a page's answer carries."""
 
-from types import SimpleNamespace
-
 import falcon.asgi
 import pytest
 
-from services.ops.console.signing_in.sign_in import _ours
-from services.ops.console.web.mount import SESSION, _set_cookie
 from shared.config.settings import Settings
+from shared.web import cookies
+from shared.web.results import own_path
 
 
 @pytest.mark.parametrize(
     ("environment", "secure", "name"),
-    [("production", True, f"__Host-{SESSION}"), ("development", False, SESSION)],
+    [("production", True, "__Host-session"), ("development", False, "session")],
 )
 def test_the_sessions_cookie_is_for_tls_alone_in_production(environment, secure, name):
     resp = falcon.asgi.Response()
-    _set_cookie(resp, SESSION, "x", SimpleNamespace(config=Settings(environment=environment)))
+    cookies.put(resp, "session", "x", Settings(environment=environment))
     cookie = resp._cookies[name]
     assert bool(cookie["secure"]) is secure
     assert cookie["httponly"]
@@ -24,8 +22,8 @@ def test_the_sessions_cookie_is_for_tls_alone_in_production(environment, secure,
 
 
 @pytest.mark.parametrize("path", ["/", "/orders/7?x=//y", "/dead/orders.intake"])
-def test_a_path_of_ours(path):
-    assert _ours(path) == path
+def test_a_path_ofown_path(path):
+    assert own_path(path) == path
 
 
 @pytest.mark.parametrize(
@@ -46,4 +44,4 @@ def test_a_path_of_ours(path):
     ],
 )
 def test_a_path_of_somebody_elses(path):
-    assert _ours(path) == "/"
+    assert own_path(path) == "/"

@@ -1,0 +1,85 @@
+"""An order as its customer sees it, by the link of an email and without signing in.
+
+What it tells is less than the email that the link came by: a link is passed on, so there is no
+name, no address of any kind and no way to another order.
+"""
+
+from datetime import datetime
+
+import msgspec
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from shared import erased
+from shared.db.models import Account, Order, OrderStatusHistory
+from shared.http.errors import ApiError
+from shared.http.route import Answer, Call, Route
+from shared.security import tracking
+
+
+class TrackedStatus(msgspec.Struct, kw_only=True):
+    """A status that the order has had, and what the sender noted with it."""
+
+    tracking_status: str
+    note: str
+    at: datetime
+
+
+class TrackedOrder(msgspec.Struct, kw_only=True):
+    """An order: what was ordered of whom, and where it is."""
+
+    company_name: str
+    item_summary: str
+    tracking_status: str
+    status_at: datetime
+    created_at: datetime
+    status_history: list[TrackedStatus]
+
+
+def show(session: Session, call: Call[None, None]) -> Answer:
+    """The order of a link; one that is wrong is as unknown as one whose order is gone."""
+    try:
+        order = session.get(Order, tracking.order_of(call.path["token"]))
+    except tracking.InvalidLinkError:
+        order = None
+    # A person who was erased has no order here any more, and neither has whoever has the link.
+    if order is None or order.customer_email == erased.ADDRESS:
+        raise ApiError(404, *_NOT_FOUND)
+    history = session.scalars(
+        select(OrderStatusHistory)
+        .where(OrderStatusHistory.order_id == order.id, OrderStatusHistory.applied)
+        .order_by(OrderStatusHistory.at, OrderStatusHistory.event_id)
+    )
+    return Answer(
+        200,
+        TrackedOrder(
+            company_name=session.get_one(Account, order.account_id).company_name,
+            item_summary=order.item_summary,
+            tracking_status=order.tracking_status,
+            status_at=order.status_at,
+            created_at=order.accepted_at,
+            status_history=[
+                TrackedStatus(tracking_status=h.tracking_status, note=h.note, at=h.at)
+                for h in history
+            ],
+        ),
+    )
+
+
+_NOT_FOUND = (
+    "link_not_found",
+    "This link leads to no order: it is not whole, or the order is gone.",
+)
+
+ROUTES = (
+    Route(
+        method="GET",
+        path="/tracking/{token}/",
+        handler=show,
+        summary="An order as its customer sees it, by the link of an email",
+        answers={200: TrackedOrder},
+        errors=((404, *_NOT_FOUND),),
+        throttled=True,
+        tag="Orders",
+    ),
+)

@@ -1,0 +1,1 @@
+"""The portal: the businesses' own pages, and those of their customers."""

@@ -1,0 +1,110 @@
+"""The portal's app: every part is made and joined here."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import falcon.asgi
+from falcon.asgi import Request, Response
+
+from services.portal.pages import (
+    account,
+    first_request,
+    kyc,
+    orders,
+    overview,
+    registration,
+    requests,
+    secret,
+    sign_in,
+    signature,
+    tracking,
+)
+from services.portal.pages import (
+    settings as own_settings,
+)
+from services.portal.web.api import Api, Refused
+from services.portal.web.mount import mount
+from services.portal.web.page import Page
+from services.portal.web.rendering import STATIC, render
+from shared.config.loading import settings
+from shared.config.settings import Settings
+from shared.telemetry import heartbeat, metrics
+from shared.telemetry.logs import configure
+from shared.web.answers import Healthz, add_error_handlers, guard, write_view
+from shared.web.rendering import add_static
+from shared.web.results import View
+
+NAME = "services.portal"
+THREADS = 16
+"""Each waits for the API most of its time."""
+
+PAGES: tuple[Page, ...] = (
+    *sign_in.PAGES,
+    *registration.PAGES,
+    *overview.PAGES,
+    *kyc.PAGES,
+    *secret.PAGES,
+    *first_request.PAGES,
+    *requests.PAGES,
+    *signature.PAGES,
+    *orders.PAGES,
+    *own_settings.PAGES,
+    *account.PAGES,
+)
+"""Every page of a business there is."""
+
+
+class Portal:
+    """The parts that live as long as the process.
+
+    Falcon calls `process_startup` and `process_shutdown` by the ASGI lifespan protocol.
+    """
+
+    def __init__(self, config: Settings) -> None:
+        self._config = config
+        self._chores: list[asyncio.Task[None]] = []
+        self.api = Api(config)
+        self.threads = ThreadPoolExecutor(THREADS, thread_name_prefix="portal")
+
+    async def process_startup(self, _: dict[str, Any], __: dict[str, Any]) -> None:
+        """Begin to say that it is there."""
+        metrics.serve(self._config)
+        self._chores = [asyncio.create_task(heartbeat.keep_beating(NAME, list))]
+
+    async def process_shutdown(self, _: dict[str, Any], __: dict[str, Any]) -> None:
+        """Let go."""
+        for chore in self._chores:
+            chore.cancel()
+        self.threads.shutdown(wait=False)
+        self.api.close()
+
+    async def process_response(self, req: Request, resp: Response, _: Any, __: bool) -> None:
+        """What holds for every answer."""
+        guard(req, resp)
+
+
+def create_app(config: Settings | None = None) -> falcon.asgi.App[Any, Any]:
+    """The ASGI app.
+
+    Args:
+        config: the settings; those of the environment when not given.
+    """
+    config = config or settings()
+    configure(config, NAME)
+    portal = Portal(config)
+    app: falcon.asgi.App[Any, Any] = falcon.asgi.App(middleware=[portal])
+    app.req_options.strip_url_path_trailing_slash = True
+    add_error_handlers(app, render)
+    app.add_error_handler(Refused, on_refused)
+    app.add_route(tracking.PATH, tracking.Tracking(portal.api, portal.threads))
+    mount(app, PAGES, config, portal.api, portal.threads)
+    add_static(app, STATIC)
+    app.add_route("/healthz", Healthz())
+    return app
+
+
+async def on_refused(_: Request, resp: Response, refused: Refused, __: Any) -> None:
+    """A refusal of the API that a page did not expect, in its own words."""
+    about = {"status": refused.status, "sentence": refused.sentence}
+    write_view(resp, View("error.html", status=refused.status), render("error.html", about))

@@ -1,0 +1,1 @@
+"""The pages: they ask the API and show what it says."""

@@ -1,0 +1,155 @@
+"""The account: where it is signed in, its password, its address, its end."""
+
+from typing import Any
+
+from services.portal.web.api import Refused
+from services.portal.web.page import Page, Result, Visit
+from shared.web.browsers import browser, in_words
+from shared.web.forms import uuid_of
+from shared.web.results import PageError, Question, Redirect, View
+
+PATH = "/account"
+
+
+def show(visit: Visit) -> Result:
+    """All of it."""
+    return _page(visit)
+
+
+def ask_end(visit: Visit) -> Question:
+    """Name the session that is ended."""
+    wanted = str(uuid_of(visit.path["session_id"]))
+    found = next((one for one in _sessions(visit) if one["id"] == wanted), None)
+    if found is None:
+        raise PageError(404, "There is no such session of yours any more.")
+    where = in_words(found["network"], found["client"])
+    return Question(f"End the session from {where}?", "End this session", PATH, is_danger=True)
+
+
+def end(visit: Visit) -> Result:
+    """End one session."""
+    visit.api.delete(f"/users/sessions/{uuid_of(visit.path['session_id'])}/")
+    return Redirect(PATH, "The session is ended.")
+
+
+def ask_end_all(visit: Visit) -> Question:
+    """Say how many are ended."""
+    count = len(_sessions(visit))
+    return Question(
+        "End every session, this one too?",
+        "End all of them",
+        PATH,
+        more=f"{count} {'session is' if count == 1 else 'sessions are'} ended, of browsers and of "
+        "programs; each signs in again. Webhooks go on: they are signed by the secret.",
+        is_danger=True,
+    )
+
+
+def end_all(visit: Visit) -> Result:
+    """End all of them."""
+    visit.api.delete("/users/sessions/")
+    return Redirect("/sign-in", token="")
+
+
+def ask_password(visit: Visit) -> Question:
+    """Say what follows."""
+    return Question(
+        "Change your password?",
+        "Change it",
+        PATH,
+        {"Account": visit.business.email},
+        more="Every session ends, this one too: sign in with the new one.",
+    )
+
+
+def change_password(visit: Visit) -> Result:
+    """Change it; every session ends."""
+    body = {
+        "current_password": visit.password("current_password"),
+        "password": visit.password(),
+    }
+    try:
+        visit.api.post("/users/password/", body)
+    except Refused as refused:
+        return _refused(visit, refused, "password")
+    return Redirect("/sign-in", token="")
+
+
+def send_code(visit: Visit) -> Result:
+    """Have a code mailed to the address that the account shall have; nothing changes yet."""
+    body = {"email": visit.field("email"), "password": visit.password()}
+    try:
+        visit.api.post("/users/email/", body)
+    except Refused as refused:
+        return _refused(visit, refused, "email")
+    return View("address_code.html", {"email": body["email"], "wrong": None})
+
+
+def ask_address(visit: Visit) -> Question:
+    """Name both addresses."""
+    facts = {"From": visit.business.email, "To": visit.field("email")}
+    more = "You sign in with the new one from then on. Both are told."
+    return Question("Change your email address?", "Change it", PATH, facts, more=more)
+
+
+def change_address(visit: Visit) -> Result:
+    """Take the new address, by its code."""
+    try:
+        visit.api.post("/users/email/verify/", {"otp": visit.field("code")})
+    except Refused as refused:
+        if refused.code == "not_signed_in":
+            raise
+        about = {"email": visit.field("email"), "wrong": refused}
+        return View("address_code.html", about, refused.status)
+    return Redirect(PATH, "Your email address is changed: sign in with the new one from now on.")
+
+
+def ask_close(visit: Visit) -> Question:
+    """Say what ends."""
+    facts = {"Account": visit.business.email, "Business": visit.business.company_name}
+    return Question(
+        "Close your account for good?",
+        "Close the account",
+        PATH,
+        facts,
+        more="It cannot be taken back. Its secrets stop working at once, so that orders of your "
+        "programs are refused; its approval and its sessions end.",
+        is_danger=True,
+    )
+
+
+def close(visit: Visit) -> Result:
+    """Close it."""
+    try:
+        visit.api.post("/users/close/", {"password": visit.password()})
+    except Refused as refused:
+        return _refused(visit, refused, "close")
+    return Redirect("/sign-in", token="")
+
+
+def _sessions(visit: Visit) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = visit.api.get("/users/sessions/")["sessions"]
+    return found
+
+
+def _refused(visit: Visit, refused: Refused, form: str) -> View:
+    if refused.code == "not_signed_in":
+        raise refused
+    return _page(visit, form, refused)
+
+
+def _page(visit: Visit, form: str = "", wrong: Refused | None = None) -> View:
+    sessions = [(one, browser(one["client"])) for one in _sessions(visit)]
+    about = {"path": PATH, "sessions": sessions, "form": form, "wrong": wrong}
+    return View("account.html", about, wrong.status if wrong else 200)
+
+
+PAGES = (
+    Page("GET", PATH, "business", show),
+    Page("POST", f"{PATH}/sessions/end", "business", end_all, asks=ask_end_all),
+    Page("POST", f"{PATH}/sessions/{{session_id}}/end", "business", end, asks=ask_end),
+    Page("POST", f"{PATH}/password", "business", change_password, asks=ask_password),
+    Page("POST", f"{PATH}/email", "business", send_code),
+    Page("POST", f"{PATH}/email/verify", "business", change_address, asks=ask_address),
+    Page("POST", f"{PATH}/close", "business", close, asks=ask_close),
+)

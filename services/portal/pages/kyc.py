@@ -1,0 +1,64 @@
+"""KYC: an application, what became of it, and another one."""
+
+from services.portal.web.api import Refused
+from services.portal.web.page import Page, Result, Visit
+from shared.web.results import Question, Redirect, View
+
+PATH = "/kyc"
+FIELDS = ("business_registration_number", "business_address", "contact_person_details")
+
+
+def show(visit: Visit) -> Result:
+    """The newest application; the form where one can be sent."""
+    return _shown(visit)
+
+
+def ask(visit: Visit) -> Question | View:
+    """What is about to be sent."""
+    given = _given(visit)
+    if not all(given.values()):
+        return _shown(visit, given, "All three are needed.")
+    return Question(
+        "Send this application?",
+        "Send the application",
+        PATH,
+        {
+            "Business": visit.business.company_name,
+            "Registration number": given["business_registration_number"],
+            "Address": given["business_address"],
+            "Contact person": given["contact_person_details"],
+        },
+        more="It cannot be changed while we look at it. You get an email when it is decided.",
+    )
+
+
+def apply(visit: Visit) -> Result:
+    """Send it."""
+    given = _given(visit)
+    try:
+        visit.api.post("/kyc/", given)
+    except Refused as refused:
+        return _shown(visit, given, str(refused))
+    return Redirect(PATH, "Your application is sent. You get an email when it is decided.")
+
+
+def _given(visit: Visit) -> dict[str, str]:
+    return {name: visit.lines(name).strip() for name in FIELDS}
+
+
+def _shown(visit: Visit, given: dict[str, str] | None = None, wrong: str = "") -> View:
+    found = visit.api.find("/kyc/")
+    about = {
+        "path": PATH,
+        "application": found,
+        "given": given or dict.fromkeys(FIELDS, ""),
+        "wrong": wrong,
+        "can_apply": found is None or found["status"] in ("rejected", "revoked"),
+    }
+    return View("kyc.html", about, 400 if wrong else 200)
+
+
+PAGES = (
+    Page("GET", PATH, "business", show),
+    Page("POST", PATH, "business", apply, asks=ask),
+)

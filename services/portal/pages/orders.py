@@ -1,0 +1,94 @@
+"""The business's orders: a list, and the story of one."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from services.portal.pages.requests import first_moment, older
+from services.portal.web.api import Refused
+from services.portal.web.page import Page, Result, Visit
+from shared.bus.contract.events import TrackingStatus
+from shared.web.forms import uuid_of
+from shared.web.results import PageError, View
+
+PATH = "/orders"
+FILTERS = ("status", "customer_email", "since", "until")
+STATUSES = [status.value for status in TrackingStatus]
+
+
+def index(visit: Visit) -> Result:
+    """A page of them, the newest first."""
+    wanted = {name: visit.query.get(name, "").strip() for name in FILTERS}
+    about = {
+        "path": PATH,
+        "wanted": wanted,
+        "statuses": STATUSES,
+        "wrong": "",
+        "orders": [],
+        "next": "",
+    }
+    try:
+        found = visit.api.get(
+            "/orders/",
+            status=wanted["status"],
+            customer_email=wanted["customer_email"],
+            created_from=first_moment(wanted["since"]),
+            created_to=first_moment(wanted["until"], days=1),
+            cursor=visit.query.get("cursor", ""),
+        )
+    except Refused as refused:
+        if refused.code != "invalid_query":
+            raise
+        return View("orders.html", about | {"wrong": str(refused)}, 400)
+    listed = {"orders": found["results"], "next": older(wanted, found["next"])}
+    return View("orders.html", about | listed)
+
+
+def show(visit: Visit) -> Result:
+    """One order, with all that happened to it."""
+    order = visit.api.find(f"/orders/{uuid_of(visit.path['order_id'])}/")
+    if order is None:
+        raise PageError(
+            404,
+            "You have no order with this id. One that was just accepted takes a moment to be "
+            "recorded: load the page anew.",
+        )
+    return View("order.html", {"path": PATH, "order": order, "timeline": timeline(order)})
+
+
+def timeline(order: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What happened to an order, in the order of time: `at`, `what`, `more`, whether it `counts`.
+
+    Args:
+        order: as the API shows it.
+    """
+    told = [
+        {"at": order["created_at"], "what": "Accepted", "more": "", "counts": True},
+        {"at": order["recorded_at"], "what": "Recorded", "more": "", "counts": True},
+    ]
+    told += [
+        {
+            "at": entry["at"],
+            "what": entry["tracking_status"],
+            "more": entry["note"] if entry["applied"] else "too late to count",
+            "counts": entry["applied"],
+        }
+        for entry in order["status_history"]
+    ]
+    told += [
+        {
+            "at": email["at"],
+            "what": f"Email to {email['recipient']}: {email['state']}",
+            "more": email["template"].replace("_", " "),
+            "counts": email["state"] == "sent",
+        }
+        for email in order["emails"]
+    ]
+    # Not as texts: one of them has no fraction of a second.
+    return sorted(told, key=lambda entry: datetime.fromisoformat(entry["at"]))
+
+
+PAGES = (
+    Page("GET", PATH, "business", index),
+    Page("GET", f"{PATH}/{{order_id}}", "business", show),
+)

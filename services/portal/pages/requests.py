@@ -1,0 +1,92 @@
+"""The requests of the business's programs: what became of each, why, and what helps."""
+
+from datetime import date, datetime, timedelta
+from urllib.parse import urlencode
+
+from services.portal.web.api import Refused
+from services.portal.web.page import Page, Result, Visit
+from shared.web.results import PageError, View
+
+PATH = "/requests"
+FILTERS = ("outcome", "code", "since", "until")
+A_MICROSECOND = timedelta(microseconds=1)
+
+
+def index(visit: Visit) -> Result:
+    """A page of them, the newest first."""
+    wanted = {name: visit.query.get(name, "").strip() for name in FILTERS}
+    query = {
+        "outcome": wanted["outcome"],
+        "code": wanted["code"],
+        "received_from": first_moment(wanted["since"]),
+        "received_to": first_moment(wanted["until"], days=1),
+        "cursor": visit.query.get("cursor", ""),
+    }
+    about = {"path": PATH, "wanted": wanted, "wrong": "", "requests": [], "next": ""}
+    try:
+        found = visit.api.get("/webhooks/log/", **query)
+    except Refused as refused:
+        if refused.code != "invalid_query":
+            raise
+        return View("requests.html", about | {"wrong": str(refused)}, 400)
+    return View(
+        "requests.html",
+        about | {"requests": found["results"], "next": older(wanted, found["next"])},
+    )
+
+
+def show(visit: Visit) -> Result:
+    """What came in one moment: a request, with cause and cure, and its receipt."""
+    try:
+        at = datetime.fromisoformat(visit.path["received_at"])
+        until = (at + A_MICROSECOND).isoformat()
+    except (ValueError, OverflowError):
+        raise PageError(404, "There is no such page: that is no time.") from None
+    if at.tzinfo is None:
+        raise PageError(404, "There is no such page: that time has no zone.")
+    found = visit.api.get("/webhooks/log/", received_from=at.isoformat(), received_to=until)
+    if not found["results"]:
+        raise PageError(404, "You have no request of that time in the request log.")
+    codes = {each["code"]: each for each in visit.api.get("/error-codes/")["results"]}
+    requests = [
+        (request, codes.get(request["code"]), _receipt(visit, request["event_id"]))
+        if request["outcome"] == "accepted"
+        else (request, codes.get(request["code"]), "")
+        for request in found["results"]
+    ]
+    return View("request.html", {"path": PATH, "requests": requests})
+
+
+def first_moment(day: str, days: int = 0) -> str:
+    """The first moment of a day of a form, in UTC, as the API takes it; empty for what is none.
+
+    Args:
+        day: as a date field has it (HTML, 4.10.5.1.7).
+        days: so many days later.
+    """
+    try:
+        return f"{date.fromisoformat(day) + timedelta(days=days)}T00:00:00Z"
+    except (ValueError, OverflowError):
+        return ""
+
+
+def older(wanted: dict[str, str], cursor: str | None) -> str:
+    """The query string of the next page of a list; empty where this is the last.
+
+    Args:
+        wanted: the filters.
+        cursor: of the API.
+    """
+    given = {name: value for name, value in wanted.items() if value}
+    return urlencode(given | {"cursor": cursor}) if cursor else ""
+
+
+def _receipt(visit: Visit, event_id: str) -> str:
+    found = visit.api.find(f"/webhooks/receipts/{event_id}/")
+    return str(found["receipt"]) if found else ""
+
+
+PAGES = (
+    Page("GET", PATH, "business", index),
+    Page("GET", f"{PATH}/{{received_at}}", "business", show),
+)

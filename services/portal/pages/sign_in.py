@@ -1,0 +1,80 @@
+"""Signing in, signing out, and a password that is lost."""
+
+from contextlib import suppress
+
+from services.portal.web.api import Refused
+from services.portal.web.page import Page, Result, SignIn, Visit
+from shared.web.results import Redirect, View, own_path
+
+UNPROVED = "Prove your email address first, by the code that we have mailed to it."
+
+
+def show(visit: Visit) -> Result:
+    """The form."""
+    wanted = visit.query.get("next", "/")
+    if visit.held is not None:
+        return Redirect(own_path(wanted))
+    return _form(wanted)
+
+
+def sign_in(visit: Visit) -> Result | SignIn:
+    """Take an address and a password."""
+    email, wanted = visit.field("email"), visit.field("next") or "/"
+    try:
+        answer = visit.api.post(
+            "/users/auth/login/", {"email": email, "password": visit.password()}
+        )
+    except Refused as refused:
+        if refused.code == "email_not_verified":
+            about = {"email": email, "registration_id": "", "wrong": None, "said": UNPROVED}
+            return View("verify.html", about)
+        return _form(wanted, email, refused)
+    return SignIn(answer, wanted)
+
+
+def sign_out(visit: Visit) -> Result:
+    """End this browser's session."""
+    with suppress(Refused):  # it has ended already
+        visit.api.post("/users/auth/logout/", {"refresh": visit.business.refresh})
+    return Redirect("/sign-in", token="")
+
+
+def show_lost(_: Visit) -> Result:
+    """The form that asks for a code."""
+    return View("password_lost.html", {"email": "", "wrong": None})
+
+
+def send_code(visit: Visit) -> Result:
+    """Have a code mailed; the page is the same for every address."""
+    email = visit.field("email")
+    try:
+        visit.api.post("/users/password/reset-code/", {"email": email})
+    except Refused as refused:
+        return View("password_lost.html", {"email": email, "wrong": refused}, refused.status)
+    return View("password_reset.html", {"email": email, "wrong": None})
+
+
+def reset(visit: Visit) -> Result:
+    """Set a new password by the code."""
+    email = visit.field("email")
+    body = {"email": email, "otp": visit.field("code"), "password": visit.password()}
+    try:
+        visit.api.post("/users/password/reset/", body)
+    except Refused as refused:
+        return View("password_reset.html", {"email": email, "wrong": refused}, refused.status)
+    return _form("/", email, said="Your password is set. Sign in with it.")
+
+
+def _form(wanted: str, email: str = "", wrong: Refused | None = None, said: str = "") -> View:
+    about = {"next": wanted, "email": email, "wrong": wrong, "said": said}
+    return View("sign_in.html", about, wrong.status if wrong else 200)
+
+
+PAGES = (
+    Page("GET", "/sign-in", "nobody", show),
+    Page("POST", "/sign-in", "nobody", sign_in),
+    Page("POST", "/sign-out", "business", sign_out),
+    Page("GET", "/password/lost", "nobody", show_lost),
+    Page("POST", "/password/lost", "nobody", send_code),
+    Page("POST", "/password/reset", "nobody", reset),
+)

@@ -1,0 +1,1 @@
+"""What carries pages: the API by HTTP, sessions, the adapter to Falcon, templates."""

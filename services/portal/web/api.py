@@ -1,0 +1,135 @@
+"""The public API, asked as any program of a business asks it."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+import httpx
+import structlog
+
+from shared.config.settings import Settings
+from shared.web.results import PageError
+
+SECONDS = 30.0
+MOST_PROXIES = 10
+"""`TRUSTED_PROXIES` is at most so many."""
+AWAY = "Order Fellow does not answer at the moment. Try again in a minute."
+
+log = structlog.get_logger()
+
+
+class Refused(Exception):  # noqa: N818 - a refusal
+    """The API has refused something.
+
+    Attributes:
+        status: the HTTP status.
+        code: its stable word.
+        sentence: for people.
+        faults: what is wrong, one by one; empty where there is one thing.
+        retry_after: seconds; 0 where it says none.
+    """
+
+    def __init__(self, status: int, body: Mapping[str, Any], retry_after: int = 0) -> None:
+        self.status = status
+        self.code = str(body.get("code", ""))
+        self.sentence = str(body.get("error", HTTPStatus(status).phrase))
+        self.faults = [str(fault) for fault in body.get("faults", ())]
+        self.retry_after = retry_after
+        # What is wrong one by one says more than that something is.
+        super().__init__(" ".join(self.faults) or self.sentence)
+
+
+class Api:
+    """The API, for everybody.
+
+    Args:
+        config: `portal_api_url` counts.
+    """
+
+    def __init__(self, config: Settings) -> None:
+        self._http = httpx.Client(
+            base_url=f"{config.portal_api_url.rstrip('/')}/api/v1",
+            timeout=SECONDS,
+            # What is in the environment of a process is no proxy on this way.
+            trust_env=False,
+        )
+
+    def for_browser(self, address: str, client: str, access: str = "") -> "Asking":
+        """The API as one browser asks it.
+
+        Args:
+            address: the browser's.
+            client: what it calls itself.
+            access: the access token; empty where nobody is signed in.
+        """
+        # However many proxies the API counts, it comes to the address of whose request this is.
+        headers = {"X-Forwarded-For": ", ".join([address] * MOST_PROXIES), "User-Agent": client}
+        if access:
+            headers["Authorization"] = f"Bearer {access}"
+        return Asking(self._http, headers)
+
+    def close(self) -> None:
+        """Let go."""
+        self._http.close()
+
+
+class Asking:
+    """The API, for one request of a browser."""
+
+    def __init__(self, http: httpx.Client, headers: Mapping[str, str]) -> None:
+        self._http = http
+        self._headers = headers
+
+    def get(self, path: str, **query: str) -> dict[str, Any]:
+        """What is at a path.
+
+        Args:
+            path: below `/api/v1`.
+            query: parameters; those that are empty are left out.
+
+        Raises:
+            Refused: the API does not say it.
+            PageError: 503, when it does not answer.
+        """
+        given = {name: value for name, value in query.items() if value}
+        return self._ask("GET", path, params=given)
+
+    def find(self, path: str) -> dict[str, Any] | None:
+        """What is at a path; None where nothing is of this business. Raises as `get`."""
+        try:
+            return self.get(path)
+        except Refused as refused:
+            if refused.status != HTTPStatus.NOT_FOUND:
+                raise
+            return None
+
+    def post(self, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Have something done; returns and raises as `get`."""
+        return self._ask("POST", path, json=body or {})
+
+    def put(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Put something in place of what is there; returns and raises as `get`."""
+        return self._ask("PUT", path, json=body)
+
+    def delete(self, path: str) -> None:
+        """End something; raises as `get`."""
+        self._ask("DELETE", path)
+
+    def _ask(self, method: str, path: str, **more: Any) -> dict[str, Any]:
+        try:
+            answer = self._http.request(method, path, headers=self._headers, **more)
+        except httpx.HTTPError as error:
+            log.warning("api_away", path=path, error=type(error).__name__)
+            raise PageError(503, AWAY) from None
+        if answer.status_code == HTTPStatus.NO_CONTENT:
+            return {}
+        try:
+            body = answer.json()
+        except ValueError:
+            log.warning("api_answers_no_json", path=path, status=answer.status_code)
+            raise PageError(503, AWAY) from None
+        if answer.is_success:
+            found: dict[str, Any] = body
+            return found
+        wait = answer.headers.get("Retry-After", "")
+        raise Refused(answer.status_code, body, int(wait) if wait.isdigit() else 0)

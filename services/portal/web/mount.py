@@ -1,0 +1,176 @@
+"""Pages on a Falcon ASGI app: the session, the form's token, the API by the browser's own token."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+from typing import Any
+from urllib.parse import quote
+
+import falcon.asgi
+from falcon.asgi import Request, Response
+
+from services.portal.web import sessions
+from services.portal.web.api import Api, Refused
+from services.portal.web.page import SEALED, Page, Result, SignIn, Visit
+from services.portal.web.rendering import render
+from services.portal.web.sessions import Browser, Held
+from shared.config.settings import Settings
+from shared.db.session import transaction
+from shared.http.mount import client_address
+from shared.security.encryption import CannotOpenError, portal_sealer
+from shared.web import cookies
+from shared.web.answers import write_file, write_redirect, write_view
+from shared.web.forms import read_form, read_query, refuse_nul
+from shared.web.results import SURE, PageError, Redirect, View, own_path
+from shared.web.tokens import form_token, hashed, new_token
+
+SESSION = "portal_session"
+FORM = "portal_form"
+"""The cookie of a browser in which nobody is signed in: the sign-in form has a token too."""
+SIGN_IN = "/sign-in"
+MAX_CLIENT = 200
+
+
+def mount(
+    app: falcon.asgi.App[Any, Any],
+    pages: Iterable[Page],
+    config: Settings,
+    api: Api,
+    threads: ThreadPoolExecutor,
+) -> None:
+    """Add pages to an app.
+
+    Args:
+        app: strips trailing slashes.
+        pages: what to add.
+        config: the settings.
+        api: what they ask.
+        threads: where handlers run; its size bounds how many do at a time.
+    """
+    by_path: dict[str, list[Page]] = defaultdict(list)
+    for page in pages:
+        by_path[page.path].append(page)
+    for path, group in by_path.items():
+        resource = type("Resource", (), {})()
+        for page in group:
+            responder = _responder(page, config, api, threads)
+            setattr(resource, f"on_{page.method.lower()}", responder)
+        app.add_route(path, resource)
+
+
+def _responder(page: Page, config: Settings, api: Api, threads: ThreadPoolExecutor) -> Any:
+    async def respond(req: Request, resp: Response, **path: str) -> None:
+        own = cookies.get(req, SESSION, config)
+        token = own or cookies.get(req, FORM, config)
+        form: Mapping[str, list[str]] = {}
+        if page.method == "POST":
+            form = _unsealed(await read_form(req, token), token)
+        query = read_query(req)
+        refuse_nul((*query.values(), *path.values(), *chain.from_iterable(form.values())))
+        if not token:
+            token = new_token()
+            cookies.put(resp, FORM, token, config)
+        # Of these a header is made; what is not ASCII is none (RFC 9110, 5.5).
+        client = (req.user_agent or "").encode("ascii", "ignore").decode()[:MAX_CLIENT]
+        browser = Browser(client_address(req), client)
+
+        def run() -> tuple[Result, str]:
+            with transaction() as session:
+                held = sessions.find(session, own, api, browser)
+            if page.needs == "business" and held is None:
+                if page.asks_by_itself:
+                    raise PageError(403, "You are signed out: load the page anew.")
+                return _to_sign_in(req), ""
+            asking = api.for_browser(browser.address, client, held.access if held else "")
+            visit = Visit(asking, held, config, path, query, form)
+            try:
+                result = _answer(page, visit, req.path, token)
+            except Refused as refused:
+                if refused.code != "not_signed_in":
+                    raise
+                # It was ended elsewhere.
+                with transaction() as session:
+                    sessions.end(session, own)
+                return _to_sign_in(req), ""
+            if isinstance(result, SignIn):
+                with transaction() as session:
+                    begun = sessions.start(session, result.answer)
+                return Redirect(own_path(result.to), token=begun), ""
+            if isinstance(result, Redirect):
+                with transaction() as session:
+                    if result.token == "":
+                        sessions.end(session, own)
+                    elif result.note:
+                        sessions.leave_note(session, own, result.note)
+            if not isinstance(result, View):
+                return result, ""
+            note = ""
+            if held is not None and not page.asks_by_itself:
+                with transaction() as session:
+                    note = sessions.take_note(session, own)
+            return result, _rendered(result, token, held, note)
+
+        result, html = await asyncio.get_running_loop().run_in_executor(threads, run)
+        if isinstance(result, View):
+            write_view(resp, result, html)
+        elif isinstance(result, Redirect):
+            write_redirect(resp, result.to)
+            if result.token:
+                cookies.put(resp, SESSION, result.token, config)
+            elif result.token is not None:
+                cookies.put(resp, SESSION, "", config, max_age=0)
+        else:
+            write_file(resp, result)
+
+    return respond
+
+
+def _answer(page: Page, visit: Visit, asked_for: str, token: str) -> Result | SignIn:
+    """What the page does; or first the question whether it shall."""
+    if page.asks is None or visit.field(SURE) == "yes":
+        return page.handler(visit)
+    asked = page.asks(visit)
+    if isinstance(asked, View):
+        return asked
+    return View("question.html", asked.about(_sealed(visit.form, token), asked_for))
+
+
+def _sealed(form: Mapping[str, list[str]], token: str) -> Mapping[str, list[str]]:
+    """The fields of a form as a page may hold them: no password can be read in it."""
+    return {
+        name: [_seal(value, name, token) for value in values] if name in SEALED else values
+        for name, values in form.items()
+    }
+
+
+def _unsealed(form: Mapping[str, list[str]], token: str) -> Mapping[str, list[str]]:
+    if form.get(SURE) != ["yes"]:
+        return form
+    try:
+        return {
+            name: [_unseal(value, name, token) for value in values] if name in SEALED else values
+            for name, values in form.items()
+        }
+    except (CannotOpenError, ValueError):
+        raise PageError(400, "The form is out of date: go back and try again.") from None
+
+
+def _seal(value: str, name: str, token: str) -> str:
+    return portal_sealer().seal(value.encode(), f"{name}:{hashed(token).hex()}").hex()
+
+
+def _unseal(value: str, name: str, token: str) -> str:
+    return portal_sealer().open(bytes.fromhex(value), f"{name}:{hashed(token).hex()}").decode()
+
+
+def _rendered(view: View, token: str, held: Held | None, note: str) -> str:
+    about = {"business": held, "form_token": form_token(token), "note": note, "path": ""}
+    return render(view.template, about | dict(view.about))
+
+
+def _to_sign_in(req: Request) -> Redirect:
+    wanted = req.relative_uri if req.method == "GET" else "/"
+    to = SIGN_IN if wanted == "/" else f"{SIGN_IN}?next={quote(wanted, safe='')}"
+    return Redirect(to, token="")

@@ -1,0 +1,42 @@
+"""The portal's templates."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from shared.web import rendering
+
+STATIC = Path(__file__).parents[1] / "static"
+_environment = rendering.environment("services.portal", STATIC)
+
+
+def render(template: str, about: dict[str, Any]) -> str:
+    """A page, or a piece of one.
+
+    Args:
+        template: its name.
+        about: its variables.
+    """
+    return _environment.get_template(template).render(about, now=datetime.now(UTC))
+
+
+def _moment(stamp: str | None) -> datetime | None:
+    return datetime.fromisoformat(stamp) if stamp else None
+
+
+def time(stamp: str | None) -> str:
+    """A time of the API (RFC 3339), for people and for machines."""
+    return rendering.time(_moment(stamp))
+
+
+def age(stamp: str | None, now: datetime) -> str:
+    """How long ago a time of the API is, in words."""
+    return rendering.age(_moment(stamp), now)
+
+
+def status(value: str) -> str:
+    """A tracking status, or another word of the API, for people."""
+    return value.replace("_", " ").lower()
+
+
+_environment.filters |= {"time": time, "age": age, "status": status}

@@ -1,0 +1,155 @@
+"""Signed-in browsers: the API's tokens, sealed, found by the hash of a random token in a cookie.
+
+Kept on the server, and not sealed in the cookie: a refresh token works once, and one that comes a
+second time ends the session (RFC 9700, 4.14.2). Of two requests of a browser at once, or after an
+answer that never came to it, the second would bring the used one. A row's lock has one renew, and
+the other finds what came of it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import jwt
+import msgspec
+from sqlalchemy import delete, select, update
+from sqlalchemy.orm import Session
+
+from services.portal.web.api import Api, Refused
+from shared.db.models import PortalSession
+from shared.security.encryption import CannotOpenError, portal_sealer
+from shared.web.tokens import hashed, new_token
+
+RENEW_AHEAD = timedelta(seconds=30)
+"""So long before its end an access token is replaced: a page takes less."""
+
+
+class Held(msgspec.Struct, frozen=True):
+    """What the portal holds of a signed-in browser.
+
+    Attributes:
+        access: the access token.
+        refresh: the refresh token, which renews it.
+        account_id: whose.
+        company_name: its name.
+        email: its address.
+    """
+
+    access: str
+    refresh: str
+    account_id: str
+    company_name: str
+    email: str
+
+
+@dataclass(frozen=True, slots=True)
+class Browser:
+    """From where a request comes: an address, and what the browser calls itself."""
+
+    address: str
+    client: str
+
+
+def start(session: Session, signed_in: Mapping[str, Any]) -> str:
+    """Keep what a sign-in answered; returns the token for the browser's cookie.
+
+    Args:
+        session: the transaction.
+        signed_in: the API's answer.
+    """
+    session.execute(delete(PortalSession).where(PortalSession.expires_at < datetime.now(UTC)))
+    token, held = new_token(), _held(signed_in)
+    key = hashed(token)
+    expires_at = _expiry(held.refresh)
+    session.add(PortalSession(token_hash=key, sealed=_seal(held, key), expires_at=expires_at))
+    return token
+
+
+def find(session: Session, token: str, api: Api, browser: Browser) -> Held | None:
+    """What is held of a browser, its access token good for a page; None where it is signed out.
+
+    Args:
+        session: the transaction.
+        token: of the cookie.
+        api: renews the tokens.
+        browser: whose request it is.
+    """
+    row = session.get(PortalSession, hashed(token)) if token else None
+    held = _opened(row)
+    if row is None or held is None or not _is_over(held.access):
+        return held
+    row = session.get(PortalSession, hashed(token), with_for_update=True, populate_existing=True)
+    held = _opened(row)
+    if row is None or held is None or not _is_over(held.access):
+        return held  # another request was faster
+    try:
+        asking = api.for_browser(browser.address, browser.client)
+        held = _held(asking.post("/users/auth/refresh/", {"refresh": held.refresh}))
+    except Refused as refused:
+        # Only what the API says of the session itself ends it.
+        if refused.status not in (401, 403):
+            raise
+        session.delete(row)
+        return None
+    row.sealed, row.expires_at = _seal(held, row.token_hash), _expiry(held.refresh)
+    return held
+
+
+def end(session: Session, token: str) -> Held | None:
+    """Forget a browser; returns what was held of it."""
+    row = session.get(PortalSession, hashed(token))
+    held = _opened(row)
+    if row is not None:
+        session.delete(row)
+    return held
+
+
+def leave_note(session: Session, token: str, note: str) -> None:
+    """Have the browser's next page say something once: what became of its last action."""
+    changed = update(PortalSession).where(PortalSession.token_hash == hashed(token))
+    session.execute(changed.values(note=note))
+
+
+def take_note(session: Session, token: str) -> str:
+    """What was left to be said; it is said once."""
+    note = session.scalar(
+        select(PortalSession.note).where(PortalSession.token_hash == hashed(token))
+    )
+    if note:
+        leave_note(session, token, "")
+    return note or ""
+
+
+def _held(signed_in: Mapping[str, Any]) -> Held:
+    return Held(
+        signed_in["access"],
+        signed_in["refresh"],
+        signed_in["id"],
+        signed_in["company_name"],
+        signed_in["email"],
+    )
+
+
+def _seal(held: Held, key: bytes) -> bytes:
+    return portal_sealer().seal(msgspec.json.encode(held), f"portal:{key.hex()}")
+
+
+def _opened(row: PortalSession | None) -> Held | None:
+    if row is None or row.expires_at <= datetime.now(UTC):
+        return None
+    try:
+        plain = portal_sealer().open(row.sealed, f"portal:{bytes(row.token_hash).hex()}")
+    except CannotOpenError:  # under a key that was taken out: then one signs in again
+        return None
+    return msgspec.json.decode(plain, type=Held)
+
+
+def _is_over(access: str) -> bool:
+    return _expiry(access) - RENEW_AHEAD <= datetime.now(UTC)
+
+
+def _expiry(token: str) -> datetime:
+    # Whether it is good is the API's to say.
+    claims = jwt.decode(token, options={"verify_signature": False})
+    return datetime.fromtimestamp(claims["exp"], UTC)

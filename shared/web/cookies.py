@@ -1,0 +1,45 @@
+"""Cookies that no script, no other site and, in production, no other host of the domain reaches."""
+
+from falcon.asgi import Request, Response
+
+from shared.config.settings import Settings
+
+BOUND = "__Host-"
+"""Before a cookie's name, has a browser take it over TLS and for this host alone, so that no other
+host of the domain can set it (RFC 6265bis, 4.1.3.2)."""
+
+
+def get(req: Request, name: str, config: Settings) -> str:
+    """What a browser holds under a name; empty where it holds nothing."""
+    return req.cookies.get(_called(name, config), "")
+
+
+def put(
+    resp: Response, name: str, value: str, config: Settings, max_age: int | None = None
+) -> None:
+    """Have a browser keep something.
+
+    Args:
+        resp: the answer.
+        name: under which.
+        value: what.
+        config: in production it is kept for TLS alone.
+        max_age: for how many seconds; None: until the browser is closed.
+    """
+    resp.set_cookie(
+        _called(name, config),
+        value,
+        max_age=max_age,
+        path="/",
+        http_only=True,
+        same_site="Strict",
+        secure=_is_secure(config),
+    )
+
+
+def _called(name: str, config: Settings) -> str:
+    return f"{BOUND}{name}" if _is_secure(config) else name
+
+
+def _is_secure(config: Settings) -> bool:
+    return config.environment == "production"

@@ -1,0 +1,66 @@
+"""What a request says: its query, its path, and forms that one of our own pages has sent."""
+
+from collections.abc import Iterable, Mapping
+from urllib.parse import parse_qs
+from uuid import UUID
+
+from falcon.asgi import Request
+
+from shared.http.mount import read_body
+from shared.web.results import PageError
+from shared.web.tokens import is_form_token
+
+MAX_FORM_BYTES = 1_048_576
+
+
+async def read_form(req: Request, token: str) -> Mapping[str, list[str]]:
+    """The fields of a form that one of our pages sent.
+
+    Args:
+        req: the request.
+        token: of the browser's cookie; empty where it has none.
+
+    Raises:
+        PageError: 403, when it came from elsewhere; 400, when it cannot be read.
+    """
+    # Every browser of today says where a request comes from (W3C, "Fetch Metadata").
+    if req.get_header("Sec-Fetch-Site") not in (None, "same-origin", "none"):
+        raise PageError(403, "The form was sent from another site.")
+    body = await read_body(req, MAX_FORM_BYTES)
+    try:
+        form = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=2_000)
+    except ValueError:
+        raise PageError(400, "The form cannot be read.") from None
+    given = form.pop("form_token", [""])[0]
+    if not token or not is_form_token(given, token):
+        raise PageError(403, "The form is out of date: go back, load the page anew and try again.")
+    return form
+
+
+def read_query(req: Request) -> dict[str, str]:
+    """The query string; of a name that is given twice, the first."""
+    return {
+        name: value[0] if isinstance(value, list) else value for name, value in req.params.items()
+    }
+
+
+def refuse_nul(texts: Iterable[str]) -> None:
+    """Refuse what PostgreSQL cannot hold.
+
+    Raises:
+        PageError: 400, when there is a NUL in it.
+    """
+    if "\0" in "".join(texts):
+        raise PageError(400, "There is a NUL in it, which nothing here can hold.")
+
+
+def uuid_of(text: str) -> UUID:
+    """An id.
+
+    Raises:
+        PageError: 404, when it is none.
+    """
+    try:
+        return UUID(text)
+    except ValueError:
+        raise PageError(404, "There is no such page: that is no id.") from None

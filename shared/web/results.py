@@ -1,0 +1,109 @@
+"""What a page answers: a view, another page, a file, a question; or an error in a sentence."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+SURE = "sure"
+"""The field that only the page of a question has."""
+
+
+class PageError(Exception):
+    """An answer that says what is wrong; the transaction is rolled back.
+
+    Args:
+        status: the HTTP status.
+        sentence: for people.
+    """
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+        self.sentence = sentence
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A page to show.
+
+    Attributes:
+        template: its name.
+        about: what it is about.
+        status: of the answer.
+    """
+
+    template: str
+    about: Mapping[str, Any] = field(default_factory=dict)
+    status: int = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """Go and see another page (303: RFC 9110, 15.4.4).
+
+    Attributes:
+        to: a path of ours.
+        note: what that page says once, such as what became of an action.
+        token: the session that begins; empty: that ends; None: neither.
+    """
+
+    to: str
+    note: str = ""
+    token: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file to save."""
+
+    name: str
+    content_type: str
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked before something is done: it names what that does, and to whom.
+
+    Attributes:
+        title: the question.
+        button: what its one button does.
+        back: where to go instead.
+        facts: what it is done to, by name.
+        more: what follows from it, in a sentence.
+        listed: examples, where it is done to many.
+        body: the text that is published by it.
+        nothing: why there is nothing to be done; then there is no button.
+        is_danger: whether it cannot be taken back.
+    """
+
+    title: str
+    button: str
+    back: str
+    facts: Mapping[str, str] = field(default_factory=dict)
+    more: str = ""
+    listed: Sequence[str] = ()
+    body: str = ""
+    nothing: str = ""
+    is_danger: bool = False
+
+    def about(self, form: Mapping[str, Sequence[str]], to: str) -> dict[str, Any]:
+        """What `question.html` shows.
+
+        Args:
+            form: the fields that are sent again with the answer.
+            to: the path that they are sent to.
+        """
+        again = [(name, value) for name, values in form.items() for value in values]
+        return {"question": self, "to": to, "fields": again, "sure": SURE}
+
+
+def own_path(path: str) -> str:
+    """A path to go on to; one that leads to another site becomes the first page.
+
+    A browser takes two slashes or more, of either kind, for the beginning of a host's name (WHATWG,
+    "URL", 4.4: the special authority ignore slashes state).
+    """
+    is_ours = path.isprintable() and re.match(r"/(?![/\\])", path) is not None
+    return path if is_ours else "/"

@@ -1,0 +1,15 @@
+// What forms cannot say in HTML.
+"use strict";
+
+// What is missing is pointed at; what cannot be taken back is asked about by a page of its own.
+document.addEventListener("submit", (event) => {
+  const needed = event.submitter?.dataset.needs && event.target.elements[event.submitter.dataset.needs];
+  if (needed && !needed.value.trim()) { event.preventDefault(); needed.focus(); return; }
+  // A second press must not send the form again.
+  if (event.target.method === "post") setTimeout(() => event.submitter?.setAttribute("disabled", ""), 0);
+});
+
+// A page that comes back from the browser's memory can be used again.
+window.addEventListener("pageshow", (event) => {
+  if (event.persisted) for (const button of document.querySelectorAll("button[disabled]")) button.disabled = false;
+});

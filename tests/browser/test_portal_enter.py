@@ -1,0 +1,87 @@
+"""Enter in a form of the portal does nothing that was not asked about, whatever is filled in."""
+
+import pytest
+from sqlalchemy import text
+
+from services.portal.app import PAGES
+from tests.browser.arrange import TYPED, press_enter
+from tests.browser.conftest import PASSWORD
+from tests.browser.test_portal import Business
+from tests.integration.arrange import until
+
+FITTING = {"email": "other@kettle.example", "password": PASSWORD, "date": "2026-11-01"}
+WORDS = "What was typed here"
+
+
+@pytest.fixture(scope="module")
+def services():
+    """Without those that would act on it: what is asked of the API is done by it."""
+    return {"ingress", "portal", "notifier", "relay"}
+
+
+@pytest.fixture(scope="module")
+def variables():
+    return {"ACCOUNT_ATTEMPTS_PER_MINUTE": "1000"}
+
+
+def state(running):
+    """Whatever may not change."""
+    with running.session() as session:
+        return [
+            session.execute(text(query)).all()
+            for query in (
+                "SELECT id, email, password_hash, closed_at FROM accounts ORDER BY id",
+                "SELECT id, status FROM kyc_applications ORDER BY id",
+                "SELECT account_id, allowed_networks, standard_webhooks_only FROM webhook_policies",
+                "SELECT id, state FROM webhook_secrets ORDER BY id",
+                "SELECT id, ended_at FROM account_sessions ORDER BY id",
+            )
+        ]
+
+
+def fill(form):
+    for field in form.locator(TYPED).all():
+        kind = field.evaluate("one => one.type")
+        if kind not in ("select-one", "checkbox"):
+            field.fill(FITTING.get(kind, WORDS))
+
+
+@pytest.mark.timeout(600)
+def test_enter_in_any_field_of_any_form_asks_at_most(browser, running):
+    business = Business(browser, running)
+    business.registers()
+    page, asked, tried = business.page, set(), 0
+    before = state(running)
+    for path in [p.path for p in PAGES if p.method == "GET" and p.needs == "business"]:
+        if "{" in path or path.endswith("/state"):
+            continue
+        page.goto(path)
+        for number in range(page.locator("form").count()):
+            for place in range(page.locator("form").nth(number).locator(TYPED).count()):
+                page.goto(path)
+                form = page.locator("form").nth(number)
+                fill(form)
+                field = form.locator(TYPED).nth(place)
+                kind = field.evaluate("one => one.type")
+                field.focus()
+                press_enter(page, kind)
+                tried += 1
+                if page.locator("input[name=sure]").count():
+                    asked.add(page.get_by_role("heading", level=1).text_content())
+                    assert page.locator("main").locator(TYPED).count() == 0
+                assert state(running) == before, (path, number, place)
+    assert tried > 15
+    for question in ("Send this application?", "Change your password?", "Close your account"):
+        assert any(title.startswith(question) for title in asked), asked
+    # What was asked about is done by the button, and by nothing else.
+    business.press("Sign out")
+    page.get_by_label("Email address").fill(business.email)
+    page.get_by_label("Password").fill(PASSWORD)
+    business.press("Sign in")
+    page.goto("/account")
+    page.locator("#close-password").fill(PASSWORD)
+    business.press("Close it …")
+    business.press("Close the account")
+    until(lambda: state(running)[0][0].closed_at, "the account is closed")
+    assert business.complaints == []
+    business.context.close()

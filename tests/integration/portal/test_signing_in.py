@@ -1,0 +1,141 @@
+"""Into the portal and out of it; what it holds, and what a browser is told."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+from sqlalchemy import select, text
+
+from shared.db.models import AccountSession, PortalSession
+from tests.integration.portal.conftest import PASSWORD
+
+SAID = "convert_from(body, 'UTF8')"
+FAILED = "account.sign_in_failed"
+
+
+@pytest.fixture(scope="module")
+def ingress_settings():
+    """Tokens that are over when they are made: every page renews them."""
+    return {"TRUSTED_PROXIES": "2", "ACCESS_TOKEN_SECONDS": "20"}
+
+
+def test_from_nothing_to_the_first_page(stage):
+    browser = stage.browser()
+    assert "Email address" in browser.get("/")
+    browser, email = stage.registered("Blue Kettle <b>Ltd</b>")
+    assert "Blue Kettle &lt;b&gt;Ltd&lt;/b&gt;" in browser.page
+    assert "<b>Ltd" not in browser.page
+    assert "1 of 5 steps" in browser.page
+    assert email in browser.page
+    browser.send("/sign-out")
+    assert "Sign in" in browser.get("/")
+
+
+def test_a_wrong_password_and_a_wrong_code_are_told(stage):
+    browser, email = stage.registered()
+    browser.send("/sign-out")
+    browser.get("/sign-in")
+    browser.send("/sign-in", email=email, password="not the password")
+    assert browser.status == 401
+    assert "The email address or the password is wrong." in browser.page
+    browser.get("/password/lost")
+    browser.send("/password/lost", email=email)
+    browser.send("/password/reset", code="000000", password="another horse battery")
+    assert browser.status == 400
+    assert "code is wrong" in browser.page
+    browser.send("/password/reset", code=stage.api.code_for(email), password="new horse battery")
+    browser.send("/sign-in", email=email, password="new horse battery")
+    assert "Sign out" in browser.page
+
+
+def test_who_has_not_proved_the_address_is_led_there(stage):
+    browser, email = stage.browser(), "late@kettle.example"
+    browser.get("/register")
+    browser.send("/register", company_name="Late Ltd", email=email, password=PASSWORD)
+    browser.get("/sign-in")
+    browser.send("/sign-in", email=email, password=PASSWORD)
+    assert "Prove your email address first" in browser.page
+    browser.send("/verify", email=email, code=stage.api.code_for(email))
+    assert "Your email address is proved" in browser.page
+
+
+def test_pages_of_a_browser_at_once_renew_its_tokens_one_after_the_other(stage):
+    browser, _ = stage.registered()
+
+    def look(_):
+        return browser.http.get("/").status_code, browser.http.get("/account").url.path
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(look, range(16))) == {(200, "/account")}
+    assert "Sign out" in browser.get("/")
+    with stage.api.session() as session:
+        reused = text(f"SELECT count(*) FROM outbox WHERE {SAID} LIKE '%refresh_token_reused%'")
+        assert session.scalar(reused) == 0
+
+
+def test_the_api_is_told_whose_request_it_is(stage):
+    browser, _ = stage.registered()
+    phone = stage.browser(**{"X-Forwarded-For": "203.0.113.7", "User-Agent": "Firefox/140.0"})
+    phone.http.cookies.update(browser.http.cookies)
+    phone.get("/")
+    with stage.api.session() as session:
+        assert set(session.scalars(select(AccountSession.network))) == {"127.0.0.1"}
+    phone.send("/sign-out")
+    phone.get("/sign-in")
+    phone.send("/sign-in", email="x@kettle.example", password="wrong")
+    with stage.api.session() as session:
+        told = session.scalars(
+            text(f"SELECT {SAID}::json->>'address' FROM outbox WHERE type = '{FAILED}'")
+        ).all()
+    assert "203.0.113.7" in told
+
+
+def test_a_session_that_is_ended_elsewhere_leads_to_the_sign_in(stage):
+    browser, _ = stage.registered()
+    with stage.api.session() as session, session.begin():
+        session.execute(text("UPDATE account_sessions SET ended_at = now() WHERE ended_at IS NULL"))
+    browser.get("/")
+    assert "Email address" in browser.page
+    assert browser.http.cookies.get("portal_session", "").strip('"') == ""
+
+
+def test_what_is_held_cannot_be_read_in_the_database(stage):
+    browser, email = stage.registered()
+    token = browser.http.cookies["portal_session"]
+    with stage.api.session() as session:
+        rows = session.scalars(select(PortalSession)).all()
+    assert rows
+    for row in rows:
+        held = bytes(row.token_hash) + bytes(row.sealed)
+        assert token.encode() not in held
+        assert email.encode() not in held
+
+
+@pytest.mark.parametrize(
+    "headers", [{"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}]
+)
+def test_a_form_of_another_site_does_nothing(stage, headers):
+    browser, _ = stage.registered()
+    browser.http.headers.update(headers)
+    browser.send("/sign-out")
+    assert browser.status == 403
+    del browser.http.headers["Sec-Fetch-Site"]
+    assert "Sign out" in browser.get("/")
+
+
+def test_a_form_without_its_token_does_nothing(stage):
+    browser, _ = stage.registered()
+    answer = browser.http.post("/sign-out", data={"form_token": "0" * 64})
+    assert answer.status_code == 403
+    assert "Sign out" in browser.get("/")
+
+
+def test_what_every_answer_carries(stage):
+    for path in ("/sign-in", "/nowhere", "/healthz"):
+        answer = httpx.get(f"{stage.url}{path}")
+        assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'")
+        assert answer.headers["X-Frame-Options"] == "DENY"
+        assert answer.headers["Cache-Control"] == "no-store"
+    page = httpx.get(f"{stage.url}/sign-in").text
+    assert "<script>" not in page
+    assert "style=" not in page

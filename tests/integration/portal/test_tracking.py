@@ -1,0 +1,110 @@
+"""The customer's page: one order and nothing of a person, by a link."""
+
+import itertools
+from datetime import UTC, datetime
+
+import httpx
+import pytest
+from sqlalchemy import text
+
+from shared.db.models import Order, OrderStatusHistory
+from shared.ids import new_id
+from shared.security import tracking
+from tests.integration.arrange import account
+
+A_MINUTE = 20
+PERSON = ("Zoë Ade", "zoe@shop.example", "+234 800", "12 Marina Road")
+_addresses = itertools.count(1)
+
+
+@pytest.fixture(scope="module")
+def ingress_settings():
+    return {"TRUSTED_PROXIES": "1", "SIGN_IN_ATTEMPTS_PER_MINUTE": str(A_MINUTE)}
+
+
+def an_order(stage, email="zoe@shop.example"):
+    now, id_ = datetime.now(UTC), new_id()
+    with stage.api.session() as session:
+        business = account(session, company_name="Blue <b>Kettle</b>")
+    with stage.api.session() as session, session.begin():
+        session.add(
+            Order(
+                id=id_,
+                account_id=business.id,
+                customer_name="Zoë Ade",
+                customer_email=email,
+                customer_phone="+234 800",
+                item_summary="2 × blue kettle",
+                address="12 Marina Road",
+                tracking_status="IN TRANSIT",
+                status_at=now,
+                status_event_id=id_,
+                accepted_at=now,
+            )
+        )
+        for status, note, applied in (
+            ("IN TRANSIT", "Left the depot", True),
+            ("PENDING", "Too late", False),
+        ):
+            session.add(
+                OrderStatusHistory(
+                    event_id=new_id(),
+                    order_id=id_,
+                    tracking_status=status,
+                    note=note,
+                    at=now,
+                    applied=applied,
+                )
+            )
+    return id_
+
+
+def follow(stage, token, address=""):
+    address = address or f"203.0.113.{next(_addresses)}"
+    return httpx.get(f"{stage.url}/track/{token}", headers={"X-Forwarded-For": address})
+
+
+def test_a_customer_sees_the_order_and_nothing_of_a_person(stage):
+    answer = follow(stage, tracking.token_for(an_order(stage)))
+    assert answer.status_code == 200
+    for shown in ("Blue &lt;b&gt;Kettle", "2 × blue kettle", "in transit", "Left the depot"):
+        assert shown in answer.text
+    assert not [each for each in (*PERSON, "Too late", "<b>Kettle") if each in answer.text]
+
+
+def test_the_page_leaves_no_trace(stage):
+    for token in (tracking.token_for(an_order(stage)), "nonsense"):
+        answer = follow(stage, token)
+        assert "Set-Cookie" not in answer.headers
+        assert answer.headers["Referrer-Policy"] == "no-referrer"
+        assert "noindex" in answer.headers["X-Robots-Tag"]
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert "<form" not in answer.text
+        assert "<script" not in answer.text
+
+
+@pytest.mark.parametrize("token", ["nonsense", "a" * 43, "..%2Forders", "%00", "x" * 4000])
+def test_a_link_that_is_none_leads_nowhere(stage, token):
+    answer = follow(stage, token)
+    assert answer.status_code == 404
+    assert "blue kettle" not in answer.text
+
+
+def test_a_link_of_no_order_is_as_one_that_is_wrong(stage):
+    shown = {follow(stage, token).text for token in (tracking.token_for(new_id()), "nonsense")}
+    assert len(shown) == 1
+
+
+def test_a_link_ends_with_the_customers_data(stage):
+    token = tracking.token_for(an_order(stage, "gone@shop.example"))
+    assert follow(stage, token).status_code == 200
+    with stage.api.session() as session, session.begin():
+        session.execute(text("SELECT erase_customer('gone@shop.example')"))
+    assert follow(stage, token).status_code == 404
+
+
+def test_who_guesses_is_slowed_down_and_nobody_else(stage):
+    token = tracking.token_for(an_order(stage))
+    found = {follow(stage, "guess", "198.51.100.1").status_code for _ in range(20 * A_MINUTE)}
+    assert found == {404, 429}
+    assert follow(stage, token).status_code == 200

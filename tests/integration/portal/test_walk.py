@@ -1,0 +1,217 @@
+"""What a business does in the portal, without a script and by its forms alone."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from sqlalchemy import select
+
+from services.portal.app import PAGES
+from services.portal.pages.first_request import snippets
+from shared.db.models import Account, KycApplication
+from tests.integration.arrange import sign, until
+from tests.integration.portal.conftest import PASSWORD
+
+# A registration hashes passwords three times, and each test has one.
+pytestmark = pytest.mark.timeout(300)
+# What asks nothing: it changes nothing, or it is the one thing that was come for.
+ASKS_NOTHING = {"/sign-out", "/secret", "/signature", "/account/email"}
+
+
+@pytest.mark.parametrize(
+    "page",
+    [p for p in PAGES if p.method == "POST" and p.needs == "business"],
+    ids=lambda p: p.path,
+)
+def test_what_changes_something_asks_first(page):
+    assert (page.asks is None) == (page.path in ASKS_NOTHING)
+
+
+def approve(stage, email):
+    """As an operator's decision does; another test goes by the bus."""
+    with stage.api.session() as session, session.begin():
+        account = session.scalar(select(Account).where(Account.email == email))
+        application = session.scalar(
+            select(KycApplication).where(KycApplication.account_id == account.id)
+        )
+        application.status = "approved"
+    return account.id
+
+
+def approved(stage):
+    browser, email = stage.registered()
+    browser.get("/kyc")
+    browser.send(
+        "/kyc",
+        business_registration_number="RC-1",
+        business_address="1 Broad St",
+        contact_person_details="Ada",
+    )
+    assert "Send this application?" in browser.page
+    browser.send("/kyc")
+    assert "We are looking at your application" in browser.page
+    approve(stage, email)
+    return browser, email
+
+
+@pytest.fixture(scope="module")
+def browser(stage):
+    """Of an approved business, for what leaves it as it was."""
+    return approved(stage)[0]
+
+
+def secret_of(browser):
+    browser.get("/secret")
+    browser.send("/secret", password=PASSWORD)
+    if "data-secret" not in browser.page:
+        browser.send("/secret/rotate")
+        browser.send("/secret/rotate")
+        browser.send("/secret", password=PASSWORD)
+    return re.search(r"data-secret>([^<]+)<", browser.page)[1]
+
+
+def test_from_approval_to_the_first_request(stage):
+    browser, _ = approved(stage)
+    assert "3 of 5 steps" in browser.get("/")
+    secret = secret_of(browser)
+    assert secret.startswith("whsk_")
+    assert "Waiting for your first request" in browser.get("/first-request")
+    code = snippets(stage.api.url)["Python"]
+    assert stage.api.url in code
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"WEBHOOK_SECRET": secret},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    until(
+        lambda: "was accepted" in browser.get("/first-request/state"), "the request is in the log"
+    )
+    assert "every 2s" not in browser.page
+    browser.get("/requests?outcome=accepted")
+    link = re.search(r'href="(/requests/2[^"]+)"', browser.page)[1]
+    browser.get(link)
+    assert browser.status == 200
+    assert "data-receipt>ey" in browser.page
+    assert "order.created" in browser.page
+
+
+def test_a_refused_request_has_cause_and_cure(stage, browser):
+    secret, body = secret_of(browser), b'{"customer_details": 1}'
+    answer = stage.api.http.post("/webhooks/orders/", content=body, headers=sign(secret, body))
+    assert answer.status_code == 400
+    until(lambda: "invalid_body" in browser.get("/requests?outcome=refused"), "it is in the log")
+    browser.get(re.search(r'href="(/requests/2[^"]+)"', browser.page)[1])
+    assert "<dt>Cause</dt>" in browser.page
+    assert "<dt>Cure</dt>" in browser.page
+    assert "No request fits" in browser.get("/requests?code=invalid_json")
+    browser.get("/requests?code=NO%20CODE")
+    assert browser.status == 400
+
+
+def test_the_secret_is_shown_to_who_knows_the_password(stage):
+    browser, _ = approved(stage)
+    before = secret_of(browser)
+    browser.get("/secret")
+    assert before not in browser.page
+    browser.send("/secret", password="a guess")
+    assert browser.status == 403
+    assert "The password is wrong." in browser.page
+    browser.send("/secret", password=PASSWORD)
+    browser.send("/secret/replace")
+    assert "stops working in the same moment" in browser.page
+    browser.send("/secret/replace")
+    assert "no longer works" in browser.page
+    after = secret_of(browser)
+    assert after != before
+    body = b"{}"
+    answer = stage.api.http.post("/webhooks/orders/", content=body, headers=sign(before, body))
+    assert answer.status_code == 401
+
+
+def test_a_signature_that_is_wrong_is_explained(stage, browser):
+    secret = secret_of(browser)
+    browser.get("/signature")
+    browser.send(
+        "/signature",
+        headers=f"-H 'X-API-Key: {secret}'\nX-Webhook-Signature: " + "0" * 64,
+        body='{"a": 1}',
+    )
+    assert 'data-verdict="invalid_signature"' in browser.page
+    browser.send("/signature", headers="no header", body="{}")
+    assert browser.status == 400
+    assert "This is no header" in browser.page
+
+
+def test_networks_and_schemes(stage):
+    browser, _ = approved(stage)
+    browser.get("/settings")
+    browser.send("/settings/allowlist", networks="203.0.113.0/24\r\n")
+    assert "Take webhooks from these networks alone?" in browser.page
+    assert "127.0.0.1" in browser.page
+    browser.send("/settings/allowlist")
+    assert "which is not in the list" in browser.page
+    browser.send("/settings/allowlist", networks="nonsense")
+    browser.send("/settings/allowlist")
+    assert browser.status == 400
+    assert "nonsense" in browser.page
+    browser.get("/settings")
+    browser.send("/settings/schemes")
+    browser.send("/settings/schemes")
+    assert "By Standard Webhooks alone." in browser.page
+
+
+def test_a_password_is_in_no_page_and_changes_what_it_should(stage):
+    browser, email = stage.registered()
+    browser.get("/account")
+    browser.send("/account/password", current_password=PASSWORD, password="some other horse 17")
+    assert "Change your password?" in browser.page
+    assert PASSWORD not in browser.page
+    assert "some other horse 17" not in browser.page
+    browser.send("/account/password")
+    browser.get("/sign-in")
+    browser.send("/sign-in", email=email, password="some other horse 17")
+    assert "Sign out" in browser.page
+
+
+def test_a_sealed_password_of_another_browser_is_none(stage):
+    browser, _ = stage.registered()
+    browser.get("/account")
+    browser.send("/account/close", password=PASSWORD)
+    sealed = re.search(r'name="password" value="([0-9a-f]+)"', browser.page)[1]
+    other, email = stage.registered()
+    other.get("/account")
+    other.send("/account/close", password="x")
+    other.send("/account/close", password=sealed)
+    assert other.status == 400
+    other.get("/account")
+    other.send("/account/close", password=PASSWORD)
+    other.send("/account/close")
+    other.get("/sign-in")
+    other.send("/sign-in", email=email, password=PASSWORD)
+    assert other.status == 401
+
+
+def test_sessions_are_seen_and_ended(stage):
+    browser, email = stage.registered()
+    phone = stage.browser(**{"User-Agent": "Firefox/140.0"})
+    phone.get("/sign-in")
+    phone.send("/sign-in", email=email, password=PASSWORD)
+    browser.get("/account")
+    assert "Firefox" in browser.page
+    action = re.search(r'action="(/account/sessions/[^"]+/end)"', browser.page)[1]
+    browser.send(action)
+    assert "End the session from" in browser.page
+    browser.send(action)
+    assert "The session is ended." in browser.page
+    assert "Email address" in phone.get("/")
+
+
+def test_another_businesss_order_is_as_unknown_as_none(stage, browser):
+    for path in ("/orders/018f0000-0000-7000-8000-000000000000", "/orders/..%2Fkyc"):
+        browser.get(path)
+        assert browser.status == 404

@@ -1,0 +1,66 @@
+"""Links to one order: nobody makes one for another."""
+
+import base64
+
+import pytest
+
+from shared.ids import new_id
+from shared.security import tracking
+
+OTHER = base64.b64encode(bytes(range(7, 39))).decode()
+ORDER = new_id()
+
+
+def test_a_link_leads_to_its_order(configure):
+    configure()
+    token = tracking.token_for(ORDER)
+    assert tracking.order_of(token) == ORDER
+    assert token.isascii()
+    assert "=" not in token
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        lambda token: "",
+        lambda token: token[:-1],
+        lambda token: token + "A",
+        lambda token: token + "=",
+        lambda token: " " + token,
+        lambda token: "_" + token[1:],
+        lambda token: token[:-2] + "AA",
+        lambda token: token[:22],
+        lambda token: "ü" * 43,
+        lambda token: base64.urlsafe_b64encode(new_id().bytes).decode().rstrip("=") + token[22:],
+    ],
+)
+def test_what_was_changed_leads_nowhere(configure, spoilt):
+    configure()
+    with pytest.raises(tracking.InvalidLinkError):
+        tracking.order_of(spoilt(tracking.token_for(ORDER)))
+
+
+def test_one_link_has_one_form(configure):
+    """Base64 leaves bits of its last character unused (RFC 4648, 3.5)."""
+    configure()
+    token = tracking.token_for(ORDER)
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    taken = []
+    for last in alphabet:
+        try:
+            tracking.order_of(token[:-1] + last)
+        except tracking.InvalidLinkError:
+            continue
+        taken.append(last)
+    assert taken == [token[-1]]
+
+
+def test_an_older_key_leads_there_while_it_is_listed(configure):
+    configure(tracking_keys=OTHER)
+    token = tracking.token_for(ORDER)
+    own = configure(tracking_keys="").tracking_keys
+    with pytest.raises(tracking.InvalidLinkError):
+        tracking.order_of(token)
+    configure(tracking_keys=f"{own},{OTHER}")
+    assert tracking.order_of(token) == ORDER
+    assert tracking.token_for(ORDER) != token
