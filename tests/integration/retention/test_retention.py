@@ -37,7 +37,7 @@ def ago(days):
     return NOW - timedelta(days=days)
 
 
-def order(db, business, *, accepted, said=None, note=""):
+def order(db, business, *, accepted, said=None, note="", tracking=None):
     """An order with a status, a conflict and an email, as if it were so many days ago."""
     made = new_id()
     at, said_at = ago(accepted), ago(accepted if said is None else said)
@@ -51,7 +51,7 @@ def order(db, business, *, accepted, said=None, note=""):
     db.add(
         OrderStatusHistory(
             event_id=new_id(), order_id=made, tracking_status="PENDING", note=note, at=said_at,
-            applied=True,
+            applied=True, tracking=tracking,
         )
     )  # fmt: skip
     db.add(OrderConflict(event_id=new_id(), order_id=made, account_id=business, event={}, at=at))
@@ -104,9 +104,14 @@ def test_a_note_ends_before_its_order_and_a_conflict_too(settings, db):
     order(db, business, accepted=366, note="old")
     order(db, business, accepted=91, note="young")
     order(db, business, accepted=89)
+    parcel = {"carrier": "Swift"}
+    for days in (366, 91):
+        order(db, business, accepted=days, tracking=parcel)
     run(*recording(settings).jobs)
-    assert sorted(row.note for row in db.query(OrderStatusHistory)) == ["", "", "young"]
-    assert left(db, Order) == 3
+    rows = list(db.query(OrderStatusHistory))
+    assert sorted(row.note for row in rows) == ["", "", "", "", "young"]
+    assert [row.tracking for row in rows if row.tracking] == [parcel]
+    assert left(db, Order) == 5
     assert left(db, OrderConflict) == 1
 
 
