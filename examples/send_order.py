@@ -4,12 +4,14 @@ import hashlib
 import hmac
 import json
 import os
+import time
 
 import requests
 
 secret = os.environ["WEBHOOK_SECRET"]  # whsk_..., from GET /api/v1/webhook/secret/
 url = os.environ.get("API_URL", "http://127.0.0.1:8000") + "/api/v1/webhooks/orders/"
 order = {
+    "order_number": f"A-{time.time_ns()}",  # your own, one for each order: updates name it by this
     "customer_details": {"name": "Zoë Ade", "email": "zoe@example.com", "phone": "+2348000000"},
     "item_summary": "2 × blue kettle",
     "address": "12 Marina Road, Lagos",

@@ -1,6 +1,7 @@
 """Identifiers: UUIDv7 where one is made, UUIDv5 where it must be derived (RFC 9562)."""
 
 import hashlib
+import unicodedata
 from uuid import UUID
 
 import uuid_utils.compat
@@ -35,3 +36,40 @@ def follow_up_id(cause: UUID, what: str) -> UUID:
 def derived_id(*parts: object) -> UUID:
     """The UUIDv5 of `parts`: the same parts give the same id, everywhere and for ever."""
     return uuid_utils.compat.uuid5(NAMESPACE, "\x1f".join(str(part) for part in parts))
+
+
+LONGEST_NUMBER = 100  # characters of an order number, as `Reference` has it
+
+
+def order_of_key(account_id: UUID, key: str) -> UUID:
+    """The id of the order that was sent under an idempotency key, without a number of its own.
+
+    Args:
+        account_id: the sender.
+        key: the sender's, to the letter.
+    """
+    return derived_id("order", account_id, key)
+
+
+def order_of_number(account_id: UUID, number: str) -> UUID:
+    """The id of the order that has a number of its sender's.
+
+    So whoever hears of an order by its number knows its id, without asking anybody.
+
+    Args:
+        account_id: the sender.
+        number: as `normalised_number` makes it.
+    """
+    return derived_id("order_number", account_id, number)
+
+
+def normalised_number(number: str) -> str:
+    """An order number as it is compared and shown: in NFC (UAX 15), without white space around it.
+
+    Nothing else is made equal: `a-1` and `A-1` are two numbers. The result may be longer than
+    `LONGEST_NUMBER`, as some characters have a longer form.
+
+    Args:
+        number: as somebody wrote it.
+    """
+    return unicodedata.normalize("NFC", number.strip())

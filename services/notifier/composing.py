@@ -6,7 +6,7 @@ same. No template ever sees a secret: facts do not carry any.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import cache
 from typing import Any
 from uuid import UUID
@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from shared.bus.contract.errors import Permanent
 from shared.bus.contract.events import (
+    FINAL_STATUSES,
     AccountChanged,
     AccountOtpRequested,
     AccountSignedIn,
@@ -143,6 +144,10 @@ def _moment(value: datetime) -> str:
     return f"{at.day} {at:%B %Y, %H:%M} UTC"
 
 
+def _day(value: date) -> str:
+    return f"{value.day} {value:%B %Y}"
+
+
 def _status(value: Any) -> str:
     return str(value).replace("_", " ").lower()
 
@@ -157,11 +162,13 @@ def _platform(name: str) -> str:
 
 
 def _filters(environment: Environment) -> Environment:
-    filters: dict[str, Callable[[Any], str]] = {
+    filters: dict[str, Callable[[Any], str | bool]] = {
         "moment": _moment,
+        "day": _day,
         "status": _status,
         "share": _share,
         "platform": _platform,
+        "is_final": FINAL_STATUSES.__contains__,
     }
     environment.filters.update(filters)
     return environment

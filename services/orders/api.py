@@ -2,7 +2,7 @@
 
 import base64
 import binascii
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -10,11 +10,13 @@ import msgspec
 from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session
 
-from shared.bus.contract.events import Email, TrackingStatus
+from services.orders.tracking import FIELDS
+from shared.bus.contract.events import Email, Reference, TrackingStatus
 from shared.db.models import EmailDelivery, Order, OrderConflict, OrderStatusHistory
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
 from shared.http.stamps import in_utc
+from shared.ids import normalised_number, order_of_number
 
 Limit = Annotated[int, msgspec.Meta(ge=1, le=200)]
 Stamp = Annotated[datetime, msgspec.Meta(tz=True)]
@@ -23,6 +25,7 @@ Stamp = Annotated[datetime, msgspec.Meta(tz=True)]
 class Filter(msgspec.Struct, kw_only=True):
     """Which orders, and where the page begins."""
 
+    order_number: Reference | None = None
     status: TrackingStatus | None = None
     customer_email: Email | None = None
     created_from: Stamp | None = None
@@ -39,9 +42,19 @@ class Customer(msgspec.Struct, kw_only=True):
     phone: str
 
 
-class OrderView(msgspec.Struct, kw_only=True):
-    """An order and where it is."""
+class Parcel(msgspec.Struct, kw_only=True):
+    """Where a parcel can be followed, and the day on which it should be there."""
 
+    carrier: str | None = None
+    tracking_number: str | None = None
+    tracking_url: str | None = None
+    estimated_delivery: date | None = None
+
+
+class OrderView(Parcel, kw_only=True):
+    """An order and where it is; `order_number` and `metadata` are as its sender gave them."""
+
+    order_number: str | None
     id: UUID
     customer_details: Customer
     item_summary: str
@@ -50,9 +63,10 @@ class OrderView(msgspec.Struct, kw_only=True):
     status_at: datetime
     created_at: datetime
     recorded_at: datetime
+    metadata: dict[str, str] | None
 
 
-class StatusView(msgspec.Struct, kw_only=True):
+class StatusView(Parcel, kw_only=True):
     """A status that the sender reported; not `applied` when it came too late to count."""
 
     tracking_status: str
@@ -71,8 +85,8 @@ class EmailView(msgspec.Struct, kw_only=True):
     message_id: str
 
 
-class ConflictView(msgspec.Struct, kw_only=True):
-    """Another order that was sent under this one's idempotency key, and was not recorded."""
+class ConflictView(Parcel, kw_only=True):
+    """Another order that was sent under this one's number or key, and was not recorded."""
 
     event_id: UUID
     at: datetime
@@ -80,10 +94,12 @@ class ConflictView(msgspec.Struct, kw_only=True):
     item_summary: str
     address: str
     tracking_status: str
+    order_number: str | None = None
+    metadata: dict[str, str] | None = None
 
 
 class OrderDetail(OrderView, kw_only=True):
-    """An order with its history, its emails, and what was sent under the same key."""
+    """An order with its history, its emails, and what was sent under the same number or key."""
 
     status_history: list[StatusView]
     emails: list[EmailView]
@@ -104,6 +120,9 @@ def index(session: Session, call: Call[None, Filter]) -> Answer:
     """A page of the account's orders."""
     wanted = call.query
     query = select(Order).where(Order.account_id == call.caller)
+    if wanted.order_number is not None:
+        number = normalised_number(wanted.order_number)
+        query = query.where(Order.id == order_of_number(call.caller, number))
     if wanted.status is not None:
         query = query.where(Order.tracking_status == wanted.status.value)
     if wanted.customer_email is not None:
@@ -157,7 +176,11 @@ def show(session: Session, call: Call[None, None]) -> Answer:
             **_common(order),
             status_history=[
                 StatusView(
-                    tracking_status=h.tracking_status, note=h.note, at=h.at, applied=h.applied
+                    tracking_status=h.tracking_status,
+                    note=h.note,
+                    at=h.at,
+                    applied=h.applied,
+                    **_parcel(h.tracking),
                 )
                 for h in history
             ],
@@ -179,9 +202,17 @@ def show(session: Session, call: Call[None, None]) -> Answer:
     )
 
 
+def _parcel(said: dict[str, Any] | None) -> dict[str, Any]:
+    known = {name: value for name, value in (said or {}).items() if name in FIELDS}
+    return msgspec.structs.asdict(msgspec.convert(known, Parcel))
+
+
 def _common(order: Order) -> dict[str, Any]:
     return {
         "id": order.id,
+        "order_number": order.order_number,
+        "metadata": order.sent_metadata,
+        **_parcel(order.tracking),
         "customer_details": Customer(
             name=order.customer_name, email=order.customer_email, phone=order.customer_phone
         ),

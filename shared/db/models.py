@@ -382,7 +382,7 @@ class Order(Base):
     status_event_id: Mapped[UUID]  # the message that said so; the order's own id at first
     accepted_at: Mapped[datetime]
     recorded_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    # The sender's own. The id is derived from it (shared/order_ids.py), which so is its index.
+    # The sender's own. The id is derived from it (shared/ids.py), which so is its index.
     order_number: Mapped[str | None]
     sent_metadata: Mapped[dict[str, Any] | None] = mapped_column("metadata")
     # What is known of the parcel by field, and for each which message said so: its status, stamp

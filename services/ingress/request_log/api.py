@@ -3,7 +3,7 @@
 import base64
 import binascii
 import struct
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from typing import Annotated, Literal
@@ -13,13 +13,20 @@ import msgspec
 from sqlalchemy import Select, select, tuple_
 from sqlalchemy.orm import Session
 
-from shared.db.models import OrderConflict, OrderStatusHistory, WaitingUpdate, WebhookRequest
+from shared.db.models import (
+    Order,
+    OrderConflict,
+    OrderStatusHistory,
+    WaitingUpdate,
+    WebhookRequest,
+)
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
 from shared.http.stamps import in_utc
 
 Stamp = Annotated[datetime, msgspec.Meta(tz=True)]
 Outcome = Literal["accepted", "refused"]
+Numbers = Mapping[UUID, str]  # of orders, by their ids
 _CURSOR = struct.Struct(">qq")  # microseconds since 1970, and the id
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
@@ -36,8 +43,9 @@ class RequestFilter(msgspec.Struct, kw_only=True):
 
 
 class RequestView(msgspec.Struct, kw_only=True):
-    """One request and what became of it; `conflict` when its key had come with another body.
+    """One request and what became of it; `conflict` when its number or key had come before.
 
+    `order_number` is that of the recorded order, or of the one that an update waits for.
     `awaits_order`, of an update whose order is not known: it is tried again for four hours, then
     given up. `note` says why nothing is recorded of a shop's delivery that was in order:
     `no_change`, `no_email_address`, `topic_not_taken` or `test`.
@@ -48,6 +56,7 @@ class RequestView(msgspec.Struct, kw_only=True):
     code: str
     event_type: str | None
     event_id: UUID | None
+    order_number: str | None
     order_id: UUID | None
     idempotency_key: str | None
     secret_id: UUID | None
@@ -84,10 +93,11 @@ def index(session: Session, call: Call[None, RequestFilter]) -> Answer:
     page = found[: wanted.limit]
     events = {request.event_id for request in page if request.event_id}
     conflicts, awaited = _conflicts(session, events), _awaited(session, events)
+    numbers = _numbers(session, call.caller, page)
     return Answer(
         200,
         RequestPage(
-            results=[_view(request, conflicts, awaited) for request in page],
+            results=[_view(request, conflicts, awaited, numbers) for request in page],
             next=_to_cursor(page[-1]) if len(found) > wanted.limit else None,
         ),
     )
@@ -112,7 +122,7 @@ def _query(account_id: UUID, accepted: bool, wanted: RequestFilter) -> Select[We
 
 
 def _conflicts(session: Session, event_ids: Set[UUID]) -> Set[UUID]:
-    """Those whose idempotency key had come before with another body."""
+    """Those whose number or idempotency key had come before with another body."""
     found = select(OrderConflict.event_id).where(OrderConflict.event_id.in_(event_ids))
     return set(session.scalars(found)) if event_ids else set()
 
@@ -130,8 +140,27 @@ def _awaited(session: Session, event_ids: Set[UUID]) -> Mapping[UUID, bool]:
     return {row.event_id: row.given_up_at is not None for row in session.execute(found)}
 
 
+def _numbers(session: Session, account_id: UUID, page: Sequence[WebhookRequest]) -> Numbers:
+    """The orders' own numbers: looked up here, so that no request pays for being shown."""
+    orders = {request.order_id for request in page if request.order_id}
+    events = {request.event_id for request in page if request.event_id}
+    waiting = select(WaitingUpdate.order_id, WaitingUpdate.order_number).where(
+        WaitingUpdate.event_id.in_(events), WaitingUpdate.order_number.is_not(None)
+    )
+    recorded = select(Order.id, Order.order_number).where(
+        Order.id.in_(orders), Order.account_id == account_id, Order.order_number.is_not(None)
+    )
+    if not orders:
+        return {}
+    rows = [*session.execute(waiting), *session.execute(recorded)]
+    return {order_id: number or "" for order_id, number in rows}
+
+
 def _view(
-    request: WebhookRequest, conflicts: Set[UUID], awaited: Mapping[UUID, bool]
+    request: WebhookRequest,
+    conflicts: Set[UUID],
+    awaited: Mapping[UUID, bool],
+    numbers: Numbers,
 ) -> RequestView:
     is_given_up = awaited.get(request.event_id) if request.event_id else None
     return RequestView(
@@ -140,6 +169,7 @@ def _view(
         code=request.code,
         event_type=request.event_type,
         event_id=request.event_id,
+        order_number=numbers.get(request.order_id) if request.order_id else None,
         order_id=request.order_id,
         idempotency_key=request.idempotency_key,
         secret_id=request.secret_id,

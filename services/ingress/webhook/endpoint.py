@@ -22,11 +22,11 @@ from services.ingress.webhook.admission import Admission
 from services.ingress.webhook.authentication import Scheme
 from services.ingress.webhook.known_keys import KnownKeys
 from services.ingress.webhook.refusals import as_error
-from shared import order_ids
 from shared.bus.contract.events import OrderCreated
 from shared.bus.contract.message import Message
 from shared.http.errors import ApiError, invalid
 from shared.http.mount import write_error
+from shared.ids import order_of_key
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z")  # W3C, 3.2
 
@@ -149,7 +149,7 @@ class OrderWebhook(Webhook):
         claimed = order_id
         if _HAS_NUMBER in message.body:
             # Its id says nothing of its key.
-            claimed = str(order_ids.of_key(account_id, key))
+            claimed = str(order_of_key(account_id, key))
             self._known_keys.claim(claimed, message.body, order_id)
         else:
             self._known_keys.claim(claimed, message.body)

@@ -13,10 +13,9 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from msgspec.structs import FieldInfo, force_setattr
 
-from shared import order_ids
 from shared.bus.contract.events import EVENT_TYPES, Event, OrderCreated, OrderUnaddressed
 from shared.bus.contract.topology import INTAKE
-from shared.ids import new_id
+from shared.ids import LONGEST_NUMBER, new_id, normalised_number, order_of_key, order_of_number
 from shared.validation import reading
 from shared.validation.reading import InvalidValueError
 
@@ -53,7 +52,7 @@ def complete(said: Event, account_id: UUID, key: str | None = None) -> UUID:
     if number_of(said) is not UNSET:
         order_id = _by_number(said, account_id, is_new)
     elif is_new:
-        order_id = new_id() if key is None else order_ids.of_key(account_id, key)
+        order_id = new_id() if key is None else order_of_key(account_id, key)
     else:
         order_id = said.order_id  # type: ignore[attr-defined]  # every event of the intake has one
     force_setattr(said, "order_id", order_id)
@@ -92,10 +91,10 @@ def why_unnamed(type_: str, data: Any) -> list[str]:
 
 
 def _by_number(said: Event, account_id: UUID, is_new: bool) -> UUID:
-    number = order_ids.normalised(cast("str", number_of(said)))
-    if len(number) > order_ids.LONGEST:
+    number = normalised_number(cast("str", number_of(said)))
+    if len(number) > LONGEST_NUMBER:
         raise BodyError(f"`order_number` has {len(number)} characters in Unicode's form NFC.")
-    order_id = order_ids.of_number(account_id, number)
+    order_id = order_of_number(account_id, number)
     given: UUID | UnsetType = said.order_id  # type: ignore[attr-defined]
     if not is_new and given is not UNSET and given != order_id:
         raise BodyError(TWO_ORDERS)

@@ -12,9 +12,12 @@ from typing import Literal
 Format = Literal["jsonl", "json", "csv"]
 
 CSV_COLUMNS = (
-    "type", "order_id", "name", "email", "phone", "item_summary", "address", "tracking_status",
-    "note", "reason",
+    "type", "order_number", "order_id", "name", "email", "phone", "item_summary", "address",
+    "tracking_status", "note", "reason", "carrier", "tracking_number", "tracking_url",
+    "estimated_delivery",
 )  # fmt: skip
+METADATA = "metadata."
+"""What the name of a column begins with that is a member of an order's metadata."""
 _CUSTOMER = ("name", "email", "phone")
 
 
@@ -132,11 +135,12 @@ def _json_array(content: bytes) -> Iterator[tuple[int, bytes]]:
 def _csv(content: bytes) -> Iterator[tuple[int, bytes]]:
     try:
         rows = csv.DictReader(io.StringIO(content.decode(), newline=""), strict=True)
-        unknown = set(rows.fieldnames or ()) - set(CSV_COLUMNS)
+        named = {name for name in rows.fieldnames or () if not name.startswith(METADATA)}
+        unknown = named - set(CSV_COLUMNS)
         if unknown:
             raise FileError(
                 f"unknown columns: {', '.join(sorted(unknown))}. They may be "
-                f"{', '.join(CSV_COLUMNS)}; the first line names them"
+                f"{', '.join(CSV_COLUMNS)} or begin with {METADATA}; the first line names them"
             )
         for row in rows:
             if None in row:
@@ -150,4 +154,11 @@ def _from_row(row: dict[str, str | None]) -> dict[str, object]:
     """An event of a row; empty cells are left out."""
     given: dict[str, object] = {name: value for name, value in row.items() if value}
     customer = {name: given.pop(name) for name in _CUSTOMER if name in given}
+    metadata = {
+        name.removeprefix(METADATA): given.pop(name)
+        for name in list(given)
+        if name.startswith(METADATA)
+    }
+    if metadata:
+        given["metadata"] = metadata
     return given | ({"customer_details": customer} if customer else {})

@@ -107,9 +107,12 @@ def _facts(order: Order, history: Sequence[OrderStatusHistory]) -> Iterator[_Fac
         follow_up_id(order.id, OrderRecorded.TYPE), order.recorded_at, "the order itself", True
     )
     before = None
+    parcel: dict[str, str] = {}
     for said in history:
         is_new = before is not None and said.applied
-        is_news = is_new and (said.tracking_status != before or bool(said.note.strip()))
+        known, parcel = parcel, parcel | (said.tracking or {})
+        tells_more = parcel != known or bool(said.note.strip())
+        is_news = is_new and (said.tracking_status != before or tells_more)
         is_end = said.tracking_status == TrackingStatus.CANCELLED
         for type_, is_its_own in (
             (OrderStatusRecorded.TYPE, not is_end),

@@ -13,7 +13,15 @@ from services.ops.timelines import emails, pending, requests
 from services.ops.timelines.pending import Waiting
 from services.ops.timelines.steps import Step
 from shared.bus.contract.events import OrderCreated
-from shared.db.models import Account, Order, OrderConflict, OrderStatusHistory
+from shared.db.models import (
+    Account,
+    Order,
+    OrderConflict,
+    OrderStatusHistory,
+    WaitingUpdate,
+)
+
+PARCEL = ("carrier", "tracking_number", "tracking_url", "estimated_delivery")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +29,7 @@ class OrderTrail:
     """Everything known of one order.
 
     Attributes:
+        order_number: what its sender calls it; empty where that is not known.
         order_id: which.
         account_id: whose; None for an order that is not recorded and of which no request is known.
         company_name: their name.
@@ -28,10 +37,13 @@ class OrderTrail:
         customer_email: their address.
         item_summary: what.
         tracking_status: where it is.
+        metadata: what its sender said beside it.
+        parcel: where it can be followed, and when it should be there; by field.
         steps: what happened, oldest first.
         waiting: what still waits; None when the bus was not looked at.
     """
 
+    order_number: str
     order_id: UUID
     account_id: UUID | None
     company_name: str
@@ -39,6 +51,8 @@ class OrderTrail:
     customer_email: str
     item_summary: str
     tracking_status: str
+    metadata: Mapping[str, str]
+    parcel: Mapping[str, str]
     steps: tuple[Step, ...]
     waiting: tuple[Waiting, ...] | None
 
@@ -85,6 +99,7 @@ def order_trail(
         return None
     company = select(Account.company_name).where(Account.id == account_id)
     return OrderTrail(
+        order_number=(order.order_number if order else _number_awaited(session, sent)) or "",
         order_id=order_id,
         account_id=account_id,
         company_name=session.scalar(company) or "",
@@ -92,8 +107,20 @@ def order_trail(
         customer_email=order.customer_email if order else "",
         item_summary=order.item_summary if order else "",
         tracking_status=order.tracking_status if order else "",
+        metadata=(order.sent_metadata or {}) if order else {},
+        parcel=(order.tracking or {}) if order else {},
         steps=tuple(sorted(steps, key=lambda step: step.at)),
         waiting=None if connection is None and not found else tuple(found),
+    )
+
+
+def _number_awaited(session: Session, sent: Sequence[requests.Request]) -> str | None:
+    """The number by which updates name an order that is not there."""
+    events = [request.event_id for request in sent if request.event_id]
+    return session.scalar(
+        select(WaitingUpdate.order_number)
+        .where(WaitingUpdate.event_id.in_(events), WaitingUpdate.order_number.is_not(None))
+        .limit(1)
     )
 
 
@@ -143,26 +170,27 @@ def _life(order: Order, history: Sequence[OrderStatusHistory]) -> list[Step]:
                 said.at,
                 "status",
                 said.tracking_status
-                + (f": {said.note}" if said.note else "")
+                + (f": {words}" if words else "")
                 + ("" if said.applied else ", does not count"),
                 "services.orders",
                 said.event_id,
                 said.applied,
-                said.note,
+                words,
             )
             for said in history
+            for words in ["; ".join(filter(None, (said.note, in_words(said.tracking or {}))))]
         ),
     ]
 
 
 def _conflicts(session: Session, order_id: UUID) -> list[Step]:
-    """Other orders that came under the same key, and changed nothing."""
+    """Other orders that came under the same number or key, and changed nothing."""
     rows = session.scalars(select(OrderConflict).where(OrderConflict.order_id == order_id))
     return [
         Step(
             row.at,
             "conflict",
-            f"another order under the same key, which is not recorded: {said}",
+            f"another order under the same {_name(row.event)}, which is not recorded: {said}",
             "services.orders",
             row.event_id,
             False,
@@ -171,6 +199,15 @@ def _conflicts(session: Session, order_id: UUID) -> list[Step]:
         for row in rows
         for said in [_in_words(row.event)]
     ]
+
+
+def in_words(parcel: Mapping[str, str]) -> str:
+    """Where a parcel can be followed, in one line."""
+    return ", ".join(parcel[field] for field in PARCEL if field in parcel)
+
+
+def _name(event: Mapping[str, Any]) -> str:
+    return "number" if event.get("order_number") else "key"
 
 
 def _in_words(event: Mapping[str, Any]) -> str:

@@ -11,8 +11,8 @@ from sqlalchemy import ARRAY, ColumnElement, Engine, Uuid, any_, cast, func, or_
 from sqlalchemy.orm import Session
 
 from services.ops.timelines import requests, unrecorded
-from shared import order_ids
 from shared.db.models import Account, KycApplication, Order, OrderConflict
+from shared.ids import normalised_number, order_of_key, order_of_number
 
 AT_MOST = 100
 
@@ -22,6 +22,7 @@ class Found:
     """An order, in one line of a list.
 
     Attributes:
+        order_number: what its sender calls it; empty where it has none, or it is not recorded.
         order_id: which.
         company_name: whose.
         customer_email: for whom.
@@ -29,6 +30,7 @@ class Found:
         accepted_at: since when; None where that is not known.
     """
 
+    order_number: str
     order_id: UUID
     company_name: str
     customer_email: str
@@ -65,6 +67,7 @@ def search(
         conditions.append(Order.id.in_(told))
     rows = session.execute(
         select(
+            func.coalesce(Order.order_number, ""),
             Order.id,
             func.coalesce(Account.company_name, ""),
             Order.customer_email,
@@ -87,7 +90,7 @@ def search(
 
 def _unrecorded(session: Session, order_id: UUID) -> Found:
     first = requests.not_recorded(session, order_id)[0]
-    return Found(order_id, _company(session, first.account_id), "", "", first.at)
+    return Found("", order_id, _company(session, first.account_id), "", "", first.at)
 
 
 def _waiting(
@@ -95,6 +98,7 @@ def _waiting(
 ) -> list[Found]:
     return [
         Found(
+            order.order_number,
             order.order_id,
             _company(session, order.account_id),
             order.customer_email,
@@ -117,11 +121,11 @@ def _order_ids(session: Session, text: str) -> set[UUID]:
         .where(KycApplication.status.in_(("approved", "revoked")))
         .distinct()
     )
-    number = order_ids.normalised(text)
+    number = normalised_number(text)
     ids = {
         id_
         for account_id in senders
-        for id_ in (order_ids.of_number(account_id, number), order_ids.of_key(account_id, text))
+        for id_ in (order_of_number(account_id, number), order_of_key(account_id, text))
     }
     with suppress(ValueError):
         ids.add(UUID(text))

@@ -40,12 +40,14 @@ class Unrecorded:
     """An order that waits to be recorded.
 
     Attributes:
+        order_number: what its sender calls it; empty where it has none.
         order_id: which.
         account_id: whose.
         customer_email: for whom.
         accepted_at: since when; None where its message does not say.
     """
 
+    order_number: str
     order_id: UUID
     account_id: UUID
     customer_email: str
@@ -94,7 +96,13 @@ def _meant(bodies: Iterable[tuple[bytes, datetime | None]], email: str) -> Itera
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             continue
         if isinstance(order, OrderCreated) and order.customer_details.email.casefold() == wanted:
-            yield Unrecorded(order.order_id, order.account_id, order.customer_details.email, at)
+            yield Unrecorded(
+                order.order_number or "",
+                order.order_id,
+                order.account_id,
+                order.customer_details.email,
+                at,
+            )
 
 
 def _in_outbox(session: Session) -> Iterator[tuple[bytes, datetime | None]]:

@@ -94,7 +94,7 @@ Reference = Annotated[
     ),
 ]
 OrderNumber = Annotated[Reference, msgspec.Meta(examples=["A-1001"])]
-"""The sender's own, unique among its orders; `shared.order_ids` makes the order's id of it."""
+"""The sender's own, unique among its orders; `shared.ids` makes the order's id of it."""
 MetadataName = Annotated[
     str,
     msgspec.Meta(

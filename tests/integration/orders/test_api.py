@@ -1,6 +1,6 @@
 """An account's own orders over HTTP, and nobody else's."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
@@ -9,7 +9,7 @@ from services.orders.lanes import Lanes
 from services.orders.unknown import Unknown
 from shared.bus.contract.events import TrackingStatus
 from shared.db.models import EmailDelivery
-from shared.ids import derived_id, new_id
+from shared.ids import derived_id, new_id, order_of_number
 from shared.security import tokens
 from tests.integration.arrange import account, order_created, received, status_changed
 
@@ -117,12 +117,27 @@ def test_filters(api, business, me):
         assert answer.status_code == 200, answer.text
         return {o["id"] for o in answer.json()["results"]}
 
+    numbered = order_created(
+        business.id, order_id=order_of_number(business.id, "A-1"), order_number="A-1"
+    )
+    with api.session() as session:
+        other = account(session)
+    theirs = order_created(other.id, order_id=order_of_number(other.id, "A-1"), order_number="A-1")
+    record_orders(api, numbered, theirs, time=datetime(2025, 1, 1, tzinfo=UTC))
+    assert ids(order_number="A-1") == ids(order_number=" A-1 ") == {str(numbered.order_id)}
+    assert ids(order_number="a-1") == ids(order_number="A-1", status="delivered") == set()
     assert ids(status="delivered") == {str(bola.order_id)}
-    assert ids(status="PENDING") == {str(ada.order_id)}
-    assert ids(customer_email="zoe@shop.example") == {str(ada.order_id), str(bola.order_id)}
+    assert ids(status="PENDING", created_from="2026-01-01T00:00:00Z") == {str(ada.order_id)}
+    assert ids(customer_email="zoe@shop.example", created_from="2026-01-01T00:00:00Z") == {
+        str(ada.order_id),
+        str(bola.order_id),
+    }
     assert ids(customer_email="nobody@shop.example") == set()
     assert ids(created_from="2026-01-15T00:00:00Z") == {str(bola.order_id)}
-    assert ids(created_to="2026-01-15T00:00:00+00:00") == {str(ada.order_id)}
+    assert ids(created_to="2026-01-15T00:00:00+00:00") == {
+        str(ada.order_id),
+        str(numbered.order_id),
+    }
 
 
 @pytest.mark.parametrize(
@@ -139,6 +154,9 @@ def test_filters(api, business, me):
         {"created_from": "2026-01-01T00:00:00"},
         {"customer_email": "x" * 255},
         {"customer_email": "a\x00b"},
+        {"order_number": ""},
+        {"order_number": "x" * 101},
+        {"order_number": "a\x00b"},
     ],
 )
 def test_a_bad_query_is_a_400(api, me, query):
@@ -193,6 +211,36 @@ def test_what_was_sent_under_the_same_key_is_shown_with_the_order(api, business,
     (conflict,) = found["conflicts"]
     assert conflict["address"] == "elsewhere"
     assert conflict["customer_details"]["name"] == "Zoë Ade"
+    assert (conflict["order_number"], conflict["metadata"]) == (None, None)
+
+
+def test_numbers_metadata_and_parcels_are_shown(api, business, me):
+    said = {
+        "order_number": "A-7",
+        "metadata": {"branch": "Lekki"},
+        "carrier": "Swift",
+        "tracking_number": "JD0146",
+        "tracking_url": "https://track.carrier.example/JD0146",
+        "estimated_delivery": date(2026, 12, 3),
+    }
+    created = order_created(business.id, order_id=order_of_number(business.id, "A-7"), **said)
+    record_orders(api, created)
+    other = order_created(
+        business.id, **said | {"order_id": created.order_id, "metadata": {"branch": "Yaba"}}
+    )
+    with api.session() as session:
+        record(session, [received(other)], lanes=Lanes(1_000, 100), unknown=Unknown(1_000))
+        session.commit()
+    shown = said | {"estimated_delivery": "2026-12-03"}
+    (listed,) = api.http.get("/orders/", headers=me).json()["results"]
+    found = api.http.get(f"/orders/{created.order_id}/", headers=me).json()
+    for one in (listed, found):
+        assert {name: one[name] for name in shown} == shown
+    (history,) = found["status_history"]
+    parcel = {n: v for n, v in shown.items() if n not in ("order_number", "metadata")}
+    assert {name: history[name] for name in parcel} == parcel
+    (conflict,) = found["conflicts"]
+    assert {name: conflict[name] for name in shown} == shown | {"metadata": {"branch": "Yaba"}}
 
 
 def test_orders_with_derived_ids_are_listed_by_acceptance(api, business, me):

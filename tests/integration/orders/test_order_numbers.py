@@ -15,11 +15,12 @@ from services.ingress.webhook import bodies
 from services.orders.handlers import record
 from services.orders.lanes import Lanes
 from services.orders.unknown import Unknown
-from shared import erased, order_ids
+from shared import erased
 from shared.bus.consume.retry import MAX_ATTEMPTS
 from shared.bus.contract.events import decode
 from shared.db.models import Order, OrderConflict, OrderStatusHistory, OutboxMessage, WaitingUpdate
 from shared.db.session import transaction
+from shared.ids import order_of_number
 from tests.integration.arrange import account, received
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -79,7 +80,7 @@ def test_what_was_sent_is_in_the_books_and_in_the_fact(db, business):
     parcel = {"carrier": "Swift", "tracking_url": URL, "estimated_delivery": "2026-12-03"}
     take_in(numbered(business, metadata={"branch": "Lekki"}, **parcel))
     order = the_order(db)
-    assert order.id == order_ids.of_number(business.id, "A-1001")
+    assert order.id == order_of_number(business.id, "A-1001")
     assert (order.order_number, order.sent_metadata) == ("A-1001", {"branch": "Lekki"})
     assert order.tracking == parcel
     (history,) = db.scalars(select(OrderStatusHistory))

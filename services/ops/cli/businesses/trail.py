@@ -24,13 +24,16 @@ from services.ops.cli.terminal import (
 from services.ops.journal import NotReadToTheEndError
 from services.ops.timelines import order as trail
 from services.ops.timelines import search
-from services.ops.timelines.order import OrderTrail
+from services.ops.timelines.order import OrderTrail, in_words
 from services.ops.timelines.pending import Waiting
 
 
 def show(
     order: Annotated[
-        str, typer.Argument(help="Order id, idempotency key or the customer's email address.")
+        str,
+        typer.Argument(
+            help="Order number, order id, idempotency key or the customer's email address."
+        ),
     ],
     bus: Annotated[
         bool, typer.Option(help="Look for what waits on the retry ladder and among dead letters.")
@@ -85,11 +88,12 @@ def _list(found: Sequence[search.Found], as_json: bool) -> None:
     if as_json:
         print_json(found)
     else:
-        table = Table("accepted", "order", "company", "customer", "status", box=None)
+        table = Table("accepted", "number", "order", "company", "customer", "status", box=None)
         for order in found:
             accepted, id_ = local(order.accepted_at), str(order.order_id)
             table.add_row(
                 accepted,
+                order.order_number,
                 id_,
                 order.company_name,
                 order.customer_email,
@@ -103,9 +107,15 @@ def _list(found: Sequence[search.Found], as_json: bool) -> None:
 def _print(found: OrderTrail) -> None:
     console = results()
     where = found.tracking_status or "not recorded"
-    console.print(f"Order {found.order_id}: {where}")
+    number = f"{found.order_number}, " if found.order_number else ""
+    console.print(f"Order {number}{found.order_id}: {where}", highlight=False, markup=False)
     if found.company_name:
         console.print(f"from {found.company_name} for {found.customer_name}")
+    if found.parcel:
+        console.print(f"parcel: {in_words(found.parcel)}", highlight=False, markup=False)
+    if found.metadata:
+        said = ", ".join(f"{name}: {value}" for name, value in found.metadata.items())
+        console.print(said, highlight=False, markup=False)
     table = Table("when", "what", "", "by", "event", box=None, pad_edge=False)
     for step in found.steps:
         at = step.at.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + "Z"

@@ -1,6 +1,6 @@
 """Orders have a number of their sender's, its metadata, and where the parcel can be followed.
 
-No index by number: the id of an order that has one is derived from it (`shared/order_ids.py`).
+No index by number: the id of an order that has one is derived from it (`shared/ids.py`).
 """
 
 from importlib import import_module

@@ -405,7 +405,7 @@ def test_another_order_under_the_same_key_shows_as_a_conflict(api, sender):
 def test_an_update_of_an_unknown_order_shows_where_it_stands(api, sender):
     sent = {
         "type": "order.status_changed",
-        "order_id": str(new_id()),
+        "order_number": "A-1001",
         "tracking_status": "DELIVERED",
     }
     assert sender.send(sent).status_code == 201
@@ -413,23 +413,24 @@ def test_an_update_of_an_unknown_order_shows_where_it_stands(api, sender):
 
     def shown():
         (result,) = log_of(api, sender)["results"]
-        return result["awaits_order"]
+        return result["awaits_order"], result["order_number"]
 
-    assert shown() is None
+    assert shown() == (None, None)
     # As services.orders notes it.
     waiting = WaitingUpdate(
         event_id=entry.event_id,
         account_id=sender.account_id,
         order_id=entry.order_id,
+        order_number="A-1001",
         since=entry.at,
     )
     with api.session() as session:
         session.add(waiting)
         session.commit()
-        assert shown() == "waiting"
+        assert shown() == ("waiting", "A-1001")
         waiting.given_up_at = entry.at
         session.commit()
-        assert shown() == "given_up"
+        assert shown() == ("given_up", "A-1001")
         # Put back by ops staff after its order came.
         session.add(
             OrderStatusHistory(
@@ -442,7 +443,7 @@ def test_an_update_of_an_unknown_order_shows_where_it_stands(api, sender):
             )
         )
         session.commit()
-        assert shown() is None
+        assert shown() == (None, "A-1001")
 
 
 def test_requests_of_one_moment_are_each_on_one_page(api, sender):

@@ -521,3 +521,19 @@ def test_another_order_under_a_known_key_is_refused(api, tmp_path):
         for status in ("IN_TRANSIT", "DELIVERED"):
             body = {"type": "order.status_changed", "order_id": order_id, "tracking_status": status}
             assert business.send(body, **key).status_code == 201
+
+
+def test_a_key_that_comes_with_another_number_is_refused(api, tmp_path):
+    with running_ingress(tmp_path, api.amqp_url, api.database_url, WEB_CONCURRENCY="1") as single:
+        business = approved(single)
+        key, numbered = {"Idempotency-Key": "order-8"}, ORDER | {"order_number": "A-8"}
+        first = business.send(numbered, **key)
+        assert first.status_code == 201
+        assert business.send(numbered, **key).json() == first.json()
+        for body in (ORDER | {"order_number": "A-9"}, ORDER, numbered | {"address": "elsewhere"}):
+            answer = business.send(body, **key)
+            assert (answer.status_code, answer.json()["code"]) == (422, "idempotency_key_reused")
+            assert answer.json()["order_id"] == first.json()["order_id"]
+        # Without the key, or under another one, the number says which order it is.
+        for headers in ({}, {"Idempotency-Key": "order-9"}):
+            assert business.send(numbered, **headers).json() == first.json()

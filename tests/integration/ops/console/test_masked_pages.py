@@ -30,7 +30,15 @@ from tests.integration.ops.console.running import running_console
 
 PASSWORD = "correct horse battery"
 EMAIL = "zoe@shop.example"
-PERSON = (EMAIL, "Zoë Ade", "a red kettle", "12 Marina Road", "leave it at the gate")
+PERSON = (
+    EMAIL,
+    "Zoë Ade",
+    "a red kettle",
+    "12 Marina Road",
+    "leave it at the gate",
+    "https://track.carrier.example/JD0146",
+    "gift for a birthday",
+)
 BUSINESS = ("it@kettle.example", "7 Broad Street", "Bola Contact", "RC-7777")
 MARKS = re.compile("|".join(map(re.escape, (*PERSON, *BUSINESS, quote(EMAIL, safe="")))))
 BODY = f'{{"customer_details": {{"name": "Zoë Ade", "email": "{EMAIL}"}}}}'.encode()
@@ -74,6 +82,9 @@ def everybody(settings, db, amqp_url):
                 status_at=now,
                 status_event_id=id_,
                 accepted_at=now,
+                order_number="A-1001",
+                sent_metadata={"gift": PERSON[6]},
+                tracking={"tracking_url": PERSON[5]},
             )
         )
         db.flush()
@@ -85,6 +96,7 @@ def everybody(settings, db, amqp_url):
                 note=PERSON[4],
                 at=now,
                 applied=True,
+                tracking={"tracking_url": PERSON[5]},
             )
         )
         db.add(

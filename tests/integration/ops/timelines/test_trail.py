@@ -24,7 +24,7 @@ from shared.bus.contract.events import CustomerDetails, OrderCancelled, Tracking
 from shared.bus.contract.message import message_for
 from shared.db.models import OutboxMessage, WebhookRequest, WebhookSecret
 from shared.db.session import transaction
-from shared.ids import derived_id, new_id
+from shared.ids import derived_id, new_id, order_of_number
 from shared.service import heartbeat_of
 from shared.telemetry import heartbeat
 from tests.integration.arrange import (
@@ -94,6 +94,46 @@ def test_an_order_from_the_sender_to_the_last_email(settings, db, engine):
         "order_received to zoe@shop.example: sent",
         "order_status to zoe@shop.example: sent",
     ]
+
+
+def test_an_order_is_found_by_its_number_with_its_parcel(settings, db, engine):
+    business, other = account(db, status="approved"), account(db, status="approved")
+    url = "https://track.carrier.example/JD0146"
+    mine = order_created(
+        business.id,
+        order_id=order_of_number(business.id, "Zo\u00eb-1"),
+        order_number="Zo\u00eb-1",
+        metadata={"branch": "Lekki"},
+    )
+    theirs = order_created(
+        other.id, order_id=order_of_number(other.id, "Zo\u00eb-2"), order_number="Zo\u00eb-2"
+    )
+    update = replace(
+        status_changed(mine, TrackingStatus.IN_TRANSIT, "left"), tracking_url=url, carrier="Swift"
+    )
+    again = replace(update, note="", tracking_url=f"{url}?again")
+    with consuming(settings, *recording(settings).subscriptions):
+        sent(settings, mine, theirs, update, again)
+    with Session(engine) as session, Connection(settings.amqp_url) as bus:
+        (found,) = search.search(session, " Zoe\u0308-1 ")
+        assert (found.order_id, found.order_number) == (mine.order_id, "Zo\u00eb-1")
+        assert search.search(session, "zo\u00eb-1") == []
+        shown = trail.order_trail(session, found.order_id, connection=bus)
+    assert (shown.order_number, shown.metadata) == ("Zo\u00eb-1", {"branch": "Lekki"})
+    assert trail.in_words(shown.parcel) == f"Swift, {url}?again"
+    texts = {step.text for step in shown.steps if step.what == "status"}
+    assert texts == {
+        "PENDING",
+        f"IN_TRANSIT: left; Swift, {url}",
+        f"IN_TRANSIT: Swift, {url}?again",
+    }
+    due = [step for step in shown.steps if step.what == "due"]
+    assert len(due) == 3  # each of them is told
+    code, out, err = fellow(settings, "trail", "Zo\u00eb-1")
+    assert code == 0, err
+    assert "Order Zo\u00eb-1, " in out
+    assert url in out.replace("\n", "")
+    assert "branch: Lekki" in out
 
 
 def test_what_still_waits(settings, db, engine):

@@ -48,6 +48,22 @@ def test_rows_of_csv():
     }
 
 
+def test_csv_has_numbers_metadata_and_parcels():
+    content = (
+        b"order_number,name,email,item_summary,address,metadata.branch,metadata.till,carrier\n"
+        b"007,Zoe,zoe@shop.example,kettle,here,Lekki,,Swift\n"
+    )
+    (line,) = read(content, "csv")
+    assert json.loads(line.body) == {
+        "order_number": "007",
+        "customer_details": {"name": "Zoe", "email": "zoe@shop.example"},
+        "item_summary": "kettle",
+        "address": "here",
+        "metadata": {"branch": "Lekki"},
+        "carrier": "Swift",
+    }
+
+
 @pytest.mark.parametrize(
     ("content", "form", "word"),
     [
