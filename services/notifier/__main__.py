@@ -3,6 +3,7 @@
 import sys
 from email.utils import parseaddr
 
+from services.notifier import leases
 from services.notifier.bounds import Bounds
 from services.notifier.handlers import Notifier
 from services.notifier.mailer import Mailer
@@ -10,30 +11,35 @@ from shared.bus.consume.consumer import Subscription
 from shared.bus.contract import topology
 from shared.config.settings import Settings
 from shared.db import retention
+from shared.periodic import Periodic
 from shared.service import Wiring, run
 
 
 def wire(config: Settings) -> Wiring:
     """What this process does. Each queue has mail connections of its own: codes never wait."""
+    subscriptions = [
+        _subscription(config, topology.NOTIFIER_URGENT, connections=1, batch_size=8, patience=0.02),
+        _subscription(
+            config,
+            topology.NOTIFIER_ORDERS,
+            connections=config.smtp_connections,
+            batch_size=config.email_batch_size,
+        ),
+        _subscription(
+            config,
+            topology.NOTIFIER_BULK,
+            connections=config.smtp_bulk_connections,
+            batch_size=config.email_batch_size,
+        ),
+    ]
+    keeping = [
+        Periodic(f"leases of {s.queue.name}", leases.RENEWED_EVERY, s.handle.keep)
+        for s in subscriptions
+        if isinstance(s.handle, Notifier)
+    ]
     return Wiring(
-        [
-            _subscription(
-                config, topology.NOTIFIER_URGENT, connections=1, batch_size=8, patience=0.02
-            ),
-            _subscription(
-                config,
-                topology.NOTIFIER_ORDERS,
-                connections=config.smtp_connections,
-                batch_size=config.email_batch_size,
-            ),
-            _subscription(
-                config,
-                topology.NOTIFIER_BULK,
-                connections=config.smtp_bulk_connections,
-                batch_size=config.email_batch_size,
-            ),
-        ],
-        retention.jobs("notifier", config),
+        subscriptions,
+        [*retention.jobs("notifier", config), *keeping],
         uses={
             "mail": {
                 "where": f"{config.smtp_host}:{config.smtp_port}",

@@ -86,6 +86,7 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
     "notifier": {
         "orders": "SELECT (id, customer_email)",  # whether the person was erased meanwhile
         "email_deliveries": "SELECT, INSERT, UPDATE, DELETE",
+        "email_leases": "SELECT, INSERT, UPDATE, DELETE",
         "inbox": INBOX,
         "outbox": TELL,
         "service_heartbeats": BEAT,

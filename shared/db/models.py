@@ -444,6 +444,15 @@ class EmailDelivery(Base):
     at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
+class EmailLease(Base):
+    """An email that a mail server thinks about: other notifiers leave it alone for so long."""
+
+    __tablename__ = "email_leases"
+
+    fact_id: Mapped[UUID] = mapped_column(primary_key=True)
+    good_until: Mapped[datetime]
+
+
 # --- services.ops ----------------------------------------------------------------------------
 
 

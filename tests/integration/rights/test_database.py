@@ -66,6 +66,7 @@ MAY = {
     "notifier": {
         "orders": "s",
         "email_deliveries": "SIUD",
+        "email_leases": "SIUD",
         "inbox": "SIUD",
         "outbox": "I",
         "service_heartbeats": "SIUD",
@@ -94,6 +95,7 @@ MAY = {
         "ops_sessions": "SIUD",
         "ops_second_factors": "SIUD",
         "ops_recovery_codes": "SID",
+        "ops_attempt_counts": "SIUD",
     },
     "proof": {"service_heartbeats": "SIUD"},
 }
