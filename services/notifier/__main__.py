@@ -3,6 +3,7 @@
 import sys
 from email.utils import parseaddr
 
+from services.notifier import leases
 from services.notifier.bounds import Bounds
 from services.notifier.handlers import Notifier
 from services.notifier.mailer import Mailer
@@ -21,28 +22,33 @@ KEEP_SECONDS = 3_600.0
 
 def wire(config: Settings) -> Wiring:
     """What this process does. Each queue has mail connections of its own: codes never wait."""
+    subscriptions = [
+        _subscription(config, topology.NOTIFIER_URGENT, connections=1, batch_size=8, patience=0.02),
+        _subscription(
+            config,
+            topology.NOTIFIER_ORDERS,
+            connections=config.smtp_connections,
+            batch_size=config.email_batch_size,
+        ),
+        _subscription(
+            config,
+            topology.NOTIFIER_BULK,
+            connections=config.smtp_bulk_connections,
+            batch_size=config.email_batch_size,
+        ),
+    ]
+    keeping = [
+        Periodic(f"leases of {s.queue.name}", leases.RENEWED_EVERY, s.handle.keep)
+        for s in subscriptions
+        if isinstance(s.handle, Notifier)
+    ]
     return Wiring(
-        [
-            _subscription(
-                config, topology.NOTIFIER_URGENT, connections=1, batch_size=8, patience=0.02
-            ),
-            _subscription(
-                config,
-                topology.NOTIFIER_ORDERS,
-                connections=config.smtp_connections,
-                batch_size=config.email_batch_size,
-            ),
-            _subscription(
-                config,
-                topology.NOTIFIER_BULK,
-                connections=config.smtp_bulk_connections,
-                batch_size=config.email_batch_size,
-            ),
-        ],
+        subscriptions,
         (
             *retention.jobs("notifier", config),
             Periodic("tell of refused addresses", TELL_SECONDS, tell_refused),
             Periodic("keep suppressions", KEEP_SECONDS, keep),
+            *keeping,
         ),
         uses={
             "mail": {

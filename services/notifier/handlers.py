@@ -3,8 +3,9 @@
 An email is out of the database's reach, so three things stand against a second one: the inbox, the
 unique delivery row, and this process's memory of what it sent in a transaction that did not commit.
 What the mail server took is written down even while the rest is held; and when the process has to
-stop before the database is back, the facts go back with a note of it. So only a crash between the
-mail server's 250 and the commit can double one, under the same Message-ID.
+stop before the database is back, the facts go back with a note of it. What it thinks about is held
+by a lease, which other notifiers see. So only a crash between the mail server's 250 and the commit
+can double one, under the same Message-ID.
 """
 
 import time
@@ -17,7 +18,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from services.notifier import metrics, mime, senders
+from services.notifier import leases, metrics, mime, senders
 from services.notifier.bounds import Bounds
 from services.notifier.composing import Email, compose
 from services.notifier.mailer import Mailer
@@ -61,6 +62,7 @@ class Notifier:
         self._bounds = bounds
         self._sent: OrderedDict[UUID, None] = OrderedDict()
         self._under_way: dict[UUID, tuple[Sending, int]] = {}
+        self._leased: dict[UUID, Email] = {}
         self._last_look: float | None = None  # until when a stop waits, on the monotonic clock
 
     def happened(self, ids: Collection[UUID]) -> Collection[UUID]:
@@ -79,6 +81,30 @@ class Notifier:
             sending.wait(max(0.0, self._last_look - time.monotonic()))
         taken = {id_ for id_, (sending, n) in under_way.items() if sending.outcome(n) is None}
         return (self._sent.keys() & asked) | taken
+
+    def keep(self, session: Session) -> None:
+        """Renew the leases of what the mail server thinks about, and write down what it has taken.
+
+        Also of facts that are not in hand any more, since the broker was lost: they come to another
+        notifier, who asks for no more than that. Called now and then, from another thread.
+        """
+        leased = dict(self._leased)
+        outcomes = {}
+        for fact_id in leased:
+            sending, number = self._under_way.get(fact_id, (None, 0))
+            if sending is not None:
+                outcomes[fact_id] = sending.outcome(number)
+        taken = [email for id_, email in leased.items() if outcomes.get(id_, _UNKNOWN) is None]
+        for email in taken:
+            self._remember(email)
+        self._write_down(session, taken, outcomes)
+        thinking = [id_ for id_, found in outcomes.items() if isinstance(found, UnderWay)]
+        leases.take(session, thinking)
+        self._let_go(session, leased.keys() - set(thinking))
+
+    def _let_go(self, session: Session, facts: Collection[UUID]) -> None:
+        ended = [fact_id for fact_id in facts if self._leased.pop(fact_id, None) is not None]
+        leases.end(session, ended)
 
     def __call__(self, session: Session, messages: Sequence[Received[Any]]) -> Failures:
         """Send the email of each fact, and write down what became of it.
@@ -100,25 +126,34 @@ class Notifier:
             emails.append(email)
             if message.happened:
                 self._remember(email)
-        delivered = _delivered(session, emails)
+        delivered, leased = _known(session, emails)
         gone = _erased(session, emails)
         for email in emails:
-            if email.order_id in gone:
+            if email.order_id in gone or email.fact_id in delivered:
                 self._under_way.pop(email.fact_id, None)
         emails = [e for e in emails if e.fact_id not in delivered and e.order_id not in gone]
+        elsewhere = leased - self._under_way.keys() - self._sent.keys()
+        emails = [e for e in emails if e.fact_id not in elsewhere]
         outcomes = self._send(session, emails)
+        failures |= dict.fromkeys(elsewhere, UnderWay("another notifier waits for the answer"))
         failures |= {
             id_: error
             for id_, error in outcomes.items()
             if error is not None and not isinstance(error, NotSentError)
         }
         self._write_down(session, emails, outcomes)
+        thinking = [e for e in emails if isinstance(outcomes[e.fact_id], UnderWay)]
+        leases.take(session, [email.fact_id for email in thinking])
+        self._let_go(session, {e.fact_id for e in emails} - {e.fact_id for e in thinking})
+        self._leased |= {email.fact_id: email for email in thinking}
         return failures
 
     def _send(self, session: Session, emails: Sequence[Email]) -> dict[UUID, Outcome]:
         outcomes: dict[UUID, Outcome] = {
             email.fact_id: None for email in emails if email.fact_id in self._sent
         }
+        for fact_id in outcomes:
+            self._under_way.pop(fact_id, None)
         unsent = []
         # What is out already, or on its way, nobody can take back.
         begun = outcomes.keys() | self._under_way.keys()
@@ -249,12 +284,15 @@ class Notifier:
         outbox.add(session, facts)
 
 
-def _delivered(session: Session, emails: Sequence[Email]) -> set[UUID]:
-    """The facts among these whose email was sent before."""
+def _known(session: Session, emails: Sequence[Email]) -> tuple[set[UUID], set[UUID]]:
+    """The facts among these whose email was sent before, and those with a lease."""
     if not emails:
-        return set()
-    rows = session.execute(_SENT, {"ids": arrays.uuids(email.fact_id for email in emails)})
-    return set(rows.scalars())
+        return set(), set()
+    found = session.execute(_KNOWN, {"ids": arrays.uuids(email.fact_id for email in emails)})
+    rows = found.all()
+    return {row.fact_id for row in rows if row.is_sent}, {
+        row.fact_id for row in rows if not row.is_sent
+    }
 
 
 def _erased(session: Session, emails: Sequence[Email]) -> set[UUID]:
@@ -272,9 +310,13 @@ def _erased(session: Session, emails: Sequence[Email]) -> set[UUID]:
 _ERASED = text("""
     SELECT id FROM orders WHERE id = ANY(CAST(:ids AS uuid[])) AND customer_email = :erased
 """)
-_SENT = text("""
-    SELECT fact_id FROM email_deliveries
+_UNKNOWN = UnderWay("nobody knows")
+_KNOWN = text("""
+    SELECT fact_id, true AS is_sent FROM email_deliveries
     WHERE fact_id = ANY(CAST(:ids AS uuid[])) AND state = 'sent'
+    UNION ALL
+    SELECT fact_id, false FROM email_leases
+    WHERE fact_id = ANY(CAST(:ids AS uuid[])) AND good_until > clock_timestamp()
 """)
 # The row's own id is that of the fact: a fact has one recipient at a time, which may be another one
 # once its dead letter was edited.

@@ -94,6 +94,7 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "suppressions": "SELECT, INSERT, UPDATE, DELETE",
         "orders": "SELECT (id, customer_email)",  # whether the person was erased meanwhile
         "email_deliveries": "SELECT, INSERT, UPDATE, DELETE",
+        "email_leases": "SELECT, INSERT, UPDATE, DELETE",
         "inbox": INBOX,
         "outbox": TELL,
         "service_heartbeats": BEAT,

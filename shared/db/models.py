@@ -594,6 +594,15 @@ class Suppression(Base):
     told_at: Mapped[datetime | None]  # of what was refused: when its business was told
 
 
+class EmailLease(Base):
+    """An email that a mail server thinks about: other notifiers leave it alone for so long."""
+
+    __tablename__ = "email_leases"
+
+    fact_id: Mapped[UUID] = mapped_column(primary_key=True)
+    good_until: Mapped[datetime]
+
+
 # --- services.ops ----------------------------------------------------------------------------
 
 

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 import msgspec
 import pytest
 from kombu import Connection
-from sqlalchemy import select
+from sqlalchemy import select, text
 
-from services.notifier import handlers
+from services.notifier import handlers, leases
 from services.notifier.__main__ import wire
 from services.notifier.outgoing import Sending
 from services.notifier.smtp import MailConnection
@@ -19,6 +19,7 @@ from shared.bus.contract import topology
 from shared.bus.contract.errors import UnderWay
 from shared.bus.contract.events import encode
 from shared.db.models import EmailDelivery
+from shared.db.session import transaction
 from stack.mailbox import Handler
 from tests.integration.arrange import consuming, depth, publish, until
 from tests.integration.gate import Gate
@@ -413,3 +414,72 @@ def test_a_clean_stop_while_the_broker_goes_writes_down_what_was_taken(
     with notifying(configure(amqp_url=amqp_url)):
         until(lambda: len(deliveries(engine)) == 64, "delivered again")
     assert set(copies(server).values()) == {1}
+
+
+@contextmanager
+def a_process(config):
+    """A notifier of order emails with its jobs, as a process of its own would have them."""
+    wiring, stopping = wire(config), threading.Event()
+    (orders,) = [s for s in wiring.subscriptions if s.queue.name == "notifier.orders"]
+    (leasing,) = [job for job in wiring.jobs if job.name == "leases of notifier.orders"]
+
+    def keep():
+        while not stopping.wait(0.5):
+            with transaction() as session:
+                leasing.run(session)
+
+    consumer = Consumer(config.amqp_url, config.amqp_heartbeat, orders, stopping)
+    threads = [threading.Thread(target=run, daemon=True) for run in (consumer.run, keep)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield consumer
+    finally:
+        stopping.set()
+        for thread in threads:
+            thread.join(15)
+            assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("answer", ["while it is with the other", "after the lease was renewed"])
+def test_what_a_notifier_without_a_broker_waits_for_is_sent_by_no_other(
+    config, server, configure, engine, amqp_url, monkeypatch, answer
+):
+    """The connection is lost while the mail server thinks; the fact comes to another notifier."""
+    monkeypatch.setattr(leases, "SECONDS", 5.0)
+    server.thinks_of = "c5@"
+    tell(amqp_url, *recipients(20))
+    with Gate(amqp_url) as gate:
+        cut_off = configure(amqp_url=gate.url)
+        with a_process(cut_off) as first:
+            until(lambda: leased(engine), "it is leased")
+            gate.cut()
+            until(lambda: first.standing.told.state == "away", "the first has no broker")
+            with a_process(configure(amqp_url=amqp_url)) as second:
+                until(lambda: second.unacknowledged == 1, "the second has the fact")
+                if answer == "after the lease was renewed":
+                    before = leased(engine)
+                    until(lambda: leased(engine) > before, "it is renewed")
+                server.decided.set()
+                until(lambda: len(deliveries(engine)) == 20, "all are written down")
+                until(lambda: second.unacknowledged == 0, "and the fact is done")
+    assert set(copies(server).values()) == {1}
+    assert leased(engine) is None
+
+
+def test_the_lease_of_one_that_is_gone_runs_out(config, server, engine, amqp_url):
+    (message,) = tell(amqp_url, *recipients(1))
+    lease = "INSERT INTO email_leases VALUES (:id, clock_timestamp() + interval '3 s')"
+    with engine.begin() as connection:
+        connection.execute(text(lease), {"id": message.message_id})
+    with a_process(config) as notifier:
+        until(lambda: notifier.unacknowledged == 1, "it is in hand")
+        assert server.taken == 0
+        until(lambda: len(deliveries(engine)) == 1, "sent")
+    assert set(copies(server).values()) == {1}
+
+
+def leased(engine):
+    """Until when an email is leased; None when none is."""
+    with engine.connect() as connection:
+        return connection.execute(text("SELECT max(good_until) FROM email_leases")).scalar()

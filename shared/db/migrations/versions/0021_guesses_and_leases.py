@@ -1,4 +1,4 @@
-"""Guesses at the console are counted in the database, and wrong codes until their user knows."""
+"""Guesses at the console are counted in the database; emails that a server thinks about, leased."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -18,6 +18,12 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("key", name=op.f("pk_ops_attempt_counts")),
     )
     op.create_index(op.f("ix_ops_attempt_counts_ends_at"), "ops_attempt_counts", ["ends_at"])
+    op.create_table(
+        "email_leases",
+        sa.Column("fact_id", sa.Uuid(), nullable=False),
+        sa.Column("good_until", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("fact_id", name=op.f("pk_email_leases")),
+    )
     op.add_column(
         "ops_second_factors",
         sa.Column("wrong_codes", sa.Integer(), server_default="0", nullable=False),
@@ -25,5 +31,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.drop_table("email_leases")
     op.drop_column("ops_second_factors", "wrong_codes")
     op.drop_table("ops_attempt_counts")
