@@ -3,7 +3,7 @@
 from typing import Any
 
 from services.portal.web.api import Refused
-from services.portal.web.page import Page, Result, Visit
+from services.portal.web.page import Page, Result, SignIn, Visit
 from shared.web.browsers import browser, in_words
 from shared.web.forms import uuid_of
 from shared.web.results import PageError, Question, Redirect, View
@@ -92,7 +92,7 @@ def ask_address(visit: Visit) -> Question:
     return Question("Change your email address?", "Change it", PATH, facts, more=more)
 
 
-def change_address(visit: Visit) -> Result:
+def change_address(visit: Visit) -> Result | SignIn:
     """Take the new address, by its code."""
     try:
         visit.api.post("/users/email/verify/", {"otp": visit.field("code")})
@@ -101,7 +101,10 @@ def change_address(visit: Visit) -> Result:
             raise
         about = {"email": visit.field("email"), "wrong": refused}
         return View("address_code.html", about, refused.status)
-    return Redirect(PATH, "Your email address is changed: sign in with the new one from now on.")
+    # Its answer has the new address, which every page shows.
+    answer = visit.api.post("/users/auth/refresh/", {"refresh": visit.business.refresh})
+    said = "Your email address is changed: sign in with the new one from now on."
+    return SignIn(answer, PATH, said)
 
 
 def ask_close(visit: Visit) -> Question:

@@ -82,7 +82,7 @@ def _responder(page: Page, config: Settings, api: Api, threads: ThreadPoolExecut
             if page.needs == "business" and held is None:
                 if page.asks_by_itself:
                     raise PageError(403, "You are signed out: load the page anew.")
-                return _to_sign_in(req), ""
+                return _to_sign_in(req, own), ""
             asking = api.for_browser(browser.address, client, held.access if held else "")
             visit = Visit(asking, held, config, path, query, form)
             try:
@@ -93,10 +93,11 @@ def _responder(page: Page, config: Settings, api: Api, threads: ThreadPoolExecut
                 # It was ended elsewhere.
                 with transaction() as session:
                     sessions.end(session, own)
-                return _to_sign_in(req), ""
+                return _to_sign_in(req, own), ""
             if isinstance(result, SignIn):
                 with transaction() as session:
-                    begun = sessions.start(session, result.answer)
+                    sessions.end(session, own)
+                    begun = sessions.start(session, result.answer, result.note)
                 return Redirect(own_path(result.to), token=begun), ""
             if isinstance(result, Redirect):
                 with transaction() as session:
@@ -170,7 +171,9 @@ def _rendered(view: View, token: str, held: Held | None, note: str) -> str:
     return render(view.template, about | dict(view.about))
 
 
-def _to_sign_in(req: Request) -> Redirect:
+def _to_sign_in(req: Request, own: str) -> Redirect:
     wanted = req.relative_uri if req.method == "GET" else "/"
     to = SIGN_IN if wanted == "/" else f"{SIGN_IN}?next={quote(wanted, safe='')}"
-    return Redirect(to, token="")
+    # A browser that comes from another site does not show its cookie, and keeps it (RFC 6265bis,
+    # 8.8.2): what it did not show is not taken from it.
+    return Redirect(to, token="" if own else None)

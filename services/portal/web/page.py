@@ -16,10 +16,17 @@ SEALED = ("password", "current_password")
 
 @dataclass(frozen=True, slots=True)
 class SignIn:
-    """Begin a session with what the API answered to a sign-in, and go on to a page of ours."""
+    """Begin a session with what the API answered to a sign-in, and go on to a page of ours.
+
+    Attributes:
+        answer: of the API.
+        to: a path of ours.
+        note: what that page says once.
+    """
 
     answer: Mapping[str, str]
     to: str
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)

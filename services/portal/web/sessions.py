@@ -51,18 +51,25 @@ class Browser:
     client: str
 
 
-def start(session: Session, signed_in: Mapping[str, Any]) -> str:
+def start(session: Session, signed_in: Mapping[str, Any], note: str = "") -> str:
     """Keep what a sign-in answered; returns the token for the browser's cookie.
 
     Args:
         session: the transaction.
         signed_in: the API's answer.
+        note: what its first page says once.
     """
     session.execute(delete(PortalSession).where(PortalSession.expires_at < datetime.now(UTC)))
     token, held = new_token(), _held(signed_in)
     key = hashed(token)
-    expires_at = _expiry(held.refresh)
-    session.add(PortalSession(token_hash=key, sealed=_seal(held, key), expires_at=expires_at))
+    session.add(
+        PortalSession(
+            token_hash=key,
+            sealed=_seal(held, key),
+            expires_at=_expiry(held.refresh),
+            note=note,
+        )
+    )
     return token
 
 

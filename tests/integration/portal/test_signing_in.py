@@ -111,6 +111,27 @@ def test_what_is_held_cannot_be_read_in_the_database(stage):
         assert email.encode() not in held
 
 
+def test_a_link_from_elsewhere_signs_nobody_out(stage):
+    """The browser does not show its cookie then, and it must not be taken from it."""
+    answer = httpx.get(f"{stage.url}/orders")
+    assert answer.status_code == 303
+    assert "portal_session" not in answer.headers.get("Set-Cookie", "")
+
+
+def test_a_new_address_is_shown_at_once(stage):
+    browser, email = stage.registered()
+    browser.get("/account")
+    browser.send("/account/email", email=f"new-{email}", password=PASSWORD)
+    code = stage.api.code_for(f"new-{email}")
+    browser.send("/account/email/verify", code=code)
+    assert "Change your email address?" in browser.page
+    assert email in browser.page
+    browser.send("/account/email/verify")
+    assert "Your email address is changed" in browser.page
+    assert f"<dd>new-{email}</dd>" in browser.page
+    assert "Sign out" in browser.get("/")
+
+
 @pytest.mark.parametrize(
     "headers", [{"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}]
 )
