@@ -131,7 +131,9 @@ def by_code(session: Session, visit: Visit, user: User) -> second_factor.Kind | 
     if kind is None:
         _tell_failure(session, visit, user.name, password_was_right=True)
         wrong = _wrong_codes(second_factor.note_wrong(session, user.id))
-        warning = f"{wrong}, the last from {in_words(visit.where.network, visit.where.client)}. {NOT_YOU}"
+        warning = (
+            f"{wrong}, the last from {in_words(visit.where.network, visit.where.client)}. {NOT_YOU}"
+        )
         sessions.tell_others(session, user.id, warning)
         return None
     guesses.attempts.give_back(session, *guess)

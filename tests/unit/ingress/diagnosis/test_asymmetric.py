@@ -11,7 +11,8 @@ from shared.ids import new_id
 
 NOW = 1_700_000_000
 BODY = b'{"a": 1}'
-OURS, REMOVED, NOBODYS = (Ed25519PrivateKey.generate() for _ in range(3))
+# The same in every process of tests: some are in tests' names.
+OURS, REMOVED, NOBODYS = (Ed25519PrivateKey.from_private_bytes(bytes([n]) * 32) for n in range(3))
 KEYS = (
     Secret(new_id(), OURS.public_key().public_bytes_raw(), "active", is_public=True),
     Secret(new_id(), REMOVED.public_key().public_bytes_raw(), "revoked", is_public=True),
