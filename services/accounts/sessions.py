@@ -21,7 +21,7 @@ from shared.bus.contract.message import message_for
 from shared.config.loading import settings
 from shared.db.models import Account, AccountSession, RevokedToken
 from shared.http.errors import ApiError, account_blocked
-from shared.http.signed_in import is_blocked
+from shared.http.standing import is_blocked
 from shared.ids import new_id
 from shared.security import tokens
 

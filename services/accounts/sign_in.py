@@ -11,7 +11,7 @@ from shared.bus.contract.events import AccountSignedIn, AccountSignInFailed
 from shared.bus.contract.message import message_for
 from shared.db.models import Account
 from shared.http.errors import ApiError, account_blocked, too_many_requests
-from shared.http.signed_in import is_blocked
+from shared.http.standing import is_blocked
 from shared.ids import derived_id
 from shared.security import passwords
 from shared.security.networks import network_of

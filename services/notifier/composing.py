@@ -140,7 +140,6 @@ def compose(received: Received[Any]) -> Email | None:
         if fact.expires_at <= datetime.now(UTC):
             return None
         known["code"] = _open_code(fact)
-    is_order = isinstance(fact, OrderRecorded | OrderStatusRecorded | OrderCancellationRecorded)
     is_to_customer = is_order and not fact.IS_TEST
     unsubscribe_url = ""
     if is_to_customer:

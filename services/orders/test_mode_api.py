@@ -10,8 +10,8 @@ from shared.bus import outbox
 from shared.bus.contract.events import CustomerDetails, OrderTestCreated
 from shared.bus.contract.message import message_for
 from shared.db.models import Account
-from shared.http.approved import KYC_REQUIRED, is_approved, not_approved
 from shared.http.route import Answer, Call, Route
+from shared.http.standing import KYC_REQUIRED, is_approved, not_approved
 from shared.ids import new_id
 
 SOURCE = "services.ingress"  # as if a sender had said it

@@ -16,9 +16,9 @@ from shared.bus import outbox
 from shared.bus.contract.events import SecretShown
 from shared.bus.contract.message import message_for
 from shared.db.models import Account, WebhookSecret
-from shared.http.approved import KYC_REQUIRED, is_approved, not_approved
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
+from shared.http.standing import KYC_REQUIRED, is_approved, not_approved
 from shared.ids import derived_id
 from shared.security import webhook_keys
 from shared.security.networks import network_of

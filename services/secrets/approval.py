@@ -6,7 +6,7 @@ from sqlalchemy.orm import Session
 
 from services.secrets import rotation
 from shared.db.models import Account
-from shared.http.approved import not_approved
+from shared.http.standing import not_approved
 
 
 def locked_account(session: Session, account_id: UUID) -> Account:

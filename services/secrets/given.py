@@ -21,9 +21,9 @@ from shared.bus import outbox
 from shared.bus.contract.events import OptionalLine, SecretGiven
 from shared.bus.contract.message import message_for
 from shared.db.models import Account, WebhookSecret
-from shared.http.approved import KYC_REQUIRED
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
+from shared.http.standing import KYC_REQUIRED
 from shared.ids import new_id
 from shared.security import webhook_keys
 

@@ -13,9 +13,9 @@ from shared.bus import outbox
 from shared.bus.contract.events import SecretKeyAdded, SecretKeyRemoved
 from shared.bus.contract.message import message_for
 from shared.db.models import Account, WebhookPublicKey
-from shared.http.approved import KYC_REQUIRED
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
+from shared.http.standing import KYC_REQUIRED
 from shared.ids import new_id
 from shared.security.public_keys import PublicKeyError, encode, parse
 

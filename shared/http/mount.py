@@ -17,7 +17,7 @@ from shared.db.session import is_database_away, transaction
 from shared.http.errors import ApiError, invalid, unavailable
 from shared.http.metrics import measured
 from shared.http.route import Answer, Call, Route
-from shared.http.signed_in import not_signed_in, require_session
+from shared.http.standing import not_signed_in, require_session
 from shared.security import tokens
 from shared.security.networks import network_of, without_port
 from shared.telemetry import tracing

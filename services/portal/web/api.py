@@ -48,10 +48,10 @@ class Api:
 
     def __init__(self, config: Settings) -> None:
         self._http = httpx.Client(
-            base_url=f"{config.portal_api_url.rstrip('/')}/api/v1",
-            timeout=SECONDS,
             # What is in the environment of a process is no proxy on this way.
             trust_env=False,
+            base_url=f"{config.portal_api_url.rstrip('/')}/api/v1",
+            timeout=SECONDS,
         )
 
     def for_browser(self, address: str, client: str, access: str = "") -> "Asking":

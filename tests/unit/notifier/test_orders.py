@@ -22,13 +22,15 @@ NUMBER = "A-1001 <i>&</i>"
 
 
 class Links(HTMLParser):
+    """Where an email leads, but for the way out of all of them."""
+
     def __init__(self, html):
         super().__init__()
         self.found = []
         self.feed(html)
 
     def handle_starttag(self, tag, attrs):
-        if tag == "a":
+        if tag == "a" and "/unsubscribe/" not in dict(attrs)["href"]:
             self.found.append(dict(attrs)["href"])
 
 

@@ -29,7 +29,10 @@ def test_what_is_said_is_what_a_live_order_would_say_and_marked(template):
     assert "This is a test order" in email.text
     assert "This is a test order" in email.html
     assert "This is a test order" not in other.text + other.html
-    assert [line for line in other.text.splitlines() if line not in email.text] == []
+    said, _, leaving = other.text.partition("\n--\n")
+    assert [line for line in said.splitlines() if line not in email.text] == []
+    assert "/unsubscribe/" in leaving
+    assert "/unsubscribe/" not in email.text + email.html
     assert (email.recipient, email.recipient_name) == (OWNER, ACCOUNT["company_name"])
     assert (email.is_counted, other.is_counted) == (False, True)
 

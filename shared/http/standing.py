@@ -1,4 +1,7 @@
-"""Whether who holds an access token is signed in still: a token ends with its session."""
+"""How an account stands: signed in still, not blocked, its KYC approved.
+
+An access token ends with its session.
+"""
 
 from datetime import UTC, datetime
 from uuid import UUID
@@ -6,9 +9,11 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from shared.db.models import AccountSession, WebhookPolicy
+from shared.db.models import AccountSession, KycApplication, WebhookPolicy
 from shared.http.errors import ApiError, account_blocked
 from shared.security.tokens import Token
+
+KYC_REQUIRED = (403, "kyc_approval_required", "KYC approval required")
 
 
 def require_session(session: Session, token: Token) -> None:
@@ -50,4 +55,26 @@ def not_signed_in() -> ApiError:
         "not_signed_in",
         "A valid access token is needed: sign in and send it as 'Authorization: Bearer <access>'.",
         headers={"WWW-Authenticate": "Bearer"},
+    )
+
+
+def is_approved(session: Session, account_id: UUID) -> bool:
+    """Whether the account's KYC is approved at the moment; nothing that stays so."""
+    return bool(
+        session.scalar(
+            select(
+                select(KycApplication.id)
+                .where(KycApplication.account_id == account_id)
+                .where(KycApplication.status == "approved")
+                .exists()
+            )
+        )
+    )
+
+
+def not_approved() -> ApiError:
+    """The 403 to a business whose KYC is not approved."""
+    return ApiError(
+        *KYC_REQUIRED,
+        message="You must complete and have your KYC approved to access webhook functionality.",
     )

@@ -6,7 +6,7 @@ from sqlalchemy import text
 from services.portal.app import PAGES
 from tests.browser.arrange import TYPED, press_enter
 from tests.browser.conftest import PASSWORD
-from tests.browser.test_portal import Business
+from tests.browser.portal.test_portal import Business
 from tests.integration.arrange import until
 
 FITTING = {"email": "other@kettle.example", "password": PASSWORD, "date": "2026-11-01"}
