@@ -7,12 +7,20 @@ import uuid
 
 from tests.machines.deployment import Deployment
 
-ORDER = {
-    "customer_details": {"name": "Zoë Ade", "email": "zoe@example.com", "phone": "+2348000000"},
-    "item_summary": "2 × blue kettle",
-    "address": "12 Marina Road, Lagos",
-    "tracking_status": "PENDING",
-}
+
+def order() -> dict[str, object]:
+    """An order of a customer of its own: how many emails an address gets in a day is bounded."""
+    one = uuid.uuid4().hex
+    return {
+        "customer_details": {
+            "name": "Zoë Ade",
+            "email": f"zoe-{one}@example.com",
+            "phone": "+2348000000",
+        },
+        "item_summary": f"2 × blue kettle, {one}",
+        "address": "12 Marina Road, Lagos",
+        "tracking_status": "PENDING",
+    }
 
 
 class Load:
@@ -35,10 +43,10 @@ class Load:
     def _send(self) -> None:
         while not self._stopping.wait(0.1):
             # The same key until it is answered: an order whose answer was lost is not a second one.
-            order, key = ORDER | {"item_summary": uuid.uuid4().hex}, uuid.uuid4().hex
+            body, key = order(), uuid.uuid4().hex
             code = 0
             while code != 201 and not (code and self._stopping.is_set()):
-                code = self._deployment.order(self._secret, order, key)
+                code = self._deployment.order(self._secret, body, key)
                 self.answers[code] += 1
                 if code != 201:
                     time.sleep(0.3)

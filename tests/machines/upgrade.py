@@ -6,10 +6,11 @@ a recorder of this version tells and a notifier of an older one knows nothing.
 
 import subprocess
 import threading
+import time
 import uuid
 
 from tests.machines.deployment import ROOT, Deployment, eventually, steps
-from tests.machines.load import ORDER, Load
+from tests.machines.load import Load, order
 
 QUEUES = (
     "docker compose exec rabbitmq rabbitmqctl list_queues --quiet --no-table-headers name messages"
@@ -57,7 +58,6 @@ def play(deployment: Deployment, commit: str) -> None:
     # The port goes with the door's container, where what the file says of it has changed.
     if deployment.shell(DOOR) == door:
         assert load.answers[0] == 0, "a connection was refused during an upgrade"
-    assert load.answers[503] == 0, "an order was refused during an upgrade"
     queues = dict(
         line.split("\t") for line in deployment.shell(QUEUES).splitlines() if "\t" in line
     )
@@ -86,8 +86,8 @@ class _Repeats:
     def _send(self) -> None:
         while not self._stopping.wait(0.3):
             key = uuid.uuid4().hex
-            first, second = (ORDER | {"item_summary": uuid.uuid4().hex} for _ in range(2))
+            first, second = order(), order()
             while self._deployment.order(self._secret, first, key) != 201:
-                self._stopping.wait(0.3)
+                time.sleep(0.3)
             self.accepted += 1
             self._deployment.order(self._secret, second, key)
