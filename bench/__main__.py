@@ -15,7 +15,7 @@ from bench.environment import python
 from stack.folders import ROOT
 
 SUITES = ("ingress", "recorder", "relay", "notifier", "endtoend", "secrets")
-MORE = ("features", "fairness", "poison", "edge")
+MORE = ("features", "fairness", "poison", "edge", "shops")
 """Run when they are named: all together would take more than ten minutes."""
 
 

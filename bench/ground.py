@@ -207,14 +207,17 @@ class Ground:
             connection.execute(text("VACUUM ANALYZE"))
             connection.execute(text("CHECKPOINT"))
 
+    def owners(self) -> dict[str, UUID]:
+        """The business of each key."""
+        with self.engine.connect() as connection:
+            rows = connection.execute(text("SELECT key_hash, account_id FROM webhook_secrets"))
+            owners = {bytes(row.key_hash): row.account_id for row in rows}
+        return {key: owners[webhook_keys.key_hash(key.encode())] for key in self.keys}
+
     def secrets_file(self) -> Path:
         """For the peers: a JSON object from each key to its account's id."""
         path = self.folder / "secrets.json"
-        with self.engine.connect() as connection:
-            rows = connection.execute(text("SELECT key_hash, account_id FROM webhook_secrets"))
-            owners = {bytes(row.key_hash): str(row.account_id) for row in rows}
-        known = {key: owners[webhook_keys.key_hash(key.encode())] for key in self.keys}
-        path.write_text(json.dumps(known))
+        path.write_text(json.dumps({key: str(id_) for key, id_ in self.owners().items()}))
         return path
 
 

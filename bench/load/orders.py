@@ -3,8 +3,9 @@
 import hashlib
 import hmac
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 STREETS = ("Marina Road", "Broad Street", "Allen Avenue", "Awolowo Road", "Ozumba Close")
@@ -37,26 +38,63 @@ def sign(key: str, content: bytes) -> str:
     return hmac.new(key.encode(), content, hashlib.sha256).hexdigest()
 
 
-def as_sent(url: str, key: str, signature: str, content: bytes) -> bytes:
+class Signed(NamedTuple):
+    """A signed request.
+
+    Attributes:
+        path: where it goes; empty for the path of the URL that is loaded.
+        headers: but for Host and those of the body.
+        content: the body, in one line.
+    """
+
+    path: str
+    headers: Mapping[str, str]
+    content: bytes
+
+
+def signed(key: str, content: bytes) -> Signed:
+    """A request of our own kind."""
+    return Signed("", {"X-API-Key": key, "X-Webhook-Signature": sign(key, content)}, content)
+
+
+def as_sent(url: str, request: Signed) -> bytes:
     """A signed request to `url`, as it travels."""
     parts = urlsplit(url)
-    head = (
-        f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n"
-        f"X-API-Key: {key}\r\nX-Webhook-Signature: {signature}\r\n\r\n"
-    )
-    return head.encode() + content
+    headers = {
+        "Host": parts.netloc,
+        "Content-Type": "application/json",
+        "Content-Length": str(len(request.content)),
+        **request.headers,
+    }
+    head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    start = f"POST {request.path or parts.path} HTTP/1.1\r\n"
+    return f"{start}{head}\r\n".encode() + request.content
 
 
 def write(path: Path, keys: Sequence[str], count: int) -> None:
-    """Write a file of signed requests: three lines each, for key, signature and body.
+    """Write a file of orders of our own kind, signed by `X-API-Key`.
 
     Args:
         path: where to.
         keys: the senders' webhook secrets, used in turn.
         count: how many.
     """
+    write_all(path, (signed(keys[number % len(keys)], body(number)) for number in range(count)))
+
+
+def write_all(path: Path, requests: Iterable[Signed]) -> None:
+    """Write a file of signed requests, as `read` and wrk.lua read it: a line for the path, one for
+    each header, an empty one, and one for the body."""
     with path.open("w") as file:
-        for number in range(count):
-            key, content = keys[number % len(keys)], body(number)
-            file.write(f"{key}\n{sign(key, content)}\n{content.decode()}\n")
+        for request in requests:
+            file.write(f"{request.path}\n")
+            file.writelines(f"{name}: {value}\n" for name, value in request.headers.items())
+            file.write(f"\n{request.content.decode()}\n")
+
+
+def read(path: Path) -> Iterator[Signed]:
+    """What `write` and `write_all` have written."""
+    lines = iter(path.read_text().splitlines())
+    for where in lines:
+        headers = dict(line.split(": ", 1) for line in iter(lambda: next(lines), ""))
+        yield Signed(where, headers, next(lines).encode())

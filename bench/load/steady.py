@@ -141,11 +141,7 @@ class _Load:
 
 def _contents(requests: Path, url: str) -> list[bytes]:
     """Every request as it travels."""
-    lines = requests.read_text().splitlines()
-    return [
-        orders.as_sent(url, key, signature, body.encode())
-        for key, signature, body in zip(lines[::3], lines[1::3], lines[2::3], strict=True)
-    ]
+    return [orders.as_sent(url, signed) for signed in orders.read(requests)]
 
 
 async def _run(url: str, requests: Path, rate: float, seconds: float, connections: int) -> None:

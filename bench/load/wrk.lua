@@ -1,17 +1,19 @@
 -- For wrk: sends the signed requests of the file named by REQUESTS, in turn, and prints a summary
--- as one line of JSON. A record of the file is three lines: key, signature, body.
+-- as one line of JSON. A record of the file is a line for the path (empty: that of the URL), one for
+-- each header, an empty one, and one for the body.
 
 local requests, at = {}, 0
 
 function init()
   local lines = io.lines(os.getenv("REQUESTS"))
-  for key in lines do
-    requests[#requests + 1] = wrk.format("POST", nil, {
-      ["Host"] = wrk.host,
-      ["Content-Type"] = "application/json",
-      ["X-API-Key"] = key,
-      ["X-Webhook-Signature"] = lines(),
-    }, lines())
+  for path in lines do
+    local headers = {["Host"] = wrk.host, ["Content-Type"] = "application/json"}
+    for line in lines do
+      if line == "" then break end
+      local name, value = line:match("^(.-): (.*)$")
+      headers[name] = value
+    end
+    requests[#requests + 1] = wrk.format("POST", path ~= "" and path or nil, headers, lines())
   end
 end
 

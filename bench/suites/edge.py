@@ -68,7 +68,7 @@ def _send_in_turn(url: str, key: str) -> Mapping[str, float]:
     with socket.create_connection((parts.hostname, parts.port), timeout=30) as connection:
         while time.monotonic() < deadline:
             content = orders.body(len(took))
-            sent = orders.as_sent(url, key, orders.sign(key, content), content)
+            sent = orders.as_sent(url, orders.signed(key, content))
             began = time.perf_counter()
             connection.sendall(sent)
             answer = connection.recv(65_536)

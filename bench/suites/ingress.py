@@ -42,7 +42,7 @@ def run(say: Callable[[str], None]) -> Result:
                 warm = wrk.run(url, requests, seconds=1, connections=CONNECTIONS)
                 found = wrk.run(url, requests, seconds=SECONDS, connections=CONNECTIONS)
                 if queue:
-                    _count(on, queue, int(warm["requests"] + found["requests"]))
+                    count(on, queue, int(warm["requests"] + found["requests"]))
                 return {
                     "orders/s": found["rate"],
                     "ms p50": found["p50"],
@@ -135,7 +135,7 @@ def _start_peer(on: Ground, app: str, queue: str, options: tuple[str, ...]) -> s
     return url
 
 
-def _count(on: Ground, queue: str, answered: int) -> None:
+def count(on: Ground, queue: str, answered: int) -> None:
     """Every order that was answered must be in the queue.
 
     Raises:

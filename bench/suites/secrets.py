@@ -304,7 +304,7 @@ async def _status(
 
 def _request(url: str, key: str) -> bytes:
     content = orders.body(0)
-    return orders.as_sent(url + PATH, key, orders.sign(key, content), content)
+    return orders.as_sent(url + PATH, orders.signed(key, content))
 
 
 def _address(url: str) -> tuple[str, int]:
