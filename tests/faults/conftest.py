@@ -79,7 +79,8 @@ class Stand:
     own: Callable[[str], dict[str, object]]
 
     def load(self, **changes: float) -> Load:
-        return Load(self.url, self.secret, **changes)
+        shop = f"/webhooks/{self.account_id}/woocommerce/"
+        return Load(self.url, self.secret, shop=shop, **changes)
 
     def workers(self) -> list[int]:
         """The ingress's worker processes."""

@@ -5,6 +5,9 @@ dies. A request without an answer may have either end, but not half of one.
 """
 
 import asyncio
+import base64
+import hashlib
+import hmac
 import json
 import random
 import re
@@ -52,6 +55,8 @@ class Load:
         secret: to sign with; may be changed while it runs.
         path: below the API's prefix.
         sign: makes the headers, of a secret and a body.
+        shop: where one sender in four sends as WooCommerce does, below the API's prefix; empty for
+            none.
         rate: requests a second.
         connections: kept open, as senders do.
     """
@@ -62,6 +67,7 @@ class Load:
     connections: int = 12
     path: str = "/webhooks/orders/"
     sign: Callable[[str, bytes], dict[str, str]] = sign
+    shop: str = ""
     sent: list[Sent] = field(default_factory=list)
 
     def __enter__(self) -> "Load":
@@ -99,7 +105,8 @@ class Load:
                         streams = None
                     if streams is None:
                         streams = await asyncio.open_connection(host, int(port))
-                    is_kept = await self._exchange(sent, *streams)
+                    is_shop = bool(self.shop) and number % 4 == 0
+                    is_kept = await self._exchange(sent, is_shop, *streams)
             except TimeoutError:
                 sent.status, is_kept = -1, False
             except (OSError, EOFError, ValueError):
@@ -112,12 +119,16 @@ class Load:
             await asyncio.sleep(max(0.0, pause - sent.seconds))
 
     async def _exchange(
-        self, sent: Sent, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self, sent: Sent, is_shop: bool, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> bool:
         """Send one request and read its answer; returns whether the connection stays."""
-        body = order_body(sent.customer)
-        headers = self.sign(self.secret, body)
-        sent.status, answer, content = await post(reader, writer, self.path, headers, body)
+        if is_shop:
+            path, body = self.shop, shop_body(sent.customer)
+            headers = shop_headers(self.secret, body)
+        else:
+            path, body = self.path, order_body(sent.customer)
+            headers = self.sign(self.secret, body)
+        sent.status, answer, content = await post(reader, writer, path, headers, body)
         sent.retry_after = answer.get("retry-after", "")
         if sent.status == 201:
             sent.order_id = json.loads(content)["order_id"]
@@ -133,6 +144,31 @@ def order_body(customer: str) -> bytes:
             "address": "12 Marina Road",
         }
     ).encode()
+
+
+def shop_body(customer: str) -> bytes:
+    """The same as WooCommerce tells it, under a number of its own."""
+    number = int.from_bytes(hashlib.sha256(customer.encode()).digest()[:6])
+    order = {
+        "id": number,
+        "number": str(number),
+        "status": "processing",
+        "date_modified_gmt": "2026-11-02T08:00:05",
+        "billing": {"first_name": "Zoë", "email": customer, "address_1": "12 Marina Road"},
+        "line_items": [{"name": "blue kettle", "quantity": 2}],
+    }
+    return json.dumps(order).encode()
+
+
+def shop_headers(secret: str, body: bytes) -> dict[str, str]:
+    """The headers of a delivery of WooCommerce."""
+    mac = hmac.digest(secret.encode(), body, "sha256")
+    return {
+        "Content-Type": "application/json",
+        "X-WC-Webhook-Topic": "order.created",
+        "X-WC-Webhook-Source": "https://kettles.example/",
+        "X-WC-Webhook-Signature": base64.b64encode(mac).decode(),
+    }
 
 
 async def post(
