@@ -52,6 +52,6 @@ ROUTES = (
         handler=index,
         summary="What caused an error, and what cures it, by its code",
         answers={200: ErrorCodes},
-        tag="Errors",
+        tag="Error codes",
     ),
 )

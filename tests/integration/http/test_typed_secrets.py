@@ -21,9 +21,9 @@ from services.ops.cli import app as fellow_app
 from services.ops.console.app import PAGES
 from services.ops.console.web.mount import FORM, SESSION
 from services.ops.users import users
-from services.ops.users.sessions import form_token
 from shared.ids import new_id
 from shared.security import tokens
+from shared.web.tokens import form_token
 from stack.folders import ROOT
 from tests.integration.arrange import declare
 from tests.integration.conftest import running_ingress

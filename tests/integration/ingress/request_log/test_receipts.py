@@ -147,7 +147,12 @@ def test_a_new_key_signs_while_the_old_one_is_still_published(configure):
     def signed():
         receipts.signing_keys.cache_clear()
         return receipts.sign(
-            account_id=new_id(), event_id="e", order_id="o", body_sha256="b", accepted_at=1.0
+            account_id=new_id(),
+            event_id="e",
+            event_type="order.created",
+            order_id="o",
+            body_sha256="b",
+            accepted_at=1.0,
         )
 
     def published():

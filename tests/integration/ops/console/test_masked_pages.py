@@ -22,6 +22,7 @@ from shared.db.models import (
     Order,
     OrderStatusHistory,
     OutboxMessage,
+    WebhookRequest,
 )
 from shared.ids import new_id
 from shared.security.audit_chain import GENESIS
@@ -113,6 +114,19 @@ def everybody(settings, db, amqp_url):
                 response=f"550 <{EMAIL}>: no such user",
             )
         )
+    db.execute(text("SELECT keep_webhook_request_partitions(7)"))
+    db.add(
+        WebhookRequest(
+            at=now,
+            account_id=business.id,
+            accepted=True,
+            code="accepted",
+            idempotency_key=f"order of {EMAIL}",
+            scheme="x-api-key",
+            latency_us=900,
+            client_address="203.0.113.7",
+        )
+    )
     db.add(
         AuditEntry(
             sequence=1,

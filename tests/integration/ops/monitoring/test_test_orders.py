@@ -39,6 +39,9 @@ from tests.integration.arrange import (
 # Whoever reads orders, and how it keeps tests out. A new reader fails here until it is tried below.
 READERS = {
     "services/ingress/request_log/health_api.py": "by the event's type",
+    "services/ingress/request_log/api.py": "asks of ids how their sender calls them",
+    "services/notifier/suppression/leaving.py": "asks of one order whom it is for",
+    "services/notifier/suppression/upkeep.py": "asks of ids whether they are there still",
     "services/notifier/handlers.py": "asks of ids whether a customer was erased",
     "services/ops/customers/customers.py": "erases and exports: all of a person's",
     "services/ops/customers/rows.py": "erases and exports: all of a person's",
@@ -46,12 +49,13 @@ READERS = {
     "services/ops/monitoring/order_flow.py": "by the email's template",
     "services/ops/timelines/account.py": "Order.is_live",
     "services/ops/timelines/emails.py": "of one order, which says that it is a test",
+    "services/ops/timelines/lists.py": "Order.is_live",
     "services/ops/timelines/order.py": "of one order, which says that it is a test",
     "services/ops/timelines/search.py": "Order.is_live, but for an id or key of one",
     "services/ops/timelines/unrecorded.py": "asks of ids which are recorded",
     "services/orders/api.py": "Order.is_live",
     "services/orders/conflicts.py": "of the same id, which is of one mode",
-    "services/orders/handlers.py": "an update touches orders of its own mode",
+    "services/orders/rows.py": "an update touches orders of its own mode",
     "shared/db/retention.py": "ends them sooner",
 }
 READS = re.compile(r"\bOrder\.|\bselect\(Order\b|\bOrder\)|\b(?:FROM|JOIN|INTO|UPDATE) orders\b")
