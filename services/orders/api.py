@@ -2,7 +2,7 @@
 
 import base64
 import binascii
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -11,7 +11,7 @@ from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session
 
 from services.orders import test_mode_api, tracking_api
-from services.orders.tracking import FIELDS
+from services.orders.tracking_api import Parcel, parcel
 from shared.bus.contract.events import Email, Reference, TrackingStatus
 from shared.db.models import EmailDelivery, Order, OrderConflict, OrderStatusHistory
 from shared.http.errors import ApiError
@@ -45,15 +45,6 @@ class Customer(msgspec.Struct, kw_only=True):
     name: str
     email: str
     phone: str
-
-
-class Parcel(msgspec.Struct, kw_only=True):
-    """Where a parcel can be followed, and the day on which it should be there."""
-
-    carrier: str | None = None
-    tracking_number: str | None = None
-    tracking_url: str | None = None
-    estimated_delivery: date | None = None
 
 
 class OrderView(Parcel, kw_only=True):
@@ -188,7 +179,7 @@ def show(session: Session, call: Call[None, None]) -> Answer:
                     note=h.note,
                     at=h.at,
                     applied=h.applied,
-                    **_parcel(h.tracking),
+                    **parcel(h.tracking),
                 )
                 for h in history
             ],
@@ -210,17 +201,12 @@ def show(session: Session, call: Call[None, None]) -> Answer:
     )
 
 
-def _parcel(said: dict[str, Any] | None) -> dict[str, Any]:
-    known = {name: value for name, value in (said or {}).items() if name in FIELDS}
-    return msgspec.structs.asdict(msgspec.convert(known, Parcel))
-
-
 def _common(order: Order) -> dict[str, Any]:
     return {
         "id": order.id,
         "order_number": order.order_number,
         "metadata": order.sent_metadata,
-        **_parcel(order.tracking),
+        **parcel(order.tracking),
         "customer_details": Customer(
             name=order.customer_name, email=order.customer_email, phone=order.customer_phone
         ),

@@ -4,17 +4,28 @@ What it tells is less than the email that the link came by: a link is passed on,
 name, no address of any kind and no way to another order.
 """
 
-from datetime import datetime
+from datetime import date, datetime
+from typing import Any
 
 import msgspec
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from services.orders.tracking import FIELDS
 from shared import erased
 from shared.db.models import Account, Order, OrderStatusHistory
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
 from shared.security import tracking
+
+
+class Parcel(msgspec.Struct, kw_only=True):
+    """Where a parcel can be followed, and the day on which it should be there."""
+
+    carrier: str | None = None
+    tracking_number: str | None = None
+    tracking_url: str | None = None
+    estimated_delivery: date | None = None
 
 
 class TrackedStatus(msgspec.Struct, kw_only=True):
@@ -25,10 +36,11 @@ class TrackedStatus(msgspec.Struct, kw_only=True):
     at: datetime
 
 
-class TrackedOrder(msgspec.Struct, kw_only=True):
+class TrackedOrder(Parcel, kw_only=True):
     """An order: what was ordered of whom, and where it is."""
 
     company_name: str
+    order_number: str | None
     item_summary: str
     tracking_status: str
     status_at: datetime
@@ -54,6 +66,8 @@ def show(session: Session, call: Call[None, None]) -> Answer:
         200,
         TrackedOrder(
             company_name=session.get_one(Account, order.account_id).company_name,
+            order_number=order.order_number,
+            **parcel(order.tracking),
             item_summary=order.item_summary,
             tracking_status=order.tracking_status,
             status_at=order.status_at,
@@ -64,6 +78,12 @@ def show(session: Session, call: Call[None, None]) -> Answer:
             ],
         ),
     )
+
+
+def parcel(said: dict[str, Any] | None) -> dict[str, Any]:
+    """The members of `Parcel`, of what is stored of an order or was said of it."""
+    known = {name: value for name, value in (said or {}).items() if name in FIELDS}
+    return msgspec.structs.asdict(msgspec.convert(known, Parcel))
 
 
 _NOT_FOUND = (

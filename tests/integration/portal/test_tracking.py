@@ -22,7 +22,7 @@ def ingress_settings():
     return {"TRUSTED_PROXIES": "1", "SIGN_IN_ATTEMPTS_PER_MINUTE": str(A_MINUTE)}
 
 
-def an_order(stage, email="zoe@shop.example"):
+def an_order(stage, email="zoe@shop.example", **more):
     now, id_ = datetime.now(UTC), new_id()
     with stage.api.session() as session:
         business = account(session, company_name="Blue <b>Kettle</b>")
@@ -40,6 +40,7 @@ def an_order(stage, email="zoe@shop.example"):
                 status_at=now,
                 status_event_id=id_,
                 accepted_at=now,
+                **more,
             )
         )
         for status, note, applied in (
@@ -70,6 +71,23 @@ def test_a_customer_sees_the_order_and_nothing_of_a_person(stage):
     for shown in ("Blue &lt;b&gt;Kettle", "2 × blue kettle", "in transit", "Left the depot"):
         assert shown in answer.text
     assert not [each for each in (*PERSON, "Too late", "<b>Kettle") if each in answer.text]
+
+
+def test_the_parcel_is_shown_and_where_it_can_be_followed(stage):
+    parcel = {
+        "carrier": "Swift <b>&</b> Co",
+        "tracking_number": "JD0146",
+        "tracking_url": "https://track.carrier.example/?id=JD0146&lang=en",
+        "estimated_delivery": "2026-12-03",
+    }
+    id_ = an_order(stage, order_number="A-1001 <i>", tracking=parcel, tracking_said={})
+    shown = follow(stage, tracking.token_for(id_)).text
+    for each in ("Swift &lt;b&gt;&amp;&lt;/b&gt; Co, JD0146", "2026-12-03", "A-1001 &lt;i&gt;"):
+        assert each in shown
+    assert f'href="{parcel["tracking_url"].replace("&", "&amp;")}" rel="noreferrer"' in shown
+    plain = follow(stage, tracking.token_for(an_order(stage))).text
+    assert "None" not in plain
+    assert "Parcel" not in plain
 
 
 def test_the_page_leaves_no_trace(stage):
