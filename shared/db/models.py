@@ -437,7 +437,7 @@ class Order(Base):
     item_summary: Mapped[str]
     address: Mapped[str]
     tracking_status: Mapped[str] = mapped_column(String(24))
-    status_at: Mapped[datetime]  # when the sender said so; a later stamp wins
+    status_at: Mapped[datetime]  # when the sender said so; see services/orders/progress.py
     status_event_id: Mapped[UUID]  # the message that said so; the order's own id at first
     accepted_at: Mapped[datetime]
     recorded_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -1,8 +1,8 @@
 """The hot path: one signed order in, one confirmed message out.
 
-What comes first is the scheme's (`authentication.py`): who sent it. Then, in this order: address
-allowed, secret's state, rate limit (`admission.py`), form, idempotency key, decoding. What is right
-stands in `rules.py`.
+What comes first is the scheme's (`authentication.py`): who sent it. Then, in this order: block,
+address, schemes allowed, secret's state, rate limit (`admission.py`), form, idempotency key,
+decoding. What is right stands in `rules.py`.
 """
 
 import re

@@ -7,7 +7,7 @@ from enum import StrEnum
 class Right(StrEnum):
     """One right; each has its own persons' data in the clear.
 
-    `kyc`: decide on applications, and read them.
+    `kyc`: decide on applications, and read them; replace and revoke secrets, set limits, block.
     `messages`: replay, mend and discard what could not be handled or published, and read it.
     `customers`: read orders, whom they are for, and the audit log's details, also as a file.
     """
