@@ -95,6 +95,8 @@ class Notifier:
             if sending is not None:
                 outcomes[fact_id] = sending.outcome(number)
         taken = [email for id_, email in leased.items() if outcomes.get(id_, _UNKNOWN) is None]
+        gone = _erased(session, taken)
+        taken = [email for email in taken if email.order_id not in gone]
         for email in taken:
             self._remember(email)
         self._write_down(session, taken, outcomes)

@@ -240,7 +240,7 @@ def _fact(
     told = cause.data.order_id if isinstance(fact, OrderRecorded) else cause.id
     is_test = cause.data.IS_TEST
     if is_test:
-        # Whom the sender named is nowhere in it, so nothing further on can mail that person.
+        # The address of whom the sender named is nowhere in it: nothing further on can mail them.
         business = businesses.get(cause.data.account_id)
         if business is None:
             return None

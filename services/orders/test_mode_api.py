@@ -82,6 +82,7 @@ ROUTES = (
         summary="Clear your test orders",
         answers={200: Cleared},
         bearer=True,
+        throttled_account=True,
         tag="Test mode",
     ),
 )

@@ -49,7 +49,8 @@ class Schemes(msgspec.Struct, kw_only=True):
     """By what requests may be signed: either scheme, or Standard Webhooks alone.
 
     By `X-API-Key` the body is signed and nothing else: whoever has seen a request can send it
-    again, and that is another order.
+    again, and that is another order. So it is with the schemes of WooCommerce and Shopify, which
+    Standard Webhooks alone refuses too.
     """
 
     standard_webhooks_only: bool

@@ -47,3 +47,6 @@ def configure(config: Settings, service: str) -> None:
     # pika and kombu report each failed attempt at length; we say it once ourselves.
     for library in ("pika", "kombu", "amqp"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
+    # They tell the whole address of each request, with tokens and people's addresses in it.
+    for library in ("httpx", "httpcore"):
+        logging.getLogger(library).setLevel(logging.WARNING)

@@ -93,8 +93,16 @@ class SecretCache:
         return held if len(held) == 1 else tried(held[::-1])
 
     def given(self, account_id: UUID, platform: str) -> list[CachedSecret]:
-        """Those that a platform has made for an account, the newest `MAX_GIVEN_TRIED` first."""
-        return self._accounts.get((account_id, platform), [])[: -MAX_GIVEN_TRIED - 1 : -1]
+        """Those that a platform has made for an account and that work: at most `MAX_GIVEN_TRIED`.
+
+        The active ones first, one of each shop: however often other shops' are replaced, none of
+        them is pushed out.
+        """
+        now = self.clock.now()
+        held = self._accounts.get((account_id, platform), [])
+        live = [secret for secret in reversed(held) if secret.is_valid(now)]
+        live.sort(key=lambda secret: secret.state != "active")
+        return live[:MAX_GIVEN_TRIED]
 
     async def look_again(self, account_id: UUID, platform: str = "") -> bool:
         """Load what an account signs by, for a signature that nothing in memory has made.

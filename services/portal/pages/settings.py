@@ -51,7 +51,9 @@ def ask_schemes(visit: Visit) -> Question:
             "Take Standard Webhooks alone",
             PATH,
             more="Requests with X-API-Key are refused within a second. A copy of such a request is "
-            "another order; one by Standard Webhooks is not.",
+            "another order; one by Standard Webhooks is not. What WooCommerce and Shopify send by "
+            "their own schemes is refused too: they give up a URL that refuses, and have to be set "
+            "up anew.",
             is_danger=True,
         )
     return Question("Take both schemes?", "Take both schemes", PATH)

@@ -119,17 +119,22 @@ class Asking:
         try:
             answer = self._http.request(method, path, headers=self._headers, **more)
         except httpx.HTTPError as error:
-            log.warning("api_away", path=path, error=type(error).__name__)
+            log.warning("api_away", route=_route(path), error=type(error).__name__)
             raise PageError(503, AWAY) from None
         if answer.status_code == HTTPStatus.NO_CONTENT:
             return {}
         try:
             body = answer.json()
         except ValueError:
-            log.warning("api_answers_no_json", path=path, status=answer.status_code)
+            log.warning("api_answers_no_json", route=_route(path), status=answer.status_code)
             raise PageError(503, AWAY) from None
         if answer.is_success:
             found: dict[str, Any] = body
             return found
         wait = answer.headers.get("Retry-After", "")
         raise Refused(answer.status_code, body, int(wait) if wait.isdigit() else 0)
+
+
+def _route(path: str) -> str:
+    """What a path begins with; behind it may be a token, or an address in the query."""
+    return path.split("?")[0].split("/")[1]

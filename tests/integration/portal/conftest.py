@@ -93,6 +93,7 @@ class Stage:
 
     url: str
     api: Api
+    log: Path
 
     def browser(self, **headers: str) -> Browser:
         return Browser(self.url, **headers)
@@ -122,4 +123,4 @@ def stage(
         running_ingress(folder, module_amqp_url, module_database_url, **ingress_settings) as api,
         running_portal(folder, api, TRUSTED_PROXIES="1") as url,
     ):
-        yield Stage(url, api)
+        yield Stage(url, api, folder / "portal.log")

@@ -11,6 +11,7 @@ from shared.db.models import Order, OrderStatusHistory
 from shared.ids import new_id
 from shared.security import tracking
 from tests.integration.arrange import account
+from tests.integration.portal.conftest import running_portal
 
 A_MINUTE = 20
 PERSON = ("Zoë Ade", "zoe@shop.example", "+234 800", "12 Marina Road")
@@ -99,6 +100,20 @@ def test_the_page_leaves_no_trace(stage):
         assert answer.headers["Cache-Control"] == "no-store"
         assert "<form" not in answer.text
         assert "<script" not in answer.text
+
+
+def test_no_link_and_no_address_is_in_a_log(stage, tmp_path):
+    token = tracking.token_for(an_order(stage))
+    follow(stage, token)
+    browser, _ = stage.registered()
+    browser.get("/orders?customer_email=zoe.logged@shop.example")
+    with running_portal(tmp_path, stage.api, PORTAL_API_URL="http://127.0.0.1:9") as away:
+        assert httpx.get(f"{away}/track/{token}").status_code == 503
+        said = (tmp_path / "portal.log").read_text()
+    assert "api_away" in said
+    for log in (said, stage.log.read_text()):
+        assert token not in log
+        assert "zoe.logged" not in log
 
 
 @pytest.mark.parametrize("token", ["nonsense", "a" * 43, "..%2Forders", "%00", "x" * 4000])

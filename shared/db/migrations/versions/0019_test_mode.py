@@ -46,13 +46,17 @@ _CLEAR = f"""
     CREATE FUNCTION clear_test_orders(account uuid) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
     DECLARE
+        due uuid[];
         gone uuid[];
     BEGIN
-        WITH due AS (
+        due := ARRAY(
             SELECT id FROM public.orders WHERE is_test AND account_id = account
-            ORDER BY accepted_at, id LIMIT {MOST} FOR UPDATE
-        ), removed AS (
-            DELETE FROM public.orders WHERE id IN (SELECT id FROM due) RETURNING id
+            ORDER BY accepted_at, id LIMIT {MOST}
+        );
+        -- In the order in which the recorder locks them: it waits, and does not deadlock.
+        PERFORM 1 FROM public.orders WHERE id = ANY(due) ORDER BY id FOR UPDATE;
+        WITH removed AS (
+            DELETE FROM public.orders WHERE id = ANY(due) RETURNING id
         )
         SELECT array_agg(id) INTO gone FROM removed;
         DELETE FROM public.order_status_history WHERE order_id = ANY(gone);

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from services.ingress.credentials import cache as secret_cache
 from services.ingress.credentials.cache import SecretCache
 from services.ingress.credentials.policies import Policies
-from services.ingress.credentials.secret import MAX_TRIED, STATES, CachedSecret
+from services.ingress.credentials.secret import MAX_GIVEN_TRIED, MAX_TRIED, STATES, CachedSecret
 from shared.ids import new_id
 from shared.security.webhook_keys import generate, key_hash, seal
 
@@ -66,6 +66,21 @@ def test_an_older_answer_changes_nothing(cache):
     id_ = new_id()
     put(cache, row(change=2, id=id_, expires=NOW), row(change=1, id=id_))
     assert cache.peek(KEY).expires_at == NOW.timestamp()
+
+
+def test_replaced_secrets_of_one_shop_do_not_push_out_anothers(cache):
+    cache.clock.read(NOW.timestamp(), 0.0, 0.0)
+    kept = row(platform="shopify", key=b"kept")
+    ended = [
+        row("expired", platform="shopify", key=b"%d" % number, expires=NOW - timedelta(days=1))
+        for number in range(MAX_GIVEN_TRIED)
+    ]
+    retiring = [row("retiring", platform="shopify", key=b"r%d" % n) for n in range(30)]
+    put(cache, kept, *ended, *retiring, row(platform="shopify", key=b"newest"))
+    tried = [secret.id for secret in cache.given(ACCOUNT, "shopify")]
+    assert kept.id in tried
+    assert len(tried) == MAX_GIVEN_TRIED
+    assert not {one.id for one in ended} & set(tried)
 
 
 def test_an_event_revokes_what_it_names_and_nothing_else(cache):
