@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from uuid import UUID
@@ -153,7 +154,7 @@ def shop_body(customer: str) -> bytes:
         "id": number,
         "number": str(number),
         "status": "processing",
-        "date_modified_gmt": "2026-11-02T08:00:05",
+        "date_modified_gmt": datetime.now(UTC).replace(tzinfo=None).isoformat(),
         "billing": {"first_name": "Zoë", "email": customer, "address_1": "12 Marina Road"},
         "line_items": [{"name": "blue kettle", "quantity": 2}],
     }

@@ -38,7 +38,11 @@ def run(stand, command, since):
             "services.ops",
             *shlex.split(command.replace('"$BACKUP"', since), comments=True),
         ],
-        env=os.environ | {"AMQP_URL": stand.amqp_url},
+        env=os.environ
+        | {
+            "AMQP_URL": stand.amqp_url,
+            "DATABASE_URL": stand.engine.url.render_as_string(hide_password=False),
+        },
         capture_output=True,
         text=True,
         timeout=120,

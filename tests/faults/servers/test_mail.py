@@ -5,6 +5,7 @@ from zlib import crc32
 
 import pytest
 from kombu import Connection
+from sqlalchemy import text
 
 from services.ops.audit.actions import Actor
 from services.ops.dead_letters import actions
@@ -68,7 +69,9 @@ def test_who_is_refused_for_good_is_dead_and_the_others_are_told(stand):
         "the refused are dead letters",
     )
     stand.mail.handler.respond = None
-    # Mended: ops staff put them back, and they are told after all.
+    # Mended: ops staff lift what the refusals left, put them back, and they are told after all.
+    with stand.engine.begin() as connection:
+        connection.execute(text("SELECT lift_suppression(id) FROM suppressions"))
     replay(stand, topology.NOTIFIER_ORDERS)
     balance = stand.settle(load)
     balance.accepted_all()
