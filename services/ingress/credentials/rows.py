@@ -175,8 +175,10 @@ def newest_of(account_id: UUID, platform: str = "") -> Found:
     if platform:
         live = WebhookSecret.state.in_(("active", "retiring"))
         given = _secrets.where(theirs, live, WebhookSecret.expires_at > func.now())
-        newest = ((WebhookSecret.state == "active").desc(), WebhookSecret.id.desc())
-        return _ask(given.order_by(*newest).limit(MAX_GIVEN_TRIED))
+        active_first = given.order_by(
+            (WebhookSecret.state == "active").desc(), WebhookSecret.id.desc()
+        )
+        return _ask(active_first.limit(MAX_GIVEN_TRIED))
     newest = (
         select(WebhookSecret.id)
         .where(theirs, WebhookSecret.is_test == is_test)
