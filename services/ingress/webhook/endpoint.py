@@ -7,6 +7,7 @@ decoding. What is right stands in `rules.py`.
 
 import re
 import time
+from abc import ABC, abstractmethod
 
 import falcon
 from falcon.asgi import Request, Response
@@ -35,7 +36,7 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z"
 _HAS_NUMBER = b'"order_number":'
 
 
-class Webhook:
+class Webhook(ABC):
     """What is the same for every URL that takes orders.
 
     Args:
@@ -79,13 +80,13 @@ class Webhook:
             self._metrics.webhook(attempt.code, seconds)
         self._request_log.add(req, attempt, self._scheme.name, seconds)
 
+    @abstractmethod
     async def _accept(self, req: Request, resp: Response, attempt: Attempt, signer: Signer) -> None:
         """Take what is rightly signed, and answer.
 
         Raises:
             ApiError: it is refused.
         """
-        raise NotImplementedError
 
 
 def tell_success(req: Request, resp: Response, attempt: Attempt) -> None:
