@@ -113,7 +113,8 @@ class _Load:
             due = now
             self._send()
             await asyncio.sleep(0.001)
-        await asyncio.wait_for(self.done.wait(), PATIENCE)
+        async with asyncio.timeout(PATIENCE):
+            await self.done.wait()
         problems, self.broken = list(self.broken), []
         for connection in everyone:
             connection.close()

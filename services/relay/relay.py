@@ -337,7 +337,8 @@ def _listen(
 async def _wait(stopping: asyncio.Event, seconds: float) -> bool:
     """Returns whether it was stopped, after so many seconds at most."""
     try:
-        return await asyncio.wait_for(stopping.wait(), seconds)
+        async with asyncio.timeout(seconds):
+            return await stopping.wait()
     except TimeoutError:
         return False
 

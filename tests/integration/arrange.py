@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from amqp import Message as AmqpMessage
 from kombu import Connection
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from shared.bus.broker import declaration, queue_counts
@@ -23,10 +24,11 @@ from shared.bus.contract.events import (
     OrderCreated,
     OrderStatusChanged,
     TrackingStatus,
+    decode,
 )
 from shared.bus.contract.message import Message, Received, message_for
 from shared.config.settings import Settings
-from shared.db.models import Account, KycApplication
+from shared.db.models import Account, KycApplication, OutboxMessage
 from shared.ids import new_id
 
 T = TypeVar("T")
@@ -112,6 +114,20 @@ def status_changed(order: OrderCreated, status: TrackingStatus, note: str = "") 
     return OrderStatusChanged(
         order_id=order.order_id, account_id=order.account_id, tracking_status=status, note=note
     )
+
+
+def facts(session: Session, *types: str) -> list[Any]:
+    """The facts that wait in the outbox, in the order in which they were told.
+
+    Args:
+        session: looks anew.
+        types: of the facts wanted; everything without.
+    """
+    session.rollback()
+    wanted = select(OutboxMessage.type, OutboxMessage.body).order_by(OutboxMessage.sequence)
+    if types:
+        wanted = wanted.where(OutboxMessage.type.in_(types))
+    return [decode(type_, body) for type_, body in session.execute(wanted)]
 
 
 def declare(amqp_url: str) -> None:

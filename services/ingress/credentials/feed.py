@@ -124,5 +124,6 @@ class SecretFeed:
                 gc_tuning.freeze()
                 log.info("secrets_loaded", count=len(self._cache))
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), self._poll_seconds)
+                async with asyncio.timeout(self._poll_seconds):
+                    await self._wake.wait()
                 await asyncio.sleep(GATHER_SECONDS)

@@ -110,8 +110,8 @@ class RequestLog:
         stopping = False
         while not stopping:
             try:
-                await asyncio.wait_for(self._stopping.wait(), FLUSH_SECONDS)
-                stopping = True
+                async with asyncio.timeout(FLUSH_SECONDS):
+                    stopping = await self._stopping.wait()
             except TimeoutError:
                 pass
             await self._attempt(self._keep_partitions)

@@ -93,7 +93,8 @@ class Readyz:
 
         running = asyncio.get_running_loop().run_in_executor(self._threads, probe)
         try:
-            await asyncio.wait_for(running, PROBE_SECONDS)
+            async with asyncio.timeout(PROBE_SECONDS):
+                await running
         except Exception:  # noqa: BLE001 - away is away
             return "away"
         return "connected"

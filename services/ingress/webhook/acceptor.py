@@ -72,7 +72,8 @@ class Acceptor:
         if self._writing is None or self._writing.done():
             self._writing = asyncio.get_running_loop().create_task(self._write())
         try:
-            await asyncio.wait_for(written, seconds)
+            async with asyncio.timeout(seconds):
+                await written
         except Exception as error:  # noqa: BLE001 - whatever it was, the sender keeps the order
             log.warning("not_accepted", bus=type(why).__name__, database=type(error).__name__)
             # A confirm or a commit that came too late may have stored it all the same.

@@ -172,7 +172,8 @@ class Sender:
     async def _sleep(self, seconds: float) -> None:
         """Sleep, but not on when all is to stop."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), max(seconds, 0.0))
+            async with asyncio.timeout(max(seconds, 0.0)):
+                await self._stopping.wait()
 
     def _sign(self, line: Line) -> dict[str, str]:
         signature = hmac.new(self._secret.encode(), line.body, hashlib.sha256).hexdigest()

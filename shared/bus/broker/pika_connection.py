@@ -96,7 +96,8 @@ class Link:
             ready = False
             try:
                 self._connection = await _open(self._parameters, closed, self._on_ack)
-                await asyncio.wait_for(self._setup(self._connection), CONNECT_TIMEOUT)
+                async with asyncio.timeout(CONNECT_TIMEOUT):
+                    await self._setup(self._connection)
                 ready, delay = True, FIRST_DELAY
                 versions.warn_once("RabbitMQ", _version(self._connection))
                 self.standing.working()
@@ -189,4 +190,5 @@ async def _open(
         on_close_callback=on_close,
         custom_ioloop=LoopServices(asyncio.get_running_loop(), on_ack),
     )
-    return await asyncio.wait_for(opened, CONNECT_TIMEOUT + 5)
+    async with asyncio.timeout(CONNECT_TIMEOUT + 5):
+        return await opened

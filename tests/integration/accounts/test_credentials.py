@@ -24,6 +24,7 @@ from tests.integration.accounts.test_accounts import (
     verify,
     wrong,
 )
+from tests.integration.arrange import facts
 
 NEW = "a staple of another kind"
 
@@ -44,11 +45,8 @@ def post(api, path, pair=None, **body):
 def told(api, email):
     """What was told of an account to an address."""
     with api.session() as session:
-        facts = [
-            decode(row.type, row.body)
-            for row in session.query(OutboxMessage).filter_by(type=AccountChanged.TYPE)
-        ]
-    return [fact.what for fact in facts if fact.email == email]
+        found = facts(session, AccountChanged.TYPE)
+    return [fact.what for fact in found if fact.email == email]
 
 
 def is_in(api, pair):
@@ -232,9 +230,8 @@ def test_a_used_refresh_token_is_told(api, email):
 def test_only_a_sign_in_from_somewhere_new_is_marked(api, email):
     def sign_ins():
         with api.session() as session:
-            rows = session.query(OutboxMessage).filter_by(type=AccountSignedIn.TYPE)
-            facts = [decode(row.type, row.body) for row in rows.order_by(OutboxMessage.sequence)]
-        return [fact.is_new_place for fact in facts if fact.email == email]
+            found = facts(session, AccountSignedIn.TYPE)
+        return [fact.is_new_place for fact in found if fact.email == email]
 
     login(api, email)
     assert sign_ins() == [False]

@@ -3,10 +3,11 @@
 import pytest
 from sqlalchemy import select
 
-from shared.bus.contract.events import AccountChanged, decode
-from shared.db.models import EmailSender, OutboxMessage
+from shared.bus.contract.events import AccountChanged
+from shared.db.models import EmailSender
 from tests.integration.accounts.test_accounts import PASSWORD, bearer, login, new_email
 from tests.integration.accounts.test_credentials import email, post, told, wrong
+from tests.integration.arrange import facts
 
 __all__ = ["email"]
 PATH = "/email-sender/"
@@ -31,11 +32,8 @@ def prove(api, pair, otp):
 
 def values(api, email):
     with api.session() as session:
-        rows = session.scalars(
-            select(OutboxMessage).where(OutboxMessage.type == AccountChanged.TYPE)
-        )
-        facts = [decode(row.type, row.body) for row in rows]
-    return [fact.value for fact in facts if fact.email == email]
+        found = facts(session, AccountChanged.TYPE)
+    return [fact.value for fact in found if fact.email == email]
 
 
 def test_without_a_word_it_is_ours(api, pair):

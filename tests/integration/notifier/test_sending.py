@@ -9,6 +9,7 @@ import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from services.notifier.__main__ import wire
 from services.notifier.bounds import Bounds
@@ -17,9 +18,8 @@ from services.notifier.mailer import Mailer
 from services.notifier.outgoing import Outgoing, UndeliverableError
 from shared.bus.contract import topology
 from shared.bus.contract.errors import Hold, Retry
-from shared.bus.contract.events import decode
 from shared.bus.contract.message import message_for
-from shared.db.models import EmailDelivery, OutboxMessage
+from shared.db.models import EmailDelivery
 from shared.db.session import transaction
 from shared.ids import new_id
 from stack.mailbox import Handler, Maildir, MailServer, in_thread, text_of
@@ -34,6 +34,7 @@ from tests.integration.arrange import (
     take,
     until,
 )
+from tests.integration.arrange import facts as facts_of
 from tests.unit.notifier.facts import CODE, FACTS
 
 
@@ -70,11 +71,8 @@ def deliveries(engine):
 
 
 def facts(engine):
-    with engine.connect() as connection:
-        return [
-            decode(row.type, row.body)
-            for row in connection.execute(select(OutboxMessage.type, OutboxMessage.body))
-        ]
+    with Session(engine) as session:
+        return facts_of(session)
 
 
 def send(mailer, *emails):

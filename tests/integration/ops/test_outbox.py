@@ -10,11 +10,11 @@ from typer.testing import CliRunner
 
 from services.ops.cli import app
 from shared.bus import outbox
-from shared.bus.contract.events import OpsDataViewed, decode, encode
+from shared.bus.contract.events import OpsDataViewed, encode
 from shared.bus.contract.message import message_for
 from shared.config.settings import Settings
 from shared.db.models import OutboxMessage
-from tests.integration.arrange import order_created, take, until
+from tests.integration.arrange import facts, order_created, take, until
 from tests.integration.relay.relaying import QUEUE, relaying, waiting
 
 
@@ -58,12 +58,10 @@ def numbers(db):
 
 
 def audited(db):
-    db.rollback()
-    found = db.scalars(select(OutboxMessage).where(OutboxMessage.type.startswith("ops.")))
-    return [decode(row.type, row.body) for row in found]
+    return [fact for fact in facts(db) if fact.TYPE.startswith("ops.")]
 
 
-def facts(db):
+def done(db):
     """What the audit log is told was done."""
     return [fact for fact in audited(db) if not isinstance(fact, OpsDataViewed)]
 
@@ -96,14 +94,14 @@ def test_nothing_is_done_unless_it_is_confirmed(three_parked, db):
     assert fellow("discard", number, "--because", " ", "--yes")[0] == 2
     assert fellow("retry", "--yes")[0] == 2
     assert len(numbers(db)) == 3
-    assert facts(db) == []
+    assert done(db) == []
 
 
 def test_what_is_tried_again_goes_out(three_parked, db, engine, settings_of_the_relay):
     number = numbers(db)[0]
     code, _, err = fellow("retry", str(number), "--yes")
     assert code == 0, err
-    (told,) = facts(db)
+    (told,) = done(db)
     assert (told.action, told.message_id, told.by) == (
         "retried",
         three_parked[0].message_id,
@@ -117,11 +115,11 @@ def test_what_is_tried_again_goes_out(three_parked, db, engine, settings_of_the_
 def test_what_is_edited_goes_out_as_it_is_now(three_parked, db, engine, settings_of_the_relay):
     number, better = numbers(db)[2], encode(order_created(item_summary="1 x red kettle"))
     assert fellow("edit", str(number), "--body", "-", "--yes", stdin="{}")[0] == 1
-    assert facts(db) == []
+    assert done(db) == []
     assert {fact.page for fact in audited(db)} == {"fellow outbox edit"}
     code, _, err = fellow("edit", str(number), "--body", "-", "--yes", stdin=better.decode())
     assert code == 0, err
-    (told,) = facts(db)
+    (told,) = done(db)
     assert told.action == "edited"
     assert told.digest != told.new_digest
     with relaying(settings_of_the_relay):
@@ -134,7 +132,7 @@ def test_what_is_edited_goes_out_as_it_is_now(three_parked, db, engine, settings
 def test_what_is_discarded_is_gone_and_told(three_parked, db):
     code, _, err = fellow("discard", "--all", "--because", "a test", "--yes")
     assert code == 0, err
-    told = facts(db)
+    told = done(db)
     assert {fact.message_id for fact in told} == {m.message_id for m in three_parked}
     assert {(fact.action, fact.reason) for fact in told} == {("discarded", "a test")}
     assert all(fact.digest for fact in told)

@@ -37,7 +37,11 @@ def states(db):
 
 def told(db):
     db.rollback()
-    rows = db.scalars(select(OutboxMessage).where(OutboxMessage.type == "order.not_taken"))
+    rows = db.scalars(
+        select(OutboxMessage)
+        .where(OutboxMessage.type == "order.not_taken")
+        .order_by(OutboxMessage.sequence)
+    )
     return [(row.message_id, decode(row.type, row.body)) for row in rows]
 
 

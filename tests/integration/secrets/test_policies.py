@@ -6,12 +6,12 @@ from sqlalchemy.dialects.postgresql import insert
 from services.secrets import policies
 from services.secrets.__main__ import wire
 from shared.bus.contract.errors import Permanent
-from shared.bus.contract.events import AccountBlock, WebhookLimit, decode
+from shared.bus.contract.events import AccountBlock, WebhookLimit
 from shared.bus.contract.message import message_for
-from shared.db.models import OutboxMessage, WebhookPolicy
+from shared.db.models import WebhookPolicy
 from shared.db.session import transaction
 from shared.ids import new_id
-from tests.integration.arrange import account, consuming, publish, received, until
+from tests.integration.arrange import account, consuming, facts, publish, received, until
 
 
 def policy_of(db, account_):
@@ -77,7 +77,4 @@ def test_a_command_on_the_bus_blocks_and_unblocks_and_the_owner_is_told_once(
 
 
 def told(db):
-    db.rollback()
-    rows = db.query(OutboxMessage).filter_by(type="account.changed")
-    facts = [decode(row.type, row.body) for row in rows.order_by(OutboxMessage.sequence)]
-    return [(fact.what, fact.reason, fact.email) for fact in facts]
+    return [(fact.what, fact.reason, fact.email) for fact in facts(db, "account.changed")]

@@ -11,9 +11,8 @@ from kombu import Connection
 
 from services.secrets.__main__ import wire
 from shared.bus.contract import topology
-from shared.bus.contract.events import decode
 from shared.db.models import OutboxMessage, WebhookPolicy
-from tests.integration.arrange import account, consuming, depth, order_created, take
+from tests.integration.arrange import account, consuming, depth, facts, order_created, take
 from tests.integration.ops.cli.test_cli import fellow
 from tests.integration.ops.dead_letters.test_dead_letters import bury
 
@@ -41,14 +40,14 @@ def test_secrets_are_rotated_and_revoked_by_commands_on_the_bus(settings, db):
         assert code == 0, err
     assert states(settings, business) == ["revoked", "revoked"]
     assert states(settings, stranger) == []
-    told = db.query(OutboxMessage).filter_by(type="ops.command_published").all()
-    facts = [decode(row.type, row.body) for row in told]
-    assert [(fact.by, fact.command, fact.reason) for fact in facts] == [
+    told = facts(db, "ops.command_published")
+    assert [(fact.by, fact.command, fact.reason) for fact in told] == [
         ("fellow", "secret.rotate", ""),
         ("fellow", "secret.rotate", ""),
         ("fellow", "secret.revoke", "Leaked."),
     ]
-    assert {row.correlation_id for row in told} == {str(business.id)}
+    about = db.query(OutboxMessage.correlation_id).filter_by(type="ops.command_published")
+    assert {id_ for (id_,) in about} == {str(business.id)}
     assert fellow(settings, "secrets", "rotate", "nobody@shop.example")[0] == 1
 
 
@@ -82,10 +81,8 @@ def test_a_business_is_blocked_and_let_in_again_when_that_was_meant(settings, db
         code, _, err = fellow(settings, "account", "unblock", business.email, "-y", "--wait", "30")
         assert (code, "is no longer blocked." in err) == (0, True), err
         assert not blocked_at(db, business)
-    told = db.query(OutboxMessage).filter_by(type="account.changed").all()
-    assert [decode(row.type, row.body).what for row in told] == ["blocked", "unblocked"]
-    commands = db.query(OutboxMessage).filter_by(type="ops.command_published").all()
-    assert {decode(row.type, row.body).command for row in commands} == {"account.block"}
+    assert [fact.what for fact in facts(db, "account.changed")] == ["blocked", "unblocked"]
+    assert {fact.command for fact in facts(db, "ops.command_published")} == {"account.block"}
     assert fellow(settings, "account", "block", "nobody@shop.example", "--reason", "x")[0] == 1
 
 

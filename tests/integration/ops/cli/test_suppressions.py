@@ -5,10 +5,10 @@ import json
 import pytest
 from sqlalchemy import select, text
 
-from shared.bus.contract.events import OpsSuppressionLifted, decode
-from shared.db.models import OutboxMessage, Suppression
+from shared.bus.contract.events import OpsSuppressionLifted
+from shared.db.models import Suppression
 from shared.security.unsubscribe_tokens import unsubscribe_tokens
-from tests.integration.arrange import account
+from tests.integration.arrange import account, facts
 from tests.integration.notifier.test_leaving import recorded
 from tests.integration.notifier.test_refused_addresses import a_row
 from tests.integration.ops.cli.test_cli import fellow
@@ -32,8 +32,7 @@ def rows(db):
 
 
 def told(db):
-    found = select(OutboxMessage).where(OutboxMessage.type == OpsSuppressionLifted.TYPE)
-    return [decode(row.type, row.body) for row in db.scalars(found)]
+    return facts(db, OpsSuppressionLifted.TYPE)
 
 
 def test_what_a_mail_server_said_is_lifted_and_told(settings, db, business, order):

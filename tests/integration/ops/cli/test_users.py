@@ -9,9 +9,9 @@ from typer.testing import CliRunner
 
 from services.ops.cli import app
 from services.ops.users import second_factor, sessions, users
-from shared.bus.contract.events import decode
 from shared.db.models import OpsUser, OutboxMessage
 from shared.db.session import transaction
+from tests.integration.arrange import facts
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_from_making_one_to_removing_it(settings, db):
     assert names() == {"ada": "kyc,messages"}
     assert fellow("remove", "ada", "--yes")[0] == 0
     assert names() == {}
-    told = [decode(row.type, row.body) for row in db.scalars(select(OutboxMessage))]
+    told = facts(db)
     assert [(fact.user, fact.role, fact.by) for fact in told] == [
         ("ada", "watch", "fellow_ops"),
         ("ada", "act", "fellow_ops"),
@@ -68,8 +68,7 @@ def test_the_sessions_of_a_user_are_seen_and_ended(settings, db):
     assert len(json.loads(fellow("sessions", "ada", "--json")[1])) == 2
     assert fellow("sessions", "ada", "--end", "all", "--yes")[0] == 0
     assert json.loads(fellow("sessions", "ada", "--json")[1]) == []
-    facts = [decode(row.type, row.body) for row in db.scalars(select(OutboxMessage))]
-    ended = [(fact.user, fact.sessions) for fact in facts if fact.TYPE == "ops.sessions_ended"]
+    ended = [(fact.user, fact.sessions) for fact in facts(db, "ops.sessions_ended")]
     assert ended == [("ada", 1), ("ada", 2)]
 
 
@@ -85,7 +84,7 @@ def test_a_second_factor_is_reset_and_that_is_told(settings, db):
     assert fellow("reset-second-factor", "Ada", "--yes")[0] == 0
     (shown,) = json.loads(fellow("list", "--json")[1])
     assert shown["second_factor_since"] is None
-    *_, fact = [decode(row.type, row.body) for row in db.scalars(select(OutboxMessage))]
+    *_, fact = facts(db)
     assert (fact.user, fact.change, fact.by) == ("ada", "reset", "fellow_ops")
 
 

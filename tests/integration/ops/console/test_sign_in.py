@@ -120,6 +120,7 @@ def said(db):
     """The failures that are told to the audit log."""
     db.rollback()
     wanted = select(OutboxMessage.body).where(OutboxMessage.type == "ops.sign_in_failed")
+    wanted = wanted.order_by(OutboxMessage.sequence)
     return [msgspec.json.decode(body) for body in db.scalars(wanted)]
 
 

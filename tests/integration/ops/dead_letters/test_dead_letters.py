@@ -27,9 +27,9 @@ from shared.bus.consume.consumer import Subscription
 from shared.bus.contract import topology
 from shared.bus.contract.delivery import Incoming, believed
 from shared.bus.contract.errors import Retry
-from shared.bus.contract.events import EVENT_TYPES, decode
+from shared.bus.contract.events import EVENT_TYPES
 from shared.bus.contract.message import message_for
-from shared.db.models import Order, OutboxMessage
+from shared.db.models import Order
 from shared.db.session import make_engine
 from shared.ids import new_id
 from shared.security.service_accounts import CONSOLE, login
@@ -37,6 +37,7 @@ from stack.servers.credentials import as_service
 from tests.integration.arrange import (
     consuming,
     depth,
+    facts,
     headers,
     order_created,
     publish_raw,
@@ -207,12 +208,6 @@ def test_it_is_recorded_and_told(settings, amqp_url, database_url, bus, books, d
     assert {(fact.by, fact.address, fact.queue) for fact in told} == {
         ("ada", "10.0.0.7", "orders.intake")
     }
-
-
-def facts(db, type_):
-    db.rollback()
-    rows = db.query(OutboxMessage).filter_by(type=type_)
-    return [decode(row.type, row.body) for row in rows]
 
 
 def test_who_published_it_is_still_known(amqp_url, bus, books):
