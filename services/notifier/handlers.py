@@ -23,6 +23,7 @@ from services.notifier.bounds import Bounds
 from services.notifier.composing import Email, compose
 from services.notifier.mailer import Mailer
 from services.notifier.outgoing import (
+    NotBegunError,
     NotSentError,
     Outcome,
     Outgoing,
@@ -35,7 +36,7 @@ from services.notifier.suppression.records import Refused
 from shared import erased
 from shared.bus import outbox
 from shared.bus.consume.batch import Failures, process_stopping
-from shared.bus.contract.errors import Permanent, UnderWay
+from shared.bus.contract.errors import Hold, Permanent, UnderWay
 from shared.bus.contract.events import EmailUndeliverable
 from shared.bus.contract.message import Received, message_for
 from shared.db import arrays
@@ -44,6 +45,7 @@ from shared.db.session import IDLE_SECONDS, still_here
 MAX_REMEMBERED = 10_000
 WRITE_DOWN_SECONDS = 5.0
 """After which what was taken is written down, whatever is not answered yet; also after a stop."""
+STOPS = Hold("the process stops")
 LOOK_SECONDS = 0.1  # how long a stop may go unnoticed
 
 
@@ -76,7 +78,7 @@ class Notifier:
             self._last_look = time.monotonic() + WRITE_DOWN_SECONDS
         sendings = {sending for sending, _ in under_way.values()}
         for sending in sendings:
-            sending.cease()
+            sending.cease(STOPS)
         for sending in sendings:
             sending.wait(max(0.0, self._last_look - time.monotonic()))
         taken = {id_ for id_, (sending, n) in under_way.items() if sending.outcome(n) is None}
@@ -144,7 +146,7 @@ class Notifier:
             if error is not None and not isinstance(error, NotSentError)
         }
         self._write_down(session, emails, outcomes)
-        thinking = [e for e in emails if isinstance(outcomes[e.fact_id], UnderWay)]
+        thinking = [email for email in emails if email.fact_id in self._under_way]
         leases.take(session, [email.fact_id for email in thinking])
         self._let_go(session, {e.fact_id for e in emails} - {e.fact_id for e in thinking})
         self._leased |= {email.fact_id: email for email in thinking}
@@ -182,7 +184,7 @@ class Notifier:
             outcome = outcomes[email.fact_id] = sending.outcome(number)
             if email.is_counted:
                 metrics.tried(email.template, outcome)
-            if not isinstance(outcome, UnderWay):
+            if isinstance(outcome, NotBegunError) or not isinstance(outcome, UnderWay):
                 del self._under_way[email.fact_id]
             if outcome is None:
                 self._remember(email)
@@ -224,10 +226,13 @@ class Notifier:
                 is_ceasing, started, patience = True, time.monotonic(), WRITE_DOWN_SECONDS
                 awaited |= set(before)
                 for sending in awaited:
-                    sending.cease()
+                    sending.cease(STOPS)
             if all(sending.wait(LOOK_SECONDS) for sending in awaited):
                 return
             if time.monotonic() - started >= patience:
+                # Whom it is for may leave or be erased before the next look at the books.
+                for sending in awaited:
+                    sending.cease(NotBegunError())
                 return
             if time.monotonic() - looked >= IDLE_SECONDS / 3:
                 looked = time.monotonic()

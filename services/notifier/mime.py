@@ -15,6 +15,8 @@ from services.notifier.composing import Email
 from services.notifier.senders import OURS, Sender
 from shared.ids import derived_id
 
+BOUNDARY = "=_"
+"""How a boundary begins: as nothing in quoted-printable can (RFC 2045, 6.7)."""
 LONGEST_LINE = 998  # RFC 5322, 2.1.1
 
 
@@ -37,7 +39,7 @@ def assemble(email: Email, sender: str, now: datetime, chosen: Sender = OURS) ->
         now: the Date header, with a time zone.
         chosen: how the business is named in it, and where answers go.
     """
-    boundary = f"=_{email.fact_id.hex}"
+    boundary = f"{BOUNDARY}{email.fact_id.hex}"
     head = (
         f"From: {_from(sender, chosen.display_name)[0]}\r\n"
         f"{_reply_to(chosen.reply_to)}"
@@ -100,10 +102,13 @@ def _part(kind: str, text: str, boundary: str) -> bytes:
 
 
 def _encode(text: str) -> tuple[str, bytes]:
-    """As it is where every mail server takes it so, else quoted-printable (RFC 2045, 6.7)."""
+    """As it is where every mail server takes it so, else quoted-printable (RFC 2045, 6.7).
+
+    Whose text it is can know the boundary, which is derived: its beginning never stands in a part.
+    """
     raw = text.encode()
     lines = raw.splitlines()
-    if raw.isascii() and max(map(len, lines), default=0) <= LONGEST_LINE:
+    if raw.isascii() and BOUNDARY.encode() not in raw and max(map(len, lines), default=0) <= LONGEST_LINE:
         return "7bit", b"\r\n".join(lines)
     encoded = binascii.b2a_qp(b"\n".join(lines), istext=True)
     return "quoted-printable", encoded.replace(b"\n", b"\r\n")

@@ -36,6 +36,13 @@ class SinkAwayError(NotSentError):
         super().__init__(550, f"the sink of the standing proof is away: {text}")
 
 
+class NotBegunError(UnderWay):
+    """Its turn has not come: nobody has it, and it is to be begun anew."""
+
+    def __init__(self) -> None:
+        super().__init__("its turn has not come")
+
+
 class Outgoing(NamedTuple):
     """One email on its way: the recipient's address, the content, and the trace it travels in."""
 
@@ -74,11 +81,15 @@ class Sending:
         with self._changed:
             return self._changed.wait_for(self._is_over, seconds)
 
-    def cease(self) -> None:
-        """Begin with no further email; those are held."""
+    def cease(self, why: Hold) -> None:
+        """Begin with no further email.
+
+        Args:
+            why: what becomes of those.
+        """
         with self._changed:
             self._is_ceasing = True
-            self._hold_what_is_left(Hold("the process stops"))
+            self._hold_what_is_left(why)
 
     def take(self) -> tuple[int, Outgoing] | None:
         """The next email for a thread to send; None when it has nothing more to do."""

@@ -290,6 +290,10 @@ def _answer(code: int, text: bytes) -> str:
 
 
 def _words(text: bytes) -> str:
-    """The server's words, without the addresses in them."""
-    words = text.decode("ascii", "replace").split()
+    """The server's words, without the addresses in them.
+
+    Nor anything that is no word: a relay may repeat what it likes, and PostgreSQL takes no NUL.
+    """
+    shown = "".join(c if c.isprintable() else " " for c in text.decode("ascii", "replace"))
+    words = shown.split()
     return " ".join(word for word in words if "@" not in word)[:150]

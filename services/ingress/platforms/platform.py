@@ -168,7 +168,7 @@ def line(*parts: Text, otherwise: str = "") -> str:
         parts: separated by spaces; what is empty is left out.
         otherwise: what stands there where nothing is left.
     """
-    whole = " ".join([str(part) for part in parts if part])
+    whole = " ".join([str(part) for part in parts if part or part == 0])
     if len(whole) <= _MAX_LINE and whole.isprintable():
         return whole.strip() or otherwise
     return _CONTROLS.sub(" ", whole).strip()[:_MAX_LINE].strip() or otherwise
@@ -176,7 +176,7 @@ def line(*parts: Text, otherwise: str = "") -> str:
 
 def reference(given: Text) -> str:
     """What something is called by, in at most 100 characters; empty where there is nothing."""
-    return line(given)[:100].strip() if given else ""
+    return line(given)[:100].strip()
 
 
 def link(given: Text) -> str:
@@ -200,12 +200,18 @@ def listed(lines: list[tuple[Text, Text]], total: str) -> str:
         lines: how many of what.
         total: what it costs in all, with its currency; empty where that is not known.
     """
-    named = [f"{count} x {line(name, otherwise='?')}" for count, name in lines]
+    named = [_counted(count, line(name, otherwise="?")) for count, name in lines]
     end = f"\nTotal: {total}" if total else ""
     whole = ", ".join(named)
     if len(whole) > _MOST_ITEMS:
         whole = whole[:_MOST_ITEMS].rpartition(", ")[0] + ", and more"
     return (whole or NO_ITEMS) + end
+
+
+def _counted(count: Text, name: str) -> str:
+    # A whole number is what nearly every one is.
+    counted = str(count) if type(count) is int else line(count)
+    return f"{counted} x {name}" if counted else name
 
 
 def joined(*parts: Text) -> str:

@@ -26,6 +26,7 @@ from services.ingress.webhook.admission import Admission
 from services.ingress.webhook.bodies import SOURCE
 from services.ingress.webhook.endpoint import Webhook, tell_success, traceparent
 from services.ingress.webhook.refusals import as_error
+from shared.bus.contract.events import decode
 from shared.bus.contract.message import message_for
 from shared.http.errors import ApiError, invalid
 from shared.http.mount import read_body, write_error
@@ -130,6 +131,11 @@ class PlatformWebhook(Webhook):
             time=now if said.at is None else min(said.at, now),
             traceparent=traceparent(req),
         )
+        try:
+            decode(message.type, message.body)
+        except msgspec.DecodeError as error:
+            # Whoever consumes it would refuse it, when its sender has long had a 201.
+            raise ApiError(400, "invalid_body", f"The order cannot be recorded: {error}") from None
         attempt.event_id, attempt.event_type = message.message_id, message.type
         await self._acceptor.accept(message)
         return None if said.email else "no_email_address"

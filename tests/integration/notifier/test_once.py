@@ -10,19 +10,23 @@ import pytest
 from kombu import Connection
 from sqlalchemy import select, text
 
-from services.notifier import handlers, leases
+from services.notifier import handlers, leases, smtp
 from services.notifier.__main__ import wire
 from services.notifier.outgoing import Sending
 from services.notifier.smtp import MailConnection
+from services.notifier.suppression import leaving
+from shared import erased
 from shared.bus.consume.consumer import SUSPICIOUS_DELIVERIES, Consumer
 from shared.bus.contract import topology
 from shared.bus.contract.errors import UnderWay
 from shared.bus.contract.events import encode
 from shared.db.models import EmailDelivery
 from shared.db.session import transaction
+from shared.security.unsubscribe_tokens import unsubscribe_tokens
 from stack.mailbox import Handler
-from tests.integration.arrange import consuming, depth, publish, until
+from tests.integration.arrange import account, consuming, depth, publish, until
 from tests.integration.gate import Gate
+from tests.integration.notifier.test_leaving import recorded, told
 from tests.integration.notifier.test_sending import deliveries, order_fact, tell
 from tests.unit.notifier.facts import FACTS
 
@@ -165,6 +169,45 @@ def test_a_server_that_thinks_about_one_email_holds_up_no_other(
         server.decided.set()
         until(lambda: len(deliveries(engine)) == 64, "all")
     assert set(copies(server).values()) == {1}
+
+
+@pytest.mark.parametrize("how", ["erased", "left"])
+def test_what_is_not_begun_is_asked_about_again_before_it_is(
+    config, db, server, engine, amqp_url, monkeypatch, how
+):
+    """Between two looks at the books nothing begins: who is gone by then is not mailed."""
+    monkeypatch.setattr(handlers, "WRITE_DOWN_SECONDS", 0.5)
+    monkeypatch.setattr(smtp, "THINKING_SECONDS", 3600)
+    looks, known = [], handlers._known
+    monkeypatch.setattr(handlers, "_known", lambda *a: looks.append(a) or known(*a))
+    business = account(db, status="approved")
+    server.thinks_of = tuple(f"c{number}@" for number in range(config.smtp_connections))
+    orders = [recorded(db, business, f"c{number}@shop.example")[1] for number in range(8)]
+    last = orders[-1]
+    tell(amqp_url, *(told("order_status", order) for order in orders))
+    with notifying(config):
+        until(lambda: len(leases_in(engine)) >= config.smtp_connections, "the first are thought about")
+        until(lambda: len(looks[-1][1]) == 8, "and the others wait for their turn")
+        if how == "erased":
+            last.customer_email = erased.ADDRESS
+        else:
+            links = unsubscribe_tokens()
+            leaver = links.read(links.make(last.account_id, last.id, last.customer_email))
+            leaving.leave(db, leaver, "order")
+        db.commit()
+        seen = len(looks)
+        until(lambda: len(looks) >= seen + 2, "whoever looked before that has ended")
+        server.decided.set()
+        until(lambda: depth(amqp_url, "notifier.orders") == 0, "all is settled")
+        until(lambda: len(deliveries(engine)) >= 7, "and written down")
+    assert set(copies(server).values()) == {1}
+    assert len(copies(server)) == 7
+    assert not [email for email in server.maildir.emails() if "c7@" in email["To"]]
+
+
+def leases_in(engine):
+    with engine.connect() as connection:
+        return connection.execute(text("SELECT fact_id FROM email_leases")).all()
 
 
 def test_a_server_that_thinks_about_one_email_holds_up_no_later_one(

@@ -189,6 +189,16 @@ def test_a_refused_recipient_is_dead_and_known_and_harms_no_neighbour(
     assert "gone@" not in fact.reason
 
 
+def test_a_reply_with_a_nul_is_a_reply(config, mailbox, engine, amqp_url):
+    """A relay may repeat whatever another server said; PostgreSQL takes no NUL."""
+    mailbox.handler.respond = lambda _: "550 5.1.1 no \0such\x1b user"
+    tell(amqp_url, order_fact())
+    with notifying(config):
+        until(lambda: depth(amqp_url, topology.NOTIFIER_ORDERS.dead) == 1, "dead")
+    (row,) = deliveries(engine)
+    assert (row["state"], row["response"]) == ("undeliverable", "550 5.1.1 no such user")
+
+
 def test_a_refused_recipient_may_be_replayed_when_it_is_mended(config, mailbox, engine, amqp_url):
     mailbox.handler.respond = lambda _: "550 no such user"
     (message,) = tell(amqp_url, order_fact())

@@ -77,6 +77,21 @@ def test_it_reads_as_it_was_written(subject, name, text, html):
         assert len(line) <= LONGEST_LINE
 
 
+@given(anything, st.sampled_from(["text", "html"]), st.sampled_from(["\n", "\r\n", "\r"]))
+def test_no_text_ends_its_part(before, place, end):
+    """Who sends an order knows its ids, and the boundary with them."""
+    id_ = new_id()
+    _, parsed = parse(mail(fact_id=id_))
+    line = f"--{parsed.get_boundary()}"
+    forged = f"{before}{end}{line}{end}Content-Type: text/html{end * 2}<h1>Pay here</h1>{end}{line}--"
+    raw, parsed = parse(mail(fact_id=id_, **{place: forged}))
+    assert parsed.get_boundary() == line[2:]
+    assert len(raw.split(b"\r\n" + line.encode())) == 4
+    plain, html = parsed.iter_parts()
+    assert lines((plain if place == "text" else html).get_content()) == lines(forged)
+    assert not parsed.epilogue
+
+
 def test_the_name_is_kept():
     for name in ("Zoë Ade", "O'Neil, Bob", 'A "B" C', "Plain Name"):
         _, parsed = parse(mail(recipient_name=name))
