@@ -252,7 +252,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     # Customers' data
     retention_orders_days: Days = 730
     """After which an order ends, with its history and conflicts: counted from when it was
-    accepted, or its sender last said something of it. 0 is for ever, here and below; production
+    recorded, or from what its sender stamped last. 0 is for ever, here and below; production
     refuses it ([privacy.md](privacy.md))."""
     retention_test_orders_days: Days = 30
     """After which a test order ends that its business has not cleared."""

@@ -439,7 +439,7 @@ class Order(Base):
     tracking_status: Mapped[str] = mapped_column(String(24))
     status_at: Mapped[datetime]  # when the sender said so; see services/orders/progress.py
     status_event_id: Mapped[UUID]  # the message that said so; the order's own id at first
-    accepted_at: Mapped[datetime]
+    accepted_at: Mapped[datetime]  # as the sender stamped it, where it did
     recorded_at: Mapped[datetime] = mapped_column(server_default=func.now())
     # The sender's own. The id is derived from it (shared/ids.py), which so is its index.
     order_number: Mapped[str | None]
@@ -478,7 +478,8 @@ class OrderStatusHistory(Base):
     order_id: Mapped[UUID] = mapped_column(index=True)
     tracking_status: Mapped[str] = mapped_column(String(24))
     note: Mapped[str] = mapped_column(default="", server_default="")
-    at: Mapped[datetime]
+    at: Mapped[datetime]  # when the sender said so
+    recorded_at: Mapped[datetime | None] = mapped_column(server_default=func.now())
     applied: Mapped[bool]
     tracking: Mapped[dict[str, Any] | None]  # what this message said of the parcel
 
@@ -492,7 +493,8 @@ class OrderConflict(Base):
     order_id: Mapped[UUID] = mapped_column(index=True)
     account_id: Mapped[UUID]
     event: Mapped[dict[str, Any]]  # the order as it was sent this time
-    at: Mapped[datetime] = mapped_column(index=True)
+    at: Mapped[datetime] = mapped_column(index=True)  # when the sender said so
+    recorded_at: Mapped[datetime | None] = mapped_column(server_default=func.now())
 
 
 class WaitingUpdate(Base):

@@ -66,13 +66,14 @@ _SENDERS = """
 ORDERS = Place(
     name="orders",
     owner="orders",
-    # By when it was accepted and when its sender last said something of it.
+    # By when it was recorded and when its sender last said something of it. The sender's own stamp,
+    # which is never later, finds the candidates; it may lie years back.
     due=f"""
         {_SENDERS}
         SELECT old.id FROM senders CROSS JOIN LATERAL (
             SELECT id FROM orders
             WHERE account_id = senders.account_id AND accepted_at < :before
-              AND status_at < :before
+              AND status_at < :before AND recorded_at < :before
             ORDER BY accepted_at {{bounded}}
         ) AS old {{limit}}
     """,  # noqa: S608 - our own names, here and below
@@ -87,8 +88,8 @@ ORDERS = Place(
     """,
     oldest=f"""
         {_SENDERS}
-        SELECT min(old.accepted_at) FROM senders CROSS JOIN LATERAL (
-            SELECT accepted_at FROM orders WHERE account_id = senders.account_id
+        SELECT min(old.recorded_at) FROM senders CROSS JOIN LATERAL (
+            SELECT recorded_at FROM orders WHERE account_id = senders.account_id
             ORDER BY accepted_at LIMIT 1
         ) AS old
     """,  # noqa: S608
@@ -98,9 +99,9 @@ TEST_ORDERS = replace(
     name="test_orders",
     due="""
         SELECT id FROM orders WHERE is_test AND accepted_at < :before AND status_at < :before
-        {bounded}
+          AND recorded_at < :before {bounded}
     """,
-    oldest="SELECT min(accepted_at) FROM orders WHERE is_test",
+    oldest="SELECT min(recorded_at) FROM orders WHERE is_test",
 )
 HISTORY = Place(
     name="history",
@@ -108,6 +109,7 @@ HISTORY = Place(
     due="""
         SELECT event_id FROM order_status_history
         WHERE (note <> '' OR tracking IS NOT NULL) AND at < :before
+          AND coalesce(recorded_at, at) < :before
         ORDER BY at {bounded}
     """,
     remove="""
@@ -119,7 +121,8 @@ HISTORY = Place(
         SELECT count(*) FROM gone
     """,
     oldest="""
-        SELECT min(at) FROM order_status_history WHERE note <> '' OR tracking IS NOT NULL
+        SELECT coalesce(recorded_at, at) FROM order_status_history
+        WHERE note <> '' OR tracking IS NOT NULL ORDER BY at LIMIT 1
     """,
 )
 
@@ -143,6 +146,12 @@ def _rows(name: str, owner: str, table: str, key: str, since: str) -> Place:
 
 CONFLICTS = replace(
     _rows("conflicts", "orders", "order_conflicts", "event_id", "at"),
+    due="""
+        SELECT event_id FROM order_conflicts
+        WHERE at < :before AND coalesce(recorded_at, at) < :before
+        ORDER BY at {bounded}
+    """,
+    oldest="SELECT coalesce(recorded_at, at) FROM order_conflicts ORDER BY at LIMIT 1",
     # Updates that wait or were given up end with them: they are of the same kind, and nobody's.
     remove="""
         WITH due AS MATERIALIZED ({due}),

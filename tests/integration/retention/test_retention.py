@@ -37,25 +37,36 @@ def ago(days):
     return NOW - timedelta(days=days)
 
 
-def order(db, business, *, accepted, said=None, note="", tracking=None, is_test=False):
-    """An order with a status, a conflict and an email, as if it were so many days ago."""
+def order(
+    db, business, *, accepted, said=None, note="", tracking=None, is_test=False, recorded=None
+):
+    """An order with a status, a conflict and an email, as if it were so many days ago.
+
+    `recorded`: when we had it, where its sender stamps it with another time.
+    """
     made = new_id()
     at, said_at = ago(accepted), ago(accepted if said is None else said)
+    had = at if recorded is None else ago(recorded)
     db.add(
         Order(
             id=made, account_id=business, customer_name="Zoë", customer_email="z@shop.example",
             customer_phone="", item_summary="x", address="y", tracking_status="PENDING",
-            status_at=said_at, status_event_id=made, accepted_at=at, recorded_at=at,
+            status_at=said_at, status_event_id=made, accepted_at=at, recorded_at=had,
             is_test=is_test,
         )
     )  # fmt: skip
     db.add(
         OrderStatusHistory(
             event_id=new_id(), order_id=made, tracking_status="PENDING", note=note, at=said_at,
-            applied=True, tracking=tracking,
+            recorded_at=said_at if recorded is None else ago(recorded), applied=True,
+            tracking=tracking,
         )
     )  # fmt: skip
-    db.add(OrderConflict(event_id=new_id(), order_id=made, account_id=business, event={}, at=at))
+    db.add(
+        OrderConflict(
+            event_id=new_id(), order_id=made, account_id=business, event={}, at=at, recorded_at=had
+        )
+    )
     db.add(
         EmailDelivery(
             fact_id=new_id(), subject_id=str(made), recipient="z@shop.example", template="order_x",
@@ -114,6 +125,26 @@ def test_a_note_ends_before_its_order_and_a_conflict_too(settings, db):
     assert [row.tracking for row in rows if row.tracking] == [parcel]
     assert left(db, Order) == 5
     assert left(db, OrderConflict) == 1
+
+
+@pytest.mark.parametrize("service", ["orders"], indirect=True)
+def test_what_a_sender_dates_back_is_kept_as_long_as_anything(settings, db):
+    """A device without a clock, an import of older orders, a sample that was pasted."""
+    business = account(db).id
+    for is_test in (False, True):
+        order(db, business, accepted=2_000, recorded=0, note="by the door", is_test=is_test)
+    young = order(db, business, accepted=2_000, recorded=800, said=10)
+    order(db, business, accepted=2_000, recorded=731)
+    run(*recording(settings).jobs)
+    assert left(db, Order) == 3
+    assert db.get(Order, young)
+    assert sorted(row.note for row in db.query(OrderStatusHistory)) == ["", *["by the door"] * 2]
+    assert left(db, OrderConflict) == 2
+    ages = [
+        REGISTRY.get_sample_value("fellow_retention_oldest_seconds", {"place": place})
+        for place in ("test_orders", "history", "conflicts")
+    ]
+    assert max(ages) < 86_400
 
 
 @pytest.mark.parametrize("service", ["notifier"], indirect=True)
