@@ -108,7 +108,11 @@ def _encode(text: str) -> tuple[str, bytes]:
     """
     raw = text.encode()
     lines = raw.splitlines()
-    if raw.isascii() and BOUNDARY.encode() not in raw and max(map(len, lines), default=0) <= LONGEST_LINE:
+    if (
+        raw.isascii()
+        and BOUNDARY.encode() not in raw
+        and max(map(len, lines), default=0) <= LONGEST_LINE
+    ):
         return "7bit", b"\r\n".join(lines)
     encoded = binascii.b2a_qp(b"\n".join(lines), istext=True)
     return "quoted-printable", encoded.replace(b"\n", b"\r\n")

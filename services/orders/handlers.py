@@ -240,11 +240,13 @@ def _fact(
     told = cause.data.order_id if isinstance(fact, OrderRecorded) else cause.id
     is_test = cause.data.IS_TEST
     if is_test:
-        # The address of whom the sender named is nowhere in it: nothing further on can mail them.
+        # Whom the sender named is not whom it is for: nothing further on can mail them.
         business = businesses.get(cause.data.account_id)
         if business is None:
             return None
-        fact = in_test(fact, customer_email=business.email)
+        fact = in_test(
+            fact, customer_email=business.email, order_email=getattr(fact, "customer_email", "")
+        )
     message = message_for(
         fact,
         source=SOURCE,

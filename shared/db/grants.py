@@ -160,12 +160,15 @@ FUNCTIONS: Mapping[str, tuple[str, ...]] = {
     "secrets": ("hold_approval(uuid)",),
     "ops": (
         "customer_mention(text)",
+        "without_customer(jsonb, text)",
+        "mentions_customer(jsonb, text)",
+        "body_without_customer(bytea, text)",
         "erase_customer(text)",
         "erase_suppressed_address(text)",
         "lift_suppression(uuid)",
     ),
 }
-"""The functions that run with their owner's rights, by who may call them."""
+"""The functions that are not for everybody, by who may call them."""
 
 
 def apply(connection: Connection, passwords: Mapping[str, str]) -> None:

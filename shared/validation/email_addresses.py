@@ -25,6 +25,20 @@ def with_ascii_domain(address: str) -> str:
     return f"{local}@{ascii_domain}"
 
 
+def spellings(address: str) -> list[str]:
+    """An address as it is mailed, and as people write it where that differs.
+
+    Args:
+        address: with its domain in ASCII.
+    """
+    local, at, domain = address.rpartition("@")
+    try:
+        written = idna.decode(domain)
+    except (idna.IDNAError, UnicodeError):
+        return [address]
+    return list(dict.fromkeys([address, f"{local}{at}{written}"]))
+
+
 def compared(address: str) -> str:
     """The form of an address that is the same for all ways to write it.
 

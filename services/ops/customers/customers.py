@@ -25,7 +25,7 @@ from shared.bus import outbox
 from shared.bus.contract.events import OpsCustomerErased
 from shared.config.settings import JOURNAL_DAYS
 from shared.ids import new_id
-from shared.validation.email_addresses import compared
+from shared.validation.email_addresses import compared, spellings
 
 MOST_PASSES = 5
 JOURNAL_KEEPS = timedelta(days=JOURNAL_DAYS)
@@ -79,7 +79,10 @@ def the_person(session: Session, address: str) -> Person:
     address = compared(address)
     if address.count("@") != 1 or address == erased.ADDRESS or len(address.split()) != 1:
         raise NotAPersonError(f"{address!r} is not the address of a person")
-    return Person.of(address, session.scalar(select(func.customer_mention(address))) or "")
+    mentions = {
+        one: session.scalar(select(func.customer_mention(one))) or "" for one in spellings(address)
+    }
+    return Person.of(address, mentions)
 
 
 def export(

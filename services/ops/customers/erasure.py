@@ -5,7 +5,7 @@ the person in it; and in what else mentions the address, the address alone is re
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from shared import erased
 from shared.bus.contract.delivery import Incoming
 from shared.bus.contract.events import (
     CREATED,
+    IN_TEST,
     OrderCancellationRecorded,
     OrderRecorded,
     OrderStatusRecorded,
@@ -22,8 +23,13 @@ from shared.bus.contract.events import (
 from shared.bus.contract.headers import REASON_HEADER, REASONS_HEADER
 from shared.validation.email_addresses import compared
 
-TOLD = frozenset({OrderRecorded.TYPE, OrderStatusRecorded.TYPE, OrderCancellationRecorded.TYPE})
-"""The facts that are emailed to the customer; those of test orders are emailed to the business."""
+TOLD = {
+    fact.TYPE: "order_email" if fact.IS_TEST else "customer_email"
+    for live in (OrderRecorded, OrderStatusRecorded, OrderCancellationRecorded)
+    for fact in (live, IN_TEST[live])
+}
+"""The facts that are emailed, by which of their members is the customer's address; those of test
+orders are emailed to the business."""
 OF_BUSINESSES = ("account.", "kyc.", "secret.", "webhook.", "ops.")
 """The types of messages about a business, whose own address is not a customer's."""
 _ORDER_WITHOUT = {
@@ -47,21 +53,24 @@ class Person:
 
     Attributes:
         address: in small letters.
-        mention: finds the address in a text.
+        spellings: it, and as it may stand in a text: with a domain of letters beyond ASCII.
+        mention: finds the address in a text, in either spelling.
     """
 
     address: str
+    spellings: tuple[str, ...]
     mention: re.Pattern[str]
 
     @classmethod
-    def of(cls, address: str, expression: str) -> "Person":
+    def of(cls, address: str, expressions: Mapping[str, str]) -> "Person":
         """Who has an address.
 
         Args:
             address: in whatever case.
-            expression: what the database's `customer_mention` makes of it.
+            expressions: what the database's `customer_mention` makes of each of its spellings.
         """
-        return cls(compared(address), re.compile(expression, re.IGNORECASE))
+        pattern = re.compile("|".join(expressions.values()), re.IGNORECASE)
+        return cls(compared(address), tuple(expressions), pattern)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +116,7 @@ def _body(body: bytes, type_: str, person: Person) -> bytes | None:
     if not _mentions(data, person):
         return body
     if isinstance(data, dict):
-        if type_ in TOLD and _is(data.get("customer_email"), person):
+        if type_ in TOLD and _is(data.get(TOLD[type_]), person):
             return None
         customer = data.get("customer_details")
         is_theirs = isinstance(customer, dict) and _is(customer.get("email"), person)

@@ -622,10 +622,15 @@ class OrderCancellationRecorded(_OrderFact, frozen=True, kw_only=True):
 
 
 class OrderTestRecorded(OrderRecorded, frozen=True, kw_only=True):
-    """A test order is in the books; `customer_email` is its own business's address, none else."""
+    """A test order is in the books; `customer_email` is its own business's address, none else.
+
+    `order_email`: whom the sender named, for an erasure to find; nobody is mailed there.
+    """
 
     TYPE: ClassVar[str] = "order.test_recorded"
     IS_TEST: ClassVar[bool] = True
+
+    order_email: str = ""
 
 
 class OrderTestStatusRecorded(OrderStatusRecorded, frozen=True, kw_only=True):
@@ -634,12 +639,16 @@ class OrderTestStatusRecorded(OrderStatusRecorded, frozen=True, kw_only=True):
     TYPE: ClassVar[str] = "order.test_status_recorded"
     IS_TEST: ClassVar[bool] = True
 
+    order_email: str = ""
+
 
 class OrderTestCancellationRecorded(OrderCancellationRecorded, frozen=True, kw_only=True):
     """A test order was cancelled; `customer_email` is its own business's address."""
 
     TYPE: ClassVar[str] = "order.test_cancellation_recorded"
     IS_TEST: ClassVar[bool] = True
+
+    order_email: str = ""
 
 
 class OrderNotTaken(_AccountFact, frozen=True, kw_only=True):
@@ -900,9 +909,9 @@ def in_test(event: Event, **changes: object) -> Event:
         changes: members that differ.
     """
     # What the ingress reads of a body is a Struct of its own below the event's.
-    test = IN_TEST[EVENT_TYPES[event.TYPE]]
-    members = {name: getattr(event, name) for name in test.__struct_fields__}
-    return test(**(members | changes))
+    live = EVENT_TYPES[event.TYPE]
+    members = {name: getattr(event, name) for name in live.__struct_fields__}
+    return IN_TEST[live](**(members | changes))
 
 
 _encoder = msgspec.json.Encoder()

@@ -186,7 +186,9 @@ def test_what_is_not_begun_is_asked_about_again_before_it_is(
     last = orders[-1]
     tell(amqp_url, *(told("order_status", order) for order in orders))
     with notifying(config):
-        until(lambda: len(leases_in(engine)) >= config.smtp_connections, "the first are thought about")
+        until(
+            lambda: len(leases_in(engine)) >= config.smtp_connections, "the first are thought about"
+        )
         until(lambda: len(looks[-1][1]) == 8, "and the others wait for their turn")
         if how == "erased":
             last.customer_email = erased.ADDRESS

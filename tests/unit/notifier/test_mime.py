@@ -83,7 +83,9 @@ def test_no_text_ends_its_part(before, place, end):
     id_ = new_id()
     _, parsed = parse(mail(fact_id=id_))
     line = f"--{parsed.get_boundary()}"
-    forged = f"{before}{end}{line}{end}Content-Type: text/html{end * 2}<h1>Pay here</h1>{end}{line}--"
+    forged = (
+        f"{before}{end}{line}{end}Content-Type: text/html{end * 2}<h1>Pay here</h1>{end}{line}--"
+    )
     raw, parsed = parse(mail(fact_id=id_, **{place: forged}))
     assert parsed.get_boundary() == line[2:]
     assert len(raw.split(b"\r\n" + line.encode())) == 4

@@ -26,6 +26,7 @@ from shared.bus.contract.events import (
     OrderRecorded,
     TrackingStatus,
     decode,
+    in_test,
 )
 from shared.bus.contract.message import message_for
 from shared.db.models import (
@@ -328,6 +329,52 @@ def test_the_outbox_loses_the_persons_emails_and_no_order(settings, db):
     left = msgspec.structs.replace(others, item_summary=f"for {erased.TEXT}")
     assert found["order.recorded"] == left
     assert found["email.undeliverable"].reason == f"550 <{erased.TEXT}>: no such user"
+
+
+def test_it_is_found_in_what_is_said_however_it_is_written(settings, db, mailbox):
+    """As JSON, a line feed before an address ends in an n; a domain has two spellings."""
+    business = account(db, status="approved")
+    for address, note in (
+        ("zoe@shop.example", "by the door\nzoe@shop.example"),
+        ("zoe@xn--mller-kva.example", "zoe@m\u00fcller.example\tasks"),
+    ):
+        other = zoes(business, customer_details=OTHERS, address="Lagos", order_number=new_id().hex)
+        db.add(
+            OrderConflict(
+                event_id=new_id(),
+                order_id=other.order_id,
+                account_id=business.id,
+                at=datetime.now(UTC),
+                event={"item_summary": note, "n": [None, 1], "address": "nzoe@shop.example"},
+            )
+        )
+        outbox.add(db, [message(recorded_fact(other, item_summary=note))])
+        db.commit()
+        code, out, err = fellow(settings, "customer", "export", address)
+        assert code == 0, err
+        tables = json.loads(out)["tables"]
+        assert (code, len(tables["order_conflicts"]), len(tables["outbox"])) == (0, 1, 1)
+        code, out, err = fellow(
+            settings, "customer", "erase", address, "--reason", "DPO-17", "--yes", "--json"
+        )
+        assert (code, json.loads(out)["places"]) == (0, {"order_conflicts": 1, "outbox": 1}), err
+        db.expire_all()
+        bodies = [bytes(row.body).decode() for row in db.query(OutboxMessage)]
+        assert not [body for body in bodies if note in json.loads(body).get("item_summary", "")]
+        db.query(OutboxMessage).delete()
+        db.query(OrderConflict).delete()
+        db.commit()
+
+
+def test_what_is_told_of_a_test_order_goes_with_whom_its_sender_named(settings, db):
+    business = account(db, status="approved")
+    fact = recorded_fact(zoes(business))
+    told = in_test(fact, customer_email=business.email, order_email=ZOE)
+    outbox.add(db, [message(told)])
+    db.commit()
+    bury(settings.amqp_url, told, queue=topology.NOTIFIER_ORDERS)
+    assert erase(settings) == {"outbox discarded": 1, "notifier.orders.dead": 1}
+    assert depth(settings.amqp_url, topology.NOTIFIER_ORDERS.dead) == 0
 
 
 def test_dead_letters_and_the_ladder(settings, db):
