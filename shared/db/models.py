@@ -525,10 +525,10 @@ class EmailDelivery(Base):
         Index("ix_email_deliveries_subject_id", "subject_id"),
         Index("ix_email_deliveries_at", "at"),  # the newest, and what is over
         Index(
-            "ix_email_deliveries_undeliverable_at_id",
+            "ix_email_deliveries_unsent_at_id",
             "at",
             "id",
-            postgresql_where=text("state = 'undeliverable'"),
+            postgresql_where=text("state <> 'sent'"),
         ),
         CheckConstraint(
             "state IN ('sent', 'undeliverable', 'unsubscribed', 'suppressed')", "state"

@@ -131,7 +131,7 @@ def emails(
 
     Args:
         session: may read what the notifier writes.
-        state: `sent` or `undeliverable`; empty for both.
+        state: as `email_deliveries` has it; empty for all.
         after: the email that the page before ended with.
         limit: how many at most.
     """

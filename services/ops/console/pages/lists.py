@@ -19,7 +19,13 @@ from shared.web.results import PageError
 
 AT_ONCE = 100
 OUTCOMES = {"": "Accepted and refused", "accepted": "Accepted", "refused": "Refused"}
-STATES = {"undeliverable": "Undeliverable", "sent": "Sent", "": "All"}
+STATES = {
+    "undeliverable": "Undeliverable",
+    "suppressed": "Suppressed",
+    "unsubscribed": "Unsubscribed",
+    "sent": "Sent",
+    "": "All",
+}
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
 

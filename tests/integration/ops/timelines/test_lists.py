@@ -89,7 +89,9 @@ def test_requests_page_by_page(db):
     assert {one.code for one in read(is_accepted=False)} == {*codes} - {"accepted"}
 
 
-@pytest.mark.parametrize(("state", "count"), [("", 6), ("undeliverable", 2), ("sent", 4)])
+@pytest.mark.parametrize(
+    ("state", "count"), [("", 6), ("undeliverable", 1), ("suppressed", 1), ("sent", 4)]
+)
 def test_emails_page_by_page(db, state, count):
     for number in range(6):
         db.add(
@@ -99,7 +101,7 @@ def test_emails_page_by_page(db, state, count):
                 recipient="zoe@shop.example",
                 template="order_received",
                 message_id="<x@order-fellow.example>",
-                state="undeliverable" if number in (1, 4) else "sent",
+                state={1: "undeliverable", 4: "suppressed"}.get(number, "sent"),
                 at=NOW - timedelta(minutes=number // 2),
             )
         )
@@ -109,12 +111,13 @@ def test_emails_page_by_page(db, state, count):
     assert list(found) == list(lists.emails(db, state=state))
 
 
-def test_the_undeliverable_ones_are_found_by_their_index(db):
+@pytest.mark.parametrize("state", ["undeliverable", "suppressed", "unsubscribed"])
+def test_those_that_were_not_sent_are_found_by_their_index(db, state):
     db.execute(text("SET LOCAL enable_seqscan = off"))
     plan = db.execute(
         text(
-            "EXPLAIN SELECT id FROM email_deliveries WHERE state = 'undeliverable'"
+            f"EXPLAIN SELECT id FROM email_deliveries WHERE state = '{state}'"
             " ORDER BY at DESC, id DESC LIMIT 100"
         )
     ).scalars()
-    assert "ix_email_deliveries_undeliverable_at_id" in "\n".join(plan)
+    assert "ix_email_deliveries_unsent_at_id" in "\n".join(plan)
