@@ -13,7 +13,11 @@ from shared.service import Wiring, run
 def wire(_: Settings) -> Wiring:
     """What this process does."""
     facts = Subscription(
-        queue=topology.AUDIT, consumer="services.audit", handle=write, decode=decode_fact
+        queue=topology.AUDIT,
+        consumer="services.audit",
+        handle=write,
+        decode=decode_fact,
+        keyed=True,  # a row has its fact's id
     )
     return Wiring([facts])
 

@@ -76,6 +76,7 @@ def _subscription(
         # A transaction costs nearly the same for ten emails as for fifty.
         batch_seconds=patience,
         needs=mailer.look,
+        keyed=True,  # a delivery has its fact's id
     )
 
 

@@ -29,7 +29,7 @@ from services.ops.broker.publishing import publish
 from services.ops.broker.queue_lock import meeting_place
 from shared.bus.broker.kombu_connection import user_of
 from shared.bus.contract import topology
-from shared.bus.contract.delivery import Incoming
+from shared.bus.contract.delivery import Incoming, believed
 from shared.bus.contract.headers import REPLAY_HEADER
 from shared.bus.contract.journal import batch as batch_of
 from shared.bus.contract.journal import unpack
@@ -351,7 +351,7 @@ def _waiting(
                 for message in messages:
                     is_rung = name != queue.dead
                     if not is_rung or message.delivery_info["routing_key"] == queue.name:
-                        note(Incoming.of(message))
+                        note(Incoming.of(message, believed(queue.name, user_of(connection))))
     if count(connection, queue.name) + len(ids) > LOOKED_THROUGH:
         raise TooManyWaitError(f"more than {LOOKED_THROUGH:,} messages wait for {queue.name}")
     look_through(connection, queue.name, see, engine=engine)

@@ -25,6 +25,7 @@ def wire(config: Settings) -> Wiring:
         handle=partial(record, lanes=lanes, unknown=Unknown(config.account_updates_waiting)),
         batch_size=config.order_batch_size,
         batch_seconds=PATIENCE,
+        keyed=True,  # the history has the ids of what was recorded
     )
     return Wiring([intake], retention.jobs("orders", config))
 

@@ -10,6 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from services.relay.rows import Outcome
 from shared.config.settings import Settings
+from shared.db.session import connect_args
 
 published = Counter("fellow_outbox_published", "Rows published, confirmed and deleted.")
 postponed = Counter(
@@ -17,8 +18,7 @@ postponed = Counter(
 )
 parked = Counter("fellow_outbox_parked", "Rows that could not be published, each time.")
 
-# Whoever scrapes gives up after 10 s by default.
-_PATIENCE = {"connect_timeout": 2, "options": "-c statement_timeout=2000"}
+_PATIENCE = 2  # seconds; whoever scrapes gives up after 10 by default
 # A parked row waits for somebody, and not for the relay.
 _WAITING = text("""
     SELECT count(*) FILTER (WHERE parked_at IS NULL) AS messages,
@@ -78,11 +78,27 @@ class OutboxCollector(Collector):
         return found
 
 
+def outbox(config: Settings) -> OutboxCollector:
+    """What looks into the outbox.
+
+    Args:
+        config: `database_url` counts.
+    """
+    url = config.database_url
+    engine = create_engine(
+        url,
+        poolclass=NullPool,
+        connect_args=connect_args(
+            url, connect_seconds=_PATIENCE, options=f"-c statement_timeout={_PATIENCE * 1000}"
+        ),
+    )
+    return OutboxCollector(engine)
+
+
 def watch(config: Settings) -> None:
     """Show what waits in the outbox on this process's page.
 
     Args:
         config: `database_url` counts.
     """
-    engine = create_engine(config.database_url, poolclass=NullPool, connect_args=_PATIENCE)
-    REGISTRY.register(OutboxCollector(engine))
+    REGISTRY.register(outbox(config))

@@ -22,7 +22,7 @@ from typing import Any
 
 import psycopg2
 import structlog
-from sqlalchemy import Connection, Row, create_engine, text
+from sqlalchemy import Connection, Row, text
 
 from services.relay import metrics, rows
 from services.relay.careful import Careful
@@ -35,7 +35,7 @@ from shared.bus.publish.confirms import NackedError, PublishError, ReturnedError
 from shared.bus.publish.publisher import UNHURRIED, Publisher
 from shared.bus.publish.traced import publisher_class
 from shared.config.settings import Settings
-from shared.db.session import bounds, is_database_away
+from shared.db.session import connect_args, is_database_away, make_engine
 
 BATCH = 1_000
 LANES = 2  # while one waits for confirms, the other reads or deletes
@@ -59,17 +59,13 @@ class Relay:
 
     def __init__(self, config: Settings) -> None:
         self._config = config
-        self._engine = create_engine(
-            config.database_url,
+        self._engine = make_engine(
+            config,
             pool_size=LANES + 1,
-            max_overflow=0,
-            pool_pre_ping=True,
+            idle_seconds=IDLE_SECONDS,
             # Each statement here is for some rows in the order of an index. The table is empty
             # whenever it is analysed, so the planner would sort all that waits for each batch.
-            connect_args={
-                "options": "-c enable_sort=off -c enable_seqscan=off "
-                + bounds(config.database_url, IDLE_SECONDS)
-            },
+            options="-c enable_sort=off -c enable_seqscan=off",
         )
         self._vetting = Vetting(config.amqp_url)
         self._fast = self._publisher("relay")
@@ -318,7 +314,7 @@ def _listen(
     dsn = database_url.replace("postgresql+psycopg2://", "postgresql://", 1)
     while not stopping.is_set():
         try:
-            connection = psycopg2.connect(dsn, connect_timeout=5, application_name="relay-listen")
+            connection = psycopg2.connect(dsn, **connect_args(database_url, name="relay-listen"))
             connection.autocommit = True
             with connection.cursor() as cursor:
                 cursor.execute(f"LISTEN {CHANNEL}")

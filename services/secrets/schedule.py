@@ -31,11 +31,16 @@ def tick(session: Session) -> None:
 
 
 def rotate_due(session: Session, now: datetime) -> None:
-    """Replace the active secrets that end within `SECRET_ROTATE_AHEAD_DAYS`, or have ended."""
+    """Replace the active secrets that end within `SECRET_ROTATE_AHEAD_DAYS`, or have ended.
+
+    None is replaced in the first half of its life, whatever is set: what comes in its place would
+    be due as well, and a business gets an email for each.
+    """
     until = now + timedelta(days=settings().secret_rotate_ahead_days)
     due = session.scalars(
         select(WebhookSecret)
         .where(WebhookSecret.state == "active", WebhookSecret.expires_at < until, rotation.OURS)
+        .where(WebhookSecret.expires_at - now < now - WebhookSecret.issued_at)
         .order_by(WebhookSecret.expires_at)
         .limit(AT_MOST)
     ).all()

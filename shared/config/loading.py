@@ -36,6 +36,25 @@ SECRET = frozenset(
     }
 )
 
+SHORTER = (
+    (
+        "SECRET_ROTATE_AHEAD_DAYS",
+        "SECRET_LIFETIME_DAYS",
+        "a secret would be replaced as soon as it is made, again and again",
+    ),
+    (
+        "SECRET_WARN_AHEAD_DAYS",
+        "SECRET_LIFETIME_DAYS",
+        "a business would be reminded of an end that is a whole life away",
+    ),
+    (
+        "ACCESS_TOKEN_SECONDS",
+        "REFRESH_TOKEN_SECONDS",
+        "what renews an access token would end before it",
+    ),
+)
+"""Settings that contradict each other unless the first is less than the second, and why."""
+
 
 def load(environ: Mapping[str, str], process: str = "", *, needs_keys: bool = True) -> Settings:
     """Read and check the settings in `environ`.
@@ -130,4 +149,8 @@ def _faults(settings: Settings, reads: Collection[str]) -> list[str]:
             faults.append(
                 f"{name} must be more than the journal's {JOURNAL_DAYS} days, or 0 for ever"
             )
+    for shorter, longer, why in SHORTER:
+        short, long = (getattr(settings, name.lower()) for name in (shorter, longer))
+        if {shorter, longer} <= {*reads} and short >= long:
+            faults.append(f"{shorter} ({short:g}) must be less than {longer} ({long:g}): {why}")
     return faults

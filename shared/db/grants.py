@@ -3,7 +3,7 @@
 This is rule 4 of the architecture, "a table has one writer", as the database enforces it. The one
 public app runs the routes of four services, and so has the rights of their HTTP sides.
 
-Applied by the migrations, in their transaction, each time they run.
+Applied after the migrations, each time they run.
 """
 
 from collections.abc import Mapping

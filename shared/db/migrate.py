@@ -11,6 +11,8 @@ from sqlalchemy import NullPool, create_engine, text
 from shared import versions
 from shared.config.environment import ConfigurationError
 from shared.config.loading import begin
+from shared.db.lock_patience import BlockedError
+from shared.db.session import connect_args
 from shared.security.service_accounts import SERVICES
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -31,11 +33,16 @@ def config(database_url: str) -> Config:
 def upgrade(database_url: str, passwords: Mapping[str, str] | None = None) -> None:
     """Run the migrations that the database lacks, and grant each service's role its rights.
 
-    Two processes that run at once wait for each other: the environment takes an advisory lock.
+    Each version is a transaction of its own, and asks for its locks briefly and again, so that a
+    system that runs goes on. Two processes that run at once wait for each other: the environment
+    takes an advisory lock.
 
     Args:
         database_url: `postgresql+psycopg2://...`, as the owner of it all.
         passwords: by service, for those whose role may sign in; see `shared/db/grants.py`.
+
+    Raises:
+        shared.db.lock_patience.BlockedError: somebody keeps what has to be locked.
     """
     wanted = config(database_url)
     wanted.attributes["passwords"] = passwords or {}
@@ -44,7 +51,9 @@ def upgrade(database_url: str, passwords: Mapping[str, str] | None = None) -> No
 
 def server_version(database_url: str) -> str:
     """The version that the database says it is of, such as `15.18 (Debian 15.18-0+deb12u1)`."""
-    engine = create_engine(database_url, poolclass=NullPool)
+    engine = create_engine(
+        database_url, poolclass=NullPool, connect_args=connect_args(database_url)
+    )
     with engine.connect() as connection:
         return str(connection.scalar(text("SHOW server_version")))
 
@@ -53,7 +62,7 @@ def main() -> int:
     """Upgrade the database of this environment.
 
     Returns:
-        The exit code: 2 for a bad configuration.
+        The exit code: 2 for a bad configuration, 1 when somebody keeps what has to be locked.
     """
     try:
         found = begin("migrations")
@@ -64,6 +73,9 @@ def main() -> int:
     except ConfigurationError as error:
         print(f"The database cannot be migrated. {error}", file=sys.stderr)  # noqa: T201
         return 2
+    except BlockedError as error:
+        print(f"The database is not at the newest schema. {error}", file=sys.stderr)  # noqa: T201
+        return 1
     print("The database is at the newest schema, and each service has its rights.")  # noqa: T201
     return 0
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
 import psycopg2
 from sqlalchemy import Engine, create_engine, make_url, text
@@ -17,60 +18,88 @@ IDLE_SECONDS = 30
 """How long a transaction may wait for its own process before the server ends it. Whoever waits for
 others inside of one runs a statement now and then; a process that is frozen runs none."""
 
+_TCP = {
+    "tcp_keepalives_idle": 10,
+    "tcp_keepalives_interval": 5,
+    "tcp_keepalives_count": 2,
+    "tcp_user_timeout": 20_000,
+}
+"""A peer that vanished without a word is noticed in about 20 s, at either end."""
+
 _PROGRAM_LIMITS = "54"
 """The class of errors (PostgreSQL, Appendix A) that psycopg2 counts among the operational ones."""
 
 
-def bounds(database_url: str, idle_seconds: float) -> str:
-    """Settings by which the server gives up a client that is gone, and with it the client's locks.
+def connect_args(
+    database_url: str,
+    *,
+    name: str = "order-fellow",
+    connect_seconds: float = 5.0,
+    idle_seconds: float | None = None,
+    options: str = "",
+) -> dict[str, Any]:
+    """What every connection is made with: either side gives up the other when that is gone.
 
     Left to themselves servers look after two hours whether a silent client's machine is still
-    there (tcp(7), `tcp_keepalive_time`), and a frozen process they take for a slow one.
+    there (tcp(7), `tcp_keepalive_time`), and a frozen process they take for a slow one; with it go
+    its locks. A client waits as long for a server that vanished without a word.
 
     Args:
         database_url: settings that it has in `options` are kept.
-        idle_seconds: how long a transaction may wait for its own process.
+        name: what the server calls the connection.
+        connect_seconds: until a connection that is not made is given up.
+        idle_seconds: how long a transaction may wait for its own process; `IDLE_SECONDS` as a rule.
+        options: more of the server's settings (libpq, `options`).
 
     Returns:
-        The `options` of a connection (libpq).
+        Parameters of libpq.
     """
     given = make_url(database_url).query.get("options", "")
-    wanted = {
-        "idle_in_transaction_session_timeout": round(idle_seconds * 1000),
-        "tcp_keepalives_idle": 10,
-        "tcp_keepalives_interval": 5,
-        "tcp_keepalives_count": 2,
-        "tcp_user_timeout": 20_000,
+    idle = IDLE_SECONDS if idle_seconds is None else idle_seconds
+    wanted = _TCP | {"idle_in_transaction_session_timeout": round(idle * 1000)}
+    ours = [f"-c {parameter}={value}" for parameter, value in wanted.items()]
+    said = [given] if isinstance(given, str) else given
+    return {
+        "client_encoding": "utf8",
+        "connect_timeout": max(1, round(connect_seconds)),
+        "application_name": name,
+        "options": " ".join(filter(None, [*ours, options, *said])),
+        "keepalives_idle": _TCP["tcp_keepalives_idle"],
+        "keepalives_interval": _TCP["tcp_keepalives_interval"],
+        "keepalives_count": _TCP["tcp_keepalives_count"],
+        "tcp_user_timeout": _TCP["tcp_user_timeout"],
     }
-    ours = " ".join(f"-c {name}={value}" for name, value in wanted.items())
-    return f"{ours} {given if isinstance(given, str) else ' '.join(given)}".strip()
 
 
-def make_engine(config: Settings) -> Engine:
+def make_engine(
+    config: Settings,
+    *,
+    pool_size: int | None = None,
+    idle_seconds: float | None = None,
+    options: str = "",
+) -> Engine:
     """An engine whose connections are checked before use and given up on quickly when dead.
 
     Args:
         config: `database_url`, `database_pool_size` and `database_connect_timeout` (seconds) count.
+        pool_size: how many connections, where it is not for the setting to say.
+        idle_seconds: see `connect_args`.
+        options: see `connect_args`.
     """
     return create_engine(
         config.database_url,
-        pool_size=config.database_pool_size,
+        pool_size=config.database_pool_size if pool_size is None else pool_size,
         max_overflow=0,
         pool_timeout=config.database_connect_timeout,
         pool_pre_ping=True,
         # An error is logged, and what was in the statement is somebody's address.
         hide_parameters=True,
-        connect_args={
-            "client_encoding": "utf8",
-            "connect_timeout": max(1, round(config.database_connect_timeout)),
-            "application_name": "order-fellow",
-            "options": bounds(config.database_url, IDLE_SECONDS),
-            # A peer that vanished without a word is noticed in about 20 s, not in two hours.
-            "keepalives_idle": 10,
-            "keepalives_interval": 5,
-            "keepalives_count": 2,
-            "tcp_user_timeout": 20_000,
-        },
+        connect_args=connect_args(
+            config.database_url,
+            connect_seconds=config.database_connect_timeout,
+            idle_seconds=idle_seconds,
+            options=options,
+        ),
     )
 
 

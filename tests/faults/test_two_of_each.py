@@ -51,8 +51,15 @@ def test_two_schedulers_rotate_each_secret_once(stand, doubled, configure):
         session.commit()
         # All due in the same moment.
         session.execute(
-            text("UPDATE webhook_secrets SET expires_at = :soon WHERE account_id = ANY(:ids)"),
-            {"soon": datetime.now(UTC) + timedelta(days=1), "ids": [made.id for made in accounts]},
+            text(
+                "UPDATE webhook_secrets SET expires_at = :soon, issued_at = :before "
+                "WHERE account_id = ANY(:ids)"
+            ),
+            {
+                "soon": datetime.now(UTC) + timedelta(days=1),
+                "before": datetime.now(UTC) - timedelta(days=89),
+                "ids": [made.id for made in accounts],
+            },
         )
         session.commit()
     ids = [made.id for made in accounts]

@@ -1,4 +1,4 @@
-"""A copy of a message, to be handled anew: the same id, without what became of the first one."""
+"""A copy of a message, to be handled anew: the same id, without why and how often it failed."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,7 +21,7 @@ def copy(
     properties: Mapping[str, Any] | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> AmqpMessage:
-    """The copy. It has no attempts behind it, and no reasons.
+    """The copy. It has no attempts behind it and no reasons, and is taken as the message would be.
 
     Args:
         incoming: the message.
@@ -37,6 +37,7 @@ def copy(
         for name, value in incoming.headers.items()
         if name.startswith("ce-") or name == "traceparent"
     }
+    headers |= incoming.taken_as
     headers |= extra or {}
     if user:
         headers[USER_HEADER] = user

@@ -103,6 +103,7 @@ class Batches:
         handle: what is to be done.
         stopping: set when the process stops; ends waiting for what is away.
         standing: told of waiting for what is away.
+        keyed: see `shared.bus.consume.consumer.Subscription`.
     """
 
     def __init__(
@@ -112,12 +113,15 @@ class Batches:
         handle: BatchHandler,
         stopping: threading.Event,
         standing: Standing,
+        *,
+        keyed: bool = False,
     ) -> None:
         self._consumer = consumer
         self._decode = decode
         self._handle = handle
         self._stopping = stopping
         self._standing = standing
+        self._keyed = keyed
 
     def run(self, deliveries: Sequence[Delivery]) -> dict[int, Exception]:
         """Handle a batch; returns why deliveries failed, by tag. Those not named are done.
@@ -183,6 +187,9 @@ class Batches:
                 return failures | self._left(messages)
             pause = min(pause * 2, LONGEST_PAUSE)
 
+    def _passes_inbox(self, message: Received[Any]) -> bool:
+        return self._keyed and message.replay == "again"
+
     def _left(self, messages: Sequence[Received[Any]]) -> dict[UUID, Exception]:
         """What is said of messages that the process has to leave, of which nothing is committed."""
         ids = {message.id for message in messages}
@@ -200,10 +207,9 @@ class Batches:
         with transaction() as session:
             new = inbox.claim(session, self._consumer, list(by_id))
             fresh = [
-                m
-                for m in messages
-                if by_id[m.id] is m and m.replay != "done" and (m.id in new or m.replay == "again")
+                m for m in messages if by_id[m.id] is m and (m.id in new or self._passes_inbox(m))
             ]
+            fresh = [m for m in fresh if m.replay != "done"]
             if any(m.content_id and m.is_redelivered for m in fresh):
                 last = inbox.last_without_id(session, self._consumer)
                 fresh = [replace(m, is_repeat=_is_repeat(m, last)) for m in fresh]

@@ -65,6 +65,8 @@ class Subscription:
         in_order: whether its messages take effect one by one in the order of the queue: of several
             processes one consumes, and another when that one ends.
         needs: looks for what is needed beside the database, and raises `Hold` where it is away.
+        keyed: whether each effect has a key of its own, which outlives the journal, so that a
+            message may be handled again although the inbox knows it; see `message.Replay`.
     """
 
     queue: topology.Queue
@@ -75,6 +77,7 @@ class Subscription:
     decode: Decode = decode_by_type
     in_order: bool = False
     needs: Callable[[], None] | None = None
+    keyed: bool = False
 
 
 class Consumer:
@@ -113,6 +116,7 @@ class Consumer:
             subscription.handle,
             stopping,
             self.standing,
+            keyed=subscription.keyed,
         )
         self._metrics = QueueMetrics(subscription.queue.name, lambda: self.unacknowledged)
         self._requeuer = Requeuer(

@@ -27,6 +27,8 @@ _BROKERS = frozenset(
         "BCC",
     }
 )
+# On a copy they are believed, as only services can send one; what a stranger wrote is not.
+_BELIEVED = frozenset({REPLAY_HEADER, HAPPENED_HEADER, USER_HEADER})
 MAX_HEADERS_BYTES = 65_536
 """What headers may take of a frame, in which all of a message's properties must fit."""
 
@@ -46,7 +48,7 @@ def again(
             them alone.
         headers: more of them, or others.
     """
-    own = dict(headers or {})
+    own = incoming.taken_as | dict(headers or {})
     if user:
         own[USER_HEADER] = user
     properties = {name: incoming.properties[name] for name in _KEPT if name in incoming.properties}
@@ -65,13 +67,7 @@ def _carried(incoming: Incoming, without: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     left = MAX_HEADERS_BYTES
     for name, value in incoming.headers.items():
-        if name in _BROKERS or name in without or name == USER_HEADER:
-            continue
-        # On a copy they would be believed, as only services can send one; from a stranger they are
-        # not.
-        if name == REPLAY_HEADER and incoming.replay is None:
-            continue
-        if name == HAPPENED_HEADER and not incoming.happened:
+        if name in _BROKERS or name in _BELIEVED or name in without:
             continue
         size = _size(name, value)
         if size is not None and size <= left:

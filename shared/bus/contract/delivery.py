@@ -171,14 +171,30 @@ class Incoming:
     def replay(self) -> Replay | None:
         """How a copy from the journal is to be taken; only services and ops staff can send one."""
         value = self.headers.get(REPLAY_HEADER)
-        if self.exchange in _OURS and value in ("again", "done"):
-            return cast("Replay", value)
-        return None
+        return cast("Replay", value) if value in ("again", "done") and self._is_ours else None
 
     @property
     def happened(self) -> bool:
-        """Whether a service says that its effect has happened; only services can, on the ladder."""
-        return self.exchange in _OURS and self.headers.get(HAPPENED_HEADER) is True
+        """Whether a service says that its effect has happened; nobody else can say so."""
+        return self.headers.get(HAPPENED_HEADER) is True and self._is_ours
+
+    @property
+    def taken_as(self) -> dict[str, Any]:
+        """The headers that say how it is to be taken, as far as they are believed: every copy of it
+        has them, whatever else it leaves behind."""
+        said: dict[str, Any] = {REPLAY_HEADER: self.replay} if self.replay else {}
+        return said | ({HAPPENED_HEADER: True} if self.happened else {})
+
+    @property
+    def _is_ours(self) -> bool:
+        """Whether it is a copy that no stranger can have made.
+
+        What the broker itself gives up comes to the dead exchange with all that a stranger wrote on
+        it, so there the broker must vouch for who published it.
+        """
+        return self.exchange in _OURS or (
+            self.exchange == topology.DEAD and self.properties.get("user_id") in self.believed
+        )
 
     def received(self, type_: str, data: Any) -> Received[Any]:
         """What a handler sees, once the data is understood."""

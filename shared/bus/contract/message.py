@@ -21,7 +21,8 @@ SHORT_STRING_BYTES = 255
 """What a short string of AMQP 0-9-1 holds (4.2.5.3): exchange, routing key, type, ids."""
 
 Replay = Literal["again", "done"]
-"""`again`: handle it although the inbox may know it; its effects know by themselves what there is.
+"""`again`: handle it although the inbox may know it, where its effects know by themselves what
+there is; elsewhere, where it would be done twice, only if the inbox does not know it.
 `done`: enter it in the inbox, so that it is never handled; do nothing else."""
 
 

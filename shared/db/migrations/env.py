@@ -1,12 +1,14 @@
-"""Alembic's environment: one transaction, one advisory lock."""
+"""Alembic's environment: one advisory lock, and a transaction for each version."""
 
 from alembic import context
-from sqlalchemy import create_engine, text
+from sqlalchemy import NullPool, create_engine, text
 
 from shared.config.environment import ConfigurationError
 from shared.config.loading import settings
 from shared.db import grants
+from shared.db.lock_patience import patiently
 from shared.db.models import Base
+from shared.db.session import connect_args
 
 # Any number will do, as long as it stays the same.
 ADVISORY_LOCK = 7_034_221
@@ -16,21 +18,37 @@ def run() -> None:
     """Run the migrations on the database that the caller, or the environment, names."""
     given = context.config.attributes
     url = given.get("database_url") or settings().database_url
-    engine = create_engine(url)
-    with engine.begin() as connection:
+    engine = create_engine(
+        url, poolclass=NullPool, connect_args=connect_args(url, name="migrations")
+    )
+    with engine.connect() as connection:
         encoding = connection.execute(text("SHOW server_encoding")).scalar()
         if encoding != "UTF8":
             raise ConfigurationError(
                 f"The database of DATABASE_URL is encoded as {encoding}, which cannot hold every "
                 "name. Make one by CREATE DATABASE order_fellow ENCODING 'UTF8' TEMPLATE template0."
             )
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
-        context.configure(connection=connection, target_metadata=Base.metadata)
-        with context.begin_transaction():
-            context.run_migrations()
+        # Until the connection ends.
+        connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": ADVISORY_LOCK})
+        connection.commit()
+
+        def migrate() -> None:
+            context.configure(
+                connection=connection,
+                target_metadata=Base.metadata,
+                # What is locked by one version is free before the next.
+                transaction_per_migration=True,
+            )
+            with context.begin_transaction():
+                context.run_migrations()
+
+        def grant() -> None:
+            with connection.begin():
+                grants.apply(connection, given["passwords"])
+
+        patiently(connection, migrate)
         if "passwords" in given:
-            grants.apply(connection, given["passwords"])
-    engine.dispose()
+            patiently(connection, grant)
 
 
 run()

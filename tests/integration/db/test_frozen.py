@@ -1,13 +1,16 @@
 """A process that is frozen, or a machine that is gone, keeps nobody from what it has locked."""
 
+import os
+import socket
 import threading
 
+import psycopg2
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from services.notifier import handlers
-from services.relay import relay
+from services.relay import metrics, relay
 from shared.db import session
 from tests.integration.arrange import account, until
 from tests.integration.gate import Gate
@@ -27,6 +30,37 @@ def bounds_of(engine):
 def test_the_server_gives_up_clients_that_are_gone(settings):
     assert bounds_of(session.make_engine(settings)) == ["30s", "10", "20000"]
     assert bounds_of(relay.Relay(settings)._engine) == ["2min", "10", "20000"]
+
+
+def test_a_client_gives_up_a_server_that_is_gone(settings):
+    """As the kernel has it, of a connection of each kind (tcp(7))."""
+    engines = [
+        session.make_engine(settings),
+        relay.Relay(settings)._engine,
+        metrics.outbox(settings)._engine,
+    ]
+    for engine in engines:
+        with engine.connect() as connection:
+            assert tcp_of(connection.connection.fileno()) == (1, 10, 5, 2, 20_000)
+    dsn = settings.database_url.replace("+psycopg2", "", 1)
+    with psycopg2.connect(dsn, **session.connect_args(settings.database_url)) as connection:
+        assert tcp_of(connection.fileno()) == (1, 10, 5, 2, 20_000)
+
+
+def tcp_of(descriptor):
+    with socket.socket(fileno=os.dup(descriptor)) as connected:
+        return (
+            connected.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+            *(
+                connected.getsockopt(socket.IPPROTO_TCP, name)
+                for name in (
+                    socket.TCP_KEEPIDLE,
+                    socket.TCP_KEEPINTVL,
+                    socket.TCP_KEEPCNT,
+                    socket.TCP_USER_TIMEOUT,
+                )
+            ),
+        )
 
 
 def test_settings_in_the_url_stay(settings, configure):

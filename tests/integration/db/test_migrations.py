@@ -3,15 +3,18 @@
 import os
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.exc import IntegrityError
 
-from shared.db import migrate
+from shared.db import lock_patience, migrate
 from shared.db.models import Base
 from shared.ids import new_id
 from tests.integration.arrange import account
@@ -155,6 +158,53 @@ def test_several_at_once(empty):
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 0, errors
     assert {"accounts", "orders", "outbox", "alembic_version"} <= tables(empty)
+
+
+def test_a_long_transaction_holds_up_the_migration_and_nobody_else(empty, capfd):
+    """0016 adds columns to orders, and so stands before all who come after it."""
+    command.upgrade(migrate.config(empty), "0015")
+    engine = create_engine(empty, connect_args={"application_name": "a report"})
+    upgrading = threading.Thread(target=migrate.upgrade, args=(empty,))
+    said = ""
+    with engine.connect() as reporting:
+        reporting.execute(text("SELECT count(*) FROM orders"))
+        pid = reporting.scalar(text("SELECT pg_backend_pid()"))
+        upgrading.start()
+        for _ in range(300):
+            with engine.begin() as reading:
+                reading.execute(text("SET LOCAL statement_timeout = '20s'"))
+                reading.execute(text("SELECT count(*) FROM orders"))
+            said += capfd.readouterr().err
+            if "tries again" in said:
+                break
+            time.sleep(0.1)
+        assert f"a lock of pid {pid} (" in said
+        assert ", a report), in a transaction for " in said
+        assert upgrading.is_alive()
+        assert version(engine) == "0015"
+    upgrading.join()
+    head = ScriptDirectory.from_config(migrate.config("")).get_current_head()
+    assert version(engine) == head
+    engine.dispose()
+
+
+def test_what_is_not_to_be_had_is_given_up_in_a_sentence(empty, monkeypatch):
+    command.upgrade(migrate.config(empty), "0014")
+    monkeypatch.setattr(lock_patience, "GIVE_UP_SECONDS", 0.0)
+    engine = create_engine(empty)
+    with engine.connect() as reporting:
+        reporting.execute(text("SELECT count(*) FROM orders"))
+        with pytest.raises(lock_patience.BlockedError, match="waits for a lock of pid"):
+            migrate.upgrade(empty)
+    # What was done before it stays, and nothing of it is locked.
+    assert version(engine) == "0015"
+    migrate.upgrade(empty)
+    engine.dispose()
+
+
+def version(engine):
+    with engine.connect() as connection:
+        return connection.scalar(text("SELECT version_num FROM alembic_version"))
 
 
 def test_an_upgrade_of_the_newest_changes_nothing(settings, db):

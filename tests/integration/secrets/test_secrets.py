@@ -79,9 +79,9 @@ def types(db):
 
 
 def move_expiry(db, account_, when):
-    db.execute(
-        update(WebhookSecret).where(WebhookSecret.account_id == account_.id).values(expires_at=when)
-    )
+    """As if they had been made so much earlier."""
+    values = {"expires_at": when, "issued_at": when - timedelta(days=90)}
+    db.execute(update(WebhookSecret).where(WebhookSecret.account_id == account_.id).values(values))
     db.commit()
 
 
@@ -202,6 +202,21 @@ def test_a_revoked_secret_is_not_replaced_by_its_use(db, business):
             received(SecretRotate(account_id=business.id, cause="expired_use", secret_id=old.id)),
         )
     assert states(db, business) == ["revoked"]
+
+
+def test_the_schedule_leaves_alone_what_is_in_the_first_half_of_its_life(db, business):
+    """Whatever is set: each would be due as soon as it is made, and mailed to the business."""
+    now = datetime.now(UTC)
+    young = {"issued_at": now - timedelta(days=4), "expires_at": now + timedelta(days=6)}
+    db.execute(update(WebhookSecret).values(young))
+    db.commit()
+    tick()
+    assert states(db, business) == ["active"]
+    old = {"issued_at": now - timedelta(days=6), "expires_at": now + timedelta(days=4)}
+    db.execute(update(WebhookSecret).values(old))
+    db.commit()
+    tick()
+    assert states(db, business) == ["retiring", "active"]
 
 
 def test_no_rotation_without_approval(settings, db):

@@ -69,7 +69,10 @@ def test_each_is_replaced_by_itself(settings, db, business):
 def test_the_schedule_and_an_expired_use_replace_it(settings, db, business):
     test = of(db, business, is_test=True)
     db.execute(
-        text("UPDATE webhook_secrets SET expires_at = now() + interval '1 day' WHERE is_test")
+        text(
+            "UPDATE webhook_secrets SET expires_at = now() + interval '1 day', "
+            "issued_at = now() - interval '89 days' WHERE is_test"
+        )
     )
     db.commit()
     with transaction() as session:

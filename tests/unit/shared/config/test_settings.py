@@ -281,6 +281,27 @@ def test_what_the_journal_says_again_is_still_known():
     assert load({"RETENTION_ORDERS_DAYS": "8", "RETENTION_UNPROVED_DAYS": "1"})
 
 
+@pytest.mark.parametrize(
+    ("process", "shorter", "longer", "limit"),
+    [
+        ("secrets", "SECRET_ROTATE_AHEAD_DAYS", "SECRET_LIFETIME_DAYS", 30),
+        ("secrets", "SECRET_WARN_AHEAD_DAYS", "SECRET_LIFETIME_DAYS", 30),
+        ("ingress", "ACCESS_TOKEN_SECONDS", "REFRESH_TOKEN_SECONDS", 900),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused_in_words(process, shorter, longer, limit):
+    for value in (limit, limit + 1):
+        with pytest.raises(ConfigurationError, match=f"{shorter} .* must be less than {longer}"):
+            load({shorter: str(value), longer: str(limit)}, process)
+    assert load({shorter: str(limit - 1), longer: str(limit)}, process)
+    # Who reads neither has nothing to say of them.
+    assert load({shorter: str(limit), longer: str(limit)}, "kyc")
+
+
+def test_no_default_contradicts_another():
+    assert load({})
+
+
 @pytest.mark.parametrize("place", ["ORDERS", "DEAD_LETTERS", "UNPROVED"])
 def test_nothing_is_for_ever_in_production(place):
     name = f"RETENTION_{place}_DAYS"
