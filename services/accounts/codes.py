@@ -46,16 +46,9 @@ def send(session: Session, pending: PendingProof, company_name: str = "") -> Non
         pending: what it is to prove; added to the session here.
         company_name: how the email calls its reader; only that of an account that was proved.
     """
-    now = datetime.now(UTC)
     digits = f"{secrets.randbelow(1_000_000):06}"
-    pending.id = pending.id or new_id()
-    pending.code_id = new_id()
-    pending.code_hash = _mac(pending.code_id, digits, settings().listed(KEYS)[0])
-    pending.attempts = pending.strange_attempts = 0
-    pending.code_made_at = now
-    pending.code_expires_at = now + LIFETIME
-    session.add(pending)
-    session.flush()
+    code_id = new_id()
+    _let_wait(session, pending, code_id, _mac(code_id, digits, settings().listed(KEYS)[0]))
     about = pending.account_id or pending.id
     fact = AccountOtpRequested(
         account_id=about,
@@ -67,6 +60,31 @@ def send(session: Session, pending: PendingProof, company_name: str = "") -> Non
         expires_at=pending.code_expires_at,
     )
     outbox.add(session, [message_for(fact, source="services.accounts", correlation_id=about)])
+
+
+def withhold(session: Session, pending: PendingProof) -> None:
+    """Let something wait as if a code had been mailed for it: none is, and no digits prove it.
+
+    Args:
+        session: the transaction.
+        pending: added to the session here.
+    """
+    _let_wait(session, pending, new_id(), nobodys())
+
+
+def nobodys() -> bytes:
+    """What is stored for a code that nobody has: no digits are right."""
+    return secrets.token_bytes(hashlib.sha256().digest_size)
+
+
+def _let_wait(session: Session, pending: PendingProof, code_id: UUID, code_hash: bytes) -> None:
+    pending.id = pending.id or new_id()
+    pending.code_id, pending.code_hash = code_id, code_hash
+    pending.attempts = pending.strange_attempts = 0
+    pending.code_made_at = datetime.now(UTC)
+    pending.code_expires_at = pending.code_made_at + LIFETIME
+    session.add(pending)
+    session.flush()
 
 
 def check(pending: PendingProof, digits: str, *, is_own: bool) -> Check:

@@ -162,12 +162,7 @@ def change_address(
     guesses.attempts.give_back(session, *guess)
     account.email = pending.email
     sessions.end_others(session, account_id, session_id)
-    session.execute(
-        delete(PendingProof).where(
-            PendingProof.email == pending.email, PendingProof.purpose == "registration"
-        )
-    )
-    session.flush()
+    registration.withhold_others(session, account.email)
     for email in (before, account.email):
         tell(session, account, "address_changed", address, email)
     return None

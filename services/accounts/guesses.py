@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from shared.config.loading import settings
 from shared.db.attempts import DAY, HOUR, MINUTE, Attempts, Limit
-from shared.db.models import Account, AttemptCount, KnownNetwork, PendingProof
+from shared.db.models import Account, AttemptCount, KnownNetwork
 from shared.db.session import transaction
 from shared.ids import new_id
 from shared.security.encryption import code_sealer
@@ -28,11 +28,14 @@ attempts = Attempts(AttemptCount, code_sealer)
 STRANGERS_AN_HOUR = {"password": 45, "code": 20}
 """All networks together that do not know the account."""
 OWN_AN_HOUR = {"password": 20, "code": 9}
-"""Each network that does. For codes, whoever had one mailed: that is `MAILS_A_DAY` at most."""
+"""Each network that does. For codes, whoever asked for one: that is `MAILS_A_DAY` at most."""
 OWN_PASSWORDS_AN_HOUR = 45
 """All networks together that know the account."""
 MAILS_A_DAY = 8
 """What anybody can make us mail to one address; as many again from where its account is used."""
+MAILED_BEFORE = (MAILS_A_DAY, 6, 5, 4)
+"""How many may have been mailed to an address before a network's first, second, … request of a day:
+what one network uses up leaves others theirs, and the last of all go to those who ask first."""
 NEW_ADDRESSES_A_DAY = 8
 """Codes that one account can have mailed to addresses that it wants: any, so also strangers'."""
 
@@ -61,8 +64,15 @@ def at(kind: Kind, email: str, network: str) -> tuple[Limit, ...]:
 def mails(email: str, network: str) -> tuple[Limit, ...]:
     """What an email that anybody can ask for counts against."""
     email = email.lower()
-    whose = "own mail" if is_own("password", email, network) else "mail"
-    return (Limit(whose, email, MAILS_A_DAY, DAY),)
+    if is_own("password", email, network):
+        return (Limit("own mail", email, MAILS_A_DAY, DAY),)
+    asked = _asked(email, network)
+    before = MAILED_BEFORE[min(attempts.count(asked), len(MAILED_BEFORE) - 1)]
+    return asked, Limit("mail", email, before, DAY)
+
+
+def _asked(email: str, network: str) -> Limit:
+    return Limit("mail from", f"{email}\0{network}", len(MAILED_BEFORE), DAY)
 
 
 def new_addresses(account_id: UUID) -> Limit:
@@ -71,18 +81,19 @@ def new_addresses(account_id: UUID) -> Limit:
 
 
 def is_own(kind: Kind, email: str, network: str) -> bool:
-    """Whether an account was used from a network or, for codes, one was mailed because of it."""
+    """Whether an account was used from a network or, for codes, one was asked for from there.
+
+    What was asked for counts whether there was an account to mail a code for or not.
+    """
+    if kind == "code" and attempts.count(_asked(email, network)):
+        return True
     known = (
         select(KnownNetwork.network)
         .join(Account, Account.id == KnownNetwork.account_id)
         .where(Account.email == email, KnownNetwork.network == network)
     )
-    asked = select(PendingProof.network).where(
-        PendingProof.email == email, PendingProof.network == network
-    )
-    found = known if kind == "password" else known.union_all(asked)
     with transaction() as session:
-        return session.execute(found.limit(1)).first() is not None
+        return session.execute(known.limit(1)).first() is not None
 
 
 def remember(session: Session, account: Account, network: str) -> bool:

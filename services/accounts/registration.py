@@ -4,13 +4,17 @@ A registration is no account. Whoever registers an address first has nothing by 
 wait, each with its own password and its own code, and the one that is proved ends the others. A
 code that was mailed proves the registration it was made for and no other (Sudhodanan and Paverd
 2022, "Pre-hijacked accounts").
+
+At an address that has an account a registration waits as well, without a code: whoever made it is
+answered everywhere as if the address were free, and so cannot learn who has an account (OWASP,
+WSTG-IDNT-04).
 """
 
 from datetime import UTC, datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -23,7 +27,6 @@ from shared.config.loading import settings
 from shared.db import retention
 from shared.db.models import Account, PendingProof
 from shared.http.errors import ApiError, too_many_requests
-from shared.ids import new_id
 from shared.security import passwords
 from shared.security.networks import network_of
 
@@ -43,7 +46,7 @@ def register(
 ) -> Registered:
     """Let a registration wait for its proof, and mail it a code.
 
-    The answer does not tell whether the address has an account; then nothing waits.
+    No answer, then or later, tells whether the address has an account; then no code is mailed.
 
     Args:
         session: the transaction.
@@ -65,8 +68,6 @@ def register(
         raise too_many_requests(wait)
     hashed = passwords.hash_password(password)
     hold(session, email)
-    if account_of(session, email) is not None:
-        return Registered(new_id(), company_name, email)
     pending = PendingProof(
         purpose="registration",
         email=email,
@@ -74,7 +75,10 @@ def register(
         password_hash=hashed,
         network=network,
     )
-    codes.send(session, pending)
+    if account_of(session, email) is None:
+        codes.send(session, pending)
+    else:
+        codes.withhold(session, pending)
     return Registered(pending.id, company_name, email)
 
 
@@ -96,7 +100,7 @@ def send_again(session: Session, email: str, registration_id: UUID | None, addre
     if registration_id is not None:
         waiting = [pending for pending in waiting if pending.id == registration_id]
     waiting.sort(key=lambda pending: (pending.network == network, pending.created_at))
-    if is_over or not waiting:
+    if is_over or not waiting or account_of(session, email) is not None:
         return
     if datetime.now(UTC) - waiting[-1].code_made_at >= codes.RESEND_AFTER:
         codes.send(session, waiting[-1])
@@ -141,10 +145,10 @@ def verify(
     ):
         return OTP_ERRORS[Check.WRONG]()
     account = _account_of(session, proved)
-    for pending in waiting:
-        session.delete(pending)
     if account is None:
         return OTP_ERRORS[Check.WRONG]()
+    session.delete(proved)
+    withhold_others(session, email)
     if password is not None:
         guesses.attempts.give_back(session, *guess)
     guesses.remember(session, account, network)
@@ -153,6 +157,19 @@ def verify(
     )
     outbox.add(session, [message_for(fact, source=SOURCE, correlation_id=account.id)])
     return None
+
+
+def withhold_others(session: Session, email: str) -> None:
+    """What waits at an address that has an account now goes on waiting, and nothing proves it.
+
+    Were it gone, its password would be a wrong one from now on: that tells of the account.
+    """
+    session.flush()
+    session.execute(
+        update(PendingProof)
+        .where(PendingProof.email == email, PendingProof.purpose == "registration")
+        .values(code_hash=codes.nobodys())
+    )
 
 
 def password_awaiting(session: Session, email: str, network: str) -> str | None:

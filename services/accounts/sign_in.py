@@ -35,16 +35,19 @@ def sign_in(session: Session, email: str, password: str, address: str) -> Accoun
     if wait := guesses.attempts.take(*guess):
         return too_many_requests(wait)
     account = find(session, email)
+    stored = registration.password_awaiting(session, email.lower(), network)
     if account:
         is_right = shown.is_right(session, account, password)
     else:
-        stored = registration.password_awaiting(session, email.lower(), network)
-        is_right = passwords.matches(password, stored)
-    if not is_right:
+        is_right = passwords.matches(password, None)
+    # Looked at whether there is an account or not: who registers at another's address and signs in
+    # is answered as at one that is free, after the same work.
+    is_waiting = not is_right and passwords.matches(password, stored)
+    if not is_right and not is_waiting:
         _tell_failure(session, account, address)
         return ApiError(401, "invalid_credentials", "The email address or the password is wrong.")
     guesses.attempts.give_back(session, *guess)
-    if account is None:
+    if account is None or is_waiting:
         return ApiError(
             403,
             "email_not_verified",

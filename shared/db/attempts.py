@@ -31,7 +31,7 @@ class Limit(NamedTuple):
     Attributes:
         kind: what is counted.
         subject: whose, as somebody typed it; stored only as a part of a hash under a key.
-        most: how many.
+        most: how many; one count may have several, so that some are let further than others.
         seconds: in how long.
     """
 
@@ -59,7 +59,7 @@ class Attempts:
     ) -> None:
         self._table = table
         self._sealer = sealer
-        self._used_up: dict[bytes, float] = {}
+        self._used_up: dict[tuple[bytes, int], float] = {}
 
     def take(self, *limits: Limit) -> int:
         """Count one against each limit; against none, where one of them is used up.
@@ -69,7 +69,8 @@ class Attempts:
         """
         now = time.monotonic()
         keyed = self._keyed(limits)
-        wait = max((self._used_up.get(key, 0) - now for key in keyed), default=0.0)
+        used_up = (self._used_up.get((key, limit.most), 0) for key, limit in keyed.items())
+        wait = max(used_up, default=0.0) - now
         if wait > 0:
             return max(1, round(wait))
         with transaction() as session:
@@ -78,12 +79,21 @@ class Attempts:
                 wait = self._count(session, key, keyed[key])
                 if wait:
                     session.rollback()
-                    self._remember(key, now + min(wait, REMEMBERED_SECONDS))
+                    self._remember((key, keyed[key].most), now + min(wait, REMEMBERED_SECONDS))
                     return wait
             if secrets.randbelow(100) == 0:
                 over = self._table.ends_at < datetime.now(UTC)
                 session.execute(delete(self._table).where(over))
         return 0
+
+    def count(self, limit: Limit) -> int:
+        """How many count against a limit now."""
+        (key,) = self._keyed([limit])
+        counted = select(self._table.count).where(
+            self._table.key == key, self._table.ends_at > datetime.now(UTC)
+        )
+        with transaction() as session:
+            return session.scalar(counted) or 0
 
     def give_back(self, session: Session, *limits: Limit) -> None:
         """What was tried succeeded, so it does not count."""
@@ -119,7 +129,7 @@ class Attempts:
         ends_at = session.scalar(select(table.ends_at).where(table.key == key))
         return max(1, round((ends_at - now).total_seconds())) if ends_at else 1
 
-    def _remember(self, key: bytes, until: float) -> None:
+    def _remember(self, key: tuple[bytes, int], until: float) -> None:
         if len(self._used_up) >= MAX_REMEMBERED:
             self._used_up.clear()
         self._used_up[key] = until

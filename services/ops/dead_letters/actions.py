@@ -23,6 +23,7 @@ from services.ops.broker.copying import copy
 from services.ops.broker.hold import count, hold
 from services.ops.broker.publishing import publish
 from services.ops.broker.queue_lock import turn
+from services.ops.dead_letters.authors import Authorised, authors
 from services.ops.dead_letters.facts import discarded, replayed
 from services.ops.dead_letters.letter import Criteria, Letter
 from services.ops.dead_letters.search import find
@@ -37,6 +38,10 @@ from shared.bus.contract.headers import REASON_HEADER, REASONS_HEADER
 from shared.bus.contract.message import Message
 from shared.ids import derived_id
 
+ORPHANED = (
+    "whoever gave the command on the console may not any more. Give it anew, or send it on edited, "
+    "as your own."
+)
 BATCH = 500
 SETTLE_AGAIN = 5
 COME_BACK_SECONDS = 0.3
@@ -57,12 +62,14 @@ class Progress:
         total: letters that were in the queue when it began. Those beyond `holding.MOST` that were
             left were not looked at.
         alone: false when somebody else was at work in the queue: what they had in hand was missed.
+        orphaned: among those that were left: what nobody may say any more who has said it.
     """
 
     done: int = 0
     passed: int = 0
     total: int = 0
     alone: bool = True
+    orphaned: int = 0
 
 
 OnProgress = Callable[[Progress], None]
@@ -86,6 +93,9 @@ def replay(
 ) -> Progress:
     """Put letters back into their work queue, as they were before they were ever tried.
 
+    They stay their authors': a command of somebody who may not give it any more stays a dead letter
+    (`Progress.orphaned`), since it would count as theirs.
+
     Args:
         connection: an open kombu connection, which may publish to the default exchange.
         engine: where the audit facts go.
@@ -104,7 +114,10 @@ def replay(
         publish(connection, queue.name, [_fresh(letter, user) for letter in letters])
         return [replayed(letter, actor) for letter in letters]
 
-    return settle(connection, engine, queue, criteria, act, progress)
+    meant = Authorised(criteria, authors(engine, queue))
+    state = settle(connection, engine, queue, meant, act, progress)
+    state.orphaned = len(meant.orphaned)
+    return state
 
 
 def discard(

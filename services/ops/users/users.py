@@ -168,6 +168,11 @@ def known(session: Session, name: str) -> str:
     return session.scalar(select(OpsUser.name).where(OpsUser.name == name.strip().lower())) or ""
 
 
+def with_right(session: Session, right: Right) -> frozenset[str]:
+    """The names of those who have a right."""
+    return frozenset(session.scalars(select(OpsUser.name).where(OpsUser.rights.contains([right]))))
+
+
 def find(session: Session, name: str) -> User | None:
     """The user of a name, in whatever case."""
     known = session.scalar(select(OpsUser).where(OpsUser.name == name.strip().lower()))

@@ -8,7 +8,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import delete, update
 
+from shared.bus.contract.events import AccountOtpRequested
 from shared.db.models import AttemptCount, OutboxMessage, PendingProof
+from tests.integration.arrange import facts
 from tests.integration.conftest import running_ingress
 
 PASSWORD = "correct horse battery"
@@ -115,12 +117,14 @@ def test_guessing_at_others_from_a_shared_network_leaves_its_own_accounts_alone(
 @pytest.mark.parametrize("form", ["2001:db8:{n:x}::{i:x}", "[2001:db8:{n:x}::{i:x}]:443"])
 def test_a_64_is_one_network_and_so_is_every_port(api, form):
     n = next(networks)
+    # Codes, which cost no work: all within the minute, however slow the machine is.
     answers = statuses(
-        login(api, new_email(), form.format(n=n, i=i), "wrong guess") for i in range(1, 35)
+        post(api, "verify-otp", form.format(n=n, i=i), email=new_email(), otp="000000")
+        for i in range(1, 35)
     )
-    assert answers == [401] * 30 + [429] * 4
+    assert answers == [400] * 30 + [429] * 4
     other = form.format(n=n + 0x1000, i=1)
-    assert login(api, new_email(), other, "wrong guess").status_code == 401
+    assert post(api, "verify-otp", other, email=new_email(), otp="000000").status_code == 400
 
 
 def test_an_account_that_is_not_there_counts_like_one_that_is(api, email):
@@ -181,3 +185,98 @@ def test_an_accounts_address_is_no_other_than_a_free_one(api, email):
     ]
     # One was mailed to make the account.
     assert answers == [[201] * 7 + [429] * 3, [201] * 8 + [429] * 2]
+
+
+MINE = "a stranger's own password"
+
+
+def codes(api, email):
+    """How many were mailed."""
+    with api.session() as session:
+        return sum(fact.email == email for fact in facts(session, AccountOtpRequested.TYPE))
+
+
+def answers_of(api, email):
+    """What a stranger is answered who registers at an address and then tries everything."""
+    at, elsewhere = somewhere(), somewhere()
+    body = {"company_name": "Stranger", "email": email, "password": MINE}
+    registered = post(api, "auth/register", at, **body)
+    found = [(registered.status_code, sorted(registered.json()))]
+    id_ = registered.json()["id"]
+    tries = [
+        ("auth/login", at, {"password": MINE}),
+        ("auth/login", elsewhere, {"password": MINE}),
+        ("auth/login", at, {"password": "another one"}),
+        ("request-otp", at, {}),
+        ("request-otp", elsewhere, {"registration_id": id_}),
+        ("password/reset-code", at, {}),
+        *[("verify-otp", at, {"otp": "000000", "password": MINE})] * 12,
+        *[("verify-otp", elsewhere, {"otp": "000000", "registration_id": id_})] * 12,
+        *[("password/reset", somewhere(), {"otp": "000000", "password": MINE})] * 2,
+        ("auth/login", at, {"password": MINE}),
+    ]
+    for path, address, more in tries:
+        answer = post(api, path, address, email=email, **more)
+        found.append((path, answer.status_code, answer.json().get("code")))
+    return found
+
+
+def test_who_registers_at_an_address_cannot_tell_whether_it_has_an_account(api, email):
+    before = codes(api, email)
+    taken, free = answers_of(api, email), answers_of(api, new_email())
+    assert taken == free
+    # Only its owner's: a code for a new password, which the stranger asked for.
+    assert codes(api, email) == before + 1
+
+
+def test_who_registered_first_does_not_see_another_prove_the_address(api):
+    """A stranger's registration waits before an account is made, and as well after."""
+    address, at, home = new_email(), somewhere(), somewhere()
+    body = {"company_name": "Stranger", "email": address, "password": MINE}
+    assert post(api, "auth/register", at, **body).status_code == 201
+    theirs = api.code_for(address)
+    assert register(api, address, home).status_code == 201
+    proof = {"email": address, "otp": api.code_for(address), "password": PASSWORD}
+    assert login(api, address, at, MINE).json()["code"] == "email_not_verified"
+    assert post(api, "verify-otp", home, **proof).status_code == 200
+    assert login(api, address, at, MINE).json()["code"] == "email_not_verified"
+    answer = post(api, "verify-otp", at, email=address, otp=theirs, password=MINE)
+    assert answer.json()["code"] == "invalid_otp"
+    assert login(api, address, home).status_code == 200
+    mailed = codes(api, address)
+    let_pass(api)
+    assert post(api, "request-otp", at, email=address).status_code == 200
+    assert codes(api, address) == mailed
+
+
+@pytest.mark.parametrize("ask", ["auth/register", "request-otp", "password/reset-code"])
+def test_a_stranger_from_one_network_keeps_no_address_from_its_owner(api, email, ask):
+    """However often a /64 asks, and in both workers at once; the owner asks from somewhere new."""
+    n = next(networks)
+
+    def flood(number):
+        body = {"company_name": "Stranger", "email": email, "password": MINE}
+        given = body if ask == "auth/register" else {"email": email}
+        return post(api, ask, f"2001:db8:{n:x}::{number:x}", **given)
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(flood, range(1, 25)))
+        let_pass(api)
+        before = codes(api, email)
+        flooding = threads.map(flood, range(25, 60))
+        owner = post(api, "password/reset-code", somewhere(), email=email)
+        list(flooding)
+    assert owner.status_code == 200
+    assert codes(api, email) == before + 1
+
+
+def test_a_stranger_from_one_network_keeps_nobody_from_registering(api):
+    address, stranger = new_email(), somewhere()
+    asked = statuses(register(api, address, stranger) for _ in range(12))
+    assert 429 in asked
+    home = somewhere()
+    assert register(api, address, home).status_code == 201
+    let_pass(api)
+    mailed = codes(api, address)
+    assert post(api, "request-otp", home, email=address).status_code == 200
+    assert codes(api, address) == mailed + 1

@@ -163,6 +163,8 @@ def _carry_out(
             lambda so_far: show(f"{so_far.done} {verb}, {so_far.passed} left, of {so_far.total}"),
         )
     say(f"{state.done} {verb}, {state.passed} left.")
+    if state.orphaned:
+        say(f"{state.orphaned} of them: {actions.ORPHANED}")
     if unseen := state.total - state.done - state.passed:
         say(f"{unseen} were not looked at.")
     if not state.alone:

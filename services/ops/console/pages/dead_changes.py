@@ -5,7 +5,7 @@ from collections.abc import Callable
 from kombu import Connection
 from sqlalchemy.orm import Session
 
-from services.ops.console.pages.dead_filter import AGES, Filter, queue_of
+from services.ops.console.pages.dead_filter import AGES, Filter, queue_of, takes
 from services.ops.console.pages.dead_letters import letter_page
 from services.ops.console.web.jobs import Job, JobStopped
 from services.ops.console.web.page import Page, Redirect, Result, View, Visit
@@ -187,6 +187,8 @@ def _begin(
         missed = (
             "" if state.alone else " Somebody else was at work there: what they had was left out."
         )
+        if state.orphaned:
+            missed += f" {state.orphaned:,} left: {actions.ORPHANED}"
         return f"{state.done:,} {'message' if state.done == 1 else 'messages'} {done}.{missed}"
 
     job = visit.system.jobs.start(Job(title, visit.user.name, f"/dead/{queue.name}"), work)
@@ -218,8 +220,8 @@ def _messages(count: int) -> str:
 
 
 PAGES = (
-    Page("POST", "/dead/{queue}/replay", Right.MESSAGES, replay, asks=ask_replay),
-    Page("POST", "/dead/{queue}/discard", Right.MESSAGES, discard, asks=ask_discard),
+    Page("POST", "/dead/{queue}/replay", Right.MESSAGES, replay, asks=ask_replay, also=takes),
+    Page("POST", "/dead/{queue}/discard", Right.MESSAGES, discard, asks=ask_discard, also=takes),
     Page(
         "POST",
         "/dead/{queue}/edit",
@@ -227,6 +229,7 @@ PAGES = (
         edit,
         asks=ask_edit,
         plain=[Right.MESSAGES],
+        also=takes,
     ),
-    Page("POST", "/dead/{queue}/retry", Right.MESSAGES, retry, asks=ask_retry),
+    Page("POST", "/dead/{queue}/retry", Right.MESSAGES, retry, asks=ask_retry, also=takes),
 )

@@ -1,14 +1,18 @@
 """Which dead letters a page is about, as its path, query and forms say it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from urllib.parse import urlencode
 
+from sqlalchemy.orm import Session
+
 from services.ops.console.web.page import Visit
 from services.ops.dead_letters import search
 from services.ops.dead_letters.letter import Criteria
+from services.ops.users import queue_rights
+from services.ops.users.rights import Right
 from shared.bus.contract import topology
 from shared.web.results import PageError
 
@@ -58,6 +62,11 @@ class Filter:
             age=age if age in AGES else "",
             about=given.get("about", "").strip(),
         )
+
+
+def takes(_: Session, visit: Visit) -> Collection[Right]:
+    """The rights that it takes to deal with the letters of the path's queue."""
+    return queue_rights.of_queues([queue_of(visit).name])
 
 
 def queue_of(visit: Visit) -> topology.Queue:

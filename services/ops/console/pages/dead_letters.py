@@ -7,6 +7,7 @@ from services.ops.console.web.masking import mask
 from services.ops.console.web.page import Page, Result, View, Visit
 from services.ops.console.web.reading import legible, positive
 from services.ops.dead_letters import actions, search
+from services.ops.users import queue_rights
 from services.ops.users.rights import Right
 from shared.bus.contract import topology
 from shared.db.session import engine
@@ -39,9 +40,15 @@ def show_letters(_: Session, visit: Visit) -> Result:
         "filter": wanted,
         "ages": AGES,
         "types": actions.types_for(queue),
+        "lacks": _lacks(visit, queue),
         "is_filtered": not criteria.is_empty,
     }
     return View("dead_letters.html", about)
+
+
+def _lacks(visit: Visit, queue: topology.Queue) -> str:
+    """Why there are no buttons, where there are none."""
+    return queue_rights.lacking(visit.user, queue_rights.of_queues([queue.name]))
 
 
 def _masked(reason: str) -> str:
@@ -99,6 +106,7 @@ def letter_page(
         "body": legible(letter.text) if body is None else body,
         "type": type_ or letter.type,
         "types": actions.types_for(queue),
+        "lacks": _lacks(visit, queue),
         "wrong": wrong,
     }
     return View("dead_letter.html", about, status, of=[queue.name, letter.message_id])

@@ -1,6 +1,6 @@
 """Parked messages of the outbox: why they cannot be published, and what can be done."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -9,6 +9,7 @@ from services.ops import parked_messages
 from services.ops.console.web.page import Page, Redirect, Result, View, Visit
 from services.ops.console.web.reading import body_of, legible, positive
 from services.ops.parked_messages import NotMendedError, Parked
+from services.ops.users import queue_rights
 from services.ops.users.rights import Right
 from shared.web.results import PageError, Question
 
@@ -33,7 +34,7 @@ def show(session: Session, visit: Visit) -> Result:
 
 def show_message(session: Session, visit: Visit) -> Result:
     """One message: its story, its body, and what can be done."""
-    return _message(_the_message(session, visit))
+    return _message(visit, _the_message(session, visit))
 
 
 def ask_retry(session: Session, visit: Visit) -> Question:
@@ -100,7 +101,7 @@ def ask_edit(session: Session, visit: Visit) -> Question | View:
     try:
         parked_messages.validate(message, body.encode(), about)
     except NotMendedError as error:
-        return _message(message, body=body, about=about, wrong=str(error), status=400)
+        return _message(visit, message, body=body, about=about, wrong=str(error), status=400)
     return _question(
         message,
         f"Publish this {message.type} with this body?",
@@ -120,7 +121,7 @@ def edit(session: Session, visit: Visit) -> Result:
             session, message.number, body.encode(), visit.actor, correlation_id=about
         )
     except NotMendedError as error:
-        return _message(message, body=body, about=about, wrong=str(error), status=400)
+        return _message(visit, message, body=body, about=about, wrong=str(error), status=400)
     return Redirect("/outbox", "It is tried now, with the new body." if done else GONE)
 
 
@@ -148,6 +149,7 @@ def _edited(visit: Visit) -> tuple[str, str]:
 
 
 def _message(
+    visit: Visit,
     message: Parked,
     *,
     body: str | None = None,
@@ -161,6 +163,7 @@ def _message(
         "body": legible(message.body) if body is None else body,
         "about": message.correlation_id if about is None else about,
         "wrong": wrong,
+        "lacks": queue_rights.lacking(visit.user, _takes(message)),
     }
     return View("outbox_message.html", shown, status, of=[message.message_id])
 
@@ -170,6 +173,15 @@ def _the_message(session: Session, visit: Visit) -> Parked:
     if message is None:
         raise PageError(404, GONE)
     return message
+
+
+def takes(session: Session, visit: Visit) -> Collection[Right]:
+    """The rights that it takes to change what the path's message says, or to throw it away."""
+    return _takes(_the_message(session, visit))
+
+
+def _takes(message: Parked) -> Collection[Right]:
+    return queue_rights.of_message(message.exchange, message.routing_key)
 
 
 def _number(visit: Visit) -> int:
@@ -185,7 +197,14 @@ PAGES = (
     Page("POST", "/outbox/retry", Right.MESSAGES, retry_all, asks=ask_retry_all),
     Page("GET", "/outbox/messages/{number}", "watch", show_message, plain=[Right.MESSAGES]),
     Page("POST", "/outbox/messages/{number}/retry", Right.MESSAGES, retry, asks=ask_retry),
-    Page("POST", "/outbox/messages/{number}/discard", Right.MESSAGES, discard, asks=ask_discard),
+    Page(
+        "POST",
+        "/outbox/messages/{number}/discard",
+        Right.MESSAGES,
+        discard,
+        asks=ask_discard,
+        also=takes,
+    ),
     Page(
         "POST",
         "/outbox/messages/{number}/edit",
@@ -193,5 +212,6 @@ PAGES = (
         edit,
         asks=ask_edit,
         plain=[Right.MESSAGES],
+        also=takes,
     ),
 )

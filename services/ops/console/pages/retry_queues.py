@@ -6,6 +6,7 @@ from sqlalchemy.orm import Session
 
 from services.ops.console.web.page import Page, Result, View, Visit
 from services.ops.dead_letters import retry_queue
+from services.ops.users import queue_rights
 from shared.bus.contract import topology
 from shared.db.session import engine
 
@@ -22,7 +23,11 @@ def show(_: Session, visit: Visit) -> Result:
         "path": "/dead",
         "queue": wanted,
         "by_queue": sorted(Counter(message.queue for message in found).items()),
-        "known": {queue.name for queue in topology.WORK_QUEUES},
+        "mine": {
+            queue.name
+            for queue in topology.WORK_QUEUES
+            if not queue_rights.lacking(visit.user, queue_rights.of_queues([queue.name]))
+        },
         "total": len(fitting),
         "messages": fitting[:SHOWN],
     }

@@ -146,6 +146,7 @@ class Page:
             log told of each view; for everybody else it is masked.
         asks_by_itself: whether a page that is open asks for it, and nobody: then it does not count
             as use of the session.
+        also: which rights it takes beside `needs`, where that depends on what it is about.
         before_second_factor: whether it is there for somebody who must set up a second factor
             before anything else.
     """
@@ -158,4 +159,5 @@ class Page:
     without_database: Callable[[System], View] | None = None
     plain: Collection[Right] = ()
     asks_by_itself: bool = False
+    also: Callable[[Session, Visit], Collection[Right]] | None = None
     before_second_factor: bool = False

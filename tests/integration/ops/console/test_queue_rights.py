@@ -1,0 +1,145 @@
+"""Who sends a dead command on needs the right to give it: it is carried out as a decision."""
+
+import json
+
+import pytest
+from sqlalchemy import text
+
+from services.ops.console.app import PAGES
+from services.ops.users import users
+from services.ops.users.queue_rights import OF_QUEUES
+from services.ops.users.rights import Right
+from shared.bus.contract import topology
+from shared.bus.contract.headers import ACTING_HEADER, USER_HEADER
+from shared.ids import new_id
+from shared.security.service_accounts import login
+from stack.servers.credentials import as_service
+from tests.integration.arrange import account, depth, publish_raw, until
+from tests.integration.ops.console.running import running_console
+from tests.integration.ops.console.test_masked_pages import form, signed_in
+
+CHANGES = [
+    page.path
+    for page in PAGES
+    if page.method == "POST" and page.path.startswith("/dead/{queue}/") and page.needs == "messages"
+]
+
+
+@pytest.fixture
+def service():
+    return "ops"
+
+
+@pytest.fixture
+def console(settings, amqp_url, database_url, tmp_path):
+    with running_console(tmp_path, amqp_url, database_url) as (url, _):
+        yield url
+
+
+def letter(amqp_url, queue, type_, body, **headers):
+    id_ = str(new_id())
+    publish_raw(
+        as_service(amqp_url, queue.partition(".")[0]),
+        "dead",
+        queue,
+        json.dumps(body).encode(),
+        message_id=id_,
+        type=type_,
+        delivery_mode=2,
+        user_id=login(queue.partition(".")[0]),
+        application_headers={"x-reason": "no business matches"} | headers,
+    )
+    until(lambda: depth(amqp_url, f"{queue}.dead"), "it lies there")
+    return id_
+
+
+def test_no_command_is_sent_on_edited_or_thrown_away_by_who_may_not_give_it(console, db, amqp_url):
+    business = account(db, status="pending")
+    body = {"account_id": str(business.id), "decision": "approve"}
+    id_ = letter(amqp_url, "kyc.decisions", "kyc.decide", body)
+    given = {"id": id_, "type": "kyc.decide", "body": json.dumps(body), "why": "x", "sure": "yes"}
+    assert len(CHANGES) >= 4
+    with signed_in(console, db, "messages") as client:
+        for queue in topology.WORK_QUEUES:
+            for path in CHANGES:
+                to = path.replace("{queue}", queue.name)
+                for form_ in (given, given | {"all": "yes"}, given | {"sure": ""}):
+                    answer = client.post(to, data=form(client) | form_)
+                    is_refused = answer.status_code == 403
+                    assert is_refused is (queue.name in OF_QUEUES), (to, answer.text)
+        for shown in ("/dead/kyc.decisions", f"/dead/kyc.decisions/letter?id={id_}"):
+            page = client.get(shown).text
+            assert 'action="/dead/kyc.decisions/' not in page
+            assert "This needs the right kyc" in page
+        assert 'action="/dead/notifier.urgent/retry"' in client.get("/dead/notifier.urgent").text
+    assert depth(amqp_url, "kyc.decisions.dead") == 1
+    assert depth(amqp_url, "kyc.decisions") == 0
+    with signed_in(console, db, "messages,kyc") as client:
+        answer = client.post(
+            "/dead/kyc.decisions/replay", data=form(client) | {"id": id_, "sure": "yes"}
+        )
+        assert answer.status_code == 303
+    until(lambda: depth(amqp_url, "kyc.decisions"), "it is sent on")
+
+
+@pytest.mark.parametrize(
+    ("exchange", "key", "is_command"),
+    [
+        ("commands", "secret.rotate", True),
+        ("events", "kyc.approved", True),
+        ("events", "secret.revoked", True),
+        ("events", "order.recorded", False),
+    ],
+)
+def test_no_parked_command_is_mended_by_who_may_not_give_it(console, db, exchange, key, is_command):
+    db.execute(
+        text(
+            "INSERT INTO outbox (message_id, exchange, routing_key, type, correlation_id, source,"
+            " time, body, attempts, next_try_at, parked_at, reason) VALUES (:id, :exchange, :key,"
+            " :key, '', 'tests', now(), '{}', 1, now() + interval '1 day', now(), 'gone')"
+        ),
+        {"id": new_id(), "exchange": exchange, "key": key},
+    )
+    number = db.scalar(text("SELECT max(sequence) FROM outbox"))
+    db.commit()
+    with signed_in(console, db, "messages") as client:
+        for does in ("edit", "discard"):
+            more = {"body": "{}", "why": "x"}
+            answer = client.post(f"/outbox/messages/{number}/{does}", data=form(client) | more)
+            assert (answer.status_code == 403) is is_command, answer.text
+        page = client.get(f"/outbox/messages/{number}").text
+        assert (f'action="/outbox/messages/{number}/edit"' in page) is not is_command
+
+
+def test_a_command_counts_for_nobody_who_may_not_give_it_any_more(console, db, amqp_url):
+    """Replayed it would be its author's, beside that of whoever replays it."""
+    business = account(db, status="pending")
+    body = {"account_id": str(business.id), "decision": "approve"}
+    author = {USER_HEADER: "fellow_console", ACTING_HEADER: "zoe"}
+    with signed_in(console, db, "messages,kyc") as client:
+        for role in ("messages", None, "kyc"):
+            if role:
+                users.put(db, "zoe", role, "correct horse battery")
+            else:
+                users.remove(db, "zoe")
+            db.commit()
+            id_ = letter(amqp_url, "kyc.decisions", "kyc.decide", body, **author)
+            client.post(
+                "/dead/kyc.decisions/replay", data=form(client) | {"id": id_, "sure": "yes"}
+            )
+            page = client.get("/dead/kyc.decisions").text
+            assert ("may not any more" in page) is (role != "kyc"), page
+            assert (id_ in page) is (role != "kyc")
+    until(lambda: depth(amqp_url, "kyc.decisions") == 1, "hers is sent on")
+
+
+def test_every_command_takes_the_right_to_give_it():
+    """Whatever is done at the word of `commands` is not for `messages` alone."""
+    commanded = {
+        queue.name
+        for queue in topology.WORK_QUEUES
+        if any(binding.exchange == topology.COMMANDS for binding in queue.bindings)
+    }
+    assert commanded
+    assert commanded <= set(OF_QUEUES)
+    assert set(OF_QUEUES.values()) == {Right.KYC}
