@@ -5,6 +5,7 @@ import sys
 from services.audit.handlers import write
 from services.audit.parsing import decode_fact
 from shared.bus.consume.consumer import Subscription
+from shared.bus.consume.rehearsals.trying import by_itself
 from shared.bus.contract import topology
 from shared.config.settings import Settings
 from shared.service import Wiring, run
@@ -13,7 +14,11 @@ from shared.service import Wiring, run
 def wire(_: Settings) -> Wiring:
     """What this process does."""
     facts = Subscription(
-        queue=topology.AUDIT, consumer="services.audit", handle=write, decode=decode_fact
+        queue=topology.AUDIT,
+        consumer="services.audit",
+        handle=write,
+        rehearsed=by_itself(write),
+        decode=decode_fact,
     )
     return Wiring([facts])
 

@@ -769,6 +769,24 @@ class OutboxMessage(Base):
     written_by: Mapped[str] = mapped_column(server_default=text("CURRENT_USER"))
 
 
+class Rehearsal(Base):
+    """What a message would do: ops staff ask, the service that would handle it answers.
+
+    Unlogged, and gone when the answer is read or a minute later; see
+    `shared/bus/consume/rehearsals/requests.py`.
+    """
+
+    __tablename__ = "rehearsals"
+    __table_args__ = {"prefixes": ["UNLOGGED"]}  # noqa: RUF012 - SQLAlchemy's own attribute
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    queue: Mapped[str] = mapped_column(String(64))
+    message: Mapped[bytes]
+    asked_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    taken_at: Mapped[datetime | None]
+    report: Mapped[bytes | None]
+
+
 # --- services.audit --------------------------------------------------------------------------
 
 

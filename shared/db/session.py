@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
 import psycopg2
-from sqlalchemy import Engine, create_engine, make_url, text
+from sqlalchemy import Engine, NullPool, create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, sessionmaker
@@ -46,18 +47,24 @@ def bounds(database_url: str, idle_seconds: float) -> str:
     return f"{ours} {given if isinstance(given, str) else ' '.join(given)}".strip()
 
 
-def make_engine(config: Settings) -> Engine:
+def make_engine(config: Settings, *, is_pooled: bool = True) -> Engine:
     """An engine whose connections are checked before use and given up on quickly when dead.
 
     Args:
         config: `database_url`, `database_pool_size` and `database_connect_timeout` (seconds) count.
+        is_pooled: whether connections are kept; else each is new.
     """
+    pool: dict[str, Any] = {"poolclass": NullPool}
+    if is_pooled:
+        pool = {
+            "pool_size": config.database_pool_size,
+            "max_overflow": 0,
+            "pool_timeout": config.database_connect_timeout,
+            "pool_pre_ping": True,
+        }
     return create_engine(
         config.database_url,
-        pool_size=config.database_pool_size,
-        max_overflow=0,
-        pool_timeout=config.database_connect_timeout,
-        pool_pre_ping=True,
+        **pool,
         # An error is logged, and what was in the statement is somebody's address.
         hide_parameters=True,
         connect_args={

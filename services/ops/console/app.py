@@ -15,8 +15,6 @@ from services.ops.broker.connection import open_connection
 from services.ops.console.pages import (
     audit,
     businesses,
-    dead_changes,
-    dead_letters,
     jobs,
     kyc,
     lists,
@@ -25,6 +23,7 @@ from services.ops.console.pages import (
     retry_queues,
     timelines,
 )
+from services.ops.console.pages.dead import changes, letters, rehearsal
 from services.ops.console.signing_in import second_factor, sessions, sign_in
 from services.ops.console.web.event_stream import Live
 from services.ops.console.web.jobs import Jobs
@@ -53,8 +52,9 @@ PAGES: tuple[Page, ...] = (
     *sessions.PAGES,
     *overview.PAGES,
     *kyc.PAGES,
-    *dead_letters.PAGES,
-    *dead_changes.PAGES,
+    *letters.PAGES,
+    *changes.PAGES,
+    *rehearsal.PAGES,
     *retry_queues.PAGES,
     *outbox.PAGES,
     *jobs.PAGES,

@@ -30,6 +30,7 @@ from shared.bus.consume import needs, single_active
 from shared.bus.consume.batch import BatchHandler, Decode, Delivery, StoppedError, held_by, lacked
 from shared.bus.consume.buffered_reader import Inbound
 from shared.bus.consume.delivery_tags import DeliveryTags
+from shared.bus.consume.rehearsals.trying import Rehearsed
 from shared.bus.consume.requeue import Requeuer
 from shared.bus.consume.traced import batches_class
 from shared.bus.contract import topology
@@ -65,6 +66,8 @@ class Subscription:
         in_order: whether its messages take effect one by one in the order of the queue: of several
             processes one consumes, and another when that one ends.
         needs: looks for what is needed beside the database, and raises `Hold` where it is away.
+        rehearsed: makes the handler for trying what a message would do; None where that is not to
+            be tried.
     """
 
     queue: topology.Queue
@@ -75,6 +78,7 @@ class Subscription:
     decode: Decode = decode_by_type
     in_order: bool = False
     needs: Callable[[], None] | None = None
+    rehearsed: Rehearsed | None = None
 
 
 class Consumer:
@@ -109,7 +113,7 @@ class Consumer:
         self._stopping = stopping
         self._batches = batches_class()(
             subscription.consumer,
-            _decoding(subscription),
+            decoding(subscription),
             subscription.handle,
             stopping,
             self.standing,
@@ -394,7 +398,7 @@ class _Session:
             self._consume(prefetch=2 * self._subscription.batch_size)
 
 
-def _decoding(subscription: Subscription) -> Decode:
+def decoding(subscription: Subscription) -> Decode:
     """What is not from where the queue's messages come from is not even read."""
     queue = subscription.queue
 
