@@ -146,6 +146,7 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "ops_second_factors": "SELECT, INSERT, UPDATE, DELETE",
         "ops_recovery_codes": "SELECT, INSERT, DELETE",
         "ops_attempt_counts": "SELECT, INSERT, UPDATE, DELETE",
+        "ops_troubles": "SELECT, INSERT, UPDATE, DELETE",
         "rehearsals": "SELECT, INSERT (id, queue, message), DELETE",
         "alembic_version": "SELECT",
     },

@@ -697,6 +697,34 @@ class OpsAttemptCount(Base):
     ends_at: Mapped[datetime] = mapped_column(index=True)
 
 
+class OpsTrouble(Base):
+    """One trouble, from when it was first seen to when it was last; see ops' `episodes.py`."""
+
+    __tablename__ = "ops_troubles"
+    __table_args__ = (
+        # Open once, however many consoles look.
+        Index(
+            "ix_ops_troubles_open", "key", unique=True, postgresql_where=text("ended_at IS NULL")
+        ),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    key: Mapped[str]
+    level: Mapped[str] = mapped_column(String(16))
+    about: Mapped[str] = mapped_column(String(64))
+    text: Mapped[str]
+    began_at: Mapped[datetime]
+    seen_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+    acknowledged_by: Mapped[str] = mapped_column(default="", server_default="")
+    acknowledged_at: Mapped[datetime | None]
+    note: Mapped[str] = mapped_column(default="", server_default="")
+    muted_by: Mapped[str] = mapped_column(default="", server_default="")
+    muted_until: Mapped[datetime | None]  # of what is muted; NULL: to its end
+    # What was sent of it, by channel: what of it, and when.
+    told: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default="{}")
+
+
 # --- shared.bus, on behalf of the service that calls it: inbox and outbox ------------------------
 
 

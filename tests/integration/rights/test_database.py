@@ -116,6 +116,7 @@ MAY = {
         "ops_second_factors": "SIUD",
         "ops_recovery_codes": "SID",
         "ops_attempt_counts": "SIUD",
+        "ops_troubles": "SIUD",
         "rehearsals": "SID",
     },
     "portal": {"portal_sessions": "SIUD", "service_heartbeats": "SIUD"},
