@@ -15,12 +15,14 @@ import structlog
 from sqlalchemy.orm import Session
 
 from shared import gc_tuning, health
+from shared.bus.broker.kombu_connection import credentials
 from shared.bus.consume import inbox
 from shared.bus.consume.consumer import Consumer, Subscription
+from shared.bus.consume.rehearsals import requests
 from shared.config.environment import ConfigurationError
 from shared.config.loading import begin
 from shared.config.settings import Settings
-from shared.db.session import is_database_away, transaction
+from shared.db.session import is_database_away, make_engine, transaction
 from shared.periodic import Periodic
 from shared.telemetry import heartbeat, logs, metrics, tracing
 
@@ -75,6 +77,7 @@ def run(name: str, wire: Callable[[Settings], Wiring]) -> int:
     jobs = [
         *wiring.jobs,
         *(_pruning(consumer) for consumer in sorted(inboxes)),
+        _rehearsing(config, wiring.subscriptions),
         Periodic(
             "heartbeat",
             heartbeat.SECONDS,
@@ -165,6 +168,12 @@ def heartbeat_of(
         heart.beat(session, queues)
 
     return beat
+
+
+def _rehearsing(config: Settings, subscriptions: Sequence[Subscription]) -> Periodic:
+    engine, (user, _) = make_engine(config, is_pooled=False), credentials(config.amqp_url)
+    answer = requests.answering(subscriptions, engine, user)
+    return Periodic("rehearse", requests.SECONDS, answer)
 
 
 def _pruning(consumer: str) -> Periodic:

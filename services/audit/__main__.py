@@ -5,6 +5,7 @@ import sys
 from services.audit.handlers import write
 from services.audit.parsing import decode_fact
 from shared.bus.consume.consumer import Subscription
+from shared.bus.consume.rehearsals.trying import by_itself
 from shared.bus.contract import topology
 from shared.config.settings import Settings
 from shared.service import Wiring, run
@@ -16,6 +17,7 @@ def wire(_: Settings) -> Wiring:
         queue=topology.AUDIT,
         consumer="services.audit",
         handle=write,
+        rehearsed=by_itself(write),
         decode=decode_fact,
         keyed=True,  # a row has its fact's id
     )

@@ -6,6 +6,7 @@ from services.kyc.handlers import decide
 from services.kyc.parsing import decode_decision
 from shared.bus.consume.batch import each
 from shared.bus.consume.consumer import Subscription
+from shared.bus.consume.rehearsals.trying import by_itself
 from shared.bus.contract import topology
 from shared.bus.contract.events import KycDecide
 from shared.config.settings import Settings
@@ -14,10 +15,12 @@ from shared.service import Wiring, run
 
 def wire(_: Settings) -> Wiring:
     """What this process does."""
+    handle = each({KycDecide: decide})
     decisions = Subscription(
         queue=topology.KYC_DECISIONS,
         consumer="services.kyc",
-        handle=each({KycDecide: decide}),
+        handle=handle,
+        rehearsed=by_itself(handle),
         decode=decode_decision,
         in_order=True,
     )

@@ -7,6 +7,7 @@ from services.notifier import leases
 from services.notifier.bounds import Bounds
 from services.notifier.handlers import Notifier
 from services.notifier.mailer import Mailer
+from services.notifier.rehearsal import RehearsedNotifier
 from services.notifier.suppression.upkeep import keep, tell_refused
 from shared.bus.consume.consumer import Subscription
 from shared.bus.contract import topology
@@ -68,10 +69,12 @@ def _subscription(
     patience: float = 0.05,
 ) -> Subscription:
     mailer = Mailer(config, connections, parseaddr(config.email_from)[1])
+    bounds = Bounds(config.recipient_emails_per_day)
     return Subscription(
         queue=queue,
         consumer="services.notifier",
-        handle=Notifier(mailer, config.email_from, Bounds(config.recipient_emails_per_day)),
+        handle=Notifier(mailer, config.email_from, bounds),
+        rehearsed=lambda emails: RehearsedNotifier(emails, config.email_from, bounds),
         batch_size=batch_size,
         # A transaction costs nearly the same for ten emails as for fifty.
         batch_seconds=patience,

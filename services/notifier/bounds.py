@@ -48,6 +48,24 @@ class Bounds:
             self._buckets.take(key)
 
 
+class UncountedBounds(Bounds):
+    """What others count, and what is sent here does not change.
+
+    Args:
+        counted: the others'.
+    """
+
+    def __init__(self, counted: Bounds) -> None:
+        self._counted = counted
+
+    def refusal(self, email: Email) -> TooManyError | None:
+        """As there."""
+        return self._counted.refusal(email)
+
+    def sent(self, email: Email) -> None:
+        """Nothing."""
+
+
 def _key(email: Email) -> Hashable | None:
     if email.account_id is None or is_synthetic(email.recipient):
         return None

@@ -76,6 +76,8 @@ TEMPLATES: dict[type[Event], str] = {
     OrderRecipientsRefused: "recipients_refused",
 }
 
+HIDDEN = "******"
+
 
 @dataclass(frozen=True, slots=True)
 class Email:
@@ -120,8 +122,13 @@ class Email:
         return not (self.is_test or is_synthetic(self.recipient))
 
 
-def compose(received: Received[Any]) -> Email | None:
+def compose(received: Received[Any], *, hides: bool = False) -> Email | None:
     """The email that a fact calls for; None when it calls for none.
+
+    Args:
+        received: the fact.
+        hides: whether `HIDDEN` stands for what only its reader may have: codes, and in links what
+            they open by.
 
     Raises:
         Permanent: a sealed code cannot be opened.
@@ -133,19 +140,22 @@ def compose(received: Received[Any]) -> Email | None:
     is_order = isinstance(fact, OrderRecorded | OrderStatusRecorded | OrderCancellationRecorded)
     known: dict[str, Any] = {"fact": fact, "public_url": settings().public_url}
     if is_order:
-        known["tracking_link"] = _tracking_link(fact.order_id)
+        known["tracking_link"] = _tracking_link(fact.order_id, hides=hides)
     if isinstance(fact, AccountSignedIn) and not fact.is_new_place:
         return None
     if isinstance(fact, AccountOtpRequested):
         if fact.expires_at <= datetime.now(UTC):
             return None
-        known["code"] = _open_code(fact)
+        code = _open_code(fact)
+        known["code"] = HIDDEN if hides else code
     is_to_customer = is_order and not fact.IS_TEST
     unsubscribe_url = ""
     if is_to_customer:
         unsubscribe_url = links.unsubscribe_url(
             known["public_url"], fact.account_id, fact.order_id, fact.customer_email
         )
+        if hides:
+            unsubscribe_url = f"{unsubscribe_url.partition('=')[0]}={HIDDEN}"
     known["unsubscribe_url"] = unsubscribe_url
     text_template, html_template = _templates(template)
     subject, _, text = text_template.render(known).partition("\n")
@@ -167,10 +177,11 @@ def compose(received: Received[Any]) -> Email | None:
     )
 
 
-def _tracking_link(order_id: UUID) -> str:
+def _tracking_link(order_id: UUID, *, hides: bool) -> str:
     """Where the customer sees the order; empty where there is no such page."""
     url = settings().tracking_url.rstrip("/")
-    return f"{url}/{tracking.token_for(order_id)}" if url else ""
+    token = HIDDEN if hides else tracking.token_for(order_id)
+    return f"{url}/{token}" if url else ""
 
 
 def _open_code(fact: AccountOtpRequested) -> str:

@@ -21,13 +21,13 @@ from sqlalchemy.orm import Session
 from services.notifier import leases, metrics, mime, senders
 from services.notifier.bounds import Bounds
 from services.notifier.composing import Email, compose
-from services.notifier.mailer import Mailer
 from services.notifier.outgoing import (
     NotBegunError,
     NotSentError,
     Outcome,
     Outgoing,
     Sending,
+    Sends,
     UndeliverableError,
 )
 from services.notifier.senders import OURS
@@ -58,7 +58,7 @@ class Notifier:
         bounds: what one person may get.
     """
 
-    def __init__(self, mailer: Mailer, sender: str, bounds: Bounds) -> None:
+    def __init__(self, mailer: Sends, sender: str, bounds: Bounds) -> None:
         self._mailer = mailer
         self._sender = sender
         self._bounds = bounds
@@ -121,7 +121,7 @@ class Notifier:
         emails: list[Email] = []
         for message in messages:
             try:
-                email = compose(message)
+                email = self._compose(message)
             except Permanent as error:
                 failures[message.id] = error
                 continue
@@ -172,8 +172,7 @@ class Notifier:
                 unsent.append(email)
             else:
                 outcomes[email.fact_id] = refusal
-                if email.is_counted:
-                    metrics.tried(email.template, refusal)
+                self._tried(email, refusal)
         before = {self._under_way[e.fact_id][0] for e in unsent if e.fact_id in self._under_way}
         sending = self._begin(
             session, [email for email in unsent if email.fact_id not in self._under_way]
@@ -182,14 +181,20 @@ class Notifier:
         for email in unsent:
             sending, number = self._under_way[email.fact_id]
             outcome = outcomes[email.fact_id] = sending.outcome(number)
-            if email.is_counted:
-                metrics.tried(email.template, outcome)
+            self._tried(email, outcome)
             if isinstance(outcome, NotBegunError) or not isinstance(outcome, UnderWay):
                 del self._under_way[email.fact_id]
             if outcome is None:
                 self._remember(email)
                 self._bounds.sent(email)
         return outcomes
+
+    def _compose(self, message: Received[Any]) -> Email | None:
+        return compose(message)
+
+    def _tried(self, email: Email, outcome: Outcome) -> None:
+        if email.is_counted:
+            metrics.tried(email.template, outcome)
 
     def _remember(self, email: Email) -> None:
         self._sent[email.fact_id] = None

@@ -3,7 +3,7 @@
 import threading
 from collections import deque
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from shared.bus.contract.errors import Hold, Permanent, UnderWay
 
@@ -53,6 +53,13 @@ class Outgoing(NamedTuple):
 
 Outcome = Exception | None
 """What became of an email: None when it was taken, or `UndeliverableError`, `Retry`, or `Hold`."""
+
+
+class Sends(Protocol):
+    """How emails leave."""
+
+    def send(self, emails: Sequence[Outgoing]) -> "Sending":
+        """Begin to send emails; returns where to see what becomes of them."""
 
 
 class Sending:

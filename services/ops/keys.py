@@ -17,6 +17,7 @@ PASSWORDS = (*ADMINISTRATORS, *BROKER_USERS)
 FILES = (
     *(name.lower() for name in KEYS),
     "smtp_password",
+    "alert_webhook_url",
     *(f"{name}_password" for name in PASSWORDS),
     "service_passwords",
     "operator_passwords",

@@ -8,6 +8,7 @@ from services.secrets.resealing import reseal
 from services.secrets.schedule import tick
 from shared.bus.consume.batch import each
 from shared.bus.consume.consumer import Subscription
+from shared.bus.consume.rehearsals.trying import by_itself
 from shared.bus.contract import topology
 from shared.bus.contract.events import (
     AccountBlock,
@@ -27,24 +28,28 @@ RESEAL_SECONDS = 60.0
 
 def wire(config: Settings) -> Wiring:
     """What this process does."""
+    approvals = each({KycApproved: on_approved, KycRevoked: on_revoked})
+    commands = each(
+        {
+            SecretRotate: on_rotate,
+            SecretRevoke: on_revoke,
+            WebhookLimit: on_limit,
+            AccountBlock: on_block,
+        }
+    )
     return Wiring(
         subscriptions=(
             Subscription(
                 queue=topology.SECRETS_ISSUE,
                 consumer="services.secrets",
-                handle=each({KycApproved: on_approved, KycRevoked: on_revoked}),
+                handle=approvals,
+                rehearsed=by_itself(approvals),
             ),
             Subscription(
                 queue=topology.SECRETS_ROTATE,
                 consumer="services.secrets",
-                handle=each(
-                    {
-                        SecretRotate: on_rotate,
-                        SecretRevoke: on_revoke,
-                        WebhookLimit: on_limit,
-                        AccountBlock: on_block,
-                    }
-                ),
+                handle=commands,
+                rehearsed=by_itself(commands),
                 in_order=True,
             ),
         ),

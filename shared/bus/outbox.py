@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from shared.bus.contract.message import SHORT_STRING_BYTES, Message
+from shared.bus.contract.message import SHORT_STRING_BYTES, TOLD, Message
 from shared.db import arrays
 
 CHANNEL = "outbox"
@@ -58,6 +58,8 @@ def add(session: Session, messages: Sequence[Message]) -> None:
         },
     )
     session.execute(_NOTIFY)
+    if TOLD in session.info:
+        session.info[TOLD] += messages
 
 
 def check(message: Message) -> None:

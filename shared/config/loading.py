@@ -20,6 +20,7 @@ ADDRESSES = (
     "PROOF_URL",
     "PORTAL_API_URL",
     "PUBLIC_URL",
+    "ALERT_WEBHOOK_URL",
 )
 
 # May be given as `NAME_FILE`, the path of a file that holds it.
@@ -33,6 +34,7 @@ SECRET = frozenset(
         "OPERATOR_PASSWORDS",
         *KEYS,
         "SMTP_PASSWORD",
+        "ALERT_WEBHOOK_URL",
     }
 )
 

@@ -59,6 +59,9 @@ def complaints(settings: "Settings", reads: Collection[str]) -> Iterator[str]:
     if "AMQP_URL" in reads and "guest:guest@" in settings.amqp_url:
         yield "AMQP_URL signs in as guest: give the service its own user"
     yield from _in_the_clear(settings, reads)
+    if "ALERT_WEBHOOK_URL" in reads and settings.alert_webhook_url.startswith("http://"):
+        # Wherever it is: whoever reads its path can write there.
+        yield "ALERT_WEBHOOK_URL is not encrypted: it must begin with https://"
     for name in reads:
         if name.startswith("RETENTION_") and not getattr(settings, name.lower()):
             yield f"{name} is 0, for ever: say after how many days that ends"

@@ -50,6 +50,12 @@ Contact = Annotated[
     str,
     _text(r"^((mailto|https|tel):[!-~]+)?$", "an address that begins with mailto:, https: or tel:"),
 ]
+EmailsOrNone = Annotated[
+    str,
+    _text(
+        r"^([^@\s,]+@[^@\s,]+(\s*,\s*[^@\s,]+@[^@\s,]+)*)?$", "email addresses, separated by commas"
+    ),
+]
 HostAndPort = Annotated[str, _text(r"^([^:\s]+:[0-9]{1,5})?$", "a host and a port, host:port")]
 
 
@@ -190,6 +196,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     ops_second_factor: Literal["optional", "required"] = "optional"
     """Whether everybody needs a second factor at the console: `optional` or `required`, which
     it is in compose; see [console.md](console.md#a-second-factor)."""
+
+    # Alerts
+    alert_email_to: EmailsOrNone = ""
+    """Who is told of troubles by email, addresses separated by commas; see
+    [operations.md](operations.md#alerts)."""
+    alert_webhook_url: WebAddressOrNone = ""
+    """An incoming webhook of Slack or Teams, or anything else that takes JSON with a `text`."""
+    alert_after_seconds: Seconds = 60.0
+    """For how long a trouble must last before anybody is told."""
+    alert_remind_seconds: Seconds = 14_400.0
+    """After how long who is told is reminded of one that nobody has acknowledged."""
 
     # Portal
     portal_port: Port = 8002

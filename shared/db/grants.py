@@ -23,6 +23,8 @@ TELL = (
     "time, body)"
 )
 BEAT = "SELECT, INSERT, UPDATE, DELETE"  # of its own rows; DELETE: those of instances long gone
+# What ops staff ask about a message of its queues, and its answer.
+REHEARSE = "SELECT, UPDATE (taken_at, report), DELETE"
 
 GRANTS: Mapping[str, Mapping[str, str]] = {
     "ingress": {
@@ -57,6 +59,7 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "accounts": ACCOUNT,
         "kyc_applications": "SELECT, UPDATE",
         "kyc_decisions": "SELECT, INSERT, UPDATE",
+        "rehearsals": REHEARSE,
         "webhook_secrets": "SELECT (id, revoked_with)",
         "webhook_public_keys": "SELECT (id, revoked_with)",
         "inbox": INBOX,
@@ -68,6 +71,7 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "kyc_applications": "SELECT",
         "webhook_secrets": "SELECT, INSERT, UPDATE",
         "webhook_public_keys": "SELECT, UPDATE (state, revoked_at)",
+        "rehearsals": REHEARSE,
         "webhook_secret_use": "SELECT",
         "webhook_policies": (
             "SELECT, INSERT (account_id, rate_per_second, blocked_at), "
@@ -84,6 +88,7 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "order_status_history": "SELECT, INSERT, UPDATE (note, tracking), DELETE",
         "order_conflicts": "SELECT, INSERT, UPDATE (at), DELETE",  # UPDATE: to lock
         "waiting_updates": "SELECT, INSERT, UPDATE (given_up_at), DELETE",
+        "rehearsals": REHEARSE,
         "inbox": INBOX,
         "outbox": TELL,
         "service_heartbeats": BEAT,
@@ -95,6 +100,7 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "orders": "SELECT (id, customer_email)",  # whether the person was erased meanwhile
         "email_deliveries": "SELECT, INSERT, UPDATE, DELETE",
         "email_leases": "SELECT, INSERT, UPDATE, DELETE",
+        "rehearsals": REHEARSE,
         "inbox": INBOX,
         "outbox": TELL,
         "service_heartbeats": BEAT,
@@ -106,6 +112,7 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
     },
     "audit": {
         "audit_log": "SELECT, INSERT",
+        "rehearsals": REHEARSE,
         "inbox": INBOX,
         "service_heartbeats": BEAT,
     },
@@ -139,6 +146,8 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "ops_second_factors": "SELECT, INSERT, UPDATE, DELETE",
         "ops_recovery_codes": "SELECT, INSERT, DELETE",
         "ops_attempt_counts": "SELECT, INSERT, UPDATE, DELETE",
+        "ops_troubles": "SELECT, INSERT, UPDATE, DELETE",
+        "rehearsals": "SELECT, INSERT (id, queue, message), DELETE",
         "alembic_version": "SELECT",
     },
     # What it shows it asks of the API, by the token of who is signed in.

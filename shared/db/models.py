@@ -699,6 +699,34 @@ class OpsAttemptCount(Base):
     ends_at: Mapped[datetime] = mapped_column(index=True)
 
 
+class OpsTrouble(Base):
+    """One trouble, from when it was first seen to when it was last; see ops' `episodes.py`."""
+
+    __tablename__ = "ops_troubles"
+    __table_args__ = (
+        # Open once, however many consoles look.
+        Index(
+            "ix_ops_troubles_open", "key", unique=True, postgresql_where=text("ended_at IS NULL")
+        ),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    key: Mapped[str]
+    level: Mapped[str] = mapped_column(String(16))
+    about: Mapped[str] = mapped_column(String(64))
+    text: Mapped[str]
+    began_at: Mapped[datetime]
+    seen_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+    acknowledged_by: Mapped[str] = mapped_column(default="", server_default="")
+    acknowledged_at: Mapped[datetime | None]
+    note: Mapped[str] = mapped_column(default="", server_default="")
+    muted_by: Mapped[str] = mapped_column(default="", server_default="")
+    muted_until: Mapped[datetime | None]  # of what is muted; NULL: to its end
+    # What was sent of it, by channel: what of it, and when.
+    told: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default="{}")
+
+
 # --- shared.bus, on behalf of the service that calls it: inbox and outbox ------------------------
 
 
@@ -769,6 +797,24 @@ class OutboxMessage(Base):
     parked_at: Mapped[datetime | None]
     reason: Mapped[str] = mapped_column(server_default="")
     written_by: Mapped[str] = mapped_column(server_default=text("CURRENT_USER"))
+
+
+class Rehearsal(Base):
+    """What a message would do: ops staff ask, the service that would handle it answers.
+
+    Unlogged, and gone when the answer is read or a minute later; see
+    `shared/bus/consume/rehearsals/requests.py`.
+    """
+
+    __tablename__ = "rehearsals"
+    __table_args__ = {"prefixes": ["UNLOGGED"]}  # noqa: RUF012 - SQLAlchemy's own attribute
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    queue: Mapped[str] = mapped_column(String(64))
+    message: Mapped[bytes]
+    asked_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    taken_at: Mapped[datetime | None]
+    report: Mapped[bytes | None]
 
 
 # --- services.audit --------------------------------------------------------------------------

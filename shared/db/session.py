@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 
 import psycopg2
-from sqlalchemy import Engine, create_engine, make_url, text
+from sqlalchemy import Engine, NullPool, create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, sessionmaker
@@ -75,6 +75,7 @@ def make_engine(
     config: Settings,
     *,
     pool_size: int | None = None,
+    is_pooled: bool = True,
     idle_seconds: float | None = None,
     options: str = "",
 ) -> Engine:
@@ -83,15 +84,21 @@ def make_engine(
     Args:
         config: `database_url`, `database_pool_size` and `database_connect_timeout` (seconds) count.
         pool_size: how many connections, where it is not for the setting to say.
+        is_pooled: whether connections are kept; else each is new.
         idle_seconds: see `connect_args`.
         options: see `connect_args`.
     """
+    pool: dict[str, Any] = {"poolclass": NullPool}
+    if is_pooled:
+        pool = {
+            "pool_size": config.database_pool_size if pool_size is None else pool_size,
+            "max_overflow": 0,
+            "pool_timeout": config.database_connect_timeout,
+            "pool_pre_ping": True,
+        }
     return create_engine(
         config.database_url,
-        pool_size=config.database_pool_size if pool_size is None else pool_size,
-        max_overflow=0,
-        pool_timeout=config.database_connect_timeout,
-        pool_pre_ping=True,
+        **pool,
         # An error is logged, and what was in the statement is somebody's address.
         hide_parameters=True,
         connect_args=connect_args(

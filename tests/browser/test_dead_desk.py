@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import time
+from datetime import UTC, datetime
 
 import httpx
 import pytest
@@ -15,7 +16,8 @@ from services.ops.console.app import PAGES
 from services.ops.console.web.mount import SESSION
 from services.ops.users.rights import Right
 from shared.bus.contract.events import encode
-from shared.db.models import AuditEntry, Order
+from shared.db.models import AuditEntry, OpsTrouble, Order
+from shared.ids import new_id
 from shared.web.tokens import form_token
 from tests.browser.arrange import (
     a_dead_letter,
@@ -159,10 +161,30 @@ def parked_messages(running):
     return "/outbox/retry", {}
 
 
+def a_trouble(running):
+    id_, now = new_id(), datetime.now(UTC)
+    with running.session() as session:
+        session.add(
+            OpsTrouble(
+                id=id_,
+                key=f"x: {id_}",
+                level="down",
+                about="x",
+                text="x",
+                began_at=now,
+                seen_at=now,
+            )
+        )
+        session.commit()
+    return f"/troubles/{id_}", {}
+
+
 # What each page that changes something is tried with, and the fact that it must leave behind.
 ACTS = {
     "/kyc/{account_id}": (an_application, {}, "ops.command_published"),
     "/accounts/{account_id}": (a_business, {}, "ops.command_published"),
+    "/troubles/{trouble_id}/mute": (a_trouble, {"for": "8h"}, "ops.trouble_changed"),
+    "/troubles/{trouble_id}/unmute": (a_trouble, {}, "ops.trouble_changed"),
     "/dead/{queue}/replay": (a_letter, {}, "ops.dead_letter_replayed"),
     "/dead/{queue}/discard": (a_letter, {"why": "a test"}, "ops.dead_letter_discarded"),
     "/dead/{queue}/edit": (a_letter, {"type": "order.created"}, "ops.dead_letter_replayed"),

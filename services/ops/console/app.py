@@ -11,12 +11,12 @@ from amqp.exceptions import AMQPError
 from falcon.asgi import Request, Response
 from kombu import Connection
 
+from services.ops.alerting.channels import channels
+from services.ops.alerting.telling import keep_telling
 from services.ops.broker.connection import open_connection
 from services.ops.console.pages import (
     audit,
     businesses,
-    dead_changes,
-    dead_letters,
     jobs,
     kyc,
     lists,
@@ -24,7 +24,9 @@ from services.ops.console.pages import (
     overview,
     retry_queues,
     timelines,
+    troubles,
 )
+from services.ops.console.pages.dead import changes, letters, rehearsal
 from services.ops.console.signing_in import second_factor, sessions, sign_in
 from services.ops.console.web.event_stream import Live
 from services.ops.console.web.jobs import Jobs
@@ -52,9 +54,11 @@ PAGES: tuple[Page, ...] = (
     *second_factor.PAGES,
     *sessions.PAGES,
     *overview.PAGES,
+    *troubles.PAGES,
     *kyc.PAGES,
-    *dead_letters.PAGES,
-    *dead_changes.PAGES,
+    *letters.PAGES,
+    *changes.PAGES,
+    *rehearsal.PAGES,
     *retry_queues.PAGES,
     *outbox.PAGES,
     *jobs.PAGES,
@@ -85,12 +89,14 @@ class Console:
         )
 
     async def process_startup(self, _: dict[str, Any], __: dict[str, Any]) -> None:
-        """Begin to look, to end what is over, and to seal again what an older key sealed."""
-        metrics.serve(self.system.config)
+        """Begin to look, to tell, to end what is over, to seal anew what an old key sealed."""
+        config = self.system.config
+        metrics.serve(config)
         self.system.lookout.start()
         self._chores = [
-            asyncio.create_task(retention.keep_ending(self.system.config)),
+            asyncio.create_task(retention.keep_ending(config)),
             asyncio.create_task(resealing.keep_sealing()),
+            asyncio.create_task(keep_telling(config, channels(config), self.system.lookout)),
         ]
 
     async def process_shutdown(self, _: dict[str, Any], __: dict[str, Any]) -> None:

@@ -111,7 +111,7 @@ def replay(
 
     def act(letters: Sequence[Letter]) -> list[Message]:
         user = user_of(connection)
-        publish(connection, queue.name, [_fresh(letter, user) for letter in letters])
+        publish(connection, queue.name, [copy_of(letter, user, actor) for letter in letters])
         return [replayed(letter, actor) for letter in letters]
 
     meant = Authorised(criteria, authors(engine, queue))
@@ -190,7 +190,7 @@ def edit(
 
     def act(letters: Sequence[Letter]) -> list[Message]:
         user = user_of(connection)
-        copies = [_edited(letter, user, actor, body, type_) for letter in letters]
+        copies = [copy_of(letter, user, actor, body, type_) for letter in letters]
         publish(connection, queue.name, copies)
         return [replayed(letter, actor, body) for letter in letters]
 
@@ -317,23 +317,34 @@ def _as_it_was(letter: Letter) -> UUID:
     return derived_id("letter as it was", letter.death, body, *said)
 
 
-def _fresh(letter: Letter, publisher: str) -> Any:
-    return copy(
-        letter.incoming,
-        publisher,
-        user=letter.user,
-        person=letter.person,
-        properties={"message_id": letter.message_id},
-    )
+def copy_of(
+    letter: Letter, publisher: str, actor: Actor, body: bytes | None = None, type_: str = ""
+) -> Any:
+    """The copy by which a letter is replayed.
 
+    With its own body it is still its first sender's; with another, theirs who has written that.
 
-def _edited(letter: Letter, publisher: str, actor: Actor, body: bytes, type_: str) -> Any:
-    """What somebody has written anew: theirs, and not the first sender's."""
+    Args:
+        letter: the letter.
+        publisher: who publishes the copy.
+        actor: who wants it.
+        body: another body.
+        type_: the type with that.
+    """
+    properties = {"message_id": letter.message_id}
+    if body is None:
+        return copy(
+            letter.incoming,
+            publisher,
+            user=letter.user,
+            person=letter.person,
+            properties=properties,
+        )
     return copy(
         letter.incoming,
         publisher,
         user=publisher,
         person=actor.name if actor.name != publisher else "",
         body=body,
-        properties={"message_id": letter.message_id} | ({"type": type_} if type_ else {}),
+        properties=properties | ({"type": type_} if type_ else {}),
     )

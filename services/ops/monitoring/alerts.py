@@ -27,11 +27,19 @@ class Trouble:
         about: the queue or the service, or `broker`, `database`, `mail`, `outbox`, `parked`,
             `ladder`, `proof`.
         text: a sentence.
+        kind: what is wrong with that, in a word or two; with `about` it tells one trouble from
+            another, whatever figures the sentence has.
     """
 
     level: Literal["down", "warning"]
     about: str
     text: str
+    kind: str
+
+    @property
+    def key(self) -> str:
+        """By what it is the same trouble as a moment ago."""
+        return f"{self.about}: {self.kind}"
 
 
 def troubles(samples: Sequence[Sample]) -> list[Trouble]:
@@ -62,14 +70,17 @@ def duration(seconds: float) -> str:
 
 def _servers(now: Sample) -> Iterator[Trouble]:
     if now.broker_error is not None:
-        yield Trouble("down", "broker", f"The broker does not answer: {now.broker_error}")
+        yield Trouble("down", "broker", f"The broker does not answer: {now.broker_error}", "away")
     if now.database_error is not None:
-        yield Trouble("down", "database", f"The database does not answer: {now.database_error}")
+        yield Trouble(
+            "down", "database", f"The database does not answer: {now.database_error}", "away"
+        )
     if now.alarm is not None:
         yield Trouble(
             "down",
             "broker",
             f"The broker takes no messages: {now.alarm}. Orders are kept in the outbox meanwhile.",
+            "alarm",
         )
     if now.outbox_since is not None and now.at - now.outbox_since > OUTBOX_OLD:
         age = duration((now.at - now.outbox_since).total_seconds())
@@ -78,6 +89,7 @@ def _servers(now: Sample) -> Iterator[Trouble]:
             "outbox",
             f"{_number(now.outbox or 0, 'message')} in the outbox, the oldest for {age}: "
             "does the relay run, and does the broker take what it publishes?",
+            "old",
         )
     if now.parked and now.parked_since is not None:
         age = duration((now.at - now.parked_since).total_seconds())
@@ -86,6 +98,7 @@ def _servers(now: Sample) -> Iterator[Trouble]:
             "parked",
             f"{_number(now.parked, 'message')} of the outbox cannot be published, the first for "
             f"{age}: read why, then mend, try or discard",
+            "parked",
         )
 
 
@@ -97,10 +110,10 @@ def _services(now: Sample) -> Iterator[Trouble]:
         heard[beat.service] = max(beat.seen_at, heard.get(beat.service, beat.seen_at))
     for service in EXPECTED:
         if service not in heard:
-            yield Trouble("down", service, f"{service} was never heard of: start it")
+            yield Trouble("down", service, f"{service} was never heard of: start it", "silent")
         elif now.at - heard[service] > FRESH:
             age = duration((now.at - heard[service]).total_seconds())
-            yield Trouble("down", service, f"{service} has not been heard of for {age}")
+            yield Trouble("down", service, f"{service} has not been heard of for {age}", "silent")
 
 
 def _parts(now: Sample) -> Iterator[Trouble]:
@@ -112,9 +125,14 @@ def _parts(now: Sample) -> Iterator[Trouble]:
             who = f"{beat.service} ({beat.instance})"
             if said.state in DOWN:
                 text = f"{who} does not work on {part}: {said.reason}"
-                yield Trouble("down", beat.service, text)
+                yield Trouble("down", beat.service, text, f"{part} does not work")
             elif said.state == "holding" and said.lacks != "mail":
-                yield Trouble("warning", beat.service, f"{who} waits with {part}: {said.reason}")
+                yield Trouble(
+                    "warning",
+                    beat.service,
+                    f"{who} waits with {part}: {said.reason}",
+                    f"{part} waits",
+                )
 
 
 def _mail(now: Sample) -> Iterator[Trouble]:
@@ -132,6 +150,7 @@ def _mail(now: Sample) -> Iterator[Trouble]:
         "mail",
         f"The mail server does not answer: {emails} {verb}{since}. They are sent once it is back. "
         f"{held.reason}",
+        "away",
     )
 
 
@@ -143,15 +162,17 @@ def _proof(now: Sample) -> Iterator[Trouble]:
         return
     if now.at - newest.seen_at > FRESH:
         age = duration((now.at - newest.seen_at).total_seconds())
-        yield Trouble("down", "proof", f"Nothing is proved: {PROOF} is not heard of for {age}")
+        yield Trouble(
+            "down", "proof", f"Nothing is proved: {PROOF} is not heard of for {age}", "silent"
+        )
         return
     for scheme, said in newest.queues.items():
         since = f" since {said.reached.astimezone(UTC):%H:%M}" if said.reached else " yet"
         if said.state == "unproved":
             text = f"No order by {scheme} has gone the whole way{since}: {said.reason}"
-            yield Trouble("down", "proof", text)
+            yield Trouble("down", "proof", text, scheme)
         elif said.state == "waiting":
-            yield Trouble("warning", "proof", f"The standing proof waits: {said.reason}")
+            yield Trouble("warning", "proof", f"The standing proof waits: {said.reason}", "waits")
             return
 
 
@@ -165,12 +186,16 @@ def _ladder(now: Sample) -> Iterator[Trouble]:
     if on_it:
         where = ", ".join(f"{ready:,} in {name}" for name, ready in on_it.items())
         total = _number(sum(on_it.values()), "message")
-        yield Trouble("warning", "ladder", f"{total} failed and will be tried again: {where}")
+        yield Trouble(
+            "warning", "ladder", f"{total} failed and will be tried again: {where}", "waits"
+        )
 
 
 def _queue(samples: Sequence[Sample], queue: Figures) -> Iterator[Trouble]:
     if queue.ready is None:
-        yield Trouble("down", queue.name, f"{queue.name} is not there: declare the topology")
+        yield Trouble(
+            "down", queue.name, f"{queue.name} is not there: declare the topology", "missing"
+        )
         return
     if queue.consumers is None or not any(w.name == queue.name for w in topology.WORK_QUEUES):
         return
@@ -179,13 +204,14 @@ def _queue(samples: Sequence[Sample], queue: Figures) -> Iterator[Trouble]:
     if not queue.consumers:
         how = f"has grown for {duration(grown.total_seconds())}: no consumer" if grown else ""
         text = how or "has no consumer" + (f": {waiting}" if queue.ready else "")
-        yield Trouble("down", queue.name, f"{queue.name} {text}")
+        yield Trouble("down", queue.name, f"{queue.name} {text}", "no consumer")
     elif grown:
         yield Trouble(
             "warning",
             queue.name,
             f"{queue.name} has grown for {duration(grown.total_seconds())}: {waiting}, "
             f"{_number(queue.consumers, 'consumer')} cannot keep up",
+            "grows",
         )
     if queue.oldest_seconds is not None and queue.oldest_seconds > OLD.total_seconds():
         bound = "" if queue.oldest_bound == "about" else f"{queue.oldest_bound} "
@@ -193,10 +219,11 @@ def _queue(samples: Sequence[Sample], queue: Figures) -> Iterator[Trouble]:
             "warning",
             queue.name,
             f"{queue.name}: its oldest message is {bound}{duration(queue.oldest_seconds)} old",
+            "old",
         )
     if queue.dead:
         text = f"{_number(queue.dead, 'dead letter')} in {queue.name}"
-        yield Trouble("warning", queue.name, text)
+        yield Trouble("warning", queue.name, text, "dead letters")
 
 
 def _growing_for(samples: Sequence[Sample], queue: str) -> timedelta:

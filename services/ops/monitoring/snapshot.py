@@ -1,12 +1,14 @@
 """One look at everything: what the overview is made of."""
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
-from services.ops.monitoring import order_flow
+from services.ops.monitoring import episodes, order_flow
 from services.ops.monitoring.alerts import Trouble, troubles
 from services.ops.monitoring.customer_flow import Others
+from services.ops.monitoring.episodes import Episode
 from services.ops.monitoring.queue_stats import Figures, Sample, figures
 from services.ops.monitoring.sampler import Sampler
 from shared.config.settings import Settings
@@ -42,12 +44,14 @@ class Look:
         figures: by queue.
         troubles: what is wrong.
         books: None while the database is away.
+        episodes: what is known of the troubles, by their keys; empty while the database is away.
     """
 
     sample: Sample
     figures: dict[str, Figures]
     troubles: list[Trouble]
     books: Books | None
+    episodes: Mapping[str, Episode] = field(default_factory=dict)
 
     @property
     def at(self) -> datetime:
@@ -70,12 +74,13 @@ class Looker:
         """Look once; that a server is away is part of what is seen."""
         sample = self._sampler.take()
         samples = self._sampler.samples[-ENOUGH:]
-        return Look(
-            sample,
-            {queue.name: queue for queue in figures(samples)},
-            troubles(samples),
-            None if sample.database_error else _books(self._others),
-        )
+        found = troubles(samples)
+        books, kept = None, {}
+        if sample.database_error is None:
+            books = _books(self._others)
+            with transaction() as session:
+                kept = episodes.keep(session, sample, found)
+        return Look(sample, {queue.name: queue for queue in figures(samples)}, found, books, kept)
 
     def close(self) -> None:
         """Let go of the broker."""

@@ -30,6 +30,7 @@ from shared.bus.consume import needs, single_active
 from shared.bus.consume.batch import BatchHandler, Decode, Delivery, StoppedError, held_by, lacked
 from shared.bus.consume.buffered_reader import Inbound
 from shared.bus.consume.delivery_tags import DeliveryTags
+from shared.bus.consume.rehearsals.trying import Rehearsed
 from shared.bus.consume.requeue import Requeuer
 from shared.bus.consume.traced import batches_class
 from shared.bus.contract import topology
@@ -67,6 +68,8 @@ class Subscription:
         needs: looks for what is needed beside the database, and raises `Hold` where it is away.
         keyed: whether each effect has a key of its own, which outlives the journal, so that a
             message may be handled again although the inbox knows it; see `message.Replay`.
+        rehearsed: makes the handler for trying what a message would do; None where that is not to
+            be tried.
     """
 
     queue: topology.Queue
@@ -78,6 +81,7 @@ class Subscription:
     in_order: bool = False
     needs: Callable[[], None] | None = None
     keyed: bool = False
+    rehearsed: Rehearsed | None = None
 
 
 class Consumer:
@@ -112,7 +116,7 @@ class Consumer:
         self._stopping = stopping
         self._batches = batches_class()(
             subscription.consumer,
-            _decoding(subscription),
+            decoding(subscription),
             subscription.handle,
             stopping,
             self.standing,
@@ -398,7 +402,7 @@ class _Session:
             self._consume(prefetch=2 * self._subscription.batch_size)
 
 
-def _decoding(subscription: Subscription) -> Decode:
+def decoding(subscription: Subscription) -> Decode:
     """What is not from where the queue's messages come from is not even read."""
     queue = subscription.queue
 

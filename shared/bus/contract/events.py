@@ -766,6 +766,17 @@ class OpsRetriedNow(_OpsFact, frozen=True, kw_only=True):
     messages: int
 
 
+class OpsTroubleChanged(_OpsFact, frozen=True, kw_only=True):
+    """Somebody looks after a trouble, or wants nobody told of it until a time or its end."""
+
+    TYPE: ClassVar[str] = "ops.trouble_changed"
+
+    action: Literal["acknowledged", "muted", "unmuted"]
+    trouble: str
+    note: str = ""
+    until: datetime | None = None
+
+
 class OpsCommandPublished(_OpsFact, frozen=True, kw_only=True):
     """A command was published to the bus, whose own fact does not say who wanted it."""
 

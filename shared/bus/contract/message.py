@@ -20,6 +20,9 @@ E = TypeVar("E", bound=Event, covariant=True)
 SHORT_STRING_BYTES = 255
 """What a short string of AMQP 0-9-1 holds (4.2.5.3): exchange, routing key, type, ids."""
 
+TOLD = "told"
+"""In a session's `info`: a list that is given what is left for the relay, too; of a rehearsal."""
+
 Replay = Literal["again", "done"]
 """`again`: handle it although the inbox may know it, where its effects know by themselves what
 there is; elsewhere, where it would be done twice, only if the inbox does not know it.

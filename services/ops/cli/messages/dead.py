@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from services.ops.cli.messages import dead_actions
+from services.ops.cli.messages import dead_actions, dead_rehearsal
 from services.ops.cli.messages.dead_options import (
     About,
     MessageId,
@@ -36,6 +36,7 @@ from services.ops.environment import Surroundings
 from shared.bus.contract import topology
 
 app = typer.Typer(help="Messages that nobody could handle.", no_args_is_help=True)
+app.command()(dead_rehearsal.rehearse)
 app.command()(dead_actions.replay)
 app.command()(dead_actions.discard)
 app.command()(dead_actions.edit)

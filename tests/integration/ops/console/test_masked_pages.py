@@ -19,6 +19,7 @@ from shared.db.models import (
     AuditEntry,
     EmailDelivery,
     KycApplication,
+    OpsTrouble,
     Order,
     OrderStatusHistory,
     OutboxMessage,
@@ -150,6 +151,8 @@ def everybody(settings, db, amqp_url):
         ),
         {"id": new_id(), "body": BODY, "reason": f"it says {EMAIL}"},
     )
+    db.add(OpsTrouble(key="x: y", level="warning", about="x", text="It is so.", began_at=now,
+                      seen_at=now, ended_at=now))  # fmt: skip
     for queue in ("orders.intake",):
         publish_raw(
             amqp_url,

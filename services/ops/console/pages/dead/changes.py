@@ -5,8 +5,8 @@ from collections.abc import Callable
 from kombu import Connection
 from sqlalchemy.orm import Session
 
-from services.ops.console.pages.dead_filter import AGES, Filter, queue_of, takes
-from services.ops.console.pages.dead_letters import letter_page
+from services.ops.console.pages.dead.filter import AGES, Filter, queue_of, takes
+from services.ops.console.pages.dead.letters import letter_page
 from services.ops.console.web.jobs import Job, JobStopped
 from services.ops.console.web.page import Page, Redirect, Result, View, Visit
 from services.ops.console.web.reading import body_of

@@ -2,7 +2,7 @@
 
 from sqlalchemy.orm import Session
 
-from services.ops.console.pages.dead_filter import AGES, Filter, queue_of
+from services.ops.console.pages.dead.filter import AGES, Filter, queue_of
 from services.ops.console.web.masking import mask
 from services.ops.console.web.page import Page, Result, View, Visit
 from services.ops.console.web.reading import legible, positive

@@ -6,8 +6,8 @@ What is there already keeps its stamp alone, so that nothing is rewritten.
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0029"
-down_revision = "0023"
+revision = "0025"
+down_revision = "0024"
 branch_labels = None
 depends_on = None
 

@@ -7,8 +7,8 @@ from importlib import import_module
 
 from alembic import op
 
-revision = "0030"
-down_revision = "0029"
+revision = "0026"
+down_revision = "0025"
 branch_labels = None
 depends_on = None
 

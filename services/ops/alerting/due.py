@@ -1,0 +1,113 @@
+"""What is to be told of troubles on a channel, and in which words. Pure.
+
+One message when one has lasted, one when it ends, a reminder now and then while nobody looks after
+it; and a minute at least between two messages, so that what begins together is told together.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from services.ops.monitoring.alerts import duration
+from services.ops.monitoring.episodes import Episode
+
+SPACING = timedelta(minutes=1)
+SUBJECT_LENGTH = 120
+_ADDRESS = re.compile(r"[^\s<>@]+@[^\s<>@]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """One message.
+
+    Attributes:
+        began: troubles that are told of for the first time.
+        reminded: those that are still there, and whose nobody is.
+        ended: those that were told of and are over.
+    """
+
+    began: Sequence[Episode]
+    reminded: Sequence[Episode]
+    ended: Sequence[Episode]
+
+    @property
+    def subject(self) -> str:
+        """In a line."""
+        first = [*self.began, *self.reminded] or self.ended
+        counts = {"new": self.began, "still there": self.reminded, "over": self.ended}
+        said = ", ".join(f"{len(found)} {words}" for words, found in counts.items() if found)
+        text = _masked(first[0].text)
+        line = f"Order Fellow: {said}: {text}"
+        return line if len(line) <= SUBJECT_LENGTH else f"{line[: SUBJECT_LENGTH - 1]}…"
+
+    def text(self, now: datetime) -> str:
+        """In full."""
+        return "\n".join(self._lines(now))
+
+    def told(self, now: datetime) -> Iterator[tuple[Episode, dict[str, Any]]]:
+        """What is to be noted of each trouble in it, for the channel."""
+        for what, found in (("began", [*self.began, *self.reminded]), ("ended", self.ended)):
+            for one in found:
+                yield one, {"what": what, "at": now.isoformat()}
+
+    def _lines(self, now: datetime) -> Iterator[str]:
+        if self.began:
+            yield "New:"
+            yield from (f"- {_since(one)}: {_masked(one.text)}" for one in self.began)
+        if self.reminded:
+            yield "Still there, and nobody has acknowledged it:"
+            for one in self.reminded:
+                lasted = duration((now - one.began_at).total_seconds())
+                yield f"- {_since(one)} ({lasted}): {_masked(one.text)}"
+        if self.ended:
+            yield "Over:"
+            for one in self.ended:
+                lasted = duration(((one.ended_at or now) - one.began_at).total_seconds())
+                yield f"- after {lasted}: {_masked(one.text)}"
+
+
+def due(
+    episodes: Iterable[Episode], channel: str, now: datetime, after: timedelta, remind: timedelta
+) -> Due | None:
+    """What is to be told now; None when there is nothing, or it is too soon.
+
+    Args:
+        episodes: those that are open, and those that have ended lately.
+        channel: the name of the channel.
+        now: the time.
+        after: for how long a trouble must last before anybody is told.
+        remind: after how long a reminder comes.
+    """
+    known = sorted(episodes, key=lambda one: (one.level != "down", one.began_at, one.key))
+    times = [_at(said) for one in known if (said := one.told.get(channel))]
+    if times and now - max(times) < SPACING:
+        return None
+    began, reminded, ended = [], [], []
+    for one in known:
+        said = one.told.get(channel)
+        if one.ended_at is not None:
+            if said and said["what"] == "began" and not one.is_muted(one.ended_at):
+                ended.append(one)
+        elif one.is_muted(now):
+            continue
+        elif said is None:
+            if now - one.began_at >= after:
+                began.append(one)
+        elif not one.acknowledged_by and now - _at(said) >= remind:
+            reminded.append(one)
+    return Due(began, reminded, ended) if began or reminded or ended else None
+
+
+def _at(said: Mapping[str, Any]) -> datetime:
+    return datetime.fromisoformat(said["at"])
+
+
+def _since(one: Episode) -> str:
+    return f"{one.level} since {one.began_at.astimezone(UTC):%d %b %H:%M} UTC"
+
+
+def _masked(text: str) -> str:
+    """In one line, and without anybody's address: who gets it is for others to say."""
+    return _ADDRESS.sub("•••", " ".join(text.split()))

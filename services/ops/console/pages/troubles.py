@@ -1,0 +1,117 @@
+"""Troubles: who looks after one, and not being told of it."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from services.ops.console.web.page import Page, Redirect, Result, View, Visit
+from services.ops.monitoring import episodes
+from services.ops.monitoring.episodes import MUTED_FOR, Episode
+from services.ops.users.rights import Right
+from shared.web.forms import uuid_of
+from shared.web.results import PageError, Question
+
+SHOWN = 100
+LONGEST_NOTE = 500
+OVER = "It has ended meanwhile."
+
+
+def show_all(session: Session, _: Visit) -> Result:
+    """Those that are open, and those that have ended."""
+    return View("troubles.html", {"path": "/", "troubles": episodes.newest(session, SHOWN)})
+
+
+def show(session: Session, visit: Visit) -> Result:
+    """One: since when, who looks after it, and what can be said of it."""
+    about = {"path": "/", "trouble": _found(session, visit), "muted_for": MUTED_FOR}
+    return View("trouble.html", about)
+
+
+def ask_acknowledge(session: Session, visit: Visit) -> Question:
+    """Say whose it becomes."""
+    trouble = _found(session, visit)
+    return Question(
+        "Acknowledge this trouble?",
+        "Acknowledge",
+        f"/troubles/{trouble.id}",
+        facts={
+            "Trouble": trouble.text,
+            "As": visit.user.name,
+            "Note": _note(visit),
+            "Until now": trouble.acknowledged_by,
+        },
+        more="Everybody sees who looks after it. It is not reminded of any more; its end is told.",
+        nothing=OVER if trouble.ended_at else "",
+    )
+
+
+def acknowledge(session: Session, visit: Visit) -> Result:
+    """Look after it."""
+    now = datetime.now(UTC)
+    is_done = episodes.acknowledge(session, _id(visit), visit.actor, _note(visit), now)
+    return _to(visit, "Acknowledged." if is_done else OVER)
+
+
+def ask_mute(session: Session, visit: Visit) -> Question:
+    """Say for how long nobody is told."""
+    trouble = _found(session, visit)
+    words, _ = _duration(visit)
+    return Question(
+        f"Mute this trouble {words}?",
+        f"Mute it {words}",
+        f"/troubles/{trouble.id}",
+        facts={"Trouble": trouble.text},
+        more="No email and no message is sent of it meanwhile. It stays on the overview.",
+        nothing=OVER if trouble.ended_at else "",
+    )
+
+
+def mute(session: Session, visit: Visit) -> Result:
+    """Have nobody told of it."""
+    words, duration = _duration(visit)
+    until = None if duration is None else datetime.now(UTC) + duration
+    is_done = episodes.mute(session, _id(visit), visit.actor, until)
+    return _to(visit, f"Muted {words}." if is_done else OVER)
+
+
+def unmute(session: Session, visit: Visit) -> Result:
+    """Have people told of it again."""
+    is_done = episodes.unmute(session, _id(visit), visit.actor)
+    return _to(visit, "Not muted any more." if is_done else OVER)
+
+
+def _id(visit: Visit) -> UUID:
+    return uuid_of(visit.path["trouble_id"])
+
+
+def _found(session: Session, visit: Visit) -> Episode:
+    found = episodes.find(session, _id(visit))
+    if found is None:
+        raise PageError(404, "There is no such trouble.")
+    return found
+
+
+def _note(visit: Visit) -> str:
+    return visit.field("note")[:LONGEST_NOTE]
+
+
+def _duration(visit: Visit) -> tuple[str, timedelta | None]:
+    try:
+        return MUTED_FOR[visit.field("for")]
+    except KeyError:
+        raise PageError(400, "Say for how long: 1h, 8h or end.") from None
+
+
+def _to(visit: Visit, note: str) -> Redirect:
+    return Redirect(f"/troubles/{_id(visit)}", note)
+
+
+_ONE = "/troubles/{trouble_id}"
+PAGES = (
+    Page("GET", "/troubles", "watch", show_all),
+    Page("GET", _ONE, "watch", show),
+    Page("POST", f"{_ONE}/acknowledge", "watch", acknowledge, asks=ask_acknowledge),
+    Page("POST", f"{_ONE}/mute", Right.MESSAGES, mute, asks=ask_mute),
+    Page("POST", f"{_ONE}/unmute", Right.MESSAGES, unmute),
+)

@@ -1,0 +1,160 @@
+"""What a replay of a dead letter would do: asked of the service that would handle it.
+
+Where facts of it would be mailed, the notifier is asked as well. What others would do on its facts
+is not rehearsed: it depends on rows that are not there.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from kombu import Connection
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from services.ops.audit.actions import Actor
+from services.ops.dead_letters import search
+from services.ops.dead_letters.actions import copy_of, validate
+from services.ops.dead_letters.letter import Letter
+from shared.bus.broker.kombu_connection import user_of
+from shared.bus.consume.rehearsals import requests
+from shared.bus.consume.rehearsals.trying import Email, Report
+from shared.bus.contract import topology
+from shared.bus.contract.delivery import Incoming
+from shared.bus.contract.message import Message
+
+PATIENCE_SECONDS = 8.0
+LOOK_SECONDS = 0.1
+MOST_FACTS = 20
+"""Facts of a letter that the notifier is asked about; a letter tells one, or a few."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A fact that would be told.
+
+    Attributes:
+        message: the fact.
+        queues: the work queues that it would go to.
+    """
+
+    message: Message
+    queues: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """What a replay would do.
+
+    Attributes:
+        letter: which letter's.
+        report: what its handler would do.
+        facts: what would be told, and to whom.
+        emails: what would be mailed, by it or on its facts.
+        unanswered: queues whose service did not answer about the emails of a fact.
+    """
+
+    letter: Letter
+    report: Report
+    facts: Sequence[Told]
+    emails: Sequence[Email]
+    unanswered: Sequence[str] = ()
+
+
+def rehearse(
+    connection: Connection,
+    engine: Engine,
+    queue: topology.Queue,
+    message_id: str,
+    actor: Actor,
+    *,
+    body: bytes | None = None,
+    type: str = "",  # noqa: A002 - the property's name
+) -> Rehearsal | None:
+    """What a replay would do, as it is or edited. Nothing is changed, sent or published.
+
+    Args:
+        connection: an open kombu connection.
+        engine: where the service is asked.
+        queue: the work queue.
+        message_id: of the letter.
+        actor: who would replay it.
+        body: the body that it would have; its own when not given.
+        type: the same for its type.
+
+    Returns:
+        None when no such letter is there (any more).
+
+    Raises:
+        NotEditableError: the body would not be understood either.
+        sqlalchemy.exc.DBAPIError: the database is away.
+    """
+    letter = search.find(connection, queue, message_id, engine=engine)
+    if letter is None:
+        return None
+    if body is not None:
+        type = type or letter.type  # noqa: A001 - as above
+        validate(queue, type, body)
+    copy = copy_of(letter, user_of(connection), actor, body, type)
+    properties = dict(copy.properties)
+    headers = properties.pop("application_headers", {})
+    incoming = Incoming(copy.body, properties, headers, exchange="", routing_key=queue.name)
+    report = _answers(engine, [(queue.name, incoming)])[0] or Report("unknown", _unanswered(queue))
+    facts = [Told(fact, _queues(fact)) for fact in report.facts]
+    mailed = [
+        (name, fact.message)
+        for fact in facts[:MOST_FACTS]
+        for name in fact.queues
+        if name in {q.name for q in topology.NOTIFIER}
+    ]
+    answers = _answers(engine, [(name, _as_published(fact)) for name, fact in mailed])
+    emails = [*report.emails, *(email for answer in answers if answer for email in answer.emails)]
+    silent = {name for (name, _), answer in zip(mailed, answers, strict=True) if answer is None}
+    return Rehearsal(letter, report, facts, emails, sorted(silent))
+
+
+def _answers(engine: Engine, asked: Sequence[tuple[str, Incoming]]) -> list[Report | None]:
+    """The answers to questions, in their order; None of what was not answered in time."""
+    with Session(engine) as session, session.begin():
+        ids = [requests.ask(session, queue, incoming) for queue, incoming in asked]
+    answers: dict[UUID, Report] = {}
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while len(answers) < len(ids) and time.monotonic() < deadline:
+        time.sleep(LOOK_SECONDS)
+        with Session(engine) as session, session.begin():
+            for id_ in ids:
+                if id_ not in answers and (report := requests.fetch(session, id_)):
+                    answers[id_] = report
+    with Session(engine) as session, session.begin():
+        for id_ in ids:
+            if id_ not in answers:
+                requests.withdraw(session, id_)
+    return [answers.get(id_) for id_ in ids]
+
+
+def _queues(fact: Message) -> list[str]:
+    return [
+        queue.name
+        for queue in topology.WORK_QUEUES
+        if topology.takes(queue, fact.exchange, fact.routing_key)
+    ]
+
+
+def _as_published(fact: Message) -> Incoming:
+    """As the relay would publish it."""
+    properties: Mapping[str, Any] = {
+        "message_id": fact.message_id,
+        "type": fact.type,
+        "correlation_id": fact.correlation_id,
+    }
+    return Incoming(fact.body, properties, fact.headers(), fact.exchange, False, fact.routing_key)
+
+
+def _unanswered(queue: topology.Queue) -> str:
+    service = f"services.{queue.name.partition('.')[0]}"
+    return (
+        f"Not rehearsed: {service} has not answered within {PATIENCE_SECONDS:g} s. Does it run, in "
+        "this version? Where it has just ended, this letter may have ended it."
+    )

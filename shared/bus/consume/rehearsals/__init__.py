@@ -1,0 +1,1 @@
+"""Rehearsals: what a message would do, asked for, tried and told."""

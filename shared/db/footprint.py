@@ -1,0 +1,159 @@
+"""What a transaction has written so far, read inside of it: for one that is never committed.
+
+PostgreSQL counts for each transaction what it has done to each table, its triggers' work included
+("The Cumulative Statistics System", pg_stat_xact_user_tables), so nothing is left out of the
+numbers. The rows themselves are found by ids that were spoken of, and are those whose `xmin` is
+this transaction; so a look costs the same whatever the tables hold.
+"""
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, event, text
+
+from shared.db import arrays
+
+MOST_ROWS = 50  # shown of a table
+MOST_IDS = 5_000
+_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+class Row(msgspec.Struct):
+    """A row as it would be.
+
+    Attributes:
+        values: by column, as JSON has them. Columns of bytes are left out: they are sealed or
+            hashed, and nothing that a person reads.
+        before: what the columns that change hold now; None for a new row.
+    """
+
+    values: dict[str, Any]
+    before: dict[str, Any] | None = None
+
+
+class Changes(msgspec.Struct):
+    """What happens to one table.
+
+    Attributes:
+        table: its name.
+        inserted: how many rows are new.
+        updated: how many change.
+        deleted: how many go.
+        rows: those of the first two kinds that were found, `MOST_ROWS` at most; none of a table
+            that the role may not read.
+    """
+
+    table: str
+    inserted: int
+    updated: int
+    deleted: int
+    rows: list[Row]
+
+
+@contextmanager
+def ids_spoken_of(connection: Connection) -> Iterator[set[str]]:
+    """Collect the UUIDs in the statements of a connection and in their values."""
+    found: set[str] = set()
+
+    def note(_: Any, __: Any, statement: str, values: Any, *___: Any) -> None:
+        if len(found) < MOST_IDS:
+            found.update(_ID.findall(f"{statement} {values}"))
+
+    event.listen(connection, "before_cursor_execute", note)
+    try:
+        yield found
+    finally:
+        event.remove(connection, "before_cursor_execute", note)
+
+
+def read(connection: Connection, ids: Collection[str], beside: Collection[str]) -> list[Changes]:
+    """What the connection's transaction has written.
+
+    Args:
+        connection: whose only transaction so far it is, without savepoints: what earlier ones did
+            would be counted too.
+        ids: what rows are found by.
+        beside: tables that are left out.
+    """
+    counted = connection.execute(_COUNTED).all()
+    return [
+        Changes(
+            row.relname,
+            row.n_tup_ins,
+            row.n_tup_upd,
+            row.n_tup_del,
+            _rows(connection, row.relname, ids),
+        )
+        for row in counted
+        if row.relname not in beside
+    ]
+
+
+def compare(connection: Connection, changes: Collection[Changes]) -> None:
+    """Note in changed rows what they hold now; asked after the transaction was rolled back."""
+    for change in changes:
+        key = connection.scalar(_KEY, {"table": change.table}) if change.updated else None
+        rows = {row.values[key]: row for row in change.rows} if key else {}
+        if not rows:
+            continue
+        columns = _columns(connection, change.table)
+        ids = {"ids": arrays.uuids(map(str, rows))}
+        query = f'{_select(change.table, columns)} WHERE t."{key}" = ANY(CAST(:ids AS uuid[]))'
+        for before in connection.execute(text(query), ids).scalars():
+            row = rows[before[key]]
+            row.before = {n: v for n, v in before.items() if v != row.values.get(n)}
+
+
+def _rows(connection: Connection, table: str, ids: Collection[str]) -> list[Row]:
+    columns = _columns(connection, table)
+    found_by = [name for name, is_first in columns.items() if is_first]
+    if not found_by or not ids:
+        return []
+    places = " OR ".join(f't."{name}" = ANY(CAST(:ids AS uuid[]))' for name in found_by)
+    query = (
+        f"{_select(table, columns)} "
+        f"WHERE t.xmin = CAST(pg_current_xact_id() AS xid) AND ({places}) LIMIT {MOST_ROWS}"
+    )
+    values = connection.execute(text(query), {"ids": arrays.uuids(ids)}).scalars()
+    return [Row(dict(value)) for value in values]
+
+
+def _select(table: str, columns: Mapping[str, bool]) -> str:
+    listed = ", ".join(f't."{name}"' for name in columns)
+    return f'SELECT to_jsonb(shown) FROM "{table}" t, LATERAL (SELECT {listed}) shown'  # noqa: S608
+
+
+def _columns(connection: Connection, table: str) -> dict[str, bool]:
+    """The columns to show, and of each whether an index of UUIDs begins with it.
+
+    None of a table of which the role may not read every row's `xmin`.
+    """
+    rows = connection.execute(_COLUMNS, {"table": table}).all()
+    return {row.attname: row.is_first for row in rows}
+
+
+_COUNTED = text("""
+    SELECT relname, n_tup_ins, n_tup_upd, n_tup_del FROM pg_stat_xact_user_tables
+    WHERE schemaname = 'public' AND n_tup_ins + n_tup_upd + n_tup_del > 0 ORDER BY relname
+""")
+_COLUMNS = text("""
+    SELECT a.attname,
+           a.atttypid = CAST('uuid' AS regtype) AND EXISTS (
+               SELECT FROM pg_index i
+               WHERE i.indrelid = a.attrelid AND i.indkey[0] = a.attnum AND i.indpred IS NULL
+           ) AS is_first
+    FROM pg_attribute a
+    WHERE a.attrelid = CAST(:table AS regclass) AND a.attnum > 0 AND NOT a.attisdropped
+          AND a.atttypid <> CAST('bytea' AS regtype) AND has_table_privilege(a.attrelid, 'SELECT')
+    ORDER BY a.attnum
+""")
+# Of one column, of UUIDs: every table that is updated has such a one.
+_KEY = text("""
+    SELECT a.attname FROM pg_index i
+    JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+    WHERE i.indrelid = CAST(:table AS regclass) AND i.indisprimary AND i.indnatts = 1
+          AND a.atttypid = CAST('uuid' AS regtype) AND has_table_privilege(i.indrelid, 'SELECT')
+""")

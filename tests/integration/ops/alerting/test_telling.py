@@ -1,0 +1,302 @@
+"""Alerts to a real HTTP server and a real mail server, from troubles in a real database."""
+
+import json
+import threading
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import structlog
+from sqlalchemy import text
+
+from services.ops.alerting import telling
+from services.ops.alerting.channels import Mail, NotToldError, Webhook, channels
+from services.ops.alerting.telling import Teller
+from services.ops.audit.actions import Actor
+from services.ops.monitoring import episodes
+from services.ops.monitoring.alerts import Trouble
+from services.ops.monitoring.snapshot import Look
+from shared.db.models import OpsTrouble
+from shared.db.session import transaction
+from stack.mailbox import text_of
+from tests.integration.arrange import until
+from tests.integration.ops.console.running import running_console
+from tests.unit.ops.monitoring.samples import sample
+
+SECRET = "/services/T0001/B0002/a-token-nobody-may-read"
+MAIL = Trouble("down", "mail", "The mail server does not answer.", "away")
+AWAY = Trouble("down", "database", "The database does not answer: it is gone", "away")
+TEN = [Trouble("warning", f"q{n}", f"{n} dead letters in q{n} <&>", "dead") for n in range(9)]
+
+
+@pytest.fixture
+def service():
+    return "ops"
+
+
+class Hook:
+    """An incoming webhook."""
+
+    def __init__(self):
+        self.got, self.status, self.headers = [], 200, {}
+        hook = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                hook.got.append((self.path, json.loads(body)))
+                self.send_response(hook.status)
+                for name, value in hook.headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def do_GET(self):
+                hook.got.append((self.path, None))
+
+            def log_message(self, *_):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.base = f"http://127.0.0.1:{self.server.server_port}"
+        self.url = f"{self.base}{SECRET}"
+        self._thread = threading.Thread(target=self.server.serve_forever)
+        self._thread.start()
+
+    def stop(self):
+        self.server.shutdown()
+        self._thread.join()
+        self.server.server_close()
+
+    @property
+    def texts(self):
+        return [body["text"] for _, body in self.got]
+
+
+@pytest.fixture
+def hook():
+    made = Hook()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def config(settings, configure, mailbox, hook):
+    return configure(
+        smtp_host="127.0.0.1",
+        smtp_port=str(mailbox.port),
+        alert_email_to="ada@ops.example, ola@ops.example",
+        alert_webhook_url=hook.url,
+    )
+
+
+@pytest.fixture
+def teller(config):
+    return Teller(config, channels(config))
+
+
+def look(*troubles, ago=0, database_error=None):
+    """A look some seconds ago, written down as the console does."""
+    seen = replace(sample(0), at=datetime.now(UTC) - timedelta(seconds=ago))
+    seen = replace(seen, database_error=database_error)
+    if database_error is None:
+        with transaction() as session:
+            episodes.keep(session, seen, troubles)
+    return Look(seen, {}, list(troubles), None)
+
+
+def earlier(db, seconds):
+    """Have been told so much earlier."""
+    db.rollback()
+    for row in db.query(OpsTrouble):
+        row.told = {
+            channel: said | {"at": _earlier(said["at"], seconds)}
+            for channel, said in row.told.items()
+        }
+        row.began_at -= timedelta(seconds=seconds)
+    db.commit()
+
+
+def _earlier(time, seconds):
+    return (datetime.fromisoformat(time) - timedelta(seconds=seconds)).isoformat()
+
+
+def end(db):
+    db.execute(text("UPDATE ops_troubles SET ended_at = now() WHERE ended_at IS NULL"))
+    db.commit()
+
+
+def test_ten_that_begin_at_once_are_one_message_on_each_channel(teller, hook, mailbox, db):
+    begun = look(MAIL, *TEN, ago=30)
+    teller.tell(begun)
+    assert (hook.got, mailbox.maildir.emails()) == ([], [])
+    earlier(db, 60)
+    for _ in range(3):
+        teller.tell(look(MAIL, *TEN))
+    ((path, body),) = hook.got
+    assert path == SECRET
+    assert list(body) == ["text"]
+    assert body["text"].startswith("Order Fellow: 10 new: The mail server does not answer.\nNew:\n")
+    assert "4 dead letters in q4 &lt;&amp;&gt;" in body["text"]
+    (email,) = mailbox.maildir.emails()
+    assert email["To"] == "ada@ops.example, ola@ops.example"
+    assert email["Subject"] == "Order Fellow: 10 new: The mail server does not answer."
+    assert email["Auto-Submitted"] == "auto-generated"
+    for trouble in (MAIL, *TEN):
+        assert trouble.text in text_of(email)
+
+
+def test_a_reminder_then_nothing_once_it_is_acknowledged_then_its_end(teller, hook, db):
+    look(MAIL, ago=90)
+    teller.tell(look(MAIL))
+    earlier(db, 4 * 3_600)
+    teller.tell(look(MAIL))
+    assert "Still there, and nobody has acknowledged it" in hook.texts[1]
+    with transaction() as session:
+        id_ = session.query(OpsTrouble.id).scalar()
+        episodes.acknowledge(session, id_, Actor("ada", ""), "", datetime.now(UTC))
+    earlier(db, 5 * 3_600)
+    teller.tell(look(MAIL))
+    assert len(hook.got) == 2
+    end(db)
+    for _ in range(2):
+        teller.tell(look())
+    assert [text.splitlines()[1] for text in hook.texts] == [
+        "New:",
+        "Still there, and nobody has acknowledged it:",
+        "Over:",
+    ]
+
+
+def test_what_is_muted_is_silent(teller, hook, mailbox, db):
+    look(MAIL, ago=90)
+    with transaction() as session:
+        id_ = session.query(OpsTrouble.id).scalar()
+        episodes.mute(session, id_, Actor("ada", ""), None)
+    teller.tell(look(MAIL))
+    end(db)
+    teller.tell(look())
+    assert (hook.got, mailbox.maildir.emails()) == ([], [])
+
+
+def test_of_two_consoles_one_tells(config, hook, mailbox, db):
+    """While one sends, the other finds the lock held; afterwards it finds it told."""
+    look(MAIL, ago=90)
+    entered, go = threading.Event(), threading.Event()
+
+    class Slow(Webhook):
+        def send(self, subject, text):
+            entered.set()
+            assert go.wait(30)
+            super().send(subject, text)
+
+    slow = threading.Thread(target=Teller(config, [Slow(hook.url)]).tell, args=(look(MAIL),))
+    slow.start()
+    assert entered.wait(30)
+    other = Teller(config, [Webhook(hook.url)])
+    other.tell(look(MAIL))
+    assert hook.got == []
+    go.set()
+    slow.join()
+    other.tell(look(MAIL))
+    assert len(hook.got) == 1
+
+
+@pytest.mark.parametrize("status", [302, 307, 404, 500])
+def test_a_redirect_is_not_followed_and_a_failure_is_no_success(hook, status):
+    hook.status, hook.headers = status, {"Location": f"{hook.base}/elsewhere"}
+    with pytest.raises(NotToldError, match=rf"127\.0\.0\.1 answered {status}"):
+        Webhook(hook.url).send("a", "b")
+    assert [path for path, _ in hook.got] == [SECRET]
+
+
+def test_what_fails_is_tried_again_and_the_log_keeps_the_secret(
+    teller, hook, mailbox, db, monkeypatch
+):
+    look(MAIL, ago=90)
+    hook.status = 500
+    with structlog.testing.capture_logs() as said:
+        teller.tell(look(MAIL))
+        # On one channel, whatever becomes of the other; and not again at once.
+        teller.tell(look(MAIL))
+    assert (len(hook.got), len(mailbox.maildir.emails())) == (1, 1)
+    (failed,) = [line for line in said if line["event"] == "alert_not_sent"]
+    assert (failed["channel"], failed["error"]) == ("webhook", "127.0.0.1 answered 500")
+    assert "token" not in str(said)
+    hook.status = 200
+    monkeypatch.setattr(telling.time, "monotonic", lambda: 1e12)
+    teller.tell(look(MAIL))
+    teller.tell(look(MAIL))
+    assert (len(hook.got), len(mailbox.maildir.emails())) == (2, 1)
+
+
+def test_who_does_not_answer_is_no_secret_either(config, hook, mailbox):
+    hook.stop()
+    mailbox.stop()
+    for channel in (Webhook(hook.url), Mail(config)):
+        with pytest.raises(NotToldError) as failed:
+            channel.send("a", "b")
+        assert "token" not in str(failed.value)
+        assert str(failed.value).startswith("127.0.0.1: ")
+    hook.server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
+    hook._thread = threading.Thread(target=hook.server.serve_forever)
+    hook._thread.start()
+
+
+def test_the_database_s_own_absence_is_told_and_its_end(teller, hook, db):
+    """From memory, by what was known before; nothing is told twice when it is back."""
+    look(MAIL, ago=90)
+    teller.tell(look(MAIL))
+    gone = look(AWAY, MAIL, ago=90, database_error="it is gone")
+    earlier_on(teller, 90)
+    for _ in range(3):
+        teller.tell(gone)
+    assert len(hook.got) == 2
+    assert "The database does not answer" in hook.texts[1]
+    assert "mail server" not in hook.texts[1]
+    earlier_on(teller, 90)
+    teller.tell(look(MAIL))
+    assert len(hook.got) == 2
+    row = db.query(OpsTrouble).filter_by(key=AWAY.key).one()
+    assert row.told["webhook"]["what"] == "began"
+    end(db)
+    earlier(db, 90)
+    teller.tell(look())
+    assert "Over:" in hook.texts[2]
+    assert "The database does not answer" in hook.texts[2]
+    assert len(hook.got) == 3
+
+
+def earlier_on(teller, seconds):
+    """What it remembers to have told was so much earlier."""
+    for key, one in teller._open.items():
+        said = {
+            channel: of | {"at": _earlier(of["at"], seconds)} for channel, of in one.told.items()
+        }
+        teller._open[key] = replace(one, told=said)
+
+
+@contextmanager
+def alerting_console(tmp_path, amqp_url, database_url, mailbox, hook):
+    given = {
+        "SMTP_PORT": str(mailbox.port),
+        "ALERT_EMAIL_TO": "ada@ops.example",
+        "ALERT_WEBHOOK_URL": hook.url,
+        "ALERT_AFTER_SECONDS": "1",
+    }
+    with running_console(tmp_path, amqp_url, database_url, **given):
+        yield
+
+
+def test_the_console_tells(settings, tmp_path, amqp_url, database_url, mailbox, hook):
+    """Nothing runs beside it: that is a line for each service and queue, and one message."""
+    with alerting_console(tmp_path, amqp_url, database_url, mailbox, hook):
+        until(lambda: hook.got and mailbox.maildir.emails(), "it is told")
+    (text_,) = hook.texts
+    assert "services.orders was never heard of: start it" in text_
+    assert "kyc.decisions has no consumer" in text_
+    (email,) = mailbox.maildir.emails()
+    assert "services.orders was never heard of" in text_of(email)
+    assert SECRET not in (tmp_path / "console.log").read_text()

@@ -1,0 +1,186 @@
+"""A rehearsal on the console and by the command, of real services in processes of their own."""
+
+import html
+import json
+import os
+import re
+import sys
+
+import pytest
+
+from shared.bus.contract import topology
+from shared.bus.contract.events import OpsDataViewed, decode, encode
+from shared.db.models import Order, OutboxMessage
+from stack.folders import ROOT
+from stack.processes import stop
+from stack.servers.credentials import as_service
+from tests.integration.arrange import account, depth, order_created
+from tests.integration.ops.cli.test_cli import fellow
+from tests.integration.ops.console.running import running_console
+from tests.integration.ops.console.test_masked_pages import signed_in
+from tests.integration.ops.dead_letters.test_dead_letters import bury
+from tests.unit.notifier.facts import CODE, FACTS
+from tests.zygote.forks import spawn
+
+INTAKE, URGENT = topology.ORDERS_INTAKE, topology.NOTIFIER_URGENT
+BUSY = "services.orders has not answered within"
+
+
+@pytest.fixture
+def service():
+    return "ops"
+
+
+@pytest.fixture
+def running(amqp_url, database_url, tmp_path, mailbox):
+    """Start services as processes."""
+    begun = []
+
+    def start(*services):
+        for name in services:
+            given = {
+                "AMQP_URL": as_service(amqp_url, name),
+                "DATABASE_URL": as_service(database_url, name),
+                "SMTP_PORT": str(mailbox.port),
+            }
+            begun.append(
+                spawn(
+                    (sys.executable, "-m", f"services.{name}"),
+                    environment=os.environ | given,
+                    log=tmp_path / f"{name}.log",
+                    directory=ROOT,
+                )
+            )
+
+    yield start
+    for process in begun:
+        stop(process, 15)
+
+
+@pytest.fixture
+def console(settings, amqp_url, database_url, tmp_path):
+    with running_console(tmp_path, amqp_url, database_url) as (url, _):
+        yield url
+
+
+def shown(answer):
+    return html.unescape(re.sub(r"<[^>]+>", " ", answer.text))
+
+
+def rehearse(client, queue, **form):
+    page = client.get(f"/dead/{queue.name}/letter", params={"id": form["id"]})
+    token = re.search(r'name="form_token" value="([^"]+)"', page.text)[1]
+    return client.post(f"/dead/{queue.name}/rehearse", data={"form_token": token} | form)
+
+
+def test_the_whole_way_of_an_order(console, db, amqp_url, running, mailbox):
+    running("orders", "notifier")
+    business = account(db)
+    order = order_created(business.id)
+    (message,) = bury(amqp_url, order)
+    with signed_in(console, db, "messages") as client:
+        answer = rehearse(client, INTAKE, id=message.message_id)
+        page = shown(answer)
+        assert "It would be handled." in page
+        for words in ("orders: 1 new", "order_status_history: 1 new", "12 Marina Road"):
+            assert words in page
+        assert "order.recorded to notifier.orders" in " ".join(page.split())
+        assert f"Zoë Ade <{order.customer_details.email}>" in page
+        assert "Your order from Kettle & Co" in page or "Kettle & Co" in page
+        assert "token=******" in page
+        # What was seen is asked about before it is done.
+        form = dict(re.findall(r'name="(form_token|id)" value="([^"]*)"', answer.text))
+        assert f'action="/dead/{INTAKE.name}/replay"' in answer.text
+        question = client.post(f"/dead/{INTAKE.name}/replay", data=form)
+        assert "Replay 1 dead letter of orders.intake?" in shown(question)
+    assert depth(amqp_url, INTAKE.dead) == 1
+    assert db.query(Order).count() == 0
+    assert mailbox.maildir.emails() == []
+    facts = [
+        decode(row.type, row.body)
+        for row in db.query(OutboxMessage).filter_by(type=OpsDataViewed.TYPE)
+    ]
+    assert ("POST /dead/{queue}/rehearse", ("orders.intake", message.message_id)) in {
+        (fact.page, fact.of) for fact in facts
+    }
+
+
+def test_who_watches_sees_what_happens_and_not_to_whom(console, db, amqp_url, running):
+    running("orders", "notifier")
+    order = order_created(account(db).id)
+    (message,) = bury(amqp_url, order)
+    with signed_in(console, db, "watch") as client:
+        page = shown(rehearse(client, INTAKE, id=message.message_id))
+        assert "orders: 1 new" in page
+        assert str(order.order_id) in page
+        assert "•••@•••" in page
+        for personal in ("zoe@shop.example", "Zoë Ade", "12 Marina Road", "blue kettle"):
+            assert personal not in page
+        assert "Replay like this" not in page
+        other = encode(order_created()).decode()
+        form = {"id": message.message_id, "type": "order.created", "body": other}
+        assert rehearse(client, INTAKE, **form).status_code == 403
+
+
+def test_another_body_is_tried_and_led_to_the_same_question(console, db, amqp_url, running):
+    running("orders")
+    order = order_created(account(db).id, item_summary="3 green pots")
+    (message,) = bury(amqp_url, order, body=b"{}", reason="Malformed: x")
+    with signed_in(console, db, "act") as client:
+        as_it_is = shown(rehearse(client, INTAKE, id=message.message_id))
+        assert "It would be a dead letter again at once" in as_it_is
+        form = {"id": message.message_id, "type": "order.created", "body": encode(order).decode()}
+        answer = rehearse(client, INTAKE, **form)
+        assert "3 green pots" in shown(answer)
+        # Nobody is there to say what would be mailed.
+        assert "The notifier did not say what it would mail" in shown(answer)
+        names = r'name="(form_token|id|type|body)" value="([^"]*)"'
+        again = {n: html.unescape(v) for n, v in re.findall(names, answer.text)}
+        assert {n: again[n] for n in form} == form
+        question = client.post(f"/dead/{INTAKE.name}/edit", data=again)
+        assert "Replay this letter of orders.intake with this body?" in shown(question)
+        wrong = rehearse(client, INTAKE, **(form | {"body": "{"}))
+        assert wrong.status_code == 400
+        assert "This is no order.created" in shown(wrong)
+    assert depth(amqp_url, INTAKE.dead) == 1
+
+
+def test_nobody_reads_a_code_by_it(settings, database_url, amqp_url, running, db):
+    """Who may replay may not sign in as the business."""
+    running("notifier")
+    (message,) = bury(amqp_url, FACTS["one_time_code"], queue=URGENT)
+    code, out, err = fellow(settings, "dead", "rehearse", URGENT.name, message.message_id)
+    assert code == 0, err
+    assert "Your code is ******." in out
+    assert CODE not in out
+    assert "Nothing of this has happened" in err
+
+
+def test_the_command(settings, amqp_url, running, db, tmp_path):
+    running("orders", "notifier")
+    order = order_created(account(db).id)
+    (message,) = bury(amqp_url, order)
+    code, out, err = fellow(settings, "dead", "rehearse", INTAKE.name, message.message_id, "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["outcome"] == "done"
+    assert {c["table"]: c["inserted"] for c in found["changes"]} == {
+        "orders": 1,
+        "order_status_history": 1,
+    }
+    assert [fact["queues"] for fact in found["facts"]] == [["notifier.orders"]]
+    (email,) = found["emails"]
+    assert email["recipient"] == order.customer_details.email
+    bad = tmp_path / "bad.json"
+    bad.write_text(encode(order).decode().replace("PENDING", "LOST"))
+    args = ("dead", "rehearse", INTAKE.name, message.message_id, "--body", str(bad))
+    code, _, err = fellow(settings, *args)
+    assert (code, "Nothing was tried." in err) == (1, True)
+    code, _, err = fellow(settings, "dead", "rehearse", INTAKE.name, "no-such")
+    assert (code, "There is no dead letter no-such" in err) == (1, True)
+
+
+def test_where_nobody_runs_it_says_so(settings, amqp_url, db):
+    (message,) = bury(amqp_url, order_created())
+    code, out, _ = fellow(settings, "dead", "rehearse", INTAKE.name, message.message_id)
+    assert (code, BUSY in out) == (1, True)

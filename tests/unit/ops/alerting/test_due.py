@@ -1,0 +1,101 @@
+"""What is told of troubles, when, and in which words."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from services.ops.alerting.due import SUBJECT_LENGTH, due
+from services.ops.monitoring.episodes import Episode
+from shared.ids import new_id
+from tests.unit.ops.monitoring.samples import at
+
+MINUTE, FOUR_HOURS = timedelta(minutes=1), timedelta(hours=4)
+MAIL = Episode(new_id(), "mail: away", "down", "mail", "The mail server is away.", at(0))
+DEAD = Episode(new_id(), "q: dead", "warning", "q", "3 dead letters in q", at(0))
+
+
+def told(episode, seconds, what="began", channel="webhook"):
+    return replace(episode, told={channel: {"what": what, "at": at(seconds).isoformat()}})
+
+
+def found(*episodes, now):
+    return due(episodes, "webhook", at(now), MINUTE, FOUR_HOURS)
+
+
+def test_one_message_once_it_has_lasted():
+    assert found(MAIL, now=59) is None
+    assert found(MAIL, now=60).began == [MAIL]
+    assert found(told(MAIL, 60), now=3_000) is None
+    # Of each channel by itself.
+    other = told(MAIL, 60, channel="email")
+    assert found(other, now=3_000).began == [other]
+
+
+def test_what_begins_together_is_told_together_the_worst_first():
+    many = [replace(DEAD, id=new_id(), key=f"q{n}: dead") for n in range(9)]
+    assert found(*many, MAIL, now=60).began == [MAIL, *many]
+    # And what begins a little later waits for its minute.
+    first = told(MAIL, 60)
+    assert found(first, replace(DEAD, began_at=at(5)), now=119) is None
+    assert len(found(first, replace(DEAD, began_at=at(5)), now=120).began) == 1
+
+
+def test_its_end_is_told_of_what_was_told():
+    ended = replace(MAIL, ended_at=at(600))
+    assert found(ended, now=700) is None
+    was_told = told(ended, 60)
+    assert found(was_told, now=700).ended == [was_told]
+    assert found(told(ended, 700, "ended"), now=3_000) is None
+
+
+def test_a_reminder_while_nobody_looks_after_it():
+    hours = FOUR_HOURS.total_seconds()
+    reminded = told(MAIL, 60)
+    assert found(reminded, now=60 + hours - 1) is None
+    assert found(reminded, now=60 + hours).reminded == [reminded]
+    assert found(replace(reminded, acknowledged_by="ada"), now=60 + hours) is None
+    # Its end is told all the same.
+    over = replace(reminded, acknowledged_by="ada", ended_at=at(90))
+    assert found(over, now=200).ended == [over]
+
+
+def test_what_is_muted_is_not_told():
+    muted = replace(MAIL, muted_by="ada")
+    assert found(muted, now=600) is None
+    assert found(told(muted, 60), now=100_000) is None
+    assert found(replace(told(muted, 60), ended_at=at(600)), now=700) is None
+    # A mute runs out: it is told if it is there yet, and its end is.
+    short = replace(muted, muted_until=at(3_600))
+    assert found(short, now=3_599) is None
+    assert found(short, now=3_600).began == [short]
+    later = replace(told(short, 3_600), ended_at=at(4_000))
+    assert found(later, now=4_100).ended == [later]
+
+
+def test_its_words():
+    begun = replace(MAIL, text="The mail\nserver refused <zoe@shop.example>: it is so. " * 9)
+    hours = FOUR_HOURS.total_seconds()
+    message = found(begun, told(DEAD, 0), now=hours)
+    assert message.subject.startswith("Order Fellow: 1 new, 1 still there: The mail server refused")
+    assert len(message.subject) == SUBJECT_LENGTH
+    text = message.text(at(hours))
+    assert "zoe@shop.example" not in message.subject + text
+    assert [line.partition(":")[0] for line in text.splitlines()] == [
+        "New",
+        "- down since 24 Nov 12",
+        "Still there, and nobody has acknowledged it",
+        "- warning since 24 Nov 12",
+    ]
+    assert "(4 h): 3 dead letters in q" in text
+    over = found(replace(told(MAIL, 60), ended_at=at(600)), now=700)
+    assert over.text(at(700)) == "Over:\n- after 10 min: The mail server is away."
+    assert over.subject == "Order Fellow: 1 over: The mail server is away."
+
+
+@pytest.mark.parametrize("what", ["began", "ended"])
+def test_what_is_noted(what):
+    one = told(replace(MAIL, ended_at=at(600)), 60) if what == "ended" else MAIL
+    ((noted, said),) = found(one, now=700).told(at(700))
+    assert noted == one
+    assert said == {"what": what, "at": at(700).isoformat()}
