@@ -24,8 +24,8 @@ class Trouble:
 
     Attributes:
         level: `down`: something does not work; `warning`: somebody should look.
-        about: the queue or the service, or `broker`, `database`, `mail`, `outbox`, `parked`,
-            `ladder`, `proof`.
+        about: the queue or the service, or `broker`, `queues`, `database`, `mail`, `outbox`,
+            `parked`, `ladder`, `proof`.
         text: a sentence.
     """
 
@@ -61,7 +61,9 @@ def duration(seconds: float) -> str:
 
 
 def _servers(now: Sample) -> Iterator[Trouble]:
-    if now.broker_error is not None:
+    if now.is_refused:
+        yield Trouble("warning", "queues", f"Not all queues can be looked at: {now.broker_error}")
+    elif now.broker_error is not None:
         yield Trouble("down", "broker", f"The broker does not answer: {now.broker_error}")
     if now.database_error is not None:
         yield Trouble("down", "database", f"The database does not answer: {now.database_error}")
@@ -169,6 +171,10 @@ def _ladder(now: Sample) -> Iterator[Trouble]:
 
 
 def _queue(samples: Sequence[Sample], queue: Figures) -> Iterator[Trouble]:
+    if queue.silent:
+        why = "have its nodes lost each other, or is the broker busy?"
+        yield Trouble("down", queue.name, f"{queue.name} does not answer: {why}")
+        return
     if queue.ready is None:
         yield Trouble("down", queue.name, f"{queue.name} is not there: declare the topology")
         return
