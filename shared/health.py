@@ -6,6 +6,7 @@ interpreter, and `python -m shared.health` in those of others, with the standard
 exit with 0 while it counts and names nothing, and else say what is wrong.
 """
 
+import logging
 import os
 import sys
 import time
@@ -20,7 +21,7 @@ FRESH_SECONDS = 30
 
 
 def beat(path: str, standings: "Iterable[Standing]") -> None:
-    """Say that the process is alive, and how it stands.
+    """Say that the process is alive, and how it stands; what cannot be written is logged.
 
     Args:
         path: the file to write; nothing happens when it is empty.
@@ -34,8 +35,13 @@ def beat(path: str, standings: "Iterable[Standing]") -> None:
         if not standing.told.is_well
     ]
     new = Path(f"{path}.new")
-    new.write_text("".join(f"{line}\n" for line in (int(time.time()) + FRESH_SECONDS, *wrong)))
-    new.replace(path)
+    lines = (int(time.time()) + FRESH_SECONDS, *wrong)
+    try:
+        new.write_text("".join(f"{line}\n" for line in lines))
+        new.replace(path)
+    except OSError as error:
+        # A disk that is full for a moment is not the end of a process that is at work.
+        logging.getLogger(__name__).warning("HEALTH_FILE cannot be written: %s", error)
 
 
 def wrong(path: str, now: float) -> list[str]:

@@ -1,7 +1,6 @@
 """A consumer process: its subscriptions and periodic jobs, from start to a clean stop."""
 
 import os
-import random
 import signal
 import sys
 import threading
@@ -22,8 +21,8 @@ from shared.bus.consume.rehearsals import requests
 from shared.config.environment import ConfigurationError
 from shared.config.loading import begin
 from shared.config.settings import Settings
-from shared.db.session import is_database_away, make_engine, transaction
-from shared.periodic import Periodic
+from shared.db.session import make_engine
+from shared.periodic import Periodic, attempt, pause
 from shared.telemetry import heartbeat, logs, metrics, tracing
 
 STOP_SECONDS = 8.0
@@ -135,19 +134,10 @@ def _watch(
 
 
 def _repeat(job: Periodic, stopping: threading.Event) -> None:
+    metrics.job_begins(job.name, job.seconds)
     while not stopping.is_set():
-        try:
-            with transaction() as session:
-                job.run(session)
-            metrics.job_ran(job.name, well=True)
-        except Exception as error:
-            metrics.job_ran(job.name, well=False)
-            if is_database_away(error):
-                log.warning("database_away", job=job.name, error=type(error).__name__)
-            else:
-                log.exception("job_failed", job=job.name)
-        # Spread, so that replicas that started together do not tick together.
-        stopping.wait(job.seconds * random.uniform(0.9, 1.1))  # noqa: S311
+        attempt(job.name, job.once)
+        stopping.wait(pause(job.seconds))
 
 
 def heartbeat_of(

@@ -4,7 +4,7 @@ import sys
 
 from services.secrets.handlers import on_approved, on_revoke, on_revoked, on_rotate
 from services.secrets.policies import on_block, on_limit
-from services.secrets.resealing import reseal
+from services.secrets.resealing import Resealing
 from services.secrets.schedule import tick
 from shared.bus.consume.batch import each
 from shared.bus.consume.consumer import Subscription
@@ -55,7 +55,7 @@ def wire(config: Settings) -> Wiring:
         ),
         jobs=(
             Periodic("schedule", config.secret_schedule_seconds, tick),
-            Periodic("reseal", RESEAL_SECONDS, reseal),
+            Periodic("reseal", RESEAL_SECONDS, Resealing().run),
         ),
     )
 

@@ -11,21 +11,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-import structlog
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from shared.config.settings import Settings
-from shared.db.session import transaction
-from shared.periodic import Periodic
+from shared.periodic import Periodic, keep_running
 from shared.telemetry import metrics
 
 SECONDS = 30.0
 """From one run to the next."""
 AT_MOST = 20_000
 """Rows of a place in one run, so that no transaction is long."""
-
-log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,15 +257,5 @@ async def keep_ending(owner: str, config: Settings) -> None:
         owner: the service.
         config: see `jobs`.
     """
-    while True:
-        for job in jobs(owner, config):
-            try:
-                await asyncio.to_thread(_once, job)
-            except Exception as error:  # noqa: BLE001 - the next run does as much
-                log.warning("retention_failed", job=job.name, error=type(error).__name__)
-        await asyncio.sleep(SECONDS)
-
-
-def _once(job: Periodic) -> None:
-    with transaction() as session:
-        job.run(session)
+    found = jobs(owner, config)
+    await asyncio.gather(*(keep_running(job.name, job.seconds, job.once) for job in found))

@@ -3,7 +3,6 @@
 One small row a process, in `service_heartbeats`; ops staff read it.
 """
 
-import asyncio
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
@@ -11,20 +10,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import structlog
-from sqlalchemy import delete
+from sqlalchemy import delete, func
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from shared.bus.broker.standing import Standing, Told
 from shared.db.models import ServiceHeartbeat
-from shared.db.session import transaction
+from shared.periodic import Periodic, keep_running
 from shared.product import VERSION
 
 SECONDS = 10.0
 FORGET_AFTER = timedelta(days=1)
-
-log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +61,9 @@ class Heart:
     def beat(self, session: Session, queues: Mapping[str, QueueFigures] | None = None) -> None:
         """Write the row, and remove those of this service's instances that are long gone.
 
+        Who is heard of goes by the database's clock, which is one for all: a host whose clock is
+        wrong is neither silent for it, nor does it remove the others.
+
         Args:
             session: the transaction.
             queues: what the process consumes, and what it publishes by.
@@ -76,7 +75,7 @@ class Heart:
             "instance": self._instance,
             "version": VERSION,
             "started_at": self._started,
-            "seen_at": now,
+            "seen_at": func.clock_timestamp(),
             "queues": dict(self._uses)
             | {name: self._said(name, queue, now) for name, queue in queues.items()},
         }
@@ -85,7 +84,7 @@ class Heart:
         session.execute(
             delete(ServiceHeartbeat).where(
                 ServiceHeartbeat.service == self._service,
-                ServiceHeartbeat.seen_at < now - FORGET_AFTER,
+                ServiceHeartbeat.seen_at < func.clock_timestamp() - FORGET_AFTER,
             )
         )
         self._last = (now, queues)
@@ -115,13 +114,8 @@ async def keep_beating(service: str, standings: Callable[[], Sequence[Standing]]
     """
     heart = Heart(service)
 
-    def beat() -> None:
-        with transaction() as session:
-            heart.beat(session, {each.part: QueueFigures(each.told) for each in standings()})
+    def beat(session: Session) -> None:
+        heart.beat(session, {each.part: QueueFigures(each.told) for each in standings()})
 
-    while True:
-        try:
-            await asyncio.to_thread(beat)
-        except Exception as error:  # noqa: BLE001 - the next one tells as much
-            log.warning("no_heartbeat", error=type(error).__name__)
-        await asyncio.sleep(SECONDS)
+    job = Periodic("heartbeat", SECONDS, beat)
+    await keep_running(job.name, job.seconds, job.once)

@@ -13,7 +13,16 @@ from shared.config.settings import Settings
 
 _runs = Counter("fellow_job_runs", "Runs of a periodic job.", ["task", "outcome"])
 _succeeded = Gauge(
-    "fellow_job_last_success_timestamp_seconds", "When a periodic job last went well.", ["task"]
+    "fellow_job_last_success_timestamp_seconds",
+    "When a periodic job last went well; 0: not since the process started.",
+    ["task"],
+    multiprocess_mode="max",
+)
+_period = Gauge(
+    "fellow_job_period_seconds",
+    "From the end of one run of a periodic job to the next.",
+    ["task"],
+    multiprocess_mode="max",
 )
 _removed = Counter("fellow_retention_removed", "Removed since its time was over.", ["place"])
 _oldest = Gauge(
@@ -43,6 +52,17 @@ def serve(config: Settings) -> None:
             f"METRICS_HOST={config.metrics_host} ({error.strerror or error}): each process of one "
             "host needs a port of its own, or 0 for none"
         ) from None
+
+
+def job_begins(name: str, seconds: float) -> None:
+    """Show a periodic job before its first run: one that never went well has no time of its own.
+
+    Args:
+        name: the job.
+        seconds: from the end of one run to the start of the next.
+    """
+    _succeeded.labels(name).set(0)
+    _period.labels(name).set(seconds)
 
 
 def job_ran(name: str, *, well: bool) -> None:

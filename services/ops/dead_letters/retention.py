@@ -1,7 +1,7 @@
 """The end of dead letters that nobody dealt with: discarded, and the audit log is told of each."""
 
-import asyncio
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import structlog
 from kombu import Connection
@@ -15,6 +15,7 @@ from services.ops.dead_letters.letter import Criteria
 from shared.bus.contract import topology
 from shared.config.settings import Settings
 from shared.db.session import engine
+from shared.periodic import keep_running
 from shared.telemetry import metrics
 
 PLACE = "dead_letters"
@@ -75,12 +76,7 @@ async def keep_ending(config: Settings) -> None:
     Args:
         config: of the broker, and `retention_dead_letters_days`.
     """
-    while True:
-        try:
-            await asyncio.to_thread(_once, config)
-        except Exception as error:  # noqa: BLE001 - the next run does as much
-            log.warning("retention_failed", job=PLACE, error=type(error).__name__)
-        await asyncio.sleep(SECONDS)
+    await keep_running(f"retention {PLACE}", SECONDS, partial(_once, config))
 
 
 def _once(config: Settings) -> None:

@@ -2,7 +2,7 @@
 
 import smtplib
 import ssl
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -29,19 +29,27 @@ SMTP_SECONDS = 5.0
 
 def run(system: Surroundings) -> Iterator[Check]:
     """Check every part, each as soon as the one before is done. Nothing is changed."""
+    broken: set[str] = set()
+
+    def told(checks: Iterable[Check]) -> Iterator[Check]:
+        for check in checks:
+            if check.state == "broken":
+                broken.add(check.about)
+            yield check
+
     config = system.settings
-    yield from _keys(config)
-    yield from broker_checks.broker(config)
+    yield from told(_keys(config))
+    yield from told(broker_checks.broker(config))
     engine = make_engine(config) if system.has_database else None
     if engine is None:
         yield Check("database", "look", "its address is not known", "Set DATABASE_URL.")
     else:
-        yield from _database(engine)
+        yield from told(_database(engine))
     sampler = Sampler(config.amqp_url, engine)
     sample = sampler.take()
     sampler.close()
-    yield from _mail(config, sample)
-    yield from _running(sample)
+    yield from told(_mail(config, sample))
+    yield from _running(sample, broken)
 
 
 def _keys(config: Settings) -> Iterator[Check]:
@@ -140,7 +148,8 @@ _MAIL_ADVICE = (
 )
 
 
-def _running(sample: Sample) -> Iterator[Check]:
+def _running(sample: Sample, broken: Collection[str]) -> Iterator[Check]:
+    """What the services and queues tell, but for the parts of which it was said above."""
     beats = sample.beats or ()
     alive = [beat for beat in beats if sample.at - beat.seen_at < FRESH]
     if alive:
@@ -152,8 +161,8 @@ def _running(sample: Sample) -> Iterator[Check]:
         else:
             yield Check("services", "fine", f"{text_}, version {versions[0]}")
     for trouble in alerts.troubles([sample]):
-        if trouble.about in ("broker", "database", "mail") and "answer" in trouble.text:
-            continue  # was said
+        if trouble.about in broken:
+            continue
         state: Literal["look", "broken"] = "broken" if trouble.level == "down" else "look"
         yield Check(trouble.about, state, trouble.text, _ADVICE[trouble.level])
 

@@ -24,8 +24,8 @@ class Trouble:
 
     Attributes:
         level: `down`: something does not work; `warning`: somebody should look.
-        about: the queue or the service, or `broker`, `database`, `mail`, `outbox`, `parked`,
-            `ladder`, `proof`.
+        about: the queue or the service, or `broker`, `queues`, `database`, `mail`, `outbox`,
+            `parked`, `ladder`, `proof`.
         text: a sentence.
         kind: what is wrong with that, in a word or two; with `about` it tells one trouble from
             another, whatever figures the sentence has.
@@ -69,7 +69,11 @@ def duration(seconds: float) -> str:
 
 
 def _servers(now: Sample) -> Iterator[Trouble]:
-    if now.broker_error is not None:
+    if now.is_refused:
+        yield Trouble(
+            "warning", "queues", f"Not all queues can be looked at: {now.broker_error}", "unseen"
+        )
+    elif now.broker_error is not None:
         yield Trouble("down", "broker", f"The broker does not answer: {now.broker_error}", "away")
     if now.database_error is not None:
         yield Trouble(
@@ -192,6 +196,10 @@ def _ladder(now: Sample) -> Iterator[Trouble]:
 
 
 def _queue(samples: Sequence[Sample], queue: Figures) -> Iterator[Trouble]:
+    if queue.silent:
+        why = "have its nodes lost each other, or is the broker busy?"
+        yield Trouble("down", queue.name, f"{queue.name} does not answer: {why}", "away")
+        return
     if queue.ready is None:
         yield Trouble(
             "down", queue.name, f"{queue.name} is not there: declare the topology", "missing"

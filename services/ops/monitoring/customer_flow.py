@@ -18,7 +18,8 @@ from shared.synthetic import LIKE, TEST
 LATE = timedelta(minutes=10)
 """What was accepted longer ago is recorded and emailed, or is not counted here."""
 UPDATED = timedelta(days=1)
-"""For how long updates of a test order are told from others."""
+"""For how long updates of a test order are told from others, where they are stamped `LATE` ago at
+most: what is looked at is ten minutes' worth, however much is tested in a day."""
 LOOK_AGAIN = timedelta(minutes=1)
 
 
@@ -85,7 +86,9 @@ class Others:
 
     def _look_at_tests(self, session: Session, now: datetime) -> None:
         lately = select(Order.id).where(~Order.is_live, Order.accepted_at > now - UPDATED)
-        said = select(OrderStatusHistory.event_id).where(OrderStatusHistory.order_id.in_(lately))
+        said = select(OrderStatusHistory.event_id).where(
+            OrderStatusHistory.order_id.in_(lately), OrderStatusHistory.at > now - LATE
+        )
         self._tests.add(session.scalars(said).all(), now)
         emails = select(EmailDelivery.id).where(
             EmailDelivery.at > now - LATE, EmailDelivery.template.startswith(TEST, autoescape=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from shared.db.models import ServiceHeartbeat
@@ -56,7 +56,7 @@ class Beat:
         instance: host and process.
         version: of the product.
         started_at: when it started.
-        seen_at: when it was last heard of.
+        seen_at: when it was last heard of, by the clock of whoever reads it.
         queues: by the name of each queue that it consumes, or connection that it publishes by.
     """
 
@@ -69,22 +69,30 @@ class Beat:
 
 
 def read(session: Session, now: datetime) -> Sequence[Beat]:
-    """The heartbeats of everything that was heard of within `SHOWN`, and of each service's last."""
-    rows = session.scalars(
-        select(ServiceHeartbeat).order_by(ServiceHeartbeat.service, ServiceHeartbeat.seen_at.desc())
+    """The heartbeats of everything that was heard of within `SHOWN`, and of each service's last.
+
+    Args:
+        session: the transaction.
+        now: the time by the reader's clock; how long ago something was heard of, the database says.
+    """
+    ago = func.clock_timestamp() - ServiceHeartbeat.seen_at
+    rows = session.execute(
+        select(ServiceHeartbeat, ago.label("ago")).order_by(
+            ServiceHeartbeat.service, ServiceHeartbeat.seen_at.desc()
+        )
     ).all()
-    newest = {row.service: row.seen_at for row in reversed(rows)}
+    newest = {row.service: row.seen_at for row, _ in reversed(rows)}
     return [
         Beat(
             row.service,
             row.instance,
             row.version,
             row.started_at,
-            row.seen_at,
+            now - ago,
             {name: _queue(said) for name, said in row.queues.items()},
         )
-        for row in rows
-        if now - row.seen_at < SHOWN or row.seen_at == newest[row.service]
+        for row, ago in rows
+        if ago < SHOWN or row.seen_at == newest[row.service]
     ]
 
 

@@ -6,7 +6,8 @@ the time of the message they reached (table `service_heartbeats`). Why not the m
 docs/decisions.md.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal
@@ -15,11 +16,11 @@ from amqp.exceptions import NotFound
 from kombu import Connection
 
 from services.ops.monitoring.heartbeats import FRESH, Beat, QueueBeat
-from shared.bus.broker.queue_counts import Count
+from shared.bus.broker.queue_counts import Count, NotKnownError
 from shared.bus.broker.queue_counts import of as count_of
 from shared.bus.contract import topology
 
-PATIENCE = 2.0  # seconds, for the queues' answers: a sample is soon followed by another
+PATIENCE = 2.0  # seconds, for all queues' answers: a sample is soon followed by another
 RATE_WINDOW = timedelta(seconds=60)
 CLOSE = timedelta(seconds=15)
 """Two bounds of an age that differ by no more than this are one figure."""
@@ -33,7 +34,8 @@ class Sample:
 
     Attributes:
         at: when.
-        counts: by queue; one that is not there is not in it.
+        counts: by queue; one that is not there, or does not answer, is not in it.
+        silent: the queues that do not answer the broker.
         beats: the services' last heartbeats; None when the database did not answer.
         outbox: how many messages wait for the relay; None when the database did not answer.
         outbox_since: since when the first of them does.
@@ -42,11 +44,13 @@ class Sample:
         dead_since: when the first letter of a dead queue died, by dead queue, where it is known.
         alarm: why the broker takes no messages, as it says; None while it does.
         broker_error: why the broker could not be asked; then there are no counts.
+        is_refused: whether that is since its user lacks a right.
         database_error: why the database could not be asked.
     """
 
     at: datetime
     counts: Mapping[str, Count] = field(default_factory=dict)
+    silent: Collection[str] = ()
     beats: Sequence[Beat] | None = None
     outbox: int | None = None
     outbox_since: datetime | None = None
@@ -55,6 +59,7 @@ class Sample:
     dead_since: Mapping[str, datetime] = field(default_factory=dict)
     alarm: str | None = None
     broker_error: str | None = None
+    is_refused: bool = False
     database_error: str | None = None
 
     def messages(self, queue: str) -> int | None:
@@ -98,7 +103,7 @@ class Figures:
 
     Attributes:
         name: the queue.
-        ready: how many messages wait; None when there is no such queue.
+        ready: how many messages wait; None when there is no such queue, or when it is silent.
         unacked: how many messages services have in hand, up to ten seconds ago.
         consumers: how many consume it.
         in_rate: messages a second that came, over the last minute.
@@ -106,6 +111,7 @@ class Figures:
         oldest_seconds: how long its first message has been there.
         oldest_bound: how that is meant.
         dead: for a work queue, how many of its messages have died.
+        silent: whether it is there and does not answer.
     """
 
     name: str
@@ -117,27 +123,28 @@ class Figures:
     oldest_seconds: float | None = None
     oldest_bound: Bound | None = None
     dead: int | None = None
+    silent: bool = False
 
 
-def counts(connection: Connection) -> dict[str, Count]:
-    """What the broker tells of each queue of the topology.
+def counts(connection: Connection) -> tuple[dict[str, Count], frozenset[str]]:
+    """What the broker tells of each queue of the topology, and which do not answer it.
 
     Args:
         connection: an open kombu connection.
-
-    Raises:
-        shared.bus.broker.queue_counts.NotKnownError: a queue does not answer the broker.
     """
     found: dict[str, Count] = {}
+    silent: set[str] = set()
     channel = connection.channel()
+    deadline = time.monotonic() + PATIENCE
     for queue in topology.QUEUES:
         try:
-            found[queue.name] = count_of(channel, queue.name, PATIENCE)
+            found[queue.name] = count_of(channel, queue.name, deadline - time.monotonic())
+        except NotKnownError:
+            silent.add(queue.name)
         except NotFound:  # which closes the channel
             channel = connection.channel()
-            continue
     channel.close()
-    return found
+    return found, frozenset(silent)
 
 
 def figures(samples: Sequence[Sample]) -> list[Figures]:
@@ -153,7 +160,7 @@ def _figures(samples: Sequence[Sample], queue: topology.Queue) -> Figures:
     now = samples[-1]
     count = now.counts.get(queue.name)
     if count is None:
-        return Figures(queue.name, None)
+        return Figures(queue.name, None, silent=queue.name in now.silent)
     if queue not in topology.WORK_QUEUES:
         since = now.dead_since.get(queue.name)
         return Figures(

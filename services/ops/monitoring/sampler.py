@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from amqp.exceptions import AccessRefused
 from kombu import Connection
 from sqlalchemy import Engine, func, select
 from sqlalchemy.exc import SQLAlchemyError
@@ -63,16 +64,18 @@ class Sampler:
         try:
             if self._connection is None:
                 self._connection = open_connection(self._amqp_url)
-            counts = queue_stats.counts(self._connection)
+            counts, silent = queue_stats.counts(self._connection)
             dead_since = self._dead_since(self._connection, counts)
             return {
                 "counts": counts,
+                "silent": silent,
                 "dead_since": dead_since,
                 "alarm": self._probe.look(),
             }
         except Exception as error:  # noqa: BLE001 - whatever it was is what the sample says
             self.close()
-            return {"broker_error": explain(error).sentence}
+            refused = isinstance(error, AccessRefused)
+            return {"broker_error": explain(error).sentence, "is_refused": refused}
 
     def _dead_since(self, connection: Connection, counts: dict[str, Count]) -> dict[str, datetime]:
         """When the first letter of each dead queue died; looked up when their number changes."""
@@ -96,22 +99,24 @@ class Sampler:
             with Session(self._engine) as session:
                 beats = heartbeats.read(session, datetime.now(UTC))
                 waits = OutboxMessage.parked_at.is_(None)
-                count, since, parked, parked_since = session.execute(
+                there = func.clock_timestamp()
+                count, age, parked, parked_age = session.execute(
                     select(
                         func.count().filter(waits),
-                        func.min(OutboxMessage.created_at).filter(waits),
+                        there - func.min(OutboxMessage.created_at).filter(waits),
                         func.count(OutboxMessage.parked_at),
-                        func.min(OutboxMessage.parked_at),
+                        there - func.min(OutboxMessage.parked_at),
                     )
                 ).one()
+                now = datetime.now(UTC)
         except SQLAlchemyError as error:
             return {"database_error": _in_words(error)}
         return {
             "beats": beats,
             "outbox": count,
-            "outbox_since": since,
+            "outbox_since": None if age is None else now - age,
             "parked": parked,
-            "parked_since": parked_since,
+            "parked_since": None if parked_age is None else now - parked_age,
         }
 
 

@@ -1,14 +1,12 @@
 """Rotating the key of second factors: what an older one sealed is sealed again under the first."""
 
-import asyncio
-
 import structlog
 from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from services.ops.users.second_factor import context
 from shared.db.models import OpsSecondFactor
-from shared.db.session import transaction
+from shared.periodic import Periodic, keep_running
 from shared.security.encryption import CannotOpenError, second_factor_sealer
 
 SECONDS = 3600.0
@@ -18,12 +16,8 @@ log = structlog.get_logger()
 
 async def keep_sealing() -> None:
     """Do it each hour, until cancelled."""
-    while True:
-        try:
-            await asyncio.to_thread(_once)
-        except Exception as error:  # noqa: BLE001 - the next run does as much
-            log.warning("resealing_failed", error=type(error).__name__)
-        await asyncio.sleep(SECONDS)
+    job = Periodic("reseal second factors", SECONDS, seal_again)
+    await keep_running(job.name, job.seconds, job.once)
 
 
 def seal_again(session: Session) -> int:
@@ -59,8 +53,3 @@ def seal_again(session: Session) -> int:
     if count:
         log.info("second_factors_sealed_again", count=count)
     return count
-
-
-def _once() -> None:
-    with transaction() as session:
-        seal_again(session)

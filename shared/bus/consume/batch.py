@@ -179,6 +179,7 @@ class Batches:
                 messages = [message for message in messages if message.id in held]
             except Exception as error:
                 if not (isinstance(error, Hold) or is_database_away(error)):
+                    self._standing.released()  # nothing is away: it is the message's own fault
                     raise
                 why = error
             log.warning("holding", consumer=self._consumer, error=type(why).__name__, seconds=pause)

@@ -6,9 +6,11 @@ import subprocess
 import threading
 from contextlib import contextmanager
 
+import psycopg2
 import pytest
 from kombu import Connection
 from prometheus_client import REGISTRY
+from sqlalchemy.exc import OperationalError
 from structlog.testing import capture_logs
 
 from services.ingress.credentials.feed import SecretFeed
@@ -24,7 +26,7 @@ from shared.db.session import transaction
 from shared.telemetry import heartbeat
 from stack.folders import ROOT
 from stack.servers.credentials import as_service
-from tests.integration.arrange import publish, until
+from tests.integration.arrange import depth, publish, until
 from tests.integration.bus.test_consumer import messages
 from tests.integration.gate import Gate
 
@@ -165,6 +167,23 @@ def test_a_consumer_that_holds_a_batch_is_healthy_and_says_why(settings, tmp_pat
         back.set()
         becomes(running.standing, "working")
         assert found_by_ops(running) == []
+
+
+def test_nothing_is_held_when_the_database_is_back_and_the_message_itself_fails(settings):
+    away = OperationalError("SELECT 1", {}, psycopg2.OperationalError("the server went away"))
+    tries = [away, away, ValueError("never")]
+    seen = []
+
+    def handle(session, messages):
+        seen.append(running.standing.told.state)
+        raise tries[min(len(seen), len(tries)) - 1]
+
+    with consumer(settings.amqp_url, handle) as running:
+        publish(settings.amqp_url, *messages(1))
+        ladder = [rung.name for rung in topology.RETRY_LADDER]
+        until(lambda: any(depth(settings.amqp_url, name) for name in ladder), "it has failed")
+        assert seen[2] == "holding"
+        assert running.standing.told.state == "working"
 
 
 def test_what_an_older_version_wrote_into_its_heartbeat_is_read(settings, db):

@@ -518,8 +518,8 @@ def test_a_new_encryption_key_seals_again_while_the_old_one_still_opens(
     configure(secret_encryption_keys=f"{new},{old}")
     assert webhook_keys.unseal(before, secret.id) == raw
     with transaction() as session:
-        assert resealing.reseal(session) == 1
-        assert resealing.reseal(session) == 0
+        assert resealing.reseal(session)[0] == 1
+        assert resealing.reseal(session)[0] == 0
     configure(secret_encryption_keys=new)
     (secret,) = secrets_of(db, business)
     assert secret.sealed != before
@@ -533,6 +533,26 @@ def test_what_no_listed_key_opens_is_left_and_named(settings, configure, db, bus
     before = secret.sealed
     configure(secret_encryption_keys=base64.b64encode(b"n" * 32).decode())
     with transaction() as session:
-        assert resealing.reseal(session) == 0
+        assert resealing.reseal(session)[0] == 0
     assert secrets_of(db, business)[0].sealed == before
     assert str(secret.id) in capsys.readouterr().out
+
+
+def test_what_no_key_opens_stands_before_no_other(settings, configure, db, business, monkeypatch):
+    monkeypatch.setattr(resealing, "AT_MOST", 1)
+    (lost,) = secrets_of(db, business)
+    lost.sealed = b"elsewhere" + lost.sealed
+    db.commit()
+    other = account(db, status="approved")
+    issue(other)
+    (before,) = [secret.sealed for secret in secrets_of(db, other)]
+    assert lost.id < secrets_of(db, other)[0].id
+    new = base64.b64encode(b"n" * 32).decode()
+    configure(secret_encryption_keys=f"{new},{settings.secret_encryption_keys}")
+    job = resealing.Resealing()
+    done = []
+    for _ in range(4):
+        with transaction() as session:
+            done.append(job.run(session))
+    assert done == [0, 1, 0, 0]
+    assert secrets_of(db, other)[0].sealed != before

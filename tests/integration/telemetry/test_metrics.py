@@ -1,6 +1,7 @@
 """What every process's page says after orders have passed through it."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -109,6 +110,50 @@ def test_a_port_that_is_taken_is_said_and_nothing_starts(passed):
         )
         assert ended.returncode == 2
         assert f"METRICS_PORT={port} cannot be listened on" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "tasks"),
+    [
+        ("services.secrets", {"schedule", "reseal", "prune services.secrets", "heartbeat"}),
+        ("services.relay", {"heartbeat"}),
+        ("services.ops.console", {"retention dead_letters", "reseal second factors"}),
+    ],
+)
+def test_a_job_that_never_went_well_is_on_the_page(unused_port, module, tasks):
+    """Else an alert has nothing to go by after a restart."""
+    port, nowhere = unused_port(), unused_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", module],
+        env=os.environ
+        | {
+            "METRICS_PORT": str(port),
+            "OPS_PORT": str(unused_port()),
+            "AMQP_URL": f"amqp://nobody:x@127.0.0.1:{nowhere}/",
+            "DATABASE_URL": f"postgresql+psycopg2://nobody@127.0.0.1:{nowhere}/none",
+        },
+    )
+    try:
+        found = until(lambda: failed(port) == tasks and page(port), "all have failed once")
+    finally:
+        process.terminate()
+        process.wait()
+    for task in tasks:
+        assert f'fellow_job_last_success_timestamp_seconds{{task="{task}"}} 0.0' in found
+        assert f'fellow_job_period_seconds{{task="{task}"}} ' in found
+
+
+def failed(port):
+    return set(
+        re.findall(r'^fellow_job_runs_total{outcome="failed",task="(.*)"}', page(port), re.M)
+    )
+
+
+def page(port):
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/metrics").text
+    except httpx.TransportError:
+        return ""
 
 
 def test_the_outbox_says_nothing_while_the_database_is_away(unused_port):

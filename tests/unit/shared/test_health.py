@@ -74,3 +74,12 @@ def test_no_file(tmp_path):
     nowhere = tmp_path / "alive"
     assert said(nowhere) == (1, [f"Nothing has been written to {nowhere}."])
     assert said("") == (1, ["Nothing has been written to HEALTH_FILE, which is not set."])
+
+
+def test_a_file_that_cannot_be_written_ends_nobody(tmp_path, caplog):
+    """A disk is full, for a moment; what does the work must not end by it."""
+    health.beat(str(tmp_path / "none" / "health"), [standing("orders.intake")])
+    assert "HEALTH_FILE cannot be written" in caplog.text
+    (tmp_path / "none").mkdir()
+    health.beat(str(tmp_path / "none" / "health"), [standing("orders.intake")])
+    assert said(tmp_path / "none" / "health") == (0, [])

@@ -161,7 +161,7 @@ def _decide(
             )
         except DBAPIError:
             say("The database does not answer, so the outcome cannot be seen. " + _WHERE_TO_LOOK)
-            return
+            raise typer.Exit(FAILED) from None
     if outcome.state == "refused":
         say(f"Refused: {outcome.sentence} (now in {decisions.DEAD})")
     else:

@@ -48,12 +48,13 @@ def show(
             results(markup=True).print(_page(found, []))
             for trouble in alerts.troubles([sample]):
                 say(trouble.text)
-        missing = [queue.name for queue in found if queue.ready is None]
+        missing = [queue.name for queue in found if queue.ready is None and not queue.silent]
         if missing:
             say(
                 f"{len(missing)} of {len(found)} queues are not there: "
                 "nothing has declared them yet."
             )
+        if any(queue.ready is None for queue in found):
             raise typer.Exit(FAILED)
 
 
@@ -89,7 +90,7 @@ def _page(found: Sequence[Figures], troubles: Sequence[alerts.Trouble]) -> Group
     for queue in found:
         table.add_row(
             queue.name,
-            "missing" if queue.ready is None else str(queue.ready),
+            _ready(queue),
             _number(queue.unacked),
             _number(queue.consumers),
             _rate(queue.in_rate),
@@ -99,6 +100,12 @@ def _page(found: Sequence[Figures], troubles: Sequence[alerts.Trouble]) -> Group
         )
     styles = {"down": "red", "warning": "yellow"}
     return Group(*(Text(t.text, style=styles[t.level]) for t in troubles), table)
+
+
+def _ready(queue: Figures) -> str:
+    if queue.silent:
+        return "silent"
+    return "missing" if queue.ready is None else str(queue.ready)
 
 
 def _number(value: int | None) -> str:

@@ -14,6 +14,7 @@ from sqlalchemy import text
 
 from services.notifier.__main__ import wire as notifying
 from services.ops.broker.connection import ALARM, AlarmProbe
+from services.ops.monitoring import sampler as sampler_module
 from services.ops.monitoring.alerts import troubles
 from services.ops.monitoring.queue_stats import figures
 from services.ops.monitoring.sampler import Sampler
@@ -158,6 +159,36 @@ def test_what_is_long_gone_is_forgotten(configure, amqp_url, database_url, setti
     assert found == {("services.kyc", False), ("services.orders", True)}
 
 
+@pytest.mark.parametrize(
+    "ahead", [timedelta(days=2), -timedelta(hours=1)], ids=["two days ahead", "an hour behind"]
+)
+@pytest.mark.parametrize("whose", ["the process", "the reader"])
+def test_whoever_has_a_wrong_clock_is_heard_of_and_hears(
+    configure, amqp_url, database_url, settings, sampler, db, monkeypatch, ahead, whose
+):
+    class Wrong(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.now(tz) + ahead
+
+    configure(amqp_url=amqp_url, database_url=database_url)
+    with transaction() as session:
+        heartbeat.Heart("services.kyc").beat(session)
+    db.execute(text("UPDATE service_heartbeats SET instance = 'other'"))
+    outbox = "INSERT INTO outbox (message_id, exchange, routing_key, type, correlation_id, source, "
+    outbox += "time, body) VALUES (gen_random_uuid(), 'events', 'x', 'x', 'x', 'x', now(), '')"
+    db.execute(text(outbox))
+    db.commit()
+    monkeypatch.setattr(heartbeat if whose == "the process" else sampler_module, "datetime", Wrong)
+    with transaction() as session:
+        heartbeat.Heart("services.kyc").beat(session)
+    sample = sampler.take()
+    assert {beat.instance == "other" for beat in sample.beats} == {True, False}
+    for seen in (*(beat.seen_at for beat in sample.beats), sample.outbox_since):
+        assert abs(sample.at - seen) < timedelta(minutes=5)
+    assert "services.kyc has not been heard of" not in said_by(sampler)
+
+
 def test_what_is_away_is_said_in_the_sample(settings, unused_port):
     with closing(Sampler(f"amqp://x:y@127.0.0.1:{unused_port()}/", None)) as sampler:
         sample = sampler.take()
@@ -250,6 +281,8 @@ def test_the_doctor_sees_what_its_user_may_see_and_says_the_rest_in_words(
     assert found["topology"]["state"] in ("fine", "look")
     if user == "ops":
         assert found["topology"]["state"] == "fine"
+    # Whoever lacks a right is told so, which says nothing of the broker.
+    assert found.get("queues", {"state": "look"})["state"] == "look"
 
 
 def test_the_doctor_outlives_everything(settings, unused_port):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from prometheus_client import REGISTRY
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from services.ingress.request_log import health_api
@@ -212,6 +213,20 @@ def test_no_reader_counts_or_lists_one(settings, db, engine):
     assert (counted().recorded, counted().emailed) == (2, 2)
     for queue in (*topology.DEAD_QUEUES, *topology.RETRY_QUEUES):
         assert depth(settings.amqp_url, queue.name) == 0
+
+
+def test_a_look_holds_no_more_than_ten_minutes_of_tests(settings, db, engine):
+    """Each look, every two seconds, has all that is within them in memory."""
+    business = account(db)
+    tests = [in_test(order_created(business.id)) for _ in range(20)]
+    through(settings, db, *tests)
+    db.execute(text("UPDATE order_status_history SET at = at - interval '1 hour'"))
+    db.commit()
+    through(settings, db, *(in_test(order_created(business.id)) for _ in range(3)))
+    others = Others()
+    with Session(engine) as session:
+        others.of(session, order_flow.counters(session))
+    assert others._tests.count == 3
 
 
 def test_one_that_is_asked_for_by_its_id_says_that_it_is_a_test(settings, db, engine):
