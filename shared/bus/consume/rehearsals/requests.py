@@ -20,7 +20,8 @@ from shared.bus.contract.delivery import Incoming, believed
 from shared.db.session import transaction
 from shared.ids import new_id
 
-SECONDS = 1.0  # from one look for requests to the next
+SECONDS = 2.0
+"""From one look for requests to the next: what a person waits, against what every process does at rest."""
 GOOD_SECONDS = 20  # after which nobody waits for the answer any more
 KEPT_SECONDS = 60
 AT_ONCE = 20  # requests answered in one look
@@ -63,6 +64,7 @@ def ask(session: Session, queue: str, incoming: Incoming) -> UUID:
         sent_at=sent_at if isinstance(sent_at, datetime) else None,
     )
     values = {"id": id_, "queue": queue, "message": msgspec.json.encode(request)}
+    session.execute(_FORGET)
     session.execute(_ASK, values)
     return id_
 
@@ -95,7 +97,6 @@ def answering(
         for _number in range(AT_ONCE):
             # Taken in a transaction of its own: what kills the process is not tried again.
             with transaction() as session:
-                session.execute(_FORGET)
                 taken = session.execute(_TAKE, {"queues": queues}).first()
             if taken is None:
                 return
