@@ -12,6 +12,7 @@ from falcon.asgi import Request, Response
 from kombu import Connection
 
 from services.ops.broker.connection import open_connection
+from services.ops.commands.giving import NotKnownError
 from services.ops.console.pages import (
     audit,
     businesses,
@@ -135,6 +136,8 @@ def _broker(config: Settings) -> Any:
         try:
             with open_connection(config.amqp_url) as connection:
                 yield connection
+        except NotKnownError as error:
+            raise PageError(503, str(error)) from None
         except (OSError, AMQPError) as error:
             raise PageError(503, f"The broker did not do it: {explain(error).sentence}") from None
 
