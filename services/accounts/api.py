@@ -67,6 +67,16 @@ class Refresh(msgspec.Struct, kw_only=True):
     refresh: TokenText
 
 
+class Renewal(Refresh, kw_only=True):
+    """A refresh token and, to be safe from a lost answer, an `attempt_id`: a UUID of your own.
+
+    Send the same two again, and you are given the same successor. Keep it as secret as the token,
+    and make a new one for each token.
+    """
+
+    attempt_id: UUID | None = None
+
+
 class SignedIn(msgspec.Struct, kw_only=True):
     """Tokens: `access` for the Authorization header, `refresh` for the next pair."""
 
@@ -117,9 +127,10 @@ def login(session: Session, call: Call[Credentials, None]) -> Answer | ApiError:
     return _signed_in(sessions.begin(session, account, network_of(call.address), call.client))
 
 
-def refresh(session: Session, call: Call[Refresh, None]) -> Answer | ApiError:
+def refresh(session: Session, call: Call[Renewal, None]) -> Answer | ApiError:
     """A new pair of tokens for a refresh token, which is thereby used up."""
-    renewed = sessions.renew(session, call.body.refresh, network_of(call.address), call.client)
+    body, network = call.body, network_of(call.address)
+    renewed = sessions.renew(session, body.refresh, network, call.client, body.attempt_id)
     return renewed if isinstance(renewed, ApiError) else _signed_in(renewed)
 
 
@@ -193,7 +204,7 @@ ROUTES = (
     _post(
         "auth/refresh",
         refresh,
-        body=Refresh,
+        body=Renewal,
         answers={200: SignedIn},
         errors=(sessions.USED, BLOCKED),
     ),

@@ -2,6 +2,11 @@
 
 A refresh token works once. One that comes a second time was stolen, or its successor was: nobody
 can tell which of the two callers is the thief, so the session ends for both (RFC 9700, 4.14.2).
+
+An answer may be lost. So a caller may name its attempt by an id that nobody else knows, and make
+the same one again: it is given the same successor, as often as it asks and as long as that was not
+used. The successor's id is derived of the token's that it succeeds, so no attempt brings back an
+earlier one.
 """
 
 from collections.abc import Sequence
@@ -22,7 +27,7 @@ from shared.config.loading import settings
 from shared.db.models import Account, AccountSession, RevokedToken
 from shared.http.errors import ApiError, account_blocked
 from shared.http.standing import is_blocked
-from shared.ids import new_id
+from shared.ids import derived_id, new_id
 from shared.security import tokens
 
 log = structlog.get_logger()
@@ -60,8 +65,17 @@ def begin(session: Session, account: Account, network: str, client: str) -> Pair
     return _pair(account, begun)
 
 
-def renew(session: Session, refresh: str, network: str, client: str) -> Pair | ApiError:
+def renew(
+    session: Session, refresh: str, network: str, client: str, attempt_id: UUID | None = None
+) -> Pair | ApiError:
     """The next tokens of a session, for its refresh token; an earlier one ends the session.
+
+    Args:
+        session: the transaction.
+        refresh: the refresh token.
+        network: from where.
+        client: what the caller calls itself.
+        attempt_id: the caller's own id of this attempt; it may be made again.
 
     Returns:
         401 as an error, so that the end is committed.
@@ -82,7 +96,8 @@ def renew(session: Session, refresh: str, network: str, client: str) -> Pair | A
     now = datetime.now(UTC)
     if held is None or held.ended_at or held.expires_at <= now:
         return invalid
-    if held.refresh_id != token.id:
+    successor_id = derived_id("successor", token.id, attempt_id) if attempt_id else None
+    if held.refresh_id not in (token.id, successor_id):
         held.ended_at = now
         log.warning("refresh_token_used_twice", session_id=str(held.id))
         fact = AccountChanged(
@@ -97,7 +112,7 @@ def renew(session: Session, refresh: str, network: str, client: str) -> Pair | A
         )
         return invalid
     held.renewed_at = now
-    return _pair(account, held)
+    return _pair(account, held, successor_id)
 
 
 def end_by(session: Session, refresh: str) -> ApiError | None:
@@ -158,9 +173,9 @@ def _ending(account_id: UUID) -> ReturningUpdate[tuple[UUID]]:
     )
 
 
-def _pair(account: Account, held: AccountSession) -> Pair:
+def _pair(account: Account, held: AccountSession, refresh_id: UUID | None = None) -> Pair:
     access = tokens.make(account.id, "access", held.id, held.expires_at)
-    refresh = tokens.make(account.id, "refresh", held.id, held.expires_at)
+    refresh = tokens.make(account.id, "refresh", held.id, held.expires_at, refresh_id)
     held.refresh_id = refresh.id
     return Pair(account, access.text, refresh.text)
 

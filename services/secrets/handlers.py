@@ -67,9 +67,15 @@ def on_rotate(session: Session, received: Received[SecretRotate]) -> None:
 
 
 def on_revoke(session: Session, received: Received[SecretRevoke]) -> None:
-    """Revoke all secrets of an account, or the one named."""
+    """Revoke all secrets of an account, or the one named.
+
+    Raises:
+        Permanent: it has none, and no public key, of the name.
+    """
     command = received.data
     account = _locked_account(session, command.account_id)
+    if command.secret_id and not rotation.knows(session, account.id, command.secret_id):
+        raise Permanent(f"this account has no secret or public key {command.secret_id}")
     if rotation.has_live(session, account.id, command.secret_id):
         received.take_effect_once()
     rotation.revoke(session, account, command.reason, secret_id=command.secret_id)

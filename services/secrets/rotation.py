@@ -23,7 +23,7 @@ from shared.bus.contract.events import SecretIssued, SecretRevoked, SecretRotate
 from shared.bus.contract.message import message_for
 from shared.config.loading import settings
 from shared.db import revoked
-from shared.db.models import Account, WebhookSecret
+from shared.db.models import Account, WebhookPublicKey, WebhookSecret
 from shared.ids import new_id
 from shared.security import webhook_keys
 
@@ -82,6 +82,16 @@ def has_live(session: Session, account_id: UUID, secret_id: UUID | None = None) 
     if secret_id is not None:
         live = live.where(WebhookSecret.id == secret_id)
     return bool(session.scalar(select(live.exists())))
+
+
+def knows(session: Session, account_id: UUID, secret_id: UUID) -> bool:
+    """Whether an account has, or had, a secret or public key of an id."""
+    return any(
+        session.scalar(
+            select(table.id).where(table.account_id == account_id, table.id == secret_id)
+        )
+        for table in (WebhookSecret, WebhookPublicKey)
+    )
 
 
 def newest(session: Session, account_id: UUID, *, is_test: bool = False) -> WebhookSecret | None:

@@ -27,6 +27,7 @@ from sqlalchemy import (
     Uuid,
     false,
     func,
+    literal_column,
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
@@ -250,6 +251,19 @@ class WebhookSecretUse(Base):
 # --- services.kyc ----------------------------------------------------------------------------
 
 
+def bare(number: Any) -> ColumnElement[str]:
+    """A registration number without what tells no two apart: case, white space, punctuation.
+
+    Args:
+        number: a column or an expression.
+    """
+    # Literals, so that it is the expression of the index.
+    signs: ColumnElement[str] = literal_column("'[[:space:][:punct:]]'")
+    nothing: ColumnElement[str] = literal_column("''")
+    each: ColumnElement[str] = literal_column("'g'")
+    return func.regexp_replace(func.lower(number), signs, nothing, each)
+
+
 class KycApplication(Base):
     """One submission. An account has at most one that is pending or approved."""
 
@@ -275,6 +289,14 @@ class KycApplication(Base):
     submitted_at: Mapped[datetime] = mapped_column(server_default=func.now())
     decided_at: Mapped[datetime | None]
     decided_by: Mapped[str | None]
+
+
+Index(
+    "ix_kyc_applications_bare_number",
+    bare(KycApplication.business_registration_number),
+    KycApplication.submitted_at,
+    KycApplication.id,
+)
 
 
 class KycDecision(Base):

@@ -48,6 +48,7 @@ def make(
     use: Use,
     session_id: UUID | None = None,
     ends_at: datetime | None = None,
+    token_id: UUID | None = None,
 ) -> Token:
     """A new token for an account.
 
@@ -56,11 +57,12 @@ def make(
         use: what for.
         session_id: the session that it ends with.
         ends_at: when the session ends at the latest; no token lives longer.
+        token_id: its id; a new one when not given.
     """
     config = settings()
     seconds = config.access_token_seconds if use == "access" else config.refresh_token_seconds
     now = datetime.now(UTC)
-    token_id, expires_at = new_id(), now + timedelta(seconds=seconds)
+    token_id, expires_at = token_id or new_id(), now + timedelta(seconds=seconds)
     expires_at = min(expires_at, ends_at or expires_at)
     claims: dict[str, object] = {
         "iss": ISSUER,

@@ -13,6 +13,7 @@ import base64
 import hashlib
 import re
 import secrets
+from collections.abc import Mapping
 from uuid import UUID
 
 from shared.security.encryption import sealer
@@ -50,6 +51,30 @@ def encode_key(raw: bytes) -> str:
 def encode_standard(raw: bytes) -> str:
     """The string that Standard Webhooks libraries take."""
     return STANDARD_PREFIX + base64.b64encode(raw).decode()
+
+
+def others_in_words(given: Mapping[str, int], *, public_keys: int, test: int = 0) -> str:
+    """What works beside a business's own secret, and goes on when that is replaced.
+
+    Args:
+        given: how many secrets it has given us, by the platform.
+        public_keys: how many sign for it.
+        test: how many test secrets.
+
+    Returns:
+        Such as `1 Shopify secret, 2 public keys`; empty where there is none.
+    """
+    counted = [
+        *(
+            (count, f"{GIVEN_BY.get(platform, platform)} secret")
+            for platform, count in given.items()
+        ),
+        (public_keys, "public key"),
+        (test, "test secret"),
+    ]
+    return ", ".join(
+        f"{count} {name}{'' if count == 1 else 's'}" for count, name in counted if count
+    )
 
 
 def removed(text: str) -> str:

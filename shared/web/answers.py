@@ -27,6 +27,11 @@ KEEP = "public, max-age=31536000, immutable"
 HSTS = "max-age=31536000"
 """For this host; what else is in its domain is not ours to say (RFC 6797, 6.1)."""
 DATABASE_AWAY = "The database does not answer. Nothing was changed."
+DATABASE_LEFT = (
+    "The database does not answer any more. Whether it was done is not known: look before you do "
+    "it again."
+)
+"""Said where something was begun."""
 
 log = structlog.get_logger()
 

@@ -163,7 +163,8 @@ class Deployment:
         password = self.shell("docker compose run --rm keys operator ada").split()[0]
         self.shell("docker compose run --rm topology")
         self.shell(
-            f"docker compose exec -e FELLOW_PASSWORD={password} ops "
+            # The version before does not ask.
+            f"echo y | docker compose exec -T -e FELLOW_PASSWORD={password} ops "
             f"fellow kyc approve {email} --as ada"
         )
 

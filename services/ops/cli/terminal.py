@@ -28,6 +28,7 @@ from services.ops import environment
 from services.ops.audit.actions import Actor, tell, viewed
 from services.ops.broker import queue_lock
 from services.ops.broker.connection import TIMEOUT
+from services.ops.commands.giving import NotKnownError
 from services.ops.environment import Surroundings
 from shared.bus.broker.kombu_connection import connect, credentials
 from shared.bus.broker.refusal import explain
@@ -59,6 +60,8 @@ def broker(system: Surroundings) -> Iterator[Connection]:
     try:
         connection.connect()
         yield connection
+    except NotKnownError as error:
+        stop(str(error))
     except (*connection.connection_errors, *connection.channel_errors, MessageNacked) as error:
         stop(f"The broker at {connection.as_uri()} did not do it: {explain(error).sentence}")
     finally:

@@ -8,12 +8,15 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, String, cast, func, or_, select, tuple_
+from sqlalchemy import Select, String, cast, func, or_, select, true, tuple_
 from sqlalchemy.orm import Session, aliased
 
 from services.ops.commands.kyc_persons import Recorded, recorded, sentence
-from shared.db.models import Account, KycApplication
+from shared.db.models import Account, KycApplication, bare
 from shared.synthetic import LIKE
+
+NAMED = 6
+"""Other businesses with the same number."""
 
 
 class Status(StrEnum):
@@ -66,6 +69,25 @@ class SameNumber:
     account_id: UUID
     company_name: str
     status: str
+
+
+@dataclass(frozen=True, slots=True)
+class Same:
+    """The other businesses with a registration number.
+
+    Attributes:
+        named: the newest of them.
+        more: how many there are beside those.
+    """
+
+    named: Sequence[SameNumber] = ()
+    more: int = 0
+
+    @property
+    def in_words(self) -> str:
+        """All of them; empty where there is none."""
+        names = [f"{one.company_name} ({one.status})" for one in self.named]
+        return "; ".join([*names, f"and {self.more:,} more"] if self.more else names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,31 +170,56 @@ def counts(session: Session, wanted: Filter) -> dict[Status, int]:
     return dict.fromkeys(Status, 0) | {Status(status): number for status, number in rows}
 
 
-def same_number(
-    session: Session, found: Sequence[Application]
-) -> Mapping[UUID, Sequence[SameNumber]]:
+def same_number(session: Session, found: Sequence[Application]) -> Mapping[UUID, Same]:
     """Which other businesses gave the same registration numbers, by application.
 
-    Letters' case, white space and punctuation tell no two numbers apart.
+    Letters' case, white space and punctuation tell no two numbers apart. `NAMED` of them are named,
+    the newest first: of what everybody types there may be thousands.
 
     Args:
         session: may read accounts and KYC applications.
         found: the applications.
     """
-    other, owner = aliased(KycApplication), aliased(Account)
-    number = _bare(KycApplication.business_registration_number)
-    rows = session.execute(
-        select(KycApplication.id, owner.id, owner.company_name, other.status)
-        .join(other, _bare(other.business_registration_number) == number)
-        .join(owner, owner.id == other.account_id)
-        .where(KycApplication.id.in_([application.id for application in found]))
-        .where(owner.id != KycApplication.account_id, number != "")
-        .order_by(other.submitted_at.desc(), other.id.desc())
+    ours, other, later = (aliased(KycApplication) for _ in range(3))
+    number, ids = bare(ours.business_registration_number), [one.id for one in found]
+    is_same = bare(other.business_registration_number) == number
+    again = select(later.id).where(
+        later.account_id == other.account_id,
+        bare(later.business_registration_number) == number,
+        tuple_(later.submitted_at, later.id) > tuple_(other.submitted_at, other.id),
     )
-    others: defaultdict[UUID, dict[UUID, SameNumber]] = defaultdict(dict)
-    for application_id, account_id, company_name, status in rows:
-        others[application_id].setdefault(account_id, SameNumber(account_id, company_name, status))
-    return {id_: tuple(same.values()) for id_, same in others.items()}
+    others = (
+        select(other.account_id, other.status, other.submitted_at, other.id)
+        .where(is_same, other.account_id != ours.account_id, ~again.exists())
+        .order_by(other.submitted_at.desc(), other.id.desc())
+        .limit(NAMED)
+        .lateral()
+    )
+    rows = session.execute(
+        select(ours.id, Account.id, Account.company_name, others.c.status)
+        .select_from(ours)
+        .join(others, true())
+        .join(Account, Account.id == others.c.account_id)
+        .where(ours.id.in_(ids), number != "")
+        .order_by(others.c.submitted_at.desc(), others.c.id.desc())
+    )
+    named: defaultdict[UUID, list[SameNumber]] = defaultdict(list)
+    for id_, account_id, company_name, status in rows:
+        named[id_].append(SameNumber(account_id, company_name, status))
+    numbers = select(number.label("number")).where(ours.id.in_(named)).distinct().subquery()
+    having = select(func.count(other.account_id.distinct())).where(
+        bare(other.business_registration_number) == numbers.c.number
+    )
+    counted = select(numbers.c.number, having.scalar_subquery().label("businesses")).subquery()
+    totals = (
+        select(ours.id, counted.c.businesses)
+        .select_from(ours)
+        .join(counted, counted.c.number == number)
+        .where(ours.id.in_(named))
+    )
+    total: dict[UUID, int] = dict(session.execute(totals).tuples().all())
+    # One of the businesses that have it is the application's own.
+    return {id_: Same(tuple(same), total[id_] - 1 - len(same)) for id_, same in named.items()}
 
 
 def newest(session: Session, account_id: UUID) -> Application | None:
@@ -226,7 +273,3 @@ def _of_people(query: Any) -> Select[Any]:
     )
     waits = KycApplication.status == Status.PENDING.value
     return of_accounts.where(or_(waits, Account.email.not_like(LIKE)))
-
-
-def _bare(number: Any) -> ColumnElement[str]:
-    return func.regexp_replace(func.lower(number), r"[[:space:][:punct:]]", "", "g")

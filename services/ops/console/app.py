@@ -14,6 +14,7 @@ from kombu import Connection
 from services.ops.alerting.channels import channels
 from services.ops.alerting.telling import keep_telling
 from services.ops.broker.connection import open_connection
+from services.ops.commands.giving import NotKnownError
 from services.ops.console.pages import (
     audit,
     businesses,
@@ -141,6 +142,8 @@ def _broker(config: Settings) -> Any:
         try:
             with open_connection(config.amqp_url) as connection:
                 yield connection
+        except NotKnownError as error:
+            raise PageError(503, str(error)) from None
         except (OSError, AMQPError) as error:
             raise PageError(503, f"The broker did not do it: {explain(error).sentence}") from None
 

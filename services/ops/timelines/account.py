@@ -10,7 +10,8 @@ from kombu import Connection
 from sqlalchemy import Engine, func, or_, select
 from sqlalchemy.orm import Session
 
-from services.ops.timelines import pending, requests
+from services.ops.timelines import credentials, pending, requests
+from services.ops.timelines.credentials import PublicKeyLife, SecretLife
 from services.ops.timelines.pending import Waiting
 from shared.db.models import (
     Account,
@@ -18,7 +19,6 @@ from shared.db.models import (
     KycApplication,
     Order,
     WebhookPolicy,
-    WebhookSecret,
 )
 
 AT_MOST = 100
@@ -37,24 +37,6 @@ class Application:
     submitted_at: datetime
     decided_at: datetime | None
     decided_by: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class SecretLife:
-    """One webhook secret's life; the secret itself is not known here.
-
-    With a `platform`, the business has given it to us.
-    """
-
-    id: UUID
-    is_test: bool
-    state: str
-    issued_at: datetime
-    expires_at: datetime
-    replaced_at: datetime | None
-    revoked_at: datetime | None
-    platform: str = ""
-    shop: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +62,9 @@ class AccountTrail:
         created_at: when it registered.
         email_verified_at: when it proved its address.
         applications: newest first.
-        secrets: newest first.
+        secrets: newest first; those that work, and the newest of the others.
+        secrets_total: how many there are.
+        public_keys: what it signs by as well, and did.
         emails: to the business, newest first, `AT_MOST`.
         orders: how many it has, by status.
         orders_today: how many were accepted in the last 24 hours.
@@ -99,7 +83,9 @@ class AccountTrail:
     created_at: datetime
     email_verified_at: datetime | None
     applications: tuple[Application, ...]
-    secrets: tuple[SecretLife, ...]
+    secrets: Sequence[SecretLife]
+    secrets_total: int
+    public_keys: Sequence[PublicKeyLife]
     emails: tuple[Email, ...]
     orders: dict[str, int] = field(hash=False)
     orders_today: int
@@ -112,28 +98,32 @@ class AccountTrail:
     waiting: tuple[Waiting, ...] | None
 
     @property
+    def staying(self) -> str:
+        """What goes on working when its own secret is replaced, in words; empty for nothing."""
+        return credentials.staying(self.secrets, self.public_keys)
+
+    @property
     def kyc_status(self) -> str:
         """Where it stands: `none`, `pending`, `approved`, `rejected` or `revoked`."""
         return self.applications[0].status if self.applications else "none"
 
 
-def find(session: Session, text: str) -> Sequence[UUID]:
+def find(session: Session, text: str, *, sees_persons: bool = True) -> Sequence[UUID]:
     """The accounts that an account id, address, registration number or part of a name stands for.
 
     Args:
         session: may read accounts and KYC applications.
         text: one of the four.
+        sees_persons: else addresses and numbers are not looked for: what is found would confirm
+            them to who may not see them.
     """
     text = text.strip()
-    conditions = [
-        Account.email == text.lower(),
-        Account.company_name.icontains(text, autoescape=True),
-        Account.id.in_(
-            select(KycApplication.account_id).where(
-                KycApplication.business_registration_number == text
-            )
-        ),
-    ]
+    conditions = [Account.company_name.icontains(text, autoescape=True)]
+    if sees_persons:
+        numbered = select(KycApplication.account_id).where(
+            KycApplication.business_registration_number == text
+        )
+        conditions += [Account.email == text.lower(), Account.id.in_(numbered)]
     with suppress(ValueError):
         conditions = [Account.id == UUID(text)]
     query = select(Account.id).where(or_(*conditions)).order_by(Account.company_name, Account.id)
@@ -171,6 +161,7 @@ def account_trail(
         Order.account_id == account_id, Order.is_live
     )
     policy = session.get(WebhookPolicy, account_id)
+    secrets, secrets_total = credentials.secrets(session, account_id)
     return AccountTrail(
         account_id=account.id,
         company_name=account.company_name,
@@ -178,7 +169,9 @@ def account_trail(
         created_at=account.created_at,
         email_verified_at=account.email_verified_at,
         applications=_applications(session, account_id),
-        secrets=_secrets(session, account_id),
+        secrets=secrets,
+        secrets_total=secrets_total,
+        public_keys=credentials.public_keys(session, account_id),
         emails=_emails(session, account_id),
         orders=_orders(session, account_id),
         orders_today=recent[0],
@@ -221,26 +214,6 @@ def _applications(session: Session, account_id: UUID) -> tuple[Application, ...]
         )
         for row in rows
     )
-
-
-def _secrets(session: Session, account_id: UUID) -> tuple[SecretLife, ...]:
-    # By column: the sealed secret is not for ops staff to read (see grants.py).
-    rows = session.execute(
-        select(
-            WebhookSecret.id,
-            WebhookSecret.is_test,
-            WebhookSecret.state,
-            WebhookSecret.issued_at,
-            WebhookSecret.expires_at,
-            WebhookSecret.replaced_at,
-            WebhookSecret.revoked_at,
-            WebhookSecret.platform,
-            WebhookSecret.shop,
-        )
-        .where(WebhookSecret.account_id == account_id)
-        .order_by(WebhookSecret.issued_at.desc())
-    )
-    return tuple(SecretLife(*row) for row in rows.all())
 
 
 def _emails(session: Session, account_id: UUID) -> tuple[Email, ...]:

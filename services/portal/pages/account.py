@@ -3,7 +3,7 @@
 from typing import Any
 
 from services.portal.web.api import Refused
-from services.portal.web.page import Page, Result, SignIn, Visit
+from services.portal.web.page import Page, Renew, Result, Visit
 from shared.web.browsers import browser, in_words
 from shared.web.forms import uuid_of
 from shared.web.results import PageError, Question, Redirect, View
@@ -92,7 +92,7 @@ def ask_address(visit: Visit) -> Question:
     return Question("Change your email address?", "Change it", PATH, facts, more=more)
 
 
-def change_address(visit: Visit) -> Result | SignIn:
+def change_address(visit: Visit) -> Result:
     """Take the new address, by its code."""
     try:
         visit.api.post("/users/email/verify/", {"otp": visit.field("code")})
@@ -101,10 +101,8 @@ def change_address(visit: Visit) -> Result | SignIn:
             raise
         about = {"email": visit.field("email"), "wrong": refused}
         return View("address_code.html", about, refused.status)
-    # Its answer has the new address, which every page shows.
-    answer = visit.api.post("/users/auth/refresh/", {"refresh": visit.business.refresh})
-    said = "Your email address is changed: sign in with the new one from now on."
-    return SignIn(answer, PATH, said)
+    # With the new tokens comes the new address, which every page shows.
+    return Renew(PATH, "Your email address is changed: sign in with the new one from now on.")
 
 
 def ask_close(visit: Visit) -> Question:

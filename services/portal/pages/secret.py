@@ -1,16 +1,23 @@
-"""The webhook secret: shown after the password is asked again, and replaced."""
+"""What a business signs by: its secret, shown after the password is asked again, and replaced; and
+beside it its shops' secrets, public keys and test secret, each with a step that removes it."""
+
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
 
 from services.portal.web.api import Refused
 from services.portal.web.page import Page, Result, Visit
-from shared.web.results import Question, Redirect, View
+from shared.security.webhook_keys import GIVEN_BY, others_in_words
+from shared.web.results import PageError, Question, Redirect, View
 
 PATH = "/secret"
+OTHERS = f"{PATH}/others"
 KEEPS = "The one of today works on until its own end, so that your programs can change at leisure."
 
 
-def show(_: Visit) -> Result:
+def show(visit: Visit) -> Result:
     """The question for the password: whoever finds a browser open shall not find the secret."""
-    return _locked()
+    return _locked(visit)
 
 
 def unlock(visit: Visit) -> Result:
@@ -20,7 +27,7 @@ def unlock(visit: Visit) -> Result:
     except Refused as refused:
         if refused.code == "not_signed_in":
             raise
-        return _locked(refused)
+        return _locked(visit, refused)
     try:
         secret = visit.api.get("/webhook/secret/")
     except Refused as refused:
@@ -30,6 +37,7 @@ def unlock(visit: Visit) -> Result:
     about = {
         "path": PATH,
         "secret": secret,
+        "others": others(visit),
         "public_url": visit.config.public_url.rstrip("/"),
     }
     return View("secret.html", about)
@@ -53,13 +61,16 @@ def rotate(visit: Visit) -> Result:
 
 def ask_replace(visit: Visit) -> Question:
     """Name what ends at once."""
+    stays = others(visit).in_words
+    left = f"{stays} and any test secret" if stays else "any test secret"
     return Question(
         "Replace your webhook secret at once?",
         "Replace it at once",
         PATH,
-        {"Business": visit.business.company_name},
-        more="Every secret of today stops working in the same moment: whatever your programs send "
-        "by it is refused until they have the new one. Do it when others may know the secret.",
+        {"Business": visit.business.company_name, "Goes on working": left},
+        more="Every secret that we made for your orders stops working in the same moment: whatever "
+        "your programs send by it is refused until they have the new one. Do it when others may "
+        "know the secret. What goes on working you can remove on the page before.",
         is_danger=True,
     )
 
@@ -79,9 +90,83 @@ def _replaced(visit: Visit, *, revoke_previous: bool) -> Result:
     return Redirect(PATH, f"{made['message']} Your password shows the new one.")
 
 
-def _locked(wrong: Refused | None = None) -> View:
-    about = {"path": PATH, "wrong": wrong}
+def _locked(visit: Visit, wrong: Refused | None = None) -> View:
+    about = {"path": PATH, "wrong": wrong, "others": others(visit)}
     return View("secret_locked.html", about, wrong.status if wrong else 200)
+
+
+@dataclass(frozen=True, slots=True)
+class Others:
+    """What works beside the secret.
+
+    Attributes:
+        given: the secrets of shops, as the API has them, by the platform.
+        keys: the public keys, as the API has them.
+    """
+
+    given: dict[str, list[dict[str, Any]]]
+    keys: list[dict[str, Any]]
+
+    @property
+    def in_words(self) -> str:
+        """How many there are of each; empty where there is none."""
+        counted = {platform: len(secrets) for platform, secrets in self.given.items()}
+        return others_in_words(counted, public_keys=len(self.keys))
+
+    @property
+    def titles(self) -> dict[str, str]:
+        """What the platforms are called."""
+        return {platform: GIVEN_BY[platform] for platform in self.given}
+
+
+def others(visit: Visit) -> Others:
+    """What works beside the secret of the business that is signed in."""
+    given = {
+        platform: visit.api.get(f"/webhook/secret/{platform}/")["results"] for platform in GIVEN_BY
+    }
+    return Others(given, visit.api.get("/webhook/public-keys/")["public_keys"])
+
+
+def ask_remove(visit: Visit) -> Question:
+    """Name the one that ends."""
+    kind, facts, _ = _the_one(visit)
+    return Question(
+        f"Remove {kind}?",
+        f"Remove {kind}",
+        PATH,
+        {"Business": visit.business.company_name} | facts,
+        more="It stops working in the same moment: what is signed by it is refused.",
+        is_danger=True,
+    )
+
+
+def remove(visit: Visit) -> Result:
+    """End one of them."""
+    kind, _, path = _the_one(visit)
+    try:
+        visit.api.delete(path)
+    except Refused as refused:
+        if refused.code == "not_signed_in":
+            raise
+        return Redirect(PATH, str(refused))
+    return Redirect(PATH, f"Removed {kind}: it works no more.")
+
+
+def _the_one(visit: Visit) -> tuple[str, dict[str, str], str]:
+    """What it is, what tells it from others, and where the API has it."""
+    platform, key_id = visit.field("platform"), visit.field("key_id")
+    if platform in GIVEN_BY:
+        shop = visit.field("shop")
+        named = f"the {GIVEN_BY[platform]} secret"
+        path = f"/webhook/secret/{platform}/?shop={quote(shop, safe='')}"
+        return named, {"Shop": shop or "the one without a name"}, path
+    if key_id:
+        found = visit.api.get("/webhook/public-keys/")["public_keys"]
+        key = next((key for key in found if key["id"] == key_id), None)
+        if key is None:
+            raise PageError(404, "There is no such key (any more).")
+        return "a public key", {"Key": key["public_key"]}, f"/webhook/public-keys/{key['id']}/"
+    return "the test secret", {"Orders of test mode": "stay"}, "/webhook/test-secret/"
 
 
 PAGES = (
@@ -89,4 +174,5 @@ PAGES = (
     Page("POST", PATH, "business", unlock),
     Page("POST", f"{PATH}/rotate", "business", rotate, asks=ask_rotate),
     Page("POST", f"{PATH}/replace", "business", replace, asks=ask_replace),
+    Page("POST", OTHERS, "business", remove, asks=ask_remove),
 )

@@ -14,6 +14,8 @@ SECONDS = 30.0
 MOST_PROXIES = 10
 """`TRUSTED_PROXIES` is at most so many."""
 AWAY = "Order Fellow does not answer at the moment. Try again in a minute."
+LEFT = "Order Fellow did not answer. Whether it was done is not known: look before you do it again."
+"""Said where something was asked for that changes something."""
 
 log = structlog.get_logger()
 
@@ -120,14 +122,16 @@ class Asking:
             answer = self._http.request(method, path, headers=self._headers, **more)
         except httpx.HTTPError as error:
             log.warning("api_away", route=_route(path), error=type(error).__name__)
-            raise PageError(503, AWAY) from None
+            # Whom nothing was said to has done nothing.
+            is_asked = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+            raise PageError(503, LEFT if method != "GET" and is_asked else AWAY) from None
         if answer.status_code == HTTPStatus.NO_CONTENT:
             return {}
         try:
             body = answer.json()
         except ValueError:
             log.warning("api_answers_no_json", route=_route(path), status=answer.status_code)
-            raise PageError(503, AWAY) from None
+            raise PageError(503, AWAY if method == "GET" else LEFT) from None
         if answer.is_success:
             found: dict[str, Any] = body
             return found

@@ -9,19 +9,20 @@ from typing import Any
 from urllib.parse import quote
 
 import falcon.asgi
+import structlog
 from falcon.asgi import Request, Response
 
 from services.portal.web import sessions
 from services.portal.web.api import Api, Refused
-from services.portal.web.page import SEALED, Page, Result, SignIn, Visit
+from services.portal.web.page import SEALED, Page, Renew, Result, SignIn, Visit
 from services.portal.web.rendering import render
 from services.portal.web.sessions import Browser, Held
 from shared.config.settings import Settings
-from shared.db.session import transaction
+from shared.db.session import is_database_away, transaction
 from shared.http.mount import client_address
 from shared.security.encryption import CannotOpenError, portal_sealer
 from shared.web import cookies
-from shared.web.answers import write_file, write_redirect, write_view
+from shared.web.answers import DATABASE_LEFT, write_file, write_redirect, write_view
 from shared.web.forms import read_form, read_query, refuse_nul
 from shared.web.results import SURE, PageError, Redirect, View, own_path
 from shared.web.tokens import form_token, hashed, new_token
@@ -31,6 +32,8 @@ FORM = "portal_form"
 """The cookie of a browser in which nobody is signed in: the sign-in form has a token too."""
 SIGN_IN = "/sign-in"
 MAX_CLIENT = 200
+
+log = structlog.get_logger()
 
 
 def mount(
@@ -76,15 +79,18 @@ def _responder(page: Page, config: Settings, api: Api, threads: ThreadPoolExecut
         client = (req.user_agent or "").encode("ascii", "ignore").decode()[:MAX_CLIENT]
         browser = Browser(client_address(req), client)
 
+        has_acted = False
+
         def run() -> tuple[Result, str]:
-            with transaction() as session:
-                held = sessions.find(session, own, api, browser)
+            nonlocal has_acted
+            held = sessions.find(own, api, browser)
             if page.needs == "business" and held is None:
                 if page.asks_by_itself:
                     raise PageError(403, "You are signed out: load the page anew.")
                 return _to_sign_in(req, own), ""
             asking = api.for_browser(browser.address, client, held.access if held else "")
             visit = Visit(asking, held, config, path, query, form)
+            has_acted = _acts(page, visit)
             try:
                 result = _answer(page, visit, req.path, token)
             except Refused as refused:
@@ -97,8 +103,10 @@ def _responder(page: Page, config: Settings, api: Api, threads: ThreadPoolExecut
             if isinstance(result, SignIn):
                 with transaction() as session:
                     sessions.end(session, own)
-                    begun = sessions.start(session, result.answer, result.note)
+                    begun = sessions.start(session, result.answer)
                 return Redirect(own_path(result.to), token=begun), ""
+            if isinstance(result, Renew) and held is not None:
+                sessions.renew(own, api, browser, held.access)
             if isinstance(result, Redirect):
                 with transaction() as session:
                     if result.token == "":
@@ -113,7 +121,13 @@ def _responder(page: Page, config: Settings, api: Api, threads: ThreadPoolExecut
                     note = sessions.take_note(session, own)
             return result, _rendered(result, token, held, note)
 
-        result, html = await asyncio.get_running_loop().run_in_executor(threads, run)
+        try:
+            result, html = await asyncio.get_running_loop().run_in_executor(threads, run)
+        except Exception as error:
+            if not has_acted or not is_database_away(error):
+                raise
+            log.warning("database_away", route=req.uri_template, error=type(error).__name__)
+            raise PageError(503, DATABASE_LEFT) from None
         if isinstance(result, View):
             write_view(resp, result, html)
         elif isinstance(result, Redirect):
@@ -136,6 +150,11 @@ def _answer(page: Page, visit: Visit, asked_for: str, token: str) -> Result | Si
     if isinstance(asked, View):
         return asked
     return View("question.html", asked.about(_sealed(visit.form, token), asked_for))
+
+
+def _acts(page: Page, visit: Visit) -> bool:
+    """Whether the page changes something now, and does not ask first."""
+    return page.method == "POST" and (page.asks is None or visit.field(SURE) == "yes")
 
 
 def _sealed(form: Mapping[str, list[str]], token: str) -> Mapping[str, list[str]]:

@@ -9,6 +9,12 @@ from services.portal.web.sessions import Held
 from shared.config.settings import Settings
 from shared.web.results import File, Question, Redirect, View
 
+
+@dataclass(frozen=True, slots=True)
+class Renew(Redirect):
+    """Go and see another page, when what is held of the business was fetched anew."""
+
+
 Result = View | Redirect | File
 SEALED = ("password", "current_password")
 """Fields that a question does not put into its page as they were typed."""
@@ -21,12 +27,10 @@ class SignIn:
     Attributes:
         answer: of the API.
         to: a path of ours.
-        note: what that page says once.
     """
 
     answer: Mapping[str, str]
     to: str
-    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)

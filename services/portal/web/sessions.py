@@ -3,7 +3,9 @@
 Kept on the server, and not sealed in the cookie: a refresh token works once, and one that comes a
 second time ends the session (RFC 9700, 4.14.2). Of two requests of a browser at once, or after an
 answer that never came to it, the second would bring the used one. A row's lock has one renew, and
-the other finds what came of it.
+the other finds what came of it. Before the API is asked, the id of the attempt is committed: an
+answer that comes to nobody, since this process or the database ends in between, is asked for again
+under the same id, and the API gives the same one.
 """
 
 from collections.abc import Mapping
@@ -16,8 +18,10 @@ import msgspec
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
-from services.portal.web.api import Api, Refused
+from services.portal.web.api import Api, Asking, Refused
 from shared.db.models import PortalSession
+from shared.db.session import transaction
+from shared.ids import new_id
 from shared.security.encryption import CannotOpenError, portal_sealer
 from shared.web.tokens import hashed, new_token
 
@@ -34,6 +38,7 @@ class Held(msgspec.Struct, frozen=True):
         account_id: whose.
         company_name: its name.
         email: its address.
+        attempt_id: under which the refresh token is being used; empty while it is not.
     """
 
     access: str
@@ -41,6 +46,7 @@ class Held(msgspec.Struct, frozen=True):
     account_id: str
     company_name: str
     email: str
+    attempt_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +57,12 @@ class Browser:
     client: str
 
 
-def start(session: Session, signed_in: Mapping[str, Any], note: str = "") -> str:
+def start(session: Session, signed_in: Mapping[str, Any]) -> str:
     """Keep what a sign-in answered; returns the token for the browser's cookie.
 
     Args:
         session: the transaction.
         signed_in: the API's answer.
-        note: what its first page says once.
     """
     session.execute(delete(PortalSession).where(PortalSession.expires_at < datetime.now(UTC)))
     token, held = new_token(), _held(signed_in)
@@ -67,32 +72,62 @@ def start(session: Session, signed_in: Mapping[str, Any], note: str = "") -> str
             token_hash=key,
             sealed=_seal(held, key),
             expires_at=_expiry(held.refresh),
-            note=note,
         )
     )
     return token
 
 
-def find(session: Session, token: str, api: Api, browser: Browser) -> Held | None:
+def find(token: str, api: Api, browser: Browser) -> Held | None:
     """What is held of a browser, its access token good for a page; None where it is signed out.
 
     Args:
-        session: the transaction.
         token: of the cookie.
         api: renews the tokens.
         browser: whose request it is.
+
+    Raises:
+        PageError: 503, when the API does not answer; the next page asks it again.
+        Refused: it does not renew, for another reason than the session's end.
     """
-    row = session.get(PortalSession, hashed(token)) if token else None
-    held = _opened(row)
-    if row is None or held is None or not _is_over(held.access):
+    with transaction() as session:
+        held = _opened(session.get(PortalSession, hashed(token)) if token else None)
+    if held is None or not _is_over(held.access):
         return held
-    row = session.get(PortalSession, hashed(token), with_for_update=True, populate_existing=True)
-    held = _opened(row)
-    if row is None or held is None or not _is_over(held.access):
-        return held  # another request was faster
+    return renew(token, api, browser, held.access)
+
+
+def renew(token: str, api: Api, browser: Browser, access: str) -> Held | None:
+    """Have the API renew what is held of a browser; where another request was faster, its outcome.
+
+    Args:
+        token: of the cookie.
+        api: renews the tokens.
+        browser: whose request it is.
+        access: the access token that shall be replaced.
+
+    Returns:
+        As `find`, which says what is raised as well.
+    """
+    for is_begun in (False, True):
+        with transaction() as session:
+            row = session.get(PortalSession, hashed(token), with_for_update=True)
+            held = _opened(row)
+            if row is None or held is None or held.access != access:
+                return held
+            if is_begun:
+                return _renewed(
+                    session, row, held, api.for_browser(browser.address, browser.client)
+                )
+            if not held.attempt_id:
+                begun = msgspec.structs.replace(held, attempt_id=str(new_id()))
+                row.sealed = _seal(begun, row.token_hash)
+    raise AssertionError("the second time it is begun")
+
+
+def _renewed(session: Session, row: PortalSession, held: Held, asking: Asking) -> Held | None:
+    asked = {"refresh": held.refresh, "attempt_id": held.attempt_id}
     try:
-        asking = api.for_browser(browser.address, browser.client)
-        held = _held(asking.post("/users/auth/refresh/", {"refresh": held.refresh}))
+        held = _held(asking.post("/users/auth/refresh/", asked))
     except Refused as refused:
         # Only what the API says of the session itself ends it.
         if refused.status not in (401, 403):

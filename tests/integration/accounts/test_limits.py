@@ -78,7 +78,7 @@ def statuses(answers):
 def test_a_flood_of_passwords_is_hardly_looked_at_and_the_owner_signs_in(api, email, home):
     """From many networks at once, in both workers, for several minutes by the counts."""
     looked_at = 0
-    with ThreadPoolExecutor(8) as threads:
+    with ThreadPoolExecutor(4) as threads:
         for _ in range(6):
             places = [somewhere() for _ in range(40)]
             answers = threads.map(lambda at: login(api, email, at, "wrong guess"), places)

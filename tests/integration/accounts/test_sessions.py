@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import update
@@ -115,3 +116,38 @@ def test_tokens_of_the_version_before_go_on_until_they_end(api, email):
     assert is_in(api, renewed)
     assert tokens.check(renewed["access"], "access").session_id is not None
     assert renew(api, old).status_code == 401
+
+
+def attempt(api, pair, attempt_id):
+    body = {"refresh": pair["refresh"], "attempt_id": attempt_id}
+    return api.http.post("/users/auth/refresh/", json=body)
+
+
+def test_an_attempt_that_is_made_again_has_the_same_successor(api, email):
+    first, mine = login(api, email).json(), str(uuid4())
+    second = attempt(api, first, mine).json()
+    again = attempt(api, first, mine).json()
+    assert is_in(api, again)
+    # One successor: once it is used, neither comes again.
+    third = renew(api, again).json()
+    assert is_in(api, third)
+    assert renew(api, second).status_code == 401
+    assert not is_in(api, third)
+
+
+@pytest.mark.parametrize("known", ["another", "none", "the token's own", "late"])
+def test_who_has_a_used_token_and_not_its_attempt_is_a_thief(api, email, known):
+    first, mine = login(api, email).json(), str(uuid4())
+    second = attempt(api, first, mine).json()
+    ids = {
+        "another": str(uuid4()),
+        "the token's own": str(tokens.check(first["refresh"], "refresh").id),
+    }
+    if known == "late":
+        assert attempt(api, second, str(uuid4())).status_code == 200
+        assert attempt(api, first, mine).status_code == 401
+    elif known == "none":
+        assert renew(api, first).status_code == 401
+    else:
+        assert attempt(api, first, ids[known]).status_code == 401
+    assert not is_in(api, second)

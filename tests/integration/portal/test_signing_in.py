@@ -1,5 +1,6 @@
 """Into the portal and out of it; what it holds, and what a browser is told."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -160,3 +161,71 @@ def test_what_every_answer_carries(stage):
     page = httpx.get(f"{stage.url}/sign-in").text
     assert "<script>" not in page
     assert "style=" not in page
+
+
+def reused(stage):
+    """How many sessions were taken for stolen."""
+    with stage.api.session() as session:
+        told = text(f"SELECT count(*) FROM outbox WHERE {SAID} LIKE '%refresh_token_reused%'")
+        return session.scalar(told)
+
+
+@pytest.fixture
+def forgetful(stage):
+    """What the API answers to a renewal is not kept: the portal ends there, or its database."""
+    with stage.api.engine.begin() as connection:
+        connection.execute(
+            text(
+                "CREATE FUNCTION forget() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+                " RAISE EXCEPTION 'gone' USING ERRCODE = '57P01'; END $$"
+            )
+        )
+        connection.execute(
+            text(
+                "CREATE TRIGGER forget BEFORE UPDATE ON portal_sessions FOR EACH ROW WHEN"
+                " (NEW.expires_at <> OLD.expires_at) EXECUTE FUNCTION forget()"
+            )
+        )
+    gone = ["DROP TRIGGER IF EXISTS forget ON portal_sessions", "DROP FUNCTION IF EXISTS forget"]
+
+    def remember():
+        with stage.api.engine.begin() as connection:
+            for statement in gone:
+                connection.execute(text(statement))
+
+    yield remember
+    remember()
+
+
+def test_an_answer_that_was_lost_is_asked_for_again_and_ends_no_session(stage, forgetful):
+    browser, _ = stage.registered()
+    before = reused(stage)
+    with stage.api.session() as session:
+        renewed = "SELECT max(renewed_at) FROM account_sessions"
+        first = session.scalar(text(renewed))
+    time.sleep(1.1)  # tokens end at a whole second
+    for _ in range(2):
+        browser.get("/")
+        assert browser.status == 503
+    with stage.api.session() as session:
+        assert session.scalar(text(renewed)) > first  # the API has renewed it
+    forgetful()
+    assert "Sign out" in browser.get("/")
+    assert "Sign out" in browser.get("/account")
+    assert reused(stage) == before
+
+
+def test_a_new_address_and_other_pages_at_once_renew_one_after_the_other(stage):
+    browser, email = stage.registered()
+    browser.get("/account")
+    browser.send("/account/email", email=f"new-{email}", password=PASSWORD)
+    browser.send("/account/email/verify", code=stage.api.code_for(f"new-{email}"))
+    before, sure = reused(stage), browser.page
+    with ThreadPoolExecutor(8) as pool:
+        others = [pool.submit(browser.http.get, "/account") for _ in range(8)]
+        browser.page = sure
+        browser.send("/account/email/verify")
+        more = [pool.submit(browser.http.get, "/account") for _ in range(4)]
+    assert {answer.result().url.path for answer in others + more} == {"/account"}
+    assert f"<dd>new-{email}</dd>" in browser.page
+    assert reused(stage) == before

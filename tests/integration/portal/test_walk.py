@@ -1,5 +1,6 @@
 """What a business does in the portal, without a script and by its forms alone."""
 
+import html
 import os
 import re
 import subprocess
@@ -219,3 +220,50 @@ def test_another_businesss_order_is_as_unknown_as_none(stage, browser):
     for path in ("/orders/018f0000-0000-7000-8000-000000000000", "/orders/..%2Fkyc"):
         browser.get(path)
         assert browser.status == 404
+
+
+KEY = "whpk_kZsyrgJsDEDi7g7vg6Ns+R3BdkG9xTPVQsFiRW1kj5c="
+
+
+def test_what_signs_beside_the_secret_is_listed_named_and_removed(stage):
+    browser, email = approved(stage)
+    secret_of(browser)
+    pair = stage.api.http.post("/users/auth/login/", json={"email": email, "password": PASSWORD})
+    me = {"Authorization": f"Bearer {pair.json()['access']}"}
+    for shop in ("", "north & south"):
+        given = {"secret": "0123456789abcdef0123456789abcdef", "shop": shop}
+        answer = stage.api.http.put("/webhook/secret/shopify/", json=given, headers=me)
+        assert answer.status_code == 200, answer.text
+    answer = stage.api.http.post("/webhook/public-keys/", json={"public_key": KEY}, headers=me)
+    assert answer.status_code == 201, answer.text
+    assert stage.api.http.post("/webhook/test-secret/", headers=me).status_code == 201
+    browser.get("/secret")
+    assert browser.page.count("data-other") == 3
+    assert KEY in browser.page
+    browser.send("/secret", password=PASSWORD)
+    browser.send("/secret/replace")
+    assert "2 Shopify secrets, 1 public key and any test secret" in browser.page
+    assert "Every secret of today" not in browser.page
+
+    def remove(named):
+        """By the form in the row that names it."""
+        browser.get("/secret")
+        form = next(
+            form
+            for form in re.findall(r"<(?:tr|form)[^>]*>(?:(?!</tr>).)*?</form>", browser.page, re.S)
+            if named in form and "/secret/others" in form
+        )
+        hidden = dict(re.findall(r'type="hidden" name="([^"]+)" value="([^"]*)"', form))
+        data = {name: html.unescape(value) for name, value in hidden.items()}
+        asked = browser.http.post("/secret/others", data=data).text
+        assert "It stops working in the same moment" in asked
+        browser.page = asked
+        return browser.send("/secret/others")
+
+    assert "Removed the Shopify secret" in remove("north &amp; south")
+    assert "Removed a public key" in remove(KEY)
+    assert "Removed the test secret" in remove("Remove the test secret")
+    left = stage.api.http.get("/webhook/secret/shopify/", headers=me).json()["results"]
+    assert [one["shop"] for one in left] == [""]
+    assert stage.api.http.get("/webhook/public-keys/", headers=me).json()["public_keys"] == []
+    assert stage.api.http.get("/webhook/test-secret/", headers=me).status_code == 404

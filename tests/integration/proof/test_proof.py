@@ -12,7 +12,9 @@ from rich.console import Console
 from sqlalchemy import create_engine, select
 from sqlalchemy.orm import Session
 
+from services.ops.audit.actions import Actor
 from services.ops.commands import decisions, kyc_applications
+from services.ops.commands.giving import give
 from services.ops.commands.kyc_applications import Filter, Status
 from services.ops.console.pages.overview import tiles
 from services.ops.monitoring import order_flow
@@ -102,7 +104,12 @@ def running(module_amqp_url, module_database_url, tmp_path_factory):
         # As any other it registers, proves its address and applies; then somebody decides.
         assert until(lambda: found.prove("x-api-key"), "it has applied") == "approval"
         with Connection(module_amqp_url) as connection:
-            decisions.publish(connection, decisions.make("approve", found.business.email, ""))
+            give(
+                connection,
+                found.engine,
+                decisions.make("approve", found.business.email, ""),
+                Actor("tests", ""),
+            )
         until(lambda: found.prove("x-api-key") == "", "the first order came through")
         yield found
         found.engine.dispose()

@@ -6,7 +6,7 @@ import msgspec
 import typer
 from rich.table import Table
 
-from services.ops.cli.businesses.commands import Business, Wait, carry_out, the_business
+from services.ops.cli.businesses.commands import Business, Wait, carry_out, sure, the_business
 from services.ops.cli.businesses.trail import waiting_table
 from services.ops.cli.terminal import (
     FAILED,
@@ -14,7 +14,6 @@ from services.ops.cli.terminal import (
     AsJson,
     Yes,
     broker,
-    confirm,
     database,
     find_system,
     local,
@@ -62,7 +61,7 @@ def _set_blocked(business: str, reason: str, wait: float, yes: bool, *, blocked:
         )
     except msgspec.ValidationError:
         stop("The reason may have up to 4,000 characters, without NUL.", MISUSED)
-    confirm(f"{'Block' if blocked else 'Unblock'} {found.company_name} <{found.email}>?", yes)
+    sure("Block" if blocked else "Unblock", found.company_name, found.email, "", yes)
     if carry_out(system, command, wait):
         say(f"{found.company_name} <{found.email}> is {'' if blocked else 'no longer '}blocked.")
 

@@ -1,29 +1,26 @@
-"""Commands to `services.secrets`: published, told to the audit log, and waited for."""
+"""Commands to the services: asked about, given, and waited for."""
 
-import time
 from typing import Annotated
 
 import typer
 
-from services.ops.audit.actions import commanded, tell
 from services.ops.cli.terminal import (
     FAILED,
     actor,
     broker,
+    confirm,
     database,
     database_trouble,
     engine,
     say,
     stop,
 )
-from services.ops.commands import decisions
+from services.ops.commands import outcomes
+from services.ops.commands.giving import give
 from services.ops.environment import Surroundings
 from services.ops.timelines import account
 from services.ops.timelines.account import AccountTrail
 from shared.bus.contract.events import AccountBlock, SecretRevoke, SecretRotate, WebhookLimit
-
-CONSUMER = "services.secrets"
-POLL_SECONDS = 0.1
 
 Business = Annotated[
     str, typer.Argument(help="Account id, email address or business registration number.")
@@ -45,26 +42,45 @@ def the_business(system: Surroundings, business: str) -> AccountTrail:
     return found
 
 
+def sure(does: str, company_name: str, email: str, more: str, yes: bool) -> None:
+    """Ask before something is done to a business, by its name; exits unless the answer is yes.
+
+    Args:
+        does: what is done to it, such as `Block`.
+        company_name: whose name.
+        email: its address.
+        more: what else tells it, or what follows, in words; empty for nothing.
+        yes: whether not to ask.
+    """
+    confirm(f"{does} {company_name} <{email}>{f', {more}' if more else ''}?", yes)
+
+
 def carry_out(
     system: Surroundings,
     command: SecretRotate | SecretRevoke | WebhookLimit | AccountBlock,
     wait: float,
 ) -> bool:
-    """Publish a command; returns whether it is known to be carried out.
+    """Give a command; returns whether it is known to be carried out.
 
     Exits when it was waited for and is not.
     """
     books = engine(system)
     with broker(system) as connection, database_trouble():
-        message_id = decisions.publish(connection, command)
-        tell(books, [commanded(actor(system), command, message_id)])
+        message_id = give(connection, books, command, actor(system))
         say(f"Published: {command.TYPE} (message {message_id}).")
-        deadline = time.monotonic() + wait
-        while not (done := decisions.is_done(books, message_id, CONSUMER)):
-            if time.monotonic() >= deadline:
-                break
-            time.sleep(POLL_SECONDS)
-    if wait and not done:
-        say(f"Not carried out after {wait:g} s. It is safe: is {CONSUMER} running?")
-        raise typer.Exit(FAILED)
-    return done
+        if not wait:
+            return False
+        outcome = outcomes.wait(connection, books, message_id, outcomes.SECRETS, wait)
+    conclude(outcome, outcomes.SECRETS)
+    return True
+
+
+def conclude(outcome: outcomes.Outcome, recipient: outcomes.Recipient) -> None:
+    """Say what became of a command; exits unless it was carried out."""
+    if outcome.state == "carried out":
+        return
+    if outcome.state == "refused":
+        say(f"Refused: {outcome.sentence} (now in {recipient.queue.dead})")
+    else:
+        say(outcome.sentence)
+    raise typer.Exit(FAILED)

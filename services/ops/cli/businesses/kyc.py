@@ -9,13 +9,14 @@ import typer
 from rich.table import Table
 from sqlalchemy.exc import DBAPIError
 
-from services.ops.audit.actions import commanded, tell
+from services.ops.cli.businesses.commands import Business, Wait, conclude, sure
 from services.ops.cli.terminal import (
-    FAILED,
     MISUSED,
     AsJson,
+    Yes,
     actor,
     broker,
+    confirm,
     database,
     find_system,
     local,
@@ -26,20 +27,18 @@ from services.ops.cli.terminal import (
     signed_in_as,
     stop,
 )
-from services.ops.commands import decisions, kyc_applications
-from services.ops.commands.kyc_applications import Filter, Sort, Status
+from services.ops.commands import decisions, kyc_applications, outcomes
+from services.ops.commands.giving import give
+from services.ops.commands.kyc_applications import Filter, Same, Sort, Status
 from services.ops.commands.kyc_persons import DECIDES
+from services.ops.environment import Surroundings
+from shared.bus.contract import topology
+from shared.bus.contract.events import KycDecide
 from shared.db.session import make_engine
 from shared.security.service_accounts import is_services
 
 app = typer.Typer(help="Decide on KYC applications.", no_args_is_help=True)
 
-Business = Annotated[
-    str, typer.Argument(help="Account id, email address or business registration number.")
-]
-Wait = Annotated[
-    float, typer.Option(min=0, help="Seconds to wait for the outcome; 0 publishes and goes.")
-]
 Why = Annotated[str, typer.Option(help="What the business is told.")]
 Who = Annotated[
     str,
@@ -85,11 +84,7 @@ def list_applications(
             application.company_name,
             application.email,
             application.business_registration_number,
-            *(
-                [", ".join(one.company_name for one in same.get(application.id, ()))]
-                if same
-                else []
-            ),
+            *([same.get(application.id, Same()).in_words] if same else []),
             *([application.so_far] if several else []),
         )
     results().print(table)
@@ -102,25 +97,31 @@ def list_applications(
 
 
 @app.command()
-def approve(business: Business, reason: Why = "", wait: Wait = 5.0, who: Who = "") -> None:
+def approve(
+    business: Business, reason: Why = "", wait: Wait = 5.0, who: Who = "", yes: Yes = False
+) -> None:
     """Approve the business's newest application: it gets a webhook secret."""
-    _decide("approve", business, reason, wait, who)
+    _decide("approve", business, reason, wait, who, yes)
 
 
 @app.command()
-def reject(business: Business, reason: Why, wait: Wait = 5.0, who: Who = "") -> None:
+def reject(
+    business: Business, reason: Why, wait: Wait = 5.0, who: Who = "", yes: Yes = False
+) -> None:
     """Reject it; the business is told why and may submit again."""
-    _decide("reject", business, reason, wait, who)
+    _decide("reject", business, reason, wait, who, yes)
 
 
 @app.command()
-def revoke(business: Business, reason: Why = "", wait: Wait = 5.0, who: Who = "") -> None:
+def revoke(
+    business: Business, reason: Why = "", wait: Wait = 5.0, who: Who = "", yes: Yes = False
+) -> None:
     """Take an approval back: the business's secrets stop working at once."""
-    _decide("revoke", business, reason, wait, who)
+    _decide("revoke", business, reason, wait, who, yes)
 
 
 def _decide(
-    decision: decisions.Decision, business: str, reason: str, wait: float, who: str
+    decision: decisions.Decision, business: str, reason: str, wait: float, who: str, yes: bool
 ) -> None:
     system = find_system()
     own = signed_in_as(system, who) if who else system
@@ -134,40 +135,54 @@ def _decide(
         if "$.reason" in str(error):
             stop("The reason may have up to 4,000 characters, without NUL.", MISUSED)
         stop(f"This is no account id, email address or registration number: {business}", MISUSED)
-    if system.has_database:
-        # With the database away the decision is published all the same: the broker keeps it.
-        with suppress(DBAPIError):
-            application = decisions.meant(make_engine(system.settings), command)
-            if application is None:
-                stop(f"No business that has applied is known by {business.strip()}.")
-            command = msgspec.structs.replace(command, application_id=application)
+    application = _meant(system, command)
+    if application is None:
+        confirm(f"{decision.capitalize()} {business.strip()}, whoever that is?", yes)
+    else:
+        command = msgspec.structs.replace(command, application_id=application.id)
+        number = f"number {application.business_registration_number}, now {application.status}"
+        sure(decision.capitalize(), application.company_name, application.email, number, yes)
+    recipient = decisions.recipient(command)
+    books = make_engine(system.settings) if system.has_database else None
     with broker(system) as connection:
         with broker(own) as personal:
-            message_id = decisions.publish(personal, command)
+            message_id = give(personal, books, command, actor(own), untold=_not_told)
         say(f"Published: {decision} {business.strip()} (message {message_id}).")
-        if system.has_database:
-            try:
-                tell(make_engine(system.settings), [commanded(actor(own), command, message_id)])
-            except DBAPIError:
-                say("The audit log was not told who published it: the database did not take it.")
         if not wait:
             return
-        if not system.has_database:
-            say("What becomes of it is not looked for without DATABASE_URL. " + _WHERE_TO_LOOK)
+        if books is None:
+            say(f"What becomes of it is not looked for without DATABASE_URL. {_WHERE_TO_LOOK}")
             return
         try:
-            outcome = decisions.wait(
-                connection, make_engine(system.settings), message_id, command, wait
-            )
+            outcome = outcomes.wait(connection, books, message_id, recipient, wait)
         except DBAPIError:
-            say("The database does not answer, so the outcome cannot be seen. " + _WHERE_TO_LOOK)
+            say(f"The database does not answer, so the outcome cannot be seen. {_WHERE_TO_LOOK}")
             raise typer.Exit(FAILED) from None
-    if outcome.state == "refused":
-        say(f"Refused: {outcome.sentence} (now in {decisions.DEAD})")
-    else:
-        say(outcome.sentence)
-    if outcome.state != "carried out":
-        raise typer.Exit(FAILED)
+    conclude(outcome, recipient)
+    say(outcome.sentence)
 
 
-_WHERE_TO_LOOK = f"If it was refused it is in the queue {decisions.DEAD}, with the reason."
+def _meant(system: Surroundings, command: KycDecide) -> decisions.Meant | None:
+    """The application that is meant; None while nobody can say, and exits when it is nobody's."""
+    if not system.has_database:
+        return None
+    # With the database away the decision is published all the same: the broker keeps it.
+    with suppress(DBAPIError):
+        found = decisions.meant(make_engine(system.settings), command)
+        if found is None:
+            stop(f"No business that has applied is known by {_named(command)}.")
+        return found
+    return None
+
+
+def _named(command: KycDecide) -> str:
+    return str(command.account_id or command.email or command.business_registration_number)
+
+
+def _not_told(_: Exception) -> None:
+    say("The audit log is not told who published it: the database does not take it.")
+
+
+_WHERE_TO_LOOK = (
+    f"If it was refused it is in the queue {topology.KYC_DECISIONS.dead}, with the reason."
+)

@@ -7,16 +7,16 @@ import msgspec
 import typer
 from rich.table import Table
 
-from services.ops.cli.businesses.commands import Business, Wait, carry_out, the_business
+from services.ops.cli.businesses.commands import Business, Wait, carry_out, sure, the_business
 from services.ops.cli.terminal import (
     MISUSED,
     AsJson,
     Yes,
-    confirm,
     find_system,
     local,
     print_json,
     results,
+    say,
     stop,
 )
 from services.ops.environment import Surroundings
@@ -43,11 +43,17 @@ def rotate(
         bool, typer.Option(help="The earlier ones stop working at once.")
     ] = False,
     wait: Wait = 5.0,
+    yes: Yes = False,
 ) -> None:
     """Replace a business's secret; the one before works until its own end."""
     system = find_system()
-    account_id = the_business(system, business).account_id
-    command = SecretRotate(account_id=account_id, cause="operator", revoke_previous=revoke_previous)
+    found = the_business(system, business)
+    command = SecretRotate(
+        account_id=found.account_id, cause="operator", revoke_previous=revoke_previous
+    )
+    if revoke_previous:
+        stays = f"while {found.staying} work on" if found.staying else ""
+        sure("Replace at once the secrets of", found.company_name, found.email, stays, yes)
     _carry_out(system, command, wait)
 
 
@@ -68,8 +74,8 @@ def revoke(
         )
     except msgspec.ValidationError:
         stop("The reason may have up to 4,000 characters, without NUL.", MISUSED)
-    which = "this secret" if secret else "all secrets"
-    confirm(f"Revoke {which} of {found.company_name} <{found.email}>?", yes)
+    which = "this secret" if secret else "all secrets and public keys"
+    sure(f"Revoke {which} of", found.company_name, found.email, "", yes)
     _carry_out(system, command, wait)
 
 
@@ -89,4 +95,9 @@ def _print(found: AccountTrail) -> None:
             local(secret.expires_at),
             local(secret.revoked_at),
         )
+    for key in found.public_keys:
+        state = f"{key.state} public key"
+        table.add_row(local(key.added_at), state, "live", str(key.id), "", local(key.revoked_at))
     results().print(table)
+    if more := found.secrets_total - len(found.secrets):
+        say(f"And {more} more that have ended.")

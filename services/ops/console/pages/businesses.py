@@ -2,27 +2,24 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
 import msgspec
 from sqlalchemy.orm import Session
 
-from services.ops.audit.actions import commanded
-from services.ops.commands import decisions
-from services.ops.console.web.page import Page, Redirect, Result, View, Visit
+from services.ops.commands import outcomes
+from services.ops.commands.giving import give
+from services.ops.console.web.following import follow
+from services.ops.console.web.page import Page, Redirect, Result, Visit
 from services.ops.console.web.reading import positive
+from services.ops.timelines import credentials
 from services.ops.users.rights import Right
-from shared.bus import outbox
 from shared.bus.contract.events import AccountBlock, SecretRevoke, SecretRotate, WebhookLimit
 from shared.db.models import Account
 from shared.db.session import engine
 from shared.web.forms import uuid_of
 from shared.web.results import PageError, Question
 
-CONSUMER = "services.secrets"
-"""Who carries them out."""
-GIVE_UP_AFTER = 60  # looks, one a second
 Command = SecretRotate | SecretRevoke | WebhookLimit | AccountBlock
 
 
@@ -77,8 +74,8 @@ KINDS: Mapping[str, Kind] = {
     ),
     "replace_at_once": Kind(
         "Replace at once the webhook secrets of",
-        "It is told; its secrets of before stop working at once, and its orders are refused until "
-        "it sends with the new one.",
+        "It is told; the secrets that we made for it stop working at once, and what it signs by "
+        "them is refused until it sends with the new one.",
         lambda account_id, _: SecretRotate(
             account_id=account_id, cause="operator", revoke_previous=True
         ),
@@ -120,7 +117,14 @@ def ask(session: Session, visit: Visit) -> Question:
     if isinstance(command, WebhookLimit):
         facts["Requests a second"] = str(command.per_second or "the default")
     elif isinstance(command, SecretRevoke):
-        facts["Secret"] = str(command.secret_id or "all of them")
+        everything = (
+            "everything that it signs by: also the secrets of its shops and its public keys"
+        )
+        facts["Secret"] = str(command.secret_id or everything)
+    elif isinstance(command, SecretRotate):
+        secrets, _ = credentials.secrets(session, account.id)
+        keys = credentials.public_keys(session, account.id)
+        facts["Goes on working"] = credentials.staying(secrets, keys)
     return Question(
         f"{kind.does} {account.company_name}?",
         f"{kind.does} {account.company_name}",
@@ -131,28 +135,18 @@ def ask(session: Session, visit: Visit) -> Question:
     )
 
 
-def command(session: Session, visit: Visit) -> Result:
+def command(_: Session, visit: Visit) -> Result:
     """Publish a command; what becomes of it is shown when it is known."""
-    _, made = _read(visit)
+    made = _read(visit)[1]
     with visit.system.broker() as connection:
-        message_id = decisions.publish(connection, made, visit.user.name)
-    outbox.add(session, [commanded(visit.actor, made, message_id)])
+        message_id = give(connection, engine(), made, visit.actor, person=visit.user.name)
     return Redirect(f"/accounts/{made.account_id}?commanded={message_id}")
 
 
 def outcome(_: Session, visit: Visit) -> Result:
     """Whether a command was carried out: a piece of a page, which asks again until it was."""
-    message_id = uuid_of(visit.path["message_id"])
-    looks = positive(visit.query.get("look", ""))
-    about: dict[str, Any] = {
-        "account_id": uuid_of(visit.path["account_id"]),
-        "message_id": message_id,
-        "is_done": decisions.is_done(engine(), message_id, CONSUMER),
-        "look": looks + 1,
-        "is_given_up": looks >= GIVE_UP_AFTER,
-        "consumer": CONSUMER,
-    }
-    return View("account_outcome.html", about)
+    account_id = uuid_of(visit.path["account_id"])
+    return follow(visit, outcomes.SECRETS, account_id)
 
 
 def _read(visit: Visit) -> tuple[Kind, Command]:

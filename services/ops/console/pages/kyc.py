@@ -9,14 +9,13 @@ from uuid import UUID
 import msgspec
 from sqlalchemy.orm import Session
 
-from services.ops.audit.actions import commanded
 from services.ops.commands import decisions, kyc_applications
-from services.ops.commands.kyc_applications import Application, Filter, Sort, Status
+from services.ops.commands.giving import give
+from services.ops.commands.kyc_applications import Application, Filter, Same, Sort, Status
 from services.ops.commands.kyc_persons import DECIDES
+from services.ops.console.web.following import follow
 from services.ops.console.web.page import Page, Redirect, Result, View, Visit
-from services.ops.console.web.reading import positive
 from services.ops.users.rights import Right
-from shared.bus import outbox
 from shared.bus.contract.events import KycDecide
 from shared.db.session import engine
 from shared.web.forms import uuid_of
@@ -30,8 +29,6 @@ SORTS = {
     Sort.DECIDED: "decided, newest first",
     Sort.COMPANY: "by company",
 }
-LETTERS_EVERY = 3  # looks into the books for one into the dead letters, which costs more
-GIVE_UP_AFTER = 60  # looks, one a second
 CONSEQUENCES = {
     "approve": ("Approve", "It is told, and gets a webhook secret: its orders are accepted."),
     "reject": ("Reject", "It is told the reason, and may submit again."),
@@ -54,7 +51,7 @@ def show(session: Session, visit: Visit) -> Result:
         "sorts": SORTS,
         "counts": kyc_applications.counts(session, wanted),
         "applications": [
-            (row, contact(row.contact_person_details), same.get(row.id, ())) for row in rows
+            (row, contact(row.contact_person_details), same.get(row.id, Same())) for row in rows
         ],
         "after": after,
         "address": _address,
@@ -133,7 +130,7 @@ def ask(session: Session, visit: Visit) -> Question:
         raise PageError(404, "This business has not applied.")
     if command.application_id not in (None, application.id):
         raise PageError(409, "The business has sent another application since: look at that one.")
-    same = kyc_applications.same_number(session, [application]).get(application.id, ())
+    same = kyc_applications.same_number(session, [application]).get(application.id, Same())
     does, follows = CONSEQUENCES[command.decision]
     if command.decision == "approve" and application.status == "approved":
         does, follows = "Take back the revocation of", "Those of others stay as they are."
@@ -145,7 +142,7 @@ def ask(session: Session, visit: Visit) -> Question:
             "Business": application.company_name,
             "Email": application.email,
             "Registration number": application.business_registration_number,
-            "The same number": "; ".join(f"{one.company_name} ({one.status})" for one in same),
+            "The same number": same.in_words,
             "Address": application.business_address,
             "Its application is": application.status,
             "So far": application.so_far,
@@ -156,13 +153,11 @@ def ask(session: Session, visit: Visit) -> Question:
     )
 
 
-def decide(session: Session, visit: Visit) -> Result:
+def decide(_: Session, visit: Visit) -> Result:
     """Publish a decision; what becomes of it is shown when it is known."""
     command = _command(visit)
     with visit.system.broker() as connection:
-        message_id = decisions.publish(connection, command, visit.user.name)
-    actor = visit.actor
-    outbox.add(session, [commanded(actor, command, message_id)])
+        message_id = give(connection, engine(), command, visit.actor, person=visit.user.name)
     decided = {"decided": message_id, "account": command.account_id}
     return Redirect(_back(visit, command, decided | {"application": command.application_id}))
 
@@ -170,21 +165,7 @@ def decide(session: Session, visit: Visit) -> Result:
 def outcome(_: Session, visit: Visit) -> Result:
     """What has become of a decision: a piece of a page, which asks again until it is known."""
     command = KycDecide(decision="approve", account_id=uuid_of(visit.query.get("account", "")))
-    message_id = uuid_of(visit.path["message_id"])
-    looks = positive(visit.query.get("look", ""))
-    if looks % LETTERS_EVERY == LETTERS_EVERY - 1:
-        with visit.system.broker() as connection:
-            found = decisions.look(engine(), message_id, command, connection)
-    else:
-        found = decisions.look(engine(), message_id, command)
-    about = {
-        "outcome": found,
-        "message_id": message_id,
-        "account_id": command.account_id,
-        "look": looks + 1,
-        "is_given_up": looks >= GIVE_UP_AFTER,
-    }
-    return View("kyc_outcome.html", about)
+    return follow(visit, decisions.recipient(command), command.account_id)
 
 
 def _command(visit: Visit) -> KycDecide:

@@ -18,10 +18,14 @@ from shared.web.results import PageError
 
 
 def find(session: Session, visit: Visit) -> Result:
-    """Orders and businesses that an id, a key, an address, a number or a name stands for."""
+    """Orders and businesses that an id, a key, an address, a number or a name stands for.
+
+    By an address, a registration number and a key only for who may see whose they are.
+    """
     text = visit.query.get("q", "").strip()[:200]
+    sees_persons = visit.user.may(Right.CUSTOMERS)
     orders, is_whole = _orders(session, visit, text) if text else ([], True)
-    accounts = account.find(session, text) if text else []
+    accounts = account.find(session, text, sees_persons=sees_persons) if text else []
     if len(orders) == 1 and not accounts:
         return Redirect(f"/orders/{orders[0].order_id}")
     if len(accounts) == 1 and not orders:
@@ -34,13 +38,21 @@ def find(session: Session, visit: Visit) -> Result:
         for found in (account.account_trail(session, id_) for id_ in accounts[:20])
         if found is not None
     ]
-    about = {"text": text, "orders": orders, "businesses": businesses, "is_whole": is_whole}
+    about = {
+        "text": text,
+        "orders": orders,
+        "businesses": businesses,
+        "is_whole": is_whole,
+        "sees_persons": sees_persons,
+    }
     of = [*(str(order.order_id) for order in orders), *(str(one.account_id) for one in businesses)]
     return View("find.html", about, of=of)
 
 
 def _orders(session: Session, visit: Visit, text: str) -> tuple[Sequence[search.Found], bool]:
     """What is found, and whether it was looked for everywhere."""
+    if not visit.user.may(Right.CUSTOMERS):
+        return search.search(session, text, sees_persons=False), True
     if "@" not in text:
         return search.search(session, text), True
     try:

@@ -17,6 +17,7 @@ from services.ops.audit.actions import viewed
 from services.ops.console.web.page import File, Page, Redirect, Result, System, View, Visit
 from services.ops.console.web.rendering import render
 from services.ops.users import sessions
+from services.ops.users.queue_rights import lacking
 from services.ops.users.rights import Right
 from services.ops.users.users import User
 from shared.bus import outbox
@@ -24,7 +25,7 @@ from shared.config.settings import Settings
 from shared.db.session import is_database_away, transaction
 from shared.http.mount import client_address
 from shared.web import cookies
-from shared.web.answers import DATABASE_AWAY, write_file, write_redirect, write_view
+from shared.web.answers import DATABASE_AWAY, DATABASE_LEFT, write_file, write_redirect, write_view
 from shared.web.forms import read_form, read_query, refuse_nul
 from shared.web.results import SURE, PageError
 from shared.web.tokens import form_token, new_token
@@ -84,15 +85,18 @@ def _responder(page: Page, system: System, threads: ThreadPoolExecutor) -> Any:
             token = new_token()
             cookies.put(resp, FORM, token, system.config)
 
+        has_acted = False
+
         def run() -> tuple[Result, str]:
+            nonlocal has_acted
             with transaction() as session:
                 visitor = system.visitors.find(session, own, is_use=not page.asks_by_itself)
                 if page.needs != "nobody" and visitor is None:
                     return _to_sign_in(req), ""
                 if not page.before_second_factor and system.visitors.must_set_up(visitor):
                     return Redirect(SET_UP), ""
-                if isinstance(page.needs, Right) and not _may(visitor, page.needs):
-                    raise PageError(403, f"This needs the right {page.needs}, which you have not.")
+                if visitor and isinstance(page.needs, Right) and not visitor.may(page.needs):
+                    raise PageError(403, lacking(visitor, [page.needs]))
                 visit = Visit(
                     system=system,
                     visitor=visitor,
@@ -105,6 +109,9 @@ def _responder(page: Page, system: System, threads: ThreadPoolExecutor) -> Any:
                     client=req.user_agent or "",
                     mark=cookies.get(req, MARK, system.config),
                 )
+                if page.also and (lacks := lacking(visit.user, page.also(session, visit))):
+                    raise PageError(403, lacks)
+                has_acted = _acts(page, visit)
                 result = _answer(page, session, visit)
                 is_plain = any(_may(visitor, right) for right in page.plain)
                 if is_plain and isinstance(result, View | File):
@@ -123,7 +130,7 @@ def _responder(page: Page, system: System, threads: ThreadPoolExecutor) -> Any:
             visitor = system.visitors.recall(own)
             is_kept_out = visitor is None or system.visitors.must_set_up(visitor)
             if page.without_database is None or is_kept_out:
-                raise PageError(503, DATABASE_AWAY)
+                raise PageError(503, DATABASE_LEFT if has_acted else DATABASE_AWAY)
             view = page.without_database(system)
             return view, _rendered(view, token, visitor, "")
 
@@ -148,6 +155,11 @@ def _answer(page: Page, session: Session, visit: Visit) -> Result:
     if isinstance(asked, View):
         return asked
     return View("question.html", asked.about(visit.form, visit.asked_for))
+
+
+def _acts(page: Page, visit: Visit) -> bool:
+    """Whether the page changes something now, and does not ask first."""
+    return page.method == "POST" and (page.asks is None or visit.field(SURE) == "yes")
 
 
 def _may(visitor: User | None, right: Right) -> bool:

@@ -72,7 +72,7 @@ def test_approve(settings, db, engine, by):
     business = account(db, status="pending", number="RC 17/2")
     name = {"id": str(business.id), "email": business.email, "number": "RC 17/2"}[by]
     with deciding(settings):
-        code, out, err = fellow(settings, "kyc", "approve", name, "--wait", "30")
+        code, out, err = fellow(settings, "kyc", "approve", "-y", name, "--wait", "30")
     assert (code, out) == (0, ""), err
     assert "Published: approve" in err
     assert f"Kettle & Co ({business.email}) is approved, decided by fellow." in err
@@ -83,14 +83,16 @@ def test_reject_and_revoke_with_a_reason(settings, db, engine):
     pending = account(db, status="pending")
     approved = account(db, status="approved")
     with deciding(settings):
-        code, _, err = fellow(settings, "kyc", "reject", pending.email)
+        code, _, err = fellow(settings, "kyc", "reject", "-y", pending.email)
         assert code == 2
         assert "REASON" in err.upper()
         code, _, err = fellow(
-            settings, "kyc", "reject", pending.email, "--reason", "No such number."
+            settings, "kyc", "reject", "-y", pending.email, "--reason", "No such number."
         )
         assert code == 0, err
-        code, _, err = fellow(settings, "kyc", "revoke", approved.email, "--reason", "Complaints.")
+        code, _, err = fellow(
+            settings, "kyc", "revoke", "-y", approved.email, "--reason", "Complaints."
+        )
         assert code == 0, err
     assert status_of(engine, pending) == "rejected"
     assert status_of(engine, approved) == "revoked"
@@ -116,7 +118,9 @@ def test_where_it_takes_two_the_command_says_who_has_decided_and_who_is_needed(
     assert "so far" not in fellow(settings, "kyc", "list", **two)[1]
     with deciding(settings):
         for _ in range(2):
-            code, _, err = fellow(settings, "kyc", "approve", business.email, "--wait", "30", **two)
+            code, _, err = fellow(
+                settings, "kyc", "approve", "-y", business.email, "--wait", "30", **two
+            )
             assert code == 0, err
             assert "is pending. Recorded: 1 of 2 for approve: fellow; 1 more" in err
         code, shown, err = fellow(settings, "kyc", "list", **two)
@@ -134,7 +138,9 @@ def test_where_it_takes_two_the_command_says_who_has_decided_and_who_is_needed(
             application_headers={"x-acting-user": "ada"},
         )
         until(lambda: status_of(engine, business) == "approved", "approved")
-        code, _, err = fellow(settings, "kyc", "revoke", business.email, "--wait", "30", **two)
+        code, _, err = fellow(
+            settings, "kyc", "revoke", "-y", business.email, "--wait", "30", **two
+        )
         assert "1 of 2 for revoke: fellow" in err
         shown = fellow(settings, "kyc", "list", "--status", "approved", **two)[1]
         assert "1 of 2 for revoke: fellow" in shown
@@ -148,13 +154,13 @@ def test_in_production_a_decision_is_somebodys(settings, db, engine, configure):
     settings = configure(kyc_unnamed_decisions="refuse")
     for user in ("ops", CONSOLE):
         signed_in = refuse | {"AMQP_URL": as_service(amqp_url, user)}
-        code, _, err = fellow(settings, "kyc", "approve", business.email, **signed_in)
+        code, _, err = fellow(settings, "kyc", "approve", "-y", business.email, **signed_in)
         assert (code, err.strip()) == (
             2,
             f"{login(user)} is nobody's name: give --as and your own user of the broker.",
         )
     own = urlsplit(as_service(amqp_url, "operator"))
-    arguments = ("kyc", "approve", business.email, "--as", own.username, "--wait", "30")
+    arguments = ("kyc", "approve", "-y", business.email, "--as", own.username, "--wait", "30")
     with deciding(settings):
         code, _, err = fellow(settings, *arguments, **signed_in, FELLOW_PASSWORD="wrong")
         assert code == 1
@@ -181,11 +187,24 @@ def test_the_documented_example_names_who_decides(settings, db, engine, configur
 def test_a_refusal_says_why_and_stays_for_people(settings, db):
     business = account(db, status="rejected")
     with deciding(settings):
-        code, _, err = fellow(settings, "kyc", "approve", business.email, "--wait", "30")
+        code, _, err = fellow(settings, "kyc", "approve", "-y", business.email, "--wait", "30")
     assert code == 1
     assert "Refused: " in err
     assert "must submit again" in err
     assert depth(settings.amqp_url, topology.KYC_DECISIONS.dead) == 1
+
+
+@pytest.mark.parametrize("decision", ["approve", "reject", "revoke"])
+def test_a_decision_names_whom_it_is_about_and_asks(settings, db, decision):
+    business = account(db, status="pending", number="RC-17", company_name="Kettle & Co")
+    given = ("kyc", decision, "RC-17", "--reason", "x", "--wait", "0")
+    code, _, err = fellow(settings, *given)
+    assert code == 1
+    asked = f"{decision.capitalize()} Kettle & Co <{business.email}>, number RC-17, now pending?"
+    assert asked in err
+    assert depth(settings.amqp_url, "kyc.decisions") == 0
+    assert fellow(settings, *given, "--yes")[0] == 0
+    assert depth(settings.amqp_url, "kyc.decisions") == 1
 
 
 def test_a_decision_about_nobody_is_not_published(settings, db):
@@ -204,10 +223,10 @@ def test_the_command_says_its_version(settings):
 
 def test_without_a_consumer_it_is_safe_and_says_so(settings, db):
     business = account(db, status="pending")
-    code, _, err = fellow(settings, "kyc", "approve", business.email, "--wait", "0.3")
+    code, _, err = fellow(settings, "kyc", "approve", "-y", business.email, "--wait", "0.3")
     assert code == 1
     assert "It is safe in kyc.decisions: is services.kyc running?" in err
-    code, _, err = fellow(settings, "kyc", "approve", business.email, "--wait", "0")
+    code, _, err = fellow(settings, "kyc", "approve", "-y", business.email, "--wait", "0")
     assert code == 0
     message = take(settings.amqp_url, "kyc.decisions")
     assert message.properties["user_id"] == "fellow"
@@ -228,7 +247,9 @@ def test_an_operator_who_may_publish_decisions_and_no_more(settings, db, engine)
     """Nothing that it looks at beside is refused with more than a sentence, on any version."""
     operator = {"AMQP_URL": as_service(settings.amqp_url, "operator")}
     business = account(db, status="pending")
-    code, _, err = fellow(settings, "kyc", "approve", business.email, "--wait", "1", **operator)
+    code, _, err = fellow(
+        settings, "kyc", "approve", "-y", business.email, "--wait", "1", **operator
+    )
     assert code == 1
     assert "Published: approve" in err
     assert "is services.kyc running?" in err
@@ -243,7 +264,7 @@ def test_an_operator_who_may_publish_decisions_and_no_more(settings, db, engine)
 
 @pytest.mark.parametrize("name", ["a@b", "x\x07y", "n" * 201])
 def test_a_name_that_is_none(settings, name):
-    code, _, err = fellow(settings, "kyc", "approve", name)
+    code, _, err = fellow(settings, "kyc", "approve", "-y", name)
     assert code == 2
     assert "no account id, email address or registration number" in err
     assert depth(settings.amqp_url, "kyc.decisions") == 0
@@ -283,7 +304,7 @@ def test_queues_that_nobody_has_declared(settings, broker, vhosts):
 def test_a_decision_declares_what_it_needs(settings, broker, vhosts, db):
     business = account(db, status="pending")
     fresh = broker.url(vhosts.take_bare())
-    arguments = ("kyc", "approve", business.email, "--wait", "0")
+    arguments = ("kyc", "approve", "-y", business.email, "--wait", "0")
     code, _, err = fellow(settings, *arguments, AMQP_URL=fresh)
     assert code == 0, err
     assert depth(fresh, "kyc.decisions") == 1
@@ -292,7 +313,7 @@ def test_a_decision_declares_what_it_needs(settings, broker, vhosts, db):
 def test_a_broker_that_is_away(settings, unused_port, db):
     business = account(db, status="pending")
     away = f"amqp://guest:secret@127.0.0.1:{unused_port()}/"
-    for arguments in (("queues",), ("kyc", "approve", business.email)):
+    for arguments in (("queues",), ("kyc", "approve", "-y", business.email)):
         code, _, err = fellow(settings, *arguments, AMQP_URL=away)
         assert code == 1
         assert "The broker at" in err

@@ -5,13 +5,15 @@ import os
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from kombu import Connection
 
 from services.secrets.__main__ import wire
 from shared.bus.contract import topology
-from shared.db.models import OutboxMessage, WebhookPolicy
+from shared.db.models import OutboxMessage, WebhookPolicy, WebhookPublicKey, WebhookSecret
+from shared.ids import new_id
 from tests.integration.arrange import account, consuming, depth, facts, order_created, take
 from tests.integration.ops.cli.test_cli import fellow
 from tests.integration.ops.dead_letters.test_dead_letters import bury
@@ -55,8 +57,28 @@ def test_a_revocation_is_asked_for_first(settings, db):
     business = account(db, status="approved")
     code, _, err = fellow(settings, "secrets", "revoke", business.email, "--reason", "x")
     assert code == 1
-    assert "Revoke all secrets of Kettle & Co" in err
+    assert "Revoke all secrets and public keys of Kettle & Co" in err
     assert depth(settings.amqp_url, "secrets.rotate") == 0
+
+
+def test_replacing_at_once_is_asked_for_first_and_names_what_works_on(settings, db):
+    business = account(db, status="approved")
+    at = {"issued_at": datetime.now(UTC), "expires_at": datetime.now(UTC) + timedelta(days=9)}
+    for platform, is_test in (("", False), ("shopify", False), ("", True)):
+        named = {"platform": platform, "shop": "", "is_test": is_test, "state": "active"}
+        hidden = {"key_hash": new_id().bytes * 2, "sealed": b"x"}
+        db.add(WebhookSecret(account_id=business.id, **named, **hidden, **at))
+    for _ in range(2):
+        key = new_id().bytes * 2
+        db.add(WebhookPublicKey(account_id=business.id, public_key=key, state="active"))
+    db.commit()
+    rotate = ("secrets", "rotate", business.email, "--revoke-previous", "--wait", "0")
+    code, _, err = fellow(settings, *rotate)
+    stays = "while 1 Shopify secret, 2 public keys, 1 test secret work on?"
+    assert (code, stays in err) == (1, True), err
+    assert depth(settings.amqp_url, "secrets.rotate") == 0
+    assert fellow(settings, *rotate, "--yes")[0] == 0
+    assert depth(settings.amqp_url, "secrets.rotate") == 1
 
 
 def blocked_at(db, business):

@@ -48,5 +48,5 @@ def test_without_the_service_it_is_safe_and_says_so(settings, db):
     business = account(db)
     code, _, err = fellow(settings, "limit", str(business.id), "--per-second", "5", "--wait", "0.2")
     assert code == 1
-    assert "It is safe: is services.secrets running?" in err
+    assert "It is safe in secrets.rotate: is services.secrets running?" in err
     assert depth(settings.amqp_url, "secrets.rotate") == 1

@@ -3,7 +3,8 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import text, update
+from sqlalchemy.event import listen, remove
 
 from services.ops.commands import kyc_applications
 from services.ops.commands.kyc_applications import Filter, Sort, Status
@@ -99,4 +100,42 @@ def test_a_number_that_another_business_gave_is_pointed_out(db):
     assert {one.company_name for one in found} == {"Blue", "Dash", "Dot", "Green"}
     (of_blue,) = [one.id for one in found if one.company_name == "Blue"]
     assert list(same) == [of_blue]
-    assert {(one.account_id, one.company_name) for one in same[of_blue]} == {(red.id, "Red")}
+    assert {(one.account_id, one.company_name) for one in same[of_blue].named} == {(red.id, "Red")}
+    assert same[of_blue].in_words == "Red (rejected)"
+
+
+def test_of_what_thousands_type_a_few_are_named_and_the_rest_counted(db, engine):
+    """By an index, which is there for what few type."""
+    db.execute(
+        text(
+            "WITH made AS (INSERT INTO accounts (id, company_name, email, password_hash,"
+            " email_verified_at) SELECT gen_random_uuid(), 'Shop ' || n, n || '@shop.example', '',"
+            " now() FROM generate_series(1, 2000) n RETURNING id)"
+            " INSERT INTO kyc_applications (id, account_id, business_registration_number,"
+            " business_address, contact_person_details, status) SELECT gen_random_uuid(), id,"
+            " (ARRAY['n/a', 'N/A', ' NA. '])[1 + abs(hashtext(id::text)) % 3], '', '', 'pending'"
+            " FROM made"
+        )
+    )
+    db.commit()
+    db.execute(text("ANALYZE kyc_applications"))
+    found = kyc_applications.applications(db, Filter(Status.PENDING), limit=51)
+    statements = []
+
+    def note(_, __, statement, parameters, *___):
+        statements.append((statement, parameters))
+
+    listen(db.get_bind(), "before_cursor_execute", note)
+    same = kyc_applications.same_number(db, found)
+    remove(db.get_bind(), "before_cursor_execute", note)
+    assert {(len(one.named), one.more) for one in same.values()} == {(6, 1993)}
+    assert len(same) == 51
+    assert all(one.in_words.endswith("; and 1,993 more") for one in same.values())
+    ids = {one.id: one.account_id for one in found}
+    assert all(ids[id_] not in {s.account_id for s in one.named} for id_, one in same.items())
+    with engine.connect() as connection:
+        # Where all have typed the same, the whole table is read at once.
+        connection.exec_driver_sql("SET enable_seqscan = off")
+        for statement, parameters in statements:
+            plan = connection.exec_driver_sql(f"EXPLAIN {statement}", parameters).scalars()
+            assert "ix_kyc_applications_bare_number" in "\n".join(plan), statement

@@ -1,0 +1,38 @@
+"""A piece of a page that follows what becomes of a command, and asks again until it is known."""
+
+from uuid import UUID
+
+from services.ops.commands import outcomes
+from services.ops.commands.outcomes import Recipient
+from services.ops.console.web.page import View, Visit
+from services.ops.console.web.reading import positive
+from shared.db.session import engine
+from shared.web.forms import uuid_of
+
+GIVE_UP_AFTER = 60  # looks, one a second
+
+
+def follow(visit: Visit, recipient: Recipient, account_id: UUID | None) -> View:
+    """What has become of the command whose message the path names.
+
+    Args:
+        visit: the request; `look` in its query counts them.
+        recipient: who carries it out.
+        account_id: the business that it is about.
+    """
+    message_id = uuid_of(visit.path["message_id"])
+    looks = positive(visit.query.get("look", ""))
+    if looks % outcomes.LETTERS_EVERY == outcomes.LETTERS_EVERY - 1:
+        with visit.system.broker() as connection:
+            found = outcomes.look(engine(), message_id, recipient, connection)
+    else:
+        found = outcomes.look(engine(), message_id, recipient)
+    about = {
+        "outcome": found,
+        "account_id": account_id,
+        "again": visit.asked_for,
+        "look": looks + 1,
+        "is_given_up": looks >= GIVE_UP_AFTER,
+        "recipient": recipient,
+    }
+    return View("outcome.html", about)
