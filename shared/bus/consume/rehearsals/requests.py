@@ -95,7 +95,6 @@ def answering(
         for _number in range(AT_ONCE):
             # Taken in a transaction of its own: what kills the process is not tried again.
             with transaction() as session:
-                session.execute(_FORGET)
                 taken = session.execute(_TAKE, {"queues": queues}).first()
             if taken is None:
                 return
@@ -129,10 +128,10 @@ def _rehearsed(subscription: Subscription, engine: Engine, user: str, message: b
 _ASK = text("INSERT INTO rehearsals (id, queue, message) VALUES (:id, :queue, :message)")
 _FETCH = text("DELETE FROM rehearsals WHERE id = :id AND report IS NOT NULL RETURNING report")
 _WITHDRAW = text("DELETE FROM rehearsals WHERE id = :id")
-_FORGET = text(
-    f"DELETE FROM rehearsals WHERE asked_at < now() - interval '{KEPT_SECONDS} s'"  # noqa: S608
-)
 _TAKE = text(f"""
+    WITH forgotten AS (
+        DELETE FROM rehearsals WHERE asked_at < now() - interval '{KEPT_SECONDS} s'
+    )
     UPDATE rehearsals SET taken_at = now() WHERE id = (
         SELECT id FROM rehearsals
         WHERE queue = ANY(:queues) AND taken_at IS NULL
