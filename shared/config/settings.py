@@ -202,7 +202,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     """Who is told of troubles by email, addresses separated by commas; see
     [operations.md](operations.md#alerts)."""
     alert_webhook_url: WebAddressOrNone = ""
-    """An incoming webhook of Slack or Teams, or anything else that takes JSON with a `text`."""
+    """An incoming webhook of Slack, a workflow of Teams, or anything else that takes JSON with a
+    `text`. A secret: whoever has it can write there."""
     alert_after_seconds: Seconds = 60.0
     """For how long a trouble must last before anybody is told."""
     alert_remind_seconds: Seconds = 14_400.0

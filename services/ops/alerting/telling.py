@@ -17,6 +17,7 @@ import structlog
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from services.ops.alerting import metrics
 from services.ops.alerting.channels import Channel, NotToldError
 from services.ops.alerting.due import due
 from services.ops.monitoring import episodes
@@ -47,6 +48,8 @@ class Teller:
         self._after = timedelta(seconds=config.alert_after_seconds)
         self._remind = timedelta(seconds=config.alert_remind_seconds)
         self._channels = channels
+        for channel in channels:
+            metrics.begin(channel.name)
         self._pauses: dict[str, tuple[float, float]] = {}  # until when, and how long
         self._open: dict[str, Episode] = {}
         self._is_from_memory = False
@@ -109,9 +112,11 @@ class Teller:
         except NotToldError as error:
             pause = min(pause * 2 or FIRST_PAUSE, LONGEST_PAUSE)
             self._pauses[channel.name] = (time.monotonic() + pause, pause)
+            metrics.tried(channel.name, well=False)
             log.warning("alert_not_sent", channel=channel.name, error=str(error), seconds=pause)
             return []
         self._pauses.pop(channel.name, None)
+        metrics.tried(channel.name, well=True)
         counts = {"new": len(found.began), "reminded": len(found.reminded)}
         log.info("alert_sent", channel=channel.name, **counts, over=len(found.ended))
         return list(found.told(now))

@@ -9,6 +9,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 import services.ingress.metrics
 import services.notifier.metrics
+import services.ops.alerting.metrics
 import services.proof.metrics
 import services.relay.metrics
 import shared.bus.metrics
@@ -21,6 +22,7 @@ MONITORING = ROOT / "docs" / "monitoring"
 MODULES = (
     services.ingress.metrics,
     services.notifier.metrics,
+    services.ops.alerting.metrics,
     services.proof.metrics,
     shared.bus.metrics,
     shared.http.metrics,

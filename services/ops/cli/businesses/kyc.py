@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from services.ops.cli.businesses.commands import Business, Wait, conclude, sure
 from services.ops.cli.terminal import (
+    FAILED,
     MISUSED,
     AsJson,
     Yes,

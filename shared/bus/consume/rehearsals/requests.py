@@ -21,7 +21,7 @@ from shared.db.session import transaction
 from shared.ids import new_id
 
 SECONDS = 2.0
-"""From one look for requests to the next: what a person waits, against what every process does at rest."""
+"""From one look for requests to the next: a person waits so long, and every process looks."""
 GOOD_SECONDS = 20  # after which nobody waits for the answer any more
 KEPT_SECONDS = 60
 AT_ONCE = 20  # requests answered in one look
@@ -64,7 +64,6 @@ def ask(session: Session, queue: str, incoming: Incoming) -> UUID:
         sent_at=sent_at if isinstance(sent_at, datetime) else None,
     )
     values = {"id": id_, "queue": queue, "message": msgspec.json.encode(request)}
-    session.execute(_FORGET)
     session.execute(_ASK, values)
     return id_
 
@@ -130,10 +129,10 @@ def _rehearsed(subscription: Subscription, engine: Engine, user: str, message: b
 _ASK = text("INSERT INTO rehearsals (id, queue, message) VALUES (:id, :queue, :message)")
 _FETCH = text("DELETE FROM rehearsals WHERE id = :id AND report IS NOT NULL RETURNING report")
 _WITHDRAW = text("DELETE FROM rehearsals WHERE id = :id")
-_FORGET = text(
-    f"DELETE FROM rehearsals WHERE asked_at < now() - interval '{KEPT_SECONDS} s'"  # noqa: S608
-)
 _TAKE = text(f"""
+    WITH forgotten AS (
+        DELETE FROM rehearsals WHERE asked_at < now() - interval '{KEPT_SECONDS} s'
+    )
     UPDATE rehearsals SET taken_at = now() WHERE id = (
         SELECT id FROM rehearsals
         WHERE queue = ANY(:queues) AND taken_at IS NULL

@@ -302,6 +302,25 @@ def test_no_default_contradicts_another():
     assert load({})
 
 
+@pytest.mark.parametrize("host", ["hooks.example", "127.0.0.1", "mailpit"])
+def test_alerts_go_to_no_webhook_in_the_clear(host):
+    """Nobody may read its path, wherever it is; which is in no sentence either."""
+    given = {"ALERT_WEBHOOK_URL": f"http://{host}/a-token", "UNPROTECTED_HOSTS": host}
+    assert load(given)
+    with pytest.raises(ConfigurationError, match="ALERT_WEBHOOK_URL is not encrypted") as refused:
+        load(PRODUCTION | given, "ops")
+    assert "a-token" not in str(refused.value)
+    assert load(PRODUCTION | given, "kyc")
+    assert load(PRODUCTION | {"ALERT_WEBHOOK_URL": f"https://{host}/a-token"}, "ops")
+
+
+def test_who_gets_alerts_has_an_address():
+    assert load({"ALERT_EMAIL_TO": "ada@ops.example, ola@ops.example"})
+    for wrong in ("ada", "ada@ops.example;ola@ops.example,", "a@b.example\nBcc: x@y.example"):
+        with pytest.raises(ConfigurationError, match="ALERT_EMAIL_TO"):
+            load({"ALERT_EMAIL_TO": wrong})
+
+
 @pytest.mark.parametrize("place", ["ORDERS", "DEAD_LETTERS", "UNPROVED"])
 def test_nothing_is_for_ever_in_production(place):
     name = f"RETENTION_{place}_DAYS"
