@@ -4,6 +4,7 @@ import threading
 from datetime import UTC, datetime
 
 import pytest
+from kombu import Connection
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
@@ -13,6 +14,7 @@ from services.notifier.__main__ import wire as notifier
 from services.ops.dead_letters.actions import types_for
 from services.orders.__main__ import wire as orders
 from services.secrets.__main__ import wire as secrets
+from shared.bus.broker import queue_counts
 from shared.bus.broker.standing import Standing
 from shared.bus.consume.batch import Batches, Delivery
 from shared.bus.consume.consumer import decoding
@@ -22,7 +24,7 @@ from shared.db.models import Base, KycApplication, Order, OutboxMessage
 from shared.db.session import make_engine
 from shared.ids import new_id
 from stack.servers.credentials import as_service
-from tests.integration.arrange import account, depth
+from tests.integration.arrange import account
 from tests.integration.rehearsal.messages import arriving, body_of
 
 WIRES = {"audit": audit, "kyc": kyc, "notifier": notifier, "orders": orders, "secrets": secrets}
@@ -36,14 +38,23 @@ def owner(queue):
 def everything(db):
     """Every row of every table."""
     db.rollback()
-    return {
-        name: db.scalars(text(f'SELECT t::text FROM "{name}" t ORDER BY 1')).all()
-        for name in Base.metadata.tables
-    }
+    queries = [f"SELECT '{name}', t::text FROM \"{name}\" t" for name in Base.metadata.tables]
+    found = {name: [] for name in Base.metadata.tables}
+    for name, row in db.execute(text(f"{' UNION ALL '.join(queries)} ORDER BY 1, 2")):
+        found[name].append(row)
+    return found
 
 
+@pytest.fixture
 def messages_everywhere(amqp_url):
-    return {queue.name: depth(amqp_url, queue.name) for queue in topology.QUEUES}
+    """How many messages are in each queue there is."""
+    with Connection(amqp_url) as connection:
+        channel = connection.default_channel
+
+        def look():
+            return {queue.name: queue_counts.of(channel, queue.name) for queue in topology.QUEUES}
+
+        yield look
 
 
 @pytest.fixture
@@ -125,16 +136,17 @@ def handled(subscription, incoming):
     return batches.run([Delivery(1, incoming)]).get(1)
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("queue", sorted(QUEUES))
-def test_every_message(queue, wired, ask, db, amqp_url, business, order, mailbox):
+def test_every_message(queue, wired, ask, db, messages_everywhere, business, order, mailbox):
     for type_ in types_for(QUEUES[queue]):
         if type_ == "kyc.approved" and queue == "secrets.issue":
             db.execute(text("UPDATE webhook_secrets SET state = 'revoked', revoked_at = now()"))
             db.commit()
         incoming = arriving(type_, body_of(type_, business, order), key=queue)
-        before = everything(db), messages_everywhere(amqp_url), len(mailbox.maildir.emails())
+        before = everything(db), messages_everywhere(), len(mailbox.maildir.emails())
         report = ask(incoming)
-        after = everything(db), messages_everywhere(amqp_url), len(mailbox.maildir.emails())
+        after = everything(db), messages_everywhere(), len(mailbox.maildir.emails())
         assert before == after, type_
 
         failure = handled(wired, incoming)

@@ -75,6 +75,19 @@ def mute(session: Session, visit: Visit) -> Result:
     return _to(visit, f"Muted {words}." if is_done else OVER)
 
 
+def ask_unmute(session: Session, visit: Visit) -> Question:
+    """Say that people are told again."""
+    trouble = _found(session, visit)
+    return Question(
+        "Mute this trouble no more?",
+        "Mute it no more",
+        f"/troubles/{trouble.id}",
+        facts={"Trouble": trouble.text, "Muted by": trouble.muted_by},
+        more="Alerts are sent of it again.",
+        nothing=OVER if trouble.ended_at else "",
+    )
+
+
 def unmute(session: Session, visit: Visit) -> Result:
     """Have people told of it again."""
     is_done = episodes.unmute(session, _id(visit), visit.actor)
@@ -113,5 +126,5 @@ PAGES = (
     Page("GET", _ONE, "watch", show),
     Page("POST", f"{_ONE}/acknowledge", "watch", acknowledge, asks=ask_acknowledge),
     Page("POST", f"{_ONE}/mute", Right.MESSAGES, mute, asks=ask_mute),
-    Page("POST", f"{_ONE}/unmute", Right.MESSAGES, unmute),
+    Page("POST", f"{_ONE}/unmute", Right.MESSAGES, unmute, asks=ask_unmute),
 )

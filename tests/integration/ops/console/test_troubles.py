@@ -62,7 +62,8 @@ def test_it_is_acknowledged_and_muted(console, db):
         assert "Muted by ada until" in shown(client.get(path))
         post(client, f"{path}/mute", **{"for": "end"}, sure="yes")
         assert "Muted by ada until it ends" in shown(client.get(path))
-        post(client, f"{path}/unmute")
+        assert "Mute this trouble no more?" in shown(post(client, f"{path}/unmute"))
+        post(client, f"{path}/unmute", sure="yes")
         assert "Muted by" not in shown(client.get(path))
         assert post(client, f"{path}/mute", **{"for": "ever"}).status_code == 400
     rows = db.query(OutboxMessage).filter_by(type=OpsTroubleChanged.TYPE)
