@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 
 from services.notifier import leases, metrics, mime, senders
 from services.notifier.bounds import Bounds
-from services.notifier.composing import Email, compose
+from services.notifier.composing import Email, account_of, compose
 from services.notifier.mailer import Mailer
 from services.notifier.outgoing import (
     NotSentError,
@@ -117,9 +117,13 @@ class Notifier:
         """
         failures: dict[UUID, Exception] = {}
         emails: list[Email] = []
+        of = {m.id: account for m in messages if (account := account_of(m))}
+        chosen = senders.chosen(session, of.values())
         for message in messages:
+            if message.id not in of:
+                continue
             try:
-                email = compose(message)
+                email = compose(message, chosen.get(of[message.id], OURS))
             except Permanent as error:
                 failures[message.id] = error
                 continue
@@ -173,9 +177,7 @@ class Notifier:
                 if email.is_counted:
                     metrics.tried(email.template, refusal)
         before = {self._under_way[e.fact_id][0] for e in unsent if e.fact_id in self._under_way}
-        sending = self._begin(
-            session, [email for email in unsent if email.fact_id not in self._under_way]
-        )
+        sending = self._begin([e for e in unsent if e.fact_id not in self._under_way])
         self._await(session, sending, before)
         for email in unsent:
             sending, number = self._under_way[email.fact_id]
@@ -194,17 +196,18 @@ class Notifier:
         if len(self._sent) > MAX_REMEMBERED:
             self._sent.popitem(last=False)
 
-    def _begin(self, session: Session, emails: Sequence[Email]) -> Sending | None:
+    def _begin(self, emails: Sequence[Email]) -> Sending | None:
         if not emails:
             return None
         now = datetime.now(UTC)
-        chosen = senders.chosen(session, emails)
-        outgoing = []
-        for email in emails:
-            sender = chosen.get(email.account_id, OURS) if email.account_id else OURS
-            content = mime.assemble(email, self._sender, now, sender)
-            outgoing.append(Outgoing(email.recipient, content, email.traceparent))
-        sending = self._mailer.send(outgoing)
+        sending = self._mailer.send(
+            [
+                Outgoing(
+                    email.recipient, mime.assemble(email, self._sender, now), email.traceparent
+                )
+                for email in emails
+            ]
+        )
         for number, email in enumerate(emails):
             self._under_way[email.fact_id] = (sending, number)
         return sending

@@ -113,7 +113,8 @@ class PendingProof(Base):
 class EmailSender(Base):
     """How the emails about a business's orders name it, and where answers to them go.
 
-    An account without a row, or with an empty value, has ours.
+    And the language and the time zone of all its emails. An account without a row, or with an empty
+    value, has ours, English and UTC.
     """
 
     __tablename__ = "email_senders"
@@ -121,6 +122,8 @@ class EmailSender(Base):
     account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"), primary_key=True)
     display_name: Mapped[str] = mapped_column(default="", server_default="")
     reply_to: Mapped[str] = mapped_column(default="", server_default="")  # proved
+    language: Mapped[str] = mapped_column(default="", server_default="")  # ISO 639-1
+    time_zone: Mapped[str] = mapped_column(default="", server_default="")  # IANA's name
     changed_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 

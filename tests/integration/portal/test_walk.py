@@ -1,5 +1,6 @@
 """What a business does in the portal, without a script and by its forms alone."""
 
+import html
 import os
 import re
 import subprocess
@@ -163,6 +164,40 @@ def test_networks_and_schemes(stage):
     browser.send("/settings/schemes")
     browser.send("/settings/schemes")
     assert "By Standard Webhooks alone." in browser.page
+
+
+def test_emails_in_a_language_of_ones_own(stage):
+    browser, _ = stage.registered("Kettle <script>alert(1)</script> Co")
+    browser.get("/emails")
+    assert "has your order" in browser.page
+    for wrong in ({"language": "xx", "time_zone": "UTC"}, {"language": "fr", "time_zone": "Mars"}):
+        browser.send("/emails", **wrong)
+        assert browser.status == 400
+    browser.send("/emails", language="fr", time_zone="Africa/Lagos")
+    assert "Send your emails so?" in browser.page
+    browser.send("/emails")
+    assert "Your emails are sent so from now on." in browser.page
+    assert "a bien reçu votre commande" in browser.page
+    browser.get("/emails?email=order_cancelled&language=en")
+    assert "was cancelled" in browser.page
+    browser.get("/emails?email=nothing")
+    assert browser.status == 404
+
+
+def test_a_preview_runs_nothing_and_stands_in_our_own_page_alone(stage):
+    browser, _ = stage.registered("Kettle <script>alert(1)</script> Co")
+    browser.get("/emails")
+    frame = re.search(r'<iframe[^>]* sandbox src="([^"]+)"', browser.page)[1]
+    answer = browser.http.get(html.unescape(frame))
+    policy = answer.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "; sandbox;" in policy
+    assert "frame-ancestors 'self'" in policy
+    assert "script" not in policy
+    assert "<script" not in answer.text
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert browser.http.get("/emails/nothing/html").status_code == 404
+    assert stage.browser().http.get(frame).status_code == 403
 
 
 def test_a_password_is_in_no_page_and_changes_what_it_should(stage):
