@@ -265,7 +265,9 @@ class KycApplication(Base):
             postgresql_where=text("status IN ('pending', 'approved')"),
         ),
         Index("ix_kyc_applications_registration_number", "business_registration_number"),
-        CheckConstraint("status IN ('pending', 'approved', 'rejected', 'revoked')", "status"),
+        CheckConstraint(
+            "status IN ('pending', 'approved', 'rejected', 'revoked', 'incomplete')", "status"
+        ),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
@@ -273,11 +275,26 @@ class KycApplication(Base):
     business_registration_number: Mapped[str]
     business_address: Mapped[str]
     contact_person_details: Mapped[str]
-    status: Mapped[str] = mapped_column(String(16))  # pending, approved, rejected, revoked
+    status: Mapped[str] = mapped_column(String(16))  # see `services/kyc/states.py`
     reason: Mapped[str] = mapped_column(default="", server_default="")
     submitted_at: Mapped[datetime] = mapped_column(server_default=func.now())
     decided_at: Mapped[datetime | None]
     decided_by: Mapped[str | None]
+
+
+class KycNote(Base):
+    """What an operator wrote on an application, for other operators; never told to the business.
+
+    A trigger keeps each as it was written.
+    """
+
+    __tablename__ = "kyc_notes"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    application_id: Mapped[UUID] = mapped_column(ForeignKey("kyc_applications.id"), index=True)
+    written_by: Mapped[str]
+    note: Mapped[str]
+    written_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class KycDecision(Base):

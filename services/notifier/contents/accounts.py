@@ -6,6 +6,7 @@ from shared.bus.contract.events import (
     AccountOtpRequested,
     AccountSignedIn,
     KycApproved,
+    KycInformationRequested,
     KycRejected,
     KycRevoked,
     KycSubmitted,
@@ -117,6 +118,19 @@ def kyc_rejected(fact: KycRejected, at: Setting) -> Content:
         Paragraph(say("kyc.rejected.news", company=fact.company_name)),
         Quote(fact.reason),
         Paragraph(say("kyc.rejected.next")),
+    )
+
+
+def kyc_asked(fact: KycInformationRequested, at: Setting) -> Content:
+    """More information is needed."""
+    say = at.say
+    return letter(
+        at,
+        fact.company_name,
+        say("kyc.asked.subject"),
+        Paragraph(say("kyc.asked.news", company=fact.company_name)),
+        Quote(fact.reason),
+        Paragraph(say("kyc.asked.next")),
     )
 
 

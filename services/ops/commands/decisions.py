@@ -31,7 +31,9 @@ from shared.bus.contract.message import message_for
 from shared.db.models import Account, InboxEntry, KycApplication
 from shared.ids import new_id
 
-Decision = Literal["approve", "reject", "revoke"]
+Decision = Literal["approve", "reject", "revoke", "ask"]
+REASONED = ("reject", "ask")
+"""What the business is told nothing by without a reason."""
 
 CONFIRM_TIMEOUT = 5.0  # seconds
 POLL_SECONDS = 0.1

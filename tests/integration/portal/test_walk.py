@@ -166,6 +166,31 @@ def test_networks_and_schemes(stage):
     assert "By Standard Webhooks alone." in browser.page
 
 
+def test_an_application_that_is_sent_back_is_amended_and_sent_again(stage):
+    browser, email = stage.registered()
+    browser.get("/kyc")
+    given = {
+        "business_registration_number": "RC-1",
+        "business_address": "1 Broad St",
+        "contact_person_details": "Ada <Eze>",
+    }
+    browser.send("/kyc", **given)
+    browser.send("/kyc")
+    with stage.api.session() as session, session.begin():
+        row = session.scalars(select(KycApplication).join(Account).where(Account.email == email))
+        asked = row.one()
+        asked.status, asked.reason = "incomplete", "Which <register>?"
+    browser.get("/")
+    assert "Amend it, and send it again" in browser.page
+    browser.get("/kyc")
+    for shown in ("We need to know more", "Which &lt;register&gt;?", "Ada &lt;Eze&gt;</textarea>"):
+        assert shown in browser.page
+    browser.send("/kyc", **given | {"business_registration_number": "RC-2 of Lagos"})
+    browser.send("/kyc")
+    assert "We are looking at your application" in browser.page
+    assert "RC-2 of Lagos" in browser.page
+
+
 def test_emails_in_a_language_of_ones_own(stage):
     browser, _ = stage.registered("Kettle <script>alert(1)</script> Co")
     browser.get("/emails")

@@ -10,7 +10,7 @@ import msgspec
 from sqlalchemy.orm import Session
 
 from services.ops.audit.actions import commanded
-from services.ops.commands import decisions, kyc_applications
+from services.ops.commands import decisions, kyc_applications, kyc_notes
 from services.ops.commands.kyc_applications import Application, Filter, Sort, Status
 from services.ops.commands.kyc_persons import DECIDES
 from services.ops.console.web.page import Page, Redirect, Result, View, Visit
@@ -34,6 +34,7 @@ LETTERS_EVERY = 3  # looks into the books for one into the dead letters, which c
 GIVE_UP_AFTER = 60  # looks, one a second
 CONSEQUENCES = {
     "approve": ("Approve", "It is told, and gets a webhook secret: its orders are accepted."),
+    "ask": ("Ask", "It is told the question, and sends its application again."),
     "reject": ("Reject", "It is told the reason, and may submit again."),
     "revoke": ("Revoke", "It is told, and its webhook secrets stop working at once."),
 }
@@ -42,9 +43,10 @@ CONSEQUENCES = {
 
 def show(session: Session, visit: Visit) -> Result:
     """A page of the applications of one state that fit."""
-    wanted, after = _wanted(visit.query, sees_persons=visit.user.may(Right.KYC))
+    wanted, after = filter_of(visit.query, sees_persons=visit.user.may(Right.KYC))
     found = kyc_applications.applications(session, wanted, limit=AT_ONCE + 1, after=after)
     same = kyc_applications.same_number(session, found)
+    kept = kyc_notes.notes(session, [row.id for row in found])
     decided = _decided(visit)
     # What was decided a moment ago is in its old state until it is carried out.
     rows = [row for row in found[:AT_ONCE] if not decided or row.id != decided["application_id"]]
@@ -54,10 +56,11 @@ def show(session: Session, visit: Visit) -> Result:
         "sorts": SORTS,
         "counts": kyc_applications.counts(session, wanted),
         "applications": [
-            (row, contact(row.contact_person_details), same.get(row.id, ())) for row in rows
+            (row, contact(row.contact_person_details), same.get(row.id, ()), kept.get(row.id, ()))
+            for row in rows
         ],
         "after": after,
-        "address": _address,
+        "address": address_of,
         "next": found[AT_ONCE - 1].id if len(found) > AT_ONCE else None,
         "takes": visit.system.config.kyc_approvals_required if wanted.status in DECIDES else 1,
         "decides": DECIDES.get(wanted.status, ""),
@@ -67,7 +70,7 @@ def show(session: Session, visit: Visit) -> Result:
     return View("kyc.html", about, of=[str(row.account_id) for row in rows])
 
 
-def _wanted(given: Mapping[str, str], *, sees_persons: bool = True) -> tuple[Filter, UUID | None]:
+def filter_of(given: Mapping[str, str], *, sees_persons: bool = True) -> tuple[Filter, UUID | None]:
     """Which applications a query string or a form says, and after which one of them."""
     try:
         status = Status(given.get("status") or Status.PENDING)
@@ -80,7 +83,7 @@ def _wanted(given: Mapping[str, str], *, sees_persons: bool = True) -> tuple[Fil
     return Filter(status, words, sort, names_only=not sees_persons), after
 
 
-def _address(
+def address_of(
     wanted: Filter, after: UUID | None = None, more: Mapping[str, object] | None = None
 ) -> str:
     """The page that shows them."""
@@ -98,7 +101,7 @@ def _back(visit: Visit, command: KycDecide, more: Mapping[str, object] | None = 
     """The list that the form came from."""
     listed = {name: visit.field(name) for name in ("status", "words", "sort", "after")}
     listed["status"] = listed["status"] or ("approved" if command.decision == "revoke" else "")
-    return _address(*_wanted(listed), more)
+    return address_of(*filter_of(listed), more)
 
 
 def _following(
@@ -191,9 +194,9 @@ def _command(visit: Visit) -> KycDecide:
     account_id, decision = uuid_of(visit.path["account_id"]), visit.field("decision")
     reason = visit.field("reason")
     if decision not in get_args(decisions.Decision):
-        raise PageError(400, "A decision is approve, reject or revoke.")
-    if decision == "reject" and not reason:
-        raise PageError(400, "A rejection needs a reason: the business is told it.")
+        raise PageError(400, "A decision is approve, reject, revoke or ask.")
+    if decision in decisions.REASONED and not reason:
+        raise PageError(400, "It needs words: the business is told them.")
     if decision == "approve" and reason:
         raise PageError(400, "An approval has no reason: was this to be a rejection?")
     try:
