@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from services.accounts import credential_api, registration, session_api, sessions, sign_in
 from services.accounts.bodies import Code, Detail, Given, Password
 from services.accounts.email_sender import api as email_sender_api
+from services.accounts.email_sender import locale_api
 from shared.bus.contract.events import Email, Line
 from shared.docstrings import summary
 from shared.http.errors import BLOCKED, ApiError
@@ -212,4 +213,5 @@ ROUTES = (
     *session_api.ROUTES,
     *credential_api.ROUTES,
     *email_sender_api.ROUTES,
+    *locale_api.ROUTES,
 )

@@ -29,7 +29,10 @@ class Submission(msgspec.Struct, kw_only=True):
 
 
 class Application(msgspec.Struct, kw_only=True):
-    """An application and what became of it."""
+    """An application and what became of it.
+
+    `incomplete`: we need to know more before we can decide, and `reason` says what; send it again.
+    """
 
     id: UUID
     business_registration_number: str
@@ -49,7 +52,7 @@ _NONE = ("kyc_not_found", "You have not submitted KYC yet: POST it to this addre
 
 
 def submit(session: Session, call: Call[Submission, None]) -> Answer:
-    """Submit KYC. A rejected or revoked business may submit again."""
+    """Submit KYC. A business that was asked for more, rejected or revoked may submit again."""
     account = session.get(Account, call.caller)
     if account is None:
         raise ApiError(401, "not_signed_in", "This account is gone.")

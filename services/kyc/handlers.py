@@ -4,18 +4,27 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
 from services.kyc import approvals, states
 from shared.bus import outbox
 from shared.bus.contract.errors import Permanent
-from shared.bus.contract.events import Event, KycApproved, KycDecide, KycRejected, KycRevoked
+from shared.bus.contract.events import (
+    Event,
+    KycApproved,
+    KycDecide,
+    KycInformationRequested,
+    KycRejected,
+    KycRevoked,
+)
 from shared.bus.contract.message import Received, message_for
 from shared.db import revoked
 from shared.db.models import Account, KycApplication
 from shared.ids import follow_up_id
 
 UNKNOWN_OPERATOR = "an unnamed operator"
+_ANOTHER = "the business has sent another application since: look at that one"
 
 
 def decide(session: Session, received: Received[KycDecide]) -> None:
@@ -40,7 +49,7 @@ def decide(session: Session, received: Received[KycDecide]) -> None:
     if application is None:
         raise Permanent("this business has not submitted KYC")
     if decision.application_id not in (None, application.id):
-        raise Permanent("the business has sent another application since: look at that one")
+        raise Permanent(_ANOTHER)
     if (
         decision.business_registration_number is not None
         and application.business_registration_number != decision.business_registration_number
@@ -62,11 +71,14 @@ def decide(session: Session, received: Received[KycDecide]) -> None:
         decided_by = ", ".join(one.decided_by for one in counted)
         reason = reason or next((one.reason for one in counted if one.reason), "")
     received.take_effect_once()
-    application.status = new
-    application.reason = reason
-    application.decided_at = datetime.now(UTC)
-    application.decided_by = decided_by
-    session.flush()
+    try:
+        with session.begin_nested():
+            application.status = new
+            application.reason = reason
+            application.decided_at = datetime.now(UTC)
+            application.decided_by = decided_by
+    except IntegrityError:  # what waited for an answer has one by now, which nobody has looked at
+        raise Permanent(_ANOTHER) from None
     fact = _fact(session, account, application)
     outbox.add(
         session,
@@ -125,6 +137,8 @@ def _fact(session: Session, account: Account, application: KycApplication) -> Ev
         return KycApproved(**common)
     if application.status == "rejected":
         return KycRejected(**common, reason=application.reason)
+    if application.status == "incomplete":
+        return KycInformationRequested(**common, reason=application.reason)
     # The database has just revoked them; whoever hears of it first need not ask.
     ended = revoked.with_approval(session, application.id)
     return KycRevoked(**common, reason=application.reason, secret_ids=ended)

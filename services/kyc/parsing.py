@@ -19,14 +19,20 @@ _DECISIONS = {
     "rejected": "reject",
     "revoke": "revoke",
     "revoked": "revoke",
+    "ask": "ask",
+    "incomplete": "ask",
+    "more_information_needed": "ask",
+    "more information needed": "ask",
 }
+REASONED = {"reject": "a rejection", "ask": "a question"}
+"""Decisions that tell nothing without a reason."""
 _NAMES = {
     "decision": ("decision", "action", "status"),
     "account_id": ("account_id", "user_id"),
     "email": ("email",),
     "business_registration_number": ("business_registration_number", "registration_number"),
     "application_id": ("application_id",),
-    "reason": ("reason", "rejection_reason", "message"),
+    "reason": ("reason", "rejection_reason", "question", "message"),
 }
 _IDENTIFIERS = frozenset({"account_id", "email", "business_registration_number"})
 
@@ -61,7 +67,7 @@ def read(body: bytes) -> KycDecide:
         raise Malformed("the body is not a JSON object")
     words = [_DECISIONS.get(str(word).lower()) for word in _given(given, "decision")]
     if not words or None in words:
-        raise Malformed("'decision' must be approve, reject or revoke")
+        raise Malformed("'decision' must be approve, reject, revoke or ask")
     found = {name: _agreed(given, name) for name in _NAMES if _given(given, name)}
     # An `id` beside a better name is the operator's own number for the decision.
     if not found.keys() & _IDENTIFIERS and given.get("id"):
@@ -75,8 +81,8 @@ def read(body: bytes) -> KycDecide:
         decided = reading.read(found | {"decision": decision}, KycDecide, shows=False)
     except reading.InvalidValueError as error:
         raise Malformed(str(error)) from None
-    if decision == "reject" and not decided.reason.strip():
-        raise Malformed("a rejection needs a 'reason': the business is told it")
+    if decision in REASONED and not decided.reason.strip():
+        raise Malformed(f"{REASONED[decision]} needs a 'reason': the business is told it")
     return decided
 
 

@@ -2,8 +2,8 @@
 
 from typing import Literal
 
-Status = Literal["pending", "approved", "rejected", "revoked"]
-Decision = Literal["approve", "reject", "revoke"]
+Status = Literal["pending", "approved", "rejected", "revoked", "incomplete"]
+Decision = Literal["approve", "reject", "revoke", "ask"]
 
 
 class NotPossible(Exception):  # noqa: N818
@@ -11,9 +11,11 @@ class NotPossible(Exception):  # noqa: N818
 
 
 _TABLE: dict[Decision, dict[Status, Status]] = {
-    "approve": {"pending": "approved", "approved": "approved"},
-    "reject": {"pending": "rejected", "rejected": "rejected"},
+    # What was asked may have come by another way: it is decided on as it stands.
+    "approve": {"pending": "approved", "incomplete": "approved", "approved": "approved"},
+    "reject": {"pending": "rejected", "incomplete": "rejected", "rejected": "rejected"},
     "revoke": {"approved": "revoked", "revoked": "revoked"},
+    "ask": {"pending": "incomplete", "incomplete": "incomplete"},
 }
 _ADVICE: dict[tuple[Decision, Status], str] = {
     ("approve", "rejected"): "it was rejected; the business must submit again",
@@ -22,6 +24,10 @@ _ADVICE: dict[tuple[Decision, Status], str] = {
     ("reject", "revoked"): "it was revoked already",
     ("revoke", "pending"): "it is pending; reject it instead",
     ("revoke", "rejected"): "it was rejected, so there is nothing to revoke",
+    ("revoke", "incomplete"): "it waits for the business's answer; reject it instead",
+    ("ask", "approved"): "it is approved; revoke it instead",
+    ("ask", "rejected"): "it was rejected; the business may submit again",
+    ("ask", "revoked"): "it was revoked; the business may submit again",
 }
 
 

@@ -1,4 +1,4 @@
-"""The HTTP side: a business sees whom its emails do not go to; customers leave by a page."""
+"""The HTTP side: whom a business's emails do not go to, how they look, and the page to leave by."""
 
 from datetime import datetime
 from typing import Annotated, Literal
@@ -8,6 +8,7 @@ import msgspec
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from services.notifier.previews import api as preview_api
 from services.notifier.suppression.links import PATH as UNSUBSCRIBE_PATH
 from services.notifier.suppression.page import UnsubscribePage
 from shared.db.models import Suppression
@@ -114,4 +115,5 @@ ROUTES = (
         bearer=True,
         tag="Emails",
     ),
+    *preview_api.ROUTES,
 )

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 
 from services.notifier import leases, metrics, mime, senders
 from services.notifier.bounds import Bounds
-from services.notifier.composing import Email, compose
+from services.notifier.composing import Email, account_of, compose
 from services.notifier.outgoing import (
     NotBegunError,
     NotSentError,
@@ -30,7 +30,7 @@ from services.notifier.outgoing import (
     Sends,
     UndeliverableError,
 )
-from services.notifier.senders import OURS
+from services.notifier.senders import OURS, Sender
 from services.notifier.suppression import records
 from services.notifier.suppression.records import Refused
 from shared import erased
@@ -119,9 +119,13 @@ class Notifier:
         """
         failures: dict[UUID, Exception] = {}
         emails: list[Email] = []
+        of = {m.id: account for m in messages if (account := account_of(m))}
+        chosen = senders.chosen(session, of.values())
         for message in messages:
+            if message.id not in of:
+                continue
             try:
-                email = self._compose(message)
+                email = self._compose(message, chosen.get(of[message.id], OURS))
             except Permanent as error:
                 failures[message.id] = error
                 continue
@@ -174,9 +178,7 @@ class Notifier:
                 outcomes[email.fact_id] = refusal
                 self._tried(email, refusal)
         before = {self._under_way[e.fact_id][0] for e in unsent if e.fact_id in self._under_way}
-        sending = self._begin(
-            session, [email for email in unsent if email.fact_id not in self._under_way]
-        )
+        sending = self._begin([e for e in unsent if e.fact_id not in self._under_way])
         self._await(session, sending, before)
         for email in unsent:
             sending, number = self._under_way[email.fact_id]
@@ -189,8 +191,8 @@ class Notifier:
                 self._bounds.sent(email)
         return outcomes
 
-    def _compose(self, message: Received[Any]) -> Email | None:
-        return compose(message)
+    def _compose(self, message: Received[Any], chosen: Sender) -> Email | None:
+        return compose(message, chosen)
 
     def _tried(self, email: Email, outcome: Outcome) -> None:
         if email.is_counted:
@@ -201,17 +203,18 @@ class Notifier:
         if len(self._sent) > MAX_REMEMBERED:
             self._sent.popitem(last=False)
 
-    def _begin(self, session: Session, emails: Sequence[Email]) -> Sending | None:
+    def _begin(self, emails: Sequence[Email]) -> Sending | None:
         if not emails:
             return None
         now = datetime.now(UTC)
-        chosen = senders.chosen(session, emails)
-        outgoing = []
-        for email in emails:
-            sender = chosen.get(email.account_id, OURS) if email.account_id else OURS
-            content = mime.assemble(email, self._sender, now, sender)
-            outgoing.append(Outgoing(email.recipient, content, email.traceparent))
-        sending = self._mailer.send(outgoing)
+        sending = self._mailer.send(
+            [
+                Outgoing(
+                    email.recipient, mime.assemble(email, self._sender, now), email.traceparent
+                )
+                for email in emails
+            ]
+        )
         for number, email in enumerate(emails):
             self._under_way[email.fact_id] = (sending, number)
         return sending

@@ -12,7 +12,6 @@ from email.utils import format_datetime, formataddr, parseaddr
 from functools import lru_cache
 
 from services.notifier.composing import Email
-from services.notifier.senders import OURS, Sender
 from shared.ids import derived_id
 
 BOUNDARY = "=_"
@@ -30,19 +29,18 @@ def message_id(email: Email, sender: str) -> str:
     return f"<{derived_id('email', email.fact_id, email.recipient)}@{_from(sender)[1]}>"
 
 
-def assemble(email: Email, sender: str, now: datetime, chosen: Sender = OURS) -> bytes:
+def assemble(email: Email, sender: str, now: datetime) -> bytes:
     """The whole email, with CRLF line ends.
 
     Args:
         email: what to say to whom.
         sender: the From header; the address in it is ours whatever a business has chosen.
         now: the Date header, with a time zone.
-        chosen: how the business is named in it, and where answers go.
     """
     boundary = f"{BOUNDARY}{email.fact_id.hex}"
     head = (
-        f"From: {_from(sender, chosen.display_name)[0]}\r\n"
-        f"{_reply_to(chosen.reply_to)}"
+        f"From: {_from(sender, email.sender.display_name)[0]}\r\n"
+        f"{_reply_to(email.sender.reply_to)}"
         f"To: {_address(email.recipient_name, email.recipient)}\r\n"
         f"Subject: {_header(email.subject)}\r\n"
         f"Date: {format_datetime(now)}\r\n"

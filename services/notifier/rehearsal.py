@@ -10,6 +10,7 @@ from services.notifier.bounds import Bounds, UncountedBounds
 from services.notifier.composing import Email, compose
 from services.notifier.handlers import Notifier
 from services.notifier.outgoing import Outcome, Outgoing, Sending
+from services.notifier.senders import Sender
 from shared.bus.consume.rehearsals import trying
 from shared.bus.contract.message import Received
 
@@ -38,8 +39,8 @@ class RehearsedNotifier(Notifier):
         super().__init__(NobodysMailer(), sender, UncountedBounds(bounds))
         self._emails = emails
 
-    def _compose(self, message: Received[Any]) -> Email | None:
-        return compose(message, hides=True)
+    def _compose(self, message: Received[Any], chosen: Sender) -> Email | None:
+        return compose(message, chosen, hides=True)
 
     def _tried(self, email: Email, outcome: Outcome) -> None:
         """Not counted: it was not tried."""

@@ -1,36 +1,43 @@
-"""How emails about a business's orders name it, and where answers to them go."""
+"""What a business has chosen for its emails: its name, where answers go, language and time zone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from services.notifier.composing import Email
 from shared.db import arrays
 
 
 class Sender(NamedTuple):
-    """What a business has chosen; empty: ours."""
+    """What a business has chosen; empty: ours, English, UTC.
+
+    The name and the address are of emails about its orders; the others of all of its emails.
+    """
 
     display_name: str = ""
     reply_to: str = ""
+    language: str = ""
+    time_zone: str = ""
 
 
 OURS = Sender()
 
 
-def chosen(session: Session, emails: Sequence[Email]) -> Mapping[UUID, Sender]:
-    """What the businesses have chosen whose orders these emails are about, by account."""
-    accounts = {email.account_id for email in emails if email.account_id is not None}
-    if not accounts:
+def chosen(session: Session, accounts: Iterable[UUID]) -> Mapping[UUID, Sender]:
+    """What these accounts have chosen, by account; one query for all."""
+    wanted = set(accounts)
+    if not wanted:
         return {}
-    rows = session.execute(_CHOSEN, {"ids": arrays.uuids(accounts)})
-    return {row.account_id: Sender(row.display_name, row.reply_to) for row in rows}
+    rows = session.execute(_CHOSEN, {"ids": arrays.uuids(wanted)})
+    return {
+        row.account_id: Sender(row.display_name, row.reply_to, row.language, row.time_zone)
+        for row in rows
+    }
 
 
 _CHOSEN = text("""
-    SELECT account_id, display_name, reply_to FROM email_senders
+    SELECT account_id, display_name, reply_to, language, time_zone FROM email_senders
     WHERE account_id = ANY(CAST(:ids AS uuid[]))
 """)

@@ -13,9 +13,11 @@ from sqlalchemy.orm import Session
 
 from services.orders.tracking import FIELDS
 from shared import erased
-from shared.db.models import Account, Order, OrderStatusHistory
+from shared.db.models import Account, EmailSender, Order, OrderStatusHistory
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
+from shared.languages import time_zones
+from shared.languages.language import language
 from shared.security import tracking
 
 
@@ -37,7 +39,10 @@ class TrackedStatus(msgspec.Struct, kw_only=True):
 
 
 class TrackedOrder(Parcel, kw_only=True):
-    """An order: what was ordered of whom, and where it is."""
+    """An order: what was ordered of whom, and where it is.
+
+    `language` and `time_zone` are those that the seller's emails are in.
+    """
 
     company_name: str
     order_number: str | None
@@ -46,6 +51,8 @@ class TrackedOrder(Parcel, kw_only=True):
     status_at: datetime
     created_at: datetime
     status_history: list[TrackedStatus]
+    language: str
+    time_zone: str
 
 
 def show(session: Session, call: Call[None, None]) -> Answer:
@@ -62,6 +69,7 @@ def show(session: Session, call: Call[None, None]) -> Answer:
         .where(OrderStatusHistory.order_id == order.id, OrderStatusHistory.applied)
         .order_by(OrderStatusHistory.at, OrderStatusHistory.event_id)
     )
+    chosen = session.get(EmailSender, order.account_id)
     return Answer(
         200,
         TrackedOrder(
@@ -76,6 +84,8 @@ def show(session: Session, call: Call[None, None]) -> Answer:
                 TrackedStatus(tracking_status=h.tracking_status, note=h.note, at=h.at)
                 for h in history
             ],
+            language=language(chosen.language if chosen else "").code,
+            time_zone=time_zones.zone(chosen.time_zone if chosen else "").key,
         ),
     )
 

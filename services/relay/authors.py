@@ -39,6 +39,7 @@ SAYS: Mapping[str, tuple[type[Event], ...]] = {
     "kyc": (
         events.KycApproved,
         events.KycRejected,
+        events.KycInformationRequested,
         events.KycRevoked,
         events.OpsKycDecisionRecorded,
     ),

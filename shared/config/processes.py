@@ -49,6 +49,7 @@ READS: Mapping[str, tuple[str, ...]] = {
         "RECEIPT_SIGNING_KEYS",
         "UNSUBSCRIBE_KEYS",
         "TRACKING_KEYS",
+        "TRACKING_URL",
         "ACCESS_TOKEN_SECONDS",
         "REFRESH_TOKEN_SECONDS",
         "SESSION_SECONDS",

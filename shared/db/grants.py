@@ -121,6 +121,7 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "pending_proofs": "SELECT (id, created_at)",
         "kyc_applications": "SELECT",
         "kyc_decisions": "SELECT",
+        "kyc_notes": "SELECT, INSERT (id, application_id, written_by, note)",
         "webhook_secrets": (
             "SELECT (id, account_id, platform, shop, is_test, state, issued_at, expires_at, "
             "replaced_at, revoked_at)"

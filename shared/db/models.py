@@ -114,7 +114,8 @@ class PendingProof(Base):
 class EmailSender(Base):
     """How the emails about a business's orders name it, and where answers to them go.
 
-    An account without a row, or with an empty value, has ours.
+    And the language and the time zone of all its emails. An account without a row, or with an empty
+    value, has ours, English and UTC.
     """
 
     __tablename__ = "email_senders"
@@ -122,6 +123,8 @@ class EmailSender(Base):
     account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id"), primary_key=True)
     display_name: Mapped[str] = mapped_column(default="", server_default="")
     reply_to: Mapped[str] = mapped_column(default="", server_default="")  # proved
+    language: Mapped[str] = mapped_column(default="", server_default="")  # ISO 639-1
+    time_zone: Mapped[str] = mapped_column(default="", server_default="")  # IANA's name
     changed_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
@@ -276,7 +279,9 @@ class KycApplication(Base):
             postgresql_where=text("status IN ('pending', 'approved')"),
         ),
         Index("ix_kyc_applications_registration_number", "business_registration_number"),
-        CheckConstraint("status IN ('pending', 'approved', 'rejected', 'revoked')", "status"),
+        CheckConstraint(
+            "status IN ('pending', 'approved', 'rejected', 'revoked', 'incomplete')", "status"
+        ),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
@@ -284,7 +289,7 @@ class KycApplication(Base):
     business_registration_number: Mapped[str]
     business_address: Mapped[str]
     contact_person_details: Mapped[str]
-    status: Mapped[str] = mapped_column(String(16))  # pending, approved, rejected, revoked
+    status: Mapped[str] = mapped_column(String(16))  # see `services/kyc/states.py`
     reason: Mapped[str] = mapped_column(default="", server_default="")
     submitted_at: Mapped[datetime] = mapped_column(server_default=func.now())
     decided_at: Mapped[datetime | None]
@@ -297,6 +302,21 @@ Index(
     KycApplication.submitted_at,
     KycApplication.id,
 )
+
+
+class KycNote(Base):
+    """What an operator wrote on an application, for other operators; never told to the business.
+
+    A trigger keeps each as it was written.
+    """
+
+    __tablename__ = "kyc_notes"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    application_id: Mapped[UUID] = mapped_column(ForeignKey("kyc_applications.id"), index=True)
+    written_by: Mapped[str]
+    note: Mapped[str]
+    written_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class KycDecision(Base):

@@ -92,6 +92,7 @@ def write_view(resp: Response, view: View, html: str) -> None:
     """Answer with a page."""
     resp.status = view.status
     resp.content_type = falcon.MEDIA_HTML
+    resp.set_headers(dict(view.headers))
     resp.text = html
 
 

@@ -31,11 +31,13 @@ class View:
         template: its name.
         about: what it is about.
         status: of the answer.
+        headers: of the answer, in place of those that every page has.
     """
 
     template: str
     about: Mapping[str, Any] = field(default_factory=dict)
     status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

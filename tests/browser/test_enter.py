@@ -101,6 +101,7 @@ def state(running):
                 f" WHERE type NOT IN {LOOKING} ORDER BY sequence",
                 "SELECT user_id, offered, confirmed_at FROM ops_second_factors",
                 "SELECT message_id FROM inbox WHERE consumer <> 'services.audit' ORDER BY 1",
+                "SELECT id, note FROM kyc_notes ORDER BY id",
             )
         ]
         told = session.execute(

@@ -3,8 +3,9 @@
 import pytest
 from playwright.sync_api import expect
 
-from services.ops.console.pages.kyc import AT_ONCE
-from tests.integration.arrange import account
+from services.ops.console.pages.kyc.desk import AT_ONCE
+from tests.browser.arrange import audited
+from tests.integration.arrange import account, until
 
 LONG = "Kettle" * 33  # 198 letters without a place to break
 
@@ -94,3 +95,32 @@ def test_a_name_of_200_letters_makes_no_page_wider(page, running, width):
     page.goto(f"/kyc?words={business.email}")
     page.get_by_role("button", name="Approve").click()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_a_question_goes_to_the_business_and_a_note_to_nobody_outside(page, running):
+    with running.session() as session:
+        business = account(session, status="pending", company_name="Tin Ladle")
+    page.goto("/kyc?words=tin")
+    card = page.locator(f"#account-{business.id}")
+    card.get_by_label("Note, which operators alone see").fill(f"Telephoned <b>twice</b> {LONG}")
+    card.get_by_role("button", name="Keep a note").click()
+    expect(page.locator("main")).to_contain_text("It can be neither changed nor removed.")
+    page.get_by_role("button", name="Keep the note").click()
+    expect(card.locator("[data-note]")).to_contain_text("Telephoned <b>twice</b>")
+    expect(card.locator("[data-note]")).to_contain_text("ada")
+    page.set_viewport_size({"width": 390, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.set_viewport_size({"width": 1280, "height": 800})
+    card.get_by_role("button", name="Ask").click()  # a question has words
+    expect(page.get_by_role("heading", level=1)).to_have_text("KYC applications")
+    card.get_by_label("Question or reason").fill("Which register?")
+    card.get_by_role("button", name="Ask").click()
+    page.get_by_role("button", name="Ask Tin Ladle").click()
+    expect(page.locator("[data-outcome='carried out']")).to_contain_text("is incomplete")
+    page.goto("/kyc?status=incomplete&words=tin")
+    expect(card).to_contain_text("Which register?")
+    expect(card.locator("[data-note]")).to_contain_text("Telephoned")
+    card.get_by_role("button", name="Approve").click()
+    page.get_by_role("button", name="Approve Tin Ladle").click()
+    expect(page.locator("[data-outcome='carried out']")).to_contain_text("is approved")
+    until(lambda: audited(running, "ops.kyc_note_added", "ada"), "the note is audited")

@@ -355,6 +355,21 @@ CODES: dict[str, ErrorCode] = {
         "Choose one of up to 60 characters, as your customers know you, without signs that are not "
         "seen and without the look of an address.",
     ),
+    "unknown_language": ErrorCode(
+        [400],
+        "Emails are not written in this language.",
+        "Choose one of those that `GET /users/locale/` has in `languages`.",
+    ),
+    "unknown_time_zone": ErrorCode(
+        [400],
+        "The IANA database has no time zone of this name.",
+        "Take its name to the letter, such as `Africa/Lagos` or `Europe/Paris`.",
+    ),
+    "preview_not_found": ErrorCode(
+        [404],
+        "There is no email of this name to be previewed.",
+        "Take a name that `GET /email-previews/` shows.",
+    ),
     "suppression_not_found": ErrorCode(
         [404],
         "Your account has no suppression with this id, or it was lifted.",

@@ -6,7 +6,7 @@ from sqlalchemy import ColumnElement, delete, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from shared.db.models import Account, Order, Suppression
+from shared.db.models import Account, EmailSender, Order, Suppression
 from shared.security.unsubscribe_tokens import AddressHash, Leaver, unsubscribe_tokens
 
 Scope = Literal["all", "order"]
@@ -18,10 +18,12 @@ class Standing(NamedTuple):
     Attributes:
         company_name: the business's.
         left: whether they have left it, or the order alone; None: neither.
+        language: of its emails; empty: English.
     """
 
     company_name: str
     left: Scope | None
+    language: str
 
 
 class _Known(NamedTuple):
@@ -43,7 +45,8 @@ def standing(session: Session, leaver: Leaver) -> Standing:
     left: Scope | None = None
     if scopes:
         left = "all" if None in scopes else "order"
-    return Standing(name or "", left)
+    chosen = session.get(EmailSender, leaver.account_id)
+    return Standing(name or "", left, chosen.language if chosen else "")
 
 
 def leave(session: Session, leaver: Leaver, scope: Scope) -> None:

@@ -22,6 +22,7 @@ from services.notifier.suppression import leaving
 from services.notifier.suppression.leaving import Standing
 from shared.db.session import transaction
 from shared.http.mount import read_body
+from shared.languages.language import language
 from shared.security.unsubscribe_tokens import InvalidTokenError, Leaver, unsubscribe_tokens
 
 MAX_BODY_BYTES = 4_096
@@ -121,7 +122,8 @@ def _answer(resp: Response, status: int, standing: Standing | None, done: str) -
     resp.status = status
     resp.content_type = falcon.MEDIA_HTML
     resp.set_headers(_HEADERS)
-    resp.data = _page().render(standing=standing, done=done).encode()
+    say = language(standing.language if standing else "")
+    resp.data = _page().render(standing=standing, done=done, say=say).encode()
 
 
 @cache

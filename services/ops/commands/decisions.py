@@ -14,7 +14,9 @@ from shared.bus.contract import topology
 from shared.bus.contract.events import KycDecide
 from shared.db.models import Account, KycApplication
 
-Decision = Literal["approve", "reject", "revoke"]
+Decision = Literal["approve", "reject", "revoke", "ask"]
+REASONED = ("reject", "ask")
+"""What the business is told nothing by without a reason."""
 
 
 class Meant(NamedTuple):

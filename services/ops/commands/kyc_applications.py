@@ -23,6 +23,7 @@ class Status(StrEnum):
     """Where an application is."""
 
     PENDING = "pending"
+    INCOMPLETE = "incomplete"
     APPROVED = "approved"
     REJECTED = "rejected"
     REVOKED = "revoked"

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from shared.db.models import KycApplication, KycDecision
 
-DECIDES = {"pending": "approve", "approved": "revoke"}
+DECIDES = {"pending": "approve", "incomplete": "approve", "approved": "revoke"}
 """The decision that takes several persons, by the state of the application."""
 
 

@@ -104,7 +104,7 @@ class AccountTrail:
 
     @property
     def kyc_status(self) -> str:
-        """Where it stands: `none`, `pending`, `approved`, `rejected` or `revoked`."""
+        """Where it stands: `none`, or a status of an application."""
         return self.applications[0].status if self.applications else "none"
 
 

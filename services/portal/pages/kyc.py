@@ -1,5 +1,8 @@
 """KYC: an application, what became of it, and another one."""
 
+import json
+from typing import Any
+
 from services.portal.web.api import Refused
 from services.portal.web.page import Page, Result, Visit
 from shared.web.results import Question, Redirect, View
@@ -46,14 +49,28 @@ def _given(visit: Visit) -> dict[str, str]:
     return {name: visit.lines(name).strip() for name in FIELDS}
 
 
+def _to_amend(found: dict[str, Any] | None) -> dict[str, str]:
+    """What is in the form to begin with: of an application that is sent back, what it said."""
+    if found is None or found["status"] != "incomplete":
+        return dict.fromkeys(FIELDS, "")
+    contact = found["contact_person_details"]
+    if isinstance(contact, dict):
+        contact = "\n".join(f"{name}: {_words(value)}" for name, value in contact.items())
+    return {name: found[name] for name in FIELDS} | {"contact_person_details": contact}
+
+
+def _words(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
 def _shown(visit: Visit, given: dict[str, str] | None = None, wrong: str = "") -> View:
     found = visit.api.find("/kyc/")
     about = {
         "path": PATH,
         "application": found,
-        "given": given or dict.fromkeys(FIELDS, ""),
+        "given": given or _to_amend(found),
         "wrong": wrong,
-        "can_apply": found is None or found["status"] in ("rejected", "revoked"),
+        "can_apply": found is None or found["status"] in ("incomplete", "rejected", "revoked"),
     }
     return View("kyc.html", about, 400 if wrong else 200)
 

@@ -51,11 +51,15 @@ def in_order(steps: Iterator[Step]) -> list[Step]:
     return found
 
 
+_APPLY = {"incomplete": "Amend it, and send it again"}
+
+
 def _steps(kyc: Mapping[str, Any] | None, has_sent: bool, has_orders: bool) -> Iterator[Step]:
     status = kyc["status"] if kyc else "none"
     reason = f" {kyc['reason']}" if kyc and kyc["reason"] else ""
     yield Step("Prove your email address", True)
     refused = {
+        "incomplete": f"We need to know more before we can decide.{reason}",
         "rejected": f"Your application was rejected.{reason}",
         "revoked": f"Your approval was taken back.{reason}",
     }
@@ -64,7 +68,7 @@ def _steps(kyc: Mapping[str, Any] | None, has_sent: bool, has_orders: bool) -> I
         status in ("pending", "approved"),
         refused.get(status, ""),
         "/kyc",
-        "Apply again" if status in refused else "Apply",
+        _APPLY.get(status, "Apply again" if status in refused else "Apply"),
     )
     waits = "We are looking at what you have sent. You get an email when it is decided."
     yield Step("We approve it", status == "approved", waits if status == "pending" else "")

@@ -1,4 +1,4 @@
-"""The customer's page: one order, by the link of an email, without a cookie."""
+"""The customer's page: one order, by the link of an email, in its language, without a cookie."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +9,8 @@ from falcon.asgi import Request, Response
 from services.portal.web.api import Api
 from services.portal.web.rendering import render
 from shared.http.mount import client_address
+from shared.languages import time_zones
+from shared.languages.language import language
 from shared.web.answers import write_view
 from shared.web.results import PageError, View
 
@@ -42,7 +44,10 @@ class Tracking:
             if "\0" in token:
                 raise PageError(404, "This link leads to no order.")
             order = asking.find(f"/tracking/{quote(token, safe='')}/")
-            return View("tracking.html", {"order": order}, 200 if order else 404)
+            wanted = order["language"] if order else ""
+            zone = time_zones.zone(order["time_zone"] if order else "")
+            about = {"order": order, "say": language(wanted), "zone": zone}
+            return View("tracking.html", about, 200 if order else 404)
 
         view = await asyncio.get_running_loop().run_in_executor(self._threads, run)
         write_view(resp, view, render(view.template, dict(view.about)))

@@ -1,9 +1,11 @@
 """The portal's templates."""
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
+from shared.languages.language import Language
 from shared.web import rendering
 
 STATIC = Path(__file__).parents[1] / "static"
@@ -39,4 +41,14 @@ def status(value: str) -> str:
     return value.replace("_", " ").lower()
 
 
-_environment.filters |= {"time": time, "age": age, "status": status}
+def moment(stamp: str, say: Language, zone: ZoneInfo) -> str:
+    """A time of the API, as a language writes it, where somebody is."""
+    return say.moment(datetime.fromisoformat(stamp), zone)
+
+
+def day(value: str, say: Language) -> str:
+    """A day of the API, as a language writes it."""
+    return say.day(date.fromisoformat(value))
+
+
+_environment.filters |= {"time": time, "age": age, "status": status, "moment": moment, "day": day}

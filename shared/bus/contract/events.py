@@ -276,13 +276,16 @@ class OrderTestCancelled(OrderCancelled, frozen=True, kw_only=True):
 class KycDecide(Event, frozen=True, kw_only=True):
     """An operator's decision. The business is named by exactly one of the three ids.
 
+    `ask`: more information is needed, and `reason` says which; the business sends its application
+    again.
+
     With `application_id`, only if that is still its newest application: what was looked at.
     """
 
     TYPE: ClassVar[str] = "kyc.decide"
     EXCHANGE: ClassVar[str] = "commands"
 
-    decision: Literal["approve", "reject", "revoke"]
+    decision: Literal["approve", "reject", "revoke", "ask"]
     account_id: UUID | None = None
     email: Email | None = None
     business_registration_number: Line | None = None
@@ -450,6 +453,16 @@ class KycRejected(_AccountFact, frozen=True, kw_only=True):
     """An operator rejected an application; `reason` is meant for the business to read."""
 
     TYPE: ClassVar[str] = "kyc.rejected"
+
+    application_id: UUID
+    decided_by: str
+    reason: str
+
+
+class KycInformationRequested(_AccountFact, frozen=True, kw_only=True):
+    """An operator needs to know more before deciding; `reason` says what, to the business."""
+
+    TYPE: ClassVar[str] = "kyc.information_requested"
 
     application_id: UUID
     decided_by: str
@@ -801,6 +814,20 @@ class OpsKycDecisionRecorded(_OpsFact, frozen=True, kw_only=True):
     reason: str = ""
     counted: tuple[str, ...]
     needed: int
+
+
+class OpsKycNoteAdded(_OpsFact, frozen=True, kw_only=True):
+    """Somebody wrote a note on an application, which is not told to the business.
+
+    `digest` is the SHA-256 of its text in UTF-8, in hexadecimal: what it says is in the books.
+    """
+
+    TYPE: ClassVar[str] = "ops.kyc_note_added"
+
+    account_id: UUID
+    application_id: UUID
+    note_id: UUID
+    digest: str
 
 
 class OpsCustomerErased(_OpsFact, frozen=True, kw_only=True):

@@ -149,6 +149,8 @@ def paths(business):
         order,
         "/signature",
         "/settings",
+        "/emails",
+        "/emails?email=order_cancelled&language=fr",
         "/account",
         "/nowhere",
         tracking_link(business.running),
@@ -237,3 +239,19 @@ def test_all_of_it_works_without_scripts(business, browser, running):
     page.get_by_role("button", name="Sign out").click()
     expect(page).to_have_url(f"{running.portal_url}/sign-in")
     context.close()
+
+
+@pytest.mark.timeout(600)
+def test_a_business_sees_its_customers_emails_and_nothing_in_them_runs(business):
+    page = business.page
+    page.goto("/emails?email=order_out_for_delivery&language=fr")
+    email = page.frame_locator("iframe.email")
+    expect(email.get_by_role("heading", level=1)).to_have_text(
+        "Votre commande est en cours de livraison"
+    )
+    expect(page.locator("pre")).to_contain_text("[x] en cours de livraison")
+    # Its own styles count, and it is nobody's origin.
+    card = email.locator(".card")
+    assert card.evaluate("one => getComputedStyle(one).borderRadius") == "12px"
+    frame = page.frames[1]
+    assert frame.evaluate("window.origin") == "null"

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import select
 
 from shared.bus.contract import topology
-from shared.db.models import EmailDelivery, Order, Suppression
+from shared.db.models import EmailDelivery, EmailSender, Order, Suppression
 from shared.ids import new_id
 from shared.security import tokens
 from shared.security.unsubscribe_tokens import unsubscribe_tokens
@@ -167,6 +167,18 @@ def test_a_get_changes_nothing_and_shows_nobody(
     assert page.headers["referrer-policy"] == "no-referrer"
     assert page.headers["cache-control"] == "no-store"
     assert "set-cookie" not in page.headers
+
+
+def test_the_page_is_in_the_language_of_the_emails(site, db, business):
+    _, order = recorded(db, business)
+    db.add(EmailSender(account_id=business.id, language="fr"))
+    db.commit()
+    token = unsubscribe_tokens().make(business.id, order.id, order.customer_email)
+    path = f"/unsubscribe/?token={token}"
+    assert "Arrêter tous ceux de" in site.http.get(path).text
+    left = site.http.post(path, content=b"do=all", headers=FORM).text
+    assert '<html lang="fr">' in left
+    assert "Vous ne recevez plus" in left
 
 
 def test_mail_programs_may_send_the_form_in_either_encoding(site, db, business):

@@ -7,7 +7,7 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from shared.db.models import Order, OrderStatusHistory
+from shared.db.models import EmailSender, Order, OrderStatusHistory
 from shared.ids import new_id
 from shared.security import tracking
 from tests.integration.arrange import account
@@ -83,7 +83,11 @@ def test_the_parcel_is_shown_and_where_it_can_be_followed(stage):
     }
     id_ = an_order(stage, order_number="A-1001 <i>", tracking=parcel, tracking_said={})
     shown = follow(stage, tracking.token_for(id_)).text
-    for each in ("Swift &lt;b&gt;&amp;&lt;/b&gt; Co, JD0146", "2026-12-03", "A-1001 &lt;i&gt;"):
+    for each in (
+        "Swift &lt;b&gt;&amp;&lt;/b&gt; Co, JD0146",
+        "3 December 2026",
+        "A-1001 &lt;i&gt;",
+    ):
         assert each in shown
     assert f'href="{parcel["tracking_url"].replace("&", "&amp;")}" rel="noreferrer"' in shown
     plain = follow(stage, tracking.token_for(an_order(stage))).text
@@ -141,3 +145,16 @@ def test_who_guesses_is_slowed_down_and_nobody_else(stage):
     found = {follow(stage, "guess", "198.51.100.1").status_code for _ in range(20 * A_MINUTE)}
     assert found == {404, 429}
     assert follow(stage, token).status_code == 200
+
+
+def test_the_page_is_in_the_sellers_language_and_time(stage):
+    id_ = an_order(stage, tracking={"estimated_delivery": "2026-12-03"}, tracking_said={})
+    with stage.api.session() as session, session.begin():
+        order = session.get_one(Order, id_)
+        session.add(
+            EmailSender(account_id=order.account_id, language="fr", time_zone="Asia/Kathmandu")
+        )
+    shown = follow(stage, tracking.token_for(id_)).text
+    for each in ('<html lang="fr">', "Votre commande est en transit", "3 décembre", "UTC+5:45"):
+        assert each in shown
+    assert "Your order" not in shown

@@ -170,6 +170,65 @@ def test_networks_and_schemes(stage):
     assert "By Standard Webhooks alone." in browser.page
 
 
+def test_an_application_that_is_sent_back_is_amended_and_sent_again(stage):
+    browser, email = stage.registered()
+    browser.get("/kyc")
+    given = {
+        "business_registration_number": "RC-1",
+        "business_address": "1 Broad St",
+        "contact_person_details": "Ada <Eze>",
+    }
+    browser.send("/kyc", **given)
+    browser.send("/kyc")
+    with stage.api.session() as session, session.begin():
+        row = session.scalars(select(KycApplication).join(Account).where(Account.email == email))
+        asked = row.one()
+        asked.status, asked.reason = "incomplete", "Which <register>?"
+    browser.get("/")
+    assert "Amend it, and send it again" in browser.page
+    browser.get("/kyc")
+    for shown in ("We need to know more", "Which &lt;register&gt;?", "Ada &lt;Eze&gt;</textarea>"):
+        assert shown in browser.page
+    browser.send("/kyc", **given | {"business_registration_number": "RC-2 of Lagos"})
+    browser.send("/kyc")
+    assert "We are looking at your application" in browser.page
+    assert "RC-2 of Lagos" in browser.page
+
+
+def test_emails_in_a_language_of_ones_own(stage):
+    browser, _ = stage.registered("Kettle <script>alert(1)</script> Co")
+    browser.get("/emails")
+    assert "has your order" in browser.page
+    for wrong in ({"language": "xx", "time_zone": "UTC"}, {"language": "fr", "time_zone": "Mars"}):
+        browser.send("/emails", **wrong)
+        assert browser.status == 400
+    browser.send("/emails", language="fr", time_zone="Africa/Lagos")
+    assert "Send your emails so?" in browser.page
+    browser.send("/emails")
+    assert "Your emails are sent so from now on." in browser.page
+    assert "a bien reçu votre commande" in browser.page
+    browser.get("/emails?email=order_cancelled&language=en")
+    assert "was cancelled" in browser.page
+    browser.get("/emails?email=nothing")
+    assert browser.status == 404
+
+
+def test_a_preview_runs_nothing_and_stands_in_our_own_page_alone(stage):
+    browser, _ = stage.registered("Kettle <script>alert(1)</script> Co")
+    browser.get("/emails")
+    frame = re.search(r'<iframe[^>]* sandbox src="([^"]+)"', browser.page)[1]
+    answer = browser.http.get(html.unescape(frame))
+    policy = answer.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "; sandbox;" in policy
+    assert "frame-ancestors 'self'" in policy
+    assert "script" not in policy
+    assert "<script" not in answer.text
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert browser.http.get("/emails/nothing/html").status_code == 404
+    assert stage.browser().http.get(frame).status_code == 403
+
+
 def test_a_password_is_in_no_page_and_changes_what_it_should(stage):
     browser, email = stage.registered()
     browser.get("/account")

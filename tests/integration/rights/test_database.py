@@ -95,6 +95,7 @@ MAY = {
         "pending_proofs": "s",
         "kyc_applications": "S",
         "kyc_decisions": "S",
+        "kyc_notes": "SI",
         "webhook_secrets": "s",
         "webhook_public_keys": "S",
         "webhook_requests": "S",

@@ -67,6 +67,9 @@ FACTS = {
     "kyc_received": events.KycSubmitted(**KYC, business_registration_number="RC-1"),
     "kyc_approved": events.KycApproved(**DECIDED),
     "kyc_rejected": events.KycRejected(**DECIDED, reason="The <number> is not known."),
+    "kyc_asked": events.KycInformationRequested(
+        **DECIDED, reason="Which <number> is it?\nSend the register's page."
+    ),
     "kyc_revoked": events.KycRevoked(**DECIDED, reason="Complaints."),
     "secret_issued": events.SecretIssued(**SECRET),
     "secret_rotated": events.SecretRotated(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from services.notifier.composing import Email
 from services.notifier.mime import LONGEST_LINE, assemble, message_id
-from services.notifier.senders import OURS, Sender
+from services.notifier.senders import Sender
 from shared.ids import new_id
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -33,8 +33,8 @@ def mail(**changes):
     return Email(**(values | changes))
 
 
-def parse(mail_, chosen=OURS):
-    raw = assemble(mail_, SENDER, NOW, chosen)
+def parse(mail_):
+    raw = assemble(mail_, SENDER, NOW)
     return raw, email.message_from_bytes(raw, policy=email.policy.default)
 
 
@@ -112,7 +112,7 @@ def test_the_message_id_belongs_to_the_fact_and_the_recipient():
 @example("Kettle\r\nBcc: all@shop.example", "a@shop.example\r\nBcc: all@shop.example")
 @example("\u202eelttek <evil@x.example>", "")
 def test_what_a_business_chooses_never_changes_whom_it_comes_from(name, reply_to):
-    raw, parsed = parse(mail(), Sender(name, reply_to))
+    raw, parsed = parse(mail(sender=Sender(name, reply_to)))
     (sender,) = parsed["From"].addresses
     assert sender.addr_spec == "no-reply@order-fellow.example"
     # Python before 3.13 leaves the space between two encoded words in, where a name is long.
@@ -122,7 +122,7 @@ def test_what_a_business_chooses_never_changes_whom_it_comes_from(name, reply_to
 
 
 def test_a_business_is_named_before_us_and_gets_the_answers():
-    _, parsed = parse(mail(), Sender("Kettle & Co", "help@kettle.example"))
+    _, parsed = parse(mail(sender=Sender("Kettle & Co", "help@kettle.example")))
     assert parsed["From"].addresses[0].display_name == "Kettle & Co via Order Fellow"
     assert str(parsed["Reply-To"]) == "help@kettle.example"
     _, parsed = parse(mail())

@@ -8,8 +8,9 @@ import msgspec
 import typer
 from rich.table import Table
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
 
-from services.ops.cli.businesses.commands import Business, Wait, conclude, sure
+from services.ops.cli.businesses.commands import Business, Wait, conclude, sure, the_business
 from services.ops.cli.terminal import (
     FAILED,
     MISUSED,
@@ -19,6 +20,8 @@ from services.ops.cli.terminal import (
     broker,
     confirm,
     database,
+    database_trouble,
+    engine,
     find_system,
     local,
     note_view,
@@ -28,9 +31,9 @@ from services.ops.cli.terminal import (
     signed_in_as,
     stop,
 )
-from services.ops.commands import decisions, kyc_applications, outcomes
+from services.ops.commands import decisions, kyc_applications, kyc_notes, outcomes
 from services.ops.commands.giving import give
-from services.ops.commands.kyc_applications import Filter, Same, Sort, Status
+from services.ops.commands.kyc_applications import Application, Filter, Same, Sort, Status
 from services.ops.commands.kyc_persons import DECIDES
 from services.ops.environment import Surroundings
 from shared.bus.contract import topology
@@ -41,6 +44,7 @@ from shared.security.service_accounts import is_services
 app = typer.Typer(help="Decide on KYC applications.", no_args_is_help=True)
 
 Why = Annotated[str, typer.Option(help="What the business is told.")]
+Asked = Annotated[str, typer.Option(help="What the business is asked.")]
 Who = Annotated[
     str,
     typer.Option(
@@ -114,6 +118,68 @@ def reject(
 
 
 @app.command()
+def ask(
+    business: Business, reason: Asked, wait: Wait = 5.0, who: Who = "", yes: Yes = False
+) -> None:
+    """Ask for more information; the business is told what, and sends its application again."""
+    _decide("ask", business, reason, wait, who, yes)
+
+
+@app.command()
+def note(
+    business: Business,
+    text: Annotated[str, typer.Argument(help="The note; operators alone see it.")],
+    who: Who = "",
+) -> None:
+    """Keep a note on the business's newest application; it is never told to the business."""
+    system = find_system()
+    own = _own(system, who, is_named=True)
+    try:
+        kept = kyc_notes.checked(text)
+    except kyc_notes.InvalidNoteError as error:
+        stop(str(error), MISUSED)
+    found = _newest(system, business)
+    with broker(own):
+        pass  # the broker has let them in: they are who they say
+    with database_trouble(), Session(engine(system)) as session, session.begin():
+        kyc_notes.add(session, actor(own), found, kept)
+    say(f"Kept on the application of {found.company_name} <{found.email}>.")
+
+
+@app.command()
+def show(business: Business, as_json: AsJson = False) -> None:
+    """The business's newest application, with the notes of operators."""
+    system = find_system()
+    found = _newest(system, business)
+    with database(system) as session:
+        kept = kyc_notes.notes(session, [found.id]).get(found.id, ())
+        same = kyc_applications.same_number(session, [found]).get(found.id, Same())
+    note_view(system, "fellow kyc show", [str(found.account_id)])
+    if as_json:
+        print_json(msgspec.to_builtins(found) | {"notes": kept})
+        return
+    table = Table(box=None, pad_edge=False, show_header=False)
+    by = f"{local(found.decided_at)} by {found.decided_by}" if found.decided_at else ""
+    for name, value in (
+        ("business", f"{found.company_name} <{found.email}>"),
+        ("account", str(found.account_id)),
+        ("status", found.status),
+        ("submitted", local(found.submitted_at)),
+        ("registration number", found.business_registration_number),
+        ("used by others too", same.in_words),
+        ("address", found.business_address),
+        ("contact", found.contact_person_details),
+        ("decided", by),
+        ("told to the business", found.reason),
+        ("so far", found.so_far),
+        *((f"note of {local(one.written_at)}", f"{one.written_by}: {one.note}") for one in kept),
+    ):
+        if value:
+            table.add_row(name, value)
+    results().print(table)
+
+
+@app.command()
 def revoke(
     business: Business, reason: Why = "", wait: Wait = 5.0, who: Who = "", yes: Yes = False
 ) -> None:
@@ -125,11 +191,8 @@ def _decide(
     decision: decisions.Decision, business: str, reason: str, wait: float, who: str, yes: bool
 ) -> None:
     system = find_system()
-    own = signed_in_as(system, who) if who else system
-    user = actor(own).name
-    takes = system.settings.kyc_approvals_required if decision != "reject" else 1
-    if is_services(user) and (takes > 1 or system.settings.environment == "production"):
-        stop(f"{user} is nobody's name: give --as and your own user of the broker.", MISUSED)
+    takes = system.settings.kyc_approvals_required if decision in DECIDES.values() else 1
+    own = _own(system, who, is_named=takes > 1 or system.settings.environment == "production")
     try:
         command = decisions.make(decision, business, reason)
     except msgspec.ValidationError as error:
@@ -161,6 +224,24 @@ def _decide(
             raise typer.Exit(FAILED) from None
     conclude(outcome, recipient)
     say(outcome.sentence)
+
+
+def _own(system: Surroundings, who: str, *, is_named: bool) -> Surroundings:
+    """The system as the operator signs in to its broker; exits where that must be by a name."""
+    own = signed_in_as(system, who) if who else system
+    user = actor(own).name
+    if is_named and is_services(user):
+        stop(f"{user} is nobody's name: give --as and your own user of the broker.", MISUSED)
+    return own
+
+
+def _newest(system: Surroundings, business: str) -> Application:
+    found = the_business(system, business)
+    with database(system) as session:
+        application = kyc_applications.newest(session, found.account_id)
+    if application is None:
+        stop(f"{found.company_name} has not applied.")
+    return application
 
 
 def _meant(system: Surroundings, command: KycDecide) -> decisions.Meant | None:

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from services.ops.console.pages.kyc import contact
+from services.ops.console.pages.kyc.desk import contact
 from services.ops.console.web.page import Page, Redirect, Result, View, Visit
 from services.ops.journal import NotReadToTheEndError
 from services.ops.timelines import account, search

@@ -1,0 +1,1 @@
+"""What each email says, as data: from a fact, in the words of a language."""

@@ -1,0 +1,50 @@
+"""What a business is told of what came to nothing: orders not taken, addresses refused."""
+
+from services.notifier.contents.accounts import letter
+from services.notifier.contents.content import Block, Command, Content, Paragraph, Quote, Setting
+from shared.bus.contract.events import OrderNotTaken, OrderRecipientsRefused
+
+
+def not_taken(fact: OrderNotTaken, at: Setting) -> Content:
+    """An order or an update was not taken."""
+    say, order = at.say, fact.order_number or fact.order_id
+    by = "number" if fact.order_number else "key"
+    if fact.what == "update_given_up":
+        subject = "subject_update"
+        said = ("update_number" if fact.order_number else "update_id", "update_how")
+    elif fact.what == "no_email_address":
+        subject, said = "subject_unaddressed", ("unaddressed", "unaddressed_how")
+    else:
+        subject, said = f"subject_{by}", (by, f"{by}_how")
+    texts = (say(f"deliveries.not_taken.{key}", order=order) for key in (*said, "more"))
+    return letter(
+        at,
+        fact.company_name,
+        say(f"deliveries.not_taken.{subject}"),
+        *map(Paragraph, texts),
+        Command((f"GET {at.api('/webhooks/log/')}",)),
+        Paragraph(say("deliveries.not_taken.event", event=fact.event_id)),
+    )
+
+
+def recipients_refused(fact: OrderRecipientsRefused, at: Setting) -> Content:
+    """Addresses of customers do not take mail."""
+    say = at.say
+    blocks: list[Block] = [Paragraph(say("deliveries.refused.news"))]
+    for one in fact.recipients:
+        order = say("deliveries.refused.one", address=one.address, order=one.order_id)
+        blocks += [Paragraph(order), Quote(one.response)]
+    if fact.total > len(fact.recipients):
+        more = fact.total - len(fact.recipients)
+        blocks.append(Paragraph(say("deliveries.refused.more", count=more)))
+    blocks += [
+        Paragraph(say("deliveries.refused.next")),
+        Command(
+            (
+                f"GET {at.api('/suppressions/?cause=refused')}",
+                f"DELETE {at.api('/suppressions/<id>/')}",
+            )
+        ),
+        Paragraph(say("deliveries.refused.seldom")),
+    ]
+    return letter(at, fact.company_name, say("deliveries.refused.subject"), *blocks)

@@ -1,0 +1,136 @@
+"""What a customer is told of an order."""
+
+from collections.abc import Sequence
+
+from services.notifier.contents.content import (
+    Action,
+    Block,
+    Content,
+    Facts,
+    Notice,
+    Paragraph,
+    Quote,
+    Row,
+    Setting,
+    Step,
+)
+from shared.bus.contract.events import (
+    FINAL_STATUSES,
+    OrderCancellationRecorded,
+    OrderRecorded,
+    OrderStatusRecorded,
+    TrackingStatus,
+)
+from shared.languages.language import Language, capitalised
+
+Told = OrderRecorded | OrderStatusRecorded | OrderCancellationRecorded
+
+WAY = (
+    TrackingStatus.PENDING,
+    TrackingStatus.IN_TRANSIT,
+    TrackingStatus.OUT_FOR_DELIVERY,
+    TrackingStatus.DELIVERED,
+)
+MOST_SHOWN = 90  # characters; lists of mails cut a preheader about there
+
+
+def received(fact: OrderRecorded, at: Setting) -> Content:
+    """An order is in the books."""
+    news = Paragraph(at.say("orders.received.news", company=fact.company_name))
+    return _content(fact, at, "received", at.say("orders.received.heading"), [news])
+
+
+def status(fact: OrderStatusRecorded, at: Setting) -> Content:
+    """It moved on."""
+    word = at.say.status(fact.tracking_status)
+    news: list[Block] = [Paragraph(_numbered(fact, at, "orders.status.news", status=word))]
+    if fact.note:
+        news.append(Quote(fact.note))
+    return _content(fact, at, "status", at.say("orders.status.heading", status=word), news)
+
+
+def cancelled(fact: OrderCancellationRecorded, at: Setting) -> Content:
+    """It will not come."""
+    news: list[Block] = [Paragraph(_numbered(fact, at, "orders.cancelled.news"))]
+    if fact.reason:
+        news.append(Quote(fact.reason))
+    return _content(fact, at, "cancelled", at.say("orders.cancelled.heading"), news)
+
+
+def steps(say: Language, now: str) -> Sequence[Step]:
+    """The way of an order, and how far it has come; none when it is not on it.
+
+    Args:
+        say: the words.
+        now: its status.
+    """
+    if now not in WAY:
+        return ()
+    place = WAY.index(TrackingStatus(now))
+    return [Step(say.status(one), number <= place) for number, one in enumerate(WAY)]
+
+
+def _content(fact: Told, at: Setting, what: str, heading: str, news: Sequence[Block]) -> Content:
+    say, word = at.say, at.say.status(fact.tracking_status)
+    blocks: list[Block] = []
+    if fact.IS_TEST:
+        blocks.append(Notice(say("orders.test")))
+    blocks += [Paragraph(say("orders.dear", name=fact.customer_name)), *news]
+    blocks.append(Facts(_rows(fact, at, word)))
+    blocks.append(Paragraph(say(f"orders.next.{fact.tracking_status}", company=fact.company_name)))
+    if fact.tracking_url and not isinstance(fact, OrderCancellationRecorded):
+        label = say("orders.track_parcel")
+        blocks.append(Action(label, fact.tracking_url, label))
+    if at.tracking_url:
+        is_first = not isinstance(blocks[-1], Action)
+        where, where_text = say("orders.where"), say("orders.where_text")
+        blocks.append(Action(where, at.tracking_url, where_text, is_first))
+    way = steps(say, fact.tracking_status)
+    done = sum(step.is_done for step in way)
+    asked = "orders.contact_reply_to" if at.reply_to else "orders.contact"
+    return Content(
+        subject=_numbered(fact, at, f"orders.{what}.subject", status=word),
+        preheader=say(
+            "orders.preheader", status=capitalised(word), items=fact.item_summary[:MOST_SHOWN]
+        ),
+        heading=heading,
+        blocks=blocks,
+        footer=(
+            say(asked, company=fact.company_name, reply_to=at.reply_to),
+            say("orders.on_behalf", company=fact.company_name),
+        ),
+        sender=fact.company_name,
+        kicker=say("orders.order", number=fact.order_number or fact.order_id),
+        progress=say("orders.step", number=done, total=len(way)) if way else "",
+        steps=way,
+        leave=(say("orders.leave"), say("orders.leave_text")),
+        leave_url=at.unsubscribe_url,
+    )
+
+
+def _rows(fact: Told, at: Setting, word: str) -> list[Row]:
+    say = at.say
+    rows = [
+        Row(say("orders.label.order"), str(fact.order_number or fact.order_id)),
+        Row(say("orders.label.items"), fact.item_summary),
+    ]
+    if isinstance(fact, OrderRecorded):
+        rows.append(Row(say("orders.label.to"), fact.address))
+    rows.append(Row(say("orders.label.status"), word))
+    if isinstance(fact, OrderCancellationRecorded):
+        return rows
+    parcel = [one for one in (fact.carrier, fact.tracking_number) if one]
+    if parcel:
+        rows.append(Row(say("orders.label.parcel"), ", ".join(map(str, parcel))))
+    if fact.estimated_delivery and fact.tracking_status not in FINAL_STATUSES:
+        rows.append(Row(say("orders.label.due"), say.day(fact.estimated_delivery)))
+    return rows
+
+
+def _numbered(fact: Told, at: Setting, key: str, **more: str) -> str:
+    """The text that has the order's number in it, where it has one."""
+    if fact.order_number:
+        return at.say(
+            f"{key}_numbered", number=fact.order_number, company=fact.company_name, **more
+        )
+    return at.say(key, company=fact.company_name, **more)

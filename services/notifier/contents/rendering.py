@@ -1,0 +1,79 @@
+"""An email's two parts, of one content: so that neither says what the other does not."""
+
+from functools import cache
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+
+from services.notifier.contents.content import (
+    Action,
+    Block,
+    Code,
+    Command,
+    Content,
+    Facts,
+    Quote,
+)
+from shared.languages.language import Language
+
+INDENT = "    "
+
+
+def text(content: Content, say: Language) -> str:
+    """The text part."""
+    parts = []
+    if content.kicker:
+        head = f"{content.kicker}\n{content.heading}"
+        if content.steps:
+            marks = "  ".join(f"[{'x' if s.is_done else ' '}] {s.name}" for s in content.steps)
+            head += f"\n{content.progress}: {marks}"
+        parts.append(head)
+    parts += [_as_text(block, say) for block in content.blocks]
+    footer = "\n".join(content.footer)
+    if content.leave_url:
+        footer += f" {content.leave[1]}\n{content.leave_url}"
+    return "\n\n".join(parts) + f"\n\n--\n{footer}\n"
+
+
+def html(content: Content, say: Language) -> str:
+    """The HTML part, in ASCII: its other characters as references, which any server takes as is."""
+    rendered = _layout().render(content=content, code=say.code)
+    return rendered.encode("ascii", "xmlcharrefreplace").decode()
+
+
+def _as_text(block: Block, say: Language) -> str:
+    if isinstance(block, Facts):
+        return _table(block, say)
+    if isinstance(block, Quote):
+        return _indented(block.text)
+    if isinstance(block, Command):
+        return "\n".join(INDENT + line for line in block.lines)
+    if isinstance(block, Action):
+        return f"{say('common.label', label=block.text_label)} {block.url}"
+    return block.said if isinstance(block, Code) else block.text
+
+
+def _indented(words: str) -> str:
+    return INDENT + words.replace("\n", f"\n{INDENT}")
+
+
+def _table(facts: Facts, say: Language) -> str:
+    labels = [say("common.label", label=row.label) for row in facts.rows]
+    width = max(map(len, labels)) + 2
+    return "\n".join(
+        label.ljust(width) + row.value.replace("\n", "\n" + " " * width)
+        for label, row in zip(labels, facts.rows, strict=True)
+    )
+
+
+@cache
+def _layout() -> Template:
+    environment = Environment(
+        loader=PackageLoader("services.notifier"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        # It came with the code, and asking the disk whether it changed is a cost an email.
+        auto_reload=False,
+    )
+    return environment.get_template("layout.html")

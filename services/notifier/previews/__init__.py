@@ -1,0 +1,1 @@
+"""What customers would get, shown to the business that they would get it of."""

@@ -1,0 +1,104 @@
+"""The HTTP side: a business sees what its customers would get."""
+
+from typing import Annotated
+
+import msgspec
+from sqlalchemy.orm import Session
+
+from services.notifier import senders
+from services.notifier.previews.examples import SAMPLES, preview
+from shared.db.models import Account
+from shared.http.errors import ApiError
+from shared.http.route import Answer, Call, Route
+from shared.languages import language
+
+
+class PreviewIn(msgspec.Struct, kw_only=True):
+    """In another language than your own; empty: in yours."""
+
+    language: Annotated[str, msgspec.Meta(max_length=100, examples=["fr"])] = ""
+
+
+class EmailPreview(msgspec.Struct, kw_only=True):
+    """An email about an order, of an example: both of its parts."""
+
+    name: str
+    language: str
+    subject: str
+    text: str
+    html: str
+
+
+class PreviewName(msgspec.Struct, kw_only=True):
+    """One of them."""
+
+    name: str
+    subject: str
+
+
+class PreviewList(msgspec.Struct, kw_only=True):
+    """Every email that a customer can get, by name and with its subject."""
+
+    language: str
+    results: list[PreviewName]
+
+
+def index(session: Session, call: Call[None, PreviewIn]) -> Answer:
+    """Every email that your customers can get."""
+    previews = [_preview(session, call, name) for name in SAMPLES]
+    names = [PreviewName(name=one.name, subject=one.subject) for one in previews]
+    return Answer(200, PreviewList(language=previews[0].language, results=names))
+
+
+def show(session: Session, call: Call[None, PreviewIn]) -> Answer:
+    """One email as your customers would get it."""
+    return Answer(200, _preview(session, call, call.path["name"]))
+
+
+def _preview(session: Session, call: Call[None, PreviewIn], name: str) -> EmailPreview:
+    account = session.get(Account, call.caller)
+    if account is None or name not in SAMPLES:
+        raise ApiError(*_NOT_FOUND)
+    chosen = senders.chosen(session, [account.id]).get(account.id, senders.OURS)
+    wanted = call.query.language
+    if wanted:
+        if wanted not in language.CODES:
+            raise ApiError(*_LANGUAGE)
+        chosen = chosen._replace(language=wanted)
+    found = preview(name, account.company_name, chosen)
+    return EmailPreview(
+        name=name,
+        language=language.language(chosen.language).code,
+        subject=found.subject,
+        text=found.text,
+        html=found.html,
+    )
+
+
+_NOT_FOUND = (404, "preview_not_found", "There is no such email.")
+_LANGUAGE = (400, "unknown_language", "Emails are not written in this language.")
+
+ROUTES = (
+    Route(
+        method="GET",
+        path="/email-previews/",
+        handler=index,
+        summary="Every email that your customers can get",
+        query=PreviewIn,
+        answers={200: PreviewList},
+        errors=(_LANGUAGE,),
+        bearer=True,
+        tag="Emails",
+    ),
+    Route(
+        method="GET",
+        path="/email-previews/{name}/",
+        handler=show,
+        summary="An email as your customers would get it",
+        query=PreviewIn,
+        answers={200: EmailPreview},
+        errors=(_NOT_FOUND, _LANGUAGE),
+        bearer=True,
+        tag="Emails",
+    ),
+)

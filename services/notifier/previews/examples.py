@@ -1,0 +1,105 @@
+"""What customers would get, for a business to look at: each email about an order, of an example."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from services.notifier.composing import CONTENTS
+from services.notifier.contents import rendering
+from services.notifier.contents.content import Setting
+from services.notifier.senders import Sender
+from services.notifier.suppression import links
+from shared.bus.contract.events import (
+    OrderCancellationRecorded,
+    OrderRecorded,
+    OrderStatusRecorded,
+    TrackingStatus,
+)
+from shared.config.loading import settings
+from shared.languages import time_zones
+from shared.languages.language import Language, language
+
+NOBODY = UUID(int=0)
+NUMBER = "A-1001"
+Told = OrderRecorded | OrderStatusRecorded | OrderCancellationRecorded
+
+
+class Preview(NamedTuple):
+    """An email as it would be."""
+
+    subject: str
+    text: str
+    html: str
+
+
+def preview(name: str, company_name: str, chosen: Sender) -> Preview:
+    """One of `SAMPLES`, in the account's language. Its links lead to no order.
+
+    Args:
+        name: which.
+        company_name: the business's.
+        chosen: what it has chosen for its emails.
+    """
+    say = language(chosen.language)
+    config = settings()
+    fact = SAMPLES[name](_common(company_name, say), say)
+    _, content_of = CONTENTS[type(fact)]
+    content = content_of(
+        fact,
+        Setting(
+            say=say,
+            zone=time_zones.zone(chosen.time_zone),
+            public_url=config.public_url,
+            reply_to=chosen.reply_to,
+            tracking_url=config.tracking_url,
+            unsubscribe_url=f"{config.public_url.rstrip('/')}/api/v1{links.PATH}",
+        ),
+    )
+    return Preview(content.subject, rendering.text(content, say), rendering.html(content, say))
+
+
+def _common(company_name: str, say: Language) -> dict[str, Any]:
+    return {
+        "order_id": NOBODY,
+        "account_id": NOBODY,
+        "company_name": company_name,
+        "customer_name": say("pages.sample.name"),
+        "customer_email": "customer@shop.example",
+        "item_summary": say("pages.sample.items"),
+        "order_number": NUMBER,
+    }
+
+
+def _received(common: dict[str, Any], say: Language) -> Told:
+    return OrderRecorded(
+        **common, address=say("pages.sample.address"), tracking_status=TrackingStatus.PENDING
+    )
+
+
+def _status(now: TrackingStatus) -> Callable[[dict[str, Any], Language], Told]:
+    def made(common: dict[str, Any], say: Language) -> Told:
+        is_over = now == TrackingStatus.DELIVERED
+        return OrderStatusRecorded(
+            **common,
+            tracking_status=now,
+            previous_status=TrackingStatus.PENDING,
+            note="" if is_over else say("pages.sample.note"),
+        )
+
+    return made
+
+
+def _cancelled(common: dict[str, Any], say: Language) -> Told:
+    return OrderCancellationRecorded(
+        **common, tracking_status=TrackingStatus.CANCELLED, reason=say("pages.sample.reason")
+    )
+
+
+SAMPLES: Mapping[str, Callable[[dict[str, Any], Language], Told]] = {
+    "order_received": _received,
+    "order_in_transit": _status(TrackingStatus.IN_TRANSIT),
+    "order_out_for_delivery": _status(TrackingStatus.OUT_FOR_DELIVERY),
+    "order_delivered": _status(TrackingStatus.DELIVERED),
+    "order_cancelled": _cancelled,
+}
+"""Every email about an order there is, by a name of its own."""

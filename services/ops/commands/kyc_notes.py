@@ -1,0 +1,88 @@
+"""Operators' notes on an application: for each other, and never told to the business."""
+
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from services.ops.audit.actions import Actor, about
+from services.ops.commands.kyc_applications import Application
+from shared.bus import outbox
+from shared.bus.contract.events import OpsKycNoteAdded
+from shared.db.models import KycNote
+from shared.ids import new_id
+
+LONGEST = 4_000  # characters
+
+
+class InvalidNoteError(ValueError):
+    """It cannot be kept; the sentence says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """One of them; see the table `kyc_notes`."""
+
+    written_by: str
+    note: str
+    written_at: datetime
+
+
+def checked(note: str) -> str:
+    """A note as it is kept.
+
+    Raises:
+        InvalidNoteError: it is empty, too long, or cannot be stored.
+    """
+    note = note.replace("\r\n", "\n").strip()
+    if not note:
+        raise InvalidNoteError("The note is empty.")
+    if len(note) > LONGEST or "\0" in note:
+        raise InvalidNoteError(f"A note may have up to {LONGEST:,} characters, without NUL.")
+    return note
+
+
+def add(session: Session, actor: Actor, application: Application, note: str) -> UUID:
+    """Keep a note, and tell the audit log in the same transaction; returns its id.
+
+    Args:
+        session: may write notes and to the outbox.
+        actor: who writes it.
+        application: what it is about.
+        note: from `checked`.
+    """
+    id_ = new_id()
+    session.add(KycNote(id=id_, application_id=application.id, written_by=actor.name, note=note))
+    fact = OpsKycNoteAdded(
+        by=actor.name,
+        address=actor.address,
+        account_id=application.account_id,
+        application_id=application.id,
+        note_id=id_,
+        digest=hashlib.sha256(note.encode()).hexdigest(),
+    )
+    outbox.add(session, [about(fact, application.account_id)])
+    return id_
+
+
+def notes(session: Session, applications: Collection[UUID]) -> Mapping[UUID, Sequence[Note]]:
+    """The notes on applications, the oldest first.
+
+    Args:
+        session: may read notes.
+        applications: their ids.
+    """
+    found: dict[UUID, list[Note]] = {}
+    rows = session.scalars(
+        select(KycNote)
+        .where(KycNote.application_id.in_(applications))
+        .order_by(KycNote.written_at, KycNote.id)
+    )
+    for row in rows:
+        kept = Note(row.written_by, row.note, row.written_at)
+        found.setdefault(row.application_id, []).append(kept)
+    return found

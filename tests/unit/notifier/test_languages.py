@@ -1,0 +1,202 @@
+"""Every email in every language: complete, and with nothing of another one."""
+
+import re
+from datetime import date
+from html import unescape
+
+import msgspec
+import pytest
+
+from services.notifier.composing import compose
+from services.notifier.previews.examples import SAMPLES, preview
+from services.notifier.senders import OURS, Sender
+from shared.bus.contract.events import AccountChanged, OrderNotTaken, TrackingStatus, in_test
+from shared.languages.language import CODES, DEFAULT, language
+from tests.integration.arrange import received
+from tests.unit.notifier.facts import ACCOUNT, COMPANY, FACTS, UNTIL
+from tests.unit.notifier.test_composing import Tags
+
+replace = msgspec.structs.replace
+OTHERS = [code for code in CODES if code != DEFAULT]
+PARCEL = {
+    "carrier": "Swift",
+    "tracking_number": "JD0146",
+    "tracking_url": "https://track.carrier.example/JD0146",
+    "estimated_delivery": date(2026, 12, 3),
+    "order_number": "A-1001",
+}
+
+
+def variants():
+    """Every email in each of its forms, by a name."""
+    facts = dict(FACTS)
+    for what in AccountChanged.__annotations__["what"].__args__:
+        facts[f"account_changed-{what}"] = replace(
+            FACTS["account_changed"], what=what, address="192.0.2.7", value="ours"
+        )
+    for what in OrderNotTaken.__annotations__["what"].__args__:
+        for number in ("A-1001", msgspec.UNSET):
+            facts[f"not_taken-{what}-{number}"] = replace(
+                FACTS["not_taken"], what=what, order_number=number
+            )
+    for status in TrackingStatus:
+        facts[f"order_status-{status}"] = replace(
+            FACTS["order_status"], tracking_status=status, **PARCEL
+        )
+    for name in ("order_received", "order_status", "order_cancelled"):
+        facts[f"{name}-numbered"] = replace(FACTS[name], order_number="A-1001")
+        facts[f"{name}-test"] = in_test(FACTS[name], customer_email=ACCOUNT["email"])
+    for cause in ("expired_use", "operator"):
+        facts[f"secret_rotated-{cause}"] = replace(FACTS["secret_rotated"], cause=cause)
+    for name in ("secret_issued", "secret_shown", "secret_rotated", "secret_expiring"):
+        facts[f"{name}-test"] = replace(FACTS[name], is_test=True)
+    for share, is_last in ((0.25, False), (0.001, True)):
+        facts[f"secret_expiring-{share}"] = replace(
+            FACTS["secret_expiring"], share_of_last_day=share, last_used_at=UNTIL, is_last=is_last
+        )
+    facts["secret_expiring-used"] = replace(FACTS["secret_expiring"], last_used_at=UNTIL)
+    facts["secret_revoked-2"] = replace(
+        FACTS["secret_revoked"], secret_ids=FACTS["secret_revoked"].secret_ids * 2
+    )
+    given = FACTS["secret_given"]
+    facts["secret_given-first"] = replace(given, shop="", previous_valid_until=None)
+    facts["secret_given-revoked"] = replace(given, revoked_ids=(given.secret_id,))
+    facts["allowlist-open"] = replace(FACTS["allowlist_changed"], allowed_networks=())
+    facts["code-reset"] = replace(FACTS["one_time_code"], purpose="password_reset")
+    return facts
+
+
+VARIANTS = variants()
+
+
+def email_in(code, fact, **more):
+    return compose(received(fact), Sender(language=code, **more))
+
+
+def seen(email):
+    """What the reader of the HTML part can see, in one line."""
+    html = re.sub(r"<style>.*?</style>", "", email.html, flags=re.DOTALL)
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", html)).split())
+
+
+def whole(email):
+    """All that its reader can see, in one line."""
+    return " ".join(f"{email.subject} {email.text} {seen(email)}".split())
+
+
+def sentences(code):
+    """What stands between the places of each text, where that is more than a word or two."""
+    for text in language(code).texts.values():
+        for piece in re.split(r"\{\w+\}", text):
+            if len(piece.split()) >= 3:
+                yield piece.strip()
+
+
+@pytest.mark.parametrize("code", OTHERS)
+@pytest.mark.parametrize("name", VARIANTS)
+def test_nothing_of_english_is_left(name, code, configure):
+    configure(tracking_url="https://portal.example/track/")
+    told = whole(email_in(code, VARIANTS[name], reply_to="help@kettle.example"))
+    assert [piece for piece in sentences(DEFAULT) if piece in told] == []
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_english_is_what_is_said_without_a_word(name):
+    """And the sentences that the others are compared with are those that are said."""
+    fact = VARIANTS[name]
+    message = received(fact)
+    email = compose(message)
+    assert email == compose(message, OURS)
+    assert any(piece in whole(email) for piece in sentences(DEFAULT))
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_every_text_of_emails_is_said_by_one_of_them(code, configure):
+    """None is dead, and none is forgotten in the test above."""
+    asked = set()
+
+    class Listening(type(language(code))):
+        def __call__(self, key, **values):
+            asked.add(key)
+            return super().__call__(key, **values)
+
+    say = Listening(code, language(code).texts)
+    configure(tracking_url="https://portal.example/track/")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("services.notifier.composing.language", lambda _: say)
+        for fact in VARIANTS.values():
+            for reply_to in ("", "help@kettle.example"):
+                email_in(code, fact, reply_to=reply_to)
+    of_emails = {key for key in say.texts if not key.startswith(("pages.", "common."))}
+    assert of_emails - asked == set()
+
+
+@pytest.mark.parametrize("code", CODES)
+@pytest.mark.parametrize("name", VARIANTS)
+def test_both_parts_say_the_same_and_are_well_made(name, code):
+    email = email_in(code, VARIANTS[name])
+    tags = Tags()
+    tags.feed(email.html)
+    assert tags.open == []
+    assert email.html.isascii()
+    assert f'<html lang="{code}">' in email.html
+    assert '<meta name="color-scheme" content="light dark">' in email.html
+    assert "<img" not in email.html
+    assert "\n\n\n" not in email.text
+    said, shown = email.text.partition("\n--\n")[0], seen(email)
+    words = {word.strip("[]:.,") for word in said.split() if "://" not in word} - {"x"}
+    assert [word for word in words if word not in shown] == []
+
+
+@pytest.mark.parametrize("code", CODES)
+@pytest.mark.parametrize("name", [name for name in VARIANTS if name.startswith("order_")])
+def test_an_orders_email_begins_with_the_number_and_says_how_far_it_is(name, code):
+    fact, email = VARIANTS[name], email_in(code, VARIANTS[name])
+    say = language(code)
+    number = str(fact.order_number or fact.order_id)
+    assert number in email.text.splitlines()[0]
+    preheader = unescape(re.search(r'opacity:0">([^<]*)</div>', email.html)[1])
+    assert say.status(fact.tracking_status) in preheader.lower()
+    way = [status for status in TrackingStatus if status != TrackingStatus.CANCELLED]
+    marks = re.findall(r"\[(.)\] ", email.text)
+    if fact.tracking_status == TrackingStatus.CANCELLED:
+        assert marks == []
+        return
+    done = way.index(fact.tracking_status) + 1
+    assert marks == ["x"] * done + [" "] * (4 - done)
+    progress = say("orders.step", number=done, total=4)
+    assert progress in email.text
+    assert progress in unescape(email.html)
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_the_business_is_named_and_can_be_reached(code):
+    fact = FACTS["order_received"]
+    for reply_to in ("", "help@kettle.example"):
+        email = email_in(code, fact, reply_to=reply_to)
+        for part in (email.text.partition("\n--\n")[2], unescape(email.html)):
+            assert COMPANY in part
+            assert ("help@kettle.example" in part) == bool(reply_to)
+
+
+def test_a_business_is_written_to_in_its_language_and_time_under_our_name():
+    kettle = Sender("Kettle", "help@kettle.example", "fr", "Africa/Lagos")
+    email = compose(received(FACTS["secret_rotated"]), kettle)
+    assert email.sender == OURS
+    assert email.subject == "Vous avez un nouveau secret de webhook"
+    assert "1 mars 2099 à 15:05 UTC+1" in email.text
+    assert compose(received(FACTS["order_status"]), kettle).sender == kettle
+
+
+@pytest.mark.parametrize("code", CODES)
+@pytest.mark.parametrize("name", SAMPLES)
+def test_a_preview_is_the_email_itself_and_leads_nowhere(name, code, configure):
+    configure(tracking_url="https://portal.example/track/")
+    shown = preview(name, COMPANY, Sender(language=code))
+    tags = Tags()
+    tags.feed(shown.html)
+    assert tags.open == []
+    assert language(code)("pages.sample.name") in shown.text
+    assert "token=" not in shown.html + shown.text
+    assert "A-1001" in shown.text.splitlines()[0]
+    assert not re.search(r"track/[\w-]", shown.html)
