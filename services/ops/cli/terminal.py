@@ -63,7 +63,7 @@ def broker(system: Surroundings) -> Iterator[Connection]:
     except NotKnownError as error:
         stop(str(error))
     except (*connection.connection_errors, *connection.channel_errors, MessageNacked) as error:
-        stop(f"The broker at {connection.as_uri()} did not do it: {explain(error).sentence}")
+        stop(f"The broker at {connection.as_uri()} does not confirm it: {explain(error).sentence}")
     finally:
         connection.release()
 

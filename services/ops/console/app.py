@@ -145,6 +145,9 @@ def _broker(config: Settings) -> Any:
         except NotKnownError as error:
             raise PageError(503, str(error)) from None
         except (OSError, AMQPError) as error:
-            raise PageError(503, f"The broker did not do it: {explain(error).sentence}") from None
+            # Of what was sent to it nobody knows whether it was done.
+            raise PageError(
+                503, f"The broker does not confirm it: {explain(error).sentence}"
+            ) from None
 
     return opened
