@@ -244,7 +244,7 @@ def _waiting(session: Session, email: str, *, hold: bool = True) -> list[Pending
         .order_by(PendingProof.created_at)
     )
     if days := settings().retention_unproved_days:
-        found = found.where(PendingProof.created_at > retention.before(days))
+        found = found.where(PendingProof.created_at > retention.before(session, days))
     return list(session.scalars(found.with_for_update() if hold else found))
 
 

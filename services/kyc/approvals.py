@@ -8,7 +8,7 @@ that it is about alone.
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -18,6 +18,7 @@ from shared.bus.contract.events import KycDecide, OpsKycDecisionRecorded
 from shared.bus.contract.message import Received, message_for
 from shared.config.loading import settings
 from shared.db.models import KycApplication, KycDecision
+from shared.db.session import database_time
 from shared.ids import follow_up_id
 from shared.security.service_accounts import OPERATOR, login
 
@@ -69,7 +70,7 @@ def record(
             f"it takes {needed(received.data)} operators, each by name, to {decision}: sign in to "
             "the broker as a user of your own and set user_id, or decide on the ops console"
         )
-    now = _now(session)
+    now = database_time(session)
     counted = _counted(session, application, decision, now)
     if person in {one.person for one in counted}:
         return counted
@@ -105,7 +106,7 @@ def take_back(session: Session, application: KycApplication, received: Received[
     contrary = CONTRARY.get(received.data.decision)
     if contrary is None or received.person is None:
         return
-    now = _now(session)
+    now = database_time(session)
     for one in _counted(session, application, contrary, now):
         if one.person == received.person:
             received.take_effect_once()
@@ -152,9 +153,3 @@ def _tell(
         traceparent=received.traceparent,
     )
     outbox.add(session, [message])
-
-
-def _now(session: Session) -> datetime:
-    """By the database's clock, which is one for all."""
-    now: datetime = session.execute(select(func.clock_timestamp())).scalar_one()
-    return now

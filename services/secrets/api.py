@@ -16,6 +16,7 @@ from shared.bus import outbox
 from shared.bus.contract.events import SecretShown
 from shared.bus.contract.message import message_for
 from shared.db.models import Account, WebhookSecret
+from shared.db.session import database_time
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
 from shared.http.standing import KYC_REQUIRED, is_approved, not_approved
@@ -69,7 +70,7 @@ class Replaced(msgspec.Struct, kw_only=True):
 
 def show(session: Session, call: Call[None, None], *, is_test: bool = False) -> Answer:
     """The active secret. One that has just expired is replaced here and now."""
-    now = rotation.now(session)
+    now = database_time(session)
     secret = rotation.newest(session, call.caller, is_test=is_test)
     if secret is not None and rotation.has_ended(secret, now):
         account = locked_account(session, call.caller)

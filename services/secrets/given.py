@@ -21,6 +21,7 @@ from shared.bus import outbox
 from shared.bus.contract.events import OptionalLine, SecretGiven
 from shared.bus.contract.message import message_for
 from shared.db.models import Account, WebhookSecret
+from shared.db.session import database_time
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
 from shared.http.standing import KYC_REQUIRED
@@ -85,7 +86,7 @@ def give(session: Session, call: Call[GivenSecret, None]) -> Answer:
     """Take one, or take it in the place of another; every ingress worker knows within a second."""
     platform, body = _platform(call.path), call.body
     account = locked_account(session, call.caller)
-    at = rotation.now(session)
+    at = database_time(session)
     live = session.scalars(_live(account.id, platform, at)).all()
     active = [secret for secret in live if secret.state == "active"]
     previous = next((secret for secret in active if secret.shop == body.shop), None)
@@ -137,7 +138,7 @@ def remove(session: Session, call: Call[None, OfShop]) -> Answer:
     platform = _platform(call.path)
     rotation.lock(session, call.caller)
     account = session.get_one(Account, call.caller)
-    at = rotation.now(session)
+    at = database_time(session)
     live = session.scalars(_live(account.id, platform, at)).all()
     revoked = _revoke(session, [s for s in live if s.shop == call.query.shop], at)
     if not revoked:
@@ -148,7 +149,7 @@ def remove(session: Session, call: Call[None, OfShop]) -> Answer:
 
 
 def _list(session: Session, account_id: UUID, platform: str) -> Answer:
-    at = rotation.now(session)
+    at = database_time(session)
     use = usage.of_account(session, account_id, at)
     return Answer(
         200,

@@ -13,6 +13,7 @@ from shared.bus import outbox
 from shared.bus.contract.events import SecretKeyAdded, SecretKeyRemoved
 from shared.bus.contract.message import message_for
 from shared.db.models import Account, WebhookPublicKey
+from shared.db.session import database_time
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
 from shared.http.standing import KYC_REQUIRED
@@ -44,7 +45,7 @@ class PublicKeyList(msgspec.Struct, kw_only=True):
 
 def show(session: Session, call: Call[None, None]) -> Answer:
     """The account's public keys."""
-    use = usage.of_account(session, call.caller, rotation.now(session))
+    use = usage.of_account(session, call.caller, database_time(session))
     keys = public_keys.live(session, call.caller)
     return Answer(200, PublicKeyList(public_keys=[_view(key, use.get(key.id)) for key in keys]))
 
@@ -68,7 +69,7 @@ def add(session: Session, call: Call[NewPublicKey, None]) -> Answer:
         account_id=account.id,
         public_key=raw,
         state="active",
-        added_at=rotation.now(session),
+        added_at=database_time(session),
     )
     session.add(key)
     session.flush()
@@ -87,7 +88,7 @@ def remove(session: Session, call: Call[None, None]) -> Answer:
     key = next((k for k in public_keys.live(session, call.caller) if k.id == key_id), None)
     if key is None:
         raise ApiError(*_NOT_FOUND)
-    public_keys.revoke(session, call.caller, rotation.now(session), key_id)
+    public_keys.revoke(session, call.caller, database_time(session), key_id)
     account = session.get_one(Account, call.caller)
     fact = SecretKeyRemoved(**_common(account, key, call.address), secret_ids=(key_id,))
     outbox.add(session, [message_for(fact, source=policies.SOURCE, correlation_id=account.id)])

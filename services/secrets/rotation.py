@@ -24,6 +24,7 @@ from shared.bus.contract.message import message_for
 from shared.config.loading import settings
 from shared.db import revoked
 from shared.db.models import Account, WebhookPublicKey, WebhookSecret
+from shared.db.session import database_time
 from shared.ids import new_id
 from shared.security import webhook_keys
 
@@ -49,12 +50,6 @@ def lock(session: Session, account_id: UUID) -> None:
 def try_lock(session: Session, account_id: UUID) -> bool:
     """Like `lock`, but gives up at once when another transaction is at it."""
     return bool(session.scalar(select(func.pg_try_advisory_xact_lock(_lock_key(account_id)))))
-
-
-def now(session: Session) -> datetime:
-    """The time by the database's clock."""
-    at: datetime = session.scalars(select(func.clock_timestamp())).one()
-    return at
 
 
 def hold_approval(session: Session, account_id: UUID) -> bool:
@@ -134,7 +129,7 @@ def wait_for_next(
     )
     if oldest is None:
         return 0
-    return max(1, math.ceil((oldest + day - now(session)).total_seconds()))
+    return max(1, math.ceil((oldest + day - database_time(session)).total_seconds()))
 
 
 def issue(session: Session, account: Account, *, is_test: bool = False) -> WebhookSecret:
@@ -176,7 +171,7 @@ def rotate(
         is_test: whether it is the test secret; either's life leaves the other's alone.
     """
     previous = active(session, account.id, is_test=is_test)
-    at = now(session)
+    at = database_time(session)
     which = ours(is_test=is_test)
     ended = _revoke_live(session, account.id, at, which) if revoke_previous else []
     if previous is None:
@@ -217,7 +212,7 @@ def revoke(
         reason: what the business is told.
         secret_id: only this one.
     """
-    at = now(session)
+    at = database_time(session)
     which = true() if secret_id is None else WebhookSecret.id == secret_id
     ended = _revoke_live(session, account.id, at, which)
     ended += public_keys.revoke(session, account.id, at, secret_id)
@@ -227,7 +222,7 @@ def revoke(
 
 def end_test_mode(session: Session, account: Account) -> None:
     """Make every test secret of an account stop working at once. The caller holds the lock."""
-    ended = _revoke_live(session, account.id, now(session), ours(is_test=True))
+    ended = _revoke_live(session, account.id, database_time(session), ours(is_test=True))
     if ended:
         _tell(session, _revoked(account, ended, "You ended test mode: these were test secrets."))
 
@@ -287,7 +282,7 @@ def _revoke_live(
 
 
 def _make(session: Session, account: Account, *, is_test: bool) -> WebhookSecret:
-    raw, secret_id, at = webhook_keys.generate(is_test=is_test), new_id(), now(session)
+    raw, secret_id, at = webhook_keys.generate(is_test=is_test), new_id(), database_time(session)
     secret = WebhookSecret(
         id=secret_id,
         account_id=account.id,

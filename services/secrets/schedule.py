@@ -16,6 +16,7 @@ from shared.bus.contract.events import SecretExpiring
 from shared.bus.contract.message import message_for
 from shared.config.loading import settings
 from shared.db.models import Account, WebhookSecret
+from shared.db.session import database_time
 
 AT_MOST = 200  # rows a run; the next run takes the rest
 LAST_WARNING = timedelta(days=1)  # before the end
@@ -23,7 +24,7 @@ LAST_WARNING = timedelta(days=1)  # before the end
 
 def tick(session: Session) -> None:
     """Do what is due now."""
-    now = rotation.now(session)
+    now = database_time(session)
     rotate_due(session, now)
     warn_due(session, now)
     warn_last(session, now)

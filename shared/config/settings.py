@@ -144,7 +144,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     """Keys of the links to orders in customers' emails, 32 bytes in base64 each, separated by
     commas: the first signs, all verify."""
     access_token_seconds: Seconds = 600.0
-    """Life of an access token."""
+    """Life of an access token; less than a refresh token's."""
     refresh_token_seconds: Seconds = 86_400.0
     """Life of a refresh token."""
     session_seconds: Count = 2_592_000
@@ -244,9 +244,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     secret_lifetime_days: Count = 90
     """Life of a webhook secret."""
     secret_rotate_ahead_days: Count = 14
-    """How long before its end the next one is made."""
+    """How long before its end the next one is made; less than its life."""
     secret_warn_ahead_days: Count = 3
-    """How long before the end of a replaced one the business is reminded."""
+    """How long before the end of a replaced one the business is reminded; less than its life."""
     secret_schedule_seconds: Seconds = 15.0
     """Between two looks for what is due."""
 

@@ -9,12 +9,13 @@ wrote, and the rest is what became of it.
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from shared.config.settings import Settings
+from shared.db.session import database_time
 from shared.periodic import Periodic, keep_running
 from shared.telemetry import metrics
 
@@ -177,9 +178,9 @@ PLACES = (ORDERS, TEST_ORDERS, HISTORY, CONFLICTS, DELIVERIES, UNPROVED)
 """The places that lose rows. The request log loses its days, and dead queues their letters."""
 
 
-def before(days: int) -> datetime:
-    """What is older is over."""
-    return datetime.now(UTC) - timedelta(days=days)
+def before(session: Session, days: int) -> datetime:
+    """What is older is over: by the database's clock, since what is removed does not come back."""
+    return database_time(session) - timedelta(days=days)
 
 
 def remove(session: Session, place: Place, days: int) -> int:
@@ -197,7 +198,7 @@ def remove(session: Session, place: Place, days: int) -> int:
         return 0
     bounded = f"LIMIT {AT_MOST} FOR UPDATE SKIP LOCKED"
     due = place.due.format(bounded=bounded, limit=f"LIMIT {AT_MOST}")
-    found = session.scalar(text(place.remove.format(due=due)), {"before": before(days)})
+    found = session.scalar(text(place.remove.format(due=due)), {"before": before(session, days)})
     return int(found or 0)
 
 
@@ -213,7 +214,7 @@ def count(session: Session, place: Place, days: int) -> int:
         return 0
     due = place.due.format(bounded="", limit="")
     query = text(f"SELECT count(*) FROM ({due}) AS due")  # noqa: S608
-    return int(session.scalar(query, {"before": before(days)}) or 0)
+    return int(session.scalar(query, {"before": before(session, days)}) or 0)
 
 
 def oldest(session: Session, place: Place) -> datetime | None:

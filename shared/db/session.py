@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from functools import cache
 from typing import Any
 
 import psycopg2
-from sqlalchemy import Engine, NullPool, create_engine, make_url, text
+from sqlalchemy import Engine, NullPool, create_engine, func, make_url, select, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session, sessionmaker
@@ -126,6 +127,12 @@ def transaction() -> Iterator[Session]:
     """A session in one transaction: committed at the end, rolled back on an exception."""
     with _sessions().begin() as session:
         yield session
+
+
+def database_time(session: Session) -> datetime:
+    """The time by the database's clock, which is one for all."""
+    found: datetime = session.execute(select(func.clock_timestamp())).scalar_one()
+    return found
 
 
 def still_here(session: Session) -> None:

@@ -1,13 +1,14 @@
 """The inbox: which messages a consumer has handled, in the transaction of their effects."""
 
 from collections.abc import Collection, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from shared.db import arrays
+from shared.db.session import database_time
 from shared.ids import new_id
 
 KEEP_DAYS = 30
@@ -82,7 +83,7 @@ def prune(session: Session, consumer: str) -> None:
     age is a range of the primary key. A derived one (UUIDv5) is anywhere: those have an index by
     time, and a few go early with the range; the tables' own constraints guard those.
     """
-    before = datetime.now(UTC) - timedelta(days=KEEP_DAYS)
+    before = database_time(session) - timedelta(days=KEEP_DAYS)
     oldest_kept = UUID(int=int(before.timestamp() * 1000) << 80)
     values = {"consumer": consumer, "most": PRUNE_AT_MOST}
     session.execute(_PRUNE_BY_ID, values | {"oldest": oldest_kept})

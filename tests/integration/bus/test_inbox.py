@@ -47,6 +47,22 @@ def test_what_is_old_is_forgotten_by_its_id_or_by_its_time(settings, db):
     }
 
 
+def test_a_wrong_clock_forgets_nothing(settings, db, monkeypatch):
+    """What was handled would be handled again."""
+
+    class Wrong(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.now(tz) + timedelta(days=400)
+
+    monkeypatch.setattr(inbox, "datetime", Wrong, raising=False)
+    with transaction() as session:
+        inbox.claim(session, "one", [new_id(), late("new")])
+    with transaction() as session:
+        inbox.prune(session, "one")
+    assert db.scalar(select(func.count()).select_from(InboxEntry)) == 2
+
+
 def test_as_much_is_forgotten_as_can_come_in(settings, db):
     """One run takes what 5,000 messages a second leave behind until the next."""
     first = int(OLD.timestamp() * 1000) << 80 | 0x7 << 76 | 0x2 << 62

@@ -111,6 +111,22 @@ def test_the_recorder_ends_orders_with_what_is_about_them(settings, db):
 
 
 @pytest.mark.parametrize("service", ["orders"], indirect=True)
+def test_a_wrong_clock_ends_nothing(settings, db, monkeypatch):
+    """What is removed does not come back."""
+
+    class Wrong(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.now(tz) + timedelta(days=4_000)
+
+    monkeypatch.setattr(retention, "datetime", Wrong)
+    young = order(db, account(db).id, accepted=1, note="by the door")
+    run(*recording(settings).jobs)
+    assert [row.id for row in db.query(Order)] == [young]
+    assert [row.note for row in db.query(OrderStatusHistory)] == ["by the door"]
+
+
+@pytest.mark.parametrize("service", ["orders"], indirect=True)
 def test_a_note_ends_before_its_order_and_a_conflict_too(settings, db):
     business = account(db).id
     order(db, business, accepted=366, note="old")

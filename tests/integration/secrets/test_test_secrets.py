@@ -12,7 +12,7 @@ from services.ingress.credentials.secret import MAX_TRIED, tried
 from services.secrets import handlers, rotation, schedule
 from shared.bus.contract.events import SecretRevoked, SecretRotate, decode
 from shared.db.models import OutboxMessage, WebhookSecret
-from shared.db.session import transaction
+from shared.db.session import database_time, transaction
 from shared.security import webhook_keys
 from tests.integration.arrange import account, received
 
@@ -76,7 +76,7 @@ def test_the_schedule_and_an_expired_use_replace_it(settings, db, business):
     )
     db.commit()
     with transaction() as session:
-        schedule.rotate_due(session, rotation.now(session))
+        schedule.rotate_due(session, database_time(session))
     assert secrets(db, business) == (["active"], ["retiring", "active"])
     newest = of(db, business, is_test=True)
     assert newest.id != test.id
@@ -149,5 +149,5 @@ def test_one_that_has_expired_is_no_longer_the_active_one_when_shown(settings, d
     )
     db.commit()
     newest = rotation.newest(db, business.id, is_test=True)
-    assert rotation.has_ended(newest, rotation.now(db))
-    assert not rotation.has_ended(rotation.newest(db, business.id), rotation.now(db))
+    assert rotation.has_ended(newest, database_time(db))
+    assert not rotation.has_ended(rotation.newest(db, business.id), database_time(db))

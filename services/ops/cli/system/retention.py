@@ -70,7 +70,8 @@ def _of_the_request_log(session: Session, config: Settings) -> dict[str, Any]:
     over = 0
     if days:
         # It goes by the day, as of midnight.
-        midnight = retention.before(days).replace(hour=0, minute=0, second=0, microsecond=0)
+        ended = retention.before(session, days)
+        midnight = ended.replace(hour=0, minute=0, second=0, microsecond=0)
         count = select(func.count()).select_from(WebhookRequest).where(at < midnight)
         over = session.scalar(count) or 0
     return _line("request_log", days, over, session.scalar(select(func.min(at))))
