@@ -93,7 +93,9 @@ class Webhook:
         # As Slack and Teams read it: else what stands in <> is a link, and & begins a character.
         body = {"text": escape(f"{subject}\n{text}", quote=False)}
         try:
-            answer = httpx.post(self._url, json=body, timeout=SECONDS, follow_redirects=False)
+            answer = httpx.post(
+                self._url, json=body, timeout=SECONDS, follow_redirects=False, trust_env=False
+            )
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             raise NotToldError(f"{self._host}: {type(error).__name__}") from None
         if not answer.is_success:
