@@ -9,11 +9,11 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from services.notifier.previews import api as preview_api
-from services.notifier.suppression.links import PATH as UNSUBSCRIBE_PATH
 from services.notifier.suppression.page import UnsubscribePage
 from shared.db.models import Suppression
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
+from shared.security.unsubscribe_links import PATH as UNSUBSCRIBE_PATH
 
 __all__ = ["ROUTES", "UNSUBSCRIBE_PATH", "UnsubscribePage"]
 

@@ -12,7 +12,6 @@ from uuid import UUID
 from services.notifier.contents import accounts, deliveries, orders, rendering, secrets
 from services.notifier.contents.content import Content, Setting
 from services.notifier.senders import OURS, Sender
-from services.notifier.suppression import links
 from shared.bus.contract.errors import Permanent
 from shared.bus.contract.events import (
     AccountChanged,
@@ -46,7 +45,7 @@ from shared.bus.contract.message import Received
 from shared.config.loading import settings
 from shared.languages import time_zones
 from shared.languages.language import language
-from shared.security import tracking
+from shared.security import tracking, unsubscribe_links
 from shared.security.encryption import CannotOpenError, code_sealer
 from shared.synthetic import TEST, is_synthetic
 
@@ -162,7 +161,7 @@ def compose(received: Received[Any], chosen: Sender = OURS, *, hides: bool = Fal
     is_to_customer = is_order and not fact.IS_TEST
     unsubscribe_url = ""
     if is_to_customer:
-        unsubscribe_url = links.unsubscribe_url(
+        unsubscribe_url = unsubscribe_links.unsubscribe_url(
             public_url, fact.account_id, fact.order_id, fact.customer_email
         )
         if hides:

@@ -13,12 +13,14 @@ from sqlalchemy.orm import Session
 
 from services.orders.tracking import FIELDS
 from shared import erased
+from shared.config.loading import settings
 from shared.db.models import Account, EmailSender, Order, OrderStatusHistory
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
 from shared.languages import time_zones
 from shared.languages.language import language
 from shared.security import tracking
+from shared.security.unsubscribe_links import unsubscribe_url
 
 
 class Parcel(msgspec.Struct, kw_only=True):
@@ -41,7 +43,8 @@ class TrackedStatus(msgspec.Struct, kw_only=True):
 class TrackedOrder(Parcel, kw_only=True):
     """An order: what was ordered of whom, and where it is.
 
-    `language` and `time_zone` are those that the seller's emails are in.
+    `language` and `time_zone` are those that the seller's emails are in; `unsubscribe_url` is where
+    its customer ends them, and null of a test order, which nobody is mailed about.
     """
 
     company_name: str
@@ -53,6 +56,7 @@ class TrackedOrder(Parcel, kw_only=True):
     status_history: list[TrackedStatus]
     language: str
     time_zone: str
+    unsubscribe_url: str | None
 
 
 def show(session: Session, call: Call[None, None]) -> Answer:
@@ -86,6 +90,11 @@ def show(session: Session, call: Call[None, None]) -> Answer:
             ],
             language=language(chosen.language if chosen else "").code,
             time_zone=time_zones.zone(chosen.time_zone if chosen else "").key,
+            unsubscribe_url=None
+            if order.is_test
+            else unsubscribe_url(
+                settings().public_url, order.account_id, order.id, order.customer_email
+            ),
         ),
     )
 

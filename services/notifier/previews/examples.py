@@ -8,7 +8,6 @@ from services.notifier.composing import CONTENTS
 from services.notifier.contents import rendering
 from services.notifier.contents.content import Setting
 from services.notifier.senders import Sender
-from services.notifier.suppression import links
 from shared.bus.contract.events import (
     OrderCancellationRecorded,
     OrderRecorded,
@@ -18,6 +17,7 @@ from shared.bus.contract.events import (
 from shared.config.loading import settings
 from shared.languages import time_zones
 from shared.languages.language import Language, language
+from shared.security import unsubscribe_links
 
 NOBODY = UUID(int=0)
 NUMBER = "A-1001"
@@ -52,7 +52,7 @@ def preview(name: str, company_name: str, chosen: Sender) -> Preview:
             public_url=config.public_url,
             reply_to=chosen.reply_to,
             tracking_url=config.tracking_url,
-            unsubscribe_url=f"{config.public_url.rstrip('/')}/api/v1{links.PATH}",
+            unsubscribe_url=f"{config.public_url.rstrip('/')}/api/v1{unsubscribe_links.PATH}",
         ),
     )
     return Preview(content.subject, rendering.text(content, say), rendering.html(content, say))

@@ -1,13 +1,15 @@
 """The customer's page: one order and nothing of a person, by a link."""
 
+import html
 import itertools
+import re
 from datetime import UTC, datetime
 
 import httpx
 import pytest
 from sqlalchemy import text
 
-from shared.db.models import EmailSender, Order, OrderStatusHistory
+from shared.db.models import EmailSender, Order, OrderStatusHistory, Suppression
 from shared.ids import new_id
 from shared.security import tracking
 from tests.integration.arrange import account
@@ -93,6 +95,22 @@ def test_the_parcel_is_shown_and_where_it_can_be_followed(stage):
     plain = follow(stage, tracking.token_for(an_order(stage))).text
     assert "None" not in plain
     assert "Parcel" not in plain
+
+
+def test_it_leads_to_where_the_emails_end(stage):
+    id_ = an_order(stage)
+    shown = follow(stage, tracking.token_for(id_)).text
+    link = html.unescape(re.search(r'href="([^"]+/unsubscribe/[^"]+)" rel="noreferrer"', shown)[1])
+    assert "zoe" not in link
+    path = link.partition("/api/v1")[2]
+    answer = stage.api.http.post(path, data={"List-Unsubscribe": "One-Click"})
+    assert answer.status_code == 200
+    with stage.api.session() as session:
+        business = session.get_one(Order, id_).account_id
+        (left,) = session.query(Suppression).filter_by(account_id=business)
+    assert left.cause == "unsubscribed"
+    of_a_test = follow(stage, tracking.token_for(an_order(stage, is_test=True))).text
+    assert "unsubscribe" not in of_a_test
 
 
 def test_the_page_leaves_no_trace(stage):
