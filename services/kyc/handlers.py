@@ -60,7 +60,8 @@ def decide(session: Session, received: Received[KycDecide]) -> None:
     except states.NotPossible as error:
         received.take_effect_once()
         raise Permanent(str(error)) from None
-    if new == application.status:
+    is_asked_more = decision.decision == "ask" and decision.reason != application.reason
+    if new == application.status and not is_asked_more:
         approvals.take_back(session, application, received)
         return
     decided_by, reason = received.user_id or UNKNOWN_OPERATOR, decision.reason

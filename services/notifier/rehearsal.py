@@ -46,6 +46,7 @@ class RehearsedNotifier(Notifier):
         """Not counted: it was not tried."""
 
     def _send(self, session: Session, emails: Sequence[Email]) -> dict[UUID, Outcome]:
+        taken = set(self._sent)  # what a mail server has is written down, and not sent again
         outcomes = super()._send(session, emails)
         self._emails += [
             trying.Email(
@@ -56,5 +57,6 @@ class RehearsedNotifier(Notifier):
                 refusal=str(outcomes[email.fact_id] or ""),
             )
             for email in emails
+            if email.fact_id not in taken
         ]
         return outcomes

@@ -73,8 +73,7 @@ def read(connection: Connection, ids: Collection[str], beside: Collection[str]) 
     """What the connection's transaction has written.
 
     Args:
-        connection: whose only transaction so far it is, without savepoints: what earlier ones did
-            would be counted too.
+        connection: whose only transaction so far it is: what earlier ones did would be counted too.
         ids: what rows are found by.
         beside: tables that are left out.
     """
@@ -108,15 +107,16 @@ def compare(connection: Connection, changes: Collection[Changes]) -> None:
 
 
 def _rows(connection: Connection, table: str, ids: Collection[str]) -> list[Row]:
+    """Rows that were written since the transaction has an id, of those that it spoke of.
+
+    A savepoint has an id of its own, which is later (PostgreSQL, "Subtransactions").
+    """
     columns = _columns(connection, table)
     found_by = [name for name, is_first in columns.items() if is_first]
     if not found_by or not ids:
         return []
     places = " OR ".join(f't."{name}" = ANY(CAST(:ids AS uuid[]))' for name in found_by)
-    query = (
-        f"{_select(table, columns)} "
-        f"WHERE t.xmin = CAST(pg_current_xact_id() AS xid) AND ({places}) LIMIT {MOST_ROWS}"
-    )
+    query = f"{_select(table, columns)} WHERE age(t.xmin) <= 0 AND ({places}) LIMIT {MOST_ROWS}"
     values = connection.execute(text(query), {"ids": arrays.uuids(ids)}).scalars()
     return [Row(dict(value)) for value in values]
 

@@ -20,6 +20,7 @@ def copy(
     body: bytes | None = None,
     properties: Mapping[str, Any] | None = None,
     extra: Mapping[str, Any] | None = None,
+    taken_as: Mapping[str, Any] | None = None,
 ) -> AmqpMessage:
     """The copy. It has no attempts behind it and no reasons, and is taken as the message would be.
 
@@ -31,13 +32,14 @@ def copy(
         body: another body.
         properties: other AMQP properties.
         extra: more headers.
+        taken_as: how it is to be taken; as the message when not given.
     """
     headers = {
         name: value
         for name, value in incoming.headers.items()
         if name.startswith("ce-") or name == "traceparent"
     }
-    headers |= incoming.taken_as
+    headers |= incoming.taken_as if taken_as is None else taken_as
     headers |= extra or {}
     if user:
         headers[USER_HEADER] = user

@@ -218,7 +218,7 @@ def same_number(session: Session, found: Sequence[Application]) -> Mapping[UUID,
         .join(counted, counted.c.number == number)
         .where(ours.id.in_(named))
     )
-    total: dict[UUID, int] = dict(session.execute(totals).tuples().all())
+    total: dict[UUID, int] = {row.id: row.businesses for row in session.execute(totals)}
     # One of the businesses that have it is the application's own.
     return {id_: Same(tuple(same), total[id_] - 1 - len(same)) for id_, same in named.items()}
 
@@ -268,9 +268,19 @@ def _with(query: Select[Any], wanted: Filter) -> Select[Any]:
 
 
 def _of_people(query: Any) -> Select[Any]:
-    """Without the standing proof's business, but where it waits to be decided on."""
+    """Without the standing proof's business, but where it waits to be decided on; and without what
+    was sent back and answered, by another application."""
     of_accounts: Select[Any] = query.select_from(KycApplication).join(
         Account, Account.id == KycApplication.account_id
     )
     waits = KycApplication.status == Status.PENDING.value
-    return of_accounts.where(or_(waits, Account.email.not_like(LIKE)))
+    later = aliased(KycApplication)
+    answer = select(later.id).where(
+        later.account_id == KycApplication.account_id,
+        tuple_(later.submitted_at, later.id)
+        > tuple_(KycApplication.submitted_at, KycApplication.id),
+    )
+    return of_accounts.where(
+        or_(waits, Account.email.not_like(LIKE)),
+        or_(KycApplication.status != Status.INCOMPLETE.value, ~answer.exists()),
+    )

@@ -4,7 +4,7 @@ import time
 from collections import Counter
 from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, Text, and_, cast, func, or_, select, text
+from sqlalchemy import ColumnElement, Engine, Text, TextClause, and_, cast, func, or_, select, text
 from sqlalchemy.orm import Session
 
 from services.ops.customers.erasure import OF_BUSINESSES, Person
@@ -34,10 +34,8 @@ def erase(session: Session, person: Person) -> Counter[str]:
     """
     touched = Counter[str]()
     for address in person.spellings:
-        touched.update(dict(session.execute(_ERASE_CUSTOMER, {"address": address}).tuples().all()))
-    touched.update(
-        dict(session.execute(_ERASE_ADDRESS, {"address": person.address}).tuples().all())
-    )
+        touched.update(_touched(session, _ERASE_CUSTOMER, address))
+    touched.update(_touched(session, _ERASE_ADDRESS, person.address))
     return +touched
 
 
@@ -147,6 +145,10 @@ def _says(document: Any, person: Person) -> ColumnElement[bool]:
     # Quick, and right for most: before the @ an address that can be mailed is ASCII.
     begins = person.address.partition("@")[0] + "@"
     return and_(func.strpos(func.lower(cast(document, Text)), begins) > 0, says)
+
+
+def _touched(session: Session, erase: TextClause, address: str) -> dict[str, int]:
+    return {row.place: row.touched for row in session.execute(erase, {"address": address})}
 
 
 _ERASE_CUSTOMER = text("SELECT place, touched FROM erase_customer(:address)")

@@ -34,7 +34,7 @@ from shared.bus.contract.events import (
     Event,
     decode,
 )
-from shared.bus.contract.headers import REASON_HEADER, REASONS_HEADER
+from shared.bus.contract.headers import REASON_HEADER, REASONS_HEADER, REPLAY_HEADER
 from shared.bus.contract.message import Message
 from shared.ids import derived_id
 
@@ -340,9 +340,15 @@ def copy_of(
             person=letter.person,
             properties=properties,
         )
+    taken_as = letter.incoming.taken_as
+    if body != letter.incoming.body:
+        # Of another body nothing has happened and nothing is done; it is still handled again.
+        is_again = letter.incoming.replay == "again"
+        taken_as = {REPLAY_HEADER: "again"} if is_again else {}
     return copy(
         letter.incoming,
         publisher,
+        taken_as=taken_as,
         user=publisher,
         person=actor.name if actor.name != publisher else "",
         body=body,

@@ -111,6 +111,17 @@ def test_the_same_question_twice_asks_once(settings, db, engine, amqp_url):
     assert depth(amqp_url, QUEUE.dead) == 0
 
 
+def test_another_question_is_asked_too(settings, db, engine, amqp_url):
+    business = account(db, status="pending")
+    for question in (QUESTION, "And who are you?", "And who are you?"):
+        send(amqp_url, ask(business, reason=question))
+    with deciding(settings):
+        until(lambda: depth(amqp_url, QUEUE.name) == 0, "taken")
+        until(lambda: len(facts(engine)) == 2, "asked twice")
+    assert [fact.reason for fact in facts(engine)] == [QUESTION, "And who are you?"]
+    assert depth(amqp_url, QUEUE.dead) == 0
+
+
 @pytest.mark.parametrize("properties", [{}, {"message_id": "desk-42"}], ids=["no id", "an id"])
 def test_a_question_that_comes_again_after_its_commit_is_not_asked_of_the_answer(
     settings, db, engine, amqp_url, properties

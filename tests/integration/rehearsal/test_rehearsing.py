@@ -67,6 +67,33 @@ def test_a_poison_message_says_its_error(alone, db, error, outcome, words):
     assert db.query(InboxEntry).count() == 0
 
 
+def test_what_is_written_behind_a_savepoint_is_shown(alone, db):
+    def act(session, received):
+        for _ in range(2):
+            with session.begin_nested():
+                session.execute(
+                    text("INSERT INTO order_conflicts (event_id, order_id, account_id, event, at)"
+                         " VALUES (gen_random_uuid(), :order, :order, '{}', now())"),
+                    {"order": ORDER.order_id},
+                )  # fmt: skip
+
+    (changes,) = tried(alone, act).changes
+    assert (changes.table, changes.inserted, len(changes.rows)) == ("order_conflicts", 2, 2)
+
+
+@pytest.mark.parametrize("keyed", [True, False])
+def test_what_the_inbox_knows_is_handled_again_where_it_would_be(alone, db, keyed):
+    handle = each({OrderCreated: lambda *_: None})
+    subscription = Subscription(queue=INTAKE, consumer=CONSUMER, handle=handle, keyed=keyed)
+    again = arriving("order.created", encode(ORDER), key=INTAKE.name, **{"x-replay": "again"})
+    db.add(InboxEntry(consumer=CONSUMER, message_id=again.message_id))
+    db.commit()
+    report = rehearse(
+        alone, CONSUMER, decoding(subscription), by_itself(handle), again, keyed=keyed
+    )
+    assert report.outcome == ("done" if keyed else "known")
+
+
 def test_what_is_not_understood_says_so(settings, alone):
     (subscription,) = wire(settings).subscriptions
     for body, key, words in (

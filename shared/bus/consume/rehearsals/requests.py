@@ -123,7 +123,14 @@ def _rehearsed(subscription: Subscription, engine: Engine, user: str, message: b
     )
     assert subscription.rehearsed is not None  # noqa: S101 - for mypy: chosen by it
     decode = decoding(subscription)
-    return rehearse(engine, subscription.consumer, decode, subscription.rehearsed, incoming)
+    return rehearse(
+        engine,
+        subscription.consumer,
+        decode,
+        subscription.rehearsed,
+        incoming,
+        keyed=subscription.keyed,
+    )
 
 
 _ASK = text("INSERT INTO rehearsals (id, queue, message) VALUES (:id, :queue, :message)")

@@ -80,7 +80,13 @@ def by_itself(handle: BatchHandler) -> Rehearsed:
 
 
 def rehearse(
-    engine: Engine, consumer: str, decode: Decode, rehearsed: Rehearsed, incoming: Incoming
+    engine: Engine,
+    consumer: str,
+    decode: Decode,
+    rehearsed: Rehearsed,
+    incoming: Incoming,
+    *,
+    keyed: bool = False,
 ) -> Report:
     """What a message would do, as things are now.
 
@@ -90,6 +96,7 @@ def rehearse(
         decode: from what came to what the handler sees.
         rehearsed: makes the handler.
         incoming: the message.
+        keyed: see `shared.bus.consume.consumer.Subscription`.
     """
     try:
         received = decode(incoming)
@@ -99,7 +106,7 @@ def rehearse(
         return _failed(Malformed(f"{type(error).__name__}: {error}"))
     try:
         with engine.connect() as connection:
-            report = _rolled_back(connection, consumer, received, rehearsed)
+            report = _rolled_back(connection, consumer, received, rehearsed, keyed)
             with connection.begin():
                 footprint.compare(connection, report.changes)
             return report
@@ -108,14 +115,19 @@ def rehearse(
 
 
 def _rolled_back(
-    connection: Connection, consumer: str, received: Received[Any], rehearsed: Rehearsed
+    connection: Connection,
+    consumer: str,
+    received: Received[Any],
+    rehearsed: Rehearsed,
+    keyed: bool,
 ) -> Report:
     emails: list[Email] = []
     told: list[Message] = []
     with _transaction(connection) as session, footprint.ids_spoken_of(connection) as ids:
         session.info[TOLD] = told
         new = inbox.claim(session, consumer, [received.id])
-        if received.replay == "done" or (not new and received.replay != "again"):
+        passes = keyed and received.replay == "again"
+        if received.replay == "done" or not (new or passes):
             return Report("known", "It was handled before: it would change nothing.")
         failures = rehearsed(emails)(session, [received]) or {}
         session.flush()

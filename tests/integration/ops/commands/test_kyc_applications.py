@@ -51,6 +51,18 @@ def test_the_newest_decision_comes_first(db):
     assert [one.company_name for one in found] == ["1", "2", "3"]
 
 
+def test_what_was_sent_back_and_answered_waits_for_nothing(db):
+    waiting, answered = (account(db, status="incomplete", company_name=n) for n in ("A", "B"))
+    again = application(answered, "pending")
+    again.submitted_at = datetime.now(UTC) + timedelta(minutes=1)
+    db.add(again)
+    db.commit()
+    found = kyc_applications.applications(db, Filter(Status.INCOMPLETE))
+    assert [one.account_id for one in found] == [waiting.id]
+    counted = kyc_applications.counts(db, Filter(Status.INCOMPLETE))
+    assert (counted[Status.INCOMPLETE], counted[Status.PENDING]) == (1, 1)
+
+
 @pytest.mark.parametrize(
     ("words", "finds"),
     [

@@ -92,7 +92,7 @@ class Stand:
 
     def erase(self) -> None:
         address = self.order.customer_details.email
-        person = Person.of(address, re.escape(address))
+        person = Person.of(address, {address: re.escape(address)})
         found = messages_on_bus.erase(self.bus, self.books, person, ADA, "DPO-17")
         assert sum(found.places.values()) == 1
 
@@ -206,6 +206,15 @@ WAYS = (
 def test_a_copy_is_taken_as_the_message_is(stand, way):
     found = headers(take(stand.amqp_url, way(stand)))
     assert {name: found.get(name) for name in TAKEN_AS} == TAKEN_AS
+
+
+def test_of_another_body_nothing_has_happened(stand):
+    message = stand.place(topology.DEAD)
+    other = message.body.replace(b"Lagos", b"Abuja")
+    assert other != message.body
+    assert actions.edit(stand.bus, stand.books, INTAKE, message.message_id, other, ADA)
+    found = headers(take(stand.amqp_url, INTAKE.name))
+    assert {name: found.get(name) for name in TAKEN_AS} == TAKEN_AS | {"x-happened": None}
 
 
 @pytest.mark.parametrize("publisher", ["", "relay"], ids=["without a name", "another's"])

@@ -1,4 +1,4 @@
-"""Emails that were not sent are few among many, and are looked through."""
+"""Emails that were refused for good are few among many, and are looked through."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +8,7 @@ down_revision = "0022"
 branch_labels = None
 depends_on = None
 
-INDEX = "ix_email_deliveries_unsent_at_id"
+INDEX = "ix_email_deliveries_undeliverable_at_id"
 
 
 def upgrade() -> None:
@@ -16,7 +16,7 @@ def upgrade() -> None:
         INDEX,
         "email_deliveries",
         ["at", "id"],
-        postgresql_where=sa.text("state <> 'sent'"),
+        postgresql_where=sa.text("state = 'undeliverable'"),
     )
 
 
