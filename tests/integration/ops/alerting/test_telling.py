@@ -232,6 +232,34 @@ def test_what_fails_is_tried_again_and_the_log_keeps_the_secret(
     assert (len(hook.got), len(mailbox.maildir.emails())) == (2, 1)
 
 
+def test_a_refused_address_is_no_reason_to_mail_all_others_again(teller, mailbox, db, monkeypatch):
+    mailbox.handler.respond = lambda to: "550 5.1.1 no such user" if to.startswith("ola") else None
+    look(MAIL, ago=90)
+    with structlog.testing.capture_logs() as said:
+        teller.tell(look(MAIL))
+        monkeypatch.setattr(telling.time, "monotonic", lambda: 1e12)
+        teller.tell(look(MAIL))
+    assert len(mailbox.maildir.emails()) == 1
+    (refused,) = [line for line in said if line["event"] == "alert_address_refused"]
+    assert (refused["address"], refused["code"]) == ("o•••@ops.example", 550)
+    assert "ola@" not in str(said)
+
+
+def test_it_is_not_told_when_every_address_is_refused(config, mailbox):
+    mailbox.handler.respond = lambda _: "550 5.1.1 no such user"
+    with pytest.raises(NotToldError, match="SMTPRecipientsRefused"):
+        Mail(config).send("a", "b")
+
+
+def test_what_was_taken_stays_taken_whatever_is_said_to_the_goodbye(config, mailbox):
+    async def goodbye(*_):
+        return "421 too busy to part"
+
+    mailbox.handler.handle_QUIT = goodbye
+    Mail(config).send("a", "b")
+    assert len(mailbox.maildir.emails()) == 1
+
+
 def test_who_does_not_answer_is_no_secret_either(config, hook, mailbox):
     hook.stop()
     mailbox.stop()
