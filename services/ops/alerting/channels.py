@@ -114,7 +114,7 @@ class Webhook:
 
 
 def _leave(smtp: smtplib.SMTP) -> None:
-    """Say goodbye; whatever the answer is, what was taken before stays taken (RFC 5321, 4.1.1.4)."""
+    """Say goodbye; whatever the answer is, what was taken before stays so (RFC 5321, 4.1.1.4)."""
     with contextlib.suppress(smtplib.SMTPException, OSError):
         smtp.quit()
 

@@ -124,7 +124,7 @@ def begin(session: Session, one: Episode, now: datetime) -> None:
 
 
 def note_told(session: Session, one: Episode, channel: str, said: Mapping[str, Any]) -> None:
-    """Note what was sent of a trouble.
+    """Note what was sent of a trouble, unless something later is noted.
 
     Args:
         session: the transaction.
@@ -132,7 +132,8 @@ def note_told(session: Session, one: Episode, channel: str, said: Mapping[str, A
         channel: the name of the channel.
         said: what of it, and when.
     """
-    values = {"id": one.id, "key": one.key, "told": msgspec.json.encode({channel: said}).decode()}
+    told = msgspec.json.encode({channel: said}).decode()
+    values = {"id": one.id, "key": one.key, "told": told, "channel": channel, "at": said["at"]}
     session.execute(_NOTE_TOLD, values)
 
 
@@ -250,6 +251,8 @@ _BEGIN = text("""
 """)
 _NOTE_TOLD = text("""
     UPDATE ops_troubles SET told = told || CAST(:told AS jsonb)
-    WHERE id = :id OR (key = :key AND ended_at IS NULL
-                       AND NOT EXISTS (SELECT FROM ops_troubles WHERE id = :id))
+    WHERE (id = :id OR (key = :key AND ended_at IS NULL
+                        AND NOT EXISTS (SELECT FROM ops_troubles WHERE id = :id)))
+          AND coalesce(CAST(told -> CAST(:channel AS text) ->> 'at' AS timestamptz)
+                       <= CAST(:at AS timestamptz), true)
 """)
