@@ -75,7 +75,10 @@ def _servers(now: Sample) -> Iterator[Trouble]:
         )
     elif now.broker_error is not None:
         yield Trouble("down", "broker", f"The broker does not answer: {now.broker_error}", "away")
-    if now.database_error is not None:
+    if now.is_read_only:
+        text = f"The database takes no writes: {now.database_error}"
+        yield Trouble("down", "database", text, "read-only")
+    elif now.database_error is not None:
         yield Trouble(
             "down", "database", f"The database does not answer: {now.database_error}", "away"
         )

@@ -45,7 +45,8 @@ class Sample:
         alarm: why the broker takes no messages, as it says; None while it does.
         broker_error: why the broker could not be asked; then there are no counts.
         is_refused: whether that is since its user lacks a right.
-        database_error: why the database could not be asked.
+        database_error: why the database could not be asked, or not be written to.
+        is_read_only: whether that is since it takes no writes.
     """
 
     at: datetime
@@ -61,6 +62,7 @@ class Sample:
     broker_error: str | None = None
     is_refused: bool = False
     database_error: str | None = None
+    is_read_only: bool = False
 
     def messages(self, queue: str) -> int | None:
         """How many messages a queue holds, in hand or not; None when that is not known."""

@@ -24,7 +24,7 @@ from services.ops.monitoring.snapshot import Look
 from shared.db.models import OpsTrouble
 from shared.db.session import transaction
 from stack.mailbox import text_of
-from tests.integration.arrange import until
+from tests.integration.arrange import only_read, until
 from tests.integration.ops.console.running import running_console
 from tests.unit.ops.monitoring.samples import sample
 
@@ -249,27 +249,6 @@ def test_what_fails_is_tried_again_and_the_log_keeps_the_secret(
 def later(monkeypatch, seconds):
     now = time.monotonic()
     monkeypatch.setattr(telling.time, "monotonic", lambda: now + seconds)
-
-
-@contextmanager
-def only_read(engine):
-    """The database takes no writes, as a standby or a primary that was demoted."""
-    name = engine.url.database
-    others = (
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-        f"WHERE datname = '{name}' AND pid <> pg_backend_pid()"
-    )
-    with engine.connect() as connection:
-        connection.execution_options(isolation_level="AUTOCOMMIT")
-        setting = f'ALTER DATABASE "{name}" SET default_transaction_read_only = '
-        connection.exec_driver_sql(f"{setting}on")
-        connection.exec_driver_sql(others)
-        try:
-            yield
-        finally:
-            connection.exec_driver_sql("SET default_transaction_read_only = off")
-            connection.exec_driver_sql(f"{setting}off")
-            connection.exec_driver_sql(others)
 
 
 def test_what_was_sent_and_cannot_be_noted_is_not_sent_again(
