@@ -1,6 +1,6 @@
 """What is wrong, in words, first what hurts most. A pure function over some minutes of samples."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
@@ -13,6 +13,8 @@ from shared.bus.contract import topology
 OLD = timedelta(minutes=2)
 GROWING = timedelta(minutes=1)
 OUTBOX_OLD = timedelta(seconds=30)
+NEEDED: Mapping[str, timedelta] = {"grows": GROWING, "old": OLD}
+"""By kind, for how long a queue must have been counted until it can be seen again of it."""
 PROOF = "services.proof"
 PROOF_IS_OFF = timedelta(days=1)
 """A standing proof that was not heard of for so long was taken out of service."""

@@ -158,6 +158,27 @@ def figures(samples: Sequence[Sample]) -> list[Figures]:
     return [_figures(samples, queue) for queue in topology.QUEUES]
 
 
+def unbroken_since(
+    samples: Sequence[Sample], longest: timedelta, queue: str | None = None
+) -> datetime:
+    """Since when everything was looked at again and again, up to the newest sample.
+
+    Args:
+        samples: oldest first.
+        longest: how long no look at all may last.
+        queue: one that was counted each time, too.
+    """
+    since = samples[-1].at
+    for sample in reversed(samples):
+        is_known = sample.database_error is None and (
+            queue is None or (sample.broker_error is None and queue not in sample.silent)
+        )
+        if not is_known or since - sample.at > longest:
+            break
+        since = sample.at
+    return since
+
+
 def _figures(samples: Sequence[Sample], queue: topology.Queue) -> Figures:
     now = samples[-1]
     count = now.counts.get(queue.name)

@@ -86,7 +86,7 @@ class Looker:
             try:
                 books = _books(self._others)
                 with transaction() as session:
-                    self._kept = episodes.keep(session, sample, found)
+                    self._kept = episodes.keep(session, samples, found)
             except SQLAlchemyError as error:
                 log.warning("not_kept", error=type(error).__name__)
                 # Of a sample that was taken before: the database has gone since, or only reads.

@@ -117,7 +117,7 @@ def look(*troubles, ago=0, database_error=None):
     seen = replace(seen, database_error=database_error)
     if database_error is None:
         with transaction() as session:
-            episodes.keep(session, seen, troubles)
+            episodes.keep(session, [seen], troubles)
     return Look(seen, {}, list(troubles), None)
 
 
