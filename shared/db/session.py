@@ -27,6 +27,8 @@ _TCP = {
 }
 """A peer that vanished without a word is noticed in about 20 s, at either end."""
 
+_READ_ONLY = "25006"
+"""The error (PostgreSQL, Appendix A) of a standby, or of a primary that was demoted."""
 _PROGRAM_LIMITS = "54"
 """The class of errors (PostgreSQL, Appendix A) that psycopg2 counts among the operational ones."""
 
@@ -140,6 +142,11 @@ def still_here(session: Session) -> None:
     session.execute(text("SELECT 1"))
 
 
+def is_read_only(error: BaseException) -> bool:
+    """Whether `error` is that of a database that answers and takes no writes."""
+    return getattr(getattr(error, "orig", error), "pgcode", None) == _READ_ONLY
+
+
 def is_database_away(error: BaseException) -> bool:
     """Whether `error` is the database's trouble, so that trying again later may well succeed.
 
@@ -156,6 +163,5 @@ def is_database_away(error: BaseException) -> bool:
     if isinstance(error, DBAPIError):
         if error.connection_invalidated:
             return True
-        # 25006: a standby, or a primary that was demoted.
-        return code == "25006"
+        return is_read_only(error)
     return isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from amqp import Message as AmqpMessage
 from kombu import Connection
-from sqlalchemy import select
+from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from shared.bus.broker import declaration, queue_counts
@@ -45,6 +45,27 @@ def until(look: Callable[[], T], what: str, seconds: float = PATIENCE) -> T:
         # A look may open a connection; who has waited for long can wait a little longer.
         time.sleep(min(0.02 + waited / 10, 0.25))
     raise AssertionError(f"{what}: not within {seconds:g} s")
+
+
+@contextmanager
+def only_read(engine: Engine) -> Iterator[None]:
+    """The database takes no writes, as a standby or a primary that was demoted."""
+    name = engine.url.database
+    others = (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        f"WHERE datname = '{name}' AND pid <> pg_backend_pid()"
+    )
+    with engine.connect() as connection:
+        connection.execution_options(isolation_level="AUTOCOMMIT")
+        setting = f'ALTER DATABASE "{name}" SET default_transaction_read_only = '
+        connection.exec_driver_sql(f"{setting}on")
+        connection.exec_driver_sql(others)
+        try:
+            yield
+        finally:
+            connection.exec_driver_sql("SET default_transaction_read_only = off")
+            connection.exec_driver_sql(f"{setting}off")
+            connection.exec_driver_sql(others)
 
 
 def workers(pid: int) -> list[int]:

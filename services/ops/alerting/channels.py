@@ -1,5 +1,6 @@
 """The ways to tell people: an email by the mail server, and a message to a webhook."""
 
+import contextlib
 import smtplib
 import ssl
 from collections.abc import Sequence
@@ -11,11 +12,15 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 import httpx
+import structlog
 
 from shared.config.settings import Settings
 
 SECONDS = 8.0
 """For the greeting and each reply: somebody else may be waiting to be told the same."""
+
+
+log = structlog.get_logger()
 
 
 class NotToldError(Exception):
@@ -40,7 +45,7 @@ class Channel(Protocol):
 
 
 class Mail:
-    """By email, to all addresses at once.
+    """By email, to all addresses at once; it is told once the mail server took it for one of them.
 
     Args:
         config: `alert_email_to`, `email_from`, and those that begin with `smtp_`.
@@ -63,16 +68,22 @@ class Mail:
         message["Auto-Submitted"] = "auto-generated"  # RFC 3834, 5.1
         message.set_content(text)
         try:
-            with smtplib.SMTP(config.smtp_host, config.smtp_port, timeout=SECONDS) as smtp:
+            smtp = smtplib.SMTP(config.smtp_host, config.smtp_port, timeout=SECONDS)
+            try:
                 if config.smtp_starttls:
                     smtp.starttls(context=ssl.create_default_context())
                 if config.smtp_username:
                     smtp.login(config.smtp_username, config.smtp_password)
                 refused = smtp.send_message(message, from_addr=sender, to_addrs=self._to)
+                _leave(smtp)
+            finally:
+                smtp.close()
         except (smtplib.SMTPException, OSError, UnicodeError) as error:
             raise NotToldError(f"{config.smtp_host}: {type(error).__name__}") from None
-        if refused:
-            raise NotToldError(f"{config.smtp_host} refused {len(refused)} of {len(self._to)}")
+        for address, (code, _) in refused.items():
+            # Somebody has it. Tried again, all others would get it again, for as long as the
+            # address is wrong.
+            log.warning("alert_address_refused", address=_hidden(address), code=code)
 
 
 class Webhook:
@@ -100,6 +111,18 @@ class Webhook:
             raise NotToldError(f"{self._host}: {type(error).__name__}") from None
         if not answer.is_success:
             raise NotToldError(f"{self._host} answered {answer.status_code}")
+
+
+def _leave(smtp: smtplib.SMTP) -> None:
+    """Say goodbye; whatever the answer is, what was taken before stays so (RFC 5321, 4.1.1.4)."""
+    with contextlib.suppress(smtplib.SMTPException, OSError):
+        smtp.quit()
+
+
+def _hidden(address: str) -> str:
+    """Enough of an address for who has set it to know which one it is."""
+    local, _, domain = address.rpartition("@")
+    return f"{local[:1]}•••@{domain}"
 
 
 def channels(config: Settings) -> Sequence[Channel]:

@@ -1,9 +1,10 @@
 """The job that tells: of several consoles one at a time, and without the database from memory.
 
-What was told of a trouble stands in its row, by channel, in the transaction that holds the lock; a
-crash between the sending and the commit tells it twice. While the database is away, which is what
-people must hear of most, each console tells by itself what it sees, and writes that down once the
-database is back: so the end is told, too.
+What was told of a trouble stands in its row, by channel, written in the transaction that holds the
+channel's lock. What was sent and could not be written down, since the database went or takes no
+writes, is remembered until it can be: only a crash between the two tells it twice. While the
+database is away, which is what people must hear of most, each console tells by itself what it sees,
+and writes that down once the database is back: so the end is told, too.
 """
 
 import asyncio
@@ -12,14 +13,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import structlog
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from services.ops.alerting import metrics
-from services.ops.alerting.channels import Channel, NotToldError
+from services.ops.alerting.channels import Channel
 from services.ops.alerting.due import due
+from services.ops.alerting.sending import Sending
 from services.ops.monitoring import episodes
 from services.ops.monitoring.episodes import Episode
 from services.ops.monitoring.poller import Lookout
@@ -30,108 +33,159 @@ from shared.ids import new_id
 
 SECONDS = 5.0
 FIRST_PAUSE, LONGEST_PAUSE = 10.0, 300.0  # seconds until a channel is tried again that failed
+ENOUGH = 20.0
+"""Seconds for one message in all, well below `IDLE_SECONDS`: a transaction waits meanwhile."""
 LATELY = timedelta(days=1)
-_LOCK = text("SELECT pg_try_advisory_xact_lock(hashtextextended('services.ops.alerting', 0))")
+_LOCK = text("SELECT pg_try_advisory_xact_lock(hashtextextended(:name, 0))")
 
 log = structlog.get_logger()
 
 
 class Teller:
-    """Tells what is due. Not for several threads at once.
+    """Tells on one channel what is due. Not for several threads at once.
 
     Args:
         config: `alert_after_seconds` and `alert_remind_seconds` count.
-        channels: where.
+        channel: where.
     """
 
-    def __init__(self, config: Settings, channels: Sequence[Channel]) -> None:
+    def __init__(self, config: Settings, channel: Channel) -> None:
         self._after = timedelta(seconds=config.alert_after_seconds)
         self._remind = timedelta(seconds=config.alert_remind_seconds)
-        self._channels = channels
-        for channel in channels:
-            metrics.begin(channel.name)
-        self._pauses: dict[str, tuple[float, float]] = {}  # until when, and how long
+        self._channel, self._name = channel, channel.name
+        metrics.begin(channel.name)
+        self._until, self._pause = 0.0, 0.0
+        self._sending: Sending | None = None
         self._open: dict[str, Episode] = {}
+        self._unnoted: dict[UUID, tuple[Episode, dict[str, Any]]] = {}
         self._is_from_memory = False
 
     def tell(self, look: Look) -> None:
         """Tell what is due after a look."""
+        self._wait(0.0)
         if look.sample.database_error is None:
             try:
                 self._by_the_books()
             except Exception as error:
+                if self._unnoted:
+                    self._hold_back()
                 if not is_database_away(error):
                     raise
             return
         self._see(look)
-        now = datetime.now(UTC)
-        for channel in self._channels:
-            for one, said in self._told_on(channel, list(self._open.values()), now):
-                self._open[one.key] = replace(one, told={**one.told, channel.name: said})
+        self._remember()
+        self._send(list(self._open.values()), datetime.now(UTC))
+        for id_ in self._remember():
+            del self._unnoted[id_]
 
     def _by_the_books(self) -> None:
         if self._is_from_memory:
+            self._restore()
+        if self._unnoted:
+            # First and by itself: where it cannot be noted, nor could what is sent now.
             with transaction() as session:
-                for one in self._open.values():
-                    _restore(session, one)
-            self._is_from_memory = False
-        for channel in self._channels:
-            with transaction() as session:
-                if not session.scalar(_LOCK):
-                    return
-                now = datetime.now(UTC)
-                for one, said in self._told_on(
-                    channel, episodes.untold(session, now - LATELY), now
-                ):
-                    episodes.note_told(session, one, channel.name, said)
+                self._note(session)
+            self._unnoted.clear()
         with transaction() as session:
-            still = episodes.untold(session, datetime.now(UTC))
-        self._open = {one.key: one for one in still if one.ended_at is None}
+            if not session.scalar(_LOCK, {"name": f"services.ops.alerting {self._name}"}):
+                return
+            now = datetime.now(UTC)
+            known = episodes.untold(session, now - LATELY)
+            self._open = {one.key: one for one in known if one.ended_at is None}
+            self._send(known, now)
+            self._note(session)
+        self._remember()
+        self._unnoted.clear()
+
+    def _note(self, session: Session) -> None:
+        for one, said in self._unnoted.values():
+            episodes.note_told(session, one, self._name, said)
+
+    def _remember(self) -> list[UUID]:
+        """Put what was sent to what is known of open troubles; give the ids of those."""
+        found = [one for one in self._open.values() if one.id in self._unnoted]
+        for one in found:
+            _, said = self._unnoted[one.id]
+            self._open[one.key] = replace(one, told={**one.told, self._name: said})
+        return [one.id for one in found]
+
+    def _restore(self) -> None:
+        """Write down what was told while the database was away."""
+        with transaction() as session:
+            for one in self._open.values():
+                episodes.begin(session, one, datetime.now(UTC))
+                if said := one.told.get(self._name):
+                    episodes.note_told(session, one, self._name, said)
+        self._is_from_memory = False
 
     def _see(self, look: Look) -> None:
         """Go on in memory: what is new, and the newest words of what is known."""
         self._is_from_memory = True
         for trouble in look.troubles:
-            known = self._open.get(trouble.key)
+            known = self._open.get(trouble.key) or look.episodes.get(trouble.key)
             if known is None:
                 known = Episode(
                     new_id(), trouble.key, trouble.level, trouble.about, trouble.text, look.at
                 )
             self._open[trouble.key] = replace(known, text=trouble.text, level=trouble.level)
 
-    def _told_on(
-        self, channel: Channel, known: Sequence[Episode], now: datetime
-    ) -> list[tuple[Episode, dict[str, Any]]]:
-        """What was told on a channel; nothing where nothing was due or got through."""
-        until, pause = self._pauses.get(channel.name, (0.0, 0.0))
-        found = due(known, channel.name, now, self._after, self._remind)
-        if found is None or time.monotonic() < until:
-            return []
-        try:
-            channel.send(found.subject, found.text(now))
-        except NotToldError as error:
-            pause = min(pause * 2 or FIRST_PAUSE, LONGEST_PAUSE)
-            self._pauses[channel.name] = (time.monotonic() + pause, pause)
-            metrics.tried(channel.name, well=False)
-            log.warning("alert_not_sent", channel=channel.name, error=str(error), seconds=pause)
-            return []
-        self._pauses.pop(channel.name, None)
-        metrics.tried(channel.name, well=True)
+    def _send(self, known: Sequence[Episode], now: datetime) -> None:
+        """Send what is due, unless the last is on its way still, or failed a moment ago."""
+        if self._sending is not None or time.monotonic() < self._until:
+            return
+        found = due(known, self._name, now, self._after, self._remind)
+        if found is not None:
+            self._sending = Sending(self._channel, found, now)
+            self._wait(ENOUGH)
+
+    def _wait(self, seconds: float) -> None:
+        """See what becomes of what is on its way; it may get through after its time, too."""
+        sending = self._sending
+        if sending is None:
+            return
+        if not sending.has_ended(seconds):
+            if seconds:
+                self._failed(f"no end within {seconds:g} s")
+            elif sending.seconds > LONGEST_PAUSE:
+                self._sending = None
+            return
+        self._sending = None
+        if sending.error:
+            if seconds:
+                self._failed(sending.error)
+            return
+        self._until, self._pause = 0.0, 0.0
+        metrics.tried(self._name, well=True)
+        found = sending.message
         counts = {"new": len(found.began), "reminded": len(found.reminded)}
-        log.info("alert_sent", channel=channel.name, **counts, over=len(found.ended))
-        return list(found.told(now))
+        log.info("alert_sent", channel=self._name, **counts, over=len(found.ended))
+        self._unnoted |= {one.id: (one, said) for one, said in found.told(sending.at)}
+
+    def _failed(self, why: str) -> None:
+        self._hold_back()
+        metrics.tried(self._name, well=False)
+        log.warning("alert_not_sent", channel=self._name, error=why, seconds=self._pause)
+
+    def _hold_back(self) -> None:
+        """Send nothing for longer than the last time."""
+        self._pause = min(self._pause * 2 or FIRST_PAUSE, LONGEST_PAUSE)
+        self._until = time.monotonic() + self._pause
 
 
 async def keep_telling(config: Settings, channels: Sequence[Channel], lookout: Lookout) -> None:
-    """Tell what is due after each look, until cancelled.
+    """Tell what is due after each look, until cancelled; on no channel because of another later.
 
     Args:
         config: see `Teller`.
         channels: where; nothing is done where there are none.
         lookout: who looks.
     """
-    teller = Teller(config, channels)
-    while channels:
+    tellers = [Teller(config, channel) for channel in channels]
+    await asyncio.gather(*(_keep_telling(teller, lookout) for teller in tellers))
+
+
+async def _keep_telling(teller: Teller, lookout: Lookout) -> None:
+    while True:
         await asyncio.sleep(SECONDS)
         if lookout.latest is None:
             continue
@@ -139,10 +193,3 @@ async def keep_telling(config: Settings, channels: Sequence[Channel], lookout: L
             await asyncio.to_thread(teller.tell, lookout.latest)
         except Exception:
             log.exception("not_told")
-
-
-def _restore(session: Session, one: Episode) -> None:
-    """Write down what was told while the database was away."""
-    episodes.begin(session, one, datetime.now(UTC))
-    for channel, said in one.told.items():
-        episodes.note_told(session, one, channel, said)

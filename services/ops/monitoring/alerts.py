@@ -1,6 +1,6 @@
 """What is wrong, in words, first what hurts most. A pure function over some minutes of samples."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
@@ -13,6 +13,8 @@ from shared.bus.contract import topology
 OLD = timedelta(minutes=2)
 GROWING = timedelta(minutes=1)
 OUTBOX_OLD = timedelta(seconds=30)
+NEEDED: Mapping[str, timedelta] = {"grows": GROWING, "old": OLD}
+"""By kind, for how long a queue must have been counted until it can be seen again of it."""
 PROOF = "services.proof"
 PROOF_IS_OFF = timedelta(days=1)
 """A standing proof that was not heard of for so long was taken out of service."""
@@ -75,7 +77,10 @@ def _servers(now: Sample) -> Iterator[Trouble]:
         )
     elif now.broker_error is not None:
         yield Trouble("down", "broker", f"The broker does not answer: {now.broker_error}", "away")
-    if now.database_error is not None:
+    if now.is_read_only:
+        text = f"The database takes no writes: {now.database_error}"
+        yield Trouble("down", "database", text, "read-only")
+    elif now.database_error is not None:
         yield Trouble(
             "down", "database", f"The database does not answer: {now.database_error}", "away"
         )

@@ -1,8 +1,9 @@
 """A trouble from its beginning to its end, kept in the database, and what people have said of it.
 
 Each console writes what it sees; an index lets no trouble be open twice. One that was not seen for
-`OVER` has ended, and when it comes back it is another. What cannot be seen has not ended: while the
-broker is away, nobody knows of its queues.
+`OVER` by somebody who looked has ended, and when it comes back it is another. What cannot be seen
+has not ended: while the broker is away or a queue does not answer, nobody knows of that; and after
+an absence, the console's own or the database's, one look is none.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,8 +17,8 @@ from sqlalchemy import delete, or_, select, text
 from sqlalchemy.orm import Session
 
 from services.ops.audit.actions import Actor, about
-from services.ops.monitoring.alerts import Trouble
-from services.ops.monitoring.queue_stats import Sample
+from services.ops.monitoring.alerts import NEEDED, Trouble
+from services.ops.monitoring.queue_stats import Sample, unbroken_since
 from shared.bus import outbox
 from shared.bus.contract import topology
 from shared.bus.contract.events import OpsTroubleChanged
@@ -25,6 +26,8 @@ from shared.db.models import OpsTrouble
 from shared.ids import new_id
 
 OVER = timedelta(seconds=30)
+"""For how long a trouble is not seen that has ended; after that time without one, looks are not
+one after another any more."""
 SEEN_EVERY = timedelta(seconds=10)
 KEPT = timedelta(days=30)
 MUTED_FOR: Mapping[str, tuple[str, timedelta | None]] = {
@@ -34,6 +37,7 @@ MUTED_FOR: Mapping[str, tuple[str, timedelta | None]] = {
 }
 """For how long a trouble can be muted; None is to its end."""
 _OF_THE_BROKER = frozenset({queue.name for queue in topology.QUEUES} | {"ladder"})
+_RUNGS = frozenset(rung.name for rung in topology.RETRY_LADDER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +84,20 @@ class Episode:
         return cls(**{name: getattr(row, name) for name in cls.__slots__})
 
 
-def keep(session: Session, sample: Sample, troubles: Sequence[Trouble]) -> dict[str, Episode]:
+def keep(
+    session: Session, samples: Sequence[Sample], troubles: Sequence[Trouble]
+) -> dict[str, Episode]:
     """Write down what was seen, and the end of what was not.
 
     Args:
         session: the transaction.
-        sample: what the troubles were found in.
+        samples: what the troubles were found in, oldest first.
         troubles: what is wrong; of several with one key the first counts.
 
     Returns:
         The open troubles, by key.
     """
-    now = sample.at
+    now = samples[-1].at
     seen = {trouble.key: trouble for trouble in reversed(troubles)}
     rows = {row.key: row for row in session.scalars(_OPEN)}
     for key in seen.keys() - rows.keys():
@@ -102,9 +108,9 @@ def keep(session: Session, sample: Sample, troubles: Sequence[Trouble]) -> dict[
             now,
         )
     for key, row in rows.items():
-        if key in seen or _is_hidden(sample, row):
+        if key in seen or _is_hidden(samples[-1], row):
             _go_on(row, seen.get(key), now)
-        elif now - row.seen_at > OVER:
+        elif now - max(row.seen_at, _visible_since(samples, row)) > OVER:
             row.ended_at = row.seen_at
     session.flush()
     session.execute(delete(OpsTrouble).where(OpsTrouble.ended_at < now - KEPT))
@@ -124,7 +130,7 @@ def begin(session: Session, one: Episode, now: datetime) -> None:
 
 
 def note_told(session: Session, one: Episode, channel: str, said: Mapping[str, Any]) -> None:
-    """Note what was sent of a trouble.
+    """Note what was sent of a trouble, unless something later is noted.
 
     Args:
         session: the transaction.
@@ -132,7 +138,8 @@ def note_told(session: Session, one: Episode, channel: str, said: Mapping[str, A
         channel: the name of the channel.
         said: what of it, and when.
     """
-    values = {"id": one.id, "key": one.key, "told": msgspec.json.encode({channel: said}).decode()}
+    told = msgspec.json.encode({channel: said}).decode()
+    values = {"id": one.id, "key": one.key, "told": told, "channel": channel, "at": said["at"]}
     session.execute(_NOTE_TOLD, values)
 
 
@@ -144,7 +151,18 @@ def _go_on(row: OpsTrouble, trouble: Trouble | None, now: datetime) -> None:
 
 
 def _is_hidden(sample: Sample, row: OpsTrouble) -> bool:
-    return sample.broker_error is not None and row.about in _OF_THE_BROKER
+    if row.about not in _OF_THE_BROKER:
+        return False
+    queues = _RUNGS if row.about == "ladder" else {row.about}
+    return sample.broker_error is not None or not queues.isdisjoint(sample.silent)
+
+
+def _visible_since(samples: Sequence[Sample], row: OpsTrouble) -> datetime:
+    """Since when a trouble would have been seen at every look, were it there."""
+    queue = row.about if row.about in _OF_THE_BROKER - {"ladder"} else None
+    since = unbroken_since(samples, OVER, queue)
+    kind = row.key.removeprefix(f"{row.about}: ")
+    return since if queue is None else since + NEEDED.get(kind, timedelta(0))
 
 
 def find(session: Session, id_: UUID) -> Episode | None:
@@ -250,6 +268,8 @@ _BEGIN = text("""
 """)
 _NOTE_TOLD = text("""
     UPDATE ops_troubles SET told = told || CAST(:told AS jsonb)
-    WHERE id = :id OR (key = :key AND ended_at IS NULL
-                       AND NOT EXISTS (SELECT FROM ops_troubles WHERE id = :id))
+    WHERE (id = :id OR (key = :key AND ended_at IS NULL
+                        AND NOT EXISTS (SELECT FROM ops_troubles WHERE id = :id)))
+          AND coalesce(CAST(told -> CAST(:channel AS text) ->> 'at' AS timestamptz)
+                       <= CAST(:at AS timestamptz), true)
 """)

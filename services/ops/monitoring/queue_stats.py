@@ -45,7 +45,8 @@ class Sample:
         alarm: why the broker takes no messages, as it says; None while it does.
         broker_error: why the broker could not be asked; then there are no counts.
         is_refused: whether that is since its user lacks a right.
-        database_error: why the database could not be asked.
+        database_error: why the database could not be asked, or not be written to.
+        is_read_only: whether that is since it takes no writes.
     """
 
     at: datetime
@@ -61,6 +62,7 @@ class Sample:
     broker_error: str | None = None
     is_refused: bool = False
     database_error: str | None = None
+    is_read_only: bool = False
 
     def messages(self, queue: str) -> int | None:
         """How many messages a queue holds, in hand or not; None when that is not known."""
@@ -154,6 +156,27 @@ def figures(samples: Sequence[Sample]) -> list[Figures]:
         samples: oldest first; one will do, but rates and ages need some minutes of them.
     """
     return [_figures(samples, queue) for queue in topology.QUEUES]
+
+
+def unbroken_since(
+    samples: Sequence[Sample], longest: timedelta, queue: str | None = None
+) -> datetime:
+    """Since when everything was looked at again and again, up to the newest sample.
+
+    Args:
+        samples: oldest first.
+        longest: how long no look at all may last.
+        queue: one that was counted each time, too.
+    """
+    since = samples[-1].at
+    for sample in reversed(samples):
+        is_known = sample.database_error is None and (
+            queue is None or (sample.broker_error is None and queue not in sample.silent)
+        )
+        if not is_known or since - sample.at > longest:
+            break
+        since = sample.at
+    return since
 
 
 def _figures(samples: Sequence[Sample], queue: topology.Queue) -> Figures:

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,6 +21,7 @@ from shared.bus.broker.queue_counts import Count
 from shared.bus.broker.refusal import explain
 from shared.bus.contract import topology
 from shared.db.models import OutboxMessage
+from shared.db.session import is_read_only
 
 KEPT = 720  # samples: an hour of one every five seconds
 
@@ -52,6 +54,11 @@ class Sampler:
         sample = Sample(at=datetime.now(UTC), **broker, **database)
         self._samples.append(sample)
         return sample
+
+    def amend(self, error: SQLAlchemyError) -> Sample:
+        """Say in the newest sample that the database did not do its part after all."""
+        self._samples[-1] = replace(self._samples[-1], **_of(error))
+        return self._samples[-1]
 
     def close(self) -> None:
         """Let go of the broker."""
@@ -110,7 +117,7 @@ class Sampler:
                 ).one()
                 now = datetime.now(UTC)
         except SQLAlchemyError as error:
-            return {"database_error": _in_words(error)}
+            return _of(error)
         return {
             "beats": beats,
             "outbox": count,
@@ -120,6 +127,7 @@ class Sampler:
         }
 
 
-def _in_words(error: Exception) -> str:
+def _of(error: SQLAlchemyError) -> dict[str, Any]:
     cause = getattr(error, "orig", None) or error
-    return " ".join(str(cause).split())[:300] or type(cause).__name__
+    said = " ".join(str(cause).split())[:300] or type(cause).__name__
+    return {"database_error": said, "is_read_only": is_read_only(error)}

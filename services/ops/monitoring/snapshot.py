@@ -5,6 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
 from services.ops.monitoring import episodes, order_flow
 from services.ops.monitoring.alerts import Trouble, troubles
 from services.ops.monitoring.customer_flow import Others
@@ -16,6 +19,8 @@ from shared.db.session import engine, transaction
 
 ENOUGH = 200
 """So many samples tell how a queue has grown; more cost more than they tell."""
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +49,8 @@ class Look:
         figures: by queue.
         troubles: what is wrong.
         books: None while the database is away.
-        episodes: what is known of the troubles, by their keys; empty while the database is away.
+        episodes: what is known of the troubles, by their keys; while the database is away, or takes
+            no writes, what was known before of those that are still there.
     """
 
     sample: Sample
@@ -69,17 +75,27 @@ class Looker:
     def __init__(self, config: Settings) -> None:
         self._sampler = Sampler(config.amqp_url, engine())
         self._others = Others()
+        self._kept: Mapping[str, Episode] = {}
 
     def look(self) -> Look:
         """Look once; that a server is away is part of what is seen."""
         sample = self._sampler.take()
         samples = self._sampler.samples[-ENOUGH:]
-        found = troubles(samples)
-        books, kept = None, {}
+        found, books = troubles(samples), None
         if sample.database_error is None:
-            books = _books(self._others)
-            with transaction() as session:
-                kept = episodes.keep(session, sample, found)
+            try:
+                books = _books(self._others)
+                with transaction() as session:
+                    self._kept = episodes.keep(session, samples, found)
+            except SQLAlchemyError as error:
+                log.warning("not_kept", error=type(error).__name__)
+                # Of a sample that was taken before: the database has gone since, or only reads.
+                sample = self._sampler.amend(error)
+                samples = self._sampler.samples[-ENOUGH:]
+                found = troubles(samples)
+        kept = self._kept
+        if sample.database_error is not None:
+            kept = {one.key: kept[one.key] for one in found if one.key in kept}
         return Look(sample, {queue.name: queue for queue in figures(samples)}, found, books, kept)
 
     def close(self) -> None:

@@ -10,7 +10,15 @@ from shared.bus.consume.consumer import Consumer, Subscription
 from shared.bus.contract import topology
 from shared.bus.contract.message import message_for
 from stack.servers.ports import Port
-from tests.integration.arrange import consuming, depth, order_created, publish, take, until
+from tests.integration.arrange import (
+    consuming,
+    depth,
+    only_read,
+    order_created,
+    publish,
+    take,
+    until,
+)
 from tests.integration.gate import Gate
 from tests.integration.notifier.test_sending import order_fact, tell
 from tests.unit.notifier.facts import FACTS
@@ -86,28 +94,16 @@ def test_a_database_that_can_only_be_read_is_away(settings, engine):
     subscription = Subscription(
         queue=topology.ORDERS_INTAKE, handle=lambda *_: None, consumer="tests"
     )
-    database = engine.url.database
-    with engine.connect() as connection:
-        connection.execution_options(isolation_level="AUTOCOMMIT")
-        only_read = f'ALTER DATABASE "{database}" SET default_transaction_read_only = '
-        connection.exec_driver_sql(f"{only_read}on")
-        try:
-            stopping = threading.Event()
-            consumer = Consumer(settings.amqp_url, 10, subscription, stopping)
-            thread = threading.Thread(target=consumer.run, daemon=True)
-            thread.start()
-            until(lambda: consumer.standing.told.state == "holding", "it waits")
-        finally:
-            connection.exec_driver_sql("SET default_transaction_read_only = off")
-            connection.exec_driver_sql(f"{only_read}off")
-            connection.exec_driver_sql(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                f"WHERE datname = '{database}' AND pid <> pg_backend_pid()"
-            )
-        publish(
-            settings.amqp_url,
-            message_for(order_created(), source="tests", correlation_id="story"),
-        )
-        until(lambda: consumer.handled == 1, "it goes on")
-        stopping.set()
-        thread.join(15)
+    with only_read(engine):
+        stopping = threading.Event()
+        consumer = Consumer(settings.amqp_url, 10, subscription, stopping)
+        thread = threading.Thread(target=consumer.run, daemon=True)
+        thread.start()
+        until(lambda: consumer.standing.told.state == "holding", "it waits")
+    publish(
+        settings.amqp_url,
+        message_for(order_created(), source="tests", correlation_id="story"),
+    )
+    until(lambda: consumer.handled == 1, "it goes on")
+    stopping.set()
+    thread.join(15)

@@ -165,7 +165,9 @@ def _broker(look: Look) -> Tile:
 
 def _database(look: Look) -> Tile:
     books = look.books
-    if books is None:
+    if look.sample.is_read_only:
+        return Tile("Database", "read-only", "", "takes no writes", is_well=False)
+    if look.sample.database_error is not None or books is None:
         return Tile("Database", "away", "", "does not answer", is_well=False)
     is_well = books.database.connections < 0.9 * books.database.most_connections
     return Tile(

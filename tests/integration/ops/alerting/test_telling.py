@@ -1,7 +1,10 @@
 """Alerts to a real HTTP server and a real mail server, from troubles in a real database."""
 
+import contextlib
 import json
+import socket
 import threading
+import time
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -21,7 +24,7 @@ from services.ops.monitoring.snapshot import Look
 from shared.db.models import OpsTrouble
 from shared.db.session import transaction
 from stack.mailbox import text_of
-from tests.integration.arrange import until
+from tests.integration.arrange import only_read, until
 from tests.integration.ops.console.running import running_console
 from tests.unit.ops.monitoring.samples import sample
 
@@ -92,9 +95,20 @@ def config(settings, configure, mailbox, hook):
     )
 
 
+class All:
+    """The tellers of all channels."""
+
+    def __init__(self, config):
+        self.tellers = [Teller(config, channel) for channel in channels(config)]
+
+    def tell(self, look):
+        for teller in self.tellers:
+            teller.tell(look)
+
+
 @pytest.fixture
 def teller(config):
-    return Teller(config, channels(config))
+    return All(config)
 
 
 def look(*troubles, ago=0, database_error=None):
@@ -103,7 +117,7 @@ def look(*troubles, ago=0, database_error=None):
     seen = replace(seen, database_error=database_error)
     if database_error is None:
         with transaction() as session:
-            episodes.keep(session, seen, troubles)
+            episodes.keep(session, [seen], troubles)
     return Look(seen, {}, list(troubles), None)
 
 
@@ -192,10 +206,10 @@ def test_of_two_consoles_one_tells(config, hook, mailbox, db):
             assert go.wait(30)
             super().send(subject, text)
 
-    slow = threading.Thread(target=Teller(config, [Slow(hook.url)]).tell, args=(look(MAIL),))
+    slow = threading.Thread(target=Teller(config, Slow(hook.url)).tell, args=(look(MAIL),))
     slow.start()
     assert entered.wait(30)
-    other = Teller(config, [Webhook(hook.url)])
+    other = Teller(config, Webhook(hook.url))
     other.tell(look(MAIL))
     assert hook.got == []
     go.set()
@@ -230,6 +244,151 @@ def test_what_fails_is_tried_again_and_the_log_keeps_the_secret(
     teller.tell(look(MAIL))
     teller.tell(look(MAIL))
     assert (len(hook.got), len(mailbox.maildir.emails())) == (2, 1)
+
+
+def later(monkeypatch, seconds):
+    now = time.monotonic()
+    monkeypatch.setattr(telling.time, "monotonic", lambda: now + seconds)
+
+
+def test_what_was_sent_and_cannot_be_noted_is_not_sent_again(
+    teller, hook, mailbox, db, engine, monkeypatch
+):
+    """The lock and the reading work, the writing does not; and the looks do not know it yet."""
+    began = look(MAIL, ago=90)
+    db.rollback()
+    with only_read(engine):
+        for _ in range(3):
+            teller.tell(began)
+            later(monkeypatch, 1e6)
+        # Then they do.
+        gone = replace(began.sample, database_error="it only reads")
+        teller.tell(replace(began, sample=gone))
+    assert (len(hook.got), len(mailbox.maildir.emails())) == (1, 1)
+    teller.tell(look(MAIL))
+    assert (len(hook.got), len(mailbox.maildir.emails())) == (1, 1)
+    (row,) = db.query(OpsTrouble).filter_by(key=MAIL.key)
+    assert {name: said["what"] for name, said in row.told.items()} == {
+        "email": "began",
+        "webhook": "began",
+    }
+
+
+def test_a_connection_that_is_lost_while_it_is_sent_has_nobody_told_twice(
+    config, hook, db, engine, monkeypatch
+):
+    class Losing(Webhook):
+        def send(self, subject, text_):
+            super().send(subject, text_)
+            with engine.begin() as connection:
+                connection.exec_driver_sql(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE state = "
+                    "'idle in transaction' AND datname = current_database() "
+                    "AND pid <> pg_backend_pid()"
+                )
+
+    look(MAIL, ago=90)
+    db.rollback()
+    one = Teller(config, Losing(hook.url))
+    for _ in range(3):
+        one.tell(look(MAIL))
+        later(monkeypatch, 1e6)
+    assert len(hook.got) == 1
+    assert db.query(OpsTrouble).one().told["webhook"]["what"] == "began"
+
+
+class Dribbling:
+    """A mail server whose greeting never ends: each of its bytes comes in time."""
+
+    def __init__(self):
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listening.getsockname()[1]
+        self._stopping = threading.Event()
+        self.is_met = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self):
+        with contextlib.suppress(OSError):
+            client, _ = self._listening.accept()
+            self.is_met.set()
+            with client:
+                while not self._stopping.wait(0.1):
+                    client.sendall(b"2")
+
+    def stop(self):
+        self._stopping.set()
+        self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+        self._thread.join()
+
+
+def test_a_mail_server_that_never_comes_to_an_end_holds_up_nobody(
+    config, configure, hook, monkeypatch, db
+):
+    monkeypatch.setattr(telling, "ENOUGH", 0.5, raising=False)
+    server = Dribbling()
+    config = configure(smtp_port=str(server.port))
+    look(MAIL, ago=90)
+    telling_ = threading.Thread(target=All(config).tell, args=(look(MAIL),), daemon=True)
+    try:
+        telling_.start()
+        until(lambda: hook.got, "the other way is used")
+        assert server.is_met.is_set()
+    finally:
+        server.stop()
+        telling_.join()
+
+
+def test_what_gets_through_after_its_time_is_told(config, hook, monkeypatch, db):
+    monkeypatch.setattr(telling, "ENOUGH", 0.1)
+    go = threading.Event()
+
+    class Slow(Webhook):
+        def send(self, subject, text):
+            assert go.wait(30)
+            super().send(subject, text)
+
+    one = Teller(config, Slow(hook.url))
+    look(MAIL, ago=90)
+    with structlog.testing.capture_logs() as said:
+        for _ in range(2):
+            one.tell(look(MAIL))
+            later(monkeypatch, 100)
+    assert [line["error"] for line in said] == ["no end within 0.1 s"]
+    go.set()
+    one._sending.has_ended(30)
+    one.tell(look(MAIL))
+    assert len(hook.got) == 1
+    assert db.query(OpsTrouble).one().told["webhook"]["what"] == "began"
+
+
+def test_a_refused_address_is_no_reason_to_mail_all_others_again(teller, mailbox, db, monkeypatch):
+    mailbox.handler.respond = lambda to: "550 5.1.1 no such user" if to.startswith("ola") else None
+    look(MAIL, ago=90)
+    with structlog.testing.capture_logs() as said:
+        teller.tell(look(MAIL))
+        monkeypatch.setattr(telling.time, "monotonic", lambda: 1e12)
+        teller.tell(look(MAIL))
+    assert len(mailbox.maildir.emails()) == 1
+    (refused,) = [line for line in said if line["event"] == "alert_address_refused"]
+    assert (refused["address"], refused["code"]) == ("o•••@ops.example", 550)
+    assert "ola@" not in str(said)
+
+
+def test_it_is_not_told_when_every_address_is_refused(config, mailbox):
+    mailbox.handler.respond = lambda _: "550 5.1.1 no such user"
+    with pytest.raises(NotToldError, match="SMTPRecipientsRefused"):
+        Mail(config).send("a", "b")
+
+
+def test_what_was_taken_stays_taken_whatever_is_said_to_the_goodbye(config, mailbox):
+    async def goodbye(*_):
+        return "421 too busy to part"
+
+    mailbox.handler.handle_QUIT = goodbye
+    Mail(config).send("a", "b")
+    assert len(mailbox.maildir.emails()) == 1
 
 
 def test_who_does_not_answer_is_no_secret_either(config, hook, mailbox):
@@ -271,11 +430,13 @@ def test_the_database_s_own_absence_is_told_and_its_end(teller, hook, db):
 
 def earlier_on(teller, seconds):
     """What it remembers to have told was so much earlier."""
-    for key, one in teller._open.items():
-        said = {
-            channel: of | {"at": _earlier(of["at"], seconds)} for channel, of in one.told.items()
-        }
-        teller._open[key] = replace(one, told=said)
+    for one_s in teller.tellers:
+        for key, one in one_s._open.items():
+            said = {
+                channel: of | {"at": _earlier(of["at"], seconds)}
+                for channel, of in one.told.items()
+            }
+            one_s._open[key] = replace(one, told=said)
 
 
 @contextmanager

@@ -19,6 +19,8 @@ from tests.unit.ops.monitoring.samples import at, sample
 
 ADA = Actor("ada", "10.0.0.7")
 MAIL = Trouble("down", "mail", "The mail server does not answer: 3 emails wait.", "away")
+GROWS = Trouble("warning", "orders.intake", "orders.intake has grown for 60 s", "grows")
+OLD_ONE = Trouble("warning", "kyc.decisions", "Its oldest message is 3 min old", "old")
 DEAD = Trouble("warning", "orders.intake", "3 dead letters in orders.intake", "dead letters")
 
 
@@ -27,40 +29,126 @@ def service():
     return "ops"
 
 
-def seen(seconds, *troubles, **more):
+class Console:
+    """One process that looks."""
+
+    def __init__(self):
+        self._samples = []
+
+    def sees(self, seconds, *troubles, **more):
+        self._samples.append(replace(sample(seconds), **more))
+        with transaction() as session:
+            return episodes.keep(session, self._samples, troubles)
+
+    def misses(self, seconds):
+        """A look while the database is away."""
+        self._samples.append(replace(sample(seconds), database_error="it is away"))
+
+    def looks(self, since, until_, *troubles, **more):
+        """Every ten seconds, to an end; give what the last look left."""
+        left = {}
+        for seconds in range(since, until_ + 1, 10):
+            left = self.sees(seconds, *troubles, **more)
+        return left
+
+
+@pytest.fixture
+def console():
+    return Console()
+
+
+def acknowledged(row):
     with transaction() as session:
-        return episodes.keep(session, replace(sample(seconds), **more), troubles)
+        assert episodes.acknowledge(session, row.id, ADA, "On it.", at(1))
+    return row.id
 
 
-def test_one_that_ends_and_comes_back_is_new(settings, db):
-    first = seen(0, MAIL)[MAIL.key]
+def test_one_that_ends_and_comes_back_is_new(settings, db, console):
+    first = console.sees(0, MAIL)[MAIL.key]
     with transaction() as session:
         assert episodes.acknowledge(session, first.id, ADA, "On it.", at(1))
         assert episodes.mute(session, first.id, ADA, None)
     # A look that misses it is no end.
-    assert seen(12, MAIL)[MAIL.key].id == first.id
-    seen(24)
-    kept = seen(36, Trouble("down", "mail", "4 emails wait.", "away"))[MAIL.key]
+    assert console.sees(12, MAIL)[MAIL.key].id == first.id
+    console.sees(24)
+    kept = console.sees(36, Trouble("down", "mail", "4 emails wait.", "away"))[MAIL.key]
     assert (kept.id, kept.text, kept.acknowledged_by) == (first.id, "4 emails wait.", "ada")
     assert kept.is_muted(at(10_000))
-    later = 36 + OVER.total_seconds() + 1
-    assert seen(later) == {}
-    again = seen(later + 12, MAIL)[MAIL.key]
+    assert console.looks(46, 66).keys() == {MAIL.key}
+    later = 36 + int(OVER.total_seconds()) + 1
+    assert console.sees(later) == {}
+    again = console.sees(later + 12, MAIL)[MAIL.key]
     assert again.id != first.id
     assert (again.acknowledged_by, again.note, again.muted_by) == ("", "", "")
     ended = db.get(OpsTrouble, first.id)
     assert (ended.began_at, ended.ended_at) == (at(0), at(36))
 
 
-def test_what_cannot_be_seen_has_not_ended(settings):
-    kept = seen(0, MAIL, DEAD)
-    hidden = seen(100, broker_error="it is away")
+def test_what_cannot_be_seen_has_not_ended(settings, console):
+    kept = console.sees(0, MAIL, DEAD)
+    hidden = console.looks(10, 100, broker_error="it is away")
     # Of the mail server others tell.
     assert {key: one.id for key, one in hidden.items()} == {DEAD.key: kept[DEAD.key].id}
 
 
-def test_it_is_audited_and_what_has_ended_is_left(settings, db):
-    one = seen(0, MAIL)[MAIL.key]
+@pytest.mark.parametrize("about", ["orders.intake", "ladder"])
+def test_a_queue_that_does_not_answer_hides_its_troubles(settings, console, about):
+    trouble = Trouble("warning", about, "3 messages wait.", "waits")
+    silent = "orders.intake" if about == "orders.intake" else "retry.5s"
+    console.sees(0, trouble)
+    assert trouble.key in console.looks(10, 100, silent={silent})
+    assert trouble.key in console.looks(110, 130)
+    assert console.sees(141) == {}
+
+
+def test_after_a_restart_a_trouble_goes_on_that_is_seen_only_later(settings, console):
+    """A queue grows: the new process needs a minute of samples to see it."""
+    id_ = acknowledged(console.sees(0, MAIL, GROWS)[GROWS.key])
+    again = Console()
+    # Also one that is there again soon: the services need ten seconds to tell of the mail server.
+    assert again.sees(100).keys() == {MAIL.key, GROWS.key}
+    assert again.looks(110, 160, MAIL).keys() == {MAIL.key, GROWS.key}
+    kept = again.sees(170, MAIL, GROWS)[GROWS.key]
+    assert (kept.id, kept.acknowledged_by) == (id_, "ada")
+
+
+def test_after_a_restart_a_trouble_ends_that_is_not_seen(settings, console):
+    console.sees(0, MAIL, GROWS, OLD_ONE)
+    again = Console()
+    assert again.looks(100, 130).keys() == {MAIL.key, GROWS.key, OLD_ONE.key}
+    assert again.sees(131).keys() == {GROWS.key, OLD_ONE.key}
+    assert again.looks(140, 190).keys() == {GROWS.key, OLD_ONE.key}
+    assert again.sees(191).keys() == {OLD_ONE.key}
+    assert again.looks(200, 250).keys() == {OLD_ONE.key}
+    assert again.sees(251) == {}
+
+
+def test_after_an_absence_of_the_database_one_look_ends_nothing(settings, console):
+    id_ = acknowledged(console.sees(0, MAIL)[MAIL.key])
+    # While it is away, nothing is written down.
+    for seconds in range(10, 60, 10):
+        console.misses(seconds)
+    assert console.sees(60)[MAIL.key].id == id_
+    kept = console.sees(70, MAIL)[MAIL.key]
+    assert (kept.id, kept.acknowledged_by) == (id_, "ada")
+
+
+def test_after_a_process_was_frozen_one_look_ends_nothing(settings, console):
+    id_ = console.sees(0, MAIL)[MAIL.key].id
+    assert console.sees(600)[MAIL.key].id == id_
+    assert console.looks(610, 630)[MAIL.key].id == id_
+    assert console.sees(631) == {}
+
+
+def test_after_an_absence_of_the_broker_a_queue_is_counted_for_a_while_first(settings, console):
+    id_ = console.sees(0, GROWS)[GROWS.key].id
+    console.looks(10, 100, broker_error="it is away")
+    assert console.looks(110, 160)[GROWS.key].id == id_
+    assert console.sees(170, GROWS)[GROWS.key].id == id_
+
+
+def test_it_is_audited_and_what_has_ended_is_left(settings, db, console):
+    one = console.sees(0, MAIL)[MAIL.key]
     with transaction() as session:
         assert episodes.acknowledge(session, one.id, ADA, "On it.", at(1))
         assert episodes.mute(session, one.id, ADA, at(3600))
@@ -72,15 +160,15 @@ def test_it_is_audited_and_what_has_ended_is_left(settings, db):
         ("ada", "muted", "mail: away", "", at(3600)),
         ("ada", "unmuted", "mail: away", "", None),
     ]
-    seen(100)
+    console.looks(10, 40)
     with transaction() as session:
         assert not episodes.acknowledge(session, one.id, ADA, "", at(200))
         assert not episodes.mute(session, one.id, ADA, None)
         assert not episodes.unmute(session, one.id, ADA)
 
 
-def test_a_mute_runs_out(settings):
-    one = seen(0, MAIL)[MAIL.key]
+def test_a_mute_runs_out(settings, console):
+    one = console.sees(0, MAIL)[MAIL.key]
     with transaction() as session:
         episodes.mute(session, one.id, ADA, at(3600))
         found = episodes.find(session, one.id)
@@ -88,15 +176,15 @@ def test_a_mute_runs_out(settings):
     assert not found.is_muted(at(3600))
 
 
-def test_two_consoles_that_look_at_once_write_one_row(settings, db):
+def test_two_consoles_that_look_at_once_write_one_row(settings, db, console):
     """The second has looked before the first commits: it waits, and then leaves it be."""
     found = []
 
     def look():
-        found.append(seen(0, MAIL)[MAIL.key].id)
+        found.append(console.sees(0, MAIL)[MAIL.key].id)
 
     with transaction() as session:
-        first = episodes.keep(session, sample(0), [MAIL])[MAIL.key].id
+        first = episodes.keep(session, [sample(0)], [MAIL])[MAIL.key].id
         other = threading.Thread(target=look)
         other.start()
         until(lambda: waits(db), "the other waits")
@@ -111,9 +199,9 @@ def waits(db):
     return db.scalar(text(f"{waiting} AND datname = current_database()"))
 
 
-def test_those_of_long_ago_are_forgotten(settings, db):
-    seen(0, MAIL)
-    seen(100)
+def test_those_of_long_ago_are_forgotten(settings, db, console):
+    console.sees(0, MAIL)
+    console.looks(10, 40)
     assert db.query(OpsTrouble).count() == 1
-    seen(timedelta(days=31).total_seconds())
+    console.sees(timedelta(days=31).total_seconds())
     assert db.query(OpsTrouble).count() == 0
