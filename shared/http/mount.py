@@ -149,6 +149,8 @@ async def read_body(req: Request, limit: int) -> bytes:
         body: bytes = await req.stream.read(limit + 1)
         if len(body) <= limit:
             return body
+        # What nobody has read resets the connection, and the answer goes with it (RFC 9112, 9.6).
+        await req.stream.read(limit)
     raise ApiError(413, "body_too_large", f"The body is larger than {limit} bytes.")
 
 

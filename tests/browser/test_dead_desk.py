@@ -182,6 +182,7 @@ def a_trouble(running):
 # What each page that changes something is tried with, and the fact that it must leave behind.
 ACTS = {
     "/kyc/{account_id}": (an_application, {}, "ops.command_published"),
+    "/kyc/{account_id}/notes": (an_application, {"note": "Called them."}, "ops.kyc_note_added"),
     "/accounts/{account_id}": (a_business, {}, "ops.command_published"),
     "/troubles/{trouble_id}/mute": (a_trouble, {"for": "8h"}, "ops.trouble_changed"),
     "/troubles/{trouble_id}/unmute": (a_trouble, {}, "ops.trouble_changed"),

@@ -76,8 +76,10 @@ def send(client, page, token=""):
 
 def test_what_changes_something_asks_for_somebody_who_may_act():
     open_to_watchers = {page.path for page in PAGES if page.method == "POST" and page not in ACTING}
-    # What is their own.
+    # What is their own, what changes nothing, and who has seen a trouble.
     assert open_to_watchers == {
+        "/dead/{queue}/rehearse",
+        "/troubles/{trouble_id}/acknowledge",
         "/sign-in",
         "/sign-in/code",
         "/sign-out",

@@ -115,7 +115,10 @@ def test_a_port_that_is_taken_is_said_and_nothing_starts(passed):
 @pytest.mark.parametrize(
     ("module", "tasks"),
     [
-        ("services.secrets", {"schedule", "reseal", "prune services.secrets", "heartbeat"}),
+        (
+            "services.secrets",
+            {"schedule", "reseal", "prune services.secrets", "heartbeat", "rehearse"},
+        ),
         ("services.relay", {"heartbeat"}),
         ("services.ops.console", {"retention dead_letters", "reseal second factors"}),
     ],

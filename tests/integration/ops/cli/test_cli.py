@@ -237,7 +237,7 @@ def test_without_a_consumer_it_is_safe_and_says_so(settings, db):
 def test_what_nobody_could_see_is_no_success(settings, db, unused_port):
     business = account(db, status="pending")
     nowhere = f"postgresql+psycopg2://nobody@127.0.0.1:{unused_port()}/none"
-    code, _, err = fellow(settings, "kyc", "approve", business.email, DATABASE_URL=nowhere)
+    code, _, err = fellow(settings, "kyc", "approve", "-y", business.email, DATABASE_URL=nowhere)
     assert "the outcome cannot be seen" in err
     assert code == 1
     assert take(settings.amqp_url, "kyc.decisions") is not None

@@ -40,13 +40,13 @@ def show_letters(_: Session, visit: Visit) -> Result:
         "filter": wanted,
         "ages": AGES,
         "types": actions.types_for(queue),
-        "lacks": _lacks(visit, queue),
+        "lacks": lacks(visit, queue),
         "is_filtered": not criteria.is_empty,
     }
     return View("dead_letters.html", about)
 
 
-def _lacks(visit: Visit, queue: topology.Queue) -> str:
+def lacks(visit: Visit, queue: topology.Queue) -> str:
     """Why there are no buttons, where there are none."""
     return queue_rights.lacking(visit.user, queue_rights.of_queues([queue.name]))
 
@@ -106,7 +106,7 @@ def letter_page(
         "body": legible(letter.text) if body is None else body,
         "type": type_ or letter.type,
         "types": actions.types_for(queue),
-        "lacks": _lacks(visit, queue),
+        "lacks": lacks(visit, queue),
         "wrong": wrong,
     }
     return View("dead_letter.html", about, status, of=[queue.name, letter.message_id])

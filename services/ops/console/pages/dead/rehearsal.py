@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from services.ops.console.pages.dead.filter import queue_of
-from services.ops.console.pages.dead.letters import letter_page
+from services.ops.console.pages.dead.letters import lacks, letter_page
 from services.ops.console.web.page import Page, Result, View, Visit
 from services.ops.console.web.reading import body_of, legible
 from services.ops.dead_letters import rehearsal
@@ -60,6 +60,7 @@ def show(_: Session, visit: Visit) -> Result:
         "path": "/dead",
         "queue": queue,
         "rehearsal": found,
+        "lacks": lacks(visit, queue),
         "tables": [(c, [list(cells(row)) for row in c.rows]) for c in found.report.changes],
         "facts": [(told, legible(told.message.body.decode())) for told in found.facts],
         "body": body,
