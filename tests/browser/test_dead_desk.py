@@ -16,7 +16,7 @@ from services.ops.console.app import PAGES
 from services.ops.console.web.mount import SESSION
 from services.ops.users.rights import Right
 from shared.bus.contract.events import encode
-from shared.db.models import AuditEntry, OpsTrouble, Order
+from shared.db.models import AuditEntry, KycApplication, OpsTrouble, Order
 from shared.ids import new_id
 from shared.web.tokens import form_token
 from tests.browser.arrange import (
@@ -138,6 +138,15 @@ def an_application(running):
         return f"/kyc/{account(session, status='pending').id}", {"decision": "approve"}
 
 
+def an_application_to_note(running):
+    with running.session() as session:
+        applicant = account(session, status="pending")
+        id_ = session.scalar(
+            select(KycApplication.id).where(KycApplication.account_id == applicant.id)
+        )
+        return f"/kyc/{applicant.id}", {"application_id": str(id_), "note": "Called them."}
+
+
 def a_business(running):
     with running.session() as session:
         return f"/accounts/{account(session, status='approved').id}", {"command": "replace"}
@@ -182,7 +191,7 @@ def a_trouble(running):
 # What each page that changes something is tried with, and the fact that it must leave behind.
 ACTS = {
     "/kyc/{account_id}": (an_application, {}, "ops.command_published"),
-    "/kyc/{account_id}/notes": (an_application, {"note": "Called them."}, "ops.kyc_note_added"),
+    "/kyc/{account_id}/notes": (an_application_to_note, {}, "ops.kyc_note_added"),
     "/accounts/{account_id}": (a_business, {}, "ops.command_published"),
     "/troubles/{trouble_id}/mute": (a_trouble, {"for": "8h"}, "ops.trouble_changed"),
     "/troubles/{trouble_id}/unmute": (a_trouble, {}, "ops.trouble_changed"),
