@@ -14,7 +14,7 @@ import pytest
 
 from tests.programs import program
 
-UNDER_GUNICORN = ("ingress", "ops")
+UNDER_GUNICORN = ("ingress", "ops", "portal")
 HOUR = timedelta(hours=1).total_seconds()
 
 

@@ -21,7 +21,11 @@ ORDERS = """
            tracking_status, status_at, status_event_id, accepted_at
     FROM orders ORDER BY id
 """
-HISTORY = "SELECT * FROM order_status_history ORDER BY event_id"
+# All of it but when it was recorded.
+HISTORY = (
+    "SELECT event_id, order_id, tracking_status, note, at, applied, tracking "
+    "FROM order_status_history ORDER BY event_id"
+)
 
 
 def documented(heading):
