@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -42,13 +42,21 @@ class Line:
 
     def metric(self, process: str, name: str, **labels: str) -> float:
         """The sum of a metric over all series with these labels; 0 when there is none."""
-        found = text_string_to_metric_families(httpx.get(self.pages[process]).text)
-        return sum(
-            sample.value
-            for family in found
-            for sample in family.samples
-            if sample.name == name and labels.items() <= sample.labels.items()
-        )
+        return self.page(process)(name, **labels)
+
+    def page(self, process: str) -> Callable[..., float]:
+        """What tells the metrics of one look, which belong together; two looks' do not."""
+        families = list(text_string_to_metric_families(httpx.get(self.pages[process]).text))
+
+        def said(name: str, **labels: str) -> float:
+            return sum(
+                sample.value
+                for family in families
+                for sample in family.samples
+                if sample.name == name and labels.items() <= sample.labels.items()
+            )
+
+        return said
 
 
 @pytest.fixture(scope="module")
