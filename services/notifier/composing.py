@@ -9,7 +9,14 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from services.notifier.contents import accounts, deliveries, orders, rendering, secrets
+from services.notifier.contents import (
+    accounts,
+    deliveries,
+    orders,
+    prepared,
+    rendering,
+    secrets,
+)
 from services.notifier.contents.content import Content, Setting
 from services.notifier.senders import OURS, Sender
 from shared.bus.contract.errors import Permanent
@@ -167,19 +174,19 @@ def compose(received: Received[Any], chosen: Sender = OURS, *, hides: bool = Fal
         if hides:
             unsubscribe_url = f"{unsubscribe_url.partition('=')[0]}={HIDDEN}"
     say = language(chosen.language)
-    content = content_of(
-        fact,
-        Setting(
-            say=say,
-            zone=time_zones.zone(chosen.time_zone),
-            public_url=public_url,
-            reply_to=chosen.reply_to,
-            code=code,
-            tracking_url=_tracking_link(fact.order_id, hides=hides) if is_order else "",
-            unsubscribe_url=unsubscribe_url,
-        ),
+    setting = Setting(
+        say=say,
+        zone=time_zones.zone(chosen.time_zone),
+        public_url=public_url,
+        reply_to=chosen.reply_to,
+        code=code,
+        tracking_page=_tracking_link(fact.order_id, hides=hides) if is_order else "",
+        unsubscribe_url=unsubscribe_url,
+        excerpt=orders.excerpt(fact) if is_order else "",
     )
-    subject = " ".join(content.subject.split())
+    make = prepared.parts if is_order else rendering.parts
+    parts = make(fact, content_of, setting)
+    subject = " ".join(parts.subject.split())
     return Email(
         fact_id=received.id,
         fact_type=received.type,
@@ -188,8 +195,8 @@ def compose(received: Received[Any], chosen: Sender = OURS, *, hides: bool = Fal
         recipient=fact.customer_email if is_order else fact.email,
         recipient_name=fact.customer_name if is_to_customer else fact.company_name,
         subject=f"TEST: {subject}" if fact.IS_TEST else subject,
-        text=rendering.text(content, say),
-        html=rendering.html(content, say),
+        text=parts.text,
+        html=parts.html,
         traceparent=received.traceparent,
         order_id=fact.order_id if is_order else None,
         account_id=fact.account_id if is_order else None,

@@ -6,10 +6,13 @@ comes out with the standard library.
 """
 
 import binascii
+import re
+from base64 import b64encode
 from datetime import datetime
 from email.header import Header
 from email.utils import format_datetime, formataddr, parseaddr
 from functools import lru_cache
+from uuid import UUID
 
 from services.notifier.composing import Email
 from shared.ids import derived_id
@@ -17,6 +20,10 @@ from shared.ids import derived_id
 BOUNDARY = "=_"
 """How a boundary begins: as nothing in quoted-printable can (RFC 2045, 6.7)."""
 LONGEST_LINE = 998  # RFC 5322, 2.1.1
+LONGEST_WORD = 45
+"""Bytes of UTF-8 that one encoded-word has room for (RFC 2047, 2)."""
+_ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?: [A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
+"""Words that need no quotes before an address (RFC 5322, 3.2.3)."""
 
 
 def message_id(email: Email, sender: str) -> str:
@@ -26,7 +33,7 @@ def message_id(email: Email, sender: str) -> str:
         email: the email.
         sender: the From header; its domain makes the id ours.
     """
-    return f"<{derived_id('email', email.fact_id, email.recipient)}@{_from(sender)[1]}>"
+    return f"<{_id(email.fact_id, email.recipient)}@{_from(sender)[1]}>"
 
 
 def assemble(email: Email, sender: str, now: datetime) -> bytes:
@@ -43,7 +50,7 @@ def assemble(email: Email, sender: str, now: datetime) -> bytes:
         f"{_reply_to(email.sender.reply_to)}"
         f"To: {_address(email.recipient_name, email.recipient)}\r\n"
         f"Subject: {_header(email.subject)}\r\n"
-        f"Date: {format_datetime(now)}\r\n"
+        f"Date: {_date(now)}\r\n"
         f"Message-ID: {message_id(email, sender)}\r\n"
         "MIME-Version: 1.0\r\n"
         "Auto-Submitted: auto-generated\r\n"
@@ -59,6 +66,15 @@ def assemble(email: Email, sender: str, now: datetime) -> bytes:
             f"--{boundary}--\r\n".encode(),
         )
     )
+
+
+_date = lru_cache(maxsize=8)(format_datetime)  # a batch has one
+
+
+@lru_cache(maxsize=1_024)
+def _id(fact_id: UUID, recipient: str) -> UUID:
+    """Asked for twice: for the email, and for the row that says that it was sent."""
+    return derived_id("email", fact_id, recipient)
 
 
 @lru_cache(maxsize=4_096)
@@ -105,12 +121,8 @@ def _encode(text: str) -> tuple[str, bytes]:
     Whose text it is can know the boundary, which is derived: its beginning never stands in a part.
     """
     raw = text.encode()
-    lines = raw.splitlines()
-    if (
-        raw.isascii()
-        and BOUNDARY.encode() not in raw
-        and max(map(len, lines), default=0) <= LONGEST_LINE
-    ):
+    lines = raw.removesuffix(b"\n").split(b"\n") if b"\r" not in raw else raw.splitlines()
+    if raw.isascii() and BOUNDARY not in text and max(map(len, lines)) <= LONGEST_LINE:
         return "7bit", b"\r\n".join(lines)
     encoded = binascii.b2a_qp(b"\n".join(lines), istext=True)
     return "quoted-printable", encoded.replace(b"\n", b"\r\n")
@@ -118,6 +130,8 @@ def _encode(text: str) -> tuple[str, bytes]:
 
 def _address(name: str, address: str) -> str:
     name = _one_line(name)
+    if _ATOMS.fullmatch(name) and "=?" not in name and address.isascii():
+        return f"{name} <{address}>"
     if _is_plain(name):
         return formataddr((name, address))
     return f"{_header(name)} <{address}>"
@@ -127,6 +141,9 @@ def _header(text: str) -> str:
     text = _one_line(text)
     if _is_plain(text) and len(text) < LONGEST_LINE - 20:
         return text
+    raw = text.encode()
+    if len(raw) <= LONGEST_WORD:
+        return f"=?utf-8?b?{b64encode(raw).decode()}?="
     return Header(text, "utf-8", maxlinelen=76, header_name="Subject").encode(linesep="\r\n")
 
 

@@ -133,8 +133,9 @@ class Setting(NamedTuple):
         public_url: where the API is for the outside.
         reply_to: where answers go; empty: to us.
         code: a one-time code.
-        tracking_url: where the customer sees the order; empty where there is no such page.
+        tracking_page: where the customer sees the order; empty where there is no such page.
         unsubscribe_url: where the customer leaves.
+        excerpt: of what was ordered, as much as a preheader has room for.
     """
 
     say: Language
@@ -142,8 +143,9 @@ class Setting(NamedTuple):
     public_url: str
     reply_to: str = ""
     code: str = ""
-    tracking_url: str = ""
+    tracking_page: str = ""
     unsubscribe_url: str = ""
+    excerpt: str = ""
 
     def moment(self, value: datetime) -> str:
         """A time, as it is written here."""

@@ -57,6 +57,11 @@ def cancelled(fact: OrderCancellationRecorded, at: Setting) -> Content:
     return _content(fact, at, "cancelled", at.say("orders.cancelled.heading"), news)
 
 
+def excerpt(fact: Told) -> str:
+    """Of what was ordered, as much as a list of mails has room for."""
+    return fact.item_summary[:MOST_SHOWN]
+
+
 def steps(say: Language, now: str) -> Sequence[Step]:
     """The way of an order, and how far it has come; none when it is not on it.
 
@@ -81,18 +86,16 @@ def _content(fact: Told, at: Setting, what: str, heading: str, news: Sequence[Bl
     if fact.tracking_url and not isinstance(fact, OrderCancellationRecorded):
         label = say("orders.track_parcel")
         blocks.append(Action(label, fact.tracking_url, label))
-    if at.tracking_url:
+    if at.tracking_page:
         is_first = not isinstance(blocks[-1], Action)
         where, where_text = say("orders.where"), say("orders.where_text")
-        blocks.append(Action(where, at.tracking_url, where_text, is_first))
+        blocks.append(Action(where, at.tracking_page, where_text, is_first))
     way = steps(say, fact.tracking_status)
     done = sum(step.is_done for step in way)
     asked = "orders.contact_reply_to" if at.reply_to else "orders.contact"
     return Content(
         subject=_numbered(fact, at, f"orders.{what}.subject", status=word),
-        preheader=say(
-            "orders.preheader", status=capitalised(word), items=fact.item_summary[:MOST_SHOWN]
-        ),
+        preheader=say("orders.preheader", status=capitalised(word), items=at.excerpt),
         heading=heading,
         blocks=blocks,
         footer=(

@@ -1,6 +1,8 @@
 """An email's two parts, of one content: so that neither says what the other does not."""
 
+from collections.abc import Callable
 from functools import cache
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
@@ -12,10 +14,32 @@ from services.notifier.contents.content import (
     Content,
     Facts,
     Quote,
+    Setting,
 )
 from shared.languages.language import Language
 
 INDENT = "    "
+
+
+class Parts(NamedTuple):
+    """What an email says: in a line, in the text and in the HTML part."""
+
+    subject: str
+    text: str
+    html: str
+
+
+def parts(fact: Any, content_of: Callable[[Any, Setting], Content], setting: Setting) -> Parts:
+    """What an email about a fact says.
+
+    Args:
+        fact: the fact.
+        content_of: what is said of it.
+        setting: what it is told with.
+    """
+    content = content_of(fact, setting)
+    say = setting.say
+    return Parts(content.subject, text(content, say), html(content, say))
 
 
 def text(content: Content, say: Language) -> str:
@@ -36,8 +60,12 @@ def text(content: Content, say: Language) -> str:
 
 def html(content: Content, say: Language) -> str:
     """The HTML part, in ASCII: its other characters as references, which any server takes as is."""
-    rendered = _layout().render(content=content, code=say.code)
-    return rendered.encode("ascii", "xmlcharrefreplace").decode()
+    return in_ascii(_layout().render(content=content, code=say.code))
+
+
+def in_ascii(markup: str) -> str:
+    """HTML with references for what is not ASCII."""
+    return markup if markup.isascii() else markup.encode("ascii", "xmlcharrefreplace").decode()
 
 
 def _as_text(block: Block, say: Language) -> str:

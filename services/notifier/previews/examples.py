@@ -1,11 +1,11 @@
 """What customers would get, for a business to look at: each email about an order, of an example."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 from services.notifier.composing import CONTENTS
-from services.notifier.contents import rendering
+from services.notifier.contents import orders, rendering
 from services.notifier.contents.content import Setting
 from services.notifier.senders import Sender
 from shared.bus.contract.events import (
@@ -24,15 +24,7 @@ NUMBER = "A-1001"
 Told = OrderRecorded | OrderStatusRecorded | OrderCancellationRecorded
 
 
-class Preview(NamedTuple):
-    """An email as it would be."""
-
-    subject: str
-    text: str
-    html: str
-
-
-def preview(name: str, company_name: str, chosen: Sender) -> Preview:
+def preview(name: str, company_name: str, chosen: Sender) -> rendering.Parts:
     """One of `SAMPLES`, in the account's language. Its links lead to no order.
 
     Args:
@@ -44,18 +36,16 @@ def preview(name: str, company_name: str, chosen: Sender) -> Preview:
     config = settings()
     fact = SAMPLES[name](_common(company_name, say), say)
     _, content_of = CONTENTS[type(fact)]
-    content = content_of(
-        fact,
-        Setting(
-            say=say,
-            zone=time_zones.zone(chosen.time_zone),
-            public_url=config.public_url,
-            reply_to=chosen.reply_to,
-            tracking_url=config.tracking_url,
-            unsubscribe_url=f"{config.public_url.rstrip('/')}/api/v1{unsubscribe_links.PATH}",
-        ),
+    setting = Setting(
+        say=say,
+        zone=time_zones.zone(chosen.time_zone),
+        public_url=config.public_url,
+        reply_to=chosen.reply_to,
+        tracking_page=config.tracking_url,
+        unsubscribe_url=f"{config.public_url.rstrip('/')}/api/v1{unsubscribe_links.PATH}",
+        excerpt=orders.excerpt(fact),
     )
-    return Preview(content.subject, rendering.text(content, say), rendering.html(content, say))
+    return rendering.parts(fact, content_of, setting)
 
 
 def _common(company_name: str, say: Language) -> dict[str, Any]:
