@@ -1,6 +1,7 @@
 """New keys and passwords: as lines for an env file, or as the files of `secrets/`."""
 
 import base64
+import hashlib
 import os
 import secrets
 import shutil
@@ -8,6 +9,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from services.ops import secret_files
 from shared.config.keys import KEY_BYTES
 from shared.config.processes import KEYS
 from shared.security.service_accounts import BROKER_USERS, is_operators
@@ -26,8 +28,8 @@ FILES = (
 """What is in `secrets/`; docker-compose.yml gives each container its own of them."""
 _OF_PASSWORDS = ("service_passwords", "rabbitmq.conf")
 """Files that repeat passwords of others."""
-# Containers have users of their own; the folder keeps others out.
-READABLE, PRIVATE = 0o444, 0o700
+_ADDED = ".added"
+"""Beside a list: which of its keys was added and not promoted yet."""
 
 
 class KeysError(Exception):
@@ -65,8 +67,7 @@ def write(folder: Path, known: Mapping[str, str]) -> None:
     except OSError as error:
         raise KeysError(f"{folder} cannot be made: {error}") from error
     try:
-        for name in FILES:
-            _put(made / name, _content(name, values))
+        secret_files.put(made, {name: _content(name, values) for name in FILES})
         owner = folder.parent.stat()
         for path in (*made.iterdir(), made):
             os.chown(path, owner.st_uid, owner.st_gid)
@@ -86,16 +87,15 @@ def change(folder: Path, name: str) -> None:
         name: one of `PASSWORDS`.
 
     Raises:
-        KeysError: there is no such password.
+        KeysError: there is no such password, or the folder cannot be written, and is as it was.
     """
     if name not in PASSWORDS:
         raise KeysError(f"{name} has no password; these have: {', '.join(PASSWORDS)}")
-    try:
-        values = _passwords(folder) | {f"{name.upper()}_PASSWORD": secrets.token_hex(24)}
-        for file in (f"{name}_password", *_OF_PASSWORDS):
-            _put(folder / file, _content(file, values))
-    except OSError as error:
-        raise KeysError(f"{folder} is not whole: {error}") from error
+    values = _passwords(folder, but=name) | {f"{name.upper()}_PASSWORD": secrets.token_hex(24)}
+    if "RABBITMQ_PASSWORD" not in values:
+        raise KeysError(f"{folder} lacks rabbitmq_password: `keys complete` makes it.")
+    files = (f"{name}_password", *_OF_PASSWORDS)
+    _put(folder, {file: _content(file, values) for file in files})
 
 
 def complete(folder: Path) -> list[str]:
@@ -107,15 +107,10 @@ def complete(folder: Path) -> list[str]:
     Raises:
         KeysError: there is no such folder, or it cannot be written.
     """
-    if not folder.is_dir():
-        raise KeysError(f"There is no folder {folder}: `keys write` makes it.")
+    values = generate() | _passwords(folder)
     lacking = [name for name in FILES if not (folder / name).exists()]
-    try:
-        values = generate() | _passwords(folder)
-        for name in (*lacking, *(_OF_PASSWORDS if lacking else ())):
-            _put(folder / name, _content(name, values))
-    except OSError as error:
-        raise KeysError(f"{folder} cannot be written: {error}") from error
+    names = (*lacking, *(_OF_PASSWORDS if lacking else ()))
+    _put(folder, {name: _content(name, values) for name in names})
     return lacking
 
 
@@ -134,14 +129,11 @@ def operator(folder: Path, name: str) -> str:
             f"{name} is no operator's name: up to 64 small letters, digits, dots, underscores and "
             "hyphens, and no fellow_"
         )
-    file = folder / "operator_passwords"
-    try:
-        listed = file.read_text().strip() if file.exists() else ""
-        known = dict(one.split("=", 1) for one in listed.split(",") if "=" in one)
-        known[name] = secrets.token_hex(24)
-        _put(file, ",".join(f"{one}={password}" for one, password in known.items()))
-    except OSError as error:
-        raise KeysError(f"{folder} is not whole: {error}") from error
+    listed = _text(folder, "operator_passwords") or ""
+    known = dict(one.split("=", 1) for one in listed.split(",") if "=" in one)
+    known[name] = secrets.token_hex(24)
+    listed = ",".join(f"{one}={password}" for one, password in known.items())
+    _put(folder, {"operator_passwords": listed})
     return known[name]
 
 
@@ -153,14 +145,19 @@ def add(folder: Path, name: str) -> None:
         name: one of `KEYS`, in small letters too.
 
     Raises:
-        KeysError: there is no such list.
+        KeysError: there is no such list, or what was added to it is not promoted yet.
     """
     setting = _setting(name)
-    _write(folder, setting, [*_read(folder, setting), _key(setting)])
+    listed, new = _read(folder, setting), _key(setting)
+    if _waits(folder, setting, listed):
+        raise KeysError(f"The last key of {setting} was added and is not promoted: promote it.")
+    # A list of one key has none that could be promoted.
+    marks = {_marker(setting): _digest(new)} if listed else {}
+    _put(folder, {**marks, setting.lower(): ",".join([*listed, new])})
 
 
 def promote(folder: Path, name: str) -> None:
-    """Put the newest key of a list first: it seals or signs from the next start on.
+    """Put the key that was added to a list first: it seals or signs from the next start on.
 
     Args:
         folder: `secrets/`.
@@ -171,7 +168,13 @@ def promote(folder: Path, name: str) -> None:
     """
     setting = _setting(name)
     *others, newest = _several(folder, setting)
-    _write(folder, setting, [newest, *others])
+    if not _waits(folder, setting, [newest]):
+        raise KeysError(
+            f"No key of {setting} waits to be promoted: it was done, or `keys add` of this version "
+            "has added none. Nothing was changed."
+        )
+    _put(folder, {setting.lower(): ",".join([newest, *others])})
+    (folder / _marker(setting)).unlink()
 
 
 def drop(folder: Path, name: str) -> None:
@@ -182,20 +185,22 @@ def drop(folder: Path, name: str) -> None:
         name: as of `add`.
 
     Raises:
-        KeysError: there is no such list, or only one key in it.
+        KeysError: there is no such list, only one key in it, or the last is not promoted yet.
     """
     setting = _setting(name)
-    _write(folder, setting, _several(folder, setting)[:-1])
+    listed = _several(folder, setting)
+    if _waits(folder, setting, listed):
+        raise KeysError(f"The last key of {setting} is its newest: promote it first.")
+    _put(folder, {setting.lower(): ",".join(listed[:-1])})
 
 
-def _passwords(folder: Path) -> dict[str, str]:
+def _passwords(folder: Path, but: str = "") -> dict[str, str]:
     """Those that are there: a folder of an older version may lack some, until `complete`."""
-    files = {name: folder / f"{name}_password" for name in PASSWORDS}
-    return {
-        f"{name.upper()}_PASSWORD": file.read_text().strip()
-        for name, file in files.items()
-        if file.exists()
-    }
+    texts = {name: _text(folder, f"{name}_password") for name in PASSWORDS if name != but}
+    empty = [f"{name}_password" for name, text in texts.items() if text == ""]
+    if empty:
+        raise KeysError(_empty(folder, empty))
+    return {f"{name.upper()}_PASSWORD": text for name, text in texts.items() if text}
 
 
 def _setting(name: str) -> str:
@@ -205,15 +210,12 @@ def _setting(name: str) -> str:
 
 
 def _read(folder: Path, setting: str) -> list[str]:
-    try:
-        text = (folder / setting.lower()).read_text() if folder.is_dir() else None
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise KeysError(f"{folder} is not whole: {error}") from error
-    if text is None:
-        raise KeysError(f"There is no folder {folder}: `keys write` makes it.")
-    return [key for part in text.split(",") if (key := part.strip())]
+    """The keys of a list, none where a folder of an older version lacks it."""
+    text = _text(folder, setting.lower())
+    listed = [key for part in (text or "").split(",") if (key := part.strip())]
+    if text is not None and not listed:
+        raise KeysError(_empty(folder, [setting.lower()]))
+    return listed
 
 
 def _several(folder: Path, setting: str) -> list[str]:
@@ -223,11 +225,46 @@ def _several(folder: Path, setting: str) -> list[str]:
     return found
 
 
-def _write(folder: Path, setting: str, listed: list[str]) -> None:
+def _waits(folder: Path, setting: str, listed: list[str]) -> bool:
+    """Whether the last key of a list was added, and is not promoted yet."""
+    return bool(listed) and _text(folder, _marker(setting)) == _digest(listed[-1])
+
+
+def _marker(setting: str) -> str:
+    return f"{setting.lower()}{_ADDED}"
+
+
+def _digest(key: str) -> str:
+    return hashlib.sha256(f"order-fellow added key\0{key}".encode()).hexdigest()
+
+
+def _text(folder: Path, name: str) -> str | None:
+    if not folder.is_dir():
+        raise KeysError(f"There is no folder {folder}: `keys write` makes it.")
     try:
-        _put(folder / setting.lower(), ",".join(listed))
+        return (folder / name).read_text().strip()
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise KeysError(f"{folder} is not whole: {error}") from error
+
+
+def _empty(folder: Path, names: list[str]) -> str:
+    return (
+        f"{', '.join(str(folder / name) for name in names)}: empty, and nothing was changed. "
+        "Put back what was there, from your copy."
+    )
+
+
+def _put(folder: Path, texts: Mapping[str, str]) -> None:
+    try:
+        secret_files.put(folder, texts)
+    except secret_files.BrokenOffError as error:
+        raise KeysError(str(error)) from error
     except OSError as error:
-        raise KeysError(f"{folder} cannot be written: {error}") from error
+        raise KeysError(
+            f"{folder} cannot be written, and all in it is as it was: {error}"
+        ) from error
 
 
 def _content(name: str, values: Mapping[str, str]) -> str:
@@ -237,14 +274,6 @@ def _content(name: str, values: Mapping[str, str]) -> str:
     if name == "rabbitmq.conf":
         return f"default_user = fellow\ndefault_pass = {values['RABBITMQ_PASSWORD']}"
     return values.get(name.upper(), "")
-
-
-def _put(path: Path, text: str) -> None:
-    # In place: a container that runs goes on seeing this file, and not one that was moved here.
-    if path.exists():
-        path.chmod(0o644)
-    path.write_text(f"{text}\n")
-    path.chmod(READABLE)
 
 
 def _key(setting: str) -> str:

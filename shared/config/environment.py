@@ -26,7 +26,11 @@ class ConfigurationError(Exception):
 
 
 def given(
-    environ: Mapping[str, str], names: Collection[str], secret: Collection[str], faults: list[str]
+    environ: Mapping[str, str],
+    names: Collection[str],
+    secret: Collection[str],
+    optional: Collection[str],
+    faults: list[str],
 ) -> dict[str, str]:
     """The variables that are set to something, by name.
 
@@ -34,6 +38,7 @@ def given(
         environ: environment variables.
         names: of those that count.
         secret: of those that may be given as `NAME_FILE`, the path of a file that holds it.
+        optional: of those whose file may hold nothing, which is to have none.
         faults: what cannot be read is added here.
     """
     found: dict[str, str] = {}
@@ -47,6 +52,10 @@ def given(
                 value = Path(path).read_text().strip()
             except (OSError, UnicodeDecodeError) as error:
                 faults.append(f"{name}_FILE cannot be read: {error}")
+            else:
+                # Not as if it were not set: its content was lost, or is only being written.
+                if not value and name not in optional:
+                    faults.append(f"{name}_FILE is empty: put back what {path} held")
         if value:
             found[name] = value
     return found

@@ -38,6 +38,9 @@ SECRET = frozenset(
     }
 )
 
+OPTIONAL = frozenset({"OPERATOR_PASSWORDS", "SMTP_PASSWORD", "ALERT_WEBHOOK_URL"})
+"""Of these, what an installation may do without; its file is there, and empty."""
+
 SHORTER = (
     (
         "SECRET_ROTATE_AHEAD_DAYS",
@@ -74,7 +77,7 @@ def load(environ: Mapping[str, str], process: str = "", *, needs_keys: bool = Tr
     """
     names = [field.encode_name for field in msgspec.structs.fields(Settings)]
     faults: list[str] = []
-    given = environment.given(environ, names, SECRET, faults)
+    given = environment.given(environ, names, SECRET, OPTIONAL, faults)
     given = environment.with_passwords(given, ("AMQP", "DATABASE"), faults)
     settings = environment.typed(given, Settings, SECRET, faults)
     reads = frozenset(READS.get(process, names)) - (frozenset() if needs_keys else {*KEYS})

@@ -1,6 +1,11 @@
+import os
+import resource
+import shutil
+import sys
+
 import pytest
 
-from services.ops import keys
+from services.ops import keys, secret_files
 from shared.config.processes import KEYS
 
 
@@ -16,14 +21,170 @@ def test_the_folder_is_made_once(tmp_path):
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
-def test_nothing_is_left_of_one_that_failed(tmp_path, monkeypatch):
-    def full(path, text):
-        raise OSError(28, "No space left on device")
+def in_a_process(act, *, before=lambda: None):
+    """What became of `act` in a process of its own: 0 when it was refused, 1 when it was done."""
+    child = os.fork()
+    if child == 0:
+        before()
+        try:
+            act()
+        except keys.KeysError:
+            os._exit(0)
+        else:
+            os._exit(1)
+        finally:
+            os._exit(2)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
-    monkeypatch.setattr(keys, "_put", full)
-    with pytest.raises(keys.KeysError, match="No space left"):
-        keys.write(tmp_path / "secrets", {})
+
+def no_file_larger_than(size):
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+@pytest.mark.parametrize("size", [0, 60])
+def test_nothing_is_left_of_one_that_failed(tmp_path, size):
+    made = in_a_process(
+        lambda: keys.write(tmp_path / "secrets", {}), before=no_file_larger_than(size)
+    )
+    assert made == 0
     assert list(tmp_path.iterdir()) == []
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+CHANGES = {
+    "add": lambda folder: keys.add(folder, "SECRET_ENCRYPTION_KEYS"),
+    "promote": lambda folder: keys.promote(folder, "UNSUBSCRIBE_KEYS"),
+    "drop": lambda folder: keys.drop(folder, "TRACKING_KEYS"),
+    "change": lambda folder: keys.change(folder, "rabbitmq"),
+    "complete": keys.complete,
+    "operator": lambda folder: keys.operator(folder, "ada"),
+}
+
+
+def prepared(tmp_path):
+    folder = tmp_path / "secrets"
+    keys.write(folder, {})
+    keys.operator(folder, "ada")
+    for name in ("UNSUBSCRIBE_KEYS", "TRACKING_KEYS"):
+        keys.add(folder, name)
+    keys.promote(folder, "TRACKING_KEYS")
+    (folder / "second_factor_keys").unlink()
+    return folder
+
+
+@pytest.mark.parametrize("size", [0, 16, 60, 100])
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_full_disk_leaves_every_file_as_it_was(tmp_path, change, size):
+    folder = prepared(tmp_path)
+    before = contents(folder)
+    done = in_a_process(lambda: CHANGES[change](folder), before=no_file_larger_than(size))
+    assert done == 1 or (done == 0 and contents(folder) == before)
+    assert size or not done
+    if done == 0:
+        CHANGES[change](folder)
+    assert contents(folder) != before
+    assert all(not name.endswith(secret_files.BEFORE) for name in contents(folder))
+
+
+def dies_at(line):
+    """The process ends at once at the n-th line that it comes to in the module that writes."""
+
+    def before():
+        left = line
+
+        def trace(frame, event, _argument):
+            nonlocal left
+            if frame.f_code.co_filename != secret_files.__file__:
+                return None
+            if event == "line":
+                left -= 1
+                if left == 0:
+                    os._exit(9)
+            return trace
+
+        sys.settrace(trace)
+
+    return before
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_crash_at_any_line_leaves_the_old_or_the_new_text(tmp_path, change):
+    first = prepared(tmp_path)
+    before = contents(first)
+    line, ended = 0, 9
+    while ended == 9:
+        line += 1
+        folder = shutil.copytree(first, tmp_path / str(line))
+        ended = in_a_process(lambda folder=folder: CHANGES[change](folder), before=dies_at(line))
+        after = contents(folder)
+        for name, old in before.items():
+            new = after.get(name, b"")
+            assert after.get(f"{name}{secret_files.BEFORE}", old) == old
+            if name in ("secret_encryption_keys", "unsubscribe_keys", "tracking_keys"):
+                listed = new.decode().strip().split(",")
+                assert {len(key) for key in listed} == {44}, (line, name, new)
+                assert len(listed) - len(old.split(b",")) in (0, 1 if change == "add" else -1)
+            elif not name.endswith(".added"):
+                assert new == old or len(new.strip()) >= len(old.strip()), (line, name, new)
+        shutil.rmtree(folder)
+    assert ended == 1
+    assert line > 10
+
+
+def test_a_change_that_was_broken_off_is_told_by_the_next(tmp_path):
+    folder = prepared(tmp_path)
+    (folder / "secret_encryption_keys.before").write_bytes(b"what was there\n")
+    before = contents(folder)
+    with pytest.raises(keys.KeysError, match=r"secret_encryption_keys\.before has what"):
+        keys.add(folder, "SECRET_ENCRYPTION_KEYS")
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("step", [keys.add, keys.promote, keys.drop])
+def test_a_list_that_is_empty_is_not_begun_anew(tmp_path, step):
+    folder = prepared(tmp_path)
+    file = folder / "secret_encryption_keys"
+    file.chmod(0o644)
+    file.write_text("\n")
+    with pytest.raises(keys.KeysError, match="secret_encryption_keys: empty"):
+        step(folder, "SECRET_ENCRYPTION_KEYS")
+    assert file.read_text() == "\n"
+
+
+def test_an_empty_password_is_not_spread(tmp_path):
+    folder = prepared(tmp_path)
+    file = folder / "rabbitmq_password"
+    file.chmod(0o644)
+    file.write_text("")
+    before = contents(folder)
+    for step in (keys.complete, lambda folder: keys.change(folder, "kyc")):
+        with pytest.raises(keys.KeysError, match="rabbitmq_password: empty"):
+            step(folder)
+    assert contents(folder) == before
+    keys.change(folder, "rabbitmq")
+    assert file.read_text().strip()
+
+
+def test_a_key_is_promoted_once(tmp_path):
+    folder = prepared(tmp_path)
+    name, file = "SECRET_ENCRYPTION_KEYS", folder / "secret_encryption_keys"
+    old = file.read_text().strip()
+    keys.add(folder, name)
+    for step in (keys.add, keys.drop):
+        with pytest.raises(keys.KeysError, match="promote"):
+            step(folder, name)
+    keys.promote(folder, name)
+    promoted = file.read_text()
+    assert promoted.strip().split(",")[1] == old
+    with pytest.raises(keys.KeysError, match="waits to be promoted"):
+        keys.promote(folder, name)
+    assert file.read_text() == promoted
+    keys.add(folder, name)
+    keys.promote(folder, name)
+    assert file.read_text().strip().endswith(promoted.strip())
 
 
 @pytest.mark.parametrize("name", keys.PASSWORDS)

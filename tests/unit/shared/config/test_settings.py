@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from shared.config.environment import ConfigurationError
-from shared.config.loading import load
+from shared.config.loading import OPTIONAL, SECRET, load
 from shared.config.processes import KEYS
 from shared.config.settings import (
     DEVELOPMENT_CODE_KEY,
@@ -115,6 +115,23 @@ def test_a_secret_may_be_in_a_file(tmp_path):
         load({"JWT_SIGNING_KEY_FILE": str(tmp_path / "none")})
     with pytest.raises(ConfigurationError, match="both set"):
         load({"JWT_SIGNING_KEY_FILE": str(file), "JWT_SIGNING_KEY": "y" * 48})
+
+
+@pytest.mark.parametrize("environment", ["development", "production"])
+@pytest.mark.parametrize("name", sorted(SECRET - OPTIONAL))
+def test_a_file_that_is_empty_is_a_fault_of_its_own(tmp_path, name, environment):
+    file = tmp_path / "emptied"
+    file.write_text("\n")
+    given = {"ENVIRONMENT": environment, f"{name}_FILE": str(file)}
+    with pytest.raises(ConfigurationError, match=f"{name}_FILE is empty: .*{file}"):
+        load(given)
+
+
+@pytest.mark.parametrize("name", sorted(OPTIONAL))
+def test_what_one_may_do_without_may_be_an_empty_file(tmp_path, name):
+    file = tmp_path / "none"
+    file.write_text("\n")
+    assert getattr(load({f"{name}_FILE": str(file)}), name.lower()) == ""
 
 
 def test_a_password_apart_is_put_into_the_address():
