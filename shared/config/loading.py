@@ -20,6 +20,7 @@ ADDRESSES = (
     "PROOF_URL",
     "PORTAL_API_URL",
     "PUBLIC_URL",
+    "TRACKING_URL",
     "ALERT_WEBHOOK_URL",
 )
 

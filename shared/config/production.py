@@ -1,4 +1,5 @@
-"""What production refuses: keys that can be guessed or are used twice, connections in the clear.
+"""What production refuses: keys that can be guessed or are used twice, connections in the clear,
+links that nobody else can open.
 
 Each complaint names the setting and says what to do.
 """
@@ -7,6 +8,7 @@ import base64
 import binascii
 import ipaddress
 import re
+import socket
 from collections import Counter
 from collections.abc import Collection, Iterator
 from itertools import pairwise
@@ -19,12 +21,15 @@ from sqlalchemy.exc import ArgumentError
 
 from shared.config.environment import ConfigurationError
 from shared.config.processes import KEYS
+from shared.validation.words import shortened
 
 if TYPE_CHECKING:
     from shared.config.settings import Settings
 
 SHORTEST_KEY = 32  # RFC 7518, 3.2: no shorter than the hash's output, which is 32 bytes for HS256
 SHORTEST_PASSWORD = 12
+LINKS = ("PUBLIC_URL", "TRACKING_URL")
+"""What begins links in emails, on pages and in documents: whoever reads those opens them."""
 _FEWEST_DIFFERENT = 8
 _WORDS = (
     b"changeme",
@@ -59,6 +64,7 @@ def complaints(settings: "Settings", reads: Collection[str]) -> Iterator[str]:
     if "AMQP_URL" in reads and "guest:guest@" in settings.amqp_url:
         yield "AMQP_URL signs in as guest: give the service its own user"
     yield from _in_the_clear(settings, reads)
+    yield from _links_to_nowhere(settings, reads)
     if "ALERT_WEBHOOK_URL" in reads and settings.alert_webhook_url.startswith("http://"):
         # Wherever it is: whoever reads its path can write there.
         yield "ALERT_WEBHOOK_URL is not encrypted: it must begin with https://"
@@ -174,6 +180,33 @@ def _open_connections(
         parts = urlsplit(getattr(settings, name.lower()))
         if name in reads and parts.scheme == "http":
             yield name, parts.hostname or "", "use https://"
+
+
+def _links_to_nowhere(settings: "Settings", reads: Collection[str]) -> Iterator[str]:
+    for name in LINKS:
+        url: str = getattr(settings, name.lower())
+        if name in reads and url and not _is_for_others(url):
+            yield (
+                f"{name} is the beginning of links that others open: it must begin with https:// "
+                f"and name a host that they reach, not {shortened(url)}"
+            )
+
+
+def _is_for_others(url: str) -> bool:
+    parts = urlsplit(url)
+    host = (parts.hostname or "").rstrip(".")
+    # RFC 6761, 6.3: every name under localhost is this machine.
+    if parts.scheme != "https" or _is_this_machine(host) or host.endswith(".localhost"):
+        return False
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        try:  # browsers read 127.1 and 0x7f000001 as inet_aton(3) does (WHATWG URL, 3.5)
+            address = ipaddress.ip_address(socket.inet_aton(host))
+        except OSError:
+            return True
+    address = getattr(address, "ipv4_mapped", None) or address
+    return not (address.is_loopback or address.is_unspecified or address.is_link_local)
 
 
 def _database_hosts(database_url: str) -> list[str]:

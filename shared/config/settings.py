@@ -1,9 +1,9 @@
 """Everything that can be set, by environment variable.
 
 Every variable has a default that works in development. With `ENVIRONMENT=production` a process
-refuses to start while a key that it needs can be guessed or a connection is open to others
-(`production.py`), and says which one; keys that it does not need (`processes.py`) it does not have.
-What is secret may be in a file: `NAME_FILE`.
+refuses to start while a key that it needs can be guessed, a connection is open to others or a link
+leads nowhere (`production.py`), and says which one; keys that it does not need (`processes.py`) it
+does not have. What is secret may be in a file: `NAME_FILE`.
 """
 
 from collections.abc import Collection
@@ -157,8 +157,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     """Port the ingress listens on."""
     web_concurrency: Count = 2
     """Ingress workers."""
-    public_url: str = "http://127.0.0.1:8000"
-    """Where the API is for the outside; emails and OpenAPI say so."""
+    public_url: WebAddress = "http://127.0.0.1:8000"
+    """Where the API is for the outside; emails and OpenAPI say so. Production takes `https://`
+    alone, and no address of this machine."""
     security_contact: Contact = ""
     """Whom to tell of a weakness, such as `mailto:security@shop.example`: in
     `/.well-known/security.txt`, which is not there while this is empty."""
@@ -217,7 +218,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     says whose request it is as a proxy does, by `X-Forwarded-For`."""
     tracking_url: WebAddressOrNone = ""
     """Where customers see their order, such as `https://portal.shop.example/track`, a page of the
-    portal; while it is empty, emails have no link."""
+    portal; while it is empty, emails have no link. In production as `PUBLIC_URL`."""
 
     # The standing proof
     proof_url: WebAddress = "http://127.0.0.1:8000"

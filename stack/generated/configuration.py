@@ -21,10 +21,11 @@ _INTRODUCTION = """\
 
 Environment variables, checked by the process that needs them when it starts: all that is wrong is
 said at once, a line each. Defaults work in development; with `ENVIRONMENT=production` a key that
-can be guessed or has two uses, and a connection to another machine without TLS, is refused, by
-name (`shared/config/production.py`). What is secret (keys, passwords, the three addresses that hold
-one) may be in a file instead: `JWT_SIGNING_KEY_FILE=/run/secrets/jwt_signing_key`. Who reads what
-stands in `shared/config/processes.py`; in production a process has no keys beside its own.
+can be guessed or has two uses, a connection to another machine without TLS, and a link that nobody
+else can open, is refused, by name (`shared/config/production.py`). What is secret (keys, passwords,
+the three addresses that hold one) may be in a file instead:
+`JWT_SIGNING_KEY_FILE=/run/secrets/jwt_signing_key`. Who reads what stands in
+`shared/config/processes.py`; in production a process has no keys beside its own.
 
 This page is made from `shared/config/settings.py` by `make contracts`.
 """

@@ -67,7 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(deployment.shell("docker compose ps -a; docker compose logs --tail 15"))
             raise
         finally:
-            deployment.shell("SMTP_HOST=x docker compose --profile '*' down -v --remove-orphans")
+            deployment.shell(
+                "SMTP_HOST=x PUBLIC_URL=x docker compose --profile '*' down -v --remove-orphans"
+            )
             deployment.shell(f"docker image rm -f {deployment.image}")
     return 0
 

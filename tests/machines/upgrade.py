@@ -41,6 +41,10 @@ def play(deployment: Deployment, commit: str) -> None:
         eventually(lambda: load.answers[201] >= 20)
         old, door = load.answers.copy(), deployment.shell(DOOR)
         deployment.take(ROOT)
+        # The versions up to 0030 had a default.
+        deployment.shell(
+            "grep -q PUBLIC_URL .env || echo PUBLIC_URL=https://orders.example.com >> .env"
+        )
         for line in steps((ROOT / "docs" / "deploying.md").read_text(), "## Upgrading"):
             deployment.shell(line)
         eventually(lambda: load.answers[201] >= old[201] + 100)

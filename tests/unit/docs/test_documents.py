@@ -131,11 +131,15 @@ def test_a_process_starts_in_production_with_what_compose_gives_it(process, tmp_
             load(without, process)
 
 
+# What an `.env` must say, as it is tried out.
+NEEDED = {"SMTP_HOST": "mailpit", "PUBLIC_URL": "https://orders.example.com"}
+
+
 def given_by_compose(process, secrets):
     return {
         name: re.sub(
-            r"\$\{\w+:([-?])([^}]*)\}",
-            lambda found: found[2] if found[1] == "-" else "mailpit",
+            r"\$\{(\w+):([-?])([^}]*)\}",
+            lambda found: found[3] if found[2] == "-" else NEEDED[found[1]],
             value,
         ).replace("/run/secrets", str(secrets))
         for name, value in ours()[process]["environment"].items()
@@ -202,9 +206,11 @@ def test_compose_has_every_secret_that_is_made_and_no_other():
     assert set(compose()["secrets"]) == set(keys.FILES)
 
 
-def test_production_mail_goes_nowhere_by_default():
+def test_production_mail_and_links_go_nowhere_by_default():
     text = (ROOT / "docker-compose.yml").read_text()
-    assert set(re.findall(r"\$\{(\w+):\?", text)) == {"SMTP_HOST"}
+    assert set(re.findall(r"\$\{(\w+):\?", text)) == set(NEEDED)
+    for name in NEEDED:
+        assert re.search(rf"printf '.*{name}=.*> \.env", README), name
     assert compose()["services"]["mailpit"]["profiles"] == ["mailpit"]
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from shared.config.environment import ConfigurationError
 from shared.config.loading import OPTIONAL, SECRET, load
-from shared.config.processes import KEYS
+from shared.config.processes import KEYS, READS
 from shared.config.settings import (
     DEVELOPMENT_CODE_KEY,
     DEVELOPMENT_ENCRYPTION_KEY,
@@ -33,6 +33,7 @@ PRODUCTION = {
     "UNSUBSCRIBE_KEYS": "e2tR5cV9xJ1mZqYw4uH7oLkD8nBsGfA6pCiT3yQhXvM=",
     "AMQP_URL": "amqps://fellow:pw@broker.example/",
     "DATABASE_URL": "postgresql+psycopg2://fellow:pw@db.example/order_fellow?sslmode=verify-full",
+    "PUBLIC_URL": "https://orders.example",
 }
 
 
@@ -284,6 +285,47 @@ def test_production_refuses_connections_in_the_clear_unless_their_host_is_named(
 )
 def test_production_takes_what_nobody_can_listen_to(given):
     load(PRODUCTION | given)
+
+
+LINKS = ("PUBLIC_URL", "TRACKING_URL")
+NOWHERE = ["http://orders.example", "http://127.0.0.1:8000", "https://127.0.0.1", "https://[::1]:8000",
+           "https://localhost", "https://LOCALHOST.:8000/track", "https://api.localhost",
+           "https://0.0.0.0:8000", "https://[::]", "https://127.1", "https://2130706433",
+           "https://[::ffff:127.0.0.1]/", "https://169.254.1.1", "https://",
+           "https:///track"]  # fmt: skip
+
+
+@pytest.mark.parametrize("process", [name for name in READS if {*LINKS} & {*READS[name]}])
+@pytest.mark.parametrize("url", NOWHERE)
+def test_production_refuses_links_that_nobody_else_can_open(process, url):
+    """All that are wrong at once; whatever host may be spoken to in the clear, links go to all."""
+    names = [name for name in LINKS if name in READS[process]]
+    given = dict.fromkeys(names, url) | {"UNPROTECTED_HOSTS": "orders.example"}
+    with pytest.raises(ConfigurationError) as refused:
+        load(PRODUCTION | given, process)
+    assert [line.split()[0] for line in refused.value.faults] == names
+    assert all("must begin with https://" in line for line in refused.value.faults)
+    load(given, process)
+
+
+@pytest.mark.parametrize("name", LINKS)
+def test_production_takes_links_to_where_others_are(name):
+    for host in ("orders.example", "orders.example:8443/under", "10.0.0.4", "[2001:db8::4]",
+                 "localhost.example"):  # fmt: skip
+        load(PRODUCTION | {name: f"https://{host}"})
+
+
+def test_who_writes_links_is_not_left_with_the_development_address():
+    without = {key: value for key, value in PRODUCTION.items() if key != "PUBLIC_URL"}
+    for process in ("ingress", "notifier", "portal"):
+        with pytest.raises(ConfigurationError, match="PUBLIC_URL"):
+            load(without, process)
+    load(without, "kyc")
+
+
+def test_where_the_api_is_is_an_address():
+    with pytest.raises(ConfigurationError, match="PUBLIC_URL must be an address"):
+        load({"PUBLIC_URL": "orders.example"})
 
 
 def test_a_process_is_refused_for_what_it_reads_alone():
