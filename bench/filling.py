@@ -8,9 +8,9 @@ import uvloop
 from msgspec.structs import replace
 
 from bench.load import orders
-from services.ingress.webhook import bodies
 from shared.bus.contract.message import Message
 from shared.bus.publish.publisher import Publisher
+from shared.intake import bodies
 
 WINDOW = 2_000  # how many may wait for their confirm
 

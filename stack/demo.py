@@ -19,6 +19,7 @@ from amqp import Message
 from kombu import Connection
 from rich.console import Console
 
+from stack.browser import Browser, NoFormError
 from stack.mailbox import Maildir, text_of
 from stack.supervisor import MODULES
 from stack.system import OPS_USER, STACK, CannotRunError, System, stop_on_signals, system
@@ -42,12 +43,13 @@ def main() -> int:
         with system("demo", STACK / "demo", console) as running:
             console.print(
                 f"While it plays, {running.ops_url} shows it: sign in as {OPS_USER}, "
-                f"{running.ops_password}. A business's own pages are at {running.portal_url}\n",
+                f"{running.ops_password}. The businesses' portal is at {running.portal_url}, and a "
+                f"customer's page at {running.portal_url}/track/<the token of an email>\n",
                 markup=False,
             )
             try:
                 Story(running).play()
-            except (StoryError, httpx.HTTPError) as error:
+            except (StoryError, NoFormError, httpx.HTTPError) as error:
                 console.print(f"[red]The story stops here:[/] {error}")
                 for name in MODULES:
                     console.print(f"[dim]{name}: {running.supervisor.tail(name)}[/]", markup=True)
@@ -77,6 +79,7 @@ class Story:
         self._running = running
         self._http = httpx.Client(base_url=f"{running.api_url}/api/v1", timeout=10, trust_env=False)
         self._mailbox = Maildir(running.mailbox)
+        self._portal = Browser(running.portal_url)
         self._business = f"it-{secrets.token_hex(3)}@kettle.example"
         self._step = 0
 
@@ -121,6 +124,15 @@ class Story:
         self._show(f"{secret[:12]}... (never in an email)")
         self._mail_to(self._business, "webhook secret is ready")
 
+        self._say("The business signs in to its portal", f"{self._running.portal_url}/sign-in")
+        self._portal.get("/sign-in")
+        self._portal.send("/sign-in", email=self._business, password=password)
+        steps = list(zip(self._portal.texts("strong"), self._portal.texts("li"), strict=False))
+        if "Until you are live" not in self._portal.texts("h2") or not steps:
+            raise StoryError(f"the portal does not show what is left to do: {self._portal.page}")
+        for title, said in steps:
+            self._show(f"[{' ' if 'not done' in said else 'x'}] {title}")
+
         self._say(f"The business signs and sends {ORDERS} orders", "POST /api/v1/webhooks/orders/")
         started = time.perf_counter()
         orders = [self._send(secret, self._order(number)) for number in range(ORDERS)]
@@ -137,6 +149,10 @@ class Story:
         mails = [self._mail_to(f"customer{number}@shop.example", "") for number in range(ORDERS)]
         console.print(f"\n[dim]{_quote(mails[0])}[/]\n", markup=True)
 
+        link = _tracking_link(mails[0])
+        self._say("A customer opens the link in it, without signing in", link)
+        self._open(link, "pending")
+
         self._say("An order moves on", "order.status_changed")
         change = {
             "type": "order.status_changed",
@@ -148,6 +164,15 @@ class Story:
         detail = self._http.get(f"/orders/{orders[0]}/").json()
         history = " -> ".join(entry["tracking_status"] for entry in detail["status_history"])
         self._show(f"GET /orders/{{id}}/: {history}, {len(detail['emails'])} emails")
+        self._open(link, "in transit")
+
+        page = f"/orders/{orders[0]}"
+        self._say(
+            "The business looks at the order in its portal", f"{self._running.portal_url}{page}"
+        )
+        self._portal.get(page)
+        for entry in self._portal.texts("li"):
+            self._show(entry)
         console.print("\n[green bold]The whole story went through.[/]")
 
     def _say(self, what: str, where: str) -> None:
@@ -206,6 +231,14 @@ class Story:
 
         return self._until(find, f"an email to {address}")
 
+    def _open(self, link: str, status: str) -> None:
+        browser = Browser(self._running.portal_url)
+        browser.get(link)
+        heading = " ".join(browser.texts("h1"))
+        if status not in heading:
+            raise StoryError(f"{link} says {heading}, and not that the order is {status}")
+        self._show(f"the page says: {heading}")
+
     def _until(self, look: Callable[[], T | None], what: str) -> T:
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
@@ -215,6 +248,13 @@ class Story:
             self._running.supervisor.watch()
             time.sleep(0.05)
         raise StoryError(f"{what} did not come within {PATIENCE:g} s")
+
+
+def _tracking_link(mail: email.message.EmailMessage) -> str:
+    found = re.search(r"http\S+/track/\S+", text_of(mail))
+    if found is None:
+        raise StoryError("the email has no link to the order's page")
+    return found[0]
 
 
 def _quote(mail: email.message.EmailMessage) -> str:

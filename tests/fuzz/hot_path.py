@@ -11,11 +11,12 @@ import uuid
 import atheris
 
 with atheris.instrument_imports(include=["services", "shared", "email", "uuid"]):
-    from services.ingress.webhook import bodies, hmac_hex, standard_webhooks
+    from services.ingress.webhook import hmac_hex, standard_webhooks
     from services.kyc.parsing import decode_decision
     from shared.bus.contract.delivery import Incoming, decode_by_type
     from shared.bus.contract.errors import Malformed
     from shared.bus.contract.events import EVENT_TYPES, decode
+    from shared.intake import bodies
 
 ACCOUNT = uuid.UUID(int=7)
 TYPES = sorted(EVENT_TYPES)

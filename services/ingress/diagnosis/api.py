@@ -12,11 +12,11 @@ from sqlalchemy.orm import Session
 
 from services.ingress.credentials.secret import state_at
 from services.ingress.diagnosis.reasons import Secret, diagnose
-from services.ingress.webhook import bodies
 from services.ingress.webhook.rules import Scheme
 from shared.db.models import WebhookPolicy, WebhookPublicKey, WebhookSecret
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
+from shared.intake import bodies
 from shared.security import webhook_keys
 
 LOOKED_AT = 10  # secrets of a mode, the newest; each is tried in many ways

@@ -8,12 +8,12 @@ import msgspec
 from services.ingress.platforms.known import PLATFORMS
 from services.ingress.platforms.platform import MAX_BODY_BYTES, Platform
 from services.ingress.shops.endpoint import Noted
-from services.ingress.webhook import bodies
 from services.ingress.webhook.acceptor import UNCERTAIN
 from services.ingress.webhook.known_keys import IN_USE, REUSED
 from services.ingress.webhook.rules import BAD_KEY, EXPIRED, SCHEME_NOT_ALLOWED, STALE
 from shared.http.errors import BLOCKED
 from shared.http.route import Operation
+from shared.intake import bodies
 
 
 class Accepted(msgspec.Struct, kw_only=True):

@@ -13,9 +13,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from services.ingress.docs import openapi, schema_view
 from services.ingress.docs.error_codes import CODES
-from services.ingress.webhook.event_bodies import BODIES
 from shared.docstrings import REF, summary
 from shared.http.route import Operation
+from shared.intake.event_bodies import BODIES
 from shared.web.rendering import with_code
 
 _templates = Environment(

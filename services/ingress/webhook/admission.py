@@ -17,12 +17,12 @@ from services.ingress.credentials.policies import Policies
 from services.ingress.credentials.public_key import Signer
 from services.ingress.webhook import rules
 from services.ingress.webhook.acceptor import Acceptor
-from services.ingress.webhook.bodies import SOURCE
 from services.ingress.webhook.refusals import Refusals, as_error
 from shared.bus.contract.events import SecretRotate
 from shared.bus.contract.message import message_for
 from shared.http.errors import ApiError, account_blocked, too_many_requests
 from shared.http.mount import client_address
+from shared.intake.bodies import SOURCE
 from shared.token_buckets import TokenBuckets, wait_for
 
 # An expired secret is rotated by its first use; further ones within this time add nothing.

@@ -17,7 +17,7 @@ from services.ingress.metrics import Metrics
 from services.ingress.request_log import receipts
 from services.ingress.request_log.attempt import Attempt
 from services.ingress.request_log.writer import RequestLog
-from services.ingress.webhook import bodies, rules
+from services.ingress.webhook import rules
 from services.ingress.webhook.acceptor import Acceptor
 from services.ingress.webhook.admission import Admission
 from services.ingress.webhook.authentication import Scheme
@@ -28,6 +28,7 @@ from shared.bus.contract.message import Message
 from shared.http.errors import ApiError, invalid
 from shared.http.mount import write_error
 from shared.ids import order_of_key
+from shared.intake import bodies
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z")  # W3C, 3.2
 

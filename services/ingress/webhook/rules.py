@@ -3,8 +3,8 @@
 The webhook takes them one by one, with its look-ups, the reading of the body and the counting of
 refusals in between; `POST /webhooks/test/` takes the same ones in one go, by `judge`. Their order
 is part of the contract: headers present, sender known or time right, signature, scheme allowed,
-secret's state; then the form, and the body's own (`bodies.py`). Nothing has an effect before the
-signature is right.
+secret's state; then the form, and the body's own (`shared/intake/bodies.py`). Nothing has an effect
+before the signature is right.
 """
 
 import re

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from services.ops.send.order_files import Line
+from shared.intake.order_files import Line
 
 PATH = "/api/v1/webhooks/orders/"
 ANSWER_SECONDS = 30.0

@@ -6,7 +6,6 @@ from email.utils import parseaddr
 import pytest
 from sqlalchemy import select
 
-from services.ingress.webhook import bodies
 from services.notifier.__main__ import wire
 from services.orders.handlers import record
 from services.orders.lanes import Lanes
@@ -14,6 +13,7 @@ from services.orders.unknown import Unknown
 from shared.bus.contract.events import decode
 from shared.db.models import EmailDelivery, OutboxMessage
 from shared.ids import new_id
+from shared.intake import bodies
 from stack.mailbox import text_of
 from tests.integration.arrange import account, consuming, publish_raw, received
 

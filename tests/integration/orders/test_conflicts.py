@@ -6,7 +6,6 @@ from uuid import UUID
 import pytest
 from sqlalchemy import select
 
-from services.ingress.webhook import bodies
 from services.orders import conflicts
 from services.orders.handlers import record
 from services.orders.lanes import Lanes
@@ -15,6 +14,7 @@ from shared.bus.contract.events import TrackingStatus, decode
 from shared.db.models import Order, OrderConflict, OrderStatusHistory, OutboxMessage
 from shared.db.session import transaction
 from shared.ids import new_id
+from shared.intake import bodies
 from tests.integration.arrange import account, order_created, received, status_changed
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)

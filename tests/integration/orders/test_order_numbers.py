@@ -11,7 +11,6 @@ from msgspec import UNSET
 from msgspec.structs import replace
 from sqlalchemy import select
 
-from services.ingress.webhook import bodies
 from services.orders.handlers import record
 from services.orders.lanes import Lanes
 from services.orders.unknown import Unknown
@@ -21,6 +20,7 @@ from shared.bus.contract.events import decode
 from shared.db.models import Order, OrderConflict, OrderStatusHistory, OutboxMessage, WaitingUpdate
 from shared.db.session import transaction
 from shared.ids import order_of_number
+from shared.intake import bodies
 from tests.integration.arrange import account, received
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)

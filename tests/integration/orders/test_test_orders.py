@@ -6,7 +6,6 @@ import pytest
 from sqlalchemy import func, select, text, update
 from sqlalchemy.exc import ProgrammingError
 
-from services.ingress.webhook import bodies
 from services.orders.__main__ import wire
 from services.orders.handlers import record
 from services.orders.lanes import Lanes
@@ -29,6 +28,7 @@ from shared.db import retention
 from shared.db.models import InboxEntry, Order, OrderConflict, OutboxMessage, WaitingUpdate
 from shared.db.session import transaction
 from shared.ids import new_id, order_of_key
+from shared.intake import bodies
 from shared.security import tokens
 from tests.integration.arrange import (
     account,

@@ -1,8 +1,6 @@
 """A portal before a real ingress, and browsers that walk through it by its forms alone."""
 
-import html
 import os
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +11,7 @@ import httpx
 import pytest
 
 from shared.ids import new_id
+from stack.browser import Browser
 from stack.folders import ROOT
 from stack.processes import spawn, stop
 from stack.servers.credentials import as_service
@@ -57,34 +56,6 @@ def _answers(url: str) -> bool:
         return httpx.get(f"{url}/healthz").status_code == 200
     except httpx.HTTPError:
         return False
-
-
-class Browser:
-    """Follows links and sends forms, as a browser without scripts does."""
-
-    def __init__(self, url: str, **headers: str) -> None:
-        self.http = httpx.Client(
-            base_url=url, follow_redirects=True, timeout=60, trust_env=False, headers=headers
-        )
-        self.page = ""
-        self.status = 0
-
-    def get(self, path: str) -> str:
-        return self._took(self.http.get(path))
-
-    def send(self, action: str, **fields: str) -> str:
-        """Send the form of this page that goes to `action`, with its hidden fields."""
-        form = re.search(
-            rf'<form[^>]*method="post" action="{re.escape(action)}".*?</form>', self.page, re.DOTALL
-        )
-        assert form, f"no form to {action} in {self.page}"
-        hidden = re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)"', form[0])
-        data = {name: html.unescape(value) for name, value in hidden} | fields
-        return self._took(self.http.post(action, data=data))
-
-    def _took(self, answer: httpx.Response) -> str:
-        self.page, self.status = answer.text, answer.status_code
-        return self.page
 
 
 @dataclass

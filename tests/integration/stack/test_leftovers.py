@@ -72,7 +72,11 @@ def test_a_demo_that_is_killed(checkout):  # noqa: F811
     until(lambda: alive(checkout) == [], "every process has ended", 60)
     assert throwaways(checkout)
     again = launch(checkout, sys.executable, "-m", "stack.demo")
-    assert again.wait(200) == 0, (checkout / "output").read_text()
+    said = (checkout / "output").read_text
+    assert again.wait(200) == 0, said()
+    # The businesses' own pages and their customers' are part of the story.
+    for page in ("[ ] Send a first request", "Your order is in transit", "sent order status"):
+        assert page in said()
     assert alive(checkout) == []
     assert throwaways(checkout) == []
     assert metrics(checkout) == []

@@ -19,9 +19,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from services.ops.send import order_files
-from services.ops.send.order_files import FileError, Format, Line
 from services.ops.send.sender import Sender, Summary
+from shared.intake import order_files
+from shared.intake.order_files import FileError, Format, Line
 from shared.security.webhook_keys import PREFIX, TEST_PREFIX
 
 SECRET_VARIABLE = "WEBHOOK_SECRET"  # noqa: S105 - its name

@@ -21,7 +21,7 @@ from services.ingress.credentials.public_key import MAX_PUBLIC_KEYS
 from services.ingress.credentials.secret import LIVE
 from services.ingress.diagnosis.reasons import Secret, diagnose
 from services.ingress.request_log.attempt import Attempt
-from services.ingress.webhook import authentication, bodies
+from services.ingress.webhook import authentication
 from services.ingress.webhook.admission import Admission
 from services.ingress.webhook.authentication import ApiKeyScheme, StandardScheme
 from services.ingress.webhook.endpoint import OrderWebhook
@@ -29,6 +29,7 @@ from services.ingress.webhook.known_keys import KnownKeys
 from services.ingress.webhook.refusals import Refusals
 from services.ingress.webhook.standard_webhooks import MAX_PUBLIC_SIGNATURES
 from shared.ids import new_id
+from shared.intake import bodies
 from shared.security.webhook_keys import encode_key, key_hash, seal
 from shared.token_buckets import TokenBuckets
 from tests.integration.ingress.conftest import ORDER

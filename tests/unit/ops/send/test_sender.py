@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from services.ops.send import sender as sending
-from services.ops.send.order_files import read
 from services.ops.send.sender import Sender
+from shared.intake.order_files import read
 
 SECRET = "whsk_secret"
 ACCEPTED = httpx.Response(201, json={"status": "success", "order_id": "1"})

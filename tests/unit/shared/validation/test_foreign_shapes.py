@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from services.ingress.webhook.bodies import BodyError, read
 from shared.ids import new_id
+from shared.intake.bodies import BodyError, read
 from shared.validation.foreign_shapes import SHAPES, recognised
 
 # Made up, with the members that each documents.

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from msgspec import inspect
 
 from services.ingress.app import OPERATIONS
-from services.ingress.webhook.event_bodies import DATA
 from services.kyc.api import Submission
 from shared.bus.contract.events import EVENT_TYPES, Email, Line, TrackingStatus
 from shared.config.settings import Settings
+from shared.intake.event_bodies import DATA
 from shared.validation.reading import MOST_FAULTS, InvalidValueError, read
 from shared.validation.words import must_be
 

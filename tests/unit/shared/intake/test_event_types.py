@@ -9,12 +9,12 @@ import msgspec
 import pytest
 
 from services.ingress.docs import schema_view
-from services.ingress.webhook import bodies
-from services.ingress.webhook.event_bodies import BODIES
 from shared.bus.contract import events
 from shared.bus.contract.events import decode
 from shared.docstrings import REF
 from shared.ids import new_id
+from shared.intake import bodies
+from shared.intake.event_bodies import BODIES
 
 RETURNED = '''
 class OrderReturned(Event, frozen=True, kw_only=True):
@@ -38,7 +38,7 @@ sys.modules["shared.bus.contract.events"] = events
 exec(sys.stdin.read(), events.__dict__)
 
 from services.ingress.docs import openapi, page
-from services.ingress.webhook import bodies
+from shared.intake import bodies
 from services.ingress.app import OPERATIONS, PREFIX
 from stack.generated import asyncapi
 

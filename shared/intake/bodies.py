@@ -19,11 +19,11 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET
 
-from services.ingress.webhook import event_bodies
-from services.ingress.webhook.event_bodies import BODIES, DATA, BodyError, FlatOrder
 from shared.bus.contract.events import CREATED, Event, OrderCreated
 from shared.bus.contract.message import Message, message_for
 from shared.ids import derived_id
+from shared.intake import event_bodies
+from shared.intake.event_bodies import BODIES, DATA, BodyError, FlatOrder
 from shared.validation import foreign_shapes, json_text, reading, words
 from shared.validation.reading import InvalidValueError
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from services.ingress.webhook.bodies import BodyError
 from shared.ids import new_id
-from tests.unit.ingress.webhook.test_bodies import ORDER
-from tests.unit.ingress.webhook.test_order_numbers import sent
+from shared.intake.bodies import BodyError
+from tests.unit.shared.intake.test_bodies import ORDER
+from tests.unit.shared.intake.test_order_numbers import sent
 
 UPDATE = {
     "type": "order.status_changed",

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ingress.webhook.bodies import BodyError, read
 from shared.bus.contract.events import (
     OrderCancelled,
     OrderCreated,
@@ -17,6 +16,7 @@ from shared.bus.contract.events import (
     decode,
 )
 from shared.ids import new_id
+from shared.intake.bodies import BodyError, read
 
 ACCOUNT = new_id()
 ORDER = {

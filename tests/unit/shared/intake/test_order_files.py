@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ops.send.order_files import FileError, as_failed, guess, read
+from shared.intake.order_files import FileError, as_failed, guess, read
 
 A, B = {"item_summary": "a"}, {"item_summary": "é"}
 

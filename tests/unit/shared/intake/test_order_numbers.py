@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ingress.webhook.bodies import BodyError, read
 from shared.bus.contract.events import decode
 from shared.ids import LONGEST_NUMBER, new_id, normalised_number, order_of_number
-from tests.unit.ingress.webhook.test_bodies import ORDER
+from shared.intake.bodies import BodyError, read
+from tests.unit.shared.intake.test_bodies import ORDER
 
 ACCOUNT = new_id()
 UPDATE = {"type": "order.status_changed", "tracking_status": "DELIVERED"}
