@@ -1,6 +1,7 @@
 """Filling a queue before a consumer is measured, through the product's own publisher."""
 
 import asyncio
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from uuid import UUID
 
@@ -24,7 +25,7 @@ def new_orders(accounts: Sequence[UUID], count: int) -> Iterator[Message]:
     """`order.created`, each of another order, of these accounts in turn."""
     for number in range(count):
         account = accounts[number % len(accounts)]
-        yield bodies.read(orders.body(number), account, None)[1]
+        yield bodies.read(orders.body(number), account, time.time(), None)[1]
 
 
 def to_queue(messages: Iterable[Message], queue: str) -> Iterator[Message]:

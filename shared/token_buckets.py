@@ -53,6 +53,12 @@ class TokenBuckets:
             self._buckets.popitem(last=False)
         return left
 
+    def give_back(self, key: Hashable) -> None:
+        """Put a token back that was taken; a bucket that is full stays so."""
+        if key in self._buckets:
+            tokens, then = self._buckets[key]
+            self._buckets[key] = (min(self._burst, tokens + 1), then)
+
     def is_empty(self, key: Hashable) -> int:
         """The seconds until `key` has a token again, without taking one; 0 when it has."""
         now = self._clock()

@@ -196,6 +196,7 @@ def _add_webhooks(app: falcon.asgi.App[Any, Any], ingress: Ingress) -> None:
                 ingress.acceptor,
                 ingress.metrics,
                 ingress.request_log,
+                ingress.cache.clock,
             ),
         )
     known_keys = KnownKeys()  # of both, since the order's id is the same
@@ -210,6 +211,7 @@ def _add_webhooks(app: falcon.asgi.App[Any, Any], ingress: Ingress) -> None:
             ingress.acceptor,
             ingress.metrics,
             ingress.request_log,
+            ingress.cache.clock,
             known_keys,
         )
         app.add_route(PREFIX + path, webhook)

@@ -1,6 +1,9 @@
-"""How many emails the orders of one account may bring one person in a day.
+"""How many emails an account may have sent in a day.
 
-Whoever may send orders names the recipient: without a bound, he could fill anybody's mailbox.
+Its orders, to one person: whoever may send orders names the recipient, and could fill anybody's
+mailbox. And of what happens to the account itself, to its business, of each kind: whoever is signed
+in can change a setting as often as they like, and codes for others wait in the same queue. Of each
+kind apart, so that nobody hides a new password behind many new names.
 """
 
 import time
@@ -13,13 +16,15 @@ from shared.token_buckets import TokenBuckets
 from shared.validation.email_addresses import compared
 
 DAY_SECONDS = 86_400.0
+OF_A_KIND = 20
+"""Emails of a kind that a business gets in a day; nobody works through more."""
 
 
 class TooManyError(NotSentError):
-    """The recipient has had all that the account may send in a day."""
+    """The recipient has had all of a day."""
 
-    def __init__(self, most: int) -> None:
-        super().__init__(550, f"not sent: {most} emails a day are what one address gets of you")
+    def __init__(self, reason: str) -> None:
+        super().__init__(550, f"not sent: {reason}")
 
 
 class Bounds:
@@ -32,20 +37,25 @@ class Bounds:
 
     def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._most = most
-        self._buckets = TokenBuckets(most / DAY_SECONDS, most, clock)
+        self._of_orders = TokenBuckets(most / DAY_SECONDS, most, clock)
+        self._of_kinds = TokenBuckets(OF_A_KIND / DAY_SECONDS, OF_A_KIND, clock)
 
     def refusal(self, email: Email) -> TooManyError | None:
         """Why an email is not to be sent; None when it may be."""
-        key = _key(email)
-        if key is None or not self._buckets.is_empty(key):
-            return None
-        return TooManyError(self._most)
+        key, kind = _key(email), _kind(email)
+        if key is not None and self._of_orders.is_empty(key):
+            return TooManyError(f"{self._most} emails a day are what one address gets of you")
+        if kind is not None and self._of_kinds.is_empty(kind):
+            return TooManyError(f"{OF_A_KIND} emails a day of this kind are what you get")
+        return None
 
     def sent(self, email: Email) -> None:
         """Count one that the mail server has taken: what it postpones is tried again and again."""
-        key = _key(email)
+        key, kind = _key(email), _kind(email)
         if key is not None:
-            self._buckets.take(key)
+            self._of_orders.take(key)
+        if kind is not None:
+            self._of_kinds.take(kind)
 
 
 class UncountedBounds(Bounds):
@@ -70,3 +80,9 @@ def _key(email: Email) -> Hashable | None:
     if email.account_id is None or is_synthetic(email.recipient):
         return None
     return email.account_id, compared(email.recipient), email.is_test
+
+
+def _kind(email: Email) -> Hashable | None:
+    if not email.kind or is_synthetic(email.recipient):
+        return None
+    return email.subject_id, email.kind

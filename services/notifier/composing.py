@@ -109,6 +109,8 @@ class Email:
         unsubscribe_url: where its reader leaves, for a mail program to offer; empty for an email
             that goes to who has left, too.
         sender: how the business is named in it, and where answers go.
+        kind: of an email to a business, by which those of a day are counted; empty for a code,
+            of which so many are made and no more.
     """
 
     fact_id: UUID
@@ -126,6 +128,7 @@ class Email:
     is_test: bool = False
     unsubscribe_url: str = ""
     sender: Sender = OURS
+    kind: str = ""
 
     @property
     def is_counted(self) -> bool:
@@ -203,6 +206,7 @@ def compose(received: Received[Any], chosen: Sender = OURS, *, hides: bool = Fal
         is_test=fact.IS_TEST,
         unsubscribe_url="" if isinstance(fact, OrderRecorded) else unsubscribe_url,
         sender=chosen if is_order else OURS,
+        kind="" if is_order or code else f"{template} {getattr(fact, 'what', '')}".rstrip(),
     )
 
 

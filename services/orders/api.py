@@ -166,7 +166,7 @@ def show(session: Session, call: Call[None, None]) -> Answer:
     )
     conflicts = session.scalars(
         select(OrderConflict)
-        .where(OrderConflict.order_id == order_id)
+        .where(OrderConflict.order_id == order_id, OrderConflict.event.is_not(None))
         .order_by(OrderConflict.at, OrderConflict.event_id)
     )
     return Answer(
@@ -196,6 +196,7 @@ def show(session: Session, call: Call[None, None]) -> Answer:
             conflicts=[
                 msgspec.convert(c.event | {"event_id": c.event_id, "at": c.at}, ConflictView)
                 for c in conflicts
+                if c.event
             ],
         ),
     )

@@ -20,7 +20,6 @@ from shared import erased
 from shared.bus import outbox
 from shared.bus.consume.batch import Failures
 from shared.bus.contract import topology
-from shared.bus.contract.errors import Permanent
 from shared.bus.contract.events import (
     Event,
     OrderCancellationRecorded,
@@ -54,7 +53,7 @@ def record(
         unknown: tells what becomes of updates of orders that are not known, or not the sender's.
 
     Returns:
-        Those updates.
+        Those of them that come back.
     """
     created = [m for m in messages if isinstance(m.data, OrderCreated)]
     updates = [m for m in messages if isinstance(m.data, OrderStatusChanged | OrderCancelled)]
@@ -144,18 +143,17 @@ def _update(
     history: list[Said] = []
     facts: list[Message] = []
     lost: list[Update] = []
-    passed_over: dict[UUID, Exception] = {}
     for message in sorted(updates, key=lambda m: (m.time, m.id)):
         order_id = message.data.order_id
         row = orders.get(order_id)
         if row is None or _is_anothers(row, message):
             lost.append(message)
-            if message.data.IS_TEST:
-                # It waits on no ladder, where it would stand among those that matter.
-                passed_over[message.id] = Permanent(f"there is no test order {order_id}")
-            else:
-                failures[message.id] = unknown.failure(message)
+            # A test waits on no ladder, where it would stand among those that matter.
+            error = None if message.data.IS_TEST else unknown.failure(message)
+            if error is not None:
+                failures[message.id] = error
             continue
+        unknown.came(message)
         if message.id in known:
             continue
         status, note, said = _said(message)
@@ -181,8 +179,8 @@ def _update(
     rows.add_history(session, history)
     rows.move(session, {order_id: positions[order_id] for order_id in moved})
     rows.track(session, {order_id: parcels[order_id] for order_id in tracked})
-    given_up = waiting_updates.note(session, lost, failures | passed_over, unknown)
-    told = [one for one in given_up if one.event_id not in passed_over]
+    given_up = waiting_updates.note(session, lost, failures)
+    told = [one for one in given_up if not one.said.IS_TEST]
     return facts + sender_warnings.facts(session, told)
 
 

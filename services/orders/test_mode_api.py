@@ -51,6 +51,8 @@ def send(session: Session, call: Call[None, None]) -> Answer:
         source=SOURCE,
         correlation_id=order.order_id,
         message_id=order.order_id,
+        # Its updates are stamped by the database's time, as any signed request is.
+        time=session.scalars(select(func.clock_timestamp())).one(),
         traceparent=call.traceparent,
     )
     outbox.add(session, [message])

@@ -1,15 +1,15 @@
 """Updates of orders that are not known: each may have overtaken its order, so it comes back later.
 
 It comes back for four hours (`shared.bus.consume.retry`), and its sender has made the order's id
-up, for all that is known. So what an account has on the ladder has a bound.
+up, for all that is known. So what an account has on the ladder has a bound; what is beyond ends at
+once, and is no dead letter: those are everybody's, and people look through them.
 """
 
 import time
 from collections.abc import Callable
 from typing import Any
 
-from shared.bus.consume.retry import MAX_ATTEMPTS
-from shared.bus.contract.errors import Permanent, Retry
+from shared.bus.contract.errors import Retry
 from shared.bus.contract.message import Received
 from shared.token_buckets import TokenBuckets
 
@@ -31,17 +31,14 @@ class Unknown:
         self._most = most
         self._waiting = TokenBuckets(most / LADDER_SECONDS, most, clock)
 
-    def is_given_up(self, message: Received[Any], failure: Exception) -> bool:
-        """Whether it does not come back."""
-        return isinstance(failure, Permanent) or message.attempt >= MAX_ATTEMPTS
-
-    def failure(self, message: Received[Any]) -> Retry | Permanent:
-        """The error for an update whose account has no such order."""
+    def failure(self, message: Received[Any]) -> Retry | None:
+        """The error for an update whose account has no such order; None where it is not to wait."""
+        if message.attempt == 0 and self._waiting.take(message.data.account_id):
+            return None
         number = f"{message.data.order_number}, which is " if message.data.order_number else ""
-        sentence = f"this account has no order {number}{message.data.order_id}"
-        is_first = message.attempt == 0
-        if is_first and self._waiting.take(message.data.account_id):
-            return Permanent(
-                f"{sentence}, and more than {self._most} other updates of its that wait for theirs"
-            )
-        return Retry(sentence)
+        return Retry(f"this account has no order {number}{message.data.order_id}")
+
+    def came(self, message: Received[Any]) -> None:
+        """Its order is there: one that has waited leaves its place to another."""
+        if message.attempt:
+            self._waiting.give_back(message.data.account_id)

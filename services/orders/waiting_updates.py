@@ -8,7 +8,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from services.orders.sender_warnings import NotTaken
-from services.orders.unknown import Unknown
+from shared.bus.consume.retry import MAX_ATTEMPTS
 from shared.bus.contract.events import OrderCancelled, OrderStatusChanged
 from shared.bus.contract.message import Received
 from shared.db import arrays
@@ -17,22 +17,18 @@ Update = Received[OrderStatusChanged] | Received[OrderCancelled]
 
 
 def note(
-    session: Session,
-    updates: Sequence[Update],
-    failures: Mapping[UUID, Exception],
-    unknown: Unknown,
+    session: Session, updates: Sequence[Update], failures: Mapping[UUID, Exception]
 ) -> list[NotTaken]:
     """Note which wait and which do not come back; returns those that are given up now.
 
     Args:
         session: the transaction.
         updates: those whose account has no such order.
-        failures: what becomes of each, by its id.
-        unknown: says which of them come back.
+        failures: of those that wait, by their ids; the others are given up.
     """
     if not updates:
         return []
-    given_up = [m for m in updates if unknown.is_given_up(m, failures[m.id])]
+    given_up = [m for m in updates if m.id not in failures or m.attempt >= MAX_ATTEMPTS]
     ended = {m.id for m in given_up}
     session.execute(
         _NOTE,

@@ -64,22 +64,24 @@ def show(session: Session, call: Call[None, None]) -> Answer:
 
 
 def replace(session: Session, call: Call[Allowlist, None]) -> Answer:
-    """Replace it; every ingress worker knows within a second."""
+    """Replace it; every ingress worker knows within a second, and the owner is told."""
     try:
         parsed = [str(parse(text)) for text in call.body.allowed_networks]
     except NetworkError as error:
         raise ApiError(400, "invalid_network", f"{error}.") from None
     networks = list(dict.fromkeys(parsed))
-    _put(session, account_id=call.caller, allowed_networks=networks)
     account = session.get_one(Account, call.caller)
-    fact = WebhookAllowlistChanged(
-        account_id=account.id,
-        company_name=account.company_name,
-        email=account.email,
-        address=call.address,
-        allowed_networks=tuple(networks),
-    )
-    outbox.add(session, [message_for(fact, source=SOURCE, correlation_id=account.id)])
+    before = session.get(WebhookPolicy, account.id, with_for_update=True)
+    if set(networks) != set(before.allowed_networks if before else ()):
+        _put(session, account_id=account.id, allowed_networks=networks)
+        fact = WebhookAllowlistChanged(
+            account_id=account.id,
+            company_name=account.company_name,
+            email=account.email,
+            address=call.address,
+            allowed_networks=tuple(networks),
+        )
+        outbox.add(session, [message_for(fact, source=SOURCE, correlation_id=account.id)])
     return Answer(200, _view(networks, call.address))
 
 

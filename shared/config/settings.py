@@ -261,7 +261,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     """Order emails an account may cause for ever before they go there."""
     account_updates_waiting: Count = 10_000
     """Status updates of an account, a recorder, that may come back for four hours because their
-    order is not known; what is beyond goes to the dead letters at once."""
+    order is not known; what is beyond is given up at once, and told to its sender."""
     email_batch_size: Count = 64
     """Emails sent between two commits."""
     recipient_emails_per_day: Count = 500

@@ -534,7 +534,7 @@ class OrderConflict(Base):
     event_id: Mapped[UUID] = mapped_column(primary_key=True)  # the message's id
     order_id: Mapped[UUID] = mapped_column(index=True)
     account_id: Mapped[UUID]
-    event: Mapped[dict[str, Any]]  # the order as it was sent this time
+    event: Mapped[dict[str, Any] | None]  # the order as it was sent this time; of some, no more
     at: Mapped[datetime] = mapped_column(index=True)  # when the sender said so
     recorded_at: Mapped[datetime | None] = mapped_column(server_default=func.now())
 

@@ -62,6 +62,7 @@ _REFUSED = (ValueError, RecursionError, OverflowError)
 def read(
     body: bytes,
     account_id: UUID,
+    came_at: float,
     traceparent: str | None,
     key: str | None = None,
     *,
@@ -72,6 +73,8 @@ def read(
     Args:
         body: the raw body.
         account_id: who signed it.
+        came_at: seconds since 1970, by a clock that all workers agree on: of two updates the later
+            counts.
         traceparent: the W3C trace context of the request, where there is one.
         key: what makes the request idempotent, where there is one.
         is_test: whether it is signed by a test secret.
@@ -79,7 +82,7 @@ def read(
     Raises:
         BodyError: it does not fit; all that is wrong with it.
     """
-    now = datetime.now(UTC)
+    now = datetime.fromtimestamp(came_at, UTC)
     said, stamp = _flat(body) or _shaped(body) or _read_again(body)
     order_id, said = event_bodies.complete(said, account_id, key, is_test=is_test)
     return order_id, message_for(

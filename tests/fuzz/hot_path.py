@@ -6,6 +6,7 @@ else may be raised. What is accepted must survive the way to the consumer.
 """
 
 import sys
+import time
 import uuid
 
 import atheris
@@ -30,7 +31,7 @@ def one_input(data: bytes) -> None:
     match choice[0] % 5:
         case 0:
             try:
-                _, message = bodies.read(body, ACCOUNT, None)
+                _, message = bodies.read(body, ACCOUNT, time.time(), None)
             except bodies.BodyError as error:
                 str(error).encode()
             else:

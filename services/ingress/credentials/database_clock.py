@@ -16,6 +16,7 @@ class DatabaseClock:
     def __init__(self) -> None:
         self._at: float | None = None
         self._earliest = self._latest = 0.0
+        self._offset = time.time() - time.monotonic()
 
     def read(self, stated: float, before: float, after: float) -> None:
         """Take in a reading; with those before it narrows the bounds, unless the clock was set.
@@ -31,6 +32,11 @@ class DatabaseClock:
             if known[0] <= latest and earliest <= known[1]:
                 earliest, latest = max(earliest, known[0]), min(latest, known[1])
         self._at, self._earliest, self._latest = after, earliest, latest
+        monotonic = time.monotonic()
+        self._offset = time.time() - monotonic
+        earliest, latest = self.bounds(monotonic)
+        if not earliest <= monotonic + self._offset <= latest:
+            self._offset = (earliest + latest) / 2 - monotonic
 
     def bounds(self, at: float) -> tuple[float, float]:
         """The earliest and the latest that it may be at a time on the monotonic clock."""
@@ -46,3 +52,11 @@ class DatabaseClock:
         if self._at is None:
             return time.time()
         return self.bounds(time.monotonic())[1]
+
+    def stamp(self) -> float:
+        """Seconds since 1970, for what is compared with the stamps of other workers.
+
+        The worker's own clock as long as a reading allows for it, since a host's workers share it
+        to the microsecond; else the middle of what is possible.
+        """
+        return time.monotonic() + self._offset

@@ -95,7 +95,7 @@ def verify(session: Session, call: Call[SentRequest, None]) -> Answer:
     findings = list(found.findings)
     if not secrets:
         findings.append("This account has no webhook secret yet.")
-    verdict = _decode(body, call.caller)
+    verdict = _decode(body, call.caller, now.timestamp())
     code = found.code
     if not code and not verdict.is_accepted:
         code = "invalid_body"
@@ -157,10 +157,10 @@ def _body(sent: SentRequest) -> bytes:
         raise ApiError(400, "invalid_body", "body_base64 is no base64.") from None
 
 
-def _decode(body: bytes, account_id: UUID) -> BodyVerdict:
+def _decode(body: bytes, account_id: UUID, now: float) -> BodyVerdict:
     type_ = error = None
     try:
-        _, message = bodies.read(body, account_id, None)
+        _, message = bodies.read(body, account_id, now, None)
         type_ = message.type
     except bodies.BodyError as refused:
         error = str(refused)

@@ -11,7 +11,7 @@ class Attempt:
 
     Attributes:
         started: when it came, on `time.perf_counter`.
-        at: the same, in seconds since 1970.
+        at: the same, in seconds since 1970; see `DatabaseClock.stamp`.
         account_id: whose it is; without a right signature, whose it claims to be. None where that
             account is not known to be there.
         secret: what the request is rightly signed by or, with `X-API-Key`, the one that was named.
@@ -42,9 +42,9 @@ class Attempt:
         "timestamp",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, at: float) -> None:
         self.started = time.perf_counter()
-        self.at = time.time()
+        self.at = at
         self.account_id: UUID | None = None
         self.secret: Signer | None = None
         self.timestamp = self.signature = self.body = b""

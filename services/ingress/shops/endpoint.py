@@ -12,6 +12,7 @@ import falcon
 import msgspec
 from falcon.asgi import Request, Response
 
+from services.ingress.credentials.database_clock import DatabaseClock
 from services.ingress.credentials.public_key import Signer
 from services.ingress.metrics import Metrics
 from services.ingress.platforms import becoming
@@ -55,6 +56,7 @@ class PlatformWebhook(Webhook):
         acceptor: makes messages safe.
         metrics: counts outcomes.
         request_log: keeps what became of each request.
+        clock: says when each came.
     """
 
     def __init__(
@@ -65,8 +67,9 @@ class PlatformWebhook(Webhook):
         acceptor: Acceptor,
         metrics: Metrics,
         request_log: RequestLog,
+        clock: DatabaseClock,
     ) -> None:
-        super().__init__(scheme, admission, acceptor, metrics, request_log)
+        super().__init__(scheme, admission, acceptor, metrics, request_log, clock)
         self._platform = platform
         self._decoder = msgspec.json.Decoder(platform.order)
 
@@ -121,7 +124,7 @@ class PlatformWebhook(Webhook):
         if isinstance(made, str):
             return made
         event, message_id = made
-        now = datetime.now(UTC)
+        now = datetime.fromtimestamp(attempt.at, UTC)
         message = message_for(
             event,
             source=SOURCE,

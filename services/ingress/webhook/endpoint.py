@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 import falcon
 from falcon.asgi import Request, Response
 
+from services.ingress.credentials.database_clock import DatabaseClock
 from services.ingress.credentials.public_key import Signer
 from services.ingress.metrics import Metrics
 from services.ingress.request_log import receipts
@@ -46,6 +47,7 @@ class Webhook(ABC):
         acceptor: makes messages safe.
         metrics: counts outcomes.
         request_log: keeps what became of each request.
+        clock: says when each came.
     """
 
     def __init__(
@@ -55,16 +57,18 @@ class Webhook(ABC):
         acceptor: Acceptor,
         metrics: Metrics,
         request_log: RequestLog,
+        clock: DatabaseClock,
     ) -> None:
         self._scheme = scheme
         self._admission = admission
         self._acceptor = acceptor
         self._metrics = metrics
         self._request_log = request_log
+        self._clock = clock
 
     async def on_post(self, req: Request, resp: Response, account_id: str = "") -> None:
         """Accept or refuse one request."""
-        attempt = Attempt()
+        attempt = Attempt(self._clock.stamp())
         is_counted = True
         try:
             secret = await self._scheme.authenticate(req, attempt, account_id)
@@ -108,6 +112,7 @@ class OrderWebhook(Webhook):
         acceptor: makes messages safe.
         metrics: counts outcomes.
         request_log: keeps what became of each request.
+        clock: says when each came.
         known_keys: the idempotency keys of this worker.
     """
 
@@ -118,9 +123,10 @@ class OrderWebhook(Webhook):
         acceptor: Acceptor,
         metrics: Metrics,
         request_log: RequestLog,
+        clock: DatabaseClock,
         known_keys: KnownKeys,
     ) -> None:
-        super().__init__(scheme, admission, acceptor, metrics, request_log)
+        super().__init__(scheme, admission, acceptor, metrics, request_log, clock)
         self._known_keys = known_keys
 
     async def _accept(self, req: Request, resp: Response, attempt: Attempt, signer: Signer) -> None:
@@ -129,7 +135,12 @@ class OrderWebhook(Webhook):
                 req.content_type, req.get_header("Content-Encoding"), attempt.key
             )
             order_id, message = bodies.read(
-                attempt.body, signer.account_id, traceparent(req), key, is_test=signer.is_test
+                attempt.body,
+                signer.account_id,
+                attempt.at,
+                traceparent(req),
+                key,
+                is_test=signer.is_test,
             )
         except rules.Refusal as refusal:
             raise as_error(refusal) from None

@@ -140,7 +140,9 @@ def _history(session: Session, order_id: UUID) -> Sequence[OrderStatusHistory]:
 def _said(session: Session, order_id: UUID) -> set[UUID]:
     """The messages about an order. The first has the order's own id, unless a key was given."""
     history = select(OrderStatusHistory.event_id).where(OrderStatusHistory.order_id == order_id)
-    conflicts = select(OrderConflict.event_id).where(OrderConflict.order_id == order_id)
+    conflicts = select(OrderConflict.event_id).where(
+        OrderConflict.order_id == order_id, OrderConflict.event.is_not(None)
+    )
     return {order_id, *session.scalars(history), *session.scalars(conflicts)}
 
 
@@ -190,7 +192,11 @@ def _life(order: Order, history: Sequence[OrderStatusHistory]) -> list[Step]:
 
 def _conflicts(session: Session, order_id: UUID) -> list[Step]:
     """Other orders that came under the same number or key, and changed nothing."""
-    rows = session.scalars(select(OrderConflict).where(OrderConflict.order_id == order_id))
+    rows = session.scalars(
+        select(OrderConflict).where(
+            OrderConflict.order_id == order_id, OrderConflict.event.is_not(None)
+        )
+    )
     return [
         Step(
             row.at,
@@ -202,6 +208,7 @@ def _conflicts(session: Session, order_id: UUID) -> list[Step]:
             said,
         )
         for row in rows
+        if row.event
         for said in [_in_words(row.event)]
     ]
 

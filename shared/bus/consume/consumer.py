@@ -31,7 +31,7 @@ from shared.bus.consume.batch import BatchHandler, Decode, Delivery, StoppedErro
 from shared.bus.consume.buffered_reader import Inbound
 from shared.bus.consume.delivery_tags import DeliveryTags
 from shared.bus.consume.rehearsals.trying import Rehearsed
-from shared.bus.consume.requeue import Requeuer
+from shared.bus.consume.requeue import Requeued, Requeuer
 from shared.bus.consume.traced import batches_class
 from shared.bus.contract import topology
 from shared.bus.contract.delivery import Incoming, believed, decode_by_type
@@ -163,8 +163,17 @@ class Consumer:
             self._worker.submit(self._handle, self._left).exception()
         self._worker.shutdown(wait=False)
 
+    def _settle(self, batch: Sequence[Delivery]) -> "_Settled":
+        """Handle a batch and copy what failed, in the other thread: heartbeats go on meanwhile."""
+        failed = self._handle(batch)
+        gone = [
+            (delivery, failed[delivery.tag])
+            for delivery in batch
+            if delivery.tag in failed and not isinstance(failed[delivery.tag], _KEPT)
+        ]
+        return _Settled(failed, self._requeuer.requeue(gone))
+
     def _handle(self, batch: Sequence[Delivery]) -> dict[int, Exception]:
-        """Run in the other thread."""
         self._metrics.begun()
         try:
             failed = self._batches.run(batch)
@@ -174,6 +183,14 @@ class Consumer:
         finally:
             self._metrics.ended()
         return failed
+
+
+@dataclass(frozen=True, slots=True)
+class _Settled:
+    """What became of a batch: what failed, by tag, and of those the copies."""
+
+    failed: dict[int, Exception]
+    copies: Requeued
 
 
 class _Session:
@@ -192,7 +209,7 @@ class _Session:
         self._in_hand: Sequence[Delivery] = ()
         self._under_way: list[Delivery] = []
         self._asked = 0.0  # when those under way were asked about
-        self._future: Future[dict[int, Exception]] | None = None
+        self._future: Future[_Settled] | None = None
         self._prefetch = 0
         self._tag = ""
         self._last_heartbeat = time.monotonic()
@@ -287,7 +304,7 @@ class _Session:
             wait((self._future,), timeout=IDLE_SECONDS)
             if self._future.done():
                 future, self._future = self._future, None
-                failed = {} if future.exception() else future.result()
+                failed = {} if future.exception() else future.result().failed
         in_hand = [d for d in self._in_hand if isinstance(failed.get(d.tag), UnderWay)]
         return [*self._under_way, *in_hand]
 
@@ -372,26 +389,26 @@ class _Session:
         if not (batch and _deliveries(batch[0]) >= SUSPICIOUS_DELIVERIES):
             batch, self._under_way = [*self._under_way, *batch], []
         self._in_hand = batch
-        self._future = self._consumer._worker.submit(self._consumer._handle, batch)
+        self._future = self._consumer._worker.submit(self._consumer._settle, batch)
 
     def _finish(self) -> None:
         future, self._future = self._future, None
         batch, self._in_hand = self._in_hand, ()
         if future is None:
             return
-        failed = future.result()
-        kept = {tag for tag, error in failed.items() if isinstance(error, _KEPT)}
+        settled = future.result()
+        failed = settled.failed
+        kept = failed.keys() - settled.copies.safe
         self._under_way += [d for d in batch if isinstance(failed.get(d.tag), UnderWay)]
         self._asked = time.monotonic()
-        for delivery in batch:
-            if delivery.tag in failed and delivery.tag not in kept:
-                self._consumer._requeuer.requeue(delivery, failed[delivery.tag])
         # What is kept goes back when the connection ends.
         done = [delivery.tag for delivery in batch if delivery.tag not in kept]
         for tag, multiple in self._tags.settle(done):
             self._channel.basic_ack(tag, multiple=multiple)
         self._consumer.unacknowledged -= len(batch) - len(kept)
         self._consumer.handled += len(batch) - len(kept)
+        if settled.copies.error is not None:
+            raise settled.copies.error
         if batch[-1].incoming.attempt == 0:
             self._consumer.reached = batch[-1].incoming.stated_time or self._consumer.reached
         # In order the consumer must not end for a moment, nor two messages share a transaction.

@@ -4,14 +4,15 @@ On a connection of its own: publishing on the one that consumes would re-enter i
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 import structlog
-from amqp import Message as AmqpMessage
 from kombu import Connection
 
+from shared.bus.broker import confirmed
+from shared.bus.broker.confirmed import Published, Routed
 from shared.bus.broker.kombu_connection import connect, credentials
 from shared.bus.consume.batch import Delivery
 from shared.bus.consume.copies import again
@@ -29,12 +30,29 @@ from shared.bus.contract.headers import (
     REASONS_HEADER,
 )
 
-CONFIRM_TIMEOUT = 5.0  # seconds
+CONNECT_SECONDS = 5.0
+CONFIRM_SECONDS = 10.0
+"""For all copies of a batch: less than what a service is given to stop in."""
+IDS_TOLD = 10
+"""How many messages a line of the log names."""
 REASON_LENGTH = 500
 REASONS_KEPT = 10
 """How many of its reasons a message carries, the last ones."""
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Requeued:
+    """What became of copies.
+
+    Attributes:
+        safe: the tags of the deliveries whose copy is confirmed; they may be acknowledged.
+        error: why the others must not be; None when there are none.
+    """
+
+    safe: frozenset[int]
+    error: Exception | None
 
 
 class Requeuer:
@@ -61,35 +79,24 @@ class Requeuer:
         self._connection: Connection | None = None
         self._rng = random.Random()  # noqa: S311 - jitter
 
-    def requeue(self, delivery: Delivery, error: Exception) -> str:
-        """Publish the copy of one failed message; returns the exchange it went to.
+    def requeue(self, failed: Sequence[tuple[Delivery, Exception]]) -> Requeued:
+        """Publish the copies of failed messages, in this order, and wait for the broker once.
 
-        Raises:
-            Exception: it is not known to be safe there; the original must not be acknowledged.
+        Args:
+            failed: each delivery, and why it failed.
         """
-        attempt = min(delivery.incoming.attempt, MAX_ATTEMPTS) + 1
-        decision = decide(error, attempt, self._rng)
-        rung = decision.rung.name if isinstance(decision, RetryAfter) else None
-        exchange = rung or topology.DEAD
-        reason = printable(f"{type(error).__name__}: {error}")
+        if not failed:
+            return Requeued(frozenset(), None)
+        copies = [self._copy(delivery, error) for delivery, error in failed]
         try:
-            self._publish(self._copy(delivery, attempt, error, reason), exchange)
-        except BaseException:
-            # After a timeout the channel is out of step with its confirms.
+            published = confirmed.publish(self._connected(), copies, CONFIRM_SECONDS)
+        except Exception as error:  # noqa: BLE001 - whatever it was, nothing is known to be safe
+            published = Published(frozenset(), error)
+        if published.error is not None:
             self.close()
-            raise
-        self._count(rung)
-        log.log(
-            30 if isinstance(error, Permanent | Retry) else 40,
-            "message_failed",
-            queue=self._queue.name,
-            message_id=str(delivery.incoming.properties.get("message_id") or ""),
-            attempt=attempt,
-            to=exchange,
-            reason=type(error).__name__,
-            exc_info=None if isinstance(error, Permanent | Retry) else error,
-        )
-        return exchange
+        safe = sorted(published.confirmed)
+        self._tell([(*failed[place], copies[place]) for place in safe])
+        return Requeued(frozenset(failed[place][0].tag for place in safe), published.error)
 
     def close(self) -> None:
         """Drop the connection; the next copy opens another."""
@@ -97,8 +104,12 @@ class Requeuer:
         if connection is not None:
             connection.release()
 
-    def _copy(self, delivery: Delivery, attempt: int, error: Exception, reason: str) -> AmqpMessage:
+    def _copy(self, delivery: Delivery, error: Exception) -> Routed:
         incoming = delivery.incoming
+        attempt = _attempt(delivery)
+        decision = decide(error, attempt, self._rng)
+        exchange = decision.rung.name if isinstance(decision, RetryAfter) else topology.DEAD
+        reason = printable(f"{type(error).__name__}: {error}")
         now = datetime.now(UTC).isoformat(timespec="seconds")
         before = incoming.headers.get(REASONS_HEADER)
         # Of a stranger's list, no more than ours could have in it.
@@ -107,7 +118,7 @@ class Requeuer:
         ]
         first = incoming.headers.get(FIRST_FAILED_AT_HEADER)
         note = {HAPPENED_HEADER: True} if isinstance(error, Happened) else {}
-        return again(
+        copy = again(
             incoming,
             incoming.user_id,
             credentials(self._amqp_url)[0],
@@ -124,26 +135,48 @@ class Requeuer:
                 REASONS_HEADER: [*reasons, f"{now} {reason}"][-REASONS_KEPT:],
             },
         )
+        return Routed(copy, exchange, self._queue.name)
 
-    def _publish(self, message: AmqpMessage, exchange: str) -> None:
+    def _tell(self, safe: Sequence[tuple[Delivery, Exception, Routed]]) -> None:
+        """Count each copy, and write a line for all that failed alike."""
+        alike: dict[tuple[type[Exception], str], list[tuple[Delivery, Exception]]] = {}
+        for delivery, error, copy in safe:
+            self._count(None if copy.exchange == topology.DEAD else copy.exchange)
+            alike.setdefault((type(error), copy.exchange), []).append((delivery, error))
+        for (kind, exchange), those in alike.items():
+            is_foreseen = issubclass(kind, Permanent | Retry)
+            log.log(
+                30 if is_foreseen else 40,
+                "message_failed",
+                queue=self._queue.name,
+                messages=len(those),
+                message_ids=[_id(delivery) for delivery, _ in those[:IDS_TOLD]],
+                attempt=_attempt(those[0][0]),
+                to=exchange,
+                reason=kind.__name__,
+                exc_info=None if is_foreseen else those[0][1],
+            )
+
+    def _connected(self) -> Connection:
         if self._connection is None:
             self._connection = connect(
                 self._amqp_url,
-                timeout=CONFIRM_TIMEOUT,
+                timeout=CONNECT_SECONDS,
                 # No heartbeat: it is used in bursts and checked by each confirm.
                 transport_options={
-                    "read_timeout": CONFIRM_TIMEOUT,
-                    "write_timeout": CONFIRM_TIMEOUT,
+                    "read_timeout": CONFIRM_SECONDS,
+                    "write_timeout": CONFIRM_SECONDS,
                 },
             )
-        channel: Any = self._connection.default_channel
-        channel.basic_publish_confirm(
-            message,
-            exchange=exchange,
-            routing_key=self._queue.name,
-            mandatory=True,
-            confirm_timeout=CONFIRM_TIMEOUT,
-        )
+        return self._connection
+
+
+def _attempt(delivery: Delivery) -> int:
+    return min(delivery.incoming.attempt, MAX_ATTEMPTS) + 1
+
+
+def _id(delivery: Delivery) -> str:
+    return str(delivery.incoming.properties.get("message_id") or "")
 
 
 def printable(text: str) -> str:

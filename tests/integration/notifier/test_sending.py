@@ -12,7 +12,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from services.notifier.__main__ import wire
-from services.notifier.bounds import Bounds
+from services.notifier.bounds import OF_A_KIND, Bounds
 from services.notifier.handlers import Notifier
 from services.notifier.mailer import Mailer
 from services.notifier.outgoing import Outgoing, UndeliverableError
@@ -136,6 +136,30 @@ def test_one_person_gets_so_many_emails_of_one_account_and_no_more(
     assert len(mailbox.maildir.emails()) == 5
     # Nobody is to look into it: that is what was asked for.
     assert depth(amqp_url, topology.NOTIFIER_ORDERS.dead) == 0
+
+
+def test_a_business_gets_so_many_emails_of_a_kind_and_a_code_waits_for_none(
+    config, mailbox, engine, amqp_url
+):
+    """Whoever is signed in can change a setting again and again; codes go by the same queue."""
+    changed = msgspec.structs.replace(
+        FACTS["account_changed"], what="display_name_changed", value="ours"
+    )
+    others = msgspec.structs.replace(changed, account_id=new_id())
+    told = [changed] * (OF_A_KIND + 15)
+    password = msgspec.structs.replace(changed, what="password_changed")
+    told += [password, FACTS["one_time_code"], others]
+    told += [FACTS["one_time_code"]] * OF_A_KIND
+    tell(amqp_url, *told)
+    with notifying(config):
+        until(lambda: len(deliveries(engine)) == len(told), "all are written down")
+    found = [(row["template"], row["state"]) for row in deliveries(engine)]
+    refused = found.count(("account_changed", "undeliverable"))
+    # What is sent at once is counted when it is out.
+    assert 0 < refused <= 15
+    assert found.count(("account_changed", "sent")) == OF_A_KIND + 15 - refused + 2
+    assert found.count(("one_time_code", "sent")) == 1 + OF_A_KIND
+    assert depth(amqp_url, topology.NOTIFIER_URGENT.dead) == 0
 
 
 def test_what_the_mail_server_does_not_take_yet_uses_nothing_up(config, mailbox, engine, amqp_url):

@@ -1,6 +1,7 @@
 """An email about a test order, as the mail server gets it: to its business, whatever is written."""
 
 import json
+import time
 from email.utils import parseaddr
 
 import pytest
@@ -30,7 +31,9 @@ def config(settings, configure, mailbox):
 def said(business_id, /, **changes):
     customer = {"name": "Zoë", "email": VICTIM, "phone": "+234"} | changes.get("customer", {})
     body = {"customer_details": customer, "item_summary": "a kettle", "address": "Lagos"} | changes
-    _, message = bodies.read(json.dumps(body).encode(), business_id, None, is_test=True)
+    _, message = bodies.read(
+        json.dumps(body).encode(), business_id, time.time(), None, is_test=True
+    )
     return decode(message.type, message.body)
 
 
@@ -82,7 +85,9 @@ def test_nobody_but_the_business_is_mailed(config, mailbox, db, engine, amqp_url
     moved, gone = (
         decode(message.type, message.body)
         for _, message in (
-            bodies.read(json.dumps(of_it | body).encode(), business.id, None, is_test=True)
+            bodies.read(
+                json.dumps(of_it | body).encode(), business.id, time.time(), None, is_test=True
+            )
             for body in (
                 {
                     "type": "order.status_changed",

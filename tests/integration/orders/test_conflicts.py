@@ -1,10 +1,12 @@
 """One key, two bodies: the first order stays, what came later is kept beside it."""
 
+import time
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
-from sqlalchemy import select
+from msgspec.structs import replace
+from sqlalchemy import select, update
 
 from services.orders import conflicts
 from services.orders.handlers import record
@@ -25,13 +27,13 @@ def business(db):
     return account(db)
 
 
-def sent(account_id, address="12 Marina Road", key="order-7", **changes):
+def sent(account_id, address="12 Marina Road", key="order-7", more="", **changes):
     """What the recorder gets of a keyed request."""
     body = (
         b'{"customer_details": {"name": "Zoe", "email": "zoe@shop.example"},'
-        b' "item_summary": "kettle", "address": "%s"}' % address.encode()
+        b' "item_summary": "kettle", "address": "%s"%s}' % (address.encode(), more.encode())
     )
-    _, message = bodies.read(body, account_id, None, key)
+    _, message = bodies.read(body, account_id, time.time(), None, key)
     event = decode(message.type, message.body)
     return received(event, id=UUID(message.message_id), **({"time": NOW} | changes))
 
@@ -46,7 +48,7 @@ def kept(db, order_id):
     rows = db.scalars(
         select(OrderConflict).where(OrderConflict.order_id == order_id).order_by(OrderConflict.at)
     )
-    return [row.event["address"] for row in rows]
+    return [row.event and row.event["address"] for row in rows]
 
 
 def facts(db):
@@ -93,10 +95,52 @@ def test_a_business_is_told_of_a_key_used_twice_once_a_day(db, business):
     assert for_them.account_id == theirs.id
 
 
-def test_the_same_order_in_another_layout_is_told_to_nobody(db, business):
-    first = sent(business.id)
-    take_in(first, received(first.data, id=new_id(), time=NOW))
+PARCEL = ', "carrier": "DHL", "tracking_number": "1Z9"'
+
+
+@pytest.mark.parametrize("more", ["", PARCEL, ', "tracking_status": "IN_TRANSIT"'])
+def test_the_same_order_in_another_layout_is_no_conflict(db, business, more):
+    first = sent(business.id, more=more)
+    take_in(first, sent(business.id, more=more + "  "))
+    updates = (
+        status_changed(first.data, TrackingStatus.IN_TRANSIT),
+        replace(status_changed(first.data, TrackingStatus.DELIVERED), tracking_number="another"),
+    )
+    take_in(*(received(one, time=NOW + timedelta(hours=1)) for one in updates))
+    take_in(received(first.data, id=new_id(), time=NOW + timedelta(hours=2)))
     assert told(db) == []
+    assert kept(db, first.data.order_id) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("", ', "tracking_status": "DELIVERED"'),
+        (', "tracking_status": "IN_TRANSIT"', ""),
+        ("", PARCEL),
+        (PARCEL, ""),
+        (PARCEL, ', "carrier": "UPS", "tracking_number": "1Z9"'),
+    ],
+)
+def test_whatever_an_order_says_otherwise_is_a_conflict(db, business, before, after):
+    first, other = sent(business.id, more=before), sent(business.id, more=after)
+    take_in(first)
+    later = replace(status_changed(first.data, TrackingStatus.DELIVERED), carrier="UPS")
+    take_in(received(later, time=NOW + timedelta(hours=1)))
+    take_in(other)
+    assert kept(db, first.data.order_id) == ["12 Marina Road"]
+    assert [fact.event_id for _, fact in told(db)] == [other.id]
+
+
+def test_the_same_order_is_none_after_its_history_has_forgotten_the_parcel(db, business):
+    first = sent(business.id, more=PARCEL)
+    take_in(first)
+    db.execute(update(OrderStatusHistory).values(tracking=None))
+    db.commit()
+    take_in(received(first.data, id=new_id(), time=NOW + timedelta(days=400)))
+    assert kept(db, first.data.order_id) == []
+    take_in(sent(business.id))
+    assert kept(db, first.data.order_id) == ["12 Marina Road"]
 
 
 def test_a_copy_is_no_conflict_though_the_inbox_has_forgotten_it(db, business):
@@ -135,7 +179,15 @@ def test_what_is_kept_is_bounded(db, business):
     ]
     take_in(*others[:3])
     take_in(*others[3:])
-    assert kept(db, first.data.order_id) == [f"number {n:03}" for n in range(conflicts.MAX_KEPT)]
+    # Of what comes later no more than that it came: it shows as a conflict, and is told.
+    words = [f"number {n:03}" for n in range(conflicts.MAX_KEPT)]
+    assert kept(db, first.data.order_id) == [*words, *([None] * 5)]
+    before = len(told(db))
+    another = sent(business.id, "yet another", time=NOW + timedelta(hours=1))
+    take_in(another)
+    take_in(another)
+    assert [fact.event_id for _, fact in told(db)[before:]] == [another.id]
+    assert db.get(OrderConflict, another.id).event is None
 
 
 def test_a_later_copy_of_a_keyed_update_does_not_move_the_order_back(db, business):
@@ -147,7 +199,7 @@ def test_a_later_copy_of_a_keyed_update_does_not_move_the_order_back(db, busines
         b'{"type": "order.status_changed", "order_id": "%s", "tracking_status": "IN_TRANSIT"}'
         % str(created.order_id).encode()
     )
-    _, message = bodies.read(body, business.id, None, "update-1")
+    _, message = bodies.read(body, business.id, time.time(), None, "update-1")
     update_id = UUID(message.message_id)
     take_in(received(change, id=update_id, time=NOW + timedelta(seconds=1)))
     later = status_changed(created, TrackingStatus.OUT_FOR_DELIVERY)

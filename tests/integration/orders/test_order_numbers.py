@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import time
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from uuid import UUID
@@ -39,7 +40,7 @@ def business(db):
 
 def sent(business, body, key=None, seconds=0, **properties):
     """What the recorder gets of a request."""
-    _, message = bodies.read(json.dumps(body).encode(), business.id, None, key)
+    _, message = bodies.read(json.dumps(body).encode(), business.id, time.time(), None, key)
     event = decode(message.type, message.body)
     return received(
         event,

@@ -1,5 +1,6 @@
 """Test orders: recorded apart, told to their own business alone, and out of the live ones' way."""
 
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -98,16 +99,18 @@ def test_no_body_makes_itself_a_test_or_a_live_order():
     assert not any(EVENT_TYPES[type_].IS_TEST for type_ in bodies.BODIES)
     said = BODY[:-1] + b', "is_test": true, "type": "order.test_created"}'
     with pytest.raises(bodies.BodyError, match=r"\$.type must be one of"):
-        bodies.read(said, new_id(), None)
-    _, message = bodies.read(BODY[:-1] + b', "is_test": false}', new_id(), None, is_test=True)
+        bodies.read(said, new_id(), time.time(), None)
+    _, message = bodies.read(
+        BODY[:-1] + b', "is_test": false}', new_id(), time.time(), None, is_test=True
+    )
     assert message.type == "order.test_created"
 
 
 def test_one_key_is_two_orders():
     account_id = new_id()
-    live, _ = bodies.read(BODY, account_id, None, "key")
-    test, message = bodies.read(BODY, account_id, None, "key", is_test=True)
-    again, copy = bodies.read(BODY, account_id, None, "key", is_test=True)
+    live, _ = bodies.read(BODY, account_id, time.time(), None, "key")
+    test, message = bodies.read(BODY, account_id, time.time(), None, "key", is_test=True)
+    again, copy = bodies.read(BODY, account_id, time.time(), None, "key", is_test=True)
     assert live != test == again
     assert message.message_id == copy.message_id
     assert (live, test) == tuple(order_of_key(account_id, "key", is_test=t) for t in (False, True))

@@ -1,20 +1,33 @@
 """An update of an order that is not known: written down for its sender, and told when given up."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
 import pytest
 from sqlalchemy import select
 
+from services.orders.__main__ import wire
 from services.orders.handlers import record
 from services.orders.lanes import Lanes
 from services.orders.unknown import Unknown
 from shared.bus.consume.retry import MAX_ATTEMPTS
-from shared.bus.contract.errors import Permanent, Retry
+from shared.bus.contract import topology
+from shared.bus.contract.errors import Retry
 from shared.bus.contract.events import TrackingStatus, decode
+from shared.bus.contract.message import message_for
 from shared.db.models import OutboxMessage, WaitingUpdate
 from shared.db.session import transaction
-from tests.integration.arrange import account, order_created, received, status_changed
+from tests.integration.arrange import (
+    account,
+    consuming,
+    depth,
+    order_created,
+    publish,
+    received,
+    status_changed,
+    until,
+)
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 
@@ -64,14 +77,47 @@ def test_it_waits_and_is_given_up_at_the_end(db, business):
     assert (fact.order_id, fact.event_id) == (unheard.order_id, update.id)
 
 
-def test_one_beyond_the_bound_is_given_up_at_once(db, business):
+def test_one_beyond_the_bound_is_given_up_at_once_and_is_no_dead_letter(db, business):
     unknown = Unknown(1)
-    first, second = (update_of(order_created(business.id)) for _ in range(2))
-    failures = take_in(first, second, unknown=unknown)
-    ended = [id_ for id_, error in failures.items() if isinstance(error, Permanent)]
-    assert len(ended) == 1
-    assert states(db) == {first.id: first.id in ended, second.id: second.id in ended}
-    assert [fact.event_id for _, fact in told(db)] == ended
+    updates = [update_of(order_created(business.id)) for _ in range(3)]
+    failures = take_in(*updates, unknown=unknown)
+    (waiting,) = failures
+    assert isinstance(failures[waiting], Retry)
+    ended = [update.id for update in updates if update.id != waiting]
+    assert states(db) == {update.id: update.id in ended for update in updates}
+    ((_, fact),) = told(db)
+    assert fact.event_id in ended
+
+
+def test_one_whose_order_came_leaves_its_place_to_another(db, business):
+    unknown = Unknown(1)
+    order = order_created(business.id)
+    first, again = update_of(order), update_of(order, attempt=1)
+    assert take_in(first, unknown=unknown).keys() == {first.id}
+    take_in(received(order, id=order.order_id, time=NOW), again, unknown=unknown)
+    # An update that found its order at once has taken no place, and gives none back.
+    take_in(update_of(order), unknown=unknown)
+    second, third = (update_of(order_created(business.id)) for _ in range(2))
+    assert take_in(second, unknown=unknown).keys() == {second.id}
+    assert take_in(third, unknown=unknown) == {}
+    assert states(db)[third.id] is True
+
+
+def test_many_beyond_the_bound_fill_no_queue_of_others(settings, db, business, amqp_url):
+    subscription = replace(
+        *wire(settings).subscriptions,
+        handle=partial(record, lanes=Lanes(1_000, 100), unknown=Unknown(1)),
+    )
+    updates = [status_changed(order_created(business.id), TrackingStatus.DELIVERED)] * 5
+    updates += [status_changed(order_created(business.id), TrackingStatus.DELIVERED)]
+    publish(
+        amqp_url,
+        *(message_for(one, source="tests", correlation_id=one.order_id) for one in updates),
+    )
+    with consuming(settings, subscription):
+        until(lambda: len(states(db)) == len(updates), "handled")
+    assert depth(amqp_url, topology.ORDERS_INTAKE.dead) == 0
+    assert sum(depth(amqp_url, rung.name) for rung in topology.RETRY_LADDER) == 1
 
 
 def test_another_accounts_order_is_as_unknown_as_none(db, business):

@@ -6,10 +6,11 @@ from sqlalchemy.dialects.postgresql import insert
 from services.secrets import policies
 from services.secrets.__main__ import wire
 from shared.bus.contract.errors import Permanent
-from shared.bus.contract.events import AccountBlock, WebhookLimit
+from shared.bus.contract.events import AccountBlock, WebhookAllowlistChanged, WebhookLimit
 from shared.bus.contract.message import message_for
 from shared.db.models import WebhookPolicy
 from shared.db.session import transaction
+from shared.http.route import Call
 from shared.ids import new_id
 from tests.integration.arrange import account, consuming, facts, publish, received, until
 
@@ -78,3 +79,23 @@ def test_a_command_on_the_bus_blocks_and_unblocks_and_the_owner_is_told_once(
 
 def told(db):
     return [(fact.what, fact.reason, fact.email) for fact in facts(db, "account.changed")]
+
+
+@pytest.mark.parametrize("service", ["ingress"])
+def test_an_allowlist_that_says_the_same_is_told_to_nobody(settings, db):
+    business = account(db)
+
+    def put(*networks):
+        body = policies.Allowlist(allowed_networks=list(networks))
+        with transaction() as session:
+            policies.replace(session, Call(business.id, body, None, {}, "192.0.2.1"))
+        return [list(fact.allowed_networks) for fact in facts(db, WebhookAllowlistChanged.TYPE)]
+
+    assert put() == []
+    one, other = "203.0.113.0/24", "198.51.100.0/24"
+    assert put(one, other) == [[one, other]]
+    stamped = policy_of(db, business).changed_in
+    for same in ((one, other), (other, one), (one, one, other)):
+        assert put(*same) == [[one, other]]
+    assert policy_of(db, business).changed_in == stamped
+    assert put(one) == [[one, other], [one]]

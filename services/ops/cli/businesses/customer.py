@@ -7,7 +7,6 @@ import typer
 from rich.table import Table
 from sqlalchemy.orm import Session
 
-from services.ops.broker.publishing import NotPublishedError
 from services.ops.cli.terminal import (
     FAILED,
     MISUSED,
@@ -28,6 +27,7 @@ from services.ops.cli.terminal import (
 )
 from services.ops.customers import customers
 from services.ops.customers.customers import Elsewhere
+from shared.bus.broker.confirmed import NotPublishedError
 
 app = typer.Typer(
     help="Those whom orders are for: what is held of one, and its end. A business's own account is "

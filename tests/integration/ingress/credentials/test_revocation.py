@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import httpx
+import jwt
 import pytest
 from sqlalchemy import create_engine, delete, text, update
 from sqlalchemy.orm import Session
@@ -33,10 +34,11 @@ from shared.security import webhook_keys
 from stack.processes import stop
 from stack.servers.credentials import as_service
 from stack.servers.ports import Port
-from tests.integration.arrange import account, publish, received, until
+from tests.integration.arrange import account, headers, publish, received, take, until
 from tests.integration.conftest import Api
-from tests.integration.ingress.conftest import Sender, known, ready
+from tests.integration.ingress.conftest import ORDER, Sender, known, ready
 from tests.programs import program
+from tests.unit.ingress.platforms import orders as platform_orders
 
 MINUTES = 600
 
@@ -442,6 +444,42 @@ def decides_nothing(api, db, clock, begins, jumps_to):
     assert good.send().status_code == 201
     set_clock(clock, begins)
     assert [s.send().status_code for s in (good, ended, revoked)] == [201, 401, 401]
+
+
+@pytest.mark.parametrize("wrong", [-MINUTES, MINUTES])
+def test_what_a_worker_stamps_is_the_databases_time(
+    amqp_url, database_url, tmp_path, settings, db, wrong
+):
+    """Of two updates the later counts, and two hosts take them."""
+    clock = tmp_path / "offset"
+    set_clock(clock, wrong)
+    business = account(db, status="approved")
+    secret = rotation.issue(db, business)
+    db.commit()
+    shop_order = platform_orders.raw({"id": 42, "status": "completed", "billing": {
+        "email": "zoe@shop.example"}})  # fmt: skip
+    with wrong_worker(tmp_path, amqp_url, database_url, clock) as api:
+        sender = _sender(api, business, secret)
+        at = datetime.now(UTC).replace(microsecond=0)
+        stamped = {"type": "order.created", "timestamp": at.isoformat(), "data": ORDER}
+        ahead = stamped | {"timestamp": (at + timedelta(days=1)).isoformat()}
+        answers = [sender.send(body, Prefer="receipt") for body in (ORDER, stamped, ahead)]
+        signed = {
+            "Content-Type": "application/json",
+            "X-WC-Webhook-Signature": platform_orders.signature(sender.secret, shop_order),
+            "X-WC-Webhook-Topic": "order.created",
+            "X-WC-Webhook-Source": "https://kettles.example",
+        }
+        path = f"/webhooks/{business.id}/woocommerce/"
+        answers.append(api.http.post(path, content=shop_order, headers=signed))
+    assert [answer.status_code for answer in answers] == [201] * 4
+    told = [headers(take(amqp_url, "orders.intake")) for _ in answers]
+    times = [datetime.fromisoformat(each["ce-time"]) for each in told]
+    assert times[1] == at
+    assert all(abs(found - at).total_seconds() < MINUTES / 4 for found in times)
+    for answer in answers[:3]:
+        claims = jwt.decode(answer.json()["receipt"], options={"verify_signature": False})
+        assert abs(claims["iat"] - at.timestamp()) < MINUTES / 4
 
 
 def _sender(api, business, secret):

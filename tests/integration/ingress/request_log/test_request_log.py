@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import time
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -237,7 +238,7 @@ def test_beyond_the_bound_rows_are_dropped_and_counted(api, monkeypatch):
     async def fill():
         log = writer.RequestLog()
         for _ in range(25):
-            attempt = Attempt()
+            attempt = Attempt(time.time())
             attempt.account_id, attempt.code = new_id(), "accepted"
             log.add(testing.create_asgi_req(), attempt, "x-api-key", 0.001)
         return log
@@ -331,7 +332,7 @@ def log_of(api, sender, **query):
 
 def test_a_row_that_fits_no_partition_costs_no_other(settings, engine):
     def row(days):
-        attempt = Attempt()
+        attempt = Attempt(time.time())
         attempt.code, attempt.at = "accepted", attempt.at + 86_400 * days
         ids = f"{new_id()}\t{request_log_rows.NULL}"
         return request_log_rows.row(attempt, ids, "x-api-key", 5, "127.0.0.1")

@@ -61,3 +61,30 @@ def test_the_workers_own_clock_does_not_count(monkeypatch, jump):
 
 def test_before_the_first_reading_it_is_the_workers_own():
     assert DatabaseClock().now() == pytest.approx(time.time(), abs=60)
+
+
+@pytest.mark.parametrize("jump", [-600, -1, 0, 1, 600])
+def test_a_stamp_is_the_databases_time(monkeypatch, jump):
+    clock, true = DatabaseClock(), time.time
+    monkeypatch.setattr(time, "time", lambda: true() + jump)
+    before = time.monotonic()
+    clock.read(true(), before, time.monotonic())
+    earliest, _ = clock.bounds(time.monotonic())
+    stamp = clock.stamp()
+    _, latest = clock.bounds(time.monotonic())
+    assert earliest - ROUNDING <= stamp <= latest + ROUNDING
+    # However long no other reading comes: whom the database left alone has one time still.
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 3600)
+    assert clock.stamp() == pytest.approx(true() + 3600, abs=1)
+
+
+def test_workers_of_one_host_whose_clock_is_right_agree(monkeypatch):
+    """Their readings have taken their time; two updates of one millisecond keep their order."""
+    one, other = DatabaseClock(), DatabaseClock()
+    now, true = time.monotonic(), time.time()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "time", lambda: true)
+    one.read(true - 0.001, now - 0.002, now)
+    other.read(true - 0.2, now - 0.3, now)
+    assert one.stamp() == other.stamp() == pytest.approx(true, abs=1e-6)

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import hmac
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -134,7 +135,7 @@ def webhook(scheme, *, is_standard_only, log):
         ]
     )
     cache = Nowhere(ThreadPoolExecutor(1), policies)
-    cache.clock = SimpleNamespace(now=lambda: NOW)
+    cache.clock = SimpleNamespace(now=lambda: NOW, stamp=lambda: NOW)
     for row in ROWS:
         cache._take(row)
     cache._take_keys(KEY_ROWS)
@@ -144,7 +145,13 @@ def webhook(scheme, *, is_standard_only, log):
     )
     metrics = SimpleNamespace(webhook=lambda *_: None)
     return OrderWebhook(
-        scheme(cache, refusals, 1 << 20), admission, Safe(), metrics, log, KnownKeys()
+        scheme(cache, refusals, 1 << 20),
+        admission,
+        Safe(),
+        metrics,
+        log,
+        cache.clock,
+        KnownKeys(),
     )
 
 
@@ -173,7 +180,7 @@ def told(headers, body, *, is_standard_only):
     if found.code:
         return found.code
     try:
-        bodies.read(body, ACCOUNT, None)
+        bodies.read(body, ACCOUNT, time.time(), None)
     except bodies.BodyError:
         return "invalid_body"
     return "accepted"
@@ -340,7 +347,7 @@ def test_a_wrong_signature_costs_as_much_whatever_keys_an_account_has(
     cache = Nowhere(ThreadPoolExecutor(1), Policies())
     cache._take_keys(SimpleNamespace(**vars(KEY_ROWS[1]) | {"id": new_id()}) for _ in range(keys))
     scheme = StandardScheme(cache, Refusals(TokenBuckets(1e9, 1e9)), 1 << 20)
-    attempt = Attempt()
+    attempt = Attempt(time.time())
     wrong = by_private(PRIVATES["nobodys"])[b"webhook-signature"]
     attempt.signature = b" ".join([wrong] * signatures)
     assert scheme._match(ACCOUNT, b"signed", attempt) is None

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import msgspec
@@ -44,7 +45,7 @@ from stack.generated import asyncapi
 
 account = uuid.uuid4()
 said = {"type": "order.returned", "order_id": str(account), "condition": "broken"}
-_, message = bodies.read(json.dumps(said).encode(), account, None)
+_, message = bodies.read(json.dumps(said).encode(), account, time.time(), None)
 document = openapi.document(OPERATIONS, prefix=PREFIX, server="http://x")
 shown = page.DocsPage(OPERATIONS, document, PREFIX)._html.decode()
 receives = asyncapi.document()["channels"]["orders.intake"]["messages"]
@@ -82,6 +83,6 @@ def test_a_new_event_type_is_one_struct():
 def test_the_example_of_each_event_type_is_accepted(type_):
     (reference,), schemas = msgspec.json.schema_components([BODIES[type_]], ref_template=REF)
     body = json.dumps(schema_view.example(reference, schemas)).encode()
-    _, message = bodies.read(body, new_id(), None)
+    _, message = bodies.read(body, new_id(), time.time(), None)
     assert message.type == type_
     assert decode(message.type, message.body)

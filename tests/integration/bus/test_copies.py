@@ -1,0 +1,112 @@
+"""Copies of what failed: a batch's together, each confirmed before its original is acknowledged."""
+
+import threading
+
+import structlog
+from kombu import Connection
+
+from shared.bus.contract import topology
+from shared.bus.contract.errors import Permanent, Retry
+from tests.integration.arrange import consuming, declare, depth, publish, take, until
+from tests.integration.bus.test_consumer import (
+    QUEUE,
+    connections,
+    messages,
+    subscription,
+    waiting_in_ladder,
+)
+from tests.integration.gate import Gate
+
+
+def all_dead(settings, count):
+    return lambda: depth(settings.amqp_url, QUEUE.dead) >= count
+
+
+def test_a_slow_broker_gets_each_copy_of_a_batch_once(settings, configure, broker):
+    """Each confirm takes a second, and the consumer is hung up on after two silent heartbeats."""
+    sent = messages(61)
+    handled = []
+    with Gate(settings.amqp_url) as gate:
+        config = configure(amqp_heartbeat="5", amqp_url=gate.url)
+
+        def act(session, received):
+            handled.extend(received)
+            # The first batch is of one, after which a full prefetch is asked for.
+            gate.lag = 0.5 if len(received) > 1 else 0.0
+            return {m.id: Permanent("no such order") for m in received}
+
+        publish(settings.amqp_url, *sent)
+        with consuming(config, subscription(act, batch_size=60, batch_seconds=1.0)):
+            until(lambda: gate.lag, "the full batch is in hand")
+            before = connections(broker, settings)
+            until(all_dead(settings, 61), "all are copied")
+            gate.lag = 0.0
+            until(lambda: depth(settings.amqp_url, QUEUE.name) == 0, "queue empty")
+            assert set(before) <= set(connections(broker, settings))
+    assert len(handled) == depth(settings.amqp_url, QUEUE.dead) == 61
+
+
+def test_copies_keep_the_order_of_their_originals(settings):
+    sent = messages(40)
+    publish(settings.amqp_url, *sent)
+
+    def act(session, received):
+        return {m.id: Permanent("no such order") for m in received}
+
+    with consuming(settings, subscription(act, batch_size=20)):
+        until(all_dead(settings, 40), "all are copied")
+    dead = [take(settings.amqp_url, QUEUE.dead) for _ in sent]
+    assert [d.properties["message_id"] for d in dead] == [m.message_id for m in sent]
+
+
+def test_only_what_has_no_confirmed_copy_comes_again(settings, amqp_url):
+    """The ladder has lost its queues: what goes to the dead queue is none of its business."""
+    sent = messages(20)
+    tried, mended = [], threading.Event()
+    dead = {m.message_id for m in sent[::2]}
+
+    def act(session, received):
+        tried.append({str(m.id) for m in received})
+        return {
+            m.id: Permanent("no such order") if str(m.id) in dead else Retry("not yet")
+            for m in received
+            if not mended.is_set()
+        }
+
+    with Connection(amqp_url) as connection:
+        for rung in topology.RETRY_LADDER:
+            connection.default_channel.queue_delete(rung.name)
+    publish(settings.amqp_url, *sent)
+    with consuming(settings, subscription(act, batch_size=20, batch_seconds=1.0)):
+        late = sent[1].message_id
+        until(lambda: sum(late in batch for batch in tried) > 1, "what has no copy comes again")
+        mended.set()
+        declare(amqp_url)
+    assert depth(settings.amqp_url, QUEUE.dead) == len(dead)
+    assert waiting_in_ladder(settings) == 0
+    for id_ in dead:
+        assert sum(id_ in batch for batch in tried) == 1
+
+
+def test_what_fails_alike_is_one_line_of_the_log(settings):
+    sent = messages(30)
+
+    def act(session, received):
+        return {
+            m.id: Permanent("no such order") if m.id.int % 2 else ValueError("a fault of ours")
+            for m in received
+        }
+
+    publish(settings.amqp_url, *sent)
+    with (
+        structlog.testing.capture_logs() as lines,
+        consuming(settings, subscription(act, batch_size=30, batch_seconds=1.0)),
+    ):
+        until(
+            lambda: depth(settings.amqp_url, QUEUE.dead) + waiting_in_ladder(settings) == 30,
+            "all are copied",
+        )
+    told = [line for line in lines if line["event"] == "message_failed"]
+    assert sum(line["messages"] for line in told) == 30
+    assert {line["log_level"] for line in told} == {"warning", "error"}
+    assert len(told) <= 6  # two kinds, three places, a first batch of one
