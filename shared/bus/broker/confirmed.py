@@ -1,16 +1,23 @@
 """Publishing many messages at once: all outstanding together, and which of them are confirmed."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from amqp import Message as AmqpMessage
 from kombu import Connection
 
+LOOK_SECONDS = 0.5
+
 
 class NotPublishedError(ConnectionError):
     """Not all messages are known to be safe; those that are will be doubles when it is repeated."""
+
+
+class NowhereError(NotPublishedError):
+    """A message has no queue to go to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +48,19 @@ class Published:
     error: Exception | None
 
 
-def publish(connection: Connection, messages: Sequence[Routed], seconds: float) -> Published:
+def publish(
+    connection: Connection,
+    messages: Sequence[Routed],
+    seconds: float,
+    is_wanted: Callable[[], bool] = lambda: True,
+) -> Published:
     """Publish messages in this order, and wait until the broker has said of each what became of it.
 
     Args:
         connection: an open kombu connection; what else it consumes goes on meanwhile.
         messages: each to a queue that there is.
         seconds: how long to wait for them all. After an error the connection is out of step.
+        is_wanted: asked each `LOOK_SECONDS` whether to wait on.
     """
     confirms = _Confirms(messages)
     deadline = time.monotonic() + seconds
@@ -62,16 +75,16 @@ def publish(connection: Connection, messages: Sequence[Routed], seconds: float) 
                 routing_key=message.routing_key,
                 mandatory=True,
             )
-        while confirms.awaited and (left := deadline - time.monotonic()) > 0:
-            connection.drain_events(timeout=left)
+        while confirms.awaited and is_wanted() and (left := deadline - time.monotonic()) > 0:
+            with suppress(TimeoutError):
+                connection.drain_events(timeout=min(left, LOOK_SECONDS))
         if not confirms.awaited:
             channel.close()
     except TimeoutError:
         pass
     except Exception as error:  # noqa: BLE001 - what was confirmed before stays confirmed
         return Published(confirms.confirmed, error)
-    fault = confirms.fault or (f"no confirm within {seconds:g} s" if confirms.awaited else None)
-    return Published(confirms.confirmed, NotPublishedError(fault) if fault else None)
+    return Published(confirms.confirmed, confirms.error(seconds))
 
 
 class _Confirms:
@@ -79,7 +92,7 @@ class _Confirms:
 
     def __init__(self, messages: Sequence[Routed]) -> None:
         self.awaited = set(range(1, len(messages) + 1))
-        self.fault: str | None = None
+        self._refusal: str | None = None
         self._messages = messages
         self._taken: set[int] = set()
         self._nowhere: set[tuple[str, str]] = set()
@@ -95,6 +108,17 @@ class _Confirms:
             not in self._nowhere
         )
 
+    def error(self, seconds: float) -> NotPublishedError | None:
+        """Why not all are confirmed, after so many seconds."""
+        if self._nowhere:
+            exchange, key = min(self._nowhere)
+            return NowhereError(
+                f"there is no queue {key}{f' behind {exchange}' if exchange else ''}"
+            )
+        if self._refusal or self.awaited:
+            return NotPublishedError(self._refusal or f"no confirm within {seconds:g} s")
+        return None
+
     def follow(self, channel: Any) -> None:
         """Hear of what is published on a channel from now on."""
         channel.confirm_select()
@@ -107,12 +131,10 @@ class _Confirms:
 
     def _refuse(self, tag: int, multiple: bool) -> None:
         self._settled(tag, multiple)
-        self.fault = f"the broker refused message {tag} (multiple: {multiple})"
+        self._refusal = f"the broker refused message {tag} (multiple: {multiple})"
 
     def _come_back(self, _: Exception, exchange: str, routing_key: str, *__: Any) -> None:
         self._nowhere.add((exchange, routing_key))
-        behind = f" behind {exchange}" if exchange else ""
-        self.fault = f"there is no queue {routing_key}{behind}"
 
     def _settled(self, tag: int, multiple: bool) -> set[int]:
         settled = {t for t in self.awaited if t <= tag} if multiple else {tag}

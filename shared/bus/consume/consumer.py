@@ -29,9 +29,10 @@ from shared.bus.broker.standing import Standing
 from shared.bus.consume import needs, single_active
 from shared.bus.consume.batch import BatchHandler, Decode, Delivery, StoppedError, held_by, lacked
 from shared.bus.consume.buffered_reader import Inbound
+from shared.bus.consume.copying import Copying
 from shared.bus.consume.delivery_tags import DeliveryTags
 from shared.bus.consume.rehearsals.trying import Rehearsed
-from shared.bus.consume.requeue import Requeued, Requeuer
+from shared.bus.consume.requeue import Requeuer
 from shared.bus.consume.traced import batches_class
 from shared.bus.contract import topology
 from shared.bus.contract.delivery import Incoming, believed, decode_by_type
@@ -41,6 +42,8 @@ from shared.bus.metrics import QueueMetrics
 
 IDLE_SECONDS = 0.5  # how long to wait for a message, and so for a stop to be noticed
 BUSY_SECONDS = 0.005  # the same while a batch is in hand and there is room for more
+COPYING_SECONDS = 0.02  # the same while copies are not confirmed
+LAST_COPIES_SECONDS = 5.0  # how long a stop waits for those
 ASK_SECONDS = 1.0  # between two looks at what is under way, while nothing else is to be done
 FIRST_DELAY, LONGEST_DELAY = 0.2, 5.0  # seconds between attempts to connect
 TURN_SECONDS = 0.5  # between two looks whether the queue has no consumer any more
@@ -153,8 +156,9 @@ class Consumer:
                 self.standing.failed(error)
                 if session is not None:
                     self._left = session.abandon() or self._left
+            if session is not None:
+                session.close()
             self.unacknowledged = 0
-            self._requeuer.close()
             self.last_turn = time.monotonic()
             self._stopping.wait(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
             delay = min(delay * 2, LONGEST_DELAY)
@@ -163,17 +167,8 @@ class Consumer:
             self._worker.submit(self._handle, self._left).exception()
         self._worker.shutdown(wait=False)
 
-    def _settle(self, batch: Sequence[Delivery]) -> "_Settled":
-        """Handle a batch and copy what failed, in the other thread: heartbeats go on meanwhile."""
-        failed = self._handle(batch)
-        gone = [
-            (delivery, failed[delivery.tag])
-            for delivery in batch
-            if delivery.tag in failed and not isinstance(failed[delivery.tag], _KEPT)
-        ]
-        return _Settled(failed, self._requeuer.requeue(gone))
-
     def _handle(self, batch: Sequence[Delivery]) -> dict[int, Exception]:
+        """Run in the other thread."""
         self._metrics.begun()
         try:
             failed = self._batches.run(batch)
@@ -183,14 +178,6 @@ class Consumer:
         finally:
             self._metrics.ended()
         return failed
-
-
-@dataclass(frozen=True, slots=True)
-class _Settled:
-    """What became of a batch: what failed, by tag, and of those the copies."""
-
-    failed: dict[int, Exception]
-    copies: Requeued
 
 
 class _Session:
@@ -209,7 +196,8 @@ class _Session:
         self._in_hand: Sequence[Delivery] = ()
         self._under_way: list[Delivery] = []
         self._asked = 0.0  # when those under way were asked about
-        self._future: Future[_Settled] | None = None
+        self._future: Future[dict[int, Exception]] | None = None
+        self._copying = Copying(consumer._requeuer)
         self._prefetch = 0
         self._tag = ""
         self._last_heartbeat = time.monotonic()
@@ -243,10 +231,15 @@ class _Session:
         self._beat()
         if self._future is not None and self._future.done():
             self._finish()
+        self._acknowledge(self._copying.safe())
 
     def _end(self) -> None:
         while self._future is not None:
             self._turn()
+        until = time.monotonic() + LAST_COPIES_SECONDS
+        while self._copying.is_busy and time.monotonic() < until:
+            self._turn()
+        self._acknowledge(self._copying.safe())
 
     def _wait_for_needs(self) -> bool:
         """Wait until what its transactions need is there; returns whether it is.
@@ -292,6 +285,10 @@ class _Session:
                 return
             self._consumer._stopping.wait(TURN_SECONDS)
 
+    def close(self) -> None:
+        """Let go of what it has beside its connection."""
+        self._copying.close()
+
     def abandon(self) -> list[Delivery]:
         """Wait for the transaction under way; its messages come again and the inbox knows them.
 
@@ -304,7 +301,7 @@ class _Session:
             wait((self._future,), timeout=IDLE_SECONDS)
             if self._future.done():
                 future, self._future = self._future, None
-                failed = {} if future.exception() else future.result().failed
+                failed = {} if future.exception() else future.result()
         in_hand = [d for d in self._in_hand if isinstance(failed.get(d.tag), UnderWay)]
         return [*self._under_way, *in_hand]
 
@@ -353,13 +350,19 @@ class _Session:
         except TimeoutError:
             pass
 
+    def _acknowledge(self, tags: Sequence[int]) -> None:
+        for tag, multiple in self._tags.settle(tags):
+            self._channel.basic_ack(tag, multiple=multiple)
+        self._consumer.unacknowledged -= len(tags)
+        self._consumer.handled += len(tags)
+
     def _patience(self) -> float:
         if self._future is not None:
             return BUSY_SECONDS
         if self._waiting:
             left = self._oldest + self._subscription.batch_seconds - time.monotonic()
             return min(max(left, 0.0005), IDLE_SECONDS)
-        return IDLE_SECONDS
+        return COPYING_SECONDS if self._copying.is_busy else IDLE_SECONDS
 
     def _beat(self) -> None:
         if time.monotonic() - self._last_heartbeat >= 1:
@@ -389,26 +392,22 @@ class _Session:
         if not (batch and _deliveries(batch[0]) >= SUSPICIOUS_DELIVERIES):
             batch, self._under_way = [*self._under_way, *batch], []
         self._in_hand = batch
-        self._future = self._consumer._worker.submit(self._consumer._settle, batch)
+        self._future = self._consumer._worker.submit(self._consumer._handle, batch)
 
     def _finish(self) -> None:
         future, self._future = self._future, None
         batch, self._in_hand = self._in_hand, ()
         if future is None:
             return
-        settled = future.result()
-        failed = settled.failed
-        kept = failed.keys() - settled.copies.safe
+        failed = future.result()
+        # What is kept goes back when the connection ends.
+        kept = {tag for tag, error in failed.items() if isinstance(error, _KEPT)}
         self._under_way += [d for d in batch if isinstance(failed.get(d.tag), UnderWay)]
         self._asked = time.monotonic()
-        # What is kept goes back when the connection ends.
-        done = [delivery.tag for delivery in batch if delivery.tag not in kept]
-        for tag, multiple in self._tags.settle(done):
-            self._channel.basic_ack(tag, multiple=multiple)
-        self._consumer.unacknowledged -= len(batch) - len(kept)
-        self._consumer.handled += len(batch) - len(kept)
-        if settled.copies.error is not None:
-            raise settled.copies.error
+        self._copying.add(
+            [(d, failed[d.tag]) for d in batch if d.tag in failed and d.tag not in kept]
+        )
+        self._acknowledge([delivery.tag for delivery in batch if delivery.tag not in failed])
         if batch[-1].incoming.attempt == 0:
             self._consumer.reached = batch[-1].incoming.stated_time or self._consumer.reached
         # In order the consumer must not end for a moment, nor two messages share a transaction.

@@ -12,7 +12,7 @@ import structlog
 from kombu import Connection
 
 from shared.bus.broker import confirmed
-from shared.bus.broker.confirmed import Published, Routed
+from shared.bus.broker.confirmed import Routed
 from shared.bus.broker.kombu_connection import connect, credentials
 from shared.bus.consume.batch import Delivery
 from shared.bus.consume.copies import again
@@ -31,8 +31,7 @@ from shared.bus.contract.headers import (
 )
 
 CONNECT_SECONDS = 5.0
-CONFIRM_SECONDS = 10.0
-"""For all copies of a batch: less than what a service is given to stop in."""
+WRITE_SECONDS = 10.0
 IDS_TOLD = 10
 """How many messages a line of the log names."""
 REASON_LENGTH = 500
@@ -40,6 +39,26 @@ REASONS_KEPT = 10
 """How many of its reasons a message carries, the last ones."""
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A copy of a failed message.
+
+    Attributes:
+        delivery: the original.
+        error: why it failed.
+        routed: the copy, and where it goes.
+    """
+
+    delivery: Delivery
+    error: Exception
+    routed: Routed
+
+    @property
+    def tag(self) -> int:
+        """The original's delivery tag."""
+        return self.delivery.tag
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +75,7 @@ class Requeued:
 
 
 class Requeuer:
-    """Publishes the copies, each confirmed before the original may be acknowledged.
+    """Makes and publishes the copies, each confirmed before the original may be acknowledged.
 
     Args:
         amqp_url: where to.
@@ -76,35 +95,50 @@ class Requeuer:
         self._queue = queue
         self._consumer = consumer
         self._count = count
-        self._connection: Connection | None = None
         self._rng = random.Random()  # noqa: S311 - jitter
 
-    def requeue(self, failed: Sequence[tuple[Delivery, Exception]]) -> Requeued:
-        """Publish the copies of failed messages, in this order, and wait for the broker once.
+    @property
+    def queue(self) -> str:
+        """The queue that the messages come from."""
+        return self._queue.name
+
+    def connection(self) -> Connection:
+        """A connection to publish by."""
+        return connect(
+            self._amqp_url,
+            timeout=CONNECT_SECONDS,
+            # No heartbeat: it is used in bursts, and the kernel tells when the broker is gone.
+            transport_options={"read_timeout": WRITE_SECONDS, "write_timeout": WRITE_SECONDS},
+        )
+
+    def publish(
+        self,
+        connection: Connection,
+        copies: Sequence[Copy],
+        seconds: float,
+        is_wanted: Callable[[], bool],
+    ) -> Requeued:
+        """Publish copies, in this order, and wait for the broker.
 
         Args:
-            failed: each delivery, and why it failed.
+            connection: as `connection` makes it.
+            copies: what to publish.
+            seconds: how long to wait for confirms.
+            is_wanted: whether to wait on.
         """
-        if not failed:
-            return Requeued(frozenset(), None)
-        copies = [self._copy(delivery, error) for delivery, error in failed]
-        try:
-            published = confirmed.publish(self._connected(), copies, CONFIRM_SECONDS)
-        except Exception as error:  # noqa: BLE001 - whatever it was, nothing is known to be safe
-            published = Published(frozenset(), error)
-        if published.error is not None:
-            self.close()
-        safe = sorted(published.confirmed)
-        self._tell([(*failed[place], copies[place]) for place in safe])
-        return Requeued(frozenset(failed[place][0].tag for place in safe), published.error)
+        routed = [copy.routed for copy in copies]
+        published = confirmed.publish(connection, routed, seconds, is_wanted)
+        safe = [copies[place] for place in sorted(published.confirmed)]
+        self._tell(safe)
+        return Requeued(frozenset(copy.tag for copy in safe), published.error)
 
-    def close(self) -> None:
-        """Drop the connection; the next copy opens another."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.release()
+    def copy(self, delivery: Delivery, error: Exception) -> Copy:
+        """The copy of a failed message, and where it goes.
 
-    def _copy(self, delivery: Delivery, error: Exception) -> Routed:
+        Args:
+            delivery: the message.
+            error: why it failed.
+        """
         incoming = delivery.incoming
         attempt = _attempt(delivery)
         decision = decide(error, attempt, self._rng)
@@ -135,14 +169,15 @@ class Requeuer:
                 REASONS_HEADER: [*reasons, f"{now} {reason}"][-REASONS_KEPT:],
             },
         )
-        return Routed(copy, exchange, self._queue.name)
+        return Copy(delivery, error, Routed(copy, exchange, self._queue.name))
 
-    def _tell(self, safe: Sequence[tuple[Delivery, Exception, Routed]]) -> None:
+    def _tell(self, safe: Sequence[Copy]) -> None:
         """Count each copy, and write a line for all that failed alike."""
-        alike: dict[tuple[type[Exception], str], list[tuple[Delivery, Exception]]] = {}
-        for delivery, error, copy in safe:
-            self._count(None if copy.exchange == topology.DEAD else copy.exchange)
-            alike.setdefault((type(error), copy.exchange), []).append((delivery, error))
+        alike: dict[tuple[type[Exception], str], list[Copy]] = {}
+        for copy in safe:
+            exchange = copy.routed.exchange
+            self._count(None if exchange == topology.DEAD else exchange)
+            alike.setdefault((type(copy.error), exchange), []).append(copy)
         for (kind, exchange), those in alike.items():
             is_foreseen = issubclass(kind, Permanent | Retry)
             log.log(
@@ -150,25 +185,12 @@ class Requeuer:
                 "message_failed",
                 queue=self._queue.name,
                 messages=len(those),
-                message_ids=[_id(delivery) for delivery, _ in those[:IDS_TOLD]],
-                attempt=_attempt(those[0][0]),
+                message_ids=[_id(copy.delivery) for copy in those[:IDS_TOLD]],
+                attempt=_attempt(those[0].delivery),
                 to=exchange,
                 reason=kind.__name__,
-                exc_info=None if is_foreseen else those[0][1],
+                exc_info=None if is_foreseen else those[0].error,
             )
-
-    def _connected(self) -> Connection:
-        if self._connection is None:
-            self._connection = connect(
-                self._amqp_url,
-                timeout=CONNECT_SECONDS,
-                # No heartbeat: it is used in bursts and checked by each confirm.
-                transport_options={
-                    "read_timeout": CONFIRM_SECONDS,
-                    "write_timeout": CONFIRM_SECONDS,
-                },
-            )
-        return self._connection
 
 
 def _attempt(delivery: Delivery) -> int:

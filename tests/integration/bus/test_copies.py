@@ -1,7 +1,10 @@
 """Copies of what failed: a batch's together, each confirmed before its original is acknowledged."""
 
 import threading
+import time
+from contextlib import ExitStack
 
+import pytest
 import structlog
 from kombu import Connection
 
@@ -12,10 +15,12 @@ from tests.integration.bus.test_consumer import (
     QUEUE,
     connections,
     messages,
+    ready,
     subscription,
     waiting_in_ladder,
 )
 from tests.integration.gate import Gate
+from tests.integration.relay.test_stuck import stuck
 
 
 def all_dead(settings, count):
@@ -110,3 +115,45 @@ def test_what_fails_alike_is_one_line_of_the_log(settings):
     assert sum(line["messages"] for line in told) == 30
     assert {line["log_level"] for line in told} == {"warning", "error"}
     assert len(told) <= 6  # two kinds, three places, a first batch of one
+
+
+LADDER = [rung.name for rung in topology.RETRY_LADDER]
+
+
+@pytest.mark.parametrize(
+    ("error", "behind"),
+    [(Retry("not yet"), LADDER), (Permanent("no such order"), [QUEUE.dead])],
+    ids=["the ladder", "the dead queue"],
+)
+def test_a_copy_that_is_not_confirmed_holds_up_no_neighbour(
+    settings, amqp_url, broker, error, behind
+):
+    """Nor is the message delivered again and again, until the broker gives it up."""
+    bad, *good = messages(60)
+    attempts, handled = [], []
+
+    def act(session, received):
+        handled.extend(str(m.id) for m in received if str(m.id) != bad.message_id)
+        attempts.extend(m.attempt for m in received if str(m.id) == bad.message_id)
+        return {m.id: error for m in received if str(m.id) == bad.message_id and not m.attempt}
+
+    with consuming(settings, subscription(act, batch_size=20)):
+        with ExitStack() as stack:
+            for queue in behind:
+                stack.enter_context(stuck(broker, amqp_url, queue))
+            publish(amqp_url, bad, *good)
+            until(lambda: len(handled) == len(good), "those beside it are handled")
+            for message in messages(5):
+                before = len(handled)
+                publish(amqp_url, message)
+                until(lambda n=before: len(handled) > n, "who comes later is handled")
+                time.sleep(2.0)  # longer than a drop of the connection would take to come again
+            assert attempts == [0]
+            assert ready(settings) == 0
+        if isinstance(error, Retry):
+            until(lambda: attempts == [0, 1], "it comes again by the ladder")
+        else:
+            until(lambda: depth(amqp_url, QUEUE.dead) == 1, "it is dead")
+            assert take(amqp_url, QUEUE.dead).headers["x-attempt"] == 1
+    assert len(handled) == len(set(handled))
+    assert (ready(settings), waiting_in_ladder(settings)) == (0, 0)
