@@ -14,7 +14,7 @@ SOURCES = [
     for path in (ROOT / folder).rglob("*.py")
     if path.name != "advisory_locks.py"
 ]
-LITERAL = re.compile(r"advisory\w*\(\s*([\d_]+)|7_?034_?(\d+)")
+LITERAL = re.compile(r"advisory\w*\(\s*(\d[\d_]*)|7_?034_?(\d+)")
 
 
 def test_no_number_is_given_twice():
