@@ -4,7 +4,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -119,8 +119,12 @@ class Supervisor:
             if child.name == name:
                 child.command[-1] = module
 
-    def watch(self) -> None:
-        """Restart what has ended; called again and again."""
+    def watch(self, but: Collection[str] = ()) -> None:
+        """Restart what has ended; called again and again.
+
+        Args:
+            but: names of those that are left down.
+        """
         now = time.monotonic()
         for child in self._children:
             process = child.process
@@ -135,7 +139,7 @@ class Supervisor:
                 )
                 child.process, child.due = None, now + child.delay
                 child.delay = min(child.delay * 2, self._longest_delay)
-            if child.process is None and now >= child.due:
+            if child.process is None and now >= child.due and child.name not in but:
                 self._start(child)
 
     def pid(self, name: str) -> int | None:

@@ -8,8 +8,9 @@ from sqlalchemy.orm import Session
 
 from services.audit.parsing import Fact
 from shared.bus.contract.message import Received
+from shared.db.advisory_locks import AUDIT_CHAIN
 from shared.db.models import AuditEntry
-from shared.security.audit_chain import ADVISORY_LOCK, GENESIS, Content, link
+from shared.security.audit_chain import GENESIS, Content, link
 
 
 def write(session: Session, messages: Sequence[Received[Any]]) -> None:
@@ -18,7 +19,7 @@ def write(session: Session, messages: Sequence[Received[Any]]) -> None:
     The inbox forgets after a month, and a replay of the journal passes it by; a row stays known.
     """
     # Kept until the commit: who comes next must see these rows to continue them.
-    session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
+    session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": AUDIT_CHAIN})
     ids = [message.id for message in messages]
     known = set(
         session.scalars(select(AuditEntry.event_id).where(AuditEntry.event_id.in_(ids))).all()

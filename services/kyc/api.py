@@ -53,8 +53,9 @@ _NONE = ("kyc_not_found", "You have not submitted KYC yet: POST it to this addre
 
 def submit(session: Session, call: Call[Submission, None]) -> Answer:
     """Submit KYC. A business that was asked for more, rejected or revoked may submit again."""
-    account = session.get(Account, call.caller)
-    if account is None:
+    # Held, so that it is not closed meanwhile.
+    account = session.get(Account, call.caller, with_for_update={"read": True})
+    if account is None or account.closed_at is not None:
         raise ApiError(401, "not_signed_in", "This account is gone.")
     _refuse_another(session, account.id)
     body = call.body

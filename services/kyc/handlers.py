@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
@@ -39,6 +39,8 @@ def decide(session: Session, received: Received[KycDecide]) -> None:
     decision = received.data
     approvals.refuse_unnamed(received)
     account = _account(session, decision)
+    # The account first, as its closing does, which then comes before this or after it.
+    is_open = session.scalar(select(func.hold_open_account(account.id)))
     application = session.scalar(
         select(KycApplication)
         .where(KycApplication.account_id == account.id)
@@ -60,10 +62,19 @@ def decide(session: Session, received: Received[KycDecide]) -> None:
     except states.NotPossible as error:
         received.take_effect_once()
         raise Permanent(str(error)) from None
+    if new in states.OPEN and not is_open:
+        raise Permanent("the business has closed its account")
     is_asked_more = decision.decision == "ask" and decision.reason != application.reason
     if new == application.status and not is_asked_more:
         approvals.take_back(session, application, received)
         return
+    if received.replay and decision.decision == "approve" and decision.application_id is None:
+        # Out of the journal into a database of before: what it was about may not be there, and
+        # the newest application is one that it was not about.
+        raise Permanent(
+            "a copy from the journal that does not say which application it approves: look at the "
+            "one that is there, and approve that"
+        )
     decided_by, reason = received.user_id or UNKNOWN_OPERATOR, decision.reason
     if approvals.needed(decision) > 1:
         counted = approvals.record(session, application, received)

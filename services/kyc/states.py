@@ -5,6 +5,9 @@ from typing import Literal
 Status = Literal["pending", "approved", "rejected", "revoked", "incomplete"]
 Decision = Literal["approve", "reject", "revoke", "ask"]
 
+OPEN: tuple[Status, ...] = ("pending", "approved", "incomplete")
+"""Those that something may come of; the database lets a closed account have none."""
+
 
 class NotPossible(Exception):  # noqa: N818
     """The decision does not fit the application's state; the sentence says what to do."""

@@ -32,7 +32,7 @@ from shared.bus.contract import topology
 from shared.bus.contract.delivery import Incoming, believed
 from shared.bus.contract.headers import REPLAY_HEADER
 from shared.bus.contract.journal import batch as batch_of
-from shared.bus.contract.journal import unpack
+from shared.bus.contract.journal import is_unread, unpack
 from shared.bus.contract.message import Replay
 from shared.db.models import OutboxMessage
 
@@ -79,11 +79,13 @@ class Summary:
         left: how many still wait somewhere on their own, and were left to that.
         in_doubt: how many were sent, never confirmed and wait in the outbox to be sent again: they
             are neither told nor untold, and were left to that.
+        unread: how many batches of messages cannot be read, so that what is in them is unknown.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
     left: int = 0
     in_doubt: int = 0
+    unread: int = 0
 
 
 @dataclass(slots=True)
@@ -266,6 +268,8 @@ def replay(
         waiting = _waiting(connection, queue, engine)
     try:
         for entry in chain(begin, entries):
+            if is_unread(entry.incoming):
+                summary.unread += 1
             if not _is_wanted(entry, queue, types, how):
                 continue
             if waiting and entry.incoming.message_id in waiting:

@@ -249,7 +249,7 @@ class Careful:
         destination = (row.exchange, row.routing_key)
         publisher = self._alone.get(destination, self._publisher)
         try:
-            confirm = publisher.send(rows.message(row))
+            confirm = publisher.send(rows.checked(row))
         except (PublishError, ValueError) as error:
             self._window(destination).under_way -= 1
             if isinstance(error, ValueError):

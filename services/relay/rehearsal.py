@@ -6,17 +6,20 @@ In a transaction it checks the same, and a rollback leaves nothing (AMQP 0-9-1, 
 "Broker Semantics").
 """
 
-from typing import Any
+from typing import Any, NoReturn
 
 from amqp import Message as AmqpMessage
-from amqp.exceptions import ChannelError
+from amqp.exceptions import ChannelError, ConnectionForced
 from amqp.exceptions import ConnectionError as ConnectionLostError
 from kombu import Connection
 
 from shared.bus.broker.kombu_connection import connect
 from shared.bus.contract.message import Message
+from shared.bus.publish.confirms import BlockedError, UnavailableError
 
 TIMEOUT = 10.0  # seconds, for the broker to answer
+_SILENCE = (TimeoutError, BlockingIOError)
+"""What py-amqp raises when nothing came in time, by the kind of the socket's timeout."""
 _NOT_FOUND, _ACCESS_REFUSED = 404, 403
 
 
@@ -50,23 +53,26 @@ class Rehearsal:
 
         Raises:
             RefusedError: it would not.
+            BlockedError: it has an alarm, and takes nothing.
+            UnavailableError: it does not answer, or the connection was lost.
             Exception: of kombu or py-amqp, when the broker is away.
         """
+        is_fresh, is_open = self._connection is None, False
         try:
-            self._try(message)
-        except ConnectionLostError:
-            # It may have been gone for long; what loses a fresh one too is the message's own fault.
-            self.close()
-            try:
-                self._try(message)
-            except ConnectionLostError as error:
-                self.close()
-                raise RefusedError(
-                    f"the broker hangs up over it: {_words(error)}", is_destination=False
-                ) from None
+            channel = self._open()
+            is_open = True
+            self._try(channel, message)
+        except BlockedError:
+            self._collect()
+            raise
+        except (ConnectionLostError, OSError) as error:
+            self._collect()
+            # It may have been gone for long; one that is silent is tried again another time.
+            if is_fresh or isinstance(error, _SILENCE):
+                raise _meaning(error, is_open=is_open) from None
+            self.try_out(message)
 
-    def _try(self, message: Message) -> None:
-        channel = self._open()
+    def _try(self, channel: Any, message: Message) -> None:
         try:
             channel.basic_publish(
                 AmqpMessage(message.body, type=message.type, delivery_mode=2),
@@ -79,8 +85,6 @@ class Rehearsal:
             channel.close()  # py-amqp has opened it again, and not for transactions
             is_destination = error.reply_code in (_NOT_FOUND, _ACCESS_REFUSED)
             raise RefusedError(_words(error), is_destination=is_destination) from None
-        except OSError as error:
-            raise ConnectionLostError(str(error) or type(error).__name__) from error
 
     def close(self) -> None:
         """Close the connection; the next message opens another."""
@@ -88,14 +92,38 @@ class Rehearsal:
         if connection is not None:
             connection.release()
 
+    def _collect(self) -> None:
+        # Without a word: who is silent, or has an alarm, would not answer to a close.
+        connection, self._connection, self._channel = self._connection, None, None
+        if connection is not None:
+            connection.collect()
+
     def _open(self) -> Any:
         if self._connection is None:
-            options = {"read_timeout": TIMEOUT, "write_timeout": TIMEOUT}
+            options = {
+                "read_timeout": TIMEOUT,
+                "write_timeout": TIMEOUT,
+                "on_blocked": _blocked,
+            }
             self._connection = connect(self._amqp_url, timeout=5, transport_options=options)
         if self._channel is None:
             self._channel = self._connection.channel()
             self._channel.tx_select()
         return self._channel
+
+
+def _blocked(reason: str) -> NoReturn:
+    raise BlockedError(f"the broker has an alarm: {reason}")
+
+
+def _meaning(error: Exception, *, is_open: bool) -> Exception:
+    """What it means that a fresh connection ended, before or after it was open, or was silent."""
+    # Only what the broker itself says of the connection, and not of its own end (AMQP 0-9-1,
+    # 1.4.2.10), can be over the message.
+    is_said = isinstance(error, ConnectionLostError) and error.method_sig is not None
+    if is_open and is_said and not isinstance(error, ConnectionForced):
+        return RefusedError(f"the broker hangs up over it: {_words(error)}", is_destination=False)
+    return UnavailableError(f"the broker is away or blocked: {_words(error)}")
 
 
 def _words(error: Exception) -> str:

@@ -234,7 +234,7 @@ class Relay:
 
     def _send(self, fast: Publisher, row: Row[Any], sent: list["_Sent"], outcome: Outcome) -> None:
         try:
-            sent.append((row, fast.send(rows.message(row))))
+            sent.append((row, fast.send(rows.checked(row))))
         except ValueError as error:
             outcome.parked[row.sequence] = str(error)
 

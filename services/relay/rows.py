@@ -8,6 +8,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy import Connection, Row, case, delete, func, select, text, tuple_
 
+from shared.bus.contract import journal
 from shared.bus.contract.message import Message
 from shared.db import arrays
 from shared.db.models import OutboxMessage
@@ -182,6 +183,17 @@ def message(row: Any) -> Message:
     return Message(
         exchange, key, type_, str(message_id), bytes(body), about, time, source, traceparent
     )
+
+
+def checked(row: Any) -> Message:
+    """The message that a row holds, which others than we may have written, to be sent.
+
+    Raises:
+        ValueError: it cannot be, for the reason that is given.
+    """
+    found = message(row)
+    journal.check(found)
+    return found
 
 
 def _by_sequence(reasons: Mapping[int, str]) -> dict[str, Any]:

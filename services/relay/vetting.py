@@ -69,6 +69,7 @@ class Vetting:
             Those that may be sent now, in their order, and why the others may not, by sequence.
 
         Raises:
+            PublishError: the broker has an alarm, or does not answer: at the first such row.
             Exception: of kombu or py-amqp, when the broker is away.
         """
         async with self._lock:

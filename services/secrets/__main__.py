@@ -1,17 +1,26 @@
 """`python -m services.secrets`: issues, rotates and revokes webhook secrets."""
 
 import sys
+from typing import Any, get_args
 
-from services.secrets.handlers import on_approved, on_revoke, on_revoked, on_rotate
+from services.secrets.handlers import (
+    Ended,
+    on_approved,
+    on_ended,
+    on_revoke,
+    on_revoked,
+    on_rotate,
+)
 from services.secrets.policies import on_block, on_limit
 from services.secrets.resealing import Resealing
 from services.secrets.schedule import tick
-from shared.bus.consume.batch import each
+from shared.bus.consume.batch import Handler, each
 from shared.bus.consume.consumer import Subscription
 from shared.bus.consume.rehearsals.trying import by_itself
 from shared.bus.contract import topology
 from shared.bus.contract.events import (
     AccountBlock,
+    Event,
     KycApproved,
     KycRevoked,
     SecretRevoke,
@@ -29,14 +38,13 @@ RESEAL_SECONDS = 60.0
 def wire(config: Settings) -> Wiring:
     """What this process does."""
     approvals = each({KycApproved: on_approved, KycRevoked: on_revoked})
-    commands = each(
-        {
-            SecretRotate: on_rotate,
-            SecretRevoke: on_revoke,
-            WebhookLimit: on_limit,
-            AccountBlock: on_block,
-        }
-    )
+    handlers: dict[type[Event], Handler[Any]] = {
+        SecretRotate: on_rotate,
+        SecretRevoke: on_revoke,
+        WebhookLimit: on_limit,
+        AccountBlock: on_block,
+    }
+    commands = each(handlers | dict.fromkeys(get_args(Ended), on_ended))
     return Wiring(
         subscriptions=(
             Subscription(

@@ -9,13 +9,20 @@ from shared.bus.contract.errors import Permanent
 from shared.bus.contract.events import (
     KycApproved,
     KycRevoked,
+    SecretGiven,
+    SecretIssued,
+    SecretKeyRemoved,
     SecretRevoke,
     SecretRevoked,
     SecretRotate,
+    SecretRotated,
 )
 from shared.bus.contract.message import Received
 from shared.db.models import Account, WebhookSecret
 from shared.ids import follow_up_id
+
+Ended = SecretRevoked | SecretRotated | SecretIssued | SecretGiven | SecretKeyRemoved
+"""What says which secrets or public keys stopped working at once."""
 
 
 def on_approved(session: Session, received: Received[KycApproved]) -> None:
@@ -78,7 +85,31 @@ def on_revoke(session: Session, received: Received[SecretRevoke]) -> None:
         raise Permanent(f"this account has no secret or public key {command.secret_id}")
     if rotation.has_live(session, account.id, command.secret_id):
         received.take_effect_once()
-    rotation.revoke(session, account, command.reason, secret_id=command.secret_id)
+    rotation.revoke(
+        session,
+        account,
+        command.reason,
+        secret_id=command.secret_id,
+        # The same when the journal is replayed: the business is not told twice.
+        message_id=follow_up_id(received.id, SecretRevoked.TYPE),
+    )
+
+
+def on_ended(session: Session, received: Received[Ended]) -> None:
+    """End what a fact of the journal says was ended, in a database from before it.
+
+    Raises:
+        Permanent: it is no copy of the journal's, and nothing else has business here.
+    """
+    if received.replay != "again":
+        raise Permanent("a fact is here as a copy from the journal alone")
+    fact = received.data
+    ids = (
+        fact.secret_ids if isinstance(fact, SecretRevoked | SecretKeyRemoved) else fact.revoked_ids
+    )
+    rotation.lock(session, fact.account_id)
+    # Of a business that the database does not know there is nothing to end.
+    rotation.end(session, fact.account_id, ids)
 
 
 def _locked_account(session: Session, account_id: UUID) -> Account:

@@ -22,6 +22,7 @@ from shared.bus.contract.message import Received, message_for
 from shared.db.models import Account, WebhookPolicy
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
+from shared.ids import follow_up_id
 from shared.security.networks import NetworkError, is_within, parse, readable
 
 SOURCE = "services.secrets"
@@ -151,7 +152,14 @@ def on_block(session: Session, received: Received[AccountBlock]) -> None:
         by="an operator",
         reason=command.reason,
     )
-    outbox.add(session, [message_for(fact, source=SOURCE, correlation_id=account.id)])
+    message = message_for(
+        fact,
+        source=SOURCE,
+        correlation_id=account.id,
+        # The same when the journal is replayed: the owner is not told twice.
+        message_id=follow_up_id(received.id, fact.TYPE),
+    )
+    outbox.add(session, [message])
 
 
 def _put(session: Session, **values: object) -> None:

@@ -9,7 +9,7 @@ All times are the database's: hosts need not agree with each other.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Literal
 from uuid import UUID
@@ -132,10 +132,22 @@ def wait_for_next(
     return max(1, math.ceil((oldest + day - database_time(session)).total_seconds()))
 
 
-def issue(session: Session, account: Account, *, is_test: bool = False) -> WebhookSecret:
+def issue(
+    session: Session,
+    account: Account,
+    *,
+    is_test: bool = False,
+    revoked_ids: Sequence[UUID] = (),
+) -> WebhookSecret:
     """A first secret, for an account that has no active one.
 
     The caller holds the lock, and the approval.
+
+    Args:
+        session: the transaction.
+        account: whose.
+        is_test: whether it is the test secret.
+        revoked_ids: earlier ones that were revoked for it in this transaction.
     """
     secret = _make(session, account, is_test=is_test)
     _tell(
@@ -147,6 +159,7 @@ def issue(session: Session, account: Account, *, is_test: bool = False) -> Webho
             secret_id=secret.id,
             expires_at=secret.expires_at,
             is_test=is_test,
+            revoked_ids=tuple(revoked_ids),
         ),
     )
     return secret
@@ -175,7 +188,7 @@ def rotate(
     which = ours(is_test=is_test)
     ended = _revoke_live(session, account.id, at, which) if revoke_previous else []
     if previous is None:
-        return issue(session, account, is_test=is_test)
+        return issue(session, account, is_test=is_test, revoked_ids=ended)
     if not revoke_previous:
         previous.state = "retiring" if previous.expires_at > at else "expired"
         previous.replaced_at = at
@@ -200,7 +213,12 @@ def rotate(
 
 
 def revoke(
-    session: Session, account: Account, reason: str, *, secret_id: UUID | None = None
+    session: Session,
+    account: Account,
+    reason: str,
+    *,
+    message_id: UUID,
+    secret_id: UUID | None = None,
 ) -> None:
     """Make secrets, given ones too, and public keys stop working at once.
 
@@ -210,6 +228,7 @@ def revoke(
         session: the transaction.
         account: whose.
         reason: what the business is told.
+        message_id: the fact's id.
         secret_id: only this one.
     """
     at = database_time(session)
@@ -217,7 +236,18 @@ def revoke(
     ended = _revoke_live(session, account.id, at, which)
     ended += public_keys.revoke(session, account.id, at, secret_id)
     if ended:
-        _tell(session, _revoked(account, ended, reason))
+        _tell(session, _revoked(account, ended, reason), message_id)
+
+
+def end(session: Session, account_id: UUID, ids: Collection[UUID]) -> None:
+    """Make secrets and public keys stop working whose end was told; nobody is told again.
+
+    The caller holds the lock.
+    """
+    at = database_time(session)
+    _revoke_live(session, account_id, at, WebhookSecret.id.in_(ids))
+    for one in ids:
+        public_keys.revoke(session, account_id, at, one)
 
 
 def end_test_mode(session: Session, account: Account) -> None:

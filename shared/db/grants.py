@@ -22,8 +22,9 @@ TELL = (
     "INSERT (message_id, exchange, routing_key, type, correlation_id, source, traceparent, "
     "time, body)"
 )
-BEAT = "SELECT, INSERT, UPDATE, DELETE"  # of its own rows; DELETE: those of instances long gone
-# What ops staff ask about a message of its queues, and its answer.
+# Written of its own rows alone (migration 0037); DELETE: those of instances long gone.
+BEAT = "SELECT, INSERT, UPDATE, DELETE"
+# What ops staff ask about a message of its queues, and its answer; no other's are seen.
 REHEARSE = "SELECT, UPDATE (taken_at, report), DELETE"
 
 GRANTS: Mapping[str, Mapping[str, str]] = {
@@ -167,6 +168,7 @@ FUNCTIONS: Mapping[str, tuple[str, ...]] = {
         "hold_approval(uuid)",
         "clear_test_orders(uuid)",
     ),
+    "kyc": ("hold_open_account(uuid)",),
     "secrets": ("hold_approval(uuid)",),
     "ops": (
         "customer_mention(text)",

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
@@ -22,7 +23,7 @@ from shared.telemetry import metrics
 SECONDS = 30.0
 """From one run to the next."""
 AT_MOST = 20_000
-"""Rows of a place in one run, so that no transaction is long."""
+"""Rows of a place that one run looks at, so that no transaction is long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +33,22 @@ class Place:
     Attributes:
         name: as the setting `RETENTION_…_DAYS` has it, in small letters.
         owner: the service that removes it.
-        due: a query for the keys of what is over `:before`, with a place for a limit and locks.
-        remove: a statement that ends what the query `due` has found, and counts it.
+        table: where its rows are, or those that it is told by.
+        key: the table's, a UUID.
+        candidates: a query for what may be over `:before`, in the order of an index and behind
+            the place that `:owner`, `:at` and `:id` name; with a place for a limit. It gives the
+            key, and the three for each row.
+        over: a condition for what is over.
+        remove: the parts of a statement that end what the query `due` has found, as `gone`.
         oldest: a query for the time of the oldest.
     """
 
     name: str
     owner: str
-    due: str
+    table: str
+    key: str
+    candidates: str
+    over: str
     remove: str
     oldest: str
 
@@ -49,11 +58,15 @@ class Place:
         return kept
 
 
+Position = tuple[UUID, str, UUID]
+"""How far a place was looked through: the owner's id, a time and the row's id."""
+START: Position = (UUID(int=0), "-infinity", UUID(int=0))
+
 # The accounts that have orders, hopping over the index of orders by account: an index by time alone
 # would be paid for by every order that is recorded.
 _SENDERS = """
     WITH RECURSIVE senders AS (
-        (SELECT account_id FROM orders ORDER BY account_id LIMIT 1)
+        (SELECT account_id FROM orders WHERE account_id >= :owner ORDER BY account_id LIMIT 1)
         UNION ALL
         SELECT (SELECT o.account_id FROM orders o WHERE o.account_id > senders.account_id
                 ORDER BY o.account_id LIMIT 1)
@@ -63,28 +76,35 @@ _SENDERS = """
 ORDERS = Place(
     name="orders",
     owner="orders",
+    table="orders",
+    key="id",
     # By when it was recorded and when its sender last said something of it. The sender's own stamp,
     # which is never later, finds the candidates; it may lie years back.
-    due=f"""
+    candidates=f"""
         {_SENDERS}
-        SELECT old.id FROM senders CROSS JOIN LATERAL (
-            SELECT id FROM orders
+        SELECT old.id AS key, senders.account_id AS owner, old.accepted_at AS at, old.id
+        FROM senders CROSS JOIN LATERAL (
+            SELECT id, accepted_at FROM orders
             WHERE account_id = senders.account_id AND accepted_at < :before
-              AND status_at < :before AND recorded_at < :before
-            ORDER BY accepted_at {{bounded}}
+              AND (accepted_at, id) > (
+                  CASE WHEN senders.account_id = :owner THEN :at
+                       ELSE CAST('-infinity' AS timestamptz) END,
+                  CASE WHEN senders.account_id = :owner THEN :id
+                       ELSE CAST('00000000-0000-0000-0000-000000000000' AS uuid) END
+              )
+            ORDER BY accepted_at, id {{limit}}
         ) AS old {{limit}}
     """,  # noqa: S608 - our own names, here and below
+    over="accepted_at < :before AND status_at < :before AND recorded_at < :before",
     remove="""
-        WITH due AS MATERIALIZED ({due}),
         gone AS (DELETE FROM orders WHERE id IN (SELECT id FROM due) RETURNING id),
         history AS (
             DELETE FROM order_status_history WHERE order_id IN (SELECT id FROM gone)
         ),
         conflicts AS (DELETE FROM order_conflicts WHERE order_id IN (SELECT id FROM gone))
-        SELECT count(*) FROM gone
     """,
     oldest=f"""
-        {_SENDERS}
+        {_SENDERS.replace("WHERE account_id >= :owner", "")}
         SELECT min(old.recorded_at) FROM senders CROSS JOIN LATERAL (
             SELECT recorded_at FROM orders WHERE account_id = senders.account_id
             ORDER BY accepted_at LIMIT 1
@@ -94,82 +114,80 @@ ORDERS = Place(
 TEST_ORDERS = replace(
     ORDERS,
     name="test_orders",
-    due="""
-        SELECT id FROM orders WHERE is_test AND accepted_at < :before AND status_at < :before
-          AND recorded_at < :before {bounded}
+    candidates="""
+        SELECT id AS key, account_id AS owner, accepted_at AS at, id FROM orders
+        WHERE is_test AND accepted_at < :before
+          AND (account_id, accepted_at, id) > (:owner, :at, :id)
+        ORDER BY account_id, accepted_at, id {limit}
     """,
     oldest="SELECT min(recorded_at) FROM orders WHERE is_test",
 )
-HISTORY = Place(
-    name="history",
-    owner="orders",
-    due="""
-        SELECT event_id FROM order_status_history
-        WHERE (note <> '' OR tracking IS NOT NULL) AND at < :before
-          AND coalesce(recorded_at, at) < :before
-        ORDER BY at {bounded}
-    """,
+
+
+def _rows(name: str, owner: str, table: str, key: str, since: str, only: str = "true") -> Place:
+    return Place(
+        name=name,
+        owner=owner,
+        table=table,
+        key=key,
+        candidates=f"""
+            SELECT {key} AS key, CAST(:owner AS uuid) AS owner, {since} AS at, {key} AS id
+            FROM {table} WHERE {only} AND {since} < :before AND ({since}, {key}) > (:at, :id)
+            ORDER BY {since}, {key} {{limit}}
+        """,  # noqa: S608
+        over=f"{only} AND {since} < :before",
+        remove=f"""
+            gone AS (
+                DELETE FROM {table} WHERE {key} IN (SELECT {key} FROM due) RETURNING {key}
+            )
+        """,  # noqa: S608
+        oldest=f"SELECT min({since}) FROM {table}",  # noqa: S608
+    )
+
+
+HISTORY = replace(
+    _rows(
+        "history",
+        "orders",
+        "order_status_history",
+        "event_id",
+        "at",
+        "(note <> '' OR tracking IS NOT NULL)",
+    ),
+    over="(note <> '' OR tracking IS NOT NULL) AND at < :before "
+    "AND coalesce(recorded_at, at) < :before",
     remove="""
-        WITH due AS MATERIALIZED ({due}),
         gone AS (
             UPDATE order_status_history SET note = '', tracking = NULL
             WHERE event_id IN (SELECT event_id FROM due) RETURNING event_id
         )
-        SELECT count(*) FROM gone
     """,
     oldest="""
         SELECT coalesce(recorded_at, at) FROM order_status_history
         WHERE note <> '' OR tracking IS NOT NULL ORDER BY at LIMIT 1
     """,
 )
-
-
-def _rows(name: str, owner: str, table: str, key: str, since: str) -> Place:
-    return Place(
-        name=name,
-        owner=owner,
-        due=f"SELECT {key} FROM {table} WHERE {since} < :before "  # noqa: S608
-        f"ORDER BY {since} {{bounded}}",
-        remove=f"""
-            WITH due AS MATERIALIZED ({{due}}),
-            gone AS (
-                DELETE FROM {table} WHERE {key} IN (SELECT {key} FROM due) RETURNING {key}
-            )
-            SELECT count(*) FROM gone
-        """,  # noqa: S608
-        oldest=f"SELECT min({since}) FROM {table}",  # noqa: S608
-    )
-
-
 CONFLICTS = replace(
     _rows("conflicts", "orders", "order_conflicts", "event_id", "at"),
-    due="""
-        SELECT event_id FROM order_conflicts
-        WHERE at < :before AND coalesce(recorded_at, at) < :before
-        ORDER BY at {bounded}
-    """,
+    over="at < :before AND coalesce(recorded_at, at) < :before",
     oldest="SELECT coalesce(recorded_at, at) FROM order_conflicts ORDER BY at LIMIT 1",
     # Updates that wait or were given up end with them: they are of the same kind, and nobody's.
     remove="""
-        WITH due AS MATERIALIZED ({due}),
         gone AS (
             DELETE FROM order_conflicts WHERE event_id IN (SELECT event_id FROM due)
             RETURNING event_id
         ),
         updates AS (DELETE FROM waiting_updates WHERE since < :before)
-        SELECT count(*) FROM gone
     """,
 )
 DELIVERIES = replace(
     _rows("deliveries", "notifier", "email_deliveries", "id", "at"),
     # What the mail server has said of an address ends with them. Who has left stays so.
     remove="""
-        WITH due AS MATERIALIZED ({due}),
         gone AS (
             DELETE FROM email_deliveries WHERE id IN (SELECT id FROM due) RETURNING id
         ),
         refused AS (DELETE FROM suppressions WHERE cause = 'refused' AND since < :before)
-        SELECT count(*) FROM gone
     """,
 )
 UNPROVED = _rows("unproved", "ingress", "pending_proofs", "id", "created_at")
@@ -183,23 +201,42 @@ def before(session: Session, days: int) -> datetime:
     return database_time(session) - timedelta(days=days)
 
 
-def remove(session: Session, place: Place, days: int) -> int:
+def remove(
+    session: Session, place: Place, days: int, after: Position = START
+) -> tuple[int, Position]:
     """Remove some of what is over; safe beside another run of the same.
+
+    Looked at are `AT_MOST` rows. Not all that may be over is: a sender may date a million orders
+    back. So the next run goes on behind them, and does not look at them all again each time.
 
     Args:
         session: the transaction.
         place: where.
         days: for how long it is kept; 0 is for ever.
+        after: where to go on.
 
     Returns:
-        How much was removed, at most `AT_MOST`.
+        How much was removed, and where the next run is to go on: `START` after the last.
     """
     if not days:
-        return 0
-    bounded = f"LIMIT {AT_MOST} FOR UPDATE SKIP LOCKED"
-    due = place.due.format(bounded=bounded, limit=f"LIMIT {AT_MOST}")
-    found = session.scalar(text(place.remove.format(due=due)), {"before": before(session, days)})
-    return int(found or 0)
+        return 0, START
+    statement = f"""
+        WITH seen AS MATERIALIZED ({place.candidates.format(limit=f"LIMIT {AT_MOST}")}),
+        due AS MATERIALIZED (
+            SELECT {place.key} FROM {place.table}
+            WHERE {place.key} IN (SELECT key FROM seen) AND {place.over}
+            FOR UPDATE SKIP LOCKED
+        ),
+        {place.remove}
+        SELECT (SELECT count(*) FROM gone) AS gone, (SELECT count(*) FROM seen) AS seen,
+               last.owner, CAST(last.at AS text) AS at, last.id
+        FROM (VALUES (0)) AS one
+        LEFT JOIN (SELECT * FROM seen ORDER BY owner DESC, at DESC, id DESC LIMIT 1) AS last ON true
+    """  # noqa: S608
+    values = _values(session, days, after)
+    found = session.execute(text(statement), values).one()
+    next_ = (found.owner, found.at, found.id) if found.seen == AT_MOST else START
+    return found.gone, next_
 
 
 def count(session: Session, place: Place, days: int) -> int:
@@ -212,9 +249,17 @@ def count(session: Session, place: Place, days: int) -> int:
     """
     if not days:
         return 0
-    due = place.due.format(bounded="", limit="")
-    query = text(f"SELECT count(*) FROM ({due}) AS due")  # noqa: S608
-    return int(session.scalar(query, {"before": before(session, days)}) or 0)
+    query = f"""
+        WITH seen AS MATERIALIZED ({place.candidates.format(limit="")})
+        SELECT count(*) FROM {place.table}
+        WHERE {place.key} IN (SELECT key FROM seen) AND {place.over}
+    """  # noqa: S608
+    return int(session.scalar(text(query), _values(session, days, START)) or 0)
+
+
+def _values(session: Session, days: int, after: Position) -> dict[str, object]:
+    owner, at, id_ = after
+    return {"before": before(session, days), "owner": str(owner), "at": at, "id": str(id_)}
 
 
 def oldest(session: Session, place: Place) -> datetime | None:
@@ -245,8 +290,12 @@ def end(place: Place, days: int) -> Callable[[Session], None]:
         days: for how long it is kept; 0 is for ever.
     """
 
+    after = START
+
     def run(session: Session) -> None:
-        metrics.kept(place.name, remove(session, place, days), oldest(session, place))
+        nonlocal after
+        removed, after = remove(session, place, days, after)
+        metrics.kept(place.name, removed, oldest(session, place))
 
     return run
 

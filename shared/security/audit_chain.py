@@ -13,10 +13,6 @@ from uuid import UUID
 GENESIS = bytes(32)
 """What stands for the hash before the first row."""
 
-ADVISORY_LOCK = 7_034_223
-"""Held while rows are added, so that two writers do not continue the same row. The number before it
-is the lock of the request log's partitions (migration 0003)."""
-
 
 @dataclass(frozen=True, slots=True)
 class Content:

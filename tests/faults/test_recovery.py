@@ -12,8 +12,12 @@ from pathlib import Path
 
 import httpx
 from sqlalchemy import text
+from sqlalchemy.orm import Session
 
-from tests.integration.arrange import depth, sign, until
+from shared.bus.contract.events import AccountBlock, SecretRevoke
+from shared.bus.contract.message import message_for
+from shared.security import tokens, webhook_keys
+from tests.integration.arrange import account, depth, publish, sign, until
 
 RECOVERY = Path(__file__).resolve().parents[2] / "docs" / "recovery.md"
 ORDERS = """
@@ -29,9 +33,11 @@ HISTORY = (
 
 
 def documented(heading):
-    """The `fellow` commands under a heading of docs/recovery.md."""
+    """The `fellow` commands under a heading of docs/recovery.md, a list for each block of them."""
     section = RECOVERY.read_text().partition(f"## {heading}\n")[2].partition("\n## ")[0]
-    return re.findall(r"^fellow (journal .*)$", section, re.MULTILINE)
+    blocks = re.findall(r"^ *```sh\n(.*?)^ *```$", section, re.MULTILINE | re.DOTALL)
+    found = [re.findall(r"^fellow (journal .*)$", block, re.MULTILINE) for block in blocks]
+    return [commands for commands in found if commands]
 
 
 def run(stand, command, since):
@@ -91,7 +97,8 @@ def test_the_orders_tables_are_emptied_and_rebuilt(stand):
     emails = len(list((stand.mail.maildir.path / "new").iterdir()))
     with stand.engine.begin() as connection:
         connection.execute(text("TRUNCATE orders, order_status_history"))
-    for command in documented("The orders tables are lost"):
+    (commands,) = documented("The orders tables are lost")
+    for command in commands:
         run(stand, command, since)
     count = len(before[0])
     until(lambda: rows(stand, "SELECT count(*) FROM orders") == [(count,)], "rebuilt", 60)
@@ -106,13 +113,67 @@ def test_the_orders_tables_are_emptied_and_rebuilt(stand):
     assert len(list((stand.mail.maildir.path / "new").iterdir())) == emails
 
 
+class Ended:
+    """Businesses whose secrets are alive in the dump, and were ended after it."""
+
+    def __init__(self, stand):
+        self.stand = stand
+        with Session(stand.engine, expire_on_commit=False) as session:
+            made = [account(session, status="approved") for _ in range(3)]
+        self.revoked, self.rotated, self.blocked = (one.id for one in made)
+        self.secrets = {one.id: self._secret(one.id, {}) for one in made}
+
+    def _secret(self, account_id, body):
+        bearer = {"Authorization": f"Bearer {tokens.make(account_id, 'access').text}"}
+        url = f"{self.stand.url}/api/v1/webhook/secret/"
+        answer = httpx.post(url, headers=bearer, json=body)
+        assert answer.status_code in (200, 201), answer.text
+        return answer.json()["secret_key"]
+
+    def end(self):
+        reason = "Before the disk was lost."
+        for command in (
+            SecretRevoke(account_id=self.revoked, reason=reason),
+            AccountBlock(account_id=self.blocked, blocked=True, reason=reason),
+        ):
+            message = message_for(command, source="tests", correlation_id=command.account_id)
+            publish(self.stand.amqp_url, message)
+        self._secret(self.rotated, {"revoke_previous": True})
+        until(self.are_ended, "ended")
+        told = "SELECT count(*) FROM outbox"
+        until(lambda: rows(self.stand, told) == [(0,)], "the facts are relayed")
+
+    def are_ended(self):
+        live = {
+            owner: state
+            for owner, key, state in rows(
+                self.stand, "SELECT account_id, key_hash, state FROM webhook_secrets"
+            )
+            if bytes(key) == webhook_keys.key_hash(self.secrets.get(owner, "").encode())
+        }
+        blocked = "SELECT account_id FROM webhook_policies WHERE blocked_at IS NOT NULL"
+        return live[self.revoked] == live[self.rotated] == "revoked" and (self.blocked,) in rows(
+            self.stand, blocked
+        )
+
+    def answers(self):
+        body = b'{"type":"order.created"}'
+        url = f"{self.stand.url}/api/v1/webhooks/orders/"
+        return {
+            httpx.post(url, content=body, headers=sign(secret, body)).status_code
+            for secret in self.secrets.values()
+        }
+
+
 def test_an_older_dump_and_the_journal_are_the_whole_truth(stand):
     """What was recorded, relayed or mailed after the dump, or waits half way, ends as it should."""
     with stand.load() as before:
         stand.go_on(2)
     stand.settle(before)
+    ended = Ended(stand)
     since = datetime.now(UTC).isoformat()
     stand.database.dump(database_of(stand))
+    ended.end()
     with stand.load() as after:
         stand.go_on(3)
         # From here on nothing is started again: facts wait in the queue, ...
@@ -130,13 +191,26 @@ def test_an_older_dump_and_the_journal_are_the_whole_truth(stand):
     stand.supervisor.stop()
     stand.engine.dispose()
     stand.database.restore(database_of(stand))
-    commands = documented("The database is lost")
-    rest = [command for command in commands if "--done" not in command]
-    for command in commands[: -len(rest)]:
+    assert not ended.are_ended()
+    told, ended_again, recorded = documented("The database is lost")
+    for command in told:
+        assert "--done" in command
         run(stand, command, since)
+
+    def empty(*queues):
+        stand.supervisor.watch(but=("ingress",))
+        return not any(depth(stand.amqp_url, queue) for queue in queues)
+
+    notifier = ("notifier.orders", "notifier.bulk", "notifier.urgent")
+    until(lambda: empty(*notifier), "what waited is told", 60)
+    for command in ended_again:
+        run(stand, command, since)
+    until(lambda: empty("kyc.decisions", "secrets.rotate") and ended.are_ended(), "ended again", 60)
+    assert depth(stand.amqp_url, "secrets.rotate.dead") == 0
+    assert stand.supervisor.pid("ingress") is None
     stand.ready()
-    until(lambda: depth(stand.amqp_url, "notifier.orders") == 0, "what waited is told", 60)
-    for command in rest:
+    assert ended.answers() <= {401, 403}
+    for command in recorded:
         run(stand, command, since)
     balance = stand.settle(after, 120)
     assert set(balance.answers) == {201}

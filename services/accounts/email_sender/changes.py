@@ -48,13 +48,13 @@ def put(
         None, or an error.
 
     Raises:
-        ApiError: 400, when the name is refused.
+        ApiError: 400, when the name is refused; 401, when the account was closed meanwhile.
     """
     name = display_names.normalised(display_name)
     if name and (fault := display_names.fault(name)):
         raise ApiError(400, "invalid_display_name", f"The name is refused. {fault}")
     reply_to = compared(reply_to)
-    account = session.get_one(Account, account_id, with_for_update={"key_share": True})
+    account = _held(session, account_id)
     before = session.get(EmailSender, account_id) or EmailSender(display_name="", reply_to="")
     is_known = reply_to in ("", account.email, before.reply_to)
     if not is_known:
@@ -80,7 +80,7 @@ def prove(session: Session, account_id: UUID, otp: str, address: str) -> ApiErro
     Returns:
         None, or an error, so that a wrong try stays counted.
     """
-    account = session.get_one(Account, account_id, with_for_update={"key_share": True})
+    account = _held(session, account_id)
     guess = guesses.at("code", account.email, network_of(address))
     if wait := guesses.attempts.take(*guess):
         return too_many_requests(wait)
@@ -93,6 +93,13 @@ def prove(session: Session, account_id: UUID, otp: str, address: str) -> ApiErro
     session.delete(pending)
     _set(session, account, "reply_to", proved, address)
     return None
+
+
+def _held(session: Session, account_id: UUID) -> Account:
+    account = session.get_one(Account, account_id, with_for_update={"key_share": True})
+    if account.closed_at is not None:  # since this request was let in
+        raise ApiError(401, "not_signed_in", "This account is gone.")
+    return account
 
 
 def _set(

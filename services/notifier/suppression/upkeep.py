@@ -11,13 +11,15 @@ from shared.bus import outbox
 from shared.bus.contract.events import OrderRecipientsRefused, RefusedRecipient
 from shared.bus.contract.message import Message, message_for
 from shared.config.settings import JOURNAL_DAYS
+from shared.db.advisory_locks import REFUSED_ADDRESSES
 from shared.db.models import Account, Order, Suppression
+from shared.db.session import transaction
 from shared.security.unsubscribe_tokens import unsubscribe_tokens
 
 SOURCE = "services.notifier"
 TELL_EVERY = timedelta(days=1)
 MOST_LISTED = 50  # in one email
-AT_MOST = 500  # rows or accounts a run; the next run takes the rest
+AT_MOST = 500  # accounts a run, whose next run takes the rest; rows a transaction
 CLOSED_FOR = timedelta(days=30)
 """After which nothing can wait any more that a closed account has sent."""
 
@@ -27,7 +29,7 @@ log = structlog.get_logger()
 def tell_refused(session: Session) -> None:
     """Tell businesses which addresses were refused since they were last told: one email a day."""
     # Of several notifiers one at a time, and from here on: what another has told is seen.
-    if not session.scalar(text("SELECT pg_try_advisory_xact_lock(7034223)")):
+    if not session.scalar(select(func.pg_try_advisory_xact_lock(REFUSED_ADDRESSES))):
         return
     now = datetime.now(UTC)
     values = {"now": now, "since": now - TELL_EVERY, "most": AT_MOST}
@@ -65,7 +67,7 @@ def keep(session: Session) -> None:
 
     An order's row ends with the order, and all of an account's some time after it was closed.
     """
-    _hash_again(session)
+    _hash_all_again()
     gone = ~select(Order.id).where(Order.id == Suppression.order_id).exists()
     # The journal may bring an order back.
     old = func.now() - timedelta(days=JOURNAL_DAYS)
@@ -76,11 +78,27 @@ def keep(session: Session) -> None:
     session.execute(delete(Suppression).where(Suppression.account_id.in_(closed)))
 
 
-def _hash_again(session: Session) -> None:
+def _hash_all_again() -> None:
     """Bring rows under the first key, where their address is known.
 
-    A row without one needs its key for ever: it is what keeps an erased person unmailed.
+    A row without one needs its key for ever: it is what keeps an erased person unmailed. What is
+    counted as needing an older key is whatever is not under the first one, for whatever reason.
     """
+    count, found = 0, AT_MOST
+    while found == AT_MOST:
+        # Each in a transaction of its own: who leaves meanwhile waits for one at most.
+        with transaction() as session:
+            found = _hash_again(session)
+        count += found
+    with transaction() as session:
+        others = select(func.count()).where(Suppression.key_id != unsubscribe_tokens().key_id)
+        bound = session.scalar(others) or 0
+    if count or bound:
+        log.info("suppressions_hashed_again", count=count, need_an_older_key=bound)
+
+
+def _hash_again(session: Session) -> int:
+    """Do the next ones; returns how many they were."""
     tokens = unsubscribe_tokens()
     outdated = session.scalars(
         select(Suppression)
@@ -102,12 +120,7 @@ def _hash_again(session: Session) -> None:
         else:
             row.address_hash, row.key_id = hashed
         session.flush()
-    nameless = select(func.count()).where(
-        Suppression.key_id != tokens.key_id, Suppression.address.is_(None)
-    )
-    bound = session.scalar(nameless) or 0
-    if outdated or bound:
-        log.info("suppressions_hashed_again", count=len(outdated), need_an_older_key=bound)
+    return len(outdated)
 
 
 _TELL = text("""

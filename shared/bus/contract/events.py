@@ -481,13 +481,18 @@ class KycRevoked(_AccountFact, frozen=True, kw_only=True):
 
 
 class SecretIssued(_AccountFact, frozen=True, kw_only=True):
-    """An account without an active secret got one."""
+    """An account without an active secret got one.
+
+    `revoked_ids` are earlier ones, replaced but working, that stopped at once, where that was
+    wanted.
+    """
 
     TYPE: ClassVar[str] = "secret.issued"
 
     secret_id: UUID
     expires_at: datetime
     is_test: bool = False
+    revoked_ids: tuple[UUID, ...] = ()
 
 
 class SecretShown(_AccountFact, frozen=True, kw_only=True):

@@ -39,6 +39,10 @@ class _Event(msgspec.Struct, omit_defaults=True):
 _SOURCES = {topology.JOURNAL.name: topology.INTAKE, topology.JOURNAL_OF_FACTS: topology.EVENTS}
 """What an exchange's batches are of, whatever is written in them: see permissions.py."""
 
+_OUTER = 100
+"""How much deeper a body may lie in what holds it, and still be read."""
+
+_one_value = msgspec.json.Decoder(msgspec.Raw)
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(list[_Event])
 
@@ -62,8 +66,28 @@ def place(exchange: str, key: str) -> str:
     return ""
 
 
+def check(message: Message) -> None:
+    """Make sure that a body which was not encoded by us can be a part of a batch.
+
+    It is put there as it is, and what is not one JSON value (RFC 8259) would make the batch
+    unreadable, or be read as other events than itself.
+
+    Raises:
+        ValueError: it cannot, and its publisher would write it there.
+    """
+    if not place(message.exchange, message.routing_key):
+        return
+    body = message.body
+    try:
+        _one_value.decode(body)
+        if body.count(b"[") + body.count(b"{") > _OUTER:
+            _one_value.decode(b"[" * _OUTER + body + b"]" * _OUTER)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ValueError(f"its body is not one JSON value: {error}") from None
+
+
 def event(message: Message) -> bytes:
-    """One message, as a part of a batch."""
+    """One message, as a part of a batch; its body is one JSON value, see `check`."""
     return _encoder.encode(
         _Event(
             "1.0",
@@ -100,10 +124,17 @@ def batch(events: Sequence[bytes], source: str, exchange: str) -> Message:
     )
 
 
+def is_unread(unpacked: Incoming) -> bool:
+    """Whether what `unpack` gave is a batch whose messages are not known."""
+    is_batch = unpacked.properties.get("type") == TYPE
+    return is_batch and unpacked.exchange in _SOURCES
+
+
 def unpack(incoming: Incoming, key: str) -> Iterator[tuple[Incoming, str]]:
     """The messages of a batch as they were published, with their keys; any other as it is.
 
-    So is one that only says it is a batch: it is for no queue, and must not end a replay.
+    So is one that cannot be read, or only says it is a batch: it is for no queue, and must not end
+    a replay; see `is_unread`.
 
     Args:
         incoming: a message of the journal.
@@ -114,7 +145,7 @@ def unpack(incoming: Incoming, key: str) -> Iterator[tuple[Incoming, str]]:
         return
     try:
         events = _decoder.decode(incoming.body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         yield incoming, key
         return
     exchange = _SOURCES.get(incoming.exchange, topology.INTAKE)

@@ -6,12 +6,10 @@ from sqlalchemy import NullPool, create_engine, text
 from shared.config.environment import ConfigurationError
 from shared.config.loading import settings
 from shared.db import grants
+from shared.db.advisory_locks import MIGRATIONS
 from shared.db.lock_patience import patiently
 from shared.db.models import Base
 from shared.db.session import connect_args
-
-# Any number will do, as long as it stays the same.
-ADVISORY_LOCK = 7_034_221
 
 
 def run() -> None:
@@ -29,7 +27,7 @@ def run() -> None:
                 "name. Make one by CREATE DATABASE order_fellow ENCODING 'UTF8' TEMPLATE template0."
             )
         # Until the connection ends.
-        connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": ADVISORY_LOCK})
+        connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": MIGRATIONS})
         connection.commit()
 
         def migrate() -> None:

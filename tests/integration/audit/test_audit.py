@@ -24,12 +24,13 @@ from shared.bus.contract.events import (
     decode,
 )
 from shared.bus.contract.message import message_for
+from shared.db.advisory_locks import AUDIT_CHAIN
 from shared.db.models import AuditEntry, OutboxMessage
 from shared.db.session import transaction
 from shared.http.errors import ApiError
 from shared.ids import new_id
 from shared.security import passwords
-from shared.security.audit_chain import ADVISORY_LOCK, Content, link
+from shared.security.audit_chain import Content, link
 from tests.integration.arrange import (
     account,
     consuming,
@@ -315,5 +316,5 @@ def test_a_sign_in_is_told_with_its_address(settings, db):
 
 def test_who_adds_rows_holds_up_no_partition_of_the_request_log(settings, engine):
     with engine.begin() as writer:
-        writer.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
+        writer.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": AUDIT_CHAIN})
         request_log_rows.keep_partitions()

@@ -115,6 +115,38 @@ def test_a_live_secret_without_an_approval_is_revoked_on_the_way_from_0005(empty
     engine.dispose()
 
 
+def test_an_application_that_a_closed_account_has_open_ends_on_the_way_from_0030(empty):
+    """And a live secret that came of it."""
+    command.upgrade(migrate.config(empty), "0030")
+    engine = create_engine(empty)
+    ids = {}
+    close = "UPDATE accounts SET closed_at = now() WHERE id = '{id}'"
+    with engine.begin() as connection:
+        for status in ("approved", "pending", "incomplete"):
+            ids[status] = new_id()
+            connection.execute(text(ACCOUNT.format(id=ids[status])))
+            # As what was sent in while it was being closed.
+            connection.execute(text(close.format(id=ids[status])))
+            connection.execute(text(APPLICATION.format(id=ids[status], status=status)))
+        connection.execute(text(SECRET.format(id=ids["approved"], state="active")))
+        other = new_id()
+        connection.execute(text(ACCOUNT.format(id=other)))
+        connection.execute(text(APPLICATION.format(id=other, status="pending")))
+    command.upgrade(migrate.config(empty), "0036")
+    with engine.begin() as connection:
+        found = dict(
+            connection.execute(text("SELECT account_id, status FROM kyc_applications")).all()
+        )
+        assert found == {
+            ids["approved"]: "revoked",
+            ids["pending"]: "rejected",
+            ids["incomplete"]: "rejected",
+            other: "pending",
+        }
+        assert connection.execute(text("SELECT state FROM webhook_secrets")).scalar() == "revoked"
+    engine.dispose()
+
+
 def test_who_could_act_has_every_right_and_the_version_before_sees_it_so(empty):
     command.upgrade(migrate.config(empty), "0012")
     engine = create_engine(empty)

@@ -5,7 +5,9 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 from sqlalchemy import select, update
+from structlog.testing import capture_logs
 
+from services.notifier.suppression import upkeep
 from services.notifier.suppression.upkeep import keep, tell_refused
 from shared.bus.contract import topology
 from shared.bus.contract.events import OrderRecipientsRefused
@@ -174,6 +176,37 @@ def test_the_key_rotates_and_nobody_who_left_is_mailed(
     for order in (zoe, bola):
         states = mailed(last, engine, amqp_url, told("order_cancelled", order))
         assert states == {"order_cancelled": "unsubscribed"}
+
+
+def test_a_run_hashes_all_again_and_counts_whatever_is_left(
+    config, configure, db, business, engine, monkeypatch
+):
+    old, new = config.unsubscribe_keys, "e2tR5cV9xJ1mZqYw4uH7oLkD8nBsGfA6pCiT3yQhXvM="
+    monkeypatch.setattr(upkeep, "AT_MOST", 5)
+    for number in range(13):
+        _, order = recorded(db, business, f"zoe{number}@shop.example")
+        db.add(a_row(business, order))
+    db.add(a_row(business, order, address=None, cause="refused"))
+    db.commit()
+    configure(unsubscribe_keys=f"{new},{old}")
+    with engine.connect() as other, capture_logs() as said:
+        held = other.execute(
+            select(Suppression.id)
+            .where(Suppression.address.is_not(None))
+            .limit(1)
+            .with_for_update()
+        ).scalar()
+        with transaction() as session:
+            keep(session)
+    first = unsubscribe_tokens.unsubscribe_tokens().key_id
+    outdated = select(Suppression.id, Suppression.address).where(Suppression.key_id != first)
+    db.rollback()
+    left = db.execute(outdated).all()
+    assert len(left) == 2
+    assert held in {row.id for row in left}
+    assert None in {row.address for row in left}
+    (line,) = (one for one in said if one["event"] == "suppressions_hashed_again")
+    assert (line["count"], line["need_an_older_key"]) == (12, 2)
 
 
 def test_who_left_twice_while_the_key_rotated_is_one(config, configure, db, business):

@@ -325,6 +325,17 @@ def test_an_empty_journal(settings, began):
     assert "0 messages went to orders.intake" in err
 
 
+def test_it_says_that_a_part_cannot_be_read(settings, amqp_url, began):
+    a_journal(amqp_url, 3)
+    publish_raw(amqp_url, "journal", "", b'[{"specversion":', type="journal.batch")
+    a_journal(amqp_url, 3)
+    queue = ("--to-queue", "orders.intake", "--dry-run")
+    code, _, err = fellow(settings, "journal", "replay", "--from", began, *queue)
+    assert code == 0
+    assert "1 batches of the journal cannot be read" in err
+    assert "6 messages would go to orders.intake" in err
+
+
 def test_it_says_what_was_read(settings, amqp_url, began):
     a_journal(amqp_url, 30)
     queue = ("--to-queue", "orders.intake", "--dry-run")

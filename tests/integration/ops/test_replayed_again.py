@@ -1,6 +1,8 @@
 """What `fellow journal replay` says again is not done twice, whatever queue it goes to."""
 
+from datetime import UTC, datetime
 from importlib import import_module
+from uuid import UUID
 
 import pytest
 from sqlalchemy import func, select
@@ -8,14 +10,27 @@ from sqlalchemy import func, select
 from shared.bus.contract import topology
 from shared.bus.contract.events import (
     AccountBlock,
+    AccountChanged,
     KycApproved,
     KycDecide,
+    SecretGiven,
+    SecretIssued,
+    SecretKeyRemoved,
     SecretRevoke,
+    SecretRevoked,
     SecretRotate,
+    SecretRotated,
     WebhookLimit,
 )
 from shared.bus.contract.message import message_for
-from shared.db.models import KycApplication, OutboxMessage, WebhookPolicy, WebhookSecret
+from shared.db.models import (
+    KycApplication,
+    OutboxMessage,
+    WebhookPolicy,
+    WebhookPublicKey,
+    WebhookSecret,
+)
+from shared.ids import follow_up_id, new_id
 from tests.integration.arrange import account, application, consuming, depth, publish, publish_raw
 
 KEYED = {
@@ -45,7 +60,7 @@ def test_every_subscription_says_whether_its_effects_have_keys(settings):
     assert set(found) == {queue.name for queue in topology.WORK_QUEUES}
 
 
-def again(settings, *messages, queue):
+def again(settings, *messages, queue, dead=0):
     """As the journal's replay puts copies into a queue, when all is done that waits."""
     run(settings, queue)
     for message in messages:
@@ -59,7 +74,7 @@ def again(settings, *messages, queue):
             application_headers=message.headers() | {"x-replay": "again"},
         )
     run(settings, queue)
-    assert depth(settings.amqp_url, f"{queue}.dead") == 0
+    assert depth(settings.amqp_url, f"{queue}.dead") == dead
 
 
 def run(settings, queue):
@@ -163,3 +178,112 @@ def decide(settings, business, what):
     publish(settings.amqp_url, message)
     run(settings, "kyc.decisions")
     return message
+
+
+def test_a_copied_approval_that_names_no_application_approves_none(settings, db):
+    """As in a database that was restored: the inbox does not know it, nor the application."""
+    made, named = (account(db, status="pending") for _ in range(2))
+    (about,) = db.scalars(select(KycApplication.id).where(KycApplication.account_id == named.id))
+    bare, exact, refusal = (
+        KycDecide(decision="approve", email=made.email),
+        KycDecide(decision="approve", email=named.email, application_id=about),
+        KycDecide(decision="reject", email=made.email, reason="No such street."),
+    )
+    again(settings, *map(decision, (bare, exact)), queue="kyc.decisions", dead=1)
+    db.rollback()
+    assert dict(db.execute(select(KycApplication.account_id, KycApplication.status)).all()) == {
+        made.id: "pending",
+        named.id: "approved",
+    }
+    # What gives nobody anything is carried out.
+    again(settings, decision(refusal), queue="kyc.decisions", dead=1)
+    db.rollback()
+    assert sorted(db.scalars(select(KycApplication.status))) == ["approved", "rejected"]
+
+
+def decision(command):
+    return message_for(command, source="tests", correlation_id=new_id())
+
+
+def ended(business, ids):
+    common = {
+        "account_id": business.id,
+        "company_name": business.company_name,
+        "email": business.email,
+    }
+    now, other = datetime.now(UTC), new_id()
+    (first, second, third, fourth, key) = ids
+    return (
+        SecretRevoked(**common, secret_ids=(first,), reason="It leaked."),
+        SecretRotated(
+            **common,
+            secret_id=other,
+            expires_at=now,
+            previous_secret_id=second,
+            previous_valid_until=now,
+            cause="business",
+            revoked_ids=(second,),
+        ),
+        SecretIssued(**common, secret_id=other, expires_at=now, revoked_ids=(third,)),
+        SecretGiven(
+            **common,
+            platform="shopify",
+            shop="",
+            secret_id=other,
+            address="192.0.2.1",
+            previous_valid_until=None,
+            revoked_ids=(fourth,),
+        ),
+        SecretKeyRemoved(
+            **common, key_id=key, secret_ids=(key,), public_key="", address="192.0.2.1"
+        ),
+    )
+
+
+def test_what_a_business_has_ended_is_ended_again_and_told_nobody(settings, db, business):
+    for _ in range(4):
+        rotate(settings, business)
+    key = WebhookPublicKey(account_id=business.id, public_key=bytes(32), state="active")
+    db.add(key)
+    db.commit()
+    secrets = db.scalars(select(WebhookSecret.id).order_by(WebhookSecret.issued_at)).all()
+    facts = ended(business, (*secrets[:4], key.id))
+    told_before = db.scalar(select(func.count()).select_from(OutboxMessage))
+    stranger = account(db, status="approved")
+    # A copy of what was said of another account ends nothing of this one's.
+    again(settings, *map(told, ended(stranger, (*secrets[:4], key.id))), queue="secrets.rotate")
+    assert states(db, business) == ["active", *["retiring"] * 4]
+    again(settings, *map(told, facts), queue="secrets.rotate")
+    assert states(db, business) == ["active", *["revoked"] * 4]
+    db.refresh(key)
+    assert key.state == "revoked"
+    assert db.scalar(select(func.count()).select_from(OutboxMessage)) == told_before
+
+
+def test_a_fact_that_is_no_copy_ends_nothing(settings, db, business):
+    (secret,) = db.scalars(select(WebhookSecret.id))
+    fact = told(ended(business, [secret] * 5)[0])
+    publish_raw(
+        settings.amqp_url,
+        "",
+        "secrets.rotate",
+        fact.body,
+        message_id=fact.message_id,
+        type=fact.type,
+        application_headers=fact.headers(),
+    )
+    run(settings, "secrets.rotate")
+    assert depth(settings.amqp_url, "secrets.rotate.dead") == 1
+    assert states(db, business) == ["active"]
+
+
+def test_what_a_copied_command_tells_has_the_id_that_it_had(settings, db, business):
+    commands = [
+        told(SecretRevoke(account_id=business.id, reason="It leaked.")),
+        told(AccountBlock(account_id=business.id, blocked=True, reason="A test.")),
+    ]
+    publish(settings.amqp_url, *commands)
+    run(settings, "secrets.rotate")
+    rows = db.execute(select(OutboxMessage.type, OutboxMessage.message_id)).all()
+    for command, fact in zip(commands, (SecretRevoked, AccountChanged), strict=True):
+        assert (fact.TYPE, follow_up_id(UUID(command.message_id), fact.TYPE)) in rows

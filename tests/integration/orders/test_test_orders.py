@@ -202,7 +202,7 @@ def test_it_ends_when_its_time_is_over_and_no_live_one_with_it(settings, db, bus
     db.commit()
     with transaction() as session:
         assert retention.count(session, retention.TEST_ORDERS, 30) == 2
-        assert retention.remove(session, retention.TEST_ORDERS, 30) == 2
+        assert retention.remove(session, retention.TEST_ORDERS, 30)[0] == 2
     assert [row.is_test for row in rows(db)] == [False]
 
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from amqp import Message as AmqpMessage
@@ -11,6 +12,7 @@ from msgspec.structs import replace
 from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session
 
+from services.ops import journal
 from services.relay import authors
 from shared.bus import outbox
 from shared.bus.contract.events import EVENT_TYPES
@@ -210,3 +212,23 @@ def test_every_fact_has_somebody_who_may_say_it():
     said = {event.TYPE for own in authors.SAYS.values() for event in own}
     facts = {type_ for type_, event in EVENT_TYPES.items() if event.EXCHANGE != "commands"}
     assert facts <= said
+
+
+@pytest.mark.parametrize("body", [b"nope", b'{}},{"type":"kyc.approved","data":{}'])
+def test_a_body_that_would_spoil_the_journal_is_parked_and_the_others_are_in_it(
+    body, settings, amqp_url, db, engine
+):
+    good = messages(40)
+    poison = replace(messages(1)[0], body=body)
+    write(db, [*good[:20], poison, *good[20:]])
+    with relaying(settings):
+        until(lambda: waiting(engine) == 1, "the others are out")
+        reasons = until(lambda: parked(engine), "parked")
+    assert "not one JSON value" in reasons[poison.message_id]
+    assert drain(amqp_url, 100) == Counter(m.message_id for m in good)
+    began = datetime.now(UTC) - timedelta(minutes=5)
+    with Connection(as_service(amqp_url, "console")) as reading:
+        read = journal.read(reading, began, datetime.now(UTC) + timedelta(minutes=5))
+        assert Counter(str(one.incoming.message_id) for one in read) == Counter(
+            m.message_id for m in good
+        )

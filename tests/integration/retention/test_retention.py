@@ -25,6 +25,7 @@ from shared.db.models import (
 )
 from shared.db.session import make_engine, transaction
 from shared.ids import new_id
+from shared.periodic import Periodic
 from stack.servers.credentials import as_service
 from tests.integration.arrange import account, depth, order_created, until
 from tests.integration.ops.cli.test_cli import fellow
@@ -197,7 +198,7 @@ def test_nothing_ends_that_is_kept_for_ever(settings, db, configure, place):
     order(db, business, accepted=9_000, note="kept", is_test=place.name == "test_orders")
     proof(db, 9_000)
     with transaction() as session:
-        assert retention.remove(session, place, 0) == 0
+        assert retention.remove(session, place, 0) == (0, retention.START)
         assert retention.count(session, place, 0) == 0
         assert retention.count(session, place, 8) == 1
 
@@ -206,14 +207,49 @@ def test_by_the_batch_and_past_what_somebody_else_holds(settings, db, engine, mo
     monkeypatch.setattr(retention, "AT_MOST", 2)
     business = account(db).id
     first, *_ = [order(db, business, accepted=800 - n) for n in range(4)]
+    job = Periodic("a test", 1, retention.end(retention.ORDERS, 730))
     with Session(engine) as other:
         other.execute(text("SELECT FROM orders WHERE id = :id FOR UPDATE"), {"id": first})
-        with transaction() as session:
-            assert retention.remove(session, retention.ORDERS, 730) == 2
-        assert left(db, Order) == 2
-        with transaction() as session:
-            assert retention.remove(session, retention.ORDERS, 730) == 1
+        for count in (3, 1, 1):
+            run(job)
+            assert left(db, Order) == count
     assert [row.id for row in db.query(Order)] == [first]
+    run(job)
+    assert left(db, Order) == 0
+
+
+PLACES = {
+    "orders": (retention.ORDERS, Order, 730),
+    "test_orders": (retention.TEST_ORDERS, Order, 30),
+    "history": (retention.HISTORY, OrderStatusHistory, 90),
+    "conflicts": (retention.CONFLICTS, OrderConflict, 90),
+}
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_what_is_dated_back_is_not_looked_at_again_by_each_run(
+    settings, db, engine, monkeypatch, name
+):
+    """An import of old orders: none of it is over, and all of it comes before what is."""
+    place, _, days = PLACES[name]
+    monkeypatch.setattr(retention, "AT_MOST", 10)
+    is_test = name == "test_orders"
+    businesses = sorted(account(db).id for _ in range(2))
+    for business in businesses:
+        for _ in range(12):
+            order(db, business, accepted=3_000, recorded=0, note="new", is_test=is_test)
+    over = order(db, businesses[-1], accepted=900, note="old", is_test=is_test)
+    after, removed, turns = retention.START, 0, 0
+    while not turns or after != retention.START:
+        with transaction() as session:
+            count, after = retention.remove(session, place, days, after)
+        removed, turns = removed + count, turns + 1
+    assert (removed, turns) == (1, 3)
+    db.rollback()
+    if name in ("orders", "test_orders"):
+        assert db.get(Order, over) is None
+    with transaction() as session:
+        assert retention.count(session, place, days) == 0
 
 
 def test_what_was_removed_and_how_old_the_oldest_is_are_told(settings, db):

@@ -6,6 +6,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 from sqlalchemy.orm import Session
 
+from shared.bus.contract import topology
 from shared.db.models import Base
 from shared.security.service_accounts import SERVICES, login
 from stack.servers.credentials import as_service
@@ -385,3 +386,67 @@ def test_the_ingress_decides_about_no_application(role, module_database_url, col
 
     assert refused(engine, insert(**{column: value}))
     assert not refused(engine, insert())
+
+
+def heartbeat_of(service):
+    # The relay's is of before services had names of their own there.
+    return service if service == "relay" else f"services.{service}"
+
+
+BEATING = tuple(service for service in SERVICES if service != "ops")
+
+
+@pytest.mark.parametrize("role", BEATING, indirect=True)
+def test_a_heartbeat_is_its_services(role, module_database_url):
+    """Whoever could write another's would show it well while it is away, or hide it."""
+    service, engine = role
+    owner = create_engine(module_database_url)
+    enter = (
+        "INSERT INTO service_heartbeats VALUES ('{}', 'a:1', '1', now(), now(), '{{}}') "
+        "ON CONFLICT (service, instance) DO UPDATE SET seen_at = now()"
+    )
+    with owner.begin() as connection:
+        connection.execute(text("DELETE FROM service_heartbeats"))
+        for other in BEATING:
+            connection.execute(text(enter.format(heartbeat_of(other))))
+    for other in BEATING:
+        assert refused(engine, enter.format(heartbeat_of(other))) is (other != service)
+    with engine.begin() as connection:
+        assert len(connection.execute(text("SELECT FROM service_heartbeats")).all()) == len(BEATING)
+        connection.execute(text("UPDATE service_heartbeats SET version = 'mine'"))
+    with owner.begin() as connection:
+        changed = text("SELECT service FROM service_heartbeats WHERE version = 'mine'")
+        assert connection.execute(changed).scalars().all() == [heartbeat_of(service)]
+    other = heartbeat_of(next(one for one in BEATING if one != service))
+    assert refused(engine, f"UPDATE service_heartbeats SET service = '{other}', instance = 'b'")
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM service_heartbeats"))
+    with owner.begin() as connection:
+        left = connection.execute(text("SELECT service FROM service_heartbeats")).scalars().all()
+    owner.dispose()
+    assert sorted(left) == sorted(heartbeat_of(one) for one in BEATING if one != service)
+
+
+@pytest.mark.parametrize("role", [*CONSUMERS, "ops"], indirect=True)
+def test_a_rehearsal_is_of_a_services_own_queues(role, module_database_url):
+    """The message that is asked about may be of a person whom another service alone knows."""
+    service, engine = role
+    owner = create_engine(module_database_url)
+    queues = [queue.name for queue in topology.WORK_QUEUES]
+    own = [name for name in queues if name.partition(".")[0] == service or service == "ops"]
+    assert own
+    ask = "INSERT INTO rehearsals (id, queue, message) VALUES (gen_random_uuid(), '{}', '')"
+    with owner.begin() as connection:
+        connection.execute(text("DELETE FROM rehearsals"))
+        for name in queues:
+            connection.execute(text(ask.format(name)))
+    with engine.begin() as connection:
+        seen = connection.execute(text("SELECT queue FROM rehearsals")).scalars().all()
+        assert sorted(seen) == sorted(own)
+        if service != "ops":
+            connection.execute(text("UPDATE rehearsals SET report = ''"))
+        connection.execute(text("DELETE FROM rehearsals"))
+    with owner.begin() as connection:
+        left = connection.execute(text("SELECT queue, report FROM rehearsals")).all()
+    owner.dispose()
+    assert sorted(left) == sorted((name, None) for name in queues if name not in own)

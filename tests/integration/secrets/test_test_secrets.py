@@ -13,6 +13,7 @@ from services.secrets import handlers, rotation, schedule
 from shared.bus.contract.events import SecretRevoked, SecretRotate, decode
 from shared.db.models import OutboxMessage, WebhookSecret
 from shared.db.session import database_time, transaction
+from shared.ids import new_id
 from shared.security import webhook_keys
 from tests.integration.arrange import account, received
 
@@ -151,3 +152,25 @@ def test_one_that_has_expired_is_no_longer_the_active_one_when_shown(settings, d
     newest = rotation.newest(db, business.id, is_test=True)
     assert rotation.has_ended(newest, database_time(db))
     assert not rotation.has_ended(rotation.newest(db, business.id), database_time(db))
+
+
+@pytest.mark.parametrize("is_test", [False, True])
+def test_those_that_end_with_no_active_one_are_told(settings, db, business, is_test):
+    """The active one was revoked by name; the one before goes on working until it is over."""
+    with transaction() as session:
+        rotation.rotate(session, business, "business", is_test=is_test)
+        active = rotation.active(session, business.id, is_test=is_test)
+        rotation.revoke(session, business, "By name.", secret_id=active.id, message_id=new_id())
+    (retiring,) = db.scalars(
+        select(WebhookSecret.id).where(
+            WebhookSecret.state == "retiring", WebhookSecret.is_test == is_test
+        )
+    )
+    with transaction() as session:
+        issued = rotation.rotate(
+            session, business, "business", revoke_previous=True, is_test=is_test
+        )
+    assert sorted(secrets(db, business)[is_test]) == ["active", "revoked", "revoked"]
+    row = db.scalars(select(OutboxMessage).order_by(OutboxMessage.sequence.desc()).limit(1)).one()
+    fact = decode(row.type, row.body)
+    assert (fact.secret_id, fact.revoked_ids) == (issued.id, (retiring,))

@@ -93,6 +93,11 @@ def replay(
             f"{summary.in_doubt} are in doubt: sent, never confirmed, and in the outbox to be sent "
             "again. Whether they were told is not known; they were left alone."
         )
+    if summary.unread:
+        say(
+            f"{summary.unread} batches of the journal cannot be read: what is in them is not "
+            "known, and was not replayed."
+        )
     verb = "would go" if dry_run else "went"
     say(f"{sum(summary.counts.values())} messages {verb} to {queue.name}; read was {extent}.")
     if trouble:

@@ -133,7 +133,13 @@ def _rehearsed(subscription: Subscription, engine: Engine, user: str, message: b
     )
 
 
-_ASK = text("INSERT INTO rehearsals (id, queue, message) VALUES (:id, :queue, :message)")
+# Of a service that is away it is here that its old ones are forgotten: they are no other's.
+_ASK = text(f"""
+    WITH forgotten AS (
+        DELETE FROM rehearsals WHERE asked_at < now() - interval '{KEPT_SECONDS} s'
+    )
+    INSERT INTO rehearsals (id, queue, message) VALUES (:id, :queue, :message)
+""")  # noqa: S608
 _FETCH = text("DELETE FROM rehearsals WHERE id = :id AND report IS NOT NULL RETURNING report")
 _WITHDRAW = text("DELETE FROM rehearsals WHERE id = :id")
 _TAKE = text(f"""

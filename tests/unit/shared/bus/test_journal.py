@@ -79,3 +79,49 @@ def test_what_is_no_batch_stays_as_it_is_and_is_for_no_queue(body):
     assert unpack(broken) == [(broken, "key")]
     bound = {b.exchange for queue in topology.WORK_QUEUES for b in queue.bindings}
     assert broken.exchange not in bound
+
+
+def with_body(body):
+    made = message_for(order_created(), source="tests", correlation_id="story")
+    return structs.replace(made, body=body)
+
+
+FORGED = (
+    b'{}},{"specversion":"1.0","id":"1","source":"x","type":"kyc.approved","time":"","subject":"s"'
+    b',"data":{}'
+)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"nope", b"{} {}", b"{}]", b"{}}", FORGED, b"\xef\xbb\xbf{}", b"[" * 9999 + b"]" * 9999],
+)
+def test_what_is_not_one_value_is_no_part_of_a_batch(body):
+    with pytest.raises(ValueError, match="not one JSON value"):
+        journal.check(with_body(body))
+
+
+@given(st.binary(max_size=30) | st.recursive(st.none(), st.lists).map(json.dumps).map(str.encode))
+def test_whatever_passes_comes_out_alone_and_leaves_the_others_readable(body):
+    try:
+        journal.check(with_body(body))
+    except ValueError:
+        return
+    sent = [with_body(b"{}"), with_body(body), with_body(b"{}")]
+    packed = journal.batch([journal.event(one) for one in sent], "tests", "journal")
+    unpacked = [one for one, _ in unpack(arrived(packed))]
+    assert [one.properties["message_id"] for one in unpacked] == [one.message_id for one in sent]
+    assert [one.body for one in unpacked] == [b"{}", body.strip(b" \t\r\n"), b"{}"]
+
+
+def test_what_is_journalled_by_the_broker_may_be_anything():
+    command = structs.replace(with_body(b"nope"), exchange="commands", routing_key="kyc.decide")
+    journal.check(command)
+
+
+@pytest.mark.parametrize("body", [b"[" * 100_000, b"[{}", b"\xff"])
+def test_a_batch_that_cannot_be_read_is_told_from_other_messages(body):
+    broken = Incoming(body, {"type": journal.TYPE}, {}, "journal.facts")
+    ((one, _),) = unpack(broken)
+    assert journal.is_unread(one)
+    assert not journal.is_unread(Incoming(body, {"type": journal.TYPE}, {}, "commands"))

@@ -1,0 +1,111 @@
+"""What is no word of the broker's about a row is no refusal: an alarm, silence, a lost line."""
+
+import asyncio
+from collections import Counter
+
+import pytest
+from msgspec.structs import replace
+
+from services.relay import rehearsal, rows
+from services.relay.rehearsal import Rehearsal
+from services.relay.vetting import Vetting
+from shared.bus.publish.confirms import BlockedError, PublishError, UnavailableError
+from tests.integration.arrange import declare, until
+from tests.integration.gate import Gate
+from tests.integration.relay.relaying import drain, messages, parked, relaying, waiting, write
+
+
+@pytest.fixture
+def alarm(broker):
+    """Gives a function that ends it."""
+    watermark = broker.evaluate("vm_memory_monitor:get_vm_memory_high_watermark()")
+
+    def end():
+        broker.control("set_vm_memory_high_watermark", watermark)
+
+    broker.control("set_vm_memory_high_watermark", "0")
+    yield end
+    end()
+
+
+@pytest.fixture
+def tried(monkeypatch):
+    """The errors that rehearsals ended with."""
+    errors = []
+    original = Rehearsal.try_out
+
+    def watched(self, message):
+        try:
+            original(self, message)
+        except Exception as error:
+            errors.append(error)
+            raise
+
+    monkeypatch.setattr(Rehearsal, "try_out", watched)
+    return errors
+
+
+def test_an_alarm_is_no_refusal(settings, amqp_url, alarm):
+    declare(amqp_url)
+    one = Rehearsal(amqp_url)
+    for _ in range(2):
+        with pytest.raises(BlockedError, match="alarm"):
+            one.try_out(messages(1)[0])
+    alarm()
+    one.try_out(messages(1)[0])
+    one.close()
+
+
+def test_a_relay_that_starts_in_an_alarm_parks_nothing(
+    settings, amqp_url, db, engine, alarm, tried
+):
+    declare(amqp_url)
+    # Of a kind each, so that each would be tried.
+    good = [replace(one, type=f"order.{n}") for n, one in enumerate(messages(50))]
+    write(db, good)
+    with relaying(settings):
+        until(lambda: len(tried) >= 3, "tried")
+        assert {type(error) for error in tried} == {BlockedError}
+        assert parked(engine) == {}
+        alarm()
+        until(lambda: waiting(engine) == 0, "out")
+    assert drain(amqp_url, 100) == Counter(one.message_id for one in good)
+
+
+def test_silence_is_no_refusal_and_ends_a_vet(settings, amqp_url, db, monkeypatch, tried):
+    declare(amqp_url)
+    monkeypatch.setattr(rehearsal, "TIMEOUT", 1.0)
+    with Gate(amqp_url) as gate:
+        one = Rehearsal(gate.url)
+        one.try_out(messages(1)[0])
+        gate.stall()
+        with pytest.raises(UnavailableError):
+            one.try_out(messages(1)[0])
+        gate.open()
+        one.try_out(messages(1)[0])
+        one.close()
+
+
+def test_a_line_that_is_lost_is_no_refusal(settings, amqp_url):
+    declare(amqp_url)
+    with Gate(amqp_url) as gate:
+        one = Rehearsal(gate.url)
+        one.try_out(messages(1)[0])
+        gate.cut()
+        with pytest.raises((PublishError, OSError)):
+            one.try_out(messages(1)[0])
+        gate.open()
+        one.try_out(messages(1)[0])
+        one.close()
+
+
+def test_a_vet_ends_at_the_first_row_that_nobody_answers_for(
+    settings, amqp_url, db, engine, alarm, tried
+):
+    declare(amqp_url)
+    write(db, messages(20))
+    with engine.connect() as connection:
+        found = rows.take_fresh(connection, 0, (), 20)
+        with pytest.raises(BlockedError):
+            asyncio.run(Vetting(amqp_url).vet(found))
+    assert len(tried) == 1
