@@ -2,6 +2,8 @@
 
 import asyncio
 import random
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,6 +12,9 @@ from sqlalchemy.orm import Session
 
 from shared.db.session import is_database_away, transaction
 from shared.telemetry import metrics
+
+AGAIN_SECONDS = 60.0
+"""How often it is said again that the database is away, by all jobs of a process together."""
 
 log = structlog.get_logger()
 
@@ -22,11 +27,14 @@ class Periodic:
         name: for the log and the metrics.
         seconds: from the end of one run to the start of the next.
         run: must be safe beside another replica's run of the same job.
+        wait: how it waits for the next one, for so many seconds at most, where something may call
+            for it sooner; given what is set at a stop.
     """
 
     name: str
     seconds: float
     run: Callable[[Session], object]
+    wait: Callable[[threading.Event, float], object] = threading.Event.wait
 
     def once(self) -> None:
         """Run it in a transaction."""
@@ -46,11 +54,30 @@ def attempt(name: str, act: Callable[[], object]) -> None:
     except Exception as error:
         metrics.job_ran(name, well=False)
         if is_database_away(error):
-            log.warning("database_away", job=name, error=type(error).__name__)
+            _outage.met(name, error)
         else:
             log.exception("job_failed", job=name)
     else:
         metrics.job_ran(name, well=True)
+
+
+class _Outage:
+    """Says that the database is away, however many jobs meet that, and how often."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._said = float("-inf")
+
+    def met(self, job: str, error: Exception) -> None:
+        with self._lock:
+            now = time.monotonic()
+            if now - self._said < AGAIN_SECONDS:
+                return
+            self._said = now
+        log.warning("database_away", job=job, error=type(error).__name__)
+
+
+_outage = _Outage()
 
 
 def pause(seconds: float) -> float:

@@ -21,6 +21,7 @@ from shared.bus.consume.rehearsals import requests
 from shared.config.environment import ConfigurationError
 from shared.config.loading import begin
 from shared.config.settings import Settings
+from shared.db.listening import Listener
 from shared.db.session import make_engine
 from shared.periodic import Periodic, attempt, pause
 from shared.telemetry import heartbeat, logs, metrics, tracing
@@ -137,7 +138,7 @@ def _repeat(job: Periodic, stopping: threading.Event) -> None:
     metrics.job_begins(job.name, job.seconds)
     while not stopping.is_set():
         attempt(job.name, job.once)
-        stopping.wait(pause(job.seconds))
+        job.wait(stopping, pause(job.seconds))
 
 
 def heartbeat_of(
@@ -163,7 +164,8 @@ def heartbeat_of(
 def _rehearsing(config: Settings, subscriptions: Sequence[Subscription]) -> Periodic:
     engine, (user, _) = make_engine(config, is_pooled=False), credentials(config.amqp_url)
     answer = requests.answering(subscriptions, engine, user)
-    return Periodic("rehearse", requests.SECONDS, answer)
+    bell = Listener(config.database_url, requests.CHANNEL, "rehearse-listen")
+    return Periodic("rehearse", requests.SECONDS, answer, bell.wait)
 
 
 def _pruning(consumer: str) -> Periodic:

@@ -8,7 +8,7 @@ that the database does not hold, and not a bare hash.
 import hashlib
 import hmac
 import secrets
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from enum import Enum
 from uuid import UUID
 
@@ -20,6 +20,7 @@ from shared.bus.contract.message import message_for
 from shared.config.keys import decode_key
 from shared.config.loading import settings
 from shared.db.models import PendingProof
+from shared.db.session import database_time
 from shared.ids import new_id
 from shared.security.encryption import code_sealer
 
@@ -81,19 +82,20 @@ def _let_wait(session: Session, pending: PendingProof, code_id: UUID, code_hash:
     pending.id = pending.id or new_id()
     pending.code_id, pending.code_hash = code_id, code_hash
     pending.attempts = pending.strange_attempts = 0
-    pending.code_made_at = datetime.now(UTC)
+    pending.code_made_at = database_time(session)
     pending.code_expires_at = pending.code_made_at + LIFETIME
     session.add(pending)
     session.flush()
 
 
-def check(pending: PendingProof, digits: str, *, is_own: bool) -> Check:
+def check(session: Session, pending: PendingProof, digits: str, *, is_own: bool) -> Check:
     """Try a code; a wrong try is counted. The caller holds the row.
 
     Only the right digits are told that they came too late: else the answers would say where a code
     is awaited.
 
     Args:
+        session: the transaction.
         pending: what it is to prove.
         digits: as they were given.
         is_own: whether from where it belongs; a stranger's tries do not use up the owner's.
@@ -105,7 +107,12 @@ def check(pending: PendingProof, digits: str, *, is_own: bool) -> Check:
         return Check.WRONG
     if tried >= TRIES:
         return Check.LOCKED
-    return Check.EXPIRED if datetime.now(UTC) >= pending.code_expires_at else Check.RIGHT
+    return Check.EXPIRED if database_time(session) >= pending.code_expires_at else Check.RIGHT
+
+
+def may_send_again(session: Session, pending: PendingProof) -> bool:
+    """Whether the code that was mailed for it is old enough for another."""
+    return database_time(session) - pending.code_made_at >= RESEND_AFTER
 
 
 def _is_right(pending: PendingProof, digits: str) -> bool:

@@ -4,7 +4,6 @@ Whoever is signed in shows the password again; whoever has lost it proves the ad
 Each ends the sessions that a thief might have, and is told to the address that it was before.
 """
 
-from datetime import UTC, datetime
 from uuid import UUID
 
 from sqlalchemy import delete, select, update
@@ -18,6 +17,7 @@ from shared.bus.contract.events import AccountChanged, SecretRevoked
 from shared.bus.contract.message import message_for
 from shared.db import revoked
 from shared.db.models import Account, EmailSender, PendingProof
+from shared.db.session import database_time
 from shared.http.errors import ApiError, too_many_requests
 from shared.security import passwords
 from shared.security.networks import network_of
@@ -80,7 +80,7 @@ def reset_password(
         pending = awaiting(session, account.id, "password_reset")
         # One that was mailed to the address before proves nothing of this one.
         if pending is not None and pending.email == account.email == email:
-            outcome = codes.check(pending, otp, is_own=is_own)
+            outcome = codes.check(session, pending, otp, is_own=is_own)
     if outcome is not Check.RIGHT or account is None:
         return OTP_ERRORS[outcome]()
     registration.refuse_weak(password, email, account.company_name)
@@ -151,7 +151,7 @@ def change_address(
     if wait := guesses.attempts.take(*guess):
         return too_many_requests(wait)
     pending = awaiting(session, account_id, "new_address")
-    outcome = codes.check(pending, otp, is_own=True) if pending else Check.WRONG
+    outcome = codes.check(session, pending, otp, is_own=True) if pending else Check.WRONG
     if outcome is not Check.RIGHT or pending is None:
         return OTP_ERRORS[outcome]()
     registration.hold(session, pending.email)
@@ -182,7 +182,7 @@ def close(session: Session, account_id: UUID, password: str, address: str) -> Ap
         .where(EmailSender.account_id == account.id)
         .values(display_name="", reply_to="")
     )
-    account.closed_at = datetime.now(UTC)
+    account.closed_at = database_time(session)
     account.email = f"{account.id}@closed.invalid"  # RFC 2606: nobody's
     session.flush()
     _tell_revoked(session, account, email)
@@ -234,7 +234,7 @@ def send_code(session: Session, account: Account, purpose: str, email: str, netw
     pending = awaiting(session, account.id, purpose)
     if pending is None:
         pending = PendingProof(purpose=purpose, account_id=account.id)
-    elif pending.email == email and (datetime.now(UTC) - pending.code_made_at < codes.RESEND_AFTER):
+    elif pending.email == email and not codes.may_send_again(session, pending):
         return
     pending.email, pending.network = email, network
     codes.send(session, pending, account.company_name if purpose == "password_reset" else "")

@@ -10,7 +10,6 @@ answered everywhere as if the address were free, and so cannot learn who has an 
 WSTG-IDNT-04).
 """
 
-from datetime import UTC, datetime
 from typing import NamedTuple
 from uuid import UUID
 
@@ -26,6 +25,7 @@ from shared.bus.contract.message import message_for
 from shared.config.loading import settings
 from shared.db import retention
 from shared.db.models import Account, PendingProof
+from shared.db.session import database_time
 from shared.http.errors import ApiError, too_many_requests
 from shared.security import passwords
 from shared.security.networks import network_of
@@ -102,7 +102,7 @@ def send_again(session: Session, email: str, registration_id: UUID | None, addre
     waiting.sort(key=lambda pending: (pending.network == network, pending.created_at))
     if is_over or not waiting or account_of(session, email) is not None:
         return
-    if datetime.now(UTC) - waiting[-1].code_made_at >= codes.RESEND_AFTER:
+    if codes.may_send_again(session, waiting[-1]):
         codes.send(session, waiting[-1])
 
 
@@ -131,7 +131,7 @@ def verify(
     waiting = _waiting(session, email)
     outcome, proved = Check.WRONG, None
     for pending in waiting:
-        checked = codes.check(pending, otp, is_own=pending.network == network)
+        checked = codes.check(session, pending, otp, is_own=pending.network == network)
         if checked is not Check.WRONG:
             outcome, proved = checked, pending
     if proved is None or outcome is not Check.RIGHT:
@@ -201,7 +201,7 @@ def _account_of(session: Session, proved: PendingProof) -> Account | None:
     values = {
         "company_name": proved.company_name,
         "password_hash": proved.password_hash,
-        "email_verified_at": datetime.now(UTC),
+        "email_verified_at": database_time(session),
     }
     # An account that was never proved is one that the version before made.
     made = insert(Account).values(id=proved.id, email=proved.email, **values)

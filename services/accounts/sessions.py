@@ -10,12 +10,12 @@ earlier one.
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
 import structlog
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningUpdate
@@ -25,6 +25,7 @@ from shared.bus.contract.events import AccountChanged
 from shared.bus.contract.message import message_for
 from shared.config.loading import settings
 from shared.db.models import Account, AccountSession, RevokedToken
+from shared.db.session import database_time
 from shared.http.errors import ApiError, account_blocked
 from shared.http.standing import is_blocked
 from shared.ids import derived_id, new_id
@@ -50,7 +51,7 @@ def begin(session: Session, account: Account, network: str, client: str) -> Pair
         network: from where.
         client: what the caller calls itself.
     """
-    now = datetime.now(UTC)
+    now = database_time(session)
     session.execute(delete(AccountSession).where(AccountSession.expires_at < now))
     begun = AccountSession(
         id=new_id(),
@@ -62,7 +63,7 @@ def begin(session: Session, account: Account, network: str, client: str) -> Pair
         expires_at=now + timedelta(seconds=settings().session_seconds),
     )
     session.add(begun)
-    return _pair(account, begun)
+    return _pair(account, begun, now)
 
 
 def renew(
@@ -80,10 +81,9 @@ def renew(
     Returns:
         401 as an error, so that the end is committed.
     """
-    invalid = ApiError(401, *USED[1:])
-    try:
-        token = tokens.check(refresh, "refresh")
-    except tokens.InvalidTokenError:
+    invalid, now = ApiError(401, *USED[1:]), database_time(session)
+    token = _good(refresh, now)
+    if token is None:
         return invalid
     account = session.get(Account, token.account_id)
     if account is None or account.closed_at:
@@ -93,7 +93,6 @@ def renew(
     if token.session_id is None:
         return begin(session, account, network, client) if _use_up(session, token) else invalid
     held = session.get(AccountSession, token.session_id, with_for_update=True)
-    now = datetime.now(UTC)
     if held is None or held.ended_at or held.expires_at <= now:
         return invalid
     successor_id = derived_id("successor", token.id, attempt_id) if attempt_id else None
@@ -112,21 +111,21 @@ def renew(
         )
         return invalid
     held.renewed_at = now
-    return _pair(account, held, successor_id)
+    return _pair(account, held, now, successor_id)
 
 
 def end_by(session: Session, refresh: str) -> ApiError | None:
     """End the session that a refresh token belongs to."""
-    try:
-        token = tokens.check(refresh, "refresh")
-    except tokens.InvalidTokenError:
+    now = database_time(session)
+    token = _good(refresh, now)
+    if token is None:
         return ApiError(401, *USED[1:])
     if token.session_id is None:
         return None if _use_up(session, token) else ApiError(401, *USED[1:])
     held = session.get(AccountSession, token.session_id, with_for_update=True)
     if held is None or held.ended_at:
         return ApiError(401, *USED[1:])
-    held.ended_at = datetime.now(UTC)
+    held.ended_at = now
     return None if held.refresh_id == token.id else ApiError(401, *USED[1:])
 
 
@@ -158,7 +157,7 @@ def live(session: Session, account_id: UUID) -> Sequence[AccountSession]:
     return session.scalars(
         select(AccountSession)
         .where(AccountSession.account_id == account_id, AccountSession.ended_at.is_(None))
-        .where(AccountSession.expires_at > datetime.now(UTC))
+        .where(AccountSession.expires_at > func.clock_timestamp())
         .order_by(AccountSession.renewed_at.desc())
         .limit(100)
     ).all()
@@ -168,14 +167,24 @@ def _ending(account_id: UUID) -> ReturningUpdate[tuple[UUID]]:
     return (
         update(AccountSession)
         .where(AccountSession.account_id == account_id, AccountSession.ended_at.is_(None))
-        .values(ended_at=datetime.now(UTC))
+        .values(ended_at=func.clock_timestamp())
         .returning(AccountSession.id)
     )
 
 
-def _pair(account: Account, held: AccountSession, refresh_id: UUID | None = None) -> Pair:
-    access = tokens.make(account.id, "access", held.id, held.expires_at)
-    refresh = tokens.make(account.id, "refresh", held.id, held.expires_at, refresh_id)
+def _good(refresh: str, now: datetime) -> tokens.Token | None:
+    try:
+        token = tokens.check(refresh, "refresh")
+    except tokens.InvalidTokenError:
+        return None
+    return token if token.expires_at > now else None
+
+
+def _pair(
+    account: Account, held: AccountSession, now: datetime, refresh_id: UUID | None = None
+) -> Pair:
+    access = tokens.make(account.id, "access", now, held.id, held.expires_at)
+    refresh = tokens.make(account.id, "refresh", now, held.id, held.expires_at, refresh_id)
     held.refresh_id = refresh.id
     return Pair(account, access.text, refresh.text)
 

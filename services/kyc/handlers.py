@@ -1,6 +1,5 @@
 """Carrying out an operator's decision."""
 
-from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import func, select
@@ -21,6 +20,7 @@ from shared.bus.contract.events import (
 from shared.bus.contract.message import Received, message_for
 from shared.db import revoked
 from shared.db.models import Account, KycApplication
+from shared.db.session import database_time
 from shared.ids import follow_up_id
 
 UNKNOWN_OPERATOR = "an unnamed operator"
@@ -87,7 +87,7 @@ def decide(session: Session, received: Received[KycDecide]) -> None:
         with session.begin_nested():
             application.status = new
             application.reason = reason
-            application.decided_at = datetime.now(UTC)
+            application.decided_at = database_time(session)
             application.decided_by = decided_by
     except IntegrityError:  # what waited for an answer has one by now, which nobody has looked at
         raise Permanent(_ANOTHER) from None

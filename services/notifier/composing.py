@@ -3,11 +3,12 @@
 No content ever sees a secret: facts do not carry any.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
+
+from sqlalchemy.orm import Session
 
 from services.notifier.contents import (
     accounts,
@@ -50,6 +51,7 @@ from shared.bus.contract.events import (
 )
 from shared.bus.contract.message import Received
 from shared.config.loading import settings
+from shared.db.session import database_time
 from shared.languages import time_zones
 from shared.languages.language import language
 from shared.security import tracking, unsubscribe_links
@@ -142,6 +144,16 @@ def account_of(received: Received[Any]) -> UUID | None:
     return fact.account_id if type(fact) in CONTENTS else None
 
 
+def overdue(session: Session, messages: Sequence[Received[Any]]) -> set[UUID]:
+    """Those of these facts that tell a code which is over: nobody is told of what opens nothing.
+
+    By the database's clock, which gave it its end.
+    """
+    ends = {m.id: m.data.expires_at for m in messages if isinstance(m.data, AccountOtpRequested)}
+    now = database_time(session) if ends else None
+    return {id_ for id_, end in ends.items() if now is not None and end <= now}
+
+
 def compose(received: Received[Any], chosen: Sender = OURS, *, hides: bool = False) -> Email | None:
     """The email that a fact calls for; None when it calls for none.
 
@@ -163,8 +175,6 @@ def compose(received: Received[Any], chosen: Sender = OURS, *, hides: bool = Fal
         return None
     code = ""
     if isinstance(fact, AccountOtpRequested):
-        if fact.expires_at <= datetime.now(UTC):
-            return None
         code = _open_code(fact)
         code = HIDDEN if hides else code
     public_url = settings().public_url

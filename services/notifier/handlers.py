@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 
 from services.notifier import leases, metrics, mime, senders
 from services.notifier.bounds import Bounds
-from services.notifier.composing import Email, account_of, compose
+from services.notifier.composing import Email, account_of, compose, overdue
 from services.notifier.outgoing import (
     NotBegunError,
     NotSentError,
@@ -119,7 +119,8 @@ class Notifier:
         """
         failures: dict[UUID, Exception] = {}
         emails: list[Email] = []
-        of = {m.id: account for m in messages if (account := account_of(m))}
+        over = overdue(session, messages)
+        of = {m.id: account for m in messages if (account := account_of(m)) and m.id not in over}
         chosen = senders.chosen(session, of.values())
         for message in messages:
             if message.id not in of:

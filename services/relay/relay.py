@@ -14,13 +14,11 @@ An error belongs to its row, and a destination's silence to the destination:
 """
 
 import asyncio
-import select
 import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import psycopg2
 import structlog
 from sqlalchemy import Connection, Row, text
 
@@ -35,7 +33,8 @@ from shared.bus.publish.confirms import NackedError, PublishError, ReturnedError
 from shared.bus.publish.publisher import UNHURRIED, Publisher
 from shared.bus.publish.traced import publisher_class
 from shared.config.settings import Settings
-from shared.db.session import connect_args, is_database_away, make_engine
+from shared.db.listening import Listener
+from shared.db.session import is_database_away, make_engine
 
 BATCH = 1_000
 LANES = 2  # while one waits for confirms, the other reads or deletes
@@ -311,23 +310,13 @@ def _listen(
     stopping: threading.Event,
 ) -> None:
     """Call `wake` in the loop at each NOTIFY. While the connection is lost polling goes on."""
-    dsn = database_url.replace("postgresql+psycopg2://", "postgresql://", 1)
+    listener = Listener(database_url, CHANNEL, "relay-listen")
     while not stopping.is_set():
-        try:
-            connection = psycopg2.connect(dsn, **connect_args(database_url, name="relay-listen"))
-            connection.autocommit = True
-            with connection.cursor() as cursor:
-                cursor.execute(f"LISTEN {CHANNEL}")
-            while not stopping.is_set():
-                if select.select([connection], [], [], POLL_SECONDS)[0]:
-                    connection.poll()
-                    if connection.notifies:
-                        connection.notifies.clear()
-                        loop.call_soon_threadsafe(wake)
-        except (psycopg2.Error, OSError):
-            stopping.wait(POLL_SECONDS)
-        except RuntimeError:  # the loop is closed: the process stops
-            return
+        if listener.wait(stopping, POLL_SECONDS):
+            try:
+                loop.call_soon_threadsafe(wake)
+            except RuntimeError:  # the loop is closed: the process stops
+                return
 
 
 async def _wait(stopping: asyncio.Event, seconds: float) -> bool:

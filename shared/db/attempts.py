@@ -8,10 +8,10 @@ the rest of a flood costs no query.
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import NamedTuple
 
-from sqlalchemy import case, delete, select, update
+from sqlalchemy import case, delete, extract, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -82,7 +82,7 @@ class Attempts:
                     self._remember((key, keyed[key].most), now + min(wait, REMEMBERED_SECONDS))
                     return wait
             if secrets.randbelow(100) == 0:
-                over = self._table.ends_at < datetime.now(UTC)
+                over = self._table.ends_at < func.clock_timestamp()
                 session.execute(delete(self._table).where(over))
         return 0
 
@@ -90,7 +90,7 @@ class Attempts:
         """How many count against a limit now."""
         (key,) = self._keyed([limit])
         counted = select(self._table.count).where(
-            self._table.key == key, self._table.ends_at > datetime.now(UTC)
+            self._table.key == key, self._table.ends_at > func.clock_timestamp()
         )
         with transaction() as session:
             return session.scalar(counted) or 0
@@ -108,7 +108,7 @@ class Attempts:
         return {sealer.pseudonym(limit.written): limit for limit in limits}
 
     def _count(self, session: Session, key: bytes, limit: Limit) -> int:
-        table, now = self._table, datetime.now(UTC)
+        table, now = self._table, func.clock_timestamp()
         fresh = {"count": 1, "ends_at": now + timedelta(seconds=limit.seconds)}
         is_over = table.ends_at <= now
         counted = session.scalar(
@@ -126,8 +126,8 @@ class Attempts:
         )
         if counted is not None:
             return 0
-        ends_at = session.scalar(select(table.ends_at).where(table.key == key))
-        return max(1, round((ends_at - now).total_seconds())) if ends_at else 1
+        left = extract("epoch", table.ends_at - now)
+        return max(1, round(session.scalar(select(left).where(table.key == key)) or 0))
 
     def _remember(self, key: tuple[bytes, int], until: float) -> None:
         if len(self._used_up) >= MAX_REMEMBERED:

@@ -1,12 +1,11 @@
 """How an account stands: signed in still, not blocked, its KYC approved.
 
-An access token ends with its session.
+An access token ends with its session, and by itself, by the database's clock.
 """
 
-from datetime import UTC, datetime
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import func, literal, select
 from sqlalchemy.orm import Session
 
 from shared.db.models import AccountSession, KycApplication, WebhookPolicy
@@ -17,7 +16,7 @@ KYC_REQUIRED = (403, "kyc_approval_required", "KYC approval required")
 
 
 def require_session(session: Session, token: Token) -> None:
-    """Refuse a token whose session has ended.
+    """Refuse a token that is over, or whose session has ended.
 
     One of the version before has no session; it ends by itself within minutes.
 
@@ -26,14 +25,15 @@ def require_session(session: Session, token: Token) -> None:
     """
     if is_blocked(session, token.account_id):
         raise account_blocked()
-    if token.session_id is None:
-        return
-    live = select(AccountSession.id).where(
-        AccountSession.id == token.session_id,
-        AccountSession.account_id == token.account_id,
-        AccountSession.ended_at.is_(None),
-        AccountSession.expires_at > datetime.now(UTC),
-    )
+    now = func.clock_timestamp()
+    live = select(literal(1)).where(literal(token.expires_at) > now)
+    if token.session_id is not None:
+        live = live.where(
+            AccountSession.id == token.session_id,
+            AccountSession.account_id == token.account_id,
+            AccountSession.ended_at.is_(None),
+            AccountSession.expires_at > now,
+        )
     if session.scalar(live) is None:
         raise not_signed_in()
 

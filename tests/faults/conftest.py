@@ -15,7 +15,6 @@ from rich.console import Console
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.orm import Session
 
-from shared.security import tokens
 from stack.mailbox import MailServer
 from stack.servers import data
 from stack.servers.credentials import as_service
@@ -24,7 +23,7 @@ from stack.servers.sources import Broker, Database
 from stack.supervisor import MODULES, Supervisor
 from stack.system import prepare, start_services
 from tests.faults.ledger import SETTLE_SECONDS, Balance, Load, settle
-from tests.integration.arrange import account, depth, until
+from tests.integration.arrange import access_token, account, depth, until
 from tests.integration.gate import Gate
 
 TEST_SECONDS = 600
@@ -216,7 +215,7 @@ def stand(
                 engine,
                 str(Address(port)),
                 business.id,
-                {"Authorization": f"Bearer {tokens.make(business.id, 'access').text}"},
+                {"Authorization": f"Bearer {access_token(business.id)}"},
                 "",
                 "",
                 random.Random(seed),

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
+from uuid import UUID
 
 from amqp import Message as AmqpMessage
 from kombu import Connection
@@ -30,6 +31,7 @@ from shared.bus.contract.message import Message, Received, message_for
 from shared.config.settings import Settings
 from shared.db.models import Account, KycApplication, OutboxMessage
 from shared.ids import new_id
+from shared.security import tokens
 
 T = TypeVar("T")
 PATIENCE = 60.0  # bounds a failure; nothing passes or fails by how long it took
@@ -45,6 +47,11 @@ def until(look: Callable[[], T], what: str, seconds: float = PATIENCE) -> T:
         # A look may open a connection; who has waited for long can wait a little longer.
         time.sleep(min(0.02 + waited / 10, 0.25))
     raise AssertionError(f"{what}: not within {seconds:g} s")
+
+
+def access_token(account_id: UUID) -> str:
+    """One of the version before, which has no session: nobody need sign in."""
+    return tokens.make(account_id, "access", datetime.now(UTC)).text
 
 
 @contextmanager

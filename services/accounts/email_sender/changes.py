@@ -85,7 +85,7 @@ def prove(session: Session, account_id: UUID, otp: str, address: str) -> ApiErro
     if wait := guesses.attempts.take(*guess):
         return too_many_requests(wait)
     pending = credentials.awaiting(session, account_id, PURPOSE)
-    outcome = codes.check(pending, otp, is_own=True) if pending else Check.WRONG
+    outcome = codes.check(session, pending, otp, is_own=True) if pending else Check.WRONG
     if outcome is not Check.RIGHT or pending is None:
         return OTP_ERRORS[outcome]()
     guesses.attempts.give_back(session, *guess)

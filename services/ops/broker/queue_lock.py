@@ -74,8 +74,7 @@ def turn(queue: str, engine: Engine | None = None, patience: float = PATIENCE) -
     if connection is None:
         yield True
         return
-    digest = hashlib.sha256(f"ops turn {queue}".encode()).digest()
-    key = int.from_bytes(digest[:8], signed=True)
+    key = lock_key(f"ops turn {queue}")
     with connection:
         deadline = time.monotonic() + patience
         while not (alone := bool(connection.scalar(select(func.pg_try_advisory_lock(key))))):
@@ -89,6 +88,15 @@ def turn(queue: str, engine: Engine | None = None, patience: float = PATIENCE) -
             del _mine.turns[queue]
             if alone:
                 connection.execute(select(func.pg_advisory_unlock(key)))
+
+
+def lock_key(name: str) -> int:
+    """By what an advisory lock of PostgreSQL's is asked for.
+
+    Args:
+        name: what is held.
+    """
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
 
 
 def meeting_place(engine: Engine | None = None) -> Engine | None:

@@ -184,9 +184,10 @@ def same_number(session: Session, found: Sequence[Application]) -> Mapping[UUID,
     ours, other, later = (aliased(KycApplication) for _ in range(3))
     number, ids = bare(ours.business_registration_number), [one.id for one in found]
     is_same = bare(other.business_registration_number) == number
+    # Said of the other's number, which is the same one: this far inside ours is out of reach.
     again = select(later.id).where(
         later.account_id == other.account_id,
-        bare(later.business_registration_number) == number,
+        bare(later.business_registration_number) == bare(other.business_registration_number),
         tuple_(later.submitted_at, later.id) > tuple_(other.submitted_at, other.id),
     )
     others = (

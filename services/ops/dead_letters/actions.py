@@ -38,10 +38,6 @@ from shared.bus.contract.headers import REASON_HEADER, REASONS_HEADER, REPLAY_HE
 from shared.bus.contract.message import Message
 from shared.ids import derived_id
 
-ORPHANED = (
-    "whoever gave the command on the console may not any more. Give it anew, or send it on edited, "
-    "as your own."
-)
 BATCH = 500
 SETTLE_AGAIN = 5
 COME_BACK_SECONDS = 0.3

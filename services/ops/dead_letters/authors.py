@@ -12,6 +12,11 @@ from services.ops.dead_letters.letter import Criteria, Letter
 from services.ops.users import queue_rights, users
 from shared.bus.contract.topology import Queue
 
+ORPHANED = (
+    "whoever gave the command on the console may not any more. Give it anew, or send it on edited, "
+    "as your own."
+)
+
 
 @dataclass(slots=True)
 class Authorised:
@@ -31,11 +36,21 @@ class Authorised:
         """Whether a letter is meant, at a time."""
         if not self.criteria.match(letter, now):
             return False
-        # Who signs in to the broker as themselves, the broker alone knows.
-        if self.authors is None or not letter.person or letter.person in self.authors:
+        if not is_orphaned(letter, self.authors):
             return True
         self.orphaned.add(letter.death)
         return False
+
+
+def is_orphaned(letter: Letter, may: Collection[str] | None) -> bool:
+    """Whether a letter stays dead as it is, since its author may not say it any more.
+
+    Args:
+        letter: which.
+        may: as from `authors`.
+    """
+    # Who signs in to the broker as themselves, the broker alone knows.
+    return not (may is None or not letter.person or letter.person in may)
 
 
 def authors(engine: Engine, queue: Queue) -> Collection[str] | None:

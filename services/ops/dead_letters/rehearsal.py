@@ -17,6 +17,8 @@ from sqlalchemy.orm import Session
 from services.ops.audit.actions import Actor
 from services.ops.dead_letters import search
 from services.ops.dead_letters.actions import copy_of, validate
+from services.ops.dead_letters.authors import ORPHANED, authors, is_orphaned
+from services.ops.dead_letters.in_flight import one_more
 from services.ops.dead_letters.letter import Letter
 from shared.bus.broker.kombu_connection import user_of
 from shared.bus.consume.rehearsals import requests
@@ -88,15 +90,31 @@ def rehearse(
         None when no such letter is there (any more).
 
     Raises:
+        BusyError: too many are under way.
         NotEditableError: the body would not be understood either.
         sqlalchemy.exc.DBAPIError: the database is away.
     """
+    with one_more(engine, actor):
+        return _rehearse(connection, engine, queue, message_id, actor, body, type)
+
+
+def _rehearse(
+    connection: Connection,
+    engine: Engine,
+    queue: topology.Queue,
+    message_id: str,
+    actor: Actor,
+    body: bytes | None,
+    type: str,  # noqa: A002 - the property's name
+) -> Rehearsal | None:
     letter = search.find(connection, queue, message_id, engine=engine)
     if letter is None:
         return None
     if body is not None:
         type = type or letter.type  # noqa: A001 - as above
         validate(queue, type, body)
+    elif is_orphaned(letter, authors(engine, queue)):
+        return Rehearsal(letter, Report("left", f"It would stay a dead letter: {ORPHANED}"), [], [])
     copy = copy_of(letter, user_of(connection), actor, body, type)
     properties = dict(copy.properties)
     headers = properties.pop("application_headers", {})

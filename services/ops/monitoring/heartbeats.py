@@ -22,9 +22,11 @@ EXPECTED = (
     "services.secrets",
     "services.notifier",
     "services.audit",
+    "services.portal",
     "relay",
 )
-"""What a whole system consists of."""
+"""What a whole system consists of, beside the console itself, which looks, and the standing proof,
+which need not stand (`alerts.py`)."""
 
 
 @dataclass(frozen=True, slots=True)

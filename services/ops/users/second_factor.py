@@ -9,7 +9,7 @@ import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 
 from services.ops.users import users
 from shared.db.models import OpsRecoveryCode, OpsSecondFactor, OpsSession, OpsUser
+from shared.db.session import database_time
 from shared.security.encryption import second_factor_sealer
 
 ISSUER = "Order Fellow"
@@ -108,7 +109,7 @@ def confirm(
         session: in a transaction.
         user_id: whose.
         code: as it was typed.
-        at: the time; now when not given.
+        at: the time; now, by the database's clock, when not given.
 
     Returns:
         New recovery codes, to be shown once; None when the code is wrong, or nothing was offered.
@@ -121,7 +122,7 @@ def confirm(
     factor = _locked(session, user_id)
     if factor is None or factor.offered is None:
         return None
-    at = at or datetime.now(UTC)
+    at = at or database_time(session)
     step = _step_of(_totp(factor.offered, user_id), _plain(code), at)
     if step is None:
         return None
@@ -137,7 +138,7 @@ def check(session: Session, user_id: UUID, code: str, at: datetime | None = None
         session: in a transaction.
         user_id: whose.
         code: as it was typed: six digits, or a recovery code.
-        at: the time; now when not given.
+        at: the time; now, by the database's clock, when not given.
 
     Returns:
         What it was; None when it is wrong or was used.
@@ -156,7 +157,7 @@ def check(session: Session, user_id: UUID, code: str, at: datetime | None = None
     factor = _locked(session, user_id)
     if factor is None or factor.sealed is None:
         return None
-    step = _step_of(_totp(factor.sealed, user_id), plain, at or datetime.now(UTC))
+    step = _step_of(_totp(factor.sealed, user_id), plain, at or database_time(session))
     if step is None or step <= factor.last_step:
         return None
     factor.last_step = step

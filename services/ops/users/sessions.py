@@ -8,10 +8,10 @@ or gets another role or password (OWASP, "Session Management").
 """
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, delete, or_, select, update
+from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from services.ops.users.users import HAS_SECOND_FACTOR, User, rights_of
@@ -103,15 +103,13 @@ def find(session: Session, token: str, config: Settings, *, is_use: bool = True)
         config: `ops_idle_seconds` and `ops_session_seconds` count.
         is_use: whether somebody asks, and not a page by itself.
     """
-    now = datetime.now(UTC)
     found = _find(session, token, config, awaits_code=False)
     if found is None:
         return None
-    user, seen_at = found
-    if is_use and now - seen_at > SEEN_EVERY:
-        session.execute(
-            update(OpsSession).where(OpsSession.token_hash == hashed(token)).values(seen_at=now)
-        )
+    user, unseen = found
+    if is_use and unseen > SEEN_EVERY:
+        seen = update(OpsSession).where(OpsSession.token_hash == hashed(token))
+        session.execute(seen.values(seen_at=func.clock_timestamp()))
     return user
 
 
@@ -123,13 +121,14 @@ def awaiting(session: Session, token: str, config: Settings) -> User | None:
 
 def _find(
     session: Session, token: str, config: Settings, *, awaits_code: bool
-) -> tuple[User, datetime] | None:
+) -> tuple[User, timedelta] | None:
+    """Who it is, and for how long nobody was seen."""
     row = session.execute(
         select(
             OpsUser.id,
             OpsUser.name,
             OpsUser.rights,
-            OpsSession.seen_at,
+            (func.clock_timestamp() - OpsSession.seen_at).label("unseen"),
             HAS_SECOND_FACTOR.label("has_second_factor"),
         )
         .join(OpsSession, OpsSession.user_id == OpsUser.id)
@@ -141,7 +140,7 @@ def _find(
     ).first()
     if row is None:
         return None
-    return User(row.id, row.name, rights_of(row.rights), row.has_second_factor), row.seen_at
+    return User(row.id, row.name, rights_of(row.rights), row.has_second_factor), row.unseen
 
 
 def end(session: Session, token: str) -> bool:
@@ -212,7 +211,7 @@ def take_note(session: Session, token: str) -> str:
 
 
 def _has_ended(config: Settings) -> ColumnElement[bool]:
-    now = datetime.now(UTC)
+    now = func.clock_timestamp()
     return or_(
         OpsSession.seen_at < now - timedelta(seconds=config.ops_idle_seconds),
         OpsSession.created_at < now - timedelta(seconds=config.ops_session_seconds),

@@ -15,12 +15,12 @@ from typing import Any
 
 import jwt
 import msgspec
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from services.portal.web.api import Api, Asking, Refused
 from shared.db.models import PortalSession
-from shared.db.session import transaction
+from shared.db.session import database_time, transaction
 from shared.ids import new_id
 from shared.security.encryption import CannotOpenError, portal_sealer
 from shared.web.tokens import hashed, new_token
@@ -64,7 +64,7 @@ def start(session: Session, signed_in: Mapping[str, Any]) -> str:
         session: the transaction.
         signed_in: the API's answer.
     """
-    session.execute(delete(PortalSession).where(PortalSession.expires_at < datetime.now(UTC)))
+    session.execute(delete(PortalSession).where(PortalSession.expires_at < func.clock_timestamp()))
     token, held = new_token(), _held(signed_in)
     key = hashed(token)
     session.add(
@@ -89,9 +89,12 @@ def find(token: str, api: Api, browser: Browser) -> Held | None:
         PageError: 503, when the API does not answer; the next page asks it again.
         Refused: it does not renew, for another reason than the session's end.
     """
+    if not token:
+        return None
     with transaction() as session:
-        held = _opened(session.get(PortalSession, hashed(token)) if token else None)
-    if held is None or not _is_over(held.access):
+        now = database_time(session)
+        held = _opened(session.get(PortalSession, hashed(token)), now)
+    if held is None or _expiry(held.access) - RENEW_AHEAD > now:
         return held
     return renew(token, api, browser, held.access)
 
@@ -111,7 +114,7 @@ def renew(token: str, api: Api, browser: Browser, access: str) -> Held | None:
     for is_begun in (False, True):
         with transaction() as session:
             row = session.get(PortalSession, hashed(token), with_for_update=True)
-            held = _opened(row)
+            held = _opened(row, database_time(session))
             if row is None or held is None or held.access != access:
                 return held
             if is_begun:
@@ -141,7 +144,7 @@ def _renewed(session: Session, row: PortalSession, held: Held, asking: Asking) -
 def end(session: Session, token: str) -> Held | None:
     """Forget a browser; returns what was held of it."""
     row = session.get(PortalSession, hashed(token))
-    held = _opened(row)
+    held = _opened(row, database_time(session))
     if row is not None:
         session.delete(row)
     return held
@@ -177,18 +180,14 @@ def _seal(held: Held, key: bytes) -> bytes:
     return portal_sealer().seal(msgspec.json.encode(held), f"portal:{key.hex()}")
 
 
-def _opened(row: PortalSession | None) -> Held | None:
-    if row is None or row.expires_at <= datetime.now(UTC):
+def _opened(row: PortalSession | None, now: datetime) -> Held | None:
+    if row is None or row.expires_at <= now:
         return None
     try:
         plain = portal_sealer().open(row.sealed, f"portal:{bytes(row.token_hash).hex()}")
     except CannotOpenError:  # under a key that was taken out: then one signs in again
         return None
     return msgspec.json.decode(plain, type=Held)
-
-
-def _is_over(access: str) -> bool:
-    return _expiry(access) - RENEW_AHEAD <= datetime.now(UTC)
 
 
 def _expiry(token: str) -> datetime:

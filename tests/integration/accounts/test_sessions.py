@@ -110,7 +110,9 @@ def test_nobody_ends_anothers_session(api, email):
 
 def test_tokens_of_the_version_before_go_on_until_they_end(api, email):
     account_id = tokens.check(login(api, email).json()["access"], "access").account_id
-    old = {use: tokens.make(account_id, use).text for use in ("access", "refresh")}
+    old = {
+        use: tokens.make(account_id, use, datetime.now(UTC)).text for use in ("access", "refresh")
+    }
     assert is_in(api, old)
     renewed = renew(api, old).json()
     assert is_in(api, renewed)

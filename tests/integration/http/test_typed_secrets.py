@@ -22,10 +22,9 @@ from services.ops.console.app import PAGES
 from services.ops.console.web.mount import FORM, SESSION
 from services.ops.users import users
 from shared.ids import new_id
-from shared.security import tokens
 from shared.web.tokens import form_token
 from stack.folders import ROOT
-from tests.integration.arrange import declare
+from tests.integration.arrange import access_token, declare
 from tests.integration.conftest import running_ingress
 from tests.integration.gate import Gate
 from tests.integration.ingress.conftest import approved
@@ -165,7 +164,7 @@ def test_a_log_names_the_route_and_not_what_was_typed_into_it(amqp_url, database
         running_console(tmp_path / "console", amqp_url, gate.url) as (url, _),
         httpx.Client(base_url=url, timeout=30, cookies={SESSION: "unknown"}) as browser,
     ):
-        bearer = {"Authorization": f"Bearer {tokens.make(new_id(), 'access').text}"}
+        bearer = {"Authorization": f"Bearer {access_token(new_id())}"}
         gate.cut()
         answer = api.http.get("/orders/hunter2.00001/", headers=bearer)
         assert answer.status_code == 503

@@ -19,8 +19,7 @@ from services.ingress.credentials.cache import SecretCache
 from services.ingress.credentials.policies import Policies
 from shared.db.models import OutboxMessage, WebhookSecret
 from shared.ids import new_id
-from shared.security import tokens
-from tests.integration.arrange import account, depth, sign, until
+from tests.integration.arrange import access_token, account, depth, sign, until
 from tests.integration.conftest import Api, running_ingress
 from tests.integration.gate import Gate
 
@@ -117,7 +116,7 @@ def approved(api: Api) -> Sender:
     """A new business that may send."""
     with api.session() as session:
         made = account(session, status="approved")
-    bearer = {"Authorization": f"Bearer {tokens.make(made.id, 'access').text}"}
+    bearer = {"Authorization": f"Bearer {access_token(made.id)}"}
     answer = api.http.post("/webhook/secret/", headers=bearer)
     assert answer.status_code == 201, answer.text
     shown = answer.json()

@@ -19,11 +19,11 @@ from shared.bus.consume.consumer import Consumer
 from shared.bus.contract import topology
 from shared.bus.contract.events import decode
 from shared.db.models import KycApplication, OutboxMessage
-from shared.security import tokens
 from shared.security.service_accounts import login
 from stack.folders import ROOT
 from stack.servers.credentials import as_service
 from tests.integration.arrange import (
+    access_token,
     account,
     application,
     consuming,
@@ -44,7 +44,7 @@ FACTS = {
 
 
 def as_(account_):
-    return {"Authorization": f"Bearer {tokens.make(account_.id, 'access').text}"}
+    return {"Authorization": f"Bearer {access_token(account_.id)}"}
 
 
 def signed_in(api):

@@ -11,10 +11,9 @@ from sqlalchemy import select
 from shared.bus.contract import topology
 from shared.db.models import EmailDelivery, EmailSender, Order, Suppression
 from shared.ids import new_id
-from shared.security import tokens
 from shared.security.unsubscribe_tokens import unsubscribe_tokens
 from stack.mailbox import text_of
-from tests.integration.arrange import account, depth, publish, until
+from tests.integration.arrange import access_token, account, depth, publish, until
 from tests.integration.conftest import running_ingress
 from tests.integration.notifier.test_sending import deliveries, notifying, tell
 from tests.unit.notifier.facts import FACTS
@@ -255,7 +254,7 @@ def test_the_business_sees_who_has_left_and_cannot_take_it_back(site, db, busine
     token = unsubscribe_tokens().make(business.id, order.id, order.customer_email)
     click(site, f"/api/v1/unsubscribe/?token={token}", b"do=order")
     click(site, f"/api/v1/unsubscribe/?token={token}", b"do=all")
-    bearer = {"Authorization": f"Bearer {tokens.make(business.id, 'access').text}"}
+    bearer = {"Authorization": f"Bearer {access_token(business.id)}"}
     first = site.http.get("/suppressions/?limit=1", headers=bearer).json()
     second = site.http.get(f"/suppressions/?cursor={first['next']}", headers=bearer).json()
     whole, one = first["results"][0], second["results"][0]
@@ -264,7 +263,7 @@ def test_the_business_sees_who_has_left_and_cannot_take_it_back(site, db, busine
     assert (whole["order_id"], one["order_id"]) == (None, str(order.id))
     refused = site.http.delete(f"/suppressions/{whole['id']}/", headers=bearer)
     assert (refused.status_code, refused.json()["code"]) == (409, "customer_unsubscribed")
-    other = {"Authorization": f"Bearer {tokens.make(account(db).id, 'access').text}"}
+    other = {"Authorization": f"Bearer {access_token(account(db).id)}"}
     assert site.http.get("/suppressions/", headers=other).json()["results"] == []
     assert site.http.delete(f"/suppressions/{whole['id']}/", headers=other).status_code == 404
     assert site.http.get("/suppressions/?cause=refused", headers=bearer).json()["results"] == []

@@ -10,12 +10,11 @@ from services.orders.unknown import Unknown
 from shared.bus.contract.events import TrackingStatus
 from shared.db.models import EmailDelivery
 from shared.ids import derived_id, new_id, order_of_number
-from shared.security import tokens
-from tests.integration.arrange import account, order_created, received, status_changed
+from tests.integration.arrange import access_token, account, order_created, received, status_changed
 
 
 def as_(account_):
-    return {"Authorization": f"Bearer {tokens.make(account_.id, 'access').text}"}
+    return {"Authorization": f"Bearer {access_token(account_.id)}"}
 
 
 @pytest.fixture

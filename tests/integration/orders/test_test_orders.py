@@ -30,8 +30,8 @@ from shared.db.models import InboxEntry, Order, OrderConflict, OutboxMessage, Wa
 from shared.db.session import transaction
 from shared.ids import new_id, order_of_key
 from shared.intake import bodies
-from shared.security import tokens
 from tests.integration.arrange import (
+    access_token,
     account,
     consuming,
     depth,
@@ -218,7 +218,7 @@ def test_clearing_is_an_accounts_own_and_takes_no_live_order(api):
                     unknown=Unknown(10),
                 )
         session.commit()
-    me = {"Authorization": f"Bearer {tokens.make(mine.id, 'access').text}"}
+    me = {"Authorization": f"Bearer {access_token(mine.id)}"}
     assert api.http.delete("/orders/test/", headers=me).json() == {"orders": 2, "more": False}
     assert api.http.delete("/orders/test/", headers=me).json() == {"orders": 0, "more": False}
     assert api.http.delete("/orders/test/").status_code == 401

@@ -5,16 +5,20 @@ import json
 import os
 import re
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import pytest
 
+from services.ops.audit.actions import Actor
+from services.ops.dead_letters import in_flight
 from shared.bus.contract import topology
 from shared.bus.contract.events import OpsDataViewed, decode, encode
-from shared.db.models import Order, OutboxMessage
+from shared.db.models import Order, OutboxMessage, Rehearsal
 from stack.folders import ROOT
 from stack.processes import stop
 from stack.servers.credentials import as_service
-from tests.integration.arrange import account, depth, order_created
+from tests.integration.arrange import account, depth, order_created, until
 from tests.integration.ops.cli.test_cli import fellow
 from tests.integration.ops.console.running import running_console
 from tests.integration.ops.console.test_masked_pages import signed_in
@@ -184,3 +188,32 @@ def test_where_nobody_runs_it_says_so(settings, amqp_url, db):
     (message,) = bury(amqp_url, order_created())
     code, out, _ = fellow(settings, "dead", "rehearse", INTAKE.name, message.message_id)
     assert (code, BUSY in out) == (1, True)
+
+
+def test_few_are_under_way_at_once_and_one_for_each_person(console, settings, db, engine, amqp_url):
+    """Whoever may look may ask, and nobody answers here: each waits for as long as it may."""
+    (message,) = bury(amqp_url, order_created())
+    id_ = message.message_id
+    with signed_in(console, db, "watch") as client, ThreadPoolExecutor(1) as thread:
+        first = thread.submit(rehearse, client, INTAKE, id=id_)
+        until(lambda: asked(db) == 1, "the first is under way")
+        second = rehearse(client, INTAKE, id=id_)
+        assert second.status_code == 429
+        assert "A rehearsal of ada's is under way" in shown(second)
+        assert asked(db) == 1
+        assert first.result().status_code == 200
+        # And with it over, another may begin, as long as there are few in all.
+        with ExitStack() as others:
+            for number in range(in_flight.MOST):
+                others.enter_context(in_flight.one_more(engine, Actor(f"other {number}", "")))
+            refused = rehearse(client, INTAKE, id=id_)
+            assert refused.status_code == 429
+            assert "3 rehearsals are under way" in shown(refused)
+            code, _, err = fellow(settings, "dead", "rehearse", INTAKE.name, id_)
+            assert (code, "Nothing was tried. 3 rehearsals" in err) == (1, True)
+        assert BUSY in shown(rehearse(client, INTAKE, id=id_))
+
+
+def asked(db):
+    db.rollback()
+    return db.query(Rehearsal).count()

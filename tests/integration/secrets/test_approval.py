@@ -17,9 +17,8 @@ from shared.db.session import transaction
 from shared.http.errors import ApiError
 from shared.http.route import Call
 from shared.ids import new_id
-from shared.security import tokens
 from stack.servers.credentials import as_service
-from tests.integration.arrange import account, received, until
+from tests.integration.arrange import access_token, account, received, until
 
 INSERT = text("""
     INSERT INTO webhook_secrets (id, account_id, key_hash, sealed, state, expires_at)
@@ -279,7 +278,7 @@ def test_each_service_may_hold_an_approval_and_change_none(database_url, db, bus
 def test_a_business_has_so_many_secrets_made_a_day(api):
     with api.session() as session:
         made = account(session, status="approved")
-    me = {"Authorization": f"Bearer {tokens.make(made.id, 'access').text}"}
+    me = {"Authorization": f"Bearer {access_token(made.id)}"}
     for _ in range(rotation.MAX_A_DAY):
         assert api.http.post("/webhook/secret/", headers=me).status_code in (200, 201)
     refused = api.http.post("/webhook/secret/", headers=me)

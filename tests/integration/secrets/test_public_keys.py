@@ -17,9 +17,8 @@ from shared.bus.contract.events import SecretKeyRemoved, decode
 from shared.bus.contract.message import message_for
 from shared.db.models import OutboxMessage, WebhookPublicKey
 from shared.ids import new_id
-from shared.security import tokens
 from shared.security.public_keys import encode
-from tests.integration.arrange import account, publish, until
+from tests.integration.arrange import access_token, account, publish, until
 from tests.integration.conftest import running_ingress
 from tests.integration.ingress.conftest import ORDER, approved
 
@@ -210,7 +209,7 @@ def test_a_private_key_that_is_pasted_is_nowhere_kept(api, sender, private, tmp_
 def test_only_an_approved_business_may_have_one(api, private, status):
     with api.session() as session:
         made = account(session, status=status)
-    bearer = {"Authorization": f"Bearer {tokens.make(made.id, 'access').text}"}
+    bearer = {"Authorization": f"Bearer {access_token(made.id)}"}
     answer = api.http.post(PATH, json={"public_key": written(private)}, headers=bearer)
     assert (answer.status_code, answer.json()["code"]) == (403, "kyc_approval_required")
     # The database says so too, whoever asks it.

@@ -24,9 +24,9 @@ from shared.bus.contract.events import (
 from shared.bus.contract.message import message_for
 from shared.db.models import KycApplication, OutboxMessage, WebhookSecret, WebhookSecretUse
 from shared.db.session import transaction
-from shared.security import tokens, webhook_keys
+from shared.security import webhook_keys
 from shared.security.encryption import CannotOpenError
-from tests.integration.arrange import account, consuming, publish, received, until
+from tests.integration.arrange import access_token, account, consuming, publish, received, until
 
 NOW = datetime.now(UTC)
 
@@ -411,7 +411,7 @@ def test_every_secret_fact_names_its_account():
 
 
 def as_(account_):
-    return {"Authorization": f"Bearer {tokens.make(account_.id, 'access').text}"}
+    return {"Authorization": f"Bearer {access_token(account_.id)}"}
 
 
 def test_http_refuses_without_approval(api):

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from services.ops import keys
+from services.ops.monitoring.heartbeats import EXPECTED
 from shared import product
 from shared.bus.contract import topology
 from shared.config.environment import ConfigurationError
@@ -185,6 +186,13 @@ def test_compose_names_its_own_hosts_and_lets_others_be_added():
             *own, more = service["environment"]["UNPROTECTED_HOSTS"].split(",")
             assert more == "${UNPROTECTED_HOSTS:-}"
             assert set(own) <= set(compose()["services"])
+
+
+def test_the_console_expects_what_compose_and_make_run_start():
+    """What is down is a line, whatever it is; `doctor` and the alerts have the same lines."""
+    stay = {name for name, service in ours().items() if "profiles" not in service}
+    names = {name.removeprefix("services.") for name in EXPECTED}
+    assert names == stay - {"ops", "proof"} == set(MODULES) - {"ops"}
 
 
 def test_every_service_in_compose_signs_in_as_itself(tmp_path):

@@ -43,6 +43,7 @@ from services.ops.cli.terminal import (
 )
 from services.ops.dead_letters import actions, retry_queue, search
 from services.ops.dead_letters.actions import Progress
+from services.ops.dead_letters.authors import ORPHANED
 from services.ops.dead_letters.letter import Criteria, Letter
 from services.ops.environment import Surroundings
 
@@ -164,7 +165,7 @@ def _carry_out(
         )
     say(f"{state.done} {verb}, {state.passed} left.")
     if state.orphaned:
-        say(f"{state.orphaned} of them: {actions.ORPHANED}")
+        say(f"{state.orphaned} of them: {ORPHANED}")
     if unseen := state.total - state.done - state.passed:
         say(f"{unseen} were not looked at.")
     if not state.alone:

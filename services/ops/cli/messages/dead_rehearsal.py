@@ -23,6 +23,7 @@ from services.ops.cli.terminal import (
     stop,
 )
 from services.ops.dead_letters import actions, rehearsal
+from services.ops.dead_letters.in_flight import BusyError
 from services.ops.dead_letters.rehearsal import Rehearsal
 from shared.db.footprint import Changes
 
@@ -48,6 +49,8 @@ def rehearse(
             found = rehearsal.rehearse(
                 connection, books, chosen, message_id, actor(system), body=new, type=type_
             )
+        except BusyError as error:
+            stop(f"Nothing was tried. {error}")
         except actions.NotEditableError as error:
             stop(f"Nothing was tried. {error}")
     if found is None:

@@ -1,7 +1,8 @@
 """Rehearsals asked for by ops staff and made by the service that would handle the message.
 
 It alone has the rights, the keys and the settings of its handlers; the console has none of them and
-gets none. They meet in a table whose rows are gone once they are read, and after `KEPT` anyway.
+gets none. They meet in a table whose rows are gone once they are read, and after `KEPT_SECONDS`
+anyway.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,10 +21,12 @@ from shared.bus.contract.delivery import Incoming, believed
 from shared.db.session import transaction
 from shared.ids import new_id
 
-SECONDS = 2.0
-"""From one look for requests to the next: a person waits so long, and every process looks."""
+CHANNEL = "rehearsals"
+"""The NOTIFY channel that wakes who answers."""
+SECONDS = 20.0
+"""From one look for requests to the next, behind NOTIFY, which a lost connection loses."""
 GOOD_SECONDS = 20  # after which nobody waits for the answer any more
-KEPT_SECONDS = 60
+KEPT_SECONDS = 30  # with the look that ends it, less than the minute that is promised
 AT_ONCE = 20  # requests answered in one look
 
 log = structlog.get_logger()
@@ -65,6 +68,7 @@ def ask(session: Session, queue: str, incoming: Incoming) -> UUID:
     )
     values = {"id": id_, "queue": queue, "message": msgspec.json.encode(request)}
     session.execute(_ASK, values)
+    session.execute(_NOTIFY)
     return id_
 
 
@@ -140,6 +144,7 @@ _ASK = text(f"""
     )
     INSERT INTO rehearsals (id, queue, message) VALUES (:id, :queue, :message)
 """)  # noqa: S608
+_NOTIFY = text(f"NOTIFY {CHANNEL}")
 _FETCH = text("DELETE FROM rehearsals WHERE id = :id AND report IS NOT NULL RETURNING report")
 _WITHDRAW = text("DELETE FROM rehearsals WHERE id = :id")
 _TAKE = text(f"""

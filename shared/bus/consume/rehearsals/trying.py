@@ -59,15 +59,15 @@ class Report(msgspec.Struct):
 
     Attributes:
         outcome: `done`; `known`, since it was handled before; `dead`: it would be a dead letter at
-            once; `retried`: it would fail and be tried again; `held`: what it needs is away;
-            `unknown`: it could not be rehearsed.
+            once; `left`: it would not be put back; `retried`: it would fail and be tried again;
+            `held`: what it needs is away; `unknown`: it could not be rehearsed.
         sentence: that in words.
         changes: what would be written.
         facts: what would be told, in this order.
         emails: what would be mailed.
     """
 
-    outcome: Literal["done", "known", "dead", "retried", "held", "unknown"]
+    outcome: Literal["done", "known", "dead", "left", "retried", "held", "unknown"]
     sentence: str
     changes: list[Changes] = []
     facts: list[Message] = []

@@ -1,18 +1,12 @@
 """Revoked is revoked: whatever is away, whatever a clock says, however late a transaction ends."""
 
 import asyncio
-import os
-import subprocess
-import sys
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from types import SimpleNamespace
 
-import httpx
 import jwt
 import pytest
-from sqlalchemy import create_engine, delete, text, update
+from sqlalchemy import delete, text, update
 from sqlalchemy.orm import Session
 
 from services.ingress.credentials import rows as secret_rows
@@ -31,13 +25,9 @@ from shared.bus.contract.message import Message, message_for
 from shared.db.models import OutboxMessage, WebhookPolicy, WebhookSecret
 from shared.ids import new_id
 from shared.security import webhook_keys
-from stack.processes import stop
-from stack.servers.credentials import as_service
-from stack.servers.ports import Port
 from tests.integration.arrange import account, headers, publish, received, take, until
-from tests.integration.conftest import Api
 from tests.integration.ingress.conftest import ORDER, Sender, known, ready
-from tests.programs import program
+from tests.integration.wrong_clocks import set_clock, wrong_worker
 from tests.unit.ingress.platforms import orders as platform_orders
 
 MINUTES = 600
@@ -356,60 +346,6 @@ def test_a_rotation_names_what_it_revoked(settings, db):
 
 
 # --- a worker whose clock is wrong ---------------------------------------------------------------
-
-
-@contextmanager
-def wrong_worker(folder, amqp_url, database_url, clock):
-    """One worker under libfaketime(1), without gunicorn, whose time.sleep does not bear it."""
-    program("faketime")
-    library = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
-    port = Port()
-    metrics = folder / "metrics"
-    metrics.mkdir()
-    environment = {
-        "AMQP_URL": as_service(amqp_url, "ingress"),
-        "DATABASE_URL": as_service(database_url, "ingress"),
-        "PROMETHEUS_MULTIPROC_DIR": str(metrics),
-        "LD_PRELOAD": str(library),
-        "FAKETIME_TIMESTAMP_FILE": str(clock),
-        "FAKETIME_NO_CACHE": "1",
-        # A jump of the wall clock: monotonic clocks are called so because they do not.
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-    }
-    command = [sys.executable, "-m", "uvicorn", "--factory", "services.ingress.app:create_app"]
-    log = folder / "worker.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*command, "--port", str(port)],
-            env=os.environ | environment,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-    engine = create_engine(database_url)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        with httpx.Client(base_url=f"{url}/api/v1", timeout=20) as http:
-            api = Api(http, url, amqp_url, database_url, engine, process.pid)
-            until(lambda: _is_ready(http, url, process, log), "the worker is ready")
-            yield api
-    finally:
-        stop(process, 15)
-        engine.dispose()
-
-
-def _is_ready(http, url, process, log):
-    assert process.poll() is None, log.read_text()
-    try:
-        return http.get(f"{url}/readyz").json()["status"] == "ready"
-    except (httpx.HTTPError, ValueError):
-        return False
-
-
-def set_clock(file, seconds):
-    written = file.with_suffix(".new")
-    written.write_text(f"{seconds:+g}")
-    os.replace(written, file)
 
 
 @pytest.mark.parametrize("begins", [-MINUTES, 0, MINUTES])

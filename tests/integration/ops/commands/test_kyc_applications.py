@@ -116,6 +116,20 @@ def test_a_number_that_another_business_gave_is_pointed_out(db):
     assert same[of_blue].in_words == "Red (rejected)"
 
 
+def test_a_number_that_was_given_before_another_one_is_pointed_out(db):
+    """A later application under another number does not hide it."""
+    blue = account(db, status="pending", company_name="Blue", number="RC 100-7")
+    red = account(db, status="rejected", company_name="Red", number="rc1007")
+    db.flush()
+    db.add(application(red, "pending", "RC-2"))
+    db.commit()
+    found = kyc_applications.applications(db, Filter(Status.PENDING, sort=Sort.COMPANY))
+    same = kyc_applications.same_number(db, found)
+    (of_blue,) = [one.id for one in found if one.account_id == blue.id]
+    assert list(same) == [of_blue]
+    assert same[of_blue].in_words == "Red (rejected)"
+
+
 def test_of_what_thousands_type_a_few_are_named_and_the_rest_counted(db, engine):
     """By an index, which is there for what few type."""
     db.execute(

@@ -12,9 +12,8 @@ from services.ops.audit.actions import Actor
 from services.ops.commands import kyc_applications, kyc_notes
 from shared.bus.contract.events import OpsKycNoteAdded, decode
 from shared.db.models import KycNote, OutboxMessage
-from shared.security import tokens
 from stack.servers.credentials import as_service
-from tests.integration.arrange import account
+from tests.integration.arrange import access_token, account
 from tests.integration.ops.cli.test_cli import fellow
 
 NOTE = "Telephoned: the director's name is <b>not</b> in the register."
@@ -100,7 +99,7 @@ def test_the_business_is_told_nothing_of_it(api):
         found = kyc_applications.newest(session, business.id)
         kyc_notes.add(session, Actor("ada", "192.0.2.7"), found, NOTE)
         session.commit()
-    me = {"Authorization": f"Bearer {tokens.make(business.id, 'access').text}"}
+    me = {"Authorization": f"Bearer {access_token(business.id)}"}
     answer = api.http.get("/kyc/", headers=me)
     assert answer.status_code == 200
     assert "note" not in answer.text

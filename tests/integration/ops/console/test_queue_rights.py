@@ -129,6 +129,11 @@ def test_a_command_counts_for_nobody_who_may_not_give_it_any_more(console, db, a
                 users.remove(db, "zoe")
             db.commit()
             id_ = letter(amqp_url, "kyc.decisions", "kyc.decide", body, **author)
+            # What it says it would do is what it does.
+            rehearsed = client.post("/dead/kyc.decisions/rehearse", data=form(client) | {"id": id_})
+            assert rehearsed.status_code == 200, rehearsed.text
+            assert ("would stay a dead letter" in rehearsed.text) is (role != "kyc")
+            assert ("Replay like this" in rehearsed.text) is (role == "kyc")
             client.post(
                 "/dead/kyc.decisions/replay", data=form(client) | {"id": id_, "sure": "yes"}
             )

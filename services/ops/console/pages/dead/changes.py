@@ -12,6 +12,7 @@ from services.ops.console.web.page import Page, Redirect, Result, View, Visit
 from services.ops.console.web.reading import body_of
 from services.ops.dead_letters import actions, retry_queue, search
 from services.ops.dead_letters.actions import NotEditableError, OnProgress, Progress
+from services.ops.dead_letters.authors import ORPHANED
 from services.ops.dead_letters.letter import Criteria
 from services.ops.users.rights import Right
 from shared.bus.contract import topology
@@ -188,7 +189,7 @@ def _begin(
             "" if state.alone else " Somebody else was at work there: what they had was left out."
         )
         if state.orphaned:
-            missed += f" {state.orphaned:,} left: {actions.ORPHANED}"
+            missed += f" {state.orphaned:,} left: {ORPHANED}"
         return f"{state.done:,} {'message' if state.done == 1 else 'messages'} {done}.{missed}"
 
     job = visit.system.jobs.start(Job(title, visit.user.name, f"/dead/{queue.name}"), work)

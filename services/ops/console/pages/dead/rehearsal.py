@@ -13,6 +13,7 @@ from services.ops.console.web.page import Page, Result, View, Visit
 from services.ops.console.web.reading import body_of, legible
 from services.ops.dead_letters import rehearsal
 from services.ops.dead_letters.actions import NotEditableError
+from services.ops.dead_letters.in_flight import BusyError
 from services.ops.users.rights import Right
 from shared.db.footprint import Row
 from shared.db.session import engine
@@ -52,6 +53,8 @@ def show(_: Session, visit: Visit) -> Result:
             found = rehearsal.rehearse(
                 connection, engine(), queue, id_, visit.actor, body=given, type=type_
             )
+    except BusyError as error:
+        raise PageError(429, str(error)) from None
     except NotEditableError as error:
         return letter_page(visit, queue, id_, body=body, type_=type_, wrong=str(error), status=400)
     if found is None:
