@@ -1,6 +1,7 @@
 """Routes on a Falcon ASGI app: authentication, decoding, a transaction in a thread, errors."""
 
 import asyncio
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -40,6 +41,7 @@ class Throttles:
     account: Callable[[str], ApiError | None]
 
 
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z")  # W3C, 3.2
 log = structlog.get_logger()
 _encoder = msgspec.json.Encoder()
 
@@ -139,6 +141,12 @@ def client_address(req: Request) -> str:
     return client[0] if client else "127.0.0.1"
 
 
+def traceparent(req: Request) -> str | None:
+    """The W3C trace context of a request, where it has one."""
+    given = req.get_header("traceparent")
+    return given if given and _TRACEPARENT.match(given) else None
+
+
 async def read_body(req: Request, limit: int) -> bytes:
     """The raw body, of at most `limit` bytes, however it is sent.
 
@@ -186,7 +194,7 @@ def _responder(route: Route, threads: ThreadPoolExecutor, throttles: Throttles) 
             query=_query(req, route),
             path=path,
             address=address,
-            traceparent=req.get_header("traceparent"),
+            traceparent=traceparent(req),
             session_id=token.session_id if token else None,
             client=(req.get_header("User-Agent") or "")[:200],
         )

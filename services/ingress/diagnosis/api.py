@@ -2,7 +2,8 @@
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from uuid import UUID
 
@@ -14,11 +15,13 @@ from services.ingress.credentials.secret import state_at
 from services.ingress.diagnosis.reasons import Secret, diagnose
 from services.ingress.webhook.rules import Scheme
 from shared.db.models import WebhookPolicy, WebhookPublicKey, WebhookSecret
-from shared.http.errors import ApiError
+from shared.http.errors import ApiError, unavailable
 from shared.http.route import Answer, Call, Route
 from shared.intake import bodies
 from shared.security import webhook_keys
+from shared.security.encryption import CannotOpenError
 
+_OF_THE_SECRET = ("invalid_signature", "invalid_api_key")
 LOOKED_AT = 10  # secrets of a mode, the newest; each is tried in many ways
 
 
@@ -72,18 +75,15 @@ class Verdict(msgspec.Struct, kw_only=True):
 def verify(session: Session, call: Call[SentRequest, None]) -> Answer:
     """Verify a request against the account's own secrets, and say what differs."""
     body = _body(call.body)
-    rows = [row for is_test in (False, True) for row in _newest(session, call.caller, is_test)]
-    rows.sort(key=lambda row: row.issued_at, reverse=True)
+    rows = _secrets(session, call.caller, call.body.headers)
     now = session.scalars(select(func.clock_timestamp())).one()
     policy = session.get(WebhookPolicy, call.caller)
-    secrets = [
-        Secret(
-            row.id,
-            webhook_keys.unseal(row.sealed, row.id),
-            state_at(row.state, is_over=now >= row.expires_at),
-        )
-        for row in rows
-    ]
+    secrets = []
+    for row in rows:
+        with suppress(CannotOpenError):
+            raw = webhook_keys.unseal(row.sealed, row.id)
+            state = state_at(row.state, is_over=now >= row.expires_at)
+            secrets.append(Secret(row.id, raw, state))
     found = diagnose(
         call.body.headers,
         body,
@@ -92,10 +92,13 @@ def verify(session: Session, call: Call[SentRequest, None]) -> Answer:
         public_keys=_public_keys(session, call.caller),
         is_standard_only=policy is not None and policy.standard_webhooks_only,
     )
+    if len(secrets) < len(rows) and found.secret is None and found.code in _OF_THE_SECRET:
+        raise unavailable("unavailable", "The signature could not be checked. Try again later.")
     findings = list(found.findings)
     if not secrets:
         findings.append("This account has no webhook secret yet.")
-    verdict = _decode(body, call.caller, now.timestamp())
+    is_test = found.secret is not None and found.secret.is_test
+    verdict = _decode(body, call.caller, now.timestamp(), is_test=is_test)
     code = found.code
     if not code and not verdict.is_accepted:
         code = "invalid_body"
@@ -123,14 +126,25 @@ def verify(session: Session, call: Call[SentRequest, None]) -> Answer:
     )
 
 
-def _newest(session: Session, account_id: UUID, is_test: bool) -> Sequence[WebhookSecret]:
-    return session.scalars(
-        select(WebhookSecret)
-        .where(WebhookSecret.account_id == account_id, WebhookSecret.platform == "")
-        .where(WebhookSecret.is_test == is_test)
-        .order_by(WebhookSecret.issued_at.desc())
-        .limit(LOOKED_AT)
-    ).all()
+def _secrets(
+    session: Session, account_id: UUID, headers: Mapping[str, str]
+) -> Sequence[WebhookSecret]:
+    """Those that the webhook would try and more, the newest first; and the one that is named."""
+    theirs = select(WebhookSecret).where(
+        WebhookSecret.account_id == account_id, WebhookSecret.platform == ""
+    )
+    found: dict[UUID, WebhookSecret] = {}
+    for is_test in (False, True):
+        newest = theirs.where(WebhookSecret.is_test == is_test).order_by(
+            WebhookSecret.state == "revoked", WebhookSecret.issued_at.desc()
+        )
+        found |= {row.id: row for row in session.scalars(newest.limit(LOOKED_AT))}
+    for name, value in headers.items():
+        if name.strip().lower() == "x-api-key":
+            key = value.strip(" \t").encode(errors="replace")
+            named = theirs.where(WebhookSecret.key_hash == webhook_keys.key_hash(key))
+            found |= {row.id: row for row in session.scalars(named)}
+    return sorted(found.values(), key=lambda row: row.issued_at, reverse=True)
 
 
 def _public_keys(session: Session, account_id: UUID) -> list[Secret]:
@@ -157,10 +171,10 @@ def _body(sent: SentRequest) -> bytes:
         raise ApiError(400, "invalid_body", "body_base64 is no base64.") from None
 
 
-def _decode(body: bytes, account_id: UUID, now: float) -> BodyVerdict:
+def _decode(body: bytes, account_id: UUID, now: float, *, is_test: bool) -> BodyVerdict:
     type_ = error = None
     try:
-        _, message = bodies.read(body, account_id, now, None)
+        _, message = bodies.read(body, account_id, now, None, is_test=is_test)
         type_ = message.type
     except bodies.BodyError as refused:
         error = str(refused)

@@ -89,7 +89,8 @@ def diagnose(
     """
     # JSON can write half of a surrogate pair, which no header can hold.
     given = {
-        name.strip().lower(): value.encode(errors="replace").decode()
+        # White space around a value is none of it (RFC 9110, 5.5).
+        name.strip().lower(): value.strip(" \t").encode(errors="replace").decode()
         for name, value in headers.items()
     }
     raw = [(name.encode(errors="replace"), value.encode()) for name, value in given.items()]

@@ -25,6 +25,12 @@ class ErrorCode:
     is_passing: bool = False
 
 
+_SEND_AGAIN = (
+    "Wait for `Retry-After`, then send the same request again. Where `error` says that it is not "
+    "known whether the order was stored, it may have been: with an `order_number`, or the same "
+    "Idempotency-Key or webhook-id, it counts once."
+)
+
 CODES: dict[str, ErrorCode] = {
     # A sender's.
     "missing_authentication": ErrorCode(
@@ -109,13 +115,14 @@ CODES: dict[str, ErrorCode] = {
     "overloaded": ErrorCode(
         [503],
         "Too many orders of all senders are on their way at this moment.",
-        "Wait for `Retry-After`, then send the same request again. Nothing was recorded.",
+        _SEND_AGAIN,
         is_passing=True,
     ),
     "unavailable": ErrorCode(
         [503],
-        "Neither the queue nor the database could take the order in time.",
-        "Wait for `Retry-After`, then send the same request again. Nothing was recorded.",
+        "Neither the queue nor the database has confirmed the order in time, or a signature could "
+        "not be checked.",
+        _SEND_AGAIN,
         is_passing=True,
     ),
     # Everybody's.

@@ -6,7 +6,8 @@ be answered 200. What fails is not sent again, and after the sixth failure in a 
 off.
 
 `X-WC-Webhook-Delivery-ID` names the webhook and the second: two orders of one second share it. So
-it tells nothing apart here; what is sent twice is known by what it says.
+it tells nothing apart here; what is sent twice is known by what it says. Nor does
+`X-WC-Webhook-Source`, which is not signed: which shop an order is of stands in its `_links`.
 """
 
 import re
@@ -69,6 +70,7 @@ class WooCommerceOrder(msgspec.Struct):
     line_items: list[WooCommerceItem] | None = None
     shipping_lines: list[WooCommerceMethod] | None = None
     meta_data: list[WooCommerceMeta] | None = None
+    links: msgspec.Raw = msgspec.field(name="_links", default_factory=msgspec.Raw)
 
 
 _SHIPPED = "it is shipped: a line of `shipping_lines` is no local pickup"
@@ -95,16 +97,18 @@ STATES = (
 _ALWAYS = {state.theirs: state.ours for state in STATES if not state.when}
 _OPEN = ("pending", "on-hold", "processing")
 _PICKUP = ("local_pickup", "pickup_location")
-_SCHEME = re.compile(r"^[a-z]+://", re.IGNORECASE)
+# Before it stands the shop's address, and what its REST API is called there: `wp-json` as a rule,
+# or behind a question mark where links are plain.
+_SELF = re.compile(r"https?://(.+?)(/index\.php)?(/wp-json|/?\?rest_route=)?/wc/v[0-9]+/orders/")
 
 
-def _read(order: WooCommerceOrder, shop: str) -> Said:
+def _read(order: WooCommerceOrder, _: str) -> Said:
     billing, shipping = order.billing or WooCommercePerson(), order.shipping or WooCommercePerson()
-    parcel = _parcel(order)
+    parcel, shop = _parcel(order), _shop(order)
     return Said(
-        key=f"{_shop(shop)}\x1f{order.id}",
+        key=f"{shop}\x1f{order.id}",
         number=platform.reference(order.number) or platform.reference(order.id),
-        shop=platform.line(_shop(shop)),
+        shop=platform.line(shop),
         status=_status(order),
         reason="The order was refunded." if order.status == "refunded" else "",
         at=platform.moment(order.date_modified_gmt),
@@ -148,9 +152,28 @@ def _parcel(order: WooCommerceOrder) -> _Parcel:
 _parcels = msgspec.json.Decoder(list[_Parcel])
 
 
-def _shop(source: str) -> str:
-    """Which shop it is: each counts its orders by itself. Its address may get another scheme."""
-    return _SCHEME.sub("", source.strip()).rstrip("/").lower()
+class _Link(msgspec.Struct):
+    href: str = ""
+
+
+class _Links(msgspec.Struct):
+    self_: list[_Link] = msgspec.field(name="self", default_factory=list)
+
+
+def _shop(order: WooCommerceOrder) -> str:
+    """Which shop it is, as the body says: each counts its orders by itself.
+
+    Without the scheme, which shops change; empty where a plugin has taken the links away.
+    """
+    try:
+        link = _links.decode(order.links).self_[0]
+    except (ValueError, RecursionError, IndexError):
+        return ""
+    found = _SELF.match(link.href)
+    return found[1].rstrip("/").lower() if found else ""
+
+
+_links = msgspec.json.Decoder(_Links)
 
 
 def _name(person: WooCommercePerson) -> str:
@@ -195,7 +218,7 @@ PLATFORM = Platform(
             "(`whsk_...` or `whsec_...`, as it stands)."
         ),
         "X-WC-Webhook-Topic": "Such as `order.created`.",
-        "X-WC-Webhook-Source": "The address of the shop.",
+        "X-WC-Webhook-Source": "The address of the shop; it is not signed, and counts for nothing.",
         "X-WC-Webhook-Delivery-ID": "Names the webhook and the second.",
     },
     required=("X-WC-Webhook-Signature", "X-WC-Webhook-Topic", "X-WC-Webhook-Source"),

@@ -24,12 +24,12 @@ from services.ingress.shops.authentication import PlatformScheme
 from services.ingress.webhook import rules
 from services.ingress.webhook.acceptor import Acceptor
 from services.ingress.webhook.admission import Admission
-from services.ingress.webhook.endpoint import Webhook, tell_success, traceparent
+from services.ingress.webhook.endpoint import Webhook, tell_success
 from services.ingress.webhook.refusals import as_error
 from shared.bus.contract.events import decode
 from shared.bus.contract.message import message_for
 from shared.http.errors import ApiError, invalid
-from shared.http.mount import read_body, write_error
+from shared.http.mount import read_body, traceparent, write_error
 from shared.intake.bodies import SOURCE
 from shared.validation.reading import InvalidValueError, read_json
 

@@ -66,7 +66,7 @@ class Acceptor:
 
     async def _fall_back(self, message: Message, seconds: float, why: PublishError) -> None:
         if len(self._waiting) >= self._max_waiting:
-            raise unavailable("overloaded", "Too much at once. Try again shortly.", 1)
+            raise unavailable("overloaded", UNCERTAIN, 1)
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((message, written))
         if self._writing is None or self._writing.done():

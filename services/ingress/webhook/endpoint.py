@@ -5,7 +5,6 @@ address, schemes allowed, secret's state, rate limit (`admission.py`), form, ide
 decoding. What is right stands in `rules.py`.
 """
 
-import re
 import time
 from abc import ABC, abstractmethod
 
@@ -27,11 +26,9 @@ from services.ingress.webhook.refusals import as_error
 from shared.bus.contract.events import CREATED
 from shared.bus.contract.message import Message
 from shared.http.errors import ApiError, invalid
-from shared.http.mount import write_error
+from shared.http.mount import traceparent, write_error
 from shared.ids import order_of_key
 from shared.intake import bodies
-
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z")  # W3C, 3.2
 
 # A member of an event; within a text its quotation marks would be escaped. That `metadata` may have
 # one of this name only costs its order the look at its key.
@@ -168,9 +165,3 @@ class OrderWebhook(Webhook):
             is_accepted = True
         finally:
             self._known_keys.settle(claimed, is_accepted=is_accepted)
-
-
-def traceparent(req: Request) -> str | None:
-    """The W3C trace context of a request, where it has one."""
-    given = req.get_header("traceparent")
-    return given if given and _TRACEPARENT.match(given) else None

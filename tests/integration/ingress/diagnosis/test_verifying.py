@@ -6,7 +6,9 @@ import json
 import time
 
 import pytest
+from sqlalchemy import update
 
+from shared.db.models import WebhookSecret
 from tests.integration.arrange import sign
 from tests.integration.conftest import running_ingress
 from tests.integration.ingress.conftest import ORDER, approved
@@ -103,6 +105,54 @@ def test_it_names_the_secret_and_what_differs(sender):
     new = verify(sender, sign(replaced["secret_key"], RAW), body=RAW.decode())
     assert (new["is_accepted"], new["secret"]["state"]) == (True, "active")
     assert new["expected_signature"] == sign(replaced["secret_key"], RAW)["X-Webhook-Signature"]
+
+
+def test_a_secret_that_still_works_is_known_however_often_it_was_replaced(sender):
+    oldest = standard(sender)
+    for _ in range(11):
+        answer = sender.api.http.post("/webhook/secret/", headers=sender.bearer)
+        assert answer.status_code == 201
+    assert sender.send(RAW).status_code == 201
+    verdict = verify(sender, sign(sender.secret, RAW), body=RAW.decode())
+    assert (verdict["is_accepted"], verdict["secret"]["state"]) == (True, "retiring")
+    # Of those, and of a signature that names none, the webhook tries the newest alone.
+    real = sender.api.http.post(sender.path, content=RAW, headers=oldest)
+    verdict = verify(sender, oldest, body=RAW.decode())
+    assert verdict["code"] == real.json().get("code") == "invalid_signature"
+
+
+def test_white_space_around_a_header_counts_for_nothing(sender):
+    by_key = {name: f" {value}\t" for name, value in sign(sender.secret, RAW).items()}
+    lines = [f"{name}:{value}".encode() for name, value in by_key.items()]
+    status, _ = sender.raw(b"Content-Length: %d" % len(RAW), *lines, body=RAW)
+    assert status == 201
+    assert verify(sender, by_key, body=RAW.decode())["is_accepted"]
+    by_standard = {name: f" {value} " for name, value in standard(sender).items()}
+    assert verify(sender, by_standard, body=RAW.decode())["is_accepted"]
+
+
+def test_what_a_test_secret_signs_is_about_a_test_order(sender):
+    answer = sender.api.http.post("/webhook/test-secret/", headers=sender.bearer)
+    assert answer.status_code == 201, answer.text
+    verdict = verify(sender, sign(answer.json()["secret_key"], RAW), body=RAW.decode())
+    assert (verdict["is_accepted"], verdict["body"]["type"]) == (True, "order.test_created")
+    live = verify(sender, sign(sender.secret, RAW), body=RAW.decode())
+    assert live["body"]["type"] == "order.created"
+
+
+def test_a_secret_that_no_key_opens_is_503_as_at_the_webhook(api):
+    """Its bytes are under a key that is not listed any more."""
+    sender = approved(api)
+    with api.session() as session, session.begin():
+        sealed = {"sealed": b"x" * 60}
+        of_theirs = WebhookSecret.account_id == sender.account_id
+        session.execute(update(WebhookSecret).where(of_theirs).values(**sealed))
+    answer = api.http.post(
+        "/webhooks/test/",
+        json={"headers": standard(sender), "body": RAW.decode()},
+        headers=sender.bearer,
+    )
+    assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
 
 
 def test_it_knows_the_callers_own_secrets_only(api, sender):

@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import text
 
-from tests.integration.arrange import until
+from tests.integration.arrange import take, until
 from tests.integration.ingress.conftest import ORDER, exchange
 from tests.unit.ingress.platforms import orders
 
@@ -135,6 +135,24 @@ def test_an_order_is_accepted_once_however_often_it_comes(shop, order, created, 
     assert shop.deliver(order(id=99), created).json()["order_id"] != answers[0].json()["order_id"]
     # Each delivery is a message; of one order they have one id, and count once.
     assert published.since() == 4
+
+
+def test_a_recorded_delivery_is_one_order_whatever_is_written_beside_it(sender, published):
+    """Neither source nor topic is signed."""
+    shop = woocommerce(sender)
+    ids = set()
+    for number in range(3):
+        for topic in ("order.created", "order.updated"):
+            source = {"X-WC-Webhook-Source": f"https://{number}.example/"}
+            answer = taken(shop, orders.woocommerce(status="completed"), topic, **source)
+            ids.add(answer.json()["order_id"])
+    assert len(ids) == 1
+    messages = []
+    while (message := take(sender.api.amqp_url, "orders.intake")) is not None:
+        if json.loads(message.body)["order_id"] in ids:
+            messages.append(message.properties["message_id"])
+    # Its creation and its state: each with an id of its own, and counted once.
+    assert (len(messages), len(set(messages))) == (6, 2)
 
 
 def test_the_signing_form_of_the_secret_may_be_pasted_too(sender):

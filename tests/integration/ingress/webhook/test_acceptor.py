@@ -1,16 +1,22 @@
 """What happens to an order when the broker, the database or both are away."""
 
+import asyncio
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from sqlalchemy import delete, select
 
+from services.ingress.webhook.acceptor import UNCERTAIN, Acceptor
+from shared.bus.contract.message import message_for
+from shared.bus.publish.confirms import ConfirmTimeoutError
 from shared.db.models import OutboxMessage
+from shared.http.errors import ApiError
 from stack.folders import ROOT
 from stack.servers.credentials import as_service
-from tests.integration.arrange import declare, depth, take, until
+from tests.integration.arrange import declare, depth, order_created, take, until
 from tests.integration.conftest import running_ingress
 from tests.integration.gate import Gate
 from tests.integration.ingress.conftest import all_say, approved, known, ready
@@ -229,3 +235,16 @@ def test_a_secret_is_in_force_everywhere_also_without_the_bus(gated):
     )
     assert answer.status_code == 200
     until(lambda: all(sender.send().status_code == 401 for _ in range(20)), "revoked")
+
+
+def test_what_was_published_is_not_known_to_be_lost_when_nothing_more_may_wait():
+    class Silent:
+        async def send(self, _):
+            raise ConfirmTimeoutError("no confirm")
+
+    message = message_for(order_created(), source="tests", correlation_id="story")
+    with ThreadPoolExecutor(1) as threads:
+        acceptor = Acceptor(Silent(), threads, max_waiting=0)
+        with pytest.raises(ApiError) as refused:
+            asyncio.run(acceptor.accept(message))
+    assert (refused.value.code, refused.value.error) == ("overloaded", UNCERTAIN)

@@ -113,6 +113,16 @@ def test_a_receipt_says_that_it_is_a_tests(api, sender, keys):
     assert "test" not in claims(sender.send(Prefer="receipt"))
 
 
+TRACE = f"00-{'a' * 32}-{'b' * 16}-01"
+
+
+@pytest.mark.parametrize("given", ["0" * 256, TRACE + "0" * 220, "x", TRACE])
+def test_a_trace_that_is_none_breaks_no_test_order(api, sender, given):
+    headers = sender.bearer | {"traceparent": given}
+    answer = api.http.post("/webhooks/test-order/", headers=headers)
+    assert answer.status_code == 202, answer.text
+
+
 def test_the_test_endpoint_says_which_secret_it_was(api, sender, keys):
     sent = {"headers": sign(keys[0], RAW), "body": RAW.decode()}
     verdict = api.http.post("/webhooks/test/", json=sent, headers=sender.bearer).json()

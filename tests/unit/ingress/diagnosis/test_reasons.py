@@ -57,6 +57,10 @@ def test_a_right_signature_is_called_right_whatever_became_of_its_secret(secret,
     said(found, word)
 
 
+def test_white_space_around_a_value_counts_for_nothing_as_in_http():
+    assert sent(f" {digest(KEY, BODY).hexdigest()}\t", f"\t{KEY} ").code == ""
+
+
 def test_capital_digits_count_as_small_ones():
     assert sent(digest(KEY, BODY).hexdigest().upper()).code == ""
 
@@ -65,7 +69,7 @@ def test_capital_digits_count_as_small_ones():
     ("wrong", "word"),
     [
         (lambda s: f"sha256={s}", "`sha256=`"),
-        (lambda s: f" {s}", "white space"),
+        (lambda s: f"\r\n{s}", "white space"),
         (lambda s: f"{s}\n", "white space"),
         (lambda s: base64.b64encode(bytes.fromhex(s)).decode(), "in base64. It must be in hex"),
         (lambda s: base64.urlsafe_b64encode(bytes.fromhex(s)).decode(), "in base64"),
@@ -156,7 +160,7 @@ def test_it_was_signed_with_another_of_the_secrets():
     ("key", "word"),
     [
         (encode_standard(ACTIVE.raw), "`whsec_` form"),
-        (f" {KEY}", "white space"),
+        (f"{KEY}\n", "white space"),
         (f'"{KEY}"', "quotes"),
         (f"Bearer {KEY}", "Bearer"),
         (KEY.lower() if KEY.lower() != KEY else KEY.upper(), "capital and small"),

@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+
 from services.ingress.app import OPERATIONS
 from services.ingress.docs import openapi
 from services.ingress.docs.error_codes import CODES
@@ -41,3 +43,10 @@ def test_the_paths_that_a_cure_names_are_there():
     for code, row in CODES.items():
         for named in re.findall(r"`((?:GET|POST|PUT|DELETE) [^`]+)`", row.cure):
             assert named in known, (code, named)
+
+
+@pytest.mark.parametrize("code", ["overloaded", "unavailable"])
+def test_no_cure_says_that_nothing_was_recorded_where_nobody_knows(code):
+    assert "Nothing was recorded" not in CODES[code].cure
+    assert "not known" in CODES[code].cure
+    assert "Idempotency-Key" in CODES[code].cure

@@ -204,13 +204,39 @@ def test_where_the_parcel_of_woocommerce_can_be_followed():
         assert woo(meta_data=meta).tracking_number == ""
 
 
+def links(shop):
+    return {"self": [{"href": f"{shop}/wc/v3/orders/727", "targetHints": {"allow": ["GET"]}}]}
+
+
 def test_two_shops_of_woocommerce_have_orders_of_their_own_and_one_has_one_by_any_spelling():
     def id_(shop):
-        return becoming.order_id(WOOCOMMERCE, ACCOUNT, woo(shop=shop))
+        return becoming.order_id(WOOCOMMERCE, ACCOUNT, woo(_links=links(shop)))
 
-    assert id_("https://kettles.example/") == id_("http://Kettles.example")
-    assert id_("https://kettles.example/de/") != id_("https://kettles.example/")
-    assert id_("https://pots.example/") != id_("https://kettles.example/")
+    same = {
+        "https://kettles.example/wp-json",
+        "http://Kettles.example/wp-json",
+        "https://kettles.example/index.php/wp-json",
+        "https://kettles.example/?rest_route=",
+        "https://kettles.example/index.php?rest_route=",
+    }
+    assert {id_(shop) for shop in same} == {becoming.order_id(WOOCOMMERCE, ACCOUNT, woo())}
+    others = {"https://kettles.example/de/wp-json", "https://pots.example/wp-json",
+              "https://kettles.example/api"}  # fmt: skip
+    assert len({id_(shop) for shop in others | same}) == 4
+
+
+STRANGE_LINKS = [None, "", 7, [], {}, {"self": []}, {"self": None}, {"self": [{"href": "x"}]}]
+
+
+def test_which_shop_an_order_is_of_no_header_says():
+    """It is not signed: a recorded delivery would make orders and emails without end."""
+    for changes in [{}, *({"_links": strange} for strange in STRANGE_LINKS)]:
+        said = [woo(shop=f"https://{n}.example/", **changes) for n in range(3)]
+        assert len({becoming.order_id(WOOCOMMERCE, ACCOUNT, one) for one in said}) == 1
+        assert len({encode(made("new", one)[0]) for one in said}) == 1
+    without = [woo(_links=strange, id=n) for n in (1, 2) for strange in STRANGE_LINKS]
+    assert len({one.key for one in without}) == 2
+    assert {one.shop for one in without} == {""}
 
 
 def test_an_order_of_shopify_is_the_same_whatever_its_shop_is_called():
