@@ -42,9 +42,14 @@ class AddressChange(msgspec.Struct, kw_only=True):
 
 
 class AddressProof(msgspec.Struct, kw_only=True):
-    """The code that was mailed to the new address."""
+    """The code that was mailed to the new address.
+
+    With `email`, which address that is, no other one is taken: another request may have named one
+    meanwhile.
+    """
 
     otp: Code
+    email: Email | None = None
 
 
 class Confirmation(msgspec.Struct, kw_only=True):
@@ -98,7 +103,12 @@ def send_address_code(session: Session, call: Call[AddressChange, None]) -> Answ
 def change_address(session: Session, call: Call[AddressProof, None]) -> Answer | ApiError:
     """Take the new address, by its code; every other session ends, and both addresses are told."""
     error = credentials.change_address(
-        session, call.caller, call.body.otp, call.address, call.session_id
+        session,
+        call.caller,
+        call.body.otp,
+        call.address,
+        session_id=call.session_id,
+        email=call.body.email,
     )
     return error or Answer(200, Detail(detail="Your email address is changed."))
 

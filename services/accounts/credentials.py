@@ -127,7 +127,13 @@ def send_address_code(
 
 
 def change_address(
-    session: Session, account_id: UUID, otp: str, address: str, session_id: UUID | None
+    session: Session,
+    account_id: UUID,
+    otp: str,
+    address: str,
+    *,
+    session_id: UUID | None,
+    email: str | None = None,
 ) -> ApiError | None:
     """Give an account the address that a code was mailed to; both addresses are told.
 
@@ -140,6 +146,7 @@ def change_address(
         otp: the code.
         address: the client's.
         session_id: of the request, which goes on.
+        email: the address that is meant; None: whichever the code was mailed to.
 
     Returns:
         None, or an error, so that a wrong try stays counted.
@@ -151,6 +158,8 @@ def change_address(
     if wait := guesses.attempts.take(*guess):
         return too_many_requests(wait)
     pending = awaiting(session, account_id, "new_address")
+    if pending is not None and email is not None and pending.email != email.lower():
+        pending = None
     outcome = codes.check(session, pending, otp, is_own=True) if pending else Check.WRONG
     if outcome is not Check.RIGHT or pending is None:
         return OTP_ERRORS[outcome]()
@@ -163,8 +172,8 @@ def change_address(
     account.email = pending.email
     sessions.end_others(session, account_id, session_id)
     registration.withhold_others(session, account.email)
-    for email in (before, account.email):
-        tell(session, account, "address_changed", address, email)
+    for told in (before, account.email):
+        tell(session, account, "address_changed", address, told)
     return None
 
 

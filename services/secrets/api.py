@@ -124,7 +124,7 @@ def _tell_shown(session: Session, secret: WebhookSecret, address: str) -> None:
     message = message_for(
         fact, source=policies.SOURCE, correlation_id=account.id, message_id=fact_id
     )
-    outbox.add(session, [message])
+    outbox.add_once(session, message)
 
 
 def _previous(secret: WebhookSecret, use: Mapping[UUID, SecretUse]) -> Previous:

@@ -1,8 +1,9 @@
 """Writing to the outbox, inside the caller's transaction."""
 
+from collections import OrderedDict
 from collections.abc import Sequence
 
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.orm import Session
 
 from shared.bus.contract.message import SHORT_STRING_BYTES, TOLD, Message
@@ -23,6 +24,8 @@ _INSERT = text("""
                          CAST(:body AS bytea[]))
 """)
 _NOTIFY = text(f"NOTIFY {CHANNEL}")
+MAX_REMEMBERED = 10_000
+_left: OrderedDict[str, None] = OrderedDict()
 
 
 class UnpublishableError(ValueError):
@@ -60,6 +63,31 @@ def add(session: Session, messages: Sequence[Message]) -> None:
     session.execute(_NOTIFY)
     if TOLD in session.info:
         session.info[TOLD] += messages
+
+
+def add_once(session: Session, message: Message) -> None:
+    """Leave a message whose id says what it tells, unless this process has left it before.
+
+    Whoever hears of it twice knows by the id; this is for what can be asked for in a loop, so that
+    a row and a message come of it once a process, and not each time.
+
+    Args:
+        session: as for `add`; what is rolled back was not left.
+        message: its id is derived of what it tells.
+
+    Raises:
+        UnpublishableError: as `add`.
+    """
+    if message.message_id in _left:
+        return
+    add(session, [message])
+
+    def remember(_: Session) -> None:
+        _left[message.message_id] = None
+        while len(_left) > MAX_REMEMBERED:
+            _left.popitem(last=False)
+
+    event.listen(session, "after_commit", remember, once=True)
 
 
 def check(message: Message) -> None:

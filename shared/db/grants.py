@@ -119,7 +119,7 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
     },
     "ops": {
         "accounts": ACCOUNT,
-        "pending_proofs": "SELECT (id, created_at)",
+        "pending_proofs": "SELECT (id, created_at, code_expires_at)",
         "kyc_applications": "SELECT",
         "kyc_decisions": "SELECT",
         "kyc_notes": "SELECT, INSERT (id, application_id, written_by, note)",

@@ -190,7 +190,14 @@ DELIVERIES = replace(
         refused AS (DELETE FROM suppressions WHERE cause = 'refused' AND since < :before)
     """,
 )
-UNPROVED = _rows("unproved", "ingress", "pending_proofs", "id", "created_at")
+UNPROVED = replace(
+    _rows("unproved", "ingress", "pending_proofs", "id", "created_at"),
+    # A later code waits in the same row, and is good for as long as its email says.
+    due="""
+        SELECT id FROM pending_proofs WHERE created_at < :before AND code_expires_at < now()
+        ORDER BY created_at {bounded}
+    """,
+)
 
 PLACES = (ORDERS, TEST_ORDERS, HISTORY, CONFLICTS, DELIVERIES, UNPROVED)
 """The places that lose rows. The request log loses its days, and dead queues their letters."""

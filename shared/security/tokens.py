@@ -121,6 +121,8 @@ def _verified(text: str, key: str) -> dict[str, Any]:
         key,
         algorithms=[ALGORITHM],
         issuer=ISSUER,
+        # When it was made decides nothing (RFC 7519, 4.1.6): who made it may have a clock ahead of
+        # ours. Whether it is over the database says.
         options={
             "require": ["exp", "iat", "iss", "jti", "sub"],
             "verify_exp": False,

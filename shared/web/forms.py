@@ -13,12 +13,13 @@ from shared.web.tokens import is_form_token
 MAX_FORM_BYTES = 1_048_576
 
 
-async def read_form(req: Request, token: str) -> Mapping[str, list[str]]:
+async def read_form(req: Request, *tokens: str) -> Mapping[str, list[str]]:
     """The fields of a form that one of our pages sent.
 
     Args:
         req: the request.
-        token: of the browser's cookie; empty where it has none.
+        tokens: of the browser's cookies, each of which the page may have been made for; empty
+            where it has none.
 
     Raises:
         PageError: 403, when it came from elsewhere; 400, when it cannot be read.
@@ -32,7 +33,7 @@ async def read_form(req: Request, token: str) -> Mapping[str, list[str]]:
     except ValueError:
         raise PageError(400, "The form cannot be read.") from None
     given = form.pop("form_token", [""])[0]
-    if not token or not is_form_token(given, token):
+    if not any(token and is_form_token(given, token) for token in tokens):
         raise PageError(403, "The form is out of date: go back, load the page anew and try again.")
     return form
 

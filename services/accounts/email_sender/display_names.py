@@ -7,12 +7,31 @@ and 3; UTS 39, 5).
 
 import unicodedata
 
+import regex
+
 from shared.product import NAME
+from shared.validation.visible_text import unseen
 
 LONGEST = 60  # characters; what is longer is cut in most lists of mails
 _MOST_MARKS = 2  # over or under one letter
-_SEPARATE = ("CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE")
-"""Scripts with letters that look like Latin ones; no name needs both in one word."""
+# Scripts in use today (UAX 31, tables 5 and 7, and Mongolian): which stand together in a word, and
+# which by themselves (UTS 39, 5.2, "highly restrictive").
+_WITH_LATIN = ("Latn Hani Hira Kana", "Latn Hani Bopo", "Latn Hani Hang")
+_ALONE = """
+    Adlm Arab Armn Bali Bamu Batk Beng Cakm Cans Cham Cher Cyrl Deva Ethi Geor Grek Gujr Guru
+    Hebr Hmnp Java Kali Khmr Knda Lana Laoo Lepc Limb Lisu Mand Mlym Mong Mtei Mymr Newa Nkoo
+    Olck Orya Osge Plrd Rohg Saur Sinh Sund Sylo Syrc Tale Talu Taml Tavt Telu Tfng Thaa Thai
+    Tibt Vaii Wcho Yiii
+"""
+_WORD = regex.compile(
+    "|".join(
+        "[[^\\p{L}\\p{M}]\\p{scx=Zyyy}\\p{scx=Zinh}"
+        + "".join(rf"\p{{scx={script}}}" for script in scripts.split())
+        + "]*"
+        for scripts in (*_WITH_LATIN, *_ALONE.split())
+    ),
+    regex.VERSION1,
+)
 
 
 def normalised(name: str) -> str:
@@ -20,7 +39,7 @@ def normalised(name: str) -> str:
 
     Letters that are others in another shape (full-width, mathematical) become those.
     """
-    return " ".join(word for word in unicodedata.normalize("NFKC", name).split(" ") if word)
+    return " ".join(filter(None, regex.split(r"\p{Zs}", unicodedata.normalize("NFKC", name))))
 
 
 def fault(name: str) -> str | None:
@@ -31,24 +50,24 @@ def fault(name: str) -> str | None:
     """
     if len(name) > LONGEST:
         return f"It has more than {LONGEST} characters."
-    if not all(map(_is_seen, name)):
-        return "It has characters that are not seen, or that turn the direction of writing."
+    if character := unseen(name):
+        return f"It has a character that is not seen, {character}: take that out."
     if not any(c.isalnum() for c in name):
         return "It has no letter and no digit."
     if set('@<>"\\') & set(name):
         return 'It may not have any of @ < > " and \\: it must not look like an address.'
     if _has_too_many_marks(name):
         return f"It has more than {_MOST_MARKS} marks over one letter."
-    if any(map(_mixes_scripts, name.split())):
-        return "A word in it mixes Latin letters with others that look like them."
-    if "".join(NAME.casefold().split()) in "".join(name.casefold().split()):
+    if not all(_WORD.fullmatch(word) for word in name.split(" ")):
+        return "A word in it mixes letters of scripts that are not written together."
+    if _bare(NAME) in _bare(name):
         return f"It may not have {NAME} in it, which is our own name."
     return None
 
 
-def _is_seen(character: str) -> bool:
-    # Other (control, format, private, unassigned) and separators; a plain space is one that is.
-    return character == " " or unicodedata.category(character)[0] not in "CZ"
+def _bare(name: str) -> str:
+    """Its letters and digits alone, small and without marks."""
+    return "".join(filter(str.isalnum, unicodedata.normalize("NFKD", name).casefold()))
 
 
 def _has_too_many_marks(name: str) -> bool:
@@ -58,8 +77,3 @@ def _has_too_many_marks(name: str) -> bool:
         if in_a_row > _MOST_MARKS:
             return True
     return False
-
-
-def _mixes_scripts(word: str) -> bool:
-    scripts = {unicodedata.name(c, "").partition(" ")[0] for c in word if c.isalpha()}
-    return len(scripts & {"LATIN", *_SEPARATE}) > 1

@@ -94,12 +94,11 @@ def ask_address(visit: Visit) -> Question:
 
 def change_address(visit: Visit) -> Result:
     """Take the new address, by its code."""
+    email = visit.field("email")
     try:
-        visit.api.post("/users/email/verify/", {"otp": visit.field("code")})
+        visit.api.post("/users/email/verify/", {"otp": visit.field("code"), "email": email})
     except Refused as refused:
-        if refused.code == "not_signed_in":
-            raise
-        about = {"email": visit.field("email"), "wrong": refused}
+        about = {"email": email, "wrong": refused}
         return View("address_code.html", about, refused.status)
     # With the new tokens comes the new address, which every page shows.
     return Renew(PATH, "Your email address is changed: sign in with the new one from now on.")
@@ -134,8 +133,6 @@ def _sessions(visit: Visit) -> list[dict[str, Any]]:
 
 
 def _refused(visit: Visit, refused: Refused, form: str) -> View:
-    if refused.code == "not_signed_in":
-        raise refused
     return _page(visit, form, refused)
 
 

@@ -24,8 +24,6 @@ def verify(visit: Visit) -> Result:
     try:
         verdict = visit.api.post("/webhooks/test/", {"headers": named, "body": body})
     except Refused as refused:
-        if refused.code == "not_signed_in":
-            raise
         return _page(headers, body, str(refused))
     return _page(headers, body, verdict=verdict)
 

@@ -1,6 +1,6 @@
 """The public API, asked as any program of a business asks it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -11,6 +11,9 @@ from shared.config.settings import Settings
 from shared.web.results import PageError
 
 SECONDS = 30.0
+RENEWAL_SECONDS = 5.0
+"""For each step of a renewal of tokens: to connect, to ask, to hear the first of the answer and the
+rest."""
 MOST_PROXIES = 10
 """`TRUSTED_PROXIES` is at most so many."""
 AWAY = "Order Fellow does not answer at the moment. Try again in a minute."
@@ -41,6 +44,10 @@ class Refused(Exception):  # noqa: N818 - a refusal
         super().__init__(" ".join(self.faults) or self.sentence)
 
 
+class SignedOut(Exception):  # noqa: N818 - a state
+    """The browser's session has ended."""
+
+
 class Api:
     """The API, for everybody.
 
@@ -56,19 +63,26 @@ class Api:
             timeout=SECONDS,
         )
 
-    def for_browser(self, address: str, client: str, access: str = "") -> "Asking":
+    def for_browser(
+        self,
+        address: str,
+        client: str,
+        access: str = "",
+        renew: Callable[[str], str] | None = None,
+    ) -> "Asking":
         """The API as one browser asks it.
 
         Args:
             address: the browser's.
             client: what it calls itself.
             access: the access token; empty where nobody is signed in.
+            renew: gives another access token in the place of one that the API refuses; raises
+                `SignedOut` where the session has ended.
         """
         # However many proxies the API counts, it comes to the address of whose request this is.
-        headers = {"X-Forwarded-For": ", ".join([address] * MOST_PROXIES), "User-Agent": client}
-        if access:
-            headers["Authorization"] = f"Bearer {access}"
-        return Asking(self._http, headers)
+        forwarded = ", ".join([_header(address)] * MOST_PROXIES)
+        headers = {"X-Forwarded-For": forwarded, "User-Agent": _header(client)}
+        return Asking(self._http, headers, access, renew)
 
     def close(self) -> None:
         """Let go."""
@@ -76,11 +90,23 @@ class Api:
 
 
 class Asking:
-    """The API, for one request of a browser."""
+    """The API, for one request of a browser; see `Api.for_browser`.
 
-    def __init__(self, http: httpx.Client, headers: Mapping[str, str]) -> None:
+    Attributes:
+        access: the access token that counts now.
+    """
+
+    def __init__(
+        self,
+        http: httpx.Client,
+        headers: Mapping[str, str],
+        access: str,
+        renew: Callable[[str], str] | None,
+    ) -> None:
         self._http = http
         self._headers = headers
+        self.access = access
+        self._renew = renew
 
     def get(self, path: str, **query: str) -> dict[str, Any]:
         """What is at a path.
@@ -91,6 +117,7 @@ class Asking:
 
         Raises:
             Refused: the API does not say it.
+            SignedOut: the session has ended.
             PageError: 503, when it does not answer.
         """
         given = {name: value for name, value in query.items() if value}
@@ -117,9 +144,46 @@ class Asking:
         """End something; raises as `get`."""
         self._ask("DELETE", path)
 
+    def renewed(self, refresh: str, attempt_id: str) -> dict[str, Any]:
+        """The tokens that come after a refresh token; the same attempt may be made again.
+
+        Args:
+            refresh: the token.
+            attempt_id: of the attempt.
+
+        Raises:
+            Refused: the API does not renew them.
+            PageError: 503, when it does not answer; nothing else was asked for.
+        """
+        asked = {"refresh": refresh, "attempt_id": attempt_id}
+        try:
+            return self._asked("POST", "/users/auth/refresh/", json=asked, timeout=RENEWAL_SECONDS)
+        except PageError:
+            raise PageError(503, AWAY) from None
+
     def _ask(self, method: str, path: str, **more: Any) -> dict[str, Any]:
         try:
-            answer = self._http.request(method, path, headers=self._headers, **more)
+            return self._asked(method, path, **more)
+        except Refused as refused:
+            if refused.code != "not_signed_in" or self._renew is None or not self.access:
+                raise
+        # The token ran out, by the API's clock or while a page was made, or the session has ended.
+        # Whichever: nothing was done.
+        self.access = self._renew(self.access)
+        try:
+            return self._asked(method, path, **more)
+        except Refused as refused:
+            if refused.code != "not_signed_in":
+                raise
+            log.warning("api_refuses_a_new_token", route=_route(path))
+            raise PageError(503, AWAY) from None
+
+    def _asked(self, method: str, path: str, **more: Any) -> dict[str, Any]:
+        signed_in = {"Authorization": f"Bearer {self.access}"} if self.access else {}
+        try:
+            answer = self._http.request(
+                method, path, headers={**self._headers, **signed_in}, **more
+            )
         except httpx.HTTPError as error:
             log.warning("api_away", route=_route(path), error=type(error).__name__)
             # Whom nothing was said to has done nothing.
@@ -137,6 +201,11 @@ class Asking:
             return found
         wait = answer.headers.get("Retry-After", "")
         raise Refused(answer.status_code, body, int(wait) if wait.isdigit() else 0)
+
+
+def _header(text: str) -> str:
+    """What of a text a header may hold: what is not ASCII is none (RFC 9110, 5.5)."""
+    return text.encode("ascii", "ignore").decode()
 
 
 def _route(path: str) -> str:

@@ -4,6 +4,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import chain
 from typing import Any
 from urllib.parse import quote
@@ -13,7 +14,7 @@ import structlog
 from falcon.asgi import Request, Response
 
 from services.portal.web import sessions
-from services.portal.web.api import Api, Refused
+from services.portal.web.api import Api, Refused, SignedOut
 from services.portal.web.page import SEALED, Page, Renew, Result, SignIn, Visit
 from services.portal.web.rendering import render
 from services.portal.web.sessions import Browser, Held
@@ -23,6 +24,7 @@ from shared.http.mount import client_address
 from shared.security.encryption import CannotOpenError, portal_sealer
 from shared.web import cookies
 from shared.web.answers import DATABASE_LEFT, write_file, write_redirect, write_view
+from shared.web.arrivals import hides_cookies, lead_on
 from shared.web.forms import read_form, read_query, refuse_nul
 from shared.web.results import SURE, PageError, Redirect, View, own_path
 from shared.web.tokens import form_token, hashed, new_token
@@ -65,19 +67,35 @@ def mount(
 
 def _responder(page: Page, config: Settings, api: Api, threads: ThreadPoolExecutor) -> Any:
     async def respond(req: Request, resp: Response, **path: str) -> None:
-        own = cookies.get(req, SESSION, config)
-        token = own or cookies.get(req, FORM, config)
+        own, unsigned = cookies.get(req, SESSION, config), cookies.get(req, FORM, config)
+        token = own or unsigned
+        if page.method == "GET" and not token and hides_cookies(req):
+            view = lead_on(req)
+            write_view(resp, view, render(view.template, dict(view.about)))
+            return
         form: Mapping[str, list[str]] = {}
         if page.method == "POST":
-            form = _unsealed(await read_form(req, token), token)
+            # Somebody may have signed in since the page was made, in another tab.
+            made_for = (own, unsigned) if page.needs == "nobody" else (token,)
+            form = _unsealed(await read_form(req, *made_for), token)
         query = read_query(req)
         refuse_nul((*query.values(), *path.values(), *chain.from_iterable(form.values())))
         if not token:
             token = new_token()
             cookies.put(resp, FORM, token, config)
-        # Of these a header is made; what is not ASCII is none (RFC 9110, 5.5).
-        client = (req.user_agent or "").encode("ascii", "ignore").decode()[:MAX_CLIENT]
+        client = (req.user_agent or "")[:MAX_CLIENT]
         browser = Browser(client_address(req), client)
+
+        def renewed(access: str) -> str:
+            held = sessions.renew(own, api, browser, access)
+            if held is None:
+                raise SignedOut
+            return held.access
+
+        def signed_out() -> Redirect:
+            if page.asks_by_itself:
+                raise PageError(403, "You are signed out: load the page anew.")
+            return _to_sign_in(req, own)
 
         has_acted = False
 
@@ -85,28 +103,28 @@ def _responder(page: Page, config: Settings, api: Api, threads: ThreadPoolExecut
             nonlocal has_acted
             held = sessions.find(own, api, browser)
             if page.needs == "business" and held is None:
-                if page.asks_by_itself:
-                    raise PageError(403, "You are signed out: load the page anew.")
-                return _to_sign_in(req, own), ""
-            asking = api.for_browser(browser.address, client, held.access if held else "")
+                return signed_out(), ""
+            access = held.access if held else ""
+            asking = api.for_browser(browser.address, client, access, renewed)
             visit = Visit(asking, held, config, path, query, form)
             has_acted = _acts(page, visit)
             try:
                 result = _answer(page, visit, req.path, token)
-            except Refused as refused:
-                if refused.code != "not_signed_in":
-                    raise
-                # It was ended elsewhere.
-                with transaction() as session:
-                    sessions.end(session, own)
-                return _to_sign_in(req, own), ""
+            except SignedOut:
+                return signed_out(), ""
             if isinstance(result, SignIn):
+                if held is not None:
+                    # In another tab: nobody has that session's tokens from now on.
+                    with suppress(PageError, Refused):
+                        asking.post("/users/auth/logout/", {"refresh": held.refresh})
                 with transaction() as session:
                     sessions.end(session, own)
                     begun = sessions.start(session, result.answer)
                 return Redirect(own_path(result.to), token=begun), ""
-            if isinstance(result, Renew) and held is not None:
-                sessions.renew(own, api, browser, held.access)
+            if isinstance(result, Renew):
+                # It is done already, and the next renewal shows it too.
+                with suppress(PageError, Refused):
+                    sessions.renew(own, api, browser, asking.access)
             if isinstance(result, Redirect):
                 with transaction() as session:
                     if result.token == "":
@@ -135,7 +153,7 @@ def _responder(page: Page, config: Settings, api: Api, threads: ThreadPoolExecut
             if result.token:
                 cookies.put(resp, SESSION, result.token, config)
             elif result.token is not None:
-                cookies.put(resp, SESSION, "", config, max_age=0)
+                cookies.forget(resp, SESSION, config)
         else:
             write_file(resp, result)
 

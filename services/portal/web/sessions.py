@@ -2,31 +2,42 @@
 
 Kept on the server, and not sealed in the cookie: a refresh token works once, and one that comes a
 second time ends the session (RFC 9700, 4.14.2). Of two requests of a browser at once, or after an
-answer that never came to it, the second would bring the used one. A row's lock has one renew, and
-the other finds what came of it. Before the API is asked, the id of the attempt is committed: an
-answer that comes to nobody, since this process or the database ends in between, is asked for again
-under the same id, and the API gives the same one.
+answer that never came to it, the second would bring the used one. So one renews, and the others
+wait for what comes of it. Before the API is asked, the id of the attempt and until when it is made
+are committed: nobody holds a connection while the API thinks, and an answer that comes to nobody,
+since this process or the database ends in between, is asked for again under the same id, and the
+API gives the same one.
 """
 
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from typing import Any
 
 import jwt
 import msgspec
 from sqlalchemy import delete, func, select, update
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from services.portal.web.api import Api, Asking, Refused
+from services.portal.web.api import AWAY, RENEWAL_SECONDS, Api, Refused
 from shared.db.models import PortalSession
 from shared.db.session import database_time, transaction
 from shared.ids import new_id
 from shared.security.encryption import CannotOpenError, portal_sealer
+from shared.web.results import PageError
 from shared.web.tokens import hashed, new_token
 
 RENEW_AHEAD = timedelta(seconds=30)
 """So long before its end an access token is replaced: a page takes less."""
+LEASE_SECONDS = 6 * RENEWAL_SECONDS
+"""So long the renewal of a browser's tokens is one request's: longer than it can take."""
+WAIT_SECONDS = 10.0
+"""So long another request waits for that."""
+LOOK_SECONDS = 0.05
 
 
 class Held(msgspec.Struct, frozen=True):
@@ -39,6 +50,7 @@ class Held(msgspec.Struct, frozen=True):
         company_name: its name.
         email: its address.
         attempt_id: under which the refresh token is being used; empty while it is not.
+        asking_until: so long a request renews them, by the database's clock (Unix time); else 0.
     """
 
     access: str
@@ -47,6 +59,7 @@ class Held(msgspec.Struct, frozen=True):
     company_name: str
     email: str
     attempt_id: str = ""
+    asking_until: float = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,34 +124,61 @@ def renew(token: str, api: Api, browser: Browser, access: str) -> Held | None:
     Returns:
         As `find`, which says what is raised as well.
     """
-    for is_begun in (False, True):
+    patience = time.monotonic() + WAIT_SECONDS
+    while True:
         with transaction() as session:
             row = session.get(PortalSession, hashed(token), with_for_update=True)
             held = _opened(row, database_time(session))
             if row is None or held is None or held.access != access:
                 return held
-            if is_begun:
-                return _renewed(
-                    session, row, held, api.for_browser(browser.address, browser.client)
+            now = database_time(session).timestamp()
+            if held.asking_until <= now:
+                asking = msgspec.structs.replace(
+                    held,
+                    attempt_id=held.attempt_id or str(new_id()),
+                    asking_until=now + LEASE_SECONDS,
                 )
-            if not held.attempt_id:
-                begun = msgspec.structs.replace(held, attempt_id=str(new_id()))
-                row.sealed = _seal(begun, row.token_hash)
-    raise AssertionError("the second time it is begun")
-
-
-def _renewed(session: Session, row: PortalSession, held: Held, asking: Asking) -> Held | None:
-    asked = {"refresh": held.refresh, "attempt_id": held.attempt_id}
+                row.sealed = _seal(asking, row.token_hash)
+                break
+        if time.monotonic() > patience:
+            raise PageError(503, AWAY)
+        time.sleep(LOOK_SECONDS)
     try:
-        held = _held(asking.post("/users/auth/refresh/", asked))
+        return _put(token, held, _renewed(asking, api, browser))
+    except Exception:
+        with suppress(SQLAlchemyError):
+            _put(token, held, msgspec.structs.replace(asking, asking_until=0))
+        raise
+
+
+def _renewed(asking: Held, api: Api, browser: Browser) -> Held | None:
+    """What the API gives; None where it says that the session has ended."""
+    asked = api.for_browser(browser.address, browser.client)
+    try:
+        return _held(asked.renewed(asking.refresh, asking.attempt_id))
     except Refused as refused:
         # Only what the API says of the session itself ends it.
-        if refused.status not in (401, 403):
+        if refused.status not in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             raise
-        session.delete(row)
         return None
-    row.sealed, row.expires_at = _seal(held, row.token_hash), _expiry(held.refresh)
-    return held
+
+
+def _put(token: str, before: Held, now: Held | None) -> Held | None:
+    """Hold something, or nothing, in the place of what was held before; returns what is held.
+
+    Where that is something else meanwhile, since the browser signed out or this took too long, it
+    stays.
+    """
+    with transaction() as session:
+        row = session.get(PortalSession, hashed(token), with_for_update=True)
+        held = _opened(row)
+        if row is None or held is None or held.refresh != before.refresh:
+            return held
+        if now is None:
+            session.delete(row)
+        else:
+            row.sealed, row.expires_at = _seal(now, row.token_hash), _expiry(now.refresh)
+        return now
 
 
 def end(session: Session, token: str) -> Held | None:

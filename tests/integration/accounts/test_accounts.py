@@ -77,6 +77,9 @@ def test_a_path_answers_without_its_trailing_slash(api):
         {"company_name": "   "},
         {"company_name": "Kettle\r\nBcc: x"},
         {"company_name": "nul\x00"},
+        {"company_name": "\u3164"},
+        {"company_name": "Kettle\u202eoC"},
+        {"company_name": "Ket\u034ftle"},
     ],
 )
 def test_a_bad_registration_is_refused(api, changes):
@@ -216,6 +219,14 @@ def test_a_code_expires_and_another_can_be_had(api):
     age_code(api, code_expires_at=long_ago + timedelta(minutes=10), code_made_at=long_ago)
     assert verify(api, address, code).json()["code"] == "otp_expired"
     assert api.http.post("/users/request-otp/", json={"email": address}).status_code == 200
+    assert verify(api, address, api.code_for(address)).status_code == 200
+
+
+def test_a_later_code_is_good_for_as_long_as_its_email_says(api):
+    """It waits in the row of the first one, whose time is over."""
+    address = new_email()
+    register(api, address)
+    age_code(api, created_at=datetime.now(UTC) - timedelta(days=30))
     assert verify(api, address, api.code_for(address)).status_code == 200
 
 

@@ -286,6 +286,20 @@ def test_a_code_proves_the_address_that_it_was_mailed_to_and_no_later_one(api, e
     assert login(api, new).status_code == 200
 
 
+def test_no_address_is_taken_but_the_one_that_is_meant(api, email):
+    """Two pages asked for two, and only the later one's code is good."""
+    pair, first, second = login(api, email).json(), new_email(), new_email()
+    for address in (first, second):
+        assert post(api, "email", pair, email=address, password=PASSWORD).status_code == 200
+    code = api.code_for(second)
+    answer = post(api, "email/verify", pair, otp=code, email=first)
+    assert answer.json()["code"] == "invalid_otp"
+    assert login(api, email).status_code == 200
+    answer = post(api, "email/verify", pair, otp=code, email=second.upper())
+    assert answer.status_code == 200
+    assert login(api, second).status_code == 200
+
+
 def test_what_a_password_began_ends_with_it(api, email):
     """A thief who has begun to move an account away has nothing left when its password is set."""
     pair, theirs = login(api, email).json(), new_email()

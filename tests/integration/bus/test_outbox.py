@@ -45,6 +45,17 @@ def test_a_body_that_no_broker_takes_is_refused(db, engine):
     assert waiting(engine) == 0
 
 
+def test_what_can_be_asked_for_in_a_loop_is_left_once(db, engine):
+    message, other = messages(2)
+    outbox.add_once(db, message)
+    db.rollback()
+    assert waiting(engine) == 0
+    for one in (message, message, other):
+        outbox.add_once(db, one)
+        db.commit()
+    assert waiting(engine) == 2
+
+
 @pytest.mark.parametrize("name", SHORT)
 def test_the_table_refuses_it_too(name, db, engine, monkeypatch):
     monkeypatch.setattr(outbox, "check", lambda _: None)

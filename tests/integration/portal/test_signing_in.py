@@ -7,8 +7,10 @@ import httpx
 import pytest
 from sqlalchemy import select, text
 
+from services.portal.web.api import AWAY
 from shared.db.models import AccountSession, PortalSession
-from tests.integration.portal.conftest import PASSWORD
+from tests.integration.gate import Gate
+from tests.integration.portal.conftest import PASSWORD, Stage, running_portal
 
 SAID = "convert_from(body, 'UTF8')"
 FAILED = "account.sign_in_failed"
@@ -29,6 +31,7 @@ def test_from_nothing_to_the_first_page(stage):
     assert "1 of 5 steps" in browser.page
     assert email in browser.page
     browser.send("/sign-out")
+    assert "portal_session" not in browser.http.cookies
     assert "Sign in" in browser.get("/")
 
 
@@ -97,7 +100,7 @@ def test_a_session_that_is_ended_elsewhere_leads_to_the_sign_in(stage):
         session.execute(text("UPDATE account_sessions SET ended_at = now() WHERE ended_at IS NULL"))
     browser.get("/")
     assert "Email address" in browser.page
-    assert browser.http.cookies.get("portal_session", "").strip('"') == ""
+    assert "portal_session" not in browser.http.cookies
 
 
 def test_what_is_held_cannot_be_read_in_the_database(stage):
@@ -171,8 +174,20 @@ def reused(stage):
 
 
 @pytest.fixture
-def forgetful(stage):
-    """What the API answers to a renewal is not kept: the portal ends there, or its database."""
+def forgets(stage):
+    """Has what the API answers to a renewal be lost, or not: the portal ends, or its database."""
+    gone = ["DROP TRIGGER IF EXISTS forget ON portal_sessions", "DROP FUNCTION IF EXISTS forget"]
+
+    def remember():
+        with stage.api.engine.begin() as connection:
+            for statement in gone:
+                connection.execute(text(statement))
+
+    yield lambda does: forget(stage) if does else remember()
+    remember()
+
+
+def forget(stage):
     with stage.api.engine.begin() as connection:
         connection.execute(
             text(
@@ -186,19 +201,11 @@ def forgetful(stage):
                 " (NEW.expires_at <> OLD.expires_at) EXECUTE FUNCTION forget()"
             )
         )
-    gone = ["DROP TRIGGER IF EXISTS forget ON portal_sessions", "DROP FUNCTION IF EXISTS forget"]
-
-    def remember():
-        with stage.api.engine.begin() as connection:
-            for statement in gone:
-                connection.execute(text(statement))
-
-    yield remember
-    remember()
 
 
-def test_an_answer_that_was_lost_is_asked_for_again_and_ends_no_session(stage, forgetful):
+def test_an_answer_that_was_lost_is_asked_for_again_and_ends_no_session(stage, forgets):
     browser, _ = stage.registered()
+    forgets(True)
     before = reused(stage)
     with stage.api.session() as session:
         renewed = "SELECT max(renewed_at) FROM account_sessions"
@@ -209,7 +216,7 @@ def test_an_answer_that_was_lost_is_asked_for_again_and_ends_no_session(stage, f
         assert browser.status == 503
     with stage.api.session() as session:
         assert session.scalar(text(renewed)) > first  # the API has renewed it
-    forgetful()
+    forgets(False)
     assert "Sign out" in browser.get("/")
     assert "Sign out" in browser.get("/account")
     assert reused(stage) == before
@@ -229,3 +236,59 @@ def test_a_new_address_and_other_pages_at_once_renew_one_after_the_other(stage):
     assert {answer.result().url.path for answer in others + more} == {"/account"}
     assert f"<dd>new-{email}</dd>" in browser.page
     assert reused(stage) == before
+
+
+def test_an_api_that_hangs_is_said_to_be_away_and_not_the_database(stage, tmp_path):
+    """However many pages wait for one renewal, and browsers for theirs."""
+    with (
+        Gate(stage.api.url) as gate,
+        running_portal(tmp_path, stage.api, PORTAL_API_URL=gate.url) as url,
+    ):
+        there = Stage(url, stage.api, tmp_path / "portal.log")
+        browsers = [there.registered()[0] for _ in range(3)]
+        gate.stall()
+        with ThreadPoolExecutor(16) as pool:
+            pages = [
+                pool.submit(browser.http.get, "/account") for browser in browsers for _ in range(5)
+            ]
+        assert {page.result().status_code for page in pages} == {503}
+        assert all(AWAY in page.result().text for page in pages)
+        gate.open()
+        for browser in browsers:
+            assert "Sign out" in browser.get("/account")
+
+
+def test_a_sign_in_of_another_tab_leaves_this_ones_form_good(stage):
+    browser, email = stage.registered()
+    browser.send("/sign-out")
+    browser.get("/sign-in")
+    other = browser.page
+    browser.send("/sign-in", email=email, password=PASSWORD)
+    assert "Sign out" in browser.page
+    browser.page = other
+    browser.send("/sign-in", email=email, password=PASSWORD)
+    assert "Sign out" in browser.page
+    browser.get("/account")
+    assert "End the session from" not in browser.page  # but this one
+
+
+LED = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
+
+
+@pytest.mark.parametrize(
+    ("path", "to"),
+    [
+        ("/orders?status=a%20b&x=%22%3E", "/orders?status=a%20b&amp;x=%22%3E"),
+        ("/orders/%22%3E%3Cb%3E", "/orders/%22%3E%3Cb%3E"),
+        ("/verify", "/verify"),
+    ],
+)
+def test_who_is_led_here_from_another_site_is_led_on(stage, path, to):
+    """It may be signed in: its browser does not show that yet."""
+    answer = httpx.get(f"{stage.url}{path}", headers=LED)
+    assert answer.status_code == 200
+    assert f'content="0; url={to}"' in answer.text
+    assert f'href="{to}"' in answer.text
+    assert "Set-Cookie" not in answer.headers
+    browser, _ = stage.registered()
+    assert "Sign out" in browser.http.get("/account", headers=LED).text

@@ -173,12 +173,13 @@ def test_the_notifier_ends_deliveries(settings, db):
     assert left(db, EmailDelivery) == 1
 
 
-def proof(db, days):
+def proof(db, days, purpose="registration", code=None):
+    code_ended = ago(days if code is None else code)
     db.add(
         PendingProof(
-            purpose="registration", email=f"{new_id()}@shop.example", company_name="x",
+            purpose=purpose, email=f"{new_id()}@shop.example", company_name="x",
             network="", code_id=new_id(), code_hash=b"", code_made_at=ago(days),
-            code_expires_at=ago(days), created_at=ago(days),
+            code_expires_at=code_ended, created_at=ago(days),
         )
     )  # fmt: skip
     db.commit()
@@ -188,6 +189,16 @@ def proof(db, days):
 def test_the_ingress_ends_registrations_that_nobody_proved(settings, db):
     proof(db, 2)
     proof(db, 0)
+    run(*retention.jobs("ingress", settings))
+    assert left(db, PendingProof) == 1
+
+
+@pytest.mark.parametrize("service", ["ingress"], indirect=True)
+@pytest.mark.parametrize("purpose", ["registration", "password_reset", "new_address", "reply_to"])
+def test_a_code_is_good_for_as_long_as_its_email_says(settings, db, purpose):
+    """A later one waits where the first did, and what began then began long ago."""
+    proof(db, 2, purpose, code=-1)
+    proof(db, 2, purpose, code=1)
     run(*retention.jobs("ingress", settings))
     assert left(db, PendingProof) == 1
 

@@ -26,6 +26,7 @@ from shared.db.session import is_database_away, transaction
 from shared.http.mount import client_address
 from shared.web import cookies
 from shared.web.answers import DATABASE_AWAY, DATABASE_LEFT, write_file, write_redirect, write_view
+from shared.web.arrivals import hides_cookies, lead_on
 from shared.web.forms import read_form, read_query, refuse_nul
 from shared.web.results import SURE, PageError
 from shared.web.tokens import form_token, new_token
@@ -74,11 +75,17 @@ def mount(
 
 def _responder(page: Page, system: System, threads: ThreadPoolExecutor) -> Any:
     async def respond(req: Request, resp: Response, **path: str) -> None:
-        own = session_token(req, system.config)
-        token = own or cookies.get(req, FORM, system.config)
+        own, unsigned = session_token(req, system.config), cookies.get(req, FORM, system.config)
+        token = own or unsigned
+        if page.method == "GET" and not token and hides_cookies(req):
+            view = lead_on(req)
+            write_view(resp, view, render(view.template, dict(view.about)))
+            return
         form: Mapping[str, list[str]] = {}
         if page.method == "POST":
-            form = await read_form(req, token)
+            # Somebody may have signed in since the page was made, in another tab.
+            made_for = (own, unsigned) if page.needs == "nobody" else (token,)
+            form = await read_form(req, *made_for)
         query = read_query(req)
         refuse_nul((*query.values(), *path.values(), *chain.from_iterable(form.values())))
         if not token:
@@ -193,6 +200,6 @@ def _write(resp: Response, result: Result, html: str, system: System) -> None:
         if result.token:
             cookies.put(resp, SESSION, result.token, system.config)
         elif result.token is not None:
-            cookies.put(resp, SESSION, "", system.config, max_age=0)
+            cookies.forget(resp, SESSION, system.config)
     else:
         write_file(resp, result)

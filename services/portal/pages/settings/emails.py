@@ -51,8 +51,6 @@ def put(visit: Visit) -> Result:
     try:
         visit.api.put("/users/locale/", {"language": code, "time_zone": zone})
     except Refused as refused:
-        if refused.code == "not_signed_in":
-            raise
         return _page(visit, str(refused))
     return Redirect(PATH, "Your emails are sent so from now on.")
 

@@ -215,6 +215,17 @@ def test_a_blocked_accounts_secret_is_refused_until_it_is_unblocked(behind_a_pro
     until(lambda: statuses(business, HERE) == {201}, "taken again")
 
 
+def test_a_secret_that_is_fetched_in_a_loop_is_told_of_once_a_worker(behind_a_proxy):
+    business = approved(behind_a_proxy)
+    for _ in range(20):
+        answer = behind_a_proxy.http.get("/webhook/secret/", headers=business.bearer)
+        assert answer.status_code == 200
+    with behind_a_proxy.session() as session:
+        rows = session.query(OutboxMessage).filter_by(correlation_id=str(business.account_id))
+        told = sum(row.type == "secret.shown" for row in rows)
+    assert 1 <= told <= 4  # two workers, and a day may have ended
+
+
 def test_what_was_shown_and_what_was_allowed_are_told_with_from_where(behind_a_proxy):
     business = approved(behind_a_proxy)
     for address in (HERE, HERE, f"{HERE}:4711", THERE):

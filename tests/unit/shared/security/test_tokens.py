@@ -1,0 +1,34 @@
+"""Bearer tokens: what is looked at, and what decides nothing."""
+
+from datetime import UTC, datetime, timedelta
+
+import jwt
+import pytest
+
+from shared.config.loading import settings
+from shared.ids import new_id
+from shared.security import tokens
+
+
+def changed(made, **claims):
+    """The same token with other claims, rightly signed."""
+    claims = jwt.decode(made.text, options={"verify_signature": False}) | claims
+    return jwt.encode(claims, settings().listed("JWT_SIGNING_KEY")[0], tokens.ALGORITHM)
+
+
+@pytest.mark.parametrize("use", ["access", "refresh"])
+@pytest.mark.parametrize("ahead", [3, 300])
+def test_a_token_of_a_host_whose_clock_is_ahead_is_good(use, ahead):
+    """When it was made says nothing about whether it is good (RFC 7519, 4.1.6)."""
+    made = tokens.make(new_id(), use)
+    text = changed(made, iat=datetime.now(UTC) + timedelta(seconds=ahead))
+    assert tokens.check(text, use).account_id == made.account_id
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [{"exp": datetime.now(UTC) - timedelta(seconds=1)}, {"iss": "another"}, {"use": "other"}],
+)
+def test_what_is_over_or_not_ours_is_not(claims):
+    with pytest.raises(tokens.InvalidTokenError):
+        tokens.check(changed(tokens.make(new_id(), "access"), **claims), "access")
