@@ -10,13 +10,17 @@ from sqlalchemy.orm import Session
 
 from services.notifier.previews import api as preview_api
 from services.notifier.suppression.page import UnsubscribePage
-from shared.db.models import Suppression
+from shared.bus import outbox
+from shared.bus.contract.events import EmailSuppressionLifted
+from shared.bus.contract.message import message_for
+from shared.db.models import Account, Suppression
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
 from shared.security.unsubscribe_links import PATH as UNSUBSCRIBE_PATH
 
 __all__ = ["ROUTES", "UNSUBSCRIBE_PATH", "UnsubscribePage"]
 
+SOURCE = "services.notifier"
 Cause = Literal["unsubscribed", "refused"]
 
 
@@ -84,6 +88,15 @@ def lift(session: Session, call: Call[None, None]) -> Answer:
     if found.cause != "refused":
         raise ApiError(*_LEFT)
     session.delete(found)
+    account = session.get_one(Account, call.caller)
+    fact = EmailSuppressionLifted(
+        account_id=account.id,
+        company_name=account.company_name,
+        email=account.email,
+        address=call.address,
+        suppression_id=found.id,
+    )
+    outbox.add(session, [message_for(fact, source=SOURCE, correlation_id=account.id)])
     return Answer(204)
 
 

@@ -100,6 +100,10 @@ class Notifier:
         gone = _erased(session, taken)
         taken = [email for email in taken if email.order_id not in gone]
         for email in taken:
+            if email.fact_id not in self._sent:
+                # Told of here for the first time: the batch that began it is over.
+                self._tried(email, None)
+                self._bounds.sent(email)
             self._remember(email)
         self._write_down(session, taken, outcomes)
         thinking = [id_ for id_, found in outcomes.items() if isinstance(found, UnderWay)]

@@ -33,6 +33,8 @@ SAYS: Mapping[str, tuple[type[Event], ...]] = {
         events.SecretKeyAdded,
         events.SecretKeyRemoved,
         events.WebhookAllowlistChanged,
+        events.EmailSuppressionLifted,
+        events.EmailLocaleChanged,
         events.KycSubmitted,
         *_SECRETS,
     ),

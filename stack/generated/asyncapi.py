@@ -141,7 +141,7 @@ def _feed() -> dict[str, Any]:
         struct
         for type_, struct in EVENT_TYPES.items()
         if struct.EXCHANGE == topology.EVENTS
-        and any(topology.matches(key, type_) for key in topology.SECRET_KEYS)
+        and any(topology.matches(key, type_) for key in topology.FEED_KEYS)
     ]
     return {
         "address": address,
@@ -159,7 +159,7 @@ def _feed() -> dict[str, Any]:
                 },
                 "bindingVersion": BINDING,
                 "x-bound-to": [
-                    {"exchange": topology.EVENTS, "key": key} for key in topology.SECRET_KEYS
+                    {"exchange": topology.EVENTS, "key": key} for key in topology.FEED_KEYS
                 ],
             }
         },

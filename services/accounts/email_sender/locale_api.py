@@ -7,7 +7,11 @@ from sqlalchemy import func
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from shared.db.models import EmailSender
+from services.accounts.registration import SOURCE
+from shared.bus import outbox
+from shared.bus.contract.events import EmailLocaleChanged
+from shared.bus.contract.message import message_for
+from shared.db.models import Account, EmailSender
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
 from shared.languages import language, time_zones
@@ -57,12 +61,24 @@ def replace(session: Session, call: Call[LocaleSettings, None]) -> Answer:
             400, _ZONE[1], "That is no time zone of the IANA database, such as Africa/Lagos."
         )
     chosen = {"language": wanted.language, "time_zone": wanted.time_zone}
+    found = session.get(EmailSender, call.caller)
+    if found is not None and (found.language, found.time_zone) == (*chosen.values(),):
+        return Answer(200, LocaleView(**chosen, languages=list(language.CODES)))
     changes = chosen | {"changed_at": func.now()}
     session.execute(
         insert(EmailSender)
         .values(account_id=call.caller, **changes)
         .on_conflict_do_update(index_elements=[EmailSender.account_id], set_=changes)
     )
+    account = session.get_one(Account, call.caller)
+    fact = EmailLocaleChanged(
+        account_id=account.id,
+        company_name=account.company_name,
+        email=account.email,
+        address=call.address,
+        **chosen,
+    )
+    outbox.add(session, [message_for(fact, source=SOURCE, correlation_id=account.id)])
     return Answer(200, LocaleView(**chosen, languages=list(language.CODES)))
 
 

@@ -140,18 +140,23 @@ class SecretCache:
         while len(self._revoked) > MAX_REVOKED:
             self._revoked.popitem(last=False)
 
+    def block(self, account_id: UUID) -> None:
+        """Block an account by an event, in memory: at once, with no database."""
+        self._policies.block(account_id)
+
     async def poll(self) -> None:
         """Load what has changed since the last time; everything, the first time.
 
         And when another server answers than before, which may lack the last of what that one said.
         """
-        position = self._position
+        position, began = self._position, time.monotonic()
         found = None if position is None else await self._ask(lambda: rows.since(position))
         if position is None or found is None or not position.leads_to(found.position):
             await self._load()
         else:
             await self._put(found)
             self._position = found.position
+        self._policies.settle(began)
         self.refreshed_at = time.monotonic()
 
     async def _load(self) -> None:

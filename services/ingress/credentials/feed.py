@@ -1,6 +1,7 @@
 """What keeps a worker's secret cache true: the events it listens to, and the poll behind them.
 
-An event revokes what it names by itself, and has the poll look at once for what else it tells of.
+An event revokes what it names by itself, or blocks whom it names, and has the poll look at once for
+what else it tells of.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from services.ingress.credentials.cache import SecretCache
 from shared import gc_tuning
 from shared.bus.broker.pika_connection import Link, call, open_channel
 from shared.bus.contract import topology
+from shared.bus.contract.events import AccountChanged
 from shared.ids import new_id
 
 # Events come in bursts: one poll looks for all of them.
@@ -25,12 +27,13 @@ log = structlog.get_logger()
 
 
 class _AboutSecrets(msgspec.Struct):
-    """What an event says of an account's secrets: `secret_ids` in one that tells of a revocation,
-    `revoked_ids` in one that tells of a rotation."""
+    """What an event says of an account and its secrets: `secret_ids` in one that tells of a
+    revocation, `revoked_ids` in one that tells of a rotation, `what` in one of a change."""
 
     account_id: UUID
     secret_ids: tuple[UUID, ...] = ()
     revoked_ids: tuple[UUID, ...] = ()
+    what: str = ""
 
 
 class SecretFeed:
@@ -83,7 +86,7 @@ class SecretFeed:
         )
         queue = f"ingress.secrets.{new_id()}"
         await call(channel.queue_declare, queue=queue, exclusive=True, auto_delete=True)
-        for key in topology.SECRET_KEYS:
+        for key in topology.FEED_KEYS:
             await call(channel.queue_bind, queue=queue, exchange=topology.EVENTS, routing_key=key)
         await call(
             channel.basic_consume, queue=queue, on_message_callback=self._on_event, auto_ack=True
@@ -101,12 +104,14 @@ class SecretFeed:
     def _on_event(self, _: Any, method: Any, __: Any, body: bytes) -> None:
         key = method.routing_key
         if method.exchange != topology.EVENTS or not any(
-            topology.matches(pattern, key) for pattern in topology.SECRET_KEYS
+            topology.matches(pattern, key) for pattern in topology.FEED_KEYS
         ):
             return  # sent here by CC or BCC, which a broker may not check
         with contextlib.suppress(msgspec.DecodeError):
             event = self._decoder.decode(body)
             self._cache.revoke(event.account_id, event.secret_ids + event.revoked_ids)
+            if key == AccountChanged.TYPE and event.what == "blocked":
+                self._cache.block(event.account_id)
         self._wake.set()
 
     async def _poll(self) -> None:

@@ -3,7 +3,10 @@
 Most accounts have no policy, and cost nothing here.
 """
 
+import copy
+import time
 from collections.abc import Iterable
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -53,11 +56,21 @@ class Policy:
         return verdict
 
 
+_NONE = SimpleNamespace(
+    allowed_networks=[],
+    rate_per_second=None,
+    standard_webhooks_only=False,
+    blocked_at=None,
+    change=-1,
+)
+
+
 class Policies:
     """The policies of all accounts that have one."""
 
     def __init__(self) -> None:
         self._policies: dict[UUID, Policy] = {}
+        self._told: dict[UUID, tuple[float, Policy | None]] = {}
 
     def get(self, account_id: UUID) -> Policy | None:
         """An account's policy, if it has one."""
@@ -70,7 +83,41 @@ class Policies:
             # Of two queries under way the older may answer last.
             if held is None or held.change < row.change:
                 self._policies[row.account_id] = Policy(row)
+                self._told.pop(row.account_id, None)
 
     def replace(self, rows: Iterable[Any]) -> None:
         """Take in all rows that there are, and forget what was before."""
         self._policies = {row.account_id: Policy(row) for row in rows}
+        told, self._told = self._told, {}
+        for account_id, (at, _) in told.items():
+            self._block(account_id, at)
+
+    def block(self, account_id: UUID) -> None:
+        """Block an account by the word of an event, until a look into the database has begun."""
+        self._block(account_id, time.monotonic())
+
+    def settle(self, since: float) -> None:
+        """Let the rows decide again on what events said before a look began, which is over.
+
+        What an event tells was committed before, so the look has seen it: and what came after it,
+        should the event be late.
+
+        Args:
+            since: when the look began, on the monotonic clock.
+        """
+        for account_id, (at, before) in list(self._told.items()):
+            if at < since:
+                del self._told[account_id]
+                if before is None:
+                    del self._policies[account_id]
+                else:
+                    self._policies[account_id] = before
+
+    def _block(self, account_id: UUID, at: float) -> None:
+        held = self._policies.get(account_id)
+        if held is not None and held.is_blocked:
+            return
+        blocked = copy.copy(held) if held is not None else Policy(_NONE)
+        blocked.is_blocked = True
+        self._told[account_id] = at, held
+        self._policies[account_id] = blocked

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy import select, tuple_
+from sqlalchemy.orm import Session, aliased
 
 from services.ops.audit.actions import Actor, about
 from services.ops.commands.kyc_applications import Application
 from shared.bus import outbox
 from shared.bus.contract.events import OpsKycNoteAdded
-from shared.db.models import KycNote
+from shared.db.models import KycApplication, KycNote
 from shared.ids import new_id
 
 LONGEST = 4_000  # characters
@@ -25,11 +25,19 @@ class InvalidNoteError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """One of them; see the table `kyc_notes`."""
+    """One of them; see the table `kyc_notes`.
+
+    Attributes:
+        written_by: by whom.
+        note: its words.
+        written_at: when.
+        earlier: when the earlier application was sent that it is on; None where it is on this one.
+    """
 
     written_by: str
     note: str
     written_at: datetime
+    earlier: datetime | None = None
 
 
 def checked(note: str) -> str:
@@ -70,19 +78,25 @@ def add(session: Session, actor: Actor, application: Application, note: str) -> 
 
 
 def notes(session: Session, applications: Collection[UUID]) -> Mapping[UUID, Sequence[Note]]:
-    """The notes on applications, the oldest first.
+    """The notes on applications, and on those that their businesses sent before; the oldest first.
 
     Args:
-        session: may read notes.
+        session: may read notes and applications.
         applications: their ids.
     """
     found: dict[UUID, list[Note]] = {}
-    rows = session.scalars(
-        select(KycNote)
-        .where(KycNote.application_id.in_(applications))
+    shown, other = aliased(KycApplication), aliased(KycApplication)
+    rows = session.execute(
+        select(shown.id, other.id, other.submitted_at, KycNote)
+        .select_from(shown)
+        .join(other, other.account_id == shown.account_id)
+        .join(KycNote, KycNote.application_id == other.id)
+        .where(shown.id.in_(applications))
+        .where(tuple_(other.submitted_at, other.id) <= tuple_(shown.submitted_at, shown.id))
         .order_by(KycNote.written_at, KycNote.id)
     )
-    for row in rows:
-        kept = Note(row.written_by, row.note, row.written_at)
-        found.setdefault(row.application_id, []).append(kept)
+    for id_, of, sent_at, row in rows:
+        earlier = None if of == id_ else sent_at
+        kept = Note(row.written_by, row.note, row.written_at, earlier)
+        found.setdefault(id_, []).append(kept)
     return found

@@ -35,8 +35,8 @@ def of_message(exchange: str, key: str) -> frozenset[Right]:
         key: by which routing key.
     """
     reached = {queue.name for queue in topology.WORK_QUEUES if topology.takes(queue, exchange, key)}
-    # Of these every ingress worker ends secrets, from a queue of its own.
-    ends = any(topology.matches(pattern, key) for pattern in topology.SECRET_KEYS)
+    # Of these every ingress worker ends secrets and blocks, from a queue of its own.
+    ends = any(topology.matches(pattern, key) for pattern in topology.FEED_KEYS)
     return of_queues(reached | ({key} if not exchange else set())) | (
         {Right.KYC} if ends else set()
     )

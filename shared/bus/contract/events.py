@@ -721,6 +721,28 @@ class EmailUndeliverable(Event, frozen=True, kw_only=True):
     reason: str
 
 
+class EmailSuppressionLifted(_AccountFact, frozen=True, kw_only=True):
+    """A business at `address` has a customer's address mailed again that was refused.
+
+    For the audit log; which address, is not told.
+    """
+
+    TYPE: ClassVar[str] = "email.suppression_lifted"
+
+    address: str
+    suppression_id: UUID
+
+
+class EmailLocaleChanged(_AccountFact, frozen=True, kw_only=True):
+    """A business said, at `address`, in which language and time its customers' emails are."""
+
+    TYPE: ClassVar[str] = "email.locale_changed"
+
+    address: str
+    language: str
+    time_zone: str
+
+
 class _OpsFact(Event, frozen=True, kw_only=True):
     """What ops staff did: `by` whom, at which `address`; for the audit log."""
 

@@ -103,7 +103,7 @@ RIGHTS: Mapping[str, Rights] = {
         read=_any_of(topology.EVENTS, FEEDS),
         keys={
             topology.COMMANDS: Keys(write=ROTATE),
-            topology.EVENTS: Keys(read=_exactly(topology.SECRET_KEYS)),
+            topology.EVENTS: Keys(read=_exactly(topology.FEED_KEYS)),
         },
     ),
     "kyc": _consumer(topology.KYC_DECISIONS),

@@ -141,6 +141,8 @@ AUDIT = _work(
     Binding(EVENTS, "secret.*"),
     Binding(EVENTS, "ops.*"),
     Binding(EVENTS, "webhook.*"),
+    Binding(EVENTS, "email.suppression_lifted"),
+    Binding(EVENTS, "email.locale_changed"),
 )
 
 WORK_QUEUES = (
@@ -165,8 +167,9 @@ RETRY_LADDER = (
 )
 RETRY_QUEUES = tuple(_retry(rung) for rung in RETRY_LADDER)
 
-SECRET_KEYS = ("secret.#", "kyc.revoked")
-"""What an ingress worker's own queue is bound by: all that may end a webhook secret."""
+FEED_KEYS = ("secret.#", "kyc.revoked", "account.changed", "webhook.allowlist_changed")
+"""What an ingress worker's own queue is bound by: all that may end a webhook secret, block an
+account, or say otherwise from where and how it may send."""
 
 # The replayable record of a week. Orders and facts are published into it by the batch: see
 # journal.py.
@@ -197,6 +200,8 @@ JOURNAL_FACTS = (
     f"{BULK}#",
     "ops.#",
     "webhook.#",
+    "email.suppression_lifted",
+    "email.locale_changed",
 )
 """The keys of the facts that their publisher writes into the journal."""
 

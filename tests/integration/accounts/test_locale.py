@@ -2,6 +2,8 @@
 
 import pytest
 
+from shared.bus.contract.events import EmailLocaleChanged, decode
+from shared.db.models import OutboxMessage
 from shared.languages.language import CODES
 from tests.integration.accounts.test_accounts import bearer, login
 from tests.integration.accounts.test_credentials import email
@@ -42,6 +44,16 @@ def test_what_is_chosen_holds_and_changes_nothing_else(api, headers):
     api.http.put("/email-sender/", json={}, headers=headers)
     assert shown(api, headers)["language"] == "fr"
     assert put(api, headers).json()["language"] == "en"
+
+
+def test_what_customers_notice_is_told_to_the_audit_log_once(api, headers, email):
+    for _ in range(2):
+        assert put(api, headers, language="fr", time_zone="Africa/Lagos").status_code == 200
+    with api.session() as session:
+        rows = session.query(OutboxMessage).filter_by(type=EmailLocaleChanged.TYPE)
+        facts = [decode(row.type, row.body) for row in rows]
+    (fact,) = [fact for fact in facts if fact.email == email]
+    assert (fact.language, fact.time_zone, bool(fact.address)) == ("fr", "Africa/Lagos", True)
 
 
 @pytest.mark.parametrize("language", ["xx", "EN", "../en", ""])

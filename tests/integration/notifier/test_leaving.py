@@ -8,8 +8,12 @@ import msgspec
 import pytest
 from sqlalchemy import select
 
+from services.audit.parsing import decode_fact
+from services.relay.authors import refusal
 from shared.bus.contract import topology
-from shared.db.models import EmailDelivery, EmailSender, Order, Suppression
+from shared.bus.contract.delivery import Incoming
+from shared.bus.contract.events import EmailSuppressionLifted, decode
+from shared.db.models import EmailDelivery, EmailSender, Order, OutboxMessage, Suppression
 from shared.ids import new_id
 from shared.security.unsubscribe_tokens import unsubscribe_tokens
 from stack.mailbox import text_of
@@ -267,6 +271,32 @@ def test_the_business_sees_who_has_left_and_cannot_take_it_back(site, db, busine
     assert site.http.get("/suppressions/", headers=other).json()["results"] == []
     assert site.http.delete(f"/suppressions/{whole['id']}/", headers=other).status_code == 404
     assert site.http.get("/suppressions/?cause=refused", headers=bearer).json()["results"] == []
+
+
+def test_an_address_that_a_business_has_mailed_again_is_told_to_the_audit_log(site, db, business):
+    found = Suppression(
+        account_id=business.id, cause="refused", address_hash=b"x" * 32, key_id=b"k" * 4,
+        address="zoe@shop.example", smtp_code=550, response="5.1.1 nobody",
+    )  # fmt: skip
+    db.add(found)
+    db.commit()
+    bearer = {"Authorization": f"Bearer {access_token(business.id)}"}
+    path = f"/suppressions/{found.id}/"
+    assert site.http.delete(path, headers=bearer).status_code == 204
+    assert site.http.delete(path, headers=bearer).status_code == 404
+    rows = db.query(OutboxMessage).filter_by(type=EmailSuppressionLifted.TYPE)
+    (row,) = rows
+    fact = decode(row.type, row.body)
+    assert (fact.account_id, fact.suppression_id) == (business.id, found.id)
+    assert b"zoe@shop.example" not in bytes(row.body)
+    # The service whose API it is may say so, and the audit log knows who it was.
+    assert not refusal("fellow_ingress", row.exchange, row.routing_key, row.type)
+    incoming = Incoming(
+        bytes(row.body), {"type": row.type, "message_id": str(row.message_id)}, {}, ""
+    )
+    told = decode_fact(incoming).data
+    assert (told.actor, told.address) == (business.email, fact.address)
+    assert topology.takes(topology.AUDIT, row.exchange, row.routing_key)
 
 
 def test_many_clicks_at_once_are_one(site, db, business):

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import msgspec
 import pytest
 from kombu import Connection
+from prometheus_client import REGISTRY
 from sqlalchemy import select, text
 
 from services.notifier import handlers, leases, smtp
@@ -494,6 +495,7 @@ def test_what_a_notifier_without_a_broker_waits_for_is_sent_by_no_other(
     monkeypatch.setattr(leases, "SECONDS", 5.0)
     server.thinks_of = "c5@"
     tell(amqp_url, *recipients(20))
+    counted = sent_by_metrics()
     with Gate(amqp_url) as gate:
         cut_off = configure(amqp_url=gate.url)
         with a_process(cut_off) as first:
@@ -510,6 +512,13 @@ def test_what_a_notifier_without_a_broker_waits_for_is_sent_by_no_other(
                 until(lambda: second.unacknowledged == 0, "and the fact is done")
     assert set(copies(server).values()) == {1}
     assert leased(engine) is None
+    # What was written down behind its batch counts as well, and once.
+    assert sent_by_metrics() - counted == 20
+
+
+def sent_by_metrics():
+    labels = {"template": "order_received", "outcome": "sent"}
+    return REGISTRY.get_sample_value("fellow_emails_total", labels) or 0.0
 
 
 def test_the_lease_of_one_that_is_gone_runs_out(config, server, engine, amqp_url):

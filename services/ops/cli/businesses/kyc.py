@@ -172,7 +172,7 @@ def show(business: Business, as_json: AsJson = False) -> None:
         ("decided", by),
         ("told to the business", found.reason),
         ("so far", found.so_far),
-        *((f"note of {local(one.written_at)}", f"{one.written_by}: {one.note}") for one in kept),
+        *((_about(one), f"{one.written_by}: {one.note}") for one in kept),
     ):
         if value:
             table.add_row(name, value)
@@ -268,3 +268,8 @@ def _not_told(_: Exception) -> None:
 _WHERE_TO_LOOK = (
     f"If it was refused it is in the queue {topology.KYC_DECISIONS.dead}, with the reason."
 )
+
+
+def _about(note: kyc_notes.Note) -> str:
+    of = f", on the application of {local(note.earlier)}" if note.earlier else ""
+    return f"note of {local(note.written_at)}{of}"

@@ -13,8 +13,10 @@ from services.ingress.credentials import rows as secret_rows
 from services.ingress.credentials.feed import SecretFeed
 from services.ingress.credentials.rows import Position
 from services.kyc import handlers
-from services.secrets import rotation
+from services.secrets import policies, rotation
 from shared.bus.contract.events import (
+    AccountBlock,
+    AccountChanged,
     KycDecide,
     KycRevoked,
     SecretRevoked,
@@ -296,6 +298,40 @@ def test_the_event_itself_revokes_with_no_database(gated, kind):
     gated.database.open()
     until(lambda: polled(gated.api), "polled again by every worker")
     assert refused(gated.sender)
+
+
+def test_the_event_itself_blocks_with_no_database_and_the_rows_let_in_again(gated):
+    gated.database.cut()
+    fact = block(gated, blocked=True)
+    late = decode(fact.type, fact.body)
+    publish(gated.amqp_url, fact)
+    until(lambda: blocked(gated.sender), "blocked by every worker")
+    gated.database.open()
+    until(lambda: polled(gated.api), "polled again by every worker")
+    assert blocked(gated.sender)
+    publish(gated.amqp_url, block(gated, blocked=False))
+    until(lambda: taken(gated.sender), "let in again")
+    # A word that comes late, or again, is over with the next look.
+    publish(gated.amqp_url, message_for(late, source="tests", correlation_id=new_id()))
+    until(lambda: taken(gated.sender), "let in")
+
+
+def block(gated, *, blocked):
+    """As services.secrets does; returns the fact, which is for the relay."""
+    command = AccountBlock(account_id=gated.sender.account_id, blocked=blocked)
+    with Session(gated.engine) as session, session.begin():
+        session.execute(delete(OutboxMessage))
+        policies.on_block(session, received(command))
+    (fact,) = waiting(gated.engine, AccountChanged.TYPE)
+    return fact
+
+
+def blocked(sender):
+    return all(sender.send().json().get("code") == "account_blocked" for _ in range(8))
+
+
+def taken(sender):
+    return all(sender.send().status_code == 201 for _ in range(8))
 
 
 def test_a_worker_whose_queue_is_taken_away_listens_again(settings, amqp_url, cache, broker):

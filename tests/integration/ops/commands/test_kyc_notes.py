@@ -13,7 +13,7 @@ from services.ops.commands import kyc_applications, kyc_notes
 from shared.bus.contract.events import OpsKycNoteAdded, decode
 from shared.db.models import KycNote, OutboxMessage
 from stack.servers.credentials import as_service
-from tests.integration.arrange import access_token, account
+from tests.integration.arrange import access_token, account, application
 from tests.integration.ops.cli.test_cli import fellow
 
 NOTE = "Telephoned: the director's name is <b>not</b> in the register."
@@ -43,6 +43,29 @@ def test_a_note_is_kept_by_name_shown_and_audited_without_its_words(settings, db
     db.rollback()
     bodies = db.scalars(select(OutboxMessage.body)).all()
     assert not any(b"Telephoned" in bytes(body) for body in bodies)
+
+
+def test_a_note_on_an_earlier_application_is_shown_with_the_newer_one_and_says_so(settings, db):
+    business = account(db, status="incomplete")
+    other = account(db, status="pending")
+    for one, note in ((business, NOTE), (other, "Of another business.")):
+        assert fellow(settings, "kyc", "note", one.email, note)[0] == 0
+    db.add(application(business, "pending", "RC-1"))
+    db.commit()
+    assert fellow(settings, "kyc", "note", business.email, "On the new one.")[0] == 0
+    found = kyc_applications.newest(db, business.id)
+    first, second = kyc_notes.notes(db, [found.id])[found.id]
+    assert (first.note, second.note) == (NOTE, "On the new one.")
+    assert first.earlier is not None
+    assert second.earlier is None
+    assert first.earlier <= found.submitted_at
+    code, out, _ = fellow(settings, "kyc", "show", business.email)
+    assert code == 0
+    assert out.count("on the application of") == 1
+    assert "Of another business." not in out
+    # And what was said of the newer is no word on the earlier.
+    (earlier,) = db.scalars(select(KycNote.application_id).where(KycNote.note == NOTE))
+    assert [one.note for one in kyc_notes.notes(db, [earlier])[earlier]] == [NOTE]
 
 
 @pytest.mark.parametrize("note", ["", "  \n ", "x" * 4_001])

@@ -1,5 +1,7 @@
 """Policies in memory: closed where they are unreadable, true whatever comes last."""
 
+import time
+from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
@@ -61,3 +63,42 @@ def test_all_anew_forgets_what_is_gone():
     known.put([row(rate=5, change=2)])
     known.replace([])
     assert known.get(ACCOUNT) is None
+
+
+def blocked_row(change):
+    found = row(rate=5, change=change)
+    found.blocked_at = datetime.now(UTC)
+    return found
+
+
+@pytest.mark.parametrize("known_before", [True, False])
+def test_an_event_blocks_until_a_look_that_began_later_is_over(known_before):
+    known = Policies()
+    if known_before:
+        known.put([row(rate=5, change=1)])
+    before = time.monotonic()
+    known.block(ACCOUNT)
+    assert known.get(ACCOUNT).is_blocked
+    # A look that had begun by then may not have seen it, nor the whole that is loaded anew.
+    known.settle(before)
+    assert known.get(ACCOUNT).is_blocked
+    known.replace([row(rate=5, change=1)] if known_before else [])
+    assert known.get(ACCOUNT).is_blocked
+    known.block(ACCOUNT)
+    # One that began later has: the event was late, and the account is let in again.
+    known.settle(time.monotonic() + 1)
+    found = known.get(ACCOUNT)
+    assert (found.rate if found else None) == (5 if known_before else None)
+    assert found is None or not found.is_blocked
+
+
+def test_a_row_takes_over_from_the_event():
+    known = Policies()
+    known.put([row(rate=5, change=1)])
+    known.block(ACCOUNT)
+    assert known.get(ACCOUNT).rate == 5
+    known.put([blocked_row(change=2)])
+    known.settle(time.monotonic() + 1)
+    assert known.get(ACCOUNT).is_blocked
+    known.put([row(rate=5, change=3)])
+    assert not known.get(ACCOUNT).is_blocked
