@@ -193,10 +193,7 @@ DELIVERIES = replace(
 UNPROVED = replace(
     _rows("unproved", "ingress", "pending_proofs", "id", "created_at"),
     # A later code waits in the same row, and is good for as long as its email says.
-    due="""
-        SELECT id FROM pending_proofs WHERE created_at < :before AND code_expires_at < now()
-        ORDER BY created_at {bounded}
-    """,
+    over="created_at < :before AND code_expires_at < now()",
 )
 
 PLACES = (ORDERS, TEST_ORDERS, HISTORY, CONFLICTS, DELIVERIES, UNPROVED)

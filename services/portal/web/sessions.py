@@ -128,10 +128,11 @@ def renew(token: str, api: Api, browser: Browser, access: str) -> Held | None:
     while True:
         with transaction() as session:
             row = session.get(PortalSession, hashed(token), with_for_update=True)
-            held = _opened(row, database_time(session))
+            time_now = database_time(session)
+            held = _opened(row, time_now)
             if row is None or held is None or held.access != access:
                 return held
-            now = database_time(session).timestamp()
+            now = time_now.timestamp()
             if held.asking_until <= now:
                 asking = msgspec.structs.replace(
                     held,
@@ -171,7 +172,7 @@ def _put(token: str, before: Held, now: Held | None) -> Held | None:
     """
     with transaction() as session:
         row = session.get(PortalSession, hashed(token), with_for_update=True)
-        held = _opened(row)
+        held = _opened(row, database_time(session))
         if row is None or held is None or held.refresh != before.refresh:
             return held
         if now is None:
