@@ -22,6 +22,7 @@ _BY_THE_BUSINESS = (
     "secret.given",
     "secret.key_",
     "webhook.allowlist_changed",
+    "webhook.file_sent",
 )
 
 

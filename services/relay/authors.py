@@ -33,6 +33,7 @@ SAYS: Mapping[str, tuple[type[Event], ...]] = {
         events.SecretKeyAdded,
         events.SecretKeyRemoved,
         events.WebhookAllowlistChanged,
+        events.WebhookFileSent,
         events.KycSubmitted,
         *_SECRETS,
     ),

@@ -117,9 +117,21 @@ class Asking:
         """End something; raises as `get`."""
         self._ask("DELETE", path)
 
+    def webhook(self, account_id: str, signed: Mapping[str, str], body: bytes) -> dict[str, Any]:
+        """Send what a program of a business would; returns and raises as `get`.
+
+        Args:
+            account_id: whose.
+            signed: the headers of its signature.
+            body: the raw body.
+        """
+        path = f"/webhooks/{account_id}/orders/"
+        headers = {**self._headers, **signed, "Content-Type": "application/json"}
+        return self._ask("POST", path, content=body, headers=headers)
+
     def _ask(self, method: str, path: str, **more: Any) -> dict[str, Any]:
         try:
-            answer = self._http.request(method, path, headers=self._headers, **more)
+            answer = self._http.request(method, path, **{"headers": self._headers, **more})
         except httpx.HTTPError as error:
             log.warning("api_away", route=_route(path), error=type(error).__name__)
             # Whom nothing was said to has done nothing.

@@ -23,7 +23,7 @@ from shared.http.mount import client_address
 from shared.security.encryption import CannotOpenError, portal_sealer
 from shared.web import cookies
 from shared.web.answers import DATABASE_LEFT, write_file, write_redirect, write_view
-from shared.web.forms import read_form, read_query, refuse_nul
+from shared.web.forms import SentFile, read_form, read_query, refuse_nul
 from shared.web.results import SURE, PageError, Redirect, View, own_path
 from shared.web.tokens import form_token, hashed, new_token
 
@@ -68,8 +68,10 @@ def _responder(page: Page, config: Settings, api: Api, threads: ThreadPoolExecut
         own = cookies.get(req, SESSION, config)
         token = own or cookies.get(req, FORM, config)
         form: Mapping[str, list[str]] = {}
+        files: dict[str, SentFile] = {}
         if page.method == "POST":
-            form = _unsealed(await read_form(req, token), token)
+            into = files if page.takes_files else None
+            form = _unsealed(await read_form(req, token, into), token)
         query = read_query(req)
         refuse_nul((*query.values(), *path.values(), *chain.from_iterable(form.values())))
         if not token:
@@ -89,7 +91,7 @@ def _responder(page: Page, config: Settings, api: Api, threads: ThreadPoolExecut
                     raise PageError(403, "You are signed out: load the page anew.")
                 return _to_sign_in(req, own), ""
             asking = api.for_browser(browser.address, client, held.access if held else "")
-            visit = Visit(asking, held, config, path, query, form)
+            visit = Visit(asking, held, config, path, query, form, files)
             has_acted = _acts(page, visit)
             try:
                 result = _answer(page, visit, req.path, token)
