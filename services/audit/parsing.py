@@ -23,6 +23,7 @@ _BY_THE_BUSINESS = (
     "secret.key_",
     "webhook.allowlist_changed",
     "email.",
+    "webhook.file_sent",
 )
 
 

@@ -13,6 +13,7 @@ import structlog
 from falcon.asgi import Request, Response
 
 from services.accounts import api as accounts_api
+from services.audit import api as audit_api
 from services.ingress.credentials.cache import SecretCache
 from services.ingress.credentials.feed import SecretFeed
 from services.ingress.credentials.policies import Policies
@@ -62,6 +63,7 @@ ROUTES: tuple[Route, ...] = (
     *secrets_api.ROUTES,
     *orders_api.ROUTES,
     *notifier_api.ROUTES,
+    *audit_api.ROUTES,
     *request_log_api.ROUTES,
     *receipts.ROUTES,
     *health_api.ROUTES,

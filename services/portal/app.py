@@ -9,6 +9,7 @@ from falcon.asgi import Request, Response
 
 from services.portal.pages import (
     account,
+    activity,
     first_request,
     kyc,
     orders,
@@ -19,6 +20,7 @@ from services.portal.pages import (
     sign_in,
     signature,
     tracking,
+    uploads,
 )
 from services.portal.pages import (
     settings as own_settings,
@@ -49,7 +51,9 @@ PAGES: tuple[Page, ...] = (
     *requests.PAGES,
     *signature.PAGES,
     *orders.PAGES,
+    *uploads.PAGES,
     *own_settings.PAGES,
+    *activity.PAGES,
     *account.PAGES,
 )
 """Every page of a business there is."""

@@ -1,6 +1,5 @@
 """One order on its way: signed and sent, recorded, emailed."""
 
-import base64
 import hashlib
 import hmac
 import json
@@ -13,6 +12,7 @@ import httpx
 from services.proof.business import Business, Secret, UnprovedError, told
 from services.proof.sink import Sink
 from shared.ids import new_id
+from shared.security import standard_signing
 from shared.synthetic import DOMAIN
 
 WAY_SECONDS = 30.0
@@ -29,16 +29,7 @@ def _by_key(secret: Secret, body: bytes, _: float) -> Signed:
 
 
 def _standard(secret: Secret, body: bytes, now: float) -> Signed:
-    """As Standard Webhooks has it (specification 1.0.0)."""
-    id_, stamp = str(new_id()), str(int(now))
-    key = base64.b64decode(secret.standard.removeprefix("whsec_"))
-    signed = b".".join((id_.encode(), stamp.encode(), body))
-    signature = base64.b64encode(hmac.digest(key, signed, "sha256")).decode()
-    headers = {
-        "webhook-id": id_,
-        "webhook-timestamp": stamp,
-        "webhook-signature": f"v1,{signature}",
-    }
+    headers = standard_signing.headers(secret.standard, str(new_id()), now, body)
     return f"/webhooks/{secret.account_id}/orders/", headers
 
 

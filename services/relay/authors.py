@@ -35,6 +35,7 @@ SAYS: Mapping[str, tuple[type[Event], ...]] = {
         events.WebhookAllowlistChanged,
         events.EmailSuppressionLifted,
         events.EmailLocaleChanged,
+        events.WebhookFileSent,
         events.KycSubmitted,
         *_SECRETS,
     ),

@@ -53,6 +53,7 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "waiting_updates": "SELECT",
         "email_deliveries": "SELECT",
         "suppressions": "SELECT, INSERT, DELETE",  # the HTTP side of services.notifier
+        "audit_log": "SELECT (sequence, type, happened_at, correlation_id, data)",
         "outbox": TELL,
         "service_heartbeats": BEAT,
     },

@@ -869,7 +869,10 @@ class AuditEntry(Base):
     """
 
     __tablename__ = "audit_log"
-    __table_args__ = (Index("ix_audit_log_happened_at", "happened_at"),)
+    __table_args__ = (
+        Index("ix_audit_log_happened_at", "happened_at"),
+        Index("ix_audit_log_correlation_id_sequence", "correlation_id", "sequence"),
+    )
 
     sequence: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     event_id: Mapped[UUID] = mapped_column(unique=True)
@@ -877,7 +880,7 @@ class AuditEntry(Base):
     happened_at: Mapped[datetime]
     actor: Mapped[str]  # who
     address: Mapped[str]  # from where
-    correlation_id: Mapped[str] = mapped_column(index=True)
+    correlation_id: Mapped[str]
     data: Mapped[str]  # the event's JSON, to the byte, since it is hashed
     previous_hash: Mapped[bytes]
     hash: Mapped[bytes]

@@ -1,28 +1,19 @@
-"""Files of orders, as `fellow send` reads them: JSON lines, a JSON array, or CSV."""
+"""Files of orders, as `fellow send` and the portal read them: JSON lines, a JSON array, or CSV."""
 
-import csv
 import hashlib
-import io
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from shared.intake import csv_files
+from shared.intake.csv_files import Failed, FileError
+
 Format = Literal["jsonl", "json", "csv"]
-
-CSV_COLUMNS = (
-    "type", "order_number", "order_id", "name", "email", "phone", "item_summary", "address",
-    "tracking_status", "note", "reason", "carrier", "tracking_number", "tracking_url",
-    "estimated_delivery",
-)  # fmt: skip
-METADATA = "metadata."
-"""What the name of a column begins with that is a member of an order's metadata."""
-_CUSTOMER = ("name", "email", "phone")
-
-
-class FileError(Exception):
-    """The file cannot be read at all; the message says why."""
+OURS = re.compile(r"fellow-[0-9a-f]{32}\Z")
+"""What a key looks like that was derived here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +35,7 @@ class Line:
 
 def guess(name: str, content: bytes) -> Format:
     """The format, by the file's name or else by how it begins."""
-    if name.endswith(".csv"):
+    if name.lower().endswith(".csv"):
         return "csv"
     return "json" if content.lstrip().startswith(b"[") else "jsonl"
 
@@ -66,27 +57,24 @@ def read(content: bytes, format_: Format, batch: str = "") -> list[Line]:
     """
     batch = batch or hashlib.sha256(content).hexdigest()
     content = content.removeprefix(b"\xef\xbb\xbf")
-    bodies = {"jsonl": _json_lines, "json": _json_array, "csv": _csv}[format_](content)
+    bodies = {"jsonl": _json_lines, "json": _json_array, "csv": csv_files.rows}[format_](content)
     lines: list[Line] = []
     seen: Counter[bytes] = Counter()
-    for number, body in bodies:
-        kept = _failed_before(body) if format_ == "jsonl" else None
-        if kept is not None:
-            key, body = kept
-        else:
+    for number, body, key in bodies:
+        if not key:
             key = _key(batch, body, seen[body])
             seen[body] += 1
         lines.append(Line(number, body, key, _problem(body)))
     return lines
 
 
-def as_failed(line: Line, code: str, error: str) -> str:
+def as_failed(line: Line, why: Failed) -> str:
     """A line for the file of those that failed, which can be sent again: under the same key."""
     failed = {
         "line": line.number,
-        "code": code,
-        "error": error,
-        "idempotency_key": line.key,
+        "code": why.code,
+        "error": why.error,
+        "idempotency_key": why.key,
         "body": line.body.decode(errors="replace"),
     }
     return json.dumps(failed, ensure_ascii=False)
@@ -115,13 +103,14 @@ def _problem(body: bytes) -> str:
     return "" if is_object else "It is no JSON object."
 
 
-def _json_lines(content: bytes) -> Iterator[tuple[int, bytes]]:
+def _json_lines(content: bytes) -> Iterator[tuple[int, bytes, str]]:
     for number, line in enumerate(content.split(b"\n"), 1):
         if line.strip():
-            yield number, line.strip()
+            key, body = _failed_before(line) or ("", line.strip())
+            yield number, body, key
 
 
-def _json_array(content: bytes) -> Iterator[tuple[int, bytes]]:
+def _json_array(content: bytes) -> Iterator[tuple[int, bytes, str]]:
     try:
         orders = json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -129,36 +118,4 @@ def _json_array(content: bytes) -> Iterator[tuple[int, bytes]]:
     if not isinstance(orders, list):
         raise FileError("it is no JSON array")
     for number, order in enumerate(orders, 1):
-        yield number, json.dumps(order, ensure_ascii=False).encode(errors="replace")
-
-
-def _csv(content: bytes) -> Iterator[tuple[int, bytes]]:
-    try:
-        rows = csv.DictReader(io.StringIO(content.decode(), newline=""), strict=True)
-        named = {name for name in rows.fieldnames or () if not name.startswith(METADATA)}
-        unknown = named - set(CSV_COLUMNS)
-        if unknown:
-            raise FileError(
-                f"unknown columns: {', '.join(sorted(unknown))}. They may be "
-                f"{', '.join(CSV_COLUMNS)} or begin with {METADATA}; the first line names them"
-            )
-        for row in rows:
-            if None in row:
-                raise FileError(f"line {rows.line_num} has more cells than the first line")
-            yield rows.line_num, json.dumps(_from_row(row), ensure_ascii=False).encode()
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise FileError(f"it is no CSV in UTF-8: {error}") from None
-
-
-def _from_row(row: dict[str, str | None]) -> dict[str, object]:
-    """An event of a row; empty cells are left out."""
-    given: dict[str, object] = {name: value for name, value in row.items() if value}
-    customer = {name: given.pop(name) for name in _CUSTOMER if name in given}
-    metadata = {
-        name.removeprefix(METADATA): given.pop(name)
-        for name in list(given)
-        if name.startswith(METADATA)
-    }
-    if metadata:
-        given["metadata"] = metadata
-    return given | ({"customer_details": customer} if customer else {})
+        yield number, json.dumps(order, ensure_ascii=False).encode(errors="replace"), ""

@@ -1,25 +1,41 @@
 """What a request says: its query, its path, and forms that one of our own pages has sent."""
 
+import io
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from urllib.parse import parse_qs
 from uuid import UUID
 
+import falcon
 from falcon.asgi import Request
+from falcon.media import MultipartFormHandler
 
 from shared.http.mount import read_body
 from shared.web.results import PageError
 from shared.web.tokens import is_form_token
 
 MAX_FORM_BYTES = 1_048_576
+MULTIPART = "multipart/form-data"
 
 
-async def read_form(req: Request, *tokens: str) -> Mapping[str, list[str]]:
+@dataclass(frozen=True, slots=True)
+class SentFile:
+    """A file of a form: what the browser calls it, and what is in it."""
+
+    name: str
+    content: bytes
+
+
+async def read_form(
+    req: Request, *tokens: str, files: dict[str, SentFile] | None = None
+) -> Mapping[str, list[str]]:
     """The fields of a form that one of our pages sent.
 
     Args:
         req: the request.
         tokens: of the browser's cookies, each of which the page may have been made for; empty
             where it has none.
+        files: takes the form's files by their fields, where a page takes any.
 
     Raises:
         PageError: 403, when it came from elsewhere; 400, when it cannot be read.
@@ -29,12 +45,27 @@ async def read_form(req: Request, *tokens: str) -> Mapping[str, list[str]]:
         raise PageError(403, "The form was sent from another site.")
     body = await read_body(req, MAX_FORM_BYTES)
     try:
-        form = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=2_000)
-    except ValueError:
+        if files is not None and (req.content_type or "").startswith(MULTIPART):
+            form = _read_parts(body, req.content_type or "", files)
+        else:
+            form = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=2_000)
+    except (ValueError, falcon.HTTPError):
         raise PageError(400, "The form cannot be read.") from None
     given = form.pop("form_token", [""])[0]
     if not any(token and is_form_token(given, token) for token in tokens):
         raise PageError(403, "The form is out of date: go back, load the page anew and try again.")
+    return form
+
+
+def _read_parts(body: bytes, kind: str, files: dict[str, SentFile]) -> dict[str, list[str]]:
+    """The fields of a form by RFC 7578; its files go into `files`."""
+    form: dict[str, list[str]] = {}
+    for part in MultipartFormHandler().deserialize(io.BytesIO(body), kind, len(body)):
+        name, file_name = part.name or "", part.filename
+        if file_name is None:
+            form.setdefault(name, []).append(part.get_data().decode())
+        else:
+            files[name] = SentFile(file_name, part.get_data())
     return form
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -97,15 +97,13 @@ def rate(value: float | None) -> str:
     return f"{value:.1f}" if 0 < value < 100 else number(value)
 
 
-def time(value: datetime | None) -> str:
-    """A time, with its age where that is easier to read; machines read the attribute."""
+def time(value: datetime | None, zone: tzinfo = UTC) -> str:
+    """A time where somebody is; machines read the attribute, and the title has it in UTC."""
     if value is None:
         return UNKNOWN
-    value = value.astimezone(UTC)
-    shown = value.strftime("%Y-%m-%d %H:%M:%S")
-    return Markup('<time datetime="{}" title="{} UTC">{}</time>').format(
-        value.isoformat(timespec="milliseconds"), value.isoformat(timespec="milliseconds"), shown
-    )
+    shown = value.astimezone(zone).strftime("%Y-%m-%d %H:%M:%S")
+    exact = value.astimezone(UTC).isoformat(timespec="milliseconds")
+    return Markup('<time datetime="{}" title="{} UTC">{}</time>').format(exact, exact, shown)
 
 
 def age(value: datetime | None, now: datetime) -> str:

@@ -109,6 +109,11 @@ def number_of(running, message):
 def faults_of(page, path, rules):
     """The serious faults of access that axe finds in a page."""
     page.goto(path)
+    return faults_here(page, path, rules)
+
+
+def faults_here(page, path, rules):
+    """Those of the page that is open."""
     page.evaluate(AXE)
     options = {"runOnly": rules} if rules else {}
     found = page.evaluate("options => axe.run(document, options)", options)

@@ -144,6 +144,18 @@ class Asking:
         """End something; raises as `get`."""
         self._ask("DELETE", path)
 
+    def webhook(self, account_id: str, signed: Mapping[str, str], body: bytes) -> dict[str, Any]:
+        """Send what a program of a business would; returns and raises as `get`.
+
+        Args:
+            account_id: whose.
+            signed: the headers of its signature.
+            body: the raw body.
+        """
+        path = f"/webhooks/{account_id}/orders/"
+        headers = {**signed, "Content-Type": "application/json"}
+        return self._asked("POST", path, content=body, headers=headers)
+
     def renewed(self, refresh: str, attempt_id: str) -> dict[str, Any]:
         """The tokens that come after a refresh token; the same attempt may be made again.
 
@@ -178,12 +190,13 @@ class Asking:
             log.warning("api_refuses_a_new_token", route=_route(path))
             raise PageError(503, AWAY) from None
 
-    def _asked(self, method: str, path: str, **more: Any) -> dict[str, Any]:
-        signed_in = {"Authorization": f"Bearer {self.access}"} if self.access else {}
+    def _asked(
+        self, method: str, path: str, *, headers: Mapping[str, str] | None = None, **more: Any
+    ) -> dict[str, Any]:
+        if headers is None:
+            headers = {"Authorization": f"Bearer {self.access}"} if self.access else {}
         try:
-            answer = self._http.request(
-                method, path, headers={**self._headers, **signed_in}, **more
-            )
+            answer = self._http.request(method, path, headers={**self._headers, **headers}, **more)
         except httpx.HTTPError as error:
             log.warning("api_away", route=_route(path), error=type(error).__name__)
             # Whom nothing was said to has done nothing.

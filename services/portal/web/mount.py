@@ -25,7 +25,7 @@ from shared.security.encryption import CannotOpenError, portal_sealer
 from shared.web import cookies
 from shared.web.answers import DATABASE_LEFT, write_file, write_redirect, write_view
 from shared.web.arrivals import hides_cookies, lead_on
-from shared.web.forms import read_form, read_query, refuse_nul
+from shared.web.forms import SentFile, read_form, read_query, refuse_nul
 from shared.web.results import SURE, PageError, Redirect, View, own_path
 from shared.web.tokens import form_token, hashed, new_token
 
@@ -74,10 +74,12 @@ def _responder(page: Page, config: Settings, api: Api, threads: ThreadPoolExecut
             write_view(resp, view, render(view.template, dict(view.about)))
             return
         form: Mapping[str, list[str]] = {}
+        files: dict[str, SentFile] = {}
         if page.method == "POST":
             # Somebody may have signed in since the page was made, in another tab.
             made_for = (own, unsigned) if page.needs == "nobody" else (token,)
-            form = _unsealed(await read_form(req, *made_for), token)
+            into = files if page.takes_files else None
+            form = _unsealed(await read_form(req, *made_for, files=into), token)
         query = read_query(req)
         refuse_nul((*query.values(), *path.values(), *chain.from_iterable(form.values())))
         if not token:
@@ -106,7 +108,7 @@ def _responder(page: Page, config: Settings, api: Api, threads: ThreadPoolExecut
                 return signed_out(), ""
             access = held.access if held else ""
             asking = api.for_browser(browser.address, client, access, renewed)
-            visit = Visit(asking, held, config, path, query, form)
+            visit = Visit(asking, held, config, path, query, form, files)
             has_acted = _acts(page, visit)
             try:
                 result = _answer(page, visit, req.path, token)

@@ -1,12 +1,13 @@
 """A page as data: whether one must be signed in, and the plain function behind it."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from services.portal.web.api import Asking
 from services.portal.web.sessions import Held
 from shared.config.settings import Settings
+from shared.web.forms import SentFile
 from shared.web.results import File, Question, Redirect, View
 
 
@@ -44,6 +45,7 @@ class Visit:
         path: the variables of the path, as text.
         query: the query string; of a name that is given twice, the first.
         form: the fields of a form, with every value of each.
+        files: its files, by their field, on a page that takes them.
     """
 
     api: Asking
@@ -52,6 +54,7 @@ class Visit:
     path: Mapping[str, str]
     query: Mapping[str, str]
     form: Mapping[str, list[str]]
+    files: Mapping[str, SentFile] = field(default_factory=dict)
 
     @property
     def business(self) -> Held:
@@ -89,6 +92,7 @@ class Page:
         asks: for what changes something: what is asked in a page of its own before the handler
             runs; or a page that says why it cannot be. That page has no field, and Enter in a form
             sends it to a question at most.
+        takes_files: whether its form may have files.
         asks_by_itself: whether a page that is open asks for it, and nobody: a piece of that page.
     """
 
@@ -97,4 +101,5 @@ class Page:
     needs: Literal["nobody", "business"]
     handler: Callable[[Visit], Result | SignIn]
     asks: Callable[[Visit], Question | View] | None = None
+    takes_files: bool = False
     asks_by_itself: bool = False

@@ -1,11 +1,12 @@
 """The portal's templates."""
 
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from shared.languages.language import Language
+from shared.languages.time_zones import UTC
 from shared.web import rendering
 
 STATIC = Path(__file__).parents[1] / "static"
@@ -26,9 +27,9 @@ def _moment(stamp: str | None) -> datetime | None:
     return datetime.fromisoformat(stamp) if stamp else None
 
 
-def time(stamp: str | None) -> str:
-    """A time of the API (RFC 3339), for people and for machines."""
-    return rendering.time(_moment(stamp))
+def time(stamp: str | None, zone: ZoneInfo = UTC) -> str:
+    """A time of the API (RFC 3339), for people, where they are, and for machines."""
+    return rendering.time(_moment(stamp), zone)
 
 
 def age(stamp: str | None, now: datetime) -> str:

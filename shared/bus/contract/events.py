@@ -531,6 +531,20 @@ class WebhookAllowlistChanged(_AccountFact, frozen=True, kw_only=True):
     allowed_networks: tuple[str, ...]
 
 
+class WebhookFileSent(_AccountFact, frozen=True, kw_only=True):
+    """A business began, at `address`, to send a file: so many orders and updates of orders.
+
+    Each of them comes as any other does; by `sha256` a copy of the file is told from another.
+    """
+
+    TYPE: ClassVar[str] = "webhook.file_sent"
+
+    address: str
+    sha256: str
+    orders: int
+    updates: int = 0
+
+
 class SecretRotated(_AccountFact, frozen=True, kw_only=True):
     """A new secret replaced another, which goes on working until `previous_valid_until`.
 

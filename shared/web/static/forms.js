@@ -5,8 +5,8 @@
 document.addEventListener("submit", (event) => {
   const needed = event.submitter?.dataset.needs && event.target.elements[event.submitter.dataset.needs];
   if (needed && !needed.value.trim()) { event.preventDefault(); needed.focus(); return; }
-  // A second press must not send the form again.
-  if (event.target.method === "post") setTimeout(() => event.submitter?.setAttribute("disabled", ""), 0);
+  // A second press must not send the form again; where a file is answered, the page stays.
+  if (event.target.method === "post" && !("stays" in event.target.dataset)) setTimeout(() => event.submitter?.setAttribute("disabled", ""), 0);
 });
 
 // A page that comes back from the browser's memory can be used again.

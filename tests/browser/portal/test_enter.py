@@ -1,16 +1,18 @@
 """Enter in a form of the portal does nothing that was not asked about, whatever is filled in."""
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from services.portal.app import PAGES
+from shared.db.models import Account
 from tests.browser.arrange import TYPED, press_enter
 from tests.browser.conftest import PASSWORD
 from tests.browser.portal.test_portal import Business
-from tests.integration.arrange import until
+from tests.integration.arrange import application, until
 
 FITTING = {"email": "other@kettle.example", "password": PASSWORD, "date": "2026-11-01"}
 WORDS = "What was typed here"
+FILE = b"name,email,item_summary,address\nAda,ada@shop.example,kettle,here\n"
 
 
 @pytest.fixture(scope="module")
@@ -35,14 +37,24 @@ def state(running):
                 "SELECT account_id, allowed_networks, standard_webhooks_only FROM webhook_policies",
                 "SELECT id, state FROM webhook_secrets ORDER BY id",
                 "SELECT id, ended_at FROM account_sessions ORDER BY id",
+                "SELECT id FROM orders ORDER BY id",
+                "SELECT event_id FROM webhook_requests ORDER BY event_id",
             )
         ]
+
+
+def approve(running, email):
+    with running.session() as session, session.begin():
+        account = session.scalar(select(Account).where(Account.email == email))
+        session.add(application(account, "approved"))
 
 
 def fill(form):
     for field in form.locator(TYPED).all():
         kind = field.evaluate("one => one.type")
-        if kind not in ("select-one", "checkbox"):
+        if kind == "file":
+            field.set_input_files({"name": "orders.csv", "mimeType": "text/csv", "buffer": FILE})
+        elif kind not in ("select-one", "checkbox"):
             field.fill(FITTING.get(kind, WORDS))
 
 
@@ -52,8 +64,13 @@ def test_enter_in_any_field_of_any_form_asks_at_most(browser, running):
     business.registers()
     page, asked, tried = business.page, set(), 0
     before = state(running)
-    for path in [p.path for p in PAGES if p.method == "GET" and p.needs == "business"]:
-        if "{" in path or path.endswith("/state"):
+    paths = [p.path for p in PAGES if p.method == "GET" and p.needs == "business"]
+    shown = [path for path in paths if "{" not in path and not path.endswith("/state")]
+    # A file is chosen by who may send one.
+    for path in (*shown, "approved", "/upload"):
+        if path == "approved":
+            approve(running, business.email)
+            before = state(running)
             continue
         page.goto(path)
         forms = [one.locator(TYPED).count() for one in page.locator("form").all()]
@@ -72,9 +89,11 @@ def test_enter_in_any_field_of_any_form_asks_at_most(browser, running):
                     assert page.locator("main").locator(TYPED).count() == 0
                 assert state(running) == before, (path, number, place)
     assert tried > 15
+    assert page.locator("input[type=file]").count() or "would be taken" in page.title()
     for question in ("Send this application?", "Change your password?", "Close your account"):
         assert any(title.startswith(question) for title in asked), asked
     # What was asked about is done by the button, and by nothing else.
+    page.goto("/")
     business.press("Sign out")
     page.get_by_label("Email address").fill(business.email)
     page.get_by_label("Password").fill(PASSWORD)

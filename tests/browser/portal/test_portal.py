@@ -25,7 +25,7 @@ ORDER = {
 
 @pytest.fixture(scope="module")
 def services():
-    return {"ingress", "portal", "orders", "kyc", "secrets", "notifier", "relay"}
+    return {"ingress", "portal", "orders", "kyc", "secrets", "notifier", "relay", "audit"}
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +148,8 @@ def paths(business):
         "/orders",
         order,
         "/signature",
+        "/upload",
+        "/activity",
         "/settings",
         "/emails",
         "/emails?email=order_cancelled&language=fr",

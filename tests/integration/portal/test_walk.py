@@ -18,7 +18,7 @@ from tests.integration.portal.conftest import PASSWORD
 # A registration hashes passwords three times, and each test has one.
 pytestmark = pytest.mark.timeout(300)
 # What asks nothing: it changes nothing, or it is the one thing that was come for.
-ASKS_NOTHING = {"/sign-out", "/secret", "/signature", "/account/email"}
+ASKS_NOTHING = {"/sign-out", "/secret", "/signature", "/account/email", "/upload/failed"}
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,7 @@ MAY = {
         "waiting_updates": "S",
         "email_deliveries": "S",
         "suppressions": "SID",
+        "audit_log": "s",
         "outbox": "I",
         "service_heartbeats": "SIUD",
     },
@@ -163,9 +164,8 @@ def may(engine, table):
     # Some rows of it may still be others' alone.
     tried = {letter: refused(engine, how, "permission denied") for letter, how in tried.items()}
     letters = "".join(letter for letter, is_refused in tried.items() if not is_refused)
-    # Without such a column the statement would be wrong, which is not refused.
-    some = "id" in table.columns and f"SELECT id FROM {table.name} LIMIT 1"
-    if "S" not in letters and some and not refused(engine, some):
+    some = f"SELECT {'id' if 'id' in table.columns else column} FROM {table.name} LIMIT 1"
+    if "S" not in letters and not refused(engine, some):
         letters = "s" + letters
     return letters
 

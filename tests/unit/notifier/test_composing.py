@@ -22,7 +22,7 @@ from shared.security.unsubscribe_tokens import unsubscribe_tokens
 from tests.integration.arrange import received
 from tests.unit.notifier.facts import CODE, CUSTOMER, FACTS, UNTIL
 
-SILENT = {"account.verified", "account.sign_in_failed"}
+SILENT = {"account.verified", "account.sign_in_failed", "webhook.file_sent"}
 
 
 class Tags(HTMLParser):

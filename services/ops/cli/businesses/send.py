@@ -20,8 +20,9 @@ from rich.progress import (
 )
 
 from services.ops.send.sender import Sender, Summary
-from shared.intake import order_files
-from shared.intake.order_files import FileError, Format, Line
+from shared.intake import csv_files, order_files
+from shared.intake.csv_files import Failed, FileError
+from shared.intake.order_files import Format, Line
 from shared.security.webhook_keys import PREFIX, TEST_PREFIX
 
 SECRET_VARIABLE = "WEBHOOK_SECRET"  # noqa: S105 - its name
@@ -35,7 +36,7 @@ def send(
         str,
         typer.Argument(
             help="JSON lines, a JSON array or CSV (columns: "
-            f"{', '.join(order_files.CSV_COLUMNS)}); - for standard input."
+            f"{', '.join(csv_files.COLUMNS)}); - for standard input."
         ),
     ],
     url: Annotated[
@@ -75,7 +76,10 @@ def send(
     if summary.failures:
         path = failures or _free(file)
         path.write_text(
-            "".join(f"{order_files.as_failed(f.line, f.code, f.error)}\n" for f in summary.failures)
+            "".join(
+                f"{order_files.as_failed(f.line, Failed(f.code, f.error, f.line.key))}\n"
+                for f in summary.failures
+            )
         )
         _say(f"Those not accepted are in {path}: mend them there, then fellow send {path}")
         raise typer.Exit(1)

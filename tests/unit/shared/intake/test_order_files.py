@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.intake.order_files import FileError, as_failed, guess, read
+from shared.intake.csv_files import Failed, FileError
+from shared.intake.order_files import as_failed, guess, read
 
 A, B = {"item_summary": "a"}, {"item_summary": "é"}
 
@@ -114,6 +115,8 @@ def test_in_a_named_batch_what_was_not_changed_keeps_its_key():
 @given(st.lists(st.dictionaries(st.text(), st.text() | st.integers()), min_size=1, max_size=5))
 def test_what_failed_can_be_sent_again_under_its_key(orders):
     lines = read(jsonl(*orders), "jsonl")
-    failed = "\n".join(as_failed(line, "unreachable", "away") for line in lines).encode()
+    failed = "\n".join(
+        as_failed(line, Failed("unreachable", "away", line.key)) for line in lines
+    ).encode()
     again = read(failed, "jsonl")
     assert [(line.key, line.body) for line in again] == [(line.key, line.body) for line in lines]

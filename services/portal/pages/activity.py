@@ -1,0 +1,98 @@
+"""What happened to the account, in words, newest first."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from services.portal.pages.requests import older
+from services.portal.web.api import Refused
+from services.portal.web.page import Page, Result, Visit
+from shared.languages import time_zones
+from shared.security.webhook_keys import GIVEN_BY
+from shared.web.results import View
+
+PATH = "/activity"
+BY = {
+    "you": "",
+    "somebody": "by somebody",
+    "order_fellow": "by Order Fellow",
+    "schedule": "by itself, in time",
+}
+WORDS = {
+    "account.verified": "Email address proved",
+    "account.signed_in": "Signed in",
+    "account.sign_in_failed": "A sign-in failed",
+    "kyc.submitted": "KYC application sent",
+    "kyc.approved": "Business approved",
+    "kyc.rejected": "KYC application rejected",
+    "kyc.information_requested": "More information asked for",
+    "kyc.revoked": "Approval taken back",
+    "secret.issued": "Webhook secret made",
+    "secret.shown": "Webhook secret shown",
+    "secret.given": "Secret of a shop given",
+    "secret.rotated": "Webhook secret replaced",
+    "secret.revoked": "Webhook secrets revoked",
+    "secret.key_added": "Public key added",
+    "secret.key_removed": "Public key removed",
+    "webhook.allowlist_changed": "Allowed networks changed",
+    "webhook.file_sent": "A file of orders sent",
+}
+CHANGES = {
+    "password_changed": "Password changed",
+    "password_reset": "Password set anew, by a mailed code",
+    "address_changed": "Email address changed",
+    "refresh_token_reused": "A session ended: its token was used twice",
+    "closed": "Account closed",
+    "blocked": "Account blocked",
+    "unblocked": "Account let in again",
+    "standard_webhooks_only": "Standard Webhooks alone are taken",
+    "both_schemes": "Both signature schemes are taken",
+    "display_name_changed": "Name in emails changed",
+    "reply_to_changed": "Address for answers changed",
+}
+
+
+def show(visit: Visit) -> Result:
+    """A page of it."""
+    zone = time_zones.zone(visit.api.get("/users/locale/")["time_zone"])
+    about = {"path": PATH, "zone": zone, "entries": [], "next": "", "wrong": ""}
+    try:
+        found = visit.api.get("/activity/", cursor=visit.query.get("cursor", ""))
+    except Refused as refused:
+        if refused.code != "invalid_query":
+            raise
+        return View("activity.html", about | {"wrong": str(refused)}, 400)
+    entries = [
+        entry | {"what": what(entry), "more": more(entry), "who": BY.get(entry["by"], "")}
+        for entry in found["results"]
+    ]
+    return View("activity.html", about | {"entries": entries, "next": older({}, found["next"])})
+
+
+def what(entry: Mapping[str, Any]) -> str:
+    """What happened; of a kind that is not known here, its name."""
+    details = entry["details"]
+    said = CHANGES.get(details.get("what", "")) or WORDS.get(entry["type"], entry["type"])
+    return f"{said} (test mode)" if details.get("is_test") else said
+
+
+def more(entry: Mapping[str, Any]) -> str:
+    """What else there is to say of it."""
+    details, said = entry["details"], []
+    if details.get("is_new_place"):
+        said.append("from a new place")
+    if "allowed_networks" in details:
+        said.append(", ".join(details["allowed_networks"]))
+    elif entry["type"] == "webhook.allowlist_changed":
+        said.append("from anywhere")
+    for name, words in (("orders", "order"), ("updates", "update")):
+        if count := details.get(name):
+            said.append(f"{count:,} {words}{'' if count == 1 else 's'}")
+    if entry["type"] == "secret.rotated":
+        said.append("those before stopped at once" if "revoked_ids" in details else "")
+    if "platform" in details:
+        said.append(GIVEN_BY.get(details["platform"], details["platform"]))
+    said += [details.get(name, "") for name in ("shop", "public_key", "value", "reason")]
+    return " · ".join(filter(None, said))
+
+
+PAGES = (Page("GET", PATH, "business", show),)

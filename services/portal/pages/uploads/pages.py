@@ -1,0 +1,89 @@
+"""The pages of an upload: the form, what would be taken, how far it is, and what was not taken."""
+
+import hashlib
+
+from services.portal.pages.uploads import carried, sending
+from services.portal.pages.uploads.carried import FIELD, Carried
+from services.portal.pages.uploads.judging import MOST_BYTES, MOST_ROWS, judge
+from services.portal.web.page import Page, Result, Visit
+from shared.intake.csv_files import COLUMNS, METADATA, FileError
+from shared.web.results import File, View
+
+PATH = "/upload"
+SHOWN = 50
+"""Rows of each list; the file of those that were not taken has all."""
+
+
+def show(visit: Visit) -> Result:
+    """The form."""
+    return _form(visit)
+
+
+def preview(visit: Visit) -> View:
+    """What of a file would be taken, and what not and why; the button names what it does."""
+    chosen = visit.files.get("file")
+    if chosen is None or not chosen.content:
+        return _form(visit, "Choose a file first.")
+    name = chosen.name[-100:] or "orders.csv"
+    try:
+        file = judge(name, chosen.content, visit.business.account_id)
+    except FileError as error:
+        return _form(visit, f"{name} cannot be sent: {error}.")
+    about = {
+        "path": PATH,
+        "file": file,
+        "upload": carried.seal(Carried(name, chosen.content), visit.business.account_id),
+        "shown": SHOWN,
+    }
+    return View("upload_preview.html", about)
+
+
+def send(visit: Visit) -> Result:
+    """Send some of it, and say how far it is."""
+    account_id = visit.business.account_id
+    held = carried.open_(visit.field(FIELD), account_id)
+    file = held.file(account_id)
+    if held.done == 0:
+        digest = hashlib.sha256(held.content).hexdigest()
+        told = {"sha256": digest, "orders": file.orders, "updates": file.updates}
+        visit.api.post("/webhooks/files/", told)
+    held, why = sending.step(visit.api, account_id, file, held)
+    about = {
+        "path": PATH,
+        "file": file,
+        "held": held,
+        "why": why,
+        "upload": carried.seal(held, account_id),
+        "failed": [(line, *held.failed[line]) for line in sorted(held.failed)],
+        "shown": SHOWN,
+    }
+    return View("upload_sending.html", about)
+
+
+def give_back(visit: Visit) -> Result:
+    """The rows that were not taken, with why, to be mended and sent again."""
+    account_id = visit.business.account_id
+    held = carried.open_(visit.field(FIELD), account_id)
+    file = held.file(account_id)
+    return File(*file.given_back(held.refused(file)))
+
+
+def _form(visit: Visit, wrong: str = "") -> View:
+    application = visit.api.find("/kyc/")
+    about = {
+        "path": PATH,
+        "is_approved": application is not None and application["status"] == "approved",
+        "columns": COLUMNS,
+        "metadata": METADATA,
+        "most_bytes": MOST_BYTES,
+        "most_rows": MOST_ROWS,
+        "wrong": wrong,
+    }
+    return View("upload.html", about, 400 if wrong else 200)
+
+
+PAGES = (
+    Page("GET", PATH, "business", show),
+    Page("POST", PATH, "business", send, asks=preview, takes_files=True),
+    Page("POST", f"{PATH}/failed", "business", give_back),
+)
