@@ -19,6 +19,7 @@ from tests.integration.arrange import account, application, received, until
 CLOSE = text(
     "UPDATE accounts SET closed_at = now(), email = id || '@closed.invalid' WHERE id = :id"
 )
+# What it shows stays the same for a whole transaction, so it is looked at outside of one.
 WAITING = text(
     "SELECT count(*) FROM pg_stat_activity "
     "WHERE wait_event_type = 'Lock' AND datname = current_database()"
@@ -29,6 +30,10 @@ AS_INGRESS = pytest.mark.parametrize("service", ["ingress"], indirect=True)
 @pytest.fixture
 def service(request):
     return getattr(request, "param", "kyc")
+
+
+def outside_a_transaction(engine):
+    return engine.connect().execution_options(isolation_level="AUTOCOMMIT")
 
 
 def submit(business):
@@ -66,7 +71,7 @@ def meanwhile(engine):
         with ThreadPoolExecutor(1) as thread, engine.connect() as closing:
             first(closing)
             waits = thread.submit(second)
-            with engine.connect() as looking:
+            with outside_a_transaction(engine) as looking:
                 until(
                     lambda: looking.execute(WAITING).scalar() or waits.done(),
                     "it waits",
@@ -100,7 +105,7 @@ def test_what_was_sent_in_before_ends_with_the_closing(db, engine):
                 closing.execute(CLOSE, {"id": business.id})
 
         waits = thread.submit(close)
-        with engine.connect() as looking:
+        with outside_a_transaction(engine) as looking:
             until(lambda: looking.execute(WAITING).scalar(), "it waits")
         db.commit()
         waits.result(30)
@@ -173,7 +178,7 @@ def test_a_secret_and_the_closing_wait_for_each_other_in_one_order(db, engine):
                 closing.execute(CLOSE, {"id": business.id})
 
         waits = thread.submit(close)
-        with engine.connect() as looking:
+        with outside_a_transaction(engine) as looking:
             until(lambda: looking.execute(WAITING).scalar(), "it waits")
         # As the foreign key of a new secret does.
         db.execute(select(Account.id).where(Account.id == business.id).with_for_update(read=True))
