@@ -217,8 +217,8 @@ class Asking:
 
 
 def _header(text: str) -> str:
-    """What of a text a header may hold: what is not ASCII is none (RFC 9110, 5.5)."""
-    return text.encode("ascii", "ignore").decode()
+    """What of a text a header may hold: ASCII, with no blank at either end (RFC 9110, 5.5)."""
+    return "".join(c for c in text if " " <= c <= "~").strip()
 
 
 def _route(path: str) -> str:

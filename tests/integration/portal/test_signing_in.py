@@ -272,6 +272,14 @@ def test_a_sign_in_of_another_tab_leaves_this_ones_form_good(stage):
     assert "End the session from" not in browser.page  # but this one
 
 
+@pytest.mark.parametrize("client", ["M" * 199 + " y", "é Firefox/140.0", "é", "a\tb"])
+def test_whatever_a_browser_calls_itself_it_is_answered(stage, client):
+    browser = stage.browser(**{"User-Agent": client.encode("latin-1")})
+    browser.get("/sign-in")
+    browser.send("/sign-in", email="nobody@kettle.example", password="no password")
+    assert browser.status == 401
+
+
 LED = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
 
 
