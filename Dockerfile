@@ -15,6 +15,7 @@ COPY --from=build /app/venv /app/venv
 COPY shared /app/shared
 COPY services /app/services
 COPY examples /app/examples
+COPY docs/runbook.md /app/docs/
 WORKDIR /app
 ENV PATH=/app/venv/bin:$PATH \
     PYTHONPATH=/app \

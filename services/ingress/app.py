@@ -47,6 +47,7 @@ from shared.http.errors import ApiError, too_many_requests
 from shared.http.mount import Throttles, add_error_handlers, mount
 from shared.http.route import Operation, Route
 from shared.http.traced import App, traced
+from shared.security import passwords
 from shared.telemetry import heartbeat, tracing
 from shared.telemetry.logs import configure
 from shared.token_buckets import TokenBuckets
@@ -148,6 +149,7 @@ def create_app(config: Settings | None = None) -> App:
     config = config or settings()
     configure(config, "services.ingress")
     tracing.configure(config, "services.ingress")
+    passwords.share_cores(config.web_concurrency)
     ingress = Ingress(config)
     app: falcon.asgi.App[Any, Any] = falcon.asgi.App(middleware=[ingress])
     app.req_options.strip_url_path_trailing_slash = True

@@ -228,6 +228,7 @@ def replay(
     dry_run: bool = False,
     progress: Callable[[Summary], None] = lambda _: None,
     engine: Engine | None = None,
+    begins: Callable[[], None] = lambda: None,
 ) -> Summary:
     """Publish copies of journal entries to a work queue.
 
@@ -242,6 +243,7 @@ def replay(
         dry_run: only count.
         progress: called now and then.
         engine: where tools meet, when that is not this process's database; see `queue_lock.py`.
+        begins: called before the first copy is published; nothing is where it raises.
 
     Raises:
         TooManyWaitError, BusyError: with `done`, before anything was published.
@@ -251,8 +253,14 @@ def replay(
     summary = Summary()
     batch: list[AmqpMessage] = []
 
+    has_begun = False
+
     def flush() -> None:
+        nonlocal has_begun
         if batch:
+            if not has_begun:
+                begins()
+                has_begun = True
             publish(connection, queue.name, batch)
             batch.clear()
         progress(summary)

@@ -86,6 +86,7 @@ def main() -> int:
     for scheme in SCHEMES:
         # Never is long ago, and an alert that is not said at all cannot be told from none.
         proof_metrics.proved_at.labels(scheme).set(0)
+    proof_metrics.period.set(config.proof_seconds)
     rounds = threading.Thread(
         target=_go_round, args=(prover, config.proof_seconds, stopping), daemon=True
     )

@@ -5,6 +5,7 @@ from prometheus_client import Counter, Gauge
 proved_at = Gauge(
     "fellow_proof_timestamp_seconds", "When an order last went the whole way.", ["scheme"]
 )
+period = Gauge("fellow_proof_period_seconds", "From one round of the standing proof to the next.")
 rounds = Counter(
     "fellow_proof_rounds", "Orders that were sent to prove it, by what became of them.",
     ["scheme", "outcome"],

@@ -765,8 +765,10 @@ class OpsTrouble(Base):
     note: Mapped[str] = mapped_column(default="", server_default="")
     muted_by: Mapped[str] = mapped_column(default="", server_default="")
     muted_until: Mapped[datetime | None]  # of what is muted; NULL: to its end
-    # What was sent of it, by channel: what of it, and when.
+    # What was sent of it, by channel: what of it, when, and how much it was.
     told: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default="{}")
+    figure: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    accepted_figure: Mapped[int | None] = mapped_column(BigInteger)
 
 
 # --- shared.bus, on behalf of the service that calls it: inbox and outbox ------------------------

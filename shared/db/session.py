@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from shared.config.loading import settings
 from shared.config.settings import Settings
+from shared.db import deadline
 
 IDLE_SECONDS = 30
 """How long a transaction may wait for its own process before the server ends it. Whoever waits for
@@ -99,7 +100,7 @@ def make_engine(
             "pool_timeout": config.database_connect_timeout,
             "pool_pre_ping": True,
         }
-    return create_engine(
+    made = create_engine(
         config.database_url,
         **pool,
         # An error is logged, and what was in the statement is somebody's address.
@@ -111,6 +112,7 @@ def make_engine(
             options=options,
         ),
     )
+    return deadline.watch(made)
 
 
 @cache
@@ -127,8 +129,18 @@ def _sessions() -> sessionmaker[Session]:
 @contextmanager
 def transaction() -> Iterator[Session]:
     """A session in one transaction: committed at the end, rolled back on an exception."""
-    with _sessions().begin() as session:
+    with _sessions()() as session:
         yield session
+        session.commit()
+
+
+def let_go(session: Session) -> None:
+    """Commit, and give the connection back, before a wait for somebody else; see `IDLE_SECONDS`.
+
+    What the session is asked next begins a transaction of its own. Else a page that waits for the
+    broker has one of the process's few connections, and loses its transaction.
+    """
+    session.commit()
 
 
 def database_time(session: Session) -> datetime:
@@ -147,6 +159,11 @@ def is_read_only(error: BaseException) -> bool:
     return getattr(getattr(error, "orig", error), "pgcode", None) == _READ_ONLY
 
 
+def is_used_up(error: BaseException) -> bool:
+    """Whether this process has no connection left: its own doing, whatever the database does."""
+    return isinstance(error, PoolTimeoutError)
+
+
 def is_database_away(error: BaseException) -> bool:
     """Whether `error` is the database's trouble, so that trying again later may well succeed.
 
@@ -158,7 +175,8 @@ def is_database_away(error: BaseException) -> bool:
     code = getattr(getattr(error, "orig", error), "pgcode", None) or ""
     if code.startswith(_PROGRAM_LIMITS):
         return False
-    if isinstance(error, PoolTimeoutError | InterfaceError | OperationalError):
+    away = PoolTimeoutError | InterfaceError | OperationalError | deadline.NoAnswerError
+    if isinstance(error, away):
         return True
     if isinstance(error, DBAPIError):
         if error.connection_invalidated:

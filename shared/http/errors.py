@@ -71,6 +71,18 @@ def unavailable(code: str, error: str, retry_after: int = 5) -> ApiError:
     return ApiError(503, code, error, headers={"Retry-After": str(retry_after)})
 
 
+OVERLOADED = (503, "overloaded", "Too much at once. Try again shortly.")
+
+
+def overloaded(error: str = OVERLOADED[2]) -> ApiError:
+    """The 503 of a process that has more to do than it can, whatever stands behind it.
+
+    Args:
+        error: the sentence.
+    """
+    return unavailable(OVERLOADED[1], error, retry_after=1)
+
+
 def too_many_requests(retry_after: int) -> ApiError:
     """A 429 (RFC 6585, 4) that says when to come back.
 

@@ -14,8 +14,8 @@ import structlog
 from falcon.asgi import Request, Response
 
 from shared.config.loading import settings
-from shared.db.session import is_database_away, transaction
-from shared.http.errors import ApiError, invalid, unavailable
+from shared.db.session import is_database_away, is_used_up, transaction
+from shared.http.errors import ApiError, invalid, overloaded, unavailable
 from shared.http.metrics import measured
 from shared.http.route import Answer, Call, Route
 from shared.http.standing import not_signed_in, require_session
@@ -82,6 +82,10 @@ def add_error_handlers(app: falcon.asgi.App[Any, Any]) -> None:
         write_error(resp, ApiError(status, code, sentence, headers=dict(error.headers or {})))
 
     async def on_exception(req: Request, resp: Response, error: Exception, __: Any) -> None:
+        if is_used_up(error):
+            log.warning("connections_used_up", route=req.uri_template)
+            write_error(resp, overloaded())
+            return
         if is_database_away(error):
             log.warning("database_away", route=req.uri_template, error=type(error).__name__)
             write_error(

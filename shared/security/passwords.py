@@ -2,9 +2,16 @@
 
 What may be one is NIST SP 800-63B, 5.1.1.2: a length, a list of those that everybody tries first,
 nothing that is known of the account, and no rules of composition.
+
+A hash takes 64 MiB for as long as it is computed (RFC 9106, 4), which is what it is for. So a
+process computes as many at once as it has cores, and refuses in words who would wait for long.
 """
 
+import os
+import threading
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from itertools import pairwise
 
@@ -12,11 +19,35 @@ from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from zxcvbn.frequency_lists import FREQUENCY_LISTS
 
+from shared.http.errors import overloaded
+
 MIN_LENGTH = 8
 MAX_LENGTH = 128
+MOST_AT_ONCE = 4
+"""Hashes at once on a machine of many cores: a container of two may count all of its machine's."""
+PATIENCE = 5.0
+"""Seconds to wait for a turn. A transaction is open meanwhile, and a thread taken."""
 
 _COMMON = frozenset(FREQUENCY_LISTS["passwords"])
 _hasher = PasswordHasher()
+
+
+def at_once(processes: int = 1) -> int:
+    """How many hashes one process computes at once.
+
+    Args:
+        processes: among how many like it the cores are shared.
+    """
+    return max(1, min(os.cpu_count() or 1, MOST_AT_ONCE) // processes)
+
+
+def share_cores(processes: int) -> None:
+    """Say, before the first hash, among how many processes like this one the cores are shared."""
+    global _turns
+    _turns = threading.BoundedSemaphore(at_once(processes))
+
+
+_turns = threading.BoundedSemaphore(at_once())
 
 
 def faults(password: str, *known: str) -> list[str]:
@@ -43,17 +74,26 @@ def faults(password: str, *known: str) -> list[str]:
 
 
 def hash_password(password: str) -> str:
-    """A salted hash, with its parameters."""
-    return _hasher.hash(normalized(password))
+    """A salted hash, with its parameters.
+
+    Raises:
+        ApiError: 503, when too many are computed already.
+    """
+    with _turn():
+        return _hasher.hash(normalized(password))
 
 
 def matches(password: str, stored: str | None) -> bool:
     """Whether `password` is the one behind `stored`.
 
     An unknown account (None) costs the same work, so that time tells nobody who has an account.
+
+    Raises:
+        ApiError: 503, when too many are compared already.
     """
     try:
-        return _hasher.verify(stored or _decoy(), normalized(password)) and stored is not None
+        with _turn():
+            return _hasher.verify(stored or _decoy(), normalized(password)) and stored is not None
     except (VerificationError, InvalidHashError):
         return False
 
@@ -66,6 +106,17 @@ def is_outdated(stored: str) -> bool:
 def normalized(password: str) -> str:
     """The form that is hashed, NFC: keyboards differ in how they write the same characters."""
     return unicodedata.normalize("NFC", password)
+
+
+@contextmanager
+def _turn() -> Iterator[None]:
+    turns = _turns
+    if not turns.acquire(timeout=PATIENCE):
+        raise overloaded("Too many passwords are compared at once. Try again shortly.")
+    try:
+        yield
+    finally:
+        turns.release()
 
 
 def _folded(text: str) -> str:

@@ -14,7 +14,7 @@ from shared.config.settings import Settings
 _runs = Counter("fellow_job_runs", "Runs of a periodic job.", ["task", "outcome"])
 _succeeded = Gauge(
     "fellow_job_last_success_timestamp_seconds",
-    "When a periodic job last went well; 0: not since the process started.",
+    "When a periodic job last went well; when it was begun, until it has.",
     ["task"],
     multiprocess_mode="max",
 )
@@ -55,13 +55,13 @@ def serve(config: Settings) -> None:
 
 
 def job_begins(name: str, seconds: float) -> None:
-    """Show a periodic job before its first run: one that never went well has no time of its own.
+    """Show a periodic job before its first run: one that has never gone well counts from now.
 
     Args:
         name: the job.
         seconds: from the end of one run to the start of the next.
     """
-    _succeeded.labels(name).set(0)
+    _succeeded.labels(name).set_to_current_time()
     _period.labels(name).set(seconds)
 
 

@@ -7,7 +7,7 @@ import falcon.asgi
 import structlog
 from falcon.asgi import Request, Response
 
-from shared.db.session import is_database_away
+from shared.db.session import is_database_away, is_used_up
 from shared.http.errors import ApiError
 from shared.web.results import File, PageError, View
 
@@ -32,6 +32,8 @@ DATABASE_LEFT = (
     "it again."
 )
 """Said where something was begun."""
+USED_UP = "Too much is asked of this process at once. Nothing was changed: try again in a moment."
+"""Said where it has no connection to the database left, which is there."""
 
 log = structlog.get_logger()
 
@@ -69,12 +71,17 @@ def add_error_handlers(app: falcon.asgi.App[Any, Any], render: Render) -> None:
 
     async def on_api_error(_: Request, resp: Response, error: ApiError, __: Any) -> None:
         write_error(resp, error.status, error.error)
+        resp.set_headers(error.headers)
 
     async def on_http_error(_: Request, resp: Response, error: falcon.HTTPError, __: Any) -> None:
         sentence = error.description or "There is no such page."
         write_error(resp, error.status_code, sentence)
 
     async def on_exception(req: Request, resp: Response, error: Exception, __: Any) -> None:
+        if is_used_up(error):
+            log.warning("connections_used_up", route=req.uri_template)
+            write_error(resp, 503, USED_UP)
+            return
         if is_database_away(error):
             log.warning("database_away", route=req.uri_template, error=type(error).__name__)
             write_error(resp, 503, DATABASE_AWAY)

@@ -114,7 +114,8 @@ CODES: dict[str, ErrorCode] = {
     ),
     "overloaded": ErrorCode(
         [503],
-        "Too many orders of all senders are on their way at this moment.",
+        "Too many orders of all senders are on their way at this moment; elsewhere, too much else "
+        "is being done, such as comparing passwords.",
         _SEND_AGAIN,
         is_passing=True,
     ),

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from shared.docstrings import schema_components, summary
-from shared.http.errors import BLOCKED
+from shared.http.errors import BLOCKED, OVERLOADED
 from shared.http.route import Operation, Route
 
 
@@ -30,6 +30,7 @@ _EVERYWHERE = (
     (500, "internal_error", "Something broke on our side. It was logged."),
     (501, "unknown_transfer_coding", "The only Transfer-Encoding is chunked."),
     (503, "database_unavailable", "Try again shortly: storage is away."),
+    OVERLOADED,
 )
 _WITH_BODY = (
     (400, "invalid_body", "The body is invalid; `faults` says where and how."),

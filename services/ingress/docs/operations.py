@@ -11,7 +11,7 @@ from services.ingress.shops.endpoint import Noted
 from services.ingress.webhook.acceptor import UNCERTAIN
 from services.ingress.webhook.known_keys import IN_USE, REUSED
 from services.ingress.webhook.rules import BAD_KEY, EXPIRED, SCHEME_NOT_ALLOWED, STALE
-from shared.http.errors import BLOCKED
+from shared.http.errors import BLOCKED, OVERLOADED
 from shared.http.route import Operation
 from shared.intake import bodies
 
@@ -38,7 +38,7 @@ _COMMON = (
     (413, "body_too_large", "The body is larger than 262144 bytes."),
     (415, "unsupported_media_type", "Send Content-Type: application/json."),
     (429, "rate_limited", "Too many requests."),
-    (503, "overloaded", "Too much at once. Try again shortly."),
+    OVERLOADED,
     (503, "unavailable", UNCERTAIN),
 )
 

@@ -7,13 +7,15 @@ it; and a minute at least between two messages, so that what begins together is 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
-from services.ops.monitoring.alerts import duration
 from services.ops.monitoring.episodes import Episode
+from services.ops.times import duration, since
 
 SPACING = timedelta(minutes=1)
+LEAST_GROWTH = 10
+"""One that has doubled, and grown by so much at least, is told anew, whoever has muted it."""
 SUBJECT_LENGTH = 120
 _ADDRESS = re.compile(r"[^\s<>@]+@[^\s<>@]+")
 
@@ -24,19 +26,26 @@ class Due:
 
     Attributes:
         began: troubles that are told of for the first time.
+        grown: those that have doubled at least since they were told or taken for known.
         reminded: those that are still there, and whose nobody is.
         ended: those that were told of and are over.
     """
 
     began: Sequence[Episode]
+    grown: Sequence[Episode]
     reminded: Sequence[Episode]
     ended: Sequence[Episode]
 
     @property
     def subject(self) -> str:
         """In a line."""
-        first = [*self.began, *self.reminded] or self.ended
-        counts = {"new": self.began, "still there": self.reminded, "over": self.ended}
+        first = [*self.began, *self.grown, *self.reminded] or self.ended
+        counts = {
+            "new": self.began,
+            "grown": self.grown,
+            "still there": self.reminded,
+            "over": self.ended,
+        }
         said = ", ".join(f"{len(found)} {words}" for words, found in counts.items() if found)
         text = _masked(first[0].text)
         line = f"Order Fellow: {said}: {text}"
@@ -48,14 +57,18 @@ class Due:
 
     def told(self, now: datetime) -> Iterator[tuple[Episode, dict[str, Any]]]:
         """What is to be noted of each trouble in it, for the channel."""
-        for what, found in (("began", [*self.began, *self.reminded]), ("ended", self.ended)):
+        told = [*self.began, *self.grown, *self.reminded]
+        for what, found in (("began", told), ("ended", self.ended)):
             for one in found:
-                yield one, {"what": what, "at": now.isoformat()}
+                yield one, {"what": what, "at": now.isoformat(), "figure": one.figure}
 
     def _lines(self, now: datetime) -> Iterator[str]:
         if self.began:
             yield "New:"
             yield from (f"- {_since(one)}: {_masked(one.text)}" for one in self.began)
+        if self.grown:
+            yield "At least twice as much as when it was told, acknowledged or muted:"
+            yield from (f"- {_since(one)}: {_masked(one.text)}" for one in self.grown)
         if self.reminded:
             yield "Still there, and nobody has acknowledged it:"
             for one in self.reminded:
@@ -84,12 +97,14 @@ def due(
     times = [_at(said) for one in known if (said := one.told.get(channel))]
     if times and now - max(times) < SPACING:
         return None
-    began, reminded, ended = [], [], []
+    began, grown, reminded, ended = [], [], [], []
     for one in known:
         said = one.told.get(channel)
         if one.ended_at is not None:
             if said and said["what"] == "began" and not one.is_muted(one.ended_at):
                 ended.append(one)
+        elif _has_grown(one, said):
+            grown.append(one)
         elif one.is_muted(now):
             continue
         elif said is None:
@@ -97,7 +112,17 @@ def due(
                 began.append(one)
         elif not one.acknowledged_by and now - _at(said) >= remind:
             reminded.append(one)
-    return Due(began, reminded, ended) if began or reminded or ended else None
+    found = Due(began, grown, reminded, ended)
+    return found if began or grown or reminded or ended else None
+
+
+def _has_grown(one: Episode, said: Mapping[str, Any] | None) -> bool:
+    """Whether it is far more than what people of this channel know, or have taken for known."""
+    known = [
+        figure for figure in ((said or {}).get("figure"), one.accepted_figure) if figure is not None
+    ]
+    most = max(known, default=None)
+    return most is not None and one.figure >= max(2 * most, most + LEAST_GROWTH)
 
 
 def _at(said: Mapping[str, Any]) -> datetime:
@@ -105,7 +130,7 @@ def _at(said: Mapping[str, Any]) -> datetime:
 
 
 def _since(one: Episode) -> str:
-    return f"{one.level} since {one.began_at.astimezone(UTC):%d %b %H:%M} UTC"
+    return f"{one.level}{since(one.began_at)}"
 
 
 def _masked(text: str) -> str:

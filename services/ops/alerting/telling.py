@@ -9,7 +9,8 @@ and writes that down once the database is back: so the end is told, too.
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -24,17 +25,20 @@ from services.ops.alerting.channels import Channel
 from services.ops.alerting.due import due
 from services.ops.alerting.sending import Sending
 from services.ops.monitoring import episodes
+from services.ops.monitoring.alerts import too_old
 from services.ops.monitoring.episodes import Episode
 from services.ops.monitoring.poller import Lookout
 from services.ops.monitoring.snapshot import Look
 from shared.config.settings import Settings
-from shared.db.session import is_database_away, transaction
-from shared.ids import new_id
+from shared.db.deadline import within
+from shared.db.session import is_database_away, make_engine
 
 SECONDS = 5.0
 FIRST_PAUSE, LONGEST_PAUSE = 10.0, 300.0  # seconds until a channel is tried again that failed
 ENOUGH = 20.0
 """Seconds for one message in all, well below `IDLE_SECONDS`: a transaction waits meanwhile."""
+PATIENCE = ENOUGH + 10.0
+"""Seconds for the database, the message included."""
 LATELY = timedelta(days=1)
 _LOCK = text("SELECT pg_try_advisory_xact_lock(hashtextextended(:name, 0))")
 
@@ -52,6 +56,8 @@ class Teller:
     def __init__(self, config: Settings, channel: Channel) -> None:
         self._after = timedelta(seconds=config.alert_after_seconds)
         self._remind = timedelta(seconds=config.alert_remind_seconds)
+        # Of its own: what pages wait for holds up no alert.
+        self._engine = make_engine(config, pool_size=1)
         self._channel, self._name = channel, channel.name
         metrics.begin(channel.name)
         self._until, self._pause = 0.0, 0.0
@@ -63,9 +69,11 @@ class Teller:
     def tell(self, look: Look) -> None:
         """Tell what is due after a look."""
         self._wait(0.0)
-        if look.sample.database_error is None:
+        is_blind = too_old(look.at, datetime.now(UTC)) is not None
+        if look.sample.database_error is None and not is_blind:
             try:
-                self._by_the_books()
+                with within(self._engine, PATIENCE):
+                    self._by_the_books()
             except Exception as error:
                 if self._unnoted:
                     self._hold_back()
@@ -83,10 +91,10 @@ class Teller:
             self._restore()
         if self._unnoted:
             # First and by itself: where it cannot be noted, nor could what is sent now.
-            with transaction() as session:
+            with self._transaction() as session:
                 self._note(session)
             self._unnoted.clear()
-        with transaction() as session:
+        with self._transaction() as session:
             if not session.scalar(_LOCK, {"name": f"services.ops.alerting {self._name}"}):
                 return
             now = datetime.now(UTC)
@@ -96,6 +104,11 @@ class Teller:
             self._note(session)
         self._remember()
         self._unnoted.clear()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Session]:
+        with Session(self._engine, expire_on_commit=False) as session, session.begin():
+            yield session
 
     def _note(self, session: Session) -> None:
         for one, said in self._unnoted.values():
@@ -111,7 +124,7 @@ class Teller:
 
     def _restore(self) -> None:
         """Write down what was told while the database was away."""
-        with transaction() as session:
+        with self._transaction() as session:
             for one in self._open.values():
                 episodes.begin(session, one, datetime.now(UTC))
                 if said := one.told.get(self._name):
@@ -124,10 +137,10 @@ class Teller:
         for trouble in look.troubles:
             known = self._open.get(trouble.key) or look.episodes.get(trouble.key)
             if known is None:
-                known = Episode(
-                    new_id(), trouble.key, trouble.level, trouble.about, trouble.text, look.at
-                )
-            self._open[trouble.key] = replace(known, text=trouble.text, level=trouble.level)
+                known = Episode.beginning(trouble, look.at)
+            self._open[trouble.key] = replace(
+                known, text=trouble.text, level=trouble.level, figure=trouble.figure
+            )
 
     def _send(self, known: Sequence[Episode], now: datetime) -> None:
         """Send what is due, unless the last is on its way still, or failed a moment ago."""
@@ -157,7 +170,11 @@ class Teller:
         self._until, self._pause = 0.0, 0.0
         metrics.tried(self._name, well=True)
         found = sending.message
-        counts = {"new": len(found.began), "reminded": len(found.reminded)}
+        counts = {
+            "new": len(found.began),
+            "grown": len(found.grown),
+            "reminded": len(found.reminded),
+        }
         log.info("alert_sent", channel=self._name, **counts, over=len(found.ended))
         self._unnoted |= {one.id: (one, said) for one, said in found.told(sending.at)}
 

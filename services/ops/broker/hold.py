@@ -27,6 +27,9 @@ from shared.bus.contract.delivery import Incoming, believed
 
 MOST = 65_535
 """What one hold can look through: AMQP 0-9-1 counts the prefetch in 16 bits."""
+ANSWER_SECONDS, MOMENT_SECONDS = 2.0, 15.0
+"""For how long a queue is asked that does not answer: a person waits, and will look again. One that
+has answered before is given a moment more."""
 RETURN_SECONDS = 10.0
 """How long to wait at the end for what goes back, so that who looks next finds it there. It goes
 back at once, unless the broker has much to do."""
@@ -69,7 +72,7 @@ class Hold:
         self._settled_up_to = 0  # the delivery tag
         self.singly = 0
         self.alone = alone
-        self.ready = queue_counts.of(channel, queue).ready
+        self.ready, self._others = queue_counts.of(channel, queue, ANSWER_SECONDS)
         self._awaited = self.ready
         if self._awaited:
             channel.basic_qos(0, most, False)
@@ -109,6 +112,17 @@ class Hold:
         self._settled += len(ordered)
         self.singly += len(ordered) - in_row
 
+    def is_back(self, connection: Connection) -> bool:
+        """Whether what was not settled is in the queue again.
+
+        A quorum queue gives back what a consumer has and forgets the consumer in one step. So none
+        is missed that has expired since, or that somebody has fetched.
+        """
+        with suppress(queue_counts.NotKnownError), connection.channel() as channel:
+            left, consumers = queue_counts.of(channel, self._queue, ANSWER_SECONDS)
+            return left >= self.remaining or consumers <= self._others
+        return False
+
     @property
     def remaining(self) -> int:
         """How many of those that were there at the beginning should be there at the end."""
@@ -145,7 +159,7 @@ def hold(
                 time.sleep(SETTLE_SECONDS)
         # The broker has closed the channel before the queue has its messages back.
         deadline = time.monotonic() + RETURN_SECONDS
-        while time.monotonic() < deadline and count(connection, queue) < held.remaining:
+        while time.monotonic() < deadline and not held.is_back(connection):
             time.sleep(0.005)
 
 
@@ -175,7 +189,7 @@ def look_through(
     """
     with turn(queue, engine) as alone:
         with connection.channel() as channel:
-            left, consumers = queue_counts.of(channel, queue)
+            left, consumers = queue_counts.of(channel, queue, ANSWER_SECONDS)
         if consumers or not alone:
             by = f"{consumers} consumers" if consumers else "another tool"
             raise BusyError(f"{by} may have messages of {queue} in hand")
@@ -235,12 +249,12 @@ def _has_brought_all(channel: Any, queue: str, came: list[Any]) -> bool:
     then, and the channel has passed it on before it answers anything that is asked later.
     """
     before = len(came)
-    left = queue_counts.of(channel, queue).ready
-    queue_counts.of(channel, queue)
+    left = queue_counts.of(channel, queue, MOMENT_SECONDS).ready
+    queue_counts.of(channel, queue, MOMENT_SECONDS)
     return left == 0 and len(came) == before
 
 
 def count(connection: Connection, queue: str) -> int:
     """How many messages are in a queue, beside those that somebody holds."""
     with connection.channel() as channel:
-        return queue_counts.of(channel, queue).ready
+        return queue_counts.of(channel, queue, ANSWER_SECONDS).ready

@@ -1,6 +1,7 @@
 """Taking turns at a queue: one tool looks through it, or works in it, at a time.
 
-By an advisory lock of PostgreSQL's, which ends with its connection, and so with its process.
+By an advisory lock of PostgreSQL's, which ends with its connection, and so with its process. On
+connections of its own: who waits for the broker keeps nobody from the database.
 """
 
 import hashlib
@@ -9,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy import Connection, Engine, NullPool, create_engine, func, select
 from sqlalchemy.exc import DBAPIError
 
 from shared.db import session
@@ -29,6 +30,7 @@ class _Mine(threading.local):
 
 _mine = _Mine()
 _away_until = 0.0
+_own: dict[str, Engine] = {}
 _meeting_place: Callable[[], Engine | None] = session.engine
 
 
@@ -50,6 +52,8 @@ def meet_again() -> None:
     """Forget what `meet_in` said, and that a database did not answer."""
     global _meeting_place, _away_until
     _meeting_place, _away_until = session.engine, 0.0
+    while _own:
+        _own.popitem()[1].dispose()
 
 
 @contextmanager
@@ -86,8 +90,6 @@ def turn(queue: str, engine: Engine | None = None, patience: float = PATIENCE) -
             yield alone
         finally:
             del _mine.turns[queue]
-            if alone:
-                connection.execute(select(func.pg_advisory_unlock(key)))
 
 
 def lock_key(name: str) -> int:
@@ -112,7 +114,20 @@ def _connect(engine: Engine | None) -> Connection | None:
         place = meeting_place(engine)
         if place is None:
             return None
-        return place.connect().execution_options(isolation_level="AUTOCOMMIT")
+        return _own_engine(place).connect().execution_options(isolation_level="AUTOCOMMIT")
     except DBAPIError:
         _away_until = time.monotonic() + AWAY_SECONDS
         return None
+
+
+def _own_engine(place: Engine) -> Engine:
+    """The same database over other connections, as many as there are turns at a time."""
+    url = place.url.render_as_string(hide_password=False)
+    if url not in _own:
+        _own[url] = create_engine(
+            place.url,
+            # Each is new: one that was kept may wait for an answer without end.
+            poolclass=NullPool,
+            connect_args=session.connect_args(url, name="order-fellow turns"),
+        )
+    return _own[url]

@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from services.ops.times import moment
 from shared.db.models import KycApplication, KycDecision
 
 DECIDES = {"pending": "approve", "incomplete": "approve", "approved": "revoke"}
@@ -61,5 +62,5 @@ def sentence(decided: Sequence[Recorded]) -> str:
     more = "the next one decides" if left == 0 else f"{left} more of other names needed"
     return (
         f"{len(decided)} of {newest.needed} for {newest.decision}: {names}; {more}, "
-        f"the first ends {first:%Y-%m-%d %H:%M} UTC"
+        f"the first ends {moment(first)}"
     )

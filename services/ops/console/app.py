@@ -10,6 +10,7 @@ import falcon.asgi
 from amqp.exceptions import AMQPError
 from falcon.asgi import Request, Response
 from kombu import Connection
+from sqlalchemy.orm import Session
 
 from services.ops.alerting.channels import channels
 from services.ops.alerting.telling import keep_telling
@@ -24,6 +25,7 @@ from services.ops.console.pages import (
     outbox,
     overview,
     retry_queues,
+    runbook,
     timelines,
     troubles,
 )
@@ -42,6 +44,7 @@ from services.ops.users import resealing
 from shared.bus.broker.refusal import explain
 from shared.config.loading import settings
 from shared.config.settings import Settings
+from shared.db.session import let_go
 from shared.telemetry import metrics
 from shared.telemetry.logs import configure
 from shared.web.answers import Healthz, add_error_handlers, guard
@@ -56,6 +59,7 @@ PAGES: tuple[Page, ...] = (
     *sessions.PAGES,
     *overview.PAGES,
     *troubles.PAGES,
+    *runbook.PAGES,
     *kyc.PAGES,
     *letters.PAGES,
     *changes.PAGES,
@@ -138,7 +142,9 @@ def create_app(config: Settings | None = None) -> falcon.asgi.App[Any, Any]:
 
 def _broker(config: Settings) -> Any:
     @contextmanager
-    def opened() -> Iterator[Connection]:
+    def opened(session: Session | None) -> Iterator[Connection]:
+        if session is not None:
+            let_go(session)
         try:
             with open_connection(config.amqp_url) as connection:
                 yield connection

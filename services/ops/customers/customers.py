@@ -24,6 +24,7 @@ from shared import erased
 from shared.bus import outbox
 from shared.bus.contract.events import OpsCustomerErased
 from shared.config.settings import JOURNAL_DAYS
+from shared.db.session import let_go
 from shared.ids import new_id
 from shared.validation.email_addresses import compared, spellings
 
@@ -91,7 +92,7 @@ def export(
     """Everything that is held of a person.
 
     Args:
-        session: to read by.
+        session: to read by; it is let go before the bus is looked through.
         connection: an open kombu connection.
         engine: where tools meet; see `queue_lock.py`.
         address: the person's, in whatever case.
@@ -103,6 +104,7 @@ def export(
     person = the_person(session, address)
     at = datetime.now(UTC)
     tables = customer_rows.read(session, person)
+    let_go(session)
     messages, outcome = messages_on_bus.find(connection, engine, person)
     return Held(person.address, at, tables, messages, elsewhere(outcome, at, backup_days))
 

@@ -16,9 +16,9 @@ AT_MOST = 1_000
 
 
 def of_business(session: Session, account_id: UUID) -> Sequence[Suppression]:
-    """The newest `AT_MOST` of a business."""
+    """The newest of a business; one more than `AT_MOST` where there are more."""
     query = select(Suppression).where(Suppression.account_id == account_id)
-    return session.scalars(query.order_by(Suppression.id.desc()).limit(AT_MOST)).all()
+    return session.scalars(query.order_by(Suppression.id.desc()).limit(AT_MOST + 1)).all()
 
 
 def of_address(session: Session, account_id: UUID, address: str) -> Sequence[Suppression]:

@@ -1,20 +1,23 @@
 """What is wrong, in words, first what hurts most. A pure function over some minutes of samples."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Literal
 
 from services.ops.monitoring.heartbeats import EXPECTED, FRESH, lacking
 from services.ops.monitoring.queue_stats import Figures, Sample, figures
+from services.ops.times import duration, moment, since
 from shared.bus.broker.standing import DOWN
 from shared.bus.contract import topology
 
 OLD = timedelta(minutes=2)
 GROWING = timedelta(minutes=1)
 OUTBOX_OLD = timedelta(seconds=30)
-NEEDED: Mapping[str, timedelta] = {"grows": GROWING, "old": OLD}
-"""By kind, for how long a queue must have been counted until it can be seen again of it."""
+DOES_NOT_WORK, WAITS = " does not work", " waits"
+"""What the kind of a trouble with a part of a process ends in."""
+LOOK_IS_OLD = timedelta(seconds=60)
+"""A look ends within half of that, whatever is away: each server has its time."""
 PROOF = "services.proof"
 PROOF_IS_OFF = timedelta(days=1)
 """A standing proof that was not heard of for so long was taken out of service."""
@@ -31,12 +34,15 @@ class Trouble:
         text: a sentence.
         kind: what is wrong with that, in a word or two; with `about` it tells one trouble from
             another, whatever figures the sentence has.
+        figure: how much it is, where it can grow: messages. One that grows far beyond what people
+            were told of is told of anew; see `alerting/due.py`.
     """
 
     level: Literal["down", "warning"]
     about: str
     text: str
     kind: str
+    figure: int = 0
 
     @property
     def key(self) -> str:
@@ -59,15 +65,18 @@ def troubles(samples: Sequence[Sample]) -> list[Trouble]:
     return sorted(found, key=lambda trouble: trouble.level != "down")
 
 
-def duration(seconds: float) -> str:
-    """A duration as people say it: `45 s`, `4 min`, `3 h`, `2 days`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 90 * 60:
-        return f"{seconds / 60:.0f} min"
-    if seconds < 36 * 3600:
-        return f"{seconds / 3600:.0f} h"
-    return f"{seconds / 86400:.0f} days"
+def too_old(at: datetime, now: datetime) -> Trouble | None:
+    """That a look is of so long ago that nobody knows what is so now.
+
+    Args:
+        at: when it was.
+        now: the time.
+    """
+    if now - at <= LOOK_IS_OLD:
+        return None
+    age = duration((now - at).total_seconds())
+    text = f"The console has not been able to look for {age}: all that it shows is of {moment(at)}"
+    return Trouble("down", "console", text, "blind")
 
 
 def _servers(now: Sample) -> Iterator[Trouble]:
@@ -99,6 +108,7 @@ def _servers(now: Sample) -> Iterator[Trouble]:
             f"{_number(now.outbox or 0, 'message')} in the outbox, the oldest for {age}: "
             "does the relay run, and does the broker take what it publishes?",
             "old",
+            now.outbox or 0,
         )
     if now.parked and now.parked_since is not None:
         age = duration((now.at - now.parked_since).total_seconds())
@@ -108,6 +118,7 @@ def _servers(now: Sample) -> Iterator[Trouble]:
             f"{_number(now.parked, 'message')} of the outbox cannot be published, the first for "
             f"{age}: read why, then mend, try or discard",
             "parked",
+            now.parked,
         )
 
 
@@ -134,13 +145,13 @@ def _parts(now: Sample) -> Iterator[Trouble]:
             who = f"{beat.service} ({beat.instance})"
             if said.state in DOWN:
                 text = f"{who} does not work on {part}: {said.reason}"
-                yield Trouble("down", beat.service, text, f"{part} does not work")
+                yield Trouble("down", beat.service, text, f"{part}{DOES_NOT_WORK}")
             elif said.state == "holding" and said.lacks != "mail":
                 yield Trouble(
                     "warning",
                     beat.service,
                     f"{who} waits with {part}: {said.reason}",
-                    f"{part} waits",
+                    f"{part}{WAITS}",
                 )
 
 
@@ -152,14 +163,14 @@ def _mail(now: Sample) -> Iterator[Trouble]:
     waiting = [now.messages(queue.name) for queue in topology.NOTIFIER]
     known = [count for count in waiting if count is not None]
     emails = _number(sum(known), "email") if known else "emails"
-    since = f" since {held.since.astimezone(UTC):%H:%M}" if held.since else ""
     verb = "waits" if known and sum(known) == 1 else "wait"
     yield Trouble(
         "down",
         "mail",
-        f"The mail server does not answer: {emails} {verb}{since}. They are sent once it is back. "
-        f"{held.reason}",
+        f"The mail server does not answer: {emails} {verb}{since(held.since)}. They are sent once "
+        f"it is back. {held.reason}",
         "away",
+        sum(known),
     )
 
 
@@ -176,9 +187,9 @@ def _proof(now: Sample) -> Iterator[Trouble]:
         )
         return
     for scheme, said in newest.queues.items():
-        since = f" since {said.reached.astimezone(UTC):%H:%M}" if said.reached else " yet"
+        so_far = since(said.reached) or " yet"
         if said.state == "unproved":
-            text = f"No order by {scheme} has gone the whole way{since}: {said.reason}"
+            text = f"No order by {scheme} has gone the whole way{so_far}: {said.reason}"
             yield Trouble("down", "proof", text, scheme)
         elif said.state == "waiting":
             yield Trouble("warning", "proof", f"The standing proof waits: {said.reason}", "waits")
@@ -194,10 +205,9 @@ def _ladder(now: Sample) -> Iterator[Trouble]:
     }
     if on_it:
         where = ", ".join(f"{ready:,} in {name}" for name, ready in on_it.items())
-        total = _number(sum(on_it.values()), "message")
-        yield Trouble(
-            "warning", "ladder", f"{total} failed and will be tried again: {where}", "waits"
-        )
+        together = sum(on_it.values())
+        text = f"{_number(together, 'message')} failed and will be tried again: {where}"
+        yield Trouble("warning", "ladder", text, "waits", together)
 
 
 def _queue(samples: Sequence[Sample], queue: Figures) -> Iterator[Trouble]:
@@ -214,17 +224,18 @@ def _queue(samples: Sequence[Sample], queue: Figures) -> Iterator[Trouble]:
         return
     grown = _growing_for(samples, queue.name)
     waiting = _number(queue.ready, "message") + (" waits" if queue.ready == 1 else " wait")
-    if not queue.consumers:
+    if not queue.consumers and not _is_waited_with(samples[-1], queue.name):
         how = f"has grown for {duration(grown.total_seconds())}: no consumer" if grown else ""
         text = how or "has no consumer" + (f": {waiting}" if queue.ready else "")
-        yield Trouble("down", queue.name, f"{queue.name} {text}", "no consumer")
-    elif grown:
+        yield Trouble("down", queue.name, f"{queue.name} {text}", "no consumer", queue.ready)
+    elif grown and queue.consumers:
         yield Trouble(
             "warning",
             queue.name,
             f"{queue.name} has grown for {duration(grown.total_seconds())}: {waiting}, "
             f"{_number(queue.consumers, 'consumer')} cannot keep up",
             "grows",
+            queue.ready,
         )
     if queue.oldest_seconds is not None and queue.oldest_seconds > OLD.total_seconds():
         bound = "" if queue.oldest_bound == "about" else f"{queue.oldest_bound} "
@@ -236,7 +247,21 @@ def _queue(samples: Sequence[Sample], queue: Figures) -> Iterator[Trouble]:
         )
     if queue.dead:
         text = f"{_number(queue.dead, 'dead letter')} in {queue.name}"
-        yield Trouble("warning", queue.name, text, "dead letters")
+        yield Trouble("warning", queue.name, text, "dead letters", queue.dead)
+
+
+def _is_waited_with(now: Sample, queue: str) -> bool:
+    """Whether a process has said that it waits for something before it consumes a queue.
+
+    It begins to consume once that is there, and says itself what it is. While the database is away
+    nobody can say so: then it may be what they wait for.
+    """
+    return now.beats is None or any(
+        now.at - beat.seen_at <= FRESH
+        and (said := beat.queues.get(queue)) is not None
+        and said.state == "holding"
+        for beat in now.beats
+    )
 
 
 def _growing_for(samples: Sequence[Sample], queue: str) -> timedelta:
@@ -244,14 +269,14 @@ def _growing_for(samples: Sequence[Sample], queue: str) -> timedelta:
     now = samples[-1].counts.get(queue)
     if now is None:
         return timedelta(0)
-    since, smallest = samples[-1].at, now.ready
+    began, smallest = samples[-1].at, now.ready
     for sample in reversed(samples):
         count = sample.counts.get(queue)
         if count is None or count.ready > smallest:
             break
         if count.ready < smallest:
-            since, smallest = sample.at, count.ready
-    grown = samples[-1].at - since
+            began, smallest = sample.at, count.ready
+    grown = samples[-1].at - began
     return grown if grown >= GROWING and now.ready > smallest else timedelta(0)
 
 

@@ -2,8 +2,8 @@
 
 Each console writes what it sees; an index lets no trouble be open twice. One that was not seen for
 `OVER` by somebody who looked has ended, and when it comes back it is another. What cannot be seen
-has not ended: while the broker is away or a queue does not answer, nobody knows of that; and after
-an absence, the console's own or the database's, one look is none.
+has not ended (`visibility.py`); and after an absence, the console's own or the database's, one look
+is none.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,10 +17,10 @@ from sqlalchemy import delete, or_, select, text
 from sqlalchemy.orm import Session
 
 from services.ops.audit.actions import Actor, about
-from services.ops.monitoring.alerts import NEEDED, Trouble
-from services.ops.monitoring.queue_stats import Sample, unbroken_since
+from services.ops.monitoring.alerts import Trouble
+from services.ops.monitoring.queue_stats import Sample
+from services.ops.monitoring.visibility import is_hidden, visible_since
 from shared.bus import outbox
-from shared.bus.contract import topology
 from shared.bus.contract.events import OpsTroubleChanged
 from shared.db.models import OpsTrouble
 from shared.ids import new_id
@@ -36,8 +36,6 @@ MUTED_FOR: Mapping[str, tuple[str, timedelta | None]] = {
     "end": ("until it ends", None),
 }
 """For how long a trouble can be muted; None is to its end."""
-_OF_THE_BROKER = frozenset({queue.name for queue in topology.QUEUES} | {"ladder"})
-_RUNGS = frozenset(rung.name for rung in topology.RETRY_LADDER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +56,8 @@ class Episode:
         muted_by: who does not want to hear of it; empty while nobody does.
         muted_until: how long; None: to its end.
         told: what was sent of it, by channel; see `alerting`.
+        figure: how much it is now; see `Trouble.figure`.
+        accepted_figure: how much it was when it was last acknowledged or muted.
     """
 
     id: UUID
@@ -73,10 +73,25 @@ class Episode:
     muted_by: str = ""
     muted_until: datetime | None = None
     told: Mapping[str, Any] = field(default_factory=dict)
+    figure: int = 0
+    accepted_figure: int | None = None
 
     def is_muted(self, now: datetime) -> bool:
         """Whether nobody is told of it."""
         return bool(self.muted_by) and (self.muted_until is None or self.muted_until > now)
+
+    @classmethod
+    def beginning(cls, trouble: Trouble, now: datetime) -> "Episode":
+        """A trouble that is seen for the first time."""
+        return cls(
+            new_id(),
+            trouble.key,
+            trouble.level,
+            trouble.about,
+            trouble.text,
+            began_at=now,
+            figure=trouble.figure,
+        )
 
     @classmethod
     def of(cls, row: OpsTrouble) -> "Episode":
@@ -101,16 +116,12 @@ def keep(
     seen = {trouble.key: trouble for trouble in reversed(troubles)}
     rows = {row.key: row for row in session.scalars(_OPEN)}
     for key in seen.keys() - rows.keys():
-        trouble = seen[key]
-        begin(
-            session,
-            Episode(new_id(), key, trouble.level, trouble.about, trouble.text, began_at=now),
-            now,
-        )
+        begin(session, Episode.beginning(seen[key], now), now)
     for key, row in rows.items():
-        if key in seen or _is_hidden(samples[-1], row):
+        kind = key.removeprefix(f"{row.about}: ")
+        if key in seen or is_hidden(samples[-1], row.about, kind):
             _go_on(row, seen.get(key), now)
-        elif now - max(row.seen_at, _visible_since(samples, row)) > OVER:
+        elif now - max(row.seen_at, visible_since(samples, OVER, row.about, kind)) > OVER:
             row.ended_at = row.seen_at
     session.flush()
     session.execute(delete(OpsTrouble).where(OpsTrouble.ended_at < now - KEPT))
@@ -125,7 +136,7 @@ def begin(session: Session, one: Episode, now: datetime) -> None:
         one: the trouble.
         now: when it was last seen.
     """
-    names = ("id", "key", "level", "about", "text", "began_at")
+    names = ("id", "key", "level", "about", "text", "began_at", "figure")
     session.execute(_BEGIN, {name: getattr(one, name) for name in names} | {"seen_at": now})
 
 
@@ -145,24 +156,9 @@ def note_told(session: Session, one: Episode, channel: str, said: Mapping[str, A
 
 def _go_on(row: OpsTrouble, trouble: Trouble | None, now: datetime) -> None:
     if trouble is not None and (row.text, row.level) != (trouble.text, trouble.level):
-        row.text, row.level = trouble.text, trouble.level
+        row.text, row.level, row.figure = trouble.text, trouble.level, trouble.figure
     if now - row.seen_at > SEEN_EVERY:
         row.seen_at = now
-
-
-def _is_hidden(sample: Sample, row: OpsTrouble) -> bool:
-    if row.about not in _OF_THE_BROKER:
-        return False
-    queues = _RUNGS if row.about == "ladder" else {row.about}
-    return sample.broker_error is not None or not queues.isdisjoint(sample.silent)
-
-
-def _visible_since(samples: Sequence[Sample], row: OpsTrouble) -> datetime:
-    """Since when a trouble would have been seen at every look, were it there."""
-    queue = row.about if row.about in _OF_THE_BROKER - {"ladder"} else None
-    since = unbroken_since(samples, OVER, queue)
-    kind = row.key.removeprefix(f"{row.about}: ")
-    return since if queue is None else since + NEEDED.get(kind, timedelta(0))
 
 
 def find(session: Session, id_: UUID) -> Episode | None:
@@ -201,6 +197,7 @@ def acknowledge(session: Session, id_: UUID, actor: Actor, note: str, now: datet
     if row is None:
         return False
     row.acknowledged_by, row.acknowledged_at, row.note = actor.name, now, note
+    row.accepted_figure = row.figure
     _tell(session, row, actor, "acknowledged", note=note)
     return True
 
@@ -221,6 +218,7 @@ def mute(session: Session, id_: UUID, actor: Actor, until: datetime | None) -> b
     if row is None:
         return False
     row.muted_by, row.muted_until = actor.name, until
+    row.accepted_figure = row.figure
     _tell(session, row, actor, "muted", until=until)
     return True
 
@@ -262,8 +260,8 @@ _OPEN = (
     .with_for_update()
 )
 _BEGIN = text("""
-    INSERT INTO ops_troubles (id, key, level, about, text, began_at, seen_at)
-    VALUES (:id, :key, :level, :about, :text, :began_at, :seen_at)
+    INSERT INTO ops_troubles (id, key, level, about, text, began_at, seen_at, figure)
+    VALUES (:id, :key, :level, :about, :text, :began_at, :seen_at, :figure)
     ON CONFLICT DO NOTHING
 """)
 _NOTE_TOLD = text("""

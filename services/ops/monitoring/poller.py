@@ -1,7 +1,7 @@
 """One look a tick for everybody: the figures that all browsers are shown.
 
 It looks often while somebody watches, and seldom otherwise, so that the broker is not kept busy by
-being looked at; and it remembers an hour.
+being looked at; and it remembers an hour. A look that does not end is seen: the last one gets old.
 """
 
 import asyncio
@@ -10,9 +10,14 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import structlog
 
+from services.ops.monitoring import metrics
+from services.ops.monitoring.alerts import LOOK_IS_OLD as OLD
+from services.ops.monitoring.alerts import too_old
 from services.ops.monitoring.snapshot import Look
 
 WATCHED_SECONDS, UNWATCHED_SECONDS = 2.0, 12.0
@@ -33,8 +38,7 @@ class Lookout:
     """
 
     def __init__(self, look: Callable[[], Look]) -> None:
-        self.latest: Look | None = None
-        """The newest; None before the first."""
+        self._latest: Look | None = None
         self.hour: deque[Look] = deque(maxlen=REMEMBERED)
         """Of the last hour, one about every `REMEMBERED_EVERY` seconds, the oldest first."""
         self._look = look
@@ -43,6 +47,14 @@ class Lookout:
         self._watched_at = 0.0
         self._running: asyncio.Task[None] | None = None
         self._stopping = False
+
+    @property
+    def latest(self) -> Look | None:
+        """The newest; None before the first. One that is old says so, first of all."""
+        look = self._latest
+        if look is None or (old := too_old(look.at, datetime.now(UTC))) is None:
+            return look
+        return replace(look, troubles=[old, *look.troubles])
 
     def start(self) -> None:
         """Begin; called in the loop."""
@@ -68,23 +80,29 @@ class Lookout:
         seen: Look | None = None
         while not self._stopping:
             self.hasten()
-            if self.latest is None or self.latest is seen:
+            if self._latest is None or self._latest is seen:
                 async with self._new:
-                    await self._new.wait()
+                    try:
+                        async with asyncio.timeout(OLD.total_seconds()):
+                            await self._new.wait()
+                    except TimeoutError:
+                        seen = None
                 continue
-            seen = self.latest
-            yield seen
+            seen = self._latest
+            if (latest := self.latest) is not None:
+                yield latest
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             started = time.monotonic()
             try:
-                self.latest = await loop.run_in_executor(self._thread, self._look)
+                self._latest = await loop.run_in_executor(self._thread, self._look)
             except Exception:
                 log.exception("no_look")
             else:
-                self._remember(self.latest)
+                metrics.looked(self._latest.at)
+                self._remember(self._latest)
                 async with self._new:
                     self._new.notify_all()
             await self._pause(started)

@@ -20,9 +20,12 @@ from services.ops.monitoring.queue_stats import Sample
 from shared.bus.broker.queue_counts import Count
 from shared.bus.broker.refusal import explain
 from shared.bus.contract import topology
+from shared.db.deadline import within
 from shared.db.models import OutboxMessage
 from shared.db.session import is_read_only
 
+PATIENCE = 8.0
+"""Seconds for the database to tell what is asked of it: a look is soon followed by another."""
 KEPT = 720  # samples: an hour of one every five seconds
 
 
@@ -31,7 +34,8 @@ class Sampler:
 
     Args:
         amqp_url: of the broker.
-        engine: of the database; None when it is not known.
+        engine: of the database, for nobody else to use: its connections are cut when it does not
+            answer; None when it is not known.
     """
 
     def __init__(self, amqp_url: str, engine: Engine | None) -> None:
@@ -103,7 +107,7 @@ class Sampler:
         if self._engine is None:
             return {}
         try:
-            with Session(self._engine) as session:
+            with within(self._engine, PATIENCE), Session(self._engine) as session:
                 beats = heartbeats.read(session, datetime.now(UTC))
                 waits = OutboxMessage.parked_at.is_(None)
                 there = func.clock_timestamp()

@@ -6,16 +6,19 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 import structlog
+from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from services.ops.monitoring import episodes, order_flow
 from services.ops.monitoring.alerts import Trouble, troubles
 from services.ops.monitoring.customer_flow import Others
 from services.ops.monitoring.episodes import Episode
 from services.ops.monitoring.queue_stats import Figures, Sample, figures
-from services.ops.monitoring.sampler import Sampler
+from services.ops.monitoring.sampler import PATIENCE, Sampler
 from shared.config.settings import Settings
-from shared.db.session import engine, transaction
+from shared.db.deadline import within
+from shared.db.session import make_engine
 
 ENOUGH = 200
 """So many samples tell how a queue has grown; more cost more than they tell."""
@@ -73,7 +76,9 @@ class Looker:
     """
 
     def __init__(self, config: Settings) -> None:
-        self._sampler = Sampler(config.amqp_url, engine())
+        # Of its own: pages that use up theirs are no database that is away.
+        self._engine = make_engine(config, pool_size=2)
+        self._sampler = Sampler(config.amqp_url, self._engine)
         self._others = Others()
         self._kept: Mapping[str, Episode] = {}
 
@@ -84,9 +89,10 @@ class Looker:
         found, books = troubles(samples), None
         if sample.database_error is None:
             try:
-                books = _books(self._others)
-                with transaction() as session:
-                    self._kept = episodes.keep(session, samples, found)
+                with within(self._engine, PATIENCE):
+                    books = _books(self._engine, self._others)
+                    with Session(self._engine, expire_on_commit=False) as session, session.begin():
+                        self._kept = episodes.keep(session, samples, found)
             except SQLAlchemyError as error:
                 log.warning("not_kept", error=type(error).__name__)
                 # Of a sample that was taken before: the database has gone since, or only reads.
@@ -99,13 +105,14 @@ class Looker:
         return Look(sample, {queue.name: queue for queue in figures(samples)}, found, books, kept)
 
     def close(self) -> None:
-        """Let go of the broker."""
+        """Let go of the servers."""
         self._sampler.close()
+        self._engine.dispose()
 
 
-def _books(others: Others) -> Books:
+def _books(engine: Engine, others: Others) -> Books:
     started = time.monotonic()
-    with transaction() as session:
+    with Session(engine) as session:
         counters = others.of(session, order_flow.counters(session))
         latency = order_flow.latency(session)
         database = order_flow.database(session)

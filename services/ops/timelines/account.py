@@ -111,6 +111,8 @@ class AccountTrail:
 def find(session: Session, text: str, *, sees_persons: bool = True) -> Sequence[UUID]:
     """The accounts that an account id, address, registration number or part of a name stands for.
 
+    One more than `AT_MOST` where there are more.
+
     Args:
         session: may read accounts and KYC applications.
         text: one of the four.
@@ -127,7 +129,7 @@ def find(session: Session, text: str, *, sees_persons: bool = True) -> Sequence[
     with suppress(ValueError):
         conditions = [Account.id == UUID(text)]
     query = select(Account.id).where(or_(*conditions)).order_by(Account.company_name, Account.id)
-    return session.scalars(query.limit(AT_MOST)).all() if text else []
+    return session.scalars(query.limit(AT_MOST + 1)).all() if text else []
 
 
 def account_trail(
@@ -150,7 +152,7 @@ def account_trail(
         return None
     found = pending.in_outbox(session, str(account_id))
     if connection is not None:
-        found += pending.on_the_bus(connection, str(account_id), engine=engine)
+        found += pending.on_the_bus(session, connection, str(account_id), engine=engine)
     today = datetime.now(UTC) - timedelta(days=1)
     recent = session.execute(
         select(func.count(), func.max(Order.accepted_at)).where(

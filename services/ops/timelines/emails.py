@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from services.ops.monitoring import heartbeats
 from services.ops.timelines.pending import Waiting
 from services.ops.timelines.steps import Step
+from services.ops.times import since
 from shared.bus.consume.inbox import KEEP_DAYS
 from shared.bus.contract.events import (
     IN_TEST,
@@ -149,5 +150,4 @@ def _why(
 
 def mail_is_away(held: heartbeats.QueueBeat) -> str:
     """A sentence without its stop, for a batch that is kept since there is no mail server."""
-    since = f" since {held.since.astimezone(UTC):%H:%M}" if held.since else ""
-    return f"the mail server does not answer{since}"
+    return f"the mail server does not answer{since(held.since)}"

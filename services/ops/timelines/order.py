@@ -89,7 +89,7 @@ def order_trail(
     account_id = sent[0].account_id if sent else None
     found = pending.in_outbox(session, str(order_id))
     if connection is not None:
-        found += pending.on_the_bus(connection, str(order_id), engine=engine)
+        found += pending.on_the_bus(session, connection, str(order_id), engine=engine)
     if order is not None:
         account_id = order.account_id
         history = _history(session, order_id)

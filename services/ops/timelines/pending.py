@@ -11,6 +11,7 @@ from services.ops.dead_letters import retry_queue, search
 from services.ops.dead_letters.letter import Criteria
 from shared.bus.contract import topology
 from shared.db.models import OutboxMessage
+from shared.db.session import let_go
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +60,17 @@ def in_outbox(session: Session, correlation_id: str) -> list[Waiting]:
 
 
 def on_the_bus(
-    connection: Connection, correlation_id: str, *, engine: Engine | None = None
+    session: Session, connection: Connection, correlation_id: str, *, engine: Engine | None = None
 ) -> list[Waiting]:
     """What is on the retry ladder or among the dead letters.
 
     Args:
+        session: by which was read; it is let go before the broker is waited for.
         connection: an open kombu connection.
         correlation_id: the order or account, as text.
         engine: see `dead_letters.browse`.
     """
+    let_go(session)
     found = [
         Waiting(
             place=message.rung,

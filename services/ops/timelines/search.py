@@ -49,7 +49,7 @@ def search(
     """The newest orders that a number, id, idempotency key or customer's address stands for.
 
     Those that are accepted and not recorded come first. By address they are looked for on the bus,
-    since the request log keeps no bodies.
+    since the request log keeps no bodies. More than `AT_MOST` where there are more than that.
 
     Args:
         session: may read the orders and the request log.
@@ -82,7 +82,7 @@ def search(
         .outerjoin(Account, Account.id == Order.account_id)
         .where(or_(*conditions))
         .order_by(Order.accepted_at.desc())
-        .limit(AT_MOST)
+        .limit(AT_MOST + 1)
     )
     recorded = [Found(*row) for row in rows.all()]
     known = {found.order_id for found in recorded}

@@ -23,6 +23,7 @@ from shared.bus.contract import topology
 from shared.bus.contract.delivery import Incoming
 from shared.bus.contract.events import OrderCreated, decode
 from shared.db.models import Order, OutboxMessage
+from shared.db.session import let_go
 
 QUEUE = topology.ORDERS_INTAKE
 BATCH = 500
@@ -60,7 +61,7 @@ def by_email(
     """The orders for a customer that are not recorded, the newest first.
 
     Args:
-        session: may read orders, the outbox and heartbeats.
+        session: may read orders, the outbox and heartbeats; let go while the bus is looked through.
         connection: an open kombu connection.
         email: the customer's address, in whatever case.
         engine: see `dead_letters.browse`.
@@ -68,10 +69,12 @@ def by_email(
     Raises:
         journal.NotReadToTheEndError: the broker fell silent over the journal.
     """
+    in_outbox = [*_meant(_in_outbox(session), email)]
+    let_go(session)
     found = {
         order.order_id: order
         for order in (
-            *_meant(_in_outbox(session), email),
+            *in_outbox,
             *_meant(_held(connection, engine), email),
             *_meant(_in_journal(session, connection), email),
         )
@@ -133,6 +136,7 @@ def _in_journal(
         for beat in heartbeats.read(session, now)
         if (said := beat.queues.get(QUEUE.name)) is not None
     ]
+    let_go(session)
     if not count(connection, QUEUE.name) and not any(said.unacked for said in beats):
         return
     reached = max((said.reached for said in beats if said.reached), default=now - UNKNOWN)

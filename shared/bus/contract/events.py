@@ -820,6 +820,23 @@ class OpsRetriedNow(_OpsFact, frozen=True, kw_only=True):
     messages: int
 
 
+class OpsJournalReplayed(_OpsFact, frozen=True, kw_only=True):
+    """The journal is put into a queue again; without `messages` it has begun, else it has ended.
+
+    `until` is the latest at which a message may have happened. `how` is how they are taken:
+    `again`, or `done`, with no effect. `types` are patterns; none are all that the queue is for.
+    """
+
+    TYPE: ClassVar[str] = "ops.journal_replayed"
+
+    queue: str
+    since: datetime
+    until: datetime
+    how: Literal["again", "done"]
+    types: list[str] = []
+    messages: int | None = None
+
+
 class OpsTroubleChanged(_OpsFact, frozen=True, kw_only=True):
     """Somebody looks after a trouble, or wants nobody told of it until a time or its end."""
 

@@ -18,7 +18,7 @@ from services.ops.journal import NotReadToTheEndError
 from services.orders.__main__ import wire
 from shared.bus import outbox
 from shared.bus.contract import topology
-from shared.bus.contract.events import OrderRecorded, TrackingStatus
+from shared.bus.contract.events import OpsJournalReplayed, OrderRecorded, TrackingStatus
 from shared.bus.contract.journal import batch, event, place
 from shared.bus.contract.message import message_for
 from shared.db.models import InboxEntry, Order, OutboxMessage
@@ -26,6 +26,7 @@ from shared.ids import new_id
 from tests.integration.arrange import (
     consuming,
     depth,
+    facts,
     headers,
     order_created,
     publish,
@@ -54,7 +55,7 @@ def sent(amqp_url, *events):
 
 
 def replay(settings, since, *arguments):
-    code, out, err = fellow(settings, "journal", "replay", "--from", since, *arguments)
+    code, out, err = fellow(settings, "journal", "replay", "--yes", "--from", since, *arguments)
     assert code == 0, err
     return {line.split()[1]: int(line.split()[0]) for line in out.splitlines()}
 
@@ -94,8 +95,10 @@ def books(db):
 
 
 def facts_by_id(db):
+    """All but what the replay tells of itself."""
     db.rollback()
-    return {(row.message_id, row.type) for row in db.query(OutboxMessage)}
+    others = db.query(OutboxMessage).filter(OutboxMessage.type != OpsJournalReplayed.TYPE)
+    return {(row.message_id, row.type) for row in others}
 
 
 def test_a_dry_run_counts_and_publishes_nothing(settings, amqp_url, began):
@@ -221,7 +224,7 @@ def test_a_header_from_outside_is_not_believed(settings, amqp_url, db):
     ],
 )
 def test_what_makes_no_sense_is_said_before_anything_happens(settings, arguments, sentence):
-    code, out, err = fellow(settings, "journal", "replay", *arguments)
+    code, out, err = fellow(settings, "journal", "replay", "--yes", *arguments)
     assert (code, out) == (2, "")
     assert sentence in err
 
@@ -319,7 +322,7 @@ def test_it_reads_to_where_the_journal_ended_and_no_further(settings, amqp_url, 
 
 def test_an_empty_journal(settings, began):
     code, out, err = fellow(
-        settings, "journal", "replay", "--from", began, "--to-queue", "orders.intake"
+        settings, "journal", "replay", "--yes", "--from", began, "--to-queue", "orders.intake"
     )
     assert (code, out) == (0, "")
     assert "0 messages went to orders.intake" in err
@@ -339,7 +342,7 @@ def test_it_says_that_a_part_cannot_be_read(settings, amqp_url, began):
 def test_it_says_what_was_read(settings, amqp_url, began):
     a_journal(amqp_url, 30)
     queue = ("--to-queue", "orders.intake", "--dry-run")
-    code, _, err = fellow(settings, "journal", "replay", "--from", began, *queue)
+    code, _, err = fellow(settings, "journal", "replay", "--yes", "--from", began, *queue)
     assert code == 0
     assert "read was 30 of the journal's 30 messages from offset 0 on" in err
 
@@ -385,14 +388,14 @@ def test_nothing_is_taken_for_done_while_somebody_may_have_it_in_hand(settings, 
     (message,) = sent(amqp_url, order_created())
     with recording(settings):
         until(lambda: depth(amqp_url, "orders.intake") == 0, "consumed")
-        code, out, err = fellow(settings, "journal", "replay", "--from", began, *queue)
+        code, out, err = fellow(settings, "journal", "replay", "--yes", "--from", began, *queue)
     assert (code, out) == (1, "")
     assert "Nothing was done: 1 consumers may have messages of orders.intake in hand" in err
     publish_raw(amqp_url, "dead", "orders.intake", b"{}", message_id=message.message_id)
     with Connection(amqp_url) as connection, hold(connection, "orders.intake.dead") as held:
         assert held.take(1)
         # Another process, which has looked for nobody's lock.
-        code, out, err = fellow(settings, "journal", "replay", "--from", began, *queue)
+        code, out, err = fellow(settings, "journal", "replay", "--yes", "--from", began, *queue)
     assert (code, out) == (1, "")
     assert "another tool may have messages of orders.intake.dead in hand" in err
 
@@ -411,7 +414,7 @@ def test_what_the_relay_sent_and_nobody_confirmed_is_neither_told_nor_untold(
         values = {"n": n, "id": message.message_id}
         db.execute(text(held + "message_id = CAST(:id AS uuid)"), values)
     db.commit()
-    done = ("journal", "replay", "--from", began, "--done", "--to-queue")
+    done = ("journal", "replay", "--yes", "--from", began, "--done", "--to-queue")
     code, out, err = fellow(settings, *done, "notifier.orders")
     assert (code, out.split()) == (0, ["1", "order.recorded"])
     assert "2 are in doubt: sent, never confirmed" in err
@@ -425,7 +428,16 @@ def test_what_the_relay_sent_and_nobody_confirmed_is_neither_told_nor_untold(
 
 def test_nothing_is_taken_for_done_where_nobody_knows_what_is_in_doubt(settings, amqp_url, began):
     into_journal(amqp_url, order_fact())
-    done = ("journal", "replay", "--from", began, "--done", "--to-queue", "notifier.orders")
+    done = (
+        "journal",
+        "replay",
+        "--yes",
+        "--from",
+        began,
+        "--done",
+        "--to-queue",
+        "notifier.orders",
+    )
     with Gate(settings.database_url) as gate:
         gate.cut()
         away = msgspec.structs.replace(settings, database_url=gate.url)
@@ -471,3 +483,39 @@ def test_a_fact_of_the_bulk_lane_is_replayed_into_it_and_never_taken_for_done_el
     assert replay(settings, began, "--to-queue", "notifier.bulk") == {"order.recorded": 1}
     assert depth(amqp_url, "notifier.bulk") == 2
     assert depth(amqp_url, "notifier.orders") == 0
+
+
+def test_it_asks_and_is_in_the_audit_log(settings, amqp_url, db, began):
+    sent(amqp_url, *(order_created() for _ in range(3)))
+    until(lambda: depth(amqp_url, "orders.intake") == 3, "they are there")
+    command = ("journal", "replay", "--from", began, "--to-queue", "orders.intake")
+    code, _, err = fellow(settings, *command)
+    assert (code, "Put what the journal has since" in err) == (1, True), err
+    assert "into orders.intake, to be handled again?" in err
+    code, _, err = fellow(settings, *command, "--dry-run")
+    assert (code, "3 messages would go" in err) == (0, True), err
+    assert depth(amqp_url, "orders.intake") == 3
+    assert facts(db, OpsJournalReplayed.TYPE) == []
+    assert fellow(settings, *command, "--yes", "--types", "order.*")[0] == 0
+    assert depth(amqp_url, "orders.intake") == 6
+    first, last = facts(db, OpsJournalReplayed.TYPE)
+    assert (first.queue, first.how, first.types, first.messages) == (
+        "orders.intake",
+        "again",
+        ["order.*"],
+        None,
+    )
+    assert first.since == datetime.fromisoformat(began)
+    assert last == msgspec.structs.replace(first, messages=3)
+
+
+def test_nothing_is_put_anywhere_that_cannot_be_audited(settings, amqp_url, db, began):
+    sent(amqp_url, order_created())
+    until(lambda: depth(amqp_url, "orders.intake") == 1, "it is there")
+    db.execute(text("ALTER TABLE outbox RENAME TO outbox_away"))
+    db.commit()
+    code, _, err = fellow(
+        settings, "journal", "replay", "--yes", "--from", began, "--to-queue", "orders.intake"
+    )
+    assert (code, "The database did not do it" in err) == (1, True), err
+    assert depth(amqp_url, "orders.intake") == 1

@@ -6,7 +6,14 @@ import msgspec
 import typer
 from rich.table import Table
 
-from services.ops.cli.businesses.commands import Business, Wait, carry_out, sure, the_business
+from services.ops.cli.businesses.commands import (
+    Business,
+    Wait,
+    carry_out,
+    how_many,
+    sure,
+    the_business,
+)
 from services.ops.cli.businesses.trail import waiting_table
 from services.ops.cli.terminal import (
     FAILED,
@@ -84,12 +91,12 @@ def show(
         if not ids:
             stop(f"No business matches {business}.")
         if len(ids) > 1:
-            trails = [account.account_trail(session, id_) for id_ in ids]
+            trails = [account.account_trail(session, id_) for id_ in ids[: account.AT_MOST]]
             note_view(system, "fellow account show", [str(id_) for id_ in ids])
             for found in trails:
                 if found is not None:
                     print(f"{found.account_id}  {found.email}  {found.company_name}")
-            say(f"{len(ids)} businesses match: name one by its id or email.")
+            say(f"{how_many(len(ids))} match: name one by its id or email.")
             raise typer.Exit(FAILED)
         if bus:
             with broker(system) as connection:

@@ -35,11 +35,17 @@ def the_business(system: Surroundings, business: str) -> AccountTrail:
     with database(system) as session:
         ids = account.find(session, business)
         if len(ids) > 1:
-            stop(f"{len(ids)} businesses match {business}: name one by its id or email.")
+            stop(f"{how_many(len(ids))} match {business}: name one by its id or email.")
         found = account.account_trail(session, ids[0]) if ids else None
     if found is None:
         stop(f"No business matches {business}.")
     return found
+
+
+def how_many(found: int) -> str:
+    """How many businesses were found, of which no more than so many are looked for."""
+    more = found > account.AT_MOST
+    return f"More than {account.AT_MOST} businesses" if more else f"{found} businesses"
 
 
 def sure(does: str, company_name: str, email: str, more: str, yes: bool) -> None:

@@ -36,7 +36,8 @@ def show(business: Business, as_json: AsJson = False) -> None:
     system = find_system()
     account_id = the_business(system, business).account_id
     with database(system) as session:
-        found = suppressions.of_business(session, account_id)
+        known = suppressions.of_business(session, account_id)
+        found = known[: suppressions.AT_MOST]
         rows = [
             {
                 "since": one.since,
@@ -48,6 +49,8 @@ def show(business: Business, as_json: AsJson = False) -> None:
             for one in found
         ]
     note_view(system, "fellow suppressions list", [str(account_id)])
+    if len(known) > len(found):
+        say(f"These are the newest {len(found):,}: there are more.")
     if as_json:
         print_json(rows)
         return

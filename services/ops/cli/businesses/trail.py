@@ -49,7 +49,9 @@ def show(
             stop(f"The journal cannot be read ({error}). What is recorded is found with --no-bus.")
         order_id = _chosen([found.order_id for found in orders], order)
         if order_id is None:
-            note_view(system, "fellow trail", [str(found.order_id) for found in orders])
+            note_view(
+                system, "fellow trail", [str(one.order_id) for one in orders[: search.AT_MOST]]
+            )
             _list(orders, as_json)
             return
         found = trail.order_trail(session, order_id, connection=connection)
@@ -84,7 +86,8 @@ def _chosen(ids: list[UUID], text: str) -> UUID | None:
         stop(f"No order is known by {text}.")
 
 
-def _list(found: Sequence[search.Found], as_json: bool) -> None:
+def _list(orders: Sequence[search.Found], as_json: bool) -> None:
+    found = orders[: search.AT_MOST]
     if as_json:
         print_json(found)
     else:
@@ -100,7 +103,8 @@ def _list(found: Sequence[search.Found], as_json: bool) -> None:
                 order.tracking_status or "not recorded",
             )
         results().print(table)
-    say(f"{len(found)} orders: name one by its id.")
+    more = "There are more. " if len(orders) > len(found) else ""
+    say(f"{len(found)} orders. {more}Name one by its id.")
     raise typer.Exit(FAILED)
 
 

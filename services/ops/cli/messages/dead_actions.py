@@ -124,7 +124,7 @@ def edit(
     say("Back in its queue, with the new body.")
 
 
-def retry(queue: QueueName) -> None:
+def retry(queue: QueueName, yes: Yes = False) -> None:
     """Put back at once what waits on the retry ladder for a queue."""
 
     def act(connection: Connection, books: Engine, system: Surroundings, show: Any) -> Progress:
@@ -132,7 +132,8 @@ def retry(queue: QueueName) -> None:
             connection, books, work_queue(queue), actor(system), progress=show
         )
 
-    _carry_out(act, "put back", "", Criteria(), yes=True)
+    question = f"Put back now all that waits on the retry ladder for {queue}?"
+    _carry_out(act, "put back", question, Criteria(), yes)
 
 
 def _selection(ids: list[str] | None, every: bool, wanted: Criteria) -> Criteria:
@@ -154,7 +155,7 @@ def _carry_out(
 ) -> None:
     system = find_system()
     books = engine(system)
-    if question and not wanted.ids:
+    if not wanted.ids:
         confirm(question, yes)
     with broker(system) as connection, database_trouble(), progress() as show:
         state = act(

@@ -3,20 +3,29 @@
 from datetime import UTC, datetime
 from typing import Annotated
 
+import msgspec
 import typer
 
 from services.ops import journal
+from services.ops.audit import actions as audit
 from services.ops.broker.hold import BusyError
 from services.ops.cli.terminal import (
     MISUSED,
+    Yes,
+    actor,
     broker,
+    confirm,
+    database_trouble,
+    engine,
     find_system,
     parse_time,
     progress,
     say,
     stop,
 )
+from services.ops.times import moment
 from shared.bus.contract import topology
+from shared.bus.contract.events import OpsJournalReplayed
 
 app = typer.Typer(help="The record of the last seven days.", no_args_is_help=True)
 
@@ -47,8 +56,12 @@ def replay(
         ),
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count.")] = False,
+    yes: Yes = False,
 ) -> None:
-    """Put messages of the journal into a queue again. What they did before is not done twice."""
+    """Put messages of the journal into a queue again. What they did before is not done twice.
+
+    The audit log is told before the first of them, and how many they were at the end.
+    """
     queue = next((queue for queue in topology.WORK_QUEUES if queue.name == to_queue), None)
     if queue is None:
         stop(
@@ -58,9 +71,35 @@ def replay(
     first = parse_time("--from", since)
     last = parse_time("--to", until) if until else datetime.now(UTC)
     system = find_system()
+    books = None if dry_run else engine(system)
+    if books is not None:
+        what = f"what the journal has{' of ' + types if wanted else ''} since {moment(first)}"
+        taken = "be taken for handled, with no effect" if done else "be handled again"
+        confirm(f"Put {what} into {queue.name}, to {taken}?", yes)
+    who = actor(system)
+    fact = OpsJournalReplayed(
+        by=who.name,
+        address=who.address,
+        queue=queue.name,
+        since=first,
+        until=last,
+        how="done" if done else "again",
+        types=wanted,
+    )
+
+    def note(messages: int | None = None) -> None:
+        if books is not None:
+            told = msgspec.structs.replace(fact, messages=messages)
+            audit.tell(books, [audit.about(told, queue.name)])
+
     extent = journal.Extent()
     summary, trouble = journal.Summary(), ""
-    with broker(system) as reading, broker(system) as writing, progress() as show:
+    with (
+        database_trouble(),
+        broker(system) as reading,
+        broker(system) as writing,
+        progress() as show,
+    ):
         show("Reading the journal ...")
 
         def tell(so_far: journal.Summary) -> None:
@@ -77,6 +116,7 @@ def replay(
                 how="done" if done else "again",
                 dry_run=dry_run,
                 progress=tell,
+                begins=note,
             )
         except (journal.TooManyWaitError, BusyError) as error:
             stop(
@@ -84,6 +124,9 @@ def replay(
             )
         except journal.NotReadToTheEndError as error:
             trouble = f"The journal was not read to its end: {error}. Run it again."
+    with database_trouble():
+        if summary.counts:
+            note(sum(summary.counts.values()))
     for type_, count in sorted(summary.counts.items()):
         print(f"{count:>9} {type_}")
     if summary.left:

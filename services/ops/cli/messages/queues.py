@@ -15,9 +15,9 @@ from rich.text import Text
 
 from services.ops.cli.terminal import FAILED, AsJson, find_system, print_json, results, say, stop
 from services.ops.monitoring import alerts
-from services.ops.monitoring.alerts import duration
 from services.ops.monitoring.queue_stats import Figures, Sample, figures
 from services.ops.monitoring.sampler import Sampler
+from services.ops.times import duration
 from shared.db.session import make_engine
 
 WATCH_SECONDS = 2.0

@@ -135,18 +135,18 @@ def ask(session: Session, visit: Visit) -> Question:
     )
 
 
-def command(_: Session, visit: Visit) -> Result:
+def command(session: Session, visit: Visit) -> Result:
     """Publish a command; what becomes of it is shown when it is known."""
     made = _read(visit)[1]
-    with visit.system.broker() as connection:
+    with visit.system.broker(session) as connection:
         message_id = give(connection, engine(), made, visit.actor, person=visit.user.name)
     return Redirect(f"/accounts/{made.account_id}?commanded={message_id}")
 
 
-def outcome(_: Session, visit: Visit) -> Result:
+def outcome(session: Session, visit: Visit) -> Result:
     """Whether a command was carried out: a piece of a page, which asks again until it was."""
     account_id = uuid_of(visit.path["account_id"])
-    return follow(visit, outcomes.SECRETS, account_id)
+    return follow(session, visit, outcomes.SECRETS, account_id)
 
 
 def _read(visit: Visit) -> tuple[Kind, Command]:

@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from services.ops.console.web.page import Page, Result, View, Visit
+from services.ops.console.web.reading import number
 from services.ops.timelines import lists
 from services.ops.timelines.lists import Place
 from services.ops.users.rights import Right
@@ -112,10 +113,13 @@ def _written(place: Place) -> str:
 
 
 def _place(text: str) -> Place | None:
-    micros, _, number = text.partition(".")
+    micros, _, row = text.partition(".")
+    since, id_ = number(micros), number(row)
+    if since is None or id_ is None:
+        return None
     try:
-        return _EPOCH + timedelta(microseconds=int(micros)), int(number)
-    except (ValueError, OverflowError):
+        return _EPOCH + timedelta(microseconds=since), id_
+    except OverflowError:
         return None
 
 

@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from services.ops import parked_messages
 from services.ops.console.web.page import Page, Redirect, Result, View, Visit
-from services.ops.console.web.reading import body_of, legible, positive
+from services.ops.console.web.reading import body_of, legible, number, positive
 from services.ops.parked_messages import NotMendedError, Parked
 from services.ops.users import queue_rights
 from services.ops.users.rights import Right
@@ -185,11 +185,10 @@ def _takes(message: Parked) -> Collection[Right]:
 
 
 def _number(visit: Visit) -> int:
-    number = visit.path["number"]
-    # PostgreSQL's bigint.
-    if not (number.isascii() and number.isdigit()) or int(number[:20]) >= 2**63:
+    found = number(visit.path["number"])
+    if found is None:
         raise PageError(404, "There is no such page: that is no number.")
-    return int(number)
+    return found
 
 
 PAGES = (

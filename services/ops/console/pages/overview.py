@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
+from services.ops.console.pages.runbook import section
 from services.ops.console.web.page import Page, Result, System, View, Visit
 from services.ops.console.web.rendering import render
 from services.ops.monitoring import history
@@ -73,6 +74,7 @@ def inside(lookout: Lookout) -> str:
             "ladder": [_of(look, rung.name) for rung in topology.RETRY_LADDER],
             "journal": _of(look, topology.JOURNAL.name),
             "wrong": wrong,
+            "section": section,
             "fresh": FRESH,
         },
     )

@@ -13,10 +13,10 @@ from shared.db.session import engine
 SHOWN = 200
 
 
-def show(_: Session, visit: Visit) -> Result:
+def show(session: Session, visit: Visit) -> Result:
     """All of it, rung by rung; or what waits there for one queue."""
     wanted = visit.query.get("queue", "")
-    with visit.system.broker() as connection:
+    with visit.system.broker(session) as connection:
         found = retry_queue.waiting(connection, engine=engine())
     fitting = [message for message in found if wanted in ("", message.queue)]
     about = {

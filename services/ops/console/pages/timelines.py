@@ -16,6 +16,9 @@ from shared.db.session import engine
 from shared.web.forms import uuid_of
 from shared.web.results import PageError
 
+BUSINESSES = 20
+"""So many are shown of those that are found."""
+
 
 def find(session: Session, visit: Visit) -> Result:
     """Orders and businesses that an id, a key, an address, a number or a name stands for.
@@ -35,17 +38,22 @@ def find(session: Session, visit: Visit) -> Result:
         return Redirect(f"/orders/{quote(text)}")
     businesses = [
         found
-        for found in (account.account_trail(session, id_) for id_ in accounts[:20])
+        for found in (account.account_trail(session, id_) for id_ in accounts[:BUSINESSES])
         if found is not None
     ]
     about = {
         "text": text,
-        "orders": orders,
+        "orders": orders[: search.AT_MOST],
+        "are_more_orders": len(orders) > search.AT_MOST,
         "businesses": businesses,
+        "are_more_businesses": len(accounts) > BUSINESSES,
         "is_whole": is_whole,
         "sees_persons": sees_persons,
     }
-    of = [*(str(order.order_id) for order in orders), *(str(one.account_id) for one in businesses)]
+    of = [
+        *(str(order.order_id) for order in orders[: search.AT_MOST]),
+        *(str(one.account_id) for one in businesses),
+    ]
     return View("find.html", about, of=of)
 
 
@@ -56,7 +64,7 @@ def _orders(session: Session, visit: Visit, text: str) -> tuple[Sequence[search.
     if "@" not in text:
         return search.search(session, text), True
     try:
-        with visit.system.broker() as connection:
+        with visit.system.broker(session) as connection:
             return search.search(session, text, connection=connection, engine=engine()), True
     except (PageError, NotReadToTheEndError):
         return search.search(session, text), False
@@ -66,7 +74,7 @@ def show_order(session: Session, visit: Visit) -> Result:
     """One order, on one screen."""
     order_id = uuid_of(visit.path["order_id"])
     try:
-        with visit.system.broker() as connection:
+        with visit.system.broker(session) as connection:
             found = trail.order_trail(session, order_id, connection=connection, engine=engine())
     except PageError:
         # The books tell the rest.
@@ -80,7 +88,7 @@ def show_account(session: Session, visit: Visit) -> Result:
     """One business, on one screen."""
     account_id = uuid_of(visit.path["account_id"])
     try:
-        with visit.system.broker() as connection:
+        with visit.system.broker(session) as connection:
             found = account.account_trail(
                 session, account_id, connection=connection, engine=engine()
             )

@@ -5,6 +5,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
+from services.ops.console.pages.runbook import section
 from services.ops.console.web.page import Page, Redirect, Result, View, Visit
 from services.ops.monitoring import episodes
 from services.ops.monitoring.episodes import MUTED_FOR, Episode
@@ -19,12 +20,20 @@ OVER = "It has ended meanwhile."
 
 def show_all(session: Session, _: Visit) -> Result:
     """Those that are open, and those that have ended."""
-    return View("troubles.html", {"path": "/", "troubles": episodes.newest(session, SHOWN)})
+    found = episodes.newest(session, SHOWN + 1)
+    about = {"path": "/", "troubles": found[:SHOWN], "are_more": len(found) > SHOWN}
+    return View("troubles.html", about)
 
 
 def show(session: Session, visit: Visit) -> Result:
     """One: since when, who looks after it, and what can be said of it."""
-    about = {"path": "/", "trouble": _found(session, visit), "muted_for": MUTED_FOR}
+    trouble = _found(session, visit)
+    about = {
+        "path": "/",
+        "trouble": trouble,
+        "muted_for": MUTED_FOR,
+        "what_to_do": section(trouble.about, trouble.key.removeprefix(f"{trouble.about}: ")),
+    }
     return View("trouble.html", about)
 
 
@@ -41,7 +50,8 @@ def ask_acknowledge(session: Session, visit: Visit) -> Question:
             "Note": _note(visit),
             "Until now": trouble.acknowledged_by,
         },
-        more="Everybody sees who looks after it. It is not reminded of any more; its end is told.",
+        more="Everybody sees who looks after it. It is not reminded of any more; its end is told, "
+        f"and that it has doubled{_of(trouble)}.",
         nothing=OVER if trouble.ended_at else "",
     )
 
@@ -62,7 +72,8 @@ def ask_mute(session: Session, visit: Visit) -> Question:
         f"Mute it {words}",
         f"/troubles/{trouble.id}",
         facts={"Trouble": trouble.text},
-        more="No email and no message is sent of it meanwhile. It stays on the overview.",
+        more="No email and no message is sent of it meanwhile, unless it grows to twice as much"
+        f"{_of(trouble)}. It stays on the overview.",
         nothing=OVER if trouble.ended_at else "",
     )
 
@@ -92,6 +103,11 @@ def unmute(session: Session, visit: Visit) -> Result:
     """Have people told of it again."""
     is_done = episodes.unmute(session, _id(visit), visit.actor)
     return _to(visit, "Not muted any more." if is_done else OVER)
+
+
+def _of(trouble: Episode) -> str:
+    """Of how much, where it can grow."""
+    return f" from now, {trouble.figure:,}" if trouble.figure else ""
 
 
 def _id(visit: Visit) -> UUID:

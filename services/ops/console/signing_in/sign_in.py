@@ -1,7 +1,6 @@
 """Signing in, by a password and, where there is a second factor, a code; and signing out."""
 
 from collections.abc import Sequence
-from datetime import UTC
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -9,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from services.ops.audit.actions import about
 from services.ops.console.web.page import Page, Redirect, Result, View, Visit
+from services.ops.times import moment
 from services.ops.users import guesses, second_factor, sessions, users
 from services.ops.users.users import User
 from shared.bus import outbox
@@ -200,7 +200,7 @@ def _elsewhere(others: Sequence[sessions.Listed]) -> str:
         return ""
     newest = others[0]
     count = f"{len(others)} other {'session' if len(others) == 1 else 'sessions'}"
-    since = f"{newest.created_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    since = moment(newest.created_at)
     where = in_words(newest.where.network, newest.where.client)
     return f"You have {count}, the newest from {where} since {since}: {PLACE}."
 

@@ -2,28 +2,32 @@
 
 from uuid import UUID
 
+from sqlalchemy.orm import Session
+
 from services.ops.commands import outcomes
 from services.ops.commands.outcomes import Recipient
 from services.ops.console.web.page import View, Visit
 from services.ops.console.web.reading import positive
-from shared.db.session import engine
+from shared.db.session import engine, let_go
 from shared.web.forms import uuid_of
 
 GIVE_UP_AFTER = 60  # looks, one a second
 
 
-def follow(visit: Visit, recipient: Recipient, account_id: UUID | None) -> View:
+def follow(session: Session, visit: Visit, recipient: Recipient, account_id: UUID | None) -> View:
     """What has become of the command whose message the path names.
 
     Args:
+        session: of the page; let go.
         visit: the request; `look` in its query counts them.
         recipient: who carries it out.
         account_id: the business that it is about.
     """
     message_id = uuid_of(visit.path["message_id"])
     looks = positive(visit.query.get("look", ""))
+    let_go(session)
     if looks % outcomes.LETTERS_EVERY == outcomes.LETTERS_EVERY - 1:
-        with visit.system.broker() as connection:
+        with visit.system.broker(None) as connection:
             found = outcomes.look(engine(), message_id, recipient, connection)
     else:
         found = outcomes.look(engine(), message_id, recipient)

@@ -12,7 +12,10 @@ from uuid import UUID
 
 import structlog
 
+from shared.bus.broker.confirmed import NotPublishedError
+from shared.db.session import is_database_away, is_used_up
 from shared.ids import new_id
+from shared.web.results import PageError
 
 KEPT = 50
 
@@ -59,7 +62,7 @@ class Job:
 
 
 class Jobs:
-    """The newest `KEPT` jobs of this process."""
+    """The jobs of this process that run, and the newest of those that have ended: `KEPT` in all."""
 
     def __init__(self) -> None:
         self._jobs: OrderedDict[UUID, Job] = OrderedDict()
@@ -73,13 +76,14 @@ class Jobs:
                 of it, in words.
         """
         self._jobs[job.id] = job
-        while len(self._jobs) > KEPT:
-            self._jobs.popitem(last=False)
+        for known in list(self._jobs.values()):
+            if len(self._jobs) > KEPT and not known.is_running:
+                del self._jobs[known.id]
         threading.Thread(target=self._run, args=(job, work), name=job.title, daemon=True).start()
         return job
 
     def find(self, id_: UUID) -> Job | None:
-        """A job, if it is one of the newest of this process."""
+        """A job, if it runs or is one of the newest of this process."""
         return self._jobs.get(id_)
 
     def running(self) -> list[Job]:
@@ -101,8 +105,21 @@ class Jobs:
             log.exception("job_failed", job=str(job.id))
             job.failed = True
             job.outcome = (
-                f"It stopped after {job.done}: {type(error).__name__}. "
+                f"It stopped after {job.done:,}: {_reason(error)} "
                 "Begin again: what is done is not done twice."
             )
         finally:
             job.ended.set()
+
+
+def _reason(error: Exception) -> str:
+    """Why something broke off, in a sentence as far as there is one."""
+    if isinstance(error, PageError):
+        return error.sentence
+    if isinstance(error, NotPublishedError):
+        return f"{error}."
+    if is_used_up(error):
+        return "this console had no connection to the database left."
+    if is_database_away(error):
+        return "the database did not answer any more."
+    return f"something broke on our side, {type(error).__name__}. It was logged."

@@ -22,7 +22,7 @@ from services.ops.users.rights import Right
 from services.ops.users.users import User
 from shared.bus import outbox
 from shared.config.settings import Settings
-from shared.db.session import is_database_away, transaction
+from shared.db.session import is_database_away, is_used_up, transaction
 from shared.http.mount import client_address
 from shared.web import cookies
 from shared.web.answers import DATABASE_AWAY, DATABASE_LEFT, write_file, write_redirect, write_view
@@ -145,6 +145,8 @@ def _responder(page: Page, system: System, threads: ThreadPoolExecutor) -> Any:
         try:
             result, html = await loop.run_in_executor(threads, run)
         except Exception as error:
+            if is_used_up(error) and not has_acted:
+                raise
             if not is_database_away(error):
                 raise
             log.warning("database_away", route=req.uri_template, error=type(error).__name__)

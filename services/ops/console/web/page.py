@@ -31,14 +31,15 @@ class System:
     Attributes:
         config: the settings.
         broker: a new connection to the broker, for as long as its context lasts; the broker's
-            trouble becomes a `PageError`.
+            trouble becomes a `PageError`. It takes the page's session, if there is one, and lets it
+            go first: nobody has a transaction open while the broker is waited for.
         lookout: the figures, as they were a moment ago.
         jobs: long work.
         visitors: who is signed in.
     """
 
     config: Settings
-    broker: Callable[[], AbstractContextManager[Connection]]
+    broker: Callable[[Session | None], AbstractContextManager[Connection]]
     lookout: Lookout
     jobs: Jobs
     visitors: Visitors

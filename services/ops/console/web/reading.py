@@ -4,10 +4,24 @@ import msgspec
 
 from services.ops.console.web.page import Visit
 
+MOST = 2**63 - 1
+"""PostgreSQL's bigint."""
+
+
+def number(text: str) -> int | None:
+    """A whole number from 0 to `MOST`; None for what is none."""
+    if not (text.isascii() and text.isdigit()):
+        return None
+    significant = text.lstrip("0")
+    if len(significant) > len(str(MOST)):  # nor is it read: that takes long
+        return None
+    found = int(significant or "0")
+    return found if found <= MOST else None
+
 
 def positive(text: str) -> int:
-    """A whole number from 0; 0 for what is none."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+    """A whole number from 0 to `MOST`; 0 for what is none."""
+    return number(text) or 0
 
 
 def legible(body: str) -> str:

@@ -196,6 +196,8 @@ def test_retry_now(settings, amqp_url):
             connection.default_channel.prepare_message(b"{}"), "retry.1h", INTAKE
         )
     code, _, err = fellow(settings, "dead", "retry-now", INTAKE)
+    assert (code, f"retry ladder for {INTAKE}?" in err, depth(amqp_url, INTAKE)) == (1, True, 0)
+    code, _, err = fellow(settings, "dead", "retry-now", "--yes", INTAKE)
     assert (code, "1 put back" in err) == (0, True), err
     assert depth(amqp_url, INTAKE) == 1
 

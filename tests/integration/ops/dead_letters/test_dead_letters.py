@@ -27,9 +27,9 @@ from shared.bus.consume.consumer import Subscription
 from shared.bus.contract import topology
 from shared.bus.contract.delivery import Incoming, believed
 from shared.bus.contract.errors import Retry
-from shared.bus.contract.events import EVENT_TYPES
+from shared.bus.contract.events import EVENT_TYPES, decode
 from shared.bus.contract.message import message_for
-from shared.db.models import Order
+from shared.db.models import Order, OutboxMessage
 from shared.db.session import make_engine
 from shared.ids import new_id
 from shared.security.service_accounts import CONSOLE, login
@@ -444,3 +444,38 @@ def test_ten_thousand_killed_in_the_middle_lose_and_double_nothing(
     assert {id_ for (id_,) in db.query(Order.id)} == {order.order_id for order in orders}
     assert len({f.message_id for f in facts(db, "ops.dead_letter_replayed")}) == 10_000
     assert len(facts(db, "order.recorded")) == 10_000
+
+
+def test_who_edits_what_another_has_begun_is_named_with_their_body(
+    amqp_url, bus, books, db, monkeypatch
+):
+    """The first is broken off behind its fact; the letter is there yet."""
+    (message,) = bury(amqp_url, order_created())
+    settle = Hold.settle
+
+    def die(*_):
+        raise ConnectionError("it is gone")
+
+    wanted = Criteria(ids=frozenset({message.message_id}))
+    monkeypatch.setattr(Hold, "settle", die)
+    with pytest.raises(ConnectionError):
+        actions.replay(bus, books, INTAKE, wanted, ADA)
+    monkeypatch.setattr(Hold, "settle", settle)
+    until(lambda: depth(amqp_url, INTAKE.dead), "it is there yet")
+    # Who begins the same again has told it.
+    monkeypatch.setattr(Hold, "settle", die)
+    with pytest.raises(ConnectionError):
+        actions.replay(bus, books, INTAKE, wanted, ADA)
+    monkeypatch.setattr(Hold, "settle", settle)
+    until(lambda: depth(amqp_url, INTAKE.dead), "it is there yet")
+    other = message.body.replace(b"kettle", b"teapot")
+    ola = Actor("ola", "10.0.0.8")
+    assert actions.edit(bus, books, INTAKE, message.message_id, other, ola)
+    told = {row.message_id: row for row in db.query(OutboxMessage)}
+    said = [decode(row.type, row.body) for row in told.values()]
+    digest = hashlib.sha256(other).hexdigest()
+    assert {(fact.by, fact.edited, fact.new_digest) for fact in said} == {
+        ("ada", False, ""),
+        ("ola", True, digest),
+    }
+    assert len(told) == 2

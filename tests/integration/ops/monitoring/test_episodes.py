@@ -11,11 +11,12 @@ from services.ops.audit.actions import Actor
 from services.ops.monitoring import episodes
 from services.ops.monitoring.alerts import Trouble
 from services.ops.monitoring.episodes import OVER
+from services.ops.monitoring.heartbeats import Beat, QueueBeat
 from shared.bus.contract.events import decode
 from shared.db.models import OpsTrouble, OutboxMessage
 from shared.db.session import transaction
 from tests.integration.arrange import until
-from tests.unit.ops.monitoring.samples import at, sample
+from tests.unit.ops.monitoring.samples import at, everybody, sample
 
 ADA = Actor("ada", "10.0.0.7")
 MAIL = Trouble("down", "mail", "The mail server does not answer: 3 emails wait.", "away")
@@ -29,6 +30,18 @@ def service():
     return "ops"
 
 
+WORKS = QueueBeat(state="working")
+
+
+def beats(seconds, **services):
+    """A heartbeat of every service, which all work; those of `services` as they say."""
+    told = {"services_notifier": {"notifier.orders": WORKS}} | services
+    return [
+        replace(beat, queues=told.get(beat.service.replace(".", "_"), {}))
+        for beat in everybody(seconds)
+    ]
+
+
 class Console:
     """One process that looks."""
 
@@ -36,7 +49,8 @@ class Console:
         self._samples = []
 
     def sees(self, seconds, *troubles, **more):
-        self._samples.append(replace(sample(seconds), **more))
+        seen = {"beats": beats(seconds)} | more
+        self._samples.append(replace(sample(seconds), **seen))
         with transaction() as session:
             return episodes.keep(session, self._samples, troubles)
 
@@ -87,7 +101,7 @@ def test_one_that_ends_and_comes_back_is_new(settings, db, console):
 def test_what_cannot_be_seen_has_not_ended(settings, console):
     kept = console.sees(0, MAIL, DEAD)
     hidden = console.looks(10, 100, broker_error="it is away")
-    # Of the mail server others tell.
+    # Of the mail server the notifier tells.
     assert {key: one.id for key, one in hidden.items()} == {DEAD.key: kept[DEAD.key].id}
 
 
@@ -205,3 +219,81 @@ def test_those_of_long_ago_are_forgotten(settings, db, console):
     assert db.query(OpsTrouble).count() == 1
     console.sees(timedelta(days=31).total_seconds())
     assert db.query(OpsTrouble).count() == 0
+
+
+STOPPED = Trouble(
+    "down", "services.kyc", "It does not work on kyc.decisions", "kyc.decisions does not work"
+)
+WAITS = Trouble("warning", "services.kyc", "It waits with kyc.decisions", "kyc.decisions waits")
+ALARM = Trouble("down", "broker", "The broker takes no messages", "alarm")
+UNSEEN = Trouble("warning", "queues", "Not all queues can be looked at", "unseen")
+UNPROVED = Trouble("down", "proof", "No order has gone the whole way", "hex")
+
+
+def all_but(service):
+    """What is heard while one service is not: its last heartbeat gets old."""
+    return lambda seconds: {
+        "beats": [
+            replace(beat, seen_at=at(0)) if beat.service == service else beat
+            for beat in beats(seconds)
+        ]
+    }
+
+
+def starting(service, part):
+    told = {service.replace(".", "_"): {part: QueueBeat(state="starting")}}
+    return lambda seconds: {"beats": beats(seconds, **told)}
+
+
+def proof(seen_at):
+    """That a standing proof was last heard of then."""
+    return lambda seconds: {
+        "beats": [
+            *beats(seconds),
+            Beat("services.proof", "h:1", "1.0", at(0), at(seen_at), {}),
+        ]
+    }
+
+
+@pytest.mark.parametrize(
+    ("trouble", "hides"),
+    [
+        (MAIL, all_but("services.notifier")),
+        (MAIL, starting("services.notifier", "notifier.orders")),
+        (STOPPED, all_but("services.kyc")),
+        (STOPPED, starting("services.kyc", "kyc.decisions")),
+        (WAITS, all_but("services.kyc")),
+        (ALARM, lambda _: {"broker_error": "it is gone"}),
+        (UNSEEN, lambda _: {"broker_error": "it is gone"}),
+        (UNPROVED, proof(0)),
+    ],
+)
+def test_who_saw_it_is_gone_and_it_is_not_over(settings, console, trouble, hides):
+    id_ = console.sees(0, trouble)[trouble.key].id
+    for seconds in range(40, 200, 10):
+        left = console.sees(seconds, **hides(seconds))
+    assert left[trouble.key].id == id_
+    # Once it would be seen again and is not, it is.
+    console.looks(200, 230)
+    assert console.sees(231) == {}
+
+
+def test_a_standing_proof_that_is_out_of_service_hides_nothing(settings, console):
+    day = 86_400
+    console.sees(0, UNPROVED)
+    for seconds in range(day + 60, day + 120, 10):
+        left = console.sees(seconds, **proof(0)(seconds))
+    assert left == {}
+
+
+def test_how_much_it_was_when_it_was_taken_for_known_is_kept(settings, console):
+    dead = [replace(DEAD, text=f"{n} dead letters", figure=n) for n in (3, 40, 90)]
+    one = console.sees(0, dead[0])[DEAD.key]
+    assert (one.figure, one.accepted_figure) == (3, None)
+    console.sees(10, dead[1])
+    acknowledged(one)
+    one = console.sees(20, dead[2])[DEAD.key]
+    assert (one.figure, one.accepted_figure) == (90, 40)
+    with transaction() as session:
+        episodes.mute(session, one.id, ADA, None)
+        assert episodes.find(session, one.id).accepted_figure == 90

@@ -83,9 +83,9 @@ def test_its_words():
     assert "zoe@shop.example" not in message.subject + text
     assert [line.partition(":")[0] for line in text.splitlines()] == [
         "New",
-        "- down since 24 Nov 12",
+        "- down since 2026-11-24 12",
         "Still there, and nobody has acknowledged it",
-        "- warning since 24 Nov 12",
+        "- warning since 2026-11-24 12",
     ]
     assert "(4 h): 3 dead letters in q" in text
     over = found(replace(told(MAIL, 60), ended_at=at(600)), now=700)
@@ -98,4 +98,34 @@ def test_what_is_noted(what):
     one = told(replace(MAIL, ended_at=at(600)), 60) if what == "ended" else MAIL
     ((noted, said),) = found(one, now=700).told(at(700))
     assert noted == one
-    assert said == {"what": what, "at": at(700).isoformat()}
+    assert said == {"what": what, "at": at(700).isoformat(), "figure": 0}
+
+
+@pytest.mark.parametrize(
+    "taken", [{"acknowledged_by": "ada"}, {"muted_by": "ada"}], ids=["acknowledged", "muted"]
+)
+def test_one_that_has_doubled_is_told_anew_whoever_has_taken_it_for_known(taken):
+    said = {"webhook": {"what": "began", "at": at(60).isoformat(), "figure": 3}}
+    known = replace(DEAD, told=said, figure=3, accepted_figure=40, **taken)
+    assert found(replace(known, figure=79), now=600) is None
+    grown = replace(known, figure=80, text="80 dead letters in q")
+    message = found(grown, now=600)
+    assert message.grown == [grown]
+    assert "1 grown: 80 dead letters" in message.subject
+    assert "At least twice as much as when it was told" in message.text(at(600))
+    ((_, noted),) = message.told(at(600))
+    assert noted["figure"] == 80
+    # From then on it is known to be so much.
+    again = replace(known, told={"webhook": noted})
+    assert found(replace(again, figure=159), now=6_000) is None
+    assert found(replace(again, figure=3_000), now=6_000).grown
+
+
+def test_a_few_more_are_no_growth():
+    said = {"webhook": {"what": "began", "at": at(60).isoformat(), "figure": 0}}
+    one = replace(DEAD, told=said, accepted_figure=1, acknowledged_by="ada")
+    assert found(replace(one, figure=10), now=600) is None
+    assert found(replace(one, figure=11), now=600).grown
+    # A version before has not noted how much it was.
+    old = replace(DEAD, told={"webhook": {"what": "began", "at": at(60).isoformat()}}, figure=9_000)
+    assert found(old, now=600) is None

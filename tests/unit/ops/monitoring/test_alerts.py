@@ -5,8 +5,9 @@ from datetime import timedelta
 
 import pytest
 
-from services.ops.monitoring.alerts import duration, troubles
+from services.ops.monitoring.alerts import too_old, troubles
 from services.ops.monitoring.heartbeats import Beat, QueueBeat
+from services.ops.times import duration
 from tests.unit.ops.monitoring.samples import NOON, at, everybody, handling, sample
 
 
@@ -63,8 +64,8 @@ def test_no_mail_server_is_called_that_once():
     beats = everybody(0, notifier_urgent=held, notifier_orders=replace(held, since=at(-120)))
     (text,) = said(sample(0, beats=beats, notifier_orders=(10, 1)))
     assert text == (
-        "The mail server does not answer: 16 emails wait since 11:58. They are sent once it is "
-        "back. A batch is kept: no mail server at mail:25"
+        "The mail server does not answer: 16 emails wait since 2026-11-24 11:58 UTC. They are sent "
+        "once it is back. A batch is kept: no mail server at mail:25"
     )
     # What was held an hour ago by a process that is gone is not said.
     late = [replace(beat, queues={}) for beat in everybody(120)]
@@ -115,3 +116,25 @@ def test_what_is_down_comes_first():
 )
 def test_durations(seconds, text):
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize("lacks", ["mail", "database", ""])
+def test_a_queue_that_a_process_waits_with_is_not_without_a_consumer(lacks):
+    """It was started anew while something was away, and begins to consume once that is back."""
+    held = QueueBeat(state="holding", reason="It waits.", lacks=lacks, since=at(-60))
+    beats = everybody(0, notifier_orders=held)
+    now = sample(0, beats=beats, notifier_orders=(10, 0))
+    assert not [text for text in said(now) if "no consumer" in text]
+    # Once it is not heard of any more, that says nothing.
+    assert [text for text in said(replace(now, at=at(60))) if "no consumer" in text]
+    # Nor does a process that has what it needs.
+    works = [replace(beat, queues={}) for beat in beats]
+    assert [text for text in said(replace(now, beats=works)) if "no consumer" in text]
+
+
+def test_a_look_of_long_ago_says_so():
+    assert too_old(at(0), at(60)) is None
+    assert too_old(at(0), at(200)).text == (
+        "The console has not been able to look for 3 min: all that it shows is of "
+        "2026-11-24 12:00 UTC"
+    )

@@ -16,7 +16,7 @@ from services.ops.dead_letters.authors import ORPHANED
 from services.ops.dead_letters.letter import Criteria
 from services.ops.users.rights import Right
 from shared.bus.contract import topology
-from shared.db.session import engine
+from shared.db.session import engine, let_go
 from shared.web.results import PageError, Question
 
 EXAMPLES = 5
@@ -25,11 +25,12 @@ QUICK_SECONDS = 1.5
 """Work that is done within so long is told of at once, without a page of its own."""
 
 
-def ask_replay(_: Session, visit: Visit) -> Question:
+def ask_replay(session: Session, visit: Visit) -> Question:
     """Say how many letters go back, and the first of them."""
     if visit.field("why"):
         raise PageError(400, "A replay has no reason: was this to be a discarding?")
     return _question(
+        session,
         visit,
         "Replay",
         more="They go back as they were before they were ever tried. What was done already is not "
@@ -37,19 +38,20 @@ def ask_replay(_: Session, visit: Visit) -> Question:
     )
 
 
-def replay(_: Session, visit: Visit) -> Result:
+def replay(session: Session, visit: Visit) -> Result:
     """Put letters back: those that are ticked, or all that fit."""
     queue, criteria, actor = queue_of(visit), _meant(visit), visit.actor
 
     def work(connection: Connection, progress: OnProgress) -> Progress:
         return actions.replay(connection, engine(), queue, criteria, actor, progress=progress)
 
-    return _begin(visit, queue, f"Replay dead letters of {queue.name}", "replayed", work)
+    return _begin(session, visit, queue, f"Replay dead letters of {queue.name}", "replayed", work)
 
 
-def ask_discard(_: Session, visit: Visit) -> Question:
+def ask_discard(session: Session, visit: Visit) -> Question:
     """Say how many letters are thrown away, the first of them, and why."""
     return _question(
+        session,
         visit,
         "Discard",
         more="The audit log keeps the reason; the journal keeps what they said, for seven days.",
@@ -58,7 +60,7 @@ def ask_discard(_: Session, visit: Visit) -> Question:
     )
 
 
-def discard(_: Session, visit: Visit) -> Result:
+def discard(session: Session, visit: Visit) -> Result:
     """Throw letters away, with a reason."""
     queue, criteria, actor = queue_of(visit), _meant(visit), visit.actor
     reason = _reason(visit)
@@ -68,17 +70,19 @@ def discard(_: Session, visit: Visit) -> Result:
             connection, engine(), queue, criteria, actor, reason, progress=progress
         )
 
-    return _begin(visit, queue, f"Discard dead letters of {queue.name}", "discarded", work)
+    return _begin(session, visit, queue, f"Discard dead letters of {queue.name}", "discarded", work)
 
 
-def ask_edit(_: Session, visit: Visit) -> Question | View:
+def ask_edit(session: Session, visit: Visit) -> Question | View:
     """Show the message as it would go back; or why it cannot."""
     queue, id_, type_ = queue_of(visit), visit.field("id"), visit.field("type")
     body = body_of(visit)
     try:
         actions.validate(queue, type_, body.encode())
     except NotEditableError as error:
-        return letter_page(visit, queue, id_, body=body, type_=type_, wrong=str(error), status=400)
+        return letter_page(
+            session, visit, queue, id_, body=body, type_=type_, wrong=str(error), status=400
+        )
     return Question(
         f"Replay this letter of {queue.name} with this body?",
         f"Replay this {type_}",
@@ -89,25 +93,27 @@ def ask_edit(_: Session, visit: Visit) -> Question | View:
     )
 
 
-def edit(_: Session, visit: Visit) -> Result:
+def edit(session: Session, visit: Visit) -> Result:
     """Put one letter back with another body."""
     queue, id_, type_ = queue_of(visit), visit.field("id"), visit.field("type")
     body = body_of(visit)
     try:
-        with visit.system.broker() as connection:
+        with visit.system.broker(session) as connection:
             is_done = actions.edit(
                 connection, engine(), queue, id_, body.encode(), visit.actor, type=type_
             )
     except NotEditableError as error:
-        return letter_page(visit, queue, id_, body=body, type_=type_, wrong=str(error), status=400)
+        return letter_page(
+            session, visit, queue, id_, body=body, type_=type_, wrong=str(error), status=400
+        )
     note = f"Replayed with the new body: {id_}." if is_done else f"{id_} is not there any more."
     return Redirect(f"/dead/{queue.name}", note)
 
 
-def ask_retry(_: Session, visit: Visit) -> Question:
+def ask_retry(session: Session, visit: Visit) -> Question:
     """Say what waits on the ladder for a queue."""
     queue = queue_of(visit)
-    with visit.system.broker() as connection:
+    with visit.system.broker(session) as connection:
         found = [
             message
             for message in retry_queue.waiting(connection, engine=engine())
@@ -123,24 +129,24 @@ def ask_retry(_: Session, visit: Visit) -> Question:
     )
 
 
-def retry(_: Session, visit: Visit) -> Result:
+def retry(session: Session, visit: Visit) -> Result:
     """Put back at once what waits on the ladder for a queue."""
     queue, actor = queue_of(visit), visit.actor
 
     def work(connection: Connection, progress: OnProgress) -> Progress:
         return retry_queue.retry_now(connection, engine(), queue, actor, progress=progress)
 
-    return _begin(visit, queue, f"Retry now what waits for {queue.name}", "put back", work)
+    return _begin(session, visit, queue, f"Retry now what waits for {queue.name}", "put back", work)
 
 
 def _question(
-    visit: Visit, does: str, *, more: str, is_danger: bool = False, why: str = ""
+    session: Session, visit: Visit, does: str, *, more: str, is_danger: bool = False, why: str = ""
 ) -> Question:
     """About the letters that are ticked, or all that fit."""
     queue, criteria = queue_of(visit), _meant(visit)
     # Without criteria the broker knows the number; with some, letters must be held to be counted.
     most = EXAMPLES if criteria.is_empty else COUNTED
-    with visit.system.broker() as connection:
+    with visit.system.broker(session) as connection:
         page = search.browse(connection, queue, criteria, limit=most, engine=engine())
     count = page.total if criteria.is_empty else len(page.letters)
     at_least = "at least " if not criteria.is_empty and page.next is not None else ""
@@ -169,6 +175,7 @@ def _question(
 
 
 def _begin(
+    session: Session,
     visit: Visit,
     queue: topology.Queue,
     title: str,
@@ -183,7 +190,7 @@ def _begin(
             if job.stopping.is_set():
                 raise JobStopped
 
-        with visit.system.broker() as connection:
+        with visit.system.broker(None) as connection:
             state = act(connection, progress)
         missed = (
             "" if state.alone else " Somebody else was at work there: what they had was left out."
@@ -192,6 +199,7 @@ def _begin(
             missed += f" {state.orphaned:,} left: {ORPHANED}"
         return f"{state.done:,} {'message' if state.done == 1 else 'messages'} {done}.{missed}"
 
+    let_go(session)
     job = visit.system.jobs.start(Job(title, visit.user.name, f"/dead/{queue.name}"), work)
     if job.ended.wait(QUICK_SECONDS) and not job.failed:
         return Redirect(job.back, job.outcome)

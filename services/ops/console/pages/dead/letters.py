@@ -23,12 +23,12 @@ def show_queues(_: Session, visit: Visit) -> Result:
     return View("dead.html", {"path": "/dead", "figures": figures, "look": look})
 
 
-def show_letters(_: Session, visit: Visit) -> Result:
+def show_letters(session: Session, visit: Visit) -> Result:
     """A page of one queue's letters."""
     queue, wanted = queue_of(visit), Filter.of(visit.query)
     start = positive(visit.query.get("start", ""))
     criteria = wanted.criteria(str if visit.user.may(Right.MESSAGES) else _masked)
-    with visit.system.broker() as connection:
+    with visit.system.broker(session) as connection:
         page = search.browse(
             connection, queue, criteria, start=start, limit=AT_ONCE, engine=engine()
         )
@@ -55,10 +55,10 @@ def _masked(reason: str) -> str:
     return str(mask(reason, ""))
 
 
-def show_reasons(_: Session, visit: Visit) -> Result:
+def show_reasons(session: Session, visit: Visit) -> Result:
     """What the letters of a queue died of."""
     queue = queue_of(visit)
-    with visit.system.broker() as connection:
+    with visit.system.broker(session) as connection:
         summary = search.summarise(connection, queue, engine=engine())
     rows = [(group, Filter(reason=group.kind, type=group.type).query()) for group in summary.groups]
     return View(
@@ -66,12 +66,13 @@ def show_reasons(_: Session, visit: Visit) -> Result:
     )
 
 
-def show_letter(_: Session, visit: Visit) -> Result:
+def show_letter(session: Session, visit: Visit) -> Result:
     """One letter: its story, its body, and what can be done."""
-    return letter_page(visit, queue_of(visit), visit.query.get("id", ""))
+    return letter_page(session, visit, queue_of(visit), visit.query.get("id", ""))
 
 
 def letter_page(
+    session: Session,
     visit: Visit,
     queue: topology.Queue,
     id_: str,
@@ -84,6 +85,7 @@ def letter_page(
     """One letter.
 
     Args:
+        session: of the page; let go.
         visit: the request.
         queue: the work queue.
         id_: the letter's.
@@ -95,7 +97,7 @@ def letter_page(
     Raises:
         PageError: 404, when it is not there any more.
     """
-    with visit.system.broker() as connection:
+    with visit.system.broker(session) as connection:
         letter = search.find(connection, queue, id_, engine=engine())
     if letter is None:
         raise PageError(404, "There is no such dead letter any more.")

@@ -41,7 +41,7 @@ class Cell:
     is_personal: bool
 
 
-def show(_: Session, visit: Visit) -> Result:
+def show(session: Session, visit: Visit) -> Result:
     """What would happen; nothing does."""
     queue, id_, type_ = queue_of(visit), visit.field("id"), visit.field("type")
     body = body_of(visit) if "body" in visit.form else None
@@ -49,14 +49,16 @@ def show(_: Session, visit: Visit) -> Result:
         raise PageError(403, f"Another body needs the right {Right.MESSAGES}.")
     given = None if body is None else body.encode()
     try:
-        with visit.system.broker() as connection:
+        with visit.system.broker(session) as connection:
             found = rehearsal.rehearse(
                 connection, engine(), queue, id_, visit.actor, body=given, type=type_
             )
     except BusyError as error:
         raise PageError(429, str(error)) from None
     except NotEditableError as error:
-        return letter_page(visit, queue, id_, body=body, type_=type_, wrong=str(error), status=400)
+        return letter_page(
+            session, visit, queue, id_, body=body, type_=type_, wrong=str(error), status=400
+        )
     if found is None:
         raise PageError(404, "There is no such dead letter any more.")
     about = {

@@ -161,19 +161,19 @@ def ask(session: Session, visit: Visit) -> Question:
     )
 
 
-def decide(_: Session, visit: Visit) -> Result:
+def decide(session: Session, visit: Visit) -> Result:
     """Publish a decision; what becomes of it is shown when it is known."""
     command = _command(visit)
-    with visit.system.broker() as connection:
+    with visit.system.broker(session) as connection:
         message_id = give(connection, engine(), command, visit.actor, person=visit.user.name)
     decided = {"decided": message_id, "account": command.account_id}
     return Redirect(_back(visit, command, decided | {"application": command.application_id}))
 
 
-def outcome(_: Session, visit: Visit) -> Result:
+def outcome(session: Session, visit: Visit) -> Result:
     """What has become of a decision: a piece of a page, which asks again until it is known."""
     command = KycDecide(decision="approve", account_id=uuid_of(visit.query.get("account", "")))
-    return follow(visit, decisions.recipient(command), command.account_id)
+    return follow(session, visit, decisions.recipient(command), command.account_id)
 
 
 def _command(visit: Visit) -> KycDecide:

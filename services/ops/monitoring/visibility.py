@@ -1,0 +1,88 @@
+"""By what each trouble is seen: while that is gone it is hidden, and not over. Pure."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+
+from services.ops.monitoring.alerts import (
+    DOES_NOT_WORK,
+    GROWING,
+    OLD,
+    PROOF,
+    PROOF_IS_OFF,
+    WAITS,
+)
+from services.ops.monitoring.heartbeats import EXPECTED, FRESH, Beat
+from services.ops.monitoring.queue_stats import Sample, unbroken_since
+from shared.bus.contract import topology
+
+NEEDED: Mapping[str, timedelta] = {"grows": GROWING, "old": OLD}
+"""By kind, for how long a queue must have been counted until it can be seen again of it."""
+_RUNGS = frozenset(rung.name for rung in topology.RETRY_LADDER)
+_QUEUES = frozenset(queue.name for queue in topology.QUEUES)
+
+
+def is_hidden(now: Sample, about: str, kind: str) -> bool:
+    """Whether nobody can say any more if a trouble is still there.
+
+    Args:
+        now: the newest sample; the database has answered.
+        about: as of the trouble.
+        kind: as of the trouble.
+    """
+    if about in _QUEUES or about == "ladder":
+        queues = _RUNGS if about == "ladder" else {about}
+        return now.broker_error is not None or not queues.isdisjoint(now.silent)
+    if about == "broker":
+        return kind != "away" and now.broker_error is not None
+    if about == "queues":
+        return now.broker_error is not None and not now.is_refused
+    if about == "mail":
+        return not any(_works(beat) for beat in _fresh(now, "services.notifier"))
+    if about == PROOF.removeprefix("services."):
+        return kind != "silent" and not _fresh(now, PROOF) and not _is_gone(now, PROOF)
+    for ending in (DOES_NOT_WORK, WAITS):
+        if kind.endswith(ending):
+            part = kind.removesuffix(ending)
+            is_told = any(_tells(beat, part) for beat in _fresh(now, about))
+            return not is_told and not _is_gone(now, about)
+    return False
+
+
+def visible_since(samples: Sequence[Sample], longest: timedelta, about: str, kind: str) -> datetime:
+    """Since when a trouble would have been seen at every look, were it there.
+
+    Args:
+        samples: oldest first.
+        longest: how long no look at all may last.
+        about: as of the trouble.
+        kind: as of the trouble.
+    """
+    queue = about if about in _QUEUES else None
+    since = unbroken_since(samples, longest, queue)
+    return since if queue is None else since + NEEDED.get(kind, timedelta(0))
+
+
+def _fresh(now: Sample, service: str) -> list[Beat]:
+    return [
+        beat
+        for beat in now.beats or ()
+        if beat.service == service and now.at - beat.seen_at <= FRESH
+    ]
+
+
+def _works(beat: Beat) -> bool:
+    """Whether a notifier has what it needs to send, or would say what it lacks."""
+    said = [beat.queues[q.name] for q in topology.NOTIFIER if q.name in beat.queues]
+    return any(queue.state in ("working", "") for queue in said)
+
+
+def _tells(beat: Beat, part: str) -> bool:
+    said = beat.queues.get(part)
+    return said is None or said.state != "starting"
+
+
+def _is_gone(now: Sample, service: str) -> bool:
+    """Whether a service is not there for good: what must be there is never."""
+    newest = max((b.seen_at for b in now.beats or () if b.service == service), default=None)
+    is_long_ago = newest is None or now.at - newest > PROOF_IS_OFF
+    return service not in EXPECTED and is_long_ago

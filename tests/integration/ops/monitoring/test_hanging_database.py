@@ -1,0 +1,142 @@
+"""A database that keeps its connections and does not answer, as one that is paused."""
+
+import asyncio
+import threading
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import ProgrammingError
+
+from services.ops.alerting import telling
+from services.ops.alerting.channels import channels
+from services.ops.alerting.telling import Teller
+from services.ops.monitoring import sampler, snapshot
+from services.ops.monitoring.alerts import Trouble
+from services.ops.monitoring.poller import Lookout
+from services.ops.monitoring.snapshot import Look, Looker
+from shared.db.deadline import NoAnswerError, within
+from shared.db.session import is_database_away, make_engine
+from tests.integration.arrange import until
+from tests.integration.gate import Gate
+from tests.integration.ops.alerting.test_telling import Hook
+from tests.unit.ops.monitoring.samples import sample
+
+AWAY = Trouble("down", "database", "The database does not answer: it is gone", "away")
+
+
+@pytest.fixture
+def service():
+    return "ops"
+
+
+@pytest.fixture
+def gate(settings):
+    with Gate(settings.database_url) as made:
+        yield made
+
+
+@pytest.fixture
+def config(settings, configure, gate, monkeypatch):
+    for module in (sampler, snapshot):
+        monkeypatch.setattr(module, "PATIENCE", 2.0)
+    return configure(database_url=gate.url, database_connect_timeout="2")
+
+
+def kinds(look):
+    return {trouble.key for trouble in look.troubles}
+
+
+def test_a_look_ends_and_says_so(config, gate):
+    with closing(Looker(config)) as looker:
+        assert "database: away" not in kinds(looker.look())
+        gate.stall()
+        for _ in range(2):
+            look = looker.look()
+            assert "database: away" in kinds(look)
+            assert look.books is None
+        gate.open()
+        until(lambda: "database: away" not in kinds(looker.look()), "it is back")
+
+
+def test_a_write_that_waits_for_ever_is_no_answer(config, engine):
+    """As a commit that waits for a standby."""
+    with closing(Looker(config)) as looker:
+        looker.look()
+        with engine.begin() as other:
+            other.execute(text("LOCK TABLE ops_troubles IN ACCESS EXCLUSIVE MODE"))
+            look = looker.look()
+            (said,) = [one.text for one in look.troubles if one.key == "database: away"]
+        assert "has not answered for 2 s" in said
+        assert "database: away" not in kinds(looker.look())
+
+
+def test_what_fails_in_time_is_what_it_is(config):
+    engine = make_engine(config)
+    wrong = pytest.raises(ProgrammingError, match="no_such_table")
+    with wrong, within(engine, 30), engine.connect() as connection:
+        connection.execute(text("SELECT * FROM no_such_table"))
+    with pytest.raises(NoAnswerError) as none, within(engine, 1), engine.connect() as connection:
+        connection.execute(text("SELECT pg_sleep(60)"))
+    assert is_database_away(none.value)
+    with within(engine, 30), engine.connect() as connection:
+        assert connection.scalar(text("SELECT 1")) == 1
+    engine.dispose()
+
+
+def at(seconds_ago):
+    return datetime.now(UTC) - timedelta(seconds=seconds_ago)
+
+
+@pytest.fixture
+def hook():
+    made = Hook()
+    yield made
+    made.stop()
+
+
+def test_it_is_told_without_the_database(config, configure, gate, hook, monkeypatch):
+    """First by a look that says so; and by one that is old, since the next does not end."""
+    monkeypatch.setattr(telling, "PATIENCE", 2.0)
+    config = configure(alert_webhook_url=hook.url, alert_after_seconds="0.001")
+    (channel,) = channels(config)
+    teller = Teller(config, channel)
+    well = Look(replace(sample(0), at=at(0)), {}, [], None)
+    teller.tell(well)
+    gate.stall()
+    teller.tell(well)  # goes by the books, and comes back
+    seen = Look(replace(sample(0), at=at(5), database_error="it is gone"), {}, [AWAY], None)
+    teller.tell(seen)
+    assert "The database does not answer" in hook.texts[0]
+    lookout = Lookout(lambda: well)
+    lookout._latest = Look(replace(sample(0), at=at(600)), {}, [], None)
+    monkeypatch.setattr(telling, "SECONDS", 0.1)
+    another = Teller(config, channel)
+    another.tell(lookout.latest)
+    assert "The console has not been able to look for 10 min" in hook.texts[1]
+
+
+def test_a_look_that_does_not_end_is_seen(settings):
+    end = threading.Event()
+    looks = iter([Look(replace(sample(0), at=at(120)), {}, [], None)])
+
+    def look():
+        found = next(looks, None)
+        if found is None:
+            end.wait(60)
+        return found
+
+    async def see():
+        lookout = Lookout(look)
+        lookout.start()
+        async for seen in lookout.watch():
+            said = seen.troubles
+            break
+        end.set()
+        await lookout.stop()
+        return said
+
+    (said,) = asyncio.run(see())
+    assert (said.key, said.level) == ("console: blind", "down")
