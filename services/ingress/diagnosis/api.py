@@ -2,22 +2,26 @@
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from itertools import chain
 from uuid import UUID
 
 import msgspec
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from services.ingress.credentials.secret import state_at
-from services.ingress.diagnosis.reasons import Secret, diagnose
-from services.ingress.webhook import bodies
+from services.ingress.credentials.secret import MAX_GIVEN_TRIED, state_at
+from services.ingress.diagnosis.reasons import Diagnosis, Secret, diagnose
+from services.ingress.platforms.becoming import Note
+from services.ingress.shops import deliveries
+from services.ingress.webhook import bodies, rules
 from services.ingress.webhook.rules import Scheme
 from shared.db.models import WebhookPolicy, WebhookPublicKey, WebhookSecret
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
 from shared.security import webhook_keys
+from shared.validation.reading import InvalidValueError
 
 LOOKED_AT = 10  # secrets of a mode, the newest; each is tried in many ways
 
@@ -56,7 +60,8 @@ class Verdict(msgspec.Struct, kw_only=True):
     """What the webhook would answer.
 
     `code` is the error's, null for an acceptance; `expected_signature` is the right one under your
-    active secret, or the one that you named.
+    active secret, or the one that you named. `note` says why nothing is recorded of a shop's
+    delivery that is accepted.
     """
 
     is_accepted: bool
@@ -67,6 +72,7 @@ class Verdict(msgspec.Struct, kw_only=True):
     expected_signature: str | None
     findings: list[str]
     body: BodyVerdict
+    note: Note | None
 
 
 def verify(session: Session, call: Call[SentRequest, None]) -> Answer:
@@ -74,32 +80,32 @@ def verify(session: Session, call: Call[SentRequest, None]) -> Answer:
     body = _body(call.body)
     rows = [row for is_test in (False, True) for row in _newest(session, call.caller, is_test)]
     rows.sort(key=lambda row: row.issued_at, reverse=True)
+    made = _given(session, call.caller)
     now = session.scalars(select(func.clock_timestamp())).one()
     policy = session.get(WebhookPolicy, call.caller)
-    secrets = [
-        Secret(
-            row.id,
-            webhook_keys.unseal(row.sealed, row.id),
-            state_at(row.state, is_over=now >= row.expires_at),
-        )
-        for row in rows
-    ]
+    secrets = [_opened(row, now) for row in rows]
+    theirs = {name: [_opened(row, now) for row in found] for name, found in made.items()}
     found = diagnose(
         call.body.headers,
         body,
         secrets,
         now.timestamp(),
         public_keys=_public_keys(session, call.caller),
+        given_secrets=theirs,
         is_standard_only=policy is not None and policy.standard_webhooks_only,
     )
     findings = list(found.findings)
-    if not secrets:
+    if not secrets and found.platform is None:
         findings.append("This account has no webhook secret yet.")
-    verdict = _decode(body, call.caller)
+    note: Note | None = None
+    if found.platform is None:
+        verdict = _decode(body, call.caller)
+    else:
+        verdict, note = _delivery(found, call.body.headers, body, call.caller, now)
     code = found.code
     if not code and not verdict.is_accepted:
         code = "invalid_body"
-    expires = {row.id: row.expires_at for row in rows}
+    expires = {row.id: row.expires_at for row in [*rows, *chain.from_iterable(made.values())]}
     secret = found.secret
     return Answer(
         200,
@@ -119,6 +125,7 @@ def verify(session: Session, call: Call[SentRequest, None]) -> Answer:
             expected_signature=found.expected or None,
             findings=findings,
             body=verdict,
+            note=None if code else note,
         ),
     )
 
@@ -131,6 +138,24 @@ def _newest(session: Session, account_id: UUID, is_test: bool) -> Sequence[Webho
         .order_by(WebhookSecret.issued_at.desc())
         .limit(LOOKED_AT)
     ).all()
+
+
+def _given(session: Session, account_id: UUID) -> dict[str, Sequence[WebhookSecret]]:
+    """What platforms have made for the account: those in use first, as the webhook tries them."""
+    return {
+        name: session.scalars(
+            select(WebhookSecret)
+            .where(WebhookSecret.account_id == account_id, WebhookSecret.platform == name)
+            .order_by(WebhookSecret.state != "active", WebhookSecret.issued_at.desc())
+            .limit(MAX_GIVEN_TRIED)
+        ).all()
+        for name in webhook_keys.GIVEN_BY
+    }
+
+
+def _opened(row: WebhookSecret, now: datetime) -> Secret:
+    state = state_at(row.state, is_over=now >= row.expires_at)
+    return Secret(row.id, webhook_keys.unseal(row.sealed, row.id), state)
 
 
 def _public_keys(session: Session, account_id: UUID) -> list[Secret]:
@@ -155,6 +180,40 @@ def _body(sent: SentRequest) -> bytes:
         raise ApiError(400, "invalid_body", "body is no Unicode text: use body_base64.") from None
     except ValueError:
         raise ApiError(400, "invalid_body", "body_base64 is no base64.") from None
+
+
+def _delivery(
+    found: Diagnosis, headers: Mapping[str, str], body: bytes, account_id: UUID, now: datetime
+) -> tuple[BodyVerdict, Note | None]:
+    """What a shop's delivery comes to, by the webhook's own reading of it."""
+    platform, given = found.platform, {n.strip().lower(): v for n, v in headers.items()}
+    if platform is None:
+        raise ValueError("no platform's")
+    note: Note | None = None
+    type_ = error = None
+    try:
+        if platform.ping is not None and rules.is_form(given.get("content-type")):
+            note = "ping"
+        else:
+            read = deliveries.read(
+                platform,
+                lambda name: given.get(name.lower()),
+                body,
+                account_id,
+                now,
+                is_test=found.secret is not None and found.secret.is_test,
+            )
+            note, type_ = read.note, read.message.type if read.message is not None else None
+    except (InvalidValueError, deliveries.UnfitError) as refused:
+        error = str(refused)
+    verdict = BodyVerdict(
+        is_accepted=error is None,
+        type=type_,
+        error=error,
+        size=len(body),
+        sha256=hashlib.sha256(body).hexdigest(),
+    )
+    return verdict, note
 
 
 def _decode(body: bytes, account_id: UUID) -> BodyVerdict:
