@@ -5,14 +5,18 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
+from itertools import chain
 from uuid import UUID
 
 import msgspec
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from services.ingress.credentials.secret import state_at
-from services.ingress.diagnosis.reasons import Secret, diagnose
+from services.ingress.credentials.secret import MAX_GIVEN_TRIED, state_at
+from services.ingress.diagnosis.reasons import Diagnosis, Secret, diagnose
+from services.ingress.platforms.becoming import Note
+from services.ingress.shops import deliveries
+from services.ingress.webhook import rules
 from services.ingress.webhook.rules import Scheme
 from shared.db.models import WebhookPolicy, WebhookPublicKey, WebhookSecret
 from shared.http.errors import ApiError, unavailable
@@ -20,6 +24,7 @@ from shared.http.route import Answer, Call, Route
 from shared.intake import bodies
 from shared.security import webhook_keys
 from shared.security.encryption import CannotOpenError
+from shared.validation.reading import InvalidValueError
 
 _OF_THE_SECRET = ("invalid_signature", "invalid_api_key")
 LOOKED_AT = 10  # secrets of a mode, the newest; each is tried in many ways
@@ -59,7 +64,8 @@ class Verdict(msgspec.Struct, kw_only=True):
     """What the webhook would answer.
 
     `code` is the error's, null for an acceptance; `expected_signature` is the right one under your
-    active secret, or the one that you named.
+    active secret, or the one that you named. `note` says why nothing is recorded of a shop's
+    delivery that is accepted.
     """
 
     is_accepted: bool
@@ -70,39 +76,46 @@ class Verdict(msgspec.Struct, kw_only=True):
     expected_signature: str | None
     findings: list[str]
     body: BodyVerdict
+    note: Note | None
 
 
 def verify(session: Session, call: Call[SentRequest, None]) -> Answer:
     """Verify a request against the account's own secrets, and say what differs."""
     body = _body(call.body)
     rows = _secrets(session, call.caller, call.body.headers)
+    made = _given(session, call.caller)
     now = session.scalars(select(func.clock_timestamp())).one()
     policy = session.get(WebhookPolicy, call.caller)
-    secrets = []
-    for row in rows:
-        with suppress(CannotOpenError):
-            raw = webhook_keys.unseal(row.sealed, row.id)
-            state = state_at(row.state, is_over=now >= row.expires_at)
-            secrets.append(Secret(row.id, raw, state))
+    secrets = _opened(rows, now)
+    theirs = {name: _opened(found, now) for name, found in made.items()}
+    is_lacking = [len(secrets), *map(len, theirs.values())] != [
+        len(rows),
+        *map(len, made.values()),
+    ]
     found = diagnose(
         call.body.headers,
         body,
         secrets,
         now.timestamp(),
         public_keys=_public_keys(session, call.caller),
+        given_secrets=theirs,
         is_standard_only=policy is not None and policy.standard_webhooks_only,
     )
-    if len(secrets) < len(rows) and found.secret is None and found.code in _OF_THE_SECRET:
+    if is_lacking and found.secret is None and found.code in _OF_THE_SECRET:
         raise unavailable("unavailable", "The signature could not be checked. Try again later.")
     findings = list(found.findings)
-    if not secrets:
+    if not secrets and found.platform is None:
         findings.append("This account has no webhook secret yet.")
-    is_test = found.secret is not None and found.secret.is_test
-    verdict = _decode(body, call.caller, now.timestamp(), is_test=is_test)
+    note: Note | None = None
+    if found.platform is None:
+        is_test = found.secret is not None and found.secret.is_test
+        verdict = _decode(body, call.caller, now.timestamp(), is_test=is_test)
+    else:
+        verdict, note = _delivery(found, call.body.headers, body, call.caller, now)
     code = found.code
     if not code and not verdict.is_accepted:
         code = "invalid_body"
-    expires = {row.id: row.expires_at for row in rows}
+    expires = {row.id: row.expires_at for row in [*rows, *chain.from_iterable(made.values())]}
     secret = found.secret
     return Answer(
         200,
@@ -122,6 +135,7 @@ def verify(session: Session, call: Call[SentRequest, None]) -> Answer:
             expected_signature=found.expected or None,
             findings=findings,
             body=verdict,
+            note=None if code else note,
         ),
     )
 
@@ -147,6 +161,29 @@ def _secrets(
     return sorted(found.values(), key=lambda row: row.issued_at, reverse=True)
 
 
+def _given(session: Session, account_id: UUID) -> dict[str, Sequence[WebhookSecret]]:
+    """What platforms have made for the account: those in use first, as the webhook tries them."""
+    return {
+        name: session.scalars(
+            select(WebhookSecret)
+            .where(WebhookSecret.account_id == account_id, WebhookSecret.platform == name)
+            .order_by(WebhookSecret.state != "active", WebhookSecret.issued_at.desc())
+            .limit(MAX_GIVEN_TRIED)
+        ).all()
+        for name in webhook_keys.GIVEN_BY
+    }
+
+
+def _opened(rows: Sequence[WebhookSecret], now: datetime) -> list[Secret]:
+    """Those of them that a key of ours opens."""
+    secrets = []
+    for row in rows:
+        with suppress(CannotOpenError):
+            raw = webhook_keys.unseal(row.sealed, row.id)
+            secrets.append(Secret(row.id, raw, state_at(row.state, is_over=now >= row.expires_at)))
+    return secrets
+
+
 def _public_keys(session: Session, account_id: UUID) -> list[Secret]:
     """The account's public keys, those in use first: in the order in which the webhook tries."""
     rows = session.scalars(
@@ -169,6 +206,40 @@ def _body(sent: SentRequest) -> bytes:
         raise ApiError(400, "invalid_body", "body is no Unicode text: use body_base64.") from None
     except ValueError:
         raise ApiError(400, "invalid_body", "body_base64 is no base64.") from None
+
+
+def _delivery(
+    found: Diagnosis, headers: Mapping[str, str], body: bytes, account_id: UUID, now: datetime
+) -> tuple[BodyVerdict, Note | None]:
+    """What a shop's delivery comes to, by the webhook's own reading of it."""
+    platform, given = found.platform, {n.strip().lower(): v for n, v in headers.items()}
+    if platform is None:
+        raise ValueError("no platform's")
+    note: Note | None = None
+    type_ = error = None
+    try:
+        if platform.ping is not None and rules.is_form(given.get("content-type")):
+            note = "ping"
+        else:
+            read = deliveries.read(
+                platform,
+                lambda name: given.get(name.lower()),
+                body,
+                account_id,
+                now,
+                is_test=found.secret is not None and found.secret.is_test,
+            )
+            note, type_ = read.note, read.message.type if read.message is not None else None
+    except (InvalidValueError, deliveries.UnfitError) as refused:
+        error = str(refused)
+    verdict = BodyVerdict(
+        is_accepted=error is None,
+        type=type_,
+        error=error,
+        size=len(body),
+        sha256=hashlib.sha256(body).hexdigest(),
+    )
+    return verdict, note
 
 
 def _decode(body: bytes, account_id: UUID, now: float, *, is_test: bool) -> BodyVerdict:

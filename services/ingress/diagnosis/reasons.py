@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from services.ingress.diagnosis import asymmetric, mistakes, signature_text
+from services.ingress.platforms import platform as platforms
+from services.ingress.platforms.platform import Platform
 from services.ingress.webhook import hmac_hex, missing_headers, rules, standard_webhooks
-from services.ingress.webhook.rules import Scheme
+from services.ingress.webhook.rules import Judgement, Scheme
 from services.ingress.webhook.standard_webhooks import (
     MAX_PUBLIC_SIGNATURES,
     MAX_SIGNATURES,
@@ -52,12 +54,13 @@ class Diagnosis:
     """What was found.
 
     Attributes:
-        scheme: which of the two it was taken for.
+        scheme: which it was taken for.
         code: the error code that the webhook answers, empty when the signature is accepted.
         is_right: whether the signature is right, also where its secret is good no more.
         secret: the secret whose signature it is, also where that was made in a wrong way.
         expected: the signature that would have been right, where the secret is known.
         findings: sentences, the most important first.
+        platform: whose delivery it is, where it is one.
     """
 
     scheme: Scheme
@@ -66,6 +69,7 @@ class Diagnosis:
     secret: Secret | None = None
     expected: str = ""
     findings: list[str] = field(default_factory=list)
+    platform: Platform | None = None
 
 
 def diagnose(
@@ -75,6 +79,7 @@ def diagnose(
     now: float,
     *,
     public_keys: Sequence[Secret] = (),
+    given_secrets: Mapping[str, Sequence[Secret]] | None = None,
     is_standard_only: bool = False,
 ) -> Diagnosis:
     """Verify a request and say what differs.
@@ -85,6 +90,7 @@ def diagnose(
         secrets: all of the account's, the newest first.
         now: seconds since 1970.
         public_keys: all of the account's, the oldest first.
+        given_secrets: those that platforms have made for it, by the platform's name.
         is_standard_only: whether the account takes Standard Webhooks only.
     """
     # JSON can write half of a surrogate pair, which no header can hold.
@@ -95,13 +101,23 @@ def diagnose(
     }
     raw = [(name.encode(errors="replace"), value.encode()) for name, value in given.items()]
     judged = rules.judge(
-        raw, body, secrets, now, public_keys=public_keys, is_standard_only=is_standard_only
+        raw,
+        body,
+        secrets,
+        now,
+        public_keys=public_keys,
+        given=given_secrets,
+        is_standard_only=is_standard_only,
     )
     code = judged.refusal.code if judged.refusal else ""
     found = Diagnosis(judged.scheme, code, is_right=judged.secret is not None)
+    found.platform = judged.platform
     if judged.refusal is not None:
         found.findings += judged.refusal.faults
-    if judged.scheme == "standard_webhooks":
+    if judged.platform is not None:
+        theirs = (given_secrets or {}).get(judged.platform.name, ())
+        _shop(given, body, theirs if judged.platform.gives_secret else secrets, judged, found)
+    elif judged.scheme == "standard_webhooks":
         _standard(given, body, secrets, public_keys, now, found)
     else:
         _api_key(given, body, secrets, found)
@@ -134,6 +150,36 @@ def _api_key(
     first = [named] if named is not None else []
     ordered = first + [secret for secret in secrets if secret is not named]
     _explain(digest, body, ordered, named, mistakes.of_key, found)
+
+
+def _shop(
+    given: Mapping[str, str],
+    body: bytes,
+    secrets: Sequence[Secret],
+    judged: Judgement[Secret],
+    found: Diagnosis,
+) -> None:
+    platform = judged.platform
+    signature = given.get(platform.signature.lower(), "") if platform is not None else ""
+    if platform is None or not signature:
+        return
+    if not secrets:
+        whose = f"that {platform.title} made" if platform.gives_secret else "of ours"
+        found.findings.append(f"This account has no secret {whose}.")
+    active = next((s for s in secrets if s.state == "active" and not s.is_test), None)
+    if active is not None:
+        key = rules.platform_keys(active.raw, platform)[0]
+        found.expected = platforms.sign(key, body).decode()
+    if judged.secret is not None:
+        _tell_state(judged.secret, found)
+        return
+    digest = signature_text.read(signature, "base64", found.findings)
+    if digest is not None:
+
+        def keys(raw: bytes) -> Iterator[tuple[str, bytes]]:
+            return (("", key) for key in rules.platform_keys(raw, platform))
+
+        _explain(digest, body, secrets, None, keys, found)
 
 
 def _standard(

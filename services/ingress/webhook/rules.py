@@ -8,21 +8,25 @@ before the signature is right.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, Literal, Protocol, TypeVar
+from typing import Generic, Literal, Protocol, TypeVar, cast
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from services.ingress.credentials.public_key import MAX_PUBLIC_KEYS
 from services.ingress.credentials.secret import tried
+from services.ingress.platforms import platform as platforms
+from services.ingress.platforms.known import PLATFORMS
 from services.ingress.platforms.platform import Platform
 from services.ingress.webhook import hmac_hex, missing_headers, standard_webhooks
 from shared.security.webhook_keys import encode_key, encode_standard
 
 Headers = Iterable[tuple[bytes, bytes]]
 """Names in small letters, and values: what is in them may be anything."""
-Scheme = Literal["api_key", "standard_webhooks"]
+Scheme = Literal["api_key", "standard_webhooks", "woocommerce", "shopify"]
+"""By what a request is signed; those of platforms are called as they are."""
+_FORM = "application/x-www-form-urlencoded"
 
 STANDARD_HEADERS = tuple(name.encode() for name in missing_headers.STANDARD)
 EXPIRED = "Webhook secret expired. New secret generated. Please update your configuration."
@@ -163,6 +167,23 @@ def platform_keys(raw: bytes, platform: Platform) -> tuple[bytes, ...]:
     return encode_key(raw).encode(), encode_standard(raw).encode()
 
 
+def platform_of(names: Collection[bytes]) -> Platform | None:
+    """Whose delivery a request is, by the headers that it must have; None where it has none.
+
+    Args:
+        names: of its headers, in small letters.
+    """
+    for platform in PLATFORMS:
+        if any(name.lower().encode() in names for name in platform.required):
+            return platform
+    return None
+
+
+def is_form(content_type: str | None) -> bool:
+    """Whether a body is encoded as a form, as a platform's ping is, which nobody signs."""
+    return (content_type or "").partition(";")[0].strip().lower() == _FORM
+
+
 def check_time(signed: Signed, now: float) -> None:
     """Refuse a `webhook-timestamp` too far from `now`, in seconds since 1970.
 
@@ -239,11 +260,13 @@ class Judgement(Generic[HeldT]):
         refusal: None when it is accepted.
         secret: whose signature is right, also where it is refused for another reason; it may be a
             public key.
+        platform: whose delivery it is, where it is one.
     """
 
     scheme: Scheme
     refusal: Refusal | None
     secret: HeldT | None
+    platform: Platform | None = None
 
 
 class _Signed:
@@ -258,6 +281,7 @@ def judge(
     now: float,
     *,
     public_keys: Sequence[HeldT] = (),
+    given: Mapping[str, Sequence[HeldT]] | None = None,
     is_standard_only: bool = False,
 ) -> Judgement[HeldT]:
     """Judge a request, but for what its body says.
@@ -268,15 +292,30 @@ def judge(
         secrets: all of the account's, the newest first.
         now: seconds since 1970.
         public_keys: all of the account's.
+        given: the secrets that platforms have made for the account, by the platform's name.
         is_standard_only: whether the account takes Standard Webhooks only.
     """
-    is_standard = any(name in STANDARD_HEADERS for name, _ in headers)
+    names = {name for name, _ in headers}
+    is_standard = not names.isdisjoint(STANDARD_HEADERS)
+    platform = None if is_standard or b"x-api-key" in names else platform_of(names)
     scheme: Scheme = "standard_webhooks" if is_standard else "api_key"
+    if platform is not None:
+        scheme = cast("Scheme", platform.name)
     secret: HeldT | None = None
     signed = _Signed()
     try:
         if is_standard:
             secret = _standard(headers, body, secrets, public_keys, now, signed)
+        elif platform is not None:
+            if platform.ping is not None and is_form(_header(headers, b"content-type")):
+                is_ping = platform.ping.fullmatch(body) is not None
+                refusal = None if is_ping else Refusal(415, "unsupported_media_type", NOT_JSON)
+                return Judgement(scheme, refusal, None, platform)
+            held = (given or {}).get(platform.name, ()) if platform.gives_secret else secrets
+            secret = _platform(headers, body, held, platform, signed)
+            signed.key = None
+            if is_standard_only:
+                raise scheme_not_allowed()
         else:
             secret = _api_key(headers, body, secrets, signed)
             if is_standard_only:
@@ -287,8 +326,8 @@ def judge(
             _header(headers, b"content-type"), _header(headers, b"content-encoding"), signed.key
         )
     except Refusal as refused:
-        return Judgement(scheme, refused, secret)
-    return Judgement(scheme, None, secret)
+        return Judgement(scheme, refused, secret, platform)
+    return Judgement(scheme, None, secret, platform)
 
 
 def _api_key(headers: Headers, body: bytes, secrets: Sequence[HeldT], signed: Signed) -> HeldT:
@@ -321,6 +360,23 @@ def _standard(
     for held in [held for held in public_keys if held.state != "revoked"][:MAX_PUBLIC_KEYS]:
         key = Ed25519PublicKey.from_public_bytes(held.raw)
         if standard_webhooks.verifies(key, prefix + body, given):
+            return held
+    raise invalid_signature()
+
+
+def _platform(
+    headers: Sequence[tuple[bytes, bytes]],
+    body: bytes,
+    secrets: Sequence[HeldT],
+    platform: Platform,
+    signed: Signed,
+) -> HeldT:
+    read_platform_headers(headers, platform, signed)
+    # What a platform has made ends, and that is all: it is not told of another.
+    ended = ("revoked", "expired") if platform.gives_secret else ("revoked",)
+    candidates = [held for held in secrets if held.state not in ended]
+    for held in candidates if platform.gives_secret else tried(candidates):
+        if platforms.matches(platform_keys(held.raw, platform), body, signed.signature):
             return held
     raise invalid_signature()
 

@@ -274,7 +274,9 @@ def test_the_business_sees_who_has_left_and_cannot_take_it_back(site, db, busine
 
 
 def test_an_address_that_a_business_has_mailed_again_is_told_to_the_audit_log(site, db, business):
+    _, order = recorded(db, business)
     found = Suppression(
+        by_order_id=order.id,
         account_id=business.id, cause="refused", address_hash=b"x" * 32, key_id=b"k" * 4,
         address="zoe@shop.example", smtp_code=550, response="5.1.1 nobody",
     )  # fmt: skip

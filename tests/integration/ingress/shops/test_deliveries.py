@@ -1,5 +1,6 @@
 """Deliveries of WooCommerce and Shopify as they come, at a real ingress."""
 
+import base64
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -434,3 +435,30 @@ def test_what_no_platform_gives(sender):
         assert (answer.status_code, answer.json()["code"]) == (404, "platform_unknown")
     assert give(sender, "short").status_code == 400
     assert give(sender, "with a space in its middle").status_code == 400
+
+
+def test_the_test_endpoint_says_of_a_delivery_what_the_webhook_says(shop, order, created):
+    body = orders.raw(order())
+    assert taken(shop, body, created).status_code == 201
+    right = shop.signed(body, created)
+    empty = shop.signed(b"{}", created)
+    cases = [
+        (body, right),
+        (body + b"\n", right),
+        (b"{}", empty),
+        (body, shop.signed(body, "products/update")),
+        (body, {name: value for name, value in right.items() if not name.endswith("Topic")}),
+        (body, right | {"Content-Type": "text/plain"}),
+    ]
+    for sent, headers in cases:
+        asked = {"headers": headers, "body_base64": base64.b64encode(sent).decode()}
+        answer = shop.sender.api.http.post(
+            "/webhooks/test/", json=asked, headers=shop.sender.bearer
+        )
+        verdict = answer.json()
+        real = shop.sender.api.http.post(shop.path, content=sent, headers=headers)
+        assert verdict["scheme"] == shop.platform, verdict
+        assert verdict["code"] == real.json().get("code"), verdict
+        assert verdict["note"] == real.json().get("note"), verdict
+        assert verdict["is_accepted"] == (real.status_code < 300)
+    assert verdict["secret"]["state"] == "active"

@@ -7,22 +7,29 @@ import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from falcon import testing
 from falcon.asgi import Request, Response
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from services.ingress.credentials.cache import SecretCache
 from services.ingress.credentials.policies import Policies
 from services.ingress.credentials.public_key import MAX_PUBLIC_KEYS
 from services.ingress.credentials.secret import LIVE
+from services.ingress.diagnosis.api import _delivery
 from services.ingress.diagnosis.reasons import Secret, diagnose
+from services.ingress.platforms import platform as platforms
+from services.ingress.platforms.known import PLATFORMS
 from services.ingress.request_log.attempt import Attempt
-from services.ingress.webhook import authentication
+from services.ingress.shops.authentication import PlatformScheme
+from services.ingress.shops.endpoint import PlatformWebhook
+from services.ingress.webhook import authentication, rules
 from services.ingress.webhook.admission import Admission
 from services.ingress.webhook.authentication import ApiKeyScheme, StandardScheme
 from services.ingress.webhook.endpoint import OrderWebhook
@@ -31,7 +38,7 @@ from services.ingress.webhook.refusals import Refusals
 from services.ingress.webhook.standard_webhooks import MAX_PUBLIC_SIGNATURES
 from shared.ids import new_id
 from shared.intake import bodies
-from shared.security.webhook_keys import encode_key, key_hash, seal
+from shared.security.webhook_keys import GIVEN_BY, encode_key, key_hash, seal
 from shared.token_buckets import TokenBuckets
 from tests.integration.ingress.conftest import ORDER
 
@@ -72,6 +79,17 @@ def rows():
 
 
 ROWS = tuple(rows())
+
+
+def made_by(platform):
+    """As `rows`, of secrets that a platform has made."""
+    for row in rows():
+        raw = f"{platform} {row.state} {row.expires_at < _at}".encode()
+        made = {"raw": raw, "key_hash": key_hash(raw), "sealed": seal(raw, row.id)}
+        yield SimpleNamespace(**vars(row) | made | {"platform": platform})
+
+
+GIVEN_ROWS = {name: tuple(made_by(name)) for name in GIVEN_BY}
 PRIVATES = {
     state: Ed25519PrivateKey.from_private_bytes(state.encode().ljust(32, b"."))
     for state in ("active", "revoked", "nobodys")
@@ -88,19 +106,30 @@ KEY_ROWS = tuple(
     for state in ("revoked", "active")
 )
 PUBLIC_KEYS = tuple(Secret(row.id, row.public_key, row.state, is_public=True) for row in KEY_ROWS)
-SECRETS = tuple(
-    Secret(row.id, row.raw, "expired" if row.expires_at <= _at and row.state in LIVE else row.state)
-    for row in reversed(ROWS)
-)
+
+
+def held(found):
+    return tuple(
+        Secret(
+            row.id,
+            row.raw,
+            "expired" if row.expires_at <= _at and row.state in LIVE else row.state,
+        )
+        for row in reversed(found)
+    )
+
+
+SECRETS = held(ROWS)
+GIVEN = {name: held(found) for name, found in GIVEN_ROWS.items()}
 
 
 class Log:
     """What became of the last request."""
 
-    code = ""
+    code, note = "", None
 
     def add(self, _, attempt, *__):
-        self.code = attempt.code
+        self.code, self.note = attempt.code, attempt.note
 
 
 class Safe:
@@ -116,11 +145,11 @@ class Nowhere(SecretCache):
     async def find(self, _):
         return None
 
-    async def look_again(self, _):
+    async def look_again(self, _, __=""):
         return True
 
 
-def webhook(scheme, *, is_standard_only, log):
+def webhook(scheme, *, is_standard_only, log, platform=None):
     policies = Policies()
     policies.put(
         [
@@ -136,7 +165,7 @@ def webhook(scheme, *, is_standard_only, log):
     )
     cache = Nowhere(ThreadPoolExecutor(1), policies)
     cache.clock = SimpleNamespace(now=lambda: NOW, stamp=lambda: NOW)
-    for row in ROWS:
+    for row in (*ROWS, *chain.from_iterable(GIVEN_ROWS.values())):
         cache._take(row)
     cache._take_keys(KEY_ROWS)
     refusals = Refusals(TokenBuckets(1e9, 1e9))
@@ -144,6 +173,9 @@ def webhook(scheme, *, is_standard_only, log):
         Safe(), refusals, policies, TokenBuckets(1e9, 1e9), 10**9, "http://x/", cache.clock
     )
     metrics = SimpleNamespace(webhook=lambda *_: None)
+    if platform is not None:
+        theirs = PlatformScheme(platform, cache, refusals, 1 << 20)
+        return PlatformWebhook(platform, theirs, admission, Safe(), metrics, log, cache.clock)
     return OrderWebhook(
         scheme(cache, refusals, 1 << 20),
         admission,
@@ -155,28 +187,42 @@ def webhook(scheme, *, is_standard_only, log):
     )
 
 
-def answered(headers, body, *, is_standard_only):
-    """The code with which the webhook answers."""
+def answered(headers, body, *, is_standard_only, platform=None):
+    """The code with which the webhook answers, and why nothing is recorded."""
     log = Log()
     is_standard = any(name.startswith(b"webhook-") for name, _ in headers)
     scheme = StandardScheme if is_standard else ApiKeyScheme
-    endpoint = webhook(scheme, is_standard_only=is_standard_only, log=log)
+    endpoint = webhook(scheme, is_standard_only=is_standard_only, log=log, platform=platform)
     scope = testing.create_scope("/", "POST", content_length=len(body))
     scope["headers"] = [*headers, (b"content-length", b"%d" % len(body))]
 
     async def receive():
         return {"type": "http.request", "body": body, "more_body": False}
 
-    asyncio.run(endpoint.on_post(Request(scope, receive), Response(), str(ACCOUNT)))
-    return log.code
+    response = Response()
+    asyncio.run(endpoint.on_post(Request(scope, receive), response, str(ACCOUNT)))
+    if not log.code:  # a ping, which is in no log
+        is_taken = str(response.status).startswith("200")
+        return ("accepted", "ping") if is_taken else ("unsupported_media_type", None)
+    return (log.code, log.note) if platform is not None else log.code
 
 
 def told(headers, body, *, is_standard_only):
     """The code that the test endpoint tells of."""
     sent = {name.decode("latin-1"): value.decode() for name, value in headers}
     found = diagnose(
-        sent, body, SECRETS, NOW, public_keys=PUBLIC_KEYS, is_standard_only=is_standard_only
+        sent,
+        body,
+        SECRETS,
+        NOW,
+        public_keys=PUBLIC_KEYS,
+        given_secrets=GIVEN,
+        is_standard_only=is_standard_only,
     )
+    if found.platform is not None:
+        verdict, note = _delivery(found, sent, body, ACCOUNT, _at)
+        code = found.code or ("accepted" if verdict.is_accepted else "invalid_body")
+        return code, note if code == "accepted" else None
     if found.code:
         return found.code
     try:
@@ -256,6 +302,102 @@ def test_what_the_test_endpoint_tells_is_what_the_webhook_answers(request_, is_s
     assert told(headers, body, is_standard_only=is_standard_only) == answered(
         headers, body, is_standard_only=is_standard_only
     )
+
+
+SHOP_ORDER = {
+    "id": 7,
+    "number": "7",
+    "status": "processing",
+    "email": "zoe@shop.example",
+    "billing": {"first_name": "Zoë", "email": "zoe@shop.example"},
+    "line_items": [{"name": "Kettle", "quantity": 2}],
+}
+SHOP_BODIES = (
+    json.dumps(SHOP_ORDER).encode(),
+    json.dumps(SHOP_ORDER | {"email": None, "billing": {}}).encode(),
+    json.dumps(SHOP_ORDER | {"line_items": [{"name": "\ud800", "quantity": 1}]}).encode(),
+    b"{}",
+    b"\xff",
+    b"webhook_id=12",
+)
+
+
+@st.composite
+def deliveries(draw):
+    platform, body = draw(st.sampled_from(PLATFORMS)), draw(st.sampled_from(SHOP_BODIES))
+    theirs = [row.raw for row in GIVEN_ROWS.get(platform.name, ROWS)]
+    raw = draw(st.sampled_from([theirs[-1]] * 4 + [*theirs, ROWS[-1].raw, NOBODYS]))
+    key = draw(st.sampled_from(rules.platform_keys(raw, platform)))
+    right = platforms.sign(key, draw(st.sampled_from([body, body, body, body + b"\n"])))
+    topics = [*platform.topics] * 3 + ["products/update", ""]
+    headers = {
+        platform.signature: draw(st.sampled_from([right] * 6 + [right[:-1], b"", b"\xc3\xa9"])),
+        platform.topic: draw(st.sampled_from(topics)).encode(),
+        platform.shop: draw(st.sampled_from([b"kettles.myshopify.com", b""])),
+        platform.delivery: draw(st.sampled_from([b"d-1", b"", b"two words"])),
+    }
+    if platform.test is not None and draw(st.booleans()):
+        headers[platform.test] = draw(st.sampled_from([b"true", b"false"]))
+    small = {name.lower().encode(): value for name, value in headers.items()} | draw(SHOP_FORMS)
+    for name in draw(st.sampled_from([[]] * 8 + [[name] for name in sorted(small)])):
+        del small[name]
+    assume(rules.platform_of(small) is platform)
+    return platform, list(small.items()), body
+
+
+SHOP_FORMS = st.fixed_dictionaries(
+    {},
+    optional={
+        b"content-type": st.sampled_from(
+            [b"", b"application/json", b"text/plain", b"application/x-www-form-urlencoded"]
+        ),
+        b"content-encoding": st.sampled_from([b"identity", b"gzip"]),
+        b"idempotency-key": st.just(b"two words"),
+    },
+)
+
+
+@given(deliveries(), st.booleans())
+@settings(max_examples=300, deadline=None)
+def test_what_the_test_endpoint_tells_of_a_shops_delivery_is_what_the_webhook_answers(
+    request_, is_standard_only
+):
+    platform, headers, body = request_
+    assert told(headers, body, is_standard_only=is_standard_only) == answered(
+        headers, body, is_standard_only=is_standard_only, platform=platform
+    )
+
+
+@pytest.mark.parametrize("platform", PLATFORMS, ids=lambda platform: platform.name)
+def test_a_shops_delivery_is_judged_by_its_own_scheme(platform):
+    body = SHOP_BODIES[0]
+    raw = GIVEN_ROWS.get(platform.name, ROWS)[-1].raw
+    for key in rules.platform_keys(raw, platform):
+        headers = {
+            platform.signature: platforms.sign(key, body),
+            platform.topic: next(iter(platform.topics)).encode(),
+            platform.shop: b"kettles.example",
+        }
+        small = [(name.lower().encode(), value) for name, value in headers.items()]
+        assert told(small, body, is_standard_only=False) == ("accepted", None)
+        assert answered(small, body, is_standard_only=False, platform=platform) == (
+            "accepted",
+            None,
+        )
+        found = diagnose(
+            {name: value.decode() for name, value in headers.items()},
+            body + b"\n",
+            SECRETS,
+            NOW,
+            given_secrets=GIVEN,
+        )
+        assert (found.scheme, found.code) == (platform.name, "invalid_signature")
+        assert found.secret is not None
+        assert found.expected
+
+
+def test_the_schemes_are_named():
+    assert {platform.name for platform in PLATFORMS} <= {*get_args(rules.Scheme)}
 
 
 ACTIVE = ROWS[-1].raw
