@@ -194,7 +194,9 @@ def answered(headers, body, *, is_standard_only, platform=None):
     scheme = StandardScheme if is_standard else ApiKeyScheme
     endpoint = webhook(scheme, is_standard_only=is_standard_only, log=log, platform=platform)
     scope = testing.create_scope("/", "POST", content_length=len(body))
-    scope["headers"] = [*headers, (b"content-length", b"%d" % len(body))]
+    # As the server reads them: white space around a value is none of it (RFC 9110, 5.5).
+    stripped = [(name, value.strip(b" \t")) for name, value in headers]
+    scope["headers"] = [*stripped, (b"content-length", b"%d" % len(body))]
 
     async def receive():
         return {"type": "http.request", "body": body, "more_body": False}

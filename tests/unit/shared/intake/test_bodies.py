@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -29,7 +30,7 @@ ORDER = {
 
 def event_of(body):
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    order_id, message = read(raw, ACCOUNT, None)
+    order_id, message = read(raw, ACCOUNT, time.time(), None)
     event = decode(message.type, message.body)
     assert event.account_id == ACCOUNT
     assert event.order_id == order_id
@@ -56,7 +57,7 @@ def test_an_order_in_every_shape(body):
 
 
 def ids(body, key, account=ACCOUNT):
-    order_id, message = read(json.dumps(body).encode(), account, None, key)
+    order_id, message = read(json.dumps(body).encode(), account, time.time(), None, key)
     return order_id, message.message_id
 
 
@@ -305,7 +306,7 @@ def test_null_says_what_leaving_it_out_says(body, left_out):
 
 
 def read_event(body):
-    _, message = read(json.dumps(body).encode(), ACCOUNT, None, "one-key")
+    _, message = read(json.dumps(body).encode(), ACCOUNT, time.time(), None, "one-key")
     return decode(message.type, message.body), message
 
 

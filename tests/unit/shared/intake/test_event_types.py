@@ -31,7 +31,7 @@ class OrderReturned(Event, frozen=True, kw_only=True):
 
 '''
 WITH_IT = """
-import importlib.util, json, sys, uuid
+import importlib.util, json, sys, time, uuid
 
 spec = importlib.util.spec_from_loader("shared.bus.contract.events", loader=None)
 events = importlib.util.module_from_spec(spec)

@@ -1,6 +1,7 @@
 """A sender's own order number names its order, to the ingress too, which asks nobody."""
 
 import json
+import time
 import unicodedata
 
 import pytest
@@ -18,7 +19,7 @@ CANCELLATION = {"type": "order.cancelled", "reason": "Out of stock."}
 
 
 def sent(body, key=None, account=ACCOUNT):
-    order_id, message = read(json.dumps(body).encode(), account, None, key)
+    order_id, message = read(json.dumps(body).encode(), account, time.time(), None, key)
     event = decode(message.type, message.body)
     assert (event.order_id, event.account_id) == (order_id, account)
     return event, message

@@ -1,6 +1,7 @@
 """A body of another system is recognised, and told what to do."""
 
 import json
+import time
 
 import pytest
 
@@ -67,7 +68,7 @@ BY_NAME = {
 def test_it_is_recognised_and_named_first(name, wrapper):
     body = BY_NAME[name] if wrapper is None else {wrapper: BY_NAME[name]}
     with pytest.raises(BodyError) as refused:
-        read(json.dumps(body).encode(), new_id(), None)
+        read(json.dumps(body).encode(), new_id(), time.time(), None)
     first = refused.value.faults[0]
     assert first.startswith("This looks like ")
     assert name in first
@@ -88,5 +89,5 @@ def test_what_is_nobody_elses_is_not_named():
 def test_an_event_of_ours_in_a_cloud_event_is_taken():
     order_id = str(new_id())
     body = CLOUD_EVENT | {"type": "order.cancelled", "data": {"order_id": order_id}}
-    found, message = read(json.dumps(body).encode(), new_id(), None)
+    found, message = read(json.dumps(body).encode(), new_id(), time.time(), None)
     assert (str(found), message.type) == (order_id, "order.cancelled")
