@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from services.audit.parsing import Fact
 from shared.bus.contract.message import Received
-from shared.db.advisory_locks import AUDIT_CHAIN
+from shared.db.locking.advisory_locks import AUDIT_CHAIN
 from shared.db.models import AuditEntry
 from shared.security.audit_chain import GENESIS, Content, link
 

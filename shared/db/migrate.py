@@ -11,7 +11,7 @@ from sqlalchemy import NullPool, create_engine, text
 from shared import versions
 from shared.config.environment import ConfigurationError
 from shared.config.loading import begin
-from shared.db.lock_patience import BlockedError
+from shared.db.locking.lock_patience import BlockedError
 from shared.db.session import connect_args
 from shared.security.service_accounts import SERVICES
 
@@ -42,7 +42,7 @@ def upgrade(database_url: str, passwords: Mapping[str, str] | None = None) -> No
         passwords: by service, for those whose role may sign in; see `shared/db/grants.py`.
 
     Raises:
-        shared.db.lock_patience.BlockedError: somebody keeps what has to be locked.
+        shared.db.locking.lock_patience.BlockedError: somebody keeps what has to be locked.
     """
     wanted = config(database_url)
     wanted.attributes["passwords"] = passwords or {}

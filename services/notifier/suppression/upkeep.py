@@ -11,7 +11,7 @@ from shared.bus import outbox
 from shared.bus.contract.events import OrderRecipientsRefused, RefusedRecipient
 from shared.bus.contract.message import Message, message_for
 from shared.config.settings import JOURNAL_DAYS
-from shared.db.advisory_locks import REFUSED_ADDRESSES
+from shared.db.locking.advisory_locks import REFUSED_ADDRESSES
 from shared.db.models import Account, Order, Suppression
 from shared.db.session import transaction
 from shared.security.unsubscribe_tokens import unsubscribe_tokens

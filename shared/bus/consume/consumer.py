@@ -28,9 +28,9 @@ from shared.bus.broker.kombu_connection import connect, server_version, user_of
 from shared.bus.broker.standing import Standing
 from shared.bus.consume import needs, single_active
 from shared.bus.consume.batch import BatchHandler, Decode, Delivery, StoppedError, held_by, lacked
-from shared.bus.consume.buffered_reader import Inbound
 from shared.bus.consume.copying import Copying
-from shared.bus.consume.delivery_tags import DeliveryTags
+from shared.bus.consume.receiving.buffered_reader import Inbound
+from shared.bus.consume.receiving.delivery_tags import DeliveryTags
 from shared.bus.consume.rehearsals.trying import Rehearsed
 from shared.bus.consume.requeue import Requeuer
 from shared.bus.consume.traced import batches_class

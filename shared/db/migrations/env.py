@@ -6,8 +6,8 @@ from sqlalchemy import NullPool, create_engine, text
 from shared.config.environment import ConfigurationError
 from shared.config.loading import settings
 from shared.db import grants
-from shared.db.advisory_locks import MIGRATIONS
-from shared.db.lock_patience import patiently
+from shared.db.locking.advisory_locks import MIGRATIONS
+from shared.db.locking.lock_patience import patiently
 from shared.db.models import Base
 from shared.db.session import connect_args
 

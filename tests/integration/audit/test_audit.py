@@ -24,7 +24,7 @@ from shared.bus.contract.events import (
     decode,
 )
 from shared.bus.contract.message import message_for
-from shared.db.advisory_locks import AUDIT_CHAIN
+from shared.db.locking.advisory_locks import AUDIT_CHAIN
 from shared.db.models import AuditEntry, OutboxMessage
 from shared.db.session import transaction
 from shared.http.errors import ApiError

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.bus.consume.delivery_tags import DeliveryTags
+from shared.bus.consume.receiving.delivery_tags import DeliveryTags
 
 
 @given(st.lists(st.tuples(st.integers(0, 8), st.sets(st.integers(1, 40))), max_size=20))

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.bus.broker import decoding
-from shared.bus.consume import frames
+from shared.bus.consume.receiving import frames
 from tests.integration.bus.strangers import strangers
 
 METHOD, HEADER, BODY = 1, 2, 3

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from shared.db import advisory_locks
+from shared.db.locking import advisory_locks
 from stack.folders import ROOT
 
 NUMBERS = {name: value for name, value in vars(advisory_locks).items() if name.isupper()}

@@ -11,7 +11,7 @@ from typing import Any
 
 from kombu import Connection
 
-from shared.bus.consume import frames
+from shared.bus.consume.receiving import frames
 
 CHUNK = 16_384  # bytes
 

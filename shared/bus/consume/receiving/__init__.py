@@ -1,0 +1,1 @@
+"""From the bytes of a connection to deliveries, and back to their acknowledgements."""
