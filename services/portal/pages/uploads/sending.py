@@ -53,7 +53,8 @@ def step(
                 _send(api, account_id, secret, line)
             except Refused as refused:
                 if refused.status in SOON:
-                    time.sleep(min(max(refused.retry_after, 1), until - time.monotonic()))
+                    left = max(until - time.monotonic(), 0.0)
+                    time.sleep(min(max(refused.retry_after, 1), left))
                     continue
                 if refused.status in OTHERS_TOO:
                     raise

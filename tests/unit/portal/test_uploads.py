@@ -1,0 +1,86 @@
+"""A step of an upload: what is refused for the moment goes again, what is refused stays refused."""
+
+import base64
+import json
+import time
+
+import pytest
+
+from services.portal.pages.uploads.carried import Carried
+from services.portal.pages.uploads.sending import step
+from services.portal.web.api import Refused
+from shared.ids import new_id
+from shared.web.results import PageError
+
+ACCOUNT = str(new_id())
+ORDER = {
+    "customer_details": {"name": "Ada", "email": "ada@shop.example"},
+    "item_summary": "kettle",
+    "address": "here",
+}
+SECRET = {"signing_secret": "whsec_" + base64.b64encode(bytes(32)).decode()}
+
+
+class Asking:
+    """The API, which answers as it is told, and after that accepts."""
+
+    def __init__(self, *answers):
+        self.answers = list(answers)
+        self.keys = []
+
+    def get(self, _):
+        return SECRET
+
+    def webhook(self, account_id, signed, body):
+        assert account_id == ACCOUNT
+        self.keys.append(signed["webhook-id"])
+        if self.answers:
+            answer = self.answers.pop(0)
+            time.sleep(0.02)
+            raise answer
+
+
+def upload(count=3):
+    lines = (json.dumps(ORDER | {"address": f"here {number}"}) for number in range(count))
+    held = Carried("orders.jsonl", "\n".join(lines).encode())
+    return held, held.file(ACCOUNT)
+
+
+def refused(status, code, retry_after=0):
+    return Refused(status, {"code": code, "error": f"It is {code}."}, retry_after)
+
+
+def test_a_refusal_for_the_moment_that_comes_when_the_time_is_over():
+    held, file = upload()
+    later = refused(429, "rate_limited", 1)
+    assert step(Asking(later), ACCOUNT, file, held, seconds=0.01) == (held, "")
+
+
+def test_a_row_goes_again_under_its_key_until_it_has_its_answer():
+    held, file = upload()
+    api = Asking(PageError(503, "It is away."))
+    assert step(api, ACCOUNT, file, held) == (held, "It is away.")
+    held, why = step(api, ACCOUNT, file, held)
+    assert (held.accepted, why) == (3, "")
+    assert api.keys == [file.taken[0].key, *(line.key for line in file.taken)]
+
+
+def test_what_is_refused_is_kept_with_why_and_the_others_go():
+    held, file = upload()
+    held, why = step(Asking(refused(422, "idempotency_key_reused")), ACCOUNT, file, held)
+    assert (held.done, held.accepted, why) == (3, 2, "")
+    assert held.failed == {1: ("idempotency_key_reused", "It is idempotency_key_reused.")}
+
+
+@pytest.mark.parametrize("status", [401, 403, 503])
+def test_where_no_row_would_fare_better_none_is_tried(status):
+    held, file = upload()
+    api = Asking(refused(status, "account_blocked"))
+    assert step(api, ACCOUNT, file, held) == (held, "It is account_blocked.")
+    assert len(api.keys) == 1
+
+
+def test_who_is_signed_out_signs_in_again():
+    held, file = upload()
+    with pytest.raises(Refused):
+        step(Asking(refused(401, "not_signed_in")), ACCOUNT, file, held)
