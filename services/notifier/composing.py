@@ -193,7 +193,7 @@ def compose(received: Received[Any], chosen: Sender = OURS, *, hides: bool = Fal
         public_url=public_url,
         reply_to=chosen.reply_to,
         code=code,
-        tracking_page=_tracking_link(fact.order_id, hides=hides) if is_order else "",
+        tracking_page=_tracking_link(fact, hides=hides) if is_order else "",
         unsubscribe_url=unsubscribe_url,
         excerpt=orders.excerpt(fact) if is_order else "",
     )
@@ -220,11 +220,10 @@ def compose(received: Received[Any], chosen: Sender = OURS, *, hides: bool = Fal
     )
 
 
-def _tracking_link(order_id: UUID, *, hides: bool) -> str:
+def _tracking_link(fact: Any, *, hides: bool) -> str:
     """Where the customer sees the order; empty where there is no such page."""
-    url = settings().tracking_url.rstrip("/")
-    token = HIDDEN if hides else tracking.token_for(order_id)
-    return f"{url}/{token}" if url else ""
+    page = tracking.page(fact.order_id, fact.tracking_link)
+    return f"{page.rpartition('/')[0]}/{HIDDEN}" if hides and page else page
 
 
 def _open_code(fact: AccountOtpRequested) -> str:

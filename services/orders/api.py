@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import select, tuple_
+from sqlalchemy import func, select, tuple_
 from sqlalchemy.orm import Session
 
 from services.orders import test_mode_api, tracking_api
@@ -18,6 +18,7 @@ from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
 from shared.http.stamps import in_utc
 from shared.ids import normalised_number, order_of_number
+from shared.security import tracking
 
 Limit = Annotated[int, msgspec.Meta(ge=1, le=200)]
 Stamp = Annotated[datetime, msgspec.Meta(tz=True)]
@@ -96,8 +97,14 @@ class ConflictView(Parcel, kw_only=True):
 
 
 class OrderDetail(OrderView, kw_only=True):
-    """An order with its history, its emails, and what was sent under the same number or key."""
+    """An order with its history, its emails, and what was sent under the same number or key.
 
+    `customer_page` is the link that its customer's next email has, null where there is no such
+    page; so many as `ended_links` led there before.
+    """
+
+    customer_page: str | None
+    ended_links: int
     status_history: list[StatusView]
     emails: list[EmailView]
     conflicts: list[ConflictView]
@@ -147,10 +154,7 @@ def index(session: Session, call: Call[None, Filter]) -> Answer:
 
 def show(session: Session, call: Call[None, None]) -> Answer:
     """One of the account's orders; another account's is as unknown as one that is not there."""
-    try:
-        order_id = UUID(call.path["order_id"])
-    except ValueError:
-        raise ApiError(404, *_NOT_FOUND) from None
+    order_id = _named(call)
     order = session.get(Order, order_id)
     if order is None or order.account_id != call.caller:
         raise ApiError(404, *_NOT_FOUND)
@@ -173,6 +177,8 @@ def show(session: Session, call: Call[None, None]) -> Answer:
         200,
         OrderDetail(
             **_common(order),
+            customer_page=tracking.page(order.id, order.tracking_link) or None,
+            ended_links=order.tracking_link,
             status_history=[
                 StatusView(
                     tracking_status=h.tracking_status,
@@ -200,6 +206,20 @@ def show(session: Session, call: Call[None, None]) -> Answer:
             ],
         ),
     )
+
+
+def end_links(session: Session, call: Call[None, None]) -> Answer:
+    """End the links of every email about an order so far; those of later emails are others."""
+    if not session.scalar(select(func.end_tracking_links(call.caller, _named(call)))):
+        raise ApiError(404, *_NOT_FOUND)
+    return Answer(204)
+
+
+def _named(call: Call[Any, Any]) -> UUID:
+    try:
+        return UUID(call.path["order_id"])
+    except ValueError:
+        raise ApiError(404, *_NOT_FOUND) from None
 
 
 def _common(order: Order) -> dict[str, Any]:
@@ -259,6 +279,16 @@ ROUTES = (
         handler=show,
         summary="One order with its history and emails",
         answers={200: OrderDetail},
+        errors=((404, *_NOT_FOUND),),
+        bearer=True,
+        tag="Orders",
+    ),
+    Route(
+        method="DELETE",
+        path="/orders/{order_id}/customer-links/",
+        handler=end_links,
+        summary="End the links of a customer's emails about an order, such as one that went astray",
+        answers={204: None},
         errors=((404, *_NOT_FOUND),),
         bearer=True,
         tag="Orders",

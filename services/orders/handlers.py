@@ -222,6 +222,7 @@ def _progress(
         "tracking_status": status,
         # A recorder of the version before has written none down.
         "order_number": row["order_number"] or said.order_number,
+        "tracking_link": row["tracking_link"],
     }
     if status is TrackingStatus.CANCELLED:
         return OrderCancellationRecorded(**common, reason=note)

@@ -62,11 +62,14 @@ class TrackedOrder(Parcel, kw_only=True):
 def show(session: Session, call: Call[None, None]) -> Answer:
     """The order of a link; one that is wrong is as unknown as one whose order is gone."""
     try:
-        order = session.get(Order, tracking.order_of(call.path["token"]))
+        link = tracking.link_of(call.path["token"])
     except tracking.InvalidLinkError:
-        order = None
+        raise ApiError(404, *_NOT_FOUND) from None
+    order = session.get(Order, link.order_id)
+    if order is None or order.tracking_link != link.number:
+        raise ApiError(404, *_NOT_FOUND)
     # A person who was erased has no order here any more, and neither has whoever has the link.
-    if order is None or order.customer_email == erased.ADDRESS:
+    if order.customer_email == erased.ADDRESS:
         raise ApiError(404, *_NOT_FOUND)
     history = session.scalars(
         select(OrderStatusHistory)
@@ -107,7 +110,7 @@ def parcel(said: dict[str, Any] | None) -> dict[str, Any]:
 
 _NOT_FOUND = (
     "link_not_found",
-    "This link leads to no order: it is not whole, or the order is gone.",
+    "This link leads to no order: it is not whole, it was ended, or the order is gone.",
 )
 
 ROUTES = (

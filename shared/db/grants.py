@@ -168,6 +168,7 @@ FUNCTIONS: Mapping[str, tuple[str, ...]] = {
         "keep_webhook_request_partitions()",  # of the version before, whose workers may still run
         "hold_approval(uuid)",
         "clear_test_orders(uuid)",
+        "end_tracking_links(uuid, uuid)",
     ),
     "kyc": ("hold_open_account(uuid)",),
     "secrets": ("hold_approval(uuid)",),

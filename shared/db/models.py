@@ -490,6 +490,8 @@ class Order(Base):
     # and id.
     tracking: Mapped[dict[str, Any] | None]
     tracking_said: Mapped[dict[str, Any] | None]
+    # Which link of its emails leads to its page; see shared/security/tracking.py.
+    tracking_link: Mapped[int] = mapped_column(default=0, server_default=text("0"))
     is_test: Mapped[bool] = mapped_column(default=False, server_default=false())
 
     @hybrid_property

@@ -395,8 +395,8 @@ CODES: dict[str, ErrorCode] = {
     ),
     "link_not_found": ErrorCode(
         [404],
-        "The link of a customer's email is not whole, is too old for the keys of today, or its "
-        "order was removed.",
+        "The link of a customer's email is not whole, is too old for the keys of today, was ended "
+        "by its seller, or its order was removed.",
         "Open the link as it stands in the email. What became of the order its seller knows.",
     ),
 }

@@ -9,7 +9,7 @@ from services.portal.web.api import Refused
 from services.portal.web.page import Page, Result, Visit
 from shared.bus.contract.events import TrackingStatus
 from shared.web.forms import uuid_of
-from shared.web.results import PageError, View
+from shared.web.results import PageError, Question, Redirect, View
 
 PATH = "/orders"
 FILTERS = ("status", "customer_email", "since", "until")
@@ -56,6 +56,28 @@ def show(visit: Visit) -> Result:
     return View("order.html", {"path": PATH, "order": order, "timeline": timeline(order)})
 
 
+def ask_end_links(visit: Visit) -> Question:
+    """Say whose links end."""
+    order_id = uuid_of(visit.path["order_id"])
+    order = visit.api.get(f"/orders/{order_id}/")
+    return Question(
+        "End the links of every email about this order so far?",
+        "End these links",
+        f"{PATH}/{order_id}",
+        {"Order": order["order_number"] or str(order_id), "Items": order["item_summary"]},
+        more="Whoever has one, its customer too, sees nothing by it any more. The next email about "
+        "the order has a new one, and so has this order's page for you to pass on.",
+        is_danger=True,
+    )
+
+
+def end_links(visit: Visit) -> Result:
+    """End them."""
+    order_id = uuid_of(visit.path["order_id"])
+    visit.api.delete(f"/orders/{order_id}/customer-links/")
+    return Redirect(f"{PATH}/{order_id}", "The links so far are ended. The new one is below.")
+
+
 def timeline(order: Mapping[str, Any]) -> list[dict[str, Any]]:
     """What happened to an order, in the order of time: `at`, `what`, `more`, whether it `counts`.
 
@@ -91,4 +113,5 @@ def timeline(order: Mapping[str, Any]) -> list[dict[str, Any]]:
 PAGES = (
     Page("GET", PATH, "business", index),
     Page("GET", f"{PATH}/{{order_id}}", "business", show),
+    Page("POST", f"{PATH}/{{order_id}}/links", "business", end_links, asks=ask_end_links),
 )

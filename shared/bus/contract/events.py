@@ -626,6 +626,8 @@ class _OrderFact(Event, frozen=True, kw_only=True):
     tracking_number: str | UnsetType = UNSET
     tracking_url: TrackingUrl | UnsetType = UNSET
     estimated_delivery: date | UnsetType = UNSET
+    # Which of the order's links leads to its page: shared/security/tracking.py.
+    tracking_link: int = 0
 
 
 class OrderRecorded(_OrderFact, frozen=True, kw_only=True):

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 
 import httpx
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 
-from shared.db.models import EmailSender, Order, OrderStatusHistory, Suppression
+from shared.db.models import Account, EmailSender, Order, OrderStatusHistory, Suppression
 from shared.ids import new_id
 from shared.security import tracking
 from tests.integration.arrange import account
@@ -22,7 +22,11 @@ _addresses = itertools.count(1)
 
 @pytest.fixture(scope="module")
 def ingress_settings():
-    return {"TRUSTED_PROXIES": "1", "SIGN_IN_ATTEMPTS_PER_MINUTE": str(A_MINUTE)}
+    return {
+        "TRUSTED_PROXIES": "1",
+        "SIGN_IN_ATTEMPTS_PER_MINUTE": str(A_MINUTE),
+        "TRACKING_URL": "https://portal.example/track",
+    }
 
 
 def an_order(stage, email="zoe@shop.example", **more):
@@ -176,3 +180,38 @@ def test_the_page_is_in_the_sellers_language_and_time(stage):
     for each in ('<html lang="fr">', "Votre commande est en transit", "3 décembre", "UTC+5:45"):
         assert each in shown
     assert "Your order" not in shown
+
+
+def test_a_business_ends_the_links_of_one_order_and_the_next_one_works(stage):
+    browser, email = stage.registered()
+    with stage.api.session() as session, session.begin():
+        me = session.scalar(select(Account.id).where(Account.email == email))
+    mine, other, stranger = an_order(stage), an_order(stage), an_order(stage)
+    with stage.api.session() as session, session.begin():
+        for id_ in (mine, other):
+            session.get(Order, id_).account_id = me
+    first = tracking.token_for(mine)
+    assert follow(stage, first).status_code == 200
+    browser.get(f"/orders/{mine}")
+    browser.send(f"/orders/{mine}/links")
+    assert "End the links of every email about this order so far?" in browser.page
+    assert follow(stage, first).status_code == 200
+    browser.send(f"/orders/{mine}/links")
+    assert "The links so far are ended." in browser.page
+    assert follow(stage, first).status_code == 404
+    # It says no more than a link that never was.
+    assert follow(stage, first).text == follow(stage, tracking.token_for(new_id())).text
+    token = re.search(r"data-customer-page>\S+/([^/<]+)</a>", browser.page)[1]
+    assert token == tracking.token_for(mine, 1)
+    assert follow(stage, token).status_code == 200
+    assert follow(stage, tracking.token_for(mine, 2)).status_code == 404
+    # Another order's, and another business's, stay.
+    assert follow(stage, tracking.token_for(other)).status_code == 200
+    asked = browser.page.replace(str(mine), str(stranger))
+    browser.page = asked
+    browser.send(f"/orders/{stranger}/links")
+    assert browser.status == 404
+    token = re.search(r'name="form_token" value="([^"]+)"', asked)[1]
+    data = {"form_token": token, "sure": "yes"}
+    assert browser.http.post(f"/orders/{stranger}/links", data=data).status_code == 404
+    assert follow(stage, tracking.token_for(stranger)).status_code == 200

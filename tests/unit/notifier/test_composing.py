@@ -178,6 +178,9 @@ def test_a_customers_email_leads_to_the_order_where_there_is_such_a_page(templat
     link = f"https://portal.example/track/{tracking.token_for(FACTS[template].order_id)}"
     assert f"Where it is: {link}\n\n--\n" in email.text
     assert f'href="{link}"' in email.html
+    later = email_of(template, tracking_link=1)
+    link = f"https://portal.example/track/{tracking.token_for(FACTS[template].order_id, 1)}"
+    assert f"Where it is: {link}\n" in later.text
     configure(tracking_url="")
     assert "Where it is" not in email_of(template).text
     assert "See where your order is" not in email_of(template).html

@@ -14,7 +14,7 @@ ORDER = new_id()
 def test_a_link_leads_to_its_order(configure):
     configure()
     token = tracking.token_for(ORDER)
-    assert tracking.order_of(token) == ORDER
+    assert tracking.link_of(token) == tracking.Link(ORDER, 0)
     assert token.isascii()
     assert "=" not in token
 
@@ -37,7 +37,7 @@ def test_a_link_leads_to_its_order(configure):
 def test_what_was_changed_leads_nowhere(configure, spoilt):
     configure()
     with pytest.raises(tracking.InvalidLinkError):
-        tracking.order_of(spoilt(tracking.token_for(ORDER)))
+        tracking.link_of(spoilt(tracking.token_for(ORDER)))
 
 
 def test_one_link_has_one_form(configure):
@@ -48,7 +48,7 @@ def test_one_link_has_one_form(configure):
     taken = []
     for last in alphabet:
         try:
-            tracking.order_of(token[:-1] + last)
+            tracking.link_of(token[:-1] + last)
         except tracking.InvalidLinkError:
             continue
         taken.append(last)
@@ -60,7 +60,28 @@ def test_an_older_key_leads_there_while_it_is_listed(configure):
     token = tracking.token_for(ORDER)
     own = configure(tracking_keys="").tracking_keys
     with pytest.raises(tracking.InvalidLinkError):
-        tracking.order_of(token)
+        tracking.link_of(token)
     configure(tracking_keys=f"{own},{OTHER}")
-    assert tracking.order_of(token) == ORDER
+    assert tracking.link_of(token) == tracking.Link(ORDER, 0)
     assert tracking.token_for(ORDER) != token
+
+
+def test_an_order_has_as_many_links_as_were_ended_and_each_is_another(configure):
+    configure()
+    tokens = {number: tracking.token_for(ORDER, number) for number in (0, 1, 2, 70_000)}
+    assert len(set(tokens.values())) == 4
+    for number, token in tokens.items():
+        assert tracking.link_of(token) == tracking.Link(ORDER, number)
+    # The first has one form: it is not also the one with the number 0 in it.
+    named = ORDER.bytes + bytes(4)
+    written = base64.urlsafe_b64encode(named + tracking._mac(tracking.keys()[0], named))
+    with pytest.raises(tracking.InvalidLinkError):
+        tracking.link_of(written.decode().rstrip("="))
+
+
+def test_what_is_longer_or_shorter_than_a_link_leads_nowhere(configure):
+    configure()
+    for named in (b"", ORDER.bytes[:8], ORDER.bytes + b"\1", ORDER.bytes + bytes(8)):
+        written = base64.urlsafe_b64encode(named + tracking._mac(tracking.keys()[0], named))
+        with pytest.raises(tracking.InvalidLinkError):
+            tracking.link_of(written.decode().rstrip("="))
