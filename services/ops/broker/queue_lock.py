@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine, NullPool, create_engine, func, select
 from sqlalchemy.exc import DBAPIError
 
 from shared.db import session
+from shared.db.session import connect_args
 
 PATIENCE = 5.0  # seconds
 AWAY_SECONDS = 5.0
@@ -128,6 +129,6 @@ def _own_engine(place: Engine) -> Engine:
             place.url,
             # Each is new: one that was kept may wait for an answer without end.
             poolclass=NullPool,
-            connect_args=session.connect_args(url, name="order-fellow turns"),
+            connect_args=connect_args(url, name="order-fellow turns"),
         )
     return _own[url]
