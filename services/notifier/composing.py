@@ -222,7 +222,7 @@ def compose(received: Received[Any], chosen: Sender = OURS, *, hides: bool = Fal
 
 def _tracking_link(fact: Any, *, hides: bool) -> str:
     """Where the customer sees the order; empty where there is no such page."""
-    page = tracking.page(fact.order_id, fact.tracking_link)
+    page = tracking.page(fact.order_id, fact.tracking_link or 0)
     return f"{page.rpartition('/')[0]}/{HIDDEN}" if hides and page else page
 
 

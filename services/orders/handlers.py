@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+from msgspec import UNSET
 from msgspec.structs import replace
 from sqlalchemy import RowMapping
 from sqlalchemy.orm import Session
@@ -222,7 +223,7 @@ def _progress(
         "tracking_status": status,
         # A recorder of the version before has written none down.
         "order_number": row["order_number"] or said.order_number,
-        "tracking_link": row["tracking_link"],
+        "tracking_link": row["tracking_link"] or UNSET,
     }
     if status is TrackingStatus.CANCELLED:
         return OrderCancellationRecorded(**common, reason=note)

@@ -23,8 +23,7 @@ def declare(connection: Connection) -> None:
             channel.exchange_declare(exchange.name, exchange.kind, durable=True, auto_delete=False)
         for queue in topology.QUEUES:
             declare_queue(channel, queue)
-        # Formerly the broker brought facts there, and confirmed none while the journal was stuck.
-        for key in topology.JOURNAL_FACTS:
+        for key in topology.FORMERLY_BOUND:
             channel.queue_unbind(topology.JOURNAL.name, topology.EVENTS, key)
 
 

@@ -626,8 +626,8 @@ class _OrderFact(Event, frozen=True, kw_only=True):
     tracking_number: str | UnsetType = UNSET
     tracking_url: TrackingUrl | UnsetType = UNSET
     estimated_delivery: date | UnsetType = UNSET
-    # Which of the order's links leads to its page: shared/security/tracking.py.
-    tracking_link: int = 0
+    # Which of the order's links leads to its page, but for the first: shared/security/tracking.py.
+    tracking_link: int | UnsetType = UNSET
 
 
 class OrderRecorded(_OrderFact, frozen=True, kw_only=True):

@@ -180,7 +180,8 @@ JOURNAL = Queue(
         Binding("journal", "#"),
         Binding(JOURNAL_OF_FACTS, "#"),
         Binding(COMMANDS, "#"),
-        Binding(EVENTS, "email.#"),  # nobody else wants these, and the broker would return them
+        # Nobody else wants it, and the broker would return it.
+        Binding(EVENTS, "email.undeliverable"),
     ),
     {
         "x-queue-type": "stream",
@@ -204,6 +205,8 @@ JOURNAL_FACTS = (
     "email.locale_changed",
 )
 """The keys of the facts that their publisher writes into the journal."""
+FORMERLY_BOUND = (*JOURNAL_FACTS, "email.#")
+"""What the broker brought into the journal, and confirmed nothing of while that was stuck."""
 
 
 EXCHANGES = (

@@ -54,8 +54,8 @@ def test_where_a_key_leads_is_what_topic_matching_says(exchange):
 
 
 def test_a_hash_is_any_number_of_words_none_included():
-    events = next(e for e in topology.EXCHANGES if e.name == topology.EVENTS)
-    assert topology.reached(events, "email") == [topology.JOURNAL]
+    commands = next(e for e in topology.EXCHANGES if e.name == topology.COMMANDS)
+    assert topology.reached(commands, "") == [topology.JOURNAL]
 
 
 def test_what_goes_into_the_bulk_lane_reaches_nobody_elses_queue():

@@ -28,7 +28,7 @@ def test_a_link_leads_to_its_order(configure):
         lambda token: token + "=",
         lambda token: " " + token,
         lambda token: "_" + token[1:],
-        lambda token: token[:-2] + "AA",
+        lambda token: token[:-2] + ("AA" if token[-2:] != "AA" else "BA"),
         lambda token: token[:22],
         lambda token: "ü" * 43,
         lambda token: base64.urlsafe_b64encode(new_id().bytes).decode().rstrip("=") + token[22:],
