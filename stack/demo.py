@@ -18,6 +18,7 @@ import httpx
 from amqp import Message
 from kombu import Connection
 from rich.console import Console
+from rich.markup import escape
 
 from stack.browser import Browser, NoFormError
 from stack.mailbox import Maildir, text_of
@@ -28,7 +29,7 @@ ORDERS = 20
 PATIENCE = 30.0  # seconds for any one thing to happen
 
 T = TypeVar("T")
-console = Console(highlight=False)
+console = Console(highlight=False, soft_wrap=True)  # an address is one, however long
 
 
 class StoryError(Exception):
@@ -50,12 +51,13 @@ def main() -> int:
             try:
                 Story(running).play()
             except (StoryError, NoFormError, httpx.HTTPError) as error:
-                console.print(f"[red]The story stops here:[/] {error}")
+                console.print(f"[red]The story stops here:[/] {escape(str(error))}")
                 for name in MODULES:
-                    console.print(f"[dim]{name}: {running.supervisor.tail(name)}[/]", markup=True)
+                    tail = f"{name}: {running.supervisor.tail(name)}"
+                    console.print(tail, style="dim", markup=False)
                 return 1
     except CannotRunError as error:
-        console.print(f"[red]Order Fellow cannot run:[/] {error}")
+        console.print(f"[red]Order Fellow cannot run:[/] {escape(str(error))}")
         return 1
     except KeyboardInterrupt:
         console.print("Stopped.")
@@ -147,7 +149,7 @@ class Story:
 
         self._say("Each customer is told, once", "order.recorded -> notifier.orders -> SMTP")
         mails = [self._mail_to(f"customer{number}@shop.example", "") for number in range(ORDERS)]
-        console.print(f"\n[dim]{_quote(mails[0])}[/]\n", markup=True)
+        console.print(f"\n{_quote(mails[0])}\n", style="dim", markup=False)
 
         link = _tracking_link(mails[0])
         self._say("A customer opens the link in it, without signing in", link)

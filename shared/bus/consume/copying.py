@@ -23,6 +23,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds between attempts
 PATIENCE = 600.0
 """Seconds until what is not confirmed is sent again: it may arrive twice, so not soon."""
 TOLD_EVERY = 60.0
+IDLE_SECONDS = 30.0
+"""After which a connection that nothing goes over is closed."""
 GRACE = 5.0
 """Seconds for copies that go elsewhere than one that has nowhere to go."""
 
@@ -144,19 +146,31 @@ class _Line:
                 self._sent = ()
                 if isinstance(error, NowhereError):
                     self.nowhere, self.nowhere_at = error, time.monotonic()
-                    return self._disconnect()
-                if error is not None:
-                    self._disconnect()
-                    self._changed.wait_for(lambda: not self._is_open, pause)
-            pause = FIRST_PAUSE if error is None else min(2 * pause, LONGEST_PAUSE)
-        return self._disconnect()
+            if error is None:
+                pause = FIRST_PAUSE
+                continue
+            # Not under the lock: who closes a connection in an alarm waits.
+            self._disconnect()
+            if self.nowhere is not None:
+                return
+            with self._changed:
+                self._changed.wait_for(lambda: not self._is_open, pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+        self._disconnect()
 
     def _next(self) -> Sequence[Copy]:
-        """What is to be sent; nothing at the end."""
+        """What is to be sent; nothing at the end. Meanwhile no connection is kept for long."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or not self._is_open)
+            has_come = self._changed.wait_for(self._is_wanted, IDLE_SECONDS)
+        if not has_come:
+            self._disconnect()
+        with self._changed:
+            self._changed.wait_for(self._is_wanted)
             self._sent, self._waiting = (self._waiting, []) if self._is_open else ((), [])
             return self._sent
+
+    def _is_wanted(self) -> bool:
+        return bool(self._waiting) or not self._is_open
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
