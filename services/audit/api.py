@@ -22,7 +22,7 @@ from shared.ids import derived_id
 Sha256 = Annotated[
     str, msgspec.Meta(pattern=r"^[0-9a-f]{64}(?![\s\S])", description="64 hexadecimal digits")
 ]
-By = Literal["you", "somebody", "order_fellow", "schedule"]
+By = Literal["you", "somebody", "order_fellow", "schedule", "unknown"]
 TOLD: Mapping[type[Event], tuple[str, ...]] = {
     events.AccountVerified: (),
     events.AccountSignedIn: ("is_new_place",),
@@ -50,9 +50,9 @@ _OURS = {
     "kyc.rejected",
     "kyc.information_requested",
     "kyc.revoked",
-    "secret.issued",
-    "secret.revoked",
 }
+_UNSAID = {"secret.issued", "secret.revoked"}
+"""Of an approval or an operator, or of whoever is signed in: the fact does not say."""
 
 
 class Filter(msgspec.Struct, kw_only=True):
@@ -65,7 +65,8 @@ class Filter(msgspec.Struct, kw_only=True):
 class Happened(msgspec.Struct, kw_only=True):
     """One thing that happened: `address` is from where, where that is known.
 
-    `by` is `you` for whoever is signed in as you, `somebody` for who tried to be.
+    `by` is `you` for whoever is signed in as you, `somebody` for who tried to be, and `unknown`
+    where it may be you or us.
     """
 
     at: datetime
@@ -129,7 +130,7 @@ def announce(session: Session, call: Call[OrdersFile, None]) -> Answer:
     message = message_for(
         fact, source="services.audit", correlation_id=account.id, message_id=fact_id
     )
-    outbox.add(session, [message])
+    outbox.add_once(session, message)
     return Answer(204)
 
 
@@ -149,6 +150,8 @@ def _by(type_: str, told: Mapping[str, Any]) -> By:
     cause = told.get("cause")
     if cause in ("scheduled", "expired_use"):
         return "schedule"
+    if type_ in _UNSAID:
+        return "unknown"
     if type_ in _OURS or told.get("by") or cause == "operator":
         return "order_fellow"
     return "somebody" if type_ == events.AccountSignInFailed.TYPE else "you"

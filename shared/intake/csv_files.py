@@ -54,7 +54,9 @@ def rows(content: bytes) -> Iterator[tuple[int, bytes, str]]:
         FileError: it is no CSV in UTF-8, or has columns that nobody knows.
     """
     names, cells = _read(content)
-    unknown = {name for name in names if not name.startswith(METADATA)} - {*COLUMNS, *GIVEN_BACK}
+    # Only a file that was given back has them, and with a key.
+    passed_over = GIVEN_BACK if KEY in names else ()
+    unknown = {name for name in names if not name.startswith(METADATA)} - {*COLUMNS, *passed_over}
     if unknown:
         raise FileError(
             f"unknown columns: {', '.join(sorted(unknown))}. They may be "

@@ -15,6 +15,7 @@ BY = {
     "you": "",
     "somebody": "by somebody",
     "order_fellow": "by Order Fellow",
+    "unknown": "by you or by Order Fellow",
     "schedule": "by itself, in time",
 }
 WORDS = {

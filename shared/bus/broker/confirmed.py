@@ -16,10 +16,6 @@ class NotPublishedError(ConnectionError):
     """Not all messages are known to be safe; those that are will be doubles when it is repeated."""
 
 
-class NowhereError(NotPublishedError):
-    """A message has no queue to go to."""
-
-
 @dataclass(frozen=True, slots=True)
 class Routed:
     """A message and where it goes.
@@ -112,7 +108,7 @@ class _Confirms:
         """Why not all are confirmed, after so many seconds."""
         if self._nowhere:
             exchange, key = min(self._nowhere)
-            return NowhereError(
+            return NotPublishedError(
                 f"there is no queue {key}{f' behind {exchange}' if exchange else ''}"
             )
         if self._refusal or self.awaited:

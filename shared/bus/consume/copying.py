@@ -15,7 +15,6 @@ from collections.abc import Sequence
 import structlog
 from kombu import Connection
 
-from shared.bus.broker.confirmed import NowhereError
 from shared.bus.consume.batch import Delivery
 from shared.bus.consume.requeue import Copy, Requeuer
 
@@ -25,8 +24,6 @@ PATIENCE = 600.0
 TOLD_EVERY = 60.0
 IDLE_SECONDS = 30.0
 """After which a connection that nothing goes over is closed."""
-GRACE = 5.0
-"""Seconds for copies that go elsewhere than one that has nowhere to go."""
 
 log = structlog.get_logger()
 
@@ -59,20 +56,8 @@ class Copying:
             self._lines[exchange].put(copies)
 
     def safe(self) -> list[int]:
-        """The tags of the deliveries whose copies were confirmed since this was asked last.
-
-        Raises:
-            NowhereError: a destination is not there; to connect anew declares it.
-        """
-        lines = self._lines.values()
-        safe = [tag for line in lines for tag in line.safe()]
-        lost = [line for line in lines if line.nowhere is not None]
-        if lost and not safe and lost[0].nowhere is not None:
-            # What is on its way elsewhere need not be done again.
-            is_waiting = any(line.is_busy for line in lines if line.nowhere is None)
-            if not is_waiting or time.monotonic() - lost[0].nowhere_at >= GRACE:
-                raise lost[0].nowhere
-        return safe
+        """The tags of the deliveries whose copies were confirmed since this was asked last."""
+        return [tag for line in self._lines.values() for tag in line.safe()]
 
     def close(self) -> None:
         """Give up what is not confirmed: the originals go back."""
@@ -91,9 +76,8 @@ class _Line:
         self._waiting: list[Copy] = []
         self._sent: Sequence[Copy] = ()
         self._safe: list[int] = []
-        self.nowhere: NowhereError | None = None
-        self.nowhere_at = 0.0
         self._is_open = True
+        self._why = "no confirm yet"
         self._told_at = time.monotonic()
         self._thread = threading.Thread(
             target=self._run, name=f"{requeuer.queue}-to-{exchange}", daemon=True
@@ -118,7 +102,11 @@ class _Line:
         if late and time.monotonic() - self._told_at >= TOLD_EVERY:
             self._told_at = time.monotonic()
             log.error(
-                "copies_not_confirmed", queue=self._requeuer.queue, to=self._exchange, messages=late
+                "copies_not_confirmed",
+                queue=self._requeuer.queue,
+                to=self._exchange,
+                messages=late,
+                reason=self._why,
             )
         return safe
 
@@ -144,16 +132,13 @@ class _Line:
                 self._safe += [copy.tag for copy in copies if copy.tag in safe]
                 self._waiting[:0] = [copy for copy in copies if copy.tag not in safe]
                 self._sent = ()
-                if isinstance(error, NowhereError):
-                    self.nowhere, self.nowhere_at = error, time.monotonic()
             if error is None:
                 pause = FIRST_PAUSE
                 continue
-            # Not under the lock: who closes a connection in an alarm waits.
+            # Not under the lock, which the consumer takes at each turn.
             self._disconnect()
-            if self.nowhere is not None:
-                return
             with self._changed:
+                self._why = f"{type(error).__name__}: {error}"
                 self._changed.wait_for(lambda: not self._is_open, pause)
             pause = min(2 * pause, LONGEST_PAUSE)
         self._disconnect()
@@ -175,4 +160,5 @@ class _Line:
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.release()
+            # Without goodbye: in an alarm the broker reads none.
+            connection.collect()

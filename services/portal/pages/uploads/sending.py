@@ -43,7 +43,8 @@ def step(
         How far it is now; and why it does not go on by itself, in words, where it does not.
     """
     until = time.monotonic() + seconds
-    if not _places.acquire(timeout=seconds):
+    # Nobody waits here, which would hold a thread as well.
+    if not _places.acquire(blocking=False):
         return carried, ""
     try:
         secret = api.get("/webhook/secret/")["signing_secret"]
@@ -61,9 +62,8 @@ def step(
                 failed = carried.failed | {line.number: (refused.code, str(refused))}
                 carried = replace(carried, failed=failed)
             carried = replace(carried, done=carried.done + 1)
-    # What came of the row is not known, or nothing: it goes again.
-    except PageError as error:
-        return carried, error.sentence
+    except PageError:
+        return carried, "The last row has no answer. It goes again under its key, and counts once."
     except Refused as refused:
         if refused.code == "not_signed_in":
             raise

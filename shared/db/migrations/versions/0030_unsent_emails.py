@@ -20,5 +20,8 @@ def downgrade() -> None:
 
 
 def _replace(old: str, new: str, condition: str) -> None:
+    # The stronger lock first: whoever has read the table and then writes to it would wait for the
+    # index, and dropping the other for whoever has read: a deadlock.
+    op.execute("LOCK TABLE email_deliveries IN ACCESS EXCLUSIVE MODE")
     op.create_index(new, "email_deliveries", ["at", "id"], postgresql_where=sa.text(condition))
     op.drop_index(old, "email_deliveries")

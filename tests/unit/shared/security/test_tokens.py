@@ -37,6 +37,13 @@ def test_what_is_not_ours_is_not(claims):
 
 def test_the_end_of_a_token_is_for_the_database_to_judge():
     """What is over here may not be over there, and the other way round."""
-    ended = datetime(2020, 1, 1, tzinfo=UTC)
+    ended = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=12)
     text = changed(tokens.make(new_id(), "access", datetime.now(UTC)), exp=ended)
     assert tokens.check(text, "access").expires_at == ended
+
+
+def test_what_is_over_for_days_is_over_by_any_clock():
+    ended = datetime.now(UTC) - timedelta(days=2)
+    text = changed(tokens.make(new_id(), "access", datetime.now(UTC)), exp=ended)
+    with pytest.raises(tokens.InvalidTokenError):
+        tokens.check(text, "access")

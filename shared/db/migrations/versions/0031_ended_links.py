@@ -1,4 +1,4 @@
-"""What happened to an account is read by pages; the links of an order's emails can be ended.
+"""The links of an order's emails can be ended.
 
 Adding a column with a constant default rewrites no table (PostgreSQL, ALTER TABLE, "Notes").
 """
@@ -11,12 +11,8 @@ down_revision = "0030"
 branch_labels = None
 depends_on = None
 
-BEFORE, NOW = "ix_audit_log_correlation_id", "ix_audit_log_correlation_id_sequence"
-
 
 def upgrade() -> None:
-    op.create_index(NOW, "audit_log", ["correlation_id", "sequence"])
-    op.drop_index(BEFORE, "audit_log")
     number = sa.Column("tracking_link", sa.Integer(), server_default=sa.text("0"), nullable=False)
     op.add_column("orders", number)
     op.execute(_END)
@@ -38,5 +34,3 @@ _END = """
 def downgrade() -> None:
     op.execute("DROP FUNCTION end_tracking_links(uuid, uuid)")
     op.drop_column("orders", "tracking_link")
-    op.create_index(BEFORE, "audit_log", ["correlation_id"])
-    op.drop_index(NOW, "audit_log")
