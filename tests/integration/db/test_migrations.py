@@ -14,7 +14,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.exc import IntegrityError
 
-from shared.db.locking import lock_patience, migrate
+from shared.db import migrate
+from shared.db.locking import lock_patience
 from shared.db.models import Base
 from shared.ids import new_id
 from tests.integration.arrange import account
