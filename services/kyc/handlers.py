@@ -83,11 +83,12 @@ def decide(session: Session, received: Received[KycDecide]) -> None:
         decided_by = ", ".join(one.decided_by for one in counted)
         reason = reason or next((one.reason for one in counted if one.reason), "")
     received.take_effect_once()
+    now = database_time(session)  # before anything is changed, which it would flush
     try:
         with session.begin_nested():
             application.status = new
             application.reason = reason
-            application.decided_at = database_time(session)
+            application.decided_at = now
             application.decided_by = decided_by
     except IntegrityError:  # what waited for an answer has one by now, which nobody has looked at
         raise Permanent(_ANOTHER) from None

@@ -250,7 +250,7 @@ def test_a_child_whose_port_is_stolen_goes_elsewhere(supervisor, tmp_path):
         )
         supervisor.wait_until_listening()
         assert (mail.moves, http.moves) == (1, 1)
-        assert httpx.get(str(Address(http))).text == "hello"
+        assert httpx.get(str(Address(http)), timeout=60).text == "hello"
 
 
 def hello(_, start_response):

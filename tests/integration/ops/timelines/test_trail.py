@@ -330,14 +330,15 @@ def test_an_email_that_is_due_says_so_and_why(settings, db, engine, mailbox):
             beat(session)
         assert re.fullmatch(
             r"the order itself: email due, not sent yet: the mail server does not answer since "
-            r"\d\d:\d\d",
+            r"\d{4}-\d\d-\d\d \d\d:\d\d UTC",
             *due(),
         )
         with closing(Sampler(settings.amqp_url, engine)) as sampler:
             (trouble,) = [t for t in troubles([sampler.take()]) if t.about == "mail"]
         assert trouble.level == "down"
         assert re.match(
-            r"The mail server does not answer: 1 email waits since \d\d:\d\d\. .*no mail server at",
+            r"The mail server does not answer: 1 email waits since \d{4}-\d\d-\d\d \d\d:\d\d UTC\. "
+            r".*no mail server at",
             trouble.text,
         )
         mailbox.start()
