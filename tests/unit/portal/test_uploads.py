@@ -7,7 +7,7 @@ import time
 import pytest
 
 from services.portal.pages.uploads.carried import Carried
-from services.portal.pages.uploads.sending import step
+from services.portal.pages.uploads.sending import NO_ANSWER, step
 from services.portal.web.api import Refused
 from shared.ids import new_id
 from shared.web.results import PageError
@@ -59,7 +59,7 @@ def test_a_refusal_for_the_moment_that_comes_when_the_time_is_over():
 def test_a_row_goes_again_under_its_key_until_it_has_its_answer():
     held, file = upload()
     api = Asking(PageError(503, "It is away."))
-    assert step(api, ACCOUNT, file, held) == (held, "It is away.")
+    assert step(api, ACCOUNT, file, held) == (held, NO_ANSWER)
     held, why = step(api, ACCOUNT, file, held)
     assert (held.accepted, why) == (3, "")
     assert api.keys == [file.taken[0].key, *(line.key for line in file.taken)]

@@ -24,6 +24,10 @@ SOON = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.CONFLICT)
 """The same row in a moment: the rate, or a copy of it that is on its way."""
 OTHERS_TOO = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.SERVICE_UNAVAILABLE)
 """No other row would fare better now."""
+NO_ANSWER = (
+    "Order Fellow does not answer at the moment. Go on in a minute: a row without an answer goes "
+    "again under its key, and counts once."
+)
 _places = threading.BoundedSemaphore(AT_ONCE)
 
 
@@ -63,7 +67,7 @@ def step(
                 carried = replace(carried, failed=failed)
             carried = replace(carried, done=carried.done + 1)
     except PageError:
-        return carried, "The last row has no answer. It goes again under its key, and counts once."
+        return carried, NO_ANSWER
     except Refused as refused:
         if refused.code == "not_signed_in":
             raise
