@@ -16,8 +16,8 @@ from sqlalchemy.orm import Session
 
 from shared.bus.contract.events import AccountBlock, SecretRevoke
 from shared.bus.contract.message import message_for
-from shared.security import tokens, webhook_keys
-from tests.integration.arrange import account, depth, publish, sign, until
+from shared.security import webhook_keys
+from tests.integration.arrange import access_token, account, depth, publish, sign, until
 
 RECOVERY = Path(__file__).resolve().parents[2] / "docs" / "recovery.md"
 ORDERS = """
@@ -53,6 +53,7 @@ def run(stand, command, since):
             "AMQP_URL": stand.amqp_url,
             "DATABASE_URL": stand.engine.url.render_as_string(hide_password=False),
         },
+        input="y\n",  # it asks, as it does whoever types it
         capture_output=True,
         text=True,
         timeout=120,
@@ -124,7 +125,7 @@ class Ended:
         self.secrets = {one.id: self._secret(one.id, {}) for one in made}
 
     def _secret(self, account_id, body):
-        bearer = {"Authorization": f"Bearer {tokens.make(account_id, 'access').text}"}
+        bearer = {"Authorization": f"Bearer {access_token(account_id)}"}
         url = f"{self.stand.url}/api/v1/webhook/secret/"
         answer = httpx.post(url, headers=bearer, json=body)
         assert answer.status_code in (200, 201), answer.text
