@@ -128,7 +128,7 @@ def test_a_message_that_kills_its_process_every_time_ends_dead_and_alone(stand):
         kill(stand, "orders")
         stand.go_on(2)
         publish(stand.amqp_url, message)
-        until(restarted, "dead", 150)
+        until(restarted, "dead", 240)  # twenty starts of a process
         stand.supervisor.swap("orders", MODULES["orders"])
         kill(stand, "orders")
         stand.go_on(1)
