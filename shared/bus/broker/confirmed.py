@@ -10,6 +10,7 @@ from amqp import Message as AmqpMessage
 from kombu import Connection
 
 LOOK_SECONDS = 0.5
+"""How long it may go unnoticed that nobody waits any more."""
 
 
 class NotPublishedError(ConnectionError):

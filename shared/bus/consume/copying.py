@@ -79,10 +79,8 @@ class _Line:
         self._is_open = True
         self._why = "no confirm yet"
         self._told_at = time.monotonic()
-        self._thread = threading.Thread(
-            target=self._run, name=f"{requeuer.queue}-to-{exchange}", daemon=True
-        )
-        self._thread.start()
+        name = f"{requeuer.queue}-to-{exchange}"
+        threading.Thread(target=self._run, name=name, daemon=True).start()
 
     @property
     def is_busy(self) -> bool:

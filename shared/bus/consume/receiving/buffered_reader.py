@@ -13,7 +13,7 @@ from kombu import Connection
 
 from shared.bus.consume.receiving import frames
 
-CHUNK = 16_384  # bytes
+CHUNK = 16_384  # bytes, some twenty deliveries
 
 
 class Inbound:
