@@ -208,8 +208,10 @@ class Careful:
             found = await asyncio.to_thread(rows.take_one_fresh, connection, destination)
             if found:
                 sent = await self._send(connection, found) or sent
-            elif not self._windows[destination].under_way:
-                del self._windows[destination]  # there is nothing for it
+            elif not self._windows[destination].under_way and not await asyncio.to_thread(
+                rows.is_wanted, connection, destination
+            ):
+                del self._windows[destination]
                 self._rejoin(destination)
         return sent
 

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Connection, Row, case, delete, func, select, text, tuple_
+from sqlalchemy import Connection, Row, case, delete, func, or_, select, text, tuple_
 
 from shared.bus.contract import journal
 from shared.bus.contract.message import Message
@@ -123,6 +123,19 @@ def take_one_fresh(connection: Connection, destination: Destination) -> Sequence
         _table.c.routing_key == destination[1],
     )
     return _take(connection, query.order_by(_table.c.sequence), (), 1)
+
+
+def is_wanted(connection: Connection, destination: Destination) -> bool:
+    """Whether there are rows for a destination, but for those that are parked for later."""
+    query = select(_table.c.sequence).where(
+        _table.c.exchange == destination[0],
+        _table.c.routing_key == destination[1],
+        or_(
+            _table.c.parked_at.is_(None),
+            _table.c.next_try_at <= func.clock_timestamp(),
+        ),
+    )
+    return connection.execute(query.limit(1)).first() is not None
 
 
 def _take(

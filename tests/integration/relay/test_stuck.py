@@ -1,5 +1,6 @@
 """A queue, or the journal, that confirms nothing holds up nothing else."""
 
+import asyncio
 import itertools
 import threading
 import time
@@ -10,7 +11,9 @@ import msgspec
 import pytest
 from kombu import Connection
 from sqlalchemy import text
+from structlog.testing import capture_logs
 
+from services.relay.careful import Careful
 from services.relay.vetting import Vetting
 from shared.bus.contract.message import message_for
 from shared.ids import new_id
@@ -94,6 +97,32 @@ def test_a_queue_that_does_not_confirm_holds_up_nobody_else(
     assert max(arrived.values()) <= 2
     assert max(urgent.values()) <= 2
     assert max(drain(amqp_url, 2_000).values()) <= 2
+
+
+def test_a_destination_in_doubt_stays_apart_though_its_connection_opens_between_two_looks(
+    settings, amqp_url, db, engine, broker, monkeypatch
+):
+    """It has nothing fresh then, and was not looked at for what is due."""
+    looked = Careful._send_due
+
+    async def look_before_they_are_open(self, connection):
+        goes_on = await looked(self, connection)
+        for destination in self.stuck:
+            while self._alone[destination].state != "connected":  # noqa: ASYNC110 - no event of its own
+                await asyncio.sleep(0.01)
+        return goes_on
+
+    monkeypatch.setattr(Careful, "_send_due", look_before_they_are_open)
+    with stuck(broker, amqp_url, STUCK):
+        # All in one batch, so that the stuck queue is before the others on one channel.
+        write(db, [fact("order_received") for _ in range(20)])
+        write(db, [fact("one_time_code") for _ in range(50)])
+        write(db, messages(500))
+        with relaying(settings), capture_logs() as logs:
+            until(lambda: depth(amqp_url, "notifier.urgent") >= 50, "the codes are out")
+            until(lambda: depth(amqp_url, QUEUE) >= 500, "the orders are out")
+    told = Counter(line.get("key") for line in logs if line["event"] == "destination_stuck")
+    assert told == {"order.recorded": 1, "account.otp_requested": 1, "order.created": 1}
 
 
 def test_a_queue_that_confirms_late_gets_its_backlog_at_full_speed(
