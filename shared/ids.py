@@ -4,10 +4,12 @@ import hashlib
 import unicodedata
 from uuid import UUID
 
+import uuid_utils
 import uuid_utils.compat
 
 # The namespace of every id that Order Fellow derives. Changing it would change derived ids.
 NAMESPACE = UUID("6f1d2c1e-6a57-5b0b-9d0f-0f5d7c0a51e1")
+_NAMESPACE = uuid_utils.UUID(str(NAMESPACE))
 
 
 def new_id() -> UUID:
@@ -35,7 +37,7 @@ def follow_up_id(cause: UUID, what: str) -> UUID:
 
 def derived_id(*parts: object) -> UUID:
     """The UUIDv5 of `parts`: the same parts give the same id, everywhere and for ever."""
-    return uuid_utils.compat.uuid5(NAMESPACE, "\x1f".join(str(part) for part in parts))
+    return UUID(int=uuid_utils.uuid5(_NAMESPACE, "\x1f".join(map(str, parts))).int)
 
 
 LONGEST_NUMBER = 100  # characters of an order number, as `Reference` has it

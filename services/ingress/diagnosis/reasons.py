@@ -168,7 +168,7 @@ def _shop(
         found.findings.append(f"This account has no secret {whose}.")
     active = next((s for s in secrets if s.state == "active" and not s.is_test), None)
     if active is not None:
-        key = rules.platform_keys(active.raw, platform)[0]
+        key = next(rules.platform_keys(active.raw, platform))
         found.expected = platforms.sign(key, body).decode()
     if judged.secret is not None:
         _tell_state(judged.secret, found)

@@ -83,9 +83,9 @@ class State(NamedTuple):
     ours: TrackingStatus | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Platform:
-    """A platform.
+    """A platform; there is one object of each.
 
     Attributes:
         name: in the path, in the request log and in the database.
@@ -168,7 +168,10 @@ def line(*parts: Text, otherwise: str = "") -> str:
         parts: separated by spaces; what is empty is left out.
         otherwise: what stands there where nothing is left.
     """
-    whole = " ".join([str(part) for part in parts if part or part == 0])
+    if len(parts) == 1 and type(parts[0]) is str:
+        whole = parts[0]  # what nearly every one is
+    else:
+        whole = " ".join([str(part) for part in parts if part or part == 0])
     if len(whole) <= _MAX_LINE and whole.isprintable():
         return whole.strip() or otherwise
     return _CONTROLS.sub(" ", whole).strip()[:_MAX_LINE].strip() or otherwise
@@ -176,7 +179,7 @@ def line(*parts: Text, otherwise: str = "") -> str:
 
 def reference(given: Text) -> str:
     """What something is called by, in at most 100 characters; empty where there is nothing."""
-    return line(given)[:100].strip()
+    return line(given)[:100].strip() if given is not None else ""
 
 
 def link(given: Text) -> str:

@@ -11,6 +11,7 @@ it tells nothing apart here; what is sent twice is known by what it says. Nor do
 """
 
 import re
+from functools import lru_cache
 
 import msgspec
 
@@ -99,7 +100,7 @@ _OPEN = ("pending", "on-hold", "processing")
 _PICKUP = ("local_pickup", "pickup_location")
 # Before it stands the shop's address, and what its REST API is called there: `wp-json` as a rule,
 # or behind a question mark where links are plain.
-_SELF = re.compile(r"https?://(.+?)(/index\.php)?(/wp-json|/?\?rest_route=)?/wc/v[0-9]+/orders/")
+_ORDERS = re.compile(r"https?://(.+?)(/index\.php)?(/wp-json|/?\?rest_route=)?/wc/v[0-9]+/orders")
 
 
 def _read(order: WooCommerceOrder, _: str) -> Said:
@@ -169,7 +170,12 @@ def _shop(order: WooCommerceOrder) -> str:
         link = _links.decode(order.links).self_[0]
     except (ValueError, RecursionError, IndexError):
         return ""
-    found = _SELF.match(link.href)
+    return _shop_at(link.href.rpartition("/")[0])
+
+
+@lru_cache(maxsize=1_000)
+def _shop_at(orders: str) -> str:
+    found = _ORDERS.fullmatch(orders)
     return found[1].rstrip("/").lower() if found else ""
 
 

@@ -1,6 +1,7 @@
 """Rows of the request log, and of how much each secret is used: their form, and their writing."""
 
 import io
+import re
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -29,6 +30,8 @@ NULL = "\\N"
 _COPY = f"COPY webhook_requests ({COLUMNS}) FROM STDIN"
 _READ_BYTES = 1 << 20  # psycopg2 takes the interpreter's lock again for each piece
 # Of the text format (PostgreSQL, COPY, "Text Format"); a NUL has no form at all.
+_PLAIN = re.compile(rb"[0-9A-Za-z+/=,.:-]+")
+"""What is written as it stands: none of it is escaped, nor a secret, which has an underscore."""
 _ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\0": "\ufffd"})
 
 
@@ -143,7 +146,7 @@ def _text(value: bytes | None) -> str:
         return NULL
     # A header's bytes may be anything; Latin-1 has a character for each (RFC 9110, 5.5).
     text_ = value.decode("latin-1")
-    if value.isalnum():
+    if _PLAIN.fullmatch(value):
         return text_[:MAX_TEXT]
     return webhook_keys.removed(text_)[:MAX_TEXT].translate(_ESCAPES)
 

@@ -8,8 +8,9 @@ before the signature is right.
 """
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Generic, Literal, Protocol, TypeVar, cast
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -151,20 +152,29 @@ def read_platform_headers(headers: Headers, platform: Platform, signed: Signed) 
         Refusal: one is missing, or the signature is there twice.
     """
     given = dict(headers)
-    if not all(given.get(name.lower().encode()) for name in platform.required):
+    required, signature, delivery = _as_sent(platform)
+    if not all(map(given.get, required)):
         raise missing(platform.required, headers)
-    signature = platform.signature.lower().encode()
     if sum(name == signature for name, _ in headers) > 1:
         raise invalid_signature()
     signed.signature = given[signature]
-    signed.key = given.get(platform.delivery.lower().encode())
+    signed.key = given.get(delivery)
 
 
-def platform_keys(raw: bytes, platform: Platform) -> tuple[bytes, ...]:
+@cache
+def _as_sent(platform: Platform) -> tuple[Sequence[bytes], bytes, bytes]:
+    """The names of the headers that are required, of the signature and of the delivery."""
+    required = tuple(name.lower().encode() for name in platform.required)
+    return required, platform.signature.lower().encode(), platform.delivery.lower().encode()
+
+
+def platform_keys(raw: bytes, platform: Platform) -> Iterator[bytes]:
     """The keys that a platform may sign with for a secret: what was pasted, as text."""
     if platform.gives_secret:
-        return (raw,)
-    return encode_key(raw).encode(), encode_standard(raw).encode()
+        yield raw
+    else:
+        yield encode_key(raw).encode()
+        yield encode_standard(raw).encode()
 
 
 def platform_of(names: Collection[bytes]) -> Platform | None:
@@ -174,7 +184,7 @@ def platform_of(names: Collection[bytes]) -> Platform | None:
         names: of its headers, in small letters.
     """
     for platform in PLATFORMS:
-        if any(name.lower().encode() in names for name in platform.required):
+        if any(name in names for name in _as_sent(platform)[0]):
             return platform
     return None
 
