@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.orm import Session
 
 from services.notifier import leases, metrics, mime, senders
@@ -111,8 +111,17 @@ class Notifier:
         self._let_go(session, leased.keys() - set(thinking))
 
     def _let_go(self, session: Session, facts: Collection[UUID]) -> None:
-        ended = [fact_id for fact_id in facts if self._leased.pop(fact_id, None) is not None]
+        ended = [fact_id for fact_id in facts if fact_id in self._leased]
+        if not ended:
+            return
         leases.end(session, ended)
+
+        def forget(_: Session) -> None:
+            for fact_id in ended:
+                self._leased.pop(fact_id, None)
+
+        # Where it is not written down in the end, the next look must find it again.
+        event.listen(session, "after_commit", forget, once=True)
 
     def __call__(self, session: Session, messages: Sequence[Received[Any]]) -> Failures:
         """Send the email of each fact, and write down what became of it.

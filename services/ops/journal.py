@@ -35,6 +35,7 @@ from shared.bus.contract.journal import batch as batch_of
 from shared.bus.contract.journal import is_unread, unpack
 from shared.bus.contract.message import Replay
 from shared.db.models import OutboxMessage
+from shared.ids import derived_id
 
 PREFETCH = 100  # some of them hold many others
 COPIES = 1_000  # published at once
@@ -371,10 +372,17 @@ def _waiting(
 
 
 def _copy(incoming: Incoming, publisher: str, how: Replay) -> AmqpMessage:
+    content = incoming.content_id
+    named = {}
+    if content is not None:
+        # The same at each replay: what had nothing to do once is done with.
+        offset = incoming.headers.get(OFFSET_HEADER)
+        named["message_id"] = str(derived_id("journal", content, incoming.stated_time, offset))
     return copy(
         incoming,
         publisher,
         user=incoming.user_id,
         person=incoming.acting,
-        extra={REPLAY_HEADER: how},
+        properties=named,
+        extra={REPLAY_HEADER: "unnamed" if named and how == "again" else how},
     )

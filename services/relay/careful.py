@@ -252,12 +252,12 @@ class Careful:
         publisher = self._alone.get(destination, self._publisher)
         try:
             confirm = publisher.send(rows.checked(row))
-        except (PublishError, ValueError) as error:
+        except Exception as error:  # noqa: BLE001 - what cannot be encoded is its own row's fault
             self._window(destination).under_way -= 1
-            if isinstance(error, ValueError):
-                self._outcome.parked[row.sequence] = str(error)
-            else:
+            if isinstance(error, PublishError):
                 self._outcome.doubtful[row.sequence] = f"not sent: {error}"
+            else:
+                self._outcome.parked[row.sequence] = rows.unfit(error)
             self.wake.set()
             return
         self._hold(row, destination, confirm)

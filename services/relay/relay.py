@@ -234,8 +234,10 @@ class Relay:
     def _send(self, fast: Publisher, row: Row[Any], sent: list["_Sent"], outcome: Outcome) -> None:
         try:
             sent.append((row, fast.send(rows.checked(row))))
-        except ValueError as error:
-            outcome.parked[row.sequence] = str(error)
+        except PublishError:
+            raise
+        except Exception as error:  # noqa: BLE001 - what cannot be encoded is its own row's fault
+            outcome.parked[row.sequence] = rows.unfit(error)
 
     def _sort(self, fast: Publisher, sent: list["_Sent"], outcome: Outcome) -> None:
         """Put into `outcome` what is known of what was sent."""

@@ -209,6 +209,11 @@ def checked(row: Any) -> Message:
     return found
 
 
+def unfit(error: Exception) -> str:
+    """Why a row cannot be encoded, by what was raised over it."""
+    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+
+
 def _by_sequence(reasons: Mapping[int, str]) -> dict[str, Any]:
     return {"sequences": _numbers(reasons), "reasons": arrays.texts(reasons.values())}
 

@@ -91,6 +91,9 @@ def give(session: Session, call: Call[GivenSecret, None]) -> Answer:
     active = [secret for secret in live if secret.state == "active"]
     previous = next((secret for secret in active if secret.shop == body.shop), None)
     if previous is not None and _is(previous, body.secret):
+        if body.revoke_previous:
+            older = [one for one in live if one.shop == body.shop and one is not previous]
+            _end(session, account, platform, older, at)
         return _list(session, account.id, platform)
     if previous is None and len(active) >= MAX_SHOPS:
         raise ApiError(409, *_TOO_MANY_SHOPS)
@@ -140,12 +143,20 @@ def remove(session: Session, call: Call[None, OfShop]) -> Answer:
     account = session.get_one(Account, call.caller)
     at = database_time(session)
     live = session.scalars(_live(account.id, platform, at)).all()
-    revoked = _revoke(session, [s for s in live if s.shop == call.query.shop], at)
-    if not revoked:
+    if not _end(session, account, platform, [s for s in live if s.shop == call.query.shop], at):
         raise ApiError(404, *_NONE)
-    title = webhook_keys.GIVEN_BY[platform]
-    rotation.tell_revoked(session, account, revoked, f"You removed the secret of {title}.")
     return Answer(204)
+
+
+def _end(
+    session: Session, account: Account, platform: str, secrets: list[WebhookSecret], at: datetime
+) -> bool:
+    """Revoke secrets and tell of it; returns whether there were any."""
+    revoked = _revoke(session, secrets, at)
+    if revoked:
+        title = webhook_keys.GIVEN_BY[platform]
+        rotation.tell_revoked(session, account, revoked, f"You removed the secret of {title}.")
+    return bool(revoked)
 
 
 def _list(session: Session, account_id: UUID, platform: str) -> Answer:

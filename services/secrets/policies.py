@@ -118,11 +118,15 @@ def on_limit(session: Session, received: Received[WebhookLimit]) -> None:
     """Set an account's rate, or give it the default again.
 
     Raises:
-        Permanent: there is no such account.
+        Permanent: there is no such account, or see `take_effect_once`.
     """
     command = received.data
     if session.get(Account, command.account_id) is None:
         raise Permanent("no such account")
+    held = session.get(WebhookPolicy, command.account_id, with_for_update=True)
+    if command.per_second == (held.rate_per_second if held else None):
+        return
+    received.take_effect_once()
     _put(session, account_id=command.account_id, rate_per_second=command.per_second)
 
 
@@ -130,7 +134,7 @@ def on_block(session: Session, received: Received[AccountBlock]) -> None:
     """Block an account or let it in again; its owner is told, once.
 
     Raises:
-        Permanent: there is no such account.
+        Permanent: there is no such account, or see `take_effect_once`.
     """
     command = received.data
     account = session.get(Account, command.account_id)
@@ -139,6 +143,7 @@ def on_block(session: Session, received: Received[AccountBlock]) -> None:
     held = session.get(WebhookPolicy, account.id, with_for_update=True)
     if command.blocked == (held is not None and held.blocked_at is not None):
         return
+    received.take_effect_once()
     _put(
         session,
         account_id=account.id,

@@ -825,6 +825,10 @@ class OutboxMessage(Base):
             ),
             "short_strings",
         ),
+        CheckConstraint(
+            "time >= '1970-01-01 00:00+00' AND time < '9999-12-31 00:00+00'",
+            "time",
+        ),
     )
 
     sequence: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=True)

@@ -49,14 +49,20 @@ def discard(connection: Connection, books: Engine, days: int) -> int:
         days: for how long letters are kept; 0 is for ever.
 
     Raises:
-        sqlalchemy.exc.DBAPIError: the database is away; what was done before stays done.
+        Exception: of kombu or py-amqp, or since the database is away; what could be done is.
     """
     done = 0
+    failures: list[Exception] = []
     why = f"older than {days} days (RETENTION_DEAD_LETTERS_DAYS)"
-    for queue in topology.WORK_QUEUES:
-        if days and search.browse(connection, queue, _old(days), limit=1).letters:
-            found = actions.discard(connection, books, queue, _old(days), NOBODY, why)
-            done += found.done
+    for queue in topology.WORK_QUEUES if days else ():
+        try:
+            if search.browse(connection, queue, _old(days), limit=1).letters:
+                done += actions.discard(connection, books, queue, _old(days), NOBODY, why).done
+        except Exception as error:  # noqa: BLE001 - one that cannot be read keeps no other's letters
+            log.warning("dead_letters_kept", queue=queue.dead, error=f"{error}"[:300])
+            failures.append(error)
+    if failures:
+        raise failures[0]
     return done
 
 

@@ -6,7 +6,7 @@ tool can look into the dead queue. So what cannot be read as it should be is rea
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from hashlib import sha256
 from struct import unpack_from
@@ -38,6 +38,7 @@ _PROPERTIES = (
 _BASIC = 60
 SHORT = 255
 _BEGINNING = SHORT - 64
+_SURROGATES = re.compile("[\ud800-\udfff]")
 _read_properties: Callable[[bytes, int], Properties] = amqp.serialization.PROPERTY_CLASSES[_BASIC]
 _read_arguments: Callable[[str, bytes, int], Arguments] = amqp.serialization.loads
 _read_item: Callable[[bytes, int], tuple[Any, int]] = amqp.serialization._read_item
@@ -65,7 +66,8 @@ def properties(buf: bytes, offset: int) -> Properties:
     headers = found.get("application_headers")
     if headers and not all(isinstance(name, str) for name in headers):
         return _properties(buf, offset)
-    return found, end
+    # It takes surrogates for UTF-8, which nothing else does.
+    return (found, end) if all(map(_is_utf8, _texts(found))) else _properties(buf, offset)
 
 
 def arguments(form: str, buf: bytes, offset: int) -> Arguments:
@@ -126,8 +128,35 @@ def _table(buf: bytes, offset: int, end: int) -> dict[str, Any]:
     with suppress(Exception):
         while offset < end:
             name, offset = _value("s", buf, offset)
-            found[name], offset = _read_item(buf, offset)
+            value, offset = _read_item(buf, offset)
+            found[name] = _written(value)
     return found
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts in a value, however deep."""
+    left = [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, str):
+            yield one
+        elif isinstance(one, dict):
+            left += [*one, *one.values()]
+        elif isinstance(one, list):
+            left += one
+
+
+def _is_utf8(text: str) -> bool:
+    return text.isascii() or not _SURROGATES.search(text)
+
+
+def _written(value: Any) -> Any:
+    """A value in which all texts can be written as UTF-8."""
+    if isinstance(value, str):
+        return value.encode(errors="surrogatepass").decode(errors="backslashreplace")
+    if isinstance(value, dict):
+        return {_written(name): _written(one) for name, one in value.items()}
+    return [_written(one) for one in value] if isinstance(value, list) else value
 
 
 def _text(value: bytes) -> str:

@@ -48,6 +48,10 @@ class Remembering(Protocol):
         """
 
 
+AGAIN = ("again", "unnamed")
+"""How a copy is taken that is handled although the inbox may know it; see `Replay`."""
+
+
 class StoppedError(Exception):
     """As what became of a message: the process stopped before, so it goes back to the queue."""
 
@@ -189,7 +193,7 @@ class Batches:
             pause = min(pause * 2, LONGEST_PAUSE)
 
     def _passes_inbox(self, message: Received[Any]) -> bool:
-        return self._keyed and message.replay == "again"
+        return self._keyed and message.replay in AGAIN
 
     def _left(self, messages: Sequence[Received[Any]]) -> dict[UUID, Exception]:
         """What is said of messages that the process has to leave, of which nothing is committed."""

@@ -412,9 +412,9 @@ class _Session:
             self._consumer.reached = batch[-1].incoming.stated_time or self._consumer.reached
         # In order the consumer must not end for a moment, nor two messages share a transaction.
         is_careful = self._prefetch == 1 and not self._subscription.in_order
-        # One that is under way has been begun, and nobody died of it.
-        is_under_way = isinstance(failed.get(batch[-1].tag), UnderWay)
-        if is_careful and (is_under_way or _deliveries(batch[-1]) < SUSPICIOUS_DELIVERIES):
+        # One that stays in hand, for its effect or its copy to be confirmed, has killed nobody.
+        stays = not isinstance(failed.get(batch[-1].tag), StoppedError | None)
+        if is_careful and (stays or _deliveries(batch[-1]) < SUSPICIOUS_DELIVERIES):
             self._consume(prefetch=2 * self._subscription.batch_size)
 
 

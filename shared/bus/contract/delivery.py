@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any, cast, get_args
 from uuid import UUID
 
 import msgspec
@@ -171,7 +171,7 @@ class Incoming:
     def replay(self) -> Replay | None:
         """How a copy from the journal is to be taken; only services and ops staff can send one."""
         value = self.headers.get(REPLAY_HEADER)
-        return cast("Replay", value) if value in ("again", "done") and self._is_ours else None
+        return cast("Replay", value) if value in get_args(Replay) and self._is_ours else None
 
     @property
     def happened(self) -> bool:

@@ -23,9 +23,11 @@ SHORT_STRING_BYTES = 255
 TOLD = "told"
 """In a session's `info`: a list that is given what is left for the relay, too; of a rehearsal."""
 
-Replay = Literal["again", "done"]
+Replay = Literal["again", "unnamed", "done"]
 """`again`: handle it although the inbox may know it, where its effects know by themselves what
 there is; elsewhere, where it would be done twice, only if the inbox does not know it.
+`unnamed`: the same of one that came without an id, of which no inbox can tell whether it was
+handled: what must not be done twice is left to a person.
 `done`: enter it in the inbox, so that it is never handled; do nothing else."""
 
 
@@ -98,8 +100,14 @@ class Received(Generic[E]):
         """Called by a handler before an effect that must not come twice.
 
         Raises:
-            Permanent: it is a repeat, so a person must say what is meant.
+            Permanent: it is a repeat, or may be one, so a person must say what is meant.
         """
+        if self.replay == "unnamed":
+            raise Permanent(
+                "it is a copy from the journal of what came without a message_id, so nobody can "
+                "tell whether it was carried out: look at how things are; if it is still meant, "
+                "send it anew; else discard it"
+            )
         if self.is_repeat:
             raise Permanent(
                 "it has no message_id and was delivered before, and the same was carried out last: "

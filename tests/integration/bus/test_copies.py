@@ -9,7 +9,7 @@ from kombu import Connection
 
 from shared.bus.contract import topology
 from shared.bus.contract.errors import Permanent, Retry
-from tests.integration.arrange import consuming, declare, depth, publish, take, until
+from tests.integration.arrange import consuming, declare, depth, publish, publish_raw, take, until
 from tests.integration.bus.test_consumer import (
     QUEUE,
     connections,
@@ -120,13 +120,14 @@ def test_what_fails_alike_is_one_line_of_the_log(settings):
 LADDER = [rung.name for rung in topology.RETRY_LADDER]
 
 
+@pytest.mark.parametrize("deliveries", [0, 3], ids=["new", "delivered before"])
 @pytest.mark.parametrize(
     ("error", "behind"),
     [(Retry("not yet"), LADDER), (Permanent("no such order"), [QUEUE.dead])],
     ids=["the ladder", "the dead queue"],
 )
 def test_a_copy_that_is_not_confirmed_holds_up_no_neighbour(
-    settings, amqp_url, broker, error, behind
+    settings, amqp_url, broker, error, behind, deliveries
 ):
     """Nor is the message delivered again and again, until the broker gives it up."""
     bad, *good = messages(60)
@@ -141,7 +142,17 @@ def test_a_copy_that_is_not_confirmed_holds_up_no_neighbour(
         with ExitStack() as stack:
             for queue in behind:
                 stack.enter_context(stuck(broker, amqp_url, queue))
-            publish(amqp_url, bad, *good)
+            publish_raw(
+                amqp_url,
+                bad.exchange,
+                bad.routing_key,
+                bad.body,
+                message_id=bad.message_id,
+                type=bad.type,
+                delivery_mode=2,
+                application_headers=bad.headers() | {"x-delivery-count": deliveries},
+            )
+            publish(amqp_url, *good)
             until(lambda: len(handled) == len(good), "those beside it are handled")
             for message in messages(5):
                 before = len(handled)

@@ -1,12 +1,14 @@
 """What `fellow journal replay` says again is not done twice, whatever queue it goes to."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib import import_module
 from uuid import UUID
 
 import pytest
+from kombu import Connection
 from sqlalchemy import func, select
 
+from services.ops import journal
 from shared.bus.contract import topology
 from shared.bus.contract.events import (
     AccountBlock,
@@ -287,3 +289,59 @@ def test_what_a_copied_command_tells_has_the_id_that_it_had(settings, db, busine
     rows = db.execute(select(OutboxMessage.type, OutboxMessage.message_id)).all()
     for command, fact in zip(commands, (SecretRevoked, AccountChanged), strict=True):
         assert (fact.TYPE, follow_up_id(UUID(command.message_id), fact.TYPE)) in rows
+
+
+def bare(settings, message, key):
+    """A command as somebody types it, without an id."""
+    publish_raw(settings.amqp_url, "commands", key, message.body, type=message.type)
+
+
+def replayed(settings, queue):
+    """Replay the whole journal to a queue; returns how many were left to a person."""
+    since = datetime.now(UTC) - timedelta(hours=1)
+    chosen = next(one for one in topology.WORK_QUEUES if one.name == queue)
+    with Connection(settings.amqp_url) as reading, Connection(settings.amqp_url) as writing:
+        journal.replay(writing, chosen, journal.read(reading, since, datetime.now(UTC)))
+    run(settings, queue)
+    return depth(settings.amqp_url, f"{queue}.dead")
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_command_without_an_id_does_nothing_to_what_came_after_it(settings, db, business, times):
+    """No inbox knows it, so nobody can tell whether it was carried out."""
+    for key, event in [
+        ("secret.revoke", SecretRevoke(account_id=business.id, reason="It leaked.")),
+        ("account.block", AccountBlock(account_id=business.id, blocked=True, reason="A test.")),
+        ("account.block", AccountBlock(account_id=business.id, blocked=False, reason="A test.")),
+        ("webhook.limit", WebhookLimit(account_id=business.id, per_second=7)),
+        ("secret.rotate", SecretRotate(account_id=business.id, cause="operator")),
+    ]:
+        bare(settings, told(event), key)
+        run(settings, "secrets.rotate")
+    before = states(db, business)
+    assert before == ["active", "revoked"]
+    db.query(WebhookPolicy).update({"rate_per_second": 9})
+    db.commit()
+    for time in range(1, times + 1):
+        # Revoking, blocking and letting in, the limit and the rotation would each do something.
+        assert replayed(settings, "secrets.rotate") == 4 * time
+    assert states(db, business) == before
+    policy = db.query(WebhookPolicy).one()
+    assert (policy.rate_per_second, policy.blocked_at) == (9, None)
+
+
+@pytest.mark.parametrize("what", ["revoke", "reject", "ask"])
+def test_a_decision_without_an_id_does_nothing_to_what_came_after_it(settings, db, what):
+    before = "approved" if what == "revoke" else "pending"
+    made = account(db, status=before)
+    command = KycDecide(decision=what, email=made.email, reason="A test.")
+    about = db.query(KycApplication).one()
+    bare(settings, decision(command), "kyc.decide")
+    run(settings, "kyc.decisions")
+    db.rollback()
+    assert about.status != before
+    about.status, about.reason = before, ""
+    db.commit()
+    assert replayed(settings, "kyc.decisions") == 1
+    db.rollback()
+    assert about.status == before

@@ -45,6 +45,9 @@ POISON = {
     "a correlation id that AMQP cannot hold": Poison(
         {"correlation_id": "😀" * 64}, "255 bytes, not 256"
     ),
+    "a time that AMQP cannot hold": Poison(
+        {"time": datetime(1960, 1, 1, tzinfo=UTC)}, "int too large to convert"
+    ),
     "headers that fill a frame": Poison({"traceparent": "x" * 200_000}, "properties and headers"),
     "an exchange that is not there": Poison({"exchange": "gone"}, "'gone'"),
     "a key that no queue wants": Poison(
@@ -67,7 +70,10 @@ def service():
 def old_rows(engine):
     """A table without its constraint, for rows from before it."""
     with engine.begin() as connection:
-        connection.execute(text("ALTER TABLE outbox DROP CONSTRAINT ck_outbox_short_strings"))
+        for name in ("short_strings", "time"):
+            connection.execute(
+                text(f"ALTER TABLE outbox DROP CONSTRAINT IF EXISTS ck_outbox_{name}")
+            )
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from amqp.exceptions import NotFound
 from kombu import Connection
 from prometheus_client import REGISTRY
 from sqlalchemy import text
@@ -300,6 +301,21 @@ def test_dead_letters_are_discarded_with_a_fact(settings, amqp_url, db):
     fact = decode(row.type, row.body)
     assert (fact.TYPE, fact.by) == ("ops.dead_letter_discarded", "retention")
     assert "RETENTION_DEAD_LETTERS_DAYS" in fact.reason
+
+
+@pytest.mark.parametrize("service", ["ops"], indirect=True)
+def test_a_dead_queue_that_cannot_be_read_keeps_no_others_letters(settings, amqp_url, db):
+    readable, *others = reversed(topology.WORK_QUEUES)
+    bury(amqp_url, order_created(), queue=readable, failed_at=ago(91))
+    until(lambda: depth(amqp_url, readable.dead) == 1, "buried")
+    books = make_engine(settings)
+    with Connection(amqp_url) as connection:
+        for queue in others:
+            connection.default_channel.queue_delete(queue.dead)
+    with Connection(settings.amqp_url) as connection, pytest.raises(NotFound):
+        dead_retention.discard(connection, books, 90)
+    books.dispose()
+    assert depth(amqp_url, readable.dead) == 0
 
 
 def test_a_dry_run_counts_what_would_go(settings, db):

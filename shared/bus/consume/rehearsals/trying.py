@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.orm import Session
 
 from shared.bus.consume import inbox
-from shared.bus.consume.batch import BatchHandler, Decode
+from shared.bus.consume.batch import AGAIN, BatchHandler, Decode
 from shared.bus.contract.delivery import Incoming
 from shared.bus.contract.errors import Hold, Malformed, Permanent, Retry
 from shared.bus.contract.message import TOLD, Message, Received
@@ -126,7 +126,7 @@ def _rolled_back(
     with _transaction(connection) as session, footprint.ids_spoken_of(connection) as ids:
         session.info[TOLD] = told
         new = inbox.claim(session, consumer, [received.id])
-        passes = keyed and received.replay == "again"
+        passes = keyed and received.replay in AGAIN
         if received.replay == "done" or not (new or passes):
             return Report("known", "It was handled before: it would change nothing.")
         failures = rehearsed(emails)(session, [received]) or {}

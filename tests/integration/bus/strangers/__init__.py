@@ -5,6 +5,8 @@ from datetime import UTC, datetime
 
 from amqp import Message as AmqpMessage
 
+SURROGATE = "D\udce9cision"
+"""What Python makes of Latin-1 in a file name or an argument; py-amqp writes it as it is."""
 LONG_AGO = datetime(1999, 1, 1, tzinfo=UTC)
 
 
@@ -30,6 +32,19 @@ def strangers() -> dict[str, AmqpMessage]:
     """One of each sort, by what is odd about it."""
     return {
         "an id that is Latin-1": AmqpMessage(b"{}", message_id=b"D\xe9cision"),
+        "an id with a lone surrogate": AmqpMessage(b"{}", message_id=f"id {SURROGATE}"),
+        "lone surrogates in every text property": AmqpMessage(
+            b"{}",
+            content_type=SURROGATE,
+            correlation_id=SURROGATE,
+            reply_to=SURROGATE,
+            message_id=SURROGATE,
+            type=SURROGATE,
+            app_id=SURROGATE,
+        ),
+        "lone surrogates in headers": AmqpMessage(
+            b"{}", application_headers={SURROGATE: SURROGATE, "x-reason": SURROGATE}
+        ),
         "a long id that is no text": AmqpMessage(b"{}", message_id=b"\xff" * 255),
         "every text property": AmqpMessage(
             b"{}",

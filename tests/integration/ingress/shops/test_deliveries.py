@@ -384,9 +384,13 @@ def test_another_one_takes_its_place_and_the_one_before_works_for_a_day(sender):
     assert old.deliver(orders.shopify(), "orders/create").status_code == 201
     states = [entry["valid_until"] is None for entry in given(sender)]
     assert states == [True, False]
-    # Said again, it is the same.
+    # Said again, it is the same, and what was to end with it ends.
     assert give(sender, "another-secret-of-shopify").status_code == 200
     assert len(given(sender)) == 2
+    give(sender, "another-secret-of-shopify", revoke_previous=True)
+    assert len(given(sender)) == 1
+    until(lambda: old.deliver(orders.shopify(), "orders/create").status_code == 401, "it ended")
+    assert new.deliver(orders.shopify(), "orders/create").status_code == 201
     give(sender, "a-third-secret-of-shopify", revoke_previous=True)
     until(
         lambda: (
