@@ -3,6 +3,13 @@ FROM python:3.13.5-slim AS build
 COPY requirements.lock /build/
 RUN python -m venv /app/venv \
     && /app/venv/bin/pip install --no-cache-dir --no-deps --require-hashes -r /build/requirements.lock
+# A clone has the modes of its maker's umask; who runs this is another user.
+COPY shared /app/shared
+COPY services /app/services
+COPY examples /app/examples
+COPY docs/runbook.md /app/docs/
+COPY deploy/answers deploy/alive /app/bin/
+RUN chmod -R a+rX /app && chmod a+x /app/bin/*
 
 FROM python:3.13.5-slim
 ARG VERSION=0.1.0
@@ -10,12 +17,12 @@ LABEL org.opencontainers.image.title="Order Fellow" org.opencontainers.image.ver
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin fellow \
     && printf '#!/bin/sh\nexec python -m services.ops "$@"\n' > /usr/local/bin/fellow \
     && chmod 755 /usr/local/bin/fellow
-COPY deploy/answers deploy/alive /usr/local/bin/
+COPY --from=build /app/bin /usr/local/bin
 COPY --from=build /app/venv /app/venv
-COPY shared /app/shared
-COPY services /app/services
-COPY examples /app/examples
-COPY docs/runbook.md /app/docs/
+COPY --from=build /app/shared /app/shared
+COPY --from=build /app/services /app/services
+COPY --from=build /app/examples /app/examples
+COPY --from=build /app/docs /app/docs
 WORKDIR /app
 ENV PATH=/app/venv/bin:$PATH \
     PYTHONPATH=/app \

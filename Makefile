@@ -4,6 +4,8 @@
 
 # Where it is set, every process that a test starts would compile all its modules anew.
 unexport PYTHONDONTWRITEBYTECODE
+# What they lead to would be taken for what the lock file names.
+unexport PYTHONPATH PYTHONHOME
 
 PYTHON ?= python3
 BIN := .venv/bin

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TextIO
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
@@ -23,7 +24,7 @@ def main() -> None:
     """Bring the venv to what the lock file says."""
     if sys.version_info < (3, 11):  # noqa: UP036 - this file runs before anything is checked
         _use_newer_python()
-    with (ROOT / ".venv.lock").open("w") as lock:
+    with _lock_file() as lock:
         # Two makes at once in one checkout: the second waits, and finds everything done.
         fcntl.flock(lock, fcntl.LOCK_EX)
         wanted = _fingerprint()
@@ -38,6 +39,14 @@ def main() -> None:
         _pip("--no-build-isolation", "--editable", str(ROOT))
         STAMP.write_text(wanted)
         _say(f".venv is ready ({time.monotonic() - started:.0f} s)")
+
+
+def _lock_file() -> TextIO:
+    path = ROOT / ".venv.lock"
+    try:
+        return path.open("w")
+    except PermissionError:
+        sys.exit(f"{path} belongs to somebody else, as after `sudo make`: sudo make clean")
 
 
 def _fingerprint() -> str:

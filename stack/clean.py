@@ -1,19 +1,27 @@
 """`make clean`'s part outside the checkout: servers that a killed run left, and their data."""
 
+import sys
+
 from shared import lease
-from stack.servers import data
+from stack.servers import data, debian
 from stack.servers.sources import docker_is_there
 
 
-def main() -> None:
-    """Remove all server data of this checkout."""
-    data.clear_all()
+def main() -> int:
+    """Remove all server data of this checkout; returns the exit code."""
+    debian.remove_leftovers()
+    try:
+        data.clear_all()
+    except data.ForeignFolderError as error:
+        print(error, file=sys.stderr)
+        return 1
     if docker_is_there():
         from stack.servers import containers
 
         containers.remove_abandoned(data.owner(), lease.is_held)
         containers.remove_volumes(data.owner())
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

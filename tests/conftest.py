@@ -31,9 +31,14 @@ hypothesis.settings.load_profile("order-fellow")
 _numbers = itertools.count()
 
 
+PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+
+
 def pytest_configure() -> None:
-    """Let SIGTERM stop what runs, as Ctrl-C does."""
+    """Let SIGTERM stop what runs, as Ctrl-C does; ask for nothing of ours by way of a proxy."""
     stop_on_signals()
+    for name in (*PROXIES, *map(str.upper, PROXIES)):
+        os.environ.pop(name, None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -60,6 +60,7 @@ def ensure(names: Collection[str] = PACKAGES) -> None:
     if debian.can_install():
         debian.install(*packages)
         missing = [name for name in missing if _find(name) is None]
+        packages = [package for name in missing for package in PACKAGES[name]]
     if missing:
         raise MissingError(
             f"The tests run {', '.join(missing)}, which this machine lacks. On Debian or Ubuntu: "

@@ -64,14 +64,29 @@ def are_available() -> bool:
 def remove_abandoned(owner: str, is_held: Callable[[Path], bool]) -> None:
     """Remove the containers of runs that were killed: a container does not end with its maker.
 
+    Nothing where there is no Docker. Several may do it at once.
+
     Args:
         owner: the checkout that they were made by.
         is_held: whether a run's folder is held by somebody who lives.
     """
-    with contextlib.closing(docker.from_env(timeout=30)) as client:
-        for found in client.containers.list(all=True, filters={"label": f"{OWNER}={owner}"}):
-            if not is_held(Path(found.labels.get(FOLDER, "/nowhere"))):
-                found.remove(force=True, v=True)
+    mine = {"label": f"{OWNER}={owner}"}
+    try:
+        with contextlib.closing(docker.from_env(timeout=30)) as client:
+            for found in client.containers.list(all=True, filters=mine, ignore_removed=True):
+                if not is_held(Path(found.labels.get(FOLDER, "/nowhere"))):
+                    _remove(found)
+    except DockerException as error:
+        print(f"Docker keeps containers of {owner}: {error}", flush=True)
+
+
+def _remove(container: Any) -> None:
+    try:
+        container.remove(force=True, v=True)
+    except APIError as error:
+        # Gone, or another is at it (Docker Engine API, ContainerDelete).
+        if error.status_code not in (404, 409):
+            raise
 
 
 def remove_volumes(owner: str) -> None:

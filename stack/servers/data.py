@@ -58,8 +58,12 @@ def throwaway(purpose: str, *, durable: bool = False) -> Path:
 
 
 def throwaways() -> list[Path]:
-    """The folders of what nobody keeps."""
-    folders = (root / owner() / "throwaway" for root in (DISK, MEMORY))
+    """The folders of what nobody keeps.
+
+    Raises:
+        ForeignFolderError: somebody else has made one that they would be in.
+    """
+    folders = (folder / "throwaway" for folder in _made())
     return [folder for folder in folders if folder.is_dir()]
 
 
@@ -73,21 +77,38 @@ def clear(folder: Path) -> None:
 
 
 def clear_all() -> None:
-    """Stop and remove everything of this checkout."""
-    clear(DISK / owner() / "run")
+    """Stop and remove everything of this checkout.
+
+    Raises:
+        ForeignFolderError: somebody else has made one of its folders.
+    """
+    made = _made()
+    for folder in made:
+        clear(folder / "run")
     for folder in throwaways():
-        for made in folder.iterdir():
-            clear(made)
-    for root in (DISK, MEMORY):
-        shutil.rmtree(root / owner(), ignore_errors=True)
+        for each in folder.iterdir():
+            clear(each)
+    for folder in made:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _own(root: Path) -> Path:
     folder = root / owner()
     folder.mkdir(exist_ok=True)
+    return passable(_checked(folder))
+
+
+def _made() -> list[Path]:
+    """This checkout's folders that are there."""
+    folders = (root / owner() for root in (DISK, MEMORY))
+    return [_checked(folder) for folder in folders if os.path.lexists(folder)]
+
+
+def _checked(folder: Path) -> Path:
+    """Where everybody may make folders somebody can have made it first, with links in it."""
     if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
         raise ForeignFolderError(f"{folder} belongs to somebody else: remove it")
-    return passable(folder)
+    return folder
 
 
 @functools.cache

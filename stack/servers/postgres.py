@@ -115,7 +115,9 @@ class PostgreSQL:
         if self._durable:
             options |= SIZES
         else:
-            options |= {"fsync": "off", "full_page_writes": "off"}
+            # What a killed one leaves goes with its folder.
+            files = {"dynamic_shared_memory_type": "mmap"}
+            options |= {"fsync": "off", "full_page_writes": "off"} | files
         command = [str(bin_folder / "postgres"), "-D", str(cluster)]
         for name, value in options.items():
             command += ["-c", f"{name}={value}"]

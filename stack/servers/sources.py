@@ -1,14 +1,15 @@
 """Where RabbitMQ and PostgreSQL come from.
 
-In this order: those that `AMQP_URL` and `DATABASE_URL` name; containers, when a Docker daemon
-answers and has the images or can pull them; private nodes of the machine's own packages; as root
-with apt, the same after installing those packages; else one clear sentence.
+In this order: to `make run`, and to nobody else, those that `AMQP_URL` and `DATABASE_URL` name;
+containers, when a Docker daemon answers and has the images or can pull them; private nodes of the
+machine's own packages; as root with apt, the same after installing those packages; else one clear
+sentence.
 """
 
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,17 +126,19 @@ def servers(purpose: Literal["run", "demo", "test", "bench"]) -> Iterator[Server
     """The servers, for as long as the context lasts.
 
     Args:
-        purpose: whose they are; those of `run` keep their data, the others' are thrown away. Those
-            of `bench` sync to disk all the same, as in production.
+        purpose: whose they are; those of `run` may be named, or keep their data. The others are
+            always new and thrown away, for demo, tests and bench make up and empty whatever they
+            find. Those of `bench` sync to disk all the same, as in production.
 
     Raises:
         NoServersError: there is no way to get them.
     """
-    amqp_url, database_url = os.environ.get("AMQP_URL"), os.environ.get("DATABASE_URL")
+    keep = purpose == "run"
+    named = os.environ if keep else {}
+    amqp_url, database_url = named.get("AMQP_URL"), named.get("DATABASE_URL")
     if amqp_url and database_url:
         yield Servers(amqp_url, database_url, None, None, "AMQP_URL and DATABASE_URL")
         return
-    keep = purpose == "run"
     durable = keep or purpose == "bench"
     try:
         folder = _kept() if keep else data.throwaway(purpose, durable=durable)
@@ -155,13 +158,17 @@ def servers(purpose: Literal["run", "demo", "test", "bench"]) -> Iterator[Server
             database_url or database.url(),
             None if amqp_url else broker,
             None if database_url else database,
-            origin,
+            f"{name} and, for the other, {origin}" if (name := _named(named)) else origin,
         )
     finally:
         for server in used:
             server.close()
         if not keep:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _named(environ: Mapping[str, str]) -> str:
+    return next((name for name in ("AMQP_URL", "DATABASE_URL") if environ.get(name)), "")
 
 
 def make(
@@ -223,8 +230,8 @@ def install_missing(*, needs_broker: bool = True) -> None:
     if not debian.can_install():
         raise NoServersError(
             f"{' and '.join(missing)} cannot be found here. Install them "
-            f"(Debian, Ubuntu: apt-get install {' '.join(missing)}), start Docker, or set "
-            "AMQP_URL and DATABASE_URL to servers of yours."
+            f"(Debian, Ubuntu: apt-get install {' '.join(missing)}) or start Docker; `make run` "
+            "also takes servers of yours, by AMQP_URL and DATABASE_URL."
         )
     debian.install(*missing)
 

@@ -241,7 +241,7 @@ def test_without_any_servers_there_is_one_clear_sentence(checkout, tmp_path):
     assert done.returncode == 1
     said = " ".join(done.stdout.split())
     assert "rabbitmq-server and postgresql cannot be found here" in said
-    assert "set AMQP_URL and DATABASE_URL" in said
+    assert "by AMQP_URL and DATABASE_URL" in said
 
 
 def test_the_data_of_two_checkouts_lie_apart(checkout):

@@ -18,5 +18,5 @@ def running(module_amqp_url, module_database_url, tmp_path_factory) -> Iterator[
         for name in ("PORT", "OPS_PORT", "PORTAL_PORT"):
             patch.delenv(name, raising=False)
         patch.setenv("SECRET_SCHEDULE_SECONDS", "0.5")
-        with system("test", folder / "stack", Console(quiet=True)) as found:
+        with system("run", folder / "stack", Console(quiet=True)) as found:
             yield found
