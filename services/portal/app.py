@@ -1,7 +1,6 @@
 """The portal's app: every part is made and joined here."""
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import falcon.asgi
@@ -31,6 +30,7 @@ from services.portal.web.page import Page
 from services.portal.web.rendering import STATIC, render
 from shared.config.loading import settings
 from shared.config.settings import Settings
+from shared.http.lanes import Lane, Lanes
 from shared.telemetry import heartbeat, metrics
 from shared.telemetry.logs import configure
 from shared.web.answers import Healthz, add_error_handlers, guard, write_view
@@ -40,6 +40,9 @@ from shared.web.results import View
 NAME = "services.portal"
 THREADS = 16
 """Each waits for the API most of its time."""
+WAITING = 128
+PASSWORD_THREADS = 8
+PASSWORD_WAITING = 32
 
 PAGES: tuple[Page, ...] = (
     *sign_in.PAGES,
@@ -69,7 +72,10 @@ class Portal:
         self._config = config
         self._chores: list[asyncio.Task[None]] = []
         self.api = Api(config)
-        self.threads = ThreadPoolExecutor(THREADS, thread_name_prefix="portal")
+        self.lanes = Lanes(
+            ordinary=Lane("portal", THREADS, WAITING),
+            passwords=Lane("portal passwords", PASSWORD_THREADS, PASSWORD_WAITING),
+        )
 
     async def process_startup(self, _: dict[str, Any], __: dict[str, Any]) -> None:
         """Begin to say that it is there."""
@@ -80,7 +86,7 @@ class Portal:
         """Let go."""
         for chore in self._chores:
             chore.cancel()
-        self.threads.shutdown(wait=False)
+        self.lanes.shutdown()
         self.api.close()
 
     async def process_response(self, req: Request, resp: Response, _: Any, __: bool) -> None:
@@ -101,8 +107,8 @@ def create_app(config: Settings | None = None) -> falcon.asgi.App[Any, Any]:
     app.req_options.strip_url_path_trailing_slash = True
     add_error_handlers(app, render)
     app.add_error_handler(Refused, on_refused)
-    app.add_route(tracking.PATH, tracking.Tracking(portal.api, portal.threads))
-    mount(app, PAGES, config, portal.api, portal.threads)
+    app.add_route(tracking.PATH, tracking.Tracking(portal.api, portal.lanes.ordinary))
+    mount(app, PAGES, config, portal.api, portal.lanes)
     add_static(app, STATIC)
     app.add_route("/healthz", Healthz())
     return app

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -45,6 +44,7 @@ from shared.bus.broker.refusal import explain
 from shared.config.loading import settings
 from shared.config.settings import Settings
 from shared.db.session import let_go
+from shared.http.lanes import Lane, Lanes, for_passwords
 from shared.telemetry import metrics
 from shared.telemetry.logs import configure
 from shared.web.answers import Healthz, add_error_handlers, guard
@@ -52,6 +52,7 @@ from shared.web.rendering import add_static
 from shared.web.results import PageError
 
 THREADS = 8
+WAITING = 64
 
 PAGES: tuple[Page, ...] = (
     *sign_in.PAGES,
@@ -84,7 +85,9 @@ class Console:
     def __init__(self, config: Settings) -> None:
         self._looker = Looker(config)
         self._chores: list[asyncio.Task[None]] = []
-        self.threads = ThreadPoolExecutor(THREADS, thread_name_prefix="console")
+        self.lanes = Lanes(
+            ordinary=Lane("console", THREADS, WAITING), passwords=for_passwords("console passwords")
+        )
         self.system = System(
             config=config,
             broker=_broker(config),
@@ -111,7 +114,7 @@ class Console:
             chore.cancel()
         await self.system.lookout.stop()
         self._looker.close()
-        self.threads.shutdown(wait=False)
+        self.lanes.shutdown()
 
     async def process_response(self, req: Request, resp: Response, _: Any, __: bool) -> None:
         """What holds for every answer."""
@@ -130,10 +133,14 @@ def create_app(config: Settings | None = None) -> falcon.asgi.App[Any, Any]:
     app: falcon.asgi.App[Any, Any] = falcon.asgi.App(middleware=[console])
     app.req_options.strip_url_path_trailing_slash = True
     add_error_handlers(app, render)
-    mount(app, PAGES, console.system, console.threads)
+    mount(app, PAGES, console.system, console.lanes)
     app.add_route(
         "/live/overview",
-        Live(console.system, console.threads, lambda _: overview.inside(console.system.lookout)),
+        Live(
+            console.system,
+            console.lanes.ordinary,
+            lambda _: overview.inside(console.system.lookout),
+        ),
     )
     add_static(app, STATIC)
     app.add_route("/healthz", Healthz())

@@ -72,9 +72,9 @@ def _form(wanted: str, email: str = "", wrong: Refused | None = None, said: str 
 
 PAGES = (
     Page("GET", "/sign-in", "nobody", show),
-    Page("POST", "/sign-in", "nobody", sign_in),
+    Page("POST", "/sign-in", "nobody", sign_in, takes_password=True),
     Page("POST", "/sign-out", "business", sign_out),
     Page("GET", "/password/lost", "nobody", show_lost),
     Page("POST", "/password/lost", "nobody", send_code),
-    Page("POST", "/password/reset", "nobody", reset),
+    Page("POST", "/password/reset", "nobody", reset, takes_password=True),
 )

@@ -39,6 +39,7 @@ class Visit:
     """One request, checked.
 
     Attributes:
+        page: what is asked for.
         api: the API, as this browser asks it; by its access token where it is signed in.
         held: who is signed in; None on a page that needs nobody.
         config: the settings.
@@ -48,6 +49,7 @@ class Visit:
         files: its files, by their field, on a page that takes them.
     """
 
+    page: "Page"
     api: Asking
     held: Held | None
     config: Settings
@@ -72,7 +74,13 @@ class Visit:
         return self.form.get(name, [""])[0].strip()
 
     def password(self, name: str = "password") -> str:
-        """The field of a password, as it was typed: blanks may be part of it."""
+        """The field of a password, as it was typed: blanks may be part of it.
+
+        Raises:
+            RuntimeError: the page was not declared with `takes_password=True`.
+        """
+        if not self.page.takes_password:
+            raise RuntimeError("this page has no password: declare it with takes_password=True")
         return self.form.get(name, [""])[0]
 
     def lines(self, name: str) -> str:
@@ -93,6 +101,8 @@ class Page:
             runs; or a page that says why it cannot be. That page has no field, and Enter in a form
             sends it to a question at most.
         takes_files: whether its form may have files.
+        takes_password: whether its form may have a password, for which others wait in a lane of
+            their own.
         asks_by_itself: whether a page that is open asks for it, and nobody: a piece of that page.
     """
 
@@ -102,4 +112,5 @@ class Page:
     handler: Callable[[Visit], Result | SignIn]
     asks: Callable[[Visit], Question | View] | None = None
     takes_files: bool = False
+    takes_password: bool = False
     asks_by_itself: bool = False

@@ -113,6 +113,13 @@ def _tell(session: Session, visit: Visit, change: str) -> None:
 PAGES = (
     Page("GET", PATH, "watch", show, before_second_factor=True),
     Page("POST", f"{PATH}/offer", "watch", offer, before_second_factor=True),
-    Page("POST", f"{PATH}/confirm", "watch", confirm, before_second_factor=True),
+    Page(
+        "POST",
+        f"{PATH}/confirm",
+        "watch",
+        confirm,
+        takes_password=True,
+        before_second_factor=True,
+    ),
     Page("POST", f"{PATH}/codes", "watch", make_codes, asks=ask_codes),
 )

@@ -100,8 +100,7 @@ def by_password(session: Session, visit: Visit, name: str) -> User | HeldUp | No
     if wait := guesses.attempts.take(*guess):
         _tell_failure(session, visit, users.known(session, name), was_held_up=True)
         return HeldUp(wait)
-    # Not stripped: blanks may be part of it.
-    user = users.verify(session, name, visit.form.get("password", [""])[0])
+    user = users.verify(session, name, visit.password)
     if user is None:
         _tell_failure(session, visit, users.known(session, name))
         return None
@@ -207,7 +206,7 @@ def _elsewhere(others: Sequence[sessions.Listed]) -> str:
 
 PAGES = (
     Page("GET", "/sign-in", "nobody", show, before_second_factor=True),
-    Page("POST", "/sign-in", "nobody", sign_in, before_second_factor=True),
+    Page("POST", "/sign-in", "nobody", sign_in, takes_password=True, before_second_factor=True),
     Page("GET", "/sign-in/code", "nobody", show_code, before_second_factor=True),
     Page("POST", "/sign-in/code", "nobody", take_code, before_second_factor=True),
     Page("POST", "/sign-out", "watch", sign_out, before_second_factor=True),

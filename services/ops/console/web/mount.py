@@ -1,9 +1,7 @@
 """Pages on a Falcon ASGI app: the session, the form's token, rights, a transaction in a thread."""
 
-import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from typing import Any
 from urllib.parse import quote
@@ -23,6 +21,7 @@ from services.ops.users.users import User
 from shared.bus import outbox
 from shared.config.settings import Settings
 from shared.db.session import is_database_away, is_used_up, transaction
+from shared.http.lanes import Lanes
 from shared.http.mount import client_address
 from shared.web import cookies
 from shared.web.answers import DATABASE_AWAY, DATABASE_LEFT, write_file, write_redirect, write_view
@@ -52,7 +51,7 @@ def mount(
     app: falcon.asgi.App[Any, Any],
     pages: Iterable[Page],
     system: System,
-    threads: ThreadPoolExecutor,
+    lanes: Lanes,
 ) -> None:
     """Add pages to an app.
 
@@ -60,7 +59,7 @@ def mount(
         app: strips trailing slashes.
         pages: what to add.
         system: what their handlers work on.
-        threads: where handlers run; its size bounds how many do at a time.
+        lanes: where handlers run.
     """
     by_path: dict[str, list[Page]] = defaultdict(list)
     for page in pages:
@@ -68,12 +67,14 @@ def mount(
     for path, group in by_path.items():
         resource = type("Resource", (), {})()
         for page in group:
-            responder = _responder(page, system, threads)
+            responder = _responder(page, system, lanes)
             setattr(resource, f"on_{page.method.lower()}", responder)
         app.add_route(path, resource)
 
 
-def _responder(page: Page, system: System, threads: ThreadPoolExecutor) -> Any:
+def _responder(page: Page, system: System, lanes: Lanes) -> Any:
+    lane = lanes.passwords if page.takes_password else lanes.ordinary
+
     async def respond(req: Request, resp: Response, **path: str) -> None:
         own, unsigned = session_token(req, system.config), cookies.get(req, FORM, system.config)
         token = own or unsigned
@@ -105,6 +106,7 @@ def _responder(page: Page, system: System, threads: ThreadPoolExecutor) -> Any:
                 if visitor and isinstance(page.needs, Right) and not visitor.may(page.needs):
                     raise PageError(403, lacking(visitor, [page.needs]))
                 visit = Visit(
+                    page=page,
                     system=system,
                     visitor=visitor,
                     token=token,
@@ -141,16 +143,15 @@ def _responder(page: Page, system: System, threads: ThreadPoolExecutor) -> Any:
             view = page.without_database(system)
             return view, _rendered(view, token, visitor, "")
 
-        loop = asyncio.get_running_loop()
         try:
-            result, html = await loop.run_in_executor(threads, run)
+            result, html = await lane.run(run)
         except Exception as error:
             if is_used_up(error) and not has_acted:
                 raise
             if not is_database_away(error):
                 raise
             log.warning("database_away", route=req.uri_template, error=type(error).__name__)
-            result, html = await loop.run_in_executor(threads, run_without_database)
+            result, html = await lane.run(run_without_database)
         _write(resp, result, html, system)
 
     return respond
