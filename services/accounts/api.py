@@ -111,10 +111,11 @@ def verify_otp(session: Session, call: Call[Proof, None]) -> Answer | ApiError:
     return error or Answer(200, Detail(detail="Your email address is verified. You can sign in."))
 
 
-def request_otp(session: Session, call: Call[Address, None]) -> Answer:
+def request_otp(session: Session, call: Call[Address, None]) -> Answer | ApiError:
     """Mail a new code. The answer is the same for every address, so it tells nobody who is here."""
-    registration.send_again(session, call.body.email, call.body.registration_id, call.address)
-    return Answer(
+    body = call.body
+    error = registration.send_again(session, body.email, body.registration_id, call.address)
+    return error or Answer(
         200, Detail(detail="If this address awaits a code, a new one is on its way to it.")
     )
 

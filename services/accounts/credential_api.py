@@ -64,10 +64,12 @@ class Closing(msgspec.Struct, kw_only=True):
     password: Given
 
 
-def send_reset_code(session: Session, call: Call[ResetRequest, None]) -> Answer:
+def send_reset_code(session: Session, call: Call[ResetRequest, None]) -> Answer | ApiError:
     """Mail a code to set a new password by. The answer is the same for every address."""
-    credentials.send_reset_code(session, call.body.email, call.address)
-    return Answer(200, Detail(detail="If this address has an account, a code is on its way to it."))
+    error = credentials.send_reset_code(session, call.body.email, call.address)
+    return error or Answer(
+        200, Detail(detail="If this address has an account, a code is on its way to it.")
+    )
 
 
 def reset(session: Session, call: Call[Reset, None]) -> Answer | ApiError:

@@ -6,7 +6,7 @@ Each ends the sessions that a thief might have, and is told to the address that 
 
 from uuid import UUID
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session, undefer
 
 from services.accounts import codes, guesses, registration, sessions, shown
@@ -47,14 +47,21 @@ def tell(
     outbox.add(session, [message_for(fact, source=SOURCE, correlation_id=account.id)])
 
 
-def send_reset_code(session: Session, email: str, address: str) -> None:
-    """Mail a code that sets a new password, where there is such an account. Nothing tells which."""
+def send_reset_code(session: Session, email: str, address: str) -> ApiError | None:
+    """Mail a code that sets a new password, where there is such an account. Nothing tells which.
+
+    Returns:
+        None, or 429 where no more is mailed to the address today.
+    """
     email, network = email.lower(), network_of(address)
-    is_over = guesses.attempts.take(*guesses.mails(email, network))
+    asked = guesses.ask_for_mail(session, "password_reset", email, network)
+    if asked.wait:
+        return too_many_requests(asked.wait)
     registration.hold(session, email)
     account = registration.account_of(session, email)
-    if account is not None and not is_over:
+    if account is not None and not asked.is_on_its_way:
         send_code(session, account, "password_reset", email, network)
+    return None
 
 
 def reset_password(
@@ -117,11 +124,11 @@ def send_address_code(
     account, email = _shown(session, account_id, password, address), email.lower()
     if isinstance(account, ApiError):
         return account
-    counts = *guesses.mails(email, network_of(address)), guesses.new_addresses(account_id)
-    if wait := guesses.attempts.take(*counts):
-        return too_many_requests(wait)
+    asked = ask_for_code(session, account, "new_address", email, address)
+    if asked.wait:
+        return too_many_requests(asked.wait)
     registration.hold(session, email)
-    if registration.account_of(session, email) is None:
+    if not asked.is_on_its_way and registration.account_of(session, email) is None:
         send_code(session, account, "new_address", email, network_of(address))
     return None
 
@@ -164,7 +171,7 @@ def change_address(
     if outcome is not Check.RIGHT or pending is None:
         return OTP_ERRORS[outcome]()
     registration.hold(session, pending.email)
-    session.delete(pending)
+    forget(session, pending)
     taken = select(Account.id).where(Account.email == pending.email)
     if session.scalar(taken) is not None:
         return OTP_ERRORS[Check.WRONG]()
@@ -235,7 +242,36 @@ def _set_password(session: Session, account: Account, password: str) -> None:
 
 
 def _forget_pending(session: Session, account: Account) -> None:
-    session.execute(delete(PendingProof).where(PendingProof.account_id == account.id))
+    mine = select(PendingProof).where(PendingProof.account_id == account.id)
+    for pending in session.scalars(mine.with_for_update()):
+        forget(session, pending)
+
+
+def forget(session: Session, pending: PendingProof) -> None:
+    """Nothing waits any more, so whoever asks again has a code mailed at once."""
+    sooner = guesses.again(pending.purpose, pending.email, pending.network)
+    guesses.attempts.give_back(session, sooner)
+    session.delete(pending)
+
+
+def ask_for_code(
+    session: Session, account: Account, purpose: str, email: str, address: str
+) -> guesses.Asked:
+    """Count a code for another address of an account's, which its owner asks for.
+
+    Args:
+        session: the transaction.
+        account: whose; held.
+        purpose: what it is to prove.
+        email: where it goes.
+        address: the client's.
+    """
+    network, of_account = network_of(address), guesses.new_addresses(account.id)
+    pending = awaiting(session, account.id, purpose)
+    if pending is None or pending.email == email:
+        return guesses.ask_for_mail(session, purpose, email, network, of_account)
+    # Another address was asked for meanwhile, and its code has taken the place of this one's.
+    return guesses.Asked(wait=guesses.attempts.take(*guesses.mails(email, network), of_account))
 
 
 def send_code(session: Session, account: Account, purpose: str, email: str, network: str) -> None:

@@ -7,7 +7,7 @@ account (NIST SP 800-63B, 5.2.2; OWASP ASVS 2.2.1); a new code does not begin a 
 account that is not there counts like one that is.
 """
 
-from typing import Literal
+from typing import Literal, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import select
@@ -40,6 +40,18 @@ NEW_ADDRESSES_A_DAY = 8
 """Codes that one account can have mailed to addresses that it wants: any, so also strangers'."""
 
 
+class Asked(NamedTuple):
+    """What comes of asking for an email; of neither, it is to be mailed.
+
+    Attributes:
+        wait: seconds until one may be mailed; 0 where one may be now.
+        is_on_its_way: whether it was asked for a moment ago.
+    """
+
+    wait: int = 0
+    is_on_its_way: bool = False
+
+
 def at(kind: Kind, email: str, network: str) -> tuple[Limit, ...]:
     """What a guess counts against.
 
@@ -69,6 +81,39 @@ def mails(email: str, network: str) -> tuple[Limit, ...]:
     asked = _asked(email, network)
     before = MAILED_BEFORE[min(attempts.count(asked), len(MAILED_BEFORE) - 1)]
     return asked, Limit("mail", email, before, DAY)
+
+
+def again(purpose: str, email: str, network: str, most: int = 1) -> Limit:
+    """One code a minute for an address that a network asks for: the one before is on its way.
+
+    Args:
+        purpose: what the code is to prove, as in `PendingProof`.
+        email: the address.
+        network: from where.
+        most: more where each is for something else, which counts all the same.
+    """
+    return Limit(f"{purpose} mail again", f"{email.lower()}\0{network}", most, MINUTE)
+
+
+def ask_for_mail(session: Session, purpose: str, email: str, network: str, *more: Limit) -> Asked:
+    """Count an email that is asked for; what is not to be mailed counts nothing.
+
+    An address that is nobody's counts like any other.
+
+    Args:
+        session: the transaction; it is to be committed, whatever comes of this.
+        purpose: what the code is to prove, as in `PendingProof`.
+        email: the address.
+        network: from where.
+        more: what else it counts against.
+    """
+    sooner = again(purpose, email, network)
+    if attempts.take(sooner):
+        return Asked(is_on_its_way=True)
+    wait = attempts.take(*mails(email, network), *more)
+    if wait:
+        attempts.give_back(session, sooner)
+    return Asked(wait=wait)
 
 
 def _asked(email: str, network: str) -> Limit:

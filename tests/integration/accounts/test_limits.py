@@ -1,6 +1,7 @@
 """Limits hit who guesses, by account and by network, and spare who owns the account."""
 
 import itertools
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -9,6 +10,7 @@ import pytest
 from sqlalchemy import delete, update
 
 from shared.bus.contract.events import AccountOtpRequested
+from shared.db.attempts import REMEMBERED_SECONDS
 from shared.db.models import AttemptCount, OutboxMessage, PendingProof
 from tests.integration.arrange import facts
 from tests.integration.conftest import running_ingress
@@ -146,7 +148,7 @@ def let_pass(api):
 
 
 def test_new_codes_do_not_begin_a_new_count_and_the_owners_network_has_its_own(api):
-    address, home, looked_at = new_email(), somewhere(), 0
+    address, home, looked_at, asked = new_email(), somewhere(), 0, []
     registration = register(api, address, home).json()["id"]
     for _ in range(6):
         code = api.code_for(address)
@@ -157,7 +159,8 @@ def test_new_codes_do_not_begin_a_new_count_and_the_owners_network_has_its_own(a
         looked_at += statuses(answers).count(400)
         let_pass(api)
         body = {"email": address, "registration_id": registration}
-        assert post(api, "request-otp", home, **body).status_code == 200
+        asked.append(post(api, "request-otp", home, **body).status_code)
+    assert asked == [200] * 3 + [429] * 3  # with the registration's: see `MAILED_BEFORE`
     assert looked_at <= 20
     code = api.code_for(address)
     assert post(api, "verify-otp", home, email=address, otp=code).status_code == 200
@@ -174,8 +177,31 @@ def test_strangers_cannot_make_us_mail_to_an_address_without_end(api):
     assert answers == [201] * 8 + [429] * 7
     for _ in range(5):
         let_pass(api)
-        assert post(api, "request-otp", somewhere(), email=address).status_code == 200
+        answer = post(api, "request-otp", somewhere(), email=address)
+        assert (answer.status_code, int(answer.headers["Retry-After"]) > 3_600) == (429, True)
     assert mails(api, address) == 8
+
+
+@pytest.mark.parametrize("ask", ["request-otp", "password/reset-code"])
+def test_asking_twice_in_a_minute_costs_no_email_of_the_day(api, email, ask):
+    """As a form that is sent twice; that no more is mailed is said, of whatever address."""
+    waiting, nobodys = new_email(), new_email()
+    at = {email: somewhere(), waiting: somewhere(), nobodys: somewhere()}
+    assert register(api, waiting, at[waiting]).status_code == 201
+    let_pass(api)
+    meant = waiting if ask == "request-otp" else email
+    before = {address: codes(api, address) for address in at}
+    found = {address: [] for address in at}
+    for _ in range(5):
+        for address, home in at.items():
+            found[address].append(statuses(post(api, ask, home, email=address) for _ in range(3)))
+        let_pass(api)
+        time.sleep(REMEMBERED_SECONDS)  # what workers remember of it is over too
+    for address, rounds in found.items():
+        # One was mailed before; how many then are: see `MAILED_BEFORE`.
+        asked = 4 if address == nobodys else 3
+        assert rounds == [[200] * 3] * asked + [[429] * 3] * (5 - asked)
+        assert codes(api, address) - before[address] == (asked if address == meant else 0)
 
 
 def test_an_accounts_address_is_no_other_than_a_free_one(api, email):
