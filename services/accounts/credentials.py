@@ -47,14 +47,23 @@ def tell(
     outbox.add(session, [message_for(fact, source=SOURCE, correlation_id=account.id)])
 
 
-def send_reset_code(session: Session, email: str, address: str) -> ApiError | None:
+def send_reset_code(
+    session: Session, email: str, address: str, device_token: str = ""
+) -> ApiError | None:
     """Mail a code that sets a new password, where there is such an account. Nothing tells which.
+
+    Args:
+        session: the transaction.
+        email: the address.
+        address: the client's.
+        device_token: of an earlier sign-in; empty where there was none.
 
     Returns:
         None, or 429 where no more is mailed to the address today.
     """
     email, network = email.lower(), network_of(address)
-    asked = guesses.ask_for_mail(session, "password_reset", email, network)
+    is_known = guesses.is_known(email, device_token)
+    asked = guesses.ask_for_mail(session, "password_reset", email, network, is_known=is_known)
     if asked.wait:
         return too_many_requests(asked.wait)
     registration.hold(session, email)
@@ -65,9 +74,17 @@ def send_reset_code(session: Session, email: str, address: str) -> ApiError | No
 
 
 def reset_password(
-    session: Session, email: str, otp: str, password: str, address: str
+    session: Session, email: str, otp: str, password: str, address: str, device_token: str = ""
 ) -> ApiError | None:
     """Set a password by a mailed code; every session ends.
+
+    Args:
+        session: the transaction.
+        email: the account's address.
+        otp: the code.
+        password: the new one.
+        address: the client's.
+        device_token: of an earlier sign-in; empty where there was none.
 
     Returns:
         None, or an error, so that a wrong try stays counted.
@@ -77,16 +94,18 @@ def reset_password(
     """
     email, network = email.lower(), network_of(address)
     registration.refuse_weak(password, email)
-    guess = guesses.at("code", email, network)
+    is_known = guesses.is_known(email, device_token)
+    guess = guesses.at("code", email, network, is_known=is_known)
     if wait := guesses.attempts.take(*guess):
         return too_many_requests(wait)
-    is_own = guesses.is_own("password", email, network)
+    is_own = is_known or guesses.is_own("password", email, network)
     account, outcome = registration.account_of(session, email), Check.WRONG
     if account is not None:
         shown.hold(session, account)
         pending = awaiting(session, account.id, "password_reset")
         # One that was mailed to the address before proves nothing of this one.
         if pending is not None and pending.email == account.email == email:
+            is_own = is_own or pending.network == network
             outcome = codes.check(session, pending, otp, is_own=is_own)
     if outcome is not Check.RIGHT or account is None:
         return OTP_ERRORS[outcome]()
@@ -225,7 +244,8 @@ def _tell_revoked(session: Session, account: Account, email: str) -> None:
 def _shown(session: Session, account_id: UUID, password: str, address: str) -> Account | ApiError:
     """The account, whose password was shown; wrong ones count as they do at sign-in."""
     account = session.get_one(Account, account_id, options=[undefer(Account.password_hash)])
-    guess = guesses.at("password", account.email, network_of(address))
+    # Signed in already, so it is none of the strangers who guess.
+    guess = guesses.at("password", account.email, network_of(address), is_known=True)
     if wait := guesses.attempts.take(*guess):
         return too_many_requests(wait)
     if not shown.is_right(session, account, password):

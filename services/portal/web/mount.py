@@ -31,6 +31,8 @@ from shared.web.tokens import form_token, hashed, new_token
 SESSION = "portal_session"
 FORM = "portal_form"
 """The cookie of a browser in which nobody is signed in: the sign-in form has a token too."""
+MARK = "portal_known"
+"""The cookie of a browser in which somebody has signed in before."""
 SIGN_IN = "/sign-in"
 MAX_CLIENT = 200
 
@@ -109,7 +111,8 @@ def _responder(page: Page, config: Settings, api: Api, lanes: Lanes) -> Any:
                 return signed_out(), ""
             access = held.access if held else ""
             asking = api.for_browser(browser.address, client, access, renewed)
-            visit = Visit(page, asking, held, config, path, query, form, files)
+            mark = cookies.get(req, MARK, config)
+            visit = Visit(page, asking, held, config, path, query, form, files, mark)
             has_acted = _acts(page, visit)
             try:
                 result = _answer(page, visit, req.path, token)
@@ -123,7 +126,8 @@ def _responder(page: Page, config: Settings, api: Api, lanes: Lanes) -> Any:
                 with transaction() as session:
                     sessions.end(session, own)
                     begun = sessions.start(session, result.answer)
-                return Redirect(own_path(result.to), token=begun), ""
+                known_by = result.answer.get("device_token", "")  # of an older API none
+                return Redirect(own_path(result.to), token=begun, mark=known_by), ""
             if isinstance(result, Renew):
                 # It is done already, and the next renewal shows it too.
                 with suppress(PageError, Refused):
@@ -153,6 +157,8 @@ def _responder(page: Page, config: Settings, api: Api, lanes: Lanes) -> Any:
             write_view(resp, result, html)
         elif isinstance(result, Redirect):
             write_redirect(resp, result.to)
+            if result.mark:
+                cookies.put(resp, MARK, result.mark, config, max_age=cookies.MARK_SECONDS)
             if result.token:
                 cookies.put(resp, SESSION, result.token, config)
             elif result.token is not None:

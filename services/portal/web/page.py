@@ -47,6 +47,7 @@ class Visit:
         query: the query string; of a name that is given twice, the first.
         form: the fields of a form, with every value of each.
         files: its files, by their field, on a page that takes them.
+        mark: by what the browser is known to a business; empty where it is to none.
     """
 
     page: "Page"
@@ -57,6 +58,7 @@ class Visit:
     query: Mapping[str, str]
     form: Mapping[str, list[str]]
     files: Mapping[str, SentFile] = field(default_factory=dict)
+    mark: str = ""
 
     @property
     def business(self) -> Held:

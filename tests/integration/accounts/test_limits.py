@@ -306,3 +306,78 @@ def test_a_stranger_from_one_network_keeps_nobody_from_registering(api):
     mailed = codes(api, address)
     assert post(api, "request-otp", home, email=address).status_code == 200
     assert codes(api, address) == mailed + 1
+
+
+def flood(api, email):
+    """Strangers from as many networks as it takes use up all that strangers have."""
+    attempts = {
+        "auth/login": {"password": "wrong guess"},
+        "password/reset-code": {},
+        "password/reset": {"otp": "000000", "password": MINE},
+    }
+    for path, body in attempts.items():
+        while 429 not in statuses([post(api, path, somewhere(), email=email, **body)]):
+            pass
+
+
+def test_with_a_known_device_the_owner_gets_in_from_somewhere_new(api, email, home):
+    token = login(api, email, home).json()["device_token"]
+    flood(api, email)
+    away = somewhere()
+    assert login(api, email, away).status_code == 429
+    for wrong in ("", "x", token[:-1], "é" * 64):
+        tried = {"email": email, "password": PASSWORD, "device_token": wrong}
+        assert post(api, "auth/login", somewhere(), **tried).status_code == 429
+    known = {"email": email, "device_token": token}
+    assert post(api, "auth/login", away, password=PASSWORD, **known).status_code == 200
+
+
+def test_with_a_known_device_a_lost_password_is_set_from_somewhere_new(api, email, home):
+    token = login(api, email, home).json()["device_token"]
+    flood(api, email)
+    away, known = somewhere(), {"email": email, "device_token": token}
+    assert post(api, "password/reset-code", away, email=email).status_code == 429
+    let_pass(api)  # a stranger's was mailed a moment ago
+    assert post(api, "password/reset-code", away, **known).status_code == 200
+    code, new = api.code_for(email), "another horse battery"
+    for _ in range(6):  # strangers use up their own tries of it
+        post(api, "password/reset", somewhere(), email=email, otp="000000", password=MINE)
+    answer = post(api, "password/reset", away, otp=code, password=new, **known)
+    assert answer.status_code == 200, answer.text
+    # With the password it ends, for the one who had it before as for a thief.
+    flood(api, email)
+    assert post(api, "auth/login", somewhere(), password=new, **known).status_code == 429
+    assert login(api, email, away, new).status_code == 200
+
+
+def test_the_token_of_a_device_lets_nobody_guess_without_end(api, email, home):
+    """Not from wherever, and at no other account."""
+    token = login(api, email, home).json()["device_token"]
+    known = {"email": email, "device_token": token, "password": "wrong guess"}
+    found = statuses(post(api, "auth/login", somewhere(), **known) for _ in range(25))
+    assert found == [401] * 20 + [429] * 5
+    assert login(api, email, home).status_code == 200
+    other = {**known, "email": new_email()}
+    found = statuses(post(api, "auth/login", somewhere(), **other) for _ in range(12))
+    assert found == [401] * 10 + [429] * 2
+
+
+def test_who_asked_for_a_code_has_tries_of_their_own(api, email):
+    """Where the account was never used from, without a device: strangers' tries are not theirs."""
+    away = somewhere()
+    assert post(api, "password/reset-code", away, email=email).status_code == 200
+    code = api.code_for(email)
+    for _ in range(6):
+        post(api, "password/reset", somewhere(), email=email, otp="000000", password=MINE)
+    answer = post(api, "password/reset", away, email=email, otp=code, password="new horse battery")
+    assert answer.status_code == 200, answer.text
+
+
+def test_who_is_signed_in_is_none_of_the_strangers(api, email, home):
+    """Their network changes, and strangers guess: what asks for the password again works."""
+    token = login(api, email, home).json()["access"]
+    flood(api, email)
+    headers = {"X-Forwarded-For": somewhere(), "Authorization": f"Bearer {token}"}
+    body = {"password": PASSWORD}
+    answer = api.http.post("/users/password/confirm/", json=body, headers=headers)
+    assert answer.status_code == 204

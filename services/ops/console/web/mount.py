@@ -12,7 +12,7 @@ from falcon.asgi import Request, Response
 from sqlalchemy.orm import Session
 
 from services.ops.audit.actions import viewed
-from services.ops.console.web.page import File, Page, Redirect, Result, System, View, Visit
+from services.ops.console.web.page import File, Page, Result, System, View, Visit
 from services.ops.console.web.rendering import render
 from services.ops.users import sessions
 from services.ops.users.queue_rights import lacking
@@ -27,7 +27,7 @@ from shared.web import cookies
 from shared.web.answers import DATABASE_AWAY, DATABASE_LEFT, write_file, write_redirect, write_view
 from shared.web.arrivals import hides_cookies, lead_on
 from shared.web.forms import read_form, read_query, refuse_nul
-from shared.web.results import SURE, PageError
+from shared.web.results import SURE, PageError, Redirect
 from shared.web.tokens import form_token, new_token
 
 SESSION = "fellow_session"
@@ -35,7 +35,6 @@ FORM = "fellow_form"
 """The cookie of a browser in which nobody is signed in: the sign-in form has a token too."""
 MARK = "fellow_known"
 """The cookie of a browser in which somebody has signed in before."""
-MARK_SECONDS = 180 * 86_400
 SIGN_IN = "/sign-in"
 SET_UP = "/second-factor"
 
@@ -199,7 +198,7 @@ def _write(resp: Response, result: Result, html: str, system: System) -> None:
     elif isinstance(result, Redirect):
         write_redirect(resp, result.to)
         if result.mark:
-            cookies.put(resp, MARK, result.mark, system.config, max_age=MARK_SECONDS)
+            cookies.put(resp, MARK, result.mark, system.config, max_age=cookies.MARK_SECONDS)
         if result.token:
             cookies.put(resp, SESSION, result.token, system.config)
         elif result.token is not None:

@@ -18,7 +18,7 @@ from services.ops.users.users import User
 from shared.config.settings import Settings
 from shared.security.networks import network_of
 from shared.web import results
-from shared.web.results import Question
+from shared.web.results import Question, Redirect
 
 Needs = Literal["nobody", "watch"] | Right
 """Whom a page asks for: anybody at all, somebody who is signed in, somebody with a right."""
@@ -130,13 +130,6 @@ class File(results.File):
     """A file to save; `of` as that of a `View`."""
 
     of: Sequence[str] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Redirect(results.Redirect):
-    """Go and see another page; `mark`: by what the browser is to be known to its user."""
-
-    mark: str = ""
 
 
 Result = View | Redirect | File
