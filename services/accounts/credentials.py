@@ -6,7 +6,7 @@ Each ends the sessions that a thief might have, and is told to the address that 
 
 from uuid import UUID
 
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session, undefer
 
 from services.accounts import codes, guesses, registration, sessions, shown
@@ -16,7 +16,7 @@ from shared.bus import outbox
 from shared.bus.contract.events import AccountChanged, SecretRevoked
 from shared.bus.contract.message import message_for
 from shared.db import revoked
-from shared.db.models import Account, EmailSender, PendingProof
+from shared.db.models import Account, EmailSender, KnownNetwork, PendingProof
 from shared.db.session import database_time
 from shared.http.errors import ApiError, too_many_requests
 from shared.security import passwords
@@ -212,6 +212,7 @@ def close(session: Session, account_id: UUID, password: str, address: str) -> Ap
     email = account.email
     sessions.end(session, account.id)
     _forget_pending(session, account)
+    session.execute(delete(KnownNetwork).where(KnownNetwork.account_id == account.id))
     session.execute(
         update(EmailSender)
         .where(EmailSender.account_id == account.id)

@@ -8,10 +8,11 @@ fewer than 100 passwords and 100 codes an hour are looked at for one account (NI
 like one that is.
 """
 
+from datetime import timedelta
 from typing import Literal, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -179,6 +180,12 @@ def remember(session: Session, account: Account, network: str) -> bool:
     there = select(KnownNetwork.network).where(KnownNetwork.account_id == account.id)
     known = set(session.scalars(there))
     if network in known:
+        used = update(KnownNetwork).where(
+            KnownNetwork.account_id == account.id,
+            KnownNetwork.network == network,
+            KnownNetwork.last_used_at < func.now() - timedelta(days=1),
+        )
+        session.execute(used.values(last_used_at=func.now()))
         return False
     made = insert(KnownNetwork).values(id=new_id(), account_id=account.id, network=network)
     session.execute(made.on_conflict_do_nothing())

@@ -24,6 +24,7 @@ from services.portal.pages import (
 from services.portal.pages import (
     settings as own_settings,
 )
+from services.portal.web import sessions
 from services.portal.web.api import Api, Refused
 from services.portal.web.mount import mount
 from services.portal.web.page import Page
@@ -31,6 +32,7 @@ from services.portal.web.rendering import STATIC, render
 from shared.config.loading import settings
 from shared.config.settings import Settings
 from shared.http.lanes import Lane, Lanes
+from shared.periodic import keep_running
 from shared.telemetry import heartbeat, metrics
 from shared.telemetry.logs import configure
 from shared.web.answers import Healthz, add_error_handlers, guard, write_view
@@ -41,6 +43,8 @@ NAME = "services.portal"
 THREADS = 16
 """Each waits for the API most of its time."""
 WAITING = 128
+SESSIONS_SECONDS = 300.0
+"""From one look for sessions that are over to the next."""
 PASSWORD_THREADS = 8
 PASSWORD_WAITING = 32
 
@@ -80,7 +84,10 @@ class Portal:
     async def process_startup(self, _: dict[str, Any], __: dict[str, Any]) -> None:
         """Begin to say that it is there."""
         metrics.serve(self._config)
-        self._chores = [asyncio.create_task(heartbeat.keep_beating(NAME, list))]
+        self._chores = [
+            asyncio.create_task(heartbeat.keep_beating(NAME, list)),
+            asyncio.create_task(keep_running("sessions", SESSIONS_SECONDS, sessions.end_over)),
+        ]
 
     async def process_shutdown(self, _: dict[str, Any], __: dict[str, Any]) -> None:
         """Let go."""

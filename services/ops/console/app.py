@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import falcon.asgi
@@ -40,17 +41,21 @@ from services.ops.dead_letters import retention
 from services.ops.monitoring.poller import Lookout
 from services.ops.monitoring.snapshot import Looker
 from services.ops.users import resealing
+from services.ops.users import sessions as user_sessions
 from shared.bus.broker.refusal import explain
 from shared.config.loading import settings
 from shared.config.settings import Settings
 from shared.db.session import let_go
 from shared.http.lanes import Lane, Lanes, for_passwords
+from shared.periodic import keep_running
 from shared.telemetry import metrics
 from shared.telemetry.logs import configure
 from shared.web.answers import Healthz, add_error_handlers, guard
 from shared.web.rendering import add_static
 from shared.web.results import PageError
 
+SESSIONS_SECONDS = 300.0
+"""From one look for sessions that are over to the next."""
 THREADS = 8
 WAITING = 64
 
@@ -104,6 +109,9 @@ class Console:
         self._chores = [
             asyncio.create_task(retention.keep_ending(config)),
             asyncio.create_task(resealing.keep_sealing()),
+            asyncio.create_task(
+                keep_running("sessions", SESSIONS_SECONDS, partial(user_sessions.end_over, config))
+            ),
             asyncio.create_task(keep_telling(config, channels(config), self.system.lookout)),
         ]
 

@@ -40,7 +40,7 @@ def sign_in(session: Session, visit: Visit) -> Result:
     if user is None:
         return View("sign_in.html", {"next": wanted, "name": name, "wrong": WRONG}, 401)
     if user.has_second_factor:
-        token = sessions.start(session, user, visit.system.config, visit.where, awaits_code=True)
+        token = sessions.start(session, user, visit.where, awaits_code=True)
         return Redirect(f"/sign-in/code?next={quote(own_path(wanted), safe='')}", token=token)
     return _signed_in(session, visit, user, OpsSignedIn(by=user.name, address=visit.address))
 
@@ -175,7 +175,7 @@ def _signed_in(session: Session, visit: Visit, user: User, fact: OpsSignedIn) ->
         here = in_words(visit.where.network, visit.where.client)
         warning = f"You have signed in from {here} too. If that was not you, end it: {PLACE}."
         sessions.tell_others(session, user.id, warning)
-    token = sessions.start(session, user, visit.system.config, visit.where)
+    token = sessions.start(session, user, visit.where)
     return Redirect(
         own_path(visit.field("next") or "/"),
         note=" ".join(filter(None, (_guessed_at(session, user), _elsewhere(others)))),
