@@ -7,13 +7,14 @@ import msgspec
 from sqlalchemy.orm import Session
 
 from services.accounts import credential_api, registration, session_api, sessions, sign_in
-from services.accounts.bodies import Code, Detail, Given, Password
+from services.accounts.bodies import Code, Detail, DeviceToken, Given, Password
 from services.accounts.email_sender import api as email_sender_api
 from services.accounts.email_sender import locale_api
 from shared.bus.contract.events import Email, Line
 from shared.docstrings import summary
 from shared.http.errors import BLOCKED, ApiError
 from shared.http.route import Answer, Call, Route
+from shared.security import device_tokens
 from shared.security.networks import network_of
 
 TokenText = Annotated[str, msgspec.Meta(max_length=2_000)]
@@ -60,6 +61,7 @@ class Credentials(msgspec.Struct, kw_only=True):
 
     email: Email
     password: Given
+    device_token: DeviceToken = ""
 
 
 class Refresh(msgspec.Struct, kw_only=True):
@@ -78,7 +80,7 @@ class Renewal(Refresh, kw_only=True):
     attempt_id: UUID | None = None
 
 
-class SignedIn(msgspec.Struct, kw_only=True):
+class Renewed(msgspec.Struct, kw_only=True):
     """Tokens: `access` for the Authorization header, `refresh` for the next pair."""
 
     access: str
@@ -86,6 +88,17 @@ class SignedIn(msgspec.Struct, kw_only=True):
     id: UUID
     company_name: str
     email: str
+
+
+class SignedIn(Renewed, kw_only=True):
+    """Tokens, and one to keep.
+
+    `device_token` signs nobody in. Sent with the next sign-in or a lost password it shows that this
+    is none of the strangers who guess, from wherever it comes; it is good until the password
+    changes.
+    """
+
+    device_token: str
 
 
 def register(session: Session, call: Call[Registration, None]) -> Answer:
@@ -111,10 +124,11 @@ def verify_otp(session: Session, call: Call[Proof, None]) -> Answer | ApiError:
     return error or Answer(200, Detail(detail="Your email address is verified. You can sign in."))
 
 
-def request_otp(session: Session, call: Call[Address, None]) -> Answer:
+def request_otp(session: Session, call: Call[Address, None]) -> Answer | ApiError:
     """Mail a new code. The answer is the same for every address, so it tells nobody who is here."""
-    registration.send_again(session, call.body.email, call.body.registration_id, call.address)
-    return Answer(
+    body = call.body
+    error = registration.send_again(session, body.email, body.registration_id, call.address)
+    return error or Answer(
         200, Detail(detail="If this address awaits a code, a new one is on its way to it.")
     )
 
@@ -122,17 +136,19 @@ def request_otp(session: Session, call: Call[Address, None]) -> Answer:
 def login(session: Session, call: Call[Credentials, None]) -> Answer | ApiError:
     """Sign in."""
     body = call.body
-    account = sign_in.sign_in(session, body.email, body.password, call.address)
+    account = sign_in.sign_in(session, body.email, body.password, call.address, body.device_token)
     if isinstance(account, ApiError):
         return account
-    return _signed_in(sessions.begin(session, account, network_of(call.address), call.client))
+    pair = sessions.begin(session, account, network_of(call.address), call.client)
+    known_by = device_tokens.token(account.id, account.password_hash)
+    return Answer(200, SignedIn(**_shown(pair), device_token=known_by))
 
 
 def refresh(session: Session, call: Call[Renewal, None]) -> Answer | ApiError:
     """A new pair of tokens for a refresh token, which is thereby used up."""
     body, network = call.body, network_of(call.address)
     renewed = sessions.renew(session, body.refresh, network, call.client, body.attempt_id)
-    return renewed if isinstance(renewed, ApiError) else _signed_in(renewed)
+    return renewed if isinstance(renewed, ApiError) else Answer(200, Renewed(**_shown(renewed)))
 
 
 def logout(session: Session, call: Call[Refresh, None]) -> Answer | ApiError:
@@ -140,17 +156,14 @@ def logout(session: Session, call: Call[Refresh, None]) -> Answer | ApiError:
     return sessions.end_by(session, call.body.refresh) or Answer(204)
 
 
-def _signed_in(pair: sessions.Pair) -> Answer:
-    return Answer(
-        200,
-        SignedIn(
-            access=pair.access,
-            refresh=pair.refresh,
-            id=pair.account.id,
-            company_name=pair.account.company_name,
-            email=pair.account.email,
-        ),
-    )
+def _shown(pair: sessions.Pair) -> dict[str, Any]:
+    return {
+        "access": pair.access,
+        "refresh": pair.refresh,
+        "id": pair.account.id,
+        "company_name": pair.account.company_name,
+        "email": pair.account.email,
+    }
 
 
 TOO_MANY = (429, "rate_limited", "Too many guesses; `Retry-After` says how long to wait.")
@@ -206,7 +219,7 @@ ROUTES = (
         "auth/refresh",
         refresh,
         body=Renewal,
-        answers={200: SignedIn},
+        answers={200: Renewed},
         errors=(sessions.USED, BLOCKED),
     ),
     _post("auth/logout", logout, body=Refresh, answers={204: None}, errors=(sessions.USED,)),

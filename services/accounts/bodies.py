@@ -20,6 +20,15 @@ Code = Annotated[
 ]
 
 
+DeviceToken = Annotated[
+    str,
+    msgspec.Meta(
+        max_length=200,
+        description="`device_token` of an earlier sign-in; strangers' guesses do not hold it up",
+    ),
+]
+
+
 class Detail(msgspec.Struct, kw_only=True):
     """A sentence."""
 

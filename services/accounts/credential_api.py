@@ -6,7 +6,7 @@ import msgspec
 from sqlalchemy.orm import Session
 
 from services.accounts import credentials
-from services.accounts.bodies import Code, Detail, Given, Password
+from services.accounts.bodies import Code, Detail, DeviceToken, Given, Password
 from shared.bus.contract.events import Email
 from shared.docstrings import summary
 from shared.http.errors import ApiError
@@ -17,6 +17,7 @@ class ResetRequest(msgspec.Struct, kw_only=True):
     """The address of an account whose password is lost."""
 
     email: Email
+    device_token: DeviceToken = ""
 
 
 class Reset(msgspec.Struct, kw_only=True):
@@ -25,6 +26,7 @@ class Reset(msgspec.Struct, kw_only=True):
     email: Email
     otp: Code
     password: Password
+    device_token: DeviceToken = ""
 
 
 class PasswordChange(msgspec.Struct, kw_only=True):
@@ -64,16 +66,21 @@ class Closing(msgspec.Struct, kw_only=True):
     password: Given
 
 
-def send_reset_code(session: Session, call: Call[ResetRequest, None]) -> Answer:
+def send_reset_code(session: Session, call: Call[ResetRequest, None]) -> Answer | ApiError:
     """Mail a code to set a new password by. The answer is the same for every address."""
-    credentials.send_reset_code(session, call.body.email, call.address)
-    return Answer(200, Detail(detail="If this address has an account, a code is on its way to it."))
+    body = call.body
+    error = credentials.send_reset_code(session, body.email, call.address, body.device_token)
+    return error or Answer(
+        200, Detail(detail="If this address has an account, a code is on its way to it.")
+    )
 
 
 def reset(session: Session, call: Call[Reset, None]) -> Answer | ApiError:
     """Set a new password by a mailed code; every session ends."""
     body = call.body
-    error = credentials.reset_password(session, body.email, body.otp, body.password, call.address)
+    error = credentials.reset_password(
+        session, body.email, body.otp, body.password, call.address, body.device_token
+    )
     return error or Answer(200, Detail(detail="Your password is set. Sign in with it."))
 
 

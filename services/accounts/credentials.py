@@ -16,7 +16,7 @@ from shared.bus import outbox
 from shared.bus.contract.events import AccountChanged, SecretRevoked
 from shared.bus.contract.message import message_for
 from shared.db import revoked
-from shared.db.models import Account, EmailSender, PendingProof
+from shared.db.models import Account, EmailSender, KnownNetwork, PendingProof
 from shared.db.session import database_time
 from shared.http.errors import ApiError, too_many_requests
 from shared.security import passwords
@@ -47,20 +47,44 @@ def tell(
     outbox.add(session, [message_for(fact, source=SOURCE, correlation_id=account.id)])
 
 
-def send_reset_code(session: Session, email: str, address: str) -> None:
-    """Mail a code that sets a new password, where there is such an account. Nothing tells which."""
+def send_reset_code(
+    session: Session, email: str, address: str, device_token: str = ""
+) -> ApiError | None:
+    """Mail a code that sets a new password, where there is such an account. Nothing tells which.
+
+    Args:
+        session: the transaction.
+        email: the address.
+        address: the client's.
+        device_token: of an earlier sign-in; empty where there was none.
+
+    Returns:
+        None, or 429 where no more is mailed to the address today.
+    """
     email, network = email.lower(), network_of(address)
-    is_over = guesses.attempts.take(*guesses.mails(email, network))
+    is_known = guesses.is_known(email, device_token)
+    asked = guesses.ask_for_mail(session, "password_reset", email, network, is_known=is_known)
+    if asked.wait:
+        return too_many_requests(asked.wait)
     registration.hold(session, email)
     account = registration.account_of(session, email)
-    if account is not None and not is_over:
+    if account is not None and not asked.is_on_its_way:
         send_code(session, account, "password_reset", email, network)
+    return None
 
 
 def reset_password(
-    session: Session, email: str, otp: str, password: str, address: str
+    session: Session, email: str, otp: str, password: str, address: str, device_token: str = ""
 ) -> ApiError | None:
     """Set a password by a mailed code; every session ends.
+
+    Args:
+        session: the transaction.
+        email: the account's address.
+        otp: the code.
+        password: the new one.
+        address: the client's.
+        device_token: of an earlier sign-in; empty where there was none.
 
     Returns:
         None, or an error, so that a wrong try stays counted.
@@ -70,16 +94,18 @@ def reset_password(
     """
     email, network = email.lower(), network_of(address)
     registration.refuse_weak(password, email)
-    guess = guesses.at("code", email, network)
+    is_known = guesses.is_known(email, device_token)
+    guess = guesses.at("code", email, network, is_known=is_known)
     if wait := guesses.attempts.take(*guess):
         return too_many_requests(wait)
-    is_own = guesses.is_own("password", email, network)
+    is_own = is_known or guesses.is_own("password", email, network)
     account, outcome = registration.account_of(session, email), Check.WRONG
     if account is not None:
         shown.hold(session, account)
         pending = awaiting(session, account.id, "password_reset")
         # One that was mailed to the address before proves nothing of this one.
         if pending is not None and pending.email == account.email == email:
+            is_own = is_own or pending.network == network
             outcome = codes.check(session, pending, otp, is_own=is_own)
     if outcome is not Check.RIGHT or account is None:
         return OTP_ERRORS[outcome]()
@@ -117,11 +143,11 @@ def send_address_code(
     account, email = _shown(session, account_id, password, address), email.lower()
     if isinstance(account, ApiError):
         return account
-    counts = *guesses.mails(email, network_of(address)), guesses.new_addresses(account_id)
-    if wait := guesses.attempts.take(*counts):
-        return too_many_requests(wait)
+    asked = ask_for_code(session, account, "new_address", email, address)
+    if asked.wait:
+        return too_many_requests(asked.wait)
     registration.hold(session, email)
-    if registration.account_of(session, email) is None:
+    if not asked.is_on_its_way and registration.account_of(session, email) is None:
         send_code(session, account, "new_address", email, network_of(address))
     return None
 
@@ -164,7 +190,7 @@ def change_address(
     if outcome is not Check.RIGHT or pending is None:
         return OTP_ERRORS[outcome]()
     registration.hold(session, pending.email)
-    session.delete(pending)
+    forget(session, pending)
     taken = select(Account.id).where(Account.email == pending.email)
     if session.scalar(taken) is not None:
         return OTP_ERRORS[Check.WRONG]()
@@ -186,6 +212,7 @@ def close(session: Session, account_id: UUID, password: str, address: str) -> Ap
     email = account.email
     sessions.end(session, account.id)
     _forget_pending(session, account)
+    session.execute(delete(KnownNetwork).where(KnownNetwork.account_id == account.id))
     session.execute(
         update(EmailSender)
         .where(EmailSender.account_id == account.id)
@@ -218,7 +245,8 @@ def _tell_revoked(session: Session, account: Account, email: str) -> None:
 def _shown(session: Session, account_id: UUID, password: str, address: str) -> Account | ApiError:
     """The account, whose password was shown; wrong ones count as they do at sign-in."""
     account = session.get_one(Account, account_id, options=[undefer(Account.password_hash)])
-    guess = guesses.at("password", account.email, network_of(address))
+    # Signed in already, so it is none of the strangers who guess.
+    guess = guesses.at("password", account.email, network_of(address), is_known=True)
     if wait := guesses.attempts.take(*guess):
         return too_many_requests(wait)
     if not shown.is_right(session, account, password):
@@ -235,7 +263,36 @@ def _set_password(session: Session, account: Account, password: str) -> None:
 
 
 def _forget_pending(session: Session, account: Account) -> None:
-    session.execute(delete(PendingProof).where(PendingProof.account_id == account.id))
+    mine = select(PendingProof).where(PendingProof.account_id == account.id)
+    for pending in session.scalars(mine.with_for_update()):
+        forget(session, pending)
+
+
+def forget(session: Session, pending: PendingProof) -> None:
+    """Nothing waits any more, so whoever asks again has a code mailed at once."""
+    sooner = guesses.again(pending.purpose, pending.email, pending.network)
+    guesses.attempts.give_back(session, sooner)
+    session.delete(pending)
+
+
+def ask_for_code(
+    session: Session, account: Account, purpose: str, email: str, address: str
+) -> guesses.Asked:
+    """Count a code for another address of an account's, which its owner asks for.
+
+    Args:
+        session: the transaction.
+        account: whose; held.
+        purpose: what it is to prove.
+        email: where it goes.
+        address: the client's.
+    """
+    network, of_account = network_of(address), guesses.new_addresses(account.id)
+    pending = awaiting(session, account.id, purpose)
+    if pending is None or pending.email == email:
+        return guesses.ask_for_mail(session, purpose, email, network, of_account)
+    # Another address was asked for meanwhile, and its code has taken the place of this one's.
+    return guesses.Asked(wait=guesses.attempts.take(*guesses.mails(email, network), of_account))
 
 
 def send_code(session: Session, account: Account, purpose: str, email: str, network: str) -> None:

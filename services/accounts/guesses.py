@@ -1,16 +1,18 @@
 """Who may guess how often: the guesser is held up, and the owner is not.
 
-Guesses at one account are counted apart for the networks it was used from, and for all others
-together: who floods an account from elsewhere uses up what strangers have, and its owner signs in
-where they always do. In all, fewer than 100 passwords and 100 codes an hour are looked at for one
-account (NIST SP 800-63B, 5.2.2; OWASP ASVS 2.2.1); a new code does not begin a new count. An
-account that is not there counts like one that is.
+Guesses at one account are counted apart for the networks that it was used from and the devices that
+were signed in with, and for all others together: who floods an account from elsewhere uses up what
+strangers have, and its owner signs in where they always do, or with what they always do. In all,
+fewer than 100 passwords and 100 codes an hour are looked at for one account (NIST SP 800-63B,
+5.2.2; OWASP ASVS 2.2.1); a new code does not begin a new count. An account that is not there counts
+like one that is.
 """
 
-from typing import Literal
+from datetime import timedelta
+from typing import Literal, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -19,6 +21,7 @@ from shared.db.attempts import DAY, HOUR, MINUTE, Attempts, Limit
 from shared.db.models import Account, AttemptCount, KnownNetwork
 from shared.db.session import transaction
 from shared.ids import new_id
+from shared.security import device_tokens
 from shared.security.encryption import code_sealer
 
 Kind = Literal["password", "code"]
@@ -36,39 +39,96 @@ MAILS_A_DAY = 8
 MAILED_BEFORE = (MAILS_A_DAY, 6, 5, 4)
 """How many may have been mailed to an address before a network's first, second, … request of a day:
 what one network uses up leaves others theirs, and the last of all go to those who ask first."""
+_DEVICES = "a device"
+"""In place of a network: those that are known by their token count together."""
 NEW_ADDRESSES_A_DAY = 8
 """Codes that one account can have mailed to addresses that it wants: any, so also strangers'."""
 
 
-def at(kind: Kind, email: str, network: str) -> tuple[Limit, ...]:
+class Asked(NamedTuple):
+    """What comes of asking for an email; of neither, it is to be mailed.
+
+    Attributes:
+        wait: seconds until one may be mailed; 0 where one may be now.
+        is_on_its_way: whether it was asked for a moment ago.
+    """
+
+    wait: int = 0
+    is_on_its_way: bool = False
+
+
+def at(kind: Kind, email: str, network: str, *, is_known: bool = False) -> tuple[Limit, ...]:
     """What a guess counts against.
 
     Args:
         kind: what is guessed.
         email: at whose.
         network: from where.
+        is_known: whether it comes from a device or a session of the account's, wherever that is.
     """
     config, email = settings(), email.lower()
-    if not is_own(kind, email, network):
+    if not is_known and not is_own(kind, email, network):
         return (
             Limit(f"{kind} of", email, config.account_attempts_per_minute, MINUTE),
             Limit(f"{kind} of", email, STRANGERS_AN_HOUR[kind], HOUR),
             Limit(f"{kind} from", network, config.sign_in_attempts_per_minute, MINUTE),
         )
-    own = Limit(f"own {kind}", f"{email}\0{network}", OWN_AN_HOUR[kind], HOUR)
+    place = _DEVICES if is_known else network
+    own = Limit(f"own {kind}", f"{email}\0{place}", OWN_AN_HOUR[kind], HOUR)
     if kind == "code":
         return (own,)
     return own, Limit(f"own {kind}", email, OWN_PASSWORDS_AN_HOUR, HOUR)
 
 
-def mails(email: str, network: str) -> tuple[Limit, ...]:
-    """What an email that anybody can ask for counts against."""
+def mails(email: str, network: str, *, is_known: bool = False) -> tuple[Limit, ...]:
+    """What an email that anybody can ask for counts against; the arguments as those of `at`."""
     email = email.lower()
-    if is_own("password", email, network):
+    if is_known or is_own("password", email, network):
         return (Limit("own mail", email, MAILS_A_DAY, DAY),)
     asked = _asked(email, network)
     before = MAILED_BEFORE[min(attempts.count(asked), len(MAILED_BEFORE) - 1)]
     return asked, Limit("mail", email, before, DAY)
+
+
+def again(purpose: str, email: str, network: str, most: int = 1) -> Limit:
+    """One code a minute for an address that a network asks for: the one before is on its way.
+
+    Args:
+        purpose: what the code is to prove, as in `PendingProof`.
+        email: the address.
+        network: from where.
+        most: more where each is for something else, which counts all the same.
+    """
+    return Limit(f"{purpose} mail again", f"{email.lower()}\0{network}", most, MINUTE)
+
+
+def ask_for_mail(
+    session: Session,
+    purpose: str,
+    email: str,
+    network: str,
+    *more: Limit,
+    is_known: bool = False,
+) -> Asked:
+    """Count an email that is asked for; what is not to be mailed counts nothing.
+
+    An address that is nobody's counts like any other.
+
+    Args:
+        session: the transaction; it is to be committed, whatever comes of this.
+        purpose: what the code is to prove, as in `PendingProof`.
+        email: the address.
+        network: from where.
+        more: what else it counts against.
+        is_known: see `at`.
+    """
+    sooner = again(purpose, email, network)
+    if attempts.take(sooner):
+        return Asked(is_on_its_way=True)
+    wait = attempts.take(*mails(email, network, is_known=is_known), *more)
+    if wait:
+        attempts.give_back(session, sooner)
+    return Asked(wait=wait)
 
 
 def _asked(email: str, network: str) -> Limit:
@@ -96,6 +156,21 @@ def is_own(kind: Kind, email: str, network: str) -> bool:
         return session.execute(known.limit(1)).first() is not None
 
 
+def is_known(email: str, device_token: str) -> bool:
+    """Whether a device shows by its token that somebody has signed in with it to an account.
+
+    Args:
+        email: the account's address.
+        device_token: from an earlier sign-in; empty where there was none.
+    """
+    if not device_token:
+        return False
+    wanted = select(Account.id, Account.password_hash).where(Account.email == email.lower())
+    with transaction() as session:
+        found = session.execute(wanted).first()
+    return found is not None and device_tokens.is_token(device_token, *found)
+
+
 def remember(session: Session, account: Account, network: str) -> bool:
     """An account is used from a network.
 
@@ -105,6 +180,12 @@ def remember(session: Session, account: Account, network: str) -> bool:
     there = select(KnownNetwork.network).where(KnownNetwork.account_id == account.id)
     known = set(session.scalars(there))
     if network in known:
+        used = update(KnownNetwork).where(
+            KnownNetwork.account_id == account.id,
+            KnownNetwork.network == network,
+            KnownNetwork.last_used_at < func.now() - timedelta(days=1),
+        )
+        session.execute(used.values(last_used_at=func.now()))
         return False
     made = insert(KnownNetwork).values(id=new_id(), account_id=account.id, network=network)
     session.execute(made.on_conflict_do_nothing())

@@ -69,7 +69,8 @@ def register(
         )
     refuse_weak(password, email, company_name)
     network = network_of(address)
-    if wait := guesses.attempts.take(*guesses.mails(email, network)):
+    each = guesses.again("registration", email, network, most=guesses.MAILS_A_DAY)
+    if wait := guesses.attempts.take(*guesses.mails(email, network), each):
         raise too_many_requests(wait)
     hashed = passwords.hash_password(password)
     hold(session, email)
@@ -87,7 +88,9 @@ def register(
     return Registered(pending.id, company_name, email)
 
 
-def send_again(session: Session, email: str, registration_id: UUID | None, address: str) -> None:
+def send_again(
+    session: Session, email: str, registration_id: UUID | None, address: str
+) -> ApiError | None:
     """Mail a new code for a registration that waits; the one before stops working.
 
     Args:
@@ -96,19 +99,26 @@ def send_again(session: Session, email: str, registration_id: UUID | None, addre
         registration_id: which registration; without it the newest from this network, else the
             newest of all.
         address: the client's.
+
+    Returns:
+        None, or 429 where no more is mailed to the address today; whether something waits or not,
+        the answer, and the time it takes, are the same.
     """
     email, network = email.lower(), network_of(address)
-    # Also where nothing waits: the answer, and the time it takes, are the same.
-    is_over = guesses.attempts.take(*guesses.mails(email, network))
+    asked = guesses.ask_for_mail(session, "registration", email, network)
+    if asked.wait:
+        return too_many_requests(asked.wait)
     hold(session, email)
     waiting = _waiting(session, email)
     if registration_id is not None:
         waiting = [pending for pending in waiting if pending.id == registration_id]
     waiting.sort(key=lambda pending: (pending.network == network, pending.created_at))
-    if is_over or not waiting or account_of(session, email) is not None:
-        return
+    is_free = account_of(session, email) is None
+    if asked.is_on_its_way or not waiting or not is_free:
+        return None
     if codes.may_send_again(session, waiting[-1]):
         codes.send(session, waiting[-1])
+    return None
 
 
 def verify(

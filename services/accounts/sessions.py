@@ -15,7 +15,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 import structlog
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningUpdate
@@ -52,7 +52,6 @@ def begin(session: Session, account: Account, network: str, client: str) -> Pair
         client: what the caller calls itself.
     """
     now = database_time(session)
-    session.execute(delete(AccountSession).where(AccountSession.expires_at < now))
     begun = AccountSession(
         id=new_id(),
         account_id=account.id,

@@ -17,7 +17,9 @@ from shared.security import passwords
 from shared.security.networks import network_of
 
 
-def sign_in(session: Session, email: str, password: str, address: str) -> Account | ApiError:
+def sign_in(
+    session: Session, email: str, password: str, address: str, device_token: str = ""
+) -> Account | ApiError:
     """The account behind an email address and its password; told to the audit log either way.
 
     Args:
@@ -25,13 +27,15 @@ def sign_in(session: Session, email: str, password: str, address: str) -> Accoun
         email: as it was given.
         password: as it was given.
         address: the client's.
+        device_token: of an earlier sign-in; empty where there was none.
 
     Returns:
         An error, so that what is told is committed: 401 when they do not match, 403 when the email
         address is not proved yet or the account blocked, 429 when it was guessed at too often.
     """
     network = network_of(address)
-    guess = guesses.at("password", email, network)
+    is_known = guesses.is_known(email, device_token)
+    guess = guesses.at("password", email, network, is_known=is_known)
     if wait := guesses.attempts.take(*guess):
         return too_many_requests(wait)
     account = find(session, email)

@@ -44,6 +44,7 @@ from shared.config.loading import settings
 from shared.config.settings import Settings
 from shared.db import retention
 from shared.http.errors import ApiError, too_many_requests
+from shared.http.lanes import Lane, Lanes, for_passwords
 from shared.http.mount import Throttles, add_error_handlers, mount
 from shared.http.route import Operation, Route
 from shared.http.traced import App, traced
@@ -55,6 +56,7 @@ from shared.token_buckets import TokenBuckets
 PREFIX = "/api/v1"
 # Behind the routes that people use; a query for an unknown key never waits behind those.
 API_THREADS = 8
+API_WAITING = 128
 INGRESS_THREADS = 4
 
 ROUTES: tuple[Route, ...] = (
@@ -154,15 +156,16 @@ def create_app(config: Settings | None = None) -> App:
     app: falcon.asgi.App[Any, Any] = falcon.asgi.App(middleware=[ingress])
     app.req_options.strip_url_path_trailing_slash = True
     add_error_handlers(app)
-    threads = ThreadPoolExecutor(API_THREADS, thread_name_prefix="api")
+    lanes = Lanes(
+        ordinary=Lane("api", API_THREADS, API_WAITING), passwords=for_passwords("api passwords")
+    )
     throttles = Throttles(
         network=_throttle(config.sign_in_attempts_per_minute),
         account=_throttle(config.account_attempts_per_minute),
     )
-    mount(app, PREFIX, ROUTES, threads, throttles)
-    app.add_route(
-        PREFIX + notifier_api.UNSUBSCRIBE_PATH.rstrip("/"), notifier_api.UnsubscribePage(threads)
-    )
+    mount(app, PREFIX, ROUTES, lanes, throttles)
+    leave = notifier_api.UnsubscribePage(lanes.ordinary)
+    app.add_route(PREFIX + notifier_api.UNSUBSCRIBE_PATH.rstrip("/"), leave)
     _add_webhooks(app, ingress)
     _add_documentation(app, config, OPERATIONS)
     if config.security_contact:

@@ -167,8 +167,9 @@ def promote(folder: Path, name: str) -> None:
         KeysError: there is no such list, or no key to promote.
     """
     setting = _setting(name)
-    *others, newest = _several(folder, setting)
-    if not _waits(folder, setting, [newest]):
+    listed = _several(folder, setting)
+    *others, newest = listed
+    if not _waits(folder, setting, listed):
         raise KeysError(
             f"No key of {setting} waits to be promoted: it was done, or `keys add` of this version "
             "has added none. Nothing was changed."
@@ -226,8 +227,11 @@ def _several(folder: Path, setting: str) -> list[str]:
 
 
 def _waits(folder: Path, setting: str, listed: list[str]) -> bool:
-    """Whether the last key of a list was added, and is not promoted yet."""
-    return bool(listed) and _text(folder, _marker(setting)) == _digest(listed[-1])
+    """Whether the last key of a list was added, and is not promoted yet.
+
+    A promotion that broke off leaves its marker, and the key may come to be the only one.
+    """
+    return len(listed) > 1 and _text(folder, _marker(setting)) == _digest(listed[-1])
 
 
 def _marker(setting: str) -> str:

@@ -1,7 +1,6 @@
 """The portal's app: every part is made and joined here."""
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import falcon.asgi
@@ -25,12 +24,15 @@ from services.portal.pages import (
 from services.portal.pages import (
     settings as own_settings,
 )
+from services.portal.web import sessions
 from services.portal.web.api import Api, Refused
 from services.portal.web.mount import mount
 from services.portal.web.page import Page
 from services.portal.web.rendering import STATIC, render
 from shared.config.loading import settings
 from shared.config.settings import Settings
+from shared.http.lanes import Lane, Lanes
+from shared.periodic import keep_running
 from shared.telemetry import heartbeat, metrics
 from shared.telemetry.logs import configure
 from shared.web.answers import Healthz, add_error_handlers, guard, write_view
@@ -40,6 +42,11 @@ from shared.web.results import View
 NAME = "services.portal"
 THREADS = 16
 """Each waits for the API most of its time."""
+WAITING = 128
+SESSIONS_SECONDS = 300.0
+"""From one look for sessions that are over to the next."""
+PASSWORD_THREADS = 8
+PASSWORD_WAITING = 32
 
 PAGES: tuple[Page, ...] = (
     *sign_in.PAGES,
@@ -69,18 +76,24 @@ class Portal:
         self._config = config
         self._chores: list[asyncio.Task[None]] = []
         self.api = Api(config)
-        self.threads = ThreadPoolExecutor(THREADS, thread_name_prefix="portal")
+        self.lanes = Lanes(
+            ordinary=Lane("portal", THREADS, WAITING),
+            passwords=Lane("portal passwords", PASSWORD_THREADS, PASSWORD_WAITING),
+        )
 
     async def process_startup(self, _: dict[str, Any], __: dict[str, Any]) -> None:
         """Begin to say that it is there."""
         metrics.serve(self._config)
-        self._chores = [asyncio.create_task(heartbeat.keep_beating(NAME, list))]
+        self._chores = [
+            asyncio.create_task(heartbeat.keep_beating(NAME, list)),
+            asyncio.create_task(keep_running("sessions", SESSIONS_SECONDS, sessions.end_over)),
+        ]
 
     async def process_shutdown(self, _: dict[str, Any], __: dict[str, Any]) -> None:
         """Let go."""
         for chore in self._chores:
             chore.cancel()
-        self.threads.shutdown(wait=False)
+        self.lanes.shutdown()
         self.api.close()
 
     async def process_response(self, req: Request, resp: Response, _: Any, __: bool) -> None:
@@ -101,8 +114,8 @@ def create_app(config: Settings | None = None) -> falcon.asgi.App[Any, Any]:
     app.req_options.strip_url_path_trailing_slash = True
     add_error_handlers(app, render)
     app.add_error_handler(Refused, on_refused)
-    app.add_route(tracking.PATH, tracking.Tracking(portal.api, portal.threads))
-    mount(app, PAGES, config, portal.api, portal.threads)
+    app.add_route(tracking.PATH, tracking.Tracking(portal.api, portal.lanes.ordinary))
+    mount(app, PAGES, config, portal.api, portal.lanes)
     add_static(app, STATIC)
     app.add_route("/healthz", Healthz())
     return app

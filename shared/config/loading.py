@@ -42,6 +42,12 @@ SECRET = frozenset(
 OPTIONAL = frozenset({"OPERATOR_PASSWORDS", "SMTP_PASSWORD", "ALERT_WEBHOOK_URL"})
 """Of these, what an installation may do without; its file is there, and empty."""
 
+_OF_NO_MESSAGE = (
+    "RETENTION_UNPROVED_DAYS",
+    "RETENTION_KNOWN_NETWORKS_DAYS",
+    "RETENTION_SESSIONS_DAYS",
+)
+"""Of what these end the journal says nothing."""
 SHORTER = (
     (
         "SECRET_ROTATE_AHEAD_DAYS",
@@ -151,7 +157,7 @@ def _faults(settings: Settings, reads: Collection[str]) -> list[str]:
     for name in sorted(name for name in reads if name.startswith("RETENTION_")):
         days = getattr(settings, name.lower())
         # What the journal can say again must still be known, or it would be done again.
-        if 0 < days <= JOURNAL_DAYS and name != "RETENTION_UNPROVED_DAYS":
+        if 0 < days <= JOURNAL_DAYS and name not in _OF_NO_MESSAGE:
             faults.append(
                 f"{name} must be more than the journal's {JOURNAL_DAYS} days, or 0 for ever"
             )

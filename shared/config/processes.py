@@ -36,6 +36,8 @@ _RETENTION = tuple(
         "REQUEST_LOG",
         "DEAD_LETTERS",
         "UNPROVED",
+        "KNOWN_NETWORKS",
+        "SESSIONS",
     )
 )
 
@@ -43,6 +45,7 @@ READS: Mapping[str, tuple[str, ...]] = {
     "ingress": (
         *_HTTP,
         *_HTTP_LIMITS,
+        "CLIENTS_CONNECT_DIRECTLY",
         "SECRET_ENCRYPTION_KEYS",
         "ONE_TIME_CODE_KEYS",
         "JWT_SIGNING_KEY",
@@ -65,6 +68,8 @@ READS: Mapping[str, tuple[str, ...]] = {
         "SECRET_POLL_SECONDS",
         "RETENTION_REQUEST_LOG_DAYS",
         "RETENTION_UNPROVED_DAYS",
+        "RETENTION_KNOWN_NETWORKS_DAYS",
+        "RETENTION_SESSIONS_DAYS",
     ),
     "kyc": (*_CONSUMER, "KYC_APPROVALS_REQUIRED", "KYC_APPROVAL_DAYS", "KYC_UNNAMED_DECISIONS"),
     "secrets": (
@@ -139,6 +144,7 @@ READS: Mapping[str, tuple[str, ...]] = {
         *_BOOKS,
         "HOST",
         "TRUSTED_PROXIES",
+        "CLIENTS_CONNECT_DIRECTLY",
         "PUBLIC_URL",
         "REQUEST_SECONDS",
         "METRICS_PORT",

@@ -68,6 +68,14 @@ def complaints(settings: "Settings", reads: Collection[str]) -> Iterator[str]:
     if "ALERT_WEBHOOK_URL" in reads and settings.alert_webhook_url.startswith("http://"):
         # Wherever it is: whoever reads its path can write there.
         yield "ALERT_WEBHOOK_URL is not encrypted: it must begin with https://"
+    # Of what everybody reaches; the console is for a network of one's own.
+    is_direct = settings.clients_connect_directly or "CLIENTS_CONNECT_DIRECTLY" not in reads
+    if not settings.trusted_proxies and not is_direct:
+        yield (
+            "TRUSTED_PROXIES is 0, so all who come through a proxy are one client, whom strangers' "
+            "guesses hold up: say how many proxies add to X-Forwarded-For, or "
+            "CLIENTS_CONNECT_DIRECTLY=true where none stands in front"
+        )
     for name in reads:
         if name.startswith("RETENTION_") and not getattr(settings, name.lower()):
             yield f"{name} is 0, for ever: say after how many days that ends"

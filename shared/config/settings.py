@@ -165,6 +165,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     `/.well-known/security.txt`, which is not there while this is empty."""
     trusted_proxies: Annotated[int, msgspec.Meta(ge=0, le=10)] = 0
     """How many proxies stand in front and add to `X-Forwarded-For`."""
+    clients_connect_directly: bool = False
+    """Says that no proxy stands in front. Else production refuses `TRUSTED_PROXIES=0`, with which
+    all clients of a proxy are one, and share its limits ([proxies.md](proxies.md))."""
     max_body_bytes: Count = 262_144
     """Largest webhook body."""
     request_seconds: Seconds = 10.0
@@ -287,6 +290,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     """After which a dead letter that nobody dealt with is discarded."""
     retention_unproved_days: Days = 1
     """After which a registration ends whose address nobody proved."""
+    retention_known_networks_days: Days = 365
+    """After which a network counts as an account's no longer that it was not used from."""
+    retention_sessions_days: Days = 1
+    """After which it is forgotten that a session was there which has ended."""
     backup_days: Days = 0
     """For how long you keep backups of the database, which `fellow customer` tells; 0: not
     known."""

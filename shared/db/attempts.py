@@ -59,7 +59,8 @@ class Attempts:
     ) -> None:
         self._table = table
         self._sealer = sealer
-        self._used_up: dict[tuple[bytes, int], float] = {}
+        # Until when it is remembered, and when it may be tried again.
+        self._used_up: dict[tuple[bytes, int], tuple[float, float]] = {}
 
     def take(self, *limits: Limit) -> int:
         """Count one against each limit; against none, where one of them is used up.
@@ -69,17 +70,17 @@ class Attempts:
         """
         now = time.monotonic()
         keyed = self._keyed(limits)
-        used_up = (self._used_up.get((key, limit.most), 0) for key, limit in keyed.items())
-        wait = max(used_up, default=0.0) - now
-        if wait > 0:
-            return max(1, round(wait))
+        used_up = [self._used_up.get((key, limit.most), (0, 0)) for key, limit in keyed.items()]
+        ends = [end for until, end in used_up if until > now]
+        if ends:
+            return max(1, round(max(ends) - now))
         with transaction() as session:
             # In one order, so that two that count the same things do not wait for each other.
             for key in sorted(keyed):
                 wait = self._count(session, key, keyed[key])
                 if wait:
                     session.rollback()
-                    self._remember((key, keyed[key].most), now + min(wait, REMEMBERED_SECONDS))
+                    self._remember((key, keyed[key].most), now, wait)
                     return wait
             if secrets.randbelow(100) == 0:
                 over = self._table.ends_at < func.clock_timestamp()
@@ -129,7 +130,7 @@ class Attempts:
         left = extract("epoch", table.ends_at - now)
         return max(1, round(session.scalar(select(left).where(table.key == key)) or 0))
 
-    def _remember(self, key: tuple[bytes, int], until: float) -> None:
+    def _remember(self, key: tuple[bytes, int], now: float, wait: int) -> None:
         if len(self._used_up) >= MAX_REMEMBERED:
             self._used_up.clear()
-        self._used_up[key] = until
+        self._used_up[key] = now + min(wait, REMEMBERED_SECONDS), now + wait

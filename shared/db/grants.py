@@ -33,7 +33,7 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "pending_proofs": "SELECT, INSERT, UPDATE, DELETE",
         "email_senders": "SELECT, INSERT, UPDATE",
         "account_sessions": "SELECT, INSERT, UPDATE, DELETE",
-        "known_networks": "SELECT, INSERT",
+        "known_networks": "SELECT, INSERT, UPDATE (last_used_at), DELETE",
         "attempt_counts": "SELECT, INSERT, UPDATE, DELETE",
         "one_time_codes": "SELECT, INSERT, UPDATE, DELETE",
         "revoked_tokens": "SELECT, INSERT, DELETE",
@@ -121,6 +121,8 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
     "ops": {
         "accounts": ACCOUNT,
         "pending_proofs": "SELECT (id, created_at, code_expires_at)",
+        "known_networks": "SELECT (id, last_used_at)",
+        "account_sessions": "SELECT (id, ended_at, expires_at)",
         "kyc_applications": "SELECT",
         "kyc_decisions": "SELECT",
         "kyc_notes": "SELECT, INSERT (id, application_id, written_by, note)",

@@ -138,6 +138,8 @@ class KnownNetwork(Base):
     account_id: Mapped[UUID] = mapped_column(ForeignKey("accounts.id", ondelete="CASCADE"))
     network: Mapped[str]
     first_used_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    # To the day: not every sign-in writes it.
+    last_used_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
 
 
 class AttemptCount(Base):
@@ -169,6 +171,7 @@ class AccountSession(Base):
     """A sign-in and all that it was renewed to, until it ends."""
 
     __tablename__ = "account_sessions"
+    __table_args__ = (Index("ix_account_sessions_over", text("coalesce(ended_at, expires_at)")),)
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     account_id: Mapped[UUID] = mapped_column(
@@ -179,7 +182,7 @@ class AccountSession(Base):
     client: Mapped[str]  # what called itself so: User-Agent
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     renewed_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    expires_at: Mapped[datetime] = mapped_column(index=True)  # however often it is renewed
+    expires_at: Mapped[datetime]  # however often it is renewed
     ended_at: Mapped[datetime | None]
 
 

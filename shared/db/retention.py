@@ -195,8 +195,29 @@ UNPROVED = replace(
     # A later code waits in the same row, and is good for as long as its email says.
     over="created_at < :before AND code_expires_at < now()",
 )
+KNOWN_NETWORKS = _rows("known_networks", "ingress", "known_networks", "id", "last_used_at")
+SESSIONS = replace(
+    _rows("sessions", "ingress", "account_sessions", "id", "coalesce(ended_at, expires_at)"),
+    # What the versions before had in their place.
+    remove="""
+        gone AS (
+            DELETE FROM account_sessions WHERE id IN (SELECT id FROM due) RETURNING id
+        ),
+        tokens AS (DELETE FROM revoked_tokens WHERE expires_at < :before),
+        codes AS (DELETE FROM one_time_codes WHERE expires_at < :before)
+    """,
+)
 
-PLACES = (ORDERS, TEST_ORDERS, HISTORY, CONFLICTS, DELIVERIES, UNPROVED)
+PLACES = (
+    ORDERS,
+    TEST_ORDERS,
+    HISTORY,
+    CONFLICTS,
+    DELIVERIES,
+    UNPROVED,
+    KNOWN_NETWORKS,
+    SESSIONS,
+)
 """The places that lose rows. The request log loses its days, and dead queues their letters."""
 
 

@@ -57,7 +57,7 @@ class BoundedProtocol(HttpToolsProtocol):
     headers: Any
     url = b""
     _unproductive = 0  # bytes since the last that ended a head or were of a body; 0 in mid-data
-    _begun = 0  # bytes that came in one piece with which a request began; 0 in the next pieces
+    _begun = -1  # bytes that came in one piece with which a request began; -1 in the next pieces
     _hosts = 0
     _is_offered = False
 
@@ -65,7 +65,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Called by asyncio."""
         size = len(data)
         self._unproductive += size
-        self._begun = size if self.headers is None else 0
+        self._begun = size if self.headers is None else -1
         self._unset_keepalive_if_required()
         try:
             self.parser.feed_data(data)

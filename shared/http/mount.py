@@ -1,10 +1,8 @@
 """Routes on a Falcon ASGI app: authentication, decoding, a transaction in a thread, errors."""
 
-import asyncio
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +14,7 @@ from falcon.asgi import Request, Response
 from shared.config.loading import settings
 from shared.db.session import is_database_away, is_used_up, transaction
 from shared.http.errors import ApiError, invalid, overloaded, unavailable
+from shared.http.lanes import Lanes
 from shared.http.metrics import measured
 from shared.http.route import Answer, Call, Route
 from shared.http.standing import not_signed_in, require_session
@@ -50,7 +49,7 @@ def mount(
     app: falcon.asgi.App[Any, Any],
     prefix: str,
     routes: Iterable[Route],
-    threads: ThreadPoolExecutor,
+    lanes: Lanes,
     throttles: Throttles,
 ) -> None:
     """Add routes to an app.
@@ -59,14 +58,14 @@ def mount(
         app: strips trailing slashes, so that each path answers with and without one.
         prefix: what stands before every path, such as `/api/v1`.
         routes: what to add.
-        threads: where handlers run; its size bounds how many do at a time.
+        lanes: where handlers run.
         throttles: asked before a throttled route is run.
     """
     by_path: dict[str, list[Route]] = defaultdict(list)
     for route in routes:
         by_path[route.path].append(route)
     for path, group in by_path.items():
-        app.add_route(prefix + path.rstrip("/"), _resource(group, threads, throttles))
+        app.add_route(prefix + path.rstrip("/"), _resource(group, lanes, throttles))
 
 
 def add_error_handlers(app: falcon.asgi.App[Any, Any]) -> None:
@@ -166,32 +165,37 @@ async def read_body(req: Request, limit: int) -> bytes:
     raise ApiError(413, "body_too_large", f"The body is larger than {limit} bytes.")
 
 
-def _resource(routes: list[Route], threads: ThreadPoolExecutor, throttles: Throttles) -> object:
+def _resource(routes: list[Route], lanes: Lanes, throttles: Throttles) -> object:
     resource: Any = type("Resource", (), {})()
     for route in routes:
-        responder = measured(route, _responder(route, threads, throttles))
+        responder = measured(route, _responder(route, lanes, throttles))
         setattr(resource, f"on_{route.method.lower()}", responder)
         if route.method == "GET":  # RFC 9110, 9.3.2: the same without the body, which uvicorn drops
             resource.on_head = responder
     return resource
 
 
-def _responder(route: Route, threads: ThreadPoolExecutor, throttles: Throttles) -> Any:
+def _responder(route: Route, lanes: Lanes, throttles: Throttles) -> Any:
     body_decoder: msgspec.json.Decoder[Any] | None = (
         msgspec.json.Decoder(route.body) if route.body is not None else None
     )
 
     async def respond(req: Request, resp: Response, **path: str) -> None:
         address = client_address(req)
+        token = bearer(req) if route.bearer else None
+        account_id = token.account_id if token else None
+        body = await _body(req, route, body_decoder)
+        # Every Struct calls a password so; a proof of an address may be without one.
+        has_password = getattr(body, "password", None) is not None
+        lane = lanes.passwords if has_password else lanes.ordinary
+        # What there is no room for counts against nobody.
+        lane.require_room()
         if route.throttled and (
             refusal := throttles.network(f"{route.path} {network_of(address)}")
         ):
             raise refusal
-        token = bearer(req) if route.bearer else None
-        account_id = token.account_id if token else None
         if route.throttled_account and (refusal := throttles.account(str(account_id))):
             raise refusal
-        body = await _body(req, route, body_decoder)
         call = Call(
             account_id=account_id,
             body=body,
@@ -209,7 +213,7 @@ def _responder(route: Route, threads: ThreadPoolExecutor, throttles: Throttles) 
                     require_session(session, token)
                 return route.handler(session, call)
 
-        answer = await asyncio.get_running_loop().run_in_executor(threads, run)
+        answer = await lane.run(run)
         if isinstance(answer, ApiError):
             write_error(resp, answer)
             return

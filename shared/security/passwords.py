@@ -5,6 +5,7 @@ nothing that is known of the account, and no rules of composition.
 
 A hash takes 64 MiB for as long as it is computed (RFC 9106, 4), which is what it is for. So a
 process computes as many at once as it has cores, and refuses in words who would wait for long.
+Requests wait for their turn before they have a thread or a transaction (`shared/http/lanes.py`).
 """
 
 import os
@@ -43,11 +44,18 @@ def at_once(processes: int = 1) -> int:
 
 def share_cores(processes: int) -> None:
     """Say, before the first hash, among how many processes like this one the cores are shared."""
-    global _turns
-    _turns = threading.BoundedSemaphore(at_once(processes))
+    global _count, _turns
+    _count = at_once(processes)
+    _turns = threading.BoundedSemaphore(_count)
 
 
-_turns = threading.BoundedSemaphore(at_once())
+def turns() -> int:
+    """How many hashes this process computes at once."""
+    return _count
+
+
+_count = at_once()
+_turns = threading.BoundedSemaphore(_count)
 
 
 def faults(password: str, *known: str) -> list[str]:

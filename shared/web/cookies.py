@@ -10,6 +10,8 @@ from shared.config.settings import Settings
 BOUND = "__Host-"
 """Before a cookie's name, has a browser take it over TLS and for this host alone, so that no other
 host of the domain can set it (RFC 6265bis, 4.1.3.2)."""
+MARK_SECONDS = 180 * 86_400
+"""So long a browser keeps by what it is known to whom it has signed in (`device_tokens`)."""
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 """When what a browser is to forget has ended (RFC 6265, 3.1)."""
 

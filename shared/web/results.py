@@ -48,11 +48,13 @@ class Redirect:
         to: a path of ours.
         note: what that page says once, such as what became of an action.
         token: the session that begins; empty: that ends; None: neither.
+        mark: by what the browser is to be known to whom it signs in; empty: as before.
     """
 
     to: str
     note: str = ""
     token: str | None = None
+    mark: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,19 +57,19 @@ def put(
     account = _held(session, account_id)
     before = session.get(EmailSender, account_id) or EmailSender(display_name="", reply_to="")
     is_known = reply_to in ("", account.email, before.reply_to)
+    asked = guesses.Asked()
     if not is_known:
-        network = network_of(address)
-        counts = *guesses.mails(reply_to, network), guesses.new_addresses(account_id)
-        if wait := guesses.attempts.take(*counts):
-            return too_many_requests(wait)
+        asked = credentials.ask_for_code(session, account, PURPOSE, reply_to, address)
+        if asked.wait:
+            return too_many_requests(asked.wait)
     pending = credentials.awaiting(session, account_id, PURPOSE)
     if is_known and pending is not None:
-        session.delete(pending)
+        credentials.forget(session, pending)
     if name != before.display_name:
         _set(session, account, "display_name", name, address)
     if is_known and reply_to != before.reply_to:
         _set(session, account, "reply_to", reply_to, address)
-    if not is_known:
+    if not is_known and not asked.is_on_its_way:
         credentials.send_code(session, account, PURPOSE, reply_to, network_of(address))
     return None
 
@@ -90,7 +90,7 @@ def prove(session: Session, account_id: UUID, otp: str, address: str) -> ApiErro
         return OTP_ERRORS[outcome]()
     guesses.attempts.give_back(session, *guess)
     proved = pending.email
-    session.delete(pending)
+    credentials.forget(session, pending)
     _set(session, account, "reply_to", proved, address)
     return None
 

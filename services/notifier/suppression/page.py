@@ -4,9 +4,7 @@ A GET changes nothing, since scanners open the links of an email. No sign-in and
 holds the token got the email, or was given it.
 """
 
-import asyncio
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from email.message import EmailMessage
 from email.parser import BytesParser
 from email.policy import HTTP
@@ -21,6 +19,7 @@ from sqlalchemy.orm import Session
 from services.notifier.suppression import leaving
 from services.notifier.suppression.leaving import Standing
 from shared.db.session import transaction
+from shared.http.lanes import Lane
 from shared.http.mount import read_body
 from shared.languages.language import language
 from shared.security.unsubscribe_tokens import InvalidTokenError, Leaver, unsubscribe_tokens
@@ -48,11 +47,11 @@ class UnsubscribePage:
     """The page.
 
     Args:
-        threads: where the database is asked.
+        lane: where the database is asked.
     """
 
-    def __init__(self, threads: ThreadPoolExecutor) -> None:
-        self._threads = threads
+    def __init__(self, lane: Lane) -> None:
+        self._lane = lane
 
     async def on_get(self, req: Request, resp: Response) -> None:
         """How things stand, and buttons."""
@@ -87,7 +86,7 @@ class UnsubscribePage:
                     action(session, leaver)
                 return leaving.standing(session, leaver)
 
-        return await asyncio.get_running_loop().run_in_executor(self._threads, run)
+        return await self._lane.run(run)
 
 
 def _leaver(req: Request) -> Leaver | None:

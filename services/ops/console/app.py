@@ -2,8 +2,8 @@
 
 import asyncio
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import falcon.asgi
@@ -41,17 +41,23 @@ from services.ops.dead_letters import retention
 from services.ops.monitoring.poller import Lookout
 from services.ops.monitoring.snapshot import Looker
 from services.ops.users import resealing
+from services.ops.users import sessions as user_sessions
 from shared.bus.broker.refusal import explain
 from shared.config.loading import settings
 from shared.config.settings import Settings
 from shared.db.session import let_go
+from shared.http.lanes import Lane, Lanes, for_passwords
+from shared.periodic import keep_running
 from shared.telemetry import metrics
 from shared.telemetry.logs import configure
 from shared.web.answers import Healthz, add_error_handlers, guard
 from shared.web.rendering import add_static
 from shared.web.results import PageError
 
+SESSIONS_SECONDS = 300.0
+"""From one look for sessions that are over to the next."""
 THREADS = 8
+WAITING = 64
 
 PAGES: tuple[Page, ...] = (
     *sign_in.PAGES,
@@ -84,7 +90,9 @@ class Console:
     def __init__(self, config: Settings) -> None:
         self._looker = Looker(config)
         self._chores: list[asyncio.Task[None]] = []
-        self.threads = ThreadPoolExecutor(THREADS, thread_name_prefix="console")
+        self.lanes = Lanes(
+            ordinary=Lane("console", THREADS, WAITING), passwords=for_passwords("console passwords")
+        )
         self.system = System(
             config=config,
             broker=_broker(config),
@@ -101,6 +109,9 @@ class Console:
         self._chores = [
             asyncio.create_task(retention.keep_ending(config)),
             asyncio.create_task(resealing.keep_sealing()),
+            asyncio.create_task(
+                keep_running("sessions", SESSIONS_SECONDS, partial(user_sessions.end_over, config))
+            ),
             asyncio.create_task(keep_telling(config, channels(config), self.system.lookout)),
         ]
 
@@ -111,7 +122,7 @@ class Console:
             chore.cancel()
         await self.system.lookout.stop()
         self._looker.close()
-        self.threads.shutdown(wait=False)
+        self.lanes.shutdown()
 
     async def process_response(self, req: Request, resp: Response, _: Any, __: bool) -> None:
         """What holds for every answer."""
@@ -130,10 +141,14 @@ def create_app(config: Settings | None = None) -> falcon.asgi.App[Any, Any]:
     app: falcon.asgi.App[Any, Any] = falcon.asgi.App(middleware=[console])
     app.req_options.strip_url_path_trailing_slash = True
     add_error_handlers(app, render)
-    mount(app, PAGES, console.system, console.threads)
+    mount(app, PAGES, console.system, console.lanes)
     app.add_route(
         "/live/overview",
-        Live(console.system, console.threads, lambda _: overview.inside(console.system.lookout)),
+        Live(
+            console.system,
+            console.lanes.ordinary,
+            lambda _: overview.inside(console.system.lookout),
+        ),
     )
     add_static(app, STATIC)
     app.add_route("/healthz", Healthz())

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from services.ops.users.users import HAS_SECOND_FACTOR, User, rights_of
 from shared.config.settings import Settings
 from shared.db.models import OpsSession, OpsUser
+from shared.db.session import transaction
 from shared.web.tokens import hashed, new_token
 
 CLIENT_CHARACTERS = 250
@@ -63,23 +64,18 @@ class Listed:
 def start(
     session: Session,
     user: User,
-    config: Settings,
     where: Where = Where(),
     *,
     awaits_code: bool = False,
 ) -> str:
     """Sign a user in; returns the token for the browser's cookie.
 
-    Sessions that have ended are cleared away.
-
     Args:
         session: in a transaction.
         user: who.
-        config: `ops_idle_seconds` and `ops_session_seconds` count.
         where: from where.
         awaits_code: whether only the password was given.
     """
-    session.execute(delete(OpsSession).where(_has_ended(config)))
     token = new_token()
     session.add(
         OpsSession(
@@ -217,3 +213,13 @@ def _has_ended(config: Settings) -> ColumnElement[bool]:
         OpsSession.created_at < now - timedelta(seconds=config.ops_session_seconds),
         and_(OpsSession.awaits_code, OpsSession.created_at < now - CODE_WITHIN),
     )
+
+
+def end_over(config: Settings) -> None:
+    """Remove the sessions that are over.
+
+    Args:
+        config: `ops_idle_seconds` and `ops_session_seconds` count.
+    """
+    with transaction() as session:
+        session.execute(delete(OpsSession).where(_has_ended(config)))

@@ -1,7 +1,5 @@
 """Who may sign in to the ops console, and as what."""
 
-import hashlib
-import hmac
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -15,7 +13,7 @@ from sqlalchemy.orm import Session
 from services.ops.users.rights import NoSuchRightError, Right, parse, written
 from shared.db.models import OpsSecondFactor, OpsSession, OpsUser
 from shared.ids import new_id
-from shared.security import passwords
+from shared.security import device_tokens, passwords
 from shared.security.service_accounts import PERSON
 
 SHORTEST_PASSWORD = 12
@@ -142,25 +140,15 @@ def hold(session: Session, user_id: UUID) -> None:
 
 
 def mark(session: Session, user_id: UUID) -> str:
-    """By what a browser is known in which a user has signed in; good until their password changes.
-
-    Whoever guesses has none, and so uses up nothing of what is its user's (OWASP, "Slow Down Online
-    Guessing Attacks with Device Cookies"). It signs nobody in.
-    """
+    """By what a browser is known in which a user has signed in."""
     known = session.get_one(OpsUser, user_id)
-    return _mark(known)
+    return device_tokens.token(known.id, known.password_hash)
 
 
 def is_marked(session: Session, name: str, given: str) -> bool:
     """Whether a browser has the mark of the user of a name."""
     known = session.scalar(select(OpsUser).where(OpsUser.name == name.strip().lower()))
-    return known is not None and hmac.compare_digest(given.encode(), _mark(known).encode())
-
-
-def _mark(user: OpsUser) -> str:
-    # Nobody outside knows the hash, salt and all: 384 bits of chance (RFC 9106).
-    key = hashlib.sha256(b"a browser's mark\0" + user.password_hash.encode()).digest()
-    return hmac.new(key, user.id.bytes, hashlib.sha256).hexdigest()
+    return known is not None and device_tokens.is_token(given, known.id, known.password_hash)
 
 
 def known(session: Session, name: str) -> str:

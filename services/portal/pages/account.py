@@ -146,8 +146,15 @@ PAGES = (
     Page("GET", PATH, "business", show),
     Page("POST", f"{PATH}/sessions/end", "business", end_all, asks=ask_end_all),
     Page("POST", f"{PATH}/sessions/{{session_id}}/end", "business", end, asks=ask_end),
-    Page("POST", f"{PATH}/password", "business", change_password, asks=ask_password),
-    Page("POST", f"{PATH}/email", "business", send_code),
+    Page(
+        "POST",
+        f"{PATH}/password",
+        "business",
+        change_password,
+        asks=ask_password,
+        takes_password=True,
+    ),
+    Page("POST", f"{PATH}/email", "business", send_code, takes_password=True),
     Page("POST", f"{PATH}/email/verify", "business", change_address, asks=ask_address),
-    Page("POST", f"{PATH}/close", "business", close, asks=ask_close),
+    Page("POST", f"{PATH}/close", "business", close, asks=ask_close, takes_password=True),
 )

@@ -67,8 +67,8 @@ def _code_form(
 
 PAGES = (
     Page("GET", "/register", "nobody", show),
-    Page("POST", "/register", "nobody", register),
+    Page("POST", "/register", "nobody", register, takes_password=True),
     Page("GET", "/verify", "nobody", show_code),
-    Page("POST", "/verify", "nobody", verify),
+    Page("POST", "/verify", "nobody", verify, takes_password=True),
     Page("POST", "/verify/again", "nobody", send_again),
 )

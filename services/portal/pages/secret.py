@@ -165,7 +165,7 @@ def _the_one(visit: Visit) -> tuple[str, dict[str, str], str]:
 
 PAGES = (
     Page("GET", PATH, "business", show),
-    Page("POST", PATH, "business", unlock),
+    Page("POST", PATH, "business", unlock, takes_password=True),
     Page("POST", f"{PATH}/rotate", "business", rotate, asks=ask_rotate),
     Page("POST", f"{PATH}/replace", "business", replace, asks=ask_replace),
     Page("POST", OTHERS, "business", remove, asks=ask_remove),

@@ -21,9 +21,8 @@ def sign_in(visit: Visit) -> Result | SignIn:
     """Take an address and a password."""
     email, wanted = visit.field("email"), visit.field("next") or "/"
     try:
-        answer = visit.api.post(
-            "/users/auth/login/", {"email": email, "password": visit.password()}
-        )
+        body = {"email": email, "password": visit.password(), "device_token": visit.mark}
+        answer = visit.api.post("/users/auth/login/", body)
     except Refused as refused:
         if refused.code == "email_not_verified":
             about = {"email": email, "registration_id": "", "wrong": None, "said": UNPROVED}
@@ -48,7 +47,8 @@ def send_code(visit: Visit) -> Result:
     """Have a code mailed; the page is the same for every address."""
     email = visit.field("email")
     try:
-        visit.api.post("/users/password/reset-code/", {"email": email})
+        body = {"email": email, "device_token": visit.mark}
+        visit.api.post("/users/password/reset-code/", body)
     except Refused as refused:
         return View("password_lost.html", {"email": email, "wrong": refused}, refused.status)
     return View("password_reset.html", {"email": email, "wrong": None})
@@ -57,7 +57,12 @@ def send_code(visit: Visit) -> Result:
 def reset(visit: Visit) -> Result:
     """Set a new password by the code."""
     email = visit.field("email")
-    body = {"email": email, "otp": visit.field("code"), "password": visit.password()}
+    body = {
+        "email": email,
+        "otp": visit.field("code"),
+        "password": visit.password(),
+        "device_token": visit.mark,
+    }
     try:
         visit.api.post("/users/password/reset/", body)
     except Refused as refused:
@@ -72,9 +77,9 @@ def _form(wanted: str, email: str = "", wrong: Refused | None = None, said: str 
 
 PAGES = (
     Page("GET", "/sign-in", "nobody", show),
-    Page("POST", "/sign-in", "nobody", sign_in),
+    Page("POST", "/sign-in", "nobody", sign_in, takes_password=True),
     Page("POST", "/sign-out", "business", sign_out),
     Page("GET", "/password/lost", "nobody", show_lost),
     Page("POST", "/password/lost", "nobody", send_code),
-    Page("POST", "/password/reset", "nobody", reset),
+    Page("POST", "/password/reset", "nobody", reset, takes_password=True),
 )

@@ -1,13 +1,12 @@
 """The customer's page: one order, by the link of an email, in its language, without a cookie."""
 
-import asyncio
-from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import quote
 
 from falcon.asgi import Request, Response
 
 from services.portal.web.api import Api
 from services.portal.web.rendering import render
+from shared.http.lanes import Lane
 from shared.http.mount import client_address
 from shared.languages import time_zones
 from shared.languages.language import language
@@ -27,12 +26,12 @@ class Tracking:
 
     Args:
         api: which it asks.
-        threads: where it waits for it.
+        lane: where it waits for it.
     """
 
-    def __init__(self, api: Api, threads: ThreadPoolExecutor) -> None:
+    def __init__(self, api: Api, lane: Lane) -> None:
         self._api = api
-        self._threads = threads
+        self._lane = lane
 
     async def on_get(self, req: Request, resp: Response, token: str) -> None:
         """The order, or that there is none."""
@@ -49,5 +48,5 @@ class Tracking:
             about = {"order": order, "say": language(wanted), "zone": zone}
             return View("tracking.html", about, 200 if order else 404)
 
-        view = await asyncio.get_running_loop().run_in_executor(self._threads, run)
+        view = await self._lane.run(run)
         write_view(resp, view, render(view.template, dict(view.about)))

@@ -1,9 +1,7 @@
 """Pages on a Falcon ASGI app: the session, the form's token, the API by the browser's own token."""
 
-import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import chain
 from typing import Any
@@ -20,6 +18,7 @@ from services.portal.web.rendering import render
 from services.portal.web.sessions import Browser, Held
 from shared.config.settings import Settings
 from shared.db.session import is_database_away, transaction
+from shared.http.lanes import Lanes
 from shared.http.mount import client_address
 from shared.security.encryption import CannotOpenError, portal_sealer
 from shared.web import cookies
@@ -32,6 +31,8 @@ from shared.web.tokens import form_token, hashed, new_token
 SESSION = "portal_session"
 FORM = "portal_form"
 """The cookie of a browser in which nobody is signed in: the sign-in form has a token too."""
+MARK = "portal_known"
+"""The cookie of a browser in which somebody has signed in before."""
 SIGN_IN = "/sign-in"
 MAX_CLIENT = 200
 
@@ -43,7 +44,7 @@ def mount(
     pages: Iterable[Page],
     config: Settings,
     api: Api,
-    threads: ThreadPoolExecutor,
+    lanes: Lanes,
 ) -> None:
     """Add pages to an app.
 
@@ -52,7 +53,7 @@ def mount(
         pages: what to add.
         config: the settings.
         api: what they ask.
-        threads: where handlers run; its size bounds how many do at a time.
+        lanes: where handlers run.
     """
     by_path: dict[str, list[Page]] = defaultdict(list)
     for page in pages:
@@ -60,12 +61,14 @@ def mount(
     for path, group in by_path.items():
         resource = type("Resource", (), {})()
         for page in group:
-            responder = _responder(page, config, api, threads)
+            responder = _responder(page, config, api, lanes)
             setattr(resource, f"on_{page.method.lower()}", responder)
         app.add_route(path, resource)
 
 
-def _responder(page: Page, config: Settings, api: Api, threads: ThreadPoolExecutor) -> Any:
+def _responder(page: Page, config: Settings, api: Api, lanes: Lanes) -> Any:
+    lane = lanes.passwords if page.takes_password else lanes.ordinary
+
     async def respond(req: Request, resp: Response, **path: str) -> None:
         own, unsigned = cookies.get(req, SESSION, config), cookies.get(req, FORM, config)
         token = own or unsigned
@@ -108,7 +111,8 @@ def _responder(page: Page, config: Settings, api: Api, threads: ThreadPoolExecut
                 return signed_out(), ""
             access = held.access if held else ""
             asking = api.for_browser(browser.address, client, access, renewed)
-            visit = Visit(asking, held, config, path, query, form, files)
+            mark = cookies.get(req, MARK, config)
+            visit = Visit(page, asking, held, config, path, query, form, files, mark)
             has_acted = _acts(page, visit)
             try:
                 result = _answer(page, visit, req.path, token)
@@ -122,7 +126,8 @@ def _responder(page: Page, config: Settings, api: Api, threads: ThreadPoolExecut
                 with transaction() as session:
                     sessions.end(session, own)
                     begun = sessions.start(session, result.answer)
-                return Redirect(own_path(result.to), token=begun), ""
+                known_by = result.answer.get("device_token", "")  # of an older API none
+                return Redirect(own_path(result.to), token=begun, mark=known_by), ""
             if isinstance(result, Renew):
                 # It is done already, and the next renewal shows it too.
                 with suppress(PageError, Refused):
@@ -142,7 +147,7 @@ def _responder(page: Page, config: Settings, api: Api, threads: ThreadPoolExecut
             return result, _rendered(result, token, held, note)
 
         try:
-            result, html = await asyncio.get_running_loop().run_in_executor(threads, run)
+            result, html = await lane.run(run)
         except Exception as error:
             if not has_acted or not is_database_away(error):
                 raise
@@ -152,6 +157,8 @@ def _responder(page: Page, config: Settings, api: Api, threads: ThreadPoolExecut
             write_view(resp, result, html)
         elif isinstance(result, Redirect):
             write_redirect(resp, result.to)
+            if result.mark:
+                cookies.put(resp, MARK, result.mark, config, max_age=cookies.MARK_SECONDS)
             if result.token:
                 cookies.put(resp, SESSION, result.token, config)
             elif result.token is not None:

@@ -39,6 +39,7 @@ class Visit:
     """One request, checked.
 
     Attributes:
+        page: what is asked for.
         api: the API, as this browser asks it; by its access token where it is signed in.
         held: who is signed in; None on a page that needs nobody.
         config: the settings.
@@ -46,8 +47,10 @@ class Visit:
         query: the query string; of a name that is given twice, the first.
         form: the fields of a form, with every value of each.
         files: its files, by their field, on a page that takes them.
+        mark: by what the browser is known to a business; empty where it is to none.
     """
 
+    page: "Page"
     api: Asking
     held: Held | None
     config: Settings
@@ -55,6 +58,7 @@ class Visit:
     query: Mapping[str, str]
     form: Mapping[str, list[str]]
     files: Mapping[str, SentFile] = field(default_factory=dict)
+    mark: str = ""
 
     @property
     def business(self) -> Held:
@@ -72,7 +76,13 @@ class Visit:
         return self.form.get(name, [""])[0].strip()
 
     def password(self, name: str = "password") -> str:
-        """The field of a password, as it was typed: blanks may be part of it."""
+        """The field of a password, as it was typed: blanks may be part of it.
+
+        Raises:
+            RuntimeError: the page was not declared with `takes_password=True`.
+        """
+        if not self.page.takes_password:
+            raise RuntimeError("this page has no password: declare it with takes_password=True")
         return self.form.get(name, [""])[0]
 
     def lines(self, name: str) -> str:
@@ -93,6 +103,8 @@ class Page:
             runs; or a page that says why it cannot be. That page has no field, and Enter in a form
             sends it to a question at most.
         takes_files: whether its form may have files.
+        takes_password: whether its form may have a password, for which others wait in a lane of
+            their own.
         asks_by_itself: whether a page that is open asks for it, and nobody: a piece of that page.
     """
 
@@ -102,4 +114,5 @@ class Page:
     handler: Callable[[Visit], Result | SignIn]
     asks: Callable[[Visit], Question | View] | None = None
     takes_files: bool = False
+    takes_password: bool = False
     asks_by_itself: bool = False

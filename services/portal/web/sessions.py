@@ -77,7 +77,6 @@ def start(session: Session, signed_in: Mapping[str, Any]) -> str:
         session: the transaction.
         signed_in: the API's answer.
     """
-    session.execute(delete(PortalSession).where(PortalSession.expires_at < func.clock_timestamp()))
     token, held = new_token(), _held(signed_in)
     key = hashed(token)
     session.add(
@@ -180,6 +179,13 @@ def _put(token: str, before: Held, now: Held | None) -> Held | None:
         else:
             row.sealed, row.expires_at = _seal(now, row.token_hash), _expiry(now.refresh)
         return now
+
+
+def end_over() -> None:
+    """Forget browsers whose sessions are over."""
+    with transaction() as session:
+        over = PortalSession.expires_at < func.clock_timestamp()
+        session.execute(delete(PortalSession).where(over))
 
 
 def end(session: Session, token: str) -> Held | None:

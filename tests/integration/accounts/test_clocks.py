@@ -1,13 +1,14 @@
 """Two hosts before one database, one with a wrong clock: what ends, ends by the database's."""
 
+import time
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
-from sqlalchemy import func, select, text, update
+from sqlalchemy import delete, func, select, text, update
 
 from shared.bus.contract.events import AccountOtpRequested
-from shared.db.attempts import DAY
+from shared.db.attempts import DAY, REMEMBERED_SECONDS
 from shared.db.models import Account, AccountSession, AttemptCount, OutboxMessage, PendingProof
 from shared.security import tokens
 from tests.integration.accounts.test_accounts import bearer, login, new_email, register, verify
@@ -89,6 +90,9 @@ def test_a_code_is_mailed_again_after_a_minute_of_the_databases(api, wrong):
         assert codes_of(api, address) == 1
         made = {"code_made_at": func.now() - timedelta(seconds=61)}
         change(api, update(PendingProof).where(PendingProof.email == address).values(made))
+        soon = func.now() + timedelta(minutes=2)
+        change(api, delete(AttemptCount).where(AttemptCount.ends_at < soon))
+        time.sleep(REMEMBERED_SECONDS)  # what workers remember of the minute is over too
         assert again(asked_at).status_code == 200
         assert codes_of(api, address) == 2
 

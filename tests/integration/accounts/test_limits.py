@@ -1,6 +1,7 @@
 """Limits hit who guesses, by account and by network, and spare who owns the account."""
 
 import itertools
+import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -9,6 +10,7 @@ import pytest
 from sqlalchemy import delete, update
 
 from shared.bus.contract.events import AccountOtpRequested
+from shared.db.attempts import REMEMBERED_SECONDS
 from shared.db.models import AttemptCount, OutboxMessage, PendingProof
 from tests.integration.arrange import facts
 from tests.integration.conftest import running_ingress
@@ -146,7 +148,7 @@ def let_pass(api):
 
 
 def test_new_codes_do_not_begin_a_new_count_and_the_owners_network_has_its_own(api):
-    address, home, looked_at = new_email(), somewhere(), 0
+    address, home, looked_at, asked = new_email(), somewhere(), 0, []
     registration = register(api, address, home).json()["id"]
     for _ in range(6):
         code = api.code_for(address)
@@ -157,7 +159,8 @@ def test_new_codes_do_not_begin_a_new_count_and_the_owners_network_has_its_own(a
         looked_at += statuses(answers).count(400)
         let_pass(api)
         body = {"email": address, "registration_id": registration}
-        assert post(api, "request-otp", home, **body).status_code == 200
+        asked.append(post(api, "request-otp", home, **body).status_code)
+    assert asked == [200] * 3 + [429] * 3  # with the registration's: see `MAILED_BEFORE`
     assert looked_at <= 20
     code = api.code_for(address)
     assert post(api, "verify-otp", home, email=address, otp=code).status_code == 200
@@ -174,8 +177,31 @@ def test_strangers_cannot_make_us_mail_to_an_address_without_end(api):
     assert answers == [201] * 8 + [429] * 7
     for _ in range(5):
         let_pass(api)
-        assert post(api, "request-otp", somewhere(), email=address).status_code == 200
+        answer = post(api, "request-otp", somewhere(), email=address)
+        assert (answer.status_code, int(answer.headers["Retry-After"]) > 3_600) == (429, True)
     assert mails(api, address) == 8
+
+
+@pytest.mark.parametrize("ask", ["request-otp", "password/reset-code"])
+def test_asking_twice_in_a_minute_costs_no_email_of_the_day(api, email, ask):
+    """As a form that is sent twice; that no more is mailed is said, of whatever address."""
+    waiting, nobodys = new_email(), new_email()
+    at = {email: somewhere(), waiting: somewhere(), nobodys: somewhere()}
+    assert register(api, waiting, at[waiting]).status_code == 201
+    let_pass(api)
+    meant = waiting if ask == "request-otp" else email
+    before = {address: codes(api, address) for address in at}
+    found = {address: [] for address in at}
+    for _ in range(5):
+        for address, home in at.items():
+            found[address].append(statuses(post(api, ask, home, email=address) for _ in range(3)))
+        let_pass(api)
+        time.sleep(REMEMBERED_SECONDS)  # what workers remember of it is over too
+    for address, rounds in found.items():
+        # One was mailed before; how many then are: see `MAILED_BEFORE`.
+        asked = 4 if address == nobodys else 3
+        assert rounds == [[200] * 3] * asked + [[429] * 3] * (5 - asked)
+        assert codes(api, address) - before[address] == (asked if address == meant else 0)
 
 
 def test_an_accounts_address_is_no_other_than_a_free_one(api, email):
@@ -280,3 +306,78 @@ def test_a_stranger_from_one_network_keeps_nobody_from_registering(api):
     mailed = codes(api, address)
     assert post(api, "request-otp", home, email=address).status_code == 200
     assert codes(api, address) == mailed + 1
+
+
+def flood(api, email):
+    """Strangers from as many networks as it takes use up all that strangers have."""
+    attempts = {
+        "auth/login": {"password": "wrong guess"},
+        "password/reset-code": {},
+        "password/reset": {"otp": "000000", "password": MINE},
+    }
+    for path, body in attempts.items():
+        while 429 not in statuses([post(api, path, somewhere(), email=email, **body)]):
+            pass
+
+
+def test_with_a_known_device_the_owner_gets_in_from_somewhere_new(api, email, home):
+    token = login(api, email, home).json()["device_token"]
+    flood(api, email)
+    away = somewhere()
+    assert login(api, email, away).status_code == 429
+    for wrong in ("", "x", token[:-1], "é" * 64):
+        tried = {"email": email, "password": PASSWORD, "device_token": wrong}
+        assert post(api, "auth/login", somewhere(), **tried).status_code == 429
+    known = {"email": email, "device_token": token}
+    assert post(api, "auth/login", away, password=PASSWORD, **known).status_code == 200
+
+
+def test_with_a_known_device_a_lost_password_is_set_from_somewhere_new(api, email, home):
+    token = login(api, email, home).json()["device_token"]
+    flood(api, email)
+    away, known = somewhere(), {"email": email, "device_token": token}
+    assert post(api, "password/reset-code", away, email=email).status_code == 429
+    let_pass(api)  # a stranger's was mailed a moment ago
+    assert post(api, "password/reset-code", away, **known).status_code == 200
+    code, new = api.code_for(email), "another horse battery"
+    for _ in range(6):  # strangers use up their own tries of it
+        post(api, "password/reset", somewhere(), email=email, otp="000000", password=MINE)
+    answer = post(api, "password/reset", away, otp=code, password=new, **known)
+    assert answer.status_code == 200, answer.text
+    # With the password it ends, for the one who had it before as for a thief.
+    flood(api, email)
+    assert post(api, "auth/login", somewhere(), password=new, **known).status_code == 429
+    assert login(api, email, away, new).status_code == 200
+
+
+def test_the_token_of_a_device_lets_nobody_guess_without_end(api, email, home):
+    """Not from wherever, and at no other account."""
+    token = login(api, email, home).json()["device_token"]
+    known = {"email": email, "device_token": token, "password": "wrong guess"}
+    found = statuses(post(api, "auth/login", somewhere(), **known) for _ in range(25))
+    assert found == [401] * 20 + [429] * 5
+    assert login(api, email, home).status_code == 200
+    other = {**known, "email": new_email()}
+    found = statuses(post(api, "auth/login", somewhere(), **other) for _ in range(12))
+    assert found == [401] * 10 + [429] * 2
+
+
+def test_who_asked_for_a_code_has_tries_of_their_own(api, email):
+    """Where the account was never used from, without a device: strangers' tries are not theirs."""
+    away = somewhere()
+    assert post(api, "password/reset-code", away, email=email).status_code == 200
+    code = api.code_for(email)
+    for _ in range(6):
+        post(api, "password/reset", somewhere(), email=email, otp="000000", password=MINE)
+    answer = post(api, "password/reset", away, email=email, otp=code, password="new horse battery")
+    assert answer.status_code == 200, answer.text
+
+
+def test_who_is_signed_in_is_none_of_the_strangers(api, email, home):
+    """Their network changes, and strangers guess: what asks for the password again works."""
+    token = login(api, email, home).json()["access"]
+    flood(api, email)
+    headers = {"X-Forwarded-For": somewhere(), "Authorization": f"Bearer {token}"}
+    body = {"password": PASSWORD}
+    answer = api.http.post("/users/password/confirm/", json=body, headers=headers)
+    assert answer.status_code == 204

@@ -4,6 +4,7 @@ Heads without bound, trailers, offered upgrades, bodies that wait to be asked fo
 """
 
 import json
+import queue
 import resource
 import socket
 import threading
@@ -61,10 +62,20 @@ async def asked_and_refused(receive, send):
     await send({"type": "http.response.body", "body": b"{}"})
 
 
+class Noting(BoundedProtocol):
+    """As it is; a test sees how much of what it sent has been read, and so ends a piece there."""
+
+    pieces: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    def data_received(self, data):
+        super().data_received(data)
+        self.pieces.put(len(data))
+
+
 @pytest.fixture(scope="module")
 def address():
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(tell, http=BoundedProtocol, lifespan="off", log_level="error")
+    config = uvicorn.Config(tell, http=Noting, lifespan="off", log_level="error")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
@@ -199,6 +210,43 @@ def test_a_large_head_in_pieces_behind_another_is_counted_too(address, cut):
         assert connection.recv(65_536).startswith(b"HTTP/1.1 200 ")
         connection.sendall(sent[cut:])
         assert connection.recv(65_536).startswith(b"HTTP/1.1 431 ")
+
+
+FIRST = {
+    "GET": head(target=b"/first"),
+    "length": b"POST /first HTTP/1.1\r\nHost: fellow\r\n" + FRAMES["length"],
+    "chunked": b"POST /first HTTP/1.1\r\nHost: fellow\r\n" + FRAMES["chunked"],
+    "offer": head(*OFFERS["h2c"].split(b"\r\n")[:-1], target=b"/first"),
+}
+LARGE = {
+    "fields": (head(*[b"A: b"] * 300, target=b"/second"), 431),
+    "one field": (head(b"A: " + b"b" * 60_000, target=b"/second"), 431),
+    "target": (head(target=b"/" + b"p" * 60_000), 414),
+}
+
+
+@pytest.mark.parametrize("large", LARGE)
+@pytest.mark.parametrize("first", FIRST)
+def test_a_large_head_is_counted_wherever_the_request_before_it_was_cut(address, first, large):
+    before, (refused, status) = FIRST[first], LARGE[large]
+    taken = [cut for cut in range(1, len(before)) if not is_refused(address, before, cut, refused)]
+    assert not taken, f"no {status} where the first piece ends at these bytes"
+
+
+def is_refused(address, before, cut, large):
+    """Whether the second request is refused, of which nothing is in the first piece."""
+    while not Noting.pieces.empty():
+        Noting.pieces.get()
+    with socket.create_connection(address, timeout=30) as connection:
+        connection.sendall(before[:cut])
+        arrived = 0
+        while arrived < cut:
+            arrived += Noting.pieces.get(timeout=30)
+        connection.sendall(before[cut:] + large + last())
+        received = b""
+        while chunk := connection.recv(65_536):
+            received += chunk
+    return b"HTTP/1.1 4" in received and b"/second" not in received
 
 
 @pytest.mark.parametrize("step", [1, 7, 100_000], ids=lambda step: f"by {step}")

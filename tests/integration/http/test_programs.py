@@ -13,7 +13,6 @@ from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
 from services.ops.users import sessions, users
-from shared.config.loading import settings
 from tests.integration.arrange import resident, workers
 from tests.integration.conftest import running_ingress
 from tests.integration.ops.console.running import running_console
@@ -186,7 +185,7 @@ def test_a_page_that_stays_open_is_no_slow_request(program, configure):
     with Session(engine) as session, session.begin():
         users.put(session, "ada", "act", PASSWORD)
         ada = users.verify(session, "ada", PASSWORD)
-        token = sessions.start(session, ada, settings())
+        token = sessions.start(session, ada)
     engine.dispose()
     with program.connect() as connection:
         cookie = f"Cookie: fellow_session={token}".encode()

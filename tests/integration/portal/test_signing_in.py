@@ -1,5 +1,6 @@
 """Into the portal and out of it; what it holds, and what a browser is told."""
 
+import itertools
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -256,6 +257,29 @@ def test_an_api_that_hangs_is_said_to_be_away_and_not_the_database(stage, tmp_pa
         gate.open()
         for browser in browsers:
             assert "Sign out" in browser.get("/account")
+
+
+def test_a_browser_that_was_signed_in_gets_in_while_strangers_guess(stage):
+    browser, email = stage.registered()
+    browser.send("/sign-out")
+    guess = {"email": email, "password": "wrong guess"}
+    numbers = itertools.count(1)
+
+    def guessed():
+        headers = {"X-Forwarded-For": f"198.19.0.{next(numbers)}, 198.19.0.1"}
+        return stage.api.http.post("/users/auth/login/", json=guess, headers=headers).status_code
+
+    while guessed() != 429:
+        pass
+    elsewhere = {"X-Forwarded-For": "198.19.1.1"}
+    stranger = stage.browser(**elsewhere)
+    stranger.get("/sign-in")
+    stranger.send("/sign-in", email=email, password=PASSWORD)
+    assert stranger.status == 429
+    browser.http.headers.update(elsewhere)
+    browser.get("/sign-in")
+    browser.send("/sign-in", email=email, password=PASSWORD)
+    assert "Sign out" in browser.page
 
 
 def test_a_sign_in_of_another_tab_leaves_this_ones_form_good(stage):

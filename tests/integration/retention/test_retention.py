@@ -12,17 +12,26 @@ from sqlalchemy.orm import Session
 
 from services.notifier.__main__ import wire as notifying
 from services.ops.dead_letters import retention as dead_retention
+from services.ops.users import sessions as ops_sessions
+from services.ops.users import users
 from services.orders.__main__ import wire as recording
+from services.portal.web import sessions as portal_sessions
 from shared.bus.contract import topology
 from shared.bus.contract.events import decode
 from shared.db import retention
 from shared.db.models import (
+    AccountSession,
     EmailDelivery,
+    KnownNetwork,
+    OneTimeCode,
+    OpsSession,
     Order,
     OrderConflict,
     OrderStatusHistory,
     OutboxMessage,
     PendingProof,
+    PortalSession,
+    RevokedToken,
 )
 from shared.db.session import make_engine, transaction
 from shared.ids import new_id
@@ -204,15 +213,89 @@ def test_a_code_is_good_for_as_long_as_its_email_says(settings, db, purpose):
     assert left(db, PendingProof) == 1
 
 
+def network(db, unused):
+    """A network that an account was used from so many days ago."""
+    made = KnownNetwork(
+        account_id=account(db).id, network="192.0.2.1", first_used_at=ago(9_000),
+        last_used_at=ago(unused),
+    )  # fmt: skip
+    db.add(made)
+    db.commit()
+
+
+def session(db, *, ended=None, expires):
+    """A session that ended so many days ago, or ends by itself then."""
+    db.add(
+        AccountSession(
+            account_id=account(db).id, refresh_id=new_id(), network="192.0.2.1", client="x",
+            created_at=ago(expires + 30), expires_at=ago(expires),
+            ended_at=None if ended is None else ago(ended),
+        )
+    )  # fmt: skip
+    db.commit()
+
+
+@pytest.mark.parametrize("service", ["ingress"], indirect=True)
+def test_the_ingress_ends_networks_that_are_not_used(settings, db):
+    network(db, 366)
+    network(db, 364)
+    run(*retention.jobs("ingress", settings))
+    assert left(db, KnownNetwork) == 1
+
+
+@pytest.mark.parametrize("service", ["ingress"], indirect=True)
+def test_the_ingress_ends_sessions_that_have_ended(settings, db):
+    """A day after somebody ended it, however long it would have gone on, or after its last day."""
+    session(db, ended=2, expires=-28)
+    session(db, expires=2)
+    session(db, ended=0.5, expires=-28)
+    session(db, expires=-1)
+    db.add_all(RevokedToken(token_id=new_id(), expires_at=ago(days)) for days in (2, -1))
+    for days in (2, -1):
+        business = account(db).id
+        db.add(
+            OneTimeCode(account_id=business, code_id=new_id(), code_hash=b"", expires_at=ago(days))
+        )
+    db.commit()
+    run(*retention.jobs("ingress", settings))
+    assert (left(db, AccountSession), left(db, RevokedToken), left(db, OneTimeCode)) == (2, 1, 1)
+
+
+@pytest.mark.parametrize("service", ["portal"], indirect=True)
+def test_the_portal_forgets_browsers_whose_session_is_over(settings, db):
+    db.add_all(
+        PortalSession(token_hash=bytes([n]), sealed=b"", expires_at=ago(days))
+        for n, days in enumerate((0.01, -1))
+    )
+    db.commit()
+    portal_sessions.end_over()
+    assert left(db, PortalSession) == 1
+
+
+@pytest.mark.parametrize("service", ["ops"], indirect=True)
+def test_the_console_ends_sessions_that_are_over(settings, db):
+    users.put(db, "ada", "watch", "correct horse battery")
+    ada = users.find(db, "ada")
+    db.add_all(
+        OpsSession(token_hash=bytes([n]), user_id=ada.id, created_at=ago(days), seen_at=ago(days))
+        for n, days in enumerate((30, 0))
+    )
+    db.commit()
+    ops_sessions.end_over(settings)
+    assert left(db, OpsSession) == 1
+
+
 @pytest.mark.parametrize("place", retention.PLACES, ids=lambda place: place.name)
 def test_nothing_ends_that_is_kept_for_ever(settings, db, configure, place):
     business = account(db).id
     order(db, business, accepted=9_000, note="kept", is_test=place.name == "test_orders")
     proof(db, 9_000)
-    with transaction() as session:
-        assert retention.remove(session, place, 0) == (0, retention.START)
-        assert retention.count(session, place, 0) == 0
-        assert retention.count(session, place, 8) == 1
+    network(db, 9_000)
+    session(db, expires=9_000)
+    with transaction() as books:
+        assert retention.remove(books, place, 0) == (0, retention.START)
+        assert retention.count(books, place, 0) == 0
+        assert retention.count(books, place, 8) == 1
 
 
 def test_by_the_batch_and_past_what_somebody_else_holds(settings, db, engine, monkeypatch):
@@ -322,6 +405,8 @@ def test_a_dry_run_counts_what_would_go(settings, db):
     business = account(db).id
     order(db, business, accepted=800, note="x")
     proof(db, 2)
+    network(db, 366)
+    session(db, expires=2)
     bury(settings.amqp_url, order_created(), failed_at=ago(91))
     urls = {
         "AMQP_URL": as_service(settings.amqp_url, "ops"),
@@ -332,7 +417,7 @@ def test_a_dry_run_counts_what_would_go(settings, db):
     assert code == 0, err
     assert {line["place"]: line["over"] for line in json.loads(out)} == {
         "orders": 1, "test_orders": 0, "history": 1, "conflicts": 0, "deliveries": 1,
-        "unproved": 1, "request_log": 0, "dead_letters": 1,
+        "unproved": 1, "known_networks": 1, "sessions": 1, "request_log": 0, "dead_letters": 1,
     }  # fmt: skip
     assert left(db, Order) == 1
     code, _, err = fellow(settings, "retention", **urls)

@@ -18,7 +18,7 @@ MAY = {
         "accounts": "SIU",
         "account_sessions": "SIUD",
         "attempt_counts": "SIUD",
-        "known_networks": "SI",
+        "known_networks": "SID",
         "pending_proofs": "SIUD",
         "email_senders": "SIU",
         "one_time_codes": "SIUD",
@@ -95,6 +95,8 @@ MAY = {
     "ops": {
         "accounts": "s",
         "pending_proofs": "s",
+        "known_networks": "s",
+        "account_sessions": "s",
         "kyc_applications": "S",
         "kyc_decisions": "S",
         "kyc_notes": "SI",

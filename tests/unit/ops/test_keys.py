@@ -168,6 +168,22 @@ def test_an_empty_password_is_not_spread(tmp_path):
     assert file.read_text().strip()
 
 
+def test_a_promotion_that_broke_off_leaves_a_list_that_can_be_rotated(tmp_path):
+    """Between its two writes: the key is promoted, and its marker is there still."""
+    folder = prepared(tmp_path)
+    name, file = "SECRET_ENCRYPTION_KEYS", folder / "secret_encryption_keys"
+    keys.add(folder, name)
+    (marker,) = folder.glob("secret_encryption_keys.*")
+    left = marker.read_text()
+    keys.promote(folder, name)
+    marker.write_text(left)
+    keys.drop(folder, name)
+    only = file.read_text().strip()
+    keys.add(folder, name)
+    keys.promote(folder, name)
+    assert file.read_text().strip().split(",")[1:] == [only]
+
+
 def test_a_key_is_promoted_once(tmp_path):
     folder = prepared(tmp_path)
     name, file = "SECRET_ENCRYPTION_KEYS", folder / "secret_encryption_keys"

@@ -6,12 +6,12 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from services.ops import parked_messages
-from services.ops.console.web.page import Page, Redirect, Result, View, Visit
+from services.ops.console.web.page import Page, Result, View, Visit
 from services.ops.console.web.reading import body_of, legible, number, positive
 from services.ops.parked_messages import NotMendedError, Parked
 from services.ops.users import queue_rights
 from services.ops.users.rights import Right
-from shared.web.results import PageError, Question
+from shared.web.results import PageError, Question, Redirect
 
 AT_ONCE = 100
 EXAMPLES = 5

@@ -7,14 +7,14 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from services.ops.console.pages.kyc.desk import contact
-from services.ops.console.web.page import Page, Redirect, Result, View, Visit
+from services.ops.console.web.page import Page, Result, View, Visit
 from services.ops.journal import NotReadToTheEndError
 from services.ops.timelines import account, search
 from services.ops.timelines import order as trail
 from services.ops.users.rights import Right
 from shared.db.session import engine
 from shared.web.forms import uuid_of
-from shared.web.results import PageError
+from shared.web.results import PageError, Redirect
 
 BUSINESSES = 20
 """So many are shown of those that are found."""

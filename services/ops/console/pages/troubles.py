@@ -6,12 +6,12 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from services.ops.console.pages.runbook import section
-from services.ops.console.web.page import Page, Redirect, Result, View, Visit
+from services.ops.console.web.page import Page, Result, View, Visit
 from services.ops.monitoring import episodes
 from services.ops.monitoring.episodes import MUTED_FOR, Episode
 from services.ops.users.rights import Right
 from shared.web.forms import uuid_of
-from shared.web.results import PageError, Question
+from shared.web.results import PageError, Question, Redirect
 
 SHOWN = 100
 LONGEST_NOTE = 500

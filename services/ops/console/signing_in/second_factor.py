@@ -6,12 +6,12 @@ from sqlalchemy.orm import Session
 
 from services.ops.audit.actions import about
 from services.ops.console.signing_in.sign_in import WRONG_CODE, HeldUp, by_code, by_password
-from services.ops.console.web.page import Page, Redirect, Result, View, Visit
+from services.ops.console.web.page import Page, Result, View, Visit
 from services.ops.users import second_factor, sessions
 from shared.bus import outbox
 from shared.bus.contract.events import OpsSecondFactorChanged
 from shared.security.encryption import CannotOpenError
-from shared.web.results import PageError, Question
+from shared.web.results import PageError, Question, Redirect
 
 PATH = "/second-factor"
 WRONG_PASSWORD = "The password is wrong."  # noqa: S105 - a sentence
@@ -113,6 +113,13 @@ def _tell(session: Session, visit: Visit, change: str) -> None:
 PAGES = (
     Page("GET", PATH, "watch", show, before_second_factor=True),
     Page("POST", f"{PATH}/offer", "watch", offer, before_second_factor=True),
-    Page("POST", f"{PATH}/confirm", "watch", confirm, before_second_factor=True),
+    Page(
+        "POST",
+        f"{PATH}/confirm",
+        "watch",
+        confirm,
+        takes_password=True,
+        before_second_factor=True,
+    ),
     Page("POST", f"{PATH}/codes", "watch", make_codes, asks=ask_codes),
 )

@@ -3,13 +3,13 @@
 from sqlalchemy.orm import Session
 
 from services.ops.audit.actions import about
-from services.ops.console.web.page import Page, Redirect, Result, View, Visit
+from services.ops.console.web.page import Page, Result, View, Visit
 from services.ops.users import sessions
 from shared.bus import outbox
 from shared.bus.contract.events import OpsSessionsEnded
 from shared.web.browsers import browser, in_words
 from shared.web.forms import uuid_of
-from shared.web.results import PageError, Question
+from shared.web.results import PageError, Question, Redirect
 
 PATH = "/sessions"
 

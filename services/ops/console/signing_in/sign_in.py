@@ -7,7 +7,7 @@ from urllib.parse import quote
 from sqlalchemy.orm import Session
 
 from services.ops.audit.actions import about
-from services.ops.console.web.page import Page, Redirect, Result, View, Visit
+from services.ops.console.web.page import Page, Result, View, Visit
 from services.ops.times import moment
 from services.ops.users import guesses, second_factor, sessions, users
 from services.ops.users.users import User
@@ -15,7 +15,7 @@ from shared.bus import outbox
 from shared.bus.contract.events import OpsSignedIn, OpsSignedOut, OpsSignInFailed
 from shared.security.encryption import CannotOpenError
 from shared.web.browsers import in_words
-from shared.web.results import PageError, own_path
+from shared.web.results import PageError, Redirect, own_path
 
 PLACE = "see Sessions, at your name"
 NOT_YOU = "If that was not you, somebody has it: have another one set by fellow users add."
@@ -40,7 +40,7 @@ def sign_in(session: Session, visit: Visit) -> Result:
     if user is None:
         return View("sign_in.html", {"next": wanted, "name": name, "wrong": WRONG}, 401)
     if user.has_second_factor:
-        token = sessions.start(session, user, visit.system.config, visit.where, awaits_code=True)
+        token = sessions.start(session, user, visit.where, awaits_code=True)
         return Redirect(f"/sign-in/code?next={quote(own_path(wanted), safe='')}", token=token)
     return _signed_in(session, visit, user, OpsSignedIn(by=user.name, address=visit.address))
 
@@ -100,8 +100,7 @@ def by_password(session: Session, visit: Visit, name: str) -> User | HeldUp | No
     if wait := guesses.attempts.take(*guess):
         _tell_failure(session, visit, users.known(session, name), was_held_up=True)
         return HeldUp(wait)
-    # Not stripped: blanks may be part of it.
-    user = users.verify(session, name, visit.form.get("password", [""])[0])
+    user = users.verify(session, name, visit.password)
     if user is None:
         _tell_failure(session, visit, users.known(session, name))
         return None
@@ -176,7 +175,7 @@ def _signed_in(session: Session, visit: Visit, user: User, fact: OpsSignedIn) ->
         here = in_words(visit.where.network, visit.where.client)
         warning = f"You have signed in from {here} too. If that was not you, end it: {PLACE}."
         sessions.tell_others(session, user.id, warning)
-    token = sessions.start(session, user, visit.system.config, visit.where)
+    token = sessions.start(session, user, visit.where)
     return Redirect(
         own_path(visit.field("next") or "/"),
         note=" ".join(filter(None, (_guessed_at(session, user), _elsewhere(others)))),
@@ -207,7 +206,7 @@ def _elsewhere(others: Sequence[sessions.Listed]) -> str:
 
 PAGES = (
     Page("GET", "/sign-in", "nobody", show, before_second_factor=True),
-    Page("POST", "/sign-in", "nobody", sign_in, before_second_factor=True),
+    Page("POST", "/sign-in", "nobody", sign_in, takes_password=True, before_second_factor=True),
     Page("GET", "/sign-in/code", "nobody", show_code, before_second_factor=True),
     Page("POST", "/sign-in/code", "nobody", take_code, before_second_factor=True),
     Page("POST", "/sign-out", "watch", sign_out, before_second_factor=True),

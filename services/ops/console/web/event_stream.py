@@ -5,7 +5,6 @@ An event is the new inside of the element that listens, ready to be put there.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 
 import falcon
@@ -15,6 +14,7 @@ from services.ops.console.web.mount import session_token
 from services.ops.console.web.page import System
 from services.ops.monitoring.snapshot import Look
 from shared.db.session import is_database_away, transaction
+from shared.http.lanes import Lane
 from shared.web.results import PageError
 
 CHECK_SECONDS = 15.0
@@ -26,15 +26,13 @@ class Live:
 
     Args:
         system: whose lookout to watch.
-        threads: where sessions are looked up.
+        lane: where sessions are looked up.
         show: from a look to HTML.
     """
 
-    def __init__(
-        self, system: System, threads: ThreadPoolExecutor, show: Callable[[Look], str]
-    ) -> None:
+    def __init__(self, system: System, lane: Lane, show: Callable[[Look], str]) -> None:
         self._system = system
-        self._threads = threads
+        self._lane = lane
         self._show = show
         self._rendering = asyncio.Lock()
         self._shown: tuple[Look | None, str] = (None, "")
@@ -61,8 +59,7 @@ class Live:
         # Rendered once, however many watch, and not in the loop.
         async with self._rendering:
             if self._shown[0] is not look:
-                loop = asyncio.get_running_loop()
-                html = await loop.run_in_executor(self._threads, self._show, look)
+                html = await self._lane.run(lambda: self._show(look))
                 # In one line: each line of an event would need a name of its own.
                 self._shown = (look, " ".join(html.split()))
             return self._shown[1]
@@ -80,4 +77,4 @@ class Live:
                 user = visitors.recall(token)
             return user is not None and not visitors.must_set_up(user)
 
-        return await asyncio.get_running_loop().run_in_executor(self._threads, look)
+        return await self._lane.run(look)

@@ -1,9 +1,7 @@
 """Pages on a Falcon ASGI app: the session, the form's token, rights, a transaction in a thread."""
 
-import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from typing import Any
 from urllib.parse import quote
@@ -14,7 +12,7 @@ from falcon.asgi import Request, Response
 from sqlalchemy.orm import Session
 
 from services.ops.audit.actions import viewed
-from services.ops.console.web.page import File, Page, Redirect, Result, System, View, Visit
+from services.ops.console.web.page import File, Page, Result, System, View, Visit
 from services.ops.console.web.rendering import render
 from services.ops.users import sessions
 from services.ops.users.queue_rights import lacking
@@ -23,12 +21,13 @@ from services.ops.users.users import User
 from shared.bus import outbox
 from shared.config.settings import Settings
 from shared.db.session import is_database_away, is_used_up, transaction
+from shared.http.lanes import Lanes
 from shared.http.mount import client_address
 from shared.web import cookies
 from shared.web.answers import DATABASE_AWAY, DATABASE_LEFT, write_file, write_redirect, write_view
 from shared.web.arrivals import hides_cookies, lead_on
 from shared.web.forms import read_form, read_query, refuse_nul
-from shared.web.results import SURE, PageError
+from shared.web.results import SURE, PageError, Redirect
 from shared.web.tokens import form_token, new_token
 
 SESSION = "fellow_session"
@@ -36,7 +35,6 @@ FORM = "fellow_form"
 """The cookie of a browser in which nobody is signed in: the sign-in form has a token too."""
 MARK = "fellow_known"
 """The cookie of a browser in which somebody has signed in before."""
-MARK_SECONDS = 180 * 86_400
 SIGN_IN = "/sign-in"
 SET_UP = "/second-factor"
 
@@ -52,7 +50,7 @@ def mount(
     app: falcon.asgi.App[Any, Any],
     pages: Iterable[Page],
     system: System,
-    threads: ThreadPoolExecutor,
+    lanes: Lanes,
 ) -> None:
     """Add pages to an app.
 
@@ -60,7 +58,7 @@ def mount(
         app: strips trailing slashes.
         pages: what to add.
         system: what their handlers work on.
-        threads: where handlers run; its size bounds how many do at a time.
+        lanes: where handlers run.
     """
     by_path: dict[str, list[Page]] = defaultdict(list)
     for page in pages:
@@ -68,12 +66,14 @@ def mount(
     for path, group in by_path.items():
         resource = type("Resource", (), {})()
         for page in group:
-            responder = _responder(page, system, threads)
+            responder = _responder(page, system, lanes)
             setattr(resource, f"on_{page.method.lower()}", responder)
         app.add_route(path, resource)
 
 
-def _responder(page: Page, system: System, threads: ThreadPoolExecutor) -> Any:
+def _responder(page: Page, system: System, lanes: Lanes) -> Any:
+    lane = lanes.passwords if page.takes_password else lanes.ordinary
+
     async def respond(req: Request, resp: Response, **path: str) -> None:
         own, unsigned = session_token(req, system.config), cookies.get(req, FORM, system.config)
         token = own or unsigned
@@ -105,6 +105,7 @@ def _responder(page: Page, system: System, threads: ThreadPoolExecutor) -> Any:
                 if visitor and isinstance(page.needs, Right) and not visitor.may(page.needs):
                     raise PageError(403, lacking(visitor, [page.needs]))
                 visit = Visit(
+                    page=page,
                     system=system,
                     visitor=visitor,
                     token=token,
@@ -141,16 +142,15 @@ def _responder(page: Page, system: System, threads: ThreadPoolExecutor) -> Any:
             view = page.without_database(system)
             return view, _rendered(view, token, visitor, "")
 
-        loop = asyncio.get_running_loop()
         try:
-            result, html = await loop.run_in_executor(threads, run)
+            result, html = await lane.run(run)
         except Exception as error:
             if is_used_up(error) and not has_acted:
                 raise
             if not is_database_away(error):
                 raise
             log.warning("database_away", route=req.uri_template, error=type(error).__name__)
-            result, html = await loop.run_in_executor(threads, run_without_database)
+            result, html = await lane.run(run_without_database)
         _write(resp, result, html, system)
 
     return respond
@@ -198,7 +198,7 @@ def _write(resp: Response, result: Result, html: str, system: System) -> None:
     elif isinstance(result, Redirect):
         write_redirect(resp, result.to)
         if result.mark:
-            cookies.put(resp, MARK, result.mark, system.config, max_age=MARK_SECONDS)
+            cookies.put(resp, MARK, result.mark, system.config, max_age=cookies.MARK_SECONDS)
         if result.token:
             cookies.put(resp, SESSION, result.token, system.config)
         elif result.token is not None:

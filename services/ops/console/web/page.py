@@ -18,7 +18,7 @@ from services.ops.users.users import User
 from shared.config.settings import Settings
 from shared.security.networks import network_of
 from shared.web import results
-from shared.web.results import Question
+from shared.web.results import Question, Redirect
 
 Needs = Literal["nobody", "watch"] | Right
 """Whom a page asks for: anybody at all, somebody who is signed in, somebody with a right."""
@@ -50,6 +50,7 @@ class Visit:
     """One request, checked.
 
     Attributes:
+        page: what is asked for.
         system: see there.
         visitor: who is signed in; None on a page that needs nobody.
         token: of the browser's session, or of its form where nobody is signed in.
@@ -62,6 +63,7 @@ class Visit:
         mark: by what the browser is known to a user; empty where it is to none.
     """
 
+    page: "Page"
     system: System
     visitor: User | None
     token: str
@@ -102,6 +104,17 @@ class Visit:
         """The first value of a field, without blanks around it; empty when it was not filled in."""
         return self.form.get(name, [""])[0].strip()
 
+    @property
+    def password(self) -> str:
+        """The field `password`, as it was typed: blanks may be part of it.
+
+        Raises:
+            RuntimeError: the page was not declared with `takes_password=True`.
+        """
+        if not self.page.takes_password:
+            raise RuntimeError("this page has no password: declare it with takes_password=True")
+        return self.form.get("password", [""])[0]
+
 
 @dataclass(frozen=True, slots=True)
 class View(results.View):
@@ -117,13 +130,6 @@ class File(results.File):
     """A file to save; `of` as that of a `View`."""
 
     of: Sequence[str] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Redirect(results.Redirect):
-    """Go and see another page; `mark`: by what the browser is to be known to its user."""
-
-    mark: str = ""
 
 
 Result = View | Redirect | File
@@ -148,6 +154,8 @@ class Page:
         asks_by_itself: whether a page that is open asks for it, and nobody: then it does not count
             as use of the session.
         also: which rights it takes beside `needs`, where that depends on what it is about.
+        takes_password: whether its form may have a password, for which others wait in a lane of
+            their own.
         before_second_factor: whether it is there for somebody who must set up a second factor
             before anything else.
     """
@@ -161,4 +169,5 @@ class Page:
     plain: Collection[Right] = ()
     asks_by_itself: bool = False
     also: Callable[[Session, Visit], Collection[Right]] | None = None
+    takes_password: bool = False
     before_second_factor: bool = False

@@ -57,7 +57,7 @@ def test_the_sessions_of_a_user_are_seen_and_ended(settings, db):
     where = sessions.Where("203.0.113.7", "Firefox/140")
     with transaction() as session:
         ada = users.find(session, "ada")
-        tokens = [sessions.start(session, ada, settings, where) for _ in range(3)]
+        tokens = [sessions.start(session, ada, where) for _ in range(3)]
     shown = json.loads(fellow("sessions", "Ada", "--json")[1])
     assert [one["where"] for one in shown] == [
         {"network": "203.0.113.7", "client": "Firefox/140"}

@@ -169,11 +169,11 @@ def test_the_one_before_counts_until_another_is_confirmed(settings, ada):
 
 def test_what_awaits_its_code_is_no_session(settings, db, ada):
     with transaction() as session:
-        token = sessions.start(session, ada, settings, awaits_code=True)
+        token = sessions.start(session, ada, awaits_code=True)
     with transaction() as session:
         assert sessions.find(session, token, settings) is None
         assert sessions.awaiting(session, token, settings).name == "ada"
-        whole = sessions.start(session, ada, settings)
+        whole = sessions.start(session, ada)
         assert sessions.awaiting(session, whole, settings) is None
     db.execute(text("UPDATE ops_sessions SET created_at = created_at - interval '6 minutes'"))
     db.commit()
@@ -185,7 +185,7 @@ def test_what_awaits_its_code_is_no_session(settings, db, ada):
 def test_a_reset_takes_all_of_it_and_the_sessions(settings, ada):
     app, codes = set_up(ada)
     with transaction() as session:
-        token = sessions.start(session, ada, settings)
+        token = sessions.start(session, ada)
         assert second_factor.reset(session, " Ada ")
         assert not second_factor.reset(session, "ada")
         assert sessions.find(session, token, settings) is None

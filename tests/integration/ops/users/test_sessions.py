@@ -44,7 +44,7 @@ def found(token, settings):
 
 def test_a_session_is_found_by_its_token_and_by_nothing_else(settings, db, ada):
     with transaction() as session:
-        token = sessions.start(session, ada, settings)
+        token = sessions.start(session, ada)
     assert found(token, settings) == ada
     assert found(token + "x", settings) is None
     (row,) = db.scalars(select(OpsSession)).all()
@@ -54,7 +54,7 @@ def test_a_session_is_found_by_its_token_and_by_nothing_else(settings, db, ada):
 
 def test_it_ends_when_nobody_asks_for_long(settings, db, ada):
     with transaction() as session:
-        token = sessions.start(session, ada, settings)
+        token = sessions.start(session, ada)
     move(db, seen_at=timedelta(seconds=settings.ops_idle_seconds - 60))
     assert found(token, settings) == ada
     # Which counts as being asked for.
@@ -67,17 +67,18 @@ def test_it_ends_when_nobody_asks_for_long(settings, db, ada):
 
 def test_it_ends_after_its_time_in_any_case(settings, db, ada):
     with transaction() as session:
-        token = sessions.start(session, ada, settings)
+        token = sessions.start(session, ada)
     move(db, created_at=timedelta(seconds=settings.ops_session_seconds + 1))
     assert found(token, settings) is None
     with transaction() as session:
-        sessions.start(session, ada, settings)
+        sessions.start(session, ada)
+    sessions.end_over(settings)
     assert len(db.scalars(select(OpsSession)).all()) == 1
 
 
 def test_a_page_by_itself_is_no_use(settings, db, ada):
     with transaction() as session:
-        token = sessions.start(session, ada, settings)
+        token = sessions.start(session, ada)
     almost = timedelta(seconds=settings.ops_idle_seconds - 60)
     move(db, seen_at=almost)
     with transaction() as session:
@@ -95,9 +96,9 @@ def test_one_ends_ones_own_and_no_others(settings, ada):
         users.put(session, "wole", "watch", PASSWORD)
         wole = users.find(session, "Wole")
         where = Where("203.0.113.7", "Mozilla/5.0 " + "x" * 1000)
-        tokens = [sessions.start(session, ada, settings, where) for _ in range(3)]
-        others = sessions.start(session, wole, settings)
-        sessions.start(session, ada, settings, awaits_code=True)
+        tokens = [sessions.start(session, ada, where) for _ in range(3)]
+        others = sessions.start(session, wole)
+        sessions.start(session, ada, awaits_code=True)
     with transaction() as session:
         listed = sessions.listed(session, ada.id, settings, tokens[1])
         assert len(listed) == 3
@@ -125,7 +126,7 @@ def test_one_ends_ones_own_and_no_others(settings, ada):
 )
 def test_it_ends_with_a_change_of_its_user(settings, ada, change):
     with transaction() as session:
-        token = sessions.start(session, ada, settings)
+        token = sessions.start(session, ada)
     with transaction() as session:
         change(session)
     assert found(token, settings) is None
@@ -169,7 +170,7 @@ def test_a_second_factor_waits_for_who_signs_in_without_it(settings, db, engine,
         user = users.verify(session, "ada", PASSWORD)
         changing.start()
         until(lambda: _waiting(engine), "the second factor waits")
-        token = sessions.start(session, user, settings)
+        token = sessions.start(session, user)
     changing.join()
     with transaction() as session:
         assert sessions.end_others(session, ada.id) == 1
@@ -187,7 +188,7 @@ def _waiting(engine):
 
 def test_a_note_is_said_once_and_to_its_own_session(settings, ada):
     with transaction() as session:
-        mine, other = (sessions.start(session, ada, settings) for _ in range(2))
+        mine, other = (sessions.start(session, ada) for _ in range(2))
         sessions.leave_note(session, mine, "Done.")
     with transaction() as session:
         assert sessions.take_note(session, other) == ""

@@ -34,6 +34,7 @@ PRODUCTION = {
     "AMQP_URL": "amqps://fellow:pw@broker.example/",
     "DATABASE_URL": "postgresql+psycopg2://fellow:pw@db.example/order_fellow?sslmode=verify-full",
     "PUBLIC_URL": "https://orders.example",
+    "TRUSTED_PROXIES": "1",
 }
 
 
@@ -76,6 +77,17 @@ def test_a_bad_value_is_refused_by_name(name, value):
 
 def test_production_starts_with_keys_of_its_own():
     assert load(PRODUCTION).environment == "production"
+
+
+@pytest.mark.parametrize("process", ["ingress", "portal"])
+@pytest.mark.parametrize("given", [{"TRUSTED_PROXIES": "0"}, {"TRUSTED_PROXIES": ""}])
+def test_production_is_told_whether_a_proxy_stands_in_front(process, given):
+    """Behind one that is not counted all clients have one address, and one budget of attempts."""
+    with pytest.raises(ConfigurationError, match=r"TRUSTED_PROXIES is 0.*CLIENTS_CONNECT_DIRECTLY"):
+        load(PRODUCTION | given, process)
+    assert load(PRODUCTION | given | {"CLIENTS_CONNECT_DIRECTLY": "true"}, process)
+    assert load(PRODUCTION | given, "ops")
+    assert load(given, process)
 
 
 @pytest.mark.parametrize(
