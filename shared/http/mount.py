@@ -3,9 +3,8 @@
 import asyncio
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import falcon.asgi
@@ -17,28 +16,15 @@ from shared.config.loading import settings
 from shared.db.session import is_database_away, is_used_up, transaction
 from shared.http.errors import ApiError, invalid, overloaded, unavailable
 from shared.http.metrics import measured
-from shared.http.route import Answer, Call, Route
+from shared.http.route import Answer, Call, Route, Throttles
 from shared.http.standing import not_signed_in, require_session
 from shared.security import tokens
-from shared.security.networks import network_of, without_port
+from shared.security.networks import without_port
 from shared.telemetry import tracing
 from shared.validation.reading import InvalidValueError, read, read_json
 
 MAX_BODY_BYTES = 65_536
 MAX_ADDRESS = 64  # characters; with brackets, a zone and a port
-
-
-@dataclass(frozen=True, slots=True)
-class Throttles:
-    """Count one attempt each; what they return, if anything, is the answer.
-
-    Attributes:
-        network: by the route and the client's network.
-        account: by the account that is signed in.
-    """
-
-    network: Callable[[str], ApiError | None]
-    account: Callable[[str], ApiError | None]
 
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z")  # W3C, 3.2
@@ -183,9 +169,7 @@ def _responder(route: Route, threads: ThreadPoolExecutor, throttles: Throttles) 
 
     async def respond(req: Request, resp: Response, **path: str) -> None:
         address = client_address(req)
-        if route.throttled and (
-            refusal := throttles.network(f"{route.path} {network_of(address)}")
-        ):
+        if refusal := throttles.refusal(route, path, address):
             raise refusal
         token = bearer(req) if route.bearer else None
         account_id = token.account_id if token else None
