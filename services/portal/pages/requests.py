@@ -10,6 +10,16 @@ from shared.web.results import PageError, View
 PATH = "/requests"
 FILTERS = ("outcome", "code", "since", "until")
 A_MICROSECOND = timedelta(microseconds=1)
+NOTES = {
+    "no_change": "The shop's order has no state that is recorded here: nothing was changed by it.",
+    "no_email_address": "The shop's order has no email address that can be mailed, so there is "
+    "nobody to tell of it: it is not recorded.",
+    "topic_not_taken": "What the shop told is not about an order's making or changes: nothing is "
+    "recorded of it. Leave its topic out of the shop's webhooks.",
+    "test": "The shop's test arrived, and its signature is right: nothing is recorded of it.",
+    "ping": "The shop asked whether we are here: nothing is recorded of it.",
+}
+"""Why nothing is recorded of a shop's delivery that was in order, by the API's `note`."""
 
 
 def index(visit: Visit) -> Result:
@@ -54,7 +64,7 @@ def show(visit: Visit) -> Result:
         else (request, codes.get(request["code"]), "")
         for request in found["results"]
     ]
-    return View("request.html", {"path": PATH, "requests": requests})
+    return View("request.html", {"path": PATH, "requests": requests, "notes": NOTES})
 
 
 def first_moment(day: str, days: int = 0) -> str:

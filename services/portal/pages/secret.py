@@ -115,6 +115,11 @@ class Others:
         return {platform: GIVEN_BY[platform] for platform in self.given}
 
 
+def has_secret(visit: Visit) -> bool:
+    """Whether a secret of ours works for the business that is signed in."""
+    return bool(visit.api.get("/webhook/secret/state/")["is_active"])
+
+
 def others(visit: Visit) -> Others:
     """What works beside the secret of the business that is signed in."""
     given = {
