@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+from services.portal.pages.first_request import snippets
 from services.portal.web.api import Refused
 from services.portal.web.page import Page, Result, Visit
 from shared.security.webhook_keys import GIVEN_BY, others_in_words
@@ -37,6 +38,7 @@ def unlock(visit: Visit) -> Result:
         "secret": secret,
         "others": others(visit),
         "public_url": visit.config.public_url.rstrip("/"),
+        "snippets": snippets(visit.config.public_url.rstrip("/")),
     }
     return View("secret.html", about)
 

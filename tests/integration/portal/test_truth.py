@@ -36,8 +36,8 @@ def keep(stage, *rows):
         session.add_all(rows)
 
 
-def an_order(business, **more):
-    now, id_ = datetime.now(UTC), new_id()
+def an_order(business, id_=None, **more):
+    now, id_ = datetime.now(UTC), id_ or new_id()
     return Order(
         id=id_,
         account_id=business,
