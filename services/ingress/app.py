@@ -45,8 +45,8 @@ from shared.config.settings import Settings
 from shared.db import retention
 from shared.http.errors import ApiError, too_many_requests
 from shared.http.lanes import Lane, Lanes, for_passwords
-from shared.http.mount import Throttles, add_error_handlers, mount
-from shared.http.route import Operation, Route
+from shared.http.mount import add_error_handlers, mount
+from shared.http.route import Operation, Route, Throttles
 from shared.http.traced import App, traced
 from shared.security import passwords
 from shared.telemetry import heartbeat, tracing
@@ -162,6 +162,7 @@ def create_app(config: Settings | None = None) -> App:
     throttles = Throttles(
         network=_throttle(config.sign_in_attempts_per_minute),
         account=_throttle(config.account_attempts_per_minute),
+        link=_throttle(config.tracking_views_per_minute),
     )
     mount(app, PREFIX, ROUTES, lanes, throttles)
     leave = notifier_api.UnsubscribePage(lanes.ordinary)

@@ -1,9 +1,10 @@
 """An order as its customer sees it, by the link of an email and without signing in.
 
 What it tells is less than the email that the link came by: a link is passed on, so there is no
-name, no address of any kind and no way to another order.
+name of a person, no address of theirs and no way to another order.
 """
 
+from collections.abc import Mapping
 from datetime import date, datetime
 from typing import Any
 
@@ -20,7 +21,7 @@ from shared.http.route import Answer, Call, Route
 from shared.languages import time_zones
 from shared.languages.language import language
 from shared.security import tracking
-from shared.security.unsubscribe_links import unsubscribe_url
+from shared.security.unsubscribe_links import order_unsubscribe_url
 
 
 class Parcel(msgspec.Struct, kw_only=True):
@@ -43,11 +44,14 @@ class TrackedStatus(msgspec.Struct, kw_only=True):
 class TrackedOrder(Parcel, kw_only=True):
     """An order: what was ordered of whom, and where it is.
 
-    `language` and `time_zone` are those that the seller's emails are in; `unsubscribe_url` is where
-    its customer ends them, and null of a test order, which nobody is mailed about.
+    `display_name`, `reply_to`, `language` and `time_zone` are those of the seller's emails;
+    `unsubscribe_url` is where those about this order are ended, and those alone, and null of a test
+    order, which nobody is mailed about.
     """
 
     company_name: str
+    display_name: str
+    reply_to: str | None
     order_number: str | None
     item_summary: str
     tracking_status: str
@@ -81,6 +85,8 @@ def show(session: Session, call: Call[None, None]) -> Answer:
         200,
         TrackedOrder(
             company_name=session.get_one(Account, order.account_id).company_name,
+            display_name=chosen.display_name if chosen else "",
+            reply_to=(chosen.reply_to or None) if chosen else None,
             order_number=order.order_number,
             **parcel(order.tracking),
             item_summary=order.item_summary,
@@ -95,11 +101,18 @@ def show(session: Session, call: Call[None, None]) -> Answer:
             time_zone=time_zones.zone(chosen.time_zone if chosen else "").key,
             unsubscribe_url=None
             if order.is_test
-            else unsubscribe_url(
-                settings().public_url, order.account_id, order.id, order.customer_email
-            ),
+            else order_unsubscribe_url(settings().public_url, order.id, order.tracking_link),
         ),
     )
+
+
+def counted_by(path: Mapping[str, str]) -> str | None:
+    """Which link it is, whatever key it is signed by; None where it is none of ours."""
+    try:
+        link = tracking.link_of(path["token"])
+    except tracking.InvalidLinkError:
+        return None
+    return f"{link.order_id} {link.number}"
 
 
 def parcel(said: dict[str, Any] | None) -> dict[str, Any]:
@@ -121,7 +134,7 @@ ROUTES = (
         summary="An order as its customer sees it, by the link of an email",
         answers={200: TrackedOrder},
         errors=((404, *_NOT_FOUND),),
-        throttled=True,
+        link=counted_by,
         tag="Orders",
     ),
 )

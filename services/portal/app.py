@@ -115,6 +115,7 @@ def create_app(config: Settings | None = None) -> falcon.asgi.App[Any, Any]:
     add_error_handlers(app, render)
     app.add_error_handler(Refused, on_refused)
     app.add_route(tracking.PATH, tracking.Tracking(portal.api, portal.lanes.ordinary))
+    app.add_sink(tracking.lost, tracking.BELOW)
     mount(app, PAGES, config, portal.api, portal.lanes)
     add_static(app, STATIC)
     app.add_route("/healthz", Healthz())
@@ -124,4 +125,6 @@ def create_app(config: Settings | None = None) -> falcon.asgi.App[Any, Any]:
 async def on_refused(_: Request, resp: Response, refused: Refused, __: Any) -> None:
     """A refusal of the API that a page did not expect, in its own words."""
     about = {"status": refused.status, "sentence": refused.sentence}
-    write_view(resp, View("error.html", status=refused.status), render("error.html", about))
+    wait = {"Retry-After": str(refused.retry_after)} if refused.retry_after else {}
+    view = View("error.html", about, refused.status, wait)
+    write_view(resp, view, render(view.template, about))

@@ -9,7 +9,7 @@ import msgspec
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from services.secrets import given, policies, public_key_api, rotation, usage
+from services.secrets import given, policies, public_key_api, rotation, state_api, usage
 from services.secrets.approval import locked_account
 from services.secrets.usage import SecretUse
 from shared.bus import outbox
@@ -203,6 +203,7 @@ ROUTES = (
     *policies.ROUTES,
     *given.ROUTES,
     *public_key_api.ROUTES,
+    *state_api.ROUTES,
     Route(
         method="GET",
         path="/webhook/secret/",

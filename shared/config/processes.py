@@ -65,6 +65,7 @@ READS: Mapping[str, tuple[str, ...]] = {
         "CONFIRM_TIMEOUT",
         "ACCOUNT_RATE_PER_SECOND",
         "ADDRESS_REFUSALS_PER_MINUTE",
+        "TRACKING_VIEWS_PER_MINUTE",
         "SECRET_POLL_SECONDS",
         "RETENTION_REQUEST_LOG_DAYS",
         "RETENTION_UNPROVED_DAYS",

@@ -2,8 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import Any
 
 import falcon.asgi
@@ -16,28 +15,15 @@ from shared.db.session import is_database_away, is_used_up, transaction
 from shared.http.errors import ApiError, invalid, overloaded, unavailable
 from shared.http.lanes import Lanes
 from shared.http.metrics import measured
-from shared.http.route import Answer, Call, Route
+from shared.http.route import Answer, Call, Route, Throttles
 from shared.http.standing import not_signed_in, require_session
 from shared.security import tokens
-from shared.security.networks import network_of, without_port
+from shared.security.networks import without_port
 from shared.telemetry import tracing
 from shared.validation.reading import InvalidValueError, read, read_json
 
 MAX_BODY_BYTES = 65_536
 MAX_ADDRESS = 64  # characters; with brackets, a zone and a port
-
-
-@dataclass(frozen=True, slots=True)
-class Throttles:
-    """Count one attempt each; what they return, if anything, is the answer.
-
-    Attributes:
-        network: by the route and the client's network.
-        account: by the account that is signed in.
-    """
-
-    network: Callable[[str], ApiError | None]
-    account: Callable[[str], ApiError | None]
 
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z")  # W3C, 3.2
@@ -190,9 +176,7 @@ def _responder(route: Route, lanes: Lanes, throttles: Throttles) -> Any:
         lane = lanes.passwords if has_password else lanes.ordinary
         # What there is no room for counts against nobody.
         lane.require_room()
-        if route.throttled and (
-            refusal := throttles.network(f"{route.path} {network_of(address)}")
-        ):
+        if refusal := throttles.refusal(route, path, address):
             raise refusal
         if route.throttled_account and (refusal := throttles.account(str(account_id))):
             raise refusal

@@ -12,6 +12,7 @@ import msgspec
 from sqlalchemy.orm import Session
 
 from shared.http.errors import ApiError
+from shared.security.networks import network_of
 
 B = TypeVar("B")
 Q = TypeVar("Q")
@@ -105,9 +106,47 @@ class Route(Operation):
         handler: runs in a transaction, in a thread; committed unless it raises.
         throttled: whether calls are counted against the client's network, apart from those of
             other routes: what one person does there must not keep the next one from another.
+        link: on a route that a link of an email leads to: what a right one is counted by, so that
+            who shares an address with thousands pays for none of them; None where it is wrong,
+            which is counted against the client's network.
         throttled_account: whether calls are counted against the signed-in account.
     """
 
     handler: Handler
     throttled: bool = False
+    link: Callable[[Mapping[str, str]], str | None] | None = None
     throttled_account: bool = False
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether it may be called only so often."""
+        return self.throttled or self.throttled_account or self.link is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Throttles:
+    """Count one attempt each; what they return, if anything, is the answer.
+
+    Attributes:
+        network: by the route and the client's network.
+        account: by the account that is signed in.
+        link: by the route and the link in its path, or the network of who has none that is right.
+    """
+
+    network: Callable[[str], ApiError | None]
+    account: Callable[[str], ApiError | None]
+    link: Callable[[str], ApiError | None]
+
+    def refusal(self, route: Route, path: Mapping[str, str], address: str) -> ApiError | None:
+        """The answer to who calls too often; None: they may.
+
+        Args:
+            route: what is called.
+            path: the variables of its path.
+            address: the client's.
+        """
+        if route.link is not None:
+            return self.link(f"{route.path} {route.link(path) or network_of(address)}")
+        if route.throttled:
+            return self.network(f"{route.path} {network_of(address)}")
+        return None

@@ -82,7 +82,7 @@ def errors_of(operation: Operation) -> list[tuple[int, str, str]]:
         errors += _WITH_QUERY
     if operation.bearer:
         errors += _WITH_BEARER
-    if isinstance(operation, Route) and (operation.throttled or operation.throttled_account):
+    if isinstance(operation, Route) and operation.is_bounded:
         errors += _THROTTLED
     errors += _EVERYWHERE
     seen: set[tuple[int, str]] = set()

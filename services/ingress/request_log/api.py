@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import Select, select, tuple_
+from sqlalchemy import Select, func, select, tuple_
 from sqlalchemy.orm import Session
 
 from shared.db.models import (
@@ -26,6 +26,7 @@ from shared.http.stamps import in_utc
 
 Stamp = Annotated[datetime, msgspec.Meta(tz=True)]
 Outcome = Literal["accepted", "refused"]
+ConflictOf = Literal["order_number", "idempotency_key"]
 Numbers = Mapping[UUID, str]  # of orders, by their ids
 _CURSOR = struct.Struct(">qq")  # microseconds since 1970, and the id
 _EPOCH = datetime.fromtimestamp(0, UTC)
@@ -43,8 +44,10 @@ class RequestFilter(msgspec.Struct, kw_only=True):
 
 
 class RequestView(msgspec.Struct, kw_only=True):
-    """One request and what became of it; `conflict` when its number or key had come before.
+    """One request and what became of it.
 
+    `conflict`, when another order had come before under its `order_number` or its
+    `idempotency_key`, which `conflict_of` names.
     `order_number` is that of the recorded order, or of the one that an update waits for.
     `awaits_order`, of an update whose order is not known: it is tried again for four hours, then
     given up. `note` says why nothing is recorded of a shop's delivery that was in order:
@@ -66,6 +69,7 @@ class RequestView(msgspec.Struct, kw_only=True):
     client_address: str
     latency_ms: float
     conflict: bool
+    conflict_of: ConflictOf | None
     awaits_order: Literal["waiting", "given_up"] | None
     note: str | None
 
@@ -121,10 +125,23 @@ def _query(account_id: UUID, accepted: bool, wanted: RequestFilter) -> Select[We
     return query.order_by(at.desc(), id_.desc()).limit(wanted.limit + 1)
 
 
-def _conflicts(session: Session, event_ids: Set[UUID]) -> Set[UUID]:
-    """Those whose number or idempotency key had come before with another body."""
-    found = select(OrderConflict.event_id).where(OrderConflict.event_id.in_(event_ids))
-    return set(session.scalars(found)) if event_ids else set()
+def _conflicts(session: Session, event_ids: Set[UUID]) -> Mapping[UUID, ConflictOf]:
+    """Those whose number or idempotency key had come before with another body, and which of both.
+
+    An order that has a number is known by it, whatever its key; all that are one by it have it.
+    """
+    if not event_ids:
+        return {}
+    number = func.coalesce(OrderConflict.event["order_number"].astext, Order.order_number)
+    found = (
+        select(OrderConflict.event_id, number.label("number"))
+        .outerjoin(Order, Order.id == OrderConflict.order_id)
+        .where(OrderConflict.event_id.in_(event_ids))
+    )
+    return {
+        row.event_id: "order_number" if row.number else "idempotency_key"
+        for row in session.execute(found)
+    }
 
 
 def _awaited(session: Session, event_ids: Set[UUID]) -> Mapping[UUID, bool]:
@@ -158,11 +175,12 @@ def _numbers(session: Session, account_id: UUID, page: Sequence[WebhookRequest])
 
 def _view(
     request: WebhookRequest,
-    conflicts: Set[UUID],
+    conflicts: Mapping[UUID, ConflictOf],
     awaited: Mapping[UUID, bool],
     numbers: Numbers,
 ) -> RequestView:
     is_given_up = awaited.get(request.event_id) if request.event_id else None
+    conflict_of = conflicts.get(request.event_id) if request.event_id else None
     return RequestView(
         received_at=request.at,
         outcome="accepted" if request.accepted else "refused",
@@ -178,7 +196,8 @@ def _view(
         body_sha256=request.body_sha256.hex() if request.body_sha256 else None,
         client_address=request.client_address,
         latency_ms=request.latency_us / 1000,
-        conflict=request.event_id in conflicts,
+        conflict=conflict_of is not None,
+        conflict_of=conflict_of,
         awaits_order=None if is_given_up is None else "given_up" if is_given_up else "waiting",
         note=request.note,
     )

@@ -7,6 +7,7 @@ from typing import ClassVar, NamedTuple
 from zoneinfo import ZoneInfo
 
 from shared.languages.language import Language
+from shared.languages.way import Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +85,6 @@ class Action:
 
 
 Block = Paragraph | Notice | Quote | Command | Code | Facts | Action
-
-
-class Step(NamedTuple):
-    """One of the steps of an order, and whether it has come so far."""
-
-    name: str
-    is_done: bool
 
 
 @dataclass(frozen=True, slots=True)

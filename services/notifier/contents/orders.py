@@ -12,25 +12,18 @@ from services.notifier.contents.content import (
     Quote,
     Row,
     Setting,
-    Step,
 )
 from shared.bus.contract.events import (
     FINAL_STATUSES,
     OrderCancellationRecorded,
     OrderRecorded,
     OrderStatusRecorded,
-    TrackingStatus,
 )
-from shared.languages.language import Language, capitalised
+from shared.languages.language import capitalised
+from shared.languages.way import steps
 
 Told = OrderRecorded | OrderStatusRecorded | OrderCancellationRecorded
 
-WAY = (
-    TrackingStatus.PENDING,
-    TrackingStatus.IN_TRANSIT,
-    TrackingStatus.OUT_FOR_DELIVERY,
-    TrackingStatus.DELIVERED,
-)
 MOST_SHOWN = 90  # characters; lists of mails cut a preheader about there
 
 
@@ -60,19 +53,6 @@ def cancelled(fact: OrderCancellationRecorded, at: Setting) -> Content:
 def excerpt(fact: Told) -> str:
     """Of what was ordered, as much as a list of mails has room for."""
     return fact.item_summary[:MOST_SHOWN]
-
-
-def steps(say: Language, now: str) -> Sequence[Step]:
-    """The way of an order, and how far it has come; none when it is not on it.
-
-    Args:
-        say: the words.
-        now: its status.
-    """
-    if now not in WAY:
-        return ()
-    place = WAY.index(TrackingStatus(now))
-    return [Step(say.status(one), number <= place) for number, one in enumerate(WAY)]
 
 
 def _content(fact: Told, at: Setting, what: str, heading: str, news: Sequence[Block]) -> Content:

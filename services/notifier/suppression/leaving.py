@@ -6,7 +6,9 @@ from sqlalchemy import ColumnElement, delete, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from shared import erased
 from shared.db.models import Account, EmailSender, Order, Suppression
+from shared.security import tracking
 from shared.security.unsubscribe_tokens import AddressHash, Leaver, unsubscribe_tokens
 
 Scope = Literal["all", "order"]
@@ -19,11 +21,13 @@ class Standing(NamedTuple):
         company_name: the business's.
         left: whether they have left it, or the order alone; None: neither.
         language: of its emails; empty: English.
+        this_order_alone: whether who asks may know of one order, and that it was left.
     """
 
     company_name: str
     left: Scope | None
     language: str
+    this_order_alone: bool = False
 
 
 class _Known(NamedTuple):
@@ -36,17 +40,34 @@ class _Known(NamedTuple):
     address: str | None
 
 
-def standing(session: Session, leaver: Leaver) -> Standing:
-    """Where a customer stands."""
+def by_link(session: Session, link: tracking.Link) -> Leaver | None:
+    """Whom an order's emails go to; None where the link was ended, or nobody is mailed about it."""
+    order = session.get(Order, link.order_id)
+    if order is None or order.tracking_link != link.number or order.is_test:
+        return None
+    if order.customer_email == erased.ADDRESS:
+        return None
+    hashed = unsubscribe_tokens().hashes(order.account_id, order.customer_email)[0]
+    return Leaver(order.account_id, order.id, hashed)
+
+
+def standing(session: Session, leaver: Leaver, *, this_order_alone: bool = False) -> Standing:
+    """Where a customer stands.
+
+    Args:
+        session: the transaction.
+        leaver: who.
+        this_order_alone: say of one order what holds of all; whoever has its link is told.
+    """
     name = session.scalar(select(Account.company_name).where(Account.id == leaver.account_id))
     scopes = session.scalars(
         select(Suppression.order_id).where(_is_theirs(leaver, _known(session, leaver)))
     ).all()
     left: Scope | None = None
     if scopes:
-        left = "all" if None in scopes else "order"
+        left = "all" if None in scopes and not this_order_alone else "order"
     chosen = session.get(EmailSender, leaver.account_id)
-    return Standing(name or "", left, chosen.language if chosen else "")
+    return Standing(name or "", left, chosen.language if chosen else "", this_order_alone)
 
 
 def leave(session: Session, leaver: Leaver, scope: Scope) -> None:

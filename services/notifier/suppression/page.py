@@ -1,7 +1,8 @@
 """`/unsubscribe/`: a page with buttons for people, and one click for mail programs (RFC 8058).
 
 A GET changes nothing, since scanners open the links of an email. No sign-in and no cookie: whoever
-holds the token got the email, or was given it.
+holds the token got the email, or was given it. Who comes from the page of an order has its link
+alone, which is passed on: they may end the emails about that order, and nothing else.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,6 +23,7 @@ from shared.db.session import transaction
 from shared.http.lanes import Lane
 from shared.http.mount import read_body
 from shared.languages.language import language
+from shared.security import tracking
 from shared.security.unsubscribe_tokens import InvalidTokenError, Leaver, unsubscribe_tokens
 
 MAX_BODY_BYTES = 4_096
@@ -36,11 +38,14 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Robots-Tag": "noindex",
 }
+Asked = Leaver | tracking.Link
+"""Who asks: by the token of an email, or by the link to an order."""
 _ACTIONS: Mapping[str, Callable[[Session, Leaver], None]] = {
     "all": lambda session, leaver: leaving.leave(session, leaver, "all"),
     "order": lambda session, leaver: leaving.leave(session, leaver, "order"),
     "back": leaving.come_back,
 }
+_BY_LINK = ("order",)
 
 
 class UnsubscribePage:
@@ -55,45 +60,46 @@ class UnsubscribePage:
 
     async def on_get(self, req: Request, resp: Response) -> None:
         """How things stand, and buttons."""
-        leaver = _leaver(req)
-        if leaver is None:
-            _answer(resp, 404, None, "")
-            return
-        _answer(resp, 200, await self._run(leaver, None), "")
+        _answer(resp, 200, await self._run(_asked(req), ""), "")
 
     on_head = on_get
 
     async def on_post(self, req: Request, resp: Response) -> None:
         """Leave or come back; answered with the page, never by a redirect (RFC 8058, 3.2)."""
-        leaver = _leaver(req)
-        raw = await read_body(req, MAX_BODY_BYTES)
-        if leaver is None:
-            _answer(resp, 404, None, "")
+        asked = _asked(req)
+        fields = _fields(req.content_type or "", await read_body(req, MAX_BODY_BYTES))
+        may = _BY_LINK if isinstance(asked, tracking.Link) else tuple(_ACTIONS)
+        wanted = may[0] if fields == ONE_CLICK else fields.get("do", "") if len(fields) == 1 else ""
+        if wanted not in may:
+            _answer(resp, 400, await self._run(asked, ""), "")
             return
-        fields = _fields(req.content_type or "", raw)
-        wanted = "all" if fields == ONE_CLICK else fields.get("do", "") if len(fields) == 1 else ""
-        if wanted not in _ACTIONS:
-            _answer(resp, 400, await self._run(leaver, None), "")
-            return
-        _answer(resp, 200, await self._run(leaver, _ACTIONS[wanted]), wanted)
+        _answer(resp, 200, await self._run(asked, wanted), wanted)
 
-    async def _run(
-        self, leaver: Leaver, action: Callable[[Session, Leaver], None] | None
-    ) -> Standing:
-        def run() -> Standing:
+    async def _run(self, asked: Asked | None, wanted: str) -> Standing | None:
+        """Do what is wanted, if anything; None where nobody is known by what was asked with."""
+
+        def run() -> Standing | None:
             with transaction() as session:
-                if action is not None:
-                    action(session, leaver)
-                return leaving.standing(session, leaver)
+                if isinstance(asked, tracking.Link):
+                    leaver = leaving.by_link(session, asked)
+                else:
+                    leaver = asked
+                if leaver is None:
+                    return None
+                if wanted:
+                    _ACTIONS[wanted](session, leaver)
+                return leaving.standing(session, leaver, this_order_alone=leaver is not asked)
 
         return await self._lane.run(run)
 
 
-def _leaver(req: Request) -> Leaver | None:
-    token = req.get_param("token")
+def _asked(req: Request) -> Asked | None:
+    link = req.get_param("link")
     try:
-        return unsubscribe_tokens().read(token or "")
-    except InvalidTokenError:
+        if link is not None:
+            return tracking.link_of(link)
+        return unsubscribe_tokens().read(req.get_param("token") or "")
+    except (InvalidTokenError, tracking.InvalidLinkError):
         return None
 
 
@@ -118,7 +124,7 @@ def _part(part: EmailMessage) -> tuple[str, str]:
 
 
 def _answer(resp: Response, status: int, standing: Standing | None, done: str) -> None:
-    resp.status = status
+    resp.status = status if standing else 404
     resp.content_type = falcon.MEDIA_HTML
     resp.set_headers(_HEADERS)
     say = language(standing.language if standing else "")

@@ -13,6 +13,9 @@ LANGUAGES = {
     "Python": "send_order.py",
     "Node.js": "send_order.mjs",
     "PHP": "send_order.php",
+    "Ruby": "send_order.rb",
+    "Go": "send_order.go",
+    "Java": "SendOrder.java",
 }
 DEVELOPMENT_URL = "http://127.0.0.1:8000"
 """What the examples send to where nothing else is said."""

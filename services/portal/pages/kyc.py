@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from services.portal.pages.secret import has_secret
 from services.portal.web.api import Refused
 from services.portal.web.page import Page, Result, Visit
 from shared.web.results import Question, Redirect, View
@@ -70,6 +71,7 @@ def _shown(visit: Visit, given: dict[str, str] | None = None, wrong: str = "") -
         "application": found,
         "given": given or _to_amend(found),
         "wrong": wrong,
+        "secret_is_active": has_secret(visit),
         "can_apply": found is None or found["status"] in ("incomplete", "rejected", "revoked"),
     }
     return View("kyc.html", about, 400 if wrong else 200)

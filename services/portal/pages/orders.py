@@ -12,7 +12,7 @@ from shared.web.forms import uuid_of
 from shared.web.results import PageError, Question, Redirect, View
 
 PATH = "/orders"
-FILTERS = ("status", "customer_email", "since", "until")
+FILTERS = ("status", "order_number", "customer_email", "since", "until")
 STATUSES = [status.value for status in TrackingStatus]
 
 
@@ -31,6 +31,7 @@ def index(visit: Visit) -> Result:
         found = visit.api.get(
             "/orders/",
             status=wanted["status"],
+            order_number=wanted["order_number"],
             customer_email=wanted["customer_email"],
             created_from=first_moment(wanted["since"]),
             created_to=first_moment(wanted["until"], days=1),

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from services.portal.pages.secret import has_secret, others
 from services.portal.web.page import Page, Result, Visit
 from shared.web.results import View
 
@@ -35,9 +36,15 @@ def show(visit: Visit) -> Result:
     requests = visit.api.get("/webhooks/log/", limit="1")["results"]
     orders = visit.api.get("/orders/", limit="1")["results"]
     steps = in_order(_steps(kyc, bool(requests or orders), bool(orders)))
-    is_live = all(step.is_done for step in steps)
-    health = visit.api.get("/webhooks/health/") if is_live else None
-    about = {"path": "/", "steps": steps, "is_live": is_live, "health": health}
+    about = {"path": "/", "steps": steps, "is_live": all(step.is_done for step in steps)}
+    if not about["is_live"]:
+        return View("overview.html", about)
+    newest = visit.api.find(f"/orders/{orders[0]['id']}/")
+    about |= {
+        "health": visit.api.get("/webhooks/health/"),
+        "can_sign": has_secret(visit) or bool(others(visit).in_words),
+        "newest": newest,
+    }
     return View("overview.html", about)
 
 
@@ -80,7 +87,7 @@ def _steps(kyc: Mapping[str, Any] | None, has_sent: bool, has_orders: bool) -> I
         "Show me how",
     )
     yield Step(
-        "Your first order is recorded, and its customer has an email",
+        "Your first order is recorded",
         has_orders,
         "" if has_orders else "It takes about a second.",
         "/requests",

@@ -1,6 +1,7 @@
 """The requests of the business's programs: what became of each, why, and what helps."""
 
 from datetime import date, datetime, timedelta
+from typing import Any
 from urllib.parse import urlencode
 
 from services.portal.web.api import Refused
@@ -10,10 +11,29 @@ from shared.web.results import PageError, View
 PATH = "/requests"
 FILTERS = ("outcome", "code", "since", "until")
 A_MICROSECOND = timedelta(microseconds=1)
+NOTES = {
+    "no_change": "The shop's order has no state that is recorded here: nothing was changed by it.",
+    "no_email_address": "The shop's order has no email address that can be mailed, so there is "
+    "nobody to tell of it: it is not recorded.",
+    "topic_not_taken": "What the shop told is not about an order's making or changes: nothing is "
+    "recorded of it. Leave its topic out of the shop's webhooks.",
+    "test": "The shop's test arrived, and its signature is right: nothing is recorded of it.",
+    "ping": "The shop asked whether we are here: nothing is recorded of it.",
+}
+"""Why nothing is recorded of a shop's delivery that was in order, by the API's `note`."""
 
 
 def index(visit: Visit) -> Result:
-    """A page of them, the newest first."""
+    """A page of them, the newest first; the first page looks out for newer ones by itself."""
+    return _listed(visit, "requests.html")
+
+
+def newest(visit: Visit) -> Result:
+    """The list alone, as a piece of its page, which asks again."""
+    return _listed(visit, "requests_list.html")
+
+
+def _listed(visit: Visit, template: str) -> View:
     wanted = {name: visit.query.get(name, "").strip() for name in FILTERS}
     query = {
         "outcome": wanted["outcome"],
@@ -23,22 +43,45 @@ def index(visit: Visit) -> Result:
         "cursor": visit.query.get("cursor", ""),
     }
     about = {"path": PATH, "wanted": wanted, "wrong": "", "requests": [], "next": ""}
+    given = {name: value for name, value in wanted.items() if value}
+    about["again"] = "" if query["cursor"] else f"{PATH}/newest?{urlencode(given)}"
     try:
         found = visit.api.get("/webhooks/log/", **query)
     except Refused as refused:
         if refused.code != "invalid_query":
             raise
-        return View("requests.html", about | {"wrong": str(refused)}, 400)
+        return View(template, about | {"wrong": str(refused), "again": ""}, 400)
     return View(
-        "requests.html",
+        template,
         about | {"requests": found["results"], "next": older(wanted, found["next"])},
     )
 
 
 def show(visit: Visit) -> Result:
     """What came in one moment: a request, with cause and cure, and its receipt."""
+    found = of_moment(visit, visit.path["received_at"])
+    codes = {each["code"]: each for each in visit.api.get("/error-codes/")["results"]}
+    requests = [
+        (request, codes.get(request["code"]), _receipt(visit, request["event_id"]))
+        if request["outcome"] == "accepted"
+        else (request, codes.get(request["code"]), "")
+        for request in found
+    ]
+    return View("request.html", {"path": PATH, "requests": requests, "notes": NOTES})
+
+
+def of_moment(visit: Visit, received_at: str) -> list[dict[str, Any]]:
+    """The requests that came in one moment.
+
+    Args:
+        visit: whose.
+        received_at: the moment, as the API has it.
+
+    Raises:
+        PageError: 404, when there is none.
+    """
     try:
-        at = datetime.fromisoformat(visit.path["received_at"])
+        at = datetime.fromisoformat(received_at)
         until = (at + A_MICROSECOND).isoformat()
     except (ValueError, OverflowError):
         raise PageError(404, "There is no such page: that is no time.") from None
@@ -47,14 +90,8 @@ def show(visit: Visit) -> Result:
     found = visit.api.get("/webhooks/log/", received_from=at.isoformat(), received_to=until)
     if not found["results"]:
         raise PageError(404, "You have no request of that time in the request log.")
-    codes = {each["code"]: each for each in visit.api.get("/error-codes/")["results"]}
-    requests = [
-        (request, codes.get(request["code"]), _receipt(visit, request["event_id"]))
-        if request["outcome"] == "accepted"
-        else (request, codes.get(request["code"]), "")
-        for request in found["results"]
-    ]
-    return View("request.html", {"path": PATH, "requests": requests})
+    results: list[dict[str, Any]] = found["results"]
+    return results
 
 
 def first_moment(day: str, days: int = 0) -> str:
@@ -88,5 +125,6 @@ def _receipt(visit: Visit, event_id: str) -> str:
 
 PAGES = (
     Page("GET", PATH, "business", index),
+    Page("GET", f"{PATH}/newest", "business", newest, asks_by_itself=True),
     Page("GET", f"{PATH}/{{received_at}}", "business", show),
 )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+from services.portal.pages.first_request import snippets
 from services.portal.web.api import Refused
 from services.portal.web.page import Page, Result, Visit
 from shared.security.webhook_keys import GIVEN_BY, others_in_words
@@ -37,6 +38,7 @@ def unlock(visit: Visit) -> Result:
         "secret": secret,
         "others": others(visit),
         "public_url": visit.config.public_url.rstrip("/"),
+        "snippets": snippets(visit.config.public_url.rstrip("/")),
     }
     return View("secret.html", about)
 
@@ -113,6 +115,11 @@ class Others:
     def titles(self) -> dict[str, str]:
         """What the platforms are called."""
         return {platform: GIVEN_BY[platform] for platform in self.given}
+
+
+def has_secret(visit: Visit) -> bool:
+    """Whether a secret of ours works for the business that is signed in."""
+    return bool(visit.api.get("/webhook/secret/state/")["is_active"])
 
 
 def others(visit: Visit) -> Others:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from services.portal.pages.requests import of_moment
 from services.portal.web.api import Refused
 from services.portal.web.page import Page, Result, Visit
 from shared.web.results import View
@@ -10,22 +11,31 @@ from shared.web.results import View
 PATH = "/signature"
 
 
-def show(_: Visit) -> Result:
-    """The form."""
-    return _page("", "")
+HEADERS = {
+    "x-api-key": "X-API-Key: \nX-Webhook-Signature: ",
+    "standard-webhooks": "webhook-id: \nwebhook-timestamp: \nwebhook-signature: ",
+}
+"""What carries the signature, by the schemes of the request log; the values are to be pasted."""
+
+
+def show(visit: Visit) -> Result:
+    """The form; begun with what is known of a request, where one is named."""
+    of = _named(visit, visit.query.get("of", ""))
+    return _page(HEADERS.get(of["scheme"], "") if of else "", "", of=of)
 
 
 def verify(visit: Visit) -> Result:
     """What the webhook would answer, and why."""
     headers, body = visit.lines("headers"), visit.lines("body")
+    of = _named(visit, visit.field("of"))
     named, strange = read_headers(headers)
     if strange:
-        return _page(headers, body, f"This is no header, Name: value: {strange[:80]}")
+        return _page(headers, body, f"This is no header, Name: value: {strange[:80]}", of=of)
     try:
         verdict = visit.api.post("/webhooks/test/", {"headers": named, "body": body})
     except Refused as refused:
-        return _page(headers, body, str(refused))
-    return _page(headers, body, verdict=verdict)
+        return _page(headers, body, str(refused), of=of)
+    return _page(headers, body, verdict=verdict, of=of)
 
 
 def read_headers(text: str) -> tuple[dict[str, str], str]:
@@ -46,10 +56,25 @@ def read_headers(text: str) -> tuple[dict[str, str], str]:
     return found, ""
 
 
+def _named(visit: Visit, received_at: str) -> Mapping[str, Any] | None:
+    return of_moment(visit, received_at)[0] if received_at else None
+
+
 def _page(
-    headers: str, body: str, wrong: str = "", verdict: Mapping[str, Any] | None = None
+    headers: str,
+    body: str,
+    wrong: str = "",
+    verdict: Mapping[str, Any] | None = None,
+    of: Mapping[str, Any] | None = None,
 ) -> View:
-    about = {"path": PATH, "headers": headers, "body": body, "wrong": wrong, "verdict": verdict}
+    about = {
+        "path": PATH,
+        "headers": headers,
+        "body": body,
+        "wrong": wrong,
+        "verdict": verdict,
+        "of": of,
+    }
     return View("signature.html", about, 400 if wrong else 200)
 
 

@@ -17,7 +17,7 @@ class Renew(Redirect):
 
 
 Result = View | Redirect | File
-SEALED = ("password", "current_password")
+SEALED = ("password", "current_password", "given_secret")
 """Fields that a question does not put into its page as they were typed."""
 
 

@@ -24,7 +24,7 @@ _addresses = itertools.count(1)
 def ingress_settings():
     return {
         "TRUSTED_PROXIES": "1",
-        "SIGN_IN_ATTEMPTS_PER_MINUTE": str(A_MINUTE),
+        "TRACKING_VIEWS_PER_MINUTE": str(A_MINUTE),
         "TRACKING_URL": "https://portal.example/track",
     }
 
@@ -112,7 +112,7 @@ def test_it_leads_to_where_the_emails_end(stage):
     with stage.api.session() as session:
         business = session.get_one(Order, id_).account_id
         (left,) = session.query(Suppression).filter_by(account_id=business)
-    assert left.cause == "unsubscribed"
+    assert (left.cause, left.order_id) == ("unsubscribed", id_)
     of_a_test = follow(stage, tracking.token_for(an_order(stage, is_test=True))).text
     assert "unsubscribe" not in of_a_test
 

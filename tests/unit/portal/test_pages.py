@@ -1,11 +1,12 @@
 """What the portal's pages make of what the API says, and of what is typed in."""
 
 from datetime import UTC, datetime
+from fnmatch import fnmatch
 
 import pytest
 
 from services.portal.app import PAGES
-from services.portal.pages.first_request import LANGUAGES, snippets
+from services.portal.pages.first_request import EXAMPLES, LANGUAGES, snippets
 from services.portal.pages.orders import timeline
 from services.portal.pages.overview import Step, in_order
 from services.portal.pages.requests import first_moment, older
@@ -94,6 +95,14 @@ def test_the_snippets_are_the_examples_for_this_api():
     for text in found.values():
         assert "https://api.shop.example" in text
         assert "127.0.0.1" not in text
+
+
+def test_the_image_has_every_example():
+    lines = (EXAMPLES.parent / ".dockerignore").read_text().split()
+    kept = [line.removeprefix("!") for line in lines if line.startswith("!")]
+    assert lines[0] == "*"
+    for file in LANGUAGES.values():
+        assert any(fnmatch(f"examples/{file}", pattern) for pattern in kept), file
 
 
 def test_times_of_the_api_are_for_people():

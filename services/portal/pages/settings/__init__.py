@@ -1,5 +1,5 @@
 """What a business sets: how its webhooks are taken, and how its emails are sent."""
 
-from services.portal.pages.settings import emails, webhooks
+from services.portal.pages.settings import emails, refused, sender, shops, webhooks
 
-PAGES = (*webhooks.PAGES, *emails.PAGES)
+PAGES = (*webhooks.PAGES, *shops.PAGES, *emails.PAGES, *sender.PAGES, *refused.PAGES)

@@ -7,7 +7,7 @@ stopped the relay for all others.
 from alembic import op
 
 revision = "0042"
-down_revision = "0037"
+down_revision = "0041"
 branch_labels = None
 depends_on = None
 

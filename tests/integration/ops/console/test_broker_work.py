@@ -22,7 +22,7 @@ from shared.db.models import Order
 from shared.db.session import engine, transaction
 from shared.http import mount as api
 from shared.http.errors import OVERLOADED
-from shared.http.route import Answer, Route
+from shared.http.route import Answer, Route, Throttles
 from shared.ids import new_id
 from shared.web.answers import DATABASE_AWAY, USED_UP, add_error_handlers
 from tests.integration.arrange import account, publish_raw, until
@@ -160,7 +160,7 @@ def test_connections_that_are_used_up_are_no_database_that_is_away(configure, se
             summary="x",
             answers={200: None},
         )
-        api.mount(public, "", [route], threads, api.Throttles(lambda _: None, lambda _: None))
+        api.mount(public, "", [route], threads, Throttles(*[lambda _: None] * 3))
         with used_up():
             shown = TestClient(app).simulate_get("/page")
             answered = TestClient(public).simulate_get("/page")

@@ -1,0 +1,176 @@
+"""What a business sets in the portal beside its networks, and how it finds its way there."""
+
+import re
+from datetime import UTC, datetime
+
+import pytest
+from sqlalchemy import select
+
+from services.portal.pages.first_request import LANGUAGES
+from shared.db.models import Account, EmailSender, Suppression, WebhookSecret
+from shared.ids import new_id, order_of_number
+from tests.integration.arrange import sign, until
+from tests.integration.portal.test_truth import an_order
+from tests.integration.portal.test_walk import approved, secret_of
+
+pytestmark = pytest.mark.timeout(300)
+SHOPIFY = "0123456789abcdef0123456789abcdef"
+
+
+@pytest.fixture(scope="module")
+def business(stage):
+    """Its browser, and its id."""
+    browser, email = approved(stage)
+    with stage.api.session() as session:
+        return browser, session.scalar(select(Account.id).where(Account.email == email))
+
+
+def chosen(stage, account_id):
+    with stage.api.session() as session:
+        found = session.get(EmailSender, account_id)
+        return (found.display_name, found.reply_to) if found else ("", "")
+
+
+def test_how_customers_see_it_and_where_their_answers_go(stage, business):
+    browser, account_id = business
+    answers = f"{new_id()}@help.example"
+    browser.get("/emails/sender")
+    browser.send("/emails/sender", display_name="Order Fellow", reply_to="")
+    browser.send("/emails/sender")
+    assert browser.status == 400
+    assert "The name is refused" in browser.page
+    browser.send("/emails/sender", display_name="Kettles of Lagos", reply_to=answers)
+    assert "Send emails about your orders so?" in browser.page
+    assert chosen(stage, account_id) == ("", "")
+    browser.send("/emails/sender")
+    assert f"A code is on its way to {answers}" in browser.page
+    # The name counts at once, the address when it is proved.
+    assert chosen(stage, account_id) == ("Kettles of Lagos", "")
+    browser.send("/emails/sender/code", code="000000")
+    browser.send("/emails/sender/code")
+    assert browser.status == 400
+    browser.send("/emails/sender/code", code=stage.api.code_for(answers))
+    assert answers in browser.page
+    browser.send("/emails/sender/code")
+    assert "Answers go there from now on." in browser.page
+    assert chosen(stage, account_id) == ("Kettles of Lagos", answers)
+
+
+def test_who_is_not_mailed_is_listed_and_a_refused_address_mailed_again(stage, business):
+    browser, account_id = business
+    order = an_order(account_id)
+    refused, left = (
+        Suppression(
+            account_id=account_id,
+            cause=cause,
+            address_hash=new_id().bytes,
+            key_id=b"12345678",
+            address=address,
+            by_order_id=order.id,
+            order_id=order.id if cause == "unsubscribed" else None,
+            smtp_code=550 if cause == "refused" else None,
+            response="No <such> user" if cause == "refused" else "",
+        )
+        for cause, address in (("refused", "gone@shop.example"), ("unsubscribed", "left@x.example"))
+    )
+    with stage.api.session() as session, session.begin():
+        session.add_all([order, refused, left])
+        session.flush()
+        ids = refused.id, left.id
+    page = browser.get("/emails/refused")
+    for shown in ("gone@shop.example", "550 No &lt;such&gt; user", "left@x.example", "one order"):
+        assert shown in page
+    # Only they can come back.
+    assert re.findall(r'action="/emails/refused/([^/]+)/lift"', page) == [str(ids[0])]
+    assert "left@x.example" not in browser.get("/emails/refused?cause=refused")
+    browser.send(f"/emails/refused/{ids[0]}/lift")
+    assert "gone@shop.example" in browser.page
+    browser.send(f"/emails/refused/{ids[0]}/lift")
+    assert "mailed again from the next email on" in browser.page
+    token = re.search(r'name="form_token" value="([^"]+)"', browser.page)[1]
+    sent = {"form_token": token, "sure": "yes"}
+    answer = browser.http.post(f"/emails/refused/{ids[1]}/lift", data=sent)
+    assert "only they can come back" in answer.text
+    with stage.api.session() as session:
+        kept = session.scalars(select(Suppression.id).where(Suppression.account_id == account_id))
+        assert kept.all() == [ids[1]]
+
+
+def test_an_order_is_found_by_its_number(stage, business):
+    browser, account_id = business
+    with stage.api.session() as session, session.begin():
+        for number in ("B-1", "B-2"):
+            id_ = order_of_number(account_id, number)
+            session.add(an_order(account_id, id_, order_number=number))
+    page = browser.get("/orders?order_number=B-2")
+    assert (">B-2<" in page, ">B-1<" in page) == (True, False)
+    assert "No order fits" in browser.get("/orders?order_number=B-3")
+
+
+def test_a_shop_is_set_up_and_its_secret_given(stage, business):
+    browser, account_id = business
+    page = browser.get("/shops")
+    for platform in ("woocommerce", "shopify"):
+        assert f"/api/v1/webhooks/{account_id}/{platform}/</code>" in page
+    assert "Order fulfillment" in page
+    browser.send("/shops/shopify", given_secret=SHOPIFY, shop="kettles")
+    assert "Take what Shopify signs with this secret?" in browser.page
+    assert SHOPIFY not in browser.page
+    browser.send("/shops/shopify")
+    assert "What Shopify signs with it is taken." in browser.page
+    assert SHOPIFY not in browser.page
+    assert "The secret of kettles" in browser.page
+    with stage.api.session() as session:
+        of_shopify = WebhookSecret.account_id == account_id, WebhookSecret.platform == "shopify"
+        assert session.scalars(select(WebhookSecret.shop).where(*of_shopify)).all() == ["kettles"]
+    browser.send("/shops/shopify", given_secret="too short", shop="kettles")
+    browser.send("/shops/shopify")
+    assert browser.status == 400
+    token = re.search(r'name="form_token" value="([^"]+)"', browser.page)[1]
+    assert browser.http.post("/shops/etsy", data={"form_token": token}).status_code == 404
+
+
+def test_the_secret_stands_in_the_lines_where_it_was_just_shown_and_nowhere_else(stage, business):
+    browser, _ = business
+    secret = secret_of(browser)
+    assert f"export WEBHOOK_SECRET={secret}" in browser.page
+    for page in (browser.page, browser.get("/first-request")):
+        assert re.findall(r'data-snippet="([^"]+)"', page) == list(LANGUAGES)
+    assert len(LANGUAGES) == 7
+    assert secret not in browser.page
+
+
+def test_the_list_of_requests_looks_out_for_newer_ones(stage, business):
+    browser, _ = business
+    secret, body = secret_of(browser), f'{{"made_at": "{datetime.now(UTC)}"}}'.encode()
+    page = browser.get("/requests?outcome=refused")
+    again = re.search(r'hx-get="(/requests/newest\?outcome=refused)" hx-trigger="every 5s"', page)[
+        1
+    ]
+    stage.api.http.post("/webhooks/orders/", content=body, headers=sign(secret, body))
+    until(lambda: "invalid_body" in browser.get(again), "it is in the list")
+    assert "<html" not in browser.page
+    link = re.search(r'href="(/requests/2[^"]+)"', browser.page)[1]
+    browser.get(link)
+    of = re.search(r'href="(/signature\?of=[^"]+)"', browser.page)[1]
+    signed = sign(secret, body)
+    headers = "\n".join(f"{name}: {value}" for name, value in signed.items())
+    for sent, is_same in ((body.decode(), "yes"), ("{}", "no")):
+        browser.get(of)
+        assert "X-API-Key: \nX-Webhook-Signature: </textarea>" in browser.page
+        browser.send("/signature", headers=headers, body=sent)
+        assert f'data-same-body="{is_same}"' in browser.page
+    browser.get("/signature?of=nonsense")
+    assert browser.status == 404
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/first-request", "/signature", "/shops", "/emails", "/emails/sender", "/emails/refused"],
+)
+def test_every_page_is_reached_by_links(business, path):
+    browser, _ = business
+    start = "/requests" if path in ("/first-request", "/signature") else "/settings"
+    assert f'<a href="{start}"' in browser.get("/")
+    assert f'<a href="{path}"' in browser.get(start)
+    assert f'<a href="{path}" aria-current="page">' in browser.get(path)

@@ -1,0 +1,155 @@
+"""What the portal says of a business's secret, requests and emails is so."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import get_args
+
+import pytest
+from sqlalchemy import select, update
+
+from services.ingress.platforms.becoming import Note
+from services.portal.pages.requests import NOTES
+from shared.db.models import (
+    Account,
+    EmailDelivery,
+    Order,
+    OrderConflict,
+    WebhookRequest,
+    WebhookSecret,
+)
+from shared.ids import new_id
+from tests.integration.portal.test_walk import approved, secret_of
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def business(stage):
+    """Its browser, and its id."""
+    browser, email = approved(stage)
+    with stage.api.session() as session:
+        return browser, session.scalar(select(Account.id).where(Account.email == email))
+
+
+def keep(stage, *rows):
+    with stage.api.session() as session, session.begin():
+        session.add_all(rows)
+
+
+def an_order(business, id_=None, **more):
+    now, id_ = datetime.now(UTC), id_ or new_id()
+    return Order(
+        id=id_,
+        account_id=business,
+        customer_name="Zoë Ade",
+        customer_email="zoe@shop.example",
+        customer_phone="",
+        item_summary="2 × blue kettle",
+        address="Lagos",
+        tracking_status="PENDING",
+        status_at=now,
+        status_event_id=id_,
+        accepted_at=now,
+        **more,
+    )
+
+
+def a_request(business, *, order_id=None, **more):
+    return WebhookRequest(
+        at=datetime.now(UTC),
+        account_id=business,
+        accepted=True,
+        code="accepted",
+        event_type="order.created",
+        event_id=new_id(),
+        order_id=order_id,
+        scheme="hmac_hex",
+        latency_us=1000,
+        client_address="203.0.113.7",
+        **more,
+    )
+
+
+def page_of(browser, request):
+    browser.get("/requests")
+    links = re.findall(r'href="(/requests/2[^"]+)"', browser.page)
+    shown = [page for page in map(browser.get, links) if str(request.event_id) in page]
+    assert len(shown) == 1
+    return shown[0]
+
+
+@pytest.mark.parametrize(
+    ("number", "is_kept", "said", "not_said"),
+    [
+        ("A-1001", True, "Its order number had come before", "idempotency key had"),
+        # Of many that say otherwise than the first, the event id alone is kept.
+        ("A-1002", False, "Its order number had come before", "idempotency key had"),
+        (None, True, "Its idempotency key had come before", "order number had"),
+        (None, False, "Its idempotency key had come before", "order number had"),
+    ],
+)
+def test_a_conflict_is_said_to_be_of_what_it_is(stage, business, number, is_kept, said, not_said):
+    browser, account_id = business
+    order = an_order(account_id, order_number=number)
+    # Whoever has a number is known by it, whatever its key.
+    request = a_request(account_id, order_id=order.id, idempotency_key=f"k-{order.id}")
+    conflict = OrderConflict(
+        event_id=request.event_id,
+        order_id=order.id,
+        account_id=account_id,
+        event={"order_number": number} if is_kept else None,
+        at=request.at,
+    )
+    keep(stage, order, request, conflict)
+    page = page_of(browser, request)
+    assert said in page
+    assert not_said not in page
+    assert f"<dt>Order number</dt><dd>{number or '–'}</dd>" in page
+
+
+@pytest.mark.parametrize("note", get_args(Note))
+def test_why_nothing_is_recorded_of_a_delivery_is_said_in_words(stage, business, note):
+    browser, account_id = business
+    request = a_request(account_id, note=note)
+    keep(stage, request)
+    page = page_of(browser, request)
+    assert NOTES[note].replace("'", "&#39;") in page
+
+
+def test_an_email_that_was_not_sent_is_not_said_to_have_been(stage, business):
+    browser, account_id = business
+    order = an_order(account_id, order_number="A-9")
+    keep(stage, order, a_request(account_id, order_id=order.id))
+    assert "no email yet" in browser.get("/")
+    assert "customers are told" not in browser.page
+    keep(
+        stage,
+        EmailDelivery(
+            fact_id=new_id(),
+            subject_id=str(order.id),
+            recipient="zoe@shop.example",
+            template="order_received",
+            message_id="1@x",
+            state="suppressed",
+        ),
+    )
+    assert "its newest email suppressed" in browser.get("/")
+    assert "customers are told" not in browser.page
+
+
+def test_who_has_no_secret_that_works_is_not_said_to_be_live(stage, business):
+    browser, account_id = business
+    keep(stage, an_order(account_id), a_request(account_id))
+    assert "You have no webhook secret that works." in browser.get("/kyc")
+    assert "is ready" not in browser.page
+    secret_of(browser)
+    assert "Your webhook secret is ready" in browser.get("/kyc")
+    assert "You are live" in browser.get("/")
+    for change in ({"expires_at": datetime.now(UTC) - timedelta(days=1)}, {"state": "revoked"}):
+        with stage.api.session() as session, session.begin():
+            mine = WebhookSecret.account_id == account_id
+            session.execute(update(WebhookSecret).where(mine).values(change))
+        page = browser.get("/")
+        assert "You are live" not in page
+        assert "no secret of yours works" in page
+        assert "is ready" not in browser.get("/kyc")
