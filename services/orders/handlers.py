@@ -15,6 +15,7 @@ from services.orders.lanes import Lanes
 from services.orders.progress import Position, is_news, moves
 from services.orders.rows import Businesses, Said
 from services.orders.sender_warnings import NotTaken
+from services.orders.shops import awaited, former_ids
 from services.orders.tracking import Tracking
 from services.orders.unknown import Unknown
 from shared import erased
@@ -22,10 +23,13 @@ from shared.bus import outbox
 from shared.bus.consume.batch import Failures
 from shared.bus.contract import topology
 from shared.bus.contract.events import (
+    CREATED,
     Event,
     OrderCancellationRecorded,
     OrderCancelled,
     OrderCreated,
+    OrderNotPlaced,
+    OrderPlaced,
     OrderRecorded,
     OrderStatusChanged,
     OrderStatusRecorded,
@@ -34,11 +38,11 @@ from shared.bus.contract.events import (
     in_test,
 )
 from shared.bus.contract.message import Message, Received, message_for
-from shared.ids import follow_up_id
+from shared.ids import follow_up_id, new_id
 
 SOURCE = "services.orders"
 DERIVED = 5  # the version of a UUID (RFC 9562) that an idempotent request's message has
-Update = Received[OrderStatusChanged] | Received[OrderCancelled]
+Update = Received[OrderStatusChanged] | Received[OrderCancelled] | Received[OrderPlaced]
 Accounts = frozenset[UUID]
 
 
@@ -56,20 +60,22 @@ def record(
     Returns:
         Those of them that come back.
     """
-    created = [m for m in messages if isinstance(m.data, OrderCreated)]
+    messages = former_ids.renamed(session, messages)
+    unaddressed = [m for m in messages if isinstance(m.data, OrderUnaddressed)]
+    not_placed = [m for m in messages if isinstance(m.data, OrderNotPlaced)]
+    awaited.remember(session, [*not_placed, *unaddressed])
+    placed = awaited.sort(session, [m for m in messages if isinstance(m.data, OrderPlaced)])
+    created = [m for m in messages if m.type in CREATED] + placed.created
     updates = [m for m in messages if isinstance(m.data, OrderStatusChanged | OrderCancelled)]
+    updates += placed.updates
     live = (m.data.account_id for m in (*created, *updates) if not m.data.IS_TEST)
     bulk = lanes.beyond_their_share(live)
     facts = _create(session, created, bulk)
     failures: dict[UUID, Exception] = {}
     if updates:
         facts += _update(session, updates, failures, bulk, unknown)
-    unaddressed = [
-        NotTaken("no_email_address", m.data, m.id)
-        for m in messages
-        if isinstance(m.data, OrderUnaddressed)
-    ]
-    outbox.add(session, facts + sender_warnings.facts(session, unaddressed))
+    not_taken = [NotTaken("no_email_address", m.data, m.id) for m in unaddressed]
+    outbox.add(session, facts + sender_warnings.facts(session, not_taken))
     return failures
 
 
@@ -138,6 +144,8 @@ def _update(
     parcels = {
         id_: tracking.stored(row["tracking"], row["tracking_said"]) for id_, row in orders.items()
     }
+    cancelled = {m.data.order_id for m in updates if isinstance(m.data, OrderCancelled)}
+    unplaced = awaited.of(session, cancelled - orders.keys())
     known = conflicts.recorded(session, [m.id for m in updates if m.id.version == DERIVED])
     moved: set[UUID] = set()
     tracked: set[UUID] = set()
@@ -147,6 +155,8 @@ def _update(
     for message in sorted(updates, key=lambda m: (m.time, m.id)):
         order_id = message.data.order_id
         row = orders.get(order_id)
+        if row is None and order_id in unplaced and isinstance(message.data, OrderCancelled):
+            continue  # nobody was told of it, and so nobody need be told that it does not come
         if row is None or _is_anothers(row, message):
             lost.append(message)
             # A test waits on no ladder, where it would stand among those that matter.
@@ -201,14 +211,15 @@ def _said(message: Update) -> tuple[TrackingStatus, str, dict[str, str]]:
     data = message.data
     if isinstance(data, OrderCancelled):
         return TrackingStatus.CANCELLED, data.reason, {}
-    return data.tracking_status, data.note, tracking.said_in(data)
+    note = data.note if isinstance(data, OrderStatusChanged) else ""
+    return data.tracking_status, note, tracking.said_in(data)
 
 
 def _progress(
     row: RowMapping,
     company_name: str,
     current: Position,
-    said: OrderStatusChanged | OrderCancelled,
+    said: OrderStatusChanged | OrderCancelled | OrderPlaced,
     note: str,
     status: TrackingStatus,
     parcel: Tracking,
@@ -238,12 +249,15 @@ def _fact(
     # The same id whenever it is recorded, also after the tables were lost and the journal was
     # replayed: nobody is told twice. An order is recorded once, whichever message brought it.
     told = cause.data.order_id if isinstance(fact, OrderRecorded) else cause.id
+    message_id = follow_up_id(told, fact.TYPE)
     is_test = cause.data.IS_TEST
     if is_test:
         # Whom the sender named is not whom it is for: nothing further on can mail them.
         business = businesses.get(cause.data.account_id)
         if business is None:
             return None
+        # Cleared and sent again, it is told again.
+        message_id = new_id()
         fact = in_test(
             fact, customer_email=business.email, order_email=getattr(fact, "customer_email", "")
         )
@@ -251,7 +265,7 @@ def _fact(
         fact,
         source=SOURCE,
         correlation_id=cause.data.order_id,
-        message_id=follow_up_id(told, fact.TYPE),
+        message_id=message_id,
         time=datetime.now(UTC),
         traceparent=cause.traceparent,
     )

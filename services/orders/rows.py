@@ -90,7 +90,7 @@ def add_history(session: Session, said: Sequence[Said]) -> None:
                 "note": arrays.texts(one.note for one in said),
                 "at": arrays.times(one.message.time for one in said),
                 "applied": arrays.booleans(one.counts for one in said),
-                "tracking": _sparse([_json(one.tracking) for one in said]),
+                "tracking": _sparse([_json(_named(one.tracking)) for one in said]),
             },
         )
 
@@ -132,6 +132,10 @@ def businesses(session: Session, accounts: set[UUID]) -> Businesses:
     """How businesses are called, and their proved addresses."""
     rows = session.execute(_BUSINESSES, {"ids": arrays.uuids(accounts)})
     return {row.id: row for row in rows}
+
+
+def _named(tracking: Mapping[str, str]) -> dict[str, str]:
+    return {field: value for field, value in tracking.items() if value}
 
 
 def _json(value: Any) -> str | None:

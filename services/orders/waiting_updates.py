@@ -9,11 +9,11 @@ from sqlalchemy.orm import Session
 
 from services.orders.sender_warnings import NotTaken
 from shared.bus.consume.retry import MAX_ATTEMPTS
-from shared.bus.contract.events import OrderCancelled, OrderStatusChanged
+from shared.bus.contract.events import OrderCancelled, OrderPlaced, OrderStatusChanged
 from shared.bus.contract.message import Received
 from shared.db import arrays
 
-Update = Received[OrderStatusChanged] | Received[OrderCancelled]
+Update = Received[OrderStatusChanged] | Received[OrderCancelled] | Received[OrderPlaced]
 
 
 def note(

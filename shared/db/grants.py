@@ -90,6 +90,7 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "order_status_history": "SELECT, INSERT, UPDATE (note, tracking), DELETE",
         "order_conflicts": "SELECT, INSERT, UPDATE (at), DELETE",  # UPDATE: to lock
         "waiting_updates": "SELECT, INSERT, UPDATE (given_up_at), DELETE",
+        "awaited_orders": "SELECT, INSERT, UPDATE (since), DELETE",  # UPDATE: to lock
         "rehearsals": REHEARSE,
         "inbox": INBOX,
         "outbox": TELL,

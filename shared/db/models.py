@@ -472,6 +472,13 @@ class Order(Base):
         Index(
             "ix_orders_test", "account_id", "accepted_at", "id", postgresql_where=text("is_test")
         ),
+        # Of shops' orders alone: where the id is derived from the number, it is the index.
+        Index(
+            "ix_orders_of_shops",
+            "order_number",
+            "account_id",
+            postgresql_where=text("metadata ? 'shop'"),
+        ),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -486,7 +493,7 @@ class Order(Base):
     status_event_id: Mapped[UUID]  # the message that said so; the order's own id at first
     accepted_at: Mapped[datetime]  # as the sender stamped it, where it did
     recorded_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    # The sender's own. The id is derived from it (shared/ids.py), which so is its index.
+    # The sender's own. The id is derived from it (shared/ids.py), but for the orders of shops.
     order_number: Mapped[str | None]
     sent_metadata: Mapped[dict[str, Any] | None] = mapped_column("metadata")
     # What is known of the parcel by field, and for each which message said so: its status, stamp
@@ -558,6 +565,16 @@ class WaitingUpdate(Base):
     order_number: Mapped[str | None]
     since: Mapped[datetime] = mapped_column(index=True)
     given_up_at: Mapped[datetime | None]
+
+
+class AwaitedOrder(Base):
+    """An order of a shop that is not placed yet or has no address; what has both creates it."""
+
+    __tablename__ = "awaited_orders"
+
+    order_id: Mapped[UUID] = mapped_column(primary_key=True)
+    account_id: Mapped[UUID]
+    since: Mapped[datetime] = mapped_column(index=True)
 
 
 # --- services.notifier -----------------------------------------------------------------------

@@ -171,13 +171,15 @@ CONFLICTS = replace(
     _rows("conflicts", "orders", "order_conflicts", "event_id", "at"),
     over="at < :before AND coalesce(recorded_at, at) < :before",
     oldest="SELECT coalesce(recorded_at, at) FROM order_conflicts ORDER BY at LIMIT 1",
-    # Updates that wait or were given up end with them: they are of the same kind, and nobody's.
+    # Updates that wait or were given up end with them, and orders that were never placed: they are
+    # of the same kind, and nobody's.
     remove="""
         gone AS (
             DELETE FROM order_conflicts WHERE event_id IN (SELECT event_id FROM due)
             RETURNING event_id
         ),
-        updates AS (DELETE FROM waiting_updates WHERE since < :before)
+        updates AS (DELETE FROM waiting_updates WHERE since < :before),
+        awaited AS (DELETE FROM awaited_orders WHERE since < :before)
     """,
 )
 DELIVERIES = replace(

@@ -17,7 +17,6 @@ from shared.bus.contract.events import (
     EVENT_TYPES,
     Event,
     OrderCreated,
-    OrderUnaddressed,
     in_test,
 )
 from shared.bus.contract.topology import INTAKE
@@ -27,6 +26,7 @@ from shared.validation.reading import InvalidValueError
 
 NUMBER = "order_number"
 NAMES = ("order_id", NUMBER)
+FORMER = "former"
 UNNAMED = (
     "The order is not named: give `order_id`, a UUID, or `order_number`, as it was in its order."
 )
@@ -114,11 +114,14 @@ def _by_number(said: Event, account_id: UUID, is_new: bool, is_test: bool) -> UU
 
 def _data(event: type[Event]) -> type[Event]:
     """The event as a sender writes it: what it says of our members is passed over."""
-    theirs: list[tuple[str, Any, object]] = [("account_id", Any, UNSET)]
+    theirs: list[tuple[str, Any, Any]] = [("account_id", Any, UNSET)]
     if event is OrderCreated:
         theirs.append(("order_id", Any, UNSET))
     elif NUMBER in _names(event):
         theirs.append(("order_id", UUID | UnsetType, UNSET))
+    if FORMER in _names(event):
+        # By a name that no consumer reads: nothing that a sender writes becomes ours.
+        theirs.append((FORMER, Any, msgspec.field(default=UNSET, name="-")))
     made = msgspec.defstruct(
         event.__name__,
         theirs,
@@ -133,7 +136,7 @@ def _data(event: type[Event]) -> type[Event]:
 
 def _described(event: type[Event]) -> type[msgspec.Struct]:
     """The members alone, with the `type` of a flat body before them: only an order needs none."""
-    ours = {"account_id", "order_id"} if event is OrderCreated else {"account_id"}
+    ours = {"account_id", FORMER} | ({"order_id"} if event is OrderCreated else set())
     members = [_member(f, event) for f in msgspec.structs.fields(event) if f.name not in ours]
     if event is not OrderCreated:
         type_ = Literal[event.TYPE]  # type: ignore[name-defined]  # known when it runs
@@ -166,7 +169,7 @@ def _names(struct: type[msgspec.Struct]) -> tuple[str, ...]:
 _SENT = [
     event
     for event in EVENT_TYPES.values()
-    if event.EXCHANGE == INTAKE and event is not OrderUnaddressed and not event.IS_TEST
+    if event.EXCHANGE == INTAKE and not event.OF_PLATFORM and not event.IS_TEST
 ]
 DATA: dict[str, type[Event]] = {event.TYPE: _data(event) for event in _SENT}
 """By type: the event as it is read from what a sender gives."""

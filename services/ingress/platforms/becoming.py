@@ -3,9 +3,12 @@
 An order's id is derived from the account, the platform and what names the order there; its
 creation has that id as its own. A change is known by what it says and since when. So a delivery
 that comes twice, or that several webhooks make of one change, counts once, whatever they call it.
+
+An order that is made and not placed, or has no address, is waited for: the change that has both
+creates it.
 """
 
-from typing import Literal
+from typing import Any, Literal, NamedTuple, TypeVar
 from uuid import UUID
 
 from msgspec import UNSET
@@ -14,21 +17,26 @@ from services.ingress.platforms.platform import Platform, Said, Topic
 from shared.bus.contract.events import (
     CustomerDetails,
     Event,
+    Former,
+    FormerId,
     OrderCancelled,
     OrderCreated,
-    OrderStatusChanged,
+    OrderNotPlaced,
+    OrderPlaced,
     OrderUnaddressed,
     TrackingStatus,
-    encode,
     in_test,
 )
-from shared.ids import derived_id
+from shared.ids import derived_id, new_id
 
-Note = Literal["no_change", "no_email_address", "topic_not_taken", "test", "ping"]
+Order = TypeVar("Order", bound=OrderCreated)
+Note = Literal["no_change", "not_placed", "no_email_address", "topic_not_taken", "test", "ping"]
 """Why nothing is recorded of a delivery that is in order, as the request log has it."""
 
 SENTENCES: dict[Note, str] = {
-    "no_change": "The order has no state that is recorded here: nothing was changed.",
+    "no_change": "The order has no state that a customer is told of: nothing was changed.",
+    "not_placed": "The order is a draft, unpaid, failed or cancelled: it is recorded once it is "
+    "placed.",
     "no_email_address": "The order has no email address that can be mailed: it is not recorded.",
     "topic_not_taken": "Deliveries about this are not recorded.",
     "test": "A test arrived, and its signature is right. Nothing was recorded.",
@@ -36,66 +44,127 @@ SENTENCES: dict[Note, str] = {
 }
 
 
+class Made(NamedTuple):
+    """What an order becomes.
+
+    Attributes:
+        event: for the recorder.
+        message_id: of its message.
+        note: why it may be that nothing is recorded; None where it is.
+    """
+
+    event: Event
+    message_id: UUID
+    note: Note | None = None
+
+
 def order_id(platform: Platform, account_id: UUID, said: Said, *, is_test: bool = False) -> UUID:
     """The id of an order here; of a test order where a test secret signed it."""
-    what = "test order" if is_test else "order"
-    return derived_id(what, account_id, platform.name, said.key)
+    return _id(platform, account_id, said.key, is_test)
+
+
+def _id(platform: Platform, account_id: UUID, key: str, is_test: bool) -> UUID:
+    return derived_id("test order" if is_test else "order", account_id, platform.name, key)
 
 
 def event_of(
-    id_: UUID, topic: Topic, said: Said, account_id: UUID, *, is_test: bool = False
-) -> tuple[Event, UUID] | Note:
-    """The event that an order becomes and its message's id, or why it becomes none.
+    platform: Platform,
+    id_: UUID,
+    topic: Topic,
+    said: Said,
+    account_id: UUID,
+    *,
+    is_test: bool = False,
+) -> Made | Note:
+    """What an order becomes, or why it becomes nothing.
 
     Args:
+        platform: whose.
         id_: the order's id here.
         topic: what the delivery is about.
         said: what the order says.
         account_id: whose the shop is.
         is_test: whether a test secret signed it.
     """
-    if not said.email and (is_test or topic != "new"):
-        return "no_email_address"
     if topic == "new":
-        created, message_id = _new(id_, said, account_id)
-        return in_test(created) if is_test else created, message_id
-    if said.status is None:
-        return "no_change"
-    event: Event
-    if said.status is TrackingStatus.CANCELLED:
-        event = OrderCancelled(order_id=id_, account_id=account_id, reason=said.reason)
+        made = _new(platform, id_, said, account_id, is_test)
     else:
-        # Without a note: the same state with one would be told anew at each change of the order.
-        event = OrderStatusChanged(
-            order_id=id_,
-            account_id=account_id,
-            tracking_status=said.status,
-            carrier=said.carrier or UNSET,
-            tracking_number=said.tracking_number or UNSET,
-            tracking_url=said.tracking_url or UNSET,
-        )
-    message_id = derived_id(event.TYPE, said.at, encode(event).decode())
-    return in_test(event) if is_test else event, message_id
+        made = _changed(platform, id_, said, account_id, is_test)
+    if not is_test or not isinstance(made, Made):
+        return made
+    # A test order may be cleared and made again. Its creation is known by the id it is recorded by.
+    message_id = made.message_id if topic == "new" and said.is_placed else new_id()
+    return made._replace(event=in_test(made.event), message_id=message_id)
 
 
-def _new(id_: UUID, said: Said, account_id: UUID) -> tuple[Event, UUID]:
-    if not said.email:
-        unaddressed = OrderUnaddressed(
+def _new(platform: Platform, id_: UUID, said: Said, account_id: UUID, is_test: bool) -> Made | Note:
+    if not said.is_placed:
+        waited: Event = OrderNotPlaced(
             order_id=id_, account_id=account_id, order_number=said.number
         )
-        return unaddressed, derived_id(OrderUnaddressed.TYPE, id_)
-    details = CustomerDetails(name=said.name, email=said.email, phone=said.phone)
-    created = OrderCreated(
+        return Made(waited, derived_id(OrderNotPlaced.TYPE, id_), "not_placed")
+    if said.email:
+        former = _former(platform, said, account_id, is_test)
+        created = _order(OrderCreated, id_, said, account_id, former=former)
+        return Made(created, _creation_id(id_, said))
+    if is_test:
+        return "no_email_address"
+    waited = OrderUnaddressed(order_id=id_, account_id=account_id, order_number=said.number)
+    return Made(waited, derived_id(OrderUnaddressed.TYPE, id_), "no_email_address")
+
+
+def _creation_id(id_: UUID, said: Said) -> UUID:
+    """The id of a creation's message: the order's, where no other order can have that."""
+    if said.is_unique or said.made_at is None:
+        return id_
+    return derived_id(OrderCreated.TYPE, id_, said.made_at.isoformat())
+
+
+def _changed(
+    platform: Platform, id_: UUID, said: Said, account_id: UUID, is_test: bool
+) -> Made | Note:
+    if said.status is None and not said.is_placed:
+        return "no_change"
+    if not said.email:
+        return "no_email_address"
+    former = _former(platform, said, account_id, is_test)
+    if said.status is TrackingStatus.CANCELLED:
+        event: Event = OrderCancelled(
+            order_id=id_,
+            account_id=account_id,
+            order_number=said.number,
+            reason=said.reason,
+            former=former,
+        )
+        return Made(event, derived_id(event.TYPE, said.at, id_, said.reason))
+    # Without a note: the same state with one would be told anew at each change of the order.
+    moved = said.status is not None
+    event = _order(OrderPlaced, id_, said, account_id, former=former, has_moved=moved)
+    parcel = (said.carrier, said.tracking_number, said.tracking_url) if moved else ()
+    message_id = derived_id(event.TYPE, said.at, id_, said.status, *parcel)
+    return Made(event, message_id, None if moved else "no_change")
+
+
+def _former(platform: Platform, said: Said, account_id: UUID, is_test: bool) -> Former:
+    if not said.former_key or said.made_at is None:
+        return UNSET
+    id_ = _id(platform, account_id, said.former_key, is_test)
+    return FormerId(order_id=id_, made_at=said.made_at)
+
+
+def _order(type_: type[Order], id_: UUID, said: Said, account_id: UUID, **more: Any) -> Order:
+    return type_(
         order_id=id_,
         account_id=account_id,
-        customer_details=details,
+        customer_details=CustomerDetails(name=said.name, email=said.email, phone=said.phone),
         item_summary=said.items,
         address=said.address,
         tracking_status=said.status or TrackingStatus.PENDING,
         order_number=said.number,
-        metadata={"shop": said.shop} if said.shop else UNSET,
+        # By it the orders of shops are known, whose ids are not derived from their numbers.
+        metadata={"shop": said.shop},
         carrier=said.carrier or UNSET,
         tracking_number=said.tracking_number or UNSET,
         tracking_url=said.tracking_url or UNSET,
+        **more,
     )
-    return created, id_

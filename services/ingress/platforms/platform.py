@@ -38,6 +38,11 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         key: what tells the order from every other of the account's on this platform.
+        is_unique: whether no other order ever has that key; else `made_at` tells two apart.
+        former_key: what was its key in earlier versions; empty where that is the same.
+        made_at: when the shop made it; None where it does not say so, or nobody needs it.
+        is_placed: whether somebody has ordered; not while it is a draft or unpaid, nor once it
+            failed or was cancelled.
         number: as the shop and its customer call it.
         status: where it is; None while nothing has happened that a customer would be told.
         reason: of a cancellation.
@@ -63,6 +68,10 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
     items: str
     address: str
     shop: str
+    is_unique: bool = True
+    former_key: str = ""
+    made_at: datetime | None = None
+    is_placed: bool = True
     reason: str = ""
     carrier: str = ""
     tracking_number: str = ""
@@ -75,12 +84,14 @@ class State(NamedTuple):
     Attributes:
         theirs: the state, by the platform's own name.
         when: what else has to be so; empty for nothing.
-        ours: what it is here; None where nothing is recorded for it.
+        ours: what an order is here that changes to it; None where nothing is recorded for it.
+        is_placed: whether an order that is new in it is recorded; else it is waited for.
     """
 
     theirs: str
     when: str
     ours: TrackingStatus | None
+    is_placed: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -87,8 +87,13 @@ _OUT = TrackingStatus.OUT_FOR_DELIVERY
 _ON_ITS_WAY = TrackingStatus.IN_TRANSIT
 _PARCEL = "`shipment_status` of a parcel; the one that is furthest counts"
 STATES = (
-    State("cancelled_at", "it is set", TrackingStatus.CANCELLED),
-    State("financial_status: refunded", "nothing was fulfilled", TrackingStatus.CANCELLED),
+    State("cancelled_at", "it is set", TrackingStatus.CANCELLED, is_placed=False),
+    State(
+        "financial_status: refunded",
+        "nothing was fulfilled",
+        TrackingStatus.CANCELLED,
+        is_placed=False,
+    ),
     State("financial_status: partially_refunded, voided or any other", "", None),
     State("fulfillment_status: null, restocked", "no parcel is on its way", None),
     State("fulfillment_status: partial, fulfilled", "a parcel is there, see below", None),
@@ -127,12 +132,14 @@ def _read(order: ShopifyOrder, shop: str) -> Said:
     place = shipping or billing or ShopifyAddress()
     number = order.order_number
     parcel = _sent(order)[-1] if _sent(order) else ShopifyFulfillment()
+    status = _status(order)
     return Said(
         # Counted by Shopify for all shops together, so no shop need be named.
         key=str(order.id),
         number=platform.reference(order.name) or platform.reference(number or order.id),
         shop=platform.line(shop),
-        status=_status(order),
+        status=status,
+        is_placed=status is not TrackingStatus.CANCELLED,
         reason=_reason(order),
         at=platform.moment(order.updated_at),
         name=platform.line(customer.first_name, customer.last_name)

@@ -64,6 +64,8 @@ class WooCommerceOrder(msgspec.Struct):
     number: Text = None
     currency: Text = None
     total: Text = None
+    order_key: Text = None
+    date_created_gmt: str | None = None
     date_modified_gmt: str | None = None
     date_completed_gmt: str | None = None
     billing: WooCommercePerson | None = None
@@ -76,26 +78,27 @@ class WooCommerceOrder(msgspec.Struct):
 
 _SHIPPED = "it is shipped: a line of `shipping_lines` is no local pickup"
 STATES = (
-    State("checkout-draft", "", None),
-    State("pending", "", None),
+    State("checkout-draft", "", None, is_placed=False),
+    State("pending", "", None, is_placed=False),
     State("on-hold", "", None),
     State("processing", "", None),
     State("pending, on-hold, processing", "it was completed before", TrackingStatus.PENDING),
-    State("failed", "", None),
+    State("failed", "", None, is_placed=False),
     State("completed", _SHIPPED, TrackingStatus.IN_TRANSIT),
     State("completed", "nothing is shipped", TrackingStatus.DELIVERED),
     State("partial-shipped", "", TrackingStatus.IN_TRANSIT),
     State("shipped", "", TrackingStatus.IN_TRANSIT),
     State("out-for-delivery", "", TrackingStatus.OUT_FOR_DELIVERY),
     State("delivered", "", TrackingStatus.DELIVERED),
-    State("cancelled", "", TrackingStatus.CANCELLED),
-    State("refunded", "it was never completed", TrackingStatus.CANCELLED),
-    State("refunded", "it was completed before", None),
+    State("cancelled", "", TrackingStatus.CANCELLED, is_placed=False),
+    State("refunded", "it was never completed", TrackingStatus.CANCELLED, is_placed=False),
+    State("refunded", "it was completed before", None, is_placed=False),
     State("any, with `refunds` of a part", "", None),
-    State("trash (order.deleted, order.restored)", "", None),
+    State("trash", "", None, is_placed=False),
     State("any other", "", None),
 )
 _ALWAYS = {state.theirs: state.ours for state in STATES if not state.when}
+_NOT_PLACED = {state.theirs for state in STATES if not state.is_placed}
 _OPEN = ("pending", "on-hold", "processing")
 _PICKUP = ("local_pickup", "pickup_location")
 # Before it stands the shop's address, and what its REST API is called there: `wp-json` as a rule,
@@ -106,12 +109,20 @@ _ORDERS = re.compile(r"https?://(.+?)(/index\.php)?(/wp-json|/?\?rest_route=)?/w
 def _read(order: WooCommerceOrder, _: str) -> Said:
     billing, shipping = order.billing or WooCommercePerson(), order.shipping or WooCommercePerson()
     parcel, shop = _parcel(order), _shop(order)
+    number, key = f"{shop}\x1f{order.id}", platform.reference(order.order_key)
+    state = (order.status or "").removeprefix("wc-")
+    status = _status(order, state)
     return Said(
-        key=f"{shop}\x1f{order.id}",
+        # A shop that is installed anew or restored begins to count again; keys it draws by lot.
+        key=f"{number}\x1f{key}" if key else number,
+        is_unique=bool(key),
+        former_key=number if key else "",
+        made_at=platform.moment(order.date_created_gmt),
+        is_placed=state not in _NOT_PLACED or status is TrackingStatus.PENDING,
         number=platform.reference(order.number) or platform.reference(order.id),
         shop=platform.line(shop),
-        status=_status(order),
-        reason="The order was refunded." if order.status == "refunded" else "",
+        status=status,
+        reason="The order was refunded." if state == "refunded" else "",
         at=platform.moment(order.date_modified_gmt),
         name=_name(billing) or _name(shipping) or "Customer",
         email=platform.email(billing.email),
@@ -186,8 +197,7 @@ def _name(person: WooCommercePerson) -> str:
     return platform.line(person.first_name, person.last_name) or platform.line(person.company)
 
 
-def _status(order: WooCommerceOrder) -> TrackingStatus | None:
-    status = (order.status or "").removeprefix("wc-")
+def _status(order: WooCommerceOrder, status: str) -> TrackingStatus | None:
     if status == "completed":
         return TrackingStatus.IN_TRANSIT if _is_shipped(order) else TrackingStatus.DELIVERED
     if status == "refunded":

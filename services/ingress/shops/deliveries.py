@@ -79,15 +79,14 @@ def read(
         return Delivery("topic_not_taken")
     said = platform.read(_order(body, platform.order), header(platform.shop) or "")
     id_ = becoming.order_id(platform, account_id, said, is_test=is_test)
-    made = becoming.event_of(id_, topic, said, account_id, is_test=is_test)
+    made = becoming.event_of(platform, id_, topic, said, account_id, is_test=is_test)
     if isinstance(made, str):
         return Delivery(made, id_)
-    event, message_id = made
     message = message_for(
-        event,
+        made.event,
         source=SOURCE,
         correlation_id=id_,
-        message_id=message_id,
+        message_id=made.message_id,
         # A stamp from the future would win against every later one.
         time=now if said.at is None else min(said.at, now),
         traceparent=traceparent,
@@ -97,7 +96,7 @@ def read(
     except msgspec.DecodeError as error:
         # Whoever consumes it would refuse it, when its sender has long had a 201.
         raise UnfitError(f"The order cannot be recorded: {error}", id_) from None
-    return Delivery(None if said.email else "no_email_address", id_, message)
+    return Delivery(made.note, id_, message)
 
 
 def _order(body: bytes, type_: type[msgspec.Struct]) -> Any:

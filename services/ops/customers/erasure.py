@@ -14,8 +14,8 @@ import msgspec
 from shared import erased
 from shared.bus.contract.delivery import Incoming
 from shared.bus.contract.events import (
-    CREATED,
     IN_TEST,
+    OF_A_CUSTOMER,
     OrderCancellationRecorded,
     OrderRecorded,
     OrderStatusRecorded,
@@ -120,7 +120,7 @@ def _body(body: bytes, type_: str, person: Person) -> bytes | None:
             return None
         customer = data.get("customer_details")
         is_theirs = isinstance(customer, dict) and _is(customer.get("email"), person)
-        if type_ in CREATED and is_theirs:
+        if type_ in OF_A_CUSTOMER and is_theirs:
             kept = {name: value for name, value in data.items() if name not in _DROPPED}
             data = kept | _ORDER_WITHOUT
     return msgspec.json.encode(_replaced(data, person))

@@ -170,6 +170,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     EXCHANGE: ClassVar[str] = ""
     IS_TEST: ClassVar[bool] = False
     """Whether it is about a test order, which is told to its own business and counts nowhere."""
+    OF_PLATFORM: ClassVar[bool] = False
+    """Whether the ingress alone says it, of what a platform sends: no sender may write it."""
 
 
 class CustomerDetails(msgspec.Struct, frozen=True, kw_only=True):
@@ -178,6 +180,20 @@ class CustomerDetails(msgspec.Struct, frozen=True, kw_only=True):
     name: Annotated[Line, msgspec.Meta(examples=["Zoë Ade"])]
     email: Email
     phone: Annotated[OptionalLine, msgspec.Meta(examples=["+2348000000"])] = ""
+
+
+class FormerId(msgspec.Struct, frozen=True, kw_only=True):
+    """The id that earlier versions gave an order of WooCommerce: of its shop and its number there.
+
+    A shop that begins to count anew gives it to another order too; so an order that was accepted
+    before `made_at`, when the shop made this one, is another one.
+    """
+
+    order_id: UUID
+    made_at: datetime
+
+
+Former = FormerId | UnsetType
 
 
 # --- intake: what a sender said --------------------------------------------------------------
@@ -201,6 +217,7 @@ class OrderCreated(Event, frozen=True, kw_only=True):
     tracking_number: TrackingNumber = UNSET
     tracking_url: TrackingUrl | UnsetType = UNSET
     estimated_delivery: Day | UnsetType = UNSET
+    former: Former = UNSET
 
 
 class OrderStatusChanged(Event, frozen=True, kw_only=True):
@@ -230,20 +247,51 @@ class OrderCancelled(Event, frozen=True, kw_only=True):
     account_id: UUID
     order_number: OrderNumber | UnsetType = UNSET
     reason: Annotated[OptionalText, msgspec.Meta(examples=["Out of stock."])] = ""
+    former: Former = UNSET
 
 
 class OrderUnaddressed(Event, frozen=True, kw_only=True):
     """A shop's own webhook says: this order exists; and it has no email address to be mailed.
 
-    Said by the ingress of what a platform sends, and by no sender: theirs need an address.
+    Said by the ingress of what a platform sends, and by no sender: theirs need an address. It is
+    waited for: an `OrderPlaced` that has one creates it.
     """
 
     TYPE: ClassVar[str] = "order.unaddressed"
     EXCHANGE: ClassVar[str] = "intake"
+    OF_PLATFORM: ClassVar[bool] = True
 
     order_id: UUID
     account_id: UUID
     order_number: OrderNumber | UnsetType = UNSET
+
+
+class OrderNotPlaced(Event, frozen=True, kw_only=True):
+    """A shop's own webhook says: this order exists, and nobody has placed it, or does any more.
+
+    It is a draft, unpaid, failed or cancelled. It is waited for: an `OrderPlaced` creates it.
+    """
+
+    TYPE: ClassVar[str] = "order.not_placed"
+    EXCHANGE: ClassVar[str] = "intake"
+    OF_PLATFORM: ClassVar[bool] = True
+
+    order_id: UUID
+    account_id: UUID
+    order_number: OrderNumber | UnsetType = UNSET
+
+
+class OrderPlaced(OrderCreated, frozen=True, kw_only=True):
+    """A shop's own webhook says how an order is now that is placed and can be mailed.
+
+    It creates an order that is waited for, and no other: whoever touches each old order of a shop
+    would mail each customer. Where the order is there, `tracking_status` counts if `has_moved`.
+    """
+
+    TYPE: ClassVar[str] = "order.placed"
+    OF_PLATFORM: ClassVar[bool] = True
+
+    has_moved: bool = False
 
 
 class OrderTestCreated(OrderCreated, frozen=True, kw_only=True):
@@ -267,6 +315,20 @@ class OrderTestCancelled(OrderCancelled, frozen=True, kw_only=True):
     """The same of a test order."""
 
     TYPE: ClassVar[str] = "order.test_cancelled"
+    IS_TEST: ClassVar[bool] = True
+
+
+class OrderTestNotPlaced(OrderNotPlaced, frozen=True, kw_only=True):
+    """The same of a test order."""
+
+    TYPE: ClassVar[str] = "order.test_not_placed"
+    IS_TEST: ClassVar[bool] = True
+
+
+class OrderTestPlaced(OrderPlaced, frozen=True, kw_only=True):
+    """The same of a test order."""
+
+    TYPE: ClassVar[str] = "order.test_placed"
     IS_TEST: ClassVar[bool] = True
 
 
@@ -997,6 +1059,8 @@ IN_TEST: dict[type[Event], type[Event]] = {
 """What the events about an order are when it is a test order."""
 CREATED = frozenset({OrderCreated.TYPE, OrderTestCreated.TYPE})
 """The types by which an order comes to be."""
+OF_A_CUSTOMER = CREATED | {OrderPlaced.TYPE, OrderTestPlaced.TYPE}
+"""Those that say who ordered and what."""
 
 
 def in_test(event: Event, **changes: object) -> Event:

@@ -68,6 +68,7 @@ MAY = {
         "order_status_history": "SID",
         "order_conflicts": "SID",
         "waiting_updates": "SID",
+        "awaited_orders": "SID",
         "rehearsals": "SD",
         "inbox": "SIUD",
         "outbox": "I",

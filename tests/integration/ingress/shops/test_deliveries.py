@@ -205,13 +205,27 @@ def test_nobodys_account_is_as_unknown_as_a_wrong_signature(shop, order, created
     assert (answer.status_code, answer.json()["error"]) == (401, "Invalid signature")
 
 
-def test_a_change_of_no_interest_is_noted_and_nothing_else(shop, order, updated, published):
+def test_a_change_that_is_no_news_is_noted_and_may_place_an_order_that_waits(
+    shop, order, updated, published
+):
     answer = taken(shop, order(), updated)
     assert (answer.status_code, answer.json()["note"]) == (200, "no_change")
     entry = until(shop.log, "the log has it")[0]
-    assert (entry["outcome"], entry["note"], entry["event_id"]) == ("accepted", "no_change", None)
-    assert entry["order_id"]
-    assert published.since() == 0
+    assert (entry["outcome"], entry["note"]) == ("accepted", "no_change")
+    assert (entry["event_type"], bool(entry["order_id"])) == ("order.placed", True)
+    assert published.since() == 1
+
+
+def test_an_order_that_nobody_placed_is_accepted_and_noted(sender, published):
+    shop = woocommerce(sender)
+    answer = taken(shop, orders.woocommerce(status="pending"), "order.created")
+    assert (answer.status_code, answer.json()["note"]) == (200, "not_placed")
+    entry = until(shop.log, "the log has it")[0]
+    assert (entry["note"], entry["event_type"]) == ("not_placed", "order.not_placed")
+    assert published.since() == 1
+    answer = shop.deliver(orders.woocommerce(status="failed"), "order.updated")
+    assert answer.json()["note"] == "no_change"
+    assert published.since() == 1
 
 
 @pytest.mark.parametrize("topic", ["product.updated", "orders/delete", "order.deleted", "x"])

@@ -1,0 +1,97 @@
+"""Orders that a shop has told of before anybody could be told of them: not placed, or unaddressed.
+
+They are remembered by their ids alone. What is said of one later, when it is placed and has an
+address, creates it; of any other order that is not known it is an update, and waits as such.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import NamedTuple
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from shared.bus.contract.events import OrderNotPlaced, OrderPlaced, OrderUnaddressed
+from shared.bus.contract.message import Received
+from shared.db import arrays
+
+Placed = Received[OrderPlaced]
+
+
+class Sorted(NamedTuple):
+    """What is to be done with messages about orders that are placed.
+
+    Attributes:
+        created: those that create an order.
+        updates: those that may move one.
+    """
+
+    created: list[Placed]
+    updates: list[Placed]
+
+
+def remember(
+    session: Session, messages: Sequence[Received[OrderNotPlaced | OrderUnaddressed]]
+) -> None:
+    """Write down that orders are waited for."""
+    if messages:
+        session.execute(
+            _REMEMBER,
+            {
+                "order_id": arrays.uuids(m.data.order_id for m in messages),
+                "account_id": arrays.uuids(m.data.account_id for m in messages),
+                "now": datetime.now(UTC),
+            },
+        )
+
+
+def of(session: Session, ids: Collection[UUID]) -> set[UUID]:
+    """Those of these orders that are waited for."""
+    if not ids:
+        return set()
+    return set(session.execute(_AWAITED, {"ids": arrays.uuids(ids)}).scalars())
+
+
+def sort(session: Session, messages: Iterable[Placed]) -> Sorted:
+    """Tell which create an order; it is waited for no more.
+
+    Its creation has the id that any other message that creates the order would have, so a later one
+    is known for the same.
+    """
+    placed = sorted(messages, key=lambda m: (m.time, m.id))
+    awaited = of(session, {m.data.order_id for m in placed})
+    if awaited:
+        ids = {"ids": arrays.uuids(awaited)}
+        recorded = set(session.execute(_RECORDED, ids).scalars())
+        session.execute(_FORGET, ids)
+        awaited -= recorded
+    created: dict[UUID, Placed] = {}
+    updates: list[Placed] = []
+    for message in placed:
+        id_ = message.data.order_id
+        if id_ in awaited and id_ not in created:
+            created[id_] = replace(message, id=id_)
+        elif message.data.has_moved:
+            updates.append(message)
+    return Sorted([*created.values()], updates)
+
+
+_REMEMBER = text("""
+    INSERT INTO awaited_orders (order_id, account_id, since)
+    SELECT DISTINCT ON (order_id) order_id, account_id, CAST(:now AS timestamptz)
+    FROM unnest(CAST(:order_id AS uuid[]), CAST(:account_id AS uuid[]))
+         AS given (order_id, account_id)
+    ORDER BY order_id
+    ON CONFLICT DO NOTHING
+""")
+_AWAITED = text("SELECT order_id FROM awaited_orders WHERE order_id = ANY(CAST(:ids AS uuid[]))")
+_RECORDED = text("SELECT id FROM orders WHERE id = ANY(CAST(:ids AS uuid[]))")
+# In the order of the ids, so that two recorders do not deadlock.
+_FORGET = text("""
+    DELETE FROM awaited_orders WHERE order_id IN (
+        SELECT order_id FROM awaited_orders WHERE order_id = ANY(CAST(:ids AS uuid[]))
+        ORDER BY order_id FOR UPDATE
+    )
+""")

@@ -1,0 +1,218 @@
+"""What shops say of orders, as it comes: from the body of a delivery to the rows and facts."""
+
+from datetime import UTC, datetime
+from itertools import permutations
+from uuid import UUID
+
+import pytest
+from sqlalchemy import select
+
+from services.ingress.platforms.shopify import PLATFORM as SHOPIFY
+from services.ingress.platforms.woocommerce import PLATFORM as WOOCOMMERCE
+from services.ingress.shops import deliveries
+from services.orders.handlers import record
+from services.orders.lanes import Lanes
+from services.orders.unknown import Unknown
+from shared.bus.consume import inbox
+from shared.bus.contract.events import decode, encode
+from shared.bus.contract.message import Received
+from shared.db.models import Order, OrderConflict
+from shared.db.session import transaction
+from shared.ids import derived_id
+from tests.integration.arrange import account, facts
+from tests.unit.ingress.platforms import orders
+
+NOW = datetime(2026, 12, 1, tzinfo=UTC)
+TOPICS = {
+    "woocommerce": {"new": "order.created", "change": "order.updated"},
+    "shopify": {"new": "orders/create", "change": "orders/updated"},
+}
+
+
+@pytest.fixture
+def business(db):
+    return account(db)
+
+
+def said(business, platform, topic, order, **how):
+    """The message that a delivery becomes, as the recorder gets it, and its note."""
+    headers = {platform.topic: TOPICS[platform.name][topic], platform.shop: "kettles.example"}
+    found = deliveries.read(platform, headers.get, orders.raw(order), business.id, NOW, **how)
+    if found.message is None:
+        return found.note, None
+    message = found.message
+    received = Received(
+        id=UUID(message.message_id),
+        type=message.type,
+        time=message.time,
+        correlation_id=message.correlation_id,
+        data=decode(message.type, message.body),
+    )
+    return found.note, received
+
+
+def take_in(*messages):
+    """Handle messages as a batch, behind the inbox; returns those that come back."""
+    with transaction() as session:
+        new = inbox.claim(session, "services.orders", [m.id for m in messages if m])
+        batch = list({m.id: m for m in messages if m and m.id in new}.values())
+        if not batch:
+            return {}
+        failures = record(session, batch, lanes=Lanes(1_000, 100), unknown=Unknown(1_000))
+        inbox.release(session, "services.orders", list(failures))
+        return failures
+
+
+def deliver(business, topic, order, platform=WOOCOMMERCE, **how):
+    note, message = said(business, platform, topic, order, **how)
+    take_in(message)
+    return note
+
+
+def recorded(db):
+    db.rollback()
+    rows = db.scalars(select(Order).order_by(Order.accepted_at, Order.customer_email))
+    return [(row.customer_email, row.tracking_status) for row in rows]
+
+
+def told(db):
+    return [type(fact).TYPE for fact in facts(db)]
+
+
+def woo(email="zoe@shop.example", **changes):
+    """An order and when it was changed, by the day of November 2026."""
+    day = changes.pop("day", 2)
+    billing = orders.woocommerce()["billing"] | {"email": email}
+    at = {"date_modified_gmt": f"2026-11-{day:02}T08:00:05"}
+    return orders.woocommerce(billing=billing, **at, **changes)
+
+
+NEW_SHOP = {"order_key": "wc_order_another", "date_created_gmt": "2026-11-20T08:00:00"}
+
+
+@pytest.mark.parametrize("others", [NEW_SHOP, {"date_created_gmt": "2026-11-20T08:00:00"}])
+def test_a_shop_that_counts_anew_has_new_orders(db, business, others):
+    """Its order 727 of today is another one than that of the shop that was lost."""
+    deliver(business, "new", woo())
+    changes = NEW_SHOP | others
+    deliver(business, "new", woo("ada@shop.example", day=20, **changes))
+    deliver(business, "change", woo("ada@shop.example", day=21, status="completed", **changes))
+    assert recorded(db) == [("zoe@shop.example", "PENDING"), ("ada@shop.example", "IN_TRANSIT")]
+
+
+def test_where_a_plugin_takes_the_key_away_the_business_is_told_of_a_number_used_again(
+    db, business
+):
+    made = {"order_key": None}
+    deliver(business, "new", woo(**made))
+    deliver(business, "new", woo(**made))
+    assert told(db) == ["order.recorded"]
+    made["date_created_gmt"] = "2026-11-20T08:00:00"
+    deliver(business, "new", woo("ada@shop.example", day=20, **made))
+    assert recorded(db) == [("zoe@shop.example", "PENDING")]
+    assert told(db) == ["order.recorded", "order.not_taken"]
+    assert len(db.scalars(select(OrderConflict)).all()) == 1
+
+
+def earlier(business, order):
+    """Record an order as earlier versions did: under an id of its shop and number alone."""
+    _, message = said(business, WOOCOMMERCE, "new", order)
+    id_ = derived_id("order", business.id, "woocommerce", "kettles.example\x1f727")
+    data = decode("order.created", encode(message.data).replace(
+        str(message.data.order_id).encode(), str(id_).encode()))  # fmt: skip
+    take_in(Received(message.id, message.type, message.time, message.correlation_id, data))
+    return id_
+
+
+def test_an_order_that_an_earlier_version_recorded_is_still_the_same(db, business):
+    id_ = earlier(business, woo())
+    deliver(business, "new", woo())
+    deliver(business, "new", woo(day=3, total="1.00"))
+    deliver(business, "change", woo(day=4))
+    deliver(business, "change", woo(day=5, status="completed"))
+    assert recorded(db) == [("zoe@shop.example", "IN_TRANSIT")]
+    deliver(business, "change", woo(day=6, status="cancelled"))
+    assert told(db) == ["order.recorded", "order.status_recorded", "order.cancellation_recorded"]
+    assert {fact.order_id for fact in facts(db)} == {id_}
+
+
+def test_and_a_new_order_under_its_number_is_another(db, business):
+    earlier(business, woo())
+    deliver(business, "new", woo("ada@shop.example", day=20, **NEW_SHOP))
+    deliver(business, "change", woo("ada@shop.example", day=21, status="cancelled", **NEW_SHOP))
+    assert recorded(db) == [("zoe@shop.example", "PENDING"), ("ada@shop.example", "CANCELLED")]
+
+
+@pytest.mark.parametrize(
+    "state", ["pending", "failed", "checkout-draft", "trash", "cancelled", "wc-refunded"]
+)
+def test_an_order_that_nobody_placed_is_noted_and_told_once_it_is(db, business, state):
+    assert deliver(business, "new", woo(status=state)) == "not_placed"
+    deliver(business, "change", woo(status="failed", day=3))
+    assert (recorded(db), told(db)) == ([], [])
+    deliver(business, "change", woo(day=4))
+    deliver(business, "change", woo(day=5))
+    deliver(business, "new", woo(day=6, total="1.00"))
+    assert recorded(db) == [("zoe@shop.example", "PENDING")]
+    assert told(db) == ["order.recorded"]
+    deliver(business, "change", woo(day=7, status="completed"))
+    assert told(db) == ["order.recorded", "order.status_recorded"]
+
+
+def test_what_is_paid_and_handed_over_at_once_is_recorded_as_it_is(db, business):
+    deliver(business, "new", woo(status="pending"))
+    downloads = {"shipping_lines": [], "status": "completed"}
+    deliver(business, "change", woo(day=3, **downloads))
+    assert recorded(db) == [("zoe@shop.example", "DELIVERED")]
+    assert told(db) == ["order.recorded"]
+
+
+def test_an_unpaid_order_that_is_cancelled_is_told_to_nobody(db, business):
+    """WooCommerce does it by itself after an hour."""
+    deliver(business, "new", woo(status="pending"))
+    _, cancelled = said(business, WOOCOMMERCE, "change", woo(day=3, status="cancelled"))
+    assert not take_in(cancelled)
+    assert (recorded(db), told(db)) == ([], [])
+
+
+def test_an_old_order_of_the_shop_that_somebody_touches_is_not_told(db, business):
+    deliver(business, "change", woo())
+    assert (recorded(db), told(db)) == ([], [])
+    _, shipped = said(business, WOOCOMMERCE, "change", woo(day=3, status="completed"))
+    assert take_in(shipped)  # it may have overtaken its order
+
+
+def test_in_one_batch_it_does_not_matter_in_which_order_they_come(db, business):
+    steps = [("new", "pending", 2), ("change", "processing", 3), ("change", "completed", 4)]
+    for number, arrival in enumerate(permutations(steps)):
+        sent = [woo(id=number, status=status, day=day) for _, status, day in arrival]
+        batch = [
+            said(business, WOOCOMMERCE, topic, order)[1]
+            for (topic, *_), order in zip(arrival, sent, strict=True)
+        ]
+        assert not take_in(*batch)
+    assert recorded(db) == [("zoe@shop.example", "IN_TRANSIT")] * 6
+    assert told(db).count("order.recorded") == 6
+
+
+@pytest.mark.parametrize("platform", [WOOCOMMERCE, SHOPIFY], ids=lambda p: p.name)
+def test_an_address_that_is_added_later_makes_it_an_order(db, business, platform):
+    made = orders.woocommerce if platform is WOOCOMMERCE else orders.shopify
+    none = orders.woocommerce()["billing"] | {"email": ""}
+    nobody = {"email": None, "contact_email": None, "billing": none}
+    assert deliver(business, "new", made(**nobody), platform) == "no_email_address"
+    assert told(db) == ["order.not_taken"]
+    later = made(date_modified_gmt="2026-11-03T08:00:00", updated_at="2026-11-03T08:00:00Z")
+    for _ in range(2):
+        deliver(business, "change", later, platform)
+    assert recorded(db) == [("zoe@shop.example", "PENDING")]
+    assert told(db) == ["order.not_taken", "order.recorded"]
+
+
+def test_a_test_order_is_waited_for_as_a_live_one_is(db, business):
+    for _ in range(2):
+        assert deliver(business, "new", woo(status="pending"), is_test=True) == "not_placed"
+        deliver(business, "change", woo(day=3), is_test=True)
+    db.rollback()
+    assert [row.is_test for row in db.scalars(select(Order))] == [True]
+    assert told(db) == ["order.test_recorded"]
