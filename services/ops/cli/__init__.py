@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from services.ops.cli import acting
 from services.ops.cli.businesses import (
     account,
     customer,
@@ -21,6 +22,7 @@ from shared.product import VERSION
 app = typer.Typer(
     help="Order Fellow, for its operators. The system is the one of AMQP_URL and DATABASE_URL or, "
     "where neither is set, the one that `make run` has started in this checkout.",
+    cls=acting.Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -38,8 +40,9 @@ def _options(
         bool,
         typer.Option("--version", callback=_tell_version, is_eager=True, help="Say which it is."),
     ] = False,
+    who: Annotated[str, typer.Option(acting.AS, envvar=acting.VARIABLE, help=acting.HELP)] = "",
 ) -> None:
-    pass
+    acting.sign(who)
 
 
 app.command("doctor")(doctor.examine)

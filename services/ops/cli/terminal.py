@@ -4,15 +4,11 @@ Exit codes: 0 done; 1 refused, not carried out yet, something is wrong, or a ser
 wrong command line or configuration. Results go to standard output, all else to standard error.
 """
 
-import getpass
 import os
-import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, NoReturn
-from urllib.parse import quote, urlsplit
 
 import msgspec
 import typer
@@ -25,12 +21,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from services.ops import environment
-from services.ops.audit.actions import Actor, tell, viewed
 from services.ops.broker import queue_lock
 from services.ops.broker.connection import TIMEOUT
 from services.ops.commands.giving import NotKnownError
 from services.ops.environment import Surroundings
-from shared.bus.broker.kombu_connection import connect, credentials
+from shared.bus.broker.kombu_connection import connect
 from shared.bus.broker.refusal import explain
 from shared.config.environment import ConfigurationError
 from shared.db.session import make_engine
@@ -68,16 +63,6 @@ def broker(system: Surroundings) -> Iterator[Connection]:
         connection.release()
 
 
-def signed_in_as(system: Surroundings, name: str) -> Surroundings:
-    """The same system, on whose broker somebody signs in as themselves."""
-    password = os.environ.get("FELLOW_PASSWORD") or getpass.getpass(f"{name}'s password: ")
-    url = urlsplit(system.settings.amqp_url)
-    host = url.netloc.rpartition("@")[2]
-    person = f"{quote(name, safe='')}:{quote(password, safe='')}"
-    own = url._replace(netloc=f"{person}@{host}").geturl()
-    return replace(system, settings=msgspec.structs.replace(system.settings, amqp_url=own))
-
-
 def engine(system: Surroundings) -> Engine:
     """The database's engine; exits when its address is not known."""
     if not system.has_database:
@@ -102,12 +87,6 @@ def database_trouble() -> Iterator[None]:
         stop(f"The database did not do it: {' '.join(str(cause).split())}")
 
 
-def actor(system: Surroundings) -> Actor:
-    """Who runs the command, for the audit log: the broker's user, and who and where that is."""
-    user = credentials(system.settings.amqp_url)[0]
-    return Actor(user, f"{getpass.getuser()}@{socket.gethostname()}")
-
-
 @contextmanager
 def progress() -> Iterator[Any]:
     """A line on standard error that says how far it is; call what it yields with the text."""
@@ -126,33 +105,6 @@ def results(**more: Any) -> Console:
     if not console.is_terminal:
         console.width = WHOLE
     return console
-
-
-def note_view(system: Surroundings, command: str, of: Sequence[str] = ()) -> None:
-    """Tell the audit log that personal data was shown.
-
-    Args:
-        system: whose data.
-        command: which showed it.
-        of: the ids of what it was about.
-    """
-    message = viewed(actor(system), command, of)
-    with database_trouble():
-        tell(engine(system), [message])
-
-
-def note_view_where_it_can_be(system: Surroundings, command: str, of: Sequence[str] = ()) -> None:
-    """As `note_view`, for what only the broker has: with the database away it is shown as well.
-
-    Then above all people look there; that the audit log was not told is said.
-    """
-    try:
-        if system.has_database:
-            tell(engine(system), [viewed(actor(system), command, of)])
-            return
-    except SQLAlchemyError:
-        pass
-    say("The audit log was not told who looked: the database is away, or not named.")
 
 
 def say(sentence: str) -> None:

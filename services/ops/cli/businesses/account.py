@@ -6,6 +6,7 @@ import msgspec
 import typer
 from rich.table import Table
 
+from services.ops.cli.acting import enter, note_view
 from services.ops.cli.businesses.commands import (
     Business,
     Wait,
@@ -22,9 +23,7 @@ from services.ops.cli.terminal import (
     Yes,
     broker,
     database,
-    find_system,
     local,
-    note_view,
     print_json,
     results,
     say,
@@ -60,7 +59,7 @@ def unblock(
 
 
 def _set_blocked(business: str, reason: str, wait: float, yes: bool, *, blocked: bool) -> None:
-    system = find_system()
+    system = enter()
     found = the_business(system, business)
     try:
         command = msgspec.convert(
@@ -85,7 +84,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """What happened to a business: KYC, its secrets' lives, its orders, emails, what waits."""
-    system = find_system()
+    system = enter()
     with database(system) as session:
         ids = account.find(session, business)
         if not ids:

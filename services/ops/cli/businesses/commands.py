@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
+from services.ops.cli.acting import actor
 from services.ops.cli.terminal import (
     FAILED,
-    actor,
     broker,
     confirm,
     database,

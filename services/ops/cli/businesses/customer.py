@@ -7,19 +7,17 @@ import typer
 from rich.table import Table
 from sqlalchemy.orm import Session
 
+from services.ops.cli.acting import actor, enter, note_view
 from services.ops.cli.terminal import (
     FAILED,
     MISUSED,
     AsJson,
     Yes,
-    actor,
     broker,
     confirm,
     database,
     database_trouble,
     engine,
-    find_system,
-    note_view,
     print_json,
     results,
     say,
@@ -44,7 +42,7 @@ Address = Annotated[
 @app.command()
 def export(address: Address) -> None:
     """Everything that is held of a customer, as JSON, and where there may be more."""
-    system = find_system()
+    system = enter()
     books = engine(system)
     with database(system) as session, broker(system) as connection:
         try:
@@ -76,7 +74,7 @@ def erase(
     """
     if not dry_run and not reason.strip():
         stop("--reason must say why.", MISUSED)
-    system = find_system()
+    system = enter()
     books = engine(system)
     if not dry_run:
         confirm(f"Erase all personal data of {address}? There is no way back.", yes)

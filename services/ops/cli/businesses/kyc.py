@@ -10,13 +10,14 @@ from rich.table import Table
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
+from services.ops.cli import acting
+from services.ops.cli.acting import actor, enter, note_view
 from services.ops.cli.businesses.commands import Business, Wait, conclude, sure, the_business
 from services.ops.cli.terminal import (
     FAILED,
     MISUSED,
     AsJson,
     Yes,
-    actor,
     broker,
     confirm,
     database,
@@ -24,11 +25,9 @@ from services.ops.cli.terminal import (
     engine,
     find_system,
     local,
-    note_view,
     print_json,
     results,
     say,
-    signed_in_as,
     stop,
 )
 from services.ops.commands import decisions, kyc_applications, kyc_notes, outcomes
@@ -39,19 +38,11 @@ from services.ops.environment import Surroundings
 from shared.bus.contract import topology
 from shared.bus.contract.events import KycDecide
 from shared.db.session import make_engine
-from shared.security.service_accounts import is_services
 
 app = typer.Typer(help="Decide on KYC applications.", no_args_is_help=True)
 
 Why = Annotated[str, typer.Option(help="What the business is told.")]
 Asked = Annotated[str, typer.Option(help="What the business is asked.")]
-Who = Annotated[
-    str,
-    typer.Option(
-        "--as",
-        help="Your own user of the broker; its password is asked for, or in FELLOW_PASSWORD.",
-    ),
-]
 
 
 @app.command("list")
@@ -69,7 +60,7 @@ def list_applications(
     as_json: AsJson = False,
 ) -> None:
     """Applications, oldest first."""
-    system = find_system()
+    system = enter()
     wanted = Filter(status, search.strip(), sort)
     with database(system) as session:
         found = kyc_applications.applications(session, wanted, limit=limit, after=after)
@@ -102,54 +93,45 @@ def list_applications(
 
 
 @app.command()
-def approve(
-    business: Business, reason: Why = "", wait: Wait = 5.0, who: Who = "", yes: Yes = False
-) -> None:
+def approve(business: Business, reason: Why = "", wait: Wait = 5.0, yes: Yes = False) -> None:
     """Approve the business's newest application: it gets a webhook secret."""
-    _decide("approve", business, reason, wait, who, yes)
+    _decide("approve", business, reason, wait, yes)
 
 
 @app.command()
-def reject(
-    business: Business, reason: Why, wait: Wait = 5.0, who: Who = "", yes: Yes = False
-) -> None:
+def reject(business: Business, reason: Why, wait: Wait = 5.0, yes: Yes = False) -> None:
     """Reject it; the business is told why and may submit again."""
-    _decide("reject", business, reason, wait, who, yes)
+    _decide("reject", business, reason, wait, yes)
 
 
 @app.command()
-def ask(
-    business: Business, reason: Asked, wait: Wait = 5.0, who: Who = "", yes: Yes = False
-) -> None:
+def ask(business: Business, reason: Asked, wait: Wait = 5.0, yes: Yes = False) -> None:
     """Ask for more information; the business is told what, and sends its application again."""
-    _decide("ask", business, reason, wait, who, yes)
+    _decide("ask", business, reason, wait, yes)
 
 
 @app.command()
 def note(
     business: Business,
     text: Annotated[str, typer.Argument(help="The note; operators alone see it.")],
-    who: Who = "",
 ) -> None:
     """Keep a note on the business's newest application; it is never told to the business."""
     system = find_system()
-    own = _own(system, who, is_named=True)
+    writer = actor(system, is_named=True)
     try:
         kept = kyc_notes.checked(text)
     except kyc_notes.InvalidNoteError as error:
         stop(str(error), MISUSED)
     found = _newest(system, business)
-    with broker(own):
-        pass  # the broker has let them in: they are who they say
     with database_trouble(), Session(engine(system)) as session, session.begin():
-        kyc_notes.add(session, actor(own), found, kept)
+        kyc_notes.add(session, writer, found, kept)
     say(f"Kept on the application of {found.company_name} <{found.email}>.")
 
 
 @app.command()
 def show(business: Business, as_json: AsJson = False) -> None:
     """The business's newest application, with the notes of operators."""
-    system = find_system()
+    system = enter()
     found = _newest(system, business)
     with database(system) as session:
         kept = kyc_notes.notes(session, [found.id]).get(found.id, ())
@@ -180,19 +162,17 @@ def show(business: Business, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def revoke(
-    business: Business, reason: Why = "", wait: Wait = 5.0, who: Who = "", yes: Yes = False
-) -> None:
+def revoke(business: Business, reason: Why = "", wait: Wait = 5.0, yes: Yes = False) -> None:
     """Take an approval back: the business's secrets stop working at once."""
-    _decide("revoke", business, reason, wait, who, yes)
+    _decide("revoke", business, reason, wait, yes)
 
 
 def _decide(
-    decision: decisions.Decision, business: str, reason: str, wait: float, who: str, yes: bool
+    decision: decisions.Decision, business: str, reason: str, wait: float, yes: bool
 ) -> None:
     system = find_system()
     takes = system.settings.kyc_approvals_required if decision in DECIDES.values() else 1
-    own = _own(system, who, is_named=takes > 1 or system.settings.environment == "production")
+    own = acting.own(system, is_named=takes > 1 or system.settings.environment == "production")
     try:
         command = decisions.make(decision, business, reason)
     except msgspec.ValidationError as error:
@@ -210,7 +190,7 @@ def _decide(
     books = make_engine(system.settings) if system.has_database else None
     with broker(system) as connection:
         with broker(own) as personal:
-            message_id = give(personal, books, command, actor(own), untold=_not_told)
+            message_id = give(personal, books, command, acting.of(own), untold=_not_told)
         say(f"Published: {decision} {business.strip()} (message {message_id}).")
         if not wait:
             return
@@ -224,15 +204,6 @@ def _decide(
             raise typer.Exit(FAILED) from None
     conclude(outcome, recipient)
     say(outcome.sentence)
-
-
-def _own(system: Surroundings, who: str, *, is_named: bool) -> Surroundings:
-    """The system as the operator signs in to its broker; exits where that must be by a name."""
-    own = signed_in_as(system, who) if who else system
-    user = actor(own).name
-    if is_named and is_services(user):
-        stop(f"{user} is nobody's name: give --as and your own user of the broker.", MISUSED)
-    return own
 
 
 def _newest(system: Surroundings, business: str) -> Application:

@@ -4,8 +4,9 @@ from typing import Annotated
 
 import typer
 
+from services.ops.cli.acting import enter
 from services.ops.cli.businesses.commands import Business, Wait, carry_out, the_business
-from services.ops.cli.terminal import MISUSED, find_system, say, stop
+from services.ops.cli.terminal import MISUSED, say, stop
 from shared.bus.contract.events import WebhookLimit
 
 PerSecond = Annotated[
@@ -23,7 +24,7 @@ def limit(
     """Set how many webhooks a business may send a second."""
     if default == (per_second is not None):
         stop("Say either --per-second N or --default.", MISUSED)
-    system = find_system()
+    system = enter()
     found = the_business(system, business)
     command = WebhookLimit(account_id=found.account_id, per_second=per_second)
     if carry_out(system, command, wait):

@@ -7,6 +7,7 @@ import msgspec
 import typer
 from rich.table import Table
 
+from services.ops.cli.acting import enter
 from services.ops.cli.businesses.commands import Business, Wait, carry_out, sure, the_business
 from services.ops.cli.terminal import (
     MISUSED,
@@ -46,7 +47,7 @@ def rotate(
     yes: Yes = False,
 ) -> None:
     """Replace a business's secret; the one before works until its own end."""
-    system = find_system()
+    system = enter()
     found = the_business(system, business)
     command = SecretRotate(
         account_id=found.account_id, cause="operator", revoke_previous=revoke_previous
@@ -66,7 +67,7 @@ def revoke(
     yes: Yes = False,
 ) -> None:
     """Make a business's secrets, or one of them, stop working at once."""
-    system = find_system()
+    system = enter()
     found = the_business(system, business)
     try:
         command = msgspec.convert(

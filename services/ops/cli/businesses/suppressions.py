@@ -5,18 +5,16 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from services.ops.cli.acting import actor, enter, note_view
 from services.ops.cli.businesses.commands import Business, the_business
 from services.ops.cli.terminal import (
     AsJson,
     Yes,
-    actor,
     confirm,
     database,
     database_trouble,
     engine,
-    find_system,
     local,
-    note_view,
     print_json,
     results,
     say,
@@ -33,7 +31,7 @@ app = typer.Typer(
 @app.command("list")
 def show(business: Business, as_json: AsJson = False) -> None:
     """Whom a business's emails do not go to, newest first."""
-    system = find_system()
+    system = enter()
     account_id = the_business(system, business).account_id
     with database(system) as session:
         known = suppressions.of_business(session, account_id)
@@ -80,7 +78,7 @@ def lift(
 
     Whoever has left comes back by themselves alone.
     """
-    system = find_system()
+    system = enter()
     account_id = the_business(system, business).account_id
     with database(system) as session:
         found = suppressions.of_address(session, account_id, address)

@@ -8,14 +8,13 @@ from uuid import UUID
 import typer
 from rich.table import Table
 
+from services.ops.cli.acting import enter, note_view
 from services.ops.cli.terminal import (
     FAILED,
     AsJson,
     broker,
     database,
-    find_system,
     local,
-    note_view,
     print_json,
     results,
     say,
@@ -41,7 +40,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """What happened to an order: from the request to the last email, and what still waits."""
-    system = find_system()
+    system = enter()
     with database(system) as session, broker(system) if bus else nullcontext() as connection:
         try:
             orders = search.search(session, order, connection=connection)

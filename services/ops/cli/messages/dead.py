@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from services.ops.cli.acting import enter, note_view_where_it_can_be
 from services.ops.cli.messages import dead_actions, dead_rehearsal
 from services.ops.cli.messages.dead_options import (
     About,
@@ -24,7 +25,6 @@ from services.ops.cli.terminal import (
     database_trouble,
     find_system,
     local,
-    note_view_where_it_can_be,
     print_json,
     results,
     say,
@@ -63,10 +63,10 @@ def list_letters(
     as_json: AsJson = False,
 ) -> None:
     """A queue's dead letters, first died first; without a queue, what they all died of."""
-    system = find_system()
     if queue is None:
-        _summary(system, as_json)
+        _summary(find_system(), as_json)
         return
+    system = enter()
     wanted = criteria((), reason, type_, about, older, younger)
     with broker(system) as connection, database_trouble():
         page = search.browse(
@@ -107,7 +107,7 @@ def list_waiting(
     as_json: AsJson = False,
 ) -> None:
     """What failed and waits on the retry ladder for its next attempt, rung by rung."""
-    system = find_system()
+    system = enter()
     wanted = None if queue is None else work_queue(queue).name
     with broker(system) as connection, database_trouble():
         found = [
@@ -138,7 +138,7 @@ def list_waiting(
 @app.command()
 def show(queue: QueueName, message_id: MessageId, as_json: AsJson = False) -> None:
     """One letter: its body, its headers, why each attempt failed."""
-    system = find_system()
+    system = enter()
     with broker(system) as connection, database_trouble():
         letter = search.find(connection, work_queue(queue), message_id)
     if letter is None:

@@ -13,6 +13,7 @@ import typer
 from kombu import Connection
 from sqlalchemy import Engine
 
+from services.ops.cli.acting import actor, enter, note_view
 from services.ops.cli.messages.dead_options import (
     About,
     All,
@@ -30,13 +31,10 @@ from services.ops.cli.terminal import (
     FAILED,
     MISUSED,
     Yes,
-    actor,
     broker,
     confirm,
     database_trouble,
     engine,
-    find_system,
-    note_view,
     progress,
     say,
     stop,
@@ -105,7 +103,7 @@ def edit(
     type_: Annotated[str, typer.Option("--type", help="Another type for it.")] = "",
 ) -> None:
     """Put one letter back with another body, if its consumer would understand that one."""
-    system = find_system()
+    system = enter()
     chosen, books = work_queue(queue), engine(system)
     with broker(system) as connection, database_trouble():
         letter = search.find(connection, chosen, message_id, engine=books)
@@ -153,7 +151,7 @@ def _carry_out(
     wanted: Criteria,
     yes: bool,
 ) -> None:
-    system = find_system()
+    system = enter()
     books = engine(system)
     if not wanted.ids:
         confirm(question, yes)

@@ -7,16 +7,14 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from services.ops.cli.acting import actor, enter, note_view
 from services.ops.cli.messages.dead_options import MessageId, QueueName, work_queue
 from services.ops.cli.terminal import (
     FAILED,
     AsJson,
-    actor,
     broker,
     database_trouble,
     engine,
-    find_system,
-    note_view,
     print_json,
     results,
     say,
@@ -41,7 +39,7 @@ def rehearse(
 
     Exits with 1 when it would not be handled.
     """
-    system = find_system()
+    system = enter()
     chosen, books = work_queue(queue), engine(system)
     new = _read(body)
     with broker(system) as connection, database_trouble():

@@ -9,15 +9,14 @@ import typer
 from services.ops import journal
 from services.ops.audit import actions as audit
 from services.ops.broker.hold import BusyError
+from services.ops.cli.acting import actor, enter
 from services.ops.cli.terminal import (
     MISUSED,
     Yes,
-    actor,
     broker,
     confirm,
     database_trouble,
     engine,
-    find_system,
     parse_time,
     progress,
     say,
@@ -70,7 +69,7 @@ def replay(
     wanted = [type_.strip() for type_ in types.split(",") if type_.strip()]
     first = parse_time("--from", since)
     last = parse_time("--to", until) if until else datetime.now(UTC)
-    system = find_system()
+    system = enter()
     books = None if dry_run else engine(system)
     if books is not None:
         what = f"what the journal has{' of ' + types if wanted else ''} since {moment(first)}"

@@ -13,19 +13,17 @@ from rich.table import Table
 from sqlalchemy.orm import Session
 
 from services.ops import parked_messages
+from services.ops.cli.acting import actor, enter, note_view
 from services.ops.cli.terminal import (
     FAILED,
     MISUSED,
     AsJson,
     Yes,
-    actor,
     confirm,
     database,
     database_trouble,
     engine,
-    find_system,
     local,
-    note_view,
     print_json,
     results,
     say,
@@ -50,7 +48,7 @@ def list_parked(
     as_json: AsJson = False,
 ) -> None:
     """What is parked, in the order in which it was written."""
-    system = find_system()
+    system = enter()
     with database(system) as session:
         found = parked_messages.listed(session, after=after, limit=limit)
         total = parked_messages.count(session)
@@ -70,7 +68,7 @@ def list_parked(
 @app.command()
 def show(number: Number, as_json: AsJson = False) -> None:
     """One message: why it is parked, and its body."""
-    system = find_system()
+    system = enter()
     with database(system) as session:
         one = parked_messages.find(session, number)
     if one is None:
@@ -95,7 +93,7 @@ def retry(numbers: Numbers = None, every: All = False, yes: Yes = False) -> None
     """Let the relay try messages now, and not when their time comes."""
     wanted = _wanted(numbers, every)
     confirm(f"Try {_in_words(wanted)} now?", yes)
-    system = find_system()
+    system = enter()
     with database_trouble(), Session(engine(system)) as session, session.begin():
         done = parked_messages.retry(session, wanted, actor(system))
     _report(done, "will be tried now", wanted)
@@ -113,7 +111,7 @@ def discard(
         stop("--because must say why.", MISUSED)
     wanted = _wanted(numbers, every)
     confirm(f"Throw {_in_words(wanted)} away?", yes)
-    system = find_system()
+    system = enter()
     with database_trouble(), Session(engine(system)) as session, session.begin():
         done = parked_messages.discard(session, wanted, actor(system), because)
     _report(done, "discarded", wanted)
@@ -132,7 +130,7 @@ def edit(
     yes: Yes = False,
 ) -> None:
     """Give a message another body, if its consumers would understand that one, and try it now."""
-    system = find_system()
+    system = enter()
     with database(system) as session:
         one = parked_messages.find(session, number)
     if one is None:

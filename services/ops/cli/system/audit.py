@@ -7,6 +7,7 @@ import typer
 from rich.table import Table
 
 from services.ops.audit import log
+from services.ops.cli.acting import enter, note_view
 from services.ops.cli.terminal import (
     FAILED,
     MISUSED,
@@ -14,7 +15,6 @@ from services.ops.cli.terminal import (
     database,
     find_system,
     local,
-    note_view,
     parse_time,
     print_json,
     progress,
@@ -37,7 +37,7 @@ def list_entries(
     as_json: AsJson = False,
 ) -> None:
     """Entries of the audit log, newest first."""
-    system = find_system()
+    system = enter()
     with database(system) as session:
         found = log.search(
             session,

@@ -10,11 +10,11 @@ from rich.table import Table
 from sqlalchemy.orm import Session
 
 from services.ops.audit.actions import about
+from services.ops.cli.acting import actor, enter
 from services.ops.cli.terminal import (
     MISUSED,
     AsJson,
     Yes,
-    actor,
     confirm,
     database,
     database_trouble,
@@ -71,11 +71,11 @@ def change_role(name: Name, role: Annotated[str, typer.Argument(help="As of add.
 def remove(name: Name, yes: Yes = False) -> None:
     """Take a user away, who is signed out at once."""
     confirm(f"Remove {name}?", yes)
-    system = find_system()
+    system = enter()
     with database_trouble(), Session(engine(system)) as session, session.begin():
         if not users.remove(session, name):
             stop(f"There is no user {name}.")
-        _tell(session, name.strip().lower(), "")
+        _tell(system, session, name.strip().lower(), "")
     say(f"{name} is gone.")
 
 
@@ -87,7 +87,7 @@ def reset_second_factor(name: Name, yes: Yes = False) -> None:
     sure that it is they who ask.
     """
     confirm(f"Take the second factor of {name} away?", yes)
-    system = find_system()
+    system = enter()
     with database_trouble(), Session(engine(system)) as session, session.begin():
         if not second_factor.reset(session, name):
             stop(f"There is no user {name} with a second factor.")
@@ -105,7 +105,7 @@ def list_sessions(
     as_json: AsJson = False,
 ) -> None:
     """Where a user is signed in to the console: since when, last used, from where, with what."""
-    system = find_system()
+    system = enter()
     with database(system) as session:
         user = users.find(session, name)
         found = sessions.listed(session, user.id, system.settings) if user else []
@@ -164,18 +164,18 @@ def _ask() -> str:
 
 
 def _put(name: str, role: str, password: str | None) -> None:
-    system = find_system()
+    system = enter()
     with database_trouble(), Session(engine(system)) as session, session.begin():
         try:
             is_new = users.put(session, name, role, password)
         except UnfitUserError as error:
             stop(str(error))
         role = written(parse(role))
-        _tell(session, name.strip().lower(), role)
+        _tell(system, session, name.strip().lower(), role)
     say(f"{name} {'may now' if is_new else 'was there; now may'} {role}.")
 
 
-def _tell(session: Session, name: str, role: str) -> None:
-    who = actor(find_system())
+def _tell(system: Surroundings, session: Session, name: str, role: str) -> None:
+    who = actor(system)
     changed = OpsUserChanged(by=who.name, address=who.address, user=name, role=role)
     outbox.add(session, [about(changed, name)])
