@@ -28,6 +28,7 @@ from services.ingress.request_log.writer import RequestLog
 from services.ingress.server import health
 from services.ingress.shops.authentication import PlatformScheme
 from services.ingress.shops.endpoint import PlatformWebhook
+from services.ingress.webhook import limits_api
 from services.ingress.webhook.acceptor import Acceptor
 from services.ingress.webhook.admission import Admission
 from services.ingress.webhook.authentication import ApiKeyScheme, StandardScheme
@@ -61,6 +62,7 @@ INGRESS_THREADS = 4
 
 ROUTES: tuple[Route, ...] = (
     *diagnosis_api.ROUTES,
+    *limits_api.ROUTES,
     *accounts_api.ROUTES,
     *kyc_api.ROUTES,
     *secrets_api.ROUTES,

@@ -1,16 +1,19 @@
-"""The HTTP side: a business sees what its customers would get."""
+"""The HTTP side: a business sees what its customers would get, and what it gets itself."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from sqlalchemy.orm import Session
 
 from services.notifier import senders
+from services.notifier.previews import to_business
 from services.notifier.previews.examples import SAMPLES, preview
 from shared.db.models import Account
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
 from shared.languages import language
+
+To = Literal["customer", "business"]
 
 
 class PreviewIn(msgspec.Struct, kw_only=True):
@@ -20,7 +23,7 @@ class PreviewIn(msgspec.Struct, kw_only=True):
 
 
 class EmailPreview(msgspec.Struct, kw_only=True):
-    """An email about an order, of an example: both of its parts."""
+    """An email of an example: both of its parts."""
 
     name: str
     language: str
@@ -30,34 +33,39 @@ class EmailPreview(msgspec.Struct, kw_only=True):
 
 
 class PreviewName(msgspec.Struct, kw_only=True):
-    """One of them."""
+    """One of them, and whether it goes to your customers or to you."""
 
     name: str
+    to: To
     subject: str
 
 
 class PreviewList(msgspec.Struct, kw_only=True):
-    """Every email that a customer can get, by name and with its subject."""
+    """Every email that your customers or you can get, by name and with its subject."""
 
     language: str
     results: list[PreviewName]
 
 
 def index(session: Session, call: Call[None, PreviewIn]) -> Answer:
-    """Every email that your customers can get."""
-    previews = [_preview(session, call, name) for name in SAMPLES]
-    names = [PreviewName(name=one.name, subject=one.subject) for one in previews]
+    """Every email that your customers or you can get."""
+    to: dict[str, To] = {
+        **dict.fromkeys(SAMPLES, "customer"),
+        **dict.fromkeys(to_business.SAMPLES, "business"),
+    }
+    previews = [_preview(session, call, name) for name in to]
+    names = [PreviewName(name=one.name, to=to[one.name], subject=one.subject) for one in previews]
     return Answer(200, PreviewList(language=previews[0].language, results=names))
 
 
 def show(session: Session, call: Call[None, PreviewIn]) -> Answer:
-    """One email as your customers would get it."""
+    """One email as it would be."""
     return Answer(200, _preview(session, call, call.path["name"]))
 
 
 def _preview(session: Session, call: Call[None, PreviewIn], name: str) -> EmailPreview:
     account = session.get(Account, call.caller)
-    if account is None or name not in SAMPLES:
+    if account is None or name not in {*SAMPLES, *to_business.SAMPLES}:
         raise ApiError(*_NOT_FOUND)
     chosen = senders.chosen(session, [account.id]).get(account.id, senders.OURS)
     wanted = call.query.language
@@ -83,7 +91,7 @@ ROUTES = (
         method="GET",
         path="/email-previews/",
         handler=index,
-        summary="Every email that your customers can get",
+        summary="Every email that your customers or you can get",
         query=PreviewIn,
         answers={200: PreviewList},
         errors=(_LANGUAGE,),
@@ -94,7 +102,7 @@ ROUTES = (
         method="GET",
         path="/email-previews/{name}/",
         handler=show,
-        summary="An email as your customers would get it",
+        summary="An email as your customers or you would get it",
         query=PreviewIn,
         answers={200: EmailPreview},
         errors=(_NOT_FOUND, _LANGUAGE),

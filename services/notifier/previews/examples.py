@@ -1,12 +1,13 @@
-"""What customers would get, for a business to look at: each email about an order, of an example."""
+"""What customers and a business itself would get, for it to look at: each email, of an example."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import UUID
 
-from services.notifier.composing import CONTENTS
+from services.notifier.composing import CONTENTS, HIDDEN
 from services.notifier.contents import orders, rendering
 from services.notifier.contents.content import Setting
+from services.notifier.previews import to_business
 from services.notifier.senders import Sender
 from shared.bus.contract.events import (
     OrderCancellationRecorded,
@@ -21,11 +22,14 @@ from shared.security import unsubscribe_links
 
 NOBODY = UUID(int=0)
 NUMBER = "A-1001"
+ADDRESS = "customer@shop.example"
 Told = OrderRecorded | OrderStatusRecorded | OrderCancellationRecorded
 
 
 def preview(name: str, company_name: str, chosen: Sender) -> rendering.Parts:
-    """One of `SAMPLES`, in the account's language. Its links lead to no order.
+    """One of `SAMPLES` here or of those to a business, in the account's language.
+
+    Its links lead to no order, and its code opens nothing.
 
     Args:
         name: which.
@@ -34,18 +38,23 @@ def preview(name: str, company_name: str, chosen: Sender) -> rendering.Parts:
     """
     say = language(chosen.language)
     config = settings()
-    fact = SAMPLES[name](_common(company_name, say), say)
-    _, content_of = CONTENTS[type(fact)]
     setting = Setting(
         say=say,
         zone=time_zones.zone(chosen.time_zone),
         public_url=config.public_url,
         reply_to=chosen.reply_to,
+    )
+    if name in to_business.SAMPLES:
+        account = {"account_id": NOBODY, "company_name": company_name, "email": ADDRESS}
+        fact = to_business.SAMPLES[name](account, say)
+        return rendering.parts(fact, CONTENTS[type(fact)][1], setting._replace(code=HIDDEN))
+    told = SAMPLES[name](_common(company_name, say), say)
+    setting = setting._replace(
         tracking_page=config.tracking_url,
         unsubscribe_url=f"{config.public_url.rstrip('/')}/api/v1{unsubscribe_links.PATH}",
-        excerpt=orders.excerpt(fact),
+        excerpt=orders.excerpt(told),
     )
-    return rendering.parts(fact, content_of, setting)
+    return rendering.parts(told, CONTENTS[type(told)][1], setting)
 
 
 def _common(company_name: str, say: Language) -> dict[str, Any]:
@@ -54,7 +63,7 @@ def _common(company_name: str, say: Language) -> dict[str, Any]:
         "account_id": NOBODY,
         "company_name": company_name,
         "customer_name": say("pages.sample.name"),
-        "customer_email": "customer@shop.example",
+        "customer_email": ADDRESS,
         "item_summary": say("pages.sample.items"),
         "order_number": NUMBER,
     }

@@ -138,6 +138,8 @@ def paths(business):
     request = page.locator("tbody a").first.get_attribute("href")
     page.goto("/orders")
     order = page.locator("tbody a").first.get_attribute("href")
+    page.goto(tracking_link(business.running))
+    leaving = page.locator("a[href*='/unsubscribe/']").get_attribute("href")
     return (
         "/",
         "/kyc",
@@ -161,6 +163,7 @@ def paths(business):
         "/nowhere",
         tracking_link(business.running),
         f"{tracking_link(business.running)}x",
+        leaving,
     )
 
 
@@ -241,10 +244,37 @@ def test_all_of_it_works_without_scripts(business, browser, running):
     expect(page.get_by_role("status")).to_contain_text("The networks are kept.")
     page.goto("/first-request")
     expect(page.locator(".arrived")).to_contain_text("was accepted")
+    page.goto("/emails/sender")
+    page.get_by_label("Name before our address").fill("Kettles of Lagos")
+    page.get_by_role("button", name="Keep these …").click()
+    page.get_by_role("button", name="Send them so").click()
+    expect(page.get_by_role("status")).to_contain_text("It is kept.")
+    page.goto("/emails/refused?cause=refused")
+    expect(page.get_by_text("Nobody of these.")).to_be_visible()
+    page.goto("/requests")
+    page.locator("tbody a").first.click()
+    page.get_by_role("link", name="Check its signature").click()
+    expect(page.get_by_label("Headers")).to_have_value("X-API-Key: \nX-Webhook-Signature: ")
+    page.goto("/shops")
+    expect(page.locator("[data-url=shopify]")).to_contain_text("/shopify/")
+    page.goto(tracking_link(running))
+    expect(page.locator(".way li.done")).to_have_count(1)
     page.goto("/account")
     page.get_by_role("button", name="Sign out").click()
     expect(page).to_have_url(f"{running.portal_url}/sign-in")
     context.close()
+
+
+@pytest.mark.timeout(600)
+def test_the_list_of_requests_grows_by_itself_and_leaves_the_focus_where_it_is(business, running):
+    page, secret = business.page, business.fetches_the_secret()
+    page.goto("/requests")
+    rows, link = page.locator("tbody tr"), page.locator("tbody a").first
+    link.focus()
+    before, focused = rows.count(), link.get_attribute("id")
+    send(running, secret)
+    expect(rows).to_have_count(before + 1)
+    assert page.evaluate("document.activeElement.id") == focused
 
 
 @pytest.mark.timeout(600)

@@ -1,5 +1,7 @@
 """A business chooses the language and the time zone of its emails, and looks at them."""
 
+from collections import Counter
+
 import pytest
 
 from shared.bus.contract.events import EmailLocaleChanged, decode
@@ -74,8 +76,12 @@ def test_every_email_of_customers_can_be_looked_at(api, headers):
     put(api, headers, language="fr")
     listed = api.http.get("/email-previews/", headers=headers).json()
     assert listed["language"] == "fr"
-    assert len(listed["results"]) == 5
+    whose = Counter(one["to"] for one in listed["results"])
+    assert whose["customer"] == 5
+    assert whose["business"] > 20
     for one in listed["results"]:
+        if one["to"] == "business":
+            continue
         path = f"/email-previews/{one['name']}/"
         french = api.http.get(path, headers=headers).json()
         english = api.http.get(path, params={"language": "en"}, headers=headers).json()
@@ -85,8 +91,19 @@ def test_every_email_of_customers_can_be_looked_at(api, headers):
         assert english["html"].startswith("<!doctype html>")
 
 
+def test_every_email_to_the_business_can_be_looked_at(api, headers):
+    put(api, headers, language="fr")
+    listed = api.http.get("/email-previews/", headers=headers).json()["results"]
+    for one in listed:
+        path = f"/email-previews/{one['name']}/"
+        french = api.http.get(path, headers=headers).json()
+        english = api.http.get(path, params={"language": "en"}, headers=headers).json()
+        assert (french["language"], french["subject"]) == ("fr", one["subject"])
+        assert english["text"] != french["text"]
+
+
 def test_what_is_no_email_is_not_shown(api, headers):
-    answer = api.http.get("/email-previews/one_time_code/", headers=headers)
+    answer = api.http.get("/email-previews/nothing/", headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (404, "preview_not_found")
     answer = api.http.get("/email-previews/", params={"language": "xx"}, headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (400, "unknown_language")

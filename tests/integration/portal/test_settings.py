@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import select
 
 from services.portal.pages.first_request import LANGUAGES
-from shared.db.models import Account, EmailSender, Suppression, WebhookSecret
+from shared.db.models import Account, EmailSender, Suppression, WebhookPolicy, WebhookSecret
 from shared.ids import new_id, order_of_number
 from tests.integration.arrange import sign, until
 from tests.integration.portal.test_truth import an_order
@@ -162,6 +162,17 @@ def test_the_list_of_requests_looks_out_for_newer_ones(stage, business):
         assert f'data-same-body="{is_same}"' in browser.page
     browser.get("/signature?of=nonsense")
     assert browser.status == 404
+
+
+def test_the_limits_are_those_that_hold(stage, business):
+    browser, account_id = business
+    shown = browser.get("/settings")
+    assert "5\N{THIN SPACE}000 a second for each of 2 workers;" in shown
+    with stage.api.session() as session, session.begin():
+        session.merge(WebhookPolicy(account_id=account_id, rate_per_second=7))
+    assert "7 a second for each of 2 workers, set for you by our operators" in browser.get(
+        "/settings"
+    )
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,19 @@ from html import unescape
 import msgspec
 import pytest
 
-from services.notifier.composing import compose
+from services.notifier.composing import CONTENTS, HIDDEN, compose
+from services.notifier.previews import to_business
 from services.notifier.previews.examples import SAMPLES, preview
 from services.notifier.senders import OURS, Sender
-from shared.bus.contract.events import AccountChanged, OrderNotTaken, TrackingStatus, in_test
+from shared.bus.contract.events import (
+    AccountChanged,
+    OrderCancellationRecorded,
+    OrderNotTaken,
+    OrderRecorded,
+    OrderStatusRecorded,
+    TrackingStatus,
+    in_test,
+)
 from shared.languages.language import CODES, DEFAULT, language
 from tests.integration.arrange import received
 from tests.unit.notifier.facts import ACCOUNT, COMPANY, FACTS, UNTIL
@@ -200,3 +209,22 @@ def test_a_preview_is_the_email_itself_and_leads_nowhere(name, code, configure):
     assert "token=" not in shown.html + shown.text
     assert "A-1001" in shown.text.splitlines()[0]
     assert not re.search(r"track/[\w-]", shown.html)
+
+
+def test_every_email_there_is_has_a_preview():
+    shown = {type(made(ACCOUNT, language("en"))) for made in to_business.SAMPLES.values()}
+    to_customers = {OrderRecorded, OrderStatusRecorded, OrderCancellationRecorded}
+    assert shown == {type_ for type_ in CONTENTS if not type_.IS_TEST} - to_customers
+
+
+@pytest.mark.parametrize("code", CODES)
+@pytest.mark.parametrize("name", to_business.SAMPLES)
+def test_a_preview_of_ours_to_a_business_is_the_email_itself(name, code, configure):
+    configure()
+    shown = preview(name, COMPANY, Sender(language=code))
+    tags = Tags()
+    tags.feed(shown.html)
+    assert tags.open == []
+    assert shown.subject.strip()
+    assert COMPANY in shown.text or name == "one_time_code"
+    assert (HIDDEN in shown.text) == (name == "one_time_code")

@@ -79,6 +79,7 @@ def _page(visit: Visit, networks: str | None = None, wrong: str = "") -> View:
         "allowlist": kept,
         "networks": "\n".join(kept["allowed_networks"]) if networks is None else networks,
         "schemes": visit.api.get("/webhook/schemes/"),
+        "limits": visit.api.get("/webhook/limits/"),
         "wrong": wrong,
     }
     return View("settings.html", about, 400 if wrong else 200)
