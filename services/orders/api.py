@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import func, select, tuple_
+from sqlalchemy import func, or_, select, tuple_
 from sqlalchemy.orm import Session
 
 from services.orders import test_mode_api, tracking_api
@@ -128,7 +128,7 @@ def index(session: Session, call: Call[None, Filter]) -> Answer:
     if wanted.order_number is not None:
         number = normalised_number(wanted.order_number)
         named = order_of_number(call.caller, number, is_test=not is_live)
-        query = query.where(Order.id == named)
+        query = query.where(or_(Order.id == named, Order.has_number_in_shop(number)))
     if wanted.status is not None:
         query = query.where(Order.tracking_status == wanted.status.value)
     if wanted.customer_email is not None:

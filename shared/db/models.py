@@ -25,6 +25,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     Uuid,
+    and_,
     false,
     func,
     literal_column,
@@ -513,6 +514,15 @@ class Order(Base):
     @classmethod
     def _is_live(cls) -> ColumnElement[bool]:
         return ~cls.is_test
+
+    @classmethod
+    def has_number_in_shop(cls, number: str) -> ColumnElement[bool]:
+        """Whether a shop calls an order so, of which its id does not tell.
+
+        Args:
+            number: as `shared.ids.normalised_number` makes it.
+        """
+        return and_(cls.order_number == number, cls.sent_metadata.has_key("shop"))
 
 
 class OrderStatusHistory(Base):

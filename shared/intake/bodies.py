@@ -12,6 +12,7 @@ recorder, which finds the order id taken and keeps it as a conflict.
 """
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -22,7 +23,7 @@ from msgspec import UNSET
 from shared.bus.contract.events import CREATED, Event, OrderCreated
 from shared.bus.contract.message import Message, message_for
 from shared.ids import derived_id
-from shared.intake import event_bodies
+from shared.intake import event_bodies, meant
 from shared.intake.event_bodies import BODIES, DATA, BodyError, FlatOrder
 from shared.validation import foreign_shapes, json_text, reading, words
 from shared.validation.reading import InvalidValueError
@@ -155,16 +156,39 @@ def _read_again(body: bytes) -> _Read:
             faults += error.faults
         if value.get("data") is not None:
             data, path = value["data"], "$.data"
+    else:
+        _slip(value, hints)
     faults += event_bodies.why_unnamed(type_ or OrderCreated.TYPE, data)
     try:
         said = reading.read(data, DATA[type_ or OrderCreated.TYPE], path)
     except InvalidValueError as error:
         faults += error.faults
     if said is None or faults:
-        if type_ is None and "data" in value:
-            hints.append("`data` is there without a `type` beside it.")
         raise BodyError(*hints, *faults)
     return said, stamp
+
+
+def _slip(value: Mapping[str, Any], hints: Sequence[str]) -> None:
+    """Raise where what has no `type` was hardly meant as an order by itself.
+
+    Args:
+        value: the body.
+        hints: whose it looks like instead.
+    """
+    type_ = meant.update(value)
+    inside = meant.wrapper(value)
+    if type_ is not None:
+        faults: tuple[str, ...] = ()
+        try:
+            reading.read(value, DATA[type_])
+        except InvalidValueError as error:
+            faults = error.faults
+        raise BodyError(*hints, f'This looks like an update: add `"type": "{type_}"`.', *faults)
+    if inside is not None and not hints:
+        raise BodyError(
+            f"The order is inside `{inside}`: send what is in it as the body, or "
+            '`{"type": "order.created", "data": {…}}`, with its own type where it is an update.'
+        )
 
 
 def _message_id(

@@ -70,7 +70,8 @@ SHAPES = (
         "shipping assignment, `tracking_status` from `state`.",
     ),
 )
-_WRAPPERS = ("order", "data", "payload", "event")
+WRAPPERS = ("order", "data", "payload", "event")
+"""The names under which systems put an order into another object."""
 
 
 def recognised(body: Mapping[str, Any]) -> list[str]:
@@ -79,7 +80,7 @@ def recognised(body: Mapping[str, Any]) -> list[str]:
     Args:
         body: the top level. An order in it, under a usual name, is looked at too.
     """
-    inner = [body[name] for name in _WRAPPERS if isinstance(body.get(name), dict)]
+    inner = [body[name] for name in WRAPPERS if isinstance(body.get(name), dict)]
     for candidate in (body, *inner):
         for shape in SHAPES:
             if _has(candidate, shape):

@@ -6,7 +6,7 @@ RFC 8259: it is UTF-8 (8.1), and a byte order mark may be passed over.
 import codecs
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -91,14 +91,23 @@ def _texts(value: Any, path: str) -> Iterator[tuple[str, str]]:
 def _malformed(raw: bytes, error: Exception) -> str:
     text = raw.decode(errors="replace")
     try:
-        json.loads(text)
+        json.loads(text, parse_constant=_refuse)
+    except NotJsonError as found:
+        return str(found)
     except json.JSONDecodeError as found:
         where = f"line {found.lineno}, column {found.colno}"
-        what = found.msg[:1].lower() + found.msg[1:]
+        what = found.msg[:1].lower() + found.msg[1:].removesuffix(" at")
         return f"The body is not JSON: {what} at {where}.{_likely(text.strip())}"
     except (RecursionError, ValueError):
         pass
     return f"The body is not JSON: {error}."
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise NotJsonError(
+        f"The body is not JSON: it has {constant}, which is no number (RFC 8259, 6). Send null, or "
+        "leave it out."
+    )
 
 
 def _likely(text: str) -> str:

@@ -111,6 +111,9 @@ class Platform:
         gives_secret: whether the platform makes the secret, so that its business gives it to us;
             else it signs with ours.
         order: what is read of an order.
+        needed: the members of an order without which it is not known where it is: they are refused
+            where they do not fit, and any other is passed over.
+        wrapped: what to say of an order that is inside an `order`; empty where none ever is.
         read: what such an order says; `shop` is that header, as it came.
         states: the table of states.
         ping: the whole body of a delivery that only asks whether somebody is there, unsigned and
@@ -129,8 +132,10 @@ class Platform:
     topics: Mapping[str, Topic]
     gives_secret: bool
     order: type[msgspec.Struct]
+    needed: tuple[str, ...]
     read: Callable[[Any, str], Said]
     states: tuple[State, ...]
+    wrapped: str = ""
     ping: re.Pattern[bytes] | None = None
     test: str | None = None
 

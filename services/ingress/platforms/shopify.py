@@ -146,7 +146,9 @@ def _read(order: ShopifyOrder, shop: str) -> Said:
         or _name(shipping)
         or _name(billing)
         or "Customer",
-        email=platform.email(order.email or order.contact_email or customer.email),
+        email=platform.email(order.email)
+        or platform.email(order.contact_email)
+        or platform.email(customer.email),
         phone=platform.line(order.phone or customer.phone or place.phone),
         items=platform.listed(
             [(item.quantity, item.name or item.title) for item in order.line_items or ()],
@@ -237,6 +239,7 @@ PLATFORM = Platform(
     },
     gives_secret=True,
     order=ShopifyOrder,
+    needed=("id", "cancelled_at", "financial_status", "fulfillment_status", "fulfillments"),
     read=_read,
     states=STATES,
     test="X-Shopify-Test",

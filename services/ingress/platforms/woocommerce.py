@@ -68,6 +68,9 @@ class WooCommerceOrder(msgspec.Struct):
     date_created_gmt: str | None = None
     date_modified_gmt: str | None = None
     date_completed_gmt: str | None = None
+    date_created: str | None = None
+    date_modified: str | None = None
+    date_completed: str | None = None
     billing: WooCommercePerson | None = None
     shipping: WooCommercePerson | None = None
     line_items: list[WooCommerceItem] | None = None
@@ -117,13 +120,14 @@ def _read(order: WooCommerceOrder, _: str) -> Said:
         key=f"{number}\x1f{key}" if key else number,
         is_unique=bool(key),
         former_key=number if key else "",
-        made_at=platform.moment(order.date_created_gmt),
+        made_at=platform.moment(order.date_created_gmt or order.date_created),
         is_placed=state not in _NOT_PLACED or status is TrackingStatus.PENDING,
         number=platform.reference(order.number) or platform.reference(order.id),
         shop=platform.line(shop),
         status=status,
         reason="The order was refunded." if state == "refunded" else "",
-        at=platform.moment(order.date_modified_gmt),
+        # API version v1 has the shop's own time alone.
+        at=platform.moment(order.date_modified_gmt or order.date_modified),
         name=_name(billing) or _name(shipping) or "Customer",
         email=platform.email(billing.email),
         phone=platform.line(billing.phone or shipping.phone),
@@ -200,9 +204,10 @@ def _name(person: WooCommercePerson) -> str:
 def _status(order: WooCommerceOrder, status: str) -> TrackingStatus | None:
     if status == "completed":
         return TrackingStatus.IN_TRANSIT if _is_shipped(order) else TrackingStatus.DELIVERED
+    was_completed = bool(order.date_completed_gmt or order.date_completed)
     if status == "refunded":
-        return None if order.date_completed_gmt else TrackingStatus.CANCELLED
-    if status in _OPEN and order.date_completed_gmt:
+        return None if was_completed else TrackingStatus.CANCELLED
+    if status in _OPEN and was_completed:
         return TrackingStatus.PENDING
     return _ALWAYS.get(status)
 
@@ -241,6 +246,11 @@ PLATFORM = Platform(
     topics={"order.created": "new", "order.updated": "change"},
     gives_secret=False,
     order=WooCommerceOrder,
+    needed=("id", "status", "shipping_lines"),
+    wrapped=(
+        "This is an order of the Legacy REST API. Choose WP REST API Integration v3 as the API "
+        "version of the webhook."
+    ),
     read=_read,
     states=STATES,
     ping=re.compile(rb"webhook_id=[0-9]{1,20}\s*"),

@@ -11,13 +11,12 @@ from uuid import UUID
 
 import msgspec
 
-from services.ingress.platforms import becoming
+from services.ingress.platforms import becoming, lenient_reading
 from services.ingress.platforms.becoming import Note
 from services.ingress.platforms.platform import Platform
 from shared.bus.contract.events import decode
 from shared.bus.contract.message import Message, message_for
 from shared.intake.bodies import SOURCE
-from shared.validation.reading import read_json
 
 
 class UnfitError(ValueError):
@@ -77,7 +76,7 @@ def read(
         return Delivery("test")
     if topic is None:
         return Delivery("topic_not_taken")
-    said = platform.read(_order(body, platform.order), header(platform.shop) or "")
+    said = platform.read(order_of(body, platform), header(platform.shop) or "")
     id_ = becoming.order_id(platform, account_id, said, is_test=is_test)
     made = becoming.event_of(platform, id_, topic, said, account_id, is_test=is_test)
     if isinstance(made, str):
@@ -99,11 +98,20 @@ def read(
     return Delivery(made.note, id_, message)
 
 
-def _order(body: bytes, type_: type[msgspec.Struct]) -> Any:
+def order_of(body: bytes, platform: Platform) -> Any:
+    """What a body says, as far as it is read.
+
+    Args:
+        body: the raw body.
+        platform: whose.
+
+    Raises:
+        InvalidValueError: it is no order.
+    """
     try:
-        return _decoder(type_).decode(body)
+        return _decoder(platform.order).decode(body)
     except (ValueError, RecursionError, OverflowError):
-        return read_json(body, type_)
+        return lenient_reading.read(body, platform)
 
 
 @cache

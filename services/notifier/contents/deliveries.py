@@ -9,7 +9,9 @@ def not_taken(fact: OrderNotTaken, at: Setting) -> Content:
     """An order or an update was not taken."""
     say, order = at.say, fact.order_number or fact.order_id
     by = "number" if fact.order_number else "key"
-    if fact.what == "update_given_up":
+    if fact.what == "update_given_up" and fact.of_shop:
+        subject, said = "subject_update", ("update_shop", "update_shop_how")
+    elif fact.what == "update_given_up":
         subject = "subject_update"
         said = ("update_number" if fact.order_number else "update_id", "update_how")
     elif fact.what == "no_email_address":

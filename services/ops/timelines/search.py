@@ -61,7 +61,10 @@ def search(
     """
     text = text.strip()
     ids = _order_ids(session, text, by_key=sees_persons)
-    conditions: list[ColumnElement[bool]] = [Order.id == any_(cast(list(ids), ARRAY(Uuid)))]
+    conditions: list[ColumnElement[bool]] = [
+        Order.id == any_(cast(list(ids), ARRAY(Uuid))),
+        Order.has_number_in_shop(normalised_number(text)),
+    ]
     is_address = sees_persons and "@" in text
     if is_address:
         # No index, as it would cost every order for what is asked a few times a day.

@@ -752,7 +752,7 @@ class OrderNotTaken(_AccountFact, frozen=True, kw_only=True):
 
     `update_given_up`: the order that the update `event_id` names never came. `key_reused`: another
     order had come under its order number or, where it has none, its idempotency key.
-    `no_email_address`: a shop's order has none that can be mailed.
+    `no_email_address`: a shop's order has none that can be mailed. `of_shop`: a platform said it.
     """
 
     TYPE: ClassVar[str] = "order.not_taken"
@@ -761,6 +761,7 @@ class OrderNotTaken(_AccountFact, frozen=True, kw_only=True):
     order_id: UUID
     event_id: UUID
     order_number: str | UnsetType = UNSET
+    of_shop: bool | UnsetType = UNSET
 
 
 class RefusedRecipient(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,23 +1,28 @@
 """What shops say of orders, as it comes: from the body of a delivery to the rows and facts."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import permutations
 from uuid import UUID
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import func, select, text
 
 from services.ingress.platforms.shopify import PLATFORM as SHOPIFY
 from services.ingress.platforms.woocommerce import PLATFORM as WOOCOMMERCE
 from services.ingress.shops import deliveries
+from services.ops.timelines import search
+from services.orders import api as orders_api
 from services.orders.handlers import record
 from services.orders.lanes import Lanes
 from services.orders.unknown import Unknown
 from shared.bus.consume import inbox
+from shared.bus.consume.retry import MAX_ATTEMPTS
 from shared.bus.contract.events import decode, encode
 from shared.bus.contract.message import Received
-from shared.db.models import Order, OrderConflict
+from shared.db.models import Order, OrderConflict, OutboxMessage
 from shared.db.session import transaction
+from shared.http.route import Call
 from shared.ids import derived_id
 from tests.integration.arrange import account, facts
 from tests.unit.ingress.platforms import orders
@@ -182,6 +187,14 @@ def test_an_old_order_of_the_shop_that_somebody_touches_is_not_told(db, business
     assert take_in(shipped)  # it may have overtaken its order
 
 
+@pytest.mark.parametrize("status", ["completed", "cancelled"])
+def test_a_change_that_is_given_up_is_told_by_the_shops_own_number(db, business, status):
+    _, message = said(business, WOOCOMMERCE, "change", woo(number="K-727", status=status))
+    take_in(replace(message, attempt=MAX_ATTEMPTS))
+    (fact,) = facts(db, "order.not_taken")
+    assert (fact.what, fact.order_number, fact.of_shop) == ("update_given_up", "K-727", True)
+
+
 def test_in_one_batch_it_does_not_matter_in_which_order_they_come(db, business):
     steps = [("new", "pending", 2), ("change", "processing", 3), ("change", "completed", 4)]
     for number, arrival in enumerate(permutations(steps)):
@@ -216,3 +229,38 @@ def test_a_test_order_is_waited_for_as_a_live_one_is(db, business):
     db.rollback()
     assert [row.is_test for row in db.scalars(select(Order))] == [True]
     assert told(db) == ["order.test_recorded"]
+
+
+def test_a_test_order_that_was_cleared_is_recorded_and_told_when_it_is_sent_again(db, business):
+    for platform in (WOOCOMMERCE, SHOPIFY):
+        made = orders.woocommerce() if platform is WOOCOMMERCE else orders.shopify()
+        other = made | {"id": 9}
+        for _ in range(2):
+            for order in (made, other):
+                deliver(business, "new", order, platform, is_test=True)
+            db.rollback()
+            # As the administrator does it for the API.
+            assert db.scalar(select(func.clear_test_orders(business.id))) == 2
+            db.commit()
+    # The notifier knows a fact by its id.
+    assert len(set(db.scalars(select(OutboxMessage.message_id)))) == 8
+
+
+def test_an_order_of_a_shop_is_found_by_the_number_that_its_customer_reads(db, business):
+    other = account(db)
+    for owner in (business, other):
+        deliver(owner, "new", orders.shopify(), SHOPIFY)
+        deliver(owner, "new", orders.woocommerce(number="#1001", _links=None))
+        deliver(owner, "new", orders.shopify(id=7, name="#1002"), SHOPIFY)
+    db.rollback()
+    found = search.search(db, " #1001 ")
+    assert [one.order_number for one in found] == ["#1001"] * 4
+    asked = orders_api.Filter(order_number="#1001")
+    page = orders_api.index(db, Call(business.id, None, asked, {}, "")).body
+    assert [order.order_number for order in page.results] == ["#1001"] * 2
+    # By its index, however many orders there are.
+    query = select(Order.id).where(Order.has_number_in_shop("#1001"))
+    as_sent = query.compile(db.get_bind(), compile_kwargs={"literal_binds": True})
+    db.execute(text("SET LOCAL enable_seqscan = off"))
+    plan = db.execute(text(f"EXPLAIN {as_sent}"))
+    assert "ix_orders_of_shops" in str(plan.all())

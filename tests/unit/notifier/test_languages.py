@@ -48,6 +48,7 @@ def variants():
             facts[f"not_taken-{what}-{number}"] = replace(
                 FACTS["not_taken"], what=what, order_number=number
             )
+    facts["not_taken-shop"] = replace(FACTS["not_taken"], order_number="A-1001", of_shop=True)
     for status in TrackingStatus:
         facts[f"order_status-{status}"] = replace(
             FACTS["order_status"], tracking_status=status, **PARCEL

@@ -96,3 +96,11 @@ def test_a_business_reads_its_own_number(what):
     assert id_ in plain.text
     for email in (numbered, plain):
         assert "\n\nThere may be more today" in email.text
+
+
+def test_a_shop_is_told_of_its_number_there_and_of_what_it_can_do():
+    told = email_of("not_taken", what="update_given_up", order_number="#1001", of_shop=True)
+    assert "#1001" in told.text
+    assert "before you added the webhook" in told.text
+    for ours in ("order_number", "order_id", str(FACTS["not_taken"].order_id)):
+        assert ours not in told.text

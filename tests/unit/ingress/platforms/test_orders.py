@@ -15,10 +15,12 @@ from services.ingress.platforms import becoming
 from services.ingress.platforms.known import PLATFORMS
 from services.ingress.platforms.shopify import PLATFORM as SHOPIFY
 from services.ingress.platforms.woocommerce import PLATFORM as WOOCOMMERCE
+from services.ingress.shops import deliveries
 from services.ingress.webhook import missing_headers
 from shared.bus.contract.events import EVENT_TYPES, TrackingStatus, decode, encode
 from shared.security.webhook_keys import GIVEN_BY
 from shared.validation.foreign_shapes import SHAPES
+from shared.validation.reading import InvalidValueError
 from stack.folders import ROOT
 from tests.unit.ingress.platforms import orders
 from tests.unit.ingress.platforms.orders import parcel
@@ -80,6 +82,88 @@ def test_an_order_of_shopify():
     assert said.address == "12 Marina Road, 101001 Lagos, Lagos, Nigeria"
     assert said.at == datetime(2026, 11, 2, 8, 0, 5, tzinfo=UTC)
     assert said.status is None
+
+
+BILLING = orders.woocommerce()["billing"]
+ODD = [
+    {"billing": BILLING | {"phone": False, "postcode": []}},
+    {"shipping": []},
+    {"shipping": "none", "currency": ["EUR"], "number": False},
+    {"line_items": {"0": orders.woocommerce()["line_items"][0], "2": {"name": [], "quantity": {}}}},
+    {"line_items": [None, 5, {"name": "Kettle"}]},
+    {"meta_data": [{"key": 5, "value": 1}, {"key": "_x"}]},
+    {"meta_data": {"3": {"key": "_x", "value": []}}},
+    {"shipping_lines": {"7": {"method_id": "flat_rate"}}},
+    {"date_created_gmt": False, "date_modified_gmt": 5, "date_completed_gmt": False},
+    {"order_key": False, "_links": False},
+]
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_an_odd_value_that_nobody_needs_refuses_no_order(odd):
+    read = deliveries.order_of(
+        orders.raw(orders.woocommerce(**odd, status="completed")), WOOCOMMERCE
+    )
+    said = WOOCOMMERCE.read(read, "")
+    assert (said.email, said.status) == ("zoe@shop.example", ON_ITS_WAY)
+    assert said.address.startswith("12 Marina Road")
+    check(WOOCOMMERCE, said)
+
+
+ODD_OF_SHOPIFY = [
+    {"customer": [], "phone": False, "order_number": {}},
+    {"shipping_address": [], "line_items": {"1": {"name": "Kettle", "quantity": "2"}}},
+    {"currency": 5, "total_price": [], "contact_email": False, "updated_at": 7},
+]
+
+
+@pytest.mark.parametrize("odd", ODD_OF_SHOPIFY)
+def test_nor_one_of_shopify(odd):
+    read = deliveries.order_of(orders.raw(orders.shopify(**odd)), SHOPIFY)
+    said = SHOPIFY.read(read, "")
+    assert said.email == "zoe@shop.example"
+    check(SHOPIFY, said)
+
+
+@pytest.mark.parametrize(
+    ("platform", "body", "fault"),
+    [
+        (WOOCOMMERCE, {"id": "x"}, "$.id must be"),
+        (WOOCOMMERCE, {"id": 1, "status": 5}, "$.status must be"),
+        (WOOCOMMERCE, {"id": 1, "shipping_lines": "flat_rate"}, "$.shipping_lines must be"),
+        (WOOCOMMERCE, {"number": 1, "billing": []}, "$.id is missing"),
+        (WOOCOMMERCE, {"order": {"id": 1}}, "This is an order of the Legacy REST API"),
+        (WOOCOMMERCE, [1], "The body must be a JSON object"),
+        (SHOPIFY, {"id": 1, "cancelled_at": False}, "$.cancelled_at must be"),
+        (SHOPIFY, {"id": 1, "fulfillments": "all", "phone": []}, "$.fulfillments must be"),
+    ],
+)
+def test_what_decides_where_an_order_is_refuses_it_in_words(platform, body, fault):
+    with pytest.raises(InvalidValueError) as refused:
+        deliveries.order_of(orders.raw(body), platform)
+    (found,) = refused.value.faults
+    assert found.startswith(fault)
+
+
+def test_why_an_order_was_cancelled_is_said_by_either_name_of_the_state():
+    for state in ("refunded", "wc-refunded"):
+        assert woo(status=state).reason == "The order was refunded."
+    assert woo(status="cancelled").reason == ""
+
+
+def test_api_version_v1_has_times_by_other_names():
+    order = orders.woocommerce(date_completed="2026-11-03T09:00:00", status="refunded")
+    v1 = {name: value for name, value in order.items() if not name.endswith("_gmt")}
+    said = say(WOOCOMMERCE, v1)
+    assert said.status is None
+    assert said.at == datetime(2026, 11, 2, 9, 0, 5, tzinfo=UTC)
+    assert say(WOOCOMMERCE, v1 | {"date_completed": None}).status is CANCELLED
+
+
+def test_shopify_is_mailed_at_the_first_address_that_can_be():
+    customer = orders.shopify()["customer"] | {"email": "zoe@shop.example"}
+    assert shopify(email="n/a", contact_email="-", customer=customer).email == "zoe@shop.example"
+    assert shopify(email="n/a", contact_email="a@shop.example").email == "a@shop.example"
 
 
 PICKUP = {"shipping_lines": [{"method_id": "local_pickup"}]}

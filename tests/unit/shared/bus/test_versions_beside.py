@@ -100,7 +100,7 @@ KINDS = [
             "what": "key_reused",
             "event_id": new_id(),
         },
-        {"order_number": "A-1"},
+        {"order_number": "A-1", "of_shop": True},
     ),
 ]
 

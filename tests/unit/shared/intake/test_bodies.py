@@ -20,6 +20,7 @@ from shared.ids import new_id
 from shared.intake.bodies import BodyError, read
 
 ACCOUNT = new_id()
+DATA_OF = {event.TYPE: event for event in (OrderStatusChanged, OrderCancelled)}
 ORDER = {
     "customer_details": {"name": "Zoë Ade", "email": "zoe@shop.example", "phone": "+234"},
     "item_summary": "2 × blue kettle",
@@ -243,6 +244,50 @@ def outcome(raw):
         return type(event_of(raw)[0])
     except BodyError as error:
         return error.faults
+
+
+def faults_of(body):
+    with pytest.raises(BodyError) as refused:
+        event_of(body)
+    return refused.value.faults
+
+
+@pytest.mark.parametrize("name", [{"order_id": str(new_id())}, {"order_number": "A-1001"}])
+@pytest.mark.parametrize(
+    ("said", "type_"),
+    [
+        ({"tracking_status": "IN_TRANSIT"}, "order.status_changed"),
+        ({"note": "Left the depot."}, "order.status_changed"),
+        ({"tracking_url": "https://track.example/1"}, "order.status_changed"),
+        ({"tracking_status": "CANCELLED", "reason": "Gone."}, "order.status_changed"),
+        ({"reason": "Out of stock."}, "order.cancelled"),
+    ],
+)
+def test_an_update_without_its_type_is_told_what_it_lacks(name, said, type_):
+    body = name | said
+    first, *others = faults_of(body)
+    assert first == f'This looks like an update: add `"type": "{type_}"`.'
+    assert not any("customer_details" in fault for fault in others)
+    if not others:
+        named, _ = event_of({"type": type_, **body})
+        assert isinstance(named, DATA_OF[type_])
+    (_, second) = faults_of(name | {"tracking_status": "GONE"})
+    assert second.startswith("$.tracking_status must be")
+
+
+@pytest.mark.parametrize("wrapper", ["order", "data", "payload", "event"])
+@pytest.mark.parametrize("inner", [ORDER, {"order_number": "A-1", "tracking_status": "DELIVERED"}])
+def test_an_order_inside_another_object_is_told_so(wrapper, inner):
+    (fault,) = faults_of({"id": 7, wrapper: inner})
+    assert fault.startswith(f"The order is inside `{wrapper}`: ")
+    # As it was, what is at the top level is read.
+    assert isinstance(event_of(ORDER | {wrapper: inner})[0], OrderCreated)
+
+
+def test_an_order_that_lacks_something_is_told_what():
+    lacking = {name: value for name, value in ORDER.items() if name != "address"}
+    (fault,) = faults_of(lacking | {"order_number": "A-1001"})
+    assert fault.startswith("$.address is missing")
 
 
 def test_every_fault_is_named_at_once():

@@ -16,6 +16,7 @@ from services.kyc.api import Submission
 from shared.bus.contract.events import EVENT_TYPES, Email, Line, TrackingStatus
 from shared.config.settings import Settings
 from shared.intake.event_bodies import DATA
+from shared.validation import json_text
 from shared.validation.reading import MOST_FAULTS, InvalidValueError, read
 from shared.validation.words import must_be
 
@@ -48,6 +49,22 @@ def faults_of(value, **options):
     with pytest.raises(InvalidValueError) as refused:
         read(value, Thing, **options)
     return list(refused.value.faults)
+
+
+@pytest.mark.parametrize(
+    ("raw", "fault"),
+    [
+        (b'{"a": NaN}', "The body is not JSON: it has NaN, which is no number (RFC 8259, 6)."),
+        (b'{"a": [-Infinity]}', "The body is not JSON: it has -Infinity, which is no number"),
+        (b'{"a": "x\ny"}', "The body is not JSON: invalid control character at line 1, column 9."),
+        (b'{"a": 1,}', "The body is not JSON: "),
+    ],
+)
+def test_what_is_no_json_is_said_in_words(raw, fault):
+    with pytest.raises(json_text.NotJsonError) as refused:
+        json_text.parse(raw)
+    assert str(refused.value).startswith(fault)
+    assert "at at" not in str(refused.value)
 
 
 def test_what_fits_is_read():
