@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 
 from services.notifier.suppression import leaving
 from services.notifier.suppression.leaving import Standing
+from shared.db.deadline import ANSWER_SECONDS, within
 from shared.db.session import transaction
 from shared.http.mount import read_body
 from shared.languages.language import language
@@ -81,6 +82,7 @@ class UnsubscribePage:
     async def _run(
         self, leaver: Leaver, action: Callable[[Session, Leaver], None] | None
     ) -> Standing:
+        @within(ANSWER_SECONDS)
         def run() -> Standing:
             with transaction() as session:
                 if action is not None:

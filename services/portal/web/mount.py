@@ -19,6 +19,7 @@ from services.portal.web.page import SEALED, Page, Renew, Result, SignIn, Visit
 from services.portal.web.rendering import render
 from services.portal.web.sessions import Browser, Held
 from shared.config.settings import Settings
+from shared.db.deadline import ANSWER_SECONDS, within
 from shared.db.session import is_database_away, transaction
 from shared.http.mount import client_address
 from shared.security.encryption import CannotOpenError, portal_sealer
@@ -101,6 +102,7 @@ def _responder(page: Page, config: Settings, api: Api, threads: ThreadPoolExecut
 
         has_acted = False
 
+        @within(ANSWER_SECONDS)
         def run() -> tuple[Result, str]:
             nonlocal has_acted
             held = sessions.find(own, api, browser)
