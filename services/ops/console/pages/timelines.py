@@ -21,6 +21,8 @@ from shared.web.results import PageError
 EVERYWHERE = "everywhere"
 """The parameter by which a trail is looked for on the bus, too."""
 _Trail = TypeVar("_Trail")
+FIND_SECONDS = 15.0
+"""By an address every order is looked at."""
 BUSINESSES = 20
 """So many are shown of those that are found."""
 
@@ -138,7 +140,7 @@ def _is_id(text: str) -> bool:
 
 
 PAGES = (
-    Page("GET", "/find", "watch", find, plain=[Right.CUSTOMERS]),
+    Page("GET", "/find", "watch", find, plain=[Right.CUSTOMERS], seconds=FIND_SECONDS),
     Page("GET", "/orders/{order_id}", "watch", show_order, plain=[Right.CUSTOMERS]),
     Page(
         "GET",

@@ -22,7 +22,7 @@ from services.ops.users.rights import Right
 from services.ops.users.users import User
 from shared.bus import outbox
 from shared.config.settings import Settings
-from shared.db.deadline import ANSWER_SECONDS, NoAnswerError, within
+from shared.db.deadline import NoAnswerError, within
 from shared.db.session import is_database_away, is_used_up, transaction
 from shared.http.mount import client_address
 from shared.web import cookies
@@ -95,7 +95,7 @@ def _responder(page: Page, system: System, threads: ThreadPoolExecutor) -> Any:
 
         has_acted = False
 
-        @within(ANSWER_SECONDS)
+        @within(page.seconds)
         def run() -> tuple[Result, str]:
             nonlocal has_acted
             if system.lookout.is_database_away:

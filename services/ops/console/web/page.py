@@ -16,6 +16,7 @@ from services.ops.users.rights import Right
 from services.ops.users.sessions import Where
 from services.ops.users.users import User
 from shared.config.settings import Settings
+from shared.db.deadline import ANSWER_SECONDS
 from shared.security.networks import network_of
 from shared.web import results
 from shared.web.results import Question
@@ -148,6 +149,7 @@ class Page:
         asks_by_itself: whether a page that is open asks for it, and nobody: then it does not count
             as use of the session.
         also: which rights it takes beside `needs`, where that depends on what it is about.
+        seconds: for the database, all that the page asks of it; then it counts as away.
         before_second_factor: whether it is there for somebody who must set up a second factor
             before anything else.
     """
@@ -162,3 +164,4 @@ class Page:
     asks_by_itself: bool = False
     also: Callable[[Session, Visit], Collection[Right]] | None = None
     before_second_factor: bool = False
+    seconds: float = ANSWER_SECONDS
