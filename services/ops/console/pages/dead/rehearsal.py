@@ -115,7 +115,7 @@ def _read(fact: Message, is_hidden: bool) -> object:
 
 def _masked(email: Email) -> Email:
     return Email(
-        recipient=str(mask(email.recipient)),
+        recipient=str(mask(email.recipient, "")),
         name=str(mask(email.name)),
         subject=str(mask(email.subject)),
         text=str(mask(email.text)),
@@ -150,4 +150,14 @@ def _cells(row: Row) -> Iterator[Cell]:
             yield Cell(name, value, None, is_personal)
 
 
-PAGES = (Page("POST", "/dead/{queue}/rehearse", "watch", show, plain=[Right.MESSAGES]),)
+PAGES = (
+    # Its answers are asked for again and again: of the service, then of the notifier.
+    Page(
+        "POST",
+        "/dead/{queue}/rehearse",
+        "watch",
+        show,
+        plain=[Right.MESSAGES],
+        seconds=2 * rehearsal.PATIENCE_SECONDS,
+    ),
+)
