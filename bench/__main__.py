@@ -15,7 +15,7 @@ from bench.environment import python
 from stack.folders import ROOT
 
 SUITES = ("ingress", "recorder", "relay", "notifier", "endtoend", "secrets")
-MORE = ("features", "fairness", "poison", "edge", "shops")
+MORE = ("features", "fairness", "poison", "edge", "shops", "console")
 """Run when they are named: all together would take more than ten minutes."""
 
 

@@ -1,69 +1,206 @@
-"""A database that hangs is one that does not answer: its connections are cut after a while.
+"""A database that hangs is one that does not answer: who has a limit is cut off from it after that.
 
 A server that is stopped (`docker pause`), or whose commits wait for a standby, keeps its
 connections alive: neither TCP nor a timeout of its own ends a statement then.
 """
 
+import itertools
 import os
 import socket
 import threading
-import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from math import ceil
+from time import monotonic
 from typing import Any
 
+import psycopg2
+from psycopg2 import extensions
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import SQLAlchemyError
 
-_opened: weakref.WeakKeyDictionary[Engine, weakref.WeakSet[Any]] = weakref.WeakKeyDictionary()
+ANSWER_SECONDS = 5.0
+"""For the database, where somebody waits for a page or an answer."""
+_TICK = 0.1
+_AWAKE_TICKS = 50
+"""Ticks without a question until the watchdog sleeps, so that a busy process wakes it seldom."""
 
 
 class NoAnswerError(SQLAlchemyError):
     """The database had not answered when its time was over; the message says so."""
 
 
-def watch(engine: Engine) -> Engine:
-    """Know an engine's connections from the first on, so that `within` can cut them."""
-    opened = _opened.setdefault(engine, weakref.WeakSet())
-    # Before the dialect asks its first questions.
-    event.listen(engine, "connect", lambda made, _: opened.add(made), insert=True)
-    return engine
+class _Budget:
+    """What is left of the time that a thread gives the database."""
+
+    __slots__ = ("left", "seconds")
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = self.left = seconds
+
+
+class _Thread(threading.local):
+    budget: _Budget | None = None
+
+
+_own = _Thread()
 
 
 @contextmanager
-def within(engine: Engine, seconds: float) -> Iterator[None]:
-    """Cut the connections of an engine once so many seconds are over, and say why.
+def within(seconds: float) -> Iterator[None]:
+    """Give the database so many seconds for all that this thread asks of it inside.
 
-    All of them: it is for an engine that one piece of work has for itself.
+    What it has not answered by then is ended, by cutting the connection; what waits for anybody
+    else does not count. Inside of another limit the smaller one holds. It goes for connections of
+    engines that are watched.
 
     Args:
-        engine: one that is watched.
-        seconds: for everything inside; a new connection has its own limit beside.
+        seconds: for connecting, statements and commits together. A connection takes two in any case
+            (libpq, `connect_timeout`).
 
     Raises:
         NoAnswerError: they are over, and what was under way failed by it.
     """
-    is_over = threading.Event()
-
-    def end() -> None:
-        is_over.set()
-        for connection in list(_opened.get(engine, ())):
-            _cut(connection)
-
-    timer = threading.Timer(seconds, end)
-    timer.daemon = True
-    timer.start()
+    outer = _own.budget
+    budget = _own.budget = _Budget(seconds if outer is None else min(seconds, outer.left))
     try:
         yield
-    except SQLAlchemyError as error:
-        if is_over.is_set():
-            raise NoAnswerError(f"it has not answered for {seconds:g} s") from error
+    except (SQLAlchemyError, psycopg2.Error) as error:
+        if budget.left <= 0:
+            raise NoAnswerError(f"it has not answered for {budget.seconds:g} s") from error
         raise
     finally:
-        timer.cancel()
+        _own.budget = outer
+        if outer is not None:
+            outer.left -= budget.seconds - budget.left
 
 
-def _cut(connection: Any) -> None:
+def watch(engine: Engine) -> Engine:
+    """Have an engine make connections that `within` can cut."""
+    event.listen(engine, "do_connect", _connect)
+    return engine
+
+
+class _Watchdog:
+    """Cuts connections whose answer is overdue; one thread for the process."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._awaited: dict[int, tuple[float, Connection]] = {}
+        self._numbers = itertools.count()
+        self._thread: threading.Thread | None = None
+        self._is_asleep = False
+
+    def expect(self, connection: "Connection", until: float) -> int:
+        """Cut a connection at a time, unless it is told before that the answer has come."""
+        with self._changed:
+            number = next(self._numbers)
+            self._awaited[number] = until, connection
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="database", daemon=True)
+                self._thread.start()
+            elif self._is_asleep:
+                self._changed.notify()
+        return number
+
+    def answered(self, number: int) -> None:
+        """What was expected under a number has come."""
+        with self._changed:
+            self._awaited.pop(number, None)
+
+    def _run(self) -> None:
+        idle = 0
+        with self._changed:
+            while True:
+                now = monotonic()
+                idle = 0 if self._awaited else idle + 1
+                for number, (until, connection) in list(self._awaited.items()):
+                    if until <= now:
+                        del self._awaited[number]
+                        _cut(connection)
+                self._is_asleep = idle > _AWAKE_TICKS
+                self._changed.wait(None if self._is_asleep else _TICK)
+
+
+_watchdog = _Watchdog()
+# A child has none of its parent's threads.
+os.register_at_fork(after_in_child=_watchdog.__init__)  # type: ignore[misc]
+
+
+class Connection(extensions.connection):
+    """One whose every question has the time that its thread has left."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.cursor_factory = Cursor
+
+    def commit(self) -> None:
+        """As of the class above."""
+        _ask(self, super().commit)
+
+    def rollback(self) -> None:
+        """As of the class above."""
+        _ask(self, super().rollback)
+
+
+class Cursor(extensions.cursor):
+    """Of such a connection."""
+
+    def execute(self, *args: Any) -> None:
+        """As of the class above."""
+        _ask(self.connection, super().execute, *args)
+
+    def executemany(self, *args: Any) -> None:
+        """As of the class above."""
+        _ask(self.connection, super().executemany, *args)
+
+    def copy_expert(self, *args: Any) -> None:
+        """As of the class above."""
+        _ask(self.connection, super().copy_expert, *args)
+
+    def fetchmany(self, *args: Any) -> list[tuple[Any, ...]]:
+        """As of the class above; a named cursor asks the server for them."""
+        if self.name is None:
+            return super().fetchmany(*args)
+        rows: list[tuple[Any, ...]] = _ask(self.connection, super().fetchmany, *args)
+        return rows
+
+
+def _ask(connection: Any, ask: Callable[..., Any], *args: Any) -> Any:
+    budget = _own.budget
+    if budget is None:
+        return ask(*args)
+    started = _begin(budget)
+    number = _watchdog.expect(connection, started + budget.left)
+    try:
+        return ask(*args)
+    finally:
+        _watchdog.answered(number)
+        budget.left -= monotonic() - started
+
+
+def _connect(dialect: Any, _: Any, given: Any, named: dict[str, Any]) -> Any:
+    """Make a connection, as SQLAlchemy's event `do_connect` has it."""
+    named = {**named, "connection_factory": Connection}
+    budget = _own.budget
+    if budget is None:
+        return dialect.connect(*given, **named)
+    started = _begin(budget)
+    longest = named.get("connect_timeout", budget.seconds)
+    named["connect_timeout"] = max(1, min(longest, ceil(budget.left)))
+    try:
+        return dialect.connect(*given, **named)
+    finally:
+        budget.left -= monotonic() - started
+
+
+def _begin(budget: _Budget) -> float:
+    if budget.left <= 0:
+        raise psycopg2.OperationalError("no time is left for the database")
+    return monotonic()
+
+
+def _cut(connection: "Connection") -> None:
     # Its own close would wait for who is waiting in it.
     with suppress(Exception):
         if not connection.closed:

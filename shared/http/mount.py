@@ -11,6 +11,7 @@ import structlog
 from falcon.asgi import Request, Response
 
 from shared.config.loading import settings
+from shared.db.deadline import ANSWER_SECONDS, within
 from shared.db.session import is_database_away, is_used_up, transaction
 from shared.http.errors import ApiError, invalid, overloaded, unavailable
 from shared.http.lanes import Lanes
@@ -191,6 +192,7 @@ def _responder(route: Route, lanes: Lanes, throttles: Throttles) -> Any:
             client=(req.get_header("User-Agent") or "")[:200],
         )
 
+        @within(ANSWER_SECONDS)
         def run() -> Answer | ApiError:
             with tracing.under(call.traceparent), transaction() as session:
                 if token is not None:

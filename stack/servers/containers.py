@@ -193,6 +193,14 @@ class _Server(ABC):
         """SIGKILL what runs in the container."""
         self._container.get_wrapped_container().kill()
 
+    def pause(self) -> None:
+        """Stop all that runs in the container where it is."""
+        self._container.get_wrapped_container().pause()
+
+    def unpause(self) -> None:
+        """Have it go on."""
+        self._container.get_wrapped_container().unpause()
+
     @abstractmethod
     def _answers(self) -> bool:
         """Whether what runs in the container is ready."""

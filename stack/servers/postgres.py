@@ -6,6 +6,7 @@ import secrets
 import shutil
 import signal
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import psycopg2
@@ -153,6 +154,23 @@ class PostgreSQL:
         self.execute(f"DROP DATABASE IF EXISTS {database} WITH (FORCE)")
         self.execute(f"CREATE DATABASE {database}")
         self._client("pg_restore", f"--dbname={database}", str(self._dump_file(database)))
+
+    def pause(self) -> None:
+        """SIGSTOP to the server, and then to its backends: no new one comes meanwhile."""
+        self._signal(signal.SIGSTOP)
+
+    def unpause(self) -> None:
+        """Have all of them go on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, which: signal.Signals) -> None:
+        if self._server is None:
+            return
+        os.kill(self._server.pid, which)
+        children = Path(f"/proc/{self._server.pid}/task/{self._server.pid}/children").read_text()
+        for pid in map(int, children.split()):
+            with suppress(ProcessLookupError):
+                os.kill(pid, which)
 
     def _dump_file(self, database: str) -> Path:
         return self._data / f"{database}.dump"

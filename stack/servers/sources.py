@@ -87,6 +87,12 @@ class Database(Server, Protocol):
     def restore(self, database: str) -> None:
         """Put it back as it was then, whatever has become of it."""
 
+    def pause(self) -> None:
+        """Have it keep its connections and do nothing, as `docker pause` does."""
+
+    def unpause(self) -> None:
+        """Have it go on."""
+
 
 @dataclass(frozen=True)
 class Servers:

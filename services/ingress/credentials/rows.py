@@ -26,6 +26,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.types import BigInteger, Text
 
 from services.ingress.credentials.secret import MAX_GIVEN_TRIED, MAX_TRIED
+from shared.db.deadline import ANSWER_SECONDS, within
 from shared.db.models import Account, WebhookPolicy, WebhookPublicKey, WebhookSecret
 from shared.db.session import engine
 from shared.synthetic import LIKE
@@ -133,6 +134,7 @@ class Found:
     public_keys: Sequence[Any] = field(default=())
 
 
+@within(ANSWER_SECONDS)
 def here() -> Found:
     """Where the database is, every policy, and every public key that may be signed by."""
     with engine().connect() as connection:
@@ -192,6 +194,7 @@ def newest_of(account_id: UUID, platform: str = "") -> Found:
     return _ask(_secrets.where(WebhookSecret.id.in_(union_all(*newest))), keys)
 
 
+@within(ANSWER_SECONDS)
 def since(position: Position) -> Found:
     """What was changed since a position; nothing when it does not lead to where the server is."""
     with engine().connect() as connection:
@@ -209,6 +212,7 @@ def since(position: Position) -> Found:
         )
 
 
+@within(ANSWER_SECONDS)
 def _ask(secrets: Query, public_keys: Query | None = None) -> Found:
     with engine().connect() as connection:
         position, reading = _position(connection)

@@ -20,6 +20,7 @@ from shared.db.models import (
     WaitingUpdate,
     WebhookRequest,
 )
+from shared.db.request_log import outcomes
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
 from shared.http.stamps import in_utc
@@ -84,13 +85,10 @@ class RequestPage(msgspec.Struct, kw_only=True):
 def index(session: Session, call: Call[None, RequestFilter]) -> Answer:
     """A page of the account's requests; the newest appear about a second after their answer."""
     wanted = call.query
-    # The index holds accepted and refused ones apart, so that few among many are found at once.
-    outcomes = [wanted.outcome == "accepted"] if wanted.outcome else [True, False]
-    if wanted.code is not None:
-        outcomes = [accepted for accepted in outcomes if accepted == (wanted.code == "accepted")]
+    is_accepted = wanted.outcome == "accepted" if wanted.outcome else None
     found = [
         request
-        for accepted in outcomes
+        for accepted in outcomes(is_accepted, wanted.code)
         for request in session.scalars(_query(call.caller, accepted, wanted))
     ]
     found.sort(key=attrgetter("at", "id"), reverse=True)

@@ -16,6 +16,7 @@ from services.ingress.credentials.cache import SecretCache
 from services.ingress.credentials.feed import SecretFeed
 from services.ingress.webhook.acceptor import Acceptor
 from shared.bus.publish.publisher import Publisher
+from shared.db.deadline import within
 from shared.db.session import engine
 from shared.http.errors import ApiError
 from shared.http.mount import client_address
@@ -87,6 +88,7 @@ class Readyz:
     on_head = on_get
 
     async def _database(self) -> str:
+        @within(PROBE_SECONDS)
         def probe() -> None:
             with engine().connect() as connection:
                 connection.execute(text("SELECT 1"))

@@ -15,6 +15,7 @@ from shared.bus import outbox
 from shared.bus.contract.message import Message
 from shared.bus.publish.confirms import OverloadedError, PublishError
 from shared.bus.publish.publisher import Publisher
+from shared.db.deadline import ANSWER_SECONDS, within
 from shared.db.session import transaction
 from shared.http.errors import unavailable
 
@@ -106,6 +107,7 @@ class Acceptor:
                     written.set_exception(error)
 
 
+@within(ANSWER_SECONDS)
 def _store(messages: list[Message]) -> None:
     with transaction() as session:
         outbox.add(session, messages)

@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 
 from services.notifier.suppression import leaving
 from services.notifier.suppression.leaving import Standing
+from shared.db.deadline import ANSWER_SECONDS, within
 from shared.db.session import transaction
 from shared.http.lanes import Lane
 from shared.http.mount import read_body
@@ -78,6 +79,7 @@ class UnsubscribePage:
     async def _run(self, asked: Asked | None, wanted: str) -> Standing | None:
         """Do what is wanted, if anything; None where nobody is known by what was asked with."""
 
+        @within(ANSWER_SECONDS)
         def run() -> Standing | None:
             with transaction() as session:
                 if isinstance(asked, tracking.Link):

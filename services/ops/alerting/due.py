@@ -107,7 +107,7 @@ def due(
             grown.append(one)
         elif one.is_muted(now):
             continue
-        elif said is None:
+        elif said is None or said["what"] == "ended":  # told from memory, and it went on
             if now - one.began_at >= after:
                 began.append(one)
         elif not one.acknowledged_by and now - _at(said) >= remind:

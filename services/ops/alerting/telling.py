@@ -29,6 +29,7 @@ from services.ops.monitoring.alerts import too_old
 from services.ops.monitoring.episodes import Episode
 from services.ops.monitoring.poller import Lookout
 from services.ops.monitoring.snapshot import Look
+from services.ops.monitoring.visibility import is_over
 from shared.config.settings import Settings
 from shared.db.deadline import within
 from shared.db.session import is_database_away, make_engine
@@ -37,8 +38,8 @@ SECONDS = 5.0
 FIRST_PAUSE, LONGEST_PAUSE = 10.0, 300.0  # seconds until a channel is tried again that failed
 ENOUGH = 20.0
 """Seconds for one message in all, well below `IDLE_SECONDS`: a transaction waits meanwhile."""
-PATIENCE = ENOUGH + 10.0
-"""Seconds for the database, the message included."""
+PATIENCE = 10.0
+"""Seconds for the database."""
 LATELY = timedelta(days=1)
 _LOCK = text("SELECT pg_try_advisory_xact_lock(hashtextextended(:name, 0))")
 
@@ -63,6 +64,8 @@ class Teller:
         self._until, self._pause = 0.0, 0.0
         self._sending: Sending | None = None
         self._open: dict[str, Episode] = {}
+        self._seen: dict[str, datetime] = {}
+        self._over: dict[UUID, Episode] = {}
         self._unnoted: dict[UUID, tuple[Episode, dict[str, Any]]] = {}
         self._is_from_memory = False
 
@@ -72,7 +75,7 @@ class Teller:
         is_blind = too_old(look.at, datetime.now(UTC)) is not None
         if look.sample.database_error is None and not is_blind:
             try:
-                with within(self._engine, PATIENCE):
+                with within(PATIENCE):
                     self._by_the_books()
             except Exception as error:
                 if self._unnoted:
@@ -82,7 +85,7 @@ class Teller:
             return
         self._see(look)
         self._remember()
-        self._send(list(self._open.values()), datetime.now(UTC))
+        self._send([*self._open.values(), *self._over.values()], datetime.now(UTC))
         for id_ in self._remember():
             del self._unnoted[id_]
 
@@ -115,32 +118,51 @@ class Teller:
             episodes.note_told(session, one, self._name, said)
 
     def _remember(self) -> list[UUID]:
-        """Put what was sent to what is known of open troubles; give the ids of those."""
-        found = [one for one in self._open.values() if one.id in self._unnoted]
-        for one in found:
-            _, said = self._unnoted[one.id]
-            self._open[one.key] = replace(one, told={**one.told, self._name: said})
-        return [one.id for one in found]
+        """Put what was sent to what is known of troubles; give the ids of those."""
+        known: Sequence[dict[Any, Episode]] = (self._open, self._over)
+        found = []
+        for those in known:
+            for key, one in those.items():
+                if one.id in self._unnoted:
+                    _, said = self._unnoted[one.id]
+                    those[key] = replace(one, told={**one.told, self._name: said})
+                    found.append(one.id)
+        return found
 
     def _restore(self) -> None:
         """Write down what was told while the database was away."""
         with self._transaction() as session:
-            for one in self._open.values():
-                episodes.begin(session, one, datetime.now(UTC))
+            # What has ended first: the same may have begun again.
+            for one in (*self._over.values(), *self._open.values()):
+                episodes.begin(session, one, one.ended_at or datetime.now(UTC))
                 if said := one.told.get(self._name):
                     episodes.note_told(session, one, self._name, said)
+                if one.ended_at is not None:
+                    episodes.end(session, one)
+        self._over.clear()
+        self._seen.clear()
         self._is_from_memory = False
 
     def _see(self, look: Look) -> None:
-        """Go on in memory: what is new, and the newest words of what is known."""
+        """Go on in memory: what is new, the newest words of what is known, what is over."""
         self._is_from_memory = True
         for trouble in look.troubles:
+            self._seen[trouble.key] = look.at
             known = self._open.get(trouble.key) or look.episodes.get(trouble.key)
-            if known is None:
+            if known is None or known.id in self._over:
                 known = Episode.beginning(trouble, look.at)
             self._open[trouble.key] = replace(
                 known, text=trouble.text, level=trouble.level, figure=trouble.figure
             )
+
+        for key in self._open.keys() - {trouble.key for trouble in look.troubles}:
+            one = self._open[key]
+            # Of one that was open by the books nobody here knows when it was seen last.
+            seen_at = self._seen.setdefault(key, look.at)
+            samples = look.samples or (look.sample,)
+            if is_over(samples, seen_at, one.about, episodes.kind_of(one)):
+                del self._open[key], self._seen[key]
+                self._over[one.id] = replace(one, ended_at=seen_at)
 
     def _send(self, known: Sequence[Episode], now: datetime) -> None:
         """Send what is due, unless the last is on its way still, or failed a moment ago."""

@@ -49,6 +49,11 @@ See = Callable[[Incoming, str], AmqpMessage | None]
 class BusyError(Exception):
     """Somebody else has messages of the queue in hand, which nobody can look at."""
 
+    @classmethod
+    def of(cls, queue: str) -> "BusyError":
+        """For what was looked for in a queue, and may be in their hands."""
+        return cls(f"Somebody is at work in {queue}: not all is known. Try again in a moment.")
+
 
 class Hold:
     """Messages of one queue, in their order.

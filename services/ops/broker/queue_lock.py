@@ -9,17 +9,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from sqlalchemy import Connection, Engine, NullPool, create_engine, func, select
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
-from shared.db import session
+from shared.db import deadline, session
 from shared.db.session import connect_args
 
 PATIENCE = 5.0  # seconds
 AWAY_SECONDS = 5.0
-"""For how long a database that did not answer is not asked again."""
+"""How long a question may take; and how long a database that did not answer is not asked again."""
 _LOOK_SECONDS = 0.05
+_Answer = TypeVar("_Answer")
 
 
 class _Mine(threading.local):
@@ -81,9 +83,9 @@ def turn(queue: str, engine: Engine | None = None, patience: float = PATIENCE) -
         return
     key = lock_key(f"ops turn {queue}")
     with connection:
-        deadline = time.monotonic() + patience
-        while not (alone := bool(connection.scalar(select(func.pg_try_advisory_lock(key))))):
-            if time.monotonic() >= deadline:
+        until = time.monotonic() + patience
+        while not (alone := _take(connection, key)):
+            if time.monotonic() >= until:
                 break
             time.sleep(_LOOK_SECONDS)
         _mine.turns[queue] = alone
@@ -108,15 +110,30 @@ def meeting_place(engine: Engine | None = None) -> Engine | None:
 
 
 def _connect(engine: Engine | None) -> Connection | None:
-    global _away_until
     if time.monotonic() < _away_until:
         return None
+    place = meeting_place(engine)
+    if place is None:
+        return None
+    return _answered(
+        lambda: _own_engine(place).connect().execution_options(isolation_level="AUTOCOMMIT")
+    )
+
+
+def _take(connection: Connection, key: int) -> bool:
+    taken = _answered(lambda: bool(connection.scalar(select(func.pg_try_advisory_lock(key)))))
+    return taken is not False
+
+
+def _answered(ask: Callable[[], _Answer]) -> _Answer | None:
+    """What the database says; None when it is away, or has not answered in time."""
+    global _away_until
     try:
-        place = meeting_place(engine)
-        if place is None:
-            return None
-        return _own_engine(place).connect().execution_options(isolation_level="AUTOCOMMIT")
-    except DBAPIError:
+        with deadline.within(AWAY_SECONDS):
+            return ask()
+    except SQLAlchemyError as error:
+        if not session.is_database_away(error):
+            raise
         _away_until = time.monotonic() + AWAY_SECONDS
         return None
 
@@ -125,10 +142,11 @@ def _own_engine(place: Engine) -> Engine:
     """The same database over other connections, as many as there are turns at a time."""
     url = place.url.render_as_string(hide_password=False)
     if url not in _own:
-        _own[url] = create_engine(
+        made = create_engine(
             place.url,
             # Each is new: one that was kept may wait for an answer without end.
             poolclass=NullPool,
             connect_args=connect_args(url, name="order-fellow turns"),
         )
+        _own[url] = deadline.watch(made)
     return _own[url]

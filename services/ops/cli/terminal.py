@@ -23,6 +23,7 @@ from sqlalchemy.orm import Session
 from services.ops import environment
 from services.ops.broker import queue_lock
 from services.ops.broker.connection import TIMEOUT
+from services.ops.broker.hold import BusyError
 from services.ops.commands.giving import NotKnownError
 from services.ops.environment import Surroundings
 from shared.bus.broker.kombu_connection import connect
@@ -31,6 +32,7 @@ from shared.config.environment import ConfigurationError
 from shared.db.session import make_engine
 
 FAILED, MISUSED = 1, 2
+BUSY = "Somebody else is at work there: what they have in hand is not among these."
 WHOLE = 100_000  # columns; a table takes what it needs of them
 
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
@@ -55,7 +57,7 @@ def broker(system: Surroundings) -> Iterator[Connection]:
     try:
         connection.connect()
         yield connection
-    except NotKnownError as error:
+    except (NotKnownError, BusyError) as error:
         stop(str(error))
     except (*connection.connection_errors, *connection.channel_errors, MessageNacked) as error:
         stop(f"The broker at {connection.as_uri()} does not confirm it: {explain(error).sentence}")

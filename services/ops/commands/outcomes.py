@@ -15,6 +15,7 @@ from amqp.exceptions import AccessRefused
 from kombu import Connection
 from sqlalchemy import Engine, select
 
+from services.ops.broker.hold import BusyError
 from services.ops.dead_letters.search import find
 from shared.bus.contract import topology
 from shared.db.models import InboxEntry
@@ -128,7 +129,8 @@ def _refusal(connection: Connection, message_id: UUID, queue: topology.Queue) ->
 
     An operator may publish decisions and no more: for who may not look, none has died.
     """
-    with suppress(AccessRefused):
+    # What somebody else has in hand is asked for again.
+    with suppress(AccessRefused, BusyError):
         letter = find(connection, queue, str(message_id))
         return None if letter is None else letter.reason
     return None

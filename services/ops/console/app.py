@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from services.ops.alerting.channels import channels
 from services.ops.alerting.telling import keep_telling
 from services.ops.broker.connection import open_connection
+from services.ops.broker.hold import BusyError
 from services.ops.commands.giving import NotKnownError
 from services.ops.console.pages import (
     audit,
@@ -93,10 +94,11 @@ class Console:
         self.lanes = Lanes(
             ordinary=Lane("console", THREADS, WAITING), passwords=for_passwords("console passwords")
         )
+        lookout = Lookout(self._looker.look)
         self.system = System(
             config=config,
-            broker=_broker(config),
-            lookout=Lookout(self._looker.look),
+            broker=_broker(config, lookout),
+            lookout=lookout,
             jobs=Jobs(),
             visitors=Visitors(config),
         )
@@ -144,26 +146,24 @@ def create_app(config: Settings | None = None) -> falcon.asgi.App[Any, Any]:
     mount(app, PAGES, console.system, console.lanes)
     app.add_route(
         "/live/overview",
-        Live(
-            console.system,
-            console.lanes.ordinary,
-            lambda _: overview.inside(console.system.lookout),
-        ),
+        Live(console.system, lambda _: overview.inside(console.system.lookout)),
     )
     add_static(app, STATIC)
     app.add_route("/healthz", Healthz())
     return app
 
 
-def _broker(config: Settings) -> Any:
+def _broker(config: Settings, lookout: Lookout) -> Any:
     @contextmanager
     def opened(session: Session | None) -> Iterator[Connection]:
         if session is not None:
             let_go(session)
+        if (away := lookout.broker_error) is not None:
+            raise PageError(503, f"The broker does not answer: {away} Nothing was sent to it.")
         try:
             with open_connection(config.amqp_url) as connection:
                 yield connection
-        except NotKnownError as error:
+        except (NotKnownError, BusyError) as error:
             raise PageError(503, str(error)) from None
         except (OSError, AMQPError) as error:
             # Of what was sent to it nobody knows whether it was done.

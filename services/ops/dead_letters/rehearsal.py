@@ -64,6 +64,18 @@ class Rehearsal:
     emails: Sequence[Email]
     unanswered: Sequence[str] = ()
 
+    @property
+    def ids(self) -> list[str]:
+        """Of the orders and businesses whose data it shows."""
+        rows = [(c.table, row.values) for c in self.report.changes for row in c.rows]
+        found = [
+            values.get("id" if table == f"{name}s" else f"{name}_id")
+            for name in ("order", "account")
+            for table, values in rows
+        ]
+        told = [fact.message.correlation_id for fact in self.facts]
+        return sorted({str(id_) for id_ in (*found, *told) if id_})
+
 
 def rehearse(
     connection: Connection,

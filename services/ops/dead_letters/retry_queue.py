@@ -1,7 +1,8 @@
 """What waits on the retry ladder for a queue, and putting it back ahead of its time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from amqp import Message as AmqpMessage
@@ -17,6 +18,8 @@ from shared.bus.contract import topology
 from shared.bus.contract.delivery import Incoming, believed
 from shared.bus.contract.events import OpsRetriedNow
 from shared.bus.contract.headers import FAILED_AT_HEADER, REASON_HEADER
+
+_SECONDS = {rung.name: rung.seconds for rung in topology.RETRY_LADDER}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +46,42 @@ class Waiting:
     reason: str
     failed_at: str
 
+    @property
+    def failed(self) -> datetime | None:
+        """When it failed last; None where that is not known, or without its zone."""
+        try:
+            at = datetime.fromisoformat(self.failed_at)
+        except ValueError:
+            return None
+        return None if at.tzinfo is None else at
 
-def waiting(connection: Connection, *, engine: Engine | None = None) -> list[Waiting]:
+    @property
+    def due(self) -> datetime | None:
+        """When it goes back to be tried again; None where that is not known."""
+        seconds = _SECONDS.get(self.rung)
+        if self.failed is None or seconds is None:
+            return None
+        return self.failed + timedelta(seconds=seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Ladder:
+    """What is on the ladder.
+
+    Attributes:
+        messages: by rung.
+        alone: false when somebody else was at work there: what they had in hand is missing.
+    """
+
+    messages: Sequence[Waiting]
+    alone: bool = True
+
+    def of(self, queue: str) -> "Ladder":
+        """What goes back to one queue."""
+        return Ladder([one for one in self.messages if one.queue == queue], self.alone)
+
+
+def waiting(connection: Connection, *, engine: Engine | None = None) -> Ladder:
     """Everything on the ladder, by rung.
 
     Args:
@@ -52,11 +89,13 @@ def waiting(connection: Connection, *, engine: Engine | None = None) -> list[Wai
         engine: where tools meet, when that is not this process's database; see `queue_lock.py`.
     """
     found: list[Waiting] = []
+    alone = True
     for rung in topology.RETRY_LADDER:
         with hold(connection, rung.name, engine=engine) as held:
+            alone &= held.alone
             while messages := held.take(BATCH):
                 found += [_waiting(rung.name, message) for message in messages]
-    return found
+    return Ladder(found, alone)
 
 
 def retry_now(

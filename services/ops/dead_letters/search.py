@@ -12,7 +12,7 @@ from typing import Any
 from kombu import Connection
 from sqlalchemy import Engine
 
-from services.ops.broker.hold import MOST, Hold, hold
+from services.ops.broker.hold import MOST, BusyError, Hold, hold
 from services.ops.dead_letters.letter import Criteria, Letter
 from shared.bus.broker.kombu_connection import user_of
 from shared.bus.contract import topology
@@ -69,11 +69,13 @@ class Summary:
         groups: the largest first.
         total: how many letters are in the queue.
         seen: how many of them were looked at; at most `holding.MOST`.
+        alone: as of a `Page`.
     """
 
     groups: tuple[Group, ...]
     total: int
     seen: int
+    alone: bool = True
 
 
 def work_queue(name: str) -> topology.Queue:
@@ -138,9 +140,14 @@ def find(
         queue: the work queue.
         message_id: of the letter.
         engine: see `browse`.
+
+    Raises:
+        BusyError: there is none to be seen, and somebody else is at work in the queue.
     """
     wanted = Criteria(ids=frozenset({message_id}))
     page = browse(connection, queue, wanted, limit=1, engine=engine)
+    if not page.letters and not page.alone:
+        raise BusyError.of(queue.dead)
     return page.letters[0] if page.letters else None
 
 
@@ -165,9 +172,9 @@ def summarise(
             if letter.failed_at is not None:
                 group.oldest = min(group.oldest or letter.failed_at, letter.failed_at)
                 group.newest = max(group.newest or letter.failed_at, letter.failed_at)
-        total = held.ready
+        total, alone = held.ready, held.alone
     ordered = sorted(groups.values(), key=lambda group: -group.count)
-    return Summary(tuple(ordered), total, seen)
+    return Summary(tuple(ordered), total, seen, alone)
 
 
 def _all(held: Hold, most: int) -> Iterator[Any]:

@@ -19,15 +19,12 @@ from sqlalchemy.orm import Session
 from services.ops.audit.actions import Actor, about
 from services.ops.monitoring.alerts import Trouble
 from services.ops.monitoring.queue_stats import Sample
-from services.ops.monitoring.visibility import is_hidden, visible_since
+from services.ops.monitoring.visibility import is_hidden, is_over
 from shared.bus import outbox
 from shared.bus.contract.events import OpsTroubleChanged
 from shared.db.models import OpsTrouble
 from shared.ids import new_id
 
-OVER = timedelta(seconds=30)
-"""For how long a trouble is not seen that has ended; after that time without one, looks are not
-one after another any more."""
 SEEN_EVERY = timedelta(seconds=10)
 KEPT = timedelta(days=30)
 MUTED_FOR: Mapping[str, tuple[str, timedelta | None]] = {
@@ -118,14 +115,19 @@ def keep(
     for key in seen.keys() - rows.keys():
         begin(session, Episode.beginning(seen[key], now), now)
     for key, row in rows.items():
-        kind = key.removeprefix(f"{row.about}: ")
+        kind = kind_of(row)
         if key in seen or is_hidden(samples[-1], row.about, kind):
             _go_on(row, seen.get(key), now)
-        elif now - max(row.seen_at, visible_since(samples, OVER, row.about, kind)) > OVER:
+        elif is_over(samples, row.seen_at, row.about, kind):
             row.ended_at = row.seen_at
     session.flush()
     session.execute(delete(OpsTrouble).where(OpsTrouble.ended_at < now - KEPT))
     return {row.key: Episode.of(row) for row in session.scalars(_OPEN)}
+
+
+def kind_of(one: "Episode | OpsTrouble") -> str:
+    """As of the trouble."""
+    return one.key.removeprefix(f"{one.about}: ")
 
 
 def begin(session: Session, one: Episode, now: datetime) -> None:
@@ -138,6 +140,16 @@ def begin(session: Session, one: Episode, now: datetime) -> None:
     """
     names = ("id", "key", "level", "about", "text", "began_at", "figure")
     session.execute(_BEGIN, {name: getattr(one, name) for name in names} | {"seen_at": now})
+
+
+def end(session: Session, one: Episode) -> None:
+    """Write the end of a trouble down, unless it was seen later.
+
+    Args:
+        session: the transaction.
+        one: the trouble, by its key where that is open under another id.
+    """
+    session.execute(_END, {"id": one.id, "key": one.key, "ended_at": one.ended_at})
 
 
 def note_told(session: Session, one: Episode, channel: str, said: Mapping[str, Any]) -> None:
@@ -263,6 +275,10 @@ _BEGIN = text("""
     INSERT INTO ops_troubles (id, key, level, about, text, began_at, seen_at, figure)
     VALUES (:id, :key, :level, :about, :text, :began_at, :seen_at, :figure)
     ON CONFLICT DO NOTHING
+""")
+_END = text("""
+    UPDATE ops_troubles SET ended_at = :ended_at
+    WHERE (id = :id OR key = :key) AND ended_at IS NULL AND seen_at <= :ended_at
 """)
 _NOTE_TOLD = text("""
     UPDATE ops_troubles SET told = told || CAST(:told AS jsonb)

@@ -18,6 +18,7 @@ import structlog
 from services.ops.monitoring import metrics
 from services.ops.monitoring.alerts import LOOK_IS_OLD as OLD
 from services.ops.monitoring.alerts import too_old
+from services.ops.monitoring.queue_stats import Sample
 from services.ops.monitoring.snapshot import Look
 
 WATCHED_SECONDS, UNWATCHED_SECONDS = 2.0, 12.0
@@ -55,6 +56,25 @@ class Lookout:
         if look is None or (old := too_old(look.at, datetime.now(UTC))) is None:
             return look
         return replace(look, troubles=[old, *look.troubles])
+
+    @property
+    def is_database_away(self) -> bool:
+        """Whether the newest look says that the database does not answer; the next comes soon."""
+        sample = self._seen()
+        return sample is not None and not sample.has_database
+
+    @property
+    def broker_error(self) -> str | None:
+        """Why the broker does not answer, by the newest look; the next comes soon."""
+        sample = self._seen()
+        return None if sample is None or sample.is_refused else sample.broker_error
+
+    def _seen(self) -> Sample | None:
+        """The newest sample that says what is so now."""
+        self.hasten()
+        look = self._latest
+        is_old = look is None or too_old(look.at, datetime.now(UTC)) is not None
+        return None if look is None or is_old else look.sample
 
     def start(self) -> None:
         """Begin; called in the loop."""

@@ -64,6 +64,11 @@ class Sample:
     database_error: str | None = None
     is_read_only: bool = False
 
+    @property
+    def has_database(self) -> bool:
+        """Whether the database has told what it was asked."""
+        return self.database_error is None or self.is_read_only
+
     def messages(self, queue: str) -> int | None:
         """How many messages a queue holds, in hand or not; None when that is not known."""
         count = self.counts.get(queue)
@@ -159,7 +164,11 @@ def figures(samples: Sequence[Sample]) -> list[Figures]:
 
 
 def unbroken_since(
-    samples: Sequence[Sample], longest: timedelta, queue: str | None = None
+    samples: Sequence[Sample],
+    longest: timedelta,
+    queue: str | None = None,
+    *,
+    asks_database: bool = True,
 ) -> datetime:
     """Since when everything was looked at again and again, up to the newest sample.
 
@@ -167,10 +176,11 @@ def unbroken_since(
         samples: oldest first.
         longest: how long no look at all may last.
         queue: one that was counted each time, too.
+        asks_database: whether the database must have told each time.
     """
     since = samples[-1].at
     for sample in reversed(samples):
-        is_known = sample.database_error is None and (
+        is_known = (sample.has_database or not asks_database) and (
             queue is None or (sample.broker_error is None and queue not in sample.silent)
         )
         if not is_known or since - sample.at > longest:

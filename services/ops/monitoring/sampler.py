@@ -34,8 +34,7 @@ class Sampler:
 
     Args:
         amqp_url: of the broker.
-        engine: of the database, for nobody else to use: its connections are cut when it does not
-            answer; None when it is not known.
+        engine: of the database; None when it is not known.
     """
 
     def __init__(self, amqp_url: str, engine: Engine | None) -> None:
@@ -107,7 +106,7 @@ class Sampler:
         if self._engine is None:
             return {}
         try:
-            with within(self._engine, PATIENCE), Session(self._engine) as session:
+            with within(PATIENCE), Session(self._engine) as session:
                 beats = heartbeats.read(session, datetime.now(UTC))
                 waits = OutboxMessage.parked_at.is_(None)
                 there = func.clock_timestamp()

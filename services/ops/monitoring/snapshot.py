@@ -1,7 +1,7 @@
 """One look at everything: what the overview is made of."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -54,6 +54,7 @@ class Look:
         books: None while the database is away.
         episodes: what is known of the troubles, by their keys; while the database is away, or takes
             no writes, what was known before of those that are still there.
+        samples: the newest of this process, oldest first, `sample` among them.
     """
 
     sample: Sample
@@ -61,6 +62,7 @@ class Look:
     troubles: list[Trouble]
     books: Books | None
     episodes: Mapping[str, Episode] = field(default_factory=dict)
+    samples: Sequence[Sample] = ()
 
     @property
     def at(self) -> datetime:
@@ -89,7 +91,7 @@ class Looker:
         found, books = troubles(samples), None
         if sample.database_error is None:
             try:
-                with within(self._engine, PATIENCE):
+                with within(PATIENCE):
                     books = _books(self._engine, self._others)
                     with Session(self._engine, expire_on_commit=False) as session, session.begin():
                         self._kept = episodes.keep(session, samples, found)
@@ -102,7 +104,8 @@ class Looker:
         kept = self._kept
         if sample.database_error is not None:
             kept = {one.key: kept[one.key] for one in found if one.key in kept}
-        return Look(sample, {queue.name: queue for queue in figures(samples)}, found, books, kept)
+        by_name = {queue.name: queue for queue in figures(samples)}
+        return Look(sample, by_name, found, books, kept, samples)
 
     def close(self) -> None:
         """Let go of the servers."""

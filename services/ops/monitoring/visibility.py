@@ -15,20 +15,39 @@ from services.ops.monitoring.heartbeats import EXPECTED, FRESH, Beat
 from services.ops.monitoring.queue_stats import Sample, unbroken_since
 from shared.bus.contract import topology
 
+OVER = timedelta(seconds=30)
+"""For how long a trouble is not seen that has ended; after that time without one, looks are not
+one after another any more."""
 NEEDED: Mapping[str, timedelta] = {"grows": GROWING, "old": OLD}
 """By kind, for how long a queue must have been counted until it can be seen again of it."""
 _RUNGS = frozenset(rung.name for rung in topology.RETRY_LADDER)
 _QUEUES = frozenset(queue.name for queue in topology.QUEUES)
 
 
+def is_over(samples: Sequence[Sample], seen_at: datetime, about: str, kind: str) -> bool:
+    """Whether a trouble that is not among what is wrong now has ended.
+
+    Args:
+        samples: oldest first.
+        seen_at: when it was last among it.
+        about: as of the trouble.
+        kind: as of the trouble.
+    """
+    if is_hidden(samples[-1], about, kind):
+        return False
+    return samples[-1].at - max(seen_at, visible_since(samples, about, kind)) > OVER
+
+
 def is_hidden(now: Sample, about: str, kind: str) -> bool:
     """Whether nobody can say any more if a trouble is still there.
 
     Args:
-        now: the newest sample; the database has answered.
+        now: the newest sample.
         about: as of the trouble.
         kind: as of the trouble.
     """
+    if _asks_database(about, kind) and not now.has_database:
+        return True
     if about in _QUEUES or about == "ladder":
         queues = _RUNGS if about == "ladder" else {about}
         return now.broker_error is not None or not queues.isdisjoint(now.silent)
@@ -48,18 +67,28 @@ def is_hidden(now: Sample, about: str, kind: str) -> bool:
     return False
 
 
-def visible_since(samples: Sequence[Sample], longest: timedelta, about: str, kind: str) -> datetime:
+def visible_since(samples: Sequence[Sample], about: str, kind: str) -> datetime:
     """Since when a trouble would have been seen at every look, were it there.
 
     Args:
         samples: oldest first.
-        longest: how long no look at all may last.
         about: as of the trouble.
         kind: as of the trouble.
     """
     queue = about if about in _QUEUES else None
-    since = unbroken_since(samples, longest, queue)
+    asks_database = _asks_database(about, kind)
+    since = unbroken_since(samples, OVER, queue, asks_database=asks_database)
     return since if queue is None else since + NEEDED.get(kind, timedelta(0))
+
+
+def _asks_database(about: str, kind: str) -> bool:
+    """Whether it takes the database to see a trouble; the broker tells of the others by itself."""
+    if about in _QUEUES:
+        # By heartbeats: what is waited for, and how far a consumer has come.
+        return kind in ("no consumer", "old")
+    if about == "database":
+        return kind != "away"
+    return about not in ("broker", "queues", "ladder")
 
 
 def _fresh(now: Sample, service: str) -> list[Beat]:

@@ -22,6 +22,8 @@ from shared.db.models import (
 )
 
 AT_MOST = 100
+NO_APPLICATION = "none"
+_NEWEST = (KycApplication.submitted_at.desc(), KycApplication.id.desc())
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ class AccountTrail:
         is_standard_only: whether it may sign by Standard Webhooks only.
         blocked_at: since when ops keep it out; None where they do not.
         waiting: what still waits for it; None when the bus was not looked at.
+        is_whole: false when somebody was at work in a queue: more may wait there.
     """
 
     account_id: UUID
@@ -96,6 +99,7 @@ class AccountTrail:
     is_standard_only: bool
     blocked_at: datetime | None
     waiting: tuple[Waiting, ...] | None
+    is_whole: bool = True
 
     @property
     def staying(self) -> str:
@@ -105,7 +109,7 @@ class AccountTrail:
     @property
     def kyc_status(self) -> str:
         """Where it stands: `none`, or a status of an application."""
-        return self.applications[0].status if self.applications else "none"
+        return self.applications[0].status if self.applications else NO_APPLICATION
 
 
 def find(session: Session, text: str, *, sees_persons: bool = True) -> Sequence[UUID]:
@@ -132,6 +136,52 @@ def find(session: Session, text: str, *, sees_persons: bool = True) -> Sequence[
     return session.scalars(query.limit(AT_MOST + 1)).all() if text else []
 
 
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One business in a list.
+
+    Attributes:
+        account_id: its id.
+        company_name: its name.
+        email: its address, in small letters.
+        created_at: when it registered.
+        kyc_status: as of an `AccountTrail`.
+    """
+
+    account_id: UUID
+    company_name: str
+    email: str
+    created_at: datetime
+    kyc_status: str
+
+
+def lines(session: Session, ids: Sequence[UUID]) -> list[Line]:
+    """What a list shows of businesses, in the order in which they are named.
+
+    Args:
+        session: may read what accounts and kyc write.
+        ids: which.
+    """
+    status = (
+        select(KycApplication.status)
+        .where(KycApplication.account_id == Account.id)
+        .order_by(*_NEWEST)
+        .limit(1)
+        .scalar_subquery()
+    )
+    rows = session.execute(
+        select(
+            Account.id,
+            Account.company_name,
+            Account.email,
+            Account.created_at,
+            func.coalesce(status, NO_APPLICATION),
+        ).where(Account.id.in_(ids))
+    )
+    found = {row[0]: Line(*row) for row in rows}
+    return [found[id_] for id_ in ids if id_ in found]
+
+
 def account_trail(
     session: Session,
     account_id: UUID,
@@ -151,8 +201,10 @@ def account_trail(
     if account is None:
         return None
     found = pending.in_outbox(session, str(account_id))
+    bus = pending.OnBus()
     if connection is not None:
-        found += pending.on_the_bus(session, connection, str(account_id), engine=engine)
+        bus = pending.on_the_bus(session, connection, str(account_id), engine=engine)
+        found += bus.messages
     today = datetime.now(UTC) - timedelta(days=1)
     recent = session.execute(
         select(func.count(), func.max(Order.accepted_at)).where(
@@ -184,6 +236,7 @@ def account_trail(
         is_standard_only=policy is not None and policy.standard_webhooks_only,
         blocked_at=policy.blocked_at if policy else None,
         waiting=None if connection is None and not found else tuple(found),
+        is_whole=bus.is_whole,
     )
 
 
@@ -198,9 +251,7 @@ def _orders(session: Session, account_id: UUID) -> dict[str, int]:
 
 def _applications(session: Session, account_id: UUID) -> tuple[Application, ...]:
     rows = session.scalars(
-        select(KycApplication)
-        .where(KycApplication.account_id == account_id)
-        .order_by(KycApplication.submitted_at.desc(), KycApplication.id.desc())
+        select(KycApplication).where(KycApplication.account_id == account_id).order_by(*_NEWEST)
     )
     return tuple(
         Application(

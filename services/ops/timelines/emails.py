@@ -1,6 +1,6 @@
 """What became of the emails about an order: sent, refused, not due, or due and not sent yet."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -49,6 +49,7 @@ def steps(
     order: Order,
     history: Sequence[OrderStatusHistory],
     waiting: Sequence[Waiting],
+    gone: Collection[str] = (),
 ) -> list[Step]:
     """A step for each email, and for each fact that led to none, or to none yet.
 
@@ -57,6 +58,7 @@ def steps(
         order: the order.
         history: what was said of it, oldest first.
         waiting: what is known to wait for it somewhere.
+        gone: the ids of messages that were thrown away.
     """
     emails = session.scalars(
         select(EmailDelivery)
@@ -90,7 +92,10 @@ def steps(
     due = [
         fact
         for fact in facts.values()
-        if fact.is_told and fact.id not in handled and fact.at > remembered
+        if fact.is_told
+        and fact.id not in handled
+        and fact.at > remembered
+        and str(fact.id) not in gone
     ]
     return [
         *found,

@@ -9,6 +9,7 @@ from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session
 
 from shared.db.models import EmailDelivery, Order, WebhookRequest
+from shared.db.request_log import outcomes
 
 Place = tuple[datetime, int]
 """Where a page of requests ended: the time and the number of the last one."""
@@ -78,10 +79,8 @@ def requests(
         limit: how many at most.
     """
     columns = [getattr(WebhookRequest, name) for name in Request.__slots__]
-    outcomes = [True, False] if is_accepted is None else [is_accepted]
     found: list[Request] = []
-    # The index holds accepted and refused ones apart.
-    for outcome in outcomes:
+    for outcome in outcomes(is_accepted, code):
         query = select(*columns).where(
             WebhookRequest.account_id == account_id, WebhookRequest.accepted.is_(outcome)
         )

@@ -1,6 +1,6 @@
 """What happened to an order: from the request to the last email, and what still waits."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -9,7 +9,8 @@ from kombu import Connection
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
-from services.ops.timelines import emails, pending, requests
+from services.ops.broker.hold import BusyError
+from services.ops.timelines import emails, mended, pending, requests
 from services.ops.timelines.pending import Waiting
 from services.ops.timelines.steps import Step
 from shared.bus.contract.events import CREATED
@@ -43,6 +44,7 @@ class OrderTrail:
         steps: what happened, oldest first.
         waiting: what still waits; None when the bus was not looked at.
         is_test: whether it is a test order, which was mailed to its business alone.
+        is_whole: false when somebody was at work in a queue: more may wait there.
     """
 
     order_number: str
@@ -58,6 +60,7 @@ class OrderTrail:
     steps: tuple[Step, ...]
     waiting: tuple[Waiting, ...] | None
     is_test: bool = False
+    is_whole: bool = True
 
     @property
     def is_recorded(self) -> bool:
@@ -79,27 +82,35 @@ def order_trail(
         order_id: which.
         connection: an open kombu connection, to look for what waits on the bus.
         engine: see `dead_letters.browse`.
+
+    Raises:
+        BusyError: nothing is known of it, and somebody is at work where more may wait.
     """
     order = session.get(Order, order_id)
     if order is None:
         sent = requests.not_recorded(session, order_id)
     else:
         sent = requests.by_events(session, _said(session, order_id))
-    steps = [_request(request) for request in sent]
+    done = mended.of(session, str(order_id))
+    steps = [*(_request(request) for request in sent), *done.steps]
     account_id = sent[0].account_id if sent else None
     found = pending.in_outbox(session, str(order_id))
+    bus = pending.OnBus()
     if connection is not None:
-        found += pending.on_the_bus(session, connection, str(order_id), engine=engine)
+        bus = pending.on_the_bus(session, connection, str(order_id), engine=engine)
+        found += bus.messages
     if order is not None:
         account_id = order.account_id
         history = _history(session, order_id)
         steps += _life(order, history)
         steps += _conflicts(session, order_id)
-        steps += emails.steps(session, order, history, found)
+        steps += emails.steps(session, order, history, found, done.gone)
         steps += _no_more_emails(session, order_id)
-    elif any(r.accepted and r.event_type in CREATED for r in sent):
+    elif any(_is_awaited(request, done.gone) for request in sent):
         steps.append(_not_recorded(sent, found))
     if not steps and not found:
+        if not bus.is_whole:
+            raise BusyError("Somebody is at work in a queue: not all is known. Try again.")
         return None
     company = select(Account.company_name).where(Account.id == account_id)
     return OrderTrail(
@@ -115,6 +126,7 @@ def order_trail(
         parcel=(order.tracking or {}) if order else {},
         steps=tuple(sorted(steps, key=lambda step: step.at)),
         waiting=None if connection is None and not found else tuple(found),
+        is_whole=bus.is_whole,
         is_test=order is not None and order.is_test,
     )
 
@@ -157,6 +169,12 @@ def _request(request: requests.Request) -> Step:
         request.accepted,
         request.idempotency_key or "",
     )
+
+
+def _is_awaited(request: requests.Request, gone: Collection[str]) -> bool:
+    """Whether an order is to be recorded by what was sent, unless somebody threw that away."""
+    is_created = request.accepted and request.event_type in CREATED
+    return is_created and str(request.event_id) not in gone
 
 
 def _not_recorded(sent: Sequence[requests.Request], found: Sequence[Waiting]) -> Step:

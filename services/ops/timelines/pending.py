@@ -1,5 +1,6 @@
 """What still waits somewhere for an order or an account: outbox, retry ladder, dead letters."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -37,6 +38,19 @@ class Waiting:
     reason: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class OnBus:
+    """What was found on the bus.
+
+    Attributes:
+        messages: what waits.
+        is_whole: false when somebody was at work in a queue: what they had in hand is missing.
+    """
+
+    messages: Sequence[Waiting] = ()
+    is_whole: bool = True
+
+
 def in_outbox(session: Session, correlation_id: str) -> list[Waiting]:
     """What the relay has not published yet."""
     # No index: the outbox is empty but for what is under way.
@@ -61,7 +75,7 @@ def in_outbox(session: Session, correlation_id: str) -> list[Waiting]:
 
 def on_the_bus(
     session: Session, connection: Connection, correlation_id: str, *, engine: Engine | None = None
-) -> list[Waiting]:
+) -> OnBus:
     """What is on the retry ladder or among the dead letters.
 
     Args:
@@ -71,22 +85,25 @@ def on_the_bus(
         engine: see `dead_letters.browse`.
     """
     let_go(session)
+    ladder = retry_queue.waiting(connection, engine=engine)
+    is_whole = ladder.alone
     found = [
         Waiting(
             place=message.rung,
             queue=message.queue,
             message_id=message.message_id,
             type=message.type,
-            since=_time(message.failed_at),
+            since=message.failed,
             attempts=message.attempts,
             reason=message.reason,
         )
-        for message in retry_queue.waiting(connection, engine=engine)
+        for message in ladder.messages
         if message.correlation_id == correlation_id
     ]
     wanted = Criteria(correlation_id=correlation_id)
     for queue in topology.WORK_QUEUES:
         page = search.browse(connection, queue, wanted, engine=engine)
+        is_whole &= page.alone
         found += [
             Waiting(
                 place=queue.dead,
@@ -99,11 +116,4 @@ def on_the_bus(
             )
             for letter in page.letters
         ]
-    return found
-
-
-def _time(text: str) -> datetime | None:
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError:
-        return None
+    return OnBus(found, is_whole)

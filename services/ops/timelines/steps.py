@@ -18,12 +18,22 @@ class Step:
         service: who did it.
         event_id: the message behind it: the sender's for a status, the fact's for an email.
         counts: false for what changed nothing, such as a status that came too late.
-        said: what of the text a sender wrote, which may be of a person: a note, a key.
+        said: what of the text a sender or an operator wrote, which may be of a person: a note, a
+            key, a reason.
     """
 
     at: datetime
     what: Literal[
-        "request", "accepted", "recorded", "status", "conflict", "email", "told", "due", "left"
+        "request",
+        "accepted",
+        "recorded",
+        "status",
+        "conflict",
+        "email",
+        "told",
+        "due",
+        "left",
+        "mended",
     ]
     text: str
     service: str

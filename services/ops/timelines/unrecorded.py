@@ -17,7 +17,7 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from services.ops import journal
-from services.ops.broker.hold import count, hold
+from services.ops.broker.hold import BusyError, count, hold
 from services.ops.monitoring import heartbeats
 from shared.bus.contract import topology
 from shared.bus.contract.delivery import Incoming
@@ -68,6 +68,7 @@ def by_email(
 
     Raises:
         journal.NotReadToTheEndError: the broker fell silent over the journal.
+        BusyError: somebody is at work in a queue, so that not all is known.
     """
     in_outbox = [*_meant(_in_outbox(session), email)]
     let_go(session)
@@ -121,6 +122,8 @@ def _in_outbox(session: Session) -> Iterator[tuple[bytes, datetime | None]]:
 def _held(connection: Connection, engine: Engine | None) -> Iterator[tuple[bytes, datetime | None]]:
     for name in (*(rung.name for rung in topology.RETRY_LADDER), QUEUE.dead):
         with hold(connection, name, engine=engine) as held:
+            if not held.alone:
+                raise BusyError.of(name)
             while messages := held.take(BATCH):
                 for incoming in map(Incoming.of, messages):
                     yield incoming.body, incoming.stated_time

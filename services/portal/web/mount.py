@@ -17,6 +17,7 @@ from services.portal.web.page import SEALED, Page, Renew, Result, SignIn, Visit
 from services.portal.web.rendering import render
 from services.portal.web.sessions import Browser, Held
 from shared.config.settings import Settings
+from shared.db.deadline import ANSWER_SECONDS, within
 from shared.db.session import is_database_away, transaction
 from shared.http.lanes import Lanes
 from shared.http.mount import client_address
@@ -104,6 +105,7 @@ def _responder(page: Page, config: Settings, api: Api, lanes: Lanes) -> Any:
 
         has_acted = False
 
+        @within(ANSWER_SECONDS)
         def run() -> tuple[Result, str]:
             nonlocal has_acted
             held = sessions.find(own, api, browser)

@@ -7,14 +7,22 @@ import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from datetime import UTC, datetime
 
 import pytest
 
 from services.ops.audit.actions import Actor
 from services.ops.dead_letters import in_flight
 from shared.bus.contract import topology
-from shared.bus.contract.events import OpsDataViewed, decode, encode
+from shared.bus.contract.events import (
+    OpsDataViewed,
+    OrderStatusChanged,
+    TrackingStatus,
+    decode,
+    encode,
+)
 from shared.db.models import Order, OutboxMessage, Rehearsal
+from shared.ids import new_id
 from stack.folders import ROOT
 from stack.processes import stop
 from stack.servers.credentials import as_service
@@ -82,7 +90,7 @@ def test_the_whole_way_of_an_order(console, db, amqp_url, running, mailbox):
     business = account(db)
     order = order_created(business.id)
     (message,) = bury(amqp_url, order)
-    with signed_in(console, db, "messages") as client:
+    with signed_in(console, db, "messages,customers") as client:
         answer = rehearse(client, INTAKE, id=message.message_id)
         page = shown(answer)
         assert "It would be handled." in page
@@ -104,9 +112,46 @@ def test_the_whole_way_of_an_order(console, db, amqp_url, running, mailbox):
         decode(row.type, row.body)
         for row in db.query(OutboxMessage).filter_by(type=OpsDataViewed.TYPE)
     ]
-    assert ("POST /dead/{queue}/rehearse", ("orders.intake", message.message_id)) in {
-        (fact.page, fact.of) for fact in facts
-    }
+    (seen,) = [fact for fact in facts if fact.page == "POST /dead/{queue}/rehearse"]
+    assert seen.of[:2] == ("orders.intake", message.message_id)
+    assert {str(order.order_id), str(business.id)} <= set(seen.of)
+
+
+@pytest.mark.parametrize(
+    ("role", "sees"), [("messages", False), ("messages,kyc", False), ("messages,customers", True)]
+)
+def test_another_body_reads_nobody_s_order(role, sees, console, db, amqp_url, running):
+    """The letter is of whoever mends it; what is in the books is not."""
+    running("orders", "notifier")
+    business, (id_, now) = account(db), (new_id(), datetime.now(UTC))
+    db.add(
+        Order(
+            id=id_,
+            account_id=business.id,
+            customer_name="Ngozi Eze",
+            customer_email="ngozi@shop.example",
+            customer_phone="",
+            item_summary="a lamp",
+            address="Enugu",
+            tracking_status="PENDING",
+            status_at=now,
+            status_event_id=id_,
+            accepted_at=now,
+        )
+    )
+    db.commit()
+    update = OrderStatusChanged(
+        order_id=id_, account_id=business.id, tracking_status=TrackingStatus.OUT_FOR_DELIVERY
+    )
+    (message,) = bury(amqp_url, update, body=b"{}", reason="Malformed: x")
+    form = {"id": message.message_id, "type": update.TYPE, "body": encode(update).decode()}
+    with signed_in(console, db, role) as client:
+        page = shown(rehearse(client, INTAKE, **form))
+    assert "orders: 1 changed" in page
+    for personal in ("Ngozi", "ngozi@shop.example"):
+        assert (personal in page) is sees, personal
+    seen = [decode(row.type, row.body) for row in db.query(OutboxMessage).all()]
+    assert str(id_) in [id_ for fact in seen if isinstance(fact, OpsDataViewed) for id_ in fact.of]
 
 
 def test_who_watches_sees_what_happens_and_not_to_whom(console, db, amqp_url, running):

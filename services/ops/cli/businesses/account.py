@@ -17,6 +17,7 @@ from services.ops.cli.businesses.commands import (
 )
 from services.ops.cli.businesses.trail import waiting_table
 from services.ops.cli.terminal import (
+    BUSY,
     FAILED,
     MISUSED,
     AsJson,
@@ -90,11 +91,10 @@ def show(
         if not ids:
             stop(f"No business matches {business}.")
         if len(ids) > 1:
-            trails = [account.account_trail(session, id_) for id_ in ids[: account.AT_MOST]]
+            listed = account.lines(session, ids[: account.AT_MOST])
             note_view(system, "fellow account show", [str(id_) for id_ in ids])
-            for found in trails:
-                if found is not None:
-                    print(f"{found.account_id}  {found.email}  {found.company_name}")
+            for line in listed:
+                print(f"{line.account_id}  {line.email}  {line.company_name}")
             say(f"{how_many(len(ids))} match: name one by its id or email.")
             raise typer.Exit(FAILED)
         if bus:
@@ -148,3 +148,5 @@ def _print(found: AccountTrail) -> None:
             console.print(table)
     if found.waiting:
         console.print(waiting_table(found.waiting))
+    if not found.is_whole:
+        say(BUSY)

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from services.ops.cli.acting import enter, note_view
 from services.ops.cli.terminal import (
+    BUSY,
     FAILED,
     AsJson,
     broker,
@@ -128,5 +129,7 @@ def _print(found: OrderTrail) -> None:
     console.print(table)
     if found.waiting:
         console.print(waiting_table(found.waiting))
-    elif found.waiting is not None:
+    if not found.is_whole:
+        say(BUSY)
+    elif not found.waiting and found.waiting is not None:
         say("Nothing waits for it.")

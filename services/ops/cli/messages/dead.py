@@ -20,6 +20,7 @@ from services.ops.cli.messages.dead_options import (
     work_queue,
 )
 from services.ops.cli.terminal import (
+    BUSY,
     AsJson,
     broker,
     database_trouble,
@@ -80,7 +81,12 @@ def list_letters(
     note_view_where_it_can_be(system, "fellow dead list", seen)
     if as_json:
         print_json(
-            {"letters": [_json(x) for x in page.letters], "total": page.total, "next": page.next}
+            {
+                "letters": [_json(x) for x in page.letters],
+                "total": page.total,
+                "next": page.next,
+                "alone": page.alone,
+            }
         )
         return
     table = Table("died", "id", "type", "tries", "reason", box=None, pad_edge=False)
@@ -93,7 +99,7 @@ def list_letters(
     if page.next is not None:
         say(f"Go on with --start {page.next}.")
     if not page.alone:
-        say("Somebody else is at work in this queue: what they have in hand is not among these.")
+        say(BUSY)
 
 
 @app.command("waiting")
@@ -110,21 +116,19 @@ def list_waiting(
     system = enter()
     wanted = None if queue is None else work_queue(queue).name
     with broker(system) as connection, database_trouble():
-        found = [
-            message
-            for message in retry_queue.waiting(connection)
-            if wanted in (None, message.queue)
-        ]
+        ladder = retry_queue.waiting(connection)
+    found = (ladder if wanted is None else ladder.of(wanted)).messages
     seen = [wanted or "all queues", f"{len(found)} messages"]
     note_view_where_it_can_be(system, "fellow dead waiting", seen)
     if as_json:
         print_json(found)
         return
-    table = Table("rung", "failed", "for", "type", "tries", "reason", "about", box=None)
+    table = Table("rung", "failed", "next try", "for", "type", "tries", "reason", "about", box=None)
     for message in found:
         table.add_row(
             message.rung,
             message.failed_at,
+            local(message.due),
             message.queue,
             message.type,
             str(message.attempts),
@@ -133,6 +137,8 @@ def list_waiting(
         )
     results().print(table)
     say(f"{len(found)} wait on the retry ladder.")
+    if not ladder.alone:
+        say(BUSY)
 
 
 @app.command()
@@ -170,6 +176,8 @@ def _summary(system: Surroundings, as_json: bool) -> None:
             table.add_row(name, str(group.count), group.type, since, group.kind)
     results().print(table)
     say(f"{sum(summary.total for summary in found.values())} dead letters.")
+    if not all(summary.alone for summary in found.values()):
+        say(BUSY)
 
 
 def _json(letter: Letter) -> dict[str, Any]:

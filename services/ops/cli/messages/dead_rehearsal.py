@@ -53,7 +53,7 @@ def rehearse(
             stop(f"Nothing was tried. {error}")
     if found is None:
         stop(f"There is no dead letter {message_id} in {queue}.")
-    note_view(system, "fellow dead rehearse", [queue, message_id])
+    note_view(system, "fellow dead rehearse", [queue, message_id, *found.ids])
     if as_json:
         print_json(_json(found))
     else:

@@ -18,16 +18,17 @@ def show(session: Session, visit: Visit) -> Result:
     wanted = visit.query.get("queue", "")
     with visit.system.broker(session) as connection:
         found = retry_queue.waiting(connection, engine=engine())
-    fitting = [message for message in found if wanted in ("", message.queue)]
+    fitting = (found.of(wanted) if wanted else found).messages
     about = {
         "path": "/dead",
         "queue": wanted,
-        "by_queue": sorted(Counter(message.queue for message in found).items()),
+        "by_queue": sorted(Counter(message.queue for message in found.messages).items()),
         "mine": {
             queue.name
             for queue in topology.WORK_QUEUES
             if not queue_rights.lacking(visit.user, queue_rights.of_queues([queue.name]))
         },
+        "alone": found.alone,
         "total": len(fitting),
         "messages": fitting[:SHOWN],
     }

@@ -1,6 +1,8 @@
 """What happened to an order, and to a business; and finding them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
 from urllib.parse import quote
 from uuid import UUID
 
@@ -16,6 +18,11 @@ from shared.db.session import engine
 from shared.web.forms import uuid_of
 from shared.web.results import PageError, Redirect
 
+EVERYWHERE = "everywhere"
+"""The parameter by which a trail is looked for on the bus, too."""
+_Trail = TypeVar("_Trail")
+FIND_SECONDS = 15.0
+"""By an address every order is looked at."""
 BUSINESSES = 20
 """So many are shown of those that are found."""
 
@@ -36,11 +43,7 @@ def find(session: Session, visit: Visit) -> Result:
     if text and not orders and not accounts and _is_id(text):
         # Not recorded yet, or never: requests, the outbox or dead letters may know of it.
         return Redirect(f"/orders/{quote(text)}")
-    businesses = [
-        found
-        for found in (account.account_trail(session, id_) for id_ in accounts[:BUSINESSES])
-        if found is not None
-    ]
+    businesses = account.lines(session, accounts[:BUSINESSES])
     about = {
         "text": text,
         "orders": orders[: search.AT_MOST],
@@ -73,37 +76,59 @@ def _orders(session: Session, visit: Visit, text: str) -> tuple[Sequence[search.
 def show_order(session: Session, visit: Visit) -> Result:
     """One order, on one screen."""
     order_id = uuid_of(visit.path["order_id"])
-    try:
-        with visit.system.broker(session) as connection:
-            found = trail.order_trail(session, order_id, connection=connection, engine=engine())
-    except PageError:
-        # The books tell the rest.
-        found = trail.order_trail(session, order_id)
+    look = partial(trail.order_trail, session, order_id)
+    found, about = _looked_for(session, visit, look, may_wait_unknown=True)
     if found is None:
         raise PageError(404, f"Nobody knows of an order {order_id}.")
-    return View("order.html", {"order": found})
+    return View("order.html", {"order": found} | about)
 
 
 def show_account(session: Session, visit: Visit) -> Result:
     """One business, on one screen."""
     account_id = uuid_of(visit.path["account_id"])
-    try:
-        with visit.system.broker(session) as connection:
-            found = account.account_trail(
-                session, account_id, connection=connection, engine=engine()
-            )
-    except PageError:
-        found = account.account_trail(session, account_id)
+    look = partial(account.account_trail, session, account_id)
+    found, about = _looked_for(session, visit, look)
     if found is None:
         raise PageError(404, f"There is no business {account_id}.")
     contacts = [contact(application.contact_person_details) for application in found.applications]
     commanded = visit.query.get("commanded")
-    about = {
+    about |= {
         "account": found,
         "contacts": contacts,
         "commanded": uuid_of(commanded) if commanded else None,
     }
     return View("account.html", about)
+
+
+def _looked_for(
+    session: Session,
+    visit: Visit,
+    look: Callable[..., _Trail | None],
+    *,
+    may_wait_unknown: bool = False,
+) -> tuple[_Trail | None, dict[str, Any]]:
+    """A trail, and how far it was looked for; with the bus, where that is wanted or all there is.
+
+    What is on the bus is fetched from every queue and given back, which takes a while.
+    """
+    about: dict[str, Any] = {
+        "everywhere": f"{visit.asked_for}?{EVERYWHERE}=yes",
+        "looked": False,
+        "silence": "",
+    }
+    is_wanted = EVERYWHERE in visit.query
+    found = None if is_wanted else look()
+    if found is not None or not (is_wanted or may_wait_unknown):
+        return found, about
+    try:
+        with visit.system.broker(session) as connection:
+            return look(connection=connection, engine=engine()), about | {"looked": True}
+    except PageError as error:
+        found = look()
+        if found is None:
+            raise
+        # The books tell the rest.
+        return found, about | {"silence": error.sentence}
 
 
 def _is_id(text: str) -> bool:
@@ -115,7 +140,7 @@ def _is_id(text: str) -> bool:
 
 
 PAGES = (
-    Page("GET", "/find", "watch", find, plain=[Right.CUSTOMERS]),
+    Page("GET", "/find", "watch", find, plain=[Right.CUSTOMERS], seconds=FIND_SECONDS),
     Page("GET", "/orders/{order_id}", "watch", show_order, plain=[Right.CUSTOMERS]),
     Page(
         "GET",

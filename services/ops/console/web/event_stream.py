@@ -13,10 +13,13 @@ from falcon.asgi import Request, Response, SSEvent
 from services.ops.console.web.mount import session_token
 from services.ops.console.web.page import System
 from services.ops.monitoring.snapshot import Look
+from services.ops.users.users import User
+from shared.db.deadline import ANSWER_SECONDS, within
 from shared.db.session import is_database_away, transaction
 from shared.http.lanes import Lane
 from shared.web.results import PageError
 
+THREADS, WAITING = 2, 128
 CHECK_SECONDS = 15.0
 """How long a stream may go on after its user has signed out."""
 
@@ -26,13 +29,13 @@ class Live:
 
     Args:
         system: whose lookout to watch.
-        lane: where sessions are looked up.
         show: from a look to HTML.
     """
 
-    def __init__(self, system: System, lane: Lane, show: Callable[[Look], str]) -> None:
+    def __init__(self, system: System, show: Callable[[Look], str]) -> None:
         self._system = system
-        self._lane = lane
+        # Of their own: however many streams wait for a session, pages go on.
+        self._lane = Lane("streams", THREADS, WAITING)
         self._show = show
         self._rendering = asyncio.Lock()
         self._shown: tuple[Look | None, str] = (None, "")
@@ -67,10 +70,16 @@ class Live:
     async def _is_signed_in(self, token: str) -> bool:
         visitors = self._system.visitors
 
+        @within(ANSWER_SECONDS)
+        def find() -> User | None:
+            if self._system.lookout.is_database_away:
+                return visitors.recall(token)
+            with transaction() as session:
+                return visitors.find(session, token, is_use=False)
+
         def look() -> bool:
             try:
-                with transaction() as session:
-                    user = visitors.find(session, token, is_use=False)
+                user = find()
             except Exception as error:
                 if not is_database_away(error):
                     raise

@@ -20,6 +20,7 @@ from services.ops.users.rights import Right
 from services.ops.users.users import User
 from shared.bus import outbox
 from shared.config.settings import Settings
+from shared.db.deadline import NoAnswerError, within
 from shared.db.session import is_database_away, is_used_up, transaction
 from shared.http.lanes import Lanes
 from shared.http.mount import client_address
@@ -94,8 +95,11 @@ def _responder(page: Page, system: System, lanes: Lanes) -> Any:
 
         has_acted = False
 
+        @within(page.seconds)
         def run() -> tuple[Result, str]:
             nonlocal has_acted
+            if system.lookout.is_database_away:
+                raise NoAnswerError("the newest look says so")
             with transaction() as session:
                 visitor = system.visitors.find(session, own, is_use=not page.asks_by_itself)
                 if page.needs != "nobody" and visitor is None:

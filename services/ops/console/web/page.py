@@ -16,6 +16,7 @@ from services.ops.users.rights import Right
 from services.ops.users.sessions import Where
 from services.ops.users.users import User
 from shared.config.settings import Settings
+from shared.db.deadline import ANSWER_SECONDS
 from shared.security.networks import network_of
 from shared.web import results
 from shared.web.results import Question, Redirect
@@ -156,6 +157,7 @@ class Page:
         also: which rights it takes beside `needs`, where that depends on what it is about.
         takes_password: whether its form may have a password, for which others wait in a lane of
             their own.
+        seconds: for the database, all that the page asks of it; then it counts as away.
         before_second_factor: whether it is there for somebody who must set up a second factor
             before anything else.
     """
@@ -171,3 +173,4 @@ class Page:
     also: Callable[[Session, Visit], Collection[Right]] | None = None
     takes_password: bool = False
     before_second_factor: bool = False
+    seconds: float = ANSWER_SECONDS

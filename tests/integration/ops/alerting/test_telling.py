@@ -14,7 +14,7 @@ import pytest
 import structlog
 from sqlalchemy import text
 
-from services.ops.alerting import telling
+from services.ops.alerting import due, telling
 from services.ops.alerting.channels import Mail, NotToldError, Webhook, channels
 from services.ops.alerting.telling import Teller
 from services.ops.audit.actions import Actor
@@ -426,6 +426,53 @@ def test_the_database_s_own_absence_is_told_and_its_end(teller, hook, db):
     assert "Over:" in hook.texts[2]
     assert "The database does not answer" in hook.texts[2]
     assert len(hook.got) == 3
+
+
+LETTERS = Trouble("warning", "orders.intake", "3 dead letters in orders.intake", "dead letters", 3)
+
+
+def looks_without_database(*seen_ago):
+    """Every ten seconds of the last two minutes, with a trouble at some of them."""
+    now, samples = datetime.now(UTC), []
+    for ago in range(120, -1, -10):
+        gone = {"beats": None, "database_error": "it is gone"}
+        samples.append(replace(sample(0), at=now - timedelta(seconds=ago), **gone))
+        found = [AWAY, LETTERS] if ago in seen_ago else [AWAY]
+        yield Look(samples[-1], {}, found, None, {}, tuple(samples))
+
+
+def test_what_recovered_while_the_database_was_away_is_not_told_as_new(configure, config, hook):
+    config = configure(alert_email_to="", alert_after_seconds="3600")
+    teller = All(config)
+    for seen in looks_without_database(80, 70):
+        teller.tell(seen)
+    (one,) = teller.tellers
+    for key, known in one._open.items():
+        one._open[key] = replace(known, began_at=known.began_at - timedelta(hours=2))
+    teller.tell(seen)
+    assert len(hook.texts) == 1
+    assert AWAY.text in hook.texts[0]
+    assert LETTERS.text not in hook.texts[0]
+
+
+def test_the_end_of_what_was_told_is_told_without_the_database_too(
+    configure, config, hook, db, monkeypatch
+):
+    monkeypatch.setattr(due, "SPACING", timedelta(0))
+    teller = All(configure(alert_email_to="", alert_after_seconds="0.001"))
+    teller.tell(look(LETTERS, ago=121))
+    assert LETTERS.text in hook.texts[0]
+    for seen in looks_without_database(120, 110):
+        teller.tell(seen)
+    (over,) = [told for told in hook.texts if "Over:" in told]
+    assert LETTERS.text in over
+    assert AWAY.text not in over
+    # It is back, and so are the letters, of which everybody has heard that they are over.
+    for _ in range(3):
+        teller.tell(look(LETTERS))
+    row = db.query(OpsTrouble).filter_by(key=LETTERS.key, ended_at=None).one()
+    assert row.told["webhook"]["what"] == "began"
+    assert len([told for told in hook.texts if "New:" in told and LETTERS.text in told]) == 2
 
 
 def earlier_on(teller, seconds):

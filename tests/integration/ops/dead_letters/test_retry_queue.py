@@ -35,14 +35,16 @@ def test_what_waits_for_one_queue_goes_back_and_the_rest_waits_on(settings, amqp
         )  # fmt: skip
     books = make_engine(settings)
     with Connection(settings.amqp_url) as bus:
-        assert {(w.rung, w.queue, w.message_id, w.attempts) for w in retry_queue.waiting(bus)} == {
+        assert {
+            (w.rung, w.queue, w.message_id, w.attempts) for w in retry_queue.waiting(bus).messages
+        } == {
             ("retry.1h", "orders.intake", "a", 3),
             ("retry.1h", "kyc.decisions", "b", 3),
             ("retry.10m", "orders.intake", "c", 3),
         }
         done = retry_queue.retry_now(bus, books, topology.ORDERS_INTAKE, Actor("ada", "desk"))
         assert (done.done, done.passed) == (2, 1)
-        assert [w.message_id for w in retry_queue.waiting(bus)] == ["b"]
+        assert [w.message_id for w in retry_queue.waiting(bus).messages] == ["b"]
     books.dispose()
     back = [take(amqp_url, "orders.intake") for _ in range(2)]
     assert {message.properties["message_id"] for message in back} == {"a", "c"}

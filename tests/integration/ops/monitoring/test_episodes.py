@@ -10,8 +10,8 @@ from sqlalchemy import text
 from services.ops.audit.actions import Actor
 from services.ops.monitoring import episodes
 from services.ops.monitoring.alerts import Trouble
-from services.ops.monitoring.episodes import OVER
 from services.ops.monitoring.heartbeats import Beat, QueueBeat
+from services.ops.monitoring.visibility import OVER
 from shared.bus.contract.events import decode
 from shared.db.models import OpsTrouble, OutboxMessage
 from shared.db.session import transaction

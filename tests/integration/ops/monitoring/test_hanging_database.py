@@ -76,12 +76,12 @@ def test_a_write_that_waits_for_ever_is_no_answer(config, engine):
 def test_what_fails_in_time_is_what_it_is(config):
     engine = make_engine(config)
     wrong = pytest.raises(ProgrammingError, match="no_such_table")
-    with wrong, within(engine, 30), engine.connect() as connection:
+    with wrong, within(30), engine.connect() as connection:
         connection.execute(text("SELECT * FROM no_such_table"))
-    with pytest.raises(NoAnswerError) as none, within(engine, 1), engine.connect() as connection:
+    with pytest.raises(NoAnswerError) as none, within(1), engine.connect() as connection:
         connection.execute(text("SELECT pg_sleep(60)"))
     assert is_database_away(none.value)
-    with within(engine, 30), engine.connect() as connection:
+    with within(30), engine.connect() as connection:
         assert connection.scalar(text("SELECT 1")) == 1
     engine.dispose()
 

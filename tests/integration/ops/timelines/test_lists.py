@@ -1,13 +1,15 @@
 """Lists of requests, orders and emails: each row on one page, the newest first."""
 
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
-from services.ops.timelines import lists
-from shared.db.models import EmailDelivery, Order, WebhookRequest
+from services.ops.timelines import account, lists
+from shared.db.models import EmailDelivery, KycApplication, Order, WebhookRequest
 from shared.ids import new_id
+from tests.integration.arrange import account as arranged
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 
@@ -38,19 +40,19 @@ def an_order(account_id, minutes, status="PENDING"):
 
 
 def test_orders_page_by_page(db):
-    account, other = new_id(), new_id()
+    business, other = new_id(), new_id()
     # Several of a time.
-    db.add_all([an_order(account, minutes // 3) for minutes in range(7)])
-    db.add_all([an_order(account, 1, "DELIVERED"), an_order(other, 0)])
+    db.add_all([an_order(business, minutes // 3) for minutes in range(7)])
+    db.add_all([an_order(business, 1, "DELIVERED"), an_order(other, 0)])
     db.commit()
-    whole = lists.orders(db, account)
+    whole = lists.orders(db, business)
     assert len(whole) == 8
     assert [one.accepted_at for one in whole] == sorted(
         (one.accepted_at for one in whole), reverse=True
     )
-    paged = pages(lambda after: lists.orders(db, account, after=after, limit=3), lambda o: o.id)
+    paged = pages(lambda after: lists.orders(db, business, after=after, limit=3), lambda o: o.id)
     assert paged == whole
-    assert [one.tracking_status for one in lists.orders(db, account, status="DELIVERED")] == [
+    assert [one.tracking_status for one in lists.orders(db, business, status="DELIVERED")] == [
         "DELIVERED"
     ]
 
@@ -68,16 +70,16 @@ def a_request(account_id, seconds, code):
 
 
 def test_requests_page_by_page(db):
-    account = new_id()
+    business = new_id()
     db.execute(text("SELECT keep_webhook_request_partitions(7)"))
     codes = ["accepted", "invalid_signature", "accepted", "too_many_requests", "accepted"]
-    db.add_all([a_request(account, number // 2, code) for number, code in enumerate(codes)])
+    db.add_all([a_request(business, number // 2, code) for number, code in enumerate(codes)])
     db.add(a_request(new_id(), 0, "accepted"))
     db.commit()
 
     def read(**wanted):
         return pages(
-            lambda before: lists.requests(db, account, before=before, limit=2, **wanted),
+            lambda before: lists.requests(db, business, before=before, limit=2, **wanted),
             lambda request: (request.at, request.id),
         )
 
@@ -87,6 +89,64 @@ def test_requests_page_by_page(db):
     assert [one.code for one in read(code="too_many_requests")] == ["too_many_requests"]
     assert len(read(is_accepted=True)) == 3
     assert {one.code for one in read(is_accepted=False)} == {*codes} - {"accepted"}
+
+
+@contextmanager
+def asked(db):
+    """The statements that are asked."""
+    found = []
+    note = lambda *given: found.append(given[2])  # noqa: E731
+    event.listen(db.get_bind(), "before_cursor_execute", note)
+    try:
+        yield found
+    finally:
+        event.remove(db.get_bind(), "before_cursor_execute", note)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "halves"),
+    [
+        ({"code": "invalid_signature"}, 1),
+        ({"code": "accepted"}, 1),
+        ({"code": "accepted", "is_accepted": False}, 0),
+        ({}, 2),
+    ],
+)
+def test_a_code_is_looked_for_where_it_can_be(db, wanted, halves):
+    """Not among all that was accepted, for an error."""
+    business = new_id()
+    db.execute(text("SELECT keep_webhook_request_partitions(7)"))
+    db.add_all([a_request(business, 0, code) for code in ("accepted", "invalid_signature")])
+    db.flush()
+    with asked(db) as statements:
+        found = lists.requests(db, business, **wanted)
+    assert len(statements) == halves
+    assert {one.code for one in found} == {
+        code
+        for code in ("accepted", "invalid_signature")
+        if wanted.get("code", code) == code and wanted.get("is_accepted") is not False
+    }
+
+
+def test_businesses_in_a_list_are_one_statement(db):
+    both = [arranged(db, status="pending"), arranged(db, company_name="Second", status=None)]
+    again = KycApplication(
+        account_id=both[0].id,
+        business_registration_number="RC-2",
+        business_address="Lagos",
+        contact_person_details="{}",
+        status="rejected",
+        submitted_at=NOW + timedelta(hours=1),
+    )
+    db.add(again)
+    db.commit()
+    with asked(db) as statements:
+        found = account.lines(db, [both[1].id, new_id(), both[0].id])
+    assert len(statements) == 1
+    assert [one.account_id for one in found] == [both[1].id, both[0].id]
+    assert [one.kyc_status for one in found] == ["none", "rejected"]
+    trails = [account.account_trail(db, one.account_id) for one in found]
+    assert [trail.kyc_status for trail in trails] == [one.kyc_status for one in found]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,12 @@ from msgspec.structs import replace
 from prometheus_client import REGISTRY
 from sqlalchemy.orm import Session
 
+from services.audit.__main__ import wire as auditing
 from services.notifier.__main__ import wire as notifying
+from services.ops.audit.actions import Actor
+from services.ops.dead_letters import search as dead_letters
+from services.ops.dead_letters.actions import discard
+from services.ops.dead_letters.letter import Criteria
 from services.ops.monitoring import order_flow
 from services.ops.monitoring.alerts import troubles
 from services.ops.monitoring.sampler import Sampler
@@ -407,3 +412,38 @@ def test_the_commands(settings, db):
     code, out, _ = fellow(settings, "kyc", "list", "--status", "approved", "--json")
     assert [a["email"] for a in json.loads(out)] == [business.email]
     assert json.loads(fellow(settings, "kyc", "list", "--json")[1]) == []
+
+
+def test_what_was_thrown_away_does_not_go_on_waiting(settings, db, engine):
+    """An order that was never recorded, and the email of one that was."""
+    business = account(db, status="approved")
+    lost, mailed = order_created(business.id), order_created(business.id)
+    message = message_for(lost, source="tests", correlation_id=lost.order_id)
+    requested(db, business, message, lost)
+    with consuming(settings, *recording(settings).subscriptions):
+        sent(settings, mailed)
+    told = db.query(OutboxMessage).filter_by(type="order.recorded").one()
+    for queue, one in (("orders.intake", message), ("notifier.orders", told)):
+        publish_raw(settings.amqp_url, "dead", queue, bytes(one.body), type=one.type,
+                    message_id=str(one.message_id), correlation_id=one.correlation_id)  # fmt: skip
+    db.delete(told)
+    db.commit()
+
+    def steps(order):
+        with Session(engine) as session:
+            return trail.order_trail(session, order.order_id).steps
+
+    assert "due" in {step.what for step in steps(lost)} & {step.what for step in steps(mailed)}
+    with Connection(settings.amqp_url) as bus:
+        for name in ("orders.intake", "notifier.orders"):
+            queue = dead_letters.work_queue(name)
+            ada = Actor("ada", "192.0.2.7")
+            discard(bus, engine, queue, Criteria(), ada, "a test of the shop")
+    relayed(settings, db)
+    with consuming(settings, *auditing(settings).subscriptions):
+        pass
+    for order, type_ in ((lost, "order.created"), (mailed, "order.recorded")):
+        found = steps(order)
+        said = [step.text for step in found if step.what == "mended"]
+        assert said == [f"{type_} discarded by ada: a test of the shop"]
+        assert "due" not in {step.what for step in found}

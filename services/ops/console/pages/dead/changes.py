@@ -5,6 +5,7 @@ from collections.abc import Callable
 from kombu import Connection
 from sqlalchemy.orm import Session
 
+from services.ops.broker.hold import BusyError
 from services.ops.console.pages.dead.filter import AGES, Filter, queue_of, takes
 from services.ops.console.pages.dead.letters import letter_page
 from services.ops.console.web.jobs import Job, JobStopped
@@ -114,11 +115,10 @@ def ask_retry(session: Session, visit: Visit) -> Question:
     """Say what waits on the ladder for a queue."""
     queue = queue_of(visit)
     with visit.system.broker(session) as connection:
-        found = [
-            message
-            for message in retry_queue.waiting(connection, engine=engine())
-            if message.queue == queue.name
-        ]
+        ladder = retry_queue.waiting(connection, engine=engine()).of(queue.name)
+    found = ladder.messages
+    if not found and not ladder.alone:
+        raise PageError(503, str(BusyError.of("the retry ladder")))
     return Question(
         f"Try {_messages(len(found))} of {queue.name} again now?",
         f"Try {_messages(len(found))} now",

@@ -2,24 +2,33 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from sqlalchemy.orm import Session
 
 from services.ops.console.pages.dead.filter import queue_of
 from services.ops.console.pages.dead.letters import lacks, letter_page
+from services.ops.console.web.masking import mask
 from services.ops.console.web.page import Page, Result, View, Visit
 from services.ops.console.web.reading import body_of, legible
 from services.ops.dead_letters import rehearsal
 from services.ops.dead_letters.actions import NotEditableError
 from services.ops.dead_letters.in_flight import BusyError
 from services.ops.users.rights import Right
+from services.ops.users.users import User
+from shared.bus.consume.rehearsals.trying import Email
+from shared.bus.contract.message import Message
 from shared.db.footprint import Row
 from shared.db.session import engine
 from shared.web.results import PageError
 
 _OPEN = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d{4}-\d\d-\d\dT[\d:.+]+")
+_OF_BUSINESSES = frozenset({Right.KYC, Right.CUSTOMERS})
+"""Each of them sees businesses; customers, and whatever else may be of one, only the second."""
+_TABLES_OF_BUSINESSES = ("account", "kyc_", "webhook_")
+_FACTS_OF_BUSINESSES = ("account.", "kyc.", "secret.", "webhook.")
 _WORDS = frozenset({"tracking_status", "state", "status", "type", "template", "decision"})
 """Columns whose words are the same for everybody."""
 
@@ -61,21 +70,74 @@ def show(session: Session, visit: Visit) -> Result:
         )
     if found is None:
         raise PageError(404, "There is no such dead letter any more.")
+    report = found.report
+    is_hidden = partial(_is_hidden, visit.user)
+    of_businesses = all(
+        type_of.startswith(_FACTS_OF_BUSINESSES)
+        for type_of in (type_ or found.letter.type, *(fact.type for fact in report.facts))
+    )
+    tables = []
+    for change in report.changes:
+        hides = is_hidden(change.table.startswith(_TABLES_OF_BUSINESSES))
+        tables.append((change, [list(cells(row, hides)) for row in change.rows]))
+    facts = [
+        (told, _read(told.message, is_hidden(told.message.type.startswith(_FACTS_OF_BUSINESSES))))
+        for told in found.facts
+    ]
+    hides_emails = is_hidden(of_businesses)
     about = {
         "path": "/dead",
         "queue": queue,
         "rehearsal": found,
+        # Of an error the database may quote what it has.
+        "sentence": mask(report.sentence, "") if hides_emails else report.sentence,
+        "emails": [_masked(email) if hides_emails else email for email in found.emails],
         "lacks": lacks(visit, queue),
-        "tables": [(c, [list(cells(row)) for row in c.rows]) for c in found.report.changes],
-        "facts": [(told, legible(told.message.body.decode())) for told in found.facts],
+        "tables": tables,
+        "facts": facts,
+        "hides": is_hidden(False),
         "body": body,
         "type": type_,
     }
-    return View("dead_rehearsal.html", about, of=[queue.name, id_])
+    return View("dead_rehearsal.html", about, of=[queue.name, id_, *found.ids])
 
 
-def cells(row: Row) -> Iterator[Cell]:
-    """What a person needs of a row: what a new one holds; of another its ids, and what changes."""
+def _is_hidden(user: User, is_of_business: bool) -> bool:
+    """Whether somebody may not see what comes from the books, whoever may read the letter."""
+    enough = _OF_BUSINESSES if is_of_business else (Right.CUSTOMERS,)
+    return not any(user.may(right) for right in enough)
+
+
+def _read(fact: Message, is_hidden: bool) -> object:
+    text = legible(fact.body.decode())
+    return mask(text) if is_hidden else text
+
+
+def _masked(email: Email) -> Email:
+    return Email(
+        recipient=str(mask(email.recipient, "")),
+        name=str(mask(email.name)),
+        subject=str(mask(email.subject)),
+        text=str(mask(email.text)),
+        refusal=str(mask(email.refusal, "")),
+    )
+
+
+def cells(row: Row, is_hidden: bool = False) -> Iterator[Cell]:
+    """What a person needs of a row: what a new one holds; of another its ids, and what changes.
+
+    Args:
+        row: as it would be.
+        is_hidden: whether what is personal in it is masked, whoever looks.
+    """
+    for cell in _cells(row):
+        if is_hidden and cell.is_personal:
+            yield replace(cell, value=mask(cell.value), before=mask(cell.before))
+        else:
+            yield cell
+
+
+def _cells(row: Row) -> Iterator[Cell]:
     for name, value in row.values.items():
         is_open = not isinstance(value, str | dict | list) or bool(_OPEN.fullmatch(str(value)))
         is_personal = not (is_open or name in _WORDS)
@@ -88,4 +150,14 @@ def cells(row: Row) -> Iterator[Cell]:
             yield Cell(name, value, None, is_personal)
 
 
-PAGES = (Page("POST", "/dead/{queue}/rehearse", "watch", show, plain=[Right.MESSAGES]),)
+PAGES = (
+    # Its answers are asked for again and again: of the service, then of the notifier.
+    Page(
+        "POST",
+        "/dead/{queue}/rehearse",
+        "watch",
+        show,
+        plain=[Right.MESSAGES],
+        seconds=2 * rehearsal.PATIENCE_SECONDS,
+    ),
+)

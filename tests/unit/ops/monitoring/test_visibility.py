@@ -1,0 +1,54 @@
+"""What is over, and what nobody can see: with the database, and without it."""
+
+from dataclasses import replace
+
+import pytest
+
+from services.ops.monitoring.visibility import is_over
+from tests.unit.ops.monitoring.samples import at, everybody, sample
+
+INTAKE = "orders.intake"
+
+
+def samples(**without):
+    """Every ten seconds for five minutes."""
+    return [replace(sample(s, beats=everybody(s)), **without) for s in range(0, 301, 10)]
+
+
+GONE = {"database_error": "it is gone", "beats": None}
+READ_ONLY = {"database_error": "it is a standby", "is_read_only": True}
+SILENT = {"broker_error": "it is gone"}
+
+
+@pytest.mark.parametrize(
+    ("about", "kind", "gone", "read_only", "silent"),
+    [
+        (INTAKE, "dead letters", True, True, False),
+        (INTAKE, "grows", True, True, False),
+        (INTAKE, "no consumer", False, True, False),
+        (INTAKE, "old", False, True, False),
+        ("ladder", "waits", True, True, False),
+        ("broker", "away", True, True, True),
+        ("broker", "alarm", True, True, False),
+        ("queues", "unseen", True, True, False),
+        ("database", "away", True, True, True),
+        ("database", "read-only", False, True, True),
+        ("outbox", "old", False, True, True),
+        ("parked", "parked", False, True, True),
+        ("services.orders", "silent", False, True, True),
+    ],
+)
+def test_what_is_not_seen_any_more_is_over_where_it_could_be_seen(
+    about, kind, gone, read_only, silent
+):
+    assert is_over(samples(), at(0), about, kind)
+    assert is_over(samples(**GONE), at(0), about, kind) is gone
+    assert is_over(samples(**READ_ONLY), at(0), about, kind) is read_only
+    assert is_over(samples(**SILENT), at(0), about, kind) is silent
+
+
+@pytest.mark.parametrize("without", [{}, GONE])
+def test_one_look_without_it_is_not_its_end(without):
+    found = samples(**without)
+    assert not is_over(found, at(280), "broker", "away")
+    assert not is_over(found[-1:], at(0), "broker", "away")
