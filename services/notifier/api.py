@@ -16,7 +16,7 @@ from shared.bus.contract.message import message_for
 from shared.db.models import Account, Suppression
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
-from shared.security.unsubscribe_links import PATH as UNSUBSCRIBE_PATH
+from shared.security.unsubscribe_tokens import PATH as UNSUBSCRIBE_PATH
 
 __all__ = ["ROUTES", "UNSUBSCRIBE_PATH", "UnsubscribePage"]
 

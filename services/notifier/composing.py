@@ -54,7 +54,7 @@ from shared.config.loading import settings
 from shared.db.session import database_time
 from shared.languages import time_zones
 from shared.languages.language import language
-from shared.security import tracking, unsubscribe_links
+from shared.security import tracking, unsubscribe_tokens
 from shared.security.encryption import CannotOpenError, code_sealer
 from shared.synthetic import TEST, is_synthetic
 
@@ -181,7 +181,7 @@ def compose(received: Received[Any], chosen: Sender = OURS, *, hides: bool = Fal
     is_to_customer = is_order and not fact.IS_TEST
     unsubscribe_url = ""
     if is_to_customer:
-        unsubscribe_url = unsubscribe_links.unsubscribe_url(
+        unsubscribe_url = unsubscribe_tokens.unsubscribe_url(
             public_url, fact.account_id, fact.order_id, fact.customer_email
         )
         if hides:

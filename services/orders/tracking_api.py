@@ -21,7 +21,7 @@ from shared.http.route import Answer, Call, Route
 from shared.languages import time_zones
 from shared.languages.language import language
 from shared.security import tracking
-from shared.security.unsubscribe_links import order_unsubscribe_url
+from shared.security.unsubscribe_tokens import order_unsubscribe_url
 
 
 class Parcel(msgspec.Struct, kw_only=True):

@@ -5,6 +5,10 @@ be read from it. The hash is keyed and made for the account: without the key nob
 addresses against it, and one person's at two businesses cannot be told to be one's. Both are HMACs
 (RFC 2104) under keys that are derived from one of `UNSUBSCRIBE_KEYS`, so neither is worth anything
 as the other.
+
+That of an email is for whoever got it: all of a business's emails, and back. The page's link is
+passed on, so what it leads to ends the emails of that order alone, begins none again, and is worth
+nothing once the business has ended that link.
 """
 
 import base64
@@ -18,8 +22,11 @@ from uuid import UUID
 
 from shared.config.keys import KEY_ID_BYTES, decode_key, key_id
 from shared.config.loading import settings
+from shared.security import tracking
 from shared.validation.email_addresses import compared
 
+PATH = "/unsubscribe/"
+"""Below the API's prefix. The token is in the query, since paths are what logs have."""
 SETTING = "UNSUBSCRIBE_KEYS"
 _HASH_BYTES = _MAC_BYTES = 16  # RFC 2104, 5: half of the output, and no less than 80 bits
 _TOKEN_BYTES = KEY_ID_BYTES + 16 + 16 + _HASH_BYTES + _MAC_BYTES
@@ -98,6 +105,31 @@ class UnsubscribeTokens:
 def unsubscribe_tokens() -> UnsubscribeTokens:
     """Those of this process's `UNSUBSCRIBE_KEYS`."""
     return UnsubscribeTokens(settings().listed(SETTING))
+
+
+def unsubscribe_url(public_url: str, account_id: UUID, order_id: UUID, address: str) -> str:
+    """The address of the page for whoever gets the emails about an order.
+
+    Args:
+        public_url: where the API is for the outside.
+        account_id: whose order it is.
+        order_id: which.
+        address: the customer's.
+    """
+    token = unsubscribe_tokens().make(account_id, order_id, address)
+    return f"{public_url.rstrip('/')}/api/v1{PATH}?token={token}"
+
+
+def order_unsubscribe_url(public_url: str, order_id: UUID, number: int) -> str:
+    """The address of the page for whoever has the link to an order.
+
+    Args:
+        public_url: where the API is for the outside.
+        order_id: which order.
+        number: which of its links.
+    """
+    token = tracking.token_for(order_id, number)
+    return f"{public_url.rstrip('/')}/api/v1{PATH}?link={token}"
 
 
 def _own(use: bytes, key: bytes) -> bytes:

@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 from uvicorn_worker import UvicornWorker
 
-from shared.http.request_timeout import ImpatientProtocol
+from shared.http.protocol.request_timeout import ImpatientProtocol
 
 
 class Worker(UvicornWorker):

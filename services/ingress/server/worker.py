@@ -6,7 +6,7 @@ from typing import Any, ClassVar, cast
 from uvicorn_worker import UvicornWorker
 
 from services.ingress.server.corked_transport import CorkedTransport
-from shared.http.request_timeout import ImpatientProtocol
+from shared.http.protocol.request_timeout import ImpatientProtocol
 
 # A worker that stops still answers what comes on kept connections within this time, and says there
 # that it closes them: the sender of a request that is on its way just then would get no answer.

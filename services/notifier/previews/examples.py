@@ -18,7 +18,7 @@ from shared.bus.contract.events import (
 from shared.config.loading import settings
 from shared.languages import time_zones
 from shared.languages.language import Language, language
-from shared.security import unsubscribe_links
+from shared.security import unsubscribe_tokens
 
 NOBODY = UUID(int=0)
 NUMBER = "A-1001"
@@ -51,7 +51,7 @@ def preview(name: str, company_name: str, chosen: Sender) -> rendering.Parts:
     told = SAMPLES[name](_common(company_name, say), say)
     setting = setting._replace(
         tracking_page=config.tracking_url,
-        unsubscribe_url=f"{config.public_url.rstrip('/')}/api/v1{unsubscribe_links.PATH}",
+        unsubscribe_url=f"{config.public_url.rstrip('/')}/api/v1{unsubscribe_tokens.PATH}",
         excerpt=orders.excerpt(told),
     )
     return rendering.parts(told, CONTENTS[type(told)][1], setting)

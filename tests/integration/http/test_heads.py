@@ -14,7 +14,7 @@ import pytest
 import uvicorn
 
 from services.ingress.server.worker import Worker as IngressWorker
-from shared.http.heads import BoundedProtocol
+from shared.http.protocol.heads import BoundedProtocol
 from shared.web.worker import Worker as ConsoleWorker
 
 BODY = b"GET /stolen HTTP/1.1\r\nHost: fellow\r\n\r\n"

@@ -9,7 +9,7 @@ from typing import Any
 from weakref import WeakSet
 
 from shared.config.loading import settings
-from shared.http.heads import BoundedProtocol, answer
+from shared.http.protocol.heads import BoundedProtocol, answer
 
 SWEEPS = 10  # in the time that a request has
 _TOO_SLOW = answer(

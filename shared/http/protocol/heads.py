@@ -13,7 +13,7 @@ import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from shared.http.expecting import Deferred
+from shared.http.protocol.expecting import Deferred
 
 FIELDS = 100
 FIELD_BYTES = 8_190
