@@ -8,12 +8,13 @@ An order that is made and not placed, or has no address, is waited for: the chan
 creates it.
 """
 
+from datetime import datetime, timedelta
 from typing import Any, Literal, NamedTuple, TypeVar
 from uuid import UUID
 
 from msgspec import UNSET
 
-from services.ingress.platforms.platform import Platform, Said, Topic
+from services.ingress.platforms.platform import Platform, Said, Topic, moment
 from shared.bus.contract.events import (
     CustomerDetails,
     Event,
@@ -42,6 +43,10 @@ SENTENCES: dict[Note, str] = {
     "test": "A test arrived, and its signature is right. Nothing was recorded.",
     "ping": "We are here. Nothing was recorded.",
 }
+
+
+_FRESH = timedelta(minutes=10)
+"""What was made within it no earlier version has recorded: a new order pays for no former id."""
 
 
 class Made(NamedTuple):
@@ -73,6 +78,7 @@ def event_of(
     topic: Topic,
     said: Said,
     account_id: UUID,
+    now: datetime,
     *,
     is_test: bool = False,
 ) -> Made | Note:
@@ -84,10 +90,13 @@ def event_of(
         topic: what the delivery is about.
         said: what the order says.
         account_id: whose the shop is.
+        now: the time.
         is_test: whether a test secret signed it.
     """
     if topic == "new":
-        made = _new(platform, id_, said, account_id, is_test)
+        is_fresh = said.is_untouched and said.at is not None and now - said.at < _FRESH
+        former = UNSET if is_fresh else _former(platform, said, account_id, is_test)
+        made = _new(id_, said, account_id, former, is_test)
     else:
         made = _changed(platform, id_, said, account_id, is_test)
     if not is_test or not isinstance(made, Made):
@@ -97,14 +106,13 @@ def event_of(
     return made._replace(event=in_test(made.event), message_id=message_id)
 
 
-def _new(platform: Platform, id_: UUID, said: Said, account_id: UUID, is_test: bool) -> Made | Note:
+def _new(id_: UUID, said: Said, account_id: UUID, former: Former, is_test: bool) -> Made | Note:
     if not said.is_placed:
         waited: Event = OrderNotPlaced(
             order_id=id_, account_id=account_id, order_number=said.number
         )
         return Made(waited, derived_id(OrderNotPlaced.TYPE, id_), "not_placed")
     if said.email:
-        former = _former(platform, said, account_id, is_test)
         created = _order(OrderCreated, id_, said, account_id, former=former)
         return Made(created, _creation_id(id_, said))
     if is_test:
@@ -115,9 +123,9 @@ def _new(platform: Platform, id_: UUID, said: Said, account_id: UUID, is_test: b
 
 def _creation_id(id_: UUID, said: Said) -> UUID:
     """The id of a creation's message: the order's, where no other order can have that."""
-    if said.is_unique or said.made_at is None:
+    if said.is_unique or not said.made:
         return id_
-    return derived_id(OrderCreated.TYPE, id_, said.made_at.isoformat())
+    return derived_id(OrderCreated.TYPE, id_, said.made)
 
 
 def _changed(
@@ -146,10 +154,11 @@ def _changed(
 
 
 def _former(platform: Platform, said: Said, account_id: UUID, is_test: bool) -> Former:
-    if not said.former_key or said.made_at is None:
+    made_at = moment(said.made) if said.former_key else None
+    if made_at is None:
         return UNSET
     id_ = _id(platform, account_id, said.former_key, is_test)
-    return FormerId(order_id=id_, made_at=said.made_at)
+    return FormerId(order_id=id_, made_at=made_at)
 
 
 def _order(type_: type[Order], id_: UUID, said: Said, account_id: UUID, **more: Any) -> Order:

@@ -38,9 +38,12 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         key: what tells the order from every other of the account's on this platform.
-        is_unique: whether no other order ever has that key; else `made_at` tells two apart.
+        is_unique: whether no other order ever has that key; else `made` tells two apart.
         former_key: what was its key in earlier versions; empty where that is the same.
-        made_at: when the shop made it; None where it does not say so, or nobody needs it.
+        made: when the shop made it, as it writes times; empty where it does not say so, or nobody
+            needs it.
+        is_untouched: whether it is known that it was changed last when it was made, or within
+            minutes of that.
         is_placed: whether somebody has ordered; not while it is a draft or unpaid, nor once it
             failed or was cancelled.
         number: as the shop and its customer call it.
@@ -70,7 +73,8 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
     shop: str
     is_unique: bool = True
     former_key: str = ""
-    made_at: datetime | None = None
+    made: str = ""
+    is_untouched: bool = False
     is_placed: bool = True
     reason: str = ""
     carrier: str = ""

@@ -103,6 +103,8 @@ STATES = (
 _ALWAYS = {state.theirs: state.ours for state in STATES if not state.when}
 _NOT_PLACED = {state.theirs for state in STATES if not state.is_placed}
 _OPEN = ("pending", "on-hold", "processing")
+_TEN_MINUTES = len("2026-11-02T08:0")
+"""Characters of a time by which it is told apart from others to ten minutes."""
 _PICKUP = ("local_pickup", "pickup_location")
 # Before it stands the shop's address, and what its REST API is called there: `wp-json` as a rule,
 # or behind a question mark where links are plain.
@@ -113,6 +115,8 @@ def _read(order: WooCommerceOrder, _: str) -> Said:
     billing, shipping = order.billing or WooCommercePerson(), order.shipping or WooCommercePerson()
     parcel, shop = _parcel(order), _shop(order)
     number, key = f"{shop}\x1f{order.id}", platform.reference(order.order_key)
+    made = order.date_created_gmt or order.date_created or ""
+    modified = order.date_modified_gmt or order.date_modified or ""
     state = (order.status or "").removeprefix("wc-")
     status = _status(order, state)
     return Said(
@@ -120,14 +124,15 @@ def _read(order: WooCommerceOrder, _: str) -> Said:
         key=f"{number}\x1f{key}" if key else number,
         is_unique=bool(key),
         former_key=number if key else "",
-        made_at=platform.moment(order.date_created_gmt or order.date_created),
+        made=made,
+        is_untouched=made[:_TEN_MINUTES] == modified[:_TEN_MINUTES],
         is_placed=state not in _NOT_PLACED or status is TrackingStatus.PENDING,
         number=platform.reference(order.number) or platform.reference(order.id),
         shop=platform.line(shop),
         status=status,
         reason="The order was refunded." if state == "refunded" else "",
         # API version v1 has the shop's own time alone.
-        at=platform.moment(order.date_modified_gmt or order.date_modified),
+        at=platform.moment(modified),
         name=_name(billing) or _name(shipping) or "Customer",
         email=platform.email(billing.email),
         phone=platform.line(billing.phone or shipping.phone),

@@ -78,7 +78,7 @@ def read(
         return Delivery("topic_not_taken")
     said = platform.read(order_of(body, platform), header(platform.shop) or "")
     id_ = becoming.order_id(platform, account_id, said, is_test=is_test)
-    made = becoming.event_of(platform, id_, topic, said, account_id, is_test=is_test)
+    made = becoming.event_of(platform, id_, topic, said, account_id, now, is_test=is_test)
     if isinstance(made, str):
         return Delivery(made, id_)
     message = message_for(

@@ -27,6 +27,7 @@ from tests.unit.ingress.platforms.orders import parcel
 from tests.unit.ingress.platforms.tables import table
 
 ACCOUNT = UUID(int=1)
+NOW = datetime(2026, 11, 2, 8, 5, tzinfo=UTC)
 SHOP = "https://kettles.example/"
 PENDING, DELIVERED = TrackingStatus.PENDING, TrackingStatus.DELIVERED
 ON_ITS_WAY, OUT = TrackingStatus.IN_TRANSIT, TrackingStatus.OUT_FOR_DELIVERY
@@ -334,7 +335,26 @@ def test_an_order_of_shopify_is_the_same_whatever_its_shop_is_called():
 
 def made(topic, said):
     id_ = becoming.order_id(WOOCOMMERCE, ACCOUNT, said)
-    return becoming.event_of(WOOCOMMERCE, id_, topic, said, ACCOUNT)
+    return becoming.event_of(WOOCOMMERCE, id_, topic, said, ACCOUNT, NOW)
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_named"),
+    [
+        ({}, False),
+        ({"date_modified_gmt": "2026-11-02T07:00:00"}, True),
+        ({"date_created_gmt": "2026-11-01T08:00:00"}, True),
+        # Recorded and sent again, hours or days later.
+        ({"date_created_gmt": "2026-11-02T06:00:00", "date_modified_gmt": "2026-11-02T06:00:01"},
+         True),
+        ({"date_created_gmt": None, "date_created": None}, False),
+        ({"order_key": ""}, False),
+    ],
+)  # fmt: skip
+def test_a_former_id_is_named_where_an_earlier_version_may_have_recorded_it(changes, is_named):
+    created, changed = (made(topic, woo(**changes)).event for topic in ("new", "change"))
+    assert bool(created.former) == is_named
+    assert bool(changed.former) == (is_named or not changes)
 
 
 def test_two_orders_of_one_second_are_two():
