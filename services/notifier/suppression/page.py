@@ -13,6 +13,7 @@ from functools import cache
 from urllib.parse import parse_qsl
 
 import falcon
+import structlog
 from falcon.asgi import Request, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from sqlalchemy.orm import Session
@@ -20,7 +21,8 @@ from sqlalchemy.orm import Session
 from services.notifier.suppression import leaving
 from services.notifier.suppression.leaving import Standing
 from shared.db.deadline import ANSWER_SECONDS, within
-from shared.db.session import transaction
+from shared.db.session import is_database_away, is_used_up, transaction
+from shared.http.errors import ApiError
 from shared.http.lanes import Lane
 from shared.http.mount import read_body
 from shared.languages.language import language
@@ -28,6 +30,7 @@ from shared.security import tracking
 from shared.security.unsubscribe_tokens import InvalidTokenError, Leaver, unsubscribe_tokens
 
 MAX_BODY_BYTES = 4_096
+AGAIN_SECONDS = 60
 ONE_CLICK = {"List-Unsubscribe": "One-Click"}
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -39,6 +42,8 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Robots-Tag": "noindex",
 }
+log = structlog.get_logger()
+
 Asked = Leaver | tracking.Link
 """Who asks: by the token of an email, or by the link to an order."""
 _ACTIONS: Mapping[str, Callable[[Session, Leaver], None]] = {
@@ -61,7 +66,7 @@ class UnsubscribePage:
 
     async def on_get(self, req: Request, resp: Response) -> None:
         """How things stand, and buttons."""
-        _answer(resp, 200, await self._run(_asked(req), ""), "")
+        await self._answered(req, resp, 200, _asked(req), "")
 
     on_head = on_get
 
@@ -72,9 +77,24 @@ class UnsubscribePage:
         may = _BY_LINK if isinstance(asked, tracking.Link) else tuple(_ACTIONS)
         wanted = may[0] if fields == ONE_CLICK else fields.get("do", "") if len(fields) == 1 else ""
         if wanted not in may:
-            _answer(resp, 400, await self._run(asked, ""), "")
+            await self._answered(req, resp, 400, asked, "")
             return
-        _answer(resp, 200, await self._run(asked, wanted), wanted)
+        await self._answered(req, resp, 200, asked, wanted)
+
+    async def _answered(
+        self, req: Request, resp: Response, status: int, asked: Asked | None, wanted: str
+    ) -> None:
+        try:
+            standing = await self._run(asked, wanted)
+        except Exception as error:
+            is_full = isinstance(error, ApiError)  # too much waits already
+            if not (is_full or is_used_up(error) or is_database_away(error)):
+                raise
+            log.warning("database_away", route=req.uri_template, error=type(error).__name__)
+            resp.set_header("Retry-After", str(AGAIN_SECONDS))
+            _answer(resp, 503, None, wanted)
+            return
+        _answer(resp, status if standing else 404, standing, wanted)
 
     async def _run(self, asked: Asked | None, wanted: str) -> Standing | None:
         """Do what is wanted, if anything; None where nobody is known by what was asked with."""
@@ -126,11 +146,12 @@ def _part(part: EmailMessage) -> tuple[str, str]:
 
 
 def _answer(resp: Response, status: int, standing: Standing | None, done: str) -> None:
-    resp.status = status if standing else 404
+    resp.status = status
     resp.content_type = falcon.MEDIA_HTML
     resp.set_headers(_HEADERS)
     say = language(standing.language if standing else "")
-    resp.data = _page().render(standing=standing, done=done, say=say).encode()
+    why = "" if standing else "away" if status == 503 else "none"
+    resp.data = _page().render(standing=standing, done=done, say=say, why=why).encode()
 
 
 @cache
