@@ -6,8 +6,8 @@ stopped the relay for all others.
 
 from alembic import op
 
-revision = "0042"
-down_revision = "0041"
+revision = "0040"
+down_revision = "0039"
 branch_labels = None
 depends_on = None
 

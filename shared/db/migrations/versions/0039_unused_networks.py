@@ -6,7 +6,7 @@ So do sessions that have ended: until now each waited for somebody to sign in af
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0041"
+revision = "0039"
 down_revision = "0038"
 branch_labels = None
 depends_on = None
