@@ -41,6 +41,8 @@ from shared.bus.contract.message import Message, Received, message_for
 from shared.ids import follow_up_id, new_id
 
 SOURCE = "services.orders"
+LOOKS = 3
+"""How often what may have overtaken another message comes back: some minutes, by the ladder."""
 DERIVED = 5  # the version of a UUID (RFC 9562) that an idempotent request's message has
 Update = Received[OrderStatusChanged] | Received[OrderCancelled] | Received[OrderPlaced]
 Accounts = frozenset[UUID]
@@ -64,19 +66,38 @@ def record(
     unaddressed = [m for m in messages if isinstance(m.data, OrderUnaddressed)]
     not_placed = [m for m in messages if isinstance(m.data, OrderNotPlaced)]
     awaited.remember(session, [*not_placed, *unaddressed])
-    placed = awaited.sort(session, [m for m in messages if isinstance(m.data, OrderPlaced)])
-    created = [m for m in messages if m.type in CREATED] + placed.created
+    created = [m for m in messages if m.type in CREATED]
+    placed = awaited.sort(
+        session,
+        [m for m in messages if isinstance(m.data, OrderPlaced)],
+        {m.data.order_id for m in created},
+    )
+    created += placed.created
     updates = [m for m in messages if isinstance(m.data, OrderStatusChanged | OrderCancelled)]
     updates += placed.updates
     live = (m.data.account_id for m in (*created, *updates) if not m.data.IS_TEST)
     bulk = lanes.beyond_their_share(live)
     facts = _create(session, created, bulk)
     failures: dict[UUID, Exception] = {}
+    for message in (*placed.created, *placed.done):
+        unknown.came(message)
+    for message in placed.early:
+        _look_again(message, failures, unknown)
     if updates:
         facts += _update(session, updates, failures, bulk, unknown)
     not_taken = [NotTaken("no_email_address", m.data, m.id) for m in unaddressed]
     outbox.add(session, facts + sender_warnings.facts(session, not_taken))
     return failures
+
+
+def _look_again(message: Update, failures: dict[UUID, Exception], unknown: Unknown) -> None:
+    """Have a message come back a few times, whose order may be on its way; then it is done."""
+    is_over = message.data.IS_TEST or message.attempt >= LOOKS
+    error = None if is_over else unknown.failure(message)
+    if error is None:
+        unknown.came(message)
+    else:
+        failures[message.id] = error
 
 
 def _create(
@@ -156,7 +177,10 @@ def _update(
         order_id = message.data.order_id
         row = orders.get(order_id)
         if row is None and order_id in unplaced and isinstance(message.data, OrderCancelled):
-            continue  # nobody was told of it, and so nobody need be told that it does not come
+            # Nobody was told of it, and so nobody need be told that it does not come; but that it
+            # was placed may have been overtaken.
+            _look_again(message, failures, unknown)
+            continue
         if row is None or _is_anothers(row, message):
             lost.append(message)
             # A test waits on no ladder, where it would stand among those that matter.

@@ -10,7 +10,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from math import ceil
+from math import ceil, inf
 from time import monotonic
 from typing import Any
 
@@ -73,6 +73,11 @@ def within(seconds: float) -> Iterator[None]:
         _own.budget = outer
         if outer is not None:
             outer.left -= budget.seconds - budget.left
+
+
+def left() -> float:
+    """The seconds that this thread may give the database yet; infinite where it has no limit."""
+    return inf if _own.budget is None else max(_own.budget.left, 0.0)
 
 
 def watch(engine: Engine) -> Engine:
@@ -170,7 +175,12 @@ def _ask(connection: Any, ask: Callable[..., Any], *args: Any) -> Any:
     budget = _own.budget
     if budget is None:
         return ask(*args)
-    started = _begin(budget)
+    if budget.left <= 0:
+        # Cut before it is asked: who is refused a rollback must see a connection that is lost, and
+        # not put it back into a pool, or leave it to the garbage collector, amid its transaction.
+        _cut(connection)
+        return ask(*args)
+    started = monotonic()
     number = _watchdog.expect(connection, started + budget.left)
     try:
         return ask(*args)
@@ -185,19 +195,15 @@ def _connect(dialect: Any, _: Any, given: Any, named: dict[str, Any]) -> Any:
     budget = _own.budget
     if budget is None:
         return dialect.connect(*given, **named)
-    started = _begin(budget)
+    if budget.left <= 0:
+        raise psycopg2.OperationalError("no time is left for the database")
+    started = monotonic()
     longest = named.get("connect_timeout", budget.seconds)
     named["connect_timeout"] = max(1, min(longest, ceil(budget.left)))
     try:
         return dialect.connect(*given, **named)
     finally:
         budget.left -= monotonic() - started
-
-
-def _begin(budget: _Budget) -> float:
-    if budget.left <= 0:
-        raise psycopg2.OperationalError("no time is left for the database")
-    return monotonic()
 
 
 def _cut(connection: "Connection") -> None:

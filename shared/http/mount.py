@@ -3,7 +3,7 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import falcon.asgi
 import msgspec
@@ -167,20 +167,26 @@ def _responder(route: Route, lanes: Lanes, throttles: Throttles) -> Any:
         msgspec.json.Decoder(route.body) if route.body is not None else None
     )
 
+    body_type = cast("type[msgspec.Struct] | None", route.body)
+    # Every Struct calls a password so.
+    needs_password = body_type is not None and any(
+        field.name == "password" and field.required for field in msgspec.structs.fields(body_type)
+    )
+
     async def respond(req: Request, resp: Response, **path: str) -> None:
         address = client_address(req)
         token = bearer(req) if route.bearer else None
         account_id = token.account_id if token else None
-        body = await _body(req, route, body_decoder)
-        # Every Struct calls a password so; a proof of an address may be without one.
-        has_password = getattr(body, "password", None) is not None
-        lane = lanes.passwords if has_password else lanes.ordinary
-        # What there is no room for counts against nobody.
-        lane.require_room()
+        # What there is no room for counts against nobody, and what is refused is not read.
+        (lanes.passwords if needs_password else lanes.ordinary).require_room()
         if refusal := throttles.refusal(route, path, address):
             raise refusal
         if route.throttled_account and (refusal := throttles.account(str(account_id))):
             raise refusal
+        body = await _body(req, route, body_decoder)
+        # A proof of an address may be without one.
+        has_password = getattr(body, "password", None) is not None
+        lane = lanes.passwords if has_password else lanes.ordinary
         call = Call(
             account_id=account_id,
             body=body,

@@ -11,6 +11,7 @@ import re
 import typing
 from collections.abc import Collection, Iterator, Mapping
 from functools import lru_cache
+from itertools import islice
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union
 
@@ -23,6 +24,7 @@ from shared.validation import json_text, words
 T = TypeVar("T")
 MOST_FAULTS = 20
 _MISSPELT = 0.8  # of difflib's ratio
+_MOST_COMPARED, _LONGEST_COMPARED = 100, 100
 _NAMED_CHARACTERS = {"\t": "a tab", "\n": "a line feed", "\r": "a carriage return"}
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -252,7 +254,9 @@ def misspelt(name: str, given: Mapping[str, Any], known: Collection[str]) -> str
         given: the members.
         known: the names that are known.
     """
-    others = {_folded(other): other for other in given if other not in known}
+    # Of a stranger's thousands only so many: to compare each takes longer than to read it.
+    unknown = islice((other for other in given if other not in known), _MOST_COMPARED)
+    others = {_folded(other[:_LONGEST_COMPARED]): other for other in unknown}
     close = difflib.get_close_matches(_folded(name), others, n=1, cutoff=_MISSPELT)
     return others[close[0]] if close else ""
 

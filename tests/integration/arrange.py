@@ -30,6 +30,7 @@ from shared.bus.contract.events import (
 from shared.bus.contract.message import Message, Received, message_for
 from shared.config.settings import Settings
 from shared.db.models import Account, KycApplication, OutboxMessage
+from shared.http.lanes import Lane, Lanes
 from shared.ids import new_id
 from shared.security import tokens
 
@@ -196,6 +197,16 @@ def publish_raw(amqp_url: str, exchange: str, key: str, body: bytes, **propertie
         channel.basic_publish_confirm(
             AmqpMessage(body, **properties), exchange=exchange, routing_key=key, mandatory=True
         )
+
+
+@contextmanager
+def lanes(threads: int = 1) -> Iterator[Lanes]:
+    """Where the handlers of an app run."""
+    made = Lanes(ordinary=Lane("ordinary", threads, 8), passwords=Lane("passwords", threads, 8))
+    try:
+        yield made
+    finally:
+        made.shutdown()
 
 
 def depth(amqp_url: str, queue: str) -> int:

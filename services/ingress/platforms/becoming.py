@@ -35,7 +35,8 @@ Note = Literal["no_change", "not_placed", "no_email_address", "topic_not_taken",
 """Why nothing is recorded of a delivery that is in order, as the request log has it."""
 
 SENTENCES: dict[Note, str] = {
-    "no_change": "The order has no state that a customer is told of: nothing was changed.",
+    "no_change": "The order has no state that a customer is told of: nothing was changed, but that "
+    "an order which waited to be placed is recorded.",
     "not_placed": "The order is a draft, unpaid, failed or cancelled: it is recorded once it is "
     "placed.",
     "no_email_address": "The order has no email address that can be mailed: it is not recorded.",

@@ -128,13 +128,16 @@ def _take(connection: Connection, key: int) -> bool:
 def _answered(ask: Callable[[], _Answer]) -> _Answer | None:
     """What the database says; None when it is away, or has not answered in time."""
     global _away_until
+    had_time = deadline.left() >= AWAY_SECONDS
     try:
         with deadline.within(AWAY_SECONDS):
             return ask()
     except SQLAlchemyError as error:
         if not session.is_database_away(error):
             raise
-        _away_until = time.monotonic() + AWAY_SECONDS
+        # Whose own time ran out has learnt nothing of the database that others should go by.
+        if had_time or not isinstance(error, deadline.NoAnswerError):
+            _away_until = time.monotonic() + AWAY_SECONDS
         return None
 
 

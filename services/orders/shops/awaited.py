@@ -26,10 +26,15 @@ class Sorted(NamedTuple):
     Attributes:
         created: those that create an order.
         updates: those that may move one.
+        done: those that tell nothing new of an order that is there.
+        early: those that tell nothing new of an order that is not there: they may have overtaken
+            what said that it is waited for.
     """
 
     created: list[Placed]
     updates: list[Placed]
+    done: list[Placed]
+    early: list[Placed]
 
 
 def remember(
@@ -54,28 +59,40 @@ def of(session: Session, ids: Collection[UUID]) -> set[UUID]:
     return set(session.execute(_AWAITED, {"ids": arrays.uuids(ids)}).scalars())
 
 
-def sort(session: Session, messages: Iterable[Placed]) -> Sorted:
+def sort(session: Session, messages: Iterable[Placed], created: Collection[UUID]) -> Sorted:
     """Tell which create an order; it is waited for no more.
 
     Its creation has the id that any other message that creates the order would have, so a later one
     is known for the same.
+
+    Args:
+        session: the transaction.
+        messages: what was said.
+        created: orders that others of the batch create.
     """
     placed = sorted(messages, key=lambda m: (m.time, m.id))
-    awaited = of(session, {m.data.order_id for m in placed})
+    if not placed:
+        return Sorted([], [], [], [])
+    ids = {"ids": arrays.uuids({m.data.order_id for m in placed})}
+    awaited = set(session.execute(_AWAITED, ids).scalars())
     if awaited:
-        ids = {"ids": arrays.uuids(awaited)}
-        recorded = set(session.execute(_RECORDED, ids).scalars())
-        session.execute(_FORGET, ids)
-        awaited -= recorded
-    created: dict[UUID, Placed] = {}
-    updates: list[Placed] = []
+        # Of two recorders that see it, one removes it; for the other it is recorded by then.
+        ended = {"ids": arrays.uuids(awaited)}
+        awaited = set(session.execute(_FORGET, ended).scalars())
+    known = set(session.execute(_RECORDED, ids).scalars()) | set(created)
+    found: dict[UUID, Placed] = {}
+    result = Sorted([], [], [], [])
     for message in placed:
         id_ = message.data.order_id
-        if id_ in awaited and id_ not in created:
-            created[id_] = replace(message, id=id_)
+        if id_ in awaited and id_ not in known:
+            known.add(id_)
+            found[id_] = replace(message, id=id_)
         elif message.data.has_moved:
-            updates.append(message)
-    return Sorted([*created.values()], updates)
+            result.updates.append(message)
+        else:
+            (result.done if id_ in known else result.early).append(message)
+    result.created.extend(found.values())
+    return result
 
 
 _REMEMBER = text("""
@@ -94,4 +111,5 @@ _FORGET = text("""
         SELECT order_id FROM awaited_orders WHERE order_id = ANY(CAST(:ids AS uuid[]))
         ORDER BY order_id FOR UPDATE
     )
+    RETURNING order_id
 """)

@@ -7,6 +7,7 @@ under it, and is the same order.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +18,9 @@ from sqlalchemy.orm import Session
 from shared.bus.contract.events import CREATED, FormerId
 from shared.bus.contract.message import Received
 from shared.db import arrays
+
+AHEAD = timedelta(minutes=10)
+"""How much a shop's clock may be ahead of ours: when an order was accepted was cut to our time."""
 
 
 def renamed(session: Session, messages: Sequence[Received[Any]]) -> list[Received[Any]]:
@@ -40,7 +44,7 @@ def renamed(session: Session, messages: Sequence[Received[Any]]) -> list[Receive
         said = _former(message)
         accepted_at = None if said is UNSET else recorded.get(_key(message, said))
         # Accepted before this one was made, it is an order of the shop as it was before.
-        if accepted_at is None or accepted_at < said.made_at:
+        if accepted_at is None or accepted_at < said.made_at - AHEAD:
             found.append(message)
         elif message.type not in CREATED:
             about = structs.replace(message.data, order_id=said.order_id)

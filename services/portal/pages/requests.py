@@ -12,7 +12,10 @@ PATH = "/requests"
 FILTERS = ("outcome", "code", "since", "until")
 A_MICROSECOND = timedelta(microseconds=1)
 NOTES = {
-    "no_change": "The shop's order has no state that is recorded here: nothing was changed by it.",
+    "no_change": "The shop's order has no state that a customer is told of: nothing was changed "
+    "by it, but that an order which waited to be placed is recorded.",
+    "not_placed": "The shop's order is a draft, unpaid, failed or cancelled: it is recorded, and "
+    "its customer told, once it is placed.",
     "no_email_address": "The shop's order has no email address that can be mailed, so there is "
     "nobody to tell of it: it is not recorded.",
     "topic_not_taken": "What the shop told is not about an order's making or changes: nothing is "

@@ -212,6 +212,9 @@ class Asking:
         if answer.is_success:
             found: dict[str, Any] = body
             return found
+        if method != "GET" and body.get("code") == "database_unavailable":
+            # It may have been committed, and the answer of that lost.
+            raise PageError(503, LEFT)
         wait = answer.headers.get("Retry-After", "")
         raise Refused(answer.status_code, body, int(wait) if wait.isdigit() else 0)
 

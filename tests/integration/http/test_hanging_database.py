@@ -1,7 +1,6 @@
 """Whoever waits for an answer gets one while the database keeps its connections and is silent."""
 
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import falcon.asgi
 import pytest
@@ -15,8 +14,9 @@ from services.portal.web.rendering import render
 from shared.db.deadline import NoAnswerError, within
 from shared.db.session import engine, transaction
 from shared.http import mount as api
-from shared.http.route import Answer, Route
+from shared.http.route import Answer, Route, Throttles
 from shared.web.answers import DATABASE_AWAY, add_error_handlers
+from tests.integration.arrange import lanes
 from tests.integration.gate import Gate
 
 
@@ -29,7 +29,7 @@ def gate(settings, configure):
 
 def api_site(_, app, threads):
     api.add_error_handlers(app)
-    throttles = api.Throttles(lambda _: None, lambda _: None)
+    throttles = Throttles(*[lambda _: None] * 3)
     route = Route(
         method="GET",
         path="/page/",
@@ -56,7 +56,7 @@ SITES = {api_site: "database_unavailable", portal_site: DATABASE_AWAY}
 def test_it_is_answered(site, is_new, gate, configure):
     config = configure(database_url=gate.url)
     app = falcon.asgi.App()
-    with ThreadPoolExecutor(1) as threads:
+    with lanes() as threads:
         site(config, app, threads)
         browser = TestClient(app)
         ask = lambda: browser.simulate_get("/page", cookies={portal.SESSION: "x"})  # noqa: E731

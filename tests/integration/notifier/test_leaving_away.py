@@ -1,7 +1,5 @@
 """To leave while the database does not answer: who opens the link of an email is told in words."""
 
-from concurrent.futures import ThreadPoolExecutor
-
 import falcon.asgi
 import pytest
 from falcon.testing import TestClient
@@ -12,6 +10,7 @@ from shared.ids import new_id
 from shared.security import tracking
 from shared.security.unsubscribe_tokens import unsubscribe_tokens
 from stack.servers.ports import Port
+from tests.integration.arrange import lanes
 
 
 @pytest.fixture
@@ -19,9 +18,9 @@ def client(configure):
     """The page alone, whose database is at a port where nobody listens."""
     app = falcon.asgi.App()
     add_error_handlers(app)
-    with Port() as port, ThreadPoolExecutor(1) as threads:
+    with Port() as port, lanes() as made:
         configure(database_url=f"postgresql+psycopg2://nobody@127.0.0.1:{port}/nothing")
-        app.add_route("/unsubscribe", UnsubscribePage(threads))
+        app.add_route("/unsubscribe", UnsubscribePage(made.ordinary))
         yield TestClient(app)
 
 

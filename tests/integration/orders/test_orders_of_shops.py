@@ -1,5 +1,6 @@
 """What shops say of orders, as it comes: from the body of a delivery to the rows and facts."""
 
+import threading
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import permutations
@@ -13,7 +14,7 @@ from services.ingress.platforms.woocommerce import PLATFORM as WOOCOMMERCE
 from services.ingress.shops import deliveries
 from services.ops.timelines import search
 from services.orders import api as orders_api
-from services.orders.handlers import record
+from services.orders.handlers import LOOKS, record
 from services.orders.lanes import Lanes
 from services.orders.unknown import Unknown
 from shared.bus.consume import inbox
@@ -24,7 +25,7 @@ from shared.db.models import Order, OrderConflict, OutboxMessage
 from shared.db.session import transaction
 from shared.http.route import Call
 from shared.ids import derived_id
-from tests.integration.arrange import account, facts
+from tests.integration.arrange import account, facts, until
 from tests.unit.ingress.platforms import orders
 
 NOW = datetime(2026, 12, 1, tzinfo=UTC)
@@ -176,8 +177,56 @@ def test_an_unpaid_order_that_is_cancelled_is_told_to_nobody(db, business):
     """WooCommerce does it by itself after an hour."""
     deliver(business, "new", woo(status="pending"))
     _, cancelled = said(business, WOOCOMMERCE, "change", woo(day=3, status="cancelled"))
-    assert not take_in(cancelled)
+    # That it was placed meanwhile may be on its way.
+    assert take_in(cancelled)
+    assert not take_in(replace(cancelled, attempt=LOOKS))
     assert (recorded(db), told(db)) == ([], [])
+
+
+def test_what_is_placed_may_overtake_what_it_is_waited_for_by(db, business):
+    """By the outbox, by another recorder, or since the shop sends both at once."""
+    _, made = said(business, WOOCOMMERCE, "new", woo(status="pending"))
+    _, placed = said(business, WOOCOMMERCE, "change", woo(day=3))
+    assert take_in(placed)
+    assert not take_in(made)
+    assert not take_in(replace(placed, attempt=1))
+    assert recorded(db) == [("zoe@shop.example", "PENDING")]
+    assert told(db) == ["order.recorded"]
+
+
+def test_a_cancellation_may_overtake_that_it_was_placed(db, business):
+    deliver(business, "new", woo(status="pending"))
+    _, placed = said(business, WOOCOMMERCE, "change", woo(day=3))
+    _, cancelled = said(business, WOOCOMMERCE, "change", woo(day=4, status="cancelled"))
+    assert take_in(cancelled)
+    assert not take_in(placed)
+    assert not take_in(replace(cancelled, attempt=1))
+    assert recorded(db) == [("zoe@shop.example", "CANCELLED")]
+    assert told(db) == ["order.recorded", "order.cancellation_recorded"]
+
+
+def test_two_recorders_that_have_it_at_once_lose_no_state(db, business, engine):
+    deliver(business, "new", woo(status="pending"))
+    _, placed = said(business, WOOCOMMERCE, "change", woo(day=3))
+    _, sent = said(business, WOOCOMMERCE, "change", woo(day=4, status="completed"))
+    other = threading.Thread(target=take_in, args=(sent,), daemon=True)
+    with transaction() as session:
+        record(session, [placed], lanes=Lanes(1_000, 100), unknown=Unknown(1_000))
+        other.start()
+        until(lambda: waits(engine), "the other waits for the row")
+    other.join(30)
+    assert recorded(db) == [("zoe@shop.example", "IN_TRANSIT")]
+    assert told(db) == ["order.recorded", "order.status_recorded"]
+
+
+def waits(engine):
+    with engine.connect() as connection:
+        return connection.scalar(
+            text(
+                "SELECT count(*) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            )
+        )
 
 
 def test_an_old_order_of_the_shop_that_somebody_touches_is_not_told(db, business):

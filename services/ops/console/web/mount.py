@@ -142,7 +142,7 @@ def _responder(page: Page, system: System, lanes: Lanes) -> Any:
             visitor = system.visitors.recall(own)
             is_kept_out = visitor is None or system.visitors.must_set_up(visitor)
             if page.without_database is None or is_kept_out:
-                raise PageError(503, DATABASE_LEFT if has_acted else DATABASE_AWAY)
+                raise PageError(503, DATABASE_AWAY)
             view = page.without_database(system)
             return view, _rendered(view, token, visitor, "")
 
@@ -154,6 +154,8 @@ def _responder(page: Page, system: System, lanes: Lanes) -> Any:
             if not is_database_away(error):
                 raise
             log.warning("database_away", route=req.uri_template, error=type(error).__name__)
+            if has_acted:
+                raise PageError(503, DATABASE_LEFT) from None
             result, html = await lane.run(run_without_database)
         _write(resp, result, html, system)
 

@@ -52,7 +52,7 @@ def show(visit: Visit) -> Result:
 
 def ask(visit: Visit) -> Question | View:
     """Name the shop. What was typed in is in the page for this browser alone."""
-    platform, secret = _platform(visit), visit.password("given_secret").strip()
+    platform, secret = _platform(visit), visit.field("given_secret")
     if not secret:
         return _page(visit, "The secret is missing.", 400)
     title = GIVEN_BY[platform]
@@ -69,7 +69,7 @@ def ask(visit: Visit) -> Question | View:
 def give(visit: Visit) -> Result:
     """Give the secret to the API."""
     platform = _platform(visit)
-    body = {"secret": visit.password("given_secret").strip(), "shop": visit.field("shop")}
+    body = {"secret": visit.field("given_secret"), "shop": visit.field("shop")}
     try:
         visit.api.put(f"/webhook/secret/{platform}/", body)
     except Refused as refused:

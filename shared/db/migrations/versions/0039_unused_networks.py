@@ -16,6 +16,8 @@ _EXPIRES = "ix_account_sessions_expires_at"
 
 
 def upgrade() -> None:
+    # The strongest lock first: who has read a session and writes it next waits for nobody here.
+    op.execute("LOCK TABLE account_sessions, known_networks IN ACCESS EXCLUSIVE MODE")
     # When it was used last nobody knows: as of now, so that nobody is a stranger by the upgrade.
     now = sa.Column(
         "last_used_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()

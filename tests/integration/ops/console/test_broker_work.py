@@ -1,7 +1,6 @@
 """Pages that look into queues: a queue that hangs is no database that is away."""
 
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 
@@ -25,7 +24,7 @@ from shared.http.errors import OVERLOADED
 from shared.http.route import Answer, Route, Throttles
 from shared.ids import new_id
 from shared.web.answers import DATABASE_AWAY, USED_UP, add_error_handlers
-from tests.integration.arrange import account, publish_raw, until
+from tests.integration.arrange import account, lanes, publish_raw, until
 from tests.integration.ops.cli.test_cli import fellow
 from tests.integration.ops.console.running import running_console
 from tests.integration.ops.console.test_masked_pages import signed_in
@@ -146,7 +145,7 @@ def used_up():
 def test_connections_that_are_used_up_are_no_database_that_is_away(configure, settings):
     config = configure(database_pool_size="2", database_connect_timeout="1")
     app = falcon.asgi.App()
-    with ThreadPoolExecutor(1) as threads:
+    with lanes() as threads:
         add_error_handlers(app, render)
         show = lambda session, _: View(str(session.connection()), {})  # noqa: E731
         page = Page("GET", "/page", "nobody", show)

@@ -1,7 +1,5 @@
 """A database that goes away in the middle of an act: nobody says that nothing was done."""
 
-from concurrent.futures import ThreadPoolExecutor
-
 import falcon.asgi
 import pytest
 from falcon.testing import TestClient
@@ -18,7 +16,7 @@ from shared.db.session import transaction
 from shared.web.answers import DATABASE_AWAY, DATABASE_LEFT, add_error_handlers
 from shared.web.results import Question, Redirect
 from shared.web.tokens import form_token
-from tests.integration.arrange import account
+from tests.integration.arrange import account, lanes
 from tests.integration.gate import Gate
 
 PATH = "/act"
@@ -69,7 +67,7 @@ def test_what_is_said_when_the_database_goes_away(gate, configure, db, site, whe
 
     app = falcon.asgi.App()
     add_error_handlers(app, render)
-    with ThreadPoolExecutor(1) as threads:
+    with lanes() as threads:
         site(config, act, ask)(app, threads)
         if when == "before":
             gate.cut()
