@@ -28,7 +28,7 @@ from services.ops.cli.terminal import (
 )
 from services.ops.environment import Surroundings
 from shared.bus.broker.kombu_connection import credentials
-from shared.security.service_accounts import is_operators, is_services
+from shared.security.service_accounts import is_services
 
 AS = "--as"
 VARIABLE = "FELLOW_AS"
@@ -90,10 +90,7 @@ def own(system: Surroundings, *, is_named: bool) -> Surroundings:
     """
     found = _signed_in_as(system, _who) if _who else system
     user = credentials(found.settings.amqp_url)[0]
-    is_nobodys = is_services(user) or (
-        system.settings.environment == "production" and not is_operators(user)
-    )
-    if is_named and is_nobodys:
+    if is_named and is_services(user):
         stop(f"{user} is nobody's name: give --as and your own user of the broker.", MISUSED)
     return found
 
