@@ -6,6 +6,7 @@ answers that nobody awaits any more, and so does all else that goes through it.
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from shared.security import passwords
 
 T = TypeVar("T")
 
+MOST_SECONDS = 10.0
+"""What has waited for so long is refused instead of begun: a slow machine has long queues too."""
 WAITING_FOR_A_HASH = 16
 """For each thread that hashes: with 0.2 s a hash, and two for a sign-in, about six seconds."""
 
@@ -48,13 +51,20 @@ class Lane:
         """What `work` returns, or raises, in a thread.
 
         Raises:
-            ApiError: 503, when every place is taken.
+            ApiError: 503, when every place is taken, or it would have waited for too long.
         """
         self.require_room()
+        latest = time.monotonic() + MOST_SECONDS
+
+        def begin() -> T:
+            if time.monotonic() > latest:
+                raise overloaded()
+            return work()
+
         with self._counting:
             self._taken += 1
         try:
-            done = self._executor.submit(work)
+            done = self._executor.submit(begin)
         except RuntimeError:  # it was shut down
             self._let_go(None)
             raise

@@ -61,7 +61,8 @@ def test_the_way_in(api):
     assert verify(api, address, api.code_for(address)).json()["detail"]
     answer = login(api, address.upper())
     assert answer.status_code == 200
-    assert set(answer.json()) == {"access", "refresh", "id", "company_name", "email"}
+    shown = {"access", "refresh", "id", "company_name", "email", "device_token"}
+    assert set(answer.json()) == shown
     assert answer.headers["cache-control"] == "no-store"
 
 
