@@ -39,7 +39,6 @@ def api(module_amqp_url, module_database_url, tmp_path):
         module_database_url,
         WEB_CONCURRENCY="1",
         TRUSTED_PROXIES="1",
-        # All that there is room for, and no more.
         SIGN_IN_ATTEMPTS_PER_MINUTE=str(PLACES + MORE),
     ) as found:
         yield found
@@ -161,4 +160,5 @@ def test_a_flood_of_passwords_at_the_console_leaves_its_pages(
         until(lambda: db.scalar(waiting) >= AT_ONCE, "sign-ins wait")
         assert browser.get("/sign-in").status_code == 200
         db.rollback()
-        assert {answer.result().status_code for answer in asked} == {303}
+        # Those that had to wait for too long are refused in words.
+        assert {answer.result().status_code for answer in asked} <= {303, 503}
