@@ -128,7 +128,10 @@ def test_a_port_that_is_taken_is_said_and_nothing_starts(passed):
             {"schedule", "reseal", "prune services.secrets", "heartbeat", "rehearse"},
         ),
         ("services.relay", {"heartbeat"}),
-        ("services.ops.console", {"retention dead_letters", "reseal second factors"}),
+        (
+            "services.ops.console",
+            {"retention dead_letters", "reseal second factors", "sessions"},
+        ),
     ],
 )
 def test_a_job_that_never_went_well_is_on_the_page(unused_port, module, tasks):

@@ -57,6 +57,8 @@ READERS = {
     "services/orders/api.py": "Order.is_live",
     "services/orders/conflicts.py": "of the same id, which is of one mode",
     "services/orders/rows.py": "an update touches orders of its own mode",
+    "services/orders/shops/awaited.py": "asks of ids, which are of one mode, which are recorded",
+    "services/orders/shops/former_ids.py": "asks of ids, which are of one mode, when they came",
     "shared/db/retention.py": "ends them sooner",
 }
 READS = re.compile(r"\bOrder\.|\bselect\(Order\b|\bOrder\)|\b(?:FROM|JOIN|INTO|UPDATE) orders\b")
