@@ -29,7 +29,7 @@ from shared.bus.contract.events import (
 )
 from shared.bus.contract.message import Message, Received, message_for
 from shared.config.settings import Settings
-from shared.db.models import Account, KycApplication, OutboxMessage
+from shared.db.models import Account, KycApplication, Order, OutboxMessage
 from shared.http.lanes import Lane, Lanes
 from shared.ids import new_id
 from shared.security import tokens
@@ -197,6 +197,28 @@ def publish_raw(amqp_url: str, exchange: str, key: str, body: bytes, **propertie
         channel.basic_publish_confirm(
             AmqpMessage(body, **properties), exchange=exchange, routing_key=key, mandatory=True
         )
+
+
+def an_order(account_id: UUID, **changes: Any) -> Order:
+    """An order as the recorder leaves it, to be added.
+
+    Args:
+        account_id: whose.
+        **changes: columns that are otherwise.
+    """
+    id_, now = changes.pop("id", None) or new_id(), datetime.now(UTC)
+    columns = {
+        "customer_name": "Zoë Ade",
+        "customer_email": "zoe@shop.example",
+        "customer_phone": "",
+        "item_summary": "a kettle",
+        "address": "Lagos",
+        "tracking_status": "PENDING",
+        "status_at": now,
+        "status_event_id": id_,
+        "accepted_at": now,
+    }
+    return Order(id=id_, account_id=account_id, **columns | changes)
 
 
 @contextmanager

@@ -12,12 +12,12 @@ from services.portal.pages.requests import NOTES
 from shared.db.models import (
     Account,
     EmailDelivery,
-    Order,
     OrderConflict,
     WebhookRequest,
     WebhookSecret,
 )
 from shared.ids import new_id
+from tests.integration.arrange import an_order
 from tests.integration.portal.test_walk import approved, secret_of
 
 pytestmark = pytest.mark.timeout(300)
@@ -34,24 +34,6 @@ def business(stage):
 def keep(stage, *rows):
     with stage.api.session() as session, session.begin():
         session.add_all(rows)
-
-
-def an_order(business, id_=None, **more):
-    now, id_ = datetime.now(UTC), id_ or new_id()
-    return Order(
-        id=id_,
-        account_id=business,
-        customer_name="Zoë Ade",
-        customer_email="zoe@shop.example",
-        customer_phone="",
-        item_summary="2 × blue kettle",
-        address="Lagos",
-        tracking_status="PENDING",
-        status_at=now,
-        status_event_id=id_,
-        accepted_at=now,
-        **more,
-    )
 
 
 def a_request(business, *, order_id=None, **more):

@@ -7,7 +7,6 @@ import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from datetime import UTC, datetime
 
 import pytest
 
@@ -26,7 +25,7 @@ from shared.ids import new_id
 from stack.folders import ROOT
 from stack.processes import stop
 from stack.servers.credentials import as_service
-from tests.integration.arrange import account, depth, order_created, until
+from tests.integration.arrange import account, an_order, depth, order_created, until
 from tests.integration.ops.cli.test_cli import fellow
 from tests.integration.ops.console.running import running_console
 from tests.integration.ops.console.test_masked_pages import signed_in
@@ -123,22 +122,9 @@ def test_the_whole_way_of_an_order(console, db, amqp_url, running, mailbox):
 def test_another_body_reads_nobody_s_order(role, sees, console, db, amqp_url, running):
     """The letter is of whoever mends it; what is in the books is not."""
     running("orders", "notifier")
-    business, (id_, now) = account(db), (new_id(), datetime.now(UTC))
-    db.add(
-        Order(
-            id=id_,
-            account_id=business.id,
-            customer_name="Ngozi Eze",
-            customer_email="ngozi@shop.example",
-            customer_phone="",
-            item_summary="a lamp",
-            address="Enugu",
-            tracking_status="PENDING",
-            status_at=now,
-            status_event_id=id_,
-            accepted_at=now,
-        )
-    )
+    business, id_ = account(db), new_id()
+    whose = {"customer_name": "Ngozi Eze", "customer_email": "ngozi@shop.example"}
+    db.add(an_order(business.id, id=id_, item_summary="a lamp", address="Enugu", **whose))
     db.commit()
     update = OrderStatusChanged(
         order_id=id_, account_id=business.id, tracking_status=TrackingStatus.OUT_FOR_DELIVERY

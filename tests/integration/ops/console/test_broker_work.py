@@ -2,7 +2,6 @@
 
 import time
 from contextlib import closing, contextmanager, suppress
-from datetime import UTC, datetime
 
 import falcon.asgi
 import httpx
@@ -17,14 +16,13 @@ from services.ops.console.web.page import Page, View
 from services.ops.console.web.rendering import render
 from services.ops.monitoring.snapshot import Looker
 from shared.bus.contract import topology
-from shared.db.models import Order
 from shared.db.session import engine, transaction
 from shared.http import mount as api
 from shared.http.errors import OVERLOADED
 from shared.http.route import Answer, Route, Throttles
 from shared.ids import new_id
 from shared.web.answers import DATABASE_AWAY, USED_UP, add_error_handlers
-from tests.integration.arrange import account, lanes, publish_raw, until
+from tests.integration.arrange import account, an_order, lanes, publish_raw, until
 from tests.integration.ops.cli.test_cli import fellow
 from tests.integration.ops.console.running import running_console
 from tests.integration.ops.console.test_masked_pages import signed_in
@@ -42,22 +40,8 @@ def service():
 
 @pytest.fixture
 def order(db):
-    business, now, id_ = account(db, status="approved"), datetime.now(UTC), new_id()
-    db.add(
-        Order(
-            id=id_,
-            account_id=business.id,
-            customer_name="Zoë Ade",
-            customer_email="zoe@shop.example",
-            customer_phone="",
-            item_summary="a kettle",
-            address="Lagos",
-            tracking_status="PENDING",
-            status_at=now,
-            status_event_id=id_,
-            accepted_at=now,
-        )
-    )
+    business, id_ = account(db, status="approved"), new_id()
+    db.add(an_order(business.id, id=id_))
     db.commit()
     return str(id_), str(business.id)
 

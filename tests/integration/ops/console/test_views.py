@@ -11,11 +11,11 @@ from services.ops.cli import app
 from services.ops.console.web.mount import FORM, SESSION
 from services.ops.users import users
 from shared.bus.contract.events import OpsDataViewed, decode
-from shared.db.models import AuditEntry, Order, OutboxMessage
+from shared.db.models import AuditEntry, OutboxMessage
 from shared.ids import new_id
 from shared.security.audit_chain import GENESIS
 from shared.web.tokens import form_token
-from tests.integration.arrange import account, depth, publish_raw, until
+from tests.integration.arrange import account, an_order, depth, publish_raw, until
 from tests.integration.ops.console.running import running_console
 
 PASSWORD = "correct horse battery"
@@ -46,20 +46,7 @@ def business(db):
 
 @pytest.fixture
 def order(db, business):
-    now, id_ = datetime.now(UTC), new_id()
-    found = Order(
-        id=id_,
-        account_id=business.id,
-        customer_name="Zoë Ade",
-        customer_email="zoe@shop.example",
-        customer_phone="",
-        item_summary="a kettle",
-        address="Lagos",
-        tracking_status="PENDING",
-        status_at=now,
-        status_event_id=id_,
-        accepted_at=now,
-    )
+    found = an_order(business.id)
     db.add(found)
     db.commit()
     return found
