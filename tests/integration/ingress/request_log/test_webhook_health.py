@@ -5,8 +5,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import text
 
-from shared.db.models import EmailDelivery, Order
+from shared.db.models import EmailDelivery
 from shared.ids import new_id
+from tests.integration.arrange import an_order
 from tests.integration.ingress.conftest import approved
 
 NOW = datetime.now(UTC)
@@ -25,17 +26,10 @@ def walk(session, sender, at, recorded=None, emailed=None, copies=1):
         session.execute(LOG, values | {"account_id": sender.account_id})
     if recorded is not None:
         session.add(
-            Order(
+            an_order(
+                sender.account_id,
                 id=order_id,
-                account_id=sender.account_id,
-                customer_name="Z",
-                customer_email="z@shop.example",
-                customer_phone="1",
-                item_summary="x",
-                address="x",
-                tracking_status="PENDING",
                 status_at=at,
-                status_event_id=order_id,
                 accepted_at=at,
                 recorded_at=at + timedelta(seconds=recorded),
             )

@@ -7,9 +7,10 @@ import pytest
 from sqlalchemy import event, text
 
 from services.ops.timelines import account, lists
-from shared.db.models import EmailDelivery, KycApplication, Order, WebhookRequest
+from shared.db.models import EmailDelivery, KycApplication, WebhookRequest
 from shared.ids import new_id
 from tests.integration.arrange import account as arranged
+from tests.integration.arrange import an_order
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 
@@ -22,28 +23,16 @@ def pages(page, place):
     return found
 
 
-def an_order(account_id, minutes, status="PENDING"):
-    id_ = new_id()
-    return Order(
-        id=id_,
-        account_id=account_id,
-        customer_name="Zoë",
-        customer_email="zoe@shop.example",
-        customer_phone="",
-        item_summary="a kettle",
-        address="Lagos",
-        tracking_status=status,
-        status_at=NOW,
-        status_event_id=id_,
-        accepted_at=NOW - timedelta(minutes=minutes),
-    )
+def an_old_order(account_id, minutes, status="PENDING"):
+    accepted_at = NOW - timedelta(minutes=minutes)
+    return an_order(account_id, tracking_status=status, status_at=NOW, accepted_at=accepted_at)
 
 
 def test_orders_page_by_page(db):
     business, other = new_id(), new_id()
     # Several of a time.
-    db.add_all([an_order(business, minutes // 3) for minutes in range(7)])
-    db.add_all([an_order(business, 1, "DELIVERED"), an_order(other, 0)])
+    db.add_all([an_old_order(business, minutes // 3) for minutes in range(7)])
+    db.add_all([an_old_order(business, 1, "DELIVERED"), an_old_order(other, 0)])
     db.commit()
     whole = lists.orders(db, business)
     assert len(whole) == 8
