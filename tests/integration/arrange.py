@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
@@ -197,6 +197,20 @@ def publish_raw(amqp_url: str, exchange: str, key: str, body: bytes, **propertie
         channel.basic_publish_confirm(
             AmqpMessage(body, **properties), exchange=exchange, routing_key=key, mandatory=True
         )
+
+
+def ago(**much: float) -> datetime:
+    """A time that is past, as of this call: a module may have been imported an hour before.
+
+    Args:
+        **much: as of a `timedelta`; nothing for the present.
+    """
+    return datetime.now(UTC) - timedelta(**much)
+
+
+def ahead(**much: float) -> datetime:
+    """A time to come; the arguments as those of `ago`."""
+    return datetime.now(UTC) + timedelta(**much)
 
 
 def an_order(account_id: UUID, **changes: Any) -> Order:

@@ -1,6 +1,6 @@
 """The inbox forgets what is old, whatever kind of id it has, and nothing else."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import func, select, update
@@ -9,8 +9,11 @@ from shared.bus.consume import inbox
 from shared.db.models import InboxEntry
 from shared.db.session import transaction
 from shared.ids import derived_id, follow_up_id, new_id
+from tests.integration.arrange import ago
 
-OLD = datetime.now(UTC) - timedelta(days=inbox.KEEP_DAYS + 1)
+
+def old_time():
+    return ago(days=inbox.KEEP_DAYS + 1)
 
 
 def at(time):
@@ -21,12 +24,14 @@ def at(time):
 def late(*parts):
     """A derived id that is greater than any of today's."""
     return next(
-        id_ for n in range(1000) if (id_ := derived_id(*parts, n)).bytes[0] > at(OLD).bytes[0] + 1
+        id_
+        for n in range(1000)
+        if (id_ := derived_id(*parts, n)).bytes[0] > at(old_time()).bytes[0] + 1
     )
 
 
 def test_what_is_old_is_forgotten_by_its_id_or_by_its_time(settings, db):
-    old, old_derived = at(OLD), late("old")
+    old, old_derived = at(old_time()), late("old")
     old_fact = follow_up_id(old_derived, "order.recorded")
     kept = [new_id(), late("new"), follow_up_id(late("new"), "order.recorded")]
     with transaction() as session:
@@ -35,7 +40,7 @@ def test_what_is_old_is_forgotten_by_its_id_or_by_its_time(settings, db):
     db.execute(
         update(InboxEntry)
         .where(InboxEntry.message_id.in_([old_derived, old_fact]))
-        .values(handled_at=OLD)
+        .values(handled_at=old_time())
     )
     db.commit()
     with transaction() as session:
@@ -65,7 +70,7 @@ def test_a_wrong_clock_forgets_nothing(settings, db, monkeypatch):
 
 def test_as_much_is_forgotten_as_can_come_in(settings, db):
     """One run takes what 5,000 messages a second leave behind until the next."""
-    first = int(OLD.timestamp() * 1000) << 80 | 0x7 << 76 | 0x2 << 62
+    first = int(old_time().timestamp() * 1000) << 80 | 0x7 << 76 | 0x2 << 62
     count = int(5_000 * inbox.PRUNE_SECONDS * 1.2)
     with transaction() as session:
         inbox.claim(session, "one", [UUID(int=first | n) for n in range(count)])

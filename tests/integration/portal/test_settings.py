@@ -101,7 +101,7 @@ def test_an_order_is_found_by_its_number(stage, business):
     with stage.api.session() as session, session.begin():
         for number in ("B-1", "B-2"):
             id_ = order_of_number(account_id, number)
-            session.add(an_order(account_id, id_, order_number=number))
+            session.add(an_order(account_id, id=id_, order_number=number))
     page = browser.get("/orders?order_number=B-2")
     assert (">B-2<" in page, ">B-1<" in page) == (True, False)
     assert "No order fits" in browser.get("/orders?order_number=B-3")

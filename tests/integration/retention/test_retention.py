@@ -1,7 +1,7 @@
 """What is over is removed, a batch at a time, by the service that owns it; nothing else is."""
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from amqp.exceptions import NotFound
@@ -37,15 +37,9 @@ from shared.db.session import make_engine, transaction
 from shared.ids import new_id
 from shared.periodic import Periodic
 from stack.servers.credentials import as_service
-from tests.integration.arrange import account, depth, order_created, until
+from tests.integration.arrange import account, ago, depth, order_created, until
 from tests.integration.ops.cli.test_cli import fellow
 from tests.integration.ops.dead_letters.test_dead_letters import bury
-
-NOW = datetime.now(UTC)
-
-
-def ago(days):
-    return NOW - timedelta(days=days)
 
 
 def order(
@@ -56,8 +50,8 @@ def order(
     `recorded`: when we had it, where its sender stamps it with another time.
     """
     made = new_id()
-    at, said_at = ago(accepted), ago(accepted if said is None else said)
-    had = at if recorded is None else ago(recorded)
+    at, said_at = ago(days=accepted), ago(days=accepted if said is None else said)
+    had = at if recorded is None else ago(days=recorded)
     db.add(
         Order(
             id=made, account_id=business, customer_name="Zoë", customer_email="z@shop.example",
@@ -69,7 +63,7 @@ def order(
     db.add(
         OrderStatusHistory(
             event_id=new_id(), order_id=made, tracking_status="PENDING", note=note, at=said_at,
-            recorded_at=said_at if recorded is None else ago(recorded), applied=True,
+            recorded_at=said_at if recorded is None else ago(days=recorded), applied=True,
             tracking=tracking,
         )
     )  # fmt: skip
@@ -184,12 +178,12 @@ def test_the_notifier_ends_deliveries(settings, db):
 
 
 def proof(db, days, purpose="registration", code=None):
-    code_ended = ago(days if code is None else code)
+    code_ended = ago(days=days if code is None else code)
     db.add(
         PendingProof(
             purpose=purpose, email=f"{new_id()}@shop.example", company_name="x",
-            network="", code_id=new_id(), code_hash=b"", code_made_at=ago(days),
-            code_expires_at=code_ended, created_at=ago(days),
+            network="", code_id=new_id(), code_hash=b"", code_made_at=ago(days=days),
+            code_expires_at=code_ended, created_at=ago(days=days),
         )
     )  # fmt: skip
     db.commit()
@@ -216,8 +210,8 @@ def test_a_code_is_good_for_as_long_as_its_email_says(settings, db, purpose):
 def network(db, unused):
     """A network that an account was used from so many days ago."""
     made = KnownNetwork(
-        account_id=account(db).id, network="192.0.2.1", first_used_at=ago(9_000),
-        last_used_at=ago(unused),
+        account_id=account(db).id, network="192.0.2.1", first_used_at=ago(days=9_000),
+        last_used_at=ago(days=unused),
     )  # fmt: skip
     db.add(made)
     db.commit()
@@ -228,8 +222,8 @@ def session(db, *, ended=None, expires):
     db.add(
         AccountSession(
             account_id=account(db).id, refresh_id=new_id(), network="192.0.2.1", client="x",
-            created_at=ago(expires + 30), expires_at=ago(expires),
-            ended_at=None if ended is None else ago(ended),
+            created_at=ago(days=expires + 30), expires_at=ago(days=expires),
+            ended_at=None if ended is None else ago(days=ended),
         )
     )  # fmt: skip
     db.commit()
@@ -250,11 +244,13 @@ def test_the_ingress_ends_sessions_that_have_ended(settings, db):
     session(db, expires=2)
     session(db, ended=0.5, expires=-28)
     session(db, expires=-1)
-    db.add_all(RevokedToken(token_id=new_id(), expires_at=ago(days)) for days in (2, -1))
+    db.add_all(RevokedToken(token_id=new_id(), expires_at=ago(days=days)) for days in (2, -1))
     for days in (2, -1):
         business = account(db).id
         db.add(
-            OneTimeCode(account_id=business, code_id=new_id(), code_hash=b"", expires_at=ago(days))
+            OneTimeCode(
+                account_id=business, code_id=new_id(), code_hash=b"", expires_at=ago(days=days)
+            )
         )
     db.commit()
     run(*retention.jobs("ingress", settings))
@@ -264,7 +260,7 @@ def test_the_ingress_ends_sessions_that_have_ended(settings, db):
 @pytest.mark.parametrize("service", ["portal"], indirect=True)
 def test_the_portal_forgets_browsers_whose_session_is_over(settings, db):
     db.add_all(
-        PortalSession(token_hash=bytes([n]), sealed=b"", expires_at=ago(days))
+        PortalSession(token_hash=bytes([n]), sealed=b"", expires_at=ago(days=days))
         for n, days in enumerate((0.01, -1))
     )
     db.commit()
@@ -277,7 +273,9 @@ def test_the_console_ends_sessions_that_are_over(settings, db):
     users.put(db, "ada", "watch", "correct horse battery")
     ada = users.find(db, "ada")
     db.add_all(
-        OpsSession(token_hash=bytes([n]), user_id=ada.id, created_at=ago(days), seen_at=ago(days))
+        OpsSession(
+            token_hash=bytes([n]), user_id=ada.id, created_at=ago(days=days), seen_at=ago(days=days)
+        )
         for n, days in enumerate((30, 0))
     )
     db.commit()
@@ -370,8 +368,8 @@ def test_what_was_removed_and_how_old_the_oldest_is_are_told(settings, db):
 @pytest.mark.parametrize("service", ["ops"], indirect=True)
 def test_dead_letters_are_discarded_with_a_fact(settings, amqp_url, db):
     old, young = order_created(), order_created()
-    bury(amqp_url, old, failed_at=ago(91))
-    bury(amqp_url, young, failed_at=ago(89))
+    bury(amqp_url, old, failed_at=ago(days=91))
+    bury(amqp_url, young, failed_at=ago(days=89))
     until(lambda: depth(amqp_url, topology.ORDERS_INTAKE.dead) == 2, "buried")
     books = make_engine(settings)
     with Connection(settings.amqp_url) as connection:
@@ -389,7 +387,7 @@ def test_dead_letters_are_discarded_with_a_fact(settings, amqp_url, db):
 @pytest.mark.parametrize("service", ["ops"], indirect=True)
 def test_a_dead_queue_that_cannot_be_read_keeps_no_others_letters(settings, amqp_url, db):
     readable, *others = reversed(topology.WORK_QUEUES)
-    bury(amqp_url, order_created(), queue=readable, failed_at=ago(91))
+    bury(amqp_url, order_created(), queue=readable, failed_at=ago(days=91))
     until(lambda: depth(amqp_url, readable.dead) == 1, "buried")
     books = make_engine(settings)
     with Connection(amqp_url) as connection:
@@ -407,7 +405,7 @@ def test_a_dry_run_counts_what_would_go(settings, db):
     proof(db, 2)
     network(db, 366)
     session(db, expires=2)
-    bury(settings.amqp_url, order_created(), failed_at=ago(91))
+    bury(settings.amqp_url, order_created(), failed_at=ago(days=91))
     urls = {
         "AMQP_URL": as_service(settings.amqp_url, "ops"),
         "DATABASE_URL": as_service(settings.database_url, "ops"),

@@ -26,9 +26,16 @@ from shared.db.models import KycApplication, OutboxMessage, WebhookSecret, Webho
 from shared.db.session import transaction
 from shared.security import webhook_keys
 from shared.security.encryption import CannotOpenError
-from tests.integration.arrange import access_token, account, consuming, publish, received, until
-
-NOW = datetime.now(UTC)
+from tests.integration.arrange import (
+    access_token,
+    account,
+    ago,
+    ahead,
+    consuming,
+    publish,
+    received,
+    until,
+)
 
 
 def approved_fact(account_):
@@ -184,7 +191,7 @@ def test_a_rotation_keeps_the_old_one_until_its_own_end(db, business):
 
 def test_a_second_use_of_an_expired_secret_does_not_replace_its_replacement(db, business):
     (old,) = secrets_of(db, business)
-    move_expiry(db, business, NOW - timedelta(days=1))
+    move_expiry(db, business, ago(days=1))
     command = SecretRotate(account_id=business.id, cause="expired_use", secret_id=old.id)
     for _ in range(3):
         with transaction() as session:
@@ -241,7 +248,7 @@ def test_rotations_at_once_come_one_after_the_other(db, business):
 def test_the_schedule_rotates_ahead_and_only_once(db, business):
     tick()
     assert states(db, business) == ["active"]
-    move_expiry(db, business, NOW + timedelta(days=13))
+    move_expiry(db, business, ahead(days=13))
     tick()
     tick()
     assert states(db, business) == ["retiring", "active"]
@@ -249,35 +256,32 @@ def test_the_schedule_rotates_ahead_and_only_once(db, business):
 
 
 def test_the_schedule_replaces_what_has_ended_without_any_request(db, business):
-    move_expiry(db, business, NOW - timedelta(seconds=1))
+    move_expiry(db, business, ago(seconds=1))
     tick()
     assert states(db, business) == ["expired", "active"]
 
 
 def test_the_schedule_warns_once_and_then_marks_the_end(db, business):
-    move_expiry(db, business, NOW + timedelta(days=13))
+    move_expiry(db, business, ahead(days=13))
     tick()
     old = secrets_of(db, business)[0]
     db.execute(
-        update(WebhookSecret)
-        .where(WebhookSecret.id == old.id)
-        .values(expires_at=NOW + timedelta(days=2))
+        update(WebhookSecret).where(WebhookSecret.id == old.id).values(expires_at=ahead(days=2))
     )
     db.commit()
     tick()
     tick()
     assert types(db).count("secret.expiring") == 1
     db.execute(
-        update(WebhookSecret)
-        .where(WebhookSecret.id == old.id)
-        .values(expires_at=NOW - timedelta(seconds=1))
+        update(WebhookSecret).where(WebhookSecret.id == old.id).values(expires_at=ago(seconds=1))
     )
     db.commit()
     tick()
     assert states(db, business) == ["expired", "active"]
 
 
-def use(db, secret, accepted, at=NOW):
+def use(db, secret, accepted, at=None):
+    at = at or ago()
     db.add(
         WebhookSecretUse(
             secret_id=secret.id,
@@ -288,6 +292,7 @@ def use(db, secret, accepted, at=NOW):
         )
     )
     db.commit()
+    return at
 
 
 def warnings(db):
@@ -296,7 +301,7 @@ def warnings(db):
 
 def retiring(db, business, ends_in):
     """A replaced secret that ends then, and the present one."""
-    move_expiry(db, business, NOW + timedelta(days=13))
+    move_expiry(db, business, ahead(days=13))
     tick()
     old, new = secrets_of(db, business)
     ends(db, old, ends_in)
@@ -323,13 +328,13 @@ def warned_days_ago(db, secret):
 
 def test_a_warning_says_how_much_the_old_secret_is_still_used(db, business):
     old, new = retiring(db, business, timedelta(days=2))
-    use(db, old, 25)
+    used = use(db, old, 25)
     use(db, new, 75)
-    use(db, old, 1000, NOW - timedelta(hours=30))
+    use(db, old, 1000, ago(hours=30))
     tick()
     (warning,) = warnings(db)
     assert (warning.share_of_last_day, warning.is_last) == (0.25, False)
-    assert warning.last_used_at == NOW
+    assert warning.last_used_at == used
 
 
 def test_a_last_warning_comes_a_day_ahead_while_the_secret_is_in_use(db, business):
@@ -346,14 +351,14 @@ def test_a_last_warning_comes_a_day_ahead_while_the_secret_is_in_use(db, busines
 def test_no_last_warning_comes_for_a_secret_that_nobody_uses(db, business):
     old, new = retiring(db, business, timedelta(days=2))
     use(db, new, 5)
-    use(db, old, 5, NOW - timedelta(hours=30))
+    used = use(db, old, 5, ago(hours=30))
     tick()
     warned_days_ago(db, old)
     ends(db, old, timedelta(hours=23))
     tick()
     (warning,) = warnings(db)
     assert (warning.share_of_last_day, warning.is_last) == (0.0, False)
-    assert warning.last_used_at == NOW - timedelta(hours=30)
+    assert warning.last_used_at == used
 
 
 def test_a_secret_that_ends_within_a_day_is_warned_of_once(db, business):
@@ -368,7 +373,7 @@ def test_schedulers_at_once_rotate_each_once(settings, db):
     businesses = [account(db, status="approved") for _ in range(20)]
     for made in businesses:
         issue(made)
-        move_expiry(db, made, NOW + timedelta(days=1))
+        move_expiry(db, made, ahead(days=1))
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(lambda _: tick(), range(4)))
     tick()
@@ -378,7 +383,7 @@ def test_schedulers_at_once_rotate_each_once(settings, db):
 def test_an_unapproved_account_is_not_due(db, business):
     db.execute(update(KycApplication).values(status="rejected"))
     db.commit()
-    move_expiry(db, business, NOW - timedelta(seconds=1))
+    move_expiry(db, business, ago(seconds=1))
     tick()
     assert states(db, business) == ["revoked"]
 
@@ -485,11 +490,11 @@ def test_http_shows_how_much_each_secret_is_used(api):
         assert (unused["last_used_at"], unused["share_of_last_day"]) == (None, 0.0)
         api.http.post("/webhook/secret/", headers=me)
         old, new = secrets_of(session, business)
-        use(session, old, 1)
+        used = use(session, old, 1)
         use(session, new, 3)
     shown = api.http.get("/webhook/secret/", headers=me).json()
     assert (shown["share_of_last_day"], shown["previous"]["share_of_last_day"]) == (0.75, 0.25)
-    assert datetime.fromisoformat(shown["previous"]["last_used_at"]) == NOW
+    assert datetime.fromisoformat(shown["previous"]["last_used_at"]) == used
 
 
 def test_http_replaces_what_has_just_expired(api):
@@ -497,7 +502,7 @@ def test_http_replaces_what_has_just_expired(api):
         business = account(session, status="approved")
         me = as_(business)
         first = api.http.post("/webhook/secret/", headers=me).json()["secret_key"]
-        move_expiry(session, business, NOW - timedelta(seconds=1))
+        move_expiry(session, business, ago(seconds=1))
         new = api.http.get("/webhook/secret/", headers=me).json()
         assert new["secret_key"] != first
         assert states(session, business) == ["expired", "active"]

@@ -1,16 +1,15 @@
 """What a sender sees of how its orders get on."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from sqlalchemy import text
 
 from shared.db.models import EmailDelivery
 from shared.ids import new_id
-from tests.integration.arrange import an_order
+from tests.integration.arrange import ago, an_order
 from tests.integration.ingress.conftest import approved
 
-NOW = datetime.now(UTC)
 LOG = text(
     "INSERT INTO webhook_requests (at, account_id, accepted, code, event_type, event_id, order_id,"
     " scheme, latency_us, client_address) VALUES (:at, :account_id, true, 'accepted',"
@@ -68,14 +67,14 @@ def test_nothing_was_sent(api, sender):
 
 
 def test_how_long_it_took_and_what_waits(api, sender):
-    oldest = NOW - timedelta(minutes=20)
+    oldest = ago(minutes=20)
     with api.session() as session:
         for seconds in (1, 2, 3):
-            walk(session, sender, NOW - timedelta(minutes=10), seconds, seconds * 2)
+            walk(session, sender, ago(minutes=10), seconds, seconds * 2)
         walk(session, sender, oldest, 2)
-        walk(session, sender, NOW - timedelta(minutes=5), copies=3)
-        walk(session, sender, NOW - timedelta(hours=2))
-        walk(session, approved(api), NOW)
+        walk(session, sender, ago(minutes=5), copies=3)
+        walk(session, sender, ago(hours=2))
+        walk(session, approved(api), ago())
     found = health(api, sender)
     assert (found["orders"], found["is_complete"]) == (5, True)
     assert found["recorded"]["p50_ms"] == 2000.0
@@ -89,7 +88,7 @@ def test_how_long_it_took_and_what_waits(api, sender):
 
 def test_a_clock_that_is_behind_makes_no_negative_time(api, sender):
     with api.session() as session:
-        walk(session, sender, NOW - timedelta(minutes=1), -5, -4)
+        walk(session, sender, ago(minutes=1), -5, -4)
     assert health(api, sender)["recorded"] == {"p50_ms": 0.0, "p99_ms": 0.0}
 
 

@@ -99,7 +99,7 @@ def without(name):
         (changed(timestamp="-1"), 401, "invalid_timestamp"),
         (changed(timestamp="1e9"), 401, "invalid_timestamp"),
         (changed(timestamp="9" * 5000), 401, "invalid_timestamp"),
-        (changed(timestamp=f"{time.time():.1f}"), 401, "invalid_timestamp"),
+        (lambda h: changed(timestamp=h["webhook-timestamp"] + ".0")(h), 401, "invalid_timestamp"),
         (changed(signature="v1"), 401, "invalid_signature"),
         (changed(signature="v1,"), 401, "invalid_signature"),
         (changed(signature=","), 401, "invalid_signature"),

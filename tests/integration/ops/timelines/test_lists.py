@@ -1,7 +1,6 @@
 """Lists of requests, orders and emails: each row on one page, the newest first."""
 
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import event, text
@@ -10,9 +9,7 @@ from services.ops.timelines import account, lists
 from shared.db.models import EmailDelivery, KycApplication, WebhookRequest
 from shared.ids import new_id
 from tests.integration.arrange import account as arranged
-from tests.integration.arrange import an_order
-
-NOW = datetime.now(UTC).replace(microsecond=0)
+from tests.integration.arrange import ago, ahead, an_order
 
 
 def pages(page, place):
@@ -24,8 +21,8 @@ def pages(page, place):
 
 
 def an_old_order(account_id, minutes, status="PENDING"):
-    accepted_at = NOW - timedelta(minutes=minutes)
-    return an_order(account_id, tracking_status=status, status_at=NOW, accepted_at=accepted_at)
+    accepted_at = ago(minutes=minutes)
+    return an_order(account_id, tracking_status=status, status_at=ago(), accepted_at=accepted_at)
 
 
 def test_orders_page_by_page(db):
@@ -48,7 +45,7 @@ def test_orders_page_by_page(db):
 
 def a_request(account_id, seconds, code):
     return WebhookRequest(
-        at=NOW - timedelta(seconds=seconds),
+        at=ago(seconds=seconds),
         account_id=account_id,
         accepted=code == "accepted",
         code=code,
@@ -125,7 +122,7 @@ def test_businesses_in_a_list_are_one_statement(db):
         business_address="Lagos",
         contact_person_details="{}",
         status="rejected",
-        submitted_at=NOW + timedelta(hours=1),
+        submitted_at=ahead(hours=1),
     )
     db.add(again)
     db.commit()
@@ -151,7 +148,7 @@ def test_emails_page_by_page(db, state, count):
                 template="order_received",
                 message_id="<x@order-fellow.example>",
                 state={1: "undeliverable", 4: "suppressed"}.get(number, "sent"),
-                at=NOW - timedelta(minutes=number // 2),
+                at=ago(minutes=number // 2),
             )
         )
     db.commit()
