@@ -47,11 +47,13 @@ Given = Annotated[
 class GivenSecret(msgspec.Struct, kw_only=True):
     """The secret that the platform shows; `shop` tells apart those of several shops.
 
-    The one before works for another day, or with `revoke_previous` no more.
+    The one before works for another day, or with `revoke_previous` no more. With `is_test` it is
+    that of a development shop: its orders are test orders, which are mailed to you alone.
     """
 
     secret: Given
     shop: OptionalLine = ""
+    is_test: bool = False
     revoke_previous: bool = False
 
 
@@ -66,6 +68,7 @@ class GivenView(msgspec.Struct, kw_only=True):
 
     id: UUID
     shop: str
+    is_test: bool
     given_at: datetime
     valid_until: datetime | None
     last_used_at: datetime | None
@@ -90,7 +93,11 @@ def give(session: Session, call: Call[GivenSecret, None]) -> Answer:
     live = session.scalars(_live(account.id, platform, at)).all()
     active = [secret for secret in live if secret.state == "active"]
     previous = next((secret for secret in active if secret.shop == body.shop), None)
-    if previous is not None and _is(previous, body.secret):
+    other_mode = [one for one in live if one.is_test != body.is_test and _is(one, body.secret)]
+    if any(one.shop != body.shop for one in other_mode):
+        raise ApiError(409, *_BOTH_MODES)
+    is_same = previous is not None and _is(previous, body.secret)
+    if previous is not None and is_same and not other_mode:
         if body.revoke_previous:
             older = [one for one in live if one.shop == body.shop and one is not previous]
             _end(session, account, platform, older, at)
@@ -100,7 +107,7 @@ def give(session: Session, call: Call[GivenSecret, None]) -> Answer:
     if wait := rotation.wait_for_next(session, account.id, platform):
         raise ApiError(429, *_TOO_MANY, headers={"Retry-After": str(wait)})
     revoked: tuple[UUID, ...] = ()
-    if body.revoke_previous:
+    if body.revoke_previous or other_mode:
         revoked = tuple(_revoke(session, [s for s in live if s.shop == body.shop], at))
     elif previous is not None:
         previous.state, previous.replaced_at = "retiring", at
@@ -113,6 +120,7 @@ def give(session: Session, call: Call[GivenSecret, None]) -> Answer:
             account_id=account.id,
             platform=platform,
             shop=body.shop,
+            is_test=body.is_test,
             key_hash=webhook_keys.no_hash(),
             sealed=webhook_keys.seal(body.secret.encode(), secret_id),
             state="active",
@@ -169,6 +177,7 @@ def _list(session: Session, account_id: UUID, platform: str) -> Answer:
                 GivenView(
                     id=secret.id,
                     shop=secret.shop,
+                    is_test=secret.is_test,
                     given_at=secret.issued_at,
                     valid_until=None if secret.state == "active" else secret.expires_at,
                     last_used_at=use.get(secret.id, usage.UNUSED).last_used_at,
@@ -218,6 +227,11 @@ _TOO_MANY_SHOPS = (
     "too_many_shops",
     f"You have given us the secrets of {MAX_SHOPS} shops. Remove one that is not used.",
 )
+_BOTH_MODES = (
+    "secret_of_both_modes",
+    "You gave us this secret for another shop, of which one is a development shop and one is not: "
+    "what both sign could not be told apart.",
+)
 _TOO_MANY = (
     "too_many_secrets",
     f"You gave us {rotation.MAX_A_DAY} secrets within 24 hours. Come back when Retry-After says.",
@@ -242,7 +256,13 @@ ROUTES = (
         summary="Give us the secret that a platform signs with",
         body=GivenSecret,
         answers={200: GivenList},
-        errors=(KYC_REQUIRED, (404, *_UNKNOWN), (409, *_TOO_MANY_SHOPS), (429, *_TOO_MANY)),
+        errors=(
+            KYC_REQUIRED,
+            (404, *_UNKNOWN),
+            (409, *_TOO_MANY_SHOPS),
+            (409, *_BOTH_MODES),
+            (429, *_TOO_MANY),
+        ),
         bearer=True,
         tag="Webhook secret",
     ),

@@ -22,7 +22,7 @@ from stack.servers.ports import Address, Port
 from stack.servers.sources import Broker, Database
 from stack.supervisor import MODULES, Supervisor
 from stack.system import prepare, start_services
-from tests.faults.ledger import SETTLE_SECONDS, Balance, Load, settle
+from tests.faults.ledger import OF_SHOPIFY, SETTLE_SECONDS, Balance, Load, settle
 from tests.integration.arrange import access_token, account, depth, until
 from tests.integration.gate import Gate
 
@@ -78,8 +78,7 @@ class Stand:
     own: Callable[[str], dict[str, object]]
 
     def load(self, **changes: float) -> Load:
-        shop = f"/webhooks/{self.account_id}/woocommerce/"
-        return Load(self.url, self.secret, shop=shop, **changes)
+        return Load(self.url, self.secret, account_id=self.account_id, **changes)
 
     def workers(self) -> list[int]:
         """The ingress's worker processes."""
@@ -224,6 +223,8 @@ def stand(
             found.ready()
             shown = httpx.post(f"{found.url}/api/v1/webhook/secret/", headers=found.bearer).json()
             found.secret, found.signing_secret = shown["secret_key"], shown["signing_secret"]
+            given = f"{found.url}/api/v1/webhook/secret/shopify/"
+            httpx.put(given, headers=found.bearer, json={"secret": OF_SHOPIFY}).raise_for_status()
             yield found
         finally:
             supervisor.stop()

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from sqlalchemy import Engine, text
 
@@ -28,6 +28,8 @@ from tests.integration.arrange import sign
 
 SETTLE_SECONDS = 240.0  # bounds a failure: without one more order recorded or customer told
 ANSWER_SECONDS = 15.0  # a request without an answer by then counts as hung
+OF_SHOPIFY = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+"""What Shopify signs with; the business has given it to us."""
 
 
 @dataclass
@@ -56,8 +58,8 @@ class Load:
         secret: to sign with; may be changed while it runs.
         path: below the API's prefix.
         sign: makes the headers, of a secret and a body.
-        shop: where one sender in four sends as WooCommerce does, below the API's prefix; empty for
-            none.
+        account_id: whose shops send too, one sender in four as WooCommerce and one as Shopify
+            does, whose secret it was given; None where no shop does.
         rate: requests a second.
         connections: kept open, as senders do.
     """
@@ -68,7 +70,7 @@ class Load:
     connections: int = 12
     path: str = "/webhooks/orders/"
     sign: Callable[[str, bytes], dict[str, str]] = sign
-    shop: str = ""
+    account_id: UUID | None = None
     sent: list[Sent] = field(default_factory=list)
 
     def __enter__(self) -> "Load":
@@ -106,8 +108,7 @@ class Load:
                         streams = None
                     if streams is None:
                         streams = await asyncio.open_connection(host, int(port))
-                    is_shop = bool(self.shop) and number % 4 == 0
-                    is_kept = await self._exchange(sent, is_shop, *streams)
+                    is_kept = await self._exchange(sent, number, *streams)
             except TimeoutError:
                 sent.status, is_kept = -1, False
             except (OSError, EOFError, ValueError):
@@ -120,20 +121,27 @@ class Load:
             await asyncio.sleep(max(0.0, pause - sent.seconds))
 
     async def _exchange(
-        self, sent: Sent, is_shop: bool, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self, sent: Sent, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> bool:
         """Send one request and read its answer; returns whether the connection stays."""
-        if is_shop:
-            path, body = self.shop, shop_body(sent.customer)
-            headers = shop_headers(self.secret, body)
-        else:
-            path, body = self.path, order_body(sent.customer)
-            headers = self.sign(self.secret, body)
+        path, headers, body = self._signed(sent.customer, number)
         sent.status, answer, content = await post(reader, writer, path, headers, body)
         sent.retry_after = answer.get("retry-after", "")
         if sent.status == 201:
             sent.order_id = json.loads(content)["order_id"]
         return answer.get("connection") != "close"
+
+    def _signed(self, customer: str, number: int) -> tuple[str, dict[str, str], bytes]:
+        """An order for a customer, as a sender of this number sends it."""
+        if self.account_id is not None and number % 4 == 0:
+            body = woocommerce_body(customer)
+            headers = woocommerce_headers(self.secret, body)
+            return f"/webhooks/{self.account_id}/woocommerce/", headers, body
+        if self.account_id is not None and number % 4 == 1:
+            body = shopify_body(customer)
+            return f"/webhooks/{self.account_id}/shopify/", shopify_headers(body), body
+        body = order_body(customer)
+        return self.path, self.sign(self.secret, body), body
 
 
 def order_body(customer: str) -> bytes:
@@ -147,9 +155,14 @@ def order_body(customer: str) -> bytes:
     ).encode()
 
 
-def shop_body(customer: str) -> bytes:
-    """The same as WooCommerce tells it, under a number of its own."""
-    number = int.from_bytes(hashlib.sha256(customer.encode()).digest()[:6])
+def _number(customer: str) -> int:
+    """A shop's own for an order."""
+    return int.from_bytes(hashlib.sha256(customer.encode()).digest()[:6])
+
+
+def woocommerce_body(customer: str) -> bytes:
+    """The same as WooCommerce tells it."""
+    number = _number(customer)
     order = {
         "id": number,
         "number": str(number),
@@ -161,15 +174,48 @@ def shop_body(customer: str) -> bytes:
     return json.dumps(order).encode()
 
 
-def shop_headers(secret: str, body: bytes) -> dict[str, str]:
+def shopify_body(customer: str) -> bytes:
+    """The same as Shopify tells it."""
+    number, now = _number(customer), datetime.now(UTC).isoformat(timespec="seconds")
+    order = {
+        "id": number,
+        "name": f"#{number}",
+        "email": customer,
+        "created_at": now,
+        "updated_at": now,
+        "cancelled_at": None,
+        "financial_status": "paid",
+        "fulfillment_status": None,
+        "fulfillments": [],
+        "shipping_address": {"name": "Zoë", "address1": "12 Marina Road"},
+        "line_items": [{"name": "blue kettle", "quantity": 2}],
+    }
+    return json.dumps(order).encode()
+
+
+def shopify_headers(body: bytes) -> dict[str, str]:
+    """The headers of a delivery of Shopify, by the secret that `OF_SHOPIFY` is."""
+    return {
+        "Content-Type": "application/json",
+        "X-Shopify-Topic": "orders/create",
+        "X-Shopify-Shop-Domain": "kettles.myshopify.com",
+        "X-Shopify-Webhook-Id": str(uuid4()),
+        "X-Shopify-Hmac-Sha256": _mac(OF_SHOPIFY, body),
+    }
+
+
+def woocommerce_headers(secret: str, body: bytes) -> dict[str, str]:
     """The headers of a delivery of WooCommerce."""
-    mac = hmac.digest(secret.encode(), body, "sha256")
     return {
         "Content-Type": "application/json",
         "X-WC-Webhook-Topic": "order.created",
         "X-WC-Webhook-Source": "https://kettles.example/",
-        "X-WC-Webhook-Signature": base64.b64encode(mac).decode(),
+        "X-WC-Webhook-Signature": _mac(secret, body),
     }
+
+
+def _mac(secret: str, body: bytes) -> str:
+    return base64.b64encode(hmac.digest(secret.encode(), body, "sha256")).decode()
 
 
 async def post(

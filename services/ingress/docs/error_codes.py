@@ -347,6 +347,13 @@ CODES: dict[str, ErrorCode] = {
         "You have given us the secrets of ten shops of one platform.",
         "Remove one that is not used with `DELETE`, or use another account for further shops.",
     ),
+    "secret_of_both_modes": ErrorCode(
+        [409],
+        "You gave us this secret for another shop, where one of the two is a development shop "
+        "(`is_test`) and the other is not.",
+        "Give both the same `is_test`, remove the other shop with `DELETE`, or have the platform "
+        "make another secret.",
+    ),
     "invalid_network": ErrorCode(
         [400],
         "A member of the allowlist is no network in CIDR notation; `error` names it.",

@@ -123,6 +123,13 @@ def test_a_shop_is_set_up_and_its_secret_given(stage, business):
     with stage.api.session() as session:
         of_shopify = WebhookSecret.account_id == account_id, WebhookSecret.platform == "shopify"
         assert session.scalars(select(WebhookSecret.shop).where(*of_shopify)).all() == ["kettles"]
+    browser.send("/shops/shopify", given_secret=SHOPIFY[::-1], shop="trial", is_test="yes")
+    assert "are tests: nobody but you is mailed" in browser.page
+    browser.send("/shops/shopify")
+    assert "The secret of trial (a development shop: test orders)" in browser.page
+    with stage.api.session() as session:
+        shops = select(WebhookSecret.shop).where(*of_shopify, WebhookSecret.is_test)
+        assert session.scalars(shops).all() == ["trial"]
     browser.send("/shops/shopify", given_secret="too short", shop="kettles")
     browser.send("/shops/shopify")
     assert browser.status == 400

@@ -60,7 +60,12 @@ def ask(visit: Visit) -> Question | View:
         f"Take what {title} signs with this secret?",
         "Take it",
         PATH,
-        {"Shop": visit.field("shop") or "the one without a name"},
+        {
+            "Shop": visit.field("shop") or "the one without a name",
+            "Its orders": "are tests: nobody but you is mailed"
+            if visit.field("is_test")
+            else "are real: your customers are mailed",
+        },
         more="Webhooks that are signed with it are taken as yours within a second. Another secret "
         "of the same shop works for a day more. It is never shown again.",
     )
@@ -69,7 +74,11 @@ def ask(visit: Visit) -> Question | View:
 def give(visit: Visit) -> Result:
     """Give the secret to the API."""
     platform = _platform(visit)
-    body = {"secret": visit.field("given_secret"), "shop": visit.field("shop")}
+    body = {
+        "secret": visit.field("given_secret"),
+        "shop": visit.field("shop"),
+        "is_test": bool(visit.field("is_test")),
+    }
     try:
         visit.api.put(f"/webhook/secret/{platform}/", body)
     except Refused as refused:

@@ -23,7 +23,9 @@ from standardwebhooks import Webhook
 from stack.generated.contracts import documents
 from tests.integration.arrange import sign
 from tests.integration.ingress.conftest import approved
+from tests.unit.ingress.platforms import orders
 
+OF_SHOPIFY = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 CASES = int(os.environ.get("SCHEMATHESIS_CASES", "25"))
 CHECKS = [
     not_a_server_error,
@@ -40,7 +42,10 @@ def signed_in(api):
 
 @pytest.fixture(scope="module")
 def sender(api):
-    return approved(api)
+    found, given = approved(api), {"secret": OF_SHOPIFY}
+    answer = api.http.put("/webhook/secret/shopify/", headers=found.bearer, json=given)
+    assert answer.status_code == 200, answer.text
+    return found
 
 
 CONTRACT = documents()["openapi.json"]
@@ -66,7 +71,7 @@ def operation(request):
     suppress_health_check=list(hypothesis.HealthCheck),
 )
 def test_every_answer_is_in_the_contract(case, api, signed_in, sender):
-    if case.path.endswith("/{account_id}/orders/"):
+    if "/webhooks/{account_id}/" in case.path:
         case.path_parameters = {"account_id": str(sender.account_id)}
     request = requests.Request(**case.as_transport_kwargs(base_url=api.url)).prepare()
     # Signed, so that it gets past the 401.
@@ -77,13 +82,20 @@ def test_every_answer_is_in_the_contract(case, api, signed_in, sender):
 
 
 def _authentication(path, sender, signed_in, body):
+    json = {"Content-Type": "application/json"}
+    if path.endswith("/woocommerce/"):
+        signature = orders.signature(sender.secret, body)
+        topic = {"X-WC-Webhook-Topic": "order.created"}
+        return json | topic | {"X-WC-Webhook-Signature": signature}
+    if path.endswith("/shopify/"):
+        topic = {"X-Shopify-Topic": "orders/create"}
+        return json | topic | {"X-Shopify-Hmac-Sha256": orders.signature(OF_SHOPIFY, body)}
     if path.endswith("/webhooks/orders/"):
         return sign(sender.secret, body)
     if path.endswith("/{account_id}/orders/"):
         id_, now = f"msg_{uuid.uuid4()}", datetime.now(UTC)
         raw = base64.urlsafe_b64decode(sender.secret.removeprefix("whsk_") + "=")
-        return {
-            "Content-Type": "application/json",
+        return json | {
             "webhook-id": id_,
             "webhook-timestamp": str(int(now.timestamp())),
             "webhook-signature": Webhook(raw).sign(id_, now, body.decode(errors="replace")),

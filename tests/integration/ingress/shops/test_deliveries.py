@@ -430,6 +430,32 @@ def test_each_shop_has_its_own_and_removing_one_leaves_the_others(sender):
     assert (again.status_code, again.json()["code"]) == (404, "given_secret_not_found")
 
 
+def test_orders_of_a_development_shop_are_tests(sender):
+    real = shopify(sender, "the-secret-of-the-shop", shop="kettles.myshopify.com")
+    trial = Shop(sender, "shopify", "the-secret-of-its-copy", real.headers)
+    assert give(sender, trial.key, shop="dev.myshopify.com", is_test=True).status_code == 200
+    ids = {
+        shop.key: taken(shop, orders.shopify(), "orders/create").json()["order_id"]
+        for shop in (real, trial)
+    }
+    assert ids[real.key] != ids[trial.key]  # a test order has an id of its own
+    # A secret that signed for both would leave open which an order is.
+    answer = give(sender, trial.key, shop="kettles.myshopify.com")
+    assert (answer.status_code, answer.json()["code"]) == (409, "secret_of_both_modes")
+    # The shop itself is opened: from then on its orders are real, under the secret that it has.
+    assert give(sender, trial.key, shop="dev.myshopify.com").status_code == 200
+    assert sorted((one["shop"], one["is_test"]) for one in given(sender)) == [
+        ("dev.myshopify.com", False),
+        ("kettles.myshopify.com", False),
+    ]
+    until(
+        lambda: (
+            trial.deliver(orders.shopify(), "orders/create").json().get("order_id") == ids[real.key]
+        ),
+        "its orders are real",
+    )
+
+
 def test_replacing_ours_leaves_theirs_and_a_given_one_needs_an_approval(sender):
     shop = shopify(sender)
     http = sender.api.http
