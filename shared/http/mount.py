@@ -23,10 +23,7 @@ from shared.security.networks import without_port
 from shared.telemetry import tracing
 from shared.validation.reading import InvalidValueError, read, read_json
 
-MAX_BODY_BYTES = 65_536
 MAX_ADDRESS = 64  # characters; with brackets, a zone and a port
-
-
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z")  # W3C, 3.2
 log = structlog.get_logger()
 _encoder = msgspec.json.Encoder()
@@ -224,7 +221,7 @@ async def _body(
 ) -> msgspec.Struct | None:
     if decoder is None or route.body is None:
         return None
-    raw = await read_body(req, MAX_BODY_BYTES)
+    raw = await read_body(req, route.max_body_bytes)
     if not raw.strip() and route.body_optional:
         raw = b"{}"
     try:

@@ -110,12 +110,14 @@ class Route(Operation):
             who shares an address with thousands pays for none of them; None where it is wrong,
             which is counted against the client's network.
         throttled_account: whether calls are counted against the signed-in account.
+        max_body_bytes: of its body, beyond which it is answered 413.
     """
 
     handler: Handler
     throttled: bool = False
     link: Callable[[Mapping[str, str]], str | None] | None = None
     throttled_account: bool = False
+    max_body_bytes: int = 65_536
 
     @property
     def is_bounded(self) -> bool:

@@ -27,6 +27,8 @@ from shared.security.encryption import CannotOpenError
 from shared.validation.reading import InvalidValueError
 
 _OF_THE_SECRET = ("invalid_signature", "invalid_api_key")
+MAX_REQUEST_BYTES = 512 * 1024
+"""An order of 256 KiB, the most that is taken by default, in base64, and its headers."""
 LOOKED_AT = 10  # secrets of a mode, the newest; each is tried in many ways
 
 
@@ -268,6 +270,7 @@ ROUTES = (
         answers={200: Verdict},
         bearer=True,
         throttled_account=True,
+        max_body_bytes=MAX_REQUEST_BYTES,
         tag="Webhooks",
     ),
 )

@@ -102,7 +102,8 @@ CODES: dict[str, ErrorCode] = {
     ),
     "body_too_large": ErrorCode(
         [413],
-        "The body is larger than allowed: 256 KiB for an order, 64 KiB elsewhere.",
+        "The body is larger than allowed: by default 256 KiB for an order, 1 MiB for a delivery of "
+        "WooCommerce or Shopify, 512 KiB for a request that is to be verified, 64 KiB elsewhere.",
         "Send one order a request, and shorter texts.",
     ),
     "rate_limited": ErrorCode(

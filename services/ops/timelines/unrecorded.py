@@ -21,7 +21,7 @@ from services.ops.broker.hold import BusyError, count, hold
 from services.ops.monitoring import heartbeats
 from shared.bus.contract import topology
 from shared.bus.contract.delivery import Incoming
-from shared.bus.contract.events import OrderCreated, decode
+from shared.bus.contract.events import OrderCreated, OrderPlaced, decode
 from shared.db.models import Order, OutboxMessage
 from shared.db.session import let_go
 
@@ -32,6 +32,8 @@ AT_MOST = 200_000
 SECONDS = 10.0
 """And for so long."""
 MARGIN = timedelta(minutes=1)
+_TYPES = (OrderCreated.TYPE, OrderPlaced.TYPE)
+"""Those that make an order; each can be read as the first."""
 UNKNOWN = timedelta(hours=1)
 """How far back to begin where no recorder says how far it is."""
 
@@ -111,9 +113,7 @@ def _meant(bodies: Iterable[tuple[bytes, datetime | None]], email: str) -> Itera
 
 def _in_outbox(session: Session) -> Iterator[tuple[bytes, datetime | None]]:
     rows = session.execute(
-        select(OutboxMessage.body, OutboxMessage.created_at).where(
-            OutboxMessage.type == OrderCreated.TYPE
-        )
+        select(OutboxMessage.body, OutboxMessage.created_at).where(OutboxMessage.type.in_(_TYPES))
     )
     for body, at in rows:
         yield bytes(body), at
@@ -145,7 +145,7 @@ def _in_journal(
     reached = max((said.reached for said in beats if said.reached), default=now - UNKNOWN)
     deadline = time.monotonic() + SECONDS
     for entry in islice(journal.read(connection, reached - MARGIN, now), AT_MOST):
-        if entry.type == OrderCreated.TYPE:
+        if entry.type in _TYPES:
             yield entry.incoming.body, entry.incoming.stated_time
         if time.monotonic() > deadline:
             return

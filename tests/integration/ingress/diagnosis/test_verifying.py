@@ -184,6 +184,18 @@ def test_a_body_in_exactly_one_form(sender, body):
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_body")
 
 
+def test_an_order_of_the_largest_size_is_looked_at_however_it_is_written(sender):
+    raw = RAW + b" " * (256 * 1024 - len(RAW))
+    in_base64 = base64.b64encode(raw).decode()
+    for body in ({"body": raw.decode()}, {"body_base64": in_base64}):
+        verdict = verify(sender, sign(sender.secret, raw), **body)
+        assert (verdict["is_accepted"], verdict["body"]["size"]) == (True, len(raw))
+    answer = sender.api.http.post(
+        "/webhooks/test/", json={"headers": {}, "body": "x" * 524_288}, headers=sender.bearer
+    )
+    assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
+
+
 def test_an_account_that_asks_too_often_waits_and_no_other(api, tmp_path):
     limits = {"ACCOUNT_ATTEMPTS_PER_MINUTE": "2", "WEB_CONCURRENCY": "1"}
     with running_ingress(tmp_path, api.amqp_url, api.database_url, **limits) as strict:

@@ -25,7 +25,14 @@ from services.ops.timelines import account as account_trail
 from services.ops.timelines import order as trail
 from services.ops.timelines import search
 from services.orders.__main__ import wire as recording
-from shared.bus.contract.events import CustomerDetails, OrderCancelled, TrackingStatus
+from shared.bus import outbox
+from shared.bus.contract.events import (
+    CustomerDetails,
+    OrderCancelled,
+    OrderCreated,
+    OrderPlaced,
+    TrackingStatus,
+)
 from shared.bus.contract.message import message_for
 from shared.db.models import OutboxMessage, WebhookRequest, WebhookSecret
 from shared.db.session import transaction
@@ -249,6 +256,27 @@ def test_an_accepted_order_is_known_while_nobody_records(settings, db, engine):
         by_email = search.search(session, "late@shop.example", connection=bus)
         assert {found.tracking_status for found in by_email} == {"PENDING"}
         assert len(by_email) == 2
+
+
+def as_placed(order):
+    """The same order, as a shop says later that it is placed."""
+    said = {name: getattr(order, name) for name in OrderCreated.__struct_fields__}
+    return OrderPlaced(**said, has_moved=True)
+
+
+@pytest.mark.parametrize("place", ["journal", "outbox"])
+def test_an_order_that_a_shop_has_placed_is_found_by_its_address(settings, db, place):
+    business = account(db, status="approved")
+    zoe = CustomerDetails(name="Zoë", email="placed@shop.example")
+    order = as_placed(order_created(business.id, customer_details=zoe))
+    if place == "outbox":
+        with transaction() as session:
+            outbox.add(session, [message_for(order, source="tests", correlation_id=business.id)])
+    else:
+        sent(settings, order)
+    with Connection(settings.amqp_url) as bus:
+        (found,) = search.search(db, "placed@shop.example", connection=bus)
+    assert (found.order_id, found.tracking_status) == (order.order_id, "")
 
 
 def test_an_order_that_cannot_be_recorded_is_found_among_the_dead(settings, db, engine):
