@@ -167,7 +167,7 @@ def create_app(config: Settings | None = None) -> App:
         link=_throttle(config.tracking_views_per_minute),
     )
     mount(app, PREFIX, ROUTES, lanes, throttles)
-    leave = notifier_api.UnsubscribePage(lanes.ordinary)
+    leave = notifier_api.UnsubscribePage(lanes.ordinary, throttles.link)
     app.add_route(PREFIX + notifier_api.UNSUBSCRIBE_PATH.rstrip("/"), leave)
     _add_webhooks(app, ingress)
     _add_documentation(app, config, OPERATIONS)

@@ -185,8 +185,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     worker and route; wrong sign-ins and codes in all workers. An account's own networks are let
     through."""
     tracking_views_per_minute: Count = 60
-    """Looks at one order by its customer's link, from anywhere, and links that lead to none from a
-    network, a worker."""
+    """Looks at one order by its customer's link, and at the page to leave by, from anywhere; links
+    that lead to none from a network; a worker."""
     account_attempts_per_minute: Count = 10
     """Wrong sign-ins and codes for one account, from all networks that it was not used from, and
     for one user of the console, from browsers that are not known; an hour has 45 and 20 of them."""

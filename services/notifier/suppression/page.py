@@ -24,10 +24,16 @@ from shared.db.deadline import ANSWER_SECONDS, within
 from shared.db.session import is_database_away, is_used_up, transaction
 from shared.http.errors import ApiError
 from shared.http.lanes import Lane
-from shared.http.mount import read_body
+from shared.http.mount import client_address, read_body
 from shared.languages.language import language
 from shared.security import tracking
-from shared.security.unsubscribe_tokens import InvalidTokenError, Leaver, unsubscribe_tokens
+from shared.security.networks import network_of
+from shared.security.unsubscribe_tokens import (
+    PATH,
+    InvalidTokenError,
+    Leaver,
+    unsubscribe_tokens,
+)
 
 MAX_BODY_BYTES = 4_096
 AGAIN_SECONDS = 60
@@ -59,10 +65,13 @@ class UnsubscribePage:
 
     Args:
         lane: where the database is asked.
+        count: counts a look or a click: by the order whose link it is, or by the network where it
+            is none of ours; its answer, where there is one, is that there were too many.
     """
 
-    def __init__(self, lane: Lane) -> None:
+    def __init__(self, lane: Lane, count: Callable[[str], ApiError | None]) -> None:
         self._lane = lane
+        self._count = count
 
     async def on_get(self, req: Request, resp: Response) -> None:
         """How things stand, and buttons."""
@@ -84,6 +93,12 @@ class UnsubscribePage:
     async def _answered(
         self, req: Request, resp: Response, status: int, asked: Asked | None, wanted: str
     ) -> None:
+        if refusal := self._count(
+            f"{PATH} {_counted_by(asked) or network_of(client_address(req))}"
+        ):
+            resp.set_headers(refusal.headers)
+            _answer(resp, refusal.status, None, wanted)
+            return
         try:
             standing = await self._run(asked, wanted)
         except Exception as error:
@@ -113,6 +128,12 @@ class UnsubscribePage:
                 return leaving.standing(session, leaver, this_order_alone=leaver is not asked)
 
         return await self._lane.run(run)
+
+
+def _counted_by(asked: Asked | None) -> str | None:
+    if isinstance(asked, tracking.Link):
+        return f"{asked.order_id} {asked.number}"
+    return str(asked.order_id) if asked else None
 
 
 def _asked(req: Request) -> Asked | None:
@@ -150,7 +171,7 @@ def _answer(resp: Response, status: int, standing: Standing | None, done: str) -
     resp.content_type = falcon.MEDIA_HTML
     resp.set_headers(_HEADERS)
     say = language(standing.language if standing else "")
-    why = "" if standing else "away" if status == 503 else "none"
+    why = "" if standing else "away" if status in (429, 503) else "none"
     resp.data = _page().render(standing=standing, done=done, say=say, why=why).encode()
 
 

@@ -123,6 +123,26 @@ def test_one_click_ends_the_emails_of_one_business_but_not_its_receipts(
     assert mailed(config, engine, amqp_url, own) == {"one_time_code": "sent"}
 
 
+def test_one_link_is_followed_only_so_often_and_others_are_not_held_up(
+    db, business, tmp_path, amqp_url, database_url
+):
+    paths = []
+    for _ in range(2):
+        _, order = recorded(db, business)
+        token = unsubscribe_tokens().make(business.id, order.id, order.customer_email)
+        paths.append(f"/api/v1/unsubscribe/?token={token}")
+    few = {"TRACKING_VIEWS_PER_MINUTE": "2", "WEB_CONCURRENCY": "1"}
+    with running_ingress(tmp_path, amqp_url, database_url, **few) as site:
+        first = [httpx.get(site.url + paths[0], timeout=20) for _ in range(3)]
+        assert [answer.status_code for answer in first] == [200, 200, 429]
+        assert int(first[-1].headers["retry-after"]) > 0
+        assert "Open it again in a minute" in first[-1].text
+        assert click(site, paths[0]).status_code == 429
+        assert click(site, paths[1]).status_code == 200
+        nobodys = [click(site, "/api/v1/unsubscribe/?token=x").status_code for _ in range(3)]
+        assert nobodys == [404, 404, 429]
+
+
 def test_who_comes_back_is_mailed_again(config, site, db, business, mailbox, engine, amqp_url):
     _, order = recorded(db, business)
     mailed(config, engine, amqp_url, told("order_status", order))

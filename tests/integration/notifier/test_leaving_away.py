@@ -20,7 +20,7 @@ def client(configure):
     add_error_handlers(app)
     with Port() as port, lanes() as made:
         configure(database_url=f"postgresql+psycopg2://nobody@127.0.0.1:{port}/nothing")
-        app.add_route("/unsubscribe", UnsubscribePage(made.ordinary))
+        app.add_route("/unsubscribe", UnsubscribePage(made.ordinary, lambda _: None))
         yield TestClient(app)
 
 
