@@ -1,7 +1,7 @@
 """What stands where a person's data stood, in tables and in messages.
 
 The rows stay: what was ordered of whom, when, and what became of it are the business's books. The
-same constants are in migration 0012, whose function writes them.
+same constants are in migration 0026, whose function writes them.
 """
 
 TEXT = "[erased]"

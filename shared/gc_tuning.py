@@ -1,4 +1,4 @@
-"""What lives as long as the process is not for the garbage collector to look at again and again."""
+"""Keep what lives as long as the process out of the garbage collector's sight."""
 
 import gc
 

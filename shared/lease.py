@@ -1,4 +1,4 @@
-"""Folders that are somebody's for as long as he lives, and are removed once he does not.
+"""Folders that a process holds by a lock (flock), and that are removed after its end.
 
 He holds a lock in it (flock(2)), which ends with him however he ends. A process id would not tell:
 it is given to another, and means nothing in another container that shares the folder.

@@ -118,7 +118,10 @@ def reset_password(
 
 
 def confirm(session: Session, account_id: UUID, password: str, address: str) -> ApiError | None:
-    """Whether a password is an account's. Returns as `reset`; wrong ones count as at sign-in."""
+    """Whether a password is an account's; a wrong one counts as at sign-in.
+
+    Returns as `reset_password`.
+    """
     account = _shown(session, account_id, password, address)
     return account if isinstance(account, ApiError) else None
 

@@ -159,7 +159,7 @@ def _by(type_: str, told: Mapping[str, Any]) -> By:
 
 def _from_cursor(cursor: str) -> int:
     if not cursor.isascii() or not cursor.isdigit() or len(cursor) > 18:
-        raise ApiError(400, "invalid_query", "The cursor is not one of ours.")
+        raise ApiError(400, "invalid_query", "Invalid cursor.")
     return int(cursor)
 
 
@@ -172,7 +172,7 @@ ROUTES = (
         query=Filter,
         answers={200: Activity},
         bearer=True,
-        tag="Account",
+        tag="Accounts",
     ),
     Route(
         method="POST",

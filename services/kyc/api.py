@@ -56,7 +56,7 @@ def submit(session: Session, call: Call[Submission, None]) -> Answer:
     # Held, so that it is not closed meanwhile.
     account = session.get(Account, call.caller, with_for_update={"read": True})
     if account is None or account.closed_at is not None:
-        raise ApiError(401, "not_signed_in", "This account is gone.")
+        raise ApiError(401, "not_signed_in", "This account no longer exists.")
     _refuse_another(session, account.id)
     body = call.body
     number = body.business_registration_number.strip()

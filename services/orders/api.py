@@ -258,7 +258,7 @@ def _from_cursor(cursor: str) -> tuple[datetime, UUID]:
         at = int.from_bytes(raw[:8], signed=True)
         return _EPOCH + at * _MICROSECOND, UUID(bytes=raw[8:])
     except (binascii.Error, ValueError, OverflowError):
-        raise ApiError(400, "invalid_query", "The cursor is not one of ours.") from None
+        raise ApiError(400, "invalid_query", "Invalid cursor.") from None
 
 
 ROUTES = (

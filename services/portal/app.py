@@ -90,7 +90,7 @@ class Portal:
         ]
 
     async def process_shutdown(self, _: dict[str, Any], __: dict[str, Any]) -> None:
-        """Let go."""
+        """Release what it holds."""
         for chore in self._chores:
             chore.cancel()
         self.lanes.shutdown()

@@ -3,7 +3,7 @@
 Everything that changes an account's secrets holds the account's advisory lock, so two changes at
 once come one after the other; the unique index on the active one stands behind that. What makes one
 also holds the approval it is made by. With the end of that approval the database revokes all, in
-the same transaction (migration 0006), so a revocation has nothing left to do but to be told.
+the same transaction (migration 0007), so a revocation has nothing left to do but to be told.
 
 All times are the database's: hosts need not agree with each other.
 """

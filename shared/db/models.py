@@ -1,7 +1,7 @@
 """Every table. The comment above each group names the one service that writes it; others may read.
 
 Constraints do the guarding: one active secret an account, one open application an account, one
-delivery a fact and recipient. The code may be wrong and the books still right.
+delivery a fact and recipient. The constraints hold even where the code has a fault.
 """
 
 from datetime import datetime

@@ -52,7 +52,7 @@ def show(session: Session, call: Call[None, None]) -> Answer:
 
 
 def replace(session: Session, call: Call[SenderSettings, None]) -> Answer | ApiError:
-    """Say so anew; you are told by email of what changes."""
+    """Update the sender settings; you are told of the change by email."""
     body = call.body
     error = changes.put(session, call.caller, body.display_name, body.reply_to or "", call.address)
     return error or show(session, call)  # type: ignore[arg-type]

@@ -98,7 +98,7 @@ def prove(session: Session, account_id: UUID, otp: str, address: str) -> ApiErro
 def _held(session: Session, account_id: UUID) -> Account:
     account = session.get_one(Account, account_id, with_for_update={"key_share": True})
     if account.closed_at is not None:  # since this request was let in
-        raise ApiError(401, "not_signed_in", "This account is gone.")
+        raise ApiError(401, "not_signed_in", "This account no longer exists.")
     return account
 
 

@@ -43,7 +43,7 @@ CODES: dict[str, ErrorCode] = {
     ),
     "invalid_api_key": ErrorCode(
         [401],
-        "The key is none of ours, was revoked, or stands there twice.",
+        "The key is unknown or was revoked, or the header was sent twice.",
         "Fetch the secret again with `GET /webhook/secret/` and send the whole of it, `whsk_` "
         "included, without quotes or white space.",
     ),
@@ -133,8 +133,8 @@ CODES: dict[str, ErrorCode] = {
         "The body is no JSON in UTF-8, or members of it are missing, too long or of another type. "
         "`faults` has all that is wrong, a sentence each, with the path of the member, such as "
         "`$.customer_details.email`; the first says so where it looks like another system's body.",
-        "Mend those members. Sending the same body again will not help. What may be left out may "
-        "be `null` too; white space around an address is removed, and its domain written in ASCII.",
+        "Correct those members. Sending the same body again will not help. What may be left out "
+        "may be `null` too; white space around an address is removed, its domain written in ASCII.",
     ),
     "invalid_query": ErrorCode(
         [400],

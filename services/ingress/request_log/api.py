@@ -52,7 +52,7 @@ class RequestView(msgspec.Struct, kw_only=True):
     `order_number` is that of the recorded order, or of the one that an update waits for.
     `awaits_order`, of an update whose order is not known: it is tried again for four hours, then
     given up. `note` says why nothing is recorded of a shop's delivery that was in order:
-    `no_change`, `no_email_address`, `topic_not_taken` or `test`.
+    `no_change`, `not_placed`, `no_email_address`, `topic_not_taken` or `test`.
     """
 
     received_at: datetime
@@ -211,7 +211,7 @@ def _from_cursor(cursor: str) -> tuple[datetime, int]:
         micros, id_ = _CURSOR.unpack(base64.urlsafe_b64decode(cursor + "=="))
         return _EPOCH + timedelta(microseconds=micros), id_
     except (binascii.Error, struct.error, ValueError, OverflowError):
-        raise ApiError(400, "invalid_query", "The cursor is not one of ours.") from None
+        raise ApiError(400, "invalid_query", "Invalid cursor.") from None
 
 
 ROUTES = (

@@ -1,4 +1,6 @@
-"""The two ways to sign a webhook. Each finds out who sent a request, or refuses it.
+"""The two ways to sign a webhook of one's own (shops: `shops/authentication.py`).
+
+Each finds out who sent a request, or refuses it.
 
 The order of the checks is part of the contract: headers present, sender known (or, where all are
 to be answered alike, the time), body size, signature. Nothing has an effect before that is right.

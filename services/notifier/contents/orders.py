@@ -28,7 +28,7 @@ MOST_SHOWN = 90  # characters; lists of mails cut a preheader about there
 
 
 def received(fact: OrderRecorded, at: Setting) -> Content:
-    """An order is in the books."""
+    """An order was recorded."""
     news = Paragraph(at.say("orders.received.news", company=fact.company_name))
     return _content(fact, at, "received", at.say("orders.received.heading"), [news])
 

@@ -48,7 +48,7 @@ def about(fact: Event, correlation_id: UUID | str, message_id: UUID | None = Non
 
 
 def tell(engine: Engine, messages: Sequence[Message]) -> None:
-    """Commit facts to the outbox. To tell them with other rows, use `store.add` in their session.
+    """Commit facts to the outbox. To tell them with other rows, use `outbox.add` in their session.
 
     Args:
         engine: of a role that may write to the outbox.

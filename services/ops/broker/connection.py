@@ -71,7 +71,7 @@ class AlarmProbe:
         return ALARM if self._is_blocked else None
 
     def close(self) -> None:
-        """Let go."""
+        """Release what it holds."""
         connection, self._connection = self._connection, None
         if connection is None:
             return

@@ -118,7 +118,7 @@ class Console:
         ]
 
     async def process_shutdown(self, _: dict[str, Any], __: dict[str, Any]) -> None:
-        """Let go."""
+        """Release what it holds."""
         self.system.jobs.stop()
         for chore in self._chores:
             chore.cancel()

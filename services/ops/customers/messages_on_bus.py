@@ -148,7 +148,7 @@ def erase(
 
 @dataclass(frozen=True, slots=True)
 class _Mentioning:
-    """Letters that a person is in; see `dead_actions.Meant`."""
+    """Letters that a person is in; see `actions.Meant`."""
 
     person: Person
 

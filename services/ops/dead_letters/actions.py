@@ -55,7 +55,7 @@ class Progress:
     Attributes:
         done: letters that were dealt with.
         passed: letters that were looked at and left, since they were not meant.
-        total: letters that were in the queue when it began. Those beyond `holding.MOST` that were
+        total: letters that were in the queue when it began. Those beyond `hold.MOST` that were
             left were not looked at.
         alone: false when somebody else was at work in the queue: what they had in hand was missed.
         orphaned: among those that were left: what nobody may say any more who has said it.

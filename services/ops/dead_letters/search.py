@@ -68,7 +68,7 @@ class Summary:
     Attributes:
         groups: the largest first.
         total: how many letters are in the queue.
-        seen: how many of them were looked at; at most `holding.MOST`.
+        seen: how many of them were looked at; at most `hold.MOST`.
         alone: as of a `Page`.
     """
 

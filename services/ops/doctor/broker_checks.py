@@ -85,7 +85,7 @@ def _topology(connection: Connection) -> Check:
             "; ".join(different),
             "It is of another version: empty it, delete it, and run python -m shared.bus.declare",
         )
-    return Check("topology", "fine", "everything is there, as it should be")
+    return Check("topology", "fine", "all queues and exchanges are as declared")
 
 
 def look(

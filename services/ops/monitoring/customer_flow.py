@@ -1,4 +1,4 @@
-"""The counters of `flow` without test orders and the standing proof's, which are nobody's.
+"""The counters of `order_flow` without test orders and the standing proof's, which are nobody's.
 
 PostgreSQL counts rows whoever they are of, and tells it some seconds late. So what those have added
 is counted here, as seen; and what is left never falls, but for counters that begin anew.

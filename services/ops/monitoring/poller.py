@@ -1,4 +1,4 @@
-"""One look a tick for everybody: the figures that all browsers are shown.
+"""Polls the servers once for all browsers, which are shown the same figures.
 
 It looks often while somebody watches, and seldom otherwise, so that the broker is not kept busy by
 being looked at; and it remembers an hour. A look that does not end is seen: the last one gets old.

@@ -31,9 +31,9 @@ class Books:
     """What the database tells beside the queues.
 
     Attributes:
-        counters: see `flow`.
-        latency: see `flow`.
-        database: see `flow`.
+        counters: see `order_flow`.
+        latency: see `order_flow`.
+        database: see `order_flow`.
         seconds: how long it took to tell.
     """
 

@@ -195,7 +195,7 @@ def account_trail(
         session: may read what accounts, kyc, secrets, orders and the notifier write.
         account_id: which.
         connection: an open kombu connection, to look for what waits on the bus.
-        engine: see `dead_letters.browse`.
+        engine: see `dead_letters.search.browse`.
     """
     account = session.get(Account, account_id)
     if account is None:

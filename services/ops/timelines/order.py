@@ -81,7 +81,7 @@ def order_trail(
         session: may read what services.orders and services.notifier write.
         order_id: which.
         connection: an open kombu connection, to look for what waits on the bus.
-        engine: see `dead_letters.browse`.
+        engine: see `dead_letters.search.browse`.
 
     Raises:
         BusyError: nothing is known of it, and somebody is at work where more may wait.

@@ -82,7 +82,7 @@ def on_the_bus(
         session: by which was read; it is let go before the broker is waited for.
         connection: an open kombu connection.
         correlation_id: the order or account, as text.
-        engine: see `dead_letters.browse`.
+        engine: see `dead_letters.search.browse`.
     """
     let_go(session)
     ladder = retry_queue.waiting(connection, engine=engine)

@@ -55,7 +55,7 @@ def search(
         session: may read the orders and the request log.
         text: one of the four.
         connection: an open kombu connection, to look for what is not recorded by its address.
-        engine: see `dead_letters.browse`.
+        engine: see `dead_letters.search.browse`.
         sees_persons: else it is looked for as a number and an id alone: an address, and a key that
             a sender has made of one, would be confirmed to who may not see it.
     """

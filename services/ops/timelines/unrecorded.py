@@ -66,7 +66,7 @@ def by_email(
         session: may read orders, the outbox and heartbeats; let go while the bus is looked through.
         connection: an open kombu connection.
         email: the customer's address, in whatever case.
-        engine: see `dead_letters.browse`.
+        engine: see `dead_letters.search.browse`.
 
     Raises:
         journal.NotReadToTheEndError: the broker fell silent over the journal.

@@ -85,7 +85,7 @@ class Api:
         return Asking(self._http, headers, access, renew)
 
     def close(self) -> None:
-        """Let go."""
+        """Release what it holds."""
         self._http.close()
 
 

@@ -693,7 +693,7 @@ class _OrderFact(Event, frozen=True, kw_only=True):
 
 
 class OrderRecorded(_OrderFact, frozen=True, kw_only=True):
-    """An order is in the books."""
+    """An order was recorded."""
 
     TYPE: ClassVar[str] = "order.recorded"
 

@@ -96,7 +96,7 @@ def test_enter_in_any_field_of_any_form_asks_at_most(browser, running):
         "Send this application?",
         "Change your password?",
         "Close your account",
-        "Send emails about your orders so?",
+        "Change how your customers see you?",
         "Take what Shopify signs with this secret?",
     ):
         assert any(title.startswith(question) for title in asked), asked

@@ -247,7 +247,7 @@ def test_all_of_it_works_without_scripts(business, browser, running):
     page.goto("/emails/sender")
     page.get_by_label("Name before our address").fill("Kettles of Lagos")
     page.get_by_role("button", name="Keep these …").click()
-    page.get_by_role("button", name="Send them so").click()
+    page.get_by_role("button", name="Save").click()
     expect(page.get_by_role("status")).to_contain_text("It is kept.")
     page.goto("/emails/refused?cause=refused")
     expect(page.get_by_text("Nobody of these.")).to_be_visible()

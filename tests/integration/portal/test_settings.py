@@ -40,7 +40,7 @@ def test_how_customers_see_it_and_where_their_answers_go(stage, business):
     assert browser.status == 400
     assert "The name is refused" in browser.page
     browser.send("/emails/sender", display_name="Kettles of Lagos", reply_to=answers)
-    assert "Send emails about your orders so?" in browser.page
+    assert "Change how your customers see you?" in browser.page
     assert chosen(stage, account_id) == ("", "")
     browser.send("/emails/sender")
     assert f"A code is on its way to {answers}" in browser.page

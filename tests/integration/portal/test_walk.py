@@ -203,7 +203,7 @@ def test_emails_in_a_language_of_ones_own(stage):
         browser.send("/emails", **wrong)
         assert browser.status == 400
     browser.send("/emails", language="fr", time_zone="Africa/Lagos")
-    assert "Send your emails so?" in browser.page
+    assert "Change the language and time zone of your emails?" in browser.page
     browser.send("/emails")
     assert "Your emails are sent so from now on." in browser.page
     assert "a bien reçu votre commande" in browser.page

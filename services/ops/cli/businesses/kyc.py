@@ -59,7 +59,7 @@ def list_applications(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Applications, oldest first."""
+    """Applications, by `--sort`."""
     system = enter()
     wanted = Filter(status, search.strip(), sort)
     with database(system) as session:

@@ -36,8 +36,8 @@ def ask(visit: Visit) -> Question | View:
             visit, "That is no time zone. Take a name from the list, such as Africa/Lagos."
         )
     return Question(
-        "Send your emails so?",
-        "Send them so",
+        "Change the language and time zone of your emails?",
+        "Save",
         PATH,
         {"Language": language(code).name, "Time zone": zone},
         more="It holds for what your customers get and for what we write to you, from the next "

@@ -19,8 +19,8 @@ def ask(visit: Visit) -> Question:
     """Say what customers will see."""
     name, address = _given(visit)
     return Question(
-        "Send emails about your orders so?",
-        "Send them so",
+        "Change how your customers see you?",
+        "Save",
         PATH,
         {"Name": name or OURS, "Answers go to": address or OURS},
         more="It holds from the next email on. An address that is neither your account's nor "

@@ -8,8 +8,6 @@ from alembic import op
 
 revision = "0009"
 down_revision = "0008"
-branch_labels = None
-depends_on = None
 
 # Who is none of the product's roles has no rights here, or owns the tables and may do anything.
 # The first comparison settles it for nearly every row, with what is computed once a statement: the

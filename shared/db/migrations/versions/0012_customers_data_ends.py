@@ -9,8 +9,6 @@ from alembic import op
 
 revision = "0012"
 down_revision = "0011"
-branch_labels = None
-depends_on = None
 
 # A regular expression that finds an address in a text, whatever its case, and not a longer one that
 # ends or begins like it. PostgreSQL's and Python's dialects agree on it.

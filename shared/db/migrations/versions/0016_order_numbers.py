@@ -11,8 +11,6 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 revision = "0016"
 down_revision = "0015"
-branch_labels = None
-depends_on = None
 
 # As in 0012; what is new goes with the person it is about.
 _ERASE = """

@@ -8,8 +8,6 @@ from alembic import op
 
 revision = "0017"
 down_revision = "0016"
-branch_labels = None
-depends_on = None
 
 ACTIVE = "uq_webhook_secrets_active"
 WHERE = sa.text("state = 'active'")

@@ -5,8 +5,6 @@ from alembic import op
 
 revision = "0023"
 down_revision = "0022"
-branch_labels = None
-depends_on = None
 
 INDEX = "ix_email_deliveries_undeliverable_at_id"
 

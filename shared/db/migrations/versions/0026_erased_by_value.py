@@ -9,8 +9,6 @@ from alembic import op
 
 revision = "0026"
 down_revision = "0025"
-branch_labels = None
-depends_on = None
 
 # Not validated when it is made, as a function in SQL would be, which cannot name itself.
 _WITHOUT = """

@@ -9,8 +9,6 @@ from alembic import op
 
 revision = "0028"
 down_revision = "0027"
-branch_labels = None
-depends_on = None
 
 COLUMNS = ("language", "time_zone")
 

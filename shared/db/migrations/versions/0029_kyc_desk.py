@@ -9,8 +9,6 @@ from alembic import op
 
 revision = "0029"
 down_revision = "0028"
-branch_labels = None
-depends_on = None
 
 _BEFORE = "status IN ('pending', 'approved', 'rejected', 'revoked')"
 _NOW = "status IN ('pending', 'approved', 'rejected', 'revoked', 'incomplete')"

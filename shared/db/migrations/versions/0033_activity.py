@@ -4,8 +4,6 @@ from alembic import op
 
 revision = "0033"
 down_revision = "0032"
-branch_labels = None
-depends_on = None
 
 BEFORE, NOW = "ix_audit_log_correlation_id", "ix_audit_log_correlation_id_sequence"
 

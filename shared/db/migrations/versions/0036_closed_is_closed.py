@@ -10,8 +10,6 @@ from alembic import op
 
 revision = "0036"
 down_revision = "0035"
-branch_labels = None
-depends_on = None
 
 _OPEN = "('pending', 'approved', 'incomplete')"
 

@@ -5,8 +5,6 @@ from alembic import op
 
 revision = "0038"
 down_revision = "0037"
-branch_labels = None
-depends_on = None
 
 NUMBERS = "ix_orders_of_shops"
 # What `erase_customer` takes for a new order, whatever else that function has become.

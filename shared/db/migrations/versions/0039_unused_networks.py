@@ -8,8 +8,6 @@ from alembic import op
 
 revision = "0039"
 down_revision = "0038"
-branch_labels = None
-depends_on = None
 
 _USED, _OVER = "ix_known_networks_last_used_at", "ix_account_sessions_over"
 _EXPIRES = "ix_account_sessions_expires_at"

@@ -220,7 +220,7 @@ def _meant(visit: Visit) -> Criteria:
     if visit.field("all") == "yes":
         return _filter(visit).criteria()
     if not (ids := frozenset(visit.form.get("id", ()))):
-        raise PageError(400, "No letter is ticked.")
+        raise PageError(400, "Select at least one message.")
     return Criteria(ids=ids)
 
 

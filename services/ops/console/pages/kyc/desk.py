@@ -182,7 +182,7 @@ def _command(visit: Visit) -> KycDecide:
     if decision not in get_args(decisions.Decision):
         raise PageError(400, "A decision is approve, reject, revoke or ask.")
     if decision in decisions.REASONED and not reason:
-        raise PageError(400, "It needs words: the business is told them.")
+        raise PageError(400, "A reason is needed: the business is told it.")
     if decision == "approve" and reason:
         raise PageError(400, "An approval has no reason: was this to be a rejection?")
     try:
