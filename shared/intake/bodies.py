@@ -156,6 +156,8 @@ def _read_again(body: bytes) -> _Read:
             faults += error.faults
         if value.get("data") is not None:
             data, path = value["data"], "$.data"
+        elif (inside := meant.wrapper(value)) is not None and not hints:
+            raise BodyError(f"What happened is inside `{inside:.60}`: call that member `data`.")
     else:
         _slip(value, hints)
     faults += event_bodies.why_unnamed(type_ or OrderCreated.TYPE, data)
@@ -166,6 +168,19 @@ def _read_again(body: bytes) -> _Read:
     if said is None or faults:
         raise BodyError(*hints, *faults)
     return said, stamp
+
+
+def left_out(body: bytes) -> list[str]:
+    """What a body that fits has beside, and may have been meant: a sentence for each member.
+
+    Args:
+        body: the raw body, which `read` takes.
+    """
+    value = json_text.parse(body)
+    type_, data = value.get("type"), value.get("data")
+    if type_ is None or data is None:
+        return reading.left_out(value, DATA[type_ or OrderCreated.TYPE], "$")
+    return reading.left_out(data, DATA[type_], "$.data")
 
 
 def _slip(value: Mapping[str, Any], hints: Sequence[str]) -> None:
@@ -186,7 +201,7 @@ def _slip(value: Mapping[str, Any], hints: Sequence[str]) -> None:
         raise BodyError(*hints, f'This looks like an update: add `"type": "{type_}"`.', *faults)
     if inside is not None and not hints:
         raise BodyError(
-            f"The order is inside `{inside}`: send what is in it as the body, or "
+            f"The order is inside `{inside:.60}`: send what is in it as the body, or "
             '`{"type": "order.created", "data": {…}}`, with its own type where it is an update.'
         )
 

@@ -5,6 +5,7 @@ forgotten, and an order, or an update, inside another object.
 """
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 from shared.bus.contract.events import OrderCancelled, OrderCreated, OrderStatusChanged
@@ -13,6 +14,8 @@ from shared.validation.foreign_shapes import WRAPPERS
 
 _OURS = {type_: set(body.__struct_fields__) for type_, body in BODIES.items()}
 _ORDER = _OURS[OrderCreated.TYPE] - _OURS[OrderStatusChanged.TYPE]
+_MOST_NAMES = 100
+"""Of a stranger's thousands of members so many are looked into."""
 _UPDATE = (_OURS[OrderStatusChanged.TYPE] | _OURS[OrderCancelled.TYPE]) - {*NAMES, "type"}
 
 
@@ -38,7 +41,8 @@ def wrapper(body: Mapping[str, Any]) -> str | None:
     """
     if body.keys() & (_ORDER | _UPDATE):
         return None
-    return next((name for name in WRAPPERS if _is_ours(body.get(name))), None)
+    names = (*WRAPPERS, *islice(body, _MOST_NAMES))
+    return next((name for name in names if _is_ours(body.get(name))), None)
 
 
 def _is_ours(inner: Any) -> bool:

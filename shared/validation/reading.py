@@ -165,6 +165,8 @@ class _Walk:
                 # `null` says what leaving it out says.
                 known = [other.encode_name for other in fields]
                 instead = "" if name in given else misspelt(name, given, known)
+                if instead and _is_struct(field) and not isinstance(given[instead], Mapping):
+                    instead = ""
                 self._missing(field, where, instead)
                 if instead:
                     self.value(given[instead], field.type, f"{path}.{instead}".lstrip("."))
@@ -244,6 +246,33 @@ def _is_text(text: str, info: inspect.Type, shows: bool) -> str:
         name = _NAMED_CHARACTERS.get(character, "a control character")
         return f"has {name} (U+{ord(character):04X}) at position {at}"
     return shown if info.pattern else f"has {len(text):,} characters"
+
+
+def left_out(given: Mapping[str, Any], struct: Any, path: str) -> list[str]:
+    """Members that nobody reads, though one that may be left out has nearly that name.
+
+    Args:
+        given: the members; they fit.
+        struct: the Struct that they are read as.
+        path: where they are.
+
+    Returns:
+        A sentence for each.
+    """
+    fields = {field.encode_name: field for field in _fields(struct)}
+    missing = {name: None for name in fields if given.get(name) is None}
+    found = []
+    for name in islice(given, _MOST_COMPARED):
+        value, field = given[name], fields.get(name)
+        if field is None and (meant := misspelt(name[:_LONGEST_COMPARED], missing, ())):
+            found.append(f"{path}.{name:.60} is not read: was {path}.{meant} meant?")
+        elif field is not None and _is_struct(field) and isinstance(value, Mapping):
+            found += left_out(value, _choices(field.type)[0], f"{path}.{name}")
+    return found
+
+
+def _is_struct(field: FieldInfo) -> bool:
+    return isinstance(_info(_choices(field.type)[0]), inspect.StructType)
 
 
 def misspelt(name: str, given: Mapping[str, Any], known: Collection[str]) -> str:

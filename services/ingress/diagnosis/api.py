@@ -114,6 +114,8 @@ def verify(session: Session, call: Call[SentRequest, None]) -> Answer:
         verdict = _decode(body, call.caller, now.timestamp(), is_test=is_test)
     else:
         verdict, note = _delivery(found, call.body.headers, body, call.caller, now)
+    if verdict.is_accepted and found.platform is None:
+        findings += bodies.left_out(body)
     code = found.code
     if not code and not verdict.is_accepted:
         code = "invalid_body"

@@ -39,12 +39,26 @@ def of_body(body: bytes) -> Iterator[tuple[str, bytes]]:
     for changed in {unix, unix.replace(b"\n", b"\r\n")} - {body}:
         yield "Between signing and sending the line feeds changed (LF to CR LF, or back).", changed
     yield "You signed the base64 of the body.", base64.b64encode(body)
-    yield "You signed the SHA-256 of the body, not the body.", hashlib.sha256(body).digest()
+    yield "You signed the SHA-256 of the body, not the body.", _sha256(body)
     yield (
         "You signed the SHA-256 of the body, not the body.",
         hashlib.sha256(body).hexdigest().encode(),
     )
     yield from _serialised(body)
+
+
+def without_hmac(raw: bytes, body: bytes) -> Iterator[tuple[str, bytes]]:
+    """Digests that are no HMAC, with what that means."""
+    how = "Use HMAC-SHA256, keyed with the secret, as every language's library has it."
+    yield f"The signature is the SHA-256 of the body, without the secret. {how}", _sha256(body)
+    for text in (encode_key(raw).encode(), encode_standard(raw).encode(), raw):
+        for joined in (text + body, body + text):
+            text_ = f"The signature is the SHA-256 of the secret and the body in a row. {how}"
+            yield text_, _sha256(joined)
+
+
+def _sha256(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
 
 
 def of_key(raw: bytes) -> Iterator[tuple[str, bytes]]:

@@ -287,6 +287,10 @@ def _explain(
                         f"{secret.id} ({secret.state}): use one for both."
                     )
                 return
+        for text, other in mistakes.without_hmac(secret.raw, head + body):
+            if other == digest:
+                found.findings.append(text)
+                return
     found.findings.append(
         "The signature fits none of your secrets over these bytes, nor over any usual change of "
         "them. Compare the body's `sha256` below with that of what you signed: if it differs, the "

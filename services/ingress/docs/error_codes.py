@@ -49,11 +49,13 @@ CODES: dict[str, ErrorCode] = {
     ),
     "invalid_signature": ErrorCode(
         [401],
-        "The signature is not that of the bytes that came or, by Standard Webhooks, the account in "
-        "the path is another's.",
+        "The signature is not that of the bytes that came, or the account in the path is "
+        "another's: it is the `id` that a sign-in answers with, and in the portal under Shops.",
         "Sign the very bytes you send: serialise once, sign that, send that. The signature is the "
-        "lower-case hexadecimal HMAC-SHA256 under the whole `whsk_` string; by Standard Webhooks "
-        "let its library make it from `whsec_…`. `POST /webhooks/test/` says what differs.",
+        "hexadecimal HMAC-SHA256 under the whole `whsk_` string; by Standard Webhooks let its "
+        "library make it from `whsec_…`. WooCommerce and Shopify sign by themselves, in base64: "
+        "WooCommerce under the `whsk_` string that is pasted there, Shopify under the secret that "
+        "you gave us. `POST /webhooks/test/` says what differs.",
     ),
     "invalid_timestamp": ErrorCode(
         [401],

@@ -10,7 +10,7 @@ from services.ingress.platforms.platform import MAX_BODY_BYTES, Platform
 from services.ingress.shops.endpoint import Noted
 from services.ingress.webhook.acceptor import UNCERTAIN
 from services.ingress.webhook.known_keys import IN_USE, REUSED
-from services.ingress.webhook.rules import BAD_KEY, EXPIRED, SCHEME_NOT_ALLOWED, STALE
+from services.ingress.webhook.rules import BAD_KEY, EXPIRED, NOT_JSON, SCHEME_NOT_ALLOWED, STALE
 from shared.http.errors import BLOCKED, OVERLOADED
 from shared.http.route import Operation
 from shared.intake import bodies
@@ -36,7 +36,7 @@ _COMMON = (
     IN_USE,
     REUSED,
     (413, "body_too_large", "The body is larger than 262144 bytes."),
-    (415, "unsupported_media_type", "Send Content-Type: application/json."),
+    (415, "unsupported_media_type", NOT_JSON),
     (429, "rate_limited", "Too many requests."),
     OVERLOADED,
     (503, "unavailable", UNCERTAIN),

@@ -33,7 +33,7 @@ STANDARD_HEADERS = tuple(name.encode() for name in missing_headers.STANDARD)
 EXPIRED = "Webhook secret expired. New secret generated. Please update your configuration."
 SCHEME_NOT_ALLOWED = "The account takes Standard Webhooks only."
 STALE = "The webhook-timestamp is not within 5 minutes of the server's time."
-NOT_JSON = "Send Content-Type: application/json."
+NOT_JSON = "Send JSON, with Content-Type: application/json."
 BAD_KEY = "An Idempotency-Key is 1 to 255 visible ASCII characters, without spaces, and one."
 _KEY = re.compile(rb"[\x21-\x7e]{1,255}\Z")
 

@@ -13,6 +13,7 @@ from shared.web.results import PageError, Question, Redirect, View
 
 PATH = "/secret"
 OTHERS = f"{PATH}/others"
+TEST = "/webhook/test-secret/"
 KEEPS = "The one of today works on until its own end, so that your programs can change at leisure."
 
 
@@ -22,7 +23,7 @@ def show(visit: Visit) -> Result:
 
 
 def unlock(visit: Visit) -> Result:
-    """The secret in both forms, to who knows the password."""
+    """The secret in both forms, and the test secret, to who knows the password."""
     try:
         visit.api.post("/users/password/confirm/", {"password": visit.password()})
     except Refused as refused:
@@ -33,10 +34,12 @@ def unlock(visit: Visit) -> Result:
         if refused.code not in ("kyc_approval_required", "secret_not_ready"):
             raise
         return View("secret_none.html", {"path": PATH, "code": refused.code})
+    beside = others(visit)
     about = {
         "path": PATH,
         "secret": secret,
-        "others": others(visit),
+        "test": visit.api.get(TEST) if beside.has_test_secret else None,
+        "others": beside,
         "public_url": visit.config.public_url.rstrip("/"),
         "snippets": snippets(visit.config.public_url.rstrip("/")),
     }
@@ -57,6 +60,23 @@ def ask_rotate(visit: Visit) -> Question:
 def rotate(visit: Visit) -> Result:
     """Make another; the one before works on."""
     return _replaced(visit, revoke_previous=False)
+
+
+def ask_test(visit: Visit) -> Question:
+    """Say what it is for."""
+    return Question(
+        "Make a test secret?",
+        "Make a test secret",
+        PATH,
+        {"Business": visit.business.company_name},
+        more="What is signed by it is a test order: recorded apart, counted nowhere, and mailed to "
+        "you alone.",
+    )
+
+
+def make_test(visit: Visit) -> Result:
+    """Make one for test orders."""
+    return _replaced(visit, TEST, revoke_previous=False)
 
 
 def ask_replace(visit: Visit) -> Question:
@@ -80,9 +100,9 @@ def replace(visit: Visit) -> Result:
     return _replaced(visit, revoke_previous=True)
 
 
-def _replaced(visit: Visit, *, revoke_previous: bool) -> Result:
+def _replaced(visit: Visit, path: str = "/webhook/secret/", *, revoke_previous: bool) -> Result:
     try:
-        made = visit.api.post("/webhook/secret/", {"revoke_previous": revoke_previous})
+        made = visit.api.post(path, {"revoke_previous": revoke_previous})
     except Refused as refused:
         return Redirect(PATH, str(refused))
     return Redirect(PATH, f"{made['message']} Your password shows the new one.")
@@ -100,10 +120,12 @@ class Others:
     Attributes:
         given: the secrets of shops, as the API has them, by the platform.
         keys: the public keys, as the API has them.
+        has_test_secret: whether there is one for test orders.
     """
 
     given: dict[str, list[dict[str, Any]]]
     keys: list[dict[str, Any]]
+    has_test_secret: bool
 
     @property
     def in_words(self) -> str:
@@ -127,7 +149,8 @@ def others(visit: Visit) -> Others:
     given = {
         platform: visit.api.get(f"/webhook/secret/{platform}/")["results"] for platform in GIVEN_BY
     }
-    return Others(given, visit.api.get("/webhook/public-keys/")["public_keys"])
+    keys = visit.api.get("/webhook/public-keys/")["public_keys"]
+    return Others(given, keys, visit.api.get("/webhook/secret/state/")["test_is_active"])
 
 
 def ask_remove(visit: Visit) -> Question:
@@ -167,7 +190,7 @@ def _the_one(visit: Visit) -> tuple[str, dict[str, str], str]:
         if key is None:
             raise PageError(404, "There is no such key (any more).")
         return "a public key", {"Key": key["public_key"]}, f"/webhook/public-keys/{key['id']}/"
-    return "the test secret", {"Orders of test mode": "stay"}, "/webhook/test-secret/"
+    return "the test secret", {"Orders of test mode": "stay"}, TEST
 
 
 PAGES = (
@@ -175,5 +198,6 @@ PAGES = (
     Page("POST", PATH, "business", unlock, takes_password=True),
     Page("POST", f"{PATH}/rotate", "business", rotate, asks=ask_rotate),
     Page("POST", f"{PATH}/replace", "business", replace, asks=ask_replace),
+    Page("POST", f"{PATH}/test", "business", make_test, asks=ask_test),
     Page("POST", OTHERS, "business", remove, asks=ask_remove),
 )

@@ -295,7 +295,14 @@ def test_what_signs_beside_the_secret_is_listed_named_and_removed(stage):
         assert answer.status_code == 200, answer.text
     answer = stage.api.http.post("/webhook/public-keys/", json={"public_key": KEY}, headers=me)
     assert answer.status_code == 201, answer.text
-    assert stage.api.http.post("/webhook/test-secret/", headers=me).status_code == 201
+    browser.get("/secret")
+    assert "Remove the test secret" not in browser.page
+    browser.send("/secret/test")
+    assert "mailed to you alone" in browser.page
+    assert "Your password shows the new one." in browser.send("/secret/test")
+    browser.send("/secret", password=PASSWORD)
+    made = stage.api.http.get("/webhook/test-secret/", headers=me).json()["secret_key"]
+    assert re.search(r"data-test-secret>([^<]+)<", browser.page)[1] == made
     browser.get("/secret")
     assert browser.page.count("data-other") == 3
     assert KEY in browser.page

@@ -114,6 +114,20 @@ def test_other_bytes_were_signed_than_were_sent(signed, word):
 
 
 @pytest.mark.parametrize(
+    ("hashed", "word"),
+    [
+        (BODY, "the SHA-256 of the body, without the secret"),
+        (KEY.encode() + BODY, "of the secret and the body in a row"),
+        (BODY + ACTIVE.raw, "of the secret and the body in a row"),
+    ],
+)
+def test_a_digest_without_a_key_is_known_for_one(hashed, word):
+    found = sent(hashlib.sha256(hashed).hexdigest())
+    assert (found.code, found.secret) == ("invalid_signature", None)
+    said(found, word, "Use HMAC-SHA256")
+
+
+@pytest.mark.parametrize(
     ("body", "signed", "word"),
     [
         (BODY + b"\n", BODY, "without the line feed at its end, which was sent"),

@@ -17,7 +17,7 @@ from shared.bus.contract.events import (
     decode,
 )
 from shared.ids import new_id
-from shared.intake.bodies import BodyError, read
+from shared.intake.bodies import BodyError, left_out, read
 
 ACCOUNT = new_id()
 DATA_OF = {event.TYPE: event for event in (OrderStatusChanged, OrderCancelled)}
@@ -275,13 +275,37 @@ def test_an_update_without_its_type_is_told_what_it_lacks(name, said, type_):
     assert second.startswith("$.tracking_status must be")
 
 
-@pytest.mark.parametrize("wrapper", ["order", "data", "payload", "event"])
+@pytest.mark.parametrize("wrapper", ["order", "data", "payload", "event", "order_data"])
 @pytest.mark.parametrize("inner", [ORDER, {"order_number": "A-1", "tracking_status": "DELIVERED"}])
 def test_an_order_inside_another_object_is_told_so(wrapper, inner):
     (fault,) = faults_of({"id": 7, wrapper: inner})
     assert fault.startswith(f"The order is inside `{wrapper}`: ")
     # As it was, what is at the top level is read.
     assert isinstance(event_of(ORDER | {wrapper: inner})[0], OrderCreated)
+
+
+def test_what_happened_is_called_data_beside_a_type():
+    for type_, inner in (
+        ("order.created", ORDER),
+        ("order.cancelled", {"order_number": "A-1", "reason": "Gone."}),
+    ):
+        (fault,) = faults_of({"type": type_, "order": inner})
+        assert fault == "What happened is inside `order`: call that member `data`."
+    assert isinstance(event_of({"type": "order.created", "data": ORDER})[0], OrderCreated)
+
+
+@pytest.mark.parametrize(
+    "shaped", [lambda data: data, lambda data: {"type": "order.created", "data": data}]
+)
+def test_what_is_left_out_though_it_may_have_been_meant_is_known(shaped):
+    customer = {"name": "Zoë", "email": "zoe@shop.example", "phone_nr": "+234 800"}
+    said = {"trackingnumber": "1Z", "customer_details": customer, "colour": "blue"}
+    found = left_out(json.dumps(shaped(ORDER | said)).encode())
+    assert sorted(f.partition(" is not read: was ")[0].rpartition(".")[2] for f in found) == [
+        "phone_nr",
+        "trackingnumber",
+    ]
+    assert left_out(json.dumps(shaped(ORDER | {"tracking_number": "1Z"})).encode()) == []
 
 
 def test_an_order_that_lacks_something_is_told_what():

@@ -141,6 +141,12 @@ def test_a_misspelt_name_is_told_and_what_it_holds_is_looked_at():
     assert found[2].endswith("`pass_word` is there: was it meant?")
 
 
+def test_a_text_is_not_taken_for_an_object_whose_name_it_nearly_has():
+    found = faults_of({"person_": "Zoë", "id": ID, "password": "secret"})
+    assert [fault.split()[0] for fault in found] == ["$.person.name", "$.person.email"]
+    assert not any("was it meant" in fault for fault in found)
+
+
 @pytest.mark.parametrize(
     ("changes", "member", "mended"),
     [
