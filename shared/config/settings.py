@@ -91,7 +91,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     amqp_password: str = ""
     """Put into `AMQP_URL`, which then names a user alone."""
     database_url: str = "postgresql+psycopg2://postgres@127.0.0.1:5432/order_fellow"
-    """PostgreSQL; must start with `postgresql+psycopg2://`."""
+    """PostgreSQL; must start with `postgresql+psycopg2://`. A pooler between has to pool sessions,
+    since listening and locks last as long as one, and to pass `options` on."""
     database_password: str = ""
     """Put into `DATABASE_URL` likewise."""
     database_pool_size: Count = 10

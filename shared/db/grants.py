@@ -201,6 +201,10 @@ def apply(connection: Connection, passwords: Mapping[str, str]) -> None:
     """
     _create_missing(connection)
     connection.execute(text("REVOKE CREATE ON SCHEMA public FROM PUBLIC"))
+    # A restore into a new server, whose roles are not there yet, leaves them to everybody: each
+    # function's rights come in one piece, which fails.
+    for function in sorted({name for names in FUNCTIONS.values() for name in names}):
+        connection.execute(text(f"REVOKE EXECUTE ON FUNCTION {function} FROM PUBLIC"))
     for service in SERVICES:
         role = login(service)
         for kind in ("TABLES", "SEQUENCES", "FUNCTIONS"):

@@ -27,6 +27,9 @@ _TCP = {
     "tcp_user_timeout": 20_000,
 }
 """A peer that vanished without a word is noticed in about 20 s, at either end."""
+GONE_SECONDS = 1.0
+"""After so long a statement ends whose client has hung up, as one that is out of time does; of
+itself the server looks at its client when it has an answer."""
 
 _READ_ONLY = "25006"
 """The error (PostgreSQL, Appendix A) of a standby, or of a primary that was demoted."""
@@ -60,7 +63,10 @@ def connect_args(
     """
     given = make_url(database_url).query.get("options", "")
     idle = IDLE_SECONDS if idle_seconds is None else idle_seconds
-    wanted = _TCP | {"idle_in_transaction_session_timeout": round(idle * 1000)}
+    wanted = _TCP | {
+        "idle_in_transaction_session_timeout": round(idle * 1000),
+        "client_connection_check_interval": round(GONE_SECONDS * 1000),
+    }
     ours = [f"-c {parameter}={value}" for parameter, value in wanted.items()]
     said = [given] if isinstance(given, str) else given
     return {

@@ -20,6 +20,7 @@ from shared.db.models import (
     Order,
     WebhookPolicy,
 )
+from shared.validation.email_addresses import compared
 
 AT_MOST = 100
 NO_APPLICATION = "none"
@@ -129,7 +130,7 @@ def find(session: Session, text: str, *, sees_persons: bool = True) -> Sequence[
         numbered = select(KycApplication.account_id).where(
             KycApplication.business_registration_number == text
         )
-        conditions += [Account.email == text.lower(), Account.id.in_(numbered)]
+        conditions += [Account.email == compared(text), Account.id.in_(numbered)]
     with suppress(ValueError):
         conditions = [Account.id == UUID(text)]
     query = select(Account.id).where(or_(*conditions)).order_by(Account.company_name, Account.id)

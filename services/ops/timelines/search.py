@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from services.ops.timelines import requests, unrecorded
 from shared.db.models import Account, KycApplication, Order, OrderConflict
 from shared.ids import normalised_number, order_of_key, order_of_number
+from shared.validation.email_addresses import compared
 
 AT_MOST = 100
 
@@ -68,10 +69,11 @@ def search(
     is_address = sees_persons and "@" in text
     if is_address:
         # No index, as it would cost every order for what is asked a few times a day.
-        is_theirs = func.lower(Order.customer_email) == text.lower()
+        theirs = compared(text)
+        is_theirs = func.lower(Order.customer_email) == theirs
         conditions.append(and_(is_theirs, Order.is_live))
         address = OrderConflict.event["customer_details"]["email"].astext
-        told = select(OrderConflict.order_id).where(func.lower(address) == text.lower())
+        told = select(OrderConflict.order_id).where(func.lower(address) == theirs)
         conditions.append(and_(Order.id.in_(told), Order.is_live))
     rows = session.execute(
         select(

@@ -24,6 +24,7 @@ from shared.bus.contract.delivery import Incoming
 from shared.bus.contract.events import OrderCreated, OrderPlaced, decode
 from shared.db.models import Order, OutboxMessage
 from shared.db.session import let_go
+from shared.validation.email_addresses import compared
 
 QUEUE = topology.ORDERS_INTAKE
 BATCH = 500
@@ -91,7 +92,7 @@ def by_email(
 
 
 def _meant(bodies: Iterable[tuple[bytes, datetime | None]], email: str) -> Iterator[Unrecorded]:
-    wanted = email.strip().casefold()
+    wanted = compared(email)
     needle = wanted.encode()
     for body, at in bodies:
         # Before the body is decoded, which costs far more. Beyond ASCII JSON has other spellings.
@@ -101,7 +102,7 @@ def _meant(bodies: Iterable[tuple[bytes, datetime | None]], email: str) -> Itera
             order = decode(OrderCreated.TYPE, body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             continue
-        if isinstance(order, OrderCreated) and order.customer_details.email.casefold() == wanted:
+        if isinstance(order, OrderCreated) and compared(order.customer_details.email) == wanted:
             yield Unrecorded(
                 order.order_number or "",
                 order.order_id,

@@ -1,11 +1,12 @@
 """What a thread has no time left for leaves no connection behind, and none that others get."""
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session
 
 from shared.db import deadline
 from shared.db.session import make_engine
+from tests.integration.arrange import until
 
 ONE = text("SELECT 1")
 
@@ -54,6 +55,29 @@ def test_time_that_is_used_up_between_two_questions_costs_nobody_else(engine, ac
     with engine.connect() as left:
         query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
         assert left.scalar(text(f"{query} AND state LIKE 'idle in transaction%'")) == 0
+
+
+@pytest.mark.parametrize("waits_for", ["an answer", "a lock"])
+def test_what_is_cut_ends_in_the_server_too(engine, database_url, waits_for):
+    """Else each that is out of time leaves a statement behind, and a connection of the few."""
+    statement = "SELECT pg_sleep(60)" if waits_for == "an answer" else "LOCK TABLE accounts"
+
+    @deadline.within(0.5)
+    def run():
+        with Session(engine) as session:
+            session.execute(text(statement))
+
+    at_work = text(
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND state = 'active' AND query = :query"
+    )
+    other = create_engine(database_url, isolation_level="AUTOCOMMIT")
+    with Session(create_engine(database_url)) as holding, other.connect() as looking:
+        holding.execute(text("SELECT count(*) FROM accounts"))  # which a lock of it waits for
+        with pytest.raises(deadline.NoAnswerError):
+            run()
+        until(lambda: looking.scalar(at_work, {"query": statement}) == 0, "it is ended", 20)
+    other.dispose()
 
 
 def test_who_has_no_limit_has_all_the_time(engine):

@@ -46,6 +46,23 @@ def test_the_migrations_and_the_models_agree(database_url):
     engine.dispose()
 
 
+def test_a_message_whose_time_stops_the_relay_is_mended_on_the_way(empty):
+    command.upgrade(migrate.config(empty), "0039")
+    engine = create_engine(empty)
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "INSERT INTO outbox (message_id, exchange, routing_key, type, source, correlation_id,"
+                " time, body)"
+                " VALUES (gen_random_uuid(), 'events', 'x', 'x', 'x', 'x', '10000-01-01 00:00+00', '')"
+            )
+        )
+    migrate.upgrade(empty)
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT time = created_at FROM outbox")) is True
+    engine.dispose()
+
+
 def test_every_constraint_was_looked_at(database_url):
     """What is NOT VALID may be broken by rows of before, and the models do not say so."""
     engine = create_engine(database_url)

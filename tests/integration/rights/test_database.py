@@ -296,6 +296,53 @@ def test_a_role_without_a_password_cannot_sign_in(module_database_url):
     engine.dispose()
 
 
+def test_what_runs_with_its_owners_rights_finds_no_name_of_its_callers(database_url):
+    """The temporary schema comes first where `search_path` does not say that it is last."""
+    owner = create_engine(database_url)
+    paths = text(
+        "SELECT oid::regprocedure::text, proconfig FROM pg_proc"
+        " WHERE prosecdef AND pronamespace = 'public'::regnamespace"
+    )
+    with owner.connect() as connection:
+        found = {name: said[0] for name, said in connection.execute(paths)}
+    owner.dispose()
+    assert found
+    last = "search_path=pg_catalog, pg_temp"
+    assert {name: path for name, path in found.items() if path != last} == {}
+    engine = create_engine(as_service(database_url, "ingress"))
+    with engine.connect() as connection:
+        connection.execute(
+            text(
+                "CREATE FUNCTION pg_temp.caught() RETURNS boolean LANGUAGE plpgsql AS"
+                " $$ BEGIN RAISE 'caught as %', current_user; END $$"
+            )
+        )
+        connection.execute(
+            text(
+                "CREATE TEMP VIEW pg_class AS SELECT tableoid, * FROM pg_catalog.pg_class"
+                " WHERE pg_temp.caught()"
+            )
+        )
+        connection.execute(text("GRANT SELECT ON pg_temp.pg_class TO PUBLIC"))
+        connection.execute(text("SELECT keep_webhook_request_partitions(30)"))
+    engine.dispose()
+
+
+def test_what_is_not_for_everybody_is_so_again_after_a_restore_without_roles(database_url):
+    """`pg_restore` gives and takes a function's rights in one piece, which fails as a whole."""
+    from shared.db import grants
+
+    owner = create_engine(database_url)
+    functions = {name for names in grants.FUNCTIONS.values() for name in names}
+    with owner.begin() as connection:
+        for name in functions:
+            connection.execute(text(f"GRANT EXECUTE ON FUNCTION {name} TO PUBLIC"))
+        grants.apply(connection, {})
+        may = text("SELECT has_function_privilege('fellow_proof', :name, 'execute')")
+        assert [name for name in functions if connection.scalar(may, {"name": name})] == []
+    owner.dispose()
+
+
 def test_rights_that_somebody_added_go_with_the_next_migration(database_url):
     from shared.db import migrate
 
