@@ -52,9 +52,9 @@ def test_a_message_whose_time_stops_the_relay_is_mended_on_the_way(empty):
     with engine.begin() as connection:
         connection.execute(
             text(
-                "INSERT INTO outbox (message_id, exchange, routing_key, type, source, correlation_id,"
-                " time, body)"
-                " VALUES (gen_random_uuid(), 'events', 'x', 'x', 'x', 'x', '10000-01-01 00:00+00', '')"
+                "INSERT INTO outbox (message_id, exchange, routing_key, type, source,"
+                " correlation_id, time, body)"
+                " VALUES (gen_random_uuid(), 'x', 'x', 'x', 'x', 'x', '10000-01-01 00:00+00', '')"
             )
         )
     migrate.upgrade(empty)
