@@ -183,6 +183,12 @@ def test_an_older_dump_and_the_journal_are_the_whole_truth(stand):
     time.sleep(1.1)
     since = datetime.now(UTC).isoformat()
     stand.database.dump(database_of(stand))
+
+    def at_work():
+        stand.supervisor.watch()
+        return all(map(stand.supervisor.pid, ("orders", "secrets")))
+
+    until(at_work, "at work again")
     stand.settle(waiting)
     ended.end()
     with stand.load() as after:
