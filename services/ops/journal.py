@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from itertools import chain, islice
 from typing import Any
@@ -28,8 +28,10 @@ from services.ops.broker.hold import MOST, BusyError, as_it_is, count, hold, loo
 from services.ops.broker.publishing import publish
 from services.ops.broker.queue_lock import meeting_place
 from shared.bus.broker.kombu_connection import user_of
+from shared.bus.consume.retry import LADDER_SECONDS
 from shared.bus.contract import topology
 from shared.bus.contract.delivery import Incoming, believed
+from shared.bus.contract.events import OrderNotPlaced, OrderTestNotPlaced, OrderUnaddressed
 from shared.bus.contract.headers import REPLAY_HEADER
 from shared.bus.contract.journal import batch as batch_of
 from shared.bus.contract.journal import is_unread, unpack
@@ -43,6 +45,11 @@ SILENCE_SECONDS = 30.0
 """After which a broker that sends nothing more is not waited for any longer."""
 LOOKED_THROUGH = 1_000_000  # waiting messages, as many as memory should hold
 OFFSET_HEADER = "x-stream-offset"
+WAITED = timedelta(seconds=LADDER_SECONDS) + timedelta(hours=1)
+"""How long before a time a message may have been written that was not handled by then: on the
+ladder all the time, or behind others that were."""
+AWAITING = frozenset({OrderNotPlaced.TYPE, OrderTestNotPlaced.TYPE, OrderUnaddressed.TYPE})
+"""What makes an order of the `OrderPlaced` that comes days later, and does nothing else."""
 
 
 class TooManyWaitError(Exception):
@@ -67,8 +74,9 @@ class Entry:
 
     @property
     def type(self) -> str:
-        """Its type; bare commands typed by hand may have none, and are named by their key."""
-        return str(self.incoming.properties.get("type") or self.key)
+        """Its type; its key where it has none, as what is typed by hand, or says another one."""
+        said = self.incoming.properties.get("type")
+        return self.key if self.incoming.misnamed else str(said or self.key)
 
 
 @dataclass(slots=True)
@@ -81,12 +89,14 @@ class Summary:
         in_doubt: how many were sent, never confirmed and wait in the outbox to be sent again: they
             are neither told nor untold, and were left to that.
         unread: how many batches of messages cannot be read, so that what is in them is unknown.
+        misnamed: how many say a type that is not of their key, and were left out.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
     left: int = 0
     in_doubt: int = 0
     unread: int = 0
+    misnamed: int = 0
 
 
 @dataclass(slots=True)
@@ -113,7 +123,12 @@ class Extent:
 
 
 def read(
-    connection: Connection, since: datetime, until: datetime, extent: Extent | None = None
+    connection: Connection,
+    since: datetime,
+    until: datetime,
+    extent: Extent | None = None,
+    *,
+    earlier: Collection[str] = (),
 ) -> Iterator[Entry]:
     """What was written to the journal since a time and before the reading began, oldest first.
 
@@ -125,6 +140,7 @@ def read(
         since: when they were written, with a time zone.
         until: when they happened at the latest.
         extent: says, at any time, what was read of what there is.
+        earlier: types of which all is given that there is, whenever it was written.
 
     Raises:
         NotReadToTheEndError: the broker fell silent, or has dropped what was to be read next.
@@ -134,9 +150,12 @@ def read(
     with connection.channel() as channel:
         channel.basic_qos(0, PREFETCH, False)
         channel.basic_consume(
-            topology.JOURNAL.name, callback=found.append, arguments={OFFSET_HEADER: since}
+            topology.JOURNAL.name,
+            callback=found.append,
+            arguments={OFFSET_HEADER: "first" if earlier else since},
         )
         extent.end = _end(connection)
+        begin = _first(connection, since) if earlier else 0
         heard = time.monotonic()
         while extent.next is None or extent.next < extent.end:
             if not found:
@@ -153,20 +172,27 @@ def read(
                 continue
             for message in found:
                 _follow(extent, message)
-                if extent.next is not None and extent.next <= extent.end:
-                    yield from _entries(message, until)
+                if extent.next is None or extent.next > extent.end:
+                    continue
+                is_early = extent.next <= begin
+                yield from _entries(message, until, earlier if is_early else ())
             channel.basic_ack(found[-1].delivery_tag, multiple=True)
             found.clear()
             heard = time.monotonic()
 
 
-def _entries(message: Any, until: datetime) -> Iterator[Entry]:
-    key = message.delivery_info["routing_key"]
-    for incoming, own in unpack(Incoming.of(message), key):
-        happened = incoming.stated_time
+def _entries(message: Any, until: datetime, only: Collection[str]) -> Iterator[Entry]:
+    whole, key = Incoming.of(message), message.delivery_info["routing_key"]
+    if not whole.exchange:
+        return  # a reader's mark: nobody says anything by the default exchange
+    # To decode a week of orders for a few others takes long.
+    if only and not any(type_.encode() in whole.body for type_ in only):
+        return
+    for incoming, own in unpack(whole, key):
+        entry, happened = Entry(incoming, own), incoming.stated_time
         # One that does not say when is rather handled once too often.
-        if happened is None or happened <= until:
-            yield Entry(incoming, own)
+        if (not only or entry.type in only) and (happened is None or happened <= until):
+            yield entry
 
 
 def _follow(extent: Extent, message: Any) -> None:
@@ -181,9 +207,30 @@ def _follow(extent: Extent, message: Any) -> None:
     extent.next += 1
 
 
+def _first(connection: Connection, since: datetime) -> int:
+    """The offset of the first message that was written since a time.
+
+    There is one, as it writes a mark: of a time to come that is it.
+    """
+    found: list[Any] = []
+    with connection.channel() as channel:
+        channel.basic_qos(0, 1, False)
+        channel.basic_consume(
+            topology.JOURNAL.name, callback=found.append, arguments={OFFSET_HEADER: since}
+        )
+        _mark(connection)
+        heard = time.monotonic()
+        while not found and time.monotonic() - heard <= SILENCE_SECONDS:
+            with suppress(TimeoutError):
+                connection.drain_events(timeout=0.2)
+    if not found:
+        connection.collect()
+        raise NotReadToTheEndError(f"the broker has sent nothing for {SILENCE_SECONDS:g} s")
+    return _offset(found[0]) or 0
+
+
 def _end(connection: Connection) -> int:
     """The offset of a message that is written to the journal now."""
-    mark = batch_of([], "services.ops", topology.JOURNAL.name)
     found: list[Any] = []
     with connection.channel() as channel:
         channel.basic_qos(0, MOST, False)
@@ -191,15 +238,11 @@ def _end(connection: Connection) -> int:
         channel.basic_consume(
             topology.JOURNAL.name, callback=found.append, arguments={OFFSET_HEADER: "last"}
         )
-        publish(
-            connection,
-            topology.JOURNAL.name,
-            [AmqpMessage(mark.body, message_id=mark.message_id, type=mark.type, delivery_mode=2)],
-        )
+        mark = _mark(connection)
         heard = time.monotonic()
         while time.monotonic() - heard <= SILENCE_SECONDS:
             for message in found:
-                if message.properties.get("message_id") == mark.message_id:
+                if message.properties.get("message_id") == mark:
                     return _offset(message) or 0
             found.clear()
             with suppress(TimeoutError):
@@ -211,6 +254,17 @@ def _end(connection: Connection) -> int:
     raise NotReadToTheEndError(
         f"the broker has sent nothing for {SILENCE_SECONDS:g} s: where the journal ends is unknown"
     )
+
+
+def _mark(connection: Connection) -> str:
+    """Write an empty batch into the journal; returns its id."""
+    mark = batch_of([], "services.ops", topology.JOURNAL.name)
+    publish(
+        connection,
+        topology.JOURNAL.name,
+        [AmqpMessage(mark.body, message_id=mark.message_id, type=mark.type, delivery_mode=2)],
+    )
+    return mark.message_id
 
 
 def _offset(message: Any) -> int | None:
@@ -279,6 +333,10 @@ def replay(
         for entry in chain(begin, entries):
             if is_unread(entry.incoming):
                 summary.unread += 1
+            if entry.incoming.misnamed:
+                # Its copy would be taken for what it says.
+                summary.misnamed += 1
+                continue
             if not _is_wanted(entry, queue, types, how):
                 continue
             if waiting and entry.incoming.message_id in waiting:
@@ -304,9 +362,8 @@ def _is_wanted(entry: Entry, queue: topology.Queue, types: Collection[str], how:
     if not types:
         return is_bound
     # Of a fact that came by another lane it is not known here whether it still waits.
-    return (is_bound or how == "again") and any(
-        fnmatchcase(entry.type, pattern) for pattern in types
-    )
+    is_meant = is_bound or (how == "again" and entry.incoming.is_as_published)
+    return is_meant and any(fnmatchcase(entry.type, pattern) for pattern in types)
 
 
 def _in_doubt(engine: Engine | None) -> Collection[UUID]:

@@ -2,7 +2,7 @@
 
 The relay writes why into the row and tries it again ever later (services/relay/rows.py). Each
 action is one transaction with its audit fact. The database lets ops staff change what is parked
-alone.
+alone, and not while it is being tried.
 """
 
 import hashlib
@@ -22,6 +22,7 @@ from shared.db.models import OutboxMessage
 
 _table = OutboxMessage.__table__
 _IS_PARKED = _table.c.parked_at.is_not(None)
+_IS_TRIED = _table.c.reason == ""  # at this moment, see `rows.settle`
 _SHOWN = (
     _table.c.sequence,
     _table.c.message_id,
@@ -208,7 +209,9 @@ def validate(message: Parked, body: bytes, correlation_id: str) -> None:
 
 
 def _lock(session: Session, numbers: Sequence[int] | None) -> list[Parked]:
-    query = select(*_SHOWN).where(_IS_PARKED).order_by(_table.c.sequence).with_for_update()
+    query = (
+        select(*_SHOWN).where(_IS_PARKED, ~_IS_TRIED).order_by(_table.c.sequence).with_for_update()
+    )
     if numbers is not None:
         query = query.where(_table.c.sequence.in_(numbers))
     return [_parked(row) for row in session.execute(query)]
@@ -258,7 +261,7 @@ def _parked(row: Any) -> Parked:
         parked_at=row.parked_at,
         next_try_at=row.next_try_at,
         attempts=row.attempts,
-        reason=row.reason,
+        reason=row.reason or "It is being tried.",
         body=bytes(row.body).decode(errors="replace"),
         digest=hashlib.sha256(row.body).hexdigest(),
     )

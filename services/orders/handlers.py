@@ -1,5 +1,6 @@
 """Recording what senders said, a batch at a time, in a handful of statements whatever its size."""
 
+import dataclasses
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -21,6 +22,7 @@ from services.orders.unknown import Unknown
 from shared import erased
 from shared.bus import outbox
 from shared.bus.consume.batch import Failures
+from shared.bus.consume.retry import MAX_ATTEMPTS
 from shared.bus.contract import topology
 from shared.bus.contract.events import (
     CREATED,
@@ -72,27 +74,36 @@ def record(
         [m for m in messages if isinstance(m.data, OrderPlaced)],
         {m.data.order_id for m in created},
     )
-    created += placed.created
+    # With the id that any other message that creates the order would have, so that a later one is
+    # known for the same.
+    created += [dataclasses.replace(m, id=m.data.order_id) for m in placed.created]
     updates = [m for m in messages if isinstance(m.data, OrderStatusChanged | OrderCancelled)]
     updates += placed.updates
     live = (m.data.account_id for m in (*created, *updates) if not m.data.IS_TEST)
     bulk = lanes.beyond_their_share(live)
-    facts = _create(session, created, bulk)
+    facts, recorded = _create(session, created, bulk)
+    # Another recorder was first, and knows nothing of what this one says.
+    updates += [m for m in placed.created if m.data.has_moved and m.data.order_id not in recorded]
     failures: dict[UUID, Exception] = {}
     for message in (*placed.created, *placed.done):
         unknown.came(message)
     for message in placed.early:
-        _look_again(message, failures, unknown)
+        # By the hour: what it is waited for by may have failed itself.
+        _look_again(message, failures, unknown, MAX_ATTEMPTS)
     if updates:
         facts += _update(session, updates, failures, bulk, unknown)
-    not_taken = [NotTaken("no_email_address", m.data, m.id) for m in unaddressed]
+    # Said again out of the journal it is no news, and may be days old.
+    news = [m for m in unaddressed if m.replay is None]
+    not_taken = [NotTaken("no_email_address", m.data, m.id) for m in news]
     outbox.add(session, facts + sender_warnings.facts(session, not_taken))
     return failures
 
 
-def _look_again(message: Update, failures: dict[UUID, Exception], unknown: Unknown) -> None:
+def _look_again(
+    message: Update, failures: dict[UUID, Exception], unknown: Unknown, looks: int = LOOKS
+) -> None:
     """Have a message come back a few times, whose order may be on its way; then it is done."""
-    is_over = message.data.IS_TEST or message.attempt >= LOOKS
+    is_over = message.data.IS_TEST or message.attempt >= looks
     error = None if is_over else unknown.failure(message)
     if error is None:
         unknown.came(message)
@@ -102,10 +113,10 @@ def _look_again(message: Update, failures: dict[UUID, Exception], unknown: Unkno
 
 def _create(
     session: Session, messages: Sequence[Received[OrderCreated]], bulk: Accounts
-) -> list[Message]:
+) -> tuple[list[Message], set[UUID]]:
     first = {m.data.order_id: m for m in reversed(messages)}
     if not first:
-        return []
+        return [], set()
     created = rows.insert(session, first.values())
     recorded = [m for id_, m in first.items() if id_ in created]
     rows.add_history(
@@ -144,7 +155,7 @@ def _create(
         )
         for m in recorded
     )
-    return [*filter(None, facts), *sender_warnings.facts(session, not_taken)]
+    return [*filter(None, facts), *sender_warnings.facts(session, not_taken)], created
 
 
 def _update(

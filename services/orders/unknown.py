@@ -10,10 +10,14 @@ from collections.abc import Callable
 from typing import Any
 
 from shared.bus.contract.errors import Retry
+from shared.bus.contract.events import OrderPlaced
 from shared.bus.contract.message import Received
 from shared.token_buckets import TokenBuckets
 
 LADDER_SECONDS = 4.5 * 3600
+MOST_EARLY = 100
+"""Of an account's orders that are placed, how many may come back at once. Whoever touches all the
+old orders of a shop sends one of each, which must not take the places of updates."""
 
 
 class Unknown:
@@ -23,17 +27,19 @@ class Unknown:
 
     Args:
         most: updates of an account that may come back at once; as many again within four and a half
-            hours.
+            hours. Of what says no more than that an order is placed it is `MOST_EARLY`.
         clock: seconds, monotonic.
     """
 
     def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._most = most
         self._waiting = TokenBuckets(most / LADDER_SECONDS, most, clock)
+        early = min(most, MOST_EARLY)
+        self._early = TokenBuckets(early / LADDER_SECONDS, early, clock)
 
     def failure(self, message: Received[Any]) -> Retry | None:
         """The error for an update whose account has no such order; None where it is not to wait."""
-        if message.attempt == 0 and self._waiting.take(message.data.account_id):
+        if message.attempt == 0 and self._of(message).take(message.data.account_id):
             return None
         number = f"{message.data.order_number}, which is " if message.data.order_number else ""
         return Retry(f"this account has no order {number}{message.data.order_id}")
@@ -41,4 +47,8 @@ class Unknown:
     def came(self, message: Received[Any]) -> None:
         """Its order is there: one that has waited leaves its place to another."""
         if message.attempt:
-            self._waiting.give_back(message.data.account_id)
+            self._of(message).give_back(message.data.account_id)
+
+    def _of(self, message: Received[Any]) -> TokenBuckets:
+        is_early = isinstance(message.data, OrderPlaced) and not message.data.has_moved
+        return self._early if is_early else self._waiting

@@ -223,7 +223,9 @@ class Careful:
         fresh = [row for row in found if row.sequence not in self._held]
         vetted = [row for row in fresh if self._vetting.passes(kind_of(row), len(row.body))]
         if len(vetted) < len(fresh):
-            vetted, outcome.parked = await self._vetting.vet(fresh)
+            vetted, outcome.parked = await self._vetting.vet(
+                fresh, lambda: self._publisher.state == "connected"
+            )
         now, chosen = time.monotonic(), []
         room = MOST_SHARED - self._publisher.outstanding
         for row in vetted:

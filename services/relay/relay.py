@@ -202,7 +202,7 @@ class Relay:
                 # To find out takes a while: that is not waited for with those that are known.
                 outcome.deferred += [row.sequence for row in unknown]
             elif unknown:
-                good, refused = await self._vetting.vet(unknown)
+                good, refused = await self._vetting.vet(unknown, lambda: fast.state == "connected")
                 outcome.parked |= refused
                 for row in good:
                     self._send(fast, row, sent, outcome)

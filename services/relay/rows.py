@@ -132,6 +132,7 @@ def is_wanted(connection: Connection, destination: Destination) -> bool:
         _table.c.routing_key == destination[1],
         or_(
             _table.c.parked_at.is_(None),
+            _table.c.reason == "",
             _table.c.next_try_at <= func.clock_timestamp(),
         ),
     )
@@ -228,21 +229,23 @@ _DELETE = text(
 )
 _DOUBT = text("""
     UPDATE outbox
-    SET attempts = attempts + 1, next_try_at = clock_timestamp(), reason = why
+    SET attempts = attempts + 1, next_try_at = clock_timestamp(), reason = why, parked_at = NULL
     FROM unnest(CAST(:sequences AS bigint[]), CAST(:reasons AS text[])) AS given(sequence, why)
     WHERE outbox.sequence = given.sequence
 """)
 _PARK = text("""
     UPDATE outbox
-    SET attempts = attempts + 1, reason = why, parked_at = coalesce(parked_at, clock_timestamp()),
+    SET attempts = attempts + 1, reason = coalesce(nullif(why, ''), 'It does not say why.'),
+        parked_at = coalesce(parked_at, clock_timestamp()),
         next_try_at = clock_timestamp()
             + make_interval(secs => least(:first * power(2, least(attempts, 20)), :longest))
     FROM unnest(CAST(:sequences AS bigint[]), CAST(:reasons AS text[])) AS given(sequence, why)
     WHERE outbox.sequence = given.sequence
 """)
-# What is under way is not parked: ops staff must leave it alone until its outcome is known.
+# Without a reason: what is under way ops staff must leave alone until its outcome is known. Since
+# when it is parked stays, unless it is sent.
 _HOLD = text(
-    "UPDATE outbox SET parked_at = NULL, "
+    "UPDATE outbox SET reason = '', "
     "next_try_at = clock_timestamp() + make_interval(secs => :seconds) "
     "WHERE sequence = ANY(CAST(:sequences AS bigint[]))"
 )

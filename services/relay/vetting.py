@@ -6,7 +6,7 @@ does not pass is parked before anything was risked for it.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,6 +18,7 @@ from services.relay.rehearsal import RefusedError, Rehearsal
 from services.relay.rows import Destination
 from shared.bus.contract import journal
 from shared.bus.contract.message import Message
+from shared.bus.publish.confirms import UnavailableError
 from shared.ids import new_id
 
 SMALL_BYTES = 64 * 1024
@@ -62,25 +63,34 @@ class Vetting:
         self._places.clear()
         self.missing.clear()
 
-    async def vet(self, found: Sequence[Row[Any]]) -> tuple[list[Row[Any]], dict[int, str]]:
-        """Try rows that do not pass yet.
+    async def vet(
+        self, found: Sequence[Row[Any]], is_connected: Callable[[], bool] = lambda: False
+    ) -> tuple[list[Row[Any]], dict[int, str]]:
+        """Try rows that do not pass yet, up to the first that the broker does not answer for.
+
+        Args:
+            found: the rows.
+            is_connected: whether the broker is there by another connection: then it is the row's
+                fault that it does not answer.
 
         Returns:
-            Those that may be sent now, in their order, and why the others may not, by sequence.
+            Those that may be sent now, in their order, and why others may not, by sequence.
 
         Raises:
             PublishError: the broker has an alarm, or does not answer: at the first such row.
             Exception: of kombu or py-amqp, when the broker is away.
         """
         async with self._lock:
-            return await asyncio.to_thread(self._vet, found)
+            return await asyncio.to_thread(self._vet, found, is_connected)
 
     async def close(self) -> None:
         """Close the connection that is rehearsed on."""
         async with self._lock:
             await asyncio.to_thread(self._rehearsal.close)
 
-    def _vet(self, found: Sequence[Row[Any]]) -> tuple[list[Row[Any]], dict[int, str]]:
+    def _vet(
+        self, found: Sequence[Row[Any]], is_connected: Callable[[], bool]
+    ) -> tuple[list[Row[Any]], dict[int, str]]:
         good: list[Row[Any]] = []
         refused: dict[int, str] = {}
         closed: dict[Destination, str] = {}
@@ -96,6 +106,12 @@ class Vetting:
                     why = str(error)
                     if error.is_destination:
                         closed[destination] = why
+                except (UnavailableError, TimeoutError) as error:
+                    if not is_connected():
+                        raise
+                    # Each such row takes long: those behind it have another turn.
+                    refused[row.sequence] = f"tried, and the broker did not answer: {error}"
+                    break
             if why:
                 refused[row.sequence] = why
             else:

@@ -68,11 +68,14 @@ def active(session: Session, account_id: UUID, *, is_test: bool = False) -> Webh
 
 
 def has_live(session: Session, account_id: UUID, secret_id: UUID | None = None) -> bool:
-    """Whether there is a secret or public key to revoke: any of the account's, or the one named."""
+    """Whether there is a secret or public key to revoke: any of the account's, or the one named.
+
+    An expired one is: what is used of those has a new one made.
+    """
     if any(secret_id in (None, key.id) for key in public_keys.live(session, account_id)):
         return True
     live = select(WebhookSecret.id).where(
-        WebhookSecret.account_id == account_id, WebhookSecret.state.in_(("active", "retiring"))
+        WebhookSecret.account_id == account_id, WebhookSecret.state != "revoked"
     )
     if secret_id is not None:
         live = live.where(WebhookSecret.id == secret_id)
@@ -301,14 +304,19 @@ def _revoked(account: Account, secret_ids: Sequence[UUID], reason: str) -> Secre
 def _revoke_live(
     session: Session, account_id: UUID, at: datetime, which: ColumnElement[bool]
 ) -> list[UUID]:
+    """Revoke secrets; returns those that were live.
+
+    Expired ones too, of which nobody need be told: using one has a new one made.
+    """
     change = (
         update(WebhookSecret)
-        .where(WebhookSecret.account_id == account_id)
-        .where(WebhookSecret.state.in_(("active", "retiring")), which)
+        .where(WebhookSecret.account_id == account_id, which)
         .values(state="revoked", revoked_at=at)
         .returning(WebhookSecret.id)
     )
-    return list(session.scalars(change))
+    live = session.scalars(change.where(WebhookSecret.state.in_(("active", "retiring")))).all()
+    session.execute(change.where(WebhookSecret.state == "expired"))
+    return list(live)
 
 
 def _make(session: Session, account: Account, *, is_test: bool) -> WebhookSecret:

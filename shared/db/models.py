@@ -830,7 +830,7 @@ class OutboxMessage(Base):
 
     Fresh: `next_try_at` is NULL. In doubt: it was sent and not confirmed, and is tried again from
     `next_try_at` on. Parked (`parked_at`): it could not be published, for the reason that is given;
-    it is tried again too, or mended, or discarded by ops staff.
+    it is tried again too, or mended, or discarded by ops staff. While it is tried it has no reason.
     """
 
     __tablename__ = "outbox"

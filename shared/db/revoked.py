@@ -19,12 +19,15 @@ def with_approval(session: Session, application_id: UUID) -> tuple[UUID, ...]:
 
 
 def by_this_transaction(session: Session, account_id: UUID) -> tuple[UUID, ...]:
-    """The ids of an account's that were revoked in the session's transaction, in order."""
+    """The ids of an account's that the database has revoked in the session's transaction, in order.
+
+    Without the secrets that had expired before.
+    """
 
     this_one = cast(cast(func.pg_current_xact_id(), Text), BigInteger)
     theirs = (
         select(kind.id)
-        .where(kind.account_id == account_id, kind.state == "revoked")
+        .where(kind.account_id == account_id, kind.revoked_with.is_not(None))
         .where(kind.changed_in == this_one)
         for kind in _KINDS
     )

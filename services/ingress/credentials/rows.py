@@ -242,5 +242,7 @@ def _unseen(changed_in: Any, position: Position) -> ColumnElement[bool]:
 def _is_remembered() -> ColumnElement[bool]:
     return or_(
         WebhookSecret.state.in_(("active", "retiring")),
-        WebhookSecret.expires_at > func.now() - func.make_interval(0, 0, 0, REMEMBER_EXPIRED_DAYS),
+        # A given one has no end of its own, and is over when it is revoked.
+        func.least(WebhookSecret.expires_at, WebhookSecret.revoked_at)
+        > func.now() - func.make_interval(0, 0, 0, REMEMBER_EXPIRED_DAYS),
     )

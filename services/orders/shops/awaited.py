@@ -5,7 +5,6 @@ address, creates it; of any other order that is not known it is an update, and w
 """
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import NamedTuple
 from uuid import UUID
@@ -62,9 +61,6 @@ def of(session: Session, ids: Collection[UUID]) -> set[UUID]:
 def sort(session: Session, messages: Iterable[Placed], created: Collection[UUID]) -> Sorted:
     """Tell which create an order; it is waited for no more.
 
-    Its creation has the id that any other message that creates the order would have, so a later one
-    is known for the same.
-
     Args:
         session: the transaction.
         messages: what was said.
@@ -80,18 +76,16 @@ def sort(session: Session, messages: Iterable[Placed], created: Collection[UUID]
         ended = {"ids": arrays.uuids(awaited)}
         awaited = set(session.execute(_FORGET, ended).scalars())
     known = set(session.execute(_RECORDED, ids).scalars()) | set(created)
-    found: dict[UUID, Placed] = {}
     result = Sorted([], [], [], [])
     for message in placed:
         id_ = message.data.order_id
         if id_ in awaited and id_ not in known:
             known.add(id_)
-            found[id_] = replace(message, id=id_)
+            result.created.append(message)
         elif message.data.has_moved:
             result.updates.append(message)
         else:
             (result.done if id_ in known else result.early).append(message)
-    result.created.extend(found.values())
     return result
 
 

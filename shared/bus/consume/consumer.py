@@ -432,6 +432,8 @@ def decoding(subscription: Subscription) -> Decode:
                 f"{reason}, which is none of {queue.name}'s: sent there by CC or BCC, or by a "
                 "binding that is not ours"
             )
+        if reason := incoming.misnamed:
+            raise Malformed(f"{reason}: whoever may publish the one may not say the other by it")
         return subscription.decode(incoming)
 
     return decode

@@ -52,6 +52,9 @@ def again(
     if user:
         own[USER_HEADER] = user
     properties = {name: incoming.properties[name] for name in _KEPT if name in incoming.properties}
+    if incoming.misnamed:
+        # A copy's exchange and key say nothing of it any more.
+        del properties["type"]
     properties.setdefault("message_id", str(incoming.message_id))
     return AmqpMessage(
         incoming.body,

@@ -9,6 +9,10 @@ from shared.bus.contract.topology import RETRY_LADDER, Rung
 MAX_ATTEMPTS = 8
 """5 s, 30 s, 2 min, 10 min, then four times an hour: over four hours before it is given up."""
 
+_LAST = len(RETRY_LADDER) - 1
+LADDER_SECONDS = sum(RETRY_LADDER[min(n + 1, _LAST)].seconds for n in range(1, MAX_ATTEMPTS + 1))
+"""How long a message is on the ladder at the most, by the longer rung each time."""
+
 JITTER = 0.25
 """The share of messages that take the next longer rung, so that those that failed together do not
 all come back together: a rung's delay is the queue's, and cannot be spread message by message."""
@@ -39,8 +43,7 @@ def decide(error: Exception, attempt: int, rng: random.Random) -> RetryAfter | D
     if isinstance(error, Happened):
         # Before the same message can come by another way, which would not say so.
         return RetryAfter(RETRY_LADDER[0])
-    last = len(RETRY_LADDER) - 1
-    rung = min(attempt, last)
+    rung = min(attempt, _LAST)
     if rng.random() < JITTER:
-        rung = min(rung + 1, last)
+        rung = min(rung + 1, _LAST)
     return RetryAfter(RETRY_LADDER[rung])

@@ -13,7 +13,7 @@ import msgspec
 
 from shared.bus.contract import topology
 from shared.bus.contract.errors import Malformed
-from shared.bus.contract.events import decode
+from shared.bus.contract.events import EVENT_TYPES, decode
 from shared.bus.contract.headers import (
     ACTING_HEADER,
     ATTEMPT_HEADER,
@@ -194,6 +194,26 @@ class Incoming:
         """
         return self.exchange in _OURS or (
             self.exchange == topology.DEAD and self.properties.get("user_id") in self.believed
+        )
+
+    @property
+    def misnamed(self) -> str:
+        """Why its type is not what it was published as; empty where it is, or nobody knows it.
+
+        Rights are on exchanges and keys, so a type of another one would go beyond them. Of a copy
+        that was published to its queue it cannot be told.
+        """
+        type_ = str(self.properties.get("type") or "")
+        if self.exchange in _COPIES or type_ not in EVENT_TYPES or self.is_as_published:
+            return ""
+        return f"it says {type_!r} and came by {self.exchange} with the key {self.routing_key!r}"
+
+    @property
+    def is_as_published(self) -> bool:
+        """Whether its type is known, and its exchange and key are those of the type."""
+        event = EVENT_TYPES.get(str(self.properties.get("type") or ""))
+        return event is not None and topology.carries(
+            self.exchange, self.routing_key, event.EXCHANGE, event.TYPE
         )
 
     def received(self, type_: str, data: Any) -> Received[Any]:

@@ -133,14 +133,16 @@ def is_unread(unpacked: Incoming) -> bool:
 def unpack(incoming: Incoming, key: str) -> Iterator[tuple[Incoming, str]]:
     """The messages of a batch as they were published, with their keys; any other as it is.
 
-    So is one that cannot be read, or only says it is a batch: it is for no queue, and must not end
-    a replay; see `is_unread`.
+    So is one that cannot be read, which is for no queue and must not end a replay: see `is_unread`;
+    and one that only says it is a batch: those come by exchanges of their own.
 
     Args:
         incoming: a message of the journal.
         key: its routing key.
     """
-    if incoming.properties.get("type") != TYPE:
+    exchange = _SOURCES.get(incoming.exchange)
+    if exchange is None or incoming.properties.get("type") != TYPE:
+        # Whoever may publish a command may write any type on it.
         yield incoming, key
         return
     try:
@@ -148,7 +150,6 @@ def unpack(incoming: Incoming, key: str) -> Iterator[tuple[Incoming, str]]:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         yield incoming, key
         return
-    exchange = _SOURCES.get(incoming.exchange, topology.INTAKE)
     for one in events:
         headers = {
             "ce-specversion": one.specversion,
@@ -166,4 +167,5 @@ def unpack(incoming: Incoming, key: str) -> Iterator[tuple[Incoming, str]]:
             "type": one.type,
             "correlation_id": one.subject,
         }
-        yield Incoming(bytes(one.data), properties, headers, exchange), one.key or one.type
+        own = one.key or one.type
+        yield Incoming(bytes(one.data), properties, headers, exchange, routing_key=own), own

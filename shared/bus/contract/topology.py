@@ -239,6 +239,18 @@ def takes(queue: Queue, exchange: str, key: str) -> bool:
     )
 
 
+def carries(exchange: str, key: str, of: str, type_: str) -> bool:
+    """Whether an exchange and a routing key are those by which a type of message is published.
+
+    Args:
+        exchange: where a message came by.
+        key: its routing key.
+        of: the type's exchange.
+        type_: the type, which is its key too.
+    """
+    return exchange == of and (exchange in _FANOUTS or key in (type_, BULK + type_))
+
+
 def misrouted(queue: Queue, exchange: str, key: str) -> str:
     """Why a message has no business in a work queue; empty when it has.
 

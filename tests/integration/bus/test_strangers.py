@@ -11,12 +11,15 @@ from services.ops import journal
 from services.ops.audit.actions import Actor
 from services.ops.dead_letters import actions, search
 from services.ops.dead_letters.letter import Criteria
+from services.secrets.__main__ import wire as secrets_wire
 from shared.bus.broker.decoding import arguments
 from shared.bus.consume.copies import again
 from shared.bus.contract import topology
 from shared.bus.contract.delivery import Incoming
-from shared.db.models import KycApplication
+from shared.bus.contract.events import AccountBlock, encode
+from shared.db.models import KycApplication, WebhookPolicy
 from shared.db.session import engine
+from stack.servers.credentials import as_service
 from tests.integration.arrange import account, consuming, depth, publish_raw, take, until
 from tests.integration.bus.strangers import strangers
 from tests.integration.ops.cli.test_cli import fellow
@@ -102,6 +105,30 @@ def test_a_routing_key_that_is_no_text(settings, amqp_url):
             "secret.é",
             "secret.\\xed\\xa0\\x80",
         ]
+
+
+def test_a_type_that_its_key_has_not_is_never_handled(settings, db, amqp_url):
+    """The ingress may publish `secret.rotate`, and may not block anybody by it."""
+    business = account(db, status="approved")
+    block = AccountBlock(account_id=business.id, blocked=True, reason="Because.")
+    publish_raw(
+        as_service(amqp_url, "ingress"), "commands", "secret.rotate", encode(block), type=block.TYPE
+    )
+    dead = topology.SECRETS_ROTATE.dead
+
+    def handled():
+        with consuming(settings, *secrets_wire(settings).subscriptions):
+            until(lambda: depth(amqp_url, dead) == 1, "dead")
+
+    handled()
+    with Connection(amqp_url) as bus:
+        (letter,) = search.browse(bus, topology.SECRETS_ROTATE).letters
+        assert "says 'account.block'" in letter.reason
+        # Sent on as it is, it is not taken for what it said either.
+        criteria, ada = Criteria(), Actor("ada", "10.0.0.7")
+        assert actions.replay(bus, engine(), topology.SECRETS_ROTATE, criteria, ada).done == 1
+    handled()
+    assert db.query(WebhookPolicy).count() == 0
 
 
 def test_bits_in_a_row_share_an_octet():

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -9,21 +10,37 @@ import pytest
 from amqp import Message as AmqpMessage
 from kombu import Connection
 from msgspec.structs import replace
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from services.ops import journal
 from services.ops.broker.connection import open_connection
 from services.ops.broker.hold import hold
 from services.ops.journal import NotReadToTheEndError
 from services.orders.__main__ import wire
+from services.secrets.__main__ import wire as secrets_wire
 from shared.bus import outbox
 from shared.bus.contract import topology
-from shared.bus.contract.events import OpsJournalReplayed, OrderRecorded, TrackingStatus
+from shared.bus.contract.events import (
+    AccountBlock,
+    KycApproved,
+    OpsJournalReplayed,
+    OrderCreated,
+    OrderNotPlaced,
+    OrderPlaced,
+    OrderRecorded,
+    SecretRevoke,
+    TrackingStatus,
+    WebhookLimit,
+)
 from shared.bus.contract.journal import batch, event, place
 from shared.bus.contract.message import message_for
-from shared.db.models import InboxEntry, Order, OutboxMessage
+from shared.db.models import InboxEntry, Order, OutboxMessage, WebhookPolicy, WebhookSecret
+from shared.db.session import engine as shared_engine
 from shared.ids import new_id
+from shared.security import webhook_keys
+from stack.servers.credentials import as_service
 from tests.integration.arrange import (
+    account,
     consuming,
     depth,
     facts,
@@ -316,6 +333,7 @@ def test_it_reads_to_where_the_journal_ended_and_no_further(settings, amqp_url, 
         assert sum(1 for _ in entries) == 49
         # And of a time that is yet to come there is nothing, at once.
         assert list(journal.read(reading, FAR, FAR)) == []
+        assert list(journal.read(reading, FAR, FAR, earlier=journal.AWAITING)) == []
     with Connection(amqp_url) as reading:
         assert sum(1 for _ in journal.read(reading, datetime.fromisoformat(began), FAR)) == 100
 
@@ -519,3 +537,157 @@ def test_nothing_is_put_anywhere_that_cannot_be_audited(settings, amqp_url, db, 
     )
     assert (code, "The database did not do it" in err) == (1, True), err
     assert depth(amqp_url, "orders.intake") == 1
+
+
+def test_who_may_only_decide_has_nothing_else_said_again(settings, amqp_url, db, began):
+    """An operator's user may publish `kyc.decide`; what the message says that it is, it may not."""
+    business = account(db, status="approved")
+    order = message_for(order_created(business.id), source="x", correlation_id="y")
+    commands = [
+        SecretRevoke(account_id=business.id, reason="Because."),
+        AccountBlock(account_id=business.id, blocked=True, reason="Because."),
+        WebhookLimit(account_id=business.id, per_second=1),
+    ]
+    forged = [("journal.batch", batch([event(order)], "x", "journal").body)]
+    forged += [(one.TYPE, msgspec.json.encode(one)) for one in commands]
+    forged += [(order.type, order.body), (OrderRecorded.TYPE, order_fact().body)]
+    for type_, body in forged:
+        publish_raw(
+            as_service(amqp_url, "operator"),
+            "commands",
+            "kyc.decide",
+            body,
+            type=type_,
+            message_id=str(new_id()),
+        )
+    for queue in topology.WORK_QUEUES:
+        if queue != topology.KYC_DECISIONS:
+            for types in ("", ",".join(type_ for type_, _ in forged), "*"):
+                chosen = ("--types", types) if types else ()
+                assert replay(settings, began, "--to-queue", queue.name, *chosen) == {}
+                assert depth(amqp_url, queue.name) == 0
+    for _ in forged:
+        take(amqp_url, "kyc.decisions")
+    # What says no known type is a decision, whatever is in it.
+    assert replay(settings, began, "--to-queue", "kyc.decisions") == {"journal.batch": 1}
+    with Connection(amqp_url) as reading:
+        entries = journal.read(reading, datetime.fromisoformat(began), FAR)
+        said = {e.type for e in entries if e.incoming.exchange == "commands"}
+    assert said == {"kyc.decide", "journal.batch"}
+
+
+def test_what_waited_when_the_dump_began_is_not_lost(settings, amqp_url, db, engine, database):
+    """It was in the journal before, and in the books after: the dump and the queue have none of it.
+
+    A service may have been behind, and what failed comes back for hours.
+    """
+    name = settings.database_url.rpartition("/")[2]
+    revoked, blocked, again, new = (account(db, status="approved") for _ in range(4))
+    db.add_all([a_secret(one) for one in (revoked, again)])
+    db.commit()
+    handled, waited = order_created(revoked.id), order_created(revoked.id)
+    sent(amqp_url, handled)
+    for is_blocked in (True, False):
+        command(amqp_url, AccountBlock(account_id=again.id, blocked=is_blocked, reason="x"))
+    working(settings)
+    waiting = order_fact()
+    publish(amqp_url, waiting)
+    sent(amqp_url, waited)
+    command(amqp_url, SecretRevoke(account_id=revoked.id, reason="It leaked."))
+    command(amqp_url, AccountBlock(account_id=blocked.id, blocked=True, reason="x"))
+    command(
+        amqp_url,
+        KycApproved(
+            account_id=new.id,
+            company_name=new.company_name,
+            email=new.email,
+            application_id=new.id,
+            decided_by="ada",
+        ),
+    )
+    time.sleep(1.1)  # what is waited for here is the broker's clock, in whose seconds it looks
+    began = datetime.now(UTC).isoformat()
+    database.dump(name)
+    told = take(amqp_url, "notifier.orders")
+    assert told.properties["message_id"] == waiting.message_id
+    working(settings)
+    after = books(db)
+    assert after.keys() == {handled.order_id, waited.order_id}
+    state = ends(db)
+    db.close()
+    engine.dispose()
+    shared_engine().dispose()
+    database.restore(name)
+    assert books(db).keys() == {handled.order_id}
+    assert ends(db) != state
+    replay(settings, began, "--to-queue", "notifier.orders", "--done")
+    assert take(amqp_url, "notifier.orders").properties["message_id"] == waiting.message_id
+    types = ("--types", "secret.revoke,account.block,webhook.limit,secret.revoked")
+    replay(settings, began, "--to-queue", "secrets.rotate", *types)
+    for queue in ("secrets.issue", "orders.intake"):
+        replay(settings, began, "--to-queue", queue)
+    facts = facts_by_id(db)
+    working(settings)
+    assert books(db) == after
+    assert ends(db) == state
+    # What was handled before the dump has told nothing again.
+    new = [type_ for _, type_ in facts_by_id(db) - facts]
+    assert sorted(new) == ["account.changed", "order.recorded", "secret.issued", "secret.revoked"]
+    for queue in (topology.ORDERS_INTAKE, topology.SECRETS_ROTATE, topology.SECRETS_ISSUE):
+        assert depth(amqp_url, queue.dead) == 0
+
+
+def working(settings):
+    both = [one for w in (wire, secrets_wire) for one in w(settings).subscriptions]
+    with consuming(settings, *both):
+        pass
+
+
+def command(amqp_url, event):
+    publish(amqp_url, message_for(event, source="tests", correlation_id=event.account_id))
+
+
+def a_secret(business):
+    raw, id_, now = webhook_keys.generate(), new_id(), datetime.now(UTC)
+    return WebhookSecret(
+        id=id_,
+        account_id=business.id,
+        key_hash=webhook_keys.key_hash(webhook_keys.encode_key(raw).encode()),
+        sealed=webhook_keys.seal(raw, id_),
+        state="active",
+        issued_at=now,
+        expires_at=now + timedelta(days=30),
+    )
+
+
+def ends(db):
+    """Which secrets are revoked, and who is blocked."""
+    db.rollback()
+    secrets = db.execute(select(WebhookSecret.account_id, WebhookSecret.state))
+    policies = db.execute(select(WebhookPolicy.account_id, WebhookPolicy.blocked_at.is_not(None)))
+    return sorted(map(str, [*secrets, *policies]))
+
+
+def test_an_order_that_is_placed_days_later_is_rebuilt_too(settings, amqp_url, db):
+    """What it was waited for by is in the journal from before all that was lost."""
+    order = order_created()
+    about = {"order_id": order.order_id, "account_id": order.account_id}
+    unrelated = order_created()
+    sent(amqp_url, unrelated, OrderNotPlaced(**about))
+    with recording(settings):
+        pass
+    time.sleep(1.1)  # see above
+    began = (datetime.now(UTC) + journal.WAITED).isoformat()
+    members = {name: getattr(order, name) for name in OrderCreated.__struct_fields__}
+    sent(amqp_url, OrderPlaced(**members))
+    with recording(settings):
+        pass
+    before = books(db)
+    assert before.keys() == {order.order_id, unrelated.order_id}
+    db.execute(text("TRUNCATE orders, order_status_history, awaited_orders"))
+    db.commit()
+    found = replay(settings, began, "--to-queue", "orders.intake")
+    assert found == {"order.not_placed": 1, "order.placed": 1}
+    with recording(settings):
+        pass
+    assert books(db) == {order.order_id: before[order.order_id]}

@@ -16,7 +16,7 @@ from services.ops.timelines import search
 from services.orders import api as orders_api
 from services.orders.handlers import LOOKS, record
 from services.orders.lanes import Lanes
-from services.orders.unknown import Unknown
+from services.orders.unknown import MOST_EARLY, Unknown
 from shared.bus.consume import inbox
 from shared.bus.consume.retry import MAX_ATTEMPTS
 from shared.bus.contract.events import decode, encode
@@ -217,6 +217,51 @@ def test_two_recorders_that_have_it_at_once_lose_no_state(db, business, engine):
     other.join(30)
     assert recorded(db) == [("zoe@shop.example", "IN_TRANSIT")]
     assert told(db) == ["order.recorded", "order.status_recorded"]
+
+
+def test_a_recorder_that_creates_it_first_takes_no_state_away(db, business, engine):
+    """What says that it was placed and has moved waits for the other, and is no creation then."""
+    deliver(business, "new", woo(status="pending"))
+    _, made = said(business, WOOCOMMERCE, "new", woo(day=3))
+    _, sent = said(business, WOOCOMMERCE, "change", woo(day=4, status="completed"))
+    other = threading.Thread(target=take_in, args=(sent,), daemon=True)
+    with transaction() as session:
+        record(session, [made], lanes=Lanes(1_000, 100), unknown=Unknown(1_000))
+        other.start()
+        until(lambda: waits(engine), "the other waits for the row")
+    other.join(30)
+    assert recorded(db) == [("zoe@shop.example", "IN_TRANSIT")]
+    assert told(db) == ["order.recorded", "order.status_recorded"]
+
+
+def test_what_it_is_waited_for_by_may_be_hours_late(db, business):
+    _, made = said(business, WOOCOMMERCE, "new", woo(status="pending"))
+    _, placed = said(business, WOOCOMMERCE, "change", woo(day=3))
+    assert all(take_in(replace(placed, attempt=n)) for n in range(MAX_ATTEMPTS))
+    take_in(made)
+    assert not take_in(replace(placed, attempt=MAX_ATTEMPTS))
+    assert recorded(db) == [("zoe@shop.example", "PENDING")]
+    assert told(db) == ["order.recorded"]
+
+
+def test_old_orders_that_are_touched_and_updates_take_no_places_from_each_other(db, business):
+    touched = [said(business, WOOCOMMERCE, "change", woo(id=n))[1] for n in range(300)]
+    shipped = [
+        said(business, WOOCOMMERCE, "change", woo(id=n, status="completed", day=3))[1]
+        for n in range(300)
+    ]
+    for first, second in ((touched, shipped), (shipped, touched)):
+        unknown = Unknown(200)
+        come_back = []
+        for batch in (first, second):
+            with transaction() as session:
+                found = record(session, batch, lanes=Lanes(1_000, 100), unknown=unknown)
+                come_back.append(len(found))
+        assert sorted(come_back) == [MOST_EARLY, 200]
+    _, last = said(business, WOOCOMMERCE, "change", woo(id=301))
+    assert unknown.failure(last) is None
+    unknown.came(replace(touched[0], attempt=1))
+    assert unknown.failure(last) is not None
 
 
 def waits(engine):

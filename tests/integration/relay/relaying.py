@@ -40,7 +40,7 @@ def parked(engine):
         found = connection.execute(
             text(
                 "SELECT message_id, reason FROM outbox WHERE parked_at IS NOT NULL "
-                "AND attempts > 0 AND next_try_at > now()"
+                "AND attempts > 0 AND next_try_at > now() AND reason <> ''"
             )
         )
         return {str(row.message_id): row.reason for row in found}

@@ -10,10 +10,13 @@ from amqp.exceptions import MessageNacked
 from kombu import Connection
 from msgspec.structs import replace
 from sqlalchemy import create_engine, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from services.ops import journal
-from services.relay import authors
+from services.ops import journal, parked_messages
+from services.ops.audit.actions import Actor
+from services.relay import authors, rows
+from services.relay.rows import Outcome
 from shared.bus import outbox
 from shared.bus.contract.events import EVENT_TYPES
 from shared.ids import new_id
@@ -238,3 +241,39 @@ def test_a_body_that_would_spoil_the_journal_is_parked_and_the_others_are_in_it(
         assert Counter(str(one.incoming.message_id) for one in read) == Counter(
             m.message_id for m in good
         )
+
+
+def test_what_is_tried_again_and_again_is_parked_since_the_first_time(settings, db, engine):
+    """The console, the metric and the alert say since when; what is tried counts all the while."""
+    poison = replace(messages(1)[0], exchange="events", routing_key="nowhere")
+    write(db, [poison])
+
+    def row():
+        with engine.connect() as connection:
+            return connection.execute(text("SELECT parked_at, attempts FROM outbox")).one()
+
+    with relaying(settings):
+        until(lambda: parked(engine), "parked")
+        first = row()
+        for attempt in (2, 3):
+            with engine.begin() as hand:
+                hand.execute(text("UPDATE outbox SET next_try_at = now()"))
+            until(lambda attempt=attempt: row().attempts == attempt, "tried again")
+    assert row() == (first.parked_at, 3)
+
+
+def test_what_is_being_tried_is_in_sight_and_nobodys_to_change(settings, db, engine, database_url):
+    write(db, messages(2))
+    with engine.connect() as connection:
+        connection.execute(text("UPDATE outbox SET parked_at = now(), reason = 'No such queue.'"))
+        numbers = connection.scalars(text("SELECT sequence FROM outbox ORDER BY 1")).all()
+        rows.settle(connection, Outcome(held=[numbers[0]]))
+    ops = create_engine(as_service(database_url, "ops"))
+    with Session(ops) as session:
+        assert [one.number for one in parked_messages.listed(session)] == numbers
+        assert parked_messages.count(session) == 2
+        assert parked_messages.retry(session, None, Actor("ada", "10.0.0.7")) == 1
+        session.rollback()
+        with pytest.raises(DBAPIError, match="only a parked message"):
+            session.execute(text("DELETE FROM outbox"))
+    ops.dispose()

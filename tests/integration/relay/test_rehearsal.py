@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 from msgspec.structs import replace
+from sqlalchemy import text
 
 from services.relay import rehearsal, rows
 from services.relay.rehearsal import Rehearsal
@@ -109,3 +110,35 @@ def test_a_vet_ends_at_the_first_row_that_nobody_answers_for(
         with pytest.raises(BlockedError):
             asyncio.run(Vetting(amqp_url).vet(found))
     assert len(tried) == 1
+
+
+def test_a_row_that_nobody_answers_for_is_put_off_and_stops_no_other(
+    settings, amqp_url, db, engine, monkeypatch
+):
+    """One of many megabytes, say, over a slow line: the broker is there, and hears of it too late.
+
+    Nothing is known of the broker yet, so that all of them would be tried.
+    """
+    original = Rehearsal.try_out
+
+    def silent(self, message):
+        if message.type == "order.slow":
+            raise UnavailableError("nothing came in time")
+        original(self, message)
+
+    monkeypatch.setattr(Rehearsal, "try_out", silent)
+    slow, *good = [replace(one, type=f"order.{n}") for n, one in enumerate(messages(20))]
+    slow = replace(slow, type="order.slow")
+    write(db, [slow, *good[:10]])
+    with relaying(settings):
+        until(lambda: waiting(engine) == 1, "the others are out")
+        assert "did not answer" in until(lambda: parked(engine), "put off")[slow.message_id]
+        # It is due again, first of all.
+        with engine.begin() as hand:
+            hand.execute(text("UPDATE outbox SET next_try_at = now() - interval '1 hour'"))
+        write(db, good[10:])
+        due = text("UPDATE outbox SET next_try_at = now() WHERE next_try_at IS NULL")
+        with engine.begin() as hand:
+            hand.execute(due)
+        until(lambda: waiting(engine) == 1, "the others are out")
+    assert drain(amqp_url, 100) == Counter(one.message_id for one in good)

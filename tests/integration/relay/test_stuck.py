@@ -235,8 +235,8 @@ def test_a_lane_knows_what_another_has_found_out_of_the_journal(
     vet = Vetting._vet
     known = threading.Event()
 
-    def slowly(self, found):
-        outcome = vet(self, found)
+    def slowly(self, *given):
+        outcome = vet(self, *given)
         known.set()
         time.sleep(3)
         return outcome

@@ -211,6 +211,48 @@ def test_a_revoked_secret_is_not_replaced_by_its_use(db, business):
     assert states(db, business) == ["revoked"]
 
 
+def an_expired_one(db, business):
+    (old,) = secrets_of(db, business)
+    move_expiry(db, business, ago(days=1))
+    db.execute(update(WebhookSecret).values(state="expired"))
+    db.commit()
+    return old
+
+
+def use_expired(business, secret):
+    command = SecretRotate(account_id=business.id, cause="expired_use", secret_id=secret.id)
+    with transaction() as session:
+        handlers.on_rotate(session, received(command))
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_an_expired_secret_that_is_revoked_is_not_replaced_by_its_use(db, business, named):
+    """Nobody is told of it: it worked no more."""
+    old = an_expired_one(db, business)
+    before = types(db)
+    secret_id = old.id if named else None
+    revoke = SecretRevoke(account_id=business.id, secret_id=secret_id, reason="It leaked.")
+    with transaction() as session:
+        handlers.on_revoke(session, received(revoke))
+    use_expired(business, old)
+    assert states(db, business) == ["revoked"]
+    assert types(db) == before
+
+
+def test_an_expired_secret_ends_with_the_approval_and_nobody_is_told(db, business, engine):
+    old = an_expired_one(db, business)
+    before = types(db)
+    (application,) = db.query(KycApplication)
+    with engine.begin() as hand:
+        hand.execute(text("UPDATE kyc_applications SET status = 'revoked'"))
+    with transaction() as session:
+        handlers.on_revoked(session, received(revoked_fact(business, application.id)))
+    # A worker that has not heard of it yet.
+    use_expired(business, old)
+    assert states(db, business) == ["revoked"]
+    assert types(db) == before
+
+
 def test_the_schedule_leaves_alone_what_is_in_the_first_half_of_its_life(db, business):
     """Whatever is set: each would be due as soon as it is made, and mailed to the business."""
     now = datetime.now(UTC)

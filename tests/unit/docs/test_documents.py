@@ -8,7 +8,7 @@ import msgspec
 import pytest
 import yaml
 
-from services.ops import keys
+from services.ops import journal, keys
 from services.ops.monitoring.heartbeats import EXPECTED
 from shared import product
 from shared.bus.contract import topology
@@ -55,6 +55,12 @@ def test_the_index_of_the_decisions_has_each_of_them_with_a_day():
     assert [title for title, _ in indexed] == headings
     for title, anchor in indexed:
         assert anchor == re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
+
+
+def test_it_is_written_how_long_before_the_dump_a_replay_begins():
+    minutes = int(journal.WAITED.total_seconds()) // 60
+    said = (ROOT / "docs" / "recovery.md").read_text()
+    assert f"**{minutes // 60} h {minutes % 60} min\nbefore `--from`**" in said
 
 
 def test_every_make_target_that_is_named_is_there():

@@ -26,6 +26,9 @@ from services.ops.times import moment
 from shared.bus.contract import topology
 from shared.bus.contract.events import OpsJournalReplayed
 
+EPOCH = datetime.fromtimestamp(0, UTC)
+"""Before it AMQP has no times."""
+
 app = typer.Typer(help="The record of the last seven days.", no_args_is_help=True)
 
 
@@ -38,7 +41,12 @@ def _group() -> None:
 @app.command()
 def replay(
     since: Annotated[
-        str, typer.Option("--from", help="When they were written: 2026-11-23T14:00:00Z.")
+        str,
+        typer.Option(
+            "--from",
+            help="Since when they may not have been handled: 2026-11-23T14:00:00Z. What was "
+            "written in the hours before is read too, since it may have waited then.",
+        ),
     ],
     to_queue: Annotated[str, typer.Option(help="A work queue, such as orders.intake.")],
     until: Annotated[str, typer.Option("--to", help="When they happened at the latest.")] = "",
@@ -58,6 +66,9 @@ def replay(
     yes: Yes = False,
 ) -> None:
     """Put messages of the journal into a queue again. What they did before is not done twice.
+
+    Into orders.intake first whatever else the journal has of shops' orders that were not placed or
+    had no address yet: without it those that were placed since would not be recorded.
 
     The audit log is told before the first of them, and how many they were at the end.
     """
@@ -91,6 +102,10 @@ def replay(
             told = msgspec.structs.replace(fact, messages=messages)
             audit.tell(books, [audit.about(told, queue.name)])
 
+    # Whatever waited at that time was in nobody's books, and is in the journal from before.
+    begin = max(first, EPOCH + journal.WAITED) - journal.WAITED
+    awaiting = journal.AWAITING if queue == topology.ORDERS_INTAKE and not done else ()
+    say(f"What waited at {moment(first)} may be older: the journal is read from {moment(begin)}.")
     extent = journal.Extent()
     summary, trouble = journal.Summary(), ""
     with (
@@ -110,7 +125,7 @@ def replay(
             summary = journal.replay(
                 writing,
                 queue,
-                journal.read(reading, first, last, extent),
+                journal.read(reading, begin, last, extent, earlier=awaiting),
                 types=wanted,
                 how="done" if done else "again",
                 dry_run=dry_run,
@@ -139,6 +154,11 @@ def replay(
         say(
             f"{summary.unread} batches of the journal cannot be read: what is in them is not "
             "known, and was not replayed."
+        )
+    if summary.misnamed:
+        say(
+            f"{summary.misnamed} say a type that is not of the key they were published with, and "
+            "were left out: whoever may publish the one may not say the other by it."
         )
     verb = "would go" if dry_run else "went"
     say(f"{sum(summary.counts.values())} messages {verb} to {queue.name}; read was {extent}.")

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from sqlalchemy import text
 
 from services.ingress.credentials import rows
 from services.secrets import rotation
@@ -72,3 +73,17 @@ def test_an_accounts_new_secret_is_found_at_once_and_asked_for_once(
         assert len(queries) == 1
 
     asyncio.run(story())
+
+
+def test_what_has_been_revoked_for_long_is_in_no_workers_memory(db, engine, cache, businesses):
+    """A given secret has no end of its own: by that it would be kept for ever."""
+    for business, days in ((businesses[0], 31), (businesses[1], 29)):
+        with engine.begin() as hand:
+            revoke = (
+                "UPDATE webhook_secrets SET state = 'revoked', expires_at = now() + interval "
+                f"'1000 years', revoked_at = now() - interval '{days} days' "
+                f"WHERE account_id = '{business.id}'"
+            )
+            hand.execute(text(revoke))
+    asyncio.run(cache.poll())
+    assert len(cache) == len(businesses) - 1

@@ -4,12 +4,12 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from shared.bus.contract.events import AccountChanged, decode
 from shared.db.models import OutboxMessage, WebhookPolicy
-from tests.integration.arrange import until
+from tests.integration.arrange import depth, until
 from tests.integration.conftest import running_ingress
 from tests.integration.ingress.conftest import approved
 
@@ -242,3 +242,25 @@ def test_what_was_shown_and_what_was_allowed_are_told_with_from_where(behind_a_p
     assert len({id_ for id_, _ in shown}) in (2, 3, 4)  # a day may have ended
     (allowed,) = (fact for _, fact in told if fact.TYPE == "webhook.allowlist_changed")
     assert (allowed.address, allowed.allowed_networks) == (HERE, tuple(LISTED))
+
+
+def test_an_expired_secret_of_a_business_that_may_have_none_promises_no_other(behind_a_proxy):
+    """It was told that a new one was made; and each use by each worker was a dead letter."""
+    business = approved(behind_a_proxy)
+    with behind_a_proxy.engine.begin() as hand:
+        theirs = {"account": business.account_id}
+        expire = "UPDATE webhook_secrets SET state = 'expired', expires_at = now() WHERE "
+        hand.execute(text(expire + "account_id = :account"), theirs)
+        revoke = "UPDATE kyc_applications SET status = 'revoked' WHERE account_id = :account"
+        hand.execute(text(revoke), theirs)
+
+    def codes():
+        sent = (send() for _ in range(8) for send in (business.send, business.standard))
+        return {answer.json()["code"] for answer in sent}
+
+    until(lambda: "invalid_api_key" in codes(), "a worker knows")
+    until(lambda: codes() <= {"invalid_api_key", "invalid_signature"}, "every worker knows")
+    assert depth(behind_a_proxy.amqp_url, "secrets.rotate") == 0
+    with behind_a_proxy.session() as session:
+        query = select(OutboxMessage.type).where(OutboxMessage.exchange == "commands")
+        assert session.scalars(query).all() == []

@@ -13,6 +13,8 @@ from shared.bus.contract.message import message_for
 from tests.integration.arrange import order_created
 from tests.unit.notifier.facts import FACTS
 
+BATCHED_NOWHERE = {exchange.name for exchange in topology.EXCHANGES} - {"journal", "journal.facts"}
+
 
 def arrived(message):
     properties = {"type": message.type, "message_id": message.message_id}
@@ -68,9 +70,19 @@ def test_it_cannot_claim_another_exchange():
     event = {"specversion": "1.0", "id": "1", "source": "x", "type": "kyc.approved"}
     event |= {"time": "2026-01-01T00:00:00+00:00", "subject": "s", "exchange": "events", "data": {}}
     forged = json.dumps([event]).encode()
-    for exchange in ("journal", ""):
-        ((one, _),) = unpack(Incoming(forged, {"type": journal.TYPE}, {}, exchange))
-        assert one.exchange == "intake"
+    ((one, _),) = unpack(Incoming(forged, {"type": journal.TYPE}, {}, "journal"))
+    assert one.exchange == "intake"
+
+
+@pytest.mark.parametrize("exchange", ["", *sorted(BATCHED_NOWHERE)])
+def test_a_batch_from_elsewhere_is_none(exchange):
+    made = journal.batch(
+        [journal.event(message_for(order_created(), source="x", correlation_id="y"))],
+        "tests",
+        "journal",
+    )
+    said = Incoming(made.body, {"type": journal.TYPE}, {}, exchange)
+    assert unpack(said) == [(said, "key")]
 
 
 @pytest.mark.parametrize("body", [b"{}", b"", b"[", b"[1]", b"\xff", b'[{"id": 1}]'])
