@@ -51,13 +51,14 @@ class ShopifyItem(msgspec.Struct):
 
 
 class ShopifyFulfillment(msgspec.Struct):
-    """One of `fulfillments`: a parcel."""
+    """One of `fulfillments`: a parcel, or what needs none, such as a gift card."""
 
     status: str | None = None
     shipment_status: str | None = None
     tracking_company: Text = None
     tracking_number: Text = None
     tracking_url: Text = None
+    line_items: list[ShopifyItem] | None = None
 
 
 class ShopifyOrder(msgspec.Struct):
@@ -99,9 +100,11 @@ STATES = (
     State("fulfillment_status: partial, fulfilled", "a parcel is there, see below", None),
     State("fulfillment_status: fulfilled", "nothing is shipped", TrackingStatus.DELIVERED),
     State("fulfillments[].status: cancelled", "all of them are", TrackingStatus.PENDING),
-    State("label_purchased", _PARCEL, TrackingStatus.PENDING),
-    State("label_printed", _PARCEL, TrackingStatus.PENDING),
-    State("confirmed", _PARCEL, TrackingStatus.PENDING),
+    State("fulfillments[].status: pending, open", "no other parcel is there", None),
+    # A parcel may have them after `null`, and a customer hears of no parcel that goes back.
+    State("label_purchased", _PARCEL, None),
+    State("label_printed", _PARCEL, None),
+    State("confirmed", _PARCEL, None),
     State("null", _PARCEL, _ON_ITS_WAY),
     State("carrier_picked_up", _PARCEL, _ON_ITS_WAY),
     State("in_transit", _PARCEL, _ON_ITS_WAY),
@@ -113,12 +116,11 @@ STATES = (
     State("delivered, picked_up", "some parcel, or not all is fulfilled", _ON_ITS_WAY),
     State("delivered, picked_up", "every parcel, and all is fulfilled", TrackingStatus.DELIVERED),
 )
-_PARCELS = {
-    state.theirs: state.ours for state in STATES if state.when == _PARCEL and state.ours is not None
-}
-_NOT_SENT = ("cancelled", "error", "failure")
+_PARCELS = {state.theirs: state.ours for state in STATES if state.when == _PARCEL}
+_FAILED = ("cancelled", "error", "failure")
+_NOT_SENT = (*_FAILED, "pending", "open")
 _ARRIVED = ("delivered", "picked_up")
-_STEPS = (TrackingStatus.PENDING, _ON_ITS_WAY, _OUT)
+_STEPS = (None, _ON_ITS_WAY, _OUT)
 _REASONS = {
     "customer": "The customer cancelled.",
     "inventory": "Items are out of stock.",
@@ -131,7 +133,8 @@ def _read(order: ShopifyOrder, shop: str) -> Said:
     shipping, billing = order.shipping_address, order.billing_address
     place = shipping or billing or ShopifyAddress()
     number = order.order_number
-    parcel = _sent(order)[-1] if _sent(order) else ShopifyFulfillment()
+    sent = _sent(_parcels(order))
+    parcel = sent[-1] if sent else ShopifyFulfillment()
     status = _status(order)
     return Said(
         # Counted by Shopify for all shops together, so no shop need be named.
@@ -164,12 +167,13 @@ def _read(order: ShopifyOrder, shop: str) -> Said:
 def _status(order: ShopifyOrder) -> TrackingStatus | None:
     if order.cancelled_at:
         return TrackingStatus.CANCELLED
-    sent = _sent(order)
+    parcels = _parcels(order)
+    sent = _sent(parcels)
     is_all = order.fulfillment_status == "fulfilled"
-    if not sent and not is_all:
+    if not sent and (parcels or not is_all):
         if order.financial_status == "refunded" and order.fulfillment_status != "partial":
             return TrackingStatus.CANCELLED
-        return TrackingStatus.PENDING if order.fulfillments else None
+        return TrackingStatus.PENDING if any(p.status in _FAILED for p in parcels) else None
     if is_all and not _is_shipped(order):
         return TrackingStatus.DELIVERED
     if is_all and sent and all(parcel.shipment_status in _ARRIVED for parcel in sent):
@@ -178,8 +182,17 @@ def _status(order: ShopifyOrder) -> TrackingStatus | None:
     return max(steps, key=_STEPS.index, default=_ON_ITS_WAY)
 
 
-def _sent(order: ShopifyOrder) -> list[ShopifyFulfillment]:
-    return [one for one in order.fulfillments or () if one.status not in _NOT_SENT]
+def _parcels(order: ShopifyOrder) -> list[ShopifyFulfillment]:
+    """The fulfilments that are parcels: where their lines are not known, they are."""
+    return [
+        one
+        for one in order.fulfillments or ()
+        if not one.line_items or any(item.requires_shipping is not False for item in one.line_items)
+    ]
+
+
+def _sent(parcels: list[ShopifyFulfillment]) -> list[ShopifyFulfillment]:
+    return [parcel for parcel in parcels if parcel.status not in _NOT_SENT]
 
 
 def _is_shipped(order: ShopifyOrder) -> bool:

@@ -271,6 +271,21 @@ def test_an_address_that_is_added_later_makes_it_an_order(db, business, platform
     assert told(db) == ["order.not_taken", "order.recorded"]
 
 
+def shopify(day, *parcels):
+    """An order of which all is fulfilled, as it was on a day of November 2026."""
+    at = {"fulfillment_status": "fulfilled", "updated_at": f"2026-11-{day:02}T08:00:05Z"}
+    return orders.shopify(fulfillments=list(parcels), **at)
+
+
+def test_a_parcel_goes_back_in_no_email(db, business):
+    """Between that it was handed over and its first scan a carrier tells of labels."""
+    deliver(business, "new", orders.shopify(), SHOPIFY)
+    for day, state in enumerate((None, "confirmed", "label_printed", "in_transit"), start=3):
+        deliver(business, "change", shopify(day, orders.parcel(state)), SHOPIFY)
+    assert recorded(db) == [("zoe@shop.example", "IN_TRANSIT")]
+    assert told(db) == ["order.recorded", "order.status_recorded"]
+
+
 def test_a_test_order_is_waited_for_as_a_live_one_is(db, business):
     for _ in range(2):
         assert deliver(business, "new", woo(status="pending"), is_test=True) == "not_placed"

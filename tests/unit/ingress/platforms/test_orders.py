@@ -195,7 +195,10 @@ def test_states_of_woocommerce(changes, status):
 
 
 NOT_SHIPPED = [{"name": "E-book", "quantity": 1, "requires_shipping": False}]
-ALL = {"fulfillment_status": "fulfilled"}
+ALL, PARTLY = {"fulfillment_status": "fulfilled"}, {"fulfillment_status": "partial"}
+UNDER_WAY_TO_THE_CARRIER = ("label_purchased", "label_printed", "confirmed")
+GIFT_CARD = parcel() | {"tracking_number": None, "line_items": NOT_SHIPPED}
+"""Shopify fulfils it by itself, when it is paid."""
 
 
 @pytest.mark.parametrize(
@@ -211,7 +214,8 @@ ALL = {"fulfillment_status": "fulfilled"}
         ({**ALL}, ON_ITS_WAY),
         ({"fulfillment_status": "partial", "fulfillments": [parcel()]}, ON_ITS_WAY),
         ({"fulfillment_status": "partial", "fulfillments": [parcel("delivered")]}, ON_ITS_WAY),
-        ({**ALL, "fulfillments": [parcel("label_printed")]}, PENDING),
+        *(({**ALL, "fulfillments": [parcel(at)]}, None) for at in UNDER_WAY_TO_THE_CARRIER),
+        ({**ALL, "fulfillments": [parcel("confirmed"), parcel("out_for_delivery")]}, OUT),
         ({**ALL, "fulfillments": [parcel("out_for_delivery")]}, OUT),
         ({**ALL, "fulfillments": [parcel("attempted_delivery"), parcel("delivered")]}, OUT),
         ({**ALL, "fulfillments": [parcel("delivered"), parcel("in_transit")]}, ON_ITS_WAY),
@@ -219,6 +223,15 @@ ALL = {"fulfillment_status": "fulfilled"}
         ({**ALL, "fulfillments": [parcel("delivered"), parcel(status="cancelled")]}, DELIVERED),
         ({**ALL, "fulfillments": [parcel("something_new")]}, ON_ITS_WAY),
         ({"fulfillments": [parcel(status="cancelled")]}, PENDING),
+        *(({**ALL, "fulfillments": [parcel(status=at)]}, None) for at in ("pending", "open")),
+        ({**PARTLY, "fulfillments": [parcel(), parcel(status="open")]}, ON_ITS_WAY),
+        ({**PARTLY, "fulfillments": [parcel(status="cancelled"), parcel(status="open")]}, PENDING),
+        ({**PARTLY, "fulfillments": [GIFT_CARD]}, None),
+        ({**PARTLY, "fulfillments": [GIFT_CARD, parcel(status="cancelled")]}, PENDING),
+        ({**PARTLY, "line_items": NOT_SHIPPED, "fulfillments": [GIFT_CARD]}, None),
+        ({**ALL, "fulfillments": [GIFT_CARD, parcel("out_for_delivery")]}, OUT),
+        ({**ALL, "fulfillments": [parcel("delivered"), GIFT_CARD]}, DELIVERED),
+        ({**ALL, "line_items": NOT_SHIPPED, "fulfillments": [GIFT_CARD]}, DELIVERED),
         ({**ALL, "line_items": NOT_SHIPPED, "fulfillments": [parcel()]}, DELIVERED),
         ({**ALL, "shipping_address": None, "fulfillments": [parcel()]}, DELIVERED),
     ],
@@ -275,6 +288,8 @@ def test_where_the_parcel_of_shopify_can_be_followed():
     said = shopify(**ALL, fulfillments=[other, parcel("in_transit"), parcel(status="cancelled")])
     told = (said.carrier, said.tracking_number, said.tracking_url)
     assert told == ("DHL", "JD0001", "https://dhl.example/JD0001")
+    said = shopify(**ALL, fulfillments=[parcel(), GIFT_CARD])
+    assert said.tracking_number == "JD0001"
     said = shopify(**ALL, fulfillments=[other])
     assert (said.tracking_number, said.tracking_url) == ("A1", "")
 
