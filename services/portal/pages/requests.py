@@ -17,7 +17,8 @@ NOTES = {
     "not_placed": "The shop's order is a draft, unpaid, failed or cancelled: it is recorded, and "
     "its customer told, once it is placed.",
     "no_email_address": "The shop's order has no email address that can be mailed, so there is "
-    "nobody to tell of it: it is not recorded.",
+    "nobody to tell of it: it is not recorded. Of one that was recorded with an address, its new "
+    "state is.",
     "topic_not_taken": "What the shop told is not about an order's making or changes: nothing is "
     "recorded of it. Leave its topic out of the shop's webhooks.",
     "test": "The shop's test arrived, and its signature is right: nothing is recorded of it.",

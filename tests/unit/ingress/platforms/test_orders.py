@@ -397,7 +397,13 @@ def test_an_order_that_nobody_can_be_told_of():
     billing = {"email": "", "first_name": "", "last_name": "", "company": "Kettle Co"}
     event = made("new", woo(billing=billing)).event
     assert (event.TYPE, event.order_number) == ("order.unaddressed", "727")
-    assert made("change", woo(billing=billing, status="completed")) == "no_email_address"
+    sent = made("change", woo(billing=billing, status="completed"))
+    assert (sent.note, sent.event.is_change) == ("no_email_address", True)
+    assert sent.event.tracking_status is ON_ITS_WAY
+    assert made("change", woo(billing=billing, status="cancelled")).event.TYPE == "order.cancelled"
+    # Touched again and again, it is told once.
+    touched = (woo(billing=billing, date_modified_gmt=f"2026-11-0{n}T08:00:00") for n in (3, 4))
+    assert len({made("change", one).message_id for one in touched}) == 1
 
 
 # --- whatever a shop has in an order, what becomes of it can be recorded -----------------------
