@@ -101,6 +101,26 @@ def test_the_parcel_is_shown_and_where_it_can_be_followed(stage):
     assert "Parcel" not in plain
 
 
+@pytest.mark.parametrize(
+    ("status", "told"), [("IN_TRANSIT", "all"), ("DELIVERED", "but the day"), ("CANCELLED", "none")]
+)
+def test_of_a_parcel_the_page_shows_what_the_emails_say(stage, status, told):
+    """What does not come is not due, and cannot be followed; a label may have been made for it."""
+    parcel = {
+        "carrier": "Swift Parcels",
+        "tracking_number": "JD0146",
+        "tracking_url": "https://track.carrier.example/?id=JD0146",
+        "estimated_delivery": "2026-12-03",
+    }
+    id_ = an_order(stage, tracking=parcel, tracking_said={})
+    with stage.api.session() as session, session.begin():
+        session.get_one(Order, id_).tracking_status = status
+    shown = follow(stage, tracking.token_for(id_)).text
+    assert ("3 December 2026" in shown) == (told == "all")
+    assert ("Swift Parcels, JD0146" in shown) == (told != "none")
+    assert (parcel["tracking_url"] in shown) == (told != "none")
+
+
 def test_it_leads_to_where_the_emails_end(stage):
     id_ = an_order(stage)
     shown = follow(stage, tracking.token_for(id_)).text
