@@ -47,6 +47,7 @@ class ShopifyItem(msgspec.Struct):
     name: Text = None
     title: Text = None
     quantity: int | None = None
+    current_quantity: int | None = None
     requires_shipping: bool | None = None
 
 
@@ -61,6 +62,19 @@ class ShopifyFulfillment(msgspec.Struct):
     line_items: list[ShopifyItem] | None = None
 
 
+class ShopifyMoney(msgspec.Struct):
+    """A sum, in one currency."""
+
+    amount: Text = None
+    currency_code: Text = None
+
+
+class ShopifyPrice(msgspec.Struct):
+    """`total_price_set`: in the shop's currency, which is not read, and in the customer's."""
+
+    presentment_money: ShopifyMoney | None = None
+
+
 class ShopifyOrder(msgspec.Struct):
     """What is read of an order of Shopify; whatever else it has is passed over."""
 
@@ -72,6 +86,9 @@ class ShopifyOrder(msgspec.Struct):
     phone: Text = None
     currency: Text = None
     total_price: Text = None
+    total_price_set: ShopifyPrice | None = None
+    current_total_price: Text = None
+    current_total_price_set: ShopifyPrice | None = None
     updated_at: str | None = None
     cancelled_at: str | None = None
     cancel_reason: str | None = None
@@ -153,10 +170,7 @@ def _read(order: ShopifyOrder, shop: str) -> Said:
         or platform.email(order.contact_email)
         or platform.email(customer.email),
         phone=platform.line(order.phone or customer.phone or place.phone),
-        items=platform.listed(
-            [(item.quantity, item.name or item.title) for item in order.line_items or ()],
-            platform.amount(order.total_price, order.currency),
-        ),
+        items=platform.listed(_lines(order), _total(order)),
         address=_address(place) or NO_ADDRESS,
         carrier=platform.reference(parcel.tracking_company),
         tracking_number=platform.reference(parcel.tracking_number),
@@ -180,6 +194,26 @@ def _status(order: ShopifyOrder) -> TrackingStatus | None:
         return TrackingStatus.DELIVERED
     steps = [_PARCELS.get(str(p.shipment_status or "null").lower(), _ON_ITS_WAY) for p in sent]
     return max(steps, key=_STEPS.index, default=_ON_ITS_WAY)
+
+
+def _lines(order: ShopifyOrder) -> list[tuple[Text, Text]]:
+    """How many of what; without what was taken out of the order since it was made."""
+    return [
+        (item.quantity if item.current_quantity is None else item.current_quantity,
+         item.name or item.title)
+        for item in order.line_items or ()
+        if item.current_quantity != 0
+    ]  # fmt: skip
+
+
+def _total(order: ShopifyOrder) -> str:
+    """What the customer pays, in the customer's currency where that is known."""
+    for price in (order.current_total_price_set, order.total_price_set):
+        paid = price.presentment_money if price else None
+        if paid and (total := platform.amount(paid.amount, paid.currency_code)):
+            return total
+    current = platform.amount(order.current_total_price, order.currency)
+    return current or platform.amount(order.total_price, order.currency)
 
 
 def _parcels(order: ShopifyOrder) -> list[ShopifyFulfillment]:

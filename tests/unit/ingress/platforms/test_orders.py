@@ -85,6 +85,32 @@ def test_an_order_of_shopify():
     assert said.status is None
 
 
+def price(amount, paid):
+    """As Shopify has it: in the currency of the shop, and in that of the customer."""
+    return {
+        "shop_money": {"amount": amount, "currency_code": "EUR"},
+        "presentment_money": {"amount": paid, "currency_code": "NGN"},
+    }
+
+
+def test_what_a_customer_of_shopify_has_paid_in_which_currency():
+    paid = {"total_price_set": price("68.90", "118000.00"), "presentment_currency": "NGN"}
+    assert shopify(**paid).items.endswith("\nTotal: 118000.00 NGN")
+    nothing = {"presentment_money": None}
+    for odd in (None, {}, nothing, {"presentment_money": {"amount": None}}):
+        assert shopify(total_price_set=odd).items.endswith("\nTotal: 68.90 EUR")
+
+
+def test_what_was_taken_out_of_an_order_of_shopify_is_in_no_email():
+    lines = orders.shopify()["line_items"]
+    left = [lines[0] | {"current_quantity": 1}, lines[1] | {"current_quantity": 0}]
+    changed = {"line_items": left, "current_total_price": "30.00"}
+    assert shopify(**changed).items == "1 x Kettle - Blue\nTotal: 30.00 EUR"
+    changed["total_price_set"] = price("68.90", "118000.00")
+    changed["current_total_price_set"] = price("30.00", "51000.00")
+    assert shopify(**changed).items == "1 x Kettle - Blue\nTotal: 51000.00 NGN"
+
+
 BILLING = orders.woocommerce()["billing"]
 ODD = [
     {"billing": BILLING | {"phone": False, "postcode": []}},
