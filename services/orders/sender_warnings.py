@@ -10,7 +10,6 @@ from msgspec import UNSET
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from services.orders.shops import awaited
 from shared.bus.contract.events import (
     OrderCancelled,
     OrderCreated,
@@ -21,7 +20,7 @@ from shared.bus.contract.events import (
 )
 from shared.bus.contract.message import Message, message_for
 from shared.db import arrays
-from shared.ids import derived_id
+from shared.ids import derived_id, is_of_shop
 
 Problem = Literal["update_given_up", "key_reused", "no_email_address"]
 SOURCE = "services.orders"
@@ -64,7 +63,7 @@ def facts(session: Session, not_taken: Sequence[NotTaken]) -> list[Message]:
                 order_id=one.said.order_id,
                 event_id=one.event_id,
                 order_number=one.said.order_number,
-                of_shop=awaited.is_of_shop(one.said) or UNSET,
+                of_shop=is_of_shop(account.id, one.said.order_id, one.said.order_number) or UNSET,
             ),
             source=SOURCE,
             correlation_id=account.id,

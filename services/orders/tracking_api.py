@@ -6,6 +6,7 @@ name of a person, no address of theirs and no way to another order.
 
 from collections.abc import Collection, Mapping
 from datetime import date, datetime
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -18,8 +19,9 @@ from shared.config.loading import settings
 from shared.db.models import Account, EmailSender, Order, OrderStatusHistory
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
-from shared.languages import time_zones
-from shared.languages.language import language
+from shared.ids import is_of_shop
+from shared.languages import shops, time_zones
+from shared.languages.language import DEFAULT, language
 from shared.languages.way import told_of_parcel
 from shared.security import tracking
 from shared.security.unsubscribe_tokens import order_unsubscribe_url
@@ -85,6 +87,9 @@ def show(session: Session, call: Call[None, None]) -> Answer:
         .order_by(OrderStatusHistory.at, OrderStatusHistory.event_id)
     )
     chosen = session.get(EmailSender, order.account_id)
+    say = language(chosen.language if chosen else "")
+    of_shop = is_of_shop(order.account_id, order.id, order.order_number, is_test=order.is_test)
+    worded = partial(shops.said, say if of_shop else language(DEFAULT))
     return Answer(
         200,
         TrackedOrder(
@@ -93,15 +98,15 @@ def show(session: Session, call: Call[None, None]) -> Answer:
             reply_to=(chosen.reply_to or None) if chosen else None,
             order_number=order.order_number,
             **parcel(order.tracking, told_of_parcel(order.tracking_status)),
-            item_summary=order.item_summary,
+            item_summary=worded(order.item_summary),
             tracking_status=order.tracking_status,
             status_at=order.status_at,
             created_at=order.accepted_at,
             status_history=[
-                TrackedStatus(tracking_status=h.tracking_status, note=h.note, at=h.at)
+                TrackedStatus(tracking_status=h.tracking_status, note=worded(h.note), at=h.at)
                 for h in history
             ],
-            language=language(chosen.language if chosen else "").code,
+            language=say.code,
             time_zone=time_zones.zone(chosen.time_zone if chosen else "").key,
             unsubscribe_url=None
             if order.is_test

@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from shared.bus.contract.events import EMAIL_PATTERN, TRACKING_URL_PATTERN, TrackingStatus
+from shared.languages.shops import our_word
 from shared.validation.email_addresses import with_ascii_domain
 
 Topic = Literal["new", "change"]
@@ -24,8 +25,8 @@ Text = str | int | float | None
 
 MAX_BODY_BYTES = 1 << 20
 """An order of theirs has all its lines, taxes and discounts: hundreds of kilobytes of them."""
-NO_ADDRESS = "No postal address was given."
-NO_ITEMS = "No items were named."
+NO_ADDRESS, NO_NAME = our_word("no_address"), our_word("customer")
+REFUNDED = our_word("refunded")
 
 _MAX_LINE, _MAX_EMAIL, _MAX_LINK = 200, 254, 2_000
 _EMAIL, _LINK = re.compile(EMAIL_PATTERN), re.compile(TRACKING_URL_PATTERN)
@@ -224,11 +225,11 @@ def listed(lines: list[tuple[Text, Text]], total: str) -> str:
         total: what it costs in all, with its currency; empty where that is not known.
     """
     named = [_counted(count, line(name, otherwise="?")) for count, name in lines]
-    end = f"\nTotal: {total}" if total else ""
+    end = "\n" + our_word("total", total=total) if total else ""
     whole = ", ".join(named)
     if len(whole) > _MOST_ITEMS:
-        whole = whole[:_MOST_ITEMS].rpartition(", ")[0] + ", and more"
-    return (whole or NO_ITEMS) + end
+        whole = whole[:_MOST_ITEMS].rpartition(", ")[0] + ", " + our_word("more")
+    return (whole or our_word("no_items")) + end
 
 
 def _counted(count: Text, name: str) -> str:

@@ -12,8 +12,17 @@ A test notification (`X-Shopify-Test: true`) carries a made-up order with a stra
 import msgspec
 
 from services.ingress.platforms import platform
-from services.ingress.platforms.platform import NO_ADDRESS, Platform, Said, State, Text
+from services.ingress.platforms.platform import (
+    NO_ADDRESS,
+    NO_NAME,
+    REFUNDED,
+    Platform,
+    Said,
+    State,
+    Text,
+)
 from shared.bus.contract.events import TrackingStatus
+from shared.languages.shops import our_word
 
 
 class ShopifyAddress(msgspec.Struct):
@@ -139,9 +148,9 @@ _NOT_SENT = (*_FAILED, "pending", "open")
 _ARRIVED = ("delivered", "picked_up")
 _STEPS = (None, _ON_ITS_WAY, _OUT)
 _REASONS = {
-    "customer": "The customer cancelled.",
-    "inventory": "Items are out of stock.",
-    "declined": "The payment was declined.",
+    "customer": our_word("customer_cancelled"),
+    "inventory": our_word("out_of_stock"),
+    "declined": our_word("declined"),
 }
 
 
@@ -165,7 +174,7 @@ def _read(order: ShopifyOrder, shop: str) -> Said:
         name=platform.line(customer.first_name, customer.last_name)
         or _name(shipping)
         or _name(billing)
-        or "Customer",
+        or NO_NAME,
         email=platform.email(order.email)
         or platform.email(order.contact_email)
         or platform.email(customer.email),
@@ -239,7 +248,7 @@ def _is_shipped(order: ShopifyOrder) -> bool:
 def _reason(order: ShopifyOrder) -> str:
     if order.cancelled_at:
         return _REASONS.get(order.cancel_reason or "", "")
-    return "The order was refunded." if order.financial_status == "refunded" else ""
+    return REFUNDED if order.financial_status == "refunded" else ""
 
 
 def _name(address: ShopifyAddress | None) -> str:

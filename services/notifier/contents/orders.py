@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from services.notifier.contents.content import (
     Action,
     Block,
@@ -19,11 +21,14 @@ from shared.bus.contract.events import (
     OrderRecorded,
     OrderStatusRecorded,
 )
-from shared.languages.language import capitalised
+from shared.ids import is_of_shop
+from shared.languages import shops
+from shared.languages.language import DEFAULT, Language, capitalised
 from shared.languages.way import steps, told_of_parcel
 
 Told = OrderRecorded | OrderStatusRecorded | OrderCancellationRecorded
 
+_OF_SHOP = ("customer_name", "item_summary", "address", "reason")
 MOST_SHOWN = 90  # characters; lists of mails cut a preheader about there
 
 
@@ -48,6 +53,18 @@ def cancelled(fact: OrderCancellationRecorded, at: Setting) -> Content:
     if fact.reason:
         news.append(Quote(fact.reason))
     return _content(fact, at, "cancelled", at.say("orders.cancelled.heading"), news)
+
+
+def in_language(fact: Told, say: Language) -> Told:
+    """A fact about a shop's order with our own words in it in a language, and the shop's as is."""
+    number, is_test = fact.order_number, fact.IS_TEST
+    if say.code == DEFAULT:
+        return fact
+    if not is_of_shop(fact.account_id, fact.order_id, number, is_test=is_test):
+        return fact
+    texts = {name: getattr(fact, name, "") for name in _OF_SHOP}
+    words = {name: shops.said(say, text) for name, text in texts.items() if text}
+    return msgspec.structs.replace(fact, **words)
 
 
 def excerpt(fact: Told) -> str:

@@ -24,7 +24,7 @@ from shared.bus.contract.events import (
 )
 from shared.bus.contract.message import Received
 from shared.db import arrays
-from shared.ids import order_of_number
+from shared.ids import is_of_shop
 
 Placed = Received[OrderPlaced]
 Change = Placed | Received[OrderUnaddressed]
@@ -122,15 +122,8 @@ def is_over(message: Received[Any], accepted_at: datetime) -> bool:
     """
     if not isinstance(message.data, OrderCancelled) or message.time >= accepted_at:
         return False
-    return is_of_shop(message.data)
-
-
-def is_of_shop(said: Any) -> bool:
-    """Whether a platform says it: of a sender's own number the order's id is derived."""
-    number = said.order_number
-    if not number:
-        return False
-    return bool(said.order_id != order_of_number(said.account_id, number, is_test=said.IS_TEST))
+    said = message.data
+    return is_of_shop(said.account_id, said.order_id, said.order_number, is_test=said.IS_TEST)
 
 
 _REMEMBER = text("""

@@ -202,6 +202,21 @@ def test_the_page_is_in_the_sellers_language_and_time(stage):
     assert "Your order" not in shown
 
 
+def test_our_words_in_a_shops_order_are_in_the_language_of_the_page(stage):
+    id_ = an_order(stage, order_number="#1001", sent_metadata={"shop": "kettles.example"})
+    with stage.api.session() as session, session.begin():
+        order = session.get_one(Order, id_)
+        order.item_summary = "No items were named.\nTotal: 68.90 EUR"
+        session.add(EmailSender(account_id=order.account_id, language="fr"))
+        session.execute(
+            text("UPDATE order_status_history SET note = :note WHERE order_id = :id"),
+            {"id": id_, "note": "The order was refunded."},
+        )
+    shown = follow(stage, tracking.token_for(id_)).text
+    for each in ("Total : 68.90 EUR", "Aucun article", "La commande a été remboursée."):
+        assert each in shown
+
+
 def test_a_business_ends_the_links_of_one_order_and_the_next_one_works(stage):
     browser, email = stage.registered()
     with stage.api.session() as session, session.begin():
