@@ -5,6 +5,7 @@ A platform is one module that makes a `Platform`; `known.py` lists them. Everyth
 
 import base64
 import hmac
+import html
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -29,6 +30,10 @@ NO_ADDRESS, NO_NAME = our_word("no_address"), our_word("customer")
 REFUNDED = our_word("refunded")
 
 _MAX_LINE, _MAX_EMAIL, _MAX_LINK = 200, 254, 2_000
+# In linear time: of a megabyte of tags without ends `html.parser` makes minutes.
+_TAG = re.compile(r"</?([A-Za-z][^<>]*)>")
+_MAX_MARKUP = 4_000  # `html.unescape` fails at a number of more digits
+_BREAKS = ("br", "div", "li", "p")
 _EMAIL, _LINK = re.compile(EMAIL_PATTERN), re.compile(TRACKING_URL_PATTERN)
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]+")
 _EPOCH = datetime.fromtimestamp(0, UTC)
@@ -196,6 +201,17 @@ def line(*parts: Text, otherwise: str = "") -> str:
     if len(whole) <= _MAX_LINE and whole.isprintable():
         return whole.strip() or otherwise
     return _CONTROLS.sub(" ", whole).strip()[:_MAX_LINE].strip() or otherwise
+
+
+def plain(given: Text) -> Text:
+    """A name without its markup, where a shop gives names as its pages print them (HTML)."""
+    if not isinstance(given, str) or ("<" not in given and "&" not in given):
+        return given
+    return " ".join(html.unescape(_TAG.sub(_instead, given[:_MAX_MARKUP])).split())
+
+
+def _instead(tag: re.Match[str]) -> str:
+    return " " if tag[1].lower().startswith(_BREAKS) else ""
 
 
 def reference(given: Text) -> str:

@@ -85,6 +85,26 @@ def test_an_order_of_shopify():
     assert said.status is None
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Salt &amp; Pepper <b>XL</b>", "Salt & Pepper XL"),
+        ('Kettle - <span class="size">1&nbsp;l</span><br/>Blue', "Kettle - 1 l Blue"),
+        ("L&#8217;eau &lt;3", "L’eau <3"),
+        ("Salt & Pepper, R&D; 5 < 6 > 4 <3", "Salt & Pepper, R&D; 5 < 6 > 4 <3"),
+        ("<img src=x>", "?"),
+        ("&lt;b&gt;" * 1_000, "<b>" * 66 + "<b"),
+        ("<" * 100_000, "<" * 200),
+        ("<" + "a" * 100_000, "<" + "a" * 199),
+        ("&#" + "1" * 5_000, "\ufffd"),
+    ],
+)
+def test_the_name_of_a_product_is_text_where_its_shop_has_made_html_of_it(name, said):
+    """WooCommerce gives names as its pages print them."""
+    listed = woo(line_items=[{"name": name, "quantity": 1}]).items
+    assert listed == f"1 x {said}\nTotal: 68.90 EUR"
+
+
 def price(amount, paid):
     """As Shopify has it: in the currency of the shop, and in that of the customer."""
     return {
