@@ -11,6 +11,8 @@ from shared.web.results import PageError, View
 PATH = "/requests"
 FILTERS = ("outcome", "code", "since", "until")
 A_MICROSECOND = timedelta(microseconds=1)
+OURS = ("hmac_hex", "standard_webhooks")
+"""The schemes of a business's own programs; any other is a shop's."""
 NOTES = {
     "no_change": "The shop's order has no state that a customer is told of: nothing was changed "
     "by it, but that an order which waited to be placed is recorded.",
@@ -71,7 +73,7 @@ def show(visit: Visit) -> Result:
         else (request, codes.get(request["code"]), "")
         for request in found
     ]
-    return View("request.html", {"path": PATH, "requests": requests, "notes": NOTES})
+    return View("request.html", {"path": PATH, "requests": requests, "notes": NOTES, "ours": OURS})
 
 
 def of_moment(visit: Visit, received_at: str) -> list[dict[str, Any]]:
