@@ -32,7 +32,9 @@ from shared.bus.contract.events import (
 from shared.ids import derived_id, new_id
 
 Order = TypeVar("Order", bound=OrderCreated)
-Note = Literal["no_change", "not_placed", "no_email_address", "topic_not_taken", "test", "ping"]
+Note = Literal[
+    "no_change", "not_placed", "no_email_address", "old_order", "topic_not_taken", "test", "ping"
+]
 """Why nothing is recorded of a delivery that is in order, as the request log has it."""
 
 SENTENCES: dict[Note, str] = {
@@ -42,6 +44,8 @@ SENTENCES: dict[Note, str] = {
     "placed.",
     "no_email_address": "The order has no email address that can be mailed: it is not recorded. "
     "Of one that was recorded with an address, its new state is.",
+    "old_order": "The order was made more than a week ago, so it is taken for an imported one: it "
+    "is not recorded, and nobody is told.",
     "topic_not_taken": "Deliveries about this are not recorded.",
     "test": "A test arrived, and its signature is right. Nothing was recorded.",
     "ping": "We are here. Nothing was recorded.",
@@ -50,6 +54,10 @@ SENTENCES: dict[Note, str] = {
 
 _FRESH = timedelta(minutes=10)
 """What was made within it no earlier version has recorded: a new order pays for no former id."""
+
+
+_OLD = timedelta(days=7)
+"""What was made before it is no news to its customer: somebody imports orders."""
 
 
 class Made(NamedTuple):
@@ -99,7 +107,7 @@ def event_of(
     if topic == "new":
         is_fresh = said.is_untouched and said.at is not None and now - said.at < _FRESH
         former = UNSET if is_fresh else _former(platform, said, account_id, is_test)
-        made: Made | Note = _new(id_, said, account_id, former)
+        made: Made | Note = _new(id_, said, account_id, former, now)
     else:
         made = _changed(platform, id_, said, account_id, is_test)
     if not is_test or not isinstance(made, Made):
@@ -109,7 +117,10 @@ def event_of(
     return made._replace(event=in_test(made.event), message_id=message_id)
 
 
-def _new(id_: UUID, said: Said, account_id: UUID, former: Former) -> Made:
+def _new(id_: UUID, said: Said, account_id: UUID, former: Former, now: datetime) -> Made | Note:
+    made_at = moment(said.made)
+    if made_at is not None and now - made_at > _OLD:
+        return "old_order"
     if not said.is_placed:
         waited: Event = OrderNotPlaced(
             order_id=id_, account_id=account_id, order_number=said.number

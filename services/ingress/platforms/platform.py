@@ -46,8 +46,7 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
         key: what tells the order from every other of the account's on this platform.
         is_unique: whether no other order ever has that key; else `made` tells two apart.
         former_key: what was its key in earlier versions; empty where that is the same.
-        made: when the shop made it, as it writes times; empty where it does not say so, or nobody
-            needs it.
+        made: when the shop made it, as it writes times; empty where it does not say so.
         is_untouched: whether it is known that it was changed last when it was made, or within
             minutes of that.
         is_placed: whether somebody has ordered; not while it is a draft or unpaid, nor once it

@@ -98,6 +98,8 @@ class ShopifyOrder(msgspec.Struct):
     total_price_set: ShopifyPrice | None = None
     current_total_price: Text = None
     current_total_price_set: ShopifyPrice | None = None
+    created_at: str | None = None
+    processed_at: str | None = None
     updated_at: str | None = None
     cancelled_at: str | None = None
     cancel_reason: str | None = None
@@ -167,6 +169,8 @@ def _read(order: ShopifyOrder, shop: str) -> Said:
         key=str(order.id),
         number=platform.reference(order.name) or platform.reference(number or order.id),
         shop=platform.line(shop),
+        # An import sets it: it is the date that the shop shows.
+        made=order.processed_at or order.created_at or "",
         status=status,
         is_placed=status is not TrackingStatus.CANCELLED,
         reason=_reason(order),

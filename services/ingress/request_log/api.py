@@ -53,7 +53,7 @@ class RequestView(msgspec.Struct, kw_only=True):
     `order_number` is its number, or that of the order that an update waits for.
     `awaits_order`, of an update whose order is not known: it is tried again for four hours, then
     given up. `note` says why nothing is recorded of a shop's delivery that was in order:
-    `no_change`, `no_email_address`, `topic_not_taken` or `test`.
+    `no_change`, `not_placed`, `no_email_address`, `old_order`, `topic_not_taken` or `test`.
     """
 
     received_at: datetime

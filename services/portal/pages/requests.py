@@ -21,6 +21,8 @@ NOTES = {
     "no_email_address": "The shop's order has no email address that can be mailed, so there is "
     "nobody to tell of it: it is not recorded. Of one that was recorded with an address, its new "
     "state is.",
+    "old_order": "The shop's order was made more than a week before it came as a new one, so it is "
+    "taken for an imported one: it is not recorded, and its customer is told nothing.",
     "topic_not_taken": "What the shop told is not about an order's making or changes: nothing is "
     "recorded of it. Leave its topic out of the shop's webhooks.",
     "test": "The shop's test arrived, and its signature is right: nothing is recorded of it.",

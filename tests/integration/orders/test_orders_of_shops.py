@@ -2,13 +2,14 @@
 
 import threading
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import permutations
 from uuid import UUID
 
 import pytest
 from sqlalchemy import func, select, text
 
+from services.ingress.platforms.platform import moment
 from services.ingress.platforms.shopify import PLATFORM as SHOPIFY
 from services.ingress.platforms.woocommerce import PLATFORM as WOOCOMMERCE
 from services.ingress.shops import deliveries
@@ -43,7 +44,9 @@ def business(db):
 def said(business, platform, topic, order, **how):
     """The message that a delivery becomes, as the recorder gets it, and its note."""
     headers = {platform.topic: TOPICS[platform.name][topic], platform.shop: "kettles.example"}
-    found = deliveries.read(platform, headers.get, orders.raw(order), business.id, NOW, **how)
+    at = moment(order.get("updated_at") or order["date_modified_gmt"])
+    now = at + timedelta(hours=1) if topic == "new" else NOW
+    found = deliveries.read(platform, headers.get, orders.raw(order), business.id, now, **how)
     if found.message is None:
         return found.note, None
     message = found.message

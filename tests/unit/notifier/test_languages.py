@@ -1,7 +1,7 @@
 """Every email in every language: complete, and with nothing of another one."""
 
 import re
-from datetime import date
+from datetime import UTC, date, datetime
 from html import unescape
 from uuid import UUID
 
@@ -33,6 +33,7 @@ from tests.unit.notifier.facts import ACCOUNT, COMPANY, FACTS, UNTIL
 from tests.unit.notifier.test_composing import Tags
 
 replace = msgspec.structs.replace
+NOW = datetime(2026, 11, 2, 9, tzinfo=UTC)
 OTHERS = [code for code in CODES if code != DEFAULT]
 PARCEL = {
     "carrier": "Swift",
@@ -127,7 +128,7 @@ def of_shops():
         said = platform.read(msgspec.json.decode(orders.raw(order), type=platform.order), "")
         id_ = becoming.order_id(platform, UUID(int=1), said)
         topic = "change" if said.status else "new"
-        yield becoming.event_of(platform, id_, topic, said, UUID(int=1), UNTIL).event
+        yield becoming.event_of(platform, id_, topic, said, UUID(int=1), NOW).event
 
 
 def told_of(event, **changes):

@@ -452,6 +452,25 @@ def test_an_order_that_nobody_can_be_told_of():
     assert len({made("change", one).message_id for one in touched}) == 1
 
 
+LONG_AGO = "2021-05-04T08:00:00"
+
+
+@pytest.mark.parametrize("state", [{}, {"status": "pending"}, {"billing": {"email": ""}}])
+def test_an_order_of_long_ago_is_no_new_one(state):
+    """Whoever imports the orders of another shop makes them, and nobody is told of them again."""
+    assert made("new", woo(date_created_gmt=LONG_AGO, **state)) == "old_order"
+    assert made("new", woo(date_created_gmt="2026-10-28T08:00:00", **state)) != "old_order"
+    assert made("new", woo(date_created_gmt=None, date_created=None, **state)) != "old_order"
+    # A change of one that waited for its payment as long creates it.
+    assert made("change", woo(date_created_gmt=LONG_AGO)).event.TYPE == "order.placed"
+
+
+def test_nor_is_one_of_shopify_whose_date_an_import_has_set():
+    assert made("new", shopify(processed_at=f"{LONG_AGO}Z")) == "old_order"
+    assert made("new", shopify(created_at=f"{LONG_AGO}Z")) == "old_order"
+    assert made("new", shopify(processed_at="2026-11-02T08:00:00Z")).note is None
+
+
 # --- whatever a shop has in an order, what becomes of it can be recorded -----------------------
 
 texts = (
