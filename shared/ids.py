@@ -67,6 +67,20 @@ def order_of_number(account_id: UUID, number: str, *, is_test: bool = False) -> 
     return derived_id("test order_number" if is_test else "order_number", account_id, number)
 
 
+def is_of_shop(account_id: UUID, order_id: UUID, number: object, *, is_test: bool = False) -> bool:
+    """Whether a shop's platform has sent an order: of a sender's own number its id is derived.
+
+    Args:
+        account_id: whose order it is.
+        order_id: its id.
+        number: its number; where it has none, which an order of a shop has, it is false.
+        is_test: whether it is a test order.
+    """
+    if not isinstance(number, str) or not number:
+        return False
+    return order_id != order_of_number(account_id, number, is_test=is_test)
+
+
 def normalised_number(number: str) -> str:
     """An order number as it is compared and shown: in NFC (UAX 15), without white space around it.
 

@@ -88,7 +88,7 @@ def _woocommerce(owners: Mapping[str, UUID]) -> Iterator[Signed]:
     senders = list(owners.items())
     for number in range(REQUESTS):
         key, account_id = senders[number % len(senders)]
-        body = shops.raw(shops.woocommerce(id=number, number=str(number)))
+        body = shops.raw(shops.recent(shops.woocommerce, id=number, number=str(number)))
         headers = {
             "X-WC-Webhook-Signature": _signature(key, body),
             "X-WC-Webhook-Topic": "order.created",
@@ -101,7 +101,8 @@ def _woocommerce(owners: Mapping[str, UUID]) -> Iterator[Signed]:
 def _shopify(accounts: list[UUID]) -> Iterator[Signed]:
     for number in range(REQUESTS):
         account_id = accounts[number % len(accounts)]
-        body = shops.raw(shops.shopify(id=5_940_139_490_000 + number, name=f"#{number}"))
+        named = {"id": 5_940_139_490_000 + number, "name": f"#{number}"}
+        body = shops.raw(shops.recent(shops.shopify, **named))
         headers = {
             "X-Shopify-Hmac-Sha256": _signature(GIVEN, body),
             "X-Shopify-Topic": "orders/create",

@@ -187,6 +187,8 @@ def compose(received: Received[Any], chosen: Sender = OURS, *, hides: bool = Fal
         if hides:
             unsubscribe_url = f"{unsubscribe_url.partition('=')[0]}={HIDDEN}"
     say = language(chosen.language)
+    if is_order:
+        fact = orders.in_language(fact, say)
     setting = Setting(
         say=say,
         zone=time_zones.zone(chosen.time_zone),

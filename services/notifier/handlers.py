@@ -65,6 +65,7 @@ class Notifier:
         self._sent: OrderedDict[UUID, None] = OrderedDict()
         self._under_way: dict[UUID, tuple[Sending, int]] = {}
         self._leased: dict[UUID, Email] = {}
+        self._lost: set[UUID] = set()  # those under way that are in hand no more
         self._last_look: float | None = None  # until when a stop waits, on the monotonic clock
 
     def happened(self, ids: Collection[UUID]) -> Collection[UUID]:
@@ -83,6 +84,18 @@ class Notifier:
             sending.wait(max(0.0, self._last_look - time.monotonic()))
         taken = {id_ for id_, (sending, n) in under_way.items() if sending.outcome(n) is None}
         return (self._sent.keys() & asked) | taken
+
+    def lost(self) -> None:
+        """The facts under way are in hand no more; others may try them, once they are refused."""
+        self._lost |= self._under_way.keys()
+
+    def _found_again(self, facts: Collection[UUID]) -> None:
+        """They are in hand again, and a refusal from before is none of this try's."""
+        for fact_id in self._lost & set(facts):
+            self._lost.discard(fact_id)
+            sending, number = self._under_way.get(fact_id, (None, 0))
+            if sending is not None and not isinstance(sending.outcome(number), UnderWay | None):
+                self._under_way.pop(fact_id)
 
     def keep(self, session: Session) -> None:
         """Renew the leases of what the mail server thinks about, and write down what it has taken.
@@ -132,6 +145,7 @@ class Notifier:
         """
         failures: dict[UUID, Exception] = {}
         emails: list[Email] = []
+        self._found_again([message.id for message in messages])
         over = overdue(session, messages)
         of = {m.id: account for m in messages if (account := account_of(m)) and m.id not in over}
         chosen = senders.chosen(session, of.values())

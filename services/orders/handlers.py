@@ -19,6 +19,7 @@ from services.orders.sender_warnings import NotTaken
 from services.orders.shops import awaited, former_ids
 from services.orders.tracking import Tracking
 from services.orders.unknown import Unknown
+from services.orders.waiting_updates import Update
 from shared import erased
 from shared.bus import outbox
 from shared.bus.consume.batch import Failures
@@ -46,7 +47,6 @@ SOURCE = "services.orders"
 LOOKS = 3
 """How often what may have overtaken another message comes back: some minutes, by the ladder."""
 DERIVED = 5  # the version of a UUID (RFC 9562) that an idempotent request's message has
-Update = Received[OrderStatusChanged] | Received[OrderCancelled] | Received[OrderPlaced]
 Accounts = frozenset[UUID]
 
 
@@ -65,15 +65,14 @@ def record(
         Those of them that come back.
     """
     messages = former_ids.renamed(session, messages)
-    unaddressed = [m for m in messages if isinstance(m.data, OrderUnaddressed)]
+    changes = [m for m in messages if _is_change(m)]
+    unaddressed = [
+        m for m in messages if isinstance(m.data, OrderUnaddressed) and not m.data.is_change
+    ]
     not_placed = [m for m in messages if isinstance(m.data, OrderNotPlaced)]
     awaited.remember(session, [*not_placed, *unaddressed])
     created = [m for m in messages if m.type in CREATED]
-    placed = awaited.sort(
-        session,
-        [m for m in messages if isinstance(m.data, OrderPlaced)],
-        {m.data.order_id for m in created},
-    )
+    placed = awaited.sort(session, changes, {m.data.order_id for m in created})
     # With the id that any other message that creates the order would have, so that a later one is
     # known for the same.
     created += [dataclasses.replace(m, id=m.data.order_id) for m in placed.created]
@@ -85,7 +84,7 @@ def record(
     # Another recorder was first, and knows nothing of what this one says.
     updates += [m for m in placed.created if m.data.has_moved and m.data.order_id not in recorded]
     failures: dict[UUID, Exception] = {}
-    for message in (*placed.created, *placed.done):
+    for message in (*placed.created, *placed.done, *placed.unaddressed):
         unknown.came(message)
     for message in placed.early:
         # By the hour: what it is waited for by may have failed itself.
@@ -93,10 +92,16 @@ def record(
     if updates:
         facts += _update(session, updates, failures, bulk, unknown)
     # Said again out of the journal it is no news, and may be days old.
-    news = [m for m in unaddressed if m.replay is None]
-    not_taken = [NotTaken("no_email_address", m.data, m.id) for m in news]
+    news = [m for m in (*unaddressed, *placed.unaddressed) if m.replay is None]
+    not_taken = [NotTaken("no_email_address", m.data, m.id) for m in news if not m.data.IS_TEST]
     outbox.add(session, facts + sender_warnings.facts(session, not_taken))
     return failures
+
+
+def _is_change(message: Received[Any]) -> bool:
+    """Whether a shop says of an order that is placed how it is now."""
+    data = message.data
+    return isinstance(data, OrderPlaced) or (isinstance(data, OrderUnaddressed) and data.is_change)
 
 
 def _look_again(
@@ -213,6 +218,7 @@ def _update(
             parcels[order_id] = parcel
             tracked.add(order_id)
         counts = moves(order_id, current, update)
+        counts = counts and not awaited.is_over(message, row["accepted_at"])
         history.append(Said(message, status, note, counts, said))
         if not counts:
             continue
@@ -247,14 +253,15 @@ def _said(message: Update) -> tuple[TrackingStatus, str, dict[str, str]]:
     if isinstance(data, OrderCancelled):
         return TrackingStatus.CANCELLED, data.reason, {}
     note = data.note if isinstance(data, OrderStatusChanged) else ""
-    return data.tracking_status, note, tracking.said_in(data)
+    status = data.tracking_status or TrackingStatus.PENDING  # one that has none is no update
+    return status, note, tracking.said_in(data)
 
 
 def _progress(
     row: RowMapping,
     company_name: str,
     current: Position,
-    said: OrderStatusChanged | OrderCancelled | OrderPlaced,
+    said: OrderStatusChanged | OrderCancelled | OrderPlaced | OrderUnaddressed,
     note: str,
     status: TrackingStatus,
     parcel: Tracking,

@@ -180,8 +180,9 @@ _INSERT_HISTORY = text("""
     ON CONFLICT DO NOTHING
 """)
 _LOCK_ORDERS = text("""
-    SELECT id, account_id, customer_name, customer_email, item_summary, tracking_status,
-           status_at, status_event_id, is_test, order_number, tracking, tracking_said, tracking_link
+    SELECT id, account_id, accepted_at, customer_name, customer_email, item_summary,
+           tracking_status, status_at, status_event_id, is_test, order_number, tracking,
+           tracking_said, tracking_link
     FROM orders WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR UPDATE
 """)
 _UPDATE_ORDERS = text("""

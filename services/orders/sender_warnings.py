@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Literal
 from uuid import UUID
 
 from msgspec import UNSET
@@ -20,7 +20,7 @@ from shared.bus.contract.events import (
 )
 from shared.bus.contract.message import Message, message_for
 from shared.db import arrays
-from shared.ids import derived_id, order_of_number
+from shared.ids import derived_id, is_of_shop
 
 Problem = Literal["update_given_up", "key_reused", "no_email_address"]
 SOURCE = "services.orders"
@@ -63,7 +63,7 @@ def facts(session: Session, not_taken: Sequence[NotTaken]) -> list[Message]:
                 order_id=one.said.order_id,
                 event_id=one.event_id,
                 order_number=one.said.order_number,
-                of_shop=_is_of_shop(one.said) or UNSET,
+                of_shop=is_of_shop(account.id, one.said.order_id, one.said.order_number) or UNSET,
             ),
             source=SOURCE,
             correlation_id=account.id,
@@ -73,14 +73,6 @@ def facts(session: Session, not_taken: Sequence[NotTaken]) -> list[Message]:
         for one in first.values()
         if (account := accounts.get(one.said.account_id)) is not None
     ]
-
-
-def _is_of_shop(said: Any) -> bool:
-    """Whether a platform says it: of a sender's own number the order's id is derived."""
-    number = said.order_number
-    if not number:
-        return False
-    return bool(said.order_id != order_of_number(said.account_id, number, is_test=said.IS_TEST))
 
 
 _ACCOUNTS = text(

@@ -4,8 +4,9 @@ What it tells is less than the email that the link came by: a link is passed on,
 name of a person, no address of theirs and no way to another order.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import date, datetime
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -18,8 +19,10 @@ from shared.config.loading import settings
 from shared.db.models import Account, EmailSender, Order, OrderStatusHistory
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
-from shared.languages import time_zones
-from shared.languages.language import language
+from shared.ids import is_of_shop
+from shared.languages import shops, time_zones
+from shared.languages.language import DEFAULT, language
+from shared.languages.way import told_of_parcel
 from shared.security import tracking
 from shared.security.unsubscribe_tokens import order_unsubscribe_url
 
@@ -43,6 +46,9 @@ class TrackedStatus(msgspec.Struct, kw_only=True):
 
 class TrackedOrder(Parcel, kw_only=True):
     """An order: what was ordered of whom, and where it is.
+
+    Of its parcel it has what is told at its status: nothing of what was cancelled, no day of what
+    is there.
 
     `display_name`, `reply_to`, `language` and `time_zone` are those of the seller's emails;
     `unsubscribe_url` is where those about this order are ended, and those alone, and null of a test
@@ -81,6 +87,9 @@ def show(session: Session, call: Call[None, None]) -> Answer:
         .order_by(OrderStatusHistory.at, OrderStatusHistory.event_id)
     )
     chosen = session.get(EmailSender, order.account_id)
+    say = language(chosen.language if chosen else "")
+    of_shop = is_of_shop(order.account_id, order.id, order.order_number, is_test=order.is_test)
+    worded = partial(shops.said, say if of_shop else language(DEFAULT))
     return Answer(
         200,
         TrackedOrder(
@@ -88,16 +97,16 @@ def show(session: Session, call: Call[None, None]) -> Answer:
             display_name=chosen.display_name if chosen else "",
             reply_to=(chosen.reply_to or None) if chosen else None,
             order_number=order.order_number,
-            **parcel(order.tracking),
-            item_summary=order.item_summary,
+            **parcel(order.tracking, told_of_parcel(order.tracking_status)),
+            item_summary=worded(order.item_summary),
             tracking_status=order.tracking_status,
             status_at=order.status_at,
             created_at=order.accepted_at,
             status_history=[
-                TrackedStatus(tracking_status=h.tracking_status, note=h.note, at=h.at)
+                TrackedStatus(tracking_status=h.tracking_status, note=worded(h.note), at=h.at)
                 for h in history
             ],
-            language=language(chosen.language if chosen else "").code,
+            language=say.code,
             time_zone=time_zones.zone(chosen.time_zone if chosen else "").key,
             unsubscribe_url=None
             if order.is_test
@@ -115,9 +124,14 @@ def counted_by(path: Mapping[str, str]) -> str | None:
     return f"{link.order_id} {link.number}"
 
 
-def parcel(said: dict[str, Any] | None) -> dict[str, Any]:
-    """The members of `Parcel`, of what is stored of an order or was said of it."""
-    known = {name: value for name, value in (said or {}).items() if name in FIELDS}
+def parcel(said: Mapping[str, Any] | None, fields: Collection[str] = FIELDS) -> dict[str, Any]:
+    """The members of `Parcel`, of what is stored of an order or was said of it.
+
+    Args:
+        said: by field.
+        fields: those that are told; the others are null.
+    """
+    known = {name: value for name, value in (said or {}).items() if name in fields}
     return msgspec.structs.asdict(msgspec.convert(known, Parcel))
 
 

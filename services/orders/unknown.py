@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from shared.bus.contract.errors import Retry
-from shared.bus.contract.events import OrderPlaced
+from shared.bus.contract.events import OrderPlaced, OrderUnaddressed
 from shared.bus.contract.message import Received
 from shared.token_buckets import TokenBuckets
 
@@ -50,5 +50,8 @@ class Unknown:
             self._of(message).give_back(message.data.account_id)
 
     def _of(self, message: Received[Any]) -> TokenBuckets:
-        is_early = isinstance(message.data, OrderPlaced) and not message.data.has_moved
+        said = message.data
+        is_early = isinstance(said, OrderUnaddressed) or (
+            isinstance(said, OrderPlaced) and not said.has_moved
+        )
         return self._early if is_early else self._waiting

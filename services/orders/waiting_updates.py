@@ -9,11 +9,21 @@ from sqlalchemy.orm import Session
 
 from services.orders.sender_warnings import NotTaken
 from shared.bus.consume.retry import MAX_ATTEMPTS
-from shared.bus.contract.events import OrderCancelled, OrderPlaced, OrderStatusChanged
+from shared.bus.contract.events import (
+    OrderCancelled,
+    OrderPlaced,
+    OrderStatusChanged,
+    OrderUnaddressed,
+)
 from shared.bus.contract.message import Received
 from shared.db import arrays
 
-Update = Received[OrderStatusChanged] | Received[OrderCancelled] | Received[OrderPlaced]
+Update = (
+    Received[OrderStatusChanged]
+    | Received[OrderCancelled]
+    | Received[OrderPlaced]
+    | Received[OrderUnaddressed]
+)
 
 
 def note(

@@ -24,6 +24,7 @@ SAYS: Mapping[str, tuple[type[Event], ...]] = {
         events.OrderTestCreated,
         events.OrderTestStatusChanged,
         events.OrderTestCancelled,
+        events.OrderTestUnaddressed,
         events.OrderTestNotPlaced,
         events.OrderTestPlaced,
         events.SecretRotate,

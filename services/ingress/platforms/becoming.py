@@ -16,6 +16,7 @@ from msgspec import UNSET
 
 from services.ingress.platforms.platform import Platform, Said, Topic, moment
 from shared.bus.contract.events import (
+    CREATED,
     CustomerDetails,
     Event,
     Former,
@@ -31,7 +32,9 @@ from shared.bus.contract.events import (
 from shared.ids import derived_id, new_id
 
 Order = TypeVar("Order", bound=OrderCreated)
-Note = Literal["no_change", "not_placed", "no_email_address", "topic_not_taken", "test", "ping"]
+Note = Literal[
+    "no_change", "not_placed", "no_email_address", "old_order", "topic_not_taken", "test", "ping"
+]
 """Why nothing is recorded of a delivery that is in order, as the request log has it."""
 
 SENTENCES: dict[Note, str] = {
@@ -39,7 +42,10 @@ SENTENCES: dict[Note, str] = {
     "an order which waited to be placed is recorded.",
     "not_placed": "The order is a draft, unpaid, failed or cancelled: it is recorded once it is "
     "placed.",
-    "no_email_address": "The order has no email address that can be mailed: it is not recorded.",
+    "no_email_address": "The order has no email address that can be mailed: it is not recorded. "
+    "Of one that was recorded with an address, its new state is.",
+    "old_order": "The order was made more than a week ago, so it is taken for an imported one: it "
+    "is not recorded, and nobody is told.",
     "topic_not_taken": "Deliveries about this are not recorded.",
     "test": "A test arrived, and its signature is right. Nothing was recorded.",
     "ping": "We are here. Nothing was recorded.",
@@ -48,6 +54,10 @@ SENTENCES: dict[Note, str] = {
 
 _FRESH = timedelta(minutes=10)
 """What was made within it no earlier version has recorded: a new order pays for no former id."""
+
+
+_OLD = timedelta(days=7)
+"""What was made before it is no news to its customer: somebody imports orders."""
 
 
 class Made(NamedTuple):
@@ -97,17 +107,20 @@ def event_of(
     if topic == "new":
         is_fresh = said.is_untouched and said.at is not None and now - said.at < _FRESH
         former = UNSET if is_fresh else _former(platform, said, account_id, is_test)
-        made = _new(id_, said, account_id, former, is_test)
+        made: Made | Note = _new(id_, said, account_id, former, now)
     else:
         made = _changed(platform, id_, said, account_id, is_test)
     if not is_test or not isinstance(made, Made):
         return made
     # A test order may be cleared and made again. Its creation is known by the id it is recorded by.
-    message_id = made.message_id if topic == "new" and said.is_placed else new_id()
+    message_id = made.message_id if made.event.TYPE in CREATED else new_id()
     return made._replace(event=in_test(made.event), message_id=message_id)
 
 
-def _new(id_: UUID, said: Said, account_id: UUID, former: Former, is_test: bool) -> Made | Note:
+def _new(id_: UUID, said: Said, account_id: UUID, former: Former, now: datetime) -> Made | Note:
+    made_at = moment(said.made)
+    if made_at is not None and now - made_at > _OLD:
+        return "old_order"
     if not said.is_placed:
         waited: Event = OrderNotPlaced(
             order_id=id_, account_id=account_id, order_number=said.number
@@ -116,8 +129,6 @@ def _new(id_: UUID, said: Said, account_id: UUID, former: Former, is_test: bool)
     if said.email:
         created = _order(OrderCreated, id_, said, account_id, former=former)
         return Made(created, _creation_id(id_, said))
-    if is_test:
-        return "no_email_address"
     waited = OrderUnaddressed(order_id=id_, account_id=account_id, order_number=said.number)
     return Made(waited, derived_id(OrderUnaddressed.TYPE, id_), "no_email_address")
 
@@ -134,8 +145,6 @@ def _changed(
 ) -> Made | Note:
     if said.status is None and not said.is_placed:
         return "no_change"
-    if not said.email:
-        return "no_email_address"
     former = _former(platform, said, account_id, is_test)
     if said.status is TrackingStatus.CANCELLED:
         event: Event = OrderCancelled(
@@ -148,10 +157,31 @@ def _changed(
         return Made(event, derived_id(event.TYPE, said.at, id_, said.reason))
     # Without a note: the same state with one would be told anew at each change of the order.
     moved = said.status is not None
+    names = (said.carrier, said.tracking_number, said.tracking_url) if moved else ()
+    if not said.email:
+        event = OrderUnaddressed(
+            order_id=id_,
+            account_id=account_id,
+            order_number=said.number,
+            is_change=True,
+            tracking_status=said.status or UNSET,
+            former=former,
+            **(_parcel(said) if moved else {}),
+        )
+        # One that has not moved is told to its business, and that once.
+        parts = (said.at, id_, said.status, *names) if moved else (id_, "change")
+        return Made(event, derived_id(event.TYPE, *parts), "no_email_address")
     event = _order(OrderPlaced, id_, said, account_id, former=former, has_moved=moved)
-    parcel = (said.carrier, said.tracking_number, said.tracking_url) if moved else ()
-    message_id = derived_id(event.TYPE, said.at, id_, said.status, *parcel)
+    message_id = derived_id(event.TYPE, said.at, id_, said.status, *names)
     return Made(event, message_id, None if moved else "no_change")
+
+
+def _parcel(said: Said) -> dict[str, Any]:
+    return {
+        "carrier": said.carrier or UNSET,
+        "tracking_number": said.tracking_number or UNSET,
+        "tracking_url": said.tracking_url or UNSET,
+    }
 
 
 def _former(platform: Platform, said: Said, account_id: UUID, is_test: bool) -> Former:
@@ -173,8 +203,6 @@ def _order(type_: type[Order], id_: UUID, said: Said, account_id: UUID, **more: 
         order_number=said.number,
         # By it the orders of shops are known, whose ids are not derived from their numbers.
         metadata={"shop": said.shop},
-        carrier=said.carrier or UNSET,
-        tracking_number=said.tracking_number or UNSET,
-        tracking_url=said.tracking_url or UNSET,
+        **_parcel(said),
         **more,
     )

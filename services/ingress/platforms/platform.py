@@ -5,6 +5,7 @@ A platform is one module that makes a `Platform`; `known.py` lists them. Everyth
 
 import base64
 import hmac
+import html
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from shared.bus.contract.events import EMAIL_PATTERN, TRACKING_URL_PATTERN, TrackingStatus
+from shared.languages.shops import our_word
 from shared.validation.email_addresses import with_ascii_domain
 
 Topic = Literal["new", "change"]
@@ -24,10 +26,14 @@ Text = str | int | float | None
 
 MAX_BODY_BYTES = 1 << 20
 """An order of theirs has all its lines, taxes and discounts: hundreds of kilobytes of them."""
-NO_ADDRESS = "No postal address was given."
-NO_ITEMS = "No items were named."
+NO_ADDRESS, NO_NAME = our_word("no_address"), our_word("customer")
+REFUNDED = our_word("refunded")
 
 _MAX_LINE, _MAX_EMAIL, _MAX_LINK = 200, 254, 2_000
+# In linear time: of a megabyte of tags without ends `html.parser` makes minutes.
+_TAG = re.compile(r"</?([A-Za-z][^<>]*)>")
+_MAX_MARKUP = 4_000  # `html.unescape` fails at a number of more digits
+_BREAKS = ("br", "div", "li", "p")
 _EMAIL, _LINK = re.compile(EMAIL_PATTERN), re.compile(TRACKING_URL_PATTERN)
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]+")
 _EPOCH = datetime.fromtimestamp(0, UTC)
@@ -40,8 +46,7 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
         key: what tells the order from every other of the account's on this platform.
         is_unique: whether no other order ever has that key; else `made` tells two apart.
         former_key: what was its key in earlier versions; empty where that is the same.
-        made: when the shop made it, as it writes times; empty where it does not say so, or nobody
-            needs it.
+        made: when the shop made it, as it writes times; empty where it does not say so.
         is_untouched: whether it is known that it was changed last when it was made, or within
             minutes of that.
         is_placed: whether somebody has ordered; not while it is a draft or unpaid, nor once it
@@ -197,6 +202,17 @@ def line(*parts: Text, otherwise: str = "") -> str:
     return _CONTROLS.sub(" ", whole).strip()[:_MAX_LINE].strip() or otherwise
 
 
+def plain(given: Text) -> Text:
+    """A name without its markup, where a shop gives names as its pages print them (HTML)."""
+    if not isinstance(given, str) or ("<" not in given and "&" not in given):
+        return given
+    return " ".join(html.unescape(_TAG.sub(_instead, given[:_MAX_MARKUP])).split())
+
+
+def _instead(tag: re.Match[str]) -> str:
+    return " " if tag[1].lower().startswith(_BREAKS) else ""
+
+
 def reference(given: Text) -> str:
     """What something is called by, in at most 100 characters; empty where there is nothing."""
     return line(given)[:100].strip() if given is not None else ""
@@ -224,11 +240,11 @@ def listed(lines: list[tuple[Text, Text]], total: str) -> str:
         total: what it costs in all, with its currency; empty where that is not known.
     """
     named = [_counted(count, line(name, otherwise="?")) for count, name in lines]
-    end = f"\nTotal: {total}" if total else ""
+    end = "\n" + our_word("total", total=total) if total else ""
     whole = ", ".join(named)
     if len(whole) > _MOST_ITEMS:
-        whole = whole[:_MOST_ITEMS].rpartition(", ")[0] + ", and more"
-    return (whole or NO_ITEMS) + end
+        whole = whole[:_MOST_ITEMS].rpartition(", ")[0] + ", " + our_word("more")
+    return (whole or our_word("no_items")) + end
 
 
 def _counted(count: Text, name: str) -> str:

@@ -12,8 +12,17 @@ A test notification (`X-Shopify-Test: true`) carries a made-up order with a stra
 import msgspec
 
 from services.ingress.platforms import platform
-from services.ingress.platforms.platform import NO_ADDRESS, Platform, Said, State, Text
+from services.ingress.platforms.platform import (
+    NO_ADDRESS,
+    NO_NAME,
+    REFUNDED,
+    Platform,
+    Said,
+    State,
+    Text,
+)
 from shared.bus.contract.events import TrackingStatus
+from shared.languages.shops import our_word
 
 
 class ShopifyAddress(msgspec.Struct):
@@ -47,17 +56,32 @@ class ShopifyItem(msgspec.Struct):
     name: Text = None
     title: Text = None
     quantity: int | None = None
+    current_quantity: int | None = None
     requires_shipping: bool | None = None
 
 
 class ShopifyFulfillment(msgspec.Struct):
-    """One of `fulfillments`: a parcel."""
+    """One of `fulfillments`: a parcel, or what needs none, such as a gift card."""
 
     status: str | None = None
     shipment_status: str | None = None
     tracking_company: Text = None
     tracking_number: Text = None
     tracking_url: Text = None
+    line_items: list[ShopifyItem] | None = None
+
+
+class ShopifyMoney(msgspec.Struct):
+    """A sum, in one currency."""
+
+    amount: Text = None
+    currency_code: Text = None
+
+
+class ShopifyPrice(msgspec.Struct):
+    """`total_price_set`: in the shop's currency, which is not read, and in the customer's."""
+
+    presentment_money: ShopifyMoney | None = None
 
 
 class ShopifyOrder(msgspec.Struct):
@@ -71,6 +95,11 @@ class ShopifyOrder(msgspec.Struct):
     phone: Text = None
     currency: Text = None
     total_price: Text = None
+    total_price_set: ShopifyPrice | None = None
+    current_total_price: Text = None
+    current_total_price_set: ShopifyPrice | None = None
+    created_at: str | None = None
+    processed_at: str | None = None
     updated_at: str | None = None
     cancelled_at: str | None = None
     cancel_reason: str | None = None
@@ -99,9 +128,11 @@ STATES = (
     State("fulfillment_status: partial, fulfilled", "a parcel is there, see below", None),
     State("fulfillment_status: fulfilled", "nothing is shipped", TrackingStatus.DELIVERED),
     State("fulfillments[].status: cancelled", "all of them are", TrackingStatus.PENDING),
-    State("label_purchased", _PARCEL, TrackingStatus.PENDING),
-    State("label_printed", _PARCEL, TrackingStatus.PENDING),
-    State("confirmed", _PARCEL, TrackingStatus.PENDING),
+    State("fulfillments[].status: pending, open", "no other parcel is there", None),
+    # A parcel may have them after `null`, and a customer hears of no parcel that goes back.
+    State("label_purchased", _PARCEL, None),
+    State("label_printed", _PARCEL, None),
+    State("confirmed", _PARCEL, None),
     State("null", _PARCEL, _ON_ITS_WAY),
     State("carrier_picked_up", _PARCEL, _ON_ITS_WAY),
     State("in_transit", _PARCEL, _ON_ITS_WAY),
@@ -113,16 +144,15 @@ STATES = (
     State("delivered, picked_up", "some parcel, or not all is fulfilled", _ON_ITS_WAY),
     State("delivered, picked_up", "every parcel, and all is fulfilled", TrackingStatus.DELIVERED),
 )
-_PARCELS = {
-    state.theirs: state.ours for state in STATES if state.when == _PARCEL and state.ours is not None
-}
-_NOT_SENT = ("cancelled", "error", "failure")
+_PARCELS = {state.theirs: state.ours for state in STATES if state.when == _PARCEL}
+_FAILED = ("cancelled", "error", "failure")
+_NOT_SENT = (*_FAILED, "pending", "open")
 _ARRIVED = ("delivered", "picked_up")
-_STEPS = (TrackingStatus.PENDING, _ON_ITS_WAY, _OUT)
+_STEPS = (None, _ON_ITS_WAY, _OUT)
 _REASONS = {
-    "customer": "The customer cancelled.",
-    "inventory": "Items are out of stock.",
-    "declined": "The payment was declined.",
+    "customer": our_word("customer_cancelled"),
+    "inventory": our_word("out_of_stock"),
+    "declined": our_word("declined"),
 }
 
 
@@ -131,13 +161,16 @@ def _read(order: ShopifyOrder, shop: str) -> Said:
     shipping, billing = order.shipping_address, order.billing_address
     place = shipping or billing or ShopifyAddress()
     number = order.order_number
-    parcel = _sent(order)[-1] if _sent(order) else ShopifyFulfillment()
+    sent = _sent(_parcels(order))
+    parcel = sent[-1] if sent else ShopifyFulfillment()
     status = _status(order)
     return Said(
         # Counted by Shopify for all shops together, so no shop need be named.
         key=str(order.id),
         number=platform.reference(order.name) or platform.reference(number or order.id),
         shop=platform.line(shop),
+        # An import sets it: it is the date that the shop shows.
+        made=order.processed_at or order.created_at or "",
         status=status,
         is_placed=status is not TrackingStatus.CANCELLED,
         reason=_reason(order),
@@ -145,15 +178,12 @@ def _read(order: ShopifyOrder, shop: str) -> Said:
         name=platform.line(customer.first_name, customer.last_name)
         or _name(shipping)
         or _name(billing)
-        or "Customer",
+        or NO_NAME,
         email=platform.email(order.email)
         or platform.email(order.contact_email)
         or platform.email(customer.email),
         phone=platform.line(order.phone or customer.phone or place.phone),
-        items=platform.listed(
-            [(item.quantity, item.name or item.title) for item in order.line_items or ()],
-            platform.amount(order.total_price, order.currency),
-        ),
+        items=platform.listed(_lines(order), _total(order)),
         address=_address(place) or NO_ADDRESS,
         carrier=platform.reference(parcel.tracking_company),
         tracking_number=platform.reference(parcel.tracking_number),
@@ -164,12 +194,13 @@ def _read(order: ShopifyOrder, shop: str) -> Said:
 def _status(order: ShopifyOrder) -> TrackingStatus | None:
     if order.cancelled_at:
         return TrackingStatus.CANCELLED
-    sent = _sent(order)
+    parcels = _parcels(order)
+    sent = _sent(parcels)
     is_all = order.fulfillment_status == "fulfilled"
-    if not sent and not is_all:
+    if not sent and (parcels or not is_all):
         if order.financial_status == "refunded" and order.fulfillment_status != "partial":
             return TrackingStatus.CANCELLED
-        return TrackingStatus.PENDING if order.fulfillments else None
+        return TrackingStatus.PENDING if any(p.status in _FAILED for p in parcels) else None
     if is_all and not _is_shipped(order):
         return TrackingStatus.DELIVERED
     if is_all and sent and all(parcel.shipment_status in _ARRIVED for parcel in sent):
@@ -178,8 +209,37 @@ def _status(order: ShopifyOrder) -> TrackingStatus | None:
     return max(steps, key=_STEPS.index, default=_ON_ITS_WAY)
 
 
-def _sent(order: ShopifyOrder) -> list[ShopifyFulfillment]:
-    return [one for one in order.fulfillments or () if one.status not in _NOT_SENT]
+def _lines(order: ShopifyOrder) -> list[tuple[Text, Text]]:
+    """How many of what; without what was taken out of the order since it was made."""
+    return [
+        (item.quantity if item.current_quantity is None else item.current_quantity,
+         item.name or item.title)
+        for item in order.line_items or ()
+        if item.current_quantity != 0
+    ]  # fmt: skip
+
+
+def _total(order: ShopifyOrder) -> str:
+    """What the customer pays, in the customer's currency where that is known."""
+    for price in (order.current_total_price_set, order.total_price_set):
+        paid = price.presentment_money if price else None
+        if paid and (total := platform.amount(paid.amount, paid.currency_code)):
+            return total
+    current = platform.amount(order.current_total_price, order.currency)
+    return current or platform.amount(order.total_price, order.currency)
+
+
+def _parcels(order: ShopifyOrder) -> list[ShopifyFulfillment]:
+    """The fulfilments that are parcels: where their lines are not known, they are."""
+    return [
+        one
+        for one in order.fulfillments or ()
+        if not one.line_items or any(item.requires_shipping is not False for item in one.line_items)
+    ]
+
+
+def _sent(parcels: list[ShopifyFulfillment]) -> list[ShopifyFulfillment]:
+    return [parcel for parcel in parcels if parcel.status not in _NOT_SENT]
 
 
 def _is_shipped(order: ShopifyOrder) -> bool:
@@ -192,7 +252,7 @@ def _is_shipped(order: ShopifyOrder) -> bool:
 def _reason(order: ShopifyOrder) -> str:
     if order.cancelled_at:
         return _REASONS.get(order.cancel_reason or "", "")
-    return "The order was refunded." if order.financial_status == "refunded" else ""
+    return REFUNDED if order.financial_status == "refunded" else ""
 
 
 def _name(address: ShopifyAddress | None) -> str:

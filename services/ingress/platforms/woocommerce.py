@@ -16,7 +16,15 @@ from functools import lru_cache
 import msgspec
 
 from services.ingress.platforms import platform
-from services.ingress.platforms.platform import NO_ADDRESS, Platform, Said, State, Text
+from services.ingress.platforms.platform import (
+    NO_ADDRESS,
+    NO_NAME,
+    REFUNDED,
+    Platform,
+    Said,
+    State,
+    Text,
+)
 from shared.bus.contract.events import TrackingStatus
 
 
@@ -130,14 +138,14 @@ def _read(order: WooCommerceOrder, _: str) -> Said:
         number=platform.reference(order.number) or platform.reference(order.id),
         shop=platform.line(shop),
         status=status,
-        reason="The order was refunded." if state == "refunded" else "",
+        reason=REFUNDED if state == "refunded" else "",
         # API version v1 has the shop's own time alone.
         at=platform.moment(modified),
-        name=_name(billing) or _name(shipping) or "Customer",
+        name=_name(billing) or _name(shipping) or NO_NAME,
         email=platform.email(billing.email),
         phone=platform.line(billing.phone or shipping.phone),
         items=platform.listed(
-            [(item.quantity, item.name) for item in order.line_items or ()],
+            [(item.quantity, platform.plain(item.name)) for item in order.line_items or ()],
             platform.amount(order.total, order.currency),
         ),
         address=_address(shipping) or _address(billing) or NO_ADDRESS,

@@ -3,7 +3,7 @@
 import base64
 import binascii
 import struct
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Set
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from typing import Annotated, Literal
@@ -49,10 +49,11 @@ class RequestView(msgspec.Struct, kw_only=True):
 
     `conflict`, when another order had come before under its `order_number` or its
     `idempotency_key`, which `conflict_of` names.
-    `order_number` is that of the recorded order, or of the one that an update waits for.
+    `order_id` is that of the recorded order, which a shop's may have from an earlier version.
+    `order_number` is its number, or that of the order that an update waits for.
     `awaits_order`, of an update whose order is not known: it is tried again for four hours, then
     given up. `note` says why nothing is recorded of a shop's delivery that was in order:
-    `no_change`, `not_placed`, `no_email_address`, `topic_not_taken` or `test`.
+    `no_change`, `not_placed`, `no_email_address`, `old_order`, `topic_not_taken` or `test`.
     """
 
     received_at: datetime
@@ -95,11 +96,16 @@ def index(session: Session, call: Call[None, RequestFilter]) -> Answer:
     page = found[: wanted.limit]
     events = {request.event_id for request in page if request.event_id}
     conflicts, awaited = _conflicts(session, events), _awaited(session, events)
-    numbers = _numbers(session, call.caller, page)
+    recorded = _recorded(session, events)
+    orders = [recorded.get(request.event_id, request.order_id) for request in page]
+    numbers = _numbers(session, call.caller, {id_ for id_ in orders if id_}, events)
     return Answer(
         200,
         RequestPage(
-            results=[_view(request, conflicts, awaited, numbers) for request in page],
+            results=[
+                _view(request, order_id, conflicts, awaited, numbers)
+                for request, order_id in zip(page, orders, strict=True)
+            ],
             next=_to_cursor(page[-1]) if len(found) > wanted.limit else None,
         ),
     )
@@ -155,10 +161,21 @@ def _awaited(session: Session, event_ids: Set[UUID]) -> Mapping[UUID, bool]:
     return {row.event_id: row.given_up_at is not None for row in session.execute(found)}
 
 
-def _numbers(session: Session, account_id: UUID, page: Sequence[WebhookRequest]) -> Numbers:
+def _recorded(session: Session, event_ids: Set[UUID]) -> Mapping[UUID | None, UUID]:
+    """The orders that these are recorded of.
+
+    One of a shop may have an id of an earlier version, which whoever answered did not know.
+    """
+    if not event_ids:
+        return {}
+    found = select(OrderStatusHistory.event_id, OrderStatusHistory.order_id).where(
+        OrderStatusHistory.event_id.in_(event_ids)
+    )
+    return {row.event_id: row.order_id for row in session.execute(found)}
+
+
+def _numbers(session: Session, account_id: UUID, orders: Set[UUID], events: Set[UUID]) -> Numbers:
     """The orders' own numbers: looked up here, so that no request pays for being shown."""
-    orders = {request.order_id for request in page if request.order_id}
-    events = {request.event_id for request in page if request.event_id}
     waiting = select(WaitingUpdate.order_id, WaitingUpdate.order_number).where(
         WaitingUpdate.event_id.in_(events), WaitingUpdate.order_number.is_not(None)
     )
@@ -173,6 +190,7 @@ def _numbers(session: Session, account_id: UUID, page: Sequence[WebhookRequest])
 
 def _view(
     request: WebhookRequest,
+    order_id: UUID | None,
     conflicts: Mapping[UUID, ConflictOf],
     awaited: Mapping[UUID, bool],
     numbers: Numbers,
@@ -185,8 +203,8 @@ def _view(
         code=request.code,
         event_type=request.event_type,
         event_id=request.event_id,
-        order_number=numbers.get(request.order_id) if request.order_id else None,
-        order_id=request.order_id,
+        order_number=numbers.get(order_id) if order_id else None,
+        order_id=order_id,
         idempotency_key=request.idempotency_key,
         secret_id=request.secret_id,
         scheme=request.scheme,

@@ -1,6 +1,9 @@
 """What a customer is told of an order."""
 
 from collections.abc import Sequence
+from typing import Any
+
+import msgspec
 
 from services.notifier.contents.content import (
     Action,
@@ -14,16 +17,18 @@ from services.notifier.contents.content import (
     Setting,
 )
 from shared.bus.contract.events import (
-    FINAL_STATUSES,
     OrderCancellationRecorded,
     OrderRecorded,
     OrderStatusRecorded,
 )
-from shared.languages.language import capitalised
-from shared.languages.way import steps
+from shared.ids import is_of_shop
+from shared.languages import shops
+from shared.languages.language import DEFAULT, Language, capitalised
+from shared.languages.way import steps, told_of_parcel
 
 Told = OrderRecorded | OrderStatusRecorded | OrderCancellationRecorded
 
+_OF_SHOP = ("customer_name", "item_summary", "address", "reason")
 MOST_SHOWN = 90  # characters; lists of mails cut a preheader about there
 
 
@@ -50,6 +55,18 @@ def cancelled(fact: OrderCancellationRecorded, at: Setting) -> Content:
     return _content(fact, at, "cancelled", at.say("orders.cancelled.heading"), news)
 
 
+def in_language(fact: Told, say: Language) -> Told:
+    """A fact about a shop's order with our own words in it in a language, and the shop's as is."""
+    number, is_test = fact.order_number, fact.IS_TEST
+    if say.code == DEFAULT:
+        return fact
+    if not is_of_shop(fact.account_id, fact.order_id, number, is_test=is_test):
+        return fact
+    texts = {name: getattr(fact, name, "") for name in _OF_SHOP}
+    words = {name: shops.said(say, text) for name, text in texts.items() if text}
+    return msgspec.structs.replace(fact, **words)
+
+
 def excerpt(fact: Told) -> str:
     """Of what was ordered, as much as a list of mails has room for."""
     return fact.item_summary[:MOST_SHOWN]
@@ -63,9 +80,9 @@ def _content(fact: Told, at: Setting, what: str, heading: str, news: Sequence[Bl
     blocks += [Paragraph(say("orders.dear", name=fact.customer_name)), *news]
     blocks.append(Facts(_rows(fact, at, word)))
     blocks.append(Paragraph(say(f"orders.next.{fact.tracking_status}", company=fact.company_name)))
-    if fact.tracking_url and not isinstance(fact, OrderCancellationRecorded):
+    if tracking_url := _parcel(fact).get("tracking_url"):
         label = say("orders.track_parcel")
-        blocks.append(Action(label, fact.tracking_url, label))
+        blocks.append(Action(label, tracking_url, label))
     if at.tracking_page:
         is_first = not isinstance(blocks[-1], Action)
         where, where_text = say("orders.where"), say("orders.where_text")
@@ -100,14 +117,18 @@ def _rows(fact: Told, at: Setting, word: str) -> list[Row]:
     if isinstance(fact, OrderRecorded):
         rows.append(Row(say("orders.label.to"), fact.address))
     rows.append(Row(say("orders.label.status"), word))
-    if isinstance(fact, OrderCancellationRecorded):
-        return rows
-    parcel = [one for one in (fact.carrier, fact.tracking_number) if one]
-    if parcel:
-        rows.append(Row(say("orders.label.parcel"), ", ".join(map(str, parcel))))
-    if fact.estimated_delivery and fact.tracking_status not in FINAL_STATUSES:
-        rows.append(Row(say("orders.label.due"), say.day(fact.estimated_delivery)))
+    parcel = _parcel(fact)
+    if named := [parcel[name] for name in ("carrier", "tracking_number") if name in parcel]:
+        rows.append(Row(say("orders.label.parcel"), ", ".join(named)))
+    if "estimated_delivery" in parcel:
+        rows.append(Row(say("orders.label.due"), say.day(parcel["estimated_delivery"])))
     return rows
+
+
+def _parcel(fact: Told) -> dict[str, Any]:
+    """What is told of its parcel, as far as that is known."""
+    fields = told_of_parcel(fact.tracking_status)
+    return {name: value for name in fields if (value := getattr(fact, name))}
 
 
 def _numbered(fact: Told, at: Setting, key: str, **more: str) -> str:

@@ -2,21 +2,31 @@
 
 They are remembered by their ids alone. What is said of one later, when it is placed and has an
 address, creates it; of any other order that is not known it is an update, and waits as such.
+
+What was said of one before it was placed is over: a shop cancels what is not paid, and takes the
+payment all the same.
 """
 
 from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from shared.bus.contract.events import OrderNotPlaced, OrderPlaced, OrderUnaddressed
+from shared.bus.contract.events import (
+    OrderCancelled,
+    OrderNotPlaced,
+    OrderPlaced,
+    OrderUnaddressed,
+)
 from shared.bus.contract.message import Received
 from shared.db import arrays
+from shared.ids import is_of_shop
 
 Placed = Received[OrderPlaced]
+Change = Placed | Received[OrderUnaddressed]
 
 
 class Sorted(NamedTuple):
@@ -28,12 +38,14 @@ class Sorted(NamedTuple):
         done: those that tell nothing new of an order that is there.
         early: those that tell nothing new of an order that is not there: they may have overtaken
             what said that it is waited for.
+        unaddressed: those of orders that are waited for, and cannot be mailed yet.
     """
 
     created: list[Placed]
-    updates: list[Placed]
-    done: list[Placed]
-    early: list[Placed]
+    updates: list[Change]
+    done: list[Change]
+    early: list[Change]
+    unaddressed: list[Change]
 
 
 def remember(
@@ -58,7 +70,7 @@ def of(session: Session, ids: Collection[UUID]) -> set[UUID]:
     return set(session.execute(_AWAITED, {"ids": arrays.uuids(ids)}).scalars())
 
 
-def sort(session: Session, messages: Iterable[Placed], created: Collection[UUID]) -> Sorted:
+def sort(session: Session, messages: Iterable[Change], created: Collection[UUID]) -> Sorted:
     """Tell which create an order; it is waited for no more.
 
     Args:
@@ -66,27 +78,48 @@ def sort(session: Session, messages: Iterable[Placed], created: Collection[UUID]
         messages: what was said.
         created: orders that others of the batch create.
     """
-    placed = sorted(messages, key=lambda m: (m.time, m.id))
-    if not placed:
-        return Sorted([], [], [], [])
-    ids = {"ids": arrays.uuids({m.data.order_id for m in placed})}
+    changes: list[Received[Any]] = sorted(messages, key=lambda m: (m.time, m.id))
+    if not changes:
+        return Sorted([], [], [], [], [])
+    ids = {"ids": arrays.uuids({m.data.order_id for m in changes})}
     awaited = set(session.execute(_AWAITED, ids).scalars())
-    if awaited:
+    placed = {m.data.order_id for m in changes if isinstance(m.data, OrderPlaced)}
+    if placed & awaited:
         # Of two recorders that see it, one removes it; for the other it is recorded by then.
-        ended = {"ids": arrays.uuids(awaited)}
-        awaited = set(session.execute(_FORGET, ended).scalars())
+        ended = {"ids": arrays.uuids(placed & awaited)}
+        awaited = awaited - placed | set(session.execute(_FORGET, ended).scalars())
     known = set(session.execute(_RECORDED, ids).scalars()) | set(created)
-    result = Sorted([], [], [], [])
-    for message in placed:
-        id_ = message.data.order_id
-        if id_ in awaited and id_ not in known:
+    result = Sorted([], [], [], [], [])
+    for message in changes:
+        id_, data = message.data.order_id, message.data
+        if isinstance(data, OrderUnaddressed):
+            if id_ in known:
+                (result.updates if data.tracking_status else result.done).append(message)
+            else:
+                (result.unaddressed if id_ in awaited else result.early).append(message)
+        elif id_ in awaited and id_ not in known:
             known.add(id_)
             result.created.append(message)
-        elif message.data.has_moved:
+        elif data.has_moved:
             result.updates.append(message)
         else:
             (result.done if id_ in known else result.early).append(message)
     return result
+
+
+def is_over(message: Received[Any], accepted_at: datetime) -> bool:
+    """Whether it is a shop's word that an order is cancelled, from before it was placed.
+
+    A sender's own is not: its clock need not agree with ours.
+
+    Args:
+        message: about an order that is recorded.
+        accepted_at: when the order was placed.
+    """
+    if not isinstance(message.data, OrderCancelled) or message.time >= accepted_at:
+        return False
+    said = message.data
+    return is_of_shop(said.account_id, said.order_id, said.order_number, is_test=said.IS_TEST)
 
 
 _REMEMBER = text("""

@@ -11,13 +11,18 @@ from shared.web.results import PageError, View
 PATH = "/requests"
 FILTERS = ("outcome", "code", "since", "until")
 A_MICROSECOND = timedelta(microseconds=1)
+OURS = ("hmac_hex", "standard_webhooks")
+"""The schemes of a business's own programs; any other is a shop's."""
 NOTES = {
     "no_change": "The shop's order has no state that a customer is told of: nothing was changed "
     "by it, but that an order which waited to be placed is recorded.",
     "not_placed": "The shop's order is a draft, unpaid, failed or cancelled: it is recorded, and "
     "its customer told, once it is placed.",
     "no_email_address": "The shop's order has no email address that can be mailed, so there is "
-    "nobody to tell of it: it is not recorded.",
+    "nobody to tell of it: it is not recorded. Of one that was recorded with an address, its new "
+    "state is.",
+    "old_order": "The shop's order was made more than a week before it came as a new one, so it is "
+    "taken for an imported one: it is not recorded, and its customer is told nothing.",
     "topic_not_taken": "What the shop told is not about an order's making or changes: nothing is "
     "recorded of it. Leave its topic out of the shop's webhooks.",
     "test": "The shop's test arrived, and its signature is right: nothing is recorded of it.",
@@ -70,7 +75,7 @@ def show(visit: Visit) -> Result:
         else (request, codes.get(request["code"]), "")
         for request in found
     ]
-    return View("request.html", {"path": PATH, "requests": requests, "notes": NOTES})
+    return View("request.html", {"path": PATH, "requests": requests, "notes": NOTES, "ours": OURS})
 
 
 def of_moment(visit: Visit, received_at: str) -> list[dict[str, Any]]:

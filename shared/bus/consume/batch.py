@@ -47,6 +47,9 @@ class Remembering(Protocol):
         Asked when the process stops: what has begun may be waited for, a few seconds in all.
         """
 
+    def lost(self) -> None:
+        """Told that no message is in hand any more: what is under way comes again, to whomever."""
+
 
 AGAIN = ("again", "unnamed")
 """How a copy is taken that is handled although the inbox may know it; see `Replay`."""
@@ -146,6 +149,22 @@ class Batches:
             failures = self._settle([message for _, message in understood])
             failed |= {tag: failures[m.id] for tag, m in understood if m.id in failures}
         return failed
+
+    def lost(self) -> None:
+        """Nothing is in hand any more: the broker was lost."""
+        if isinstance(self._handle, Remembering):
+            self._handle.lost()
+
+    def happened(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """Those whose effect outside the database has happened; see `Remembering`.
+
+        Args:
+            deliveries: which were under way once.
+        """
+        if not isinstance(self._handle, Remembering):
+            return []
+        by_id = {self._decode(delivery.incoming).id: delivery for delivery in deliveries}
+        return [by_id[id_] for id_ in self._handle.happened(by_id.keys())]
 
     def _settle(self, messages: Sequence[Received[Any]]) -> Failures:
         try:

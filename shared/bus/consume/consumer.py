@@ -156,6 +156,7 @@ class Consumer:
                 self.standing.failed(error)
                 if session is not None:
                     self._left = session.abandon() or self._left
+                    self._batches.lost()
             if session is not None:
                 session.close()
             self.unacknowledged = 0
@@ -164,8 +165,13 @@ class Consumer:
             delay = min(delay * 2, LONGEST_DELAY)
         if self._left:
             # Nobody else would know what has become of it, and it would be done again.
-            self._worker.submit(self._handle, self._left).exception()
+            self._worker.submit(self._write_down, self._left).exception()
         self._worker.shutdown(wait=False)
+
+    def _write_down(self, left: Sequence[Delivery]) -> None:
+        """Run in the other thread. What has not happened is tried by whoever has it by now."""
+        if happened := self._batches.happened(left):
+            self._handle(happened)
 
     def _handle(self, batch: Sequence[Delivery]) -> dict[int, Exception]:
         """Run in the other thread."""

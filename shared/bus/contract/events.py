@@ -253,8 +253,11 @@ class OrderCancelled(Event, frozen=True, kw_only=True):
 class OrderUnaddressed(Event, frozen=True, kw_only=True):
     """A shop's own webhook says: this order exists; and it has no email address to be mailed.
 
-    Said by the ingress of what a platform sends, and by no sender: theirs need an address. It is
-    waited for: an `OrderPlaced` that has one creates it.
+    Said by the ingress of what a platform sends, and by no sender: theirs need an address. A new
+    one is waited for: an `OrderPlaced` that has one creates it.
+
+    `is_change`: it is not new, and nobody begins to wait for it. Where the order is there, it
+    keeps its customer, and `tracking_status` counts.
     """
 
     TYPE: ClassVar[str] = "order.unaddressed"
@@ -264,6 +267,12 @@ class OrderUnaddressed(Event, frozen=True, kw_only=True):
     order_id: UUID
     account_id: UUID
     order_number: OrderNumber | UnsetType = UNSET
+    is_change: bool = False
+    tracking_status: TrackingStatus | UnsetType = UNSET
+    carrier: Carrier = UNSET
+    tracking_number: TrackingNumber = UNSET
+    tracking_url: TrackingUrl | UnsetType = UNSET
+    former: Former = UNSET
 
 
 class OrderNotPlaced(Event, frozen=True, kw_only=True):
@@ -315,6 +324,13 @@ class OrderTestCancelled(OrderCancelled, frozen=True, kw_only=True):
     """The same of a test order."""
 
     TYPE: ClassVar[str] = "order.test_cancelled"
+    IS_TEST: ClassVar[bool] = True
+
+
+class OrderTestUnaddressed(OrderUnaddressed, frozen=True, kw_only=True):
+    """The same of a test order."""
+
+    TYPE: ClassVar[str] = "order.test_unaddressed"
     IS_TEST: ClassVar[bool] = True
 
 

@@ -40,6 +40,7 @@ class Moody(Handler):
 
     goes_after = None
     thinks_of = "nobody"
+    verdict = ""  # on these; taken where it is empty
 
     def __init__(self, maildir):
         super().__init__(maildir)
@@ -68,6 +69,7 @@ class Moody(Handler):
         if envelope.rcpt_tos[0].startswith(self.thinks_of):
             self.thinking.set()
             await asyncio.to_thread(self.decided.wait)
+            return self.verdict or answer
         return answer
 
 
@@ -536,6 +538,30 @@ def test_what_a_notifier_without_a_broker_waits_for_is_sent_by_no_other(
     assert leased(engine) is None
     # What was written down behind its batch counts as well, and once.
     assert sent_by_metrics() - counted == 20
+
+
+@pytest.mark.parametrize(("then", "state"), [("", "sent"), ("550 5.1.1 No.", "undeliverable")])
+def test_a_refusal_whose_fact_was_lost_with_the_broker_is_not_told_of_a_later_try(
+    config, server, configure, engine, amqp_url, then, state
+):
+    """Meanwhile another notifier may have tried it, and somebody may have mended the address."""
+    server.thinks_of, server.verdict = "c0@", "550 5.1.1 Nobody has this address."
+    tell(amqp_url, *recipients(1))
+    with Gate(amqp_url) as gate, a_process(configure(amqp_url=gate.url)) as notifier:
+        until(lambda: leased(engine), "it is leased")
+        gate.cut()
+        until(lambda: notifier.standing.told.state == "away", "it has no broker")
+        server.decided.set()
+        until(lambda: leased(engine) is None, "the refusal has come")
+        server.verdict = then
+        gate.open()
+        until(lambda: deliveries(engine), "it comes again")
+        until(lambda: notifier.unacknowledged == 0, "and is done")
+        assert server.taken == 2
+        (row,) = deliveries(engine)
+        assert (row["state"], row["response"]) == (state, then)
+    # Nor is it tried once more when the process stops, for which it has ended.
+    assert server.taken == 2
 
 
 def sent_by_metrics():

@@ -2,13 +2,14 @@
 
 import threading
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import permutations
 from uuid import UUID
 
 import pytest
 from sqlalchemy import func, select, text
 
+from services.ingress.platforms.platform import moment
 from services.ingress.platforms.shopify import PLATFORM as SHOPIFY
 from services.ingress.platforms.woocommerce import PLATFORM as WOOCOMMERCE
 from services.ingress.shops import deliveries
@@ -21,7 +22,7 @@ from shared.bus.consume import inbox
 from shared.bus.consume.retry import MAX_ATTEMPTS
 from shared.bus.contract.events import decode, encode
 from shared.bus.contract.message import Received
-from shared.db.models import Order, OrderConflict, OutboxMessage
+from shared.db.models import Order, OrderConflict, OrderStatusHistory, OutboxMessage
 from shared.db.session import transaction
 from shared.http.route import Call
 from shared.ids import derived_id
@@ -43,7 +44,9 @@ def business(db):
 def said(business, platform, topic, order, **how):
     """The message that a delivery becomes, as the recorder gets it, and its note."""
     headers = {platform.topic: TOPICS[platform.name][topic], platform.shop: "kettles.example"}
-    found = deliveries.read(platform, headers.get, orders.raw(order), business.id, NOW, **how)
+    at = moment(order.get("updated_at") or order["date_modified_gmt"])
+    now = at + timedelta(hours=1) if topic == "new" else NOW
+    found = deliveries.read(platform, headers.get, orders.raw(order), business.id, now, **how)
     if found.message is None:
         return found.note, None
     message = found.message
@@ -205,6 +208,29 @@ def test_a_cancellation_may_overtake_that_it_was_placed(db, business):
     assert told(db) == ["order.recorded", "order.cancellation_recorded"]
 
 
+@pytest.mark.parametrize("is_one_batch", [True, False], ids=["one batch", "the ladder"])
+def test_a_cancellation_from_before_it_was_placed_changes_nothing(db, business, is_one_batch):
+    """An unpaid order is cancelled after an hour; paid all the same, it is placed."""
+    deliver(business, "new", woo(status="pending"))
+    _, cancelled = said(business, WOOCOMMERCE, "change", woo(day=3, status="cancelled"))
+    _, placed = said(business, WOOCOMMERCE, "change", woo(day=4))
+    if is_one_batch:
+        assert not take_in(cancelled, placed)
+    else:
+        assert take_in(cancelled)
+        assert not take_in(placed)
+        assert not take_in(replace(cancelled, attempt=1))
+    assert recorded(db) == [("zoe@shop.example", "PENDING")]
+    assert told(db) == ["order.recorded"]
+    history = db.scalars(select(OrderStatusHistory).order_by(OrderStatusHistory.at))
+    assert [(row.tracking_status, row.applied) for row in history] == [
+        ("CANCELLED", False),
+        ("PENDING", True),
+    ]
+    deliver(business, "change", woo(day=5, status="cancelled"))
+    assert recorded(db) == [("zoe@shop.example", "CANCELLED")]
+
+
 def test_two_recorders_that_have_it_at_once_lose_no_state(db, business, engine):
     deliver(business, "new", woo(status="pending"))
     _, placed = said(business, WOOCOMMERCE, "change", woo(day=3))
@@ -302,6 +328,70 @@ def test_in_one_batch_it_does_not_matter_in_which_order_they_come(db, business):
     assert told(db).count("order.recorded") == 6
 
 
+NO_ADDRESS = {"email": None, "contact_email": None, "customer": None}
+
+
+@pytest.mark.parametrize("is_test", [False, True])
+@pytest.mark.parametrize("platform", [WOOCOMMERCE, SHOPIFY], ids=lambda p: p.name)
+def test_what_happens_to_a_recorded_order_counts_though_its_address_is_gone(
+    db, business, platform, is_test
+):
+    """Somebody removes it in the shop, or an app sees no customers any more."""
+    ends = {
+        WOOCOMMERCE: (
+            woo(),
+            woo(email="", day=3),
+            woo(email="", day=4, status="completed"),
+            woo(email="", day=5, status="cancelled"),
+        ),
+        SHOPIFY: (
+            orders.shopify(),
+            orders.shopify(updated_at="2026-11-03T08:00:05Z", **NO_ADDRESS),
+            shopify(4, orders.parcel()) | NO_ADDRESS,
+            shopify(5) | NO_ADDRESS | {"cancelled_at": "2026-11-05T08:00:05Z"},
+        ),
+    }
+    created, touched, sent, cancelled = ends[platform]
+    deliver(business, "new", created, platform, is_test=is_test)
+    for order in (touched, sent):
+        note = deliver(business, "change", order, platform, is_test=is_test)
+        assert note == "no_email_address"
+    assert recorded(db) == [("zoe@shop.example", "IN_TRANSIT")]
+    assert deliver(business, "change", cancelled, platform, is_test=is_test) is None
+    assert recorded(db) == [("zoe@shop.example", "CANCELLED")]
+    kinds = ("recorded", "status_recorded", "cancellation_recorded")
+    assert told(db) == [f"order.{'test_' * is_test}{kind}" for kind in kinds]
+
+
+def test_nor_does_one_of_an_earlier_version_need_it(db, business):
+    earlier(business, woo())
+    deliver(business, "change", woo(email="", day=3, status="completed"))
+    assert recorded(db) == [("zoe@shop.example", "IN_TRANSIT")]
+
+
+@pytest.mark.parametrize("status", ["processing", "completed"])
+def test_an_order_by_telephone_is_told_to_its_business_once(db, business, status):
+    """Somebody writes it down in the shop: it is new as a draft, and has no address."""
+    assert deliver(business, "new", woo(email="", status="pending")) == "not_placed"
+    for _ in range(2):
+        assert deliver(business, "change", woo(email="", day=3, status=status)) == (
+            "no_email_address"
+        )
+    (fact,) = facts(db)
+    assert (fact.what, fact.order_number, fact.of_shop) == ("no_email_address", "727", True)
+    deliver(business, "change", woo(day=4))
+    assert recorded(db) == [("zoe@shop.example", "PENDING")]
+
+
+@pytest.mark.parametrize("status", ["processing", "completed"])
+def test_an_old_order_without_an_address_is_neither_told_nor_waited_for(db, business, status):
+    _, touched = said(business, WOOCOMMERCE, "change", woo(email="", status=status))
+    assert take_in(touched)  # it may have overtaken its order
+    assert not take_in(replace(touched, attempt=LOOKS))
+    deliver(business, "change", woo(day=3))
+    assert (recorded(db), told(db)) == ([], [])
+
+
 @pytest.mark.parametrize("platform", [WOOCOMMERCE, SHOPIFY], ids=lambda p: p.name)
 def test_an_address_that_is_added_later_makes_it_an_order(db, business, platform):
     made = orders.woocommerce if platform is WOOCOMMERCE else orders.shopify
@@ -314,6 +404,21 @@ def test_an_address_that_is_added_later_makes_it_an_order(db, business, platform
         deliver(business, "change", later, platform)
     assert recorded(db) == [("zoe@shop.example", "PENDING")]
     assert told(db) == ["order.not_taken", "order.recorded"]
+
+
+def shopify(day, *parcels):
+    """An order of which all is fulfilled, as it was on a day of November 2026."""
+    at = {"fulfillment_status": "fulfilled", "updated_at": f"2026-11-{day:02}T08:00:05Z"}
+    return orders.shopify(fulfillments=list(parcels), **at)
+
+
+def test_a_parcel_goes_back_in_no_email(db, business):
+    """Between that it was handed over and its first scan a carrier tells of labels."""
+    deliver(business, "new", orders.shopify(), SHOPIFY)
+    for day, state in enumerate((None, "confirmed", "label_printed", "in_transit"), start=3):
+        deliver(business, "change", shopify(day, orders.parcel(state)), SHOPIFY)
+    assert recorded(db) == [("zoe@shop.example", "IN_TRANSIT")]
+    assert told(db) == ["order.recorded", "order.status_recorded"]
 
 
 def test_a_test_order_is_waited_for_as_a_live_one_is(db, business):

@@ -101,6 +101,26 @@ def test_the_parcel_is_shown_and_where_it_can_be_followed(stage):
     assert "Parcel" not in plain
 
 
+@pytest.mark.parametrize(
+    ("status", "told"), [("IN_TRANSIT", "all"), ("DELIVERED", "but the day"), ("CANCELLED", "none")]
+)
+def test_of_a_parcel_the_page_shows_what_the_emails_say(stage, status, told):
+    """What does not come is not due, and cannot be followed; a label may have been made for it."""
+    parcel = {
+        "carrier": "Swift Parcels",
+        "tracking_number": "JD0146",
+        "tracking_url": "https://track.carrier.example/?id=JD0146",
+        "estimated_delivery": "2026-12-03",
+    }
+    id_ = an_order(stage, tracking=parcel, tracking_said={})
+    with stage.api.session() as session, session.begin():
+        session.get_one(Order, id_).tracking_status = status
+    shown = follow(stage, tracking.token_for(id_)).text
+    assert ("3 December 2026" in shown) == (told == "all")
+    assert ("Swift Parcels, JD0146" in shown) == (told != "none")
+    assert (parcel["tracking_url"] in shown) == (told != "none")
+
+
 def test_it_leads_to_where_the_emails_end(stage):
     id_ = an_order(stage)
     shown = follow(stage, tracking.token_for(id_)).text
@@ -180,6 +200,21 @@ def test_the_page_is_in_the_sellers_language_and_time(stage):
     for each in ('<html lang="fr">', "Votre commande est en transit", "3 décembre", "UTC+5:45"):
         assert each in shown
     assert "Your order" not in shown
+
+
+def test_our_words_in_a_shops_order_are_in_the_language_of_the_page(stage):
+    id_ = an_order(stage, order_number="#1001", sent_metadata={"shop": "kettles.example"})
+    with stage.api.session() as session, session.begin():
+        order = session.get_one(Order, id_)
+        order.item_summary = "No items were named.\nTotal: 68.90 EUR"
+        session.add(EmailSender(account_id=order.account_id, language="fr"))
+        session.execute(
+            text("UPDATE order_status_history SET note = :note WHERE order_id = :id"),
+            {"id": id_, "note": "The order was refunded."},
+        )
+    shown = follow(stage, tracking.token_for(id_)).text
+    for each in ("Total : 68.90 EUR", "Aucun article", "La commande a été remboursée."):
+        assert each in shown
 
 
 def test_a_business_ends_the_links_of_one_order_and_the_next_one_works(stage):

@@ -13,6 +13,8 @@ from shared.db.models import (
     Account,
     EmailDelivery,
     OrderConflict,
+    OrderStatusHistory,
+    WaitingUpdate,
     WebhookRequest,
     WebhookSecret,
 )
@@ -45,10 +47,9 @@ def a_request(business, *, order_id=None, **more):
         event_type="order.created",
         event_id=new_id(),
         order_id=order_id,
-        scheme="hmac_hex",
         latency_us=1000,
         client_address="203.0.113.7",
-        **more,
+        **{"scheme": "hmac_hex"} | more,
     )
 
 
@@ -96,6 +97,50 @@ def test_why_nothing_is_recorded_of_a_delivery_is_said_in_words(stage, business,
     keep(stage, request)
     page = page_of(browser, request)
     assert NOTES[note].replace("'", "&#39;") in page
+
+
+@pytest.mark.parametrize(("scheme", "can_send"), [("hmac_hex", True), ("woocommerce", False)])
+def test_who_sent_what_is_given_up_is_advised_what_it_can_do(stage, business, scheme, can_send):
+    browser, account_id = business
+    request = a_request(account_id, order_id=new_id(), scheme=scheme)
+    update = WaitingUpdate(
+        event_id=request.event_id,
+        account_id=account_id,
+        order_id=request.order_id,
+        since=request.at,
+        given_up_at=request.at,
+    )
+    keep(stage, request, update)
+    page = page_of(browser, request)
+    assert ("send the order first" in page) == can_send
+    assert ("webhook for new orders (Order created)" in page) != can_send
+
+
+@pytest.mark.parametrize("note", ["not_placed", "no_change", "no_email_address", None])
+@pytest.mark.parametrize("is_recorded", [False, True])
+def test_a_request_leads_to_its_order_where_there_is_one(stage, business, note, is_recorded):
+    """One that was just accepted may be on its way, so it does as well."""
+    browser, account_id = business
+    order = an_order(account_id, order_number="A-7")
+    id_ = order.id
+    request = a_request(account_id, order_id=id_, note=note, scheme="woocommerce")
+    keep(stage, request, *([order] if is_recorded else []))
+    link = f'href="/orders/{id_}"'
+    assert (link in page_of(browser, request)) == (is_recorded or note is None)
+
+
+def test_or_to_the_id_that_it_has_from_an_earlier_version(stage, business):
+    browser, account_id = business
+    order = an_order(account_id, order_number="A-7")
+    id_, at = order.id, datetime.now(UTC)
+    request = a_request(account_id, order_id=new_id(), scheme="woocommerce")
+    moved = OrderStatusHistory(
+        event_id=request.event_id, order_id=id_, tracking_status="IN_TRANSIT", at=at, applied=True
+    )
+    keep(stage, order, request, moved)
+    page = page_of(browser, request)
+    assert f'href="/orders/{id_}"' in page
+    assert "<dt>Order number</dt><dd>A-7</dd>" in page
 
 
 def test_an_email_that_was_not_sent_is_not_said_to_have_been(stage, business):

@@ -63,7 +63,7 @@ def send(browser):
 def test_a_file_is_looked_at_then_sent_and_twice_is_once(stage, browser):
     content = rows("Ada", "=Ben", "Ada")
     choose(browser, content)
-    assert browser.texts("button")[-1] == "Send 3 orders; 2 customers get an email"
+    assert browser.texts("button")[-1] == "Send 3 orders: up to 3 emails go out"
     assert bodies(stage) == ({}, 0)
     preview = browser.page
     send(browser)
@@ -129,7 +129,7 @@ def test_json_lines_come_back_as_json_lines(stage, browser):
     update = {"type": "order.cancelled", "order_number": "A-1"}
     lines = [good, update, good | {"item_summary": "other"}, {"item_summary": 1}]
     choose(browser, "\n".join(json.dumps(line) for line in lines) + "\n[", "orders.jsonl")
-    assert "Send 1 order and 1 update; 1 customer gets an email" in browser.page
+    assert "Send 1 order and 1 update: up to 2 emails go out" in browser.page
     assert "Line 1 has another order of its number or key." in browser.page
     send(browser)
     back = [json.loads(line) for line in browser.send("/upload/failed").splitlines()]

@@ -67,8 +67,8 @@ def test_woocommerce_from_add_webhook_to_the_customers_email(business):
     ping = business.http.post(f"/webhooks/{business.id}/woocommerce/", data={"webhook_id": "12"})
     assert ping.status_code == 200
     billing = orders.woocommerce()["billing"] | {"email": customer}
-    order = orders.woocommerce(billing=billing, number="K-727")
-    other = orders.woocommerce(id=728, billing=billing, number="K-728")
+    order = orders.recent(orders.woocommerce, billing=billing, number="K-727")
+    other = orders.recent(orders.woocommerce, id=728, billing=billing, number="K-728")
     ids = [woocommerce(business, "order.created", o).json()["order_id"] for o in (order, other)]
     assert ids[0] != ids[1]
     assert woocommerce(business, "order.updated", order).json()["note"] == "no_change"
@@ -95,7 +95,7 @@ def test_shopify_from_the_secret_to_the_customers_email(business):
     given = business.http.put("/webhook/secret/shopify/", json={"secret": SHOP_SECRET})
     assert given.status_code == 200, given.text
     assert SHOP_SECRET not in business.mail("The secret of your webhooks from Shopify was set")
-    order = orders.shopify(email=customer)
+    order = orders.recent(orders.shopify, email=customer)
     id_ = shopify(business, "orders/create", order).json()["order_id"]
     until(lambda: len(told(business, customer)) == 1, "the order is told of")
     on_its_way = order | {
@@ -118,7 +118,7 @@ def test_shopify_from_the_secret_to_the_customers_email(business):
 def test_the_business_hears_of_orders_that_nobody_can_be_told_of_once(business):
     for id_ in (801, 802):
         billing = orders.woocommerce()["billing"] | {"email": ""}
-        order = orders.woocommerce(id=id_, number=f"TILL-{id_}", billing=billing)
+        order = orders.recent(orders.woocommerce, id=id_, number=f"TILL-{id_}", billing=billing)
         answer = woocommerce(business, "order.created", order)
         assert (answer.status_code, answer.json()["note"]) == (200, "no_email_address")
     assert "TILL-80" in business.mail("it has no email address")

@@ -1,12 +1,16 @@
 """Every email in every language: complete, and with nothing of another one."""
 
 import re
-from datetime import date
+from datetime import UTC, date, datetime
 from html import unescape
+from uuid import UUID
 
 import msgspec
 import pytest
 
+from services.ingress.platforms import becoming
+from services.ingress.platforms.shopify import PLATFORM as SHOPIFY
+from services.ingress.platforms.woocommerce import PLATFORM as WOOCOMMERCE
 from services.notifier.composing import CONTENTS, HIDDEN, compose
 from services.notifier.previews import to_business
 from services.notifier.previews.examples import SAMPLES, preview
@@ -14,18 +18,22 @@ from services.notifier.senders import OURS, Sender
 from shared.bus.contract.events import (
     AccountChanged,
     OrderCancellationRecorded,
+    OrderCancelled,
     OrderNotTaken,
     OrderRecorded,
     OrderStatusRecorded,
     TrackingStatus,
     in_test,
 )
+from shared.ids import order_of_number
 from shared.languages.language import CODES, DEFAULT, language
 from tests.integration.arrange import received
+from tests.unit.ingress.platforms import orders
 from tests.unit.notifier.facts import ACCOUNT, COMPANY, FACTS, UNTIL
 from tests.unit.notifier.test_composing import Tags
 
 replace = msgspec.structs.replace
+NOW = datetime(2026, 11, 2, 9, tzinfo=UTC)
 OTHERS = [code for code in CODES if code != DEFAULT]
 PARCEL = {
     "carrier": "Swift",
@@ -100,6 +108,71 @@ def sentences(code):
         for piece in re.split(r"\{\w+\}", text):
             if len(piece.split()) >= 3:
                 yield piece.strip()
+
+
+def of_shops():
+    """What the recorder tells of shops' orders that lack all that we have words for."""
+    nobody = {"first_name": "", "last_name": "", "company": ""}
+    billing = {"email": "zoe@shop.example"} | nobody
+    lines = [{"name": f"Kettle {n} " * 20, "quantity": 1} for n in range(40)]
+    bare = {"line_items": [], "billing": billing, "shipping": nobody}
+    found = [
+        (WOOCOMMERCE, orders.woocommerce(**bare)),
+        (WOOCOMMERCE, orders.woocommerce(**bare | {"line_items": lines})),
+        (WOOCOMMERCE, orders.woocommerce(status="refunded")),
+    ]
+    for reason in ("customer", "inventory", "declined"):
+        at = {"cancelled_at": "2026-11-03T08:00:00Z", "cancel_reason": reason}
+        found.append((SHOPIFY, orders.shopify(**at)))
+    for platform, order in found:
+        said = platform.read(msgspec.json.decode(orders.raw(order), type=platform.order), "")
+        id_ = becoming.order_id(platform, UUID(int=1), said)
+        topic = "change" if said.status else "new"
+        yield becoming.event_of(platform, id_, topic, said, UUID(int=1), NOW).event
+
+
+def told_of(event, **changes):
+    """The fact that a recorder makes of it."""
+    common = {
+        "order_id": event.order_id,
+        "account_id": event.account_id,
+        "company_name": COMPANY,
+        "customer_email": "zoe@shop.example",
+        "order_number": event.order_number,
+    } | changes
+    if isinstance(event, OrderCancelled):
+        common |= {"customer_name": "Zoë", "item_summary": "kettle"}
+        cancelled = TrackingStatus.CANCELLED
+        return OrderCancellationRecorded(**common, tracking_status=cancelled, reason=event.reason)
+    return OrderRecorded(
+        customer_name=event.customer_details.name,
+        item_summary=event.item_summary,
+        address=event.address,
+        tracking_status=event.tracking_status,
+        **common,
+    )
+
+
+OUR_WORDS = [
+    "No postal address", "No items were named", "Total: 68.90 EUR", ", and more", "Customer",
+    "The order was refunded.", "The customer cancelled.", "Items are out", "payment was declined",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("code", OTHERS)
+def test_our_words_in_a_shops_order_are_in_the_language_of_its_business(code):
+    for event in of_shops():
+        told, english = (whole(email_in(c, told_of(event))) for c in (code, DEFAULT))
+        assert [words for words in OUR_WORDS if words in english]
+        assert [words for words in OUR_WORDS if words in told] == []
+        # A sender's own words are as they came.
+        own = told_of(event, order_number="A-1", order_id=order_of_number(UUID(int=1), "A-1"))
+        assert [words for words in OUR_WORDS if words in whole(email_in(code, own))]
+
+
+def test_each_of_our_words_is_among_these():
+    told = " ".join(whole(email_in(DEFAULT, told_of(event))) for event in of_shops())
+    assert [words for words in OUR_WORDS if words not in told] == []
 
 
 @pytest.mark.parametrize("code", OTHERS)

@@ -4,9 +4,14 @@ from datetime import date
 from html import escape
 from html.parser import HTMLParser
 
+import msgspec
 import pytest
 
-from shared.bus.contract.events import TrackingStatus
+from services.notifier.composing import compose
+from services.notifier.senders import Sender
+from shared.bus.contract.events import FINAL_STATUSES, TrackingStatus
+from shared.languages.language import CODES
+from tests.integration.arrange import received
 from tests.unit.notifier.facts import FACTS
 from tests.unit.notifier.test_composing import Tags, email_of
 
@@ -81,6 +86,27 @@ def test_a_cancelled_order_has_no_parcel():
     told = email_of("order_cancelled", **PARCEL)
     assert not Links(told.html).found
     assert "track" not in (told.text + told.html).lower()
+
+
+@pytest.mark.parametrize("status", sorted(FINAL_STATUSES))
+def test_nor_has_one_that_was_over_when_it_came(status):
+    told = email_of("order_received", tracking_status=status, **PARCEL)
+    assert "Due" not in told.text + told.html
+    assert bool(Links(told.html).found) == (status is TrackingStatus.DELIVERED)
+    assert ("JD0146" in told.text) == (status is TrackingStatus.DELIVERED)
+
+
+PROMISES = {"en": "we will ", "fr": "nous vous écrirons "}
+
+
+@pytest.mark.parametrize("code", CODES)
+@pytest.mark.parametrize("status", TrackingStatus)
+@pytest.mark.parametrize("template", OF_ORDERS[:2])
+def test_no_email_promises_another(template, status, code):
+    """Shops end at `completed`, orders come when they are over, and whoever has left hears none."""
+    fact = msgspec.structs.replace(FACTS[template], tracking_status=status)
+    told = compose(received(fact), Sender(language=code))
+    assert PROMISES[code] not in told.text.lower()
 
 
 @pytest.mark.parametrize("what", ["update_given_up", "key_reused"])

@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
-import msgspec
-
 from shared.bus.contract.events import CREATED
 from shared.bus.contract.message import Message
 from shared.intake import bodies, csv_files, order_files
@@ -18,14 +16,6 @@ MOST_BYTES = 524_288
 MOST_ROWS = 2_000
 INVALID = "invalid_body"
 """The code that the webhook answers to what the rules refuse."""
-
-
-class _Customer(msgspec.Struct):
-    email: str
-
-
-class _Order(msgspec.Struct):
-    customer_details: _Customer
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +36,6 @@ class File:
         taken: the rows that go.
         refused: the others.
         orders: how many of those that go are orders; the others are updates.
-        customers: how many addresses the orders are for.
     """
 
     name: str
@@ -54,7 +43,6 @@ class File:
     taken: tuple[Line, ...]
     refused: tuple[Refused, ...]
     orders: int
-    customers: int
 
     @property
     def updates(self) -> int:
@@ -63,16 +51,15 @@ class File:
 
     @property
     def in_words(self) -> str:
-        """What goes, and who gets an email."""
+        """What goes, and how many emails go out for it: each update is told as an order is."""
         parts = [
             f"{count:,} {name}{'' if count == 1 else 's'}"
             for count, name in ((self.orders, "order"), (self.updates, "update"))
             if count
         ]
-        if not self.orders:
-            return parts[0]  # there is one, or nothing goes
-        get = "customer gets" if self.customers == 1 else "customers get"
-        return f"{' and '.join(parts)}; {self.customers:,} {get} an email"
+        count = len(self.taken)
+        emails = "email goes" if count == 1 else "emails go"
+        return f"{' and '.join(parts)}: up to {count:,} {emails} out"
 
     def given_back(self, failed: Mapping[int, Failed]) -> tuple[str, str, bytes]:
         """The rows that were not taken, in the form in which they came: name, kind and content.
@@ -120,20 +107,18 @@ def judge(name: str, content: bytes, account_id: str) -> File:
     taken: list[Line] = []
     refused: list[Refused] = []
     made: dict[UUID, Line] = {}
-    orders, emails = 0, set[str]()
+    orders = 0
     for line in lines:
         try:
             order_id, message = _read(line, UUID(account_id))
             if message.type in CREATED:
                 _refuse_another(made.setdefault(order_id, line), line)
-                order = msgspec.json.decode(message.body, type=_Order)
-                emails.add(order.customer_details.email.casefold())
                 orders += 1
         except BodyError as error:
             refused.append(Refused(line, error.faults))
         else:
             taken.append(line)
-    return File(name, content, tuple(taken), tuple(refused), orders, len(emails))
+    return File(name, content, tuple(taken), tuple(refused), orders)
 
 
 def _refuse_another(before: Line, line: Line) -> None:

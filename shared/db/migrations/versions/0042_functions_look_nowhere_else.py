@@ -8,7 +8,7 @@ view named `pg_class` made a service the owner of the database.
 from alembic import op
 
 revision = "0042"
-down_revision = "0040"
+down_revision = "0041"
 
 _ALTER = """
     DO $$

@@ -80,9 +80,17 @@ def give(sender, secret, **more):
     )
 
 
+def woo_order(**changes):
+    return orders.recent(orders.woocommerce, **changes)
+
+
+def shopify_order(**changes):
+    return orders.recent(orders.shopify, **changes)
+
+
 PLATFORMS = {
-    "woocommerce": (woocommerce, orders.woocommerce, "order.created", "order.updated"),
-    "shopify": (shopify, orders.shopify, "orders/create", "orders/updated"),
+    "woocommerce": (woocommerce, woo_order, "order.created", "order.updated"),
+    "shopify": (shopify, shopify_order, "orders/create", "orders/updated"),
 }
 
 
@@ -145,7 +153,7 @@ def test_a_recorded_delivery_is_one_order_whatever_is_written_beside_it(sender, 
     for number in range(3):
         for topic in ("order.created", "order.updated"):
             source = {"X-WC-Webhook-Source": f"https://{number}.example/"}
-            answer = taken(shop, orders.woocommerce(status="completed"), topic, **source)
+            answer = taken(shop, woo_order(status="completed"), topic, **source)
             ids.add(answer.json()["order_id"])
     assert len(ids) == 1
     messages = []
@@ -158,7 +166,7 @@ def test_a_recorded_delivery_is_one_order_whatever_is_written_beside_it(sender, 
 
 def test_the_signing_form_of_the_secret_may_be_pasted_too(sender):
     shop = woocommerce(sender)
-    answer = shop.deliver(orders.woocommerce(), "order.created", key=sender.signing_secret)
+    answer = shop.deliver(woo_order(), "order.created", key=sender.signing_secret)
     assert answer.status_code == 201
 
 
@@ -218,12 +226,12 @@ def test_a_change_that_is_no_news_is_noted_and_may_place_an_order_that_waits(
 
 def test_an_order_that_nobody_placed_is_accepted_and_noted(sender, published):
     shop = woocommerce(sender)
-    answer = taken(shop, orders.woocommerce(status="pending"), "order.created")
+    answer = taken(shop, woo_order(status="pending"), "order.created")
     assert (answer.status_code, answer.json()["note"]) == (200, "not_placed")
     entry = until(shop.log, "the log has it")[0]
     assert (entry["note"], entry["event_type"]) == ("not_placed", "order.not_placed")
     assert published.since() == 1
-    answer = shop.deliver(orders.woocommerce(status="failed"), "order.updated")
+    answer = shop.deliver(woo_order(status="failed"), "order.updated")
     assert answer.json()["note"] == "no_change"
     assert published.since() == 1
 
@@ -244,9 +252,17 @@ def test_an_order_that_nobody_can_be_told_of_is_accepted_and_noted(shop, order, 
     assert published.since() == 1
 
 
+def test_an_imported_order_of_years_ago_is_answered_200_and_noted(shop, order, created, published):
+    at = {"date_created_gmt": "2021-05-04T08:00:00", "processed_at": "2021-05-04T08:00:00Z"}
+    answer = taken(shop, order(**at), created)
+    assert (answer.status_code, answer.json()["note"]) == (200, "old_order")
+    assert until(shop.log, "the log has it")[0]["note"] == "old_order"
+    assert published.since() == 0
+
+
 def test_a_test_notification_mails_nobody(sender, published):
     shop = shopify(sender)
-    answer = taken(shop, orders.shopify(), "orders/create", **{"X-Shopify-Test": "true"})
+    answer = taken(shop, shopify_order(), "orders/create", **{"X-Shopify-Test": "true"})
     assert (answer.status_code, answer.json()["note"]) == (200, "test")
     assert published.since() == 0
 
@@ -265,7 +281,7 @@ def test_the_ping_of_woocommerce_is_answered_200_to_anybody_and_nothing_kept(sen
     assert answers[0][0] == 200
     assert published.since() == 0
     # What is logged is logged in its order.
-    shop.deliver(orders.woocommerce(), "order.updated")
+    shop.deliver(woo_order(), "order.updated")
     assert [entry["note"] for entry in until(shop.log, "the log has it")] == ["no_change"]
 
 
@@ -281,7 +297,7 @@ def test_wordpress_speaks_http_1_0(sender):
     import socket
 
     shop = woocommerce(sender)
-    body = orders.raw(orders.woocommerce())
+    body = orders.raw(woo_order())
     head = [f"POST /api/v1{shop.path} HTTP/1.0", "Host: x", f"Content-Length: {len(body)}"]
     head += [f"{name}: {value}" for name, value in shop.signed(body, "order.created").items()]
     host, port = sender.api.url.removeprefix("http://").split(":")
@@ -341,7 +357,7 @@ def test_a_revoked_business_is_refused(shop, order, created):
 
 def test_an_expired_secret_of_ours_says_so_and_is_replaced(sender):
     shop = woocommerce(sender)
-    taken(shop, orders.woocommerce(), "order.created")
+    taken(shop, woo_order(), "order.created")
     with sender.api.session() as session:
         session.execute(
             text("UPDATE webhook_secrets SET expires_at = now() WHERE account_id = :id"),
@@ -349,10 +365,7 @@ def test_an_expired_secret_of_ours_says_so_and_is_replaced(sender):
         )
         session.commit()
     answer = until(
-        lambda: (
-            (found := shop.deliver(orders.woocommerce(), "order.created")).status_code == 401
-            and found
-        ),
+        lambda: (found := shop.deliver(woo_order(), "order.created")).status_code == 401 and found,
         "the expiry is in force",
     )
     assert answer.json()["code"] == "secret_expired"
@@ -367,7 +380,7 @@ def given(sender):
 
 def test_a_given_secret_is_sealed_never_shown_and_is_no_api_key(sender, published):
     shop = shopify(sender)
-    taken(shop, orders.shopify(), "orders/create")
+    taken(shop, shopify_order(), "orders/create")
     (entry,) = given(sender)
     assert SHOP_SECRET not in json.dumps(entry)
     assert entry["valid_until"] is None
@@ -394,8 +407,8 @@ def test_a_given_secret_is_sealed_never_shown_and_is_no_api_key(sender, publishe
 def test_another_one_takes_its_place_and_the_one_before_works_for_a_day(sender):
     old = shopify(sender)
     new = shopify(sender, "another-secret-of-shopify")
-    assert taken(new, orders.shopify(), "orders/create")
-    assert old.deliver(orders.shopify(), "orders/create").status_code == 201
+    assert taken(new, shopify_order(), "orders/create")
+    assert old.deliver(shopify_order(), "orders/create").status_code == 201
     states = [entry["valid_until"] is None for entry in given(sender)]
     assert states == [True, False]
     # Said again, it is the same, and what was to end with it ends.
@@ -403,12 +416,12 @@ def test_another_one_takes_its_place_and_the_one_before_works_for_a_day(sender):
     assert len(given(sender)) == 2
     give(sender, "another-secret-of-shopify", revoke_previous=True)
     assert len(given(sender)) == 1
-    until(lambda: old.deliver(orders.shopify(), "orders/create").status_code == 401, "it ended")
-    assert new.deliver(orders.shopify(), "orders/create").status_code == 201
+    until(lambda: old.deliver(shopify_order(), "orders/create").status_code == 401, "it ended")
+    assert new.deliver(shopify_order(), "orders/create").status_code == 201
     give(sender, "a-third-secret-of-shopify", revoke_previous=True)
     until(
         lambda: (
-            {s.deliver(orders.shopify(), "orders/create").status_code for s in (old, new)} == {401}
+            {s.deliver(shopify_order(), "orders/create").status_code for s in (old, new)} == {401}
         ),
         "those before are refused",
     )
@@ -419,12 +432,12 @@ def test_each_shop_has_its_own_and_removing_one_leaves_the_others(sender):
     one = shopify(sender, "the-secret-of-one-shop", shop="one.myshopify.com")
     other = shopify(sender, "the-secret-of-another", shop="other.myshopify.com")
     for shop in (one, other):
-        assert taken(shop, orders.shopify(), "orders/create").status_code == 201
+        assert taken(shop, shopify_order(), "orders/create").status_code == 201
     http, path = sender.api.http, "/webhook/secret/shopify/"
     removed = http.delete(path, headers=sender.bearer, params={"shop": "one.myshopify.com"})
     assert removed.status_code == 204
-    until(lambda: one.deliver(orders.shopify(), "orders/create").status_code == 401, "refused")
-    assert other.deliver(orders.shopify(), "orders/create").status_code == 201
+    until(lambda: one.deliver(shopify_order(), "orders/create").status_code == 401, "refused")
+    assert other.deliver(shopify_order(), "orders/create").status_code == 201
     assert [entry["shop"] for entry in given(sender)] == ["other.myshopify.com"]
     again = http.delete(path, headers=sender.bearer, params={"shop": "one.myshopify.com"})
     assert (again.status_code, again.json()["code"]) == (404, "given_secret_not_found")
@@ -460,7 +473,7 @@ def test_replacing_ours_leaves_theirs_and_a_given_one_needs_an_approval(sender):
     shop = shopify(sender)
     http = sender.api.http
     http.post("/webhook/secret/", headers=sender.bearer, json={"revoke_previous": True})
-    assert taken(shop, orders.shopify(), "orders/create").status_code == 201
+    assert taken(shop, shopify_order(), "orders/create").status_code == 201
     with sender.api.session() as session:
         session.execute(
             text("UPDATE kyc_applications SET status = 'revoked' WHERE account_id = :id"),

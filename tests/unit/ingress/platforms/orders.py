@@ -3,6 +3,8 @@
 import base64
 import json
 import subprocess
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 
@@ -98,6 +100,18 @@ def shopify(**changes: Any) -> dict[str, Any]:
         "refunds": [],
         "test": False,
     } | changes
+
+
+def recent(made: Callable[..., dict[str, Any]], **changes: Any) -> dict[str, Any]:
+    """Such an order of yesterday, for whoever goes by the clock: old ones are taken for imports.
+
+    Args:
+        made: makes it.
+        **changes: members that differ.
+    """
+    yesterday = f"{datetime.now(UTC) - timedelta(days=1):%Y-%m-%d}"
+    order = json.dumps(made(**changes)).replace("2026-11-02", yesterday)
+    return dict(json.loads(order))
 
 
 def parcel(shipment_status: str | None = None, status: str = "success") -> dict[str, Any]:

@@ -85,6 +85,52 @@ def test_an_order_of_shopify():
     assert said.status is None
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Salt &amp; Pepper <b>XL</b>", "Salt & Pepper XL"),
+        ('Kettle - <span class="size">1&nbsp;l</span><br/>Blue', "Kettle - 1 l Blue"),
+        ("L&#8217;eau &lt;3", "L’eau <3"),
+        ("Salt & Pepper, R&D; 5 < 6 > 4 <3", "Salt & Pepper, R&D; 5 < 6 > 4 <3"),
+        ("<img src=x>", "?"),
+        ("&lt;b&gt;" * 1_000, "<b>" * 66 + "<b"),
+        ("<" * 100_000, "<" * 200),
+        ("<" + "a" * 100_000, "<" + "a" * 199),
+        ("&#" + "1" * 5_000, "\ufffd"),
+    ],
+)
+def test_the_name_of_a_product_is_text_where_its_shop_has_made_html_of_it(name, said):
+    """WooCommerce gives names as its pages print them."""
+    listed = woo(line_items=[{"name": name, "quantity": 1}]).items
+    assert listed == f"1 x {said}\nTotal: 68.90 EUR"
+
+
+def price(amount, paid):
+    """As Shopify has it: in the currency of the shop, and in that of the customer."""
+    return {
+        "shop_money": {"amount": amount, "currency_code": "EUR"},
+        "presentment_money": {"amount": paid, "currency_code": "NGN"},
+    }
+
+
+def test_what_a_customer_of_shopify_has_paid_in_which_currency():
+    paid = {"total_price_set": price("68.90", "118000.00"), "presentment_currency": "NGN"}
+    assert shopify(**paid).items.endswith("\nTotal: 118000.00 NGN")
+    nothing = {"presentment_money": None}
+    for odd in (None, {}, nothing, {"presentment_money": {"amount": None}}):
+        assert shopify(total_price_set=odd).items.endswith("\nTotal: 68.90 EUR")
+
+
+def test_what_was_taken_out_of_an_order_of_shopify_is_in_no_email():
+    lines = orders.shopify()["line_items"]
+    left = [lines[0] | {"current_quantity": 1}, lines[1] | {"current_quantity": 0}]
+    changed = {"line_items": left, "current_total_price": "30.00"}
+    assert shopify(**changed).items == "1 x Kettle - Blue\nTotal: 30.00 EUR"
+    changed["total_price_set"] = price("68.90", "118000.00")
+    changed["current_total_price_set"] = price("30.00", "51000.00")
+    assert shopify(**changed).items == "1 x Kettle - Blue\nTotal: 51000.00 NGN"
+
+
 BILLING = orders.woocommerce()["billing"]
 ODD = [
     {"billing": BILLING | {"phone": False, "postcode": []}},
@@ -195,7 +241,10 @@ def test_states_of_woocommerce(changes, status):
 
 
 NOT_SHIPPED = [{"name": "E-book", "quantity": 1, "requires_shipping": False}]
-ALL = {"fulfillment_status": "fulfilled"}
+ALL, PARTLY = {"fulfillment_status": "fulfilled"}, {"fulfillment_status": "partial"}
+UNDER_WAY_TO_THE_CARRIER = ("label_purchased", "label_printed", "confirmed")
+GIFT_CARD = parcel() | {"tracking_number": None, "line_items": NOT_SHIPPED}
+"""Shopify fulfils it by itself, when it is paid."""
 
 
 @pytest.mark.parametrize(
@@ -211,7 +260,8 @@ ALL = {"fulfillment_status": "fulfilled"}
         ({**ALL}, ON_ITS_WAY),
         ({"fulfillment_status": "partial", "fulfillments": [parcel()]}, ON_ITS_WAY),
         ({"fulfillment_status": "partial", "fulfillments": [parcel("delivered")]}, ON_ITS_WAY),
-        ({**ALL, "fulfillments": [parcel("label_printed")]}, PENDING),
+        *(({**ALL, "fulfillments": [parcel(at)]}, None) for at in UNDER_WAY_TO_THE_CARRIER),
+        ({**ALL, "fulfillments": [parcel("confirmed"), parcel("out_for_delivery")]}, OUT),
         ({**ALL, "fulfillments": [parcel("out_for_delivery")]}, OUT),
         ({**ALL, "fulfillments": [parcel("attempted_delivery"), parcel("delivered")]}, OUT),
         ({**ALL, "fulfillments": [parcel("delivered"), parcel("in_transit")]}, ON_ITS_WAY),
@@ -219,6 +269,15 @@ ALL = {"fulfillment_status": "fulfilled"}
         ({**ALL, "fulfillments": [parcel("delivered"), parcel(status="cancelled")]}, DELIVERED),
         ({**ALL, "fulfillments": [parcel("something_new")]}, ON_ITS_WAY),
         ({"fulfillments": [parcel(status="cancelled")]}, PENDING),
+        *(({**ALL, "fulfillments": [parcel(status=at)]}, None) for at in ("pending", "open")),
+        ({**PARTLY, "fulfillments": [parcel(), parcel(status="open")]}, ON_ITS_WAY),
+        ({**PARTLY, "fulfillments": [parcel(status="cancelled"), parcel(status="open")]}, PENDING),
+        ({**PARTLY, "fulfillments": [GIFT_CARD]}, None),
+        ({**PARTLY, "fulfillments": [GIFT_CARD, parcel(status="cancelled")]}, PENDING),
+        ({**PARTLY, "line_items": NOT_SHIPPED, "fulfillments": [GIFT_CARD]}, None),
+        ({**ALL, "fulfillments": [GIFT_CARD, parcel("out_for_delivery")]}, OUT),
+        ({**ALL, "fulfillments": [parcel("delivered"), GIFT_CARD]}, DELIVERED),
+        ({**ALL, "line_items": NOT_SHIPPED, "fulfillments": [GIFT_CARD]}, DELIVERED),
         ({**ALL, "line_items": NOT_SHIPPED, "fulfillments": [parcel()]}, DELIVERED),
         ({**ALL, "shipping_address": None, "fulfillments": [parcel()]}, DELIVERED),
     ],
@@ -275,6 +334,8 @@ def test_where_the_parcel_of_shopify_can_be_followed():
     said = shopify(**ALL, fulfillments=[other, parcel("in_transit"), parcel(status="cancelled")])
     told = (said.carrier, said.tracking_number, said.tracking_url)
     assert told == ("DHL", "JD0001", "https://dhl.example/JD0001")
+    said = shopify(**ALL, fulfillments=[parcel(), GIFT_CARD])
+    assert said.tracking_number == "JD0001"
     said = shopify(**ALL, fulfillments=[other])
     assert (said.tracking_number, said.tracking_url) == ("A1", "")
 
@@ -382,7 +443,32 @@ def test_an_order_that_nobody_can_be_told_of():
     billing = {"email": "", "first_name": "", "last_name": "", "company": "Kettle Co"}
     event = made("new", woo(billing=billing)).event
     assert (event.TYPE, event.order_number) == ("order.unaddressed", "727")
-    assert made("change", woo(billing=billing, status="completed")) == "no_email_address"
+    sent = made("change", woo(billing=billing, status="completed"))
+    assert (sent.note, sent.event.is_change) == ("no_email_address", True)
+    assert sent.event.tracking_status is ON_ITS_WAY
+    assert made("change", woo(billing=billing, status="cancelled")).event.TYPE == "order.cancelled"
+    # Touched again and again, it is told once.
+    touched = (woo(billing=billing, date_modified_gmt=f"2026-11-0{n}T08:00:00") for n in (3, 4))
+    assert len({made("change", one).message_id for one in touched}) == 1
+
+
+LONG_AGO = "2021-05-04T08:00:00"
+
+
+@pytest.mark.parametrize("state", [{}, {"status": "pending"}, {"billing": {"email": ""}}])
+def test_an_order_of_long_ago_is_no_new_one(state):
+    """Whoever imports the orders of another shop makes them, and nobody is told of them again."""
+    assert made("new", woo(date_created_gmt=LONG_AGO, **state)) == "old_order"
+    assert made("new", woo(date_created_gmt="2026-10-28T08:00:00", **state)) != "old_order"
+    assert made("new", woo(date_created_gmt=None, date_created=None, **state)) != "old_order"
+    # A change of one that waited for its payment as long creates it.
+    assert made("change", woo(date_created_gmt=LONG_AGO)).event.TYPE == "order.placed"
+
+
+def test_nor_is_one_of_shopify_whose_date_an_import_has_set():
+    assert made("new", shopify(processed_at=f"{LONG_AGO}Z")) == "old_order"
+    assert made("new", shopify(created_at=f"{LONG_AGO}Z")) == "old_order"
+    assert made("new", shopify(processed_at="2026-11-02T08:00:00Z")).note is None
 
 
 # --- whatever a shop has in an order, what becomes of it can be recorded -----------------------
