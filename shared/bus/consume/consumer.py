@@ -419,7 +419,10 @@ class _Session:
 
 
 def decoding(subscription: Subscription) -> Decode:
-    """What is not from where the queue's messages come from is not even read."""
+    """What is not from where the queue's messages come from is not even read.
+
+    Nor is what is of another type than its key says: a publisher's rights are to keys.
+    """
     queue = subscription.queue
 
     @lru_cache(maxsize=256)
@@ -432,6 +435,9 @@ def decoding(subscription: Subscription) -> Decode:
                 f"{reason}, which is none of {queue.name}'s: sent there by CC or BCC, or by a "
                 "binding that is not ours"
             )
+        type_, key = incoming.properties.get("type"), incoming.first_key
+        if type_ and key and key not in (type_, topology.BULK + type_):
+            raise Malformed(f"it came with the key {key!r}, which is not its type's, {type_!r}")
         return subscription.decode(incoming)
 
     return decode
