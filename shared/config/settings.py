@@ -95,7 +95,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     database_password: str = ""
     """Put into `DATABASE_URL` likewise."""
     database_pool_size: Count = 10
-    """Connections a process keeps at most."""
+    """Connections a process keeps at most; an ingress worker and the console two more, to count."""
     database_connect_timeout: Seconds = 5.0
     """Seconds."""
     amqp_heartbeat: Annotated[int, msgspec.Meta(ge=5, le=600)] = 30
