@@ -171,7 +171,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     max_body_bytes: Count = 262_144
     """Largest webhook body."""
     request_seconds: Seconds = 10.0
-    """How long a request may take to arrive."""
+    """How long a request may take to arrive, and a client may take nothing of its answer."""
     max_outstanding_confirms: Count = 5_000
     """Orders a worker may have on their way; beyond it the answer is 503."""
     confirm_timeout: Seconds = 2.0
