@@ -149,6 +149,9 @@ def configure(monkeypatch: pytest.MonkeyPatch) -> Iterator[Configure]:
     """Set environment variables and make this process read its settings anew."""
 
     def forget() -> None:
+        for made in (session._sessions, session._sessions_amid):
+            if made.cache_info().currsize:
+                made().kw["bind"].dispose()
         if session.engine.cache_info().currsize:
             session.engine().dispose()
         for cached in (
@@ -161,6 +164,7 @@ def configure(monkeypatch: pytest.MonkeyPatch) -> Iterator[Configure]:
             tracking.keys,
             session.engine,
             session._sessions,
+            session._sessions_amid,
         ):
             cached.cache_clear()
         # A command that ran in this process met others in its own database.

@@ -62,7 +62,7 @@ def send_reset_code(
         None, or 429 where no more is mailed to the address today.
     """
     email, network = email.lower(), network_of(address)
-    is_known = guesses.is_known(email, device_token)
+    is_known = guesses.is_known(session, email, device_token)
     asked = guesses.ask_for_mail(session, "password_reset", email, network, is_known=is_known)
     if asked.wait:
         return too_many_requests(asked.wait)
@@ -94,11 +94,11 @@ def reset_password(
     """
     email, network = email.lower(), network_of(address)
     registration.refuse_weak(password, email)
-    is_known = guesses.is_known(email, device_token)
-    guess = guesses.at("code", email, network, is_known=is_known)
+    is_known = guesses.is_known(session, email, device_token)
+    guess = guesses.at(session, "code", email, network, is_known=is_known)
     if wait := guesses.attempts.take(*guess):
         return too_many_requests(wait)
-    is_own = is_known or guesses.is_own("password", email, network)
+    is_own = is_known or guesses.is_own(session, "password", email, network)
     account, outcome = registration.account_of(session, email), Check.WRONG
     if account is not None:
         shown.hold(session, account)
@@ -110,7 +110,7 @@ def reset_password(
     if outcome is not Check.RIGHT or account is None:
         return OTP_ERRORS[outcome]()
     registration.refuse_weak(password, email, account.company_name)
-    guesses.attempts.give_back(session, *guess)
+    guesses.attempts.give_back(*guess)
     _set_password(session, account, password)
     guesses.remember(session, account, network)
     tell(session, account, "password_reset", address)
@@ -182,8 +182,8 @@ def change_address(
     """
     # Locked before what is pending, as everywhere here.
     account = session.get_one(Account, account_id, with_for_update={"key_share": True})
-    before, network = account.email, network_of(address)
-    guess = guesses.at("code", before, network)
+    before = account.email
+    guess = guesses.at(session, "code", before, network_of(address), is_known=True)
     if wait := guesses.attempts.take(*guess):
         return too_many_requests(wait)
     pending = awaiting(session, account_id, "new_address")
@@ -197,7 +197,7 @@ def change_address(
     taken = select(Account.id).where(Account.email == pending.email)
     if session.scalar(taken) is not None:
         return OTP_ERRORS[Check.WRONG]()
-    guesses.attempts.give_back(session, *guess)
+    guesses.attempts.give_back(*guess)
     account.email = pending.email
     sessions.end_others(session, account_id, session_id)
     registration.withhold_others(session, account.email)
@@ -249,12 +249,12 @@ def _shown(session: Session, account_id: UUID, password: str, address: str) -> A
     """The account, whose password was shown; wrong ones count as they do at sign-in."""
     account = session.get_one(Account, account_id, options=[undefer(Account.password_hash)])
     # Signed in already, so it is none of the strangers who guess.
-    guess = guesses.at("password", account.email, network_of(address), is_known=True)
+    guess = guesses.at(session, "password", account.email, network_of(address), is_known=True)
     if wait := guesses.attempts.take(*guess):
         return too_many_requests(wait)
     if not shown.is_right(session, account, password):
         return ApiError(*WRONG_PASSWORD)
-    guesses.attempts.give_back(session, *guess)
+    guesses.attempts.give_back(*guess)
     return account
 
 
@@ -274,7 +274,7 @@ def _forget_pending(session: Session, account: Account) -> None:
 def forget(session: Session, pending: PendingProof) -> None:
     """Nothing waits any more, so whoever asks again has a code mailed at once."""
     sooner = guesses.again(pending.purpose, pending.email, pending.network)
-    guesses.attempts.give_back(session, sooner)
+    guesses.attempts.give_back(sooner)
     session.delete(pending)
 
 
@@ -295,7 +295,9 @@ def ask_for_code(
     if pending is None or pending.email == email:
         return guesses.ask_for_mail(session, purpose, email, network, of_account)
     # Another address was asked for meanwhile, and its code has taken the place of this one's.
-    return guesses.Asked(wait=guesses.attempts.take(*guesses.mails(email, network), of_account))
+    return guesses.Asked(
+        wait=guesses.attempts.take(*guesses.mails(session, email, network), of_account)
+    )
 
 
 def send_code(session: Session, account: Account, purpose: str, email: str, network: str) -> None:

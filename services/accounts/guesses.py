@@ -19,7 +19,6 @@ from sqlalchemy.orm import Session
 from shared.config.loading import settings
 from shared.db.attempts import DAY, HOUR, MINUTE, Attempts, Limit
 from shared.db.models import Account, AttemptCount, KnownNetwork
-from shared.db.session import transaction
 from shared.ids import new_id
 from shared.security import device_tokens
 from shared.security.encryption import code_sealer
@@ -57,17 +56,20 @@ class Asked(NamedTuple):
     is_on_its_way: bool = False
 
 
-def at(kind: Kind, email: str, network: str, *, is_known: bool = False) -> tuple[Limit, ...]:
+def at(
+    session: Session, kind: Kind, email: str, network: str, *, is_known: bool = False
+) -> tuple[Limit, ...]:
     """What a guess counts against.
 
     Args:
+        session: the transaction.
         kind: what is guessed.
         email: at whose.
         network: from where.
         is_known: whether it comes from a device or a session of the account's, wherever that is.
     """
     config, email = settings(), email.lower()
-    if not is_known and not is_own(kind, email, network):
+    if not is_known and not is_own(session, kind, email, network):
         return (
             Limit(f"{kind} of", email, config.account_attempts_per_minute, MINUTE),
             Limit(f"{kind} of", email, STRANGERS_AN_HOUR[kind], HOUR),
@@ -80,13 +82,15 @@ def at(kind: Kind, email: str, network: str, *, is_known: bool = False) -> tuple
     return own, Limit(f"own {kind}", email, OWN_PASSWORDS_AN_HOUR, HOUR)
 
 
-def mails(email: str, network: str, *, is_known: bool = False) -> tuple[Limit, ...]:
+def mails(
+    session: Session, email: str, network: str, *, is_known: bool = False
+) -> tuple[Limit, ...]:
     """What an email that anybody can ask for counts against; the arguments as those of `at`."""
     email = email.lower()
-    if is_known or is_own("password", email, network):
+    if is_known or is_own(session, "password", email, network):
         return (Limit("own mail", email, MAILS_A_DAY, DAY),)
     asked = _asked(email, network)
-    before = MAILED_BEFORE[min(attempts.count(asked), len(MAILED_BEFORE) - 1)]
+    before = MAILED_BEFORE[min(attempts.count(session, asked), len(MAILED_BEFORE) - 1)]
     return asked, Limit("mail", email, before, DAY)
 
 
@@ -115,7 +119,7 @@ def ask_for_mail(
     An address that is nobody's counts like any other.
 
     Args:
-        session: the transaction; it is to be committed, whatever comes of this.
+        session: the transaction.
         purpose: what the code is to prove, as in `PendingProof`.
         email: the address.
         network: from where.
@@ -125,9 +129,9 @@ def ask_for_mail(
     sooner = again(purpose, email, network)
     if attempts.take(sooner):
         return Asked(is_on_its_way=True)
-    wait = attempts.take(*mails(email, network, is_known=is_known), *more)
+    wait = attempts.take(*mails(session, email, network, is_known=is_known), *more)
     if wait:
-        attempts.give_back(session, sooner)
+        attempts.give_back(sooner)
     return Asked(wait=wait)
 
 
@@ -140,34 +144,33 @@ def new_addresses(account_id: UUID) -> Limit:
     return Limit("new addresses of", str(account_id), NEW_ADDRESSES_A_DAY, DAY)
 
 
-def is_own(kind: Kind, email: str, network: str) -> bool:
+def is_own(session: Session, kind: Kind, email: str, network: str) -> bool:
     """Whether an account was used from a network or, for codes, one was asked for from there.
 
     What was asked for counts whether there was an account to mail a code for or not.
     """
-    if kind == "code" and attempts.count(_asked(email, network)):
+    if kind == "code" and attempts.count(session, _asked(email, network)):
         return True
     known = (
         select(KnownNetwork.network)
         .join(Account, Account.id == KnownNetwork.account_id)
         .where(Account.email == email, KnownNetwork.network == network)
     )
-    with transaction() as session:
-        return session.execute(known.limit(1)).first() is not None
+    return session.execute(known.limit(1)).first() is not None
 
 
-def is_known(email: str, device_token: str) -> bool:
+def is_known(session: Session, email: str, device_token: str) -> bool:
     """Whether a device shows by its token that somebody has signed in with it to an account.
 
     Args:
+        session: the transaction.
         email: the account's address.
         device_token: from an earlier sign-in; empty where there was none.
     """
     if not device_token:
         return False
     wanted = select(Account.id, Account.password_hash).where(Account.email == email.lower())
-    with transaction() as session:
-        found = session.execute(wanted).first()
+    found = session.execute(wanted).first()
     return found is not None and device_tokens.is_token(device_token, *found)
 
 

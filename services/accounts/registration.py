@@ -70,7 +70,7 @@ def register(
     refuse_weak(password, email, company_name)
     network = network_of(address)
     each = guesses.again("registration", email, network, most=guesses.MAILS_A_DAY)
-    if wait := guesses.attempts.take(*guesses.mails(email, network), each):
+    if wait := guesses.attempts.take(*guesses.mails(session, email, network), each):
         raise too_many_requests(wait)
     hashed = passwords.hash_password(password)
     hold(session, email)
@@ -139,7 +139,7 @@ def verify(
         None, or an error; it is returned so that a wrong try stays counted.
     """
     email, network = email.lower(), network_of(address)
-    guess = guesses.at("code", email, network)
+    guess = guesses.at(session, "code", email, network)
     if wait := guesses.attempts.take(*guess):
         return too_many_requests(wait)
     hold(session, email)
@@ -152,7 +152,7 @@ def verify(
     if proved is None or outcome is not Check.RIGHT:
         return OTP_ERRORS[outcome]()
     if password is None:
-        guesses.attempts.give_back(session, *guess)
+        guesses.attempts.give_back(*guess)
     if len(waiting) > 1 and password is None and registration_id is None:
         return ApiError(*SEVERAL)
     if registration_id not in (None, proved.id) or (
@@ -165,7 +165,7 @@ def verify(
     session.delete(proved)
     withhold_others(session, email)
     if password is not None:
-        guesses.attempts.give_back(session, *guess)
+        guesses.attempts.give_back(*guess)
     guesses.remember(session, account, network)
     fact = AccountVerified(
         account_id=account.id, company_name=account.company_name, email=account.email

@@ -34,8 +34,8 @@ def sign_in(
         address is not proved yet or the account blocked, 429 when it was guessed at too often.
     """
     network = network_of(address)
-    is_known = guesses.is_known(email, device_token)
-    guess = guesses.at("password", email, network, is_known=is_known)
+    is_known = guesses.is_known(session, email, device_token)
+    guess = guesses.at(session, "password", email, network, is_known=is_known)
     if wait := guesses.attempts.take(*guess):
         return too_many_requests(wait)
     account = find(session, email)
@@ -50,7 +50,7 @@ def sign_in(
     if not is_right and not is_waiting:
         _tell_failure(session, account, address)
         return ApiError(401, "invalid_credentials", "The email address or the password is wrong.")
-    guesses.attempts.give_back(session, *guess)
+    guesses.attempts.give_back(*guess)
     if account is None or is_waiting:
         return ApiError(
             403,

@@ -96,7 +96,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     database_password: str = ""
     """Put into `DATABASE_URL` likewise."""
     database_pool_size: Count = 10
-    """Connections a process keeps at most."""
+    """Connections a process keeps at most; an ingress worker and the console two more, to count."""
     database_connect_timeout: Seconds = 5.0
     """Seconds."""
     amqp_heartbeat: Annotated[int, msgspec.Meta(ge=5, le=600)] = 30
@@ -172,7 +172,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, rename=str.upper):
     max_body_bytes: Count = 262_144
     """Largest webhook body."""
     request_seconds: Seconds = 10.0
-    """How long a request may take to arrive."""
+    """How long a request may take to arrive, and a client may take nothing of its answer."""
     max_outstanding_confirms: Count = 5_000
     """Orders a worker may have on their way; beyond it the answer is 503."""
     confirm_timeout: Seconds = 2.0

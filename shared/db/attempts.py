@@ -1,8 +1,8 @@
 """How often something may be tried, counted in the database: for all workers, whoever restarts.
 
-A count is taken before the work and in a transaction of its own, so that a flood of guesses waits
-for nobody and each is counted whatever becomes of it. What is used up is remembered here, so that
-the rest of a flood costs no query.
+A count is taken before the work and in a transaction of its own, and so it is given back: a flood
+of guesses waits for nobody, and each is counted whatever becomes of it. What is used up is
+remembered here, so that the rest of a flood costs no query.
 """
 
 import secrets
@@ -16,7 +16,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from shared.db.models import AttemptCount, OpsAttemptCount
-from shared.db.session import transaction
+from shared.db.session import transaction_amid
 from shared.security.encryption import Sealer
 
 MAX_REMEMBERED = 100_000
@@ -74,7 +74,7 @@ class Attempts:
         ends = [end for until, end in used_up if until > now]
         if ends:
             return max(1, round(max(ends) - now))
-        with transaction() as session:
+        with transaction_amid() as session:
             # In one order, so that two that count the same things do not wait for each other.
             for key in sorted(keyed):
                 wait = self._count(session, key, keyed[key])
@@ -83,26 +83,28 @@ class Attempts:
                     self._remember((key, keyed[key].most), now, wait)
                     return wait
             if secrets.randbelow(100) == 0:
-                over = self._table.ends_at < func.clock_timestamp()
-                session.execute(delete(self._table).where(over))
+                over = select(self._table.key).where(self._table.ends_at < func.clock_timestamp())
+                free = over.with_for_update(skip_locked=True)
+                session.execute(delete(self._table).where(self._table.key.in_(free)))
         return 0
 
-    def count(self, limit: Limit) -> int:
+    def count(self, session: Session, limit: Limit) -> int:
         """How many count against a limit now."""
         (key,) = self._keyed([limit])
         counted = select(self._table.count).where(
             self._table.key == key, self._table.ends_at > func.clock_timestamp()
         )
-        with transaction() as session:
-            return session.scalar(counted) or 0
+        return session.scalar(counted) or 0
 
-    def give_back(self, session: Session, *limits: Limit) -> None:
-        """What was tried succeeded, so it does not count."""
-        session.execute(
-            update(self._table)
-            .where(self._table.key.in_(self._keyed(limits)), self._table.count > 0)
-            .values(count=self._table.count - 1)
-        )
+    def give_back(self, *limits: Limit) -> None:
+        """What was tried succeeded, so it does not count; whatever becomes of the rest."""
+        with transaction_amid() as session:
+            for key in sorted(self._keyed(limits)):
+                session.execute(
+                    update(self._table)
+                    .where(self._table.key == key, self._table.count > 0)
+                    .values(count=self._table.count - 1)
+                )
 
     def _keyed(self, limits: Sequence[Limit]) -> Mapping[bytes, Limit]:
         sealer = self._sealer()

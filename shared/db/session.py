@@ -31,6 +31,8 @@ GONE_SECONDS = 1.0
 """After so long a statement ends whose client has hung up, as one that is out of time does; of
 itself the server looks at its client when it has an answer."""
 
+AMID = 2
+"""How many connections a process keeps for what it does amid other transactions."""
 _READ_ONLY = "25006"
 """The error (PostgreSQL, Appendix A) of a standby, or of a primary that was demoted."""
 _PROGRAM_LIMITS = "54"
@@ -132,10 +134,30 @@ def _sessions() -> sessionmaker[Session]:
     return sessionmaker(engine(), expire_on_commit=False)
 
 
+@cache
+def _sessions_amid() -> sessionmaker[Session]:
+    return sessionmaker(make_engine(settings(), pool_size=AMID), expire_on_commit=False)
+
+
 @contextmanager
 def transaction() -> Iterator[Session]:
-    """A session in one transaction: committed at the end, rolled back on an exception."""
+    """A session in one transaction: committed at the end, rolled back on an exception.
+
+    Not amid another one: whoever holds a connection and waits for a second of the same pool waits,
+    where all do, for each other.
+    """
     with _sessions()() as session:
+        yield session
+        session.commit()
+
+
+@contextmanager
+def transaction_amid() -> Iterator[Session]:
+    """The same, amid another transaction, over connections that nobody keeps for longer.
+
+    Inside of it nothing waits for the transaction around it, nor for a lock that one may hold.
+    """
+    with _sessions_amid()() as session:
         yield session
         session.commit()
 

@@ -81,14 +81,14 @@ def prove(session: Session, account_id: UUID, otp: str, address: str) -> ApiErro
         None, or an error, so that a wrong try stays counted.
     """
     account = _held(session, account_id)
-    guess = guesses.at("code", account.email, network_of(address))
+    guess = guesses.at(session, "code", account.email, network_of(address), is_known=True)
     if wait := guesses.attempts.take(*guess):
         return too_many_requests(wait)
     pending = credentials.awaiting(session, account_id, PURPOSE)
     outcome = codes.check(session, pending, otp, is_own=True) if pending else Check.WRONG
     if outcome is not Check.RIGHT or pending is None:
         return OTP_ERRORS[outcome]()
-    guesses.attempts.give_back(session, *guess)
+    guesses.attempts.give_back(*guess)
     proved = pending.email
     credentials.forget(session, pending)
     _set(session, account, "reply_to", proved, address)

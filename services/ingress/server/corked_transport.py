@@ -7,6 +7,9 @@ second call, and the second packet for the client to read, cost a tenth of the h
 import asyncio
 from typing import Any
 
+LARGE = 16_384
+"""Bytes; what is larger is not copied, so that all who are sent the same page share it."""
+
 
 class CorkedTransport:
     """A transport that keeps what is written until the loop's next turn.
@@ -29,11 +32,15 @@ class CorkedTransport:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        """Write in this turn of the loop, together with whatever else is."""
+        """Write in this turn of the loop, together with whatever else is small."""
         if not self._held:
             if not self._dirty:
                 self._loop.call_soon(_flush_all)
             self._dirty.append(self)
+        elif len(data) > LARGE:
+            self.flush()
+            self._transport.write(data)
+            return
         self._held.append(data)
 
     def close(self) -> None:

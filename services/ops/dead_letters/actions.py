@@ -34,7 +34,7 @@ from shared.bus.contract.events import (
     Event,
     decode,
 )
-from shared.bus.contract.headers import REASON_HEADER, REASONS_HEADER, REPLAY_HEADER
+from shared.bus.contract.headers import KEY_HEADER, REASON_HEADER, REASONS_HEADER, REPLAY_HEADER
 from shared.bus.contract.message import Message
 from shared.ids import derived_id
 
@@ -318,7 +318,8 @@ def copy_of(
 ) -> Any:
     """The copy by which a letter is replayed.
 
-    With its own body it is still its first sender's; with another, theirs who has written that.
+    With its own body it is still its first sender's, and may be no more than they may say; with
+    another, theirs who has written that.
 
     Args:
         letter: the letter.
@@ -337,6 +338,7 @@ def copy_of(
             properties=properties,
         )
     taken_as = letter.incoming.taken_as
+    taken_as.pop(KEY_HEADER, None)
     if body != letter.incoming.body:
         # Of another body nothing has happened and nothing is done; it is still handled again.
         is_again = letter.incoming.replay == "again"

@@ -425,7 +425,10 @@ class _Session:
 
 
 def decoding(subscription: Subscription) -> Decode:
-    """What is not from where the queue's messages come from is not even read."""
+    """What is not from where the queue's messages come from is not even read.
+
+    Nor is what is of another type than its key says: a publisher's rights are to keys.
+    """
     queue = subscription.queue
 
     @lru_cache(maxsize=256)

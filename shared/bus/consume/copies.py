@@ -7,7 +7,12 @@ from amqp import Message as AmqpMessage
 from amqp.serialization import dumps
 
 from shared.bus.contract.delivery import Incoming
-from shared.bus.contract.headers import HAPPENED_HEADER, REPLAY_HEADER, USER_HEADER
+from shared.bus.contract.headers import (
+    HAPPENED_HEADER,
+    KEY_HEADER,
+    REPLAY_HEADER,
+    USER_HEADER,
+)
 
 _KEPT = ("content_type", "content_encoding", "correlation_id", "message_id", "timestamp", "type")
 # The broker's own: with its counters the copy would look redelivered; with its notes on deaths it
@@ -28,7 +33,7 @@ _BROKERS = frozenset(
     }
 )
 # On a copy they are believed, as only services can send one; what a stranger wrote is not.
-_BELIEVED = frozenset({REPLAY_HEADER, HAPPENED_HEADER, USER_HEADER})
+_BELIEVED = frozenset({REPLAY_HEADER, HAPPENED_HEADER, KEY_HEADER, USER_HEADER})
 MAX_HEADERS_BYTES = 65_536
 """What headers may take of a frame, in which all of a message's properties must fit."""
 

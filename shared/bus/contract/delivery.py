@@ -18,6 +18,7 @@ from shared.bus.contract.headers import (
     ACTING_HEADER,
     ATTEMPT_HEADER,
     HAPPENED_HEADER,
+    KEY_HEADER,
     REPLAY_HEADER,
     USER_HEADER,
 )
@@ -30,6 +31,8 @@ _SHARED = frozenset(login(name) for name in BROKER_USERS)
 # Where copies go, and strangers have no right to: back to a queue and to the ladder.
 _OURS = frozenset({"", *(rung.name for rung in topology.RETRY_LADDER)})
 _COPIES = _OURS | {topology.DEAD}
+# Where what may be said goes by the key, which the broker checks the rights to.
+_BY_KEY = frozenset({topology.COMMANDS, topology.EVENTS})
 _LEAP_SECOND = re.compile(r"(?<=:\d\d):60(?!\d)")
 
 
@@ -179,10 +182,19 @@ class Incoming:
         return self.headers.get(HAPPENED_HEADER) is True and self._is_ours
 
     @property
+    def first_key(self) -> str:
+        """The key that it, or the first copy of it, was published with; empty where none counts."""
+        if self.exchange in _BY_KEY:
+            return self.routing_key
+        key = self.headers.get(KEY_HEADER)
+        return key if isinstance(key, str) and self._is_ours else ""
+
+    @property
     def taken_as(self) -> dict[str, Any]:
         """The headers that say how it is to be taken, as far as they are believed: every copy of it
         has them, whatever else it leaves behind."""
         said: dict[str, Any] = {REPLAY_HEADER: self.replay} if self.replay else {}
+        said |= {KEY_HEADER: self.first_key} if self.first_key else {}
         return said | ({HAPPENED_HEADER: True} if self.happened else {})
 
     @property
@@ -200,13 +212,17 @@ class Incoming:
     def misnamed(self) -> str:
         """Why its type is not what it was published as; empty where it is, or nobody knows it.
 
-        Rights are on exchanges and keys, so a type of another one would go beyond them. Of a copy
-        that was published to its queue it cannot be told.
+        Rights are on exchanges and keys, so a type of another one would go beyond them. A copy has
+        the key of the first with it; see `first_key`.
         """
-        type_ = str(self.properties.get("type") or "")
-        if self.exchange in _COPIES or type_ not in EVENT_TYPES or self.is_as_published:
+        type_, key = str(self.properties.get("type") or ""), self.first_key
+        if type_ not in EVENT_TYPES:
             return ""
-        return f"it says {type_!r} and came by {self.exchange} with the key {self.routing_key!r}"
+        if self.exchange in _COPIES:
+            is_right = not key or key in (type_, topology.BULK + type_)
+        else:
+            is_right, key = self.is_as_published, self.routing_key
+        return "" if is_right else f"it says {type_!r} and came with the key {key!r}"
 
     @property
     def is_as_published(self) -> bool:

@@ -32,5 +32,9 @@ USER_HEADER = "x-user-id"
 copy carries it here. It is believed of a copy alone, and only where the broker vouches, by that
 copy's own `user_id`, that one of `delivery.believed` has made it."""
 
+KEY_HEADER = "x-key"
+"""On a copy, the routing key that the first was published with where the broker checks keys, by
+which it is told what its publisher may say. Believed as `HAPPENED_HEADER` is."""
+
 ACTING_HEADER = "x-acting-user"
 """The person for whom the ops console published: it has one user on the broker, and many people."""

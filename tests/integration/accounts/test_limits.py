@@ -387,3 +387,20 @@ def test_who_is_signed_in_is_none_of_the_strangers(api, email, home):
     body = {"password": PASSWORD}
     answer = api.http.post("/users/password/confirm/", json=body, headers=headers)
     assert answer.status_code == 204
+
+
+@pytest.mark.parametrize(("ask", "prove"), [("users/email", "users/email/verify"),
+                                            ("email-sender", "email-sender/verify")])  # fmt: skip
+def test_who_is_signed_in_proves_an_address_while_strangers_guess(api, email, home, ask, prove):
+    token, wanted = login(api, email, home).json()["access"], new_email()
+    away = {"X-Forwarded-For": somewhere(), "Authorization": f"Bearer {token}"}
+    if ask == "users/email":
+        asked = api.http.post(
+            f"/{ask}/", json={"email": wanted, "password": PASSWORD}, headers=away
+        )
+    else:
+        asked = api.http.put(f"/{ask}/", json={"reply_to": wanted}, headers=away)
+    assert asked.status_code == 200
+    flood(api, email)
+    answer = api.http.post(f"/{prove}/", json={"otp": api.code_for(wanted)}, headers=away)
+    assert answer.status_code == 200, answer.text

@@ -2,11 +2,12 @@
 
 import threading
 import time
-from datetime import UTC, datetime
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
-from sqlalchemy import text, update
+from sqlalchemy import select, text, update
 from sqlalchemy.orm import undefer
 
 from services.accounts import codes, credentials, registration, sign_in
@@ -14,7 +15,7 @@ from services.accounts.guesses import attempts
 from shared.bus.contract.events import AccountOtpRequested, decode
 from shared.db import attempts as counting
 from shared.db.attempts import HOUR, Limit
-from shared.db.models import Account, OutboxMessage, PendingProof
+from shared.db.models import Account, AttemptCount, OutboxMessage, PendingProof
 from shared.db.session import transaction
 from shared.http.errors import ApiError
 from shared.security import passwords
@@ -125,9 +126,59 @@ def test_what_was_right_all_at_once_keeps_nobody_out_for_an_hour(settings, db, m
     limit = Limit("own password", f"{EMAIL}\0192.0.2.1", 2, HOUR)
     assert [attempts.take(limit), attempts.take(limit)] == [0, 0]
     assert attempts.take(limit) > 0
-    with transaction() as session:
-        attempts.give_back(session, limit)
+    attempts.give_back(limit)
     later = time.monotonic() + counting.REMEMBERED_SECONDS
     monkeypatch.setattr(counting, "time", SimpleNamespace(monotonic=lambda: later))
     assert attempts.take(limit) == 0
     assert attempts.take(limit) > 0
+
+
+def test_what_is_given_back_is_held_by_nobody(account, db):
+    """Who counts at the same account waits for nobody's whole request."""
+    with transaction() as session:
+        assert credentials.confirm(session, account.id, "correct horse", "192.0.2.1") is None
+        assert db.scalars(select(AttemptCount).with_for_update(nowait=True)).all()
+
+
+@pytest.fixture
+def counted(settings, db):
+    """Two limits that are counted, the one that is locked last first in the table."""
+    limits = [Limit("own password", f"{number}", 5, HOUR) for number in range(2)]
+    keys = {limit: code_sealer().pseudonym(limit.written) for limit in limits}
+    limits.sort(key=lambda limit: keys[limit], reverse=True)
+    assert [attempts.take(limit) for limit in limits] == [0, 0]
+    return limits, [keys[limit] for limit in limits]
+
+
+def held(db, key):
+    return db.scalars(
+        select(AttemptCount).where(AttemptCount.key == key).with_for_update(nowait=True)
+    ).one()
+
+
+def test_counts_are_given_back_in_the_order_in_which_they_are_taken(counted, db, engine):
+    limits, (last, first) = counted
+    held(db, first)
+    other = threading.Thread(target=attempts.give_back, args=limits)
+    other.start()
+    until(lambda: blocked(engine), "the other waits")
+    held(db, last)
+    db.rollback()
+    other.join()
+    assert set(db.scalars(select(AttemptCount.count))) == {0}
+
+
+def test_what_is_over_is_removed_around_what_somebody_counts(counted, db, engine, monkeypatch):
+    _, (last, first) = counted
+    db.execute(update(AttemptCount).values(ends_at=datetime.now(UTC) - timedelta(minutes=1)))
+    db.commit()
+    held(db, last)
+    monkeypatch.setattr(counting, "secrets", SimpleNamespace(randbelow=lambda _: 0))
+    with ThreadPoolExecutor(1) as threads:
+        taken = threads.submit(attempts.take, Limit("own password", "another", 5, HOUR))
+        try:
+            until(lambda: taken.done() or blocked(engine), "it is over")
+            assert taken.done()
+        finally:
+            db.rollback()
+    assert first not in db.scalars(select(AttemptCount.key)).all()

@@ -6,20 +6,28 @@ lies in the queues afterwards is read as the consumers and the tools read it.
 """
 
 import itertools
+import time
 
 import pytest
 from amqp import Message
 from amqp.exceptions import AccessRefused
 from kombu import Connection
 
-from services.ops.dead_letters.letter import Letter
+from services.ops.audit.actions import Actor
+from services.ops.dead_letters import actions
+from services.ops.dead_letters.letter import Criteria, Letter
+from services.secrets.__main__ import wire
+from shared.bus.consume.consumer import Subscription, decoding
 from shared.bus.contract import topology
 from shared.bus.contract.delivery import Incoming, believed
-from shared.bus.contract.events import EVENT_TYPES
+from shared.bus.contract.errors import Malformed
+from shared.bus.contract.events import EVENT_TYPES, AccountBlock
+from shared.bus.contract.message import message_for
 from shared.bus.contract.permissions import RIGHTS
+from shared.db.models import WebhookPolicy
 from shared.security.service_accounts import CONSOLE, login
 from stack.servers.credentials import as_service
-from tests.integration.arrange import depth, until
+from tests.integration.arrange import account, consuming, depth, until
 
 WORK = [queue.name for queue in topology.WORK_QUEUES]
 KEYS = [
@@ -149,6 +157,67 @@ def test_nobody_is_handled_or_believed_beyond_their_rights(amqp_url, user):
                 assert letter.person == "", letter
     assert reached == MAY_REACH[user]
     assert seen > 0
+
+
+def types_under_each_key(url, user):
+    """Of each topic exchange that is ours, every type under every key that the user may use."""
+    with Publisher(url, user) as publisher:
+        for exchange, key in itertools.product((topology.COMMANDS, topology.EVENTS), KEYS):
+            for type_ in EVENT_TYPES:
+                if not publisher.may(exchange, key, {}, type=type_):
+                    break
+
+
+@pytest.mark.parametrize("user", ["ingress", "relay", "ops", "operator"])
+def test_nobody_says_under_one_key_what_they_may_not_say_by_another(amqp_url, user):
+    """The broker looks at keys, and knows nothing of types."""
+    types_under_each_key(amqp_url, user)
+    taken_as = set()
+    for queue in topology.WORK_QUEUES:
+        everything = Subscription(
+            queue=queue,
+            handle=lambda *_: None,
+            consumer="tests",
+            decode=lambda incoming: incoming.received(incoming.properties["type"], None),
+        )
+        decode = decoding(everything)
+        for message in taken(amqp_url, queue.name):
+            incoming = Incoming.of(message)
+            try:
+                taken_as.add((incoming.routing_key, decode(incoming).type))
+            except Malformed:
+                continue
+    assert taken_as
+    assert {key.removeprefix(topology.BULK) == type_ for key, type_ in taken_as} == {True}
+
+
+def test_whose_key_is_to_rotate_blocks_nobody(settings, db, amqp_url):
+    """Neither at once nor when the dead letter is replayed as it is."""
+    business, queue = account(db), topology.SECRETS_ROTATE
+    command = message_for(
+        AccountBlock(account_id=business.id, blocked=True, reason="."),
+        source="tests",
+        correlation_id=business.id,
+    )
+    with (
+        consuming(settings, *wire(settings).subscriptions),
+        Connection(as_service(amqp_url, "ingress")) as connection,
+    ):
+        for deaths in range(2):
+            if deaths:
+                time.sleep(1.1)  # two deaths in one second are one to the tool
+                with Connection(amqp_url) as ops:
+                    actions.replay(ops, db.get_bind(), queue, Criteria(), Actor("ada", "192.0.2.1"))
+                assert depth(amqp_url, queue.name) == 0
+            else:
+                connection.default_channel.basic_publish_confirm(
+                    Message(command.body, type=command.type, message_id=command.message_id),
+                    exchange=topology.COMMANDS,
+                    routing_key="secret.rotate",
+                )
+            until(lambda: depth(amqp_url, queue.dead) == 1, "dead")
+    db.rollback()
+    assert db.get(WebhookPolicy, business.id) is None
 
 
 def test_the_person_on_the_console_is_believed(amqp_url):

@@ -104,7 +104,7 @@ def by_password(session: Session, visit: Visit, name: str) -> User | HeldUp | No
     if user is None:
         _tell_failure(session, visit, users.known(session, name))
         return None
-    guesses.attempts.give_back(session, *guess)
+    guesses.attempts.give_back(*guess)
     return user
 
 
@@ -135,7 +135,7 @@ def by_code(session: Session, visit: Visit, user: User) -> second_factor.Kind | 
         )
         sessions.tell_others(session, user.id, warning)
         return None
-    guesses.attempts.give_back(session, *guess)
+    guesses.attempts.give_back(*guess)
     return kind
 
 

@@ -2,12 +2,13 @@
 
 import contextlib
 import json
+import select
 import socket
 import time
 
 import pytest
 
-from tests.integration.arrange import sign
+from tests.integration.arrange import sign, until
 from tests.integration.conftest import running_ingress
 from tests.integration.ingress.conftest import ORDER, approved
 
@@ -102,3 +103,49 @@ def test_two_hundred_who_are_silent_keep_nobody_waiting(impatient):
         for connection in silent:
             connection.close()
     assert sender.send().status_code == 201
+
+
+DOCS = b"GET /api/v1/docs/ HTTP/1.1\r\nHost: fellow\r\n"
+
+
+@pytest.fixture
+def unread(impatient):
+    """Makes connections of clients that ask for a page and read nothing of it."""
+    host, port = impatient.url.removeprefix("http://").split(":")
+    with contextlib.ExitStack() as stack:
+
+        def ask(count, request=DOCS + b"\r\n"):
+            made = []
+            for _ in range(count):
+                connection = stack.enter_context(socket.socket())
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                connection.connect((host, int(port)))
+                connection.sendall(request)
+                made.append(connection)
+            return made
+
+        yield ask
+
+
+def gone(connections):
+    """Those that the server has dropped; nothing is read to see that."""
+    poll = select.poll()
+    for connection in connections:
+        poll.register(connection, 0)
+    return poll.poll(0)
+
+
+@pytest.mark.parametrize("ending", [b"", b"Connection: close\r\n"], ids=["kept", "closed"])
+def test_who_reads_no_answer_is_dropped(impatient, unread, ending):
+    # The kernel alone takes three megabytes for a client on the same machine.
+    asked = unread(10, (DOCS + b"\r\n") * 15 + DOCS + ending + b"\r\n")
+    until(lambda: len(gone(asked)) == len(asked), "they are gone")
+
+
+def test_who_reads_slowly_gets_all_of_it(impatient, unread):
+    (asked,) = unread(1, (DOCS + b"\r\n") * 15 + DOCS + b"Connection: close\r\n\r\n")
+    received = b""
+    while chunk := asked.recv(65_536):
+        received += chunk
+        time.sleep(0.002)
+    assert received.count(b"</html>") == 16
