@@ -18,7 +18,6 @@ from shared.bus.contract.events import (
     OrderCancelled,
     OrderNotTaken,
     OrderTestCreated,
-    OrderUnaddressed,
     TrackingStatus,
     decode,
     encode,
@@ -85,7 +84,7 @@ def test_each_event_about_an_order_has_its_like():
         event
         for event in EVENT_TYPES.values()
         if event.EXCHANGE == topology.INTAKE or hasattr(event, "customer_email")
-    } - {OrderUnaddressed}  # of a test order without an address nothing is told at all
+    }
     assert set(IN_TEST) == {event for event in about if not event.IS_TEST}
     assert set(IN_TEST.values()) == {event for event in about if event.IS_TEST}
     for base, event in IN_TEST.items():
