@@ -372,7 +372,10 @@ def test_looking_is_not_delivering(settings, amqp_url):
     publish_raw(amqp_url, "commands", "kyc.decide", body, user_id="fellow", message_id="x")
     for queue, expected in (
         (topology.ORDERS_INTAKE, [(m.message_id, m.body, m.headers()) for m in orders]),
-        (topology.KYC_DECISIONS, [("x", body, {"x-user-id": "fellow"})]),
+        (
+            topology.KYC_DECISIONS,
+            [("x", body, {"x-user-id": "fellow", "x-key": "kyc.decide"})],
+        ),
     ):
         for _ in range(topology.DELIVERY_LIMIT + 1):
             with Connection(amqp_url) as connection:

@@ -387,7 +387,7 @@ def test_an_order_by_telephone_is_told_to_its_business_once(db, business, status
 def test_an_old_order_without_an_address_is_neither_told_nor_waited_for(db, business, status):
     _, touched = said(business, WOOCOMMERCE, "change", woo(email="", status=status))
     assert take_in(touched)  # it may have overtaken its order
-    assert not take_in(replace(touched, attempt=LOOKS))
+    assert not take_in(replace(touched, attempt=MAX_ATTEMPTS))
     deliver(business, "change", woo(day=3))
     assert (recorded(db), told(db)) == ([], [])
 
