@@ -108,6 +108,8 @@ def check(session: Session, pending: PendingProof, digits: str, *, is_own: bool)
             setattr(pending, "attempts" if is_own else "strange_attempts", tried + 1)
         return Check.WRONG
     if tried >= TRIES:
+        # Who guesses on learns by this which they are; there are two counts, and one may be left.
+        pending.code_hash = nobodys()
         return Check.LOCKED
     return Check.EXPIRED if database_time(session) >= pending.code_expires_at else Check.RIGHT
 

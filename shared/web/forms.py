@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from urllib.parse import parse_qs
 from uuid import UUID
 
@@ -15,7 +16,10 @@ from shared.web.results import PageError
 from shared.web.tokens import is_form_token
 
 MAX_FORM_BYTES = 1_048_576
+MAX_STRANGERS_BYTES = 16_384
+"""Of a form that nobody need be signed in for: the largest has an address and two passwords."""
 MULTIPART = "multipart/form-data"
+OUT_OF_DATE = "The form is out of date: go back, load the page anew and try again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,35 +30,62 @@ class SentFile:
     content: bytes
 
 
-async def read_form(
-    req: Request, *tokens: str, files: dict[str, SentFile] | None = None
-) -> Mapping[str, list[str]]:
-    """The fields of a form that one of our pages sent.
+@dataclass(frozen=True, slots=True)
+class SentForm:
+    """A form as it came. To read a large one takes long, so that is for a thread.
+
+    Attributes:
+        body: of the request.
+        kind: its `Content-Type`.
+        tokens: of the browser's cookies, each of which the page may have been made for; empty
+            where it has none.
+    """
+
+    body: bytes = b""
+    kind: str = ""
+    tokens: tuple[str, ...] = ()
+
+    def fields(self, files: dict[str, SentFile] | None = None) -> Mapping[str, list[str]]:
+        """The fields of a form that one of our pages sent.
+
+        Args:
+            files: takes the form's files by their fields, where a page takes any.
+
+        Raises:
+            PageError: 403, when it came from elsewhere; 400, when it cannot be read.
+        """
+        try:
+            if files is not None and self.kind.startswith(MULTIPART):
+                form = _read_parts(self.body, self.kind, files)
+            else:
+                form = parse_qs(self.body.decode(), keep_blank_values=True, max_num_fields=2_000)
+        except (ValueError, falcon.HTTPError):
+            raise PageError(400, "The form cannot be read.") from None
+        given = form.pop("form_token", [""])[0]
+        if not any(token and is_form_token(given, token) for token in self.tokens):
+            raise PageError(403, OUT_OF_DATE)
+        refuse_nul(chain.from_iterable(form.values()))
+        return form
+
+
+async def read_form(req: Request, *tokens: str, most: int) -> SentForm:
+    """A form that one of our pages sent; what cannot be is refused unread.
 
     Args:
         req: the request.
-        tokens: of the browser's cookies, each of which the page may have been made for; empty
-            where it has none.
-        files: takes the form's files by their fields, where a page takes any.
+        tokens: see `SentForm`.
+        most: how many bytes it may have.
 
     Raises:
-        PageError: 403, when it came from elsewhere; 400, when it cannot be read.
+        PageError: 403, when it came from elsewhere.
+        ApiError: 413.
     """
     # Every browser of today says where a request comes from (W3C, "Fetch Metadata").
     if req.get_header("Sec-Fetch-Site") not in (None, "same-origin", "none"):
         raise PageError(403, "The form was sent from another site.")
-    body = await read_body(req, MAX_FORM_BYTES)
-    try:
-        if files is not None and (req.content_type or "").startswith(MULTIPART):
-            form = _read_parts(body, req.content_type or "", files)
-        else:
-            form = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=2_000)
-    except (ValueError, falcon.HTTPError):
-        raise PageError(400, "The form cannot be read.") from None
-    given = form.pop("form_token", [""])[0]
-    if not any(token and is_form_token(given, token) for token in tokens):
-        raise PageError(403, "The form is out of date: go back, load the page anew and try again.")
-    return form
+    if not any(tokens):
+        raise PageError(403, OUT_OF_DATE)
+    return SentForm(await read_body(req, most), req.content_type or "", tokens)
 
 
 def _read_parts(body: bytes, kind: str, files: dict[str, SentFile]) -> dict[str, list[str]]:

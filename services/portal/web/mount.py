@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from itertools import chain
 from typing import Any
 from urllib.parse import quote
 
@@ -25,7 +24,15 @@ from shared.security.encryption import CannotOpenError, portal_sealer
 from shared.web import cookies
 from shared.web.answers import DATABASE_LEFT, write_file, write_redirect, write_view
 from shared.web.arrivals import hides_cookies, lead_on
-from shared.web.forms import SentFile, read_form, read_query, refuse_nul
+from shared.web.forms import (
+    MAX_FORM_BYTES,
+    MAX_STRANGERS_BYTES,
+    SentFile,
+    SentForm,
+    read_form,
+    read_query,
+    refuse_nul,
+)
 from shared.web.results import SURE, PageError, Redirect, View, own_path
 from shared.web.tokens import form_token, hashed, new_token
 
@@ -69,6 +76,7 @@ def mount(
 
 def _responder(page: Page, config: Settings, api: Api, lanes: Lanes) -> Any:
     lane = lanes.passwords if page.takes_password else lanes.ordinary
+    most = MAX_STRANGERS_BYTES if page.needs == "nobody" else MAX_FORM_BYTES
 
     async def respond(req: Request, resp: Response, **path: str) -> None:
         own, unsigned = cookies.get(req, SESSION, config), cookies.get(req, FORM, config)
@@ -77,15 +85,13 @@ def _responder(page: Page, config: Settings, api: Api, lanes: Lanes) -> Any:
             view = lead_on(req)
             write_view(resp, view, render(view.template, dict(view.about)))
             return
-        form: Mapping[str, list[str]] = {}
-        files: dict[str, SentFile] = {}
+        sent = SentForm()
         if page.method == "POST":
             # Somebody may have signed in since the page was made, in another tab.
             made_for = (own, unsigned) if page.needs == "nobody" else (token,)
-            into = files if page.takes_files else None
-            form = _unsealed(await read_form(req, *made_for, files=into), token)
+            sent = await read_form(req, *made_for, most=most)
         query = read_query(req)
-        refuse_nul((*query.values(), *path.values(), *chain.from_iterable(form.values())))
+        refuse_nul((*query.values(), *path.values()))
         if not token:
             token = new_token()
             cookies.put(resp, FORM, token, config)
@@ -111,6 +117,11 @@ def _responder(page: Page, config: Settings, api: Api, lanes: Lanes) -> Any:
             held = sessions.find(own, api, browser)
             if page.needs == "business" and held is None:
                 return signed_out(), ""
+            form: Mapping[str, list[str]] = {}
+            files: dict[str, SentFile] = {}
+            if page.method == "POST":
+                into = files if page.takes_files else None
+                form = _unsealed(sent.fields(into), token)
             access = held.access if held else ""
             asking = api.for_browser(browser.address, client, access, renewed)
             mark = cookies.get(req, MARK, config)

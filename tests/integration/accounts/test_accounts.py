@@ -204,6 +204,8 @@ def test_five_wrong_codes_lock(api):
     for _ in range(5):
         assert verify(api, address, wrong(code)).json()["code"] == "invalid_otp"
     assert verify(api, address, code).json()["code"] == "otp_locked"
+    # Who came upon the digits by guessing has been told: they are good for nobody any more.
+    assert verify(api, address, code).json()["code"] == "invalid_otp"
 
 
 def test_wrong_codes_at_once_are_all_counted(api):

@@ -1,8 +1,7 @@
 """Pages on a Falcon ASGI app: the session, the form's token, rights, a transaction in a thread."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from itertools import chain
+from collections.abc import Iterable
 from typing import Any
 from urllib.parse import quote
 
@@ -27,7 +26,14 @@ from shared.http.mount import client_address
 from shared.web import cookies
 from shared.web.answers import DATABASE_AWAY, DATABASE_LEFT, write_file, write_redirect, write_view
 from shared.web.arrivals import hides_cookies, lead_on
-from shared.web.forms import read_form, read_query, refuse_nul
+from shared.web.forms import (
+    MAX_FORM_BYTES,
+    MAX_STRANGERS_BYTES,
+    SentForm,
+    read_form,
+    read_query,
+    refuse_nul,
+)
 from shared.web.results import SURE, PageError, Redirect
 from shared.web.tokens import form_token, new_token
 
@@ -74,6 +80,7 @@ def mount(
 
 def _responder(page: Page, system: System, lanes: Lanes) -> Any:
     lane = lanes.passwords if page.takes_password else lanes.ordinary
+    most = MAX_STRANGERS_BYTES if page.needs == "nobody" else MAX_FORM_BYTES
 
     async def respond(req: Request, resp: Response, **path: str) -> None:
         own, unsigned = session_token(req, system.config), cookies.get(req, FORM, system.config)
@@ -82,13 +89,13 @@ def _responder(page: Page, system: System, lanes: Lanes) -> Any:
             view = lead_on(req)
             write_view(resp, view, render(view.template, dict(view.about)))
             return
-        form: Mapping[str, list[str]] = {}
+        sent = SentForm()
         if page.method == "POST":
             # Somebody may have signed in since the page was made, in another tab.
             made_for = (own, unsigned) if page.needs == "nobody" else (token,)
-            form = await read_form(req, *made_for)
+            sent = await read_form(req, *made_for, most=most)
         query = read_query(req)
-        refuse_nul((*query.values(), *path.values(), *chain.from_iterable(form.values())))
+        refuse_nul((*query.values(), *path.values()))
         if not token:
             token = new_token()
             cookies.put(resp, FORM, token, system.config)
@@ -115,7 +122,7 @@ def _responder(page: Page, system: System, lanes: Lanes) -> Any:
                     token=token,
                     path=path,
                     query=query,
-                    form=form,
+                    form=sent.fields() if page.method == "POST" else {},
                     asked_for=req.path,
                     address=client_address(req),
                     client=req.user_agent or "",

@@ -1,0 +1,89 @@
+"""What a stranger sends as a form costs the portal and the console next to nothing."""
+
+import threading
+
+import falcon.asgi
+import pytest
+from falcon.testing import TestClient
+
+from services.ops.console.app import Console
+from services.ops.console.web import mount as console
+from services.ops.console.web import page as console_page
+from services.portal.web import mount as portal
+from services.portal.web import page as portal_page
+from services.portal.web.api import Api
+from services.portal.web.rendering import render
+from shared.web import forms
+from shared.web.answers import add_error_handlers
+from shared.web.results import Redirect
+from shared.web.tokens import form_token
+from tests.integration.arrange import lanes
+
+TOKEN = "a stranger's own"
+FORM = {"content-type": "application/x-www-form-urlencoded"}
+LARGE = "&" + "x=%41" * 50_000
+
+
+def console_site(config, app, threads):
+    page = console_page.Page
+    done = lambda *_: Redirect("/done")  # noqa: E731
+    pages = [page("POST", "/anybody", "nobody", done), page("POST", "/own", "view", done)]
+    console.mount(app, pages, Console(config).system, threads)
+
+
+def portal_site(config, app, threads):
+    page = portal_page.Page
+    done = lambda _: Redirect("/done")  # noqa: E731
+    pages = [page("POST", "/anybody", "nobody", done), page("POST", "/own", "business", done)]
+    portal.mount(app, pages, config, Api(config), threads)
+
+
+@pytest.fixture(params=[console_site, portal_site])
+def site(request, settings):
+    app = falcon.asgi.App()
+    add_error_handlers(app, render)
+    with lanes() as threads:
+        request.param(settings, app, threads)
+        yield TestClient(app), console if request.param is console_site else portal
+
+
+@pytest.fixture
+def read_in(monkeypatch):
+    """In which threads a form was read."""
+    found = []
+    parse = forms.parse_qs
+
+    def parse_qs(*given, **named):
+        found.append(threading.current_thread())
+        return parse(*given, **named)
+
+    monkeypatch.setattr(forms, "parse_qs", parse_qs)
+    return found
+
+
+@pytest.mark.parametrize("path", ["/anybody", "/own"])
+def test_without_a_cookie_it_is_not_read(site, read_in, path):
+    answer = site[0].simulate_post(path, body="form_token=x", headers=FORM)
+    assert answer.status_code == 403
+    assert read_in == []
+
+
+def test_who_says_to_be_signed_in_and_is_not_has_none_read(site, read_in):
+    browser, of = site
+    body = f"form_token={form_token(TOKEN)}"
+    answer = browser.simulate_post("/own", body=body, headers=FORM, cookies={of.SESSION: TOKEN})
+    assert answer.status_code == 303
+    assert "/sign-in" in answer.headers["location"]
+    assert read_in == []
+
+
+def test_what_anybody_may_send_is_small_and_read_in_a_thread(site, read_in):
+    browser, of = site
+    body, cookies = f"form_token={form_token(TOKEN)}", {of.FORM: TOKEN}
+    answer = browser.simulate_post("/anybody", body=body + LARGE, headers=FORM, cookies=cookies)
+    assert answer.status_code == 413
+    assert read_in == []
+    answer = browser.simulate_post("/anybody", body=body, headers=FORM, cookies=cookies)
+    assert answer.headers["location"] == "/done"
+    assert read_in
+    assert threading.main_thread() not in read_in
