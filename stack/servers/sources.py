@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -154,7 +154,11 @@ def servers(purpose: Literal["run", "demo", "test", "bench"]) -> Iterator[Server
     used: list[Server] = []
     used += [] if amqp_url else [broker]
     used += [] if database_url else [database]
-    try:
+    with ExitStack() as ending:  # each is closed, whatever becomes of the other
+        if not keep:
+            ending.callback(shutil.rmtree, folder, ignore_errors=True)
+        for server in reversed(used):
+            ending.callback(server.close)
         for server in used:
             server.launch()
         for server in used:
@@ -166,11 +170,6 @@ def servers(purpose: Literal["run", "demo", "test", "bench"]) -> Iterator[Server
             None if database_url else database,
             f"{name} and, for the other, {origin}" if (name := _named(named)) else origin,
         )
-    finally:
-        for server in used:
-            server.close()
-        if not keep:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _named(environ: Mapping[str, str]) -> str:
