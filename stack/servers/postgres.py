@@ -13,7 +13,7 @@ import psycopg2
 
 from stack.folders import passable
 from stack.processes import Process, kill_leftover, spawn, stop
-from stack.servers.listening import Start
+from stack.servers.listening import DidNotStartError, Start
 from stack.servers.ports import Port
 
 READY_SECONDS = 90.0
@@ -69,16 +69,20 @@ class PostgreSQL:
         """Start the server, on the same port as before, and wait until it answers.
 
         Raises:
-            RuntimeError: it does not; with the end of its log.
+            DidNotStartError: it does not; with the end of its log.
         """
         self.launch()
         self.wait()
 
     def launch(self) -> None:
-        """Start the server without waiting for it."""
+        """Start the server without waiting for it.
+
+        Raises:
+            DidNotStartError: its folder cannot be made.
+        """
         bin_folder = programs()
         if bin_folder is None:
-            raise RuntimeError("PostgreSQL is not installed")
+            raise DidNotStartError("PostgreSQL is not installed")
         self._data.parent.mkdir(parents=True, exist_ok=True)
         passable(self._data)
         cluster = self._data / "cluster"
@@ -225,13 +229,13 @@ class PostgreSQL:
         )
         log = self._data / "initdb.log"
         if spawn(command, environment=_environment(), log=log, user=self._user).wait() != 0:
-            raise RuntimeError(f"initdb failed:\n{log.read_text()[-2000:]}")
+            raise DidNotStartError(f"initdb failed:\n{log.read_text()[-2000:]}")
 
     def wait(self) -> None:
         """Wait until the server answers, and see that the database is there.
 
         Raises:
-            RuntimeError: it does not answer; with the end of its log.
+            DidNotStartError: it does not answer; with the end of its log.
         """
         if self._start is None:
             raise RuntimeError("wait() is for a server that was launched")
@@ -269,4 +273,6 @@ def _unprivileged_user() -> str:
         except KeyError:
             continue
         return name
-    raise RuntimeError("PostgreSQL does not run as root, and there is no user postgres or nobody")
+    raise DidNotStartError(
+        "PostgreSQL does not run as root, and there is no user postgres or nobody"
+    )

@@ -129,7 +129,7 @@ class RabbitMQ:
         """Start the node, on the same ports as before, and wait until it answers.
 
         Raises:
-            RuntimeError: it does not; with the end of its log.
+            stack.servers.listening.DidNotStartError: it does not; with the end of its log.
         """
         self.launch()
         self.wait()
@@ -284,7 +284,7 @@ class RabbitMQ:
         """Wait until the node answers.
 
         Raises:
-            RuntimeError: it does not; with the end of its log.
+            stack.servers.listening.DidNotStartError: it does not; with the end of its log.
         """
         if self._start is None:
             raise RuntimeError("wait() is for a node that was launched")

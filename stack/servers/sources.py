@@ -225,20 +225,30 @@ def install_missing(*, needs_broker: bool = True) -> None:
     Raises:
         NoServersError: they cannot be installed here.
     """
+    missing = _missing(needs_broker=needs_broker)
+    said = ""
+    if missing and debian.can_install():
+        try:
+            debian.install(*missing)
+        except debian.InstallError as error:
+            said = f"\n{error}"
+        missing = _missing(needs_broker=needs_broker)
+    if missing:
+        raise NoServersError(
+            f"{' and '.join(missing)} cannot be found here. Install them "
+            f"(Debian, Ubuntu: apt-get install {' '.join(missing)}) or start Docker; `make run` "
+            f"also takes servers of yours, by AMQP_URL and DATABASE_URL.{said}"
+        )
+
+
+def _missing(*, needs_broker: bool) -> list[str]:
+    """The packages of private nodes that are not there."""
     missing = []
     if needs_broker and not rabbitmq.is_installed():
         missing.append("rabbitmq-server")
     if postgres.programs() is None:
         missing.append("postgresql")
-    if not missing:
-        return
-    if not debian.can_install():
-        raise NoServersError(
-            f"{' and '.join(missing)} cannot be found here. Install them "
-            f"(Debian, Ubuntu: apt-get install {' '.join(missing)}) or start Docker; `make run` "
-            "also takes servers of yours, by AMQP_URL and DATABASE_URL."
-        )
-    debian.install(*missing)
+    return missing
 
 
 def _containers_are_available() -> bool:
@@ -273,4 +283,6 @@ def main() -> int:
     except NoServersError as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
