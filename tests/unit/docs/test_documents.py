@@ -91,6 +91,19 @@ def ours():
     return {name: services[name] for name in services if services[name].get("image") == OURS}
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_what_compose_is_told_to_run_is_there(document):
+    services = compose()["services"]
+    options = r"(?:(?:-T|--rm|--detach|--wait|--force-recreate) )*"
+    for told in re.findall(
+        rf"docker compose (?:run|exec|up|stop|restart) {options}([a-z]+(?: [a-z]+)*)",
+        document.read_text(),
+    ):
+        assert told.split()[0] in services, told
+    user = services["postgres"]["environment"]["POSTGRES_USER"]
+    assert set(re.findall(r" -U (\w+)", document.read_text())) <= {user}
+
+
 def test_every_setting_is_read_by_a_process():
     names = {field.encode_name for field in msgspec.structs.fields(Settings)}
     assert {name for reads in READS.values() for name in reads} == names
