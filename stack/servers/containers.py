@@ -185,9 +185,7 @@ class _Server(ABC):
         deadline = time.monotonic() + READY_SECONDS
         while not self._answers():
             if time.monotonic() > deadline:
-                raise DidNotStartError(
-                    f"{type(self).__name__} in its container does not answer"
-                )
+                raise DidNotStartError(f"{type(self).__name__} in its container does not answer")
             time.sleep(0.3)
 
     def stop(self) -> None:

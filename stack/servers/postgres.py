@@ -2,7 +2,6 @@
 
 import os
 import pwd
-import secrets
 import shutil
 import signal
 import subprocess
@@ -13,6 +12,7 @@ import psycopg2
 
 from stack.folders import passable
 from stack.processes import Process, kill_leftover, spawn, stop
+from stack.servers import data
 from stack.servers.listening import DidNotStartError, Start
 from stack.servers.ports import Port
 
@@ -36,12 +36,12 @@ class PostgreSQL:
     """One server.
 
     Args:
-        data: its folder; what is in it is kept.
+        folder: its data; what is in it is kept.
         durable: whether it syncs to disk; only throwaway data may go without.
     """
 
-    def __init__(self, data: Path, *, durable: bool = True) -> None:
-        self._data = data
+    def __init__(self, folder: Path, *, durable: bool = True) -> None:
+        self._data = folder
         self._durable = durable
         self._port = Port()
         self._start: Start | None = None
@@ -87,7 +87,9 @@ class PostgreSQL:
         passable(self._data)
         cluster = self._data / "cluster"
         kill_leftover(cluster / "postmaster.pid", str(cluster))
-        self._read_password()
+        password = self._data / "password"
+        self.password = data.password(password, cluster / "PG_VERSION")
+        self._give_away(password)
         if not (cluster / "PG_VERSION").exists():
             self._make_cluster(bin_folder, cluster)
         (cluster / "postmaster.pid").unlink(missing_ok=True)
@@ -199,14 +201,6 @@ class PostgreSQL:
             self.execute(f"CREATE DATABASE {database}")
         except psycopg2.errors.DuplicateDatabase:
             return
-
-    def _read_password(self) -> None:
-        path = self._data / "password"
-        if not path.exists():
-            path.touch(mode=0o600)
-            path.write_text(secrets.token_hex(16))
-            self._give_away(path)
-        self.password = path.read_text()
 
     def _give_away(self, path: Path) -> None:
         if self._user is not None:

@@ -6,6 +6,7 @@ machine's own packages; as root with apt, the same after installing those packag
 sentence.
 """
 
+import fcntl
 import os
 import shutil
 import sys
@@ -201,17 +202,28 @@ def make(
 
         owner = data.owner()
         containers.remove_abandoned(owner, lease.is_held)
+        if keep:
+            _mark_kept(folder / "docker", folder / "postgres", "private nodes")
         return (
             containers.RabbitMQContainer(owner, folder, keep=keep, management=management),
             containers.PostgreSQLContainer(owner, folder, keep=keep),
             "Docker",
         )
     install_missing(needs_broker=needs_broker)
+    if keep:
+        _mark_kept(folder / "postgres", folder / "docker", "Docker")
     return (
         rabbitmq.RabbitMQ(folder / "rabbitmq", management=management),
         postgres.PostgreSQL(folder / "postgres", durable=durable),
         "private nodes of this machine's own packages",
     )
+
+
+def _mark_kept(ours: Path, others: Path, whose: str) -> None:
+    """Say that there are data which are not used this time: somebody may miss them."""
+    ours.mkdir(parents=True, exist_ok=True)
+    if others.exists():
+        print(f"What was kept with the servers from {whose} is there, and not used this time.")
 
 
 def install_missing(*, needs_broker: bool = True) -> None:
@@ -270,6 +282,8 @@ def _kept() -> Path:
     folder = data.kept()
     try:
         lease.take(folder)
+        # systemd-tmpfiles(8) removes nothing in a folder that is locked itself.
+        fcntl.flock(os.open(folder, os.O_RDONLY | os.O_CLOEXEC), fcntl.LOCK_EX | fcntl.LOCK_NB)
     except lease.LeasedError as error:
         raise NoServersError(f"{error}: stop it first") from None
     return folder

@@ -136,7 +136,10 @@ def alive(checkout):
 
 def folders_of(checkout):
     """The folders in which that checkout's servers keep their data."""
-    script = "from stack.servers import data as d; print(d.DISK / d.owner(), d.MEMORY / d.owner())"
+    script = (
+        "from stack.servers import data as d\n"
+        "print(*(root / d.owner() for root in (d.DISK, d.MEMORY, d._state())))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", script],
         cwd=checkout,

@@ -16,7 +16,7 @@ from tests.integration.arrange import until
 APT_GET = """#!/bin/sh
 cd "$(dirname "$0")" && echo "apt-get $1" >> asked
 [ -e interrupted ] && [ "$1" = install ] && {
-    echo "E: dpkg was interrupted, you must manually run 'dpkg --configure -a' to correct the problem."
+    echo "E: dpkg was interrupted, you must run 'dpkg --configure -a'."
     exit 100
 }
 [ ! -e waits ] || [ "$1" != install ] || {
