@@ -232,7 +232,10 @@ def ground(*programs: tuple[str, str]) -> Iterator[Ground]:
     if missing:
         if not debian.can_install():
             sys.exit(f"Install {', '.join(missing)}: apt-get install {' '.join(missing)}")
-        debian.install(*missing)
+        try:
+            debian.install(*missing)
+        except debian.InstallError as error:
+            sys.exit(str(error))
     folder = data.throwaway("benchmark", durable=True)
     try:
         with servers("bench") as running:

@@ -77,7 +77,7 @@ def _make_venv() -> None:
     if debian.can_install():
         try:
             debian.install(package)
-        except RuntimeError as error:
+        except debian.InstallError as error:
             _say(str(error))
         shutil.rmtree(VENV, ignore_errors=True)
         made = _run(sys.executable, "-m", "venv", str(VENV))

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from stack.system import OPS_USER, STACK, CannotRunError, System, stop_on_signals, system
@@ -27,7 +28,7 @@ def main() -> int:
         try:
             _run()
         except CannotRunError as error:
-            console.print(f"[red]Order Fellow cannot run:[/] {error}", highlight=False)
+            console.print(f"[red]Order Fellow cannot run:[/] {escape(str(error))}", highlight=False)
             return 1
         except KeyboardInterrupt:
             console.print("Stopped.")

@@ -4,6 +4,7 @@ import os
 import secrets
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -155,17 +156,34 @@ def system(
 
 
 def stop_on_signals() -> None:
-    """Let SIGTERM end the program like Ctrl-C, so that everything is stopped on the way out."""
+    """Let SIGTERM, and a terminal that is closed, end the program like Ctrl-C.
 
-    def interrupt(_: int, __: FrameType | None) -> None:
+    So that everything is stopped on the way out. A program that was told to outlive its terminal
+    (nohup(1)) does.
+    """
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+
+    def interrupt(which: int, _: FrameType | None) -> None:
         # A second one must not interrupt the stopping.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)
+        if which == signal.SIGHUP:
+            _leave_terminal()
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, interrupt)
-    signal.signal(signal.SIGINT, interrupt)
+    for number in numbers:
+        signal.signal(number, interrupt)
     end_with_make()
+
+
+def _leave_terminal() -> None:
+    """Write into nothing where a terminal was: what is said to one that is gone is an OSError."""
+    for output in (1, 2):
+        if stat.S_ISCHR(os.fstat(output).st_mode):
+            with open(os.devnull, "ab") as nothing:
+                os.dup2(nothing.fileno(), output)
 
 
 def start_services(

@@ -87,7 +87,7 @@ def main() -> int:
     """Have those that are named, or them all; returns the exit code."""
     try:
         ensure(sys.argv[1:] or PACKAGES)
-    except (MissingError, RuntimeError) as error:
+    except (MissingError, debian.InstallError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -18,6 +18,7 @@ from kombu import Connection
 from testcontainers.core.container import DockerContainer
 
 from stack.servers.credentials import admission
+from stack.servers.listening import DidNotStartError
 from stack.servers.ports import Port
 from stack.servers.postgres import execute
 
@@ -142,7 +143,17 @@ class _Server(ABC):
         self.wait()
 
     def launch(self) -> None:
-        """Start the container without waiting for what is in it."""
+        """Start the container without waiting for what is in it.
+
+        Raises:
+            DidNotStartError: the engine refuses.
+        """
+        try:
+            self._launch()
+        except DockerException as error:
+            raise DidNotStartError(f"Docker cannot start {type(self).__name__}: {error}") from None
+
+    def _launch(self) -> None:
         if self._is_known:
             self._container.get_wrapped_container().start()
             return
@@ -169,12 +180,12 @@ class _Server(ABC):
         """Wait until the server answers.
 
         Raises:
-            RuntimeError: it does not.
+            DidNotStartError: it does not.
         """
         deadline = time.monotonic() + READY_SECONDS
         while not self._answers():
             if time.monotonic() > deadline:
-                raise RuntimeError(f"{type(self).__name__} in its container does not answer")
+                raise DidNotStartError(f"{type(self).__name__} in its container does not answer")
             time.sleep(0.3)
 
     def stop(self) -> None:

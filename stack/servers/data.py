@@ -4,15 +4,19 @@ Not in the checkout: PostgreSQL may have to run as another user, who cannot pass
 closed to others, and RabbitMQ's scripts do not bear a space in a path.
 """
 
+import contextlib
 import functools
 import hashlib
 import os
+import re
+import secrets
 import shutil
 from pathlib import Path
 
 from shared import lease
 from stack.folders import ROOT, passable
 from stack.processes import kill_leftover
+from stack.servers.listening import DidNotStartError
 
 DISK = Path("/var/tmp")
 # A file costs a disk's file system much more than what is in it: to copy a database of three
@@ -37,7 +41,30 @@ def kept() -> Path:
     Raises:
         ForeignFolderError: somebody else has made it.
     """
-    return passable(_own(DISK) / "run")
+    older = DISK / owner() / "run"  # until 0040
+    return passable(_own(DISK if older.exists() else _state()) / "run")
+
+
+def password(path: Path, made: Path, given: str = "") -> str:
+    """The password of a server's data, in a file of their owner's; made with them.
+
+    Args:
+        path: the file.
+        made: is there once the data are, which no other password opens.
+        given: what it is; something random otherwise.
+
+    Raises:
+        DidNotStartError: the data are there without it.
+    """
+    if not path.exists():
+        if made.exists():
+            raise DidNotStartError(
+                f"{path} is gone, and what is beside it cannot be opened without: put it back, "
+                "or have `make clean` remove the data"
+            )
+        path.touch(mode=0o600)
+        path.write_text(given or secrets.token_hex(16))
+    return path.read_text()
 
 
 def throwaway(purpose: str, *, durable: bool = False) -> Path:
@@ -92,6 +119,20 @@ def clear_all() -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _state() -> Path:
+    """Where what stays is: what is old in /var/tmp is removed, after 30 days (tmpfiles.d(5))."""
+    if os.geteuid() == 0:
+        folder = Path("/var/lib")  # PostgreSQL's own user does not pass root's home
+    else:
+        # XDG Base Directory Specification: one that is not absolute is to be ignored.
+        given = Path(os.environ.get("XDG_STATE_HOME", ""))
+        folder = given if given.is_absolute() else Path("~/.local/state").expanduser()
+        with contextlib.suppress(OSError):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    is_plain = re.fullmatch(r"[\w./+-]+", str(folder), re.ASCII)
+    return folder if is_plain and os.access(folder, os.W_OK) else DISK
+
+
 def _own(root: Path) -> Path:
     folder = root / owner()
     folder.mkdir(exist_ok=True)
@@ -100,7 +141,7 @@ def _own(root: Path) -> Path:
 
 def _made() -> list[Path]:
     """This checkout's folders that are there."""
-    folders = (root / owner() for root in (DISK, MEMORY))
+    folders = (root / owner() for root in {DISK, MEMORY, _state()})
     return [_checked(folder) for folder in folders if os.path.lexists(folder)]
 
 

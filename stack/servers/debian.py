@@ -4,6 +4,7 @@ import fcntl
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,21 +22,29 @@ def can_install() -> bool:
     return os.geteuid() == 0 and shutil.which("apt-get") is not None
 
 
+class InstallError(RuntimeError):
+    """Packages could not be installed; the message has the end of what apt said."""
+
+
 def install(*packages: str) -> None:
     """Install packages, but for those that this distribution does not have.
 
-    Several that want to at once wait for each other, and for a stranger's apt.
+    Several that want to at once wait for each other, and for a stranger's apt. An installation that
+    was broken off is brought to its end first; Ctrl-C waits for this one.
 
     Raises:
-        RuntimeError: apt could not; with the end of what it said.
+        InstallError: apt could not, or does not know a package and could not fetch its lists.
     """
     print(f"Installing {', '.join(packages)} from the distribution's packages", flush=True)
     with _alone(), _no_services():
-        _apt("update", "-q")
-        packages = _known(packages)
-        done = _apt("install", "-qy", "--no-install-recommends", *packages)
-    if done.returncode != 0:
-        raise RuntimeError(f"apt-get could not install {packages}:\n{done.stdout[-2000:]}")
+        updated = _apt("update", "-q")
+        known = _known(packages)
+        done = _apt("install", "-qy", "--no-install-recommends", *known)
+    # Lists that it cannot fetch are warnings to apt, and no fault.
+    faults = [line for line in updated.stdout.splitlines() if line.startswith(("E:", "W:"))]
+    if done.returncode != 0 or (faults and len(known) < len(packages)):
+        said = "\n".join((*faults, done.stdout.strip()))
+        raise InstallError(f"apt-get could not install {' and '.join(packages)}:\n{said[-2000:]}")
 
 
 def remove_leftovers() -> None:
@@ -75,19 +84,39 @@ def _apt(*arguments: str) -> subprocess.CompletedProcess[str]:
     # A machine that was made a minute ago upgrades itself. Apt waits for some of its locks, when
     # asked to, and not for that of its lists.
     deadline = time.monotonic() + PATIENCE
+    may_heal = True
     while True:
-        done = subprocess.run(
-            ("apt-get", *arguments),
+        done = _run("apt-get", *arguments)
+        if may_heal and "dpkg was interrupted" in done.stdout:
+            may_heal = False
+            _run("dpkg", "--configure", "-a")
+        elif "Could not get lock" not in done.stdout or time.monotonic() > deadline:
+            return done
+        else:
+            time.sleep(1)
+
+
+def _run(*command: str) -> subprocess.CompletedProcess[str]:
+    """Run what must not be broken off: in a session of its own, and Ctrl-C waits for its end."""
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(
+            command,
             env=os.environ | {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"},
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=output,
             stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
+            start_new_session=True,
         )
-        if "Could not get lock" not in done.stdout or time.monotonic() > deadline:
-            return done
-        time.sleep(1)
+        try:
+            process.wait()
+        except KeyboardInterrupt:
+            print(f"Waiting for {command[0]}, which must not be interrupted", flush=True)
+            raise
+        finally:
+            process.wait()
+        output.seek(0)
+        said = output.read().decode(errors="replace")
+    return subprocess.CompletedProcess(command, process.returncode, said)
 
 
 @contextmanager

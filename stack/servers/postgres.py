@@ -2,7 +2,6 @@
 
 import os
 import pwd
-import secrets
 import shutil
 import signal
 import subprocess
@@ -13,7 +12,8 @@ import psycopg2
 
 from stack.folders import passable
 from stack.processes import Process, kill_leftover, spawn, stop
-from stack.servers.listening import Start
+from stack.servers import data
+from stack.servers.listening import DidNotStartError, Start
 from stack.servers.ports import Port
 
 READY_SECONDS = 90.0
@@ -36,12 +36,12 @@ class PostgreSQL:
     """One server.
 
     Args:
-        data: its folder; what is in it is kept.
+        folder: its data; what is in it is kept.
         durable: whether it syncs to disk; only throwaway data may go without.
     """
 
-    def __init__(self, data: Path, *, durable: bool = True) -> None:
-        self._data = data
+    def __init__(self, folder: Path, *, durable: bool = True) -> None:
+        self._data = folder
         self._durable = durable
         self._port = Port()
         self._start: Start | None = None
@@ -69,21 +69,27 @@ class PostgreSQL:
         """Start the server, on the same port as before, and wait until it answers.
 
         Raises:
-            RuntimeError: it does not; with the end of its log.
+            DidNotStartError: it does not; with the end of its log.
         """
         self.launch()
         self.wait()
 
     def launch(self) -> None:
-        """Start the server without waiting for it."""
+        """Start the server without waiting for it.
+
+        Raises:
+            DidNotStartError: its folder cannot be made.
+        """
         bin_folder = programs()
         if bin_folder is None:
-            raise RuntimeError("PostgreSQL is not installed")
+            raise DidNotStartError("PostgreSQL is not installed")
         self._data.parent.mkdir(parents=True, exist_ok=True)
         passable(self._data)
         cluster = self._data / "cluster"
         kill_leftover(cluster / "postmaster.pid", str(cluster))
-        self._read_password()
+        password = self._data / "password"
+        self.password = data.password(password, cluster / "PG_VERSION")
+        self._give_away(password)
         if not (cluster / "PG_VERSION").exists():
             self._make_cluster(bin_folder, cluster)
         (cluster / "postmaster.pid").unlink(missing_ok=True)
@@ -196,14 +202,6 @@ class PostgreSQL:
         except psycopg2.errors.DuplicateDatabase:
             return
 
-    def _read_password(self) -> None:
-        path = self._data / "password"
-        if not path.exists():
-            path.touch(mode=0o600)
-            path.write_text(secrets.token_hex(16))
-            self._give_away(path)
-        self.password = path.read_text()
-
     def _give_away(self, path: Path) -> None:
         if self._user is not None:
             account = pwd.getpwnam(self._user)
@@ -225,13 +223,13 @@ class PostgreSQL:
         )
         log = self._data / "initdb.log"
         if spawn(command, environment=_environment(), log=log, user=self._user).wait() != 0:
-            raise RuntimeError(f"initdb failed:\n{log.read_text()[-2000:]}")
+            raise DidNotStartError(f"initdb failed:\n{log.read_text()[-2000:]}")
 
     def wait(self) -> None:
         """Wait until the server answers, and see that the database is there.
 
         Raises:
-            RuntimeError: it does not answer; with the end of its log.
+            DidNotStartError: it does not answer; with the end of its log.
         """
         if self._start is None:
             raise RuntimeError("wait() is for a server that was launched")
@@ -269,4 +267,6 @@ def _unprivileged_user() -> str:
         except KeyError:
             continue
         return name
-    raise RuntimeError("PostgreSQL does not run as root, and there is no user postgres or nobody")
+    raise DidNotStartError(
+        "PostgreSQL does not run as root, and there is no user postgres or nobody"
+    )

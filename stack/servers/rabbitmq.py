@@ -14,6 +14,7 @@ from amqp.exceptions import AMQPError
 from kombu import Connection
 
 from stack.processes import Process, kill_leftover, kill_session, spawn, stop
+from stack.servers import data
 from stack.servers.credentials import admission
 from stack.servers.listening import Start
 from stack.servers.ports import Port
@@ -91,20 +92,20 @@ class RabbitMQ:
     """One node, with its own home, cookie, ports and port mapper.
 
     Args:
-        data: its folder; what is in it is kept.
+        folder: its data; what is in it is kept.
         cluster: what it is a node of, if of any; its cookie and port mapper are the cluster's.
         management: whether it has the management API, at `management_url`. It takes memory.
     """
 
     def __init__(
-        self, data: Path, cluster: Cluster | None = None, *, management: bool = False
+        self, folder: Path, cluster: Cluster | None = None, *, management: bool = False
     ) -> None:
-        self._data = data
+        self._data = folder
         self._cluster = cluster
         self._port, self._dist_port = Port(), Port()
         self._management_port = Port() if management else None
         self._mapper = cluster.mapper if cluster else PortMapper()
-        self.name = node_name(data)
+        self.name = node_name(folder)
         self._start: Start | None = None
         self._node: Process | None = None
         self._is_known = False
@@ -129,7 +130,7 @@ class RabbitMQ:
         """Start the node, on the same ports as before, and wait until it answers.
 
         Raises:
-            RuntimeError: it does not; with the end of its log.
+            stack.servers.listening.DidNotStartError: it does not; with the end of its log.
         """
         self.launch()
         self.wait()
@@ -226,11 +227,7 @@ class RabbitMQ:
 
     def _configure(self) -> None:
         shared = self._cluster.password if self._cluster else None
-        password = self._data / "password"
-        if not password.exists():
-            password.touch(mode=0o600)
-            password.write_text(shared or secrets.token_hex(16))
-        self._password = password.read_text()
+        self._password = data.password(self._data / "password", self._data / "mnesia", shared or "")
         cookie = self._data / ".erlang.cookie"
         if shared and not cookie.exists():
             cookie.write_text(shared)
@@ -284,7 +281,7 @@ class RabbitMQ:
         """Wait until the node answers.
 
         Raises:
-            RuntimeError: it does not; with the end of its log.
+            stack.servers.listening.DidNotStartError: it does not; with the end of its log.
         """
         if self._start is None:
             raise RuntimeError("wait() is for a node that was launched")

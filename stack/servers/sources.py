@@ -6,11 +6,12 @@ machine's own packages; as root with apt, the same after installing those packag
 sentence.
 """
 
+import fcntl
 import os
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -154,7 +155,11 @@ def servers(purpose: Literal["run", "demo", "test", "bench"]) -> Iterator[Server
     used: list[Server] = []
     used += [] if amqp_url else [broker]
     used += [] if database_url else [database]
-    try:
+    with ExitStack() as ending:  # each is closed, whatever becomes of the other
+        if not keep:
+            ending.callback(shutil.rmtree, folder, ignore_errors=True)
+        for server in reversed(used):
+            ending.callback(server.close)
         for server in used:
             server.launch()
         for server in used:
@@ -166,11 +171,6 @@ def servers(purpose: Literal["run", "demo", "test", "bench"]) -> Iterator[Server
             None if database_url else database,
             f"{name} and, for the other, {origin}" if (name := _named(named)) else origin,
         )
-    finally:
-        for server in used:
-            server.close()
-        if not keep:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _named(environ: Mapping[str, str]) -> str:
@@ -202,17 +202,28 @@ def make(
 
         owner = data.owner()
         containers.remove_abandoned(owner, lease.is_held)
+        if keep:
+            _mark_kept(folder / "docker", folder / "postgres", "private nodes")
         return (
             containers.RabbitMQContainer(owner, folder, keep=keep, management=management),
             containers.PostgreSQLContainer(owner, folder, keep=keep),
             "Docker",
         )
     install_missing(needs_broker=needs_broker)
+    if keep:
+        _mark_kept(folder / "postgres", folder / "docker", "Docker")
     return (
         rabbitmq.RabbitMQ(folder / "rabbitmq", management=management),
         postgres.PostgreSQL(folder / "postgres", durable=durable),
         "private nodes of this machine's own packages",
     )
+
+
+def _mark_kept(ours: Path, others: Path, whose: str) -> None:
+    """Say that there are data which are not used this time: somebody may miss them."""
+    ours.mkdir(parents=True, exist_ok=True)
+    if others.exists():
+        print(f"What was kept with the servers from {whose} is there, and not used this time.")
 
 
 def install_missing(*, needs_broker: bool = True) -> None:
@@ -226,20 +237,30 @@ def install_missing(*, needs_broker: bool = True) -> None:
     Raises:
         NoServersError: they cannot be installed here.
     """
+    missing = _missing(needs_broker=needs_broker)
+    said = ""
+    if missing and debian.can_install():
+        try:
+            debian.install(*missing)
+        except debian.InstallError as error:
+            said = f"\n{error}"
+        missing = _missing(needs_broker=needs_broker)
+    if missing:
+        raise NoServersError(
+            f"{' and '.join(missing)} cannot be found here. Install them "
+            f"(Debian, Ubuntu: apt-get install {' '.join(missing)}) or start Docker; `make run` "
+            f"also takes servers of yours, by AMQP_URL and DATABASE_URL.{said}"
+        )
+
+
+def _missing(*, needs_broker: bool) -> list[str]:
+    """The packages of private nodes that are not there."""
     missing = []
     if needs_broker and not rabbitmq.is_installed():
         missing.append("rabbitmq-server")
     if postgres.programs() is None:
         missing.append("postgresql")
-    if not missing:
-        return
-    if not debian.can_install():
-        raise NoServersError(
-            f"{' and '.join(missing)} cannot be found here. Install them "
-            f"(Debian, Ubuntu: apt-get install {' '.join(missing)}) or start Docker; `make run` "
-            "also takes servers of yours, by AMQP_URL and DATABASE_URL."
-        )
-    debian.install(*missing)
+    return missing
 
 
 def _containers_are_available() -> bool:
@@ -261,6 +282,8 @@ def _kept() -> Path:
     folder = data.kept()
     try:
         lease.take(folder)
+        # systemd-tmpfiles(8) removes nothing in a folder that is locked itself.
+        fcntl.flock(os.open(folder, os.O_RDONLY | os.O_CLOEXEC), fcntl.LOCK_EX | fcntl.LOCK_NB)
     except lease.LeasedError as error:
         raise NoServersError(f"{error}: stop it first") from None
     return folder
@@ -274,4 +297,6 @@ def main() -> int:
     except NoServersError as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     return 0

@@ -9,6 +9,7 @@ import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 from sqlalchemy import text
@@ -17,6 +18,7 @@ from sqlalchemy.orm import Session
 from shared.bus.contract.events import AccountBlock, SecretRevoke
 from shared.bus.contract.message import message_for
 from shared.security import webhook_keys
+from stack.servers.credentials import as_service
 from tests.integration.arrange import access_token, account, depth, publish, sign, until
 
 RECOVERY = Path(__file__).resolve().parents[2] / "docs" / "recovery.md"
@@ -41,6 +43,9 @@ def documented(heading):
 
 
 def run(stand, command, since):
+    """As an operator in production, who says who they are."""
+    person = urlsplit(as_service(stand.amqp_url, "operator"))
+    database_url = stand.engine.url.update_query_dict({"sslmode": "disable"})
     done = subprocess.run(
         [
             sys.executable,
@@ -50,8 +55,11 @@ def run(stand, command, since):
         ],
         env=os.environ
         | {
-            "AMQP_URL": stand.amqp_url,
-            "DATABASE_URL": stand.engine.url.render_as_string(hide_password=False),
+            "ENVIRONMENT": "production",
+            "AMQP_URL": as_service(stand.amqp_url, "ops"),
+            "DATABASE_URL": as_service(database_url.render_as_string(hide_password=False), "ops"),
+            "FELLOW_AS": person.username,
+            "FELLOW_PASSWORD": person.password,
         },
         input="y\n",  # it asks, as it does whoever types it
         capture_output=True,

@@ -116,7 +116,7 @@ def _disturb(deployment: Deployment, load: Load, new_broker: str) -> None:
     _look(deployment)
     _upgrade(deployment, load, documented)
     _kill(deployment)
-    _stop_the_broker(deployment)
+    _stop_the_servers(deployment)
     _down_and_up(deployment)
     _change_passwords(deployment, documented)
     _move_the_broker(deployment, documented, new_broker)
@@ -129,16 +129,18 @@ def _look(deployment: Deployment) -> None:
     assert f"fellow {VERSION}" in said, said
     said = deployment.shell("docker compose exec ops fellow secrets list it@kettle.example")
     assert re.search(r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", said), said
-    costs, rates = {}, {}
+    costs, rates, files = {}, {}, {}
     with contextlib.closing(images.engine()) as client:
         own = {"label": f"com.docker.compose.project={deployment.name}"}
         for container in client.containers.list(filters=own):
+            files[container.name] = container.exec_run(["sh", "-c", "ulimit -n"]).output.strip()
             if check := container.attrs["Config"].get("Healthcheck"):
                 spent = _cost(container, check["Test"][1:])
                 costs[container.name] = spent
                 rates[container.name] = spent / (check["Interval"] / 1e9)
             if "ops" in container.name:
                 interpreter = _cost(container, ["python", "-S", "-c", ""])
+    assert set(files.values()) == {b"65536"}, files
     print(f"health checks: {sum(rates.values()):.2%} of a core, {rates}")
     # Against what a start of Python costs at this moment: the machine may have much else to do.
     dear = {name: cost for name, cost in costs.items() if cost > DEAR * interpreter}
@@ -177,17 +179,28 @@ def _upgrade(deployment: Deployment, load: Load, documented: str) -> None:
 
 
 def _kill(deployment: Deployment) -> None:
-    deployment.shell(f"{UP} --scale ingress=2")
+    with (deployment.folder / ".env").open("a") as settings:
+        settings.write("INGRESSES=2\n")
+    deployment.shell(f"{UP} relay")
+    deployment.shell(UP)
+    assert len(deployment.shell("docker compose ps --quiet ingress").split()) == 2
     for name in KILLED:
         deployment.shell(f"docker compose kill {name}")
-        deployment.shell(f"{UP} --scale ingress=2")
+        deployment.shell(UP)
 
 
-def _stop_the_broker(deployment: Deployment) -> None:
-    deployment.shell("docker compose stop rabbitmq")
+def _stop_the_servers(deployment: Deployment) -> None:
+    names = {"postgres", "rabbitmq"}
+    deployment.shell("docker compose stop postgres rabbitmq")
+    for name in names:
+        container = f"$(docker compose ps --all --quiet {name})"
+        code = deployment.shell(f"docker inspect -f '{{{{.State.ExitCode}}}}' {container}").strip()
+        assert code == "0", f"{name} was killed, and not asked to stop: {code}"
+    said = deployment.shell("docker compose logs --tail 20 postgres")
+    assert "database system is shut down" in said, said
     deployment.shell("docker compose exec ops fellow doctor", fails=True)
     running = deployment.shell("docker compose ps --status running --services").split()
-    assert "rabbitmq" not in running, "looking at a stopped system started it"
+    assert not names & set(running), "looking at a stopped system started it"
     deployment.shell(UP)
 
 

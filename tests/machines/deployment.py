@@ -23,7 +23,8 @@ from tests.machines import images
 ROOT = images.ROOT
 FILES = ("Dockerfile", ".dockerignore", "docker-compose.yml", "requirements.lock")
 FOLDERS = ("deploy", "examples", "services", "shared")
-OURS = "order-fellow:latest"
+OURS = "${COMPOSE_PROJECT_NAME:-order-fellow}:latest"
+OLD = "image: order-fellow:latest"  # until 0040
 DEADLINE = 180.0
 
 
@@ -46,7 +47,7 @@ class Deployment:
             )
         )
         self.name = f"fellow-{uuid.uuid4().hex[:8]}"
-        self.image = f"{self.name}:test"
+        self.image = f"{self.name}:latest"
         if commit:
             with tempfile.TemporaryDirectory() as old:
                 _extract(commit, Path(old))
@@ -62,13 +63,12 @@ class Deployment:
             shutil.copytree(source / name, self.folder / name, ignore=ignored)
         for file in FILES:
             shutil.copy(source / file, self.folder / file)
-        self.replace(OURS, self.image)
         # The package index is reached as this machine reaches it.
         self.replace("build: .", "build: {context: ., network: host}")
         # This machine may have much else to do: what is slow here is not ill.
         file = self.folder / "docker-compose.yml"
         patient = re.sub(r"\b(start_period|timeout): \d+s", r"\1: 300s", file.read_text())
-        file.write_text(patient)
+        file.write_text(patient.replace(OLD, f"image: {self.image}"))
 
     def replace(self, old: str, new: str) -> None:
         """Change docker-compose.yml of the copy."""

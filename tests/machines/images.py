@@ -176,7 +176,10 @@ def _bootstrap(command: list[str]) -> None:
                 "The official image cannot be pulled, and mmdebstrap, which makes such an image of "
                 "Debian's packages, is not here. On Debian or Ubuntu: apt-get install mmdebstrap"
             )
-        debian.install("mmdebstrap")
+        try:
+            debian.install("mmdebstrap")
+        except debian.InstallError as error:
+            raise EngineError(str(error)) from None
     done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode != 0:
         raise EngineError(f"mmdebstrap failed:\n{_end(done.stderr)}")

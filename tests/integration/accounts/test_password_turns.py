@@ -72,13 +72,34 @@ def test_who_would_wait_for_long_is_refused_in_words(monkeypatch):
     assert passwords.matches("a long password", stored)
 
 
-@pytest.mark.parametrize("name", ["ingress", "ops"])
-def test_a_container_has_memory_for_them(name, monkeypatch):
+# docs/deploying.md: what the file gives an ingress, and what one with more workers has to be given.
+DOCUMENTED = re.compile(
+    r"up to `WEB_CONCURRENCY=(\d+)`.*?`INGRESS_MEMORY`.*?(\d+) MiB and (\d+) MiB for each worker",
+    re.DOTALL,
+)
+
+
+def bytes_of(limit):
+    number, unit = re.fullmatch(
+        r"(\d+)([mg])", limit.partition(":-")[2].rstrip("}") or limit
+    ).groups()
+    return int(number) * (MIB if unit == "m" else 1024 * MIB)
+
+
+def needs(count):
+    # The master of gunicorn, its workers and, beside them, a command of an operator.
+    return (count + 2) * PROCESS + count * passwords.at_once(count) * HASH
+
+
+@pytest.mark.parametrize(("name", "count"), [*(("ingress", n) for n in range(1, 9)), ("ops", 1)])
+def test_a_container_has_memory_for_them(name, count, monkeypatch):
     monkeypatch.setattr(passwords.os, "cpu_count", lambda: 64)
     service = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"][name]
-    said = service["environment"].get("WEB_CONCURRENCY", "1")
-    count = int(re.findall(r"\d+", said)[-1])
-    number, unit = re.fullmatch(r"(\d+)([mg])", service["mem_limit"]).groups()
-    has = int(number) * (MIB if unit == "m" else 1024 * MIB)
-    # The master of gunicorn, its workers and, beside them, a command of an operator.
-    assert (count + 2) * PROCESS + count * passwords.at_once(count) * HASH < has
+    most, base, each = map(
+        int, DOCUMENTED.search((ROOT / "docs" / "deploying.md").read_text()).groups()
+    )
+    if name == "ingress":
+        assert service["mem_limit"].startswith("${INGRESS_MEMORY:-")
+        assert int(re.findall(r"\d+", service["environment"]["WEB_CONCURRENCY"])[-1]) <= most
+    has = bytes_of(service["mem_limit"]) if count <= most else (base + each * count) * MIB
+    assert needs(count) < has

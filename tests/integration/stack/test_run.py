@@ -2,11 +2,14 @@
 
 import json
 import os
+import pty
+import select
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import httpx
@@ -133,7 +136,10 @@ def alive(checkout):
 
 def folders_of(checkout):
     """The folders in which that checkout's servers keep their data."""
-    script = "from stack.servers import data as d; print(d.DISK / d.owner(), d.MEMORY / d.owner())"
+    script = (
+        "from stack.servers import data as d\n"
+        "print(*(root / d.owner() for root in (d.DISK, d.MEMORY, d._state())))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", script],
         cwd=checkout,
@@ -201,6 +207,57 @@ def test_run_stop_and_run_again(checkout):
     assert not (checkout / ".stack" / "env").exists()
     clean(checkout)
     assert not any(folder.exists() for folder in folders_of(checkout))
+
+
+@pytest.mark.parametrize("module", ["stack.run", "stack.demo"])
+def test_a_terminal_that_is_closed_ends_it_as_ctrl_c_does(checkout, module):
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        ("setsid", "--ctty", sys.executable, "-m", module),
+        cwd=checkout,
+        env=environment(),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    started.append(process)
+    os.close(theirs)
+    closing = threading.Event()
+    threading.Thread(target=show, args=(ours, closing), daemon=True).start()
+    env = checkout / ".stack" / "env"
+
+    def data_folders():
+        return [one for folder in folders for one in folder.glob("throwaway/*")]
+
+    folders = folders_of(checkout)
+    is_up = env.exists if module == "stack.run" else data_folders
+    until(lambda: process.poll() is not None or is_up(), "it runs", PATIENCE)
+    assert process.poll() is None
+    closing.set()
+    assert process.wait(60) == (0 if module == "stack.run" else 130)
+    assert not env.exists()
+    assert data_folders() == []
+    assert alive(checkout) == []
+
+
+def show(terminal, closing):
+    """What a terminal's window does, until it is closed."""
+    while not closing.is_set():
+        if select.select([terminal], [], [], 0.1)[0]:
+            os.read(terminal, 4096)
+    os.close(terminal)
+
+
+def test_who_is_to_outlive_its_terminal_does(checkout):
+    script = (
+        "import os, signal; from stack.system import stop_on_signals\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN); stop_on_signals()\n"
+        "os.kill(os.getpid(), signal.SIGHUP); print('here')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=checkout, env=environment(), capture_output=True
+    )
+    assert done.stdout == b"here\n", done.stderr
 
 
 def test_a_port_that_is_taken(checkout):

@@ -74,7 +74,8 @@ def compose():
     return yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 
 
-OURS = "order-fellow:latest"
+# Of its project alone: a second checkout on the host builds one of its own.
+OURS = "${COMPOSE_PROJECT_NAME:-order-fellow}:latest"
 # Who they are is the file's to say, and no operator's.
 FIXED = {
     "ENVIRONMENT",
@@ -94,6 +95,19 @@ OWN_PROXIES = {("ops", "TRUSTED_PROXIES"), ("portal", "TRUSTED_PROXIES")}
 def ours():
     services = compose()["services"]
     return {name: services[name] for name in services if services[name].get("image") == OURS}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_what_compose_is_told_to_run_is_there(document):
+    services = compose()["services"]
+    options = r"(?:(?:-T|--rm|--detach|--wait|--force-recreate) )*"
+    for told in re.findall(
+        rf"docker compose (?:run|exec|up|stop|restart) {options}([a-z]+(?: [a-z]+)*)",
+        document.read_text(),
+    ):
+        assert told.split()[0] in services, told
+    user = services["postgres"]["environment"]["POSTGRES_USER"]
+    assert set(re.findall(r" -U (\w+)", document.read_text())) <= {user}
 
 
 def test_every_setting_is_read_by_a_process():
@@ -249,8 +263,28 @@ def test_every_container_is_bounded():
         assert {"mem_limit", "pids_limit", "cpus", "logging", "stop_grace_period"} <= set(
             service
         ), name
+        assert service["ulimits"] == {"nofile": 65536}, name
         assert service["cap_drop"] == ["ALL"]
         assert service["security_opt"] == ["no-new-privileges:true"]
+
+
+def test_what_changes_its_user_can_be_asked_to_stop():
+    """The init process stays root, and hands signals to another's process by CAP_KILL alone."""
+    changing = {
+        name: set(service.get("cap_add", ()))
+        for name, service in compose()["services"].items()
+        if service.get("init") and "SETUID" in service.get("cap_add", ())
+    }
+    assert {"postgres", "rabbitmq"} <= set(changing)
+    assert [name for name, has in changing.items() if "KILL" not in has] == []
+
+
+def test_the_number_of_ingresses_is_a_setting():
+    """A flag of `up` is refused where the ingress is not among those that are named."""
+    assert compose()["services"]["ingress"]["scale"] == "${INGRESSES:-1}"
+    for document in DOCUMENTS:
+        assert document.name == "CHANGELOG.md" or "--scale" not in document.read_text(), document
+    assert "`INGRESSES" in (ROOT / "docs" / "deploying.md").read_text()
 
 
 def test_every_container_that_stays_tells_its_health():

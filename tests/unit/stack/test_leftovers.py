@@ -15,6 +15,7 @@ def roots(tmp_path, monkeypatch):
     for name, root in (("DISK", disk), ("MEMORY", memory)):
         root.mkdir()
         monkeypatch.setattr(data, name, root)
+    monkeypatch.setattr(data, "_state", lambda: disk)
     return disk, memory
 
 

@@ -1,0 +1,155 @@
+"""What is told, and done, when the distribution's packages cannot be installed as they should."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from docker.errors import APIError
+
+from stack.folders import ROOT
+from stack.servers import containers, debian, postgres, rabbitmq, sources
+from stack.servers.listening import DidNotStartError
+from tests.integration.arrange import until
+
+APT_GET = """#!/bin/sh
+cd "$(dirname "$0")" && echo "apt-get $1" >> asked
+[ -e interrupted ] && [ "$1" = install ] && {
+    echo "E: dpkg was interrupted, you must run 'dpkg --configure -a'."
+    exit 100
+}
+[ ! -e waits ] || [ "$1" != install ] || {
+    touch begun
+    until [ -e may-end ]; do sleep 0.05; done
+    touch ended
+}
+cat "$1.says" 2> /dev/null
+exit "$(cat "$1.ends" 2> /dev/null || echo 0)"
+"""
+APT_CACHE = """#!/bin/sh
+[ -e "$(dirname "$0")/unknown" ] || echo "  Candidate: 1.0"
+"""
+DPKG = """#!/bin/sh
+cd "$(dirname "$0")" && echo "dpkg $*" >> asked
+[ -e stays ] || rm -f interrupted
+"""
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """One without servers, whose apt and dpkg do as files of this folder say."""
+    for name, text in (("apt-get", APT_GET), ("apt-cache", APT_CACHE), ("dpkg", DPKG)):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(debian, "can_install", lambda: True)
+    for name in ("LOCK", "POLICY", "CLUSTER_CONF"):
+        monkeypatch.setattr(debian, name, tmp_path / name)
+    monkeypatch.setattr(sources, "_containers_are_available", lambda: False)
+    monkeypatch.setattr(rabbitmq, "is_installed", lambda: False)
+    monkeypatch.setattr(postgres, "programs", lambda: None)
+    return tmp_path
+
+
+def asked(machine):
+    return (machine / "asked").read_text().splitlines()
+
+
+def test_what_cannot_be_installed_is_a_sentence(machine, capsys):
+    (machine / "install.says").write_text("E: No space left on device\n")
+    (machine / "install.ends").write_text("100")
+    assert sources.main() == 1
+    said = capsys.readouterr().err
+    assert "rabbitmq-server" in said
+    assert "No space left on device" in said
+
+
+@pytest.mark.parametrize("code", ["0", "100"])
+def test_lists_that_cannot_be_fetched_are_told(machine, capsys, code):
+    """Apt fetches what it can, says the rest in warnings, and ends with 0."""
+    (machine / "unknown").touch()
+    (machine / "update.says").write_text("Hit:1 here\nW: Failed to fetch http://deb.example\n")
+    (machine / "update.ends").write_text(code)
+    assert sources.main() == 1
+    said = capsys.readouterr().err
+    assert "rabbitmq-server and postgresql" in said
+    assert "Failed to fetch http://deb.example" in said
+
+
+def test_what_is_not_there_after_all_is_told(machine, capsys):
+    assert sources.main() == 1
+    assert "rabbitmq-server and postgresql" in capsys.readouterr().err
+    assert asked(machine) == ["apt-get update", "apt-get install"]
+
+
+def test_what_was_interrupted_is_brought_to_its_end_first(machine):
+    (machine / "interrupted").touch()
+    debian.install("epmd")
+    assert asked(machine)[1:] == ["apt-get install", "dpkg --configure -a", "apt-get install"]
+
+
+def test_what_stays_interrupted_is_told(machine):
+    for name in ("interrupted", "stays"):
+        (machine / name).touch()
+    with pytest.raises(debian.InstallError, match="dpkg was interrupted"):
+        debian.install("epmd")
+    assert asked(machine).count("dpkg --configure -a") == 1
+
+
+def test_ctrl_c_waits_for_apt(machine):
+    """An installation that is broken off leaves a machine on which nothing can be installed."""
+    (machine / "waits").touch()
+    script = (
+        "import sys; from pathlib import Path; from stack.servers import debian\n"
+        "for name in ('LOCK', 'POLICY', 'CLUSTER_CONF'):\n"
+        "    setattr(debian, name, Path(sys.argv[1]) / name)\n"
+        "try: debian.install('epmd')\n"
+        "except KeyboardInterrupt: print('interrupted')\n"
+    )
+    process = subprocess.Popen(
+        (sys.executable, "-c", script, str(machine)),
+        cwd=ROOT, start_new_session=True, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        until((machine / "begun").exists, "apt runs")
+        os.killpg(process.pid, signal.SIGINT)
+    finally:
+        (machine / "may-end").touch()
+    said, _ = process.communicate(timeout=60)
+    assert "interrupted" in said
+    assert (machine / "ended").exists()
+    assert not (machine / "POLICY").exists()
+
+
+def test_a_cluster_that_cannot_be_made_is_a_server_that_did_not_start(tmp_path, monkeypatch):
+    (tmp_path / "initdb").symlink_to("/bin/false")
+    monkeypatch.setattr(postgres, "programs", lambda: tmp_path)
+    monkeypatch.setattr(postgres, "_unprivileged_user", lambda: None)
+    with pytest.raises(DidNotStartError, match="initdb"):
+        postgres.PostgreSQL(tmp_path / "data").launch()
+
+
+class Refusing:
+    ports: dict = {}  # noqa: RUF012 - as testcontainers has it
+
+    def start(self):
+        raise APIError("no space left on device")
+
+
+def container():
+    made = object.__new__(containers.PostgreSQLContainer)
+    made._is_known, made._ports, made._container = False, {}, Refusing()
+    return made
+
+
+def test_a_container_that_cannot_be_made_is_a_server_that_did_not_start():
+    with pytest.raises(DidNotStartError, match="no space left on device"):
+        container().launch()
+
+
+def test_a_container_that_does_not_answer_is_a_server_that_did_not_start(monkeypatch):
+    monkeypatch.setattr(containers, "READY_SECONDS", -1)
+    monkeypatch.setattr(containers.PostgreSQLContainer, "_answers", lambda _: False)
+    with pytest.raises(DidNotStartError):
+        container().wait()
