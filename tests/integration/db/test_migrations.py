@@ -14,6 +14,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.exc import IntegrityError
 
+from shared import erased
 from shared.db import migrate
 from shared.db.locking import lock_patience
 from shared.db.models import Base
@@ -154,6 +155,42 @@ def test_an_application_that_a_closed_account_has_open_ends_on_the_way_from_0030
             other: "pending",
         }
         assert connection.execute(text("SELECT state FROM webhook_secrets")).scalar() == "revoked"
+    engine.dispose()
+
+
+def test_what_was_written_behind_an_erasure_ends_on_the_way_from_0040(empty):
+    command.upgrade(migrate.config(empty), "0040")
+    engine = create_engine(empty)
+    theirs, others = new_id(), new_id()
+    order = (
+        "INSERT INTO orders (id, account_id, customer_name, customer_email, customer_phone, "
+        "item_summary, address, tracking_status, status_at, status_event_id, accepted_at) "
+        "VALUES (:id, :id, '', :email, '', '', '', 'PENDING', now(), :id, now())"
+    )
+    said = (
+        "INSERT INTO order_status_history (event_id, order_id, tracking_status, note, at, applied, "
+        "tracking) VALUES (:id, :id, 'PENDING', 'by the door', now(), true, '{\"carrier\": \"x\"}')"
+    )
+    other = (
+        "INSERT INTO order_conflicts (event_id, order_id, account_id, event, at) "
+        'VALUES (:id, :id, :id, \'{"address": "Lagos"}\', now())'
+    )
+    with engine.begin() as connection:
+        for id_, email in ((theirs, erased.ADDRESS), (others, "zoe@shop.example")):
+            for statement in (order, said, other):
+                connection.execute(text(statement), {"id": id_, "email": email})
+    migrate.upgrade(empty)
+    with engine.connect() as connection:
+        found = connection.execute(
+            text(
+                "SELECT order_id, note, tracking ->> 'carrier', event ->> 'address' "
+                "FROM order_status_history JOIN order_conflicts USING (order_id)"
+            )
+        )
+        assert set(map(tuple, found)) == {
+            (theirs, erased.TEXT, None, erased.TEXT),
+            (others, "by the door", "x", "Lagos"),
+        }
     engine.dispose()
 
 
