@@ -19,7 +19,7 @@ from shared.db import migrate
 from shared.db.locking import lock_patience
 from shared.db.models import Base
 from shared.ids import new_id
-from tests.integration.arrange import account
+from tests.integration.arrange import account, until
 
 
 @pytest.fixture
@@ -264,6 +264,56 @@ def test_a_long_transaction_holds_up_the_migration_and_nobody_else(empty, capfd)
     upgrading.join()
     head = ScriptDirectory.from_config(migrate.config("")).get_current_head()
     assert version(engine) == head
+    engine.dispose()
+
+
+def test_indexes_are_built_beside_who_writes_and_anew_where_one_was_broken_off(empty):
+    """Behind another one a migration waits without a snapshot, or each waits for the other."""
+    command.upgrade(migrate.config(empty), "0040")
+    engine = create_engine(empty, isolation_level="AUTOCOMMIT")
+    migrating = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query ~ "
+    )
+    builds = text(migrating + "'^(CREATE|DROP) INDEX CONCURRENTLY'")
+    behind = text(migrating + "'^(SELECT pg_try_advisory_lock|COMMIT|ROLLBACK)'")
+    running = []
+    writer = create_engine(empty)
+    with writer.connect() as writing, engine.connect() as looking:
+        # As one is left by a build that was ended.
+        looking.execute(text("CREATE INDEX ix_orders_customer_email ON orders (customer_name)"))
+        looking.execute(
+            text(
+                "UPDATE pg_index SET indisvalid = false "
+                "WHERE indexrelid = 'ix_orders_customer_email'::regclass"
+            )
+        )
+        writing.execute(text("DELETE FROM orders"))
+        for look, what in ((builds, "one builds"), (behind, "one is behind it")):
+            running.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", "shared.db.migrate"],
+                    env=os.environ | {"DATABASE_URL": empty},
+                    stderr=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            until(lambda look=look: looking.scalar(look), what)
+        looking.execute(text("SET statement_timeout = '20s'"))
+        looking.execute(text("DELETE FROM orders"))  # it stands before nobody
+        writing.rollback()
+        for process in running:
+            _, errors = process.communicate(timeout=60)
+            assert process.returncode == 0, errors
+            assert "tries again" not in errors
+        found = looking.execute(
+            text(
+                "SELECT indisvalid, pg_get_indexdef(indexrelid) AS made FROM pg_index "
+                "WHERE indexrelid = 'ix_orders_customer_email'::regclass"
+            )
+        ).one()
+        assert found.indisvalid
+        assert "lower" in found.made
+    writer.dispose()
     engine.dispose()
 
 

@@ -451,3 +451,19 @@ def test_what_ends_beside_a_place_ends_by_the_batch_too(settings, db, monkeypatc
     for count in (4, 2, 1, 1):
         run(job)
         assert left(db, table) == count
+
+
+@pytest.mark.parametrize(
+    ("query", "index"),
+    [
+        (retention.TEST_ORDERS.oldest, "ix_orders_test_recorded_at"),
+        ("SELECT id FROM suppressions WHERE cause = 'refused' AND since < now() LIMIT 9",
+         "ix_suppressions_refused_since"),
+        ("SELECT id FROM orders WHERE is_test AND accepted_at > now()",
+         "ix_orders_test_accepted_at"),
+    ],
+    ids=["oldest test order", "refused", "new test orders"],
+)  # fmt: skip
+def test_the_few_are_found_by_their_index(db, query, index):
+    db.execute(text("SET LOCAL enable_seqscan = off"))
+    assert index in "\n".join(db.execute(text(f"EXPLAIN {query}")).scalars())

@@ -15,7 +15,7 @@ depends_on = None
 
 # The order that a message about one names; of a fact that is mailed its address decides.
 _NAMED = r"""
-    CREATE FUNCTION order_named(type text, body bytea) RETURNS uuid
+    CREATE OR REPLACE FUNCTION order_named(type text, body bytea) RETURNS uuid
     LANGUAGE sql IMMUTABLE STRICT SET search_path = pg_catalog, pg_temp AS $$
         SELECT CASE WHEN type LIKE 'order.%' AND type NOT LIKE '%recorded' THEN
             substring(lower(encode(body, 'escape')) FROM
@@ -24,7 +24,7 @@ _NAMED = r"""
     $$
 """
 _IS_OF_ERASED = """
-    CREATE FUNCTION is_of_erased(type text, body bytea) RETURNS boolean
+    CREATE OR REPLACE FUNCTION is_of_erased(type text, body bytea) RETURNS boolean
     LANGUAGE sql STABLE STRICT SET search_path = pg_catalog, pg_temp AS $$
         SELECT EXISTS (
             SELECT FROM public.orders
@@ -33,7 +33,7 @@ _IS_OF_ERASED = """
 """
 # What services/ops/customers/erasure.py leaves of it. What is no JSON is left as it is.
 _WITHOUT_ORDER = """
-    CREATE FUNCTION body_without_order(type text, body bytea) RETURNS bytea
+    CREATE OR REPLACE FUNCTION body_without_order(type text, body bytea) RETURNS bytea
     LANGUAGE plpgsql IMMUTABLE STRICT SET search_path = pg_catalog, pg_temp AS $$
     DECLARE
         data jsonb;
@@ -211,6 +211,13 @@ _LEFT = (
       AND other.event IS NOT NULL
     """,
 )
+# By name: the table, what of it, of which rows. Built beside those who write: orders never stop.
+INDEXES = {
+    "ix_orders_customer_email": ("orders", "lower(customer_email)", ""),
+    "ix_orders_test_accepted_at": ("orders", "accepted_at", "WHERE is_test"),
+    "ix_orders_test_recorded_at": ("orders", "recorded_at", "WHERE is_test"),
+    "ix_suppressions_refused_since": ("suppressions", "since", "WHERE cause = 'refused'"),
+}
 FUNCTIONS = (
     "order_named(text, bytea)",
     "is_of_erased(text, bytea)",
@@ -219,15 +226,37 @@ FUNCTIONS = (
 
 
 def upgrade() -> None:
+    # All of it may be done twice: what comes before the indexes stays when they cannot be built.
     for function in (_NAMED, _IS_OF_ERASED, _WITHOUT_ORDER, _ERASE):
         op.execute(function)
     for name in FUNCTIONS:
         op.execute(f"REVOKE EXECUTE ON FUNCTION {name} FROM PUBLIC")
+    with op.get_context().autocommit_block():
+        _build()
     for statement in _LEFT:
         op.execute(statement)
 
 
+def _build() -> None:
+    """Build the indexes; what was broken off is begun anew.
+
+    It waits for whoever writes as long as they take, for it stands before nobody meanwhile: to give
+    up would leave an index that is of no use, and cost the whole table again.
+    """
+    ask = op.get_bind().exec_driver_sql
+    patience = ask("SHOW lock_timeout").scalar_one()
+    op.execute("SET lock_timeout = 0")
+    for name, (table, what, rows) in INDEXES.items():
+        found = f"SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('{name}')"  # noqa: S608
+        if ask(found).scalar_one_or_none() is False:
+            op.execute(f"DROP INDEX CONCURRENTLY {name}")
+        op.execute(f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {name} ON {table} ({what}) {rows}")
+    op.execute(f"SET lock_timeout = '{patience}'")
+
+
 def downgrade() -> None:
+    for name in INDEXES:
+        op.execute(f"DROP INDEX {name}")
     before, shops = (
         import_module(f"shared.db.migrations.versions.{name}")
         for name in ("0026_erased_by_value", "0038_what_shops_send")

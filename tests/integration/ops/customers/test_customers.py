@@ -11,6 +11,7 @@ from amqp import Message as AmqpMessage
 from kombu import Connection
 from msgspec import UNSET
 from sqlalchemy import text
+from sqlalchemy.event import listen, remove
 from sqlalchemy.orm import Session
 
 from services.audit.__main__ import wire as auditing
@@ -18,6 +19,8 @@ from services.notifier.__main__ import wire as notifying
 from services.ops.audit import log
 from services.ops.audit.actions import Actor
 from services.ops.customers import customers, rows
+from services.ops.timelines import search
+from services.orders import api as orders_api
 from services.orders import rows as orders
 from services.orders.__main__ import wire as recording
 from shared import erased
@@ -44,6 +47,7 @@ from shared.db.models import (
     WaitingUpdate,
     WebhookRequest,
 )
+from shared.http.route import Call
 from shared.ids import new_id
 from stack.servers.credentials import as_service
 from tests.integration.arrange import (
@@ -605,3 +609,27 @@ def test_what_is_said_of_the_persons_orders_goes_without_the_address_in_it(setti
         else:
             assert not [w for w in ("neighbour", "moved", "ZADE", "Bola") if w in words]
     assert erase(settings) == {}
+
+
+def test_a_persons_orders_are_found_by_their_index(settings, db, engine):
+    """By the API and the search too, however many orders there are."""
+    business = account(db)
+    statements = []
+
+    def note(_, __, statement, parameters, *___):
+        if "customer_email" in statement.partition("WHERE")[2]:
+            statements.append((statement, parameters))
+
+    listen(db.get_bind(), "before_cursor_execute", note)
+    rows.orders(db, [ZOE])
+    search.search(db, ZOE)
+    orders_api.index(db, Call(business.id, None, orders_api.Filter(customer_email=ZOE), {}, ""))
+    remove(db.get_bind(), "before_cursor_execute", note)
+    assert len(statements) == 3
+    with engine.connect() as connection:
+        # There are none, so that any way is as good as another.
+        for way in ("seqscan", "indexscan"):
+            connection.exec_driver_sql(f"SET enable_{way} = off")
+        for statement, parameters in statements:
+            plan = connection.exec_driver_sql(f"EXPLAIN {statement}", parameters).scalars()
+            assert "ix_orders_customer_email" in "\n".join(plan), statement
