@@ -19,6 +19,7 @@ from shared.http.route import Answer, Call, Route
 from shared.http.stamps import in_utc
 from shared.ids import normalised_number, order_of_number
 from shared.security import tracking
+from shared.validation.email_addresses import compared, spellings
 
 Limit = Annotated[int, msgspec.Meta(ge=1, le=200)]
 Stamp = Annotated[datetime, msgspec.Meta(tz=True)]
@@ -132,7 +133,8 @@ def index(session: Session, call: Call[None, Filter]) -> Answer:
     if wanted.status is not None:
         query = query.where(Order.tracking_status == wanted.status.value)
     if wanted.customer_email is not None:
-        query = query.where(Order.customer_email == wanted.customer_email)
+        written = spellings(compared(wanted.customer_email))
+        query = query.where(func.lower(Order.customer_email).in_(written))
     if wanted.created_from is not None:
         query = query.where(Order.accepted_at >= in_utc(wanted.created_from))
     if wanted.created_to is not None:

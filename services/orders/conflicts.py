@@ -130,8 +130,12 @@ _KEEP = text(f"""
                AS number
         FROM {_GIVEN}, CAST(:event AS text[]), CAST(:at AS timestamptz[]))
              AS given (event_id, order_id, account_id, event, at)
-        -- Once more: whom it is about may have been erased meanwhile.
-        JOIN orders o ON o.id = given.order_id AND o.customer_email <> :erased
+        -- Once more: whom it is about may have been erased meanwhile, or may be right now.
+        JOIN (
+            SELECT id FROM orders
+            WHERE id = ANY(CAST(:order_id AS uuid[])) AND customer_email <> :erased
+            ORDER BY id FOR SHARE
+        ) AS o ON o.id = given.order_id
     ) AS other
     ON CONFLICT DO NOTHING
     RETURNING event_id

@@ -180,6 +180,7 @@ FUNCTIONS: Mapping[str, tuple[str, ...]] = {
         "without_customer(jsonb, text)",
         "mentions_customer(jsonb, text)",
         "body_without_customer(bytea, text)",
+        "order_named(text, bytea)",
         "erase_customer(text)",
         "erase_suppressed_address(text)",
         "lift_suppression(uuid)",

@@ -473,6 +473,10 @@ class Order(Base):
         Index(
             "ix_orders_test", "account_id", "accepted_at", "id", postgresql_where=text("is_test")
         ),
+        Index("ix_orders_test_accepted_at", "accepted_at", postgresql_where=text("is_test")),
+        Index("ix_orders_test_recorded_at", "recorded_at", postgresql_where=text("is_test")),
+        # Of whichever business: a person has few.
+        Index("ix_orders_customer_email", text("lower(customer_email)")),
         # Of shops' orders alone: where the id is derived from the number, it is the index.
         Index(
             "ix_orders_of_shops",
@@ -646,6 +650,7 @@ class Suppression(Base):
             postgresql_where=text("order_id IS NOT NULL"),
         ),
         Index("ix_suppressions_account_id_id", "account_id", "id"),
+        Index("ix_suppressions_refused_since", "since", postgresql_where=text("cause = 'refused'")),
         Index(
             "ix_suppressions_untold",
             "account_id",

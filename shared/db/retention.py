@@ -23,7 +23,7 @@ from shared.telemetry import metrics
 SECONDS = 30.0
 """From one run to the next."""
 AT_MOST = 20_000
-"""Rows of a place that one run looks at, so that no transaction is long."""
+"""Rows of a table that one run looks at, so that no transaction is long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,8 @@ class Place:
             the place that `:owner`, `:at` and `:id` name; with a place for a limit. It gives the
             key, and the three for each row.
         over: a condition for what is over.
-        remove: the parts of a statement that end what the query `due` has found, as `gone`.
+        remove: the parts of a statement that end what the query `due` has found, as `gone`; with
+            a place for a limit where it ends anything beside it.
         oldest: a query for the time of the oldest.
     """
 
@@ -145,6 +146,19 @@ def _rows(name: str, owner: str, table: str, key: str, since: str, only: str = "
     )
 
 
+def _beside(name: str, table: str, key: str, over: str) -> str:
+    """A part of a statement that ends what is over in a table beside a place's.
+
+    It is looked at once more when it is removed: somebody may have begun anew in the same row.
+    """
+    return f"""
+        {name} AS (
+            DELETE FROM {table}
+            WHERE {key} IN (SELECT {key} FROM {table} WHERE {over} {{limit}}) AND {over}
+        )
+    """  # noqa: S608
+
+
 HISTORY = replace(
     _rows(
         "history",
@@ -173,24 +187,24 @@ CONFLICTS = replace(
     oldest="SELECT coalesce(recorded_at, at) FROM order_conflicts ORDER BY at LIMIT 1",
     # Updates that wait or were given up end with them, and orders that were never placed: they are
     # of the same kind, and nobody's.
-    remove="""
+    remove=f"""
         gone AS (
             DELETE FROM order_conflicts WHERE event_id IN (SELECT event_id FROM due)
             RETURNING event_id
         ),
-        updates AS (DELETE FROM waiting_updates WHERE since < :before),
-        awaited AS (DELETE FROM awaited_orders WHERE since < :before)
-    """,
+        {_beside("updates", "waiting_updates", "event_id", "since < :before")},
+        {_beside("awaited", "awaited_orders", "order_id", "since < :before")}
+    """,  # noqa: S608
 )
 DELIVERIES = replace(
     _rows("deliveries", "notifier", "email_deliveries", "id", "at"),
     # What the mail server has said of an address ends with them. Who has left stays so.
-    remove="""
+    remove=f"""
         gone AS (
             DELETE FROM email_deliveries WHERE id IN (SELECT id FROM due) RETURNING id
         ),
-        refused AS (DELETE FROM suppressions WHERE cause = 'refused' AND since < :before)
-    """,
+        {_beside("refused", "suppressions", "id", "cause = 'refused' AND since < :before")}
+    """,  # noqa: S608
 )
 UNPROVED = replace(
     _rows("unproved", "ingress", "pending_proofs", "id", "created_at"),
@@ -201,13 +215,13 @@ KNOWN_NETWORKS = _rows("known_networks", "ingress", "known_networks", "id", "las
 SESSIONS = replace(
     _rows("sessions", "ingress", "account_sessions", "id", "coalesce(ended_at, expires_at)"),
     # What the versions before had in their place.
-    remove="""
+    remove=f"""
         gone AS (
             DELETE FROM account_sessions WHERE id IN (SELECT id FROM due) RETURNING id
         ),
-        tokens AS (DELETE FROM revoked_tokens WHERE expires_at < :before),
-        codes AS (DELETE FROM one_time_codes WHERE expires_at < :before)
-    """,
+        {_beside("tokens", "revoked_tokens", "token_id", "expires_at < :before")},
+        {_beside("codes", "one_time_codes", "account_id", "expires_at < :before")}
+    """,  # noqa: S608
 )
 
 PLACES = (
@@ -247,14 +261,15 @@ def remove(
     """
     if not days:
         return 0, START
+    limit = f"LIMIT {AT_MOST}"
     statement = f"""
-        WITH seen AS MATERIALIZED ({place.candidates.format(limit=f"LIMIT {AT_MOST}")}),
+        WITH seen AS MATERIALIZED ({place.candidates.format(limit=limit)}),
         due AS MATERIALIZED (
             SELECT {place.key} FROM {place.table}
             WHERE {place.key} IN (SELECT key FROM seen) AND {place.over}
             FOR UPDATE SKIP LOCKED
         ),
-        {place.remove}
+        {place.remove.format(limit=limit)}
         SELECT (SELECT count(*) FROM gone) AS gone, (SELECT count(*) FROM seen) AS seen,
                last.owner, CAST(last.at AS text) AS at, last.id
         FROM (VALUES (0)) AS one

@@ -6,7 +6,7 @@ its owner.
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -104,6 +104,7 @@ def export(
     person = the_person(session, address)
     at = datetime.now(UTC)
     tables = customer_rows.read(session, person)
+    person = replace(person, orders=customer_rows.orders(session, person.spellings))
     let_go(session)
     messages, outcome = messages_on_bus.find(connection, engine, person)
     return Held(person.address, at, tables, messages, elsewhere(outcome, at, backup_days))
@@ -122,10 +123,22 @@ def count(session: Session, connection: Connection, engine: Engine, address: str
         NotAPersonError: nobody can have the address.
     """
     person = the_person(session, address)
-    places = customer_rows.erase(session, person)
+    places, person = _erased(session, person)
     session.rollback()
     _, outcome = messages_on_bus.find(connection, engine, person)
     return Outcome(places + outcome.places, outcome.unseen)
+
+
+def _erased(session: Session, person: Person) -> tuple[Counter[str], Person]:
+    """Erase a person in the tables.
+
+    Returns:
+        What was touched, by place; and the person, by their orders and those of everybody else who
+        is erased: which are whose is not known any more, as when this was broken off and begins
+        again.
+    """
+    touched = customer_rows.erase(session, person)
+    return touched, replace(person, orders=customer_rows.orders(session, [erased.ADDRESS]))
 
 
 def erase(
@@ -145,7 +158,7 @@ def erase(
         reason: why; kept in the audit log.
 
     Returns:
-        What was erased, by place, and which queues could not be looked at.
+        What was erased, by place, and what could not be looked at.
 
     Raises:
         NotAPersonError: nobody can have the address.
@@ -162,10 +175,10 @@ def erase(
     def tell(places: Mapping[str, int], session: Session) -> None:
         outbox.add(session, [_fact(erasure, actor, reason, places)])
 
-    places, unseen = Counter[str](), dict[str, int]()
+    places, done = Counter[str](), Outcome()
     for number in range(MOST_PASSES):
         with Session(engine) as session, session.begin():
-            found = customer_rows.erase(session, person)
+            found, person = _erased(session, person)
             if found or not number:
                 tell(found, session)
         outcome = messages_on_bus.erase(connection, engine, person, actor, reason.strip())
@@ -173,19 +186,20 @@ def erase(
             with Session(engine) as session, session.begin():
                 tell(outcome.places, session)
         found += outcome.places
-        places, unseen = places + found, outcome.unseen
+        places += found
+        done = Outcome(places, outcome.unseen, done.is_being_written)
         if number and not found:
             break
         # What a service was writing meanwhile is seen by nobody else before it commits.
-        customer_rows.wait_for_writers(engine)
-    return Outcome(places, unseen)
+        done.is_being_written = not customer_rows.wait_for_writers(engine)
+    return done
 
 
 def elsewhere(outcome: Outcome, now: datetime, backup_days: int) -> list[Elsewhere]:
     """Where there may be more, and until when.
 
     Args:
-        outcome: what was seen of the bus.
+        outcome: what was seen.
         now: the time.
         backup_days: for how long backups are kept; 0 when that is not known.
     """
@@ -206,6 +220,23 @@ def elsewhere(outcome: Outcome, now: datetime, backup_days: int) -> list[Elsewhe
             "mail servers, mailboxes and the senders' own systems",
             "what was sent is theirs",
             None,
+        ),
+        Elsewhere(
+            "suppressions",
+            "that somebody has left a business stays, as a keyed hash without the address: else "
+            "the next order would be mailed to them",
+            None,
+        ),
+        *(
+            [
+                Elsewhere(
+                    "transactions",
+                    "one that goes on may have written more: run it again when it has ended",
+                    None,
+                )
+            ]
+            if outcome.is_being_written
+            else ()
         ),
         *(
             Elsewhere(

@@ -1,7 +1,8 @@
 """What is left of a message when a customer is taken out of it; pure.
 
 An email to the person must not go, so its fact goes. An order is the business's and stays, without
-the person in it; and in what else mentions the address, the address alone is replaced.
+the person in it, and so does what is said of one; in what else mentions the address, the address
+alone is replaced.
 """
 
 import re
@@ -40,7 +41,7 @@ _ORDER_WITHOUT = {
 _DROPPED = frozenset(
     {
         "order_number", "metadata", "carrier", "tracking_number", "tracking_url",
-        "estimated_delivery",
+        "estimated_delivery", "note", "reason",
     }
 )  # fmt: skip
 _HEADERS = (REASON_HEADER, REASONS_HEADER)
@@ -55,11 +56,13 @@ class Person:
         address: in small letters.
         spellings: it, and as it may stand in a text: with a domain of letters beyond ASCII.
         mention: finds the address in a text, in either spelling.
+        orders: the ids of their orders: most of what is said of one has no address in it.
     """
 
     address: str
     spellings: tuple[str, ...]
     mention: re.Pattern[str]
+    orders: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, address: str, expressions: Mapping[str, str]) -> "Person":
@@ -113,25 +116,24 @@ def _body(body: bytes, type_: str, person: Person) -> bytes | None:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         text = body.decode(errors="surrogateescape")
         return person.mention.sub(erased.TEXT, text).encode(errors="surrogateescape")
-    if not _mentions(data, person):
-        return body
+    left = data
     if isinstance(data, dict):
         if type_ in TOLD and _is(data.get(TOLD[type_]), person):
             return None
         customer = data.get("customer_details")
-        is_theirs = isinstance(customer, dict) and _is(customer.get("email"), person)
-        if type_ in OF_A_CUSTOMER and is_theirs:
-            kept = {name: value for name, value in data.items() if name not in _DROPPED}
-            data = kept | _ORDER_WITHOUT
-    return msgspec.json.encode(_replaced(data, person))
+        is_theirs = type_ not in TOLD and str(data.get("order_id")).lower() in person.orders
+        if type_ in OF_A_CUSTOMER and isinstance(customer, dict):
+            is_theirs |= _is(customer.get("email"), person)
+        if is_theirs:
+            left = {name: value for name, value in data.items() if name not in _DROPPED}
+            if type_ in OF_A_CUSTOMER:
+                left |= _ORDER_WITHOUT
+    left = _replaced(left, person)
+    return body if left == data else msgspec.json.encode(left)
 
 
 def _is(address: object, person: Person) -> bool:
     return isinstance(address, str) and compared(address) == person.address
-
-
-def _mentions(data: Any, person: Person) -> bool:
-    return bool(_replaced(data, person) != data)
 
 
 def _replaced(data: Any, person: Person) -> Any:

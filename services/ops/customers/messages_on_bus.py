@@ -57,15 +57,17 @@ class Found:
 
 @dataclass(slots=True)
 class Outcome:
-    """What was found, or done, on the bus.
+    """What was found, or done.
 
     Attributes:
-        places: how many messages, by place.
+        places: how many messages or rows, by place.
         unseen: how many messages of a queue nobody could look at, since somebody has them in hand.
+        is_being_written: whether a transaction goes on that may have written more.
     """
 
     places: Counter[str] = field(default_factory=Counter)
     unseen: dict[str, int] = field(default_factory=dict)
+    is_being_written: bool = False
 
 
 def find(connection: Connection, engine: Engine, person: Person) -> tuple[list[Found], Outcome]:

@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from collections.abc import Collection
 from typing import Any
 
 from sqlalchemy import ColumnElement, Engine, Text, TextClause, and_, cast, func, or_, select, text
@@ -39,11 +40,25 @@ def erase(session: Session, person: Person) -> Counter[str]:
     return +touched
 
 
-def wait_for_writers(engine: Engine) -> None:
+def orders(session: Session, addresses: Collection[str]) -> frozenset[str]:
+    """The ids of the orders for customers.
+
+    Args:
+        session: to read by.
+        addresses: the customers', in small letters.
+    """
+    theirs = select(Order.id).where(func.lower(Order.customer_email).in_(addresses))
+    return frozenset(map(str, session.scalars(theirs)))
+
+
+def wait_for_writers(engine: Engine) -> bool:
     """Wait until every transaction has ended that has written something by now.
 
     A transaction has a number from its first write on (PostgreSQL, "Transactions and Identifiers");
     one that only reads, such as a backup, has none.
+
+    Returns:
+        Whether they have; one that goes on for `WRITERS_SECONDS` is not waited for any longer.
     """
     deadline = time.monotonic() + WRITERS_SECONDS
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
@@ -53,8 +68,9 @@ def wait_for_writers(engine: Engine) -> None:
         )
         while time.monotonic() < deadline:
             if connection.scalar(have_ended, {"next_one": next_one}):
-                return
+                return True
             time.sleep(LOOK_SECONDS)
+    return False
 
 
 def read(session: Session, person: Person) -> dict[str, list[dict[str, Any]]]:
@@ -64,7 +80,7 @@ def read(session: Session, person: Person) -> dict[str, list[dict[str, Any]]]:
         session: to read by.
         person: who.
     """
-    is_theirs = func.lower(Order.customer_email) == person.address
+    is_theirs = func.lower(Order.customer_email).in_(person.spellings)
     theirs = select(Order.id).where(is_theirs)
     order_texts = (
         Order.customer_name,
@@ -125,9 +141,10 @@ def read(session: Session, person: Person) -> dict[str, list[dict[str, Any]]]:
         "outbox": _read(
             session,
             OutboxMessage,
-            (
+            or_(
                 func.body_without_customer(OutboxMessage.body, person.mention.pattern)
-                != OutboxMessage.body
+                != OutboxMessage.body,
+                func.order_named(OutboxMessage.type, OutboxMessage.body).in_(theirs),
             )
             & ~or_(*(OutboxMessage.type.startswith(prefix) for prefix in OF_BUSINESSES)),
         ),

@@ -1,5 +1,7 @@
 """Alembic's environment: one advisory lock, and a transaction for each version."""
 
+import time
+
 from alembic import context
 from sqlalchemy import NullPool, create_engine, text
 
@@ -7,7 +9,7 @@ from shared.config.environment import ConfigurationError
 from shared.config.loading import settings
 from shared.db import grants
 from shared.db.locking.advisory_locks import MIGRATIONS
-from shared.db.locking.lock_patience import patiently
+from shared.db.locking.lock_patience import LOOK_SECONDS, patiently
 from shared.db.models import Base
 from shared.db.session import connect_args
 
@@ -26,8 +28,12 @@ def run() -> None:
                 f"The database of DATABASE_URL is encoded as {encoding}, which cannot hold every "
                 "name. Make one by CREATE DATABASE order_fellow ENCODING 'UTF8' TEMPLATE template0."
             )
-        # Until the connection ends.
-        connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": MIGRATIONS})
+        # Until the connection ends. Asked for again and again: whoever waits inside a statement has
+        # a snapshot, which an index that another migration builds CONCURRENTLY waits for.
+        mine = text("SELECT pg_try_advisory_lock(:key)")
+        while not connection.scalar(mine, {"key": MIGRATIONS}):
+            connection.commit()
+            time.sleep(LOOK_SECONDS)
         connection.commit()
 
         def migrate() -> None:

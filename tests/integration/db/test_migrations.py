@@ -14,11 +14,12 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, inspect, text
 from sqlalchemy.exc import IntegrityError
 
+from shared import erased
 from shared.db import migrate
 from shared.db.locking import lock_patience
 from shared.db.models import Base
 from shared.ids import new_id
-from tests.integration.arrange import account
+from tests.integration.arrange import account, until
 
 
 @pytest.fixture
@@ -174,6 +175,42 @@ def test_an_application_that_a_closed_account_has_open_ends_on_the_way_from_0030
     engine.dispose()
 
 
+def test_what_was_written_behind_an_erasure_ends_on_the_way_from_0040(empty):
+    command.upgrade(migrate.config(empty), "0040")
+    engine = create_engine(empty)
+    theirs, others = new_id(), new_id()
+    order = (
+        "INSERT INTO orders (id, account_id, customer_name, customer_email, customer_phone, "
+        "item_summary, address, tracking_status, status_at, status_event_id, accepted_at) "
+        "VALUES (:id, :id, '', :email, '', '', '', 'PENDING', now(), :id, now())"
+    )
+    said = (
+        "INSERT INTO order_status_history (event_id, order_id, tracking_status, note, at, applied, "
+        "tracking) VALUES (:id, :id, 'PENDING', 'by the door', now(), true, '{\"carrier\": \"x\"}')"
+    )
+    other = (
+        "INSERT INTO order_conflicts (event_id, order_id, account_id, event, at) "
+        'VALUES (:id, :id, :id, \'{"address": "Lagos"}\', now())'
+    )
+    with engine.begin() as connection:
+        for id_, email in ((theirs, erased.ADDRESS), (others, "zoe@shop.example")):
+            for statement in (order, said, other):
+                connection.execute(text(statement), {"id": id_, "email": email})
+    migrate.upgrade(empty)
+    with engine.connect() as connection:
+        found = connection.execute(
+            text(
+                "SELECT order_id, note, tracking ->> 'carrier', event ->> 'address' "
+                "FROM order_status_history JOIN order_conflicts USING (order_id)"
+            )
+        )
+        assert set(map(tuple, found)) == {
+            (theirs, erased.TEXT, None, erased.TEXT),
+            (others, "by the door", "x", "Lagos"),
+        }
+    engine.dispose()
+
+
 def test_who_could_act_has_every_right_and_the_version_before_sees_it_so(empty):
     command.upgrade(migrate.config(empty), "0012")
     engine = create_engine(empty)
@@ -244,6 +281,56 @@ def test_a_long_transaction_holds_up_the_migration_and_nobody_else(empty, capfd)
     upgrading.join()
     head = ScriptDirectory.from_config(migrate.config("")).get_current_head()
     assert version(engine) == head
+    engine.dispose()
+
+
+def test_indexes_are_built_beside_who_writes_and_anew_where_one_was_broken_off(empty):
+    """Behind another one a migration waits without a snapshot, or each waits for the other."""
+    command.upgrade(migrate.config(empty), "0040")
+    engine = create_engine(empty, isolation_level="AUTOCOMMIT")
+    migrating = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query ~ "
+    )
+    builds = text(migrating + "'^(CREATE|DROP) INDEX CONCURRENTLY'")
+    behind = text(migrating + "'^(SELECT pg_try_advisory_lock|COMMIT|ROLLBACK)'")
+    running = []
+    writer = create_engine(empty)
+    with writer.connect() as writing, engine.connect() as looking:
+        # As one is left by a build that was ended.
+        looking.execute(text("CREATE INDEX ix_orders_customer_email ON orders (customer_name)"))
+        looking.execute(
+            text(
+                "UPDATE pg_index SET indisvalid = false "
+                "WHERE indexrelid = 'ix_orders_customer_email'::regclass"
+            )
+        )
+        writing.execute(text("DELETE FROM orders"))
+        for look, what in ((builds, "one builds"), (behind, "one is behind it")):
+            running.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", "shared.db.migrate"],
+                    env=os.environ | {"DATABASE_URL": empty},
+                    stderr=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            until(lambda look=look: looking.scalar(look), what)
+        looking.execute(text("SET statement_timeout = '20s'"))
+        looking.execute(text("DELETE FROM orders"))  # it stands before nobody
+        writing.rollback()
+        for process in running:
+            _, errors = process.communicate(timeout=60)
+            assert process.returncode == 0, errors
+            assert "tries again" not in errors
+        found = looking.execute(
+            text(
+                "SELECT indisvalid, pg_get_indexdef(indexrelid) AS made FROM pg_index "
+                "WHERE indexrelid = 'ix_orders_customer_email'::regclass"
+            )
+        ).one()
+        assert found.indisvalid
+        assert "lower" in found.made
+    writer.dispose()
     engine.dispose()
 
 

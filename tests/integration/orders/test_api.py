@@ -132,6 +132,7 @@ def test_filters(api, business, me):
         str(bola.order_id),
     }
     assert ids(customer_email="nobody@shop.example") == set()
+    assert ids(customer_email="ZOE@Shop.example") == ids(customer_email="zoe@shop.example") != set()
     assert ids(created_from="2026-01-15T00:00:00Z") == {str(bola.order_id)}
     assert ids(created_to="2026-01-15T00:00:00+00:00") == {
         str(ada.order_id),

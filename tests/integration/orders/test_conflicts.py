@@ -1,23 +1,26 @@
 """One key, two bodies: the first order stays, what came later is kept beside it."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
 from msgspec.structs import replace
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
+from sqlalchemy.orm import Session
 
 from services.orders import conflicts
 from services.orders.handlers import record
 from services.orders.lanes import Lanes
 from services.orders.unknown import Unknown
+from shared import erased
 from shared.bus.contract.events import TrackingStatus, decode
 from shared.db.models import Order, OrderConflict, OrderStatusHistory, OutboxMessage
 from shared.db.session import transaction
 from shared.ids import new_id
 from shared.intake import bodies
-from tests.integration.arrange import account, order_created, received, status_changed
+from tests.integration.arrange import account, order_created, received, status_changed, until
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 
@@ -211,3 +214,21 @@ def test_a_later_copy_of_a_keyed_update_does_not_move_the_order_back(db, busines
     assert facts(db) == before
     count = select(OrderStatusHistory).where(OrderStatusHistory.order_id == created.order_id)
     assert len(db.scalars(count).all()) == 3
+
+
+def test_none_is_kept_of_an_order_whose_customer_is_being_erased(db, business, engine):
+    first, other = sent(business.id), sent(business.id, "elsewhere")
+    take_in(first)
+    waits = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' "
+        "AND datname = current_database()"
+    )
+    with Session(engine) as erasing, ThreadPoolExecutor(1) as threads:
+        erasing.execute(select(Order.id).with_for_update())
+        recording = threads.submit(take_in, other)
+        until(lambda: recording.done() or db.rollback() or db.scalar(waits), "it waits, or is done")
+        erasing.execute(update(Order).values(customer_email=erased.ADDRESS))
+        erasing.commit()
+        recording.result()
+    assert kept(db, first.data.order_id) == []
+    assert facts(db) == ["order.recorded"]

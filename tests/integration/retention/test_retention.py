@@ -21,6 +21,7 @@ from shared.bus.contract.events import decode
 from shared.db import retention
 from shared.db.models import (
     AccountSession,
+    AwaitedOrder,
     EmailDelivery,
     KnownNetwork,
     OneTimeCode,
@@ -32,6 +33,8 @@ from shared.db.models import (
     PendingProof,
     PortalSession,
     RevokedToken,
+    Suppression,
+    WaitingUpdate,
 )
 from shared.db.session import make_engine, transaction
 from shared.ids import new_id
@@ -420,3 +423,47 @@ def test_a_dry_run_counts_what_would_go(settings, db):
     assert left(db, Order) == 1
     code, _, err = fellow(settings, "retention", **urls)
     assert (code, "--dry-run" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("place", "make"),
+    [
+        (retention.CONFLICTS, lambda business, at: WaitingUpdate(
+            event_id=new_id(), account_id=business, order_id=new_id(), since=at)),
+        (retention.CONFLICTS, lambda business, at: AwaitedOrder(
+            order_id=new_id(), account_id=business, since=at)),
+        (retention.DELIVERIES, lambda business, at: Suppression(
+            account_id=business, cause="refused", address_hash=new_id().bytes, key_id=b"1",
+            by_order_id=new_id(), since=at)),
+        (retention.SESSIONS, lambda _, at: RevokedToken(token_id=new_id(), expires_at=at)),
+    ],
+    ids=["waiting_updates", "awaited_orders", "suppressions", "revoked_tokens"],
+)  # fmt: skip
+def test_what_ends_beside_a_place_ends_by_the_batch_too(settings, db, monkeypatch, place, make):
+    monkeypatch.setattr(retention, "AT_MOST", 2)
+    business = account(db).id
+    rows = [make(business, ago(days=800)) for _ in range(5)]
+    table = type(rows[0])
+    db.add_all(rows)
+    db.add(make(business, ago(days=0)))
+    db.commit()
+    job = Periodic("a test", 1, retention.end(place, 90))
+    for count in (4, 2, 1, 1):
+        run(job)
+        assert left(db, table) == count
+
+
+@pytest.mark.parametrize(
+    ("query", "index"),
+    [
+        (retention.TEST_ORDERS.oldest, "ix_orders_test_recorded_at"),
+        ("SELECT id FROM suppressions WHERE cause = 'refused' AND since < now() LIMIT 9",
+         "ix_suppressions_refused_since"),
+        ("SELECT id FROM orders WHERE is_test AND accepted_at > now()",
+         "ix_orders_test_accepted_at"),
+    ],
+    ids=["oldest test order", "refused", "new test orders"],
+)  # fmt: skip
+def test_the_few_are_found_by_their_index(db, query, index):
+    db.execute(text("SET LOCAL enable_seqscan = off"))
+    assert index in "\n".join(db.execute(text(f"EXPLAIN {query}")).scalars())

@@ -1,6 +1,7 @@
 """`fellow customer`: all that is held of a person is found, and ends; the business's books stay."""
 
 import json
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
@@ -10,11 +11,17 @@ from amqp import Message as AmqpMessage
 from kombu import Connection
 from msgspec import UNSET
 from sqlalchemy import text
+from sqlalchemy.event import listen, remove
 from sqlalchemy.orm import Session
 
 from services.audit.__main__ import wire as auditing
 from services.notifier.__main__ import wire as notifying
 from services.ops.audit import log
+from services.ops.audit.actions import Actor
+from services.ops.customers import customers, rows
+from services.ops.timelines import search
+from services.orders import api as orders_api
+from services.orders import rows as orders
 from services.orders.__main__ import wire as recording
 from shared import erased
 from shared.bus import outbox
@@ -22,6 +29,7 @@ from shared.bus.contract import topology
 from shared.bus.contract.events import (
     CustomerDetails,
     EmailUndeliverable,
+    OrderCancelled,
     OrderCreated,
     OrderRecorded,
     TrackingStatus,
@@ -39,6 +47,7 @@ from shared.db.models import (
     WaitingUpdate,
     WebhookRequest,
 )
+from shared.http.route import Call
 from shared.ids import new_id
 from stack.servers.credentials import as_service
 from tests.integration.arrange import (
@@ -214,6 +223,7 @@ def test_everything_is_exported(settings, db, mailbox):
     }
     places = {p["place"]: p["forgotten_by"] for p in held["not_searched"]}
     assert places["journal"] < places["backups"]
+    assert places["suppressions"] is None  # the hash of who has left a business
     assert str(another.order_id) not in {row["id"] for row in tables["orders"]}
 
 
@@ -488,3 +498,138 @@ def test_what_is_being_written_meanwhile_is_erased_too(settings, db, engine):
         assert erasing.result()["orders"] == 2
     assert not [part for part in PERSONAL if plain(part) in everything(db)]
     assert erase(settings) == {}
+
+
+def test_a_note_that_is_written_while_the_order_is_locked_is_erased_too(settings, db, engine):
+    """A recorder has the order in hand: after its look erasing waits for it, and looks again."""
+    business = account(db, status="approved")
+    mine = zoes(business)
+    with consuming(settings, *recording(settings).subscriptions):
+        sent(settings, mine)
+    waits = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' "
+        "AND datname = current_database()"
+    )
+
+    def is_waiting():
+        db.rollback()
+        return db.scalar(waits)
+
+    with Session(engine) as writer, ThreadPoolExecutor(1) as threads:
+        orders.lock(writer, [mine.order_id])
+        now = datetime.now(UTC)
+        writer.add(
+            OrderStatusHistory(
+                event_id=new_id(), order_id=mine.order_id, tracking_status="IN_TRANSIT",
+                note="with the neighbour", at=now, applied=True, tracking={"carrier": "Swift"},
+            )
+        )  # fmt: skip
+        told = msgspec.to_builtins(zoes(business, customer_details=OTHERS))
+        writer.add(
+            OrderConflict(
+                event_id=new_id(), order_id=mine.order_id, account_id=business.id, event=told,
+                at=now,
+            )
+        )  # fmt: skip
+        writer.flush()
+        erasing = threads.submit(erase, settings)
+        until(is_waiting, "it waits for the order")
+        writer.commit()
+        assert erasing.result()["order_status_history"] == 2
+    db.rollback()
+    assert {(row.note, row.tracking) for row in db.query(OrderStatusHistory)} == {
+        ("", None), (erased.TEXT, None),
+    }  # fmt: skip
+    assert [row.event["address"] for row in db.query(OrderConflict)] == [erased.TEXT]
+    assert erase(settings) == {}
+
+
+def test_what_somebody_writes_for_too_long_is_told(settings, db, engine, monkeypatch):
+    monkeypatch.setattr(rows, "WRITERS_SECONDS", 0.1)
+    account(db, status="approved")
+
+    def not_searched():
+        with Connection(settings.amqp_url) as connection:
+            outcome = customers.erase(engine, connection, ZOE, Actor("ada", ""), "DPO-17")
+        return {one.place for one in customers.elsewhere(outcome, datetime.now(UTC), 0)}
+
+    with Session(engine) as writer:
+        writer.execute(text("UPDATE accounts SET company_name = 'x'"))
+        assert "transactions" in not_searched()
+    assert "transactions" not in not_searched()
+
+
+def test_what_is_said_of_the_persons_orders_goes_without_the_address_in_it(settings, db, mailbox):
+    """Updates name their order by its id alone: a note is as personal as the order."""
+    business = account(db, status="approved")
+    mine, _, another = lived(settings, db, business)
+    told = {"tracking_number": "ZADE-77", "order_number": "ZADE-1"}
+    note = status_changed(mine, TrackingStatus.IN_TRANSIT, "with the neighbour")
+    note = msgspec.structs.replace(note, **told)
+    why = OrderCancelled(
+        account_id=business.id, order_id=mine.order_id, reason="moved", order_number="ZADE-1"
+    )
+    others = status_changed(another, TrackingStatus.IN_TRANSIT, "by the door")
+    corrected = zoes(business, order_id=mine.order_id, customer_details=OTHERS)
+    said = (note, why, others, corrected)
+    bury(settings.amqp_url, *said)
+    for event in (note, others):
+        on_the_ladder(settings, event, topology.ORDERS_INTAKE)
+    publish(settings.amqp_url, message(note), message(others))
+    outbox.add(db, [message(event) for event in said])
+    db.commit()
+    code, out, err = fellow(settings, "customer", "export", ZOE)
+    assert code == 0, err
+    held = json.loads(out)
+    assert len(held["tables"]["outbox"]) == 3
+    assert Counter(one["place"] for one in held["messages"]) == {
+        "orders.intake.dead": 3, "retry.1h": 1, "orders.intake": 1,
+    }  # fmt: skip
+    code, out, err = fellow(settings, "customer", "erase", ZOE, "--dry-run", "--json")
+    counted = json.loads(out)["places"]
+    places = erase(settings)
+    assert places == counted
+    assert {name: places[name] for name in ("outbox", "orders.intake.dead", "retry.1h")} == {
+        "outbox": 3, "orders.intake.dead": 3, "retry.1h": 1,
+    }  # fmt: skip
+    db.expire_all()
+    left = [(row.type, bytes(row.body)) for row in db.query(OutboxMessage)]
+    for queue in ("orders.intake.dead", "orders.intake"):
+        while letter := take(settings.amqp_url, queue):
+            body = letter.body if isinstance(letter.body, bytes) else letter.body.encode()
+            left.append((letter.properties["type"], body))
+    events = [decode(type_, body) for type_, body in left if type_.startswith("order.")]
+    assert (
+        len(events) == 4 + 4 + 3
+    )  # the outbox, dead letters, the queue with what was on the ladder
+    for event in events:
+        words = str(event)
+        if event.order_id == another.order_id:
+            assert "by the door" in words
+        else:
+            assert not [w for w in ("neighbour", "moved", "ZADE", "Bola") if w in words]
+    assert erase(settings) == {}
+
+
+def test_a_persons_orders_are_found_by_their_index(settings, db, engine):
+    """By the API and the search too, however many orders there are."""
+    business = account(db)
+    statements = []
+
+    def note(_, __, statement, parameters, *___):
+        if "customer_email" in statement.partition("WHERE")[2]:
+            statements.append((statement, parameters))
+
+    listen(db.get_bind(), "before_cursor_execute", note)
+    rows.orders(db, [ZOE])
+    search.search(db, ZOE)
+    orders_api.index(db, Call(business.id, None, orders_api.Filter(customer_email=ZOE), {}, ""))
+    remove(db.get_bind(), "before_cursor_execute", note)
+    assert len(statements) == 3
+    with engine.connect() as connection:
+        # There are none, so that any way is as good as another.
+        for way in ("seqscan", "indexscan"):
+            connection.exec_driver_sql(f"SET enable_{way} = off")
+        for statement, parameters in statements:
+            plan = connection.exec_driver_sql(f"EXPLAIN {statement}", parameters).scalars()
+            assert "ix_orders_customer_email" in "\n".join(plan), statement

@@ -2,16 +2,18 @@
 
 import json
 import re
+from dataclasses import replace
 from datetime import date
 
 import pytest
 from msgspec import UNSET
 
-from services.ops.customers.erasure import Person, without
+from services.ops.customers.erasure import TOLD, Person, without
 from services.orders import tracking
 from shared import erased
 from shared.bus.contract.delivery import Incoming
-from shared.bus.contract.events import OF_A_CUSTOMER, decode, encode
+from shared.bus.contract.events import EVENT_TYPES, OF_A_CUSTOMER, decode, encode
+from shared.ids import new_id
 from tests.integration.arrange import order_created
 from tests.unit.notifier.facts import FACTS
 
@@ -72,3 +74,24 @@ def test_what_a_server_said_is_in_headers():
     assert found.body == b"{}"
     gone = f"550 <{erased.TEXT}>: no such user"
     assert found.headers == {"x-reason": gone, "x-reasons": [gone, "other"]}
+
+
+NAMED = sorted(
+    type_
+    for type_, event in EVENT_TYPES.items()
+    if type_.startswith("order.") and "order_id" in event.__struct_fields__ and type_ not in TOLD
+)
+
+
+@pytest.mark.parametrize("type_", NAMED)
+def test_what_is_said_of_their_order_stays_without_a_word_of_it(type_):
+    """By the order's id: its customer's address is in few of them."""
+    order_id = new_id()
+    words = dict.fromkeys(("note", "reason", "order_number", "carrier"), "ZADE")
+    told = json.dumps({"order_id": str(order_id).upper(), **words}).encode()
+    theirs = replace(ZOE, orders=frozenset({str(order_id)}))
+    incoming = Incoming(told, {"type": type_}, {}, "")
+    assert without(incoming, type_, ZOE) is None
+    cleared = without(incoming, type_, theirs)
+    assert b"ZADE" not in cleared.body
+    assert without(replace(incoming, body=cleared.body), type_, theirs) is None
