@@ -101,7 +101,7 @@ def decide(session: Session, received: Received[KycDecide]) -> None:
                 source="services.kyc",
                 correlation_id=account.id,
                 # The same when the journal is replayed: the business is not told twice.
-                message_id=follow_up_id(received.id, fact.TYPE),
+                message_id=follow_up_id(received.id, fact.TYPE, application.id),
                 traceparent=received.traceparent,
             )
         ],
