@@ -12,7 +12,7 @@ from sqlalchemy import Select, String, cast, func, or_, select, true, tuple_
 from sqlalchemy.orm import Session, aliased
 
 from services.ops.commands.kyc_persons import Recorded, recorded, sentence
-from shared.db.models import Account, KycApplication, bare
+from shared.db.models import Account, KycApplication, bare, kyc_state
 from shared.synthetic import LIKE
 
 NAMED = 6
@@ -108,6 +108,11 @@ class Application:
     decided_at: datetime | None
     decided_by: str | None
     recorded: Sequence[Recorded] = ()
+
+    @property
+    def state(self) -> str:
+        """As of `KycDecide.looked_at`."""
+        return kyc_state(self.status, self.decided_at)
 
     @property
     def so_far(self) -> str:

@@ -19,7 +19,7 @@ from shared.bus.consume import inbox
 from shared.bus.consume.consumer import Consumer
 from shared.bus.contract import topology
 from shared.bus.contract.events import decode
-from shared.db.models import InboxEntry, KycApplication, OutboxMessage
+from shared.db.models import InboxEntry, KycApplication, OutboxMessage, kyc_state
 from shared.db.session import transaction
 from shared.security.service_accounts import login
 from stack.folders import ROOT
@@ -351,6 +351,26 @@ def test_two_decisions_that_are_given_one_id_by_hand_are_both_carried_out_and_to
     assert told == [("kyc.approved", business.id) for business in businesses]
     ids = db.scalars(select(OutboxMessage.message_id)).all()
     assert len(set(ids)) == len(businesses)
+
+
+def test_what_somebody_else_has_decided_since_it_was_looked_at_is_not_decided_over(
+    settings, db, engine, amqp_url
+):
+    """Two persons look at one application: bob has asked, and ada has not seen the question."""
+    business = account(db, status="pending")
+    body = {"email": business.email, "reason": "Which street?"}
+    send(amqp_url, body | {"decision": "ask", "looked_at": "pending"}, user_id="fellow")
+    send(amqp_url, body | {"decision": "approve", "looked_at": "pending", "reason": ""})
+    with deciding(settings):
+        until(lambda: depth(amqp_url, QUEUE.dead) == 1, "refused")
+    assert status_of(engine, business) == "incomplete"
+    reason = headers(take(amqp_url, QUEUE.dead))["x-reason"]
+    assert "looked at as pending and is incomplete, decided by fellow meanwhile" in reason
+    stands = db.scalar(select(KycApplication).where(KycApplication.account_id == business.id))
+    now = kyc_state(stands.status, stands.decided_at)
+    send(amqp_url, {"email": business.email, "decision": "approve", "looked_at": now})
+    with deciding(settings):
+        until(lambda: status_of(engine, business) == "approved", "approved")
 
 
 def test_a_decision_without_an_id_that_comes_again_and_changes_nothing_is_done(
