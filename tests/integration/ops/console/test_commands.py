@@ -11,7 +11,8 @@ from shared.bus.contract.events import encode
 from shared.bus.contract.message import message_for
 from shared.db.models import KycApplication, OutboxMessage, WebhookPublicKey, WebhookSecret
 from shared.ids import new_id
-from tests.integration.arrange import account, order_created
+from shared.web.results import SURE
+from tests.integration.arrange import account, depth, order_created, until
 from tests.integration.ops.console.test_masked_pages import console, form, service, signed_in
 from tests.integration.ops.console.test_queue_rights import letter
 
@@ -127,3 +128,23 @@ def test_what_somebody_has_mended_is_not_discarded_or_overwritten(console, db, a
         assert (answer.status_code, "look at it again" in answer.text) == (409, True)
     db.rollback()
     assert db.scalar(select(OutboxMessage.body).where(OutboxMessage.sequence == number)) == better
+
+
+def test_while_the_broker_takes_no_messages_nothing_is_sent_to_come_out_later(
+    console, broker, db, amqp_url
+):
+    business = account(db, status="pending")
+    limit = broker.evaluate("vm_memory_monitor:get_vm_memory_high_watermark()")
+    with signed_in(console, db, "kyc") as client:
+        broker.control("set_vm_memory_high_watermark", "0")
+        try:
+            until(lambda: "blocked" in client.get("/").text, "the console sees it")
+            sure = form(client) | {"decision": "approve", SURE: "yes"}
+            answer = client.post(f"/kyc/{business.id}", data=sure)
+            assert answer.status_code == 503
+            assert "takes no messages" in answer.text
+            assert "Nothing was sent to it." in answer.text
+        finally:
+            broker.control("set_vm_memory_high_watermark", limit)
+        until(lambda: "blocked" not in client.get("/").text, "it is over")
+    assert depth(amqp_url, "kyc.decisions") == 0

@@ -167,7 +167,7 @@ def ask(session: Session, visit: Visit) -> Question:
 def decide(session: Session, visit: Visit) -> Result:
     """Publish a decision; what becomes of it is shown when it is known."""
     command = _command(visit)
-    with visit.system.broker(session) as connection:
+    with visit.system.broker(session, gives=True) as connection:
         message_id = give(connection, engine(), command, visit.actor, person=visit.user.name)
     decided = {"decided": message_id, "account": command.account_id}
     return Redirect(_back(visit, command, decided | {"application": command.application_id}))
