@@ -17,7 +17,7 @@ def new_id() -> UUID:
     return uuid_utils.compat.uuid7()
 
 
-def follow_up_id(cause: UUID, what: str) -> UUID:
+def follow_up_id(cause: UUID, what: str, *of: UUID) -> UUID:
     """The id of what follows from a message or a record: the same every time that it follows.
 
     It has the first 48 bits of its cause, which are the time in a UUIDv7 (RFC 9562, 5.7), so that
@@ -27,8 +27,11 @@ def follow_up_id(cause: UUID, what: str) -> UUID:
     Args:
         cause: the id of what it follows from.
         what: tells apart several that follow from one.
+        *of: the record that it is about, where a person may have given the cause an id that is
+            another's already.
     """
-    derived = hashlib.sha256(cause.bytes + what.encode()).digest()[:10]
+    about = b"".join(one.bytes for one in of)
+    derived = hashlib.sha256(cause.bytes + what.encode() + about).digest()[:10]
     number = int.from_bytes(cause.bytes[:6] + derived)
     version, variant = 0xF << 76, 0x3 << 62
     kind = 5 if cause.version == 5 else 7

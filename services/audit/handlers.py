@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import insert, select, text
 from sqlalchemy.orm import Session
@@ -10,6 +11,7 @@ from services.audit.parsing import Fact
 from shared.bus.contract.message import Received
 from shared.db.locking.advisory_locks import AUDIT_CHAIN
 from shared.db.models import AuditEntry
+from shared.ids import derived_id
 from shared.security.audit_chain import GENESIS, Content, link
 
 
@@ -17,23 +19,31 @@ def write(session: Session, messages: Sequence[Received[Any]]) -> None:
     """Add a row for each fact that has none yet.
 
     The inbox forgets after a month, and a replay of the journal passes it by; a row stays known.
+    Another fact under a known id is none that is known: it gets an id derived from what it says.
     """
     # Kept until the commit: who comes next must see these rows to continue them.
     session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": AUDIT_CHAIN})
-    ids = [message.id for message in messages]
-    known = set(
-        session.scalars(select(AuditEntry.event_id).where(AuditEntry.event_id.in_(ids))).all()
-    )
+    anew = {id(message): _id_of_its_own(message) for message in messages}
+    ids = [*(message.id for message in messages), *anew.values()]
+    query = select(AuditEntry.event_id, AuditEntry.type, AuditEntry.data)
+    known = {
+        row.event_id: (row.type, row.data)
+        for row in session.execute(query.where(AuditEntry.event_id.in_(ids)))
+    }
     last = session.execute(
         select(AuditEntry.sequence, AuditEntry.hash).order_by(AuditEntry.sequence.desc()).limit(1)
     ).first()
     sequence, previous = (last.sequence, last.hash) if last else (0, GENESIS)
     rows = []
     for message in messages:
-        if message.id in known:
+        told, event_id = (message.type, message.data.data), message.id
+        if known.get(event_id, told) != told:
+            event_id = anew[id(message)]
+        if event_id in known:
             continue
+        known[event_id] = told
         sequence += 1
-        content = _content(sequence, message)
+        content = _content(sequence, event_id, message)
         hashed = link(previous, content)
         rows.append(_row(content) | {"previous_hash": previous, "hash": hashed})
         previous = hashed
@@ -41,11 +51,15 @@ def write(session: Session, messages: Sequence[Received[Any]]) -> None:
         session.execute(insert(AuditEntry), rows)
 
 
-def _content(sequence: int, message: Received[Any]) -> Content:
+def _id_of_its_own(message: Received[Any]) -> UUID:
+    return derived_id("fact", message.id, message.type, message.data.data)
+
+
+def _content(sequence: int, event_id: UUID, message: Received[Any]) -> Content:
     fact: Fact = message.data
     return Content(
         sequence=sequence,
-        event_id=message.id,
+        event_id=event_id,
         type=message.type,
         happened_at=message.time,
         actor=fact.actor,

@@ -149,7 +149,7 @@ def _tell(
         fact,
         source="services.kyc",
         correlation_id=application.account_id,
-        message_id=follow_up_id(received.id, fact.TYPE),
+        message_id=follow_up_id(received.id, fact.TYPE, application.id),
         traceparent=received.traceparent,
     )
     outbox.add(session, [message])

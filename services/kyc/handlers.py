@@ -19,7 +19,7 @@ from shared.bus.contract.events import (
 )
 from shared.bus.contract.message import Received, message_for
 from shared.db import revoked
-from shared.db.models import Account, KycApplication
+from shared.db.models import Account, KycApplication, kyc_state
 from shared.db.session import database_time
 from shared.ids import follow_up_id
 
@@ -57,6 +57,8 @@ def decide(session: Session, received: Received[KycDecide]) -> None:
         and application.business_registration_number != decision.business_registration_number
     ):
         raise Permanent("that registration number is not on the business's newest application")
+    if not received.replay:
+        _refuse_unseen(decision, application)
     try:
         new = states.after(decision.decision, application.status)  # type: ignore[arg-type]
     except states.NotPossible as error:
@@ -101,10 +103,22 @@ def decide(session: Session, received: Received[KycDecide]) -> None:
                 source="services.kyc",
                 correlation_id=account.id,
                 # The same when the journal is replayed: the business is not told twice.
-                message_id=follow_up_id(received.id, fact.TYPE),
+                message_id=follow_up_id(received.id, fact.TYPE, application.id),
                 traceparent=received.traceparent,
             )
         ],
+    )
+
+
+def _refuse_unseen(decision: KycDecide, application: KycApplication) -> None:
+    """Two who look at one application: the second has not seen what the first has decided."""
+    now = kyc_state(application.status, application.decided_at)
+    if decision.looked_at in (None, now):
+        return
+    by = f", decided by {application.decided_by} meanwhile" if application.decided_by else ""
+    raise Permanent(
+        f"it was looked at as {decision.looked_at} and is {application.status}{by}: look at it "
+        f"again, and {decision.decision} it if that is still meant"
     )
 
 

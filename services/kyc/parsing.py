@@ -32,6 +32,7 @@ _NAMES = {
     "email": ("email",),
     "business_registration_number": ("business_registration_number", "registration_number"),
     "application_id": ("application_id",),
+    "looked_at": ("looked_at",),
     "reason": ("reason", "rejection_reason", "question", "message"),
 }
 _IDENTIFIERS = frozenset({"account_id", "email", "business_registration_number"})

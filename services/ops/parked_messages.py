@@ -44,6 +44,13 @@ class NotMendedError(Exception):
     """What was given does not do; the sentence says why."""
 
 
+class ChangedError(Exception):
+    """Somebody has given it another body since it was looked at."""
+
+    def __init__(self) -> None:
+        super().__init__("Somebody has changed it meanwhile: look at it again.")
+
+
 class Parked(msgspec.Struct, frozen=True):
     """A parked message.
 
@@ -95,7 +102,14 @@ def listed(session: Session, *, after: int = 0, limit: int = 100) -> list[Parked
 
 def count(session: Session) -> int:
     """How many messages are parked."""
-    return session.scalar(select(func.count()).select_from(_table).where(_IS_PARKED)) or 0
+    return counted(session)[0]
+
+
+def counted(session: Session) -> tuple[int, int]:
+    """How many messages are parked, and the highest number of their rows."""
+    query = select(func.count(), func.max(_table.c.sequence)).where(_IS_PARKED)
+    found, highest = session.execute(query).one()
+    return found, highest or 0
 
 
 def find(session: Session, number: int) -> Parked | None:
@@ -126,7 +140,15 @@ def retry(session: Session, numbers: Sequence[int] | None, actor: Actor) -> int:
     return len(found)
 
 
-def discard(session: Session, numbers: Sequence[int] | None, actor: Actor, reason: str) -> int:
+def discard(
+    session: Session,
+    numbers: Sequence[int] | None,
+    actor: Actor,
+    reason: str,
+    *,
+    up_to: int | None = None,
+    digest: str | None = None,
+) -> int:
     """Throw messages away. Nobody is told what they said: the audit log keeps a hash.
 
     Args:
@@ -134,16 +156,20 @@ def discard(session: Session, numbers: Sequence[int] | None, actor: Actor, reaso
         numbers: of their rows; all that are parked when None.
         actor: who wants it.
         reason: why; kept in the audit log.
+        up_to: none of a higher number, which nobody has counted; any when None.
+        digest: of the body that was looked at, of a single message; any when None.
 
     Returns:
         How many were still parked.
 
     Raises:
         ValueError: there is no reason.
+        ChangedError: nothing was done.
     """
     if not reason.strip():
         raise ValueError("a discarded message needs a reason")
-    found = _lock(session, numbers)
+    found = _lock(session, numbers, up_to)
+    _refuse_unseen(found, digest)
     session.execute(
         delete(OutboxMessage).where(_table.c.sequence.in_([parked.number for parked in found]))
     )
@@ -158,6 +184,7 @@ def edit(
     actor: Actor,
     *,
     correlation_id: str | None = None,
+    digest: str | None = None,
 ) -> bool:
     """Give a message another body, under the same id, and let the relay try it now.
 
@@ -167,16 +194,19 @@ def edit(
         body: the new one, JSON in UTF-8.
         actor: who wants it.
         correlation_id: another one; the same when not given.
+        digest: of the body that was looked at; any when None.
 
     Returns:
         False when it is not parked (any more).
 
     Raises:
         NotMendedError: nothing was done, as no consumer would understand it, or no broker take it.
+        ChangedError: nothing was done.
     """
     found = _lock(session, [number])
     if not found:
         return False
+    _refuse_unseen(found, digest)
     about_ = found[0].correlation_id if correlation_id is None else correlation_id
     validate(found[0], body, about_)
     session.execute(
@@ -208,10 +238,19 @@ def validate(message: Parked, body: bytes, correlation_id: str) -> None:
         raise NotMendedError(f"What it is about may have {SHORT_STRING_BYTES} bytes, not {length}.")
 
 
-def _lock(session: Session, numbers: Sequence[int] | None) -> list[Parked]:
+def _refuse_unseen(found: Sequence[Parked], digest: str | None) -> None:
+    if digest is not None and any(parked.digest != digest for parked in found):
+        raise ChangedError
+
+
+def _lock(
+    session: Session, numbers: Sequence[int] | None, up_to: int | None = None
+) -> list[Parked]:
     query = (
         select(*_SHOWN).where(_IS_PARKED, ~_IS_TRIED).order_by(_table.c.sequence).with_for_update()
     )
+    if up_to is not None:
+        query = query.where(_table.c.sequence <= up_to)
     if numbers is not None:
         query = query.where(_table.c.sequence.in_(numbers))
     return [_parked(row) for row in session.execute(query)]

@@ -15,6 +15,8 @@ from shared.synthetic import DOMAIN
 
 CODE_SECONDS = 60.0
 NAME = "Order Fellow's standing proof"
+_AGAIN = ("rejected", "revoked", "incomplete")
+"""Where a business applies anew."""
 
 
 class UnprovedError(Exception):
@@ -77,8 +79,9 @@ class Business:
         return self._get(f"/orders/{order_id}/").status_code == 200
 
     def _apply(self) -> None:
+        """Apply, also where it was refused: nobody else would ever send its application again."""
         answer = self._get("/kyc/")
-        if answer.status_code == 404:
+        if answer.status_code == 404 or answer.json().get("status") in _AGAIN:
             facts = {
                 "business_registration_number": self._number,
                 "business_address": "It is nobody: its orders prove that all parts work.",

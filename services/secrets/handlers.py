@@ -46,7 +46,7 @@ def on_revoked(session: Session, received: Received[KycRevoked]) -> None:
         revoked.application_id,
         revoked.reason or "Your KYC approval was revoked.",
         # The same when the journal is replayed: the business is not told twice.
-        follow_up_id(received.id, SecretRevoked.TYPE),
+        follow_up_id(received.id, SecretRevoked.TYPE, revoked.application_id),
     )
 
 
@@ -93,7 +93,7 @@ def on_revoke(session: Session, received: Received[SecretRevoke]) -> None:
         command.reason,
         secret_id=command.secret_id,
         # The same when the journal is replayed: the business is not told twice.
-        message_id=follow_up_id(received.id, SecretRevoked.TYPE),
+        message_id=follow_up_id(received.id, SecretRevoked.TYPE, account.id),
     )
 
 

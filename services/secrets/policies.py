@@ -162,7 +162,7 @@ def on_block(session: Session, received: Received[AccountBlock]) -> None:
         source=SOURCE,
         correlation_id=account.id,
         # The same when the journal is replayed: the owner is not told twice.
-        message_id=follow_up_id(received.id, fact.TYPE),
+        message_id=follow_up_id(received.id, fact.TYPE, account.id),
     )
     outbox.add(session, [message])
 

@@ -4,7 +4,7 @@ Constraints do the guarding: one active secret an account, one open application 
 delivery a fact and recipient. The constraints hold even where the code has a fault.
 """
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -298,6 +298,16 @@ class KycApplication(Base):
     submitted_at: Mapped[datetime] = mapped_column(server_default=func.now())
     decided_at: Mapped[datetime | None]
     decided_by: Mapped[str | None]
+
+
+def kyc_state(status: str, decided_at: datetime | None) -> str:
+    """How an application stands, as a decision on it says what was looked at.
+
+    Args:
+        status: of the application.
+        decided_at: when it was decided on last; None: never.
+    """
+    return status if decided_at is None else f"{status} {decided_at.astimezone(UTC).isoformat()}"
 
 
 Index(

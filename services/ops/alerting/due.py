@@ -82,20 +82,29 @@ class Due:
 
 
 def due(
-    episodes: Iterable[Episode], channel: str, now: datetime, after: timedelta, remind: timedelta
+    episodes: Iterable[Episode],
+    channel: str,
+    now: datetime,
+    after: timedelta,
+    remind: timedelta,
+    *,
+    by_stamps: datetime | None = None,
 ) -> Due | None:
     """What is to be told now; None when there is nothing, or it is too soon.
 
     Args:
         episodes: those that are open, and those that have ended lately.
         channel: the name of the channel.
-        now: the time.
+        now: the time, by the clock that looks at troubles.
         after: for how long a trouble must last before anybody is told.
         remind: after how long a reminder comes.
+        by_stamps: the time by the clock that stamps what was told; the same when not given. What
+            was told later than that was stamped by a clock that was wrong: it says nothing.
     """
+    told_now = by_stamps or now
     known = sorted(episodes, key=lambda one: (one.level != "down", one.began_at, one.key))
     times = [_at(said) for one in known if (said := one.told.get(channel))]
-    if times and now - max(times) < SPACING:
+    if any(timedelta() <= told_now - at < SPACING for at in times):
         return None
     began, grown, reminded, ended = [], [], [], []
     for one in known:
@@ -110,7 +119,7 @@ def due(
         elif said is None or said["what"] == "ended":  # told from memory, and it went on
             if now - one.began_at >= after:
                 began.append(one)
-        elif not one.acknowledged_by and now - _at(said) >= remind:
+        elif not one.acknowledged_by and not timedelta() <= told_now - _at(said) < remind:
             reminded.append(one)
     found = Due(began, grown, reminded, ended)
     return found if began or grown or reminded or ended else None

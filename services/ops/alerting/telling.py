@@ -32,7 +32,7 @@ from services.ops.monitoring.snapshot import Look
 from services.ops.monitoring.visibility import is_over
 from shared.config.settings import Settings
 from shared.db.deadline import within
-from shared.db.session import is_database_away, make_engine
+from shared.db.session import database_time, is_database_away, make_engine
 
 SECONDS = 5.0
 FIRST_PAUSE, LONGEST_PAUSE = 10.0, 300.0  # seconds until a channel is tried again that failed
@@ -103,7 +103,7 @@ class Teller:
             now = datetime.now(UTC)
             known = episodes.untold(session, now - LATELY)
             self._open = {one.key: one for one in known if one.ended_at is None}
-            self._send(known, now)
+            self._send(known, now, database_time(session))
             self._note(session)
         self._remember()
         self._unnoted.clear()
@@ -151,8 +151,14 @@ class Teller:
             known = self._open.get(trouble.key) or look.episodes.get(trouble.key)
             if known is None or known.id in self._over:
                 known = Episode.beginning(trouble, look.at)
+            accepted, told = episodes.fallen(known.accepted_figure, known.told, trouble.figure)
             self._open[trouble.key] = replace(
-                known, text=trouble.text, level=trouble.level, figure=trouble.figure
+                known,
+                text=trouble.text,
+                level=trouble.level,
+                figure=trouble.figure,
+                accepted_figure=accepted,
+                told=told,
             )
 
         for key in self._open.keys() - {trouble.key for trouble in look.troubles}:
@@ -164,13 +170,19 @@ class Teller:
                 del self._open[key], self._seen[key]
                 self._over[one.id] = replace(one, ended_at=seen_at)
 
-    def _send(self, known: Sequence[Episode], now: datetime) -> None:
-        """Send what is due, unless the last is on its way still, or failed a moment ago."""
+    def _send(
+        self, known: Sequence[Episode], now: datetime, by_stamps: datetime | None = None
+    ) -> None:
+        """Send what is due, unless the last is on its way still, or failed a moment ago.
+
+        It is stamped by the database's clock where there is one: of several consoles each has its
+        own, and one that was wrong for a moment would keep the channel silent until then.
+        """
         if self._sending is not None or time.monotonic() < self._until:
             return
-        found = due(known, self._name, now, self._after, self._remind)
+        found = due(known, self._name, now, self._after, self._remind, by_stamps=by_stamps)
         if found is not None:
-            self._sending = Sending(self._channel, found, now)
+            self._sending = Sending(self._channel, found, by_stamps or now)
             self._wait(ENOUGH)
 
     def _wait(self, seconds: float) -> None:

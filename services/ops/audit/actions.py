@@ -78,6 +78,7 @@ def commanded(
     actor: Actor,
     command: KycDecide | SecretRotate | SecretRevoke | WebhookLimit | AccountBlock,
     message_id: UUID,
+    account_id: UUID | None = None,
 ) -> Message:
     """The fact that somebody published a command: its own fact names no more than a role.
 
@@ -85,6 +86,7 @@ def commanded(
         actor: who.
         command: what was published.
         message_id: under which id.
+        account_id: whom it is about, where the command names them otherwise.
     """
     fact = OpsCommandPublished(
         by=actor.name,
@@ -92,5 +94,7 @@ def commanded(
         command=command.TYPE,
         message_id=message_id,
         reason=getattr(command, "reason", ""),
+        decision=getattr(command, "decision", ""),
+        application_id=getattr(command, "application_id", None),
     )
-    return about(fact, command.account_id or message_id)
+    return about(fact, command.account_id or account_id or message_id)

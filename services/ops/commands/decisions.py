@@ -1,5 +1,6 @@
 """An operator's decision on an application: whom it is about, and how the business stands after."""
 
+from datetime import datetime
 from functools import partial
 from typing import Literal, NamedTuple
 from uuid import UUID
@@ -12,7 +13,7 @@ from services.ops.commands.kyc_persons import recorded, sentence
 from services.ops.commands.outcomes import Recipient
 from shared.bus.contract import topology
 from shared.bus.contract.events import KycDecide
-from shared.db.models import Account, KycApplication
+from shared.db.models import Account, KycApplication, kyc_state
 
 Decision = Literal["approve", "reject", "revoke", "ask"]
 REASONED = ("reject", "ask")
@@ -28,10 +29,21 @@ class Meant(NamedTuple):
     business_registration_number: str
     status: str
     decided_by: str | None
+    account_id: UUID
+    decided_at: datetime | None
+
+    @property
+    def state(self) -> str:
+        """As of `KycDecide.looked_at`."""
+        return kyc_state(self.status, self.decided_at)
 
 
 def make(
-    decision: Decision, business: str, reason: str, application_id: UUID | None = None
+    decision: Decision,
+    business: str,
+    reason: str,
+    application_id: UUID | None = None,
+    looked_at: str | None = None,
 ) -> KycDecide:
     """The command.
 
@@ -40,6 +52,7 @@ def make(
         business: an account id, an email address or a registration number.
         reason: what the business is told.
         application_id: the application that was looked at; another one is not decided on.
+        looked_at: how that stood; it is not decided on when it stands otherwise.
 
     Raises:
         msgspec.ValidationError: one of them has not the form it must have.
@@ -50,7 +63,8 @@ def make(
     else:
         name = "email" if "@" in business else "business_registration_number"
     given = {"decision": decision, name: business, "reason": reason}
-    return msgspec.convert(given | {"application_id": application_id}, KycDecide)
+    seen = {"application_id": application_id, "looked_at": looked_at}
+    return msgspec.convert(given | seen, KycDecide)
 
 
 def recipient(command: KycDecide) -> Recipient:
@@ -72,6 +86,8 @@ def meant(engine: Engine, command: KycDecide) -> Meant | None:
             KycApplication.business_registration_number,
             KycApplication.status,
             KycApplication.decided_by,
+            Account.id,
+            KycApplication.decided_at,
         )
         .join(Account, KycApplication.account_id == Account.id)
         .order_by(KycApplication.submitted_at.desc(), KycApplication.id.desc())

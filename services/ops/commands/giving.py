@@ -51,6 +51,7 @@ def give(
     actor: Actor,
     *,
     person: str = "",
+    account_id: UUID | None = None,
     untold: Callable[[Exception], None] | None = None,
 ) -> UUID:
     """Publish a command; returns its message id once a queue has it for sure.
@@ -63,6 +64,7 @@ def give(
         actor: who gives it, for the audit log.
         person: who wants it, where many share the connection's user; believed of the ops console's
             user alone.
+        account_id: whom it is about, where the command names them otherwise.
         untold: called when the audit log cannot be told, and the command is given all the same;
             without it nothing is given then.
 
@@ -75,13 +77,13 @@ def give(
     message = message_for(
         command,
         source="services.ops",
-        correlation_id=command.account_id or message_id,
+        correlation_id=command.account_id or account_id or message_id,
         message_id=message_id,
     )
     declaration.ensure(connection)
     try:
         if engine is not None:
-            tell(engine, [commanded(actor, command, message_id)])
+            tell(engine, [commanded(actor, command, message_id, account_id)])
     except Exception as error:
         if untold is None:
             raise

@@ -12,8 +12,7 @@ from sqlalchemy import Select, String, cast, func, or_, select, true, tuple_
 from sqlalchemy.orm import Session, aliased
 
 from services.ops.commands.kyc_persons import Recorded, recorded, sentence
-from shared.db.models import Account, KycApplication, bare
-from shared.synthetic import LIKE
+from shared.db.models import Account, KycApplication, bare, kyc_state
 
 NAMED = 6
 """Other businesses with the same number."""
@@ -110,6 +109,11 @@ class Application:
     recorded: Sequence[Recorded] = ()
 
     @property
+    def state(self) -> str:
+        """As of `KycDecide.looked_at`."""
+        return kyc_state(self.status, self.decided_at)
+
+    @property
     def so_far(self) -> str:
         """Who has decided and who is still needed, in words."""
         return sentence(self.recorded)
@@ -166,7 +170,7 @@ def counts(session: Session, wanted: Filter) -> dict[Status, int]:
         session: may read accounts and KYC applications.
         wanted: which of them; its state does not count.
     """
-    query = _with(_of_people(select(KycApplication.status, func.count())), wanted)
+    query = _with(_unanswered(select(KycApplication.status, func.count())), wanted)
     rows = session.execute(query.group_by(KycApplication.status))
     return dict.fromkeys(Status, 0) | {Status(status): number for status, number in rows}
 
@@ -254,7 +258,7 @@ _PLACES: dict[Sort, Any] = {
 
 
 def _wanted(query: Any, wanted: Filter) -> Select[Any]:
-    of_state = _of_people(query).where(KycApplication.status == wanted.status.value)
+    of_state = _unanswered(query).where(KycApplication.status == wanted.status.value)
     return _with(of_state, wanted)
 
 
@@ -268,13 +272,11 @@ def _with(query: Select[Any], wanted: Filter) -> Select[Any]:
     return query.where(or_(cast(Account.id, String) == wanted.words.lower(), *has))
 
 
-def _of_people(query: Any) -> Select[Any]:
-    """Without the standing proof's business, but where it waits to be decided on; and without what
-    was sent back and answered, by another application."""
+def _unanswered(query: Any) -> Select[Any]:
+    """Without what was sent back and answered, by another application."""
     of_accounts: Select[Any] = query.select_from(KycApplication).join(
         Account, Account.id == KycApplication.account_id
     )
-    waits = KycApplication.status == Status.PENDING.value
     later = aliased(KycApplication)
     answer = select(later.id).where(
         later.account_id == KycApplication.account_id,
@@ -282,6 +284,5 @@ def _of_people(query: Any) -> Select[Any]:
         > tuple_(KycApplication.submitted_at, KycApplication.id),
     )
     return of_accounts.where(
-        or_(waits, Account.email.not_like(LIKE)),
-        or_(KycApplication.status != Status.INCOMPLETE.value, ~answer.exists()),
+        or_(KycApplication.status != Status.INCOMPLETE.value, ~answer.exists())
     )

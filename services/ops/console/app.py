@@ -155,11 +155,14 @@ def create_app(config: Settings | None = None) -> falcon.asgi.App[Any, Any]:
 
 def _broker(config: Settings, lookout: Lookout) -> Any:
     @contextmanager
-    def opened(session: Session | None) -> Iterator[Connection]:
+    def opened(session: Session | None, *, gives: bool = False) -> Iterator[Connection]:
         if session is not None:
             let_go(session)
         if (away := lookout.broker_error) is not None:
             raise PageError(503, f"The broker does not answer: {away} Nothing was sent to it.")
+        if gives and (alarm := lookout.broker_alarm) is not None:
+            # What is sent now waits in the connection, and may come out hours later.
+            raise PageError(503, f"The broker takes no messages: {alarm}. Nothing was sent to it.")
         try:
             with open_connection(config.amqp_url) as connection:
                 yield connection

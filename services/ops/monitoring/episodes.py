@@ -169,8 +169,32 @@ def note_told(session: Session, one: Episode, channel: str, said: Mapping[str, A
 def _go_on(row: OpsTrouble, trouble: Trouble | None, now: datetime) -> None:
     if trouble is not None and (row.text, row.level) != (trouble.text, trouble.level):
         row.text, row.level, row.figure = trouble.text, trouble.level, trouble.figure
+        row.accepted_figure, row.told = fallen(row.accepted_figure, row.told, row.figure)
     if now - row.seen_at > SEEN_EVERY:
         row.seen_at = now
+
+
+def fallen(
+    accepted: int | None, told: Mapping[str, Any], figure: int
+) -> tuple[int | None, dict[str, Any]]:
+    """What people know of how much a trouble is, once that has fallen below half of it.
+
+    It falls with the figure: from there a trouble that grows again is told of again, which never
+    ended and never reached twice of what it was at its worst.
+
+    Args:
+        accepted: how much it was when it was acknowledged or muted.
+        told: what was sent of it, by channel.
+        figure: how much it is.
+    """
+
+    def known(before: int | None) -> int | None:
+        return figure if before is not None and 2 * figure < before else before
+
+    return known(accepted), {
+        channel: said | {"figure": known(said.get("figure"))} if "figure" in said else said
+        for channel, said in told.items()
+    }
 
 
 def find(session: Session, id_: UUID) -> Episode | None:
@@ -192,7 +216,9 @@ def newest(session: Session, most: int) -> list[Episode]:
     return [Episode.of(row) for row in session.scalars(query.limit(most))]
 
 
-def acknowledge(session: Session, id_: UUID, actor: Actor, note: str, now: datetime) -> bool:
+def acknowledge(
+    session: Session, id_: UUID, actor: Actor, note: str, now: datetime, shown: int | None = None
+) -> bool:
     """Say that somebody looks after a trouble. Whoever says so last, does.
 
     Args:
@@ -201,6 +227,7 @@ def acknowledge(session: Session, id_: UUID, actor: Actor, note: str, now: datet
         actor: who.
         note: what they want others to know; may be empty.
         now: when.
+        shown: how much it was when they looked; as it is when None.
 
     Returns:
         False when it has ended.
@@ -209,12 +236,14 @@ def acknowledge(session: Session, id_: UUID, actor: Actor, note: str, now: datet
     if row is None:
         return False
     row.acknowledged_by, row.acknowledged_at, row.note = actor.name, now, note
-    row.accepted_figure = row.figure
+    row.accepted_figure = row.figure if shown is None else min(shown, row.figure)
     _tell(session, row, actor, "acknowledged", note=note)
     return True
 
 
-def mute(session: Session, id_: UUID, actor: Actor, until: datetime | None) -> bool:
+def mute(
+    session: Session, id_: UUID, actor: Actor, until: datetime | None, shown: int | None = None
+) -> bool:
     """Have nobody told of a trouble.
 
     Args:
@@ -222,6 +251,7 @@ def mute(session: Session, id_: UUID, actor: Actor, until: datetime | None) -> b
         id_: of the trouble.
         actor: who.
         until: how long; None: until it ends.
+        shown: how much it was when they looked; as it is when None.
 
     Returns:
         False when it has ended.
@@ -230,7 +260,7 @@ def mute(session: Session, id_: UUID, actor: Actor, until: datetime | None) -> b
     if row is None:
         return False
     row.muted_by, row.muted_until = actor.name, until
-    row.accepted_figure = row.figure
+    row.accepted_figure = row.figure if shown is None else min(shown, row.figure)
     _tell(session, row, actor, "muted", until=until)
     return True
 
@@ -285,5 +315,5 @@ _NOTE_TOLD = text("""
     WHERE (id = :id OR (key = :key AND ended_at IS NULL
                         AND NOT EXISTS (SELECT FROM ops_troubles WHERE id = :id)))
           AND coalesce(CAST(told -> CAST(:channel AS text) ->> 'at' AS timestamptz)
-                       <= CAST(:at AS timestamptz), true)
+                       NOT BETWEEN CAST(:at AS timestamptz) AND clock_timestamp(), true)
 """)

@@ -91,7 +91,7 @@ def read(session: Session, now: datetime) -> Sequence[Beat]:
             row.version,
             row.started_at,
             now - ago,
-            {name: _queue(said) for name, said in row.queues.items()},
+            {name: _queue(said, now) for name, said in row.queues.items()},
         )
         for row, ago in rows
         if ago < SHOWN or row.seen_at == newest[row.service]
@@ -116,7 +116,8 @@ def lacking(beats: Sequence[Beat], what: str, now: datetime) -> QueueBeat | None
     return min(found, key=lambda said: said.since or now, default=None)
 
 
-def _queue(said: Mapping[str, Any]) -> QueueBeat:
+def _queue(said: Mapping[str, Any], now: datetime) -> QueueBeat:
+    reached = _time(said.get("reached"))
     return QueueBeat(
         state=str(said.get("state", "")),
         reason=str(said.get("reason", "")),
@@ -127,7 +128,8 @@ def _queue(said: Mapping[str, Any]) -> QueueBeat:
         handled=int(said.get("handled", 0)),
         rate=float(said.get("rate", 0.0)),
         unacked=int(said.get("unacked", 0)),
-        reached=_time(said.get("reached")),
+        # As a sender has written it, who may mean tomorrow.
+        reached=reached and min(reached, now),
     )
 
 

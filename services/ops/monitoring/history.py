@@ -96,15 +96,20 @@ def per_minute(
 def _differences(
     looks: Sequence[Look], ends: Sequence[datetime], count: Callable[[Look], int | None]
 ) -> Line:
+    """By minute; None where one of its ends was not seen within a minute, or a counter fell.
+
+    What came while nobody could see would all stand in the minute in which somebody could again.
+    """
     at_end: list[int | None] = []
-    place, newest = 0, None
+    place, newest, seen_at = 0, None, ends[0]
     for end in ends:
         while place < len(looks) and looks[place].at <= end:
             found = count(looks[place])
-            newest = newest if found is None else found
+            if found is not None:
+                newest, seen_at = found, looks[place].at
             place += 1
-        at_end.append(newest)
+        at_end.append(newest if end - seen_at <= _MINUTE else None)
     return [
-        None if before is None or after is None else max(0, after - before)
+        None if before is None or after is None or after < before else after - before
         for before, after in pairwise(at_end)
     ]

@@ -69,6 +69,12 @@ class Lookout:
         sample = self._seen()
         return None if sample is None or sample.is_refused else sample.broker_error
 
+    @property
+    def broker_alarm(self) -> str | None:
+        """Why the broker takes no messages, by the newest look; None while it does."""
+        sample = self._seen()
+        return None if sample is None else sample.alarm
+
     def _seen(self) -> Sample | None:
         """The newest sample that says what is so now."""
         self.hasten()

@@ -17,7 +17,7 @@ from services.ops.broker.hold import hold
 from services.ops.dead_letters.letter import Letter
 from services.ops.monitoring import heartbeats, queue_stats
 from services.ops.monitoring.queue_stats import Sample
-from shared.bus.broker.queue_counts import Count
+from shared.bus.broker.queue_counts import Count, NotKnownError
 from shared.bus.broker.refusal import explain
 from shared.bus.contract import topology
 from shared.db.deadline import within
@@ -95,10 +95,14 @@ class Sampler:
                 self._letters.pop(queue.dead, None)
             elif self._letters.get(queue.dead, (0, None))[0] != count.ready:
                 # Not worth waiting for: there is a next sample.
-                with hold(connection, queue.dead, 1, engine=self._engine, patience=0.0) as held:
-                    if not held.alone:
-                        continue
-                    first = [Letter.of(queue, message, 0, "").failed_at for message in held.take(1)]
+                try:
+                    with hold(connection, queue.dead, 1, engine=self._engine, patience=0.0) as held:
+                        if not held.alone:
+                            continue
+                        letters = [Letter.of(queue, one, 0, "") for one in held.take(1)]
+                except NotKnownError:
+                    continue  # one queue that does not answer is not the broker
+                first = [letter.failed_at for letter in letters]
                 self._letters[queue.dead] = (count.ready, first[0] if first else None)
         return {name: since for name, (_, since) in self._letters.items() if since is not None}
 

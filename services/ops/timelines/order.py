@@ -160,14 +160,15 @@ def _said(session: Session, order_id: UUID) -> set[UUID]:
 
 def _request(request: requests.Request) -> Step:
     key = f", key {request.idempotency_key}" if request.idempotency_key else ""
+    who = f"{request.address}{key}"
     return Step(
         request.at,
         "request",
-        f"{request.event_type or 'a request'} from {request.address}: {request.code}{key}",
+        f"{request.event_type or 'a request'}: {request.code}, from {who}",
         "services.ingress",
         request.event_id,
         request.accepted,
-        request.idempotency_key or "",
+        who,
     )
 
 

@@ -79,21 +79,21 @@ def note_without_id(session: Session, consumer: str, content_id: UUID) -> None:
 def prune(session: Session, consumer: str) -> None:
     """Forget some of what is older than `KEEP_DAYS`.
 
-    Most ids are UUIDv7, whose first 48 bits are milliseconds since 1970 (RFC 9562, 5.7), so their
-    age is a range of the primary key. A derived one (UUIDv5) is anywhere: those have an index by
-    time, and a few go early with the range; the tables' own constraints guard those.
+    Most ids are UUIDv7, whose first 48 bits are milliseconds since 1970 (RFC 9562, 5.7), so what
+    is old is in a range of the primary key; an id that a person has written may tell any time, so
+    when it was handled counts. A derived one (UUIDv5) is anywhere: those have an index by time.
     """
     before = database_time(session) - timedelta(days=KEEP_DAYS)
     oldest_kept = UUID(int=int(before.timestamp() * 1000) << 80)
-    values = {"consumer": consumer, "most": PRUNE_AT_MOST}
+    values = {"consumer": consumer, "most": PRUNE_AT_MOST, "before": before}
     session.execute(_PRUNE_BY_ID, values | {"oldest": oldest_kept})
-    session.execute(_PRUNE_DERIVED, values | {"before": before})
+    session.execute(_PRUNE_DERIVED, values)
 
 
 _PRUNE_BY_ID = text(
     "DELETE FROM inbox WHERE consumer = :consumer AND message_id IN ("
     "SELECT message_id FROM inbox WHERE consumer = :consumer AND message_id < :oldest "
-    "ORDER BY message_id LIMIT :most FOR UPDATE SKIP LOCKED)"
+    "AND handled_at < :before ORDER BY message_id LIMIT :most FOR UPDATE SKIP LOCKED)"
 )
 _PRUNE_DERIVED = text(
     "DELETE FROM inbox WHERE consumer = :consumer AND message_id IN ("

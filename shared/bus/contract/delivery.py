@@ -92,14 +92,19 @@ class Incoming:
 
     @property
     def message_id(self) -> UUID:
-        """The id: the property, or derived from it where it is no UUID, or a new one."""
+        """The id: the property, or a new one where it has none.
+
+        Where the property is no UUID, derived from it, who sent it and what it says: a person who
+        numbers what they send begins at 1 each time.
+        """
         given = self.properties.get("message_id")
         if not given:
             return new_id()
         try:
             return UUID(given)
         except ValueError:
-            return derived_id("message", given)
+            body = hashlib.sha256(self.body).hexdigest()
+            return derived_id("message", given, self.actor, body)
 
     @property
     def content_id(self) -> UUID | None:

@@ -357,7 +357,9 @@ class KycDecide(Event, frozen=True, kw_only=True):
     `ask`: more information is needed, and `reason` says which; the business sends its application
     again.
 
-    With `application_id`, only if that is still its newest application: what was looked at.
+    With `application_id`, only if that is still its newest application: what was looked at. With
+    `looked_at`, only if that still stands as it did then: its status and, where it was decided on
+    before, a space and the time of that.
     """
 
     TYPE: ClassVar[str] = "kyc.decide"
@@ -368,6 +370,7 @@ class KycDecide(Event, frozen=True, kw_only=True):
     email: Email | None = None
     business_registration_number: Line | None = None
     application_id: UUID | None = None
+    looked_at: Line | None = None
     reason: OptionalText = ""
 
 
@@ -937,6 +940,8 @@ class OpsCommandPublished(_OpsFact, frozen=True, kw_only=True):
     command: str
     message_id: UUID
     reason: str = ""
+    decision: str = ""
+    application_id: UUID | None = None
 
 
 class OpsKycDecisionRecorded(_OpsFact, frozen=True, kw_only=True):

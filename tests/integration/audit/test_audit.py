@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from datetime import UTC, datetime
+from uuid import UUID
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -22,6 +23,7 @@ from shared.bus.contract.events import (
     OpsDeadLetterDiscarded,
     SecretRotated,
     decode,
+    encode,
 )
 from shared.bus.contract.message import message_for
 from shared.db.locking.advisory_locks import AUDIT_CHAIN
@@ -137,6 +139,22 @@ def test_who_what_when_and_from_where(settings, db):
 
 def told_at():
     return datetime.now(UTC)
+
+
+def test_another_fact_under_a_known_id_is_written_down_too_and_once(settings, db):
+    """The inbox forgets after a month; what happened must not be lost over whose id it has."""
+    one, other = (approved(company_name=name) for name in ("Kettle & Co", "Pots & Co"))
+    messages = [received(fact, id=UUID(int=1), data=as_kept(fact)) for fact in (one, other, one)]
+    for batch in (messages[:1], messages[1:2], messages[1:], messages):
+        with transaction() as session:
+            write(session, batch)
+    found = rows(db)
+    assert [row.data for row in found] == [as_kept(fact).data for fact in (one, other)]
+    assert found[0].event_id == UUID(int=1)
+
+
+def as_kept(fact):
+    return Fact("ada", "tests", encode(fact).decode())
 
 
 def test_each_fact_once_also_after_a_replay(settings, db, engine):

@@ -39,7 +39,7 @@ def test_what_is_old_is_forgotten_by_its_id_or_by_its_time(settings, db):
         inbox.claim(session, "other", [old, old_derived])
     db.execute(
         update(InboxEntry)
-        .where(InboxEntry.message_id.in_([old_derived, old_fact]))
+        .where(InboxEntry.message_id.in_([old, old_derived, old_fact]))
         .values(handled_at=old_time())
     )
     db.commit()
@@ -50,6 +50,16 @@ def test_what_is_old_is_forgotten_by_its_id_or_by_its_time(settings, db):
         *(("one", id_) for id_ in kept),
         *(("other", id_) for id_ in (old, old_derived)),
     }
+
+
+def test_an_id_of_long_ago_that_came_today_is_kept(settings, db):
+    """Whoever publishes by hand writes what they like: it may come again tomorrow."""
+    given = [UUID("00000000-0000-7000-8000-000000000001"), UUID(int=1), derived_id("message", 3)]
+    with transaction() as session:
+        inbox.claim(session, "one", given)
+    with transaction() as session:
+        inbox.prune(session, "one")
+    assert set(db.scalars(select(InboxEntry.message_id))) == set(given)
 
 
 def test_a_wrong_clock_forgets_nothing(settings, db, monkeypatch):
@@ -74,6 +84,7 @@ def test_as_much_is_forgotten_as_can_come_in(settings, db):
     count = int(5_000 * inbox.PRUNE_SECONDS * 1.2)
     with transaction() as session:
         inbox.claim(session, "one", [UUID(int=first | n) for n in range(count)])
+        session.execute(update(InboxEntry).values(handled_at=old_time()))
     with transaction() as session:
         inbox.prune(session, "one")
     assert db.scalar(select(func.count()).select_from(InboxEntry)) == 0

@@ -11,20 +11,23 @@ from pathlib import Path
 import pytest
 from amqp.exceptions import AccessRefused
 from kombu import Connection
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from services.kyc.__main__ import wire
 from services.kyc.states import NotPossible, after
+from shared.bus.consume import inbox
 from shared.bus.consume.consumer import Consumer
 from shared.bus.contract import topology
 from shared.bus.contract.events import decode
-from shared.db.models import KycApplication, OutboxMessage
+from shared.db.models import InboxEntry, KycApplication, OutboxMessage, kyc_state
+from shared.db.session import transaction
 from shared.security.service_accounts import login
 from stack.folders import ROOT
 from stack.servers.credentials import as_service
 from tests.integration.arrange import (
     access_token,
     account,
+    ago,
     application,
     consuming,
     depth,
@@ -323,6 +326,51 @@ def test_a_decision_that_comes_again_after_its_commit_takes_effect_once(
         # Nobody can tell whether the new application was meant, so a person is asked.
         assert "send it again with a message_id" in headers(take(amqp_url, QUEUE.dead))["x-reason"]
     assert depth(amqp_url, QUEUE.dead) == 0
+
+
+@pytest.mark.parametrize(
+    "given", ["1", "00000000-0000-7000-8000-000000000001"], ids=["no UUID", "a UUID of long ago"]
+)
+def test_two_decisions_that_are_given_one_id_by_hand_are_both_carried_out_and_told(
+    settings, db, engine, amqp_url, given
+):
+    """As a desk does that copies a message; its UUID is taken for known until it is forgotten."""
+    businesses = [account(db, status="pending", number=f"RC-{n}") for n in range(2)]
+    for business in businesses:
+        body = {"decision": "approve", "email": business.email}
+        for _ in range(2):
+            send(amqp_url, body, message_id=given)
+        with deciding(settings):
+            until(lambda: depth(amqp_url, QUEUE.name) == 0, "taken")
+        if given != "1":
+            db.execute(update(InboxEntry).values(handled_at=ago(days=inbox.KEEP_DAYS + 1)))
+            db.commit()
+            with transaction() as session:
+                inbox.prune(session, "services.kyc")
+    told = [(fact.TYPE, fact.account_id) for fact in facts(engine)]
+    assert told == [("kyc.approved", business.id) for business in businesses]
+    ids = db.scalars(select(OutboxMessage.message_id)).all()
+    assert len(set(ids)) == len(businesses)
+
+
+def test_what_somebody_else_has_decided_since_it_was_looked_at_is_not_decided_over(
+    settings, db, engine, amqp_url
+):
+    """Two persons look at one application: bob has asked, and ada has not seen the question."""
+    business = account(db, status="pending")
+    body = {"email": business.email, "reason": "Which street?"}
+    send(amqp_url, body | {"decision": "ask", "looked_at": "pending"}, user_id="fellow")
+    send(amqp_url, body | {"decision": "approve", "looked_at": "pending", "reason": ""})
+    with deciding(settings):
+        until(lambda: depth(amqp_url, QUEUE.dead) == 1, "refused")
+    assert status_of(engine, business) == "incomplete"
+    reason = headers(take(amqp_url, QUEUE.dead))["x-reason"]
+    assert "looked at as pending and is incomplete, decided by fellow meanwhile" in reason
+    stands = db.scalar(select(KycApplication).where(KycApplication.account_id == business.id))
+    now = kyc_state(stands.status, stands.decided_at)
+    send(amqp_url, {"email": business.email, "decision": "approve", "looked_at": now})
+    with deciding(settings):
+        until(lambda: status_of(engine, business) == "approved", "approved")
 
 
 def test_a_decision_without_an_id_that_comes_again_and_changes_nothing_is_done(

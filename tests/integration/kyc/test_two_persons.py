@@ -106,6 +106,14 @@ def test_the_second_person_decides(settings, db, amqp_url):
     assert recorded(db) == [(ada, "approve", (ada,)), (ola, "approve", (ada, ola))]
 
 
+def test_two_who_give_the_same_decision_the_same_id_are_two(settings, db, amqp_url):
+    business = account(db, status="pending")
+    for person in ("ada", "ola"):
+        on_console(amqp_url, person, approve(business), message_id="1")
+        decide(settings)
+    assert statuses(db) == ["approved"]
+
+
 def test_a_revocation_takes_two_and_a_rejection_one(settings, db, amqp_url):
     approved, pending = account(db, status="approved"), account(db, status="pending")
     on_console(amqp_url, "ada", revoke(approved, reason="Fraud report 77."))

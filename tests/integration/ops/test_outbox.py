@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from sqlalchemy import create_engine, select, text
+from sqlalchemy import create_engine, func, select, text, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 from typer.testing import CliRunner
@@ -127,6 +127,39 @@ def test_what_is_edited_goes_out_as_it_is_now(three_parked, db, engine, settings
     got = take(settings_of_the_relay.amqp_url, QUEUE)
     assert got.body == better
     assert got.properties["message_id"] == three_parked[2].message_id
+
+
+def test_what_was_mended_meanwhile_is_not_overwritten(three_parked, db, monkeypatch):
+    """Somebody else was faster, while this one's editor was open."""
+    number, better = numbers(db)[0], encode(order_created(item_summary="1 x red kettle"))
+
+    def slow(*_):
+        of = OutboxMessage.sequence == number
+        db.execute(update(OutboxMessage).where(of).values(body=better))
+        db.commit()
+
+    monkeypatch.setattr("services.ops.cli.messages.outbox.confirm", slow)
+    mine = encode(order_created()).decode()
+    code, _, err = fellow("edit", str(number), "--body", "-", stdin=mine)
+    assert (code, "look at it again" in err) == (1, True)
+    db.rollback()
+    of = select(OutboxMessage.body).where(OutboxMessage.sequence == number)
+    assert db.scalar(of) == better
+
+
+def test_no_more_is_discarded_than_was_counted(three_parked, db, monkeypatch):
+    def slow(question, _):
+        assert "all parked messages, 3" in question
+        outbox.add(db, [message_for(order_created(), source="tests", correlation_id="late")])
+        late = OutboxMessage.correlation_id == "late"
+        values = {"parked_at": func.now(), "next_try_at": func.now()}
+        db.execute(update(OutboxMessage).where(late).values(values))
+        db.commit()
+
+    monkeypatch.setattr("services.ops.cli.messages.outbox.confirm", slow)
+    assert fellow("discard", "--all", "--because", "a test")[0] == 0
+    db.rollback()
+    assert len(numbers(db)) == 1
 
 
 def test_what_is_discarded_is_gone_and_told(three_parked, db):

@@ -288,7 +288,8 @@ def test_what_a_copied_command_tells_has_the_id_that_it_had(settings, db, busine
     run(settings, "secrets.rotate")
     rows = db.execute(select(OutboxMessage.type, OutboxMessage.message_id)).all()
     for command, fact in zip(commands, (SecretRevoked, AccountChanged), strict=True):
-        assert (fact.TYPE, follow_up_id(UUID(command.message_id), fact.TYPE)) in rows
+        id_ = follow_up_id(UUID(command.message_id), fact.TYPE, business.id)
+        assert (fact.TYPE, id_) in rows
 
 
 def bare(settings, message, key):

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from kombu import Connection
 from rich.console import Console
-from sqlalchemy import create_engine, select
+from sqlalchemy import create_engine, select, update
 from sqlalchemy.orm import Session
 
 from services.ops.audit.actions import Actor
@@ -27,7 +27,7 @@ from services.proof.business import Business, UnprovedError
 from services.proof.proving import SCHEMES, prove, said
 from services.proof.sink import Sink
 from shared.config.settings import Settings
-from shared.db.models import EmailDelivery, Order
+from shared.db.models import Account, EmailDelivery, KycApplication, Order
 from shared.synthetic import is_synthetic
 from shared.telemetry import heartbeat
 from stack.mailbox import MailServer
@@ -185,7 +185,8 @@ def test_nothing_of_it_is_counted_among_the_figures_of_others(running):
     others = Others()
     with Session(running.engine) as session:
         assert order_flow.latency(session).orders == 0
-        assert kyc_applications.applications(session, Filter(Status.APPROVED)) == []
+        # On the desk it is seen, where alone it can be decided on.
+        assert len(kyc_applications.applications(session, Filter(Status.APPROVED))) == 1
 
     def is_nothing():
         with Session(running.engine) as session:
@@ -226,3 +227,16 @@ def test_it_says_how_it_stands(running, configure, module_database_url, module_a
     assert text_.startswith("No order by x-api-key has gone the whole way since ")
     assert text_.endswith("order 7 was accepted and not recorded")
     assert (tile.more, tile.is_well) == ("not proved since", False)
+
+
+def test_it_applies_again_where_it_was_refused(running):
+    """Last: it ends the approval that the others need."""
+    its = select(Account.id).where(Account.email == running.business.email)
+    newest = select(KycApplication.id).where(KycApplication.account_id.in_(its))
+    newest = newest.order_by(KycApplication.submitted_at.desc()).limit(1)
+    for status in ("revoked", "rejected", "incomplete"):
+        with Session(running.engine) as session, session.begin():
+            of = KycApplication.id == session.scalar(newest)
+            session.execute(update(KycApplication).where(of).values(status=status))
+        with pytest.raises(UnprovedError, match="its business is pending"):
+            running.business.secret()

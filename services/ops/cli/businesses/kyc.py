@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from services.ops.cli import acting
-from services.ops.cli.acting import actor, enter, note_view
+from services.ops.cli.acting import actor, enter, note_view, note_view_where_it_can_be
 from services.ops.cli.businesses.commands import Business, Wait, conclude, sure, the_business
 from services.ops.cli.terminal import (
     FAILED,
@@ -172,7 +172,8 @@ def _decide(
 ) -> None:
     system = find_system()
     takes = system.settings.kyc_approvals_required if decision in DECIDES.values() else 1
-    own = acting.own(system, is_named=takes > 1 or system.settings.environment == "production")
+    decider = actor(system, is_named=takes > 1)
+    own = acting.own(system, is_named=takes > 1)
     try:
         command = decisions.make(decision, business, reason)
     except msgspec.ValidationError as error:
@@ -181,16 +182,25 @@ def _decide(
         stop(f"This is no account id, email address or registration number: {business}", MISUSED)
     application = _meant(system, command)
     if application is None:
+        if decision == "approve" and yes and system.has_database:
+            stop(
+                "The database does not answer, so nobody can say which application is approved: "
+                "nothing was published. Leave -y out to approve the newest, whichever that is."
+            )
         confirm(f"{decision.capitalize()} {business.strip()}, whoever that is?", yes)
     else:
-        command = msgspec.structs.replace(command, application_id=application.id)
+        note_view_where_it_can_be(system, f"fellow kyc {decision}", [str(application.account_id)])
+        command = msgspec.structs.replace(
+            command, application_id=application.id, looked_at=application.state
+        )
         number = f"number {application.business_registration_number}, now {application.status}"
         sure(decision.capitalize(), application.company_name, application.email, number, yes)
     recipient = decisions.recipient(command)
     books = make_engine(system.settings) if system.has_database else None
     with broker(system) as connection:
         with broker(own) as personal:
-            message_id = give(personal, books, command, acting.of(own), untold=_not_told)
+            about = None if application is None else application.account_id
+            message_id = give(personal, books, command, decider, account_id=about, untold=_not_told)
         say(f"Published: {decision} {business.strip()} (message {message_id}).")
         if not wait:
             return

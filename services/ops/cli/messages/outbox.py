@@ -110,10 +110,16 @@ def discard(
     if not because.strip():
         stop("--because must say why.", MISUSED)
     wanted = _wanted(numbers, every)
-    confirm(f"Throw {_in_words(wanted)} away?", yes)
     system = enter()
+    up_to = None
+    words = _in_words(wanted)
+    if every:
+        with database(system) as session:
+            total, up_to = parked_messages.counted(session)
+        words = f"all parked messages, {total:,}, the last of them {up_to},"
+    confirm(f"Throw {words} away?", yes)
     with database_trouble(), Session(engine(system)) as session, session.begin():
-        done = parked_messages.discard(session, wanted, actor(system), because)
+        done = parked_messages.discard(session, wanted, actor(system), because, up_to=up_to)
     _report(done, "discarded", wanted)
 
 
@@ -140,8 +146,10 @@ def edit(
     confirm(f"Publish {one.type} {one.message_id} with this body?", yes)
     with database_trouble(), Session(engine(system)) as session, session.begin():
         try:
-            found = parked_messages.edit(session, number, new, actor(system), correlation_id=about)
-        except parked_messages.NotMendedError as error:
+            found = parked_messages.edit(
+                session, number, new, actor(system), correlation_id=about, digest=one.digest
+            )
+        except (parked_messages.NotMendedError, parked_messages.ChangedError) as error:
             stop(f"Nothing was done. {error}")
     if not found:
         stop(f"Message {number} is not parked any more.")

@@ -138,7 +138,7 @@ def ask(session: Session, visit: Visit) -> Question:
 def command(session: Session, visit: Visit) -> Result:
     """Publish a command; what becomes of it is shown when it is known."""
     made = _read(visit)[1]
-    with visit.system.broker(session) as connection:
+    with visit.system.broker(session, gives=True) as connection:
         message_id = give(connection, engine(), made, visit.actor, person=visit.user.name)
     return Redirect(f"/accounts/{made.account_id}?commanded={message_id}")
 

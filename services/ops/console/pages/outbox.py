@@ -1,6 +1,7 @@
 """Parked messages of the outbox: why they cannot be published, and what can be done."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -8,7 +9,7 @@ from sqlalchemy.orm import Session
 from services.ops import parked_messages
 from services.ops.console.web.page import Page, Result, View, Visit
 from services.ops.console.web.reading import body_of, legible, number, positive
-from services.ops.parked_messages import NotMendedError, Parked
+from services.ops.parked_messages import ChangedError, NotMendedError, Parked
 from services.ops.users import queue_rights
 from services.ops.users.rights import Right
 from shared.web.results import PageError, Question, Redirect
@@ -77,7 +78,7 @@ def retry_all(session: Session, visit: Visit) -> Result:
 
 def ask_discard(session: Session, visit: Visit) -> Question:
     """Name the message that is thrown away, and the reason."""
-    message, reason = _the_message(session, visit), _reason(visit)
+    message, reason = _the_seen(session, visit), _reason(visit)
     return _question(
         message,
         f"Discard this {message.type}?",
@@ -90,13 +91,17 @@ def ask_discard(session: Session, visit: Visit) -> Question:
 
 def discard(session: Session, visit: Visit) -> Result:
     """Throw one message away, with a reason."""
-    done = parked_messages.discard(session, [_number(visit)], visit.actor, _reason(visit))
+    message = _the_seen(session, visit)
+    with _seen():
+        done = parked_messages.discard(
+            session, [message.number], visit.actor, _reason(visit), digest=message.digest
+        )
     return Redirect("/outbox", "It is discarded." if done else GONE)
 
 
 def ask_edit(session: Session, visit: Visit) -> Question | View:
     """Show the message as it would go out; or why it cannot."""
-    message = _the_message(session, visit)
+    message = _the_seen(session, visit)
     body, about = _edited(visit)
     try:
         parked_messages.validate(message, body.encode(), about)
@@ -114,12 +119,18 @@ def ask_edit(session: Session, visit: Visit) -> Question | View:
 
 def edit(session: Session, visit: Visit) -> Result:
     """Give one message another body, and let the relay try it."""
-    message = _the_message(session, visit)
+    message = _the_seen(session, visit)
     body, about = _edited(visit)
     try:
-        done = parked_messages.edit(
-            session, message.number, body.encode(), visit.actor, correlation_id=about
-        )
+        with _seen():
+            done = parked_messages.edit(
+                session,
+                message.number,
+                body.encode(),
+                visit.actor,
+                correlation_id=about,
+                digest=message.digest,
+            )
     except NotMendedError as error:
         return _message(visit, message, body=body, about=about, wrong=str(error), status=400)
     return Redirect("/outbox", "It is tried now, with the new body." if done else GONE)
@@ -173,6 +184,22 @@ def _the_message(session: Session, visit: Visit) -> Parked:
     if message is None:
         raise PageError(404, GONE)
     return message
+
+
+def _the_seen(session: Session, visit: Visit) -> Parked:
+    """The path's message, with the body that the form came with."""
+    message = _the_message(session, visit)
+    if visit.field("digest") != message.digest:
+        raise PageError(409, str(ChangedError()))
+    return message
+
+
+@contextmanager
+def _seen() -> Iterator[None]:
+    try:
+        yield
+    except ChangedError as error:
+        raise PageError(409, str(error)) from None
 
 
 def takes(session: Session, visit: Visit) -> Collection[Right]:

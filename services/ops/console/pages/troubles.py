@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 
 from services.ops.console.pages.runbook import section
 from services.ops.console.web.page import Page, Result, View, Visit
+from services.ops.console.web.reading import number
 from services.ops.monitoring import episodes
 from services.ops.monitoring.episodes import MUTED_FOR, Episode
 from services.ops.users.rights import Right
@@ -59,7 +60,9 @@ def ask_acknowledge(session: Session, visit: Visit) -> Question:
 def acknowledge(session: Session, visit: Visit) -> Result:
     """Look after it."""
     now = datetime.now(UTC)
-    is_done = episodes.acknowledge(session, _id(visit), visit.actor, _note(visit), now)
+    is_done = episodes.acknowledge(
+        session, _id(visit), visit.actor, _note(visit), now, _shown(visit)
+    )
     return _to(visit, "Acknowledged." if is_done else OVER)
 
 
@@ -82,7 +85,7 @@ def mute(session: Session, visit: Visit) -> Result:
     """Have nobody told of it."""
     words, duration = _duration(visit)
     until = None if duration is None else datetime.now(UTC) + duration
-    is_done = episodes.mute(session, _id(visit), visit.actor, until)
+    is_done = episodes.mute(session, _id(visit), visit.actor, until, _shown(visit))
     return _to(visit, f"Muted {words}." if is_done else OVER)
 
 
@@ -108,6 +111,11 @@ def unmute(session: Session, visit: Visit) -> Result:
 def _of(trouble: Episode) -> str:
     """Of how much, where it can grow."""
     return f" from now, {trouble.figure:,}" if trouble.figure else ""
+
+
+def _shown(visit: Visit) -> int | None:
+    """How much it was on the page that the form came from."""
+    return number(visit.field("figure"))
 
 
 def _id(visit: Visit) -> UUID:

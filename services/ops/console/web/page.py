@@ -40,7 +40,7 @@ class System:
     """
 
     config: Settings
-    broker: Callable[[Session | None], AbstractContextManager[Connection]]
+    broker: Callable[..., AbstractContextManager[Connection]]
     lookout: Lookout
     jobs: Jobs
     visitors: Visitors

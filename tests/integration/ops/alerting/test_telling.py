@@ -475,6 +475,19 @@ def test_the_end_of_what_was_told_is_told_without_the_database_too(
     assert len([told for told in hook.texts if "New:" in told and LETTERS.text in told]) == 2
 
 
+def test_a_stamp_of_a_wrong_clock_silences_no_channel(configure, config, hook, db):
+    teller = All(configure(alert_email_to="", alert_after_seconds="0.001"))
+    teller.tell(look(LETTERS, ago=1))
+    assert len(hook.texts) == 1
+    ahead = "jsonb_set(told, '{webhook,at}', to_jsonb(now() + interval '1 day'))"
+    assert db.execute(text(f"UPDATE ops_troubles SET told = {ahead}")).rowcount == 1
+    db.commit()
+    teller.tell(look(LETTERS))
+    assert len(hook.texts) == 2
+    teller.tell(look(LETTERS))
+    assert len(hook.texts) == 2, "it is stamped by the right one now"
+
+
 def earlier_on(teller, seconds):
     """What it remembers to have told was so much earlier."""
     for one_s in teller.tellers:

@@ -15,7 +15,7 @@ from sqlalchemy import select
 
 from services.kyc.__main__ import wire
 from shared.bus.contract import topology
-from shared.bus.contract.events import decode
+from shared.bus.contract.events import OpsCommandPublished, OpsDataViewed, decode
 from shared.db.models import KycApplication, OutboxMessage
 from shared.product import VERSION
 from shared.security.service_accounts import CONSOLE, login
@@ -24,6 +24,7 @@ from tests.integration.arrange import (
     account,
     consuming,
     depth,
+    facts,
     headers,
     publish_raw,
     take,
@@ -77,6 +78,14 @@ def test_approve(settings, db, engine, by):
     assert "Published: approve" in err
     assert f"Kettle & Co ({business.email}) is approved, decided by fellow." in err
     assert status_of(engine, business) == "approved"
+    application = db.scalar(select(KycApplication))
+    (row,) = db.scalars(
+        select(OutboxMessage).where(OutboxMessage.type == OpsCommandPublished.TYPE)
+    ).all()
+    told = decode(row.type, row.body)
+    assert (told.decision, told.application_id) == ("approve", application.id)
+    assert row.correlation_id == str(business.id)
+    assert facts(db, OpsDataViewed.TYPE)[0].of == (str(business.id),)
 
 
 def test_reject_and_revoke_with_a_reason(settings, db, engine):
@@ -162,8 +171,10 @@ def test_in_production_a_decision_is_somebodys(settings, db, engine, configure):
     own = urlsplit(as_service(amqp_url, "operator"))
     arguments = ("kyc", "approve", "-y", business.email, "--as", own.username, "--wait", "30")
     with deciding(settings):
-        code, _, err = fellow(settings, *arguments, **signed_in, FELLOW_PASSWORD="wrong")
+        unsure = [one for one in arguments if one != "-y"]
+        code, _, err = fellow(settings, *unsure, **signed_in, FELLOW_PASSWORD="wrong")
         assert code == 1
+        assert "Kettle" not in err, "nobody has said yet who they are"
         code, _, err = fellow(settings, *arguments, **signed_in, FELLOW_PASSWORD=own.password)
         assert code == 0, err
         assert "is approved, decided by fellow_operator" in err
@@ -237,10 +248,19 @@ def test_without_a_consumer_it_is_safe_and_says_so(settings, db):
 def test_what_nobody_could_see_is_no_success(settings, db, unused_port):
     business = account(db, status="pending")
     nowhere = f"postgresql+psycopg2://nobody@127.0.0.1:{unused_port()}/none"
-    code, _, err = fellow(settings, "kyc", "approve", "-y", business.email, DATABASE_URL=nowhere)
+    given = (business.email, "--reason", "No such number.")
+    code, _, err = fellow(settings, "kyc", "reject", "-y", *given, DATABASE_URL=nowhere)
     assert "the outcome cannot be seen" in err
     assert code == 1
     assert take(settings.amqp_url, "kyc.decisions") is not None
+
+
+def test_nothing_is_approved_unasked_that_nobody_has_looked_at(settings, db, unused_port):
+    nowhere = f"postgresql+psycopg2://nobody@127.0.0.1:{unused_port()}/none"
+    given = ("kyc", "approve", "-y", account(db, status="pending").email)
+    code, _, err = fellow(settings, *given, DATABASE_URL=nowhere)
+    assert (code, "nobody can say which application is approved" in err) == (1, True)
+    assert depth(settings.amqp_url, "kyc.decisions") == 0
 
 
 def test_an_operator_who_may_publish_decisions_and_no_more(settings, db, engine):

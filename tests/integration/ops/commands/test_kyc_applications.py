@@ -8,8 +8,9 @@ from sqlalchemy.event import listen, remove
 
 from services.ops.commands import kyc_applications
 from services.ops.commands.kyc_applications import Filter, Sort, Status
-from shared.db.models import KycApplication
-from tests.integration.arrange import account, application
+from shared.db.models import KycApplication, KycDecision, OpsUser
+from shared.ids import new_id
+from tests.integration.arrange import account, ahead, application
 
 
 @pytest.mark.parametrize("sort", Sort)
@@ -165,3 +166,27 @@ def test_of_what_thousands_type_a_few_are_named_and_the_rest_counted(db, engine)
         for statement, parameters in statements:
             plan = connection.exec_driver_sql(f"EXPLAIN {statement}", parameters).scalars()
             assert "ix_kyc_applications_bare_number" in "\n".join(plan), statement
+
+
+def test_of_who_has_decided_it_is_said_who_is_no_user_any_more(settings, db):
+    business = account(db, status="pending")
+    (one,) = kyc_applications.applications(db, Filter(Status.PENDING))
+    db.add(OpsUser(id=new_id(), name="ada", rights=["kyc"], password_hash="-"))
+    decided = {"ada": "ada (fellow_console)", "bob": "bob (fellow_console)", "eve": "eve"}
+    for person, by in decided.items():
+        db.add(
+            KycDecision(
+                application_id=one.id,
+                decision="approve",
+                person=person,
+                decided_by=by,
+                reason="",
+                message_id=new_id(),
+                needed=4,
+                decided_at=datetime.now(UTC),
+                expires_at=ahead(days=1),
+            )
+        )
+    db.commit()
+    said = kyc_applications.newest(db, business.id).so_far
+    assert "ada (fellow_console), bob (fellow_console), no user any more, eve; 1 more" in said

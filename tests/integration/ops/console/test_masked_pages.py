@@ -42,8 +42,9 @@ PERSON = (
     "https://track.carrier.example/JD0146",
     "gift for a birthday",
 )
-BUSINESS = ("it@kettle.example", "7 Broad Street", "Bola Contact", "RC-7777")
-MARKS = re.compile("|".join(map(re.escape, (*PERSON, *BUSINESS, quote(EMAIL, safe="")))))
+BUSINESS = ("it@kettle.example", "7 Broad Street", "Bola Contact", "Tayo Keyed", "RC-7777")
+CLIENT = "203.0.113.7"
+MARKS = re.compile("|".join(map(re.escape, (*PERSON, *BUSINESS, CLIENT, quote(EMAIL, safe="")))))
 BODY = f'{{"customer_details": {{"name": "Zoë Ade", "email": "{EMAIL}"}}}}'.encode()
 # Of what is done or begun; they show nobody.
 PASSING = {
@@ -69,7 +70,7 @@ def everybody(settings, db, amqp_url):
     account(db, status="approved", email="two@kettle.example", company_name="Kettle Two")
     application = db.scalar(select(KycApplication).where(KycApplication.account_id == business.id))
     application.business_address = BUSINESS[1]
-    application.contact_person_details = '{"name": "Bola Contact"}'
+    application.contact_person_details = '{"name": "Bola Contact", "Tayo Keyed": "x"}'
     application.business_registration_number = BUSINESS[3]
     now = datetime.now(UTC)
     for id_ in (new_id(), new_id()):
@@ -122,10 +123,12 @@ def everybody(settings, db, amqp_url):
             account_id=business.id,
             accepted=True,
             code="accepted",
+            event_type="order.created",
+            order_id=id_,
             idempotency_key=f"order of {EMAIL}",
             scheme="x-api-key",
             latency_us=900,
-            client_address="203.0.113.7",
+            client_address=CLIENT,
         )
     )
     db.add(
@@ -135,7 +138,7 @@ def everybody(settings, db, amqp_url):
             type="account.signed_in",
             happened_at=now,
             actor=BUSINESS[0],
-            address="203.0.113.7",
+            address=CLIENT,
             correlation_id="",
             data=f'{{"email": "{BUSINESS[0]}", "note": "{BUSINESS[1]}"}}',
             previous_hash=GENESIS,

@@ -297,3 +297,27 @@ def test_how_much_it_was_when_it_was_taken_for_known_is_kept(settings, console):
     with transaction() as session:
         episodes.mute(session, one.id, ADA, None)
         assert episodes.find(session, one.id).accepted_figure == 90
+
+
+def test_what_is_known_of_how_much_it_is_falls_with_it(settings, console):
+    """It never ends, and what it was at its worst is no measure of what comes after."""
+    many = [replace(DEAD, text=f"{n} dead letters", figure=n) for n in (300, 200, 20, 90)]
+    one = console.sees(0, many[0])[DEAD.key]
+    acknowledged(one)
+    with transaction() as session:
+        said = {"what": "began", "at": at(1).isoformat(), "figure": 300}
+        episodes.note_told(session, one, "webhook", said)
+    for number, (trouble, known) in enumerate(zip(many, (300, 300, 20, 20), strict=True)):
+        one = console.sees(10 + number, trouble)[DEAD.key]
+        assert (one.accepted_figure, one.told["webhook"]["figure"]) == (known, known)
+
+
+def test_who_acknowledges_takes_for_known_what_they_were_shown(settings, console):
+    dead = [replace(DEAD, text=f"{n} dead letters", figure=n) for n in (3, 40)]
+    console.sees(0, dead[0])
+    one = console.sees(10, dead[1])[DEAD.key]
+    for say in (episodes.acknowledge, episodes.mute):
+        more = ("On it.", at(1)) if say is episodes.acknowledge else (None,)
+        with transaction() as session:
+            assert say(session, one.id, ADA, *more, shown=3)
+            assert episodes.find(session, one.id).accepted_figure == 3

@@ -21,6 +21,7 @@ from services.ops.monitoring.sampler import Sampler
 from services.orders.__main__ import wire
 from shared import service as service_module
 from shared.bus.broker import declaration
+from shared.bus.broker.queue_counts import NotKnownError
 from shared.bus.contract import topology
 from shared.bus.contract.events import TrackingStatus
 from shared.bus.contract.message import message_for
@@ -194,6 +195,20 @@ def test_what_is_away_is_said_in_the_sample(settings, unused_port):
         sample = sampler.take()
     assert sample.broker_error
     assert troubles([sample])[0].about == "broker"
+
+
+def test_one_queue_that_does_not_answer_is_not_the_broker(sampler, amqp_url, monkeypatch):
+    publish_raw(amqp_url, "dead", "orders.intake", b"{}", delivery_mode=2)
+    until(lambda: depth(amqp_url, "orders.intake.dead"), "it lies there")
+
+    def busy(*_, **__):
+        raise NotKnownError("orders.intake.dead does not answer: the broker is busy")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sampler_module, "hold", busy)
+        sample = sampler.take()
+    assert (sample.broker_error, sample.dead_since) == (None, {})
+    assert sample.counts["orders.intake.dead"].ready == 1
 
 
 def test_an_alarm_of_the_brokers_is_noticed_and_so_is_its_end(broker, settings):

@@ -204,7 +204,7 @@ def test_by_the_customers_address_and_by_the_requests_key(settings, db, engine):
     db.commit()
     with Session(engine) as session:
         found = trail.order_trail(session, first.order_id)
-        assert "order.created from 192.0.2.7: accepted, key key-1" in {s.text for s in found.steps}
+        assert "order.created: accepted, from 192.0.2.7, key key-1" in {s.text for s in found.steps}
         account_ = account_trail.account_trail(session, business.id)
         assert account_.refusals == {"rate_limited": 1}
 

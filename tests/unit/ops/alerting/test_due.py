@@ -129,3 +129,19 @@ def test_a_few_more_are_no_growth():
     # A version before has not noted how much it was.
     old = replace(DEAD, told={"webhook": {"what": "began", "at": at(60).isoformat()}}, figure=9_000)
     assert found(old, now=600) is None
+
+
+def test_a_stamp_of_a_time_to_come_silences_nothing():
+    """The clock of the console that told it was wrong for a moment, and is right again."""
+    ahead = told(DEAD, 30_000)
+    assert found(ahead, MAIL, now=60).began == [MAIL]
+    assert found(ahead, now=60).reminded == [ahead]
+
+
+def test_stamps_are_compared_by_the_clock_that_made_them():
+    """This console's own clock, by which it sees troubles begin, is a day ahead."""
+    day = timedelta(days=1)
+    known, new = told(replace(DEAD, began_at=at(0) + day), 60), replace(MAIL, began_at=at(5) + day)
+    late = {"after": MINUTE, "remind": FOUR_HOURS}
+    assert due([known, new], "webhook", at(100) + day, by_stamps=at(100), **late) is None
+    assert due([known, new], "webhook", at(130) + day, by_stamps=at(130), **late).began == [new]

@@ -50,8 +50,14 @@ def test_what_is_not_known_now_is_no_rate():
 
 def test_counters_that_begin_anew_are_no_negative_flow():
     looks = [look(60, 1000), look(0, 3)]
-    assert history.flow(looks, NOW).recorded[-1] == 0
+    assert history.flow(looks, NOW).recorded[-1] is None
     assert history.per_minute(looks, NOW, history.recorded) == 0
+
+
+def test_what_came_while_nobody_could_see_is_no_flow_of_none_and_then_of_all_at_once():
+    blind = [replace(look(ago, 0), books=None) for ago in range(480, 100, -20)]
+    looks = [look(540, 90), look(485, 100), *blind, look(61, 700), look(0, 750)]
+    assert history.flow(looks, NOW).recorded[-9:] == [10, *[None] * 7, 50]
 
 
 def test_a_queues_line_has_the_most_of_each_minute():

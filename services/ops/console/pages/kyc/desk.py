@@ -138,6 +138,9 @@ def ask(session: Session, visit: Visit) -> Question:
         raise PageError(404, "This business has not applied.")
     if command.application_id not in (None, application.id):
         raise PageError(409, "The business has sent another application since: look at that one.")
+    if command.looked_at not in (None, application.state):
+        by = f", decided by {application.decided_by}" if application.decided_by else ""
+        raise PageError(409, f"It is {application.status} meanwhile{by}: look at it again.")
     same = kyc_applications.same_number(session, [application]).get(application.id, Same())
     does, follows = CONSEQUENCES[command.decision]
     if command.decision == "approve" and application.status == "approved":
@@ -164,7 +167,7 @@ def ask(session: Session, visit: Visit) -> Question:
 def decide(session: Session, visit: Visit) -> Result:
     """Publish a decision; what becomes of it is shown when it is known."""
     command = _command(visit)
-    with visit.system.broker(session) as connection:
+    with visit.system.broker(session, gives=True) as connection:
         message_id = give(connection, engine(), command, visit.actor, person=visit.user.name)
     decided = {"decided": message_id, "account": command.account_id}
     return Redirect(_back(visit, command, decided | {"application": command.application_id}))
@@ -192,6 +195,7 @@ def _command(visit: Visit) -> KycDecide:
             str(account_id),
             reason,
             uuid_of(looked_at) if looked_at else None,
+            visit.field("looked_at") or None,
         )
     except msgspec.ValidationError:
         raise PageError(400, "The reason may have up to 4,000 characters, without NUL.") from None
