@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from sqlalchemy import insert, select, text
 from sqlalchemy.orm import Session
 
@@ -27,7 +28,7 @@ def write(session: Session, messages: Sequence[Received[Any]]) -> None:
     ids = [*(message.id for message in messages), *anew.values()]
     query = select(AuditEntry.event_id, AuditEntry.type, AuditEntry.data)
     known = {
-        row.event_id: (row.type, row.data)
+        row.event_id: _about(row.type, row.data)
         for row in session.execute(query.where(AuditEntry.event_id.in_(ids)))
     }
     last = session.execute(
@@ -36,7 +37,7 @@ def write(session: Session, messages: Sequence[Received[Any]]) -> None:
     sequence, previous = (last.sequence, last.hash) if last else (0, GENESIS)
     rows = []
     for message in messages:
-        told, event_id = (message.type, message.data.data), message.id
+        told, event_id = _about(message.type, message.data.data), message.id
         if known.get(event_id, told) != told:
             event_id = anew[id(message)]
         if event_id in known:
@@ -49,6 +50,14 @@ def write(session: Session, messages: Sequence[Received[Any]]) -> None:
         previous = hashed
     if rows:
         session.execute(insert(AuditEntry), rows)
+
+
+def _about(type_: str, data: str) -> tuple[str, object]:
+    """What a fact is about: told again after a recovery it may say a little less of it, or more."""
+    said = msgspec.json.decode(data)
+    if isinstance(said, dict):
+        said = {name: value for name, value in said.items() if name.endswith("_id")}
+    return type_, said
 
 
 def _id_of_its_own(message: Received[Any]) -> UUID:

@@ -57,8 +57,6 @@ def decide(session: Session, received: Received[KycDecide]) -> None:
         and application.business_registration_number != decision.business_registration_number
     ):
         raise Permanent("that registration number is not on the business's newest application")
-    if not received.replay:
-        _refuse_unseen(decision, application)
     try:
         new = states.after(decision.decision, application.status)  # type: ignore[arg-type]
     except states.NotPossible as error:
@@ -70,6 +68,8 @@ def decide(session: Session, received: Received[KycDecide]) -> None:
     if new == application.status and not is_asked_more:
         approvals.take_back(session, application, received)
         return
+    if not received.replay:
+        _refuse_unseen(decision, application)
     if received.replay and decision.decision == "approve" and decision.application_id is None:
         # Out of the journal into a database of before: what it was about may not be there, and
         # the newest application is one that it was not about.

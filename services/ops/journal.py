@@ -31,7 +31,7 @@ from shared.bus.broker.kombu_connection import user_of
 from shared.bus.consume.retry import LADDER_SECONDS
 from shared.bus.contract import topology
 from shared.bus.contract.delivery import Incoming, believed
-from shared.bus.contract.events import OrderNotPlaced, OrderTestNotPlaced, OrderUnaddressed
+from shared.bus.contract.events import EVENT_TYPES, OrderNotPlaced, OrderUnaddressed
 from shared.bus.contract.headers import REPLAY_HEADER
 from shared.bus.contract.journal import batch as batch_of
 from shared.bus.contract.journal import is_unread, unpack
@@ -48,8 +48,13 @@ OFFSET_HEADER = "x-stream-offset"
 WAITED = timedelta(seconds=LADDER_SECONDS) + timedelta(hours=1)
 """How long before a time a message may have been written that was not handled by then: on the
 ladder all the time, or behind others that were."""
-AWAITING = frozenset({OrderNotPlaced.TYPE, OrderTestNotPlaced.TYPE, OrderUnaddressed.TYPE})
-"""What makes an order of the `OrderPlaced` that comes days later, and does nothing else."""
+AWAITING = frozenset(
+    type_
+    for type_, event in EVENT_TYPES.items()
+    if issubclass(event, OrderNotPlaced | OrderUnaddressed)
+)
+"""What makes an order of the `OrderPlaced` that comes days later. A change of an order that has no
+address is among them: of one that is known it does nothing a second time."""
 
 
 class TooManyWaitError(Exception):

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, func, select, true, update
+from sqlalchemy import ColumnElement, and_, func, or_, select, true, update
 from sqlalchemy.orm import Session
 
 from services.secrets import public_keys
@@ -113,7 +113,8 @@ def wait_for_next(
 ) -> int:
     """How many seconds an account must wait before it may have its secret replaced; 0 for none.
 
-    Each stays in every worker's memory until 30 days after its end. The caller holds the lock.
+    Each stays in every worker's memory until 30 days after its end. Those of a platform count
+    together, be they of test orders or not. The caller holds the lock.
 
     Args:
         session: the transaction.
@@ -124,7 +125,7 @@ def wait_for_next(
     oldest = session.scalar(
         select(WebhookSecret.issued_at)
         .where(WebhookSecret.account_id == account_id, WebhookSecret.platform == platform)
-        .where(WebhookSecret.is_test == is_test)
+        .where(or_(WebhookSecret.platform != "", WebhookSecret.is_test == is_test))
         .where(WebhookSecret.issued_at > func.clock_timestamp() - day)
         .order_by(WebhookSecret.issued_at.desc())
         .offset(MAX_A_DAY - 1)

@@ -116,8 +116,9 @@ def keep(
         begin(session, Episode.beginning(seen[key], now), now)
     for key, row in rows.items():
         kind = kind_of(row)
-        if key in seen or is_hidden(samples[-1], row.about, kind):
-            _go_on(row, seen.get(key), now)
+        is_out_of_sight = is_hidden(samples[-1], row.about, kind)
+        if key in seen or is_out_of_sight:
+            _go_on(row, seen.get(key), now, is_out_of_sight)
         elif is_over(samples, row.seen_at, row.about, kind):
             row.ended_at = row.seen_at
     session.flush()
@@ -166,10 +167,11 @@ def note_told(session: Session, one: Episode, channel: str, said: Mapping[str, A
     session.execute(_NOTE_TOLD, values)
 
 
-def _go_on(row: OpsTrouble, trouble: Trouble | None, now: datetime) -> None:
+def _go_on(row: OpsTrouble, trouble: Trouble | None, now: datetime, is_hidden: bool) -> None:
     if trouble is not None and (row.text, row.level) != (trouble.text, trouble.level):
         row.text, row.level, row.figure = trouble.text, trouble.level, trouble.figure
-        row.accepted_figure, row.told = fallen(row.accepted_figure, row.told, row.figure)
+        if not is_hidden:  # else it is what is seen of it
+            row.accepted_figure, row.told = fallen(row.accepted_figure, row.told, row.figure)
     if now - row.seen_at > SEEN_EVERY:
         row.seen_at = now
 
@@ -177,10 +179,11 @@ def _go_on(row: OpsTrouble, trouble: Trouble | None, now: datetime) -> None:
 def fallen(
     accepted: int | None, told: Mapping[str, Any], figure: int
 ) -> tuple[int | None, dict[str, Any]]:
-    """What people know of how much a trouble is, once that has fallen below half of it.
+    """What people know of how much a trouble is, once that has fallen below a tenth of it.
 
     It falls with the figure: from there a trouble that grows again is told of again, which never
-    ended and never reached twice of what it was at its worst.
+    ended and never reached twice of what it was at its worst. Less than that is no news: what comes
+    off a rung of the ladder is in its queue for a moment, and a quarter stays.
 
     Args:
         accepted: how much it was when it was acknowledged or muted.
@@ -189,7 +192,7 @@ def fallen(
     """
 
     def known(before: int | None) -> int | None:
-        return figure if before is not None and 2 * figure < before else before
+        return figure if before is not None and 10 * figure < before else before
 
     return known(accepted), {
         channel: said | {"figure": known(said.get("figure"))} if "figure" in said else said

@@ -11,7 +11,7 @@ from shared.web.results import PageError, View
 PATH = "/requests"
 FILTERS = ("outcome", "code", "since", "until")
 A_MICROSECOND = timedelta(microseconds=1)
-OURS = ("hmac_hex", "standard_webhooks")
+OURS = ("x-api-key", "standard-webhooks")
 """The schemes of a business's own programs; any other is a shop's."""
 NOTES = {
     "no_change": "The shop's order has no state that a customer is told of: nothing was changed "

@@ -49,7 +49,7 @@ def a_request(business, *, order_id=None, **more):
         order_id=order_id,
         latency_us=1000,
         client_address="203.0.113.7",
-        **{"scheme": "hmac_hex"} | more,
+        **{"scheme": "x-api-key"} | more,
     )
 
 
@@ -99,7 +99,7 @@ def test_why_nothing_is_recorded_of_a_delivery_is_said_in_words(stage, business,
     assert NOTES[note].replace("'", "&#39;") in page
 
 
-@pytest.mark.parametrize(("scheme", "can_send"), [("hmac_hex", True), ("woocommerce", False)])
+@pytest.mark.parametrize(("scheme", "can_send"), [("x-api-key", True), ("woocommerce", False)])
 def test_who_sent_what_is_given_up_is_advised_what_it_can_do(stage, business, scheme, can_send):
     browser, account_id = business
     request = a_request(account_id, order_id=new_id(), scheme=scheme)

@@ -1,8 +1,9 @@
 """What runs with its owner's rights finds no name in the temporary schema of who calls it.
 
-Where `pg_temp` is not in `search_path`, it is searched first for relations and types ("Writing
-SECURITY DEFINER Functions Safely" in PostgreSQL's documentation of CREATE FUNCTION): a temporary
-view named `pg_class` made a service the owner of the database.
+Nor does what that calls in turn, which runs with them too. Where `pg_temp` is not in `search_path`,
+it is searched first for relations and types ("Writing SECURITY DEFINER Functions Safely" in
+PostgreSQL's documentation of CREATE FUNCTION): a temporary view named `pg_class` made a service the
+owner of the database.
 """
 
 from alembic import op
@@ -16,7 +17,9 @@ _ALTER = """
     BEGIN
         FOR one IN
             SELECT oid::regprocedure FROM pg_proc
-            WHERE prosecdef AND pronamespace = 'public'::regnamespace
+            WHERE pronamespace = 'public'::regnamespace
+              AND EXISTS (
+                SELECT FROM unnest(proconfig) AS said WHERE said LIKE 'search_path=pg_catalog%')
               AND pg_has_role(proowner, 'USAGE')
         LOOP
             EXECUTE format('ALTER FUNCTION %s SET search_path = {path}', one);

@@ -244,12 +244,14 @@ def _build() -> None:
     ask = op.get_bind().exec_driver_sql
     patience = ask("SHOW lock_timeout").scalar_one()
     op.execute("SET lock_timeout = 0")
-    for name, (table, what, rows) in INDEXES.items():
-        found = f"SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('{name}')"  # noqa: S608
-        if ask(found).scalar_one_or_none() is False:
-            op.execute(f"DROP INDEX CONCURRENTLY {name}")
-        op.execute(f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {name} ON {table} ({what}) {rows}")
-    op.execute(f"SET lock_timeout = '{patience}'")
+    try:
+        for name, (table, what, rows) in INDEXES.items():
+            found = f"SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('{name}')"  # noqa: S608
+            if ask(found).scalar_one_or_none() is False:
+                op.execute(f"DROP INDEX CONCURRENTLY {name}")
+            op.execute(f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {name} ON {table} ({what}) {rows}")
+    finally:  # it may be tried again in this session, and what comes after stands before others
+        op.execute(f"SET lock_timeout = '{patience}'")
 
 
 def downgrade() -> None:
@@ -261,5 +263,6 @@ def downgrade() -> None:
     )
     op.execute(before._ERASE)
     shops._replace("erase_customer(text)", shops._CREATED, shops._OF_A_CUSTOMER)
+    op.execute("ALTER FUNCTION erase_customer(text) SET search_path = pg_catalog, pg_temp")
     for name in reversed(FUNCTIONS):
         op.execute(f"DROP FUNCTION {name}")
