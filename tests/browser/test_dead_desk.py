@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from playwright.sync_api import expect
 from sqlalchemy import func, select
 
+from services.ops import parked_messages as outbox_messages
 from services.ops.console.app import PAGES
 from services.ops.console.web.mount import SESSION
 from services.ops.users.rights import Right
@@ -162,7 +163,10 @@ def a_waiting_message(running):
 
 
 def a_parked_message(running):
-    return f"/outbox/messages/{park(running, order_created(), exchange='gone')}", {}
+    number = park(running, order_created(), exchange="gone")
+    with running.session() as session:
+        digest = outbox_messages.find(session, number).digest
+    return f"/outbox/messages/{number}", {"digest": digest}
 
 
 def parked_messages(running):
