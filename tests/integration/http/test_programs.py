@@ -91,6 +91,8 @@ def refusal(received):
 
 
 BEGUN = head()[:-2]
+BROWSER = b"Cookie: fellow_form=x\r\n"
+"""Without a cookie of ours no form is read."""
 TOO_MUCH = {
     "200,000 equal fields": (BEGUN + b"A: b\r\n" * 200_000 + b"\r\n", 431, "head_too_large"),
     "400,000 different names": (
@@ -138,7 +140,7 @@ def test_half_a_body_is_a_408_also_on_a_kept_connection(program):
         connection.sendall(head())
         assert connection.recv(65_536).startswith(b"HTTP/1.1 200 ")
         target = program.form.encode()
-        connection.sendall(b"POST %s HTTP/1.1\r\nHost: fellow\r\n" % target)
+        connection.sendall(b"POST %s HTTP/1.1\r\nHost: fellow\r\n%s" % (target, BROWSER))
         connection.sendall(b"Content-Length: 10\r\n\r\nhalf")
         assert refusal(read(connection)) == (408, "request_timeout")
 
@@ -160,7 +162,8 @@ def test_a_body_that_the_head_speaks_against_is_not_asked_for(program, target, l
     target = (target or program.form).encode()
     origin = b"Origin: %s\r\n" % program.url.encode()
     received = program.exchange(
-        b"POST %s HTTP/1.1\r\nHost: fellow\r\n%sExpect: 100-continue\r\n" % (target, origin),
+        b"POST %s HTTP/1.1\r\nHost: fellow\r\n%s%sExpect: 100-continue\r\n"
+        % (target, origin, BROWSER),
         b"Content-Length: %d\r\n\r\n" % length,
     )
     assert received.startswith(b"HTTP/1.1 %d " % status)
@@ -171,7 +174,7 @@ def test_a_body_that_is_wanted_is_asked_for(program):
     with program.connect() as connection:
         connection.sendall(
             b"POST %s HTTP/1.1\r\nHost: fellow\r\nConnection: close\r\nContent-Length: 2\r\n"
-            b"Expect: 100-continue\r\n\r\n" % program.form.encode()
+            b"Expect: 100-continue\r\n%s\r\n" % (program.form.encode(), BROWSER)
         )
         assert connection.recv(65_536) == b"HTTP/1.1 100 Continue\r\n\r\n"
         connection.sendall(b"{}")

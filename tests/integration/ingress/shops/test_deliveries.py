@@ -448,7 +448,7 @@ def test_orders_of_a_development_shop_are_tests(sender):
     trial = Shop(sender, "shopify", "the-secret-of-its-copy", real.headers)
     assert give(sender, trial.key, shop="dev.myshopify.com", is_test=True).status_code == 200
     ids = {
-        shop.key: taken(shop, orders.shopify(), "orders/create").json()["order_id"]
+        shop.key: taken(shop, shopify_order(), "orders/create").json()["order_id"]
         for shop in (real, trial)
     }
     assert ids[real.key] != ids[trial.key]  # a test order has an id of its own
@@ -463,7 +463,7 @@ def test_orders_of_a_development_shop_are_tests(sender):
     ]
     until(
         lambda: (
-            trial.deliver(orders.shopify(), "orders/create").json().get("order_id") == ids[real.key]
+            trial.deliver(shopify_order(), "orders/create").json().get("order_id") == ids[real.key]
         ),
         "its orders are real",
     )
