@@ -88,7 +88,7 @@ class PostgreSQL:
         cluster = self._data / "cluster"
         kill_leftover(cluster / "postmaster.pid", str(cluster))
         password = self._data / "password"
-        self.password = data.password(password, cluster / "PG_VERSION")
+        self.password = data.password(password, cluster / "PG_VERSION", self.password)
         self._give_away(password)
         if not (cluster / "PG_VERSION").exists():
             self._make_cluster(bin_folder, cluster)

@@ -101,8 +101,8 @@ def test_the_orders_tables_are_emptied_and_rebuilt(stand):
     until(lambda: rows(stand, updated) == [(20,)], "updated")
     told = f"SELECT count(*) FROM email_deliveries WHERE subject_id = '{moved[-1]}'"
     until(lambda: rows(stand, told) == [(2,)], "told of both")
-    begun = f" WHERE accepted_at >= '{since}'"
-    before = rows(stand, ORDERS.replace(" ORDER", begun + " ORDER")), rows(stand, HISTORY)
+    # A replay begins hours before `since`: what other tests have sent comes back too.
+    before = rows(stand, ORDERS), rows(stand, HISTORY)
     emails = len(list((stand.mail.maildir.path / "new").iterdir()))
     with stand.engine.begin() as connection:
         connection.execute(text("TRUNCATE orders, order_status_history"))
@@ -113,10 +113,7 @@ def test_the_orders_tables_are_emptied_and_rebuilt(stand):
     until(lambda: rows(stand, "SELECT count(*) FROM orders") == [(count,)], "rebuilt", 60)
     until(lambda: rows(stand, updated) == [(20,)], "updated again", 60)
     until(lambda: depth(stand.amqp_url, "notifier.orders") == 0, "the facts are handled")
-    assert (rows(stand, ORDERS), rows(stand, HISTORY)) == (
-        before[0],
-        [r for r in before[1] if r[1] in {order[0] for order in before[0]}],
-    )
+    assert (rows(stand, ORDERS), rows(stand, HISTORY)) == before
     # Twenty customers have heard twice of their orders, and of nothing twice.
     assert stand.settle(load).doubled == 0
     assert len(list((stand.mail.maildir.path / "new").iterdir())) == emails

@@ -26,8 +26,9 @@ class Standby(PostgreSQL):
     def _create(self, database: str) -> None:
         """It has what the primary has."""
 
-    def _read_password(self) -> None:
-        self.password = self._primary.password
+    def launch(self) -> None:
+        self.password = self._primary.password  # its roles are copied with all the rest
+        super().launch()
 
     def _make_cluster(self, bin_folder: Path, cluster: Path) -> None:
         cluster.mkdir(mode=0o700)
