@@ -18,10 +18,10 @@ from shared import gc_tuning
 from shared.db import migrate, session
 from shared.security import encryption, tracking, unsubscribe_tokens
 from stack.mailbox import MailServer
+from stack.processes import stop_on_signals
 from stack.servers import credentials
 from stack.servers.ports import Port
 from stack.servers.sources import Broker, Database, Servers, servers
-from stack.system import stop_on_signals
 from tests.vhosts import Vhosts
 
 pytest_plugins = ["tests.all_ran"]

@@ -19,9 +19,9 @@ from pathlib import Path
 from docker.models.containers import Container
 
 from shared.product import VERSION
-from stack.system import stop_on_signals
+from stack.processes import stop_on_signals
 from tests.machines import images, standins, upgrade
-from tests.machines.deployment import OURS, ROOT, Deployment, eventually, steps
+from tests.machines.deployment import FILES_OPEN, OURS, ROOT, Deployment, eventually, steps
 from tests.machines.load import Load
 
 OLD_BROKER = "rabbitmq:4.0.5-management"
@@ -141,7 +141,7 @@ def _look(deployment: Deployment) -> None:
                 rates[container.name] = spent / (check["Interval"] / 1e9)
             if "ops" in container.name:
                 interpreter = _cost(container, ["python", "-S", "-c", ""])
-    assert set(files.values()) == {b"65536"}, files
+    assert set(files.values()) == {str(FILES_OPEN).encode()}, files
     print(f"health checks: {sum(rates.values()):.2%} of a core, {rates}")
     # Against what a start of Python costs at this moment: the machine may have much else to do.
     dear = {name: cost for name, cost in costs.items() if cost > DEAR * interpreter}
