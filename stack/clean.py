@@ -11,6 +11,9 @@ def main() -> int:
     """Remove all server data of this checkout; returns the exit code."""
     debian.remove_leftovers()
     try:
+        if data.in_use():
+            print("make run, demo, test or bench is at work here: stop it first", file=sys.stderr)
+            return 1
         data.clear_all()
     except data.ForeignFolderError as error:
         print(error, file=sys.stderr)

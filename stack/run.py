@@ -11,13 +11,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from stack.processes import stop_on_signals
-from stack.system import OPS_USER, STACK, CannotRunError, System, system
+from stack.system import OPS_USER, STACK, CannotRunError, System, refuse_foreign, system
 
 console = Console()
 
 
 def main() -> int:
     """Run until Ctrl-C; returns the exit code."""
+    try:
+        refuse_foreign(STACK)
+    except CannotRunError as error:
+        return _refuse(error)
     STACK.mkdir(exist_ok=True)
     with (STACK / "lock").open("w") as lock:
         try:
@@ -29,11 +33,15 @@ def main() -> int:
         try:
             _run()
         except CannotRunError as error:
-            console.print(f"[red]Order Fellow cannot run:[/] {escape(str(error))}", highlight=False)
-            return 1
+            return _refuse(error)
         except KeyboardInterrupt:
             console.print("Stopped.")
         return 0
+
+
+def _refuse(error: CannotRunError) -> int:
+    console.print(f"[red]Order Fellow cannot run:[/] {escape(str(error))}", highlight=False)
+    return 1
 
 
 def _run() -> None:
@@ -68,7 +76,8 @@ def write_env(path: Path, variables: dict[str, str]) -> None:
 def _show(running: System) -> None:
     table = Table(show_header=False, box=None, padding=(0, 2))
     table.add_row("API and its docs", f"{running.api_url}/api/v1/docs/")
-    table.add_row("Ops console", f"{running.ops_url} as {OPS_USER}, {running.ops_password}")
+    password = running.ops_password or "whose password stays what it was"
+    table.add_row("Ops console", f"{running.ops_url} as {OPS_USER}, {password}")
     table.add_row("Portal, for businesses", running.portal_url)
     table.add_row("Emails", str(running.mailbox / "new"))
     table.add_row("Logs", str(running.logs))

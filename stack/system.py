@@ -17,6 +17,8 @@ from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
 from services.ops.users import users
+from shared import lease
+from shared.config.loading import forget
 from shared.http import direct
 from stack.folders import ROOT
 from stack.servers.credentials import service_passwords
@@ -44,7 +46,7 @@ class System:
         api_url: the ingress, without a prefix.
         ops_url: the ops console.
         portal_url: the businesses' own pages.
-        ops_password: of its user `OPS_USER`, made anew at each start.
+        ops_password: of its user `OPS_USER`, made anew at each start; see `_make_ops_user`.
         amqp_url: RabbitMQ.
         database_url: PostgreSQL.
         mailbox: the Maildir that emails land in.
@@ -96,12 +98,20 @@ def system(
     Raises:
         CannotRunError: see there.
     """
+    if purpose != "run":
+        forget(os.environ, but=DEFAULT_PORTS)
     ports = {name: _port(name, default) for name, default in DEFAULT_PORTS.items()}
     port, ops_port, portal_port = ports.values()
-    if purpose != "run":
-        shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True, exist_ok=True)
     mailbox, logs = folder / "mailbox", folder / "logs"
+    refuse_foreign(folder, mailbox, logs)
+    folder.mkdir(parents=True, exist_ok=True)
+    if purpose != "run":
+        try:
+            lease.take(folder)
+        except lease.LeasedError as error:
+            raise CannotRunError(f"{error}: a second one needs a checkout of its own") from None
+        for left in (mailbox, logs):
+            shutil.rmtree(left, ignore_errors=True)
     console.print("Starting RabbitMQ and PostgreSQL ...")
     try:
         with servers(purpose) as running:
@@ -109,13 +119,15 @@ def system(
             smtp_port = Port()
             if running.broker is not None:
                 running.broker.admit()
-            prepare(running.amqp_url, running.database_url)
-            ops_password = _make_ops_user(running.database_url)
+            is_ours = running.database is not None
+            prepare(running.amqp_url, running.database_url, is_ours=is_ours)
+            ops_password = _make_ops_user(running.database_url, is_ours=is_ours)
             supervisor = Supervisor({"SMTP_HOST": SMTP_HOST}, logs, console)
             try:
                 supervisor.add("mailbox", "stack.mailbox", smtp_port, mailbox, listens=smtp_port)
                 addresses = {
                     **ports,
+                    "HOST": "127.0.0.1",  # some shells export one
                     "SMTP_PORT": smtp_port,
                     "PUBLIC_URL": Address(port),
                     "PORTAL_API_URL": Address(port),
@@ -195,28 +207,49 @@ def _say_ports(console: Console, ports: Mapping[str, Port]) -> None:
             )
 
 
-def _make_ops_user(database_url: str) -> str:
-    """Somebody who may sign in to the console and act; returns the password."""
+def refuse_foreign(*folders: Path) -> None:
+    """Refuse folders, and what is in them, that this user may not write.
+
+    Raises:
+        CannotRunError: one is somebody else's.
+    """
+    for folder in folders:
+        for path in (folder, *(folder.glob("*") if os.access(folder, os.R_OK) else ())):
+            if path.exists() and not os.access(path, os.W_OK):
+                raise CannotRunError(
+                    f"{path} belongs to somebody else, as after `sudo make`: sudo make clean"
+                )
+
+
+def _make_ops_user(database_url: str, *, is_ours: bool) -> str:
+    """Somebody who may sign in to the console and act.
+
+    Returns:
+        The password; nothing where a database that somebody has named has such a user already.
+    """
     password = secrets.token_urlsafe(12)
     engine = create_engine(database_url)
     with Session(engine) as session, session.begin():
-        users.put(session, OPS_USER, "act", password)
+        if not is_ours and users.find(session, OPS_USER) is not None:
+            password = ""
+        else:
+            users.put(session, OPS_USER, "act", password)
     engine.dispose()
     return password
 
 
-def prepare(amqp_url: str, database_url: str) -> None:
+def prepare(amqp_url: str, database_url: str, *, is_ours: bool = True) -> None:
     """The two steps of a deployment: schema and roles up to date, topology declared.
 
     Args:
         amqp_url: of RabbitMQ, as an administrator.
         database_url: of PostgreSQL, as one.
+        is_ours: whether the services get passwords there. Roles are a whole server's: on one that
+            somebody has named those of another system would be refused from then on.
     """
-    environment = {
-        "AMQP_URL": amqp_url,
-        "DATABASE_URL": database_url,
-        "SERVICE_PASSWORDS": service_passwords(database_url),
-    }
+    environment = {"AMQP_URL": amqp_url, "DATABASE_URL": database_url}
+    if is_ours:
+        environment["SERVICE_PASSWORDS"] = service_passwords(database_url)
     for module, what in (
         ("shared.db.migrate", "migrate the database"),
         ("shared.bus.declare", "declare the topology"),

@@ -41,6 +41,8 @@ def pytest_configure() -> None:
     stop_on_signals()
     for name in (*PROXIES, *map(str.upper, PROXIES)):
         os.environ.pop(name, None)
+    # Of servers that somebody has named too: tests make and drop whatever they like.
+    config.forget(os.environ)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -64,9 +66,6 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(scope="session")
 def test_servers() -> Iterator[Servers]:
     """RabbitMQ and PostgreSQL of our own; what cannot get them fails, and is not skipped."""
-    # Tests make and drop whatever they like, so never on servers that somebody has named.
-    for name in ("AMQP_URL", "DATABASE_URL"):
-        os.environ.pop(name, None)
     with servers("test") as running:
         yield running
 

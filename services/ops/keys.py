@@ -16,10 +16,10 @@ from shared.security.service_accounts import BROKER_USERS, is_operators
 
 ADMINISTRATORS = ("rabbitmq", "postgres")
 PASSWORDS = (*ADMINISTRATORS, *BROKER_USERS)
+GIVEN = ("smtp_password", "alert_webhook_url")
 FILES = (
     *(name.lower() for name in KEYS),
-    "smtp_password",
-    "alert_webhook_url",
+    *GIVEN,
     *(f"{name}_password" for name in PASSWORDS),
     "service_passwords",
     "operator_passwords",
@@ -114,6 +114,40 @@ def complete(folder: Path) -> list[str]:
     return lacking
 
 
+def give(folder: Path, name: str, value: str) -> None:
+    """Put a secret into `secrets/` that somebody else has made.
+
+    Args:
+        folder: `secrets/`.
+        name: one of `GIVEN`.
+        value: one line; nothing takes away what was there.
+
+    Raises:
+        KeysError: there is no such secret, it is more than a line, or the folder is not whole.
+    """
+    if name not in GIVEN:
+        raise KeysError(f"{name} is made here, not given; these are: {', '.join(GIVEN)}")
+    if not value.isprintable():
+        raise KeysError(
+            f"{name} must be one line, without control characters. Nothing was changed."
+        )
+    if _text(folder, name) is None:
+        raise KeysError(f"{folder} lacks {name}: `keys complete` makes it.")
+    _put(folder, {name: value})
+
+
+def forget_operator(folder: Path, name: str) -> None:
+    """Take an operator's password out of `secrets/`; the broker still has the user.
+
+    Raises:
+        KeysError: there is no such operator, or the folder is not whole.
+    """
+    known = _operators(folder)
+    if known.pop(name, None) is None:
+        raise KeysError(f"There is no operator {name}: there is {', '.join(known) or 'none'}.")
+    _put_operators(folder, known)
+
+
 def operator(folder: Path, name: str) -> str:
     """Give an operator a user of their own on the broker, or a new password; returns that.
 
@@ -129,11 +163,9 @@ def operator(folder: Path, name: str) -> str:
             f"{name} is no operator's name: up to 64 small letters, digits, dots, underscores and "
             "hyphens, and no fellow_"
         )
-    listed = _text(folder, "operator_passwords") or ""
-    known = dict(one.split("=", 1) for one in listed.split(",") if "=" in one)
+    known = _operators(folder)
     known[name] = secrets.token_hex(24)
-    listed = ",".join(f"{one}={password}" for one, password in known.items())
-    _put(folder, {"operator_passwords": listed})
+    _put_operators(folder, known)
     return known[name]
 
 
@@ -202,6 +234,16 @@ def _passwords(folder: Path, but: str = "") -> dict[str, str]:
     if empty:
         raise KeysError(_empty(folder, empty))
     return {f"{name.upper()}_PASSWORD": text for name, text in texts.items() if text}
+
+
+def _operators(folder: Path) -> dict[str, str]:
+    listed = _text(folder, "operator_passwords") or ""
+    return dict(one.split("=", 1) for one in listed.split(",") if "=" in one)
+
+
+def _put_operators(folder: Path, known: Mapping[str, str]) -> None:
+    listed = ",".join(f"{one}={password}" for one, password in known.items())
+    _put(folder, {"operator_passwords": listed})
 
 
 def _setting(name: str) -> str:

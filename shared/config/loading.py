@@ -1,7 +1,7 @@
 """The settings of a process: read from its environment and checked once, at its start."""
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, MutableMapping
 from functools import cache
 
 import msgspec
@@ -68,6 +68,22 @@ SHORTER = (
 """Settings that contradict each other unless the first is less than the second, and why."""
 
 
+def names() -> list[str]:
+    """The environment variables that are settings, without those that name a file of one."""
+    return [field.encode_name for field in msgspec.structs.fields(Settings)]
+
+
+def forget(environ: MutableMapping[str, str], but: Collection[str] = ()) -> None:
+    """Remove every setting: a shell's `HOST`, which some systems export, is none of ours.
+
+    Args:
+        environ: environment variables.
+        but: what is left.
+    """
+    for name in {*names(), *(f"{name}_FILE" for name in SECRET)}.difference(but):
+        environ.pop(name, None)
+
+
 def load(environ: Mapping[str, str], process: str = "", *, needs_keys: bool = True) -> Settings:
     """Read and check the settings in `environ`.
 
@@ -82,12 +98,11 @@ def load(environ: Mapping[str, str], process: str = "", *, needs_keys: bool = Tr
         ConfigurationError: a value has the wrong type, form or range, a file cannot be read, or
             production runs on what `production.py` refuses; with all of these at once.
     """
-    names = [field.encode_name for field in msgspec.structs.fields(Settings)]
     faults: list[str] = []
-    given = environment.given(environ, names, SECRET, OPTIONAL, faults)
+    given = environment.given(environ, names(), SECRET, OPTIONAL, faults)
     given = environment.with_passwords(given, ("AMQP", "DATABASE"), faults)
     settings = environment.typed(given, Settings, SECRET, faults)
-    reads = frozenset(READS.get(process, names)) - (frozenset() if needs_keys else {*KEYS})
+    reads = frozenset(READS.get(process, names())) - (frozenset() if needs_keys else {*KEYS})
     if settings.environment == "production":
         unread = {name.lower(): "" for name in KEYS if name not in reads}
         settings = msgspec.structs.replace(settings, **unread)

@@ -20,7 +20,7 @@ from testcontainers.core.container import DockerContainer
 from stack.servers.credentials import admission
 from stack.servers.listening import DidNotStartError
 from stack.servers.ports import Port
-from stack.servers.postgres import execute
+from stack.servers.postgres import MAX_CONNECTIONS, execute
 
 READY_SECONDS = 90.0
 MANAGEMENT = 15672
@@ -268,7 +268,11 @@ class PostgreSQLContainer(_Server):
     """PostgreSQL; the same methods as `stack.servers.postgres.PostgreSQL`."""
 
     def __init__(self, owner: str, folder: Path, *, keep: bool) -> None:
-        super().__init__(owner, folder, "postgres", (5432,), "/var/lib/postgresql/data", keep=keep)
+        # From 18 on the image's data are a folder further down, and it refuses a volume there.
+        is_older = int(image("postgres").partition(":")[2].partition(".")[0]) < 18
+        path = f"/var/lib/postgresql{'/data' if is_older else ''}"
+        super().__init__(owner, folder, "postgres", (5432,), path, keep=keep)
+        self._container.with_command(f"postgres -c max_connections={MAX_CONNECTIONS}")
         self._container.with_env("POSTGRES_PASSWORD", "fellow")
         self._container.with_env("POSTGRES_DB", "order_fellow")
 

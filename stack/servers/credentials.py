@@ -57,4 +57,6 @@ def admission(url: str, vhosts: Sequence[str], remove: Sequence[str] = ()) -> st
 
 def _password(url: str, service: str) -> str:
     key = (urlsplit(url).password or "").encode()
+    if not key:
+        raise ValueError("a server without a password has none to derive others from")
     return hmac.new(key, service.encode(), hashlib.sha256).hexdigest()[:32]

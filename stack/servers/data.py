@@ -103,6 +103,17 @@ def clear(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def in_use() -> list[Path]:
+    """The folders of this checkout that somebody who lives holds.
+
+    Raises:
+        ForeignFolderError: somebody else has made one of its folders.
+    """
+    folders = [folder / "run" for folder in _made()]
+    folders += [one for folder in throwaways() for one in folder.iterdir()]
+    return [folder for folder in folders if lease.is_held(folder)]
+
+
 def clear_all() -> None:
     """Stop and remove everything of this checkout.
 

@@ -17,6 +17,7 @@ from stack.servers.listening import DidNotStartError, Start
 from stack.servers.ports import Port
 
 READY_SECONDS = 90.0
+MAX_CONNECTIONS = 200  # as in docker-compose.yml
 # PostgreSQL's own sizes are for the smallest machine there is: with 100,000 accounts the pages that
 # orders go to do not fit in, and each is written whole after every checkpoint. As in
 # docker-compose.yml.
@@ -116,7 +117,7 @@ class PostgreSQL:
             "port": str(self._port),
             # No socket file: its path has a limit, and the checkout may lie anywhere.
             "unix_socket_directories": "",
-            "max_connections": "200",
+            "max_connections": str(MAX_CONNECTIONS),
             "logging_collector": "off",
         }
         if self._durable:

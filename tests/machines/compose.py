@@ -217,7 +217,7 @@ def _change_passwords(deployment: Deployment, documented: str) -> None:
         deployment.shell(f"docker compose run --rm keys change {name}")
         row = re.search(rf"^\|[^|]*`{name}`[^|]*\| `(.*)` \|$", documented, re.MULTILINE)
         assert row is not None, name
-        deployment.shell(row[1].replace("\\|", "|"))
+        deployment.shell(row[1])
     # As both administrators.
     deployment.shell("docker compose run --rm migrations && docker compose run --rm topology")
 

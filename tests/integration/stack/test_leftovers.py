@@ -17,6 +17,7 @@ from tests.integration.stack.test_run import (
     checkout,  # noqa: F401 - a fixture
     environment,
     folders_of,
+    start,
     started,
 )
 
@@ -76,7 +77,13 @@ def test_a_demo_that_is_killed(checkout):  # noqa: F811
     process.wait()
     until(lambda: alive(checkout) == [], "every process has ended", 60)
     assert throwaways(checkout)
-    again = launch(checkout, sys.executable, "-m", "stack.demo")
+    # What a shell has in its environment for others, or for production.
+    foreign = {"HOST": "192.0.2.1", "SMTP_USERNAME": "ada", "LOG_LEVEL": "debug"}
+    again = launch(checkout, sys.executable, "-m", "stack.demo", **foreign)
+    says(checkout, again, "Starting RabbitMQ")
+    third = start(checkout, (sys.executable, "-m", "stack.demo"))
+    assert third.wait(60) == 1
+    assert "in use by another process" in third.stdout.read()
     said = (checkout / "output").read_text
     assert again.wait(200) == 0, said()
     # The businesses' own pages and their customers' are part of the story.

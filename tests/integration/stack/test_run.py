@@ -14,9 +14,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from sqlalchemy import create_engine, text
 
+from stack import system
 from stack.folders import ROOT
-from stack.servers import data
+from stack.servers import credentials, data
 from stack.servers.ports import Port
 from tests.integration.arrange import until
 
@@ -49,10 +51,8 @@ def checkout(tmp_path):
 
 
 def environment(**more):
-    ours = {"AMQP_URL", "DATABASE_URL", "PORT", "OPS_PORT", "PORTAL_PORT"}
-    kept = {name: value for name, value in os.environ.items() if name not in ours}
     # As if make had started it: it ends with us, also when we are killed.
-    return kept | {"PYTHONPATH": "", "MAKELEVEL": "1"} | more
+    return os.environ | {"PYTHONPATH": "", "MAKELEVEL": "1"} | more
 
 
 def start(checkout, command=(sys.executable, "-m", "stack.run"), **more):
@@ -178,6 +178,9 @@ def test_run_stop_and_run_again(checkout):
         second = start(checkout)
         assert second.wait(60) == 1
         assert "make run is running in this checkout already" in second.stdout.read()
+        cleaning = start(checkout, command=(sys.executable, "-m", "stack.clean"))
+        assert cleaning.wait(60) == 1
+        assert "stop it first" in cleaning.stdout.read()
         assert http.get(f"{told['API_URL']}/healthz").status_code == 200
         process.kill()
         process.wait()
@@ -185,7 +188,8 @@ def test_run_stop_and_run_again(checkout):
 
         with Port() as held:
             port = held.number
-        process = start(checkout, PORT=str(port))
+        # Shells of some systems export HOST, the machine's name.
+        process = start(checkout, PORT=str(port), HOST="192.0.2.1")
         told = ready(checkout, process)
         assert told["API_URL"] == f"http://127.0.0.1:{port}"
         assert login(told["API_URL"], http) == "email_not_verified"
@@ -324,3 +328,27 @@ def test_two_checkouts_that_start_at_the_same_moment(checkout, tmp_path):
             assert (number == default) != (said in output)
     assert alive(other) == []
     clean(other)
+
+
+def test_a_database_that_somebody_has_named_keeps_its_passwords(amqp_url, database_url):
+    """Roles are a whole server's, and another system may sign in by them."""
+    roles = text("SELECT rolname, rolpassword FROM pg_authid WHERE rolname LIKE 'fellow%'")
+    engine = create_engine(database_url)
+
+    def known():
+        with engine.connect() as connection:
+            return sorted(tuple(row) for row in connection.execute(roles))
+
+    before = known()
+    assert before
+    system.prepare(amqp_url, database_url, is_ours=False)
+    assert known() == before
+    first = system._make_ops_user(database_url, is_ours=False)
+    assert first
+    assert system._make_ops_user(database_url, is_ours=False) == ""
+    engine.dispose()
+
+
+def test_a_server_without_a_password_gives_none_that_can_be_computed():
+    with pytest.raises(ValueError, match="without a password"):
+        credentials.passwords("postgresql+psycopg2://postgres@127.0.0.1/order_fellow")

@@ -4,8 +4,10 @@ import shutil
 import sys
 
 import pytest
+from typer.testing import CliRunner
 
 from services.ops import keys, secret_files
+from services.ops.cli.system.keys import app
 from shared.config.processes import KEYS
 
 
@@ -304,3 +306,58 @@ def test_operators_have_users_of_their_own(tmp_path):
     for name in ("fellow_kyc", "Ada", "guest", "a,b=c"):
         with pytest.raises(keys.KeysError, match="no operator's name"):
             keys.operator(folder, name)
+
+
+def test_what_others_have_made_is_put_in(tmp_path):
+    folder = tmp_path / "secrets"
+    keys.write(folder, {})
+    done = CliRunner().invoke(
+        app, ["give", "smtp_password", "--folder", str(folder)], input="from the provider\n"
+    )
+    assert done.exit_code == 0, done.output
+    given = folder / "smtp_password"
+    assert given.read_text() == "from the provider\n"
+    assert given.stat().st_mode & 0o777 == secret_files.READABLE
+    for name, value in (("jwt_signing_key", "mine"), ("smtp_password", "two\nlines")):
+        with pytest.raises(keys.KeysError):
+            keys.give(folder, name, value)
+    assert given.read_text() == "from the provider\n"
+
+
+def test_an_operator_is_taken_away(tmp_path):
+    folder = tmp_path / "secrets"
+    keys.write(folder, {})
+    password = keys.operator(folder, "ada")
+    keys.operator(folder, "ben")
+    keys.forget_operator(folder, "ben")
+    assert (folder / "operator_passwords").read_text() == f"ada={password}\n"
+    with pytest.raises(keys.KeysError, match="there is ada"):
+        keys.forget_operator(folder, "ben")
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "JWT_SIGNING_KEY=one two#3",
+        "export JWT_SIGNING_KEY = 'one two#3'",
+        'JWT_SIGNING_KEY="one two#3" # since May',
+        "JWT_SIGNING_KEY=one two#3 # since May",
+    ],
+)
+def test_an_env_file_is_read_as_compose_reads_it(tmp_path, written):
+    known = tmp_path / ".env"
+    known.write_text(f"# of the version before\n{written}\nPORT=8000\n")
+    folder = tmp_path / "secrets"
+    done = CliRunner().invoke(app, ["write", str(folder), "--from", str(known)])
+    assert done.exit_code == 0, done.output
+    assert (folder / "jwt_signing_key").read_text() == "one two#3\n"
+
+
+@pytest.mark.parametrize("written", ["'not closed", '"a \\" b"', '"a" b'])
+def test_quotes_that_are_not_understood_are_refused(tmp_path, written):
+    known = tmp_path / ".env"
+    known.write_text(f"JWT_SIGNING_KEY={written}\n")
+    done = CliRunner().invoke(app, ["write", str(tmp_path / "secrets"), "--from", str(known)])
+    assert done.exit_code == 1
+    assert "write it without any" in done.output
+    assert not (tmp_path / "secrets").exists()

@@ -1,5 +1,6 @@
 """`fellow keys`: new ones."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -35,11 +36,41 @@ def write(
     except OSError as error:
         stop(f"{known} cannot be read: {error.strerror}")
     pairs = (line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+    named = {name.removeprefix("export ").strip(): _value(name, value) for name, value in pairs}
     try:
-        keys.write(folder, {name: value.strip() for name, value in pairs if value.strip()})
+        keys.write(folder, {name: value for name, value in named.items() if value})
     except keys.KeysError as error:
         stop(str(error))
     say(f"{folder.name}/ is made: {len(keys.FILES)} files. Keep a copy of it in a safe place.")
+
+
+def _value(name: str, written: str) -> str:
+    """What compose takes a value of an env file for: without the quotes around it, or a comment."""
+    text = written.strip()
+    quote = text[:1]
+    if quote not in ("'", '"'):
+        return text.partition(" #")[0].rstrip()
+    value, end, rest = text[1:].partition(quote)
+    if not end or rest.strip().partition("#")[0] or "\\" in value:
+        stop(f"{name.strip()} has quotes that are not read here: write it without any.")
+    return value
+
+
+@app.command()
+def give(
+    name: Annotated[str, typer.Argument(help=f"Which: {' or '.join(keys.GIVEN)}.")],
+    folder: Annotated[Path, typer.Option(help="The folder of secrets.")] = SECRETS,
+) -> None:
+    """Put in a secret that others have made, from standard input; an empty one takes it away."""
+    if sys.stdin.isatty():
+        value = typer.prompt(name, hide_input=True, default="", show_default=False)
+    else:
+        value = sys.stdin.read()
+    try:
+        keys.give(folder, name, value.strip())
+    except keys.KeysError as error:
+        stop(str(error))
+    say(f"{name} is in {folder.name}/. docker compose restart notifier ops")
 
 
 @app.command()
@@ -70,9 +101,17 @@ def complete(
 @app.command()
 def operator(
     name: Annotated[str, typer.Argument(help="The operator's name, as on the console.")],
+    remove: Annotated[bool, typer.Option("--remove", help="Take theirs away instead.")] = False,
     folder: Annotated[Path, typer.Option(help="The folder of secrets.")] = SECRETS,
 ) -> None:
     """Give an operator a user of their own on the broker; prints its password."""
+    if remove:
+        try:
+            keys.forget_operator(folder, name)
+        except keys.KeysError as error:
+            stop(str(error))
+        say(f"Now: docker compose exec rabbitmq rabbitmqctl delete_user {name}")
+        return
     try:
         password = keys.operator(folder, name)
     except keys.KeysError as error:
