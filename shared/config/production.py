@@ -65,6 +65,14 @@ def complaints(settings: "Settings", reads: Collection[str]) -> Iterator[str]:
         yield "AMQP_URL signs in as guest: give the service its own user"
     yield from _in_the_clear(settings, reads)
     yield from _links_to_nowhere(settings, reads)
+    if "EMAIL_FROM" in reads and _is_default(settings, "EMAIL_FROM"):
+        named = _named_hosts(settings)
+        # A mailbox on one's own network, for trying it out, keeps whatever comes.
+        if not _is_this_machine(settings.smtp_host) and settings.smtp_host.lower() not in named:
+            yield (
+                "EMAIL_FROM is not set, and no server delivers what comes from a domain that does "
+                "not exist: say from whom emails are, such as Order Fellow <orders@yours.example>"
+            )
     if "ALERT_WEBHOOK_URL" in reads and settings.alert_webhook_url.startswith("http://"):
         # Wherever it is: whoever reads its path can write there.
         yield "ALERT_WEBHOOK_URL is not encrypted: it must begin with https://"
@@ -99,6 +107,16 @@ def weakness(key: str) -> str | None:
         if any(word in raw.lower() for word in _WORDS) or re.fullmatch(rb"[a-z\s.,_-]+", raw):
             return "is made of words"
     return None
+
+
+def _is_default(settings: "Settings", name: str) -> bool:
+    fields = msgspec.structs.fields(type(settings))
+    (default,) = (field.default for field in fields if field.encode_name == name)
+    return bool(getattr(settings, name.lower()) == default)
+
+
+def _named_hosts(settings: "Settings") -> set[str]:
+    return {host.strip().lower() for host in settings.unprotected_hosts.split(",")}
 
 
 def _weak_keys(settings: "Settings", reads: Collection[str]) -> Iterator[str]:
@@ -159,7 +177,7 @@ def _server_passwords(settings: "Settings", reads: Collection[str]) -> list[tupl
 
 
 def _in_the_clear(settings: "Settings", reads: Collection[str]) -> Iterator[str]:
-    named = {host.strip().lower() for host in settings.unprotected_hosts.split(",")}
+    named = _named_hosts(settings)
     for setting, host, cure in _open_connections(settings, reads):
         if not _is_this_machine(host) and host.lower() not in named:
             yield (

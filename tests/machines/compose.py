@@ -202,7 +202,9 @@ def _stop_the_servers(deployment: Deployment) -> None:
     deployment.shell("docker compose exec ops fellow doctor", fails=True)
     running = deployment.shell("docker compose ps --status running --services").split()
     assert not names & set(running), "looking at a stopped system started it"
-    deployment.shell(UP)
+    deployment.shell(f"{UP} postgres rabbitmq")
+    # Who was asked while they were away is unhealthy until it is asked again, and ends a wait.
+    eventually(lambda: deployment.is_up(UP))
 
 
 def _down_and_up(deployment: Deployment) -> None:

@@ -104,6 +104,14 @@ class Deployment:
             raise AssertionError(f"{command}\nended with {done.returncode}:\n{said[-3000:]}")
         return said
 
+    def is_up(self, command: str) -> bool:
+        """Whether a line that waits for health ends well."""
+        try:
+            self.shell(command)
+        except AssertionError:
+            return False
+        return True
+
     def query(self, query: str) -> str:
         """What the database answers, as psql prints it."""
         return self.shell(

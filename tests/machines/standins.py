@@ -62,8 +62,9 @@ if [ ! -s "$PGDATA/PG_VERSION" ]; then
     initdb --encoding UTF8 --locale C.UTF-8 --username "$POSTGRES_USER" \\
         --pwfile "$POSTGRES_PASSWORD_FILE" --auth-local trust --auth-host scram-sha-256 "$PGDATA"
     echo "host all all all scram-sha-256" >> "$PGDATA/pg_hba.conf"
-    pg_ctl -D "$PGDATA" -o "-c listen_addresses= -k /tmp" -w start
-    createdb -h /tmp -U "$POSTGRES_USER" "$POSTGRES_DB"
+    pg_ctl -D "$PGDATA" -o "-c listen_addresses= -k /var/run/postgresql" -w start
+    createdb -h /var/run/postgresql -U "$POSTGRES_USER" "$POSTGRES_DB"
+    sleep 10
     pg_ctl -D "$PGDATA" -m fast -w stop
 fi
 shift

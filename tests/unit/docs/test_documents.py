@@ -173,6 +173,7 @@ def test_the_mail_server_of_others_is_spoken_to_by_tls_or_named(process, tmp_pat
     environ = given_by_compose(process, tmp_path / "secrets") | {"SMTP_HOST": "smtp.example"}
     with pytest.raises(ConfigurationError, match=r"SMTP_HOST speaks to smtp\.example"):
         load(environ, process)
+    environ |= {"EMAIL_FROM": "orders@kettle.example"}
     load(environ | {"SMTP_STARTTLS": "true"}, process)
     named = f"{environ['UNPROTECTED_HOSTS']}smtp.example"
     load(environ | {"UNPROTECTED_HOSTS": named}, process)

@@ -35,6 +35,7 @@ PRODUCTION = {
     "DATABASE_URL": "postgresql+psycopg2://fellow:pw@db.example/order_fellow?sslmode=verify-full",
     "PUBLIC_URL": "https://orders.example",
     "TRUSTED_PROXIES": "1",
+    "EMAIL_FROM": "Order Fellow <orders@kettle.example>",
 }
 
 
@@ -297,6 +298,16 @@ def test_production_refuses_connections_in_the_clear_unless_their_host_is_named(
 )
 def test_production_takes_what_nobody_can_listen_to(given):
     load(PRODUCTION | given)
+
+
+def test_production_refuses_to_send_to_the_world_from_a_domain_that_is_not_there():
+    away = {"SMTP_HOST": "smtp.example", "SMTP_STARTTLS": "true"}
+    unset = {name: value for name, value in PRODUCTION.items() if name != "EMAIL_FROM"}
+    with pytest.raises(ConfigurationError, match="EMAIL_FROM is not set"):
+        load(unset | away, "notifier")
+    load(unset | away, "orders")
+    load(unset | {"SMTP_HOST": "localhost"}, "notifier")
+    load(unset | {"SMTP_HOST": "mailpit", "UNPROTECTED_HOSTS": "mailpit"}, "notifier")
 
 
 LINKS = ("PUBLIC_URL", "TRACKING_URL")
