@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from shared import lease
-from shared.security.service_accounts import broker_user
 from stack.servers import data, debian, postgres, rabbitmq
-from stack.servers.credentials import as_service
+from stack.servers.credentials import as_service, broker_user
 from stack.servers.ports import Port
 
 
@@ -201,7 +200,7 @@ def make(
         from stack.servers import containers
 
         owner = data.owner()
-        containers.remove_abandoned(owner, lease.is_held)
+        containers.remove_abandoned(owner)
         if keep:
             _mark_kept(folder / "docker", folder / "postgres", "private nodes")
         return (

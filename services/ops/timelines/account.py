@@ -207,11 +207,9 @@ def account_trail(
         bus = pending.on_the_bus(session, connection, str(account_id), engine=engine)
         found += bus.messages
     today = datetime.now(UTC) - timedelta(days=1)
-    recent = session.execute(
-        select(func.count(), func.max(Order.accepted_at)).where(
-            Order.account_id == account_id, Order.accepted_at > today, Order.is_live
-        )
-    ).one()
+    recent = select(func.count()).where(
+        Order.account_id == account_id, Order.accepted_at > today, Order.is_live
+    )
     newest = select(func.max(Order.accepted_at)).where(
         Order.account_id == account_id, Order.is_live
     )
@@ -229,7 +227,7 @@ def account_trail(
         public_keys=credentials.public_keys(session, account_id),
         emails=_emails(session, account_id),
         orders=_orders(session, account_id),
-        orders_today=recent[0],
+        orders_today=session.scalar(recent) or 0,
         newest_order_at=session.scalar(newest),
         refusals=requests.refusals(session, account_id, since=today),
         rate=policy.rate_per_second if policy else None,
