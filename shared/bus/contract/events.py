@@ -20,9 +20,17 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from shared.validation.days import day_of
 from shared.validation.email_addresses import with_ascii_domain
 from shared.validation.reading import why_not
+
+_TIME = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ]\d\d:\d\d.*")
+
+
+def _day_of(text: str) -> str:
+    """The day that is written in a time of RFC 3339, whatever its zone; other text as it is."""
+    found = _TIME.fullmatch(text)
+    return found[1] if found else text
+
 
 # The end of the text, in Python's regular expressions as in JSON Schema's (ECMA 262). Python's `$`
 # also matches before a last line feed, and ECMA 262 has no `\Z`.
@@ -135,7 +143,7 @@ Day = Annotated[
     msgspec.Meta(
         description="a day, such as 2026-12-03; of a time, the day that is written in it",
         examples=["2026-12-03"],
-        extra={"normalise": day_of},
+        extra={"normalise": _day_of},
     ),
 ]
 # UNSET is not written: an order without these is on the bus what it was before there were any.
