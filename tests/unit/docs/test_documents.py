@@ -16,9 +16,10 @@ from shared.config.environment import ConfigurationError
 from shared.config.loading import SECRET, load
 from shared.config.processes import KEYS, READS
 from shared.config.settings import Settings
-from shared.security.service_accounts import BROKER_USERS, broker_user, login
+from shared.security.service_accounts import BROKER_USERS, login
 from stack.folders import ROOT
 from stack.generated import configuration
+from stack.servers.credentials import broker_user
 from stack.supervisor import MODULES
 
 README = (ROOT / "README.md").read_text()
