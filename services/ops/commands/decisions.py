@@ -13,6 +13,7 @@ from services.ops.commands.outcomes import Recipient
 from shared.bus.contract import topology
 from shared.bus.contract.events import KycDecide
 from shared.db.models import Account, KycApplication
+from shared.ids import is_id
 
 Decision = Literal["approve", "reject", "revoke", "ask"]
 REASONED = ("reject", "ask")
@@ -39,7 +40,7 @@ def make(
         msgspec.ValidationError: one of them has not the form it must have.
     """
     business = business.strip()
-    if _is_id(business):
+    if is_id(business):
         name = "account_id"
     else:
         name = "email" if "@" in business else "business_registration_number"
@@ -68,14 +69,6 @@ def meant(engine: Engine, command: KycDecide) -> Application | None:
         is_named = KycApplication.business_registration_number == number
     with Session(engine) as session:
         return newest_where(session, is_named)
-
-
-def _is_id(text: str) -> bool:
-    try:
-        UUID(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _standing(command: KycDecide, engine: Engine) -> str:

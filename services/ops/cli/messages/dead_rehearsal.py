@@ -47,9 +47,7 @@ def rehearse(
             found = rehearsal.rehearse(
                 connection, books, chosen, message_id, actor(system), body=new, type=type_
             )
-        except BusyError as error:
-            stop(f"Nothing was tried. {error}")
-        except actions.NotEditableError as error:
+        except (BusyError, actions.NotEditableError) as error:
             stop(f"Nothing was tried. {error}")
     if found is None:
         stop(f"There is no dead letter {message_id} in {queue}.")
