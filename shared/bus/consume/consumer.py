@@ -26,7 +26,7 @@ from shared import versions
 from shared.bus.broker import declaration
 from shared.bus.broker.kombu_connection import connect, server_version, user_of
 from shared.bus.broker.standing import Standing
-from shared.bus.consume import needs, single_active
+from shared.bus.consume import inbox, single_active
 from shared.bus.consume.batch import BatchHandler, Decode, Delivery, StoppedError, held_by, lacked
 from shared.bus.consume.copying import Copying
 from shared.bus.consume.receiving.buffered_reader import Inbound
@@ -255,7 +255,7 @@ class _Session:
         """
         stopping, asks, pause = self._consumer._stopping, self._subscription, FIRST_DELAY
         while not stopping.is_set():
-            looking = self._consumer._worker.submit(needs.look, asks.consumer, asks.needs)
+            looking = self._consumer._worker.submit(inbox.look, asks.consumer, asks.needs)
             while not looking.done() and not stopping.is_set():
                 self._idle(BUSY_SECONDS)
             away = looking.result() if looking.done() else None
