@@ -14,8 +14,8 @@ from kombu import Connection
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
-from services.ops import journal
 from services.ops.broker.hold import BusyError, count, hold
+from services.ops.journal import reading
 from services.ops.monitoring import heartbeats
 from shared.bus.contract import topology
 from shared.bus.contract.delivery import Incoming
@@ -53,7 +53,7 @@ def by_email(
         engine: see `dead_letters.search.browse`.
 
     Raises:
-        journal.NotReadToTheEndError: the broker fell silent over the journal.
+        reading.NotReadToTheEndError: the broker fell silent over the journal.
         BusyError: somebody is at work in a queue, so that not all is known.
     """
     in_outbox = [*_meant(_in_outbox(session), email)]
@@ -122,7 +122,7 @@ def _in_journal(
         return
     reached = max((said.reached for said in beats if said.reached), default=now - UNKNOWN)
     deadline = time.monotonic() + SECONDS
-    for entry in islice(journal.read(connection, reached - MARGIN, now), AT_MOST):
+    for entry in islice(reading.read(connection, reached - MARGIN, now), AT_MOST):
         if entry.type in _TYPES:
             yield entry.incoming.body, entry.incoming.stated_time
         if time.monotonic() > deadline:

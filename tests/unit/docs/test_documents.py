@@ -8,7 +8,8 @@ import msgspec
 import pytest
 import yaml
 
-from services.ops import journal, keys
+from services.ops import keys
+from services.ops.journal import replaying
 from services.ops.monitoring.heartbeats import EXPECTED
 from shared import product
 from shared.bus.contract import topology
@@ -59,7 +60,7 @@ def test_the_index_of_the_decisions_has_each_of_them_with_a_day():
 
 
 def test_it_is_written_how_long_before_the_dump_a_replay_begins():
-    minutes = int(journal.WAITED.total_seconds()) // 60
+    minutes = int(replaying.WAITED.total_seconds()) // 60
     said = (ROOT / "docs" / "recovery.md").read_text()
     assert f"**{minutes // 60} h {minutes % 60} min\nbefore `--from`**" in said
 

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from services.ops.console.pages.kyc.desk import contact
 from services.ops.console.web.page import Page, Result, View, Visit
-from services.ops.journal import NotReadToTheEndError
+from services.ops.journal.reading import NotReadToTheEndError
 from services.ops.timelines import account, search
 from services.ops.timelines import order as trail
 from services.ops.users.rights import Right
