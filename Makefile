@@ -47,9 +47,11 @@ fuzz: setup ## coverage-guided fuzzing of what reads strangers' bytes (FUZZ_SECO
 	@$(BIN)/python -m tests.fuzz.hot_path -max_total_time=$(or $(FUZZ_SECONDS),60) -max_len=4096
 
 bench: setup ## measure everything, side by side with what people would pick instead (under 10 min)
+	@$(BIN)/python -m stack.servers
 	@$(BIN)/python -m bench
 
 bench-%: setup
+	@$(BIN)/python -m stack.servers
 	@$(BIN)/python -m bench $*
 
 audit: setup ## look the lock file up in a database of known weaknesses (needs the network)

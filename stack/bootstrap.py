@@ -24,6 +24,12 @@ def main() -> None:
     """Bring the venv to what the lock file says."""
     if sys.version_info < (3, 11):  # noqa: UP036 - this file runs before anything is checked
         _use_newer_python()
+    sys.path.insert(0, str(ROOT))
+    from stack.processes import stop_on_signals
+    from stack.servers import debian
+
+    stop_on_signals()
+    debian.remove_leftovers()
     with _lock_file() as lock:
         # Two makes at once in one checkout: the second waits, and finds everything done.
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -71,7 +77,6 @@ def _make_venv() -> None:
         return
     # Debian keeps what makes a venv in a package of its own.
     package = f"python3.{sys.version_info.minor}-venv"
-    sys.path.insert(0, str(ROOT))
     from stack.servers import debian
 
     if debian.can_install():
@@ -107,4 +112,7 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)

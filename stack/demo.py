@@ -22,8 +22,9 @@ from rich.markup import escape
 
 from stack.browser import Browser, NoFormError
 from stack.mailbox import Maildir, text_of
+from stack.processes import stop_on_signals
 from stack.supervisor import MODULES
-from stack.system import OPS_USER, STACK, CannotRunError, System, stop_on_signals, system
+from stack.system import OPS_USER, STACK, CannotRunError, System, system
 
 ORDERS = 20
 PATIENCE = 30.0  # seconds for any one thing to happen

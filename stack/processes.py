@@ -6,10 +6,12 @@ import os
 import pwd
 import resource
 import signal
+import stat
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Protocol
 
 MAX_FILES = 65_536
@@ -76,6 +78,37 @@ def end_with_make() -> None:
     """Be told to end when the `make` that started us ends: a killed one cannot hand it on."""
     if "MAKELEVEL" in os.environ:
         _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def stop_on_signals() -> None:
+    """Let SIGTERM, and a terminal that is closed, end the program like Ctrl-C.
+
+    So that everything is stopped on the way out. A program that was told to outlive its terminal
+    (nohup(1)) does.
+    """
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+
+    def interrupt(which: int, _: FrameType | None) -> None:
+        # A second one must not interrupt the stopping.
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)
+        if which == signal.SIGHUP:
+            _leave_terminal()
+        raise KeyboardInterrupt
+
+    for number in numbers:
+        signal.signal(number, interrupt)
+    end_with_make()
+
+
+def _leave_terminal() -> None:
+    """Write into nothing where a terminal was: what is said to one that is gone is an OSError."""
+    for output in (1, 2):
+        if stat.S_ISCHR(os.fstat(output).st_mode):
+            with open(os.devnull, "ab") as nothing:
+                os.dup2(nothing.fileno(), output)
 
 
 def stop(process: Process, seconds: float, how: int = signal.SIGTERM) -> None:

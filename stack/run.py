@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from stack.system import OPS_USER, STACK, CannotRunError, System, stop_on_signals, system
+from stack.processes import stop_on_signals
+from stack.system import OPS_USER, STACK, CannotRunError, System, system
 
 console = Console()
 

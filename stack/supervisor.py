@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
 from stack import processes
 from stack.folders import ROOT
@@ -134,7 +135,7 @@ class Supervisor:
                 self._console.print(
                     f"[yellow]{child.name} ended with {process.returncode}; "
                     f"starting it again in {child.delay:g} s. Its log ends with:[/]\n"
-                    f"{self.tail(child.name)}",
+                    f"{escape(self.tail(child.name))}",
                     highlight=False,
                 )
                 child.process, child.due = None, now + child.delay

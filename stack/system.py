@@ -3,8 +3,6 @@
 import os
 import secrets
 import shutil
-import signal
-import stat
 import subprocess
 import sys
 import time
@@ -12,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Literal
 
 from rich.console import Console
@@ -22,7 +19,6 @@ from sqlalchemy.orm import Session
 from services.ops.users import users
 from shared.http import direct
 from stack.folders import ROOT
-from stack.processes import end_with_make
 from stack.servers.credentials import service_passwords
 from stack.servers.listening import DidNotStartError
 from stack.servers.ports import Address, Port, PortTakenError
@@ -153,37 +149,6 @@ def system(
     except PortTakenError as error:
         names = "=, ".join(DEFAULT_PORTS)
         raise CannotRunError(f"{error}: give another one by {names}=") from None
-
-
-def stop_on_signals() -> None:
-    """Let SIGTERM, and a terminal that is closed, end the program like Ctrl-C.
-
-    So that everything is stopped on the way out. A program that was told to outlive its terminal
-    (nohup(1)) does.
-    """
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)
-
-    def interrupt(which: int, _: FrameType | None) -> None:
-        # A second one must not interrupt the stopping.
-        for number in numbers:
-            signal.signal(number, signal.SIG_IGN)
-        if which == signal.SIGHUP:
-            _leave_terminal()
-        raise KeyboardInterrupt
-
-    for number in numbers:
-        signal.signal(number, interrupt)
-    end_with_make()
-
-
-def _leave_terminal() -> None:
-    """Write into nothing where a terminal was: what is said to one that is gone is an OSError."""
-    for output in (1, 2):
-        if stat.S_ISCHR(os.fstat(output).st_mode):
-            with open(os.devnull, "ab") as nothing:
-                os.dup2(nothing.fileno(), output)
 
 
 def start_services(

@@ -1,8 +1,10 @@
 """Fixtures: real servers for the session; a database and a virtual host for each test."""
 
+import functools
 import itertools
 import os
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import hypothesis
@@ -16,10 +18,10 @@ from shared import gc_tuning
 from shared.db import migrate, session
 from shared.security import encryption, tracking, unsubscribe_tokens
 from stack.mailbox import MailServer
+from stack.processes import stop_on_signals
 from stack.servers import credentials
 from stack.servers.ports import Port
 from stack.servers.sources import Broker, Database, Servers, servers
-from stack.system import stop_on_signals
 from tests.vhosts import Vhosts
 
 pytest_plugins = ["tests.all_ran"]
@@ -82,12 +84,20 @@ def database(test_servers: Servers) -> Database:
 
 
 @pytest.fixture(scope="session")
-def template(database: Database) -> str:
-    """A migrated database to copy: quicker than to migrate each."""
-    database.execute("CREATE DATABASE template_fellow")
-    url = database.url("template_fellow")
-    migrate.upgrade(url, credentials.passwords(url))
-    return "template_fellow"
+def template(database: Database) -> Callable[[], str]:
+    """The name of a migrated database to copy, which is quicker than to migrate each.
+
+    Another one each day (UTC), since a migration makes the partitions of its own day.
+    """
+
+    @functools.cache
+    def made(name: str) -> str:
+        database.execute(f"CREATE DATABASE {name}")
+        url = database.url(name)
+        migrate.upgrade(url, credentials.passwords(url))
+        return name
+
+    return lambda: made(f"template_{datetime.now(UTC):%Y%m%d}")
 
 
 @pytest.fixture(scope="session")
@@ -114,11 +124,11 @@ def bare_amqp_url(broker: Broker, vhosts: Vhosts) -> Iterator[str]:
     vhosts.give_back(name)
 
 
-def a_database_url(database: Database, template: str) -> Iterator[str]:
+def a_database_url(database: Database, template: Callable[[], str]) -> Iterator[str]:
     """A migrated database with nothing in it, for as long as a fixture lasts."""
     name = f"test{next(_numbers)}"
     # To copy the files is quicker than to log every page, where nothing is synced to disk.
-    database.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+    database.execute(f"CREATE DATABASE {name} TEMPLATE {template()} STRATEGY file_copy")
     yield database.url(name)
     database.execute(f"DROP DATABASE {name} WITH (FORCE)")
 

@@ -1,12 +1,14 @@
 """`python -m shared.db.migrate`: bring the database to the newest schema and stop."""
 
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 from sqlalchemy import NullPool, create_engine, text
+from sqlalchemy.exc import OperationalError
 
 from shared import versions
 from shared.config.environment import ConfigurationError
@@ -16,6 +18,9 @@ from shared.db.session import connect_args
 from shared.security.service_accounts import SERVICES
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+PATIENCE_SECONDS = 60.0
+"""How long a server that does not answer yet is waited for: a new one restarts once (initdb)."""
+_PASSES = ("the database system is", "too many clients", "remaining connection slots")
 
 
 def config(database_url: str) -> Config:
@@ -58,21 +63,48 @@ def server_version(database_url: str) -> str:
         return str(connection.scalar(text("SHOW server_version")))
 
 
+def _wait_for_server(database_url: str) -> str:
+    """The version of the database, once it answers.
+
+    Raises:
+        sqlalchemy.exc.OperationalError: it does not within `PATIENCE_SECONDS`, or refuses us.
+    """
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    is_told = False
+    while True:
+        try:
+            return server_version(database_url)
+        except OperationalError as error:
+            said = str(error.orig)
+            is_refusal = "FATAL:" in said and not any(words in said for words in _PASSES)
+            if is_refusal or time.monotonic() > deadline:
+                raise
+        if not is_told:
+            is_told = True
+            print(f"Waiting up to {PATIENCE_SECONDS:g} s for the database", file=sys.stderr)  # noqa: T201
+        time.sleep(1)
+
+
 def main() -> int:
     """Upgrade the database of this environment.
 
     Returns:
-        The exit code: 2 for a bad configuration, 1 when somebody keeps what has to be locked.
+        The exit code: 2 for a bad configuration, 1 when the database does not answer or refuses
+        us, or when somebody keeps what has to be locked.
     """
     try:
         found = begin("migrations")
-        untried = versions.warning("PostgreSQL", server_version(found.database_url))
+        untried = versions.warning("PostgreSQL", _wait_for_server(found.database_url))
         if untried:
             print(untried, file=sys.stderr)  # noqa: T201
         upgrade(found.database_url, found.passwords_of(SERVICES))
     except ConfigurationError as error:
         print(f"The database cannot be migrated. {error}", file=sys.stderr)  # noqa: T201
         return 2
+    except OperationalError as error:
+        said = " ".join(str(error.orig).split())
+        print(f"The database cannot be migrated. {said}", file=sys.stderr)  # noqa: T201
+        return 1
     except BlockedError as error:
         print(f"The database is not at the newest schema. {error}", file=sys.stderr)  # noqa: T201
         return 1

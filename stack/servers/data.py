@@ -137,7 +137,9 @@ def _state() -> Path:
     else:
         # XDG Base Directory Specification: one that is not absolute is to be ignored.
         given = Path(os.environ.get("XDG_STATE_HOME", ""))
-        folder = given if given.is_absolute() else Path("~/.local/state").expanduser()
+        # A user without a home (a container's) has "~" there, which is not absolute either.
+        home = Path(os.path.expanduser("~/.local/state"))
+        folder = next((path for path in (given, home) if path.is_absolute()), DISK)
         with contextlib.suppress(OSError):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     is_plain = re.fullmatch(r"[\w./+-]+", str(folder), re.ASCII)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 LOCK = Path("/run/order-fellow-apt.lock")
+DPKG_LOCK = Path("/var/lib/dpkg/lock-frontend")
 POLICY = Path("/usr/sbin/policy-rc.d")
 CLUSTER_CONF = Path("/etc/postgresql-common/createcluster.conf")
 PATIENCE = 300.0  # seconds
@@ -48,13 +49,32 @@ def install(*packages: str) -> None:
 
 
 def remove_leftovers() -> None:
-    """Remove what a killed installation has left: with it no package would start its service."""
-    if not can_install():
+    """Remove what a killed installation has left: with it no package would start its service.
+
+    What one that goes on has made is left, and so is what apt still needs after its end.
+    """
+    left = [path for path in (POLICY, CLUSTER_CONF) if _is_ours(path)]
+    if not left or not can_install():
         return
-    with _alone():
-        for path in (POLICY, CLUSTER_CONF):
-            if _is_ours(path):
-                path.unlink()
+    with LOCK.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        if not _apt_is_running():
+            for path in left:
+                path.unlink(missing_ok=True)
+
+
+def _apt_is_running() -> bool:
+    try:
+        with DPKG_LOCK.open("a") as lock:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # it has never run
+        return False
+    return False
 
 
 def _is_ours(path: Path) -> bool:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from shared import lease
+from stack.processes import stop_on_signals
 from stack.servers import data, debian, postgres, rabbitmq
 from stack.servers.credentials import as_service, broker_user
 from stack.servers.ports import Port
@@ -290,6 +291,7 @@ def _kept() -> Path:
 
 def main() -> int:
     """`python -m stack.servers`: get what the tests' servers need, and say so meanwhile."""
+    stop_on_signals()
     try:
         if not _containers_are_available():
             install_missing()

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import docker
 
+from stack.processes import stop_on_signals
 from stack.servers import containers, data
-from stack.system import stop_on_signals
 from tests.machines import images, standins, table
 from tests.machines.cells import CELLS, Cell
 from tests.machines.machine import Machine, Ran

@@ -11,7 +11,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine, inspect, text
+from sqlalchemy import create_engine, inspect, make_url, text
 from sqlalchemy.exc import IntegrityError
 
 from shared import erased
@@ -20,6 +20,7 @@ from shared.db.locking import lock_patience
 from shared.db.models import Base
 from shared.ids import new_id
 from tests.integration.arrange import account, until
+from tests.integration.gate import Gate
 
 
 @pytest.fixture
@@ -241,19 +242,57 @@ def test_who_could_act_has_every_right_and_the_version_before_sees_it_so(empty):
 
 
 def test_several_at_once(empty):
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-m", "shared.db.migrate"],
-            env=os.environ | {"DATABASE_URL": empty},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(4)
-    ]
+    running = [start_migrating(empty) for _ in range(4)]
     for process in running:
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 0, errors
     assert {"accounts", "orders", "outbox", "alembic_version"} <= tables(empty)
+
+
+def start_migrating(url):
+    return subprocess.Popen(
+        [sys.executable, "-m", "shared.db.migrate"],
+        env=os.environ | {"DATABASE_URL": url},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_server_that_is_only_being_made_is_waited_for(empty):
+    with Gate(empty) as gate:
+        gate.cut()
+        migrating = start_migrating(gate.url)
+        assert "Waiting" in migrating.stderr.readline()
+        gate.open()
+        _, errors = migrating.communicate(timeout=60)
+    assert migrating.returncode == 0, errors
+    assert "alembic_version" in tables(empty)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda url: url.set(password="another"), "password authentication failed"),
+        (lambda url: url.set(database="not_there"), "does not exist"),
+    ],
+)
+def test_a_server_that_refuses_is_a_sentence_at_once(empty, change, said):
+    refused = change(make_url(empty)).render_as_string(hide_password=False)
+    migrating = start_migrating(refused)
+    _, errors = migrating.communicate(timeout=30)
+    assert migrating.returncode == 1
+    assert said in errors
+    assert "Traceback" not in errors
+    assert "Waiting" not in errors
+
+
+def test_a_server_that_never_answers_is_a_sentence(empty, monkeypatch, capsys):
+    monkeypatch.setattr(migrate, "PATIENCE_SECONDS", 0.5)
+    with Gate(empty) as gate:
+        gate.cut()
+        monkeypatch.setenv("DATABASE_URL", gate.url)
+        assert migrate.main() == 1
+    assert "The database cannot be migrated. " in capsys.readouterr().err
 
 
 def test_a_long_transaction_holds_up_the_migration_and_nobody_else(empty, capfd):

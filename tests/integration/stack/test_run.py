@@ -250,7 +250,7 @@ def show(terminal, closing):
 
 def test_who_is_to_outlive_its_terminal_does(checkout):
     script = (
-        "import os, signal; from stack.system import stop_on_signals\n"
+        "import os, signal; from stack.processes import stop_on_signals\n"
         "signal.signal(signal.SIGHUP, signal.SIG_IGN); stop_on_signals()\n"
         "os.kill(os.getpid(), signal.SIGHUP); print('here')"
     )

@@ -1,11 +1,21 @@
 """What is removed, and what is left alone, of what runs before have left."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
 from stack import clean
 from stack.servers import containers, data, debian
+
+APT = """
+import fcntl, sys
+with open(sys.argv[1], "w") as lock:
+    fcntl.lockf(lock, fcntl.LOCK_EX)
+    print("at work", flush=True)
+    sys.stdin.read()
+"""
 
 
 @pytest.fixture
@@ -67,6 +77,8 @@ def test_what_is_ours_is_removed(roots):
 
 def test_a_killed_installation_leaves_no_policy(tmp_path, monkeypatch):
     policy, theirs = tmp_path / "policy-rc.d", tmp_path / "createcluster.conf"
+    dpkg = tmp_path / "lock-frontend"
+    monkeypatch.setattr(debian, "DPKG_LOCK", dpkg)
     monkeypatch.setattr(debian, "POLICY", policy)
     monkeypatch.setattr(debian, "CLUSTER_CONF", theirs)
     monkeypatch.setattr(debian, "LOCK", tmp_path / "lock")
@@ -79,7 +91,18 @@ def test_a_killed_installation_leaves_no_policy(tmp_path, monkeypatch):
     with debian._no_services():
         assert policy.exists()
     assert not policy.exists()
-    debian._no_services().__enter__()
+    killed_again = debian._no_services()
+    killed_again.__enter__()
+    with debian._alone():
+        debian.remove_leftovers()
+    assert policy.exists(), "of an installation that goes on"
+    with subprocess.Popen(
+        (sys.executable, "-c", APT, str(dpkg)), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as apt:
+        apt.stdout.readline()
+        debian.remove_leftovers()
+        apt.communicate()
+    assert policy.exists(), "of one that was killed, whose apt goes on"
     debian.remove_leftovers()
     assert not policy.exists()
     assert theirs.exists()
