@@ -17,6 +17,15 @@ def new_id() -> UUID:
     return uuid_utils.compat.uuid7()
 
 
+def is_id(text: str) -> bool:
+    """Whether a text is a UUID."""
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True
+
+
 def follow_up_id(cause: UUID, what: str, *of: UUID) -> UUID:
     """The id of what follows from a message or a record: the same every time that it follows.
 

@@ -56,17 +56,6 @@ def make(base: Path, prefix: str, mode: int = 0o700) -> tuple[Path, int]:
     return folder, lock
 
 
-def is_held(folder: Path) -> bool:
-    """Whether somebody who lives holds a folder."""
-    if not (folder / LOCK).exists():
-        return False
-    try:
-        os.close(take(folder))
-    except LeasedError:
-        return True
-    return False
-
-
 def remove_abandoned(
     base: Path, prefix: str = "", remove: Callable[[Path], object] | None = None
 ) -> None:

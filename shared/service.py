@@ -16,8 +16,9 @@ from sqlalchemy.orm import Session
 from shared import gc_tuning, health
 from shared.bus.broker.kombu_connection import credentials
 from shared.bus.consume import inbox
-from shared.bus.consume.consumer import Consumer, Subscription
+from shared.bus.consume.consumer import Consumer
 from shared.bus.consume.rehearsals import requests
+from shared.bus.consume.subscription import Subscription
 from shared.config.environment import ConfigurationError
 from shared.config.loading import begin
 from shared.config.settings import Settings

@@ -2,7 +2,6 @@
 
 import sys
 
-from shared import lease
 from stack.servers import data, debian
 from stack.servers.sources import docker_is_there
 
@@ -21,7 +20,7 @@ def main() -> int:
     if docker_is_there():
         from stack.servers import containers
 
-        containers.remove_abandoned(data.owner(), lease.is_held)
+        containers.remove_abandoned(data.owner())
         containers.remove_volumes(data.owner())
     return 0
 

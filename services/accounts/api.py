@@ -107,7 +107,7 @@ def register(session: Session, call: Call[Registration, None]) -> Answer:
     made = registration.register(
         session, body.company_name, body.email, body.password, call.address
     )
-    return Answer(201, Registered(id=made.id, company_name=made.company_name, email=made.email))
+    return Answer(201, msgspec.convert(made, Registered, from_attributes=True))
 
 
 def verify_otp(session: Session, call: Call[Proof, None]) -> Answer | ApiError:

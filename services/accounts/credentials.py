@@ -129,7 +129,7 @@ def confirm(session: Session, account_id: UUID, password: str, address: str) -> 
 def change_password(
     session: Session, account_id: UUID, current: str, password: str, address: str
 ) -> ApiError | None:
-    """Set a password by the one before; every session ends. Returns and raises as `reset`."""
+    """Set a password by the one before; every session ends. Returns as `reset_password`."""
     account = _shown(session, account_id, current, address)
     if isinstance(account, ApiError):
         return account

@@ -10,7 +10,6 @@ answered everywhere as if the address were free, and so cannot learn who has an 
 WSTG-IDNT-04).
 """
 
-from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Select, func, select, update
@@ -34,17 +33,9 @@ from shared.validation import visible_text
 SOURCE = "services.accounts"
 
 
-class Registered(NamedTuple):
-    """A registration; the id is the account's, once it is proved."""
-
-    id: UUID
-    company_name: str
-    email: str
-
-
 def register(
     session: Session, company_name: str, email: str, password: str, address: str
-) -> Registered:
+) -> PendingProof:
     """Let a registration wait for its proof, and mail it a code.
 
     No answer, then or later, tells whether the address has an account; then no code is mailed.
@@ -55,6 +46,9 @@ def register(
         email: as it was given.
         password: as it was given.
         address: the client's.
+
+    Returns:
+        What waits; its id is the account's, once it is proved.
 
     Raises:
         ApiError: 400, when the name is blank, something in it is not seen or the password is
@@ -85,7 +79,7 @@ def register(
         codes.send(session, pending)
     else:
         codes.withhold(session, pending)
-    return Registered(pending.id, company_name, email)
+    return pending
 
 
 def send_again(

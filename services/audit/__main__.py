@@ -4,8 +4,8 @@ import sys
 
 from services.audit.handlers import write
 from services.audit.parsing import decode_fact
-from shared.bus.consume.consumer import Subscription
 from shared.bus.consume.rehearsals.trying import by_itself
+from shared.bus.consume.subscription import Subscription
 from shared.bus.contract import topology
 from shared.config.settings import Settings
 from shared.service import Wiring, run

@@ -5,8 +5,8 @@ import sys
 from services.kyc.handlers import decide
 from services.kyc.parsing import decode_decision
 from shared.bus.consume.batch import each
-from shared.bus.consume.consumer import Subscription
 from shared.bus.consume.rehearsals.trying import by_itself
+from shared.bus.consume.subscription import Subscription
 from shared.bus.contract import topology
 from shared.bus.contract.events import KycDecide
 from shared.config.settings import Settings

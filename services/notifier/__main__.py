@@ -9,7 +9,7 @@ from services.notifier.handlers import Notifier
 from services.notifier.mailer import Mailer
 from services.notifier.rehearsal import RehearsedNotifier
 from services.notifier.suppression.upkeep import keep, tell_refused
-from shared.bus.consume.consumer import Subscription
+from shared.bus.consume.subscription import Subscription
 from shared.bus.contract import topology
 from shared.config.settings import Settings
 from shared.db import retention

@@ -6,8 +6,7 @@ in can change a setting as often as they like, and codes for others wait in the 
 kind apart, so that nobody hides a new password behind many new names.
 """
 
-import time
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 
 from services.notifier.composing import Email
 from services.notifier.outgoing import NotSentError
@@ -32,13 +31,12 @@ class Bounds:
 
     Args:
         most: emails of one account's orders to one address in a day.
-        clock: seconds, monotonic.
     """
 
-    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, most: int) -> None:
         self._most = most
-        self._of_orders = TokenBuckets(most / DAY_SECONDS, most, clock)
-        self._of_kinds = TokenBuckets(OF_A_KIND / DAY_SECONDS, OF_A_KIND, clock)
+        self._of_orders = TokenBuckets(most / DAY_SECONDS, most)
+        self._of_kinds = TokenBuckets(OF_A_KIND / DAY_SECONDS, OF_A_KIND)
 
     def refusal(self, email: Email) -> TooManyError | None:
         """Why an email is not to be sent; None when it may be."""

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import delete, func, select, text, update
+from sqlalchemy import Row, delete, func, select, text, update
 from sqlalchemy.orm import Session
 
 from services.ops.audit.actions import Actor, about
@@ -23,21 +23,6 @@ from shared.db.models import OutboxMessage
 _table = OutboxMessage.__table__
 _IS_PARKED = _table.c.parked_at.is_not(None)
 _IS_TRIED = _table.c.reason == ""  # at this moment, see `rows.settle`
-_SHOWN = (
-    _table.c.sequence,
-    _table.c.message_id,
-    _table.c.type,
-    _table.c.exchange,
-    _table.c.routing_key,
-    _table.c.correlation_id,
-    _table.c.written_by,
-    _table.c.created_at,
-    _table.c.parked_at,
-    _table.c.next_try_at,
-    _table.c.attempts,
-    _table.c.reason,
-    _table.c.body,
-)
 
 
 class NotMendedError(Exception):
@@ -85,6 +70,14 @@ class Parked(msgspec.Struct, frozen=True):
     reason: str
     body: str
     digest: str
+
+
+_COLUMNS = {"number": "sequence", "written_at": "created_at"}  # where they have another name
+_SHOWN = [
+    _table.c[_COLUMNS.get(name, name)].label(name)
+    for name in Parked.__struct_fields__
+    if name != "digest"
+]
 
 
 def listed(session: Session, *, after: int = 0, limit: int = 100) -> list[Parked]:
@@ -287,20 +280,11 @@ def _tell(
     )
 
 
-def _parked(row: Any) -> Parked:
-    return Parked(
-        number=row.sequence,
-        message_id=str(row.message_id),
-        type=row.type,
-        exchange=row.exchange,
-        routing_key=row.routing_key,
-        correlation_id=row.correlation_id,
-        written_by=row.written_by,
-        written_at=row.created_at,
-        parked_at=row.parked_at,
-        next_try_at=row.next_try_at,
-        attempts=row.attempts,
-        reason=row.reason or "It is being tried.",
-        body=bytes(row.body).decode(errors="replace"),
-        digest=hashlib.sha256(row.body).hexdigest(),
-    )
+def _parked(row: Row[Any]) -> Parked:
+    shown = {
+        "message_id": str(row.message_id),
+        "reason": row.reason or "It is being tried.",
+        "body": bytes(row.body).decode(errors="replace"),
+        "digest": hashlib.sha256(row.body).hexdigest(),
+    }
+    return Parked(**row._asdict() | shown)

@@ -7,7 +7,7 @@ from services.orders.handlers import record
 from services.orders.lanes import Lanes
 from services.orders.unknown import Unknown
 from shared.bus.consume.batch import BatchHandler
-from shared.bus.consume.consumer import Subscription
+from shared.bus.consume.subscription import Subscription
 from shared.bus.contract import topology
 from shared.config.settings import Settings
 from shared.db import retention

@@ -191,16 +191,7 @@ def show(session: Session, call: Call[None, None]) -> Answer:
                 )
                 for h in history
             ],
-            emails=[
-                EmailView(
-                    template=e.template,
-                    recipient=e.recipient,
-                    state=e.state,
-                    at=e.at,
-                    message_id=e.message_id,
-                )
-                for e in emails
-            ],
+            emails=[msgspec.convert(one, EmailView, from_attributes=True) for one in emails],
             conflicts=[
                 msgspec.convert(c.event | {"event_id": c.event_id, "at": c.at}, ConflictView)
                 for c in conflicts

@@ -5,8 +5,6 @@ up, for all that is known. So what an account has on the ladder has a bound; wha
 once, and is no dead letter: those are everybody's, and people look through them.
 """
 
-import time
-from collections.abc import Callable
 from typing import Any
 
 from shared.bus.contract.errors import Retry
@@ -28,14 +26,13 @@ class Unknown:
     Args:
         most: updates of an account that may come back at once; as many again within four and a half
             hours. Of what says no more than that an order is placed it is `MOST_EARLY`.
-        clock: seconds, monotonic.
     """
 
-    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, most: int) -> None:
         self._most = most
-        self._waiting = TokenBuckets(most / LADDER_SECONDS, most, clock)
+        self._waiting = TokenBuckets(most / LADDER_SECONDS, most)
         early = min(most, MOST_EARLY)
-        self._early = TokenBuckets(early / LADDER_SECONDS, early, clock)
+        self._early = TokenBuckets(early / LADDER_SECONDS, early)
 
     def failure(self, message: Received[Any]) -> Retry | None:
         """The error for an update whose account has no such order; None where it is not to wait."""

@@ -15,8 +15,8 @@ from services.secrets.policies import on_block, on_limit
 from services.secrets.resealing import Resealing
 from services.secrets.schedule import tick
 from shared.bus.consume.batch import Handler, each
-from shared.bus.consume.consumer import Subscription
 from shared.bus.consume.rehearsals.trying import by_itself
+from shared.bus.consume.subscription import Subscription
 from shared.bus.contract import topology
 from shared.bus.contract.events import (
     AccountBlock,

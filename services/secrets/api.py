@@ -9,8 +9,7 @@ import msgspec
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from services.secrets import given, policies, public_key_api, rotation, state_api, usage
-from services.secrets.approval import locked_account
+from services.secrets import given, policies, public_key_api, rotation, usage
 from services.secrets.usage import SecretUse
 from shared.bus import outbox
 from shared.bus.contract.events import SecretShown
@@ -68,12 +67,21 @@ class Replaced(msgspec.Struct, kw_only=True):
     expires_at: datetime
 
 
+class SecretState(msgspec.Struct, kw_only=True):
+    """Whether a secret of ours works for you now, and until when; nobody is told that you asked."""
+
+    is_active: bool
+    expires_at: datetime | None
+    test_is_active: bool
+    test_expires_at: datetime | None
+
+
 def show(session: Session, call: Call[None, None], *, is_test: bool = False) -> Answer:
     """The active secret. One that has just expired is replaced here and now."""
     now = database_time(session)
     secret = rotation.newest(session, call.caller, is_test=is_test)
     if secret is not None and rotation.has_ended(secret, now):
-        account = locked_account(session, call.caller)
+        account = rotation.locked_account(session, call.caller)
         secret = rotation.newest(session, account.id, is_test=is_test)
         if secret is not None and rotation.has_ended(secret, now):
             secret = rotation.rotate(session, account, "expired_use", is_test=is_test)
@@ -139,7 +147,7 @@ def _previous(secret: WebhookSecret, use: Mapping[UUID, SecretUse]) -> Previous:
 
 def replace(session: Session, call: Call[Replacement, None], *, is_test: bool = False) -> Answer:
     """Make a new secret. The one before goes on working until its own expiry, unless revoked."""
-    account = locked_account(session, call.caller)
+    account = rotation.locked_account(session, call.caller)
     wait = rotation.wait_for_next(session, account.id, is_test=is_test)
     if wait:
         raise ApiError(429, *_TOO_MANY, headers={"Retry-After": str(wait)})
@@ -175,6 +183,22 @@ def end_test_mode(session: Session, call: Call[None, None]) -> Answer:
     return Answer(204)
 
 
+def show_state(session: Session, call: Call[None, None]) -> Answer:
+    """Whether the live and the test secret work at this moment."""
+    now = database_time(session)
+    live = rotation.active(session, call.caller)
+    test = rotation.active(session, call.caller, is_test=True)
+    return Answer(
+        200,
+        SecretState(
+            is_active=live is not None and not rotation.has_ended(live, now),
+            expires_at=live.expires_at if live else None,
+            test_is_active=test is not None and not rotation.has_ended(test, now),
+            test_expires_at=test.expires_at if test else None,
+        ),
+    )
+
+
 def _forms(secret: WebhookSecret) -> dict[str, str]:
     raw = webhook_keys.unseal(secret.sealed, secret.id)
     return {
@@ -203,7 +227,15 @@ ROUTES = (
     *policies.ROUTES,
     *given.ROUTES,
     *public_key_api.ROUTES,
-    *state_api.ROUTES,
+    Route(
+        method="GET",
+        path="/webhook/secret/state/",
+        handler=show_state,
+        summary="Whether your webhook secret works, without showing it",
+        answers={200: SecretState},
+        bearer=True,
+        tag="Webhook secret",
+    ),
     Route(
         method="GET",
         path="/webhook/secret/",

@@ -15,7 +15,6 @@ from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from services.secrets import rotation, usage
-from services.secrets.approval import locked_account
 from services.secrets.policies import SOURCE
 from shared.bus import outbox
 from shared.bus.contract.events import OptionalLine, SecretGiven
@@ -88,7 +87,7 @@ def show(session: Session, call: Call[None, None]) -> Answer:
 def give(session: Session, call: Call[GivenSecret, None]) -> Answer:
     """Take one, or take it in the place of another; every ingress worker knows within a second."""
     platform, body = _platform(call.path), call.body
-    account = locked_account(session, call.caller)
+    account = rotation.locked_account(session, call.caller)
     at = database_time(session)
     live = session.scalars(_live(account.id, platform, at)).all()
     active = [secret for secret in live if secret.state == "active"]

@@ -8,7 +8,6 @@ import msgspec
 from sqlalchemy.orm import Session
 
 from services.secrets import policies, public_keys, rotation, usage
-from services.secrets.approval import locked_account
 from shared.bus import outbox
 from shared.bus.contract.events import SecretKeyAdded, SecretKeyRemoved
 from shared.bus.contract.message import message_for
@@ -56,7 +55,7 @@ def add(session: Session, call: Call[NewPublicKey, None]) -> Answer:
         raw = parse(call.body.public_key.strip())
     except PublicKeyError as error:
         raise ApiError(400, _INVALID[1], str(error)) from None
-    account = locked_account(session, call.caller)
+    account = rotation.locked_account(session, call.caller)
     held = public_keys.live(session, account.id)
     if any(key.public_key == raw for key in held):
         raise ApiError(*_KNOWN)

@@ -25,6 +25,7 @@ from shared.config.loading import settings
 from shared.db import revoked
 from shared.db.models import Account, WebhookPublicKey, WebhookSecret
 from shared.db.session import database_time
+from shared.http.standing import not_approved
 from shared.ids import new_id
 from shared.security import webhook_keys
 
@@ -55,6 +56,19 @@ def try_lock(session: Session, account_id: UUID) -> bool:
 def hold_approval(session: Session, account_id: UUID) -> bool:
     """Whether the account's KYC is approved; then it stays so until the transaction ends."""
     return bool(session.scalar(select(func.hold_approval(account_id))))
+
+
+def locked_account(session: Session, account_id: UUID) -> Account:
+    """The account, whose secrets, public keys and approval nobody else changes now.
+
+    Raises:
+        ApiError: 403, its KYC is not approved.
+    """
+    lock(session, account_id)
+    account = session.get(Account, account_id)
+    if account is None or not hold_approval(session, account_id):
+        raise not_approved()
+    return account
 
 
 def active(session: Session, account_id: UUID, *, is_test: bool = False) -> WebhookSecret | None:

@@ -39,9 +39,10 @@ class Place:
             the place that `:owner`, `:at` and `:id` name; with a place for a limit. It gives the
             key, and the three for each row.
         over: a condition for what is over.
-        remove: the parts of a statement that end what the query `due` has found, as `gone`; with
-            a place for a limit where it ends anything beside it.
         oldest: a query for the time of the oldest.
+        beside: further parts of the statement that ends the rows, after `gone`, which has their
+            keys; with a place for a limit.
+        ends: what ends them, where they are not deleted.
     """
 
     name: str
@@ -50,8 +51,9 @@ class Place:
     key: str
     candidates: str
     over: str
-    remove: str
     oldest: str
+    beside: tuple[str, ...] = ()
+    ends: str = ""
 
     def days(self, config: Settings) -> int:
         """For how many days it is kept; 0 is for ever."""
@@ -97,13 +99,10 @@ ORDERS = Place(
         ) AS old {{limit}}
     """,  # noqa: S608 - our own names, here and below
     over="accepted_at < :before AND status_at < :before AND recorded_at < :before",
-    remove="""
-        gone AS (DELETE FROM orders WHERE id IN (SELECT id FROM due) RETURNING id),
-        history AS (
-            DELETE FROM order_status_history WHERE order_id IN (SELECT id FROM gone)
-        ),
-        conflicts AS (DELETE FROM order_conflicts WHERE order_id IN (SELECT id FROM gone))
-    """,
+    beside=(
+        "history AS (DELETE FROM order_status_history WHERE order_id IN (SELECT id FROM gone))",
+        "conflicts AS (DELETE FROM order_conflicts WHERE order_id IN (SELECT id FROM gone))",
+    ),
     oldest=f"""
         {_SENDERS.replace("WHERE account_id >= :owner", "")}
         SELECT min(old.recorded_at) FROM senders CROSS JOIN LATERAL (
@@ -137,11 +136,6 @@ def _rows(name: str, owner: str, table: str, key: str, since: str, only: str = "
             ORDER BY {since}, {key} {{limit}}
         """,  # noqa: S608
         over=f"{only} AND {since} < :before",
-        remove=f"""
-            gone AS (
-                DELETE FROM {table} WHERE {key} IN (SELECT {key} FROM due) RETURNING {key}
-            )
-        """,  # noqa: S608
         oldest=f"SELECT min({since}) FROM {table}",  # noqa: S608
     )
 
@@ -159,27 +153,15 @@ def _beside(name: str, table: str, key: str, over: str) -> str:
     """  # noqa: S608
 
 
+_SAID = "(note <> '' OR tracking IS NOT NULL)"
 HISTORY = replace(
-    _rows(
-        "history",
-        "orders",
-        "order_status_history",
-        "event_id",
-        "at",
-        "(note <> '' OR tracking IS NOT NULL)",
-    ),
-    over="(note <> '' OR tracking IS NOT NULL) AND at < :before "
-    "AND coalesce(recorded_at, at) < :before",
-    remove="""
-        gone AS (
-            UPDATE order_status_history SET note = '', tracking = NULL
-            WHERE event_id IN (SELECT event_id FROM due) RETURNING event_id
-        )
-    """,
-    oldest="""
+    _rows("history", "orders", "order_status_history", "event_id", "at", _SAID),
+    over=f"{_SAID} AND at < :before AND coalesce(recorded_at, at) < :before",
+    ends="UPDATE order_status_history SET note = '', tracking = NULL",
+    oldest=f"""
         SELECT coalesce(recorded_at, at) FROM order_status_history
-        WHERE note <> '' OR tracking IS NOT NULL ORDER BY at LIMIT 1
-    """,
+        WHERE {_SAID} ORDER BY at LIMIT 1
+    """,  # noqa: S608
 )
 CONFLICTS = replace(
     _rows("conflicts", "orders", "order_conflicts", "event_id", "at"),
@@ -187,24 +169,15 @@ CONFLICTS = replace(
     oldest="SELECT coalesce(recorded_at, at) FROM order_conflicts ORDER BY at LIMIT 1",
     # Updates that wait or were given up end with them, and orders that were never placed: they are
     # of the same kind, and nobody's.
-    remove=f"""
-        gone AS (
-            DELETE FROM order_conflicts WHERE event_id IN (SELECT event_id FROM due)
-            RETURNING event_id
-        ),
-        {_beside("updates", "waiting_updates", "event_id", "since < :before")},
-        {_beside("awaited", "awaited_orders", "order_id", "since < :before")}
-    """,  # noqa: S608
+    beside=(
+        _beside("updates", "waiting_updates", "event_id", "since < :before"),
+        _beside("awaited", "awaited_orders", "order_id", "since < :before"),
+    ),
 )
 DELIVERIES = replace(
     _rows("deliveries", "notifier", "email_deliveries", "id", "at"),
     # What the mail server has said of an address ends with them. Who has left stays so.
-    remove=f"""
-        gone AS (
-            DELETE FROM email_deliveries WHERE id IN (SELECT id FROM due) RETURNING id
-        ),
-        {_beside("refused", "suppressions", "id", "cause = 'refused' AND since < :before")}
-    """,  # noqa: S608
+    beside=(_beside("refused", "suppressions", "id", "cause = 'refused' AND since < :before"),),
 )
 UNPROVED = replace(
     _rows("unproved", "ingress", "pending_proofs", "id", "created_at"),
@@ -215,13 +188,10 @@ KNOWN_NETWORKS = _rows("known_networks", "ingress", "known_networks", "id", "las
 SESSIONS = replace(
     _rows("sessions", "ingress", "account_sessions", "id", "coalesce(ended_at, expires_at)"),
     # What the versions before had in their place.
-    remove=f"""
-        gone AS (
-            DELETE FROM account_sessions WHERE id IN (SELECT id FROM due) RETURNING id
-        ),
-        {_beside("tokens", "revoked_tokens", "token_id", "expires_at < :before")},
-        {_beside("codes", "one_time_codes", "account_id", "expires_at < :before")}
-    """,  # noqa: S608
+    beside=(
+        _beside("tokens", "revoked_tokens", "token_id", "expires_at < :before"),
+        _beside("codes", "one_time_codes", "account_id", "expires_at < :before"),
+    ),
 )
 
 PLACES = (
@@ -262,6 +232,10 @@ def remove(
     if not days:
         return 0, START
     limit = f"LIMIT {AT_MOST}"
+    gone = f"""gone AS (
+            {place.ends or f"DELETE FROM {place.table}"}
+            WHERE {place.key} IN (SELECT {place.key} FROM due) RETURNING {place.key}
+        )"""  # noqa: S608
     statement = f"""
         WITH seen AS MATERIALIZED ({place.candidates.format(limit=limit)}),
         due AS MATERIALIZED (
@@ -269,7 +243,7 @@ def remove(
             WHERE {place.key} IN (SELECT key FROM seen) AND {place.over}
             FOR UPDATE SKIP LOCKED
         ),
-        {place.remove.format(limit=limit)}
+        {", ".join((gone, *place.beside)).format(limit=limit)}
         SELECT (SELECT count(*) FROM gone) AS gone, (SELECT count(*) FROM seen) AS seen,
                last.owner, CAST(last.at AS text) AS at, last.id
         FROM (VALUES (0)) AS one

@@ -24,11 +24,6 @@ BROKER_USERS = (*SERVICES, CONSOLE, OPERATOR)
 """Who has a password; each has it wherever they sign in."""
 
 
-def broker_user(process: str) -> str:
-    """Which of `BROKER_USERS` a process signs in to the broker as; `ops` is the console."""
-    return CONSOLE if process == "ops" else process
-
-
 def is_services(user: str) -> bool:
     """Whether a user of the broker is a service's, and so nobody's name."""
     return user in {login(name) for name in (*SERVICES, CONSOLE)}

@@ -5,7 +5,7 @@ import os
 import re
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from kombu import Connection
 from testcontainers.core.container import DockerContainer
 
+from stack.servers import data
 from stack.servers.credentials import admission
 from stack.servers.listening import DidNotStartError
 from stack.servers.ports import Port
@@ -62,20 +63,19 @@ def are_available() -> bool:
     return True
 
 
-def remove_abandoned(owner: str, is_held: Callable[[Path], bool]) -> None:
+def remove_abandoned(owner: str) -> None:
     """Remove the containers of runs that were killed: a container does not end with its maker.
 
     Nothing where there is no Docker. Several may do it at once.
 
     Args:
         owner: the checkout that they were made by.
-        is_held: whether a run's folder is held by somebody who lives.
     """
     mine = {"label": f"{OWNER}={owner}"}
     try:
         with contextlib.closing(docker.from_env(timeout=30)) as client:
             for found in client.containers.list(all=True, filters=mine, ignore_removed=True):
-                if not is_held(Path(found.labels.get(FOLDER, "/nowhere"))):
+                if not data.is_held(Path(found.labels.get(FOLDER, "/nowhere"))):
                     _remove(found)
     except DockerException as error:
         print(f"Docker keeps containers of {owner}: {error}", flush=True)

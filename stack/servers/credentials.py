@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from shared.bus.contract import permissions
-from shared.security.service_accounts import BROKER_USERS, login
+from shared.security.service_accounts import BROKER_USERS, CONSOLE, login
 
 
 def as_service(url: str, service: str) -> str:
@@ -21,6 +21,11 @@ def as_service(url: str, service: str) -> str:
     return url.replace(
         urlsplit(url).netloc, f"{login(service)}:{_password(url, service)}@{host}", 1
     )
+
+
+def broker_user(process: str) -> str:
+    """Which of `BROKER_USERS` a process signs in to the broker as; `ops` is the console."""
+    return CONSOLE if process == "ops" else process
 
 
 def passwords(url: str) -> dict[str, str]:

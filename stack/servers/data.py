@@ -84,6 +84,17 @@ def throwaway(purpose: str, *, durable: bool = False) -> Path:
     return lease.make(passable(_own(root) / "throwaway"), f"{purpose}-", 0o711)[0]
 
 
+def is_held(folder: Path) -> bool:
+    """Whether a process that lives holds a folder."""
+    if not (folder / lease.LOCK).exists():
+        return False
+    try:
+        os.close(lease.take(folder))
+    except lease.LeasedError:
+        return True
+    return False
+
+
 def throwaways() -> list[Path]:
     """The folders of what nobody keeps.
 

@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from shared import lease
-from shared.security.service_accounts import broker_user
 from stack.processes import stop_on_signals
 from stack.servers import data, debian, postgres, rabbitmq
-from stack.servers.credentials import as_service
+from stack.servers.credentials import as_service, broker_user
 from stack.servers.ports import Port
 
 
@@ -202,7 +201,7 @@ def make(
         from stack.servers import containers
 
         owner = data.owner()
-        containers.remove_abandoned(owner, lease.is_held)
+        containers.remove_abandoned(owner)
         if keep:
             _mark_kept(folder / "docker", folder / "postgres", "private nodes")
         return (

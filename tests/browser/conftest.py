@@ -17,11 +17,10 @@ from sqlalchemy import Engine, create_engine
 from sqlalchemy.orm import Session
 
 from services.ops.users import users
-from shared.security.service_accounts import broker_user
 from stack.folders import ROOT
 from stack.mailbox import MailServer
 from stack.processes import Process, stop
-from stack.servers.credentials import as_service
+from stack.servers.credentials import as_service, broker_user
 from stack.servers.ports import Address, Port
 from stack.supervisor import MODULES, Supervisor
 from stack.system import start_services

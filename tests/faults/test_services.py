@@ -6,7 +6,7 @@ import signal
 import pytest
 from kombu import Connection
 
-from shared.bus.consume.consumer import SUSPICIOUS_DELIVERIES
+from shared.bus.consume.session import SUSPICIOUS_DELIVERIES
 from shared.bus.contract.message import message_for
 from stack.supervisor import MODULES
 from tests.faults.poisonous import POISON

@@ -17,7 +17,8 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from shared.bus.broker import declaration, queue_counts
-from shared.bus.consume.consumer import Consumer, Subscription
+from shared.bus.consume.consumer import Consumer
+from shared.bus.consume.subscription import Subscription
 from shared.bus.contract import journal
 from shared.bus.contract.events import (
     CustomerDetails,

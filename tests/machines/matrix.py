@@ -17,7 +17,6 @@ from pathlib import Path
 
 import docker
 
-from shared import lease
 from stack.processes import stop_on_signals
 from stack.servers import containers, data
 from tests.machines import images, standins, table
@@ -114,7 +113,7 @@ def _try_all(
     if _git("status", "--porcelain"):
         print("What is not committed is not tried: the machines clone HEAD.")
     owner = data.owner()
-    containers.remove_abandoned(owner, lease.is_held)
+    containers.remove_abandoned(owner)
     folder = data.throwaway("matrix", durable=True)
     for name in names:
         try:

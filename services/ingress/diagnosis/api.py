@@ -17,9 +17,10 @@ from services.ingress.diagnosis.reasons import Diagnosis, Secret, diagnose
 from services.ingress.platforms.becoming import Note
 from services.ingress.shops import deliveries
 from services.ingress.webhook import rules
+from services.ingress.webhook.refusals import unopened
 from services.ingress.webhook.rules import Scheme
 from shared.db.models import WebhookPolicy, WebhookPublicKey, WebhookSecret
-from shared.http.errors import ApiError, unavailable
+from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
 from shared.intake import bodies
 from shared.security import webhook_keys
@@ -104,7 +105,7 @@ def verify(session: Session, call: Call[SentRequest, None]) -> Answer:
         is_standard_only=policy is not None and policy.standard_webhooks_only,
     )
     if is_lacking and found.secret is None and found.code in _OF_THE_SECRET:
-        raise unavailable("unavailable", "The signature could not be checked. Try again later.")
+        raise unopened()
     findings = list(found.findings)
     if not secrets and found.platform is None:
         findings.append("This account has no webhook secret yet.")
@@ -236,14 +237,7 @@ def _delivery(
             note, type_ = read.note, read.message.type if read.message is not None else None
     except (InvalidValueError, deliveries.UnfitError) as refused:
         error = str(refused)
-    verdict = BodyVerdict(
-        is_accepted=error is None,
-        type=type_,
-        error=error,
-        size=len(body),
-        sha256=hashlib.sha256(body).hexdigest(),
-    )
-    return verdict, note
+    return _verdict(body, type_, error), note
 
 
 def _decode(body: bytes, account_id: UUID, now: float, *, is_test: bool) -> BodyVerdict:
@@ -253,6 +247,10 @@ def _decode(body: bytes, account_id: UUID, now: float, *, is_test: bool) -> Body
         type_ = message.type
     except bodies.BodyError as refused:
         error = str(refused)
+    return _verdict(body, type_, error)
+
+
+def _verdict(body: bytes, type_: str | None, error: str | None) -> BodyVerdict:
     return BodyVerdict(
         is_accepted=error is None,
         type=type_,

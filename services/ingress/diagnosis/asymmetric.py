@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from services.ingress.diagnosis import mistakes
+from services.ingress.diagnosis.signature_text import from_base64
 from services.ingress.webhook.standard_webhooks import (
     PUBLIC_VERSION,
     SIGNATURE_BYTES,
@@ -97,7 +98,7 @@ def _other_bytes(signed: Signed) -> Iterator[tuple[str, bytes]]:
 def _read(text: str, faults: list[str]) -> bytes | None:
     """The bytes of a signature, however it is written; None when it cannot be one."""
     try:
-        raw = bytes.fromhex(text) if len(text) == 2 * SIGNATURE_BYTES else _from_base64(text)
+        raw = bytes.fromhex(text) if len(text) == 2 * SIGNATURE_BYTES else from_base64(text)
     except ValueError:
         faults.append("The signature of `v1a` is no base64.")
         return None
@@ -113,8 +114,3 @@ def _read(text: str, faults: list[str]) -> bytes | None:
             "The signature of `v1a` must be in standard base64: `+`, `/`, and padded by `=`."
         )
     return raw
-
-
-def _from_base64(text: str) -> bytes:
-    standard = text.replace("-", "+").replace("_", "/").rstrip("=")
-    return base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True)

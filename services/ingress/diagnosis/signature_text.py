@@ -30,7 +30,7 @@ def read(signature: str, wanted: Literal["hex", "base64"], findings: list[str]) 
         written, digest = "hex", bytes.fromhex(text)
     else:
         try:
-            written, digest = "base64", _from_base64(text)
+            written, digest = "base64", from_base64(text)
         except (binascii.Error, ValueError):
             findings.append("The signature is neither hexadecimal nor base64.")
             return None
@@ -55,7 +55,7 @@ def in_base64(digest: bytes) -> str:
     return base64.b64encode(digest).decode()
 
 
-def _from_base64(text: str) -> bytes:
+def from_base64(text: str) -> bytes:
     """Of either alphabet (RFC 4648, 4 and 5), padded or not."""
     standard = text.replace("-", "+").replace("_", "/").rstrip("=")
     return base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True)

@@ -9,23 +9,15 @@ from typing import Any
 import falcon
 import msgspec
 from falcon.asgi import Request, Response
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from services.ingress.docs import openapi, schema_view
 from services.ingress.docs.error_codes import CODES
 from shared.docstrings import REF, summary
 from shared.http.route import Operation
 from shared.intake.event_bodies import BODIES
-from shared.web.rendering import with_code
+from shared.web.rendering import STATIC, environment
 
-_templates = Environment(
-    loader=PackageLoader("services.ingress.docs"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-_templates.filters["with_code"] = with_code
+_templates = environment("services.ingress.docs", STATIC)
 
 
 class OpenApiDocument:

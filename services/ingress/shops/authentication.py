@@ -13,8 +13,7 @@ from services.ingress.platforms.platform import Platform
 from services.ingress.request_log.attempt import Attempt
 from services.ingress.webhook import rules
 from services.ingress.webhook.authentication import account_of
-from services.ingress.webhook.refusals import Refusals, unchecked
-from shared.http.errors import unavailable
+from services.ingress.webhook.refusals import Refusals, unchecked, unopened
 from shared.http.mount import read_body
 from shared.security.encryption import CannotOpenError
 
@@ -90,6 +89,5 @@ class PlatformScheme:
                 attempt.secret = secret
                 return secret
         if closed:
-            # Not the sender's fault: `services.secrets` logs which key is missing.
-            raise unavailable("unavailable", "The signature could not be checked. Try again later.")
+            raise unopened()
         return None

@@ -23,8 +23,7 @@ from services.ingress.credentials.public_key import (
 from services.ingress.credentials.secret import CachedSecret
 from services.ingress.request_log.attempt import Attempt
 from services.ingress.webhook import hmac_hex, missing_headers, rules, standard_webhooks
-from services.ingress.webhook.refusals import Refusals, unchecked
-from shared.http.errors import unavailable
+from services.ingress.webhook.refusals import Refusals, unchecked, unopened
 from shared.http.mount import read_body
 from shared.security.encryption import CannotOpenError
 
@@ -167,8 +166,7 @@ class StandardScheme:
             given = standard_webhooks.listed_public(attempt.signature)
             signer = self._match_public_key(account, signed, given) if given else None
         if signer is None and closed:
-            # Not the sender's fault: `services.secrets` logs which key is missing.
-            raise unavailable("unavailable", "The signature could not be checked. Try again later.")
+            raise unopened()
         attempt.secret = signer
         return signer
 

@@ -48,6 +48,11 @@ def as_error(refusal: Refusal) -> ApiError:
     return error
 
 
+def unopened() -> ApiError:
+    """The secret cannot be opened: not the sender's fault; `services.secrets` logs which key."""
+    return unavailable("unavailable", "The signature could not be checked. Try again later.")
+
+
 def unchecked(error: Exception) -> ApiError:
     """What to answer when a sender could not be looked up.
 

@@ -145,6 +145,10 @@ class Setting(NamedTuple):
         """A time, as it is written here."""
         return self.say.moment(value, self.zone)
 
+    def paragraph(self, key: str, **values: object) -> Paragraph:
+        """A text of ours as a paragraph, with its places filled in."""
+        return Paragraph(self.say(key, **values))
+
     def api(self, path: str) -> str:
         """An address of the API.
 

@@ -20,33 +20,33 @@ def not_taken(fact: OrderNotTaken, at: Setting) -> Content:
         subject, said = f"subject_{by}", (by, f"{by}_how")
     texts = (say(f"deliveries.not_taken.{key}", order=order) for key in (*said, "more"))
     return letter(
+        fact,
         at,
-        fact.company_name,
         say(f"deliveries.not_taken.{subject}"),
         *map(Paragraph, texts),
         Command((f"GET {at.api('/webhooks/log/')}",)),
-        Paragraph(say("deliveries.not_taken.event", event=fact.event_id)),
+        at.paragraph("deliveries.not_taken.event", event=fact.event_id),
     )
 
 
 def recipients_refused(fact: OrderRecipientsRefused, at: Setting) -> Content:
     """Addresses of customers do not take mail."""
     say = at.say
-    blocks: list[Block] = [Paragraph(say("deliveries.refused.news"))]
+    blocks: list[Block] = [at.paragraph("deliveries.refused.news")]
     for one in fact.recipients:
         order = say("deliveries.refused.one", address=one.address, order=one.order_id)
         blocks += [Paragraph(order), Quote(one.response)]
     if fact.total > len(fact.recipients):
         more = fact.total - len(fact.recipients)
-        blocks.append(Paragraph(say("deliveries.refused.more", count=more)))
+        blocks.append(at.paragraph("deliveries.refused.more", count=more))
     blocks += [
-        Paragraph(say("deliveries.refused.next")),
+        at.paragraph("deliveries.refused.next"),
         Command(
             (
                 f"GET {at.api('/suppressions/?cause=refused')}",
                 f"DELETE {at.api('/suppressions/<id>/')}",
             )
         ),
-        Paragraph(say("deliveries.refused.seldom")),
+        at.paragraph("deliveries.refused.seldom"),
     ]
-    return letter(at, fact.company_name, say("deliveries.refused.subject"), *blocks)
+    return letter(fact, at, say("deliveries.refused.subject"), *blocks)

@@ -1,7 +1,7 @@
 """What a business is told of its secrets, and of where its webhooks may come from."""
 
 from services.notifier.contents.accounts import letter, not_you, reason
-from services.notifier.contents.content import Block, Command, Content, Paragraph, Setting
+from services.notifier.contents.content import Block, Command, Content, Setting
 from shared.bus.contract.events import (
     SecretExpiring,
     SecretGiven,
@@ -18,15 +18,14 @@ from shared.security import webhook_keys
 
 def issued(fact: SecretIssued, at: Setting) -> Content:
     """The first one is ready."""
-    say = at.say
     return letter(
+        fact,
         at,
-        fact.company_name,
-        say("secrets.issued.subject", secret=_kind(at, fact.is_test)),
-        Paragraph(say("secrets.fetch")),
+        at.say("secrets.issued.subject", secret=_kind(at, fact.is_test)),
+        at.paragraph("secrets.fetch"),
         _fetch(at, fact.is_test),
-        Paragraph(say("secrets.issued.until", until=at.moment(fact.expires_at))),
-        Paragraph(say("secrets.never")),
+        at.paragraph("secrets.issued.until", until=at.moment(fact.expires_at)),
+        at.paragraph("secrets.never"),
     )
 
 
@@ -36,48 +35,44 @@ def rotated(fact: SecretRotated, at: Setting) -> Content:
     cause = fact.cause if fact.cause in ("expired_use", "scheduled") else "replaced"
     previous = at.moment(fact.previous_valid_until)
     return letter(
+        fact,
         at,
-        fact.company_name,
         say("secrets.rotated.subject", secret=secret),
-        Paragraph(say(f"secrets.rotated.{cause}", secret=secret, previous=previous)),
-        Paragraph(say("secrets.rotated.fetch")),
+        at.paragraph(f"secrets.rotated.{cause}", secret=secret, previous=previous),
+        at.paragraph("secrets.rotated.fetch"),
         _fetch(at, fact.is_test),
-        Paragraph(say("secrets.rotated.put", until=at.moment(fact.expires_at))),
-        Paragraph(say("secrets.never")),
+        at.paragraph("secrets.rotated.put", until=at.moment(fact.expires_at)),
+        at.paragraph("secrets.never"),
     )
 
 
 def shown(fact: SecretShown, at: Setting) -> Content:
     """Somebody has looked at it."""
-    say, secret = at.say, _kind(at, fact.is_test)
-    news = say("secrets.shown.news", secret=secret, address=fact.address)
-    subject = say("secrets.shown.subject", secret=secret)
-    return letter(at, fact.company_name, subject, Paragraph(news), not_you(at))
+    secret = _kind(at, fact.is_test)
+    news = at.paragraph("secrets.shown.news", secret=secret, address=fact.address)
+    return letter(fact, at, at.say("secrets.shown.subject", secret=secret), news, not_you(at))
 
 
 def given(fact: SecretGiven, at: Setting) -> Content:
     """That of a platform was set."""
     say, platform = at.say, webhook_keys.GIVEN_BY.get(fact.platform, fact.platform)
     key = "secrets.given.news_shop" if fact.shop else "secrets.given.news"
-    blocks: list[Block] = [
-        Paragraph(say(key, platform=platform, shop=fact.shop, address=fact.address))
-    ]
+    news = at.paragraph(key, platform=platform, shop=fact.shop, address=fact.address)
+    blocks: list[Block] = [news]
     if fact.revoked_ids:
-        blocks.append(Paragraph(say("secrets.given.stopped")))
+        blocks.append(at.paragraph("secrets.given.stopped"))
     elif fact.previous_valid_until:
         until = at.moment(fact.previous_valid_until)
-        blocks.append(Paragraph(say("secrets.given.previous", previous=until)))
+        blocks.append(at.paragraph("secrets.given.previous", previous=until))
     blocks.append(
-        Paragraph(
-            say(
-                "secrets.given.not_you",
-                remove_url=at.api(f"/webhook/secret/{fact.platform}/"),
-                reset_url=at.api("/users/password/reset-code/"),
-            )
+        at.paragraph(
+            "secrets.given.not_you",
+            remove_url=at.api(f"/webhook/secret/{fact.platform}/"),
+            reset_url=at.api("/users/password/reset-code/"),
         )
     )
     subject = say("secrets.given.subject", platform=platform)
-    return letter(at, fact.company_name, subject, *blocks)
+    return letter(fact, at, subject, *blocks)
 
 
 def expiring(fact: SecretExpiring, at: Setting) -> Content:
@@ -86,59 +81,43 @@ def expiring(fact: SecretExpiring, at: Setting) -> Content:
     last_used = at.moment(fact.last_used_at) if fact.last_used_at else ""
     subject = "subject"
     until = at.moment(fact.expires_at)
-    blocks: list[Block] = [Paragraph(say("secrets.expiring.news", secret=secret, until=until))]
+    blocks: list[Block] = [at.paragraph("secrets.expiring.news", secret=secret, until=until)]
     if fact.share_of_last_day:
         subject = "subject_last" if fact.is_last else "subject_in_use"
         share = say.share(fact.share_of_last_day)
         blocks += [
-            Paragraph(say("secrets.expiring.in_use", share=share, last_used=last_used)),
-            Paragraph(say("secrets.expiring.fetch")),
+            at.paragraph("secrets.expiring.in_use", share=share, last_used=last_used),
+            at.paragraph("secrets.expiring.fetch"),
             _fetch(at, fact.is_test),
-            Paragraph(say("secrets.expiring.put")),
+            at.paragraph("secrets.expiring.put"),
         ]
     else:
         used = "last_used" if last_used else "never_used"
         blocks += [
-            Paragraph(say(f"secrets.expiring.{used}", last_used=last_used)),
-            Paragraph(say("secrets.expiring.nothing_to_do")),
+            at.paragraph(f"secrets.expiring.{used}", last_used=last_used),
+            at.paragraph("secrets.expiring.nothing_to_do"),
             _fetch(at, fact.is_test),
         ]
-    return letter(at, fact.company_name, say(f"secrets.expiring.{subject}", secret=secret), *blocks)
+    return letter(fact, at, say(f"secrets.expiring.{subject}", secret=secret), *blocks)
 
 
 def revoked(fact: SecretRevoked, at: Setting) -> Content:
     """It works no more."""
     number = "one" if len(fact.secret_ids) == 1 else "several"
-    news = Paragraph(at.say(f"secrets.revoked.{number}"))
+    news = at.paragraph(f"secrets.revoked.{number}")
     subject = at.say("secrets.revoked.subject")
-    return letter(at, fact.company_name, subject, news, *reason(at, fact.reason))
+    return letter(fact, at, subject, news, *reason(at, fact.reason))
 
 
 def key_added(fact: SecretKeyAdded, at: Setting) -> Content:
     """A public key is taken."""
-    say, path = at.say, f"/webhook/public-keys/{fact.key_id}/"
-    return letter(
-        at,
-        fact.company_name,
-        say("secrets.key_added.subject"),
-        Paragraph(say("secrets.key_added.news", address=fact.address)),
-        Command((fact.public_key,)),
-        Paragraph(say("secrets.key_added.next")),
-        Command((f"DELETE {at.api(path)}",)),
-    )
+    path = f"/webhook/public-keys/{fact.key_id}/"
+    return _key("secrets.key_added", fact, at, Command((f"DELETE {at.api(path)}",)))
 
 
 def key_removed(fact: SecretKeyRemoved, at: Setting) -> Content:
-    """A public key is taken no more."""
-    say = at.say
-    return letter(
-        at,
-        fact.company_name,
-        say("secrets.key_removed.subject"),
-        Paragraph(say("secrets.key_removed.news", address=fact.address)),
-        Command((fact.public_key,)),
-        Paragraph(say("secrets.key_removed.next")),
-    )
+    """A public key was removed."""
+    return _key("secrets.key_removed", fact, at)
 
 
 def allowlist_changed(fact: WebhookAllowlistChanged, at: Setting) -> Content:
@@ -147,12 +126,24 @@ def allowlist_changed(fact: WebhookAllowlistChanged, at: Setting) -> Content:
     networks = ", ".join(fact.allowed_networks)
     key = "secrets.allowlist.networks" if networks else "secrets.allowlist.anywhere"
     return letter(
+        fact,
         at,
-        fact.company_name,
         say("secrets.allowlist.subject"),
-        Paragraph(say("secrets.allowlist.news", address=fact.address)),
-        Paragraph(say(key, networks=networks)),
+        at.paragraph("secrets.allowlist.news", address=fact.address),
+        at.paragraph(key, networks=networks),
         not_you(at),
+    )
+
+
+def _key(key: str, fact: SecretKeyAdded | SecretKeyRemoved, at: Setting, *how: Command) -> Content:
+    return letter(
+        fact,
+        at,
+        at.say(f"{key}.subject"),
+        at.paragraph(f"{key}.news", address=fact.address),
+        Command((fact.public_key,)),
+        at.paragraph(f"{key}.next"),
+        *how,
     )
 
 

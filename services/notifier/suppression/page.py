@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl
 import falcon
 import structlog
 from falcon.asgi import Request, Response
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import Template
 from sqlalchemy.orm import Session
 
 from services.notifier.suppression import leaving
@@ -34,6 +34,7 @@ from shared.security.unsubscribe_tokens import (
     Leaver,
     unsubscribe_tokens,
 )
+from shared.web.rendering import STATIC, environment
 
 MAX_BODY_BYTES = 4_096
 AGAIN_SECONDS = 60
@@ -177,11 +178,4 @@ def _answer(resp: Response, status: int, standing: Standing | None, done: str) -
 
 @cache
 def _page() -> Template:
-    environment = Environment(
-        loader=PackageLoader("services.notifier"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("unsubscribe_page.html")
+    return environment("services.notifier", STATIC).get_template("unsubscribe_page.html")

@@ -88,7 +88,8 @@ def search(
             a whole id or an operator's whole name, or part of a type: nothing is found out, neither
             whole nor letter by letter.
     """
-    query = select(AuditEntry).order_by(AuditEntry.sequence.desc()).limit(limit)
+    shown = [getattr(AuditEntry, name) for name in Entry.__slots__]
+    query = select(*shown).order_by(AuditEntry.sequence.desc()).limit(limit)
     if words and sees_persons:
         columns = (
             AuditEntry.actor,
@@ -114,20 +115,8 @@ def search(
         query = query.where(AuditEntry.happened_at < until)
     if before is not None:
         query = query.where(AuditEntry.sequence < before)
-    return [
-        Entry(
-            row.sequence,
-            row.happened_at,
-            row.type,
-            row.actor,
-            row.address,
-            row.correlation_id,
-            row.data,
-            row.event_id,
-            row.hash.hex(),
-        )
-        for row in session.scalars(query)
-    ]
+    rows = session.execute(query)
+    return [Entry(**row._asdict() | {"hash": row.hash.hex()}) for row in rows]
 
 
 def verify(

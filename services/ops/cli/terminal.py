@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 
 import msgspec
 import typer
-from amqp.exceptions import MessageNacked
+from amqp.exceptions import AMQPError, MessageNacked
 from kombu import Connection
 from rich.console import Console
 from rich.progress import Progress, TextColumn
@@ -22,11 +22,10 @@ from sqlalchemy.orm import Session
 
 from services.ops import environment
 from services.ops.broker import queue_lock
-from services.ops.broker.connection import TIMEOUT
+from services.ops.broker.connection import open_connection
 from services.ops.broker.hold import BusyError
 from services.ops.commands.giving import NotKnownError
 from services.ops.environment import Surroundings
-from shared.bus.broker.kombu_connection import connect
 from shared.bus.broker.refusal import explain
 from shared.config.environment import ConfigurationError
 from shared.db.session import make_engine
@@ -52,17 +51,15 @@ def find_system() -> Surroundings:
 @contextmanager
 def broker(system: Surroundings) -> Iterator[Connection]:
     """A connection to the broker; its trouble becomes a sentence and exit code 1."""
-    timeouts = {"read_timeout": TIMEOUT, "write_timeout": TIMEOUT}
-    connection = connect(system.settings.amqp_url, timeout=TIMEOUT, transport_options=timeouts)
+    url = system.settings.amqp_url
     try:
-        connection.connect()
-        yield connection
+        with open_connection(url) as connection:
+            yield connection
     except (NotKnownError, BusyError) as error:
         stop(str(error))
-    except (*connection.connection_errors, *connection.channel_errors, MessageNacked) as error:
-        stop(f"The broker at {connection.as_uri()} does not confirm it: {explain(error).sentence}")
-    finally:
-        connection.release()
+    except (OSError, AMQPError, MessageNacked) as error:
+        where = Connection(url).as_uri()  # without the password
+        stop(f"The broker at {where} does not confirm it: {explain(error).sentence}")
 
 
 def engine(system: Surroundings) -> Engine:

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, String, cast, func, or_, select, true, tuple_
+from sqlalchemy import ColumnElement, Select, String, cast, func, or_, select, true, tuple_
 from sqlalchemy.orm import Session, aliased
 
 from services.ops.commands.kyc_persons import Recorded, recorded, sentence
@@ -189,10 +189,8 @@ def same_number(session: Session, found: Sequence[Application]) -> Mapping[UUID,
     number, ids = bare(ours.business_registration_number), [one.id for one in found]
     is_same = bare(other.business_registration_number) == number
     # Said of the other's number, which is the same one: this far inside ours is out of reach.
-    again = select(later.id).where(
-        later.account_id == other.account_id,
-        bare(later.business_registration_number) == bare(other.business_registration_number),
-        tuple_(later.submitted_at, later.id) > tuple_(other.submitted_at, other.id),
+    again = _later(later, other).where(
+        bare(later.business_registration_number) == bare(other.business_registration_number)
     )
     others = (
         select(other.account_id, other.status, other.submitted_at, other.id)
@@ -235,10 +233,20 @@ def newest(session: Session, account_id: UUID) -> Application | None:
         session: may read accounts and KYC applications.
         account_id: which business.
     """
+    return newest_where(session, KycApplication.account_id == account_id)
+
+
+def newest_where(session: Session, condition: ColumnElement[bool]) -> Application | None:
+    """The newest of the applications that a condition holds for; None when there is none.
+
+    Args:
+        session: may read accounts and KYC applications.
+        condition: of `Account` and `KycApplication`.
+    """
     row = session.execute(
         select(*_COLUMNS)
         .join(Account, Account.id == KycApplication.account_id)
-        .where(KycApplication.account_id == account_id)
+        .where(condition)
         .order_by(KycApplication.submitted_at.desc(), KycApplication.id.desc())
         .limit(1)
     ).first()
@@ -277,12 +285,14 @@ def _unanswered(query: Any) -> Select[Any]:
     of_accounts: Select[Any] = query.select_from(KycApplication).join(
         Account, Account.id == KycApplication.account_id
     )
-    later = aliased(KycApplication)
-    answer = select(later.id).where(
-        later.account_id == KycApplication.account_id,
-        tuple_(later.submitted_at, later.id)
-        > tuple_(KycApplication.submitted_at, KycApplication.id),
-    )
+    answer = _later(aliased(KycApplication), KycApplication)
     return of_accounts.where(
         or_(KycApplication.status != Status.INCOMPLETE.value, ~answer.exists())
+    )
+
+
+def _later(later: type[KycApplication], than: type[KycApplication]) -> Select[Any]:
+    return select(later.id).where(
+        later.account_id == than.account_id,
+        tuple_(later.submitted_at, later.id) > tuple_(than.submitted_at, than.id),
     )

@@ -84,7 +84,6 @@ def wait(
     message_id: UUID,
     recipient: Recipient,
     seconds: float,
-    now: Callable[[], float] = time.monotonic,
 ) -> Outcome:
     """Wait for what becomes of a command.
 
@@ -94,15 +93,14 @@ def wait(
         message_id: of the command.
         recipient: who carries it out.
         seconds: how long to wait.
-        now: a monotonic clock.
 
     Raises:
         sqlalchemy.exc.DBAPIError: the database is away.
     """
-    deadline, looks = now() + seconds, 0
+    deadline, looks = time.monotonic() + seconds, 0
     while True:
         looks += 1
-        is_last = now() >= deadline
+        is_last = time.monotonic() >= deadline
         letters = connection if is_last or looks % LETTERS_EVERY == 0 else None
         outcome = look(engine, message_id, recipient, letters)
         if outcome is not None:

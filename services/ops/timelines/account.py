@@ -207,11 +207,9 @@ def account_trail(
         bus = pending.on_the_bus(session, connection, str(account_id), engine=engine)
         found += bus.messages
     today = datetime.now(UTC) - timedelta(days=1)
-    recent = session.execute(
-        select(func.count(), func.max(Order.accepted_at)).where(
-            Order.account_id == account_id, Order.accepted_at > today, Order.is_live
-        )
-    ).one()
+    recent = select(func.count()).where(
+        Order.account_id == account_id, Order.accepted_at > today, Order.is_live
+    )
     newest = select(func.max(Order.accepted_at)).where(
         Order.account_id == account_id, Order.is_live
     )
@@ -229,7 +227,7 @@ def account_trail(
         public_keys=credentials.public_keys(session, account_id),
         emails=_emails(session, account_id),
         orders=_orders(session, account_id),
-        orders_today=recent[0],
+        orders_today=session.scalar(recent) or 0,
         newest_order_at=session.scalar(newest),
         refusals=requests.refusals(session, account_id, since=today),
         rate=policy.rate_per_second if policy else None,
@@ -251,33 +249,13 @@ def _orders(session: Session, account_id: UUID) -> dict[str, int]:
 
 
 def _applications(session: Session, account_id: UUID) -> tuple[Application, ...]:
-    rows = session.scalars(
-        select(KycApplication).where(KycApplication.account_id == account_id).order_by(*_NEWEST)
-    )
-    return tuple(
-        Application(
-            id=row.id,
-            business_registration_number=row.business_registration_number,
-            business_address=row.business_address,
-            contact_person_details=row.contact_person_details,
-            status=row.status,
-            reason=row.reason,
-            submitted_at=row.submitted_at,
-            decided_at=row.decided_at,
-            decided_by=row.decided_by,
-        )
-        for row in rows
-    )
+    columns = [getattr(KycApplication, name) for name in Application.__slots__]
+    query = select(*columns).where(KycApplication.account_id == account_id)
+    return tuple(Application(*row) for row in session.execute(query.order_by(*_NEWEST)))
 
 
 def _emails(session: Session, account_id: UUID) -> tuple[Email, ...]:
-    rows = session.scalars(
-        select(EmailDelivery)
-        .where(EmailDelivery.subject_id == str(account_id))
-        .order_by(EmailDelivery.at.desc())
-        .limit(AT_MOST)
-    )
-    return tuple(
-        Email(row.at, row.template, row.recipient, row.state, row.response, row.fact_id)
-        for row in rows
-    )
+    columns = [getattr(EmailDelivery, name) for name in Email.__slots__]
+    query = select(*columns).where(EmailDelivery.subject_id == str(account_id))
+    rows = session.execute(query.order_by(EmailDelivery.at.desc()).limit(AT_MOST))
+    return tuple(Email(*row) for row in rows)

@@ -30,6 +30,9 @@ class Request:
     address: str
 
 
+_COLUMNS = {"address": "client_address"}  # where it has another name
+
+
 def by_events(session: Session, event_ids: Collection[UUID]) -> Sequence[Request]:
     """The requests that became these messages, oldest first; a repeated one became the same."""
     return _found(session, WebhookRequest.event_id.in_(event_ids))
@@ -105,18 +108,9 @@ def _lately() -> ColumnElement[bool]:
 
 
 def _found(session: Session, *conditions: ColumnElement[bool]) -> Sequence[Request]:
+    columns = [getattr(WebhookRequest, _COLUMNS.get(name, name)) for name in Request.__slots__]
     rows = session.execute(
-        select(
-            WebhookRequest.at,
-            WebhookRequest.accepted,
-            WebhookRequest.code,
-            WebhookRequest.event_id,
-            WebhookRequest.event_type,
-            WebhookRequest.order_id,
-            WebhookRequest.account_id,
-            WebhookRequest.idempotency_key,
-            WebhookRequest.client_address,
-        )
+        select(*columns)
         .where(*conditions)
         .order_by(WebhookRequest.at, WebhookRequest.id)
         .limit(AT_MOST)

@@ -112,14 +112,14 @@ def _waiting(
 ) -> list[Found]:
     return [
         Found(
-            order.order_number,
+            order.order_number or "",
             order.order_id,
             _company(session, order.account_id),
-            order.customer_email,
+            order.customer_details.email,
             "",
-            order.accepted_at,
+            at,
         )
-        for order in unrecorded.by_email(session, connection, email, engine=engine)
+        for order, at in unrecorded.by_email(session, connection, email, engine=engine)
     ]
 
 

@@ -6,18 +6,16 @@ dead letters and, while the recorder has not caught up, the newest of the journa
 
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from uuid import UUID
 
 import msgspec
 from kombu import Connection
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
-from services.ops import journal
 from services.ops.broker.hold import BusyError, count, hold
+from services.ops.journal import reading
 from services.ops.monitoring import heartbeats
 from shared.bus.contract import topology
 from shared.bus.contract.delivery import Incoming
@@ -39,23 +37,8 @@ UNKNOWN = timedelta(hours=1)
 """How far back to begin where no recorder says how far it is."""
 
 
-@dataclass(frozen=True, slots=True)
-class Unrecorded:
-    """An order that waits to be recorded.
-
-    Attributes:
-        order_number: what its sender calls it; empty where it has none.
-        order_id: which.
-        account_id: whose.
-        customer_email: for whom.
-        accepted_at: since when; None where its message does not say.
-    """
-
-    order_number: str
-    order_id: UUID
-    account_id: UUID
-    customer_email: str
-    accepted_at: datetime | None
+Unrecorded = tuple[OrderCreated, datetime | None]
+"""An order that waits to be recorded, and since when; None where its message does not say."""
 
 
 def by_email(
@@ -70,14 +53,14 @@ def by_email(
         engine: see `dead_letters.search.browse`.
 
     Raises:
-        journal.NotReadToTheEndError: the broker fell silent over the journal.
+        reading.NotReadToTheEndError: the broker fell silent over the journal.
         BusyError: somebody is at work in a queue, so that not all is known.
     """
     in_outbox = [*_meant(_in_outbox(session), email)]
     let_go(session)
     found = {
-        order.order_id: order
-        for order in (
+        order.order_id: (order, at)
+        for order, at in (
             *in_outbox,
             *_meant(_held(connection, engine), email),
             *_meant(_in_journal(session, connection), email),
@@ -86,9 +69,9 @@ def by_email(
     if not found:
         return []
     recorded = set(session.scalars(select(Order.id).where(Order.id.in_(found))))
-    left = [order for id_, order in found.items() if id_ not in recorded]
+    left = [one for id_, one in found.items() if id_ not in recorded]
     never = datetime.min.replace(tzinfo=UTC)
-    return sorted(left, key=lambda order: order.accepted_at or never, reverse=True)
+    return sorted(left, key=lambda one: one[1] or never, reverse=True)
 
 
 def _meant(bodies: Iterable[tuple[bytes, datetime | None]], email: str) -> Iterator[Unrecorded]:
@@ -103,13 +86,7 @@ def _meant(bodies: Iterable[tuple[bytes, datetime | None]], email: str) -> Itera
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             continue
         if isinstance(order, OrderCreated) and compared(order.customer_details.email) == wanted:
-            yield Unrecorded(
-                order.order_number or "",
-                order.order_id,
-                order.account_id,
-                order.customer_details.email,
-                at,
-            )
+            yield order, at
 
 
 def _in_outbox(session: Session) -> Iterator[tuple[bytes, datetime | None]]:
@@ -145,7 +122,7 @@ def _in_journal(
         return
     reached = max((said.reached for said in beats if said.reached), default=now - UNKNOWN)
     deadline = time.monotonic() + SECONDS
-    for entry in islice(journal.read(connection, reached - MARGIN, now), AT_MOST):
+    for entry in islice(reading.read(connection, reached - MARGIN, now), AT_MOST):
         if entry.type in _TYPES:
             yield entry.incoming.body, entry.incoming.stated_time
         if time.monotonic() > deadline:

@@ -110,7 +110,7 @@ class Batches:
         handle: what is to be done.
         stopping: set when the process stops; ends waiting for what is away.
         standing: told of waiting for what is away.
-        keyed: see `shared.bus.consume.consumer.Subscription`.
+        keyed: see `shared.bus.consume.subscription.Subscription`.
     """
 
     def __init__(

@@ -120,10 +120,9 @@ class _Line:
             try:
                 if self._connection is None:
                     self._connection = self._requeuer.connection()
-                done = self._requeuer.publish(
+                safe, error = self._requeuer.publish(
                     self._connection, copies, PATIENCE, lambda: self._is_open
                 )
-                safe, error = done.safe, done.error
             except Exception as failure:  # noqa: BLE001 - whatever it was, it is tried again
                 safe, error = frozenset(), failure
             with self._changed:

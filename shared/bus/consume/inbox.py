@@ -1,14 +1,15 @@
 """The inbox: which messages a consumer has handled, in the transaction of their effects."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
 from uuid import UUID
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from shared.bus.contract.errors import Hold
 from shared.db import arrays
-from shared.db.session import database_time
+from shared.db.session import database_time, is_database_away, transaction
 from shared.ids import new_id
 
 KEEP_DAYS = 30
@@ -37,10 +38,29 @@ def claim(session: Session, consumer: str, ids: Sequence[UUID]) -> set[UUID]:
     return set(rows.scalars())
 
 
-def rehearse(session: Session, consumer: str) -> None:
-    """Enter a message and take it back: raises what would stop a real one."""
-    claim(session, consumer, [new_id()])
-    session.rollback()
+def look(consumer: str, beside: Callable[[], None] | None = None) -> Exception | None:
+    """Try what each transaction of a consumer begins with, and undo it.
+
+    Before the broker sends it anything. It writes: a standby and a full disk can be read from.
+
+    Args:
+        consumer: whose inbox is written to.
+        beside: looks for what is needed beside the database, and raises `Hold` where it is away.
+
+    Returns:
+        What says that nothing should be taken, for `batch.held_by`. What is wrong in another way is
+        told by the first message, which fails by it.
+    """
+    try:
+        with transaction() as session:
+            claim(session, consumer, [new_id()])
+            session.rollback()
+        if beside is not None:
+            beside()
+    except Exception as error:  # noqa: BLE001 - as said above
+        if isinstance(error, Hold) or is_database_away(error):
+            return error
+    return None
 
 
 def release(session: Session, consumer: str, ids: Collection[UUID]) -> None:

@@ -61,19 +61,6 @@ class Copy:
         return self.delivery.tag
 
 
-@dataclass(frozen=True, slots=True)
-class Requeued:
-    """What became of copies.
-
-    Attributes:
-        safe: the tags of the deliveries whose copy is confirmed; they may be acknowledged.
-        error: why the others must not be; None when there are none.
-    """
-
-    safe: frozenset[int]
-    error: Exception | None
-
-
 class Requeuer:
     """Makes and publishes the copies, each confirmed before the original may be acknowledged.
 
@@ -117,7 +104,7 @@ class Requeuer:
         copies: Sequence[Copy],
         seconds: float,
         is_wanted: Callable[[], bool],
-    ) -> Requeued:
+    ) -> tuple[frozenset[int], Exception | None]:
         """Publish copies, in this order, and wait for the broker.
 
         Args:
@@ -125,12 +112,16 @@ class Requeuer:
             copies: what to publish.
             seconds: how long to wait for confirms.
             is_wanted: whether to wait on.
+
+        Returns:
+            The tags of the deliveries whose copy is confirmed, so that they may be acknowledged,
+            and why the others must not be; None when there are none.
         """
         routed = [copy.routed for copy in copies]
         published = confirmed.publish(connection, routed, seconds, is_wanted)
         safe = [copies[place] for place in sorted(published.confirmed)]
         self._tell(safe)
-        return Requeued(frozenset(copy.tag for copy in safe), published.error)
+        return frozenset(copy.tag for copy in safe), published.error
 
     def copy(self, delivery: Delivery, error: Exception) -> Copy:
         """The copy of a failed message, and where it goes.

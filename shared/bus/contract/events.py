@@ -20,9 +20,17 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from shared.validation.days import day_of
 from shared.validation.email_addresses import with_ascii_domain
 from shared.validation.reading import why_not
+
+_TIME = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ]\d\d:\d\d.*")
+
+
+def _day_of(text: str) -> str:
+    """The day that is written in a time of RFC 3339, whatever its zone; other text as it is."""
+    found = _TIME.fullmatch(text)
+    return found[1] if found else text
+
 
 # The end of the text, in Python's regular expressions as in JSON Schema's (ECMA 262). Python's `$`
 # also matches before a last line feed, and ECMA 262 has no `\Z`.
@@ -135,7 +143,7 @@ Day = Annotated[
     msgspec.Meta(
         description="a day, such as 2026-12-03; of a time, the day that is written in it",
         examples=["2026-12-03"],
-        extra={"normalise": day_of},
+        extra={"normalise": _day_of},
     ),
 ]
 # UNSET is not written: an order without these is on the bus what it was before there were any.
@@ -425,7 +433,7 @@ class WebhookLimit(Event, frozen=True, kw_only=True):
 # --- events: facts ---------------------------------------------------------------------------
 
 
-class _AccountFact(Event, frozen=True, kw_only=True):
+class AccountFact(Event, frozen=True, kw_only=True):
     """A fact about an account carries whom to tell, so that the notifier need not ask anybody."""
 
     EXCHANGE: ClassVar[str] = "events"
@@ -438,7 +446,7 @@ class _AccountFact(Event, frozen=True, kw_only=True):
 CodePurpose = Literal["registration", "password_reset", "new_address", "reply_to"]
 
 
-class AccountOtpRequested(_AccountFact, frozen=True, kw_only=True):
+class AccountOtpRequested(AccountFact, frozen=True, kw_only=True):
     """A one-time code was made. `sealed_code` opens for `code_id`, under the key of codes.
 
     `company_name` is empty while the address is not proved: who asked may be anybody, and our email
@@ -454,13 +462,13 @@ class AccountOtpRequested(_AccountFact, frozen=True, kw_only=True):
     expires_at: datetime
 
 
-class AccountVerified(_AccountFact, frozen=True, kw_only=True):
+class AccountVerified(AccountFact, frozen=True, kw_only=True):
     """An account proved its email address."""
 
     TYPE: ClassVar[str] = "account.verified"
 
 
-class AccountSignedIn(_AccountFact, frozen=True, kw_only=True):
+class AccountSignedIn(AccountFact, frozen=True, kw_only=True):
     """A business signed in, from `address`; `is_new_place`: never from there before."""
 
     TYPE: ClassVar[str] = "account.signed_in"
@@ -469,7 +477,7 @@ class AccountSignedIn(_AccountFact, frozen=True, kw_only=True):
     is_new_place: bool = False
 
 
-class AccountChanged(_AccountFact, frozen=True, kw_only=True):
+class AccountChanged(AccountFact, frozen=True, kw_only=True):
     """What its owner must know happened to an account; `email` is the address that is told.
 
     `address` is the client's; `by` is empty where somebody signed in did it, or a mailed code.
@@ -512,7 +520,7 @@ class AccountSignInFailed(Event, frozen=True, kw_only=True):
     address: str
 
 
-class KycSubmitted(_AccountFact, frozen=True, kw_only=True):
+class KycSubmitted(AccountFact, frozen=True, kw_only=True):
     """A business sent its KYC application."""
 
     TYPE: ClassVar[str] = "kyc.submitted"
@@ -521,7 +529,7 @@ class KycSubmitted(_AccountFact, frozen=True, kw_only=True):
     business_registration_number: str
 
 
-class KycApproved(_AccountFact, frozen=True, kw_only=True):
+class KycApproved(AccountFact, frozen=True, kw_only=True):
     """An operator approved an application."""
 
     TYPE: ClassVar[str] = "kyc.approved"
@@ -530,7 +538,7 @@ class KycApproved(_AccountFact, frozen=True, kw_only=True):
     decided_by: str
 
 
-class KycRejected(_AccountFact, frozen=True, kw_only=True):
+class KycRejected(AccountFact, frozen=True, kw_only=True):
     """An operator rejected an application; `reason` is meant for the business to read."""
 
     TYPE: ClassVar[str] = "kyc.rejected"
@@ -540,7 +548,7 @@ class KycRejected(_AccountFact, frozen=True, kw_only=True):
     reason: str
 
 
-class KycInformationRequested(_AccountFact, frozen=True, kw_only=True):
+class KycInformationRequested(AccountFact, frozen=True, kw_only=True):
     """An operator needs to know more before deciding; `reason` says what, to the business."""
 
     TYPE: ClassVar[str] = "kyc.information_requested"
@@ -550,7 +558,7 @@ class KycInformationRequested(_AccountFact, frozen=True, kw_only=True):
     reason: str
 
 
-class KycRevoked(_AccountFact, frozen=True, kw_only=True):
+class KycRevoked(AccountFact, frozen=True, kw_only=True):
     """An operator took an approval back; the secrets named stopped working with it."""
 
     TYPE: ClassVar[str] = "kyc.revoked"
@@ -561,7 +569,7 @@ class KycRevoked(_AccountFact, frozen=True, kw_only=True):
     secret_ids: tuple[UUID, ...] = ()
 
 
-class SecretIssued(_AccountFact, frozen=True, kw_only=True):
+class SecretIssued(AccountFact, frozen=True, kw_only=True):
     """An account without an active secret got one.
 
     `revoked_ids` are earlier ones, replaced but working, that stopped at once, where that was
@@ -576,7 +584,7 @@ class SecretIssued(_AccountFact, frozen=True, kw_only=True):
     revoked_ids: tuple[UUID, ...] = ()
 
 
-class SecretShown(_AccountFact, frozen=True, kw_only=True):
+class SecretShown(AccountFact, frozen=True, kw_only=True):
     """A business was shown its secret, at `address`; one a secret, day and network is told."""
 
     TYPE: ClassVar[str] = "secret.shown"
@@ -586,7 +594,7 @@ class SecretShown(_AccountFact, frozen=True, kw_only=True):
     is_test: bool = False
 
 
-class SecretGiven(_AccountFact, frozen=True, kw_only=True):
+class SecretGiven(AccountFact, frozen=True, kw_only=True):
     """A business gave us, at `address`, the secret that a platform signs with; of one of its shops.
 
     The one before, if there was one, goes on working until `previous_valid_until`; `revoked_ids`
@@ -603,7 +611,7 @@ class SecretGiven(_AccountFact, frozen=True, kw_only=True):
     revoked_ids: tuple[UUID, ...] = ()
 
 
-class WebhookAllowlistChanged(_AccountFact, frozen=True, kw_only=True):
+class WebhookAllowlistChanged(AccountFact, frozen=True, kw_only=True):
     """A business said, at `address`, where its webhooks may come from; none means anywhere."""
 
     TYPE: ClassVar[str] = "webhook.allowlist_changed"
@@ -612,7 +620,7 @@ class WebhookAllowlistChanged(_AccountFact, frozen=True, kw_only=True):
     allowed_networks: tuple[str, ...]
 
 
-class WebhookFileSent(_AccountFact, frozen=True, kw_only=True):
+class WebhookFileSent(AccountFact, frozen=True, kw_only=True):
     """A business began, at `address`, to send a file: so many orders and updates of orders.
 
     Each of them comes as any other does; by `sha256` a copy of the file is told from another.
@@ -626,7 +634,7 @@ class WebhookFileSent(_AccountFact, frozen=True, kw_only=True):
     updates: int = 0
 
 
-class SecretRotated(_AccountFact, frozen=True, kw_only=True):
+class SecretRotated(AccountFact, frozen=True, kw_only=True):
     """A new secret replaced another, which goes on working until `previous_valid_until`.
 
     `revoked_ids` are the earlier ones that stopped working at once, where that was wanted.
@@ -643,7 +651,7 @@ class SecretRotated(_AccountFact, frozen=True, kw_only=True):
     is_test: bool = False
 
 
-class SecretExpiring(_AccountFact, frozen=True, kw_only=True):
+class SecretExpiring(AccountFact, frozen=True, kw_only=True):
     """A replaced secret stops working soon.
 
     With how much it is still in use: when last, and for which part of the account's requests of the
@@ -660,7 +668,7 @@ class SecretExpiring(_AccountFact, frozen=True, kw_only=True):
     is_test: bool = False
 
 
-class SecretRevoked(_AccountFact, frozen=True, kw_only=True):
+class SecretRevoked(AccountFact, frozen=True, kw_only=True):
     """Secrets stopped working at once."""
 
     TYPE: ClassVar[str] = "secret.revoked"
@@ -669,7 +677,7 @@ class SecretRevoked(_AccountFact, frozen=True, kw_only=True):
     reason: str
 
 
-class _SecretKeyFact(_AccountFact, frozen=True, kw_only=True):
+class _SecretKeyFact(AccountFact, frozen=True, kw_only=True):
     key_id: UUID
     public_key: str
     address: str
@@ -766,7 +774,7 @@ class OrderTestCancellationRecorded(OrderCancellationRecorded, frozen=True, kw_o
     order_email: str = ""
 
 
-class OrderNotTaken(_AccountFact, frozen=True, kw_only=True):
+class OrderNotTaken(AccountFact, frozen=True, kw_only=True):
     """What a sender said of an order came to nothing; one of a kind and day is told.
 
     `update_given_up`: the order that the update `event_id` names never came. `key_reused`: another
@@ -794,7 +802,7 @@ class RefusedRecipient(msgspec.Struct, frozen=True, kw_only=True):
     response: str
 
 
-class OrderRecipientsRefused(_AccountFact, frozen=True, kw_only=True):
+class OrderRecipientsRefused(AccountFact, frozen=True, kw_only=True):
     """Addresses of a business's customers were refused; `total` of them since it was last told.
 
     One a day at most is told.
@@ -819,7 +827,7 @@ class EmailUndeliverable(Event, frozen=True, kw_only=True):
     reason: str
 
 
-class EmailSuppressionLifted(_AccountFact, frozen=True, kw_only=True):
+class EmailSuppressionLifted(AccountFact, frozen=True, kw_only=True):
     """A business at `address` has a customer's address mailed again that was refused.
 
     For the audit log; which address, is not told.
@@ -831,7 +839,7 @@ class EmailSuppressionLifted(_AccountFact, frozen=True, kw_only=True):
     suppression_id: UUID
 
 
-class EmailLocaleChanged(_AccountFact, frozen=True, kw_only=True):
+class EmailLocaleChanged(AccountFact, frozen=True, kw_only=True):
     """A business said, at `address`, in which language and time its customers' emails are."""
 
     TYPE: ClassVar[str] = "email.locale_changed"

@@ -1,5 +1,6 @@
 """The numbers of PostgreSQL's advisory locks. They are one space for all of a database, so each
-number is here, and nowhere else but in migrations; a lock that is named goes by `hashtextextended`.
+number is here, and nowhere else but in migrations. A lock that is named goes by `hashtextextended`;
+that of a queue by SHA-256 (`queue_lock.lock_key`), of an account's secrets by the id's random end.
 """
 
 MIGRATIONS = 7_034_221

@@ -13,7 +13,8 @@ from amqp import Channel
 from kombu import Connection
 from sqlalchemy import select, text
 
-from shared.bus.consume.consumer import Consumer, Subscription
+from shared.bus.consume.consumer import Consumer
+from shared.bus.consume.subscription import Subscription
 from shared.bus.contract import topology
 from shared.bus.contract.errors import Hold, Permanent, UnderWay
 from shared.bus.contract.message import message_for

@@ -6,7 +6,8 @@ import pytest
 
 from services.notifier.__main__ import wire as wire_notifier
 from services.orders.__main__ import wire as wire_orders
-from shared.bus.consume.consumer import Consumer, Subscription
+from shared.bus.consume.consumer import Consumer
+from shared.bus.consume.subscription import Subscription
 from shared.bus.contract import topology
 from shared.bus.contract.message import message_for
 from stack.servers.ports import Port

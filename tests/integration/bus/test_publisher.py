@@ -10,7 +10,7 @@ from kombu import Connection
 from msgspec.structs import replace
 from pika import frame as pika_frame
 
-from services.ops import journal as ops_journal
+from services.ops.journal import reading
 from shared.bus.contract import journal, topology
 from shared.bus.contract.delivery import Incoming
 from shared.bus.contract.message import message_for
@@ -322,7 +322,7 @@ def test_the_journal_has_what_was_published_in_as_many_messages_as_it_takes(amqp
     begin = datetime.now(UTC) - timedelta(seconds=1)
     asyncio.run(story())
     with Connection(amqp_url) as connection:
-        kept = list(ops_journal.read(connection, begin, datetime.now(UTC)))
+        kept = list(reading.read(connection, begin, datetime.now(UTC)))
         taken = [Incoming.of(take(amqp_url, topology.ORDERS_INTAKE.name)) for _ in sent]
     assert len(kept) == 20
     for entry, got in zip(kept, taken, strict=True):

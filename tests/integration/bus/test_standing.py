@@ -18,7 +18,8 @@ from services.ops.monitoring import heartbeats
 from services.ops.monitoring.alerts import troubles
 from services.ops.monitoring.queue_stats import Sample
 from shared import health, service
-from shared.bus.consume.consumer import Consumer, Subscription
+from shared.bus.consume.consumer import Consumer
+from shared.bus.consume.subscription import Subscription
 from shared.bus.contract import topology
 from shared.bus.contract.errors import Hold
 from shared.bus.publish.publisher import Publisher

@@ -7,10 +7,10 @@ import pytest
 from kombu import Connection
 
 from services.kyc.__main__ import wire
-from services.ops import journal
 from services.ops.audit.actions import Actor
 from services.ops.dead_letters import actions, search
 from services.ops.dead_letters.letter import Criteria
+from services.ops.journal import reading, replaying
 from services.secrets.__main__ import wire as secrets_wire
 from shared.bus.broker.decoding import arguments
 from shared.bus.consume.copies import again
@@ -63,9 +63,9 @@ def test_the_journal_is_read_and_replayed_around_them(settings, amqp_url):
     publish_raw(amqp_url, "commands", "kyc.decide", b"{}", message_id="first")
     publish(amqp_url)
     publish_raw(amqp_url, "commands", "kyc.decide", b"{}", message_id="last")
-    with Connection(amqp_url) as reading, Connection(amqp_url) as writing:
-        entries = journal.read(reading, began, datetime.now(UTC) + timedelta(days=1))
-        summary = journal.replay(writing, DECISIONS, entries)
+    with Connection(amqp_url) as source, Connection(amqp_url) as writing:
+        entries = reading.read(source, began, datetime.now(UTC) + timedelta(days=1))
+        summary = replaying.replay(writing, DECISIONS, entries)
     assert sum(summary.counts.values()) == COUNT + 2
     assert depth(amqp_url, DECISIONS.name) == 2 * (COUNT + 2)
 
@@ -98,8 +98,8 @@ def test_a_routing_key_that_is_no_text(settings, amqp_url):
         publish(amqp_url, key, only="an id that is Latin-1")
     for shown in ("secret.\\xe9", "secret.é", "secret.\\xed\\xa0\\x80"):
         assert take(amqp_url, "secrets.rotate").delivery_info["routing_key"] == shown
-    with Connection(amqp_url) as reading:
-        entries = journal.read(reading, began, datetime.now(UTC) + timedelta(days=1))
+    with Connection(amqp_url) as source:
+        entries = reading.read(source, began, datetime.now(UTC) + timedelta(days=1))
         assert [entry.key for entry in entries] == [
             "secret.\\xe9",
             "secret.é",

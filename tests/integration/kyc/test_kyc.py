@@ -297,7 +297,7 @@ def die_before_the_acknowledgement(settings, meanwhile):
     stopping = threading.Event()
     (subscription,) = wire(settings).subscriptions
     consumer = Consumer(settings.amqp_url, settings.amqp_heartbeat, subscription, stopping)
-    handle = consumer._handle
+    handle = consumer.handle
 
     def committed(batch):
         handle(batch)
@@ -305,7 +305,7 @@ def die_before_the_acknowledgement(settings, meanwhile):
         stopping.set()
         raise ConnectionError("the connection dies between the commit and the acknowledgement")
 
-    consumer._handle = committed
+    consumer.handle = committed
     consumer.run()
 
 

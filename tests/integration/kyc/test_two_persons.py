@@ -157,14 +157,14 @@ def test_nobody_counts_twice_by_a_redelivery(settings, db, amqp_url, properties)
     stopping = threading.Event()
     (subscription,) = wire(settings).subscriptions
     consumer = Consumer(settings.amqp_url, settings.amqp_heartbeat, subscription, stopping)
-    handle = consumer._handle
+    handle = consumer.handle
 
     def committed(batch):
         handle(batch)
         stopping.set()
         raise ConnectionError("the connection dies between the commit and the acknowledgement")
 
-    consumer._handle = committed
+    consumer.handle = committed
     consumer.run()
     decide(settings)
     assert statuses(db) == ["pending"]

@@ -17,7 +17,8 @@ from services.notifier.outgoing import Sending
 from services.notifier.smtp import MailConnection
 from services.notifier.suppression import leaving
 from shared import erased
-from shared.bus.consume.consumer import SUSPICIOUS_DELIVERIES, Consumer
+from shared.bus.consume.consumer import Consumer
+from shared.bus.consume.session import SUSPICIOUS_DELIVERIES
 from shared.bus.contract import topology
 from shared.bus.contract.errors import UnderWay
 from shared.bus.contract.events import encode

@@ -12,10 +12,10 @@ from kombu import Connection
 from msgspec.structs import replace
 from sqlalchemy import select, text
 
-from services.ops import journal
 from services.ops.broker.connection import open_connection
 from services.ops.broker.hold import hold
-from services.ops.journal import NotReadToTheEndError
+from services.ops.journal import reading, replaying
+from services.ops.journal.reading import NotReadToTheEndError
 from services.orders.__main__ import wire
 from services.secrets.__main__ import wire as secrets_wire
 from shared.bus import outbox
@@ -249,10 +249,10 @@ def test_what_makes_no_sense_is_said_before_anything_happens(settings, arguments
 def test_more_that_waits_than_can_be_looked_through_is_taken_for_nothing(
     settings, amqp_url, monkeypatch
 ):
-    monkeypatch.setattr(journal, "LOOKED_THROUGH", 2)
+    monkeypatch.setattr(replaying, "LOOKED_THROUGH", 2)
     sent(amqp_url, *(order_created() for _ in range(3)))
-    with Connection(amqp_url) as connection, pytest.raises(journal.TooManyWaitError):
-        journal.replay(connection, topology.ORDERS_INTAKE, iter(()), how="done")
+    with Connection(amqp_url) as connection, pytest.raises(replaying.TooManyWaitError):
+        replaying.replay(connection, topology.ORDERS_INTAKE, iter(()), how="done")
     assert depth(amqp_url, "orders.intake") == 3
 
 
@@ -277,9 +277,9 @@ def a_journal(amqp_url, count):
 
 def test_a_broker_that_is_slow_for_a_moment_ends_no_replay(settings, amqp_url, began):
     a_journal(amqp_url, 500)
-    with Gate(amqp_url) as gate, open_connection(gate.url) as reading:
-        extent, found = journal.Extent(), 0
-        for _ in journal.read(reading, datetime.fromisoformat(began), FAR, extent):
+    with Gate(amqp_url) as gate, open_connection(gate.url) as source:
+        extent, found = reading.Extent(), 0
+        for _ in reading.read(source, datetime.fromisoformat(began), FAR, extent):
             found += 1
             if found == 100:
                 gate.stall()
@@ -290,14 +290,14 @@ def test_a_broker_that_is_slow_for_a_moment_ends_no_replay(settings, amqp_url, b
 
 
 def test_a_broker_that_falls_silent_ends_a_replay_aloud(settings, amqp_url, began, monkeypatch):
-    monkeypatch.setattr(journal, "SILENCE_SECONDS", 1.0)
+    monkeypatch.setattr(reading, "SILENCE_SECONDS", 1.0)
     a_journal(amqp_url, 500)
     writing = Connection(amqp_url)
-    with Gate(amqp_url) as gate, open_connection(gate.url) as reading, writing:
+    with Gate(amqp_url) as gate, open_connection(gate.url) as source, writing:
 
         def entries():
             for number, entry in enumerate(
-                journal.read(reading, datetime.fromisoformat(began), FAR), 1
+                reading.read(source, datetime.fromisoformat(began), FAR), 1
             ):
                 if number == 100:
                     gate.stall()
@@ -305,7 +305,7 @@ def test_a_broker_that_falls_silent_ends_a_replay_aloud(settings, amqp_url, bega
 
         seen = []
         with pytest.raises(NotReadToTheEndError, match=r"sent nothing .* of the journal's 500"):
-            journal.replay(writing, topology.ORDERS_INTAKE, entries(), progress=seen.append)
+            replaying.replay(writing, topology.ORDERS_INTAKE, entries(), progress=seen.append)
     # What it says it has published is published.
     done = sum(seen[-1].counts.values())
     assert 100 <= done < 500
@@ -313,29 +313,29 @@ def test_a_broker_that_falls_silent_ends_a_replay_aloud(settings, amqp_url, bega
 
 
 def test_what_is_not_there_any_more_is_not_passed_over(settings):
-    extent = journal.Extent(end=100)
+    extent = reading.Extent(end=100)
     for offset in (7, 8):
-        journal._follow(extent, at_offset(offset))
+        reading._follow(extent, at_offset(offset))
     with pytest.raises(NotReadToTheEndError, match="offsets 9 to 41 are not there any more"):
-        journal._follow(extent, at_offset(42))
+        reading._follow(extent, at_offset(42))
 
 
 def at_offset(offset):
-    return AmqpMessage(b"", application_headers={journal.OFFSET_HEADER: offset})
+    return AmqpMessage(b"", application_headers={reading.OFFSET_HEADER: offset})
 
 
 def test_it_reads_to_where_the_journal_ended_and_no_further(settings, amqp_url, began):
     a_journal(amqp_url, 50)
-    with Connection(amqp_url) as reading:
-        entries = journal.read(reading, datetime.fromisoformat(began), FAR)
+    with Connection(amqp_url) as source:
+        entries = reading.read(source, datetime.fromisoformat(began), FAR)
         next(entries)
         a_journal(amqp_url, 50)
         assert sum(1 for _ in entries) == 49
         # And of a time that is yet to come there is nothing, at once.
-        assert list(journal.read(reading, FAR, FAR)) == []
-        assert list(journal.read(reading, FAR, FAR, earlier=journal.AWAITING)) == []
-    with Connection(amqp_url) as reading:
-        assert sum(1 for _ in journal.read(reading, datetime.fromisoformat(began), FAR)) == 100
+        assert list(reading.read(source, FAR, FAR)) == []
+        assert list(reading.read(source, FAR, FAR, earlier=replaying.AWAITING)) == []
+    with Connection(amqp_url) as source:
+        assert sum(1 for _ in reading.read(source, datetime.fromisoformat(began), FAR)) == 100
 
 
 def test_an_empty_journal(settings, began):
@@ -379,7 +379,7 @@ def test_looking_is_not_delivering(settings, amqp_url):
     ):
         for _ in range(topology.DELIVERY_LIMIT + 1):
             with Connection(amqp_url) as connection:
-                journal.replay(connection, queue, iter(()), how="done", dry_run=True)
+                replaying.replay(connection, queue, iter(()), how="done", dry_run=True)
         found = [take(amqp_url, queue.name) for _ in expected]
         assert [(m.properties["message_id"], m.body, headers(m)) for m in found] == expected
         assert not any(message.headers.get("x-delivery-count") for message in found)
@@ -387,7 +387,7 @@ def test_looking_is_not_delivering(settings, amqp_url):
 
 
 def test_what_comes_while_it_looks_is_not_taken_for_done(settings, amqp_url, began, monkeypatch):
-    look = journal._waiting
+    look = replaying._waiting
     handled, late = order_created(), order_created()
 
     def then_another_comes(*given):
@@ -395,12 +395,12 @@ def test_what_comes_while_it_looks_is_not_taken_for_done(settings, amqp_url, beg
         sent(amqp_url, late)
         return seen
 
-    monkeypatch.setattr(journal, "_waiting", then_another_comes)
+    monkeypatch.setattr(replaying, "_waiting", then_another_comes)
     sent(amqp_url, handled)
     take(amqp_url, "orders.intake")
-    with Connection(amqp_url) as reading, Connection(amqp_url) as writing:
-        entries = journal.read(reading, datetime.fromisoformat(began), FAR)
-        summary = journal.replay(writing, topology.ORDERS_INTAKE, entries, how="done")
+    with Connection(amqp_url) as source, Connection(amqp_url) as writing:
+        entries = reading.read(source, datetime.fromisoformat(began), FAR)
+        summary = replaying.replay(writing, topology.ORDERS_INTAKE, entries, how="done")
     assert summary.counts == {"order.created": 1}
 
 
@@ -573,8 +573,8 @@ def test_who_may_only_decide_has_nothing_else_said_again(settings, amqp_url, db,
         take(amqp_url, "kyc.decisions")
     # What says no known type is a decision, whatever is in it.
     assert replay(settings, began, "--to-queue", "kyc.decisions") == {"journal.batch": 1}
-    with Connection(amqp_url) as reading:
-        entries = journal.read(reading, datetime.fromisoformat(began), FAR)
+    with Connection(amqp_url) as source:
+        entries = reading.read(source, datetime.fromisoformat(began), FAR)
         said = {e.type for e in entries if e.incoming.exchange == "commands"}
     assert said == {"kyc.decide", "journal.batch"}
 
@@ -680,7 +680,7 @@ def test_an_order_that_is_placed_days_later_is_rebuilt_too(settings, amqp_url, d
     with recording(settings):
         pass
     time.sleep(1.1)  # see above
-    began = (datetime.now(UTC) + journal.WAITED).isoformat()
+    began = (datetime.now(UTC) + replaying.WAITED).isoformat()
     members = {name: getattr(order, name) for name in OrderCreated.__struct_fields__}
     sent(amqp_url, OrderPlaced(**members))
     with recording(settings):

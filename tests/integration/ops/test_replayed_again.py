@@ -8,7 +8,7 @@ import pytest
 from kombu import Connection
 from sqlalchemy import func, select
 
-from services.ops import journal
+from services.ops.journal import reading, replaying
 from shared.bus.contract import topology
 from shared.bus.contract.events import (
     AccountBlock,
@@ -301,8 +301,8 @@ def replayed(settings, queue):
     """Replay the whole journal to a queue; returns how many were left to a person."""
     since = datetime.now(UTC) - timedelta(hours=1)
     chosen = next(one for one in topology.WORK_QUEUES if one.name == queue)
-    with Connection(settings.amqp_url) as reading, Connection(settings.amqp_url) as writing:
-        journal.replay(writing, chosen, journal.read(reading, since, datetime.now(UTC)))
+    with Connection(settings.amqp_url) as source, Connection(settings.amqp_url) as writing:
+        replaying.replay(writing, chosen, reading.read(source, since, datetime.now(UTC)))
     run(settings, queue)
     return depth(settings.amqp_url, f"{queue}.dead")
 

@@ -17,8 +17,8 @@ from services.secrets.__main__ import wire as secrets
 from shared.bus.broker import queue_counts
 from shared.bus.broker.standing import Standing
 from shared.bus.consume.batch import Batches, Delivery
-from shared.bus.consume.consumer import decoding
 from shared.bus.consume.rehearsals import requests
+from shared.bus.consume.subscription import decoding
 from shared.bus.contract import topology
 from shared.db.models import Base, KycApplication, Order, OutboxMessage
 from shared.db.session import make_engine

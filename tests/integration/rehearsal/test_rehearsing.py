@@ -9,9 +9,9 @@ from sqlalchemy.exc import IntegrityError
 
 from services.orders.__main__ import wire
 from shared.bus.consume.batch import each
-from shared.bus.consume.consumer import Subscription, decoding
 from shared.bus.consume.rehearsals import requests
 from shared.bus.consume.rehearsals.trying import LOCK_SECONDS, WHOLE_SECONDS, by_itself, rehearse
+from shared.bus.consume.subscription import Subscription, decoding
 from shared.bus.contract import topology
 from shared.bus.contract.errors import Permanent, Retry
 from shared.bus.contract.events import OrderCreated, encode

@@ -13,8 +13,9 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from services.ops import journal, parked_messages
+from services.ops import parked_messages
 from services.ops.audit.actions import Actor
+from services.ops.journal import reading
 from services.relay import authors, rows
 from services.relay.rows import Outcome
 from shared.bus import outbox
@@ -236,8 +237,8 @@ def test_a_body_that_would_spoil_the_journal_is_parked_and_the_others_are_in_it(
     assert "not one JSON value" in reasons[poison.message_id]
     assert drain(amqp_url, 100) == Counter(m.message_id for m in good)
     began = datetime.now(UTC) - timedelta(minutes=5)
-    with Connection(as_service(amqp_url, "console")) as reading:
-        read = journal.read(reading, began, datetime.now(UTC) + timedelta(minutes=5))
+    with Connection(as_service(amqp_url, "console")) as source:
+        read = reading.read(source, began, datetime.now(UTC) + timedelta(minutes=5))
         assert Counter(str(one.incoming.message_id) for one in read) == Counter(
             m.message_id for m in good
         )

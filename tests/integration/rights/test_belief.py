@@ -17,7 +17,7 @@ from services.ops.audit.actions import Actor
 from services.ops.dead_letters import actions
 from services.ops.dead_letters.letter import Criteria, Letter
 from services.secrets.__main__ import wire
-from shared.bus.consume.consumer import Subscription, decoding
+from shared.bus.consume.subscription import Subscription, decoding
 from shared.bus.contract import topology
 from shared.bus.contract.delivery import Incoming, believed
 from shared.bus.contract.errors import Malformed

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from shared import lease
+from stack.servers import data
 from tests.integration.arrange import until
 from tests.integration.stack.test_run import (
     PATIENCE,
@@ -139,12 +140,12 @@ def test_a_folder_is_removed_when_its_holder_has_ended(tmp_path):
     (tmp_path / "it-link").symlink_to(away)
     lease.remove_abandoned(tmp_path, "it-")
     assert held.exists()
-    assert lease.is_held(held)
+    assert data.is_held(held)
     with pytest.raises(lease.LeasedError, match="in use by another process"):
         lease.take(held)
     holder.kill()
     holder.communicate()
-    assert not lease.is_held(held)
+    assert not data.is_held(held)
     lease.remove_abandoned(tmp_path, "it-")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["away", "it-is-not-ours", "it-link"]
     assert (away / lease.LOCK).exists()

@@ -14,7 +14,7 @@ import pytest
 from kombu import Connection
 from sqlalchemy import create_engine, select, text
 
-from services.ops import journal
+from services.ops.journal import reading
 from shared.bus.contract import topology
 from shared.db.models import Base
 from stack.mailbox import Maildir, text_of
@@ -297,12 +297,12 @@ def test_nothing_that_was_written_holds_a_secret_a_password_or_a_token(running, 
         for method in ("POST", "GET")
     ]
     written = [*errors, httpx.get(f"{running.api_url}/metrics").content]
-    with Connection(running.amqp_url) as reading:
+    with Connection(running.amqp_url) as source:
         since = datetime.now(UTC) - timedelta(days=1)
-        for entry in journal.read(reading, since, datetime.now(UTC) + timedelta(days=1)):
+        for entry in reading.read(source, since, datetime.now(UTC) + timedelta(days=1)):
             written += [entry.incoming.body, repr(entry.incoming).encode()]
         for queue in topology.DEAD_QUEUES:
-            with reading.channel() as channel:
+            with source.channel() as channel:
                 while (letter := channel.basic_get(queue.name)) is not None:
                     written += [bytes(letter.body), repr(letter.properties).encode()]
     engine = create_engine(running.database_url)

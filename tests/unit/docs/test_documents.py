@@ -8,7 +8,8 @@ import msgspec
 import pytest
 import yaml
 
-from services.ops import journal, keys
+from services.ops import keys
+from services.ops.journal import replaying
 from services.ops.monitoring.heartbeats import EXPECTED
 from shared import product
 from shared.bus.contract import topology
@@ -16,9 +17,10 @@ from shared.config.environment import ConfigurationError
 from shared.config.loading import SECRET, load
 from shared.config.processes import KEYS, READS
 from shared.config.settings import Settings
-from shared.security.service_accounts import BROKER_USERS, broker_user, login
+from shared.security.service_accounts import BROKER_USERS, login
 from stack.folders import ROOT
 from stack.generated import configuration
+from stack.servers.credentials import broker_user
 from stack.supervisor import MODULES
 
 README = (ROOT / "README.md").read_text()
@@ -58,7 +60,7 @@ def test_the_index_of_the_decisions_has_each_of_them_with_a_day():
 
 
 def test_it_is_written_how_long_before_the_dump_a_replay_begins():
-    minutes = int(journal.WAITED.total_seconds()) // 60
+    minutes = int(replaying.WAITED.total_seconds()) // 60
     said = (ROOT / "docs" / "recovery.md").read_text()
     assert f"**{minutes // 60} h {minutes % 60} min\nbefore `--from`**" in said
 

@@ -225,7 +225,7 @@ def _newest(system: Surroundings, business: str) -> Application:
     return application
 
 
-def _meant(system: Surroundings, command: KycDecide) -> decisions.Meant | None:
+def _meant(system: Surroundings, command: KycDecide) -> Application | None:
     """The application that is meant; None while nobody can say, and exits when it is nobody's."""
     if not system.has_database:
         return None

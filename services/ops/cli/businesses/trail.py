@@ -21,7 +21,7 @@ from services.ops.cli.terminal import (
     say,
     stop,
 )
-from services.ops.journal import NotReadToTheEndError
+from services.ops.journal.reading import NotReadToTheEndError
 from services.ops.timelines import order as trail
 from services.ops.timelines import search
 from services.ops.timelines.order import OrderTrail, in_words

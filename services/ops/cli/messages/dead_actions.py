@@ -1,12 +1,6 @@
 """`fellow dead replay|discard|edit|retry-now`: putting dead letters right."""
 
-import os
-import shlex
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -14,6 +8,7 @@ from kombu import Connection
 from sqlalchemy import Engine
 
 from services.ops.cli.acting import actor, enter, note_view
+from services.ops.cli.messages.bodies import NewBody, edited, read
 from services.ops.cli.messages.dead_options import (
     About,
     All,
@@ -42,7 +37,7 @@ from services.ops.cli.terminal import (
 from services.ops.dead_letters import actions, retry_queue, search
 from services.ops.dead_letters.actions import Progress
 from services.ops.dead_letters.authors import ORPHANED
-from services.ops.dead_letters.letter import Criteria, Letter
+from services.ops.dead_letters.letter import Criteria
 from services.ops.environment import Surroundings
 
 
@@ -96,10 +91,7 @@ def discard(
 def edit(
     queue: QueueName,
     message_id: MessageId,
-    body: Annotated[
-        Path | None,
-        typer.Option(help="A file with the new body, - for standard input; else $EDITOR opens."),
-    ] = None,
+    body: NewBody = None,
     type_: Annotated[str, typer.Option("--type", help="Another type for it.")] = "",
 ) -> None:
     """Put one letter back with another body, if its consumer would understand that one."""
@@ -110,7 +102,7 @@ def edit(
         if letter is None:
             stop(f"There is no dead letter {message_id} in {queue}.")
         note_view(system, "fellow dead edit", [queue, message_id])
-        new = _new_body(letter, body)
+        new = read(body) if body is not None else edited(letter.text)
         try:
             found = actions.edit(
                 connection, books, chosen, message_id, new, actor(system), type=type_
@@ -172,30 +164,3 @@ def _carry_out(
     if wanted.ids and state.done < len(wanted.ids):
         say(f"{len(wanted.ids) - state.done} of those named were not there.")
         raise typer.Exit(FAILED)
-
-
-def _new_body(letter: Letter, body: Path | None) -> bytes:
-    if body is not None:
-        return sys.stdin.buffer.read() if str(body) == "-" else body.read_bytes()
-    edited = _edited(letter.text)
-    if edited == letter.text:
-        stop("Nothing was changed, and nothing done.")
-    return edited.encode()
-
-
-def _edited(text: str) -> str:
-    """What the operator's editor makes of a text."""
-    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "letter.json"
-        file.write_text(text, encoding="utf-8")
-        try:
-            ended = subprocess.run([*shlex.split(editor), str(file)], check=False)  # noqa: S603
-        except (OSError, ValueError) as error:
-            stop(f"$EDITOR is {editor!r}, which cannot be run: {error}. Set it, or give --body.")
-        if ended.returncode != 0:
-            stop(f"{editor} ended with {ended.returncode}; nothing was done.")
-        try:
-            return file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            stop(f"What {editor} left cannot be read: {error}; nothing was done.")

@@ -1,6 +1,5 @@
 """`fellow dead rehearse`: what a replay would do."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,6 +7,7 @@ import typer
 from rich.console import Console
 
 from services.ops.cli.acting import actor, enter, note_view
+from services.ops.cli.messages.bodies import read
 from services.ops.cli.messages.dead_options import MessageId, QueueName, work_queue
 from services.ops.cli.terminal import (
     FAILED,
@@ -41,15 +41,13 @@ def rehearse(
     """
     system = enter()
     chosen, books = work_queue(queue), engine(system)
-    new = _read(body)
+    new = None if body is None else read(body)
     with broker(system) as connection, database_trouble():
         try:
             found = rehearsal.rehearse(
                 connection, books, chosen, message_id, actor(system), body=new, type=type_
             )
-        except BusyError as error:
-            stop(f"Nothing was tried. {error}")
-        except actions.NotEditableError as error:
+        except (BusyError, actions.NotEditableError) as error:
             stop(f"Nothing was tried. {error}")
     if found is None:
         stop(f"There is no dead letter {message_id} in {queue}.")
@@ -60,12 +58,6 @@ def rehearse(
         _print(found, results(soft_wrap=True))
     if found.report.outcome not in ("done", "known"):
         raise typer.Exit(FAILED)
-
-
-def _read(body: Path | None) -> bytes | None:
-    if body is None:
-        return None
-    return sys.stdin.buffer.read() if str(body) == "-" else body.read_bytes()
 
 
 def _print(found: Rehearsal, console: Console) -> None:

@@ -6,7 +6,6 @@ from typing import Annotated
 import msgspec
 import typer
 
-from services.ops import journal
 from services.ops.audit import actions as audit
 from services.ops.broker.hold import BusyError
 from services.ops.cli.acting import actor, enter
@@ -22,6 +21,7 @@ from services.ops.cli.terminal import (
     say,
     stop,
 )
+from services.ops.journal import reading, replaying
 from services.ops.times import moment
 from shared.bus.contract import topology
 from shared.bus.contract.events import OpsJournalReplayed
@@ -103,40 +103,40 @@ def replay(
             audit.tell(books, [audit.about(told, queue.name)])
 
     # Whatever waited at that time was in nobody's books, and is in the journal from before.
-    begin = max(first, EPOCH + journal.WAITED) - journal.WAITED
-    awaiting = journal.AWAITING if queue == topology.ORDERS_INTAKE and not done else ()
+    begin = max(first, EPOCH + replaying.WAITED) - replaying.WAITED
+    awaiting = replaying.AWAITING if queue == topology.ORDERS_INTAKE and not done else ()
     say(f"What waited at {moment(first)} may be older: the journal is read from {moment(begin)}.")
-    extent = journal.Extent()
-    summary, trouble = journal.Summary(), ""
+    extent = reading.Extent()
+    summary, trouble = replaying.Summary(), ""
     with (
         database_trouble(),
-        broker(system) as reading,
+        broker(system) as source,
         broker(system) as writing,
         progress() as show,
     ):
         show("Reading the journal ...")
 
-        def tell(so_far: journal.Summary) -> None:
+        def tell(so_far: replaying.Summary) -> None:
             nonlocal summary
             summary = so_far
             show(f"{sum(so_far.counts.values())} messages; read was {extent} ...")
 
         try:
-            summary = journal.replay(
+            summary = replaying.replay(
                 writing,
                 queue,
-                journal.read(reading, begin, last, extent, earlier=awaiting),
+                reading.read(source, begin, last, extent, earlier=awaiting),
                 types=wanted,
                 how="done" if done else "again",
                 dry_run=dry_run,
                 progress=tell,
                 begins=note,
             )
-        except (journal.TooManyWaitError, BusyError) as error:
+        except (replaying.TooManyWaitError, BusyError) as error:
             stop(
                 f"Nothing was done: {error}. Stop its services, let other tools end, run it again."
             )
-        except journal.NotReadToTheEndError as error:
+        except reading.NotReadToTheEndError as error:
             trouble = f"The journal was not read to its end: {error}. Run it again."
     with database_trouble():
         if summary.counts:

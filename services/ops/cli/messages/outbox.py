@@ -1,11 +1,5 @@
 """`fellow outbox`: messages that the relay cannot publish as they are."""
 
-import subprocess
-import sys
-import tempfile
-from os import environ
-from pathlib import Path
-from shlex import split
 from typing import Annotated
 
 import typer
@@ -14,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from services.ops import parked_messages
 from services.ops.cli.acting import actor, enter, note_view
+from services.ops.cli.messages.bodies import NewBody, edited, read
 from services.ops.cli.terminal import (
     FAILED,
     MISUSED,
@@ -126,10 +121,7 @@ def discard(
 @app.command()
 def edit(
     number: Number,
-    body: Annotated[
-        Path | None,
-        typer.Option(help="A file with the new body, - for standard input; else $EDITOR opens."),
-    ] = None,
+    body: NewBody = None,
     about: Annotated[
         str | None, typer.Option(help="Another order or account that it is about.")
     ] = None,
@@ -142,7 +134,10 @@ def edit(
     if one is None:
         stop(f"No message {number} is parked.")
     note_view(system, "fellow outbox edit", [one.message_id])
-    new = _new_body(one.body, body, unchanged_will_do=about is not None)
+    if body is not None:
+        new = read(body)
+    else:
+        new = edited(one.body) if about is None else one.body.encode()
     confirm(f"Publish {one.type} {one.message_id} with this body?", yes)
     with database_trouble(), Session(engine(system)) as session, session.begin():
         try:
@@ -173,22 +168,3 @@ def _report(done: int, what: str, wanted: list[int] | None) -> None:
     if wanted is not None and done < len(wanted):
         say(f"{len(wanted) - done} of those named are not parked.")
         raise typer.Exit(FAILED)
-
-
-def _new_body(old: str, body: Path | None, *, unchanged_will_do: bool) -> bytes:
-    if body is not None:
-        return sys.stdin.buffer.read() if str(body) == "-" else body.read_bytes()
-    if unchanged_will_do:
-        return old.encode()
-    editor = environ.get("VISUAL") or environ.get("EDITOR") or "vi"
-    with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
-        file.write(old)
-        file.flush()
-        try:
-            subprocess.run([*split(editor), file.name], check=True)  # noqa: S603 - the user's own
-        except (OSError, ValueError, subprocess.CalledProcessError) as error:
-            stop(f"The editor {editor!r} did not do it: {error}. Set EDITOR, or say --body FILE.")
-        new = Path(file.name).read_bytes()
-    if new == old.encode():
-        stop("Nothing was changed, and nothing done.")
-    return new

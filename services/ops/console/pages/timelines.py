@@ -4,17 +4,17 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import quote
-from uuid import UUID
 
 from sqlalchemy.orm import Session
 
 from services.ops.console.pages.kyc.desk import contact
 from services.ops.console.web.page import Page, Result, View, Visit
-from services.ops.journal import NotReadToTheEndError
+from services.ops.journal.reading import NotReadToTheEndError
 from services.ops.timelines import account, search
 from services.ops.timelines import order as trail
 from services.ops.users.rights import Right
 from shared.db.session import engine
+from shared.ids import is_id
 from shared.web.forms import uuid_of
 from shared.web.results import PageError, Redirect
 
@@ -40,7 +40,7 @@ def find(session: Session, visit: Visit) -> Result:
         return Redirect(f"/orders/{orders[0].order_id}")
     if len(accounts) == 1 and not orders:
         return Redirect(f"/accounts/{accounts[0]}")
-    if text and not orders and not accounts and _is_id(text):
+    if text and not orders and not accounts and is_id(text):
         # Not recorded yet, or never: requests, the outbox or dead letters may know of it.
         return Redirect(f"/orders/{quote(text)}")
     businesses = account.lines(session, accounts[:BUSINESSES])
@@ -129,14 +129,6 @@ def _looked_for(
             raise
         # The books tell the rest.
         return found, about | {"silence": error.sentence}
-
-
-def _is_id(text: str) -> bool:
-    try:
-        UUID(text)
-    except ValueError:
-        return False
-    return True
 
 
 PAGES = (

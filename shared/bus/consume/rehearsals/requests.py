@@ -15,8 +15,8 @@ import structlog
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
-from shared.bus.consume.consumer import Subscription, decoding
 from shared.bus.consume.rehearsals.trying import Report, rehearse
+from shared.bus.consume.subscription import Subscription, decoding
 from shared.bus.contract.delivery import Incoming, believed
 from shared.db.session import transaction
 from shared.ids import new_id

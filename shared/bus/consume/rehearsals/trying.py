@@ -96,7 +96,7 @@ def rehearse(
         decode: from what came to what the handler sees.
         rehearsed: makes the handler.
         incoming: the message.
-        keyed: see `shared.bus.consume.consumer.Subscription`.
+        keyed: see `shared.bus.consume.subscription.Subscription`.
     """
     try:
         received = decode(incoming)

@@ -23,7 +23,7 @@ from services.ops.dead_letters.actions import NotEditableError
 from services.ops.dead_letters.letter import Criteria
 from services.orders.__main__ import wire
 from shared.bus.broker.kombu_connection import user_of
-from shared.bus.consume.consumer import Subscription
+from shared.bus.consume.subscription import Subscription
 from shared.bus.contract import topology
 from shared.bus.contract.delivery import Incoming, believed
 from shared.bus.contract.errors import Retry

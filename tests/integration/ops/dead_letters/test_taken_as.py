@@ -15,7 +15,7 @@ from services.ops.customers import messages_on_bus
 from services.ops.customers.erasure import Person
 from services.ops.dead_letters import actions, retry_queue
 from services.ops.dead_letters.letter import Criteria
-from shared.bus.consume.consumer import Subscription
+from shared.bus.consume.subscription import Subscription
 from shared.bus.contract import topology
 from shared.bus.contract.errors import Permanent, Retry
 from shared.bus.contract.events import OrderCreated
