@@ -81,17 +81,12 @@ class Ladder:
         return Ladder([one for one in self.messages if one.queue == queue], self.alone)
 
 
-def waiting(connection: Connection, *, engine: Engine | None = None) -> Ladder:
-    """Everything on the ladder, by rung.
-
-    Args:
-        connection: an open kombu connection.
-        engine: where tools meet, when that is not this process's database; see `queue_lock.py`.
-    """
+def waiting(connection: Connection) -> Ladder:
+    """Everything on the ladder, by rung."""
     found: list[Waiting] = []
     alone = True
     for rung in topology.RETRY_LADDER:
-        with hold(connection, rung.name, engine=engine) as held:
+        with hold(connection, rung.name) as held:
             alone &= held.alone
             while messages := held.take(BATCH):
                 found += [_waiting(rung.name, message) for message in messages]
@@ -121,7 +116,7 @@ def retry_now(
     """
     state = Progress()
     for rung in topology.RETRY_LADDER:
-        with hold(connection, rung.name, engine=engine) as held:
+        with hold(connection, rung.name) as held:
             state.alone &= held.alone
             state.total += held.ready
             while messages := held.take(BATCH):

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import msgspec
 from kombu import Connection
-from sqlalchemy import Engine, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from services.ops import journal
@@ -58,16 +58,13 @@ class Unrecorded:
     accepted_at: datetime | None
 
 
-def by_email(
-    session: Session, connection: Connection, email: str, *, engine: Engine | None = None
-) -> list[Unrecorded]:
+def by_email(session: Session, connection: Connection, email: str) -> list[Unrecorded]:
     """The orders for a customer that are not recorded, the newest first.
 
     Args:
         session: may read orders, the outbox and heartbeats; let go while the bus is looked through.
         connection: an open kombu connection.
         email: the customer's address, in whatever case.
-        engine: see `dead_letters.search.browse`.
 
     Raises:
         journal.NotReadToTheEndError: the broker fell silent over the journal.
@@ -79,7 +76,7 @@ def by_email(
         order.order_id: order
         for order in (
             *in_outbox,
-            *_meant(_held(connection, engine), email),
+            *_meant(_held(connection), email),
             *_meant(_in_journal(session, connection), email),
         )
     }
@@ -120,9 +117,9 @@ def _in_outbox(session: Session) -> Iterator[tuple[bytes, datetime | None]]:
         yield bytes(body), at
 
 
-def _held(connection: Connection, engine: Engine | None) -> Iterator[tuple[bytes, datetime | None]]:
+def _held(connection: Connection) -> Iterator[tuple[bytes, datetime | None]]:
     for name in (*(rung.name for rung in topology.RETRY_LADDER), QUEUE.dead):
-        with hold(connection, name, engine=engine) as held:
+        with hold(connection, name) as held:
             if not held.alone:
                 raise BusyError.of(name)
             while messages := held.take(BATCH):

@@ -8,7 +8,6 @@ from services.ops.console.web.page import Page, Result, View, Visit
 from services.ops.dead_letters import retry_queue
 from services.ops.users import queue_rights
 from shared.bus.contract import topology
-from shared.db.session import engine
 
 SHOWN = 200
 
@@ -17,7 +16,7 @@ def show(session: Session, visit: Visit) -> Result:
     """All of it, rung by rung; or what waits there for one queue."""
     wanted = visit.query.get("queue", "")
     with visit.system.broker(session) as connection:
-        found = retry_queue.waiting(connection, engine=engine())
+        found = retry_queue.waiting(connection)
     fitting = (found.of(wanted) if wanted else found).messages
     about = {
         "path": "/dead",

@@ -14,7 +14,6 @@ from services.ops.journal import NotReadToTheEndError
 from services.ops.timelines import account, search
 from services.ops.timelines import order as trail
 from services.ops.users.rights import Right
-from shared.db.session import engine
 from shared.web.forms import uuid_of
 from shared.web.results import PageError, Redirect
 
@@ -68,7 +67,7 @@ def _orders(session: Session, visit: Visit, text: str) -> tuple[Sequence[search.
         return search.search(session, text), True
     try:
         with visit.system.broker(session) as connection:
-            return search.search(session, text, connection=connection, engine=engine()), True
+            return search.search(session, text, connection=connection), True
     except (PageError, NotReadToTheEndError):
         return search.search(session, text), False
 
@@ -122,7 +121,7 @@ def _looked_for(
         return found, about
     try:
         with visit.system.broker(session) as connection:
-            return look(connection=connection, engine=engine()), about | {"looked": True}
+            return look(connection=connection), about | {"looked": True}
     except PageError as error:
         found = look()
         if found is None:

@@ -115,7 +115,7 @@ def ask_retry(session: Session, visit: Visit) -> Question:
     """Say what waits on the ladder for a queue."""
     queue = queue_of(visit)
     with visit.system.broker(session) as connection:
-        ladder = retry_queue.waiting(connection, engine=engine()).of(queue.name)
+        ladder = retry_queue.waiting(connection).of(queue.name)
     found = ladder.messages
     if not found and not ladder.alone:
         raise PageError(503, str(BusyError.of("the retry ladder")))
@@ -147,7 +147,7 @@ def _question(
     # Without criteria the broker knows the number; with some, letters must be held to be counted.
     most = EXAMPLES if criteria.is_empty else COUNTED
     with visit.system.broker(session) as connection:
-        page = search.browse(connection, queue, criteria, limit=most, engine=engine())
+        page = search.browse(connection, queue, criteria, limit=most)
     count = page.total if criteria.is_empty else len(page.letters)
     at_least = "at least " if not criteria.is_empty and page.next is not None else ""
     letters = f"{at_least}{count:,} dead {'letter' if count == 1 else 'letters'}"

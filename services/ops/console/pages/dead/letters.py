@@ -10,7 +10,6 @@ from services.ops.dead_letters import actions, search
 from services.ops.users import queue_rights
 from services.ops.users.rights import Right
 from shared.bus.contract import topology
-from shared.db.session import engine
 from shared.web.results import PageError
 
 AT_ONCE = 100
@@ -29,9 +28,7 @@ def show_letters(session: Session, visit: Visit) -> Result:
     start = positive(visit.query.get("start", ""))
     criteria = wanted.criteria(str if visit.user.may(Right.MESSAGES) else _masked)
     with visit.system.broker(session) as connection:
-        page = search.browse(
-            connection, queue, criteria, start=start, limit=AT_ONCE, engine=engine()
-        )
+        page = search.browse(connection, queue, criteria, start=start, limit=AT_ONCE)
     about = {
         "path": "/dead",
         "queue": queue,
@@ -59,7 +56,7 @@ def show_reasons(session: Session, visit: Visit) -> Result:
     """What the letters of a queue died of."""
     queue = queue_of(visit)
     with visit.system.broker(session) as connection:
-        summary = search.summarise(connection, queue, engine=engine())
+        summary = search.summarise(connection, queue)
     rows = [(group, Filter(reason=group.kind, type=group.type).query()) for group in summary.groups]
     return View(
         "dead_reasons.html", {"path": "/dead", "queue": queue, "summary": summary, "rows": rows}
@@ -98,7 +95,7 @@ def letter_page(
         PageError: 404, when it is not there any more.
     """
     with visit.system.broker(session) as connection:
-        letter = search.find(connection, queue, id_, engine=engine())
+        letter = search.find(connection, queue, id_)
     if letter is None:
         raise PageError(404, "There is no such dead letter any more.")
     about = {
