@@ -9,10 +9,10 @@ import msgspec
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from services.audit import SOURCE
 from shared.bus import outbox
 from shared.bus.contract import events
-from shared.bus.contract.events import Event, WebhookFileSent
-from shared.bus.contract.message import message_for
+from shared.bus.contract.events import Event, WebhookFileSent, of_account
 from shared.db.models import Account, AuditEntry
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
@@ -117,9 +117,7 @@ def announce(session: Session, call: Call[OrdersFile, None]) -> Answer:
         raise not_approved()
     account = session.get_one(Account, call.caller)
     fact = WebhookFileSent(
-        account_id=account.id,
-        company_name=account.company_name,
-        email=account.email,
+        **of_account(account),
         address=call.address,
         sha256=call.body.sha256,
         orders=call.body.orders,
@@ -127,10 +125,7 @@ def announce(session: Session, call: Call[OrdersFile, None]) -> Answer:
     )
     # The same file counts once, and so it is told once.
     fact_id = derived_id(fact.TYPE, account.id, call.body.sha256)
-    message = message_for(
-        fact, source="services.audit", correlation_id=account.id, message_id=fact_id
-    )
-    outbox.add_once(session, message)
+    outbox.tell(session, fact, account.id, source=SOURCE, message_id=fact_id, once=True)
     return Answer(204)
 
 

@@ -8,11 +8,11 @@ import msgspec
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from services.notifier import SOURCE
 from services.notifier.previews import api as preview_api
 from services.notifier.suppression.page import UnsubscribePage
 from shared.bus import outbox
-from shared.bus.contract.events import EmailSuppressionLifted
-from shared.bus.contract.message import message_for
+from shared.bus.contract.events import EmailSuppressionLifted, of_account
 from shared.db.models import Account, Suppression
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
@@ -20,7 +20,6 @@ from shared.security.unsubscribe_tokens import PATH as UNSUBSCRIBE_PATH
 
 __all__ = ["ROUTES", "UNSUBSCRIBE_PATH", "UnsubscribePage"]
 
-SOURCE = "services.notifier"
 Cause = Literal["unsubscribed", "refused"]
 
 
@@ -90,13 +89,9 @@ def lift(session: Session, call: Call[None, None]) -> Answer:
     session.delete(found)
     account = session.get_one(Account, call.caller)
     fact = EmailSuppressionLifted(
-        account_id=account.id,
-        company_name=account.company_name,
-        email=account.email,
-        address=call.address,
-        suppression_id=found.id,
+        **of_account(account), address=call.address, suppression_id=found.id
     )
-    outbox.add(session, [message_for(fact, source=SOURCE, correlation_id=account.id)])
+    outbox.tell(session, fact, account.id, source=SOURCE)
     return Answer(204)
 
 

@@ -247,7 +247,5 @@ def elsewhere(outcome: Outcome, now: datetime, backup_days: int) -> list[Elsewhe
 
 
 def _fact(erasure: UUID, actor: Actor, reason: str, places: Mapping[str, int]) -> Any:
-    fact = OpsCustomerErased(
-        by=actor.name, address=actor.address, reason=reason.strip(), places=dict(places)
-    )
+    fact = OpsCustomerErased(**actor.fields, reason=reason.strip(), places=dict(places))
     return about(fact, erasure)

@@ -124,12 +124,7 @@ def retry_now(
                 if meant:
                     user = user_of(connection)
                     publish(connection, queue.name, [_as_it_is(message, user) for message in meant])
-                    fact = OpsRetriedNow(
-                        by=actor.name,
-                        address=actor.address,
-                        queue=queue.name,
-                        messages=len(meant),
-                    )
+                    fact = OpsRetriedNow(**actor.fields, queue=queue.name, messages=len(meant))
                     tell(engine, [about(fact, queue.name)])
                     held.settle(message.delivery_info["delivery_tag"] for message in meant)
                 state.done += len(meant)

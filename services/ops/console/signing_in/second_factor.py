@@ -102,8 +102,7 @@ def _picture(uri: str) -> Markup:
 
 def _tell(session: Session, visit: Visit, change: str) -> None:
     fact = OpsSecondFactorChanged(
-        by=visit.user.name,
-        address=visit.address,
+        **visit.actor.fields,
         user=visit.user.name,
         change=change,  # type: ignore[arg-type]
     )

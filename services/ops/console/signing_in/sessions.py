@@ -61,7 +61,7 @@ def _listed(session: Session, visit: Visit) -> list[sessions.Listed]:
 
 def _ended(session: Session, visit: Visit, count: int) -> Result:
     name = visit.user.name
-    fact = OpsSessionsEnded(by=name, address=visit.address, user=name, sessions=count)
+    fact = OpsSessionsEnded(**visit.actor.fields, user=name, sessions=count)
     outbox.add(session, [about(fact, name)])
     return Redirect(PATH, f"{count} {'session' if count == 1 else 'sessions'} ended.")
 

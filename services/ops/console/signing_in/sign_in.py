@@ -73,7 +73,7 @@ def take_code(session: Session, visit: Visit) -> Result:
 def sign_out(session: Session, visit: Visit) -> Result:
     """End this browser's session."""
     sessions.end(session, visit.token)
-    signed_out = OpsSignedOut(by=visit.user.name, address=visit.address)
+    signed_out = OpsSignedOut(**visit.actor.fields)
     outbox.add(session, [about(signed_out, visit.user.name)])
     return Redirect("/sign-in", token="")
 
