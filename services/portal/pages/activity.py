@@ -5,9 +5,10 @@ from typing import Any
 
 from services.portal.pages.requests import older
 from services.portal.web.api import Refused
-from services.portal.web.page import Page, Result, Visit
+from services.portal.web.page import Page, Visit
 from shared.languages import time_zones
 from shared.security.webhook_keys import GIVEN_BY
+from shared.web.mount import Result
 from shared.web.results import View
 
 PATH = "/activity"

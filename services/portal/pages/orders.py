@@ -6,9 +6,10 @@ from typing import Any
 
 from services.portal.pages.requests import first_moment, older
 from services.portal.web.api import Refused
-from services.portal.web.page import Page, Result, Visit
+from services.portal.web.page import Page, Visit
 from shared.bus.contract.events import TrackingStatus
 from shared.web.forms import uuid_of
+from shared.web.mount import Result
 from shared.web.results import PageError, Question, Redirect, View
 
 PATH = "/orders"

@@ -5,7 +5,8 @@ from typing import Any
 from urllib.parse import urlencode
 
 from services.portal.web.api import Refused
-from services.portal.web.page import Page, Result, Visit
+from services.portal.web.page import Page, Visit
+from shared.web.mount import Result
 from shared.web.results import PageError, View
 
 PATH = "/requests"

@@ -4,10 +4,12 @@ from collections import Counter
 
 from sqlalchemy.orm import Session
 
-from services.ops.console.web.page import Page, Result, View, Visit
+from services.ops.console.web.page import Page, Visit
 from services.ops.dead_letters import retry_queue
 from services.ops.users import queue_rights
 from shared.bus.contract import topology
+from shared.web.mount import Result
+from shared.web.results import View
 
 SHOWN = 200
 

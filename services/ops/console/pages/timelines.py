@@ -9,13 +9,14 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from services.ops.console.pages.kyc.desk import contact
-from services.ops.console.web.page import Page, Result, View, Visit
+from services.ops.console.web.page import Page, Visit
 from services.ops.journal import NotReadToTheEndError
 from services.ops.timelines import account, search
 from services.ops.timelines import order as trail
 from services.ops.users.rights import Right
 from shared.web.forms import uuid_of
-from shared.web.results import PageError, Redirect
+from shared.web.mount import Result
+from shared.web.results import PageError, Redirect, View
 
 EVERYWHERE = "everywhere"
 """The parameter by which a trail is looked for on the bus, too."""

@@ -9,7 +9,7 @@ from services.ops.broker.hold import BusyError
 from services.ops.console.pages.dead.filter import AGES, Filter, queue_of, takes
 from services.ops.console.pages.dead.letters import letter_page
 from services.ops.console.web.jobs import Job, JobStopped
-from services.ops.console.web.page import Page, Result, View, Visit
+from services.ops.console.web.page import Page, Visit
 from services.ops.console.web.reading import body_of
 from services.ops.dead_letters import actions, retry_queue, search
 from services.ops.dead_letters.actions import NotEditableError, OnProgress, Progress
@@ -18,7 +18,8 @@ from services.ops.dead_letters.letter import Criteria
 from services.ops.users.rights import Right
 from shared.bus.contract import topology
 from shared.db.session import engine, let_go
-from shared.web.results import PageError, Question, Redirect
+from shared.web.mount import Result
+from shared.web.results import PageError, Question, Redirect, View
 
 EXAMPLES = 5
 COUNTED = 1_000

@@ -4,13 +4,14 @@ from sqlalchemy.orm import Session
 
 from services.ops.console.pages.dead.filter import AGES, Filter, queue_of
 from services.ops.console.web.masking import mask
-from services.ops.console.web.page import Page, Result, View, Visit
+from services.ops.console.web.page import Page, Visit
 from services.ops.console.web.reading import legible, positive
 from services.ops.dead_letters import actions, search
 from services.ops.users import queue_rights
 from services.ops.users.rights import Right
 from shared.bus.contract import topology
-from shared.web.results import PageError
+from shared.web.mount import Result
+from shared.web.results import PageError, View
 
 AT_ONCE = 100
 
