@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from services.portal.web.api import Asking
+from services.portal.web.api import Asking, Refused
 from services.portal.web.sessions import Held
 from shared.config.settings import Settings
 from shared.web import mount
@@ -61,6 +61,15 @@ class Visit(mount.Visit):
         if self.held is None:
             raise RuntimeError("this page has no signed-in business: declare what it needs")
         return self.held
+
+    def listed(self, path: str, **query: str) -> tuple[dict[str, Any], str]:
+        """A page of a list of the API's; or an empty one, and what is wrong with the query."""
+        try:
+            return self.api.get(path, **query), ""
+        except Refused as refused:
+            if refused.code != "invalid_query":
+                raise
+            return {"results": [], "next": None}, str(refused)
 
 
 @dataclass(frozen=True, slots=True)
