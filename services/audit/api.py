@@ -15,6 +15,7 @@ from shared.bus.contract import events
 from shared.bus.contract.events import Event, WebhookFileSent, of_account
 from shared.db.models import Account, AuditEntry
 from shared.http.errors import ApiError
+from shared.http.listing import INVALID_CURSOR, Limit
 from shared.http.route import Answer, Call, Route
 from shared.http.standing import KYC_REQUIRED, is_approved, not_approved
 from shared.ids import derived_id
@@ -59,7 +60,7 @@ class Filter(msgspec.Struct, kw_only=True):
     """Where the page begins."""
 
     cursor: Annotated[str, msgspec.Meta(max_length=20)] | None = None
-    limit: Annotated[int, msgspec.Meta(ge=1, le=200)] = 50
+    limit: Limit = 50
 
 
 class Happened(msgspec.Struct, kw_only=True):
@@ -154,7 +155,7 @@ def _by(type_: str, told: Mapping[str, Any]) -> By:
 
 def _from_cursor(cursor: str) -> int:
     if not cursor.isascii() or not cursor.isdigit() or len(cursor) > 18:
-        raise ApiError(400, "invalid_query", "Invalid cursor.")
+        raise ApiError(*INVALID_CURSOR)
     return int(cursor)
 
 

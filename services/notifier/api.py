@@ -1,7 +1,7 @@
 """The HTTP side: whom a business's emails do not go to, how they look, and the page to leave by."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Literal
 from uuid import UUID
 
 import msgspec
@@ -15,6 +15,7 @@ from shared.bus import outbox
 from shared.bus.contract.events import EmailSuppressionLifted, of_account
 from shared.db.models import Account, Suppression
 from shared.http.errors import ApiError
+from shared.http.listing import Limit
 from shared.http.route import Answer, Call, Route
 from shared.security.unsubscribe_tokens import PATH as UNSUBSCRIBE_PATH
 
@@ -28,7 +29,7 @@ class SuppressionFilter(msgspec.Struct, kw_only=True):
 
     cause: Cause | None = None
     cursor: UUID | None = None
-    limit: Annotated[int, msgspec.Meta(ge=1, le=200)] = 50
+    limit: Limit = 50
 
 
 class SuppressionView(msgspec.Struct, kw_only=True):
