@@ -176,8 +176,10 @@ def configure(monkeypatch: pytest.MonkeyPatch) -> Iterator[Configure]:
             session._sessions_amid,
         ):
             cached.cache_clear()
-        # A command that ran in this process met others in its own database.
-        queue_lock.meet_again()
+        # A command that ran in this process met others in its own database, or found it away.
+        queue_lock._meeting_place, queue_lock._away_until = session.engine, 0.0
+        while queue_lock._own:
+            queue_lock._own.popitem()[1].dispose()
 
     def apply(**variables: str) -> config.Settings:
         for name, value in variables.items():

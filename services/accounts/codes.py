@@ -14,9 +14,9 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
+from services.accounts import SOURCE
 from shared.bus import outbox
 from shared.bus.contract.events import AccountOtpRequested
-from shared.bus.contract.message import message_for
 from shared.config.keys import decode_key
 from shared.config.loading import settings
 from shared.db.models import PendingProof
@@ -62,7 +62,7 @@ def send(session: Session, pending: PendingProof, company_name: str = "") -> Non
         sealed_code=code_sealer().seal(digits.encode(), f"otp:{pending.code_id}"),
         expires_at=pending.code_expires_at,
     )
-    outbox.add(session, [message_for(fact, source="services.accounts", correlation_id=about)])
+    outbox.tell(session, fact, about, source=SOURCE)
 
 
 def withhold(session: Session, pending: PendingProof) -> None:

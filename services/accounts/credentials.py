@@ -9,12 +9,11 @@ from uuid import UUID
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session, undefer
 
-from services.accounts import codes, guesses, registration, sessions, shown
+from services.accounts import SOURCE, codes, guesses, registration, sessions, shown
 from services.accounts.codes import Check
-from services.accounts.registration import OTP_ERRORS, SOURCE
+from services.accounts.registration import OTP_ERRORS
 from shared.bus import outbox
-from shared.bus.contract.events import AccountChanged, SecretRevoked
-from shared.bus.contract.message import message_for
+from shared.bus.contract.events import AccountChanged, SecretRevoked, of_account
 from shared.db import revoked
 from shared.db.models import Account, EmailSender, KnownNetwork, PendingProof
 from shared.db.session import database_time
@@ -37,14 +36,12 @@ def tell(
     `value` is what something was changed to, where its owner is to read that.
     """
     fact = AccountChanged(
-        account_id=account.id,
-        company_name=account.company_name,
-        email=email or account.email,
+        **of_account(account, email),
         what=what,  # type: ignore[arg-type]
         address=address,
         value=value,
     )
-    outbox.add(session, [message_for(fact, source=SOURCE, correlation_id=account.id)])
+    outbox.tell(session, fact, account.id, source=SOURCE)
 
 
 def send_reset_code(
@@ -236,13 +233,9 @@ def _tell_revoked(session: Session, account: Account, email: str) -> None:
     ended = revoked.by_this_transaction(session, account.id)
     if ended:
         fact = SecretRevoked(
-            account_id=account.id,
-            company_name=account.company_name,
-            email=email,
-            secret_ids=ended,
-            reason="The account was closed.",
+            **of_account(account, email), secret_ids=ended, reason="The account was closed."
         )
-        outbox.add(session, [message_for(fact, source=SOURCE, correlation_id=account.id)])
+        outbox.tell(session, fact, account.id, source=SOURCE)
 
 
 def _shown(session: Session, account_id: UUID, password: str, address: str) -> Account | ApiError:

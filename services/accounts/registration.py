@@ -16,11 +16,10 @@ from sqlalchemy import Select, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from services.accounts import codes, guesses
+from services.accounts import SOURCE, codes, guesses
 from services.accounts.codes import Check
 from shared.bus import outbox
-from shared.bus.contract.events import AccountVerified
-from shared.bus.contract.message import message_for
+from shared.bus.contract.events import AccountVerified, of_account
 from shared.config.loading import settings
 from shared.db import retention
 from shared.db.models import Account, PendingProof
@@ -29,8 +28,6 @@ from shared.http.errors import ApiError, too_many_requests
 from shared.security import passwords
 from shared.security.networks import network_of
 from shared.validation import visible_text
-
-SOURCE = "services.accounts"
 
 
 def register(
@@ -161,10 +158,8 @@ def verify(
     if password is not None:
         guesses.attempts.give_back(*guess)
     guesses.remember(session, account, network)
-    fact = AccountVerified(
-        account_id=account.id, company_name=account.company_name, email=account.email
-    )
-    outbox.add(session, [message_for(fact, source=SOURCE, correlation_id=account.id)])
+    fact = AccountVerified(**of_account(account))
+    outbox.tell(session, fact, account.id, source=SOURCE)
     return None
 
 

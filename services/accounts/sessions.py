@@ -20,9 +20,9 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningUpdate
 
+from services.accounts import SOURCE
 from shared.bus import outbox
-from shared.bus.contract.events import AccountChanged
-from shared.bus.contract.message import message_for
+from shared.bus.contract.events import AccountChanged, of_account
 from shared.config.loading import settings
 from shared.db.models import Account, AccountSession, RevokedToken
 from shared.db.session import database_time
@@ -98,16 +98,8 @@ def renew(
     if held.refresh_id not in (token.id, successor_id):
         held.ended_at = now
         log.warning("refresh_token_used_twice", session_id=str(held.id))
-        fact = AccountChanged(
-            account_id=account.id,
-            company_name=account.company_name,
-            email=account.email,
-            what="refresh_token_reused",
-            address=network,
-        )
-        outbox.add(
-            session, [message_for(fact, source="services.accounts", correlation_id=account.id)]
-        )
+        fact = AccountChanged(**of_account(account), what="refresh_token_reused", address=network)
+        outbox.tell(session, fact, account.id, source=SOURCE)
         return invalid
     held.renewed_at = now
     return _pair(account, held, now, successor_id)

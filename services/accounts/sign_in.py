@@ -4,11 +4,9 @@ from datetime import UTC, datetime
 
 from sqlalchemy.orm import Session, undefer
 
-from services.accounts import guesses, registration, shown
-from services.accounts.registration import SOURCE
+from services.accounts import SOURCE, guesses, registration, shown
 from shared.bus import outbox
-from shared.bus.contract.events import AccountSignedIn, AccountSignInFailed
-from shared.bus.contract.message import message_for
+from shared.bus.contract.events import AccountSignedIn, AccountSignInFailed, of_account
 from shared.db.models import Account
 from shared.http.errors import ApiError, account_blocked, too_many_requests
 from shared.http.standing import is_blocked
@@ -62,14 +60,8 @@ def sign_in(
     if is_blocked(session, account.id):
         return account_blocked()
     is_new_place = guesses.remember(session, account, network)
-    fact = AccountSignedIn(
-        account_id=account.id,
-        company_name=account.company_name,
-        email=account.email,
-        address=address,
-        is_new_place=is_new_place,
-    )
-    outbox.add(session, [message_for(fact, source=SOURCE, correlation_id=account.id)])
+    fact = AccountSignedIn(**of_account(account), address=address, is_new_place=is_new_place)
+    outbox.tell(session, fact, account.id, source=SOURCE)
     return account
 
 
@@ -83,9 +75,7 @@ def _tell_failure(session: Session, account: Account | None, address: str) -> No
     minute = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M")
     fact_id = derived_id(fact.TYPE, account.id if account else address, minute)
     about = account.id if account else address
-    outbox.add(
-        session, [message_for(fact, source=SOURCE, correlation_id=about, message_id=fact_id)]
-    )
+    outbox.tell(session, fact, about, source=SOURCE, message_id=fact_id)
 
 
 def find(session: Session, email: str) -> Account | None:

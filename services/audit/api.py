@@ -9,12 +9,13 @@ import msgspec
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from services.audit import SOURCE
 from shared.bus import outbox
 from shared.bus.contract import events
-from shared.bus.contract.events import Event, WebhookFileSent
-from shared.bus.contract.message import message_for
+from shared.bus.contract.events import Event, WebhookFileSent, of_account
 from shared.db.models import Account, AuditEntry
 from shared.http.errors import ApiError
+from shared.http.listing import INVALID_CURSOR, Limit
 from shared.http.route import Answer, Call, Route
 from shared.http.standing import KYC_REQUIRED, is_approved, not_approved
 from shared.ids import derived_id
@@ -59,7 +60,7 @@ class Filter(msgspec.Struct, kw_only=True):
     """Where the page begins."""
 
     cursor: Annotated[str, msgspec.Meta(max_length=20)] | None = None
-    limit: Annotated[int, msgspec.Meta(ge=1, le=200)] = 50
+    limit: Limit = 50
 
 
 class Happened(msgspec.Struct, kw_only=True):
@@ -117,9 +118,7 @@ def announce(session: Session, call: Call[OrdersFile, None]) -> Answer:
         raise not_approved()
     account = session.get_one(Account, call.caller)
     fact = WebhookFileSent(
-        account_id=account.id,
-        company_name=account.company_name,
-        email=account.email,
+        **of_account(account),
         address=call.address,
         sha256=call.body.sha256,
         orders=call.body.orders,
@@ -127,10 +126,7 @@ def announce(session: Session, call: Call[OrdersFile, None]) -> Answer:
     )
     # The same file counts once, and so it is told once.
     fact_id = derived_id(fact.TYPE, account.id, call.body.sha256)
-    message = message_for(
-        fact, source="services.audit", correlation_id=account.id, message_id=fact_id
-    )
-    outbox.add_once(session, message)
+    outbox.tell(session, fact, account.id, source=SOURCE, message_id=fact_id, once=True)
     return Answer(204)
 
 
@@ -159,7 +155,7 @@ def _by(type_: str, told: Mapping[str, Any]) -> By:
 
 def _from_cursor(cursor: str) -> int:
     if not cursor.isascii() or not cursor.isdigit() or len(cursor) > 18:
-        raise ApiError(400, "invalid_query", "Invalid cursor.")
+        raise ApiError(*INVALID_CURSOR)
     return int(cursor)
 
 

@@ -1,1 +1,3 @@
 """KYC: businesses submit, operators decide over the bus."""
+
+SOURCE = "services.kyc"

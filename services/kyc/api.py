@@ -9,9 +9,9 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from services.kyc import SOURCE
 from shared.bus import outbox
-from shared.bus.contract.events import KycSubmitted, Line, Text
-from shared.bus.contract.message import message_for
+from shared.bus.contract.events import KycSubmitted, Line, Text, of_account
 from shared.db.models import Account, KycApplication
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
@@ -79,13 +79,11 @@ def submit(session: Session, call: Call[Submission, None]) -> Answer:
         _refuse_another(session, account.id)
         raise ApiError(400, *_ALREADY["pending"]) from None
     fact = KycSubmitted(
-        account_id=account.id,
-        company_name=account.company_name,
-        email=account.email,
+        **of_account(account),
         application_id=application.id,
         business_registration_number=application.business_registration_number,
     )
-    outbox.add(session, [message_for(fact, source="services.kyc", correlation_id=account.id)])
+    outbox.tell(session, fact, account.id, source=SOURCE)
     return Answer(201, _view(application))
 
 

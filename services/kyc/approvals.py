@@ -12,10 +12,11 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from services.kyc import SOURCE
 from shared.bus import outbox
 from shared.bus.contract.errors import Permanent
 from shared.bus.contract.events import KycDecide, OpsKycDecisionRecorded
-from shared.bus.contract.message import Received, message_for
+from shared.bus.contract.message import Received
 from shared.config.loading import settings
 from shared.db.models import KycApplication, KycDecision
 from shared.db.session import database_time
@@ -145,11 +146,11 @@ def _tell(
         counted=tuple(counted),
         needed=needed(received.data),
     )
-    message = message_for(
+    outbox.tell(
+        session,
         fact,
-        source="services.kyc",
-        correlation_id=application.account_id,
+        application.account_id,
+        source=SOURCE,
         message_id=follow_up_id(received.id, fact.TYPE, application.id),
         traceparent=received.traceparent,
     )
-    outbox.add(session, [message])

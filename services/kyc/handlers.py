@@ -1,12 +1,10 @@
 """Carrying out an operator's decision."""
 
-from typing import Any
-
 from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased
 
-from services.kyc import approvals, states
+from services.kyc import SOURCE, approvals, states
 from shared.bus import outbox
 from shared.bus.contract.errors import Permanent
 from shared.bus.contract.events import (
@@ -16,8 +14,9 @@ from shared.bus.contract.events import (
     KycInformationRequested,
     KycRejected,
     KycRevoked,
+    of_account,
 )
-from shared.bus.contract.message import Received, message_for
+from shared.bus.contract.message import Received
 from shared.db import revoked
 from shared.db.models import Account, KycApplication, kyc_state
 from shared.db.session import database_time
@@ -95,18 +94,14 @@ def decide(session: Session, received: Received[KycDecide]) -> None:
     except IntegrityError:  # what waited for an answer has one by now, which nobody has looked at
         raise Permanent(_ANOTHER) from None
     fact = _fact(session, account, application)
-    outbox.add(
+    outbox.tell(
         session,
-        [
-            message_for(
-                fact,
-                source="services.kyc",
-                correlation_id=account.id,
-                # The same when the journal is replayed: the business is not told twice.
-                message_id=follow_up_id(received.id, fact.TYPE, application.id),
-                traceparent=received.traceparent,
-            )
-        ],
+        fact,
+        account.id,
+        source=SOURCE,
+        # The same when the journal is replayed: the business is not told twice.
+        message_id=follow_up_id(received.id, fact.TYPE, application.id),
+        traceparent=received.traceparent,
     )
 
 
@@ -153,10 +148,7 @@ def _account(session: Session, decision: KycDecide) -> Account:
 
 
 def _fact(session: Session, account: Account, application: KycApplication) -> Event:
-    common: dict[str, Any] = {
-        "account_id": account.id,
-        "company_name": account.company_name,
-        "email": account.email,
+    common = of_account(account) | {
         "application_id": application.id,
         "decided_by": application.decided_by or UNKNOWN_OPERATOR,
     }

@@ -1,26 +1,26 @@
 """The HTTP side: whom a business's emails do not go to, how they look, and the page to leave by."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Literal
 from uuid import UUID
 
 import msgspec
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from services.notifier import SOURCE
 from services.notifier.previews import api as preview_api
 from services.notifier.suppression.page import UnsubscribePage
 from shared.bus import outbox
-from shared.bus.contract.events import EmailSuppressionLifted
-from shared.bus.contract.message import message_for
+from shared.bus.contract.events import EmailSuppressionLifted, of_account
 from shared.db.models import Account, Suppression
 from shared.http.errors import ApiError
+from shared.http.listing import Limit
 from shared.http.route import Answer, Call, Route
 from shared.security.unsubscribe_tokens import PATH as UNSUBSCRIBE_PATH
 
 __all__ = ["ROUTES", "UNSUBSCRIBE_PATH", "UnsubscribePage"]
 
-SOURCE = "services.notifier"
 Cause = Literal["unsubscribed", "refused"]
 
 
@@ -29,7 +29,7 @@ class SuppressionFilter(msgspec.Struct, kw_only=True):
 
     cause: Cause | None = None
     cursor: UUID | None = None
-    limit: Annotated[int, msgspec.Meta(ge=1, le=200)] = 50
+    limit: Limit = 50
 
 
 class SuppressionView(msgspec.Struct, kw_only=True):
@@ -90,13 +90,9 @@ def lift(session: Session, call: Call[None, None]) -> Answer:
     session.delete(found)
     account = session.get_one(Account, call.caller)
     fact = EmailSuppressionLifted(
-        account_id=account.id,
-        company_name=account.company_name,
-        email=account.email,
-        address=call.address,
-        suppression_id=found.id,
+        **of_account(account), address=call.address, suppression_id=found.id
     )
-    outbox.add(session, [message_for(fact, source=SOURCE, correlation_id=account.id)])
+    outbox.tell(session, fact, account.id, source=SOURCE)
     return Answer(204)
 
 

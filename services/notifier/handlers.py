@@ -18,7 +18,7 @@ from uuid import UUID
 from sqlalchemy import event, text
 from sqlalchemy.orm import Session
 
-from services.notifier import leases, metrics, mime, senders
+from services.notifier import SOURCE, leases, metrics, mime, senders
 from services.notifier.bounds import Bounds
 from services.notifier.composing import Email, account_of, compose, overdue
 from services.notifier.outgoing import (
@@ -303,7 +303,7 @@ class Notifier:
                 facts.append(
                     message_for(
                         fact,
-                        source="services.notifier",
+                        source=SOURCE,
                         correlation_id=email.subject_id,
                         traceparent=email.traceparent,
                     )

@@ -259,8 +259,7 @@ def _tell(
 ) -> None:
     facts = [
         OpsOutboxChanged(
-            by=actor.name,
-            address=actor.address,
+            **actor.fields,
             action=action,
             message_id=parked.message_id,
             message_type=parked.type,
@@ -271,13 +270,8 @@ def _tell(
         )
         for parked in found
     ]
-    outbox.add(
-        session,
-        [
-            about(fact, parked.correlation_id or parked.message_id)
-            for fact, parked in zip(facts, found, strict=True)
-        ],
-    )
+    about_what = [parked.correlation_id or parked.message_id for parked in found]
+    outbox.add(session, [*map(about, facts, about_what)])
 
 
 def _parked(row: Row[Any]) -> Parked:

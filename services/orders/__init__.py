@@ -1,1 +1,3 @@
 """Orders: recorded in batches, shown to their account."""
+
+SOURCE = "services.orders"

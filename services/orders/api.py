@@ -1,9 +1,7 @@
 """The HTTP side: an account sees its own orders."""
 
-import base64
-import binascii
-from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Literal
+from datetime import datetime
+from typing import Any, Literal
 from uuid import UUID
 
 import msgspec
@@ -15,15 +13,11 @@ from services.orders.tracking_api import Parcel, parcel
 from shared.bus.contract.events import Email, Reference, TrackingStatus
 from shared.db.models import EmailDelivery, Order, OrderConflict, OrderStatusHistory
 from shared.http.errors import ApiError
+from shared.http.listing import Cursor, Limit, Stamp, from_cursor, in_utc, to_cursor
 from shared.http.route import Answer, Call, Route
-from shared.http.stamps import in_utc
 from shared.ids import normalised_number, order_of_number
 from shared.security import tracking
 from shared.validation.email_addresses import compared, spellings
-
-Limit = Annotated[int, msgspec.Meta(ge=1, le=200)]
-Stamp = Annotated[datetime, msgspec.Meta(tz=True)]
-
 
 Mode = Literal["live", "test"]
 
@@ -37,7 +31,7 @@ class Filter(msgspec.Struct, kw_only=True):
     customer_email: Email | None = None
     created_from: Stamp | None = None
     created_to: Stamp | None = None
-    cursor: Annotated[str, msgspec.Meta(max_length=100)] | None = None
+    cursor: Cursor | None = None
     limit: Limit = 50
 
 
@@ -140,7 +134,8 @@ def index(session: Session, call: Call[None, Filter]) -> Answer:
     if wanted.created_to is not None:
         query = query.where(Order.accepted_at < in_utc(wanted.created_to))
     if wanted.cursor is not None:
-        query = query.where(_place < _from_cursor(wanted.cursor))
+        at, id_ = from_cursor(wanted.cursor, 16)
+        query = query.where(_place < (at, UUID(bytes=id_)))
     newest_first = query.order_by(Order.accepted_at.desc(), Order.id.desc())
     orders = session.scalars(newest_first.limit(wanted.limit + 1)).all()
     page = orders[: wanted.limit]
@@ -149,7 +144,7 @@ def index(session: Session, call: Call[None, Filter]) -> Answer:
         200,
         Page(
             results=[OrderView(**_common(order)) for order in page],
-            next=_to_cursor(page[-1]) if more else None,
+            next=to_cursor(page[-1].accepted_at, page[-1].id.bytes) if more else None,
         ),
     )
 
@@ -236,22 +231,6 @@ def _common(order: Order) -> dict[str, Any]:
 
 # Where an order stands in the list: by acceptance, which two may share.
 _place = tuple_(Order.accepted_at, Order.id)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
-
-
-def _to_cursor(order: Order) -> str:
-    at = (order.accepted_at - _EPOCH) // _MICROSECOND
-    return base64.urlsafe_b64encode(at.to_bytes(8, signed=True) + order.id.bytes).decode()
-
-
-def _from_cursor(cursor: str) -> tuple[datetime, UUID]:
-    try:
-        raw = base64.urlsafe_b64decode(cursor)
-        at = int.from_bytes(raw[:8], signed=True)
-        return _EPOCH + at * _MICROSECOND, UUID(bytes=raw[8:])
-    except (binascii.Error, ValueError, OverflowError):
-        raise ApiError(400, "invalid_query", "Invalid cursor.") from None
 
 
 ROUTES = (

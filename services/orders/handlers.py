@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from sqlalchemy import RowMapping
 from sqlalchemy.orm import Session
 
-from services.orders import conflicts, rows, sender_warnings, tracking, waiting_updates
+from services.orders import SOURCE, conflicts, rows, sender_warnings, tracking, waiting_updates
 from services.orders.lanes import Lanes
 from services.orders.progress import Position, is_news, moves
 from services.orders.rows import Businesses, Said
@@ -43,7 +43,6 @@ from shared.bus.contract.events import (
 from shared.bus.contract.message import Message, Received, message_for
 from shared.ids import follow_up_id, new_id
 
-SOURCE = "services.orders"
 LOOKS = 3
 """How often what may have overtaken another message comes back: some minutes, by the ladder."""
 DERIVED = 5  # the version of a UUID (RFC 9562) that an idempotent request's message has

@@ -10,6 +10,7 @@ from msgspec import UNSET
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from services.orders import SOURCE
 from shared.bus.contract.events import (
     OrderCancelled,
     OrderCreated,
@@ -17,13 +18,13 @@ from shared.bus.contract.events import (
     OrderPlaced,
     OrderStatusChanged,
     OrderUnaddressed,
+    of_account,
 )
 from shared.bus.contract.message import Message, message_for
 from shared.db import arrays
 from shared.ids import derived_id, is_of_shop
 
 Problem = Literal["update_given_up", "key_reused", "no_email_address"]
-SOURCE = "services.orders"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +57,7 @@ def facts(session: Session, not_taken: Sequence[NotTaken]) -> list[Message]:
     return [
         message_for(
             OrderNotTaken(
-                account_id=account.id,
-                company_name=account.company_name,
-                email=account.email,
+                **of_account(account),
                 what=one.what,
                 order_id=one.said.order_id,
                 event_id=one.event_id,

@@ -8,7 +8,6 @@ from sqlalchemy.orm import Session
 
 from shared.bus import outbox
 from shared.bus.contract.events import CustomerDetails, OrderTestCreated
-from shared.bus.contract.message import message_for
 from shared.db.models import Account
 from shared.http.route import Answer, Call, Route
 from shared.http.standing import KYC_REQUIRED, is_approved, not_approved
@@ -46,16 +45,16 @@ def send(session: Session, call: Call[None, None]) -> Answer:
         item_summary="2 x blue kettle",
         address="12 Marina Road, Lagos",
     )
-    message = message_for(
+    outbox.tell(
+        session,
         order,
+        order.order_id,
         source=SOURCE,
-        correlation_id=order.order_id,
         message_id=order.order_id,
         # Its updates are stamped by the database's time, as any signed request is.
         time=session.scalars(select(func.clock_timestamp())).one(),
         traceparent=call.traceparent,
     )
-    outbox.add(session, [message])
     return Answer(202, Sent(order_id=order.order_id, mailed_to=account.email))
 
 

@@ -35,8 +35,8 @@ from shared.http.lanes import Lane, Lanes
 from shared.periodic import keep_running
 from shared.telemetry import heartbeat, metrics
 from shared.telemetry.logs import configure
-from shared.web.answers import Healthz, add_error_handlers, guard, write_view
-from shared.web.rendering import add_static
+from shared.web.answers import write_view
+from shared.web.mount import make_app
 from shared.web.results import View
 
 NAME = "services.portal"
@@ -96,10 +96,6 @@ class Portal:
         self.lanes.shutdown()
         self.api.close()
 
-    async def process_response(self, req: Request, resp: Response, _: Any, __: bool) -> None:
-        """What holds for every answer."""
-        guard(req, resp)
-
 
 def create_app(config: Settings | None = None) -> falcon.asgi.App[Any, Any]:
     """The ASGI app.
@@ -110,15 +106,11 @@ def create_app(config: Settings | None = None) -> falcon.asgi.App[Any, Any]:
     config = config or settings()
     configure(config, NAME)
     portal = Portal(config)
-    app: falcon.asgi.App[Any, Any] = falcon.asgi.App(middleware=[portal])
-    app.req_options.strip_url_path_trailing_slash = True
-    add_error_handlers(app, render)
+    app = make_app(portal, render, STATIC)
     app.add_error_handler(Refused, on_refused)
     app.add_route(tracking.PATH, tracking.Tracking(portal.api, portal.lanes.ordinary))
     app.add_sink(tracking.lost, tracking.BELOW)
     mount(app, PAGES, config, portal.api, portal.lanes)
-    add_static(app, STATIC)
-    app.add_route("/healthz", Healthz())
     return app
 
 

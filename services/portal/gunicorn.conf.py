@@ -1,17 +1,7 @@
 """Gunicorn's settings; the values come from shared/config/settings.py."""
 
 from shared.config.loading import begin
-from shared.http.serving import (  # noqa: F401 - gunicorn reads them here
-    accesslog,
-    control_socket_disable,
-    graceful_timeout,
-    keepalive,
-    loglevel,
-    on_starting,
-    post_fork,
-    timeout,
-    worker_tmp_dir,
-)
+from shared.http.serving import *  # noqa: F403 - gunicorn reads it here
 
 _config = begin("portal")
 

@@ -9,11 +9,10 @@ import msgspec
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from services.secrets import given, policies, public_key_api, rotation, usage
+from services.secrets import SOURCE, given, policies, public_key_api, rotation, usage
 from services.secrets.usage import SecretUse
 from shared.bus import outbox
-from shared.bus.contract.events import SecretShown
-from shared.bus.contract.message import message_for
+from shared.bus.contract.events import SecretShown, of_account
 from shared.db.models import Account, WebhookSecret
 from shared.db.session import database_time
 from shared.http.errors import ApiError
@@ -119,20 +118,12 @@ def show(session: Session, call: Call[None, None], *, is_test: bool = False) -> 
 def _tell_shown(session: Session, secret: WebhookSecret, address: str) -> None:
     account = session.get_one(Account, secret.account_id)
     fact = SecretShown(
-        account_id=account.id,
-        company_name=account.company_name,
-        email=account.email,
-        secret_id=secret.id,
-        address=address,
-        is_test=secret.is_test,
+        **of_account(account), secret_id=secret.id, address=address, is_test=secret.is_test
     )
     # Programs fetch it at each start: once a day and place is told, by the id of the fact.
     day = datetime.now(UTC).strftime("%Y-%m-%d")
     fact_id = derived_id(fact.TYPE, secret.id, network_of(address), day)
-    message = message_for(
-        fact, source=policies.SOURCE, correlation_id=account.id, message_id=fact_id
-    )
-    outbox.add_once(session, message)
+    outbox.tell(session, fact, account.id, source=SOURCE, message_id=fact_id, once=True)
 
 
 def _previous(secret: WebhookSecret, use: Mapping[UUID, SecretUse]) -> Previous:

@@ -14,11 +14,9 @@ import msgspec
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
-from services.secrets import rotation, usage
-from services.secrets.policies import SOURCE
+from services.secrets import SOURCE, rotation, usage
 from shared.bus import outbox
-from shared.bus.contract.events import OptionalLine, SecretGiven
-from shared.bus.contract.message import message_for
+from shared.bus.contract.events import OptionalLine, SecretGiven, of_account
 from shared.db.models import Account, WebhookSecret
 from shared.db.session import database_time
 from shared.http.errors import ApiError
@@ -129,9 +127,7 @@ def give(session: Session, call: Call[GivenSecret, None]) -> Answer:
     )
     session.flush()
     fact = SecretGiven(
-        account_id=account.id,
-        company_name=account.company_name,
-        email=account.email,
+        **of_account(account),
         platform=platform,
         shop=body.shop,
         secret_id=secret_id,
@@ -139,7 +135,7 @@ def give(session: Session, call: Call[GivenSecret, None]) -> Answer:
         previous_valid_until=at + OVERLAP if previous is not None and not revoked else None,
         revoked_ids=revoked,
     )
-    outbox.add(session, [message_for(fact, source=SOURCE, correlation_id=account.id)])
+    outbox.tell(session, fact, account.id, source=SOURCE)
     return _list(session, account.id, platform)
 
 

@@ -10,6 +10,7 @@ from sqlalchemy import func
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from services.secrets import SOURCE
 from shared.bus import outbox
 from shared.bus.contract.errors import Permanent
 from shared.bus.contract.events import (
@@ -17,15 +18,14 @@ from shared.bus.contract.events import (
     AccountChanged,
     WebhookAllowlistChanged,
     WebhookLimit,
+    of_account,
 )
-from shared.bus.contract.message import Received, message_for
+from shared.bus.contract.message import Received
 from shared.db.models import Account, WebhookPolicy
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
 from shared.ids import follow_up_id
 from shared.security.networks import NetworkError, is_within, parse, readable
-
-SOURCE = "services.secrets"
 
 Cidr = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 Cidrs = Annotated[list[Cidr], msgspec.Meta(max_length=100)]
@@ -76,13 +76,9 @@ def replace(session: Session, call: Call[Allowlist, None]) -> Answer:
     if set(networks) != set(before.allowed_networks if before else ()):
         _put(session, account_id=account.id, allowed_networks=networks)
         fact = WebhookAllowlistChanged(
-            account_id=account.id,
-            company_name=account.company_name,
-            email=account.email,
-            address=call.address,
-            allowed_networks=tuple(networks),
+            **of_account(account), address=call.address, allowed_networks=tuple(networks)
         )
-        outbox.add(session, [message_for(fact, source=SOURCE, correlation_id=account.id)])
+        outbox.tell(session, fact, account.id, source=SOURCE)
     return Answer(200, _view(networks, call.address))
 
 
@@ -100,13 +96,11 @@ def choose_schemes(session: Session, call: Call[Schemes, None]) -> Answer:
     if only != _is_standard_only(before):
         _put(session, account_id=account.id, standard_webhooks_only=only)
         fact = AccountChanged(
-            account_id=account.id,
-            company_name=account.company_name,
-            email=account.email,
+            **of_account(account),
             what="standard_webhooks_only" if only else "both_schemes",
             address=call.address,
         )
-        outbox.add(session, [message_for(fact, source=SOURCE, correlation_id=account.id)])
+        outbox.tell(session, fact, account.id, source=SOURCE)
     return Answer(200, call.body)
 
 
@@ -150,21 +144,14 @@ def on_block(session: Session, received: Received[AccountBlock]) -> None:
         blocked_at=func.clock_timestamp() if command.blocked else None,
     )
     fact = AccountChanged(
-        account_id=account.id,
-        company_name=account.company_name,
-        email=account.email,
+        **of_account(account),
         what="blocked" if command.blocked else "unblocked",
         by="an operator",
         reason=command.reason,
     )
-    message = message_for(
-        fact,
-        source=SOURCE,
-        correlation_id=account.id,
-        # The same when the journal is replayed: the owner is not told twice.
-        message_id=follow_up_id(received.id, fact.TYPE, account.id),
-    )
-    outbox.add(session, [message])
+    # The same when the journal is replayed: the owner is not told twice.
+    fact_id = follow_up_id(received.id, fact.TYPE, account.id)
+    outbox.tell(session, fact, account.id, source=SOURCE, message_id=fact_id)
 
 
 def _put(session: Session, **values: object) -> None:

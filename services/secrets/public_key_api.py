@@ -7,10 +7,9 @@ from uuid import UUID
 import msgspec
 from sqlalchemy.orm import Session
 
-from services.secrets import policies, public_keys, rotation, usage
+from services.secrets import SOURCE, public_keys, rotation, usage
 from shared.bus import outbox
-from shared.bus.contract.events import SecretKeyAdded, SecretKeyRemoved
-from shared.bus.contract.message import message_for
+from shared.bus.contract.events import SecretKeyAdded, SecretKeyRemoved, of_account
 from shared.db.models import Account, WebhookPublicKey
 from shared.db.session import database_time
 from shared.http.errors import ApiError
@@ -73,7 +72,7 @@ def add(session: Session, call: Call[NewPublicKey, None]) -> Answer:
     session.add(key)
     session.flush()
     fact = SecretKeyAdded(**_common(account, key, call.address))
-    outbox.add(session, [message_for(fact, source=policies.SOURCE, correlation_id=account.id)])
+    outbox.tell(session, fact, account.id, source=SOURCE)
     return Answer(201, _view(key, None))
 
 
@@ -90,19 +89,13 @@ def remove(session: Session, call: Call[None, None]) -> Answer:
     public_keys.revoke(session, call.caller, database_time(session), key_id)
     account = session.get_one(Account, call.caller)
     fact = SecretKeyRemoved(**_common(account, key, call.address), secret_ids=(key_id,))
-    outbox.add(session, [message_for(fact, source=policies.SOURCE, correlation_id=account.id)])
+    outbox.tell(session, fact, account.id, source=SOURCE)
     return Answer(204)
 
 
 def _common(account: Account, key: WebhookPublicKey, address: str) -> dict[str, Any]:
-    return {
-        "account_id": account.id,
-        "company_name": account.company_name,
-        "email": account.email,
-        "key_id": key.id,
-        "public_key": encode(key.public_key),
-        "address": address,
-    }
+    of_key = {"key_id": key.id, "public_key": encode(key.public_key), "address": address}
+    return of_account(account) | of_key
 
 
 def _view(key: WebhookPublicKey, use: usage.SecretUse | None) -> PublicKey:

@@ -17,10 +17,9 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, and_, func, or_, select, true, update
 from sqlalchemy.orm import Session
 
-from services.secrets import public_keys
+from services.secrets import SOURCE, public_keys
 from shared.bus import outbox
-from shared.bus.contract.events import SecretIssued, SecretRevoked, SecretRotated
-from shared.bus.contract.message import message_for
+from shared.bus.contract.events import SecretIssued, SecretRevoked, SecretRotated, of_account
 from shared.config.loading import settings
 from shared.db import revoked
 from shared.db.models import Account, WebhookPublicKey, WebhookSecret
@@ -171,9 +170,7 @@ def issue(
     _tell(
         session,
         SecretIssued(
-            account_id=account.id,
-            company_name=account.company_name,
-            email=account.email,
+            **of_account(account),
             secret_id=secret.id,
             expires_at=secret.expires_at,
             is_test=is_test,
@@ -215,9 +212,7 @@ def rotate(
     _tell(
         session,
         SecretRotated(
-            account_id=account.id,
-            company_name=account.company_name,
-            email=account.email,
+            **of_account(account),
             secret_id=secret.id,
             expires_at=secret.expires_at,
             previous_secret_id=previous.id,
@@ -307,13 +302,7 @@ def tell_revoked(
 
 
 def _revoked(account: Account, secret_ids: Sequence[UUID], reason: str) -> SecretRevoked:
-    return SecretRevoked(
-        account_id=account.id,
-        company_name=account.company_name,
-        email=account.email,
-        secret_ids=tuple(secret_ids),
-        reason=reason,
-    )
+    return SecretRevoked(**of_account(account), secret_ids=tuple(secret_ids), reason=reason)
 
 
 def _revoke_live(
@@ -356,10 +345,7 @@ def _tell(
     fact: SecretIssued | SecretRotated | SecretRevoked,
     message_id: UUID | None = None,
 ) -> None:
-    message = message_for(
-        fact, source="services.secrets", correlation_id=fact.account_id, message_id=message_id
-    )
-    outbox.add(session, [message])
+    outbox.tell(session, fact, fact.account_id, source=SOURCE, message_id=message_id)
 
 
 def _lock_key(account_id: UUID) -> int:

@@ -9,11 +9,10 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session
 
-from services.secrets import rotation, usage
+from services.secrets import SOURCE, rotation, usage
 from services.secrets.usage import SecretUse
 from shared.bus import outbox
-from shared.bus.contract.events import SecretExpiring
-from shared.bus.contract.message import message_for
+from shared.bus.contract.events import SecretExpiring, of_account
 from shared.config.loading import settings
 from shared.db.models import Account, WebhookSecret
 from shared.db.session import database_time
@@ -98,9 +97,7 @@ def _use(session: Session, secret: WebhookSecret, now: datetime) -> SecretUse:
 def _warn(session: Session, secret: WebhookSecret, use: SecretUse, *, is_last: bool) -> None:
     account = session.get_one(Account, secret.account_id)
     fact = SecretExpiring(
-        account_id=account.id,
-        company_name=account.company_name,
-        email=account.email,
+        **of_account(account),
         secret_id=secret.id,
         expires_at=secret.expires_at,
         last_used_at=use.last_used_at,
@@ -108,7 +105,7 @@ def _warn(session: Session, secret: WebhookSecret, use: SecretUse, *, is_last: b
         is_last=is_last,
         is_test=secret.is_test,
     )
-    outbox.add(session, [message_for(fact, source="services.secrets", correlation_id=account.id)])
+    outbox.tell(session, fact, account.id, source=SOURCE)
 
 
 def expire_due(session: Session, now: datetime) -> None:

@@ -2,11 +2,14 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
 
 from sqlalchemy import event, text
 from sqlalchemy.orm import Session
 
-from shared.bus.contract.message import SHORT_STRING_BYTES, TOLD, Message
+from shared.bus.contract.events import Event
+from shared.bus.contract.message import SHORT_STRING_BYTES, TOLD, Message, message_for
 from shared.db import arrays
 
 CHANNEL = "outbox"
@@ -63,6 +66,42 @@ def add(session: Session, messages: Sequence[Message]) -> None:
     session.execute(_NOTIFY)
     if TOLD in session.info:
         session.info[TOLD] += messages
+
+
+def tell(
+    session: Session,
+    fact: Event,
+    about: UUID | str,
+    *,
+    source: str,
+    message_id: UUID | None = None,
+    time: datetime | None = None,
+    traceparent: str | None = None,
+    once: bool = False,
+) -> None:
+    """Leave a fact for the relay; arguments are those of `message_for`.
+
+    Args:
+        session: the transaction that also writes the rows the fact tells of.
+        fact: what happened.
+        about: the order or account.
+        once: see `add_once`.
+
+    Raises:
+        UnpublishableError: as `add`.
+    """
+    message = message_for(
+        fact,
+        source=source,
+        correlation_id=about,
+        message_id=message_id,
+        time=time,
+        traceparent=traceparent,
+    )
+    if once:
+        add_once(session, message)
+    else:
+        add(session, [message])
 
 
 def add_once(session: Session, message: Message) -> None:

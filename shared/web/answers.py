@@ -9,7 +9,7 @@ from falcon.asgi import Request, Response
 
 from shared.db.session import is_database_away, is_used_up
 from shared.http.errors import ApiError
-from shared.web.results import File, PageError, View
+from shared.web.results import PageError, View
 
 # Nothing inline and nothing from elsewhere (W3C, "Content Security Policy").
 HEADERS = {
@@ -45,17 +45,20 @@ class Render(Protocol):
         """The page, as HTML."""
 
 
-def guard(req: Request, resp: Response) -> None:
-    """Give an answer the headers that hold for all of them."""
-    for name, value in HEADERS.items():
-        if resp.get_header(name) is None:  # a page may be stricter
-            resp.set_header(name, value)
-    # Not over plain HTTP (RFC 6797, 7.2), which is how a site of ours itself speaks.
-    if req.forwarded_scheme == "https":
-        resp.set_header("Strict-Transport-Security", HSTS)
-    # Static files are asked for by names that change with them; pages are for one person.
-    is_static = req.path.startswith("/static/") and resp.status_code == 200
-    resp.set_header("Cache-Control", KEEP if is_static else "no-store")
+class Guard:
+    """Gives every answer the headers that hold for all of them."""
+
+    async def process_response(self, req: Request, resp: Response, _: Any, __: bool) -> None:
+        """Called by Falcon."""
+        for name, value in HEADERS.items():
+            if resp.get_header(name) is None:  # a page may be stricter
+                resp.set_header(name, value)
+        # Not over plain HTTP (RFC 6797, 7.2), which is how a site of ours itself speaks.
+        if req.forwarded_scheme == "https":
+            resp.set_header("Strict-Transport-Security", HSTS)
+        # Static files are asked for by names that change with them; pages are for one person.
+        is_static = req.path.startswith("/static/") and resp.status_code == 200
+        resp.set_header("Cache-Control", KEEP if is_static else "no-store")
 
 
 def add_error_handlers(app: falcon.asgi.App[Any, Any], render: Render) -> None:
@@ -101,19 +104,6 @@ def write_view(resp: Response, view: View, html: str) -> None:
     resp.content_type = falcon.MEDIA_HTML
     resp.set_headers(dict(view.headers))
     resp.text = html
-
-
-def write_redirect(resp: Response, to: str) -> None:
-    """Send a browser to another page."""
-    resp.status = falcon.HTTP_303
-    resp.location = to
-
-
-def write_file(resp: Response, file: File) -> None:
-    """Answer with a file to save."""
-    resp.content_type = file.content_type
-    resp.downloadable_as = file.name
-    resp.data = file.content
 
 
 class Healthz:

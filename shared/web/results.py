@@ -32,12 +32,14 @@ class View:
         about: what it is about.
         status: of the answer.
         headers: of the answer, in place of those that every page has.
+        of: the ids of those whose data it shows, for the audit log; None: those in its path.
     """
 
     template: str
     about: Mapping[str, Any] = field(default_factory=dict)
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
+    of: Sequence[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +61,12 @@ class Redirect:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file to save."""
+    """A file to save; `of` as that of a `View`."""
 
     name: str
     content_type: str
     content: bytes
+    of: Sequence[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,9 @@ from sqlalchemy import func
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from services.accounts.registration import SOURCE
+from services.accounts import SOURCE
 from shared.bus import outbox
-from shared.bus.contract.events import EmailLocaleChanged
-from shared.bus.contract.message import message_for
+from shared.bus.contract.events import EmailLocaleChanged, of_account
 from shared.db.models import Account, EmailSender
 from shared.http.errors import ApiError
 from shared.http.route import Answer, Call, Route
@@ -72,13 +71,12 @@ def replace(session: Session, call: Call[LocaleSettings, None]) -> Answer:
     )
     account = session.get_one(Account, call.caller)
     fact = EmailLocaleChanged(
-        account_id=account.id,
-        company_name=account.company_name,
-        email=account.email,
+        **of_account(account),
         address=call.address,
-        **chosen,
+        language=wanted.language,
+        time_zone=wanted.time_zone,
     )
-    outbox.add(session, [message_for(fact, source=SOURCE, correlation_id=account.id)])
+    outbox.tell(session, fact, account.id, source=SOURCE)
     return Answer(200, LocaleView(**chosen, languages=list(language.CODES)))
 
 

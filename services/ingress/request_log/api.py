@@ -1,10 +1,7 @@
 """The HTTP side of the request log: an account sees what became of each of its requests."""
 
-import base64
-import binascii
-import struct
 from collections.abc import Mapping, Set
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from operator import attrgetter
 from typing import Annotated, Literal
 from uuid import UUID
@@ -21,16 +18,13 @@ from shared.db.models import (
     WebhookRequest,
 )
 from shared.db.request_log import outcomes
-from shared.http.errors import ApiError
+from shared.http.listing import Cursor, Limit, Stamp, from_cursor, in_utc, to_cursor
 from shared.http.route import Answer, Call, Route
-from shared.http.stamps import in_utc
 
-Stamp = Annotated[datetime, msgspec.Meta(tz=True)]
 Outcome = Literal["accepted", "refused"]
 ConflictOf = Literal["order_number", "idempotency_key"]
 Numbers = Mapping[UUID, str]  # of orders, by their ids
-_CURSOR = struct.Struct(">qq")  # microseconds since 1970, and the id
-_EPOCH = datetime.fromtimestamp(0, UTC)
+ID_BYTES = 8
 
 
 class RequestFilter(msgspec.Struct, kw_only=True):
@@ -40,8 +34,8 @@ class RequestFilter(msgspec.Struct, kw_only=True):
     code: Annotated[str, msgspec.Meta(pattern="^[a-z_]{1,64}$", description="a code")] | None = None
     received_from: Stamp | None = None
     received_to: Stamp | None = None
-    cursor: Annotated[str, msgspec.Meta(max_length=100)] | None = None
-    limit: Annotated[int, msgspec.Meta(ge=1, le=200)] = 50
+    cursor: Cursor | None = None
+    limit: Limit = 50
 
 
 class RequestView(msgspec.Struct, kw_only=True):
@@ -106,7 +100,7 @@ def index(session: Session, call: Call[None, RequestFilter]) -> Answer:
                 _view(request, order_id, conflicts, awaited, numbers)
                 for request, order_id in zip(page, orders, strict=True)
             ],
-            next=_to_cursor(page[-1]) if len(found) > wanted.limit else None,
+            next=_cursor(page[-1]) if len(found) > wanted.limit else None,
         ),
     )
 
@@ -123,7 +117,8 @@ def _query(account_id: UUID, accepted: bool, wanted: RequestFilter) -> Select[We
     if wanted.received_to is not None:
         query = query.where(at < in_utc(wanted.received_to))
     if wanted.cursor is not None:
-        before, before_id = _from_cursor(wanted.cursor)
+        before, key = from_cursor(wanted.cursor, ID_BYTES)
+        before_id = int.from_bytes(key, signed=True)
         # The first condition says nothing new, but by it partitions are left out.
         query = query.where(at <= before, tuple_(at, id_) < (before, before_id))
     return query.order_by(at.desc(), id_.desc()).limit(wanted.limit + 1)
@@ -219,17 +214,8 @@ def _view(
     )
 
 
-def _to_cursor(request: WebhookRequest) -> str:
-    micros = (request.at - _EPOCH) // timedelta(microseconds=1)
-    return base64.urlsafe_b64encode(_CURSOR.pack(micros, request.id)).decode().rstrip("=")
-
-
-def _from_cursor(cursor: str) -> tuple[datetime, int]:
-    try:
-        micros, id_ = _CURSOR.unpack(base64.urlsafe_b64decode(cursor + "=="))
-        return _EPOCH + timedelta(microseconds=micros), id_
-    except (binascii.Error, struct.error, ValueError, OverflowError):
-        raise ApiError(400, "invalid_query", "Invalid cursor.") from None
+def _cursor(request: WebhookRequest) -> str:
+    return to_cursor(request.at, request.id.to_bytes(ID_BYTES, signed=True))
 
 
 ROUTES = (

@@ -7,17 +7,7 @@ from typing import Any
 from prometheus_client import multiprocess
 
 from shared.config.loading import begin
-from shared.http.serving import (  # noqa: F401 - gunicorn reads them here
-    accesslog,
-    control_socket_disable,
-    graceful_timeout,
-    keepalive,
-    loglevel,
-    on_starting,
-    post_fork,
-    timeout,
-    worker_tmp_dir,
-)
+from shared.http.serving import *  # noqa: F403 - gunicorn reads it here
 
 _config = begin("ingress")
 

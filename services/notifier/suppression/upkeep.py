@@ -7,8 +7,9 @@ import structlog
 from sqlalchemy import delete, func, select, text
 from sqlalchemy.orm import Session
 
+from services.notifier import SOURCE
 from shared.bus import outbox
-from shared.bus.contract.events import OrderRecipientsRefused, RefusedRecipient
+from shared.bus.contract.events import OrderRecipientsRefused, RefusedRecipient, of_account
 from shared.bus.contract.message import Message, message_for
 from shared.config.settings import JOURNAL_DAYS
 from shared.db.locking.advisory_locks import REFUSED_ADDRESSES
@@ -16,7 +17,6 @@ from shared.db.models import Account, Order, Suppression
 from shared.db.session import transaction
 from shared.security.unsubscribe_tokens import unsubscribe_tokens
 
-SOURCE = "services.notifier"
 TELL_EVERY = timedelta(days=1)
 MOST_LISTED = 50  # in one email
 AT_MOST = 500  # accounts a run, whose next run takes the rest; rows a transaction
@@ -40,16 +40,14 @@ def tell_refused(session: Session) -> None:
     ):
         refused = list(rows)
         account = session.execute(
-            select(Account.company_name, Account.email).where(
+            select(Account.id, Account.company_name, Account.email).where(
                 Account.id == account_id, Account.closed_at.is_(None)
             )
         ).first()
         if account is None:
             continue
         fact = OrderRecipientsRefused(
-            account_id=account_id,
-            company_name=account.company_name,
-            email=account.email,
+            **of_account(account),
             recipients=tuple(
                 RefusedRecipient(
                     address=row.address, order_id=row.by_order_id, response=row.response

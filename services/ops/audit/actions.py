@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Engine
@@ -35,12 +36,17 @@ class Actor:
     name: str
     address: str
 
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What every fact about ops staff carries."""
+        return {"by": self.name, "address": self.address}
+
 
 def about(fact: Event, correlation_id: UUID | str, message_id: UUID | None = None) -> Message:
     """The message of a fact.
 
     Args:
-        fact: one of the `ops.*` facts.
+        fact: one of the `ops.*` facts, or a command.
         correlation_id: the order or account that it is about, or the operator's name.
         message_id: where the same fact may be told twice; a new one when not given.
     """
@@ -69,7 +75,7 @@ def viewed(actor: Actor, page: str, of: Sequence[str]) -> Message:
         page: the console's page, or the command.
         of: the ids of what it was about.
     """
-    fact = OpsDataViewed(by=actor.name, address=actor.address, page=page, of=tuple(of))
+    fact = OpsDataViewed(**actor.fields, page=page, of=tuple(of))
     # Not about the order or account: it would be seen to wait for that, in what is shown.
     return about(fact, actor.name)
 
@@ -89,8 +95,7 @@ def commanded(
         account_id: whom it is about, where the command names them otherwise.
     """
     fact = OpsCommandPublished(
-        by=actor.name,
-        address=actor.address,
+        **actor.fields,
         command=command.TYPE,
         message_id=message_id,
         reason=getattr(command, "reason", ""),

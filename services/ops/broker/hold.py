@@ -16,7 +16,6 @@ from typing import Any
 
 from amqp import Message as AmqpMessage
 from kombu import Connection
-from sqlalchemy import Engine
 
 from services.ops.broker.publishing import publish
 from services.ops.broker.queue_lock import PATIENCE, turn
@@ -140,7 +139,6 @@ def hold(
     queue: str,
     most: int = MOST,
     *,
-    engine: Engine | None = None,
     patience: float = PATIENCE,
 ) -> Iterator[Hold]:
     """Hold messages of a queue for as long as the context lasts, when nobody else does.
@@ -149,14 +147,13 @@ def hold(
         connection: an open kombu connection.
         queue: its name.
         most: how many unsettled messages to hold at a time at most.
-        engine: where tools meet, when that is not this process's database; see `queue_lock.py`.
         patience: how long to wait for another tool, in seconds.
 
     Raises:
         amqp.exceptions.NotFound: there is no such queue.
         shared.bus.broker.queue_counts.NotKnownError: it does not answer.
     """
-    with turn(queue, engine, patience) as alone:
+    with turn(queue, patience) as alone:
         with connection.channel() as channel:
             held = Hold(connection, channel, queue, min(most, MOST), alone)
             yield held
@@ -168,13 +165,7 @@ def hold(
             time.sleep(0.005)
 
 
-def look_through(
-    connection: Connection,
-    queue: str,
-    see: See,
-    *,
-    engine: Engine | None = None,
-) -> None:
+def look_through(connection: Connection, queue: str, see: See) -> None:
     """Show every message of a work queue that nobody consumes.
 
     Each goes back as a copy of itself, confirmed before it leaves, so that it has no delivery
@@ -185,14 +176,13 @@ def look_through(
         queue: its name.
         see: called with each message; what goes back in its place, or None for nothing. It is
             `as_it_is` that leaves everything as it was.
-        engine: see `hold`.
 
     Raises:
         BusyError: services consume it, or another tool looks through it.
         shared.bus.broker.queue_counts.NotKnownError: it does not answer.
         NotPublishedError: the broker did not take the copies; nothing was lost.
     """
-    with turn(queue, engine) as alone:
+    with turn(queue) as alone:
         with connection.channel() as channel:
             left, consumers = queue_counts.of(channel, queue, ANSWER_SECONDS)
         if consumers or not alone:

@@ -51,24 +51,15 @@ def meet_in(engine: Engine | None) -> None:
     _meeting_place = place
 
 
-def meet_again() -> None:
-    """Forget what `meet_in` said, and that a database did not answer."""
-    global _meeting_place, _away_until
-    _meeting_place, _away_until = session.engine, 0.0
-    while _own:
-        _own.popitem()[1].dispose()
-
-
 @contextmanager
-def turn(queue: str, engine: Engine | None = None, patience: float = PATIENCE) -> Iterator[bool]:
+def turn(queue: str, patience: float = PATIENCE) -> Iterator[bool]:
     """Wait until nobody else is at work in a queue; go on after a while anyway.
 
-    A thread that has the turn has it in what it calls.
+    A thread that has the turn has it in what it calls. While the database where tools meet is away
+    nobody is waited for: dead letters are wanted just then.
 
     Args:
         queue: its name.
-        engine: of the database where tools meet, when it is not this process's. While it is away
-            nobody is waited for: dead letters are wanted just then.
         patience: for how long, in seconds.
 
     Yields:
@@ -77,7 +68,7 @@ def turn(queue: str, engine: Engine | None = None, patience: float = PATIENCE) -
     if queue in _mine.turns:
         yield _mine.turns[queue]
         return
-    connection = _connect(engine)
+    connection = _connect()
     if connection is None:
         yield True
         return
@@ -104,15 +95,15 @@ def lock_key(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
 
 
-def meeting_place(engine: Engine | None = None) -> Engine | None:
-    """The database where tools meet; `engine` where that is given, None where it is not known."""
-    return engine or _meeting_place()
+def meeting_place() -> Engine | None:
+    """The database where tools meet; None where it is not known."""
+    return _meeting_place()
 
 
-def _connect(engine: Engine | None) -> Connection | None:
+def _connect() -> Connection | None:
     if time.monotonic() < _away_until:
         return None
-    place = meeting_place(engine)
+    place = meeting_place()
     if place is None:
         return None
     return _answered(

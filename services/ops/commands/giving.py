@@ -13,7 +13,7 @@ from amqp.exceptions import AccessRefused
 from kombu import Connection
 from sqlalchemy import Engine
 
-from services.ops.audit.actions import Actor, commanded, tell
+from services.ops.audit.actions import Actor, about, commanded, tell
 from shared.bus.broker import declaration
 from shared.bus.broker.kombu_connection import user_of
 from shared.bus.broker.refusal import explain
@@ -25,7 +25,7 @@ from shared.bus.contract.events import (
     WebhookLimit,
 )
 from shared.bus.contract.headers import ACTING_HEADER
-from shared.bus.contract.message import Message, message_for
+from shared.bus.contract.message import Message
 from shared.ids import new_id
 
 Command = KycDecide | SecretRotate | SecretRevoke | WebhookLimit | AccountBlock
@@ -74,12 +74,7 @@ def give(
         Exception: of kombu or py-amqp; nothing was given.
     """
     message_id = new_id()
-    message = message_for(
-        command,
-        source="services.ops",
-        correlation_id=command.account_id or account_id or message_id,
-        message_id=message_id,
-    )
+    message = about(command, command.account_id or account_id or message_id, message_id)
     declaration.ensure(connection)
     try:
         if engine is not None:

@@ -66,8 +66,7 @@ def add(session: Session, actor: Actor, application: Application, note: str) -> 
     id_ = new_id()
     session.add(KycNote(id=id_, application_id=application.id, written_by=actor.name, note=note))
     fact = OpsKycNoteAdded(
-        by=actor.name,
-        address=actor.address,
+        **actor.fields,
         account_id=application.account_id,
         application_id=application.id,
         note_id=id_,

@@ -8,7 +8,6 @@ from typing import Any
 
 import falcon.asgi
 from amqp.exceptions import AMQPError
-from falcon.asgi import Request, Response
 from kombu import Connection
 from sqlalchemy.orm import Session
 
@@ -51,8 +50,7 @@ from shared.http.lanes import Lane, Lanes, for_passwords
 from shared.periodic import keep_running
 from shared.telemetry import metrics
 from shared.telemetry.logs import configure
-from shared.web.answers import Healthz, add_error_handlers, guard
-from shared.web.rendering import add_static
+from shared.web.mount import make_app
 from shared.web.results import PageError
 
 SESSIONS_SECONDS = 300.0
@@ -126,10 +124,6 @@ class Console:
         self._looker.close()
         self.lanes.shutdown()
 
-    async def process_response(self, req: Request, resp: Response, _: Any, __: bool) -> None:
-        """What holds for every answer."""
-        guard(req, resp)
-
 
 def create_app(config: Settings | None = None) -> falcon.asgi.App[Any, Any]:
     """The ASGI app.
@@ -140,16 +134,12 @@ def create_app(config: Settings | None = None) -> falcon.asgi.App[Any, Any]:
     config = config or settings()
     configure(config, "services.ops.console")
     console = Console(config)
-    app: falcon.asgi.App[Any, Any] = falcon.asgi.App(middleware=[console])
-    app.req_options.strip_url_path_trailing_slash = True
-    add_error_handlers(app, render)
+    app = make_app(console, render, STATIC)
     mount(app, PAGES, console.system, console.lanes)
     app.add_route(
         "/live/overview",
         Live(console.system, lambda _: overview.inside(console.system.lookout)),
     )
-    add_static(app, STATIC)
-    app.add_route("/healthz", Healthz())
     return app
 
 

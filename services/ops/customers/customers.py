@@ -86,15 +86,12 @@ def the_person(session: Session, address: str) -> Person:
     return Person.of(address, mentions)
 
 
-def export(
-    session: Session, connection: Connection, engine: Engine, address: str, backup_days: int
-) -> Held:
+def export(session: Session, connection: Connection, address: str, backup_days: int) -> Held:
     """Everything that is held of a person.
 
     Args:
         session: to read by; it is let go before the bus is looked through.
         connection: an open kombu connection.
-        engine: where tools meet; see `queue_lock.py`.
         address: the person's, in whatever case.
         backup_days: for how long backups are kept; 0 when that is not known.
 
@@ -106,17 +103,16 @@ def export(
     tables = customer_rows.read(session, person)
     person = replace(person, orders=customer_rows.orders(session, person.spellings))
     let_go(session)
-    messages, outcome = messages_on_bus.find(connection, engine, person)
+    messages, outcome = messages_on_bus.find(connection, person)
     return Held(person.address, at, tables, messages, elsewhere(outcome, at, backup_days))
 
 
-def count(session: Session, connection: Connection, engine: Engine, address: str) -> Outcome:
+def count(session: Session, connection: Connection, address: str) -> Outcome:
     """How much `erase` would do, by place; nothing is changed.
 
     Args:
         session: rolled back at the end.
         connection: an open kombu connection.
-        engine: where tools meet.
         address: the person's.
 
     Raises:
@@ -125,7 +121,7 @@ def count(session: Session, connection: Connection, engine: Engine, address: str
     person = the_person(session, address)
     places, person = _erased(session, person)
     session.rollback()
-    _, outcome = messages_on_bus.find(connection, engine, person)
+    _, outcome = messages_on_bus.find(connection, person)
     return Outcome(places + outcome.places, outcome.unseen)
 
 
@@ -251,7 +247,5 @@ def elsewhere(outcome: Outcome, now: datetime, backup_days: int) -> list[Elsewhe
 
 
 def _fact(erasure: UUID, actor: Actor, reason: str, places: Mapping[str, int]) -> Any:
-    fact = OpsCustomerErased(
-        by=actor.name, address=actor.address, reason=reason.strip(), places=dict(places)
-    )
+    fact = OpsCustomerErased(**actor.fields, reason=reason.strip(), places=dict(places))
     return about(fact, erasure)

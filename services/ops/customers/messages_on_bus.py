@@ -70,12 +70,11 @@ class Outcome:
     is_being_written: bool = False
 
 
-def find(connection: Connection, engine: Engine, person: Person) -> tuple[list[Found], Outcome]:
+def find(connection: Connection, person: Person) -> tuple[list[Found], Outcome]:
     """What mentions a customer; nothing is changed.
 
     Args:
         connection: an open kombu connection, which may publish to the default exchange.
-        engine: where tools meet; see `queue_lock.py`.
         person: who.
     """
     found: list[Found] = []
@@ -87,12 +86,12 @@ def find(connection: Connection, engine: Engine, person: Person) -> tuple[list[F
             outcome.places[place] += 1
 
     for queue in topology.WORK_QUEUES:
-        with hold(connection, queue.dead, engine=engine) as held:
+        with hold(connection, queue.dead) as held:
             for message in _all(held):
                 look(Incoming.of(message), queue.dead, queue.name)
         _tell_busy(held, queue.dead, outcome)
     for rung in topology.RETRY_LADDER:
-        with hold(connection, rung.name, engine=engine) as held:
+        with hold(connection, rung.name) as held:
             for message in _all(held):
                 look(Incoming.of(message), rung.name, message.delivery_info["routing_key"])
         _tell_busy(held, rung.name, outcome)
@@ -102,7 +101,7 @@ def find(connection: Connection, engine: Engine, person: Person) -> tuple[list[F
             look(incoming, name, name)
             return as_it_is(incoming, publisher)
 
-        _look_through(connection, engine, queue.name, see, outcome)
+        _look_through(connection, queue.name, see, outcome)
     return found, outcome
 
 
@@ -129,7 +128,7 @@ def erase(
     for queue in topology.WORK_QUEUES:
         _clear_dead(connection, engine, queue, person, actor, reason, outcome)
     for rung in topology.RETRY_LADDER:
-        with hold(connection, rung.name, engine=engine) as held:
+        with hold(connection, rung.name) as held:
             while messages := held.take(BATCH):
                 _clear_rung(connection, held, messages, person, rung.name, outcome)
         _tell_busy(held, rung.name, outcome)
@@ -144,7 +143,7 @@ def erase(
                 return None
             return _copy(incoming, incoming.user_id, publisher, left)
 
-        _look_through(connection, engine, queue.name, clear, outcome)
+        _look_through(connection, queue.name, clear, outcome)
     return outcome
 
 
@@ -237,15 +236,9 @@ def _tell_busy(held: Hold, queue: str, outcome: Outcome) -> None:
         outcome.unseen[queue] = 0
 
 
-def _look_through(
-    connection: Connection,
-    engine: Engine,
-    queue: str,
-    see: See,
-    outcome: Outcome,
-) -> None:
+def _look_through(connection: Connection, queue: str, see: See, outcome: Outcome) -> None:
     try:
-        look_through(connection, queue, see, engine=engine)
+        look_through(connection, queue, see)
     except BusyError:
         outcome.unseen[queue] = count(connection, queue)
 

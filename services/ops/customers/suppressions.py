@@ -36,11 +36,7 @@ def lift(engine: Engine, account_id: UUID, suppression_id: UUID, actor: Actor, r
     In one transaction with its audit fact. Who has left is not brought back by this.
     """
     fact = OpsSuppressionLifted(
-        by=actor.name,
-        address=actor.address,
-        account_id=account_id,
-        suppression_id=suppression_id,
-        reason=reason,
+        **actor.fields, account_id=account_id, suppression_id=suppression_id, reason=reason
     )
     with Session(engine) as session, session.begin():
         done = session.scalar(text("SELECT lift_suppression(:id)"), {"id": suppression_id})

@@ -178,7 +178,7 @@ def edit(
         NotEditableError: nothing was done, as the body would not be understood either.
         NotPublishedError: the broker did not take it.
     """
-    letter = find(connection, queue, message_id, engine=engine)
+    letter = find(connection, queue, message_id)
     if letter is None:
         return False
     type_ = type or letter.type
@@ -248,7 +248,7 @@ def settle(
     state = Progress()
     settled: set[UUID] = set()
     # Until what comes back is settled as well.
-    with turn(queue.dead, engine):
+    with turn(queue.dead):
         with hold(connection, queue.dead) as held:
             state.alone, state.total = held.alone, held.ready
             while messages := held.take(BATCH):

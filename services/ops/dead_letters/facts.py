@@ -12,8 +12,7 @@ from shared.ids import derived_id
 def replayed(letter: Letter, actor: Actor, new: bytes | None = None) -> Message:
     """That a letter is back in its work queue; with `new`, by that body."""
     fact = OpsDeadLetterReplayed(
-        by=actor.name,
-        address=actor.address,
+        **actor.fields,
         queue=letter.queue,
         message_id=letter.message_id,
         message_type=letter.type,
@@ -27,8 +26,7 @@ def replayed(letter: Letter, actor: Actor, new: bytes | None = None) -> Message:
 def discarded(letter: Letter, actor: Actor, reason: str) -> Message:
     """That a letter is gone, and why."""
     fact = OpsDeadLetterDiscarded(
-        by=actor.name,
-        address=actor.address,
+        **actor.fields,
         queue=letter.queue,
         message_id=letter.message_id,
         message_type=letter.type,

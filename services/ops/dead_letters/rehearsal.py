@@ -119,7 +119,7 @@ def _rehearse(
     body: bytes | None,
     type: str,  # noqa: A002 - the property's name
 ) -> Rehearsal | None:
-    letter = search.find(connection, queue, message_id, engine=engine)
+    letter = search.find(connection, queue, message_id)
     if letter is None:
         return None
     if body is not None:

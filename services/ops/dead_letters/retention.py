@@ -25,18 +25,17 @@ NOBODY = Actor("retention", "services.ops")
 log = structlog.get_logger()
 
 
-def over(connection: Connection, books: Engine, queue: topology.Queue, days: int) -> int:
+def over(connection: Connection, queue: topology.Queue, days: int) -> int:
     """How many letters of a queue are older than they may be; those without a time are not.
 
     Args:
         connection: an open kombu connection.
-        books: where tools meet; see `queue_lock.py`.
         queue: the work queue.
         days: for how long letters are kept; 0 is for ever.
     """
     if not days:
         return 0
-    page = search.browse(connection, queue, _old(days), limit=MOST, engine=books)
+    page = search.browse(connection, queue, _old(days), limit=MOST)
     return len(page.letters)
 
 
@@ -66,12 +65,12 @@ def discard(connection: Connection, books: Engine, days: int) -> int:
     return done
 
 
-def oldest(connection: Connection, books: Engine) -> datetime | None:
+def oldest(connection: Connection) -> datetime | None:
     """When the first letter died of those that are in the dead queues; None when there is none."""
     groups = [
         group.oldest
         for queue in topology.WORK_QUEUES
-        for group in search.summarise(connection, queue, engine=books).groups
+        for group in search.summarise(connection, queue).groups
     ]
     return min((at for at in groups if at is not None), default=None)
 
@@ -86,10 +85,9 @@ async def keep_ending(config: Settings) -> None:
 
 
 def _once(config: Settings) -> None:
-    books = engine()
     with open_connection(config.amqp_url) as connection:
-        done = discard(connection, books, config.retention_dead_letters_days)
-        metrics.kept(PLACE, done, oldest(connection, books))
+        done = discard(connection, engine(), config.retention_dead_letters_days)
+        metrics.kept(PLACE, done, oldest(connection))
         if done:
             log.info("dead_letters_over", discarded=done, at=datetime.now(UTC).isoformat())
 

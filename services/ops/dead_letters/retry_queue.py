@@ -81,17 +81,12 @@ class Ladder:
         return Ladder([one for one in self.messages if one.queue == queue], self.alone)
 
 
-def waiting(connection: Connection, *, engine: Engine | None = None) -> Ladder:
-    """Everything on the ladder, by rung.
-
-    Args:
-        connection: an open kombu connection.
-        engine: where tools meet, when that is not this process's database; see `queue_lock.py`.
-    """
+def waiting(connection: Connection) -> Ladder:
+    """Everything on the ladder, by rung."""
     found: list[Waiting] = []
     alone = True
     for rung in topology.RETRY_LADDER:
-        with hold(connection, rung.name, engine=engine) as held:
+        with hold(connection, rung.name) as held:
             alone &= held.alone
             while messages := held.take(BATCH):
                 found += [_waiting(rung.name, message) for message in messages]
@@ -121,7 +116,7 @@ def retry_now(
     """
     state = Progress()
     for rung in topology.RETRY_LADDER:
-        with hold(connection, rung.name, engine=engine) as held:
+        with hold(connection, rung.name) as held:
             state.alone &= held.alone
             state.total += held.ready
             while messages := held.take(BATCH):
@@ -129,12 +124,7 @@ def retry_now(
                 if meant:
                     user = user_of(connection)
                     publish(connection, queue.name, [_as_it_is(message, user) for message in meant])
-                    fact = OpsRetriedNow(
-                        by=actor.name,
-                        address=actor.address,
-                        queue=queue.name,
-                        messages=len(meant),
-                    )
+                    fact = OpsRetriedNow(**actor.fields, queue=queue.name, messages=len(meant))
                     tell(engine, [about(fact, queue.name)])
                     held.settle(message.delivery_info["delivery_tag"] for message in meant)
                 state.done += len(meant)

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from kombu import Connection
-from sqlalchemy import Engine
 
 from services.ops.broker.hold import MOST, BusyError, Hold, hold
 from services.ops.dead_letters.letter import Criteria, Letter
@@ -98,7 +97,6 @@ def browse(
     *,
     start: int = 0,
     limit: int = PAGE,
-    engine: Engine | None = None,
 ) -> Page:
     """A page of a queue's dead letters.
 
@@ -110,13 +108,12 @@ def browse(
         criteria: which of them.
         start: the position to begin at: 0, or `Page.next` of the page before.
         limit: how many letters at most.
-        engine: where tools meet, when that is not this process's database; see `queue_lock.py`.
     """
     now = datetime.now(UTC)
     found: list[Letter] = []
     position, user = 0, user_of(connection)
     most = start + limit if criteria.is_empty else MOST
-    with hold(connection, queue.dead, most, engine=engine) as held:
+    with hold(connection, queue.dead, most) as held:
         for message in _all(held, most):
             position += 1
             if position <= start:
@@ -130,40 +127,34 @@ def browse(
         return Page(tuple(found), held.ready, position if more else None, held.alone)
 
 
-def find(
-    connection: Connection, queue: topology.Queue, message_id: str, *, engine: Engine | None = None
-) -> Letter | None:
+def find(connection: Connection, queue: topology.Queue, message_id: str) -> Letter | None:
     """The first letter with an id; None when there is none.
 
     Args:
         connection: an open kombu connection.
         queue: the work queue.
         message_id: of the letter.
-        engine: see `browse`.
 
     Raises:
         BusyError: there is none to be seen, and somebody else is at work in the queue.
     """
     wanted = Criteria(ids=frozenset({message_id}))
-    page = browse(connection, queue, wanted, limit=1, engine=engine)
+    page = browse(connection, queue, wanted, limit=1)
     if not page.letters and not page.alone:
         raise BusyError.of(queue.dead)
     return page.letters[0] if page.letters else None
 
 
-def summarise(
-    connection: Connection, queue: topology.Queue, *, engine: Engine | None = None
-) -> Summary:
+def summarise(connection: Connection, queue: topology.Queue) -> Summary:
     """What the letters of a queue died of.
 
     Args:
         connection: an open kombu connection.
         queue: the work queue.
-        engine: see `browse`.
     """
     groups: dict[tuple[str, str], Group] = {}
     seen, user = 0, user_of(connection)
-    with hold(connection, queue.dead, engine=engine) as held:
+    with hold(connection, queue.dead) as held:
         for message in _all(held, MOST):
             letter = Letter.of(queue, message, seen, user)
             seen += 1

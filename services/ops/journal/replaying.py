@@ -14,7 +14,7 @@ from uuid import UUID
 
 from amqp import Message as AmqpMessage
 from kombu import Connection
-from sqlalchemy import Engine, or_, select
+from sqlalchemy import or_, select
 from sqlalchemy.exc import DBAPIError
 
 from services.ops.broker.copying import copy
@@ -80,7 +80,6 @@ def replay(
     how: Replay = "again",
     dry_run: bool = False,
     progress: Callable[[Summary], None] = lambda _: None,
-    engine: Engine | None = None,
     begins: Callable[[], None] = lambda: None,
 ) -> Summary:
     """Publish copies of journal entries to a work queue.
@@ -95,7 +94,6 @@ def replay(
             in the outbox: their turn comes yet.
         dry_run: only count.
         progress: called now and then.
-        engine: where tools meet, when that is not this process's database; see `queue_lock.py`.
         begins: called before the first copy is published; nothing is where it raises.
 
     Raises:
@@ -125,8 +123,8 @@ def replay(
     in_doubt: Collection[UUID] = ()
     if how == "done":
         # First: what is confirmed and leaves the outbox while this goes on is in the queue by then.
-        in_doubt = _in_doubt(engine)
-        waiting = _waiting(connection, queue, engine)
+        in_doubt = _in_doubt()
+        waiting = _waiting(connection, queue)
     try:
         for entry in chain(begin, entries):
             if is_unread(entry.incoming):
@@ -164,13 +162,13 @@ def _is_wanted(entry: Entry, queue: topology.Queue, types: Collection[str], how:
     return is_meant and any(fnmatchcase(entry.type, pattern) for pattern in types)
 
 
-def _in_doubt(engine: Engine | None) -> Collection[UUID]:
+def _in_doubt() -> Collection[UUID]:
     """The ids of what may be in the journal and nowhere else on the bus.
 
     A fact in the outbox that was never tried and is in the journal all the same was told after the
     backup that the database is from. An order there was sent by the ingress before it was written.
     """
-    place = meeting_place(engine)
+    place = meeting_place()
     if place is None:
         raise BusyError("no database is known, in whose outbox may be what is in doubt")
     query = (
@@ -192,9 +190,7 @@ def _in_doubt(engine: Engine | None) -> Collection[UUID]:
     return found
 
 
-def _waiting(
-    connection: Connection, queue: topology.Queue, engine: Engine | None
-) -> Collection[UUID]:
+def _waiting(connection: Connection, queue: topology.Queue) -> Collection[UUID]:
     """The ids of what waits for the consumer of a queue to be done.
 
     The ladder first: what is due while this goes on comes into the queue, and is seen there.
@@ -210,7 +206,7 @@ def _waiting(
         return as_it_is(incoming, publisher)
 
     for name in (*(rung.name for rung in topology.RETRY_LADDER), queue.dead):
-        with hold(connection, name, engine=engine) as held:
+        with hold(connection, name) as held:
             if held.ready > MOST:
                 raise TooManyWaitError(f"more than {MOST:,} messages wait in {name}")
             if not held.alone:
@@ -222,7 +218,7 @@ def _waiting(
                         note(Incoming.of(message, believed(queue.name, user_of(connection))))
     if count(connection, queue.name) + len(ids) > LOOKED_THROUGH:
         raise TooManyWaitError(f"more than {LOOKED_THROUGH:,} messages wait for {queue.name}")
-    look_through(connection, queue.name, see, engine=engine)
+    look_through(connection, queue.name, see)
     return ids
 
 

@@ -290,9 +290,7 @@ def _open(session: Session, id_: UUID) -> OpsTrouble | None:
 
 
 def _tell(session: Session, row: OpsTrouble, actor: Actor, action: Any, **more: Any) -> None:
-    fact = OpsTroubleChanged(
-        by=actor.name, address=actor.address, action=action, trouble=row.key, **more
-    )
+    fact = OpsTroubleChanged(**actor.fields, action=action, trouble=row.key, **more)
     outbox.add(session, [about(fact, row.id)])
 
 

@@ -96,7 +96,7 @@ class Sampler:
             elif self._letters.get(queue.dead, (0, None))[0] != count.ready:
                 # Not worth waiting for: there is a next sample.
                 try:
-                    with hold(connection, queue.dead, 1, engine=self._engine, patience=0.0) as held:
+                    with hold(connection, queue.dead, 1, patience=0.0) as held:
                         if not held.alone:
                             continue
                         letters = [Letter.of(queue, one, 0, "") for one in held.take(1)]

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from kombu import Connection
-from sqlalchemy import Engine, func, or_, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from services.ops.timelines import credentials, pending, requests
@@ -188,7 +188,6 @@ def account_trail(
     account_id: UUID,
     *,
     connection: Connection | None = None,
-    engine: Engine | None = None,
 ) -> AccountTrail | None:
     """The trail of one account; None when there is none.
 
@@ -196,7 +195,6 @@ def account_trail(
         session: may read what accounts, kyc, secrets, orders and the notifier write.
         account_id: which.
         connection: an open kombu connection, to look for what waits on the bus.
-        engine: see `dead_letters.search.browse`.
     """
     account = session.get(Account, account_id)
     if account is None:
@@ -204,7 +202,7 @@ def account_trail(
     found = pending.in_outbox(session, str(account_id))
     bus = pending.OnBus()
     if connection is not None:
-        bus = pending.on_the_bus(session, connection, str(account_id), engine=engine)
+        bus = pending.on_the_bus(session, connection, str(account_id))
         found += bus.messages
     today = datetime.now(UTC) - timedelta(days=1)
     recent = select(func.count()).where(

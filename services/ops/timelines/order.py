@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from kombu import Connection
-from sqlalchemy import Engine, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from services.ops.broker.hold import BusyError
@@ -73,7 +73,6 @@ def order_trail(
     order_id: UUID,
     *,
     connection: Connection | None = None,
-    engine: Engine | None = None,
 ) -> OrderTrail | None:
     """The trail of one order; None when nothing at all is known of it.
 
@@ -81,7 +80,6 @@ def order_trail(
         session: may read what services.orders and services.notifier write.
         order_id: which.
         connection: an open kombu connection, to look for what waits on the bus.
-        engine: see `dead_letters.search.browse`.
 
     Raises:
         BusyError: nothing is known of it, and somebody is at work where more may wait.
@@ -97,7 +95,7 @@ def order_trail(
     found = pending.in_outbox(session, str(order_id))
     bus = pending.OnBus()
     if connection is not None:
-        bus = pending.on_the_bus(session, connection, str(order_id), engine=engine)
+        bus = pending.on_the_bus(session, connection, str(order_id))
         found += bus.messages
     if order is not None:
         account_id = order.account_id

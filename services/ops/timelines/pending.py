@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from kombu import Connection
-from sqlalchemy import Engine, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from services.ops.dead_letters import retry_queue, search
@@ -73,19 +73,16 @@ def in_outbox(session: Session, correlation_id: str) -> list[Waiting]:
     ]
 
 
-def on_the_bus(
-    session: Session, connection: Connection, correlation_id: str, *, engine: Engine | None = None
-) -> OnBus:
+def on_the_bus(session: Session, connection: Connection, correlation_id: str) -> OnBus:
     """What is on the retry ladder or among the dead letters.
 
     Args:
         session: by which was read; it is let go before the broker is waited for.
         connection: an open kombu connection.
         correlation_id: the order or account, as text.
-        engine: see `dead_letters.search.browse`.
     """
     let_go(session)
-    ladder = retry_queue.waiting(connection, engine=engine)
+    ladder = retry_queue.waiting(connection)
     is_whole = ladder.alone
     found = [
         Waiting(
@@ -102,7 +99,7 @@ def on_the_bus(
     ]
     wanted = Criteria(correlation_id=correlation_id)
     for queue in topology.WORK_QUEUES:
-        page = search.browse(connection, queue, wanted, engine=engine)
+        page = search.browse(connection, queue, wanted)
         is_whole &= page.alone
         found += [
             Waiting(

@@ -7,7 +7,7 @@ from datetime import datetime
 from uuid import UUID
 
 from kombu import Connection
-from sqlalchemy import ARRAY, ColumnElement, Engine, Uuid, and_, any_, cast, func, or_, select
+from sqlalchemy import ARRAY, ColumnElement, Uuid, and_, any_, cast, func, or_, select
 from sqlalchemy.orm import Session
 
 from services.ops.timelines import requests, unrecorded
@@ -44,7 +44,6 @@ def search(
     text: str,
     *,
     connection: Connection | None = None,
-    engine: Engine | None = None,
     sees_persons: bool = True,
 ) -> Sequence[Found]:
     """The newest orders that a number, id, idempotency key or customer's address stands for.
@@ -56,7 +55,6 @@ def search(
         session: may read the orders and the request log.
         text: one of the four.
         connection: an open kombu connection, to look for what is not recorded by its address.
-        engine: see `dead_letters.search.browse`.
         sees_persons: else it is looked for as a number and an id alone: an address, and a key that
             a sender has made of one, would be confirmed to who may not see it.
     """
@@ -97,7 +95,7 @@ def search(
         asked |= requests.orders_of_key(session, text)
     return [
         *(_unrecorded(session, id_) for id_ in asked - known),
-        *(_waiting(session, text, connection, engine) if connection and is_address else ()),
+        *(_waiting(session, text, connection) if connection and is_address else ()),
         *recorded,
     ]
 
@@ -107,9 +105,7 @@ def _unrecorded(session: Session, order_id: UUID) -> Found:
     return Found("", order_id, _company(session, first.account_id), "", "", first.at)
 
 
-def _waiting(
-    session: Session, email: str, connection: Connection, engine: Engine | None
-) -> list[Found]:
+def _waiting(session: Session, email: str, connection: Connection) -> list[Found]:
     return [
         Found(
             order.order_number or "",
@@ -119,7 +115,7 @@ def _waiting(
             "",
             at,
         )
-        for order, at in unrecorded.by_email(session, connection, email, engine=engine)
+        for order, at in unrecorded.by_email(session, connection, email)
     ]
 
 

@@ -11,7 +11,7 @@ from itertools import islice
 
 import msgspec
 from kombu import Connection
-from sqlalchemy import Engine, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from services.ops.broker.hold import BusyError, count, hold
@@ -41,16 +41,13 @@ Unrecorded = tuple[OrderCreated, datetime | None]
 """An order that waits to be recorded, and since when; None where its message does not say."""
 
 
-def by_email(
-    session: Session, connection: Connection, email: str, *, engine: Engine | None = None
-) -> list[Unrecorded]:
+def by_email(session: Session, connection: Connection, email: str) -> list[Unrecorded]:
     """The orders for a customer that are not recorded, the newest first.
 
     Args:
         session: may read orders, the outbox and heartbeats; let go while the bus is looked through.
         connection: an open kombu connection.
         email: the customer's address, in whatever case.
-        engine: see `dead_letters.search.browse`.
 
     Raises:
         reading.NotReadToTheEndError: the broker fell silent over the journal.
@@ -62,7 +59,7 @@ def by_email(
         order.order_id: (order, at)
         for order, at in (
             *in_outbox,
-            *_meant(_held(connection, engine), email),
+            *_meant(_held(connection), email),
             *_meant(_in_journal(session, connection), email),
         )
     }
@@ -97,9 +94,9 @@ def _in_outbox(session: Session) -> Iterator[tuple[bytes, datetime | None]]:
         yield bytes(body), at
 
 
-def _held(connection: Connection, engine: Engine | None) -> Iterator[tuple[bytes, datetime | None]]:
+def _held(connection: Connection) -> Iterator[tuple[bytes, datetime | None]]:
     for name in (*(rung.name for rung in topology.RETRY_LADDER), QUEUE.dead):
-        with hold(connection, name, engine=engine) as held:
+        with hold(connection, name) as held:
             if not held.alone:
                 raise BusyError.of(name)
             while messages := held.take(BATCH):

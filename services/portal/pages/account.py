@@ -3,9 +3,10 @@
 from typing import Any
 
 from services.portal.web.api import Refused
-from services.portal.web.page import Page, Renew, Result, Visit
+from services.portal.web.page import Page, Renew, Visit
 from shared.web.browsers import browser, in_words
 from shared.web.forms import uuid_of
+from shared.web.mount import Result
 from shared.web.results import PageError, Question, Redirect, View
 
 PATH = "/account"

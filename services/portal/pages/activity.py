@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from services.portal.pages.requests import older
-from services.portal.web.api import Refused
-from services.portal.web.page import Page, Result, Visit
+from services.portal.web.page import Page, Visit
 from shared.languages import time_zones
 from shared.security.webhook_keys import GIVEN_BY
+from shared.web.mount import Result
 from shared.web.results import View
 
 PATH = "/activity"
@@ -55,18 +55,19 @@ CHANGES = {
 def show(visit: Visit) -> Result:
     """A page of it."""
     zone = time_zones.zone(visit.api.get("/users/locale/")["time_zone"])
-    about = {"path": PATH, "zone": zone, "entries": [], "next": "", "wrong": ""}
-    try:
-        found = visit.api.get("/activity/", cursor=visit.query.get("cursor", ""))
-    except Refused as refused:
-        if refused.code != "invalid_query":
-            raise
-        return View("activity.html", about | {"wrong": str(refused)}, 400)
+    found, wrong = visit.listed("/activity/", cursor=visit.query.get("cursor", ""))
     entries = [
         entry | {"what": what(entry), "more": more(entry), "who": BY.get(entry["by"], "")}
         for entry in found["results"]
     ]
-    return View("activity.html", about | {"entries": entries, "next": older({}, found["next"])})
+    about = {
+        "path": PATH,
+        "zone": zone,
+        "entries": entries,
+        "next": older({}, found["next"]),
+        "wrong": wrong,
+    }
+    return View("activity.html", about, 400 if wrong else 200)
 
 
 def what(entry: Mapping[str, Any]) -> str:

@@ -3,7 +3,8 @@
 from functools import cache
 from pathlib import Path
 
-from services.portal.web.page import Page, Result, Visit
+from services.portal.web.page import Page, Visit
+from shared.web.mount import Result
 from shared.web.results import View
 
 PATH = "/first-request"

@@ -5,7 +5,8 @@ from typing import Any
 
 from services.portal.pages.secret import has_secret
 from services.portal.web.api import Refused
-from services.portal.web.page import Page, Result, Visit
+from services.portal.web.page import Page, Visit
+from shared.web.mount import Result
 from shared.web.results import Question, Redirect, View
 
 PATH = "/kyc"

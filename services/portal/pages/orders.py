@@ -5,10 +5,10 @@ from datetime import datetime
 from typing import Any
 
 from services.portal.pages.requests import first_moment, older
-from services.portal.web.api import Refused
-from services.portal.web.page import Page, Result, Visit
+from services.portal.web.page import Page, Visit
 from shared.bus.contract.events import TrackingStatus
 from shared.web.forms import uuid_of
+from shared.web.mount import Result
 from shared.web.results import PageError, Question, Redirect, View
 
 PATH = "/orders"
@@ -19,30 +19,24 @@ STATUSES = [status.value for status in TrackingStatus]
 def index(visit: Visit) -> Result:
     """A page of them, the newest first."""
     wanted = {name: visit.query.get(name, "").strip() for name in FILTERS}
+    found, wrong = visit.listed(
+        "/orders/",
+        status=wanted["status"],
+        order_number=wanted["order_number"],
+        customer_email=wanted["customer_email"],
+        created_from=first_moment(wanted["since"]),
+        created_to=first_moment(wanted["until"], days=1),
+        cursor=visit.query.get("cursor", ""),
+    )
     about = {
         "path": PATH,
         "wanted": wanted,
         "statuses": STATUSES,
-        "wrong": "",
-        "orders": [],
-        "next": "",
+        "wrong": wrong,
+        "orders": found["results"],
+        "next": older(wanted, found["next"]),
     }
-    try:
-        found = visit.api.get(
-            "/orders/",
-            status=wanted["status"],
-            order_number=wanted["order_number"],
-            customer_email=wanted["customer_email"],
-            created_from=first_moment(wanted["since"]),
-            created_to=first_moment(wanted["until"], days=1),
-            cursor=visit.query.get("cursor", ""),
-        )
-    except Refused as refused:
-        if refused.code != "invalid_query":
-            raise
-        return View("orders.html", about | {"wrong": str(refused)}, 400)
-    listed = {"orders": found["results"], "next": older(wanted, found["next"])}
-    return View("orders.html", about | listed)
+    return View("orders.html", about, 400 if wrong else 200)
 
 
 def show(visit: Visit) -> Result:

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from services.portal.pages.secret import has_secret, others
-from services.portal.web.page import Page, Result, Visit
+from services.portal.web.page import Page, Visit
+from shared.web.mount import Result
 from shared.web.results import View
 
 

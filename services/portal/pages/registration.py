@@ -1,7 +1,8 @@
 """A new business: it registers, and proves its address by the code that was mailed to it."""
 
 from services.portal.web.api import Refused
-from services.portal.web.page import Page, Result, SignIn, Visit
+from services.portal.web.page import Page, SignIn, Visit
+from shared.web.mount import Result
 from shared.web.results import View
 
 

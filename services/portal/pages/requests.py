@@ -4,8 +4,8 @@ from datetime import date, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
-from services.portal.web.api import Refused
-from services.portal.web.page import Page, Result, Visit
+from services.portal.web.page import Page, Visit
+from shared.web.mount import Result
 from shared.web.results import PageError, View
 
 PATH = "/requests"
@@ -50,19 +50,17 @@ def _listed(visit: Visit, template: str) -> View:
         "received_to": first_moment(wanted["until"], days=1),
         "cursor": visit.query.get("cursor", ""),
     }
-    about = {"path": PATH, "wanted": wanted, "wrong": "", "requests": [], "next": ""}
+    found, wrong = visit.listed("/webhooks/log/", **query)
     given = {name: value for name, value in wanted.items() if value}
-    about["again"] = "" if query["cursor"] else f"{PATH}/newest?{urlencode(given)}"
-    try:
-        found = visit.api.get("/webhooks/log/", **query)
-    except Refused as refused:
-        if refused.code != "invalid_query":
-            raise
-        return View(template, about | {"wrong": str(refused), "again": ""}, 400)
-    return View(
-        template,
-        about | {"requests": found["results"], "next": older(wanted, found["next"])},
-    )
+    about = {
+        "path": PATH,
+        "wanted": wanted,
+        "wrong": wrong,
+        "requests": found["results"],
+        "next": older(wanted, found["next"]),
+        "again": "" if wrong or query["cursor"] else f"{PATH}/newest?{urlencode(given)}",
+    }
+    return View(template, about, 400 if wrong else 200)
 
 
 def show(visit: Visit) -> Result:

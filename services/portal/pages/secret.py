@@ -7,8 +7,9 @@ from urllib.parse import quote
 
 from services.portal.pages.first_request import snippets
 from services.portal.web.api import Refused
-from services.portal.web.page import Page, Result, Visit
+from services.portal.web.page import Page, Visit
 from shared.security.webhook_keys import GIVEN_BY, others_in_words
+from shared.web.mount import Result
 from shared.web.results import PageError, Question, Redirect, View
 
 PATH = "/secret"

@@ -3,7 +3,8 @@
 from contextlib import suppress
 
 from services.portal.web.api import Refused
-from services.portal.web.page import Page, Result, SignIn, Visit
+from services.portal.web.page import Page, SignIn, Visit
+from shared.web.mount import Result
 from shared.web.results import Redirect, View, own_path
 
 UNPROVED = "Prove your email address first, by the code that we have mailed to it."

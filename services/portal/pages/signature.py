@@ -5,7 +5,8 @@ from typing import Any
 
 from services.portal.pages.requests import of_moment
 from services.portal.web.api import Refused
-from services.portal.web.page import Page, Result, Visit
+from services.portal.web.page import Page, Visit
+from shared.web.mount import Result
 from shared.web.results import View
 
 PATH = "/signature"

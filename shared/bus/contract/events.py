@@ -14,7 +14,7 @@ documentation follow from the Struct.
 import re
 from datetime import date, datetime
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 from uuid import UUID
 
 import msgspec
@@ -441,6 +441,24 @@ class AccountFact(Event, frozen=True, kw_only=True):
     account_id: UUID
     company_name: str
     email: Email
+
+
+class _Account(Protocol):
+    @property
+    def id(self) -> UUID: ...
+    @property
+    def company_name(self) -> str: ...
+    @property
+    def email(self) -> str: ...
+
+
+def of_account(account: _Account, email: str = "") -> dict[str, Any]:
+    """What every fact about an account carries; `email` where it is not its own that is told."""
+    return {
+        "account_id": account.id,
+        "company_name": account.company_name,
+        "email": email or account.email,
+    }
 
 
 CodePurpose = Literal["registration", "password_reset", "new_address", "reply_to"]

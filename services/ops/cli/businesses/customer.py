@@ -43,12 +43,9 @@ Address = Annotated[
 def export(address: Address) -> None:
     """Everything that is held of a customer, as JSON, and where there may be more."""
     system = enter()
-    books = engine(system)
     with database(system) as session, broker(system) as connection:
         try:
-            held = customers.export(
-                session, connection, books, address, system.settings.backup_days
-            )
+            held = customers.export(session, connection, address, system.settings.backup_days)
         except customers.NotAPersonError as error:
             stop(f"{error}.", MISUSED)
     note_view(system, "fellow customer export")
@@ -82,7 +79,7 @@ def erase(
         try:
             if dry_run:
                 with Session(books) as session:
-                    outcome = customers.count(session, connection, books, address)
+                    outcome = customers.count(session, connection, address)
             else:
                 outcome = customers.erase(books, connection, address, actor(system), reason)
         except (customers.NotAPersonError, ValueError) as error:

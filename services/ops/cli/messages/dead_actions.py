@@ -98,7 +98,7 @@ def edit(
     system = enter()
     chosen, books = work_queue(queue), engine(system)
     with broker(system) as connection, database_trouble():
-        letter = search.find(connection, chosen, message_id, engine=books)
+        letter = search.find(connection, chosen, message_id)
         if letter is None:
             stop(f"There is no dead letter {message_id} in {queue}.")
         note_view(system, "fellow dead edit", [queue, message_id])

@@ -88,8 +88,7 @@ def replay(
         confirm(f"Put {what} into {queue.name}, to {taken}?", yes)
     who = actor(system)
     fact = OpsJournalReplayed(
-        by=who.name,
-        address=who.address,
+        **who.fields,
         queue=queue.name,
         since=first,
         until=last,

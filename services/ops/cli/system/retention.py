@@ -13,7 +13,6 @@ from services.ops.cli.terminal import (
     AsJson,
     broker,
     database,
-    engine,
     find_system,
     local,
     print_json,
@@ -45,10 +44,9 @@ def show(
         found.append(_of_the_request_log(session, config))
         days = config.retention_dead_letters_days
         letters = sum(
-            dead_retention.over(connection, engine(system), queue, days)
-            for queue in topology.WORK_QUEUES
+            dead_retention.over(connection, queue, days) for queue in topology.WORK_QUEUES
         )
-        since = dead_retention.oldest(connection, engine(system))
+        since = dead_retention.oldest(connection)
         found.append(_line(dead_retention.PLACE, days, letters, since))
     if as_json:
         print_json(found)

@@ -92,7 +92,7 @@ def reset_second_factor(name: Name, yes: Yes = False) -> None:
         if not second_factor.reset(session, name):
             stop(f"There is no user {name} with a second factor.")
         who, user = actor(system), name.strip().lower()
-        fact = OpsSecondFactorChanged(by=who.name, address=who.address, user=user, change="reset")
+        fact = OpsSecondFactorChanged(**who.fields, user=user, change="reset")
         outbox.add(session, [about(fact, user)])
     say(f"{name} has no second factor any more.")
 
@@ -137,7 +137,7 @@ def _end_sessions(system: Surroundings, user: User, wanted: str, yes: bool) -> N
         elif not (count := sessions.end_one(session, user.id, one)):
             stop(f"{user.name} has no session {one}.")
         who = actor(system)
-        fact = OpsSessionsEnded(by=who.name, address=who.address, user=user.name, sessions=count)
+        fact = OpsSessionsEnded(**who.fields, user=user.name, sessions=count)
         outbox.add(session, [about(fact, user.name)])
     say(f"{count} ended.")
 
@@ -177,5 +177,5 @@ def _put(name: str, role: str, password: str | None) -> None:
 
 def _tell(system: Surroundings, session: Session, name: str, role: str) -> None:
     who = actor(system)
-    changed = OpsUserChanged(by=who.name, address=who.address, user=name, role=role)
+    changed = OpsUserChanged(**who.fields, user=name, role=role)
     outbox.add(session, [about(changed, name)])

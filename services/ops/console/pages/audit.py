@@ -10,9 +10,11 @@ from sqlalchemy.orm import Session
 
 from services.ops.audit import log
 from services.ops.audit.log import Entry
-from services.ops.console.web.page import File, Page, Result, View, Visit
+from services.ops.console.web.page import Page, Visit
 from services.ops.console.web.reading import positive
 from services.ops.users.rights import Right
+from shared.web.mount import Result
+from shared.web.results import File, View
 
 AT_ONCE = 100
 MOST_TO_SAVE = 50_000

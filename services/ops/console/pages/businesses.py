@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from services.ops.commands import outcomes
 from services.ops.commands.giving import give
 from services.ops.console.web.following import follow
-from services.ops.console.web.page import Page, Result, Visit
+from services.ops.console.web.page import Page, Visit
 from services.ops.console.web.reading import positive
 from services.ops.timelines import credentials
 from services.ops.users.rights import Right
@@ -18,6 +18,7 @@ from shared.bus.contract.events import AccountBlock, SecretRevoke, SecretRotate,
 from shared.db.models import Account
 from shared.db.session import engine
 from shared.web.forms import uuid_of
+from shared.web.mount import Result
 from shared.web.results import PageError, Question, Redirect
 
 Command = SecretRotate | SecretRevoke | WebhookLimit | AccountBlock

@@ -3,10 +3,11 @@
 from sqlalchemy.orm import Session
 
 from services.ops.console.web.jobs import Job
-from services.ops.console.web.page import Page, Result, View, Visit
+from services.ops.console.web.page import Page, Visit
 from services.ops.users.rights import Right
 from shared.web.forms import uuid_of
-from shared.web.results import PageError, Redirect
+from shared.web.mount import Result
+from shared.web.results import PageError, Redirect, View
 
 
 def show(_: Session, visit: Visit) -> Result:

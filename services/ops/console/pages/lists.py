@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from services.ops.console.web.page import Page, Result, View, Visit
+from services.ops.console.web.page import Page, Visit
 from services.ops.console.web.reading import number
 from services.ops.timelines import lists
 from services.ops.timelines.lists import Place
@@ -16,7 +16,8 @@ from services.ops.users.rights import Right
 from shared.bus.contract.events import TrackingStatus
 from shared.db.models import Account
 from shared.web.forms import uuid_of
-from shared.web.results import PageError
+from shared.web.mount import Result
+from shared.web.results import PageError, View
 
 AT_ONCE = 100
 OUTCOMES = {"": "Accepted and refused", "accepted": "Accepted", "refused": "Refused"}

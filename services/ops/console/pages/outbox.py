@@ -7,12 +7,13 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from services.ops import parked_messages
-from services.ops.console.web.page import Page, Result, View, Visit
+from services.ops.console.web.page import Page, Visit
 from services.ops.console.web.reading import body_of, legible, number, positive
 from services.ops.parked_messages import ChangedError, NotMendedError, Parked
 from services.ops.users import queue_rights
 from services.ops.users.rights import Right
-from shared.web.results import PageError, Question, Redirect
+from shared.web.mount import Result
+from shared.web.results import PageError, Question, Redirect, View
 
 AT_ONCE = 100
 EXAMPLES = 5

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from services.ops.console.pages.runbook import section
-from services.ops.console.web.page import Page, Result, System, View, Visit
+from services.ops.console.web.page import Page, System, Visit
 from services.ops.console.web.rendering import render
 from services.ops.monitoring import history
 from services.ops.monitoring.alerts import PROOF, PROOF_IS_OFF
@@ -17,7 +17,9 @@ from services.ops.monitoring.poller import Lookout
 from services.ops.monitoring.queue_stats import Figures
 from services.ops.monitoring.snapshot import Look
 from shared.bus.contract import topology
+from shared.web.mount import Result
 from shared.web.rendering import UNKNOWN, duration, number
+from shared.web.results import View
 
 NOT_KNOWN = "not known"
 

@@ -4,11 +4,12 @@ from collections import Counter
 
 from sqlalchemy.orm import Session
 
-from services.ops.console.web.page import Page, Result, View, Visit
+from services.ops.console.web.page import Page, Visit
 from services.ops.dead_letters import retry_queue
 from services.ops.users import queue_rights
 from shared.bus.contract import topology
-from shared.db.session import engine
+from shared.web.mount import Result
+from shared.web.results import View
 
 SHOWN = 200
 
@@ -17,7 +18,7 @@ def show(session: Session, visit: Visit) -> Result:
     """All of it, rung by rung; or what waits there for one queue."""
     wanted = visit.query.get("queue", "")
     with visit.system.broker(session) as connection:
-        found = retry_queue.waiting(connection, engine=engine())
+        found = retry_queue.waiting(connection)
     fitting = (found.of(wanted) if wanted else found).messages
     about = {
         "path": "/dead",

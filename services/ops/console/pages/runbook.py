@@ -9,9 +9,11 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 from sqlalchemy.orm import Session
 
-from services.ops.console.web.page import Page, Result, System, View, Visit
+from services.ops.console.web.page import Page, System, Visit
 from services.ops.monitoring.alerts import DOES_NOT_WORK, PROOF, WAITS
 from shared.bus.contract import topology
+from shared.web.mount import Result
+from shared.web.results import View
 
 FILE = Path(__file__).parents[4] / "docs" / "runbook.md"
 _ELSEWHERE = re.compile(r"\[([^\]]+)\]\((?!#)[^)]+\)")

@@ -8,15 +8,15 @@ from urllib.parse import quote
 from sqlalchemy.orm import Session
 
 from services.ops.console.pages.kyc.desk import contact
-from services.ops.console.web.page import Page, Result, View, Visit
+from services.ops.console.web.page import Page, Visit
 from services.ops.journal.reading import NotReadToTheEndError
 from services.ops.timelines import account, search
 from services.ops.timelines import order as trail
 from services.ops.users.rights import Right
-from shared.db.session import engine
 from shared.ids import is_id
 from shared.web.forms import uuid_of
-from shared.web.results import PageError, Redirect
+from shared.web.mount import Result
+from shared.web.results import PageError, Redirect, View
 
 EVERYWHERE = "everywhere"
 """The parameter by which a trail is looked for on the bus, too."""
@@ -68,7 +68,7 @@ def _orders(session: Session, visit: Visit, text: str) -> tuple[Sequence[search.
         return search.search(session, text), True
     try:
         with visit.system.broker(session) as connection:
-            return search.search(session, text, connection=connection, engine=engine()), True
+            return search.search(session, text, connection=connection), True
     except (PageError, NotReadToTheEndError):
         return search.search(session, text), False
 
@@ -122,7 +122,7 @@ def _looked_for(
         return found, about
     try:
         with visit.system.broker(session) as connection:
-            return look(connection=connection, engine=engine()), about | {"looked": True}
+            return look(connection=connection), about | {"looked": True}
     except PageError as error:
         found = look()
         if found is None:

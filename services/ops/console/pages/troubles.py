@@ -6,13 +6,14 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from services.ops.console.pages.runbook import section
-from services.ops.console.web.page import Page, Result, View, Visit
+from services.ops.console.web.page import Page, Visit
 from services.ops.console.web.reading import number
 from services.ops.monitoring import episodes
 from services.ops.monitoring.episodes import MUTED_FOR, Episode
 from services.ops.users.rights import Right
 from shared.web.forms import uuid_of
-from shared.web.results import PageError, Question, Redirect
+from shared.web.mount import Result
+from shared.web.results import PageError, Question, Redirect, View
 
 SHOWN = 100
 LONGEST_NOTE = 500

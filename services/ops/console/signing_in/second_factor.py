@@ -6,12 +6,13 @@ from sqlalchemy.orm import Session
 
 from services.ops.audit.actions import about
 from services.ops.console.signing_in.sign_in import WRONG_CODE, HeldUp, by_code, by_password
-from services.ops.console.web.page import Page, Result, View, Visit
+from services.ops.console.web.page import Page, Visit
 from services.ops.users import second_factor, sessions
 from shared.bus import outbox
 from shared.bus.contract.events import OpsSecondFactorChanged
 from shared.security.encryption import CannotOpenError
-from shared.web.results import PageError, Question, Redirect
+from shared.web.mount import Result
+from shared.web.results import PageError, Question, Redirect, View
 
 PATH = "/second-factor"
 WRONG_PASSWORD = "The password is wrong."  # noqa: S105 - a sentence
@@ -102,8 +103,7 @@ def _picture(uri: str) -> Markup:
 
 def _tell(session: Session, visit: Visit, change: str) -> None:
     fact = OpsSecondFactorChanged(
-        by=visit.user.name,
-        address=visit.address,
+        **visit.actor.fields,
         user=visit.user.name,
         change=change,  # type: ignore[arg-type]
     )

@@ -3,13 +3,14 @@
 from sqlalchemy.orm import Session
 
 from services.ops.audit.actions import about
-from services.ops.console.web.page import Page, Result, View, Visit
+from services.ops.console.web.page import Page, Visit
 from services.ops.users import sessions
 from shared.bus import outbox
 from shared.bus.contract.events import OpsSessionsEnded
 from shared.web.browsers import browser, in_words
 from shared.web.forms import uuid_of
-from shared.web.results import PageError, Question, Redirect
+from shared.web.mount import Result
+from shared.web.results import PageError, Question, Redirect, View
 
 PATH = "/sessions"
 
@@ -61,7 +62,7 @@ def _listed(session: Session, visit: Visit) -> list[sessions.Listed]:
 
 def _ended(session: Session, visit: Visit, count: int) -> Result:
     name = visit.user.name
-    fact = OpsSessionsEnded(by=name, address=visit.address, user=name, sessions=count)
+    fact = OpsSessionsEnded(**visit.actor.fields, user=name, sessions=count)
     outbox.add(session, [about(fact, name)])
     return Redirect(PATH, f"{count} {'session' if count == 1 else 'sessions'} ended.")
 

@@ -7,7 +7,7 @@ from urllib.parse import quote
 from sqlalchemy.orm import Session
 
 from services.ops.audit.actions import about
-from services.ops.console.web.page import Page, Result, View, Visit
+from services.ops.console.web.page import Page, Visit
 from services.ops.times import moment
 from services.ops.users import guesses, second_factor, sessions, users
 from services.ops.users.users import User
@@ -15,7 +15,8 @@ from shared.bus import outbox
 from shared.bus.contract.events import OpsSignedIn, OpsSignedOut, OpsSignInFailed
 from shared.security.encryption import CannotOpenError
 from shared.web.browsers import in_words
-from shared.web.results import PageError, Redirect, own_path
+from shared.web.mount import Result
+from shared.web.results import PageError, Redirect, View, own_path
 
 PLACE = "see Sessions, at your name"
 NOT_YOU = "If that was not you, somebody has it: have another one set by fellow users add."
@@ -73,7 +74,7 @@ def take_code(session: Session, visit: Visit) -> Result:
 def sign_out(session: Session, visit: Visit) -> Result:
     """End this browser's session."""
     sessions.end(session, visit.token)
-    signed_out = OpsSignedOut(by=visit.user.name, address=visit.address)
+    signed_out = OpsSignedOut(**visit.actor.fields)
     outbox.add(session, [about(signed_out, visit.user.name)])
     return Redirect("/sign-in", token="")
 
@@ -100,7 +101,7 @@ def by_password(session: Session, visit: Visit, name: str) -> User | HeldUp | No
     if wait := guesses.attempts.take(*guess):
         _tell_failure(session, visit, users.known(session, name), was_held_up=True)
         return HeldUp(wait)
-    user = users.verify(session, name, visit.password)
+    user = users.verify(session, name, visit.password())
     if user is None:
         _tell_failure(session, visit, users.known(session, name))
         return None

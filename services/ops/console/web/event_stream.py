@@ -10,13 +10,14 @@ from time import monotonic
 import falcon
 from falcon.asgi import Request, Response, SSEvent
 
-from services.ops.console.web.mount import session_token
+from services.ops.console.web.mount import SESSION
 from services.ops.console.web.page import System
 from services.ops.monitoring.snapshot import Look
 from services.ops.users.users import User
 from shared.db.deadline import ANSWER_SECONDS, within
 from shared.db.session import is_database_away, transaction
 from shared.http.lanes import Lane
+from shared.web import cookies
 from shared.web.results import PageError
 
 THREADS, WAITING = 2, 128
@@ -42,7 +43,7 @@ class Live:
 
     async def on_get(self, req: Request, resp: Response) -> None:
         """Every look as it comes."""
-        token = session_token(req, self._system.config)
+        token = cookies.get(req, SESSION, self._system.config)
         if not await self._is_signed_in(token):
             raise PageError(403, "Sign in first.")
         resp.content_type = "text/event-stream; charset=utf-8"

@@ -6,10 +6,11 @@ from sqlalchemy.orm import Session
 
 from services.ops.commands import outcomes
 from services.ops.commands.outcomes import Recipient
-from services.ops.console.web.page import View, Visit
+from services.ops.console.web.page import Visit
 from services.ops.console.web.reading import positive
 from shared.db.session import engine, let_go
 from shared.web.forms import uuid_of
+from shared.web.results import View
 
 GIVE_UP_AFTER = 60  # looks, one a second
 

@@ -1,9 +1,10 @@
 """The emails of a business: in which language and whose time, and how its customers see them."""
 
 from services.portal.web.api import Refused
-from services.portal.web.page import Page, Result, Visit
+from services.portal.web.page import Page, Visit
 from shared.languages import time_zones
 from shared.languages.language import CODES, language
+from shared.web.mount import Result
 from shared.web.results import PageError, Question, Redirect, View
 
 PATH = "/emails"

@@ -2,8 +2,9 @@
 
 from services.portal.pages.requests import older
 from services.portal.web.api import Refused
-from services.portal.web.page import Page, Result, Visit
+from services.portal.web.page import Page, Visit
 from shared.web.forms import uuid_of
+from shared.web.mount import Result
 from shared.web.results import Question, Redirect, View
 
 PATH = "/emails/refused"

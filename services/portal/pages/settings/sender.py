@@ -3,7 +3,8 @@
 from typing import Any
 
 from services.portal.web.api import Refused
-from services.portal.web.page import Page, Result, Visit
+from services.portal.web.page import Page, Visit
+from shared.web.mount import Result
 from shared.web.results import Question, Redirect, View
 
 PATH = "/emails/sender"

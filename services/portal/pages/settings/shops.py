@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 from services.portal.pages.secret import others
 from services.portal.web.api import Refused
-from services.portal.web.page import Page, Result, Visit
+from services.portal.web.page import Page, Visit
 from shared.security.webhook_keys import GIVEN_BY
+from shared.web.mount import Result
 from shared.web.results import PageError, Question, Redirect, View
 
 PATH = "/shops"

@@ -1,7 +1,8 @@
 """How webhooks are taken: from where they may come, and by what they may be signed."""
 
 from services.portal.web.api import Refused
-from services.portal.web.page import Page, Result, Visit
+from services.portal.web.page import Page, Visit
+from shared.web.mount import Result
 from shared.web.results import Question, Redirect, View
 
 PATH = "/settings"

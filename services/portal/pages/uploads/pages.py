@@ -5,8 +5,9 @@ import hashlib
 from services.portal.pages.uploads import carried, sending
 from services.portal.pages.uploads.carried import FIELD, Carried
 from services.portal.pages.uploads.judging import MOST_BYTES, MOST_ROWS, judge
-from services.portal.web.page import Page, Result, Visit
+from services.portal.web.page import Page, Visit
 from shared.intake.csv_files import COLUMNS, METADATA, FileError
+from shared.web.mount import Result
 from shared.web.results import File, View
 
 PATH = "/upload"

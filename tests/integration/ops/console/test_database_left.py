@@ -42,7 +42,7 @@ def portal_site(config, act, asks):
 
 
 SITES = {
-    console_site: (console.SESSION, console.FORM, console_render, console_page.Redirect),
+    console_site: (console.SESSION, console.FORM, console_render, Redirect),
     portal_site: (portal.SESSION, portal.FORM, portal_render, Redirect),
 }
 

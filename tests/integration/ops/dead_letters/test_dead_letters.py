@@ -112,10 +112,10 @@ def ids(page):
 def test_looking_leaves_everything_where_it_was(amqp_url, bus, books):
     buried = [m.message_id for m in bury(amqp_url, *(order_created() for _ in range(250)))]
     for _ in range(3):
-        first = search.browse(bus, INTAKE, engine=books)
+        first = search.browse(bus, INTAKE)
         assert (ids(first), first.total, first.next) == (buried[:100], 250, 100)
-    second = search.browse(bus, INTAKE, start=first.next, engine=books)
-    third = search.browse(bus, INTAKE, start=second.next, engine=books)
+    second = search.browse(bus, INTAKE, start=first.next)
+    third = search.browse(bus, INTAKE, start=second.next)
     assert ids(second) + ids(third) == buried[100:]
     assert third.next is None
     assert [letter.position for letter in third.letters] == list(range(200, 250))
@@ -389,7 +389,7 @@ def test_nothing_is_done_that_cannot_be_audited(amqp_url, bus, books, engine):
 def test_a_queue_that_is_slow_for_a_moment_has_nothing_less_in_it(amqp_url, bus, books, broker):
     """What does not come for a while is not in somebody else's hand."""
     bury(amqp_url, *(order_created() for _ in range(300)))
-    with hold.hold(bus, INTAKE.dead, 100, engine=books) as held:
+    with hold.hold(bus, INTAKE.dead, 100) as held:
         first = held.take(100)
         with stuck(broker, amqp_url, INTAKE.dead):
             threading.Timer(3, lambda: resume(broker, amqp_url, INTAKE.dead)).start()
@@ -408,10 +408,10 @@ def test_ten_thousand_killed_in_the_middle_lose_and_double_nothing(
     orders = [order_created() for _ in range(10_000)]
     bury(amqp_url, *orders)
     began = time.monotonic()
-    assert len(search.browse(bus, INTAKE, engine=books).letters) == 100
+    assert len(search.browse(bus, INTAKE).letters) == 100
     print(f"a page of 10,000: {time.monotonic() - began:.2f} s")
     began = time.monotonic()
-    assert search.summarise(bus, INTAKE, engine=books).seen == 10_000
+    assert search.summarise(bus, INTAKE).seen == 10_000
     print(f"a summary of 10,000: {time.monotonic() - began:.2f} s")
     command = (sys.executable, "-m", "services.ops", "dead", "replay", "orders.intake", "--all")
     environment = os.environ | {

@@ -152,7 +152,7 @@ def erased_in_the_queue(stand: Stand) -> str:
 
 def looked_at(stand: Stand) -> str:
     stand.place("", "ops")
-    look_through(stand.bus, INTAKE.name, as_it_is, engine=stand.books)
+    look_through(stand.bus, INTAKE.name, as_it_is)
     return INTAKE.name
 
 

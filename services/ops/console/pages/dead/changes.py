@@ -9,7 +9,7 @@ from services.ops.broker.hold import BusyError
 from services.ops.console.pages.dead.filter import AGES, Filter, queue_of, takes
 from services.ops.console.pages.dead.letters import letter_page
 from services.ops.console.web.jobs import Job, JobStopped
-from services.ops.console.web.page import Page, Result, View, Visit
+from services.ops.console.web.page import Page, Visit
 from services.ops.console.web.reading import body_of
 from services.ops.dead_letters import actions, retry_queue, search
 from services.ops.dead_letters.actions import NotEditableError, OnProgress, Progress
@@ -18,7 +18,8 @@ from services.ops.dead_letters.letter import Criteria
 from services.ops.users.rights import Right
 from shared.bus.contract import topology
 from shared.db.session import engine, let_go
-from shared.web.results import PageError, Question, Redirect
+from shared.web.mount import Result
+from shared.web.results import PageError, Question, Redirect, View
 
 EXAMPLES = 5
 COUNTED = 1_000
@@ -115,7 +116,7 @@ def ask_retry(session: Session, visit: Visit) -> Question:
     """Say what waits on the ladder for a queue."""
     queue = queue_of(visit)
     with visit.system.broker(session) as connection:
-        ladder = retry_queue.waiting(connection, engine=engine()).of(queue.name)
+        ladder = retry_queue.waiting(connection).of(queue.name)
     found = ladder.messages
     if not found and not ladder.alone:
         raise PageError(503, str(BusyError.of("the retry ladder")))
@@ -147,7 +148,7 @@ def _question(
     # Without criteria the broker knows the number; with some, letters must be held to be counted.
     most = EXAMPLES if criteria.is_empty else COUNTED
     with visit.system.broker(session) as connection:
-        page = search.browse(connection, queue, criteria, limit=most, engine=engine())
+        page = search.browse(connection, queue, criteria, limit=most)
     count = page.total if criteria.is_empty else len(page.letters)
     at_least = "at least " if not criteria.is_empty and page.next is not None else ""
     letters = f"{at_least}{count:,} dead {'letter' if count == 1 else 'letters'}"

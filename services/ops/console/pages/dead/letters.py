@@ -4,14 +4,14 @@ from sqlalchemy.orm import Session
 
 from services.ops.console.pages.dead.filter import AGES, Filter, queue_of
 from services.ops.console.web.masking import mask
-from services.ops.console.web.page import Page, Result, View, Visit
+from services.ops.console.web.page import Page, Visit
 from services.ops.console.web.reading import legible, positive
 from services.ops.dead_letters import actions, search
 from services.ops.users import queue_rights
 from services.ops.users.rights import Right
 from shared.bus.contract import topology
-from shared.db.session import engine
-from shared.web.results import PageError
+from shared.web.mount import Result
+from shared.web.results import PageError, View
 
 AT_ONCE = 100
 
@@ -29,9 +29,7 @@ def show_letters(session: Session, visit: Visit) -> Result:
     start = positive(visit.query.get("start", ""))
     criteria = wanted.criteria(str if visit.user.may(Right.MESSAGES) else _masked)
     with visit.system.broker(session) as connection:
-        page = search.browse(
-            connection, queue, criteria, start=start, limit=AT_ONCE, engine=engine()
-        )
+        page = search.browse(connection, queue, criteria, start=start, limit=AT_ONCE)
     about = {
         "path": "/dead",
         "queue": queue,
@@ -59,7 +57,7 @@ def show_reasons(session: Session, visit: Visit) -> Result:
     """What the letters of a queue died of."""
     queue = queue_of(visit)
     with visit.system.broker(session) as connection:
-        summary = search.summarise(connection, queue, engine=engine())
+        summary = search.summarise(connection, queue)
     rows = [(group, Filter(reason=group.kind, type=group.type).query()) for group in summary.groups]
     return View(
         "dead_reasons.html", {"path": "/dead", "queue": queue, "summary": summary, "rows": rows}
@@ -98,7 +96,7 @@ def letter_page(
         PageError: 404, when it is not there any more.
     """
     with visit.system.broker(session) as connection:
-        letter = search.find(connection, queue, id_, engine=engine())
+        letter = search.find(connection, queue, id_)
     if letter is None:
         raise PageError(404, "There is no such dead letter any more.")
     about = {

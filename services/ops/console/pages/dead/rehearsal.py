@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from services.ops.console.pages.dead.filter import queue_of
 from services.ops.console.pages.dead.letters import lacks, letter_page
 from services.ops.console.web.masking import mask
-from services.ops.console.web.page import Page, Result, View, Visit
+from services.ops.console.web.page import Page, Visit
 from services.ops.console.web.reading import body_of, legible
 from services.ops.dead_letters import rehearsal
 from services.ops.dead_letters.actions import NotEditableError
@@ -22,7 +22,8 @@ from shared.bus.consume.rehearsals.trying import Email
 from shared.bus.contract.message import Message
 from shared.db.footprint import Row
 from shared.db.session import engine
-from shared.web.results import PageError
+from shared.web.mount import Result
+from shared.web.results import PageError, View
 
 _OPEN = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d{4}-\d\d-\d\dT[\d:.+]+")
 _OF_BUSINESSES = frozenset({Right.KYC, Right.CUSTOMERS})

@@ -14,12 +14,13 @@ from services.ops.commands.giving import give
 from services.ops.commands.kyc_applications import Application, Filter, Same, Sort, Status
 from services.ops.commands.kyc_persons import DECIDES
 from services.ops.console.web.following import follow
-from services.ops.console.web.page import Page, Result, View, Visit
+from services.ops.console.web.page import Page, Visit
 from services.ops.users.rights import Right
 from shared.bus.contract.events import KycDecide
 from shared.db.session import engine
 from shared.web.forms import uuid_of
-from shared.web.results import PageError, Question, Redirect
+from shared.web.mount import Result
+from shared.web.results import PageError, Question, Redirect, View
 
 AT_ONCE = 50
 MOST_WORDS = 320  # letters: the longest email address

@@ -5,9 +5,10 @@ from sqlalchemy.orm import Session
 from services.ops.commands import kyc_applications, kyc_notes
 from services.ops.commands.kyc_applications import Application
 from services.ops.console.pages.kyc.desk import address_of, filter_of
-from services.ops.console.web.page import Page, Result, Visit
+from services.ops.console.web.page import Page, Visit
 from services.ops.users.rights import Right
 from shared.web.forms import uuid_of
+from shared.web.mount import Result
 from shared.web.results import PageError, Question, Redirect
 
 
