@@ -122,7 +122,7 @@ def in_use() -> list[Path]:
     """
     folders = [folder / "run" for folder in _made()]
     folders += [one for folder in throwaways() for one in folder.iterdir()]
-    return [folder for folder in folders if lease.is_held(folder)]
+    return [folder for folder in folders if is_held(folder)]
 
 
 def clear_all() -> None:
