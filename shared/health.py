@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 FRESH_SECONDS = 30
 
 
-def beat(path: str, standings: "Iterable[Standing]") -> None:
+def beat(path: str, standings: "Iterable[Standing]", *more: str) -> None:
     """Say that the process is alive, and how it stands; what cannot be written is logged.
 
     Args:
         path: the file to write; nothing happens when it is empty.
         standings: of all that it needs of the broker.
+        more: what else is wrong, a sentence each; empty ones say nothing.
     """
     if not path:
         return
@@ -34,6 +35,7 @@ def beat(path: str, standings: "Iterable[Standing]") -> None:
         for standing in standings
         if not standing.told.is_well
     ]
+    wrong += filter(None, more)
     new = Path(f"{path}.new")
     lines = (int(time.time()) + FRESH_SECONDS, *wrong)
     try:

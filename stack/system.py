@@ -270,8 +270,8 @@ def prepare(amqp_url: str, database_url: str, *, is_ours: bool = True) -> None:
 def _wait_until_ready(running: System) -> None:
     for name, url, sign in (
         ("ingress", f"{running.api_url}/readyz", b'"ready"'),
-        ("ops", f"{running.ops_url}/healthz", b'"alive"'),
-        ("portal", f"{running.portal_url}/healthz", b'"alive"'),
+        ("ops", f"{running.ops_url}/readyz", b'"ready"'),
+        ("portal", f"{running.portal_url}/readyz", b'"ready"'),
     ):
         deadline = time.monotonic() + READY_SECONDS
         while not _says(url, sign):

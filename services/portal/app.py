@@ -75,17 +75,22 @@ class Portal:
     def __init__(self, config: Settings) -> None:
         self._config = config
         self._chores: list[asyncio.Task[None]] = []
+        self._pulse = heartbeat.Pulse()
         self.api = Api(config)
         self.lanes = Lanes(
             ordinary=Lane("portal", THREADS, WAITING),
             passwords=Lane("portal passwords", PASSWORD_THREADS, PASSWORD_WAITING),
         )
 
+    def wrong(self) -> str:
+        """Why it is not at work; nothing while it is."""
+        return self._pulse.wrong
+
     async def process_startup(self, _: dict[str, Any], __: dict[str, Any]) -> None:
         """Begin to say that it is there."""
         metrics.serve(self._config)
         self._chores = [
-            asyncio.create_task(heartbeat.keep_beating(NAME, list)),
+            asyncio.create_task(heartbeat.keep_beating(NAME, list, self._pulse)),
             asyncio.create_task(keep_running("sessions", SESSIONS_SECONDS, sessions.end_over)),
         ]
 

@@ -105,16 +105,18 @@ def _go_round(prover: Prover, seconds: float, stopping: threading.Event) -> None
 def _beat(
     prover: Prover, health_file: str, rounds: threading.Thread, stopping: threading.Event
 ) -> None:
-    heart = heartbeat.Heart(NAME, prover.standing)
+    heart, pulse = heartbeat.Heart(NAME, prover.standing), heartbeat.Pulse()
+    pulse.beaten()  # it has until the first is due
     due = time.monotonic()
     while rounds.is_alive() and not stopping.wait(1.0):
-        health.beat(health_file, ())
+        health.beat(health_file, (), pulse.wrong)
         if time.monotonic() < due:
             continue
         due = time.monotonic() + heartbeat.SECONDS
         try:
             with transaction() as session:
                 heart.beat(session)
+            pulse.beaten()
         except Exception as error:  # noqa: BLE001 - the next one tells as much
             log.warning("no_heartbeat", error=type(error).__name__)
 

@@ -5,6 +5,7 @@ One small row a process, in `service_heartbeats`; ops staff read it.
 
 import os
 import socket
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -20,6 +21,7 @@ from shared.periodic import Periodic, keep_running
 from shared.product import VERSION
 
 SECONDS = 10.0
+STALE_SECONDS = 35.0  # three that did not come
 FORGET_AFTER = timedelta(days=1)
 
 
@@ -39,6 +41,30 @@ class QueueFigures:
     handled: int = 0
     unacked: int = 0
     reached: datetime | None = None
+
+
+class Pulse:
+    """Whether the heartbeats of a process reach the database.
+
+    Who is written down there has signed in, and has its rights: it is the least of its work.
+    """
+
+    def __init__(self) -> None:
+        self._at = float("-inf")
+
+    def beaten(self) -> None:
+        """One was written."""
+        self._at = time.monotonic()
+
+    @property
+    def wrong(self) -> str:
+        """A sentence when none was written lately; empty while all is well."""
+        if time.monotonic() - self._at < STALE_SECONDS:
+            return ""
+        return (
+            f"The database has taken no heartbeat for {STALE_SECONDS:g} s: it is away, or refuses "
+            "this process, or is of another version."
+        )
 
 
 class Heart:
@@ -105,12 +131,15 @@ class Heart:
         }
 
 
-async def keep_beating(service: str, standings: Callable[[], Sequence[Standing]]) -> None:
+async def keep_beating(
+    service: str, standings: Callable[[], Sequence[Standing]], pulse: Pulse | None = None
+) -> None:
     """Beat until cancelled, for a process that runs on a loop and consumes nothing.
 
     Args:
         service: such as `services.ingress`.
         standings: gives those of its connections to the broker, which may be others by now.
+        pulse: is told of each beat.
     """
     heart = Heart(service)
 
@@ -118,4 +147,10 @@ async def keep_beating(service: str, standings: Callable[[], Sequence[Standing]]
         heart.beat(session, {each.part: QueueFigures(each.told) for each in standings()})
 
     job = Periodic("heartbeat", SECONDS, beat)
-    await keep_running(job.name, job.seconds, job.once)
+
+    def once() -> None:
+        job.once()
+        if pulse is not None:
+            pulse.beaten()
+
+    await keep_running(job.name, job.seconds, once)

@@ -1,5 +1,6 @@
 """What every answer of a site carries, and its errors as pages."""
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import falcon
@@ -104,6 +105,25 @@ def write_view(resp: Response, view: View, html: str) -> None:
     resp.content_type = falcon.MEDIA_HTML
     resp.set_headers(dict(view.headers))
     resp.text = html
+
+
+class Readyz:
+    """`GET /readyz`: whether the process is at work; 503 and why when it is not.
+
+    Args:
+        wrong: gives what is wrong, a sentence; nothing while all is well.
+    """
+
+    def __init__(self, wrong: Callable[[], str]) -> None:
+        self._wrong = wrong
+
+    async def on_get(self, _: Request, resp: Response) -> None:
+        """For a container's check and for probes."""
+        reason = self._wrong()
+        resp.status = falcon.HTTP_503 if reason else falcon.HTTP_200
+        resp.media = {"status": "not ready", "reason": reason} if reason else {"status": "ready"}
+
+    on_head = on_get
 
 
 class Healthz:

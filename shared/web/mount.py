@@ -261,10 +261,11 @@ def shown(view: View, token: str, note: str, **who: Any) -> dict[str, Any]:
 
 
 def make_app(parts: Any, render: Render, static: Path) -> falcon.asgi.App[Any, Any]:
-    """An app for pages, with `GET /healthz`; errors are pages too.
+    """An app for pages, with `GET /healthz` and `GET /readyz`; errors are pages too.
 
     Args:
-        parts: begin with the process and end with it (`process_startup`, `process_shutdown`).
+        parts: begin with the process and end with it (`process_startup`, `process_shutdown`), and
+            say what is wrong with it (`wrong`).
         render: makes HTML of the site's templates.
         static: the site's own static files.
     """
@@ -273,4 +274,5 @@ def make_app(parts: Any, render: Render, static: Path) -> falcon.asgi.App[Any, A
     answers.add_error_handlers(app, render)
     add_static(app, static)
     app.add_route("/healthz", answers.Healthz())
+    app.add_route("/readyz", answers.Readyz(parts.wrong))
     return app

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -38,6 +39,7 @@ from services.ops.console.web.page import Page, System
 from services.ops.console.web.rendering import STATIC, render
 from services.ops.console.web.session_cache import Visitors
 from services.ops.dead_letters import retention
+from services.ops.monitoring.alerts import too_old
 from services.ops.monitoring.poller import Lookout
 from services.ops.monitoring.snapshot import Looker
 from services.ops.users import resealing
@@ -100,6 +102,13 @@ class Console:
             jobs=Jobs(),
             visitors=Visitors(config),
         )
+
+    def wrong(self) -> str:
+        """Why it does not see how the system is; nothing while it does."""
+        look = self.system.lookout.latest
+        if look is None or too_old(look.at, datetime.now(UTC)) is not None:
+            return "The servers were not looked at lately."
+        return "The database does not answer." if look.sample.database_error else ""
 
     async def process_startup(self, _: dict[str, Any], __: dict[str, Any]) -> None:
         """Begin to look, to tell, to end what is over, to seal anew what an old key sealed."""
