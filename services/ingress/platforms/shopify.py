@@ -9,6 +9,8 @@ of one action, of several topics, and names none of them.
 A test notification (`X-Shopify-Test: true`) carries a made-up order with a stranger's address.
 """
 
+from collections.abc import Iterator
+
 import msgspec
 
 from services.ingress.platforms import platform
@@ -209,14 +211,14 @@ def _status(order: ShopifyOrder) -> TrackingStatus | None:
     return max(steps, key=_STEPS.index, default=_ON_ITS_WAY)
 
 
-def _lines(order: ShopifyOrder) -> list[tuple[Text, Text]]:
+def _lines(order: ShopifyOrder) -> Iterator[tuple[Text, Text]]:
     """How many of what; without what was taken out of the order since it was made."""
-    return [
+    return (
         (item.quantity if item.current_quantity is None else item.current_quantity,
          item.name or item.title)
         for item in order.line_items or ()
         if item.current_quantity != 0
-    ]  # fmt: skip
+    )  # fmt: skip
 
 
 def _total(order: ShopifyOrder) -> str:

@@ -145,7 +145,7 @@ def _read(order: WooCommerceOrder, _: str) -> Said:
         email=platform.email(billing.email),
         phone=platform.line(billing.phone or shipping.phone),
         items=platform.listed(
-            [(item.quantity, platform.plain(item.name)) for item in order.line_items or ()],
+            ((item.quantity, platform.plain(item.name)) for item in order.line_items or ()),
             platform.amount(order.total, order.currency),
         ),
         address=_address(shipping) or _address(billing) or NO_ADDRESS,

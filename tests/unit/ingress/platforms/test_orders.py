@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.ingress.platforms import becoming
+from services.ingress.platforms import platform as platforms
 from services.ingress.platforms.known import PLATFORMS
 from services.ingress.platforms.shopify import PLATFORM as SHOPIFY
 from services.ingress.platforms.woocommerce import PLATFORM as WOOCOMMERCE
@@ -190,6 +191,59 @@ def test_what_decides_where_an_order_is_refuses_it_in_words(platform, body, faul
         deliveries.order_of(orders.raw(body), platform)
     (found,) = refused.value.faults
     assert found.startswith(fault)
+
+
+def many(item, most=10_000):
+    return [item] * most
+
+
+LINES = many({"quantity": 1})
+
+
+@pytest.mark.parametrize(
+    ("platform", "body"),
+    [
+        (WOOCOMMERCE, {"total": False, "line_items": LINES}),
+        (WOOCOMMERCE, {"total": False, "meta_data": dict(enumerate(many({"key": "_x"})))}),
+        (WOOCOMMERCE, {"total": False, "shipping_lines": many({"method_id": "flat_rate"})}),
+        (SHOPIFY, {"phone": False, "line_items": LINES}),
+        (SHOPIFY, {"phone": False, "fulfillments": many({"status": "success"})}),
+        (SHOPIFY, {"phone": False, "fulfillments": many({"line_items": LINES[:100]}, 100)}),
+    ],
+    ids=["lines", "meta_data", "shipping_lines", "of Shopify", "parcels", "lines of parcels"],
+)
+def test_a_misfit_beside_thousands_of_items_holds_up_nobody(platform, body, monkeypatch):
+    """Each is read on the event loop of a worker that has other senders."""
+    order = {WOOCOMMERCE: orders.woocommerce, SHOPIFY: orders.shopify}[platform](**body)
+    converted = counted(msgspec, "convert", monkeypatch)
+    if body.keys() & set(platform.needed):
+        with pytest.raises(InvalidValueError, match="must have at most 2,000 items"):
+            deliveries.order_of(orders.raw(order), platform)
+    else:
+        read = deliveries.order_of(orders.raw(order), platform)
+        assert platform.read(read, "").email == "zoe@shop.example"
+    assert len(converted) < 15_000
+
+
+def test_of_thousands_of_lines_those_are_looked_at_that_are_kept(monkeypatch):
+    lined = counted(platforms, "line", monkeypatch)
+    lines = [{"name": "Kettle", "quantity": 2}] * 5_000
+    for said in (woo(line_items=lines), shopify(line_items=lines)):
+        assert said.items.startswith("2 x Kettle, 2 x Kettle, ")
+        assert "2 x Kettle, and more\nTotal: " in said.items
+    assert len(lined) < 2_000
+
+
+def counted(module, name, monkeypatch):
+    """The calls of a function, as they come."""
+    calls, function = [], getattr(module, name)
+
+    def call(*args, **named):
+        calls.append(args)
+        return function(*args, **named)
+
+    monkeypatch.setattr(module, name, call)
+    return calls
 
 
 def test_why_an_order_was_cancelled_is_said_by_either_name_of_the_state():
