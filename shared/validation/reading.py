@@ -1,9 +1,9 @@
 """Reading a value into a type, with all faults at once, in words; what can be mended is.
 
 For what a strict decoder has refused, so it may take its time. Mended is what has one meaning:
-`null` for what may be left out, white space around a text that may have none, a whole number for a
-text whose `Meta` has `extra={"takes_whole_numbers": True}`, and what a type's
-`Meta(extra={"normalise": …})` makes of a text.
+`null` for what may be left out, and an empty text where a `Meta` has
+`extra={"empty_is_none": True}`; white space around a text that may have none; a whole number for a
+text with `{"takes_whole_numbers": True}`; and what a type's `{"normalise": …}` makes of a text.
 """
 
 import difflib
@@ -141,6 +141,8 @@ class _Walk:
                     if not self._is_bound(value, choice, path):
                         return value
                     self._names(value, choice, path)
+                    if self._mends and not _may_be_null(inner):
+                        value = {name: one for name, one in value.items() if one is not None}
                     return {n: self.value(v, inner, f"{path}.{n:.60}") for n, v in value.items()}
                 case inspect.ListType() | inspect.VarTupleType(), list():
                     inner = _arguments(choice)[0]
@@ -177,6 +179,8 @@ class _Walk:
         for field in fields:
             name, where = field.encode_name, f"{path}.{field.encode_name}".lstrip(".")
             value = given.get(name)
+            if self._mends and not field.required and _is_empty(value, field.type):
+                continue
             is_said = name in given and (_may_be_null(field.type) or not self._mends)
             if value is not None or is_said:
                 found[name] = self.value(value, field.type, where)
@@ -215,6 +219,14 @@ class _Walk:
         what = _is(value, _info(_choices(type_)[0]), self._shows)
         self._fault(f"{path} must be {_words(type_)}, and {what}.")
         return value
+
+
+def _is_empty(value: Any, type_: Any) -> bool:
+    """Whether it is a text that stands for nothing."""
+    if not isinstance(value, str) or value.strip():
+        return False
+    metas = (meta for choice in _choices(type_) for meta in _metas(choice))
+    return any("empty_is_none" in (meta.extra or ()) for meta in metas)
 
 
 def _candidates(value: Any, type_: Any) -> Iterator[Any]:
