@@ -12,7 +12,7 @@ import pytest
 
 from shared.bus.contract.events import decode
 from stack.folders import ROOT
-from tests.integration.arrange import take
+from tests.integration.arrange import take, until
 from tests.integration.ingress.conftest import approved
 from tests.programs import program
 
@@ -76,6 +76,35 @@ def test_shell(sender):
     program("curl")
     program("openssl")
     run(["sh", "send_order.sh"], sender)
+
+
+@pytest.mark.parametrize(
+    "command", [[sys.executable, "send_asymmetric.py"], ["sh", "send_asymmetric.sh"]]
+)
+def test_a_key_pair_of_ones_own(sender, tmp_path, monkeypatch, command):
+    program("curl")
+    openssl = program("openssl")
+    key, public = tmp_path / "webhook.pem", tmp_path / "public.der"
+    for made in (["genpkey", "-algorithm", "ed25519", "-out", key],
+                 ["pkey", "-in", key, "-pubout", "-outform", "DER", "-out", public]):  # fmt: skip
+        subprocess.run([openssl, *made], check=True, timeout=60)
+    given = "whpk_" + base64.b64encode(public.read_bytes()[-32:]).decode()
+    answer = sender.api.http.post(
+        "/webhook/public-keys/", headers=sender.bearer, json={"public_key": given}
+    )
+    assert answer.status_code < 300, answer.text
+    monkeypatch.setenv("WEBHOOK_KEY", str(key))
+    until(lambda: signs(command, sender), "the key is known")
+
+
+def signs(command, sender):
+    environment = os.environ | {"API_URL": sender.api.url, "ACCOUNT_ID": str(sender.account_id)}
+    done = subprocess.run(
+        command, env=environment, cwd=EXAMPLES, capture_output=True, text=True, timeout=100
+    )
+    is_taken = '"status":"success"' in done.stdout
+    assert is_taken == (done.returncode == 0), done.stdout + done.stderr
+    return is_taken
 
 
 def test_php(sender):
