@@ -14,7 +14,8 @@ public class SendOrder {
     public static void main(String[] args) throws Exception {
         String secret = System.getenv("WEBHOOK_SECRET"); // whsk_..., from GET /api/v1/webhook/secret/
         String base = System.getenv().getOrDefault("API_URL", "http://127.0.0.1:8000");
-        String order = "{\"customer_details\": {\"name\": \"Zo\u00eb Ade\","
+        String number = "A-" + System.currentTimeMillis(); // your own, one for each order
+        String order = "{\"order_number\": \"" + number + "\", \"customer_details\": {\"name\": \"Zo\u00eb Ade\","
             + " \"email\": \"zoe@example.com\", \"phone\": \"+2348000000\"},"
             + " \"item_summary\": \"2 \u00d7 blue kettle\","
             + " \"address\": \"12 Marina Road, Lagos\", \"tracking_status\": \"PENDING\"}";

@@ -22,6 +22,7 @@ type customer struct {
 }
 
 type order struct {
+	Number         string   `json:"order_number"`
 	Customer       customer `json:"customer_details"`
 	ItemSummary    string   `json:"item_summary"`
 	Address        string   `json:"address"`
@@ -35,6 +36,7 @@ func main() {
 		base = "http://127.0.0.1:8000"
 	}
 	body, err := json.Marshal(order{
+		Number:         fmt.Sprintf("A-%d", time.Now().UnixNano()), // your own, one for each order
 		Customer:       customer{"Zoë Ade", "zoe@example.com", "+2348000000"},
 		ItemSummary:    "2 × blue kettle",
 		Address:        "12 Marina Road, Lagos",

@@ -3,6 +3,7 @@
 $secret = getenv('WEBHOOK_SECRET'); // whsk_..., from GET /api/v1/webhook/secret/
 $url = (getenv('API_URL') ?: 'http://127.0.0.1:8000') . '/api/v1/webhooks/orders/';
 $body = json_encode([
+    'order_number' => 'A-' . hrtime(true), // your own, one for each order
     'customer_details' => ['name' => 'Zoë Ade', 'email' => 'zoe@example.com', 'phone' => '+2348000000'],
     'item_summary' => '2 × blue kettle',
     'address' => '12 Marina Road, Lagos',
@@ -21,5 +22,5 @@ curl_setopt_array($curl, [
 ]);
 $answer = curl_exec($curl);
 $status = curl_getinfo($curl, CURLINFO_RESPONSE_CODE);
-echo $status, ' ', $answer, "\n";
+echo $status, ' ', $answer === false ? curl_error($curl) : $answer, "\n";
 exit($status === 201 ? 0 : 1);

@@ -6,6 +6,7 @@ require "openssl"
 secret = ENV.fetch("WEBHOOK_SECRET") # whsk_..., from GET /api/v1/webhook/secret/
 url = URI("#{ENV.fetch("API_URL", "http://127.0.0.1:8000")}/api/v1/webhooks/orders/")
 body = JSON.generate(
+  order_number: "A-#{Process.clock_gettime(Process::CLOCK_REALTIME, :nanosecond)}", # your own, one for each order
   customer_details: { name: "Zoë Ade", email: "zoe@example.com", phone: "+2348000000" },
   item_summary: "2 × blue kettle",
   address: "12 Marina Road, Lagos",

@@ -14,7 +14,7 @@ const body = JSON.stringify({
 });
 const id = `msg_${randomUUID()}`; // keep it, and send the same again when no answer came
 const now = new Date();
-const response = await axios.post(`${base}${process.env.ACCOUNT_ID}/orders/`, body, {
+const options = {
   headers: {
     "Content-Type": "application/json",
     "webhook-id": id,
@@ -22,5 +22,13 @@ const response = await axios.post(`${base}${process.env.ACCOUNT_ID}/orders/`, bo
     "webhook-signature": webhook.sign(id, now, body),
   },
   timeout: 10_000,
-});
-console.log(response.status, JSON.stringify(response.data));
+  validateStatus: () => true, // a refusal is an answer too
+};
+try {
+  const response = await axios.post(`${base}${process.env.ACCOUNT_ID}/orders/`, body, options);
+  console.log(response.status, JSON.stringify(response.data));
+  process.exitCode = response.status === 201 ? 0 : 1;
+} catch (error) {
+  console.error(error.code ?? error.message); // the whole of it has the headers, with the secret
+  process.exitCode = 1;
+}

@@ -133,6 +133,11 @@ def _read_again(body: bytes) -> _Read:
         value = json_text.parse(body)
     except json_text.NotJsonError as error:
         raise BodyError(str(error)) from None
+    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+        raise BodyError(
+            "The body is JSON within a JSON text: it was serialised twice. Send the inner one, and "
+            "sign that; it must be a JSON object."
+        )
     if not isinstance(value, dict):
         raise BodyError("The body must be a JSON object, and holds one event a request.")
     hints = foreign_shapes.recognised(value)

@@ -10,7 +10,7 @@ from typing import Any
 COLUMNS = (
     "type", "order_number", "order_id", "name", "email", "phone", "item_summary", "address",
     "tracking_status", "note", "reason", "carrier", "tracking_number", "tracking_url",
-    "estimated_delivery",
+    "estimated_delivery", "timestamp",
 )  # fmt: skip
 METADATA = "metadata."
 """What the name of a column begins with that is a member of an order's metadata."""

@@ -6,6 +6,7 @@ What is read is the event itself, and lacks those two until `complete` has set t
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Annotated, Any, Literal, cast
 from uuid import UUID
 
@@ -139,12 +140,17 @@ def _data(event: type[Event]) -> type[Event]:
 
 
 def _described(event: type[Event]) -> type[msgspec.Struct]:
-    """The members alone, with the `type` of a flat body before them: only an order needs none."""
+    """The members alone, with the `type` of a flat body before them: only an order needs none.
+
+    What needs one may have the envelope's `timestamp` too.
+    """
     ours = {"account_id", FORMER} | ({"order_id"} if event is OrderCreated else set())
-    members = [_member(f, event) for f in msgspec.structs.fields(event) if f.name not in ours]
+    members: list[tuple[str, Any] | tuple[str, Any, object]] = [
+        _member(f, event) for f in msgspec.structs.fields(event) if f.name not in ours
+    ]
     if event is not OrderCreated:
         type_ = Literal[event.TYPE]  # type: ignore[name-defined]  # known when it runs
-        members.insert(0, ("type", type_))
+        members = [("type", type_), *members, ("timestamp", _HAPPENED, UNSET)]
     return msgspec.defstruct(
         event.__name__,
         members,
@@ -154,6 +160,17 @@ def _described(event: type[Event]) -> type[msgspec.Struct]:
     )
 
 
+_HAPPENED = (
+    Annotated[
+        datetime,
+        msgspec.Meta(
+            tz=True,
+            description="when it happened, a time with a zone; without it when it came. Send it, "
+            "so that a try that comes late does not undo a later update",
+        ),
+    ]
+    | UnsetType
+)
 _BY_ID = Annotated[UUID, msgspec.Meta(extra_json_schema={"x-instead-of": NUMBER})] | UnsetType
 
 

@@ -16,7 +16,11 @@ _OURS = {type_: set(body.__struct_fields__) for type_, body in BODIES.items()}
 _ORDER = _OURS[OrderCreated.TYPE] - _OURS[OrderStatusChanged.TYPE]
 _MOST_NAMES = 100
 """Of a stranger's thousands of members so many are looked into."""
-_UPDATE = (_OURS[OrderStatusChanged.TYPE] | _OURS[OrderCancelled.TYPE]) - {*NAMES, "type"}
+_UPDATE = (_OURS[OrderStatusChanged.TYPE] | _OURS[OrderCancelled.TYPE]) - {
+    *NAMES,
+    "type",
+    "timestamp",
+}
 
 
 def update(body: Mapping[str, Any]) -> str | None:

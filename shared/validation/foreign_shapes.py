@@ -30,6 +30,13 @@ class Shape:
 # From what each documents of its webhooks.
 SHAPES = (
     Shape(
+        "a notification of BigCommerce",
+        frozenset({"scope", "producer", "data"}),
+        frozenset(),
+        "It names an order and does not have it: fetch that from `/v2/orders/{id}`, and send it "
+        "with our names.",
+    ),
+    Shape(
         "a CloudEvent",
         frozenset({"specversion", "source", "id", "type"}),
         frozenset(),

@@ -1,15 +1,16 @@
 """Reading a value into a type, with all faults at once, in words; what can be mended is.
 
 For what a strict decoder has refused, so it may take its time. Mended is what has one meaning:
-`null` for what may be left out, white space around a text that may have none, a whole number for a
-text whose `Meta` has `extra={"takes_whole_numbers": True}`, and what a type's
-`Meta(extra={"normalise": …})` makes of a text.
+`null` for what may be left out, and an empty text where a `Meta` has
+`extra={"empty_is_none": True}`; white space around a text that may have none; a whole number for a
+text with `{"takes_whole_numbers": True}`; and what a type's `{"normalise": …}` makes of a text.
 """
 
 import difflib
 import re
 import typing
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from itertools import islice
 from types import UnionType
@@ -97,20 +98,29 @@ def read(
         InvalidValueError: it does not fit.
     """
     walk = _Walk(strict, mends, shows)
-    mended = walk.value(value, type_, path)
-    if not walk.faults:
-        try:
-            return msgspec.convert(mended, type_, strict=strict)
-        except (msgspec.ValidationError, RecursionError, OverflowError):
-            walk.faults.append(f"{path} must be {_words(type_)}.")
+    with suppress(_TooManyFaultsError):
+        mended = walk.value(value, type_, path)
+        if not walk.faults:
+            try:
+                return msgspec.convert(mended, type_, strict=strict)
+            except (msgspec.ValidationError, RecursionError, OverflowError):
+                walk.faults.append(f"{path} must be {_words(type_)}.")
     faults = walk.faults[:MOST_FAULTS]
     if len(walk.faults) > MOST_FAULTS:
-        faults.append(f"There are {len(walk.faults) - MOST_FAULTS} more.")
+        faults.append("There are more.")
     raise InvalidValueError(*faults)
 
 
+class _TooManyFaultsError(Exception):
+    """More were found than are told."""
+
+
 class _Walk:
-    """Goes through a value, and collects what is wrong."""
+    """Goes through a value, and collects what is wrong.
+
+    What is too large is not gone into, and with one fault too many it ends: whoever sends a list of
+    thousands has everybody else wait for so long.
+    """
 
     def __init__(self, strict: bool, mends: bool, shows: bool) -> None:
         self._strict = strict
@@ -128,29 +138,40 @@ class _Walk:
                     return self._members(value, struct, path)
                 case inspect.DictType(), dict():
                     inner = _arguments(choice)[-1]
-                    self._bound(value, choice, path)
+                    if not self._is_bound(value, choice, path):
+                        return value
                     self._names(value, choice, path)
+                    if self._mends and not _may_be_null(inner):
+                        value = {name: one for name, one in value.items() if one is not None}
                     return {n: self.value(v, inner, f"{path}.{n:.60}") for n, v in value.items()}
                 case inspect.ListType() | inspect.VarTupleType(), list():
                     inner = _arguments(choice)[0]
-                    self._bound(value, choice, path)
+                    if not self._is_bound(value, choice, path):
+                        return value
                     return [self.value(v, inner, f"{path}[{n}]") for n, v in enumerate(value)]
         return self._leaf(value, type_, path)
 
-    def _bound(self, value: Collection[Any], type_: Any, path: str) -> None:
+    def _fault(self, sentence: str) -> None:
+        self.faults.append(sentence)
+        if len(self.faults) > MOST_FAULTS:
+            raise _TooManyFaultsError
+
+    def _is_bound(self, value: Collection[Any], type_: Any, path: str) -> bool:
         info = _info(type_)
         least, most = getattr(info, "min_length", None), getattr(info, "max_length", None)
-        if len(value) < (least or 0) or (most is not None and len(value) > most):
-            self.faults.append(f"{path} must be {_words(type_)}, and has {len(value)}.")
+        is_bound = len(value) >= (least or 0) and (most is None or len(value) <= most)
+        if not is_bound:
+            self._fault(f"{path} must be {_words(type_)}, and has {len(value)}.")
+        return is_bound
 
     def _names(self, value: Collection[str], type_: Any, path: str) -> None:
         of = _arguments(type_)[0]
-        for name in value:
+        for name in () if of is str else value:
             try:
                 msgspec.convert(name, of)
             except msgspec.ValidationError:
                 what = _is_text(name, _info(of), self._shows)
-                self.faults.append(f"{path}: each name must be {_words(of)}, and one {what}.")
+                self._fault(f"{path}: each name must be {_words(of)}, and one {what}.")
 
     def _members(self, given: Mapping[str, Any], struct: Any, path: str) -> dict[str, Any]:
         found = {}
@@ -158,6 +179,8 @@ class _Walk:
         for field in fields:
             name, where = field.encode_name, f"{path}.{field.encode_name}".lstrip(".")
             value = given.get(name)
+            if self._mends and not field.required and _is_empty(value, field.type):
+                continue
             is_said = name in given and (_may_be_null(field.type) or not self._mends)
             if value is not None or is_said:
                 found[name] = self.value(value, field.type, where)
@@ -180,7 +203,7 @@ class _Walk:
                     self._missing(inner, f"{where}.{inner.encode_name}", "")
             return
         hint = f" `{instead:.60}` is there: was it meant?" if instead else ""
-        self.faults.append(f"{where} is missing: it must be {_words(field.type)}.{hint}")
+        self._fault(f"{where} is missing: it must be {_words(field.type)}.{hint}")
 
     def _leaf(self, value: Any, type_: Any, path: str) -> Any:
         if value is None and _may_be_null(type_):
@@ -194,8 +217,16 @@ class _Walk:
                 except (msgspec.ValidationError, RecursionError, OverflowError):
                     pass
         what = _is(value, _info(_choices(type_)[0]), self._shows)
-        self.faults.append(f"{path} must be {_words(type_)}, and {what}.")
+        self._fault(f"{path} must be {_words(type_)}, and {what}.")
         return value
+
+
+def _is_empty(value: Any, type_: Any) -> bool:
+    """Whether it is a text that stands for nothing."""
+    if not isinstance(value, str) or value.strip():
+        return False
+    metas = (meta for choice in _choices(type_) for meta in _metas(choice))
+    return any("empty_is_none" in (meta.extra or ()) for meta in metas)
 
 
 def _candidates(value: Any, type_: Any) -> Iterator[Any]:

@@ -67,7 +67,8 @@ class Verdict(msgspec.Struct, kw_only=True):
     """What the webhook would answer.
 
     `code` is the error's, null for an acceptance; `expected_signature` is the right one under your
-    active secret, or the one that you named. `note` says why nothing is recorded of a shop's
+    active secret, or the one that you named; of a shop's delivery under the secret that it is by,
+    null where several may be meant. `note` says why nothing is recorded of a shop's
     delivery that is accepted.
     """
 
@@ -185,7 +186,8 @@ def _opened(rows: Sequence[WebhookSecret], now: datetime) -> list[Secret]:
     for row in rows:
         with suppress(CannotOpenError):
             raw = webhook_keys.unseal(row.sealed, row.id)
-            secrets.append(Secret(row.id, raw, state_at(row.state, is_over=now >= row.expires_at)))
+            state = state_at(row.state, is_over=now >= row.expires_at)
+            secrets.append(Secret(row.id, raw, state, is_test=row.is_test))
     return secrets
 
 

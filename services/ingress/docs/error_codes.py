@@ -76,8 +76,8 @@ CODES: dict[str, ErrorCode] = {
     ),
     "scheme_not_allowed": ErrorCode(
         [403],
-        "The request is rightly signed by `X-API-Key`, and your account takes Standard Webhooks "
-        "only.",
+        "The request is rightly signed by `X-API-Key`, or by a platform's own scheme, and your "
+        "account takes Standard Webhooks only.",
         "Sign by Standard Webhooks, or take the other scheme again with `PUT /webhook/schemes/`.",
     ),
     "invalid_idempotency_key": ErrorCode(

@@ -35,11 +35,17 @@ _COMMON = (
     (403, "scheme_not_allowed", SCHEME_NOT_ALLOWED),
     IN_USE,
     REUSED,
-    (413, "body_too_large", "The body is larger than 262144 bytes."),
+    (413, "body_too_large", "The body is larger than `max_body_bytes` of `GET /webhook/limits/`."),
     (415, "unsupported_media_type", NOT_JSON),
     (429, "rate_limited", "Too many requests."),
     OVERLOADED,
     (503, "unavailable", UNCERTAIN),
+)
+
+
+_TOO_LARGE = (
+    f"The body is larger than {MAX_BODY_BYTES >> 20} MiB, and than `max_body_bytes` of "
+    "`GET /webhook/limits/`."
 )
 
 
@@ -55,9 +61,7 @@ def _of_platform(platform: Platform) -> Operation:
         optional_headers=optional | _PREFER,
         answers={200: Noted, 201: Accepted},
         errors=tuple(
-            (413, "body_too_large", f"The body is larger than {MAX_BODY_BYTES} bytes.")
-            if error[1] == "body_too_large"
-            else error
+            (413, "body_too_large", _TOO_LARGE) if error[1] == "body_too_large" else error
             for error in _COMMON
             if error not in (IN_USE, REUSED)
         ),

@@ -48,7 +48,7 @@ def members(schema: Schema, schemas: Schemas, depth: int = 0) -> Iterator[Member
     required = schema.get("required", ())
     for name, given in schema.get("properties", {}).items():
         of = _resolved(given, schemas)
-        yield Member(name, depth, _type(of, schemas), name in required, _note(of))
+        yield Member(name, depth, _type(of, schemas), name in required, _note(of, schemas))
         for nested in _alternatives(of, schemas):
             is_list = nested.get("type") == "array"
             item = _resolved(nested.get("items", {}), schemas) if is_list else nested
@@ -103,20 +103,31 @@ def _type(schema: Schema, schemas: Schemas) -> str:
     )
 
 
-def _note(schema: Schema) -> str:
-    """Limits and default; a pattern is left out, since it says nothing to people."""
+def _note(schema: Schema, schemas: Schemas) -> str:
+    """Limits and default: in the words of the type, where it has some, for a pattern has none."""
     parts = []
-    if schema.get("minLength") and "maxLength" in schema:
+    words = [_words(of) for of in (schema, *_alternatives(schema, schemas)) if _words(of)]
+    if words:
+        parts.append(words[0])
+    elif schema.get("minLength") and "maxLength" in schema:
         parts.append(f"{schema['minLength']} to {schema['maxLength']:,} characters")
     elif "maxLength" in schema:
         parts.append(f"at most {schema['maxLength']:,} characters")
-    if "minimum" in schema and "maximum" in schema:
+    elif "minimum" in schema and "maximum" in schema:
         parts.append(f"{schema['minimum']} to {schema['maximum']}")
-    if "maxProperties" in schema:
+    elif "maxProperties" in schema:
         parts.append(f"at most {schema['maxProperties']} members")
+    if of_names := _words(schema.get("propertyNames", {})):
+        parts.append(f"names: {of_names}")
     if INSTEAD in schema:
         parts.append(f"or {schema[INSTEAD]}")
     default = schema.get("default")
     if default not in (None, ""):
         parts.append(f"{default} when left out")
     return "; ".join(parts)
+
+
+def _words(schema: Schema) -> str:
+    """What its `Meta` says of a value; what a class says of itself is no limit."""
+    is_class = "properties" in schema or "enum" in schema
+    return "" if is_class else str(schema.get("description", ""))

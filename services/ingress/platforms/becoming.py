@@ -5,7 +5,7 @@ creation has that id as its own. A change is known by what it says and since whe
 that comes twice, or that several webhooks make of one change, counts once, whatever they call it.
 
 An order that is made and not placed, or has no address, is waited for: the change that has both
-creates it.
+creates it. So does a change of one that was made within minutes, whatever came of its creation.
 """
 
 from datetime import datetime, timedelta
@@ -53,7 +53,8 @@ SENTENCES: dict[Note, str] = {
 
 
 _FRESH = timedelta(minutes=10)
-"""What was made within it no earlier version has recorded: a new order pays for no former id."""
+"""What was made within it no earlier version has recorded: a new order pays for no former id. Nor
+was it open when its shop joined, so any of its changes makes it: creations are lost."""
 
 
 _OLD = timedelta(days=7)
@@ -104,7 +105,7 @@ def event_of(
         now: the time.
         is_test: whether a test secret signed it.
     """
-    if topic == "new":
+    if topic == "new" or _is_young(said, now):
         is_fresh = said.is_untouched and said.at is not None and now - said.at < _FRESH
         former = UNSET if is_fresh else _former(platform, said, account_id, is_test)
         made: Made | Note = _new(id_, said, account_id, former, now)
@@ -115,6 +116,12 @@ def event_of(
     # A test order may be cleared and made again. Its creation is known by the id it is recorded by.
     message_id = made.message_id if made.event.TYPE in CREATED else new_id()
     return made._replace(event=in_test(made.event), message_id=message_id)
+
+
+def _is_young(said: Said, now: datetime) -> bool:
+    """Whether a change may stand for the order's creation, which may be lost, and says no more."""
+    made_at = moment(said.made) if said.is_placed and said.status is None and said.email else None
+    return made_at is not None and abs(now - made_at) < _FRESH
 
 
 def _new(id_: UUID, said: Said, account_id: UUID, former: Former, now: datetime) -> Made | Note:

@@ -232,18 +232,24 @@ def email(given: Text) -> str:
     return address if len(address) <= _MAX_EMAIL and _EMAIL.match(address) else ""
 
 
-def listed(lines: list[tuple[Text, Text]], total: str) -> str:
+def listed(lines: Iterable[tuple[Text, Text]], total: str) -> str:
     """What was ordered, as free text.
 
     Args:
-        lines: how many of what.
+        lines: how many of what; those behind what is kept are not looked at.
         total: what it costs in all, with its currency; empty where that is not known.
     """
-    named = [_counted(count, line(name, otherwise="?")) for count, name in lines]
+    named: list[str] = []
+    length = -len(_COMMA)
+    for count, name in lines:
+        named.append(_counted(count, line(name, otherwise="?")))
+        length += len(_COMMA) + len(named[-1])
+        if length > _MOST_ITEMS:
+            break
     end = "\n" + our_word("total", total=total) if total else ""
-    whole = ", ".join(named)
-    if len(whole) > _MOST_ITEMS:
-        whole = whole[:_MOST_ITEMS].rpartition(", ")[0] + ", " + our_word("more")
+    whole = _COMMA.join(named)
+    if length > _MOST_ITEMS:
+        whole = whole[:_MOST_ITEMS].rpartition(_COMMA)[0] + _COMMA + our_word("more")
     return (whole or our_word("no_items")) + end
 
 
@@ -263,4 +269,4 @@ def amount(value: Text, currency: Text) -> str:
     return line(str(value), currency) if value not in (None, "") else ""
 
 
-_MOST_ITEMS = 3_500
+_MOST_ITEMS, _COMMA = 3_500, ", "

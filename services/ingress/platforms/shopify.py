@@ -9,6 +9,8 @@ of one action, of several topics, and names none of them.
 A test notification (`X-Shopify-Test: true`) carries a made-up order with a stranger's address.
 """
 
+from collections.abc import Iterator
+
 import msgspec
 
 from services.ingress.platforms import platform
@@ -126,7 +128,11 @@ STATES = (
     State("financial_status: partially_refunded, voided or any other", "", None),
     State("fulfillment_status: null, restocked", "no parcel is on its way", None),
     State("fulfillment_status: partial, fulfilled", "a parcel is there, see below", None),
-    State("fulfillment_status: fulfilled", "nothing is shipped", TrackingStatus.DELIVERED),
+    State(
+        "fulfillment_status: fulfilled",
+        "nothing is shipped, and no parcel says otherwise",
+        TrackingStatus.DELIVERED,
+    ),
     State("fulfillments[].status: cancelled", "all of them are", TrackingStatus.PENDING),
     State("fulfillments[].status: pending, open", "no other parcel is there", None),
     # A parcel may have them after `null`, and a customer hears of no parcel that goes back.
@@ -201,22 +207,21 @@ def _status(order: ShopifyOrder) -> TrackingStatus | None:
         if order.financial_status == "refunded" and order.fulfillment_status != "partial":
             return TrackingStatus.CANCELLED
         return TrackingStatus.PENDING if any(p.status in _FAILED for p in parcels) else None
-    if is_all and not _is_shipped(order):
-        return TrackingStatus.DELIVERED
-    if is_all and sent and all(parcel.shipment_status in _ARRIVED for parcel in sent):
+    arrived = _ARRIVED if _is_shipped(order) else (None, *_ARRIVED)
+    if is_all and (sent or None in arrived) and all(p.shipment_status in arrived for p in sent):
         return TrackingStatus.DELIVERED
     steps = [_PARCELS.get(str(p.shipment_status or "null").lower(), _ON_ITS_WAY) for p in sent]
     return max(steps, key=_STEPS.index, default=_ON_ITS_WAY)
 
 
-def _lines(order: ShopifyOrder) -> list[tuple[Text, Text]]:
+def _lines(order: ShopifyOrder) -> Iterator[tuple[Text, Text]]:
     """How many of what; without what was taken out of the order since it was made."""
-    return [
+    return (
         (item.quantity if item.current_quantity is None else item.current_quantity,
          item.name or item.title)
         for item in order.line_items or ()
         if item.current_quantity != 0
-    ]  # fmt: skip
+    )  # fmt: skip
 
 
 def _total(order: ShopifyOrder) -> str:

@@ -89,6 +89,10 @@ class WooCommerceOrder(msgspec.Struct):
 
 _SHIPPED = "it is shipped: a line of `shipping_lines` is no local pickup"
 STATES = (
+    State("", "it is empty, or null", None, is_placed=False),
+    State("auto-draft", "", None, is_placed=False),
+    State("draft", "", None, is_placed=False),
+    State("new", "", None, is_placed=False),
     State("checkout-draft", "", None, is_placed=False),
     State("pending", "", None, is_placed=False),
     State("on-hold", "", None),
@@ -125,7 +129,7 @@ def _read(order: WooCommerceOrder, _: str) -> Said:
     number, key = f"{shop}\x1f{order.id}", platform.reference(order.order_key)
     made = order.date_created_gmt or order.date_created or ""
     modified = order.date_modified_gmt or order.date_modified or ""
-    state = (order.status or "").removeprefix("wc-")
+    state = (order.status or "").strip().lower().removeprefix("wc-")
     status = _status(order, state)
     return Said(
         # A shop that is installed anew or restored begins to count again; keys it draws by lot.
@@ -145,7 +149,7 @@ def _read(order: WooCommerceOrder, _: str) -> Said:
         email=platform.email(billing.email),
         phone=platform.line(billing.phone or shipping.phone),
         items=platform.listed(
-            [(item.quantity, platform.plain(item.name)) for item in order.line_items or ()],
+            ((item.quantity, platform.plain(item.name)) for item in order.line_items or ()),
             platform.amount(order.total, order.currency),
         ),
         address=_address(shipping) or _address(billing) or NO_ADDRESS,

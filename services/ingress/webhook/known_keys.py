@@ -18,7 +18,7 @@ class KnownKeys:
 
     A key is known by the order's id that is derived from account and key, also where the order has
     another, by its number; what was sent, by the hash of the event that it became, so that the same
-    order in another layout is the same.
+    order in another layout is the same. On its way is what no try has made safe yet.
     """
 
     def __init__(self, most: int = MAX_KEYS) -> None:
@@ -39,10 +39,13 @@ class KnownKeys:
             ApiError: 409 while another order is on its way under that key, 422 afterwards.
         """
         digest = hash(event)
-        known = self._sent.setdefault(key, digest)
-        if known != digest:
-            refusal = IN_USE if key in self._on_the_way else REUSED
-            raise ApiError(*refusal, order_id=self._numbered.get(key, key))
+        known = self._sent.get(key)
+        if known is not None:
+            if known != digest:
+                refusal = IN_USE if key in self._on_the_way else REUSED
+                raise ApiError(*refusal, order_id=self._numbered.get(key, key))
+            return
+        self._sent[key] = digest
         self._on_the_way.add(key)
         if order_id:
             self._numbered[key] = order_id
@@ -56,9 +59,10 @@ class KnownKeys:
 
         Args:
             key: as it was claimed.
-            is_accepted: whether it is safe; else the key may come with any order.
+            is_accepted: whether it is safe; else the key may come with any order, unless an
+                earlier try was safe.
         """
-        self._on_the_way.discard(key)
-        if not is_accepted:
+        if not is_accepted and key in self._on_the_way:
             self._sent.pop(key, None)
             self._numbered.pop(key, None)
+        self._on_the_way.discard(key)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import hmac
+import json
 import random
 import time
 from collections import Counter
@@ -97,6 +98,7 @@ class Sender:
         self._progress = progress
         self._transport = transport
         self._next_slot = 0.0
+        self._last: dict[str, asyncio.Event] = {}  # of an order's lines, set once it has its answer
         self._stop_reason = ""
         self._stopping = asyncio.Event()
         self.summary = Summary()
@@ -131,8 +133,24 @@ class Sender:
             if line.problem:
                 self._fail(line, "not_json", line.problem)
             else:
-                await self._send_one(client, line)
+                await self._send_in_turn(client, line)
             self._progress(self.summary)
+
+    async def _send_in_turn(self, client: httpx.AsyncClient, line: Line) -> None:
+        """Send a line when those before it of the same order are done: the later update counts."""
+        order = _order_of(line.body)
+        before = self._last.get(order)
+        done = asyncio.Event()
+        if order:
+            self._last[order] = done
+        try:
+            if before is not None:
+                await before.wait()
+            await self._send_one(client, line)
+        finally:
+            done.set()
+            if self._last.get(order) is done:
+                del self._last[order]
 
     async def _send_one(self, client: httpx.AsyncClient, line: Line) -> None:
         code, error = UNSENT, self._stop_reason
@@ -186,6 +204,14 @@ class Sender:
 
     def _fail(self, line: Line, code: str, error: str) -> None:
         self.summary.failures.append(Failure(line, code, error))
+
+
+def _order_of(body: bytes) -> str:
+    """What a line calls its order; empty where it has no name."""
+    said = json.loads(body)
+    if isinstance(said.get("type"), str) and isinstance(said.get("data"), dict):
+        said = said["data"]
+    return str(said.get("order_number") or said.get("order_id") or "").strip()
 
 
 def _reason(answer: httpx.Response) -> tuple[str, str]:

@@ -21,16 +21,8 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from shared.validation.email_addresses import with_ascii_domain
+from shared.validation.other_forms import day_of, url_of
 from shared.validation.reading import why_not
-
-_TIME = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ]\d\d:\d\d.*")
-
-
-def _day_of(text: str) -> str:
-    """The day that is written in a time of RFC 3339, whatever its zone; other text as it is."""
-    found = _TIME.fullmatch(text)
-    return found[1] if found else text
-
 
 # The end of the text, in Python's regular expressions as in JSON Schema's (ECMA 262). Python's `$`
 # also matches before a last line feed, and ECMA 262 has no `\Z`.
@@ -135,6 +127,7 @@ TrackingUrl = Annotated[
         description="an absolute URL of at most 2,000 characters that begins with https://, "
         "percent-encoded and without a user's name",
         examples=["https://track.carrier.example/JD0146"],
+        extra={"normalise": url_of, "empty_is_none": True},
     ),
 ]
 # A day and no time: a time has a zone, and its day is another one where the customer lives.
@@ -143,12 +136,13 @@ Day = Annotated[
     msgspec.Meta(
         description="a day, such as 2026-12-03; of a time, the day that is written in it",
         examples=["2026-12-03"],
-        extra={"normalise": _day_of},
+        extra={"normalise": day_of, "empty_is_none": True},
     ),
 ]
 # UNSET is not written: an order without these is on the bus what it was before there were any.
-Carrier = Annotated[Reference, msgspec.Meta(examples=["Swift Parcels"])] | UnsetType
-TrackingNumber = Annotated[Reference, msgspec.Meta(examples=["JD0146"])] | UnsetType
+_EMPTY = {"empty_is_none": True}
+Carrier = Annotated[Reference, msgspec.Meta(examples=["Swift Parcels"], extra=_EMPTY)] | UnsetType
+TrackingNumber = Annotated[Reference, msgspec.Meta(examples=["JD0146"], extra=_EMPTY)] | UnsetType
 
 
 class TrackingStatus(StrEnum):

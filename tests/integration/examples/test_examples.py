@@ -1,5 +1,6 @@
 """The senders that people paste, run as they stand: each gets its 201."""
 
+import base64
 import os
 import re
 import shutil
@@ -11,22 +12,30 @@ import pytest
 
 from shared.bus.contract.events import decode
 from stack.folders import ROOT
-from tests.integration.arrange import take
+from tests.integration.arrange import take, until
 from tests.integration.ingress.conftest import approved
 from tests.programs import program
 
 EXAMPLES = ROOT / "examples"
 
 
-def run(command, sender, directory=EXAMPLES, secret=""):
-    environment = os.environ | {
-        "API_URL": sender.api.url,
-        "WEBHOOK_SECRET": secret or sender.secret,
-        "ACCOUNT_ID": str(sender.account_id),
-    }
-    done = subprocess.run(
-        command, env=environment, cwd=directory, capture_output=True, text=True, timeout=100
-    )
+WRONG = base64.b64encode(b"k" * 32).decode()
+
+
+def run(command, sender, directory=EXAMPLES, secret="", *, exits=True):
+    environment = os.environ | {"API_URL": sender.api.url, "ACCOUNT_ID": str(sender.account_id)}
+
+    def ended(**more):
+        return subprocess.run(
+            command,
+            env=environment | {"WEBHOOK_SECRET": secret or sender.secret} | more,
+            cwd=directory,
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+
+    done = ended()
     assert done.returncode == 0, done.stdout + done.stderr
     assert '"status":"success"' in done.stdout.replace(": ", ":").replace("'", '"')
     found = re.search(r"[0-9a-f]{8}-[0-9a-f-]{27}", done.stdout)
@@ -36,6 +45,16 @@ def run(command, sender, directory=EXAMPLES, secret=""):
     assert str(order.order_id) == found[0]
     assert order.customer_details.name == "Zoë Ade"
     assert order.item_summary == "2 × blue kettle"
+    # Sent again when no answer came, it is the same order: by its number, or its `webhook-id`.
+    assert order.order_number or secret
+    wrong = f"{'whsec_' if secret else 'whsk_'}{WRONG}"
+    refused = ended(WEBHOOK_SECRET=wrong)
+    assert refused.returncode or not exits
+    assert f"invalid_{'signature' if secret else 'api_key'}" in refused.stdout
+    for failed in (refused, ended(WEBHOOK_SECRET=wrong, API_URL="http://127.0.0.1:9")):
+        assert failed.returncode or not exits
+        assert (failed.stdout + failed.stderr).strip(" 0\n")
+        assert WRONG not in failed.stdout + failed.stderr
 
 
 @pytest.fixture
@@ -57,6 +76,35 @@ def test_shell(sender):
     program("curl")
     program("openssl")
     run(["sh", "send_order.sh"], sender)
+
+
+@pytest.mark.parametrize(
+    "command", [[sys.executable, "send_asymmetric.py"], ["sh", "send_asymmetric.sh"]]
+)
+def test_a_key_pair_of_ones_own(sender, tmp_path, monkeypatch, command):
+    program("curl")
+    openssl = program("openssl")
+    key, public = tmp_path / "webhook.pem", tmp_path / "public.der"
+    for made in (["genpkey", "-algorithm", "ed25519", "-out", key],
+                 ["pkey", "-in", key, "-pubout", "-outform", "DER", "-out", public]):  # fmt: skip
+        subprocess.run([openssl, *made], check=True, timeout=60)
+    given = "whpk_" + base64.b64encode(public.read_bytes()[-32:]).decode()
+    answer = sender.api.http.post(
+        "/webhook/public-keys/", headers=sender.bearer, json={"public_key": given}
+    )
+    assert answer.status_code < 300, answer.text
+    monkeypatch.setenv("WEBHOOK_KEY", str(key))
+    until(lambda: signs(command, sender), "the key is known")
+
+
+def signs(command, sender):
+    environment = os.environ | {"API_URL": sender.api.url, "ACCOUNT_ID": str(sender.account_id)}
+    done = subprocess.run(
+        command, env=environment, cwd=EXAMPLES, capture_output=True, text=True, timeout=100
+    )
+    is_taken = '"status":"success"' in done.stdout
+    assert is_taken == (done.returncode == 0), done.stdout + done.stderr
+    return is_taken
 
 
 def test_php(sender):
@@ -100,4 +148,4 @@ def test_the_lines_of_the_readme(sender, tmp_path):
     (lines,) = [block for block in blocks if "/webhooks/orders/" in block]
     script = tmp_path / "pasted.py"
     script.write_text(lines.replace("http://127.0.0.1:8000", sender.api.url))
-    run([sys.executable, str(script)], sender)
+    run([sys.executable, str(script)], sender, exits=False)

@@ -45,7 +45,7 @@ def said(business, platform, topic, order, **how):
     """The message that a delivery becomes, as the recorder gets it, and its note."""
     headers = {platform.topic: TOPICS[platform.name][topic], platform.shop: "kettles.example"}
     at = moment(order.get("updated_at") or order["date_modified_gmt"])
-    now = at + timedelta(hours=1) if topic == "new" else NOW
+    now = at + how.pop("after", timedelta(hours=1)) if topic == "new" or "after" in how else NOW
     found = deliveries.read(platform, headers.get, orders.raw(order), business.id, now, **how)
     if found.message is None:
         return found.note, None
@@ -121,6 +121,41 @@ def test_where_a_plugin_takes_the_key_away_the_business_is_told_of_a_number_used
     assert recorded(db) == [("zoe@shop.example", "PENDING")]
     assert told(db) == ["order.recorded", "order.not_taken"]
     assert len(db.scalars(select(OrderConflict)).all()) == 1
+
+
+YOUNG = timedelta(minutes=1)
+
+
+@pytest.mark.parametrize("platform", [WOOCOMMERCE, SHOPIFY], ids=lambda platform: platform.name)
+@pytest.mark.parametrize("topics", [["change"], ["change", "new"], ["new", "change", "change"]])
+def test_a_change_of_a_young_order_makes_it_where_its_creation_is_lost(
+    db, business, platform, topics
+):
+    """WooCommerce sends what failed never again; that it is paid it tells the next second."""
+    order = {WOOCOMMERCE: orders.woocommerce, SHOPIFY: orders.shopify}[platform]()
+    for topic in topics:
+        assert deliver(business, topic, order, platform, after=YOUNG) is None
+    assert recorded(db) == [("zoe@shop.example", "PENDING")]
+    assert told(db) == ["order.recorded"]
+
+
+@pytest.mark.parametrize("after", [timedelta(minutes=11), -timedelta(hours=2)])
+def test_a_change_of_an_older_order_makes_none(db, business, after):
+    """Of a shop that joins, each customer of an open order would be mailed."""
+    assert deliver(business, "change", woo(), after=after) == "no_change"
+    assert (recorded(db), told(db)) == ([], [])
+
+
+def test_a_young_order_that_waits_is_made_by_its_change_and_goes_on(db, business):
+    assert deliver(business, "new", woo(status="pending"), after=YOUNG) == "not_placed"
+    deliver(business, "change", woo(status="cancelled"), after=YOUNG)
+    assert deliver(business, "change", woo(), after=YOUNG) is None
+    # Back from what it was, and on its way: each a state of its own.
+    deliver(business, "change", woo(status="completed"), after=2 * YOUNG)
+    back = {"date_completed_gmt": "2026-11-02T08:01:00", "date_modified_gmt": "2026-11-02T08:03:00"}
+    deliver(business, "change", orders.woocommerce(**back), after=YOUNG)
+    assert recorded(db) == [("zoe@shop.example", "PENDING")]
+    assert told(db) == ["order.recorded", *["order.status_recorded"] * 2]
 
 
 def earlier(business, order):

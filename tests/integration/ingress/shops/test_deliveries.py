@@ -452,6 +452,15 @@ def test_orders_of_a_development_shop_are_tests(sender):
         for shop in (real, trial)
     }
     assert ids[real.key] != ids[trial.key]  # a test order has an id of its own
+    for shop, type_ in ((real, "order.created"), (trial, "order.test_created")):
+        body = orders.raw(shopify_order())
+        headers = shop.signed(body, "orders/create")
+        verdict = tried(shop, body, headers)
+        assert verdict["body"]["type"] == type_
+        assert ("by a test secret" in " ".join(verdict["findings"])) == (shop is trial)
+        assert verdict["expected_signature"] == headers["X-Shopify-Hmac-Sha256"]
+        # Under which of the two it would be right nobody knows.
+        assert tried(shop, b"{}", headers)["expected_signature"] is None
     # A secret that signed for both would leave open which an order is.
     answer = give(sender, trial.key, shop="kettles.myshopify.com")
     assert (answer.status_code, answer.json()["code"]) == (409, "secret_of_both_modes")
@@ -494,6 +503,13 @@ def test_what_no_platform_gives(sender):
     assert give(sender, "with a space in its middle").status_code == 400
 
 
+def tried(shop, body, headers):
+    """What the test endpoint says."""
+    asked = {"headers": headers, "body_base64": base64.b64encode(body).decode()}
+    http, bearer = shop.sender.api.http, shop.sender.bearer
+    return http.post("/webhooks/test/", json=asked, headers=bearer).json()
+
+
 def test_the_test_endpoint_says_of_a_delivery_what_the_webhook_says(shop, order, created):
     body = orders.raw(order())
     assert taken(shop, body, created).status_code == 201
@@ -508,11 +524,7 @@ def test_the_test_endpoint_says_of_a_delivery_what_the_webhook_says(shop, order,
         (body, right | {"Content-Type": "text/plain"}),
     ]
     for sent, headers in cases:
-        asked = {"headers": headers, "body_base64": base64.b64encode(sent).decode()}
-        answer = shop.sender.api.http.post(
-            "/webhooks/test/", json=asked, headers=shop.sender.bearer
-        )
-        verdict = answer.json()
+        verdict = tried(shop, sent, headers)
         real = shop.sender.api.http.post(shop.path, content=sent, headers=headers)
         assert verdict["scheme"] == shop.platform, verdict
         assert verdict["code"] == real.json().get("code"), verdict

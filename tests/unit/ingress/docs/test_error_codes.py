@@ -8,6 +8,7 @@ from services.ingress.app import OPERATIONS
 from services.ingress.docs import openapi
 from services.ingress.docs.error_codes import CODES
 from shared.http.mount import _FALCON_CODES
+from stack.folders import ROOT
 
 
 def answered():
@@ -50,3 +51,16 @@ def test_no_cure_says_that_nothing_was_recorded_where_nobody_knows(code):
     assert "Nothing was recorded" not in CODES[code].cure
     assert "not known" in CODES[code].cure
     assert "Idempotency-Key" in CODES[code].cure
+
+
+def test_no_sentence_has_a_size_that_is_a_setting():
+    sentences = [sentence for o in OPERATIONS for _, _, sentence in openapi.errors_of(o)]
+    assert not [sentence for sentence in sentences if re.search(r"\b\d{5,} bytes", sentence)]
+
+
+def test_the_guide_says_of_a_key_what_the_table_says():
+    guide = (ROOT / "docs/sending.md").read_text()
+    (row,) = re.findall(r"\| 409 `idempotency_key_in_use` \|.*", guide)
+    assert "Retry-After" not in row
+    assert "key of its own" in row
+    assert "key of its own" in CODES["idempotency_key_in_use"].cure

@@ -1,5 +1,6 @@
 """A schema as people read it."""
 
+from enum import StrEnum
 from typing import Annotated, Literal
 from uuid import UUID
 
@@ -7,6 +8,7 @@ import msgspec
 
 from services.ingress.docs.schema_view import example, members
 from shared.docstrings import REF
+from shared.intake.event_bodies import BODIES
 
 
 class Part(msgspec.Struct):
@@ -43,3 +45,54 @@ def test_an_example_fits_its_schema():
     assert msgspec.convert(found, Whole)
     assert found["parts"] == [{"name": "Zoë", "weight": 1.0}]
     assert found["limit"] == 50
+
+
+Bare = Annotated[
+    str,
+    msgspec.Meta(min_length=1, max_length=9, pattern="^[^\\t]+$", description="text without tabs"),
+]
+
+
+class State(StrEnum):
+    """Where it is."""
+
+    HERE = "here"
+
+
+class Inner(msgspec.Struct):
+    """What is in it."""
+
+    deep: int
+
+
+class Thing(msgspec.Struct):
+    """One."""
+
+    name: Bare
+    state: State
+    inner: Inner
+    metadata: Annotated[dict[Bare, str], msgspec.Meta(max_length=2, description="two of them")]
+    plain: Annotated[str, msgspec.Meta(min_length=1, max_length=5)]
+    perhaps: Bare | None = "x"
+
+
+def notes(struct):
+    (schema,), components = msgspec.json.schema_components([struct], ref_template=REF)
+    return {member.name: member.note for member in members(schema, components)}
+
+
+def test_what_a_pattern_asks_for_is_said_in_words():
+    """The table said that any text of so many characters is taken, and the API refused it."""
+    assert notes(Thing) == {
+        "name": "text without tabs",
+        "state": "",  # what a type is for is no limit of it
+        "inner": "",
+        "deep": "",
+        "metadata": "two of them; names: text without tabs",
+        "plain": "1 to 5 characters",
+        "perhaps": "text without tabs; x when left out",
+    }
+    said = notes(BODIES["order.created"])
+    assert "without control characters" in said["order_number"]
+    assert "percent-encoded" in said["tracking_url"]
+    assert said["metadata"].endswith("names: 1 to 40 characters, without control characters")

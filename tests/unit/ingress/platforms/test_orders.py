@@ -2,7 +2,7 @@
 
 import json
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import product
 from uuid import UUID
 
@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.ingress.platforms import becoming
+from services.ingress.platforms import platform as platforms
 from services.ingress.platforms.known import PLATFORMS
 from services.ingress.platforms.shopify import PLATFORM as SHOPIFY
 from services.ingress.platforms.woocommerce import PLATFORM as WOOCOMMERCE
@@ -192,10 +193,76 @@ def test_what_decides_where_an_order_is_refuses_it_in_words(platform, body, faul
     assert found.startswith(fault)
 
 
+def many(item, most=10_000):
+    return [item] * most
+
+
+LINES = many({"quantity": 1})
+
+
+@pytest.mark.parametrize(
+    ("platform", "body"),
+    [
+        (WOOCOMMERCE, {"total": False, "line_items": LINES}),
+        (WOOCOMMERCE, {"total": False, "meta_data": dict(enumerate(many({"key": "_x"})))}),
+        (WOOCOMMERCE, {"total": False, "shipping_lines": many({"method_id": "flat_rate"})}),
+        (SHOPIFY, {"phone": False, "line_items": LINES}),
+        (SHOPIFY, {"phone": False, "fulfillments": many({"status": "success"})}),
+        (SHOPIFY, {"phone": False, "fulfillments": many({"line_items": LINES[:100]}, 100)}),
+    ],
+    ids=["lines", "meta_data", "shipping_lines", "of Shopify", "parcels", "lines of parcels"],
+)
+def test_a_misfit_beside_thousands_of_items_holds_up_nobody(platform, body, monkeypatch):
+    """Each is read on the event loop of a worker that has other senders."""
+    order = {WOOCOMMERCE: orders.woocommerce, SHOPIFY: orders.shopify}[platform](**body)
+    converted = counted(msgspec, "convert", monkeypatch)
+    if body.keys() & set(platform.needed):
+        with pytest.raises(InvalidValueError, match="must have at most 2,000 items"):
+            deliveries.order_of(orders.raw(order), platform)
+    else:
+        read = deliveries.order_of(orders.raw(order), platform)
+        assert platform.read(read, "").email == "zoe@shop.example"
+    assert len(converted) < 15_000
+
+
+def test_of_thousands_of_lines_those_are_looked_at_that_are_kept(monkeypatch):
+    lined = counted(platforms, "line", monkeypatch)
+    lines = [{"name": "Kettle", "quantity": 2}] * 5_000
+    for said in (woo(line_items=lines), shopify(line_items=lines)):
+        assert said.items.startswith("2 x Kettle, 2 x Kettle, ")
+        assert "2 x Kettle, and more\nTotal: " in said.items
+    assert len(lined) < 2_000
+
+
+def counted(module, name, monkeypatch):
+    """The calls of a function, as they come."""
+    calls, function = [], getattr(module, name)
+
+    def call(*args, **named):
+        calls.append(args)
+        return function(*args, **named)
+
+    monkeypatch.setattr(module, name, call)
+    return calls
+
+
 def test_why_an_order_was_cancelled_is_said_by_either_name_of_the_state():
     for state in ("refunded", "wc-refunded"):
         assert woo(status=state).reason == "The order was refunded."
     assert woo(status="cancelled").reason == ""
+
+
+@pytest.mark.parametrize(
+    "state",
+    ["auto-draft", "draft", "new", "checkout-draft", "wc-pending", "Pending", "FAILED", "", None],
+)
+def test_a_draft_by_any_of_its_names_waits_to_be_placed(state):
+    assert not woo(status=state).is_placed
+
+
+@pytest.mark.parametrize("state", ["Completed", "wc-Completed", " completed"])
+def test_a_state_is_the_same_in_capital_letters(state):
+    assert woo(status=state).status is ON_ITS_WAY
 
 
 def test_api_version_v1_has_times_by_other_names():
@@ -243,6 +310,7 @@ def test_states_of_woocommerce(changes, status):
 NOT_SHIPPED = [{"name": "E-book", "quantity": 1, "requires_shipping": False}]
 ALL, PARTLY = {"fulfillment_status": "fulfilled"}, {"fulfillment_status": "partial"}
 UNDER_WAY_TO_THE_CARRIER = ("label_purchased", "label_printed", "confirmed")
+FETCHED = {"shipping_address": None}
 GIFT_CARD = parcel() | {"tracking_number": None, "line_items": NOT_SHIPPED}
 """Shopify fulfils it by itself, when it is paid."""
 
@@ -280,6 +348,13 @@ GIFT_CARD = parcel() | {"tracking_number": None, "line_items": NOT_SHIPPED}
         ({**ALL, "line_items": NOT_SHIPPED, "fulfillments": [GIFT_CARD]}, DELIVERED),
         ({**ALL, "line_items": NOT_SHIPPED, "fulfillments": [parcel()]}, DELIVERED),
         ({**ALL, "shipping_address": None, "fulfillments": [parcel()]}, DELIVERED),
+        ({**ALL, **FETCHED, "fulfillments": [parcel("picked_up")]}, DELIVERED),
+        ({**ALL, **FETCHED, "fulfillments": [parcel("delivered"), parcel()]}, DELIVERED),
+        # It waits in the shop to be fetched; or goes to an address that is not among these.
+        ({**ALL, **FETCHED, "fulfillments": [parcel("ready_for_pickup")]}, ON_ITS_WAY),
+        ({**ALL, **FETCHED, "fulfillments": [parcel("failure"), parcel()]}, ON_ITS_WAY),
+        ({**ALL, **FETCHED, "fulfillments": [parcel("out_for_delivery")]}, OUT),
+        ({**ALL, **FETCHED, "fulfillments": [parcel("confirmed")]}, None),
     ],
 )
 def test_states_of_shopify(changes, status):
@@ -394,9 +469,12 @@ def test_an_order_of_shopify_is_the_same_whatever_its_shop_is_called():
     assert one != becoming.order_id(SHOPIFY, ACCOUNT, shopify(id=1))
 
 
-def made(topic, said):
+LATER = NOW + timedelta(hours=1)
+
+
+def made(topic, said, now=NOW):
     id_ = becoming.order_id(WOOCOMMERCE, ACCOUNT, said)
-    return becoming.event_of(WOOCOMMERCE, id_, topic, said, ACCOUNT, NOW)
+    return becoming.event_of(WOOCOMMERCE, id_, topic, said, ACCOUNT, now)
 
 
 @pytest.mark.parametrize(
@@ -413,7 +491,8 @@ def made(topic, said):
     ],
 )  # fmt: skip
 def test_a_former_id_is_named_where_an_earlier_version_may_have_recorded_it(changes, is_named):
-    created, changed = (made(topic, woo(**changes)).event for topic in ("new", "change"))
+    created = made("new", woo(**changes)).event
+    changed = made("change", woo(**changes), LATER).event
     assert bool(created.former) == is_named
     assert bool(changed.former) == (is_named or not changes)
 
@@ -434,8 +513,8 @@ def test_what_comes_twice_is_the_same_message_and_what_differs_is_another():
 
 
 def test_a_change_that_no_customer_would_be_told_of_is_none():
-    assert made("change", woo()).note == "no_change"
-    assert made("change", woo(refunds=[{"id": 1, "total": "-1.00"}])).note == "no_change"
+    assert made("change", woo(), LATER).note == "no_change"
+    assert made("change", woo(refunds=[{"id": 1, "total": "-1.00"}]), LATER).note == "no_change"
     assert made("change", woo(status="failed")) == "no_change"
 
 

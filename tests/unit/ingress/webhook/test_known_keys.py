@@ -31,6 +31,16 @@ def test_what_was_not_accepted_holds_no_key():
     keys.claim("1", b"teapot")
 
 
+def test_what_was_accepted_stays_so_whatever_becomes_of_a_later_try():
+    keys = KnownKeys()
+    keys.claim("1", b"kettle")
+    keys.settle("1", is_accepted=True)
+    keys.claim("1", b"kettle")
+    assert refused(keys, "1", b"teapot") == (422, "idempotency_key_reused")
+    keys.settle("1", is_accepted=False)
+    assert refused(keys, "1", b"teapot") == (422, "idempotency_key_reused")
+
+
 def test_the_oldest_is_forgotten():
     keys = KnownKeys(2)
     for order_id in ("1", "2", "3"):

@@ -70,6 +70,37 @@ def test_it_waits_as_it_is_told_and_sends_the_same_again():
     assert len({(r.content, r.headers["idempotency-key"]) for r in answers.requests}) == 1
 
 
+@pytest.mark.parametrize(
+    "shape",
+    [
+        lambda name: {"order_number": name},
+        lambda name: {"type": "order.status_changed", "order_id": name},
+        lambda name: {"type": "order.status_changed", "data": {"order_number": name}},
+    ],
+)
+def test_what_is_said_of_one_order_is_said_in_the_order_of_the_file(shape):
+    """Eight connections: what waits to be tried again would be overtaken, and win by its stamp."""
+    away = refused(503, "overloaded", **{"Retry-After": "0"})
+    answers, known = Answers(A1=[away, away], A2=[away]), []
+
+    def answer(request):
+        given = answers(request)
+        if given.status_code == 201:
+            known.append(json.loads(request.content)["item_summary"])
+        return given
+
+    lines = [shape(name[0]) | {"item_summary": name} for name in ("A1", "B1", "A2", "A3", "B2")]
+    content = "\n".join(map(json.dumps, lines)).encode()
+
+    async def run():
+        sender = Sender("http://api.example/", SECRET, transport=httpx.MockTransport(answer))
+        return await sender.send(read(content, "jsonl"))
+
+    assert asyncio.run(run()).accepted == len(lines)
+    assert [name for name in known if name[0] == "A"] == ["A1", "A2", "A3"]
+    assert known.index("B1") < known.index("A1")
+
+
 def test_a_broken_connection_is_tried_again_under_the_same_key(monkeypatch):
     monkeypatch.setattr(sending, "LONGEST_WAIT", 0.0)
     answers = Answers(a=[httpx.ReadTimeout("slow"), httpx.ConnectError("away")])

@@ -27,6 +27,11 @@ def test_what_spreadsheets_write(separator, mark):
     assert events(content) == [{"customer_details": {"name": "Zoë", "email": "zoe@shop.example"}}]
 
 
+def test_an_update_may_say_when_it_happened():
+    (event,) = events(b"type,order_number,timestamp\norder.cancelled,A-1,2026-11-02T08:00:00Z\n")
+    assert event["timestamp"] == "2026-11-02T08:00:00Z"
+
+
 def test_a_row_is_named_by_the_line_that_it_begins_in():
     content = HEAD + b'\nA,a@b.example,x,"two\nlines"\n,,,\nB,b@b.example,y,z\n'
     assert [number for number, _, _ in rows(content)] == [3, 6]

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -86,3 +87,16 @@ def test_the_example_of_each_event_type_is_accepted(type_):
     _, message = bodies.read(body, new_id(), time.time(), None)
     assert message.type == type_
     assert decode(message.type, message.body)
+
+
+@pytest.mark.parametrize("type_", [type_ for type_ in BODIES if type_ != "order.created"])
+def test_when_an_update_happened_is_described_and_counts(type_):
+    """A try that comes late would else undo what came meanwhile."""
+    (reference,), schemas = msgspec.json.schema_components([BODIES[type_]], ref_template=REF)
+    described = schemas[BODIES[type_].__name__]
+    assert described["properties"]["timestamp"]["format"] == "date-time"
+    assert "timestamp" not in described["required"]
+    body = schema_view.example(reference, schemas) | {"timestamp": "2025-11-02T08:00:00Z"}
+    _, message = bodies.read(json.dumps(body).encode(), new_id(), time.time(), None)
+    assert message.body.count(b"2025-11-02T08:00:00Z") == 0
+    assert message.time == datetime(2025, 11, 2, 8, tzinfo=UTC)

@@ -54,7 +54,16 @@ CLOUD_EVENT = {
     "time": "2026-04-05T17:31:00Z",
     "data": {"number": 5},
 }
+BIGCOMMERCE = {
+    "scope": "store/order/created",
+    "store_id": "1025646",
+    "data": {"type": "order", "id": 250},
+    "hash": "dd70c0976e06b67aaf671e73f49dcb79230ebf9d",
+    "created_at": 1561479335,
+    "producer": "stores/store_hash",
+}
 BY_NAME = {
+    "BigCommerce": BIGCOMMERCE,
     "Shopify": SHOPIFY,
     "WooCommerce": WOOCOMMERCE,
     "Magento": MAGENTO,
@@ -91,3 +100,9 @@ def test_an_event_of_ours_in_a_cloud_event_is_taken():
     body = CLOUD_EVENT | {"type": "order.cancelled", "data": {"order_id": order_id}}
     found, message = read(json.dumps(body).encode(), new_id(), time.time(), None)
     assert (str(found), message.type) == (order_id, "order.cancelled")
+
+
+@pytest.mark.parametrize("body", [{"a": 1}, {"order_number": "A-1"}, [{"a": 1}]])
+def test_what_was_serialised_twice_is_told_so(body):
+    with pytest.raises(BodyError, match="serialised twice"):
+        read(json.dumps(f" {json.dumps(body)}").encode(), new_id(), time.time(), None)

@@ -1,0 +1,18 @@
+#!/bin/sh
+# Send one order signed by a private key of your own, with curl and OpenSSL 3. Needs WEBHOOK_KEY, the file of the
+# key, whose public half you gave us, and ACCOUNT_ID; API_URL says where Order Fellow is.
+set -eu
+body='{"customer_details": {"name": "Zoë Ade", "email": "zoe@example.com", "phone": "+2348000000"}, "item_summary": "2 × blue kettle", "address": "12 Marina Road, Lagos", "tracking_status": "PENDING"}'
+id="msg_$(openssl rand -hex 16)" # keep it, and send the same again when no answer came
+stamp=$(date +%s)
+signed=$(mktemp) # a file, since Ed25519 signs in one go
+trap 'rm -f "$signed"' EXIT
+printf '%s.%s.%s' "$id" "$stamp" "$body" > "$signed"
+signature=$(openssl pkeyutl -sign -inkey "$WEBHOOK_KEY" -rawin -in "$signed" | base64 | tr -d '\n')
+curl --fail-with-body --silent --show-error --max-time 10 \
+  "${API_URL:-http://127.0.0.1:8000}/api/v1/webhooks/$ACCOUNT_ID/orders/" \
+  -H "Content-Type: application/json" \
+  -H "webhook-id: $id" \
+  -H "webhook-timestamp: $stamp" \
+  -H "webhook-signature: v1a,$signature" \
+  --data-binary "$body"
