@@ -592,13 +592,19 @@ class WaitingUpdate(Base):
 
 
 class AwaitedOrder(Base):
-    """An order of a shop that is not placed yet or has no address; what has both creates it."""
+    """An order of a shop that is not placed yet or has no address; what has both creates it.
+
+    Where the shop has cancelled it meanwhile that counts if it turns out to be placed before.
+    """
 
     __tablename__ = "awaited_orders"
 
     order_id: Mapped[UUID] = mapped_column(primary_key=True)
     account_id: Mapped[UUID]
     since: Mapped[datetime] = mapped_column(index=True)
+    cancelled_at: Mapped[datetime | None]  # as the shop says
+    cancelled_by: Mapped[UUID | None]  # the message's id
+    cancel_reason: Mapped[str | None]
 
 
 # --- services.notifier -----------------------------------------------------------------------
