@@ -93,8 +93,9 @@ def _created_with(row: Row[Any]) -> dict[str, str]:
         return said
     # The history forgets it before the order does.
     by = row.tracking_said or {}
+    created_by = [[str(row.id)], [str(row.created_by)]]
     known = row.tracking or {}
-    return {name: known[name] for name in known if by.get(name, ())[-1:] == [str(row.id)]}
+    return {name: known[name] for name in known if by.get(name, ())[-1:] in created_by}
 
 
 def recorded(session: Session, ids: Sequence[UUID]) -> set[UUID]:
@@ -110,12 +111,14 @@ _GIVEN = """
 _FIRST = text(f"""
     SELECT given.event_id, o.customer_name, o.customer_email, o.customer_phone, o.item_summary,
            o.address, o.metadata, o.id, o.tracking, o.tracking_said,
-           h.tracking_status AS created_as, h.tracking AS created_with
+           h.tracking_status AS created_as, h.tracking AS created_with, h.event_id AS created_by
     FROM {_GIVEN}) AS given (event_id, order_id, account_id)
     JOIN orders o ON o.id = given.order_id AND o.account_id = given.account_id
          AND o.customer_email <> :erased
     LEFT JOIN order_status_history h ON h.order_id = o.id AND h.at = o.accepted_at
-    WHERE NOT EXISTS (SELECT FROM order_status_history s WHERE s.event_id = given.event_id)
+    -- Only what creates this very order has its id: it was placed by another word.
+    WHERE given.event_id <> o.id
+      AND NOT EXISTS (SELECT FROM order_status_history s WHERE s.event_id = given.event_id)
       AND NOT EXISTS (SELECT FROM order_conflicts c WHERE c.event_id = given.event_id)
 """)  # noqa: S608 - our own text
 _KEEP = text(f"""

@@ -1,6 +1,5 @@
 """Recording what senders said, a batch at a time, in a handful of statements whatever its size."""
 
-import dataclasses
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -43,8 +42,6 @@ from shared.bus.contract.events import (
 from shared.bus.contract.message import Message, Received, message_for
 from shared.ids import follow_up_id, new_id
 
-LOOKS = 3
-"""How often what may have overtaken another message comes back: some minutes, by the ladder."""
 DERIVED = 5  # the version of a UUID (RFC 9562) that an idempotent request's message has
 Accounts = frozenset[UUID]
 
@@ -64,7 +61,7 @@ def record(
         Those of them that come back.
     """
     messages = former_ids.renamed(session, messages)
-    changes = [m for m in messages if _is_change(m)]
+    changes = [m for m in messages if isinstance(m.data, OrderCancelled) or _is_change(m)]
     unaddressed = [
         m for m in messages if isinstance(m.data, OrderUnaddressed) and not m.data.is_change
     ]
@@ -72,22 +69,18 @@ def record(
     awaited.remember(session, [*not_placed, *unaddressed])
     created = [m for m in messages if m.type in CREATED]
     placed = awaited.sort(session, changes, {m.data.order_id for m in created})
-    # With the id that any other message that creates the order would have, so that a later one is
-    # known for the same.
-    created += [dataclasses.replace(m, id=m.data.order_id) for m in placed.created]
-    updates = [m for m in messages if isinstance(m.data, OrderStatusChanged | OrderCancelled)]
-    updates += placed.updates
+    created += placed.created
+    updates = [m for m in messages if isinstance(m.data, OrderStatusChanged)] + placed.updates
     live = (m.data.account_id for m in (*created, *updates) if not m.data.IS_TEST)
     bulk = lanes.beyond_their_share(live)
     facts, recorded = _create(session, created, bulk)
     # Another recorder was first, and knows nothing of what this one says.
     updates += [m for m in placed.created if m.data.has_moved and m.data.order_id not in recorded]
     failures: dict[UUID, Exception] = {}
-    for message in (*placed.created, *placed.done, *placed.unaddressed):
+    for message in (*placed.created, *placed.done, *placed.unaddressed, *placed.noted):
         unknown.came(message)
     for message in placed.early:
-        # By the hour: what it is waited for by may have failed itself.
-        _look_again(message, failures, unknown, MAX_ATTEMPTS)
+        _look_again(message, failures, unknown)
     if updates:
         facts += _update(session, updates, failures, bulk, unknown)
     # Said again out of the journal it is no news, and may be days old.
@@ -103,11 +96,10 @@ def _is_change(message: Received[Any]) -> bool:
     return isinstance(data, OrderPlaced) or (isinstance(data, OrderUnaddressed) and data.is_change)
 
 
-def _look_again(
-    message: Update, failures: dict[UUID, Exception], unknown: Unknown, looks: int = LOOKS
-) -> None:
-    """Have a message come back a few times, whose order may be on its way; then it is done."""
-    is_over = message.data.IS_TEST or message.attempt >= looks
+def _look_again(message: Update, failures: dict[UUID, Exception], unknown: Unknown) -> None:
+    """Have a message come back by the hour, whose order may be on its way; then it is done."""
+    # What it is waited for by may have failed itself.
+    is_over = message.data.IS_TEST or message.attempt >= MAX_ATTEMPTS
     error = None if is_over else unknown.failure(message)
     if error is None:
         unknown.came(message)
@@ -129,7 +121,9 @@ def _create(
     )
     not_taken: list[NotTaken] = []
     if len(recorded) < len(messages):
-        done = {m.id for m in recorded}
+        # A shop's word how an order is now is no other order.
+        done = {m.id for m in messages if isinstance(m.data, OrderPlaced)}
+        done |= {m.id for m in recorded}
         not_taken = [
             NotTaken("key_reused", m.data, m.id)
             for m in conflicts.keep(session, [m for m in messages if m.id not in done])
@@ -180,22 +174,18 @@ def _update(
     parcels = {
         id_: tracking.stored(row["tracking"], row["tracking_said"]) for id_, row in orders.items()
     }
-    cancelled = {m.data.order_id for m in updates if isinstance(m.data, OrderCancelled)}
-    unplaced = awaited.of(session, cancelled - orders.keys())
-    known = conflicts.recorded(session, [m.id for m in updates if m.id.version == DERIVED])
+    accepted_at = {id_: row["accepted_at"] for id_, row in orders.items()}
+    placing = awaited.placing(session, updates, accepted_at)
+    again = {m.id for m in placing.cancelled}
+    known = conflicts.recorded(session, [m.id for m in updates if m.id.version == DERIVED]) - again
     moved: set[UUID] = set()
     tracked: set[UUID] = set()
     history: list[Said] = []
     facts: list[Message] = []
     lost: list[Update] = []
-    for message in sorted(updates, key=lambda m: (m.time, m.id)):
+    for message in sorted((*updates, *placing.cancelled), key=lambda m: (m.time, m.id)):
         order_id = message.data.order_id
         row = orders.get(order_id)
-        if row is None and order_id in unplaced and isinstance(message.data, OrderCancelled):
-            # Nobody was told of it, and so nobody need be told that it does not come; but that it
-            # was placed may have been overtaken.
-            _look_again(message, failures, unknown)
-            continue
         if row is None or _is_anothers(row, message):
             lost.append(message)
             # A test waits on no ladder, where it would stand among those that matter.
@@ -216,8 +206,10 @@ def _update(
         if parcel != parcels[order_id]:
             parcels[order_id] = parcel
             tracked.add(order_id)
-        counts = moves(order_id, current, update)
-        counts = counts and not awaited.is_over(message, row["accepted_at"])
+        placed_at = min(row["accepted_at"], placing.since.get(order_id, row["accepted_at"]))
+        counts = moves(order_id, current, update) and not awaited.is_over(message, placed_at)
+        # Of one that has not moved it counts that it was placed.
+        counts = counts and getattr(message.data, "has_moved", True)
         history.append(Said(message, status, note, counts, said))
         if not counts:
             continue
@@ -228,6 +220,7 @@ def _update(
             fact = _progress(row, name, current, message.data, note, status, parcel)
             facts += filter(None, [_fact(message, fact, bulk, businesses)])
     rows.add_history(session, history)
+    rows.apply(session, again & {said.message.id for said in history if said.counts})
     rows.move(session, {order_id: positions[order_id] for order_id in moved})
     rows.track(session, {order_id: parcels[order_id] for order_id in tracked})
     given_up = waiting_updates.note(session, lost, failures)

@@ -24,7 +24,8 @@ class Position:
     Attributes:
         status: the status.
         at: when the sender said so.
-        event_id: the message that said so; the order's own id when it was created with it.
+        event_id: the message that said so; the order's own id when it was created with it, but by
+            a platform, whose words are all by one clock.
     """
 
     status: TrackingStatus

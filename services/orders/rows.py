@@ -4,7 +4,7 @@ One `INSERT ... SELECT unnest(...)` is many times faster than a statement an ord
 order of a batch has goes as an empty array, which `unnest` fills up with NULL.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from services.orders import tracking
 from services.orders.progress import Position
 from services.orders.tracking import Tracking
-from shared.bus.contract.events import OrderCreated, TrackingStatus
+from shared.bus.contract.events import OrderCreated, OrderPlaced, TrackingStatus
 from shared.bus.contract.message import Received
 from shared.db import arrays
 
@@ -47,9 +47,10 @@ def insert(session: Session, messages: Iterable[Received[OrderCreated]]) -> set[
     # In the order of the ids, so that two recorders with the same orders do not deadlock.
     ordered = sorted(messages, key=lambda m: m.data.order_id)
     data = [m.data for m in ordered]
+    positions = [begun(m) for m in ordered]
     parcels = [
-        tracking.merged(d.order_id, {}, tracking.said_in(d), begun(m))
-        for m, d in zip(ordered, data, strict=True)
+        tracking.merged(d.order_id, {}, tracking.said_in(d), position)
+        for position, d in zip(positions, data, strict=True)
     ]
     created = session.execute(
         _INSERT_ORDERS,
@@ -63,6 +64,7 @@ def insert(session: Session, messages: Iterable[Received[OrderCreated]]) -> set[
             "address": arrays.texts(d.address for d in data),
             "tracking_status": arrays.texts(d.tracking_status.value for d in data),
             "at": arrays.times(m.time for m in ordered),
+            "event_id": arrays.uuids(position.event_id for position in positions),
             "is_test": arrays.booleans(d.IS_TEST for d in data),
             "order_number": _sparse([d.order_number or None for d in data]),
             "metadata": _sparse([_json(d.metadata) for d in data]),
@@ -75,7 +77,10 @@ def insert(session: Session, messages: Iterable[Received[OrderCreated]]) -> set[
 
 def begun(message: Received[OrderCreated]) -> Position:
     """Where an order is that was just created."""
-    return Position(message.data.tracking_status, message.time, message.data.order_id)
+    said = message.data
+    # A shop's word how it is now is one of several by the same clock, whichever comes first.
+    is_word = isinstance(said, OrderPlaced) and said.has_moved
+    return Position(said.tracking_status, message.time, message.id if is_word else said.order_id)
 
 
 def add_history(session: Session, said: Sequence[Said]) -> None:
@@ -93,6 +98,12 @@ def add_history(session: Session, said: Sequence[Said]) -> None:
                 "tracking": _sparse([_json(_named(one.tracking)) for one in said]),
             },
         )
+
+
+def apply(session: Session, events: Collection[UUID]) -> None:
+    """Have what the history has count that was over."""
+    if events:
+        session.execute(_APPLY, {"ids": arrays.uuids(events)})
 
 
 def lock(session: Session, ids: Iterable[UUID]) -> dict[UUID, RowMapping]:
@@ -152,19 +163,19 @@ _INSERT_ORDERS = text("""
                         item_summary, address, tracking_status, status_at, status_event_id,
                         accepted_at, is_test, order_number, metadata, tracking, tracking_said)
     SELECT id, account_id, customer_name, customer_email, customer_phone,
-           item_summary, address, tracking_status, at, id, at, is_test,
+           item_summary, address, tracking_status, at, event_id, at, is_test,
            order_number, CAST(metadata AS jsonb), CAST(tracking AS jsonb),
            CAST(tracking_said AS jsonb)
     FROM unnest(CAST(:id AS uuid[]), CAST(:account_id AS uuid[]), CAST(:customer_name AS text[]),
                 CAST(:customer_email AS text[]), CAST(:customer_phone AS text[]),
                 CAST(:item_summary AS text[]), CAST(:address AS text[]),
                 CAST(:tracking_status AS text[]), CAST(:at AS timestamptz[]),
-                CAST(:is_test AS boolean[]), CAST(:order_number AS text[]),
-                CAST(:metadata AS text[]), CAST(:tracking AS text[]),
-                CAST(:tracking_said AS text[]))
+                CAST(:event_id AS uuid[]), CAST(:is_test AS boolean[]),
+                CAST(:order_number AS text[]), CAST(:metadata AS text[]),
+                CAST(:tracking AS text[]), CAST(:tracking_said AS text[]))
          AS given (id, account_id, customer_name, customer_email, customer_phone,
-                   item_summary, address, tracking_status, at, is_test, order_number, metadata,
-                   tracking, tracking_said)
+                   item_summary, address, tracking_status, at, event_id, is_test, order_number,
+                   metadata, tracking, tracking_said)
     ON CONFLICT DO NOTHING
     RETURNING id
 """)
@@ -178,6 +189,9 @@ _INSERT_HISTORY = text("""
                 CAST(:tracking AS text[]))
          AS given (event_id, order_id, tracking_status, note, at, applied, tracking)
     ON CONFLICT DO NOTHING
+""")
+_APPLY = text("""
+    UPDATE order_status_history SET applied = true WHERE event_id = ANY(CAST(:ids AS uuid[]))
 """)
 _LOCK_ORDERS = text("""
     SELECT id, account_id, accepted_at, customer_name, customer_email, item_summary,

@@ -87,10 +87,12 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "accounts": "SELECT (id, company_name, email)",
         # DELETE, and UPDATE of the notes and tracking: what is over (shared/db/retention.py).
         "orders": "SELECT, INSERT, UPDATE, DELETE",
-        "order_status_history": "SELECT, INSERT, UPDATE (note, tracking), DELETE",
+        "order_status_history": "SELECT, INSERT, UPDATE (note, tracking, applied), DELETE",
         "order_conflicts": "SELECT, INSERT, UPDATE (at), DELETE",  # UPDATE: to lock
         "waiting_updates": "SELECT, INSERT, UPDATE (given_up_at), DELETE",
-        "awaited_orders": "SELECT, INSERT, UPDATE (since), DELETE",  # UPDATE: to lock
+        "awaited_orders": (
+            "SELECT, INSERT, UPDATE (since, cancelled_at, cancelled_by, cancel_reason), DELETE"
+        ),
         "rehearsals": REHEARSE,
         "inbox": INBOX,
         "outbox": TELL,

@@ -592,13 +592,19 @@ class WaitingUpdate(Base):
 
 
 class AwaitedOrder(Base):
-    """An order of a shop that is not placed yet or has no address; what has both creates it."""
+    """An order of a shop that is not placed yet or has no address; what has both creates it.
+
+    Where the shop has cancelled it meanwhile that counts if it turns out to be placed before.
+    """
 
     __tablename__ = "awaited_orders"
 
     order_id: Mapped[UUID] = mapped_column(primary_key=True)
     account_id: Mapped[UUID]
     since: Mapped[datetime] = mapped_column(index=True)
+    cancelled_at: Mapped[datetime | None]  # as the shop says
+    cancelled_by: Mapped[UUID | None]  # the message's id
+    cancel_reason: Mapped[str | None]
 
 
 # --- services.notifier -----------------------------------------------------------------------
@@ -826,12 +832,19 @@ class InboxEntry(Base):
 
     __tablename__ = "inbox"
     __table_args__ = (
-        # Of the derived ids (UUIDv5) alone: the others tell their age themselves.
+        # Of the derived ids (UUIDv5) alone: the others tell their age themselves. Each kind has an
+        # index of its own, so that what is over is in front, and a run walks nothing else.
         Index(
             "ix_inbox_derived",
             "consumer",
             "handled_at",
             postgresql_where=text("substr(message_id::text, 15, 1) = '5'"),
+        ),
+        Index(
+            "ix_inbox_by_id",
+            "consumer",
+            "message_id",
+            postgresql_where=text("substr(message_id::text, 15, 1) <> '5'"),
         ),
     )
 

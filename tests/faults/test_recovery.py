@@ -1,5 +1,6 @@
 """Backup and recovery, by the commands of docs/recovery.md, with services that were killed."""
 
+import json
 import os
 import re
 import shlex
@@ -12,14 +13,24 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
+import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from shared.bus.contract.events import AccountBlock, SecretRevoke
 from shared.bus.contract.message import message_for
+from shared.ids import new_id
 from shared.security import webhook_keys
 from stack.servers.credentials import as_service
-from tests.integration.arrange import access_token, account, depth, publish, sign, until
+from tests.integration.arrange import (
+    access_token,
+    account,
+    depth,
+    publish,
+    publish_raw,
+    sign,
+    until,
+)
 
 RECOVERY = Path(__file__).resolve().parents[2] / "docs" / "recovery.md"
 ORDERS = """
@@ -56,7 +67,7 @@ def run(stand, command, since):
         env=os.environ
         | {
             "ENVIRONMENT": "production",
-            "AMQP_URL": as_service(stand.amqp_url, "ops"),
+            "AMQP_URL": as_service(stand.amqp_url, "console"),
             "DATABASE_URL": as_service(database_url.render_as_string(hide_password=False), "ops"),
             "FELLOW_AS": person.username,
             "FELLOW_PASSWORD": person.password,
@@ -68,6 +79,12 @@ def run(stand, command, since):
     )
     assert done.returncode == 0, done.stderr
     print(f"fellow {command}: {done.stdout.split()}")
+
+
+@pytest.fixture(scope="module")
+def service_environment():
+    """What a decision has to have in production."""
+    return lambda name: {"KYC_UNNAMED_DECISIONS": "refuse"} if name == "kyc" else {}
 
 
 def rows(stand, query):
@@ -125,8 +142,10 @@ class Ended:
     def __init__(self, stand):
         self.stand = stand
         with Session(stand.engine, expire_on_commit=False) as session:
-            made = [account(session, status="approved") for _ in range(4)]
-        self.revoked, self.rotated, self.blocked, self.waiting = (one.id for one in made)
+            made = [account(session, status="approved") for _ in range(5)]
+        self.revoked, self.rotated, self.blocked, self.waiting, self.taken_back = (
+            one.id for one in made
+        )
         self.secrets = {one.id: self._secret(one.id, {}) for one in made}
 
     def _secret(self, account_id, body):
@@ -143,10 +162,24 @@ class Ended:
         message = message_for(command, source="tests", correlation_id=command.account_id)
         publish(self.stand.amqp_url, message)
 
+    def _take_back(self, reason):
+        """Take an approval back, as an operator does by any client: it counts as theirs alone."""
+        body = {"decision": "revoke", "account_id": str(self.taken_back), "reason": reason}
+        operator = as_service(self.stand.amqp_url, "operator")
+        publish_raw(
+            operator,
+            "commands",
+            "kyc.decide",
+            json.dumps(body).encode(),
+            user_id=urlsplit(operator).username,
+            message_id=str(new_id()),
+        )
+
     def end(self):
         reason = "Before the disk was lost."
         self._give(SecretRevoke(account_id=self.revoked, reason=reason))
         self._give(AccountBlock(account_id=self.blocked, blocked=True, reason=reason))
+        self._take_back(reason)
         self._secret(self.rotated, {"revoke_previous": True})
         until(self.are_ended, "ended")
         told = "SELECT count(*) FROM outbox"
@@ -161,7 +194,7 @@ class Ended:
             if bytes(key) == webhook_keys.key_hash(self.secrets.get(owner, "").encode())
         }
         blocked = "SELECT account_id FROM webhook_policies WHERE blocked_at IS NOT NULL"
-        ended = {live[one] for one in (self.revoked, self.rotated, self.waiting)}
+        ended = {live[one] for one in (self.revoked, self.rotated, self.waiting, self.taken_back)}
         return ended == {"revoked"} and (self.blocked,) in rows(self.stand, blocked)
 
     def answers(self):
@@ -228,7 +261,8 @@ def test_an_older_dump_and_the_journal_are_the_whole_truth(stand):
     for command in ended_again:
         run(stand, command, since)
     until(lambda: empty("kyc.decisions", "secrets.rotate") and ended.are_ended(), "ended again", 60)
-    assert depth(stand.amqp_url, "secrets.rotate.dead") == 0
+    dead = [depth(stand.amqp_url, f"{name}.dead") for name in ("kyc.decisions", "secrets.rotate")]
+    assert dead == [0, 0]
     assert stand.supervisor.pid("ingress") is None
     stand.ready()
     assert ended.answers() <= {401, 403}

@@ -28,7 +28,10 @@ from services.ops.cli.terminal import (
 )
 from services.ops.environment import Surroundings
 from shared.bus.broker.kombu_connection import credentials
-from shared.security.service_accounts import is_services
+from shared.bus.contract import topology
+from shared.bus.contract.delivery import believed
+from shared.bus.contract.topology import Queue
+from shared.security.service_accounts import CONSOLE, is_services, login
 
 AS = "--as"
 VARIABLE = "FELLOW_AS"
@@ -108,6 +111,26 @@ def actor(system: Surroundings, *, is_named: bool = False) -> Actor:
         with broker(found):
             _let_in.add(person)  # they are who they say
     return of(found)
+
+
+def vouch(system: Surroundings, queue: Queue) -> None:
+    """Exit where commands would be copied to a queue by a service that nobody believes about them.
+
+    Who gave one would be forgotten: a decision counts as nobody's then, and is refused.
+
+    Args:
+        system: by whose user of the broker they are copied.
+        queue: where to.
+    """
+    user = credentials(system.settings.amqp_url)[0]
+    gives = any(binding.exchange == topology.COMMANDS for binding in queue.bindings)
+    if gives and is_services(user) and user not in believed(queue.name, own_user=login(CONSOLE)):
+        stop(
+            f"Nothing was done. Who gave the commands of {queue.name} is believed of "
+            f"{login(CONSOLE)} alone, and this is {user}: give {login(CONSOLE)} and its password "
+            "in AMQP_URL, for this.",
+            MISUSED,
+        )
 
 
 def of(system: Surroundings) -> Actor:

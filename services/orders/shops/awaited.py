@@ -3,16 +3,18 @@
 They are remembered by their ids alone. What is said of one later, when it is placed and has an
 address, creates it; of any other order that is not known it is an update, and waits as such.
 
-What was said of one before it was placed is over: a shop cancels what is not paid, and takes the
-payment all the same.
+A shop cancels what is not paid, and takes the payment all the same. So its cancellation counts if
+it is later than the earliest word that the order was placed, whichever comes first: that of an
+order which is waited for stands beside it, and one that is over is looked at again when an earlier
+word comes.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
 from shared.bus.contract.events import (
@@ -20,25 +22,30 @@ from shared.bus.contract.events import (
     OrderNotPlaced,
     OrderPlaced,
     OrderUnaddressed,
+    TrackingStatus,
+    in_test,
 )
 from shared.bus.contract.message import Received
 from shared.db import arrays
 from shared.ids import is_of_shop
 
+CANCELLED = TrackingStatus.CANCELLED.value
 Placed = Received[OrderPlaced]
-Change = Placed | Received[OrderUnaddressed]
+Cancelled = Received[OrderCancelled]
+Change = Placed | Received[OrderUnaddressed] | Cancelled
 
 
 class Sorted(NamedTuple):
-    """What is to be done with messages about orders that are placed.
+    """What is to be done with messages about orders that are placed, or are to come no more.
 
     Attributes:
         created: those that create an order.
-        updates: those that may move one.
+        updates: those that may move one, or say that it was placed before.
         done: those that tell nothing new of an order that is there.
         early: those that tell nothing new of an order that is not there: they may have overtaken
             what said that it is waited for.
         unaddressed: those of orders that are waited for, and cannot be mailed yet.
+        noted: cancellations of orders that are waited for.
     """
 
     created: list[Placed]
@@ -46,6 +53,7 @@ class Sorted(NamedTuple):
     done: list[Change]
     early: list[Change]
     unaddressed: list[Change]
+    noted: list[Cancelled]
 
 
 def remember(
@@ -63,13 +71,6 @@ def remember(
         )
 
 
-def of(session: Session, ids: Collection[UUID]) -> set[UUID]:
-    """Those of these orders that are waited for."""
-    if not ids:
-        return set()
-    return set(session.execute(_AWAITED, {"ids": arrays.uuids(ids)}).scalars())
-
-
 def sort(session: Session, messages: Iterable[Change], created: Collection[UUID]) -> Sorted:
     """Tell which create an order; it is waited for no more.
 
@@ -79,46 +80,134 @@ def sort(session: Session, messages: Iterable[Change], created: Collection[UUID]
         created: orders that others of the batch create.
     """
     changes: list[Received[Any]] = sorted(messages, key=lambda m: (m.time, m.id))
+    result = Sorted([], [], [], [], [], [])
     if not changes:
-        return Sorted([], [], [], [], [])
+        return result
     ids = {"ids": arrays.uuids({m.data.order_id for m in changes})}
-    awaited = set(session.execute(_AWAITED, ids).scalars())
-    placed = {m.data.order_id for m in changes if isinstance(m.data, OrderPlaced)}
-    if placed & awaited:
-        # Of two recorders that see it, one removes it; for the other it is recorded by then.
-        ended = {"ids": arrays.uuids(placed & awaited)}
-        awaited = awaited - placed | set(session.execute(_FORGET, ended).scalars())
-    known = set(session.execute(_RECORDED, ids).scalars()) | set(created)
-    result = Sorted([], [], [], [], [])
+    # Of two recorders that have one, the other goes on when it is recorded, and known.
+    awaited = {row.order_id: row for row in session.execute(_HOLD, ids)}
+    placed = {m.data.order_id for m in changes if isinstance(m.data, OrderPlaced)} & awaited.keys()
+    if placed:
+        session.execute(_FORGET, {"ids": arrays.uuids(placed)})
+    since = {row.id: row.accepted_at for row in session.execute(_RECORDED, ids)}
+    known = since.keys() | set(created)
+    to_come = placed - known
     for message in changes:
         id_, data = message.data.order_id, message.data
-        if isinstance(data, OrderUnaddressed):
+        if isinstance(data, OrderCancelled):
+            is_early = id_ in awaited and id_ not in known | placed and _is_shops(data)
+            is_early = is_early and data.account_id == awaited[id_].account_id
+            (result.noted if is_early else result.updates).append(message)
+        elif isinstance(data, OrderUnaddressed):
             if id_ in known:
                 (result.updates if data.tracking_status else result.done).append(message)
             else:
                 (result.unaddressed if id_ in awaited else result.early).append(message)
-        elif id_ in awaited and id_ not in known:
+        elif id_ in to_come:
+            to_come.discard(id_)
             known.add(id_)
             result.created.append(message)
-        elif data.has_moved:
+            if awaited[id_].cancelled_by is not None:
+                result.updates.append(_cancellation(awaited[id_], message))
+        elif data.has_moved or (id_ in since and message.time < since[id_]):
             result.updates.append(message)
         else:
             (result.done if id_ in known else result.early).append(message)
+    if result.noted:
+        _note(session, result.noted)
     return result
 
 
-def is_over(message: Received[Any], accepted_at: datetime) -> bool:
+def _note(session: Session, messages: Sequence[Cancelled]) -> None:
+    """Keep the latest cancellation of each beside the order; it waits for nothing any more."""
+    session.execute(
+        _CANCEL,
+        {
+            "order_id": arrays.uuids(m.data.order_id for m in messages),
+            "at": arrays.times(m.time for m in messages),
+            "by": arrays.uuids(m.id for m in messages),
+            "reason": arrays.texts(m.data.reason for m in messages),
+        },
+    )
+    session.execute(_NOT_WAITING, {"ids": arrays.uuids(m.id for m in messages)})
+
+
+def _cancellation(row: Row[Any], placed: Placed) -> Cancelled:
+    """What was noted beside an order that is placed now, as it came."""
+    return _cancelled(row.cancelled_by, row.cancelled_at, row.cancel_reason or "", placed.data)
+
+
+def _cancelled(id_: UUID, at: datetime, reason: str, about: Any) -> Cancelled:
+    said = OrderCancelled(
+        order_id=about.order_id,
+        account_id=about.account_id,
+        order_number=about.order_number,
+        reason=reason,
+    )
+    data = cast("OrderCancelled", in_test(said)) if about.IS_TEST else said
+    return Received(id=id_, type=data.TYPE, time=at, correlation_id=about.order_id, data=data)
+
+
+class Placing(NamedTuple):
+    """Since when orders are placed, where it is not since they were accepted.
+
+    Attributes:
+        since: by order, the earliest word that it was placed.
+        cancelled: what was over by a later word, and counts by that one.
+    """
+
+    since: Mapping[UUID, datetime]
+    cancelled: list[Cancelled]
+
+
+def placing(
+    session: Session, updates: Iterable[Received[Any]], accepted_at: Mapping[UUID, datetime]
+) -> Placing:
+    """Look what is known from before orders were accepted, where a message is from before.
+
+    Args:
+        session: the transaction, which holds the orders.
+        updates: what was said.
+        accepted_at: by order, the time of what created it.
+    """
+    before = [
+        m
+        for m in updates
+        if (accepted := accepted_at.get(m.data.order_id)) is not None
+        and m.time < accepted
+        and (isinstance(m.data, OrderPlaced) or is_over(m, accepted))
+    ]
+    if not before:
+        return Placing({}, [])
+    about = {m.data.order_id: m.data for m in before}
+    rows = session.execute(_BEFORE, {"ids": arrays.uuids(about)}).all()
+    words = [(m.data.order_id, m.time) for m in before if isinstance(m.data, OrderPlaced)]
+    words += [(row.order_id, row.at) for row in rows if row.tracking_status != CANCELLED]
+    since: dict[UUID, datetime] = {}
+    for id_, at in words:
+        since[id_] = min(at, since.get(id_, at))
+    cancelled = [
+        _cancelled(row.event_id, row.at, row.note, about[row.order_id])
+        for row in rows
+        if row.tracking_status == CANCELLED and not row.applied
+    ]
+    return Placing(since, cancelled)
+
+
+def is_over(message: Received[Any], placed_at: datetime) -> bool:
     """Whether it is a shop's word that an order is cancelled, from before it was placed.
 
     A sender's own is not: its clock need not agree with ours.
 
     Args:
         message: about an order that is recorded.
-        accepted_at: when the order was placed.
+        placed_at: the earliest word that the order was placed.
     """
-    if not isinstance(message.data, OrderCancelled) or message.time >= accepted_at:
-        return False
     said = message.data
+    return isinstance(said, OrderCancelled) and message.time < placed_at and _is_shops(said)
+
+
+def _is_shops(said: OrderCancelled) -> bool:
     return is_of_shop(said.account_id, said.order_id, said.order_number, is_test=said.IS_TEST)
 
 
@@ -130,13 +219,28 @@ _REMEMBER = text("""
     ORDER BY order_id
     ON CONFLICT DO NOTHING
 """)
-_AWAITED = text("SELECT order_id FROM awaited_orders WHERE order_id = ANY(CAST(:ids AS uuid[]))")
-_RECORDED = text("SELECT id FROM orders WHERE id = ANY(CAST(:ids AS uuid[]))")
 # In the order of the ids, so that two recorders do not deadlock.
-_FORGET = text("""
-    DELETE FROM awaited_orders WHERE order_id IN (
-        SELECT order_id FROM awaited_orders WHERE order_id = ANY(CAST(:ids AS uuid[]))
-        ORDER BY order_id FOR UPDATE
-    )
-    RETURNING order_id
+_HOLD = text("""
+    SELECT order_id, account_id, cancelled_at, cancelled_by, cancel_reason FROM awaited_orders
+    WHERE order_id = ANY(CAST(:ids AS uuid[])) ORDER BY order_id FOR UPDATE
+""")
+_RECORDED = text("SELECT id, accepted_at FROM orders WHERE id = ANY(CAST(:ids AS uuid[]))")
+_FORGET = text("DELETE FROM awaited_orders WHERE order_id = ANY(CAST(:ids AS uuid[]))")
+_CANCEL = text("""
+    UPDATE awaited_orders SET cancelled_at = given.at, cancelled_by = given.by,
+                              cancel_reason = given.reason
+    FROM (
+        SELECT DISTINCT ON (order_id) order_id, at, by, reason
+        FROM unnest(CAST(:order_id AS uuid[]), CAST(:at AS timestamptz[]), CAST(:by AS uuid[]),
+                    CAST(:reason AS text[])) AS given (order_id, at, by, reason)
+        ORDER BY order_id, at DESC, by DESC
+    ) AS given
+    WHERE awaited_orders.order_id = given.order_id
+      AND (cancelled_at IS NULL OR cancelled_at < given.at)
+""")
+_NOT_WAITING = text("DELETE FROM waiting_updates WHERE event_id = ANY(CAST(:ids AS uuid[]))")
+_BEFORE = text("""
+    SELECT said.order_id, event_id, said.tracking_status, note, at, applied
+    FROM order_status_history AS said JOIN orders ON orders.id = said.order_id
+    WHERE said.order_id = ANY(CAST(:ids AS uuid[])) AND at < accepted_at
 """)

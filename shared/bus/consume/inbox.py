@@ -100,8 +100,9 @@ def prune(session: Session, consumer: str) -> None:
     """Forget some of what is older than `KEEP_DAYS`.
 
     Most ids are UUIDv7, whose first 48 bits are milliseconds since 1970 (RFC 9562, 5.7), so what
-    is old is in a range of the primary key; an id that a person has written may tell any time, so
-    when it was handled counts. A derived one (UUIDv5) is anywhere: those have an index by time.
+    is old is in a range of them; an id that a person has written may tell any time, so when it was
+    handled counts. A derived one (UUIDv5) is anywhere: those have an index by time, and the others
+    one without them, so that a run walks what it forgets.
     """
     before = database_time(session) - timedelta(days=KEEP_DAYS)
     oldest_kept = UUID(int=int(before.timestamp() * 1000) << 80)
@@ -113,7 +114,8 @@ def prune(session: Session, consumer: str) -> None:
 _PRUNE_BY_ID = text(
     "DELETE FROM inbox WHERE consumer = :consumer AND message_id IN ("
     "SELECT message_id FROM inbox WHERE consumer = :consumer AND message_id < :oldest "
-    "AND handled_at < :before ORDER BY message_id LIMIT :most FOR UPDATE SKIP LOCKED)"
+    "AND handled_at < :before AND substr(CAST(message_id AS text), 15, 1) <> '5' "
+    "ORDER BY message_id LIMIT :most FOR UPDATE SKIP LOCKED)"
 )
 _PRUNE_DERIVED = text(
     "DELETE FROM inbox WHERE consumer = :consumer AND message_id IN ("

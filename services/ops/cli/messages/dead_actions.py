@@ -7,7 +7,7 @@ import typer
 from kombu import Connection
 from sqlalchemy import Engine
 
-from services.ops.cli.acting import actor, enter, note_view
+from services.ops.cli.acting import actor, enter, note_view, vouch
 from services.ops.cli.messages.bodies import NewBody, edited, read
 from services.ops.cli.messages.dead_options import (
     About,
@@ -56,6 +56,7 @@ def replay(
     wanted = _selection(ids, every, criteria(ids or (), reason, type_, about, older, younger))
 
     def act(connection: Connection, books: Engine, system: Surroundings, show: Any) -> Progress:
+        vouch(system, work_queue(queue))
         return actions.replay(
             connection, books, work_queue(queue), wanted, actor(system), progress=show
         )
@@ -97,6 +98,7 @@ def edit(
     """Put one letter back with another body, if its consumer would understand that one."""
     system = enter()
     chosen, books = work_queue(queue), engine(system)
+    vouch(system, chosen)
     with broker(system) as connection, database_trouble():
         letter = search.find(connection, chosen, message_id)
         if letter is None:
@@ -118,6 +120,7 @@ def retry(queue: QueueName, yes: Yes = False) -> None:
     """Put back at once what waits on the retry ladder for a queue."""
 
     def act(connection: Connection, books: Engine, system: Surroundings, show: Any) -> Progress:
+        vouch(system, work_queue(queue))
         return retry_queue.retry_now(
             connection, books, work_queue(queue), actor(system), progress=show
         )

@@ -8,7 +8,7 @@ import typer
 
 from services.ops.audit import actions as audit
 from services.ops.broker.hold import BusyError
-from services.ops.cli.acting import actor, enter
+from services.ops.cli.acting import actor, enter, vouch
 from services.ops.cli.terminal import (
     MISUSED,
     Yes,
@@ -81,6 +81,8 @@ def replay(
     first = parse_time("--from", since)
     last = parse_time("--to", until) if until else datetime.now(UTC)
     system = enter()
+    if not done and not dry_run:
+        vouch(system, queue)
     books = None if dry_run else engine(system)
     if books is not None:
         what = f"what the journal has{' of ' + types if wanted else ''} since {moment(first)}"

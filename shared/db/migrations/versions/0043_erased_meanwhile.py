@@ -230,13 +230,13 @@ def upgrade() -> None:
     for name in FUNCTIONS:
         op.execute(f"REVOKE EXECUTE ON FUNCTION {name} FROM PUBLIC")
     with op.get_context().autocommit_block():
-        _build()
+        build(INDEXES)
     for statement in _LEFT:
         op.execute(statement)
 
 
-def _build() -> None:
-    """Build the indexes; what was broken off is begun anew.
+def build(indexes: dict[str, tuple[str, str, str]]) -> None:
+    """Build indexes; what was broken off is begun anew.
 
     It waits for whoever writes as long as they take, for it stands before nobody meanwhile: to give
     up would leave an index that is of no use, and cost the whole table again.
@@ -245,7 +245,7 @@ def _build() -> None:
     patience = ask("SHOW lock_timeout").scalar_one()
     op.execute("SET lock_timeout = 0")
     try:
-        for name, (table, what, rows) in INDEXES.items():
+        for name, (table, what, rows) in indexes.items():
             found = f"SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('{name}')"  # noqa: S608
             if ask(found).scalar_one_or_none() is False:
                 op.execute(f"DROP INDEX CONCURRENTLY {name}")

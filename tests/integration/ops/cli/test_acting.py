@@ -95,6 +95,25 @@ def test_in_production_nobody_acts_or_is_shown_persons_without_a_name(
     assert err.strip() == "fellow_ops is nobody's name: give --as and your own user of the broker."
 
 
+@pytest.mark.parametrize("queue", ["kyc.decisions", "secrets.rotate"])
+def test_commands_are_not_copied_by_whom_nobody_believes_who_gave_them(settings, production, queue):
+    """A decision would count as nobody's, and die."""
+    own = urlsplit(as_service(settings.amqp_url, "operator"))
+    named = production | {"FELLOW_AS": own.username, "FELLOW_PASSWORD": own.password}
+    for command in (
+        ("journal", "replay", "--yes", "--from", "2026-01-01", "--to-queue", queue),
+        ("dead", "replay", queue, "--all", "--yes"),
+        ("dead", "edit", queue, "7", "--body", "/dev/null"),
+        ("dead", "retry-now", queue, "--yes"),
+    ):
+        code, out, err = fellow(settings, *command, **named)
+        assert (code, out) == (2, "")
+        assert "believed of fellow_console alone" in err
+    console = named | {"AMQP_URL": as_service(settings.amqp_url, "console")}
+    code, _, err = fellow(settings, "dead", "replay", queue, "--all", "--yes", **console)
+    assert code == 0, err
+
+
 def test_who_signs_in_to_the_broker_is_who_acts(settings, db, production):
     own = urlsplit(as_service(settings.amqp_url, "operator"))
     add = ("users", "add", "ada", "--role", "watch", "--generate")
