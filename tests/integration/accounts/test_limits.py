@@ -450,6 +450,23 @@ def test_who_asked_for_a_code_has_tries_of_their_own(api, email):
     assert answer.status_code == 200, answer.text
 
 
+@pytest.mark.parametrize("asks_again", [False, True])
+def test_who_has_the_id_of_a_registration_has_tries_of_their_own(api, asks_again):
+    """They registered on a phone, and read the email at another network's computer."""
+    address, away = new_email(), somewhere()
+    shown = {"registration_id": register(api, address, somewhere()).json()["id"]}
+    if asks_again:
+        let_pass(api)
+        assert post(api, "request-otp", away, email=address, **shown).status_code == 200
+        shown = {}
+    code = api.code_for(address)
+    wrong = f"{(int(code) + 1) % 1_000_000:06}"
+    for _ in range(5):
+        post(api, "verify-otp", somewhere(), email=address, otp=wrong)
+    answer = post(api, "verify-otp", away, email=address, otp=code, **shown)
+    assert answer.status_code == 200, answer.text
+
+
 def test_who_is_signed_in_is_none_of_the_strangers(api, email, home):
     """Their network changes, and strangers guess: what asks for the password again works."""
     token = login(api, email, home).json()["access"]
