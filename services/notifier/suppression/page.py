@@ -106,7 +106,7 @@ class UnsubscribePage:
         self, req: Request, resp: Response, status: int, asked: Asked | None, wanted: str
     ) -> None:
         try:
-            standing = await self._run(asked, wanted)
+            standing = await self._run(asked, wanted, network_of(client_address(req)))
         except Exception as error:
             is_full = isinstance(error, ApiError)  # too much waits already
             if not (is_full or is_used_up(error) or is_database_away(error)):
@@ -117,7 +117,7 @@ class UnsubscribePage:
             return
         _answer(resp, status if standing else 404, standing, wanted)
 
-    async def _run(self, asked: Asked | None, wanted: str) -> Standing | None:
+    async def _run(self, asked: Asked | None, wanted: str, network: str) -> Standing | None:
         """Do what is wanted, if anything; None where nobody is known by what was asked with."""
 
         @within(ANSWER_SECONDS)
@@ -133,7 +133,7 @@ class UnsubscribePage:
                     _ACTIONS[wanted](session, leaver)
                 return leaving.standing(session, leaver, this_order_alone=leaver is not asked)
 
-        return await self._lane.run(run)
+        return await self._lane.run(run, network)
 
 
 def _counted_by(asked: Asked | None) -> str | None:

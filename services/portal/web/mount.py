@@ -21,6 +21,7 @@ from shared.db.session import is_database_away, transaction
 from shared.http.lanes import Lanes
 from shared.http.mount import client_address
 from shared.security.encryption import CannotOpenError, portal_sealer
+from shared.security.networks import network_of
 from shared.web import cookies
 from shared.web.answers import DATABASE_LEFT, write_file, write_redirect, write_view
 from shared.web.arrivals import hides_cookies, lead_on
@@ -159,8 +160,9 @@ def _responder(page: Page, config: Settings, api: Api, lanes: Lanes) -> Any:
                     note = sessions.take_note(session, own)
             return result, _rendered(result, token, held, note)
 
+        caller = network_of(browser.address)  # a cookie is anybody's word
         try:
-            result, html = await lane.run(run)
+            result, html = await lane.run(run, caller)
         except Exception as error:
             if not has_acted or not is_database_away(error):
                 raise

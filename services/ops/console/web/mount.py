@@ -23,6 +23,7 @@ from shared.db.deadline import NoAnswerError, within
 from shared.db.session import is_database_away, is_used_up, transaction
 from shared.http.lanes import Lanes
 from shared.http.mount import client_address
+from shared.security.networks import network_of
 from shared.web import cookies
 from shared.web.answers import DATABASE_AWAY, DATABASE_LEFT, write_file, write_redirect, write_view
 from shared.web.arrivals import hides_cookies, lead_on
@@ -153,8 +154,9 @@ def _responder(page: Page, system: System, lanes: Lanes) -> Any:
             view = page.without_database(system)
             return view, _rendered(view, token, visitor, "")
 
+        caller = network_of(client_address(req))  # a cookie is anybody's word
         try:
-            result, html = await lane.run(run)
+            result, html = await lane.run(run, caller)
         except Exception as error:
             if is_used_up(error) and not has_acted:
                 raise
@@ -163,7 +165,7 @@ def _responder(page: Page, system: System, lanes: Lanes) -> Any:
             log.warning("database_away", route=req.uri_template, error=type(error).__name__)
             if has_acted:
                 raise PageError(503, DATABASE_LEFT) from None
-            result, html = await lane.run(run_without_database)
+            result, html = await lane.run(run_without_database, caller)
         _write(resp, result, html, system)
 
     return respond
