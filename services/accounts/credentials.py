@@ -108,8 +108,7 @@ def reset_password(
         return OTP_ERRORS[outcome]()
     registration.refuse_weak(password, email, account.company_name)
     guesses.attempts.give_back(*guess)
-    _set_password(session, account, password)
-    guesses.remember(session, account, network)
+    _set_password(session, account, password, network)
     tell(session, account, "password_reset", address)
     return None
 
@@ -131,7 +130,7 @@ def change_password(
     if isinstance(account, ApiError):
         return account
     registration.refuse_weak(password, account.email, account.company_name)
-    _set_password(session, account, password)
+    _set_password(session, account, password, network_of(address))
     tell(session, account, "password_changed", address)
     return None
 
@@ -197,6 +196,7 @@ def change_address(
     guesses.attempts.give_back(*guess)
     account.email = pending.email
     sessions.end_others(session, account_id, session_id)
+    guesses.remember_alone(session, account, network_of(address))
     registration.withhold_others(session, account.email)
     for told in (before, account.email):
         tell(session, account, "address_changed", address, told)
@@ -251,10 +251,11 @@ def _shown(session: Session, account_id: UUID, password: str, address: str) -> A
     return account
 
 
-def _set_password(session: Session, account: Account, password: str) -> None:
-    """Set it; what was begun by the one before ends."""
+def _set_password(session: Session, account: Account, password: str, network: str) -> None:
+    """Set it; what was begun by the one before ends, and only `network` is known any more."""
     account.password_hash = passwords.hash_password(password)
     sessions.end(session, account.id)
+    guesses.remember_alone(session, account, network)
     _forget_pending(session, account)
 
 

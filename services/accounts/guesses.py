@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Literal, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -31,15 +31,19 @@ STRANGERS_AN_HOUR = {"password": 45, "code": 20}
 """All networks together that do not know the account."""
 OWN_AN_HOUR = {"password": 20, "code": 9}
 """Each network that does. For codes, whoever asked for one: that is `MAILS_A_DAY` at most."""
-OWN_PASSWORDS_AN_HOUR = 45
-"""All networks together that know the account."""
+NETWORKS_PASSWORDS_AN_HOUR = 25
+"""All networks together that know the account; its devices and sessions have theirs beside it."""
 MAILS_A_DAY = 8
-"""What anybody can make us mail to one address; as many again from where its account is used."""
+"""What anybody can make us mail to one address; as many again from the networks where its account
+is used, and by its devices."""
 MAILED_BEFORE = (MAILS_A_DAY, 6, 5, 4)
 """How many may have been mailed to an address before a network's first, second, … request of a day:
 what one network uses up leaves others theirs, and the last of all go to those who ask first."""
 _DEVICES = "a device"
-"""In place of a network: those that are known by their token count together."""
+"""In place of a network: those that are known by their token count together, and apart from the
+networks, where others may be too."""
+_NETWORKS = "networks"
+"""In place of a network: all that the account was used from."""
 NEW_ADDRESSES_A_DAY = 8
 """Codes that one account can have mailed to addresses that it wants: any, so also strangers'."""
 
@@ -77,9 +81,10 @@ def at(
         )
     place = _DEVICES if is_known else network
     own = Limit(f"own {kind}", f"{email}\0{place}", OWN_AN_HOUR[kind], HOUR)
-    if kind == "code":
+    if kind == "code" or is_known:
         return (own,)
-    return own, Limit(f"own {kind}", email, OWN_PASSWORDS_AN_HOUR, HOUR)
+    together = Limit(f"own {kind}", f"{email}\0{_NETWORKS}", NETWORKS_PASSWORDS_AN_HOUR, HOUR)
+    return own, together
 
 
 def mails(
@@ -88,7 +93,8 @@ def mails(
     """What an email that anybody can ask for counts against; the arguments as those of `at`."""
     email = email.lower()
     if is_known or is_own(session, "password", email, network):
-        return (Limit("own mail", email, MAILS_A_DAY, DAY),)
+        place = _DEVICES if is_known else _NETWORKS
+        return (Limit("own mail", f"{email}\0{place}", MAILS_A_DAY, DAY),)
     asked = _asked(email, network)
     before = MAILED_BEFORE[min(attempts.count(session, asked), len(MAILED_BEFORE) - 1)]
     return asked, Limit("mail", email, before, DAY)
@@ -193,3 +199,13 @@ def remember(session: Session, account: Account, network: str) -> bool:
     made = insert(KnownNetwork).values(id=new_id(), account_id=account.id, network=network)
     session.execute(made.on_conflict_do_nothing())
     return bool(known)
+
+
+def remember_alone(session: Session, account: Account, network: str) -> None:
+    """An account is used from a network; from which it was before is forgotten.
+
+    Where a thief was signed in they would count among the owner's for a year, and use theirs up.
+    """
+    others = KnownNetwork.network != network
+    session.execute(delete(KnownNetwork).where(KnownNetwork.account_id == account.id, others))
+    remember(session, account, network)

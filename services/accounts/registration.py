@@ -107,6 +107,8 @@ def send_again(
     is_free = account_of(session, email) is None
     if asked.is_on_its_way or not waiting or not is_free:
         return None
+    if registration_id is not None:  # told to whoever registered, alone: they are here now
+        waiting[-1].network = network
     if codes.may_send_again(session, waiting[-1]):
         codes.send(session, waiting[-1])
     return None
@@ -137,7 +139,8 @@ def verify(
     waiting = _waiting(session, email)
     outcome, proved = Check.WRONG, None
     for pending in waiting:
-        checked = codes.check(session, pending, otp, is_own=pending.network == network)
+        is_own = pending.network == network or pending.id == registration_id
+        checked = codes.check(session, pending, otp, is_own=is_own)
         if checked is not Check.WRONG:
             outcome, proved = checked, pending
     if proved is None or outcome is not Check.RIGHT:

@@ -188,7 +188,19 @@ FUNCTIONS: Mapping[str, tuple[str, ...]] = {
         "lift_suppression(uuid)",
     ),
 }
-"""The functions that are not for everybody, by who may call them."""
+"""Who may call which of our functions; a trigger's function nobody calls."""
+
+_TAKE_FROM_PUBLIC = text("""
+    DO $$ DECLARE ours regprocedure; BEGIN
+        FOR ours IN
+            SELECT oid FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND NOT EXISTS (
+                SELECT FROM pg_depend  -- an extension's are for its users
+                WHERE classid = 'pg_proc'::regclass AND objid = pg_proc.oid AND deptype = 'e')
+        LOOP
+            EXECUTE format('REVOKE EXECUTE ON ROUTINE %s FROM PUBLIC', ours);
+        END LOOP;
+    END $$
+""")
 
 
 def apply(connection: Connection, passwords: Mapping[str, str]) -> None:
@@ -204,10 +216,11 @@ def apply(connection: Connection, passwords: Mapping[str, str]) -> None:
     """
     _create_missing(connection)
     connection.execute(text("REVOKE CREATE ON SCHEMA public FROM PUBLIC"))
-    # A restore into a new server, whose roles are not there yet, leaves them to everybody: each
-    # function's rights come in one piece, which fails.
-    for function in sorted({name for names in FUNCTIONS.values() for name in names}):
-        connection.execute(text(f"REVOKE EXECUTE ON FUNCTION {function} FROM PUBLIC"))
+    # PUBLIC's by default, and whoever may execute a trigger's function may hang it on a temporary
+    # table of their own, where it runs with its owner's rights. Each time, since a restore into a
+    # new server, whose roles are not there yet, leaves all to everybody: a function's rights come
+    # in one piece, which fails.
+    connection.execute(_TAKE_FROM_PUBLIC)
     for service in SERVICES:
         role = login(service)
         for kind in ("TABLES", "SEQUENCES", "FUNCTIONS"):

@@ -19,7 +19,7 @@ from shared.http.metrics import measured
 from shared.http.route import Answer, Call, Route, Throttles
 from shared.http.standing import not_signed_in, require_session
 from shared.security import tokens
-from shared.security.networks import without_port
+from shared.security.networks import network_of, without_port
 from shared.telemetry import tracing
 from shared.validation.reading import InvalidValueError, read, read_json
 
@@ -174,8 +174,9 @@ def _responder(route: Route, lanes: Lanes, throttles: Throttles) -> Any:
         address = client_address(req)
         token = bearer(req) if route.bearer else None
         account_id = token.account_id if token else None
+        caller = str(account_id) if account_id else network_of(address)
         # What there is no room for counts against nobody, and what is refused is not read.
-        (lanes.passwords if needs_password else lanes.ordinary).require_room()
+        (lanes.passwords if needs_password else lanes.ordinary).require_room(caller)
         if refusal := throttles.refusal(route, path, address):
             raise refusal
         if route.throttled_account and (refusal := throttles.account(str(account_id))):
@@ -202,7 +203,7 @@ def _responder(route: Route, lanes: Lanes, throttles: Throttles) -> Any:
                     require_session(session, token)
                 return route.handler(session, call)
 
-        answer = await lane.run(run)
+        answer = await lane.run(run, caller)
         if isinstance(answer, ApiError):
             write_error(resp, answer)
             return

@@ -1,7 +1,8 @@
 """By what a browser or a program is known with which somebody has signed in.
 
 Whoever guesses has none, and so uses up nothing of what is its owner's (OWASP, "Slow Down Online
-Guessing Attacks with Device Cookies"). It signs nobody in, and is good until the password changes.
+Guessing Attacks with Device Cookies"). It signs nobody in, and is good until the password
+changes, or is hashed anew at the first sign-in after the parameters of hashes have changed.
 """
 
 import hashlib

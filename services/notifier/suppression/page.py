@@ -76,32 +76,38 @@ class UnsubscribePage:
 
     async def on_get(self, req: Request, resp: Response) -> None:
         """How things stand, and buttons."""
-        await self._answered(req, resp, 200, _asked(req), "")
+        asked = _asked(req)
+        if self._is_counted(req, resp, asked):
+            await self._answered(req, resp, 200, asked, "")
 
     on_head = on_get
 
     async def on_post(self, req: Request, resp: Response) -> None:
         """Leave or come back; answered with the page, never by a redirect (RFC 8058, 3.2)."""
         asked = _asked(req)
-        fields = _fields(req.content_type or "", await read_body(req, MAX_BODY_BYTES))
+        if not self._is_counted(req, resp, asked):
+            return
+        found = fields(req.content_type or "", await read_body(req, MAX_BODY_BYTES))
         may = _BY_LINK if isinstance(asked, tracking.Link) else tuple(_ACTIONS)
-        wanted = may[0] if fields == ONE_CLICK else fields.get("do", "") if len(fields) == 1 else ""
+        wanted = may[0] if found == ONE_CLICK else found.get("do", "") if len(found) == 1 else ""
         if wanted not in may:
             await self._answered(req, resp, 400, asked, "")
             return
         await self._answered(req, resp, 200, asked, wanted)
 
+    def _is_counted(self, req: Request, resp: Response, asked: Asked | None) -> bool:
+        """Count it, before anything of its body is read; False where it is refused for that."""
+        refusal = self._count(f"{PATH} {_counted_by(asked) or network_of(client_address(req))}")
+        if refusal:
+            resp.set_headers(refusal.headers)
+            _answer(resp, refusal.status, None, "")
+        return refusal is None
+
     async def _answered(
         self, req: Request, resp: Response, status: int, asked: Asked | None, wanted: str
     ) -> None:
-        if refusal := self._count(
-            f"{PATH} {_counted_by(asked) or network_of(client_address(req))}"
-        ):
-            resp.set_headers(refusal.headers)
-            _answer(resp, refusal.status, None, wanted)
-            return
         try:
-            standing = await self._run(asked, wanted)
+            standing = await self._run(asked, wanted, network_of(client_address(req)))
         except Exception as error:
             is_full = isinstance(error, ApiError)  # too much waits already
             if not (is_full or is_used_up(error) or is_database_away(error)):
@@ -112,7 +118,7 @@ class UnsubscribePage:
             return
         _answer(resp, status if standing else 404, standing, wanted)
 
-    async def _run(self, asked: Asked | None, wanted: str) -> Standing | None:
+    async def _run(self, asked: Asked | None, wanted: str, network: str) -> Standing | None:
         """Do what is wanted, if anything; None where nobody is known by what was asked with."""
 
         @within(ANSWER_SECONDS)
@@ -128,7 +134,7 @@ class UnsubscribePage:
                     _ACTIONS[wanted](session, leaver)
                 return leaving.standing(session, leaver, this_order_alone=leaver is not asked)
 
-        return await self._lane.run(run)
+        return await self._lane.run(run, network)
 
 
 def _counted_by(asked: Asked | None) -> str | None:
@@ -147,18 +153,27 @@ def _asked(req: Request) -> Asked | None:
         return None
 
 
-def _fields(content_type: str, raw: bytes) -> dict[str, str]:
-    """The fields of a form in either encoding; a name that comes twice makes it none."""
-    if content_type.partition(";")[0].strip().lower() == "multipart/form-data":
-        head = f"Content-Type: {content_type}\r\n\r\n".encode("latin-1", "replace")
-        form = BytesParser(EmailMessage, policy=HTTP).parsebytes(head + raw)
-        pairs = [_part(part) for part in form.iter_parts() if isinstance(part, EmailMessage)]
-    else:
-        try:
-            pairs = parse_qsl(raw.decode("ascii"), keep_blank_values=True, max_num_fields=8)
-        except ValueError:
-            return {}
+def fields(content_type: str, raw: bytes) -> dict[str, str]:
+    """The fields of a form in either encoding; a name that comes twice makes it none.
+
+    Args:
+        content_type: as it was sent.
+        raw: the body.
+    """
+    try:
+        pairs = _pairs(content_type, raw)
+    except (ValueError, LookupError, AttributeError, TypeError):
+        # The standard library's parser of heads stumbles over some that nobody means.
+        return {}
     return dict(pairs) if len(dict(pairs)) == len(pairs) else {}
+
+
+def _pairs(content_type: str, raw: bytes) -> list[tuple[str, str]]:
+    if content_type.partition(";")[0].strip().lower() != "multipart/form-data":
+        return parse_qsl(raw.decode("ascii"), keep_blank_values=True, max_num_fields=8)
+    head = f"Content-Type: {content_type}\r\n\r\n".encode("latin-1", "replace")
+    form = BytesParser(EmailMessage, policy=HTTP).parsebytes(head + raw)
+    return [_part(part) for part in form.iter_parts() if isinstance(part, EmailMessage)]
 
 
 def _part(part: EmailMessage) -> tuple[str, str]:

@@ -212,6 +212,9 @@ def reset(session: Session, name: str) -> bool:
         name: in whatever case.
     """
     user_id = session.scalar(select(OpsUser.id).where(OpsUser.name == name.strip().lower()))
+    if user_id is None:
+        return False
+    users.hold(session, user_id)  # who is signing in just now is seen below
     for table in (OpsRecoveryCode, OpsSession):
         session.execute(delete(table).where(table.user_id == user_id))
     gone = delete(OpsSecondFactor).where(OpsSecondFactor.user_id == user_id)

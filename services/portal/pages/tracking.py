@@ -21,6 +21,7 @@ from shared.http.mount import client_address
 from shared.languages import time_zones
 from shared.languages.language import language
 from shared.languages.way import steps
+from shared.security.networks import network_of
 from shared.web.answers import write_view
 from shared.web.results import PageError, View
 
@@ -53,9 +54,10 @@ class Tracking:
 
     async def on_get(self, req: Request, resp: Response, token: str) -> None:
         """The order, or why it is not shown."""
-        asking = self._api.for_browser(client_address(req), "")
+        address = client_address(req)
+        asking = self._api.for_browser(address, "")
         try:
-            order = await self._lane.run(partial(_find, asking, token))
+            order = await self._lane.run(partial(_find, asking, token), network_of(address))
             view = self._order(token, order) if order else _without("none", 404)
         except Refused as refused:
             is_busy = refused.status == HTTPStatus.TOO_MANY_REQUESTS

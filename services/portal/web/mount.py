@@ -18,6 +18,7 @@ from shared.db.session import transaction
 from shared.http.lanes import Lanes
 from shared.http.mount import client_address
 from shared.security.encryption import CannotOpenError, portal_sealer
+from shared.security.networks import network_of
 from shared.web.forms import SentFile
 from shared.web.mount import Arrived, Form, Names, Result, Site, shown
 from shared.web.results import SURE, PageError, Redirect, View, own_path
@@ -117,7 +118,8 @@ class _Portal(Site[Page]):
                     note = sessions.take_note(session, own)
             return result, render(result.template, shown(result, token, note, business=held))
 
-        return await self.lane(page).run(run)
+        caller = network_of(browser.address)  # a cookie is anybody's word
+        return await self.lane(page).run(run, caller)
 
 
 def _sealed(form: Form, token: str) -> Form:

@@ -1,7 +1,8 @@
 """uvicorn's HTTP/1.1 protocol with what httptools leaves out: bounds, order, and no upgrade.
 
 httptools keeps a field until it is whole, gives trailers as headers, and takes an offered upgrade
-for a change of protocol, after which it reads the request's body as the next request.
+for a change of protocol, after which it reads the request's body as the next request. uvicorn keeps
+whatever is pipelined, and reads on after each answer.
 """
 
 import asyncio
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from shared.http.protocol.expecting import Deferred
@@ -20,6 +21,8 @@ FIELD_BYTES = 8_190
 TARGET_BYTES = 8_190
 HEAD_BYTES = 32_768  # of names and values
 LINGER_SECONDS = 2.0
+MOST_WAITING = 64
+"""Requests of one connection that wait, whole, for the answers before theirs."""
 _VERSIONS = ("1.1", "1.0")
 _MOST_UNPRODUCTIVE = HEAD_BYTES + TARGET_BYTES
 
@@ -60,6 +63,11 @@ class BoundedProtocol(HttpToolsProtocol):
     _begun = -1  # bytes that came in one piece with which a request began; -1 in the next pieces
     _hosts = 0
     _is_offered = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Called by asyncio."""
+        super().connection_made(transport)
+        self.flow = _Flow(transport, self.pipeline)
 
     def data_received(self, data: bytes) -> None:
         """Called by asyncio."""
@@ -148,6 +156,10 @@ class BoundedProtocol(HttpToolsProtocol):
                 raise HeadError
             self._is_offered = True
             return
+        if self.pipeline and len(self.pipeline) >= MOST_WAITING:
+            # Who pipelines has to send again what is not answered (RFC 9112, 9.3.2).
+            self._refusal = b""
+            raise HeadError
         self._unproductive = 0
         if self.expect_100_continue:
             self._begin_deferred(version)
@@ -233,6 +245,19 @@ class BoundedProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - in the shape of all our errors
         """Called by uvicorn for what cannot be parsed."""
         self.end_with(_NO_HTTP)
+
+
+class _Flow(FlowControl):
+    """Reads nothing more while requests wait that have been read."""
+
+    def __init__(self, transport: asyncio.Transport, waiting: deque[Any]) -> None:
+        super().__init__(transport)
+        self._waiting = waiting
+
+    def resume_reading(self) -> None:
+        """Called by uvicorn at each answer, and where an app asks for its request."""
+        if self.read_paused and not self._waiting:
+            super().resume_reading()
 
 
 class _LastWords:

@@ -7,11 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import delete, update
+from sqlalchemy import delete, select, update
 
 from shared.bus.contract.events import AccountOtpRequested
 from shared.db.attempts import REMEMBERED_SECONDS
-from shared.db.models import AttemptCount, OutboxMessage, PendingProof
+from shared.db.models import Account, AttemptCount, KnownNetwork, OutboxMessage, PendingProof
+from shared.security.networks import network_of
 from tests.integration.arrange import facts
 from tests.integration.conftest import running_ingress
 
@@ -356,6 +357,76 @@ def test_with_a_known_device_a_lost_password_is_set_from_somewhere_new(api, emai
     assert login(api, email, away, new).status_code == 200
 
 
+def used_from(api, email, addresses):
+    """Somebody has signed in from there: each costs a second otherwise."""
+    with api.session() as session:
+        account = session.scalar(select(Account.id).where(Account.email == email))
+        for address in addresses:
+            network = network_of(address)
+            session.add(KnownNetwork(id=uuid.uuid4(), account_id=account, network=network))
+        session.commit()
+
+
+def known_networks(api, email):
+    with api.session() as session:
+        known = select(KnownNetwork.network).join(Account, Account.id == KnownNetwork.account_id)
+        return session.scalars(known.where(Account.email == email)).all()
+
+
+def test_who_was_signed_in_before_a_new_password_is_a_stranger_after_it(api, email, home):
+    """From as many networks as they like, each of which asks for a code."""
+    thief = [somewhere() for _ in range(8)]
+    used_from(api, email, thief)
+    assert post(api, "password/reset-code", home, email=email).status_code == 200
+    code, new = api.code_for(email), "another horse battery"
+    body = {"email": email, "otp": code, "password": new}
+    assert post(api, "password/reset", home, **body).status_code == 200
+    assert known_networks(api, email) == [network_of(home)]
+    for address in thief:
+        post(api, "password/reset-code", address, email=email)
+    assert post(api, "password/reset-code", home, email=email).status_code == 200
+
+
+def test_who_was_signed_in_before_a_new_address_is_a_stranger_after_it(api, email, home):
+    wanted = new_email()
+    used_from(api, email, [somewhere()])
+    token = login(api, email, home).json()["access"]
+    headers = {"X-Forwarded-For": home, "Authorization": f"Bearer {token}"}
+    asked = {"email": wanted, "password": PASSWORD}
+    assert api.http.post("/users/email/", json=asked, headers=headers).status_code == 200
+    proof = {"otp": api.code_for(wanted)}
+    assert api.http.post("/users/email/verify/", json=proof, headers=headers).status_code == 200
+    assert known_networks(api, wanted) == [network_of(home)]
+
+
+def test_floods_from_all_known_networks_hold_up_no_device_and_no_session(api, email, home):
+    answer = login(api, email, home).json()
+    shared = [somewhere() for _ in range(8)]
+    used_from(api, email, shared)
+    for address in shared:
+        post(api, "password/reset-code", address, email=email)
+    for address in shared[:3]:
+        while login(api, email, address, "wrong guess").status_code != 429:
+            pass
+    known = {"email": email, "device_token": answer["device_token"]}
+    assert post(api, "auth/login", home, password=PASSWORD, **known).status_code == 200
+    let_pass(api)  # a code was mailed a moment ago
+    assert post(api, "password/reset-code", home, **known).status_code == 200
+    headers = {"X-Forwarded-For": home, "Authorization": f"Bearer {answer['access']}"}
+    shown = api.http.post("/users/password/confirm/", json={"password": PASSWORD}, headers=headers)
+    assert shown.status_code == 204
+
+
+def test_who_changes_a_password_while_strangers_guess_signs_in_with_it(api, email, home):
+    """On a journey, by the session from home; all devices are forgotten with the password."""
+    token, away = login(api, email, home).json()["access"], somewhere()
+    flood(api, email)
+    headers = {"X-Forwarded-For": away, "Authorization": f"Bearer {token}"}
+    body = {"current_password": PASSWORD, "password": "another horse battery"}
+    assert api.http.post("/users/password/", json=body, headers=headers).status_code < 300
+    assert login(api, email, away, "another horse battery").status_code == 200
+
+
 def test_the_token_of_a_device_lets_nobody_guess_without_end(api, email, home):
     """Not from wherever, and at no other account."""
     token = login(api, email, home).json()["device_token"]
@@ -376,6 +447,23 @@ def test_who_asked_for_a_code_has_tries_of_their_own(api, email):
     for _ in range(6):
         post(api, "password/reset", somewhere(), email=email, otp="000000", password=MINE)
     answer = post(api, "password/reset", away, email=email, otp=code, password="new horse battery")
+    assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize("asks_again", [False, True])
+def test_who_has_the_id_of_a_registration_has_tries_of_their_own(api, asks_again):
+    """They registered on a phone, and read the email at another network's computer."""
+    address, away = new_email(), somewhere()
+    shown = {"registration_id": register(api, address, somewhere()).json()["id"]}
+    if asks_again:
+        let_pass(api)
+        assert post(api, "request-otp", away, email=address, **shown).status_code == 200
+        shown = {}
+    code = api.code_for(address)
+    wrong = f"{(int(code) + 1) % 1_000_000:06}"
+    for _ in range(5):
+        post(api, "verify-otp", somewhere(), email=address, otp=wrong)
+    answer = post(api, "verify-otp", away, email=address, otp=code, **shown)
     assert answer.status_code == 200, answer.text
 
 

@@ -9,12 +9,13 @@ import resource
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import uvicorn
 
 from services.ingress.server.worker import Worker as IngressWorker
-from shared.http.protocol.heads import BoundedProtocol
+from shared.http.protocol.heads import MOST_WAITING, BoundedProtocol
 from shared.web.worker import Worker as ConsoleWorker
 
 BODY = b"GET /stolen HTTP/1.1\r\nHost: fellow\r\n\r\n"
@@ -210,6 +211,57 @@ def test_a_large_head_in_pieces_behind_another_is_counted_too(address, cut):
         assert connection.recv(65_536).startswith(b"HTTP/1.1 200 ")
         connection.sendall(sent[cut:])
         assert connection.recv(65_536).startswith(b"HTTP/1.1 431 ")
+
+
+def test_who_keeps_as_many_requests_on_the_way_as_may_wait_has_all_answers(address):
+    with socket.create_connection(address, timeout=30) as connection:
+        connection.sendall(head() * MOST_WAITING)
+        for _ in range(20 * MOST_WAITING):
+            assert read_answer(connection) == "/"
+            connection.sendall(head())
+        connection.sendall(last())
+        for _ in range(MOST_WAITING):
+            assert read_answer(connection) == "/"
+        assert read_answer(connection) == "/last"
+
+
+def read_answer(connection):
+    """Give the path of one answer, and take nothing of the next."""
+    received = b""
+    while not received.endswith(b"\r\n\r\n"):
+        received += connection.recv(1)
+    length = int(received.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+    return json.loads(connection.recv(length, socket.MSG_WAITALL))["path"]
+
+
+def test_requests_without_end_on_one_connection_are_not_kept(address):
+    """Each would wait whole for those before it: eighty times what it was on the wire."""
+    many = head() * 20_000
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with (
+        socket.create_connection(address, timeout=30) as connection,
+        ThreadPoolExecutor(1) as sender,
+    ):
+        sending = sender.submit(send_for_as_long_as_it_is_let, connection, [many] * 50)
+        received = connection.recv(65_536)
+        assert answers(exchange(address, last()))[0]["path"] == "/last"
+        tail = received
+        while chunk := connection.recv(65_536):
+            tail = (tail + chunk)[-65_536:]
+        sending.result()
+    kept = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert kept < 20_000, "kB"
+    assert received.startswith(b"HTTP/1.1 200 ")
+    assert tail.endswith(b"}"), "the last answer is whole"
+
+
+def send_for_as_long_as_it_is_let(connection, parts):
+    try:
+        for part in parts:
+            connection.sendall(part)
+        connection.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass
 
 
 FIRST = {

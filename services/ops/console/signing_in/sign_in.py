@@ -57,6 +57,11 @@ def take_code(session: Session, visit: Visit) -> Result:
     """Take the code of the second factor, or a recovery code."""
     wanted = visit.field("next") or "/"
     user = sessions.awaiting(session, visit.token, visit.system.config)
+    if user is not None:
+        # Whoever ends all sessions of the user just now has ended this one, or waits and sees the
+        # one that follows.
+        users.hold(session, user.id)
+        user = sessions.awaiting(session, visit.token, visit.system.config)
     if user is None:
         return Redirect("/sign-in")
     kind = by_code(session, visit, user)

@@ -18,6 +18,7 @@ from shared.db.deadline import NoAnswerError, within
 from shared.db.session import is_database_away, is_used_up, transaction
 from shared.http.lanes import Lanes
 from shared.http.mount import client_address
+from shared.security.networks import network_of
 from shared.web.answers import DATABASE_AWAY
 from shared.web.mount import Arrived, Names, Result, Site, shown
 from shared.web.results import File, PageError, Redirect, View
@@ -97,13 +98,14 @@ class _Console(Site[Page]):
             view = page.without_database(system)
             return view, render(view.template, shown(view, here.token, "", user=visitor))
 
+        caller = network_of(client_address(here.req))  # a cookie is anybody's word
         try:
-            return await self.lane(page).run(run)
+            return await self.lane(page).run(run, caller)
         except Exception as error:
             if here.has_acted or is_used_up(error) or not is_database_away(error):
                 raise
             log.warning("database_away", route=req.uri_template, error=type(error).__name__)
-            return await self.lane(page).run(run_without_database)
+            return await self.lane(page).run(run_without_database, caller)
 
 
 def _may(visitor: User | None, right: Right) -> bool:

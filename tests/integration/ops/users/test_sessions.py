@@ -2,11 +2,14 @@
 
 import threading
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pyotp
 import pytest
 from sqlalchemy import select, text, update
 
+from services.ops.console.signing_in import sign_in
+from services.ops.console.web.page import Visit
 from services.ops.users import second_factor, sessions, users
 from services.ops.users.sessions import Where
 from services.ops.users.users import UnfitUserError
@@ -175,6 +178,36 @@ def test_a_second_factor_waits_for_who_signs_in_without_it(settings, db, engine,
     with transaction() as session:
         assert sessions.end_others(session, ada.id) == 1
     assert found(token, settings) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda session: users.put(session, "ada", "act", "another long password"),
+        lambda session: second_factor.reset(session, "ada"),
+    ],
+    ids=["password", "second factor"],
+)
+def test_nobody_slips_in_by_a_code_while_all_sessions_end(settings, db, engine, ada, change):
+    with transaction() as session:
+        (code, *_) = second_factor.make_recovery_codes(session, ada.id)
+        token = sessions.start(session, ada, awaits_code=True)
+    visit = Visit(
+        page=None, system=SimpleNamespace(config=settings), visitor=None, token=token,
+        path={}, query={}, form={"code": [code]}, asked_for="/", address="203.0.113.7", client="",
+    )  # fmt: skip
+
+    def changed():
+        with transaction() as session:
+            change(session)
+
+    changing = threading.Thread(target=changed)
+    with transaction() as session:
+        assert sign_in.take_code(session, visit).token
+        changing.start()
+        until(lambda: _waiting(engine), "the change waits")
+    changing.join()
+    assert db.scalars(select(OpsSession)).all() == []
 
 
 def _waiting(engine):
