@@ -110,6 +110,8 @@ def _responder(page: Page, system: System, lanes: Lanes) -> Any:
             with transaction() as session:
                 visitor = system.visitors.find(session, own, is_use=not page.asks_by_itself)
                 if page.needs != "nobody" and visitor is None:
+                    if page.asks_by_itself or req.get_header("HX-Request"):
+                        raise PageError(403, "You are signed out: load the page anew.")
                     return _to_sign_in(req), ""
                 if not page.before_second_factor and system.visitors.must_set_up(visitor):
                     return Redirect(SET_UP), ""
