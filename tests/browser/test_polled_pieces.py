@@ -63,3 +63,33 @@ def test_a_piece_whose_session_has_ended_is_not_the_sign_in_page(page, running):
     answer = page.request.get(piece, max_redirects=0)
     assert answer.status == 403
     assert "You are signed out" in answer.text()
+
+
+def test_figures_are_not_new_because_somebody_looks_at_them(page):
+    page.clock.install()
+    page.route("**/live/overview", lambda route: route.fulfill(status=403))
+    page.goto("/")
+    page.clock.fast_forward(3_600_000)
+    expect(page.locator("#stale")).to_be_visible()
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    page.clock.run_for(7_000)
+    expect(page.locator("#stale")).to_be_visible()
+    expect(page).to_have_title("(?) Overview · Order Fellow")
+    expect(page.locator(".asof")).to_contain_text(re.compile(r"As of \d{4}-\d\d-\d\d "))
+
+
+def test_the_tab_says_how_much_is_wrong_while_another_one_is_looked_at(page, running):
+    page.goto("/")
+    icon = page.locator("link[rel=icon]")
+    title = page.title()
+    page.evaluate(
+        "Object.defineProperty(document, 'hidden', { get: () => true });"
+        "document.dispatchEvent(new Event('visibilitychange'))"
+    )
+    running.recorder.stop()
+    try:
+        until(lambda: page.wait_for_timeout(200) or page.title() != title, "it says one more")
+        assert re.match(r"\(\d+\) Overview", page.title())
+        expect(icon).to_have_attribute("href", re.compile("mark-trouble"))
+    finally:
+        running.recorder.start()
