@@ -7,6 +7,8 @@ from typing import Any
 
 SURE = "sure"
 """The field that only the page of a question has."""
+BACK = "back"
+"""The same; where to go instead."""
 
 
 class PageError(Exception):
@@ -103,6 +105,7 @@ class Question:
             to: the path that they are sent to.
         """
         known = {**form, **{name: [value] for name, value in self.also.items()}}
+        known[BACK] = [self.back]
         again = [(name, value) for name, values in known.items() for value in values]
         return {"question": self, "to": to, "fields": again, "sure": SURE}
 

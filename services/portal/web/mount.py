@@ -4,7 +4,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
-from urllib.parse import quote
 
 import falcon.asgi
 import structlog
@@ -23,7 +22,7 @@ from shared.http.mount import client_address
 from shared.security.encryption import CannotOpenError, portal_sealer
 from shared.web import cookies
 from shared.web.answers import DATABASE_LEFT, write_file, write_redirect, write_view
-from shared.web.arrivals import hides_cookies, lead_on
+from shared.web.arrivals import hides_cookies, lead_on, to_sign_in
 from shared.web.forms import (
     MAX_FORM_BYTES,
     MAX_STRANGERS_BYTES,
@@ -41,7 +40,6 @@ FORM = "portal_form"
 """The cookie of a browser in which nobody is signed in: the sign-in form has a token too."""
 MARK = "portal_known"
 """The cookie of a browser in which somebody has signed in before."""
-SIGN_IN = "/sign-in"
 MAX_CLIENT = 200
 
 log = structlog.get_logger()
@@ -107,7 +105,9 @@ def _responder(page: Page, config: Settings, api: Api, lanes: Lanes) -> Any:
         def signed_out() -> Redirect:
             if page.asks_by_itself:
                 raise PageError(403, "You are signed out: load the page anew.")
-            return _to_sign_in(req, own)
+            # A browser that comes from another site does not show its cookie, and keeps it (RFC
+            # 6265bis, 8.8.2): what it did not show is not taken from it.
+            return Redirect(to_sign_in(req, sent), token="" if own else None)
 
         has_acted = False
 
@@ -228,11 +228,3 @@ def _unseal(value: str, name: str, token: str) -> str:
 def _rendered(view: View, token: str, held: Held | None, note: str) -> str:
     about = {"business": held, "form_token": form_token(token), "note": note, "path": ""}
     return render(view.template, about | dict(view.about))
-
-
-def _to_sign_in(req: Request, own: str) -> Redirect:
-    wanted = req.relative_uri if req.method == "GET" else "/"
-    to = SIGN_IN if wanted == "/" else f"{SIGN_IN}?next={quote(wanted, safe='')}"
-    # A browser that comes from another site does not show its cookie, and keeps it (RFC 6265bis,
-    # 8.8.2): what it did not show is not taken from it.
-    return Redirect(to, token="" if own else None)

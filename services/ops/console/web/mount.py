@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
-from urllib.parse import quote
 
 import falcon.asgi
 import structlog
@@ -25,7 +24,7 @@ from shared.http.lanes import Lanes
 from shared.http.mount import client_address
 from shared.web import cookies
 from shared.web.answers import DATABASE_AWAY, DATABASE_LEFT, write_file, write_redirect, write_view
-from shared.web.arrivals import hides_cookies, lead_on
+from shared.web.arrivals import hides_cookies, lead_on, to_sign_in
 from shared.web.forms import (
     MAX_FORM_BYTES,
     MAX_STRANGERS_BYTES,
@@ -42,7 +41,6 @@ FORM = "fellow_form"
 """The cookie of a browser in which nobody is signed in: the sign-in form has a token too."""
 MARK = "fellow_known"
 """The cookie of a browser in which somebody has signed in before."""
-SIGN_IN = "/sign-in"
 SET_UP = "/second-factor"
 
 log = structlog.get_logger()
@@ -112,7 +110,7 @@ def _responder(page: Page, system: System, lanes: Lanes) -> Any:
                 if page.needs != "nobody" and visitor is None:
                     if page.asks_by_itself or req.get_header("HX-Request"):
                         raise PageError(403, "You are signed out: load the page anew.")
-                    return _to_sign_in(req), ""
+                    return Redirect(to_sign_in(req, sent)), ""
                 if not page.before_second_factor and system.visitors.must_set_up(visitor):
                     return Redirect(SET_UP), ""
                 if visitor and isinstance(page.needs, Right) and not visitor.may(page.needs):
@@ -200,11 +198,6 @@ def _rendered(
         "path": "",
     }
     return render(view.template, about | dict(view.about), masks=masks)
-
-
-def _to_sign_in(req: Request) -> Redirect:
-    wanted = req.relative_uri if req.method == "GET" else "/"
-    return Redirect(SIGN_IN if wanted == "/" else f"{SIGN_IN}?next={quote(wanted, safe='')}")
 
 
 def _write(resp: Response, result: Result, html: str, system: System) -> None:
