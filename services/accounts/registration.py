@@ -265,10 +265,6 @@ SEVERAL = (
 )
 OTP_ERRORS = {
     Check.WRONG: lambda: ApiError(400, "invalid_otp", "The code is wrong."),
-    Check.EXPIRED: lambda: ApiError(
-        400, "otp_expired", "The code has expired. Ask for a new one at /users/request-otp/."
-    ),
-    Check.LOCKED: lambda: ApiError(
-        400, "otp_locked", "Too many wrong tries. Ask for a new code at /users/request-otp/."
-    ),
+    Check.EXPIRED: lambda: ApiError(400, "otp_expired", "The code has expired: ask for a new one."),
+    Check.LOCKED: lambda: ApiError(400, "otp_locked", "Too many wrong tries: ask for a new code."),
 }

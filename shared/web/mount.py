@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
-from urllib.parse import quote
 
 import falcon.asgi
 import structlog
@@ -142,11 +141,6 @@ class Arrived:
     query: Mapping[str, str]
     sent: forms.SentForm
     has_acted: bool = False
-
-    def to_sign_in(self) -> str:
-        """Where to sign in, to come back to what was asked for."""
-        wanted = self.req.relative_uri if self.req.method == "GET" else "/"
-        return SIGN_IN if wanted == "/" else f"{SIGN_IN}?next={quote(wanted, safe='')}"
 
 
 class Names(NamedTuple):

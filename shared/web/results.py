@@ -7,6 +7,8 @@ from typing import Any
 
 SURE = "sure"
 """The field that only the page of a question has."""
+BACK = "back"
+"""The same; where to go instead."""
 
 
 class PageError(Exception):
@@ -83,6 +85,8 @@ class Question:
         body: the text that is published by it.
         nothing: why there is nothing to be done; then there is no button.
         is_danger: whether it cannot be taken back.
+        also: fields that are sent with the answer beside the form's: what was found when it was
+            asked, so that nothing else is done.
     """
 
     title: str
@@ -94,6 +98,7 @@ class Question:
     body: str = ""
     nothing: str = ""
     is_danger: bool = False
+    also: Mapping[str, str] = field(default_factory=dict)
 
     def about(self, form: Mapping[str, Sequence[str]], to: str) -> dict[str, Any]:
         """What `question.html` shows.
@@ -102,7 +107,9 @@ class Question:
             form: the fields that are sent again with the answer.
             to: the path that they are sent to.
         """
-        again = [(name, value) for name, values in form.items() for value in values]
+        known = {**form, **{name: [value] for name, value in self.also.items()}}
+        known[BACK] = [self.back]
+        again = [(name, value) for name, values in known.items() for value in values]
         return {"question": self, "to": to, "fields": again, "sure": SURE}
 
 

@@ -18,9 +18,10 @@ from services.ops.console.web.mount import SESSION
 from services.ops.users.rights import Right
 from shared.bus.contract.events import encode
 from shared.db.models import AuditEntry, KycApplication, OpsTrouble, Order
-from shared.ids import new_id
+from shared.ids import derived_id, new_id
 from shared.web.tokens import form_token
 from tests.browser.arrange import (
+    DIED,
     a_dead_letter,
     audited,
     customer,
@@ -154,7 +155,12 @@ def a_business(running):
 
 
 def a_letter(running):
-    return "/dead/orders.intake", {"id": a_dead_letter(running, order_created(), body=b"{}")}
+    id_ = a_dead_letter(running, order_created(), body=b"{}")
+    died = datetime.fromisoformat(DIED["x-failed-at"])
+    return "/dead/orders.intake", {
+        "id": id_,
+        "death": str(derived_id("death", "orders.intake", id_, died)),
+    }
 
 
 def a_waiting_message(running):

@@ -48,6 +48,13 @@ class NotEditableError(Exception):
     """The new body does not do; the sentence says why."""
 
 
+class DiedAgainError(Exception):
+    """The letter is another than the one that was looked at."""
+
+    def __init__(self) -> None:
+        super().__init__("It has died again since it was looked at: look at it again.")
+
+
 @dataclass(slots=True)
 class Progress:
     """How far an action is.
@@ -158,6 +165,7 @@ def edit(
     body: bytes,
     actor: Actor,
     *,
+    death: UUID | None = None,
     type: str = "",  # noqa: A002 - the property's name
 ) -> bool:
     """Put one letter back with another body, under the same id.
@@ -169,6 +177,7 @@ def edit(
         message_id: of the letter.
         body: the new one, JSON in UTF-8.
         actor: who wants it.
+        death: `Letter.death` of the one that was looked at; None: whichever lies there.
         type: the message's type, where the letter has none or a wrong one.
 
     Returns:
@@ -176,11 +185,14 @@ def edit(
 
     Raises:
         NotEditableError: nothing was done, as the body would not be understood either.
+        DiedAgainError: nothing was done, as the message was put back since, and has died again.
         NotPublishedError: the broker did not take it.
     """
     letter = find(connection, queue, message_id)
     if letter is None:
         return False
+    if death not in (None, letter.death):
+        raise DiedAgainError
     type_ = type or letter.type
     validate(queue, type_, body)
 
@@ -190,7 +202,7 @@ def edit(
         publish(connection, queue.name, copies)
         return [replayed(letter, actor, body) for letter in letters]
 
-    wanted = Criteria(ids=frozenset({message_id}))
+    wanted = Criteria(ids=frozenset({message_id}), as_of=letter.failed_at)
     return settle(connection, engine, queue, wanted, act).done > 0
 
 

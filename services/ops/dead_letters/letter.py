@@ -122,6 +122,7 @@ class Criteria:
         correlation_id: the order or account.
         older_than: died longer ago than this.
         younger_than: died less long ago than this.
+        as_of: when they were asked for: ages count to it, and what died after it is not meant.
         reads: makes of a reason what whoever asks may see of it, so that nobody finds out the rest
             letter by letter.
     """
@@ -132,6 +133,7 @@ class Criteria:
     correlation_id: str = ""
     older_than: timedelta | None = None
     younger_than: timedelta | None = None
+    as_of: datetime | None = None
     reads: Callable[[str], str] = field(default=str, compare=False)
 
     @property
@@ -141,13 +143,14 @@ class Criteria:
 
     def match(self, letter: Letter, now: datetime) -> bool:
         """Whether a letter is meant. One that does not say when it died fits no age."""
-        age = None if letter.failed_at is None else now - letter.failed_at
+        age = None if letter.failed_at is None else (self.as_of or now) - letter.failed_at
         reason = self.reason.casefold()
         return (
             (not self.ids or letter.message_id in self.ids)
             and (reason in self.reads(letter.reason).casefold() or reason in letter.kind.casefold())
             and self.type in ("", letter.type)
             and self.correlation_id in ("", letter.correlation_id)
+            and (self.as_of is None or age is None or age >= timedelta())
             and (self.older_than is None or (age is not None and age > self.older_than))
             and (self.younger_than is None or (age is not None and age < self.younger_than))
         )

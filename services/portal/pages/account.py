@@ -49,7 +49,7 @@ def ask_end_all(visit: Visit) -> Question:
 def end_all(visit: Visit) -> Result:
     """End all of them."""
     visit.api.delete("/users/sessions/")
-    return Redirect("/sign-in", token="")
+    return Redirect("/sign-in?said=all", token="")
 
 
 def ask_password(visit: Visit) -> Question:
@@ -73,7 +73,7 @@ def change_password(visit: Visit) -> Result:
         visit.api.post("/users/password/", body)
     except Refused as refused:
         return _refused(visit, refused, "password")
-    return Redirect("/sign-in", token="")
+    return Redirect("/sign-in?said=password", token="")
 
 
 def send_code(visit: Visit) -> Result:
@@ -125,7 +125,7 @@ def close(visit: Visit) -> Result:
         visit.api.post("/users/close/", {"password": visit.password()})
     except Refused as refused:
         return _refused(visit, refused, "close")
-    return Redirect("/sign-in", token="")
+    return Redirect("/sign-in?said=closed", token="")
 
 
 def _sessions(visit: Visit) -> list[dict[str, Any]]:

@@ -4,9 +4,17 @@ from contextlib import suppress
 
 from services.portal.web.api import Refused
 from services.portal.web.page import Page, SignIn, Visit
+from shared.web.arrivals import ENDED
 from shared.web.mount import Result
 from shared.web.results import Redirect, View, own_path
 
+SAID = {
+    "ended": ENDED,
+    "password": "Your password is changed. Sign in with the new one.",
+    "all": "Every session is ended.",
+    "closed": "Your account is closed.",
+}
+"""What brought a browser here, by the query."""
 UNPROVED = "Prove your email address first, by the code that we have mailed to it."
 
 
@@ -15,7 +23,7 @@ def show(visit: Visit) -> Result:
     wanted = visit.query.get("next", "/")
     if visit.held is not None:
         return Redirect(own_path(wanted))
-    return _form(wanted)
+    return _form(wanted, said=SAID.get(visit.query.get("said", ""), ""))
 
 
 def sign_in(visit: Visit) -> Result | SignIn:

@@ -19,6 +19,7 @@ from shared.http.lanes import Lanes
 from shared.http.mount import client_address
 from shared.security.encryption import CannotOpenError, portal_sealer
 from shared.security.networks import network_of
+from shared.web.arrivals import to_sign_in
 from shared.web.forms import SentFile
 from shared.web.mount import Arrived, Form, Names, Result, Site, shown
 from shared.web.results import SURE, PageError, Redirect, View, own_path
@@ -59,7 +60,7 @@ class _Portal(Site[Page]):
                 raise PageError(403, "You are signed out: load the page anew.")
             # A browser that comes from another site does not show its cookie, and keeps it (RFC
             # 6265bis, 8.8.2): what it did not show is not taken from it.
-            return Redirect(here.to_sign_in(), token="" if own else None)
+            return Redirect(to_sign_in(here.req, here.sent), token="" if own else None)
 
         @within(ANSWER_SECONDS)
         def run() -> tuple[Result, str]:

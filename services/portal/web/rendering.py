@@ -11,6 +11,17 @@ from shared.web import rendering
 
 STATIC = Path(__file__).parents[1] / "static"
 _environment = rendering.environment("services.portal", STATIC)
+_environment.globals["pages"] = (
+    ("/", "Overview"),
+    ("/kyc", "KYC"),
+    ("/secret", "Secret"),
+    ("/requests", "Requests"),
+    ("/orders", "Orders"),
+    ("/upload", "Upload"),
+    ("/activity", "Activity"),
+    ("/settings", "Settings"),
+    ("/account", "Account"),
+)
 
 
 def render(template: str, about: dict[str, Any]) -> str:

@@ -1,6 +1,8 @@
 """`fellow dead replay|discard|edit|retry-now`: putting dead letters right."""
 
 from collections.abc import Callable
+from dataclasses import replace as but
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
@@ -39,6 +41,9 @@ from services.ops.dead_letters.actions import Progress
 from services.ops.dead_letters.authors import ORPHANED
 from services.ops.dead_letters.letter import Criteria
 from services.ops.environment import Surroundings
+from shared.bus.contract import topology
+
+COUNTED = 1_000
 
 
 def replay(
@@ -54,6 +59,7 @@ def replay(
 ) -> None:
     """Put letters back into their work queue, as if they had never been tried."""
     wanted = _selection(ids, every, criteria(ids or (), reason, type_, about, older, younger))
+    wanted = _asked("Replay {} of " + queue + "?", work_queue(queue), wanted, yes)
 
     def act(connection: Connection, books: Engine, system: Surroundings, show: Any) -> Progress:
         vouch(system, work_queue(queue))
@@ -61,7 +67,7 @@ def replay(
             connection, books, work_queue(queue), wanted, actor(system), progress=show
         )
 
-    _carry_out(act, "replayed", f"Replay {_in_words(wanted)} of {queue}?", wanted, yes)
+    _carry_out(act, "replayed", wanted)
 
 
 def discard(
@@ -80,13 +86,14 @@ def discard(
     if not because.strip():
         stop("--because must say why.", MISUSED)
     wanted = _selection(ids, every, criteria(ids or (), reason, type_, about, older, younger))
+    wanted = _asked("Throw {} of " + queue + " away?", work_queue(queue), wanted, yes)
 
     def act(connection: Connection, books: Engine, system: Surroundings, show: Any) -> Progress:
         return actions.discard(
             connection, books, work_queue(queue), wanted, actor(system), because, progress=show
         )
 
-    _carry_out(act, "discarded", f"Throw {_in_words(wanted)} of {queue} away?", wanted, yes)
+    _carry_out(act, "discarded", wanted)
 
 
 def edit(
@@ -94,6 +101,7 @@ def edit(
     message_id: MessageId,
     body: NewBody = None,
     type_: Annotated[str, typer.Option("--type", help="Another type for it.")] = "",
+    yes: Yes = False,
 ) -> None:
     """Put one letter back with another body, if its consumer would understand that one."""
     system = enter()
@@ -105,12 +113,23 @@ def edit(
             stop(f"There is no dead letter {message_id} in {queue}.")
         note_view(system, "fellow dead edit", [queue, message_id])
         new = read(body) if body is not None else edited(letter.text)
-        try:
+    try:
+        actions.validate(chosen, type_ or letter.type, new)
+        # No connection waits for an answer.
+        confirm(f"Replay {type_ or letter.type} {message_id} with this body?", yes)
+        with broker(system) as connection, database_trouble():
             found = actions.edit(
-                connection, books, chosen, message_id, new, actor(system), type=type_
+                connection,
+                books,
+                chosen,
+                message_id,
+                new,
+                actor(system),
+                death=letter.death,
+                type=type_,
             )
-        except actions.NotEditableError as error:
-            stop(f"Nothing was done. {error}")
+    except (actions.NotEditableError, actions.DiedAgainError) as error:
+        stop(f"Nothing was done. {error}")
     if not found:
         stop(f"The dead letter {message_id} is not there any more.")
     say("Back in its queue, with the new body.")
@@ -125,8 +144,9 @@ def retry(queue: QueueName, yes: Yes = False) -> None:
             connection, books, work_queue(queue), actor(system), progress=show
         )
 
-    question = f"Put back now all that waits on the retry ladder for {queue}?"
-    _carry_out(act, "put back", question, Criteria(), yes)
+    enter()
+    confirm(f"Put back now all that waits on the retry ladder for {queue}?", yes)
+    _carry_out(act, "put back", Criteria())
 
 
 def _selection(ids: list[str] | None, every: bool, wanted: Criteria) -> Criteria:
@@ -135,21 +155,31 @@ def _selection(ids: list[str] | None, every: bool, wanted: Criteria) -> Criteria
     return wanted
 
 
-def _in_words(wanted: Criteria) -> str:
-    return "all dead letters" if wanted.is_empty else "the dead letters that fit"
+def _asked(question: str, queue: topology.Queue, wanted: Criteria, yes: bool) -> Criteria:
+    """What was said yes to: of all, those that lie there now."""
+    system = enter()
+    if wanted.ids or yes:
+        return wanted
+    with broker(system) as connection, database_trouble():
+        found = search.browse(connection, queue, wanted, limit=COUNTED)
+    died = [letter.failed_at for letter in found.letters if letter.failed_at is not None]
+    as_of = max([datetime.now(UTC), *died])  # by their consumers' clocks
+    if wanted.is_empty:
+        words = f"all dead letters, {found.total:,},"
+    else:
+        at_least = "" if found.next is None else "at least "
+        words = f"the dead letters that fit, {at_least}{len(found.letters):,},"
+    confirm(question.format(words), yes)
+    return but(wanted, as_of=as_of)
 
 
 def _carry_out(
     act: Callable[[Connection, Engine, Surroundings, Any], Progress],
     verb: str,
-    question: str,
     wanted: Criteria,
-    yes: bool,
 ) -> None:
     system = enter()
     books = engine(system)
-    if not wanted.ids:
-        confirm(question, yes)
     with broker(system) as connection, database_trouble(), progress() as show:
         state = act(
             connection,

@@ -45,8 +45,9 @@ def list_entries(
             type_=type_,
             since=parse_time("--since", since) if since else None,
             until=parse_time("--until", until) if until else None,
-            limit=limit,
+            limit=limit + 1,
         )
+    has_more, found = len(found) > limit, found[:limit]
     note_view(system, "fellow audit list", log.rows_of(found))
     if as_json:
         print_json(found)
@@ -59,6 +60,8 @@ def list_entries(
             about = entry.correlation_id
             table.add_row(number, when, entry.type, entry.actor, entry.address, about)
         results().print(table)
+    if has_more:
+        say(f"These are the newest {limit:,}: there are more (--limit).")
 
 
 @app.command()

@@ -58,17 +58,20 @@ def show(session: Session, visit: Visit) -> Result:
         "query": urlencode({name: value for name, value in wanted.items() if value}),
         "older": entries[-1].sequence if len(entries) == AT_ONCE else None,
         "before": before,
+        "most_to_save": MOST_TO_SAVE,
     }
     return View("audit.html", about, of=log.rows_of(entries))
 
 
 def save(session: Session, visit: Visit) -> Result:
-    """The same as a file, the newest `MOST_TO_SAVE` rows."""
+    """The same as a file, the newest `MOST_TO_SAVE` rows; its name says where there are more."""
     text = io.StringIO()
-    entries = _search(session, visit, MOST_TO_SAVE)
+    found = _search(session, visit, MOST_TO_SAVE + 1)
+    entries = found[:MOST_TO_SAVE]
+    name = "audit.csv" if len(found) <= MOST_TO_SAVE else f"audit.newest-{MOST_TO_SAVE}.csv"
     log.write_csv(entries, text)
     content = text.getvalue().encode()
-    return File("audit.csv", "text/csv; charset=utf-8", content, of=log.rows_of(entries))
+    return File(name, "text/csv; charset=utf-8", content, of=log.rows_of(entries))
 
 
 def _search(

@@ -23,6 +23,8 @@ def progress(_: Session, visit: Visit) -> Result:
 def stop(_: Session, visit: Visit) -> Result:
     """Have it stop; what is done stays done."""
     job = _job(visit)
+    if not job.is_running:
+        return Redirect(f"/jobs/{job.id}", "It had ended already.")
     job.stopping.set()
     return Redirect(f"/jobs/{job.id}")
 

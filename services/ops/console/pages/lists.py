@@ -68,6 +68,7 @@ def show_orders(session: Session, visit: Visit) -> Result:
     about = {
         "orders": found[:AT_ONCE],
         "status": status,
+        "is_later": "after" in visit.query,
         "statuses": [status.value for status in TrackingStatus],
         "next": _query(status=status, after=found[AT_ONCE - 1].id) if more else "",
     }
@@ -83,6 +84,7 @@ def show_emails(session: Session, visit: Visit) -> Result:
         "path": "/emails",
         "emails": found[:AT_ONCE],
         "state": state,
+        "is_later": "after" in visit.query,
         "states": STATES,
         "next": _query(state=state, after=found[AT_ONCE - 1].id) if more else "",
     }

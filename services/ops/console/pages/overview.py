@@ -51,7 +51,9 @@ def show(_: Session, visit: Visit) -> Result:
 def page(system: System) -> View:
     """The same, without the database: what is away is the first that it says."""
     system.lookout.hasten()
-    return View("overview.html", {"path": "/", "inside": inside(system.lookout)})
+    look = system.lookout.latest
+    wrong = len(look.troubles) if look else 0
+    return View("overview.html", {"path": "/", "inside": inside(system.lookout), "wrong": wrong})
 
 
 def inside(lookout: Lookout) -> str:
@@ -76,6 +78,7 @@ def inside(lookout: Lookout) -> str:
             "ladder": [_of(look, rung.name) for rung in topology.RETRY_LADDER],
             "journal": _of(look, topology.JOURNAL.name),
             "wrong": wrong,
+            "is_old": any(trouble.kind == "blind" for trouble in look.troubles),
             "section": section,
             "fresh": FRESH,
         },

@@ -14,6 +14,7 @@ from services.ops.users.users import User
 from shared.bus import outbox
 from shared.bus.contract.events import OpsSignedIn, OpsSignedOut, OpsSignInFailed
 from shared.security.encryption import CannotOpenError
+from shared.web.arrivals import ENDED
 from shared.web.browsers import in_words
 from shared.web.mount import Result
 from shared.web.results import PageError, Redirect, View, own_path
@@ -29,7 +30,8 @@ def show(_: Session, visit: Visit) -> Result:
     """The form."""
     if visit.visitor is not None:
         return Redirect(own_path(visit.query.get("next", "/")))
-    return View("sign_in.html", {"next": visit.query.get("next", "/"), "name": "", "wrong": ""})
+    said = ENDED if visit.query.get("said") == "ended" else ""
+    return _form(visit.query.get("next", "/"), "", "", said=said)
 
 
 def sign_in(session: Session, visit: Visit) -> Result:
@@ -37,9 +39,9 @@ def sign_in(session: Session, visit: Visit) -> Result:
     name, wanted = visit.field("name"), visit.field("next") or "/"
     user = by_password(session, visit, name)
     if isinstance(user, HeldUp):
-        return View("sign_in.html", {"next": wanted, "name": name, "wrong": str(user)}, 429)
+        return _form(wanted, name, str(user), 429)
     if user is None:
-        return View("sign_in.html", {"next": wanted, "name": name, "wrong": WRONG}, 401)
+        return _form(wanted, name, WRONG, 401)
     if user.has_second_factor:
         token = sessions.start(session, user, visit.where, awaits_code=True)
         return Redirect(f"/sign-in/code?next={quote(own_path(wanted), safe='')}", token=token)
@@ -82,6 +84,11 @@ def sign_out(session: Session, visit: Visit) -> Result:
     signed_out = OpsSignedOut(**visit.actor.fields)
     outbox.add(session, [about(signed_out, visit.user.name)])
     return Redirect("/sign-in", token="")
+
+
+def _form(wanted: str, name: str, wrong: str, status: int = 200, said: str = "") -> View:
+    about = {"next": wanted, "name": name, "wrong": wrong, "said": said}
+    return View("sign_in.html", about, status)
 
 
 class HeldUp(NamedTuple):

@@ -1,7 +1,7 @@
 // What the pages cannot say in HTML: the chart, stale figures, keys.
 "use strict";
 
-const STALE_MS = 30000;
+const STALE_MS = 30000, WAKE_MS = 5000;
 const charts = new WeakMap();
 let heardAt = Date.now();
 
@@ -38,15 +38,30 @@ function draw(anew) {
   }
 }
 
-document.addEventListener("DOMContentLoaded", () => draw(false));
-document.addEventListener("htmx:sse:after:message", () => { heardAt = Date.now(); draw(false); });
-document.addEventListener("visibilitychange", () => { heardAt = Date.now(); });
+// The tab of the overview says how much is wrong, also where another one is looked at.
+function tell(isStale) {
+  const state = document.querySelector("[data-wrong]");
+  if (!state) return;
+  const wrong = isStale ? "?" : Number(state.dataset.wrong);
+  const icon = document.querySelector("link[rel=icon]"), href = wrong ? icon.dataset.trouble : icon.dataset.fine;
+  document.title = `${wrong ? `(${wrong}) ` : ""}Overview · Order Fellow`;
+  if (icon.getAttribute("href") !== href) icon.setAttribute("href", href);
+}
+
+document.addEventListener("DOMContentLoaded", () => { draw(false); tell(false); });
+document.addEventListener("htmx:sse:after:message", () => { heardAt = Date.now(); draw(false); tell(false); });
+// A tab that slept has some seconds to hear again; what it shows is as old as it is.
+document.addEventListener("visibilitychange", () => {
+  if (!document.hidden) heardAt = Math.max(heardAt, Date.now() - STALE_MS + WAKE_MS);
+});
 window.addEventListener("resize", () => draw(true));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => draw(true));
 
 setInterval(() => {
   const stale = document.getElementById("stale");
-  if (stale) stale.hidden = Date.now() - heardAt < STALE_MS;
+  if (!stale) return;
+  stale.hidden = Date.now() - heardAt < STALE_MS;
+  tell(!stale.hidden);
 }, 1000);
 
 document.addEventListener("change", (event) => {

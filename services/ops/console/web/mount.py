@@ -20,6 +20,7 @@ from shared.http.lanes import Lanes
 from shared.http.mount import client_address
 from shared.security.networks import network_of
 from shared.web.answers import DATABASE_AWAY
+from shared.web.arrivals import to_sign_in
 from shared.web.mount import Arrived, Names, Result, Site, shown
 from shared.web.results import File, PageError, Redirect, View
 
@@ -54,7 +55,9 @@ class _Console(Site[Page]):
             with transaction() as session:
                 visitor = system.visitors.find(session, here.own, is_use=not page.asks_by_itself)
                 if page.needs != "nobody" and visitor is None:
-                    return Redirect(here.to_sign_in()), ""
+                    if page.asks_by_itself or here.req.get_header("HX-Request"):
+                        raise PageError(403, "You are signed out: load the page anew.")
+                    return Redirect(to_sign_in(here.req, here.sent)), ""
                 if not page.before_second_factor and system.visitors.must_set_up(visitor):
                     return Redirect(SET_UP), ""
                 if visitor and isinstance(page.needs, Right) and not visitor.may(page.needs):

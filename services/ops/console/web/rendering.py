@@ -27,6 +27,14 @@ def personal(context: Context, value: object, part: str | None = None) -> object
 
 
 _environment = environment("services.ops.console", STATIC, _finalize)
+_environment.globals["pages"] = (
+    ("/", "Overview"),
+    ("/kyc", "KYC"),
+    ("/dead", "Dead letters"),
+    ("/outbox", "Outbox"),
+    ("/emails", "Emails"),
+    ("/audit", "Audit log"),
+)
 
 
 def render(template: str, about: dict[str, Any], *, masks: bool = True) -> str:

@@ -127,6 +127,9 @@ def test_dead_letters_are_listed_shown_edited_and_discarded(settings, amqp_url, 
     assert (code, "Nothing was done. This is no order.created" in err) == (1, True)
     body.write_bytes(bad.body)
     code, _, err = fellow(settings, *edit)
+    assert (code, f"Replay order.created {bad.message_id} with this body?" in err) == (1, True), err
+    assert depth(amqp_url, INTAKE) == 0
+    code, _, err = fellow(settings, *edit, "--yes")
     assert code == 0, err
     assert take(amqp_url, INTAKE).body == bad.body
     gone = ("dead", "discard", INTAKE, "--because", "a test", good.message_id)
@@ -161,7 +164,7 @@ def test_an_editor_that_is_none_ends_in_a_sentence(settings, amqp_url, editor, s
 def test_a_letter_is_edited_in_the_operators_editor(settings, amqp_url):
     (bad,) = bury(amqp_url, order_created(item_summary="a kettle"))
     code, _, err = fellow(
-        settings, "dead", "edit", INTAKE, bad.message_id, VISUAL="sed -i s/kettle/teapot/"
+        settings, "dead", "edit", INTAKE, bad.message_id, "-y", VISUAL="sed -i s/kettle/teapot/"
     )
     assert code == 0, err
     assert take(amqp_url, INTAKE).body == bad.body.replace(b"kettle", b"teapot")
@@ -171,7 +174,7 @@ def test_a_replay_of_all_asks_first_and_says_what_it_did(settings, amqp_url):
     bury(amqp_url, *(order_created() for _ in range(3)))
     code, _, err = fellow(settings, "dead", "replay", INTAKE, "--all")
     assert code == 1
-    assert "Replay all dead letters of orders.intake?" in err
+    assert "Replay all dead letters, 3, of orders.intake?" in err
     assert depth(amqp_url, INTAKE) == 0
     code, _, err = fellow(settings, "dead", "replay", INTAKE, "--all", "--yes")
     assert (code, "3 replayed, 0 left." in err) == (0, True), err

@@ -1,6 +1,8 @@
 """Putting dead letters right: what is asked first, and what is done."""
 
 from collections.abc import Callable
+from dataclasses import replace as but
+from datetime import UTC, datetime
 
 from kombu import Connection
 from sqlalchemy.orm import Session
@@ -12,17 +14,25 @@ from services.ops.console.web.jobs import Job, JobStopped
 from services.ops.console.web.page import Page, Visit
 from services.ops.console.web.reading import body_of
 from services.ops.dead_letters import actions, retry_queue, search
-from services.ops.dead_letters.actions import NotEditableError, OnProgress, Progress
+from services.ops.dead_letters.actions import (
+    DiedAgainError,
+    NotEditableError,
+    OnProgress,
+    Progress,
+)
 from services.ops.dead_letters.authors import ORPHANED
 from services.ops.dead_letters.letter import Criteria
 from services.ops.users.rights import Right
 from shared.bus.contract import topology
 from shared.db.session import engine, let_go
+from shared.web.forms import uuid_of
 from shared.web.mount import Result
 from shared.web.results import PageError, Question, Redirect, View
 
 EXAMPLES = 5
 COUNTED = 1_000
+AS_OF = "as_of"
+"""The field that says when it was asked: what dies later is not meant."""
 QUICK_SECONDS = 1.5
 """Work that is done within so long is told of at once, without a page of its own."""
 
@@ -102,8 +112,17 @@ def edit(session: Session, visit: Visit) -> Result:
     try:
         with visit.system.broker(session) as connection:
             is_done = actions.edit(
-                connection, engine(), queue, id_, body.encode(), visit.actor, type=type_
+                connection,
+                engine(),
+                queue,
+                id_,
+                body.encode(),
+                visit.actor,
+                death=uuid_of(visit.field("death")),
+                type=type_,
             )
+    except DiedAgainError as error:
+        raise PageError(409, str(error)) from None
     except NotEditableError as error:
         return letter_page(
             session, visit, queue, id_, body=body, type_=type_, wrong=str(error), status=400
@@ -149,6 +168,8 @@ def _question(
     most = EXAMPLES if criteria.is_empty else COUNTED
     with visit.system.broker(session) as connection:
         page = search.browse(connection, queue, criteria, limit=most)
+    # By their consumers' clocks.
+    died = [letter.failed_at for letter in page.letters if letter.failed_at is not None]
     count = page.total if criteria.is_empty else len(page.letters)
     at_least = "at least " if not criteria.is_empty and page.next is not None else ""
     letters = f"{at_least}{count:,} dead {'letter' if count == 1 else 'letters'}"
@@ -172,6 +193,7 @@ def _question(
         more=more,
         nothing="" if count else "No such letter is there (any more).",
         is_danger=is_danger,
+        also={AS_OF: max([datetime.now(UTC), *died]).isoformat()},
     )
 
 
@@ -218,11 +240,22 @@ def _filter(visit: Visit) -> Filter:
 
 
 def _meant(visit: Visit) -> Criteria:
+    as_of = _as_of(visit)
     if visit.field("all") == "yes":
-        return _filter(visit).criteria()
+        return but(_filter(visit).criteria(), as_of=as_of)
     if not (ids := frozenset(visit.form.get("id", ()))):
         raise PageError(400, "Select at least one message.")
-    return Criteria(ids=ids)
+    return Criteria(ids=ids, as_of=as_of)
+
+
+def _as_of(visit: Visit) -> datetime | None:
+    """When it was asked; None in the question itself."""
+    if not (text := visit.field(AS_OF)):
+        return None
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except ValueError:
+        raise PageError(400, "The form cannot be read.") from None
 
 
 def _messages(count: int) -> str:

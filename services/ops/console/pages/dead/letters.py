@@ -103,6 +103,7 @@ def letter_page(
         "path": "/dead",
         "queue": queue,
         "letter": letter,
+        "death": visit.field("death") or letter.death,  # of the one that was looked at
         "body": legible(letter.text) if body is None else body,
         "type": type_ or letter.type,
         "types": actions.types_for(queue),

@@ -1,0 +1,95 @@
+"""Pieces of pages that ask by themselves: one that could not be asked stays, and asks again."""
+
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+from shared.ids import new_id
+from tests.browser.arrange import customer, intake, is_recorded
+from tests.integration.arrange import account, order_created, publish, until
+
+SAID = "Nothing was changed."
+ERROR = f"<!doctype html><title>503</title><main><h1>{SAID}</h1></main>"
+
+
+@pytest.fixture(scope="module")
+def services():
+    return {"ops", "kyc", "secrets", "orders", "audit", "relay"}
+
+
+def trouble(page, pattern, status=503, times=2):
+    """Answer the next requests for a piece with an error page; those that were."""
+    answered = []
+
+    def handle(route):
+        answered.append(route.request.url)
+        route.fulfill(status=status, content_type="text/html", body=ERROR)
+
+    page.route(re.compile(pattern), handle, times=times)
+    return answered
+
+
+def test_what_becomes_of_a_decision_is_asked_again_after_an_error(page, running):
+    with running.session() as session:
+        business = account(session, status="pending", company_name="Iron Kettle Ltd")
+    answered = trouble(page, "/outcomes/", times=4)
+    page.goto("/kyc?words=iron")
+    page.locator(f"#account-{business.id}").get_by_role("button", name="Approve").click()
+    page.get_by_role("button", name="Approve Iron Kettle Ltd").click()
+    until(lambda: page.wait_for_timeout(50) or len(answered) > 1, "it was asked again")
+    expect(page.get_by_role("status")).to_contain_text("Published")
+    assert SAID not in page.content()
+    expect(page.locator("[data-outcome='carried out']")).to_contain_text("is approved")
+
+
+@pytest.mark.parametrize("status", [503, 403])
+def test_a_trail_is_not_lost_where_the_bus_could_not_be_looked_through(page, running, status):
+    order = order_created(customer_details=customer("kept"))
+    publish(running.amqp_url, intake(order))
+    until(lambda: is_recorded(running, order), "it is recorded")
+    answered = trouble(page, "everywhere=yes", status)
+    page.goto(f"/orders/{order.order_id}")
+    until(lambda: page.wait_for_timeout(50) or answered, "it was asked")
+    page.wait_for_timeout(500)  # for what a browser makes of the answer
+    expect(page.locator(".trail")).to_contain_text("recorded")
+    assert SAID not in page.content()
+
+
+def test_a_piece_whose_session_has_ended_is_not_the_sign_in_page(page, running):
+    piece = f"/accounts/{new_id()}/outcomes/{new_id()}"
+    page.context.clear_cookies()
+    page.goto("/sign-in")
+    answer = page.request.get(piece, max_redirects=0)
+    assert answer.status == 403
+    assert "You are signed out" in answer.text()
+
+
+def test_figures_are_not_new_because_somebody_looks_at_them(page):
+    page.clock.install()
+    page.route("**/live/overview", lambda route: route.fulfill(status=403))
+    page.goto("/")
+    page.clock.fast_forward(3_600_000)
+    expect(page.locator("#stale")).to_be_visible()
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    page.clock.run_for(7_000)
+    expect(page.locator("#stale")).to_be_visible()
+    expect(page).to_have_title("(?) Overview · Order Fellow")
+    expect(page.locator(".asof")).to_contain_text(re.compile(r"As of \d{4}-\d\d-\d\d "))
+
+
+def test_the_tab_says_how_much_is_wrong_while_another_one_is_looked_at(page, running):
+    page.goto("/")
+    icon = page.locator("link[rel=icon]")
+    title = page.title()
+    page.evaluate(
+        "Object.defineProperty(document, 'hidden', { get: () => true });"
+        "document.dispatchEvent(new Event('visibilitychange'))"
+    )
+    running.recorder.stop()
+    try:
+        until(lambda: page.wait_for_timeout(200) or page.title() != title, "it says one more")
+        assert re.match(r"\(\d+\) Overview", page.title())
+        expect(icon).to_have_attribute("href", re.compile("mark-trouble"))
+    finally:
+        running.recorder.start()

@@ -1,0 +1,102 @@
+"""What a page says of what it does not show: the rest of a list, the end of a session."""
+
+from datetime import UTC, datetime
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from sqlalchemy import delete
+
+from services.ops.console.web.mount import SESSION
+from shared.db.models import AuditEntry, OpsSession
+from shared.ids import new_id
+from shared.security.audit_chain import GENESIS
+from shared.web.arrivals import ENDED
+from tests.integration.arrange import account, order_created
+from tests.integration.ops.cli.test_cli import fellow
+from tests.integration.ops.console.test_asked_about import client, hidden
+from tests.integration.ops.console.test_masked_pages import form
+from tests.integration.ops.dead_letters.test_dead_letters import INTAKE, bury
+
+__all__ = ["client"]
+
+
+@pytest.fixture
+def service():
+    return "ops"
+
+
+def test_after_the_last_of_a_list_it_is_not_said_that_there_are_none(client, db, amqp_url):
+    business = account(db, status="pending")
+    bury(amqp_url, order_created())
+    for path in (
+        f"/kyc?after={new_id()}",
+        f"/dead/{INTAKE.name}?start=7",
+        f"/emails?after={new_id()}",
+        f"/accounts/{business.id}/orders?after={new_id()}",
+    ):
+        page = client.get(path).text
+        assert "None after these" in page or "None from here on" in page, path
+        for none in ("Nobody waits", "No dead letters here", "No email was", "None is recorded"):
+            assert none not in page, path
+
+
+def test_a_form_that_came_after_the_session_says_that_nothing_was_done(client, db):
+    business = account(db, status="pending")
+    asked = {"application_id": "", "decision": "approve"}
+    listed = client.get("/kyc").text
+    path = f"/kyc/{business.id}"
+    question = client.post(path, data=hidden(listed, path) | asked | form(client))
+    assert question.status_code == 200, question.text
+    db.execute(delete(OpsSession))
+    db.commit()
+    for answer, back in (
+        (client.post(path, data=hidden(question.text, path)), "/kyc"),
+        (
+            client.post(
+                "/outbox/retry",
+                data=form(client),
+                headers={"Referer": f"{str(client.base_url).rstrip('/')}/outbox?x=1"},
+            ),
+            "/outbox?x=1",
+        ),
+        (
+            client.post("/outbox/retry", data=form(client), headers={"Referer": "http://x/y"}),
+            "",
+        ),
+    ):
+        to = urlsplit(answer.headers["Location"])
+        assert (answer.status_code, to.path) == (303, "/sign-in")
+        assert parse_qs(to.query).get("next", [""])[0].startswith(back)
+        assert ENDED in client.get(answer.headers["Location"]).text
+    assert client.cookies[SESSION]
+    assert ENDED not in client.get("/sign-in").text
+
+
+def test_an_error_has_the_way_to_the_other_pages(client):
+    page = client.get("/nowhere")
+    assert page.status_code == 404
+    assert '<a href="/kyc">KYC</a>' in page.text
+
+
+def test_a_list_of_the_audit_log_that_is_cut_says_so(settings, db):
+    for number in (1, 2):
+        db.add(
+            AuditEntry(
+                sequence=number,
+                event_id=new_id(),
+                type="account.signed_in",
+                happened_at=datetime.now(UTC),
+                actor="it@kettle.example",
+                address="203.0.113.7",
+                correlation_id="",
+                data="{}",
+                previous_hash=GENESIS,
+                hash=GENESIS,
+            )
+        )
+    db.commit()
+    for more in ((), ("--csv",), ("--json",)):
+        code, out, said = fellow(settings, "audit", "list", "--limit", "1", *more)
+        assert (code, out.count("it@kettle.example")) == (0, 1)
+        assert "These are the newest 1: there are more (--limit)." in said
+        assert "there are more" not in fellow(settings, "audit", "list", "--limit", "2", *more)[2]
