@@ -161,8 +161,9 @@ def on_block(session: Session, received: Received[AccountBlock]) -> None:
         fact,
         source=SOURCE,
         correlation_id=account.id,
-        # The same when the journal is replayed: the owner is not told twice.
-        message_id=follow_up_id(received.id, fact.TYPE, account.id),
+        # The same when the journal is replayed: the owner is not told twice. To let in is another
+        # fact than to block, though a client may give both commands one id.
+        message_id=follow_up_id(received.id, f"{fact.TYPE} {fact.what}", account.id),
     )
     outbox.add(session, [message])
 
