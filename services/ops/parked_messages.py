@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import Row, delete, func, select, text, update
+from sqlalchemy import Row, and_, delete, func, select, text, update
 from sqlalchemy.orm import Session
 
 from services.ops.audit.actions import Actor, about
@@ -22,7 +22,8 @@ from shared.db.models import OutboxMessage
 
 _table = OutboxMessage.__table__
 _IS_PARKED = _table.c.parked_at.is_not(None)
-_IS_TRIED = _table.c.reason == ""  # at this moment, see `rows.settle`
+# At this moment, see `rows.settle`; a relay that was killed over it tries it no more.
+_IS_TRIED = and_(_table.c.reason == "", _table.c.next_try_at > func.clock_timestamp())
 
 
 class NotMendedError(Exception):

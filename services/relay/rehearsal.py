@@ -36,6 +36,10 @@ class RefusedError(Exception):
         self.is_destination = is_destination
 
 
+class CannotTryError(UnavailableError):
+    """There is no connection to try messages on; it is no message's fault."""
+
+
 class Rehearsal:
     """A connection to try messages on. Blocking, and not for several threads at once.
 
@@ -54,6 +58,7 @@ class Rehearsal:
         Raises:
             RefusedError: it would not.
             BlockedError: it has an alarm, and takes nothing.
+            CannotTryError: it lets in no connection to try messages on.
             UnavailableError: it does not answer, or the connection was lost.
             Exception: of kombu or py-amqp, when the broker is away.
         """
@@ -65,7 +70,8 @@ class Rehearsal:
         except BlockedError:
             self._collect()
             raise
-        except (ConnectionLostError, OSError) as error:
+        # Of a channel it tells of who may not sign in, too.
+        except (ConnectionLostError, ChannelError, OSError) as error:
             self._collect()
             # It may have been gone for long; one that is silent is tried again another time.
             if is_fresh or isinstance(error, _SILENCE):
@@ -118,10 +124,12 @@ def _blocked(reason: str) -> NoReturn:
 
 def _meaning(error: Exception, *, is_open: bool) -> Exception:
     """What it means that a fresh connection ended, before or after it was open, or was silent."""
+    if not is_open:
+        return CannotTryError(f"the broker lets no connection in: {_words(error)}")
     # Only what the broker itself says of the connection, and not of its own end (AMQP 0-9-1,
     # 1.4.2.10), can be over the message.
     is_said = isinstance(error, ConnectionLostError) and error.method_sig is not None
-    if is_open and is_said and not isinstance(error, ConnectionForced):
+    if is_said and not isinstance(error, ConnectionForced):
         return RefusedError(f"the broker hangs up over it: {_words(error)}", is_destination=False)
     return UnavailableError(f"the broker is away or blocked: {_words(error)}")
 

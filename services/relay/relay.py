@@ -24,6 +24,7 @@ from sqlalchemy import Connection, Row, text
 
 from services.relay import metrics, rows
 from services.relay.careful import Careful
+from services.relay.rehearsal import CannotTryError
 from services.relay.rows import Outcome
 from services.relay.vetting import Vetting, kind_of
 from shared.bus.broker.standing import Standing
@@ -206,7 +207,10 @@ class Relay:
                 outcome.parked |= refused
                 for row in good:
                     self._send(fast, row, sent, outcome)
-        except Exception:
+        except Exception as error:
+            if isinstance(error, CannotTryError) and len(found) == BATCH:
+                # Behind these there may be some that are known.
+                outcome.deferred += [row.sequence for row in unknown if self._vetting.knows_any]
             # Nothing more leaves; of what did, the outcome counts.
             if not sent and not outcome.parked and not outcome.deferred:
                 raise

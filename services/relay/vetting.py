@@ -14,7 +14,7 @@ import structlog
 from sqlalchemy import Row
 
 from services.relay import authors, rows
-from services.relay.rehearsal import RefusedError, Rehearsal
+from services.relay.rehearsal import CannotTryError, RefusedError, Rehearsal
 from services.relay.rows import Destination
 from shared.bus.contract import journal
 from shared.bus.contract.message import Message
@@ -56,6 +56,11 @@ class Vetting:
         """
         return kind in self._kinds and size <= self._largest
 
+    @property
+    def knows_any(self) -> bool:
+        """Whether there are rows that pass."""
+        return bool(self._kinds)
+
     def forget(self) -> None:
         """Know nothing any more: the connection was lost, and the broker may have changed."""
         self._kinds.clear()
@@ -74,7 +79,8 @@ class Vetting:
                 fault that it does not answer.
 
         Returns:
-            Those that may be sent now, in their order, and why others may not, by sequence.
+            Those that may be sent now, in their order, and why others may not, by sequence. Of
+            others nothing is known yet.
 
         Raises:
             PublishError: the broker has an alarm, or does not answer: at the first such row.
@@ -94,10 +100,13 @@ class Vetting:
         good: list[Row[Any]] = []
         refused: dict[int, str] = {}
         closed: dict[Destination, str] = {}
+        nowhere: CannotTryError | None = None
         for row in found:
             kind, destination = kind_of(row), (row.exchange, row.routing_key)
             why = authors.refusal(*kind) or closed.get(destination, "")
             if not why and not self.passes(kind, len(row.body)):
+                if nowhere is not None:
+                    continue
                 try:
                     self._rehearse(row)
                     self._kinds.add(kind)
@@ -106,6 +115,9 @@ class Vetting:
                     why = str(error)
                     if error.is_destination:
                         closed[destination] = why
+                except CannotTryError as error:
+                    nowhere = error  # it waits; what passes does not wait for it
+                    continue
                 except (UnavailableError, TimeoutError) as error:
                     if not is_connected():
                         raise
@@ -116,6 +128,8 @@ class Vetting:
                 refused[row.sequence] = why
             else:
                 good.append(row)
+        if nowhere is not None and not good and not refused:
+            raise nowhere
         return good, refused
 
     def _rehearse(self, row: Row[Any]) -> None:

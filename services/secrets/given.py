@@ -94,19 +94,18 @@ def give(session: Session, call: Call[GivenSecret, None]) -> Answer:
     if any(one.shop != body.shop for one in other_mode):
         raise ApiError(409, *_BOTH_MODES)
     is_same = previous is not None and _is(previous, body.secret)
-    if previous is not None and is_same and not other_mode:
-        if body.revoke_previous:
-            older = [one for one in live if one.shop == body.shop and one is not previous]
-            _end(session, account, platform, older, at)
+    # In the other mode it ends at once, and no other secret with it.
+    ended = [s for s in live if s.shop == body.shop] if body.revoke_previous else other_mode
+    if previous is not None and is_same and previous not in other_mode:
+        _end(session, account, platform, [one for one in ended if one is not previous], at)
         return _list(session, account.id, platform)
     if previous is None and len(active) >= MAX_SHOPS:
         raise ApiError(409, *_TOO_MANY_SHOPS)
     if wait := rotation.wait_for_next(session, account.id, platform):
         raise ApiError(429, *_TOO_MANY, headers={"Retry-After": str(wait)})
-    revoked: tuple[UUID, ...] = ()
-    if body.revoke_previous or other_mode:
-        revoked = tuple(_revoke(session, [s for s in live if s.shop == body.shop], at))
-    elif previous is not None:
+    revoked = tuple(_revoke(session, ended, at))
+    is_retiring = previous is not None and previous not in ended
+    if previous is not None and is_retiring:
         previous.state, previous.replaced_at = "retiring", at
         previous.expires_at = at + OVERLAP
     session.flush()
@@ -132,7 +131,7 @@ def give(session: Session, call: Call[GivenSecret, None]) -> Answer:
         shop=body.shop,
         secret_id=secret_id,
         address=call.address,
-        previous_valid_until=at + OVERLAP if previous is not None and not revoked else None,
+        previous_valid_until=at + OVERLAP if is_retiring else None,
         revoked_ids=revoked,
     )
     outbox.tell(session, fact, account.id, source=SOURCE)

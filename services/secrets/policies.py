@@ -149,8 +149,9 @@ def on_block(session: Session, received: Received[AccountBlock]) -> None:
         by="an operator",
         reason=command.reason,
     )
-    # The same when the journal is replayed: the owner is not told twice.
-    fact_id = follow_up_id(received.id, fact.TYPE, account.id)
+    # The same when the journal is replayed: the owner is not told twice. To let in is another fact
+    # than to block, though a client may give both commands one id.
+    fact_id = follow_up_id(received.id, f"{fact.TYPE} {fact.what}", account.id)
     outbox.tell(session, fact, account.id, source=SOURCE, message_id=fact_id)
 
 

@@ -217,7 +217,7 @@ def _down_and_up(deployment: Deployment) -> None:
 def _change_passwords(deployment: Deployment, documented: str) -> None:
     for name in ("ingress", "rabbitmq", "postgres"):
         deployment.shell(f"docker compose run --rm keys change {name}")
-        row = re.search(rf"^\|[^|]*`{name}`[^|]*\| `(.*)` \|$", documented, re.MULTILINE)
+        row = re.search(rf"^\|[^|]*`{name}`[^|]*\| `([^`]+)`", documented, re.MULTILINE)
         assert row is not None, name
         deployment.shell(row[1])
     # As both administrators.

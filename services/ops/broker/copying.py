@@ -46,8 +46,8 @@ def copy(
     if person:
         headers[ACTING_HEADER] = person
     kept = {name: incoming.properties[name] for name in _KEPT if name in incoming.properties}
-    kept |= properties or {}
-    kept.setdefault("message_id", str(incoming.message_id))
+    # What is no UUID is derived by who sent it, which of a copy not everybody believes.
+    kept |= {"message_id": str(incoming.message_id)} | dict(properties or {})
     return AmqpMessage(
         incoming.body if body is None else body,
         application_headers=headers,

@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from datetime import UTC, datetime, timedelta
+from urllib.parse import urlsplit
 
 import msgspec
 import pytest
@@ -20,6 +21,7 @@ from services.orders.__main__ import wire
 from services.secrets.__main__ import wire as secrets_wire
 from shared.bus import outbox
 from shared.bus.contract import topology
+from shared.bus.contract.delivery import Incoming
 from shared.bus.contract.events import (
     AccountBlock,
     KycApproved,
@@ -167,6 +169,18 @@ def test_who_decided_is_still_known(settings, amqp_url, began):
     take(amqp_url, "kyc.decisions")
     assert replay(settings, began, "--to-queue", "kyc.decisions") == {"kyc.decide": 1}
     assert headers(take(amqp_url, "kyc.decisions"))["x-user-id"] == "fellow"
+
+
+def test_a_copy_is_known_by_the_id_that_the_first_was_handled_by(settings, amqp_url, began):
+    """What is no UUID is derived by who sent it, of which not everybody believes a copy."""
+    body = json.dumps({"decision": "approve", "email": "a@shop.example"}).encode()
+    operator = as_service(amqp_url, "operator")
+    user = urlsplit(operator).username
+    publish_raw(operator, "commands", "kyc.decide", body, user_id=user, message_id="7")
+    first = Incoming.of(take(amqp_url, "kyc.decisions"))
+    assert replay(settings, began, "--to-queue", "kyc.decisions") == {"kyc.decide": 1}
+    copy = Incoming.of(take(amqp_url, "kyc.decisions"), believed=())
+    assert copy.message_id == first.message_id
 
 
 def test_what_is_taken_for_done_has_no_effect_ever_after(settings, amqp_url, db, began):

@@ -277,4 +277,9 @@ def test_what_is_being_tried_is_in_sight_and_nobodys_to_change(settings, db, eng
         session.rollback()
         with pytest.raises(DBAPIError, match="only a parked message"):
             session.execute(text("DELETE FROM outbox"))
+        session.rollback()
+        # Its relay was killed over it, and there is no other.
+        with engine.begin() as connection:
+            connection.execute(text("UPDATE outbox SET next_try_at = now() - interval '1 s'"))
+        assert parked_messages.discard(session, None, Actor("ada", "10.0.0.7"), "It kills.") == 2
     ops.dispose()

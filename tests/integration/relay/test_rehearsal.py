@@ -2,15 +2,17 @@
 
 import asyncio
 from collections import Counter
+from urllib.parse import urlsplit
 
 import pytest
 from msgspec.structs import replace
 from sqlalchemy import text
 
 from services.relay import rehearsal, rows
-from services.relay.rehearsal import Rehearsal
+from services.relay.rehearsal import CannotTryError, Rehearsal
 from services.relay.vetting import Vetting
 from shared.bus.publish.confirms import BlockedError, PublishError, UnavailableError
+from shared.ids import new_id
 from tests.integration.arrange import declare, until
 from tests.integration.gate import Gate
 from tests.integration.relay.relaying import drain, messages, parked, relaying, waiting, write
@@ -142,3 +144,53 @@ def test_a_row_that_nobody_answers_for_is_put_off_and_stops_no_other(
             hand.execute(due)
         until(lambda: waiting(engine) == 1, "the others are out")
     assert drain(amqp_url, 100) == Counter(one.message_id for one in good)
+
+
+@pytest.fixture
+def no_more(broker, amqp_url):
+    """A function that lets no other connection in, and one that does again."""
+    user = urlsplit(amqp_url).username
+
+    def end():
+        broker.control("clear_user_limits", user, "max-connections")
+
+    yield (
+        lambda: broker.control("set_user_limits", user, '{"max-connections": 0}'),
+        end,
+    )
+    end()
+
+
+def test_where_nothing_can_be_tried_no_row_is_parked_for_it(
+    settings, amqp_url, db, engine, monkeypatch, no_more
+):
+    """A node that restarts behind a balancer, a limit that is reached: the relay's own stand."""
+    refuse, let_in = no_more
+    errors, seen = [], []
+    original = Rehearsal.try_out
+
+    def watched(self, message):
+        seen.append(self)
+        try:
+            original(self, message)
+        except Exception as error:
+            errors.append(error)
+            raise
+
+    monkeypatch.setattr(Rehearsal, "try_out", watched)
+    declare(amqp_url)
+    first, *others = [replace(one, type=f"order.{n}") for n, one in enumerate(messages(51))]
+    write(db, [first])
+    with relaying(settings):
+        until(lambda: waiting(engine) == 0, "both connections stand")
+        refuse()
+        seen[0].close()
+        write(db, others)
+        until(lambda: len(errors) >= 3, "tried")
+        assert {type(error) for error in errors} == {CannotTryError}
+        assert parked(engine) == {}
+        # What is known goes on.
+        write(db, [replace(first, message_id=str(new_id()))])
+        until(lambda: waiting(engine) == len(others), "out")
+        let_in()
+        until(lambda: waiting(engine) == 0, "all are out")

@@ -1,6 +1,9 @@
 """Operators' rates: a command on the bus becomes a row, and leaves the allowlist alone."""
 
+from dataclasses import replace
+
 import pytest
+from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 
 from services.secrets import policies
@@ -8,7 +11,7 @@ from services.secrets.__main__ import wire
 from shared.bus.contract.errors import Permanent
 from shared.bus.contract.events import AccountBlock, WebhookAllowlistChanged, WebhookLimit
 from shared.bus.contract.message import message_for
-from shared.db.models import WebhookPolicy
+from shared.db.models import OutboxMessage, WebhookPolicy
 from shared.db.session import transaction
 from shared.http.route import Call
 from shared.ids import new_id
@@ -75,6 +78,17 @@ def test_a_command_on_the_bus_blocks_and_unblocks_and_the_owner_is_told_once(
         )
     assert [what for what, _, __ in told(db)] == ["blocked", "unblocked"]
     assert policy_of(db, business).blocked_at is None
+
+
+def test_each_is_told_though_a_client_gives_its_messages_one_id(settings, db):
+    """The notifier and the audit log know facts by their ids for longer than the inbox does."""
+    business, one_id = account(db), new_id()
+    for blocked in (True, False):
+        command = AccountBlock(account_id=business.id, blocked=blocked, reason="Complaints.")
+        with transaction() as session:
+            policies.on_block(session, replace(received(command), id=one_id))
+    assert [what for what, _, __ in told(db)] == ["blocked", "unblocked"]
+    assert len(set(db.scalars(select(OutboxMessage.message_id)))) == 2
 
 
 def told(db):

@@ -478,6 +478,19 @@ def test_orders_of_a_development_shop_are_tests(sender):
     )
 
 
+def test_a_secret_that_is_given_for_the_other_mode_ends_no_other(sender):
+    """A shop is made a development shop by the secret that it had before."""
+    before = shopify(sender, "the-secret-of-before")
+    now = Shop(sender, "shopify", "the-secret-of-now", before.headers)
+    assert give(sender, now.key).status_code == 200
+    taken(now, shopify_order(), "orders/create")
+    assert give(sender, before.key, is_test=True).status_code == 200
+    assert sorted((one["is_test"], one["valid_until"] is None) for one in given(sender)) == [
+        (False, False),
+        (True, True),
+    ]
+
+
 def test_replacing_ours_leaves_theirs_and_a_given_one_needs_an_approval(sender):
     shop = shopify(sender)
     http = sender.api.http
