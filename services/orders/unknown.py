@@ -5,7 +5,10 @@ up, for all that is known. So what an account has on the ladder has a bound; wha
 once, and is no dead letter: those are everybody's, and people look through them.
 """
 
+from datetime import timedelta
 from typing import Any
+
+from msgspec import UNSET
 
 from shared.bus.contract.errors import Retry
 from shared.bus.contract.events import OrderPlaced, OrderUnaddressed
@@ -16,6 +19,8 @@ LADDER_SECONDS = 4.5 * 3600
 MOST_EARLY = 100
 """Of an account's orders that are placed, how many may come back at once. Whoever touches all the
 old orders of a shop sends one of each, which must not take the places of updates."""
+YOUNG = timedelta(days=7)
+"""What a shop made within it is no old order that somebody touches, and has an update's place."""
 
 
 class Unknown:
@@ -25,7 +30,7 @@ class Unknown:
 
     Args:
         most: updates of an account that may come back at once; as many again within four and a half
-            hours. Of what says no more than that an order is placed it is `MOST_EARLY`.
+            hours. Of what says no more than that an old order is placed it is `MOST_EARLY`.
     """
 
     def __init__(self, most: int) -> None:
@@ -51,4 +56,6 @@ class Unknown:
         is_early = isinstance(said, OrderUnaddressed) or (
             isinstance(said, OrderPlaced) and not said.has_moved
         )
-        return self._early if is_early else self._waiting
+        made_at = getattr(said, "made_at", UNSET)
+        is_young = made_at is not UNSET and message.time - made_at < YOUNG
+        return self._early if is_early and not is_young else self._waiting

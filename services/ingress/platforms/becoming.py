@@ -153,6 +153,7 @@ def _changed(
     if said.status is None and not said.is_placed:
         return "no_change"
     former = _former(platform, said, account_id, is_test)
+    made_at = moment(said.made) or UNSET
     if said.status is TrackingStatus.CANCELLED:
         event: Event = OrderCancelled(
             order_id=id_,
@@ -173,12 +174,14 @@ def _changed(
             is_change=True,
             tracking_status=said.status or UNSET,
             former=former,
+            made_at=made_at,
             **(_parcel(said) if moved else {}),
         )
         # One that has not moved is told to its business, and that once.
         parts = (said.at, id_, said.status, *names) if moved else (id_, "change")
         return Made(event, derived_id(event.TYPE, *parts), "no_email_address")
-    event = _order(OrderPlaced, id_, said, account_id, former=former, has_moved=moved)
+    more = {"former": former, "has_moved": moved, "made_at": made_at}
+    event = _order(OrderPlaced, id_, said, account_id, **more)
     message_id = derived_id(event.TYPE, said.at, id_, said.status, *names)
     return Made(event, message_id, None if moved else "no_change")
 

@@ -196,6 +196,8 @@ class FormerId(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Former = FormerId | UnsetType
+MadeAt = Annotated[datetime, msgspec.Meta(tz=True)] | UnsetType
+"""When a shop made an order, by its own clock."""
 
 
 # --- intake: what a sender said --------------------------------------------------------------
@@ -275,6 +277,7 @@ class OrderUnaddressed(Event, frozen=True, kw_only=True):
     tracking_number: TrackingNumber = UNSET
     tracking_url: TrackingUrl | UnsetType = UNSET
     former: Former = UNSET
+    made_at: MadeAt = UNSET
 
 
 class OrderNotPlaced(Event, frozen=True, kw_only=True):
@@ -303,6 +306,7 @@ class OrderPlaced(OrderCreated, frozen=True, kw_only=True):
     OF_PLATFORM: ClassVar[bool] = True
 
     has_moved: bool = False
+    made_at: MadeAt = UNSET
 
 
 class OrderTestCreated(OrderCreated, frozen=True, kw_only=True):

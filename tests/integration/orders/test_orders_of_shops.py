@@ -412,7 +412,7 @@ def test_what_it_is_waited_for_by_may_be_hours_late(db, business):
 
 
 def test_old_orders_that_are_touched_and_updates_take_no_places_from_each_other(db, business):
-    touched = [said(business, WOOCOMMERCE, "change", woo(id=n))[1] for n in range(300)]
+    touched = [said(business, WOOCOMMERCE, "change", woo(id=n, **LONG_AGO))[1] for n in range(300)]
     shipped = [
         said(business, WOOCOMMERCE, "change", woo(id=n, status="completed", day=3))[1]
         for n in range(300)
@@ -425,10 +425,26 @@ def test_old_orders_that_are_touched_and_updates_take_no_places_from_each_other(
                 found = record(session, batch, lanes=Lanes(1_000, 100), unknown=unknown)
                 come_back.append(len(found))
         assert sorted(come_back) == [MOST_EARLY, 200]
-    _, last = said(business, WOOCOMMERCE, "change", woo(id=301))
+    _, last = said(business, WOOCOMMERCE, "change", woo(id=301, **LONG_AGO))
     assert unknown.failure(last) is None
     unknown.came(replace(touched[0], attempt=1))
     assert unknown.failure(last) is not None
+
+
+LONG_AGO = {"date_created_gmt": "2026-06-01T08:00:00"}
+
+
+@pytest.mark.parametrize("email", ["zoe@shop.example", ""], ids=["addressed", "not"])
+def test_a_new_order_waits_for_its_beginning_however_many_old_ones_are_touched(db, business, email):
+    touched = [
+        said(business, WOOCOMMERCE, "change", woo(id=n, **LONG_AGO))[1]
+        for n in range(MOST_EARLY + 1)
+    ]
+    _, early = said(business, WOOCOMMERCE, "change", woo(email, day=3))
+    with transaction() as session:
+        back = record(session, [*touched, early], lanes=Lanes(1_000, 100), unknown=Unknown(1_000))
+    assert len(back) == MOST_EARLY + 1
+    assert early.id in back
 
 
 def waits(engine):
