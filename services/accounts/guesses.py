@@ -3,9 +3,10 @@
 Guesses at one account are counted apart for the networks that it was used from and the devices that
 were signed in with, and for all others together: who floods an account from elsewhere uses up what
 strangers have, and its owner signs in where they always do, or with what they always do. In all,
-fewer than 100 passwords and 100 codes an hour are looked at for one account (NIST SP 800-63B,
-5.2.2; OWASP ASVS 2.2.1); a new code does not begin a new count. An account that is not there counts
-like one that is.
+fewer than 100 passwords and 100 codes are looked at for one account (NIST SP 800-63B, 5.2.2; OWASP
+ASVS 2.2.1) in an hour that begins with the first; across the edge of two such hours it may be twice
+as many, and a code has ten tries in all. A new code does not begin a new count. An account that is
+not there counts like one that is.
 """
 
 from datetime import timedelta

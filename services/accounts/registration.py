@@ -109,6 +109,8 @@ def send_again(
         return None
     if registration_id is not None:  # told to whoever registered, alone: they are here now
         waiting[-1].network = network
+    # Else it may be another who reads its codes from now on: they have to say which they mean.
+    waiting[-1].is_named = waiting[-1].is_named and waiting[-1].network == network
     if codes.may_send_again(session, waiting[-1]):
         codes.send(session, waiting[-1])
     return None
@@ -125,8 +127,9 @@ def verify(
 ) -> ApiError | None:
     """Make an account of a registration, by its code.
 
-    While several wait for the same address, the code is not enough: whoever can read the mailbox
-    must also know which registration is theirs, by its password or its id.
+    While several wait for the same address, or where the code was asked for from elsewhere without
+    saying for which, the code is not enough: whoever can read the mailbox must also know which
+    registration is theirs, by its password or its id.
 
     Returns:
         None, or an error; it is returned so that a wrong try stays counted.
@@ -147,7 +150,8 @@ def verify(
         return OTP_ERRORS[outcome]()
     if password is None:
         guesses.attempts.give_back(*guess)
-    if len(waiting) > 1 and password is None and registration_id is None:
+    is_meant = len(waiting) == 1 and proved.is_named
+    if not is_meant and password is None and registration_id is None:
         return ApiError(*SEVERAL)
     if registration_id not in (None, proved.id) or (
         password is not None and not passwords.matches(password, proved.password_hash)
@@ -260,8 +264,8 @@ def _waiting(session: Session, email: str, *, hold: bool = True) -> list[Pending
 SEVERAL = (
     400,
     "several_registrations",
-    "Several registrations wait for this address. Send the password of yours too, or the id that "
-    "its registration was answered with, as registration_id.",
+    "Several registrations wait for this address, or it is not said which is meant. Send the "
+    "password of yours too, or the id that it was answered with, as registration_id.",
 )
 OTP_ERRORS = {
     Check.WRONG: lambda: ApiError(400, "invalid_otp", "The code is wrong."),

@@ -30,6 +30,7 @@ from sqlalchemy import (
     func,
     literal_column,
     text,
+    true,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.ext.hybrid import hybrid_property
@@ -109,6 +110,8 @@ class PendingProof(Base):
     strange_attempts: Mapped[int] = mapped_column(SmallInteger, default=0, server_default="0")
     code_made_at: Mapped[datetime]
     code_expires_at: Mapped[datetime]
+    # Whether nobody but who began it has asked for its code, as far as that can be seen.
+    is_named: Mapped[bool] = mapped_column(default=True, server_default=true())
     created_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
 
 

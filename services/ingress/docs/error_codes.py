@@ -252,7 +252,8 @@ CODES: dict[str, ErrorCode] = {
     ),
     "several_registrations": ErrorCode(
         [400],
-        "The address was registered several times, and each registration has its own code.",
+        "The address was registered several times, and each registration has its own code; or the "
+        "code was asked for from another network without `registration_id`.",
         "Send the password you registered with beside the code, or `registration_id`, the id that "
         "your registration was answered with. The others end.",
     ),

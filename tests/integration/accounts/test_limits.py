@@ -467,6 +467,22 @@ def test_who_has_the_id_of_a_registration_has_tries_of_their_own(api, asks_again
     assert answer.status_code == 200, answer.text
 
 
+@pytest.mark.parametrize("is_mailed", [False, True], ids=["a moment ago", "anew"])
+def test_a_code_that_somebody_else_asked_for_proves_no_registration_by_itself(api, is_mailed):
+    """The owner of an address asks for a code: what waits there is a stranger's, alone."""
+    address, at, home = new_email(), somewhere(), somewhere()
+    body = {"company_name": "Stranger", "email": address, "password": MINE}
+    id_ = post(api, "auth/register", at, **body).json()["id"]
+    if is_mailed:
+        let_pass(api)
+    assert post(api, "request-otp", home, email=address).status_code == 200
+    proof = {"email": address, "otp": api.code_for(address)}
+    assert post(api, "verify-otp", home, **proof).json()["code"] == "several_registrations"
+    assert login(api, address, at, MINE).json()["code"] == "email_not_verified"
+    # Whoever asks from where it was made, or by its id, is who made it.
+    assert post(api, "verify-otp", home, **proof, registration_id=id_).status_code == 200
+
+
 def test_who_is_signed_in_is_none_of_the_strangers(api, email, home):
     """Their network changes, and strangers guess: what asks for the password again works."""
     token = login(api, email, home).json()["access"]
