@@ -61,8 +61,8 @@ def not_you(at: Setting) -> Paragraph:
     return Paragraph(
         at.say(
             "accounts.not_you_password",
-            reset_url=at.api("/users/password/reset-code/"),
-            sessions_url=at.api("/users/sessions/"),
+            reset_url=at.page("/password/lost", "/users/password/reset-code/"),
+            sessions_url=at.page("/account", "/users/sessions/"),
         )
     )
 

@@ -71,8 +71,8 @@ def given(fact: SecretGiven, at: Setting) -> Content:
         Paragraph(
             say(
                 "secrets.given.not_you",
-                remove_url=at.api(f"/webhook/secret/{fact.platform}/"),
-                reset_url=at.api("/users/password/reset-code/"),
+                remove_url=at.page("/secret", f"/webhook/secret/{fact.platform}/"),
+                reset_url=at.page("/password/lost", "/users/password/reset-code/"),
             )
         )
     )
