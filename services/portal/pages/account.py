@@ -138,7 +138,13 @@ def _refused(visit: Visit, refused: Refused, form: str) -> View:
 
 def _page(visit: Visit, form: str = "", wrong: Refused | None = None) -> View:
     sessions = [(one, browser(one["client"])) for one in _sessions(visit)]
-    about = {"path": PATH, "sessions": sessions, "form": form, "wrong": wrong}
+    about = {
+        "path": PATH,
+        "sessions": sessions,
+        "form": form,
+        "wrong": wrong,
+        "email": visit.field("email"),
+    }
     return View("account.html", about, wrong.status if wrong else 200)
 
 
