@@ -1,6 +1,7 @@
 """The account: where it is signed in, its password, its address, its end."""
 
 from typing import Any
+from urllib.parse import urlencode
 
 from services.portal.web.api import Refused
 from services.portal.web.page import Page, Renew, Result, Visit
@@ -82,7 +83,13 @@ def send_code(visit: Visit) -> Result:
         visit.api.post("/users/email/", body)
     except Refused as refused:
         return _refused(visit, refused, "email")
-    return View("address_code.html", {"email": body["email"], "wrong": None})
+    # A page that can be loaded anew, and no second code is mailed by it.
+    return Redirect(f"{PATH}/email/verify?{urlencode({'email': body['email']})}")
+
+
+def show_code(visit: Visit) -> Result:
+    """The form for the code."""
+    return View("address_code.html", {"email": visit.query.get("email", ""), "wrong": None})
 
 
 def ask_address(visit: Visit) -> Question:
@@ -161,6 +168,7 @@ PAGES = (
         takes_password=True,
     ),
     Page("POST", f"{PATH}/email", "business", send_code, takes_password=True),
+    Page("GET", f"{PATH}/email/verify", "business", show_code),
     Page("POST", f"{PATH}/email/verify", "business", change_address, asks=ask_address),
     Page("POST", f"{PATH}/close", "business", close, asks=ask_close, takes_password=True),
 )

@@ -373,3 +373,29 @@ def test_a_refused_form_keeps_what_was_typed_and_says_first_that_it_is_wrong(sta
     browser.get("/account")
     browser.send("/account/email", email="new@kettle.example", password="not the password")
     assert 'type="email" value="new@kettle.example"' in browser.page
+
+
+@pytest.mark.parametrize("kind", ["password", "address"])
+def test_the_page_for_a_code_can_be_loaded_anew(stage, kind):
+    browser, email = stage.registered()
+    asked = []
+    browser.http.event_hooks = {"response": [lambda answer: asked.append(answer.request)]}
+    if kind == "password":
+        browser.send("/sign-out")
+        browser.get("/password/lost")
+        browser.send("/password/lost", email=email)
+    else:
+        email = f"new-{email}"
+        browser.get("/account")
+        browser.send("/account/email", email=email, password=PASSWORD)
+    code = stage.api.code_for(email)
+    assert asked[-1].method == "GET"
+    browser.get(str(asked[-1].url))
+    assert stage.api.code_for(email) == code
+    if kind == "password":
+        browser.send("/password/reset", code=code, password="another horse 17")
+        assert "Your password is set" in browser.page
+    else:
+        browser.send("/account/email/verify", code=code)
+        browser.send("/account/email/verify")
+        assert "Your email address is changed" in browser.page
