@@ -18,7 +18,7 @@ from services.notifier.contents import (
     rendering,
     secrets,
 )
-from services.notifier.contents.content import Content, Setting
+from services.notifier.contents.content import Content, Setting, portal_of
 from services.notifier.senders import OURS, Sender
 from shared.bus.contract.errors import Permanent
 from shared.bus.contract.events import (
@@ -198,6 +198,7 @@ def compose(received: Received[Any], chosen: Sender = OURS, *, hides: bool = Fal
         tracking_page=_tracking_link(fact, hides=hides) if is_order else "",
         unsubscribe_url=unsubscribe_url,
         excerpt=orders.excerpt(fact) if is_order else "",
+        portal_url=portal_of(settings().tracking_url),
     )
     make = prepared.parts if is_order else rendering.parts
     parts = make(fact, content_of, setting)

@@ -49,8 +49,8 @@ def not_you(at: Setting) -> Paragraph:
     """What to do about a sign-in that was somebody else's."""
     return at.paragraph(
         "accounts.not_you_password",
-        reset_url=at.api("/users/password/reset-code/"),
-        sessions_url=at.api("/users/sessions/"),
+        reset_url=at.page("/password/lost", "/users/password/reset-code/"),
+        sessions_url=at.page("/account", "/users/sessions/"),
     )
 
 

@@ -118,6 +118,12 @@ class Content:
     leave_url: str = ""
 
 
+def portal_of(tracking_url: str) -> str:
+    """Where the portal is, by the page of its that customers are led to; empty if that is none."""
+    origin, track, _ = tracking_url.rstrip("/").rpartition("/track")
+    return origin if track else ""
+
+
 class Setting(NamedTuple):
     """What an email is told with, beside its fact.
 
@@ -130,6 +136,7 @@ class Setting(NamedTuple):
         tracking_page: where the customer sees the order; empty where there is no such page.
         unsubscribe_url: where the customer leaves.
         excerpt: of what was ordered, as much as a preheader has room for.
+        portal_url: where the portal is; empty where nobody knows.
     """
 
     say: Language
@@ -140,6 +147,7 @@ class Setting(NamedTuple):
     tracking_page: str = ""
     unsubscribe_url: str = ""
     excerpt: str = ""
+    portal_url: str = ""
 
     def moment(self, value: datetime) -> str:
         """A time, as it is written here."""
@@ -156,3 +164,12 @@ class Setting(NamedTuple):
             path: below `/api/v1`.
         """
         return f"{self.public_url}/api/v1{path}"
+
+    def page(self, path: str, else_api: str) -> str:
+        """An address that people can open, where there is a portal.
+
+        Args:
+            path: of a page of the portal.
+            else_api: what does the same, below `/api/v1`.
+        """
+        return f"{self.portal_url}{path}" if self.portal_url else self.api(else_api)

@@ -67,8 +67,8 @@ def given(fact: SecretGiven, at: Setting) -> Content:
     blocks.append(
         at.paragraph(
             "secrets.given.not_you",
-            remove_url=at.api(f"/webhook/secret/{fact.platform}/"),
-            reset_url=at.api("/users/password/reset-code/"),
+            remove_url=at.page("/secret", f"/webhook/secret/{fact.platform}/"),
+            reset_url=at.page("/password/lost", "/users/password/reset-code/"),
         )
     )
     subject = say("secrets.given.subject", platform=platform)

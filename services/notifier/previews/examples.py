@@ -6,7 +6,7 @@ from uuid import UUID
 
 from services.notifier.composing import CONTENTS, HIDDEN
 from services.notifier.contents import orders, rendering
-from services.notifier.contents.content import Setting
+from services.notifier.contents.content import Setting, portal_of
 from services.notifier.previews import to_business
 from services.notifier.senders import Sender
 from shared.bus.contract.events import (
@@ -43,6 +43,7 @@ def preview(name: str, company_name: str, chosen: Sender) -> rendering.Parts:
         zone=time_zones.zone(chosen.time_zone),
         public_url=config.public_url,
         reply_to=chosen.reply_to,
+        portal_url=portal_of(config.tracking_url),
     )
     if name in to_business.SAMPLES:
         account = {"account_id": NOBODY, "company_name": company_name, "email": ADDRESS}

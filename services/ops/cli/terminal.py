@@ -5,6 +5,7 @@ wrong command line or configuration. Results go to standard output, all else to 
 """
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -16,6 +17,7 @@ from amqp.exceptions import AMQPError, MessageNacked
 from kombu import Connection
 from rich.console import Console
 from rich.progress import Progress, TextColumn
+from rich.text import Text
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -32,6 +34,8 @@ from shared.db.session import make_engine
 
 FAILED, MISUSED = 1, 2
 BUSY = "Somebody else is at work there: what they have in hand is not among these."
+# Of C0 but tab and line feed, DEL, C1, and what turns the direction of a text (Unicode, UAX #9).
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 WHOLE = 100_000  # columns; a table takes what it needs of them
 
 AsJson = Annotated[bool, typer.Option("--json", help="For programs.")]
@@ -94,13 +98,24 @@ def progress() -> Iterator[Any]:
         yield lambda text: shown.update(task, description=text)
 
 
+def visible(text: str) -> str:
+    """A text whose control characters are seen, and not obeyed: others have written it."""
+    return _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
+class _Console(Console):
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Whatever is printed, and every cell of a table; a pipe has it as it is."""
+        return super().render_str(visible(text) if self.is_terminal else text, **options)
+
+
 def results(**more: Any) -> Console:
     """Standard output, for results. Where it is no terminal, no line is cut or broken.
 
     Args:
         more: what else rich's `Console` is to know.
     """
-    console = Console(**({"markup": False, "highlight": False} | more))
+    console = _Console(**({"markup": False, "highlight": False} | more))
     if not console.is_terminal:
         console.width = WHOLE
     return console
@@ -108,7 +123,7 @@ def results(**more: Any) -> Console:
 
 def say(sentence: str) -> None:
     """One line to the operator, on standard error: standard output is for results."""
-    Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(sentence)
+    _Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(sentence)
 
 
 def stop(sentence: str, code: int = FAILED) -> NoReturn:

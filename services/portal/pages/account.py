@@ -1,6 +1,7 @@
 """The account: where it is signed in, its password, its address, its end."""
 
 from typing import Any
+from urllib.parse import urlencode
 
 from services.portal.web.api import Refused
 from services.portal.web.page import Page, Renew, Visit
@@ -83,7 +84,13 @@ def send_code(visit: Visit) -> Result:
         visit.api.post("/users/email/", body)
     except Refused as refused:
         return _refused(visit, refused, "email")
-    return View("address_code.html", {"email": body["email"], "wrong": None})
+    # A page that can be loaded anew, and no second code is mailed by it.
+    return Redirect(f"{PATH}/email/verify?{urlencode({'email': body['email']})}")
+
+
+def show_code(visit: Visit) -> Result:
+    """The form for the code."""
+    return View("address_code.html", {"email": visit.query.get("email", ""), "wrong": None})
 
 
 def ask_address(visit: Visit) -> Question:
@@ -139,7 +146,13 @@ def _refused(visit: Visit, refused: Refused, form: str) -> View:
 
 def _page(visit: Visit, form: str = "", wrong: Refused | None = None) -> View:
     sessions = [(one, browser(one["client"])) for one in _sessions(visit)]
-    about = {"path": PATH, "sessions": sessions, "form": form, "wrong": wrong}
+    about = {
+        "path": PATH,
+        "sessions": sessions,
+        "form": form,
+        "wrong": wrong,
+        "email": visit.field("email"),
+    }
     return View("account.html", about, wrong.status if wrong else 200)
 
 
@@ -156,6 +169,7 @@ PAGES = (
         takes_password=True,
     ),
     Page("POST", f"{PATH}/email", "business", send_code, takes_password=True),
+    Page("GET", f"{PATH}/email/verify", "business", show_code),
     Page("POST", f"{PATH}/email/verify", "business", change_address, asks=ask_address),
     Page("POST", f"{PATH}/close", "business", close, asks=ask_close, takes_password=True),
 )

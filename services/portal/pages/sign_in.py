@@ -1,6 +1,7 @@
 """Signing in, signing out, and a password that is lost."""
 
 from contextlib import suppress
+from urllib.parse import urlencode
 
 from services.portal.web.api import Refused
 from services.portal.web.page import Page, SignIn, Visit
@@ -60,7 +61,13 @@ def send_code(visit: Visit) -> Result:
         visit.api.post("/users/password/reset-code/", body)
     except Refused as refused:
         return View("password_lost.html", {"email": email, "wrong": refused}, refused.status)
-    return View("password_reset.html", {"email": email, "wrong": None})
+    # A page that can be loaded anew, and no second code is mailed by it.
+    return Redirect(f"/password/reset?{urlencode({'email': email})}")
+
+
+def show_reset(visit: Visit) -> Result:
+    """The form for the code."""
+    return View("password_reset.html", {"email": visit.query.get("email", ""), "wrong": None})
 
 
 def reset(visit: Visit) -> Result:
@@ -90,5 +97,6 @@ PAGES = (
     Page("POST", "/sign-out", "business", sign_out),
     Page("GET", "/password/lost", "nobody", show_lost),
     Page("POST", "/password/lost", "nobody", send_code),
+    Page("GET", "/password/reset", "nobody", show_reset),
     Page("POST", "/password/reset", "nobody", reset, takes_password=True),
 )

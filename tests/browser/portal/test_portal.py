@@ -160,6 +160,7 @@ def paths(business):
         "/shops",
         f"/signature?of={request.rpartition('/')[2]}",
         "/account",
+        "/account/email/verify",
         "/nowhere",
         tracking_link(business.running),
         f"{tracking_link(business.running)}x",
@@ -167,7 +168,13 @@ def paths(business):
     )
 
 
-STRANGERS = ("/sign-in", "/register", "/verify?email=x@kettle.example", "/password/lost")
+STRANGERS = (
+    "/sign-in",
+    "/register",
+    "/verify?email=x@kettle.example",
+    "/password/lost",
+    "/password/reset",
+)
 
 
 @pytest.mark.timeout(600)

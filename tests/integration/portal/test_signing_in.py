@@ -7,8 +7,10 @@ import httpx
 import pytest
 from sqlalchemy import select, text, update
 
+from services.portal.pages.sign_in import SAID as SAID_AFTER
 from services.portal.web.api import AWAY
 from shared.db.models import AccountSession, AttemptCount, PortalSession
+from shared.web.arrivals import ENDED
 from tests.integration.gate import Gate
 from tests.integration.portal.conftest import PASSWORD, Stage, running_portal
 
@@ -321,3 +323,79 @@ def test_who_is_led_here_from_another_site_is_led_on(stage, path, to):
     assert "Set-Cookie" not in answer.headers
     browser, _ = stage.registered()
     assert "Sign out" in browser.http.get("/account", headers=LED).text
+
+
+def test_a_form_that_came_after_the_session_says_that_nothing_was_done(stage):
+    browser, _ = stage.registered()
+    browser.get("/kyc")
+    with stage.api.session() as session, session.begin():
+        session.execute(text("UPDATE account_sessions SET ended_at = now() WHERE ended_at IS NULL"))
+    given = dict.fromkeys(
+        ("business_registration_number", "business_address", "contact_person_details"), "x"
+    )
+    browser.http.headers["Referer"] = f"{stage.url}/kyc"
+    browser.send("/kyc", **given, sure="yes")
+    assert ENDED in browser.page
+    assert 'name="next" value="/kyc"' in browser.page
+
+
+@pytest.mark.parametrize(
+    ("action", "fields", "said"),
+    [
+        ("/account/sessions/end", {}, SAID_AFTER["all"]),
+        (
+            "/account/password",
+            {"current_password": PASSWORD, "password": "another horse 17"},
+            SAID_AFTER["password"],
+        ),
+        ("/account/close", {"password": PASSWORD}, SAID_AFTER["closed"]),
+    ],
+)
+def test_who_is_signed_out_by_what_they_did_is_told_that_it_was_done(stage, action, fields, said):
+    browser, _ = stage.registered()
+    browser.get("/account")
+    browser.send(action, **fields)
+    browser.send(action)
+    assert browser.texts("h1") == ["Order Fellow"]
+    assert said in browser.page
+
+
+def test_a_refused_form_keeps_what_was_typed_and_says_first_that_it_is_wrong(stage):
+    browser, _ = stage.registered()
+    browser.get("/emails")
+    browser.send("/emails", language="fr", time_zone="Lagos")
+    assert browser.status == 400
+    assert 'name="time_zone" list="zones" value="Lagos"' in browser.page
+    assert '<option value="fr" lang="fr" selected>' in browser.page
+    assert browser.texts("title") == ["Error: Emails · Order Fellow"]
+    # The first of a page that asks for the focus gets it (HTML, 6.6.7).
+    assert browser.page.index("autofocus") == browser.page.index("autofocus>That is no time zone")
+    browser.get("/account")
+    browser.send("/account/email", email="new@kettle.example", password="not the password")
+    assert 'type="email" value="new@kettle.example"' in browser.page
+
+
+@pytest.mark.parametrize("kind", ["password", "address"])
+def test_the_page_for_a_code_can_be_loaded_anew(stage, kind):
+    browser, email = stage.registered()
+    asked = []
+    browser.http.event_hooks = {"response": [lambda answer: asked.append(answer.request)]}
+    if kind == "password":
+        browser.send("/sign-out")
+        browser.get("/password/lost")
+        browser.send("/password/lost", email=email)
+    else:
+        email = f"new-{email}"
+        browser.get("/account")
+        browser.send("/account/email", email=email, password=PASSWORD)
+    code = stage.api.code_for(email)
+    assert asked[-1].method == "GET"
+    browser.get(str(asked[-1].url))
+    assert stage.api.code_for(email) == code
+    if kind == "password":
+        browser.send("/password/reset", code=code, password="another horse 17")
+        assert "Your password is set" in browser.page
+    else:
+        browser.send("/account/email/verify", code=code)
+        browser.send("/account/email/verify")
+        assert "Your email address is changed" in browser.page

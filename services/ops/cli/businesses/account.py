@@ -94,7 +94,9 @@ def show(
             listed = account.lines(session, ids[: account.AT_MOST])
             note_view(system, "fellow account show", [str(id_) for id_ in ids])
             for line in listed:
-                print(f"{line.account_id}  {line.email}  {line.company_name}")
+                results(soft_wrap=True).print(
+                    f"{line.account_id}  {line.email}  {line.company_name}"
+                )
             say(f"{how_many(len(ids))} match: name one by its id or email.")
             raise typer.Exit(FAILED)
         if bus:

@@ -53,7 +53,7 @@ def page(system: System) -> View:
     system.lookout.hasten()
     look = system.lookout.latest
     wrong = len(look.troubles) if look else 0
-    return View("overview.html", {"path": "/", "inside": inside(system.lookout), "wrong": wrong})
+    return View("overview.html", {"path": "/", "inside": inside(system.lookout), "count": wrong})
 
 
 def inside(lookout: Lookout) -> str:

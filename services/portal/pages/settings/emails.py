@@ -92,9 +92,10 @@ def _page(visit: Visit, wrong: str = "") -> View:
     _refuse_unknown(wanted, names)
     code = _language(visit) or chosen["language"]
     email = visit.api.get(f"/email-previews/{wanted}/", language=code)
+    given = {"language": visit.field("language"), "time_zone": visit.field("time_zone")}
     about = {
         "path": PATH,
-        "chosen": chosen,
+        "given": given if wrong else chosen,
         "languages": [(one, language(one).name) for one in chosen["languages"]],
         "zones": sorted(time_zones.names()),
         "names": names,
