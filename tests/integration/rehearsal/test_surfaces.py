@@ -27,8 +27,8 @@ from stack.processes import stop
 from stack.servers.credentials import as_service
 from tests.integration.arrange import account, an_order, depth, order_created, until
 from tests.integration.ops.cli.test_cli import fellow
+from tests.integration.ops.console.pages.test_masked_pages import signed_in
 from tests.integration.ops.console.running import running_console
-from tests.integration.ops.console.test_masked_pages import signed_in
 from tests.integration.ops.dead_letters.test_dead_letters import bury
 from tests.unit.notifier.facts import CODE, FACTS
 from tests.zygote.forks import spawn

@@ -24,8 +24,8 @@ from shared.ids import new_id
 from shared.web.answers import DATABASE_AWAY, USED_UP, add_error_handlers
 from tests.integration.arrange import account, an_order, lanes, publish_raw, until
 from tests.integration.ops.cli.test_cli import fellow
+from tests.integration.ops.console.pages.test_masked_pages import signed_in
 from tests.integration.ops.console.running import running_console
-from tests.integration.ops.console.test_masked_pages import signed_in
 from tests.integration.relay.test_stuck import stuck
 
 RUNG = topology.RETRY_LADDER[1]

@@ -13,7 +13,7 @@ from shared.db.models import KycApplication, OutboxMessage, WebhookPublicKey, We
 from shared.ids import new_id
 from shared.web.results import SURE
 from tests.integration.arrange import account, depth, order_created, until
-from tests.integration.ops.console.test_masked_pages import console, form, service, signed_in
+from tests.integration.ops.console.pages.test_masked_pages import console, form, service, signed_in
 from tests.integration.ops.console.test_queue_rights import letter
 
 __all__ = ["console", "service"]

@@ -14,8 +14,8 @@ from shared.http.errors import OVERLOADED
 from shared.web.answers import DATABASE_AWAY
 from tests.integration.arrange import until
 from tests.integration.gate import Gate
+from tests.integration.ops.console.pages.test_masked_pages import signed_in
 from tests.integration.ops.console.running import running_console
-from tests.integration.ops.console.test_masked_pages import signed_in
 
 MANY = 3 * THREADS
 LONGEST = 120.0  # seconds: nothing here is about how fast

@@ -16,8 +16,8 @@ from shared.ids import new_id
 from shared.security.service_accounts import login
 from stack.servers.credentials import as_service
 from tests.integration.arrange import account, depth, publish_raw, until
+from tests.integration.ops.console.pages.test_masked_pages import form, signed_in
 from tests.integration.ops.console.running import running_console
-from tests.integration.ops.console.test_masked_pages import form, signed_in
 
 CHANGES = [
     page.path

@@ -9,8 +9,8 @@ from services.ops.broker.hold import hold
 from shared.bus.contract import topology
 from tests.integration.arrange import account, order_created, publish_raw
 from tests.integration.ops.cli.test_cli import fellow
+from tests.integration.ops.console.pages.test_masked_pages import signed_in
 from tests.integration.ops.console.running import running_console
-from tests.integration.ops.console.test_masked_pages import signed_in
 from tests.integration.ops.dead_letters.test_dead_letters import bury
 
 INTAKE, RUNG = topology.ORDERS_INTAKE, topology.RETRY_LADDER[-1]

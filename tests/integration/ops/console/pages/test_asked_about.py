@@ -8,8 +8,8 @@ import pytest
 
 from shared.bus.contract.events import encode
 from tests.integration.arrange import depth, order_created, publish_raw, until
+from tests.integration.ops.console.pages.test_masked_pages import form, signed_in
 from tests.integration.ops.console.test_broker_work import console
-from tests.integration.ops.console.test_masked_pages import form, signed_in
 from tests.integration.ops.dead_letters.test_dead_letters import INTAKE, bury
 
 

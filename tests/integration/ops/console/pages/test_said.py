@@ -13,8 +13,8 @@ from shared.security.audit_chain import GENESIS
 from shared.web.arrivals import ENDED
 from tests.integration.arrange import account, order_created
 from tests.integration.ops.cli.test_cli import fellow
-from tests.integration.ops.console.test_asked_about import client, hidden
-from tests.integration.ops.console.test_masked_pages import form
+from tests.integration.ops.console.pages.test_asked_about import client, hidden
+from tests.integration.ops.console.pages.test_masked_pages import form
 from tests.integration.ops.dead_letters.test_dead_letters import INTAKE, bury
 
 __all__ = ["client"]

@@ -8,8 +8,8 @@ import pytest
 from shared.bus.contract.events import OpsTroubleChanged, decode
 from shared.db.models import OpsTrouble, OutboxMessage
 from tests.integration.arrange import until
+from tests.integration.ops.console.pages.test_masked_pages import signed_in
 from tests.integration.ops.console.running import running_console
-from tests.integration.ops.console.test_masked_pages import signed_in
 
 KEY = "services.kyc: silent"
 
