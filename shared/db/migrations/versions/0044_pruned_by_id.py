@@ -10,7 +10,7 @@ from importlib import import_module
 
 from alembic import op
 
-revision = "0045"
+revision = "0044"
 down_revision = "0043"
 
 INDEXES = {
