@@ -97,13 +97,23 @@ def rate(value: float | None) -> str:
     return f"{value:.1f}" if 0 < value < 100 else number(value)
 
 
-def time(value: datetime | None, zone: tzinfo = UTC) -> str:
-    """A time where somebody is; machines read the attribute, and the title has it in UTC."""
+def time(value: datetime | None, zone: tzinfo | None = None) -> str:
+    """A time; machines read the attribute, and the title has it in UTC.
+
+    Args:
+        value: the time.
+        zone: where it is told. Without one a script tells it where the browser is (forms.js), and
+            UTC is said where there are no scripts.
+    """
     if value is None:
         return UNKNOWN
-    shown = value.astimezone(zone).strftime("%Y-%m-%d %H:%M:%S")
+    shown = value.astimezone(zone or UTC).strftime("%Y-%m-%d %H:%M:%S")
     exact = value.astimezone(UTC).isoformat(timespec="milliseconds")
-    return Markup('<time datetime="{}" title="{} UTC">{}</time>').format(exact, exact, shown)
+    if zone is not None:
+        return Markup('<time datetime="{}" title="{} UTC">{}</time>').format(exact, exact, shown)
+    return Markup('<time datetime="{}" title="{} UTC" data-utc>{} UTC</time>').format(
+        exact, exact, shown
+    )
 
 
 def age(value: datetime | None, now: datetime) -> str:

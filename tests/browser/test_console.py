@@ -1,6 +1,8 @@
 """The ops console, as its users have it: in a real browser, before a running system."""
 
 import re
+from datetime import datetime
+from zoneinfo import ZoneInfo
 
 import pytest
 from playwright.sync_api import expect
@@ -41,6 +43,31 @@ def test_signing_in_and_out(browser, running):
     context.close()
     for fact in ("ops.sign_in_failed", "ops.signed_in", "ops.signed_out"):
         until(lambda fact=fact: audited(running, fact, "ada"), f"{fact} is audited")
+
+
+def test_times_are_told_where_the_reader_is(browser, running, signed_in):
+    """Also those that come later by the stream; the title has them in UTC."""
+    here = ZoneInfo("Asia/Kathmandu")  # 5:45 before UTC, all year
+    context = browser.new_context(
+        base_url=running.url, storage_state=signed_in, timezone_id=here.key
+    )
+    page = context.new_page()
+    page.goto("/")
+    for _ in range(2):
+        told = page.locator(".asof time")
+        expect(told).not_to_have_attribute("data-utc", "")
+        at = datetime.fromisoformat(told.get_attribute("datetime"))
+        expect(told).to_have_text(f"{at.astimezone(here):%Y-%m-%d %H:%M:%S}")
+        assert told.get_attribute("title").endswith("UTC")
+        expect(told).not_to_have_attribute("datetime", told.get_attribute("datetime"))
+    context.close()
+    plain = browser.new_context(
+        base_url=running.url, storage_state=signed_in, java_script_enabled=False
+    )
+    page = plain.new_page()
+    page.goto("/")
+    expect(page.locator(".asof time")).to_contain_text("UTC")
+    plain.close()
 
 
 def test_an_application_is_approved_and_the_outcome_shown(page, running):

@@ -38,7 +38,7 @@ def _moment(stamp: str | None) -> datetime | None:
     return datetime.fromisoformat(stamp) if stamp else None
 
 
-def time(stamp: str | None, zone: ZoneInfo = UTC) -> str:
+def time(stamp: str | None, zone: ZoneInfo | None = None) -> str:
     """A time of the API (RFC 3339), for people, where they are, and for machines."""
     return rendering.time(_moment(stamp), zone)
 

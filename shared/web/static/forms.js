@@ -1,4 +1,4 @@
-// What forms cannot say in HTML.
+// What pages and forms cannot say in HTML.
 "use strict";
 
 // What is missing is pointed at; what cannot be taken back is asked about by a page of its own.
@@ -13,3 +13,13 @@ document.addEventListener("submit", (event) => {
 window.addEventListener("pageshow", (event) => {
   if (event.persisted) for (const button of document.querySelectorAll("button[disabled]")) button.disabled = false;
 });
+
+// Times are told where the reader is; the title has them in UTC, and so has a page without scripts.
+const readersTime = new Intl.DateTimeFormat("sv-SE", { dateStyle: "short", timeStyle: "medium" });
+function tellTimes() {
+  for (const time of document.querySelectorAll("time[data-utc]")) {
+    time.textContent = readersTime.format(new Date(time.dateTime));
+    time.removeAttribute("data-utc");
+  }
+}
+for (const news of ["DOMContentLoaded", "htmx:after:swap", "htmx:sse:after:message"]) document.addEventListener(news, tellTimes);

@@ -17,7 +17,7 @@ function options(width) {
   const axis = { stroke: color("--quiet"), grid: { stroke: color("--line"), width: 1 }, ticks: { show: false }, font: "12px system-ui, sans-serif" };
   const line = (name) => ({ stroke: color(name), width: 1.5, points: { show: false } });
   return {
-    width, height: 150, tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"), cursor: { show: false }, legend: { show: false },
+    width, height: 150, cursor: { show: false }, legend: { show: false },
     scales: { y: { range: (_, __, most) => [0, Math.max(1, most * 1.1)] } },
     axes: [{ ...axis, space: 70, values: (_, ticks) => ticks.map(clock) }, { ...axis, size: 48, space: 36 }],
     series: [{}, line("--a"), line("--b"), line("--c")],
