@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import falcon.asgi
-from amqp.exceptions import AMQPError
+from amqp.exceptions import AMQPError, MessageNacked
 from kombu import Connection
 from sqlalchemy.orm import Session
 
@@ -167,7 +167,7 @@ def _broker(config: Settings, lookout: Lookout) -> Any:
                 yield connection
         except (NotKnownError, BusyError) as error:
             raise PageError(503, str(error)) from None
-        except (OSError, AMQPError) as error:
+        except (OSError, AMQPError, MessageNacked) as error:
             # Of what was sent to it nobody knows whether it was done.
             raise PageError(
                 503, f"The broker does not confirm it: {explain(error).sentence}"
