@@ -68,13 +68,17 @@ def test_without_a_cookie_it_is_not_read(site, read_in, path):
     assert read_in == []
 
 
-def test_who_says_to_be_signed_in_and_is_not_has_none_read(site, read_in):
+def test_who_says_to_be_signed_in_and_is_not_has_no_large_one_read(site, read_in):
+    """A small one says to which page of ours to come back to."""
     browser, of = site
-    body = f"form_token={form_token(TOKEN)}"
-    answer = browser.simulate_post("/own", body=body, headers=FORM, cookies={of.SESSION: TOKEN})
-    assert answer.status_code == 303
-    assert "/sign-in" in answer.headers["location"]
-    assert read_in == []
+    body, cookies = f"form_token={form_token(TOKEN)}&back=/kyc", {of.SESSION: TOKEN}
+    for given, back in ((body + LARGE, ""), (body, "next=%2Fkyc")):
+        answer = browser.simulate_post("/own", body=given, headers=FORM, cookies=cookies)
+        assert answer.status_code == 303
+        assert "/sign-in" in answer.headers["location"]
+        assert back in answer.headers["location"]
+        assert bool(read_in) is bool(back)
+    assert threading.main_thread() not in read_in
 
 
 def test_what_anybody_may_send_is_small_and_read_in_a_thread(site, read_in):

@@ -194,7 +194,8 @@ def test_nobody_slips_in_by_a_code_while_all_sessions_end(settings, db, engine, 
         token = sessions.start(session, ada, awaits_code=True)
     visit = Visit(
         page=None, system=SimpleNamespace(config=settings), visitor=None, token=token,
-        path={}, query={}, form={"code": [code]}, asked_for="/", address="203.0.113.7", client="",
+        path={}, query={}, form={"code": [code]}, asked_for="/", address="203.0.113.7",
+        client="", mark="",
     )  # fmt: skip
 
     def changed():
