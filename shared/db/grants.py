@@ -193,7 +193,8 @@ FUNCTIONS: Mapping[str, tuple[str, ...]] = {
 _TAKE_FROM_PUBLIC = text("""
     DO $$ DECLARE ours regprocedure; BEGIN
         FOR ours IN
-            SELECT oid FROM pg_proc WHERE pronamespace = 'public'::regnamespace AND NOT EXISTS (
+            SELECT oid FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+            AND pg_has_role(proowner, 'USAGE') AND NOT EXISTS (
                 SELECT FROM pg_depend  -- an extension's are for its users
                 WHERE classid = 'pg_proc'::regclass AND objid = pg_proc.oid AND deptype = 'e')
         LOOP
