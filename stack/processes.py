@@ -2,17 +2,20 @@
 
 import contextlib
 import ctypes
+import errno
+import io
 import os
 import pwd
 import resource
 import signal
 import stat
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Protocol
+from typing import Any, Protocol, TextIO
 
 MAX_FILES = 65_536
 PR_SET_PDEATHSIG = 1  # prctl(2)
@@ -84,7 +87,8 @@ def stop_on_signals() -> None:
     """Let SIGTERM, and a terminal that is closed, end the program like Ctrl-C.
 
     So that everything is stopped on the way out. A program that was told to outlive its terminal
-    (nohup(1)) does.
+    (nohup(1)) does. One whose output nobody reads any more ends too, also where nobody told it:
+    a terminal signals its session's leader alone, and a pipe nobody.
     """
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
@@ -101,14 +105,41 @@ def stop_on_signals() -> None:
     for number in numbers:
         signal.signal(number, interrupt)
     end_with_make()
+    sys.stdout, sys.stderr = map(_watched, (sys.stdout, sys.stderr))
+
+
+class _Output(io.FileIO):
+    """What is written to; once nobody reads it, that is no fault of whoever writes, but an end."""
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            if error.errno not in (errno.EIO, errno.EPIPE):
+                raise
+        _lead_nowhere(self.fileno())
+        signal.raise_signal(signal.SIGHUP)
+        return memoryview(data).nbytes
+
+
+def _watched(output: TextIO) -> TextIO:
+    if output not in (sys.__stdout__, sys.__stderr__):
+        return output  # somebody's who collects it
+    output.flush()
+    raw = io.BufferedWriter(_Output(output.fileno(), "w", closefd=False))
+    return io.TextIOWrapper(raw, output.encoding, output.errors, line_buffering=True)
 
 
 def _leave_terminal() -> None:
     """Write into nothing where a terminal was: what is said to one that is gone is an OSError."""
     for output in (1, 2):
         if stat.S_ISCHR(os.fstat(output).st_mode):
-            with open(os.devnull, "ab") as nothing:
-                os.dup2(nothing.fileno(), output)
+            _lead_nowhere(output)
+
+
+def _lead_nowhere(output: int) -> None:
+    with open(os.devnull, "ab") as nothing:
+        os.dup2(nothing.fileno(), output)
 
 
 def stop(process: Process, seconds: float, how: int = signal.SIGTERM) -> None:

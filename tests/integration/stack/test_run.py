@@ -252,6 +252,51 @@ def show(terminal, closing):
     os.close(terminal)
 
 
+ENDS = """
+import pathlib, sys, time
+from stack.processes import stop_on_signals
+stop_on_signals()
+try:
+    while True:
+        print("here", flush=True)
+        time.sleep(0.01)
+except KeyboardInterrupt:
+    for _ in range(100):
+        print("Stopping")
+        print("Stopping", file=sys.stderr)
+        time.sleep(0.01)
+    pathlib.Path("stopped").touch()
+"""
+
+
+@pytest.mark.parametrize("kind", ["terminal", "pipe"])
+@pytest.mark.parametrize("is_asked", [True, False], ids=["asked to end first", "not told"])
+def test_what_nobody_reads_any_more_ends_it_and_disturbs_no_stopping(checkout, kind, is_asked):
+    """A terminal tells its session's leader alone that it is closed, and a pipe nobody."""
+    ours, theirs = pty.openpty() if kind == "terminal" else os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-c", ENDS],
+        cwd=checkout,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    started.append(process)
+    os.close(theirs)
+    said = b""
+    while b"here" not in said:
+        said += os.read(ours, 4096)
+    if is_asked:
+        process.terminate()
+        while b"Stopping" not in said:
+            said += os.read(ours, 4096)
+    os.close(ours)
+    assert process.wait(60) == 0
+    assert (checkout / "stopped").exists()
+
+
 def test_who_is_to_outlive_its_terminal_does(checkout):
     script = (
         "import os, signal; from stack.processes import stop_on_signals\n"
