@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 from stack.processes import MAX_FILES, preparation
+from tests import cheap_hashes
 
 LARGEST_REQUEST = 1 << 20
 STREAMS = 3  # standard input, output and errors; behind them comes what the end is reported to
@@ -102,6 +103,7 @@ def become(request: Request) -> None:
     os.environ.clear()
     os.environ.update(request.environment)
     time.tzset()
+    cheap_hashes.install(request.environment)
     sys.argv[1:] = request.arguments
     if request.environment.get("PYTHONUNBUFFERED"):
         sys.stdout = sys.__stdout__ = io.TextIOWrapper(
