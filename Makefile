@@ -11,7 +11,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 # A process a core and one more, since many tests wait, each with servers of its own; a file of
 # tests stays with one.
-PARALLEL := --numprocesses $(shell n=$$(nproc); echo $$((n < 4 ? n + 1 : 4))) --dist loadfile --no-loadscope-reorder
+PARALLEL := --numprocesses $(shell n=$$(nproc); echo $$((n < 4 ? n + 1 : 4))) --dist loadfile
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
@@ -25,12 +25,12 @@ run: setup ## start everything and stay (PORT=8000); Ctrl-C stops it, the data s
 test: setup ## run every test, on real servers
 	@$(BIN)/python -m stack.servers
 	@$(BIN)/python -m tests.programs
-	@$(BIN)/python -m pytest $(PARALLEL)
+	@$(BIN)/python -m pytest $(PARALLEL) --no-loadscope-reorder
 
 test-faults: setup ## break everything on purpose, under load (FAULTS_MINUTES=60 soaks, FAULTS_SEED=n repeats)
 	@$(BIN)/python -m stack.servers
 	@$(BIN)/python -m tests.programs faketime
-	@$(BIN)/python -m pytest tests/faults --numprocesses 2 --dist loadfile
+	@$(BIN)/python -m pytest tests/faults $(PARALLEL)
 
 test-matrix: setup ## demo and tests on bare machines in containers (MATRIX=debian-13,ubuntu-24.04; needs a Docker engine)
 	@$(BIN)/python -m tests.machines.matrix $(MATRIX) $(addprefix --only ,$(MATRIX_ONLY)) $(addprefix --table ,$(MATRIX_TABLE))
