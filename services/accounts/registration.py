@@ -72,10 +72,7 @@ def register(
         password_hash=hashed,
         network=network,
     )
-    if account_of(session, email) is None:
-        codes.send(session, pending)
-    else:
-        codes.withhold(session, pending)
+    codes.send(session, pending, is_for_nobody=account_of(session, email) is not None)
     return pending
 
 
@@ -100,19 +97,25 @@ def send_again(
     if asked.wait:
         return too_many_requests(asked.wait)
     hold(session, email)
-    waiting = _waiting(session, email)
-    if registration_id is not None:
-        waiting = [pending for pending in waiting if pending.id == registration_id]
-    waiting.sort(key=lambda pending: (pending.network == network, pending.created_at))
+    waiting = _waiting(session, email, with_nobodys=True)
+    meant = [p for p in waiting if p.password_hash and registration_id in (None, p.id)]
+    meant.sort(key=lambda pending: (pending.network == network, pending.created_at))
     is_free = account_of(session, email) is None
-    if asked.is_on_its_way or not waiting or not is_free:
+    if asked.is_on_its_way:
         return None
+    if meant:
+        pending = meant[-1]
+    else:
+        # Where none waits the code is nobody's, and what remembers it is no registration.
+        nobodys = [pending for pending in waiting if not pending.password_hash]
+        made = PendingProof(purpose="registration", email=email, network=network)
+        pending = nobodys[0] if nobodys else made
     if registration_id is not None:  # told to whoever registered, alone: they are here now
-        waiting[-1].network = network
+        pending.network = network
     # Else it may be another who reads its codes from now on: they have to say which they mean.
-    waiting[-1].is_named = waiting[-1].is_named and waiting[-1].network == network
-    if codes.may_send_again(session, waiting[-1]):
-        codes.send(session, waiting[-1])
+    pending.is_named = pending.is_named is not False and pending.network == network
+    if codes.may_send_again(session, pending):
+        codes.send(session, pending, is_for_nobody=not (meant and is_free))
     return None
 
 
@@ -230,9 +233,18 @@ def hold(session: Session, email: str) -> None:
     session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(email, 0))))
 
 
-def account_of(session: Session, email: str) -> Account | None:
-    """The account whose proved address this is; the caller holds the address."""
-    return session.scalar(by_address(email))
+def account_of(session: Session, email: str, *, hold: bool = False) -> Account | None:
+    """The account whose proved address this is; the caller holds the address.
+
+    Args:
+        session: the transaction.
+        email: in small letters.
+        hold: whether to keep others from changing the account until the transaction ends.
+    """
+    found = by_address(email)
+    if hold:
+        found = found.with_for_update(key_share=True).execution_options(populate_existing=True)
+    return session.scalar(found)
 
 
 def by_address(email: str) -> Select[Account]:
@@ -248,12 +260,16 @@ def by_address(email: str) -> Select[Account]:
     )
 
 
-def _waiting(session: Session, email: str, *, hold: bool = True) -> list[PendingProof]:
+def _waiting(
+    session: Session, email: str, *, hold: bool = True, with_nobodys: bool = False
+) -> list[PendingProof]:
     found = (
         select(PendingProof)
         .where(PendingProof.email == email, PendingProof.purpose == "registration")
         .order_by(PendingProof.created_at)
     )
+    if not with_nobodys:
+        found = found.where(PendingProof.password_hash.is_not(None))
     if days := settings().retention_unproved_days:
         # As the retention ends it (shared/db/retention.py), so also when that does not run.
         is_kept = PendingProof.created_at >= retention.before(session, days)
