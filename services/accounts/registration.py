@@ -2,14 +2,16 @@
 
 A registration is no account. Whoever registers an address first has nothing by that: several may
 wait, each with its own password and its own code, and the one that is proved ends the others. A
-code that was mailed proves the registration it was made for and no other (Sudhodanan and Paverd
-2022, "Pre-hijacked accounts").
+code that was mailed proves the mailbox; by itself also the one registration that it was made for,
+where no other waits. Else the password or the id says which: nobody but its maker has these, and
+nobody but the mailbox's reader a code (Sudhodanan and Paverd 2022, "Pre-hijacked accounts").
 
 At an address that has an account a registration waits as well, without a code: whoever made it is
 answered everywhere as if the address were free, and so cannot learn who has an account (OWASP,
 WSTG-IDNT-04).
 """
 
+from collections.abc import Sequence
 from uuid import UUID
 
 from sqlalchemy import Select, func, select, update
@@ -28,6 +30,10 @@ from shared.http.errors import ApiError, too_many_requests
 from shared.security import passwords
 from shared.security.networks import network_of
 from shared.validation import visible_text
+
+MOST_COMPARED = 8
+"""So many of the newest that wait at an address are compared with a password: as many as strangers
+can have mailed there in a day."""
 
 
 def register(
@@ -132,7 +138,7 @@ def verify(
 
     While several wait for the same address, or where the code was asked for from elsewhere without
     saying for which, the code is not enough: whoever can read the mailbox must also know which
-    registration is theirs, by its password or its id.
+    registration is theirs, by its password or its id; whichever of them the code was mailed for.
 
     Returns:
         None, or an error; it is returned so that a wrong try stays counted.
@@ -156,9 +162,9 @@ def verify(
     is_meant = len(waiting) == 1 and proved.is_named
     if not is_meant and password is None and registration_id is None:
         return ApiError(*SEVERAL)
-    if registration_id not in (None, proved.id) or (
-        password is not None and not passwords.matches(password, proved.password_hash)
-    ):
+    if password is not None or registration_id is not None:
+        proved = _meant(waiting, password, registration_id)
+    if proved is None:
         return OTP_ERRORS[Check.WRONG]()
     account = _account_of(session, proved)
     if account is None:
@@ -170,6 +176,17 @@ def verify(
     guesses.remember(session, account, network)
     fact = AccountVerified(**of_account(account))
     outbox.tell(session, fact, account.id, source=SOURCE)
+    return None
+
+
+def _meant(
+    waiting: Sequence[PendingProof], password: str | None, registration_id: UUID | None
+) -> PendingProof | None:
+    """Which of those that wait is said, by its id, or else the newest of a password."""
+    for pending in list(reversed(waiting))[:MOST_COMPARED]:
+        is_named = registration_id in (None, pending.id)
+        if is_named and (password is None or passwords.matches(password, pending.password_hash)):
+            return pending
     return None
 
 
