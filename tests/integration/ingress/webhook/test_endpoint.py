@@ -537,3 +537,15 @@ def test_a_key_that_comes_with_another_number_is_refused(api, tmp_path):
         # Without the key, or under another one, the number says which order it is.
         for headers in ({}, {"Idempotency-Key": "order-9"}):
             assert business.send(numbered, **headers).json() == first.json()
+
+
+def test_a_misspelt_member_is_warned_of_by_either_scheme_beside_the_receipt(sender):
+    order = ORDER | {"tracking_nummber": "1Z", "note": "Ring."}
+    for send in (sender.send, sender.standard):
+        answer = send(order, Prefer="receipt")
+        assert answer.status_code == 201
+        assert answer.json()["warnings"] == [
+            "$.tracking_nummber is not read: was $.tracking_number meant?"
+        ]
+        assert answer.json()["receipt"].count(".") == 2
+        assert list(send(ORDER | {"note": "Ring."}).json()) == ["status", "order_id"]
