@@ -64,7 +64,8 @@ class PlatformScheme:
                 secret = self._match(account, body, attempt)
             if secret is not None:
                 return secret
-        raise self._refusals.refuse(req, rules.invalid_signature())
+        wrong = rules.invalid_signature(self.name, attempt.signature)
+        raise self._refusals.refuse(req, wrong)
 
     def _held(self, account: UUID) -> Sequence[CachedSecret]:
         if not self._given:

@@ -9,6 +9,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import text
 
+from services.ingress.webhook.signature_text import CURES
 from tests.integration.arrange import take, until
 from tests.integration.ingress.conftest import ORDER, exchange
 from tests.unit.ingress.platforms import orders
@@ -212,6 +213,9 @@ def test_nobodys_account_is_as_unknown_as_a_wrong_signature(shop, order, created
     account_id = uuid4() if account == "unknown" else "x"
     answer = shop.deliver(order(), created, path=f"/webhooks/{account_id}/{shop.platform}/")
     assert (answer.status_code, answer.json()["error"]) == (401, "Invalid signature")
+    assert answer.json()["faults"] == [CURES[shop.platform]]
+    # And the holder of the secret is told no more.
+    assert shop.deliver(order(), created, key="another").content == answer.content
 
 
 def test_a_change_that_is_no_news_is_noted_and_may_place_an_order_that_waits(
