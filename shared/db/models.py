@@ -233,6 +233,7 @@ class WebhookRequest(Base):
     latency_us: Mapped[int]
     client_address: Mapped[str]
     note: Mapped[str | None]  # why nothing was recorded of what was in order
+    order_number: Mapped[str | None]  # of what has a note: its order may be in no book
 
     __mapper_args__ = {"primary_key": ["at", "id"]}  # noqa: RUF012 - SQLAlchemy's own attribute
     __table_args__ = (

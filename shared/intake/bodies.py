@@ -2,7 +2,9 @@
 
 Flat, as `order.created`; with a `type` at its top level that says which event it is; or `{type,
 timestamp, data}` as Standard Webhooks shapes it. Without that `type` it is a flat order, whatever
-else is in it: what a shop names `timestamp` or `data` is none of ours.
+else is in it: what a shop names `timestamp` or `data` is none of ours. Members that nobody reads
+are passed over, with a warning where one is nearly called as what may be left out: the first
+decoder refuses them, so that a body without them pays nothing.
 
 Ids are derived, without a look-up, where there is something to derive them from: an order's from
 the account and the sender's own number of it, else from the account and the sender's key
@@ -14,17 +16,28 @@ recorder, which finds the order id taken and keeps it as a conflict.
 import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
 from msgspec import UNSET
+from msgspec.structs import force_setattr
 
 from shared.bus.contract.events import CREATED, Event, OrderCreated
 from shared.bus.contract.message import Message, message_for
 from shared.ids import derived_id
 from shared.intake import event_bodies, meant
-from shared.intake.event_bodies import BODIES, DATA, BodyError, FlatOrder
+from shared.intake.event_bodies import (
+    BODIES,
+    DATA,
+    DETAILS,
+    ENVELOPE,
+    STRICT,
+    STRICT_BODIES,
+    BodyError,
+    FlatOrder,
+)
 from shared.validation import foreign_shapes, json_text, reading, words
 from shared.validation.reading import InvalidValueError
 
@@ -53,11 +66,17 @@ class _Timed(msgspec.Struct):
     timestamp: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
 
 
-_Read = tuple[Event, datetime | None]
+_Read = tuple[Event, datetime | None, Sequence[str]]
 _envelope = msgspec.json.Decoder(_Envelope)
 _decoders = {type_: msgspec.json.Decoder(data) for type_, data in DATA.items()}
+_strict = {type_: msgspec.json.Decoder(data) for type_, data in STRICT.items()}
+_strict_bodies = {type_: msgspec.json.Decoder(body) for type_, body in STRICT_BODIES.items()}
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _flat_order: msgspec.json.Decoder[Any] = msgspec.json.Decoder(FlatOrder)
 _REFUSED = (ValueError, RecursionError, OverflowError)
+MOST_WARNINGS = 5
+_MOST_NAMES, _LONGEST_NAME = 40, 40
+"""Of more members, or longer names, nobody is warned: none of ours is nearly so long."""
 
 
 def read(
@@ -69,7 +88,23 @@ def read(
     *,
     is_test: bool = False,
 ) -> tuple[UUID, Message]:
-    """The order's id and the message that a body stands for.
+    """The order's id and the message that a body stands for; see `read_with_warnings`."""
+    order_id, message, _ = read_with_warnings(
+        body, account_id, came_at, traceparent, key, is_test=is_test
+    )
+    return order_id, message
+
+
+def read_with_warnings(
+    body: bytes,
+    account_id: UUID,
+    came_at: float,
+    traceparent: str | None,
+    key: str | None = None,
+    *,
+    is_test: bool = False,
+) -> tuple[UUID, Message, Sequence[str]]:
+    """The order's id and the message that a body stands for, and what was hardly meant so.
 
     Args:
         body: the raw body.
@@ -84,9 +119,9 @@ def read(
         BodyError: it does not fit; all that is wrong with it.
     """
     now = datetime.fromtimestamp(came_at, UTC)
-    said, stamp = _flat(body) or _shaped(body) or _read_again(body)
+    said, stamp, warnings = _flat(body) or _shaped(body) or _read_again(body)
     order_id, said = event_bodies.complete(said, account_id, key, is_test=is_test)
-    return order_id, message_for(
+    message = message_for(
         said,
         source=SOURCE,
         correlation_id=order_id,
@@ -96,6 +131,7 @@ def read(
         time=now if stamp is None else min(stamp, now).astimezone(UTC),
         traceparent=traceparent,
     )
+    return order_id, message, warnings
 
 
 def _flat(body: bytes) -> _Read | None:
@@ -107,7 +143,7 @@ def _flat(body: bytes) -> _Read | None:
     except _REFUSED:
         return None
     # The name may be written with escapes.
-    return (order, None) if order.type is UNSET else None
+    return (order, None, ()) if order.type is UNSET else None
 
 
 def _shaped(body: bytes) -> _Read | None:
@@ -115,16 +151,56 @@ def _shaped(body: bytes) -> _Read | None:
     try:
         envelope = _envelope.decode(body)
         if envelope.type is None:
-            return _decoders[OrderCreated.TYPE].decode(body), None
+            said, warnings = _decoded(OrderCreated.TYPE, body, "$")
+            return said, None, warnings
         if envelope.timestamp is not None and envelope.timestamp < EPOCH:
             return None
-        decoder = _decoders.get(envelope.type)
-        if decoder is None:
+        if envelope.type not in DATA:
             return None
-        said = decoder.decode(bytes(envelope.data) or body)
-        return (said, envelope.timestamp) if event_bodies.is_named(said) else None
+        data = bytes(envelope.data)
+        said, warnings = _decoded(envelope.type, data or body, "$.data" if data else "$")
+        return (said, envelope.timestamp, warnings) if event_bodies.is_named(said) else None
     except _REFUSED:
         return None
+
+
+def _decoded(type_: str, data: bytes, path: str) -> tuple[Event, Sequence[str]]:
+    """An event, and what is beside it and may have been meant."""
+    try:
+        if path != "$":
+            return _strict[type_].decode(data), ()
+        said = _strict_bodies[type_].decode(data)
+    except msgspec.ValidationError:
+        return _decoders[type_].decode(data), _warnings(type_, _members.decode(data), path)
+    for name in ENVELOPE:
+        force_setattr(said, name, UNSET)  # it is no part of the event
+    return said, ()
+
+
+def _warnings(type_: str, members: Mapping[str, Any], path: str) -> Sequence[str]:
+    inner = members.get(DETAILS, {})
+    if isinstance(inner, msgspec.Raw):
+        inner = _members.decode(inner)
+    if len(members) + len(inner) > _MOST_NAMES:
+        return ()
+    return _unread(type_, _named(members), _named(inner), path)
+
+
+def _named(members: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(
+        name for name, value in members.items() if len(name) <= _LONGEST_NAME and value is not None
+    )
+
+
+@lru_cache(maxsize=256)
+def _unread(
+    type_: str, names: tuple[str, ...], inner: tuple[str, ...], path: str
+) -> tuple[str, ...]:
+    """The warnings of a shape of bodies: a sender has one for ever, so names are compared once."""
+    given: dict[str, Any] = dict.fromkeys(names, True)
+    if DETAILS in given:
+        given[DETAILS] = dict.fromkeys(inner, True)
+    return tuple(reading.left_out(given, DATA[type_], path)[:MOST_WARNINGS])
 
 
 def _read_again(body: bytes) -> _Read:
@@ -172,7 +248,7 @@ def _read_again(body: bytes) -> _Read:
         faults += error.faults
     if said is None or faults:
         raise BodyError(*hints, *faults)
-    return said, stamp
+    return said, stamp, _warnings(type_ or OrderCreated.TYPE, data, path)
 
 
 def left_out(body: bytes) -> list[str]:

@@ -16,6 +16,7 @@ from msgspec.structs import FieldInfo, force_setattr
 
 from shared.bus.contract.events import (
     EVENT_TYPES,
+    CustomerDetails,
     Event,
     OrderCreated,
     in_test,
@@ -28,6 +29,7 @@ from shared.validation.reading import InvalidValueError
 NUMBER = "order_number"
 NAMES = ("order_id", NUMBER)
 FORMER = "former"
+DETAILS = "customer_details"
 UNNAMED = (
     "The order is not named: give `order_id`, a UUID, or `order_number`, as it was in its order."
 )
@@ -197,15 +199,38 @@ DATA: dict[str, type[Event]] = {event.TYPE: _data(event) for event in _SENT}
 BODIES: dict[str, type[msgspec.Struct]] = {event.TYPE: _described(event) for event in _SENT}
 """By type: a whole flat body, as the documentation describes it."""
 
-FlatOrder = cast(
-    "type[Event]",
-    msgspec.defstruct(
-        "FlatOrder",
-        [("type", Any, UNSET)],
-        bases=(DATA[OrderCreated.TYPE],),
+
+def _strict(event: type[Event], *envelope: str) -> type[Event]:
+    """An event without members that nobody reads, at its top level or in `customer_details`.
+
+    Args:
+        event: as it is read.
+        envelope: what may stand beside its members: UNSET where it does not.
+    """
+    members: list[tuple[str, Any] | tuple[str, Any, object]]
+    members = [(name, Any, UNSET) for name in envelope]
+    if issubclass(event, OrderCreated):
+        members.append((DETAILS, _StrictDetails))
+    made = msgspec.defstruct(
+        event.__name__,
+        members,
+        bases=(event,),
         module=__name__,
         frozen=True,
         kw_only=True,
-    ),
-)
-"""An order as it stands alone, and the `type` at its top level: UNSET where it says none."""
+        forbid_unknown_fields=True,
+    )
+    return cast("type[Event]", made)
+
+
+class _StrictDetails(CustomerDetails, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who ordered, and nothing beside."""
+
+
+FlatOrder = _strict(DATA[OrderCreated.TYPE], "type")
+"""An order as it stands alone, and the `type` at its top level."""
+ENVELOPE = ("type", "timestamp")
+STRICT = {type_: _strict(event) for type_, event in DATA.items()}
+"""By type: the same as in `DATA`, without a member that nobody reads."""
+STRICT_BODIES = {type_: _strict(event, *ENVELOPE) for type_, event in DATA.items()}
+"""By type: the same of a whole flat body."""

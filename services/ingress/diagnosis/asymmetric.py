@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from services.ingress.diagnosis import mistakes
-from services.ingress.diagnosis.signature_text import from_base64
+from services.ingress.webhook.signature_text import from_base64
 from services.ingress.webhook.standard_webhooks import (
     PUBLIC_VERSION,
     SIGNATURE_BYTES,

@@ -10,10 +10,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from services.ingress.diagnosis import asymmetric, mistakes, signature_text
+from services.ingress.diagnosis import asymmetric, mistakes
 from services.ingress.platforms import platform as platforms
 from services.ingress.platforms.platform import Platform
-from services.ingress.webhook import hmac_hex, missing_headers, rules, standard_webhooks
+from services.ingress.webhook import (
+    hmac_hex,
+    missing_headers,
+    rules,
+    signature_text,
+    standard_webhooks,
+)
 from services.ingress.webhook.rules import Judgement, Scheme
 from services.ingress.webhook.standard_webhooks import (
     MAX_PUBLIC_SIGNATURES,
@@ -110,7 +116,7 @@ def diagnose(
     code = judged.refusal.code if judged.refusal else ""
     found = Diagnosis(judged.scheme, code, is_right=judged.secret is not None)
     found.platform = judged.platform
-    if judged.refusal is not None:
+    if judged.refusal is not None and code == "missing_authentication":
         found.findings += judged.refusal.faults
     if judged.platform is not None:
         theirs = (given_secrets or {}).get(judged.platform.name, ())
@@ -197,7 +203,7 @@ def _standard(
         return
     id_, stamp, signatures = (given[name] for name in missing_headers.STANDARD)
     if not standard_webhooks.is_id(id_.encode()):
-        found.findings.append("webhook-id may hold up to 255 visible ASCII characters, and no `.`.")
+        found.findings.append(rules.BAD_ID)
     _explain_stamp(stamp, now, found)
     head = f"{id_}.{stamp}.".encode()
     active = next((s for s in secrets if s.state == "active" and not s.is_test), None)

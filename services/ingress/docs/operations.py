@@ -17,10 +17,15 @@ from shared.intake import bodies
 
 
 class Accepted(msgspec.Struct, kw_only=True):
-    """The order is safe: on the bus, or in the database."""
+    """The order is safe: on the bus, or in the database.
+
+    `warnings`, of a body with members that nobody reads and that are nearly called as what may be
+    left out: at most five sentences.
+    """
 
     status: Literal["success"]
     order_id: UUID
+    warnings: list[str] | msgspec.UnsetType = msgspec.UNSET
     receipt: str | msgspec.UnsetType = msgspec.UNSET
 
 

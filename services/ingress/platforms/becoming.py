@@ -107,7 +107,8 @@ def event_of(
     """
     if topic == "new" or _is_young(said, now):
         is_fresh = said.is_untouched and said.at is not None and now - said.at < _FRESH
-        former = UNSET if is_fresh else _former(platform, said, account_id, is_test)
+        is_known = is_fresh and not said.spelled_key
+        former = UNSET if is_known else _former(platform, said, account_id, is_test)
         made: Made | Note = _new(id_, said, account_id, former, now)
     else:
         made = _changed(platform, id_, said, account_id, is_test)
@@ -199,7 +200,10 @@ def _former(platform: Platform, said: Said, account_id: UUID, is_test: bool) -> 
     if made_at is None:
         return UNSET
     id_ = _id(platform, account_id, said.former_key, is_test)
-    return FormerId(order_id=id_, made_at=made_at)
+    if not said.spelled_key:
+        return FormerId(order_id=id_, made_at=made_at)
+    spelled = _id(platform, account_id, said.spelled_key, is_test)
+    return FormerId(order_id=id_, made_at=made_at, spelled_id=spelled)
 
 
 def _order(type_: type[Order], id_: UUID, said: Said, account_id: UUID, **more: Any) -> Order:

@@ -46,6 +46,8 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
         key: what tells the order from every other of the account's on this platform.
         is_unique: whether no other order ever has that key; else `made` tells two apart.
         former_key: what was its key in earlier versions; empty where that is the same.
+        spelled_key: what was its key in versions that told apart how its shop's address is spelled;
+            empty where that is the same.
         made: when the shop made it, as it writes times; empty where it does not say so.
         is_untouched: whether it is known that it was changed last when it was made, or within
             minutes of that.
@@ -78,6 +80,7 @@ class Said(msgspec.Struct, frozen=True, kw_only=True):
     shop: str
     is_unique: bool = True
     former_key: str = ""
+    spelled_key: str = ""
     made: str = ""
     is_untouched: bool = False
     is_placed: bool = True

@@ -127,15 +127,19 @@ def _read(order: WooCommerceOrder, _: str) -> Said:
     billing, shipping = order.billing or WooCommercePerson(), order.shipping or WooCommercePerson()
     parcel, shop = _parcel(order), _shop(order)
     number, key = f"{shop}\x1f{order.id}", platform.reference(order.order_key)
+    spelled = f"{number}\x1f{key}" if key else number
+    # Keys are drawn by lot, so no two shops need be told apart by how their addresses are spelled.
+    one = f"{_without_language(shop)}\x1f{order.id}\x1f{key}" if key else number
     made = order.date_created_gmt or order.date_created or ""
     modified = order.date_modified_gmt or order.date_modified or ""
     state = (order.status or "").strip().lower().removeprefix("wc-")
     status = _status(order, state)
     return Said(
         # A shop that is installed anew or restored begins to count again; keys it draws by lot.
-        key=f"{number}\x1f{key}" if key else number,
+        key=one,
         is_unique=bool(key),
         former_key=number if key else "",
+        spelled_key=spelled if spelled != one else "",
         made=made,
         is_untouched=made[:_TEN_MINUTES] == modified[:_TEN_MINUTES],
         is_placed=state not in _NOT_PLACED or status is TrackingStatus.PENDING,
@@ -211,6 +215,17 @@ def _shop_at(orders: str) -> str:
     return found[1].rstrip("/").lower() if found else ""
 
 
+@lru_cache(maxsize=1_000)
+def _without_language(shop: str) -> str:
+    """A shop's address without `www.`, and without the language that its links may have.
+
+    Plugins for several languages (WPML, Polylang, TranslatePress) put that of the request in which
+    a delivery is made behind it: of one order some come by `/fr`, and some without.
+    """
+    return _LANGUAGE.sub("", shop.removeprefix("www."))
+
+
+_LANGUAGE = re.compile(r"/[a-z]{2}(?:[-_][a-z]{2,4})?\Z")
 _links = msgspec.json.Decoder(_Links)
 
 

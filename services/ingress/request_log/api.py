@@ -7,9 +7,10 @@ from typing import Annotated, Literal
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import Select, func, select, tuple_
+from sqlalchemy import ColumnElement, Select, func, or_, select, tuple_
 from sqlalchemy.orm import Session
 
+from shared.bus.contract.events import Reference
 from shared.db.models import (
     Order,
     OrderConflict,
@@ -20,6 +21,7 @@ from shared.db.models import (
 from shared.db.request_log import outcomes
 from shared.http.listing import Cursor, Limit, Stamp, from_cursor, in_utc, to_cursor
 from shared.http.route import Answer, Call, Route
+from shared.ids import normalised_number, order_of_number
 
 Outcome = Literal["accepted", "refused"]
 ConflictOf = Literal["order_number", "idempotency_key"]
@@ -32,6 +34,12 @@ class RequestFilter(msgspec.Struct, kw_only=True):
 
     outcome: Outcome | None = None
     code: Annotated[str, msgspec.Meta(pattern="^[a-z_]{1,64}$", description="a code")] | None = None
+    note: Annotated[str, msgspec.Meta(pattern="^[a-z_]{1,64}$", description="a note")] | None = None
+    event_type: (
+        Annotated[str, msgspec.Meta(pattern="^[a-z_.]{1,64}$", description="a type of event")]
+        | None
+    ) = None
+    order_number: Reference | None = None
     received_from: Stamp | None = None
     received_to: Stamp | None = None
     cursor: Cursor | None = None
@@ -44,7 +52,8 @@ class RequestView(msgspec.Struct, kw_only=True):
     `conflict`, when another order had come before under its `order_number` or its
     `idempotency_key`, which `conflict_of` names.
     `order_id` is that of the recorded order, which a shop's may have from an earlier version.
-    `order_number` is its number, or that of the order that an update waits for.
+    `order_number` is its number, or that of the order that an update waits for, or that a shop's
+    delivery with a `note` was about.
     `awaits_order`, of an update whose order is not known: it is tried again for four hours, then
     given up. `note` says why nothing is recorded of a shop's delivery that was in order:
     `no_change`, `not_placed`, `no_email_address`, `old_order`, `topic_not_taken` or `test`.
@@ -112,6 +121,12 @@ def _query(account_id: UUID, accepted: bool, wanted: RequestFilter) -> Select[We
     )
     if wanted.code is not None:
         query = query.where(WebhookRequest.code == wanted.code)
+    if wanted.note is not None:
+        query = query.where(WebhookRequest.note == wanted.note)
+    if wanted.event_type is not None:
+        query = query.where(WebhookRequest.event_type == wanted.event_type)
+    if wanted.order_number is not None:
+        query = query.where(_is_of_number(account_id, normalised_number(wanted.order_number)))
     if wanted.received_from is not None:
         query = query.where(at >= in_utc(wanted.received_from))
     if wanted.received_to is not None:
@@ -122,6 +137,19 @@ def _query(account_id: UUID, accepted: bool, wanted: RequestFilter) -> Select[We
         # The first condition says nothing new, but by it partitions are left out.
         query = query.where(at <= before, tuple_(at, id_) < (before, before_id))
     return query.order_by(at.desc(), id_.desc()).limit(wanted.limit + 1)
+
+
+def _is_of_number(account_id: UUID, number: str) -> ColumnElement[bool]:
+    """Whether a request is about an order of this number: a sender's own, or one of its shops'."""
+    derived = [order_of_number(account_id, number, is_test=is_test) for is_test in (False, True)]
+    recorded = select(Order.id).where(
+        Order.account_id == account_id, Order.has_number_in_shop(number)
+    )
+    return or_(
+        WebhookRequest.order_number == number,
+        WebhookRequest.order_id.in_(derived),
+        WebhookRequest.order_id.in_(recorded),
+    )
 
 
 def _conflicts(session: Session, event_ids: Set[UUID]) -> Mapping[UUID, ConflictOf]:
@@ -198,7 +226,7 @@ def _view(
         code=request.code,
         event_type=request.event_type,
         event_id=request.event_id,
-        order_number=numbers.get(order_id) if order_id else None,
+        order_number=(numbers.get(order_id) if order_id else None) or request.order_number,
         order_id=order_id,
         idempotency_key=request.idempotency_key,
         secret_id=request.secret_id,

@@ -24,6 +24,7 @@ class Attempt:
         event_type: what the message says happened.
         code: `accepted`, or the code of the error.
         note: why nothing is recorded of what is accepted.
+        order_number: of what has a note, as its shop calls it: the order may be in no book.
     """
 
     __slots__ = (
@@ -36,6 +37,7 @@ class Attempt:
         "key",
         "note",
         "order_id",
+        "order_number",
         "secret",
         "signature",
         "started",
@@ -54,3 +56,4 @@ class Attempt:
         self.event_type: str | None = None
         self.code = ""
         self.note: str | None = None
+        self.order_number = ""

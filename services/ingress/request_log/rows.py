@@ -24,9 +24,10 @@ MAX_TEXT = 2048
 COLUMNS = (
     "account_id, secret_id, at, accepted, code, event_type, event_id, order_id, idempotency_key, "
     "scheme, signature, webhook_timestamp, body_sha256, body_bytes, latency_us, "
-    "client_address, note"
+    "client_address, note, order_number"
 )
 NULL = "\\N"
+_NOT_NOTED = f"{NULL}\t{NULL}"
 _COPY = f"COPY webhook_requests ({COLUMNS}) FROM STDIN"
 _READ_BYTES = 1 << 20  # psycopg2 takes the interpreter's lock again for each piece
 # Of the text format (PostgreSQL, COPY, "Text Format"); a NUL has no form at all.
@@ -70,7 +71,7 @@ def row(attempt: Attempt, ids: str, scheme: str, latency_us: int, address: str) 
         f"{attempt.event_type or NULL}\t{attempt.event_id or NULL}\t{attempt.order_id or NULL}\t"
         f"{_text(attempt.key)}\t{scheme}\t{_text(attempt.signature)}\t"
         f"{_text(attempt.timestamp)}\t{hashed}\t{latency_us}\t{_address(address)}\t"
-        f"{attempt.note or NULL}\n"
+        f"{_NOT_NOTED if attempt.note is None else _noted(attempt.note, attempt.order_number)}\n"
     ).encode()
 
 
@@ -141,13 +142,19 @@ def _day(row_: bytes) -> bytes:
     return row_.split(b"\t", 3)[2][:10]
 
 
+def _noted(note: str, order_number: str) -> str:
+    return f"{note}\t{_escaped(order_number) or NULL}"
+
+
 def _text(value: bytes | None) -> str:
     if not value:
         return NULL
     # A header's bytes may be anything; Latin-1 has a character for each (RFC 9110, 5.5).
     text_ = value.decode("latin-1")
-    if _PLAIN.fullmatch(value):
-        return text_[:MAX_TEXT]
+    return text_[:MAX_TEXT] if _PLAIN.fullmatch(value) else _escaped(text_)
+
+
+def _escaped(text_: str) -> str:
     return webhook_keys.removed(text_)[:MAX_TEXT].translate(_ESCAPES)
 
 

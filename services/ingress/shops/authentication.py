@@ -56,7 +56,8 @@ class PlatformScheme:
             attempt.body = body
             secret = await self._signed_with(req, account, attempt) if account else None
         if secret is None:
-            raise self._refusals.refuse(req, rules.invalid_signature())
+            wrong = rules.invalid_signature(self.name, attempt.signature)
+            raise self._refusals.refuse(req, wrong)
         return secret
 
     async def _signed_with(

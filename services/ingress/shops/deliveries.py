@@ -39,11 +39,13 @@ class Delivery(NamedTuple):
         note: why nothing, or not all, is recorded; None where it is.
         order_id: the order's id here, where it was looked at.
         message: what is to be made safe.
+        number: what its shop calls the order.
     """
 
     note: Note | None
     order_id: UUID | None = None
     message: Message | None = None
+    number: str = ""
 
 
 def read(
@@ -80,7 +82,7 @@ def read(
     id_ = becoming.order_id(platform, account_id, said, is_test=is_test)
     made = becoming.event_of(platform, id_, topic, said, account_id, now, is_test=is_test)
     if isinstance(made, str):
-        return Delivery(made, id_)
+        return Delivery(made, id_, number=said.number)
     message = message_for(
         made.event,
         source=SOURCE,
@@ -95,7 +97,7 @@ def read(
     except msgspec.DecodeError as error:
         # Whoever consumes it would refuse it, when its sender has long had a 201.
         raise UnfitError(f"The order cannot be recorded: {error}", id_) from None
-    return Delivery(made.note, id_, message)
+    return Delivery(made.note, id_, message, said.number)
 
 
 def order_of(body: bytes, platform: Platform) -> Any:

@@ -119,6 +119,7 @@ class PlatformWebhook(Webhook):
         if found.note is None:
             tell_success(req, resp, attempt)
         else:
+            attempt.order_number = found.number
             _tell_noted(resp, found.note)
 
 

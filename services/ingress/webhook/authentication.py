@@ -86,10 +86,10 @@ class ApiKeyScheme:
             # A revoked one too: its owner wants to know who still sends with it.
             attempt.secret, attempt.account_id = secret, secret.account_id
         if secret is None or secret.state == "revoked":
-            raise self._refusals.refuse(req, rules.invalid_api_key())
+            raise self._refusals.refuse(req, rules.unknown_key(key))
         body = attempt.body = await read_body(req, self._max_body_bytes)
         if not hmac_hex.matches(key, body, signature):
-            raise self._refusals.refuse(req, rules.invalid_signature())
+            raise self._refusals.refuse(req, rules.invalid_signature("api_key", signature))
         return secret
 
     async def _find(self, req: Request, key: bytes) -> CachedSecret | None:
@@ -143,7 +143,8 @@ class StandardScheme:
             attempt.body = body
             signer = await self._signer(req, account, prefix + body, attempt) if account else None
         if signer is None:
-            raise self._refusals.refuse(req, rules.invalid_signature())
+            wrong = rules.invalid_signature("standard_webhooks", attempt.signature)
+            raise self._refusals.refuse(req, wrong)
         return signer
 
     async def _signer(

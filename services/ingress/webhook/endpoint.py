@@ -7,8 +7,10 @@ decoding. What is right stands in `rules.py`.
 
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import falcon
+import msgspec
 from falcon.asgi import Request, Response
 
 from services.ingress.credentials.database_clock import DatabaseClock
@@ -91,11 +93,22 @@ class Webhook(ABC):
         """
 
 
-def tell_success(req: Request, resp: Response, attempt: Attempt) -> None:
-    """Answer that the order of an attempt is safe, with a receipt where that is asked for."""
+def tell_success(
+    req: Request, resp: Response, attempt: Attempt, warnings: Sequence[str] = ()
+) -> None:
+    """Answer that the order of an attempt is safe, with a receipt where that is asked for.
+
+    Args:
+        req: the request.
+        resp: the answer.
+        attempt: what is known of it.
+        warnings: what was hardly meant so, a sentence each.
+    """
     resp.status = falcon.HTTP_201
     resp.content_type = falcon.MEDIA_JSON
     resp.data = b'{"status":"success","order_id":"%s"}' % (attempt.order_id or "").encode()
+    if warnings:
+        resp.data = resp.data[:-1] + b',"warnings":%s}' % msgspec.json.encode(warnings)
     if receipts.is_asked_for(req):
         receipts.attach(resp, attempt)
 
@@ -131,7 +144,7 @@ class OrderWebhook(Webhook):
             key = rules.check_form(
                 req.content_type, req.get_header("Content-Encoding"), attempt.key
             )
-            order_id, message = bodies.read(
+            order_id, message, warnings = bodies.read_with_warnings(
                 attempt.body,
                 signer.account_id,
                 attempt.at,
@@ -149,7 +162,7 @@ class OrderWebhook(Webhook):
             await self._accept_once(signer, key, attempt.order_id, message)
         else:
             await self._acceptor.accept(message)
-        tell_success(req, resp, attempt)
+        tell_success(req, resp, attempt, warnings)
 
     async def _accept_once(self, signer: Signer, key: str, order_id: str, message: Message) -> None:
         claimed = order_id

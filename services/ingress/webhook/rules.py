@@ -20,7 +20,12 @@ from services.ingress.credentials.secret import tried
 from services.ingress.platforms import platform as platforms
 from services.ingress.platforms.known import PLATFORMS
 from services.ingress.platforms.platform import Platform
-from services.ingress.webhook import hmac_hex, missing_headers, standard_webhooks
+from services.ingress.webhook import (
+    hmac_hex,
+    missing_headers,
+    signature_text,
+    standard_webhooks,
+)
 from shared.security.webhook_keys import encode_key, encode_standard
 
 Headers = Iterable[tuple[bytes, bytes]]
@@ -34,6 +39,16 @@ EXPIRED = "Webhook secret expired. New secret generated. Please update your conf
 SCHEME_NOT_ALLOWED = "The account takes Standard Webhooks only."
 STALE = "The webhook-timestamp is not within 5 minutes of the server's time."
 NOT_JSON = "Send JSON, with Content-Type: application/json."
+BAD_ID = "webhook-id may hold up to 255 visible ASCII characters, and no `.`."
+TWICE = "A header of the signature is there more than once."
+NO_KEY = (
+    "A secret in X-API-Key begins with `whsk_`, or `whtk_`, without anything before it; `whsec_…` "
+    "is for Standard Webhooks."
+)
+KEY_CURE = (
+    "The secret is unknown, revoked or of another installation: `GET /api/v1/webhook/secret/`, "
+    "signed in, has the present one."
+)
 BAD_KEY = "An Idempotency-Key is 1 to 255 visible ASCII characters, without spaces, and one."
 _KEY = re.compile(rb"[\x21-\x7e]{1,255}\Z")
 
@@ -95,11 +110,11 @@ def read_api_key_headers(headers: Headers, signed: Signed) -> tuple[bytes, bytes
     for name, value in headers:
         if name == b"x-api-key":
             if key is not None:
-                raise invalid_api_key()
+                raise invalid_api_key("X-API-Key is there more than once.")
             key = value
         elif name == b"x-webhook-signature":
             if signature is not None:
-                raise invalid_signature()
+                raise invalid_signature("api_key", b"", TWICE)
             signature = value
         elif name == b"idempotency-key":
             # Two of them are one list (RFC 9110, 5.3), and a list is no key.
@@ -135,7 +150,7 @@ def read_standard_headers(headers: Headers, signed: Signed) -> bytes:
     if not key or not timestamp or not signature:
         raise missing(missing_headers.STANDARD, headers)
     if twice or not standard_webhooks.is_id(key):
-        raise invalid_signature()
+        raise invalid_signature("standard_webhooks", b"", TWICE if twice else BAD_ID)
     signed.key, signed.timestamp, signed.signature = key, timestamp, signature
     return b"%b.%b." % (key, timestamp)
 
@@ -156,7 +171,7 @@ def read_platform_headers(headers: Headers, platform: Platform, signed: Signed) 
     if not all(map(given.get, required)):
         raise missing(platform.required, headers)
     if sum(name == signature for name, _ in headers) > 1:
-        raise invalid_signature()
+        raise invalid_signature(platform.name, b"", TWICE)
     signed.signature = given[signature]
     signed.key = given.get(delivery)
 
@@ -246,14 +261,30 @@ def missing(wanted: tuple[str, ...], headers: Headers) -> Refusal:
     return Refusal(401, "missing_authentication", "Missing authentication headers", faults)
 
 
-def invalid_api_key() -> Refusal:
+def invalid_api_key(*faults: str) -> Refusal:
     """The key is nobody's, or is good no more."""
-    return Refusal(401, "invalid_api_key", "Invalid API key")
+    return Refusal(401, "invalid_api_key", "Invalid API key", (*faults, KEY_CURE))
 
 
-def invalid_signature() -> Refusal:
-    """The signature is not right."""
-    return Refusal(401, "invalid_signature", "Invalid signature")
+def unknown_key(key: bytes) -> Refusal:
+    """The same, and whether a key by its look is none of ours.
+
+    Args:
+        key: as it came.
+    """
+    return invalid_api_key(*(() if key.startswith((b"whsk_", b"whtk_")) else (NO_KEY,)))
+
+
+def invalid_signature(scheme: str, signature: bytes, *faults: str) -> Refusal:
+    """The signature is not right.
+
+    Args:
+        scheme: by which it was judged.
+        signature: as it came; empty where it was not looked at.
+        faults: what is known to be wrong beside.
+    """
+    told = (*faults, *signature_text.why_wrong(scheme, signature))
+    return Refusal(401, "invalid_signature", "Invalid signature", told)
 
 
 def scheme_not_allowed() -> Refusal:
@@ -346,9 +377,9 @@ def _api_key(headers: Headers, body: bytes, secrets: Sequence[HeldT], signed: Si
         raise missing(missing_headers.API_KEY, headers)
     secret = next((held for held in secrets if encode_key(held.raw).encode() == key), None)
     if secret is None or secret.state == "revoked":
-        raise invalid_api_key()
+        raise unknown_key(key)
     if not hmac_hex.matches(key, body, signature):
-        raise invalid_signature()
+        raise invalid_signature("api_key", signature)
     return secret
 
 
@@ -371,7 +402,7 @@ def _standard(
         key = Ed25519PublicKey.from_public_bytes(held.raw)
         if standard_webhooks.verifies(key, prefix + body, given):
             return held
-    raise invalid_signature()
+    raise invalid_signature("standard_webhooks", signed.signature)
 
 
 def _platform(
@@ -388,7 +419,7 @@ def _platform(
     for held in candidates if platform.gives_secret else tried(candidates):
         if platforms.matches(platform_keys(held.raw, platform), body, signed.signature):
             return held
-    raise invalid_signature()
+    raise invalid_signature(platform.name, signed.signature)
 
 
 def _header(headers: Headers, wanted: bytes) -> str | None:

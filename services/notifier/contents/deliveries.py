@@ -8,6 +8,7 @@ from shared.bus.contract.events import OrderNotTaken, OrderRecipientsRefused
 def not_taken(fact: OrderNotTaken, at: Setting) -> Content:
     """An order or an update was not taken."""
     say, order = at.say, fact.order_number or fact.order_id
+    log = "/webhooks/log/"
     by = "number" if fact.order_number else "key"
     if fact.what == "update_given_up" and fact.of_shop:
         subject, said = "subject_update", ("update_shop", "update_shop_how")
@@ -16,6 +17,7 @@ def not_taken(fact: OrderNotTaken, at: Setting) -> Content:
         said = ("update_number" if fact.order_number else "update_id", "update_how")
     elif fact.what == "no_email_address":
         subject, said = "subject_unaddressed", ("unaddressed", "unaddressed_how")
+        log += "?note=no_email_address"
     else:
         subject, said = f"subject_{by}", (by, f"{by}_how")
     texts = (say(f"deliveries.not_taken.{key}", order=order) for key in (*said, "more"))
@@ -24,7 +26,7 @@ def not_taken(fact: OrderNotTaken, at: Setting) -> Content:
         at,
         say(f"deliveries.not_taken.{subject}"),
         *map(Paragraph, texts),
-        Command((f"GET {at.api('/webhooks/log/')}",)),
+        Command((f"GET {at.api(log)}",)),
         at.paragraph("deliveries.not_taken.event", event=fact.event_id),
     )
 

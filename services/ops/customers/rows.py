@@ -136,6 +136,7 @@ def read(session: Session, person: Person) -> dict[str, list[dict[str, Any]]]:
             or_(
                 WebhookRequest.order_id.in_(theirs),
                 func.strpos(func.lower(WebhookRequest.idempotency_key), person.address) > 0,
+                _mentions(WebhookRequest.order_number, person),
             ),
         ),
         "outbox": _read(

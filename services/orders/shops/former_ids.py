@@ -1,8 +1,9 @@
-"""Orders that earlier versions recorded under an id of their shop and their number there alone.
+"""Orders that earlier versions knew under other ids.
 
-Those had no other name, so a shop that began to count anew had its new orders taken for old ones.
-What is said now of such an order names both ids; the former one counts where the order was recorded
-under it, and is the same order.
+Those of their shop and their number there alone had no other name, so a shop that began to count
+anew had its new orders taken for old ones. Those of their shop's address as a link had it, with the
+language of whoever was there, had several. What is said now of such an order names all ids; a
+former one counts where the order is recorded or waited for under it, and is the same order.
 """
 
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from msgspec import UNSET, structs
-from sqlalchemy import text
+from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
 from shared.bus.contract.events import CREATED, FormerId
@@ -24,42 +25,50 @@ AHEAD = timedelta(minutes=10)
 
 
 def renamed(session: Session, messages: Sequence[Received[Any]]) -> list[Received[Any]]:
-    """The messages, about the orders that were recorded under former ids where there are such.
+    """The messages, about the orders that are known under former ids where there are such.
 
-    Creations of these are left out: they are recorded.
+    Creations of those that are recorded are left out.
 
     Args:
-        session: may read the orders.
+        session: may read the orders, and which are waited for.
         messages: what was said.
     """
-    former = {said.order_id for m in messages if (said := _former(m)) is not UNSET}
+    former = {id_ for m in messages for id_ in _former(m)}
     if not former:
         return list(messages)
-    rows = session.execute(_RECORDED, {"ids": arrays.uuids(former)})
-    recorded = {(row.account_id, row.id): row.accepted_at for row in rows}
-    if not recorded:
+    rows = session.execute(_KNOWN, {"ids": arrays.uuids(former)})
+    known = {(row.account_id, row.id): row for row in rows}
+    if not known:
         return list(messages)
     found = []
     for message in messages:
-        said = _former(message)
-        accepted_at = None if said is UNSET else recorded.get(_key(message, said))
-        # Accepted before this one was made, it is an order of the shop as it was before.
-        if accepted_at is None or accepted_at < said.made_at - AHEAD:
+        rows_of = (known.get((message.data.account_id, id_)) for id_ in _former(message))
+        row = next((row for row in rows_of if row and _is_it(row, message.data.former)), None)
+        if row is None:
             found.append(message)
-        elif message.type not in CREATED:
-            about = structs.replace(message.data, order_id=said.order_id)
+        elif message.type not in CREATED or not row.is_recorded:
+            about = structs.replace(message.data, order_id=row.id)
             found.append(replace(message, data=about))
     return found
 
 
-def _former(message: Received[Any]) -> Any:
-    return getattr(message.data, "former", UNSET)
+def _former(message: Received[Any]) -> list[UUID]:
+    said = getattr(message.data, "former", UNSET)
+    if said is UNSET:
+        return []
+    return [id_ for id_ in (said.spelled_id, said.order_id) if id_ is not UNSET]
 
 
-def _key(message: Received[Any], said: FormerId) -> tuple[UUID, UUID]:
-    return message.data.account_id, said.order_id
+def _is_it(row: Row[Any], said: FormerId) -> bool:
+    """Whether it is that order: known before this one was made, it is one of the shop before."""
+    return bool(row.since >= said.made_at - AHEAD)
 
 
-_RECORDED = text(
-    "SELECT id, account_id, accepted_at FROM orders WHERE id = ANY(CAST(:ids AS uuid[]))"
-)
+# Of two rows for one the later is read last, and counts.
+_KNOWN = text("""
+    SELECT order_id AS id, account_id, since, false AS is_recorded
+    FROM awaited_orders WHERE order_id = ANY(CAST(:ids AS uuid[]))
+    UNION ALL
+    SELECT id, account_id, accepted_at, true
+    FROM orders WHERE id = ANY(CAST(:ids AS uuid[]))
+""")

@@ -9,7 +9,7 @@ from shared.web.mount import Result
 from shared.web.results import PageError, View
 
 PATH = "/requests"
-FILTERS = ("outcome", "code", "since", "until")
+FILTERS = ("outcome", "code", "order_number", "event_type", "note", "since", "until")
 A_MICROSECOND = timedelta(microseconds=1)
 OURS = ("x-api-key", "standard-webhooks")
 """The schemes of a business's own programs; any other is a shop's."""
@@ -44,8 +44,7 @@ def newest(visit: Visit) -> Result:
 def _listed(visit: Visit, template: str) -> View:
     wanted = {name: visit.query.get(name, "").strip() for name in FILTERS}
     query = {
-        "outcome": wanted["outcome"],
-        "code": wanted["code"],
+        **{name: wanted[name] for name in FILTERS[:-2]},
         "received_from": first_moment(wanted["since"]),
         "received_to": first_moment(wanted["until"], days=1),
         "cursor": visit.query.get("cursor", ""),
@@ -56,6 +55,7 @@ def _listed(visit: Visit, template: str) -> View:
         "path": PATH,
         "wanted": wanted,
         "wrong": wrong,
+        "notes": tuple(NOTES),
         "requests": found["results"],
         "next": older(wanted, found["next"]),
         "again": "" if wrong or query["cursor"] else f"{PATH}/newest?{urlencode(given)}",
@@ -68,9 +68,13 @@ def show(visit: Visit) -> Result:
     found = of_moment(visit, visit.path["received_at"])
     codes = {each["code"]: each for each in visit.api.get("/error-codes/")["results"]}
     requests = [
-        (request, codes.get(request["code"]), _receipt(visit, request["event_id"]))
-        if request["outcome"] == "accepted"
-        else (request, codes.get(request["code"]), "")
+        (
+            request,
+            codes.get(request["code"]),
+            _receipt(visit, request["event_id"]) if request["outcome"] == "accepted" else "",
+            # What has a note may be in no book, though it has a number.
+            not request["note"] or visit.api.find(f"/orders/{request['order_id']}/") is not None,
+        )
         for request in found
     ]
     return View("request.html", {"path": PATH, "requests": requests, "notes": NOTES, "ours": OURS})

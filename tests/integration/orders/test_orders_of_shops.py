@@ -7,6 +7,7 @@ from itertools import permutations
 from uuid import UUID
 
 import pytest
+from msgspec import UNSET, structs
 from sqlalchemy import func, select, text
 
 from services.ingress.platforms.platform import moment
@@ -184,6 +185,46 @@ def test_an_order_that_an_earlier_version_recorded_is_still_the_same(db, busines
     deliver(business, "change", woo(day=6, status="cancelled"))
     assert told(db) == ["order.recorded", "order.status_recorded", "order.cancellation_recorded"]
     assert {fact.order_id for fact in facts(db)} == {id_}
+
+
+FRENCH = {"_links": {"self": [{"href": "https://kettles.example/fr/wp-json/wc/v3/orders/727"}]}}
+
+
+def spelled(message, order):
+    """A message as versions before 0047 made it: by the address as the link has it."""
+    key = f"kettles.example/fr\x1f727\x1f{order['order_key']}"
+    id_ = derived_id("order", message.data.account_id, "woocommerce", key)
+    return replace(message, data=structs.replace(message.data, order_id=id_, former=UNSET)), id_
+
+
+def test_an_order_has_one_identity_in_whatever_language_its_shop_tells_of_it(db, business):
+    deliver(business, "new", woo())
+    deliver(business, "new", woo(**FRENCH))
+    deliver(business, "change", woo(day=4, status="completed", **FRENCH))
+    assert recorded(db) == [("zoe@shop.example", "IN_TRANSIT")]
+    assert told(db) == ["order.recorded", "order.status_recorded"]
+
+
+def test_what_was_recorded_by_its_language_is_still_the_same(db, business):
+    _, message = said(business, WOOCOMMERCE, "new", woo(**FRENCH))
+    before, id_ = spelled(message, woo())
+    take_in(before)
+    deliver(business, "new", woo(total="1.00", **FRENCH))
+    deliver(business, "change", woo(day=4, status="completed", **FRENCH))
+    assert recorded(db) == [("zoe@shop.example", "IN_TRANSIT")]
+    assert told(db) == ["order.recorded", "order.status_recorded"]
+    assert {fact.order_id for fact in facts(db)} == {id_}
+
+
+def test_and_so_is_what_waits_by_its_language_to_be_placed(db, business):
+    _, message = said(business, WOOCOMMERCE, "new", woo(status="pending", **FRENCH))
+    key = f"kettles.example/fr\x1f727\x1f{woo()['order_key']}"
+    id_ = derived_id("order", business.id, "woocommerce", key)
+    take_in(replace(message, data=structs.replace(message.data, order_id=id_)))
+    deliver(business, "change", woo(day=4, **FRENCH))
+    deliver(business, "change", woo(day=5, status="completed", **FRENCH))
+    assert recorded(db) == [("zoe@shop.example", "IN_TRANSIT")]
+    assert told(db) == ["order.recorded", "order.status_recorded"]
 
 
 def test_and_a_new_order_under_its_number_is_another(db, business):

@@ -123,10 +123,17 @@ def test_a_request_leads_to_its_order_where_there_is_one(stage, business, note, 
     browser, account_id = business
     order = an_order(account_id, order_number="A-7")
     id_ = order.id
-    request = a_request(account_id, order_id=id_, note=note, scheme="woocommerce")
+    number = "A-7" if note else None
+    noted = {"note": note, "order_number": number}
+    request = a_request(account_id, order_id=id_, scheme="woocommerce", **noted)
     keep(stage, request, *([order] if is_recorded else []))
     link = f'href="/orders/{id_}"'
-    assert (link in page_of(browser, request)) == (is_recorded or note is None)
+    page = page_of(browser, request)
+    assert (link in page) == (is_recorded or note is None)
+    has_number = is_recorded or note is not None
+    assert ("<dt>Order number</dt><dd>A-7</dd>" in page) == has_number
+    for query in (f"note={note}", "order_number=A-7") if note else ():
+        assert str(request.event_id) in browser.get(f"/requests?{query}")
 
 
 def test_or_to_the_id_that_it_has_from_an_earlier_version(stage, business):

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError
 
+from services.ingress.webhook.signature_text import CURES
 from shared.bus.contract.events import SecretKeyRemoved, decode
 from shared.bus.contract.message import message_for
 from shared.db.models import OutboxMessage, WebhookPublicKey
@@ -24,7 +25,11 @@ from tests.integration.ingress.conftest import ORDER, approved
 
 RAW = json.dumps(ORDER).encode()
 PATH = "/webhook/public-keys/"
-INVALID = {"error": "Invalid signature", "code": "invalid_signature"}
+INVALID = {
+    "error": "Invalid signature",
+    "code": "invalid_signature",
+    "faults": [CURES["standard_webhooks"]],
+}
 
 
 @pytest.fixture

@@ -195,6 +195,12 @@ def test_where_there_is_a_portal_people_are_led_to_its_pages(template, configure
     assert [line for line in led if "unsubscribe" not in line] == []
 
 
+def test_orders_without_an_address_are_looked_for_by_that():
+    told = email_of("not_taken", what="no_email_address", order_number="A-1")
+    assert "/api/v1/webhooks/log/?note=no_email_address\n" in told.text
+    assert "/api/v1/webhooks/log/\n" in email_of("not_taken").text
+
+
 def test_where_there_is_no_portal_people_are_told_the_api(configure):
     configure(tracking_url="https://shop.example/orders")
     assert "/api/v1/users/password/reset-code/" in email_of("signed_in").text

@@ -90,7 +90,7 @@ def test_a_refusal_gets_no_receipt(api, sender):
     given = sign(sender.secret, raw) | {"X-Webhook-Signature": "0" * 64, "Prefer": "receipt"}
     answer = api.http.post(PATH, content=raw, headers=given)
     assert answer.status_code == 401
-    assert set(answer.json()) == {"error", "code"}
+    assert set(answer.json()) == {"error", "code", "faults"}
 
 
 def test_a_receipt_that_was_changed_does_not_verify(sender, keys):

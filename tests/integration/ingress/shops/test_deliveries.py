@@ -9,6 +9,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import text
 
+from services.ingress.webhook.signature_text import CURES
 from tests.integration.arrange import take, until
 from tests.integration.ingress.conftest import ORDER, exchange
 from tests.unit.ingress.platforms import orders
@@ -43,9 +44,10 @@ class Shop:
         named_signature = "Signature" if self.platform == "woocommerce" else "Hmac-Sha256"
         return self.headers | {f"{named}Topic": topic, f"{named}{named_signature}": signature}
 
-    def log(self):
+    def log(self, **query):
         """Its entries in the request log, the newest first."""
-        answer = self.sender.api.http.get("/webhooks/log/", headers=self.sender.bearer).json()
+        headers = self.sender.bearer
+        answer = self.sender.api.http.get("/webhooks/log/", headers=headers, params=query).json()
         return [entry for entry in answer["results"] if entry["scheme"] == self.platform]
 
 
@@ -211,6 +213,9 @@ def test_nobodys_account_is_as_unknown_as_a_wrong_signature(shop, order, created
     account_id = uuid4() if account == "unknown" else "x"
     answer = shop.deliver(order(), created, path=f"/webhooks/{account_id}/{shop.platform}/")
     assert (answer.status_code, answer.json()["error"]) == (401, "Invalid signature")
+    assert answer.json()["faults"] == [CURES[shop.platform]]
+    # And the holder of the secret is told no more.
+    assert shop.deliver(order(), created, key="another").content == answer.content
 
 
 def test_a_change_that_is_no_news_is_noted_and_may_place_an_order_that_waits(
@@ -244,12 +249,24 @@ def test_another_topic_is_answered_200_so_that_nothing_is_given_up(shop, topic, 
 
 
 def test_an_order_that_nobody_can_be_told_of_is_accepted_and_noted(shop, order, created, published):
+    number = "A\\N"
     changes = {"email": None, "contact_email": None, "billing": BILLING | {"email": ""}}
-    answer = taken(shop, order(**changes), created)
+    answer = taken(shop, order(number=number, name=number, **changes), created)
     assert (answer.status_code, answer.json()["note"]) == (200, "no_email_address")
     entry = until(shop.log, "the log has it")[0]
     assert (entry["note"], entry["event_type"]) == ("no_email_address", "order.unaddressed")
     assert published.since() == 1
+    # Which one it was: it is in no book.
+    assert entry["order_number"] == number
+    assert shop.deliver(order(id=99), created).status_code == 201
+    until(lambda: len(shop.log()) == 2, "the log has both")
+    for query in (
+        {"note": "no_email_address"},
+        {"order_number": number},
+        {"event_type": "order.unaddressed", "order_number": f" {number} "},
+    ):
+        assert [found["order_number"] for found in shop.log(**query)] == [number]
+    assert shop.log(note="old_order") == shop.log(order_number="727-0") == []
 
 
 def test_an_imported_order_of_years_ago_is_answered_200_and_noted(shop, order, created, published):

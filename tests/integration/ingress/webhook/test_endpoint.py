@@ -8,6 +8,8 @@ from uuid import UUID
 import pytest
 from sqlalchemy import update
 
+from services.ingress.webhook import rules
+from services.ingress.webhook.signature_text import CURES
 from shared.bus.contract.events import SecretRotate, decode
 from shared.db.models import KycApplication, WebhookSecret
 from tests.integration.arrange import headers, sign, take, until
@@ -175,20 +177,36 @@ def test_an_unknown_key(sender, published, key):
     answer = sender.send(**{"X-API-Key": key})
     assert (answer.status_code, answer.json()) == (
         401,
-        {"error": "Invalid API key", "code": "invalid_api_key"},
+        {
+            "error": "Invalid API key",
+            "code": "invalid_api_key",
+            "faults": [*([] if key.startswith("whsk_") else [rules.NO_KEY]), rules.KEY_CURE],
+        },
     )
     assert published.since() == 0
 
 
 @pytest.mark.parametrize(
-    "signature", ["0" * 64, "x", "0" * 63, "0" * 5000, "sha256=" + "0" * 64, "v1,AAAA"]
+    ("signature", "fault"),
+    [
+        ("0" * 64, ""),
+        ("x", "neither hexadecimal nor base64"),
+        ("0" * 40, "SHA-1"),
+        ("0" * 5000, "5,000 characters"),
+        ("sha256=" + "0" * 64, "`sha256=` before it"),
+        ("A" * 43 + "=", "It must be in hexadecimal"),
+    ],
 )
-def test_a_wrong_signature(sender, published, signature):
+def test_a_wrong_signature(sender, published, signature, fault):
     answer = sender.send(**{"X-Webhook-Signature": signature})
-    assert (answer.status_code, answer.json()) == (
+    said = answer.json()
+    *faults, cure = said.pop("faults")
+    assert (answer.status_code, said) == (
         401,
         {"error": "Invalid signature", "code": "invalid_signature"},
     )
+    assert (fault in " ".join(faults), bool(faults)) == (True, bool(fault))
+    assert cure == CURES["api_key"]
     assert published.since() == 0
 
 
@@ -445,7 +463,8 @@ def test_a_revoked_secret_is_an_unknown_one(api, sender, published):
         )
         session.commit()
     answer = until(lambda: _refused(sender), "the poll tells every worker")
-    assert answer.json() == {"error": "Invalid API key", "code": "invalid_api_key"}
+    unknown = sender.send(**{"X-API-Key": "whsk_unknown"})
+    assert (answer.content, answer.json()["error"]) == (unknown.content, "Invalid API key")
 
 
 def test_an_account_has_a_limit_of_its_own(api, tmp_path):
@@ -537,3 +556,15 @@ def test_a_key_that_comes_with_another_number_is_refused(api, tmp_path):
         # Without the key, or under another one, the number says which order it is.
         for headers in ({}, {"Idempotency-Key": "order-9"}):
             assert business.send(numbered, **headers).json() == first.json()
+
+
+def test_a_misspelt_member_is_warned_of_by_either_scheme_beside_the_receipt(sender):
+    order = ORDER | {"tracking_nummber": "1Z", "note": "Ring."}
+    for send in (sender.send, sender.standard):
+        answer = send(order, Prefer="receipt")
+        assert answer.status_code == 201
+        assert answer.json()["warnings"] == [
+            "$.tracking_nummber is not read: was $.tracking_number meant?"
+        ]
+        assert answer.json()["receipt"].count(".") == 2
+        assert list(send(ORDER | {"note": "Ring."}).json()) == ["status", "order_id"]

@@ -9,6 +9,8 @@ import pytest
 from sqlalchemy import update
 from standardwebhooks.webhooks import Webhook
 
+from services.ingress.webhook import rules
+from services.ingress.webhook.signature_text import CURES
 from shared.bus.contract.events import SecretRotate, decode
 from shared.db.models import WebhookSecret
 from shared.ids import new_id
@@ -17,7 +19,11 @@ from tests.integration.conftest import running_ingress
 from tests.integration.ingress.conftest import ORDER, approved, exchange, standard_headers
 
 RAW = json.dumps(ORDER).encode()
-INVALID = {"error": "Invalid signature", "code": "invalid_signature"}
+INVALID = {
+    "error": "Invalid signature",
+    "code": "invalid_signature",
+    "faults": [CURES["standard_webhooks"]],
+}
 EXPIRED = "Webhook secret expired. New secret generated. Please update your configuration."
 
 
@@ -131,7 +137,7 @@ def test_a_header_given_twice_or_in_other_bytes(api, sender, published, name):
     same = f"{name.title()}: {headers[name]}".encode()
     for more in (same, name.encode() + b": other"):
         status, answer = exchange(api, *as_lines(headers, more), body=RAW, path=sender.path)
-        assert (status, answer) == (401, INVALID)
+        assert (status, answer) == (401, INVALID | {"faults": [rules.TWICE, *INVALID["faults"]]})
     for value in (b"\xff\xfe\xe9", "Zoë".encode(), b"v1,\xff"):
         lines = [b"%s: %s" % (name.encode(), value), *as_lines(without(name)(headers))]
         status, answer = exchange(api, *lines, body=RAW, path=sender.path)
@@ -175,6 +181,7 @@ def test_an_account_that_is_not_there_is_answered_as_a_wrong_signature(api, send
     ]
     assert {a.status_code for a in answers} == {401}
     assert [a.json() for a in answers] == [INVALID] * len(named)
+    assert len({a.content for a in answers}) == 1
     assert len({tuple(sorted(set(a.headers) - {"date"})) for a in answers}) == 1
     assert published.since() == 0
     until(lambda: revoked.standard().json() == INVALID, "the revocation is known")
@@ -236,7 +243,8 @@ def test_an_expired_secret_is_told_so_and_replaced(api, sender):
     assert isinstance(commands[0], SecretRotate)
     assert commands[0].cause == "expired_use"
     wrong = sender.standard(**{"webhook-signature": "v1,AAAA"})
-    assert wrong.json() == INVALID
+    assert wrong.json()["error"] == INVALID["error"]
+    assert wrong.json()["faults"][1:] == INVALID["faults"]
 
 
 def test_a_secret_that_no_key_opens_is_our_trouble_and_not_the_senders(api, tmp_path):

@@ -192,6 +192,27 @@ def lived(settings, db, business):
             idempotency_key=f"order-{ZOE}",
         )
     )
+    for order_id, number in (
+        (mine.order_id, "ZADE-1"),
+        (new_id(), "ZADE-1"),  # the same by another id
+        (new_id(), f"{ZOE} 9"),
+        (new_id(), "9"),
+    ):
+        db.add(
+            WebhookRequest(
+                at=now,
+                account_id=business.id,
+                accepted=True,
+                code="accepted",
+                order_id=order_id,
+                scheme="woocommerce",
+                latency_us=1,
+                client_address="10.0.0.1",
+                idempotency_key="delivery",
+                note="no_change",
+                order_number=number,
+            )
+        )
     db.commit()
     return mine, second, another
 
@@ -213,7 +234,12 @@ def test_everything_is_exported(settings, db, mailbox):
     for table in ("order_conflicts", "waiting_updates"):
         assert [row["order_id"] for row in tables[table]] == [str(mine.order_id)]
     assert len(tables["email_deliveries"]) == 3
-    assert [row["idempotency_key"] for row in tables["webhook_requests"]] == [f"order-{ZOE}"]
+    requests = [(row["idempotency_key"], row["order_number"]) for row in tables["webhook_requests"]]
+    assert set(requests) == {
+        ("delivery", "ZADE-1"),
+        ("delivery", f"{ZOE} 9"),
+        (f"order-{ZOE}", None),
+    }
     assert [json.loads(row["body"])["customer_details"]["name"] for row in tables["outbox"]] == [
         "Zoë Ade"
     ]
@@ -236,9 +262,13 @@ def test_an_erased_person_is_nowhere_and_the_books_stay(settings, db, mailbox):
     places = erase(settings)
     assert places == {
         "orders": 2, "order_status_history": 4, "order_conflicts": 1, "email_deliveries": 3,
-        "webhook_requests": 1, "waiting_updates": 1,
+        "webhook_requests": 4, "waiting_updates": 1,
     }  # fmt: skip
     db.expire_all()
+    names = db.execute(text("SELECT idempotency_key, order_number FROM webhook_requests"))
+    assert sorted(map(tuple, names), key=str) == [
+        ("delivery", "9"), *[("delivery", None)] * 3, (None, None),
+    ]  # fmt: skip
     held = everything(db)
     assert not [part for part in PERSONAL if plain(part) in held.replace(OTHER, "")]
     db.expire_all()

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import UNSET
 
 from services.ingress.platforms import becoming
 from services.ingress.platforms import platform as platforms
@@ -19,6 +20,7 @@ from services.ingress.platforms.woocommerce import PLATFORM as WOOCOMMERCE
 from services.ingress.shops import deliveries
 from services.ingress.webhook import missing_headers
 from shared.bus.contract.events import EVENT_TYPES, TrackingStatus, decode, encode
+from shared.ids import derived_id
 from shared.security.webhook_keys import GIVEN_BY
 from shared.validation.foreign_shapes import SHAPES
 from shared.validation.reading import InvalidValueError
@@ -439,11 +441,35 @@ def test_two_shops_of_woocommerce_have_orders_of_their_own_and_one_has_one_by_an
         "https://kettles.example/index.php/wp-json",
         "https://kettles.example/?rest_route=",
         "https://kettles.example/index.php?rest_route=",
+        # By plugins for several languages: that of the request in which the delivery was made.
+        "https://kettles.example/fr/wp-json",
+        "https://kettles.example/pt-BR/wp-json",
+        "https://kettles.example/zh-hans/index.php/wp-json",
+        "https://kettles.example/de/?rest_route=",
+        "https://www.kettles.example/wp-json",
     }
     assert {id_(shop) for shop in same} == {becoming.order_id(WOOCOMMERCE, ACCOUNT, woo())}
-    others = {"https://kettles.example/de/wp-json", "https://pots.example/wp-json",
-              "https://kettles.example/api"}  # fmt: skip
+    others = {"https://pots.example/wp-json", "https://kettles.example/api",
+              "https://kettles.example/staging/wp-json"}  # fmt: skip
     assert len({id_(shop) for shop in others | same}) == 4
+
+
+def test_without_a_key_shops_are_told_apart_by_all_of_their_address():
+    keys = {
+        woo(order_key=None, _links=links(f"https://kettles.example{path}/wp-json")).key
+        for path in ("", "/fr", "/de")
+    }
+    assert len(keys) == 3
+
+
+def test_what_was_known_by_another_spelling_is_named_by_it_however_new_it_is():
+    french = links("https://kettles.example/fr/wp-json")
+    said = woo(_links=french)
+    former = made("new", said).event.former
+    before = f"kettles.example/fr\x1f727\x1f{woo().key.rpartition(chr(31))[2]}"
+    assert former.spelled_id == derived_id("order", ACCOUNT, "woocommerce", before)
+    assert former.order_id != former.spelled_id != made("new", said).event.order_id
+    assert made("new", woo()).event.former is UNSET
 
 
 STRANGE_LINKS = [None, "", 7, [], {}, {"self": []}, {"self": None}, {"self": [{"href": "x"}]}]

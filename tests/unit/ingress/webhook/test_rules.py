@@ -29,7 +29,7 @@ from services.ingress.platforms.known import PLATFORMS
 from services.ingress.request_log.attempt import Attempt
 from services.ingress.shops.authentication import PlatformScheme
 from services.ingress.shops.endpoint import PlatformWebhook
-from services.ingress.webhook import authentication, rules
+from services.ingress.webhook import authentication, rules, signature_text
 from services.ingress.webhook.admission import Admission
 from services.ingress.webhook.authentication import ApiKeyScheme, StandardScheme
 from services.ingress.webhook.endpoint import OrderWebhook
@@ -502,3 +502,38 @@ def test_who_signs_by_a_secret_pays_for_no_public_key(monkeypatch):
     monkeypatch.setattr(authentication.standard_webhooks, "verifies", None)
     request_ = (list(standard().items()), BODY)
     assert answered(*request_, is_standard_only=False) == "accepted"
+
+
+@pytest.mark.parametrize(
+    ("scheme", "header", "fault"),
+    [
+        ("standard_webhooks", "v1," + "A" * 43 + "=", ""),
+        ("standard_webhooks", "v1a," + "A" * 86 + "==", ""),
+        ("standard_webhooks", "v2,AAAA", "has `v1,` or `v1a,` before it"),
+        ("standard_webhooks", "A" * 43 + "=", "has `v1,` or `v1a,` before it"),
+        ("standard_webhooks", "v2,AAAA v1," + "0" * 64, "It must be in base64"),
+        ("woocommerce", "0" * 64, "It must be in base64"),
+        ("shopify", "sha256=" + "A" * 43 + "=", "`sha256=` before it"),
+        ("api_key", "0" * 64, ""),
+        ("api_key", "\xff" * 64, "neither hexadecimal nor base64"),
+        ("api_key", "v1," + "0" * 64, "`v1,` before it"),
+    ],
+)
+def test_a_wrong_signature_is_told_what_it_shows_by_itself_and_the_cure_of_its_scheme(
+    scheme, header, fault
+):
+    *faults, cure = rules.invalid_signature(scheme, header.encode("latin-1")).faults
+    assert (fault in " ".join(faults), bool(faults)) == (True, bool(fault))
+    assert cure == signature_text.CURES[scheme]
+    assert list(rules.invalid_signature(scheme, b"").faults) == [cure]
+
+
+def test_every_scheme_has_a_cure():
+    assert set(signature_text.CURES) == set(get_args(rules.Scheme))
+    assert len(set(signature_text.CURES.values())) == len(signature_text.CURES)
+
+
+@pytest.mark.parametrize("key", [b"whsec_abc", b"Bearer whsk_abc", b'"whsk_abc"', b""])
+def test_a_key_that_is_none_by_its_look_is_told_so(key):
+    assert rules.unknown_key(key).faults == (rules.NO_KEY, rules.KEY_CURE)
+    assert rules.unknown_key(b"whsk_abc").faults == (rules.KEY_CURE,)

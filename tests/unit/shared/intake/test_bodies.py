@@ -17,7 +17,13 @@ from shared.bus.contract.events import (
     decode,
 )
 from shared.ids import new_id
-from shared.intake.bodies import BodyError, left_out, read
+from shared.intake.bodies import (
+    MOST_WARNINGS,
+    BodyError,
+    left_out,
+    read,
+    read_with_warnings,
+)
 
 ACCOUNT = new_id()
 DATA_OF = {event.TYPE: event for event in (OrderStatusChanged, OrderCancelled)}
@@ -306,6 +312,53 @@ def test_what_is_left_out_though_it_may_have_been_meant_is_known(shaped):
         "trackingnumber",
     ]
     assert left_out(json.dumps(shaped(ORDER | {"tracking_number": "1Z"})).encode()) == []
+
+
+UPDATE = {"type": "order.status_changed", "order_number": "A-1", "tracking_status": "IN_TRANSIT"}
+SHAPES = {
+    "flat": (ORDER, lambda said: said, "$"),
+    "typed": (ORDER, lambda said: {"type": "order.created", **said}, "$"),
+    "type below": (ORDER, lambda said: said | {"metadata": {"type": "gift"}}, "$"),
+    "mended": (ORDER, lambda said: said | {"carrier": None}, "$"),
+    "in an envelope": (ORDER, lambda said: {"type": "order.created", "data": said}, "$.data"),
+    "update": (UPDATE, lambda said: said | {"timestamp": "2026-11-24T10:00:00Z"}, "$"),
+    "update in an envelope": (
+        {name: value for name, value in UPDATE.items() if name != "type"},
+        lambda said: {"type": UPDATE["type"], "timestamp": "2026-11-24T10:00:00Z", "data": said},
+        "$.data",
+    ),
+}
+
+
+def warned(body):
+    _, message, warnings = read_with_warnings(json.dumps(body).encode(), ACCOUNT, 1.7e9, None)
+    return message, list(warnings)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_member_that_is_hardly_meant_so_is_warned_of_and_changes_nothing(shape):
+    plain, shaped, path = SHAPES[shape]
+    said, warnings = warned(shaped(plain | {"tracking_nummber": "1Z", "colour": "blue"}))
+    assert warnings == [f"{path}.tracking_nummber is not read: was {path}.tracking_number meant?"]
+    bare, nothing = warned(shaped(plain | {"colour": "blue"}))
+    same, least = warned(shaped(plain))
+    assert nothing == least == []
+    assert len({without_ids(each) for each in (said, bare, same)}) == 1
+
+
+def without_ids(message):
+    event = json.loads(message.body) | {"order_id": ""}
+    return message.type, json.dumps(event), str(message.time)
+
+
+def test_a_warning_looks_into_the_customer_too_and_a_flood_is_not_looked_at():
+    customer = {"name": "Zoë", "email": "zoe@shop.example", "phne": "+234 800"}
+    (warning,) = warned(ORDER | {"customer_details": customer})[1]
+    assert warning.startswith("$.customer_details.phne is not read")
+    many = {f"tracking_numbe{n}": "1Z" for n in range(9)}
+    assert len(warned(ORDER | many)[1]) == MOST_WARNINGS
+    assert warned(ORDER | {f"tracking_numbe{n}": "1Z" for n in range(200)})[1] == []
+    assert warned(ORDER | {"tracking_number" + "x" * 9_999: "1Z"})[1] == []
 
 
 def test_an_order_that_lacks_something_is_told_what():
