@@ -73,7 +73,7 @@ def record(
     updates = [m for m in messages if isinstance(m.data, OrderStatusChanged)] + placed.updates
     live = (m.data.account_id for m in (*created, *updates) if not m.data.IS_TEST)
     bulk = lanes.beyond_their_share(live)
-    facts, recorded = _create(session, created, bulk)
+    facts, recorded = _create(session, created, bulk, updates)
     # Another recorder was first, and knows nothing of what this one says.
     updates += [m for m in placed.created if m.data.has_moved and m.data.order_id not in recorded]
     failures: dict[UUID, Exception] = {}
@@ -108,7 +108,10 @@ def _look_again(message: Update, failures: dict[UUID, Exception], unknown: Unkno
 
 
 def _create(
-    session: Session, messages: Sequence[Received[OrderCreated]], bulk: Accounts
+    session: Session,
+    messages: Sequence[Received[OrderCreated]],
+    bulk: Accounts,
+    updates: Sequence[Update],
 ) -> tuple[list[Message], set[UUID]]:
     first = {m.data.order_id: m for m in reversed(messages)}
     if not first:
@@ -124,9 +127,14 @@ def _create(
         # A shop's word how an order is now is no other order.
         done = {m.id for m in messages if isinstance(m.data, OrderPlaced)}
         done |= {m.id for m in recorded}
+        others = [m for m in messages if m.id not in done]
+        if others:
+            # With those that are to be moved, in one order: what another recorder keeps beside an
+            # order this one may move, and the other way round.
+            rows.lock(session, {m.data.order_id for m in (*messages, *updates)})
         not_taken = [
             NotTaken("key_reused", m.data, m.id)
-            for m in conflicts.keep(session, [m for m in messages if m.id not in done])
+            for m in conflicts.keep(session, others)
             if not m.data.IS_TEST
         ]
     businesses = rows.businesses(session, {m.data.account_id for m in recorded})
