@@ -67,6 +67,12 @@ class Outcome:
     deferred: list[int] = field(default_factory=list)
     held: list[int] = field(default_factory=list)
 
+    @property
+    def no_longer_fresh(self) -> int:
+        """How many of the rows that were fresh are so no more."""
+        known = (self.confirmed, self.doubtful, self.parked, self.deferred)
+        return sum(map(len, known))
+
 
 def take_fresh(
     connection: Connection, after: int, without: Iterable[Destination], limit: int
