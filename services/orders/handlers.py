@@ -17,7 +17,7 @@ from services.orders.rows import Businesses, Said
 from services.orders.sender_warnings import NotTaken
 from services.orders.shops import awaited, former_ids
 from services.orders.tracking import Tracking
-from services.orders.unknown import Unknown
+from services.orders.unknown import Unknown, is_young
 from services.orders.waiting_updates import Update
 from shared import erased
 from shared.bus import outbox
@@ -73,20 +73,27 @@ def record(
     updates = [m for m in messages if isinstance(m.data, OrderStatusChanged)] + placed.updates
     live = (m.data.account_id for m in (*created, *updates) if not m.data.IS_TEST)
     bulk = lanes.beyond_their_share(live)
-    facts, recorded = _create(session, created, bulk)
+    facts, recorded = _create(session, created, bulk, updates)
     # Another recorder was first, and knows nothing of what this one says.
     updates += [m for m in placed.created if m.data.has_moved and m.data.order_id not in recorded]
     failures: dict[UUID, Exception] = {}
-    for message in (*placed.created, *placed.done, *placed.unaddressed, *placed.noted):
+    told = (*placed.done, *placed.unaddressed, *placed.noted)
+    waiting_updates.forget(session, told)
+    for message in (*placed.created, *told):
         unknown.came(message)
     for message in placed.early:
         _look_again(message, failures, unknown)
+    given_up = waiting_updates.note(session, placed.early, failures)
     if updates:
         facts += _update(session, updates, failures, bulk, unknown)
     # Said again out of the journal it is no news, and may be days old.
     news = [m for m in (*unaddressed, *placed.unaddressed) if m.replay is None]
-    not_taken = [NotTaken("no_email_address", m.data, m.id) for m in news if not m.data.IS_TEST]
-    outbox.add(session, facts + sender_warnings.facts(session, not_taken))
+    not_taken = [NotTaken("no_email_address", m.data, m.id) for m in news]
+    # Whoever touches all the old orders of a shop need not be told that they are not here.
+    young = {m.id for m in placed.early if is_young(m) and m.replay is None}
+    not_taken += [one for one in given_up if one.event_id in young]
+    told_of = [one for one in not_taken if not one.said.IS_TEST]
+    outbox.add(session, facts + sender_warnings.facts(session, told_of))
     return failures
 
 
@@ -97,7 +104,7 @@ def _is_change(message: Received[Any]) -> bool:
 
 
 def _look_again(message: Update, failures: dict[UUID, Exception], unknown: Unknown) -> None:
-    """Have a message come back by the hour, whose order may be on its way; then it is done."""
+    """Have a message come back by the hour, whose order may be on its way; then it is given up."""
     # What it is waited for by may have failed itself.
     is_over = message.data.IS_TEST or message.attempt >= MAX_ATTEMPTS
     error = None if is_over else unknown.failure(message)
@@ -108,7 +115,10 @@ def _look_again(message: Update, failures: dict[UUID, Exception], unknown: Unkno
 
 
 def _create(
-    session: Session, messages: Sequence[Received[OrderCreated]], bulk: Accounts
+    session: Session,
+    messages: Sequence[Received[OrderCreated]],
+    bulk: Accounts,
+    updates: Sequence[Update],
 ) -> tuple[list[Message], set[UUID]]:
     first = {m.data.order_id: m for m in reversed(messages)}
     if not first:
@@ -124,9 +134,14 @@ def _create(
         # A shop's word how an order is now is no other order.
         done = {m.id for m in messages if isinstance(m.data, OrderPlaced)}
         done |= {m.id for m in recorded}
+        others = [m for m in messages if m.id not in done]
+        if others:
+            # With those that are to be moved, in one order: what another recorder keeps beside an
+            # order this one may move, and the other way round.
+            rows.lock(session, {m.data.order_id for m in (*messages, *updates)})
         not_taken = [
             NotTaken("key_reused", m.data, m.id)
-            for m in conflicts.keep(session, [m for m in messages if m.id not in done])
+            for m in conflicts.keep(session, others)
             if not m.data.IS_TEST
         ]
     businesses = rows.businesses(session, {m.data.account_id for m in recorded})

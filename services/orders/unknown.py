@@ -56,6 +56,10 @@ class Unknown:
         is_early = isinstance(said, OrderUnaddressed) or (
             isinstance(said, OrderPlaced) and not said.has_moved
         )
-        made_at = getattr(said, "made_at", UNSET)
-        is_young = made_at is not UNSET and message.time - made_at < YOUNG
-        return self._early if is_early and not is_young else self._waiting
+        return self._early if is_early and not is_young(message) else self._waiting
+
+
+def is_young(message: Received[Any]) -> bool:
+    """Whether a shop has made the order that it speaks of lately, as far as is known."""
+    made_at = getattr(message.data, "made_at", UNSET)
+    return made_at is not UNSET and message.time - made_at < YOUNG

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
@@ -54,6 +55,13 @@ def note(
     return [NotTaken("update_given_up", m.data, m.id) for m in given_up]
 
 
+def forget(session: Session, messages: Sequence[Received[Any]]) -> None:
+    """Note that these wait for nothing any more, where they did: their order is there."""
+    if messages:
+        session.execute(_FORGET, {"ids": arrays.uuids(m.id for m in messages)})
+
+
+_FORGET = text("DELETE FROM waiting_updates WHERE event_id = ANY(CAST(:ids AS uuid[]))")
 _NOTE = text("""
     INSERT INTO waiting_updates
         (event_id, account_id, order_id, order_number, since, given_up_at)

@@ -186,6 +186,7 @@ class Careful:
             # The database is away: what became of the rows must not be forgotten.
             outcome.confirmed_unlocked |= self._outcome.confirmed_unlocked
             outcome.doubtful |= self._outcome.doubtful
+            outcome.unsent |= self._outcome.unsent
             outcome.parked |= self._outcome.parked
             self._outcome = outcome
             raise
@@ -257,7 +258,7 @@ class Careful:
         except Exception as error:  # noqa: BLE001 - what cannot be encoded is its own row's fault
             self._window(destination).under_way -= 1
             if isinstance(error, PublishError):
-                self._outcome.doubtful[row.sequence] = f"not sent: {error}"
+                self._outcome.unsent[row.sequence] = f"not sent: {error}"
             else:
                 self._outcome.parked[row.sequence] = rows.unfit(error)
             self.wake.set()

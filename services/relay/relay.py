@@ -16,7 +16,8 @@ An error belongs to its row, and a destination's silence to the destination:
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import structlog
@@ -41,6 +42,10 @@ BATCH = 1_000
 LANES = 2  # while one waits for confirms, the other reads or deletes
 POLL_SECONDS = 1.0  # behind NOTIFY, which a lost connection loses
 AWAY_SECONDS = 0.5
+LATE_SECONDS = 5.0
+"""How long after another row may one of a lower number be committed, to be found at once."""
+ALL_SECONDS = 30.0
+"""Between two looks at all rows, which find those that come later."""
 PATIENCE, MOST_PATIENCE = 5.0, 8.0
 """Seconds until what is not confirmed is in doubt: more where the broker was seen to be slow."""
 IDLE_SECONDS = 120.0
@@ -72,6 +77,7 @@ class Relay:
         self._careful = Careful(self._engine, self._publisher, self._vetting, PATIENCE)
         self._troubles = _Troubles(lambda: self._fast.standing)
         self._careful_troubles = _Troubles(lambda: self._careful.standing)
+        self._reached = Reached()
         self._abandoned: set[asyncio.Task[None]] = set()
         self._written = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -124,28 +130,30 @@ class Relay:
 
     async def _lane(self, number: int, stopping: asyncio.Event) -> None:
         """Publish what is fresh, at full speed."""
-        after, looked = 0, time.monotonic()
+        # While there is much, each batch begins where the last ended.
+        after, looked, is_begun = 0, 0.0, False
         while not stopping.is_set():
-            self.last_turn = time.monotonic()
+            now = self.last_turn = time.monotonic()
             if self._fast.state != "connected":
                 await _wait(stopping, AWAY_SECONDS)
                 continue
             self._written.clear()
-            # While there is much, each batch begins where the last ended, instead of passing over
-            # all that is left alone; what was committed late is found within a second.
-            if time.monotonic() - looked > POLL_SECONDS:
-                after, looked = 0, time.monotonic()
+            if not is_begun or now - looked > POLL_SECONDS:
+                first = self._reached.after(now, self._careful.stuck)
+                after, looked = min(after, first) if is_begun else first, now
             try:
                 count, last = await self._batch(after)
                 self._troubles.over(number)
             except Exception as error:  # noqa: BLE001 - the rows stay; nothing else may stop a relay
                 self._troubles.met(number, error)
+                self._reached.forget()
+                is_begun = False
                 await _wait(stopping, AWAY_SECONDS)
                 continue
             if count == BATCH:
-                after = last
-            elif after:
-                after = 0
+                after, is_begun = last, True
+            elif is_begun:
+                is_begun = False
             else:
                 await _first_of(self._written, stopping, POLL_SECONDS)
 
@@ -172,6 +180,10 @@ class Relay:
             if found:
                 outcome = await self._publish(connection, found)
                 await asyncio.to_thread(rows.settle, connection, outcome)
+                if outcome.no_longer_fresh == len(found):
+                    self._reached.note(time.monotonic(), found[-1].sequence)
+                else:
+                    self._reached.forget()
                 if outcome.doubtful or outcome.deferred:
                     self._careful.wake.set()
                 rows.tell_parked(found, outcome)
@@ -280,6 +292,52 @@ class Relay:
 
 
 _Sent = tuple[Row[Any], "asyncio.Future[None]"]
+
+
+class Reached:
+    """How far the fresh rows are dealt with, so that each look begins behind them.
+
+    What was relayed lies in the table, and in its index, until it is vacuumed; and as long as
+    somebody holds an old snapshot, as a dump does for hours, it is not. A look from the start would
+    pass over all of it. Numbers are given before they are committed, so a look begins where things
+    were `LATE_SECONDS` ago.
+    """
+
+    def __init__(self) -> None:
+        self._marks: deque[tuple[float, int]] = deque()
+        self._floor = 0
+        self._all_at = 0.0
+        self._left_alone: set[rows.Destination] = set()
+
+    def after(self, now: float, left_alone: Iterable[rows.Destination]) -> int:
+        """The sequence behind which to look.
+
+        Args:
+            now: on the monotonic clock.
+            left_alone: destinations whose rows are not taken: what is not left alone any more may
+                have rows that were passed over.
+        """
+        alone = set(left_alone)
+        if self._left_alone - alone:
+            self.forget()
+        self._left_alone = alone
+        if now - self._all_at >= ALL_SECONDS:
+            self._all_at = now
+            return 0
+        while self._marks and self._marks[0][0] <= now - LATE_SECONDS:
+            self._floor = self._marks.popleft()[1]
+        return self._floor
+
+    def note(self, now: float, sequence: int) -> None:
+        """Note that all up to a sequence that could be seen is dealt with, or in others' hands."""
+        last_at, last = self._marks[-1] if self._marks else (0.0, self._floor)
+        if sequence > last and now - last_at >= LATE_SECONDS / 50:
+            self._marks.append((now, sequence))
+
+    def forget(self) -> None:
+        """Begin at the start again: some were left as they were."""
+        self._marks.clear()
+        self._floor = 0
 
 
 class _Troubles:

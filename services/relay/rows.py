@@ -53,6 +53,7 @@ class Outcome:
         confirmed_unlocked: the same of others, with the messages' ids: a standby that was promoted
             gives the last numbers once more, and then one may be another row's.
         doubtful: sent, and nobody knows; for the reason that is given.
+        unsent: they could not be sent, through no fault of theirs, for the reason that is given.
         parked: they cannot be published, for the reason that is given.
         deferred: not sent, since they are large or of a kind that is not known: due at once, and
             not fresh any more.
@@ -62,9 +63,16 @@ class Outcome:
     confirmed: list[int] = field(default_factory=list)
     confirmed_unlocked: dict[int, UUID] = field(default_factory=dict)
     doubtful: dict[int, str] = field(default_factory=dict)
+    unsent: dict[int, str] = field(default_factory=dict)
     parked: dict[int, str] = field(default_factory=dict)
     deferred: list[int] = field(default_factory=list)
     held: list[int] = field(default_factory=list)
+
+    @property
+    def no_longer_fresh(self) -> int:
+        """How many of the rows that were fresh are so no more."""
+        known = (self.confirmed, self.doubtful, self.parked, self.deferred)
+        return sum(map(len, known))
 
 
 def take_fresh(
@@ -167,6 +175,8 @@ def settle(connection: Connection, outcome: Outcome) -> None:
         connection.execute(_DELETE, values)
     if outcome.doubtful:
         connection.execute(_DOUBT, _by_sequence(outcome.doubtful))
+    if outcome.unsent:
+        connection.execute(_UNSENT, _by_sequence(outcome.unsent))
     if outcome.parked:
         waits = {"first": FIRST_WAIT, "longest": LONGEST_WAIT}
         connection.execute(_PARK, _by_sequence(outcome.parked) | waits)
@@ -233,6 +243,12 @@ _DELETE = text(
 _DOUBT = text("""
     UPDATE outbox
     SET attempts = attempts + 1, next_try_at = clock_timestamp(), reason = why, parked_at = NULL
+    FROM unnest(CAST(:sequences AS bigint[]), CAST(:reasons AS text[])) AS given(sequence, why)
+    WHERE outbox.sequence = given.sequence
+""")
+# What is parked stays parked since when it was: ops staff may still change it.
+_UNSENT = text("""
+    UPDATE outbox SET next_try_at = clock_timestamp(), reason = why
     FROM unnest(CAST(:sequences AS bigint[]), CAST(:reasons AS text[])) AS given(sequence, why)
     WHERE outbox.sequence = given.sequence
 """)

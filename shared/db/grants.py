@@ -142,6 +142,7 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "order_status_history": "SELECT",
         "order_conflicts": "SELECT",
         "waiting_updates": "SELECT",
+        "awaited_orders": "SELECT",
         "email_deliveries": "SELECT",
         "email_senders": "SELECT",
         "suppressions": "SELECT",

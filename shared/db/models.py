@@ -620,7 +620,7 @@ class AwaitedOrder(Base):
     since: Mapped[datetime] = mapped_column(index=True)
     cancelled_at: Mapped[datetime | None]  # as the shop says
     cancelled_by: Mapped[UUID | None]  # the message's id
-    cancel_reason: Mapped[str | None]
+    cancel_reason: Mapped[str | None]  # in the shop's words
 
 
 # --- services.notifier -----------------------------------------------------------------------

@@ -179,7 +179,7 @@ def _clear_dead(
             said = person.mention.sub(erased.TEXT, letter.reason)
             headers = {REASON_HEADER: said} | left.headers
             if letter.failed_at is not None:
-                headers[FAILED_AT_HEADER] = letter.failed_at.isoformat(timespec="seconds")
+                headers[FAILED_AT_HEADER] = letter.failed_at.isoformat()
             left = replace(left, headers=headers)
             copies.append(_copy(letter.incoming, letter.user, publisher, left))
         publish(connection, queue.dead, copies)

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from services.ops.customers.erasure import OF_BUSINESSES, Person
 from shared.db.models import (
+    AwaitedOrder,
     Base,
     EmailDelivery,
     Order,
@@ -120,6 +121,10 @@ def read(session: Session, person: Person) -> dict[str, list[dict[str, Any]]]:
             session,
             WaitingUpdate,
             or_(WaitingUpdate.order_id.in_(theirs), _mentions(WaitingUpdate.order_number, person)),
+        ),
+        # Whose they are is not known, but by what the shop wrote.
+        "awaited_orders": _read(
+            session, AwaitedOrder, _mentions(AwaitedOrder.cancel_reason, person)
         ),
         "email_deliveries": _read(
             session,

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from shared.bus.contract import topology
-from shared.bus.contract.delivery import Incoming, believed
+from shared.bus.contract.delivery import Incoming, as_text, believed, death_in
 from shared.bus.contract.headers import (
     CONSUMER_HEADER,
     FAILED_AT_HEADER,
@@ -71,7 +71,7 @@ class Letter:
         """
         incoming = Incoming.of(message, believed(queue.name, own_user))
         headers, properties = incoming.headers, incoming.properties
-        death = _death_in(queue.name, headers)
+        death = death_in(queue.name, headers)
         reason = str(headers.get(REASON_HEADER) or "")
         if death is not None:
             reason = _given_up(death, reason)
@@ -156,17 +156,8 @@ class Criteria:
         )
 
 
-def _death_in(queue: str, headers: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The broker's own note (RabbitMQ, "Dead Letter Exchanges") that it gave up in this queue."""
-    deaths = headers.get("x-death")
-    for death in deaths if isinstance(deaths, list) else ():
-        if isinstance(death, dict) and _text(death.get("queue")) == queue:
-            return death
-    return None
-
-
 def _given_up(death: Mapping[str, Any], before: str) -> str:
-    reason = _text(death.get("reason"))
+    reason = as_text(death.get("reason"))
     if reason == "delivery_limit":
         reason = (
             f"delivered {topology.DELIVERY_LIMIT} times without an answer: what handles it may "
@@ -178,7 +169,7 @@ def _given_up(death: Mapping[str, Any], before: str) -> str:
 def _user(incoming: Incoming, death: Mapping[str, Any] | None) -> str | None:
     # As the consumer would have known it. What the broker gave up before it was ever copied bears
     # its publisher's own name.
-    if death is None or _text(death.get("exchange")) == "":
+    if death is None or as_text(death.get("exchange")) == "":
         return incoming.user_id
     user = incoming.properties.get("user_id")
     return user if isinstance(user, str) and user else None
@@ -186,8 +177,8 @@ def _user(incoming: Incoming, death: Mapping[str, Any] | None) -> str | None:
 
 def _routing_key(queue: topology.Queue, death: Mapping[str, Any] | None) -> str:
     keys = death.get("routing-keys") if death else None
-    if isinstance(keys, list) and keys and _text(keys[0]) != queue.name:
-        return _text(keys[0])
+    if isinstance(keys, list) and keys and as_text(keys[0]) != queue.name:
+        return as_text(keys[0])
     only = queue.bindings[0].key if len(queue.bindings) == 1 else ""
     return "" if "*" in only or "#" in only else only
 
@@ -200,7 +191,3 @@ def _time(value: Any) -> datetime | None:
     except (TypeError, ValueError):
         return None
     return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
-
-
-def _text(value: Any) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value or "")

@@ -17,6 +17,7 @@ from uuid import UUID
 from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
+from shared.bus.consume.retry import MAX_ATTEMPTS
 from shared.bus.contract.events import (
     OrderCancelled,
     OrderNotPlaced,
@@ -43,7 +44,7 @@ class Sorted(NamedTuple):
         updates: those that may move one, or say that it was placed before.
         done: those that tell nothing new of an order that is there.
         early: those that tell nothing new of an order that is not there: they may have overtaken
-            what said that it is waited for.
+            what said that it is waited for, or that it was placed.
         unaddressed: those of orders that are waited for, and cannot be mailed yet.
         noted: cancellations of orders that are waited for.
     """
@@ -102,7 +103,10 @@ def sort(session: Session, messages: Iterable[Change], created: Collection[UUID]
             if id_ in known:
                 (result.updates if data.tracking_status else result.done).append(message)
             else:
-                (result.unaddressed if id_ in awaited else result.early).append(message)
+                # What has moved was placed, so a word of that is on its way, and may have one.
+                may_come = bool(data.tracking_status) and message.attempt < MAX_ATTEMPTS
+                is_early = id_ not in awaited or may_come
+                (result.early if is_early else result.unaddressed).append(message)
         elif id_ in to_come:
             to_come.discard(id_)
             known.add(id_)
@@ -119,7 +123,7 @@ def sort(session: Session, messages: Iterable[Change], created: Collection[UUID]
 
 
 def _note(session: Session, messages: Sequence[Cancelled]) -> None:
-    """Keep the latest cancellation of each beside the order; it waits for nothing any more."""
+    """Keep the latest cancellation of each beside the order."""
     session.execute(
         _CANCEL,
         {
@@ -129,7 +133,6 @@ def _note(session: Session, messages: Sequence[Cancelled]) -> None:
             "reason": arrays.texts(m.data.reason for m in messages),
         },
     )
-    session.execute(_NOT_WAITING, {"ids": arrays.uuids(m.id for m in messages)})
 
 
 def _cancellation(row: Row[Any], placed: Placed) -> Cancelled:
@@ -238,7 +241,6 @@ _CANCEL = text("""
     WHERE awaited_orders.order_id = given.order_id
       AND (cancelled_at IS NULL OR cancelled_at < given.at)
 """)
-_NOT_WAITING = text("DELETE FROM waiting_updates WHERE event_id = ANY(CAST(:ids AS uuid[]))")
 _BEFORE = text("""
     SELECT said.order_id, event_id, said.tracking_status, note, at, applied
     FROM order_status_history AS said JOIN orders ON orders.id = said.order_id

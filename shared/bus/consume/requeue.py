@@ -135,7 +135,8 @@ class Requeuer:
         decision = decide(error, attempt, self._rng)
         exchange = decision.rung.name if isinstance(decision, RetryAfter) else topology.DEAD
         reason = printable(f"{type(error).__name__}: {error}")
-        now = datetime.now(UTC).isoformat(timespec="seconds")
+        died = datetime.now(UTC)
+        now = died.isoformat(timespec="seconds")
         before = incoming.headers.get(REASONS_HEADER)
         # Of a stranger's list, no more than ours could have in it.
         reasons = [
@@ -153,7 +154,8 @@ class Requeuer:
                 REASON_HEADER: reason,
                 QUEUE_HEADER: self._queue.name,
                 CONSUMER_HEADER: self._consumer,
-                FAILED_AT_HEADER: now,
+                # By it a death is told from the next of the same message.
+                FAILED_AT_HEADER: died.isoformat(timespec="microseconds"),
                 FIRST_FAILED_AT_HEADER: first
                 if isinstance(first, str) and len(first) < 40
                 else now,

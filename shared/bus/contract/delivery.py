@@ -46,6 +46,25 @@ def believed(queue: str, own_user: str) -> frozenset[str]:
     return frozenset({own_user, _CONSOLE, login(queue.partition(".")[0])})
 
 
+def death_in(queue: str, headers: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The broker's own note (RabbitMQ, "Dead Letter Exchanges") that it gave up a message.
+
+    Args:
+        queue: the work queue in which it did.
+        headers: of the message.
+    """
+    deaths = headers.get("x-death")
+    for death in deaths if isinstance(deaths, list) else ():
+        if isinstance(death, dict) and as_text(death.get("queue")) == queue:
+            return death
+    return None
+
+
+def as_text(value: Any) -> str:
+    """What the broker wrote, which some clients read as bytes."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value or "")
+
+
 @dataclass(frozen=True, slots=True)
 class Incoming:
     """Body, properties and headers of one delivery.
@@ -191,6 +210,11 @@ class Incoming:
         """The key that it, or the first copy of it, was published with; empty where none counts."""
         if self.exchange in _BY_KEY:
             return self.routing_key
+        # Given up before a service has copied it: the broker notes how it came.
+        death = death_in(self.routing_key, self.headers) if self.exchange == topology.DEAD else None
+        if death and as_text(death.get("exchange")) in _BY_KEY:
+            keys = death.get("routing-keys")
+            return as_text(keys[0]) if isinstance(keys, list) and keys else ""
         key = self.headers.get(KEY_HEADER)
         return key if isinstance(key, str) and self._is_ours else ""
 

@@ -232,3 +232,40 @@ def test_none_is_kept_of_an_order_whose_customer_is_being_erased(db, business, e
         recording.result()
     assert kept(db, first.data.order_id) == []
     assert facts(db) == ["order.recorded"]
+
+
+def test_two_recorders_with_a_conflict_and_an_update_of_each_others_order_do_not_deadlock(
+    db, business, engine, monkeypatch
+):
+    """Each keeps another body of an order that the other moves, in one batch."""
+    one, two = (sent(business.id, key=key) for key in ("order-1", "order-2"))
+    take_in(one, two)
+    moves = [received(status_changed(m.data, TrackingStatus.IN_TRANSIT)) for m in (one, two)]
+    batches = [
+        (sent(business.id, "elsewhere", key="order-1"), moves[1]),
+        (sent(business.id, "elsewhere", key="order-2"), moves[0]),
+    ]
+    waits = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' "
+        "AND datname = current_database()"
+    )
+    kept_by = []
+    keep = conflicts.keep
+
+    def is_blocked():
+        with engine.connect() as connection:
+            return bool(connection.scalar(waits))
+
+    def keep_and_wait(session, messages):
+        found = keep(session, messages)
+        kept_by.append(found)
+        until(lambda: len(kept_by) == 2 or is_blocked(), "both have kept theirs, or one waits")
+        return found
+
+    monkeypatch.setattr(conflicts, "keep", keep_and_wait)
+    with ThreadPoolExecutor(2) as threads:
+        for recording in [threads.submit(take_in, *batch) for batch in batches]:
+            recording.result()
+    for first in (one, two):
+        assert kept(db, first.data.order_id) == ["elsewhere"]
+    assert set(db.scalars(select(Order.tracking_status))) == {"IN_TRANSIT"}

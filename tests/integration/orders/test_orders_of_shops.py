@@ -505,6 +505,53 @@ def test_an_old_order_of_the_shop_that_somebody_touches_is_not_told(db, business
     assert take_in(shipped)  # it may have overtaken its order
 
 
+@pytest.mark.parametrize("email", ["zoe@shop.example", ""], ids=["addressed", "not"])
+def test_no_change_ends_without_a_trace(db, business, email):
+    """Beyond the bound at once, else at the end; of what may be new its business is told."""
+    made = {"old": LONG_AGO, "young": {}}
+    ends = {}
+    for age, when in made.items():
+        sent = [
+            said(business, WOOCOMMERCE, "change", woo(email, id=n, **when))[1] for n in range(3)
+        ]
+        unknown, back = Unknown(1), {}
+        for batch in sent[:2], [replace(sent[2], attempt=MAX_ATTEMPTS)]:
+            with transaction() as session:
+                back |= record(session, batch, lanes=Lanes(1_000, 100), unknown=unknown)
+        assert len(back) == 1
+        ends[age] = {m.id for m in sent} - back.keys()
+        db.rollback()
+        rows = db.scalars(select(WaitingUpdate).where(WaitingUpdate.event_id.in_(ends[age])))
+        assert [row.given_up_at is not None for row in rows] == [True, True]
+        whats = {(fact.what, fact.event_id in ends["young"]) for fact in facts(db)}
+        assert whats == (set() if age == "old" else {("update_given_up", True)})
+
+
+def test_a_change_that_came_before_its_order_waits_no_more(db, business):
+    """Also where it tells nothing new of it by then."""
+    _, early = said(business, WOOCOMMERCE, "change", woo(day=3))
+    assert take_in(early)
+    (row,) = db.scalars(select(WaitingUpdate))
+    assert (row.event_id, row.given_up_at) == (early.id, None)
+    deliver(business, "new", woo(day=2))
+    assert not take_in(replace(early, attempt=1))
+    db.rollback()
+    assert db.scalars(select(WaitingUpdate)).all() == []
+
+
+def test_a_state_that_comes_before_the_word_with_the_address_is_neither_lost_nor_told(db, business):
+    """All that is known then is that the order is waited for."""
+    deliver(business, "new", woo(status="pending"))
+    _, placed = said(business, WOOCOMMERCE, "change", woo(day=3))
+    _, sent = said(business, WOOCOMMERCE, "change", woo("", day=4, status="completed"))
+    assert take_in(sent)
+    assert told(db) == []
+    assert not take_in(placed)
+    assert not take_in(replace(sent, attempt=1))
+    assert recorded(db) == [("zoe@shop.example", "IN_TRANSIT")]
+    assert told(db) == ["order.recorded", "order.status_recorded"]
+
+
 @pytest.mark.parametrize("status", ["completed", "cancelled"])
 def test_a_change_that_is_given_up_is_told_by_the_shops_own_number(db, business, status):
     _, message = said(business, WOOCOMMERCE, "change", woo(number="K-727", status=status))
@@ -571,10 +618,13 @@ def test_nor_does_one_of_an_earlier_version_need_it(db, business):
 def test_an_order_by_telephone_is_told_to_its_business_once(db, business, status):
     """Somebody writes it down in the shop: it is new as a draft, and has no address."""
     assert deliver(business, "new", woo(email="", status="pending")) == "not_placed"
+    note, placed = said(business, WOOCOMMERCE, "change", woo(email="", day=3, status=status))
+    assert note == "no_email_address"
+    # What has moved may have overtaken that it was placed, with an address: it is waited for.
+    assert bool(take_in(placed)) is (status == "completed")
     for _ in range(2):
-        assert deliver(business, "change", woo(email="", day=3, status=status)) == (
-            "no_email_address"
-        )
+        assert not take_in(replace(placed, attempt=MAX_ATTEMPTS))
+    assert db.scalars(select(WaitingUpdate)).all() == []
     (fact,) = facts(db)
     assert (fact.what, fact.order_number, fact.of_shop) == ("no_email_address", "727", True)
     deliver(business, "change", woo(day=4))
@@ -583,10 +633,10 @@ def test_an_order_by_telephone_is_told_to_its_business_once(db, business, status
 
 @pytest.mark.parametrize("status", ["processing", "completed"])
 def test_an_old_order_without_an_address_is_neither_told_nor_waited_for(db, business, status):
-    _, touched = said(business, WOOCOMMERCE, "change", woo(email="", status=status))
+    _, touched = said(business, WOOCOMMERCE, "change", woo(email="", status=status, **LONG_AGO))
     assert take_in(touched)  # it may have overtaken its order
     assert not take_in(replace(touched, attempt=MAX_ATTEMPTS))
-    deliver(business, "change", woo(day=3))
+    deliver(business, "change", woo(day=3, **LONG_AGO))
     assert (recorded(db), told(db)) == ([], [])
 
 

@@ -20,6 +20,8 @@ from services.relay import authors, rows
 from services.relay.rows import Outcome
 from shared.bus import outbox
 from shared.bus.contract.events import EVENT_TYPES
+from shared.bus.publish.confirms import UnavailableError
+from shared.bus.publish.publisher import Publisher
 from shared.ids import new_id
 from shared.security.service_accounts import SERVICES
 from stack.servers.credentials import as_service
@@ -261,6 +263,30 @@ def test_what_is_tried_again_and_again_is_parked_since_the_first_time(settings, 
                 hand.execute(text("UPDATE outbox SET next_try_at = now()"))
             until(lambda attempt=attempt: row().attempts == attempt, "tried again")
     assert row() == (first.parked_at, 3)
+
+
+def test_what_could_not_be_sent_is_parked_since_the_first_time(settings, db, engine, monkeypatch):
+    """The connection is lost in the moment in which it is tried: that is no try of it."""
+    write(db, [replace(messages(1)[0], exchange="events", routing_key="nowhere")])
+
+    def row():
+        with engine.connect() as connection:
+            return connection.execute(text("SELECT parked_at, attempts, reason FROM outbox")).one()
+
+    def away(publisher, message):
+        raise UnavailableError("not connected to the broker")
+
+    with relaying(settings):
+        until(lambda: parked(engine), "parked")
+        first = row()
+        with monkeypatch.context() as lost:
+            lost.setattr(Publisher, "send", away)
+            with engine.begin() as hand:
+                hand.execute(text("UPDATE outbox SET next_try_at = now()"))
+            until(lambda: row().reason.startswith("not sent"), "not sent")
+            assert row().parked_at == first.parked_at
+        until(lambda: row().attempts > 1 and parked(engine), "tried, and parked as before")
+    assert (row().parked_at, row().reason) == (first.parked_at, first.reason)
 
 
 def test_what_is_being_tried_is_in_sight_and_nobodys_to_change(settings, db, engine, database_url):

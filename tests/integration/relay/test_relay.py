@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 from sqlalchemy import text
+from sqlalchemy.orm import Session
 
+from services.relay import relay, rows
+from services.relay.relay import Reached
 from shared import health
 from shared.bus import outbox
 from stack.folders import ROOT
@@ -30,8 +33,6 @@ def test_a_row_is_published_as_it_was_written_and_then_deleted(settings, db, eng
 
 def test_notify_wakes_it(settings, db, engine, monkeypatch):
     """Polling is put off for ever, so only NOTIFY can be what relays these."""
-    from services.relay import relay
-
     with relaying(settings):
         until(lambda: depth(settings.amqp_url, QUEUE) == 0, "up")
         write(db, messages(1))
@@ -41,6 +42,68 @@ def test_notify_wakes_it(settings, db, engine, monkeypatch):
             write(db, messages(1))
             until(lambda: waiting(engine) == 0, "relayed by NOTIFY")
         monkeypatch.setattr(relay, "POLL_SECONDS", 0.1)
+
+
+def test_a_look_passes_over_nothing_that_was_relayed(settings, db, engine, monkeypatch):
+    """As long as a dump holds its snapshot, nothing of it is taken out of the table."""
+    begun = []
+    take_fresh = rows.take_fresh
+
+    def take_and_note(connection, after, *given):
+        begun.append(after)
+        return take_fresh(connection, after, *given)
+
+    monkeypatch.setattr(relay, "LATE_SECONDS", 0)
+    monkeypatch.setattr(rows, "take_fresh", take_and_note)
+    with engine.connect() as dump, relaying(settings):
+        dump = dump.execution_options(isolation_level="REPEATABLE READ")
+        dump.execute(text("SELECT count(*) FROM outbox"))
+        for _ in range(5):
+            write(db, messages(400))
+            until(lambda: waiting(engine) == 0, "relayed")
+        begun.clear()
+        write(db, messages(1))
+        until(lambda: waiting(engine) == 0 and begun, "relayed")
+    with engine.connect() as connection:
+        connection.execute(text("SET enable_seqscan = off; SET enable_sort = off"))
+        (plan,) = connection.scalar(WALKED, {"after": min(begun)})
+    assert plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"] < 20
+
+
+WALKED = text(
+    "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT sequence FROM outbox "
+    "WHERE next_try_at IS NULL AND sequence > :after ORDER BY sequence LIMIT 1000"
+)
+
+
+def test_what_is_committed_behind_others_is_relayed(settings, db, engine):
+    """Numbers are given before that."""
+    with relaying(settings), Session(engine) as slow:
+        outbox.add(slow, messages(1))
+        slow.flush()
+        write(db, messages(50))
+        until(lambda: waiting(engine) == 0, "the others are")
+        slow.commit()
+        until(lambda: waiting(engine) == 0, "it is too")
+    assert len(drain(settings.amqp_url, 100)) == 51
+
+
+def test_where_a_look_begins():
+    """Behind what was dealt with a while ago; at the start where some may have been left."""
+    reached = Reached()
+    assert reached.after(100.0, ()) == 0  # at all
+    reached.note(100.0, 10)
+    reached.note(104.0, 20)
+    assert reached.after(104.9, ()) == 0
+    assert reached.after(105.0, ()) == 10
+    assert reached.after(109.0, {("events", "order.recorded")}) == 20
+    assert reached.after(110.0, ()) == 0  # what was left alone was passed over
+    reached.note(110.0, 30)
+    assert reached.after(115.0, ()) == 30
+    assert reached.after(130.0, ()) == 0  # what came very late
+    assert reached.after(131.0, ()) == 30
+    reached.forget()
+    assert reached.after(132.0, ()) == 0
 
 
 def test_what_is_rolled_back_is_never_published(settings, db, engine):

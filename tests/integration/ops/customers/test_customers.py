@@ -1,9 +1,11 @@
 """`fellow customer`: all that is held of a person is found, and ends; the business's books stay."""
 
 import json
+import re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -19,6 +21,7 @@ from services.notifier.__main__ import wire as notifying
 from services.ops.audit import log
 from services.ops.audit.actions import Actor
 from services.ops.customers import customers, rows
+from services.ops.customers.erasure import Person
 from services.ops.timelines import search
 from services.orders import api as orders_api
 from services.orders import rows as orders
@@ -38,6 +41,7 @@ from shared.bus.contract.events import (
 )
 from shared.bus.contract.message import message_for
 from shared.db.models import (
+    AwaitedOrder,
     Base,
     EmailDelivery,
     Order,
@@ -67,6 +71,8 @@ from tests.integration.ops.timelines.test_trail import relayed, sent
 ZOE, OTHER = "Zoe.Ade+x@Shop.example", "azoe.ade+x@shop.example"
 ZOE_DETAILS = CustomerDetails(name="Zoë Ade", email=ZOE, phone="+2348000000")
 OTHERS = CustomerDetails(name="Bola", email=OTHER, phone="+2349999999")
+PAGE = (Path(__file__).resolve().parents[4] / "docs" / "privacy.md").read_text()
+LEFT_BY_AN_ERASURE = {"suppressions.address_hash"}
 PERSONAL = ("zoe.ade", "Zoë", "2348000000", "Marina Road", "kettle for Zoë", "ZADE-")
 
 
@@ -177,6 +183,12 @@ def lived(settings, db, business):
             event_id=new_id(), order_id=mine.order_id, account_id=business.id, event=told, at=now
         )
     )
+    db.add(
+        AwaitedOrder(
+            order_id=new_id(), account_id=business.id, since=now, cancelled_at=now,
+            cancelled_by=new_id(), cancel_reason=f"told {ZOE}, not {OTHER}",
+        )
+    )  # fmt: skip
     waited = {"account_id": business.id, "order_id": mine.order_id, "order_number": "ZADE-1"}
     db.add(WaitingUpdate(event_id=new_id(), since=now, **waited))
     db.add(
@@ -233,6 +245,9 @@ def test_everything_is_exported(settings, db, mailbox):
     assert notes == {"", "left with Zoë's neighbour", f"ask {ZOE}, or <{OTHER}>."}
     for table in ("order_conflicts", "waiting_updates"):
         assert [row["order_id"] for row in tables[table]] == [str(mine.order_id)]
+    assert [row["cancel_reason"] for row in tables["awaited_orders"]] == [
+        f"told {ZOE}, not {OTHER}"
+    ]
     assert len(tables["email_deliveries"]) == 3
     requests = [(row["idempotency_key"], row["order_number"]) for row in tables["webhook_requests"]]
     assert set(requests) == {
@@ -262,8 +277,11 @@ def test_an_erased_person_is_nowhere_and_the_books_stay(settings, db, mailbox):
     places = erase(settings)
     assert places == {
         "orders": 2, "order_status_history": 4, "order_conflicts": 1, "email_deliveries": 3,
-        "webhook_requests": 4, "waiting_updates": 1,
+        "webhook_requests": 4, "waiting_updates": 1, "awaited_orders": 1,
     }  # fmt: skip
+    assert db.scalar(text("SELECT cancel_reason FROM awaited_orders")) == (
+        f"told {erased.TEXT}, not {OTHER}"
+    )
     db.expire_all()
     names = db.execute(text("SELECT idempotency_key, order_number FROM webhook_requests"))
     assert sorted(map(tuple, names), key=str) == [
@@ -280,6 +298,33 @@ def test_an_erased_person_is_nowhere_and_the_books_stay(settings, db, mailbox):
     notes = set(db.scalars(text("SELECT note FROM order_status_history")))
     assert notes == {"", erased.TEXT, f"ask {erased.TEXT}, or <{OTHER}>."}
     assert erase(settings) == {}
+
+
+def test_every_column_of_a_customers_is_reached_by_an_erasure_and_by_an_export(db):
+    """Those that docs/privacy.md has as a customer's, and as erased."""
+    told = text(
+        "SELECT string_agg(pg_get_functiondef(oid), '') FROM pg_proc "
+        "WHERE proname IN ('erase_customer', 'erase_suppressed_address')"
+    )
+    statements = re.split(r"(?<=;)", db.scalar(told))
+    columns = [
+        name
+        for row in re.findall(
+            r"^\| (`\w+\.\w+`[^|]*\| customer[^|]*\|[^|]*erased[^|]*)", PAGE, re.MULTILINE
+        )
+        for name in re.findall(r"`(\w+\.\w+)`", row.partition("|")[0])
+    ]
+    assert len(columns) > 15
+    read = rows.read(db, Person.of(ZOE.lower(), {ZOE.lower(): re.escape(ZOE.lower())}))
+    for column in columns:
+        table, name = column.split(".")
+        if column not in LEFT_BY_AN_ERASURE:
+            assert any(
+                f"DELETE FROM public.{table}" in one
+                or re.search(rf"UPDATE public\.{table}\b.*\b{name} = ", one, re.DOTALL)
+                for one in statements
+            ), column
+        assert table in read, column
 
 
 def test_a_dry_run_counts_and_changes_nothing(settings, db, mailbox):

@@ -10,13 +10,14 @@ from kombu import Connection
 from sqlalchemy import Engine
 
 from services.ops.audit.actions import Actor
-from services.ops.broker.hold import as_it_is, look_through
+from services.ops.broker.hold import as_it_is, hold, look_through
 from services.ops.customers import messages_on_bus
 from services.ops.customers.erasure import Person
 from services.ops.dead_letters import actions, retry_queue
 from services.ops.dead_letters.letter import Criteria
 from shared.bus.consume.subscription import Subscription
 from shared.bus.contract import topology
+from shared.bus.contract.delivery import Incoming
 from shared.bus.contract.errors import Permanent, Retry
 from shared.bus.contract.events import OrderCreated
 from shared.bus.contract.message import Message, message_for
@@ -235,6 +236,26 @@ def test_what_a_stranger_wrote_on_what_the_broker_gave_up_is_not_believed(stand,
     else:
         actions.replay(stand.bus, stand.books, INTAKE, Criteria(), ADA)
     assert not TAKEN_AS.keys() & headers(take(stand.amqp_url, queue)).keys()
+
+
+@pytest.mark.parametrize("exchange", ["events", "commands"])
+def test_what_the_broker_gave_up_has_the_key_that_it_came_with(stand, exchange):
+    """By it is told what its publisher may say, of this copy as of one that a service has made."""
+    queue, key = {
+        "events": (topology.SECRETS_ISSUE, "kyc.approved"),
+        "commands": (topology.SECRETS_ROTATE, "webhook.limit"),
+    }[exchange]
+    publish_raw(stand.amqp_url, exchange, key, b"{}", type=key, delivery_mode=2)
+    with Connection(stand.amqp_url) as connection:
+        channel = connection.channel()
+        while message := channel.basic_get(queue.name):
+            channel.basic_reject(message.delivery_tag, requeue=True)
+    until(lambda: depth(stand.amqp_url, queue.dead) == 1, "given up")
+    with hold(stand.bus, queue.dead) as held:
+        (message,) = held.take(1)
+        assert Incoming.of(message).first_key == key
+        copied = as_it_is(Incoming.of(message), "fellow_ops")
+    assert copied.headers["x-key"] == key
 
 
 def test_a_dead_letter_of_a_replay_takes_effect_when_it_is_replayed(stand):

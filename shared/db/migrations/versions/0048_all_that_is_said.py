@@ -1,0 +1,25 @@
+"""Why a shop's order that is waited for was cancelled is erased too."""
+
+from importlib import import_module
+
+revision = "0048"
+down_revision = "0045"
+
+_AFTER = "place := 'waiting_updates'; RETURN NEXT;"
+# An order that is waited for is known by its id alone: whose it is nobody knows, but by the words.
+_ERASE = f"""{_AFTER}
+
+        UPDATE public.awaited_orders
+        SET cancel_reason = regexp_replace(cancel_reason, mention, '[erased]', 'gi')
+        WHERE cancel_reason ~* mention;
+        GET DIAGNOSTICS touched = ROW_COUNT;
+        place := 'awaited_orders'; RETURN NEXT;"""  # noqa: S608 - our own text
+_shops = import_module("shared.db.migrations.versions.0038_what_shops_send")
+
+
+def upgrade() -> None:
+    _shops._replace("erase_customer(text)", _AFTER, _ERASE)
+
+
+def downgrade() -> None:
+    _shops._replace("erase_customer(text)", _ERASE, _AFTER)
