@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0047"
-down_revision = "0045"
+down_revision = "0046"
 
 _KEYS = """UPDATE public.webhook_requests SET idempotency_key = NULL
         WHERE strpos(lower(idempotency_key), wanted) > 0;"""

@@ -3,7 +3,7 @@
 from importlib import import_module
 
 revision = "0048"
-down_revision = "0045"
+down_revision = "0047"
 
 _AFTER = "place := 'waiting_updates'; RETURN NEXT;"
 # An order that is waited for is known by its id alone: whose it is nobody knows, but by the words.
