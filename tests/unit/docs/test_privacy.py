@@ -26,16 +26,16 @@ WITHOUT_WORDS = {
         webhook_secrets.state webhook_public_keys.state orders.tracking_status
         order_status_history.tracking_status email_deliveries.template email_deliveries.state
         suppressions.cause ops_users.rights ops_users.role inbox.consumer outbox.exchange
-        outbox.routing_key outbox.type outbox.source outbox.written_by rehearsals.queue
-        audit_log.type service_heartbeats.service service_heartbeats.instance
+        outbox.routing_key outbox.type outbox.source outbox.written_by outbox.mended_by
+        rehearsals.queue audit_log.type service_heartbeats.service service_heartbeats.instance
         service_heartbeats.version""",
     "a hash, a key or what is sealed": """
         pending_proofs.code_hash attempt_counts.key one_time_codes.code_hash
         webhook_requests.signature webhook_requests.body_sha256 webhook_secrets.key_hash
         webhook_secrets.sealed webhook_public_keys.public_key suppressions.key_id
         ops_sessions.token_hash portal_sessions.token_hash ops_second_factors.sealed
-        ops_second_factors.offered ops_recovery_codes.code_hash ops_attempt_counts.key
-        audit_log.previous_hash audit_log.hash""",
+        ops_second_factors.offered ops_second_factors.offered_to ops_recovery_codes.code_hash
+        ops_attempt_counts.key audit_log.previous_hash audit_log.hash""",
     "the id of an order, an account or a trace, or a time": """
         webhook_requests.webhook_timestamp email_deliveries.subject_id outbox.correlation_id
         outbox.traceparent audit_log.correlation_id""",
