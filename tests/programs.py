@@ -21,8 +21,6 @@ PACKAGES = {
     "go": ("golang-go",),
     "haproxy": ("haproxy",),
     "javac": ("default-jdk-headless",),
-    "mcs": ("mono-mcs", "libmono-system-net-http4.0-cil"),
-    "mono": ("mono-runtime",),
     "nginx": ("nginx",),
     "node": ("nodejs",),
     "npm": ("npm",),

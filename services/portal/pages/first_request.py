@@ -17,7 +17,6 @@ LANGUAGES = {
     "Ruby": "send_order.rb",
     "Go": "send_order.go",
     "Java": "SendOrder.java",
-    "C#": "SendOrder.cs",
 }
 DEVELOPMENT_URL = "http://127.0.0.1:8000"
 """What the examples send to where nothing else is said."""

@@ -127,15 +127,6 @@ def test_java(sender):
     run([str(java), "-Dfile.encoding=US-ASCII", "SendOrder.java"], sender)
 
 
-def test_c_sharp(sender, tmp_path):
-    """By Mono, which Debian has; .NET has the same classes."""
-    mcs, mono = program("mcs"), program("mono")
-    made = tmp_path / "SendOrder.exe"
-    source = EXAMPLES / "SendOrder.cs"
-    subprocess.run([mcs, "-r:System.Net.Http", f"-out:{made}", source], check=True, timeout=100)
-    run([mono, str(made)], sender)
-
-
 def test_node(sender, tmp_path):
     node = program("node")
     npm = program("npm")
