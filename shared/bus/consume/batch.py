@@ -1,7 +1,8 @@
 """A batch in one transaction: what the inbox knows is skipped; a poison message harms nobody."""
 
+import hashlib
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -13,9 +14,10 @@ from sqlalchemy.orm import Session
 from shared.bus.broker.refusal import LENGTH
 from shared.bus.broker.standing import Standing
 from shared.bus.consume import inbox
+from shared.bus.contract import topology
 from shared.bus.contract.delivery import Incoming
-from shared.bus.contract.errors import Happened, Hold, Malformed, UnderWay
-from shared.bus.contract.events import Event
+from shared.bus.contract.errors import Happened, Hold, Malformed, Permanent, UnderWay
+from shared.bus.contract.events import Event, encode
 from shared.bus.contract.message import Received
 from shared.db.session import is_database_away, transaction
 from shared.telemetry import tracing
@@ -53,6 +55,13 @@ class Remembering(Protocol):
 
 AGAIN = ("again", "unnamed")
 """How a copy is taken that is handled although the inbox may know it; see `Replay`."""
+
+
+REUSED = (
+    "another command was carried out under this message_id, of the last 30 days: send this one "
+    "again under an id of its own"
+)
+"""Of a command; see `inbox.reused`."""
 
 
 class StoppedError(Exception):
@@ -229,9 +238,16 @@ class Batches:
         by_id = {m.id: m for m in backwards} | {m.id: m for m in backwards if m.happened}
         process_stopping.set(self._stopping)
         with transaction() as session:
-            new = inbox.claim(session, self._consumer, list(by_id))
+            digests = commanded(by_id.values())
+            new = inbox.claim(session, self._consumer, list(by_id), digests)
+            wanted = {id_: said for id_, said in digests.items() if by_id[id_].replay != "done"}
+            reused = inbox.reused(session, self._consumer, wanted)
             fresh = [
-                m for m in messages if by_id[m.id] is m and (m.id in new or self._passes_inbox(m))
+                m
+                for m in messages
+                if by_id[m.id] is m
+                and (m.id in new or self._passes_inbox(m))
+                and m.id not in reused
             ]
             fresh = [m for m in fresh if m.replay != "done"]
             if any(m.content_id and m.is_redelivered for m in fresh):
@@ -243,7 +259,19 @@ class Batches:
             for message in fresh:
                 if message.content_id and message.id not in failures:
                     inbox.note_without_id(session, self._consumer, message.content_id)
-        return failures
+        return {**failures, **dict.fromkeys(reused, Permanent(REUSED))}
+
+
+def commanded(messages: Iterable[Received[Any]]) -> dict[UUID, bytes]:
+    """What those of these messages say that are commands, whose ids their senders give them.
+
+    All others' ids are ours, and say what the message says.
+    """
+    return {
+        m.id: hashlib.sha256(f"{m.type} ".encode() + encode(m.data)).digest()
+        for m in messages
+        if isinstance(m.data, Event) and m.data.EXCHANGE == topology.COMMANDS
+    }
 
 
 def _holds(error: Exception) -> bool:

@@ -1,7 +1,8 @@
 """The inbox: which messages a consumer has handled, in the transaction of their effects."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
+from types import MappingProxyType
 from uuid import UUID
 
 from sqlalchemy import text
@@ -19,23 +20,46 @@ PRUNE_AT_MOST = 100_000
 _WITHOUT_ID = "/last without id"
 
 
-def claim(session: Session, consumer: str, ids: Sequence[UUID]) -> set[UUID]:
+def claim(
+    session: Session,
+    consumer: str,
+    ids: Sequence[UUID],
+    digests: Mapping[UUID, bytes] = MappingProxyType({}),
+) -> set[UUID]:
     """Enter messages; those that come back are new.
 
     Args:
         session: the transaction that also makes their effects.
         consumer: whose inbox.
         ids: message ids; in a stable order, so that two consumers do not lock each other out.
+        digests: what some say, for `reused`.
     """
-    rows = session.execute(
-        text(
-            "INSERT INTO inbox (consumer, message_id) "
-            "SELECT :consumer, id FROM unnest(CAST(:ids AS uuid[])) AS id ORDER BY id "
-            "ON CONFLICT DO NOTHING RETURNING message_id"
-        ),
-        {"consumer": consumer, "ids": arrays.uuids(ids)},
-    )
-    return set(rows.scalars())
+    entered = session.execute(_CLAIM, {"consumer": consumer, "ids": arrays.uuids(ids)})
+    new = set(entered.scalars())
+    if said := {id_: digest for id_, digest in digests.items() if id_ in new}:
+        session.execute(_SAY, _said(consumer, said))
+    return new
+
+
+def reused(session: Session, consumer: str, digests: Mapping[UUID, bytes]) -> set[UUID]:
+    """Those of messages under whose ids others were entered, which said another thing.
+
+    Args:
+        session: the transaction.
+        consumer: whose inbox.
+        digests: what they say.
+    """
+    if not digests:
+        return set()
+    return set(session.execute(_REUSED, _said(consumer, digests)).scalars())
+
+
+def _said(consumer: str, digests: Mapping[UUID, bytes]) -> dict[str, str]:
+    return {
+        "consumer": consumer,
+        "ids": arrays.uuids(digests),
+        "digests": arrays.blobs(digests.values()),
+    }
 
 
 def look(consumer: str, beside: Callable[[], None] | None = None) -> Exception | None:
@@ -111,6 +135,20 @@ def prune(session: Session, consumer: str) -> None:
     session.execute(_PRUNE_DERIVED, values)
 
 
+_CLAIM = text(
+    "INSERT INTO inbox (consumer, message_id) "
+    "SELECT :consumer, id FROM unnest(CAST(:ids AS uuid[])) AS id ORDER BY id "
+    "ON CONFLICT DO NOTHING RETURNING message_id"
+)
+_GIVEN = "unnest(CAST(:ids AS uuid[]), CAST(:digests AS bytea[])) AS given (id, digest)"
+_SAY = text(
+    f"UPDATE inbox SET digest = given.digest FROM {_GIVEN} "  # noqa: S608 - our own text
+    "WHERE consumer = :consumer AND message_id = given.id"
+)
+_REUSED = text(
+    f"SELECT message_id FROM inbox JOIN {_GIVEN} ON message_id = given.id "  # noqa: S608
+    "WHERE consumer = :consumer AND inbox.digest <> given.digest"
+)
 _PRUNE_BY_ID = text(
     "DELETE FROM inbox WHERE consumer = :consumer AND message_id IN ("
     "SELECT message_id FROM inbox WHERE consumer = :consumer AND message_id < :oldest "

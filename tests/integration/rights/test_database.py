@@ -112,6 +112,7 @@ MAY = {
         "order_status_history": "S",
         "order_conflicts": "S",
         "waiting_updates": "S",
+        "awaited_orders": "S",
         "email_deliveries": "S",
         "email_senders": "S",
         "suppressions": "S",

@@ -8,6 +8,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from services.secrets import policies
 from services.secrets.__main__ import wire
+from shared.bus.contract import topology
 from shared.bus.contract.errors import Permanent
 from shared.bus.contract.events import AccountBlock, WebhookAllowlistChanged, WebhookLimit
 from shared.bus.contract.message import message_for
@@ -15,7 +16,17 @@ from shared.db.models import OutboxMessage, WebhookPolicy
 from shared.db.session import transaction
 from shared.http.route import Call
 from shared.ids import new_id
-from tests.integration.arrange import account, consuming, facts, publish, received, until
+from tests.integration.arrange import (
+    account,
+    consuming,
+    depth,
+    facts,
+    headers,
+    publish,
+    received,
+    take,
+    until,
+)
 
 
 def policy_of(db, account_):
@@ -78,6 +89,37 @@ def test_a_command_on_the_bus_blocks_and_unblocks_and_the_owner_is_told_once(
         )
     assert [what for what, _, __ in told(db)] == ["blocked", "unblocked"]
     assert policy_of(db, business).blocked_at is None
+
+
+@pytest.mark.parametrize("is_one_batch", [True, False], ids=["at once", "later"])
+def test_another_command_under_an_id_that_was_used_is_a_dead_letter(
+    settings, db, amqp_url, is_one_batch
+):
+    """Its sender has given it the id, and would wait for what never comes."""
+    business, one_id = account(db), new_id()
+    commands = [
+        AccountBlock(account_id=business.id, blocked=blocked, reason="Complaints.")
+        for blocked in (True, True, False)
+    ]
+    sent = [
+        message_for(one, source="tests", correlation_id=business.id, message_id=one_id)
+        for one in commands
+    ]
+    queue = topology.SECRETS_ROTATE
+    if is_one_batch:
+        publish(amqp_url, *sent)
+    with consuming(settings, *wire(settings).subscriptions):
+        if not is_one_batch:
+            for message in sent:
+                publish(amqp_url, message)
+                until(lambda: depth(amqp_url, queue.name) == 0, "taken")
+        until(lambda: depth(amqp_url, queue.dead) == 1, "the other one is a dead letter")
+        until(lambda: depth(amqp_url, queue.name) == 0, "the rest is done")
+    letter = take(amqp_url, queue.dead)
+    assert (letter.body, headers(letter)["x-attempt"]) == (sent[2].body, 1)
+    assert "another command was carried out under this message_id" in headers(letter)["x-reason"]
+    assert policy_of(db, business).blocked_at is not None
+    assert depth(amqp_url, queue.dead) == 0
 
 
 def test_each_is_told_though_a_client_gives_its_messages_one_id(settings, db):

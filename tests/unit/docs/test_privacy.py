@@ -34,8 +34,9 @@ WITHOUT_WORDS = {
         webhook_requests.signature webhook_requests.body_sha256 webhook_secrets.key_hash
         webhook_secrets.sealed webhook_public_keys.public_key suppressions.key_id
         ops_sessions.token_hash portal_sessions.token_hash ops_second_factors.sealed
-        ops_second_factors.offered ops_second_factors.offered_to ops_recovery_codes.code_hash
-        ops_attempt_counts.key audit_log.previous_hash audit_log.hash""",
+        ops_second_factors.offered ops_second_factors.offered_to inbox.digest
+        ops_recovery_codes.code_hash ops_attempt_counts.key audit_log.previous_hash
+        audit_log.hash""",
     "the id of an order, an account or a trace, or a time": """
         webhook_requests.webhook_timestamp email_deliveries.subject_id outbox.correlation_id
         outbox.traceparent audit_log.correlation_id""",

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.orm import Session
 
 from shared.bus.consume import inbox
-from shared.bus.consume.batch import AGAIN, BatchHandler, Decode
+from shared.bus.consume.batch import AGAIN, REUSED, BatchHandler, Decode, commanded
 from shared.bus.contract.delivery import Incoming
 from shared.bus.contract.errors import Hold, Malformed, Permanent, Retry
 from shared.bus.contract.message import TOLD, Message, Received
@@ -125,7 +125,10 @@ def _rolled_back(
     told: list[Message] = []
     with _transaction(connection) as session, footprint.ids_spoken_of(connection) as ids:
         session.info[TOLD] = told
-        new = inbox.claim(session, consumer, [received.id])
+        digests = commanded([received])
+        if inbox.reused(session, consumer, digests):
+            return _failed(Permanent(REUSED))
+        new = inbox.claim(session, consumer, [received.id], digests)
         passes = keyed and received.replay in AGAIN
         if received.replay == "done" or not (new or passes):
             return Report("known", "It was handled before: it would change nothing.")

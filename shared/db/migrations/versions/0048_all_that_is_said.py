@@ -1,6 +1,9 @@
-"""Why a shop's order that is waited for was cancelled is erased too."""
+"""A command is known by what it says too; why a shop cancels what is waited for is erased."""
 
 from importlib import import_module
+
+import sqlalchemy as sa
+from alembic import op
 
 revision = "0048"
 down_revision = "0047"
@@ -18,8 +21,10 @@ _shops = import_module("shared.db.migrations.versions.0038_what_shops_send")
 
 
 def upgrade() -> None:
+    op.add_column("inbox", sa.Column("digest", sa.LargeBinary(), nullable=True))
     _shops._replace("erase_customer(text)", _AFTER, _ERASE)
 
 
 def downgrade() -> None:
     _shops._replace("erase_customer(text)", _ERASE, _AFTER)
+    op.drop_column("inbox", "digest")
