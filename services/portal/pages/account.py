@@ -151,7 +151,6 @@ def _page(visit: Visit, form: str = "", wrong: Refused | None = None) -> View:
         "sessions": sessions,
         "form": form,
         "wrong": wrong,
-        "email": visit.field("email"),
     }
     return View("account.html", about, wrong.status if wrong else 200)
 
