@@ -29,6 +29,7 @@ def show(session: Session, visit: Visit) -> Result:
         "path": "/outbox",
         "messages": found[:AT_ONCE],
         "total": parked_messages.count(session),
+        "is_later": "after" in visit.query,
         "next": found[AT_ONCE - 1].number if len(found) > AT_ONCE else None,
     }
     return View("outbox.html", about)
