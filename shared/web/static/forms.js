@@ -28,7 +28,8 @@ document.addEventListener("DOMContentLoaded", () => {
   if (who === undefined || (who === kept.who && !kept.isLost && document.querySelector("input[name=sure]"))) return;
   if (who === kept.who && kept.isLost) {
     const fields = kept.typed.map(([id]) => document.getElementById(id));
-    if (new URL(kept.back, location).href.split("#")[0] !== location.href.split("#")[0] || fields.includes(null)) return;
+    const isItsPage = [...document.querySelectorAll("input[name=back]")].some((field) => field.value === kept.back);
+    if (!isItsPage || fields.includes(null)) return;
     kept.typed.forEach(([, value], place) => { fields[place].value = value; });
   }
   sessionStorage.removeItem(KEPT);
