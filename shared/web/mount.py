@@ -125,7 +125,15 @@ class Page:
             return self.handler(*first, visit)
         if "no" in visit.form.get(SURE, ()):
             return Again(own_path(visit.field(BACK)), typed=visit.form)
-        asked = self.asks(*first, visit)
+        try:
+            asked = self.asks(*first, visit)
+        except PageError as error:
+            back = visit.field(BACK)
+            if error.status not in (400, 409) or not back:
+                raise
+            return Again(
+                own_path(back), typed=visit.form, refused=error.sentence, status=error.status
+            )
         if isinstance(asked, View):
             return asked
         return View("question.html", asked.about(seal(visit.form), visit.asked_for))
@@ -147,6 +155,7 @@ class Arrived:
         query: the query string.
         sent: its form, unread.
         typed: what was typed into a form that is shown again.
+        refused: why that was not taken, where it was refused.
         has_acted: whether something may have been changed; the site says so before.
     """
 
@@ -158,6 +167,7 @@ class Arrived:
     query: Mapping[str, str]
     sent: forms.SentForm
     typed: Form = field(default_factory=dict)
+    refused: str = ""
     has_acted: bool = False
 
 
@@ -208,7 +218,11 @@ class Site(ABC, Generic[PageT]):
             here: the request.
         """
         result, html = run(page, here)
-        if not isinstance(result, Again) or (shown := self._page_at(result.to)) is None:
+        if not isinstance(result, Again):
+            return result, html
+        if (shown := self._page_at(result.to)) is None:
+            if result.refused:
+                raise PageError(result.status, result.refused)
             return result, html
         asked_for, page, path, query = shown
         again = replace(
@@ -218,8 +232,11 @@ class Site(ABC, Generic[PageT]):
             query=query,
             sent=forms.SentForm(),
             typed=result.typed,
+            refused=result.refused,
         )
-        return run(page, again)
+        status = result.status
+        result, html = run(page, again)
+        return (replace(result, status=status) if isinstance(result, View) else result), html
 
     def shows(self, to: str) -> str:
         """A path of ours to go on to; the first page where nothing is shown there."""
@@ -308,12 +325,15 @@ class Site(ABC, Generic[PageT]):
             resp.data = result.content
 
 
-def shown(view: View, token: str, note: str, form: Form, **who: Any) -> dict[str, Any]:
+def shown(
+    view: View, token: str, note: str, form: Form, *, refused: str = "", **who: Any
+) -> dict[str, Any]:
     """What the template of a view is given; `form` was typed in, `who` is signed in."""
     about = {
         "form_token": form_token(token),
         "note": note,
         "path": "",
+        "refused": refused,
         "typed": forms.Typed(form),
     }
     return about | who | dict(view.about)

@@ -45,7 +45,7 @@ def environment(
         mark = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
         return f"/static/{name}?{mark}"
 
-    made.globals |= {"asset": asset, "typed": Typed({}), "faulty": faulty}
+    made.globals |= {"asset": asset, "typed": Typed({}), "refused": "", "faulty": faulty}
     made.filters |= {
         "duration": duration,
         "number": number,

@@ -67,9 +67,13 @@ class Again(Redirect):
 
     Attributes:
         typed: the fields of the form.
+        refused: why it was not taken; empty where it was not refused.
+        status: of the answer.
     """
 
     typed: Mapping[str, list[str]] = field(default_factory=dict)
+    refused: str = ""
+    status: int = 200
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,7 +117,7 @@ class _Portal(Site[Page]):
             if held is not None and not page.asks_by_itself:
                 with transaction() as session:
                     note = sessions.take_note(session, own)
-            about = shown(result, token, note, form, business=held)
+            about = shown(result, token, note, form, refused=here.refused, business=held)
             return result, render(result.template, about)
 
         caller = network_of(browser.address)  # a cookie is anybody's word

@@ -88,7 +88,9 @@ class _Console(Site[Page]):
                 if not isinstance(result, View):
                     return result, ""
                 note = sessions.take_note(session, here.token) if visitor else ""
-                about = shown(result, here.token, note, visit.form, user=visitor)
+                about = shown(
+                    result, here.token, note, visit.form, refused=here.refused, user=visitor
+                )
                 # What nobody is signed in for shows what was typed in, and nothing else.
                 masks = page.needs != "nobody" and not is_plain
                 return result, render(result.template, about, masks=masks)

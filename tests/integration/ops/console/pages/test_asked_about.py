@@ -143,6 +143,40 @@ def parked(db):
     return row.sequence
 
 
+def test_a_refused_question_leaves_what_was_typed_where_it_was(client, amqp_url, db):
+    (letter,) = bury(amqp_url, order_created())
+    business, dead, why = account(db, status="pending"), f"/dead/{INTAKE.name}", "as Ada says"
+    kyc = f"/kyc/{business.id}"
+    for path, action, typed, status, said in (
+        (dead, f"{dead}/discard", {"why": why}, 400, "Select at least one message."),
+        (
+            dead,
+            f"{dead}/replay",
+            {"why": why, "id": letter.message_id},
+            400,
+            "A replay has no reason",
+        ),
+        ("/kyc", kyc, {"reason": why, "decision": "approve"}, 400, "An approval has no reason"),
+        (
+            "/kyc",
+            kyc,
+            {"reason": why, "decision": "reject", "looked_at": "rejected"},
+            409,
+            "look at it again",
+        ),
+    ):
+        fields = hidden(
+            client.get(path).text, action if "replay" not in action else f"{dead}/discard"
+        )
+        answer = client.post(action, data=fields | typed)
+        assert answer.status_code == status, answer.text
+        assert f'value="{why}"' in answer.text
+        assert re.search(
+            f'role="alert" tabindex="-1" autofocus>{said}|autofocus>[^<]*{said}', answer.text
+        )
+        assert "<title>Error: " in answer.text
+
+
 def test_who_answers_no_is_back_at_the_form_with_what_was_typed(client, amqp_url, db):
     first, second = bury(amqp_url, order_created(), order_created())
     business = account(db, status="pending")
