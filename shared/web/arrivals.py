@@ -4,6 +4,7 @@ One that a link of another site has led here does not show a `Strict` cookie (RF
 page of our own that leads on to the same address has it show them.
 """
 
+from collections.abc import Callable
 from contextlib import suppress
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -32,7 +33,7 @@ def lead_on(req: Request) -> View:
     return View("arriving.html", {"to": own_path(quote(req.path) + query)})
 
 
-def to_sign_in(req: Request, sent: SentForm) -> str:
+def to_sign_in(req: Request, sent: SentForm, shows: Callable[[str], str]) -> str:
     """Where to sign in, to come back to what was asked for.
 
     A form is not sent again: one comes back to the page that it was on, and is told so.
@@ -40,17 +41,18 @@ def to_sign_in(req: Request, sent: SentForm) -> str:
     Args:
         req: the request.
         sent: its form.
+        shows: leads to the first page in the place of one that cannot be asked for.
     """
     if req.method == "GET":
         wanted, said = req.relative_uri, {}
     else:
-        wanted, said = _page_of(req, sent), {"said": "ended"}
+        wanted, said = shows(_page_of(req, sent)), {"said": "ended"}
     query = ({} if wanted == "/" else {"next": wanted}) | said
     return f"{SIGN_IN}?{urlencode(query, quote_via=quote, safe='')}" if query else SIGN_IN
 
 
 def _page_of(req: Request, sent: SentForm) -> str:
-    """The page that a form was on; a question was on none that can be asked for."""
+    """The page that a form was on, as it says itself, or the browser."""
     with suppress(PageError):
         if back := sent.fields({}).get(BACK):
             return own_path(back[0])

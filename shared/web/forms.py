@@ -11,6 +11,7 @@ from uuid import UUID
 import falcon
 from falcon.asgi import Request
 from falcon.media import MultipartFormHandler
+from falcon.uri import parse_query_string
 
 from shared.http.bodies import read_body, read_unvouched
 from shared.http.errors import ApiError
@@ -72,6 +73,34 @@ class SentForm:
         return form
 
 
+class Typed:
+    """What was typed into a form, for the page that shows it again.
+
+    Args:
+        form: its fields; none where the page is shown for the first time.
+    """
+
+    def __init__(self, form: Mapping[str, list[str]]) -> None:
+        self._form = form
+
+    def __call__(self, name: str, default: object = "", **of: object) -> object:
+        """A field, without the CRs of browsers (HTML, 4.10.21.5).
+
+        Args:
+            name: of the field.
+            default: what is there where nothing was typed, or into another form.
+            of: fields that tell a form from others of its page, and their values in it.
+        """
+        is_it = all(self._form.get(field) == [str(value)] for field, value in of.items())
+        if not is_it or name not in self._form:
+            return default
+        return self._form[name][0].replace("\r\n", "\n")
+
+    def has(self, name: str, value: str) -> bool:
+        """Whether a field was sent with a value, of the several that it may have."""
+        return value in self._form.get(name, ())
+
+
 async def read_form(
     req: Request, *tokens: str, is_signed_in: Callable[[], Awaitable[bool]] | None
 ) -> SentForm:
@@ -117,10 +146,11 @@ def _read_parts(body: bytes, kind: str, files: dict[str, SentFile]) -> dict[str,
     return form
 
 
-def read_query(req: Request) -> dict[str, str]:
-    """The query string; of a name that is given twice, the first."""
+def read_query(text: str) -> dict[str, str]:
+    """A query string; of a name that is given twice, the first."""
     return {
-        name: value[0] if isinstance(value, list) else value for name, value in req.params.items()
+        name: value[0] if isinstance(value, list) else value
+        for name, value in parse_query_string(text, keep_blank=True).items()
     }
 
 

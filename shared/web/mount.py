@@ -6,14 +6,16 @@ Each site has a `Page`, a `Visit` and a `Site` of its own, derived from these.
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from urllib.parse import unquote, urlsplit
 
 import falcon.asgi
 import structlog
 from falcon.asgi import Request, Response
+from falcon.routing import CompiledRouter
 
 from shared.config.settings import Settings
 from shared.db.session import is_database_away
@@ -24,7 +26,17 @@ from shared.web import answers, cookies, forms
 from shared.web.answers import Render, write_view
 from shared.web.arrivals import hides_cookies, lead_on
 from shared.web.rendering import add_static
-from shared.web.results import SURE, File, PageError, Question, Redirect, View
+from shared.web.results import (
+    BACK,
+    SURE,
+    Again,
+    File,
+    PageError,
+    Question,
+    Redirect,
+    View,
+    own_path,
+)
 from shared.web.tokens import form_token, new_token
 
 SIGN_IN = "/sign-in"
@@ -42,7 +54,7 @@ class Visit:
         page: what is asked for.
         path: the variables of the path, as text.
         query: the query string; of a name that is given twice, the first.
-        form: the fields of a form, with every value of each.
+        form: the fields of a form, with every value of each; of one that is shown again too.
         asked_for: the path as it was asked for.
         mark: by what the browser is known to whom it has signed in; empty where it is to none.
     """
@@ -114,13 +126,23 @@ class Page:
         """
         if self._is_sure(visit) or self.asks is None:
             return self.handler(*first, visit)
-        asked = self.asks(*first, visit)
+        if "no" in visit.form.get(SURE, ()):
+            return Again(own_path(visit.field(BACK)), typed=visit.form)
+        try:
+            asked = self.asks(*first, visit)
+        except PageError as error:
+            back = visit.field(BACK)
+            if error.status not in (400, 409) or not back:
+                raise
+            return Again(
+                own_path(back), typed=visit.form, refused=error.sentence, status=error.status
+            )
         if isinstance(asked, View):
             return asked
         return View("question.html", asked.about(seal(visit.form), visit.asked_for))
 
     def _is_sure(self, visit: Visit) -> bool:
-        return self.asks is None or visit.field(SURE) == "yes"
+        return self.asks is None or visit.form.get(SURE) == ["yes"]
 
 
 @dataclass(slots=True)
@@ -131,18 +153,24 @@ class Arrived:
         req: the request.
         own: the token of its session; empty where it names none.
         token: the same, or that of the browser's form where nobody is signed in.
+        asked_for: the path as it was asked for.
         path: the variables of the path.
         query: the query string.
         sent: its form, unread.
+        typed: what was typed into a form that is shown again.
+        refused: why that was not taken, where it was refused.
         has_acted: whether something may have been changed; the site says so before.
     """
 
     req: Request
     own: str
     token: str
+    asked_for: str
     path: Mapping[str, str]
     query: Mapping[str, str]
     sent: forms.SentForm
+    typed: Form = field(default_factory=dict)
+    refused: str = ""
     has_acted: bool = False
 
 
@@ -176,6 +204,7 @@ class Site(ABC, Generic[PageT]):
         self._lanes = lanes
         self._names = names
         self._render = render
+        self._shown = CompiledRouter()
 
     @abstractmethod
     def is_signed_in(self, own: str) -> bool:
@@ -184,6 +213,52 @@ class Site(ABC, Generic[PageT]):
     @abstractmethod
     async def answer(self, page: PageT, here: Arrived) -> tuple[Result, str]:
         """What a page answers, and its HTML where it is to be shown."""
+
+    def with_again(
+        self, run: Callable[[PageT, Arrived], tuple[Result, str]], page: PageT, here: Arrived
+    ) -> tuple[Result, str]:
+        """What a page answers; of one that leads back to a form, what the form's page answers.
+
+        Args:
+            run: answers a request for a page.
+            page: what is asked for.
+            here: the request.
+        """
+        result, html = run(page, here)
+        if not isinstance(result, Again):
+            return result, html
+        if (shown := self._page_at(result.to)) is None:
+            if result.refused:
+                raise PageError(result.status, result.refused)
+            return result, html
+        asked_for, page, path, query = shown
+        again = replace(
+            here,
+            asked_for=asked_for,
+            path=path,
+            query=query,
+            sent=forms.SentForm(),
+            typed=result.typed,
+            refused=result.refused,
+        )
+        status = result.status
+        result, html = run(page, again)
+        return (replace(result, status=status) if isinstance(result, View) else result), html
+
+    def shows(self, to: str) -> str:
+        """A path of ours to go on to; the first page where nothing is shown there."""
+        return to if self._page_at(to) else "/"
+
+    def _page_at(self, to: str) -> tuple[str, PageT, dict[str, str], dict[str, str]] | None:
+        at = urlsplit(to)
+        asked_for = unquote(at.path)
+        found = self._shown.find(asked_for)
+        if found is None:
+            return None
+        page: Any = found[0]
+        query = forms.read_query(at.query)
+        forms.refuse_nul((asked_for, *query.values()))
+        return asked_for, page, found[2], query
 
     def mount(self, app: falcon.asgi.App[Any, Any], pages: Iterable[PageT]) -> None:
         """Add pages to an app, which strips trailing slashes."""
@@ -194,6 +269,8 @@ class Site(ABC, Generic[PageT]):
             resource = type("Resource", (), {})()
             for page in group:
                 setattr(resource, f"on_{page.method.lower()}", self._responder(page))
+                if page.method == "GET" and not page.asks_by_itself:
+                    self._shown.add_route(path, page)
             app.add_route(path, resource)
 
     def lane(self, page: PageT) -> Lane:
@@ -221,12 +298,12 @@ class Site(ABC, Generic[PageT]):
                 made_for = (own, unsigned) if page.needs == "nobody" else (token,)
                 looked_up = None if page.needs == "nobody" else partial(self._looked_up, req, own)
                 sent = await forms.read_form(req, *made_for, is_signed_in=looked_up)
-            query = forms.read_query(req)
+            query = forms.read_query(req.query_string)
             forms.refuse_nul((*query.values(), *path.values()))
             if not token:
                 token = new_token()
                 cookies.put(resp, names.form, token, config)
-            here = Arrived(req, own, token, path, query, sent)
+            here = Arrived(req, own, token, req.path, path, query, sent)
             try:
                 result, html = await self.answer(page, here)
             except Exception as error:
@@ -262,9 +339,17 @@ class Site(ABC, Generic[PageT]):
             resp.data = result.content
 
 
-def shown(view: View, token: str, note: str, **who: Any) -> dict[str, Any]:
-    """What the template of a view is given; `who` is signed in."""
-    about = {"form_token": form_token(token), "note": note, "path": ""}
+def shown(
+    view: View, token: str, note: str, form: Form, *, refused: str = "", **who: Any
+) -> dict[str, Any]:
+    """What the template of a view is given; `form` was typed in, `who` is signed in."""
+    about = {
+        "form_token": form_token(token),
+        "note": note,
+        "path": "",
+        "refused": refused,
+        "typed": forms.Typed(form),
+    }
     return about | who | dict(view.about)
 
 

@@ -12,6 +12,8 @@ import falcon.asgi
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from shared.web.forms import Typed
+
 UNKNOWN = "\N{EN DASH}"
 STATIC = Path(__file__).parent / "static"
 """What every site uses; in templates behind `web/`, such as `web/base.css`."""
@@ -43,7 +45,7 @@ def environment(
         mark = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
         return f"/static/{name}?{mark}"
 
-    made.globals["asset"] = asset
+    made.globals |= {"asset": asset, "typed": Typed({}), "refused": "", "faulty": faulty}
     made.filters |= {
         "duration": duration,
         "number": number,
@@ -61,6 +63,18 @@ def add_static(app: falcon.asgi.App[Any, Any], static: Path) -> None:
     """Serve the static files of a site, and those that all have."""
     app.add_static_route("/static", static)
     app.add_static_route("/static/web", STATIC)  # the later one is asked first
+
+
+def faulty(wrong: object, described_by: str = "") -> Markup:
+    """The attributes of a field of a form, which what is wrong with it is bound to.
+
+    Args:
+        wrong: what is wrong; where nothing is, so is the field.
+        described_by: the id of what describes the field in any case.
+    """
+    ids = " ".join(filter(None, ("wrong" if wrong else "", described_by)))
+    described = Markup(' aria-describedby="{}"').format(ids) if ids else Markup("")
+    return described + (Markup(' aria-invalid="true"') if wrong else "")
 
 
 def duration(seconds: float | None) -> str:

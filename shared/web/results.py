@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 SURE = "sure"
-"""The field that only the page of a question has."""
+"""The field that only a question has: `yes`; and `no` behind it, where that is pressed."""
 BACK = "back"
-"""The same; where to go instead."""
+"""The field that names the page of a form: where a question leads that is answered by no."""
 
 
 class PageError(Exception):
@@ -62,6 +62,21 @@ class Redirect:
 
 
 @dataclass(frozen=True, slots=True)
+class Again(Redirect):
+    """Go back to the page of a form, which has in it what was typed.
+
+    Attributes:
+        typed: the fields of the form.
+        refused: why it was not taken; empty where it was not refused.
+        status: of the answer.
+    """
+
+    typed: Mapping[str, list[str]] = field(default_factory=dict)
+    refused: str = ""
+    status: int = 200
+
+
+@dataclass(frozen=True, slots=True)
 class File:
     """A file to save; `of` as that of a `View`."""
 
@@ -78,7 +93,7 @@ class Question:
     Attributes:
         title: the question.
         button: what its one button does.
-        back: where to go instead.
+        back: where to go instead; a form that names its own page has the last word.
         facts: what it is done to, by name.
         more: what follows from it, in a sentence.
         listed: examples, where it is done to many.
@@ -108,7 +123,7 @@ class Question:
             to: the path that they are sent to.
         """
         known = {**form, **{name: [value] for name, value in self.also.items()}}
-        known[BACK] = [self.back]
+        known.setdefault(BACK, [self.back])
         again = [(name, value) for name, values in known.items() for value in values]
         return {"question": self, "to": to, "fields": again, "sure": SURE}
 

@@ -6,17 +6,19 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 from playwright.sync_api import expect
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 
 from services.ops.console.web.mount import SESSION
 from services.ops.users import users
+from shared.bus.contract.events import encode
 from shared.db.models import OpsSession
 from shared.ids import new_id
-from shared.web.tokens import form_token
-from tests.browser.arrange import audited
+from shared.web.arrivals import ENDED
+from shared.web.tokens import form_token, hashed
+from tests.browser.arrange import a_dead_letter, audited
 from tests.browser.conftest import PASSWORD, sign_in
 from tests.browser.test_console import faults_of
-from tests.integration.arrange import until
+from tests.integration.arrange import PATIENCE, order_created, until
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +116,73 @@ def test_a_page_that_is_left_open_is_no_use(browser, running):
         assert used() == set()
         assert client.get("/").status_code == 200
         assert len(used()) == 1
+
+
+@pytest.mark.parametrize("when", ["asked", "answered"])
+def test_what_was_typed_is_there_after_a_session_that_ended(browser, running, when):
+    context = browser.new_context(base_url=running.url)
+    context.set_default_timeout(PATIENCE * 1000)
+    page = context.new_page()
+    sign_in(page, running)
+    order = order_created()
+    id_ = a_dead_letter(running, order, body=b"{}")
+    letter, body = f"/dead/orders.intake/letter?id={id_}", encode(order).decode()
+    kept = "sessionStorage.length"
+    page.goto(letter)
+    page.get_by_label("Body").fill(body)
+    replay = page.get_by_role("button", name="Replay with this body")
+    if when == "answered":
+        replay.click()
+    end_the_session(context, running)
+    page.get_by_role("button", name=re.compile("Replay (with )?this")).click()
+    expect(page.get_by_role("status")).to_have_text(ENDED)
+    sign_in_here(page)
+    expect(page).to_have_url(f"{running.url}{letter}")
+    expect(page.get_by_label("Body")).to_have_value(body)
+    assert page.evaluate(kept) == 0
+    # Once, and for nobody else.
+    page.reload()
+    expect(page.get_by_label("Body")).not_to_have_value(body)
+    page.get_by_label("Body").fill(body)
+    end_the_session(context, running)
+    replay.click()
+    assert page.evaluate(kept) == 1
+    sign_in_here(page, "wole")
+    expect(page).to_have_url(f"{running.url}{letter}")
+    assert page.evaluate(kept) == 0
+    context.close()
+
+
+def test_what_was_typed_is_there_after_an_error_and_gone_with_who_signs_out(page, running):
+    id_ = a_dead_letter(running, order_created(), body=b"{}")
+    letter = f"/dead/orders.intake/letter?id={id_}"
+    page.goto(letter)
+    page.get_by_label("Body").fill("{ }")
+    action = re.compile("/edit$")
+    away = page.request.get("/nowhere").text()
+    page.route(action, lambda route: route.fulfill(status=503, content_type="text/html", body=away))
+    page.get_by_role("button", name="Replay with this body").click()
+    expect(page.get_by_text("404")).to_be_visible()
+    page.goto(letter)
+    expect(page.get_by_label("Body")).to_have_value("{ }")
+    page.get_by_role("button", name="Replay with this body").click()
+    page.goto("/dead")
+    page.goto(letter)
+    expect(page.get_by_label("Body")).to_have_value("{ }")
+    page.get_by_role("button", name="Replay with this body").click()
+    page.goto("/dead")
+    page.get_by_role("button", name="Sign out").click()
+    expect(page).to_have_url(re.compile("/sign-in"))
+    assert page.evaluate("sessionStorage.length") == 0
+
+
+def end_the_session(context, running):
+    (token,) = [one["value"] for one in context.cookies() if one["name"] == SESSION]
+    with running.session() as session, session.begin():
+        session.execute(delete(OpsSession).where(OpsSession.token_hash == hashed(token)))
+
+
+def sign_in_here(page, name="ada"):
+    page.get_by_label("Name").fill(name)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Sign in").click()

@@ -40,7 +40,15 @@ def test_what_becomes_of_a_decision_is_asked_again_after_an_error(page, running)
     until(lambda: page.wait_for_timeout(50) or len(answered) > 1, "it was asked again")
     expect(page.get_by_role("status")).to_contain_text("Published")
     assert SAID not in page.content()
+    # A screen reader tells what changes in an element, and not one that takes its place.
+    page.evaluate("document.querySelector('[role=status]').isTheSame = true")
     expect(page.locator("[data-outcome='carried out']")).to_contain_text("is approved")
+    assert page.evaluate("document.querySelector('[data-outcome]').isTheSame")
+    asked = len(answered)
+    page.unroute_all()
+    later = trouble(page, "/outcomes/")
+    page.wait_for_timeout(1_500)  # more than from one look to the next
+    assert (len(answered), later) == (asked, [])
 
 
 @pytest.mark.parametrize("status", [503, 403])
@@ -76,6 +84,23 @@ def test_figures_are_not_new_because_somebody_looks_at_them(page):
     expect(page.locator("#stale")).to_be_visible()
     expect(page).to_have_title("(?) Overview · Order Fellow")
     expect(page.locator(".asof")).to_contain_text(re.compile(r"As of \d{4}-\d\d-\d\d "))
+
+
+def test_figures_that_move_can_be_paused(page):
+    page.goto("/")
+    pause, told = page.get_by_role("button", name="Pause"), page.locator(".asof time")
+    expect(pause).to_have_attribute("aria-pressed", "false")
+    pause.click()
+    expect(pause).to_have_attribute("aria-pressed", "true")
+    page.evaluate("window.heard = 0")
+    page.evaluate("addEventListener('htmx:sse:before:message', () => { window.heard += 1 }, true)")
+    shown = told.get_attribute("datetime")
+    until(lambda: page.wait_for_timeout(50) or page.evaluate("window.heard") > 1, "it hears")
+    assert told.get_attribute("datetime") == shown
+    expect(page).to_have_title("(?) Overview · Order Fellow")
+    expect(page.locator("#stale")).to_be_hidden()
+    pause.click()
+    expect(told).not_to_have_attribute("datetime", shown)
 
 
 def test_the_tab_says_how_much_is_wrong_while_another_one_is_looked_at(page, running):

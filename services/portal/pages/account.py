@@ -155,7 +155,6 @@ def _page(visit: Visit, form: str = "", wrong: Refused | None = None) -> View:
         "more_sessions": more,
         "form": form,
         "wrong": wrong,
-        "email": visit.field("email"),
     }
     return View("account.html", about, wrong.status if wrong else 200)
 

@@ -64,6 +64,7 @@ def show(visit: Visit) -> Result:
         "path": PATH,
         "zone": zone,
         "entries": entries,
+        "is_later": "cursor" in visit.query,
         "next": older({}, found["next"]),
         "wrong": wrong,
     }

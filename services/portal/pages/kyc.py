@@ -22,7 +22,7 @@ def ask(visit: Visit) -> Question | View:
     """What is about to be sent."""
     given = _given(visit)
     if not all(given.values()):
-        return _shown(visit, given, "All three are needed.")
+        return _shown(visit, "All three are needed.")
     return Question(
         "Send this application?",
         "Send the application",
@@ -43,7 +43,7 @@ def apply(visit: Visit) -> Result:
     try:
         visit.api.post("/kyc/", given)
     except Refused as refused:
-        return _shown(visit, given, str(refused))
+        return _shown(visit, str(refused))
     return Redirect(PATH, "Your application is sent. You get an email when it is decided.")
 
 
@@ -65,12 +65,12 @@ def _words(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _shown(visit: Visit, given: dict[str, str] | None = None, wrong: str = "") -> View:
+def _shown(visit: Visit, wrong: str = "") -> View:
     found = visit.api.find("/kyc/")
     about = {
         "path": PATH,
         "application": found,
-        "given": given or _to_amend(found),
+        "given": _to_amend(found),
         "wrong": wrong,
         "secret_is_active": has_secret(visit),
         "can_apply": found is None or found["status"] in ("incomplete", "rejected", "revoked"),

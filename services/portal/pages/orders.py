@@ -34,6 +34,7 @@ def index(visit: Visit) -> Result:
         "statuses": STATUSES,
         "wrong": wrong,
         "orders": found["results"],
+        "is_later": "cursor" in visit.query,
         "next": older(wanted, found["next"]),
     }
     return View("orders.html", about, 400 if wrong else 200)

@@ -1,9 +1,17 @@
 """A new business: it registers, and proves its address by the code that was mailed to it."""
 
+from urllib.parse import urlencode
+
 from services.portal.web.api import Refused
 from services.portal.web.page import Page, SignIn, Visit
 from shared.web.mount import Result
-from shared.web.results import View
+from shared.web.results import Redirect, View
+
+SAID = {
+    "again": "If this address awaits a code, another one is on its way to it.",
+    "unproved": "Prove your email address first, by the code that we have mailed to it.",
+}
+"""What brought a browser here, by the query."""
 
 
 def show(_: Visit) -> Result:
@@ -19,12 +27,14 @@ def register(visit: Visit) -> Result:
         made = visit.api.post("/users/auth/register/", body)
     except Refused as refused:
         return _form(name, email, refused)
-    return _code_form(email, made["id"])
+    return to_prove(email, made["id"])
 
 
 def show_code(visit: Visit) -> Result:
-    """The form for the code, for who comes back to it."""
-    return _code_form(visit.query.get("email", ""))
+    """The form for the code; it can be loaded anew, and nothing is asked for by that."""
+    said = SAID.get(visit.query.get("said", ""), "")
+    query = visit.query
+    return _code_form(query.get("email", ""), query.get("registration_id", ""), said=said)
 
 
 def verify(visit: Visit) -> Result | SignIn:
@@ -39,8 +49,7 @@ def verify(visit: Visit) -> Result | SignIn:
         visit.api.post("/users/verify-otp/", body)
     except Refused as refused:
         return _code_form(email, id_, refused)
-    said = "Your email address is proved. Sign in."
-    return View("sign_in.html", {"next": "/", "email": email, "wrong": None, "said": said})
+    return Redirect(f"/sign-in?{urlencode({'said': 'proved', 'email': email})}")
 
 
 def send_again(visit: Visit) -> Result:
@@ -48,10 +57,16 @@ def send_again(visit: Visit) -> Result:
     email, id_ = visit.field("email"), visit.field("registration_id")
     body = {"email": email} | ({"registration_id": id_} if id_ else {})
     try:
-        answer = visit.api.post("/users/request-otp/", body)
+        visit.api.post("/users/request-otp/", body)
     except Refused as refused:
         return _code_form(email, id_, refused)
-    return _code_form(email, id_, said=answer["detail"])
+    return to_prove(email, id_, said="again")
+
+
+def to_prove(email: str, registration_id: str = "", said: str = "") -> Redirect:
+    """Go and see the form for the code, of an address or of a registration with it."""
+    query = {"email": email, "registration_id": registration_id, "said": said}
+    return Redirect(f"/verify?{urlencode({name: value for name, value in query.items() if value})}")
 
 
 def _form(name: str = "", email: str = "", wrong: Refused | None = None) -> View:

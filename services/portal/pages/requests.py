@@ -57,6 +57,7 @@ def _listed(visit: Visit, template: str) -> View:
         "wrong": wrong,
         "notes": tuple(NOTES),
         "requests": found["results"],
+        "is_later": "cursor" in visit.query,
         "next": older(wanted, found["next"]),
         "again": "" if wrong or query["cursor"] else f"{PATH}/newest?{urlencode(given)}",
     }

@@ -3,6 +3,7 @@
 from contextlib import suppress
 from urllib.parse import urlencode
 
+from services.portal.pages.registration import to_prove
 from services.portal.web.api import Refused
 from services.portal.web.page import Page, SignIn, Visit
 from shared.web.arrivals import ENDED
@@ -11,12 +12,13 @@ from shared.web.results import Redirect, View, own_path
 
 SAID = {
     "ended": ENDED,
+    "proved": "Your email address is proved. Sign in.",
     "password": "Your password is changed. Sign in with the new one.",
+    "set": "Your password is set. Sign in with it.",
     "all": "Every session is ended.",
     "closed": "Your account is closed.",
 }
 """What brought a browser here, by the query."""
-UNPROVED = "Prove your email address first, by the code that we have mailed to it."
 
 
 def show(visit: Visit) -> Result:
@@ -24,7 +26,8 @@ def show(visit: Visit) -> Result:
     wanted = visit.query.get("next", "/")
     if visit.held is not None:
         return Redirect(own_path(wanted))
-    return _form(wanted, said=SAID.get(visit.query.get("said", ""), ""))
+    said = SAID.get(visit.query.get("said", ""), "")
+    return _form(wanted, visit.query.get("email", ""), said=said)
 
 
 def sign_in(visit: Visit) -> Result | SignIn:
@@ -35,8 +38,7 @@ def sign_in(visit: Visit) -> Result | SignIn:
         answer = visit.api.post("/users/auth/login/", body)
     except Refused as refused:
         if refused.code == "email_not_verified":
-            about = {"email": email, "registration_id": "", "wrong": None, "said": UNPROVED}
-            return View("verify.html", about)
+            return to_prove(email, said="unproved")
         return _form(wanted, email, refused)
     return SignIn(answer, wanted)
 
@@ -83,11 +85,11 @@ def reset(visit: Visit) -> Result:
         visit.api.post("/users/password/reset/", body)
     except Refused as refused:
         return View("password_reset.html", {"email": email, "wrong": refused}, refused.status)
-    return _form("/", email, said="Your password is set. Sign in with it.")
+    return Redirect(f"/sign-in?{urlencode({'said': 'set', 'email': email})}")
 
 
 def _form(wanted: str, email: str = "", wrong: Refused | None = None, said: str = "") -> View:
-    about = {"next": wanted, "email": email, "wrong": wrong, "said": said}
+    about = {"next": wanted, "email": email, "wrong": wrong, "said": said, "ended": ENDED}
     return View("sign_in.html", about, wrong.status if wrong else 200)
 
 

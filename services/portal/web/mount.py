@@ -66,14 +66,14 @@ class _Portal(Site[Page]):
                 raise PageError(403, "You are signed out: load the page anew.")
             # A browser that comes from another site does not show its cookie, and keeps it (RFC
             # 6265bis, 8.8.2): what it did not show is not taken from it.
-            return Redirect(to_sign_in(here.req, here.sent), token="" if own else None)
+            to = to_sign_in(here.req, here.sent, self.shows)
+            return Redirect(to, token="" if own else None)
 
-        @within(ANSWER_SECONDS)
-        def run() -> tuple[Result, str]:
+        def run(page: Page, here: Arrived) -> tuple[Result, str]:
             held = sessions.find(own, api, browser)
             if page.needs == "business" and held is None:
                 return signed_out(), ""
-            form: Form = {}
+            form = here.typed
             files: dict[str, SentFile] = {}
             if page.method == "POST":
                 into = files if page.takes_files else None
@@ -89,7 +89,7 @@ class _Portal(Site[Page]):
                 query=here.query,
                 form=form,
                 files=files,
-                asked_for=here.req.path,
+                asked_for=here.asked_for,
                 mark=self.mark(here.req),
             )
             here.has_acted = page.acts(visit)
@@ -123,10 +123,12 @@ class _Portal(Site[Page]):
             if held is not None and not page.asks_by_itself:
                 with transaction() as session:
                     note = sessions.take_note(session, own)
-            return result, render(result.template, shown(result, token, note, business=held))
+            about = shown(result, token, note, form, refused=here.refused, business=held)
+            return result, render(result.template, about)
 
         caller = network_of(browser.address)  # a cookie is anybody's word
-        return await self.lane(page).run(run, caller)
+        answered = within(ANSWER_SECONDS)(self.with_again)
+        return await self.lane(page).run(partial(answered, run, page, here), caller)
 
 
 def _sealed(form: Form, token: str) -> Form:

@@ -9,10 +9,42 @@ document.addEventListener("submit", (event) => {
   if (event.target.method === "post" && !("stays" in event.target.dataset)) setTimeout(() => event.submitter?.setAttribute("disabled", ""), 0);
 });
 
+// What was typed outlives a session that has ended, and an error: in this tab, for the same person, until it is used,
+// another page comes, or one signs out. A form that names its page (`back`) is kept, its texts alone: no password, no code.
+const KEPT = "typed";
+const isText = (field) => field.id && (field.matches("textarea") || ["text", "email", "number"].includes(field.type)) && field.autocomplete !== "one-time-code";
+document.addEventListener("submit", ({ target: form }) => {
+  if (form.getAttribute("action") === "/sign-out") { sessionStorage.removeItem(KEPT); return; }
+  const texts = form.elements.back ? [...form.elements].filter(isText) : [];
+  if (!texts.length) return;
+  const typed = texts.map((field) => [field.id, field.value]);
+  sessionStorage.setItem(KEPT, JSON.stringify({ who: document.body.dataset.who, back: form.elements.back.value, typed }));
+});
+
+document.addEventListener("DOMContentLoaded", () => {
+  const kept = JSON.parse(sessionStorage.getItem(KEPT)), { who } = document.body.dataset;
+  if (!kept) return;
+  if (document.querySelector("[data-lost]")) { sessionStorage.setItem(KEPT, JSON.stringify({ ...kept, isLost: true })); return; }
+  if (who === undefined || (who === kept.who && !kept.isLost && document.querySelector("input[name=sure]"))) return;
+  if (who === kept.who && kept.isLost) {
+    const fields = kept.typed.map(([id]) => document.getElementById(id));
+    const isItsPage = [...document.querySelectorAll("input[name=back]")].some((field) => field.value === kept.back);
+    if (!isItsPage || fields.includes(null)) return;
+    kept.typed.forEach(([, value], place) => { fields[place].value = value; });
+  }
+  sessionStorage.removeItem(KEPT);
+});
+
 // A page that comes back from the browser's memory can be used again.
 window.addEventListener("pageshow", (event) => {
   if (event.persisted) for (const button of document.querySelectorAll("button[disabled]")) button.disabled = false;
 });
+
+// What moves by itself can be paused (WCAG 2.2.2).
+const isPaused = () => document.querySelector("[data-pause][aria-pressed=true]") !== null;
+document.addEventListener("DOMContentLoaded", () => { for (const button of document.querySelectorAll("[data-pause]")) button.hidden = false; });
+document.addEventListener("click", ({ target }) => { if (target.matches("[data-pause]")) target.setAttribute("aria-pressed", !isPaused()); });
+for (const coming of ["htmx:before:request", "htmx:sse:before:message"]) document.addEventListener(coming, (event) => { if (isPaused()) event.preventDefault(); });
 
 // Times are told where the reader is; the title has them in UTC, and so has a page without scripts.
 const readersTime = new Intl.DateTimeFormat("sv-SE", { dateStyle: "short", timeStyle: "medium" });

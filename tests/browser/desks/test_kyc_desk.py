@@ -55,7 +55,7 @@ def test_after_a_decision_comes_the_next_one_of_the_same_list(page, running):
         )
     page.goto("/kyc?words=spoon&sort=company")
     page.locator(f"#account-{second.id}").get_by_role("button", name="Approve").click()
-    page.get_by_role("link", name="No").click()
+    page.get_by_role("button", name="No", exact=True).click()
     assert titles(page) == ["Spoon 0", "Spoon 1", "Spoon 2"]
     page.locator(f"#account-{second.id}").get_by_role("button", name="Approve").click()
     page.get_by_role("button", name="Approve Spoon 1").click()

@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 
 from shared.ids import new_id
 from stack.mailbox import text_of
-from tests.browser.arrange import faults_of
+from tests.browser.arrange import faults_here, faults_of
 from tests.browser.conftest import PASSWORD, listen
 from tests.integration.arrange import PATIENCE, publish_raw, sign, until
 
@@ -172,6 +172,8 @@ STRANGERS = (
     "/sign-in",
     "/register",
     "/verify?email=x@kettle.example",
+    f"/verify?email=x@kettle.example&registration_id={new_id()}&said=again",
+    "/sign-in?said=ended",
     "/password/lost",
     "/password/reset",
 )
@@ -231,9 +233,28 @@ def test_the_secret_and_its_questions_fit_a_phone(business, browser, running):
             assert business.page.evaluate("document.documentElement.scrollWidth") <= 390
             business.press(button)
             assert business.page.evaluate("document.documentElement.scrollWidth") <= 390
-            assert faults_of(business.page, business.page.url, []) == []
+            assert faults_here(business.page, button, None) == []
     finally:
         business.page.set_viewport_size({"width": 1280, "height": 844})
+
+
+@pytest.mark.timeout(600)
+def test_a_refused_form_can_be_used_by_everybody(business):
+    page = business.page
+    page.set_viewport_size({"width": 390, "height": 844})
+    try:
+        page.goto("/emails")
+        page.get_by_label("Time zone").fill("Lagos")
+        business.press("Keep these …")
+        expect(page.locator("#wrong")).to_be_focused()
+        expect(page).to_have_title(re.compile("^Error: "))
+        zone = page.get_by_label("Time zone")
+        expect(zone).to_have_accessible_description(re.compile("That is no time zone"))
+        expect(zone).to_have_value("Lagos")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        assert faults_here(page, "refused", None) == []
+    finally:
+        page.set_viewport_size({"width": 1280, "height": 844})
 
 
 @pytest.mark.timeout(600)
@@ -247,6 +268,9 @@ def test_all_of_it_works_without_scripts(business, browser, running):
     expect(page).to_have_url(f"{running.portal_url}/settings")
     page.get_by_label("Networks").fill("127.0.0.0/8")
     page.get_by_role("button", name="Keep these …").click()
+    page.get_by_role("button", name="No", exact=True).click()
+    expect(page.get_by_label("Networks")).to_have_value("127.0.0.0/8")
+    page.get_by_role("button", name="Keep these …").click()
     page.get_by_role("button", name="Take them from there alone").click()
     expect(page.get_by_role("status")).to_contain_text("The networks are kept.")
     page.goto("/first-request")
@@ -259,6 +283,7 @@ def test_all_of_it_works_without_scripts(business, browser, running):
     page.goto("/emails/refused?cause=refused")
     expect(page.get_by_text("Nobody of these.")).to_be_visible()
     page.goto("/requests")
+    expect(page.get_by_text("Pause")).to_be_hidden()  # nothing moves
     page.locator("tbody a").first.click()
     page.get_by_role("link", name="Check its signature").click()
     expect(page.get_by_label("Headers")).to_have_value("X-API-Key: \nX-Webhook-Signature: ")
@@ -282,6 +307,16 @@ def test_the_list_of_requests_grows_by_itself_and_leaves_the_focus_where_it_is(b
     send(running, secret)
     expect(rows).to_have_count(before + 1)
     assert page.evaluate("document.activeElement.id") == focused
+    pause = page.get_by_role("button", name="Pause")
+    pause.click()
+    asked = "document.addEventListener('htmx:before:request', () => { window.asked = true })"
+    page.evaluate(asked)
+    send(running, secret)
+    until(lambda: page.wait_for_timeout(50) or page.evaluate("window.asked"), "it would ask")
+    page.wait_for_timeout(200)  # for an answer, if it had asked
+    expect(rows).to_have_count(before + 1)
+    pause.click()
+    expect(rows).to_have_count(before + 2)
 
 
 @pytest.mark.timeout(600)

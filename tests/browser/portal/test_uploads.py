@@ -74,6 +74,11 @@ def press_on(page):
             go_on.click()
 
 
+def answer_503(route):
+    page = "<!doctype html><title>503</title><main><h1>Nothing was changed.</h1></main>"
+    route.fulfill(status=503, content_type="text/html", body=page)
+
+
 @pytest.mark.timeout(600)
 def test_it_goes_on_by_itself_while_one_watches(business, running):
     page = business.page
@@ -82,9 +87,20 @@ def test_it_goes_on_by_itself_while_one_watches(business, running):
     assert orders_of(running, business.email) == 0
     button.click()
     expect(page.get_by_role("progressbar")).to_be_visible()
+    page.evaluate("document.querySelector('[role=status]').isTheSame = true")
+    away = []
+    page.route(
+        "**/upload?*", lambda route: away.append(route.request) or answer_503(route), times=2
+    )
+    until(lambda: page.wait_for_timeout(50) or len(away) == 2, "it asked again after a 503")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Sending orders.csv")
+    expect(page.get_by_role("button", name="Go on")).to_be_enabled()
+    assert "Nothing was changed" not in page.content()
     # Nobody presses anything.
     expect(page.locator("[data-ended]")).to_be_visible(timeout=120_000)
     expect(page.get_by_role("heading", level=1)).to_have_text(f"{ROWS} of {ROWS} were accepted")
+    # A screen reader tells what changes in an element, and not one that takes its place.
+    assert page.evaluate("document.querySelector('[role=status]').isTheSame")
     until(lambda: orders_of(running, business.email) == ROWS, "all are recorded")
     with page.expect_download() as saved:
         page.get_by_role("button", name="Download the rows").click()

@@ -29,6 +29,7 @@ def console_site(config, app, threads):
     page = console_page.Page
     done = lambda *_: Redirect("/done")  # noqa: E731
     pages = [page("POST", "/anybody", "nobody", done), page("POST", "/own", "view", done)]
+    pages.append(page("GET", "/kyc", "view", done))
     console.mount(app, pages, Console(config).system, threads)
 
 
@@ -36,6 +37,7 @@ def portal_site(config, app, threads):
     page = portal_page.Page
     done = lambda _: Redirect("/done")  # noqa: E731
     pages = [page("POST", "/anybody", "nobody", done), page("POST", "/own", "business", done)]
+    pages.append(page("GET", "/kyc", "business", done))
     portal.mount(app, pages, config, Api(config), threads)
 
 

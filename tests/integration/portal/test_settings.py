@@ -192,3 +192,83 @@ def test_every_page_is_reached_by_links(business, path):
     assert f'<a href="{start}"' in browser.get("/")
     assert f'<a href="{path}"' in browser.get(start)
     assert f'<a href="{path}" aria-current="page">' in browser.get(path)
+
+
+TYPED = {
+    "/kyc": (
+        "/kyc",
+        {
+            "business_registration_number": "RC-7 & Sons",
+            "business_address": "\n1 Broad St\r\nLagos",
+            "contact_person_details": "Ada",
+        },
+        ('value="RC-7 &amp; Sons"', ">\n\n1 Broad St\nLagos</textarea>", ">\nAda</textarea>"),
+    ),
+    "/emails": (
+        "/emails",
+        {"language": "fr", "time_zone": "Africa/Lagos"},
+        ('lang="fr" selected', 'value="Africa/Lagos" required'),
+    ),
+    "/emails/sender": (
+        "/emails/sender",
+        {"display_name": "Kettles of <b>", "reply_to": "help@kettle.example"},
+        ('value="Kettles of &lt;b&gt;"', 'value="help@kettle.example"'),
+    ),
+    "/settings": (
+        "/settings/allowlist",
+        {"networks": "203.0.113.0/24\r\n198.51.100.7"},
+        (">\n203.0.113.0/24\n198.51.100.7</textarea>",),
+    ),
+    "/shops": (
+        "/shops/shopify",
+        {"given_secret": SHOPIFY, "shop": "Lagos & Co", "is_test": "yes"},
+        ('value="Lagos &amp; Co"', 'value="yes" checked'),
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def applicant(stage):
+    """A browser that fills forms in, and keeps none."""
+    return stage.registered()[0]
+
+
+@pytest.mark.parametrize("path", TYPED)
+def test_who_answers_no_is_back_at_the_form_with_what_was_typed(applicant, path):
+    action, fields, kept = TYPED[path]
+    applicant.get(path)
+    title = applicant.texts("title")
+    applicant.send(action, **fields)
+    assert ('name="sure" value="no"' in applicant.page, applicant.status) == (True, 200)
+    applicant.send(action, sure="no")
+    assert (applicant.status, applicant.texts("title")) == (200, title)
+    for value in kept:
+        assert value in applicant.page, value
+    assert SHOPIFY not in applicant.page
+    assert SHOPIFY.encode().hex() not in applicant.page
+    # Nothing was done, and whoever comes anew finds what is there.
+    anew = applicant.get(path)
+    for value in kept:
+        assert value not in anew, value
+
+
+@pytest.mark.parametrize(
+    ("path", "action", "fields", "faulty"),
+    [
+        ("/emails", "/emails", {"language": "en", "time_zone": "Lagos"}, {"zone"}),
+        ("/settings", "/settings/allowlist", {"networks": "not one"}, {"networks"}),
+        ("/shops", "/shops/shopify", {"given_secret": "", "shop": "x"}, {"shopify-secret"}),
+    ],
+)
+def test_what_is_wrong_is_bound_to_its_field(applicant, path, action, fields, faulty):
+    applicant.get(path)
+    assert "aria-invalid" not in applicant.page
+    applicant.send(action, **fields)
+    if applicant.status == 200:
+        applicant.send(action)
+    assert applicant.status == 400
+    assert applicant.page.count('id="wrong"') == 1
+    bound = re.findall(
+        r'<\w+ id="([\w-]+)"[^>]* aria-describedby="wrong" aria-invalid="true"', applicant.page
+    )
+    assert set(bound) == faulty

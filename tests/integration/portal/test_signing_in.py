@@ -10,6 +10,7 @@ from sqlalchemy import select, text, update
 from services.portal.pages.sign_in import SAID as SAID_AFTER
 from services.portal.web.api import AWAY
 from shared.db.models import AccountSession, AttemptCount, PortalSession
+from shared.ids import new_id
 from shared.web.arrivals import ENDED
 from tests.integration.gate import Gate
 from tests.integration.portal.conftest import PASSWORD, Stage, running_portal
@@ -373,6 +374,32 @@ def test_a_refused_form_keeps_what_was_typed_and_says_first_that_it_is_wrong(sta
     browser.get("/account")
     browser.send("/account/email", email="new@kettle.example", password="not the password")
     assert 'type="email" value="new@kettle.example"' in browser.page
+
+
+def test_what_was_done_is_answered_by_a_page_that_can_be_loaded_anew(stage):
+    """So that it is not done twice (RFC 9110, 15.4.4)."""
+    browser, email = stage.browser(), f"{new_id()}@kettle.example"
+    asked = []
+    browser.http.event_hooks = {"response": [lambda answer: asked.append(answer.request)]}
+
+    def sends(action, said, **fields):
+        browser.send(action, **fields)
+        assert ([one.method for one in asked[-2:]], browser.status) == (["POST", "GET"], 200)
+        assert said in browser.page
+        assert said in browser.get(str(asked[-1].url))
+
+    browser.get("/register")
+    sends("/register", "We have mailed a code", company_name="K", email=email, password=PASSWORD)
+    sends("/verify/again", "another one is on its way")
+    browser.get("/sign-in")
+    sends("/sign-in", "Prove your email address first", email=email, password=PASSWORD)
+    code = stage.api.code_for(email)
+    sends("/verify", "Your email address is proved", email=email, code=code)
+    browser.get("/password/lost")
+    sends("/password/lost", "a code is on its way", email=email)
+    code = stage.api.code_for(email)
+    sends("/password/reset", "Your password is set", code=code, password="another horse 17")
+    assert f'value="{email}"' in browser.page
 
 
 @pytest.mark.parametrize("kind", ["password", "address"])

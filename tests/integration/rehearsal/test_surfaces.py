@@ -169,7 +169,7 @@ def test_another_body_is_tried_and_led_to_the_same_question(console, db, amqp_ur
         assert "3 green pots" in shown(answer)
         # Nobody is there to say what would be mailed.
         assert "The notifier did not say what it would mail" in shown(answer)
-        names = r'name="(form_token|id|type|body)" value="([^"]*)"'
+        names = r'name="(form_token|id|death|type|body)" value="([^"]*)"'
         again = {n: html.unescape(v) for n, v in re.findall(names, answer.text)}
         assert {n: again[n] for n in form} == form
         question = client.post(f"/dead/{INTAKE.name}/edit", data=again)
@@ -177,7 +177,14 @@ def test_another_body_is_tried_and_led_to_the_same_question(console, db, amqp_ur
         wrong = rehearse(client, INTAKE, **(form | {"body": "{"}))
         assert wrong.status_code == 400
         assert "This is no order.created" in shown(wrong)
-    assert depth(amqp_url, INTAKE.dead) == 1
+        # Who answers no is at the letter, with the body that was rehearsed.
+        back = {"sure": "no", "back": f"/dead/{INTAKE.name}/letter?id={message.message_id}"}
+        assert f'name="back" value="{back["back"]}"' in answer.text
+        assert "3 green pots" in shown(client.post(f"/dead/{INTAKE.name}/edit", data=again | back))
+        assert depth(amqp_url, INTAKE.dead) == 1
+        done = client.post(f"/dead/{INTAKE.name}/edit", data=again | {"sure": "yes"})
+        assert done.status_code == 303, done.text
+    until(lambda: depth(amqp_url, INTAKE.dead) == 0, "it is sent on")
 
 
 def test_nobody_reads_a_code_by_it(settings, database_url, amqp_url, running, db):

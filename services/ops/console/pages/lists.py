@@ -50,6 +50,7 @@ def show_requests(session: Session, visit: Visit) -> Result:
         "outcome": outcome,
         "outcomes": OUTCOMES,
         "code": code,
+        "is_later": "before" in visit.query,
         "next": _query(
             outcome=outcome, code=code, before=_written((last.at, last.id)) if last else ""
         )

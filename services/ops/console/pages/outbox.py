@@ -29,6 +29,7 @@ def show(session: Session, visit: Visit) -> Result:
         "path": "/outbox",
         "messages": found[:AT_ONCE],
         "total": parked_messages.count(session),
+        "is_later": "after" in visit.query,
         "next": found[AT_ONCE - 1].number if len(found) > AT_ONCE else None,
     }
     return View("outbox.html", about)
@@ -107,7 +108,7 @@ def ask_edit(session: Session, visit: Visit) -> Question | View:
     try:
         parked_messages.validate(message, body.encode(), about)
     except NotMendedError as error:
-        return _message(visit, message, body=body, about=about, wrong=str(error), status=400)
+        return _message(visit, message, str(error), 400)
     return _question(
         message,
         f"Publish this {message.type} with this body?",
@@ -133,7 +134,7 @@ def edit(session: Session, visit: Visit) -> Result:
                 digest=message.digest,
             )
     except NotMendedError as error:
-        return _message(visit, message, body=body, about=about, wrong=str(error), status=400)
+        return _message(visit, message, str(error), 400)
     return Redirect("/outbox", "It is tried now, with the new body." if done else GONE)
 
 
@@ -160,20 +161,11 @@ def _edited(visit: Visit) -> tuple[str, str]:
     return body_of(visit), visit.field("about")
 
 
-def _message(
-    visit: Visit,
-    message: Parked,
-    *,
-    body: str | None = None,
-    about: str | None = None,
-    wrong: str = "",
-    status: int = 200,
-) -> View:
+def _message(visit: Visit, message: Parked, wrong: str = "", status: int = 200) -> View:
     shown = {
         "path": "/outbox",
         "message": message,
-        "body": legible(message.body) if body is None else body,
-        "about": message.correlation_id if about is None else about,
+        "body": legible(message.body),
         "wrong": wrong,
         "lacks": queue_rights.lacking(visit.user, _takes(message)),
     }

@@ -113,6 +113,7 @@ def _page(session: Session, visit: Visit, wrong: str = "", status: int = 200) ->
         "picture": _picture(offered.uri) if offered else "",
         "is_required": visit.system.visitors.must_set_up(visit.user),
         "wrong": wrong,
+        "of": visit.asked_for.rpartition("/")[2],
     }
     return View("second_factor.html", shown, status)
 

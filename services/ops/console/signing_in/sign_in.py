@@ -87,7 +87,7 @@ def sign_out(session: Session, visit: Visit) -> Result:
 
 
 def _form(wanted: str, name: str, wrong: str, status: int = 200, said: str = "") -> View:
-    about = {"next": wanted, "name": name, "wrong": wrong, "said": said}
+    about = {"next": wanted, "name": name, "wrong": wrong, "said": said, "ended": ENDED}
     return View("sign_in.html", about, status)
 
 

@@ -50,6 +50,8 @@ function tell(isStale) {
 
 document.addEventListener("DOMContentLoaded", () => { draw(false); tell(false); });
 document.addEventListener("htmx:sse:after:message", () => { heardAt = Date.now(); draw(false); tell(false); });
+// One that is paused hears as before, and does not show it.
+document.addEventListener("htmx:sse:before:message", () => { heardAt = Date.now(); });
 // A tab that slept has some seconds to hear again; what it shows is as old as it is.
 document.addEventListener("visibilitychange", () => {
   if (!document.hidden) heardAt = Math.max(heardAt, Date.now() - STALE_MS + WAKE_MS);
@@ -61,7 +63,7 @@ setInterval(() => {
   const stale = document.getElementById("stale");
   if (!stale) return;
   stale.hidden = Date.now() - heardAt < STALE_MS;
-  tell(!stale.hidden);
+  tell(!stale.hidden || isPaused());
 }, 1000);
 
 document.addEventListener("change", (event) => {

@@ -1,6 +1,7 @@
 """The console's pages on a Falcon ASGI app: the session, rights, a transaction in a thread."""
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import falcon.asgi
@@ -56,8 +57,7 @@ class _Console(Site[Page]):
         """What a page answers; while the database is away, what it has without it."""
         system, req = self._system, here.req
 
-        @within(page.seconds)
-        def run() -> tuple[Result, str]:
+        def run(page: Page, here: Arrived) -> tuple[Result, str]:
             if system.lookout.is_database_away:
                 raise NoAnswerError("the newest look says so")
             with transaction() as session:
@@ -65,7 +65,7 @@ class _Console(Site[Page]):
                 if page.needs != "nobody" and visitor is None:
                     if page.asks_by_itself or here.req.get_header("HX-Request"):
                         raise PageError(403, "You are signed out: load the page anew.")
-                    return Redirect(to_sign_in(here.req, here.sent)), ""
+                    return Redirect(to_sign_in(here.req, here.sent, self.shows)), ""
                 if not page.before_second_factor and system.visitors.must_set_up(visitor):
                     return Redirect(SET_UP), ""
                 if visitor and isinstance(page.needs, Right) and not visitor.may(page.needs):
@@ -77,8 +77,8 @@ class _Console(Site[Page]):
                     token=here.token,
                     path=here.path,
                     query=here.query,
-                    form=here.sent.fields() if page.method == "POST" else {},
-                    asked_for=req.path,
+                    form=here.sent.fields() if page.method == "POST" else here.typed,
+                    asked_for=here.asked_for,
                     address=client_address(req),
                     client=req.user_agent or "",
                     mark=self.mark(req),
@@ -96,7 +96,9 @@ class _Console(Site[Page]):
                 if not isinstance(result, View):
                     return result, ""
                 note = sessions.take_note(session, here.token) if visitor else ""
-                about = shown(result, here.token, note, user=visitor)
+                about = shown(
+                    result, here.token, note, visit.form, refused=here.refused, user=visitor
+                )
                 # What nobody is signed in for shows what was typed in, and nothing else.
                 masks = page.needs != "nobody" and not is_plain
                 return result, render(result.template, about, masks=masks)
@@ -107,11 +109,12 @@ class _Console(Site[Page]):
             if page.without_database is None or is_kept_out:
                 raise PageError(503, DATABASE_AWAY)
             view = page.without_database(system)
-            return view, render(view.template, shown(view, here.token, "", user=visitor))
+            return view, render(view.template, shown(view, here.token, "", {}, user=visitor))
 
         caller = network_of(client_address(here.req))  # a cookie is anybody's word
         try:
-            return await self.lane(page).run(run, caller)
+            answered = within(page.seconds)(self.with_again)
+            return await self.lane(page).run(partial(answered, run, page, here), caller)
         except Exception as error:
             if here.has_acted or is_used_up(error) or not is_database_away(error):
                 raise

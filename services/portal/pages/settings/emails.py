@@ -31,10 +31,12 @@ def ask(visit: Visit) -> Question | View:
     """Say whom it changes something for."""
     code, zone = _wanted(visit)
     if code not in CODES:
-        return _page(visit, "Choose one of the languages.")
+        return _page(visit, "Choose one of the languages.", "language")
     if zone not in time_zones.names():
         return _page(
-            visit, "That is no time zone. Take a name from the list, such as Africa/Lagos."
+            visit,
+            "That is no time zone. Take a name from the list, such as Africa/Lagos.",
+            "time_zone",
         )
     return Question(
         "Change the language and time zone of your emails?",
@@ -85,17 +87,18 @@ def _refuse_unknown(name: str, names: list[dict[str, str]]) -> None:
         raise PageError(404, "There is no such email.")
 
 
-def _page(visit: Visit, wrong: str = "") -> View:
+def _page(visit: Visit, wrong: str = "", of: str = "") -> View:
+    """The page; `of` is the field that is wrong, where one is."""
     chosen = visit.api.get("/users/locale/")
     names = _names(visit)
     wanted = visit.query.get("email", "") or names[0]["name"]
     _refuse_unknown(wanted, names)
     code = _language(visit) or chosen["language"]
     email = visit.api.get(f"/email-previews/{wanted}/", language=code)
-    given = {"language": visit.field("language"), "time_zone": visit.field("time_zone")}
     about = {
         "path": PATH,
-        "given": given if wrong else chosen,
+        "chosen": chosen,
+        "of": of,
         "languages": [(one, language(one).name) for one in chosen["languages"]],
         "zones": sorted(time_zones.names()),
         "names": names,

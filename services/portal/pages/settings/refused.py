@@ -22,6 +22,7 @@ def index(visit: Visit) -> Result:
         "wanted": wanted,
         "causes": CAUSES,
         "listed": found["results"],
+        "is_later": "cursor" in visit.query,
         "next": older(wanted, found["next"]),
     }
     return View("refused.html", about)

@@ -35,7 +35,7 @@ def put(visit: Visit) -> Result:
     try:
         kept = visit.api.put("/email-sender/", {"display_name": name, "reply_to": address or None})
     except Refused as refused:
-        return _page(visit, {"display_name": name, "reply_to": address}, refused)
+        return _page(visit, refused)
     awaited = kept["awaits_code"]
     said = f"A code is on its way to {awaited}: type it in below." if awaited else "It is kept."
     return Redirect(PATH, said)
@@ -65,7 +65,6 @@ def _given(visit: Visit) -> tuple[str, str]:
 
 def _page(
     visit: Visit,
-    given: dict[str, str] | None = None,
     wrong: Refused | None = None,
     wrong_code: Refused | None = None,
 ) -> View:
@@ -73,7 +72,6 @@ def _page(
     about = {
         "path": PATH,
         "chosen": chosen,
-        "given": given or chosen,
         "wrong": wrong,
         "wrong_code": wrong_code,
     }

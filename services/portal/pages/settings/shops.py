@@ -100,8 +100,6 @@ def _page(visit: Visit, wrong: str = "", status: int = 200) -> View:
         "platforms": PLATFORMS,
         "takes_secret": GIVEN_BY,
         "given": others(visit).given,
-        "shop": visit.field("shop"),
-        "is_test": bool(visit.field("is_test")),
         "url": f"{visit.config.public_url.rstrip('/')}/api/v1/webhooks/{visit.business.account_id}",
         "wrong": wrong,
         "of": visit.path.get("platform", ""),

@@ -35,7 +35,7 @@ def put_allowlist(visit: Visit) -> Result:
     try:
         kept = visit.api.put("/webhook/allowlist/", {"allowed_networks": networks})
     except Refused as refused:
-        return _page(visit, "\n".join(networks), str(refused))
+        return _page(visit, str(refused))
     said = (
         "The networks are kept." if kept["allowed_networks"] else "Webhooks may come from anywhere."
     )
@@ -73,12 +73,11 @@ def _networks(visit: Visit) -> list[str]:
     return visit.lines("networks").split()
 
 
-def _page(visit: Visit, networks: str | None = None, wrong: str = "") -> View:
+def _page(visit: Visit, wrong: str = "") -> View:
     kept = visit.api.get("/webhook/allowlist/")
     about = {
         "path": PATH,
         "allowlist": kept,
-        "networks": "\n".join(kept["allowed_networks"]) if networks is None else networks,
         "schemes": visit.api.get("/webhook/schemes/"),
         "limits": visit.api.get("/webhook/limits/"),
         "wrong": wrong,

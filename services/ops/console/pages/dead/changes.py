@@ -92,9 +92,11 @@ def ask_edit(session: Session, visit: Visit) -> Question | View:
     try:
         actions.validate(queue, type_, body.encode())
     except NotEditableError as error:
-        return letter_page(
-            session, visit, queue, id_, body=body, type_=type_, wrong=str(error), status=400
-        )
+        return letter_page(session, visit, queue, id_, wrong=str(error), status=400)
+    with visit.system.broker(session) as connection:
+        letter = search.find(connection, queue, id_)
+    if letter is None or str(letter.death) != visit.field("death"):
+        return letter_page(session, visit, queue, id_)
     return Question(
         f"Replay this letter of {queue.name} with this body?",
         f"Replay this {type_}",
@@ -121,12 +123,10 @@ def edit(session: Session, visit: Visit) -> Result:
                 death=uuid_of(visit.field("death")),
                 type=type_,
             )
-    except DiedAgainError as error:
-        raise PageError(409, str(error)) from None
+    except DiedAgainError:
+        return letter_page(session, visit, queue, id_)
     except NotEditableError as error:
-        return letter_page(
-            session, visit, queue, id_, body=body, type_=type_, wrong=str(error), status=400
-        )
+        return letter_page(session, visit, queue, id_, wrong=str(error), status=400)
     note = f"Replayed with the new body: {id_}." if is_done else f"{id_} is not there any more."
     return Redirect(f"/dead/{queue.name}", note)
 

@@ -75,21 +75,17 @@ def letter_page(
     queue: topology.Queue,
     id_: str,
     *,
-    body: str | None = None,
-    type_: str = "",
     wrong: str = "",
     status: int = 200,
 ) -> View:
-    """One letter.
+    """One letter, and what was typed; where it died again since a form was shown, that first.
 
     Args:
         session: of the page; let go.
         visit: the request.
         queue: the work queue.
         id_: the letter's.
-        body: what the form shall have as its body; the letter's own when not given.
-        type_: the same for its type.
-        wrong: what is wrong with them, in a sentence.
+        wrong: what is wrong with what was typed, in a sentence.
         status: of the answer.
 
     Raises:
@@ -99,13 +95,13 @@ def letter_page(
         letter = search.find(connection, queue, id_)
     if letter is None:
         raise PageError(404, "There is no such dead letter any more.")
+    if visit.field("death") not in ("", str(letter.death)):
+        wrong, status = str(actions.DiedAgainError()), 409
     about = {
         "path": "/dead",
         "queue": queue,
         "letter": letter,
-        "death": visit.field("death") or letter.death,  # of the one that was looked at
-        "body": legible(letter.text) if body is None else body,
-        "type": type_ or letter.type,
+        "body": legible(letter.text),
         "types": actions.types_for(queue),
         "lacks": lacks(visit, queue),
         "wrong": wrong,

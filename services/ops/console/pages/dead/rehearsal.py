@@ -66,9 +66,7 @@ def show(session: Session, visit: Visit) -> Result:
     except BusyError as error:
         raise PageError(429, str(error)) from None
     except NotEditableError as error:
-        return letter_page(
-            session, visit, queue, id_, body=body, type_=type_, wrong=str(error), status=400
-        )
+        return letter_page(session, visit, queue, id_, wrong=str(error), status=400)
     if found is None:
         raise PageError(404, "There is no such dead letter any more.")
     report = found.report

@@ -1,5 +1,6 @@
 """What a page says of what it does not show: the rest of a list, the end of a session."""
 
+import re
 from datetime import UTC, datetime
 from urllib.parse import parse_qs, urlsplit
 
@@ -33,10 +34,21 @@ def test_after_the_last_of_a_list_it_is_not_said_that_there_are_none(client, db,
         f"/dead/{INTAKE.name}?start=7",
         f"/emails?after={new_id()}",
         f"/accounts/{business.id}/orders?after={new_id()}",
+        "/outbox?after=7",
+        f"/accounts/{business.id}/requests?before=7.7",
+        "/audit?before=7",
     ):
         page = client.get(path).text
-        assert "None after these" in page or "None from here on" in page, path
-        for none in ("Nobody waits", "No dead letters here", "No email was", "None is recorded"):
+        assert re.search("None (after|before) these|None from here on", page), path
+        for none in (
+            "Nobody waits",
+            "No dead letters here",
+            "No email was",
+            "None is recorded",
+            "Nothing is parked",
+            "None.",
+            "Nothing fits",
+        ):
             assert none not in page, path
 
 
