@@ -148,8 +148,8 @@ def counts(connection: Connection) -> tuple[dict[str, Count], frozenset[str]]:
             found[queue.name] = count_of(channel, queue.name, deadline - time.monotonic())
         except NotKnownError:
             silent.add(queue.name)
-        except NotFound:  # which closes the channel
-            channel = connection.channel()
+        except NotFound:  # which closes the channel, and py-amqp opens it again
+            continue
     channel.close()
     return found, frozenset(silent)
 

@@ -38,7 +38,7 @@ def of(channel: Any, queue: str, patience: float = PATIENCE) -> Count:
 
     Raises:
         NotKnownError: it has not answered.
-        amqp.exceptions.NotFound: there is no such queue; the channel is closed.
+        amqp.exceptions.NotFound: there is no such queue; py-amqp has opened the channel again.
     """
     deadline = time.monotonic() + patience
     while True:

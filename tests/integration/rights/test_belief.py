@@ -80,7 +80,7 @@ class Publisher:
 
     def __init__(self, url, user):
         self._connection = Connection(as_service(url, user))
-        self._channel = None
+        self._channel = self._connection.channel()
 
     def __enter__(self):
         return self
@@ -89,15 +89,13 @@ class Publisher:
         self._connection.release()
 
     def may(self, exchange, key, headers, **properties):
-        self._channel = self._channel or self._connection.channel()
         try:
             self._channel.basic_publish_confirm(
                 Message(b"{}", application_headers=headers, delivery_mode=2, **properties),
                 exchange=exchange,
                 routing_key=key,
             )
-        except AccessRefused:
-            self._channel = None
+        except AccessRefused:  # py-amqp has opened it again
             return False
         return True
 

@@ -263,6 +263,23 @@ def test_the_doctor_judges_the_notifiers_mail_server_and_not_its_own(
     )  # fmt: skip
 
 
+def test_queues_that_are_missing_cost_no_channels(sampler, amqp_url):
+    """The broker closes one at each; a connection has 2,047, and looks are taken for months."""
+    with Connection(amqp_url) as connection:
+        connection.default_channel.queue_delete("kyc.decisions")
+        connection.default_channel.queue_delete("retry.5s")
+    assert sampler.take().broker_error is None
+    channels = sampler._connection.connection.channels
+    open_before = len(channels)
+    found = sampler.take()
+    assert found.broker_error is None
+    assert {queue.name for queue in topology.QUEUES} - set(found.counts) == {
+        "kyc.decisions",
+        "retry.5s",
+    }
+    assert len(channels) == open_before
+
+
 def test_the_doctor_sees_drift(settings, amqp_url, database_url, unused_port):
     with Connection(amqp_url) as connection:
         channel = connection.default_channel
