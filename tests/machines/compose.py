@@ -31,6 +31,7 @@ KILLED = (
     "postgres", "door",
 )  # fmt: skip
 UP = "docker compose up --detach --wait"
+SERVERS = "docker compose ps --quiet postgres rabbitmq door"
 CHECKS = 10  # of a container's health, to learn what one costs
 DEAR = 4  # times a start of Python; Erlang costs many more
 # Its children's processor time is the last line of what `times` prints.
@@ -70,7 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             deployment.shell(
                 "SMTP_HOST=x PUBLIC_URL=x docker compose --profile '*' down -v --remove-orphans"
             )
-            deployment.shell(f"docker image rm -f {deployment.image}")
+            for image in (deployment.image, f"{deployment.name}:before"):
+                deployment.shell(f"docker image rm -f {image}")
     return 0
 
 
@@ -157,26 +159,38 @@ def _cost(container: Container, command: Sequence[str]) -> float:
 
 
 def _upgrade(deployment: Deployment, load: Load, documented: str) -> None:
-    build, complete, migrate, *up = steps(documented, "## Upgrading")
+    lines = steps(documented, "## Upgrading")
+    migrate = next(line for line in lines if line.endswith("migrations"))
+    before_it = lines[: lines.index(migrate)]
+    back = steps(documented, "### Going back")
     versions = deployment.folder / "shared/db/migrations/versions"
     last = max(file.name[:4] for file in versions.glob("[0-9]*.py"))
     failing = versions / "9999_fails.py"
     failing.write_text(FAILING.format(last))
     running = deployment.shell("docker compose ps --quiet")
     before = load.answers.copy()
-    deployment.shell(build)
+    for line in before_it:
+        deployment.shell(line)
     said = deployment.shell(migrate, fails=True)
     assert "this migration fails on purpose" in said, said
     eventually(lambda: load.answers[201] >= before[201] + 20)
     assert deployment.shell("docker compose ps --quiet") == running, "a container was replaced"
     failing.unlink()
     (deployment.folder / "shared/newer").touch()  # else the image would be the one that runs
-    for line in (build, complete, migrate, *up):
+    # What the file says of the servers changes too: the steps leave them, and the way back does.
+    deployment.replace("retries: 12", "retries: 13")
+    deployment.replace("mem_limit: 384m", "mem_limit: 385m")
+    servers = deployment.shell(SERVERS)
+    for line in (*lines, *back, *lines):
         deployment.shell(line)
     assert deployment.shell("docker compose ps --quiet") != running, "none was replaced"
+    assert deployment.shell(SERVERS) == servers, "the upgrade replaced a server"
     eventually(lambda: load.answers[201] >= before[201] + 40)
     assert load.answers[0] == before[0], "a connection was refused during an upgrade"
     assert load.answers[503] == before[503], "an order was refused during an upgrade"
+    for line in steps(documented, "### Its servers"):
+        deployment.shell(line)
+    assert not set(servers.split()) & set(deployment.shell(SERVERS).split()), "one is the older"
 
 
 def _kill(deployment: Deployment) -> None:
@@ -221,16 +235,17 @@ def _change_passwords(deployment: Deployment, documented: str) -> None:
         assert row is not None, name
         deployment.shell(row[1])
     # As both administrators.
-    deployment.shell("docker compose run --rm migrations && docker compose run --rm topology")
+    deployment.shell(
+        "docker compose run --rm --no-deps migrations && docker compose run --rm --no-deps topology"
+    )
 
 
 def _move_the_broker(deployment: Deployment, documented: str, new_broker: str) -> None:
-    before = documented.index("docker compose exec rabbitmq rabbitmqctl enable_feature_flag")
-    for line in documented[before:].split("```")[0].splitlines():
+    for line in steps(documented, "### Another RabbitMQ"):
         deployment.shell(line)
     deployment.replace(OLD_BROKER, new_broker)
-    deployment.shell(f"{UP} rabbitmq")
-    deployment.shell("docker compose run --rm topology")
+    deployment.shell(f"{UP} --no-deps rabbitmq")
+    deployment.shell("docker compose run --rm --no-deps topology")
     deployment.shell(UP)
 
 

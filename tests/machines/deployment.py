@@ -174,7 +174,7 @@ class Deployment:
         }
         self.ok("/api/v1/kyc/", application, **bearer)
         password = self.shell("docker compose run --rm keys operator ada").split()[0]
-        self.shell("docker compose run --rm topology")
+        self.shell("docker compose run --rm --no-deps topology")
         self.shell(
             # The version before does not ask.
             f"echo y | docker compose exec -T -e FELLOW_PASSWORD={password} ops "
@@ -194,10 +194,17 @@ class Deployment:
         return answer
 
 
+def block(text: str, heading: str) -> str:
+    """The first block of shell under a heading of a document, as it is pasted."""
+    return text[text.index(f"\n{heading}\n") :].split("```sh\n")[1].split("```")[0]
+
+
 def steps(text: str, heading: str) -> list[str]:
-    """The lines of the first block of shell under a heading of a document."""
-    block = text[text.index(f"\n{heading}\n") :].split("```sh\n")[1].split("```")[0]
-    return block.strip().splitlines()
+    """The lines of that block, without what ends it at the first that fails."""
+    # A line of its own that sets a variable says nothing to the shell of the next.
+    joined = re.sub(r"^(\w+=\$\(.*\))\n", r"\1 && ", block(text, heading), flags=re.MULTILINE)
+    lines = joined.strip().splitlines()
+    return [line for line in lines if line not in ("(set -e", ")")]
 
 
 def eventually(look: Any) -> Any:
