@@ -53,17 +53,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stop_on_signals()
     text = (ROOT / "docker-compose.yml").read_text()
     try:
-        _prepare(text)
+        taken = _prepare(text)
     except images.EngineError as error:
         print(error, file=sys.stderr)
         return 2
     with tempfile.TemporaryDirectory(prefix="order-fellow-compose-") as folder:
-        deployment = Deployment(Path(folder), commit)
+        deployment = Deployment(Path(folder), commit, taken)
         try:
             if commit:
                 upgrade.play(deployment, commit)
             else:
-                _play(deployment, re.findall(r"image: (rabbitmq\S+)", text)[0])
+                new_broker = re.findall(r"image: (rabbitmq\S+)", text)[0]
+                _play(deployment, taken[new_broker], taken[OLD_BROKER])
         except BaseException:
             print(deployment.shell("docker compose ps -a; docker compose logs --tail 15"))
             raise
@@ -76,22 +77,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _prepare(text: str) -> None:
+def _prepare(text: str) -> dict[str, str]:
+    """Have the images; returns what to take for each that a file names."""
     images.engine().close()
     version = ("docker", "compose", "version")
     if subprocess.run(version, capture_output=True, check=False).returncode != 0:
         raise images.EngineError("`docker compose` is not here: install its plugin.")
     bases = re.findall(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
-    for name in {*re.findall(r"image: (\S+)", text), *bases, OLD_BROKER} - {OURS}:
-        standins.ensure(name)
+    names = {*re.findall(r"image: (\S+)", text), *bases, OLD_BROKER} - {OURS}
+    return {name: standins.ensure(name) for name in names}
 
 
-def _play(deployment: Deployment, new_broker: str) -> None:
+def _play(deployment: Deployment, new_broker: str, old_broker: str) -> None:
     said = deployment.shell("docker compose run --rm keys", fails=True)
     # Which of them compose names first is chance.
     assert re.search("put (SMTP_HOST|PUBLIC_URL) into .env", said), said
     # On the old broker first: its volume is what the new one gets.
-    deployment.replace(new_broker, OLD_BROKER)
+    deployment.replace(new_broker, old_broker)
     for line in steps((ROOT / "README.md").read_text(), "## Production"):
         deployment.shell(line)
     assert "is there already" in deployment.shell("docker compose run --rm keys", fails=True)
@@ -100,7 +102,7 @@ def _play(deployment: Deployment, new_broker: str) -> None:
     load = Load(deployment, deployment.secret())
     before = deployment.letters()
     try:
-        _disturb(deployment, load, new_broker)
+        _disturb(deployment, load, new_broker, old_broker)
     finally:
         load.stop()
     accepted = load.answers[201]
@@ -113,7 +115,7 @@ def _play(deployment: Deployment, new_broker: str) -> None:
     assert mailed >= recorded
 
 
-def _disturb(deployment: Deployment, load: Load, new_broker: str) -> None:
+def _disturb(deployment: Deployment, load: Load, new_broker: str, old_broker: str) -> None:
     documented = (ROOT / "docs" / "deploying.md").read_text()
     eventually(lambda: load.answers[201] >= 20)
     _look(deployment)
@@ -122,7 +124,7 @@ def _disturb(deployment: Deployment, load: Load, new_broker: str) -> None:
     _stop_the_servers(deployment)
     _down_and_up(deployment)
     _change_passwords(deployment, documented)
-    _move_the_broker(deployment, documented, new_broker)
+    _move_the_broker(deployment, documented, new_broker, old_broker)
     done = load.answers[201]
     eventually(lambda: load.answers[201] >= done + 50)
 
@@ -240,10 +242,12 @@ def _change_passwords(deployment: Deployment, documented: str) -> None:
     )
 
 
-def _move_the_broker(deployment: Deployment, documented: str, new_broker: str) -> None:
+def _move_the_broker(
+    deployment: Deployment, documented: str, new_broker: str, old_broker: str
+) -> None:
     for line in steps(documented, "### Another RabbitMQ"):
         deployment.shell(line)
-    deployment.replace(OLD_BROKER, new_broker)
+    deployment.replace(old_broker, new_broker)
     deployment.shell(f"{UP} --no-deps rabbitmq")
     deployment.shell("docker compose run --rm --no-deps topology")
     deployment.shell(UP)

@@ -16,6 +16,7 @@ import time
 import urllib.error
 import urllib.request
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,14 @@ class Deployment:
     Args:
         folder: where the copy goes.
         commit: which; the working tree when it is empty.
+        taken: what to take for each image that a file names.
     """
 
-    def __init__(self, folder: Path, commit: str = "") -> None:
+    def __init__(
+        self, folder: Path, commit: str = "", taken: Mapping[str, str] | None = None
+    ) -> None:
         self.folder = folder
+        self._taken = taken or {}
         self._kept = 0  # letters of mailboxes that are gone
         self.ports = dict(
             zip(
@@ -74,6 +79,12 @@ class Deployment:
         # Who may not raise his limits (a container without SYS_RESOURCE) gives what he has.
         limited = patient.replace("nofile: 65536", f"nofile: {FILES_OPEN}")
         file.write_text(limited.replace(OLD, f"image: {self.image}"))
+        for name, own in self._taken.items():
+            for file in (self.folder / "docker-compose.yml", self.folder / "Dockerfile"):
+                # Whole names: one may begin as another does.
+                named = rf"^( *image: |FROM ){re.escape(name)}(?=\s|$)"
+                text = re.sub(named, rf"\g<1>{own}", file.read_text(), flags=re.MULTILINE)
+                file.write_text(text)
 
     def replace(self, old: str, new: str) -> None:
         """Change docker-compose.yml of the copy."""
