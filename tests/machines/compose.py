@@ -9,6 +9,7 @@ this checkout under a project name of its own, on free ports, and takes away wha
 
 import argparse
 import contextlib
+import os
 import re
 import subprocess
 import sys
@@ -18,10 +19,19 @@ from pathlib import Path
 
 from docker.models.containers import Container
 
+from shared import lease
 from shared.product import VERSION
 from stack.processes import stop_on_signals
 from tests.machines import images, standins, upgrade
-from tests.machines.deployment import FILES_OPEN, OURS, ROOT, Deployment, eventually, steps
+from tests.machines.deployment import (
+    FILES_OPEN,
+    OURS,
+    ROOT,
+    Deployment,
+    eventually,
+    steps,
+    take_away,
+)
 from tests.machines.load import Load
 
 OLD_BROKER = "rabbitmq:4.0.5-management"
@@ -30,6 +40,7 @@ KILLED = (
     "ingress", "orders", "kyc", "secrets", "notifier", "audit", "relay", "ops", "rabbitmq",
     "postgres", "door",
 )  # fmt: skip
+PREFIX = "order-fellow-compose-"
 UP = "docker compose up --detach --wait"
 SERVERS = "docker compose ps --quiet postgres rabbitmq door"
 CHECKS = 10  # of a container's health, to learn what one costs
@@ -57,8 +68,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except images.EngineError as error:
         print(error, file=sys.stderr)
         return 2
-    with tempfile.TemporaryDirectory(prefix="order-fellow-compose-") as folder:
-        deployment = Deployment(Path(folder), commit, taken)
+    # Of one that was killed the containers would come back with each start of the engine.
+    lease.remove_abandoned(Path(tempfile.gettempdir()), PREFIX, remove=take_away)
+    folder, held = lease.make(Path(tempfile.gettempdir()), PREFIX)
+    try:
+        deployment = Deployment(folder, commit, taken)
         try:
             if commit:
                 upgrade.play(deployment, commit)
@@ -68,12 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except BaseException:
             print(deployment.shell("docker compose ps -a; docker compose logs --tail 15"))
             raise
-        finally:
-            deployment.shell(
-                "SMTP_HOST=x PUBLIC_URL=x docker compose --profile '*' down -v --remove-orphans"
-            )
-            for image in (deployment.image, f"{deployment.name}:before"):
-                deployment.shell(f"docker image rm -f {image}")
+    finally:
+        take_away(folder)
+        os.close(held)
     return 0
 
 

@@ -15,7 +15,6 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -54,7 +53,7 @@ class Deployment:
                 strict=True,
             )
         )
-        self.name = f"fellow-{uuid.uuid4().hex[:8]}"
+        self.name = project(folder)
         self.image = f"{self.name}:latest"
         if commit:
             with tempfile.TemporaryDirectory() as old:
@@ -203,6 +202,24 @@ class Deployment:
         code, answer = self.ask(path, body, **headers)
         assert 200 <= code < 300, (path, code, answer)
         return answer
+
+
+def project(folder: Path) -> str:
+    """What compose calls the deployment in a folder."""
+    return f"fellow-{hashlib.sha256(bytes(folder)).hexdigest()[:8]}"
+
+
+def take_away(folder: Path) -> None:
+    """Remove a deployment's containers, volumes and images, and its folder."""
+    name = project(folder)
+    down = ("docker", "compose", "--profile", "*", "down", "--volumes", "--remove-orphans")
+    # What the file asks for, also where the copy got no `.env`.
+    needed = {"COMPOSE_PROJECT_NAME": name, "SMTP_HOST": "x", "PUBLIC_URL": "https://x.example"}
+    if (folder / "docker-compose.yml").exists():
+        subprocess.run(down, cwd=folder, env=os.environ | needed, check=True)
+        images_of_it = (f"{name}:latest", f"{name}:before")
+        subprocess.run(("docker", "image", "rm", "--force", *images_of_it), check=True)
+    shutil.rmtree(folder)
 
 
 def block(text: str, heading: str) -> str:

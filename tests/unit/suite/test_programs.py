@@ -8,9 +8,10 @@ import sys
 import pytest
 from docker.errors import DockerException, ImageNotFound
 
+from shared import lease
 from stack.folders import ROOT
 from tests import programs
-from tests.machines import standins
+from tests.machines import compose, standins
 from tests.machines.deployment import Deployment
 
 
@@ -77,6 +78,24 @@ def test_a_deployment_names_what_stands_in(tmp_path):
         said = re.findall(r"^(?: *image: |FROM )([a-z]\S+)", text, re.MULTILINE)
         assert said
         assert all(name.startswith("order-fellow-standin/") for name in said), said
+
+
+def test_what_a_killed_run_has_deployed_is_taken_away(tmp_path, monkeypatch):
+    docker = tmp_path / "bin" / "docker"
+    docker.parent.mkdir()
+    docker.write_text('#!/bin/sh\necho "$COMPOSE_PROJECT_NAME $*" >> "$CALLS"\n')
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{docker.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
+    (killed, ended), (alive, held) = (lease.make(tmp_path, compose.PREFIX) for _ in range(2))
+    name = Deployment(killed).name
+    os.close(ended)
+    lease.remove_abandoned(tmp_path, compose.PREFIX, remove=compose.take_away)
+    down, images = (tmp_path / "calls").read_text().splitlines()
+    assert re.fullmatch(rf"{name} compose .* down --volumes --remove-orphans", down)
+    assert images.split()[-2:] == [f"{name}:latest", f"{name}:before"]
+    assert (killed.exists(), alive.exists()) == (False, True)
+    os.close(held)
 
 
 @pytest.mark.parametrize("module", ["tests.machines.compose", "tests.machines.matrix"])
