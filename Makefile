@@ -2,10 +2,11 @@
 .DEFAULT_GOAL := help
 .PHONY: bench contracts help demo run test test-faults test-compose test-matrix test-ports test-unit fuzz audit sbom lint format lock clean setup
 
-# Where it is set, every process that a test starts would compile all its modules anew.
-unexport PYTHONDONTWRITEBYTECODE
-# What they lead to would be taken for what the lock file names.
-unexport PYTHONPATH PYTHONHOME
+# What a shell says to every Python is not for these: other libraries, no modules of this folder,
+# no asserts, a prompt at the end. PYTHON alone is ours.
+unexport $(filter-out PYTHON,$(filter PYTHON%,$(.VARIABLES)))
+# They would choose among the tests.
+unexport PYTEST_ADDOPTS PYTEST_PLUGINS
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -85,7 +86,7 @@ lock: setup ## write the lock files anew from pyproject.toml
 	@$(BIN)/python stack/generated/lock.py
 
 clean: ## remove the venv and all data; stops what a killed run has left
-	@if [ -x $(BIN)/python ]; then $(BIN)/python -m stack.clean; fi
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -m stack.clean; else $(PYTHON) -m stack.clean; fi
 	@rm -rf .venv .venv.lock .stack *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache examples/node_modules
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

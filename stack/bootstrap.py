@@ -36,6 +36,7 @@ def main() -> None:
         wanted = _fingerprint()
         if STAMP.is_file() and STAMP.read_text() == wanted:
             return
+        _refuse_under_a_run()
         started = time.monotonic()
         _say("Setting up .venv (once; about a minute, depending on the network)")
         shutil.rmtree(VENV, ignore_errors=True)
@@ -53,6 +54,22 @@ def _lock_file() -> TextIO:
         return path.open("w")
     except PermissionError:
         sys.exit(f"{path} belongs to somebody else, as after `sudo make`: sudo make clean")
+
+
+def _refuse_under_a_run() -> None:
+    """A service that `make run` starts anew would find no library any more."""
+    try:
+        lock = (ROOT / ".stack" / "lock").open()
+    except OSError:
+        return
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            sys.exit(
+                ".venv has to be made anew, and `make run` works with it in this checkout: "
+                "stop it first"
+            )
 
 
 def _fingerprint() -> str:

@@ -1,9 +1,11 @@
-"""`make clean`'s part outside the checkout: servers that a killed run left, and their data."""
+"""`make clean`'s part outside the checkout: servers that a killed run left, and their data.
+
+With the standard library alone, since a setup that failed has left no more.
+"""
 
 import sys
 
 from stack.servers import data, debian
-from stack.servers.sources import docker_is_there
 
 
 def main() -> int:
@@ -17,9 +19,17 @@ def main() -> int:
     except data.ForeignFolderError as error:
         print(error, file=sys.stderr)
         return 1
-    if docker_is_there():
-        from stack.servers import containers
-
+    if data.docker_is_there():
+        try:
+            from stack.servers import containers
+        except ModuleNotFoundError:
+            owner = data.owner()
+            print(
+                f"Docker may keep {owner}-rabbitmq and {owner}-postgres, which are removed by "
+                f"`docker volume rm`: .venv, which does it, is not whole.",
+                file=sys.stderr,
+            )
+            return 0
         containers.remove_abandoned(data.owner())
         containers.remove_volumes(data.owner())
     return 0

@@ -19,15 +19,18 @@ from shared.db import migrate, session
 from shared.security import encryption, tracking, unsubscribe_tokens
 from stack.mailbox import MailServer
 from stack.processes import stop_on_signals
-from stack.servers import credentials
+from stack.servers import credentials, postgres
 from stack.servers.ports import Port
 from stack.servers.sources import Broker, Database, Servers, servers
 from tests.vhosts import Vhosts
 
 pytest_plugins = ["tests.all_ran"]
 
-# How long an example takes says how busy the machine is.
-hypothesis.settings.register_profile("order-fellow", deadline=None)
+# How long an example takes says how busy the machine is. New examples each time, in CI too, whose
+# own profile has the same for ever.
+hypothesis.settings.register_profile(
+    "order-fellow", deadline=None, derandomize=False, print_blob=True
+)
 hypothesis.settings.load_profile("order-fellow")
 
 _numbers = itertools.count()
@@ -43,6 +46,7 @@ def pytest_configure() -> None:
         os.environ.pop(name, None)
     # Of servers that somebody has named too: tests make and drop whatever they like.
     config.forget(os.environ)
+    postgres.forget_defaults(os.environ)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

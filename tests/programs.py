@@ -28,6 +28,10 @@ PACKAGES = {
     "php": ("php-cli", "php-curl"),
     "ruby": ("ruby",),
 }
+SNAP = (
+    " (Ubuntu has chromium as a snap alone, which does not do: there google-chrome-stable, of "
+    "Google's own archive)"
+)
 ELSEWHERE = {"chromium": ("chromium-browser", "google-chrome")}
 
 
@@ -64,7 +68,7 @@ def ensure(names: Collection[str] = PACKAGES) -> None:
     if missing:
         raise MissingError(
             f"The tests run {', '.join(missing)}, which this machine lacks. On Debian or Ubuntu: "
-            f"sudo apt-get install {' '.join(packages)}"
+            f"sudo apt-get install {' '.join(packages)}" + (SNAP if "chromium" in missing else "")
         )
 
 

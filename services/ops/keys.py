@@ -32,6 +32,10 @@ _ADDED = ".added"
 """Beside a list: which of its keys was added and not promoted yet."""
 
 
+_UNFINISHED = ".secrets-"
+"""What a folder begins with that is not whole yet."""
+
+
 class KeysError(Exception):
     """It cannot be done; the message says why, and what to do."""
 
@@ -63,7 +67,7 @@ def write(folder: Path, known: Mapping[str, str]) -> None:
         )
     values = generate() | dict(known)
     try:
-        made = Path(tempfile.mkdtemp(prefix=".secrets-", dir=folder.parent))
+        made = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=folder.parent))
     except OSError as error:
         raise KeysError(f"{folder} cannot be made: {error}") from error
     try:
@@ -101,6 +105,9 @@ def change(folder: Path, name: str) -> None:
 def complete(folder: Path) -> list[str]:
     """Make what a folder of an older version lacks; returns the names of the files.
 
+    One that was put back from a copy becomes its owner's and readable to containers again, whose
+    users are others.
+
     Args:
         folder: `secrets/`.
 
@@ -111,6 +118,16 @@ def complete(folder: Path) -> list[str]:
     lacking = [name for name in FILES if not (folder / name).exists()]
     names = (*lacking, *(_OF_PASSWORDS if lacking else ()))
     _put(folder, {name: _content(name, values) for name in names})
+    try:
+        owner = folder.stat()
+        for name in FILES:
+            os.chown(folder / name, owner.st_uid, owner.st_gid)
+            (folder / name).chmod(secret_files.READABLE)
+        # Whole sets of keys, of a `write` that was killed: where the folder is there it is over.
+        for left in folder.parent.glob(f"{_UNFINISHED}*"):
+            shutil.rmtree(left)
+    except OSError as error:
+        raise KeysError(f"{folder} is whole, and not as containers need it: {error}") from error
     return lacking
 
 

@@ -36,7 +36,7 @@ def put(folder: Path, texts: Mapping[str, str]) -> None:
     held = {name: (folder / name).read_bytes() for name in texts if (folder / name).exists()}
     try:
         for name, content in held.items():
-            _make(folder / f"{name}{BEFORE}", content, 0o400)
+            _make(folder / f"{name}{BEFORE}", content, READABLE)
         _sync(folder)
         for name, text in texts.items():
             content = f"{text}\n".encode()

@@ -185,8 +185,18 @@ class _Server(ABC):
         deadline = time.monotonic() + READY_SECONDS
         while not self._answers():
             if time.monotonic() > deadline:
-                raise DidNotStartError(f"{type(self).__name__} in its container does not answer")
+                raise DidNotStartError(
+                    f"{type(self).__name__} in its container does not answer; the end of its log:\n"
+                    f"{self._said()}"
+                )
             time.sleep(0.3)
+
+    def _said(self) -> str:
+        try:
+            log = self._container.get_wrapped_container().logs(tail=20)
+        except DockerException as error:
+            return str(error)
+        return bytes(log).decode(errors="replace")[-2000:]
 
     def stop(self) -> None:
         """Stop the container; it can be started again."""

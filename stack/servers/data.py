@@ -12,6 +12,7 @@ import re
 import secrets
 import shutil
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from shared import lease
 from stack.folders import ROOT, passable
@@ -22,6 +23,8 @@ DISK = Path("/var/tmp")
 # A file costs a disk's file system much more than what is in it: to copy a database of three
 # hundred takes 25 ms of CPU in memory, and 450 on one of ext4 (docs/decisions.md).
 MEMORY = Path("/dev/shm")
+LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+MARK = 12  # hexadecimal digits that tell checkouts apart
 ROOM = 6 << 30  # bytes that must be free; a test run takes a sixth of it
 
 
@@ -31,8 +34,19 @@ class ForeignFolderError(Exception):
 
 def owner() -> str:
     """What the folders and containers of this checkout and user are called."""
-    mark = hashlib.sha256(f"{ROOT}\0{os.geteuid()}".encode()).hexdigest()[:12]
+    mark = hashlib.sha256(f"{ROOT}\0{os.geteuid()}".encode()).hexdigest()[:MARK]
     return f"order-fellow-{mark}"
+
+
+def docker_is_there() -> bool:
+    """Whether it is worth asking for a Docker daemon.
+
+    One of another machine publishes its ports there, where nobody here reaches them.
+    """
+    address = urlsplit(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock"))
+    if address.scheme == "unix":
+        return Path(address.path).is_socket()
+    return address.hostname in LOOPBACK
 
 
 def kept() -> Path:
@@ -77,11 +91,27 @@ def throwaway(purpose: str, *, durable: bool = False) -> Path:
     Raises:
         ForeignFolderError: somebody else has made the folder that it would be in.
     """
-    for abandoned in throwaways():
-        lease.remove_abandoned(abandoned, remove=clear)
+    remove_abandoned()
     root = DISK if durable or not _has_room(MEMORY) else MEMORY
     # Held until this process ends.
     return lease.make(passable(_own(root) / "throwaway"), f"{purpose}-", 0o711)[0]
+
+
+def remove_abandoned() -> None:
+    """Remove what killed runs of this user have left, of checkouts that are gone too.
+
+    What is in memory would stay there until the machine starts anew.
+
+    Raises:
+        ForeignFolderError: somebody else has made a folder of this checkout's.
+    """
+    folders = set(throwaways())
+    for root in (DISK, MEMORY):
+        for made in root.glob(f"order-fellow-{'?' * MARK}"):
+            with contextlib.suppress(ForeignFolderError, FileNotFoundError):
+                folders.add(_checked(made) / "throwaway")
+    for folder in folders:
+        lease.remove_abandoned(folder, remove=clear)
 
 
 def is_held(folder: Path) -> bool:

@@ -5,6 +5,7 @@ import pwd
 import shutil
 import signal
 import subprocess
+from collections.abc import MutableMapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from stack.servers.listening import DidNotStartError, Start
 from stack.servers.ports import Port
 
 READY_SECONDS = 90.0
+INSTALLED = Path("/usr/lib/postgresql")  # by Debian, a folder each major version
 MAX_CONNECTIONS = 200  # as in docker-compose.yml
 # PostgreSQL's own sizes are for the smallest machine there is: with 100,000 accounts the pages that
 # orders go to do not fit in, and each is written whole after every checkpoint. As in
@@ -24,11 +26,18 @@ MAX_CONNECTIONS = 200  # as in docker-compose.yml
 SIZES = {"shared_buffers": "512MB", "max_wal_size": "4GB"}
 
 
-def programs() -> Path | None:
-    """The folder of the newest PostgreSQL on this machine."""
-    found = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/postgres")]
+def programs(version: str = "") -> Path | None:
+    """The folder of a PostgreSQL's programs on this machine.
+
+    Args:
+        version: its major version, `15`; the newest when it is empty. Where there is none of that
+            version the newest says what is wrong.
+    """
+    found = {path.parents[1].name: path.parent for path in INSTALLED.glob("*/bin/postgres")}
+    if version in found:
+        return found[version]
     if found:
-        return max(found, key=lambda path: float(path.parent.name))
+        return found[max(found, key=float)]
     on_path = shutil.which("postgres")
     return Path(on_path).resolve().parent if on_path else None
 
@@ -47,6 +56,7 @@ class PostgreSQL:
         self._port = Port()
         self._start: Start | None = None
         self._is_known = False
+        self._refusal = ""
         self._server: Process | None = None
         self.password = ""
         # PostgreSQL refuses to run as root.
@@ -81,12 +91,10 @@ class PostgreSQL:
         Raises:
             DidNotStartError: its folder cannot be made.
         """
-        bin_folder = programs()
-        if bin_folder is None:
-            raise DidNotStartError("PostgreSQL is not installed")
         self._data.parent.mkdir(parents=True, exist_ok=True)
         passable(self._data)
         cluster = self._data / "cluster"
+        bin_folder = _programs_for(cluster / "PG_VERSION")
         kill_leftover(cluster / "postmaster.pid", str(cluster))
         password = self._data / "password"
         self.password = data.password(password, cluster / "PG_VERSION", self.password)
@@ -234,16 +242,47 @@ class PostgreSQL:
         """
         if self._start is None:
             raise RuntimeError("wait() is for a server that was launched")
-        self._start.wait()
+        try:
+            self._start.wait()
+        except DidNotStartError as error:
+            raise DidNotStartError(f"{error}{self._refusal}") from None
         self._is_known = True
         self._create("order_fellow")
 
     def _answers(self) -> bool:
         try:
             self.execute("SELECT 1")
-        except psycopg2.OperationalError:
+        except psycopg2.OperationalError as error:
+            self._refusal = f"\nA client was told: {error}"
             return False
         return True
+
+
+def forget_defaults(environ: MutableMapping[str, str]) -> None:
+    """Remove what libpq would add to an address of ours (PostgreSQL, "Environment Variables").
+
+    A shell's PGSSLMODE or PGHOSTADDR is about somebody else's server.
+
+    Args:
+        environ: environment variables.
+    """
+    for name in [name for name in environ if name.startswith("PG")]:
+        del environ[name]
+
+
+def _programs_for(version_file: Path) -> Path:
+    """The programs that understand data; of data that are not there yet the newest."""
+    version = version_file.read_text().strip() if version_file.exists() else ""
+    found = programs(version)
+    if found is None:
+        raise DidNotStartError("PostgreSQL is not installed")
+    has = found.parent.name
+    if version and has != version and found.is_relative_to(INSTALLED):
+        raise DidNotStartError(
+            f"The data in {version_file.parent} are of PostgreSQL {version}, and this machine has "
+            f"{has}: install postgresql-{version}, or have `make clean` remove the data"
+        )
+    return found
 
 
 def execute(url: str, statement: str) -> None:

@@ -155,6 +155,8 @@ def servers(purpose: Literal["run", "demo", "test", "bench"]) -> Iterator[Server
     used: list[Server] = []
     used += [] if amqp_url else [broker]
     used += [] if database_url else [database]
+    if not database_url:
+        postgres.forget_defaults(os.environ)
     with ExitStack() as ending:  # each is closed, whatever becomes of the other
         if not keep:
             ending.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -264,18 +266,12 @@ def _missing(*, needs_broker: bool) -> list[str]:
 
 
 def _containers_are_available() -> bool:
-    if not docker_is_there():
+    if not data.docker_is_there():
         return False
     # Slow to import, and most machines go without.
     from stack.servers import containers
 
     return containers.are_available()
-
-
-def docker_is_there() -> bool:
-    """Whether it is worth asking for a Docker daemon."""
-    host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
-    return not host.startswith("unix://") or Path(host.removeprefix("unix://")).is_socket()
 
 
 def _kept() -> Path:

@@ -9,6 +9,7 @@ this checkout under a project name of its own, on free ports, and takes away wha
 
 import argparse
 import contextlib
+import os
 import re
 import subprocess
 import sys
@@ -18,10 +19,19 @@ from pathlib import Path
 
 from docker.models.containers import Container
 
+from shared import lease
 from shared.product import VERSION
 from stack.processes import stop_on_signals
 from tests.machines import images, standins, upgrade
-from tests.machines.deployment import FILES_OPEN, OURS, ROOT, Deployment, eventually, steps
+from tests.machines.deployment import (
+    FILES_OPEN,
+    OURS,
+    ROOT,
+    Deployment,
+    eventually,
+    steps,
+    take_away,
+)
 from tests.machines.load import Load
 
 OLD_BROKER = "rabbitmq:4.0.5-management"
@@ -30,7 +40,9 @@ KILLED = (
     "ingress", "orders", "kyc", "secrets", "notifier", "audit", "relay", "ops", "rabbitmq",
     "postgres", "door",
 )  # fmt: skip
+PREFIX = "order-fellow-compose-"
 UP = "docker compose up --detach --wait"
+SERVERS = "docker compose ps --quiet postgres rabbitmq door"
 CHECKS = 10  # of a container's health, to learn what one costs
 DEAR = 4  # times a start of Python; Erlang costs many more
 # Its children's processor time is the last line of what `times` prints.
@@ -52,44 +64,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stop_on_signals()
     text = (ROOT / "docker-compose.yml").read_text()
     try:
-        _prepare(text)
+        taken = _prepare(text)
     except images.EngineError as error:
         print(error, file=sys.stderr)
         return 2
-    with tempfile.TemporaryDirectory(prefix="order-fellow-compose-") as folder:
-        deployment = Deployment(Path(folder), commit)
+    # Of one that was killed the containers would come back with each start of the engine.
+    lease.remove_abandoned(Path(tempfile.gettempdir()), PREFIX, remove=take_away)
+    folder, held = lease.make(Path(tempfile.gettempdir()), PREFIX)
+    try:
+        deployment = Deployment(folder, commit, taken)
         try:
             if commit:
                 upgrade.play(deployment, commit)
             else:
-                _play(deployment, re.findall(r"image: (rabbitmq\S+)", text)[0])
+                new_broker = re.findall(r"image: (rabbitmq\S+)", text)[0]
+                _play(deployment, taken[new_broker], taken[OLD_BROKER])
         except BaseException:
             print(deployment.shell("docker compose ps -a; docker compose logs --tail 15"))
             raise
-        finally:
-            deployment.shell(
-                "SMTP_HOST=x PUBLIC_URL=x docker compose --profile '*' down -v --remove-orphans"
-            )
-            deployment.shell(f"docker image rm -f {deployment.image}")
+    finally:
+        take_away(folder)
+        os.close(held)
     return 0
 
 
-def _prepare(text: str) -> None:
+def _prepare(text: str) -> dict[str, str]:
+    """Have the images; returns what to take for each that a file names."""
     images.engine().close()
     version = ("docker", "compose", "version")
     if subprocess.run(version, capture_output=True, check=False).returncode != 0:
         raise images.EngineError("`docker compose` is not here: install its plugin.")
     bases = re.findall(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
-    for name in {*re.findall(r"image: (\S+)", text), *bases, OLD_BROKER} - {OURS}:
-        standins.ensure(name)
+    names = {*re.findall(r"image: (\S+)", text), *bases, OLD_BROKER} - {OURS}
+    return {name: standins.ensure(name) for name in names}
 
 
-def _play(deployment: Deployment, new_broker: str) -> None:
+def _play(deployment: Deployment, new_broker: str, old_broker: str) -> None:
     said = deployment.shell("docker compose run --rm keys", fails=True)
     # Which of them compose names first is chance.
     assert re.search("put (SMTP_HOST|PUBLIC_URL) into .env", said), said
     # On the old broker first: its volume is what the new one gets.
-    deployment.replace(new_broker, OLD_BROKER)
+    deployment.replace(new_broker, old_broker)
     for line in steps((ROOT / "README.md").read_text(), "## Production"):
         deployment.shell(line)
     assert "is there already" in deployment.shell("docker compose run --rm keys", fails=True)
@@ -98,7 +113,7 @@ def _play(deployment: Deployment, new_broker: str) -> None:
     load = Load(deployment, deployment.secret())
     before = deployment.letters()
     try:
-        _disturb(deployment, load, new_broker)
+        _disturb(deployment, load, new_broker, old_broker)
     finally:
         load.stop()
     accepted = load.answers[201]
@@ -111,7 +126,7 @@ def _play(deployment: Deployment, new_broker: str) -> None:
     assert mailed >= recorded
 
 
-def _disturb(deployment: Deployment, load: Load, new_broker: str) -> None:
+def _disturb(deployment: Deployment, load: Load, new_broker: str, old_broker: str) -> None:
     documented = (ROOT / "docs" / "deploying.md").read_text()
     eventually(lambda: load.answers[201] >= 20)
     _look(deployment)
@@ -120,7 +135,7 @@ def _disturb(deployment: Deployment, load: Load, new_broker: str) -> None:
     _stop_the_servers(deployment)
     _down_and_up(deployment)
     _change_passwords(deployment, documented)
-    _move_the_broker(deployment, documented, new_broker)
+    _move_the_broker(deployment, documented, new_broker, old_broker)
     done = load.answers[201]
     eventually(lambda: load.answers[201] >= done + 50)
 
@@ -157,26 +172,38 @@ def _cost(container: Container, command: Sequence[str]) -> float:
 
 
 def _upgrade(deployment: Deployment, load: Load, documented: str) -> None:
-    build, complete, migrate, *up = steps(documented, "## Upgrading")
+    lines = steps(documented, "## Upgrading")
+    migrate = next(line for line in lines if line.endswith("migrations"))
+    before_it = lines[: lines.index(migrate)]
+    back = steps(documented, "### Going back")
     versions = deployment.folder / "shared/db/migrations/versions"
     last = max(file.name[:4] for file in versions.glob("[0-9]*.py"))
     failing = versions / "9999_fails.py"
     failing.write_text(FAILING.format(last))
     running = deployment.shell("docker compose ps --quiet")
     before = load.answers.copy()
-    deployment.shell(build)
+    for line in before_it:
+        deployment.shell(line)
     said = deployment.shell(migrate, fails=True)
     assert "this migration fails on purpose" in said, said
     eventually(lambda: load.answers[201] >= before[201] + 20)
     assert deployment.shell("docker compose ps --quiet") == running, "a container was replaced"
     failing.unlink()
     (deployment.folder / "shared/newer").touch()  # else the image would be the one that runs
-    for line in (build, complete, migrate, *up):
+    # What the file says of the servers changes too: the steps leave them, and the way back does.
+    deployment.replace("retries: 12", "retries: 13")
+    deployment.replace("mem_limit: 384m", "mem_limit: 385m")
+    servers = deployment.shell(SERVERS)
+    for line in (*lines, *back, *lines):
         deployment.shell(line)
     assert deployment.shell("docker compose ps --quiet") != running, "none was replaced"
+    assert deployment.shell(SERVERS) == servers, "the upgrade replaced a server"
     eventually(lambda: load.answers[201] >= before[201] + 40)
     assert load.answers[0] == before[0], "a connection was refused during an upgrade"
     assert load.answers[503] == before[503], "an order was refused during an upgrade"
+    for line in steps(documented, "### Its servers"):
+        deployment.shell(line)
+    assert not set(servers.split()) & set(deployment.shell(SERVERS).split()), "one is the older"
 
 
 def _kill(deployment: Deployment) -> None:
@@ -221,16 +248,19 @@ def _change_passwords(deployment: Deployment, documented: str) -> None:
         assert row is not None, name
         deployment.shell(row[1])
     # As both administrators.
-    deployment.shell("docker compose run --rm migrations && docker compose run --rm topology")
+    deployment.shell(
+        "docker compose run --rm --no-deps migrations && docker compose run --rm --no-deps topology"
+    )
 
 
-def _move_the_broker(deployment: Deployment, documented: str, new_broker: str) -> None:
-    before = documented.index("docker compose exec rabbitmq rabbitmqctl enable_feature_flag")
-    for line in documented[before:].split("```")[0].splitlines():
+def _move_the_broker(
+    deployment: Deployment, documented: str, new_broker: str, old_broker: str
+) -> None:
+    for line in steps(documented, "### Another RabbitMQ"):
         deployment.shell(line)
-    deployment.replace(OLD_BROKER, new_broker)
-    deployment.shell(f"{UP} rabbitmq")
-    deployment.shell("docker compose run --rm topology")
+    deployment.replace(old_broker, new_broker)
+    deployment.shell(f"{UP} --no-deps rabbitmq")
+    deployment.shell("docker compose run --rm --no-deps topology")
     deployment.shell(UP)
 
 

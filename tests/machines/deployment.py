@@ -15,7 +15,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +37,14 @@ class Deployment:
     Args:
         folder: where the copy goes.
         commit: which; the working tree when it is empty.
+        taken: what to take for each image that a file names.
     """
 
-    def __init__(self, folder: Path, commit: str = "") -> None:
+    def __init__(
+        self, folder: Path, commit: str = "", taken: Mapping[str, str] | None = None
+    ) -> None:
         self.folder = folder
+        self._taken = taken or {}
         self._kept = 0  # letters of mailboxes that are gone
         self.ports = dict(
             zip(
@@ -49,7 +53,7 @@ class Deployment:
                 strict=True,
             )
         )
-        self.name = f"fellow-{uuid.uuid4().hex[:8]}"
+        self.name = project(folder)
         self.image = f"{self.name}:latest"
         if commit:
             with tempfile.TemporaryDirectory() as old:
@@ -74,6 +78,12 @@ class Deployment:
         # Who may not raise his limits (a container without SYS_RESOURCE) gives what he has.
         limited = patient.replace("nofile: 65536", f"nofile: {FILES_OPEN}")
         file.write_text(limited.replace(OLD, f"image: {self.image}"))
+        for name, own in self._taken.items():
+            for file in (self.folder / "docker-compose.yml", self.folder / "Dockerfile"):
+                # Whole names: one may begin as another does.
+                named = rf"^( *image: |FROM ){re.escape(name)}(?=\s|$)"
+                text = re.sub(named, rf"\g<1>{own}", file.read_text(), flags=re.MULTILINE)
+                file.write_text(text)
 
     def replace(self, old: str, new: str) -> None:
         """Change docker-compose.yml of the copy."""
@@ -174,7 +184,7 @@ class Deployment:
         }
         self.ok("/api/v1/kyc/", application, **bearer)
         password = self.shell("docker compose run --rm keys operator ada").split()[0]
-        self.shell("docker compose run --rm topology")
+        self.shell("docker compose run --rm --no-deps topology")
         self.shell(
             # The version before does not ask.
             f"echo y | docker compose exec -T -e FELLOW_PASSWORD={password} ops "
@@ -194,10 +204,35 @@ class Deployment:
         return answer
 
 
+def project(folder: Path) -> str:
+    """What compose calls the deployment in a folder."""
+    return f"fellow-{hashlib.sha256(bytes(folder)).hexdigest()[:8]}"
+
+
+def take_away(folder: Path) -> None:
+    """Remove a deployment's containers, volumes and images, and its folder."""
+    name = project(folder)
+    down = ("docker", "compose", "--profile", "*", "down", "--volumes", "--remove-orphans")
+    # What the file asks for, also where the copy got no `.env`.
+    needed = {"COMPOSE_PROJECT_NAME": name, "SMTP_HOST": "x", "PUBLIC_URL": "https://x.example"}
+    if (folder / "docker-compose.yml").exists():
+        subprocess.run(down, cwd=folder, env=os.environ | needed, check=True)
+        images_of_it = (f"{name}:latest", f"{name}:before")
+        subprocess.run(("docker", "image", "rm", "--force", *images_of_it), check=True)
+    shutil.rmtree(folder)
+
+
+def block(text: str, heading: str) -> str:
+    """The first block of shell under a heading of a document, as it is pasted."""
+    return text[text.index(f"\n{heading}\n") :].split("```sh\n")[1].split("```")[0]
+
+
 def steps(text: str, heading: str) -> list[str]:
-    """The lines of the first block of shell under a heading of a document."""
-    block = text[text.index(f"\n{heading}\n") :].split("```sh\n")[1].split("```")[0]
-    return block.strip().splitlines()
+    """The lines of that block, without what ends it at the first that fails."""
+    # A line of its own that sets a variable says nothing to the shell of the next.
+    joined = re.sub(r"^(\w+=\$\(.*\))\n", r"\1 && ", block(text, heading), flags=re.MULTILINE)
+    lines = joined.strip().splitlines()
+    return [line for line in lines if line not in ("(set -e", ")")]
 
 
 def eventually(look: Any) -> Any:

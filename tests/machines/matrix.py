@@ -10,7 +10,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,14 +49,14 @@ class Outcome:
     """What became of a cell.
 
     Attributes:
-        holds: whether all that ran passed.
+        holds: whether all that ran passed; None where nothing could be run.
         versions: what the machine had in the end.
         demo: what to say of `make demo`.
         rights: what to say of the tests of `RIGHTS`, run alone.
         test: what to say of `make test`.
     """
 
-    holds: bool
+    holds: bool | None
     versions: str = table.NOT_TRIED
     demo: str = table.NOT_TRIED
     rights: str = table.NOT_TRIED
@@ -64,7 +64,7 @@ class Outcome:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Try the cells; returns 0 when all that could be tried hold."""
+    """Try the cells; returns 0 when all that could be tried hold, 3 when none could be."""
     parser = argparse.ArgumentParser(prog="make test-matrix", description=__doc__)
     parser.add_argument("cells", nargs="*", help="cells, separated by commas; all when none")
     parser.add_argument("--table", type=Path, help="a page of the docs that has the table")
@@ -104,7 +104,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print("\n" + "\n".join(" | ".join(row) for row in (table.HEAD, *rows)))
     if chosen.table:
         table.renew(chosen.table, rows)
-    return 0 if all(found.holds for found in outcomes.values()) else 1
+    return _code([found.holds for found in outcomes.values()])
+
+
+def _code(held: Sequence[bool | None]) -> int:
+    if all(each is None for each in held):
+        return 3
+    return 1 if False in held else 0
 
 
 def _try_all(
@@ -119,7 +125,7 @@ def _try_all(
         try:
             found = _try(client, name, targets, owner, folder)
         except images.EngineError as error:
-            found = Outcome(True, test=f"not to be had here, because {error}")
+            found = Outcome(None, test=f"not to be had here, because {error}")
             print(f"{name}: {found.test}", flush=True)
         except UnpreparedError as error:
             found = Outcome(False, test=f"could not be: {error}")
@@ -130,13 +136,13 @@ def _try_all(
 def _try(
     client: docker.DockerClient, name: str, targets: Sequence[str], owner: str, folder: Path
 ) -> Outcome:
-    cell = CELLS[name]
+    cell, taken = CELLS[name], {}
     if cell.images:
-        for service in ("rabbitmq", "postgres"):
-            standins.ensure(containers.image(service))
+        names = [containers.image(service) for service in ("rabbitmq", "postgres")]
+        taken = {name: standins.ensure(name) for name in names}
     words, holds, versions = {}, True, ""
     with Machine(client, cell.suite, owner, folder, cell.options) as machine:
-        _prepare(machine, cell, name)
+        _prepare(machine, cell, name, taken)
         for target in targets:
             ran = _make(machine, cell, name, target)
             words[target] = "; ".join(f"{_summary(each)}, {each.seconds:.0f} s" for each in ran)
@@ -148,7 +154,7 @@ def _try(
     return Outcome(holds, versions, **words)
 
 
-def _prepare(machine: Machine, cell: Cell, name: str) -> None:
+def _prepare(machine: Machine, cell: Cell, name: str, taken: Mapping[str, str]) -> None:
     bundle = subprocess.run(
         ("git", "bundle", "create", "--quiet", "-", "HEAD"),
         cwd=images.ROOT,
@@ -159,6 +165,11 @@ def _prepare(machine: Machine, cell: Cell, name: str) -> None:
     steps = [(cell.prepare, "root")] if cell.prepare else []
     clone = f"git -c advice.detachedHead=false clone --quiet {BUNDLE} "
     steps += [(clone + shlex.quote(folder), cell.user) for folder in cell.clones]
+    steps += [
+        (f"sed -i 's|image: {one}$|image: {own}|' {shlex.quote(folder)}/docker-compose.yml", "root")
+        for folder in cell.clones
+        for one, own in taken.items()
+    ]
     for number, (script, user) in enumerate(steps):
         log = FOLDER / f"{name}.prepare{number}.log"
         ran = machine.run(script, log, seconds=PREPARE_SECONDS, user=user)

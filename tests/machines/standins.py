@@ -1,7 +1,8 @@
 """Images of docker-compose.yml that cannot be pulled here, made of Debian's packages.
 
-Under the same tags. They honour what docker-compose.yml and stack/servers/containers.py say to the
-official ones, and no more.
+Under tags of their own, which tests put in the place of the official ones: under those they would
+serve in production on this engine, with this machine's /etc/pip.conf in them. They honour what
+docker-compose.yml and stack/servers/containers.py say to the official ones, and no more.
 """
 
 import contextlib
@@ -136,6 +137,7 @@ def _rabbitmq(suite: str) -> StandIn:
     )
 
 
+REPOSITORY = "order-fellow-standin"
 # By the repository and the version's beginning.
 STAND_INS = {
     "rabbitmq:4.0": _rabbitmq("13"),
@@ -167,7 +169,7 @@ def ensure(name: str) -> str:
         name: as docker-compose.yml or the Dockerfile names it.
 
     Returns:
-        Which of the three: `there`, `pulled` or `made`.
+        What to call it: `name`, or the stand-in's own.
 
     Raises:
         EngineError: none of the three can be.
@@ -175,22 +177,28 @@ def ensure(name: str) -> str:
     with contextlib.closing(images.engine()) as client:
         with contextlib.suppress(ImageNotFound):
             client.images.get(name)
-            return "there"
+            return name
         with contextlib.suppress(DockerException):
             client.images.pull(name)
-            return "pulled"
+            return name
+        own = f"{REPOSITORY}/{name}"
+        with contextlib.suppress(ImageNotFound):
+            client.images.get(own)
+            return own
         found = next((made for start, made in STAND_INS.items() if name.startswith(start)), None)
         if found is None:
             raise images.EngineError(
                 f"{name} cannot be pulled, and nothing in tests/machines/standins.py says what of "
                 "Debian's packages stands in for it."
             )
-        print(f"Making {name} of Debian's packages", flush=True)
-        _make(client, name, found)
-        return "made"
+        print(f"Making {own} of Debian's packages", flush=True)
+        _make(client, own, found, has_reach=name.startswith("python:"))
+        return own
 
 
-def _make(client: docker.DockerClient, name: str, stand_in: StandIn) -> None:
+def _make(
+    client: docker.DockerClient, name: str, stand_in: StandIn, *, has_reach: bool = False
+) -> None:
     script = (
         "set -e; printf '#!/bin/sh\\nexit 101\\n' > /usr/sbin/policy-rc.d; "
         "chmod 755 /usr/sbin/policy-rc.d; apt-get update -q; DEBIAN_FRONTEND=noninteractive "
@@ -217,7 +225,7 @@ def _make(client: docker.DockerClient, name: str, stand_in: StandIn) -> None:
     if stand_in.entrypoint:
         files["entry"] = stand_in.entrypoint
         lines += 'COPY entry /entry\nENTRYPOINT ["/entry"]\nCMD ["-"]\n'
-    if name.startswith("python:"):
+    if has_reach:
         # A build has no volumes: what pip needs on this machine is in the stand-in, so that the
         # Dockerfile needs none of it.
         for number, (here, volume) in enumerate(images.reach().items()):

@@ -37,12 +37,20 @@ def test_the_configuration_page_is_true():
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_links_and_paths_lead_somewhere(document):
     text = document.read_text()
-    for link in re.findall(r"\]\((?!https?:)([^)#]+)", text):
-        assert (document.parent / link).exists(), link
+    for link, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)", text):
+        target = document.parent / link if link else document
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target.read_text()), (link, anchor)
     for path in re.findall(
         r"`((?:services|shared|stack|tests|examples|docs|bench)/[\w./-]*)`", text
     ):
         assert (ROOT / path).exists(), path
+
+
+def anchors(text):
+    """What GitHub calls the headings of a document."""
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", one.lower()).replace(" ", "-") for one in headings}
 
 
 def test_the_readme_begins_with_the_two_commands():
@@ -90,6 +98,8 @@ FIXED = {
 }
 # Those of the image: the same for all.
 IMAGES_OWN = {"HEALTH_FILE", "HOST", "PORT", "OPS_PORT", "PORTAL_PORT"}
+# Read by the libraries of OpenTelemetry; beside the setting that turns them on.
+TRACING = {"OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG", "OTEL_RESOURCE_ATTRIBUTES"}
 # The door is not in front of these.
 OWN_PROXIES = {("ops", "TRUSTED_PROXIES"), ("portal", "TRUSTED_PROXIES")}
 
@@ -102,12 +112,14 @@ def ours():
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_what_compose_is_told_to_run_is_there(document):
     services = compose()["services"]
-    options = r"(?:(?:-T|--rm|--detach|--wait|--force-recreate) )*"
-    for told in re.findall(
-        rf"docker compose (?:run|exec|up|stop|restart) {options}([a-z]+(?: [a-z]+)*)",
+    options = r"(?:(?:-T|--rm|--detach|--wait|--force-recreate|--no-deps|-e \w+) )*"
+    for verb, told in re.findall(
+        rf"docker compose (run|exec|up|stop|restart) {options}([a-z]+(?: [a-z]+)*)",
         document.read_text(),
     ):
-        assert told.split()[0] in services, told
+        # What comes after the first is a command for the one that runs it.
+        of_services = told.split()[:1] if verb in ("run", "exec") else told.split()
+        assert set(of_services) <= set(services), told
     user = services["postgres"]["environment"]["POSTGRES_USER"]
     assert set(re.findall(r" -U (\w+)", document.read_text())) <= {user}
 
@@ -128,7 +140,8 @@ def test_compose_runs_every_process():
 def test_a_container_is_given_what_its_process_reads_and_nothing_else(process):
     service = ours()[process]
     given = {name.removesuffix("_FILE") for name in set(service["environment"]) - IMAGES_OWN}
-    assert given == set(READS[process]) - IMAGES_OWN
+    traced = TRACING if "OTEL_EXPORTER_OTLP_ENDPOINT" in READS[process] else set()
+    assert given == (set(READS[process]) - IMAGES_OWN) | traced
     for name, value in service["environment"].items():
         if name.endswith("_FILE"):
             assert name.removesuffix("_FILE") in SECRET
@@ -158,15 +171,40 @@ def test_a_process_starts_in_production_with_what_compose_gives_it(process, tmp_
 NEEDED = {"SMTP_HOST": "mailpit", "PUBLIC_URL": "https://orders.example.com"}
 
 
-def given_by_compose(process, secrets):
-    return {
-        name: re.sub(
-            r"\$\{(\w+):([-?])([^}]*)\}",
-            lambda found: found[3] if found[2] == "-" else NEEDED[found[1]],
-            value,
-        ).replace("/run/secrets", str(secrets))
-        for name, value in ours()[process]["environment"].items()
-    }
+def given_by_compose(process, secrets, **said):
+    """A container's environment, where `.env` says no more than it must."""
+
+    def value(found):
+        if (found[1] in said) or found[2] == "?":
+            return (said | NEEDED)[found[1]]
+        return found[3]
+
+    given = {}
+    for name, text in ours()[process]["environment"].items():
+        while text != (inner := re.sub(r"\$\{(\w+):([-?])([^${}]*)\}", value, text)):
+            text = inner
+        given[name] = text.replace("/run/secrets", str(secrets))
+    return given
+
+
+@pytest.mark.parametrize("said", [{}, {"PROOF_PORT": "2600"}])
+def test_the_standing_proof_is_mailed_to_where_it_listens(tmp_path, said):
+    listens = given_by_compose("proof", tmp_path, **said)["PROOF_PORT"]
+    assert given_by_compose("notifier", tmp_path, **said)["PROOF_SINK"] == f"proof:{listens}"
+
+
+def test_what_is_written_of_tracing_reaches_the_containers():
+    text = (ROOT / "docs" / "tracing.md").read_text()
+    named = set(re.findall(r"`(OTEL_\w+)", text))
+    assert named - set(ours()["orders"]["environment"]) == {"OTEL_EXPORTER_OTLP_HEADERS"}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_a_container_gets_nothing_of_a_shell_that_is_not_named(document):
+    """Of `FELLOW_PASSWORD` in front of `docker compose` nothing arrives."""
+    text = document.read_text()
+    if "FELLOW_PASSWORD" in text and "docker compose exec" in text:
+        assert re.search(r"docker compose (exec|run --rm) .*-e FELLOW_PASSWORD ops", text)
 
 
 @pytest.mark.parametrize("process", ["notifier", "ops"])

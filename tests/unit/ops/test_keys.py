@@ -136,6 +136,42 @@ def test_a_crash_at_any_line_leaves_the_old_or_the_new_text(tmp_path, change):
     assert line > 10
 
 
+def test_what_a_change_has_left_can_be_put_in_place_by_hand(tmp_path):
+    """It is moved to the shorter name, and a container must read it there."""
+    modes = set()
+
+    def look(frame, event, _):
+        modes.update(
+            path.stat().st_mode & 0o777 for path in folder.glob(f"[!.]*{secret_files.BEFORE}")
+        )
+        return look
+
+    folder = prepared(tmp_path)
+    sys.settrace(look)
+    try:
+        keys.change(folder, "rabbitmq")
+    finally:
+        sys.settrace(None)
+    assert modes == {0o444}
+
+
+def test_what_was_put_back_from_a_copy_is_readable_to_containers(tmp_path):
+    folder, killed = tmp_path / "secrets", tmp_path / ".secrets-abcd"
+    keys.write(folder, {})
+    before = contents(folder)
+    for path in folder.iterdir():
+        path.chmod(0o600)
+    killed.mkdir()
+    (killed / "jwt_signing_key").write_text("of a write that was killed")
+    if os.geteuid() == 0:
+        os.chown(folder, 4711, 4711)
+    assert keys.complete(folder) == []
+    assert contents(folder) == before
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o444}
+    assert {path.stat().st_uid for path in folder.iterdir()} == {folder.stat().st_uid}
+    assert not killed.exists()
+
+
 def test_a_change_that_was_broken_off_is_told_by_the_next(tmp_path):
     folder = prepared(tmp_path)
     (folder / "secret_encryption_keys.before").write_bytes(b"what was there\n")

@@ -13,6 +13,69 @@ from stack.servers import containers, debian, postgres, rabbitmq, sources
 from stack.servers.listening import DidNotStartError
 from tests.integration.arrange import until
 
+
+class Server:
+    """One that is ready at once; notes which of libpq's variables it finds."""
+
+    found = None
+
+    def launch(self):
+        self.found = {name for name in os.environ if name.startswith("PG")}
+
+    def wait(self):
+        pass
+
+    close = wait
+
+    def url(self):
+        return "amqp://127.0.0.1/"
+
+
+LIBPQ = {"PGSSLMODE": "require", "PGHOSTADDR": "192.0.2.1", "PGOPTIONS": "-c work_mem=1MB"}
+
+
+@pytest.mark.parametrize("purpose", ["run", "demo"])
+def test_what_libpq_reads_is_about_servers_that_somebody_has_named(purpose, monkeypatch, tmp_path):
+    monkeypatch.setattr(sources, "make", lambda *_, **__: (Server(), database, "nowhere"))
+    monkeypatch.setattr(sources.data, "kept", lambda: tmp_path)
+    monkeypatch.delenv("AMQP_URL", raising=False)
+    for name, value in LIBPQ.items():
+        monkeypatch.setenv(name, value)
+    if purpose == "run":
+        database = Server()
+        monkeypatch.setenv("DATABASE_URL", "postgresql://db.example/order_fellow")
+        with sources.servers("run"):
+            assert set(LIBPQ) <= set(os.environ)
+    database = Server()
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    with sources.servers("demo"):
+        assert database.found == set()
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    folder = tmp_path / "postgresql"
+    monkeypatch.setattr(postgres, "INSTALLED", folder)
+    for version in ("9.6", "15", "17"):
+        (folder / version / "bin").mkdir(parents=True)
+        (folder / version / "bin" / "postgres").touch()
+    return folder
+
+
+@pytest.mark.parametrize(("data", "used"), [("15\n", "15"), ("9.6\n", "9.6"), (None, "17")])
+def test_data_are_opened_by_their_own_version(installed, tmp_path, data, used):
+    version = tmp_path / "PG_VERSION"
+    if data:
+        version.write_text(data)
+    assert postgres._programs_for(version) == installed / used / "bin"
+
+
+def test_data_of_a_version_that_is_gone_say_so(installed, tmp_path):
+    (tmp_path / "PG_VERSION").write_text("13\n")
+    with pytest.raises(DidNotStartError, match=r"are of PostgreSQL 13, and this machine has 17"):
+        postgres._programs_for(tmp_path / "PG_VERSION")
+
+
 APT_GET = """#!/bin/sh
 cd "$(dirname "$0")" && echo "apt-get $1" >> asked
 [ -e interrupted ] && [ "$1" = install ] && {
@@ -135,7 +198,7 @@ def test_what_ends_us_waits_for_apt(machine, how):
 
 def test_a_cluster_that_cannot_be_made_is_a_server_that_did_not_start(tmp_path, monkeypatch):
     (tmp_path / "initdb").symlink_to("/bin/false")
-    monkeypatch.setattr(postgres, "programs", lambda: tmp_path)
+    monkeypatch.setattr(postgres, "programs", lambda _: tmp_path)
     monkeypatch.setattr(postgres, "_unprivileged_user", lambda: None)
     with pytest.raises(DidNotStartError, match="initdb"):
         postgres.PostgreSQL(tmp_path / "data").launch()
@@ -146,6 +209,12 @@ class Refusing:
 
     def start(self):
         raise APIError("no space left on device")
+
+    def get_wrapped_container(self):
+        return self
+
+    def logs(self, tail):
+        return b"incompatible with server"
 
 
 def container():
@@ -162,5 +231,5 @@ def test_a_container_that_cannot_be_made_is_a_server_that_did_not_start():
 def test_a_container_that_does_not_answer_is_a_server_that_did_not_start(monkeypatch):
     monkeypatch.setattr(containers, "READY_SECONDS", -1)
     monkeypatch.setattr(containers.PostgreSQLContainer, "_answers", lambda _: False)
-    with pytest.raises(DidNotStartError):
+    with pytest.raises(DidNotStartError, match="incompatible with server"):
         container().wait()

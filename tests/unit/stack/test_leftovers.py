@@ -1,12 +1,18 @@
 """What is removed, and what is left alone, of what runs before have left."""
 
+import fcntl
 import os
+import shutil
+import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from shared import lease
 from stack import clean
+from stack.folders import ROOT
 from stack.servers import containers, data, debian
 
 APT = """
@@ -73,6 +79,106 @@ def test_what_is_ours_is_removed(roots):
         (root / data.owner() / "throwaway" / "one").mkdir(parents=True)
     data.clear_all()
     assert [list(root.iterdir()) for root in roots] == [[], []]
+
+
+def test_what_a_checkout_that_is_gone_has_left_is_removed(roots):
+    for root in roots:
+        theirs = root / "order-fellow-0123456789ab" / "throwaway"
+        theirs.mkdir(parents=True)
+        killed, _ = lease.make(theirs, "test-")
+        (killed / "postgres").mkdir()
+        os.close(_)
+        alive, held = lease.make(theirs, "test-")
+        data.throwaway("test")
+        assert [folder.name for folder in theirs.iterdir()] == [alive.name]
+        os.close(held)
+
+
+COPIED = ("Makefile", "docker-compose.yml", "pyproject.toml", "requirements-dev.lock")
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A copy of this one, without a `.venv`, where no engine is."""
+    folder = tmp_path / "checkout"
+    for name in ("services", "shared", "stack"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    for name in COPIED:
+        shutil.copy(ROOT / name, folder)
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none")
+    return folder
+
+
+def without_packages(checkout):
+    subprocess.run(
+        (sys.executable, "-m", "venv", "--without-pip", ".venv"), cwd=checkout, check=True
+    )
+
+
+def without_python(checkout):
+    (checkout / ".venv" / "bin").mkdir(parents=True)
+    (checkout / ".venv" / "bin" / "python").symlink_to("/usr/bin/python2.7-that-was-here")
+
+
+@pytest.mark.parametrize("venv", [without_packages, without_python])
+@pytest.mark.parametrize("engine", [False, True], ids=["", "an engine"])
+def test_a_checkout_whose_setup_failed_is_cleaned(checkout, tmp_path, monkeypatch, venv, engine):
+    venv(checkout)
+    (checkout / ".stack").mkdir()
+    script = "from stack.servers import data; print(data.kept())"
+    # As a shell that starts no package of this venv's.
+    python = f"{sys.base_prefix}/bin/python3"
+    made = subprocess.run(
+        (python, "-c", script), cwd=checkout, capture_output=True, text=True, check=True
+    )
+    kept = Path(made.stdout.strip())
+    assert kept.is_dir()
+    if engine:
+        listening = socket.socket(socket.AF_UNIX)
+        listening.bind(str(tmp_path / "none"))
+    done = subprocess.run(
+        ("make", "clean", f"PYTHON={python}"),
+        cwd=checkout, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if engine:
+        listening.close()
+    assert done.returncode == 0, done.stderr
+    assert ("docker volume rm" in done.stderr) is engine
+    assert not kept.exists()
+    assert not (checkout / ".venv").exists()
+    assert not (checkout / ".stack").exists()
+
+
+def test_a_setup_leaves_the_venv_that_a_run_works_with(checkout):
+    (checkout / ".venv").mkdir()
+    (checkout / ".stack").mkdir()
+    with (checkout / ".stack" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = subprocess.run(
+            (sys.executable, "stack/bootstrap.py"),
+            cwd=checkout, env=os.environ | {"PIP_NO_INDEX": "1"},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert "stop it first" in done.stderr
+    assert list((checkout / ".venv").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("host", "is_there"),
+    [
+        ("tcp://docker:2375", False),
+        ("ssh://ada@build.example", False),
+        ("tcp://127.0.0.1:2375", True),
+        ("tcp://localhost:2376", True),
+        ("unix:///nowhere", False),
+    ],
+)
+def test_an_engine_of_another_machine_is_none(monkeypatch, host, is_there):
+    """The ports of its containers are on that machine's loopback."""
+    monkeypatch.setenv("DOCKER_HOST", host)
+    assert data.docker_is_there() is is_there
 
 
 def test_a_killed_installation_leaves_no_policy(tmp_path, monkeypatch):

@@ -102,7 +102,7 @@ def test_data_whose_password_is_gone_are_not_given_another(places, monkeypatch, 
     (folder / made).parent.mkdir(parents=True)
     (folder / made).touch()
     monkeypatch.setattr(rabbitmq.PortMapper, "start", lambda *_: None)
-    monkeypatch.setattr(postgres, "programs", lambda: Path("/nowhere"))
+    monkeypatch.setattr(postgres, "programs", lambda _: Path("/nowhere"))
     with pytest.raises(DidNotStartError, match=f"{folder}/password is gone"):
         server(folder).launch()
     assert not (folder / "password").exists()

@@ -117,7 +117,7 @@ def operator(
     except keys.KeysError as error:
         stop(str(error))
     print(password)
-    say(f"The broker knows {name} after: docker compose run --rm topology")
+    say(f"The broker knows {name} after: docker compose run --rm --no-deps topology")
 
 
 List = Annotated[str, typer.Argument(help=f"Which list: {', '.join(KEYS)}.")]
