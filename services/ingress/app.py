@@ -55,10 +55,12 @@ from shared.telemetry.logs import configure
 from shared.token_buckets import TokenBuckets
 
 PREFIX = "/api/v1"
-# Behind the routes that people use; a query for an unknown key never waits behind those.
+# Behind the routes that people use; a query for an unknown key never waits behind those, and what
+# makes orders safe and secrets true never behind that.
 API_THREADS = 8
 API_WAITING = 128
 INGRESS_THREADS = 4
+LOOKUP_THREADS = 2
 
 ROUTES: tuple[Route, ...] = (
     *diagnosis_api.ROUTES,
@@ -89,6 +91,7 @@ class Ingress:
     def __init__(self, config: Settings) -> None:
         self.config = config
         self.threads = ThreadPoolExecutor(INGRESS_THREADS, thread_name_prefix="ingress")
+        self.lookups = ThreadPoolExecutor(LOOKUP_THREADS, thread_name_prefix="look-ups")
         self.publisher = publisher_class()(
             config.amqp_url,
             name="ingress",
@@ -97,7 +100,7 @@ class Ingress:
             heartbeat=config.amqp_heartbeat,
         )
         self.policies = Policies()
-        self.cache = SecretCache(self.threads, self.policies)
+        self.cache = SecretCache(self.threads, self.lookups, self.policies)
         self.feed = SecretFeed(
             self.cache,
             config.amqp_url,
@@ -137,6 +140,7 @@ class Ingress:
         await self.feed.stop()
         await self.publisher.stop()
         self.threads.shutdown(wait=False)
+        self.lookups.shutdown(wait=False)
         await asyncio.to_thread(tracing.flush)
 
     async def process_response(self, _: Request, resp: Response, __: Any, ___: bool) -> None:
