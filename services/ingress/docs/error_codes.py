@@ -161,7 +161,8 @@ CODES: dict[str, ErrorCode] = {
     ),
     "request_timeout": ErrorCode(
         [408],
-        "The request took longer than ten seconds to arrive.",
+        "The request took longer to arrive than the server waits: ten seconds, unless whoever runs "
+        "it has set another time (`REQUEST_SECONDS`).",
         "Send head and body at once; a `Content-Length` that is larger than the body makes the "
         "server wait. Then send it again.",
         is_passing=True,
