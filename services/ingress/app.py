@@ -4,13 +4,12 @@ The only module that may import other services, and of those only their `api`.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import falcon.asgi
 import structlog
-from falcon.asgi import Request, Response
 
 from services.accounts import api as accounts_api
 from services.audit import api as audit_api
@@ -114,7 +113,7 @@ class Ingress:
         self.request_log = RequestLog()
         self._beside: list[asyncio.Task[None]] = []
 
-    async def process_startup(self, _: dict[str, Any], __: dict[str, Any]) -> None:
+    async def process_startup(self, _: Mapping[str, Any], __: Mapping[str, Any]) -> None:
         """Start connecting and loading; requests may come at once."""
         await self.publisher.start()
         await self.feed.start()
@@ -132,20 +131,17 @@ class Ingress:
             asyncio.create_task(retention.keep_ending("ingress", self.config)),
         ]
 
-    async def process_shutdown(self, _: dict[str, Any], __: dict[str, Any]) -> None:
+    async def process_shutdown(self, _: Mapping[str, Any], __: Mapping[str, Any]) -> None:
         """Let go, after the last request has its answer."""
         for task in self._beside:
             task.cancel()
         await self.request_log.stop()
         await self.feed.stop()
         await self.publisher.stop()
+        self.metrics.flush()
         self.threads.shutdown(wait=False)
         self.lookups.shutdown(wait=False)
         await asyncio.to_thread(tracing.flush)
-
-    async def process_response(self, _: Request, resp: Response, __: Any, ___: bool) -> None:
-        """What holds for every answer."""
-        resp.set_header("X-Content-Type-Options", "nosniff")
 
 
 def create_app(config: Settings | None = None) -> App:
@@ -182,7 +178,7 @@ def create_app(config: Settings | None = None) -> App:
         "/readyz",
         health.Readyz(ingress.publisher, ingress.cache, ingress.feed, ingress.threads),
     )
-    app.add_route("/metrics", health.MetricsPage())
+    app.add_route("/metrics", health.MetricsPage(ingress.metrics))
     return traced(app) if tracing.is_on() else app
 
 
