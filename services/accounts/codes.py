@@ -8,7 +8,7 @@ that the database does not hold, and not a bare hash.
 import hashlib
 import hmac
 import secrets
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import Enum
 from uuid import UUID
 
@@ -41,17 +41,31 @@ class Check(Enum):
     LOCKED = "locked"
 
 
-def send(session: Session, pending: PendingProof, company_name: str = "") -> None:
+def send(
+    session: Session, pending: PendingProof, company_name: str = "", *, is_for_nobody: bool = False
+) -> None:
     """Make a new code for what is pending and have it mailed; the one before stops working.
+
+    Nobody's costs the same work, so that the time of an answer does not tell who is there (OWASP,
+    WSTG-IDNT-04): it is told as one that is over already, which is mailed to nobody, and no digits
+    are right.
 
     Args:
         session: the transaction.
         pending: what it is to prove; added to the session here.
         company_name: how the email calls its reader; only that of an account that was proved.
+        is_for_nobody: whether nobody is to have it.
     """
     digits = f"{secrets.randbelow(1_000_000):06}"
     code_id = new_id()
-    _let_wait(session, pending, code_id, _mac(code_id, digits, settings().listed(KEYS)[0]))
+    made = _mac(code_id, digits, settings().listed(KEYS)[0])
+    now = _time(session)
+    pending.id = pending.id or new_id()
+    pending.code_id, pending.code_hash = code_id, nobodys() if is_for_nobody else made
+    pending.attempts = pending.strange_attempts = 0
+    pending.code_made_at, pending.code_expires_at = now, now + LIFETIME
+    session.add(pending)
+    session.flush()
     about = pending.account_id or pending.id
     fact = AccountOtpRequested(
         account_id=about,
@@ -60,34 +74,14 @@ def send(session: Session, pending: PendingProof, company_name: str = "") -> Non
         purpose=pending.purpose,  # type: ignore[arg-type]
         code_id=pending.code_id,
         sealed_code=code_sealer().seal(digits.encode(), f"otp:{pending.code_id}"),
-        expires_at=pending.code_expires_at,
+        expires_at=pending.code_made_at if is_for_nobody else pending.code_expires_at,
     )
     outbox.tell(session, fact, about, source=SOURCE)
-
-
-def withhold(session: Session, pending: PendingProof) -> None:
-    """Let something wait as if a code had been mailed for it: none is, and no digits prove it.
-
-    Args:
-        session: the transaction.
-        pending: added to the session here.
-    """
-    _let_wait(session, pending, new_id(), nobodys())
 
 
 def nobodys() -> bytes:
     """What is stored for a code that nobody has: no digits are right."""
     return secrets.token_bytes(hashlib.sha256().digest_size)
-
-
-def _let_wait(session: Session, pending: PendingProof, code_id: UUID, code_hash: bytes) -> None:
-    pending.id = pending.id or new_id()
-    pending.code_id, pending.code_hash = code_id, code_hash
-    pending.attempts = pending.strange_attempts = 0
-    pending.code_made_at = database_time(session)
-    pending.code_expires_at = pending.code_made_at + LIFETIME
-    session.add(pending)
-    session.flush()
 
 
 def check(session: Session, pending: PendingProof, digits: str, *, is_own: bool) -> Check:
@@ -115,8 +109,15 @@ def check(session: Session, pending: PendingProof, digits: str, *, is_own: bool)
 
 
 def may_send_again(session: Session, pending: PendingProof) -> bool:
-    """Whether the code that was mailed for it is old enough for another."""
-    return database_time(session) - pending.code_made_at >= RESEND_AFTER
+    """Whether no code was mailed for it yet, or one that is old enough for another."""
+    now = _time(session)
+    return pending.code_made_at is None or now - pending.code_made_at >= RESEND_AFTER
+
+
+def _time(session: Session) -> datetime:
+    # What is changed already is written with the rest, in one statement.
+    with session.no_autoflush:
+        return database_time(session)
 
 
 def _is_right(pending: PendingProof, digits: str) -> bool:

@@ -6,7 +6,7 @@ Each ends the sessions that a thief might have, and is told to the address that 
 
 from uuid import UUID
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import Uuid, delete, literal, select, update
 from sqlalchemy.orm import Session, undefer
 
 from services.accounts import SOURCE, codes, guesses, registration, sessions, shown
@@ -65,8 +65,8 @@ def send_reset_code(
         return too_many_requests(asked.wait)
     registration.hold(session, email)
     account = registration.account_of(session, email)
-    if account is not None and not asked.is_on_its_way:
-        send_code(session, account, "password_reset", email, network)
+    if not asked.is_on_its_way:
+        send_code(session, account, "password_reset", email, network, is_for_nobody=account is None)
     return None
 
 
@@ -96,14 +96,11 @@ def reset_password(
     if wait := guesses.attempts.take(*guess):
         return too_many_requests(wait)
     is_own = is_known or guesses.is_own(session, "password", email, network)
-    account, outcome = registration.account_of(session, email), Check.WRONG
-    if account is not None:
-        shown.hold(session, account)
-        pending = awaiting(session, account.id, "password_reset")
-        # One that was mailed to the address before proves nothing of this one.
-        if pending is not None and pending.email == account.email == email:
-            is_own = is_own or pending.network == network
-            outcome = codes.check(session, pending, otp, is_own=is_own)
+    account, outcome = registration.account_of(session, email, hold=True), Check.WRONG
+    pending = awaiting(session, account.id if account else None, "password_reset", email)
+    if pending is not None:
+        is_own = is_own or pending.network == network
+        outcome = codes.check(session, pending, otp, is_own=is_own)
     if outcome is not Check.RIGHT or account is None:
         return OTP_ERRORS[outcome]()
     registration.refuse_weak(password, email, account.company_name)
@@ -146,8 +143,10 @@ def send_address_code(
     if asked.wait:
         return too_many_requests(asked.wait)
     registration.hold(session, email)
-    if not asked.is_on_its_way and registration.account_of(session, email) is None:
-        send_code(session, account, "new_address", email, network_of(address))
+    is_taken = registration.account_of(session, email) is not None
+    if not asked.is_on_its_way:
+        network = network_of(address)
+        send_code(session, account, "new_address", email, network, is_for_nobody=is_taken)
     return None
 
 
@@ -294,24 +293,56 @@ def ask_for_code(
     )
 
 
-def send_code(session: Session, account: Account, purpose: str, email: str, network: str) -> None:
-    """Mail a code for an account's purpose, unless one was mailed there a moment ago."""
-    pending = awaiting(session, account.id, purpose)
+def send_code(
+    session: Session,
+    account: Account | None,
+    purpose: str,
+    email: str,
+    network: str,
+    *,
+    is_for_nobody: bool = False,
+) -> None:
+    """Mail a code for an account's purpose, unless one was mailed there a moment ago.
+
+    Args:
+        session: the transaction.
+        account: whose; None where nobody's is at the address.
+        purpose: what it is to prove.
+        email: where it goes.
+        network: from where it was asked for.
+        is_for_nobody: see `codes.send`.
+    """
+    is_reset = purpose == "password_reset"
+    account_id = account.id if account else None
+    pending = awaiting(session, account_id, purpose, email if is_reset else "")
     if pending is None:
-        pending = PendingProof(purpose=purpose, account_id=account.id)
-    elif pending.email == email and not codes.may_send_again(session, pending):
+        pending = PendingProof(purpose=purpose, account_id=account_id)
+    is_old = codes.may_send_again(session, pending)
+    if pending.email == email and not is_old:
         return
     pending.email, pending.network = email, network
-    codes.send(session, pending, account.company_name if purpose == "password_reset" else "")
+    company_name = account.company_name if account and is_reset else ""
+    codes.send(session, pending, company_name, is_for_nobody=is_for_nobody)
 
 
-def awaiting(session: Session, account_id: UUID, purpose: str) -> PendingProof | None:
-    """What waits for the code of a purpose; held."""
-    return session.scalar(
-        select(PendingProof)
-        .where(PendingProof.account_id == account_id, PendingProof.purpose == purpose)
-        .with_for_update()
-    )
+def awaiting(
+    session: Session, account_id: UUID | None, purpose: str, email: str = ""
+) -> PendingProof | None:
+    """What waits for the code of a purpose; held.
+
+    Args:
+        session: the transaction.
+        account_id: whose; None for nobody's.
+        purpose: what it is to prove.
+        email: where the code went; empty for wherever that was.
+    """
+    found = select(PendingProof).where(PendingProof.purpose == purpose)
+    if email:  # one statement, whether there is an account or not
+        whose = PendingProof.account_id.is_not_distinct_from(literal(account_id, Uuid))
+        found = found.where(PendingProof.email == email, whose)
+    else:
+        found = found.where(PendingProof.account_id == account_id)
+    return session.scalar(found.with_for_update())
 
 
 WRONG_PASSWORD = (403, "wrong_password", "The password is wrong.")

@@ -2,14 +2,16 @@
 
 A registration is no account. Whoever registers an address first has nothing by that: several may
 wait, each with its own password and its own code, and the one that is proved ends the others. A
-code that was mailed proves the registration it was made for and no other (Sudhodanan and Paverd
-2022, "Pre-hijacked accounts").
+code that was mailed proves the mailbox; by itself also the one registration that it was made for,
+where no other waits. Else the password or the id says which: nobody but its maker has these, and
+nobody but the mailbox's reader a code (Sudhodanan and Paverd 2022, "Pre-hijacked accounts").
 
 At an address that has an account a registration waits as well, without a code: whoever made it is
 answered everywhere as if the address were free, and so cannot learn who has an account (OWASP,
 WSTG-IDNT-04).
 """
 
+from collections.abc import Sequence
 from uuid import UUID
 
 from sqlalchemy import Select, func, select, update
@@ -28,6 +30,10 @@ from shared.http.errors import ApiError, too_many_requests
 from shared.security import passwords
 from shared.security.networks import network_of
 from shared.validation import visible_text
+
+MOST_COMPARED = 8
+"""So many of the newest that wait at an address are compared with a password: as many as strangers
+can have mailed there in a day."""
 
 
 def register(
@@ -72,10 +78,7 @@ def register(
         password_hash=hashed,
         network=network,
     )
-    if account_of(session, email) is None:
-        codes.send(session, pending)
-    else:
-        codes.withhold(session, pending)
+    codes.send(session, pending, is_for_nobody=account_of(session, email) is not None)
     return pending
 
 
@@ -100,19 +103,25 @@ def send_again(
     if asked.wait:
         return too_many_requests(asked.wait)
     hold(session, email)
-    waiting = _waiting(session, email)
-    if registration_id is not None:
-        waiting = [pending for pending in waiting if pending.id == registration_id]
-    waiting.sort(key=lambda pending: (pending.network == network, pending.created_at))
+    waiting = _waiting(session, email, with_nobodys=True)
+    meant = [p for p in waiting if p.password_hash and registration_id in (None, p.id)]
+    meant.sort(key=lambda pending: (pending.network == network, pending.created_at))
     is_free = account_of(session, email) is None
-    if asked.is_on_its_way or not waiting or not is_free:
+    if asked.is_on_its_way:
         return None
+    if meant:
+        pending = meant[-1]
+    else:
+        # Where none waits the code is nobody's, and what remembers it is no registration.
+        nobodys = [pending for pending in waiting if not pending.password_hash]
+        made = PendingProof(purpose="registration", email=email, network=network)
+        pending = nobodys[0] if nobodys else made
     if registration_id is not None:  # told to whoever registered, alone: they are here now
-        waiting[-1].network = network
+        pending.network = network
     # Else it may be another who reads its codes from now on: they have to say which they mean.
-    waiting[-1].is_named = waiting[-1].is_named and waiting[-1].network == network
-    if codes.may_send_again(session, waiting[-1]):
-        codes.send(session, waiting[-1])
+    pending.is_named = pending.is_named is not False and pending.network == network
+    if codes.may_send_again(session, pending):
+        codes.send(session, pending, is_for_nobody=not (meant and is_free))
     return None
 
 
@@ -129,7 +138,7 @@ def verify(
 
     While several wait for the same address, or where the code was asked for from elsewhere without
     saying for which, the code is not enough: whoever can read the mailbox must also know which
-    registration is theirs, by its password or its id.
+    registration is theirs, by its password or its id; whichever of them the code was mailed for.
 
     Returns:
         None, or an error; it is returned so that a wrong try stays counted.
@@ -153,9 +162,9 @@ def verify(
     is_meant = len(waiting) == 1 and proved.is_named
     if not is_meant and password is None and registration_id is None:
         return ApiError(*SEVERAL)
-    if registration_id not in (None, proved.id) or (
-        password is not None and not passwords.matches(password, proved.password_hash)
-    ):
+    if password is not None or registration_id is not None:
+        proved = _meant(waiting, password, registration_id)
+    if proved is None:
         return OTP_ERRORS[Check.WRONG]()
     account = _account_of(session, proved)
     if account is None:
@@ -167,6 +176,17 @@ def verify(
     guesses.remember(session, account, network)
     fact = AccountVerified(**of_account(account))
     outbox.tell(session, fact, account.id, source=SOURCE)
+    return None
+
+
+def _meant(
+    waiting: Sequence[PendingProof], password: str | None, registration_id: UUID | None
+) -> PendingProof | None:
+    """Which of those that wait is said, by its id, or else the newest of a password."""
+    for pending in list(reversed(waiting))[:MOST_COMPARED]:
+        is_named = registration_id in (None, pending.id)
+        if is_named and (password is None or passwords.matches(password, pending.password_hash)):
+            return pending
     return None
 
 
@@ -230,9 +250,18 @@ def hold(session: Session, email: str) -> None:
     session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(email, 0))))
 
 
-def account_of(session: Session, email: str) -> Account | None:
-    """The account whose proved address this is; the caller holds the address."""
-    return session.scalar(by_address(email))
+def account_of(session: Session, email: str, *, hold: bool = False) -> Account | None:
+    """The account whose proved address this is; the caller holds the address.
+
+    Args:
+        session: the transaction.
+        email: in small letters.
+        hold: whether to keep others from changing the account until the transaction ends.
+    """
+    found = by_address(email)
+    if hold:
+        found = found.with_for_update(key_share=True).execution_options(populate_existing=True)
+    return session.scalar(found)
 
 
 def by_address(email: str) -> Select[Account]:
@@ -248,12 +277,16 @@ def by_address(email: str) -> Select[Account]:
     )
 
 
-def _waiting(session: Session, email: str, *, hold: bool = True) -> list[PendingProof]:
+def _waiting(
+    session: Session, email: str, *, hold: bool = True, with_nobodys: bool = False
+) -> list[PendingProof]:
     found = (
         select(PendingProof)
         .where(PendingProof.email == email, PendingProof.purpose == "registration")
         .order_by(PendingProof.created_at)
     )
+    if not with_nobodys:
+        found = found.where(PendingProof.password_hash.is_not(None))
     if days := settings().retention_unproved_days:
         # As the retention ends it (shared/db/retention.py), so also when that does not run.
         is_kept = PendingProof.created_at >= retention.before(session, days)

@@ -25,13 +25,18 @@ class SessionView(msgspec.Struct, kw_only=True):
 
 
 class SessionList(msgspec.Struct, kw_only=True):
-    """The sessions that have not ended, the one renewed last first."""
+    """The sessions that have not ended, the one renewed last first.
+
+    `more`: whether there are others, which are not among these; `DELETE` ends them too.
+    """
 
     sessions: list[SessionView]
+    more: bool
 
 
 def show(session: Session, call: Call[None, None]) -> Answer:
     """Where you are signed in."""
+    live = sessions.live(session, call.caller)
     found = [
         SessionView(
             id=held.id,
@@ -42,9 +47,9 @@ def show(session: Session, call: Call[None, None]) -> Answer:
             expires_at=held.expires_at,
             is_this=held.id == call.session_id,
         )
-        for held in sessions.live(session, call.caller)
+        for held in live[: sessions.MOST_LISTED]
     ]
-    return Answer(200, SessionList(sessions=found))
+    return Answer(200, SessionList(sessions=found, more=len(live) > len(found)))
 
 
 def end_all(session: Session, call: Call[None, None]) -> Answer:

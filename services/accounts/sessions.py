@@ -143,14 +143,17 @@ def end_others(session: Session, account_id: UUID, session_id: UUID | None) -> i
     return len(session.scalars(ending).all())
 
 
+MOST_LISTED = 100
+
+
 def live(session: Session, account_id: UUID) -> Sequence[AccountSession]:
-    """An account's sessions, the one used last first."""
+    """An account's sessions, the one used last first: one more than `MOST_LISTED` at most."""
     return session.scalars(
         select(AccountSession)
         .where(AccountSession.account_id == account_id, AccountSession.ended_at.is_(None))
         .where(AccountSession.expires_at > func.clock_timestamp())
         .order_by(AccountSession.renewed_at.desc())
-        .limit(100)
+        .limit(MOST_LISTED + 1)
     ).all()
 
 

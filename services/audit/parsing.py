@@ -11,7 +11,7 @@ import msgspec
 
 from shared.bus.contract.delivery import Incoming
 from shared.bus.contract.errors import Malformed
-from shared.bus.contract.message import Received
+from shared.bus.contract.message import MENDED_BY, Received
 
 NOBODY = "the system"
 SOMEBODY = "somebody unknown"
@@ -33,7 +33,8 @@ class Fact:
 
     Attributes:
         actor: who did it.
-        address: from where; the service that told it, where it says no more.
+        address: from where; the service that told it, where it says no more; and who has changed
+            what it says since.
         data: its JSON, as it came.
     """
 
@@ -61,6 +62,8 @@ def decode_fact(incoming: Incoming) -> Received[Any]:
     source = str(incoming.headers.get("ce-source") or "")
     address = given.get("address")
     address = address if isinstance(address, str) and address else source
+    if source.startswith(MENDED_BY) and address != source:
+        address = f"{address}, {source}"
     # PostgreSQL's text holds no NUL. In the JSON itself it can only stand escaped.
     actor, address = (_actor(str(type_), given).replace("\0", "?"), address.replace("\0", "?"))
     fact = Fact(actor, address, data)

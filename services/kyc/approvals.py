@@ -1,8 +1,8 @@
 """Several persons for one decision: who has decided, and how many count.
 
 A row a person, whatever name and case they are written in and by whichever way they came in. It
-counts until it ends (`KYC_APPROVAL_DAYS`), until its person takes it back, and for the application
-that it is about alone.
+counts until it ends (`KYC_APPROVAL_DAYS`), until its person takes it back or is no user of the
+console any more on which it was decided, and for the application that it is about alone.
 """
 
 from collections.abc import Sequence
@@ -124,6 +124,7 @@ def _counted(
         select(KycDecision)
         .where(KycDecision.application_id == application.id, KycDecision.decision == decision)
         .where(KycDecision.withdrawn_at.is_(None), KycDecision.expires_at > now)
+        .where(~KycDecision.is_of_nobody())
         .order_by(KycDecision.decided_at, KycDecision.person)
         .execution_options(populate_existing=True)
     ).all()

@@ -48,6 +48,7 @@ class Parked(msgspec.Struct, frozen=True):
         routing_key: its key there.
         correlation_id: the order or account that it is about.
         written_by: the database role that wrote it.
+        mended_by: the one that has changed what it says since; empty where none has.
         written_at: when that was.
         parked_at: since when it is parked.
         next_try_at: when the relay tries it again.
@@ -64,6 +65,7 @@ class Parked(msgspec.Struct, frozen=True):
     routing_key: str
     correlation_id: str
     written_by: str
+    mended_by: str
     written_at: datetime
     parked_at: datetime
     next_try_at: datetime

@@ -9,7 +9,7 @@ import structlog
 from sqlalchemy import Connection, Row, case, delete, func, or_, select, text, tuple_
 
 from shared.bus.contract import journal
-from shared.bus.contract.message import Message
+from shared.bus.contract.message import MENDED_BY, Message
 from shared.db import arrays
 from shared.db.models import OutboxMessage
 
@@ -39,6 +39,7 @@ _HEAD = (
     _table.c.traceparent,
     _table.c.time,
     _table.c.written_by,
+    _table.c.mended_by,
 )
 _SIZE = func.octet_length(_table.c.body)
 
@@ -193,7 +194,9 @@ def tell_parked(found: Sequence[Row[Any]], outcome: Outcome) -> None:
 def message(row: Any) -> Message:
     """The message that a row holds."""
     # By position, in the order of `_HEAD`: by name it costs twice as much, row by row.
-    _, message_id, exchange, key, type_, about, source, traceparent, time, _, body = row
+    _, message_id, exchange, key, type_, about, source, traceparent, time, _, mender, body = row
+    if mender:  # who wrote it does not say this
+        source = f"{MENDED_BY}{mender}"
     return Message(
         exchange, key, type_, str(message_id), bytes(body), about, time, source, traceparent
     )

@@ -61,6 +61,7 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "accounts": ACCOUNT,
         "kyc_applications": "SELECT, UPDATE",
         "kyc_decisions": "SELECT, INSERT, UPDATE",
+        "ops_users": "SELECT (id, name)",
         "rehearsals": REHEARSE,
         "webhook_secrets": "SELECT (id, revoked_with)",
         "webhook_public_keys": "SELECT (id, revoked_with)",

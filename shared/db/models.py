@@ -29,6 +29,7 @@ from sqlalchemy import (
     false,
     func,
     literal_column,
+    select,
     text,
     true,
 )
@@ -37,6 +38,7 @@ from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from shared.ids import new_id
+from shared.security.service_accounts import CONSOLE, login
 
 
 class Base(DeclarativeBase):
@@ -357,6 +359,16 @@ class KycDecision(Base):
     decided_at: Mapped[datetime]
     expires_at: Mapped[datetime]
     withdrawn_at: Mapped[datetime | None]
+
+    @classmethod
+    def is_of_nobody(cls) -> ColumnElement[bool]:
+        """Whether it was decided on the console, by who is no user of it any more.
+
+        Who decided by their own user of the broker need be none of the console's.
+        """
+        on_console = cls.decided_by.endswith(f" ({login(CONSOLE)})", autoescape=True)
+        is_user = select(OpsUser.id).where(OpsUser.name == cls.person).exists()
+        return and_(on_console, ~is_user)
 
 
 # --- services.secrets ------------------------------------------------------------------------
@@ -769,8 +781,10 @@ class OpsSecondFactor(Base):
         ForeignKey("ops_users.id", ondelete="CASCADE"), primary_key=True
     )
     sealed: Mapped[bytes | None]
-    # Shown, and not confirmed by a code yet.
+    # Shown, and not confirmed by a code yet; since when, and to which session (its token's hash).
     offered: Mapped[bytes | None]
+    offered_at: Mapped[datetime | None]
+    offered_to: Mapped[bytes | None]
     confirmed_at: Mapped[datetime | None]
     # Of the newest code that was taken: neither it nor an earlier one is taken again (5.2).
     last_step: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
@@ -908,6 +922,8 @@ class OutboxMessage(Base):
     parked_at: Mapped[datetime | None]
     reason: Mapped[str] = mapped_column(server_default="")
     written_by: Mapped[str] = mapped_column(server_default=text("CURRENT_USER"))
+    # Who has changed what it says since, set by a trigger: empty where nobody has.
+    mended_by: Mapped[str] = mapped_column(server_default="")
 
 
 class Rehearsal(Base):

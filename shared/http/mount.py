@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, cast
 
 import falcon.asgi
@@ -13,6 +13,7 @@ from falcon.asgi import Request, Response
 from shared.config.loading import settings
 from shared.db.deadline import ANSWER_SECONDS, within
 from shared.db.session import is_database_away, is_used_up, transaction
+from shared.http.bodies import read_body, read_unvouched
 from shared.http.errors import ApiError, invalid, overloaded, unavailable
 from shared.http.lanes import Lanes
 from shared.http.metrics import measured
@@ -134,21 +135,6 @@ def traceparent(req: Request) -> str | None:
     return given if given and _TRACEPARENT.match(given) else None
 
 
-async def read_body(req: Request, limit: int) -> bytes:
-    """The raw body, of at most `limit` bytes, however it is sent.
-
-    Raises:
-        ApiError: 413, before anything is read where the length is declared.
-    """
-    if (req.content_length or 0) <= limit:
-        body: bytes = await req.stream.read(limit + 1)
-        if len(body) <= limit:
-            return body
-        # What nobody has read resets the connection, and the answer goes with it (RFC 9112, 9.6).
-        await req.stream.read(limit)
-    raise ApiError(413, "body_too_large", f"The body is larger than {limit} bytes.")
-
-
 def _resource(routes: list[Route], lanes: Lanes, throttles: Throttles) -> object:
     resource: Any = type("Resource", (), {})()
     for route in routes:
@@ -181,7 +167,8 @@ def _responder(route: Route, lanes: Lanes, throttles: Throttles) -> Any:
             raise refusal
         if route.throttled_account and (refusal := throttles.account(str(account_id))):
             raise refusal
-        body = await _body(req, route, body_decoder)
+        read_raw = read_unvouched if token is None else read_body
+        body = await _body(req, route, body_decoder, read_raw)
         # A proof of an address may be without one.
         has_password = getattr(body, "password", None) is not None
         lane = lanes.passwords if has_password else lanes.ordinary
@@ -218,11 +205,14 @@ def _responder(route: Route, lanes: Lanes, throttles: Throttles) -> Any:
 
 
 async def _body(
-    req: Request, route: Route, decoder: msgspec.json.Decoder[Any] | None
+    req: Request,
+    route: Route,
+    decoder: msgspec.json.Decoder[Any] | None,
+    read_raw: Callable[[Request, int], Awaitable[bytes]],
 ) -> msgspec.Struct | None:
     if decoder is None or route.body is None:
         return None
-    raw = await read_body(req, route.max_body_bytes)
+    raw = await read_raw(req, route.max_body_bytes)
     if not raw.strip() and route.body_optional:
         raw = b"{}"
     try:

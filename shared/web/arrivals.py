@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from falcon.asgi import Request
 
-from shared.web.forms import MAX_STRANGERS_BYTES, SentForm
+from shared.web.forms import SentForm
 from shared.web.results import BACK, PageError, View, own_path
 
 SIGN_IN = "/sign-in"
@@ -51,9 +51,8 @@ def to_sign_in(req: Request, sent: SentForm) -> str:
 
 def _page_of(req: Request, sent: SentForm) -> str:
     """The page that a form was on; a question was on none that can be asked for."""
-    is_small = len(sent.body) <= MAX_STRANGERS_BYTES  # anybody may send a made-up cookie
     with suppress(PageError):
-        if is_small and (back := sent.fields({}).get(BACK)):
+        if back := sent.fields({}).get(BACK):
             return own_path(back[0])
     referrer = urlsplit(req.get_header("Referer") or "")
     is_ours = referrer.netloc == req.netloc

@@ -1,8 +1,9 @@
 """What a request says: its query, its path, and forms that one of our own pages has sent."""
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from itertools import chain
 from urllib.parse import parse_qs
 from uuid import UUID
@@ -11,7 +12,8 @@ import falcon
 from falcon.asgi import Request
 from falcon.media import MultipartFormHandler
 
-from shared.http.mount import read_body
+from shared.http.bodies import read_body, read_unvouched
+from shared.http.errors import ApiError
 from shared.web.results import PageError
 from shared.web.tokens import is_form_token
 
@@ -54,6 +56,8 @@ class SentForm:
         Raises:
             PageError: 403, when it came from elsewhere; 400, when it cannot be read.
         """
+        if not any(self.tokens):
+            raise PageError(403, OUT_OF_DATE)
         try:
             if files is not None and self.kind.startswith(MULTIPART):
                 form = _read_parts(self.body, self.kind, files)
@@ -68,13 +72,18 @@ class SentForm:
         return form
 
 
-async def read_form(req: Request, *tokens: str, most: int) -> SentForm:
+async def read_form(
+    req: Request, *tokens: str, is_signed_in: Callable[[], Awaitable[bool]] | None
+) -> SentForm:
     """A form that one of our pages sent; what cannot be is refused unread.
+
+    Where somebody has to be signed in and nobody is, it says no more than where to come back to: a
+    large one is as good as empty, and is not kept.
 
     Args:
         req: the request.
         tokens: see `SentForm`.
-        most: how many bytes it may have.
+        is_signed_in: whether somebody is; None where nobody need be.
 
     Raises:
         PageError: 403, when it came from elsewhere.
@@ -85,7 +94,15 @@ async def read_form(req: Request, *tokens: str, most: int) -> SentForm:
         raise PageError(403, "The form was sent from another site.")
     if not any(tokens):
         raise PageError(403, OUT_OF_DATE)
-    return SentForm(await read_body(req, most), req.content_type or "", tokens)
+    if is_signed_in is not None and await is_signed_in():
+        return SentForm(await read_body(req, MAX_FORM_BYTES), req.content_type or "", tokens)
+    try:
+        body = await read_unvouched(req, MAX_STRANGERS_BYTES)
+    except ApiError as error:
+        if is_signed_in is None or error.status != HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            raise
+        return SentForm()
+    return SentForm(body, req.content_type or "", tokens)
 
 
 def _read_parts(body: bytes, kind: str, files: dict[str, SentFile]) -> dict[str, list[str]]:

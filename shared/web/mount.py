@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
@@ -17,6 +18,8 @@ from falcon.asgi import Request, Response
 from shared.config.settings import Settings
 from shared.db.session import is_database_away
 from shared.http.lanes import Lane, Lanes
+from shared.http.mount import client_address
+from shared.security.networks import network_of
 from shared.web import answers, cookies, forms
 from shared.web.answers import Render, write_view
 from shared.web.arrivals import hides_cookies, lead_on
@@ -175,6 +178,10 @@ class Site(ABC, Generic[PageT]):
         self._render = render
 
     @abstractmethod
+    def is_signed_in(self, own: str) -> bool:
+        """Whether a token is of a session that has not ended; called in a thread."""
+
+    @abstractmethod
     async def answer(self, page: PageT, here: Arrived) -> tuple[Result, str]:
         """What a page answers, and its HTML where it is to be shown."""
 
@@ -199,7 +206,6 @@ class Site(ABC, Generic[PageT]):
 
     def _responder(self, page: PageT) -> Any:
         names, config = self._names, self._config
-        most = forms.MAX_STRANGERS_BYTES if page.needs == "nobody" else forms.MAX_FORM_BYTES
 
         async def respond(req: Request, resp: Response, **path: str) -> None:
             own = cookies.get(req, names.session, config)
@@ -213,7 +219,8 @@ class Site(ABC, Generic[PageT]):
             if page.method == "POST":
                 # Somebody may have signed in since the page was made, in another tab.
                 made_for = (own, unsigned) if page.needs == "nobody" else (token,)
-                sent = await forms.read_form(req, *made_for, most=most)
+                looked_up = None if page.needs == "nobody" else partial(self._looked_up, req, own)
+                sent = await forms.read_form(req, *made_for, is_signed_in=looked_up)
             query = forms.read_query(req)
             forms.refuse_nul((*query.values(), *path.values()))
             if not token:
@@ -230,6 +237,13 @@ class Site(ABC, Generic[PageT]):
             self._write(resp, result, html)
 
         return respond
+
+    async def _looked_up(self, req: Request, own: str) -> bool:
+        """Whether the session that a browser names is one: anybody may name one."""
+        if not own:
+            return False
+        caller = network_of(client_address(req))
+        return await self._lanes.ordinary.run(partial(self.is_signed_in, own), caller)
 
     def _write(self, resp: Response, result: Result, html: str) -> None:
         names, config = self._names, self._config

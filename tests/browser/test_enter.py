@@ -85,7 +85,7 @@ def one_of_each(running):
         )
     with running.session() as session, session.begin():
         ada = users.verify(session, "ada", PASSWORD)
-        second_factor.offer(session, ada.id)
+        second_factor.offer(session, ada.id, "a session")
     publish(running.amqp_url, intake(order_created()))
 
 

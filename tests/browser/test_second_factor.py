@@ -65,6 +65,7 @@ def test_from_setting_it_up_to_losing_the_telephone(browser, running):
     sign_in(page, running, name)
     page.get_by_role("link", name=name).click()
     page.get_by_role("link", name="Second factor").click()
+    page.get_by_label("Your password").fill(PASSWORD)
     page.get_by_role("button", name="Set it up").click()
     app = pyotp.TOTP(page.locator("[data-secret]").text_content())
     expect(page.locator("main")).to_contain_text(f"otpauth://totp/Order%20Fellow:{name}?secret=")
@@ -137,9 +138,11 @@ def half(running):
     name = a_user(running, "bola", "act")
     with running.session() as session, session.begin():
         user = users.verify(session, name, PASSWORD)
-        second_factor.offer(session, user.id)
-        offered = second_factor.offered(session, user.id, name)
-        assert second_factor.confirm(session, user.id, pyotp.TOTP(offered.secret).now())
+        second_factor.offer(session, user.id, "a session")
+        offered = second_factor.offered(session, user.id, name, "a session")
+        assert second_factor.confirm(
+            session, user.id, pyotp.TOTP(offered.secret).now(), "a session"
+        )
     with httpx.Client(base_url=running.url, timeout=20) as client:
         client.get("/sign-in")
         form = {"name": name, "password": PASSWORD, "form_token": form_token(client.cookies[FORM])}
@@ -199,17 +202,29 @@ def test_where_it_is_required_there_is_nothing_else_before_it(
             )
             assert answer.status_code == 303, page.path
             assert answer.headers["Location"] == "/second-factor", page.path
+        # A browser that was left signed in is not enough to make an account one's own.
+        for guess in ({}, {"password": "another long one"}):
+            assert client.post("/second-factor/offer", data=form | guess).status_code == 400
+            assert "data-secret" not in client.get("/second-factor").text
+        form |= {"password": PASSWORD}
         assert client.post("/second-factor/offer", data=form).status_code == 303
         shown = client.get("/second-factor").text
         assert "Everybody needs one here" in shown
         secret = re.search(r"data-secret>(\w+)<", shown)[1]
         code = {"code": pyotp.TOTP(secret).now()}
-        # A browser that was left signed in is not enough to make an account one's own.
-        for guess in ({}, {"password": "another long one"}):
+        guess = {"password": "another long one"}
+        answer = client.post("/second-factor/confirm", data=form | code | guess)
+        assert (answer.status_code, "The password is wrong." in answer.text) == (400, True)
+        # Nor is the password, which somebody may have found out.
+        for guess in ({}, {"enrolment": "aaaaaa-aaaaaa-aaaaaa-aaaaaa"}):
             answer = client.post("/second-factor/confirm", data=form | code | guess)
-            assert (answer.status_code, "The password is wrong." in answer.text) == (400, True)
+            assert (answer.status_code, "enrolment code is wrong" in answer.text) == (400, True)
         assert client.get("/").status_code == 303
-        code |= {"password": PASSWORD}
+        with running.session() as session, session.begin():
+            form |= {"enrolment": second_factor.make_enrolment_code(session, "ngozi")}
+        # A wrong code of the app does not use it up.
+        wrong = client.post("/second-factor/confirm", data=form | {"code": "000000"})
+        assert (wrong.status_code, "The code is wrong" in wrong.text) == (400, True)
         assert client.post("/second-factor/confirm", data=form | code).status_code == 200
         assert client.get("/").status_code == 200
         assert client.get("/kyc").status_code == 200

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from shared.bus.contract.events import AccountOtpRequested, decode
 from shared.db.models import OutboxMessage
+from shared.db.session import database_time
 from shared.security.encryption import code_sealer
 from stack.folders import ROOT
 from stack.processes import Process, stop
@@ -54,7 +55,8 @@ class Api:
             for row in rows:
                 fact = decode(row.type, row.body)
                 assert isinstance(fact, AccountOtpRequested)
-                if fact.email == email:
+                # Nobody's is over when it is made.
+                if fact.email == email and fact.expires_at > database_time(session):
                     return code_sealer().open(fact.sealed_code, f"otp:{fact.code_id}").decode()
         raise AssertionError(f"no code for {email}")
 

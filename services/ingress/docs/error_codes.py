@@ -248,7 +248,7 @@ CODES: dict[str, ErrorCode] = {
     "invalid_otp": ErrorCode(
         [400],
         "The code is none that was mailed for a registration of this address that waits; or the "
-        "password or id beside it is another registration's.",
+        "password or id beside it is that of none that waits.",
         "Take the six digits from the newest email. Five wrong tries lock it.",
     ),
     "several_registrations": ErrorCode(

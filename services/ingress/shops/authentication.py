@@ -14,7 +14,7 @@ from services.ingress.request_log.attempt import Attempt
 from services.ingress.webhook import rules
 from services.ingress.webhook.authentication import account_of
 from services.ingress.webhook.refusals import Refusals, unopened
-from shared.http.mount import read_body
+from shared.http.bodies import Unvouched
 from shared.security.encryption import CannotOpenError
 
 
@@ -53,14 +53,20 @@ class PlatformScheme:
             rules.read_platform_headers(req.scope["headers"], self._platform, attempt)
         except rules.Refusal as refusal:
             raise self._refusals.refuse(req, refusal) from None
-        body = attempt.body = await read_body(req, self._max_body_bytes)
-        if account is not None:
-            secret = self._match(account, body, attempt)
-            if secret is None and await self._look_again(req, account):
-                secret = self._match(account, body, attempt)
-            if secret is not None:
-                return secret
-        raise self._refusals.refuse(req, rules.invalid_signature())
+        async with Unvouched(req, self._max_body_bytes) as body:
+            attempt.body = body
+            secret = await self._signed_with(req, account, attempt) if account else None
+        if secret is None:
+            raise self._refusals.refuse(req, rules.invalid_signature())
+        return secret
+
+    async def _signed_with(
+        self, req: Request, account: UUID, attempt: Attempt
+    ) -> CachedSecret | None:
+        secret = self._match(account, attempt.body, attempt)
+        if secret is None and await self._look_again(req, account):
+            secret = self._match(account, attempt.body, attempt)
+        return secret
 
     async def _look_again(self, req: Request, account: UUID) -> bool:
         with self._refusals.looking_up(req):

@@ -27,8 +27,9 @@ from services.ingress.webhook.acceptor import Acceptor
 from services.ingress.webhook.admission import Admission
 from services.ingress.webhook.endpoint import Webhook, tell_success
 from services.ingress.webhook.refusals import as_error
+from shared.http.bodies import read_unvouched
 from shared.http.errors import ApiError, invalid
-from shared.http.mount import read_body, traceparent, write_error
+from shared.http.mount import traceparent, write_error
 from shared.validation.reading import InvalidValueError
 
 _MAX_PING_BYTES = 64
@@ -81,7 +82,7 @@ class PlatformWebhook(Webhook):
         started = time.perf_counter()
         code = "ping"
         try:
-            body = await read_body(req, _MAX_PING_BYTES)
+            body = await read_unvouched(req, _MAX_PING_BYTES)
             if self._platform.ping is None or not self._platform.ping.fullmatch(body):
                 raise as_error(rules.Refusal(415, "unsupported_media_type", rules.NOT_JSON))
             _tell_noted(resp, "ping")

@@ -24,7 +24,7 @@ from services.ingress.credentials.secret import CachedSecret
 from services.ingress.request_log.attempt import Attempt
 from services.ingress.webhook import hmac_hex, missing_headers, rules, standard_webhooks
 from services.ingress.webhook.refusals import Refusals, unopened
-from shared.http.mount import read_body
+from shared.http.bodies import Unvouched, read_body
 from shared.security.encryption import CannotOpenError
 
 MAX_KEY_LENGTH = 200
@@ -136,15 +136,20 @@ class StandardScheme:
             if refusal.code == "invalid_timestamp":
                 error.more["server_time"] = int(now)
             raise error from None
-        body = attempt.body = await read_body(req, self._max_body_bytes)
-        if account is not None:
-            signed = prefix + body
+        async with Unvouched(req, self._max_body_bytes) as body:
+            attempt.body = body
+            signer = await self._signer(req, account, prefix + body, attempt) if account else None
+        if signer is None:
+            raise self._refusals.refuse(req, rules.invalid_signature())
+        return signer
+
+    async def _signer(
+        self, req: Request, account: UUID, signed: bytes, attempt: Attempt
+    ) -> Signer | None:
+        signer = self._match(account, signed, attempt)
+        if signer is None and await self._look_again(req, account):
             signer = self._match(account, signed, attempt)
-            if signer is None and await self._look_again(req, account):
-                signer = self._match(account, signed, attempt)
-            if signer is not None:
-                return signer
-        raise self._refusals.refuse(req, rules.invalid_signature())
+        return signer
 
     def _is_known(self, account: UUID) -> bool:
         return bool(self._secrets.of(account) or self._secrets.public_keys.of(account))

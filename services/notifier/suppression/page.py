@@ -22,9 +22,10 @@ from services.notifier.suppression import leaving
 from services.notifier.suppression.leaving import Standing
 from shared.db.deadline import ANSWER_SECONDS, within
 from shared.db.session import is_database_away, is_used_up, transaction
+from shared.http.bodies import read_unvouched
 from shared.http.errors import ApiError
 from shared.http.lanes import Lane
-from shared.http.mount import client_address, read_body
+from shared.http.mount import client_address
 from shared.languages.language import language
 from shared.security import tracking
 from shared.security.networks import network_of
@@ -87,7 +88,7 @@ class UnsubscribePage:
         asked = _asked(req)
         if not self._is_counted(req, resp, asked):
             return
-        found = fields(req.content_type or "", await read_body(req, MAX_BODY_BYTES))
+        found = fields(req.content_type or "", await read_unvouched(req, MAX_BODY_BYTES))
         may = _BY_LINK if isinstance(asked, tracking.Link) else tuple(_ACTIONS)
         wanted = may[0] if found == ONE_CLICK else found.get("do", "") if len(found) == 1 else ""
         if wanted not in may:

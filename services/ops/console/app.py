@@ -43,6 +43,7 @@ from services.ops.monitoring.alerts import too_old
 from services.ops.monitoring.poller import Lookout
 from services.ops.monitoring.snapshot import Looker
 from services.ops.users import resealing
+from services.ops.users import second_factor as user_second_factor
 from services.ops.users import sessions as user_sessions
 from shared.bus.broker.refusal import explain
 from shared.config.loading import settings
@@ -120,6 +121,9 @@ class Console:
             asyncio.create_task(resealing.keep_sealing()),
             asyncio.create_task(
                 keep_running("sessions", SESSIONS_SECONDS, partial(user_sessions.end_over, config))
+            ),
+            asyncio.create_task(
+                keep_running("offers", SESSIONS_SECONDS, user_second_factor.forget_offers)
             ),
             asyncio.create_task(keep_telling(config, channels(config), self.system.lookout)),
         ]

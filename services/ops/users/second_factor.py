@@ -5,11 +5,12 @@ Six digits by SHA-1 each 30 seconds, which is what every authenticator app does.
 
 import base64
 import hashlib
+import hmac
 import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 from uuid import UUID
 
@@ -20,14 +21,16 @@ from sqlalchemy.orm import Session
 
 from services.ops.users import users
 from shared.db.models import OpsRecoveryCode, OpsSecondFactor, OpsSession, OpsUser
-from shared.db.session import database_time
+from shared.db.session import database_time, transaction
 from shared.security.encryption import second_factor_sealer
+from shared.web.tokens import hashed
 
 ISSUER = "Order Fellow"
 DIGITS = 6
 EITHER_SIDE = 1
 """So many steps a clock may be off (RFC 6238, 5.2)."""
 RECOVERY_CODES = 10
+OFFERED_FOR = timedelta(minutes=15)
 # NIST SP 800-63B, 5.1.2.2: what has 112 bits of chance or more may be kept under a plain hash.
 _RECOVERY_BYTES = 15
 _GROUP = 6
@@ -70,38 +73,61 @@ def standing(session: Session, user_id: UUID) -> Standing:
     return Standing(confirmed_at, session.scalar(codes) or 0)
 
 
-def offer(session: Session, user_id: UUID) -> None:
-    """Make a new secret, which counts once a code of it is confirmed; until then the one before."""
+def offer(session: Session, user_id: UUID, token: str) -> None:
+    """Make a new secret, which counts once a code of it is confirmed; until then the one before.
+
+    It is for the session that it is shown to, and for `OFFERED_FOR`.
+
+    Args:
+        session: in a transaction.
+        user_id: whose.
+        token: of that session.
+    """
     made = pyotp.random_base32()  # 160 bits: RFC 4226, 4, R6
-    sealed = second_factor_sealer().seal(made.encode(), context(user_id))
     factor = _locked(session, user_id)
     if factor is None:
-        session.add(OpsSecondFactor(user_id=user_id, offered=sealed))
-    else:
-        factor.offered = sealed
+        factor = OpsSecondFactor(user_id=user_id)
+        session.add(factor)
+    factor.offered = second_factor_sealer().seal(made.encode(), context(user_id))
+    factor.offered_at, factor.offered_to = database_time(session), hashed(token)
     session.flush()
 
 
-def offered(session: Session, user_id: UUID, name: str) -> Offer | None:
+def offered(session: Session, user_id: UUID, name: str, token: str) -> Offer | None:
     """What was offered and is not confirmed yet.
 
     Args:
         session: in a transaction.
         user_id: whose.
         name: theirs, by which the app lists it.
+        token: of the session that asks.
 
     Raises:
         CannotOpenError: its key is not listed any more.
     """
     factor = session.get(OpsSecondFactor, user_id)
-    if factor is None or factor.offered is None:
+    if factor is None or factor.offered is None or not _is_for(session, factor, token):
         return None
     totp = _totp(factor.offered, user_id, name)
     return Offer(totp.secret, totp.provisioning_uri())
 
 
+def forget_offers() -> None:
+    """Keep nothing of what was offered and is not confirmed in time."""
+    with transaction() as session:
+        is_over = OpsSecondFactor.offered_at < func.clock_timestamp() - OFFERED_FOR
+        session.execute(update(OpsSecondFactor).where(is_over).values(users.NO_OFFER))
+
+
+def _is_for(session: Session, factor: OpsSecondFactor, token: str) -> bool:
+    if factor.offered_at is None or factor.offered_to is None:
+        return False
+    is_theirs = hmac.compare_digest(factor.offered_to, hashed(token))
+    return is_theirs and database_time(session) - factor.offered_at < OFFERED_FOR
+
+
 def confirm(
-    session: Session, user_id: UUID, code: str, at: datetime | None = None
+    session: Session, user_id: UUID, code: str, token: str, at: datetime | None = None
 ) -> Sequence[str] | None:
     """Let what was offered count, if the code is one of it.
 
@@ -109,6 +135,7 @@ def confirm(
         session: in a transaction.
         user_id: whose.
         code: as it was typed.
+        token: of the session that it was offered to.
         at: the time; now, by the database's clock, when not given.
 
     Returns:
@@ -120,13 +147,14 @@ def confirm(
     # Whoever is signing in just now without it is not signed in yet, or is seen.
     users.hold(session, user_id)
     factor = _locked(session, user_id)
-    if factor is None or factor.offered is None:
+    if factor is None or factor.offered is None or not _is_for(session, factor, token):
         return None
     at = at or database_time(session)
     step = _step_of(_totp(factor.offered, user_id), _plain(code), at)
     if step is None:
         return None
     factor.sealed, factor.offered = factor.offered, None
+    factor.offered_at = factor.offered_to = None
     factor.confirmed_at, factor.last_step = at, step
     return make_recovery_codes(session, user_id)
 
@@ -190,10 +218,33 @@ def forget_wrong(session: Session, user_id: UUID) -> int:
 
 def make_recovery_codes(session: Session, user_id: UUID) -> Sequence[str]:
     """New recovery codes, to be shown once; those before stop working."""
+    return _make_codes(session, user_id, RECOVERY_CODES)
+
+
+def make_enrolment_code(session: Session, name: str) -> str:
+    """What who has no second factor yet needs to set one up, beside the password; it works once.
+
+    Where everybody needs one a password that was found out would be enough to set it up for them.
+    Whoever sets a second factor up has it taken away; it is kept as a recovery code.
+
+    Args:
+        session: in a transaction.
+        name: the user's, in whatever case.
+
+    Returns:
+        The code, to be shown once; empty where there is no such user, or they have a second factor.
+    """
+    user = users.find(session, name)
+    if user is None or user.has_second_factor:
+        return ""
+    return _make_codes(session, user.id, 1)[0]
+
+
+def _make_codes(session: Session, user_id: UUID, count: int) -> Sequence[str]:
     session.execute(delete(OpsRecoveryCode).where(OpsRecoveryCode.user_id == user_id))
     plain = [
         base64.b32encode(secrets.token_bytes(_RECOVERY_BYTES)).decode().lower()
-        for _ in range(RECOVERY_CODES)
+        for _ in range(count)
     ]
     session.execute(
         insert(OpsRecoveryCode), [{"code_hash": _hash(code), "user_id": user_id} for code in plain]

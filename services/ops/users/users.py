@@ -1,12 +1,12 @@
 """Who may sign in to the ops console, and as what."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, delete, exists, select
+from sqlalchemy import ColumnElement, Select, delete, exists, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -21,6 +21,8 @@ HAS_SECOND_FACTOR = exists().where(
     OpsSecondFactor.user_id == OpsUser.id, OpsSecondFactor.confirmed_at.is_not(None)
 )
 """Of a row of `OpsUser`."""
+NO_OFFER: Mapping[str, None] = dict.fromkeys(("offered", "offered_at", "offered_to"))
+"""Of a row of `OpsSecondFactor`: nothing waits to be confirmed."""
 
 
 class UnfitUserError(Exception):
@@ -95,6 +97,8 @@ def put(session: Session, name: str, role: str, password: str | None) -> bool:
     if password is not None:
         known.password_hash = passwords.hash_password(password)
     session.execute(delete(OpsSession).where(OpsSession.user_id == known.id))
+    offers = update(OpsSecondFactor).where(OpsSecondFactor.user_id == known.id)
+    session.execute(offers.values(NO_OFFER))
     return False
 
 

@@ -21,7 +21,7 @@ def show(visit: Visit) -> Result:
 def ask_end(visit: Visit) -> Question:
     """Name the session that is ended."""
     wanted = str(uuid_of(visit.path["session_id"]))
-    found = next((one for one in _sessions(visit) if one["id"] == wanted), None)
+    found = next((one for one in _sessions(visit)[0] if one["id"] == wanted), None)
     if found is None:
         raise PageError(404, "There is no such session of yours any more.")
     where = in_words(found["network"], found["client"])
@@ -36,12 +36,14 @@ def end(visit: Visit) -> Result:
 
 def ask_end_all(visit: Visit) -> Question:
     """Say how many are ended."""
-    count = len(_sessions(visit))
+    sessions, more = _sessions(visit)
+    count = len(sessions)
+    number = f"More than {count}" if more else str(count)
     return Question(
         "End every session, this one too?",
         "End all of them",
         PATH,
-        more=f"{count} {'session is' if count == 1 else 'sessions are'} ended, of browsers and of "
+        more=f"{number} {'session is' if count == 1 else 'sessions are'} ended, of browsers and of "
         "programs; each signs in again. Webhooks go on: they are signed by the secret.",
         is_danger=True,
     )
@@ -135,9 +137,10 @@ def close(visit: Visit) -> Result:
     return Redirect("/sign-in?said=closed", token="")
 
 
-def _sessions(visit: Visit) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = visit.api.get("/users/sessions/")["sessions"]
-    return found
+def _sessions(visit: Visit) -> tuple[list[dict[str, Any]], bool]:
+    """Those that the API lists, and whether there are others."""
+    found = visit.api.get("/users/sessions/")
+    return found["sessions"], found.get("more", False)  # an older API does not say
 
 
 def _refused(visit: Visit, refused: Refused, form: str) -> View:
@@ -145,10 +148,11 @@ def _refused(visit: Visit, refused: Refused, form: str) -> View:
 
 
 def _page(visit: Visit, form: str = "", wrong: Refused | None = None) -> View:
-    sessions = [(one, browser(one["client"])) for one in _sessions(visit)]
+    sessions, more = _sessions(visit)
     about = {
         "path": PATH,
-        "sessions": sessions,
+        "sessions": [(one, browser(one["client"])) for one in sessions],
+        "more_sessions": more,
         "form": form,
         "wrong": wrong,
         "email": visit.field("email"),

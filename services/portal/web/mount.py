@@ -43,6 +43,12 @@ class _Portal(Site[Page]):
         super().__init__(config, lanes, Names(SESSION, FORM, MARK), render)
         self._api = api
 
+    @within(ANSWER_SECONDS)
+    def is_signed_in(self, own: str) -> bool:
+        """Whether the portal holds anything of a browser."""
+        with transaction() as session:
+            return sessions.is_held(session, own)
+
     async def answer(self, page: Page, here: Arrived) -> tuple[Result, str]:
         """What a page answers."""
         api, own, token = self._api, here.own, here.token

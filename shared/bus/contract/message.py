@@ -23,6 +23,10 @@ SHORT_STRING_BYTES = 255
 TOLD = "told"
 """In a session's `info`: a list that is given what is left for the relay, too; of a rehearsal."""
 
+MENDED_BY = "mended by "
+"""What the source of a message begins with whose words ops staff have changed in the outbox: they
+are not those of the service that wrote it. The database role follows that changed them."""
+
 Replay = Literal["again", "unnamed", "done"]
 """`again`: handle it although the inbox may know it, where its effects know by themselves what
 there is; elsewhere, where it would be done twice, only if the inbox does not know it.

@@ -3,24 +3,26 @@
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
-from sqlalchemy import select, text, update
+from sqlalchemy import delete, event, func, select, text, update
 from sqlalchemy.orm import undefer
 
 from services.accounts import codes, credentials, registration, sign_in
 from services.accounts.guesses import attempts
-from shared.bus.contract.events import AccountOtpRequested, decode
+from shared.bus.contract.events import AccountOtpRequested
 from shared.db import attempts as counting
 from shared.db.attempts import HOUR, Limit
 from shared.db.models import Account, AttemptCount, OutboxMessage, PendingProof
-from shared.db.session import transaction
+from shared.db.session import database_time, transaction
+from shared.db.session import engine as session_engine
 from shared.http.errors import ApiError
 from shared.security import passwords
 from shared.security.encryption import code_sealer
-from tests.integration.arrange import until
+from tests.integration.arrange import facts, until
 
 EMAIL = "it@kettle.example"
 WAITS = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' "
@@ -38,8 +40,8 @@ def register(name):
 
 
 def code_of(db):
-    row = db.query(OutboxMessage).filter(OutboxMessage.type == AccountOtpRequested.TYPE).one()
-    fact = decode(row.type, row.body)
+    # Nobody's is over when it is made.
+    (fact,) = (f for f in facts(db, AccountOtpRequested.TYPE) if f.expires_at > database_time(db))
     return code_sealer().open(fact.sealed_code, f"otp:{fact.code_id}").decode()
 
 
@@ -182,3 +184,97 @@ def test_what_is_over_is_removed_around_what_somebody_counts(counted, db, engine
         finally:
             db.rollback()
     assert first not in db.scalars(select(AttemptCount.key)).all()
+
+
+AWAY = "203.0.113.7"
+OTHERS = "somebody@kettle.example"
+
+
+def ask_to_register(email):
+    with transaction() as session:
+        registration.register(session, "Kettle & Co", email, "correct horse", AWAY)
+
+
+def ask_for_code(email):
+    with transaction() as session:
+        registration.send_again(session, email, None, AWAY)
+
+
+def ask_for_reset_code(email):
+    with transaction() as session:
+        credentials.send_reset_code(session, email, AWAY)
+
+
+def reset(email):
+    with transaction() as session:
+        assert credentials.reset_password(session, email, "000000", "new horse battery", AWAY)
+
+
+def ask_for_address(email):
+    with transaction() as session:
+        (mine,) = session.scalars(select(Account.id).where(Account.email == EMAIL))
+        credentials.send_address_code(session, mine, "correct horse", email, AWAY)
+
+
+@contextmanager
+def recorded():
+    """The statements of a transaction, without its counts; a row that is made is one written."""
+    found = []
+
+    def note(_, __, statement, *___):
+        kind, *rest = statement.split(maxsplit=3)
+        is_written = kind in ("INSERT", "UPDATE") and "pending_proofs" in rest[:2]
+        found.append("pending_proofs is written" if is_written else statement)
+
+    event.listen(session_engine(), "before_cursor_execute", note)
+    try:
+        yield found
+    finally:
+        event.remove(session_engine(), "before_cursor_execute", note)
+
+
+@pytest.mark.parametrize(
+    "asks",
+    [
+        (ask_to_register,),
+        (ask_for_code,),
+        (ask_for_code, ask_for_code),
+        (ask_to_register, ask_for_code),
+        (ask_for_reset_code,),
+        (ask_for_reset_code, ask_for_reset_code),
+        (reset,),
+        (ask_for_reset_code, reset),
+        (ask_for_address,),
+    ],
+    ids=lambda asks: " ".join(ask.__name__ for ask in asks),
+)
+def test_who_is_there_is_told_by_no_work_that_is_left_out(account, db, asks):
+    """The time of an answer: the same statements, and a message of the same size.
+
+    An account, a registration that waits, and nobody.
+    """
+    with transaction() as session:
+        registration.register(session, "Waiting Co", OTHERS, "correct horse", AWAY)
+    work = {}
+    for email in (EMAIL, OTHERS, "nobody@kettle.example"):
+        done = work[email] = []
+        for ask in asks:
+            # The minute passes, and the day.
+            db.execute(delete(AttemptCount))
+            db.execute(update(PendingProof).values(code_made_at=text("now() - interval '1 hour'")))
+            db.execute(delete(OutboxMessage))
+            db.commit()
+            attempts._used_up.clear()
+            with recorded() as statements:
+                ask(email)
+            size = db.scalar(select(func.sum(func.octet_length(OutboxMessage.body)))) or 0
+            db.commit()
+            # Who is greeted by name is so in this one alone.
+            name = len("Kettle & Co") if ask is ask_for_reset_code and email == EMAIL else 0
+            done.append((statements, size and size - name - len(email)))
+    first, *others = work.values()
+    for other in others:
+        for one, another in zip(first, other, strict=True):
+            assert another[0] == one[0]
+            assert another[1] == one[1]
+    assert bool(first[-1][1]) is (asks[-1] is not reset)

@@ -7,9 +7,14 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import update
 
+from services.accounts import session_api, sessions
 from shared.db.models import AccountSession
+from shared.db.session import transaction
+from shared.http.route import Call
+from shared.ids import new_id
 from shared.security import tokens
 from tests.integration.accounts.test_accounts import bearer, login, new_email, register, verify
+from tests.integration.arrange import account
 
 
 @pytest.fixture
@@ -77,6 +82,20 @@ def test_no_renewal_outlives_the_sessions_end(api, email):
         session.commit()
     assert not is_in(api, renewed)
     assert renew(api, renewed).status_code == 401
+
+
+def test_a_list_of_sessions_that_ends_says_so(settings, db):
+    """Who signs in a hundred times would hide the sessions that were there before."""
+    made = account(db)
+    ahead = datetime.now(UTC) + timedelta(hours=1)
+    values = {"account_id": made.id, "network": "", "client": "", "expires_at": ahead}
+    call = Call(made.id, None, None, {}, "192.0.2.1")
+    for count, more in ((sessions.MOST_LISTED, False), (1, True)):
+        db.add_all(AccountSession(id=new_id(), refresh_id=new_id(), **values) for _ in range(count))
+        db.commit()
+        with transaction() as session:
+            told = session_api.show(session, call).body
+        assert (len(told.sessions), told.more) == (sessions.MOST_LISTED, more)
 
 
 def test_sessions_are_listed_and_ended_one_by_one_and_all(api, email):

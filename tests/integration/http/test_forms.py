@@ -1,10 +1,11 @@
 """What a stranger sends as a form costs the portal and the console next to nothing."""
 
+import asyncio
 import threading
 
 import falcon.asgi
 import pytest
-from falcon.testing import TestClient
+from falcon.testing import TestClient, create_scope
 
 from services.ops.console.app import Console
 from services.ops.console.web import mount as console
@@ -17,7 +18,7 @@ from shared.web import forms
 from shared.web.answers import add_error_handlers
 from shared.web.results import Redirect
 from shared.web.tokens import form_token
-from tests.integration.arrange import lanes
+from tests.integration.arrange import PATIENCE, lanes
 
 TOKEN = "a stranger's own"
 FORM = {"content-type": "application/x-www-form-urlencoded"}
@@ -91,3 +92,34 @@ def test_what_anybody_may_send_is_small_and_read_in_a_thread(site, read_in):
     assert answer.headers["location"] == "/done"
     assert read_in
     assert threading.main_thread() not in read_in
+
+
+def test_a_made_up_cookie_has_no_large_form_kept(site):
+    """The session is looked up first: what is held back of such a form is awaited by nobody."""
+    browser, of = site
+    headers = [*FORM.items(), ("content-length", "1000000"), ("cookie", f"{of.SESSION}=made-up")]
+    status = asyncio.run(held_back(browser.app, headers))
+    assert status == 303
+
+
+async def held_back(app, headers):
+    """What a form is answered of which the last does not come."""
+    first = [{"type": "http.request", "body": b"x=" + b"y" * 60_000, "more_body": True}]
+    found = asyncio.get_running_loop().create_future()
+
+    async def receive():
+        return first.pop() if first else await asyncio.Event().wait()
+
+    async def send(event):
+        if event["type"] == "http.response.start":
+            found.set_result(event["status"])
+
+    asked = asyncio.create_task(
+        app(create_scope(method="POST", path="/own", headers=headers), receive, send)
+    )
+    try:
+        done, _ = await asyncio.wait([found], timeout=PATIENCE)
+    finally:
+        asked.cancel()
+    assert done, "its last byte is awaited"
+    return found.result()

@@ -5,13 +5,14 @@ import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 
 from services.kyc.__main__ import wire
 from shared.bus.consume.consumer import Consumer
 from shared.bus.contract import topology
 from shared.bus.contract.events import decode
-from shared.db.models import KycApplication, KycDecision, OutboxMessage
+from shared.db.models import KycApplication, KycDecision, OpsUser, OutboxMessage
+from shared.ids import new_id
 from shared.security.service_accounts import CONSOLE, login
 from stack.servers.credentials import as_service
 from tests.integration.arrange import (
@@ -31,6 +32,14 @@ QUEUE = topology.KYC_DECISIONS
 @pytest.fixture
 def settings(settings, configure):
     return configure(kyc_approvals_required="2")
+
+
+@pytest.fixture(autouse=True)
+def on_duty(settings, db):
+    """The users of the console."""
+    for name in ("ada", "bola", "eze", "fellow", "ola"):
+        db.add(OpsUser(id=new_id(), name=name, rights=["kyc"], password_hash="-"))
+    db.commit()
 
 
 def on_console(amqp_url, person, body, **properties):
@@ -126,6 +135,23 @@ def test_a_revocation_takes_two_and_a_rejection_one(settings, db, amqp_url):
     assert statuses(db) == ["revoked", "rejected"]
     (told,) = facts(db, "kyc.revoked")
     assert told.reason == "Fraud report 77."
+
+
+def test_who_was_removed_from_the_console_counts_no_more(settings, db, amqp_url):
+    """Nothing of it has taken effect; who has a user of the broker is none of the console's."""
+    business = account(db, status="pending")
+    on_console(amqp_url, "ada", approve(business))
+    decide(settings)
+    db.execute(delete(OpsUser).where(OpsUser.name == "ada"))
+    db.commit()
+    on_console(amqp_url, "ola", approve(business))
+    decide(settings)
+    assert statuses(db) == ["pending"]
+    by_tool(amqp_url, approve(business), user_id="fellow")
+    decide(settings)
+    assert statuses(db) == ["approved"]
+    ola = f"ola ({login(CONSOLE)})"
+    assert [counted for *_, counted in recorded(db)][1:] == [(ola,), (ola, "fellow")]
 
 
 SPELLINGS = ["ada", "ADA", " Ada ", "\uff41\uff44\uff41", "a\u0064a"]

@@ -8,13 +8,15 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 from typer.testing import CliRunner
 
+from services.audit.parsing import decode_fact
 from services.ops.cli import app
 from shared.bus import outbox
+from shared.bus.contract.delivery import Incoming
 from shared.bus.contract.events import OpsDataViewed, encode
 from shared.bus.contract.message import message_for
 from shared.config.settings import Settings
 from shared.db.models import OutboxMessage
-from tests.integration.arrange import facts, order_created, take, until
+from tests.integration.arrange import facts, headers, order_created, take, until
 from tests.integration.relay.relaying import QUEUE, relaying, waiting
 
 
@@ -127,6 +129,28 @@ def test_what_is_edited_goes_out_as_it_is_now(three_parked, db, engine, settings
     got = take(settings_of_the_relay.amqp_url, QUEUE)
     assert got.body == better
     assert got.properties["message_id"] == three_parked[2].message_id
+    # It is not the words of who wrote it, and whoever reads it sees that.
+    assert headers(got)["ce-source"] == "mended by fellow_ops"
+    assert decode_fact(Incoming.of(got)).data.address.endswith(", mended by fellow_ops")
+
+
+def test_what_ops_say_in_anothers_name_is_signed(three_parked, db, settings):
+    """Whoever has its role, and no tool of ours that tells the audit log."""
+    ops = create_engine(settings.database_url)
+    with Session(ops) as session, session.begin():
+        session.execute(text("UPDATE outbox SET next_try_at = now()"))
+        session.execute(
+            text(
+                "UPDATE outbox SET body = body || ' '"
+                " WHERE sequence IN (SELECT min(sequence) FROM outbox)"
+            )
+        )
+        with pytest.raises(DBAPIError, match="permission denied"), session.begin_nested():
+            session.execute(text("UPDATE outbox SET mended_by = ''"))
+    ops.dispose()
+    found = select(OutboxMessage.mended_by).order_by(OutboxMessage.sequence)
+    assert list(db.scalars(found)) == ["fellow_ops", "", ""]
+    assert "mended by fellow_ops" in fellow("show", str(numbers(db)[0]))[1]
 
 
 def test_what_was_mended_meanwhile_is_not_overwritten(three_parked, db, monkeypatch):

@@ -44,6 +44,7 @@ MAY = {
         "accounts": "s",
         "kyc_applications": "SU",
         "kyc_decisions": "SIU",
+        "ops_users": "s",
         "rehearsals": "SD",
         "webhook_secrets": "s",
         "webhook_public_keys": "s",
@@ -342,6 +343,29 @@ def test_nobody_hangs_a_trigger_of_ours_on_a_table_of_their_own(role):
         " UPDATE mine SET closed_at = now()",
         "close_account",
     )
+
+
+def test_what_a_trigger_does_with_its_owners_rights_it_does_for_our_tables_alone(database_url):
+    """Whoever may hang it on another one: each of the kind, those of later migrations too."""
+    owner = create_engine(database_url)
+    of = text(
+        "SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace"
+        " AND prosecdef AND prorettype = 'trigger'::regtype"
+    )
+    with owner.connect() as connection:
+        names = list(connection.scalars(of))
+        connection.execute(text("CREATE TEMP TABLE mine (id uuid)"))
+        connection.commit()
+        assert "close_account" in names
+        for name in names:
+            hung = (
+                f"CREATE TRIGGER mine BEFORE INSERT ON mine FOR EACH ROW EXECUTE FUNCTION {name}()"
+            )
+            connection.execute(text(hung))
+            with pytest.raises(DBAPIError, match="this is for tables of public"):
+                connection.execute(text("INSERT INTO mine VALUES (gen_random_uuid())"))
+            connection.rollback()
+    owner.dispose()
 
 
 def test_a_function_is_for_who_needs_it_again_after_a_restore_without_roles(database_url):

@@ -75,7 +75,8 @@ def show(number: Number, as_json: AsJson = False) -> None:
     console = results(soft_wrap=True)
     console.print(f"{one.type} {one.message_id}, about {one.correlation_id or 'nothing'}")
     console.print(f"for exchange {one.exchange!r} with key {one.routing_key!r}")
-    console.print(f"written by {one.written_by} {local(one.written_at)}")
+    mended = f", mended by {one.mended_by}" if one.mended_by else ""
+    console.print(f"written by {one.written_by} {local(one.written_at)}{mended}")
     console.print(
         f"parked {local(one.parked_at)}, tried {one.attempts} times, "
         f"again {local(one.next_try_at)}:"

@@ -56,9 +56,10 @@ def add(
 ) -> None:
     """Make a user, or give one a new role and password."""
     password = secrets.token_urlsafe(15) if generate else _ask()
-    _put(name, role, password)
+    enrolment_code = _put(name, role, password)
     if generate:
         print(password)
+    _show(enrolment_code)
 
 
 @app.command("role")
@@ -83,8 +84,8 @@ def remove(name: Name, yes: Yes = False) -> None:
 def reset_second_factor(name: Name, yes: Yes = False) -> None:
     """Take a user's second factor and recovery codes away, who is signed out at once.
 
-    At the next sign-in the password does, and where one is required it has to be set up anew: be
-    sure that it is they who ask.
+    At the next sign-in the password does, and where one is required it has to be set up anew, by
+    an enrolment code that is printed: be sure that it is they who ask.
     """
     confirm(f"Take the second factor of {name} away?", yes)
     system = enter()
@@ -94,7 +95,9 @@ def reset_second_factor(name: Name, yes: Yes = False) -> None:
         who, user = actor(system), name.strip().lower()
         fact = OpsSecondFactorChanged(**who.fields, user=user, change="reset")
         outbox.add(session, [about(fact, user)])
+        enrolment_code = _enrolment_code(system, session, name)
     say(f"{name} has no second factor any more.")
+    _show(enrolment_code)
 
 
 @app.command("sessions")
@@ -163,7 +166,8 @@ def _ask() -> str:
     return password
 
 
-def _put(name: str, role: str, password: str | None) -> None:
+def _put(name: str, role: str, password: str | None) -> str:
+    """Make or change a user; returns the enrolment code of one with a new password, if any."""
     system = enter()
     with database_trouble(), Session(engine(system)) as session, session.begin():
         try:
@@ -172,7 +176,20 @@ def _put(name: str, role: str, password: str | None) -> None:
             stop(str(error))
         role = written(parse(role))
         _tell(system, session, name.strip().lower(), role)
+        enrolment_code = "" if password is None else _enrolment_code(system, session, name)
     say(f"{name} {'may now' if is_new else 'was there; now may'} {role}.")
+    return enrolment_code
+
+
+def _enrolment_code(system: Surroundings, session: Session, name: str) -> str:
+    is_required = system.settings.ops_second_factor == "required"
+    return second_factor.make_enrolment_code(session, name) if is_required else ""
+
+
+def _show(enrolment_code: str) -> None:
+    if enrolment_code:
+        say("Their enrolment code, shown this once, with which they set up the second factor:")
+        print(enrolment_code)
 
 
 def _tell(system: Surroundings, session: Session, name: str, role: str) -> None:

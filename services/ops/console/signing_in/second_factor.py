@@ -16,6 +16,7 @@ from shared.web.results import PageError, Question, Redirect, View
 
 PATH = "/second-factor"
 WRONG_PASSWORD = "The password is wrong."  # noqa: S105 - a sentence
+WRONG_ENROLMENT = "The enrolment code is wrong, or another was made since."
 
 
 def show(session: Session, visit: Visit) -> Result:
@@ -24,10 +25,11 @@ def show(session: Session, visit: Visit) -> Result:
 
 
 def offer(session: Session, visit: Visit) -> Result:
-    """Make a new secret to set up; who has a second factor proves it first."""
-    if visit.user.has_second_factor and (refused := _refused(session, visit)):
+    """Make a new secret to set up; who has a second factor proves it first, others the password."""
+    prove = _refused if visit.user.has_second_factor else _refused_password
+    if refused := prove(session, visit):
         return refused
-    second_factor.offer(session, visit.user.id)
+    second_factor.offer(session, visit.user.id, visit.token)
     return Redirect(PATH)
 
 
@@ -35,19 +37,22 @@ def confirm(session: Session, visit: Visit) -> Result:
     """Let it count from now on; whoever else is signed in as this user is signed out.
 
     The password is shown again (NIST SP 800-63B, 6.1.2.1; OWASP ASVS 3.7.1): whoever has no more
-    than a browser that was left signed in must not make it theirs.
+    than a browser that was left signed in must not make it theirs. Where everybody needs a second
+    factor, no more than the password must not do so either: the first takes an enrolment code.
     """
-    proved = by_password(session, visit, visit.user.name)
-    if isinstance(proved, HeldUp):
-        return _page(session, visit, str(proved), 429)
-    if proved is None:
-        return _page(session, visit, WRONG_PASSWORD, 400)
+    if refused := _refused_password(session, visit):
+        return refused
+    enrolment = session.begin_nested()
+    if visit.system.visitors.must_set_up(visit.user) and (refused := _refused_code(session, visit)):
+        return refused
     try:
-        codes = second_factor.confirm(session, visit.user.id, visit.field("code"))
+        codes = second_factor.confirm(session, visit.user.id, visit.field("code"), visit.token)
     except CannotOpenError:
         raise PageError(503, "The secret cannot be read any more: begin anew.") from None
     if codes is None:
+        enrolment.rollback()  # its code is used up by what is confirmed
         return _page(session, visit, WRONG_CODE, 400)
+    enrolment.commit()
     sessions.end_others(session, visit.user.id, visit.token)
     _tell(session, visit, "set_up")
     return View("recovery_codes.html", {"path": PATH, "codes": codes, "is_set_up": True})
@@ -80,9 +85,25 @@ def _refused(session: Session, visit: Visit) -> View | None:
     return _page(session, visit, WRONG_CODE, 400) if kind is None else None
 
 
+def _refused_password(session: Session, visit: Visit) -> View | None:
+    """What is shown to somebody without the right password."""
+    proved = by_password(session, visit, visit.user.name)
+    if isinstance(proved, HeldUp):
+        return _page(session, visit, str(proved), 429)
+    return _page(session, visit, WRONG_PASSWORD, 400) if proved is None else None
+
+
+def _refused_code(session: Session, visit: Visit) -> View | None:
+    """What is shown to somebody without a right enrolment code."""
+    kind = by_code(session, visit, visit.user, "enrolment")
+    if isinstance(kind, HeldUp):
+        return _page(session, visit, str(kind), 429)
+    return None if kind == "recovery_code" else _page(session, visit, WRONG_ENROLMENT, 400)
+
+
 def _page(session: Session, visit: Visit, wrong: str = "", status: int = 200) -> View:
     try:
-        offered = second_factor.offered(session, visit.user.id, visit.user.name)
+        offered = second_factor.offered(session, visit.user.id, visit.user.name, visit.token)
     except CannotOpenError:
         offered = None
     shown = {
@@ -112,7 +133,7 @@ def _tell(session: Session, visit: Visit, change: str) -> None:
 
 PAGES = (
     Page("GET", PATH, "watch", show, before_second_factor=True),
-    Page("POST", f"{PATH}/offer", "watch", offer, before_second_factor=True),
+    Page("POST", f"{PATH}/offer", "watch", offer, takes_password=True, before_second_factor=True),
     Page(
         "POST",
         f"{PATH}/confirm",

@@ -121,13 +121,15 @@ def by_password(session: Session, visit: Visit, name: str) -> User | HeldUp | No
     return user
 
 
-def by_code(session: Session, visit: Visit, user: User) -> second_factor.Kind | HeldUp | None:
-    """What the field `code` is; that it is wrong is told to the audit log, and to the user.
+def by_code(
+    session: Session, visit: Visit, user: User, field: str = "code"
+) -> second_factor.Kind | HeldUp | None:
+    """What a field is; that it is wrong is told to the audit log, and to the user.
 
     Raises:
         PageError: 503, when it cannot be checked.
     """
-    code, config, network = visit.field("code"), visit.system.config, visit.where.network
+    code, config, network = visit.field(field), visit.system.config, visit.where.network
     guess = guesses.of_code(
         session, config, user.id, second_factor.kind_of(code), network, visit.mark
     )

@@ -14,7 +14,7 @@ from services.ops.users.queue_rights import lacking
 from services.ops.users.rights import Right
 from services.ops.users.users import User
 from shared.bus import outbox
-from shared.db.deadline import NoAnswerError, within
+from shared.db.deadline import ANSWER_SECONDS, NoAnswerError, within
 from shared.db.session import is_database_away, is_used_up, transaction
 from shared.http.lanes import Lanes
 from shared.http.mount import client_address
@@ -43,6 +43,14 @@ class _Console(Site[Page]):
     def __init__(self, system: System, lanes: Lanes) -> None:
         super().__init__(system.config, lanes, Names(SESSION, FORM, MARK), render)
         self._system = system
+
+    @within(ANSWER_SECONDS)
+    def is_signed_in(self, own: str) -> bool:
+        """Whether there is such a session."""
+        if self._system.lookout.is_database_away:
+            raise NoAnswerError("the newest look says so")
+        with transaction() as session:
+            return sessions.find(session, own, self._system.config, is_use=False) is not None
 
     async def answer(self, page: Page, here: Arrived) -> tuple[Result, str]:
         """What a page answers; while the database is away, what it has without it."""

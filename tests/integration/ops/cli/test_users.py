@@ -76,9 +76,9 @@ def test_a_second_factor_is_reset_and_that_is_told(settings, db):
     assert fellow("add", "ada", "--generate")[0] == 0
     with transaction() as session:
         (ada,) = session.scalars(select(OpsUser)).all()
-        second_factor.offer(session, ada.id)
-        offered = second_factor.offered(session, ada.id, "ada")
-        assert second_factor.confirm(session, ada.id, pyotp.TOTP(offered.secret).now())
+        second_factor.offer(session, ada.id, "a session")
+        offered = second_factor.offered(session, ada.id, "ada", "a session")
+        assert second_factor.confirm(session, ada.id, pyotp.TOTP(offered.secret).now(), "a session")
     (shown,) = json.loads(fellow("list", "--json")[1])
     assert shown["second_factor_since"]
     assert fellow("reset-second-factor", "Ada", "--yes")[0] == 0
@@ -86,6 +86,26 @@ def test_a_second_factor_is_reset_and_that_is_told(settings, db):
     assert shown["second_factor_since"] is None
     *_, fact = facts(db)
     assert (fact.user, fact.change, fact.by) == ("ada", "reset", "fellow_ops")
+
+
+def test_where_a_second_factor_is_required_what_it_takes_to_set_one_up_is_printed_once(
+    settings, configure, db
+):
+    assert len(fellow("add", "ada", "--generate")[1].split()) == 1
+    configure(ops_second_factor="required")
+    printed = fellow("add", "zoe", "--generate")[1].split()
+    assert len(printed) == 2
+    assert fellow("role", "zoe", "act")[1] == ""
+    with transaction() as session:
+        zoe = users.find(session, "zoe")
+        assert second_factor.check(session, zoe.id, printed[1]) == "recovery_code"
+        assert second_factor.check(session, zoe.id, printed[1]) is None
+        second_factor.offer(session, zoe.id, "a session")
+        offered = second_factor.offered(session, zoe.id, "zoe", "a session")
+        app = pyotp.TOTP(offered.secret)
+        assert second_factor.confirm(session, zoe.id, app.now(), "a session")
+    assert len(fellow("add", "zoe", "--generate")[1].split()) == 1
+    assert len(fellow("reset-second-factor", "zoe", "--yes")[1].split()) == 1
 
 
 @pytest.mark.parametrize(

@@ -144,9 +144,9 @@ def app(settings, db):
     """The authenticator app of `ada`, and a recovery code."""
     users.put(db, "ada", "watch", PASSWORD)
     ada = users.find(db, "ada")
-    second_factor.offer(db, ada.id)
-    app = pyotp.TOTP(second_factor.offered(db, ada.id, "ada").secret)
-    codes = second_factor.confirm(db, ada.id, app.now())
+    second_factor.offer(db, ada.id, "a session")
+    app = pyotp.TOTP(second_factor.offered(db, ada.id, "ada", "a session").secret)
+    codes = second_factor.confirm(db, ada.id, app.now(), "a session")
     db.commit()
     return app, codes
 

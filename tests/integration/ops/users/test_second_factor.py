@@ -14,6 +14,7 @@ from shared.db.session import transaction
 from shared.security.encryption import CannotOpenError, second_factor_sealer
 
 PASSWORD = "correct horse battery"
+TOKEN = "of the session that it is shown to"
 NOW = datetime(2026, 11, 29, 12, 0, 7, tzinfo=UTC)
 STEP = timedelta(seconds=30)
 
@@ -36,15 +37,15 @@ def made(name):
 
 def offered(user):
     with transaction() as session:
-        second_factor.offer(session, user.id)
-        return second_factor.offered(session, user.id, user.name)
+        second_factor.offer(session, user.id, TOKEN)
+        return second_factor.offered(session, user.id, user.name, TOKEN)
 
 
 def set_up(user, at=NOW):
     """The authenticator app of somebody who has one, and their recovery codes."""
     app = pyotp.TOTP(offered(user).secret)
     with transaction() as session:
-        codes = second_factor.confirm(session, user.id, app.at(at), at)
+        codes = second_factor.confirm(session, user.id, app.at(at), TOKEN, at)
     assert codes is not None
     return app, codes
 
@@ -64,10 +65,10 @@ def test_it_counts_once_a_code_confirms_it(settings, ada):
     assert not asked_for(ada)
     assert take(ada, app.at(NOW)) is None
     with transaction() as session:
-        assert second_factor.confirm(session, ada.id, "000000", NOW) is None
+        assert second_factor.confirm(session, ada.id, "000000", TOKEN, NOW) is None
     assert not asked_for(ada)
     with transaction() as session:
-        assert len(second_factor.confirm(session, ada.id, app.at(NOW), NOW)) == 10
+        assert len(second_factor.confirm(session, ada.id, app.at(NOW), TOKEN, NOW)) == 10
     assert asked_for(ada)
 
 
@@ -160,7 +161,7 @@ def test_the_one_before_counts_until_another_is_confirmed(settings, ada):
     assert take(ada, old.at(later), later) == "code"
     later += STEP
     with transaction() as session:
-        assert second_factor.confirm(session, ada.id, new.at(later), later)
+        assert second_factor.confirm(session, ada.id, new.at(later), TOKEN, later)
     later += STEP
     assert take(ada, old.at(later), later) is None
     assert take(ada, new.at(later), later) == "code"
@@ -212,3 +213,48 @@ def test_its_key_rotates(settings, configure, db, ada):
         assert resealing.seal_again(session) == 0
     sealed = bytes(db.get(OpsSecondFactor, ada.id).sealed)
     assert not sealed.startswith(second_factor_sealer().current_key_id)
+
+
+def test_what_was_offered_is_for_one_session_and_a_quarter_of_an_hour(settings, db, ada):
+    """Whoever finds a page that was left open, or another session, makes nothing theirs."""
+    app = pyotp.TOTP(offered(ada).secret)
+
+    def tried(token=TOKEN):
+        with transaction() as session:
+            shown = second_factor.offered(session, ada.id, "ada", token)
+            return bool(shown), second_factor.confirm(session, ada.id, app.at(NOW), token, NOW)
+
+    assert tried("another session") == (False, None)
+    moved = text("UPDATE ops_second_factors SET offered_at = offered_at - interval '16 minutes'")
+    db.execute(moved)
+    db.commit()
+    assert tried() == (False, None)
+    assert not asked_for(ada)
+    second_factor.forget_offers()
+    (row,) = db.scalars(select(OpsSecondFactor)).all()
+    assert (row.offered, row.offered_at, row.offered_to) == (None, None, None)
+    offered(ada)
+    second_factor.forget_offers()
+    db.expire_all()
+    assert row.offered is not None
+
+
+def test_a_new_password_takes_back_what_was_offered(settings, db, ada):
+    offered(ada)
+    with transaction() as session:
+        users.put(session, "ada", "watch", "another horse battery")
+    (row,) = db.scalars(select(OpsSecondFactor)).all()
+    assert (row.offered, row.offered_at, row.offered_to) == (None, None, None)
+
+
+def test_an_enrolment_code_is_for_who_has_no_second_factor(settings, ada):
+    with transaction() as session:
+        code = second_factor.make_enrolment_code(session, " Ada ")
+        newer = second_factor.make_enrolment_code(session, "ada")
+        assert second_factor.make_enrolment_code(session, "nobody") == ""
+    assert take(ada, code) is None
+    assert take(ada, newer) == "recovery_code"
+    _, codes = set_up(ada)
+    with transaction() as session:
+        assert second_factor.make_enrolment_code(session, "ada") == ""
+    assert take(ada, codes[0]) == "recovery_code"

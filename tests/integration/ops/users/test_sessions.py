@@ -161,9 +161,9 @@ def _change(change, ada):
         elif change == "removed":
             users.remove(session, "ada")
         else:
-            second_factor.offer(session, ada.id)
-            secret = second_factor.offered(session, ada.id, "ada").secret
-            assert second_factor.confirm(session, ada.id, pyotp.TOTP(secret).now())
+            second_factor.offer(session, ada.id, "a session")
+            secret = second_factor.offered(session, ada.id, "ada", "a session").secret
+            assert second_factor.confirm(session, ada.id, pyotp.TOTP(secret).now(), "a session")
 
 
 def test_a_second_factor_waits_for_who_signs_in_without_it(settings, db, engine, ada):

@@ -1,0 +1,181 @@
+"""What a process keeps of the bodies of strangers is bounded in sum."""
+
+import asyncio
+from contextlib import suppress
+from types import SimpleNamespace
+from uuid import uuid4
+
+import pytest
+from falcon.asgi import Request
+from falcon.testing import create_scope
+
+from services.ingress.platforms.shopify import PLATFORM
+from services.ingress.request_log.attempt import Attempt
+from services.ingress.shops.authentication import PlatformScheme
+from services.ingress.webhook.authentication import StandardScheme
+from services.ingress.webhook.refusals import Refusals
+from shared.http import bodies
+from shared.http.bodies import Unvouched, read_unvouched
+from shared.http.errors import ApiError
+from shared.token_buckets import TokenBuckets
+
+MOST = 100_000
+LIMIT = 30_000
+PIECE = 10_000
+NOW = 1_700_000_000.0
+
+
+class Secrets:
+    """A cache in which nobody is, and which asks a database that answers when it is let."""
+
+    def __init__(self):
+        self.asked, self.answers = asyncio.Event(), asyncio.Event()
+        self.clock = SimpleNamespace(now=lambda: NOW)
+        self.public_keys = SimpleNamespace(of=lambda _: ())
+
+    def of(self, _):
+        return ()
+
+    def given(self, *_):
+        return ()
+
+    async def look_again(self, *_):
+        self.asked.set()
+        await self.answers.wait()
+        return True
+
+
+class Sent:
+    """A request that comes by and by."""
+
+    def __init__(self, *headers, declared=LIMIT):
+        self._events = asyncio.Queue()
+        self.taken = 0
+        length = () if declared is None else (("content-length", str(declared)),)
+        scope = create_scope(method="POST", path="/", headers=[*headers, *length])
+        scope["headers"] = [tuple(pair) for pair in scope["headers"]]  # as a server's: read twice
+        self.req = Request(scope, self._receive)
+
+    async def _receive(self):
+        event = await self._events.get()
+        self.taken += len(event.get("body", b""))
+        return event
+
+    def send(self, size, *, more=True):
+        self._events.put_nowait({"type": "http.request", "body": b"x" * size, "more_body": more})
+
+
+def platform(secrets, sent):
+    scheme = PlatformScheme(PLATFORM, secrets, refusals(), LIMIT)
+    return scheme.authenticate(sent.req, Attempt(NOW), str(uuid4()))
+
+
+def standard(secrets, sent):
+    scheme = StandardScheme(secrets, refusals(), LIMIT)
+    return scheme.authenticate(sent.req, Attempt(NOW), str(uuid4()))
+
+
+def page(_, sent):
+    return read_unvouched(sent.req, LIMIT)
+
+
+def refusals():
+    return Refusals(TokenBuckets(1_000, 1_000))
+
+
+WAYS = {
+    platform: (
+        ("X-Shopify-Hmac-Sha256", "x" * 43 + "="),
+        ("X-Shopify-Topic", "orders/create"),
+        ("X-Shopify-Webhook-Id", "1"),
+    ),
+    standard: (
+        ("webhook-id", "msg_1"),
+        ("webhook-timestamp", str(int(NOW))),
+        ("webhook-signature", "v1,eA=="),
+    ),
+    page: (),
+}
+
+
+@pytest.fixture(autouse=True)
+def most(monkeypatch):
+    monkeypatch.setattr(bodies, "MOST_UNVOUCHED_BYTES", MOST)
+    yield
+    assert Unvouched.held == 0
+
+
+async def settled():
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_many_strangers_hold_back_is_bounded(way):
+    async def held_back():
+        secrets = Secrets()
+        sent = [Sent(*WAYS[way]) for _ in range(10)]
+        tasks = [asyncio.create_task(way(secrets, one)) for one in sent]
+        for one in sent:
+            one.send(2 * PIECE)  # 200 kB of all of them, if each were kept
+        await settled()
+        refused = [task.exception() for task in tasks if task.done()]
+        assert {(error.status, error.code) for error in refused} == {(503, "overloaded")}
+        assert Unvouched.held <= MOST
+        assert len(tasks) - len(refused) == MOST // (2 * PIECE)
+        # One that is there already waits for nobody, and is judged.
+        small = Sent(*WAYS[way], declared=PIECE)
+        small.send(PIECE, more=False)
+        judged = asyncio.create_task(way(secrets, small))
+        await settled()
+        secrets.answers.set()
+        await settled()
+        assert judged.done()
+        assert getattr(judged.exception(), "code", "") != "overloaded"
+        for task in tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError, ApiError):
+                await task
+
+    asyncio.run(held_back())
+
+
+@pytest.mark.parametrize("way", [platform, standard])
+def test_what_waits_for_the_database_counts_too(way):
+    async def waits():
+        secrets, sent = Secrets(), Sent(*WAYS[way], declared=PIECE)
+        task = asyncio.create_task(way(secrets, sent))
+        sent.send(PIECE, more=False)
+        await secrets.asked.wait()
+        assert Unvouched.held == PIECE
+        secrets.answers.set()
+        with pytest.raises(ApiError):
+            await task
+        assert Unvouched.held == 0
+
+    asyncio.run(waits())
+
+
+@pytest.mark.parametrize("declared", [None, LIMIT + 1])
+def test_what_is_too_large_is_refused(declared):
+    async def too_large():
+        sent = Sent(declared=declared)
+        for _ in range(4):
+            sent.send(PIECE)
+        sent.send(0, more=False)
+        with pytest.raises(ApiError) as refused:
+            await read_unvouched(sent.req, LIMIT)
+        assert refused.value.status == 413
+        assert sent.taken == (0 if declared else 4 * PIECE)
+
+    asyncio.run(too_large())
+
+
+def test_what_comes_in_pieces_is_whole():
+    async def whole():
+        sent = Sent(declared=None)
+        sent.send(3)
+        sent.send(4, more=False)
+        assert await read_unvouched(sent.req, LIMIT) == b"x" * 7
+
+    asyncio.run(whole())
