@@ -5,7 +5,8 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from shared.bus.contract import topology
-from shared.db.models import KycApplication, WebhookSecret
+from shared.db.models import KycApplication, OpsUser, WebhookSecret
+from shared.ids import new_id
 from tests.integration.arrange import account, application, depth, headers, take, until
 from tests.integration.kyc.test_kyc import (
     FACTS,
@@ -192,6 +193,8 @@ def waits_for_a_lock(engine):
 
 def test_one_person_asks_where_an_approval_takes_two(settings, configure, db, engine, amqp_url):
     settings = configure(kyc_approvals_required="2")
+    for name in ("ada", "bola"):
+        db.add(OpsUser(id=new_id(), name=name, rights=["kyc"], password_hash="-"))
     business = account(db, status="pending")
     on_console(amqp_url, "ada", ask(business))
     decide(settings)

@@ -16,7 +16,8 @@ from sqlalchemy import select
 from services.kyc.__main__ import wire
 from shared.bus.contract import topology
 from shared.bus.contract.events import OpsCommandPublished, OpsDataViewed, decode
-from shared.db.models import KycApplication, OutboxMessage
+from shared.db.models import KycApplication, OpsUser, OutboxMessage
+from shared.ids import new_id
 from shared.product import VERSION
 from shared.security.service_accounts import CONSOLE, login
 from stack.servers.credentials import as_service
@@ -124,6 +125,8 @@ def test_where_it_takes_two_the_command_says_who_has_decided_and_who_is_needed(
     two = {"KYC_APPROVALS_REQUIRED": "2"}
     settings = configure(kyc_approvals_required="2")
     business = account(db, status="pending")
+    db.add(OpsUser(id=new_id(), name="ada", rights=["kyc"], password_hash="-"))
+    db.commit()
     assert "so far" not in fellow(settings, "kyc", "list", **two)[1]
     with deciding(settings):
         for _ in range(2):
