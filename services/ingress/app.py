@@ -4,13 +4,12 @@ The only module that may import other services, and of those only their `api`.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import falcon.asgi
 import structlog
-from falcon.asgi import Request, Response
 
 from services.accounts import api as accounts_api
 from services.audit import api as audit_api
@@ -55,10 +54,12 @@ from shared.telemetry.logs import configure
 from shared.token_buckets import TokenBuckets
 
 PREFIX = "/api/v1"
-# Behind the routes that people use; a query for an unknown key never waits behind those.
+# Behind the routes that people use; a query for an unknown key never waits behind those, and what
+# makes orders safe and secrets true never behind that.
 API_THREADS = 8
 API_WAITING = 128
 INGRESS_THREADS = 4
+LOOKUP_THREADS = 2
 
 ROUTES: tuple[Route, ...] = (
     *diagnosis_api.ROUTES,
@@ -89,6 +90,7 @@ class Ingress:
     def __init__(self, config: Settings) -> None:
         self.config = config
         self.threads = ThreadPoolExecutor(INGRESS_THREADS, thread_name_prefix="ingress")
+        self.lookups = ThreadPoolExecutor(LOOKUP_THREADS, thread_name_prefix="look-ups")
         self.publisher = publisher_class()(
             config.amqp_url,
             name="ingress",
@@ -97,7 +99,7 @@ class Ingress:
             heartbeat=config.amqp_heartbeat,
         )
         self.policies = Policies()
-        self.cache = SecretCache(self.threads, self.policies)
+        self.cache = SecretCache(self.threads, self.lookups, self.policies)
         self.feed = SecretFeed(
             self.cache,
             config.amqp_url,
@@ -111,7 +113,7 @@ class Ingress:
         self.request_log = RequestLog()
         self._beside: list[asyncio.Task[None]] = []
 
-    async def process_startup(self, _: dict[str, Any], __: dict[str, Any]) -> None:
+    async def process_startup(self, _: Mapping[str, Any], __: Mapping[str, Any]) -> None:
         """Start connecting and loading; requests may come at once."""
         await self.publisher.start()
         await self.feed.start()
@@ -129,19 +131,17 @@ class Ingress:
             asyncio.create_task(retention.keep_ending("ingress", self.config)),
         ]
 
-    async def process_shutdown(self, _: dict[str, Any], __: dict[str, Any]) -> None:
+    async def process_shutdown(self, _: Mapping[str, Any], __: Mapping[str, Any]) -> None:
         """Let go, after the last request has its answer."""
         for task in self._beside:
             task.cancel()
         await self.request_log.stop()
         await self.feed.stop()
         await self.publisher.stop()
+        self.metrics.flush()
         self.threads.shutdown(wait=False)
+        self.lookups.shutdown(wait=False)
         await asyncio.to_thread(tracing.flush)
-
-    async def process_response(self, _: Request, resp: Response, __: Any, ___: bool) -> None:
-        """What holds for every answer."""
-        resp.set_header("X-Content-Type-Options", "nosniff")
 
 
 def create_app(config: Settings | None = None) -> App:
@@ -178,7 +178,7 @@ def create_app(config: Settings | None = None) -> App:
         "/readyz",
         health.Readyz(ingress.publisher, ingress.cache, ingress.feed, ingress.threads),
     )
-    app.add_route("/metrics", health.MetricsPage())
+    app.add_route("/metrics", health.MetricsPage(ingress.metrics))
     return traced(app) if tracing.is_on() else app
 
 

@@ -5,6 +5,7 @@ With several workers prometheus_client keeps each one's numbers in files of
 """
 
 import os
+from bisect import bisect_left
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -24,11 +25,14 @@ if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
     _pid = os.getpid()
     values.ValueClass = values.MultiProcessValue(process_identifier=lambda: _pid)
 
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+"""Of the time to an answer, in seconds; one more is without a bound."""
+
 _requests = Counter("fellow_webhook_requests", "Webhook requests by outcome.", ["code"])
 _latency = Histogram(
     "fellow_webhook_seconds",
     "Time from a webhook request to its answer.",
-    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
+    buckets=BUCKETS,
 )
 _fallbacks = Counter("fellow_webhook_outbox_fallbacks", "Messages accepted into the outbox.")
 _secrets = Gauge("fellow_secret_cache_size", "Secrets in memory.", multiprocess_mode="liveall")
@@ -59,24 +63,39 @@ log_waiting = Gauge(
 
 
 class Metrics:
-    """What the rest of the ingress reports to."""
+    """What the rest of the ingress reports to.
+
+    Webhooks are counted in plain numbers and added to Prometheus' once a second: there each is a
+    lock and two writes into a file.
+    """
 
     def __init__(self) -> None:
-        self._by_code: dict[str, Counter] = {}
+        self._by_code: dict[str, int] = {}
+        self._by_time = [0] * (len(BUCKETS) + 1)
+        self._seconds = 0.0
         self._fallbacks = self._misses = 0
 
     def webhook(self, code: str, seconds: float) -> None:
-        """Count one webhook request.
+        """Count one webhook request, for the next `flush`.
 
         Args:
             code: `accepted`, or the code of its error.
             seconds: from its start to its answer.
         """
-        counter = self._by_code.get(code)
-        if counter is None:
-            counter = self._by_code[code] = _requests.labels(code)
-        counter.inc()
-        _latency.observe(seconds)
+        self._by_code[code] = self._by_code.get(code, 0) + 1
+        self._by_time[bisect_left(BUCKETS, seconds)] += 1
+        self._seconds += seconds
+
+    def flush(self) -> None:
+        """Let what was counted be seen."""
+        for code, count in self._by_code.items():
+            _requests.labels(code).inc(count)
+        for bucket, count in zip(_latency._buckets, self._by_time, strict=True):
+            bucket.inc(count)
+        _latency._sum.inc(self._seconds)
+        self._by_code = {}
+        self._by_time = [0] * (len(BUCKETS) + 1)
+        self._seconds = 0.0
 
     def state(
         self,
@@ -89,6 +108,7 @@ class Metrics:
         outstanding: int,
     ) -> None:
         """Set the gauges of this worker, and add to its counters what came since the last time."""
+        self.flush()
         _fallbacks.inc(fallbacks - self._fallbacks)
         _misses.inc(misses - self._misses)
         self._fallbacks, self._misses = fallbacks, misses

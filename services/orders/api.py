@@ -13,7 +13,7 @@ from services.orders.tracking_api import Parcel, parcel
 from shared.bus.contract.events import Email, Reference, TrackingStatus
 from shared.db.models import EmailDelivery, Order, OrderConflict, OrderStatusHistory
 from shared.http.errors import ApiError
-from shared.http.listing import Cursor, Limit, Stamp, from_cursor, in_utc, to_cursor
+from shared.http.listing import Cursor, Limit, Stamp, from_cursor, in_utc, latest, to_cursor
 from shared.http.route import Answer, Call, Route
 from shared.ids import normalised_number, order_of_number
 from shared.security import tracking
@@ -31,6 +31,13 @@ class Filter(msgspec.Struct, kw_only=True):
     customer_email: Email | None = None
     created_from: Stamp | None = None
     created_to: Stamp | None = None
+    cursor: Cursor | None = None
+    limit: Limit = 50
+
+
+class Part(msgspec.Struct, kw_only=True):
+    """Where the page begins, and how long it is."""
+
     cursor: Cursor | None = None
     limit: Limit = 50
 
@@ -94,6 +101,8 @@ class ConflictView(Parcel, kw_only=True):
 class OrderDetail(OrderView, kw_only=True):
     """An order with its history, its emails, and what was sent under the same number or key.
 
+    Of history and emails the latest 500 are shown; `history_is_complete` and `emails_are_complete`
+    say whether that is all. All of the history is at `GET /orders/{order_id}/history/`.
     `customer_page` is the link that its customer's next email has, null where there is no such
     page; so many as `ended_links` led there before.
     """
@@ -101,7 +110,9 @@ class OrderDetail(OrderView, kw_only=True):
     customer_page: str | None
     ended_links: int
     status_history: list[StatusView]
+    history_is_complete: bool
     emails: list[EmailView]
+    emails_are_complete: bool
     conflicts: list[ConflictView]
 
 
@@ -109,6 +120,13 @@ class Page(msgspec.Struct, kw_only=True):
     """Orders, newest first; `next` is the cursor of the next page, null on the last."""
 
     results: list[OrderView]
+    next: str | None
+
+
+class HistoryPage(msgspec.Struct, kw_only=True):
+    """States, the latest first; `next` is the cursor of the next page, null on the last."""
+
+    results: list[StatusView]
     next: str | None
 
 
@@ -151,23 +169,16 @@ def index(session: Session, call: Call[None, Filter]) -> Answer:
 
 def show(session: Session, call: Call[None, None]) -> Answer:
     """One of the account's orders; another account's is as unknown as one that is not there."""
-    order_id = _named(call)
-    order = session.get(Order, order_id)
-    if order is None or order.account_id != call.caller:
-        raise ApiError(404, *_NOT_FOUND)
-    history = session.scalars(
-        select(OrderStatusHistory)
-        .where(OrderStatusHistory.order_id == order_id)
-        .order_by(OrderStatusHistory.at, OrderStatusHistory.event_id)
+    order = _own(session, call)
+    said = select(OrderStatusHistory).where(OrderStatusHistory.order_id == order.id)
+    history, is_all_history = latest(
+        session, said, OrderStatusHistory.at, OrderStatusHistory.event_id
     )
-    emails = session.scalars(
-        select(EmailDelivery)
-        .where(EmailDelivery.subject_id == str(order_id))
-        .order_by(EmailDelivery.at, EmailDelivery.id)
-    )
+    mailed = select(EmailDelivery).where(EmailDelivery.subject_id == str(order.id))
+    emails, are_all_emails = latest(session, mailed, EmailDelivery.at, EmailDelivery.id)
     conflicts = session.scalars(
         select(OrderConflict)
-        .where(OrderConflict.order_id == order_id, OrderConflict.event.is_not(None))
+        .where(OrderConflict.order_id == order.id, OrderConflict.event.is_not(None))
         .order_by(OrderConflict.at, OrderConflict.event_id)
     )
     return Answer(
@@ -176,17 +187,10 @@ def show(session: Session, call: Call[None, None]) -> Answer:
             **_common(order),
             customer_page=tracking.page(order.id, order.tracking_link) or None,
             ended_links=order.tracking_link,
-            status_history=[
-                StatusView(
-                    tracking_status=h.tracking_status,
-                    note=h.note,
-                    at=h.at,
-                    applied=h.applied,
-                    **parcel(h.tracking),
-                )
-                for h in history
-            ],
+            status_history=list(map(_status, history)),
+            history_is_complete=is_all_history,
             emails=[msgspec.convert(one, EmailView, from_attributes=True) for one in emails],
+            emails_are_complete=are_all_emails,
             conflicts=[
                 msgspec.convert(c.event | {"event_id": c.event_id, "at": c.at}, ConflictView)
                 for c in conflicts
@@ -196,11 +200,42 @@ def show(session: Session, call: Call[None, None]) -> Answer:
     )
 
 
+def all_history(session: Session, call: Call[None, Part]) -> Answer:
+    """A page of what was said of one of the account's orders, the latest first."""
+    said = select(OrderStatusHistory).where(OrderStatusHistory.order_id == _own(session, call).id)
+    if call.query.cursor is not None:
+        at, id_ = from_cursor(call.query.cursor, 16)
+        said = said.where(_when_said < (at, UUID(bytes=id_)))
+    latest_first = said.order_by(OrderStatusHistory.at.desc(), OrderStatusHistory.event_id.desc())
+    found = session.scalars(latest_first.limit(call.query.limit + 1)).all()
+    page = found[: call.query.limit]
+    more = len(found) > len(page)
+    end = to_cursor(page[-1].at, page[-1].event_id.bytes) if more else None
+    return Answer(200, HistoryPage(results=list(map(_status, page)), next=end))
+
+
 def end_links(session: Session, call: Call[None, None]) -> Answer:
     """End the links of every email about an order so far; those of later emails are others."""
     if not session.scalar(select(func.end_tracking_links(call.caller, _named(call)))):
         raise ApiError(404, *_NOT_FOUND)
     return Answer(204)
+
+
+def _own(session: Session, call: Call[Any, Any]) -> Order:
+    order = session.get(Order, _named(call))
+    if order is None or order.account_id != call.caller:
+        raise ApiError(404, *_NOT_FOUND)
+    return order
+
+
+def _status(said: OrderStatusHistory) -> StatusView:
+    return StatusView(
+        tracking_status=said.tracking_status,
+        note=said.note,
+        at=said.at,
+        applied=said.applied,
+        **parcel(said.tracking),
+    )
 
 
 def _named(call: Call[Any, Any]) -> UUID:
@@ -231,6 +266,7 @@ def _common(order: Order) -> dict[str, Any]:
 
 # Where an order stands in the list: by acceptance, which two may share.
 _place = tuple_(Order.accepted_at, Order.id)
+_when_said = tuple_(OrderStatusHistory.at, OrderStatusHistory.event_id)
 
 
 ROUTES = (
@@ -251,6 +287,17 @@ ROUTES = (
         handler=show,
         summary="One order with its history and emails",
         answers={200: OrderDetail},
+        errors=((404, *_NOT_FOUND),),
+        bearer=True,
+        tag="Orders",
+    ),
+    Route(
+        method="GET",
+        path="/orders/{order_id}/history/",
+        handler=all_history,
+        summary="All that was said of one order, the latest first",
+        query=Part,
+        answers={200: HistoryPage},
         errors=((404, *_NOT_FOUND),),
         bearer=True,
         tag="Orders",

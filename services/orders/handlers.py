@@ -68,7 +68,7 @@ def record(
     not_placed = [m for m in messages if isinstance(m.data, OrderNotPlaced)]
     awaited.remember(session, [*not_placed, *unaddressed])
     created = [m for m in messages if m.type in CREATED]
-    placed = awaited.sort(session, changes, {m.data.order_id for m in created})
+    placed = awaited.sort(session, changes, created)
     created += placed.created
     updates = [m for m in messages if isinstance(m.data, OrderStatusChanged)] + placed.updates
     live = (m.data.account_id for m in (*created, *updates) if not m.data.IS_TEST)

@@ -18,6 +18,7 @@ from shared import erased
 from shared.config.loading import settings
 from shared.db.models import Account, EmailSender, Order, OrderStatusHistory
 from shared.http.errors import ApiError
+from shared.http.listing import latest
 from shared.http.route import Answer, Call, Route
 from shared.ids import is_of_shop
 from shared.languages import shops, time_zones
@@ -47,6 +48,7 @@ class TrackedStatus(msgspec.Struct, kw_only=True):
 class TrackedOrder(Parcel, kw_only=True):
     """An order: what was ordered of whom, and where it is.
 
+    Of its history the latest 500 are shown; `history_is_complete` says whether that is all.
     Of its parcel it has what is told at its status: nothing of what was cancelled, no day of what
     is there.
 
@@ -64,6 +66,7 @@ class TrackedOrder(Parcel, kw_only=True):
     status_at: datetime
     created_at: datetime
     status_history: list[TrackedStatus]
+    history_is_complete: bool
     language: str
     time_zone: str
     unsubscribe_url: str | None
@@ -81,11 +84,10 @@ def show(session: Session, call: Call[None, None]) -> Answer:
     # A person who was erased has no order here any more, and neither has whoever has the link.
     if order.customer_email == erased.ADDRESS:
         raise ApiError(404, *_NOT_FOUND)
-    history = session.scalars(
-        select(OrderStatusHistory)
-        .where(OrderStatusHistory.order_id == order.id, OrderStatusHistory.applied)
-        .order_by(OrderStatusHistory.at, OrderStatusHistory.event_id)
+    said = select(OrderStatusHistory).where(
+        OrderStatusHistory.order_id == order.id, OrderStatusHistory.applied
     )
+    history, is_all = latest(session, said, OrderStatusHistory.at, OrderStatusHistory.event_id)
     chosen = session.get(EmailSender, order.account_id)
     say = language(chosen.language if chosen else "")
     of_shop = is_of_shop(order.account_id, order.id, order.order_number, is_test=order.is_test)
@@ -106,6 +108,7 @@ def show(session: Session, call: Call[None, None]) -> Answer:
                 TrackedStatus(tracking_status=h.tracking_status, note=worded(h.note), at=h.at)
                 for h in history
             ],
+            history_is_complete=is_all,
             language=say.code,
             time_zone=time_zones.zone(chosen.time_zone if chosen else "").key,
             unsubscribe_url=None

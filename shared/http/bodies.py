@@ -13,16 +13,23 @@ from shared.http.errors import ApiError, overloaded
 MOST_UNVOUCHED_BYTES = 64 * 1_048_576
 """Of bodies that a process keeps of requests that nobody has vouched for."""
 
+CYCLE = "fellow.cycle"
+"""In the state of a request in chunks: refers to the server's cycle, which knows if they ended."""
+INCOMPLETE = (400, "incomplete_body", "The connection ended before the body did.")
+
 
 async def read_body(req: Request, limit: int) -> bytes:
     """The raw body of a sender who is known, of at most `limit` bytes, however it is sent.
 
     Raises:
-        ApiError: 413, before anything is read where the length is declared.
+        ApiError: 413, before anything is read where the length is declared; 400, when the
+            connection ended before the body did.
     """
-    if (req.content_length or 0) <= limit:
+    length = req.content_length
+    if (length or 0) <= limit:
         body: bytes = await req.stream.read(limit + 1)
         if len(body) <= limit:
+            _require_whole(req, len(body), length)
             return body
         # What nobody has read resets the connection, and the answer goes with it (RFC 9112, 9.6).
         await req.stream.read(limit)
@@ -33,7 +40,8 @@ async def read_unvouched(req: Request, limit: int) -> bytes:
     """As `read_body`, of anybody; for what is bounded elsewhere once it is whole.
 
     Raises:
-        ApiError: 413; 503, when too much of the kind is kept already.
+        ApiError: 413; 400, when it did not come whole; 503, when too much of the kind is kept
+            already.
     """
     async with Unvouched(req, limit) as body:
         return body
@@ -50,7 +58,8 @@ class Unvouched:
         limit: how many bytes it may have.
 
     Raises:
-        ApiError: 413, before anything is read where the length is declared; 503.
+        ApiError: 413, before anything is read where the length is declared; 400, when the
+            connection ended before the body did; 503.
     """
 
     __slots__ = ("_limit", "_req", "_size")
@@ -88,6 +97,7 @@ class Unvouched:
                     break
         if came > self._limit:
             raise _too_large(self._limit)
+        _require_whole(self._req, came, self._req.content_length)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def __aexit__(
@@ -98,6 +108,21 @@ class Unvouched:
     def _let_go(self) -> None:
         Unvouched.held -= self._size
         self._size = 0
+
+
+def _require_whole(req: Request, size: int, length: int | None) -> None:
+    """Refuse a body that was cut: it is not to be processed (RFC 9112, 8)."""
+    if length is None:
+        cycle = req.scope.get("state", {}).get(CYCLE, _no_cycle)()
+        is_cut = cycle is not None and cycle.more_body
+    else:
+        is_cut = size < length
+    if is_cut:
+        raise ApiError(*INCOMPLETE)
+
+
+def _no_cycle() -> None:
+    """Of a request that has no body, or did not come by a connection of ours."""
 
 
 def _too_large(limit: int) -> ApiError:

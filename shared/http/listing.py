@@ -1,20 +1,41 @@
-"""What a caller gives in the query string of a list: times, how many at most, where to begin."""
+"""Lists that grow: what a caller gives in the query string (times, how many, where to begin), and
+how much is shown of one that stands beside something else.
+"""
 
 import base64
 import binascii
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import msgspec
+from sqlalchemy import Select
+from sqlalchemy.orm import Session
 
 from shared.http.errors import ApiError
 
 Stamp = Annotated[datetime, msgspec.Meta(tz=True)]
 Limit = Annotated[int, msgspec.Meta(ge=1, le=200)]
 Cursor = Annotated[str, msgspec.Meta(max_length=100)]
+MOST_SHOWN = 500
+"""Of what happened to one thing, where it is shown with it."""
 INVALID_CURSOR = (400, "invalid_query", "Invalid cursor.")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+
+T = TypeVar("T")
+
+
+def latest(session: Session, query: Select[T], *place: Any) -> tuple[list[T], bool]:
+    """The latest `MOST_SHOWN` of what a query finds, oldest first, and whether they are all of it.
+
+    Args:
+        session: which asks.
+        query: what is looked for, in no order.
+        *place: the columns by which it has one.
+    """
+    newest_first = query.order_by(*(column.desc() for column in place))
+    found = session.scalars(newest_first.limit(MOST_SHOWN + 1)).all()
+    return list(found[:MOST_SHOWN])[::-1], len(found) <= MOST_SHOWN
 
 
 def in_utc(stamp: datetime) -> datetime:

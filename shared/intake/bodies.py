@@ -39,6 +39,7 @@ from shared.intake.event_bodies import (
     FlatOrder,
 )
 from shared.validation import foreign_shapes, json_text, reading, words
+from shared.validation.other_forms import without_leap_second
 from shared.validation.reading import InvalidValueError
 
 __all__ = ["BODIES", "BodyError", "read"]
@@ -63,7 +64,9 @@ class _Typed(msgspec.Struct):
 
 
 class _Timed(msgspec.Struct):
-    timestamp: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
+    timestamp: (
+        Annotated[datetime, msgspec.Meta(tz=True, extra={"normalise": without_leap_second})] | None
+    ) = None
 
 
 _Read = tuple[Event, datetime | None, Sequence[str]]
@@ -87,6 +90,7 @@ def read(
     key: str | None = None,
     *,
     is_test: bool = False,
+    sha256: str = "",
 ) -> tuple[UUID, Message]:
     """The order's id and the message that a body stands for; see `read_with_warnings`."""
     order_id, message, _ = read_with_warnings(
@@ -114,6 +118,7 @@ def read_with_warnings(
         traceparent: the W3C trace context of the request, where there is one.
         key: what makes the request idempotent, where there is one.
         is_test: whether it is signed by a test secret.
+        sha256: the body's hash in hexadecimal digits, where it is known already.
 
     Raises:
         BodyError: it does not fit; all that is wrong with it.
@@ -125,7 +130,7 @@ def read_with_warnings(
         said,
         source=SOURCE,
         correlation_id=order_id,
-        message_id=_message_id(said, account_id, order_id, body, key),
+        message_id=_message_id(said, account_id, order_id, key, body, sha256),
         # A stamp from the future would win against every later update. In UTC, since PostgreSQL
         # takes no offset beyond 15:59.
         time=now if stamp is None else min(stamp, now).astimezone(UTC),
@@ -288,13 +293,13 @@ def _slip(value: Mapping[str, Any], hints: Sequence[str]) -> None:
 
 
 def _message_id(
-    said: Event, account_id: UUID, order_id: UUID, body: bytes, key: str | None
+    said: Event, account_id: UUID, order_id: UUID, key: str | None, body: bytes, sha256: str
 ) -> UUID | None:
     is_new = said.TYPE in CREATED
     if is_new and event_bodies.number_of(said) is not UNSET:
         # Whatever the key: the number says which order it is.
-        return derived_id(said.TYPE, order_id, hashlib.sha256(body).hexdigest())
+        return derived_id(said.TYPE, order_id, sha256 or hashlib.sha256(body).hexdigest())
     if key is not None:
-        return derived_id(said.TYPE, account_id, key, hashlib.sha256(body).hexdigest())
+        return derived_id(said.TYPE, account_id, key, sha256 or hashlib.sha256(body).hexdigest())
     # An order without either is created once, so its creation needs no id of its own.
     return order_id if is_new else None

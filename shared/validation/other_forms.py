@@ -1,4 +1,4 @@
-"""What senders write for a day or a URL, in the one form that is taken."""
+"""What senders write for a day, a time or a URL, in the one form that is taken."""
 
 import re
 from urllib.parse import quote
@@ -6,6 +6,7 @@ from urllib.parse import quote
 import idna
 
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ]\d\d:\d\d.*")
+_LEAP = re.compile(r"([Tt ]\d\d:\d\d):60(?!\d)")
 _URL = re.compile(r"(https://)([^/?#:@\\]+)(.*)")
 _ASCII = "".join(map(chr, range(128)))
 
@@ -18,6 +19,15 @@ def day_of(text: str) -> str:
     """
     found = _TIME.fullmatch(text)
     return found[1] if found else text
+
+
+def without_leap_second(text: str) -> str:
+    """A time in a leap second (RFC 3339, 5.7) as the second before: no clock of ours has any.
+
+    Args:
+        text: a time; whatever else it is stays as it is.
+    """
+    return _LEAP.sub(r"\1:59", text, count=1)
 
 
 def url_of(text: str) -> str:

@@ -24,12 +24,17 @@ from services.ingress.credentials.policies import Policies
 from services.ingress.credentials.public_key import PublicKeys
 from services.ingress.credentials.rows import Found, Position
 from services.ingress.credentials.secret import MAX_GIVEN_TRIED, CachedSecret, tried
+from shared.db.deadline import NoAnswerError
+from shared.http.errors import overloaded
 from shared.security.webhook_keys import GIVEN_BY, key_hash
 
 REMEMBER_UNKNOWN_SECONDS = 5.0
 MAX_UNKNOWN = 10_000
 # What an event has revoked and no row has shown as revoked yet.
 MAX_REVOKED = 100_000
+# Look-ups under way at once: a second of work for their threads, or less.
+MAX_LOOKUPS = 64
+LOOKUP_SECONDS = 2.5
 # Rows taken in at a time; between two slices requests have their turn.
 SLICE = 500
 
@@ -43,16 +48,20 @@ class SecretCache:
     """The cache of one worker.
 
     Args:
-        threads: where database queries run.
+        threads: where what has changed is read.
+        lookups: where strangers' keys and accounts are looked up: nothing else waits behind them.
         policies: kept true together with the secrets.
     """
 
-    def __init__(self, threads: ThreadPoolExecutor, policies: Policies) -> None:
+    def __init__(
+        self, threads: ThreadPoolExecutor, lookups: ThreadPoolExecutor, policies: Policies
+    ) -> None:
         self.clock = DatabaseClock()
         """The time by which secrets end."""
         self.public_keys = PublicKeys()
         """Those that requests may be signed by, kept true together with the secrets."""
         self._threads = threads
+        self._lookup_threads = lookups
         self._policies = policies
         self._secrets: dict[bytes, CachedSecret] = {}
         self._accounts: dict[Holder, list[CachedSecret]] = {}
@@ -80,6 +89,8 @@ class SecretCache:
 
         Raises:
             sqlalchemy.exc.DBAPIError: it would have to be asked and is away.
+            NoAnswerError: it has not answered within `LOOKUP_SECONDS`.
+            ApiError: 503, when `MAX_LOOKUPS` are under way.
         """
         hashed = key_hash(key)
         await self._ensure(hashed, self._secrets, lambda: rows.by_hash(hashed))
@@ -115,6 +126,8 @@ class SecretCache:
 
         Raises:
             sqlalchemy.exc.DBAPIError: the database would have to be asked and is away.
+            NoAnswerError: it has not answered within `LOOKUP_SECONDS`.
+            ApiError: 503, when `MAX_LOOKUPS` are under way.
         """
         holder: Holder = (account_id, platform) if platform else account_id
         return await self._ensure(holder, {}, lambda: rows.newest_of(account_id, platform))
@@ -186,23 +199,32 @@ class SecretCache:
             return False
         lookup = self._lookups.get(key)
         if lookup is None:
+            if len(self._lookups) >= MAX_LOOKUPS:
+                raise overloaded()
             self.misses += 1
             lookup = asyncio.get_running_loop().create_task(self._look_up(key, question))
             self._lookups[key] = lookup
             lookup.add_done_callback(lambda _: self._lookups.pop(key, None))
-        await asyncio.shield(lookup)
+        try:
+            async with asyncio.timeout(LOOKUP_SECONDS):
+                await asyncio.shield(lookup)
+        except TimeoutError:
+            raise NoAnswerError(f"no answer within {LOOKUP_SECONDS} s") from None
         return True
 
     async def _look_up(self, key: Key, question: Callable[[], Found]) -> None:
-        found = await self._ask(question)
+        found = await self._ask(question, self._lookup_threads)
         await self._put(found)
         if not found.secrets or not isinstance(key, bytes):
             self._unknown[key] = time.monotonic() + REMEMBER_UNKNOWN_SECONDS
             while len(self._unknown) > MAX_UNKNOWN:
                 self._unknown.popitem(last=False)
 
-    async def _ask(self, question: Callable[[], Found]) -> Found:
-        found = await asyncio.get_running_loop().run_in_executor(self._threads, question)
+    async def _ask(
+        self, question: Callable[[], Found], threads: ThreadPoolExecutor | None = None
+    ) -> Found:
+        loop = asyncio.get_running_loop()
+        found = await loop.run_in_executor(threads or self._threads, question)
         self.clock.read(*found.reading)
         return found
 

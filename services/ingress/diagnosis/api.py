@@ -17,7 +17,7 @@ from services.ingress.diagnosis.reasons import Diagnosis, Secret, diagnose
 from services.ingress.platforms.becoming import Note
 from services.ingress.shops import deliveries
 from services.ingress.webhook import rules
-from services.ingress.webhook.refusals import unopened
+from services.ingress.webhook.refusals import UNOPENED, unopened
 from services.ingress.webhook.rules import Scheme
 from shared.db.models import WebhookPolicy, WebhookPublicKey, WebhookSecret
 from shared.http.errors import ApiError
@@ -270,6 +270,7 @@ ROUTES = (
         summary="Verify a signed request, and learn what differs; nothing is recorded",
         body=SentRequest,
         answers={200: Verdict},
+        errors=((503, *UNOPENED),),
         bearer=True,
         throttled_account=True,
         max_body_bytes=MAX_REQUEST_BYTES,

@@ -102,6 +102,13 @@ CODES: dict[str, ErrorCode] = {
         "The body is compressed, or its `Content-Type` is not JSON.",
         "Send `Content-Type: application/json` and no `Content-Encoding`.",
     ),
+    "incomplete_body": ErrorCode(
+        [400],
+        "The connection ended before the body did: nothing was done. In the request log also for a "
+        "body that did not arrive in time, which is answered with `request_timeout`.",
+        "Send the same request again, over a better line or without the proxy that gave up. The "
+        "secret is not the cause.",
+    ),
     "body_too_large": ErrorCode(
         [413],
         "The body is larger than allowed: by default 256 KiB for an order, 1 MiB for a delivery of "
@@ -161,7 +168,8 @@ CODES: dict[str, ErrorCode] = {
     ),
     "request_timeout": ErrorCode(
         [408],
-        "The request took longer than ten seconds to arrive.",
+        "The request took longer to arrive than the server waits: ten seconds, unless whoever runs "
+        "it has set another time (`REQUEST_SECONDS`).",
         "Send head and body at once; a `Content-Length` that is larger than the body makes the "
         "server wait. Then send it again.",
         is_passing=True,

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from shared.docstrings import schema_components, summary
+from shared.http.bodies import INCOMPLETE
 from shared.http.errors import BLOCKED, OVERLOADED
 from shared.http.route import Operation, Route
 
@@ -34,6 +35,7 @@ _EVERYWHERE = (
 )
 _WITH_BODY = (
     (400, "invalid_body", "The body is invalid; `faults` says where and how."),
+    INCOMPLETE,
     (413, "body_too_large", "The body is too large."),
 )
 _WITH_QUERY = ((400, "invalid_query", "The query is invalid; `faults` says where and how."),)

@@ -17,6 +17,7 @@ import msgspec
 from shared.bus.contract.events import EMAIL_PATTERN, TRACKING_URL_PATTERN, TrackingStatus
 from shared.languages.shops import our_word
 from shared.validation.email_addresses import with_ascii_domain
+from shared.validation.other_forms import without_leap_second
 
 Topic = Literal["new", "change"]
 """What a delivery is about: a new order, or one that has changed."""
@@ -182,7 +183,7 @@ def moment(text: str | None) -> datetime | None:
     if not text:
         return None
     try:
-        at = datetime.fromisoformat(text)
+        at = datetime.fromisoformat(without_leap_second(text))
         at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
     except (ValueError, OverflowError):
         return None

@@ -1,6 +1,7 @@
 """What is known of one webhook request, filled in as it is found out."""
 
 import time
+from hashlib import sha256
 from uuid import UUID
 
 from services.ingress.credentials.public_key import Signer
@@ -28,6 +29,7 @@ class Attempt:
     """
 
     __slots__ = (
+        "_sha256",
         "account_id",
         "at",
         "body",
@@ -57,3 +59,11 @@ class Attempt:
         self.code = ""
         self.note: str | None = None
         self.order_number = ""
+        self._sha256 = ""
+
+    @property
+    def sha256(self) -> str:
+        """The hash of the body in hexadecimal digits, made once; the body does not change then."""
+        if not self._sha256:
+            self._sha256 = sha256(self.body).hexdigest()
+        return self._sha256

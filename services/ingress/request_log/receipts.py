@@ -84,7 +84,7 @@ def attach(resp: Response, attempt: Attempt) -> None:
         account_id=attempt.account_id,
         event_id=attempt.event_id,
         order_id=attempt.order_id,
-        body_sha256=hashlib.sha256(attempt.body).hexdigest(),
+        body_sha256=attempt.sha256,
         accepted_at=attempt.at,
         event_type=attempt.event_type,
     )

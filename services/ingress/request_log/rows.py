@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from hashlib import sha256
 from itertools import groupby
 from uuid import UUID
 
@@ -65,7 +64,7 @@ def row(attempt: Attempt, ids: str, scheme: str, latency_us: int, address: str) 
     """
     code, body = attempt.code, attempt.body
     second, micros = divmod(int(attempt.at * 1_000_000), 1_000_000)
-    hashed = f"\\\\x{sha256(body).hexdigest()}\t{len(body)}" if body else "\\N\t\\N"
+    hashed = f"\\\\x{attempt.sha256}\t{len(body)}" if body else "\\N\t\\N"
     return (
         f"{ids}\t{_second(second)}.{micros:06}+00\t{code == 'accepted'}\t{code}\t"
         f"{attempt.event_type or NULL}\t{attempt.event_id or NULL}\t{attempt.order_id or NULL}\t"

@@ -23,6 +23,8 @@ from shared.http.mount import client_address
 
 STALE_SECONDS = 30.0
 PROBE_SECONDS = 2.0
+PROBED_SECONDS = 0.5
+"""So long a probe's answer is given again: anybody may ask, and each would have a thread wait."""
 
 log = structlog.get_logger()
 
@@ -51,6 +53,8 @@ class Readyz:
         self._cache = cache
         self._feed = feed
         self._threads = threads
+        self._probe: asyncio.Task[str] | None = None
+        self._probe_due = 0.0
 
     async def on_get(self, req: Request, resp: Response) -> None:
         """Name every part; `degraded` means that orders are accepted by the second-best way.
@@ -88,6 +92,11 @@ class Readyz:
     on_head = on_get
 
     async def _database(self) -> str:
+        if self._probe is None or (self._probe.done() and time.monotonic() >= self._probe_due):
+            self._probe = asyncio.get_running_loop().create_task(self._ask_database())
+        return await asyncio.shield(self._probe)
+
+    async def _ask_database(self) -> str:
         @within(PROBE_SECONDS)
         def probe() -> None:
             with engine().connect() as connection:
@@ -99,16 +108,26 @@ class Readyz:
                 await running
         except Exception:  # noqa: BLE001 - away is away
             return "away"
+        finally:
+            self._probe_due = time.monotonic() + PROBED_SECONDS
         return "connected"
 
 
 class MetricsPage:
-    """The numbers, for an internal address only."""
+    """The numbers, for an internal address only; of other workers those of a second ago.
+
+    Args:
+        counted: of this worker.
+    """
+
+    def __init__(self, counted: metrics.Metrics) -> None:
+        self._counted = counted
 
     async def on_get(self, req: Request, resp: Response) -> None:
         """200 with Prometheus' text, or 404 as if there were nothing."""
         if not _is_internal(client_address(req)):
             raise ApiError(404, "not_found", "There is nothing here.")
+        self._counted.flush()
         content_type, resp.data = await asyncio.to_thread(metrics.page)
         resp.content_type = content_type
         resp.status = falcon.HTTP_200

@@ -48,5 +48,6 @@ class Worker(UvicornWorker):
         "loop": "uvloop",
         "proxy_headers": False,
         "server_header": False,
+        "headers": [("X-Content-Type-Options", "nosniff")],  # encoded once, of every answer
         "http": CorkedProtocol,
     }

@@ -13,7 +13,7 @@ from services.ingress.platforms.platform import Platform
 from services.ingress.request_log.attempt import Attempt
 from services.ingress.webhook import rules
 from services.ingress.webhook.authentication import account_of
-from services.ingress.webhook.refusals import Refusals, unchecked, unopened
+from services.ingress.webhook.refusals import Refusals, unopened
 from shared.http.bodies import Unvouched
 from shared.security.encryption import CannotOpenError
 
@@ -21,7 +21,8 @@ from shared.security.encryption import CannotOpenError
 class PlatformScheme:
     """A platform's own scheme: the account is in the path, and the body alone is signed.
 
-    Like Standard Webhooks it tells a stranger nothing of accounts and secrets.
+    Like Standard Webhooks it answers a stranger alike, whatever accounts and secrets there are; by
+    the time that takes, which is that of a comparison a secret, one may learn how many there are.
 
     Args:
         platform: whose.
@@ -64,14 +65,13 @@ class PlatformScheme:
         self, req: Request, account: UUID, attempt: Attempt
     ) -> CachedSecret | None:
         secret = self._match(account, attempt.body, attempt)
-        if secret is not None:
-            return secret
-        self._refusals.hold_up(req)
-        try:
-            await self._secrets.look_again(account, self._given)
-        except Exception as error:  # noqa: BLE001 - raised again unless the database is away
-            raise unchecked(error) from None
-        return self._match(account, attempt.body, attempt)
+        if secret is None and await self._look_again(req, account):
+            secret = self._match(account, attempt.body, attempt)
+        return secret
+
+    async def _look_again(self, req: Request, account: UUID) -> bool:
+        with self._refusals.looking_up(req):
+            return await self._secrets.look_again(account, self._given)
 
     def _held(self, account: UUID) -> Sequence[CachedSecret]:
         if not self._given:

@@ -23,7 +23,7 @@ from services.ingress.credentials.public_key import (
 from services.ingress.credentials.secret import CachedSecret
 from services.ingress.request_log.attempt import Attempt
 from services.ingress.webhook import hmac_hex, missing_headers, rules, standard_webhooks
-from services.ingress.webhook.refusals import Refusals, unchecked, unopened
+from services.ingress.webhook.refusals import Refusals, unopened
 from shared.http.bodies import Unvouched, read_body
 from shared.security.encryption import CannotOpenError
 
@@ -95,11 +95,8 @@ class ApiKeyScheme:
     async def _find(self, req: Request, key: bytes) -> CachedSecret | None:
         if len(key) > MAX_KEY_LENGTH:
             return None
-        self._refusals.hold_up(req)
-        try:
+        with self._refusals.looking_up(req):
             return await self._secrets.find(key)
-        except Exception as error:  # noqa: BLE001 - raised again unless the database is away
-            raise unchecked(error) from None
 
 
 class StandardScheme:
@@ -159,11 +156,8 @@ class StandardScheme:
         return bool(self._secrets.of(account) or self._secrets.public_keys.of(account))
 
     async def _look_again(self, req: Request, account: UUID) -> bool:
-        self._refusals.hold_up(req)
-        try:
+        with self._refusals.looking_up(req):
             return await self._secrets.look_again(account)
-        except Exception as error:  # noqa: BLE001 - raised again unless the database is away
-            raise unchecked(error) from None
 
     def _match(self, account: UUID, signed: bytes, attempt: Attempt) -> Signer | None:
         secret, closed = self._match_secret(account, signed, attempt)

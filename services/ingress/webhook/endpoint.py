@@ -151,6 +151,7 @@ class OrderWebhook(Webhook):
                 traceparent(req),
                 key,
                 is_test=signer.is_test,
+                sha256=attempt.sha256,
             )
         except rules.Refusal as refusal:
             raise as_error(refusal) from None

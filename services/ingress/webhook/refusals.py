@@ -4,6 +4,9 @@ They say no more than that: whether a key, an account or a signature was wrong i
 the secret to know.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from falcon.asgi import Request
 
 from services.ingress.webhook.rules import Refusal
@@ -12,6 +15,8 @@ from shared.http.errors import ApiError, too_many_requests, unavailable
 from shared.http.mount import client_address
 from shared.security.networks import network_of
 from shared.token_buckets import TokenBuckets
+
+UNOPENED = ("unavailable", "The signature could not be checked. Try again later.")
 
 
 class Refusals:
@@ -29,15 +34,31 @@ class Refusals:
         wait = self._networks.take(network_of(client_address(req)))
         return too_many_requests(wait) if wait else as_error(refusal)
 
-    def hold_up(self, req: Request) -> None:
+    @contextmanager
+    def looking_up(self, req: Request) -> Iterator[None]:
         """Let a guesser wait before the database is asked: only that costs something.
 
+        While it is asked, one refusal of the address is spoken for: of requests that come at once
+        no more ask than may be refused.
+
         Raises:
-            ApiError: 429, for an address that has been refused too often.
+            ApiError: 429, for an address that has been refused too often; 503, when a sender could
+                not be looked up.
         """
-        wait = self._networks.is_empty(network_of(client_address(req)))
+        network = network_of(client_address(req))
+        wait = self._networks.take(network)
         if wait:
             raise too_many_requests(wait)
+        try:
+            yield
+        except Exception as error:
+            if not is_database_away(error):
+                raise
+            raise unavailable(
+                "unavailable", "The signature could not be checked. Try again shortly."
+            ) from None
+        finally:
+            self._networks.give_back(network)
 
 
 def as_error(refusal: Refusal) -> ApiError:
@@ -50,15 +71,4 @@ def as_error(refusal: Refusal) -> ApiError:
 
 def unopened() -> ApiError:
     """The secret cannot be opened: not the sender's fault; `services.secrets` logs which key."""
-    return unavailable("unavailable", "The signature could not be checked. Try again later.")
-
-
-def unchecked(error: Exception) -> ApiError:
-    """What to answer when a sender could not be looked up.
-
-    Raises:
-        Exception: `error`, when it is not that the database is away.
-    """
-    if not is_database_away(error):
-        raise error
-    return unavailable("unavailable", "The signature could not be checked. Try again shortly.")
+    return unavailable(*UNOPENED)

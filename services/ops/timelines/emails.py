@@ -21,6 +21,7 @@ from shared.bus.contract.events import (
     TrackingStatus,
 )
 from shared.db.models import EmailDelivery, InboxEntry, Order, OrderStatusHistory
+from shared.http.listing import latest
 from shared.ids import follow_up_id
 
 NOTIFIER = "services.notifier"
@@ -49,8 +50,10 @@ def steps(
     history: Sequence[OrderStatusHistory],
     waiting: Sequence[Waiting],
     gone: Collection[str] = (),
-) -> list[Step]:
+) -> tuple[list[Step], bool]:
     """A step for each email, and for each fact that led to none, or to none yet.
+
+    Of emails the latest are among them; the second says whether those are all.
 
     Args:
         session: may read deliveries, the notifier's inbox and heartbeats.
@@ -59,11 +62,10 @@ def steps(
         waiting: what is known to wait for it somewhere.
         gone: the ids of messages that were thrown away.
     """
-    emails = session.scalars(
-        select(EmailDelivery)
-        .where(EmailDelivery.subject_id == str(order.id))
-        .order_by(EmailDelivery.at)
-    ).all()
+    of_order = EmailDelivery.subject_id == str(order.id)
+    emails, is_all = latest(
+        session, select(EmailDelivery).where(of_order), EmailDelivery.at, EmailDelivery.id
+    )
     found = [
         Step(
             email.at,
@@ -76,8 +78,11 @@ def steps(
         )
         for email in emails
     ]
-    mailed = {email.fact_id for email in emails}
-    facts = {fact.id: fact for fact in _facts(order, history) if fact.id not in mailed}
+    facts = {fact.id: fact for fact in _facts(order, history)}
+    # Also by an email that is not among the latest.
+    by_fact = select(EmailDelivery.fact_id).where(of_order, EmailDelivery.fact_id.in_(facts))
+    for mailed in session.scalars(by_fact).all():
+        facts.pop(mailed, None)
     handled = set(
         session.scalars(
             select(InboxEntry.message_id).where(
@@ -96,7 +101,7 @@ def steps(
         and fact.at > remembered
         and str(fact.id) not in gone
     ]
-    return [
+    told = [
         *found,
         *(
             Step(facts[id_].at, "told", f"{facts[id_].about}: no email was due", NOTIFIER, id_)
@@ -107,6 +112,7 @@ def steps(
             for fact, why in _why(session, due, waiting, now)
         ),
     ]
+    return told, is_all
 
 
 def _facts(order: Order, history: Sequence[OrderStatusHistory]) -> Iterator[_Fact]:

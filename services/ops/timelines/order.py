@@ -22,6 +22,7 @@ from shared.db.models import (
     Suppression,
     WaitingUpdate,
 )
+from shared.http.listing import latest
 
 PARCEL = ("carrier", "tracking_number", "tracking_url", "estimated_delivery")
 
@@ -45,6 +46,7 @@ class OrderTrail:
         waiting: what still waits; None when the bus was not looked at.
         is_test: whether it is a test order, which was mailed to its business alone.
         is_whole: false when somebody was at work in a queue: more may wait there.
+        is_cut: whether there are older states or emails, which are left out.
     """
 
     order_number: str
@@ -61,6 +63,7 @@ class OrderTrail:
     waiting: tuple[Waiting, ...] | None
     is_test: bool = False
     is_whole: bool = True
+    is_cut: bool = False
 
     @property
     def is_recorded(self) -> bool:
@@ -85,10 +88,13 @@ def order_trail(
         BusyError: nothing is known of it, and somebody is at work where more may wait.
     """
     order = session.get(Order, order_id)
+    history: Sequence[OrderStatusHistory] = ()
+    is_all = True
     if order is None:
         sent = requests.not_recorded(session, order_id)
     else:
-        sent = requests.by_events(session, _said(session, order_id))
+        history, is_all = _history(session, order_id)
+        sent = requests.by_events(session, _said(session, order_id, history))
     done = mended.of(session, str(order_id))
     steps = [*(_request(request) for request in sent), *done.steps]
     account_id = sent[0].account_id if sent else None
@@ -99,10 +105,11 @@ def order_trail(
         found += bus.messages
     if order is not None:
         account_id = order.account_id
-        history = _history(session, order_id)
         steps += _life(order, history)
         steps += _conflicts(session, order_id)
-        steps += emails.steps(session, order, history, found, done.gone)
+        mailed, are_all = emails.steps(session, order, history, found, done.gone)
+        steps += mailed
+        is_all = is_all and are_all
         steps += _no_more_emails(session, order_id)
     elif any(_is_awaited(request, done.gone) for request in sent):
         steps.append(_not_recorded(sent, found))
@@ -126,6 +133,7 @@ def order_trail(
         waiting=None if connection is None and not found else tuple(found),
         is_whole=bus.is_whole,
         is_test=order is not None and order.is_test,
+        is_cut=not is_all,
     )
 
 
@@ -139,21 +147,17 @@ def _number_awaited(session: Session, sent: Sequence[requests.Request]) -> str |
     )
 
 
-def _history(session: Session, order_id: UUID) -> Sequence[OrderStatusHistory]:
-    return session.scalars(
-        select(OrderStatusHistory)
-        .where(OrderStatusHistory.order_id == order_id)
-        .order_by(OrderStatusHistory.at)
-    ).all()
+def _history(session: Session, order_id: UUID) -> tuple[Sequence[OrderStatusHistory], bool]:
+    said = select(OrderStatusHistory).where(OrderStatusHistory.order_id == order_id)
+    return latest(session, said, OrderStatusHistory.at, OrderStatusHistory.event_id)
 
 
-def _said(session: Session, order_id: UUID) -> set[UUID]:
+def _said(session: Session, order_id: UUID, history: Sequence[OrderStatusHistory]) -> set[UUID]:
     """The messages about an order. The first has the order's own id, unless a key was given."""
-    history = select(OrderStatusHistory.event_id).where(OrderStatusHistory.order_id == order_id)
     conflicts = select(OrderConflict.event_id).where(
         OrderConflict.order_id == order_id, OrderConflict.event.is_not(None)
     )
-    return {order_id, *session.scalars(history), *session.scalars(conflicts)}
+    return {order_id, *(said.event_id for said in history), *session.scalars(conflicts)}
 
 
 def _request(request: requests.Request) -> Step:

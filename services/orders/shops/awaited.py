@@ -9,7 +9,7 @@ order which is waited for stands beside it, and one that is over is looked at ag
 word comes.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, cast
 from uuid import UUID
@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 from shared.bus.consume.retry import MAX_ATTEMPTS
 from shared.bus.contract.events import (
     OrderCancelled,
+    OrderCreated,
     OrderNotPlaced,
     OrderPlaced,
     OrderUnaddressed,
@@ -72,27 +73,39 @@ def remember(
         )
 
 
-def sort(session: Session, messages: Iterable[Change], created: Collection[UUID]) -> Sorted:
+def sort(
+    session: Session,
+    messages: Iterable[Change],
+    creations: Sequence[Received[OrderCreated]],
+) -> Sorted:
     """Tell which create an order; it is waited for no more.
 
     Args:
         session: the transaction.
         messages: what was said.
-        created: orders that others of the batch create.
+        creations: of the batch. A change of a young order is one, so it may be waited for.
     """
     changes: list[Received[Any]] = sorted(messages, key=lambda m: (m.time, m.id))
+    created = {m.data.order_id: m for m in reversed(creations)}
+    of_shops = {id_ for id_, m in created.items() if m.data.metadata and "shop" in m.data.metadata}
     result = Sorted([], [], [], [], [], [])
-    if not changes:
+    if not changes and not of_shops:
         return result
-    ids = {"ids": arrays.uuids({m.data.order_id for m in changes})}
+    ids = {"ids": arrays.uuids(of_shops.union(m.data.order_id for m in changes))}
     # Of two recorders that have one, the other goes on when it is recorded, and known.
     awaited = {row.order_id: row for row in session.execute(_HOLD, ids)}
-    placed = {m.data.order_id for m in changes if isinstance(m.data, OrderPlaced)} & awaited.keys()
+    placed = of_shops.union(m.data.order_id for m in changes if isinstance(m.data, OrderPlaced))
+    placed &= awaited.keys()
     if placed:
         session.execute(_FORGET, {"ids": arrays.uuids(placed)})
     since = {row.id: row.accepted_at for row in session.execute(_RECORDED, ids)}
-    known = since.keys() | set(created)
+    known = since.keys() | created.keys()
     to_come = placed - known
+    result.updates.extend(
+        _cancellation(awaited[id_], created[id_])
+        for id_ in sorted(placed & created.keys())
+        if awaited[id_].cancelled_by is not None
+    )
     for message in changes:
         id_, data = message.data.order_id, message.data
         if isinstance(data, OrderCancelled):
@@ -135,7 +148,7 @@ def _note(session: Session, messages: Sequence[Cancelled]) -> None:
     )
 
 
-def _cancellation(row: Row[Any], placed: Placed) -> Cancelled:
+def _cancellation(row: Row[Any], placed: Received[OrderCreated]) -> Cancelled:
     """What was noted beside an order that is placed now, as it came."""
     return _cancelled(row.cancelled_by, row.cancelled_at, row.cancel_reason or "", placed.data)
 

@@ -49,7 +49,10 @@ def show(visit: Visit) -> Result:
             "You have no order with this id. One that was just accepted takes a moment to be "
             "recorded: load the page anew.",
         )
-    return View("order.html", {"path": PATH, "order": order, "timeline": timeline(order)})
+    # An API of the version before says nothing of it, and leaves nothing out.
+    is_cut = False in (order.get("history_is_complete"), order.get("emails_are_complete"))
+    about = {"path": PATH, "order": order, "timeline": timeline(order), "is_cut": is_cut}
+    return View("order.html", about)
 
 
 def ask_end_links(visit: Visit) -> Question:

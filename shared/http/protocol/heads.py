@@ -9,11 +9,13 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from typing import Any
+from weakref import ref
 
 import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from shared.http.bodies import CYCLE
 from shared.http.protocol.expecting import Deferred
 
 FIELDS = 100
@@ -63,6 +65,7 @@ class BoundedProtocol(HttpToolsProtocol):
     _begun = -1  # bytes that came in one piece with which a request began; -1 in the next pieces
     _hosts = 0
     _is_offered = False
+    _is_chunked = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Called by asyncio."""
@@ -137,6 +140,8 @@ class BoundedProtocol(HttpToolsProtocol):
             # Another coding is not undone by anybody here (RFC 9112, 6.1).
             self._refusal = _UNKNOWN_CODING
             raise HeadError
+        else:
+            self._is_chunked = True
 
     def on_headers_complete(self) -> None:
         """Called by httptools; what is raised here ends the parsing.
@@ -165,6 +170,11 @@ class BoundedProtocol(HttpToolsProtocol):
             self._begin_deferred(version)
         else:
             super().on_headers_complete()
+        if self._is_chunked:
+            # Of what says no length only uvicorn knows whether it ended. Not the cycle itself: it
+            # has the scope, and both would wait for the garbage collector.
+            self.scope["state"][CYCLE] = ref(self.cycle)
+            self._is_chunked = False
         # Trailers go here, and nowhere else (RFC 9110, 6.5.1).
         self.headers = []
 

@@ -47,7 +47,7 @@ def policies():
 @pytest.fixture
 def cache(settings, policies):
     with ThreadPoolExecutor(2) as threads:
-        yield SecretCache(threads, policies)
+        yield SecretCache(threads, threads, policies)
 
 
 @dataclass

@@ -1,8 +1,10 @@
 """An account's own orders over HTTP, and nobody else's."""
 
 from datetime import UTC, date, datetime, timedelta
+from itertools import chain
 
 import pytest
+from sqlalchemy import text
 
 from services.orders.handlers import record
 from services.orders.lanes import Lanes
@@ -10,6 +12,7 @@ from services.orders.unknown import Unknown
 from shared.bus.contract.events import TrackingStatus
 from shared.db.models import EmailDelivery
 from shared.ids import derived_id, new_id, order_of_number
+from shared.security import tracking
 from tests.integration.arrange import access_token, account, order_created, received, status_changed
 
 
@@ -74,6 +77,78 @@ def test_an_order_with_its_history_and_emails(api, business, me):
         ("IN_TRANSIT", "Left the depot."),
     ]
     assert [(e["template"], e["state"]) for e in found["emails"]] == [("order_received", "sent")]
+
+
+SAID = """
+    INSERT INTO order_status_history (event_id, order_id, tracking_status, note, at, applied)
+    SELECT gen_random_uuid(), :order_id, 'IN_TRANSIT', number || repeat('.', 1000),
+           now() + make_interval(secs => (number + 1) / 2), true
+    FROM generate_series(1, 700) AS number
+"""
+MAILED = """
+    INSERT INTO email_deliveries
+        (id, fact_id, subject_id, recipient, template, message_id, state, at)
+    SELECT gen_random_uuid(), gen_random_uuid(), :order_id, 'zoe@shop.example', 'order_status',
+           '<' || number || '@order-fellow.example>', 'sent', now() + make_interval(secs => number)
+    FROM generate_series(1, 700) AS number
+"""
+
+
+def test_of_a_long_history_the_latest_is_shown_and_all_of_it_page_by_page(api, business, me):
+    """A courier's app that says where it is each ten seconds says so 8,640 times a day."""
+    created = order_created(business.id)
+    record_orders(api, created)
+    with api.session() as session:
+        session.execute(text(SAID), {"order_id": created.order_id})
+        session.execute(text(MAILED), {"order_id": str(created.order_id)})
+        session.commit()
+
+    def numbers(history):
+        return [int(said["note"].partition(".")[0] or 0) for said in history]
+
+    latest = [*range(201, 701)]
+    for path, headers in (
+        (f"/orders/{created.order_id}/", me),
+        (f"/tracking/{tracking.token_for(created.order_id)}/", {}),
+    ):
+        found = api.http.get(path, headers=headers).json()
+        assert sorted(numbers(found["status_history"])) == latest
+        assert found["history_is_complete"] is False
+        times = [said["at"] for said in found["status_history"]]
+        assert times == sorted(times)
+    found = api.http.get(f"/orders/{created.order_id}/", headers=me).json()
+    assert [email["message_id"] for email in found["emails"]] == [
+        f"<{number}@order-fellow.example>" for number in latest
+    ]
+    assert found["emails_are_complete"] is False
+    pages, cursor = [], ""
+    while cursor is not None:
+        given = {"limit": "150"} | ({"cursor": cursor} if cursor else {})
+        url = f"/orders/{created.order_id}/history/"
+        page = api.http.get(url, params=given, headers=me).json()
+        pages.append(numbers(page["results"]))
+        cursor = page["next"]
+    assert [len(page) for page in pages] == [150, 150, 150, 150, 101]
+    assert sorted(chain(*pages)) == [0, *range(1, 701)]
+    assert set(pages[0]) == set(range(551, 701))
+    strange = as_(business_of_another(api))
+    assert api.http.get(url, headers=strange).json()["code"] == "order_not_found"
+    bad = api.http.get(url, params={"cursor": "x"}, headers=me)
+    assert (bad.status_code, bad.json()["code"]) == (400, "invalid_query")
+
+
+def business_of_another(api):
+    with api.session() as session:
+        return account(session)
+
+
+def test_what_is_short_is_shown_whole_and_says_so(api, business, me):
+    created = order_created(business.id)
+    record_orders(api, created)
+    found = api.http.get(f"/orders/{created.order_id}/", headers=me).json()
+    assert (found["history_is_complete"], found["emails_are_complete"]) == (True, True)
+    page = api.http.get(f"/orders/{created.order_id}/history/", headers=me).json()
+    assert page == {"results": found["status_history"], "next": None}
 
 
 def test_the_pages_hold_every_order_once_newest_first(api, business, me):

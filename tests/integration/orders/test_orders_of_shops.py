@@ -96,10 +96,10 @@ def told(db):
 
 
 def woo(email="zoe@shop.example", **changes):
-    """An order and when it was changed, by the day of November 2026."""
-    day = changes.pop("day", 2)
+    """An order and when it was changed: by the day of November 2026, or the minute of its first."""
+    day, minute = changes.pop("day", 2), changes.pop("minute", 0)
     billing = orders.woocommerce()["billing"] | {"email": email}
-    at = {"date_modified_gmt": f"2026-11-{day:02}T08:00:05"}
+    at = {"date_modified_gmt": f"2026-11-{day:02}T08:{minute:02}:05"}
     return orders.woocommerce(billing=billing, **at, **changes)
 
 
@@ -156,9 +156,9 @@ def test_a_change_of_an_older_order_makes_none(db, business, after):
 def test_a_young_order_that_waits_is_made_by_its_change_and_goes_on(db, business):
     assert deliver(business, "new", woo(status="pending"), after=YOUNG) == "not_placed"
     deliver(business, "change", woo(status="cancelled"), after=YOUNG)
-    assert deliver(business, "change", woo(), after=YOUNG) is None
+    assert deliver(business, "change", woo(minute=1), after=YOUNG) is None
     # Back from what it was, and on its way: each a state of its own.
-    deliver(business, "change", woo(status="completed"), after=2 * YOUNG)
+    deliver(business, "change", woo(minute=2, status="completed"), after=YOUNG)
     back = {"date_completed_gmt": "2026-11-02T08:01:00", "date_modified_gmt": "2026-11-02T08:03:00"}
     deliver(business, "change", orders.woocommerce(**back), after=YOUNG)
     assert recorded(db) == [("zoe@shop.example", "PENDING")]
@@ -287,6 +287,22 @@ def test_a_cancellation_may_overtake_that_it_was_placed(db, business):
     assert told(db) == ["order.recorded", "order.cancellation_recorded"]
 
 
+@pytest.mark.parametrize("first", [{"status": "pending"}, {"email": ""}], ids=["unpaid", "unknown"])
+@pytest.mark.parametrize("is_one_batch", [True, False], ids=["one batch", "one by one"])
+def test_and_that_of_a_young_order(db, business, first, is_one_batch):
+    """What says that it was placed is its creation, where it was made within minutes."""
+    deliver(business, "new", woo(**first), after=YOUNG)
+    _, made = said(business, WOOCOMMERCE, "change", woo(minute=1), after=YOUNG)
+    cancellation = woo(minute=2, status="cancelled")
+    _, cancelled = said(business, WOOCOMMERCE, "change", cancellation, after=YOUNG)
+    assert made.type == "order.created"
+    for batch in [(cancelled, made)] if is_one_batch else [(cancelled,), (made,)]:
+        assert not take_in(*batch)
+    assert recorded(db) == [("zoe@shop.example", "CANCELLED")]
+    assert told(db)[-2:] == ["order.recorded", "order.cancellation_recorded"]
+    assert db.scalars(text("SELECT order_id FROM awaited_orders")).all() == []
+
+
 def test_a_cancellation_that_has_waited_for_its_order_waits_for_it_to_be_placed(db, business):
     """What said that the order is made was late: by then all that is left may come in any order."""
     _, made = said(business, WOOCOMMERCE, "new", woo(status="pending"))
@@ -301,35 +317,44 @@ def test_a_cancellation_that_has_waited_for_its_order_waits_for_it_to_be_placed(
     assert told(db) == ["order.recorded", "order.cancellation_recorded"]
 
 
-MADE = ("new", {"status": "pending", "day": 2})
+MADE = ("new", 2, {"status": "pending"})
 SETS = {
     "cancelled, and taken up again": [
         MADE,
-        ("change", {"day": 3}),
-        ("change", {"day": 4, "status": "cancelled"}),
-        ("change", {"day": 5}),
+        ("change", 3, {}),
+        ("change", 4, {"status": "cancelled"}),
+        ("change", 5, {}),
     ],
     "cancelled before it was paid": [
         MADE,
-        ("change", {"day": 3, "status": "cancelled"}),
-        ("change", {"day": 4}),
-        ("change", {"day": 5, "status": "completed"}),
+        ("change", 3, {"status": "cancelled"}),
+        ("change", 4, {}),
+        ("change", 5, {"status": "completed"}),
     ],
     "nothing new behind it": [
         MADE,
-        ("change", {"day": 3, "status": "completed"}),
-        ("change", {"day": 4}),
+        ("change", 3, {"status": "completed"}),
+        ("change", 4, {}),
     ],
 }
 
 
-@pytest.mark.parametrize("name", SETS)
-def test_it_does_not_matter_in_which_order_they_come(db, business, name):
+# Each word that a young order is placed is its creation, of which the first that comes counts.
+OF_YOUNG = [name for name in SETS if name != "cancelled, and taken up again"]
+
+
+@pytest.mark.parametrize(
+    ("unit", "name"),
+    [*(("day", name) for name in SETS), *(("minute", name) for name in OF_YOUNG)],
+)
+def test_it_does_not_matter_in_which_order_they_come(db, business, name, unit):
     """One after the other, each by another recorder; what comes back comes last."""
     ends = set()
+    lag = {"after": YOUNG} if unit == "minute" else {}
     for number, arrival in enumerate(permutations(SETS[name])):
         here = [
-            said(business, WOOCOMMERCE, topic, woo(id=number, **how))[1] for topic, how in arrival
+            said(business, WOOCOMMERCE, topic, woo(id=number, **{unit: at}, **how), **lag)[1]
+            for topic, at, how in arrival
         ]
         for attempt in range(3):
             here = [m for m in here if take_in(replace(m, attempt=attempt))]

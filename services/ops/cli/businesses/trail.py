@@ -127,6 +127,8 @@ def _print(found: OrderTrail) -> None:
         at = step.at.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + "Z"
         table.add_row(at, step.what, step.text, step.service, str(step.event_id or ""))
     console.print(table)
+    if found.is_cut:
+        say("Older states and emails are left out.")
     if found.waiting:
         console.print(waiting_table(found.waiting))
     if not found.is_whole:

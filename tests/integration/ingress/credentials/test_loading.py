@@ -54,9 +54,9 @@ def test_an_accounts_new_secret_is_found_at_once_and_asked_for_once(
     queries = []
     ask = cache._ask
 
-    async def counted(question):
+    async def counted(question, *threads):
         queries.append(question)
-        return await ask(question)
+        return await ask(question, *threads)
 
     monkeypatch.setattr(cache, "_ask", counted)
 

@@ -157,6 +157,9 @@ def test_a_secret_that_no_key_opens_is_503_as_at_the_webhook(api):
         headers=sender.bearer,
     )
     assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+    routes = api.http.get("/openapi.json").json()["paths"]
+    declared = routes["/api/v1/webhooks/test/"]["post"]["responses"]["503"]["description"]
+    assert f"`unavailable`: {answer.json()['error']}" in declared
 
 
 def test_it_knows_the_callers_own_secrets_only(api, sender):

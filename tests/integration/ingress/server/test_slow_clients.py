@@ -7,7 +7,9 @@ import socket
 import time
 
 import pytest
+import sqlalchemy
 
+from shared.db.models import WebhookSecret
 from tests.integration.arrange import sign, until
 from tests.integration.conftest import running_ingress
 from tests.integration.ingress.conftest import ORDER, approved
@@ -23,7 +25,11 @@ def impatient(module_amqp_url, module_database_url, tmp_path_factory, api):
 
 
 def begin(api, sender, length, *, lines=()):
-    """Send the head of a signed request, and nothing of its body."""
+    """Send the head of a signed request, and nothing of its body.
+
+    Args:
+        length: declared; 0 for the body's own, None for one in chunks.
+    """
     host, port = api.url.removeprefix("http://").split(":")
     raw = json.dumps(ORDER).encode()
     head = [f"{name}: {value}" for name, value in sign(sender.secret, raw).items()]
@@ -31,7 +37,9 @@ def begin(api, sender, length, *, lines=()):
         (
             "POST /api/v1/webhooks/orders/ HTTP/1.1",
             "Host: fellow",
-            f"Content-Length: {length or len(raw)}",
+            "Transfer-Encoding: chunked"
+            if length is None
+            else f"Content-Length: {length or len(raw)}",
             *head,
             *lines,
         )
@@ -149,3 +157,63 @@ def test_who_reads_slowly_gets_all_of_it(impatient, unread):
         received += chunk
         time.sleep(0.002)
     assert received.count(b"</html>") == 16
+
+
+@pytest.mark.parametrize(
+    ("length", "sent"),
+    [(2_000, b"{"), (None, b"1\r\n{\r\n")],
+    ids=["a part", "a chunk"],
+)
+def test_a_body_that_is_cut_is_no_wrong_signature(api, length, sent):
+    sender = approved(api)
+    connection, _ = begin(api, sender, length)
+    with connection:
+        connection.sendall(sent)
+    until(lambda: codes(api, sender), "it is in the log")
+    assert codes(api, sender) == ["incomplete_body"]
+
+
+def test_nor_is_one_that_is_too_slow(impatient):
+    sender = approved(impatient)
+    connection, raw = begin(impatient, sender, None)
+    with connection:
+        connection.sendall(b"%x\r\n%b\r\n" % (len(raw), raw))
+        assert answer(connection)[0] == 408
+    until(lambda: codes(impatient, sender), "it is in the log")
+    assert codes(impatient, sender) == ["incomplete_body"]
+
+
+def test_chunks_that_end_are_taken(api):
+    sender = approved(api)
+    connection, raw = begin(api, sender, None, lines=("Connection: close",))
+    with connection:
+        connection.sendall(b"%x\r\n%b\r\n0\r\n\r\n" % (len(raw), raw))
+        assert answer(connection)[0] == 201
+
+
+def codes(api, sender):
+    page = api.http.get("/webhooks/log/", headers=sender.bearer).json()
+    return [one["code"] for one in page["results"]]
+
+
+def test_what_may_have_no_body_is_not_done_where_one_was_cut(api):
+    """Who says what is to be revoked, and is cut off, has not said that nothing is."""
+    sender = approved(api)
+
+    def secrets():
+        with api.session() as session:
+            counted = sqlalchemy.select(sqlalchemy.func.count()).select_from(WebhookSecret)
+            theirs = WebhookSecret.account_id == sender.account_id
+            return session.scalar(counted.where(theirs))
+
+    before = secrets()
+    host, port = api.url.removeprefix("http://").split(":")
+    head = (
+        "POST /api/v1/webhook/secret/ HTTP/1.1\r\nHost: fellow\r\nContent-Length: 24\r\n"
+        f"Expect: 100-continue\r\nAuthorization: {sender.bearer['Authorization']}\r\n\r\n"
+    )
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(head.encode())
+        connection.recv(1_000)
+    assert api.http.post("/webhook/secret/", headers=sender.bearer).is_success
+    assert secrets() == before + 1

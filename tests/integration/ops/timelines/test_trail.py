@@ -10,6 +10,7 @@ import pytest
 from kombu import Connection
 from msgspec.structs import replace
 from prometheus_client import REGISTRY
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from services.audit.__main__ import wire as auditing
@@ -106,6 +107,38 @@ def test_an_order_from_the_sender_to_the_last_email(settings, db, engine):
         "order_received to zoe@shop.example: sent",
         "order_status to zoe@shop.example: sent",
     ]
+
+
+def test_of_a_long_history_the_latest_is_in_the_trail_and_nothing_is_due_that_was_mailed(
+    settings, db, engine
+):
+    business = account(db, status="approved")
+    order, *_ = lived(settings, db, business)
+    history = """
+        INSERT INTO order_status_history (event_id, order_id, tracking_status, note, at, applied)
+        SELECT gen_random_uuid(), :order_id, 'IN_TRANSIT', 'number ' || number,
+               now() + make_interval(secs => number), true
+        FROM generate_series(1, 700) AS number
+    """
+    emails = """
+        INSERT INTO email_deliveries
+            (id, fact_id, subject_id, recipient, template, message_id, state, at)
+        SELECT gen_random_uuid(), gen_random_uuid(), :subject_id, 'zoe@shop.example',
+               'of ' || number, '<' || number || '@order-fellow.example>', 'sent',
+               now() + make_interval(secs => number)
+        FROM generate_series(1, 700) AS number
+    """
+    with Session(engine) as session:
+        session.execute(text(history), {"order_id": order.order_id})
+        session.execute(text(emails), {"subject_id": str(order.order_id)})
+        session.commit()
+        found = trail.order_trail(session, order.order_id)
+    said = [step.said for step in found.steps if step.what == "status"]
+    assert said == [f"number {number}" for number in range(201, 701)]
+    mailed = [step.text.partition(" to ")[0] for step in found.steps if step.what == "email"]
+    assert mailed == [f"of {number}" for number in range(201, 701)]
+    assert not [step for step in found.steps if "the order itself" in step.text]
+    assert found.is_cut
 
 
 def test_an_order_is_found_by_its_number_with_its_parcel(settings, db, engine):

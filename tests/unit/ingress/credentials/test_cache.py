@@ -1,5 +1,7 @@
 """The cache's own rules; that it is true across workers, the integration tests see."""
 
+import asyncio
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -10,9 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.ingress.credentials import cache as secret_cache
+from services.ingress.credentials import rows as database
 from services.ingress.credentials.cache import SecretCache
 from services.ingress.credentials.policies import Policies
+from services.ingress.credentials.rows import Found, Position
 from services.ingress.credentials.secret import MAX_GIVEN_TRIED, MAX_TRIED, STATES, CachedSecret
+from shared.db.deadline import NoAnswerError
+from shared.http.errors import ApiError
 from shared.ids import new_id
 from shared.security.webhook_keys import generate, key_hash, seal
 
@@ -46,8 +52,8 @@ def put(cache, *rows):
 
 @pytest.fixture
 def cache():
-    with ThreadPoolExecutor(1) as threads:
-        yield SecretCache(threads, Policies())
+    with ThreadPoolExecutor(1) as threads, ThreadPoolExecutor(1) as lookups:
+        yield SecretCache(threads, lookups, Policies())
 
 
 def test_an_older_answer_that_comes_last_does_not_bring_a_revoked_secret_back(cache):
@@ -104,7 +110,7 @@ def test_whatever_comes_in_whatever_order_a_secret_goes_forward_only(data):
     if life[-1] == "revoked":
         news.append(None)
     with ThreadPoolExecutor(1) as threads:
-        cache = SecretCache(threads, Policies())
+        cache = SecretCache(threads, threads, Policies())
         furthest, is_revoked = -1, False
         for new in data.draw(st.permutations(news)):
             if new is None:
@@ -192,3 +198,72 @@ def test_a_given_one_that_was_revoked_before_it_came_is_never_tried(cache):
     cache.revoke(ACCOUNT, [late.id])
     put(cache, late)
     assert cache.given(ACCOUNT, "shopify") == []
+
+
+NOTHING = Found(Position("1:1:", "server"), (NOW.timestamp(), 0.0, 0.0))
+
+
+@pytest.fixture
+def silent(monkeypatch):
+    """A database that answers no look-up, until the test is over, and all else at once."""
+    over = threading.Event()
+
+    def hang(*_):
+        over.wait()
+        return NOTHING
+
+    monkeypatch.setattr(database, "by_hash", hang)
+    for question in ("here", "page", "since"):
+        monkeypatch.setattr(database, question, lambda *_: NOTHING)
+    yield over
+    over.set()
+
+
+async def settled(lookups, over):
+    over.set()
+    await asyncio.gather(*lookups, return_exceptions=True)
+
+
+def test_what_has_changed_is_loaded_however_many_look_ups_are_under_way(cache, silent):
+    async def poll_amid():
+        lookups = [asyncio.create_task(cache.find(b"%d" % n)) for n in range(10)]
+        await asyncio.sleep(0)
+        async with asyncio.timeout(20):
+            await cache.poll()
+        await settled(lookups, silent)
+
+    asyncio.run(poll_amid())
+    assert cache.refreshed_at is not None
+
+
+def test_look_ups_at_once_are_bounded_and_one_more_is_told_when_to_come_back(cache, silent):
+    async def one_too_many():
+        lookups = [
+            asyncio.create_task(cache.find(b"%d" % n)) for n in range(secret_cache.MAX_LOOKUPS)
+        ]
+        await asyncio.sleep(0)
+        # Of one that is under way any number may wait.
+        same = asyncio.create_task(cache.find(b"0"))
+        with pytest.raises(ApiError) as error:
+            async with asyncio.timeout(20):
+                await cache.find(b"one more")
+        await settled([*lookups, same], silent)
+        assert same.result() is None
+        return error.value
+
+    error = asyncio.run(one_too_many())
+    assert (error.code, error.headers) == ("overloaded", {"Retry-After": "1"})
+
+
+def test_a_look_up_that_has_no_answer_has_an_end(cache, silent, monkeypatch):
+    monkeypatch.setattr(secret_cache, "LOOKUP_SECONDS", 0.01)
+
+    async def wait():
+        try:
+            async with asyncio.timeout(20):
+                await cache.find(KEY)
+        finally:
+            silent.set()
+
+    with pytest.raises(NoAnswerError):
+        asyncio.run(wait())

@@ -163,7 +163,8 @@ def webhook(scheme, *, is_standard_only, log, platform=None):
             )
         ]
     )
-    cache = Nowhere(ThreadPoolExecutor(1), policies)
+    threads = ThreadPoolExecutor(1)
+    cache = Nowhere(threads, threads, policies)
     cache.clock = SimpleNamespace(now=lambda: NOW, stamp=lambda: NOW)
     for row in (*ROWS, *chain.from_iterable(GIVEN_ROWS.values())):
         cache._take(row)
@@ -488,7 +489,8 @@ def test_a_wrong_signature_costs_as_much_whatever_keys_an_account_has(
         "verifies",
         lambda _, __, given: tried.extend(given) or False,
     )
-    cache = Nowhere(ThreadPoolExecutor(1), Policies())
+    threads = ThreadPoolExecutor(1)
+    cache = Nowhere(threads, threads, Policies())
     cache._take_keys(SimpleNamespace(**vars(KEY_ROWS[1]) | {"id": new_id()}) for _ in range(keys))
     scheme = StandardScheme(cache, Refusals(TokenBuckets(1e9, 1e9)), 1 << 20)
     attempt = Attempt(time.time())

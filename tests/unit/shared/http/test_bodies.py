@@ -15,7 +15,7 @@ from services.ingress.shops.authentication import PlatformScheme
 from services.ingress.webhook.authentication import StandardScheme
 from services.ingress.webhook.refusals import Refusals
 from shared.http import bodies
-from shared.http.bodies import Unvouched, read_unvouched
+from shared.http.bodies import Unvouched, read_body, read_unvouched
 from shared.http.errors import ApiError
 from shared.token_buckets import TokenBuckets
 
@@ -179,3 +179,33 @@ def test_what_comes_in_pieces_is_whole():
         assert await read_unvouched(sent.req, LIMIT) == b"x" * 7
 
     asyncio.run(whole())
+
+
+@pytest.mark.parametrize("read", [read_body, read_unvouched])
+@pytest.mark.parametrize("sent", [0, PIECE])
+def test_a_body_that_is_cut_is_none(read, sent):
+    """RFC 9112, 8: a part of a request is not to be taken for one."""
+
+    async def cut():
+        request = Sent()
+        if sent:
+            request.send(sent)
+        request._events.put_nowait({"type": "http.disconnect"})
+        with pytest.raises(ApiError) as error:
+            await read(request.req, LIMIT)
+        return error.value
+
+    error = asyncio.run(cut())
+    assert (error.status, error.code) == (400, "incomplete_body")
+    assert Unvouched.held == 0
+
+
+@pytest.mark.parametrize("read", [read_body, read_unvouched])
+@pytest.mark.parametrize("declared", [None, PIECE])
+def test_and_one_that_is_whole_is_one(read, declared):
+    async def whole():
+        request = Sent(declared=declared)
+        request.send(PIECE, more=False)
+        return await read(request.req, LIMIT)
+
+    assert len(asyncio.run(whole())) == PIECE

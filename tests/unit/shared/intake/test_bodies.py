@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.ingress.platforms.platform import moment
 from shared.bus.contract.events import (
     OrderCancelled,
     OrderCreated,
@@ -201,6 +202,30 @@ def test_a_stamp_of_any_offset_is_kept_in_utc():
     stamp = "2026-01-01T00:00:00-22:07"
     _, message = event_of({"type": "order.created", "timestamp": stamp, "data": ORDER})
     assert message.time.isoformat() == "2026-01-01T22:07:00+00:00"
+
+
+@pytest.mark.parametrize(
+    ("stamp", "taken"),
+    [
+        ("2016-12-31T23:59:60Z", "2016-12-31T23:59:59+00:00"),
+        ("2016-12-31 18:59:60.25-05:00", "2016-12-31T23:59:59.250000+00:00"),
+    ],
+)
+def test_a_leap_second_is_the_one_before(stamp, taken):
+    """RFC 3339, 5.7, has it; no library that we read with has."""
+    said = {"order_id": str(new_id()), "tracking_status": "DELIVERED"}
+    for body in ({"data": said}, said):
+        _, message = event_of({"type": "order.status_changed", "timestamp": stamp} | body)
+        assert message.time.isoformat() == taken
+    assert moment(stamp).isoformat() == taken
+
+
+@pytest.mark.parametrize("stamp", ["2016-12-31T23:60:00Z", "2016-12-31T23:59:61Z"])
+def test_no_other_minute_has_more_seconds(stamp):
+    said = {"order_id": str(new_id()), "tracking_status": "DELIVERED"}
+    with pytest.raises(BodyError, match="timestamp"):
+        event_of({"type": "order.status_changed", "timestamp": stamp, "data": said})
+    assert moment(stamp) is None
 
 
 @pytest.mark.parametrize("inside", [{"type": "gift"}, {"lines": [{"type": "order.cancelled"}]}])
