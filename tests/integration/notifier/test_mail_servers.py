@@ -190,7 +190,11 @@ def test_a_server_that_does_not_answer_about_one_email_holds_up_no_other(
     assert not first.wait(0)
 
 
-def test_codes_do_not_wait_for_who_is_looked_for(config, server, brisk, engine, amqp_url):
+def test_codes_do_not_wait_for_who_is_looked_for(
+    config, server, configure, brisk, engine, amqp_url
+):
+    config = configure(smtp_timeout="300")
+
     def says(moment, conversation):
         is_slow = moment == "RCPT" and conversation.recipient.startswith("slow")
         return SILENT if is_slow and not server.over.is_set() else None
