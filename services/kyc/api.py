@@ -1,11 +1,11 @@
 """The HTTP side: a business submits its application and sees what became of it."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import select
+from sqlalchemy import ScalarSelect, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -71,6 +71,7 @@ def submit(session: Session, call: Call[Submission, None]) -> Answer:
         business_address=body.business_address,
         contact_person_details=msgspec.json.encode(contact).decode(),
         status="pending",
+        submitted_at=_after_the_others(account.id),
     )
     try:
         with session.begin_nested():
@@ -99,6 +100,19 @@ def _refuse_another(session: Session, account_id: UUID) -> None:
     newest = _newest(session, account_id)
     if newest is not None and newest.status in _ALREADY:
         raise ApiError(400, *_ALREADY[newest.status])
+
+
+def _after_the_others(account_id: UUID) -> ScalarSelect[datetime]:
+    """When an application is submitted: later than all others of its account.
+
+    The newest is the one that counts, and a clock may have gone back.
+    """
+    last = func.max(KycApplication.submitted_at)
+    return (
+        select(func.greatest(func.now(), last + timedelta(microseconds=1)))
+        .where(KycApplication.account_id == account_id)
+        .scalar_subquery()
+    )
 
 
 def _newest(session: Session, account_id: UUID) -> KycApplication | None:

@@ -132,6 +132,10 @@ class Notifier:
         def forget(_: Session) -> None:
             for fact_id in ended:
                 self._leased.pop(fact_id, None)
+                if fact_id in self._lost:
+                    # It is with another notifier, and may never come here again.
+                    self._lost.discard(fact_id)
+                    self._under_way.pop(fact_id, None)
 
         # Where it is not written down in the end, the next look must find it again.
         event.listen(session, "after_commit", forget, once=True)

@@ -1,19 +1,19 @@
 """Several emails at a time, over connections that are kept open.
 
 A thread takes one email after the other, so that a server that thinks about one holds up no other.
-When it thinks for long, another connection takes that one's place: not even a server that thinks
-about as many emails as there are connections holds up the rest.
+When it thinks for long, about whichever command, another connection takes that one's place: not
+even a server that thinks about as many emails as there are connections holds up the rest.
 """
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from queue import LifoQueue
+from queue import Empty, LifoQueue
 
 import structlog
 
 from services.notifier import metrics
 from services.notifier.outgoing import Outcome, Outgoing, Sending
-from services.notifier.smtp import MailConnection
+from services.notifier.smtp import MailConnection, Reach
 from shared.bus.contract.errors import Hold, Permanent, Retry
 from shared.config.settings import Settings
 from shared.synthetic import is_synthetic
@@ -21,6 +21,7 @@ from shared.telemetry import tracing
 
 MOST_THINKING = 28
 """Connections beside the usual ones, each with an email that the server thinks about."""
+LOOK_SECONDS = 0.5  # how long a thread waits for a connection that nobody needs any more
 
 log = structlog.get_logger()
 
@@ -39,6 +40,7 @@ class Mailer:
         self._config = config
         self._sender = sender
         self._connections = connections
+        self._reach = Reach()
         self._threads = ThreadPoolExecutor(connections + MOST_THINKING, thread_name_prefix="smtp")
         # The last first: what is used most is closed least by a server that closes what is idle.
         self._free: LifoQueue[MailConnection] = LifoQueue()
@@ -47,7 +49,7 @@ class Mailer:
 
     def send(self, emails: Sequence[Outgoing]) -> Sending:
         """Begin to send emails, several at a time; returns where to see what becomes of them."""
-        sending = Sending(emails, self._connections)
+        sending = Sending(emails, self._connections, self._reach.lacks)
         # Not a task for each: handing one over costs a tenth of sending it.
         for _ in range(self._connections):
             self._threads.submit(self._work, sending)
@@ -62,14 +64,18 @@ class Mailer:
         self._new_connection().look()
 
     def _new_connection(self) -> MailConnection:
-        return MailConnection(self._config, self._sender)
+        return MailConnection(self._config, self._sender, self._reach)
 
     def _work(self, sending: Sending) -> None:
-        connection = self._free.get()
+        connection = self._free_for(sending)
+        if connection is None:
+            return
         has_place = True
 
         def make_way() -> None:
             nonlocal has_place
+            if not has_place:
+                return
             has_place = False
             self._free.put(self._new_connection())
             self._threads.submit(self._work, sending)
@@ -79,7 +85,7 @@ class Mailer:
                 number, email = taken
                 outcome = self._traced(connection, email, make_way)
                 if isinstance(outcome, Hold):
-                    sending.give_back(number, outcome)
+                    sending.give_back(number, email, outcome)
                     return
                 sending.settle(number, outcome)
         finally:
@@ -87,6 +93,15 @@ class Mailer:
                 self._free.put(connection)
             else:
                 connection.close()
+
+    def _free_for(self, sending: Sending) -> MailConnection | None:
+        """A connection, as soon as one is free; None when there is nothing left to send by it."""
+        while True:
+            try:
+                return self._free.get(timeout=LOOK_SECONDS)
+            except Empty:
+                if sending.leave_if_over():
+                    return None
 
     def _traced(
         self, connection: MailConnection, email: Outgoing, thinks: Callable[[], None]
@@ -102,7 +117,7 @@ class Mailer:
     ) -> Outcome:
         try:
             if self._config.proof_sink and is_synthetic(email.recipient):
-                connection.prove(email)
+                connection.prove(email, thinks)
             else:
                 with metrics.smtp_seconds.time():
                     connection.deliver(email, thinks)

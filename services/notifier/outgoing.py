@@ -2,7 +2,7 @@
 
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from shared.bus.contract.errors import Hold, Permanent, UnderWay
@@ -68,12 +68,17 @@ class Sending:
     Args:
         emails: what to send.
         workers: how many threads will take one email after the other.
+        lacks: what is away while nobody knows what becomes of them, as `Hold` names it.
     """
 
-    def __init__(self, emails: Sequence[Outgoing], workers: int) -> None:
-        self._emails = emails
-        self._left = deque(range(len(emails)))
+    def __init__(
+        self, emails: Sequence[Outgoing], workers: int, lacks: Callable[[], str] = str
+    ) -> None:
+        self._count = len(emails)
+        # With their contents, of which nobody keeps what is out or is not to be sent.
+        self._left = deque(enumerate(emails))
         self._workers = workers
+        self._lacks = lacks
         self._is_ceasing = False
         self._outcomes: dict[int, Outcome] = {}
         self._changed = threading.Condition()
@@ -81,7 +86,9 @@ class Sending:
     def outcome(self, number: int) -> Outcome:
         """What became of one; `UnderWay` as long as that is not known."""
         with self._changed:
-            return self._outcomes.get(number, UnderWay("the mail server has not answered yet"))
+            if number in self._outcomes:
+                return self._outcomes[number]
+        return UnderWay("the mail server has not answered yet", self._lacks())
 
     def wait(self, seconds: float) -> bool:
         """Wait until all is known, for so long at most; returns whether it is."""
@@ -102,10 +109,17 @@ class Sending:
         """The next email for a thread to send; None when it has nothing more to do."""
         with self._changed:
             if self._left and not self._is_ceasing:
-                number = self._left.popleft()
-                return number, self._emails[number]
+                return self._left.popleft()
             self._workers -= 1
             return None
+
+    def leave_if_over(self) -> bool:
+        """Whether there is nothing to begin; a thread that waits to begin is then gone."""
+        with self._changed:
+            if self._left:
+                return False
+            self._workers -= 1
+            return True
 
     def settle(self, number: int, outcome: Outcome) -> None:
         """Note what became of one."""
@@ -114,21 +128,21 @@ class Sending:
             if self._is_over():
                 self._changed.notify_all()
 
-    def give_back(self, number: int, why: Hold) -> None:
+    def give_back(self, number: int, email: Outgoing, why: Hold) -> None:
         """Note that a thread has no mail server, and nothing more to do.
 
         Another thread may have one; when it is the last, all that is left is held.
         """
         with self._changed:
-            self._left.appendleft(number)
+            self._left.appendleft((number, email))
             self._workers -= 1
             if self._is_ceasing or self._workers <= 0:
                 self._hold_what_is_left(why)
 
     def _hold_what_is_left(self, why: Hold) -> None:
-        self._outcomes |= dict.fromkeys(self._left, why)
+        self._outcomes |= dict.fromkeys((number for number, _ in self._left), why)
         self._left.clear()
         self._changed.notify_all()
 
     def _is_over(self) -> bool:
-        return len(self._outcomes) == len(self._emails)
+        return len(self._outcomes) == self._count

@@ -9,27 +9,34 @@ import select
 import smtplib
 import socket
 import ssl
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 
 from services.notifier.outgoing import Outgoing, SinkAwayError, UndeliverableError
 from shared.bus.contract.errors import Hold, Retry
 from shared.config.settings import Settings
 
 Reply = tuple[int, bytes]
-GO_AHEAD = 354
 CONNECT_SECONDS = 30.0
 SINK_SECONDS = 5.0
 THINKING_SECONDS = 5.0
-"""After which a server that has the content counts as one that thinks about it."""
-# A server that may think for minutes is told from one that has vanished by asking its machine.
+"""After which a server that has not answered a command counts as one that thinks about it."""
+MOST_LINES = 100
+"""Of one reply, and `MOST_BYTES` of one line: who goes on for ever answers nothing."""
+MOST_BYTES = 8_192
+RECORD = 16_384
+"""As much as TLS hands over at once: nothing is left where no poll sees it."""
+# A server that may think for minutes is told from one that has vanished by asking its machine; and
+# while something is unacknowledged, when nobody asks, by how long it is (milliseconds).
 KEEPALIVE = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 15),
     (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 30_000),
 )
 
-_ENHANCED = re.compile(rb"(?:\A\s*|#)5\.(\d{1,3}\.\d{1,3})(?!\d)")
+_ENHANCED = re.compile(rb"(?:\A\s*|#)([245])\.(\d{1,3}\.\d{1,3})(?!\d)")
 _OF_ADDRESS = frozenset(
     {
         b"1.1",  # no such mailbox
@@ -44,18 +51,42 @@ _OF_ADDRESS = frozenset(
 A full mailbox (5.2.2), the content (5.3.4, 5.6) and policy (5.7) are no fault of the address."""
 
 
+class Reach:
+    """Whether the mail server takes mail of us at all, as the connections of one mailer find it."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+
+    def asked(self) -> None:
+        """A connection is being opened, or our sender was refused."""
+        if self._since is None:
+            self._since = time.monotonic()
+
+    def reached(self) -> None:
+        """It answers, and takes our sender."""
+        self._since = None
+
+    def lacks(self) -> str:
+        """What is away, as `Hold` names it, once it has been for `THINKING_SECONDS`."""
+        since = self._since
+        is_away = since is not None and time.monotonic() - since >= THINKING_SECONDS
+        return "mail" if is_away else ""
+
+
 class MailConnection:
     """A conversation with the mail server.
 
     Args:
         config: the settings whose names begin with `smtp_`, and `proof_sink`.
         sender: the envelope's sender.
+        reach: told how the server is found.
     """
 
-    def __init__(self, config: Settings, sender: str) -> None:
+    def __init__(self, config: Settings, sender: str, reach: Reach) -> None:
         self._config = config
         self._sender = sender
-        self._smtp: smtplib.SMTP | None = None
+        self._reach = reach
+        self._smtp: _Smtp | None = None
 
     def look(self) -> None:
         """Greet the mail server and sign in, as before an email.
@@ -63,8 +94,9 @@ class MailConnection:
         Raises:
             Hold: there is none that answers.
         """
-        smtp, _ = self._connected()
+        smtp, _ = self._connected(None)
         self._smtp = None
+        self._reach.reached()
         try:
             smtp.quit()
         except (smtplib.SMTPException, OSError):
@@ -75,57 +107,38 @@ class MailConnection:
 
         Args:
             email: to whom, and what.
-            thinks: called once when the server has had the content for `THINKING_SECONDS`.
+            thinks: called when the server has taken `THINKING_SECONDS` over a reply, whichever;
+                more than once where it is opened anew.
 
         Raises:
             UndeliverableError: it was refused for good.
             Retry: it was refused for now, or what became of it is not known.
-            Hold: there is no mail server to talk to.
+            Hold: there is no mail server to talk to, or it takes nothing of us.
         """
         try:
             self._deliver(email, thinks)
         except (smtplib.SMTPException, OSError) as error:
             raise self._unknown(error) from None
 
-    def prove(self, email: Outgoing) -> None:
+    def prove(self, email: Outgoing, thinks: Callable[[], None]) -> None:
         """Give an email of the standing proof to its sink, once the mail server takes our sender.
 
         The mail server is never told of the recipient, who is nobody.
 
+        Args:
+            email: to whom, and what.
+            thinks: see `deliver`.
+
         Raises:
             SinkAwayError: the sink does not take it.
-            Retry: the sender was refused, or what became of it is not known.
-            Hold: there is no mail server to talk to.
+            Retry: whether our sender is taken is not known.
+            Hold: there is no mail server to talk to, or it takes nothing of us.
         """
         try:
-            self._prove(email)
+            smtp, (mail,) = self._begun((self._mail_from,), thinks)
+            self._reset(smtp, mail[0])
         except (smtplib.SMTPException, OSError) as error:
             raise self._unknown(error) from None
-
-    def close(self) -> None:
-        """Drop the connection; the next email opens another."""
-        smtp, self._smtp = self._smtp, None
-        if smtp is not None:
-            smtp.close()
-
-    def _unknown(self, error: Exception) -> Retry:
-        # Whether it got there is not known, or the connection's state is not.
-        self.close()
-        return Retry(f"{type(error).__name__}: {error}"[:200])
-
-    def _prove(self, email: Outgoing) -> None:
-        smtp, is_fresh = self._connected()
-        try:
-            reply = smtp.mail(self._sender)
-        except (smtplib.SMTPServerDisconnected, OSError):
-            if is_fresh:
-                raise
-            self.close()
-            smtp, _ = self._connected()
-            reply = smtp.mail(self._sender)
-        self._reset(smtp, reply[0])
-        if reply[0] != 250:
-            raise Retry(f"the sender was refused: {_answer(*reply)}")
         host, _, port = self._config.proof_sink.rpartition(":")
         try:
             with smtplib.SMTP(host, int(port), timeout=SINK_SECONDS) as sink:
@@ -133,86 +146,102 @@ class MailConnection:
         except (OSError, smtplib.SMTPException) as error:
             raise SinkAwayError(f"{type(error).__name__}: {error}"[:200]) from None
 
+    def close(self) -> None:
+        """Drop the connection; the next email opens another."""
+        smtp, self._smtp = self._smtp, None
+        if smtp is not None:
+            smtp.close()
+
+    @property
+    def _mail_from(self) -> str:
+        return f"MAIL FROM:{smtplib.quoteaddr(self._sender)}\r\n"
+
+    def _unknown(self, error: Exception) -> Retry:
+        # Whether it got there is not known, or the connection's state is not.
+        self.close()
+        return Retry(f"{type(error).__name__}: {error}"[:200])
+
     def _deliver(self, email: Outgoing, thinks: Callable[[], None]) -> None:
-        smtp, is_fresh = self._connected()
-        try:
-            mail, rcpt, data = self._begin(smtp, email.recipient)
-        except (smtplib.SMTPServerDisconnected, OSError):
-            if is_fresh:
-                raise
-            # A server may close what has been idle; no email has been given to it yet.
-            self.close()
-            smtp, _ = self._connected()
-            mail, rcpt, data = self._begin(smtp, email.recipient)
-        if mail[0] != 250:
-            # About us, not about the recipient: even a 5xx is not this email's end.
-            self._reset(smtp, mail[0], data[0])
-            raise Retry(f"the sender was refused: {_answer(*mail)}")
-        if rcpt[0] not in (250, 251):
+        recipient = f"RCPT TO:{smtplib.quoteaddr(email.recipient)}\r\n"
+        smtp, (_, rcpt, data) = self._begun((self._mail_from, recipient, "DATA\r\n"), thinks)
+        if not _is_taken(rcpt[0]):
             self._reset(smtp, rcpt[0], data[0])
             raise _refusal(*rcpt, is_of_address=is_address_fault(*rcpt))
-        if data[0] != GO_AHEAD:
+        if not _goes_on(data[0]):
             self._reset(smtp, data[0])
-            raise _refusal(*data)
+            raise self._refused(*data)
         smtp.send(_transparent(email.content))
-        code, text = self._reply_to_content(smtp, thinks)
-        if code != 250:
+        code, text = smtp.reply(self._config.smtp_content_timeout)
+        if not _is_taken(code):
             self._reset(smtp, code)
-            raise _refusal(code, text)
+            raise self._refused(code, text)
 
-    def _begin(self, smtp: smtplib.SMTP, recipient: str) -> tuple[Reply, Reply, Reply]:
-        """Say MAIL, RCPT and DATA; what was not said any more has the reply of what failed."""
-        commands = (
-            f"MAIL FROM:{smtplib.quoteaddr(self._sender)}\r\n",
-            f"RCPT TO:{smtplib.quoteaddr(recipient)}\r\n",
-            "DATA\r\n",
-        )
-        if smtp.has_extn("pipelining"):
-            # RFC 2920: all three in one packet, one wait instead of three.
-            smtp.send("".join(commands))
-            return smtp.getreply(), smtp.getreply(), smtp.getreply()
-        replies: list[Reply] = []
-        for command in commands:
-            if not replies or replies[-1][0] < 300:
-                smtp.send(command)
-                replies.append(smtp.getreply())
-            else:
-                replies.append(replies[-1])
-        return replies[0], replies[1], replies[2]
+    def _begun(
+        self, commands: tuple[str, ...], thinks: Callable[[], None]
+    ) -> tuple["_Smtp", list[Reply]]:
+        """Say the commands that begin an email, of which the first names our sender.
 
-    def _reply_to_content(self, smtp: smtplib.SMTP, thinks: Callable[[], None]) -> Reply:
-        if smtp.sock is None:
-            raise smtplib.SMTPServerDisconnected("the connection was closed")
-        patience = self._config.smtp_content_timeout
-        answers = select.poll()
-        answers.register(smtp.sock, select.POLLIN)
-        if not answers.poll(1000 * min(patience, THINKING_SECONDS)):
-            thinks()
-            patience = max(patience - THINKING_SECONDS, 0.001)
-        smtp.sock.settimeout(patience)
-        reply = smtp.getreply()
-        smtp.sock.settimeout(self._config.smtp_timeout)
-        return reply
+        A server may close what has been idle, or was used often, with a word or without; no email
+        has been given to it yet, and it is asked once more by a connection of its own.
 
-    def _connected(self) -> tuple[smtplib.SMTP, bool]:
+        Returns:
+            The connection, and the reply to each; what was not said any more has the reply of what
+            failed.
+
+        Raises:
+            Hold: the sender was refused, which is about us and not about this email.
+        """
+        while True:
+            smtp, is_fresh = self._connected(thinks)
+            try:
+                replies = _dialogue(smtp, commands)
+            except (smtplib.SMTPServerDisconnected, OSError):
+                if is_fresh:
+                    raise
+                self.close()
+                continue
+            if _is_taken(replies[0][0]):
+                self._reach.reached()
+                return smtp, replies
+            self._reset(smtp, replies[0][0], replies[-1][0])
+            is_at_its_end = self._smtp is None
+            if is_fresh or not is_at_its_end:
+                raise self._takes_nothing(f"the sender was refused: {_answer(*replies[0])}")
+
+    def _refused(self, code: int, text: bytes) -> Exception:
+        """What a refusal of DATA or of the content means."""
+        if is_quota(code, text):
+            return self._takes_nothing(_answer(code, text))
+        return _refusal(code, text)
+
+    def _takes_nothing(self, sentence: str) -> Hold:
+        self._reach.asked()
+        return Hold(sentence, lacks="mail")
+
+    def _connected(self, thinks: Callable[[], None] | None) -> tuple["_Smtp", bool]:
         """The connection, and whether it was opened just now."""
         if self._smtp is not None:
-            return self._smtp, False
+            if self._smtp.is_idle():
+                self._smtp.thinks = thinks
+                return self._smtp, False
+            self.close()
+        self._reach.asked()
         try:
-            self._smtp = self._open()
+            self._smtp = self._open(thinks)
         except (smtplib.SMTPException, OSError) as error:
             where = f"{self._config.smtp_host}:{self._config.smtp_port}"
             sentence = f"no mail server at {where}: {type(error).__name__}: {error}"
             raise Hold(sentence[:200], lacks="mail") from None
         return self._smtp, True
 
-    def _open(self) -> smtplib.SMTP:
+    def _open(self, thinks: Callable[[], None] | None) -> "_Smtp":
         config = self._config
-        smtp = _Smtp(config.smtp_host, config.smtp_port, timeout=config.smtp_timeout)
+        smtp = _Smtp(config.smtp_host, config.smtp_port, config.smtp_timeout, thinks)
         try:
             smtp.ehlo_or_helo_if_needed()
             if config.smtp_starttls:
                 smtp.starttls(context=ssl.create_default_context())
+                smtp.forget()
                 smtp.ehlo()
             if config.smtp_username:
                 smtp.login(config.smtp_username, config.smtp_password)
@@ -221,7 +250,7 @@ class MailConnection:
             raise
         return smtp
 
-    def _reset(self, smtp: smtplib.SMTP, code: int, data: int = 0) -> None:
+    def _reset(self, smtp: "_Smtp", code: int, data: int = 0) -> None:
         """Make the connection fit for the next email, or drop it when the server says goodbye.
 
         Args:
@@ -234,7 +263,7 @@ class MailConnection:
             self.close()
             return
         try:
-            if data == GO_AHEAD:
+            if _goes_on(data):
                 smtp.send(b".\r\n")
                 smtp.getreply()
             smtp.rset()
@@ -243,7 +272,95 @@ class MailConnection:
 
 
 class _Smtp(smtplib.SMTP):
-    """A client that gives a machine less time to answer at all than the server to greet."""
+    """A client whose every reply is bounded, in its lines and in its time as a whole.
+
+    Args:
+        host: the server's.
+        port: the server's.
+        timeout: seconds for a command and its reply; for the machine to answer at all less.
+        thinks: called once, by the first reply that takes `THINKING_SECONDS`.
+    """
+
+    _unread = b""
+
+    def __init__(
+        self, host: str, port: int, timeout: float, thinks: Callable[[], None] | None
+    ) -> None:
+        self.thinks = thinks
+        super().__init__(host, port, timeout=timeout)
+
+    def is_idle(self) -> bool:
+        """Whether the server has been silent since its last reply.
+
+        It has nothing to say but goodbye, which must not be read as the reply to what comes next.
+        """
+        if self.sock is None or self._unread:
+            return False
+        said = select.poll()
+        said.register(self.sock, select.POLLIN)
+        if not said.poll(0):
+            return True
+        try:
+            return not self._receive(0.0)  # TLS has words of its own, such as its tickets
+        except (smtplib.SMTPException, OSError):
+            return False
+
+    def forget(self) -> None:
+        """Take nothing for a reply that came before TLS began."""
+        self._unread = b""
+
+    def getreply(self) -> Reply:
+        """Read a reply; the timeout is that of a command."""
+        return self.reply(self.timeout)
+
+    def reply(self, patience: float) -> Reply:
+        """Read a reply.
+
+        Args:
+            patience: seconds for the whole of it.
+
+        Raises:
+            SMTPServerDisconnected: the connection is at its end.
+            SMTPException: the reply does not come to an end.
+        """
+        started = time.monotonic()
+        lines: list[bytes] = []
+        while len(lines) < MOST_LINES:
+            line, is_whole, rest = self._unread.partition(b"\n")
+            if is_whole:
+                self._unread = rest
+                lines.append(line[4:].strip())
+                if line[3:4] != b"-" or not line[:3].isdigit():
+                    return (int(line[:3]) if line[:3].isdigit() else -1), b"\n".join(lines)
+                continue
+            took = time.monotonic() - started
+            if self.thinks is not None and took >= THINKING_SECONDS:
+                thinks, self.thinks = self.thinks, None
+                thinks()
+            if took >= patience or len(line) > MOST_BYTES:
+                break
+            waits = patience if self.thinks is None else min(THINKING_SECONDS, patience)
+            self._unread += self._receive(waits - took)
+        self.close()
+        raise smtplib.SMTPException(f"no end of a reply within {patience:g} s")
+
+    def _receive(self, seconds: float) -> bytes:
+        """What comes within this time; nothing may have."""
+        if self.sock is None:
+            raise smtplib.SMTPServerDisconnected("the connection was closed")
+        self.sock.settimeout(max(seconds, 0.001))
+        try:
+            came = self.sock.recv(RECORD)
+        except TimeoutError as error:
+            if error.errno is not None:
+                raise  # the machine has acknowledged nothing for too long
+            return b""
+        finally:
+            self.sock.settimeout(self.timeout)
+        if not came:
+            self.close()
+            raise smtplib.SMTPServerDisconnected("the server closed the connection")
+        return came
 
     def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
         connected = socket.create_connection((host, port), min(timeout, CONNECT_SECONDS))
@@ -266,6 +383,31 @@ def _transparent(content: bytes) -> bytes:
     return content.replace(b"\r\n.", b"\r\n..") + end
 
 
+def _dialogue(smtp: _Smtp, commands: Sequence[str]) -> list[Reply]:
+    """Say commands, each if the one before was taken; the rest have the reply of what was not."""
+    if smtp.has_extn("pipelining"):
+        # RFC 2920: all in one packet, one wait instead of three.
+        smtp.send("".join(commands))
+        return [smtp.getreply() for _ in commands]
+    replies: list[Reply] = []
+    for command in commands:
+        if not replies or _is_taken(replies[-1][0]):
+            smtp.send(command)
+            replies.append(smtp.getreply())
+        else:
+            replies.append(replies[-1])
+    return replies
+
+
+def _is_taken(code: int) -> bool:
+    # By the first digit: nobody knows all that servers say (RFC 5321, 4.2).
+    return 200 <= code < 300
+
+
+def _goes_on(code: int) -> bool:
+    return 300 <= code < 400
+
+
 def is_address_fault(code: int, text: bytes) -> bool:
     """Whether a reply to RCPT says that the address itself is no good, now and later.
 
@@ -273,10 +415,27 @@ def is_address_fault(code: int, text: bytes) -> bool:
     behind a #: a bare 550 is as often a blocklist that we are on, and would cut off everybody.
     556 is a domain that takes no mail (RFC 7504).
     """
-    if code == 556:
-        return True
+    return code == 556 or (500 <= code < 600 and _detail(b"5", text) in _OF_ADDRESS)
+
+
+def is_quota(code: int, text: bytes) -> bool:
+    """Whether a reply to DATA or to the content says that we have sent too much, whatever it was.
+
+    Amazon SES says `454 4.7.0 Throttling failure`, Gmail `550 5.4.5 Daily sending limit exceeded`.
+    No other: 4.7.1 is as often the greylisting of one recipient, and 4.3.0 a filter that stumbles
+    over one email, and neither may hold up the rest.
+    """
+    return (
+        (code == 454 and _detail(b"4", text) == b"7.0")
+        or (400 <= code < 500 and _detail(b"4", text) == b"4.5")
+        or (500 <= code < 600 and _detail(b"5", text) == b"4.5")
+    )
+
+
+def _detail(kind: bytes, text: bytes) -> bytes:
+    """What an enhanced status code of this class says behind its first dot; empty without one."""
     found = _ENHANCED.search(text)
-    return 500 <= code < 600 and found is not None and found[1] in _OF_ADDRESS
+    return found[2] if found is not None and found[1] == kind else b""
 
 
 def _refusal(code: int, text: bytes, *, is_of_address: bool = False) -> Exception:

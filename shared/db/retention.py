@@ -16,7 +16,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from shared.config.settings import Settings
-from shared.db.session import database_time
+from shared.db.session import time_by_both_clocks
 from shared.periodic import Periodic, keep_running
 from shared.telemetry import metrics
 
@@ -208,8 +208,8 @@ PLACES = (
 
 
 def before(session: Session, days: int) -> datetime:
-    """What is older is over: by the database's clock, since what is removed does not come back."""
-    return database_time(session) - timedelta(days=days)
+    """What is older is over, by both clocks, since what is removed does not come back."""
+    return time_by_both_clocks(session) - timedelta(days=days)
 
 
 def remove(

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
@@ -175,6 +175,14 @@ def database_time(session: Session) -> datetime:
     """The time by the database's clock, which is one for all."""
     found: datetime = session.execute(select(func.clock_timestamp())).scalar_one()
     return found
+
+
+def time_by_both_clocks(session: Session) -> datetime:
+    """The earlier time of the database's clock and this host's.
+
+    By it goes what does not come back: one clock that has jumped ahead removes nothing.
+    """
+    return min(database_time(session), datetime.now(UTC))
 
 
 def still_here(session: Session) -> None:

@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from services.ops.doctor import broker_checks
@@ -85,6 +85,7 @@ def _database(engine: Engine) -> Iterator[Check]:
             )
             skew = (there - before - (after - before) / 2).total_seconds()
             yield clocks("database", skew)
+            yield _durability(connection)
             yield _migrations(str(connection.scalar(text("SELECT * FROM alembic_version"))))
     except SQLAlchemyError as error:
         cause = " ".join(str(getattr(error, "orig", None) or error).split())
@@ -95,6 +96,44 @@ def _database(engine: Engine) -> Iterator[Check]:
             "Is PostgreSQL running, is DATABASE_URL right, and is it migrated: "
             "python -m shared.db.migrate?",
         )
+
+
+def _durability(connection: Connection) -> Check:
+    """Whether what is committed is kept, when the server crashes and when another takes over."""
+    unsafe = [f"{row.setting} {row.of}" for row in connection.execute(_UNSAFE)]
+    states = set(connection.execute(_STANDBYS).scalars())
+    if states and not states & {"sync", "quorum"}:
+        unsafe.append("no standby is synchronous")
+    if not unsafe:
+        return Check("commits", "fine", "kept on disk, and by a standby where there is one")
+    return Check(
+        "commits",
+        "look",
+        f"not safe: {', '.join(unsafe)}",
+        "After a crash, or when a standby takes over, orders that were answered 201 may be lost, "
+        "and a revoked secret live again. In production set synchronous_commit and fsync to "
+        "on, and synchronous_standby_names; else replay after each, as docs/recovery.md says.",
+    )
+
+
+# A standby's state is NULL to whoever has not pg_monitor, which is no state at all.
+_STANDBYS = text("SELECT sync_state FROM pg_stat_replication WHERE sync_state IS NOT NULL")
+_UNSAFE = text("""
+    SELECT name || '=off' AS setting, 'of the server' AS of
+    FROM pg_settings WHERE name IN ('fsync', 'full_page_writes') AND setting = 'off'
+    UNION ALL
+    SELECT 'synchronous_commit=off', 'of the server' FROM pg_settings
+    WHERE name = 'synchronous_commit' AND reset_val = 'off' AND source NOT IN ('database', 'user',
+        'database user')
+    UNION ALL
+    SELECT setting, 'of ' || coalesce(rolname, 'the database')
+    FROM pg_db_role_setting
+    LEFT JOIN pg_roles ON pg_roles.oid = setrole
+    CROSS JOIN LATERAL unnest(setconfig) AS setting
+    WHERE setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+        AND setting = 'synchronous_commit=off'
+    ORDER BY 1, 2
+""")
 
 
 def _migrations(found: str) -> Check:

@@ -202,7 +202,7 @@ class Batches:
                 failures |= self._once(messages)
                 held = {id_ for id_, error in failures.items() if isinstance(error, Hold)}
                 if all(isinstance(failures[id_], UnderWay) for id_ in held):
-                    self._standing.released()
+                    self._tell([failures[id_] for id_ in held])
                     return failures
                 why = next(error for error in failures.values() if _holds(error))
                 failures = {id_: error for id_, error in failures.items() if id_ not in held}
@@ -219,6 +219,12 @@ class Batches:
             if self._stopping.wait(pause):
                 return failures | self._left(messages)
             pause = min(pause * 2, LONGEST_PAUSE)
+
+    def _tell(self, under_way: Sequence[Exception]) -> None:
+        for error in under_way:
+            if lacks := lacked(error):
+                return self._standing.holding(held_by(error), lacks)
+        return self._standing.released()
 
     def _passes_inbox(self, message: Received[Any]) -> bool:
         return self._keyed and message.replay in AGAIN

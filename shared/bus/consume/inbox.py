@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from shared.bus.contract.errors import Hold
 from shared.db import arrays
-from shared.db.session import database_time, is_database_away, transaction
+from shared.db.session import is_database_away, time_by_both_clocks, transaction
 from shared.ids import new_id
 
 KEEP_DAYS = 30
@@ -128,7 +128,7 @@ def prune(session: Session, consumer: str) -> None:
     handled counts. A derived one (UUIDv5) is anywhere: those have an index by time, and the others
     one without them, so that a run walks what it forgets.
     """
-    before = database_time(session) - timedelta(days=KEEP_DAYS)
+    before = time_by_both_clocks(session) - timedelta(days=KEEP_DAYS)
     oldest_kept = UUID(int=int(before.timestamp() * 1000) << 80)
     values = {"consumer": consumer, "most": PRUNE_AT_MOST, "before": before}
     session.execute(_PRUNE_BY_ID, values | {"oldest": oldest_kept})

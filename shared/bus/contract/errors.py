@@ -40,5 +40,6 @@ class Hold(Exception):  # noqa: N818
 class UnderWay(Hold):
     """As what became of a message: its effect outside the database has begun and is not known yet.
 
-    It stays in hand and is asked about again, and others go on meanwhile.
+    It stays in hand and is asked about again, and others go on meanwhile, though what it `lacks`
+    is told of as being away.
     """

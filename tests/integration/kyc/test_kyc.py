@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from amqp.exceptions import AccessRefused
 from kombu import Connection
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
 
 from services.kyc.__main__ import wire
 from services.kyc.states import NotPossible, after
@@ -63,6 +63,21 @@ def test_submit_and_see(api):
     assert answer.json()["status"] == "pending"
     assert api.http.get("/kyc/", headers=me).json() == answer.json()
     assert api.http.post("/kyc/", json=FACTS, headers=me).json()["code"] == "kyc_already_pending"
+
+
+def test_the_last_application_is_the_newest_whatever_a_clock_says(api):
+    """A standby whose clock is behind took over since the one before was submitted."""
+    me = signed_in(api)
+    before = api.http.post("/kyc/", json=FACTS, headers=me).json()
+    with api.session() as session:
+        at = "submitted_at = now() + interval '3 minutes'"
+        changes = f"UPDATE kyc_applications SET status = 'rejected', {at} WHERE id = :id"
+        session.execute(text(changes), {"id": before["id"]})
+        session.commit()
+    again = api.http.post("/kyc/", json=FACTS, headers=me)
+    assert again.status_code == 201
+    assert api.http.get("/kyc/", headers=me).json() == again.json()
+    assert again.json()["id"] != before["id"]
 
 
 def test_contact_details_may_be_structured(api):

@@ -2,6 +2,7 @@
 
 import json
 from datetime import datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 from amqp.exceptions import NotFound
@@ -19,6 +20,7 @@ from services.portal.web import sessions as portal_sessions
 from shared.bus.contract import topology
 from shared.bus.contract.events import decode
 from shared.db import retention
+from shared.db import session as database
 from shared.db.models import (
     AccountSession,
     AwaitedOrder,
@@ -297,6 +299,17 @@ def test_nothing_ends_that_is_kept_for_ever(settings, db, configure, place):
         assert retention.remove(books, place, 0) == (0, retention.START)
         assert retention.count(books, place, 0) == 0
         assert retention.count(books, place, 8) == 1
+
+
+def test_a_database_whose_clock_has_jumped_ahead_removes_nothing(settings, db, monkeypatch):
+    """It jumps back a minute later, and what is gone is gone."""
+    business = account(db).id
+    order(db, business, accepted=1000)
+    right = SimpleNamespace(now=lambda zone: datetime.now(zone) - timedelta(days=900))
+    monkeypatch.setattr(database, "datetime", right)
+    with transaction() as books:
+        assert retention.remove(books, retention.ORDERS, 730) == (0, retention.START)
+    assert left(db, Order) == 1
 
 
 def test_by_the_batch_and_past_what_somebody_else_holds(settings, db, engine, monkeypatch):

@@ -14,6 +14,7 @@ from sqlalchemy import text
 
 from services.notifier.__main__ import wire as notifying
 from services.ops.broker.connection import ALARM, AlarmProbe
+from services.ops.doctor import checks
 from services.ops.monitoring import sampler as sampler_module
 from services.ops.monitoring.alerts import troubles
 from services.ops.monitoring.queue_stats import figures
@@ -29,6 +30,7 @@ from shared.bus.contract.permissions import RIGHTS
 from shared.db.models import ServiceHeartbeat
 from shared.db.session import make_engine, transaction
 from shared.product import VERSION
+from shared.security.service_accounts import login
 from shared.telemetry import heartbeat
 from stack.folders import ROOT
 from stack.processes import stop
@@ -246,6 +248,17 @@ def test_the_doctor_says_what_is_broken_and_what_to_do(settings, amqp_url, mailb
     assert found["keys"]["state"] == "look"
     assert found["services.orders"]["state"] == "broken"
     assert found["broker"]["found"].startswith("RabbitMQ ")
+
+
+def test_the_doctor_sees_whose_commits_are_not_safe(settings, engine):
+    here = f'IN DATABASE "{engine.url.database}"'
+    with engine.begin() as connection:
+        alter = f'ALTER ROLE "{login("orders")}" {here} SET synchronous_commit = off'
+        connection.exec_driver_sql(alter)
+    with engine.connect() as connection:
+        found = checks._durability(connection)
+    assert found.state == "look"
+    assert f"synchronous_commit=off of {login('orders')}" in found.found
 
 
 def test_the_doctor_judges_the_notifiers_mail_server_and_not_its_own(
