@@ -90,7 +90,6 @@ def read(
     key: str | None = None,
     *,
     is_test: bool = False,
-    sha256: str = "",
 ) -> tuple[UUID, Message]:
     """The order's id and the message that a body stands for; see `read_with_warnings`."""
     order_id, message, _ = read_with_warnings(
@@ -107,6 +106,7 @@ def read_with_warnings(
     key: str | None = None,
     *,
     is_test: bool = False,
+    sha256: str = "",
 ) -> tuple[UUID, Message, Sequence[str]]:
     """The order's id and the message that a body stands for, and what was hardly meant so.
 
