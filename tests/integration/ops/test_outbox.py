@@ -84,7 +84,7 @@ def test_what_is_parked_is_listed_with_its_reason(three_parked, db):
     assert fellow("show", "9999")[0] == 1
 
 
-def test_it_is_counted_to_a_bound_and_what_is_parked_by_its_index(three_parked, db, monkeypatch):
+def test_it_is_counted_to_a_bound_and_what_is_rare_by_its_index(three_parked, db, monkeypatch):
     outbox.add(db, [message_for(order_created(), source="tests", correlation_id="x")] * 5)
     found = outbox.standing(db)
     assert (found.waiting, found.parked) == (5, 3)
@@ -97,6 +97,8 @@ def test_it_is_counted_to_a_bound_and_what_is_parked_by_its_index(three_parked, 
     for columns in ("count(*)", "min(parked_at)", "max(sequence)"):
         plan = f"EXPLAIN SELECT {columns} FROM outbox WHERE parked_at IS NOT NULL"
         assert "ix_outbox_parked" in str(db.execute(text(plan)).all()), columns
+    plan = "EXPLAIN SELECT sequence FROM audit_log WHERE type LIKE 'kyc.%'"
+    assert "ix_audit_log_type" in str(db.execute(text(plan)).all())
 
 
 def test_nothing_is_done_unless_it_is_confirmed(three_parked, db):
