@@ -6,12 +6,12 @@ alone, and not while it is being tried.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import Row, and_, delete, func, select, text, update
+from sqlalchemy import ColumnElement, Engine, Row, and_, delete, func, select, text, update
 from sqlalchemy.orm import Session
 
 from services.ops.audit.actions import Actor, about
@@ -37,34 +37,43 @@ class ChangedError(Exception):
         super().__init__("Somebody has changed it meanwhile: look at it again.")
 
 
-class Parked(msgspec.Struct, frozen=True):
-    """A parked message.
+class Held(msgspec.Struct, frozen=True):
+    """A parked message that something is done to: what the audit log is told of it.
 
     Attributes:
         number: of its row.
         message_id: its id.
         type: what it says it is.
-        exchange: where it is for.
-        routing_key: its key there.
         correlation_id: the order or account that it is about.
         written_by: the database role that wrote it.
-        mended_by: the one that has changed what it says since; empty where none has.
-        written_at: when that was.
-        parked_at: since when it is parked.
-        next_try_at: when the relay tries it again.
-        attempts: how many times it was tried.
-        reason: why it could not be published.
-        body: as it would be published; what is no UTF-8 in it is replaced.
         digest: the SHA-256 of the body, in hexadecimal.
     """
 
     number: int
     message_id: str
     type: str
-    exchange: str
-    routing_key: str
     correlation_id: str
     written_by: str
+    digest: str
+
+
+class Parked(Held, frozen=True):
+    """A parked message.
+
+    Attributes:
+        exchange: where it is for.
+        routing_key: its key there.
+        mended_by: the database role that has changed what it says; empty where none has.
+        written_at: when it was written.
+        parked_at: since when it is parked.
+        next_try_at: when the relay tries it again.
+        attempts: how many times it was tried.
+        reason: why it could not be published.
+        body: as it would be published; what is no UTF-8 in it is replaced.
+    """
+
+    exchange: str
+    routing_key: str
     mended_by: str
     written_at: datetime
     parked_at: datetime
@@ -72,15 +81,23 @@ class Parked(msgspec.Struct, frozen=True):
     attempts: int
     reason: str
     body: str
-    digest: str
 
 
 _COLUMNS = {"number": "sequence", "written_at": "created_at"}  # where they have another name
-_SHOWN = [
-    _table.c[_COLUMNS.get(name, name)].label(name)
-    for name in Parked.__struct_fields__
-    if name != "digest"
-]
+_DIGEST = func.encode(func.sha256(_table.c.body), "hex").label("digest")
+
+
+def _columns(of: type[Held]) -> list[ColumnElement[Any]]:
+    return [
+        _DIGEST if name == "digest" else _table.c[_COLUMNS.get(name, name)].label(name)
+        for name in of.__struct_fields__
+    ]
+
+
+_SHOWN = _columns(Parked)
+BATCH = 500
+"""So many are dealt with in one transaction, each with its audit fact: of very many, too."""
+OnProgress = Callable[[int], None]
 
 
 def listed(session: Session, *, after: int = 0, limit: int = 100) -> list[Parked]:
@@ -114,12 +131,12 @@ def find(session: Session, number: int) -> Parked | None:
     return None if row is None else _parked(row)
 
 
-def retry(session: Session, numbers: Sequence[int] | None, actor: Actor) -> int:
+def retry(session: Session, numbers: Sequence[int], actor: Actor) -> int:
     """Let the relay try messages now.
 
     Args:
         session: the transaction.
-        numbers: of their rows; all that are parked when None.
+        numbers: of their rows.
         actor: who wants it.
 
     Returns:
@@ -136,23 +153,70 @@ def retry(session: Session, numbers: Sequence[int] | None, actor: Actor) -> int:
     return len(found)
 
 
+def retry_all(
+    engine: Engine, actor: Actor, up_to: int, progress: OnProgress = lambda _: None
+) -> int:
+    """Let the relay try now all that wait for their time, a batch at a time.
+
+    Broken off anywhere and begun again, nothing is told twice: what is due already is left.
+
+    Args:
+        engine: of the database.
+        actor: who wants it.
+        up_to: none of a higher number, which nobody has counted.
+        progress: called after each batch with how many that were in all.
+
+    Returns:
+        How many.
+    """
+    waits = _table.c.next_try_at > func.clock_timestamp()
+
+    def act(session: Session, numbers: Sequence[int]) -> int:
+        return retry(session, numbers, actor)
+
+    return _in_batches(engine, and_(waits, _table.c.sequence <= up_to), act, progress)
+
+
+def discard_all(
+    engine: Engine, actor: Actor, reason: str, up_to: int, progress: OnProgress = lambda _: None
+) -> int:
+    """Throw all away, a batch at a time; as `discard`.
+
+    Args:
+        engine: of the database.
+        actor: who wants it.
+        reason: why; kept in the audit log.
+        up_to: none of a higher number, which nobody has counted.
+        progress: called after each batch with how many that were in all.
+
+    Returns:
+        How many.
+
+    Raises:
+        ValueError: there is no reason.
+    """
+
+    def act(session: Session, numbers: Sequence[int]) -> int:
+        return discard(session, numbers, actor, reason)
+
+    return _in_batches(engine, _table.c.sequence <= up_to, act, progress)
+
+
 def discard(
     session: Session,
-    numbers: Sequence[int] | None,
+    numbers: Sequence[int],
     actor: Actor,
     reason: str,
     *,
-    up_to: int | None = None,
     digest: str | None = None,
 ) -> int:
     """Throw messages away. Nobody is told what they said: the audit log keeps a hash.
 
     Args:
         session: the transaction.
-        numbers: of their rows; all that are parked when None.
+        numbers: of their rows.
         actor: who wants it.
         reason: why; kept in the audit log.
-        up_to: none of a higher number, which nobody has counted; any when None.
         digest: of the body that was looked at, of a single message; any when None.
 
     Returns:
@@ -164,7 +228,7 @@ def discard(
     """
     if not reason.strip():
         raise ValueError("a discarded message needs a reason")
-    found = _lock(session, numbers, up_to)
+    found = _lock(session, numbers)
     _refuse_unseen(found, digest)
     session.execute(
         delete(OutboxMessage).where(_table.c.sequence.in_([parked.number for parked in found]))
@@ -215,7 +279,7 @@ def edit(
     return True
 
 
-def validate(message: Parked, body: bytes, correlation_id: str) -> None:
+def validate(message: Held, body: bytes, correlation_id: str) -> None:
     """Whether a message could be published, and understood, with another body.
 
     Args:
@@ -234,27 +298,44 @@ def validate(message: Parked, body: bytes, correlation_id: str) -> None:
         raise NotMendedError(f"What it is about may have {SHORT_STRING_BYTES} bytes, not {length}.")
 
 
-def _refuse_unseen(found: Sequence[Parked], digest: str | None) -> None:
+def _refuse_unseen(found: Sequence[Held], digest: str | None) -> None:
     if digest is not None and any(parked.digest != digest for parked in found):
         raise ChangedError
 
 
-def _lock(
-    session: Session, numbers: Sequence[int] | None, up_to: int | None = None
-) -> list[Parked]:
+def _in_batches(
+    engine: Engine,
+    meant: ColumnElement[bool],
+    act: Callable[[Session, Sequence[int]], int],
+    progress: OnProgress,
+) -> int:
+    done, after = 0, 0
+    while True:
+        beyond = and_(_IS_PARKED, meant, _table.c.sequence > after)
+        query = select(_table.c.sequence).where(beyond).order_by(_table.c.sequence).limit(BATCH)
+        with Session(engine) as session, session.begin():
+            numbers = session.scalars(query).all()
+            done += act(session, numbers) if numbers else 0
+        if not numbers:
+            return done
+        after = numbers[-1]
+        progress(done)
+
+
+def _lock(session: Session, numbers: Sequence[int]) -> list[Held]:
     query = (
-        select(*_SHOWN).where(_IS_PARKED, ~_IS_TRIED).order_by(_table.c.sequence).with_for_update()
+        select(*_columns(Held))
+        .where(_IS_PARKED, ~_IS_TRIED, _table.c.sequence.in_(numbers))
+        .order_by(_table.c.sequence)
+        .with_for_update()
     )
-    if up_to is not None:
-        query = query.where(_table.c.sequence <= up_to)
-    if numbers is not None:
-        query = query.where(_table.c.sequence.in_(numbers))
-    return [_parked(row) for row in session.execute(query)]
+    rows = session.execute(query)
+    return [Held(**row._asdict() | {"message_id": str(row.message_id)}) for row in rows]
 
 
 def _tell(
     session: Session,
-    found: Sequence[Parked],
+    found: Sequence[Held],
     actor: Actor,
     action: Literal["retried", "edited", "discarded"],
     reason: str = "",
@@ -282,6 +363,5 @@ def _parked(row: Row[Any]) -> Parked:
         "message_id": str(row.message_id),
         "reason": row.reason or "It is being tried.",
         "body": bytes(row.body).decode(errors="replace"),
-        "digest": hashlib.sha256(row.body).hexdigest(),
     }
     return Parked(**row._asdict() | shown)

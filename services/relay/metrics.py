@@ -5,10 +5,11 @@ from collections.abc import Iterable
 from prometheus_client import REGISTRY, Counter
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-from sqlalchemy import Engine, NullPool, create_engine, text
+from sqlalchemy import Engine, NullPool, create_engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from services.relay.rows import Outcome
+from shared.bus.outbox import standing
 from shared.config.settings import Settings
 from shared.db.session import connect_args
 
@@ -19,15 +20,6 @@ postponed = Counter(
 parked = Counter("fellow_outbox_parked", "Rows that could not be published, each time.")
 
 _PATIENCE = 2  # seconds; whoever scrapes gives up after 10 by default
-# A parked row waits for somebody, and not for the relay.
-_WAITING = text("""
-    SELECT count(*) FILTER (WHERE parked_at IS NULL) AS messages,
-           coalesce(extract(epoch FROM now() - min(created_at)
-                                               FILTER (WHERE parked_at IS NULL)), 0) AS oldest,
-           count(parked_at) AS parked,
-           coalesce(extract(epoch FROM now() - min(parked_at)), 0) AS parked_since
-    FROM outbox
-""")
 
 
 def count(outcome: Outcome) -> None:
@@ -52,7 +44,10 @@ class OutboxCollector(Collector):
     def describe(self) -> Iterable[Metric]:
         """The metrics without values; called by prometheus_client."""
         return [
-            GaugeMetricFamily("fellow_outbox_messages", "Rows that wait to be published."),
+            GaugeMetricFamily(
+                "fellow_outbox_messages",
+                "Rows that wait to be published; 100,001: more than 100,000.",
+            ),
             GaugeMetricFamily(
                 "fellow_outbox_oldest_seconds", "How long the oldest row waits; 0: none does."
             ),
@@ -69,11 +64,14 @@ class OutboxCollector(Collector):
         """The metrics with their values; called by prometheus_client."""
         try:
             with self._engine.connect() as connection:
-                row = connection.execute(_WAITING).one()
+                found_now = standing(connection)
         except SQLAlchemyError:
             return []
         found = list(self.describe())
-        for metric, value in zip(found, row, strict=True):
+        ages = (found_now.waiting_age, found_now.parked_age)
+        waiting_seconds, parked_seconds = (age.total_seconds() if age else 0.0 for age in ages)
+        values = (found_now.waiting, waiting_seconds, found_now.parked, parked_seconds)
+        for metric, value in zip(found, values, strict=True):
             metric.add_sample(metric.name, {}, float(value))
         return found
 

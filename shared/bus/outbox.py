@@ -2,10 +2,11 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import event, text
+from sqlalchemy import Connection, event, text
 from sqlalchemy.orm import Session
 
 from shared.bus.contract.events import Event
@@ -31,8 +32,47 @@ MAX_REMEMBERED = 10_000
 _left: OrderedDict[str, None] = OrderedDict()
 
 
+COUNTED = 100_000
+"""What is beyond so many rows is not counted: a look must not take the longer the more wait."""
+_STANDING = text("""
+    SELECT waiting, now() - waiting_since, parked, now() - parked_since
+    FROM (SELECT count(*) AS waiting, min(created_at) AS waiting_since
+          FROM (SELECT created_at FROM outbox WHERE parked_at IS NULL
+                ORDER BY sequence LIMIT :most) AS first) AS fresh,
+         (SELECT count(*) AS parked, min(parked_at) AS parked_since
+          FROM (SELECT parked_at FROM outbox WHERE parked_at IS NOT NULL
+                ORDER BY sequence LIMIT :most) AS first) AS kept
+""")
+
+
 class UnpublishableError(ValueError):
     """No broker would take the message; the sentence says what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How the outbox stands; figures beyond `COUNTED` mean more than that.
+
+    Attributes:
+        waiting: how many rows wait for the relay.
+        waiting_age: how long the oldest of those has.
+        parked: how many more cannot be published as they are.
+        parked_age: how long the first of those is known not to be.
+    """
+
+    waiting: int
+    waiting_age: timedelta | None
+    parked: int
+    parked_age: timedelta | None
+
+
+def standing(by: Session | Connection) -> Standing:
+    """How many messages wait, and are parked, and for how long.
+
+    Args:
+        by: may read the outbox.
+    """
+    return Standing(*by.execute(_STANDING, {"most": COUNTED + 1}).one())
 
 
 def add(session: Session, messages: Sequence[Message]) -> None:

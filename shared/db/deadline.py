@@ -15,9 +15,10 @@ from time import monotonic
 from typing import Any
 
 import psycopg2
-from psycopg2 import extensions
-from sqlalchemy import Engine, event
-from sqlalchemy.exc import SQLAlchemyError
+from psycopg2 import errors, extensions
+from sqlalchemy import Engine, event, func, select
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.orm import Session
 
 ANSWER_SECONDS = 5.0
 """For the database, where somebody waits for a page or an answer."""
@@ -28,6 +29,10 @@ _AWAKE_TICKS = 50
 
 class NoAnswerError(SQLAlchemyError):
     """The database had not answered when its time was over; the message says so."""
+
+
+class TookTooLongError(Exception):
+    """The database answers, and had not done a statement when its time was over."""
 
 
 class _Budget:
@@ -73,6 +78,35 @@ def within(seconds: float) -> Iterator[None]:
         _own.budget = outer
         if outer is not None:
             outer.left -= budget.seconds - budget.left
+
+
+@contextmanager
+def at_most(session: Session, seconds: float) -> Iterator[None]:
+    """Have the server end a statement inside that takes longer, for what can be done without.
+
+    What comes after goes on in the same transaction. The limit of `within` holds besides.
+
+    Args:
+        session: the transaction.
+        seconds: for each statement.
+
+    Raises:
+        TookTooLongError: one of them took longer.
+    """
+    try:
+        with session.begin_nested():
+            before = session.scalar(select(func.current_setting("statement_timeout")))
+            _set_statement_timeout(session, str(round(seconds * 1000)))
+            yield
+            _set_statement_timeout(session, before or "0")
+    except OperationalError as error:
+        if isinstance(error.orig, errors.QueryCanceled):
+            raise TookTooLongError(f"it has not done it in {seconds:g} s") from error
+        raise
+
+
+def _set_statement_timeout(session: Session, value: str) -> None:
+    session.execute(select(func.set_config("statement_timeout", value, True)))
 
 
 def left() -> float:

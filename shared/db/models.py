@@ -888,6 +888,12 @@ class OutboxMessage(Base):
             "next_try_at",
             postgresql_where=text("next_try_at IS NOT NULL"),
         ),
+        Index(
+            "ix_outbox_parked",
+            "sequence",
+            "parked_at",
+            postgresql_where=text("parked_at IS NOT NULL"),
+        ),
         # What AMQP's short strings hold, in bytes: see shared/bus/contract/message.py.
         CheckConstraint(
             " AND ".join(
@@ -960,6 +966,7 @@ class AuditEntry(Base):
     __table_args__ = (
         Index("ix_audit_log_happened_at", "happened_at"),
         Index("ix_audit_log_correlation_id_sequence", "correlation_id", "sequence"),
+        Index("ix_audit_log_type", "type", "sequence", postgresql_ops={"type": "text_pattern_ops"}),
     )
 
     sequence: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)

@@ -29,7 +29,7 @@ from services.ops.monitoring.alerts import too_old
 from services.ops.monitoring.episodes import Episode
 from services.ops.monitoring.poller import Lookout
 from services.ops.monitoring.snapshot import Look
-from services.ops.monitoring.visibility import is_over
+from services.ops.monitoring.visibility import is_hidden, is_over
 from shared.config.settings import Settings
 from shared.db.deadline import within
 from shared.db.session import database_time, is_database_away, make_engine
@@ -151,12 +151,17 @@ class Teller:
             known = self._open.get(trouble.key) or look.episodes.get(trouble.key)
             if known is None or known.id in self._over:
                 known = Episode.beginning(trouble, look.at)
-            accepted, told = episodes.fallen(known.accepted_figure, known.told, trouble.figure)
+            if is_hidden(look.sample, trouble.about, trouble.kind):  # it is what is seen of it
+                figure, accepted, told = known.figure, known.accepted_figure, known.told
+                figure = max(figure, trouble.figure)
+            else:
+                figure = trouble.figure
+                accepted, told = episodes.fallen(known.accepted_figure, known.told, figure)
             self._open[trouble.key] = replace(
                 known,
                 text=trouble.text,
                 level=trouble.level,
-                figure=trouble.figure,
+                figure=figure,
                 accepted_figure=accepted,
                 told=told,
             )

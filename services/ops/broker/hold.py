@@ -45,20 +45,32 @@ See = Callable[[Incoming, str], AmqpMessage | None]
 """What is shown a message, and told who publishes its copy; gives the copy, or None for none."""
 
 
+NOT_WHOLE = (
+    "Not all could be looked at: somebody is at work in a queue, or too many messages wait. "
+    "Try again."
+)
+
+
 class BusyError(Exception):
-    """Somebody else has messages of the queue in hand, which nobody can look at."""
+    """Somebody else has messages of the queue in hand, or it holds more than can be looked at."""
 
     @classmethod
     def of(cls, queue: str) -> "BusyError":
         """For what was looked for in a queue, and may be in their hands."""
         return cls(f"Somebody is at work in {queue}: not all is known. Try again in a moment.")
 
+    @classmethod
+    def beyond(cls, queue: str) -> "BusyError":
+        """For what was looked for in a queue, and may be behind what can be looked through."""
+        return cls(f"{queue} has more than {MOST:,} messages: what is behind those is not known.")
+
 
 class Hold:
     """Messages of one queue, in their order.
 
     Attributes:
-        alone: false when another tool is at work in the queue: what it has in hand is missing.
+        alone: false when another tool is at work in the queue, or anybody consumed it before: what
+            they have in hand is missing.
         ready: how many were there at the beginning, beside those that somebody else holds.
         singly: how many were settled one by one.
     """
@@ -75,8 +87,9 @@ class Hold:
         self._settled = 0
         self._settled_up_to = 0  # the delivery tag
         self.singly = 0
-        self.alone = alone
         self.ready, self._others = queue_counts.of(channel, queue, ANSWER_SECONDS)
+        # The broker knows of those, too, who do not meet this one's tools.
+        self.alone = alone and not self._others
         self._awaited = self.ready
         if self._awaited:
             channel.basic_qos(0, most, False)
@@ -124,8 +137,14 @@ class Hold:
         """
         with suppress(queue_counts.NotKnownError), connection.channel() as channel:
             left, consumers = queue_counts.of(channel, self._queue, ANSWER_SECONDS)
-            return left >= self.remaining or consumers <= self._others
+            is_all_there = self.remaining > 0 and left >= self.remaining
+            return is_all_there or consumers <= self._others
         return False
+
+    @property
+    def unseen(self) -> int:
+        """How many of those that were there at the beginning have not been taken."""
+        return self.ready - self._taken
 
     @property
     def remaining(self) -> int:

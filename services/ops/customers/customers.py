@@ -237,8 +237,8 @@ def elsewhere(outcome: Outcome, now: datetime, backup_days: int) -> list[Elsewhe
         *(
             Elsewhere(
                 queue,
-                f"{waiting or 'no'} messages wait, and somebody may have some in hand: run it "
-                "again when they are done",
+                f"{waiting or 'no'} messages wait that were not looked at, and somebody may have "
+                "some in hand: run it again when they are done",
                 None,
             )
             for queue, waiting in sorted(outcome.unseen.items())

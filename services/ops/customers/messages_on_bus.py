@@ -61,7 +61,8 @@ class Outcome:
 
     Attributes:
         places: how many messages or rows, by place.
-        unseen: how many messages of a queue nobody could look at, since somebody has them in hand.
+        unseen: how many messages of a queue nobody could look at, since somebody has them in hand,
+            or they lie behind what can be looked through.
         is_being_written: whether a transaction goes on that may have written more.
     """
 
@@ -232,8 +233,8 @@ def _all(held: Hold) -> Iterator[Any]:
 
 
 def _tell_busy(held: Hold, queue: str, outcome: Outcome) -> None:
-    if not held.alone:
-        outcome.unseen[queue] = 0
+    if not held.alone or held.unseen:
+        outcome.unseen[queue] = held.unseen
 
 
 def _look_through(connection: Connection, queue: str, see: See, outcome: Outcome) -> None:

@@ -23,7 +23,7 @@ from services.ops.broker.copying import copy
 from services.ops.broker.hold import count, hold
 from services.ops.broker.publishing import publish
 from services.ops.broker.queue_lock import turn
-from services.ops.dead_letters.authors import Authorised, authors
+from services.ops.dead_letters.authors import ORPHANED, Authorised, authors
 from services.ops.dead_letters.facts import discarded, replayed
 from services.ops.dead_letters.letter import Criteria, Letter
 from services.ops.dead_letters.search import find
@@ -75,6 +75,27 @@ class Progress:
     orphaned: int = 0
 
 
+def missed(state: Progress, wanted: Criteria) -> list[str]:
+    """What was meant, or may have been, and was not done: in sentences.
+
+    Args:
+        state: at the end.
+        wanted: what was meant.
+    """
+    said = []
+    if state.orphaned:
+        said.append(f"{state.orphaned:,} left: {ORPHANED}")
+    if unseen := state.total - state.done - state.passed:
+        said.append(f"{unseen:,} were not looked at.")
+    if not state.alone:
+        said.append(
+            "Somebody else is at work there: what they had in hand was missed. Do it again."
+        )
+    if (gone := len(wanted.ids) - state.done) > 0:
+        said.append(f"{gone:,} of those named were not there.")
+    return said
+
+
 OnProgress = Callable[[Progress], None]
 
 
@@ -118,7 +139,12 @@ def replay(
         return [replayed(letter, actor) for letter in letters]
 
     meant = Authorised(criteria, authors(engine, queue))
-    state = settle(connection, engine, queue, meant, act, progress)
+
+    def go_on(so_far: Progress) -> None:
+        progress(so_far)
+        meant.authors = authors(engine, queue)  # who may be gone by the next batch
+
+    state = settle(connection, engine, queue, meant, act, go_on)
     state.orphaned = len(meant.orphaned)
     return state
 

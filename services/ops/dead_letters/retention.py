@@ -9,7 +9,6 @@ from sqlalchemy import Engine
 
 from services.ops.audit.actions import Actor
 from services.ops.broker.connection import open_connection
-from services.ops.broker.hold import MOST
 from services.ops.dead_letters import actions, search
 from services.ops.dead_letters.letter import Criteria
 from shared.bus.contract import topology
@@ -25,8 +24,10 @@ NOBODY = Actor("retention", "services.ops")
 log = structlog.get_logger()
 
 
-def over(connection: Connection, queue: topology.Queue, days: int) -> int:
+def over(connection: Connection, queue: topology.Queue, days: int) -> tuple[int, bool]:
     """How many letters of a queue are older than they may be; those without a time are not.
+
+    With it goes whether all could be looked at: there may be more otherwise.
 
     Args:
         connection: an open kombu connection.
@@ -34,9 +35,9 @@ def over(connection: Connection, queue: topology.Queue, days: int) -> int:
         days: for how long letters are kept; 0 is for ever.
     """
     if not days:
-        return 0
-    page = search.browse(connection, queue, _old(days), limit=MOST)
-    return len(page.letters)
+        return 0, True
+    found = search.summarise(connection, queue, _old(days))
+    return sum(group.count for group in found.groups), found.alone and not found.unseen
 
 
 def discard(connection: Connection, books: Engine, days: int) -> int:

@@ -71,26 +71,29 @@ class Ladder:
     Attributes:
         messages: by rung.
         alone: false when somebody else was at work there: what they had in hand is missing.
+        unseen: how many lie behind what can be looked through, for whichever queue.
     """
 
     messages: Sequence[Waiting]
     alone: bool = True
+    unseen: int = 0
 
     def of(self, queue: str) -> "Ladder":
         """What goes back to one queue."""
-        return Ladder([one for one in self.messages if one.queue == queue], self.alone)
+        return Ladder([one for one in self.messages if one.queue == queue], self.alone, self.unseen)
 
 
 def waiting(connection: Connection) -> Ladder:
     """Everything on the ladder, by rung."""
     found: list[Waiting] = []
-    alone = True
+    alone, unseen = True, 0
     for rung in topology.RETRY_LADDER:
         with hold(connection, rung.name) as held:
             alone &= held.alone
             while messages := held.take(BATCH):
                 found += [_waiting(rung.name, message) for message in messages]
-    return Ladder(found, alone)
+            unseen += held.unseen
+    return Ladder(found, alone, unseen)
 
 
 def retry_now(

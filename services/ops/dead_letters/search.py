@@ -31,14 +31,21 @@ class Page:
     Attributes:
         letters: those that fit the criteria.
         total: how many letters are in the queue, whether they fit or not.
-        next: where the next page begins; None after the last letter.
+        next: where the next page begins; None after the last letter that can be looked at.
         alone: false when somebody else was at work in the queue: what they had in hand is missing.
+        unseen: how many letters lie behind `hold.MOST`, where nobody can look.
     """
 
     letters: tuple[Letter, ...]
     total: int
     next: int | None
     alone: bool = True
+    unseen: int = 0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no other letter fits, as far as one can be there."""
+        return self.alone and self.next is None and not self.unseen
 
 
 @dataclass(slots=True)
@@ -75,6 +82,11 @@ class Summary:
     total: int
     seen: int
     alone: bool = True
+
+    @property
+    def unseen(self) -> int:
+        """As of a `Page`."""
+        return self.total - self.seen
 
 
 def work_queue(name: str) -> topology.Queue:
@@ -123,8 +135,15 @@ def browse(
                 found.append(letter)
             if len(found) == limit:
                 break
-        more = position < held.ready
-        return Page(tuple(found), held.ready, position if more else None, held.alone)
+        left = held.ready - position
+        is_end = position >= MOST
+        return Page(
+            tuple(found),
+            held.ready,
+            position if left > 0 and not is_end else None,
+            held.alone,
+            left if is_end else 0,
+        )
 
 
 def find(connection: Connection, queue: topology.Queue, message_id: str) -> Letter | None:
@@ -136,28 +155,38 @@ def find(connection: Connection, queue: topology.Queue, message_id: str) -> Lett
         message_id: of the letter.
 
     Raises:
-        BusyError: there is none to be seen, and somebody else is at work in the queue.
+        BusyError: there is none to be seen, and not all could be looked at.
     """
     wanted = Criteria(ids=frozenset({message_id}))
     page = browse(connection, queue, wanted, limit=1)
     if not page.letters and not page.alone:
         raise BusyError.of(queue.dead)
+    if not page.letters and page.unseen:
+        raise BusyError.beyond(queue.dead)
     return page.letters[0] if page.letters else None
 
 
-def summarise(connection: Connection, queue: topology.Queue) -> Summary:
+def summarise(
+    connection: Connection,
+    queue: topology.Queue,
+    criteria: Criteria = Criteria(),  # noqa: B008 - immutable
+) -> Summary:
     """What the letters of a queue died of.
 
     Args:
         connection: an open kombu connection.
         queue: the work queue.
+        criteria: which of them are counted.
     """
+    now = datetime.now(UTC)
     groups: dict[tuple[str, str], Group] = {}
     seen, user = 0, user_of(connection)
     with hold(connection, queue.dead) as held:
         for message in _all(held, MOST):
             letter = Letter.of(queue, message, seen, user)
             seen += 1
+            if not criteria.match(letter, now):
+                continue
             group = groups.setdefault((letter.kind, letter.type), Group(letter.kind, letter.type))
             group.count += 1
             if letter.failed_at is not None:

@@ -10,6 +10,7 @@ from services.ops.monitoring.queue_stats import Figures, Sample, figures
 from services.ops.times import duration, moment, since
 from shared.bus.broker.standing import DOWN
 from shared.bus.contract import topology
+from shared.bus.outbox import COUNTED
 
 OLD = timedelta(minutes=2)
 GROWING = timedelta(minutes=1)
@@ -105,7 +106,7 @@ def _servers(now: Sample) -> Iterator[Trouble]:
         yield Trouble(
             "warning",
             "outbox",
-            f"{_number(now.outbox or 0, 'message')} in the outbox, the oldest for {age}: "
+            f"{_counted(now.outbox or 0)} in the outbox, the oldest for {age}: "
             "does the relay run, and does the broker take what it publishes?",
             "old",
             now.outbox or 0,
@@ -115,7 +116,7 @@ def _servers(now: Sample) -> Iterator[Trouble]:
         yield Trouble(
             "warning",
             "parked",
-            f"{_number(now.parked, 'message')} of the outbox cannot be published, the first for "
+            f"{_counted(now.parked)} of the outbox cannot be published, the first for "
             f"{age}: read why, then mend, try or discard",
             "parked",
             now.parked,
@@ -278,6 +279,11 @@ def _growing_for(samples: Sequence[Sample], queue: str) -> timedelta:
             began, smallest = sample.at, count.ready
     grown = samples[-1].at - began
     return grown if grown >= GROWING and now.ready > smallest else timedelta(0)
+
+
+def _counted(rows: int) -> str:
+    """Messages of the outbox, which are counted to a bound."""
+    return _number(rows, "message") if rows <= COUNTED else f"over {COUNTED:,} messages"
 
 
 def _number(count: int, noun: str) -> str:

@@ -169,8 +169,11 @@ def note_told(session: Session, one: Episode, channel: str, said: Mapping[str, A
 
 def _go_on(row: OpsTrouble, trouble: Trouble | None, now: datetime, is_hidden: bool) -> None:
     if trouble is not None and (row.text, row.level) != (trouble.text, trouble.level):
-        row.text, row.level, row.figure = trouble.text, trouble.level, trouble.figure
-        if not is_hidden:  # else it is what is seen of it
+        row.text, row.level = trouble.text, trouble.level
+        if is_hidden:  # it is what is seen of it
+            row.figure = max(row.figure, trouble.figure)
+        else:
+            row.figure = trouble.figure
             row.accepted_figure, row.told = fallen(row.accepted_figure, row.told, row.figure)
     if now - row.seen_at > SEEN_EVERY:
         row.seen_at = now

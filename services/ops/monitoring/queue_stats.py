@@ -7,7 +7,7 @@ docs/decisions.md.
 """
 
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal
@@ -37,9 +37,10 @@ class Sample:
         counts: by queue; one that is not there, or does not answer, is not in it.
         silent: the queues that do not answer the broker.
         beats: the services' last heartbeats; None when the database did not answer.
-        outbox: how many messages wait for the relay; None when the database did not answer.
+        outbox: how many messages wait for the relay; None when the database did not answer, or not
+            in time. More than that beyond `shared.bus.outbox.COUNTED`.
         outbox_since: since when the first of them does.
-        parked: how many more cannot be published as they are.
+        parked: how many more cannot be published as they are; the same.
         parked_since: since when the first of those is known not to be.
         dead_since: when the first letter of a dead queue died, by dead queue, where it is known.
         alarm: why the broker takes no messages, as it says; None while it does.
@@ -166,24 +167,18 @@ def figures(samples: Sequence[Sample]) -> list[Figures]:
 def unbroken_since(
     samples: Sequence[Sample],
     longest: timedelta,
-    queue: str | None = None,
-    *,
-    asks_database: bool = True,
+    is_known: Callable[[Sample], bool],
 ) -> datetime:
     """Since when everything was looked at again and again, up to the newest sample.
 
     Args:
         samples: oldest first.
         longest: how long no look at all may last.
-        queue: one that was counted each time, too.
-        asks_database: whether the database must have told each time.
+        is_known: whether a sample tells what is wanted.
     """
     since = samples[-1].at
     for sample in reversed(samples):
-        is_known = (sample.has_database or not asks_database) and (
-            queue is None or (sample.broker_error is None and queue not in sample.silent)
-        )
-        if not is_known or since - sample.at > longest:
+        if not is_known(sample) or since - sample.at > longest:
             break
         since = sample.at
     return since

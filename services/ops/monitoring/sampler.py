@@ -8,7 +8,7 @@ from typing import Any
 
 from amqp.exceptions import AccessRefused
 from kombu import Connection
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -17,15 +17,17 @@ from services.ops.broker.hold import hold
 from services.ops.dead_letters.letter import Letter
 from services.ops.monitoring import heartbeats, queue_stats
 from services.ops.monitoring.queue_stats import Sample
+from shared.bus import outbox
 from shared.bus.broker.queue_counts import Count, NotKnownError
 from shared.bus.broker.refusal import explain
 from shared.bus.contract import topology
-from shared.db.deadline import within
-from shared.db.models import OutboxMessage
+from shared.db.deadline import TookTooLongError, at_most, within
 from shared.db.session import is_read_only
 
 PATIENCE = 8.0
 """Seconds for the database to tell what is asked of it: a look is soon followed by another."""
+OUTBOX_SECONDS = 2.0
+"""For the counts of the outbox: what has not counted it by then answers all the same."""
 KEPT = 720  # samples: an hour of one every five seconds
 
 
@@ -112,26 +114,26 @@ class Sampler:
         try:
             with within(PATIENCE), Session(self._engine) as session:
                 beats = heartbeats.read(session, datetime.now(UTC))
-                waits = OutboxMessage.parked_at.is_(None)
-                there = func.clock_timestamp()
-                count, age, parked, parked_age = session.execute(
-                    select(
-                        func.count().filter(waits),
-                        there - func.min(OutboxMessage.created_at).filter(waits),
-                        func.count(OutboxMessage.parked_at),
-                        there - func.min(OutboxMessage.parked_at),
-                    )
-                ).one()
-                now = datetime.now(UTC)
+                return {"beats": beats} | _outbox(session)
         except SQLAlchemyError as error:
             return _of(error)
-        return {
-            "beats": beats,
-            "outbox": count,
-            "outbox_since": None if age is None else now - age,
-            "parked": parked,
-            "parked_since": None if parked_age is None else now - parked_age,
-        }
+
+
+def _outbox(session: Session) -> dict[str, Any]:
+    """Nothing where it takes too long: the database has answered, so that it is not away."""
+    try:
+        with at_most(session, OUTBOX_SECONDS):
+            found = outbox.standing(session)
+    except TookTooLongError:
+        return {}
+    now = datetime.now(UTC)
+    age, parked_age = found.waiting_age, found.parked_age
+    return {
+        "outbox": found.waiting,
+        "outbox_since": None if age is None else now - age,
+        "parked": found.parked,
+        "parked_since": None if parked_age is None else now - parked_age,
+    }
 
 
 def _of(error: SQLAlchemyError) -> dict[str, Any]:

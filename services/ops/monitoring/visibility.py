@@ -22,6 +22,7 @@ NEEDED: Mapping[str, timedelta] = {"grows": GROWING, "old": OLD}
 """By kind, for how long a queue must have been counted until it can be seen again of it."""
 _RUNGS = frozenset(rung.name for rung in topology.RETRY_LADDER)
 _QUEUES = frozenset(queue.name for queue in topology.QUEUES)
+_DEAD = {queue.name: queue.dead for queue in topology.WORK_QUEUES}
 
 
 def is_over(samples: Sequence[Sample], seen_at: datetime, about: str, kind: str) -> bool:
@@ -46,11 +47,8 @@ def is_hidden(now: Sample, about: str, kind: str) -> bool:
         about: as of the trouble.
         kind: as of the trouble.
     """
-    if _asks_database(about, kind) and not now.has_database:
+    if not _is_counted(now, about, kind):
         return True
-    if about in _QUEUES or about == "ladder":
-        queues = _RUNGS if about == "ladder" else {about}
-        return now.broker_error is not None or not queues.isdisjoint(now.silent)
     if about == "broker":
         return kind != "away" and now.broker_error is not None
     if about == "queues":
@@ -75,10 +73,26 @@ def visible_since(samples: Sequence[Sample], about: str, kind: str) -> datetime:
         about: as of the trouble.
         kind: as of the trouble.
     """
-    queue = about if about in _QUEUES else None
-    asks_database = _asks_database(about, kind)
-    since = unbroken_since(samples, OVER, queue, asks_database=asks_database)
-    return since if queue is None else since + NEEDED.get(kind, timedelta(0))
+    since = unbroken_since(samples, OVER, lambda sample: _is_counted(sample, about, kind))
+    return since + NEEDED.get(kind, timedelta(0)) if about in _QUEUES else since
+
+
+def _is_counted(now: Sample, about: str, kind: str) -> bool:
+    """Whether the servers have told in a sample what a trouble is seen by."""
+    if _asks_database(about, kind) and not now.has_database:
+        return False
+    if about in ("outbox", "parked"):
+        return now.outbox is not None
+    if about not in _QUEUES and about != "ladder":
+        return True
+    queues = _RUNGS if about == "ladder" else {about}
+    is_held = False
+    if kind == "dead letters":
+        queues = {_DEAD.get(about, about)}
+    if kind == "dead letters" or about == "ladder":
+        # Nobody consumes these but a tool, and what it has in hand is counted by nobody.
+        is_held = any((count := now.counts.get(name)) and count.consumers for name in queues)
+    return now.broker_error is None and queues.isdisjoint(now.silent) and not is_held
 
 
 def _asks_database(about: str, kind: str) -> bool:

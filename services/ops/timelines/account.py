@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from services.ops.timelines import credentials, pending, requests
 from services.ops.timelines.credentials import PublicKeyLife, SecretLife
 from services.ops.timelines.pending import Waiting
+from shared.db.deadline import TookTooLongError, at_most
 from shared.db.models import (
     Account,
     EmailDelivery,
@@ -23,6 +24,8 @@ from shared.db.models import (
 from shared.validation.email_addresses import compared
 
 AT_MOST = 100
+COUNT_SECONDS = 1.0
+"""For each count of a business's orders: of millions, too, its page opens."""
 NO_APPLICATION = "none"
 _NEWEST = (KycApplication.submitted_at.desc(), KycApplication.id.desc())
 
@@ -55,22 +58,42 @@ class Email:
 
 
 @dataclass(frozen=True, slots=True)
-class AccountTrail:
-    """Everything known of one account.
+class Business:
+    """What is asked about a business before something is done to it, and nothing that takes long.
 
     Attributes:
         account_id: which.
         company_name: its name.
         email: its address, in small letters.
-        created_at: when it registered.
-        email_verified_at: when it proved its address.
-        applications: newest first.
         secrets: newest first; those that work, and the newest of the others.
         secrets_total: how many there are.
         public_keys: what it signs by as well, and did.
+    """
+
+    account_id: UUID
+    company_name: str
+    email: str
+    secrets: Sequence[SecretLife]
+    secrets_total: int
+    public_keys: Sequence[PublicKeyLife]
+
+    @property
+    def staying(self) -> str:
+        """What goes on working when its own secret is replaced, in words; empty for nothing."""
+        return credentials.staying(self.secrets, self.public_keys)
+
+
+@dataclass(frozen=True, slots=True)
+class AccountTrail(Business):
+    """Everything known of one account.
+
+    Attributes:
+        created_at: when it registered.
+        email_verified_at: when it proved its address.
+        applications: newest first.
         emails: to the business, newest first, `AT_MOST`.
-        orders: how many it has, by status.
-        orders_today: how many were accepted in the last 24 hours.
+        orders: how many it has, by status; None where it has too many to be counted at once.
+        orders_today: how many were accepted in the last 24 hours; the same.
         newest_order_at: when the newest one was accepted.
         refusals: its webhook requests of the last 24 hours that were refused, by error code.
         rate: requests a second that a worker takes of it; None for the default.
@@ -78,21 +101,15 @@ class AccountTrail:
         is_standard_only: whether it may sign by Standard Webhooks only.
         blocked_at: since when ops keep it out; None where they do not.
         waiting: what still waits for it; None when the bus was not looked at.
-        is_whole: false when somebody was at work in a queue: more may wait there.
+        is_whole: false when not all could be looked at; see `pending.Pending`.
     """
 
-    account_id: UUID
-    company_name: str
-    email: str
     created_at: datetime
     email_verified_at: datetime | None
     applications: tuple[Application, ...]
-    secrets: Sequence[SecretLife]
-    secrets_total: int
-    public_keys: Sequence[PublicKeyLife]
     emails: tuple[Email, ...]
-    orders: dict[str, int] = field(hash=False)
-    orders_today: int
+    orders: dict[str, int] | None = field(hash=False)
+    orders_today: int | None
     newest_order_at: datetime | None
     refusals: dict[str, int] = field(hash=False)
     rate: int | None
@@ -101,11 +118,6 @@ class AccountTrail:
     blocked_at: datetime | None
     waiting: tuple[Waiting, ...] | None
     is_whole: bool = True
-
-    @property
-    def staying(self) -> str:
-        """What goes on working when its own secret is replaced, in words; empty for nothing."""
-        return credentials.staying(self.secrets, self.public_keys)
 
     @property
     def kyc_status(self) -> str:
@@ -183,6 +195,21 @@ def lines(session: Session, ids: Sequence[UUID]) -> list[Line]:
     return [found[id_] for id_ in ids if id_ in found]
 
 
+def business(session: Session, account_id: UUID) -> Business | None:
+    """One account, as it is asked about; None when there is none.
+
+    Args:
+        session: may read accounts and secrets.
+        account_id: which.
+    """
+    account = session.get(Account, account_id)
+    if account is None:
+        return None
+    secrets, total = credentials.secrets(session, account_id)
+    keys = credentials.public_keys(session, account_id)
+    return Business(account.id, account.company_name, account.email, secrets, total, keys)
+
+
 def account_trail(
     session: Session,
     account_id: UUID,
@@ -199,11 +226,8 @@ def account_trail(
     account = session.get(Account, account_id)
     if account is None:
         return None
-    found = pending.in_outbox(session, str(account_id))
-    bus = pending.OnBus()
-    if connection is not None:
-        bus = pending.on_the_bus(session, connection, str(account_id))
-        found += bus.messages
+    looked = pending.find(session, str(account_id), connection)
+    found = looked.messages
     today = datetime.now(UTC) - timedelta(days=1)
     recent = select(func.count()).where(
         Order.account_id == account_id, Order.accepted_at > today, Order.is_live
@@ -211,6 +235,13 @@ def account_trail(
     newest = select(func.max(Order.accepted_at)).where(
         Order.account_id == account_id, Order.is_live
     )
+    orders, orders_today, newest_at = None, None, None
+    with suppress(TookTooLongError), at_most(session, COUNT_SECONDS):
+        newest_at = session.scalar(newest)
+        orders_today = session.scalar(recent) or 0
+    # By no index: one with the status would cost each update that today touches none.
+    with suppress(TookTooLongError), at_most(session, COUNT_SECONDS):
+        orders = _orders(session, account_id)
     policy = session.get(WebhookPolicy, account_id)
     secrets, secrets_total = credentials.secrets(session, account_id)
     return AccountTrail(
@@ -224,16 +255,16 @@ def account_trail(
         secrets_total=secrets_total,
         public_keys=credentials.public_keys(session, account_id),
         emails=_emails(session, account_id),
-        orders=_orders(session, account_id),
-        orders_today=session.scalar(recent) or 0,
-        newest_order_at=session.scalar(newest),
+        orders=orders,
+        orders_today=orders_today,
+        newest_order_at=newest_at,
         refusals=requests.refusals(session, account_id, since=today),
         rate=policy.rate_per_second if policy else None,
         allowed_networks=tuple(policy.allowed_networks) if policy else (),
         is_standard_only=policy is not None and policy.standard_webhooks_only,
         blocked_at=policy.blocked_at if policy else None,
         waiting=None if connection is None and not found else tuple(found),
-        is_whole=bus.is_whole,
+        is_whole=looked.is_whole,
     )
 
 

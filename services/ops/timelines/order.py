@@ -9,7 +9,7 @@ from kombu import Connection
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from services.ops.broker.hold import BusyError
+from services.ops.broker.hold import NOT_WHOLE, BusyError
 from services.ops.timelines import emails, mended, pending, requests
 from services.ops.timelines.pending import Waiting
 from services.ops.timelines.steps import Step
@@ -45,7 +45,7 @@ class OrderTrail:
         steps: what happened, oldest first.
         waiting: what still waits; None when the bus was not looked at.
         is_test: whether it is a test order, which was mailed to its business alone.
-        is_whole: false when somebody was at work in a queue: more may wait there.
+        is_whole: false when not all could be looked at; see `pending.Pending`.
         is_cut: whether there are older states or emails, which are left out.
     """
 
@@ -85,7 +85,7 @@ def order_trail(
         connection: an open kombu connection, to look for what waits on the bus.
 
     Raises:
-        BusyError: nothing is known of it, and somebody is at work where more may wait.
+        BusyError: nothing is known of it, and not all could be looked at.
     """
     order = session.get(Order, order_id)
     history: Sequence[OrderStatusHistory] = ()
@@ -98,11 +98,8 @@ def order_trail(
     done = mended.of(session, str(order_id))
     steps = [*(_request(request) for request in sent), *done.steps]
     account_id = sent[0].account_id if sent else None
-    found = pending.in_outbox(session, str(order_id))
-    bus = pending.OnBus()
-    if connection is not None:
-        bus = pending.on_the_bus(session, connection, str(order_id))
-        found += bus.messages
+    looked = pending.find(session, str(order_id), connection)
+    found = looked.messages
     if order is not None:
         account_id = order.account_id
         steps += _life(order, history)
@@ -114,8 +111,8 @@ def order_trail(
     elif any(_is_awaited(request, done.gone) for request in sent):
         steps.append(_not_recorded(sent, found))
     if not steps and not found:
-        if not bus.is_whole:
-            raise BusyError("Somebody is at work in a queue: not all is known. Try again.")
+        if not looked.is_whole:
+            raise BusyError(NOT_WHOLE)
         return None
     company = select(Account.company_name).where(Account.id == account_id)
     return OrderTrail(
@@ -131,7 +128,7 @@ def order_trail(
         parcel=(order.tracking or {}) if order else {},
         steps=tuple(sorted(steps, key=lambda step: step.at)),
         waiting=None if connection is None and not found else tuple(found),
-        is_whole=bus.is_whole,
+        is_whole=looked.is_whole,
         is_test=order is not None and order.is_test,
         is_cut=not is_all,
     )

@@ -11,8 +11,12 @@ from sqlalchemy.orm import Session
 from services.ops.dead_letters import retry_queue, search
 from services.ops.dead_letters.letter import Criteria
 from shared.bus.contract import topology
+from shared.db.deadline import TookTooLongError, at_most
 from shared.db.models import OutboxMessage
 from shared.db.session import let_go
+
+OUTBOX_SECONDS = 1.0
+"""For looking through the outbox; in a long outage of the broker it holds very much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,51 +43,68 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
-class OnBus:
-    """What was found on the bus.
+class Pending:
+    """What was found.
 
     Attributes:
         messages: what waits.
-        is_whole: false when somebody was at work in a queue: what they had in hand is missing.
+        is_whole: false when not all could be looked at: somebody had some in hand, or there was
+            more than can be looked through.
     """
 
     messages: Sequence[Waiting] = ()
     is_whole: bool = True
 
 
-def in_outbox(session: Session, correlation_id: str) -> list[Waiting]:
+def find(session: Session, correlation_id: str, connection: Connection | None) -> Pending:
+    """What is in the outbox, and on the bus where that is looked through.
+
+    Args:
+        session: may read the outbox; it is let go before the broker is waited for.
+        correlation_id: the order or account, as text.
+        connection: an open kombu connection; None: only the outbox is looked at.
+    """
+    found = _in_outbox(session, correlation_id)
+    if connection is None:
+        return found
+    let_go(session)
+    bus = _on_the_bus(connection, correlation_id)
+    return Pending([*found.messages, *bus.messages], found.is_whole and bus.is_whole)
+
+
+def _in_outbox(session: Session, correlation_id: str) -> Pending:
     """What the relay has not published yet."""
-    # No index: the outbox is empty but for what is under way.
-    rows = session.scalars(
+    # No index, which each message would pay for: as a rule little waits there.
+    query = (
         select(OutboxMessage)
         .where(OutboxMessage.correlation_id == correlation_id)
         .order_by(OutboxMessage.sequence)
     )
-    return [
-        Waiting(
-            "outbox",
-            "",
-            str(row.message_id),
-            row.type,
-            row.created_at,
-            row.attempts,
-            row.reason,
-        )
-        for row in rows.all()
-    ]
+    try:
+        with at_most(session, OUTBOX_SECONDS):
+            rows = session.scalars(query).all()
+    except TookTooLongError:
+        return Pending(is_whole=False)
+    return Pending(
+        [
+            Waiting(
+                "outbox",
+                "",
+                str(row.message_id),
+                row.type,
+                row.created_at,
+                row.attempts,
+                row.reason,
+            )
+            for row in rows
+        ]
+    )
 
 
-def on_the_bus(session: Session, connection: Connection, correlation_id: str) -> OnBus:
-    """What is on the retry ladder or among the dead letters.
-
-    Args:
-        session: by which was read; it is let go before the broker is waited for.
-        connection: an open kombu connection.
-        correlation_id: the order or account, as text.
-    """
-    let_go(session)
+def _on_the_bus(connection: Connection, correlation_id: str) -> Pending:
+    """What is on the retry ladder or among the dead letters."""
     ladder = retry_queue.waiting(connection)
-    is_whole = ladder.alone
+    is_whole = ladder.alone and not ladder.unseen
     found = [
         Waiting(
             place=message.rung,
@@ -100,7 +121,7 @@ def on_the_bus(session: Session, connection: Connection, correlation_id: str) ->
     wanted = Criteria(correlation_id=correlation_id)
     for queue in topology.WORK_QUEUES:
         page = search.browse(connection, queue, wanted)
-        is_whole &= page.alone
+        is_whole &= page.is_whole
         found += [
             Waiting(
                 place=queue.dead,
@@ -113,4 +134,4 @@ def on_the_bus(session: Session, connection: Connection, correlation_id: str) ->
             )
             for letter in page.letters
         ]
-    return OnBus(found, is_whole)
+    return Pending(found, is_whole)

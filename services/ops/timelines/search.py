@@ -1,6 +1,5 @@
 """Which orders somebody means by a number, an id, an idempotency key or a customer's address."""
 
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,6 +10,7 @@ from sqlalchemy import ARRAY, ColumnElement, Uuid, and_, any_, cast, func, or_, 
 from sqlalchemy.orm import Session
 
 from services.ops.timelines import requests, unrecorded
+from shared.bus.contract.events import OrderCreated
 from shared.db.models import Account, KycApplication, Order, OrderConflict
 from shared.ids import normalised_number, order_of_key, order_of_number
 from shared.validation.email_addresses import compared
@@ -39,13 +39,23 @@ class Found:
     accepted_at: datetime | None
 
 
+class Results(list[Found]):
+    """What is found.
+
+    Attributes:
+        is_whole: false when not all that waits could be looked through.
+    """
+
+    is_whole: bool = True
+
+
 def search(
     session: Session,
     text: str,
     *,
     connection: Connection | None = None,
     sees_persons: bool = True,
-) -> Sequence[Found]:
+) -> Results:
     """The newest orders that a number, id, idempotency key or customer's address stands for.
 
     Those that are accepted and not recorded come first. By address they are looked for on the bus,
@@ -93,11 +103,12 @@ def search(
     asked = requests.accepted_lately(session, ids)
     if sees_persons:
         asked |= requests.orders_of_key(session, text)
-    return [
-        *(_unrecorded(session, id_) for id_ in asked - known),
-        *(_waiting(session, text, connection) if connection and is_address else ()),
-        *recorded,
-    ]
+    results = Results(_unrecorded(session, id_) for id_ in asked - known)
+    if connection and is_address:
+        waiting, results.is_whole = unrecorded.by_email(session, connection, text)
+        results += (_waiting(session, *one) for one in waiting)
+    results += recorded
+    return results
 
 
 def _unrecorded(session: Session, order_id: UUID) -> Found:
@@ -105,18 +116,15 @@ def _unrecorded(session: Session, order_id: UUID) -> Found:
     return Found("", order_id, _company(session, first.account_id), "", "", first.at)
 
 
-def _waiting(session: Session, email: str, connection: Connection) -> list[Found]:
-    return [
-        Found(
-            order.order_number or "",
-            order.order_id,
-            _company(session, order.account_id),
-            order.customer_details.email,
-            "",
-            at,
-        )
-        for order, at in unrecorded.by_email(session, connection, email)
-    ]
+def _waiting(session: Session, order: OrderCreated, at: datetime | None) -> Found:
+    return Found(
+        order.order_number or "",
+        order.order_id,
+        _company(session, order.account_id),
+        order.customer_details.email,
+        "",
+        at,
+    )
 
 
 def _company(session: Session, account_id: UUID) -> str:

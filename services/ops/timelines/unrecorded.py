@@ -1,17 +1,17 @@
 """Orders that were accepted and are not in the books yet, found by their customer's address.
 
 The request log keeps no bodies. So what waits is looked through: the outbox, the retry ladder, the
-dead letters and, while the recorder has not caught up, the newest of the journal.
+dead letters and, while the recorder has not caught up, what the journal has of its backlog, from
+the oldest on.
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
-from itertools import islice
 
 import msgspec
 from kombu import Connection
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from services.ops.broker.hold import BusyError, count, hold
@@ -20,6 +20,7 @@ from services.ops.monitoring import heartbeats
 from shared.bus.contract import topology
 from shared.bus.contract.delivery import Incoming
 from shared.bus.contract.events import OrderCreated, OrderPlaced, decode
+from shared.db.deadline import TookTooLongError, at_most
 from shared.db.models import Order, OutboxMessage
 from shared.db.session import let_go
 from shared.validation.email_addresses import compared
@@ -37,12 +38,16 @@ UNKNOWN = timedelta(hours=1)
 """How far back to begin where no recorder says how far it is."""
 
 
+SayWhole = Callable[[bool], None]
+"""Told by a place whether all of it was looked through."""
 Unrecorded = tuple[OrderCreated, datetime | None]
 """An order that waits to be recorded, and since when; None where its message does not say."""
 
 
-def by_email(session: Session, connection: Connection, email: str) -> list[Unrecorded]:
+def by_email(session: Session, connection: Connection, email: str) -> tuple[list[Unrecorded], bool]:
     """The orders for a customer that are not recorded, the newest first.
+
+    With them goes whether all that waits was looked through.
 
     Args:
         session: may read orders, the outbox and heartbeats; let go while the bus is looked through.
@@ -53,22 +58,23 @@ def by_email(session: Session, connection: Connection, email: str) -> list[Unrec
         reading.NotReadToTheEndError: the broker fell silent over the journal.
         BusyError: somebody is at work in a queue, so that not all is known.
     """
-    in_outbox = [*_meant(_in_outbox(session), email)]
+    ends: list[bool] = []
+    in_outbox = [*_meant(_in_outbox(session, email, ends.append), email)]
     let_go(session)
     found = {
         order.order_id: (order, at)
         for order, at in (
             *in_outbox,
-            *_meant(_held(connection), email),
-            *_meant(_in_journal(session, connection), email),
+            *_meant(_held(connection, ends.append), email),
+            *_meant(_in_journal(session, connection, ends.append), email),
         )
     }
     if not found:
-        return []
+        return [], all(ends)
     recorded = set(session.scalars(select(Order.id).where(Order.id.in_(found))))
     left = [one for id_, one in found.items() if id_ not in recorded]
     never = datetime.min.replace(tzinfo=UTC)
-    return sorted(left, key=lambda one: one[1] or never, reverse=True)
+    return sorted(left, key=lambda one: one[1] or never, reverse=True), all(ends)
 
 
 def _meant(bodies: Iterable[tuple[bytes, datetime | None]], email: str) -> Iterator[Unrecorded]:
@@ -86,15 +92,30 @@ def _meant(bodies: Iterable[tuple[bytes, datetime | None]], email: str) -> Itera
             yield order, at
 
 
-def _in_outbox(session: Session) -> Iterator[tuple[bytes, datetime | None]]:
-    rows = session.execute(
-        select(OutboxMessage.body, OutboxMessage.created_at).where(OutboxMessage.type.in_(_TYPES))
+def _in_outbox(
+    session: Session, email: str, say_whole: SayWhole
+) -> Iterator[tuple[bytes, datetime | None]]:
+    """Looked through by the database, a batch at a time: in an outage there are millions."""
+    query = select(OutboxMessage.body, OutboxMessage.created_at).where(
+        OutboxMessage.type.in_(_TYPES)
     )
-    for body, at in rows:
-        yield bytes(body), at
+    wanted = compared(email)
+    if wanted.isascii():
+        words = func.lower(func.encode(OutboxMessage.body, "escape"))
+        query = query.where(func.strpos(words, wanted) > 0)
+    deadline = time.monotonic() + SECONDS
+    try:
+        with at_most(session, SECONDS):
+            for body, at in session.execute(query.execution_options(yield_per=BATCH)):
+                yield bytes(body), at
+                if time.monotonic() > deadline:
+                    say_whole(False)
+                    return
+    except TookTooLongError:
+        say_whole(False)
 
 
-def _held(connection: Connection) -> Iterator[tuple[bytes, datetime | None]]:
+def _held(connection: Connection, say_whole: SayWhole) -> Iterator[tuple[bytes, datetime | None]]:
     for name in (*(rung.name for rung in topology.RETRY_LADDER), QUEUE.dead):
         with hold(connection, name) as held:
             if not held.alone:
@@ -102,10 +123,11 @@ def _held(connection: Connection) -> Iterator[tuple[bytes, datetime | None]]:
             while messages := held.take(BATCH):
                 for incoming in map(Incoming.of, messages):
                     yield incoming.body, incoming.stated_time
+            say_whole(not held.unseen)
 
 
 def _in_journal(
-    session: Session, connection: Connection
+    session: Session, connection: Connection, say_whole: SayWhole
 ) -> Iterator[tuple[bytes, datetime | None]]:
     """What was accepted since the recorder last got on, while something waits for it."""
     now = datetime.now(UTC)
@@ -119,8 +141,9 @@ def _in_journal(
         return
     reached = max((said.reached for said in beats if said.reached), default=now - UNKNOWN)
     deadline = time.monotonic() + SECONDS
-    for entry in islice(reading.read(connection, reached - MARGIN, now), AT_MOST):
+    for number, entry in enumerate(reading.read(connection, reached - MARGIN, now)):
+        if number >= AT_MOST or time.monotonic() > deadline:
+            say_whole(False)
+            return
         if entry.type in _TYPES:
             yield entry.incoming.body, entry.incoming.stated_time
-        if time.monotonic() > deadline:
-            return

@@ -21,6 +21,7 @@ from shared.db.session import transaction
 from shared.web.tokens import hashed, new_token
 
 CLIENT_CHARACTERS = 250
+NOTE_CHARACTERS = 2_000
 SEEN_EVERY = timedelta(minutes=1)
 """How exact `seen_at` is: not every request is to be written down."""
 
@@ -187,23 +188,36 @@ def end_others(session: Session, user_id: UUID, token: str = "") -> int:
 
 
 def tell_others(session: Session, user_id: UUID, note: str) -> None:
-    """Leave a note for all that a user has now."""
-    session.execute(update(OpsSession).where(OpsSession.user_id == user_id).values(note=note))
+    """Leave a note for all that a user has now, beside what is to be said already."""
+    theirs = OpsSession.user_id == user_id
+    session.execute(update(OpsSession).where(theirs).values(note=_with(note)))
 
 
 def leave_note(session: Session, token: str, note: str) -> None:
-    """Have the browser's next page say something once: what became of its last action."""
-    session.execute(
-        update(OpsSession).where(OpsSession.token_hash == hashed(token)).values(note=note)
-    )
+    """Have the browser's next page say something once, beside what it is to say already.
+
+    Args:
+        session: in a transaction.
+        token: of the browser's session.
+        note: what became of its last action.
+    """
+    own = OpsSession.token_hash == hashed(token)
+    session.execute(update(OpsSession).where(own).values(note=_with(note)))
 
 
 def take_note(session: Session, token: str) -> str:
     """What was left to be said; it is said once."""
-    note = session.scalar(select(OpsSession.note).where(OpsSession.token_hash == hashed(token)))
+    own = OpsSession.token_hash == hashed(token)
+    note = session.scalar(select(OpsSession.note).where(own).with_for_update())
     if note:
-        leave_note(session, token, "")
+        session.execute(update(OpsSession).where(own).values(note=""))
     return note or ""
+
+
+def _with(note: str) -> ColumnElement[str]:
+    """What is to be said already, and this; of too much what was left first."""
+    both = func.concat_ws(" ", func.nullif(OpsSession.note, ""), note)
+    return func.left(both, NOTE_CHARACTERS)
 
 
 def _has_ended(config: Settings) -> ColumnElement[bool]:

@@ -9,6 +9,8 @@ from sqlalchemy.orm import Session
 from typer.testing import CliRunner
 
 from services.audit.parsing import decode_fact
+from services.ops import parked_messages
+from services.ops.audit.actions import Actor
 from services.ops.cli import app
 from shared.bus import outbox
 from shared.bus.contract.delivery import Incoming
@@ -82,6 +84,23 @@ def test_what_is_parked_is_listed_with_its_reason(three_parked, db):
     assert "it was so" in out
     assert three_parked[1].body.decode() in out
     assert fellow("show", "9999")[0] == 1
+
+
+def test_it_is_counted_to_a_bound_and_what_is_rare_by_its_index(three_parked, db, monkeypatch):
+    outbox.add(db, [message_for(order_created(), source="tests", correlation_id="x")] * 5)
+    found = outbox.standing(db)
+    assert (found.waiting, found.parked) == (5, 3)
+    assert found.waiting_age is not None
+    assert found.parked_age is not None
+    monkeypatch.setattr(outbox, "COUNTED", 2)
+    found = outbox.standing(db)
+    assert (found.waiting, found.parked) == (3, 3)
+    db.execute(text("SET LOCAL enable_seqscan = off"))
+    for columns in ("count(*)", "min(parked_at)", "max(sequence)"):
+        plan = f"EXPLAIN SELECT {columns} FROM outbox WHERE parked_at IS NOT NULL"
+        assert "ix_outbox_parked" in str(db.execute(text(plan)).all()), columns
+    plan = "EXPLAIN SELECT sequence FROM audit_log WHERE type LIKE 'kyc.%'"
+    assert "ix_audit_log_type" in str(db.execute(text(plan)).all())
 
 
 def test_nothing_is_done_unless_it_is_confirmed(three_parked, db):
@@ -164,11 +183,37 @@ def test_what_was_mended_meanwhile_is_not_overwritten(three_parked, db, monkeypa
 
     monkeypatch.setattr("services.ops.cli.messages.outbox.confirm", slow)
     mine = encode(order_created()).decode()
-    code, _, err = fellow("edit", str(number), "--body", "-", stdin=mine)
+    code, _, err = fellow("edit", str(number), "--body", "-", "--yes", stdin=mine)
     assert (code, "look at it again" in err) == (1, True)
     db.rollback()
     of = select(OutboxMessage.body).where(OutboxMessage.sequence == number)
     assert db.scalar(of) == better
+
+
+@pytest.mark.parametrize("action", ["retried", "discarded"])
+def test_all_are_dealt_with_in_batches_and_each_is_told_of_once(
+    three_parked, db, engine, monkeypatch, action
+):
+    """Broken off after the first, and begun again; what is due is not told of once more."""
+    monkeypatch.setattr(parked_messages, "BATCH", 1)
+    up_to = numbers(db)[-1]
+    ada = Actor("ada", "10.0.0.7")
+
+    def act(progress):
+        if action == "retried":
+            return parked_messages.retry_all(engine, ada, up_to, progress)
+        return parked_messages.discard_all(engine, ada, "a test", up_to, progress)
+
+    def break_off(so_far):
+        raise ZeroDivisionError(so_far)
+
+    with pytest.raises(ZeroDivisionError, match="1"):
+        act(break_off)
+    assert len(done(db)) == 1
+    assert act(lambda _: None) == 2
+    told = done(db)
+    assert [fact.message_id for fact in told] == [m.message_id for m in three_parked]
+    assert {(fact.action, fact.by, fact.digest != "") for fact in told} == {(action, "ada", True)}
 
 
 def test_no_more_is_discarded_than_was_counted(three_parked, db, monkeypatch):

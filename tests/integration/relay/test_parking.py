@@ -299,7 +299,7 @@ def test_what_is_being_tried_is_in_sight_and_nobodys_to_change(settings, db, eng
     with Session(ops) as session:
         assert [one.number for one in parked_messages.listed(session)] == numbers
         assert parked_messages.count(session) == 2
-        assert parked_messages.retry(session, None, Actor("ada", "10.0.0.7")) == 1
+        assert parked_messages.retry(session, numbers, Actor("ada", "10.0.0.7")) == 1
         session.rollback()
         with pytest.raises(DBAPIError, match="only a parked message"):
             session.execute(text("DELETE FROM outbox"))
@@ -307,5 +307,5 @@ def test_what_is_being_tried_is_in_sight_and_nobodys_to_change(settings, db, eng
         # Its relay was killed over it, and there is no other.
         with engine.begin() as connection:
             connection.execute(text("UPDATE outbox SET next_try_at = now() - interval '1 s'"))
-        assert parked_messages.discard(session, None, Actor("ada", "10.0.0.7"), "It kills.") == 2
+        assert parked_messages.discard(session, numbers, Actor("ada", "10.0.0.7"), "It kills.") == 2
     ops.dispose()

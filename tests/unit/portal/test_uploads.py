@@ -2,10 +2,13 @@
 
 import base64
 import json
+import threading
 import time
 
 import pytest
+from msgspec.structs import replace
 
+from services.portal.pages.uploads import sending
 from services.portal.pages.uploads.carried import Carried
 from services.portal.pages.uploads.sending import NO_ANSWER, step
 from services.portal.web.api import Refused
@@ -27,9 +30,14 @@ class Asking:
     def __init__(self, *answers):
         self.answers = list(answers)
         self.keys = []
+        self.told = []
 
     def get(self, _):
         return SECRET
+
+    def post(self, path, said):
+        assert path == "/webhooks/files/"
+        self.told.append(said)
 
     def webhook(self, account_id, signed, body):
         assert account_id == ACCOUNT
@@ -53,16 +61,34 @@ def refused(status, code, retry_after=0):
 def test_a_refusal_for_the_moment_that_comes_when_the_time_is_over():
     held, file = upload()
     later = refused(429, "rate_limited", 1)
-    assert step(Asking(later), ACCOUNT, file, held, seconds=0.01) == (held, "")
+    assert step(Asking(later), ACCOUNT, file, held, seconds=0.01) == (
+        replace(held, is_told=True),
+        "",
+    )
 
 
 def test_a_row_goes_again_under_its_key_until_it_has_its_answer():
     held, file = upload()
     api = Asking(PageError(503, "It is away."))
-    assert step(api, ACCOUNT, file, held) == (held, NO_ANSWER)
+    assert step(api, ACCOUNT, file, held) == (replace(held, is_told=True), NO_ANSWER)
     held, why = step(api, ACCOUNT, file, held)
     assert (held.accepted, why) == (3, "")
     assert api.keys == [file.taken[0].key, *(line.key for line in file.taken)]
+
+
+def test_a_file_is_told_of_once_and_not_before_it_has_a_place(monkeypatch):
+    """However often its page comes again before the first row has its answer."""
+    held, file = upload()
+    api = Asking(refused(429, "rate_limited", 1))
+    monkeypatch.setattr(sending, "_places", threading.BoundedSemaphore(1))
+    with sending._places:
+        assert step(api, ACCOUNT, file, held) == (held, "")
+    assert api.told == []
+    held, _ = step(api, ACCOUNT, file, held, seconds=0.01)
+    assert (held.done, len(api.told)) == (0, 1)
+    held, _ = step(api, ACCOUNT, file, held)
+    assert held.accepted == 3
+    assert [(said["orders"], said["updates"]) for said in api.told] == [(3, 0)]
 
 
 def test_what_is_refused_is_kept_with_why_and_the_others_go():
@@ -76,7 +102,7 @@ def test_what_is_refused_is_kept_with_why_and_the_others_go():
 def test_where_no_row_would_fare_better_none_is_tried(status):
     held, file = upload()
     api = Asking(refused(status, "account_blocked"))
-    assert step(api, ACCOUNT, file, held) == (held, "It is account_blocked.")
+    assert step(api, ACCOUNT, file, held) == (replace(held, is_told=True), "It is account_blocked.")
     assert len(api.keys) == 1
 
 

@@ -6,6 +6,7 @@ import msgspec
 import typer
 from rich.table import Table
 
+from services.ops.broker.hold import NOT_WHOLE
 from services.ops.cli.acting import enter, note_view
 from services.ops.cli.businesses.commands import (
     Business,
@@ -17,7 +18,6 @@ from services.ops.cli.businesses.commands import (
 )
 from services.ops.cli.businesses.trail import waiting_table
 from services.ops.cli.terminal import (
-    BUSY,
     FAILED,
     MISUSED,
     AsJson,
@@ -118,8 +118,12 @@ def _print(found: AccountTrail) -> None:
     proved = local(found.email_verified_at) or "never"
     console.print(f"{found.company_name} <{found.email}> {found.account_id}")
     console.print(f"registered {local(found.created_at)}, address proved {proved}")
-    orders = ", ".join(f"{count} {status}" for status, count in sorted(found.orders.items()))
-    console.print(f"orders: {orders or 'none'}; {found.orders_today} in the last 24 hours")
+    by_status = sorted((found.orders or {}).items())
+    orders = ", ".join(f"{count} {status}" for status, count in by_status) or "none"
+    if found.orders is None:
+        orders = "too many to be counted at once"
+    today = "too many" if found.orders_today is None else found.orders_today
+    console.print(f"orders: {orders}; {today} in the last 24 hours")
     if found.refusals:
         refused = ", ".join(f"{count} {code}" for code, count in found.refusals.items())
         console.print(f"refused in the last 24 hours: {refused}")
@@ -151,4 +155,4 @@ def _print(found: AccountTrail) -> None:
     if found.waiting:
         console.print(waiting_table(found.waiting))
     if not found.is_whole:
-        say(BUSY)
+        say(NOT_WHOLE)

@@ -19,7 +19,6 @@ from services.ops.commands import outcomes
 from services.ops.commands.giving import give
 from services.ops.environment import Surroundings
 from services.ops.timelines import account
-from services.ops.timelines.account import AccountTrail
 from shared.bus.contract.events import AccountBlock, SecretRevoke, SecretRotate, WebhookLimit
 
 Business = Annotated[
@@ -30,13 +29,13 @@ Wait = Annotated[
 ]
 
 
-def the_business(system: Surroundings, business: str) -> AccountTrail:
+def the_business(system: Surroundings, business: str) -> account.Business:
     """The one business that is meant; exits when there is none, or more than one."""
     with database(system) as session:
         ids = account.find(session, business)
         if len(ids) > 1:
             stop(f"{how_many(len(ids))} match {business}: name one by its id or email.")
-        found = account.account_trail(session, ids[0]) if ids else None
+        found = account.business(session, ids[0]) if ids else None
     if found is None:
         stop(f"No business matches {business}.")
     return found

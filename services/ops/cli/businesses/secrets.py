@@ -21,7 +21,7 @@ from services.ops.cli.terminal import (
     stop,
 )
 from services.ops.environment import Surroundings
-from services.ops.timelines.account import AccountTrail
+from services.ops.timelines.account import Business as Found
 from shared.bus.contract.events import SecretRevoke, SecretRotate
 
 app = typer.Typer(help="Webhook secrets.", no_args_is_help=True)
@@ -85,7 +85,7 @@ def _carry_out(system: Surroundings, command: SecretRotate | SecretRevoke, wait:
         _print(the_business(system, str(command.account_id)))
 
 
-def _print(found: AccountTrail) -> None:
+def _print(found: Found) -> None:
     table = Table("issued", "state", "mode", "id", "until", "revoked", box=None, pad_edge=False)
     for secret in found.secrets:
         table.add_row(

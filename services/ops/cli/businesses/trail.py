@@ -8,9 +8,9 @@ from uuid import UUID
 import typer
 from rich.table import Table
 
+from services.ops.broker.hold import NOT_WHOLE
 from services.ops.cli.acting import enter, note_view
 from services.ops.cli.terminal import (
-    BUSY,
     FAILED,
     AsJson,
     broker,
@@ -47,14 +47,16 @@ def show(
             orders = search.search(session, order, connection=connection)
         except NotReadToTheEndError as error:
             stop(f"The journal cannot be read ({error}). What is recorded is found with --no-bus.")
+        if not orders.is_whole:
+            say(NOT_WHOLE)
         order_id = _chosen([found.order_id for found in orders], order)
-        if order_id is None:
-            note_view(
-                system, "fellow trail", [str(one.order_id) for one in orders[: search.AT_MOST]]
-            )
-            _list(orders, as_json)
-            return
-        found = trail.order_trail(session, order_id, connection=connection)
+        found = None
+        if order_id is not None:
+            found = trail.order_trail(session, order_id, connection=connection)
+    # Printed out here: a reader who hangs up is not the broker.
+    if order_id is None:
+        note_view(system, "fellow trail", [str(one.order_id) for one in orders[: search.AT_MOST]])
+        _list(orders, as_json)
     if found is None:
         stop(f"Nothing is known of {order}.")
     note_view(system, "fellow trail", [str(order_id)])
@@ -132,6 +134,6 @@ def _print(found: OrderTrail) -> None:
     if found.waiting:
         console.print(waiting_table(found.waiting))
     if not found.is_whole:
-        say(BUSY)
+        say(NOT_WHOLE)
     elif not found.waiting and found.waiting is not None:
         say("Nothing waits for it.")

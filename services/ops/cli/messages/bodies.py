@@ -2,15 +2,18 @@
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from services.ops.cli.terminal import stop
+from services.ops.cli.terminal import MISUSED, say, stop
 
 NewBody = Annotated[
     Path | None,
@@ -18,28 +21,67 @@ NewBody = Annotated[
 ]
 
 
-def read(file: Path) -> bytes:
-    """What a file holds, or standard input where it is named `-`."""
-    return sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+def read(file: Path, yes: bool) -> bytes:
+    """What a file holds, or standard input where it is named `-`; exits where it cannot be read.
+
+    Args:
+        file: which.
+        yes: whether nothing will be asked: an answer cannot come from what is read to its end.
+    """
+    if str(file) == "-":
+        if not yes:
+            stop("--body - is standard input, which answers no question: say --yes, too.", MISUSED)
+        return sys.stdin.buffer.read()
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        stop(f"{file} cannot be read: {error.strerror or error}.", MISUSED)
 
 
-def edited(text: str) -> bytes:
-    """What the operator's editor makes of a text; exits where it changes nothing, or fails."""
+@contextmanager
+def edited(text: str, is_wrong: Callable[[bytes], str]) -> Iterator[bytes]:
+    """What the operator's editor makes of a text, for as long as it takes to use it.
+
+    The editor opens again while something is wrong with it. When it comes to nothing, whatever the
+    reason, what was written stays in its file, and is said where that is.
+
+    Args:
+        text: what it is now.
+        is_wrong: says in a sentence what is wrong with a new one; empty for nothing.
+    """
     editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "message.json"
+    folder = Path(tempfile.mkdtemp(prefix="fellow-"))  # which nobody else may read
+    file = folder / "message.json"
+    is_used = False
+    try:
         file.write_bytes(text.encode())
-        try:
-            ended = subprocess.run([*shlex.split(editor), str(file)], check=False)  # noqa: S603
-        except (OSError, ValueError) as error:
-            stop(f"$EDITOR is {editor!r}, which cannot be run: {error}. Set it, or give --body.")
-        if ended.returncode != 0:
-            stop(f"{editor} ended with {ended.returncode}; nothing was done.")
-        try:
-            new = file.read_bytes()
-            new.decode()
-        except (OSError, UnicodeDecodeError) as error:
-            stop(f"What {editor} left cannot be read: {error}; nothing was done.")
-    if new == text.encode():
-        stop("Nothing was changed, and nothing done.")
+        new = _written(editor, file)
+        while new != text.encode() and (wrong := is_wrong(new)):
+            say(wrong)
+            before, new = new, _written(editor, file)
+            if new == before:
+                stop(f"Nothing was done. {wrong}")
+        if new == text.encode():
+            stop("Nothing was changed, and nothing done.")
+        yield new
+        is_used = True
+    finally:
+        if not is_used and file.exists() and file.read_bytes() != text.encode():
+            say(f"Your text is in {file}: give it as --body.")
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _written(editor: str, file: Path) -> bytes:
+    try:
+        ended = subprocess.run([*shlex.split(editor), str(file)], check=False)  # noqa: S603
+    except (OSError, ValueError) as error:
+        stop(f"$EDITOR is {editor!r}, which cannot be run: {error}. Set it, or give --body.")
+    if ended.returncode != 0:
+        stop(f"{editor} ended with {ended.returncode}; nothing was done.")
+    try:
+        new = file.read_bytes()
+        new.decode()
+    except (OSError, UnicodeDecodeError) as error:
+        stop(f"What {editor} left cannot be read: {error}; nothing was done.")
     return new

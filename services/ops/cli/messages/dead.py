@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from services.ops.broker.hold import MOST
 from services.ops.cli.acting import enter, note_view_where_it_can_be
 from services.ops.cli.messages import dead_actions, dead_rehearsal
 from services.ops.cli.messages.dead_options import (
@@ -86,6 +87,7 @@ def list_letters(
                 "total": page.total,
                 "next": page.next,
                 "alone": page.alone,
+                "unseen": page.unseen,
             }
         )
         return
@@ -98,8 +100,7 @@ def list_letters(
     say(f"{len(page.letters)} of {page.total} dead letters.")
     if page.next is not None:
         say(f"Go on with --start {page.next}.")
-    if not page.alone:
-        say(BUSY)
+    _tell_missing(page.alone, page.unseen)
 
 
 @app.command("waiting")
@@ -121,6 +122,7 @@ def list_waiting(
     seen = [wanted or "all queues", f"{len(found)} messages"]
     note_view_where_it_can_be(system, "fellow dead waiting", seen)
     if as_json:
+        _tell_missing(ladder.alone, ladder.unseen)
         print_json(found)
         return
     table = Table("rung", "failed", "next try", "for", "type", "tries", "reason", "about", box=None)
@@ -137,8 +139,7 @@ def list_waiting(
         )
     results().print(table)
     say(f"{len(found)} wait on the retry ladder.")
-    if not ladder.alone:
-        say(BUSY)
+    _tell_missing(ladder.alone, ladder.unseen)
 
 
 @app.command()
@@ -176,8 +177,16 @@ def _summary(system: Surroundings, as_json: bool) -> None:
             table.add_row(name, str(group.count), group.type, since, group.kind)
     results().print(table)
     say(f"{sum(summary.total for summary in found.values())} dead letters.")
-    if not all(summary.alone for summary in found.values()):
+    summaries = found.values()
+    _tell_missing(all(one.alone for one in summaries), sum(one.unseen for one in summaries))
+
+
+def _tell_missing(alone: bool, unseen: int) -> None:
+    """Say what is not among what is shown."""
+    if not alone:
         say(BUSY)
+    if unseen:
+        say(f"{unseen} more were not looked at: one look takes {MOST:,} of a queue.")
 
 
 def _json(letter: Letter) -> dict[str, Any]:

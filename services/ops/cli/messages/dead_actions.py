@@ -1,6 +1,7 @@
 """`fellow dead replay|discard|edit|retry-now`: putting dead letters right."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace as but
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -38,7 +39,6 @@ from services.ops.cli.terminal import (
 )
 from services.ops.dead_letters import actions, retry_queue, search
 from services.ops.dead_letters.actions import Progress
-from services.ops.dead_letters.authors import ORPHANED
 from services.ops.dead_letters.letter import Criteria
 from services.ops.environment import Surroundings
 from shared.bus.contract import topology
@@ -107,31 +107,41 @@ def edit(
     system = enter()
     chosen, books = work_queue(queue), engine(system)
     vouch(system, chosen)
+    given = None if body is None else read(body, yes)
     with broker(system) as connection, database_trouble():
         letter = search.find(connection, chosen, message_id)
-        if letter is None:
-            stop(f"There is no dead letter {message_id} in {queue}.")
-        note_view(system, "fellow dead edit", [queue, message_id])
-        new = read(body) if body is not None else edited(letter.text)
-    try:
-        actions.validate(chosen, type_ or letter.type, new)
-        # No connection waits for an answer.
+    if letter is None:
+        stop(f"There is no dead letter {message_id} in {queue}.")
+    note_view(system, "fellow dead edit", [queue, message_id])
+
+    def is_wrong(new: bytes) -> str:
+        try:
+            actions.validate(chosen, type_ or letter.type, new)
+        except actions.NotEditableError as error:
+            return str(error)
+        return ""
+
+    # No connection waits for an editor, or for an answer.
+    with nullcontext(given) if given is not None else edited(letter.text, is_wrong) as new:
+        if wrong := is_wrong(new):
+            stop(f"Nothing was done. {wrong}")
         confirm(f"Replay {type_ or letter.type} {message_id} with this body?", yes)
-        with broker(system) as connection, database_trouble():
-            found = actions.edit(
-                connection,
-                books,
-                chosen,
-                message_id,
-                new,
-                actor(system),
-                death=letter.death,
-                type=type_,
-            )
-    except (actions.NotEditableError, actions.DiedAgainError) as error:
-        stop(f"Nothing was done. {error}")
-    if not found:
-        stop(f"The dead letter {message_id} is not there any more.")
+        try:
+            with broker(system) as connection, database_trouble():
+                found = actions.edit(
+                    connection,
+                    books,
+                    chosen,
+                    message_id,
+                    new,
+                    actor(system),
+                    death=letter.death,
+                    type=type_,
+                )
+        except (actions.NotEditableError, actions.DiedAgainError) as error:
+            stop(f"Nothing was done. {error}")
+        if not found:
+            stop(f"The dead letter {message_id} is not there any more.")
     say("Back in its queue, with the new body.")
 
 
@@ -188,12 +198,7 @@ def _carry_out(
             lambda so_far: show(f"{so_far.done} {verb}, {so_far.passed} left, of {so_far.total}"),
         )
     say(f"{state.done} {verb}, {state.passed} left.")
-    if state.orphaned:
-        say(f"{state.orphaned} of them: {ORPHANED}")
-    if unseen := state.total - state.done - state.passed:
-        say(f"{unseen} were not looked at.")
-    if not state.alone:
-        say("Somebody else is at work there: what they had in hand was missed. Run it again.")
-    if wanted.ids and state.done < len(wanted.ids):
-        say(f"{len(wanted.ids) - state.done} of those named were not there.")
+    for sentence in actions.missed(state, wanted):
+        say(sentence)
+    if state.done < len(wanted.ids):
         raise typer.Exit(FAILED)

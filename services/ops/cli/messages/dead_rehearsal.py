@@ -41,7 +41,7 @@ def rehearse(
     """
     system = enter()
     chosen, books = work_queue(queue), engine(system)
-    new = None if body is None else read(body)
+    new = None if body is None else read(body, yes=True)
     with broker(system) as connection, database_trouble():
         try:
             found = rehearsal.rehearse(

@@ -1,9 +1,11 @@
 """`fellow outbox`: messages that the relay cannot publish as they are."""
 
+from contextlib import nullcontext
 from typing import Annotated
 
 import typer
 from rich.table import Table
+from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from services.ops import parked_messages
@@ -20,6 +22,7 @@ from services.ops.cli.terminal import (
     engine,
     local,
     print_json,
+    progress,
     results,
     say,
     stop,
@@ -88,10 +91,18 @@ def show(number: Number, as_json: AsJson = False) -> None:
 def retry(numbers: Numbers = None, every: All = False, yes: Yes = False) -> None:
     """Let the relay try messages now, and not when their time comes."""
     wanted = _wanted(numbers, every)
-    confirm(f"Try {_in_words(wanted)} now?", yes)
     system = enter()
-    with database_trouble(), Session(engine(system)) as session, session.begin():
-        done = parked_messages.retry(session, wanted, actor(system))
+    books = engine(system)
+    words, up_to = _in_words(books, wanted)
+    confirm(f"Try {words} now?", yes)
+    if wanted is None:
+        with database_trouble(), progress() as show:
+            done = parked_messages.retry_all(
+                books, actor(system), up_to, lambda so_far: show(f"{so_far} will be tried now")
+            )
+    else:
+        with database_trouble(), Session(books) as session, session.begin():
+            done = parked_messages.retry(session, wanted, actor(system))
     _report(done, "will be tried now", wanted)
 
 
@@ -107,15 +118,17 @@ def discard(
         stop("--because must say why.", MISUSED)
     wanted = _wanted(numbers, every)
     system = enter()
-    up_to = None
-    words = _in_words(wanted)
-    if every:
-        with database(system) as session:
-            total, up_to = parked_messages.counted(session)
-        words = f"all parked messages, {total:,}, the last of them {up_to},"
+    books = engine(system)
+    words, up_to = _in_words(books, wanted)
     confirm(f"Throw {words} away?", yes)
-    with database_trouble(), Session(engine(system)) as session, session.begin():
-        done = parked_messages.discard(session, wanted, actor(system), because, up_to=up_to)
+    if wanted is None:
+        with database_trouble(), progress() as show:
+            done = parked_messages.discard_all(
+                books, actor(system), because, up_to, lambda so_far: show(f"{so_far} discarded")
+            )
+    else:
+        with database_trouble(), Session(books) as session, session.begin():
+            done = parked_messages.discard(session, wanted, actor(system), because)
     _report(done, "discarded", wanted)
 
 
@@ -130,25 +143,33 @@ def edit(
 ) -> None:
     """Give a message another body, if its consumers would understand that one, and try it now."""
     system = enter()
+    given = None if body is None else read(body, yes)
     with database(system) as session:
         one = parked_messages.find(session, number)
     if one is None:
         stop(f"No message {number} is parked.")
     note_view(system, "fellow outbox edit", [one.message_id])
-    if body is not None:
-        new = read(body)
-    else:
-        new = edited(one.body) if about is None else one.body.encode()
-    confirm(f"Publish {one.type} {one.message_id} with this body?", yes)
-    with database_trouble(), Session(engine(system)) as session, session.begin():
+    if given is None and about is not None:
+        given = one.body.encode()
+
+    def is_wrong(new: bytes) -> str:
         try:
-            found = parked_messages.edit(
-                session, number, new, actor(system), correlation_id=about, digest=one.digest
-            )
-        except (parked_messages.NotMendedError, parked_messages.ChangedError) as error:
-            stop(f"Nothing was done. {error}")
-    if not found:
-        stop(f"Message {number} is not parked any more.")
+            parked_messages.validate(one, new, one.correlation_id if about is None else about)
+        except parked_messages.NotMendedError as error:
+            return str(error)
+        return ""
+
+    with nullcontext(given) if given is not None else edited(one.body, is_wrong) as new:
+        confirm(f"Publish {one.type} {one.message_id} with this body?", yes)
+        with database_trouble(), Session(engine(system)) as session, session.begin():
+            try:
+                found = parked_messages.edit(
+                    session, number, new, actor(system), correlation_id=about, digest=one.digest
+                )
+            except (parked_messages.NotMendedError, parked_messages.ChangedError) as error:
+                stop(f"Nothing was done. {error}")
+        if not found:
+            stop(f"Message {number} is not parked any more.")
     say("It will be tried now, with the new body.")
 
 
@@ -158,10 +179,13 @@ def _wanted(numbers: list[int] | None, every: bool) -> list[int] | None:
     return None if every else numbers
 
 
-def _in_words(wanted: list[int] | None) -> str:
+def _in_words(books: Engine, wanted: list[int] | None) -> tuple[str, int]:
+    """What is meant, and the highest number of those that are counted now."""
     if wanted is None:
-        return "all parked messages"
-    return "this message" if len(wanted) == 1 else f"these {len(wanted)} messages"
+        with database_trouble(), Session(books) as session:
+            total, up_to = parked_messages.counted(session)
+        return f"all parked messages, {total:,}, the last of them {up_to},", up_to
+    return "this message" if len(wanted) == 1 else f"these {len(wanted)} messages", 0
 
 
 def _report(done: int, what: str, wanted: list[int] | None) -> None:

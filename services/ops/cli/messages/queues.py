@@ -13,7 +13,16 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from services.ops.cli.terminal import FAILED, AsJson, find_system, print_json, results, say, stop
+from services.ops.cli.terminal import (
+    FAILED,
+    AsJson,
+    find_system,
+    local,
+    print_json,
+    results,
+    say,
+    stop,
+)
 from services.ops.monitoring import alerts
 from services.ops.monitoring.queue_stats import Figures, Sample, figures
 from services.ops.monitoring.sampler import Sampler
@@ -65,7 +74,15 @@ def _watch(sampler: Sampler, as_json: bool) -> None:
                 sampler.take()
                 print(msgspec.json.encode(_state(sampler.samples)).decode(), flush=True)
                 time.sleep(WATCH_SECONDS)
-        with Live(console=results(markup=True), auto_refresh=False, screen=False) as live:
+        console = results(markup=True)
+        if not console.is_terminal:  # nothing there is overwritten: one page after the other
+            while True:
+                sample = sampler.take()
+                console.print(local(sample.at))
+                console.print(_page(figures(sampler.samples), alerts.troubles(sampler.samples)))
+                console.file.flush()
+                time.sleep(WATCH_SECONDS)
+        with Live(console=console, auto_refresh=False, screen=False) as live:
             while True:
                 sampler.take()
                 samples = sampler.samples

@@ -17,6 +17,7 @@ from services.ops.cli.terminal import (
     local,
     print_json,
     results,
+    say,
     stop,
 )
 from services.ops.dead_letters import retention as dead_retention
@@ -43,23 +44,25 @@ def show(
         ]  # fmt: skip
         found.append(_of_the_request_log(session, config))
         days = config.retention_dead_letters_days
-        letters = sum(
-            dead_retention.over(connection, queue, days) for queue in topology.WORK_QUEUES
-        )
+        letters = [dead_retention.over(connection, queue, days) for queue in topology.WORK_QUEUES]
         since = dead_retention.oldest(connection)
-        found.append(_line(dead_retention.PLACE, days, letters, since))
+        line = _line(dead_retention.PLACE, days, sum(count for count, _ in letters), since)
+        found.append(line | {"is_whole": all(is_whole for _, is_whole in letters)})
     if as_json:
         print_json(found)
         return
     table = Table("place", "days", "would go now", "oldest", box=None, pad_edge=False)
     for one in found:
         kept = str(one["days"] or "for ever")
-        table.add_row(one["place"], kept, str(one["over"]), local(one["oldest"]))
+        over = f"{'' if one['is_whole'] else 'at least '}{one['over']}"
+        table.add_row(one["place"], kept, over, local(one["oldest"]))
     results().print(table)
+    if not all(one["is_whole"] for one in found):
+        say("Not all dead letters could be looked at: somebody has some, or there are too many.")
 
 
 def _line(place: str, days: int, over: int, oldest: datetime | None) -> dict[str, Any]:
-    return {"place": place, "days": days, "over": over, "oldest": oldest}
+    return {"place": place, "days": days, "over": over, "oldest": oldest, "is_whole": True}
 
 
 def _of_the_request_log(session: Session, config: Settings) -> dict[str, Any]:

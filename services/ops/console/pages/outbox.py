@@ -7,16 +7,20 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from services.ops import parked_messages
+from services.ops.console.web.jobs import Job, go_on
 from services.ops.console.web.page import Page, Visit
 from services.ops.console.web.reading import body_of, legible, number, positive
 from services.ops.parked_messages import ChangedError, NotMendedError, Parked
 from services.ops.users import queue_rights
 from services.ops.users.rights import Right
+from shared.db.session import engine, let_go
 from shared.web.mount import Result
 from shared.web.results import PageError, Question, Redirect, View
 
 AT_ONCE = 100
 EXAMPLES = 5
+UP_TO = "up_to"
+"""The field that says which was the last when they were counted."""
 GONE = "It is not parked any more."
 
 
@@ -56,7 +60,7 @@ def retry(session: Session, visit: Visit) -> Result:
 
 def ask_retry_all(session: Session, _: Visit) -> Question:
     """Say how many are tried, and the first of them."""
-    total = parked_messages.count(session)
+    total, up_to = parked_messages.counted(session)
     messages = f"{total:,} parked {'message' if total == 1 else 'messages'}"
     return Question(
         f"Try {messages} now?",
@@ -67,15 +71,24 @@ def ask_retry_all(session: Session, _: Visit) -> Question:
         ],
         more="What can be published goes out at once; the rest stays parked.",
         nothing="" if total else "Nothing is parked.",
+        also={UP_TO: str(up_to)},
     )
 
 
 def retry_all(session: Session, visit: Visit) -> Result:
-    """Let the relay try all of them now."""
-    done = parked_messages.retry(session, None, visit.actor)
-    return Redirect(
-        "/outbox", f"{done:,} {'message is' if done == 1 else 'messages are'} tried now."
-    )
+    """Let the relay try all of them now that were counted."""
+    up_to, actor, user = positive(visit.field(UP_TO)), visit.actor, visit.user
+
+    def work(job: Job) -> str:
+        def progress(done: int) -> None:
+            job.done = done
+            go_on(job, user, [Right.MESSAGES])
+
+        done = parked_messages.retry_all(engine(), actor, up_to, progress)
+        return f"{done:,} {'message is' if done == 1 else 'messages are'} tried now."
+
+    let_go(session)
+    return visit.system.jobs.begin(Job("Try all parked messages now", user.name, "/outbox"), work)
 
 
 def ask_discard(session: Session, visit: Visit) -> Question:

@@ -17,6 +17,7 @@ from services.ops.monitoring.poller import Lookout
 from services.ops.monitoring.queue_stats import Figures
 from services.ops.monitoring.snapshot import Look
 from shared.bus.contract import topology
+from shared.bus.outbox import COUNTED
 from shared.web.mount import Result
 from shared.web.rendering import UNKNOWN, duration, number
 from shared.web.results import View
@@ -156,8 +157,12 @@ def _outbox(look: Look) -> Tile:
         else f"the oldest for {duration((look.at - since).total_seconds())}"
     )
     if parked:
-        more += f"; {number(parked)} parked"
-    return Tile("Outbox", number(look.sample.outbox), "", more)
+        more += f"; {_counted(parked)} parked"
+    return Tile("Outbox", _counted(look.sample.outbox), "", more)
+
+
+def _counted(rows: int) -> str:
+    return number(rows) if rows <= COUNTED else f"over {number(COUNTED)}"
 
 
 def _broker(look: Look) -> Tile:

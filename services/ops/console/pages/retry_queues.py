@@ -30,6 +30,7 @@ def show(session: Session, visit: Visit) -> Result:
             if not queue_rights.lacking(visit.user, queue_rights.of_queues([queue.name]))
         },
         "alone": found.alone,
+        "unseen": found.unseen,
         "total": len(fitting),
         "messages": fitting[:SHOWN],
     }

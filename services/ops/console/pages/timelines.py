@@ -68,7 +68,8 @@ def _orders(session: Session, visit: Visit, text: str) -> tuple[Sequence[search.
         return search.search(session, text), True
     try:
         with visit.system.broker(session) as connection:
-            return search.search(session, text, connection=connection), True
+            found = search.search(session, text, connection=connection)
+            return found, found.is_whole
     except (PageError, NotReadToTheEndError):
         return search.search(session, text), False
 

@@ -5,25 +5,31 @@ A job must be one that can be killed at any moment and begun again: nothing here
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from uuid import UUID
 
 import structlog
 
+from services.ops.users import users
+from services.ops.users.queue_rights import lacking
+from services.ops.users.rights import Right
+from services.ops.users.users import User
 from shared.bus.broker.confirmed import NotPublishedError
-from shared.db.session import is_database_away, is_used_up
+from shared.db.session import is_database_away, is_used_up, transaction
 from shared.ids import new_id
-from shared.web.results import PageError
+from shared.web.results import PageError, Redirect
 
 KEPT = 50
+QUICK_SECONDS = 1.5
+"""Work that is done within so long is told of at once, without a page of its own."""
 
 log = structlog.get_logger()
 
 
 class JobStopped(Exception):  # noqa: N818
-    """Somebody has asked for it; what was done stays done."""
+    """Somebody has asked for it, or a sentence says why; what was done stays done."""
 
 
 @dataclass
@@ -82,6 +88,13 @@ class Jobs:
         threading.Thread(target=self._run, args=(job, work), name=job.title, daemon=True).start()
         return job
 
+    def begin(self, job: Job, work: Callable[[Job], str]) -> Redirect:
+        """As `start`; back when it is done soon, else to where it can be watched."""
+        self.start(job, work)
+        if job.ended.wait(QUICK_SECONDS) and not job.failed:
+            return Redirect(job.back, job.outcome)
+        return Redirect(f"/jobs/{job.id}")
+
     def find(self, id_: UUID) -> Job | None:
         """A job, if it runs or is one of the newest of this process."""
         return self._jobs.get(id_)
@@ -98,9 +111,10 @@ class Jobs:
     def _run(self, job: Job, work: Callable[[Job], str]) -> None:
         try:
             job.outcome = work(job)
-        except JobStopped:
+        except JobStopped as stopped:
             job.failed = True
-            job.outcome = f"Stopped after {job.done:,}. Begin again for the rest."
+            why = str(stopped) or "Begin again for the rest."
+            job.outcome = f"Stopped after {job.done:,}. {why}"
         except Exception as error:
             log.exception("job_failed", job=str(job.id))
             job.failed = True
@@ -110,6 +124,26 @@ class Jobs:
             )
         finally:
             job.ended.set()
+
+
+def go_on(job: Job, user: User, needed: Collection[Right]) -> None:
+    """To be called between two steps of a job, which goes on under its beginner's name.
+
+    Args:
+        job: which.
+        user: who has begun it.
+        needed: the rights that it takes.
+
+    Raises:
+        JobStopped: somebody has asked for that; or whoever has begun it was removed, or may not do
+            it any more.
+    """
+    if job.stopping.is_set():
+        raise JobStopped
+    with transaction() as session:
+        now = users.find(session, user.name)
+    if now is None or now.id != user.id or lacking(now, needed):
+        raise JobStopped(f"{user.name} may not go on with it any more.")
 
 
 def _reason(error: Exception) -> str:

@@ -29,6 +29,10 @@ SESSION = "fellow_session"
 FORM = "fellow_form"
 MARK = "fellow_known"
 SET_UP = "/second-factor"
+TOOK_LONG = (
+    "The database has not done this in {:g} s. Nothing was changed. Narrow it down, or try again."
+)
+"""Said while it answers whoever looks whether it is there."""
 
 log = structlog.get_logger()
 
@@ -95,7 +99,10 @@ class _Console(Site[Page]):
                     sessions.leave_note(session, result.token or here.own, result.note)
                 if not isinstance(result, View):
                     return result, ""
-                note = sessions.take_note(session, here.token) if visitor else ""
+                # A piece of a page has no place for it.
+                is_piece = page.asks_by_itself or here.req.get_header("HX-Request")
+                is_read = visitor is not None and not is_piece
+                note = sessions.take_note(session, here.token) if is_read else ""
                 about = shown(
                     result, here.token, note, visit.form, refused=here.refused, user=visitor
                 )
@@ -103,11 +110,11 @@ class _Console(Site[Page]):
                 masks = page.needs != "nobody" and not is_plain
                 return result, render(result.template, about, masks=masks)
 
-        def run_without_database() -> tuple[Result, str]:
+        def run_without_database(away: str) -> tuple[Result, str]:
             visitor = system.visitors.recall(here.own)
             is_kept_out = visitor is None or system.visitors.must_set_up(visitor)
             if page.without_database is None or is_kept_out:
-                raise PageError(503, DATABASE_AWAY)
+                raise PageError(503, away)
             view = page.without_database(system)
             return view, render(view.template, shown(view, here.token, "", {}, user=visitor))
 
@@ -119,7 +126,9 @@ class _Console(Site[Page]):
             if here.has_acted or is_used_up(error) or not is_database_away(error):
                 raise
             log.warning("database_away", route=req.uri_template, error=type(error).__name__)
-            return await self.lane(page).run(run_without_database, caller)
+            is_slow = isinstance(error, NoAnswerError) and not system.lookout.is_database_away
+            away = TOOK_LONG.format(page.seconds) if is_slow else DATABASE_AWAY
+            return await self.lane(page).run(partial(run_without_database, away), caller)
 
 
 def _may(visitor: User | None, right: Right) -> bool:

@@ -25,12 +25,14 @@ class Carried(msgspec.Struct, frozen=True):
         content: all of it.
         done: of the rows that go, how many have their answer.
         failed: of these the ones that were not accepted: by line, the code and the sentence.
+        is_told: whether the audit log was told that it is sent.
     """
 
     name: str
     content: bytes
     done: int = 0
     failed: dict[int, tuple[str, str]] = msgspec.field(default_factory=dict)
+    is_told: bool = False
 
     @property
     def accepted(self) -> int:

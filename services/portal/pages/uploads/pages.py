@@ -1,7 +1,5 @@
 """The pages of an upload: the form, what would be taken, how far it is, and what was not taken."""
 
-import hashlib
-
 from services.portal.pages.uploads import carried, sending
 from services.portal.pages.uploads.carried import FIELD, Carried
 from services.portal.pages.uploads.judging import MOST_BYTES, MOST_ROWS, judge
@@ -44,10 +42,6 @@ def send(visit: Visit) -> Result:
     account_id = visit.business.account_id
     held = carried.open_(visit.field(FIELD), account_id)
     file = held.file(account_id)
-    if held.done == 0:
-        digest = hashlib.sha256(held.content).hexdigest()
-        told = {"sha256": digest, "orders": file.orders, "updates": file.updates}
-        visit.api.post("/webhooks/files/", told)
     held, why = sending.step(visit.api, account_id, file, held)
     about = {
         "path": PATH,

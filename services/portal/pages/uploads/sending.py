@@ -4,6 +4,7 @@ A step takes some seconds, and a page comes between two of them. A row is sent a
 its answer, always under the same key: so it counts once, however often and from how many pages.
 """
 
+import hashlib
 import threading
 import time
 from http import HTTPStatus
@@ -34,7 +35,7 @@ _places = threading.BoundedSemaphore(AT_ONCE)
 def step(
     api: Asking, account_id: str, file: File, carried: Carried, seconds: float = SECONDS
 ) -> tuple[Carried, str]:
-    """Send some rows.
+    """Send some rows; before the first of them the audit log is told of the file, once.
 
     Args:
         api: as the business asks it.
@@ -51,6 +52,11 @@ def step(
     if not _places.acquire(blocking=False):
         return carried, ""
     try:
+        if not carried.done and not carried.is_told:
+            digest = hashlib.sha256(carried.content).hexdigest()
+            told = {"sha256": digest, "orders": file.orders, "updates": file.updates}
+            api.post("/webhooks/files/", told)
+            carried = replace(carried, is_told=True)
         secret = api.get("/webhook/secret/")["signing_secret"]
         while carried.done < len(file.taken) and time.monotonic() < until:
             line = file.taken[carried.done]

@@ -2,10 +2,13 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from kombu import Connection
@@ -161,6 +164,40 @@ def test_an_editor_that_is_none_ends_in_a_sentence(settings, amqp_url, editor, s
     assert depth(amqp_url, f"{INTAKE}.dead") == 1
 
 
+def test_a_body_that_cannot_be_read_is_no_broker_that_is_away(settings, amqp_url, tmp_path):
+    (bad,) = bury(amqp_url, order_created(), body=b"{}")
+    lost = str(tmp_path / "typo.json")
+    for command in ("edit", "rehearse"):
+        code, out, err = fellow(settings, "dead", command, INTAKE, bad.message_id, "--body", lost)
+        assert (code, out) == (2, ""), err
+        assert f"{lost} cannot be read: No such file or directory." in err
+        assert "broker" not in err
+    code, _, err = fellow(settings, "dead", "edit", INTAKE, bad.message_id, "--body", "-")
+    assert (code, "say --yes" in err) == (2, True)
+    code, _, err = fellow(settings, "outbox", "edit", "1", "--body", lost)
+    assert (code, "cannot be read" in err) == (2, True)
+
+
+def test_what_was_written_in_an_editor_is_not_lost_by_a_comma(settings, amqp_url, tmp_path):
+    """It opens again with what is wrong; what comes to nothing after all stays in its file."""
+    (bad,) = bury(amqp_url, order_created(item_summary="a kettle"))
+    editor = tmp_path / "editor"
+    editor.write_text(
+        f"#!/bin/sh\nif [ -e {tmp_path}/again ]; then sed -i 's/^{{,/{{/' $1; "
+        f"else touch {tmp_path}/again; sed -i 's/kettle/teapot/;s/^{{/{{,/' $1; fi\n"
+    )
+    editor.chmod(0o700)
+    edit = ("dead", "edit", INTAKE, bad.message_id)
+    code, _, err = fellow(settings, *edit, VISUAL=str(editor))  # no answer to the question
+    assert (code, "This is no order.created" in err) == (1, True), err
+    (kept,) = re.findall(r"Your text is in (\S+): give it as --body\.", err)
+    assert b"a teapot" in Path(kept).read_bytes()
+    code, _, err = fellow(settings, *edit, "--body", kept, "-y")
+    assert code == 0, err
+    assert take(amqp_url, INTAKE).body == bad.body.replace(b"kettle", b"teapot")
+    shutil.rmtree(Path(kept).parent)
+
+
 def test_a_letter_is_edited_in_the_operators_editor(settings, amqp_url):
     (bad,) = bury(amqp_url, order_created(item_summary="a kettle"))
     code, _, err = fellow(
@@ -203,6 +240,29 @@ def test_retry_now(settings, amqp_url):
     code, _, err = fellow(settings, "dead", "retry-now", "--yes", INTAKE)
     assert (code, "1 put back" in err) == (0, True), err
     assert depth(amqp_url, INTAKE) == 1
+
+
+def test_watching_into_a_log_says_something_each_time(settings):
+    environment = os.environ | {
+        "AMQP_URL": settings.amqp_url,
+        "DATABASE_URL": settings.database_url,
+    }
+    watching = subprocess.Popen(
+        [sys.executable, "-m", "services.ops", "queues", "--watch"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        times = []
+        while len(times) < 2:
+            line = watching.stdout.readline()
+            if re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ *\n", line):
+                times.append(line)
+    finally:
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(10) == 0
+    assert times[0] < times[1]
 
 
 def test_watching(settings):

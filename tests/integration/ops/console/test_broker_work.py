@@ -8,6 +8,7 @@ import httpx
 import pytest
 from falcon.testing import TestClient
 from kombu import Connection
+from sqlalchemy import text
 
 from services.ops.broker import hold as holding
 from services.ops.console.app import Console
@@ -156,6 +157,22 @@ def test_connections_that_are_used_up_are_no_database_that_is_away(configure, se
     assert not [trouble for trouble in look.troubles if trouble.about == "database"]
     with transaction() as session:
         session.connection()
+
+
+def test_a_page_that_takes_too_long_is_no_database_that_is_away(settings):
+    app = falcon.asgi.App()
+    with lanes() as threads:
+        add_error_handlers(app, render)
+        slow = lambda session, _: View(str(session.scalar(text("SELECT pg_sleep(60)"))), {})  # noqa: E731
+        mount(
+            app,
+            [Page("GET", "/page", "nobody", slow, seconds=0.5)],
+            Console(settings).system,
+            threads,
+        )
+        shown = TestClient(app).simulate_get("/page")
+    assert (shown.status_code, DATABASE_AWAY in shown.text) == (503, False)
+    assert "has not done this in 0.5 s. Nothing was changed. Narrow it down" in shown.text
 
 
 def test_a_look_at_what_expires_meanwhile_ends(settings, amqp_url, monkeypatch):

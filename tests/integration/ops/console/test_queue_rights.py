@@ -2,21 +2,24 @@
 
 import json
 import re
+import threading
 
 import pytest
 from sqlalchemy import text
 
 from services.ops.console.app import PAGES
+from services.ops.console.web.jobs import Job, Jobs, go_on
 from services.ops.users import users
 from services.ops.users.queue_rights import OF_QUEUES
 from services.ops.users.rights import Right
 from shared.bus.contract import topology
 from shared.bus.contract.headers import ACTING_HEADER, USER_HEADER
+from shared.db.session import transaction
 from shared.ids import new_id
 from shared.security.service_accounts import login
 from stack.servers.credentials import as_service
 from tests.integration.arrange import account, depth, publish_raw, until
-from tests.integration.ops.console.pages.test_masked_pages import form, signed_in
+from tests.integration.ops.console.pages.test_masked_pages import PASSWORD, form, signed_in
 from tests.integration.ops.console.running import running_console
 
 CHANGES = [
@@ -52,6 +55,36 @@ def letter(amqp_url, queue, type_, body, **headers):
     )
     until(lambda: depth(amqp_url, f"{queue}.dead"), "it lies there")
     return id_
+
+
+@pytest.mark.parametrize("change", ["removed", "another role", "another of the name"])
+def test_work_of_who_may_not_any_more_ends_between_two_steps(settings, change):
+    with transaction() as session:
+        users.put(session, "ada", "act", PASSWORD)
+        ada = users.find(session, "ada")
+    second = threading.Event()
+
+    def work(job):
+        for job.done in (1, 2):
+            go_on(job, ada, [Right.MESSAGES])
+            first.set()
+            second.wait(30)
+        return "It is done."
+
+    first = threading.Event()
+    job = Jobs().start(Job("Discard", "ada", "/dead"), work)
+    assert first.wait(30)
+    with transaction() as session:
+        if change == "another role":
+            users.put(session, "ada", "watch", None)
+        else:
+            users.remove(session, "ada")
+        if change == "another of the name":
+            users.put(session, "ada", "act", PASSWORD)
+    second.set()
+    assert job.ended.wait(30)
+    assert job.failed
+    assert job.outcome == "Stopped after 2. ada may not go on with it any more."
 
 
 def test_no_command_is_sent_on_edited_or_thrown_away_by_who_may_not_give_it(console, db, amqp_url):

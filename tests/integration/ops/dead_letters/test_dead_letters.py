@@ -377,6 +377,22 @@ def test_what_a_loaded_queue_forgets_is_acknowledged_again(amqp_url, bus, books,
     assert len(facts(db, "ops.dead_letter_replayed")) == 20
 
 
+def test_who_has_letters_in_hand_without_the_meeting_place_is_seen_by_the_broker(amqp_url, bus):
+    """As another's tool, while the database where they would meet is away."""
+    (message,) = bury(amqp_url, order_created())
+    with Connection(amqp_url) as other:
+        channel = other.channel()
+        came = []
+        channel.basic_consume(INTAKE.dead, callback=came.append)
+        until(lambda: came or other.drain_events(timeout=1) or came, "it has it in hand")
+        with pytest.raises(hold.BusyError):
+            search.find(bus, INTAKE, message.message_id)
+        assert not search.browse(bus, INTAKE).alone
+    until(lambda: depth(amqp_url, INTAKE.dead) == 1, "it is back")
+    assert search.find(bus, INTAKE, message.message_id) is not None
+    assert search.browse(bus, INTAKE).alone
+
+
 def test_nothing_is_done_that_cannot_be_audited(amqp_url, bus, books, engine):
     bury(amqp_url, order_created())
     with engine.begin() as connection:

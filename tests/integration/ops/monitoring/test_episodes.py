@@ -12,6 +12,7 @@ from services.ops.monitoring import episodes
 from services.ops.monitoring.alerts import Trouble
 from services.ops.monitoring.heartbeats import Beat, QueueBeat
 from services.ops.monitoring.visibility import OVER
+from shared.bus.broker.queue_counts import Count
 from shared.bus.contract.events import decode
 from shared.db.models import OpsTrouble, OutboxMessage
 from shared.db.session import transaction
@@ -103,6 +104,23 @@ def test_what_cannot_be_seen_has_not_ended(settings, console):
     hidden = console.looks(10, 100, broker_error="it is away")
     # Of the mail server the notifier tells.
     assert {key: one.id for key, one in hidden.items()} == {DEAD.key: kept[DEAD.key].id}
+
+
+def test_letters_in_somebodys_hand_are_not_fewer(settings, console):
+    """Whoever looks through a dead queue has nearly all of it in hand for a moment."""
+
+    def dead(figure):
+        text_ = f"{figure} dead letters in orders.intake"
+        return Trouble("warning", "orders.intake", text_, "dead letters", figure)
+
+    kept = console.sees(0, dead(9_000))[DEAD.key]
+    acknowledged(kept)
+    counts = sample(0).counts | {"orders.intake.dead": Count(3, 1)}
+    hidden = console.looks(10, 100, dead(3), counts=counts)[DEAD.key]
+    assert (hidden.id, hidden.accepted_figure) == (kept.id, 9_000)
+    assert hidden.figure == 9_000
+    after = console.sees(110, dead(9_003))[DEAD.key]
+    assert (after.id, after.figure, after.accepted_figure) == (kept.id, 9_003, 9_000)
 
 
 @pytest.mark.parametrize("about", ["orders.intake", "ladder"])

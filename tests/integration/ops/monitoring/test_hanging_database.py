@@ -73,6 +73,22 @@ def test_a_write_that_waits_for_ever_is_no_answer(config, engine):
         assert "database: away" not in kinds(looker.look())
 
 
+def test_an_outbox_that_takes_too_long_to_count_is_no_database_that_is_away(
+    config, engine, monkeypatch
+):
+    """As in a long outage of the broker, when it has millions of rows."""
+    monkeypatch.setattr(sampler, "OUTBOX_SECONDS", 0.2)
+    with closing(Looker(config)) as looker:
+        assert looker.look().sample.outbox == 0
+        with engine.begin() as other:
+            other.execute(text("LOCK TABLE outbox IN ACCESS EXCLUSIVE MODE"))
+            look = looker.look()
+    assert (look.sample.database_error, look.sample.outbox) == (None, None)
+    assert look.sample.beats is not None
+    assert "database: away" not in kinds(look)
+    assert look.books is not None
+
+
 def test_what_fails_in_time_is_what_it_is(config):
     engine = make_engine(config)
     wrong = pytest.raises(ProgrammingError, match="no_such_table")

@@ -16,6 +16,11 @@ from sqlalchemy.orm import Session
 from services.audit.__main__ import wire as auditing
 from services.notifier.__main__ import wire as notifying
 from services.ops.audit.actions import Actor
+from services.ops.broker import hold
+from services.ops.broker.hold import BusyError
+from services.ops.customers import messages_on_bus
+from services.ops.customers.erasure import Person
+from services.ops.dead_letters import retention, retry_queue
 from services.ops.dead_letters import search as dead_letters
 from services.ops.dead_letters.actions import discard
 from services.ops.dead_letters.letter import Criteria
@@ -24,9 +29,10 @@ from services.ops.monitoring.alerts import troubles
 from services.ops.monitoring.sampler import Sampler
 from services.ops.timelines import account as account_trail
 from services.ops.timelines import order as trail
-from services.ops.timelines import search
+from services.ops.timelines import pending, search, unrecorded
 from services.orders.__main__ import wire as recording
 from shared.bus import outbox
+from shared.bus.contract import topology
 from shared.bus.contract.events import (
     CustomerDetails,
     OrderCancelled,
@@ -316,6 +322,79 @@ def test_an_order_that_a_shop_has_placed_is_found_by_its_address(settings, db, p
             found = search.search(db, written, connection=bus)
             assert [one.order_id for one in found] == [order.order_id]
             assert [one.tracking_status for one in found] == [""]
+
+
+def test_an_outbox_that_cannot_be_looked_through_in_time_is_not_said_to_be_empty(
+    settings, db, engine, monkeypatch
+):
+    monkeypatch.setattr(pending, "OUTBOX_SECONDS", 0.1)
+    monkeypatch.setattr(unrecorded, "SECONDS", 0.1)
+    business = account(db, status="approved")
+    with Connection(settings.amqp_url) as bus, engine.begin() as other:
+        assert search.search(db, "zoe@shop.example", connection=bus).is_whole
+        db.commit()
+        other.execute(text("LOCK TABLE outbox IN ACCESS EXCLUSIVE MODE"))
+        assert not search.search(db, "zoe@shop.example", connection=bus).is_whole
+        assert not account_trail.account_trail(db, business.id).is_whole
+        with pytest.raises(BusyError, match="Not all could be looked at"):
+            trail.order_trail(db, new_id())
+
+
+def test_a_business_of_too_many_orders_to_be_counted_is_shown_and_can_be_blocked(
+    settings, db, engine, monkeypatch
+):
+    monkeypatch.setattr(account_trail, "COUNT_SECONDS", 0.1)
+    business = account(db, status="approved")
+    db.commit()
+    with engine.begin() as other:
+        other.execute(text("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE"))
+        found = account_trail.account_trail(db, business.id)
+        assert (found.orders, found.orders_today, found.email) == (None, None, business.email)
+        code, _, err = fellow(settings, "account", "block", str(business.id), "--reason", "x",
+                              "--wait", "0", "-y")  # fmt: skip
+        assert (code, "Published: " in err) == (0, True)
+    assert account_trail.account_trail(db, business.id).orders == {}
+
+
+def test_of_the_outbox_only_what_names_the_address_is_fetched(settings, db):
+    zoe = CustomerDetails(name="Zoë", email="Zoe@Shop.example")
+    bola = CustomerDetails(name="Bola", email="bola@shop.example")
+    orders = [order_created(customer_details=one) for one in (bola, zoe, bola)]
+    outbox.add(db, [message_for(one, source="tests", correlation_id="x") for one in orders])
+    assert len(list(unrecorded._in_outbox(db, "zoe@shop.example", lambda _: None))) == 1
+    (found,) = list(unrecorded._in_outbox(db, "ZOE@shop.example", lambda _: None))
+    assert b"Zoe@Shop.example" in found[0]
+
+
+def test_a_journal_that_is_not_read_to_its_end_is_said(settings, db, monkeypatch):
+    monkeypatch.setattr(unrecorded, "AT_MOST", 2)
+    sent(settings, *(order_created() for _ in range(4)))
+    with Connection(settings.amqp_url) as bus:
+        assert not search.search(db, "nobody@shop.example", connection=bus).is_whole
+
+
+def test_what_lies_behind_what_can_be_looked_through_is_said(settings, db, monkeypatch):
+    """A rung and a dead queue of more messages than one look takes."""
+    order = order_created()
+    for number in range(5):
+        about = order.order_id if number == 4 else new_id()
+        for exchange in (topology.RETRY_LADDER[-1].name, "dead"):
+            publish_raw(settings.amqp_url, exchange, "orders.intake", b"{}", type="order.created",
+                        message_id=f"m{number}", correlation_id=str(about))  # fmt: skip
+    monkeypatch.setattr(hold, "MOST", 3)
+    monkeypatch.setattr(dead_letters, "MOST", 3)
+    with Connection(settings.amqp_url) as bus:
+        assert not pending.find(db, str(order.order_id), bus).is_whole
+        assert retry_queue.waiting(bus).unseen == 2
+        page = dead_letters.browse(bus, topology.ORDERS_INTAKE, Criteria(reason="nothing"))
+        assert (page.next, page.unseen, page.is_whole) == (None, 2, False)
+        with pytest.raises(BusyError, match=r"orders\.intake\.dead has more than 3 messages"):
+            dead_letters.find(bus, topology.ORDERS_INTAKE, "m4")
+        assert dead_letters.find(bus, topology.ORDERS_INTAKE, "m1") is not None
+        assert retention.over(bus, topology.ORDERS_INTAKE, 90) == (0, False)
+        person = Person.of("zoe@shop.example", {"zoe@shop.example": "zoe@shop.example"})
+        _, found = messages_on_bus.find(bus, person)
+        assert found.unseen == {topology.RETRY_LADDER[-1].name: 2, "orders.intake.dead": 2}
 
 
 def test_an_order_that_cannot_be_recorded_is_found_among_the_dead(settings, db, engine):

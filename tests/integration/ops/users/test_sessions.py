@@ -55,6 +55,23 @@ def test_a_session_is_found_by_its_token_and_by_nothing_else(settings, db, ada):
     assert found(bytes(row.token_hash).hex(), settings) is None
 
 
+def test_a_note_stays_beside_the_next_until_it_is_read(settings, ada):
+    """That somebody else has signed in is not lost by what became of one's own action."""
+    with transaction() as session:
+        token = sessions.start(session, ada)
+        sessions.leave_note(session, token, "It is discarded.")
+        sessions.tell_others(session, ada.id, "You have signed in from 203.0.113.7 too.")
+        sessions.leave_note(session, token, "It is tried now.")
+    with transaction() as session:
+        assert sessions.take_note(session, token) == (
+            "It is discarded. You have signed in from 203.0.113.7 too. It is tried now."
+        )
+        assert sessions.take_note(session, token) == ""
+        for _ in range(3):
+            sessions.leave_note(session, token, "x" * 1000)
+        assert len(sessions.take_note(session, token)) == sessions.NOTE_CHARACTERS
+
+
 def test_it_ends_when_nobody_asks_for_long(settings, db, ada):
     with transaction() as session:
         token = sessions.start(session, ada)

@@ -23,7 +23,7 @@ def sample(seconds, *, beats=(), missing=(), **ready):
     }
     for name, (messages, consumers) in ready.items():
         counts[name.replace("_", ".", 2)] = Count(messages, consumers)
-    return Sample(at=at(seconds), counts=counts, beats=beats)
+    return Sample(at=at(seconds), counts=counts, beats=beats, outbox=0)
 
 
 def everybody(seconds, **queues):

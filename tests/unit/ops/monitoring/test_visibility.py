@@ -5,9 +5,12 @@ from dataclasses import replace
 import pytest
 
 from services.ops.monitoring.visibility import is_over
+from shared.bus.broker.queue_counts import Count
+from shared.bus.contract import topology
 from tests.unit.ops.monitoring.samples import at, everybody, sample
 
 INTAKE = "orders.intake"
+RUNG = topology.RETRY_LADDER[0].name
 
 
 def samples(**without):
@@ -52,3 +55,22 @@ def test_one_look_without_it_is_not_its_end(without):
     found = samples(**without)
     assert not is_over(found, at(280), "broker", "away")
     assert not is_over(found[-1:], at(0), "broker", "away")
+
+
+@pytest.mark.parametrize(
+    ("about", "kind", "queue"),
+    [(INTAKE, "dead letters", f"{INTAKE}.dead"), ("ladder", "waits", RUNG)],
+)
+def test_what_its_own_queue_does_not_tell_is_not_over(about, kind, queue):
+    """It is silent, or somebody has its messages in hand, whom nobody else consumes there."""
+    held = samples()[-1].counts | {queue: Count(0, 1)}
+    gone = {name: count for name, count in held.items() if name != queue}
+    assert is_over(samples(), at(0), about, kind)
+    assert not is_over(samples(counts=gone, silent={queue}), at(0), about, kind)
+    assert not is_over(samples(counts=held), at(0), about, kind)
+
+
+@pytest.mark.parametrize(("about", "kind"), [("outbox", "old"), ("parked", "parked")])
+def test_an_outbox_that_was_not_counted_in_time_hides_its_troubles(about, kind):
+    assert is_over(samples(), at(0), about, kind)
+    assert not is_over(samples(outbox=None), at(0), about, kind)

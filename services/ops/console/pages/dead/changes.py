@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from services.ops.broker.hold import BusyError
 from services.ops.console.pages.dead.filter import AGES, Filter, queue_of, takes
 from services.ops.console.pages.dead.letters import letter_page
-from services.ops.console.web.jobs import Job, JobStopped
+from services.ops.console.web.jobs import Job, go_on
 from services.ops.console.web.page import Page, Visit
 from services.ops.console.web.reading import body_of
 from services.ops.dead_letters import actions, retry_queue, search
@@ -20,8 +20,8 @@ from services.ops.dead_letters.actions import (
     OnProgress,
     Progress,
 )
-from services.ops.dead_letters.authors import ORPHANED
 from services.ops.dead_letters.letter import Criteria
+from services.ops.users import queue_rights
 from services.ops.users.rights import Right
 from shared.bus.contract import topology
 from shared.db.session import engine, let_go
@@ -33,8 +33,6 @@ EXAMPLES = 5
 COUNTED = 1_000
 AS_OF = "as_of"
 """The field that says when it was asked: what dies later is not meant."""
-QUICK_SECONDS = 1.5
-"""Work that is done within so long is told of at once, without a page of its own."""
 
 
 def ask_replay(session: Session, visit: Visit) -> Question:
@@ -57,7 +55,9 @@ def replay(session: Session, visit: Visit) -> Result:
     def work(connection: Connection, progress: OnProgress) -> Progress:
         return actions.replay(connection, engine(), queue, criteria, actor, progress=progress)
 
-    return _begin(session, visit, queue, f"Replay dead letters of {queue.name}", "replayed", work)
+    return _begin(
+        session, visit, queue, f"Replay dead letters of {queue.name}", "replayed", work, criteria
+    )
 
 
 def ask_discard(session: Session, visit: Visit) -> Question:
@@ -82,7 +82,9 @@ def discard(session: Session, visit: Visit) -> Result:
             connection, engine(), queue, criteria, actor, reason, progress=progress
         )
 
-    return _begin(session, visit, queue, f"Discard dead letters of {queue.name}", "discarded", work)
+    return _begin(
+        session, visit, queue, f"Discard dead letters of {queue.name}", "discarded", work, criteria
+    )
 
 
 def ask_edit(session: Session, visit: Visit) -> Question | View:
@@ -139,6 +141,8 @@ def ask_retry(session: Session, visit: Visit) -> Question:
     found = ladder.messages
     if not found and not ladder.alone:
         raise PageError(503, str(BusyError.of("the retry ladder")))
+    if not found and ladder.unseen:
+        raise PageError(503, str(BusyError.beyond("the retry ladder")))
     return Question(
         f"Try {_messages(len(found))} of {queue.name} again now?",
         f"Try {_messages(len(found))} now",
@@ -204,29 +208,21 @@ def _begin(
     title: str,
     done: str,
     act: Callable[[Connection, OnProgress], Progress],
+    wanted: Criteria = Criteria(),  # noqa: B008 - immutable
 ) -> Result:
     """Start the work; go back when it is done soon, else to where it can be watched."""
 
     def work(job: Job) -> str:
         def progress(so_far: Progress) -> None:
             job.done, job.total = so_far.done, so_far.total
-            if job.stopping.is_set():
-                raise JobStopped
+            go_on(job, visit.user, queue_rights.of_queues([queue.name]))
 
         with visit.system.broker(None) as connection:
             state = act(connection, progress)
-        missed = (
-            "" if state.alone else " Somebody else was at work there: what they had was left out."
-        )
-        if state.orphaned:
-            missed += f" {state.orphaned:,} left: {ORPHANED}"
-        return f"{state.done:,} {'message' if state.done == 1 else 'messages'} {done}.{missed}"
+        return " ".join([f"{_messages(state.done)} {done}.", *actions.missed(state, wanted)])
 
     let_go(session)
-    job = visit.system.jobs.start(Job(title, visit.user.name, f"/dead/{queue.name}"), work)
-    if job.ended.wait(QUICK_SECONDS) and not job.failed:
-        return Redirect(job.back, job.outcome)
-    return Redirect(f"/jobs/{job.id}")
+    return visit.system.jobs.begin(Job(title, visit.user.name, f"/dead/{queue.name}"), work)
 
 
 def _reason(visit: Visit) -> str:

@@ -5,10 +5,11 @@ from datetime import UTC, datetime
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from sqlalchemy import delete
+from sqlalchemy import delete, select
 
 from services.ops.console.web.mount import SESSION
-from shared.db.models import AuditEntry, OpsSession
+from services.ops.users import sessions
+from shared.db.models import AuditEntry, OpsSession, OpsUser
 from shared.ids import new_id
 from shared.security.audit_chain import GENESIS
 from shared.web.arrivals import ENDED
@@ -82,6 +83,21 @@ def test_a_form_that_came_after_the_session_says_that_nothing_was_done(client, d
         assert ENDED in client.get(answer.headers["Location"]).text
     assert client.cookies[SESSION]
     assert ENDED not in client.get("/sign-in").text
+
+
+def test_what_is_left_to_be_said_waits_for_a_page_that_has_a_place_for_it(client, db):
+    """A piece that asks by itself, or that another page fetches, shows no note."""
+    ada = db.scalars(select(OpsUser.id)).one()
+    sessions.tell_others(db, ada, "You have signed in from 203.0.113.7, too.")
+    db.commit()
+    for path, headers in (
+        (f"/kyc/outcomes/{new_id()}", {}),
+        (f"/orders/{new_id()}", {"HX-Request": "true"}),
+        ("/outbox", {"HX-Request": "true"}),
+    ):
+        assert "203.0.113.7" not in client.get(path, headers=headers).text, path
+    assert "You have signed in from 203.0.113.7, too." in client.get("/").text
+    assert "203.0.113.7" not in client.get("/").text
 
 
 def test_an_error_has_the_way_to_the_other_pages(client):
