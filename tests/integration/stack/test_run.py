@@ -223,6 +223,8 @@ def test_a_terminal_that_is_closed_ends_it_as_ctrl_c_does(checkout, module):
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
+        # The tests may run under nohup(1).
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
     )
     started.append(process)
     os.close(theirs)
@@ -282,6 +284,7 @@ def test_what_nobody_reads_any_more_ends_it_and_disturbs_no_stopping(checkout, k
         stdout=theirs,
         stderr=theirs,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
     )
     started.append(process)
     os.close(theirs)

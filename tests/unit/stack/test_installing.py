@@ -183,6 +183,8 @@ def test_what_ends_us_waits_for_apt(machine, how):
     process = subprocess.Popen(
         (sys.executable, "-c", MAIN, str(machine)),
         cwd=ROOT, start_new_session=True, stdout=subprocess.PIPE, text=True,
+        # The tests may run under nohup(1).
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
     )  # fmt: skip
     try:
         until((machine / "begun").exists, "apt runs")
