@@ -163,7 +163,7 @@ def verify(
     if not is_meant and password is None and registration_id is None:
         return ApiError(*SEVERAL)
     if password is not None or registration_id is not None:
-        proved = _meant(waiting, password, registration_id)
+        proved = _meant(waiting, proved, password, registration_id)
     if proved is None:
         return OTP_ERRORS[Check.WRONG]()
     account = _account_of(session, proved)
@@ -180,12 +180,19 @@ def verify(
 
 
 def _meant(
-    waiting: Sequence[PendingProof], password: str | None, registration_id: UUID | None
+    waiting: Sequence[PendingProof],
+    proved: PendingProof,
+    password: str | None,
+    registration_id: UUID | None,
 ) -> PendingProof | None:
-    """Which of those that wait is said, by its id, or else the newest of a password."""
-    for pending in list(reversed(waiting))[:MOST_COMPARED]:
-        is_named = registration_id in (None, pending.id)
-        if is_named and (password is None or passwords.matches(password, pending.password_hash)):
+    """Which of those that wait is said: by its id, or by a password, the proved one's first."""
+    if registration_id is not None:
+        said = [pending for pending in waiting if pending.id == registration_id]
+    else:
+        others = [pending for pending in reversed(waiting) if pending is not proved]
+        said = [proved, *others][:MOST_COMPARED]
+    for pending in said:
+        if password is None or passwords.matches(password, pending.password_hash):
             return pending
     return None
 

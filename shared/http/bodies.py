@@ -114,7 +114,8 @@ def _require_whole(req: Request, size: int, length: int | None) -> None:
     """Refuse a body that was cut: it is not to be processed (RFC 9112, 8)."""
     if length is None:
         cycle = req.scope.get("state", {}).get(CYCLE, _no_cycle)()
-        is_cut = cycle is not None and cycle.more_body
+        # What came after a sender had gone is there, and is given to nobody.
+        is_cut = cycle is not None and (cycle.more_body or bool(cycle.body))
     else:
         is_cut = size < length
     if is_cut:

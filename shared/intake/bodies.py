@@ -14,6 +14,7 @@ recorder, which finds the order id taken and keeps it as a conflict.
 """
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -78,8 +79,9 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _flat_order: msgspec.json.Decoder[Any] = msgspec.json.Decoder(FlatOrder)
 _REFUSED = (ValueError, RecursionError, OverflowError)
 MOST_WARNINGS = 5
-_MOST_NAMES, _LONGEST_NAME = 40, 40
+_MOST_NAMES, _LONGEST_NAME = 30, 40
 """Of more members, or longer names, nobody is warned: none of ours is nearly so long."""
+_DIGIT = re.compile(r"\d")
 
 
 def read(
@@ -175,25 +177,39 @@ def _decoded(type_: str, data: bytes, path: str) -> tuple[Event, Sequence[str]]:
         if path != "$":
             return _strict[type_].decode(data), ()
         said = _strict_bodies[type_].decode(data)
-    except msgspec.ValidationError:
-        return _decoders[type_].decode(data), _warnings(type_, _members.decode(data), path)
+    except _REFUSED:
+        said = _decoders[type_].decode(data)
+        try:
+            members = _members.decode(data)
+        except _REFUSED:  # a name that nobody reads is none
+            return said, ()
+        return said, _warnings(type_, members, path)
     for name in ENVELOPE:
         force_setattr(said, name, UNSET)  # it is no part of the event
     return said, ()
 
 
 def _warnings(type_: str, members: Mapping[str, Any], path: str) -> Sequence[str]:
-    inner = members.get(DETAILS, {})
+    """What was hardly meant so; whatever is there, it refuses nothing."""
+    inner = members.get(DETAILS)
     if isinstance(inner, msgspec.Raw):
-        inner = _members.decode(inner)
+        try:
+            inner = _members.decode(inner)
+        except _REFUSED:
+            inner = None
+    if not isinstance(inner, Mapping):
+        inner = {}
     if len(members) + len(inner) > _MOST_NAMES:
         return ()
     return _unread(type_, _named(members), _named(inner), path)
 
 
 def _named(members: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names that a person has chosen: one with a digit in it is another in each body."""
     return tuple(
-        name for name, value in members.items() if len(name) <= _LONGEST_NAME and value is not None
+        name
+        for name, value in members.items()
+        if value is not None and len(name) <= _LONGEST_NAME and not _DIGIT.search(name)
     )
 
 

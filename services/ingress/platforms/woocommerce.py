@@ -217,12 +217,12 @@ def _shop_at(orders: str) -> str:
 
 @lru_cache(maxsize=1_000)
 def _without_language(shop: str) -> str:
-    """A shop's address without `www.`, and without the language that its links may have.
+    """A shop's address without the language that its links may have.
 
     Plugins for several languages (WPML, Polylang, TranslatePress) put that of the request in which
     a delivery is made behind it: of one order some come by `/fr`, and some without.
     """
-    return _LANGUAGE.sub("", shop.removeprefix("www."))
+    return _LANGUAGE.sub("", shop)
 
 
 _LANGUAGE = re.compile(r"/[a-z]{2}(?:[-_][a-z]{2,4})?\Z")

@@ -215,9 +215,9 @@ def take_note(session: Session, token: str) -> str:
 
 
 def _with(note: str) -> ColumnElement[str]:
-    """What is to be said already, and this; of too much what was left first."""
+    """What is to be said already, and this; of too much what was left last."""
     both = func.concat_ws(" ", func.nullif(OpsSession.note, ""), note)
-    return func.left(both, NOTE_CHARACTERS)
+    return func.right(both, NOTE_CHARACTERS)
 
 
 def _has_ended(config: Settings) -> ColumnElement[bool]:

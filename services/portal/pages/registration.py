@@ -12,6 +12,7 @@ SAID = {
     "unproved": "Prove your email address first, by the code that we have mailed to it.",
 }
 """What brought a browser here, by the query."""
+REGISTRATION = "registration"
 
 
 def show(_: Visit) -> Result:
@@ -27,14 +28,13 @@ def register(visit: Visit) -> Result:
         made = visit.api.post("/users/auth/register/", body)
     except Refused as refused:
         return _form(name, email, refused)
-    return to_prove(email, made["id"])
+    return to_prove(visit, email, made["id"])
 
 
 def show_code(visit: Visit) -> Result:
     """The form for the code; it can be loaded anew, and nothing is asked for by that."""
     said = SAID.get(visit.query.get("said", ""), "")
-    query = visit.query
-    return _code_form(query.get("email", ""), query.get("registration_id", ""), said=said)
+    return _code_form(visit.query.get("email", ""), visit.unsealed(REGISTRATION), said=said)
 
 
 def verify(visit: Visit) -> Result | SignIn:
@@ -60,12 +60,17 @@ def send_again(visit: Visit) -> Result:
         visit.api.post("/users/request-otp/", body)
     except Refused as refused:
         return _code_form(email, id_, refused)
-    return to_prove(email, id_, said="again")
+    return to_prove(visit, email, id_, said="again")
 
 
-def to_prove(email: str, registration_id: str = "", said: str = "") -> Redirect:
-    """Go and see the form for the code, of an address or of a registration with it."""
-    query = {"email": email, "registration_id": registration_id, "said": said}
+def to_prove(visit: Visit, email: str, registration_id: str = "", said: str = "") -> Redirect:
+    """Go and see the form for the code, of an address or of a registration with it.
+
+    Of a registration in this browser alone: to a stranger's a link would lead the code of whoever
+    reads the emails.
+    """
+    sealed = visit.seal(REGISTRATION, registration_id) if registration_id else ""
+    query = {"email": email, REGISTRATION: sealed, "said": said}
     return Redirect(f"/verify?{urlencode({name: value for name, value in query.items() if value})}")
 
 

@@ -38,7 +38,7 @@ def sign_in(visit: Visit) -> Result | SignIn:
         answer = visit.api.post("/users/auth/login/", body)
     except Refused as refused:
         if refused.code == "email_not_verified":
-            return to_prove(email, said="unproved")
+            return to_prove(visit, email, said="unproved")
         return _form(wanted, email, refused)
     return SignIn(answer, wanted)
 

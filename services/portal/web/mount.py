@@ -9,7 +9,7 @@ import falcon.asgi
 
 from services.portal.web import sessions
 from services.portal.web.api import Api, Refused, SignedOut
-from services.portal.web.page import SEALED, Page, Renew, SignIn, Visit
+from services.portal.web.page import SEALED, Page, Renew, SignIn, Visit, seal, unseal
 from services.portal.web.rendering import render
 from services.portal.web.sessions import Browser
 from shared.config.settings import Settings
@@ -17,13 +17,12 @@ from shared.db.deadline import ANSWER_SECONDS, within
 from shared.db.session import transaction
 from shared.http.lanes import Lanes
 from shared.http.mount import client_address
-from shared.security.encryption import CannotOpenError, portal_sealer
+from shared.security.encryption import CannotOpenError
 from shared.security.networks import network_of
 from shared.web.arrivals import to_sign_in
 from shared.web.forms import SentFile
 from shared.web.mount import Arrived, Form, Names, Result, Site, shown
 from shared.web.results import SURE, PageError, Redirect, View, own_path
-from shared.web.tokens import hashed
 
 SESSION = "portal_session"
 FORM = "portal_form"
@@ -89,6 +88,7 @@ class _Portal(Site[Page]):
                 query=here.query,
                 form=form,
                 files=files,
+                token=token,
                 asked_for=here.asked_for,
                 mark=self.mark(here.req),
             )
@@ -120,7 +120,9 @@ class _Portal(Site[Page]):
             if not isinstance(result, View):
                 return result, ""
             note = ""
-            if held is not None and not page.asks_by_itself:
+            # A piece of a page has no place for it.
+            is_piece = page.asks_by_itself or here.req.get_header("HX-Request")
+            if held is not None and not is_piece:
                 with transaction() as session:
                     note = sessions.take_note(session, own)
             about = shown(result, token, note, form, refused=here.refused, business=held)
@@ -134,7 +136,7 @@ class _Portal(Site[Page]):
 def _sealed(form: Form, token: str) -> Form:
     """The fields of a form as a page may hold them: no password can be read in it."""
     return {
-        name: [_seal(value, name, token) for value in values] if name in SEALED else values
+        name: [seal(value, name, token) for value in values] if name in SEALED else values
         for name, values in form.items()
     }
 
@@ -144,16 +146,8 @@ def _unsealed(form: Form, token: str) -> Form:
         return form
     try:
         return {
-            name: [_unseal(value, name, token) for value in values] if name in SEALED else values
+            name: [unseal(value, name, token) for value in values] if name in SEALED else values
             for name, values in form.items()
         }
     except (CannotOpenError, ValueError):
         raise PageError(400, "The form is out of date: go back and try again.") from None
-
-
-def _seal(value: str, name: str, token: str) -> str:
-    return portal_sealer().seal(value.encode(), f"{name}:{hashed(token).hex()}").hex()
-
-
-def _unseal(value: str, name: str, token: str) -> str:
-    return portal_sealer().open(bytes.fromhex(value), f"{name}:{hashed(token).hex()}").decode()

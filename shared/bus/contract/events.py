@@ -190,7 +190,7 @@ class FormerId(msgspec.Struct, frozen=True, kw_only=True):
     A shop that begins to count anew gives it to another order too; so an order that was accepted
     before `made_at`, when the shop made this one, is another one.
 
-    `spelled_id`, of a shop whose links may name a language: the id that versions before 0047 made
+    `spelled_id`, of a shop whose links may name a language: the id that versions before 0049 made
     of the shop's address as this link has it.
     """
 

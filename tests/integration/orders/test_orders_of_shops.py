@@ -191,7 +191,7 @@ FRENCH = {"_links": {"self": [{"href": "https://kettles.example/fr/wp-json/wc/v3
 
 
 def spelled(message, order):
-    """A message as versions before 0047 made it: by the address as the link has it."""
+    """A message as versions before 0049 made it: by the address as the link has it."""
     key = f"kettles.example/fr\x1f727\x1f{order['order_key']}"
     id_ = derived_id("order", message.data.account_id, "woocommerce", key)
     return replace(message, data=structs.replace(message.data, order_id=id_, former=UNSET)), id_
