@@ -60,8 +60,11 @@ class _Portal(Site[Page]):
                 raise SignedOut
             return held.access
 
+        # A piece of a page has no place for a note, nor for the page to sign in.
+        is_piece = page.asks_by_itself or bool(here.req.get_header("HX-Request"))
+
         def signed_out() -> Redirect:
-            if page.asks_by_itself:
+            if is_piece:
                 raise PageError(403, "You are signed out: load the page anew.")
             # A browser that comes from another site does not show its cookie, and keeps it (RFC
             # 6265bis, 8.8.2): what it did not show is not taken from it.
@@ -120,8 +123,6 @@ class _Portal(Site[Page]):
             if not isinstance(result, View):
                 return result, ""
             note = ""
-            # A piece of a page has no place for it.
-            is_piece = page.asks_by_itself or here.req.get_header("HX-Request")
             if held is not None and not is_piece:
                 with transaction() as session:
                     note = sessions.take_note(session, own)

@@ -5,9 +5,10 @@ import io
 
 import pytest
 from playwright.sync_api import expect
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 
-from shared.db.models import Account, Order
+from shared.db.models import Account, Order, PortalSession
+from shared.web.tokens import hashed
 from tests.browser.arrange import faults_here
 from tests.browser.conftest import PASSWORD
 from tests.browser.portal.test_portal import Business
@@ -117,6 +118,30 @@ def test_it_goes_on_by_itself_while_one_watches(business, running):
     expect(page.get_by_role("table")).to_contain_text(f"{ROWS} orders")
     assert page.get_by_text("A file of orders sent").count() == 1
     assert orders_of(running, business.email) == ROWS
+
+
+@pytest.mark.parametrize("end", ["session", "cookies"])
+def test_what_ends_it_is_said(business, browser, running, end):
+    """An answer that is another page than the sending has nothing to be put in its place."""
+    context = browser.new_context(base_url=running.portal_url)
+    page = context.new_page()
+    page.goto("/sign-in?next=/upload")
+    page.get_by_label("Email address").fill(business.email)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("Upload")
+    choose(page).click()
+    expect(page.get_by_role("progressbar")).to_be_visible()
+    if end == "session":
+        (own,) = [one["value"] for one in context.cookies() if "session" in one["name"]]
+        with running.session() as session, session.begin():
+            session.execute(delete(PortalSession).where(PortalSession.token_hash == hashed(own)))
+    else:
+        context.clear_cookies()
+    expect(page.get_by_role("progressbar")).to_have_count(0)
+    said = "You are signed out" if end == "session" else "out of date"
+    expect(page.get_by_role("heading", level=1)).to_contain_text(said)
+    context.close()
 
 
 @pytest.mark.parametrize("width", [390, 1280])

@@ -9,7 +9,7 @@ from sqlalchemy import select, text, update
 
 from services.portal.pages.sign_in import SAID as SAID_AFTER
 from services.portal.web.api import AWAY
-from shared.db.models import AccountSession, AttemptCount, PortalSession
+from shared.db.models import AccountSession, AttemptCount, PendingProof, PortalSession
 from shared.ids import new_id
 from shared.web.arrivals import ENDED
 from tests.integration.gate import Gate
@@ -400,6 +400,26 @@ def test_what_was_done_is_answered_by_a_page_that_can_be_loaded_anew(stage):
     code = stage.api.code_for(email)
     sends("/password/reset", "Your password is set", code=code, password="another horse 17")
     assert f'value="{email}"' in browser.page
+
+
+def test_a_link_leads_no_code_to_somebody_elses_registration(stage):
+    """Whoever reads the emails types a right code there, and it would prove a stranger's."""
+    stranger, owner, email = stage.browser(), stage.browser(), f"{new_id()}@kettle.example"
+    asked = []
+    stranger.http.event_hooks = {"response": [lambda answer: asked.append(answer.request.url)]}
+    stranger.get("/register")
+    stranger.send("/register", company_name="Mine", email=email, password="a stranger's word 1")
+    link = str(asked[-1])
+    with stage.api.session() as session:
+        (theirs,) = session.scalars(select(PendingProof.id).where(PendingProof.email == email))
+    assert str(theirs) not in link
+    assert str(theirs) in stranger.page
+    owner.get("/register")
+    owner.send("/register", company_name="K", email=email, password=PASSWORD)
+    for path in (link, f"/verify?email={email}&registration_id={theirs}"):
+        assert str(theirs) not in owner.get(path)
+    owner.send("/verify", email=email, code=stage.api.code_for(email))
+    assert "Password that you registered with" in owner.page
 
 
 @pytest.mark.parametrize("kind", ["password", "address"])
