@@ -130,15 +130,21 @@ def test_what_was_typed_is_there_after_a_session_that_ended(browser, running, wh
     kept = "sessionStorage.length"
     page.goto(letter)
     page.get_by_label("Body").fill(body)
+    seen = page.locator("form:has(textarea) input[name=death]")
     replay = page.get_by_role("button", name="Replay with this body")
     if when == "answered":
         replay.click()
+    else:
+        # As if the letter had died once more since.
+        seen.evaluate("one => one.value = 'before'")
     end_the_session(context, running)
     page.get_by_role("button", name=re.compile("Replay (with )?this")).click()
     expect(page.get_by_role("status")).to_have_text(ENDED)
     sign_in_here(page)
     expect(page).to_have_url(f"{running.url}{letter}")
     expect(page.get_by_label("Body")).to_have_value(body)
+    # Nor is what somebody has changed meanwhile passed over.
+    assert (seen.input_value() == "before") == (when == "asked")
     assert page.evaluate(kept) == 0
     # Once, and for nobody else.
     page.reload()

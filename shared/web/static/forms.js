@@ -11,14 +11,16 @@ document.addEventListener("submit", (event) => {
 
 // What was typed outlives a session that has ended, and an error: in this tab, for the same person, until it is used,
 // another page comes, or one signs out. A form that names its page (`back`) is kept, its texts alone: no password, no code.
-const KEPT = "typed";
+// So is what they were typed over, by which it is told that somebody has changed it meanwhile.
+const KEPT = "typed", SEEN = ["death", "digest"];
 const isText = (field) => field.id && (field.matches("textarea") || ["text", "email", "number"].includes(field.type)) && field.autocomplete !== "one-time-code";
 document.addEventListener("submit", ({ target: form }) => {
   if (form.getAttribute("action") === "/sign-out") { sessionStorage.removeItem(KEPT); return; }
   const texts = form.elements.back ? [...form.elements].filter(isText) : [];
   if (!texts.length) return;
   const typed = texts.map((field) => [field.id, field.value]);
-  sessionStorage.setItem(KEPT, JSON.stringify({ who: document.body.dataset.who, back: form.elements.back.value, typed }));
+  const seen = SEEN.filter((name) => form.elements[name]).map((name) => [name, form.elements[name].value]);
+  sessionStorage.setItem(KEPT, JSON.stringify({ who: document.body.dataset.who, back: form.elements.back.value, typed, seen }));
 });
 
 document.addEventListener("DOMContentLoaded", () => {
@@ -31,6 +33,7 @@ document.addEventListener("DOMContentLoaded", () => {
     const isItsPage = [...document.querySelectorAll("input[name=back]")].some((field) => field.value === kept.back);
     if (!isItsPage || fields.includes(null)) return;
     kept.typed.forEach(([, value], place) => { fields[place].value = value; });
+    kept.seen.forEach(([name, value]) => { const field = fields[0].form.elements[name]; if (field) field.value = value; });
   }
   sessionStorage.removeItem(KEPT);
 });
