@@ -189,7 +189,8 @@ class MailConnection:
             failed.
 
         Raises:
-            Hold: the sender was refused, which is about us and not about this email.
+            Hold: a new connection was refused the sender, which is about us and not about this
+                email.
         """
         while True:
             smtp, is_fresh = self._connected(thinks)
@@ -203,9 +204,9 @@ class MailConnection:
             if _is_taken(replies[0][0]):
                 self._reach.reached()
                 return smtp, replies
-            self._reset(smtp, replies[0][0], replies[-1][0])
-            is_at_its_end = self._smtp is None
-            if is_fresh or not is_at_its_end:
+            # Whether it is about us or about this connection, the next email has another.
+            self.close()
+            if is_fresh:
                 raise self._takes_nothing(f"the sender was refused: {_answer(*replies[0])}")
 
     def _refused(self, code: int, text: bytes) -> Exception:
@@ -388,13 +389,26 @@ def _dialogue(smtp: _Smtp, commands: Sequence[str]) -> list[Reply]:
     if smtp.has_extn("pipelining"):
         # RFC 2920: all in one packet, one wait instead of three.
         smtp.send("".join(commands))
-        return [smtp.getreply() for _ in commands]
+        return _replies(smtp, len(commands))
     replies: list[Reply] = []
     for command in commands:
         if not replies or _is_taken(replies[-1][0]):
             smtp.send(command)
             replies.append(smtp.getreply())
         else:
+            replies.append(replies[-1])
+    return replies
+
+
+def _replies(smtp: _Smtp, count: int) -> list[Reply]:
+    replies: list[Reply] = []
+    while len(replies) < count:
+        try:
+            replies.append(smtp.getreply())
+        except (smtplib.SMTPServerDisconnected, OSError):
+            # With 421 the server hangs up (RFC 5321, 3.8), and others do with whatever they refuse.
+            if not replies or _is_taken(replies[-1][0]):
+                raise
             replies.append(replies[-1])
     return replies
 
