@@ -56,14 +56,26 @@ class Reach:
 
     def __init__(self) -> None:
         self._since: float | None = None
+        self._refuses = False
 
     def asked(self) -> None:
-        """A connection is being opened, or our sender was refused."""
+        """A connection is being opened."""
         if self._since is None:
             self._since = time.monotonic()
 
+    def refused(self) -> None:
+        """It takes nothing of us."""
+        self._refuses = True
+        self.asked()
+
+    def answered(self) -> None:
+        """It is there, which says nothing of whether it takes our sender."""
+        if not self._refuses:
+            self._since = None
+
     def reached(self) -> None:
         """It answers, and takes our sender."""
+        self._refuses = False
         self._since = None
 
     def lacks(self) -> str:
@@ -96,7 +108,7 @@ class MailConnection:
         """
         smtp, _ = self._connected(None)
         self._smtp = None
-        self._reach.reached()
+        self._reach.answered()
         try:
             smtp.quit()
         except (smtplib.SMTPException, OSError):
@@ -216,7 +228,7 @@ class MailConnection:
         return _refusal(code, text)
 
     def _takes_nothing(self, sentence: str) -> Hold:
-        self._reach.asked()
+        self._reach.refused()
         return Hold(sentence, lacks="mail")
 
     def _connected(self, thinks: Callable[[], None] | None) -> tuple["_Smtp", bool]:

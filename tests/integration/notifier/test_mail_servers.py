@@ -301,6 +301,24 @@ def test_what_a_reply_means(alone, server, moment, reply, expected, pipelines):
         assert server.taken == ["a@shop.example"]
 
 
+def test_a_look_does_not_say_that_our_sender_is_taken(alone, server, monkeypatch):
+    """It greets, and signs in."""
+    monkeypatch.setattr(smtp, "THINKING_SECONDS", 0)
+    server.says = lambda moment, _: "451 4.7.1 too much mail of you" if moment == "MAIL" else None
+    reach = Reach()
+    connection = MailConnection(alone, "no-reply@order-fellow.example", reach)
+    connection.look()
+    assert reach.lacks() == ""
+    with pytest.raises(Hold):
+        connection.deliver(CONTENT, lambda: None)
+    connection.look()
+    assert reach.lacks() == "mail"
+    server.says = lambda *_: None
+    connection.deliver(CONTENT, lambda: None)
+    assert reach.lacks() == ""
+    connection.close()
+
+
 def test_a_refusal_of_ours_burns_no_message(config, server, engine, amqp_url):
     asked, allowed = [], threading.Event()
 
