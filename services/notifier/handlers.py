@@ -63,6 +63,7 @@ class Notifier:
         self._sender = sender
         self._bounds = bounds
         self._sent: OrderedDict[UUID, None] = OrderedDict()
+        # Some of it may end in the thread of `keep`: it is asked, or copied, and never walked.
         self._under_way: dict[UUID, tuple[Sending, int]] = {}
         self._leased: dict[UUID, Email] = {}
         self._lost: set[UUID] = set()  # those under way that are in hand no more
@@ -74,7 +75,7 @@ class Notifier:
         What it thinks about when the process has to stop is given its last seconds, once.
         """
         asked = set(ids)
-        under_way = {id_: self._under_way[id_] for id_ in self._under_way.keys() & asked}
+        under_way = {id_: found for id_ in asked if (found := self._under_way.get(id_))}
         if self._last_look is None:
             self._last_look = time.monotonic() + WRITE_DOWN_SECONDS
         sendings = {sending for sending, _ in under_way.values()}
@@ -83,11 +84,11 @@ class Notifier:
         for sending in sendings:
             sending.wait(max(0.0, self._last_look - time.monotonic()))
         taken = {id_ for id_, (sending, n) in under_way.items() if sending.outcome(n) is None}
-        return (self._sent.keys() & asked) | taken
+        return {id_ for id_ in asked if id_ in self._sent} | taken
 
     def lost(self) -> None:
         """The facts under way are in hand no more; others may try them, once they are refused."""
-        self._lost |= self._under_way.keys()
+        self._lost |= set(self._under_way)
 
     def _found_again(self, facts: Collection[UUID]) -> None:
         """They are in hand again, and a refusal from before is none of this try's."""
@@ -172,7 +173,7 @@ class Notifier:
             if email.order_id in gone or email.fact_id in delivered:
                 self._under_way.pop(email.fact_id, None)
         emails = [e for e in emails if e.fact_id not in delivered and e.order_id not in gone]
-        elsewhere = leased - self._under_way.keys() - self._sent.keys()
+        elsewhere = {x for x in leased if x not in self._under_way and x not in self._sent}
         emails = [e for e in emails if e.fact_id not in elsewhere]
         outcomes = self._send(session, emails)
         failures |= dict.fromkeys(elsewhere, UnderWay("another notifier waits for the answer"))
@@ -196,7 +197,7 @@ class Notifier:
             self._under_way.pop(fact_id, None)
         unsent = []
         # What is out already, or on its way, nobody can take back.
-        begun = outcomes.keys() | self._under_way.keys()
+        begun = outcomes.keys() | set(self._under_way)
         refused = records.refusals(session, [e for e in emails if e.fact_id not in begun])
         for email in emails:
             if email.fact_id in outcomes:

@@ -56,14 +56,26 @@ class Reach:
 
     def __init__(self) -> None:
         self._since: float | None = None
+        self._refuses = False
 
     def asked(self) -> None:
-        """A connection is being opened, or our sender was refused."""
+        """A connection is being opened."""
         if self._since is None:
             self._since = time.monotonic()
 
+    def refused(self) -> None:
+        """It takes nothing of us."""
+        self._refuses = True
+        self.asked()
+
+    def answered(self) -> None:
+        """It is there, which says nothing of whether it takes our sender."""
+        if not self._refuses:
+            self._since = None
+
     def reached(self) -> None:
         """It answers, and takes our sender."""
+        self._refuses = False
         self._since = None
 
     def lacks(self) -> str:
@@ -96,7 +108,7 @@ class MailConnection:
         """
         smtp, _ = self._connected(None)
         self._smtp = None
-        self._reach.reached()
+        self._reach.answered()
         try:
             smtp.quit()
         except (smtplib.SMTPException, OSError):
@@ -189,7 +201,8 @@ class MailConnection:
             failed.
 
         Raises:
-            Hold: the sender was refused, which is about us and not about this email.
+            Hold: a new connection was refused the sender, which is about us and not about this
+                email.
         """
         while True:
             smtp, is_fresh = self._connected(thinks)
@@ -203,9 +216,9 @@ class MailConnection:
             if _is_taken(replies[0][0]):
                 self._reach.reached()
                 return smtp, replies
-            self._reset(smtp, replies[0][0], replies[-1][0])
-            is_at_its_end = self._smtp is None
-            if is_fresh or not is_at_its_end:
+            # Whether it is about us or about this connection, the next email has another.
+            self.close()
+            if is_fresh:
                 raise self._takes_nothing(f"the sender was refused: {_answer(*replies[0])}")
 
     def _refused(self, code: int, text: bytes) -> Exception:
@@ -215,7 +228,7 @@ class MailConnection:
         return _refusal(code, text)
 
     def _takes_nothing(self, sentence: str) -> Hold:
-        self._reach.asked()
+        self._reach.refused()
         return Hold(sentence, lacks="mail")
 
     def _connected(self, thinks: Callable[[], None] | None) -> tuple["_Smtp", bool]:
@@ -388,13 +401,26 @@ def _dialogue(smtp: _Smtp, commands: Sequence[str]) -> list[Reply]:
     if smtp.has_extn("pipelining"):
         # RFC 2920: all in one packet, one wait instead of three.
         smtp.send("".join(commands))
-        return [smtp.getreply() for _ in commands]
+        return _replies(smtp, len(commands))
     replies: list[Reply] = []
     for command in commands:
         if not replies or _is_taken(replies[-1][0]):
             smtp.send(command)
             replies.append(smtp.getreply())
         else:
+            replies.append(replies[-1])
+    return replies
+
+
+def _replies(smtp: _Smtp, count: int) -> list[Reply]:
+    replies: list[Reply] = []
+    while len(replies) < count:
+        try:
+            replies.append(smtp.getreply())
+        except (smtplib.SMTPServerDisconnected, OSError):
+            # With 421 the server hangs up (RFC 5321, 3.8), and others do with whatever they refuse.
+            if not replies or _is_taken(replies[-1][0]):
+                raise
             replies.append(replies[-1])
     return replies
 

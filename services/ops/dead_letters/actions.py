@@ -91,8 +91,9 @@ def missed(state: Progress, wanted: Criteria) -> list[str]:
         said.append(
             "Somebody else is at work there: what they had in hand was missed. Do it again."
         )
-    if (gone := len(wanted.ids) - state.done) > 0:
-        said.append(f"{gone:,} of those named were not there.")
+    if (gone := len(wanted.ids) - state.done - state.orphaned) > 0:
+        where = "there" if state.alone and not unseen else "found"
+        said.append(f"{gone:,} of those named were not {where}.")
     return said
 
 

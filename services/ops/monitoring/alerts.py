@@ -157,7 +157,7 @@ def _parts(now: Sample) -> Iterator[Trouble]:
 
 
 def _mail(now: Sample) -> Iterator[Trouble]:
-    """That there is no mail server: one line for it, whoever waits."""
+    """That no mail server takes our mail: one line for it, whoever waits."""
     held = lacking(now.beats or (), "mail", now.at)
     if held is None:
         return
@@ -168,8 +168,8 @@ def _mail(now: Sample) -> Iterator[Trouble]:
     yield Trouble(
         "down",
         "mail",
-        f"The mail server does not answer: {emails} {verb}{since(held.since)}. They are sent once "
-        f"it is back. {held.reason}",
+        f"No mail server takes our mail: {emails} {verb}{since(held.since)}. They are sent once "
+        f"one does. {held.reason}",
         "away",
         sum(known),
     )

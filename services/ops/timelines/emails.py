@@ -161,5 +161,5 @@ def _why(
 
 
 def mail_is_away(held: heartbeats.QueueBeat) -> str:
-    """A sentence without its stop, for a batch that is kept since there is no mail server."""
-    return f"the mail server does not answer{since(held.since)}"
+    """A sentence without its stop, for a batch that is kept since no mail server takes it."""
+    return f"no mail server takes our mail{since(held.since)}"

@@ -152,18 +152,43 @@ def test_nor_does_it_cost_the_proof_an_attempt(alone, server):
     assert (len(server.conversations), server.taken) == (2, [])
 
 
+@pytest.mark.parametrize("word", ["421 too many messages in this connection", "452 4.5.3 too many"])
 @pytest.mark.parametrize("pipelines", [True, False])
 def test_a_server_that_takes_so_many_emails_by_a_connection_is_asked_by_another(
-    alone, server, pipelines
+    alone, server, word, pipelines
 ):
     def says(moment, conversation):
         if conversation.mails < 3:
             return None
-        return "421 too many messages in this connection" if moment == "MAIL" else "503 no"
+        return word if moment == "MAIL" else None if moment == "RSET" else "503 no"
 
     server.says, server.pipelines = says, pipelines
     assert send(mailer(alone), *[CONTENT] * 6) == [None] * 6
     assert len(server.conversations) == 3
+
+
+@pytest.mark.parametrize(
+    ("moment", "word", "expected"),
+    [
+        ("MAIL", "421 4.7.0 Try again later, closing connection.", Hold),
+        ("MAIL", "550 5.7.1 not you", Hold),
+        ("RCPT", "550 5.7.1 we do not relay", UndeliverableError),
+    ],
+)
+@pytest.mark.parametrize("pipelines", [True, False])
+def test_a_refusal_is_heard_of_who_leaves_with_it(alone, server, moment, word, expected, pipelines):
+    """What was said already, in one packet with it, has no reply of its own."""
+
+    def says(about, conversation):
+        if about != moment:
+            return None
+        conversation.leave(word)
+        return SILENT
+
+    server.says, server.pipelines = says, pipelines
+    (outcome,) = send(mailer(alone), CONTENT)
+    assert type(outcome) is expected
+    assert word in str(outcome)
 
 
 @pytest.mark.parametrize("moment", ["MAIL", "RCPT", "DATA", "content", "RSET"])
@@ -274,6 +299,24 @@ def test_what_a_reply_means(alone, server, moment, reply, expected, pipelines):
         assert outcome.lacks == "mail"
     if expected is None:
         assert server.taken == ["a@shop.example"]
+
+
+def test_a_look_does_not_say_that_our_sender_is_taken(alone, server, monkeypatch):
+    """It greets, and signs in."""
+    monkeypatch.setattr(smtp, "THINKING_SECONDS", 0)
+    server.says = lambda moment, _: "451 4.7.1 too much mail of you" if moment == "MAIL" else None
+    reach = Reach()
+    connection = MailConnection(alone, "no-reply@order-fellow.example", reach)
+    connection.look()
+    assert reach.lacks() == ""
+    with pytest.raises(Hold):
+        connection.deliver(CONTENT, lambda: None)
+    connection.look()
+    assert reach.lacks() == "mail"
+    server.says = lambda *_: None
+    connection.deliver(CONTENT, lambda: None)
+    assert reach.lacks() == ""
+    connection.close()
 
 
 def test_a_refusal_of_ours_burns_no_message(config, server, engine, amqp_url):

@@ -177,7 +177,7 @@ def _asked(question: str, queue: topology.Queue, wanted: Criteria, yes: bool) ->
     if wanted.is_empty:
         words = f"all dead letters, {found.total:,},"
     else:
-        at_least = "" if found.next is None else "at least "
+        at_least = "" if found.is_whole else "at least "
         words = f"the dead letters that fit, {at_least}{len(found.letters):,},"
     confirm(question.format(words), yes)
     return but(wanted, as_of=as_of)

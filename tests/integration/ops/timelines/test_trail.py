@@ -480,7 +480,7 @@ def test_an_email_that_is_due_says_so_and_why(settings, db, engine, mailbox):
         with transaction() as session:
             beat(session)
         assert re.fullmatch(
-            r"the order itself: email due, not sent yet: the mail server does not answer since "
+            r"the order itself: email due, not sent yet: no mail server takes our mail since "
             r"\d{4}-\d\d-\d\d \d\d:\d\d UTC",
             *due(),
         )
@@ -488,7 +488,7 @@ def test_an_email_that_is_due_says_so_and_why(settings, db, engine, mailbox):
             (trouble,) = [t for t in troubles([sampler.take()]) if t.about == "mail"]
         assert trouble.level == "down"
         assert re.match(
-            r"The mail server does not answer: 1 email waits since \d{4}-\d\d-\d\d \d\d:\d\d UTC\. "
+            r"No mail server takes our mail: 1 email waits since \d{4}-\d\d-\d\d \d\d:\d\d UTC\. "
             r".*no mail server at",
             trouble.text,
         )

@@ -1,11 +1,19 @@
-"""What work among dead letters leaves, and says that it did not do."""
+"""What work among dead letters leaves, and what it says of that, before and after."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
+import pytest
+
 from services.ops.audit.actions import Actor
-from services.ops.dead_letters import actions
+from services.ops.broker.hold import NOT_WHOLE
+from services.ops.cli.messages import dead_actions
+from services.ops.console.pages.dead import changes
+from services.ops.dead_letters import actions, retry_queue, search
 from services.ops.dead_letters.actions import Progress, missed
 from services.ops.dead_letters.letter import Criteria
+from services.ops.dead_letters.retry_queue import Ladder
+from services.ops.dead_letters.search import Page
 from shared.bus.contract import topology
 from shared.ids import new_id
 
@@ -27,6 +35,84 @@ def test_what_was_not_done_is_said():
     assert orphaned.startswith("2 left: whoever gave the command")
     assert unseen == "34,465 were not looked at."
     assert "Somebody else is at work there" in busy
+
+
+def test_what_was_named_and_left_or_not_looked_at_is_not_said_to_be_gone():
+    three = Criteria(ids=frozenset("abc"))
+    left, gone = missed(Progress(done=1, passed=1, total=2, orphaned=1), three)
+    assert (left[:7], gone) == ("1 left:", "1 of those named were not there.")
+    assert len(missed(Progress(done=2, passed=1, total=3, orphaned=1), three)) == 1
+    for state in (
+        Progress(done=2, passed=3, total=5, alone=False),
+        Progress(done=2, passed=3, total=9),
+    ):
+        assert missed(state, three)[-1] == "1 of those named were not found."
+
+
+SOME = (SimpleNamespace(message_id="m", type="t", reason="r", failed_at=None),) * 3
+UNSEEN = {"total": 100_000, "next": None, "unseen": 34_465}
+
+
+@pytest.mark.parametrize(
+    ("page", "count", "nothing"),
+    [
+        (Page(SOME, total=9, next=None), "3", ""),
+        (Page(SOME, total=9, next=5), "at least 3", ""),
+        (Page(SOME, total=9, next=None, alone=False), "at least 3", ""),
+        (Page(SOME, **UNSEEN), "at least 3", ""),
+        (Page((), total=9, next=None), "0", "No such letter is there (any more)."),
+        (Page((), **UNSEEN), "at least 0", NOT_WHOLE),
+    ],
+)
+def test_a_question_counts_no_more_than_was_looked_at(monkeypatch, page, count, nothing):
+    """What is behind it, or in other hands, may be done all the same."""
+    monkeypatch.setattr(search, "browse", lambda *_, **__: page)
+    queue, said = topology.ORDERS_INTAKE, {"all": "yes", "type": "t"}
+    visit = SimpleNamespace(
+        path={"queue": queue.name},
+        field=lambda name: said.get(name, ""),
+        system=SimpleNamespace(broker=nullcontext),
+    )
+    asked = changes.ask_replay(None, visit)
+    assert asked.title.startswith(f"Replay {count} dead letter")
+    assert asked.nothing == nothing
+
+    asked_there = []
+    monkeypatch.setattr(dead_actions, "enter", lambda: None)
+    monkeypatch.setattr(dead_actions, "broker", nullcontext)
+    monkeypatch.setattr(dead_actions, "confirm", lambda question, _: asked_there.append(question))
+    dead_actions._asked("Replay {}?", queue, Criteria(type="t"), yes=False)
+    assert asked_there == [f"Replay the dead letters that fit, {count},?"]
+
+
+def test_a_question_counts_what_is_ticked_and_found(monkeypatch):
+    """However many letters lie behind it."""
+    monkeypatch.setattr(search, "browse", lambda *_, **__: Page(SOME, **UNSEEN))
+    visit = SimpleNamespace(
+        path={"queue": topology.ORDERS_INTAKE.name},
+        field=lambda _: "",
+        form={"id": ["a", "b", "c"]},
+        system=SimpleNamespace(broker=nullcontext),
+    )
+    assert changes.ask_replay(None, visit).title == "Replay 3 dead letters of orders.intake?"
+    visit.form["id"].append("d")
+    assert changes.ask_replay(None, visit).title.startswith("Replay at least 3 dead letters")
+
+
+@pytest.mark.parametrize(
+    ("alone", "unseen", "count"),
+    [(True, 0, "1 message"), (False, 0, "at least 1 message"), (True, 5, "at least 1 message")],
+)
+def test_so_does_the_question_about_the_ladder(monkeypatch, alone, unseen, count):
+    queue = topology.ORDERS_INTAKE
+    one = SimpleNamespace(queue=queue.name, type="t", rung="retry.5s", reason="r")
+    monkeypatch.setattr(retry_queue, "waiting", lambda _: Ladder([one], alone, unseen))
+    visit = SimpleNamespace(path={"queue": queue.name}, system=SimpleNamespace(broker=nullcontext))
+    asked = changes.ask_retry(None, visit)
+    assert (asked.title, asked.button) == (
+        f"Try {count} of {queue.name} again now?",
+        f"Try {count} now",
+    )
 
 
 def test_who_may_give_a_command_is_asked_for_at_each_batch(monkeypatch):

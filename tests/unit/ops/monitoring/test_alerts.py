@@ -57,15 +57,15 @@ def test_no_mail_server_is_called_that_once():
     held = QueueBeat(
         unacked=3,
         state="holding",
-        reason="A batch is kept: no mail server at mail:25",
+        reason="A batch is kept: the sender was refused: 550 5.7.1 not you",
         lacks="mail",
         since=at(-60),
     )
     beats = everybody(0, notifier_urgent=held, notifier_orders=replace(held, since=at(-120)))
     (text,) = said(sample(0, beats=beats, notifier_orders=(10, 1)))
     assert text == (
-        "The mail server does not answer: 16 emails wait since 2026-11-24 11:58 UTC. They are sent "
-        "once it is back. A batch is kept: no mail server at mail:25"
+        "No mail server takes our mail: 16 emails wait since 2026-11-24 11:58 UTC. They are sent "
+        "once one does. A batch is kept: the sender was refused: 550 5.7.1 not you"
     )
     # What was held an hour ago by a process that is gone is not said.
     late = [replace(beat, queues={}) for beat in everybody(120)]

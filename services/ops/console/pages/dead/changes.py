@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from kombu import Connection
 from sqlalchemy.orm import Session
 
-from services.ops.broker.hold import BusyError
+from services.ops.broker.hold import NOT_WHOLE, BusyError
 from services.ops.console.pages.dead.filter import AGES, Filter, queue_of, takes
 from services.ops.console.pages.dead.letters import letter_page
 from services.ops.console.web.jobs import Job, go_on
@@ -143,9 +143,11 @@ def ask_retry(session: Session, visit: Visit) -> Question:
         raise PageError(503, str(BusyError.of("the retry ladder")))
     if not found and ladder.unseen:
         raise PageError(503, str(BusyError.beyond("the retry ladder")))
+    at_least = "" if ladder.alone and not ladder.unseen else "at least "
+    count = f"{at_least}{_messages(len(found))}"
     return Question(
-        f"Try {_messages(len(found))} of {queue.name} again now?",
-        f"Try {_messages(len(found))} now",
+        f"Try {count} of {queue.name} again now?",
+        f"Try {count} now",
         f"/dead/{queue.name}",
         listed=[f"{m.type} in {m.rung}: {m.reason}" for m in found[:EXAMPLES]],
         more="Each attempt counts: what fails again climbs on.",
@@ -175,8 +177,11 @@ def _question(
     # By their consumers' clocks.
     died = [letter.failed_at for letter in page.letters if letter.failed_at is not None]
     count = page.total if criteria.is_empty else len(page.letters)
-    at_least = "at least " if not criteria.is_empty and page.next is not None else ""
-    letters = f"{at_least}{count:,} dead {'letter' if count == 1 else 'letters'}"
+    is_exact = criteria.is_empty or page.is_whole or 0 < len(criteria.ids) <= count
+    letters = (
+        f"{'' if is_exact else 'at least '}{count:,} dead {'letter' if count == 1 else 'letters'}"
+    )
+    nothing = "No such letter is there (any more)." if page.is_whole else NOT_WHOLE
     wanted = _filter(visit) if visit.field("all") == "yes" else Filter()
     return Question(
         f"{does} {letters} of {queue.name}?",
@@ -195,7 +200,7 @@ def _question(
             for letter in page.letters[:EXAMPLES]
         ],
         more=more,
-        nothing="" if count else "No such letter is there (any more).",
+        nothing="" if count else nothing,
         is_danger=is_danger,
         also={AS_OF: max([datetime.now(UTC), *died]).isoformat()},
     )
