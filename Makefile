@@ -5,8 +5,8 @@
 # What a shell says to every Python is not for these: other libraries, no modules of this folder,
 # no asserts, a prompt at the end. PYTHON alone is ours.
 unexport $(filter-out PYTHON,$(filter PYTHON%,$(.VARIABLES)))
-# They would choose among the tests.
-unexport PYTEST_ADDOPTS PYTEST_PLUGINS
+# They would choose among the tests, and how long one may take.
+unexport $(filter PYTEST%,$(.VARIABLES))
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -86,7 +86,7 @@ lock: setup ## write the lock files anew from pyproject.toml
 	@$(BIN)/python stack/generated/lock.py
 
 clean: ## remove the venv and all data; stops what a killed run has left
-	@if [ -x $(BIN)/python ]; then $(BIN)/python -m stack.clean; else $(PYTHON) -m stack.clean; fi
+	@python=$(BIN)/python; [ -x $$python ] || python="$(PYTHON)"; $$python -m stack.clean || [ $$? -ne 3 ]
 	@rm -rf .venv .venv.lock .stack *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache examples/node_modules
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -1,11 +1,15 @@
 """`make clean`'s part outside the checkout: servers that a killed run left, and their data.
 
-With the standard library alone, since a setup that failed has left no more.
+With the standard library alone, since a setup that failed has left no more. The Makefile goes on
+after whatever else than `REFUSED`: a Python that cannot run this is there for nobody's data.
 """
 
 import sys
 
+from stack.folders import ROOT
 from stack.servers import data, debian
+
+REFUSED = 3  # an exit code that is not Python's own
 
 
 def main() -> int:
@@ -14,21 +18,22 @@ def main() -> int:
     try:
         if data.in_use():
             print("make run, demo, test or bench is at work here: stop it first", file=sys.stderr)
-            return 1
+            return REFUSED
         data.clear_all()
     except data.ForeignFolderError as error:
         print(error, file=sys.stderr)
-        return 1
+        return REFUSED
     if data.docker_is_there():
         try:
             from stack.servers import containers
         except ModuleNotFoundError:
             owner = data.owner()
-            print(
-                f"Docker may keep {owner}-rabbitmq and {owner}-postgres, which are removed by "
-                f"`docker volume rm`: .venv, which does it, is not whole.",
-                file=sys.stderr,
-            )
+            if (ROOT / ".venv").exists():  # else it was cleaned, or never set up
+                print(
+                    f"Docker may keep {owner}-rabbitmq and {owner}-postgres, which are removed by "
+                    f"`docker volume rm`: .venv, which does it, is not whole.",
+                    file=sys.stderr,
+                )
             return 0
         containers.remove_abandoned(data.owner())
         containers.remove_volumes(data.owner())

@@ -122,9 +122,10 @@ class _Output(io.FileIO):
         return memoryview(data).nbytes
 
 
-def _watched(output: TextIO) -> TextIO:
-    if output not in (sys.__stdout__, sys.__stderr__):
-        return output  # somebody's who collects it
+def _watched(output: TextIO | None) -> TextIO | None:
+    ours = (sys.__stdout__, sys.__stderr__)
+    if output is None or all(output is not one for one in ours):
+        return output  # it was closed before we began, or is somebody's who collects it
     output.flush()
     raw = io.BufferedWriter(_Output(output.fileno(), "w", closefd=False))
     return io.TextIOWrapper(raw, output.encoding, output.errors, line_buffering=True)
@@ -133,8 +134,9 @@ def _watched(output: TextIO) -> TextIO:
 def _leave_terminal() -> None:
     """Write into nothing where a terminal was: what is said to one that is gone is an OSError."""
     for output in (1, 2):
-        if stat.S_ISCHR(os.fstat(output).st_mode):
-            _lead_nowhere(output)
+        with contextlib.suppress(OSError):  # one that was closed
+            if stat.S_ISCHR(os.fstat(output).st_mode):
+                _lead_nowhere(output)
 
 
 def _lead_nowhere(output: int) -> None:

@@ -37,12 +37,18 @@ _numbers = itertools.count()
 
 
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+COLOURS = (
+    "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "GITHUB_ACTIONS", "PY_COLORS", "NO_COLOR",
+)  # fmt: skip
 
 
 def pytest_configure() -> None:
-    """Let SIGTERM stop what runs, as Ctrl-C does; ask for nothing of ours by way of a proxy."""
+    """Let SIGTERM stop what runs, as Ctrl-C does; ask for nothing of ours by way of a proxy.
+
+    What writes into a pipe writes no colours there, whatever a shell or a CI would have.
+    """
     stop_on_signals()
-    for name in (*PROXIES, *map(str.upper, PROXIES)):
+    for name in (*PROXIES, *map(str.upper, PROXIES), *COLOURS):
         os.environ.pop(name, None)
     # Of servers that somebody has named too: tests make and drop whatever they like.
     config.forget(os.environ)

@@ -43,7 +43,7 @@ def docker_is_there() -> bool:
 
     One of another machine publishes its ports there, where nobody here reaches them.
     """
-    address = urlsplit(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock"))
+    address = urlsplit(os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock")
     if address.scheme == "unix":
         return Path(address.path).is_socket()
     return address.hostname in LOOPBACK

@@ -70,12 +70,14 @@ CELLS = {
     "debian-13-odd": Cell(
         "13",
         "bare Debian 13, as root: SIGINT ignored, umask 077, locale POSIX, TMPDIR elsewhere, a "
-        "proxy that is away, PGSSLMODE and PGHOSTADDR of another server, no /dev/shm",
+        "proxy that is away, PGSSLMODE and PGHOSTADDR of another server, colours and a "
+        "timeout of a CI, no /dev/shm",
         before=(
             "trap '' INT; umask 077; export LC_ALL=POSIX TMPDIR=/root/tmp; mkdir -p $TMPDIR; "
             "make setup && .venv/bin/python -m stack.servers; "
             "export http_proxy=http://127.0.0.1:9 https_proxy=http://127.0.0.1:9; "
             "export PGSSLMODE=require PGHOSTADDR=192.0.2.1; "
+            "export FORCE_COLOR=1 TTY_COMPATIBLE=1 GITHUB_ACTIONS=true PYTEST_TIMEOUT=1; "
         ),
         options={"ipc_mode": "none"},
     ),

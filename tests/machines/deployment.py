@@ -232,7 +232,7 @@ def steps(text: str, heading: str) -> list[str]:
     # A line of its own that sets a variable says nothing to the shell of the next.
     joined = re.sub(r"^(\w+=\$\(.*\))\n", r"\1 && ", block(text, heading), flags=re.MULTILINE)
     lines = joined.strip().splitlines()
-    return [line for line in lines if line not in ("(set -e", ")")]
+    return [line for line in lines if not re.match(r"\(set -e\b|\)$", line)]
 
 
 def eventually(look: Any) -> Any:

@@ -225,6 +225,13 @@ def test_every_process_of_the_compose_file_is_scraped():
     found = [one for job in scraping["scrape_configs"] for one in job.get("dns_sd_configs", ())]
     assert [(one["names"], one["type"], one["port"]) for one in found] == [(["ingress"], "A", 8000)]
     assert several == {"ingress"}
+    # A name that leads nowhere, or to one fewer, is no target that is down: it is none.
+    (down,) = (rule["expr"] for rule in RULES if rule["alert"] == "ProcessDown")
+    for job in scraping["scrape_configs"]:
+        if "dns_sd_configs" in job:
+            up = f'up{{job="{job["job_name"]}"}}'
+            assert f"or absent({up})" in down
+            assert f"or count({up}) < " in down
     serving = {
         (name, service["environment"]["METRICS_PORT"])
         for name, service in compose.items()

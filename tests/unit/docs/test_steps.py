@@ -109,6 +109,79 @@ def test_another_postgresql_has_a_volume_of_its_own(host):
     assert after == before
 
 
+@pytest.mark.parametrize("which", [name for name in PRINTED if name != "postgresql"])
+def test_each_step_of_a_block_can_be_run_by_itself(which):
+    """As `make test-compose` does; of PostgreSQL's one line is three."""
+    document, heading = PRINTED[which]
+    for line in steps(document.read_text(), heading):
+        done = subprocess.run(("sh", "-n", "-c", line), capture_output=True, text=True, check=False)
+        assert done.returncode == 0, (line, done.stderr)
+        assert "(set -e" not in line
+
+
+# An engine with one image of each name, and one container, of `secrets`; $ILL is not healthy.
+ENGINE = """#!/bin/sh
+name=$(sed -n "s/^COMPOSE_PROJECT_NAME=//p" .env)
+case "$*" in
+"compose config") printf 'name: %s\\nservices:\\n  ops:\\n    name: other\\n' "$name" ;;
+"compose images"*) sed s/sha256:// "running-$name" ;;
+"compose build") echo "sha256:$VERSION" > "image-$name:latest" ;;
+"compose up"*)
+  case "$*" in (*" secrets"*) cp "image-$name:latest" "running-$name" ;; esac
+  case "$*" in (*" $ILL"*) exit 1 ;; esac ;;
+"image inspect"*) for last; do :; done; cat "image-$last" ;;
+"tag "*)
+  if [ -e "image-$2" ]; then cp "image-$2" "image-$3"; else echo "sha256:$2" > "image-$3"; fi ;;
+esac
+"""
+
+
+@pytest.fixture
+def second_checkout(tmp_path):
+    """One whose `.env` alone names it, beside a first one; runs a printed block there."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "docker").write_text(ENGINE)
+    (tmp_path / "bin" / "docker").chmod(0o755)
+    (tmp_path / ".env").write_text("COMPOSE_PROJECT_NAME=shop2\n")
+    for name in ("image-order-fellow:latest", "image-order-fellow:before"):
+        (tmp_path / name).write_text("sha256:first\n")
+    for name in ("image-shop2:latest", "running-shop2"):
+        (tmp_path / name).write_text("sha256:old\n")
+
+    def run(which, ill="nobody"):
+        document, heading = PRINTED[which]
+        done = subprocess.run(
+            ("bash",), input=block(document.read_text(), heading), cwd=tmp_path,
+            env={"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "VERSION": "new", "ILL": ill},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        return done.returncode == 0
+
+    def held(name):
+        return (tmp_path / name).read_text().strip().removeprefix("sha256:")
+
+    run.held = held
+    return run
+
+
+def test_the_way_back_is_of_the_project_that_env_names(second_checkout):
+    assert second_checkout("upgrading")
+    assert second_checkout.held("running-shop2") == "new"
+    assert second_checkout.held("image-shop2:before") == "old"
+    assert second_checkout("back")
+    assert second_checkout.held("running-shop2") == "old"
+    for name in ("image-order-fellow:latest", "image-order-fellow:before"):
+        assert second_checkout.held(name) == "first"
+
+
+@pytest.mark.parametrize("ill", ["proof", "secrets", "nobody"])
+def test_an_upgrade_that_is_pasted_again_keeps_its_way_back(second_checkout, ill):
+    assert second_checkout("upgrading", ill) is (ill == "nobody")
+    assert second_checkout("upgrading")
+    assert second_checkout.held("running-shop2") == "new"
+    assert second_checkout.held("image-shop2:before") == "old"
+
+
 def names(which):
     """What the lines of a block replace, in their order."""
     document, heading = PRINTED[which]

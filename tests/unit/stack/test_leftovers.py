@@ -69,7 +69,7 @@ def test_a_folder_of_somebody_else_is_not_followed(roots, home, monkeypatch, act
 @pytest.mark.parametrize("which", [0, 1], ids=["disk", "memory"])
 def test_a_link_in_its_place_is_not_followed(roots, home, which, capsys):
     (roots[which] / data.owner()).symlink_to(home.parent.parent)
-    assert clean.main() == 1
+    assert clean.main() == clean.REFUSED
     assert "belongs to somebody else" in capsys.readouterr().err
     assert home.read_text() == "Dear"
 
@@ -179,6 +179,60 @@ def test_an_engine_of_another_machine_is_none(monkeypatch, host, is_there):
     """The ports of its containers are on that machine's loopback."""
     monkeypatch.setenv("DOCKER_HOST", host)
     assert data.docker_is_there() is is_there
+
+
+def test_a_docker_host_of_no_letters_is_none_at_all(monkeypatch):
+    """Docker takes it so too."""
+    monkeypatch.setenv("DOCKER_HOST", "")
+    monkeypatch.setattr(Path, "is_socket", lambda path: path == Path("/var/run/docker.sock"))
+    assert data.docker_is_there()
+
+
+def test_no_venv_says_nothing_of_docker(checkout, tmp_path):
+    """Who cleans twice has nothing left, and the second time no packages to look with."""
+    with socket.socket(socket.AF_UNIX) as engine:
+        engine.bind(str(tmp_path / "none"))
+        done = subprocess.run(
+            ("make", "clean", f"PYTHON={sys.base_prefix}/bin/python3"),
+            cwd=checkout, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+TOO_OLD = "#!/bin/sh\necho 'SyntaxError: invalid syntax' >&2\nexit 1\n"
+
+
+@pytest.mark.parametrize("python", ["missing", "too old"])
+def test_a_python_that_cannot_look_ends_no_cleaning(checkout, tmp_path, python):
+    program = tmp_path / "python"
+    if python == "too old":
+        program.write_text(TOO_OLD)
+        program.chmod(0o755)
+    (checkout / ".stack").mkdir()
+    done = subprocess.run(
+        ("make", "clean", f"PYTHON={program}"),
+        cwd=checkout, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert done.stderr
+    assert not (checkout / ".stack").exists()
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-"])
+def test_a_program_whose_output_is_closed_goes_on(closed):
+    script = """
+import contextlib, signal
+from stack.processes import stop_on_signals
+stop_on_signals()
+print(end="")
+with contextlib.suppress(KeyboardInterrupt):
+    signal.raise_signal(signal.SIGHUP)
+"""
+    done = subprocess.run(
+        ("sh", "-c", f'"$0" -c "$1" {closed}', sys.executable, script),
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_killed_installation_leaves_no_policy(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import tomllib
 import pytest
 
 from stack.folders import ROOT
-from tests.machines import matrix
+from tests.machines import matrix, table
 
 BY_XDIST = ["--numprocesses", "2", "--dist", "loadfile"]
 FINE = "def test_a(): pass\ndef test_b(): pass\n"
@@ -150,6 +150,26 @@ def test_a_matrix_of_which_nothing_was_tried_is_no_success(held, code):
     assert matrix._code(held) == code
 
 
+def row(*cells):
+    return ("debian-13", "bare", "3.13.5", *cells)
+
+
+def test_what_the_table_keeps_of_another_commit_says_of_which(tmp_path):
+    page = tmp_path / "versions.md"
+    page.write_text(table.BEGIN)
+    never = table.NOT_TRIED
+    table.renew(page, [row("holds, 9 s", "ran 246: 1 failed, 600 s", never, "2026-11-27, 62335a0")])
+    for tried in ("2026-11-30, 519a4cb6", "2026-11-30, 8cfda675"):
+        table.renew(page, [row("holds, 8 s", never, never, tried)])
+    kept = "ran 246: 1 failed, 600 s (2026-11-27, 62335a0)"
+    (line,) = (line for line in page.read_text().splitlines() if line.startswith("| debian-13"))
+    assert table._columns(line) == row("holds, 8 s", kept, never, "2026-11-30, 8cfda675")
+    table.renew(page, [row(never, "ran 246, 600 s", never, "2026-12-01, 0a0a0a0a")])
+    (line,) = (line for line in page.read_text().splitlines() if line.startswith("| debian-13"))
+    kept = "holds, 8 s (2026-11-30, 8cfda675)"
+    assert table._columns(line) == row(kept, "ran 246, 600 s", never, "2026-12-01, 0a0a0a0a")
+
+
 VARIABLES = {
     "PYTHONSAFEPATH": "1",
     "PYTHONOPTIMIZE": "1",
@@ -158,6 +178,8 @@ VARIABLES = {
     "PYTHONPATH": "/nowhere",
     "PYTEST_ADDOPTS": "--collect-only",
     "PYTEST_PLUGINS": "no_such_plugin",
+    "PYTEST_TIMEOUT": "1",
+    "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
 }
 
 

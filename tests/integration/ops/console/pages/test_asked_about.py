@@ -9,8 +9,15 @@ import pytest
 from shared.bus import outbox
 from shared.bus.contract.events import encode
 from shared.bus.contract.message import message_for
-from shared.db.models import OutboxMessage
-from tests.integration.arrange import account, depth, order_created, publish_raw, until
+from shared.db.models import KycApplication, OutboxMessage
+from tests.integration.arrange import (
+    account,
+    application,
+    depth,
+    order_created,
+    publish_raw,
+    until,
+)
 from tests.integration.ops.console.pages.test_masked_pages import form, signed_in
 from tests.integration.ops.console.test_broker_work import console
 from tests.integration.ops.dead_letters.test_dead_letters import INTAKE, bury
@@ -39,14 +46,19 @@ def hidden(page, action):
     }
 
 
-def sent(client, page, action, **typed):
-    """What comes of a form of a page that goes to `action`, of several by what is in it."""
+def hidden_beside(page, action, *names):
+    """Those of the one form that goes to `action` and has fields of these names."""
     (of_it,) = (
         of_it
         for part in page.split(f'action="{action}"')[1:]
-        if all(f'name="{name}"' in (of_it := part.split("</form>")[0]) for name in typed)
+        if all(f'name="{name}"' in (of_it := part.split("</form>")[0]) for name in names)
     )
-    return client.post(action, data=hidden(f'action="{action}"{of_it}', action) | typed)
+    return hidden(f'action="{action}"{of_it}', action)
+
+
+def sent(client, page, action, **typed):
+    """What comes of a form of a page that goes to `action`, of several by what is in it."""
+    return client.post(action, data=hidden_beside(page, action, *typed) | typed)
 
 
 def later(minutes=1):
@@ -173,6 +185,27 @@ def test_a_refused_question_leaves_what_was_typed_where_it_was(client, amqp_url,
             f'role="alert" tabindex="-1" autofocus>{said}|autofocus>[^<]*{said}', answer.text
         )
         assert "<title>Error: " in answer.text
+
+
+@pytest.mark.parametrize(
+    ("what", "meanwhile"),
+    [("reason", "approved"), ("reason", "applied again"), ("note", "applied again")],
+)
+def test_what_was_typed_of_an_application_that_is_another_by_now_stays(client, db, meanwhile, what):
+    business, typed = account(db, status="pending"), f"a <{what}> of it"
+    page = client.get("/kyc").text
+    first = db.query(KycApplication).filter_by(account_id=business.id).one()
+    first.status = "approved" if meanwhile == "approved" else "rejected"
+    if meanwhile == "applied again":
+        db.flush()
+        db.add(application(business))
+    db.commit()
+    action, more = f"/kyc/{business.id}", {"decision": "reject"}
+    if what == "note":
+        action, more = f"{action}/notes", {}
+    answer = client.post(action, data=hidden_beside(page, action, what) | {what: typed} | more)
+    assert answer.status_code == 409, answer.text
+    assert answer.text.count(html.escape(typed)) == 1
 
 
 def test_who_answers_no_is_back_at_the_form_with_what_was_typed(client, amqp_url, db):
