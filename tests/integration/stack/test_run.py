@@ -17,6 +17,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from stack import system
+from stack.clean import REFUSED
 from stack.folders import ROOT
 from stack.servers import credentials, data
 from stack.servers.ports import Port
@@ -179,7 +180,7 @@ def test_run_stop_and_run_again(checkout):
         assert second.wait(60) == 1
         assert "make run is running in this checkout already" in second.stdout.read()
         cleaning = start(checkout, command=(sys.executable, "-m", "stack.clean"))
-        assert cleaning.wait(60) == 1
+        assert cleaning.wait(60) == REFUSED
         assert "stop it first" in cleaning.stdout.read()
         assert http.get(f"{told['API_URL']}/healthz").status_code == 200
         process.kill()

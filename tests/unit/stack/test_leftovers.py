@@ -199,6 +199,24 @@ def test_no_venv_says_nothing_of_docker(checkout, tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_what_is_at_work_keeps_its_checkout(checkout):
+    (checkout / ".stack").mkdir()
+    python = f"{sys.base_prefix}/bin/python3"
+    script = "from stack.servers import data; print(data.kept())"
+    made = subprocess.run(
+        (python, "-c", script), cwd=checkout, capture_output=True, text=True, check=True
+    )
+    held = lease.take(Path(made.stdout.strip()))
+    clean = ("make", "clean", f"PYTHON={python}")
+    refused = subprocess.run(clean, cwd=checkout, capture_output=True, text=True, check=False)
+    os.close(held)
+    assert refused.returncode != 0
+    assert "stop it first" in refused.stderr
+    assert (checkout / ".stack").exists()
+    subprocess.run(clean, cwd=checkout, capture_output=True, check=True)
+    assert not Path(made.stdout.strip()).exists()
+
+
 TOO_OLD = "#!/bin/sh\necho 'SyntaxError: invalid syntax' >&2\nexit 1\n"
 
 
