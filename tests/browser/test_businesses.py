@@ -90,6 +90,6 @@ def test_what_is_not_there_or_makes_no_sense_is_refused_in_words(page, running, 
     form.get_by_role("button").click()
     expect(page.locator("main")).to_contain_text("a whole number from 1 to 1,000,000")
     page.goto(f"/accounts/{business.id}/requests?code=invalid_signature&before=nonsense")
-    expect(page.locator("main")).to_contain_text("None.")
+    expect(page.locator("main")).to_contain_text("None before these")
     page.goto("/accounts/01a20f55-00c3-7333-9632-bc111e20f1d5/orders")
     expect(page.get_by_text(re.compile("There is no business"))).to_be_visible()

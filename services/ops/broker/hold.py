@@ -18,7 +18,7 @@ from amqp import Message as AmqpMessage
 from kombu import Connection
 
 from services.ops.broker.publishing import publish
-from services.ops.broker.queue_lock import PATIENCE, turn
+from services.ops.broker.queue_lock import turn
 from shared.bus.broker import queue_counts
 from shared.bus.broker.kombu_connection import user_of
 from shared.bus.consume.copies import again
@@ -136,9 +136,9 @@ class Hold:
         is missed that has expired since, or that somebody has fetched.
         """
         with suppress(queue_counts.NotKnownError), connection.channel() as channel:
-            left, consumers = queue_counts.of(channel, self._queue, ANSWER_SECONDS)
-            is_all_there = self.remaining > 0 and left >= self.remaining
-            return is_all_there or consumers <= self._others
+            # Its own consumer goes as its messages come back: who comes next must meet neither.
+            found = queue_counts.of(channel, self._queue, ANSWER_SECONDS)
+            return found.consumers <= self._others
         return False
 
     @property
@@ -157,8 +157,6 @@ def hold(
     connection: Connection,
     queue: str,
     most: int = MOST,
-    *,
-    patience: float = PATIENCE,
 ) -> Iterator[Hold]:
     """Hold messages of a queue for as long as the context lasts, when nobody else does.
 
@@ -166,13 +164,12 @@ def hold(
         connection: an open kombu connection.
         queue: its name.
         most: how many unsettled messages to hold at a time at most.
-        patience: how long to wait for another tool, in seconds.
 
     Raises:
         amqp.exceptions.NotFound: there is no such queue.
         shared.bus.broker.queue_counts.NotKnownError: it does not answer.
     """
-    with turn(queue, patience) as alone:
+    with turn(queue) as alone:
         with connection.channel() as channel:
             held = Hold(connection, channel, queue, min(most, MOST), alone)
             yield held

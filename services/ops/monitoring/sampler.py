@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from services.ops.broker.connection import AlarmProbe, open_connection
 from services.ops.broker.hold import hold
+from services.ops.broker.queue_lock import turn
 from services.ops.dead_letters.letter import Letter
 from services.ops.monitoring import heartbeats, queue_stats
 from services.ops.monitoring.queue_stats import Sample
@@ -96,12 +97,16 @@ class Sampler:
             if count is None or not count.ready:
                 self._letters.pop(queue.dead, None)
             elif self._letters.get(queue.dead, (0, None))[0] != count.ready:
-                # Not worth waiting for: there is a next sample.
+                # Not worth waiting for, nor to take a letter from under anybody's hands: there is
+                # a next sample.
                 try:
-                    with hold(connection, queue.dead, 1, patience=0.0) as held:
-                        if not held.alone:
+                    with turn(queue.dead, 0.0) as is_free:
+                        if not is_free:
                             continue
-                        letters = [Letter.of(queue, one, 0, "") for one in held.take(1)]
+                        with hold(connection, queue.dead, 1) as held:
+                            if not held.alone:
+                                continue
+                            letters = [Letter.of(queue, one, 0, "") for one in held.take(1)]
                 except NotKnownError:
                     continue  # one queue that does not answer is not the broker
                 first = [letter.failed_at for letter in letters]

@@ -187,10 +187,17 @@ def end_others(session: Session, user_id: UUID, token: str = "") -> int:
     return len(session.execute(ended.returning(OpsSession.id)).all())
 
 
-def tell_others(session: Session, user_id: UUID, note: str) -> None:
-    """Leave a note for all that a user has now, beside what is to be said already."""
+def tell_others(session: Session, user_id: UUID, note: str, *, instead: str = "") -> None:
+    """Leave a note for all that a user has now, beside what is to be said already.
+
+    Args:
+        session: in a transaction.
+        user_id: whose sessions.
+        note: what happened.
+        instead: a regular expression of PostgreSQL's: what it says takes the place of.
+    """
     theirs = OpsSession.user_id == user_id
-    session.execute(update(OpsSession).where(theirs).values(note=_with(note)))
+    session.execute(update(OpsSession).where(theirs).values(note=_with(note, instead)))
 
 
 def leave_note(session: Session, token: str, note: str) -> None:
@@ -214,9 +221,10 @@ def take_note(session: Session, token: str) -> str:
     return note or ""
 
 
-def _with(note: str) -> ColumnElement[str]:
+def _with(note: str, instead: str = "") -> ColumnElement[str]:
     """What is to be said already, and this; of too much what was left last."""
-    both = func.concat_ws(" ", func.nullif(OpsSession.note, ""), note)
+    before = func.btrim(func.regexp_replace(OpsSession.note, instead, "")) if instead else None
+    both = func.concat_ws(" ", func.nullif(OpsSession.note if before is None else before, ""), note)
     return func.right(both, NOTE_CHARACTERS)
 
 

@@ -176,8 +176,7 @@ def a_parked_message(running):
 
 
 def parked_messages(running):
-    park(running, order_created(), exchange="gone")
-    return "/outbox/retry", {}
+    return "/outbox/retry", {"up_to": str(park(running, order_created(), exchange="gone"))}
 
 
 def a_trouble(running):

@@ -100,7 +100,7 @@ def test_a_demo_that_is_killed(checkout):  # noqa: F811
 def test_a_test_run_that_is_ended(checkout, how):  # noqa: F811
     shutil.copy(ROOT / "pyproject.toml", checkout)
     (checkout / "tests").mkdir()
-    for name in ("__init__.py", "conftest.py", "all_ran.py", "vhosts.py"):
+    for name in ("__init__.py", "conftest.py", "all_ran.py", "cheap_hashes.py", "vhosts.py"):
         shutil.copy(ROOT / "tests" / name, checkout / "tests")
     waits = checkout / "tests" / "test_it.py"
     waits.write_text(WAITS)

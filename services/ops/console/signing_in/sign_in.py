@@ -1,5 +1,6 @@
 """Signing in, by a password and, where there is a second factor, a code; and signing out."""
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 from urllib.parse import quote
@@ -148,7 +149,7 @@ def by_code(
         warning = (
             f"{wrong}, the last from {in_words(visit.where.network, visit.where.client)}. {NOT_YOU}"
         )
-        sessions.tell_others(session, user.id, warning)
+        sessions.tell_others(session, user.id, warning, instead=_WARNED)
         return None
     guesses.attempts.give_back(*guess)
     return kind
@@ -202,6 +203,9 @@ def _signed_in(session: Session, visit: Visit, user: User, fact: OpsSignedIn) ->
 def _guessed_at(session: Session, user: User) -> str:
     wrong = second_factor.forget_wrong(session, user.id)
     return f"Since you signed in last, {_wrong_codes(wrong)}. {NOT_YOU}" if wrong else ""
+
+
+_WARNED = r"\d+? wrong codes? .*?" + re.escape(NOT_YOU)
 
 
 def _wrong_codes(count: int) -> str:

@@ -181,7 +181,7 @@ def test_a_look_at_what_expires_meanwhile_ends(settings, amqp_url, monkeypatch):
     publish_raw(amqp_url, RUNG.name, "orders.intake", b"x", delivery_mode=2)
     with Connection(amqp_url) as connection:
         until(lambda: holding.count(connection, RUNG.name), "it waits there")
-        with holding.hold(connection, RUNG.name, patience=0.0) as held:
+        with holding.hold(connection, RUNG.name) as held:
             assert len(held.take(10)) == 1
             time.sleep(RUNG.seconds + 1)
         until(lambda: not holding.count(connection, RUNG.name), "it has gone on")
@@ -192,6 +192,6 @@ def test_what_is_not_settled_is_back_when_a_look_ends(settings, amqp_url):
     with Connection(amqp_url) as connection:
         until(lambda: holding.count(connection, DEAD), "it lies there")
         for _ in range(50):
-            with holding.hold(connection, DEAD, patience=0.0) as held:
+            with holding.hold(connection, DEAD) as held:
                 assert len(held.take(10)) == 1
             assert holding.count(connection, DEAD) == 1

@@ -179,7 +179,9 @@ def test_who_has_the_password_guesses_few_codes_and_its_user_is_told_and_not_kep
                 found += [give_code(thief, "000000") for _ in range(6)]
         assert found == [401] * 20 + [429] * 10
         # The sessions that there are say so, and so does the next sign-in.
-        assert "20 wrong codes were given with your password" in own.get("/").text
+        told = own.get("/").text
+        assert "20 wrong codes were given with your password" in told
+        assert told.count("given with your password") == 1
         del own.cookies[SESSION]
         assert attempt(own, "203.0.113.9", PASSWORD) == 303
         unused(db)
