@@ -228,11 +228,24 @@ def block(text: str, heading: str) -> str:
 
 
 def steps(text: str, heading: str) -> list[str]:
-    """The lines of that block, without what ends it at the first that fails."""
-    # A line of its own that sets a variable says nothing to the shell of the next.
-    joined = re.sub(r"^(\w+=\$\(.*\))\n", r"\1 && ", block(text, heading), flags=re.MULTILINE)
-    lines = joined.strip().splitlines()
-    return [line for line in lines if not re.match(r"\(set -e\b|\)$", line)]
+    """The lines of that block, each to be run by a shell of its own.
+
+    What ends the block at the first that fails is left out, and what sets a variable stands before
+    every line that reads it.
+    """
+    found: list[str] = []
+    setting: dict[str, str] = {}
+
+    def with_variables(line: str) -> str:
+        read = [said for name, said in setting.items() if re.search(rf"\$\{{?{name}\b", line)]
+        return "\n".join(("set -e", *read, line)) if read else line
+
+    for line in block(text, heading).strip().splitlines():
+        if set_ := re.match(r"(\w+)=\$\(.*\)$", line):
+            setting[set_[1]] = with_variables(line)
+        elif not re.match(r"\(set -e\b|\)$", line):
+            found.append(with_variables(line))
+    return found
 
 
 def eventually(look: Any) -> Any:
