@@ -194,7 +194,7 @@ def tell_others(session: Session, user_id: UUID, note: str, *, instead: str = ""
         session: in a transaction.
         user_id: whose sessions.
         note: what happened.
-        instead: a regular expression of PostgreSQL's: what it says takes the place of.
+        instead: a regular expression of PostgreSQL's; the note takes the place of what it matches.
     """
     theirs = OpsSession.user_id == user_id
     session.execute(update(OpsSession).where(theirs).values(note=_with(note, instead)))
@@ -223,8 +223,8 @@ def take_note(session: Session, token: str) -> str:
 
 def _with(note: str, instead: str = "") -> ColumnElement[str]:
     """What is to be said already, and this; of too much what was left last."""
-    before = func.btrim(func.regexp_replace(OpsSession.note, instead, "")) if instead else None
-    both = func.concat_ws(" ", func.nullif(OpsSession.note if before is None else before, ""), note)
+    before = func.regexp_replace(OpsSession.note, instead, "") if instead else OpsSession.note
+    both = func.concat_ws(" ", func.nullif(func.btrim(before), ""), note)
     return func.right(both, NOTE_CHARACTERS)
 
 
