@@ -74,11 +74,12 @@ def record(
     live = (m.data.account_id for m in (*created, *updates) if not m.data.IS_TEST)
     bulk = lanes.beyond_their_share(live)
     facts, recorded = _create(session, created, bulk, updates)
-    # Another recorder was first, and knows nothing of what this one says.
-    updates += [m for m in placed.created if m.data.has_moved and m.data.order_id not in recorded]
+    # Another word, or another recorder, was first, and knows nothing of what these say.
+    late = [m for m in created if m.data.order_id not in recorded and awaited.is_word(m)]
+    updates += late
     failures: dict[UUID, Exception] = {}
     told = (*placed.done, *placed.unaddressed, *placed.noted)
-    waiting_updates.forget(session, told)
+    waiting_updates.forget(session, (*told, *late))
     for message in (*placed.created, *told):
         unknown.came(message)
     for message in placed.early:
@@ -211,6 +212,8 @@ def _update(
         unknown.came(message)
         if message.id in known:
             continue
+        if not awaited.has_moved(message.data) and message.time >= row["accepted_at"]:
+            continue  # that it is placed is known from before
         status, note, said = _said(message)
         if row["customer_email"] == erased.ADDRESS:
             # It may be about the person, who is told nothing any more.
@@ -224,7 +227,7 @@ def _update(
         placed_at = min(row["accepted_at"], placing.since.get(order_id, row["accepted_at"]))
         counts = moves(order_id, current, update) and not awaited.is_over(message, placed_at)
         # Of one that has not moved it counts that it was placed.
-        counts = counts and getattr(message.data, "has_moved", True)
+        counts = counts and awaited.has_moved(message.data)
         history.append(Said(message, status, note, counts, said))
         if not counts:
             continue
@@ -268,7 +271,7 @@ def _progress(
     row: RowMapping,
     company_name: str,
     current: Position,
-    said: OrderStatusChanged | OrderCancelled | OrderPlaced | OrderUnaddressed,
+    said: OrderStatusChanged | OrderCancelled | OrderCreated | OrderUnaddressed,
     note: str,
     status: TrackingStatus,
     parcel: Tracking,

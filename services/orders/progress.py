@@ -57,7 +57,7 @@ def is_news(current: Position, update: Position, note: str, *, tells_more: bool 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # A parcel that has arrived was not cancelled, whatever was wanted in between.
 _FINALS = {TrackingStatus.CANCELLED: 1, TrackingStatus.DELIVERED: 2}
-Rank = tuple[int, bool, timedelta, int]
+Rank = tuple[int, int, timedelta, int]
 
 
 def _rank(order_id: UUID, position: Position) -> Rank:
@@ -67,4 +67,6 @@ def _rank(order_id: UUID, position: Position) -> Rank:
     since = position.at - _EPOCH
     if final:
         return final, is_creation, -since, position.event_id.int
-    return 0, not is_creation, since, position.event_id.int
+    # A shop that says twice that it has a new order, and once where it is, says where it is.
+    said = int(position.status is not TrackingStatus.PENDING) if is_creation else 2
+    return 0, said, since, position.event_id.int

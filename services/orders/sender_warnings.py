@@ -15,7 +15,6 @@ from shared.bus.contract.events import (
     OrderCancelled,
     OrderCreated,
     OrderNotTaken,
-    OrderPlaced,
     OrderStatusChanged,
     OrderUnaddressed,
     of_account,
@@ -38,7 +37,7 @@ class NotTaken:
     """
 
     what: Problem
-    said: OrderCreated | OrderStatusChanged | OrderCancelled | OrderPlaced | OrderUnaddressed
+    said: OrderCreated | OrderStatusChanged | OrderCancelled | OrderUnaddressed
     event_id: UUID
 
 

@@ -12,7 +12,7 @@ from services.orders.sender_warnings import NotTaken
 from shared.bus.consume.retry import MAX_ATTEMPTS
 from shared.bus.contract.events import (
     OrderCancelled,
-    OrderPlaced,
+    OrderCreated,
     OrderStatusChanged,
     OrderUnaddressed,
 )
@@ -22,7 +22,7 @@ from shared.db import arrays
 Update = (
     Received[OrderStatusChanged]
     | Received[OrderCancelled]
-    | Received[OrderPlaced]
+    | Received[OrderCreated]
     | Received[OrderUnaddressed]
 )
 

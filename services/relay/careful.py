@@ -13,13 +13,12 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
-from uuid import UUID
 
 import structlog
 from sqlalchemy import Connection, Engine, Row
 
 from services.relay import metrics, rows
-from services.relay.rows import Destination, Outcome
+from services.relay.rows import Destination, Key, Outcome
 from services.relay.vetting import Vetting, kind_of
 from shared.bus.broker.standing import Standing
 from shared.bus.publish.confirms import NackedError, PublishError, ReturnedError
@@ -80,7 +79,6 @@ class _Held:
     """A row that was sent, and whose confirm is waited for."""
 
     destination: Destination
-    message_id: UUID
     sent_at: float
 
 
@@ -109,7 +107,7 @@ class Careful:
         self._vetting = vetting
         self._patience = patience
         self._windows: dict[Destination, _Window] = {}
-        self._held: dict[int, _Held] = {}
+        self._held: dict[Key, _Held] = {}
         self._outcome = Outcome()
         self._renew_at = 0.0
         self._slowest = 0.0
@@ -184,7 +182,7 @@ class Careful:
             await asyncio.to_thread(rows.settle, connection, outcome)
         except Exception:
             # The database is away: what became of the rows must not be forgotten.
-            outcome.confirmed_unlocked |= self._outcome.confirmed_unlocked
+            outcome.confirmed += self._outcome.confirmed
             outcome.doubtful |= self._outcome.doubtful
             outcome.unsent |= self._outcome.unsent
             outcome.parked |= self._outcome.parked
@@ -220,8 +218,8 @@ class Careful:
         if not found:
             return False
         # A row that is waited for here is not due: its lease ran out while the database was away.
-        outcome = Outcome(held=[row.sequence for row in found if row.sequence in self._held])
-        fresh = [row for row in found if row.sequence not in self._held]
+        outcome = Outcome(held=[rows.key(row) for row in found if rows.key(row) in self._held])
+        fresh = [row for row in found if rows.key(row) not in self._held]
         vetted = [row for row in fresh if self._vetting.passes(kind_of(row), len(row.body))]
         if len(vetted) < len(fresh):
             vetted, outcome.parked = await self._vetting.vet(
@@ -236,7 +234,7 @@ class Careful:
                 chosen.append(row)
                 self._window(destination).sent(now)
                 room -= not is_alone
-        outcome.held += [row.sequence for row in chosen]
+        outcome.held += [rows.key(row) for row in chosen]
         try:
             # Written down first: what is sent is nobody else's to send.
             await asyncio.to_thread(rows.settle, connection, outcome)
@@ -258,9 +256,9 @@ class Careful:
         except Exception as error:  # noqa: BLE001 - what cannot be encoded is its own row's fault
             self._window(destination).under_way -= 1
             if isinstance(error, PublishError):
-                self._outcome.unsent[row.sequence] = f"not sent: {error}"
+                self._outcome.unsent[rows.key(row)] = f"not sent: {error}"
             else:
-                self._outcome.parked[row.sequence] = rows.unfit(error)
+                self._outcome.parked[rows.key(row)] = rows.unfit(error)
             self.wake.set()
             return
         self._hold(row, destination, confirm)
@@ -268,24 +266,24 @@ class Careful:
     def _hold(
         self, row: Row[Any], destination: Destination, confirm: "asyncio.Future[None]"
     ) -> None:
-        sequence = row.sequence
-        self._held[sequence] = _Held(destination, row.message_id, time.monotonic())
-        confirm.add_done_callback(lambda done: self._ended(sequence, done))
+        key = rows.key(row)
+        self._held[key] = _Held(destination, time.monotonic())
+        confirm.add_done_callback(lambda done: self._ended(key, done))
 
-    def _ended(self, sequence: int, confirm: "asyncio.Future[None]") -> None:
-        held = self._held.pop(sequence, None)
+    def _ended(self, key: Key, confirm: "asyncio.Future[None]") -> None:
+        held = self._held.pop(key, None)
         if held is None:
             return
         window = self._window(held.destination)
         window.under_way = max(0, window.under_way - 1)
         error = confirm.exception()
         if error is None:
-            self._outcome.confirmed_unlocked[sequence] = held.message_id
+            self._outcome.confirmed.append(key)
         elif isinstance(error, ReturnedError | NackedError):
-            self._outcome.parked[sequence] = str(error)
+            self._outcome.parked[key] = str(error)
         else:
             # The broker may have changed; what was stuck is still looked at before it is trusted.
-            self._outcome.doubtful[sequence] = f"sent, and the confirm was lost: {error}"
+            self._outcome.doubtful[key] = f"sent, and the confirm was lost: {error}"
             self._vetting.forget()
             self._windows[held.destination] = _Window(window.is_stuck, window.under_way)
             self.wake.set()

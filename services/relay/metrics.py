@@ -24,7 +24,7 @@ _PATIENCE = 2  # seconds; whoever scrapes gives up after 10 by default
 
 def count(outcome: Outcome) -> None:
     """Count what became of rows."""
-    published.inc(len(outcome.confirmed) + len(outcome.confirmed_unlocked))
+    published.inc(len(outcome.confirmed))
     postponed.inc(len(outcome.doubtful))
     parked.inc(len(outcome.parked))
 

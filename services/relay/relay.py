@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import structlog
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, Row, event, text
 
 from services.relay import metrics, rows
 from services.relay.careful import Careful
@@ -44,8 +44,10 @@ POLL_SECONDS = 1.0  # behind NOTIFY, which a lost connection loses
 AWAY_SECONDS = 0.5
 LATE_SECONDS = 5.0
 """How long after another row may one of a lower number be committed, to be found at once."""
+PASSING_SHARE = 0.1
+"""Of its time that a lane may pass over what was relayed, to find what was committed later."""
 ALL_SECONDS = 30.0
-"""Between two looks at all rows, which find those that come later."""
+"""Between two looks at all rows, whoever wrote them, and with which numbers."""
 PATIENCE, MOST_PATIENCE = 5.0, 8.0
 """Seconds until what is not confirmed is in doubt: more where the broker was seen to be slow."""
 IDLE_SECONDS = 120.0
@@ -78,6 +80,8 @@ class Relay:
         self._troubles = _Troubles(lambda: self._fast.standing)
         self._careful_troubles = _Troubles(lambda: self._careful.standing)
         self._reached = Reached()
+        # Of another server, perhaps, which begins to count where it was promoted.
+        event.listen(self._engine, "connect", lambda *_: self._reached.change_server())
         self._abandoned: set[asyncio.Task[None]] = set()
         self._written = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -138,11 +142,12 @@ class Relay:
                 await _wait(stopping, AWAY_SECONDS)
                 continue
             self._written.clear()
-            if not is_begun or now - looked > POLL_SECONDS:
-                first = self._reached.after(now, self._careful.stuck)
+            is_thorough = self._reached.is_thorough(now)
+            if is_thorough or not is_begun or now - looked > POLL_SECONDS:
+                first = self._reached.after(now, self._careful.stuck, is_thorough=is_thorough)
                 after, looked = min(after, first) if is_begun else first, now
             try:
-                count, last = await self._batch(after)
+                count, last = await self._batch(after, is_thorough=is_thorough)
                 self._troubles.over(number)
             except Exception as error:  # noqa: BLE001 - the rows stay; nothing else may stop a relay
                 self._troubles.met(number, error)
@@ -171,26 +176,33 @@ class Relay:
                 await _first_of(self._careful.wake, stopping, POLL_SECONDS)
         self._careful.cease()
 
-    async def _batch(self, after: int) -> tuple[int, int]:
+    async def _batch(self, after: int, *, is_thorough: bool) -> tuple[int, int]:
         """Relay one batch; returns how many rows were found, and the last one's sequence."""
         connection = await asyncio.to_thread(self._engine.connect)
         try:
-            stuck = self._careful.stuck
+            stuck, look = self._careful.stuck, None
+            if is_thorough:
+                look = self._reached.begin(*await asyncio.to_thread(rows.writers, connection))
+            began = time.monotonic()
             found = await asyncio.to_thread(rows.take_fresh, connection, after, stuck, BATCH)
+            took = time.monotonic() - began
+            count, last = len(found), found[-1].sequence if found else 0
             if found:
                 outcome = await self._publish(connection, found)
                 await asyncio.to_thread(rows.settle, connection, outcome)
-                if outcome.no_longer_fresh == len(found):
-                    self._reached.note(time.monotonic(), found[-1].sequence)
+                if outcome.no_longer_fresh == count:
+                    self._reached.note(time.monotonic(), last)
                 else:
                     self._reached.forget()
                 if outcome.doubtful or outcome.deferred:
                     self._careful.wake.set()
                 rows.tell_parked(found, outcome)
                 metrics.count(outcome)
+            if look is not None:
+                self._reached.end(look, time.monotonic(), took, last if count == BATCH else None)
         finally:
             await asyncio.to_thread(connection.close)
-        return len(found), found[-1].sequence if found else 0
+        return count, last
 
     async def _publish(self, connection: Connection, found: Sequence[Row[Any]]) -> Outcome:
         """Publish rows; returns what became of them.
@@ -206,14 +218,14 @@ class Relay:
             for row in found:
                 body = row[-1]
                 if body is None:
-                    outcome.deferred.append(row.sequence)
+                    outcome.deferred.append(rows.key(row))
                 elif passes(kind_of(row), len(body)):
                     self._send(fast, row, sent, outcome)
                 else:
                     unknown.append(row)
             if sent:
                 # To find out takes a while: that is not waited for with those that are known.
-                outcome.deferred += [row.sequence for row in unknown]
+                outcome.deferred += [rows.key(row) for row in unknown]
             elif unknown:
                 good, refused = await self._vetting.vet(unknown, lambda: fast.state == "connected")
                 outcome.parked |= refused
@@ -222,7 +234,7 @@ class Relay:
         except Exception as error:
             if isinstance(error, CannotTryError) and len(found) == BATCH:
                 # Behind these there may be some that are known.
-                outcome.deferred += [row.sequence for row in unknown if self._vetting.knows_any]
+                outcome.deferred += [rows.key(row) for row in unknown if self._vetting.knows_any]
             # Nothing more leaves; of what did, the outcome counts.
             if not sent and not outcome.parked and not outcome.deferred:
                 raise
@@ -253,7 +265,7 @@ class Relay:
         except PublishError:
             raise
         except Exception as error:  # noqa: BLE001 - what cannot be encoded is its own row's fault
-            outcome.parked[row.sequence] = rows.unfit(error)
+            outcome.parked[rows.key(row)] = rows.unfit(error)
 
     def _sort(self, fast: Publisher, sent: list["_Sent"], outcome: Outcome) -> None:
         """Put into `outcome` what is known of what was sent."""
@@ -261,16 +273,16 @@ class Relay:
         for row, confirm in sent:
             if not confirm.done():
                 late.add((row.exchange, row.routing_key))
-                outcome.doubtful[row.sequence] = "sent, and not confirmed in time"
+                outcome.doubtful[rows.key(row)] = "sent, and not confirmed in time"
                 continue
             error = confirm.exception()
             if error is None:
-                outcome.confirmed.append(row[0])
+                outcome.confirmed.append(rows.key(row))
             elif isinstance(error, ReturnedError | NackedError):
-                outcome.parked[row.sequence] = str(error)
+                outcome.parked[rows.key(row)] = str(error)
             else:
                 self._vetting.forget()
-                outcome.doubtful[row.sequence] = f"sent, and the confirm was lost: {error}"
+                outcome.doubtful[rows.key(row)] = f"sent, and the confirm was lost: {error}"
         if late:
             self._careful.suspect(late)
             self._abandon(fast)
@@ -301,43 +313,97 @@ class Reached:
     somebody holds an old snapshot, as a dump does for hours, it is not. A look from the start would
     pass over all of it. Numbers are given before they are committed, so a look begins where things
     were `LATE_SECONDS` ago.
+
+    What is committed later, or let go by a relay that was killed, is found by a thorough look each
+    `POLL_SECONDS`. It begins at the floor, below which nothing can come any more: every transaction
+    that could have written or held a row there had ended before a look that began below. A dump
+    writes nothing, so it does not hold the floor; who writes for long does, and is then passed over
+    again and again, for `PASSING_SHARE` of the time.
     """
 
     def __init__(self) -> None:
         self._marks: deque[tuple[float, int]] = deque()
-        self._floor = 0
-        self._all_at = 0.0
+        self._near = self._floor = self._last = self._epoch = 0
+        self._mark: tuple[int, int] | None = None  # the next writer then, and how far it was
+        self._thorough_at = self._all_at = 0.0
         self._left_alone: set[rows.Destination] = set()
+        self._is_elsewhere = False
 
-    def after(self, now: float, left_alone: Iterable[rows.Destination]) -> int:
+    def is_thorough(self, now: float) -> bool:
+        """Whether the look that begins now is to be thorough: by one lane at a time, as a rule."""
+        if now < self._thorough_at:
+            return False
+        self._thorough_at = now + POLL_SECONDS
+        return True
+
+    def after(
+        self, now: float, left_alone: Iterable[rows.Destination], *, is_thorough: bool = False
+    ) -> int:
         """The sequence behind which to look.
 
         Args:
             now: on the monotonic clock.
             left_alone: destinations whose rows are not taken: what is not left alone any more may
                 have rows that were passed over.
+            is_thorough: whether it is to find what was committed late.
         """
         alone = set(left_alone)
-        if self._left_alone - alone:
+        if self._left_alone - alone or self._is_elsewhere:
+            self._is_elsewhere = False
             self.forget()
         self._left_alone = alone
         if now - self._all_at >= ALL_SECONDS:
             self._all_at = now
             return 0
         while self._marks and self._marks[0][0] <= now - LATE_SECONDS:
-            self._floor = self._marks.popleft()[1]
-        return self._floor
+            self._near = self._marks.popleft()[1]
+        return self._floor if is_thorough else max(self._near, self._floor)
 
     def note(self, now: float, sequence: int) -> None:
         """Note that all up to a sequence that could be seen is dealt with, or in others' hands."""
-        last_at, last = self._marks[-1] if self._marks else (0.0, self._floor)
+        self._last = max(sequence, self._last)
+        last_at, last = self._marks[-1] if self._marks else (0.0, self._near)
         if sequence > last and now - last_at >= LATE_SECONDS / 50:
             self._marks.append((now, sequence))
+
+    def begin(self, oldest: int, following: int) -> tuple[int, int]:
+        """Begin a thorough look; returns what `end` is told of it.
+
+        Args:
+            oldest: the oldest transaction that writes and has not ended.
+            following: the next that will begin.
+        """
+        passing = 0
+        if self._mark is None or self._mark[0] <= oldest:
+            passing = self._mark[1] if self._mark else 0
+            self._mark = following, self._last
+        return self._epoch, passing
+
+    def end(self, look: tuple[int, int], now: float, took: float, reached: int | None) -> None:
+        """A thorough look is over.
+
+        Args:
+            look: what `begin` gave.
+            now: on the monotonic clock.
+            took: how many seconds it was.
+            reached: the sequence that it came to; None where it came to the end.
+        """
+        epoch, passing = look
+        self._thorough_at = max(self._thorough_at, now + took / PASSING_SHARE)
+        if epoch == self._epoch:  # nothing was forgotten meanwhile
+            passed = passing if reached is None else min(passing, reached)
+            self._floor = max(self._floor, passed)
 
     def forget(self) -> None:
         """Begin at the start again: some were left as they were."""
         self._marks.clear()
-        self._floor = 0
+        self._near = self._floor = self._last = 0
+        self._mark = None
+        self._epoch += 1
+
+    def change_server(self) -> None:
+        """Forget at the next look; called in any thread."""
+        self._is_elsewhere = True
 
 
 class _Troubles:

@@ -1,12 +1,12 @@
 """The rows of the outbox, as the relay takes them and writes down what became of them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Connection, Row, case, delete, func, or_, select, text, tuple_
+from sqlalchemy import Connection, Row, case, func, or_, select, text, tuple_
 
 from shared.bus.contract import journal
 from shared.bus.contract.message import MENDED_BY, Message
@@ -15,6 +15,9 @@ from shared.db.models import OutboxMessage
 
 Destination = tuple[str, str]
 """An exchange and a routing key: what the broker decides by, and what may fail to confirm."""
+Key = tuple[int, UUID]
+"""Which row: its number and its message's id. A standby that was promoted lacks the last rows and
+gives their numbers once more: the number alone may be another message's by then."""
 
 FIRST_WAIT, LONGEST_WAIT = 30, 3600
 """Seconds until a parked row is tried again: twice as long after each time."""
@@ -46,12 +49,10 @@ _SIZE = func.octet_length(_table.c.body)
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of rows, by sequence.
+    """What became of rows.
 
     Attributes:
-        confirmed: safe on the bus; they were locked all the time.
-        confirmed_unlocked: the same of others, with the messages' ids: a standby that was promoted
-            gives the last numbers once more, and then one may be another row's.
+        confirmed: safe on the bus.
         doubtful: sent, and nobody knows; for the reason that is given.
         unsent: they could not be sent, through no fault of theirs, for the reason that is given.
         parked: they cannot be published, for the reason that is given.
@@ -60,13 +61,12 @@ class Outcome:
         held: sent, and still waited for: nobody else tries them for `LEASE_SECONDS`.
     """
 
-    confirmed: list[int] = field(default_factory=list)
-    confirmed_unlocked: dict[int, UUID] = field(default_factory=dict)
-    doubtful: dict[int, str] = field(default_factory=dict)
-    unsent: dict[int, str] = field(default_factory=dict)
-    parked: dict[int, str] = field(default_factory=dict)
-    deferred: list[int] = field(default_factory=list)
-    held: list[int] = field(default_factory=list)
+    confirmed: list[Key] = field(default_factory=list)
+    doubtful: dict[Key, str] = field(default_factory=dict)
+    unsent: dict[Key, str] = field(default_factory=dict)
+    parked: dict[Key, str] = field(default_factory=dict)
+    deferred: list[Key] = field(default_factory=list)
+    held: list[Key] = field(default_factory=list)
 
     @property
     def no_longer_fresh(self) -> int:
@@ -93,6 +93,15 @@ def take_fresh(
     if after:
         query = query.where(_table.c.sequence > after)
     return _take(connection, query.order_by(_table.c.sequence), without, limit)
+
+
+def writers(connection: Connection) -> tuple[int, int]:
+    """The oldest transaction that writes, or holds rows, and has not ended; and the next to begin.
+
+    A transaction that only reads, as a dump's, is none of them.
+    """
+    found = connection.execute(_WRITERS).one()
+    return found.oldest, found.following
 
 
 def take_due(
@@ -168,29 +177,25 @@ def settle(connection: Connection, outcome: Outcome) -> None:
         outcome: of each that something became of; the others are left as they were.
     """
     if outcome.confirmed:
-        connection.execute(delete(OutboxMessage).where(_table.c.sequence.in_(outcome.confirmed)))
-    if outcome.confirmed_unlocked:
-        given = outcome.confirmed_unlocked
-        values = {"sequences": _numbers(given), "ids": arrays.uuids(given.values())}
-        connection.execute(_DELETE, values)
+        connection.execute(_DELETE, _these(outcome.confirmed))
     if outcome.doubtful:
-        connection.execute(_DOUBT, _by_sequence(outcome.doubtful))
+        connection.execute(_DOUBT, _with_reasons(outcome.doubtful))
     if outcome.unsent:
-        connection.execute(_UNSENT, _by_sequence(outcome.unsent))
+        connection.execute(_UNSENT, _with_reasons(outcome.unsent))
     if outcome.parked:
         waits = {"first": FIRST_WAIT, "longest": LONGEST_WAIT}
-        connection.execute(_PARK, _by_sequence(outcome.parked) | waits)
+        connection.execute(_PARK, _with_reasons(outcome.parked) | waits)
     if outcome.deferred:
-        connection.execute(_HOLD, {"sequences": _numbers(outcome.deferred), "seconds": 0})
+        connection.execute(_HOLD, _these(outcome.deferred) | {"seconds": 0})
     if outcome.held:
-        connection.execute(_HOLD, {"sequences": _numbers(outcome.held), "seconds": LEASE_SECONDS})
+        connection.execute(_HOLD, _these(outcome.held) | {"seconds": LEASE_SECONDS})
     connection.commit()
 
 
 def tell_parked(found: Sequence[Row[Any]], outcome: Outcome) -> None:
     """Say in the log which of these rows are parked, and why."""
     for row in found:
-        reason = outcome.parked.get(row.sequence)
+        reason = outcome.parked.get(key(row))
         if reason is not None:
             log.error(
                 "parked",
@@ -199,6 +204,11 @@ def tell_parked(found: Sequence[Row[Any]], outcome: Outcome) -> None:
                 written_by=row.written_by,
                 reason=reason[:300],
             )
+
+
+def key(row: Any) -> Key:
+    """Which row it is."""
+    return row[0], row[1]  # by position: see `message`
 
 
 def message(row: Any) -> Message:
@@ -228,43 +238,54 @@ def unfit(error: Exception) -> str:
     return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
 
 
-def _by_sequence(reasons: Mapping[int, str]) -> dict[str, Any]:
-    return {"sequences": _numbers(reasons), "reasons": arrays.texts(reasons.values())}
+def _these(keys: Collection[Key]) -> dict[str, Any]:
+    return {
+        "sequences": "{" + ",".join([str(sequence) for sequence, _ in keys]) + "}",
+        "ids": arrays.uuids(id_ for _, id_ in keys),
+    }
 
 
-def _numbers(values: Iterable[int]) -> str:
-    return "{" + ",".join(map(str, values)) + "}"
+def _with_reasons(reasons: Mapping[Key, str]) -> dict[str, Any]:
+    return _these(reasons) | {"reasons": arrays.texts(reasons.values())}
 
 
-_DELETE = text(
-    "DELETE FROM outbox WHERE sequence = ANY(CAST(:sequences AS bigint[])) "
-    "AND message_id = ANY(CAST(:ids AS uuid[]))"
+_WRITERS = text("""
+    SELECT CAST(CAST(pg_snapshot_xmin(now) AS text) AS bigint) AS oldest,
+           CAST(CAST(pg_snapshot_xmax(now) AS text) AS bigint) AS following
+    FROM pg_current_snapshot() AS now
+""")
+_ARRAYS = "CAST(:sequences AS bigint[]), CAST(:ids AS uuid[])"
+# By the numbers first, which have an index.
+_ARE_THESE = (
+    "sequence = ANY(CAST(:sequences AS bigint[])) "  # noqa: S608 - our own text
+    f"AND (sequence, message_id) IN (SELECT * FROM unnest({_ARRAYS}))"
 )
-_DOUBT = text("""
+_GIVEN = f"""
+    FROM unnest({_ARRAYS}, CAST(:reasons AS text[])) AS given(sequence, id, why)
+    WHERE outbox.sequence = given.sequence AND outbox.message_id = given.id
+"""
+_DELETE = text(f"DELETE FROM outbox WHERE {_ARE_THESE}")  # noqa: S608
+_DOUBT = text(f"""
     UPDATE outbox
     SET attempts = attempts + 1, next_try_at = clock_timestamp(), reason = why, parked_at = NULL
-    FROM unnest(CAST(:sequences AS bigint[]), CAST(:reasons AS text[])) AS given(sequence, why)
-    WHERE outbox.sequence = given.sequence
-""")
+    {_GIVEN}
+""")  # noqa: S608
 # What is parked stays parked since when it was: ops staff may still change it.
-_UNSENT = text("""
+_UNSENT = text(f"""
     UPDATE outbox SET next_try_at = clock_timestamp(), reason = why
-    FROM unnest(CAST(:sequences AS bigint[]), CAST(:reasons AS text[])) AS given(sequence, why)
-    WHERE outbox.sequence = given.sequence
-""")
-_PARK = text("""
+    {_GIVEN}
+""")  # noqa: S608
+_PARK = text(f"""
     UPDATE outbox
     SET attempts = attempts + 1, reason = coalesce(nullif(why, ''), 'It does not say why.'),
         parked_at = coalesce(parked_at, clock_timestamp()),
         next_try_at = clock_timestamp()
             + make_interval(secs => least(:first * power(2, least(attempts, 20)), :longest))
-    FROM unnest(CAST(:sequences AS bigint[]), CAST(:reasons AS text[])) AS given(sequence, why)
-    WHERE outbox.sequence = given.sequence
-""")
+    {_GIVEN}
+""")  # noqa: S608
 # Without a reason: what is under way ops staff must leave alone until its outcome is known. Since
 # when it is parked stays, unless it is sent.
 _HOLD = text(
-    "UPDATE outbox SET reason = '', "
-    "next_try_at = clock_timestamp() + make_interval(secs => :seconds) "
-    "WHERE sequence = ANY(CAST(:sequences AS bigint[]))"
+    "UPDATE outbox SET reason = '', "  # noqa: S608
+    f"next_try_at = clock_timestamp() + make_interval(secs => :seconds) WHERE {_ARE_THESE}"
 )

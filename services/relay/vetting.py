@@ -15,7 +15,7 @@ from sqlalchemy import Row
 
 from services.relay import authors, rows
 from services.relay.rehearsal import CannotTryError, RefusedError, Rehearsal
-from services.relay.rows import Destination
+from services.relay.rows import Destination, Key
 from shared.bus.contract import journal
 from shared.bus.contract.message import Message
 from shared.bus.publish.confirms import UnavailableError
@@ -70,7 +70,7 @@ class Vetting:
 
     async def vet(
         self, found: Sequence[Row[Any]], is_connected: Callable[[], bool] = lambda: False
-    ) -> tuple[list[Row[Any]], dict[int, str]]:
+    ) -> tuple[list[Row[Any]], dict[Key, str]]:
         """Try rows that do not pass yet, up to the first that the broker does not answer for.
 
         Args:
@@ -79,8 +79,8 @@ class Vetting:
                 fault that it does not answer.
 
         Returns:
-            Those that may be sent now, in their order, and why others may not, by sequence. Of
-            others nothing is known yet.
+            Those that may be sent now, in their order, and why others may not. Of others
+            nothing is known yet.
 
         Raises:
             PublishError: the broker has an alarm, or does not answer: at the first such row.
@@ -96,9 +96,9 @@ class Vetting:
 
     def _vet(
         self, found: Sequence[Row[Any]], is_connected: Callable[[], bool]
-    ) -> tuple[list[Row[Any]], dict[int, str]]:
+    ) -> tuple[list[Row[Any]], dict[Key, str]]:
         good: list[Row[Any]] = []
-        refused: dict[int, str] = {}
+        refused: dict[Key, str] = {}
         closed: dict[Destination, str] = {}
         nowhere: CannotTryError | None = None
         for row in found:
@@ -122,10 +122,10 @@ class Vetting:
                     if not is_connected():
                         raise
                     # Each such row takes long: those behind it have another turn.
-                    refused[row.sequence] = f"tried, and the broker did not answer: {error}"
+                    refused[rows.key(row)] = f"tried, and the broker did not answer: {error}"
                     break
             if why:
-                refused[row.sequence] = why
+                refused[rows.key(row)] = why
             else:
                 good.append(row)
         if nowhere is not None and not good and not refused:

@@ -6,6 +6,7 @@ that comes twice, or that several webhooks make of one change, counts once, what
 
 An order that is made and not placed, or has no address, is waited for: the change that has both
 creates it. So does a change of one that was made within minutes, whatever came of its creation.
+Each is a message of its own, since the earliest of them says since when the order is placed.
 """
 
 from datetime import datetime, timedelta
@@ -105,13 +106,15 @@ def event_of(
         now: the time.
         is_test: whether a test secret signed it.
     """
-    if topic == "new" or _is_young(said, now):
-        is_fresh = said.is_untouched and said.at is not None and now - said.at < _FRESH
-        is_known = is_fresh and not said.spelled_key
-        former = UNSET if is_known else _former(platform, said, account_id, is_test)
+    is_fresh = said.is_untouched and said.at is not None and now - said.at < _FRESH
+    is_known = is_fresh and not said.spelled_key
+    former = UNSET if is_known else _former(platform, said, account_id, is_test)
+    is_new = topic == "new" or _is_young(said, now)
+    # Where another order may have its id, what creates it says which of them it is.
+    if topic == "new" or (is_new and not said.is_unique):
         made: Made | Note = _new(id_, said, account_id, former, now)
     else:
-        made = _changed(platform, id_, said, account_id, is_test)
+        made = _changed(id_, said, account_id, former, is_new=is_new)
     if not is_test or not isinstance(made, Made):
         return made
     # A test order may be cleared and made again. Its creation is known by the id it is recorded by.
@@ -149,11 +152,10 @@ def _creation_id(id_: UUID, said: Said) -> UUID:
 
 
 def _changed(
-    platform: Platform, id_: UUID, said: Said, account_id: UUID, is_test: bool
+    id_: UUID, said: Said, account_id: UUID, former: Former, *, is_new: bool
 ) -> Made | Note:
     if said.status is None and not said.is_placed:
         return "no_change"
-    former = _former(platform, said, account_id, is_test)
     made_at = moment(said.made) or UNSET
     if said.status is TrackingStatus.CANCELLED:
         event: Event = OrderCancelled(
@@ -181,10 +183,10 @@ def _changed(
         # One that has not moved is told to its business, and that once.
         parts = (said.at, id_, said.status, *names) if moved else (id_, "change")
         return Made(event, derived_id(event.TYPE, *parts), "no_email_address")
-    more = {"former": former, "has_moved": moved, "made_at": made_at}
+    more = {"former": former, "has_moved": moved, "made_at": made_at, "is_new": is_new}
     event = _order(OrderPlaced, id_, said, account_id, **more)
     message_id = derived_id(event.TYPE, said.at, id_, said.status, *names)
-    return Made(event, message_id, None if moved else "no_change")
+    return Made(event, message_id, None if moved or is_new else "no_change")
 
 
 def _parcel(said: Said) -> dict[str, Any]:

@@ -6,7 +6,6 @@ at once, with the reason.
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 from uuid import UUID
@@ -69,13 +68,23 @@ def look(
         recipient: who carries it out.
         connection: to look for a refusal among the dead letters too, which costs more.
 
+    Returns:
+        Where those could not all be looked at, that it waits, with why they could not.
+
     Raises:
         sqlalchemy.exc.DBAPIError: the database is away.
     """
     if _is_done(engine, message_id, recipient.consumer):
         return Outcome("carried out", recipient.standing(engine))
-    refusal = _refusal(connection, message_id, recipient.queue) if connection is not None else None
-    return None if refusal is None else Outcome("refused", refusal)
+    if connection is None:
+        return None
+    try:
+        letter = find(connection, recipient.queue, str(message_id))
+    except BusyError as error:
+        return Outcome("waiting", str(error))
+    except AccessRefused:  # an operator may publish decisions and no more
+        return Outcome("waiting", f"You may not look into {recipient.queue.dead}.")
+    return None if letter is None else Outcome("refused", letter.reason)
 
 
 def wait(
@@ -103,15 +112,29 @@ def wait(
         is_last = time.monotonic() >= deadline
         letters = connection if is_last or looks % LETTERS_EVERY == 0 else None
         outcome = look(engine, message_id, recipient, letters)
-        if outcome is not None:
+        if outcome is not None and outcome.state != "waiting":
             return outcome
         if is_last:
-            return Outcome(
-                "waiting",
-                f"Not carried out after {seconds:g} s. It is safe in {recipient.queue.name}: "
-                f"is {recipient.consumer} running?",
-            )
+            return given_up(recipient, f"{seconds:g} s", outcome)
         time.sleep(POLL_SECONDS)
+
+
+def given_up(recipient: Recipient, after: str, last: Outcome | None) -> Outcome:
+    """What is told of a command that is waited for no longer.
+
+    Args:
+        recipient: who carries it out.
+        after: how long it was waited for.
+        last: what the last look brought, which was one among the dead letters.
+    """
+    safe = f"t is safe in {recipient.queue.name}: is {recipient.consumer} running?"
+    sentence = f"Not carried out after {after}. I{safe}"
+    if last is not None:
+        sentence = (
+            f"Not carried out after {after}, and whether it was refused is not known. "
+            f"{last.sentence} If it was not, i{safe}"
+        )
+    return Outcome("waiting", sentence)
 
 
 def _is_done(engine: Engine, message_id: UUID, consumer: str) -> bool:
@@ -120,15 +143,3 @@ def _is_done(engine: Engine, message_id: UUID, consumer: str) -> bool:
             InboxEntry.consumer == consumer, InboxEntry.message_id == message_id
         )
         return connection.execute(known).first() is not None
-
-
-def _refusal(connection: Connection, message_id: UUID, queue: topology.Queue) -> str | None:
-    """Why a command died, if it did.
-
-    An operator may publish decisions and no more: for who may not look, none has died.
-    """
-    # What somebody else has in hand is asked for again.
-    with suppress(AccessRefused, BusyError):
-        letter = find(connection, queue, str(message_id))
-        return None if letter is None else letter.reason
-    return None

@@ -159,10 +159,8 @@ def find(connection: Connection, queue: topology.Queue, message_id: str) -> Lett
     """
     wanted = Criteria(ids=frozenset({message_id}))
     page = browse(connection, queue, wanted, limit=1)
-    if not page.letters and not page.alone:
-        raise BusyError.of(queue.dead)
-    if not page.letters and page.unseen:
-        raise BusyError.beyond(queue.dead)
+    if not page.letters and not page.is_whole:
+        raise BusyError.beyond(queue.dead) if page.unseen else BusyError.of(queue.dead)
     return page.letters[0] if page.letters else None
 
 

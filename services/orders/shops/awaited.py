@@ -1,7 +1,8 @@
 """Orders that a shop has told of before anybody could be told of them: not placed, or unaddressed.
 
 They are remembered by their ids alone. What is said of one later, when it is placed and has an
-address, creates it; of any other order that is not known it is an update, and waits as such.
+address, creates it, and so it does of one that is new; of any other order that is not known it is
+an update, and waits as such.
 
 A shop cancels what is not paid, and takes the payment all the same. So its cancellation counts if
 it is later than the earliest word that the order was placed, whichever comes first: that of an
@@ -31,7 +32,7 @@ from shared.bus.contract.message import Received
 from shared.db import arrays
 from shared.ids import is_of_shop
 
-CANCELLED = TrackingStatus.CANCELLED.value
+CANCELLED, PENDING = TrackingStatus.CANCELLED.value, TrackingStatus.PENDING.value
 Placed = Received[OrderPlaced]
 Cancelled = Received[OrderCancelled]
 Change = Placed | Received[OrderUnaddressed] | Cancelled
@@ -100,7 +101,9 @@ def sort(
         session.execute(_FORGET, {"ids": arrays.uuids(placed)})
     since = {row.id: row.accepted_at for row in session.execute(_RECORDED, ids)}
     known = since.keys() | created.keys()
-    to_come = placed - known
+    new = {m.data.order_id for m in changes if isinstance(m.data, OrderPlaced) and m.data.is_new}
+    to_come = (placed | new) - known
+    since = {id_: m.time for id_, m in created.items()} | since
     result.updates.extend(
         _cancellation(awaited[id_], created[id_])
         for id_ in sorted(placed & created.keys())
@@ -124,7 +127,7 @@ def sort(
             to_come.discard(id_)
             known.add(id_)
             result.created.append(message)
-            if awaited[id_].cancelled_by is not None:
+            if id_ in awaited and awaited[id_].cancelled_by is not None:
                 result.updates.append(_cancellation(awaited[id_], message))
         elif data.has_moved or (id_ in since and message.time < since[id_]):
             result.updates.append(message)
@@ -191,13 +194,13 @@ def placing(
         for m in updates
         if (accepted := accepted_at.get(m.data.order_id)) is not None
         and m.time < accepted
-        and (isinstance(m.data, OrderPlaced) or is_over(m, accepted))
+        and (isinstance(m.data, OrderCreated) or is_over(m, accepted))
     ]
     if not before:
         return Placing({}, [])
     about = {m.data.order_id: m.data for m in before}
     rows = session.execute(_BEFORE, {"ids": arrays.uuids(about)}).all()
-    words = [(m.data.order_id, m.time) for m in before if isinstance(m.data, OrderPlaced)]
+    words = [(m.data.order_id, m.time) for m in before if isinstance(m.data, OrderCreated)]
     words += [(row.order_id, row.at) for row in rows if row.tracking_status != CANCELLED]
     since: dict[UUID, datetime] = {}
     for id_, at in words:
@@ -221,6 +224,26 @@ def is_over(message: Received[Any], placed_at: datetime) -> bool:
     """
     said = message.data
     return isinstance(said, OrderCancelled) and message.time < placed_at and _is_shops(said)
+
+
+def is_word(message: Received[Any]) -> bool:
+    """Whether it is a shop's word that an order is placed, of which there are several.
+
+    A creation is one where it has the order's id: any other may be another order, under a number
+    that was used again.
+    """
+    said = message.data
+    is_creation = isinstance(said, OrderCreated) and message.id == said.order_id
+    return isinstance(said, OrderPlaced) or (
+        is_creation and bool(said.metadata) and "shop" in said.metadata
+    )
+
+
+def has_moved(said: Any) -> bool:
+    """Whether an update says where an order is; else it says no more than that it is placed."""
+    if isinstance(said, OrderPlaced):
+        return said.has_moved
+    return not isinstance(said, OrderCreated) or said.tracking_status.value != PENDING
 
 
 def _is_shops(said: OrderCancelled) -> bool:

@@ -58,8 +58,8 @@ AGAIN = ("again", "unnamed")
 
 
 REUSED = (
-    "another command was carried out under this message_id, of the last 30 days: send this one "
-    "again under an id of its own"
+    "another command was carried out under this message_id, or the same for another person, within "
+    "the last 30 days: send this one again under an id of its own"
 )
 """Of a command; see `inbox.reused`."""
 
@@ -271,13 +271,20 @@ class Batches:
 def commanded(messages: Iterable[Received[Any]]) -> dict[UUID, bytes]:
     """What those of these messages say that are commands, whose ids their senders give them.
 
-    All others' ids are ours, and say what the message says.
+    All others' ids are ours, and say what the message says. Who says it is part of it: two persons
+    are two, whatever ids they use. What comes by way of a service, or of ops staff who put it back,
+    names nobody, and is the same command.
     """
     return {
-        m.id: hashlib.sha256(f"{m.type} ".encode() + encode(m.data)).digest()
+        m.id: _digest(f"{m.type} ".encode() + encode(m.data))
+        + (_digest(m.person.encode()) if m.person else b"")
         for m in messages
         if isinstance(m.data, Event) and m.data.EXCHANGE == topology.COMMANDS
     }
+
+
+def _digest(said: bytes) -> bytes:
+    return hashlib.sha256(said).digest()
 
 
 def _holds(error: Exception) -> bool:

@@ -32,7 +32,7 @@ def claim(
         session: the transaction that also makes their effects.
         consumer: whose inbox.
         ids: message ids; in a stable order, so that two consumers do not lock each other out.
-        digests: what some say, for `reused`.
+        digests: what some say and who, for `reused`.
     """
     entered = session.execute(_CLAIM, {"consumer": consumer, "ids": arrays.uuids(ids)})
     new = set(entered.scalars())
@@ -42,12 +42,12 @@ def claim(
 
 
 def reused(session: Session, consumer: str, digests: Mapping[UUID, bytes]) -> set[UUID]:
-    """Those of messages under whose ids others were entered, which said another thing.
+    """Those of messages under whose ids others were entered, of another content or person.
 
     Args:
         session: the transaction.
         consumer: whose inbox.
-        digests: what they say.
+        digests: what they say, and who; see `batch.commanded`.
     """
     if not digests:
         return set()
@@ -145,9 +145,11 @@ _SAY = text(
     f"UPDATE inbox SET digest = given.digest FROM {_GIVEN} "  # noqa: S608 - our own text
     "WHERE consumer = :consumer AND message_id = given.id"
 )
+# The SHA-256 of what is said, and behind it that of who says it where that is known of both.
 _REUSED = text(
     f"SELECT message_id FROM inbox JOIN {_GIVEN} ON message_id = given.id "  # noqa: S608
-    "WHERE consumer = :consumer AND inbox.digest <> given.digest"
+    "WHERE consumer = :consumer AND (substr(inbox.digest, 1, 32) <> substr(given.digest, 1, 32) "
+    "OR (length(inbox.digest) = length(given.digest) AND inbox.digest <> given.digest))"
 )
 _PRUNE_BY_ID = text(
     "DELETE FROM inbox WHERE consumer = :consumer AND message_id IN ("

@@ -302,14 +302,16 @@ class OrderNotPlaced(Event, frozen=True, kw_only=True):
 class OrderPlaced(OrderCreated, frozen=True, kw_only=True):
     """A shop's own webhook says how an order is now that is placed and can be mailed.
 
-    It creates an order that is waited for, and no other: whoever touches each old order of a shop
-    would mail each customer. Where the order is there, `tracking_status` counts if `has_moved`.
+    It creates an order that is waited for, or, where `is_new`, one that is not known: of any other,
+    whoever touches each old order of a shop would mail each customer. Where the order is there,
+    `tracking_status` counts if `has_moved`.
     """
 
     TYPE: ClassVar[str] = "order.placed"
     OF_PLATFORM: ClassVar[bool] = True
 
     has_moved: bool = False
+    is_new: bool = False
     made_at: MadeAt = UNSET
 
 

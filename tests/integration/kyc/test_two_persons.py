@@ -123,6 +123,24 @@ def test_two_who_give_the_same_decision_the_same_id_are_two(settings, db, amqp_u
     assert statuses(db) == ["approved"]
 
 
+def test_who_gives_a_decision_under_the_id_of_anothers_is_told_so(settings, db, amqp_url):
+    """A UUID is taken at its word, so what it names is one person's; the same from them is one."""
+    business = account(db, status="pending")
+    once = str(new_id())
+    for person in ("ada", "Ada", "ola"):
+        on_console(amqp_url, person, approve(business), message_id=once)
+        decide(settings)
+    by_tool(amqp_url, approve(business), message_id=once, user_id="fellow")
+    decide(settings)
+    assert statuses(db) == ["pending"]
+    reasons = died(amqp_url)
+    assert len(reasons) == 2
+    assert all("another" in why and "message_id" in why for why in reasons)
+    on_console(amqp_url, "ola", approve(business), message_id=str(new_id()))
+    decide(settings)
+    assert statuses(db) == ["approved"]
+
+
 def test_a_revocation_takes_two_and_a_rejection_one(settings, db, amqp_url):
     approved, pending = account(db, status="approved"), account(db, status="pending")
     on_console(amqp_url, "ada", revoke(approved, reason="Fraud report 77."))

@@ -7,6 +7,7 @@ from functools import partial
 import pytest
 from sqlalchemy import select
 
+from services.ingress.request_log.api import _awaited as awaited
 from services.orders.__main__ import wire
 from services.orders.handlers import record
 from services.orders.lanes import Lanes
@@ -16,7 +17,7 @@ from shared.bus.contract import topology
 from shared.bus.contract.errors import Retry
 from shared.bus.contract.events import TrackingStatus, decode
 from shared.bus.contract.message import message_for
-from shared.db.models import OutboxMessage, WaitingUpdate
+from shared.db.models import Order, OutboxMessage, WaitingUpdate
 from shared.db.session import transaction
 from tests.integration.arrange import (
     account,
@@ -141,3 +142,30 @@ def test_a_known_orders_update_is_not_written_down(db, business):
     assert not take_in(received(created, id=created.order_id, time=NOW), update_of(created))
     assert states(db) == {}
     assert told(db) == []
+
+
+@pytest.mark.parametrize("is_put_back", [False, True], ids=["left dead", "put back"])
+def test_what_is_told_of_an_update_is_what_becomes_of_it(db, business, is_put_back):
+    """Whenever its order comes: it counts, or its sender is told that it does not."""
+    for came_at in range(MAX_ATTEMPTS + 2):
+        order = order_created(business.id)
+        update = update_of(order)
+        before = len(told(db))
+        attempts = list(range(MAX_ATTEMPTS + 1))
+        steps = [*attempts[:came_at], None, *attempts[came_at:]]
+        if is_put_back:
+            steps.append(0)
+        for attempt in steps:
+            if attempt is None:
+                take_in(received(order, id=order.order_id, time=NOW))
+            elif not take_in(update_of(order, id=update.id, attempt=attempt)):
+                break
+        counts = came_at <= MAX_ATTEMPTS or is_put_back
+        db.rollback()
+        assert (db.get_one(Order, order.order_id).tracking_status == "DELIVERED") is counts
+        assert awaited(db, {update.id}) == ({} if counts else {update.id: True})
+        assert len(told(db)) - before == (came_at > MAX_ATTEMPTS)
+        # Sent again by who was told, it counts; and once.
+        take_in(update_of(order))
+        db.rollback()
+        assert db.get_one(Order, order.order_id).tracking_status == "DELIVERED"

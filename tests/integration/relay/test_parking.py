@@ -293,8 +293,9 @@ def test_what_is_being_tried_is_in_sight_and_nobodys_to_change(settings, db, eng
     write(db, messages(2))
     with engine.connect() as connection:
         connection.execute(text("UPDATE outbox SET parked_at = now(), reason = 'No such queue.'"))
-        numbers = connection.scalars(text("SELECT sequence FROM outbox ORDER BY 1")).all()
-        rows.settle(connection, Outcome(held=[numbers[0]]))
+        found = connection.execute(text("SELECT sequence, message_id FROM outbox ORDER BY 1")).all()
+        numbers = [row.sequence for row in found]
+        rows.settle(connection, Outcome(held=[rows.key(found[0])]))
     ops = create_engine(as_service(database_url, "ops"))
     with Session(ops) as session:
         assert [one.number for one in parked_messages.listed(session)] == numbers

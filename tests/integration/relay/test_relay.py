@@ -1,9 +1,11 @@
 """The relay: from real rows to a real broker."""
 
+import asyncio
 import os
 import sys
 import time
 from collections import Counter
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from services.relay import relay, rows
-from services.relay.relay import Reached
+from services.relay.relay import Reached, Relay
 from shared import health
 from shared.bus import outbox
 from stack.folders import ROOT
@@ -44,8 +46,9 @@ def test_notify_wakes_it(settings, db, engine, monkeypatch):
         monkeypatch.setattr(relay, "POLL_SECONDS", 0.1)
 
 
-def test_a_look_passes_over_nothing_that_was_relayed(settings, db, engine, monkeypatch):
-    """As long as a dump holds its snapshot, nothing of it is taken out of the table."""
+@pytest.fixture
+def looks(monkeypatch):
+    """Behind which numbers looks begin, while none is from the start that needs not to be."""
     begun = []
     take_fresh = rows.take_fresh
 
@@ -54,21 +57,37 @@ def test_a_look_passes_over_nothing_that_was_relayed(settings, db, engine, monke
         return take_fresh(connection, after, *given)
 
     monkeypatch.setattr(relay, "LATE_SECONDS", 0)
+    monkeypatch.setattr(relay, "POLL_SECONDS", 0.1)
     monkeypatch.setattr(relay, "ALL_SECONDS", 3_600.0)  # however slow the writes are
     monkeypatch.setattr(rows, "take_fresh", take_and_note)
+    return begun
+
+
+def relay_one(db, engine, looks):
+    """Relay a row; returns the lowest number that a look began behind meanwhile."""
+    looks.clear()
+    write(db, messages(1))
+    until(lambda: waiting(engine) == 0 and len(looks) > 4, "relayed, and looked again")
+    return min(looks)
+
+
+def walked(engine, after):
+    """How many pages such a look passes over."""
+    with engine.connect() as connection:
+        connection.execute(text("SET enable_seqscan = off; SET enable_sort = off"))
+        (plan,) = connection.scalar(WALKED, {"after": after})
+    return plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"]
+
+
+def test_a_look_passes_over_nothing_that_was_relayed(settings, db, engine, looks):
+    """As long as a dump holds its snapshot, nothing of it is taken out of the table."""
     with engine.connect() as dump, relaying(settings):
         dump = dump.execution_options(isolation_level="REPEATABLE READ")
         dump.execute(text("SELECT count(*) FROM outbox"))
         for _ in range(5):
             write(db, messages(400))
             until(lambda: waiting(engine) == 0, "relayed")
-        begun.clear()
-        write(db, messages(1))
-        until(lambda: waiting(engine) == 0 and begun, "relayed")
-    with engine.connect() as connection:
-        connection.execute(text("SET enable_seqscan = off; SET enable_sort = off"))
-        (plan,) = connection.scalar(WALKED, {"after": min(begun)})
-    assert plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"] < 20
+        until(lambda: walked(engine, relay_one(db, engine, looks)) < 20, "none passes over it")
 
 
 WALKED = text(
@@ -89,6 +108,58 @@ def test_what_is_committed_behind_others_is_relayed(settings, db, engine):
     assert len(drain(settings.amqp_url, 100)) == 51
 
 
+@contextmanager
+def committed(engine):
+    """Numbers are given long before."""
+    with Session(engine) as slow:
+        outbox.add(slow, messages(1))
+        slow.flush()
+        yield
+        slow.commit()
+
+
+@contextmanager
+def let_go(engine):
+    """By another relay, which is killed with what it has in hand."""
+    with Session(engine) as session:
+        write(session, messages(1))
+    with engine.connect() as other:
+        assert other.execute(text("SELECT 1 FROM outbox FOR UPDATE")).all()
+        yield
+
+
+@pytest.mark.parametrize("comes", [committed, let_go])
+def test_what_comes_long_behind_others_is_relayed(comes, settings, db, engine, looks):
+    """Without a look at all that was relayed since."""
+    with ExitStack() as late:
+        late.enter_context(comes(engine))
+        with relaying(settings):
+
+            def others():
+                write(db, messages(1))
+                return max(looks, default=0) > 5
+
+            until(others, "they are, long ago")
+            late.close()
+            until(lambda: waiting(engine) == 0, "it is too")
+
+
+def test_a_new_connection_may_be_to_another_server(settings):
+    """One that was promoted lacks the last commits, and gives their numbers once more."""
+
+    async def story():
+        one = Relay(settings)
+        reached = one._reached
+        for now in (100.0, 105.0):
+            one._engine.dispose()
+            with one._engine.connect():
+                assert reached.after(now, ()) == 0
+            reached.note(now, 10)
+        return reached.after(110.0, ())
+
+    assert asyncio.run(story()) == 10
+
+
 def test_where_a_look_begins():
     """Behind what was dealt with a while ago; at the start where some may have been left."""
     reached = Reached()
@@ -101,10 +172,38 @@ def test_where_a_look_begins():
     assert reached.after(110.0, ()) == 0  # what was left alone was passed over
     reached.note(110.0, 30)
     assert reached.after(115.0, ()) == 30
-    assert reached.after(130.0, ()) == 0  # what came very late
+    assert reached.after(130.0, ()) == 0  # what somebody wrote by hand
     assert reached.after(131.0, ()) == 30
     reached.forget()
     assert reached.after(132.0, ()) == 0
+    reached.note(132.0, 40)
+    assert reached.after(137.0, ()) == 40
+    reached.change_server()
+    assert reached.after(138.0, ()) == 0
+
+
+def thorough(reached, oldest, following, came_to=None):
+    """Where the look after a thorough one begins."""
+    reached.end(reached.begin(oldest, following), 0.0, 0.0, came_to)
+    return reached.after(0.0, (), is_thorough=True)
+
+
+def test_where_a_thorough_look_begins():
+    """Behind what nobody can write any more, as a look has seen that began when nobody could."""
+    reached = Reached()
+    reached.after(0.0, ())
+    reached.note(0.0, 10)
+    assert thorough(reached, 7, 9) == 0  # 7 and 8 may write below 10
+    reached.note(0.0, 20)
+    assert thorough(reached, 8, 12) == 0
+    assert thorough(reached, 9, 12) == 10
+    assert thorough(reached, 11, 14) == 10
+    assert thorough(reached, 14, 14, came_to=15) == 15  # there is much
+    assert thorough(reached, 15, 15) == 20
+    look = reached.begin(16, 16)
+    reached.forget()
+    reached.end(look, 0.0, 0.0, None)
+    assert reached.after(0.0, (), is_thorough=True) == 0
 
 
 def test_what_is_rolled_back_is_never_published(settings, db, engine):

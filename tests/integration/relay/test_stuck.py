@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 from services.relay.careful import Careful
 from services.relay.vetting import Vetting
 from shared.bus.contract.message import message_for
+from shared.bus.publish.confirms import NackedError, ReturnedError, UnavailableError
 from shared.ids import new_id
 from tests.integration.arrange import depth, until
 from tests.integration.relay.relaying import (
@@ -177,6 +178,94 @@ def test_a_number_that_is_given_again_meanwhile_takes_no_other_row_with_it(
             soon.execute(text("UPDATE outbox SET next_try_at = now()"))
         until(lambda: waiting(engine) == 0, "all is out")
     assert other in drain(amqp_url, 100, STUCK)
+
+
+class Wire:
+    """A publisher that is connected; what becomes of what is sent is for the test to say."""
+
+    state, outstanding = "connected", 0
+
+    def __init__(self):
+        self.sent = []
+        self.meanwhile = None
+
+    def send(self, message):
+        self.sent.append((message, asyncio.get_running_loop().create_future()))
+        if self.meanwhile is not None:
+            self.meanwhile()
+        return self.sent[-1][1]
+
+
+def refused(error):
+    def ends(careful, wire):
+        wire.sent[0][1].set_exception(error)
+
+    return ends
+
+
+def renewed(careful, wire):
+    careful._renew_at = 0.0
+
+
+@pytest.mark.parametrize(
+    ("ends", "is_at_once"),
+    [
+        (lambda _, wire: wire.sent[0][1].set_result(None), False),
+        (refused(ReturnedError("no queue is bound")), False),
+        (refused(NackedError("refused")), False),
+        (refused(UnavailableError("lost")), False),
+        (renewed, False),
+        (UnavailableError("not connected"), True),
+        (ValueError("not to be encoded"), True),
+    ],
+    ids=["confirmed", "returned", "nacked", "in doubt", "held", "unsent", "parked"],
+)
+def test_what_becomes_of_a_message_is_not_written_into_another_of_its_number(
+    ends, is_at_once, settings, db, engine, amqp_url
+):
+    """A standby that is promoted lacks the last rows, and gives their numbers to others."""
+    wire = Wire()
+    write(db, messages(1))
+
+    def promote():
+        with engine.begin() as promoted:
+            promoted.execute(
+                text("UPDATE outbox SET message_id = gen_random_uuid(), next_try_at = NULL")
+            )
+
+    def fail():
+        promote()
+        raise ends
+
+    async def story():
+        vetting = Vetting(amqp_url)
+        vetting.passes = lambda *_: True
+        careful = Careful(engine, lambda _: wire, vetting, 60.0)
+        with engine.begin() as connection:
+            connection.execute(text("UPDATE outbox SET next_try_at = now()"))
+        if is_at_once:
+            wire.meanwhile = fail
+        await careful.turn()
+        if not is_at_once:
+            promote()
+            ends(careful, wire)
+            await asyncio.sleep(0)
+        await careful.turn()
+        with engine.begin() as connection:
+            untouched = connection.execute(
+                text("SELECT next_try_at, parked_at, attempts, reason FROM outbox")
+            ).one()
+            connection.execute(text("UPDATE outbox SET next_try_at = now()"))
+        wire.meanwhile = None
+        if not wire.sent[0][1].done():
+            wire.sent[0][1].set_result(None)  # there is room for the other
+            await asyncio.sleep(0)
+        await careful.turn()
+        return untouched
+
+    assert asyncio.run(story()) == (None, None, 0, "")
+    first, other = (message.message_id for message, _ in wire.sent)
+    assert first != other
 
 
 def held(engine):

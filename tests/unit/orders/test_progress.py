@@ -40,6 +40,14 @@ def test_any_update_beats_the_creation():
     assert moves(ORDER, created(), at(-3600))
 
 
+@pytest.mark.parametrize("seconds", [-1, 1])
+def test_of_two_that_an_order_is_new_the_one_that_says_where_it_is_wins(seconds):
+    there = Position(TrackingStatus.IN_TRANSIT, BEGIN + timedelta(seconds=seconds), ORDER)
+    assert moves(ORDER, created(), there)
+    assert not moves(ORDER, there, created())
+    assert moves(ORDER, there, at(-3600, TrackingStatus.PENDING))
+
+
 @pytest.mark.parametrize(("final", "open_"), list(product(sorted(FINAL_STATUSES), OPEN)))
 @pytest.mark.parametrize("seconds", [-3600, 0, 3600])
 def test_a_final_status_beats_an_open_one_whatever_the_stamps(final, open_, seconds):

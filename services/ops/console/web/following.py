@@ -5,7 +5,7 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from services.ops.commands import outcomes
-from services.ops.commands.outcomes import Recipient
+from services.ops.commands.outcomes import Outcome, Recipient
 from services.ops.console.web.page import Visit
 from services.ops.console.web.reading import positive
 from shared.db.session import engine, let_go
@@ -27,20 +27,23 @@ def follow(session: Session, visit: Visit, recipient: Recipient, account_id: UUI
     message_id = uuid_of(visit.path["message_id"])
     looks = positive(visit.query.get("look", ""))
     let_go(session)
-    if looks % outcomes.LETTERS_EVERY == outcomes.LETTERS_EVERY - 1:
+    is_last = looks >= GIVE_UP_AFTER
+    if is_last or looks % outcomes.LETTERS_EVERY == outcomes.LETTERS_EVERY - 1:
         try:
             with visit.system.broker(None) as connection:
                 found = outcomes.look(engine(), message_id, recipient, connection)
-        except PageError:  # of the broker, while the books may know
+        except PageError as error:  # of the broker, while the books may know
             found = outcomes.look(engine(), message_id, recipient)
+            found = found or Outcome("waiting", str(error))
     else:
         found = outcomes.look(engine(), message_id, recipient)
+    if found is None or found.state == "waiting":
+        found = outcomes.given_up(recipient, "a minute", found) if is_last else None
     about = {
         "outcome": found,
         "account_id": account_id,
         "again": visit.asked_for,
         "look": looks + 1,
-        "is_given_up": looks >= GIVE_UP_AFTER,
         "recipient": recipient,
     }
     return View("outcome.html", about)

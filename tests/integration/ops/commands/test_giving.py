@@ -1,5 +1,7 @@
 """A command is told before it is given, and what nobody can know nobody says."""
 
+from contextlib import ExitStack
+
 import pytest
 from amqp import Message
 from kombu import Connection
@@ -7,14 +9,17 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from services.ops.audit.actions import Actor
+from services.ops.broker import hold
 from services.ops.broker.connection import open_connection
 from services.ops.commands import giving, outcomes
 from services.ops.commands.giving import NotKnownError, give
+from services.ops.dead_letters import search
 from services.secrets.__main__ import wire
+from shared.bus.contract import topology
 from shared.bus.contract.events import SecretRevoke, SecretRotate
 from shared.db.session import make_engine
 from shared.ids import new_id
-from tests.integration.arrange import account, consuming, depth, facts, take, until
+from tests.integration.arrange import account, consuming, depth, facts, publish_raw, take, until
 from tests.integration.gate import Gate
 from tests.integration.ops.cli.test_cli import fellow
 
@@ -90,3 +95,22 @@ def test_a_refused_command_is_told_as_refused_and_not_as_a_stopped_service(setti
     assert found.state == "refused"
     db.expire_all()
     assert db.scalar(text("SELECT state FROM webhook_secrets")) == "active"
+
+
+@pytest.mark.parametrize("is_held", [True, False], ids=["in somebody's hands", "behind the most"])
+def test_what_may_have_been_refused_is_not_told_as_waiting(settings, engine, monkeypatch, is_held):
+    """Nobody could look at all that died."""
+    ours, dead = new_id(), topology.SECRETS_ROTATE.dead
+    for id_ in (new_id(), ours):
+        publish_raw(settings.amqp_url, "", dead, b"{}", message_id=str(id_))
+    with Connection(settings.amqp_url) as connection, ExitStack() as until_the_end:
+        if is_held:
+            other = until_the_end.enter_context(Connection(settings.amqp_url))
+            other.default_channel.basic_get(dead)
+            other.default_channel.basic_consume(dead, consumer_tag="other")
+        else:
+            monkeypatch.setattr(hold, "MOST", 1)
+            monkeypatch.setattr(search, "MOST", 1)
+        found = outcomes.wait(connection, engine, ours, outcomes.SECRETS, 0)
+    assert found.state == "waiting"
+    assert "whether it was refused is not known" in found.sentence
