@@ -1,7 +1,6 @@
 """Updates of orders that are not known, written down for their sender to see."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -49,7 +48,6 @@ def note(
             "order_id": arrays.uuids(m.data.order_id for m in updates),
             "order_number": arrays.texts(m.data.order_number or None for m in updates),
             "given_up": arrays.booleans(m.id in ended for m in updates),
-            "now": datetime.now(UTC),
         },
     )
     return [NotTaken("update_given_up", m.data, m.id) for m in given_up]
@@ -66,7 +64,7 @@ _NOTE = text("""
     INSERT INTO waiting_updates
         (event_id, account_id, order_id, order_number, since, given_up_at)
     SELECT DISTINCT ON (event_id) event_id, account_id, order_id, order_number,
-           CAST(:now AS timestamptz), CASE WHEN given_up THEN CAST(:now AS timestamptz) END
+           now(), CASE WHEN given_up THEN now() END
     FROM unnest(CAST(:event_id AS uuid[]), CAST(:account_id AS uuid[]),
                 CAST(:order_id AS uuid[]), CAST(:order_number AS text[]),
                 CAST(:given_up AS boolean[]))

@@ -171,8 +171,9 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
 
 FUNCTIONS: Mapping[str, tuple[str, ...]] = {
     "ingress": (
-        "keep_webhook_request_partitions(integer)",
-        "keep_webhook_request_partitions()",  # of the version before, whose workers may still run
+        "keep_webhook_request_partitions(integer, timestamptz)",
+        "keep_webhook_request_partitions(integer)",  # of versions before: workers may still run
+        "keep_webhook_request_partitions()",
         "hold_approval(uuid)",
         "clear_test_orders(uuid)",
         "end_tracking_links(uuid, uuid)",

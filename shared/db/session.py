@@ -177,12 +177,18 @@ def database_time(session: Session) -> datetime:
     return found
 
 
+def both_clocks(session: Session) -> tuple[datetime, datetime]:
+    """The time by the database's clock and by this host's, the earlier first."""
+    one, other = sorted((database_time(session), datetime.now(UTC)))
+    return one, other
+
+
 def time_by_both_clocks(session: Session) -> datetime:
     """The earlier time of the database's clock and this host's.
 
     By it goes what does not come back: one clock that has jumped ahead removes nothing.
     """
-    return min(database_time(session), datetime.now(UTC))
+    return both_clocks(session)[0]
 
 
 def still_here(session: Session) -> None:

@@ -93,15 +93,15 @@ def write(rows: Sequence[bytes]) -> int:
 
 
 def keep_partitions() -> datetime:
-    """Make the partitions of the next days, and drop those whose time is over.
+    """Make the partitions of the next days, and drop those whose time is over by both clocks.
 
     Returns:
         When the oldest of them begins.
     """
     days = settings().retention_request_log_days
-    call = text("SELECT keep_webhook_request_partitions(:days)")
+    call = text("SELECT keep_webhook_request_partitions(:days, :host)")
     with engine().begin() as connection:
-        oldest = connection.execute(call, {"days": days}).scalar_one()
+        oldest = connection.execute(call, {"days": days, "host": datetime.now(UTC)}).scalar_one()
     return datetime.combine(oldest, datetime.min.time(), UTC)
 
 

@@ -14,7 +14,7 @@ from shared.bus.contract.message import Message, message_for
 from shared.config.settings import JOURNAL_DAYS
 from shared.db.locking.advisory_locks import REFUSED_ADDRESSES
 from shared.db.models import Account, Order, Suppression
-from shared.db.session import transaction
+from shared.db.session import time_by_both_clocks, transaction
 from shared.security.unsubscribe_tokens import unsubscribe_tokens
 
 TELL_EVERY = timedelta(days=1)
@@ -61,18 +61,19 @@ def tell_refused(session: Session) -> None:
 
 
 def keep(session: Session) -> None:
-    """Hash again what an older key has hashed, and end what is over.
+    """Hash again what an older key has hashed, and end what is over by both clocks.
 
     An order's row ends with the order, and all of an account's some time after it was closed.
     """
     _hash_all_again()
     gone = ~select(Order.id).where(Order.id == Suppression.order_id).exists()
     # The journal may bring an order back.
-    old = func.now() - timedelta(days=JOURNAL_DAYS)
+    now = time_by_both_clocks(session)
+    old = now - timedelta(days=JOURNAL_DAYS)
     session.execute(
         delete(Suppression).where(Suppression.order_id.is_not(None), Suppression.since < old, gone)
     )
-    closed = select(Account.id).where(Account.closed_at < func.now() - CLOSED_FOR)
+    closed = select(Account.id).where(Account.closed_at < now - CLOSED_FOR)
     session.execute(delete(Suppression).where(Suppression.account_id.in_(closed)))
 
 

@@ -154,7 +154,7 @@ class _Mentioning:
 
     person: Person
 
-    def match(self, letter: Letter, now: datetime) -> bool:  # noqa: ARG002
+    def match(self, letter: Letter, *_: datetime) -> bool:
         return without(letter.incoming, letter.type, self.person) is not None
 
 

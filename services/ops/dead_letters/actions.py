@@ -10,13 +10,14 @@ import hashlib
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
 import msgspec
 from kombu import Connection
 from sqlalchemy import Engine
+from sqlalchemy.orm import Session
 
 from services.ops.audit.actions import Actor, tell
 from services.ops.broker.copying import copy
@@ -36,6 +37,7 @@ from shared.bus.contract.events import (
 )
 from shared.bus.contract.headers import KEY_HEADER, REASON_HEADER, REASONS_HEADER, REPLAY_HEADER
 from shared.bus.contract.message import Message
+from shared.db.session import both_clocks
 from shared.ids import derived_id
 
 BATCH = 500
@@ -103,8 +105,8 @@ OnProgress = Callable[[Progress], None]
 class Meant(Protocol):
     """Which letters are meant; `Criteria` is one."""
 
-    def match(self, letter: Letter, now: datetime) -> bool:
-        """Whether a letter is meant, at a time."""
+    def match(self, letter: Letter, *clocks: datetime) -> bool:
+        """Whether a letter is meant, at a time, by each clock that there is to go by."""
 
 
 def replay(
@@ -283,7 +285,8 @@ def settle(
         Exception: of `act`; what was done before stays done.
         sqlalchemy.exc.DBAPIError: the database is away; the same.
     """
-    now = datetime.now(UTC)
+    with Session(engine) as session:
+        clocks = both_clocks(session)  # what is gone does not come back
     state = Progress()
     settled: set[UUID] = set()
     # Until what comes back is settled as well.
@@ -292,7 +295,7 @@ def settle(
             state.alone, state.total = held.alone, held.ready
             while messages := held.take(BATCH):
                 letters = _by_tag(connection, queue, messages, state.done + state.passed)
-                meant = {tag: x for tag, x in letters.items() if criteria.match(x, now)}
+                meant = {tag: x for tag, x in letters.items() if criteria.match(x, *clocks)}
                 if meant:
                     tell(engine, act(list(meant.values())))
                     held.settle(meant)

@@ -32,9 +32,9 @@ class Authorised:
     authors: Collection[str] | None
     orphaned: set[UUID] = field(default_factory=set)
 
-    def match(self, letter: Letter, now: datetime) -> bool:
+    def match(self, letter: Letter, *clocks: datetime) -> bool:
         """Whether a letter is meant, at a time."""
-        if not self.criteria.match(letter, now):
+        if not self.criteria.match(letter, *clocks):
             return False
         if not is_orphaned(letter, self.authors):
             return True

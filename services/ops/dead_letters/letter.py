@@ -35,7 +35,7 @@ class Letter:
         reason: why it died, in a sentence.
         reasons: why each attempt failed, with its time, oldest first; as far as they were kept.
         attempts: how many times it was tried.
-        failed_at: when it died.
+        failed_at: when it died, by the clock of whoever failed on it.
         first_failed_at: when it failed first.
         correlation_id: the order or account that its story is about.
         consumer: who failed on it.
@@ -96,6 +96,13 @@ class Letter:
         )
 
     @property
+    def died_at(self) -> datetime | None:
+        """When it died, for its age: whoever failed on it stamps it, but not before it was said."""
+        if self.failed_at is None:
+            return None
+        return max(self.failed_at, self.incoming.stated_time or self.failed_at)
+
+    @property
     def death(self) -> UUID:
         """What tells this death of the message from an earlier or later one of the same."""
         return derived_id("death", self.queue, self.message_id, self.failed_at)
@@ -120,8 +127,8 @@ class Criteria:
         reason: a part of the reason or of its kind, in whatever case.
         type: the exact type.
         correlation_id: the order or account.
-        older_than: died longer ago than this.
-        younger_than: died less long ago than this.
+        older_than: died longer ago than this, by every clock.
+        younger_than: died less long ago than this, by every clock.
         as_of: when they were asked for: ages count to it, and what died after it is not meant.
         reads: makes of a reason what whoever asks may see of it, so that nobody finds out the rest
             letter by letter.
@@ -141,18 +148,30 @@ class Criteria:
         """Whether every letter is meant."""
         return self == Criteria()
 
-    def match(self, letter: Letter, now: datetime) -> bool:
-        """Whether a letter is meant. One that does not say when it died fits no age."""
-        age = None if letter.failed_at is None else (self.as_of or now) - letter.failed_at
+    def match(self, letter: Letter, *clocks: datetime) -> bool:
+        """Whether a letter is meant. One that does not say when it died fits no age.
+
+        Args:
+            letter: which.
+            *clocks: the time, by each that there is to go by.
+        """
+        failed, died = letter.failed_at, letter.died_at
+        earliest = min((*clocks, self.as_of or clocks[0]))
+        latest = self.as_of or max(clocks)
         reason = self.reason.casefold()
         return (
             (not self.ids or letter.message_id in self.ids)
             and (reason in self.reads(letter.reason).casefold() or reason in letter.kind.casefold())
             and self.type in ("", letter.type)
             and self.correlation_id in ("", letter.correlation_id)
-            and (self.as_of is None or age is None or age >= timedelta())
-            and (self.older_than is None or (age is not None and age > self.older_than))
-            and (self.younger_than is None or (age is not None and age < self.younger_than))
+            and (self.as_of is None or failed is None or failed <= self.as_of)
+            and (
+                self.older_than is None or (died is not None and earliest - died > self.older_than)
+            )
+            and (
+                self.younger_than is None
+                or (died is not None and latest - died < self.younger_than)
+            )
         )
 
 

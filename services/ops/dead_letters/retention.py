@@ -1,5 +1,6 @@
 """The end of dead letters that nobody dealt with: discarded, and the audit log is told of each."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -24,7 +25,9 @@ NOBODY = Actor("retention", "services.ops")
 log = structlog.get_logger()
 
 
-def over(connection: Connection, queue: topology.Queue, days: int) -> tuple[int, bool]:
+def over(
+    connection: Connection, queue: topology.Queue, days: int, as_of: datetime
+) -> tuple[int, bool]:
     """How many letters of a queue are older than they may be; those without a time are not.
 
     With it goes whether all could be looked at: there may be more otherwise.
@@ -33,10 +36,11 @@ def over(connection: Connection, queue: topology.Queue, days: int) -> tuple[int,
         connection: an open kombu connection.
         queue: the work queue.
         days: for how long letters are kept; 0 is for ever.
+        as_of: the time by both clocks.
     """
     if not days:
         return 0, True
-    found = search.summarise(connection, queue, _old(days))
+    found = search.summarise(connection, queue, replace(_old(days), as_of=as_of))
     return sum(group.count for group in found.groups), found.alone and not found.unseen
 
 

@@ -187,9 +187,9 @@ def summarise(
                 continue
             group = groups.setdefault((letter.kind, letter.type), Group(letter.kind, letter.type))
             group.count += 1
-            if letter.failed_at is not None:
-                group.oldest = min(group.oldest or letter.failed_at, letter.failed_at)
-                group.newest = max(group.newest or letter.failed_at, letter.failed_at)
+            if (died := letter.died_at) is not None:
+                group.oldest = min(group.oldest or died, died)
+                group.newest = max(group.newest or died, died)
         total, alone = held.ready, held.alone
     ordered = sorted(groups.values(), key=lambda group: -group.count)
     return Summary(tuple(ordered), total, seen, alone)

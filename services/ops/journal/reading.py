@@ -76,7 +76,7 @@ class Extent:
 def read(
     connection: Connection,
     since: datetime,
-    until: datetime,
+    until: datetime | None = None,
     extent: Extent | None = None,
     *,
     earlier: Collection[str] = (),
@@ -89,7 +89,7 @@ def read(
     Args:
         connection: an open kombu connection, which may publish to the default exchange.
         since: when they were written, with a time zone.
-        until: when they happened at the latest.
+        until: when they happened at the latest, by whoever has stamped them; None: whenever.
         extent: says, at any time, what was read of what there is.
         earlier: types of which all is given that there is, whenever it was written.
 
@@ -132,7 +132,7 @@ def read(
             heard = time.monotonic()
 
 
-def _entries(message: Any, until: datetime, only: Collection[str]) -> Iterator[Entry]:
+def _entries(message: Any, until: datetime | None, only: Collection[str]) -> Iterator[Entry]:
     whole, key = Incoming.of(message), message.delivery_info["routing_key"]
     if not whole.exchange:
         return  # a reader's mark: nobody says anything by the default exchange
@@ -142,7 +142,8 @@ def _entries(message: Any, until: datetime, only: Collection[str]) -> Iterator[E
     for incoming, own in unpack(whole, key):
         entry, happened = Entry(incoming, own), incoming.stated_time
         # One that does not say when is rather handled once too often.
-        if (not only or entry.type in only) and (happened is None or happened <= until):
+        is_in_time = until is None or happened is None or happened <= until
+        if is_in_time and (not only or entry.type in only):
             yield entry
 
 

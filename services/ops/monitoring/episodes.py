@@ -23,6 +23,7 @@ from services.ops.monitoring.visibility import is_hidden, is_over
 from shared.bus import outbox
 from shared.bus.contract.events import OpsTroubleChanged
 from shared.db.models import OpsTrouble
+from shared.db.session import time_by_both_clocks
 from shared.ids import new_id
 
 SEEN_EVERY = timedelta(seconds=10)
@@ -122,7 +123,8 @@ def keep(
         elif is_over(samples, row.seen_at, row.about, kind):
             row.ended_at = row.seen_at
     session.flush()
-    session.execute(delete(OpsTrouble).where(OpsTrouble.ended_at < now - KEPT))
+    kept_from = min(now, time_by_both_clocks(session)) - KEPT
+    session.execute(delete(OpsTrouble).where(OpsTrouble.ended_at < kept_from))
     return {row.key: Episode.of(row) for row in session.scalars(_OPEN)}
 
 

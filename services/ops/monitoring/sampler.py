@@ -109,7 +109,7 @@ class Sampler:
                             letters = [Letter.of(queue, one, 0, "") for one in held.take(1)]
                 except NotKnownError:
                     continue  # one queue that does not answer is not the broker
-                first = [letter.failed_at for letter in letters]
+                first = [letter.died_at for letter in letters]
                 self._letters[queue.dead] = (count.ready, first[0] if first else None)
         return {name: since for name, (_, since) in self._letters.items() if since is not None}
 

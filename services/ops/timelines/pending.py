@@ -128,7 +128,7 @@ def _on_the_bus(connection: Connection, correlation_id: str) -> Pending:
                 queue=queue.name,
                 message_id=letter.message_id,
                 type=letter.type,
-                since=letter.failed_at,
+                since=letter.died_at,
                 attempts=letter.attempts,
                 reason=letter.reason,
             )

@@ -141,7 +141,7 @@ def _in_journal(
         return
     reached = max((said.reached for said in beats if said.reached), default=now - UNKNOWN)
     deadline = time.monotonic() + SECONDS
-    for number, entry in enumerate(reading.read(connection, reached - MARGIN, now)):
+    for number, entry in enumerate(reading.read(connection, reached - MARGIN)):
         if number >= AT_MOST or time.monotonic() > deadline:
             say_whole(False)
             return

@@ -11,7 +11,7 @@ word comes.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, NamedTuple, cast
 from uuid import UUID
 
@@ -69,7 +69,6 @@ def remember(
             {
                 "order_id": arrays.uuids(m.data.order_id for m in messages),
                 "account_id": arrays.uuids(m.data.account_id for m in messages),
-                "now": datetime.now(UTC),
             },
         )
 
@@ -252,7 +251,7 @@ def _is_shops(said: OrderCancelled) -> bool:
 
 _REMEMBER = text("""
     INSERT INTO awaited_orders (order_id, account_id, since)
-    SELECT DISTINCT ON (order_id) order_id, account_id, CAST(:now AS timestamptz)
+    SELECT DISTINCT ON (order_id) order_id, account_id, now()
     FROM unnest(CAST(:order_id AS uuid[]), CAST(:account_id AS uuid[]))
          AS given (order_id, account_id)
     ORDER BY order_id

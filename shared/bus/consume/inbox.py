@@ -1,7 +1,7 @@
 """The inbox: which messages a consumer has handled, in the transaction of their effects."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import MappingProxyType
 from uuid import UUID
 
@@ -127,12 +127,22 @@ def prune(session: Session, consumer: str) -> None:
     is old is in a range of them; an id that a person has written may tell any time, so when it was
     handled counts. A derived one (UUIDv5) is anywhere: those have an index by time, and the others
     one without them, so that a run walks what it forgets.
+
+    Where the newest was handled longer ago, all was off, and it counts from there: what was
+    committed and not acknowledged at the end is delivered again at the start.
     """
-    before = time_by_both_clocks(session) - timedelta(days=KEEP_DAYS)
-    oldest_kept = UUID(int=int(before.timestamp() * 1000) << 80)
+    now = time_by_both_clocks(session)
+    known = {"consumer": consumer, "latest": _first_id(now)}
+    newest = session.scalars(_NEWEST, known).one()
+    before = min(now, newest or now) - timedelta(days=KEEP_DAYS)
     values = {"consumer": consumer, "most": PRUNE_AT_MOST, "before": before}
-    session.execute(_PRUNE_BY_ID, values | {"oldest": oldest_kept})
+    session.execute(_PRUNE_BY_ID, values | {"oldest": _first_id(before)})
     session.execute(_PRUNE_DERIVED, values)
+
+
+def _first_id(at: datetime) -> UUID:
+    """The lowest UUIDv7 of a time."""
+    return UUID(int=int(at.timestamp() * 1000) << 80)
 
 
 _CLAIM = text(
@@ -150,6 +160,14 @@ _REUSED = text(
     f"SELECT message_id FROM inbox JOIN {_GIVEN} ON message_id = given.id "  # noqa: S608
     "WHERE consumer = :consumer AND (substr(inbox.digest, 1, 32) <> substr(given.digest, 1, 32) "
     "OR (length(inbox.digest) = length(given.digest) AND inbox.digest <> given.digest))"
+)
+# Each by its index. An id of the future is no message of ours, and tells nothing.
+_NEWEST = text(
+    "SELECT greatest((SELECT handled_at FROM inbox WHERE consumer = :consumer "
+    "AND message_id < :latest AND substr(CAST(message_id AS text), 15, 1) <> '5' "
+    "ORDER BY message_id DESC LIMIT 1), "
+    "(SELECT handled_at FROM inbox WHERE consumer = :consumer "
+    "AND substr(CAST(message_id AS text), 15, 1) = '5' ORDER BY handled_at DESC LIMIT 1))"
 )
 _PRUNE_BY_ID = text(
     "DELETE FROM inbox WHERE consumer = :consumer AND message_id IN ("

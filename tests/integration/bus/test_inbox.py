@@ -1,11 +1,14 @@
 """The inbox forgets what is old, whatever kind of id it has, and nothing else."""
 
 from datetime import datetime, timedelta
+from types import SimpleNamespace
 from uuid import UUID
 
+import pytest
 from sqlalchemy import func, select, text, update
 
 from shared.bus.consume import inbox
+from shared.db import session as database
 from shared.db.models import InboxEntry
 from shared.db.session import transaction
 from shared.ids import derived_id, follow_up_id, new_id
@@ -64,18 +67,35 @@ def test_an_id_of_long_ago_that_came_today_is_kept(settings, db):
 
 def test_a_wrong_clock_forgets_nothing(settings, db, monkeypatch):
     """What was handled would be handled again."""
-
-    class Wrong(datetime):
-        @classmethod
-        def now(cls, tz=None):
-            return datetime.now(tz) + timedelta(days=400)
-
-    monkeypatch.setattr(inbox, "datetime", Wrong, raising=False)
+    ahead = SimpleNamespace(now=lambda zone: datetime.now(zone) + timedelta(days=400))
+    monkeypatch.setattr(database, "datetime", ahead)
     with transaction() as session:
         inbox.claim(session, "one", [new_id(), late("new")])
     with transaction() as session:
         inbox.prune(session, "one")
     assert db.scalar(select(func.count()).select_from(InboxEntry)) == 2
+
+
+@pytest.mark.parametrize("kind", ["by id", "derived"])
+def test_what_was_handled_last_is_kept_however_long_all_was_off(settings, db, kind):
+    """A power cut after the commit: the broker delivers it again when all is on once more."""
+    off = inbox.KEEP_DAYS + 10
+    ages = (off, off + inbox.KEEP_DAYS - 1, off + inbox.KEEP_DAYS + 1)
+    ids = [at(ago(days=age)) if kind == "by id" else derived_id("off", age) for age in ages]
+    with transaction() as session:
+        inbox.claim(session, "one", ids)
+        inbox.claim(session, "other", [new_id()])
+        for id_, age in zip(ids, ages, strict=True):
+            one = update(InboxEntry).where(InboxEntry.message_id == id_)
+            session.execute(one.values(handled_at=ago(days=age)))
+    for came, kept in ((), ids[:2]), ((new_id(),), []):
+        with transaction() as session:
+            inbox.claim(session, "one", came)
+        with transaction() as session:
+            inbox.prune(session, "one")
+        of_one = select(InboxEntry.message_id).where(InboxEntry.consumer == "one")
+        assert set(db.scalars(of_one)) == {*kept, *came}
+        db.rollback()
 
 
 def test_as_much_is_forgotten_as_can_come_in(settings, db):
@@ -85,9 +105,10 @@ def test_as_much_is_forgotten_as_can_come_in(settings, db):
     with transaction() as session:
         inbox.claim(session, "one", [UUID(int=first | n) for n in range(count)])
         session.execute(update(InboxEntry).values(handled_at=old_time()))
+        inbox.claim(session, "one", [new_id()])
     with transaction() as session:
         inbox.prune(session, "one")
-    assert db.scalar(select(func.count()).select_from(InboxEntry)) == 0
+    assert db.scalar(select(func.count()).select_from(InboxEntry)) == 1
 
 
 def test_a_run_walks_what_it_forgets_and_nothing_else(settings, db):

@@ -19,8 +19,11 @@ from shared.db import migrate
 from shared.db.locking import lock_patience
 from shared.db.models import Base
 from shared.ids import new_id
+from stack.folders import ROOT
+from stack.servers.credentials import service_passwords
 from tests.integration.arrange import account, until
 from tests.integration.gate import Gate
+from tests.machines.deployment import block
 
 
 @pytest.fixture
@@ -430,3 +433,54 @@ def test_a_database_in_another_encoding_is_refused_in_a_sentence(database):
     assert done.returncode == 2
     assert "is encoded as LATIN1" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_lost_database_is_set_aside_by_the_printed_steps(database, database_url, db, tmp_path):
+    """As often as they are pasted; and not while anybody is connected to it."""
+    name = "recovered"  # the server has one of the printed name
+    to = make_url(database.url(name))
+    environment = os.environ | {
+        "PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "PGHOST": to.host, "PGPORT": str(to.port), "PGUSER": to.username, "PGPASSWORD": to.password,
+        "DATABASE_URL": database.url(name),
+        "SERVICE_PASSWORDS": service_passwords(database.url(name)),
+    }  # fmt: skip
+    kept = account(db).id
+    dumped = make_url(database_url).database
+    dump = ("pg_dump", "--format=custom", f"--file={name}.dump", dumped)
+    subprocess.run(dump, cwd=tmp_path, env=environment, check=True)
+    steps = block((ROOT / "docs" / "recovery.md").read_text(), "### The lost one is set aside")
+    steps = steps.replace("order_fellow", name)
+
+    def paste():
+        done = subprocess.run(
+            ("bash",), input=steps, cwd=tmp_path, env=environment,
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        return done.returncode, done.stderr
+
+    def made():
+        return set(db.scalars(text("SELECT datname FROM pg_database"))) - before
+
+    database.execute(f"CREATE DATABASE {name}")
+    before = set(db.scalars(text("SELECT datname FROM pg_database")))
+    db.commit()
+    engine = create_engine(database.url(name))
+    try:
+        with engine.begin() as connection:
+            connection.execute(text("CREATE TABLE registered_since ()"))
+            code, said = paste()
+            assert (code != 0, "is being accessed by other users" in said) == (True, True), said
+        engine.dispose()
+        code, said = paste()
+        assert code == 0, said
+        (lost,) = (one for one in made() if "_lost_" in one)
+        assert tables(database.url(lost)) == {"registered_since"}
+        assert "registered_since" not in tables(database.url(name))
+        with engine.connect() as connection:
+            assert connection.scalar(text("SELECT id FROM accounts")) == kept
+    finally:
+        engine.dispose()
+        for one in (*made(), name):
+            database.execute(f"DROP DATABASE {one} WITH (FORCE)")

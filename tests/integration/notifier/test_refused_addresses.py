@@ -1,6 +1,7 @@
 """An address that the mail server refused for good is left alone, and its business is told."""
 
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -11,11 +12,12 @@ from services.notifier.suppression import upkeep
 from services.notifier.suppression.upkeep import keep, tell_refused
 from shared.bus.contract import topology
 from shared.bus.contract.events import OrderRecipientsRefused
+from shared.db import session as database
 from shared.db.models import Account, Order, Suppression
 from shared.db.session import transaction
 from shared.ids import new_id
 from shared.security import unsubscribe_tokens
-from tests.integration.arrange import account, depth
+from tests.integration.arrange import account, ago, depth
 from tests.integration.notifier.test_leaving import mailed, recorded, told
 from tests.integration.notifier.test_sending import facts
 from tests.unit.notifier.facts import FACTS
@@ -143,6 +145,21 @@ def test_a_closed_account_is_told_nothing_and_forgotten(config, db, business, en
         keep(session)
     assert news(engine) == []
     assert db.scalars(select(Suppression)).all() == []
+
+
+def test_a_database_whose_clock_has_jumped_ahead_forgets_nobody(config, db, business, monkeypatch):
+    """Who has left would be mailed again."""
+    _, order = recorded(db, business)
+    gone = new_id()  # as before a replay of the journal brings it back
+    db.add(a_row(business, order, order_id=gone, since=ago(days=8)))
+    db.add(a_row(business, order))
+    db.execute(update(Account).values(closed_at=ago(days=31)))
+    db.commit()
+    right = SimpleNamespace(now=lambda zone: datetime.now(zone) - timedelta(days=31))
+    monkeypatch.setattr(database, "datetime", right)
+    with transaction() as session:
+        keep(session)
+    assert len(db.scalars(select(Suppression)).all()) == 2
 
 
 def a_row(business, order, **values):

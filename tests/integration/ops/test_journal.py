@@ -128,6 +128,17 @@ def test_a_dry_run_counts_and_publishes_nothing(settings, amqp_url, began):
     assert depth(amqp_url, "orders.intake") == 0
 
 
+def test_a_host_whose_clock_is_behind_replays_the_last_hour_too(settings, amqp_url, began):
+    """Which is the one that the dump does not have, stamped by the database's time."""
+    order = order_created()
+    said_at = datetime.now(UTC) + timedelta(hours=1)
+    publish(
+        amqp_url, message_for(order, source="tests", correlation_id=order.order_id, time=said_at)
+    )
+    found = replay(settings, began, "--to-queue", "orders.intake", "--dry-run")
+    assert found == {"order.created": 1}
+
+
 def test_only_what_is_asked_for(settings, amqp_url, began):
     order = order_created()
     sent(amqp_url, order, status_changed(order, TrackingStatus.DELIVERED))

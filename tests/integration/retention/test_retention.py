@@ -1,6 +1,7 @@
 """What is over is removed, a batch at a time, by the service that owns it; nothing else is."""
 
 import json
+from dataclasses import replace
 from datetime import datetime, timedelta
 from types import SimpleNamespace
 
@@ -12,13 +13,18 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from services.notifier.__main__ import wire as notifying
+from services.ops.dead_letters import actions, search
 from services.ops.dead_letters import retention as dead_retention
+from services.ops.dead_letters.letter import Criteria
 from services.ops.users import sessions as ops_sessions
 from services.ops.users import users
+from services.orders import waiting_updates
 from services.orders.__main__ import wire as recording
+from services.orders.shops import awaited
 from services.portal.web import sessions as portal_sessions
 from shared.bus.contract import topology
-from shared.bus.contract.events import decode
+from shared.bus.contract.events import OrderCancelled, OrderNotPlaced, decode
+from shared.bus.contract.message import Received
 from shared.db import retention
 from shared.db import session as database
 from shared.db.models import (
@@ -118,22 +124,6 @@ def test_the_recorder_ends_orders_with_what_is_about_them(settings, db):
     assert db.get(Order, old) is None
     run(*recording(settings).jobs)
     assert left(db, Order) == 2
-
-
-@pytest.mark.parametrize("service", ["orders"], indirect=True)
-def test_a_wrong_clock_ends_nothing(settings, db, monkeypatch):
-    """What is removed does not come back."""
-
-    class Wrong(datetime):
-        @classmethod
-        def now(cls, tz=None):
-            return datetime.now(tz) + timedelta(days=4_000)
-
-    monkeypatch.setattr(retention, "datetime", Wrong)
-    young = order(db, account(db).id, accepted=1, note="by the door")
-    run(*recording(settings).jobs)
-    assert [row.id for row in db.query(Order)] == [young]
-    assert [row.note for row in db.query(OrderStatusHistory)] == ["by the door"]
 
 
 @pytest.mark.parametrize("service", ["orders"], indirect=True)
@@ -301,15 +291,40 @@ def test_nothing_ends_that_is_kept_for_ever(settings, db, configure, place):
         assert retention.count(books, place, 8) == 1
 
 
-def test_a_database_whose_clock_has_jumped_ahead_removes_nothing(settings, db, monkeypatch):
+def host_clock(monkeypatch, *modules, **off):
+    """Set this host's clock by as much, for what these modules read."""
+    wrong = SimpleNamespace(now=lambda zone: datetime.now(zone) + timedelta(**off))
+    for module in modules:
+        monkeypatch.setattr(module, "datetime", wrong, raising=False)
+
+
+@pytest.mark.parametrize("is_host", [True, False], ids=["the host's", "the database's"])
+def test_one_clock_that_has_jumped_ahead_removes_nothing(settings, db, monkeypatch, is_host):
     """It jumps back a minute later, and what is gone is gone."""
-    business = account(db).id
-    order(db, business, accepted=1000)
-    right = SimpleNamespace(now=lambda zone: datetime.now(zone) - timedelta(days=900))
-    monkeypatch.setattr(database, "datetime", right)
+    order(db, account(db).id, accepted=100 if is_host else 1000, note="by the door")
+    host_clock(monkeypatch, database, days=900 if is_host else -950)
     with transaction() as books:
         assert retention.remove(books, retention.ORDERS, 730) == (0, retention.START)
+        assert retention.remove(books, retention.HISTORY, 365) == (0, retention.START)
     assert left(db, Order) == 1
+
+
+@pytest.mark.parametrize("service", ["orders"], indirect=True)
+def test_what_waits_is_as_old_as_the_database_says(settings, db, monkeypatch):
+    """A recorder whose host came up in 1970: what it wrote down ended with the next run."""
+    business = account(db)
+    about = {"order_id": new_id(), "account_id": business.id, "order_number": "1"}
+    said = [
+        Received(new_id(), data.TYPE, ago(), data.order_id, data)
+        for data in (OrderNotPlaced(**about), OrderCancelled(**about))
+    ]
+    host_clock(monkeypatch, awaited, waiting_updates, days=-4_000)
+    with transaction() as session:
+        awaited.remember(session, said[:1])
+        waiting_updates.note(session, said[1:], {})
+    run(*recording(settings).jobs)
+    assert (left(db, AwaitedOrder), left(db, WaitingUpdate)) == (1, 1)
+    assert db.query(WaitingUpdate).one().given_up_at > ago(days=1)
 
 
 def test_by_the_batch_and_past_what_somebody_else_holds(settings, db, engine, monkeypatch):
@@ -398,6 +413,26 @@ def test_dead_letters_are_discarded_with_a_fact(settings, amqp_url, db):
     fact = decode(row.type, row.body)
     assert (fact.TYPE, fact.by) == ("ops.dead_letter_discarded", "retention")
     assert "RETENTION_DEAD_LETTERS_DAYS" in fact.reason
+
+
+@pytest.mark.parametrize("off", [4_000, -4_000])
+@pytest.mark.parametrize("service", ["ops"], indirect=True)
+def test_no_letter_is_over_by_one_clock_alone(settings, amqp_url, db, monkeypatch, off):
+    """That of the console's host, or of whoever failed on it: it may have come up in 1970."""
+    bury(amqp_url, order_created(), failed_at=ago(), said_at=ago(days=1))
+    bury(amqp_url, order_created(), failed_at=ago(days=20_000), said_at=ago(days=1))
+    until(lambda: depth(amqp_url, topology.ORDERS_INTAKE.dead) == 2, "buried")
+    host_clock(monkeypatch, database, actions, search, days=off)
+    books = make_engine(settings)
+    over = Criteria(older_than=timedelta(days=90))
+    young = Criteria(younger_than=timedelta(minutes=10))
+    with Connection(settings.amqp_url) as connection:
+        assert dead_retention.discard(connection, books, 90) == 0
+        for criteria in (over, young, replace(over, as_of=ago(days=-off))):
+            act = (connection, books, topology.ORDERS_INTAKE, criteria)
+            done = actions.discard(*act, dead_retention.NOBODY, "over").done
+            assert done == (1 if criteria is young and off < 0 else 0), criteria
+    books.dispose()
 
 
 @pytest.mark.parametrize("service", ["ops"], indirect=True)

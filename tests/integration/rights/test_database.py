@@ -246,8 +246,9 @@ def test_nobody_changes_the_schema(role):
 @pytest.mark.parametrize("role", SERVICES, indirect=True)
 def test_only_the_ingress_keeps_the_partitions_of_the_log_and_nobody_touches_one(role):
     service, engine = role
-    call = "SELECT keep_webhook_request_partitions(30)"
-    assert refused(engine, call) is (service != "ingress")
+    for call in ("(30)", "(30, now())"):
+        statement = f"SELECT keep_webhook_request_partitions{call}"
+        assert refused(engine, statement) is (service != "ingress"), statement
     with engine.connect() as connection:
         (name,) = connection.execute(
             text("SELECT min(relname) FROM pg_class WHERE relname LIKE 'webhook_requests_2%'")
@@ -327,7 +328,7 @@ def test_what_runs_with_its_owners_rights_finds_no_name_of_its_callers(database_
             )
         )
         connection.execute(text("GRANT SELECT ON pg_temp.pg_class TO PUBLIC"))
-        connection.execute(text("SELECT keep_webhook_request_partitions(30)"))
+        connection.execute(text("SELECT keep_webhook_request_partitions(30, now())"))
     engine.dispose()
 
 

@@ -21,33 +21,53 @@ PRINTED = {
     "postgresql": (DEPLOYING, "### Another PostgreSQL"),
     "rabbitmq": (DEPLOYING, "### Another RabbitMQ"),
     "backup": (RECOVERY, "## Backing up"),
+    "backup in compose": (RECOVERY, "### Backing up with docker-compose.yml"),
+    "orders lost": (RECOVERY, "## The orders tables are lost"),
+    "stopping": (RECOVERY, "## The database is lost"),
+    "restoring": (RECOVERY, "### The lost one is set aside"),
+    "restoring in compose": (RECOVERY, "### Set aside with docker-compose.yml"),
+    "keys": (DEPLOYING, "## Keys"),
+}
+VARIABLES = {
+    "DATABASE": "postgresql://127.0.0.1/order_fellow",
+    "PGHOST": "127.0.0.1",
+    "BACKUP": "2026-11-23T14:00:00Z",
 }
 # Writes down what it is told, and prints half of what it is asked for where it is to fail.
 PROGRAM = """#!/bin/sh
 echo "${0##*/} $*" >> "$CALLS"
-case "$*" in (*--file=*.dump.new*) exec > order_fellow.dump.new ;; esac
+case "$*" in
+  (*--file=*.dump.new*) exec > order_fellow.dump.new ;;
+  (*"run --rm keys") mkdir secrets ;;
+esac
 echo new
 [ "$(wc -l < "$CALLS")" -ne "$FAILS" ]
 """
+PROGRAMS = ("docker", "pg_dump", "pg_restore", "createdb", "dropdb", "psql", "python", "fellow")
 GOOD = "the last good one\n"
+PAGES = sorted([*(ROOT / "docs").glob("*.md"), ROOT / "README.md"])
 
 
 @pytest.fixture
 def host(tmp_path):
-    """Runs a printed block in a folder, by one shell; answers its end and what it told whom."""
+    """Runs a printed block in a folder, by one shell; answers its end and what it told whom.
+
+    `again`: in the folder as the block before has left it.
+    """
     programs = tmp_path / "bin"
     programs.mkdir()
-    for name in ("docker", "pg_dump", "pg_restore"):
+    for name in PROGRAMS:
         (programs / name).write_text(PROGRAM)
         (programs / name).chmod(0o755)
     folder = tmp_path / "host"
 
-    def run(which, fails=0):
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(ROOT / "deploy", folder / "deploy")
-        shutil.copy(ROOT / "docker-compose.yml", folder)
-        for name in ("before.dump", "order_fellow.dump"):
-            (folder / name).write_text(GOOD)
+    def run(which, fails=0, again=False, **variables):
+        if not again:
+            shutil.rmtree(folder, ignore_errors=True)
+            shutil.copytree(ROOT / "deploy", folder / "deploy")
+            shutil.copy(ROOT / "docker-compose.yml", folder)
+            for name in ("before.dump", "order_fellow.dump"):
+                (folder / name).write_text(GOOD)
         calls = tmp_path / "calls"
         calls.write_text("")
         document, heading = PRINTED[which]
@@ -55,7 +75,7 @@ def host(tmp_path):
             # Its lines come from where its commands read as well, as from a terminal.
             ("bash",), input=block(document.read_text(), heading), cwd=folder,
             env={"PATH": f"{programs}:{os.environ['PATH']}", "CALLS": str(calls),
-                 "FAILS": str(fails), "DATABASE": "postgresql://127.0.0.1/order_fellow"},
+                 "FAILS": str(fails)} | VARIABLES | variables,
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         return done, calls.read_text().splitlines()
@@ -84,13 +104,107 @@ def test_a_block_ends_where_one_of_its_lines_fails(host, which):
             assert (host.folder / "docker-compose.yml").read_text() == unchanged
 
 
-def test_nothing_that_is_printed_to_be_run_removes_a_volume(host):
-    for which in PRINTED:
+def blocks():
+    """Each block of shell of any document, and where it is."""
+    return [
+        (page.name, found)
+        for page in PAGES
+        for found in re.findall(r"^ *```sh\n(.*?)^ *```$", page.read_text(), re.M | re.S)
+    ]
+
+
+def test_nothing_that_is_printed_to_be_run_removes_what_may_be_the_only_copy():
+    removes = (
+        r"volume rm|down .*(-v|--volumes)|\brm .*(-v\b|--volumes)|\brm -\w*r|prune|dropdb|"
+        r"DROP |TRUNCATE|DELETE FROM|rabbitmqctl reset|delete_queue|purge"
+    )
+    for page, found in blocks():
+        assert not re.search(removes, found), (page, found)
+    of_tables = [
+        (page.name, cell)
+        for page in PAGES
+        for row in re.findall(r"^\|.*\|$", page.read_text(), re.M)
+        for cell in re.findall(r"`((?:docker|psql|fellow|rabbitmq\w*|dropdb) [^`]*)`", row)
+    ]
+    assert of_tables
+    for page, cell in of_tables:
+        assert not re.search(removes, cell), (page, cell)
+        # Markdown wants a backslash before it, and a shell takes that for a word.
+        assert "|" not in cell, (page, cell)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda it: it.name)
+def test_what_is_stopped_is_named(page):
+    """Without a name all of it stops, the servers too: so it does where names are found by another
+    command, and that one fails."""
+    told = re.findall(r"docker compose (?:stop|kill|rm|restart)\b([^`\n&;#]*)", page.read_text())
+    for said in told:
+        names = [word for word in said.split() if not word.startswith("-")]
+        assert names, said
+        assert set(names) <= services().keys(), said
+
+
+def test_before_a_restore_each_of_ours_is_stopped_and_no_server(host):
+    for which in ("stopping", "postgresql"):
         _, told = host(which)
-        assert not any(
-            re.search(r"volume rm|down .*(-v|--volumes)|rm .*(-v\b|--volumes)", line)
-            for line in told
-        )
+        (stopped,) = (line.split()[3:] for line in told if line.startswith("docker compose stop"))
+        ours = {name for name, each in services().items() if each["image"].startswith("${COMPOSE")}
+        assert set(stopped) == {name for name in ours if "profiles" not in services()[name]}
+
+
+@pytest.mark.parametrize("which", PRINTED)
+def test_a_block_without_one_of_its_variables_does_nothing_with_it(host, which):
+    """An empty address of a database is that of another one."""
+    document, heading = PRINTED[which]
+    read = set(re.findall(r"\$\{?([A-Z]+)\b", block(document.read_text(), heading)))
+    assert read <= VARIABLES.keys()
+    for name in read:
+        done, told = host(which, **{name: ""})
+        assert (done.returncode != 0, told) == (True, []), name
+
+
+@pytest.mark.parametrize("which", ["restoring", "restoring in compose"])
+def test_the_lost_database_keeps_its_name_until_the_dump_is_restored_beside_it(host, which):
+    _, told = host(which)
+    renames, restored = (
+        next(n for n, line in enumerate(told) if re.search(what, line))
+        for what in ("RENAME TO order_fellow_lost_", "pg_restore.*order_fellow_2")
+    )
+    assert restored < renames
+    assert len(re.findall("RENAME", told[renames])) == 2
+    assert re.search(" -1 ", told[renames]), "one transaction: else there may be none of the name"
+
+
+def test_production_that_is_pasted_again_keeps_what_was_set_and_goes_on(host):
+    host("production", fails=3)
+    (host.folder / ".env").write_text("SMTP_HOST=smtp.example.com\n")
+    done, told = host("production", again=True)
+    assert done.returncode == 0
+    assert (host.folder / ".env").read_text() == "SMTP_HOST=smtp.example.com\n"
+    assert "docker compose run --rm keys" not in told
+    assert "docker compose up --detach --wait" in told
+
+
+def test_every_migration_that_waits_for_old_transactions_is_named():
+    versions = (ROOT / "shared" / "db" / "migrations" / "versions").glob("*.py")
+    waiting = {
+        path.name[:4]
+        for path in versions
+        if re.search(r"CONCURRENTLY|\bbuild\(", path.read_text()) is not None
+    }
+    assert "0049" in waiting
+    said = DEPLOYING.read_text()
+    (sentence,) = re.findall(r"[^.]*\bbuild their indexes beside everybody", said)
+    assert set(re.findall(r"\b\d{4}\b", sentence)) == waiting
+
+
+def test_another_postgresql_that_is_pasted_again_dumps_no_half_restored_one(host):
+    host("postgresql", fails=8)
+    good = "of the old one"
+    (host.folder / "before.dump").write_text(good)
+    done, told = host("postgresql", again=True)
+    assert (done.returncode != 0, told) == (True, [])
+    assert (host.folder / "before.dump").read_text() == good
 
 
 def test_another_postgresql_has_a_volume_of_its_own(host):
@@ -124,7 +238,7 @@ ENGINE = """#!/bin/sh
 name=$(sed -n "s/^COMPOSE_PROJECT_NAME=//p" .env)
 case "$*" in
 "compose config") printf 'name: %s\\nservices:\\n  ops:\\n    name: other\\n' "$name" ;;
-"compose images"*) sed s/sha256:// "running-$name" ;;
+"compose images"*) [ ! -e "running-$name" ] || sed s/sha256:// "running-$name" ;;
 "compose build") echo "sha256:$VERSION" > "image-$name:latest" ;;
 "compose up"*)
   case "$*" in (*" secrets"*) cp "image-$name:latest" "running-$name" ;; esac
@@ -161,6 +275,8 @@ def second_checkout(tmp_path):
         return (tmp_path / name).read_text().strip().removeprefix("sha256:")
 
     run.held = held
+    run.removed = lambda name: (tmp_path / name).unlink()
+    run.made = lambda name: (tmp_path / name).exists()
     return run
 
 
@@ -180,6 +296,16 @@ def test_an_upgrade_that_is_pasted_again_keeps_its_way_back(second_checkout, ill
     assert second_checkout("upgrading")
     assert second_checkout.held("running-shop2") == "new"
     assert second_checkout.held("image-shop2:before") == "old"
+
+
+def test_an_upgrade_where_nothing_runs_makes_the_containers_and_leaves_the_way_back(
+    second_checkout,
+):
+    """After `docker compose down`, or on a new host with the volumes of the old one."""
+    second_checkout.removed("running-shop2")
+    assert second_checkout("upgrading")
+    assert second_checkout.held("running-shop2") == "new"
+    assert not second_checkout.made("image-shop2:before")
 
 
 def names(which):

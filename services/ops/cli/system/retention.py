@@ -25,6 +25,7 @@ from shared.bus.contract import topology
 from shared.config.settings import Settings
 from shared.db import retention
 from shared.db.models import WebhookRequest
+from shared.db.session import time_by_both_clocks
 
 
 def show(
@@ -44,7 +45,8 @@ def show(
         ]  # fmt: skip
         found.append(_of_the_request_log(session, config))
         days = config.retention_dead_letters_days
-        letters = [dead_retention.over(connection, queue, days) for queue in topology.WORK_QUEUES]
+        as_of = time_by_both_clocks(session)
+        letters = [dead_retention.over(connection, q, days, as_of) for q in topology.WORK_QUEUES]
         since = dead_retention.oldest(connection)
         line = _line(dead_retention.PLACE, days, sum(count for count, _ in letters), since)
         found.append(line | {"is_whole": all(is_whole for _, is_whole in letters)})

@@ -26,7 +26,7 @@ from shared.db.models import (
     WebhookSecretUse,
 )
 from shared.ids import new_id
-from tests.integration.arrange import until
+from tests.integration.arrange import ahead, until
 from tests.integration.conftest import running_ingress
 from tests.integration.gate import Gate
 from tests.integration.ingress.conftest import ORDER, PATH, approved
@@ -299,6 +299,19 @@ def test_days_may_be_kept_for_ever_and_a_week_in_any_case(db, days, kept):
     db.execute(text("SELECT keep_webhook_request_partitions(:days)"), {"days": days})
     db.commit()
     assert partitions(db) == sorted(name(at) for at in (*kept, -7, *range(-1, 8)))
+
+
+@pytest.mark.parametrize(("off", "kept"), [(40, ()), (-5, (-31,)), (-40, (-60, -31)), (None, ())])
+def test_a_day_is_dropped_when_it_is_over_by_both_clocks(db, off, kept):
+    """That of the database may have jumped ahead: the log would be gone with all its receipts."""
+    for at in (-71, -60, -31):
+        add_partition(db, at)
+    db.commit()
+    call = text("SELECT keep_webhook_request_partitions(30, :host)")
+    host = None if off is None else ahead(days=off)
+    db.execute(call, {"host": host})
+    db.commit()
+    assert partitions(db) == sorted(name(at) for at in (*kept, *range(-1, 8)))
 
 
 def test_whoever_reads_an_old_partition_holds_up_its_drop_and_nothing_else(db, engine):

@@ -70,12 +70,22 @@ def books(settings):
 
 
 def bury(amqp_url, *events, queue=INTAKE, reason="Retry: no such thing", body=None, **more):
-    """Dead letters, as `requeue.py` leaves them; returns their messages."""
+    """Dead letters, as `requeue.py` leaves them; returns their messages.
+
+    `said_at`: when that happened of which they tell, where it was not when they died.
+    """
+    failed_at = more.pop("failed_at", datetime.now(UTC)).replace(microsecond=0)
+    said_at = more.pop("said_at", failed_at)
     messages = [
-        message_for(event, source="tests", correlation_id=getattr(event, "order_id", new_id()))
+        message_for(
+            event,
+            source="tests",
+            correlation_id=getattr(event, "order_id", new_id()),
+            time=said_at,
+        )
         for event in events
     ]
-    failed = more.pop("failed_at", datetime.now(UTC)).isoformat(timespec="seconds")
+    failed = failed_at.isoformat()
     before = depth(amqp_url, queue.dead)
     with Connection(amqp_url) as connection:
         channel = connection.channel()

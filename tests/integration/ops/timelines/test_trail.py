@@ -48,6 +48,7 @@ from shared.service import heartbeat_of
 from shared.telemetry import heartbeat
 from tests.integration.arrange import (
     account,
+    ago,
     consuming,
     order_created,
     publish,
@@ -391,7 +392,7 @@ def test_what_lies_behind_what_can_be_looked_through_is_said(settings, db, monke
         with pytest.raises(BusyError, match=r"orders\.intake\.dead has more than 3 messages"):
             dead_letters.find(bus, topology.ORDERS_INTAKE, "m4")
         assert dead_letters.find(bus, topology.ORDERS_INTAKE, "m1") is not None
-        assert retention.over(bus, topology.ORDERS_INTAKE, 90) == (0, False)
+        assert retention.over(bus, topology.ORDERS_INTAKE, 90, ago()) == (0, False)
         person = Person.of("zoe@shop.example", {"zoe@shop.example": "zoe@shop.example"})
         _, found = messages_on_bus.find(bus, person)
         assert found.unseen == {topology.RETRY_LADDER[-1].name: 2, "orders.intake.dead": 2}

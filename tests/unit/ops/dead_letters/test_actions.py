@@ -1,6 +1,7 @@
 """What work among dead letters leaves, and what it says of that, before and after."""
 
 from contextlib import nullcontext
+from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
@@ -117,7 +118,8 @@ def test_so_does_the_question_about_the_ladder(monkeypatch, alone, unseen, count
 
 def test_who_may_give_a_command_is_asked_for_at_each_batch(monkeypatch):
     """Who is removed meanwhile goes on giving none."""
-    said = {"failed_at": None, "reason": "", "kind": "", "type": "", "correlation_id": ""}
+    said = dict.fromkeys(("reason", "kind", "type", "correlation_id"), "")
+    said |= {"failed_at": None, "died_at": None}
     letters = [SimpleNamespace(person="ada", death=new_id(), **said) for _ in range(2)]
     may = [frozenset({"ada"}), frozenset()]
     monkeypatch.setattr(actions, "authors", lambda *_: may.pop(0))
@@ -125,7 +127,7 @@ def test_who_may_give_a_command_is_asked_for_at_each_batch(monkeypatch):
 
     def settle(_, __, ___, meant, ____, progress):
         for letter in letters:
-            taken.append(meant.match(letter, None))
+            taken.append(meant.match(letter, datetime(2026, 11, 23, tzinfo=UTC)))
             may.append(frozenset())
             progress(Progress())
         return Progress()
