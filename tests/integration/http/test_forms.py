@@ -14,6 +14,7 @@ from services.portal.web import mount as portal
 from services.portal.web import page as portal_page
 from services.portal.web.api import Api
 from services.portal.web.rendering import render
+from shared.http import bodies
 from shared.web import forms
 from shared.web.answers import add_error_handlers
 from shared.web.results import Redirect
@@ -30,6 +31,7 @@ def console_site(config, app, threads):
     done = lambda *_: Redirect("/done")  # noqa: E731
     pages = [page("POST", "/anybody", "nobody", done), page("POST", "/own", "view", done)]
     pages.append(page("GET", "/kyc", "view", done))
+    pages.append(page("POST", "/large", "view", done, max_form_bytes=forms.MAX_LARGE_BYTES))
     console.mount(app, pages, Console(config).system, threads)
 
 
@@ -38,6 +40,7 @@ def portal_site(config, app, threads):
     done = lambda _: Redirect("/done")  # noqa: E731
     pages = [page("POST", "/anybody", "nobody", done), page("POST", "/own", "business", done)]
     pages.append(page("GET", "/kyc", "business", done))
+    pages.append(page("POST", "/large", "business", done, max_form_bytes=forms.MAX_LARGE_BYTES))
     portal.mount(app, pages, config, Api(config), threads)
 
 
@@ -48,6 +51,15 @@ def site(request, settings):
     with lanes() as threads:
         request.param(settings, app, threads)
         yield TestClient(app), console if request.param is console_site else portal
+
+
+@pytest.fixture
+def signed_in(site, monkeypatch):
+    """Whoever has `TOKEN` is: a form of theirs is refused, or kept, before more is asked."""
+    of = site[1]
+    theirs = of._Console if of is console else of._Portal
+    monkeypatch.setattr(theirs, "signed_in", lambda *_: "ada")
+    return {of.SESSION: TOKEN}
 
 
 @pytest.fixture
@@ -94,6 +106,30 @@ def test_what_anybody_may_send_is_small_and_read_in_a_thread(site, read_in):
     assert answer.headers["location"] == "/done"
     assert read_in
     assert threading.main_thread() not in read_in
+
+
+def test_a_form_of_somebody_who_is_signed_in_is_as_large_as_its_page_says(site, signed_in):
+    """A file of orders and a pasted request need more than all others."""
+    body = f"form_token={form_token(TOKEN)}&x={'y' * forms.MAX_FORM_BYTES}"
+    for path, is_read in (("/own", False), ("/large", True)):
+        answer = site[0].simulate_post(path, body=body, headers=FORM, cookies=signed_in)
+        assert (answer.status_code != 413) is is_read
+
+
+def test_it_counts_as_theirs_until_it_is_answered(site, signed_in, monkeypatch):
+    """It lies here while it waits for a thread."""
+    browser, of = site
+    kept = []
+
+    async def answer(*_):
+        kept.append(dict(bodies.SIGNED_IN.held_by))
+        return Redirect("/done"), ""
+
+    monkeypatch.setattr(of._Console if of is console else of._Portal, "answer", answer)
+    body = f"form_token={form_token(TOKEN)}"
+    browser.simulate_post("/own", body=body, headers=FORM, cookies=signed_in)
+    assert kept == [{"ada": len(body)}]
+    assert bodies.SIGNED_IN.held == 0
 
 
 def test_a_made_up_cookie_has_no_large_form_kept(site):

@@ -3,7 +3,7 @@
 import pytest
 from falcon.testing import create_asgi_req
 
-from shared.http.mount import client_address
+from shared.http.callers import client_address
 
 
 @pytest.mark.parametrize(
