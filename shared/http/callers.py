@@ -2,6 +2,7 @@
 
 import re
 
+import structlog
 from falcon.asgi import Request
 
 from shared.config.loading import settings
@@ -11,6 +12,8 @@ from shared.security.networks import without_port
 
 MAX_ADDRESS = 64  # characters; with brackets, a zone and a port
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z")  # W3C, 3.2
+_is_told = False
+log = structlog.get_logger()
 
 
 def bearer(req: Request) -> tokens.Token:
@@ -40,9 +43,22 @@ def client_address(req: Request) -> str:
         if len(forwarded) >= hops and forwarded[-hops]:
             # A proxy that passes on what it was sent; what is no address is long for nobody.
             return without_port(forwarded[-hops][:MAX_ADDRESS])
+    elif not _is_told and req.get_header("X-Forwarded-For"):
+        _tell_of_proxy()
     # Falcon's `remote_addr`, without the list of hops that it makes first.
     client = req.scope.get("client")
     return client[0] if client else "127.0.0.1"
+
+
+def _tell_of_proxy() -> None:
+    """Say, once, that something in front adds an address that nobody reads.
+
+    Whoever wrote it, all who come that way are one client, whom strangers' guesses hold up.
+    """
+    global _is_told
+    _is_told = True
+    if settings().environment == "production":
+        log.warning("proxy_not_counted", setting="TRUSTED_PROXIES")
 
 
 def traceparent(req: Request) -> str | None:

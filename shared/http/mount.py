@@ -88,6 +88,8 @@ def write_error(resp: Response, error: ApiError) -> None:
     resp.status = error.status
     resp.content_type = falcon.MEDIA_JSON
     resp.data = _encoder.encode(error.body())
+    # Else a cache may keep some for as long as it thinks right (RFC 9110, 15.1).
+    resp.set_header("Cache-Control", "no-store")
     # RFC 8288, and `help` of the registry of link relations: where cause and cure are.
     resp.append_header("Link", f'</api/v1/docs/#code-{error.code}>; rel="help"')
     for name, value in error.headers.items():

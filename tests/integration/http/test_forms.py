@@ -7,9 +7,11 @@ import falcon.asgi
 import pytest
 from falcon.testing import TestClient, create_scope
 
+from services.ops.console.app import PAGES as CONSOLE_PAGES
 from services.ops.console.app import Console
 from services.ops.console.web import mount as console
 from services.ops.console.web import page as console_page
+from services.portal.app import PAGES as PORTAL_PAGES
 from services.portal.web import mount as portal
 from services.portal.web import page as portal_page
 from services.portal.web.api import Api
@@ -22,6 +24,7 @@ from shared.web.tokens import form_token
 from tests.integration.arrange import PATIENCE, lanes
 
 TOKEN = "a stranger's own"
+SITES = {"portal": PORTAL_PAGES, "console": CONSOLE_PAGES}
 FORM = {"content-type": "application/x-www-form-urlencoded"}
 LARGE = "&" + "x=%41" * 50_000
 
@@ -161,3 +164,27 @@ async def held_back(app, headers):
         asked.cancel()
     assert done, "its last byte is awaited"
     return found.result()
+
+
+@pytest.mark.parametrize("of", SITES)
+def test_nothing_is_changed_by_a_form_of_another_site(of, settings):
+    """Every page that takes a form; nor by one that does not have the browser's token."""
+    app, site = falcon.asgi.App(), portal if of == "portal" else console
+    add_error_handlers(app, render)
+    changes = [page for page in SITES[of] if page.method == "POST"]
+    with lanes() as threads:
+        if of == "portal":
+            portal.mount(app, changes, settings, Api(settings), threads)
+        else:
+            console.mount(app, changes, Console(settings).system, threads)
+        browser = TestClient(app)
+        for page in changes:
+            path = page.path.replace("{", "").replace("}", "")
+            sent = {"body": f"form_token={form_token(TOKEN)}", "cookies": {site.FORM: TOKEN}}
+            for elsewhere in ("cross-site", "same-site"):
+                from_there = FORM | {"Sec-Fetch-Site": elsewhere}
+                assert browser.simulate_post(path, headers=from_there, **sent).status_code == 403
+            if page.needs == "nobody":
+                sent["body"] = f"form_token={form_token('another')}"
+                assert browser.simulate_post(path, headers=FORM, **sent).status_code == 403
+    assert len(changes) > 20

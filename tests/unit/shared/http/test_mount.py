@@ -24,6 +24,27 @@ def lanes():
     made.shutdown()
 
 
+def unthrottled(lanes):
+    app = falcon.asgi.App()
+    add_error_handlers(app)
+    mount(app, "", ROUTES, lanes, Throttles(*[lambda _: None] * 3))
+    return TestClient(app)
+
+
+def path_of(route):
+    return route.path.rstrip("/").replace("{", "").replace("}", "")
+
+
+def test_no_cache_keeps_a_refusal(lanes):
+    """RFC 9110, 15.1: a 404, 405 or 414 may be kept by whoever is told nothing else."""
+    browser = unthrottled(lanes)
+    asked = [("GET", "/nowhere"), ("PUT", "/users/auth/login")]
+    asked += [(r.method, path_of(r)) for r in ROUTES if r.bearer or r.body is not None]
+    answers = [browser.simulate_request(*where, body="no JSON") for where in asked]
+    assert {answer.status_code for answer in answers} == {400, 401, 404, 405}
+    assert {answer.headers.get("cache-control") for answer in answers} == {"no-store"}
+
+
 def test_what_one_is_signed_in_for_and_changes_something_is_counted_by_itself(lanes):
     """Each costs us rows, facts or an email; one is not held up by what was done at another."""
     counted = []
@@ -40,8 +61,9 @@ def test_what_one_is_signed_in_for_and_changes_something_is_counted_by_itself(la
     access = tokens.make(account_id, "access", datetime.now(UTC)).text
     headers = {"Authorization": f"Bearer {access}"}
     for route in CHANGES:
-        path = route.path.rstrip("/").replace("{", "").replace("}", "")
-        answer = browser.simulate_request(route.method, path, headers=headers, body="no JSON")
+        answer = browser.simulate_request(
+            route.method, path_of(route), headers=headers, body="no JSON"
+        )
         # Before anything of the body is read.
         assert (answer.status_code, answer.json["code"]) == (429, "rate_limited"), route.path
         assert answer.headers["retry-after"] == "7"
