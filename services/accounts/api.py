@@ -147,7 +147,7 @@ def login(session: Session, call: Call[Credentials, None]) -> Answer | ApiError:
 def refresh(session: Session, call: Call[Renewal, None]) -> Answer | ApiError:
     """A new pair of tokens for a refresh token, which is thereby used up."""
     body, network = call.body, network_of(call.address)
-    renewed = sessions.renew(session, body.refresh, network, call.client, body.attempt_id)
+    renewed = sessions.renew(session, body.refresh, network, body.attempt_id)
     return renewed if isinstance(renewed, ApiError) else Answer(200, Renewed(**_shown(renewed)))
 
 

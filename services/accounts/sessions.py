@@ -16,7 +16,6 @@ from uuid import UUID
 
 import structlog
 from sqlalchemy import func, select, update
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningUpdate
 
@@ -24,7 +23,7 @@ from services.accounts import SOURCE
 from shared.bus import outbox
 from shared.bus.contract.events import AccountChanged, of_account
 from shared.config.loading import settings
-from shared.db.models import Account, AccountSession, RevokedToken
+from shared.db.models import Account, AccountSession
 from shared.db.session import database_time
 from shared.http.errors import ApiError, account_blocked
 from shared.http.standing import is_blocked
@@ -66,7 +65,7 @@ def begin(session: Session, account: Account, network: str, client: str) -> Pair
 
 
 def renew(
-    session: Session, refresh: str, network: str, client: str, attempt_id: UUID | None = None
+    session: Session, refresh: str, network: str, attempt_id: UUID | None = None
 ) -> Pair | ApiError:
     """The next tokens of a session, for its refresh token; an earlier one ends the session.
 
@@ -74,7 +73,6 @@ def renew(
         session: the transaction.
         refresh: the refresh token.
         network: from where.
-        client: what the caller calls itself.
         attempt_id: the caller's own id of this attempt; it may be made again.
 
     Returns:
@@ -89,8 +87,6 @@ def renew(
         return invalid
     if is_blocked(session, account.id):
         return account_blocked()
-    if token.session_id is None:
-        return begin(session, account, network, client) if _use_up(session, token) else invalid
     held = session.get(AccountSession, token.session_id, with_for_update=True)
     if held is None or held.ended_at or held.expires_at <= now:
         return invalid
@@ -111,8 +107,6 @@ def end_by(session: Session, refresh: str) -> ApiError | None:
     token = _good(refresh, now)
     if token is None:
         return ApiError(401, *USED[1:])
-    if token.session_id is None:
-        return None if _use_up(session, token) else ApiError(401, *USED[1:])
     held = session.get(AccountSession, token.session_id, with_for_update=True)
     if held is None or held.ended_at:
         return ApiError(401, *USED[1:])
@@ -171,7 +165,8 @@ def _good(refresh: str, now: datetime) -> tokens.Token | None:
         token = tokens.check(refresh, "refresh")
     except tokens.InvalidTokenError:
         return None
-    return token if token.expires_at > now else None
+    # One without a session, as 0009 made them, would end with no password and no account.
+    return token if token.expires_at > now and token.session_id else None
 
 
 def _pair(
@@ -181,13 +176,6 @@ def _pair(
     refresh = tokens.make(account.id, "refresh", now, held.id, held.expires_at, refresh_id)
     held.refresh_id = refresh.id
     return Pair(account, access.text, refresh.text)
-
-
-def _use_up(session: Session, token: tokens.Token) -> bool:
-    """Whether a refresh token of the version before is used for the first time."""
-    used = insert(RevokedToken).values(token_id=token.id, expires_at=token.expires_at)
-    fresh = used.on_conflict_do_nothing().returning(RevokedToken.token_id)
-    return session.scalar(fresh) is not None
 
 
 USED = (401, "invalid_refresh_token", "Sign in again: this token is used or expired.")

@@ -73,7 +73,6 @@ ROUTES = (
         answers={202: Sent},
         errors=(KYC_REQUIRED,),
         bearer=True,
-        throttled_account=True,
         tag="Test mode",
     ),
     Route(
@@ -83,7 +82,6 @@ ROUTES = (
         summary="Clear your test orders",
         answers={200: Cleared},
         bearer=True,
-        throttled_account=True,
         tag="Test mode",
     ),
 )

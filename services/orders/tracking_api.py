@@ -20,6 +20,7 @@ from shared.db.models import Account, EmailSender, Order, OrderStatusHistory
 from shared.http.errors import ApiError
 from shared.http.listing import latest
 from shared.http.route import Answer, Call, Route
+from shared.http.standing import is_blocked
 from shared.ids import is_of_shop
 from shared.languages import shops, time_zones
 from shared.languages.language import DEFAULT, language
@@ -83,6 +84,9 @@ def show(session: Session, call: Call[None, None]) -> Answer:
         raise ApiError(404, *_NOT_FOUND)
     # A person who was erased has no order here any more, and neither has whoever has the link.
     if order.customer_email == erased.ADDRESS:
+        raise ApiError(404, *_NOT_FOUND)
+    # What it says, and where it leads, may be what its business was blocked for.
+    if is_blocked(session, order.account_id):
         raise ApiError(404, *_NOT_FOUND)
     said = select(OrderStatusHistory).where(
         OrderStatusHistory.order_id == order.id, OrderStatusHistory.applied

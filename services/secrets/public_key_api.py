@@ -142,7 +142,6 @@ ROUTES = (
         answers={201: PublicKey},
         errors=(_INVALID, KYC_REQUIRED, _KNOWN, _TOO_MANY, _TOO_OFTEN),
         bearer=True,
-        throttled_account=True,
         tag="Webhook secret",
     ),
     Route(

@@ -103,6 +103,7 @@ GRANTS: Mapping[str, Mapping[str, str]] = {
         "accounts": "SELECT (id, company_name, email, closed_at)",
         "email_senders": "SELECT",
         "suppressions": "SELECT, INSERT, UPDATE, DELETE",
+        "webhook_policies": "SELECT (account_id, blocked_at)",
         "orders": "SELECT (id, customer_email)",  # whether the person was erased meanwhile
         "email_deliveries": "SELECT, INSERT, UPDATE, DELETE",
         "email_leases": "SELECT, INSERT, UPDATE, DELETE",

@@ -1,73 +1,119 @@
-"""The raw bodies of requests: bounded one by one, and those of strangers in sum.
+"""The raw bodies of requests: bounded one by one, in sum, and for each who sends them.
 
-A body that does not end is kept until its time is over. What one sender may keep so is small; of
-senders whom nobody has vouched for yet there are as many as there are connections.
+A body that does not end is kept until its time is over. What one connection may keep so is small;
+there are as many as anybody opens.
 """
 
+from collections import Counter
 from types import TracebackType
 
 from falcon.asgi import Request
 
+from shared.http.callers import client_address
 from shared.http.errors import ApiError, overloaded
+from shared.http.lanes import SHARES
+from shared.security.networks import network_of
 
-MOST_UNVOUCHED_BYTES = 64 * 1_048_576
-"""Of bodies that a process keeps of requests that nobody has vouched for."""
+UNCOUNTED_BYTES = 65_536
+"""Of a known sender's body that says how long it is: as much a connection has of whatever is sent
+before anybody reads it (uvicorn's `HIGH_WATER_LIMIT`)."""
 
 CYCLE = "fellow.cycle"
 """In the state of a request in chunks: refers to the server's cycle, which knows if they ended."""
 INCOMPLETE = (400, "incomplete_body", "The connection ended before the body did.")
 
 
-async def read_body(req: Request, limit: int) -> bytes:
-    """The raw body of a sender who is known, of at most `limit` bytes, however it is sent.
+class Room:
+    """What a process may keep of the bodies of some senders.
 
-    Raises:
-        ApiError: 413, before anything is read where the length is declared; 400, when the
-            connection ended before the body did.
+    As in a `Lane`, one of them takes as much as there is while half of it is free, and beyond that
+    a share.
+
+    Args:
+        most: bytes.
+
+    Attributes:
+        held: how many bytes are kept now.
+        held_by: of them, how many each sender has, of those that have any.
     """
-    length = req.content_length
-    if (length or 0) <= limit:
-        body: bytes = await req.stream.read(limit + 1)
-        if len(body) <= limit:
-            _require_whole(req, len(body), length)
-            return body
-        # What nobody has read resets the connection, and the answer goes with it (RFC 9112, 9.6).
-        await req.stream.read(limit)
-    raise _too_large(limit)
+
+    __slots__ = ("held", "held_by", "most")
+
+    def __init__(self, most: int) -> None:
+        self.most, self.held = most, 0
+        self.held_by: Counter[str] = Counter()
+
+    def take(self, sender: str, size: int) -> bool:
+        """Count some; returns whether there was room for it."""
+        self.held += size
+        self.held_by[sender] += size
+        is_crowded = self.held > self.most // 2
+        has_share = self.held_by[sender] > self.most // SHARES
+        return self.held <= self.most and not (is_crowded and has_share)
+
+    def give_back(self, sender: str, size: int) -> None:
+        """Count some no longer."""
+        self.held -= size
+        self.held_by[sender] -= size
+        if not self.held_by[sender]:
+            del self.held_by[sender]
 
 
-async def read_unvouched(req: Request, limit: int) -> bytes:
-    """As `read_body`, of anybody; for what is bounded elsewhere once it is whole.
-
-    Raises:
-        ApiError: 413; 400, when it did not come whole; 503, when too much of the kind is kept
-            already.
-    """
-    async with Unvouched(req, limit) as body:
-        return body
+STRANGERS = Room(64 * 1_048_576)
+"""For requests that nobody has vouched for; each network is a sender."""
+SIGNED_IN = Room(64 * 1_048_576)
+"""For those of accounts and users; each of them is a sender."""
 
 
-class Unvouched:
-    """The raw body of a request that nobody has vouched for; counted until the context ends.
-
-    Beyond `MOST_UNVOUCHED_BYTES` what is not whole yet is refused. What came whole waits for
-    nobody, so it is let through: who sends small requests does not notice.
+async def read_body(req: Request, limit: int, sender: str) -> bytes:
+    """The raw body of a sender who is known, however it is sent.
 
     Args:
         req: the request.
         limit: how many bytes it may have.
+        sender: who; see `Kept`.
+
+    Raises:
+        ApiError: as `Kept`.
+    """
+    length = req.content_length
+    if length is not None and length <= min(limit, UNCOUNTED_BYTES):
+        body: bytes = await req.stream.read(length)
+        _require_whole(req, len(body), length)
+        return body
+    async with Kept(req, limit, sender) as body:
+        return body
+
+
+async def read_unvouched(req: Request, limit: int) -> bytes:
+    """As `read_body`, of anybody; for what is bounded elsewhere once it is whole."""
+    async with Kept(req, limit) as body:
+        return body
+
+
+class Kept:
+    """The raw body of a request, counted until the context ends.
+
+    Where there is no room, what is not whole yet is refused. What came whole waits for nobody, so
+    it is let through: who sends small requests does not notice.
+
+    Args:
+        req: the request.
+        limit: how many bytes it may have.
+        sender: the account or user whose it is; empty where nobody has vouched for it, which
+            counts for the client's network.
 
     Raises:
         ApiError: 413, before anything is read where the length is declared; 400, when the
-            connection ended before the body did; 503.
+            connection ended before the body did; 503, when too much is kept already.
     """
 
-    __slots__ = ("_limit", "_req", "_size")
-    held = 0
-    """How many bytes the process keeps now."""
+    __slots__ = ("_limit", "_req", "_room", "_sender", "_size")
 
-    def __init__(self, req: Request, limit: int) -> None:
+    def __init__(self, req: Request, limit: int, sender: str = "") -> None:
         self._req, self._limit, self._size = req, limit, 0
+        self._room = SIGNED_IN if sender else STRANGERS
+        self._sender = sender or network_of(client_address(req))
 
     async def __aenter__(self) -> bytes:
         if (self._req.content_length or 0) > self._limit:
@@ -86,14 +132,16 @@ class Unvouched:
             if came <= self._limit:
                 pieces.append(piece)
                 self._size += len(piece)
-                Unvouched.held += len(piece)
+                has_room = self._room.take(self._sender, len(piece))
                 is_whole = came == self._req.content_length
-                if Unvouched.held > MOST_UNVOUCHED_BYTES and not is_whole:
+                if not (has_room or is_whole):
                     raise overloaded()
             else:
                 pieces.clear()
                 self._let_go()
-                if came > 2 * self._limit:  # as `read_body`
+                # What nobody has read resets the connection, and the answer goes with it (RFC
+                # 9112, 9.6).
+                if came > 2 * self._limit:
                     break
         if came > self._limit:
             raise _too_large(self._limit)
@@ -106,8 +154,9 @@ class Unvouched:
         self._let_go()
 
     def _let_go(self) -> None:
-        Unvouched.held -= self._size
-        self._size = 0
+        if self._size:
+            self._room.give_back(self._sender, self._size)
+            self._size = 0
 
 
 def _require_whole(req: Request, size: int, length: int | None) -> None:

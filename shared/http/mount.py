@@ -1,8 +1,8 @@
 """Routes on a Falcon ASGI app: authentication, decoding, a transaction in a thread, errors."""
 
-import re
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from typing import Any, cast
 
 import falcon.asgi
@@ -10,22 +10,19 @@ import msgspec
 import structlog
 from falcon.asgi import Request, Response
 
-from shared.config.loading import settings
 from shared.db.deadline import ANSWER_SECONDS, within
 from shared.db.session import is_database_away, is_used_up, transaction
 from shared.http.bodies import read_body, read_unvouched
+from shared.http.callers import bearer, client_address, traceparent
 from shared.http.errors import ApiError, invalid, overloaded, unavailable
 from shared.http.lanes import Lanes
 from shared.http.metrics import measured
 from shared.http.route import Answer, Call, Route, Throttles
-from shared.http.standing import not_signed_in, require_session
-from shared.security import tokens
-from shared.security.networks import network_of, without_port
+from shared.http.standing import require_session
+from shared.security.networks import network_of
 from shared.telemetry import tracing
 from shared.validation.reading import InvalidValueError, read, read_json
 
-MAX_ADDRESS = 64  # characters; with brackets, a zone and a port
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z")  # W3C, 3.2
 log = structlog.get_logger()
 _encoder = msgspec.json.Encoder()
 
@@ -91,48 +88,12 @@ def write_error(resp: Response, error: ApiError) -> None:
     resp.status = error.status
     resp.content_type = falcon.MEDIA_JSON
     resp.data = _encoder.encode(error.body())
+    # Else a cache may keep some for as long as it thinks right (RFC 9110, 15.1).
+    resp.set_header("Cache-Control", "no-store")
     # RFC 8288, and `help` of the registry of link relations: where cause and cure are.
     resp.append_header("Link", f'</api/v1/docs/#code-{error.code}>; rel="help"')
     for name, value in error.headers.items():
         resp.set_header(name, value)
-
-
-def bearer(req: Request) -> tokens.Token:
-    """The access token of a request (RFC 6750, 2.1).
-
-    Raises:
-        ApiError: 401, when there is none or it is no good.
-    """
-    scheme, _, text = (req.get_header("Authorization") or "").partition(" ")
-    try:
-        if scheme.lower() == "bearer" and text:
-            return tokens.check(text.strip(), "access")
-    except tokens.InvalidTokenError:
-        pass
-    raise not_signed_in()
-
-
-def client_address(req: Request) -> str:
-    """The client's address: the peer, or what the outermost trusted proxy saw.
-
-    With `TRUSTED_PROXIES=n`, the n-th entry of `X-Forwarded-For` from the right: those further left
-    are whatever the client cared to write.
-    """
-    hops = settings().trusted_proxies
-    if hops:
-        forwarded = [part.strip() for part in (req.get_header("X-Forwarded-For") or "").split(",")]
-        if len(forwarded) >= hops and forwarded[-hops]:
-            # A proxy that passes on what it was sent; what is no address is long for nobody.
-            return without_port(forwarded[-hops][:MAX_ADDRESS])
-    # Falcon's `remote_addr`, without the list of hops that it makes first.
-    client = req.scope.get("client")
-    return client[0] if client else "127.0.0.1"
-
-
-def traceparent(req: Request) -> str | None:
-    """The W3C trace context of a request, where it has one."""
-    given = req.get_header("traceparent")
-    return given if given and _TRACEPARENT.match(given) else None
 
 
 def _resource(routes: list[Route], lanes: Lanes, throttles: Throttles) -> object:
@@ -163,11 +124,10 @@ def _responder(route: Route, lanes: Lanes, throttles: Throttles) -> Any:
         caller = str(account_id) if account_id else network_of(address)
         # What there is no room for counts against nobody, and what is refused is not read.
         (lanes.passwords if needs_password else lanes.ordinary).require_room(caller)
-        if refusal := throttles.refusal(route, path, address):
+        if refusal := throttles.refusal(route, path, address, account_id):
             raise refusal
-        if route.throttled_account and (refusal := throttles.account(str(account_id))):
-            raise refusal
-        read_raw = read_unvouched if token is None else read_body
+        # As `caller`: what nobody has vouched for counts for its network.
+        read_raw = partial(read_body, sender=caller) if token else read_unvouched
         body = await _body(req, route, body_decoder, read_raw)
         # A proof of an address may be without one.
         has_password = getattr(body, "password", None) is not None

@@ -109,20 +109,26 @@ class Route(Operation):
         link: on a route that a link of an email leads to: what a right one is counted by, so that
             who shares an address with thousands pays for none of them; None where it is wrong,
             which is counted against the client's network.
-        throttled_account: whether calls are counted against the signed-in account.
         max_body_bytes: of its body, beyond which it is answered 413.
+
+    What one is signed in for and changes something is counted against the account: it costs rows,
+    facts or an email. What only shows something has the account's share of the lane.
     """
 
     handler: Handler
     throttled: bool = False
     link: Callable[[Mapping[str, str]], str | None] | None = None
-    throttled_account: bool = False
     max_body_bytes: int = 65_536
 
     @property
     def is_bounded(self) -> bool:
         """Whether it may be called only so often."""
-        return self.throttled or self.throttled_account or self.link is not None
+        return self.throttled or self.counts_account or self.link is not None
+
+    @property
+    def counts_account(self) -> bool:
+        """Whether calls are counted against the signed-in account."""
+        return self.bearer and self.method != "GET"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +137,7 @@ class Throttles:
 
     Attributes:
         network: by the route and the client's network.
-        account: by the account that is signed in.
+        account: by the route and the account that is signed in.
         link: by the route and the link in its path, or the network of who has none that is right.
     """
 
@@ -139,16 +145,21 @@ class Throttles:
     account: Callable[[str], ApiError | None]
     link: Callable[[str], ApiError | None]
 
-    def refusal(self, route: Route, path: Mapping[str, str], address: str) -> ApiError | None:
+    def refusal(
+        self, route: Route, path: Mapping[str, str], address: str, account_id: UUID | None
+    ) -> ApiError | None:
         """The answer to who calls too often; None: they may.
 
         Args:
             route: what is called.
             path: the variables of its path.
             address: the client's.
+            account_id: who is signed in.
         """
         if route.link is not None:
             return self.link(f"{route.path} {route.link(path) or network_of(address)}")
         if route.throttled:
             return self.network(f"{route.path} {network_of(address)}")
+        if route.counts_account:
+            return self.account(f"{route.method} {route.path} {account_id}")
         return None

@@ -1,7 +1,8 @@
 """What a request says: its query, its path, and forms that one of our own pages has sent."""
 
 import io
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from itertools import chain
@@ -13,12 +14,16 @@ from falcon.asgi import Request
 from falcon.media import MultipartFormHandler
 from falcon.uri import parse_query_string
 
-from shared.http.bodies import read_body, read_unvouched
+from shared.http.bodies import Kept
 from shared.http.errors import ApiError
 from shared.web.results import PageError
 from shared.web.tokens import is_form_token
 
-MAX_FORM_BYTES = 1_048_576
+MAX_FORM_BYTES = 131_072
+"""Of a form that one is signed in for: the largest has two texts of 4,000 characters, each of up to
+12 bytes as they are sent."""
+MAX_LARGE_BYTES = 1_048_576
+"""Of one with a file, a request or a message in it."""
 MAX_STRANGERS_BYTES = 16_384
 """Of a form that nobody need be signed in for: the largest has an address and two passwords."""
 MULTIPART = "multipart/form-data"
@@ -101,37 +106,43 @@ class Typed:
         return value in self._form.get(name, ())
 
 
-async def read_form(
-    req: Request, *tokens: str, is_signed_in: Callable[[], Awaitable[bool]] | None
-) -> SentForm:
-    """A form that one of our pages sent; what cannot be is refused unread.
+@asynccontextmanager
+async def sent_form(
+    req: Request, most: int, *tokens: str, signed_in: Callable[[], Awaitable[str]] | None
+) -> AsyncIterator[SentForm]:
+    """A form that one of our pages sent, kept until the context ends; what cannot be is not read.
 
     Where somebody has to be signed in and nobody is, it says no more than where to come back to: a
     large one is as good as empty, and is not kept.
 
     Args:
         req: the request.
+        most: how many bytes it may have of somebody who is signed in.
         tokens: see `SentForm`.
-        is_signed_in: whether somebody is; None where nobody need be.
+        signed_in: who is, by an id; empty for nobody. None where nobody need be.
 
     Raises:
         PageError: 403, when it came from elsewhere.
-        ApiError: 413.
+        ApiError: as `Kept`.
     """
     # Every browser of today says where a request comes from (W3C, "Fetch Metadata").
     if req.get_header("Sec-Fetch-Site") not in (None, "same-origin", "none"):
         raise PageError(403, "The form was sent from another site.")
     if not any(tokens):
         raise PageError(403, OUT_OF_DATE)
-    if is_signed_in is not None and await is_signed_in():
-        return SentForm(await read_body(req, MAX_FORM_BYTES), req.content_type or "", tokens)
-    try:
-        body = await read_unvouched(req, MAX_STRANGERS_BYTES)
-    except ApiError as error:
-        if is_signed_in is None or error.status != HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-            raise
-        return SentForm()
-    return SentForm(body, req.content_type or "", tokens)
+    sender = await signed_in() if signed_in is not None else ""
+    sent = SentForm()
+    async with AsyncExitStack() as kept:
+        try:
+            body = await kept.enter_async_context(
+                Kept(req, most if sender else MAX_STRANGERS_BYTES, sender)
+            )
+            sent = SentForm(body, req.content_type or "", tokens)
+        except ApiError as error:
+            is_for_nobody = signed_in is not None and not sender
+            if not is_for_nobody or error.status != HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+                raise
+        yield sent
 
 
 def _read_parts(body: bytes, kind: str, files: dict[str, SentFile]) -> dict[str, list[str]]:

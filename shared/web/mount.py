@@ -19,8 +19,8 @@ from falcon.routing import CompiledRouter
 
 from shared.config.settings import Settings
 from shared.db.session import is_database_away
+from shared.http.callers import client_address
 from shared.http.lanes import Lane, Lanes
-from shared.http.mount import client_address
 from shared.security.networks import network_of
 from shared.web import answers, cookies, forms
 from shared.web.answers import Render, write_view
@@ -100,6 +100,7 @@ class Page:
         takes_password: whether its form may have a password, for which others wait in a lane of
             their own.
         asks_by_itself: whether a page that is open asks for it, and nobody.
+        max_form_bytes: of its form, beyond which it is answered 413.
     """
 
     method: Literal["GET", "POST"]
@@ -109,6 +110,7 @@ class Page:
     asks: Callable[..., Question | View] | None = None
     takes_password: bool = False
     asks_by_itself: bool = False
+    max_form_bytes: int = forms.MAX_FORM_BYTES
 
     def acts(self, visit: Visit) -> bool:
         """Whether it changes something now, and does not ask first."""
@@ -207,8 +209,8 @@ class Site(ABC, Generic[PageT]):
         self._shown = CompiledRouter()
 
     @abstractmethod
-    def is_signed_in(self, own: str) -> bool:
-        """Whether a token is of a session that has not ended; called in a thread."""
+    def signed_in(self, own: str) -> str:
+        """The id of whose session a token is; empty where it has ended. Called in a thread."""
 
     @abstractmethod
     async def answer(self, page: PageT, here: Arrived) -> tuple[Result, str]:
@@ -292,35 +294,49 @@ class Site(ABC, Generic[PageT]):
                 view = lead_on(req)
                 write_view(resp, view, self._render(view.template, dict(view.about)))
                 return
-            sent = forms.SentForm()
-            if page.method == "POST":
-                # Somebody may have signed in since the page was made, in another tab.
-                made_for = (own, unsigned) if page.needs == "nobody" else (token,)
-                looked_up = None if page.needs == "nobody" else partial(self._looked_up, req, own)
-                sent = await forms.read_form(req, *made_for, is_signed_in=looked_up)
-            query = forms.read_query(req.query_string)
-            forms.refuse_nul((*query.values(), *path.values()))
-            if not token:
-                token = new_token()
-                cookies.put(resp, names.form, token, config)
-            here = Arrived(req, own, token, req.path, path, query, sent)
-            try:
-                result, html = await self.answer(page, here)
-            except Exception as error:
-                if not here.has_acted or not is_database_away(error):
-                    raise
-                log.warning("database_away", route=req.uri_template, error=type(error).__name__)
-                raise PageError(503, answers.DATABASE_LEFT) from None
-            self._write(resp, result, html)
+            if page.method == "GET":
+                await self._respond(page, req, resp, path, own, token, forms.SentForm())
+                return
+            # Somebody may have signed in since the page was made, in another tab.
+            made_for = (own, unsigned) if page.needs == "nobody" else (token,)
+            looked_up = None if page.needs == "nobody" else partial(self._looked_up, req, own)
+            sent_form = forms.sent_form(req, page.max_form_bytes, *made_for, signed_in=looked_up)
+            async with sent_form as sent:
+                await self._respond(page, req, resp, path, own, token, sent)
 
         return respond
 
-    async def _looked_up(self, req: Request, own: str) -> bool:
-        """Whether the session that a browser names is one: anybody may name one."""
+    async def _respond(
+        self,
+        page: PageT,
+        req: Request,
+        resp: Response,
+        path: Mapping[str, str],
+        own: str,
+        token: str,
+        sent: forms.SentForm,
+    ) -> None:
+        query = forms.read_query(req.query_string)
+        forms.refuse_nul((*query.values(), *path.values()))
+        if not token:
+            token = new_token()
+            cookies.put(resp, self._names.form, token, self._config)
+        here = Arrived(req, own, token, req.path, path, query, sent)
+        try:
+            result, html = await self.answer(page, here)
+        except Exception as error:
+            if not here.has_acted or not is_database_away(error):
+                raise
+            log.warning("database_away", route=req.uri_template, error=type(error).__name__)
+            raise PageError(503, answers.DATABASE_LEFT) from None
+        self._write(resp, result, html)
+
+    async def _looked_up(self, req: Request, own: str) -> str:
+        """Whose the session is that a browser names: anybody may name one."""
         if not own:
-            return False
+            return ""
         caller = network_of(client_address(req))
-        return await self._lanes.ordinary.run(partial(self.is_signed_in, own), caller)
+        return await self._lanes.ordinary.run(partial(self.signed_in, own), caller)
 
     def _write(self, resp: Response, result: Result, html: str) -> None:
         names, config = self._names, self._config

@@ -272,7 +272,6 @@ ROUTES = (
         answers={200: Verdict},
         errors=((503, *UNOPENED),),
         bearer=True,
-        throttled_account=True,
         max_body_bytes=MAX_REQUEST_BYTES,
         tag="Webhooks",
     ),

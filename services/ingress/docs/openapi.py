@@ -62,7 +62,11 @@ def document(operations: Sequence[Operation], *, prefix: str, server: str) -> di
         "info": {
             "title": "Order Fellow",
             "version": "1",
-            "description": "Signed order webhooks in; one recorded order and one email a step out.",
+            "description": (
+                "Signed order webhooks in; one recorded order and one email a step out. "
+                "`/unsubscribe/` is no part of it: a page for people and mail programs (RFC 8058), "
+                "led to by the links in emails, which nobody makes themselves."
+            ),
         },
         "servers": [{"url": server}],
         "paths": dict(paths),

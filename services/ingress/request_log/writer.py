@@ -20,7 +20,7 @@ from services.ingress.request_log import rows
 from services.ingress.request_log.attempt import Attempt
 from services.ingress.request_log.rows import SecretUse
 from shared.db.session import is_database_away
-from shared.http.mount import client_address
+from shared.http.callers import client_address
 from shared.telemetry.metrics import kept
 from shared.token_buckets import TokenBuckets
 

@@ -18,8 +18,8 @@ from services.ingress.webhook.acceptor import Acceptor
 from shared.bus.publish.publisher import Publisher
 from shared.db.deadline import within
 from shared.db.session import engine
+from shared.http.callers import client_address
 from shared.http.errors import ApiError
-from shared.http.mount import client_address
 
 STALE_SECONDS = 30.0
 PROBE_SECONDS = 2.0

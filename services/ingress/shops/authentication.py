@@ -14,7 +14,7 @@ from services.ingress.request_log.attempt import Attempt
 from services.ingress.webhook import rules
 from services.ingress.webhook.authentication import account_of
 from services.ingress.webhook.refusals import Refusals, unopened
-from shared.http.bodies import Unvouched
+from shared.http.bodies import Kept
 from shared.security.encryption import CannotOpenError
 
 
@@ -53,7 +53,7 @@ class PlatformScheme:
             rules.read_platform_headers(req.scope["headers"], self._platform, attempt)
         except rules.Refusal as refusal:
             raise self._refusals.refuse(req, refusal) from None
-        async with Unvouched(req, self._max_body_bytes) as body:
+        async with Kept(req, self._max_body_bytes) as body:
             attempt.body = body
             secret = await self._signed_with(req, account, attempt) if account else None
         if secret is None:

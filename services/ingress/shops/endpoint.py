@@ -28,8 +28,9 @@ from services.ingress.webhook.admission import Admission
 from services.ingress.webhook.endpoint import Webhook, tell_success
 from services.ingress.webhook.refusals import as_error
 from shared.http.bodies import read_unvouched
+from shared.http.callers import traceparent
 from shared.http.errors import ApiError, invalid
-from shared.http.mount import traceparent, write_error
+from shared.http.mount import write_error
 from shared.validation.reading import InvalidValueError
 
 _MAX_PING_BYTES = 64

@@ -20,8 +20,8 @@ from services.ingress.webhook.acceptor import Acceptor
 from services.ingress.webhook.refusals import Refusals, as_error
 from shared.bus.contract.events import SecretRotate
 from shared.bus.contract.message import message_for
+from shared.http.callers import client_address
 from shared.http.errors import ApiError, account_blocked, too_many_requests
-from shared.http.mount import client_address
 from shared.intake.bodies import SOURCE
 from shared.token_buckets import TokenBuckets, wait_for
 

@@ -24,7 +24,7 @@ from services.ingress.credentials.secret import CachedSecret
 from services.ingress.request_log.attempt import Attempt
 from services.ingress.webhook import hmac_hex, missing_headers, rules, standard_webhooks
 from services.ingress.webhook.refusals import Refusals, unopened
-from shared.http.bodies import Unvouched, read_body
+from shared.http.bodies import Kept, read_body
 from shared.security.encryption import CannotOpenError
 
 MAX_KEY_LENGTH = 200
@@ -87,7 +87,7 @@ class ApiKeyScheme:
             attempt.secret, attempt.account_id = secret, secret.account_id
         if secret is None or secret.state == "revoked":
             raise self._refusals.refuse(req, rules.unknown_key(key))
-        body = attempt.body = await read_body(req, self._max_body_bytes)
+        body = attempt.body = await read_body(req, self._max_body_bytes, str(secret.account_id))
         if not hmac_hex.matches(key, body, signature):
             raise self._refusals.refuse(req, rules.invalid_signature("api_key", signature))
         return secret
@@ -136,7 +136,7 @@ class StandardScheme:
             if refusal.code == "invalid_timestamp":
                 error.more["server_time"] = int(now)
             raise error from None
-        async with Unvouched(req, self._max_body_bytes) as body:
+        async with Kept(req, self._max_body_bytes) as body:
             attempt.body = body
             signer = await self._signer(req, account, prefix + body, attempt) if account else None
         if signer is None:

@@ -27,8 +27,9 @@ from services.ingress.webhook.known_keys import KnownKeys
 from services.ingress.webhook.refusals import as_error
 from shared.bus.contract.events import CREATED
 from shared.bus.contract.message import Message
+from shared.http.callers import traceparent
 from shared.http.errors import ApiError, invalid
-from shared.http.mount import traceparent, write_error
+from shared.http.mount import write_error
 from shared.ids import order_of_key
 from shared.intake import bodies
 

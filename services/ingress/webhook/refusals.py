@@ -11,8 +11,8 @@ from falcon.asgi import Request
 
 from services.ingress.webhook.rules import Refusal
 from shared.db.session import is_database_away
+from shared.http.callers import client_address
 from shared.http.errors import ApiError, too_many_requests, unavailable
-from shared.http.mount import client_address
 from shared.security.networks import network_of
 from shared.token_buckets import TokenBuckets
 

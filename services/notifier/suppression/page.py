@@ -23,9 +23,9 @@ from services.notifier.suppression.leaving import Standing
 from shared.db.deadline import ANSWER_SECONDS, within
 from shared.db.session import is_database_away, is_used_up, transaction
 from shared.http.bodies import read_unvouched
+from shared.http.callers import client_address
 from shared.http.errors import ApiError
 from shared.http.lanes import Lane
-from shared.http.mount import client_address
 from shared.languages.language import language
 from shared.security import tracking
 from shared.security.networks import network_of

@@ -1,4 +1,5 @@
-"""Who is not mailed: customers who have left a business, and addresses that were refused for good.
+"""Who is not mailed: customers who have left a business, and addresses that were refused for good;
+and the customers of a business that is blocked.
 
 Of emails about orders alone; what a business is told about its own account always goes. Who has
 left still gets the one email that says that a new order of theirs is there: without it nobody would
@@ -39,6 +40,13 @@ class SuppressedError(NotSentError):
         super().__init__(550, f"not sent: the address was refused before: {response or code}")
 
 
+class BlockedError(NotSentError):
+    """Ops staff have blocked the business: nothing of its orders goes out meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__(550, "not sent: the business is blocked")
+
+
 class Refused(NamedTuple):
     """An email whose address the mail server has refused for good, and its words."""
 
@@ -77,6 +85,8 @@ def refusals(session: Session, emails: Sequence[Email]) -> Mapping[UUID, NotSent
     for row in rows:
         if row.cause == "refused":
             found[row.fact_id] = SuppressedError(row.smtp_code, row.response)
+        elif row.cause == "blocked":
+            found.setdefault(row.fact_id, BlockedError())
         elif not is_receipt[row.fact_id]:
             found.setdefault(row.fact_id, LeftError(this_order=row.order_id is not None))
     return found
@@ -124,6 +134,10 @@ _FIND = text("""
     FROM given JOIN suppressions s
          ON s.order_id = given.order_id AND s.address_hash = given.address_hash
             AND s.account_id = given.account_id
+    UNION ALL
+    SELECT given.fact_id, 'blocked', NULL, NULL, NULL
+    FROM given JOIN webhook_policies p
+         ON p.account_id = given.account_id AND p.blocked_at IS NOT NULL
 """)
 _REFUSE = text("""
     INSERT INTO suppressions (id, account_id, cause, address_hash, key_id, address, by_order_id,

@@ -6,6 +6,7 @@ from typing import Any
 from services.portal.pages.requests import of_moment
 from services.portal.web.api import Refused
 from services.portal.web.page import Page, Visit
+from shared.web.forms import MAX_LARGE_BYTES
 from shared.web.mount import Result
 from shared.web.results import View
 
@@ -81,5 +82,5 @@ def _page(
 
 PAGES = (
     Page("GET", PATH, "business", show),
-    Page("POST", PATH, "business", verify),
+    Page("POST", PATH, "business", verify, max_form_bytes=MAX_LARGE_BYTES),
 )

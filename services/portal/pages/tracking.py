@@ -15,9 +15,9 @@ from falcon.asgi import Request, Response
 
 from services.portal.web.api import Api, Asking, Refused
 from services.portal.web.rendering import render
+from shared.http.callers import client_address
 from shared.http.errors import ApiError
 from shared.http.lanes import Lane
-from shared.http.mount import client_address
 from shared.languages import time_zones
 from shared.languages.language import language
 from shared.languages.way import steps

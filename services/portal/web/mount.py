@@ -15,8 +15,8 @@ from services.portal.web.sessions import Browser
 from shared.config.settings import Settings
 from shared.db.deadline import ANSWER_SECONDS, within
 from shared.db.session import transaction
+from shared.http.callers import client_address
 from shared.http.lanes import Lanes
-from shared.http.mount import client_address
 from shared.security.encryption import CannotOpenError
 from shared.security.networks import network_of
 from shared.web.arrivals import to_sign_in
@@ -43,10 +43,11 @@ class _Portal(Site[Page]):
         self._api = api
 
     @within(ANSWER_SECONDS)
-    def is_signed_in(self, own: str) -> bool:
-        """Whether the portal holds anything of a browser."""
+    def signed_in(self, own: str) -> str:
+        """Of whom the portal holds anything."""
         with transaction() as session:
-            return sessions.is_held(session, own)
+            held = sessions.held_of(session, own)
+            return held.account_id if held else ""
 
     async def answer(self, page: Page, here: Arrived) -> tuple[Result, str]:
         """What a page answers."""

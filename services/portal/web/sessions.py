@@ -111,9 +111,9 @@ def find(token: str, api: Api, browser: Browser) -> Held | None:
     return renew(token, api, browser, held.access)
 
 
-def is_held(session: Session, token: str) -> bool:
-    """Whether anything is held of a browser, as far as that is known without the API."""
-    return _opened(session.get(PortalSession, hashed(token)), database_time(session)) is not None
+def held_of(session: Session, token: str) -> Held | None:
+    """What is held of a browser, as far as that is known without the API."""
+    return _opened(session.get(PortalSession, hashed(token)), database_time(session))
 
 
 def renew(token: str, api: Api, browser: Browser, access: str) -> Held | None:

@@ -49,8 +49,12 @@ def told(api, email):
     return [fact.what for fact in found if fact.email == email]
 
 
+def get(api, pair):
+    return api.http.get("/users/sessions/", headers=bearer(pair["access"]))
+
+
 def is_in(api, pair):
-    return api.http.get("/users/sessions/", headers=bearer(pair["access"])).status_code == 200
+    return get(api, pair).status_code == 200
 
 
 def test_a_lost_password_is_set_by_a_mailed_code_and_every_session_ends(api, email):
@@ -316,3 +320,67 @@ def test_an_account_has_a_few_strangers_mailed_a_day_and_not_everybody(api, emai
     assert {answer.status_code for answer in answers[:5]} == {200}
     assert answers[-1].status_code == 429
     assert int(answers[-1].headers["Retry-After"]) > 0
+
+
+def change(api, pair, _, __):
+    assert post(api, "password", pair, current_password=PASSWORD, password=NEW).is_success
+
+
+def reset(api, _, email, otp):
+    assert post(api, "password/reset", email=email, otp=otp, password=NEW).is_success
+
+
+def close(api, pair, _, __):
+    assert post(api, "close", pair, password=PASSWORD).status_code == 204
+
+
+def block(api, pair, _, __):
+    with api.session() as session:
+        session.add(WebhookPolicy(account_id=pair["id"], blocked_at=datetime.now(UTC)))
+        session.commit()
+
+
+@pytest.mark.parametrize("end", [change, reset, close, block])
+def test_whatever_was_given_before_is_good_for_nothing_after(api, email, end):
+    """Each kind, in every worker: with whoever still has it, and with its owner."""
+    old, other = login(api, email).json(), login(api, email).json()
+    address, answers_to = new_email(), new_email()
+    post(api, "email", old, email=address, password=PASSWORD)
+    api.http.put("/email-sender/", json={"reply_to": answers_to}, headers=bearer(old["access"]))
+    post(api, "password/reset-code", email=email)
+    code = api.code_for(email)
+    offers = {
+        "email/verify": api.code_for(address),
+        "/email-sender/verify": api.code_for(answers_to),
+    }
+    end(api, old, email, code)
+    owner = login(api, email, NEW)
+
+    def offered(path, pair):
+        path = path if path.startswith("/") else f"/users/{path}"
+        headers, body = (
+            bearer(pair.get("access", "none")),
+            {"otp": offers[path.removeprefix("/users/")]},
+        )
+        return api.http.post(f"{path}/", json=body, headers=headers)
+
+    def sign_in():
+        body = {"email": email, "password": PASSWORD, "device_token": old["device_token"]}
+        return api.http.post("/users/auth/login/", json=body)
+
+    tried = {
+        "access token": [get(api, old) for _ in range(4)],
+        "access token of another session": [get(api, other) for _ in range(4)],
+        "refresh token": [post(api, "auth/refresh", refresh=other["refresh"])],
+        "password and mark of a device": [sign_in()],
+        "offer of an address": [offered("email/verify", pair) for pair in (old, owner.json())],
+        "offer for answers": [
+            offered("/email-sender/verify", pair) for pair in (old, owner.json())
+        ],
+    }
+    if end is not block:  # its owner may set another password, and is let in nowhere by it
+        again = {"email": email, "otp": code, "password": "a third of some length"}
+        tried["reset code"] = [post(api, "password/reset", **again)]
+    assert (owner.status_code == 200) is (end in (change, reset))
+    found = {kind: {answer.is_success for answer in answers} for kind, answers in tried.items()}
+    assert found == {kind: {False} for kind in tried}

@@ -13,7 +13,7 @@ from services.notifier.suppression.upkeep import keep, tell_refused
 from shared.bus.contract import topology
 from shared.bus.contract.events import OrderRecipientsRefused
 from shared.db import session as database
-from shared.db.models import Account, Order, Suppression
+from shared.db.models import Account, Order, Suppression, WebhookPolicy
 from shared.db.session import transaction
 from shared.ids import new_id
 from shared.security import unsubscribe_tokens
@@ -99,6 +99,21 @@ def test_a_businesss_own_mail_is_never_suppressed(config, db, business, mailbox,
     mailbox.handler.respond = None
     own = msgspec.structs.replace(FACTS["signed_in"], email="gone@shop.example")
     assert mailed(config, engine, amqp_url, own) == {"signed_in": "sent"}
+
+
+def test_of_a_blocked_business_no_customer_is_mailed(
+    config, db, business, mailbox, engine, amqp_url
+):
+    """What waited when it was blocked goes to nobody; what is for the business itself goes on."""
+    _, order = recorded(db, business, "zoe@shop.example")
+    db.add(WebhookPolicy(account_id=business.id, blocked_at=datetime.now(UTC)))
+    db.commit()
+    own = msgspec.structs.replace(FACTS["signed_in"], account_id=business.id)
+    states = mailed(config, engine, amqp_url, told("order_received", order), own)
+    assert states == {"order_received": "undeliverable", "signed_in": "sent"}
+    db.execute(update(WebhookPolicy).values(blocked_at=None))
+    db.commit()
+    assert mailed(config, engine, amqp_url, told("order_status", order)) == {"order_status": "sent"}
 
 
 def test_the_business_is_told_once_a_day_of_all_of_them(

@@ -9,7 +9,14 @@ import httpx
 import pytest
 from sqlalchemy import select, text
 
-from shared.db.models import Account, EmailSender, Order, OrderStatusHistory, Suppression
+from shared.db.models import (
+    Account,
+    EmailSender,
+    Order,
+    OrderStatusHistory,
+    Suppression,
+    WebhookPolicy,
+)
 from shared.ids import new_id
 from shared.security import tracking
 from tests.integration.arrange import account
@@ -180,6 +187,19 @@ def test_a_link_ends_with_the_customers_data(stage):
     with stage.api.session() as session, session.begin():
         session.execute(text("SELECT erase_customer('gone@shop.example')"))
     assert follow(stage, token).status_code == 404
+
+
+def test_of_a_blocked_business_nothing_is_shown_to_its_customers(stage):
+    """What its orders say, and where they lead, may be what it was blocked for."""
+    order_id = an_order(stage)
+    link = tracking.token_for(order_id)
+    with stage.api.session() as session, session.begin():
+        account_id = session.get_one(Order, order_id).account_id
+        session.add(WebhookPolicy(account_id=account_id, blocked_at=datetime.now(UTC)))
+    assert follow(stage, link).status_code == 404
+    with stage.api.session() as session, session.begin():
+        session.get_one(WebhookPolicy, account_id).blocked_at = None
+    assert follow(stage, link).status_code == 200
 
 
 def test_who_guesses_is_slowed_down_and_nobody_else(stage):

@@ -80,6 +80,7 @@ MAY = {
         "accounts": "s",
         "email_senders": "S",
         "suppressions": "SIUD",
+        "webhook_policies": "s",
         "orders": "s",
         "email_deliveries": "SIUD",
         "email_leases": "SIUD",

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import threading
 import time
 
 import pytest
@@ -80,8 +79,8 @@ def test_a_file_is_told_of_once_and_not_before_it_has_a_place(monkeypatch):
     """However often its page comes again before the first row has its answer."""
     held, file = upload()
     api = Asking(refused(429, "rate_limited", 1))
-    monkeypatch.setattr(sending, "_places", threading.BoundedSemaphore(1))
-    with sending._places:
+    with monkeypatch.context() as full:
+        full.setattr(sending, "_at_work", {str(new_id()) for _ in range(sending.AT_ONCE)})
         assert step(api, ACCOUNT, file, held) == (held, "")
     assert api.told == []
     held, _ = step(api, ACCOUNT, file, held, seconds=0.01)
@@ -89,6 +88,21 @@ def test_a_file_is_told_of_once_and_not_before_it_has_a_place(monkeypatch):
     held, _ = step(api, ACCOUNT, file, held)
     assert held.accepted == 3
     assert [(said["orders"], said["updates"]) for said in api.told] == [(3, 0)]
+
+
+def test_a_business_has_one_place_however_many_of_its_pages_send():
+    """Four would keep every other business waiting."""
+    held, file = upload(1)
+    beside = []
+
+    class Sending(Asking):
+        def webhook(self, account_id, signed, body):
+            beside.append(step(Asking(), ACCOUNT, file, held))
+            super().webhook(account_id, signed, body)
+
+    assert step(Sending(), ACCOUNT, file, held)[0].accepted == 1
+    assert beside == [(held, "")]
+    assert step(Asking(), ACCOUNT, file, held)[0].accepted == 1
 
 
 def test_what_is_refused_is_kept_with_why_and_the_others_go():

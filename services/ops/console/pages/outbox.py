@@ -14,6 +14,7 @@ from services.ops.parked_messages import ChangedError, NotMendedError, Parked
 from services.ops.users import queue_rights
 from services.ops.users.rights import Right
 from shared.db.session import engine, let_go
+from shared.web.forms import MAX_LARGE_BYTES
 from shared.web.mount import Result
 from shared.web.results import PageError, Question, Redirect, View
 
@@ -245,5 +246,6 @@ PAGES = (
         asks=ask_edit,
         plain=[Right.MESSAGES],
         also=takes,
+        max_form_bytes=MAX_LARGE_BYTES,
     ),
 )

@@ -17,8 +17,8 @@ from services.ops.users.users import User
 from shared.bus import outbox
 from shared.db.deadline import ANSWER_SECONDS, NoAnswerError, within
 from shared.db.session import is_database_away, is_used_up, transaction
+from shared.http.callers import client_address
 from shared.http.lanes import Lanes
-from shared.http.mount import client_address
 from shared.security.networks import network_of
 from shared.web.answers import DATABASE_AWAY
 from shared.web.arrivals import to_sign_in
@@ -50,12 +50,13 @@ class _Console(Site[Page]):
         self._system = system
 
     @within(ANSWER_SECONDS)
-    def is_signed_in(self, own: str) -> bool:
-        """Whether there is such a session."""
+    def signed_in(self, own: str) -> str:
+        """Whose session it is."""
         if self._system.lookout.is_database_away:
             raise NoAnswerError("the newest look says so")
         with transaction() as session:
-            return sessions.find(session, own, self._system.config, is_use=False) is not None
+            user = sessions.find(session, own, self._system.config, is_use=False)
+            return str(user.id) if user else ""
 
     async def answer(self, page: Page, here: Arrived) -> tuple[Result, str]:
         """What a page answers; while the database is away, what it has without it."""

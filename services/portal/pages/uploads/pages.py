@@ -5,6 +5,7 @@ from services.portal.pages.uploads.carried import FIELD, Carried
 from services.portal.pages.uploads.judging import MOST_BYTES, MOST_ROWS, judge
 from services.portal.web.page import Page, Visit
 from shared.intake.csv_files import COLUMNS, METADATA, FileError
+from shared.web.forms import MAX_LARGE_BYTES
 from shared.web.mount import Result
 from shared.web.results import File, View
 
@@ -79,6 +80,14 @@ def _form(visit: Visit, wrong: str = "") -> View:
 
 PAGES = (
     Page("GET", PATH, "business", show),
-    Page("POST", PATH, "business", send, asks=preview, takes_files=True),
-    Page("POST", f"{PATH}/failed", "business", give_back),
+    Page(
+        "POST",
+        PATH,
+        "business",
+        send,
+        asks=preview,
+        takes_files=True,
+        max_form_bytes=MAX_LARGE_BYTES,
+    ),
+    Page("POST", f"{PATH}/failed", "business", give_back, max_form_bytes=MAX_LARGE_BYTES),
 )

@@ -20,7 +20,7 @@ from shared.web.results import PageError
 
 SECONDS = 4.0
 AT_ONCE = 4
-"""Steps at a time: each holds one of the portal's threads."""
+"""Steps at a time, each of another business: it holds one of the portal's threads."""
 SOON = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.CONFLICT)
 """The same row in a moment: the rate, or a copy of it that is on its way."""
 OTHERS_TOO = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.SERVICE_UNAVAILABLE)
@@ -29,7 +29,8 @@ NO_ANSWER = (
     "Order Fellow does not answer at the moment. Go on in a minute: a row without an answer goes "
     "again under its key, and counts once."
 )
-_places = threading.BoundedSemaphore(AT_ONCE)
+_at_work: set[str] = set()  # the accounts whose rows are being sent
+_counting = threading.Lock()
 
 
 def step(
@@ -49,8 +50,10 @@ def step(
     """
     until = time.monotonic() + seconds
     # Nobody waits here, which would hold a thread as well.
-    if not _places.acquire(blocking=False):
-        return carried, ""
+    with _counting:
+        if account_id in _at_work or len(_at_work) >= AT_ONCE:
+            return carried, ""
+        _at_work.add(account_id)
     try:
         if not carried.done and not carried.is_told:
             digest = hashlib.sha256(carried.content).hexdigest()
@@ -79,7 +82,7 @@ def step(
             raise
         return carried, str(refused)
     finally:
-        _places.release()
+        _at_work.discard(account_id)
     return carried, ""
 
 

@@ -1,4 +1,4 @@
-"""What a process keeps of the bodies of strangers is bounded in sum."""
+"""What a process keeps of the bodies of requests is bounded in sum, and for each who sends them."""
 
 import asyncio
 from contextlib import suppress
@@ -14,12 +14,17 @@ from services.ingress.request_log.attempt import Attempt
 from services.ingress.shops.authentication import PlatformScheme
 from services.ingress.webhook.authentication import StandardScheme
 from services.ingress.webhook.refusals import Refusals
-from shared.http import bodies
-from shared.http.bodies import Unvouched, read_body, read_unvouched
+from shared.http.bodies import (
+    SIGNED_IN,
+    STRANGERS,
+    UNCOUNTED_BYTES,
+    read_body,
+    read_unvouched,
+)
 from shared.http.errors import ApiError
 from shared.token_buckets import TokenBuckets
 
-MOST = 100_000
+MOST = 400_000
 LIMIT = 30_000
 PIECE = 10_000
 NOW = 1_700_000_000.0
@@ -48,12 +53,14 @@ class Secrets:
 class Sent:
     """A request that comes by and by."""
 
-    def __init__(self, *headers, declared=LIMIT):
+    def __init__(self, *headers, declared=LIMIT, address="192.0.2.1"):
         self._events = asyncio.Queue()
         self.taken = 0
         length = () if declared is None else (("content-length", str(declared)),)
         scope = create_scope(method="POST", path="/", headers=[*headers, *length])
-        scope["headers"] = [tuple(pair) for pair in scope["headers"]]  # as a server's: read twice
+        # As a server's: read twice.
+        scope["headers"] = [tuple(pair) for pair in scope["headers"]]
+        scope["client"] = (address, 40_000)
         self.req = Request(scope, self._receive)
 
     async def _receive(self):
@@ -73,6 +80,10 @@ def platform(secrets, sent):
 def standard(secrets, sent):
     scheme = StandardScheme(secrets, refusals(), LIMIT)
     return scheme.authenticate(sent.req, Attempt(NOW), str(uuid4()))
+
+
+def of_known(req, limit):
+    return read_body(req, limit, "somebody")
 
 
 def page(_, sent):
@@ -100,9 +111,11 @@ WAYS = {
 
 @pytest.fixture(autouse=True)
 def most(monkeypatch):
-    monkeypatch.setattr(bodies, "MOST_UNVOUCHED_BYTES", MOST)
+    rooms = (STRANGERS, SIGNED_IN)
+    for room in rooms:
+        monkeypatch.setattr(room, "most", MOST)
     yield
-    assert Unvouched.held == 0
+    assert [(room.held, room.held_by) for room in rooms] == [(0, {})] * 2
 
 
 async def settled():
@@ -114,14 +127,14 @@ async def settled():
 def test_what_many_strangers_hold_back_is_bounded(way):
     async def held_back():
         secrets = Secrets()
-        sent = [Sent(*WAYS[way]) for _ in range(10)]
+        sent = [Sent(*WAYS[way], address=f"192.0.2.{n}") for n in range(30)]
         tasks = [asyncio.create_task(way(secrets, one)) for one in sent]
         for one in sent:
-            one.send(2 * PIECE)  # 200 kB of all of them, if each were kept
+            one.send(2 * PIECE)  # 600 kB of all of them, if each were kept
         await settled()
         refused = [task.exception() for task in tasks if task.done()]
         assert {(error.status, error.code) for error in refused} == {(503, "overloaded")}
-        assert Unvouched.held <= MOST
+        assert STRANGERS.held <= MOST
         assert len(tasks) - len(refused) == MOST // (2 * PIECE)
         # One that is there already waits for nobody, and is judged.
         small = Sent(*WAYS[way], declared=PIECE)
@@ -140,6 +153,67 @@ def test_what_many_strangers_hold_back_is_bounded(way):
     asyncio.run(held_back())
 
 
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("network", ["192.0.2.7", "2001:db8::{:x}"])
+def test_one_network_does_not_keep_the_others_out(way, network):
+    async def kept_out():
+        secrets = Secrets()
+        sent = [Sent(*WAYS[way], address=network.format(n)) for n in range(30)]
+        tasks = [asyncio.create_task(way(secrets, one)) for one in sent]
+        for one in sent:
+            one.send(2 * PIECE)  # 600 kB of all of them, if each were kept
+        await settled()
+        refused = [task.exception() for task in tasks if task.done()]
+        assert {(error.status, error.code) for error in refused} == {(503, "overloaded")}
+        assert STRANGERS.held <= MOST // 2 + 2 * PIECE
+        # Others have what they had: each its share.
+        others = [Sent(*WAYS[way], address=f"198.51.100.{n}") for n in (1, 2)]
+        theirs = [asyncio.create_task(way(secrets, one)) for one in others]
+        for one in others:
+            one.send(2 * PIECE)
+        await settled()
+        assert not any(task.done() for task in theirs)
+        for task in (*tasks, *theirs):
+            task.cancel()
+            with suppress(asyncio.CancelledError, ApiError):
+                await task
+
+    asyncio.run(kept_out())
+
+
+def known(sent, sender, limit=2 * UNCOUNTED_BYTES):
+    return asyncio.create_task(read_body(sent.req, limit, sender))
+
+
+@pytest.mark.parametrize("declared", [None, 2 * UNCOUNTED_BYTES])
+def test_what_one_who_is_known_holds_back_is_bounded_too(declared):
+    """By who it is, from however many networks; nobody else has less for it."""
+
+    async def held_back():
+        sent = [Sent(declared=declared, address=f"192.0.2.{n}") for n in range(30)]
+        tasks = [known(one, "one") for one in sent]
+        other, small = Sent(declared=declared), Sent(declared=PIECE)
+        tasks.append(known(other, "another"))
+        for one in (*sent, other):
+            one.send(2 * PIECE)
+        await settled()
+        refused = [task.exception() for task in tasks if task.done()]
+        assert {(error.status, error.code) for error in refused} == {(503, "overloaded")}
+        assert SIGNED_IN.held <= MOST // 2 + 4 * PIECE
+        assert not tasks[-1].done()
+        # No more than a connection has of whatever is sent, before anybody reads it.
+        task = known(small, "one")
+        small.send(PIECE, more=False)
+        await settled()
+        assert len(task.result()) == PIECE
+        for task in tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError, ApiError):
+                await task
+
+    asyncio.run(held_back())
+
+
 @pytest.mark.parametrize("way", [platform, standard])
 def test_what_waits_for_the_database_counts_too(way):
     async def waits():
@@ -147,11 +221,11 @@ def test_what_waits_for_the_database_counts_too(way):
         task = asyncio.create_task(way(secrets, sent))
         sent.send(PIECE, more=False)
         await secrets.asked.wait()
-        assert Unvouched.held == PIECE
+        assert STRANGERS.held == PIECE
         secrets.answers.set()
         with pytest.raises(ApiError):
             await task
-        assert Unvouched.held == 0
+        assert STRANGERS.held == 0
 
     asyncio.run(waits())
 
@@ -181,7 +255,7 @@ def test_what_comes_in_pieces_is_whole():
     asyncio.run(whole())
 
 
-@pytest.mark.parametrize("read", [read_body, read_unvouched])
+@pytest.mark.parametrize("read", [of_known, read_unvouched])
 @pytest.mark.parametrize("sent", [0, PIECE])
 def test_a_body_that_is_cut_is_none(read, sent):
     """RFC 9112, 8: a part of a request is not to be taken for one."""
@@ -197,10 +271,10 @@ def test_a_body_that_is_cut_is_none(read, sent):
 
     error = asyncio.run(cut())
     assert (error.status, error.code) == (400, "incomplete_body")
-    assert Unvouched.held == 0
+    assert STRANGERS.held == 0
 
 
-@pytest.mark.parametrize("read", [read_body, read_unvouched])
+@pytest.mark.parametrize("read", [of_known, read_unvouched])
 @pytest.mark.parametrize("declared", [None, PIECE])
 def test_and_one_that_is_whole_is_one(read, declared):
     async def whole():

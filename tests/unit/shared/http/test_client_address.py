@@ -2,8 +2,11 @@
 
 import pytest
 from falcon.testing import create_asgi_req
+from structlog.testing import capture_logs
 
-from shared.http.mount import client_address
+from shared.http import callers
+from shared.http.callers import client_address
+from tests.unit.shared.config.test_settings import PRODUCTION
 
 
 @pytest.mark.parametrize(
@@ -24,3 +27,18 @@ def test_it_is_the_peers_or_what_the_outermost_trusted_proxy_saw(
 ):
     configure(TRUSTED_PROXIES=str(proxies))
     assert client_address(create_asgi_req(headers={"X-Forwarded-For": forwarded})) == address
+
+
+@pytest.mark.parametrize(
+    ("proxies", "forwarded", "told"), [("0", "a", 1), ("0", "", 0), ("1", "a", 0)]
+)
+def test_a_proxy_that_is_not_counted_is_told_of_once(
+    configure, monkeypatch, proxies, forwarded, told
+):
+    """At every site: all who come through it are one client, and share what one may do."""
+    configure(**PRODUCTION | {"TRUSTED_PROXIES": proxies, "CLIENTS_CONNECT_DIRECTLY": "true"})
+    monkeypatch.setattr(callers, "_is_told", False)
+    with capture_logs() as logs:
+        for _ in range(3):
+            client_address(create_asgi_req(headers={"X-Forwarded-For": forwarded}))
+    assert [line["event"] for line in logs] == ["proxy_not_counted"] * told

@@ -25,7 +25,7 @@ from services.ops.users import queue_rights
 from services.ops.users.rights import Right
 from shared.bus.contract import topology
 from shared.db.session import engine, let_go
-from shared.web.forms import uuid_of
+from shared.web.forms import MAX_LARGE_BYTES, uuid_of
 from shared.web.mount import Result
 from shared.web.results import PageError, Question, Redirect, View
 
@@ -274,6 +274,7 @@ PAGES = (
         asks=ask_edit,
         plain=[Right.MESSAGES],
         also=takes,
+        max_form_bytes=MAX_LARGE_BYTES,
     ),
     Page("POST", "/dead/{queue}/retry", Right.MESSAGES, retry, asks=ask_retry, also=takes),
 )

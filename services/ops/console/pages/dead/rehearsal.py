@@ -22,6 +22,7 @@ from shared.bus.consume.rehearsals.trying import Email
 from shared.bus.contract.message import Message
 from shared.db.footprint import Row
 from shared.db.session import engine
+from shared.web.forms import MAX_LARGE_BYTES
 from shared.web.mount import Result
 from shared.web.results import PageError, View
 
@@ -158,5 +159,6 @@ PAGES = (
         show,
         plain=[Right.MESSAGES],
         seconds=2 * rehearsal.PATIENCE_SECONDS,
+        max_form_bytes=MAX_LARGE_BYTES,
     ),
 )
