@@ -26,6 +26,10 @@ from shared.validation.reading import InvalidValueError, read, read_json
 
 MAX_ADDRESS = 64  # characters; with brackets, a zone and a port
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z")  # W3C, 3.2
+NOTHING_HERE = (
+    "There is nothing at this path. It is compared letter by letter, with single slashes: those of "
+    "the API are on /api/v1/docs/."
+)
 log = structlog.get_logger()
 _encoder = msgspec.json.Encoder()
 
@@ -59,10 +63,15 @@ def add_error_handlers(app: falcon.asgi.App[Any, Any]) -> None:
     async def on_api_error(_: Request, resp: Response, error: ApiError, __: Any) -> None:
         write_error(resp, error)
 
-    async def on_http_error(_: Request, resp: Response, error: falcon.HTTPError, __: Any) -> None:
+    async def on_http_error(req: Request, resp: Response, error: falcon.HTTPError, __: Any) -> None:
         status = error.status_code
         code = _FALCON_CODES.get(status, f"http_{status}")
         sentence = error.description or error.title or "The request cannot be answered"
+        if isinstance(error, falcon.HTTPRouteNotFound):
+            sentence = NOTHING_HERE
+        elif isinstance(error, falcon.HTTPMethodNotAllowed):
+            allowed = dict(error.headers or {})["Allow"]
+            sentence = f"This path takes {allowed}, and not {req.method}."
         write_error(resp, ApiError(status, code, sentence, headers=dict(error.headers or {})))
 
     async def on_exception(req: Request, resp: Response, error: Exception, __: Any) -> None:
