@@ -1,4 +1,5 @@
-// Send one signed order with axios. Needs WEBHOOK_SECRET; API_URL says where Order Fellow is.
+// Send one signed order with axios: npm ci, node send_order.mjs. Needs WEBHOOK_SECRET; API_URL says
+// where Order Fellow is.
 import { createHmac } from "node:crypto";
 import axios from "axios";
 

@@ -1,4 +1,7 @@
-"""Send one signed order with requests. Needs WEBHOOK_SECRET; API_URL says where Order Fellow is."""
+"""Send one signed order: `pip install requests`.
+
+Needs WEBHOOK_SECRET; API_URL says where Order Fellow is.
+"""
 
 import hashlib
 import hmac

@@ -1,5 +1,5 @@
-// Send one order by Standard Webhooks. Needs WEBHOOK_SECRET and ACCOUNT_ID; API_URL says where
-// Order Fellow is.
+// Send one order by Standard Webhooks: npm ci, node send_standard.mjs. Needs WEBHOOK_SECRET and
+// ACCOUNT_ID, the `id` that signing in answers; API_URL says where Order Fellow is.
 import { randomUUID } from "node:crypto";
 import axios from "axios";
 import { Webhook } from "standardwebhooks";

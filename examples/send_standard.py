@@ -1,6 +1,7 @@
 """Send one order by Standard Webhooks: `pip install requests standardwebhooks`.
 
-Needs WEBHOOK_SECRET and ACCOUNT_ID; API_URL says where Order Fellow is.
+Needs WEBHOOK_SECRET and ACCOUNT_ID, the `id` that signing in answers; API_URL says where Order
+Fellow is.
 """
 
 import json

@@ -60,7 +60,9 @@ def record(
     Returns:
         Those of them that come back.
     """
-    messages = former_ids.renamed(session, messages)
+    messages, again = former_ids.renamed(session, messages)
+    # By it the request log leads to the order.
+    rows.add_history(session, [Said(m, m.data.tracking_status, "", False, {}) for m in again])
     changes = [m for m in messages if isinstance(m.data, OrderCancelled) or _is_change(m)]
     unaddressed = [
         m for m in messages if isinstance(m.data, OrderUnaddressed) and not m.data.is_change

@@ -23,6 +23,10 @@ from shared.security.networks import network_of
 from shared.telemetry import tracing
 from shared.validation.reading import InvalidValueError, read, read_json
 
+NOTHING_HERE = (
+    "There is nothing at this path. It is compared letter by letter, with single slashes: those of "
+    "the API are on /api/v1/docs/."
+)
 log = structlog.get_logger()
 _encoder = msgspec.json.Encoder()
 
@@ -56,10 +60,15 @@ def add_error_handlers(app: falcon.asgi.App[Any, Any]) -> None:
     async def on_api_error(_: Request, resp: Response, error: ApiError, __: Any) -> None:
         write_error(resp, error)
 
-    async def on_http_error(_: Request, resp: Response, error: falcon.HTTPError, __: Any) -> None:
+    async def on_http_error(req: Request, resp: Response, error: falcon.HTTPError, __: Any) -> None:
         status = error.status_code
         code = _FALCON_CODES.get(status, f"http_{status}")
         sentence = error.description or error.title or "The request cannot be answered"
+        if isinstance(error, falcon.HTTPRouteNotFound):
+            sentence = NOTHING_HERE
+        elif isinstance(error, falcon.HTTPMethodNotAllowed):
+            allowed = dict(error.headers or {})["Allow"]
+            sentence = f"This path takes {allowed}, and not {req.method}."
         write_error(resp, ApiError(status, code, sentence, headers=dict(error.headers or {})))
 
     async def on_exception(req: Request, resp: Response, error: Exception, __: Any) -> None:

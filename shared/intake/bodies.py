@@ -294,6 +294,8 @@ def _slip(value: Mapping[str, Any], hints: Sequence[str]) -> None:
     """
     type_ = meant.update(value)
     inside = meant.wrapper(value)
+    if not hints and (named := meant.type_named(value)) is not None:
+        raise BodyError(f"`{named:.60}` says which event it is: call that member `type`.")
     if type_ is not None:
         faults: tuple[str, ...] = ()
         try:

@@ -37,6 +37,20 @@ def update(body: Mapping[str, Any]) -> str | None:
     return OrderCancelled.TYPE if is_cancelled else OrderStatusChanged.TYPE
 
 
+def type_named(body: Mapping[str, Any]) -> str | None:
+    """The member of a body that says which event it is, under another name than `type`.
+
+    None where there is none, or what only a new order has.
+
+    Args:
+        body: its members.
+    """
+    if body.keys() & _ORDER:
+        return None
+    names = islice(body, _MOST_NAMES)
+    return next((n for n in names if isinstance(body[n], str) and body[n] in BODIES), None)
+
+
 def wrapper(body: Mapping[str, Any]) -> str | None:
     """The member of a body that the order, or the update, is in; None where there is none.
 

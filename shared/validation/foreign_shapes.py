@@ -69,6 +69,15 @@ SHAPES = (
         "`line_items`, `address` from `shipping`, `tracking_status` from `status`.",
     ),
     Shape(
+        "an order of PrestaShop",
+        frozenset({"id_customer", "current_state"}),
+        frozenset(),
+        "It names its customer and its address and does not have them: fetch those from "
+        "`/api/customers/{id}` and `/api/addresses/{id}`. Then rename: `item_summary` from "
+        "`associations.order_rows`, `order_number` from `reference`, `tracking_status` from "
+        "`current_state`.",
+    ),
+    Shape(
         "an order of Magento",
         frozenset({"increment_id", "items"}),
         frozenset({"customer_email", "base_grand_total", "grand_total"}),

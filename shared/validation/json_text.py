@@ -5,6 +5,8 @@ RFC 8259: it is UTF-8 (8.1), and a byte order mark may be passed over.
 
 import codecs
 import json
+import math
+import re
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
@@ -20,6 +22,11 @@ _MARKS = (
 _ZEROS = ((b"\0\0\0", "UTF-32"), (b"\0", "UTF-16"))
 
 
+_GZIP = b"\x1f\x8b"  # RFC 1952, 2.3.1
+_COMMA = re.compile(r",\s*[}\]]")
+_MOST_DIGITS = 4_300  # of what Python reads as a number
+
+
 class NotJsonError(ValueError):
     """The text is no JSON; the message says what it is, in a sentence."""
 
@@ -33,6 +40,8 @@ def parse(raw: bytes) -> Any:
     raw = raw.removeprefix(codecs.BOM_UTF8)
     if not raw.strip():
         raise NotJsonError("The body is empty.")
+    if raw.startswith(_GZIP):
+        raise NotJsonError("The body is compressed, by gzip. Send it plain.")
     encoding = _wide_encoding(raw)
     if encoding:
         raise NotJsonError(f"The body is {encoding}. Send it as UTF-8.")
@@ -91,13 +100,13 @@ def _texts(value: Any, path: str) -> Iterator[tuple[str, str]]:
 def _malformed(raw: bytes, error: Exception) -> str:
     text = raw.decode(errors="replace")
     try:
-        json.loads(text, parse_constant=_refuse)
+        json.loads(text, parse_constant=_refuse, parse_float=_number, parse_int=_number)
     except NotJsonError as found:
         return str(found)
     except json.JSONDecodeError as found:
         where = f"line {found.lineno}, column {found.colno}"
         what = found.msg[:1].lower() + found.msg[1:].removesuffix(" at")
-        return f"The body is not JSON: {what} at {where}.{_likely(text.strip())}"
+        return f"The body is not JSON: {what} at {where}.{_likely(text, found.pos)}"
     except (RecursionError, ValueError):
         pass
     return f"The body is not JSON: {error}."
@@ -110,8 +119,29 @@ def _refuse(constant: str) -> NoReturn:
     )
 
 
-def _likely(text: str) -> str:
-    """What it looks like instead."""
+def _number(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.inf
+    if math.isinf(number) or len(text) > _MOST_DIGITS:
+        raise NotJsonError(
+            f"The body has a number that is too large to be read, {text[:20]}…: write it as a "
+            "text, in quotes."
+        )
+    return number
+
+
+def _likely(text: str, at: int) -> str:
+    """What it looks like instead; `at` is where it could not be read on."""
+    before, rest = text[:at].rstrip(), text[at:].lstrip()
+    if _COMMA.match(before[-1:] + rest) or _COMMA.match(rest):
+        return " There is a comma behind the last of its members: take it away."
+    if rest[:1] in ("{", "[") and before[-1:] in ("}", "]"):
+        return " There is one event a request: send the next in another."
+    if rest[:2] in ("//", "/*") or rest[:1] == "#":
+        return " It looks like a comment, which JSON does not have."
+    text = text.strip()
     if text[:2] in ("{'", "['"):
         return " It has single quotes, as Python prints a dict: write it with `json.dumps`."
     if text[:1] == "<":

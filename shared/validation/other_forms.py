@@ -27,7 +27,8 @@ def without_leap_second(text: str) -> str:
     Args:
         text: a time; whatever else it is stays as it is.
     """
-    return _LEAP.sub(r"\1:59", text, count=1)
+    # Nearly none is, and to look for one takes longer than to read the time.
+    return _LEAP.sub(r"\1:59", text, count=1) if ":60" in text else text
 
 
 def url_of(text: str) -> str:

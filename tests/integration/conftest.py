@@ -3,8 +3,9 @@
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
+from functools import cache
 
 import httpx
 import pytest
@@ -69,6 +70,46 @@ def api(module_amqp_url, module_database_url, tmp_path_factory) -> Iterator[Api]
         yield found
 
 
+@cache
+def _declared() -> list[tuple[str, re.Pattern[str], Set[int], Set[tuple[int, str]]]]:
+    from services.ingress.app import OPERATIONS, PREFIX
+    from services.ingress.docs.openapi import errors_of
+
+    # What a path names comes after the paths that are whole; each ends with a slash, or without.
+    return [
+        (
+            o.method,
+            re.compile(PREFIX + re.sub(r"{\w+}", "[^/]+", o.path) + "?"),
+            set(o.answers),
+            {(status, code) for status, code, _ in errors_of(o)},
+        )
+        for o in sorted(OPERATIONS, key=lambda o: "{" in o.path)
+    ]
+
+
+def require_declared(method: str, path: str, status: int, code: str) -> None:
+    """Fail where an operation answers with what OpenAPI does not declare for it.
+
+    Args:
+        method: of the request.
+        path: of the request, without its query.
+        status: of the answer.
+        code: of its error; empty where it is none.
+    """
+    for of, form, answers, errors in _declared():
+        if of == method and form.fullmatch(path):
+            is_declared = (status, code) in errors if code else status in answers
+            assert is_declared, f"OpenAPI has no {status} {code} for {method} {path}"
+            return
+
+
+def _require_declared(response: httpx.Response) -> None:
+    is_error = response.status_code >= 400 and "json" in response.headers.get("content-type", "")
+    code = response.read() and response.json().get("code", "") if is_error else ""
+    request = response.request
+    require_declared(request.method, request.url.path, response.status_code, code)
+
+
 class running_ingress:  # noqa: N801 - used as a context manager
     """An ingress of its own for as long as the context lasts.
 
@@ -105,6 +146,7 @@ class running_ingress:  # noqa: N801 - used as a context manager
         # A new connection each time: a kept one would stay with one worker.
         fresh = httpx.Limits(max_keepalive_connections=0)
         self._http = httpx.Client(base_url=f"{url}/api/v1", timeout=20, limits=fresh)
+        self._http.event_hooks = {"response": [_require_declared]}
         self._engine = create_engine(self._database_url)
         api = Api(
             self._http, url, self._amqp_url, self._database_url, self._engine, self._process.pid

@@ -158,7 +158,7 @@ CODES: dict[str, ErrorCode] = {
     ),
     "not_found": ErrorCode(
         [404],
-        "There is nothing at this path.",
+        "There is nothing at this path: it is compared letter by letter, with single slashes.",
         "Compare it with the paths on this page; they all begin with `/api/v1/`.",
     ),
     "method_not_allowed": ErrorCode(

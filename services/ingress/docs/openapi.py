@@ -25,6 +25,7 @@ class Error(msgspec.Struct, kw_only=True):
 
 
 _EVERYWHERE = (
+    (400, "bad_request", "This is no HTTP request, or a header of it cannot be read."),
     (408, "request_timeout", "The request did not arrive in time."),
     (414, "url_too_long", "The URL is too long."),
     (431, "head_too_large", "There are too many header fields, or too large ones."),

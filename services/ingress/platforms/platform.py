@@ -3,7 +3,7 @@
 A platform is one module that makes a `Platform`; `known.py` lists them. Everything here is pure.
 """
 
-import base64
+import binascii
 import hmac
 import html
 import re
@@ -160,7 +160,7 @@ class Platform:
 
 def sign(key: bytes, body: bytes) -> bytes:
     """The right signature of a body: base64 of HMAC-SHA256 (RFC 2104)."""
-    return base64.b64encode(hmac.digest(key, body, "sha256"))
+    return binascii.b2a_base64(hmac.digest(key, body, "sha256"), newline=False)
 
 
 def matches(keys: Iterable[bytes], body: bytes, given: bytes) -> bool:

@@ -1,15 +1,15 @@
 """The HTTP side of the request log: an account sees what became of each of its requests."""
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from datetime import datetime
-from operator import attrgetter
 from typing import Annotated, Literal
 from uuid import UUID
 
 import msgspec
 from sqlalchemy import ColumnElement, Select, func, or_, select, tuple_
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
+from services.ingress.platforms.becoming import Note
 from shared.bus.contract.events import Reference
 from shared.db.models import (
     Order,
@@ -26,7 +26,12 @@ from shared.ids import normalised_number, order_of_number
 Outcome = Literal["accepted", "refused"]
 ConflictOf = Literal["order_number", "idempotency_key"]
 Numbers = Mapping[UUID, str]  # of orders, by their ids
+Place = tuple[datetime, int]  # of a request: its time and its id
 ID_BYTES = 8
+MOST_LOOKED_AT = 100_000
+"""By what is asked of a page beside time and outcome there is no index, which each request would
+pay for: a page looks through so many of each outcome, a fraction of a second of work."""
+_NO_CHANGE: Note = "no_change"
 
 
 class RequestFilter(msgspec.Struct, kw_only=True):
@@ -80,7 +85,11 @@ class RequestView(msgspec.Struct, kw_only=True):
 
 
 class RequestPage(msgspec.Struct, kw_only=True):
-    """Requests, newest first; `next` is the cursor of the next page, null on the last."""
+    """Requests, newest first; `next` is the cursor of the next page, null on the last.
+
+    A page of what has a `code`, `note`, `event_type` or `order_number` looks through 100,000
+    requests: there may be a next one where it has fewer than `limit`, or none.
+    """
 
     results: list[RequestView]
     next: str | None
@@ -90,43 +99,45 @@ def index(session: Session, call: Call[None, RequestFilter]) -> Answer:
     """A page of the account's requests; the newest appear about a second after their answer."""
     wanted = call.query
     is_accepted = wanted.outcome == "accepted" if wanted.outcome else None
+    looked_at = [
+        _looked_at(call.caller, accepted, wanted) for accepted in outcomes(is_accepted, wanted.code)
+    ]
     found = [
         request
-        for accepted in outcomes(is_accepted, wanted.code)
-        for request in session.scalars(_query(call.caller, accepted, wanted))
+        for each in looked_at
+        for request in session.scalars(_fitting(each, call.caller, wanted))
     ]
-    found.sort(key=attrgetter("at", "id"), reverse=True)
+    found.sort(key=_place, reverse=True)
+    end = _end(session, looked_at) if _is_filtered(wanted) else None
+    if end is not None:
+        found = [request for request in found if _place(request) >= end]
     page = found[: wanted.limit]
+    if len(found) > wanted.limit:
+        end = _place(page[-1])
     events = {request.event_id for request in page if request.event_id}
     conflicts, awaited = _conflicts(session, events), _awaited(session, events)
     recorded = _recorded(session, events)
-    orders = [recorded.get(request.event_id, request.order_id) for request in page]
+    orders = [recorded.get(request.event_id, (request.order_id,))[0] for request in page]
+    placed = {event_id for event_id, (_, has_counted) in recorded.items() if has_counted}
     numbers = _numbers(session, call.caller, {id_ for id_ in orders if id_}, events)
     return Answer(
         200,
         RequestPage(
             results=[
-                _view(request, order_id, conflicts, awaited, numbers)
+                _view(request, order_id, conflicts, awaited, numbers, placed)
                 for request, order_id in zip(page, orders, strict=True)
             ],
-            next=_cursor(page[-1]) if len(found) > wanted.limit else None,
+            next=_cursor(*end) if end is not None else None,
         ),
     )
 
 
-def _query(account_id: UUID, accepted: bool, wanted: RequestFilter) -> Select[WebhookRequest]:
+def _looked_at(account_id: UUID, accepted: bool, wanted: RequestFilter) -> Select[WebhookRequest]:
+    """The requests that a page is made of, as the index has them."""
     at, id_ = WebhookRequest.at, WebhookRequest.id
     query = select(WebhookRequest).where(
         WebhookRequest.account_id == account_id, WebhookRequest.accepted.is_(accepted)
     )
-    if wanted.code is not None:
-        query = query.where(WebhookRequest.code == wanted.code)
-    if wanted.note is not None:
-        query = query.where(WebhookRequest.note == wanted.note)
-    if wanted.event_type is not None:
-        query = query.where(WebhookRequest.event_type == wanted.event_type)
-    if wanted.order_number is not None:
-        query = query.where(_is_of_number(account_id, normalised_number(wanted.order_number)))
     if wanted.received_from is not None:
         query = query.where(at >= in_utc(wanted.received_from))
     if wanted.received_to is not None:
@@ -136,19 +147,62 @@ def _query(account_id: UUID, accepted: bool, wanted: RequestFilter) -> Select[We
         before_id = int.from_bytes(key, signed=True)
         # The first condition says nothing new, but by it partitions are left out.
         query = query.where(at <= before, tuple_(at, id_) < (before, before_id))
-    return query.order_by(at.desc(), id_.desc()).limit(wanted.limit + 1)
+    return query.order_by(at.desc(), id_.desc())
 
 
-def _is_of_number(account_id: UUID, number: str) -> ColumnElement[bool]:
+def _is_filtered(wanted: RequestFilter) -> bool:
+    given = (wanted.code, wanted.note, wanted.event_type, wanted.order_number)
+    return any(each is not None for each in given)
+
+
+def _fitting(
+    looked_at: Select[WebhookRequest], account_id: UUID, wanted: RequestFilter
+) -> Select[WebhookRequest]:
+    """Of the first `MOST_LOOKED_AT` of these, those that fit, one more than a page has."""
+    if not _is_filtered(wanted):
+        return looked_at.limit(wanted.limit + 1)
+    request = aliased(WebhookRequest, looked_at.limit(MOST_LOOKED_AT).subquery())
+    query = select(request)
+    if wanted.code is not None:
+        query = query.where(request.code == wanted.code)
+    if wanted.note is not None:
+        query = query.where(request.note == wanted.note)
+        if wanted.note == _NO_CHANGE:
+            placed = select(OrderStatusHistory.event_id).where(
+                OrderStatusHistory.event_id == request.event_id, OrderStatusHistory.applied
+            )
+            query = query.where(~placed.exists())
+    if wanted.event_type is not None:
+        query = query.where(request.event_type == wanted.event_type)
+    if wanted.order_number is not None:
+        number = normalised_number(wanted.order_number)
+        query = query.where(_is_of_number(request, account_id, number))
+    return query.order_by(request.at.desc(), request.id.desc()).limit(wanted.limit + 1)
+
+
+def _end(session: Session, looked_at: Sequence[Select[WebhookRequest]]) -> Place | None:
+    """The last request up to which all of these were looked at; None where there is no more."""
+    ends = (
+        each.with_only_columns(WebhookRequest.at, WebhookRequest.id)
+        .offset(MOST_LOOKED_AT - 1)
+        .limit(1)
+        for each in looked_at
+    )
+    return max(((row.at, row.id) for end in ends for row in session.execute(end)), default=None)
+
+
+def _is_of_number(
+    request: type[WebhookRequest], account_id: UUID, number: str
+) -> ColumnElement[bool]:
     """Whether a request is about an order of this number: a sender's own, or one of its shops'."""
     derived = [order_of_number(account_id, number, is_test=is_test) for is_test in (False, True)]
     recorded = select(Order.id).where(
         Order.account_id == account_id, Order.has_number_in_shop(number)
     )
     return or_(
-        WebhookRequest.order_number == number,
-        WebhookRequest.order_id.in_(derived),
-        WebhookRequest.order_id.in_(recorded),
+        request.order_number == number,
+        request.order_id.in_(derived),
+        request.order_id.in_(recorded),
     )
 
 
@@ -184,17 +238,18 @@ def _awaited(session: Session, event_ids: Set[UUID]) -> Mapping[UUID, bool]:
     return {row.event_id: row.given_up_at is not None for row in session.execute(found)}
 
 
-def _recorded(session: Session, event_ids: Set[UUID]) -> Mapping[UUID | None, UUID]:
-    """The orders that these are recorded of.
+def _recorded(session: Session, event_ids: Set[UUID]) -> Mapping[UUID | None, tuple[UUID, bool]]:
+    """The orders that these are recorded of, and whether they counted.
 
-    One of a shop may have an id of an earlier version, which whoever answered did not know.
+    One of a shop may have an id of an earlier version, and one that changed nothing may have placed
+    an order that waited for it: whoever answered did not know.
     """
     if not event_ids:
         return {}
-    found = select(OrderStatusHistory.event_id, OrderStatusHistory.order_id).where(
-        OrderStatusHistory.event_id.in_(event_ids)
-    )
-    return {row.event_id: row.order_id for row in session.execute(found)}
+    found = select(
+        OrderStatusHistory.event_id, OrderStatusHistory.order_id, OrderStatusHistory.applied
+    ).where(OrderStatusHistory.event_id.in_(event_ids))
+    return {row.event_id: (row.order_id, row.applied) for row in session.execute(found)}
 
 
 def _numbers(session: Session, account_id: UUID, orders: Set[UUID], events: Set[UUID]) -> Numbers:
@@ -217,6 +272,7 @@ def _view(
     conflicts: Mapping[UUID, ConflictOf],
     awaited: Mapping[UUID, bool],
     numbers: Numbers,
+    placed: Set[UUID | None],
 ) -> RequestView:
     is_given_up = awaited.get(request.event_id) if request.event_id else None
     conflict_of = conflicts.get(request.event_id) if request.event_id else None
@@ -238,12 +294,16 @@ def _view(
         conflict=conflict_of is not None,
         conflict_of=conflict_of,
         awaits_order=None if is_given_up is None else "given_up" if is_given_up else "waiting",
-        note=request.note,
+        note=None if request.note == _NO_CHANGE and request.event_id in placed else request.note,
     )
 
 
-def _cursor(request: WebhookRequest) -> str:
-    return to_cursor(request.at, request.id.to_bytes(ID_BYTES, signed=True))
+def _place(request: WebhookRequest) -> Place:
+    return request.at, request.id
+
+
+def _cursor(at: datetime, id_: int) -> str:
+    return to_cursor(at, id_.to_bytes(ID_BYTES, signed=True))
 
 
 ROUTES = (

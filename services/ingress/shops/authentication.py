@@ -57,7 +57,8 @@ class PlatformScheme:
             attempt.body = body
             secret = await self._signed_with(req, account, attempt) if account else None
         if secret is None:
-            wrong = rules.invalid_signature(self.name, attempt.signature)
+            faults = rules.body_faults(req.scope["headers"], attempt.body)
+            wrong = rules.invalid_signature(self.name, attempt.signature, *faults)
             raise self._refusals.refuse(req, wrong)
         return secret
 

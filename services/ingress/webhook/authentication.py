@@ -89,7 +89,9 @@ class ApiKeyScheme:
             raise self._refusals.refuse(req, rules.unknown_key(key))
         body = attempt.body = await read_body(req, self._max_body_bytes, str(secret.account_id))
         if not hmac_hex.matches(key, body, signature):
-            raise self._refusals.refuse(req, rules.invalid_signature("api_key", signature))
+            faults = rules.body_faults(req.scope["headers"], body)
+            wrong = rules.invalid_signature("api_key", signature, *faults)
+            raise self._refusals.refuse(req, wrong)
         return secret
 
     async def _find(self, req: Request, key: bytes) -> CachedSecret | None:
@@ -140,7 +142,8 @@ class StandardScheme:
             attempt.body = body
             signer = await self._signer(req, account, prefix + body, attempt) if account else None
         if signer is None:
-            wrong = rules.invalid_signature("standard_webhooks", attempt.signature)
+            faults = rules.body_faults(req.scope["headers"], attempt.body)
+            wrong = rules.invalid_signature("standard_webhooks", attempt.signature, *faults)
             raise self._refusals.refuse(req, wrong)
         return signer
 

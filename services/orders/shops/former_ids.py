@@ -4,18 +4,24 @@ Those of their shop and their number there alone had no other name, so a shop th
 anew had its new orders taken for old ones. Those of their shop's address as a link had it, with the
 language of whoever was there, had several. What is said now of such an order names all ids; a
 former one counts where the order is recorded or waited for under it, and is the same order.
+
+While both versions run, the earlier may tell of an order that the later has recorded. A creation
+has the order's id as its own, so that of the id which the earlier one gives is entered in the inbox
+beside it, as if it had come.
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from msgspec import UNSET, structs
 from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
+from services.orders import SOURCE
+from shared.bus.consume import inbox
 from shared.bus.contract.events import CREATED, FormerId
 from shared.bus.contract.message import Received
 from shared.db import arrays
@@ -24,32 +30,47 @@ AHEAD = timedelta(minutes=10)
 """How much a shop's clock may be ahead of ours: when an order was accepted was cut to our time."""
 
 
-def renamed(session: Session, messages: Sequence[Received[Any]]) -> list[Received[Any]]:
-    """The messages, about the orders that are known under former ids where there are such.
+class Renamed(NamedTuple):
+    """Messages, about the orders that are known under former ids where there are such.
 
-    Creations of those that are recorded are left out.
+    Attributes:
+        messages: what is to be done.
+        again: creations of those that are recorded.
+    """
+
+    messages: list[Received[Any]]
+    again: list[Received[Any]]
+
+
+def renamed(session: Session, messages: Sequence[Received[Any]]) -> Renamed:
+    """Find the orders that are known under former ids.
 
     Args:
-        session: may read the orders, and which are waited for.
+        session: may read the orders, and which are waited for, and write the inbox.
         messages: what was said.
     """
     former = {id_ for m in messages for id_ in _former(m)}
     if not former:
-        return list(messages)
+        return Renamed(list(messages), [])
+    spelled = (m.data.former.spelled_id for m in messages if m.type in CREATED and _former(m))
+    beside = {id_ for id_ in spelled if id_ is not UNSET}
+    # Before they are looked for: of two recorders the other goes on when the order is there.
+    if beside:
+        inbox.claim(session, SOURCE, sorted(beside))
+        messages = [m for m in messages if m.id not in beside]
     rows = session.execute(_KNOWN, {"ids": arrays.uuids(former)})
     known = {(row.account_id, row.id): row for row in rows}
-    if not known:
-        return list(messages)
-    found = []
+    result = Renamed([], [])
     for message in messages:
         rows_of = (known.get((message.data.account_id, id_)) for id_ in _former(message))
         row = next((row for row in rows_of if row and _is_it(row, message.data.former)), None)
         if row is None:
-            found.append(message)
-        elif message.type not in CREATED or not row.is_recorded:
-            about = structs.replace(message.data, order_id=row.id)
-            found.append(replace(message, data=about))
-    return found
+            result.messages.append(message)
+        else:
+            about = replace(message, data=structs.replace(message.data, order_id=row.id))
+            is_again = message.type in CREATED and row.is_recorded
+            (result.again if is_again else result.messages).append(about)
+    return result
 
 
 def _former(message: Received[Any]) -> list[UUID]:

@@ -20,7 +20,7 @@ from services.ingress.credentials.policies import Policies
 from shared.db.models import OutboxMessage, WebhookSecret
 from shared.ids import new_id
 from tests.integration.arrange import access_token, account, depth, sign, until
-from tests.integration.conftest import Api, running_ingress
+from tests.integration.conftest import Api, require_declared, running_ingress
 from tests.integration.gate import Gate
 
 ORDER = {
@@ -96,7 +96,9 @@ def exchange(
             answer += chunk
     top, _, content = answer.partition(b"\r\n\r\n")
     status = int(top.split(b" ", 2)[1])
-    return status, json.loads(content) if content.startswith(b"{") else {}
+    told = json.loads(content) if content.startswith(b"{") else {}
+    require_declared("POST", f"/api/v1{path}", status, told.get("code", ""))
+    return status, told
 
 
 def standard_headers(

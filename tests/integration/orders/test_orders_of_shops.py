@@ -13,6 +13,7 @@ from sqlalchemy import func, select, text
 from services.ingress.platforms.platform import moment
 from services.ingress.platforms.shopify import PLATFORM as SHOPIFY
 from services.ingress.platforms.woocommerce import PLATFORM as WOOCOMMERCE
+from services.ingress.request_log import api as request_log_api
 from services.ingress.shops import deliveries
 from services.ops.timelines import search
 from services.orders import api as orders_api
@@ -29,6 +30,7 @@ from shared.db.models import (
     OrderStatusHistory,
     OutboxMessage,
     WaitingUpdate,
+    WebhookRequest,
 )
 from shared.db.session import transaction
 from shared.http.route import Call
@@ -194,7 +196,8 @@ def spelled(message, order):
     """A message as versions before 0049 made it: by the address as the link has it."""
     key = f"kettles.example/fr\x1f727\x1f{order['order_key']}"
     id_ = derived_id("order", message.data.account_id, "woocommerce", key)
-    return replace(message, data=structs.replace(message.data, order_id=id_, former=UNSET)), id_
+    data = structs.replace(message.data, order_id=id_, former=UNSET)
+    return replace(message, id=id_, correlation_id=str(id_), data=data), id_
 
 
 def test_an_order_has_one_identity_in_whatever_language_its_shop_tells_of_it(db, business):
@@ -214,6 +217,37 @@ def test_what_was_recorded_by_its_language_is_still_the_same(db, business):
     assert recorded(db) == [("zoe@shop.example", "IN_TRANSIT")]
     assert told(db) == ["order.recorded", "order.status_recorded"]
     assert {fact.order_id for fact in facts(db)} == {id_}
+
+
+@pytest.mark.parametrize("unit", [1, 2])
+@pytest.mark.parametrize("first", ["before", "now"])
+@pytest.mark.parametrize("minute", [0, 5], ids=["again", "changed"])
+def test_two_versions_at_once_make_one_order_of_it(db, business, minute, first, unit):
+    _, now = said(business, WOOCOMMERCE, "new", woo(**FRENCH), after=timedelta(minutes=1))
+    how = {"after": timedelta(minutes=1)}
+    _, later = said(business, WOOCOMMERCE, "change", woo(minute=minute, **FRENCH), **how)
+    before, _ = spelled(later, woo())
+    both = [before, now] if first == "before" else [now, before]
+    for n in range(0, 2, unit):
+        take_in(*both[n : n + unit])
+    assert recorded(db) == [("zoe@shop.example", "PENDING")]
+    assert told(db) == ["order.recorded"]
+
+
+@pytest.mark.parametrize("first", ["before", "now"])
+def test_and_so_do_two_recorders_at_once(db, business, engine, first):
+    _, now = said(business, WOOCOMMERCE, "new", woo(**FRENCH))
+    before, _ = spelled(now, woo())
+    here, there = (before, now) if first == "before" else (now, before)
+    other = threading.Thread(target=take_in, args=(there,), daemon=True)
+    with transaction() as session:
+        assert inbox.claim(session, "services.orders", [here.id])
+        record(session, [here], lanes=Lanes(1_000, 100), unknown=Unknown(1_000))
+        other.start()
+        until(lambda: waits(engine), "the other waits for the row")
+    other.join(30)
+    assert recorded(db) == [("zoe@shop.example", "PENDING")]
+    assert told(db) == ["order.recorded"]
 
 
 def test_and_so_is_what_waits_by_its_language_to_be_placed(db, business):
@@ -734,6 +768,65 @@ def test_a_test_order_that_was_cleared_is_recorded_and_told_when_it_is_sent_agai
             db.commit()
     # The notifier knows a fact by its id.
     assert len(set(db.scalars(select(OutboxMessage.message_id)))) == 8
+
+
+def logged(db, business, message, note=None):
+    """What the request log shows of a delivery that became a message, asked as an account asks."""
+    db.execute(text("SELECT keep_webhook_request_partitions(30)"))
+    db.add(
+        WebhookRequest(
+            at=datetime.now(UTC),
+            account_id=business.id,
+            accepted=True,
+            code="accepted",
+            event_type=message.type,
+            event_id=message.id,
+            order_id=message.data.order_id,
+            scheme="woocommerce",
+            latency_us=1,
+            client_address="192.0.2.7",
+            note=note,
+            order_number=message.data.order_number if note else None,
+        )
+    )
+    db.commit()
+    (shown,) = asked_log(db, business)
+    return shown
+
+
+def asked_log(db, business, **wanted):
+    asked = request_log_api.RequestFilter(**wanted)
+    return request_log_api.index(db, Call(business.id, None, asked, {}, "")).body.results
+
+
+def test_the_log_says_of_no_request_that_places_an_order_that_nothing_is_recorded(db, business):
+    deliver(business, "new", woo(status="pending"))
+    note, placed = said(business, WOOCOMMERCE, "change", woo(day=4))
+    take_in(placed)
+    assert recorded(db) == [("zoe@shop.example", "PENDING")]
+    shown = logged(db, business, placed, note)
+    assert (note, shown.note, shown.order_id) == ("no_change", None, placed.data.order_id)
+    assert not asked_log(db, business, note="no_change")
+
+
+def test_and_of_one_that_changes_nothing_it_does(db, business):
+    deliver(business, "new", woo())
+    note, changed = said(business, WOOCOMMERCE, "change", woo(day=4))
+    take_in(changed)
+    assert logged(db, business, changed, note).note == "no_change"
+    assert len(asked_log(db, business, note="no_change")) == 1
+
+
+def test_the_log_leads_to_the_order_that_an_earlier_version_recorded(db, business):
+    _, now = said(business, WOOCOMMERCE, "new", woo(total="1.00", **FRENCH))
+    before, id_ = spelled(now, woo())
+    take_in(before)
+    take_in(now)
+    assert logged(db, business, now).order_id == id_
+    # What was said again tells nobody anything, and counts for nothing.
+    assert told(db) == ["order.recorded"]
+    rows = db.scalars(select(OrderStatusHistory).order_by(OrderStatusHistory.applied))
+    assert [(row.event_id, row.applied) for row in rows] == [(now.id, False), (before.id, True)]
 
 
 def test_an_order_of_a_shop_is_found_by_the_number_that_its_customer_reads(db, business):

@@ -7,12 +7,14 @@ import time
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from uuid import UUID
 
 import pytest
 from sqlalchemy import create_engine, func, select, text
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
+from services.ingress.request_log import api as request_log_api
 from services.ingress.request_log import rows as request_log_rows
 from services.ingress.request_log.attempt import Attempt
 from services.ingress.request_log.writer import ACCOUNT_REFUSALS
@@ -25,6 +27,7 @@ from shared.db.models import (
     WebhookSecret,
     WebhookSecretUse,
 )
+from shared.http.route import Call
 from shared.ids import new_id
 from tests.integration.arrange import ahead, until
 from tests.integration.conftest import running_ingress
@@ -476,6 +479,70 @@ def test_requests_of_one_moment_are_each_on_one_page(api, sender):
     lengths = [entry["body_bytes"] for entry in first["results"] + second["results"]]
     assert sorted(lengths) == list(range(1, 21))
     assert second["next"] is None
+
+
+def write_log(session, sender, count):
+    """Requests of the last seconds, of which every tenth is refused and every ninth has a note."""
+    session.execute(
+        text(
+            "INSERT INTO webhook_requests (at, account_id, accepted, code, scheme, latency_us,"
+            " client_address, body_bytes, note, order_number) SELECT now() - n * interval '1 ms',"
+            " :id, n % 10 <> 0, CASE n % 10 WHEN 0 THEN 'invalid_body' ELSE 'accepted' END, 'x', 1,"
+            " '::1', n, CASE n % 9 WHEN 0 THEN 'no_change' END, CASE n % 9 WHEN 0 THEN 'A-1' END"
+            " FROM generate_series(1, :count) AS n"
+        ),
+        {"id": sender.account_id, "count": count},
+    )
+    session.commit()
+
+
+def asked(session, sender, **wanted):
+    wanted = request_log_api.RequestFilter(**wanted)
+    return request_log_api.index(session, Call(sender.account_id, None, wanted, {}, "")).body
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"note": "no_change"},
+        {"order_number": "A-1"},
+        {"order_number": "A-1", "outcome": "accepted"},
+        {"code": "invalid_body"},
+        {"event_type": "order.cancelled"},
+        {},
+    ],
+)
+def test_a_page_looks_through_so_many_and_the_next_goes_on_there(api, sender, monkeypatch, wanted):
+    with api.session() as session:
+        write_log(session, sender, 200)
+        whole = asked(session, sender, limit=200, **wanted)
+        assert whole.next is None
+        monkeypatch.setattr(request_log_api, "MOST_LOOKED_AT", 15)
+        for limit in (1, 7, 200):
+            pages, cursor = [], None
+            while not pages or cursor:
+                page = asked(session, sender, limit=limit, cursor=cursor, **wanted)
+                pages.append(page.results)
+                cursor = page.next
+            assert list(chain(*pages)) == whole.results
+            assert max(map(len, pages)) <= limit
+        assert (len(pages) > 1) == bool(wanted)  # by time and outcome there is an index
+
+
+def test_what_is_filtered_is_found_by_the_index_and_no_further_than_that(api, sender):
+    wanted = request_log_api.RequestFilter(order_number="A-1", note="no_change")
+    with api.session() as session:
+        write_log(session, sender, 200)
+        session.execute(text("ANALYZE webhook_requests"))
+        looked_at = request_log_api._looked_at(sender.account_id, True, wanted)
+        query = request_log_api._fitting(looked_at, sender.account_id, wanted)
+        as_sent = query.compile(session.get_bind(), compile_kwargs={"literal_binds": True})
+        for switch in ("enable_seqscan", "enable_sort", "enable_bitmapscan"):
+            session.execute(text(f"SET LOCAL {switch} = off"))
+        plan = "\n".join(session.scalars(text(f"EXPLAIN {as_sent}")))
+    assert "account_id_accepted_at_id_idx" in plan
+    assert "Sort" not in plan
+    assert plan.count("Limit") == 2
 
 
 @pytest.mark.parametrize("cursor", ["x", "!!", "AAAA", "f" * 22, "-" * 90])

@@ -530,6 +530,30 @@ def test_a_wrong_signature_is_told_what_it_shows_by_itself_and_the_cure_of_its_s
     assert list(rules.invalid_signature(scheme, b"").faults) == [cure]
 
 
+@pytest.mark.parametrize(
+    ("coding", "body", "fault"),
+    [
+        ({}, b"", "The body came empty."),
+        ({"Content-Encoding": "gzip"}, b"{}", "The body came compressed (Content-Encoding: gzip)."),
+    ],
+)
+@pytest.mark.parametrize("scheme", get_args(rules.Scheme))
+def test_a_body_that_is_not_what_was_signed_is_told_what_it_shows(scheme, coding, body, fault):
+    secret = held(ROWS)[0]
+    signed = {
+        "api_key": {"X-API-Key": encode_key(secret.raw), "X-Webhook-Signature": "0" * 64},
+        "standard_webhooks": {
+            "webhook-id": "msg_1",
+            "webhook-timestamp": str(NOW),
+            "webhook-signature": f"v1,{'A' * 43}=",
+        },
+    } | {platform.name: dict.fromkeys(platform.required, "A" * 44) for platform in PLATFORMS}
+    headers = [(n.lower().encode(), v.encode()) for n, v in (signed[scheme] | coding).items()]
+    refusal = rules.judge(headers, body, [secret], NOW, given={scheme: [secret]}).refusal
+    assert refusal.code == "invalid_signature"
+    assert refusal.faults[0].startswith(fault)
+
+
 def test_every_scheme_has_a_cure():
     assert set(signature_text.CURES) == set(get_args(rules.Scheme))
     assert len(set(signature_text.CURES.values())) == len(signature_text.CURES)

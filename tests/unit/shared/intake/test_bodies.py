@@ -306,6 +306,21 @@ def test_an_update_without_its_type_is_told_what_it_lacks(name, said, type_):
     assert second.startswith("$.tracking_status must be")
 
 
+@pytest.mark.parametrize("name", ["event", "event_type", "topic"])
+def test_a_type_under_another_name_is_told_so(name):
+    for type_, said in (
+        ("order.cancelled", {"order_number": "A-1", "reason": "Gone."}),
+        ("order.status_changed", {"data": {"order_number": "A-1", "tracking_status": "DELIVERED"}}),
+        ("order.cancelled", {"order_number": "A-1"}),
+    ):
+        body = {name: type_, **said}
+        assert faults_of(body) == (f"`{name}` says which event it is: call that member `type`.",)
+        event_of({"type": body.pop(name), **body})
+    # An order that can be read is one, whatever else it has.
+    order = ORDER | {name: "order.cancelled", "metadata": None}
+    assert isinstance(event_of(order)[0], OrderCreated)
+
+
 @pytest.mark.parametrize("wrapper", ["order", "data", "payload", "event", "order_data"])
 @pytest.mark.parametrize("inner", [ORDER, {"order_number": "A-1", "tracking_status": "DELIVERED"}])
 def test_an_order_inside_another_object_is_told_so(wrapper, inner):

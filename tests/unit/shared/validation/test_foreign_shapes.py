@@ -62,7 +62,17 @@ BIGCOMMERCE = {
     "created_at": 1561479335,
     "producer": "stores/store_hash",
 }
+PRESTASHOP = {
+    "id": 6,
+    "id_address_delivery": "5",
+    "id_cart": "6",
+    "id_customer": "3",
+    "current_state": "2",
+    "reference": "XKBKNABJK",
+    "associations": {"order_rows": [{"product_name": "blue kettle", "product_quantity": "2"}]},
+}
 BY_NAME = {
+    "PrestaShop": PRESTASHOP,
     "BigCommerce": BIGCOMMERCE,
     "Shopify": SHOPIFY,
     "WooCommerce": WOOCOMMERCE,

@@ -1,5 +1,6 @@
 """A refused value: all its faults at once, in words, and what has one meaning is mended."""
 
+import gzip
 import re
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -58,6 +59,9 @@ def faults_of(value, **options):
         (b'{"a": [-Infinity]}', "The body is not JSON: it has -Infinity, which is no number"),
         (b'{"a": "x\ny"}', "The body is not JSON: invalid control character at line 1, column 9."),
         (b'{"a": 1,}', "The body is not JSON: "),
+        (gzip.compress(b"{}"), "The body is compressed, by gzip. Send it plain."),
+        (b'{"a": 1e400}', "The body has a number that is too large to be read, 1e400…: "),
+        (b'{"a": %b}' % (b"9" * 5_000), "The body has a number that is too large to be read, "),
     ],
 )
 def test_what_is_no_json_is_said_in_words(raw, fault):
@@ -65,6 +69,27 @@ def test_what_is_no_json_is_said_in_words(raw, fault):
         json_text.parse(raw)
     assert str(refused.value).startswith(fault)
     assert "at at" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("raw", "hint"),
+    [
+        (b'{"a": [1],\n}', "There is a comma behind the last of its members: take it away."),
+        (b'{"a": [1 , ]}', "There is a comma behind the last of its members: take it away."),
+        (b'{"a": 1}\n{"a": 2}\n', "There is one event a request: send the next in another."),
+        (b'// an order\n{"a": 1}', "It looks like a comment, which JSON does not have."),
+        (b'{"a": 1, /* b */ "c": 2}', "It looks like a comment, which JSON does not have."),
+        (b'{"a": 1, # b\n"c": 2}', "It looks like a comment, which JSON does not have."),
+        (
+            b"\n{'a': 1}",
+            "as Python prints a dict: write it with `json.dumps`.",
+        ),
+    ],
+)
+def test_what_it_was_meant_as_is_told(raw, hint):
+    with pytest.raises(json_text.NotJsonError) as refused:
+        json_text.parse(raw)
+    assert str(refused.value).endswith(f" {hint}")
 
 
 def test_what_fits_is_read():
