@@ -60,7 +60,6 @@ class Digest:
         total: how many letters there were.
         at: when it was looked through.
         customers: of the addresses of customers in them, hashes.
-        took: how long that took, in seconds.
         since: the same as `at`, by the monotonic clock.
     """
 
@@ -68,7 +67,6 @@ class Digest:
     total: int
     at: datetime
     customers: frozenset[bytes]
-    took: float
     since: float
 
 
@@ -89,6 +87,8 @@ class Digests:
         self._hides = hides
         self._kept: dict[str, Digest] = {}
         self._asked: dict[str, float] = {}
+        self._looks: dict[str, tuple[float, float]] = {}
+        """Of each queue the last look: since when, by the monotonic clock, and how long it took."""
         self._key = secrets.token_bytes(32)
         self._stopping = threading.Event()
 
@@ -136,15 +136,14 @@ class Digests:
                     if time.monotonic() - began > LOOK_SECONDS:
                         break
                 total, alone = held.ready, held.alone
-        now = time.monotonic()
+        self._looks[queue.name] = (began, time.monotonic() - began)
         if alone:
-            self._kept[queue.name] = Digest(
-                tuple(lines), total, at, frozenset(customers), now - began, began
-            )
+            self._kept[queue.name] = Digest(tuple(lines), total, at, frozenset(customers), began)
 
     def forget(self, queue: topology.Queue) -> None:
         """Forget what was seen of a queue, since its letters were dealt with."""
         self._kept.pop(queue.name, None)
+        self._looks.pop(queue.name, None)
 
     def browse(
         self,
@@ -233,15 +232,17 @@ class Digests:
         return None if letters <= FEW or is_old else digest
 
     def _is_due(self, queue: topology.Queue, letters: int) -> bool:
-        digest = self._kept.get(queue.name)
-        if digest is None:
+        if queue.name not in self._looks:
             return True
-        now = time.monotonic()
-        if now - self._asked.get(queue.name, float("-inf")) > ASKED_LATELY:
+        now, digest = time.monotonic(), self._kept.get(queue.name)
+        if digest is not None and now - self._asked.get(queue.name, float("-inf")) > ASKED_LATELY:
             wait = UNASKED_SECONDS
+        elif digest is None or letters != digest.total:
+            wait = CHANGED_SECONDS
         else:
-            wait = ASKED_SECONDS if letters == digest.total else CHANGED_SECONDS
-        return now - digest.since > max(wait, REST * digest.took)
+            wait = ASKED_SECONDS
+        since, took = self._looks[queue.name]
+        return now - since > max(wait, REST * took)
 
     def _line(self, letter: Letter) -> Line:
         return Line(
