@@ -1,7 +1,7 @@
 """How long each page of the console takes over a year's books, and 10,000 dead letters.
 
-One browser, one request at a time: what somebody waits for. The pages that look through queues are
-in it; those that ask the broker for every dead letter have a bound of their own.
+One browser, one request at a time: what somebody waits for. Pages about dead letters are told what
+the last look at the queue saw; those that look through it now have a bound of their own.
 """
 
 import time
@@ -49,6 +49,10 @@ def run(say: Callable[[str], None]) -> Result:
         pages, through = _pages(order, account, letter)
         with httpx.Client(base_url=str(Address(port)), timeout=120, trust_env=False) as browser:
             _sign_in(browser)
+            seen = f"/dead/{QUEUE.name}/reasons"
+            until(
+                lambda: "Looked through" in browser.get(seen).text, "the queue was looked through"
+            )
             for wanted, those in ((WANTED, pages), (THROUGH_QUEUES, through)):
                 for name, path in those.items():
                     before = cpu_seconds(console.pid)
@@ -67,7 +71,7 @@ def run(say: Callable[[str], None]) -> Result:
 
 
 def _pages(order: UUID, account: UUID, letter: str) -> tuple[Mapping[str, str], Mapping[str, str]]:
-    """What is asked for, by what it is; those that look through queues apart."""
+    """What is asked for, by what it is; those that look through queues now apart."""
     dead = f"/dead/{QUEUE.name}"
     return {
         "overview": "/",
@@ -90,12 +94,16 @@ def _pages(order: UUID, account: UUID, letter: str) -> tuple[Mapping[str, str], 
         "sessions": "/sessions",
         "retry ladder": "/ladder",
         "a page of a dead queue": dead,
-    }, {
+        "the last page of a dead queue": f"{dead}?start={LETTERS - 100}",
+        "a dead queue, by words": f"{dead}?reason=reason+7",
         "what a queue's letters died of": f"{dead}/reasons",
         "the last letter of a queue": f"{dead}/letter?id={letter}",
         "an order, everywhere": f"/orders/{order}?everywhere=yes",
         "a business, everywhere": f"/accounts/{account}?everywhere=yes",
         "find by a customer's address": "/find?q=c77@shop.example",
+    }, {
+        "a dead queue, looked through now": f"{dead}?reason=reason+7&now=yes",
+        "the last letter of a queue, itself": f"{dead}/letter?id={letter}&now=yes",
     }
 
 

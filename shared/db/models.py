@@ -956,6 +956,12 @@ class Rehearsal(Base):
 # --- services.audit --------------------------------------------------------------------------
 
 
+AUDIT_WORDS = (
+    "(((((((actor || ' ') || address) || ' ') || correlation_id) || ' ') || type) || ' ') || data"
+)
+"""All of a row of the audit log that is searched for words, as its index has it."""
+
+
 class AuditEntry(Base):
     """What somebody did. Rows are added and never changed: a trigger refuses all else, to anybody.
 
@@ -967,6 +973,12 @@ class AuditEntry(Base):
         Index("ix_audit_log_happened_at", "happened_at"),
         Index("ix_audit_log_correlation_id_sequence", "correlation_id", "sequence"),
         Index("ix_audit_log_type", "type", "sequence", postgresql_ops={"type": "text_pattern_ops"}),
+        Index(
+            "ix_audit_log_words",
+            literal_column(AUDIT_WORDS).label("words"),
+            postgresql_using="gin",
+            postgresql_ops={"words": "gin_trgm_ops"},
+        ),
     )
 
     sequence: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)

@@ -8,11 +8,13 @@ import pytest
 from playwright.sync_api import expect
 from sqlalchemy import select, text
 
-from shared.db.models import KycApplication, Order
+from shared.db.models import EmailDelivery, KycApplication, Order, WebhookSecret
+from shared.ids import new_id
 from tests.browser.arrange import a_dead_letter, audited, customer, faults_of, intake, is_told
 from tests.browser.conftest import PASSWORD, sign_in
 from tests.integration.arrange import (
     account,
+    ahead,
     depth,
     order_created,
     publish,
@@ -147,6 +149,19 @@ def test_somebody_who_watches_is_shown_nothing_to_press(browser, running):
     context.close()
 
 
+# Rows that reach beyond their table, which hides the rest; cells in which each line has a letter;
+# and the page's own name in the row of pages.
+CUT = """() => [
+    ...[...document.querySelectorAll("table.cards tbody tr")].filter(
+        one => one.scrollWidth > one.clientWidth + 1),
+    ...[...document.querySelectorAll("table.cards td")].filter(
+        one => one.innerText.trim().length > 5 && one.clientWidth < 40),
+    ...[...document.querySelectorAll(".top nav [aria-current]")].filter(
+        one => one.getBoundingClientRect().right > innerWidth
+            || one.getBoundingClientRect().left < 0),
+].map(one => one.innerText.slice(0, 60))"""
+
+
 # Colours differ in the dark, and nothing else.
 @pytest.mark.parametrize(("scheme", "rules"), [("light", None), ("dark", ["color-contrast"])])
 def test_axe_finds_no_serious_fault(browser, running, signed_in, scheme, rules):
@@ -183,7 +198,29 @@ def test_axe_finds_no_serious_fault(browser, running, signed_in, scheme, rules):
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_no_page_is_wider_than_the_screen(browser, running, signed_in, width):
+def test_no_page_is_wider_than_the_screen_and_nothing_in_it_cut(browser, running, signed_in, width):
+    with running.session() as session:
+        business = account(session, status="approved")
+        session.add(
+            WebhookSecret(
+                account_id=business.id,
+                key_hash=business.id.bytes,
+                sealed=b"x",
+                state="active",
+                expires_at=ahead(days=1),
+            )
+        )
+        session.add(
+            EmailDelivery(
+                fact_id=new_id(),
+                subject_id=str(business.id),
+                recipient=business.email,
+                template="one_time_code",
+                message_id="<x@order-fellow.example>",
+                state="undeliverable",
+            )
+        )
+        session.commit()
     context = browser.new_context(
         base_url=running.url, storage_state=signed_in, viewport={"width": width, "height": 844}
     )
@@ -197,8 +234,27 @@ def test_no_page_is_wider_than_the_screen(browser, running, signed_in, width):
         "/find?q=kettle",
         "/sessions",
         "/second-factor",
+        "/emails",
+        f"/accounts/{business.id}",
     ):
         page.goto(path)
         wide = page.evaluate("document.documentElement.scrollWidth")
         assert wide <= width, path
+        assert page.evaluate(CUT) == [], path
+    context.close()
+
+
+def test_on_paper_a_page_is_dark_ink_and_has_nothing_to_press(browser, running, signed_in):
+    context = browser.new_context(
+        base_url=running.url, storage_state=signed_in, color_scheme="dark"
+    )
+    page = context.new_page()
+    page.goto("/audit")
+    paper = "getComputedStyle(document.body).backgroundColor"
+    on_screen = page.evaluate(paper)
+    page.emulate_media(media="print")
+    assert page.evaluate(paper) == "rgb(246, 246, 243)" != on_screen
+    expect(page.get_by_role("heading", name="Audit log")).to_be_visible()
+    for pressed in ("button", "nav", "input"):
+        assert [one for one in page.locator(pressed).all() if one.is_visible()] == [], pressed
     context.close()

@@ -182,6 +182,26 @@ def test_what_was_typed_is_there_after_an_error_and_gone_with_who_signs_out(page
     assert page.evaluate("sessionStorage.length") == 0
 
 
+def test_what_was_ticked_is_there_after_an_error(browser, running):
+    page = signed_in_anew(browser, running, "ada")
+    ids = [a_dead_letter(running, order_created(), body=b"{}") for _ in range(3)]
+    listed = "/dead/orders.intake"
+    page.goto(listed)
+    boxes = [page.get_by_label(f"Tick {id_}") for id_ in ids]
+    for box in boxes[:2]:
+        box.check()
+    away = page.request.get("/nowhere").text()
+    action = re.compile("/replay$")
+    page.route(action, lambda route: route.fulfill(status=503, content_type="text/html", body=away))
+    page.get_by_role("button", name="Replay ticked").click()
+    expect(page.get_by_text("404")).to_be_visible()
+    page.goto(listed)
+    assert [box.is_checked() for box in boxes] == [True, True, False]
+    page.reload()
+    assert [box.is_checked() for box in boxes] == [False, False, False]
+    page.context.close()
+
+
 def end_the_session(context, running):
     (token,) = [one["value"] for one in context.cookies() if one["name"] == SESSION]
     with running.session() as session, session.begin():

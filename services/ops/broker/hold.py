@@ -76,7 +76,13 @@ class Hold:
     """
 
     def __init__(
-        self, connection: Connection, channel: Any, queue: str, most: int, alone: bool
+        self,
+        connection: Connection,
+        channel: Any,
+        queue: str,
+        most: int,
+        alone: bool,
+        found: queue_counts.Count,
     ) -> None:
         self._connection = connection
         self._channel = channel
@@ -87,7 +93,7 @@ class Hold:
         self._settled = 0
         self._settled_up_to = 0  # the delivery tag
         self.singly = 0
-        self.ready, self._others = queue_counts.of(channel, queue, ANSWER_SECONDS)
+        self.ready, self._others = found
         # The broker knows of those, too, who do not meet this one's tools.
         self.alone = alone and not self._others
         self._awaited = self.ready
@@ -169,9 +175,15 @@ def hold(
         amqp.exceptions.NotFound: there is no such queue.
         shared.bus.broker.queue_counts.NotKnownError: it does not answer.
     """
+    with connection.channel() as channel:
+        found = queue_counts.of(channel, queue, ANSWER_SECONDS)
+        if not any(found):  # nothing is there, nor in anybody's hand: no turn need be waited for
+            yield Hold(connection, channel, queue, most, True, found)
+            return
     with turn(queue) as alone:
         with connection.channel() as channel:
-            held = Hold(connection, channel, queue, min(most, MOST), alone)
+            found = queue_counts.of(channel, queue, ANSWER_SECONDS)
+            held = Hold(connection, channel, queue, min(most, MOST), alone, found)
             yield held
             if held.singly > PUT_OFF_BEYOND:
                 time.sleep(SETTLE_SECONDS)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -34,11 +34,13 @@ from services.ops.console.pages.dead import changes, letters, rehearsal
 from services.ops.console.signing_in import second_factor, sessions, sign_in
 from services.ops.console.web.event_stream import Live
 from services.ops.console.web.jobs import Jobs
+from services.ops.console.web.masking import mask
 from services.ops.console.web.mount import mount
 from services.ops.console.web.page import Page, System
 from services.ops.console.web.rendering import STATIC, render
 from services.ops.console.web.session_cache import Visitors
 from services.ops.dead_letters import retention
+from services.ops.dead_letters.digest import Digests
 from services.ops.monitoring.alerts import too_old
 from services.ops.monitoring.poller import Lookout
 from services.ops.monitoring.snapshot import Looker
@@ -58,6 +60,8 @@ from shared.web.results import PageError
 
 SESSIONS_SECONDS = 300.0
 """From one look for sessions that are over to the next."""
+DIGESTS_SECONDS = 2.0
+"""The same for long dead queues that were not looked through lately."""
 THREADS = 8
 WAITING = 64
 
@@ -96,10 +100,12 @@ class Console:
             ordinary=Lane("console", THREADS, WAITING), passwords=for_passwords("console passwords")
         )
         lookout = Lookout(self._looker.look)
+        broker = _broker(config, lookout)
         self.system = System(
             config=config,
-            broker=_broker(config, lookout),
+            broker=broker,
             lookout=lookout,
+            digests=Digests(broker, lambda reason: str(mask(reason, ""))),
             jobs=Jobs(),
             visitors=Visitors(config),
         )
@@ -125,17 +131,27 @@ class Console:
             asyncio.create_task(
                 keep_running("offers", SESSIONS_SECONDS, user_second_factor.forget_offers)
             ),
+            asyncio.create_task(keep_running("digests", DIGESTS_SECONDS, self._keep_digests)),
             asyncio.create_task(keep_telling(config, channels(config), self.system.lookout)),
         ]
 
     async def process_shutdown(self, _: dict[str, Any], __: dict[str, Any]) -> None:
         """Release what it holds."""
         self.system.jobs.stop()
+        self.system.digests.stop()
         for chore in self._chores:
             chore.cancel()
         await self.system.lookout.stop()
         self._looker.close()
         self.lanes.shutdown()
+
+    def _keep_digests(self) -> None:
+        look = self.system.lookout.latest
+        if look is None or look.sample.broker_error is not None:
+            return
+        counts = look.sample.counts
+        with suppress(PageError):  # what the broker lacks the next look says
+            self.system.digests.keep({name: count.ready for name, count in counts.items()})
 
 
 def create_app(config: Settings | None = None) -> falcon.asgi.App[Any, Any]:

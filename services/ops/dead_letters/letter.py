@@ -118,6 +118,21 @@ class Letter:
         return self.incoming.body.decode(errors="backslashreplace")
 
 
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What a list shows of a letter; the attributes are those of a `Letter`."""
+
+    position: int
+    message_id: str
+    type: str
+    reason: str
+    kind: str
+    attempts: int
+    failed_at: datetime | None
+    died_at: datetime | None
+    correlation_id: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Criteria:
     """Which letters are meant: those that fit everything that is given.
@@ -148,7 +163,7 @@ class Criteria:
         """Whether every letter is meant."""
         return self == Criteria()
 
-    def match(self, letter: Letter, *clocks: datetime) -> bool:
+    def match(self, letter: Letter | Line, *clocks: datetime) -> bool:
         """Whether a letter is meant. One that does not say when it died fits no age.
 
         Args:

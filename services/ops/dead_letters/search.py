@@ -4,20 +4,21 @@ What is looked at is held unacknowledged for that time, so that somebody who loo
 moment would see less. Tools wait for each other; see `queue_lock.py`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from kombu import Connection
 
 from services.ops.broker.hold import MOST, BusyError, Hold, hold
-from services.ops.dead_letters.letter import Criteria, Letter
+from services.ops.dead_letters.letter import Criteria, Letter, Line
 from shared.bus.broker.kombu_connection import user_of
 from shared.bus.contract import topology
 
 PAGE = 100
 _CHUNK = 500
+_Shown = TypeVar("_Shown", Letter, Line)
 
 
 class NoSuchQueueError(Exception):
@@ -25,7 +26,7 @@ class NoSuchQueueError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class Page(Generic[_Shown]):
     """Some letters of a queue, in their order.
 
     Attributes:
@@ -34,18 +35,27 @@ class Page:
         next: where the next page begins; None after the last letter that can be looked at.
         alone: false when somebody else was at work in the queue: what they had in hand is missing.
         unseen: how many letters lie behind `hold.MOST`, where nobody can look.
+        looked_at: when the queue was looked through, where that was before; see `digest`.
+        seen: how many letters were in it then.
     """
 
-    letters: tuple[Letter, ...]
+    letters: tuple[_Shown, ...]
     total: int
     next: int | None
     alone: bool = True
     unseen: int = 0
+    looked_at: datetime | None = None
+    seen: int = 0
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether letters came or went since it was looked through."""
+        return self.looked_at is not None and self.seen != self.total
 
     @property
     def is_whole(self) -> bool:
         """Whether no other letter fits, as far as one can be there."""
-        return self.alone and self.next is None and not self.unseen
+        return self.alone and self.next is None and not self.unseen and not self.has_changed
 
 
 @dataclass(slots=True)
@@ -76,12 +86,14 @@ class Summary:
         total: how many letters are in the queue.
         seen: how many of them were looked at; at most `hold.MOST`.
         alone: as of a `Page`.
+        looked_at: as of a `Page`.
     """
 
     groups: tuple[Group, ...]
     total: int
     seen: int
     alone: bool = True
+    looked_at: datetime | None = None
 
     @property
     def unseen(self) -> int:
@@ -109,7 +121,7 @@ def browse(
     *,
     start: int = 0,
     limit: int = PAGE,
-) -> Page:
+) -> Page[Letter]:
     """A page of a queue's dead letters.
 
     Without criteria no more is fetched than is shown; with some, as much as it takes to find them.
@@ -177,22 +189,36 @@ def summarise(
         criteria: which of them are counted.
     """
     now = datetime.now(UTC)
-    groups: dict[tuple[str, str], Group] = {}
     seen, user = 0, user_of(connection)
     with hold(connection, queue.dead) as held:
-        for message in _all(held, MOST):
-            letter = Letter.of(queue, message, seen, user)
-            seen += 1
-            if not criteria.match(letter, now):
-                continue
-            group = groups.setdefault((letter.kind, letter.type), Group(letter.kind, letter.type))
-            group.count += 1
-            if (died := letter.died_at) is not None:
-                group.oldest = min(group.oldest or died, died)
-                group.newest = max(group.newest or died, died)
-        total, alone = held.ready, held.alone
-    ordered = sorted(groups.values(), key=lambda group: -group.count)
-    return Summary(tuple(ordered), total, seen, alone)
+
+        def meant() -> Iterator[Letter]:
+            nonlocal seen
+            for message in _all(held, MOST):
+                letter = Letter.of(queue, message, seen, user)
+                seen += 1
+                if criteria.match(letter, now):
+                    yield letter
+
+        groups = grouped(meant())
+        return Summary(groups, held.ready, seen, held.alone)
+
+
+def grouped(letters: Iterable[Letter | Line]) -> tuple[Group, ...]:
+    """Letters by what they died of, the largest group first.
+
+    Args:
+        letters: which.
+    """
+    groups: dict[tuple[str, str], Group] = {}
+    for letter in letters:
+        kind = letter.kind
+        group = groups.setdefault((kind, letter.type), Group(kind, letter.type))
+        group.count += 1
+        if (died := letter.died_at) is not None:
+            group.oldest = min(group.oldest or died, died)
+            group.newest = max(group.newest or died, died)
+    return tuple(sorted(groups.values(), key=lambda group: -group.count))
 
 
 def _all(held: Hold, most: int) -> Iterator[Any]:

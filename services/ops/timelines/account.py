@@ -10,6 +10,7 @@ from kombu import Connection
 from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
+from services.ops.dead_letters import search
 from services.ops.timelines import credentials, pending, requests
 from services.ops.timelines.credentials import PublicKeyLife, SecretLife
 from services.ops.timelines.pending import Waiting
@@ -102,6 +103,7 @@ class AccountTrail(Business):
         blocked_at: since when ops keep it out; None where they do not.
         waiting: what still waits for it; None when the bus was not looked at.
         is_whole: false when not all could be looked at; see `pending.Pending`.
+        looked_at: see `pending.Pending`.
     """
 
     created_at: datetime
@@ -118,6 +120,7 @@ class AccountTrail(Business):
     blocked_at: datetime | None
     waiting: tuple[Waiting, ...] | None
     is_whole: bool = True
+    looked_at: datetime | None = None
 
     @property
     def kyc_status(self) -> str:
@@ -215,6 +218,7 @@ def account_trail(
     account_id: UUID,
     *,
     connection: Connection | None = None,
+    browse: pending.Browse = search.browse,
 ) -> AccountTrail | None:
     """The trail of one account; None when there is none.
 
@@ -222,11 +226,12 @@ def account_trail(
         session: may read what accounts, kyc, secrets, orders and the notifier write.
         account_id: which.
         connection: an open kombu connection, to look for what waits on the bus.
+        browse: looks through dead letters there.
     """
     account = session.get(Account, account_id)
     if account is None:
         return None
-    looked = pending.find(session, str(account_id), connection)
+    looked = pending.find(session, str(account_id), connection, browse)
     found = looked.messages
     today = datetime.now(UTC) - timedelta(days=1)
     recent = select(func.count()).where(
@@ -265,6 +270,7 @@ def account_trail(
         blocked_at=policy.blocked_at if policy else None,
         waiting=None if connection is None and not found else tuple(found),
         is_whole=looked.is_whole,
+        looked_at=looked.looked_at,
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -10,6 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from services.ops.broker.hold import NOT_WHOLE, BusyError
+from services.ops.dead_letters import search
 from services.ops.timelines import emails, mended, pending, requests
 from services.ops.timelines.pending import Waiting
 from services.ops.timelines.steps import Step
@@ -46,6 +48,7 @@ class OrderTrail:
         waiting: what still waits; None when the bus was not looked at.
         is_test: whether it is a test order, which was mailed to its business alone.
         is_whole: false when not all could be looked at; see `pending.Pending`.
+        looked_at: see `pending.Pending`.
         is_cut: whether there are older states or emails, which are left out.
     """
 
@@ -63,6 +66,7 @@ class OrderTrail:
     waiting: tuple[Waiting, ...] | None
     is_test: bool = False
     is_whole: bool = True
+    looked_at: datetime | None = None
     is_cut: bool = False
 
     @property
@@ -76,6 +80,7 @@ def order_trail(
     order_id: UUID,
     *,
     connection: Connection | None = None,
+    browse: pending.Browse = search.browse,
 ) -> OrderTrail | None:
     """The trail of one order; None when nothing at all is known of it.
 
@@ -83,6 +88,7 @@ def order_trail(
         session: may read what services.orders and services.notifier write.
         order_id: which.
         connection: an open kombu connection, to look for what waits on the bus.
+        browse: looks through dead letters there.
 
     Raises:
         BusyError: nothing is known of it, and not all could be looked at.
@@ -98,7 +104,7 @@ def order_trail(
     done = mended.of(session, str(order_id))
     steps = [*(_request(request) for request in sent), *done.steps]
     account_id = sent[0].account_id if sent else None
-    looked = pending.find(session, str(order_id), connection)
+    looked = pending.find(session, str(order_id), connection, browse)
     found = looked.messages
     if order is not None:
         account_id = order.account_id
@@ -129,6 +135,7 @@ def order_trail(
         steps=tuple(sorted(steps, key=lambda step: step.at)),
         waiting=None if connection is None and not found else tuple(found),
         is_whole=looked.is_whole,
+        looked_at=looked.looked_at,
         is_test=order is not None and order.is_test,
         is_cut=not is_all,
     )

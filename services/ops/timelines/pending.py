@@ -1,6 +1,6 @@
 """What still waits somewhere for an order or an account: outbox, retry ladder, dead letters."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -9,12 +9,14 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from services.ops.dead_letters import retry_queue, search
-from services.ops.dead_letters.letter import Criteria
+from services.ops.dead_letters.letter import Criteria, Letter, Line
 from shared.bus.contract import topology
 from shared.db.deadline import TookTooLongError, at_most
 from shared.db.models import OutboxMessage
 from shared.db.session import let_go
 
+Browse = Callable[..., search.Page[Line] | search.Page[Letter]]
+"""As `search.browse`: what looks through dead letters."""
 OUTBOX_SECONDS = 1.0
 """For looking through the outbox; in a long outage of the broker it holds very much."""
 
@@ -50,26 +52,35 @@ class Pending:
         messages: what waits.
         is_whole: false when not all could be looked at: somebody had some in hand, or there was
             more than can be looked through.
+        looked_at: when the dead letters were looked through, where that was before.
     """
 
     messages: Sequence[Waiting] = ()
     is_whole: bool = True
+    looked_at: datetime | None = None
 
 
-def find(session: Session, correlation_id: str, connection: Connection | None) -> Pending:
+def find(
+    session: Session,
+    correlation_id: str,
+    connection: Connection | None,
+    browse: Browse = search.browse,
+) -> Pending:
     """What is in the outbox, and on the bus where that is looked through.
 
     Args:
         session: may read the outbox; it is let go before the broker is waited for.
         correlation_id: the order or account, as text.
         connection: an open kombu connection; None: only the outbox is looked at.
+        browse: looks through dead letters.
     """
     found = _in_outbox(session, correlation_id)
     if connection is None:
         return found
     let_go(session)
-    bus = _on_the_bus(connection, correlation_id)
-    return Pending([*found.messages, *bus.messages], found.is_whole and bus.is_whole)
+    bus = _on_the_bus(connection, correlation_id, browse)
+    messages = [*found.messages, *bus.messages]
+    return Pending(messages, found.is_whole and bus.is_whole, bus.looked_at)
 
 
 def _in_outbox(session: Session, correlation_id: str) -> Pending:
@@ -101,7 +112,7 @@ def _in_outbox(session: Session, correlation_id: str) -> Pending:
     )
 
 
-def _on_the_bus(connection: Connection, correlation_id: str) -> Pending:
+def _on_the_bus(connection: Connection, correlation_id: str, browse: Browse) -> Pending:
     """What is on the retry ladder or among the dead letters."""
     ladder = retry_queue.waiting(connection)
     is_whole = ladder.alone and not ladder.unseen
@@ -119,9 +130,11 @@ def _on_the_bus(connection: Connection, correlation_id: str) -> Pending:
         if message.correlation_id == correlation_id
     ]
     wanted = Criteria(correlation_id=correlation_id)
+    before: list[datetime] = []
     for queue in topology.WORK_QUEUES:
-        page = search.browse(connection, queue, wanted)
+        page = browse(connection, queue, wanted)
         is_whole &= page.is_whole
+        before += [page.looked_at] if page.looked_at else []
         found += [
             Waiting(
                 place=queue.dead,
@@ -134,4 +147,4 @@ def _on_the_bus(connection: Connection, correlation_id: str) -> Pending:
             )
             for letter in page.letters
         ]
-    return Pending(found, is_whole)
+    return Pending(found, is_whole, min(before, default=None))

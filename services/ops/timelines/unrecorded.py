@@ -40,11 +40,20 @@ UNKNOWN = timedelta(hours=1)
 
 SayWhole = Callable[[bool], None]
 """Told by a place whether all of it was looked through."""
+MayHave = Callable[[Connection, topology.Queue, str], bool]
+"""Whether a dead letter of a queue may be about a customer's address."""
 Unrecorded = tuple[OrderCreated, datetime | None]
 """An order that waits to be recorded, and since when; None where its message does not say."""
 
 
-def by_email(session: Session, connection: Connection, email: str) -> tuple[list[Unrecorded], bool]:
+def look_at_all(*_: object) -> bool:
+    """Nothing is known of a queue before it is looked through; a `MayHave`."""
+    return True
+
+
+def by_email(
+    session: Session, connection: Connection, email: str, may_have: MayHave = look_at_all
+) -> tuple[list[Unrecorded], bool]:
     """The orders for a customer that are not recorded, the newest first.
 
     With them goes whether all that waits was looked through.
@@ -53,6 +62,7 @@ def by_email(session: Session, connection: Connection, email: str) -> tuple[list
         session: may read orders, the outbox and heartbeats; let go while the bus is looked through.
         connection: an open kombu connection.
         email: the customer's address, in whatever case.
+        may_have: whether dead letters need be looked through.
 
     Raises:
         reading.NotReadToTheEndError: the broker fell silent over the journal.
@@ -65,7 +75,7 @@ def by_email(session: Session, connection: Connection, email: str) -> tuple[list
         order.order_id: (order, at)
         for order, at in (
             *in_outbox,
-            *_meant(_held(connection, ends.append), email),
+            *_meant(_held(connection, email, may_have, ends.append), email),
             *_meant(_in_journal(session, connection, ends.append), email),
         )
     }
@@ -115,8 +125,11 @@ def _in_outbox(
         say_whole(False)
 
 
-def _held(connection: Connection, say_whole: SayWhole) -> Iterator[tuple[bytes, datetime | None]]:
-    for name in (*(rung.name for rung in topology.RETRY_LADDER), QUEUE.dead):
+def _held(
+    connection: Connection, email: str, may_have: MayHave, say_whole: SayWhole
+) -> Iterator[tuple[bytes, datetime | None]]:
+    dead = [QUEUE.dead] if may_have(connection, QUEUE, email) else []
+    for name in (*(rung.name for rung in topology.RETRY_LADDER), *dead):
         with hold(connection, name) as held:
             if not held.alone:
                 raise BusyError.of(name)

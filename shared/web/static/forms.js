@@ -10,17 +10,18 @@ document.addEventListener("submit", (event) => {
 });
 
 // What was typed outlives a session that has ended, and an error: in this tab, for the same person, until it is used,
-// another page comes, or one signs out. A form that names its page (`back`) is kept, its texts alone: no password, no code.
+// another page comes, or one signs out. A form that names its page (`back`) is kept, its texts and ticks: no password, no code.
 // So is what they were typed over, by which it is told that somebody has changed it meanwhile.
 const KEPT = "typed", SEEN = ["death", "digest"];
 const isText = (field) => field.id && (field.matches("textarea") || ["text", "email", "number"].includes(field.type)) && field.autocomplete !== "one-time-code";
 document.addEventListener("submit", ({ target: form }) => {
   if (form.getAttribute("action") === "/sign-out") { sessionStorage.removeItem(KEPT); return; }
   const texts = form.elements.back ? [...form.elements].filter(isText) : [];
-  if (!texts.length) return;
+  const ticked = form.elements.back ? [...form.querySelectorAll("input[type=checkbox][name]:checked")].map((box) => [box.name, box.value]) : [];
+  if (!texts.length && !ticked.length) return;
   const typed = texts.map((field) => [field.id, field.value]);
   const seen = SEEN.filter((name) => form.elements[name]).map((name) => [name, form.elements[name].value]);
-  sessionStorage.setItem(KEPT, JSON.stringify({ who: document.body.dataset.who, back: form.elements.back.value, typed, seen }));
+  sessionStorage.setItem(KEPT, JSON.stringify({ who: document.body.dataset.who, back: form.elements.back.value, typed, seen, ticked }));
 });
 
 document.addEventListener("DOMContentLoaded", () => {
@@ -30,12 +31,21 @@ document.addEventListener("DOMContentLoaded", () => {
   if (who === undefined || (who === kept.who && !kept.isLost && document.querySelector("input[name=sure]"))) return;
   if (who === kept.who && kept.isLost) {
     const fields = kept.typed.map(([id]) => document.getElementById(id));
-    const isItsPage = [...document.querySelectorAll("input[name=back]")].some((field) => field.value === kept.back);
-    if (!isItsPage || fields.includes(null)) return;
+    const forms = [...document.querySelectorAll("input[name=back]")].filter((field) => field.value === kept.back).map((field) => field.form);
+    if (!forms.length || fields.includes(null)) return;
     kept.typed.forEach(([, value], place) => { fields[place].value = value; });
-    kept.seen.forEach(([name, value]) => { const field = fields[0].form.elements[name]; if (field) field.value = value; });
+    // What is not there any more cannot be ticked.
+    const isTicked = (box) => (kept.ticked ?? []).some(([name, value]) => box.name === name && box.value === value);
+    for (const form of forms) for (const box of form.querySelectorAll("input[type=checkbox][name]")) box.checked = isTicked(box);
+    kept.seen.forEach(([name, value]) => { const field = (fields[0]?.form ?? forms[0]).elements[name]; if (field) field.value = value; });
   }
   sessionStorage.removeItem(KEPT);
+});
+
+// On a telephone the pages are a row that is longer than the screen: where one is, is to be seen.
+document.addEventListener("DOMContentLoaded", () => {
+  const here = document.querySelector(".top nav [aria-current]"), row = here?.parentElement;
+  if (row) row.scrollLeft = here.offsetLeft - row.offsetLeft - (row.clientWidth - here.offsetWidth) / 2;
 });
 
 // A page that comes back from the browser's memory can be used again.

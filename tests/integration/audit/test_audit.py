@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -336,3 +336,20 @@ def test_who_adds_rows_holds_up_no_partition_of_the_request_log(settings, engine
     with engine.begin() as writer:
         writer.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": AUDIT_CHAIN})
         request_log_rows.keep_partitions()
+
+
+@pytest.mark.parametrize("sees_persons", [True, False])
+@pytest.mark.parametrize("words", ["ada17", "APPROVED", "50%_\\"])
+def test_words_are_looked_for_by_their_index(books, words, sees_persons):
+    statements = []
+    note = lambda *given: statements.append(given[2:4])  # noqa: E731
+    event.listen(books, "before_cursor_execute", note)
+    with Session(books) as session:
+        found = log.search(session, words=words, sees_persons=sees_persons)
+    assert len(found) == {"ada17": 1, "APPROVED": 20}.get(words, 0)
+    ((statement, parameters),) = statements
+    with books.connect() as connection:
+        connection.exec_driver_sql("SET enable_seqscan = off")
+        connection.exec_driver_sql("SET enable_indexscan = off")
+        plan = connection.exec_driver_sql(f"EXPLAIN {statement}", parameters).scalars()
+        assert "ix_audit_log_words" in "\n".join(plan)

@@ -124,3 +124,14 @@ def test_who_is_signed_out_signs_in_again():
     held, file = upload()
     with pytest.raises(Refused):
         step(Asking(refused(401, "not_signed_in")), ACCOUNT, file, held)
+
+
+def test_a_row_that_the_webhook_takes_for_too_large_is_refused_beforehand():
+    held, _ = upload()
+    most = max(len(line) for line in held.content.splitlines())
+    long = json.dumps(ORDER | {"address": "here" * most}).encode()
+    held = replace(held, content=held.content + b"\n" + long, body_bytes=most)
+    file = held.file(ACCOUNT)
+    assert [one.line.number for one in file.refused] == [4]
+    assert f"{most:,} bytes" in file.refused[0].faults[0]
+    assert len(file.taken) == 3

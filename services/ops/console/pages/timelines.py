@@ -68,7 +68,9 @@ def _orders(session: Session, visit: Visit, text: str) -> tuple[Sequence[search.
         return search.search(session, text), True
     try:
         with visit.system.broker(session) as connection:
-            found = search.search(session, text, connection=connection)
+            found = search.search(
+                session, text, connection=connection, may_have=visit.system.digests.may_have
+            )
             return found, found.is_whole
     except (PageError, NotReadToTheEndError):
         return search.search(session, text), False
@@ -123,7 +125,8 @@ def _looked_for(
         return found, about
     try:
         with visit.system.broker(session) as connection:
-            return look(connection=connection), about | {"looked": True}
+            found = look(connection=connection, browse=visit.system.digests.browse)
+            return found, about | {"looked": True}
     except PageError as error:
         found = look()
         if found is None:

@@ -10,7 +10,7 @@ function color(name) {
 }
 
 function clock(seconds) {
-  return new Date(seconds * 1000).toISOString().slice(11, 16);
+  return new Date(seconds * 1000).toTimeString().slice(0, 5);
 }
 
 function options(width) {

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from services.ops.audit.actions import Actor
 from services.ops.console.web.jobs import Jobs
 from services.ops.console.web.session_cache import Visitors
+from services.ops.dead_letters.digest import Digests
 from services.ops.monitoring.poller import Lookout
 from services.ops.users.rights import Right
 from services.ops.users.sessions import Where
@@ -36,6 +37,7 @@ class System:
             trouble becomes a `PageError`. It takes the page's session, if there is one, and lets it
             go first: nobody has a transaction open while the broker is waited for.
         lookout: the figures, as they were a moment ago.
+        digests: what was seen of long dead queues.
         jobs: long work.
         visitors: who is signed in.
     """
@@ -43,6 +45,7 @@ class System:
     config: Settings
     broker: Callable[..., AbstractContextManager[Connection]]
     lookout: Lookout
+    digests: Digests
     jobs: Jobs
     visitors: Visitors
 

@@ -9,7 +9,7 @@ import zlib
 
 import msgspec
 
-from services.portal.pages.uploads.judging import File, judge
+from services.portal.pages.uploads.judging import MOST_BYTES, File, judge
 from shared.intake.csv_files import Failed
 from shared.security.encryption import CannotOpenError, portal_sealer
 from shared.web.results import PageError
@@ -26,6 +26,7 @@ class Carried(msgspec.Struct, frozen=True):
         done: of the rows that go, how many have their answer.
         failed: of these the ones that were not accepted: by line, the code and the sentence.
         is_told: whether the audit log was told that it is sent.
+        body_bytes: the largest body that the webhook takes.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Carried(msgspec.Struct, frozen=True):
     done: int = 0
     failed: dict[int, tuple[str, str]] = msgspec.field(default_factory=dict)
     is_told: bool = False
+    body_bytes: int = MOST_BYTES
 
     @property
     def accepted(self) -> int:
@@ -41,7 +43,7 @@ class Carried(msgspec.Struct, frozen=True):
 
     def file(self, account_id: str) -> File:
         """The file, judged again."""
-        return judge(self.name, self.content, account_id)
+        return judge(self.name, self.content, account_id, self.body_bytes)
 
     def refused(self, file: File) -> dict[int, Failed]:
         """Those that were not accepted, by line."""

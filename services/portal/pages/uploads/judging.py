@@ -86,13 +86,14 @@ class File:
         return f"{stem}.failed.jsonl", "application/x-ndjson", written.encode()
 
 
-def judge(name: str, content: bytes, account_id: str) -> File:
+def judge(name: str, content: bytes, account_id: str, body_bytes: int = MOST_BYTES) -> File:
     """Judge a file.
 
     Args:
         name: as the browser calls it.
         content: all of it.
         account_id: who would send it.
+        body_bytes: the largest body that the webhook takes.
 
     Raises:
         FileError: it is too large, no file of orders, or there is nothing in it.
@@ -110,7 +111,7 @@ def judge(name: str, content: bytes, account_id: str) -> File:
     orders = 0
     for line in lines:
         try:
-            order_id, message = _read(line, UUID(account_id))
+            order_id, message = _read(line, UUID(account_id), body_bytes)
             if message.type in CREATED:
                 _refuse_another(made.setdefault(order_id, line), line)
                 orders += 1
@@ -126,7 +127,9 @@ def _refuse_another(before: Line, line: Line) -> None:
         raise BodyError(f"Line {before.number} has another order of its number or key.")
 
 
-def _read(line: Line, account_id: UUID) -> tuple[UUID, Message]:
+def _read(line: Line, account_id: UUID, body_bytes: int) -> tuple[UUID, Message]:
+    if len(line.body) > body_bytes:
+        raise BodyError(f"It is larger than {body_bytes:,} bytes, the most that is taken.")
     if not order_files.OURS.match(line.key):
         raise BodyError("Its idempotency_key is none that we made: leave it out.")
     return bodies.read(line.body, account_id, time.time(), None, line.key)

@@ -2,7 +2,7 @@
 
 from services.portal.pages.uploads import carried, sending
 from services.portal.pages.uploads.carried import FIELD, Carried
-from services.portal.pages.uploads.judging import MOST_BYTES, MOST_ROWS, judge
+from services.portal.pages.uploads.judging import MOST_BYTES, MOST_ROWS
 from services.portal.web.page import Page, Visit
 from shared.intake.csv_files import COLUMNS, METADATA, FileError
 from shared.web.forms import MAX_LARGE_BYTES
@@ -26,13 +26,15 @@ def preview(visit: Visit) -> View:
         return _form(visit, "Choose a file first.")
     name = chosen.name[-100:] or "orders.csv"
     try:
-        file = judge(name, chosen.content, visit.business.account_id)
+        most = visit.api.get("/webhook/limits/")["max_body_bytes"]
+        held = Carried(name, chosen.content, body_bytes=most)
+        file = held.file(visit.business.account_id)
     except FileError as error:
         return _form(visit, f"{name} cannot be sent: {error}.")
     about = {
         "path": PATH,
         "file": file,
-        "upload": carried.seal(Carried(name, chosen.content), visit.business.account_id),
+        "upload": carried.seal(held, visit.business.account_id),
         "shown": SHOWN,
     }
     return View("upload_preview.html", about)

@@ -133,6 +133,18 @@ def test_looking_leaves_everything_where_it_was(amqp_url, bus, books):
     assert [take(amqp_url, INTAKE.dead).properties["message_id"] for _ in range(250)] == buried
 
 
+def test_where_nothing_is_nobody_waits_for_a_turn(amqp_url, bus, monkeypatch):
+    def turn(queue):
+        raise AssertionError(f"the turn at {queue} was waited for")
+
+    monkeypatch.setattr(hold, "turn", turn)
+    with hold.hold(bus, INTAKE.dead) as held:
+        assert (held.take(1), held.ready, held.alone) == ([], 0, True)
+    bury(amqp_url, order_created())
+    with pytest.raises(AssertionError, match="the turn at"):
+        search.browse(bus, INTAKE)
+
+
 def test_a_letter_tells_why_it_died(amqp_url, bus):
     order = order_created()
     (message,) = bury(amqp_url, order, reason="Retry: this account has no order 12")

@@ -129,6 +129,7 @@ def edit(session: Session, visit: Visit) -> Result:
         return letter_page(session, visit, queue, id_)
     except NotEditableError as error:
         return letter_page(session, visit, queue, id_, wrong=str(error), status=400)
+    visit.system.digests.forget(queue)
     note = f"Replayed with the new body: {id_}." if is_done else f"{id_} is not there any more."
     return Redirect(f"/dead/{queue.name}", note)
 
@@ -173,10 +174,12 @@ def _question(
     # Without criteria the broker knows the number; with some, letters must be held to be counted.
     most = EXAMPLES if criteria.is_empty else COUNTED
     with visit.system.broker(session) as connection:
-        page = search.browse(connection, queue, criteria, limit=most)
+        page = visit.system.digests.browse(connection, queue, criteria, limit=most)
     # By their consumers' clocks.
     died = [letter.failed_at for letter in page.letters if letter.failed_at is not None]
-    count = page.total if criteria.is_empty else len(page.letters)
+    # What came since the queue was looked through is not asked about, and not meant.
+    asked_at, total = page.looked_at or datetime.now(UTC), page.seen or page.total
+    count = total if criteria.is_empty else len(page.letters)
     is_exact = criteria.is_empty or page.is_whole or 0 < len(criteria.ids) <= count
     letters = (
         f"{'' if is_exact else 'at least '}{count:,} dead {'letter' if count == 1 else 'letters'}"
@@ -189,6 +192,7 @@ def _question(
         f"/dead/{queue.name}?{wanted.query()}",
         facts={
             "Queue": f"{queue.name}, {page.total:,} dead in all",
+            "Looked through": "" if page.looked_at is None else _ago(page.looked_at),
             "Reason holds": wanted.reason,
             "Type": wanted.type,
             "Age": AGES[wanted.age][0] if wanted.age else "",
@@ -202,7 +206,7 @@ def _question(
         more=more,
         nothing="" if count else nothing,
         is_danger=is_danger,
-        also={AS_OF: max([datetime.now(UTC), *died]).isoformat()},
+        also={AS_OF: max([asked_at, *died]).isoformat()},
     )
 
 
@@ -223,7 +227,10 @@ def _begin(
             go_on(job, visit.user, queue_rights.of_queues([queue.name]))
 
         with visit.system.broker(None) as connection:
-            state = act(connection, progress)
+            try:
+                state = act(connection, progress)
+            finally:
+                visit.system.digests.forget(queue)
         return " ".join([f"{_messages(state.done)} {done}.", *actions.missed(state, wanted)])
 
     let_go(session)
@@ -257,6 +264,10 @@ def _as_of(visit: Visit) -> datetime | None:
         return datetime.fromisoformat(text).astimezone(UTC)
     except ValueError:
         raise PageError(400, "The form cannot be read.") from None
+
+
+def _ago(at: datetime) -> str:
+    return f"{(datetime.now(UTC) - at).total_seconds():.0f} s ago"
 
 
 def _messages(count: int) -> str:

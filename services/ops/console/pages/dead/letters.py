@@ -14,6 +14,8 @@ from shared.web.mount import Result
 from shared.web.results import PageError, View
 
 AT_ONCE = 100
+NOW = "now"
+"""The parameter by which a queue is looked through itself, and not what was seen of it."""
 
 
 def show_queues(_: Session, visit: Visit) -> Result:
@@ -29,13 +31,15 @@ def show_letters(session: Session, visit: Visit) -> Result:
     start = positive(visit.query.get("start", ""))
     criteria = wanted.criteria(str if visit.user.may(Right.MESSAGES) else _masked)
     with visit.system.broker(session) as connection:
-        page = search.browse(connection, queue, criteria, start=start, limit=AT_ONCE)
+        look = search.browse if visit.query.get(NOW) else visit.system.digests.browse
+        page = look(connection, queue, criteria, start=start, limit=AT_ONCE)
     about = {
         "path": "/dead",
         "queue": queue,
         "letters": page,
         "start": start,
         "filter": wanted,
+        "more": {NOW: "yes"} if visit.query.get(NOW) else {},
         "ages": AGES,
         "types": actions.types_for(queue),
         "lacks": lacks(visit, queue),
@@ -57,7 +61,8 @@ def show_reasons(session: Session, visit: Visit) -> Result:
     """What the letters of a queue died of."""
     queue = queue_of(visit)
     with visit.system.broker(session) as connection:
-        summary = search.summarise(connection, queue)
+        look = search.summarise if visit.query.get(NOW) else visit.system.digests.summarise
+        summary = look(connection, queue)
     rows = [(group, Filter(reason=group.kind, type=group.type).query()) for group in summary.groups]
     return View(
         "dead_reasons.html", {"path": "/dead", "queue": queue, "summary": summary, "rows": rows}
@@ -65,8 +70,19 @@ def show_reasons(session: Session, visit: Visit) -> Result:
 
 
 def show_letter(session: Session, visit: Visit) -> Result:
-    """One letter: its story, its body, and what can be done."""
-    return letter_page(session, visit, queue_of(visit), visit.query.get("id", ""))
+    """One letter: its story, its body, and what can be done.
+
+    To fetch one from a long queue takes a while: the page shows what was seen of it, and asks for
+    the letter by itself, or by a link.
+    """
+    queue, id_ = queue_of(visit), visit.query.get("id", "")
+    if not visit.query.get(NOW) and not visit.form:
+        with visit.system.broker(session) as connection:
+            line = visit.system.digests.find(connection, queue, id_)
+        if line is not None:
+            about = {"path": "/dead", "queue": queue, "letter": line, "is_seen_before": True}
+            return View("dead_letter.html", about, of=[queue.name, id_])
+    return letter_page(session, visit, queue, id_)
 
 
 def letter_page(
@@ -104,6 +120,7 @@ def letter_page(
         "body": legible(letter.text),
         "types": actions.types_for(queue),
         "lacks": lacks(visit, queue),
+        "more": {NOW: "yes"} if visit.query.get(NOW) else {},
         "wrong": wrong,
     }
     return View("dead_letter.html", about, status, of=[queue.name, letter.message_id])

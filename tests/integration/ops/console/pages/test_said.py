@@ -1,5 +1,6 @@
 """What a page says of what it does not show: the rest of a list, the end of a session."""
 
+import html
 import re
 from datetime import UTC, datetime
 from urllib.parse import parse_qs, urlsplit
@@ -8,12 +9,13 @@ import pytest
 from sqlalchemy import delete, select
 
 from services.ops.console.web.mount import SESSION
+from services.ops.dead_letters.digest import FEW
 from services.ops.users import sessions
 from shared.db.models import AuditEntry, OpsSession, OpsUser
 from shared.ids import new_id
 from shared.security.audit_chain import GENESIS
 from shared.web.arrivals import ENDED
-from tests.integration.arrange import account, order_created
+from tests.integration.arrange import account, order_created, until
 from tests.integration.ops.cli.test_cli import fellow
 from tests.integration.ops.console.pages.test_asked_about import client, hidden
 from tests.integration.ops.console.pages.test_masked_pages import form
@@ -128,3 +130,32 @@ def test_a_list_of_the_audit_log_that_is_cut_says_so(settings, db):
         assert (code, out.count("it@kettle.example")) == (0, 1)
         assert "These are the newest 1: there are more (--limit)." in said
         assert "there are more" not in fellow(settings, "audit", "list", "--limit", "2", *more)[2]
+
+
+def test_a_long_dead_queue_is_shown_as_it_was_seen_and_a_letter_as_it_is(client, amqp_url):
+    buried = bury(amqp_url, *(order_created() for _ in range(FEW + 1)))
+    last, path = buried[-1], f"/dead/{INTAKE.name}"
+    seen = "Looked through"
+    until(lambda: seen in client.get(path).text, "it was looked through")
+    for asked in (f"?about={last.correlation_id}", "?reason=no+such", "/reasons"):
+        page = client.get(path + asked).text
+        assert seen in page, asked
+        assert "No letter fits" not in page, asked
+    assert seen not in client.get(f"{path}?about={last.correlation_id}&now=yes").text
+    assert "were looked through" in client.get(f"/orders/{last.correlation_id}?everywhere=yes").text
+
+    letter = client.get(f"{path}/letter", params={"id": last.message_id}).text
+    assert "It is fetched" in letter
+    assert "<textarea" not in letter
+    itself = client.get(html.unescape(re.search(r'hx-get="([^"]+)"', letter)[1])).text
+    assert "<textarea" in itself
+    assert client.get(f"{path}/letter", params={"id": str(new_id())}).status_code == 404
+
+    which = {"id": last.message_id, "why": "a test"}
+    question = client.post(f"{path}/discard", data=form(client) | which).text
+    assert seen in question
+    assert client.post(f"{path}/discard", data=hidden(question, f"{path}/discard")).is_redirect
+    until(lambda: f"{FEW} dead" in client.get(path).text, "it is gone")
+    page = client.get(f"{path}?about={last.correlation_id}").text
+    assert seen not in page
+    assert "No letter fits" in page
