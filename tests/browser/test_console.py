@@ -9,7 +9,15 @@ from playwright.sync_api import expect
 from sqlalchemy import select, text
 
 from shared.db.models import KycApplication, Order
-from tests.browser.arrange import a_dead_letter, audited, customer, faults_of, intake, is_told
+from tests.browser.arrange import (
+    a_dead_letter,
+    audited,
+    customer,
+    faults_of,
+    intake,
+    is_told,
+    width_of,
+)
 from tests.browser.conftest import PASSWORD, sign_in
 from tests.integration.arrange import (
     account,
@@ -199,6 +207,6 @@ def test_no_page_is_wider_than_the_screen(browser, running, signed_in, width):
         "/second-factor",
     ):
         page.goto(path)
-        wide = page.evaluate("document.documentElement.scrollWidth")
+        wide = width_of(page)
         assert wide <= width, path
     context.close()
