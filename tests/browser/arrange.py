@@ -114,6 +114,7 @@ def faults_of(page, path, rules):
 
 def faults_here(page, path, rules):
     """Those of the page that is open."""
+    page.wait_for_load_state()
     page.evaluate(AXE)
     options = {"runOnly": rules} if rules else {}
     found = page.evaluate("options => axe.run(document, options)", options)
@@ -122,6 +123,12 @@ def faults_here(page, path, rules):
         for fault in found["violations"]
         if fault["impact"] in ("serious", "critical")
     ]
+
+
+def width_of(page):
+    """How wide a page is, in pixels, once it is there: after a click it has but begun to load."""
+    page.wait_for_load_state()
+    return page.evaluate("document.documentElement.scrollWidth")
 
 
 def press_enter(page, kind):

@@ -10,7 +10,15 @@ from sqlalchemy import select, text
 
 from shared.db.models import EmailDelivery, KycApplication, Order, WebhookSecret
 from shared.ids import new_id
-from tests.browser.arrange import a_dead_letter, audited, customer, faults_of, intake, is_told
+from tests.browser.arrange import (
+    a_dead_letter,
+    audited,
+    customer,
+    faults_of,
+    intake,
+    is_told,
+    width_of,
+)
 from tests.browser.conftest import PASSWORD, sign_in
 from tests.integration.arrange import (
     account,
@@ -238,7 +246,7 @@ def test_no_page_is_wider_than_the_screen_and_nothing_in_it_cut(browser, running
         f"/accounts/{business.id}",
     ):
         page.goto(path)
-        wide = page.evaluate("document.documentElement.scrollWidth")
+        wide = width_of(page)
         assert wide <= width, path
         assert page.evaluate(CUT) == [], path
     context.close()

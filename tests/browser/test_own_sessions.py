@@ -85,7 +85,7 @@ def test_nobody_ends_anothers(browser, running):
     form = {"form_token": form_token(cookie["value"])}
     for sure in ({}, {"sure": "yes"}):
         url = f"{running.url}/sessions/{theirs}/end"
-        httpx.post(url, data=form | sure, cookies={SESSION: cookie["value"]}, timeout=20)
+        httpx.post(url, data=form | sure, cookies={SESSION: cookie["value"]}, timeout=PATIENCE)
     ada.goto("/kyc")
     expect(ada).to_have_url(f"{running.url}/kyc")
     for page in (ada, wole):

@@ -12,7 +12,7 @@ from services.ops.users import users
 from services.ops.users.rights import Right
 from shared.web.tokens import form_token
 from tests.browser.conftest import PASSWORD
-from tests.integration.arrange import until
+from tests.integration.arrange import PATIENCE, get, until
 
 ANY = "00000000-0000-7000-8000-000000000000"
 QUEUE = "orders.intake"
@@ -128,7 +128,7 @@ def test_what_is_in_the_clear_is_so_for_a_right():
 @pytest.mark.parametrize("page", CLOSED, ids=named)
 def test_who_is_signed_out_gets_the_sign_in_page_and_nothing_else(running, page):
     """A piece that a page asks for by itself is refused: the form would stand amid the page."""
-    with httpx.Client(base_url=running.url) as stranger:
+    with httpx.Client(base_url=running.url, timeout=PATIENCE) as stranger:
         answer = send(stranger, page)
         if page.method == "GET" and not page.asks_by_itself:
             assert answer.status_code == 303
@@ -156,7 +156,7 @@ def test_a_form_of_another_site_does_nothing(actor, page):
 
 
 def test_the_live_figures_are_for_those_who_are_signed_in(running):
-    answer = httpx.get(f"{running.url}/live/overview")
+    answer = get(f"{running.url}/live/overview")
     assert answer.status_code == 403
     assert "orders.intake" not in answer.text
 
@@ -197,8 +197,8 @@ def test_without_the_database_those_who_were_signed_in_see_that_it_is_away(watch
         until(lambda: "The database does not answer" in watcher.get("/").text, "it is said")
         assert watcher.get("/").status_code == 200
         assert watcher.get("/kyc").status_code == 503
-        assert httpx.get(f"{running.url}/").status_code in (303, 503)
-        stranger = httpx.get(f"{running.url}/", cookies={SESSION: "x" * 43})
+        assert get(f"{running.url}/").status_code in (303, 503)
+        stranger = get(f"{running.url}/", cookies={SESSION: "x" * 43})
         assert stranger.status_code == 503
         assert "orders.intake" not in stranger.text
     finally:

@@ -69,7 +69,7 @@ def test_from_setting_it_up_to_losing_the_telephone(browser, running):
     page.get_by_role("button", name="Set it up").click()
     app = pyotp.TOTP(page.locator("[data-secret]").text_content())
     expect(page.locator("main")).to_contain_text(f"otpauth://totp/Order%20Fellow:{name}?secret=")
-    assert page.locator(".qr svg path").count() == 2
+    expect(page.locator(".qr svg path")).to_have_count(2)
     assert faults_of(page, "/second-factor", None) == []
     page.get_by_label("Code", exact=True).fill("000000")
     page.get_by_label("Your password").fill(PASSWORD)
@@ -79,8 +79,9 @@ def test_from_setting_it_up_to_losing_the_telephone(browser, running):
     page.get_by_label("Your password").fill(PASSWORD)
     page.get_by_role("button", name="Confirm").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Recovery codes")
-    codes = page.locator(".codes li").all_text_contents()
-    assert len(codes) == 10
+    listed = page.locator(".codes li")
+    expect(listed).to_have_count(10)
+    codes = listed.all_text_contents()
     assert faults_of(page, "/second-factor", None) == []
     # Who was signed in without it is not any more.
     elsewhere.goto("/")
@@ -116,8 +117,8 @@ def test_from_setting_it_up_to_losing_the_telephone(browser, running):
     page.get_by_label("Code, for new recovery codes").fill(app.now())
     page.get_by_role("button", name="New recovery codes …").click()
     page.get_by_role("button", name="Make new recovery codes").click()
-    newer = page.locator(".codes li").all_text_contents()
-    assert len(newer) == 10
+    expect(listed).to_have_count(10)
+    newer = listed.all_text_contents()
     assert not set(newer) & set(codes)
     page.goto("/second-factor")
     page.get_by_label("Code, for another device").fill("000000")

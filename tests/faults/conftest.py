@@ -23,7 +23,13 @@ from stack.servers.sources import Broker, Database
 from stack.supervisor import MODULES, Supervisor
 from stack.system import prepare, start_services
 from tests.faults.ledger import OF_SHOPIFY, SETTLE_SECONDS, Balance, Load, settle
-from tests.integration.arrange import access_token, account, depth, until
+from tests.integration.arrange import (
+    PATIENCE,
+    access_token,
+    account,
+    depth,
+    until,
+)
 from tests.integration.gate import Gate
 
 TEST_SECONDS = 600
@@ -115,16 +121,14 @@ class Stand:
 
         def look() -> bool:
             self.supervisor.watch()
-            # Each on a connection of its own, which either worker may take.
+            # Each on a connection of its own, which either worker may take. None is stopped for it,
+            # as by `by_each_worker`: the load goes on.
             return all(self._is_ready() for _ in range(12))
 
-        until(look, "ready again", 60)
+        until(look, "ready again")
 
     def _is_ready(self) -> bool:
-        try:
-            answer = httpx.get(f"{self.url}/readyz", timeout=5)
-        except httpx.HTTPError:
-            return False
+        answer = httpx.get(f"{self.url}/readyz", timeout=20)
         return bool(answer.json()["status"] == "ready")
 
     def settle(self, load: Load, seconds: float = SETTLE_SECONDS) -> Balance:
@@ -221,10 +225,11 @@ def stand(
                 own,
             )
             found.ready()
-            shown = httpx.post(f"{found.url}/api/v1/webhook/secret/", headers=found.bearer).json()
+            secret = f"{found.url}/api/v1/webhook/secret/"
+            with httpx.Client(headers=found.bearer, timeout=PATIENCE) as signed_in:
+                shown = signed_in.post(secret).json()
+                signed_in.put(f"{secret}shopify/", json={"secret": OF_SHOPIFY}).raise_for_status()
             found.secret, found.signing_secret = shown["secret_key"], shown["signing_secret"]
-            given = f"{found.url}/api/v1/webhook/secret/shopify/"
-            httpx.put(given, headers=found.bearer, json={"secret": OF_SHOPIFY}).raise_for_status()
             yield found
         finally:
             supervisor.stop()

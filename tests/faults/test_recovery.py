@@ -23,6 +23,7 @@ from shared.ids import new_id
 from shared.security import webhook_keys
 from stack.servers.credentials import as_service
 from tests.integration.arrange import (
+    PATIENCE,
     access_token,
     account,
     depth,
@@ -98,6 +99,7 @@ def update(stand, order_id, status):
         f"{stand.url}/api/v1/webhooks/orders/",
         content=body.encode(),
         headers=sign(stand.secret, body.encode()),
+        timeout=PATIENCE,
     )
     assert answer.status_code == 201, answer.text
 
@@ -151,7 +153,7 @@ class Ended:
     def _secret(self, account_id, body):
         bearer = {"Authorization": f"Bearer {access_token(account_id)}"}
         url = f"{self.stand.url}/api/v1/webhook/secret/"
-        answer = httpx.post(url, headers=bearer, json=body)
+        answer = httpx.post(url, headers=bearer, json=body, timeout=PATIENCE)
         assert answer.status_code in (200, 201), answer.text
         return answer.json()["secret_key"]
 
@@ -201,7 +203,7 @@ class Ended:
         body = b'{"type":"order.created"}'
         url = f"{self.stand.url}/api/v1/webhooks/orders/"
         return {
-            httpx.post(url, content=body, headers=sign(secret, body)).status_code
+            httpx.post(url, content=body, headers=sign(secret, body), timeout=PATIENCE).status_code
             for secret in self.secrets.values()
         }
 

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import text
 
 from tests.faults.ledger import Load, Sent, order_body, post
-from tests.integration.arrange import sign
+from tests.integration.arrange import PATIENCE, sign
 from tests.integration.ingress.conftest import standard_headers
 
 ORDERS = int(os.environ.get("FAULTS_ORDERS", "10000"))
@@ -120,7 +120,7 @@ def test_a_rotation_under_load_is_not_noticed(stand, scheme):
 
     def rotate():
         address = f"{stand.url}/api/v1/webhook/secret/"
-        return httpx.post(address, headers=stand.bearer).json()[form]
+        return httpx.post(address, headers=stand.bearer, timeout=PATIENCE).json()[form]
 
     with load:
         stand.go_on(1)

@@ -2,15 +2,18 @@
 
 import hashlib
 import hmac
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
 
+import httpx
 from amqp import Message as AmqpMessage
 from kombu import Connection
 from sqlalchemy import Engine, select
@@ -36,19 +39,30 @@ from shared.ids import new_id
 from shared.security import tokens
 
 T = TypeVar("T")
-PATIENCE = 60.0  # bounds a failure; nothing passes or fails by how long it took
+PATIENCE = 120.0  # bounds a failure; nothing passes or fails by how long it took
 
 
 def until(look: Callable[[], T], what: str, seconds: float = PATIENCE) -> T:
-    """Wait until `look` finds something true."""
-    began = time.monotonic()
+    """Wait until `look` finds something true.
+
+    One that gets no answer, or not yet a file, has found nothing; the last such error is told.
+    """
+    began, failed = time.monotonic(), None
     while (waited := time.monotonic() - began) < seconds:
-        found = look()
+        try:
+            found, failed = look(), None
+        except (OSError, httpx.TransportError) as error:
+            found, failed = None, error
         if found:
             return found
         # A look may open a connection; who has waited for long can wait a little longer.
         time.sleep(min(0.02 + waited / 10, 0.25))
-    raise AssertionError(f"{what}: not within {seconds:g} s")
+    raise AssertionError(f"{what}: not within {seconds:g} s") from failed
+
+
+def get(url: str, **more: Any) -> httpx.Response:
+    """Fetch a page, however long a busy machine takes for it; `more` as of `httpx.get`."""
+    return httpx.get(url, timeout=PATIENCE, **more)
 
 
 def access_token(account_id: UUID) -> str:
@@ -80,6 +94,42 @@ def only_read(engine: Engine) -> Iterator[None]:
 def workers(pid: int) -> list[int]:
     """The process ids of gunicorn's workers."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def by_each_worker(pid: int, look: Callable[[], T]) -> list[T]:
+    """What `look` finds at each of gunicorn's workers.
+
+    Whichever wakes first takes a connection, and on a busy machine one may take dozens in a row;
+    so that all but one stand still meanwhile.
+
+    Args:
+        pid: of gunicorn itself.
+        look: asks by new connections, and waits for the answers.
+    """
+    every = workers(pid)
+    found = []
+    for asked in every:
+        with ExitStack() as stopped:
+            for other in set(every) - {asked}:
+                stopped.enter_context(_standing_still(other))
+            found.append(look())
+    return found
+
+
+@contextmanager
+def _standing_still(pid: int) -> Iterator[None]:
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        # Until it has stopped it may still take a connection.
+        until(lambda: _state(pid) in "TZ", f"{pid} stands still")
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def resident(pid: int) -> int:
@@ -296,7 +346,7 @@ def consuming(settings: Settings, *subscriptions: Subscription) -> Iterator[list
     finally:
         stopping.set()
         for thread in threads:
-            thread.join(15)
+            thread.join(PATIENCE)
             assert not thread.is_alive()
     for subscription in subscriptions:
         assert depth(settings.amqp_url, subscription.queue.name) == 0

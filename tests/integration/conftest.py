@@ -12,7 +12,9 @@ import pytest
 from sqlalchemy import Engine, create_engine, select
 from sqlalchemy.orm import Session
 
+from shared.bus.consume import retry
 from shared.bus.contract.events import AccountOtpRequested, decode
+from shared.bus.contract.topology import RETRY_LADDER
 from shared.db.models import OutboxMessage
 from shared.db.session import database_time
 from shared.security.encryption import code_sealer
@@ -60,6 +62,18 @@ class Api:
                 if fact.email == email and fact.expires_at > database_time(session):
                     return code_sealer().open(fact.sealed_code, f"otp:{fact.code_id}").decode()
         raise AssertionError(f"no code for {email}")
+
+
+@pytest.fixture
+def retried_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fails for the first time in this process is back after 5 s, and never after 30."""
+    monkeypatch.setattr(retry, "JITTER", 0.0)
+
+
+@pytest.fixture
+def retried_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fails in this process waits for an hour: there it is found, however late one looks."""
+    monkeypatch.setattr(retry, "RETRY_LADDER", RETRY_LADDER[-1:] * len(RETRY_LADDER))
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import pytest
 from playwright.sync_api import expect
 
 from services.ops.console.pages.kyc.desk import AT_ONCE
-from tests.browser.arrange import audited
+from tests.browser.arrange import audited, width_of
 from tests.integration.arrange import account, until
 
 LONG = "Kettle" * 33  # 198 letters without a place to break
@@ -56,6 +56,7 @@ def test_after_a_decision_comes_the_next_one_of_the_same_list(page, running):
     page.goto("/kyc?words=spoon&sort=company")
     page.locator(f"#account-{second.id}").get_by_role("button", name="Approve").click()
     page.get_by_role("button", name="No", exact=True).click()
+    expect(page.locator(".card h2")).to_have_count(3)
     assert titles(page) == ["Spoon 0", "Spoon 1", "Spoon 2"]
     page.locator(f"#account-{second.id}").get_by_role("button", name="Approve").click()
     page.get_by_role("button", name="Approve Spoon 1").click()
@@ -91,10 +92,11 @@ def test_a_name_of_200_letters_makes_no_page_wider(page, running, width):
     page.set_viewport_size({"width": width, "height": 800})
     for path in (f"/kyc?words={LONG}", f"/accounts/{business.id}", "/audit"):
         page.goto(path)
-        assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+        assert width_of(page) <= width, path
     page.goto(f"/kyc?words={business.email}")
     page.get_by_role("button", name="Approve").click()
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    expect(page.locator("input[name=sure]")).to_be_attached()
+    assert width_of(page) <= width
 
 
 def test_a_question_goes_to_the_business_and_a_note_to_nobody_outside(page, running):
@@ -109,7 +111,7 @@ def test_a_question_goes_to_the_business_and_a_note_to_nobody_outside(page, runn
     expect(card.locator("[data-note]")).to_contain_text("Telephoned <b>twice</b>")
     expect(card.locator("[data-note]")).to_contain_text("ada")
     page.set_viewport_size({"width": 390, "height": 800})
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert width_of(page) <= 390
     page.set_viewport_size({"width": 1280, "height": 800})
     card.get_by_role("button", name="Ask").click()  # a question has words
     expect(page.get_by_role("heading", level=1)).to_have_text("KYC applications")

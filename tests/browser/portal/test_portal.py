@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 
 from shared.ids import new_id
 from stack.mailbox import text_of
-from tests.browser.arrange import faults_here, faults_of
+from tests.browser.arrange import faults_here, faults_of, width_of
 from tests.browser.conftest import PASSWORD, listen
 from tests.integration.arrange import PATIENCE, publish_raw, sign, until
 
@@ -46,7 +46,7 @@ def mail_to(running, address, subject):
 def send(running, secret):
     body = json.dumps(ORDER).encode()
     url = f"{running.api_url}/api/v1/webhooks/orders/"
-    answer = httpx.post(url, content=body, headers=sign(secret, body))
+    answer = httpx.post(url, content=body, headers=sign(secret, body), timeout=PATIENCE)
     assert answer.status_code == 201, answer.text
 
 
@@ -210,7 +210,7 @@ def test_every_page_can_be_used_by_everybody(
         page = context.new_page()
         for number, path in enumerate(shown):
             faults += faults_of(page, path, rules)
-            wide = page.evaluate("document.documentElement.scrollWidth")
+            wide = width_of(page)
             faults += [(path, "wide", wide)] if wide > width else []
             _picture(page, pictures, f"{'in' if state else 'out'}-{number}-{width}-{scheme}")
         context.close()
@@ -230,9 +230,10 @@ def test_the_secret_and_its_questions_fit_a_phone(business, browser, running):
         business.fetches_the_secret()
         for button in ("Make a new one …", "Replace it at once …"):
             business.fetches_the_secret()
-            assert business.page.evaluate("document.documentElement.scrollWidth") <= 390
+            assert width_of(business.page) <= 390
             business.press(button)
-            assert business.page.evaluate("document.documentElement.scrollWidth") <= 390
+            expect(business.page.locator("input[name=sure]")).to_be_attached()
+            assert width_of(business.page) <= 390
             assert faults_here(business.page, button, None) == []
     finally:
         business.page.set_viewport_size({"width": 1280, "height": 844})
@@ -251,7 +252,7 @@ def test_a_refused_form_can_be_used_by_everybody(business):
         zone = page.get_by_label("Time zone")
         expect(zone).to_have_accessible_description(re.compile("That is no time zone"))
         expect(zone).to_have_value("Lagos")
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        assert width_of(page) <= 390
         assert faults_here(page, "refused", None) == []
     finally:
         page.set_viewport_size({"width": 1280, "height": 844})

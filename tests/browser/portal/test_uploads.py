@@ -9,7 +9,7 @@ from sqlalchemy import delete, func, select
 
 from shared.db.models import Account, Order, PortalSession
 from shared.web.tokens import hashed
-from tests.browser.arrange import faults_here
+from tests.browser.arrange import faults_here, width_of
 from tests.browser.conftest import PASSWORD
 from tests.browser.portal.test_portal import Business
 from tests.integration.arrange import until
@@ -60,8 +60,7 @@ def orders_of(running, email):
 
 def check(page, heading, where):
     expect(page.get_by_role("heading", level=1)).to_contain_text(heading)
-    page.wait_for_load_state()
-    wide = page.evaluate("document.documentElement.scrollWidth")
+    wide = width_of(page)
     assert wide <= page.viewport_size["width"], (where, wide)
     assert faults_here(page, where, None) == []
 

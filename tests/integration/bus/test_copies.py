@@ -40,7 +40,7 @@ def test_a_slow_broker_gets_each_copy_of_a_batch_once(settings, configure, broke
             return {m.id: Permanent("no such order") for m in received}
 
         publish(settings.amqp_url, *sent)
-        with consuming(config, subscription(act, batch_size=60, batch_seconds=1.0)):
+        with consuming(config, subscription(act, batch_size=60, batch_seconds=5.0)):
             until(lambda: gate.lag, "the full batch is in hand")
             before = connections(broker, settings)
             until(all_dead(settings, 61), "all are copied")
@@ -63,6 +63,7 @@ def test_copies_keep_the_order_of_their_originals(settings):
     assert [d.properties["message_id"] for d in dead] == [m.message_id for m in sent]
 
 
+@pytest.mark.usefixtures("retried_soon")
 def test_what_goes_nowhere_waits_until_its_destination_is_declared(settings, amqp_url):
     """The ladder has lost its queues: what goes to the dead queue is none of its business."""
     sent = messages(20)
@@ -86,15 +87,15 @@ def test_what_goes_nowhere_waits_until_its_destination_is_declared(settings, amq
         time.sleep(3.0)  # longer than a drop of the connection would take to come again
         assert [sum(m.message_id in batch for batch in tried) for m in sent] == [1] * 20
         declare(amqp_url)
-        until(lambda: ready(settings) + waiting_in_ladder(settings) > 0, "the others are copied")
         late = {m.message_id for m in sent} - dead
-        until(lambda: late <= set().union(*tried[2:]), "and come again by the ladder")
+        until(lambda: late <= set().union(*tried[2:]), "the others come again by the ladder")
     assert depth(settings.amqp_url, QUEUE.dead) == len(dead)
     assert (ready(settings), waiting_in_ladder(settings)) == (0, 0)
 
 
+@pytest.mark.usefixtures("retried_late")
 def test_what_fails_alike_is_one_line_of_the_log(settings):
-    sent = messages(30)
+    sent = messages(31)  # the first is handled alone
 
     def act(session, received):
         return {
@@ -105,14 +106,14 @@ def test_what_fails_alike_is_one_line_of_the_log(settings):
     publish(settings.amqp_url, *sent)
     with (
         structlog.testing.capture_logs() as lines,
-        consuming(settings, subscription(act, batch_size=30, batch_seconds=1.0)),
+        consuming(settings, subscription(act, batch_size=30, batch_seconds=5.0)),
     ):
         until(
-            lambda: depth(settings.amqp_url, QUEUE.dead) + waiting_in_ladder(settings) == 30,
+            lambda: depth(settings.amqp_url, QUEUE.dead) + waiting_in_ladder(settings) == 31,
             "all are copied",
         )
     told = [line for line in lines if line["event"] == "message_failed"]
-    assert sum(line["messages"] for line in told) == 30
+    assert sum(line["messages"] for line in told) == 31
     assert {line["log_level"] for line in told} == {"warning", "error"}
     assert len(told) <= 6  # two kinds, three places, a first batch of one
 
@@ -120,6 +121,7 @@ def test_what_fails_alike_is_one_line_of_the_log(settings):
 LADDER = [rung.name for rung in topology.RETRY_LADDER]
 
 
+@pytest.mark.usefixtures("retried_soon")
 @pytest.mark.parametrize("deliveries", [0, 3], ids=["new", "delivered before"])
 @pytest.mark.parametrize(
     ("error", "behind"),

@@ -12,6 +12,7 @@ from shared.bus.contract import topology
 from shared.bus.contract.message import message_for
 from stack.servers.ports import Port
 from tests.integration.arrange import (
+    PATIENCE,
     consuming,
     depth,
     only_read,
@@ -42,7 +43,7 @@ def restart_again_and_again(config, subscription):
         until(lambda all_=consumers: all(is_holding(one) for one in all_), "they wait")
         stopping.set()
         for thread in threads:
-            thread.join(15)
+            thread.join(PATIENCE)
             assert not thread.is_alive()
 
 
@@ -107,4 +108,4 @@ def test_a_database_that_can_only_be_read_is_away(settings, engine):
     )
     until(lambda: consumer.handled == 1, "it goes on")
     stopping.set()
-    thread.join(15)
+    thread.join(PATIENCE)

@@ -12,7 +12,7 @@ from shared.bus.contract import topology
 from stack.folders import ROOT
 from stack.processes import stop
 from stack.servers.credentials import as_service
-from tests.integration.arrange import until
+from tests.integration.arrange import PATIENCE, until
 
 CONSUMERS = ("services.orders", "services.kyc", "services.secrets", "services.notifier",
              "services.audit")  # fmt: skip
@@ -47,7 +47,7 @@ def check(tmp_path):
         env=os.environ | {"HEALTH_FILE": str(tmp_path / "health")},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE,
     )
     assert done.stderr == ""
     return done.returncode, done.stdout

@@ -223,9 +223,11 @@ def test_a_broker_that_does_not_confirm_costs_one_timeout_and_then_nothing(amqp_
     async def story():
         async with Frozen(parameters.port) as proxy:
             url = amqp_url.replace(f":{parameters.port}/", f":{proxy.port}/")
-            async with publishing(url, confirm_timeout=0.5) as publisher:
+            async with publishing(url) as publisher:
                 await publisher.publish(message())
+                usual = publisher._confirm_timeout
                 proxy.passing.clear()
+                publisher._confirm_timeout = 0.5
                 with pytest.raises(ConfirmTimeoutError):
                     await publisher.publish(message())
                 assert publisher.state == "stalled"
@@ -235,6 +237,7 @@ def test_a_broker_that_does_not_confirm_costs_one_timeout_and_then_nothing(amqp_
                 proxy.passing.set()
                 await connected(publisher)
                 assert publisher.outstanding == 0
+                publisher._confirm_timeout = usual
                 await publisher.publish(message())
 
     asyncio.run(story())

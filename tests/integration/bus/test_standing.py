@@ -27,7 +27,7 @@ from shared.db.session import transaction
 from shared.telemetry import heartbeat
 from stack.folders import ROOT
 from stack.servers.credentials import as_service
-from tests.integration.arrange import depth, publish, until
+from tests.integration.arrange import PATIENCE, depth, publish, until
 from tests.integration.bus.test_consumer import messages
 from tests.integration.gate import Gate
 
@@ -49,7 +49,7 @@ def consumer(url, handle=nothing):
         yield made
     finally:
         stopping.set()
-        thread.join(20)
+        thread.join(PATIENCE)
         assert not thread.is_alive()
 
 
@@ -66,7 +66,7 @@ def container_check(tmp_path, *standings):
         env=os.environ | {"HEALTH_FILE": str(path)},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE,
     )
     assert done.stderr == ""
     return done.returncode, done.stdout
@@ -184,7 +184,7 @@ def test_nothing_is_held_when_the_database_is_back_and_the_message_itself_fails(
         ladder = [rung.name for rung in topology.RETRY_LADDER]
         until(lambda: any(depth(settings.amqp_url, name) for name in ladder), "it has failed")
         assert seen[2] == "holding"
-        assert running.standing.told.state == "working"
+        becomes(running.standing, "working")
 
 
 def test_what_an_older_version_wrote_into_its_heartbeat_is_read(settings, db):

@@ -12,7 +12,7 @@ from shared.bus.broker.kombu_connection import connect
 from shared.bus.contract.message import message_for
 from shared.bus.publish.confirms import PublishError
 from shared.bus.publish.publisher import Publisher
-from tests.integration.arrange import depth, order_created
+from tests.integration.arrange import PATIENCE, depth, order_created, until
 from tests.programs import program
 
 
@@ -66,28 +66,31 @@ def front(settings, certificate):
         "amqp://", "amqps://"
     )
     loop.call_soon_threadsafe(loop.stop)
-    thread.join(10)
+    thread.join(PATIENCE)
 
 
 def by_kombu(url):
-    with connect(url, timeout=5) as connection:
+    with connect(url, timeout=PATIENCE) as connection:
         connection.connect()
         return connection.default_channel.queue_declare("orders.intake", passive=True)
 
 
 async def publish(url):
-    publisher = Publisher(url, name="tests", max_outstanding=10, confirm_timeout=5, heartbeat=30)
+    publisher = Publisher(
+        url, name="tests", max_outstanding=10, confirm_timeout=PATIENCE, heartbeat=30
+    )
     await publisher.start()
     try:
         order = order_created()
         message = message_for(order, source="tests", correlation_id=order.order_id)
-        for _ in range(50):
-            if publisher.state == "connected":
-                break
-            await asyncio.sleep(0.1)
+        await asyncio.to_thread(until, lambda: is_known(publisher), "it is let in, or not")
         await publisher.send(message)
     finally:
         await publisher.stop()
+
+
+def is_known(publisher):
+    return publisher.state == "connected" or publisher.standing.told.reason
 
 
 def by_pika(url):

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from services.notifier import handlers
 from services.relay import metrics, relay
 from shared.db import session
-from tests.integration.arrange import account, until
+from tests.integration.arrange import PATIENCE, account, until
 from tests.integration.gate import Gate
 from tests.integration.notifier.test_once import deliveries, notifying, server
 from tests.integration.notifier.test_sending import order_fact, tell
@@ -95,8 +95,10 @@ def test_who_waits_for_a_mail_server_is_not_frozen(
     settings, configure, mailbox, server, engine, monkeypatch
 ):
     """It thinks for longer than a transaction may wait for its own process."""
-    monkeypatch.setattr(session, "IDLE_SECONDS", 1)
-    monkeypatch.setattr(handlers, "IDLE_SECONDS", 1)
+    for module in (session, handlers):
+        monkeypatch.setattr(module, "IDLE_SECONDS", 3)
+    # It waits on by itself meanwhile, in the one transaction.
+    monkeypatch.setattr(handlers, "WRITE_DOWN_SECONDS", PATIENCE)
     server.thinks_of = "slow"
     config = configure(smtp_port=str(mailbox.port))
     tell(settings.amqp_url, order_fact(customer_email="slow@shop.example"))
@@ -107,9 +109,9 @@ def test_who_waits_for_a_mail_server_is_not_frozen(
             return connection.execute(backends).scalars().all()
 
     with notifying(config):
-        assert server.thinking.wait(30)
+        assert server.thinking.wait(PATIENCE)
         first = until(waiting, "the transaction waits")
-        threading.Event().wait(3)
+        threading.Event().wait(6)
         assert waiting() == first
         server.decided.set()
         until(lambda: deliveries(engine), "written down")

@@ -21,7 +21,7 @@ from shared.db.models import Base
 from shared.ids import new_id
 from stack.folders import ROOT
 from stack.servers.credentials import service_passwords
-from tests.integration.arrange import account, until
+from tests.integration.arrange import PATIENCE, account, until
 from tests.integration.gate import Gate
 from tests.machines.deployment import block
 
@@ -247,7 +247,7 @@ def test_who_could_act_has_every_right_and_the_version_before_sees_it_so(empty):
 def test_several_at_once(empty):
     running = [start_migrating(empty) for _ in range(4)]
     for process in running:
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0, errors
     assert {"accounts", "orders", "outbox", "alembic_version"} <= tables(empty)
 
@@ -267,7 +267,7 @@ def test_a_server_that_is_only_being_made_is_waited_for(empty):
         migrating = start_migrating(gate.url)
         assert "Waiting" in migrating.stderr.readline()
         gate.open()
-        _, errors = migrating.communicate(timeout=60)
+        _, errors = migrating.communicate(timeout=PATIENCE)
     assert migrating.returncode == 0, errors
     assert "alembic_version" in tables(empty)
 
@@ -282,7 +282,7 @@ def test_a_server_that_is_only_being_made_is_waited_for(empty):
 def test_a_server_that_refuses_is_a_sentence_at_once(empty, change, said):
     refused = change(make_url(empty)).render_as_string(hide_password=False)
     migrating = start_migrating(refused)
-    _, errors = migrating.communicate(timeout=30)
+    _, errors = migrating.communicate(timeout=PATIENCE)
     assert migrating.returncode == 1
     assert said in errors
     assert "Traceback" not in errors
@@ -308,7 +308,7 @@ def test_a_long_transaction_holds_up_the_migration_and_nobody_else(empty, capfd)
         reporting.execute(text("SELECT count(*) FROM orders"))
         pid = reporting.scalar(text("SELECT pg_backend_pid()"))
         upgrading.start()
-        for _ in range(300):
+        for _ in range(1_200):
             with engine.begin() as reading:
                 reading.execute(text("SET LOCAL statement_timeout = '20s'"))
                 reading.execute(text("SELECT count(*) FROM orders"))
@@ -361,7 +361,7 @@ def test_indexes_are_built_beside_who_writes_and_anew_where_one_was_broken_off(e
         looking.execute(text("DELETE FROM orders"))  # it stands before nobody
         writing.rollback()
         for process in running:
-            _, errors = process.communicate(timeout=60)
+            _, errors = process.communicate(timeout=PATIENCE)
             assert process.returncode == 0, errors
             assert "tries again" not in errors
         found = looking.execute(

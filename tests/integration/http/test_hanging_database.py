@@ -50,7 +50,6 @@ ONE = text("SELECT 1")
 SITES = {api_site: "database_unavailable", portal_site: DATABASE_AWAY}
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("is_new", [True, False], ids=["new connection", "kept connection"])
 @pytest.mark.parametrize("site", SITES)
 def test_it_is_answered(site, is_new, gate, configure):

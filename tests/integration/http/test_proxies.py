@@ -64,7 +64,7 @@ class Place:
     def haproxy(self, text):
         path = self.folder / "haproxy.cfg"
         # Slow clients are told so sooner; nobody logs to a container.
-        path.write_text(replaced(text, ("http-request 10s", "http-request 1s")))
+        path.write_text(replaced(text, ("http-request 10s", "http-request 2s")))
         return (program("haproxy"), "-db", "-f", str(path))
 
     def documented_haproxy(self):
@@ -96,7 +96,7 @@ class Place:
             (r"listen 443", f"listen 127.0.0.1:{self.port}"),
             (r"/etc/nginx/fellow.pem", str(self.certificate)),
             (r"192\.0\.2\.1\d:8000", self.ingress),
-            (r"_timeout 10s", "_timeout 1s"),
+            (r"_timeout 10s", "_timeout 2s"),
             (r"^http \{", "http {\n    access_log off;\n    " + "\n    ".join(own)),
         )
         path = self.folder / "nginx.conf"
@@ -207,7 +207,7 @@ def ingress(module_amqp_url, module_database_url, tmp_path_factory):
     environment = {
         "WEB_CONCURRENCY": "1",
         "TRUSTED_PROXIES": "1",
-        "REQUEST_SECONDS": "2",
+        "REQUEST_SECONDS": "4",
         "SECURITY_CONTACT": "mailto:security@shop.example",
     }
     folder = tmp_path_factory.mktemp("ingress")

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-import httpx
 import pytest
 from sqlalchemy import create_engine, func, select
 from standardwebhooks.webhooks import Webhook
@@ -19,7 +18,7 @@ from services.ingress.credentials.cache import SecretCache
 from services.ingress.credentials.policies import Policies
 from shared.db.models import OutboxMessage, WebhookSecret
 from shared.ids import new_id
-from tests.integration.arrange import access_token, account, depth, sign, until
+from tests.integration.arrange import access_token, account, by_each_worker, depth, get, sign, until
 from tests.integration.conftest import Api, require_declared, running_ingress
 from tests.integration.gate import Gate
 
@@ -197,6 +196,6 @@ def known(api: Api) -> Sender:
 
 
 def all_say(api: Api, status: str) -> bool:
-    """Whether all workers say it: each request has a connection of its own, which any may take."""
-    answers = [httpx.get(f"{api.url}/readyz", timeout=5) for _ in range(12)]
-    return all(answer.json()["status"] == status for answer in answers)
+    """Whether all workers say it."""
+    answers = by_each_worker(api.pid, lambda: get(f"{api.url}/readyz").json())
+    return all(answer["status"] == status for answer in answers)

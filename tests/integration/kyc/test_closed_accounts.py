@@ -14,7 +14,7 @@ from shared.db.models import Account, EmailSender, KycApplication, WebhookSecret
 from shared.db.session import transaction
 from shared.http.errors import ApiError
 from shared.http.route import Call
-from tests.integration.arrange import account, application, received, until
+from tests.integration.arrange import PATIENCE, account, application, received, until
 
 CLOSE = text(
     "UPDATE accounts SET closed_at = now(), email = id || '@closed.invalid' WHERE id = :id"
@@ -89,7 +89,7 @@ def test_what_is_sent_in_while_an_account_is_closed_is_refused(settings, db, mea
         lambda closing: closing.execute(CLOSE, {"id": business.id}), lambda: submit(business)
     )
     with pytest.raises(ApiError) as refused:
-        waits.result(30)
+        waits.result(PATIENCE)
     assert refused.value.code == "not_signed_in"
     assert states(db) == []
 
@@ -108,7 +108,7 @@ def test_what_was_sent_in_before_ends_with_the_closing(db, engine):
         with outside_a_transaction(engine) as looking:
             until(lambda: looking.execute(WAITING).scalar(), "it waits")
         db.commit()
-        waits.result(30)
+        waits.result(PATIENCE)
     assert states(db) == ["rejected"]
 
 
@@ -120,7 +120,7 @@ def test_a_decision_that_comes_with_the_closing_opens_nothing(settings, db, mean
         lambda: decide(decision, business),
     )
     with pytest.raises(Permanent):
-        waits.result(30)
+        waits.result(PATIENCE)
     assert states(db) == ["rejected"]
     assert db.scalars(select(WebhookSecret)).all() == []
 
@@ -162,7 +162,7 @@ def test_a_name_for_emails_is_not_chosen_after_the_closing(settings, db, meanwhi
         lambda: choose_sender(business),
     )
     with pytest.raises(ApiError) as refused:
-        waits.result(30)
+        waits.result(PATIENCE)
     assert refused.value.code == "not_signed_in"
     assert db.get(EmailSender, business.id) is None
 
@@ -183,5 +183,5 @@ def test_a_secret_and_the_closing_wait_for_each_other_in_one_order(db, engine):
         # As the foreign key of a new secret does.
         db.execute(select(Account.id).where(Account.id == business.id).with_for_update(read=True))
         db.commit()
-        waits.result(30)
+        waits.result(PATIENCE)
     assert states(db) == ["revoked"]

@@ -26,6 +26,7 @@ from shared.security.service_accounts import login
 from stack.folders import ROOT
 from stack.servers.credentials import as_service
 from tests.integration.arrange import (
+    PATIENCE,
     access_token,
     account,
     ago,
@@ -466,7 +467,7 @@ def test_decisions_of_one_business_take_effect_in_their_order(settings, db, engi
         for process in running:
             process.terminate()
         for process in running:
-            process.wait(20)
+            process.wait(PATIENCE)
     kinds = [fact.TYPE for fact in facts(engine)]
     assert (kinds.count("kyc.approved"), kinds.count("kyc.revoked")) == (pairs, pairs)
     assert depth(amqp_url, QUEUE.dead) == 0

@@ -17,7 +17,7 @@ from shared.db.models import EmailDelivery, EmailSender, Order, OutboxMessage, S
 from shared.ids import new_id
 from shared.security.unsubscribe_tokens import unsubscribe_tokens
 from stack.mailbox import text_of
-from tests.integration.arrange import access_token, account, depth, publish, until
+from tests.integration.arrange import PATIENCE, access_token, account, depth, publish, until
 from tests.integration.conftest import running_ingress
 from tests.integration.notifier.test_sending import deliveries, notifying, tell
 from tests.unit.notifier.facts import FACTS
@@ -83,7 +83,7 @@ def link_in(mailbox, subject="out for delivery"):
 
 
 def click(site, path, body=ONE_CLICK, **headers):
-    return httpx.post(site.url + path, content=body, headers=FORM | headers, timeout=20)
+    return httpx.post(site.url + path, content=body, headers=FORM | headers, timeout=PATIENCE)
 
 
 def test_one_click_ends_the_emails_of_one_business_but_not_its_receipts(
@@ -133,7 +133,7 @@ def test_one_link_is_followed_only_so_often_and_others_are_not_held_up(
         paths.append(f"/api/v1/unsubscribe/?token={token}")
     few = {"TRACKING_VIEWS_PER_MINUTE": "2", "WEB_CONCURRENCY": "1"}
     with running_ingress(tmp_path, amqp_url, database_url, **few) as site:
-        first = [httpx.get(site.url + paths[0], timeout=20) for _ in range(3)]
+        first = [httpx.get(site.url + paths[0], timeout=PATIENCE) for _ in range(3)]
         assert [answer.status_code for answer in first] == [200, 200, 429]
         assert int(first[-1].headers["retry-after"]) > 0
         assert "Open it again in a minute" in first[-1].text
@@ -181,8 +181,8 @@ def test_a_get_changes_nothing_and_shows_nobody(
     mailed(config, engine, amqp_url, told("order_status", order))
     _, path = link_in(mailbox)
     for _ in range(3):
-        page = httpx.get(site.url + path, timeout=20)
-        assert httpx.head(site.url + path, timeout=20).status_code == 200
+        page = httpx.get(site.url + path, timeout=PATIENCE)
+        assert httpx.head(site.url + path, timeout=PATIENCE).status_code == 200
     assert page.status_code == 200
     assert db.scalars(select(Suppression)).all() == []
     assert page.text.count("<button") == 2
@@ -211,7 +211,7 @@ def test_mail_programs_may_send_the_form_in_either_encoding(site, db, business):
     answer = httpx.post(
         f"{site.url}/api/v1/unsubscribe/?token={token}",
         files={"List-Unsubscribe": (None, "One-Click")},
-        timeout=20,
+        timeout=PATIENCE,
     )
     assert answer.status_code == 200
     (row,) = db.scalars(select(Suppression)).all()
@@ -248,7 +248,7 @@ def test_a_token_that_is_no_good_is_answered_alike_and_asks_nothing(site, db, bu
         (answer.status_code, answer.text, answer.headers["content-type"])
         for each in bad
         for answer in (
-            httpx.get(f"{site.url}/api/v1/unsubscribe/?token={each}", timeout=20),
+            httpx.get(f"{site.url}/api/v1/unsubscribe/?token={each}", timeout=PATIENCE),
             click(site, f"/api/v1/unsubscribe/?token={each}"),
         )
     }

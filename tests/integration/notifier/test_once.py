@@ -26,7 +26,7 @@ from shared.db.models import EmailDelivery
 from shared.db.session import transaction
 from shared.security.unsubscribe_tokens import unsubscribe_tokens
 from stack.mailbox import Handler
-from tests.integration.arrange import account, consuming, depth, publish, until
+from tests.integration.arrange import PATIENCE, account, consuming, depth, publish, until
 from tests.integration.gate import Gate
 from tests.integration.notifier.test_leaving import recorded, told
 from tests.integration.notifier.test_sending import deliveries, order_fact, tell
@@ -100,7 +100,7 @@ def one_notifier(config):
         yield consumer
     finally:
         stopping.set()
-        thread.join(15)
+        thread.join(PATIENCE)
         assert not thread.is_alive()
 
 
@@ -151,12 +151,12 @@ def test_a_clean_restart_while_the_mail_server_is_away_doubles_nothing(
 def test_a_server_may_think_about_the_content_longer_than_about_a_command(
     config, server, configure, engine, amqp_url
 ):
-    config = configure(smtp_timeout="0.5")
+    config = configure(smtp_timeout="2")
     server.thinks_of = "c0@"
     tell(amqp_url, *recipients(1))
     with notifying(config):
         until(server.thinking.is_set, "it has the content")
-        threading.Timer(4 * config.smtp_timeout, server.decided.set).start()
+        threading.Timer(1.5 * config.smtp_timeout, server.decided.set).start()
         until(lambda: len(deliveries(engine)) == 1, "sent")
         assert on_the_ladder(amqp_url) == 0
     assert set(copies(server).values()) == {1}
@@ -222,7 +222,7 @@ def test_a_server_that_thinks_about_one_email_holds_up_no_later_one(
     server.thinks_of = "c5@"
     tell(amqp_url, *recipients(300))
     with notifying(config):
-        until(lambda: len(deliveries(engine)) == 299, "what came with it and what came after", 60)
+        until(lambda: len(deliveries(engine)) == 299, "what came with it and what came after")
         tell(amqp_url, order_fact(customer_email="later@shop.example"))
         until(lambda: len(deliveries(engine)) == 300, "and what came much later")
         server.decided.set()
@@ -237,7 +237,7 @@ def test_a_server_that_thinks_about_as_many_as_there_are_connections_holds_up_no
     server.thinks_of = tuple(f"c{number}@" for number in range(thinks))
     tell(amqp_url, *recipients(100))
     with notifying(config):
-        until(lambda: len(deliveries(engine)) == 100 - thinks, "the others", 60)
+        until(lambda: len(deliveries(engine)) == 100 - thinks, "the others")
         server.decided.set()
         until(lambda: len(deliveries(engine)) == 100, "all")
     assert set(copies(server).values()) == {1}
@@ -273,11 +273,12 @@ def test_codes_do_not_wait_for_a_server_that_thinks_about_one(config, server, en
     with notifying(config):
         until(server.thinking.is_set, "it thinks")
         tell(amqp_url, *others)
-        until(lambda: len(deliveries(engine)) == 2, "the others", 60)
+        until(lambda: len(deliveries(engine)) == 2, "the others")
         server.decided.set()
         until(lambda: len(deliveries(engine)) == 3, "all")
 
 
+@pytest.mark.usefixtures("retried_soon")
 def test_an_email_that_fails_in_an_unforeseen_way_is_tried_again(
     config, server, engine, amqp_url, monkeypatch
 ):
@@ -292,7 +293,7 @@ def test_an_email_that_fails_in_an_unforeseen_way_is_tried_again(
     monkeypatch.setattr(MailConnection, "deliver", fail_at_first)
     tell(amqp_url, *recipients(10))
     with notifying(config):
-        until(lambda: len(deliveries(engine)) == 10, "all", 60)
+        until(lambda: len(deliveries(engine)) == 10, "all")
     assert set(copies(server).values()) == {1}
 
 
@@ -307,7 +308,7 @@ def test_an_answer_that_comes_between_two_looks_is_not_forgotten(
         outcome = look(self, number)
         if isinstance(outcome, UnderWay):
             server.decided.set()
-            assert self.wait(30)
+            assert self.wait(PATIENCE)
         return outcome
 
     monkeypatch.setattr(Sending, "outcome", look_before_it_answers)
@@ -324,7 +325,7 @@ def test_a_clean_stop_gives_an_email_that_is_under_way_for_long_its_last_seconds
     server.thinks_of = "c5@"
     tell(amqp_url, *recipients(300))
     with one_notifier(config):
-        until(lambda: len(deliveries(engine)) == 299, "the others", 60)
+        until(lambda: len(deliveries(engine)) == 299, "the others")
         threading.Timer(1, server.decided.set).start()
     assert len(deliveries(engine)) == 300
     assert depth(amqp_url, "notifier.orders") == 0
@@ -492,7 +493,7 @@ def a_process(config, is_lost=lambda: False):
     finally:
         stopping.set()
         for thread in threads:
-            thread.join(15)
+            thread.join(PATIENCE)
             assert not thread.is_alive()
 
 
@@ -572,14 +573,18 @@ def sent_by_metrics():
     return REGISTRY.get_sample_value("fellow_emails_total", labels) or 0.0
 
 
-def test_the_lease_of_one_that_is_gone_runs_out(config, server, engine, amqp_url):
+def test_the_lease_of_one_that_is_gone_runs_out(config, server, engine, amqp_url, monkeypatch):
+    looks, known = [], handlers._known
+    monkeypatch.setattr(handlers, "_known", lambda *a: looks.append(a) or known(*a))
     (message,) = tell(amqp_url, *recipients(1))
-    lease = "INSERT INTO email_leases VALUES (:id, clock_timestamp() + interval '3 s')"
+    lease = "INSERT INTO email_leases VALUES (:id, clock_timestamp() + interval '1 hour')"
     with engine.begin() as connection:
         connection.execute(text(lease), {"id": message.message_id})
-    with a_process(config) as notifier:
-        until(lambda: notifier.unacknowledged == 1, "it is in hand")
+    with a_process(config):
+        until(lambda: len(looks) >= 2, "it is in hand, and asked about again")
         assert server.taken == 0
+        with engine.begin() as connection:
+            connection.execute(text("UPDATE email_leases SET good_until = clock_timestamp()"))
         until(lambda: len(deliveries(engine)) == 1, "sent")
     assert set(copies(server).values()) == {1}
 

@@ -236,14 +236,12 @@ def test_a_refused_recipient_may_be_replayed_when_it_is_mended(config, mailbox, 
     assert row["state"] == "sent"
 
 
+@pytest.mark.usefixtures("retried_late")
 def test_what_is_refused_for_now_comes_back(config, mailbox, engine, amqp_url):
     mailbox.handler.respond = lambda _: "451 try again later"
     tell(amqp_url, order_fact())
     with notifying(config):
-        until(
-            lambda: depth(amqp_url, "retry.5s") + depth(amqp_url, "retry.30s") == 1,
-            "on the ladder",
-        )
+        until(lambda: depth(amqp_url, "retry.1h") == 1, "on the ladder")
     assert deliveries(engine) == []
     assert depth(amqp_url, topology.NOTIFIER_ORDERS.dead) == 0
 

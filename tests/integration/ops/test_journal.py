@@ -227,12 +227,12 @@ def test_what_waits_to_be_written_down_alone_is_done(settings, amqp_url, began):
     ladder, queue, other = sent(amqp_url, *(order_created() for _ in range(3)))
     for _ in range(3):
         take(amqp_url, "orders.intake")
-    for exchange, message in (("retry.30s", ladder), ("", queue)):
+    for exchange, message in (("retry.1h", ladder), ("", queue)):
         publish_raw(
             amqp_url, exchange, "orders.intake", b"{}", message_id=message.message_id,
             application_headers={"x-happened": True},
         )  # fmt: skip
-    publish_raw(amqp_url, "retry.30s", "orders.intake", b"{}", message_id=other.message_id)
+    publish_raw(amqp_url, "retry.1h", "orders.intake", b"{}", message_id=other.message_id)
     assert replay(settings, began, "--to-queue", "orders.intake", "--done") == {"order.created": 2}
 
 
@@ -315,7 +315,6 @@ def test_a_broker_that_is_slow_for_a_moment_ends_no_replay(settings, amqp_url, b
 
 
 def test_a_broker_that_falls_silent_ends_a_replay_aloud(settings, amqp_url, began, monkeypatch):
-    monkeypatch.setattr(reading, "SILENCE_SECONDS", 1.0)
     a_journal(amqp_url, 500)
     writing = Connection(amqp_url)
     with Gate(amqp_url) as gate, open_connection(gate.url) as source, writing:
@@ -326,6 +325,7 @@ def test_a_broker_that_falls_silent_ends_a_replay_aloud(settings, amqp_url, bega
             ):
                 if number == 100:
                     gate.stall()
+                    monkeypatch.setattr(reading, "SILENCE_SECONDS", 1.0)
                 yield entry
 
         seen = []

@@ -35,7 +35,7 @@ from shared.db.models import (
 from shared.db.session import transaction
 from shared.http.route import Call
 from shared.ids import derived_id
-from tests.integration.arrange import account, facts, until
+from tests.integration.arrange import PATIENCE, account, facts, until
 from tests.unit.ingress.platforms import orders
 
 NOW = datetime(2026, 12, 1, tzinfo=UTC)
@@ -485,7 +485,7 @@ def test_two_recorders_that_have_it_at_once_lose_no_state(db, business, engine):
         record(session, [placed], lanes=Lanes(1_000, 100), unknown=Unknown(1_000))
         other.start()
         until(lambda: waits(engine), "the other waits for the row")
-    other.join(30)
+    other.join(PATIENCE)
     assert recorded(db) == [("zoe@shop.example", "IN_TRANSIT")]
     assert told(db) == ["order.recorded", "order.status_recorded"]
 
@@ -499,7 +499,7 @@ def test_a_state_without_an_address_waits_for_who_creates_the_order(db, business
         record(session, [placed], lanes=Lanes(1_000, 100), unknown=Unknown(1_000))
         other.start()
         until(lambda: waits(engine), "the other waits for the row")
-    other.join(30)
+    other.join(PATIENCE)
     assert recorded(db) == [("zoe@shop.example", "IN_TRANSIT")]
     assert told(db) == ["order.recorded", "order.status_recorded"]
 
@@ -514,7 +514,7 @@ def test_a_recorder_that_creates_it_first_takes_no_state_away(db, business, engi
         record(session, [made], lanes=Lanes(1_000, 100), unknown=Unknown(1_000))
         other.start()
         until(lambda: waits(engine), "the other waits for the row")
-    other.join(30)
+    other.join(PATIENCE)
     assert recorded(db) == [("zoe@shop.example", "IN_TRANSIT")]
     assert told(db) == ["order.recorded", "order.status_recorded"]
 

@@ -104,6 +104,7 @@ def test_one_whose_order_came_leaves_its_place_to_another(db, business):
     assert states(db)[third.id] is True
 
 
+@pytest.mark.usefixtures("retried_late")
 def test_many_beyond_the_bound_fill_no_queue_of_others(settings, db, business, amqp_url):
     subscription = replace(
         *wire(settings).subscriptions,

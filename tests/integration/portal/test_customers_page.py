@@ -10,6 +10,7 @@ from shared.db.models import EmailSender, Order, Suppression
 from shared.ids import new_id
 from shared.security import tracking
 from shared.security.unsubscribe_tokens import unsubscribe_tokens
+from tests.integration.arrange import get
 from tests.integration.portal.conftest import running_portal
 from tests.integration.portal.test_tracking import an_order, follow
 
@@ -72,7 +73,7 @@ def test_who_guesses_is_told_as_a_customer_and_keeps_nobody_out(stage):
 
 def test_a_page_that_is_not_to_be_had_is_a_customers_too(stage, tmp_path):
     with running_portal(tmp_path, stage.api, PORTAL_API_URL="http://127.0.0.1:9") as away:
-        answer = httpx.get(f"{away}/track/{tracking.token_for(new_id())}")
+        answer = get(f"{away}/track/{tracking.token_for(new_id())}")
     assert answer.status_code == 503
     assert int(answer.headers["Retry-After"]) > 0
     assert is_for_customers(answer)
@@ -80,7 +81,7 @@ def test_a_page_that_is_not_to_be_had_is_a_customers_too(stage, tmp_path):
 
 @pytest.mark.parametrize("path", ["/track", "/track/", "/track/abc/def", "/track/a.b/c?d=e"])
 def test_a_link_that_was_cut_or_grown_leads_to_a_customers_page(stage, path):
-    answer = httpx.get(stage.url + path)
+    answer = get(stage.url + path)
     assert answer.status_code == 404
     assert is_for_customers(answer)
     assert "leads to no order" in answer.text

@@ -3,7 +3,6 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-import httpx
 import pytest
 from sqlalchemy import select, text, update
 
@@ -12,6 +11,7 @@ from services.portal.web.api import AWAY
 from shared.db.models import AccountSession, AttemptCount, PendingProof, PortalSession
 from shared.ids import new_id
 from shared.web.arrivals import ENDED
+from tests.integration.arrange import get
 from tests.integration.gate import Gate
 from tests.integration.portal.conftest import PASSWORD, Stage, running_portal
 
@@ -120,7 +120,7 @@ def test_what_is_held_cannot_be_read_in_the_database(stage):
 
 def test_a_link_from_elsewhere_signs_nobody_out(stage):
     """The browser does not show its cookie then, and it must not be taken from it."""
-    answer = httpx.get(f"{stage.url}/orders")
+    answer = get(f"{stage.url}/orders")
     assert answer.status_code == 303
     assert "portal_session" not in answer.headers.get("Set-Cookie", "")
 
@@ -160,11 +160,11 @@ def test_a_form_without_its_token_does_nothing(stage):
 
 def test_what_every_answer_carries(stage):
     for path in ("/sign-in", "/nowhere", "/healthz"):
-        answer = httpx.get(f"{stage.url}{path}")
+        answer = get(f"{stage.url}{path}")
         assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'")
         assert answer.headers["X-Frame-Options"] == "DENY"
         assert answer.headers["Cache-Control"] == "no-store"
-    page = httpx.get(f"{stage.url}/sign-in").text
+    page = get(f"{stage.url}/sign-in").text
     assert "<script>" not in page
     assert "style=" not in page
 
@@ -317,7 +317,7 @@ LED = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
 )
 def test_who_is_led_here_from_another_site_is_led_on(stage, path, to):
     """It may be signed in: its browser does not show that yet."""
-    answer = httpx.get(f"{stage.url}{path}", headers=LED)
+    answer = get(f"{stage.url}{path}", headers=LED)
     assert answer.status_code == 200
     assert f'content="0; url={to}"' in answer.text
     assert f'href="{to}"' in answer.text

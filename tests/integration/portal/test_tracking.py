@@ -5,7 +5,6 @@ import itertools
 import re
 from datetime import UTC, datetime
 
-import httpx
 import pytest
 from sqlalchemy import select, text
 
@@ -19,7 +18,7 @@ from shared.db.models import (
 )
 from shared.ids import new_id
 from shared.security import tracking
-from tests.integration.arrange import account
+from tests.integration.arrange import account, get
 from tests.integration.portal.conftest import running_portal
 
 A_MINUTE = 20
@@ -76,7 +75,7 @@ def an_order(stage, email="zoe@shop.example", **more):
 
 def follow(stage, token, address=""):
     address = address or f"203.0.113.{next(_addresses)}"
-    return httpx.get(f"{stage.url}/track/{token}", headers={"X-Forwarded-For": address})
+    return get(f"{stage.url}/track/{token}", headers={"X-Forwarded-For": address})
 
 
 def test_a_customer_sees_the_order_and_nothing_of_a_person(stage):
@@ -161,7 +160,7 @@ def test_no_link_and_no_address_is_in_a_log(stage, tmp_path):
     browser, _ = stage.registered()
     browser.get("/orders?customer_email=zoe.logged@shop.example")
     with running_portal(tmp_path, stage.api, PORTAL_API_URL="http://127.0.0.1:9") as away:
-        assert httpx.get(f"{away}/track/{token}").status_code == 503
+        assert get(f"{away}/track/{token}").status_code == 503
         said = (tmp_path / "portal.log").read_text()
     assert "api_away" in said
     for log in (said, stage.log.read_text()):
@@ -204,7 +203,11 @@ def test_of_a_blocked_business_nothing_is_shown_to_its_customers(stage):
 
 def test_who_guesses_is_slowed_down_and_nobody_else(stage):
     token = tracking.token_for(an_order(stage))
-    found = {follow(stage, "guess", "198.51.100.1").status_code for _ in range(20 * A_MINUTE)}
+    found = set()
+    for _ in range(20 * A_MINUTE):
+        found.add(follow(stage, "guess", "198.51.100.1").status_code)
+        if 429 in found:
+            break
     assert found == {404, 429}
     assert follow(stage, token).status_code == 200
 

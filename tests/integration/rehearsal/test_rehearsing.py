@@ -17,7 +17,7 @@ from shared.bus.contract.errors import Permanent, Retry
 from shared.bus.contract.events import OrderCreated, encode
 from shared.db.models import InboxEntry, Rehearsal
 from shared.db.session import make_engine
-from tests.integration.arrange import order_created
+from tests.integration.arrange import PATIENCE, order_created
 from tests.integration.rehearsal.messages import arriving
 
 INTAKE = topology.ORDERS_INTAKE
@@ -159,7 +159,7 @@ def test_nobody_waits_for_it_for_long(alone, engine):
 
     thread = threading.Thread(target=lambda: reports.append(tried(alone, act)))
     thread.start()
-    assert begun.wait(30)
+    assert begun.wait(PATIENCE)
     with engine.begin() as waiting:
         waiting.execute(text("SELECT pg_advisory_xact_lock(8)"))  # by the test's own bound
     thread.join()

@@ -13,7 +13,7 @@ from shared.bus import outbox
 from shared.bus.contract import topology
 from shared.bus.contract.message import message_for
 from shared.db.models import OutboxMessage
-from tests.integration.arrange import order_created
+from tests.integration.arrange import PATIENCE, order_created
 
 QUEUE = topology.ORDERS_INTAKE.name
 
@@ -65,7 +65,7 @@ def relaying(settings, count=1):
         ready = threading.Event()
         thread = threading.Thread(target=run, args=(ready,), daemon=True)
         thread.start()
-        assert ready.wait(10)
+        assert ready.wait(PATIENCE)
         threads.append(thread)
     try:
         yield
@@ -73,7 +73,7 @@ def relaying(settings, count=1):
         for loop, stopping in stops:
             loop.call_soon_threadsafe(stopping.set)
         for thread in threads:
-            thread.join(30)
+            thread.join(PATIENCE)
             assert not thread.is_alive()
 
 

@@ -77,13 +77,14 @@ def test_a_relay_that_starts_in_an_alarm_parks_nothing(
 
 def test_silence_is_no_refusal_and_ends_a_vet(settings, amqp_url, db, monkeypatch, tried):
     declare(amqp_url)
-    monkeypatch.setattr(rehearsal, "TIMEOUT", 1.0)
     with Gate(amqp_url) as gate:
         one = Rehearsal(gate.url)
-        one.try_out(messages(1)[0])
-        gate.stall()
-        with pytest.raises(UnavailableError):
+        with monkeypatch.context() as patched:
+            patched.setattr(rehearsal, "TIMEOUT", 3.0)
             one.try_out(messages(1)[0])
+            gate.stall()
+            with pytest.raises(UnavailableError):
+                one.try_out(messages(1)[0])
         gate.open()
         one.try_out(messages(1)[0])
         one.close()

@@ -18,7 +18,7 @@ from services.relay.relay import Reached, Relay
 from shared import health
 from shared.bus import outbox
 from stack.folders import ROOT
-from tests.integration.arrange import depth, headers, take, until
+from tests.integration.arrange import PATIENCE, depth, headers, take, until
 from tests.integration.relay.relaying import QUEUE, drain, messages, relaying, waiting, write
 from tests.zygote.forks import spawn
 
@@ -276,7 +276,7 @@ def test_sigterm_ends_it_cleanly(settings, db, engine, relay_process):
     write(db, messages(10))
     until(lambda: waiting(engine) == 0, "relayed")
     process.terminate()
-    assert process.wait(15) == 0
+    assert process.wait(PATIENCE) == 0
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from services.relay.vetting import Vetting
 from shared.bus.contract.message import message_for
 from shared.bus.publish.confirms import NackedError, ReturnedError, UnavailableError
 from shared.ids import new_id
-from tests.integration.arrange import depth, until
+from tests.integration.arrange import PATIENCE, depth, until
 from tests.integration.relay.relaying import (
     QUEUE,
     drain,
@@ -336,7 +336,7 @@ def test_a_lane_knows_what_another_has_found_out_of_the_journal(
     sent = [fact("order_received") for _ in range(500)]
     with relaying(settings):
         write(db, sent[:250])
-        assert known.wait(30)
+        assert known.wait(PATIENCE)
         write(db, sent[250:])
         until(lambda: waiting(engine) == 0, "relayed")
     assert drain(amqp_url, 4_000, STUCK) == Counter(m.message_id for m in sent)

@@ -4,15 +4,13 @@ import os
 import sys
 from datetime import UTC, datetime, timedelta
 
-import httpx
-
 from shared.bus.contract import topology
 from stack.folders import ROOT
 from stack.processes import stop
 from stack.servers.credentials import as_service
 from stack.servers.listening import LISTEN_SECONDS, Start
 from stack.servers.ports import Address, Port
-from tests.integration.arrange import depth, order_created, until
+from tests.integration.arrange import depth, get, order_created, until
 from tests.integration.ops.dead_letters.test_dead_letters import bury
 from tests.zygote.forks import spawn
 
@@ -36,7 +34,7 @@ def test_the_console_discards_what_is_over(settings, tmp_path):
         )
 
     def told():
-        return httpx.get(f"{Address(metrics)}/metrics", trust_env=False).text
+        return get(f"{Address(metrics)}/metrics").text
 
     process = Start("console", start, (pages, metrics), log, LISTEN_SECONDS).wait()
     try:

@@ -53,7 +53,7 @@ def says(where, process, what):
         assert process.poll() is None, output.read_text()
         return what in output.read_text()
 
-    until(look, what, PATIENCE)
+    until(look, what)
 
 
 def throwaways(where):
@@ -64,7 +64,7 @@ def metrics(where):
     return list((where / "tmp").glob("order-fellow-metrics-*"))
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_demo_that_is_killed(checkout):  # noqa: F811
     # It makes up whatever it likes, so never on servers that somebody has named.
     named = {
@@ -76,21 +76,21 @@ def test_a_demo_that_is_killed(checkout):  # noqa: F811
     assert metrics(checkout)
     process.kill()
     process.wait()
-    until(lambda: alive(checkout) == [], "every process has ended", 60)
+    until(lambda: alive(checkout) == [], "every process has ended")
     assert throwaways(checkout)
     # What a shell has in its environment for others, or for production.
     foreign = {"HOST": "192.0.2.1", "SMTP_USERNAME": "ada", "LOG_LEVEL": "debug"}
     again = launch(checkout, sys.executable, "-m", "stack.demo", **foreign)
     says(checkout, again, "Starting RabbitMQ")
     third = start(checkout, (sys.executable, "-m", "stack.demo"))
-    assert third.wait(60) == 1
+    assert third.wait(PATIENCE) == 1
     assert "in use by another process" in third.stdout.read()
     said = (checkout / "output").read_text
     assert again.wait(200) == 0, said()
     # The businesses' own pages and their customers' are part of the story.
     for page in ("[ ] Send a first request", "Your order is in transit", "sent order status"):
         assert page in said()
-    assert alive(checkout) == []
+    until(lambda: alive(checkout) == [], "every process has ended")
     assert throwaways(checkout) == []
     assert metrics(checkout) == []
 
@@ -108,8 +108,8 @@ def test_a_test_run_that_is_ended(checkout, how):  # noqa: F811
     process = launch(checkout, *command)
     says(checkout, process, "RUNNING")
     process.send_signal(how)
-    process.wait(60)
-    until(lambda: alive(checkout) == [], "every process has ended", 60)
+    process.wait(PATIENCE)
+    until(lambda: alive(checkout) == [], "every process has ended")
     if how == signal.SIGKILL:
         assert throwaways(checkout)
         waits.write_text(WAITS.replace("600", "0"))

@@ -21,13 +21,12 @@ from stack.clean import REFUSED
 from stack.folders import ROOT
 from stack.servers import credentials, data
 from stack.servers.ports import Port
-from tests.integration.arrange import until
+from tests.integration.arrange import PATIENCE, until
 
 FOLDERS = ("services", "shared", "stack", "docker-compose.yml")
-PATIENCE = 110
 started = []
 # A whole system starts up to twice in one test, each time with servers of its own.
-pytestmark = pytest.mark.timeout(2 * PATIENCE + 80)
+pytestmark = pytest.mark.timeout(4 * PATIENCE)
 
 
 @pytest.fixture
@@ -47,7 +46,7 @@ def checkout(tmp_path):
         process = started.pop()
         if process.poll() is None:
             process.terminate()
-            process.wait(60)
+            process.wait(PATIENCE)
     clean(folder)
 
 
@@ -97,7 +96,7 @@ def assert_is_healthy(checkout):
         return told[-1][2] or "as services.notifier is set" not in mail
 
     told = []
-    until(lambda: not broken(), f"nothing is broken: {told}", PATIENCE)
+    until(lambda: not broken(), f"nothing is broken: {told}")
     assert told[-1][0] == 0
 
 
@@ -109,13 +108,13 @@ def ready(checkout, process):
         assert process.poll() is None, process.stdout and process.stdout.read()
         return written.exists()
 
-    until(look, "the system is ready", PATIENCE)
+    until(look, "the system is ready")
     return dict(line.split("=", 1) for line in written.read_text().splitlines())
 
 
 def interrupt(process, how=signal.SIGINT):
     process.send_signal(how)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=PATIENCE)
     return output
 
 
@@ -157,7 +156,7 @@ def login(api, http):
     return http.post(f"{api}/api/v1/users/auth/login/", json=body).json()["code"]
 
 
-@pytest.mark.timeout(4 * PATIENCE)
+@pytest.mark.timeout(8 * PATIENCE)
 def test_run_stop_and_run_again(checkout):
     """Stopped, killed, and killed with the make that had started it: the data are there again."""
     process = start(checkout)
@@ -177,10 +176,10 @@ def test_run_stop_and_run_again(checkout):
         until(lambda: list(mailbox.iterdir()), "the code is in the mailbox")
 
         second = start(checkout)
-        assert second.wait(60) == 1
+        assert second.wait(PATIENCE) == 1
         assert "make run is running in this checkout already" in second.stdout.read()
         cleaning = start(checkout, command=(sys.executable, "-m", "stack.clean"))
-        assert cleaning.wait(60) == REFUSED
+        assert cleaning.wait(PATIENCE) == REFUSED
         assert "stop it first" in cleaning.stdout.read()
         assert http.get(f"{told['API_URL']}/healthz").status_code == 200
         process.kill()
@@ -198,7 +197,7 @@ def test_run_stop_and_run_again(checkout):
         assert process.returncode == 0, output
         assert "Stopped." in output
         assert not (checkout / ".stack" / "env").exists()
-        assert alive(checkout) == []
+        until(lambda: alive(checkout) == [], "every process has ended")
 
         shutil.copy(ROOT / "Makefile", checkout)
         programs = Path(sys.executable).parent
@@ -208,7 +207,7 @@ def test_run_stop_and_run_again(checkout):
         assert login(told["API_URL"], http) == "email_not_verified"
     process.kill()
     process.communicate()
-    until(lambda: alive(checkout) == [], "every process has ended", 60)
+    until(lambda: alive(checkout) == [], "every process has ended")
     assert not (checkout / ".stack" / "env").exists()
     clean(checkout)
     assert not any(folder.exists() for folder in folders_of(checkout))
@@ -238,13 +237,13 @@ def test_a_terminal_that_is_closed_ends_it_as_ctrl_c_does(checkout, module):
 
     folders = folders_of(checkout)
     is_up = env.exists if module == "stack.run" else data_folders
-    until(lambda: process.poll() is not None or is_up(), "it runs", PATIENCE)
+    until(lambda: process.poll() is not None or is_up(), "it runs")
     assert process.poll() is None
     closing.set()
-    assert process.wait(60) == (0 if module == "stack.run" else 130)
+    assert process.wait(PATIENCE) == (0 if module == "stack.run" else 130)
     assert not env.exists()
     assert data_folders() == []
-    assert alive(checkout) == []
+    until(lambda: alive(checkout) == [], "every process has ended")
 
 
 def show(terminal, closing):
@@ -297,7 +296,7 @@ def test_what_nobody_reads_any_more_ends_it_and_disturbs_no_stopping(checkout, k
         while b"Stopping" not in said:
             said += os.read(ours, 4096)
     os.close(ours)
-    assert process.wait(60) == 0
+    assert process.wait(PATIENCE) == 0
     assert (checkout / "stopped").exists()
 
 
@@ -317,7 +316,7 @@ def test_a_port_that_is_taken(checkout):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         process = start(checkout, PORT=str(port))
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert f"port {port} is taken: give another one by PORT=" in output
 
@@ -325,7 +324,7 @@ def test_a_port_that_is_taken(checkout):
 @pytest.mark.parametrize("port", ["0", "65536", "http", "-1"])
 def test_a_port_that_is_none(checkout, port):
     process = start(checkout, PORT=port)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert "is no port" in output
 
@@ -375,7 +374,7 @@ def test_two_checkouts_that_start_at_the_same_moment(checkout, tmp_path):
             number = int(found[name].rpartition(":")[2])
             said = f"Port {default} is taken; using {number}"
             assert (number == default) != (said in output)
-    assert alive(other) == []
+    until(lambda: alive(other) == [], "every process has ended")
     clean(other)
 
 

@@ -18,7 +18,7 @@ from services.ops.journal import reading
 from shared.bus.contract import topology
 from shared.db.models import Base
 from stack.mailbox import Maildir, text_of
-from tests.integration.arrange import sign, until
+from tests.integration.arrange import get, sign, until
 
 ORDERS, CONNECTIONS = 1000, 20
 PASSWORD = "correct horse battery"
@@ -162,7 +162,7 @@ def test_a_thousand_orders_each_recorded_and_told_once(running, business):
             if run in address
         ]
 
-    until(lambda: len(customers()) >= ORDERS, "all told", seconds=60)
+    until(lambda: len(customers()) >= ORDERS, "all told")
     assert Counter(customers()) == {f"customer{n}{run}@shop.example": 1 for n in range(ORDERS)}
     (mail,) = [m for m in business.mailbox.emails() if f"customer7{run}@" in m["To"]]
     by_email = {o["customer_details"]["email"]: o["id"] for o in recorded}
@@ -296,7 +296,7 @@ def test_nothing_that_was_written_holds_a_secret_a_password_or_a_token(running, 
         for path in ("/api/v1/webhooks/orders/", "/api/v1/nowhere/", "/api/v1/orders/")
         for method in ("POST", "GET")
     ]
-    written = [*errors, httpx.get(f"{running.api_url}/metrics").content]
+    written = [*errors, get(f"{running.api_url}/metrics").content]
     with Connection(running.amqp_url) as source:
         since = datetime.now(UTC) - timedelta(days=1)
         for entry in reading.read(source, since, datetime.now(UTC) + timedelta(days=1)):

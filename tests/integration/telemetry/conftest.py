@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -19,6 +18,7 @@ from stack.servers.credentials import as_service
 from stack.servers.listening import LISTEN_SECONDS, Start
 from stack.servers.ports import Address, Port
 from stack.supervisor import MODULES
+from tests.integration.arrange import get
 from tests.integration.conftest import Api, running_ingress
 from tests.integration.ingress.conftest import Sender, approved
 from tests.zygote.forks import spawn
@@ -46,7 +46,7 @@ class Line:
 
     def page(self, process: str) -> Callable[..., float]:
         """What tells the metrics of one look, which belong together; two looks' do not."""
-        families = list(text_string_to_metric_families(httpx.get(self.pages[process]).text))
+        families = list(text_string_to_metric_families(get(self.pages[process]).text))
 
         def said(name: str, **labels: str) -> float:
             return sum(

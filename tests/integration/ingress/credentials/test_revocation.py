@@ -27,7 +27,16 @@ from shared.bus.contract.message import Message, message_for
 from shared.db.models import OutboxMessage, WebhookPolicy, WebhookSecret
 from shared.ids import new_id
 from shared.security import webhook_keys
-from tests.integration.arrange import account, headers, publish, received, take, until
+from tests.integration.arrange import (
+    account,
+    by_each_worker,
+    get,
+    headers,
+    publish,
+    received,
+    take,
+    until,
+)
 from tests.integration.ingress.conftest import ORDER, Sender, known, ready
 from tests.integration.wrong_clocks import set_clock, wrong_worker
 from tests.unit.ingress.platforms import orders as platform_orders
@@ -243,14 +252,15 @@ def gated(behind_gates):
 
 
 def refused(sender):
-    """By every worker, whichever answers, and by either scheme."""
-    answers = [send() for _ in range(8) for send in (sender.send, sender.standard)]
-    return all(answer.status_code in (401, 503) for answer in answers)
+    """By every worker, and by either scheme."""
+    sends = (sender.send, sender.standard)
+    answers = by_each_worker(sender.api.pid, lambda: [send() for send in sends])
+    return all(answer.status_code in (401, 503) for both in answers for answer in both)
 
 
 def polled(api):
-    """Whether every worker has just agreed with the database, whichever answers."""
-    answers = [api.http.get(f"{api.url}/readyz").json() for _ in range(8)]
+    """Whether every worker has just agreed with the database."""
+    answers = by_each_worker(api.pid, lambda: get(f"{api.url}/readyz").json())
     return all(answer["secrets_age_seconds"] < 2 for answer in answers)
 
 
@@ -327,11 +337,12 @@ def block(gated, *, blocked):
 
 
 def blocked(sender):
-    return all(sender.send().json().get("code") == "account_blocked" for _ in range(8))
+    answers = by_each_worker(sender.api.pid, sender.send)
+    return all(answer.json().get("code") == "account_blocked" for answer in answers)
 
 
 def taken(sender):
-    return all(sender.send().status_code == 201 for _ in range(8))
+    return all(answer.status_code == 201 for answer in by_each_worker(sender.api.pid, sender.send))
 
 
 def test_a_worker_whose_queue_is_taken_away_listens_again(settings, amqp_url, cache, broker):

@@ -3,10 +3,9 @@
 import asyncio
 import resource
 
-import httpx
 import pytest
 
-from tests.integration.arrange import resident, until, workers
+from tests.integration.arrange import get, resident, until, workers
 from tests.integration.conftest import running_ingress
 from tests.integration.ingress.conftest import approved
 
@@ -61,4 +60,4 @@ def test_ten_thousand_who_wait(amqp_url, database_url, tmp_path, many_files):
         assert set(answers) <= {b"HTTP/1.1 408", b""}
         assert answers.count(b"HTTP/1.1 408") > CONNECTIONS // 2
         assert sender.send().status_code == 201
-        until(lambda: httpx.get(f"{api.url}/readyz").json()["status"] == "ready", "ready")
+        until(lambda: get(f"{api.url}/readyz").json()["status"] == "ready", "ready")

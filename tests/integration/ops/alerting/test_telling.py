@@ -24,7 +24,7 @@ from services.ops.monitoring.snapshot import Look
 from shared.db.models import OpsTrouble
 from shared.db.session import transaction
 from stack.mailbox import text_of
-from tests.integration.arrange import only_read, until
+from tests.integration.arrange import PATIENCE, only_read, until
 from tests.integration.ops.console.running import running_console
 from tests.unit.ops.monitoring.samples import sample
 
@@ -203,12 +203,12 @@ def test_of_two_consoles_one_tells(config, hook, mailbox, db):
     class Slow(Webhook):
         def send(self, subject, text):
             entered.set()
-            assert go.wait(30)
+            assert go.wait(PATIENCE)
             super().send(subject, text)
 
     slow = threading.Thread(target=Teller(config, Slow(hook.url)).tell, args=(look(MAIL),))
     slow.start()
-    assert entered.wait(30)
+    assert entered.wait(PATIENCE)
     other = Teller(config, Webhook(hook.url))
     other.tell(look(MAIL))
     assert hook.got == []
@@ -346,7 +346,7 @@ def test_what_gets_through_after_its_time_is_told(config, hook, monkeypatch, db)
 
     class Slow(Webhook):
         def send(self, subject, text):
-            assert go.wait(30)
+            assert go.wait(PATIENCE)
             super().send(subject, text)
 
     one = Teller(config, Slow(hook.url))

@@ -22,6 +22,7 @@ from shared.product import VERSION
 from shared.security.service_accounts import CONSOLE, login
 from stack.servers.credentials import as_service
 from tests.integration.arrange import (
+    PATIENCE,
     account,
     consuming,
     depth,
@@ -189,7 +190,10 @@ def test_the_documented_example_names_who_decides(settings, db, engine, configur
     (snippet,) = re.findall(r"```python\n(import json, os, uuid\n.*?)```", text, re.S)
     url = as_service(settings.amqp_url, "operator")
     subprocess.run(
-        [sys.executable, "-c", snippet], env=os.environ | {"AMQP_URL": url}, check=True, timeout=30
+        [sys.executable, "-c", snippet],
+        env=os.environ | {"AMQP_URL": url},
+        check=True,
+        timeout=PATIENCE,
     )
     with deciding(configure(kyc_unnamed_decisions="refuse")):
         until(lambda: status_of(engine, business) == "approved", "approved")
@@ -374,6 +378,6 @@ def test_the_documented_line_with_a_stock_tool(settings, db, engine):
     (line,) = re.findall(r"^amqp-publish (?:.*\\\n)?.*$", OPERATIONS.read_text(), re.MULTILINE)
     line = line.replace("\\\n", "")
     arguments = shlex.split(line.replace('"$AMQP_URL"', shlex.quote(settings.amqp_url)))
-    subprocess.run([tool, *arguments[1:]], check=True, timeout=30)
+    subprocess.run([tool, *arguments[1:]], check=True, timeout=PATIENCE)
     with deciding(settings):
         until(lambda: status_of(engine, business) == "approved", "approved")

@@ -17,7 +17,15 @@ from services.secrets.__main__ import wire
 from shared.bus.contract import topology
 from shared.db.models import OutboxMessage, WebhookPolicy, WebhookPublicKey, WebhookSecret
 from shared.ids import new_id
-from tests.integration.arrange import account, consuming, depth, facts, order_created, take
+from tests.integration.arrange import (
+    PATIENCE,
+    account,
+    consuming,
+    depth,
+    facts,
+    order_created,
+    take,
+)
 from tests.integration.ops.cli.test_cli import fellow
 from tests.integration.ops.dead_letters.test_dead_letters import bury
 
@@ -261,7 +269,7 @@ def test_watching_into_a_log_says_something_each_time(settings):
                 times.append(line)
     finally:
         watching.send_signal(signal.SIGINT)
-        assert watching.wait(10) == 0
+        assert watching.wait(PATIENCE) == 0
     assert times[0] < times[1]
 
 
@@ -280,7 +288,7 @@ def test_watching(settings):
         states_ = [json.loads(watching.stdout.readline()) for _ in range(2)]
     finally:
         watching.send_signal(signal.SIGINT)
-        assert watching.wait(10) == 0
+        assert watching.wait(PATIENCE) == 0
     assert states_[0]["at"] < states_[1]["at"]
     assert {queue["name"] for queue in states_[1]["queues"]} == {q.name for q in topology.QUEUES}
     assert "orders.intake has no consumer" in {t["text"] for t in states_[1]["troubles"]}

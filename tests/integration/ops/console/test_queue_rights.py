@@ -18,7 +18,7 @@ from shared.db.session import transaction
 from shared.ids import new_id
 from shared.security.service_accounts import login
 from stack.servers.credentials import as_service
-from tests.integration.arrange import account, depth, publish_raw, until
+from tests.integration.arrange import PATIENCE, account, depth, publish_raw, until
 from tests.integration.ops.console.pages.test_masked_pages import PASSWORD, form, signed_in
 from tests.integration.ops.console.running import running_console
 
@@ -68,12 +68,12 @@ def test_work_of_who_may_not_any_more_ends_between_two_steps(settings, change):
         for job.done in (1, 2):
             go_on(job, ada, [Right.MESSAGES])
             first.set()
-            second.wait(30)
+            second.wait(PATIENCE)
         return "It is done."
 
     first = threading.Event()
     job = Jobs().start(Job("Discard", "ada", "/dead"), work)
-    assert first.wait(30)
+    assert first.wait(PATIENCE)
     with transaction() as session:
         if change == "another role":
             users.put(session, "ada", "watch", None)
@@ -82,7 +82,7 @@ def test_work_of_who_may_not_any_more_ends_between_two_steps(settings, change):
         if change == "another of the name":
             users.put(session, "ada", "act", PASSWORD)
     second.set()
-    assert job.ended.wait(30)
+    assert job.ended.wait(PATIENCE)
     assert job.failed
     assert job.outcome == "Stopped after 2. ada may not go on with it any more."
 

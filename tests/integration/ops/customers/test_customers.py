@@ -620,7 +620,6 @@ def test_a_note_that_is_written_while_the_order_is_locked_is_erased_too(settings
 
 
 def test_what_somebody_writes_for_too_long_is_told(settings, db, engine, monkeypatch):
-    monkeypatch.setattr(rows, "WRITERS_SECONDS", 0.1)
     account(db, status="approved")
 
     def not_searched():
@@ -628,7 +627,8 @@ def test_what_somebody_writes_for_too_long_is_told(settings, db, engine, monkeyp
             outcome = customers.erase(engine, connection, ZOE, Actor("ada", ""), "DPO-17")
         return {one.place for one in customers.elsewhere(outcome, datetime.now(UTC), 0)}
 
-    with Session(engine) as writer:
+    with Session(engine) as writer, monkeypatch.context() as shorter:
+        shorter.setattr(rows, "WRITERS_SECONDS", 0.1)
         writer.execute(text("UPDATE accounts SET company_name = 'x'"))
         assert "transactions" in not_searched()
     assert "transactions" not in not_searched()

@@ -35,6 +35,7 @@ from shared.ids import new_id
 from shared.security.service_accounts import CONSOLE, login
 from stack.servers.credentials import as_service
 from tests.integration.arrange import (
+    PATIENCE,
     consuming,
     depth,
     facts,
@@ -324,6 +325,7 @@ def test_a_letter_of_the_bulk_lane_is_edited_and_stays_in_it(amqp_url, bus, book
     assert take(amqp_url, queue.name).body == message.body
 
 
+@pytest.mark.usefixtures("retried_soon")
 def test_what_a_shovel_put_back_comes_back_from_the_ladder(
     settings, amqp_url, database_url, configure
 ):
@@ -406,7 +408,7 @@ def test_who_has_letters_in_hand_without_the_meeting_place_is_seen_by_the_broker
         channel = other.channel()
         came = []
         channel.basic_consume(INTAKE.dead, callback=came.append)
-        until(lambda: came or other.drain_events(timeout=1) or came, "it has it in hand")
+        until(lambda: came or other.drain_events(timeout=PATIENCE) or came, "it has it in hand")
         with pytest.raises(hold.BusyError):
             search.find(bus, INTAKE, message.message_id)
         assert not search.browse(bus, INTAKE).alone

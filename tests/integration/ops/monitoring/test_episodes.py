@@ -15,7 +15,7 @@ from shared.bus.broker.queue_counts import Count
 from shared.bus.contract.events import decode
 from shared.db.models import OpsTrouble, OutboxMessage
 from shared.db.session import transaction
-from tests.integration.arrange import ago, ahead, until
+from tests.integration.arrange import PATIENCE, ago, ahead, until
 from tests.unit.ops.monitoring.samples import at, everybody, sample
 
 ADA = Actor("ada", "10.0.0.7")
@@ -219,7 +219,7 @@ def test_two_consoles_that_look_at_once_write_one_row(settings, db, console):
         other = threading.Thread(target=look)
         other.start()
         until(lambda: waits(db), "the other waits")
-    other.join(30)
+    other.join(PATIENCE)
     assert found == [first]
     assert db.query(OpsTrouble).count() == 1
 

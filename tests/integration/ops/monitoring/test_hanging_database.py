@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -39,33 +39,46 @@ def gate(settings):
 
 
 @pytest.fixture
-def config(settings, configure, gate, monkeypatch):
-    for module in (sampler, snapshot):
-        monkeypatch.setattr(module, "PATIENCE", 2.0)
-    return configure(database_url=gate.url, database_connect_timeout="2")
+def config(settings, configure, gate):
+    return configure(database_url=gate.url)
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """While the database does not answer, one waits for less time than usual."""
+
+    @contextmanager
+    def shortened():
+        with monkeypatch.context() as patched:
+            for module in (sampler, snapshot, telling):
+                patched.setattr(module, "PATIENCE", 2.0)
+            yield
+
+    return shortened
 
 
 def kinds(look):
     return {trouble.key for trouble in look.troubles}
 
 
-def test_a_look_ends_and_says_so(config, gate):
+def test_a_look_ends_and_says_so(config, gate, impatient):
     with closing(Looker(config)) as looker:
         assert "database: away" not in kinds(looker.look())
         gate.stall()
-        for _ in range(2):
-            look = looker.look()
-            assert "database: away" in kinds(look)
-            assert look.books is None
+        with impatient():
+            for _ in range(2):
+                look = looker.look()
+                assert "database: away" in kinds(look)
+                assert look.books is None
         gate.open()
         until(lambda: "database: away" not in kinds(looker.look()), "it is back")
 
 
-def test_a_write_that_waits_for_ever_is_no_answer(config, engine):
+def test_a_write_that_waits_for_ever_is_no_answer(config, engine, impatient):
     """As a commit that waits for a standby."""
     with closing(Looker(config)) as looker:
         looker.look()
-        with engine.begin() as other:
+        with engine.begin() as other, impatient():
             other.execute(text("LOCK TABLE ops_troubles IN ACCESS EXCLUSIVE MODE"))
             look = looker.look()
             (said,) = [one.text for one in look.troubles if one.key == "database: away"]
@@ -77,9 +90,9 @@ def test_an_outbox_that_takes_too_long_to_count_is_no_database_that_is_away(
     config, engine, monkeypatch
 ):
     """As in a long outage of the broker, when it has millions of rows."""
-    monkeypatch.setattr(sampler, "OUTBOX_SECONDS", 0.2)
     with closing(Looker(config)) as looker:
         assert looker.look().sample.outbox == 0
+        monkeypatch.setattr(sampler, "OUTBOX_SECONDS", 0.2)
         with engine.begin() as other:
             other.execute(text("LOCK TABLE outbox IN ACCESS EXCLUSIVE MODE"))
             look = looker.look()
@@ -113,16 +126,16 @@ def hook():
     made.stop()
 
 
-def test_it_is_told_without_the_database(config, configure, gate, hook, monkeypatch):
+def test_it_is_told_without_the_database(config, configure, gate, hook, impatient, monkeypatch):
     """First by a look that says so; and by one that is old, since the next does not end."""
-    monkeypatch.setattr(telling, "PATIENCE", 2.0)
     config = configure(alert_webhook_url=hook.url, alert_after_seconds="0.001")
     (channel,) = channels(config)
     teller = Teller(config, channel)
     well = Look(replace(sample(0), at=at(0)), {}, [], None)
     teller.tell(well)
     gate.stall()
-    teller.tell(well)  # goes by the books, and comes back
+    with impatient():
+        teller.tell(well)  # goes by the books, and comes back
     seen = Look(replace(sample(0), at=at(5), database_error="it is gone"), {}, [AWAY], None)
     teller.tell(seen)
     assert "The database does not answer" in hook.texts[0]

@@ -328,13 +328,13 @@ def test_an_order_that_a_shop_has_placed_is_found_by_its_address(settings, db, p
 def test_an_outbox_that_cannot_be_looked_through_in_time_is_not_said_to_be_empty(
     settings, db, engine, monkeypatch
 ):
-    monkeypatch.setattr(pending, "OUTBOX_SECONDS", 0.1)
-    monkeypatch.setattr(unrecorded, "SECONDS", 0.1)
     business = account(db, status="approved")
     with Connection(settings.amqp_url) as bus, engine.begin() as other:
         assert search.search(db, "zoe@shop.example", connection=bus).is_whole
         db.commit()
         other.execute(text("LOCK TABLE outbox IN ACCESS EXCLUSIVE MODE"))
+        monkeypatch.setattr(pending, "OUTBOX_SECONDS", 0.1)
+        monkeypatch.setattr(unrecorded, "SECONDS", 0.1)
         assert not search.search(db, "zoe@shop.example", connection=bus).is_whole
         assert not account_trail.account_trail(db, business.id).is_whole
         with pytest.raises(BusyError, match="Not all could be looked at"):
@@ -344,10 +344,10 @@ def test_an_outbox_that_cannot_be_looked_through_in_time_is_not_said_to_be_empty
 def test_a_business_of_too_many_orders_to_be_counted_is_shown_and_can_be_blocked(
     settings, db, engine, monkeypatch
 ):
-    monkeypatch.setattr(account_trail, "COUNT_SECONDS", 0.1)
     business = account(db, status="approved")
     db.commit()
-    with engine.begin() as other:
+    with engine.begin() as other, monkeypatch.context() as shorter:
+        shorter.setattr(account_trail, "COUNT_SECONDS", 0.1)
         other.execute(text("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE"))
         found = account_trail.account_trail(db, business.id)
         assert (found.orders, found.orders_today, found.email) == (None, None, business.email)
