@@ -1,8 +1,9 @@
-"""The primary dies for good, and its synchronous standby takes over at the same address."""
+"""The primary dies for good, and its synchronous standby takes over; `DATABASE_URL` names both."""
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 
+from stack.servers.credentials import as_service
 from stack.servers.postgres import PostgreSQL
 from stack.servers.sources import install_missing
 from tests.faults.servers.standby import Standby
@@ -31,6 +32,20 @@ def books_url(pair):
     return pair[0].url()
 
 
+@pytest.fixture(scope="module")
+def service_environment(pair):
+    """Both hosts, in the form that SQLAlchemy and libpq both read."""
+    urls = [make_url(server.url()) for server in pair]
+    both = urls[0].update_query_dict(
+        {
+            "host": ",".join(str(url.host) for url in urls),
+            "port": ",".join(str(url.port) for url in urls),
+            "target_session_attrs": "read-write",
+        }
+    ).render_as_string(hide_password=False)  # fmt: skip
+    return lambda name: {"DATABASE_URL": as_service(both, name)}
+
+
 def test_the_standby_is_promoted(stand, pair):
     primary, standby = pair
     with stand.engine.connect() as connection:
@@ -40,7 +55,6 @@ def test_the_standby_is_promoted(stand, pair):
         stand.go_on(3)
         primary.kill()
         stand.go_on(3)
-        stand.books.aim(standby.url())
         standby.promote()
         stand.go_on(3)
     stand.move_books(standby.url())
