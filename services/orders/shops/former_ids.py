@@ -7,7 +7,6 @@ former one counts where the order is recorded or waited for under it, and is the
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -48,7 +47,7 @@ def renamed(session: Session, messages: Sequence[Received[Any]]) -> list[Receive
             found.append(message)
         elif message.type not in CREATED or not row.is_recorded:
             about = structs.replace(message.data, order_id=row.id)
-            found.append(replace(message, data=about))
+            found.append(structs.replace(message, data=about))
     return found
 
 
