@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Connection, Row, case, delete, func, or_, select, text, tuple_
+from sqlalchemy import Connection, Row, case, func, or_, select, text, tuple_
 
 from shared.bus.contract import journal
 from shared.bus.contract.message import MENDED_BY, Message
@@ -168,7 +168,7 @@ def settle(connection: Connection, outcome: Outcome) -> None:
         outcome: of each that something became of; the others are left as they were.
     """
     if outcome.confirmed:
-        connection.execute(delete(OutboxMessage).where(_table.c.sequence.in_(outcome.confirmed)))
+        connection.execute(_DELETE_LOCKED, {"sequences": _numbers(outcome.confirmed)})
     if outcome.confirmed_unlocked:
         given = outcome.confirmed_unlocked
         values = {"sequences": _numbers(given), "ids": arrays.uuids(given.values())}
@@ -236,6 +236,7 @@ def _numbers(values: Iterable[int]) -> str:
     return "{" + ",".join(map(str, values)) + "}"
 
 
+_DELETE_LOCKED = text("DELETE FROM outbox WHERE sequence = ANY(CAST(:sequences AS bigint[]))")
 _DELETE = text(
     "DELETE FROM outbox WHERE sequence = ANY(CAST(:sequences AS bigint[])) "
     "AND message_id = ANY(CAST(:ids AS uuid[]))"
